@@ -1,0 +1,4 @@
+"""Losses of secure_fl on plain tensors. Imports torch only and raises ValueError and TypeError.
+
+`reference` holds them in plain torch: the definition every faster implementation is measured against.
+"""

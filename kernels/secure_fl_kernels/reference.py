@@ -1,0 +1,147 @@
+"""The objectives in plain torch: short, differentiable, correct in float64. Every other implementation is judged by these.
+
+Shapes: `z`, `z1`, `z2`, `h` are `[N, D]`; every loss is a scalar. A suffix names a tensor's axes: N rows, D dimensions,
+S own dimensions. Inputs need not be unit vectors. Half-precision inputs are computed in float32.
+
+Edges: a row with norm below 1e-12 normalises to zero and gets zero gradient. NaN passes through.
+
+Sources: SSD, arXiv 2508.01251, and its authors' code; Wang & Isola 2020 (alignment, uniformity); Chen et al. 2020 (NT-Xent);
+HaoChen et al. 2021 (spectral contrastive).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+DSRForm = Literal["code", "paper", "normalized"]
+Direction = Literal["projector_to_encoder", "encoder_to_projector"]
+
+SMALLEST_NORM = 1e-12
+
+
+def normalize(z: Tensor) -> Tensor:
+    """Rows scaled to unit length; rows shorter than `SMALLEST_NORM` become zero, with zero gradient."""
+    norm = torch.linalg.vector_norm(z, dim=-1, keepdim=True)
+    tiny = norm < SMALLEST_NORM
+    return torch.where(tiny, torch.zeros_like(z), z / torch.where(tiny, torch.ones_like(norm), norm))
+
+
+def align_loss(z1: Tensor, z2: Tensor) -> Tensor:
+    """Mean squared distance between the two views' unit vectors: (1/N) Σ ‖ẑ¹ᵢ − ẑ²ᵢ‖²."""
+    z1, z2 = _pair(z1, z2)
+    return (normalize(z1) - normalize(z2)).square().sum(1).mean()
+
+
+def uniformity_loss(z: Tensor, t: float = 2.0) -> Tensor:
+    """log of the mean of exp(−t ‖ẑᵢ − ẑⱼ‖²) over distinct pairs; negative, to be minimised.
+
+    Raises:
+        ValueError: fewer than two rows.
+    """
+    z_ND = normalize(_rows(z))
+    if len(z_ND) < 2:
+        raise ValueError(f"uniformity is defined on pairs, and there is {len(z_ND)} row")
+    square_N = z_ND.square().sum(1)
+    gram_NN = z_ND @ z_ND.T
+    rows, columns = torch.triu_indices(len(z_ND), len(z_ND), offset=1, device=z.device)
+    distance = square_N[rows] + square_N[columns] - 2 * gram_NN[rows, columns]
+    pairs = torch.tensor(float(len(rows)), dtype=distance.dtype, device=z.device)
+    return torch.logsumexp(-t * distance, 0) - pairs.log()
+
+
+def nt_xent_loss(z1: Tensor, z2: Tensor, temperature: float = 0.5) -> Tensor:
+    """SimCLR's loss over the 2N rows: cross-entropy of each row's partner among all others; 0 at N = 1."""
+    z1, z2 = _pair(z1, z2)
+    count = len(z1)
+    z_ND = normalize(torch.cat([z1, z2]))
+    similarity_NN = z_ND @ z_ND.T / temperature
+    itself = torch.eye(2 * count, dtype=torch.bool, device=z_ND.device)
+    partner = torch.arange(2 * count, device=z_ND.device).roll(count)
+    return functional.cross_entropy(similarity_NN.masked_fill(itself, -torch.inf), partner)
+
+
+def spectral_attraction(z1: Tensor, z2: Tensor) -> Tensor:
+    """−2 mean ẑ¹ᵢ·ẑ²ᵢ, the pulling half of the spectral contrastive loss."""
+    z1, z2 = _pair(z1, z2)
+    return -2 * (normalize(z1) * normalize(z2)).sum(1).mean()
+
+
+def spectral_moment(z1: Tensor, z2: Tensor) -> Tensor:
+    """‖M‖²_F with M the second moment of all 2N unit vectors, `[D, D]`: the spreading half of the spectral contrastive loss."""
+    z_ND = normalize(torch.cat(_pair(z1, z2)))
+    return (z_ND.T @ z_ND / len(z_ND)).square().sum()
+
+
+def dsr_target(z: Tensor, dims: Tensor, alpha: float, basis: Tensor | None = None) -> Tensor:
+    """((ẑU)⊙d)Uᵀ with d = alpha on `dims`, 1 elsewhere; without a basis U is the identity. Not detached."""
+    unit_ND = normalize(z)
+    scale_D = torch.ones(z.shape[1], dtype=z.dtype, device=z.device).index_fill(0, dims.to(z.device), alpha)
+    if basis is None:
+        return unit_ND * scale_D
+    basis_DD = basis.to(z)
+    return ((unit_ND @ basis_DD) * scale_D) @ basis_DD.T
+
+
+def dsr_loss(z: Tensor, dims: Tensor, alpha: float = 10.0, basis: Tensor | None = None, form: DSRForm = "code") -> Tensor:
+    """Dimension-scaled regulariser: pull ẑ towards a copy of itself whose own dimensions are scaled.
+
+    With P the detached target of `dsr_target`, and P̂ its rows renormalised:
+    `code` ‖Ẑ − P̂‖_F / N, not squared (the authors' runs); `paper` mean ‖ẑ − p‖² (as printed); `normalized` mean ‖ẑ − p̂‖².
+
+    All forms are zero with zero gradient at alpha = 1; so is `code` where ‖Ẑ − P̂‖_F ≤ 8·eps·√N, its square root's corner.
+
+    Args:
+        dims: int64 `[S]`, the client's own dimensions (of the basis, where there is one).
+        alpha: their scale, at least 1.
+        basis: `[D, D]`, basis vectors in columns, used as given.
+    """
+    z = _rows(z)
+    if alpha == 1:
+        return (z * 0).sum()
+    target_ND = dsr_target(z, dims, alpha, basis).detach()
+    if form == "paper":
+        return (normalize(z) - target_ND).square().sum(1).mean()
+    residual_ND = normalize(z) - normalize(target_ND)
+    if form == "normalized":
+        return residual_ND.square().sum(1).mean()
+    if form != "code":
+        raise ValueError(f"unknown form {form!r}; it is 'code', 'paper' or 'normalized'")
+    length = torch.linalg.vector_norm(residual_ND)
+    corner = length <= 8 * torch.finfo(z.dtype).eps * len(z) ** 0.5
+    return torch.where(corner, torch.zeros_like(length), length) / len(z)
+
+
+def distillation_loss(h: Tensor, z: Tensor, temperature: float = 0.5, direction: Direction = "projector_to_encoder") -> Tensor:
+    """Mean KL divergence between the softmaxes of `h` and `z` over their features; gradients reach both.
+
+    `projector_to_encoder` is D(σ(z/τ) ‖ σ(h/τ)), `encoder_to_projector` its reverse. Rows are used as they are, not normalised.
+
+    Raises:
+        ValueError: widths differ.
+    """
+    h, z = _pair(h, z)
+    log_h, log_z = functional.log_softmax(h / temperature, 1), functional.log_softmax(z / temperature, 1)
+    if direction == "encoder_to_projector":
+        log_h, log_z = log_z, log_h
+    elif direction != "projector_to_encoder":
+        raise ValueError(f"unknown direction {direction!r}; it is 'projector_to_encoder' or 'encoder_to_projector'")
+    return (log_z.exp() * (log_z - log_h)).sum(1).mean()
+
+
+def _rows(z: Tensor) -> Tensor:
+    """`z` if it is a non-empty floating `[N, D]`, in at least float32."""
+    if not z.is_floating_point():
+        raise TypeError(f"floating-point rows are needed, not {z.dtype}")
+    if z.ndim != 2 or 0 in z.shape:
+        raise ValueError(f"[N, D] with N, D at least 1 is needed, not {tuple(z.shape)}")
+    return z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
+
+
+def _pair(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    if first.shape != second.shape:
+        raise ValueError(f"shapes differ: {tuple(first.shape)} and {tuple(second.shape)}")
+    return _rows(first), _rows(second)

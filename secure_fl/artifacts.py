@@ -1,0 +1,127 @@
+"""Models out of and into a run's folder: safetensors by parameter name, and a JSON file that says how to use them."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from secure_fl.config import FederationConfig
+from secure_fl.errors import ModelError, RunFolderError
+from secure_fl.federation.folder import RunFolder, write_json
+from secure_fl.federation.messages import Guide
+from secure_fl.models.build import build_encoder, build_head, build_projector
+from secure_fl.models.heads import Classifier, EncoderProjector, feature_width
+from secure_fl.pools.pool_set import PoolModel
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """How to use a run's models: shape of one example, classes, how it is scaled, each client's pool."""
+
+    shape: tuple[int, ...]
+    classes: int
+    scale: str
+    image_size: int | None
+    task: str
+    custom_encoder: bool
+    choices: dict[str, int]
+
+
+def save_models(folder: RunFolder, encoder: nn.Module, pools: Sequence[PoolModel], guide: Guide | None, card: ModelCard) -> None:
+    """Write encoder, pools and card."""
+    folder.model.mkdir(exist_ok=True)
+    save_file(_portable(encoder, ""), folder.model / "encoder.safetensors")
+    if pools:
+        tensors = {name: tensor for k, pool in enumerate(pools) for name, tensor in _portable(pool, f"pool.{k}.").items()}
+        if guide is not None:
+            tensors |= {"guide.mean": guide.mean, "guide.centres": guide.centres}
+        save_file(tensors, folder.model / "pools.safetensors")
+    write_json(folder.model / "model.json", vars(card))
+
+
+def load_card(path: Path | str) -> ModelCard:
+    """The card of a finished run.
+
+    Raises:
+        RunFolderError: the run has not finished.
+    """
+    folder = RunFolder.open(Path(path))
+    folder.read_summary()
+    values: dict[str, Any] = json.loads((folder.model / "model.json").read_text(encoding="utf-8"))
+    return ModelCard(**{**values, "shape": tuple(values["shape"])})
+
+
+def load_encoder(path: Path | str, encoder: nn.Module | None = None) -> nn.Module:
+    """The pre-trained encoder of a run, in eval mode: `x` `[N, *shape]` -> `h` `[N, features]`.
+
+    Args:
+        path: a finished run's folder.
+        encoder: a module of the same architecture, needed where the run was given one of the caller's own.
+
+    Raises:
+        RunFolderError: no finished run there.
+        ModelError: the run used a module of the caller's own and none is given, or it does not fit.
+    """
+    card, config = load_card(path), RunFolder.open(Path(path)).read_config()
+    module = _encoder(card, config, encoder)
+    _load(module, load_file(Path(path) / "model" / "encoder.safetensors"), "")
+    return module.eval()
+
+
+def load_pools(path: Path | str, encoder: nn.Module | None = None) -> tuple[list[PoolModel], Guide | None]:
+    """The pool models of a run, in eval mode, and the sketch groups where the run found them; arguments as `load_encoder`.
+
+    Raises:
+        RunFolderError: no finished run there, or one without pools.
+        ModelError: as `load_encoder`.
+    """
+    card, config = load_card(path), RunFolder.open(Path(path)).read_config()
+    file = Path(path) / "model" / "pools.safetensors"
+    if not file.is_file():
+        raise RunFolderError("the run has no pools", field="run folder", value=str(path), remedy="run it with pools.enabled = true")
+    tensors = load_file(file)
+    pools = [_pool(card, config, encoder) for _ in range(config.pools.count)]
+    for k, pool in enumerate(pools):
+        _load(pool, tensors, f"pool.{k}.")
+    guide = Guide(tensors["guide.mean"], tensors["guide.centres"]) if "guide.mean" in tensors else None
+    return pools, guide
+
+
+def _portable(module: nn.Module, prefix: str) -> dict[str, Tensor]:
+    return {prefix + name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
+
+
+def _encoder(card: ModelCard, config: FederationConfig, encoder: nn.Module | None) -> nn.Module:
+    if encoder is None and card.custom_encoder:
+        remedy = "pass encoder=, a module of the same class"
+        raise ModelError("the run was given an encoder of the caller's own", field="encoder", value=None, remedy=remedy)
+    if encoder is None:
+        return build_encoder(config.model, card.shape, 0)
+    return copy.deepcopy(encoder)
+
+
+def _pool(card: ModelCard, config: FederationConfig, encoder: nn.Module | None) -> PoolModel:
+    module = _encoder(card, config, encoder)
+    if card.task == "self_supervised":
+        pool: PoolModel = EncoderProjector(module, build_projector(config.model, module, card.shape, 0))
+    else:
+        pool = Classifier(module, build_head(feature_width(module, card.shape), card.classes, 0))
+    return pool.eval()
+
+
+def _load(module: nn.Module, tensors: dict[str, Tensor], prefix: str) -> None:
+    mine = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    try:
+        module.load_state_dict(mine)
+    except RuntimeError as error:
+        remedy = "pass a module of the class the run was given"
+        raise ModelError(
+            f"the stored weights do not fit: {str(error).splitlines()[-1].strip()}", field="encoder", value=type(module).__name__, remedy=remedy
+        ) from None

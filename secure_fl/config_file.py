@@ -1,0 +1,125 @@
+"""Configurations as TOML: reading, `--set` overrides, the resolved copy and the commented starter."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from secure_fl.config import FederationConfig, Section
+from secure_fl.errors import ConfigError
+
+Table = dict[str, Any]
+
+
+def load_config(path: Path | str, overrides: Sequence[str] = ()) -> FederationConfig:
+    """Read a TOML file, apply `a.b=c` overrides in order, validate.
+
+    A relative path inside the file (`data.sources.path`, `pretrain.load_from`, `pretrain.source.path`) is relative to the
+    working directory, as on the command line.
+
+    Raises:
+        ConfigError: the file is missing or no TOML, an override has no `=`, or a value is refused.
+    """
+    table = _read(Path(path))
+    for override in overrides:
+        _apply(table, override)
+    return FederationConfig(**table)
+
+
+def dump_config(config: FederationConfig) -> str:
+    """The resolved configuration as TOML; `load_config` reads it back to an equal one."""
+    return tomli_w.dumps(_without_none(config.model_dump(mode="json")), multiline_strings=False)
+
+
+def starter_config() -> str:
+    """A commented TOML file with every setting at its default; unset optional ones are commented out."""
+    lines = ["# A secure_fl run. Every setting is shown with its default; delete what you do not change.", ""]
+    lines += _commented(FederationConfig(), prefix="")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def config_schema() -> str:
+    """JSON schema of the configuration, for editors."""
+    return json.dumps(FederationConfig.model_json_schema(), indent=2) + "\n"
+
+
+def _read(path: Path) -> Table:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError("no such file", field="configuration", value=str(path), remedy="`secure-fl init NAME.toml` writes one") from None
+    except (IsADirectoryError, UnicodeDecodeError):
+        raise ConfigError("not a text file", field="configuration", value=str(path), remedy="name a TOML file") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"not valid TOML: {error}", field="configuration", value=str(path), remedy="mend the line named") from None
+
+
+def _apply(table: Table, override: str) -> None:
+    """Set one dotted key; the value is read as TOML, and as a plain string where it is none."""
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError("not of the form a.b=c", field="--set", value=override, remedy="for example --set pools.count=4")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    *parents, last = key.strip().split(".")
+    here: Any = table
+    for part in parents:
+        here = _step(here, part, override)
+    if isinstance(here, list):
+        _step(here, last, override)
+        here[int(last)] = value
+    else:
+        here[last] = value
+
+
+def _step(here: Any, part: str, override: str) -> Any:
+    """Descend one part of a dotted key, making tables on the way; list items are named by number."""
+    if isinstance(here, list):
+        if not part.isdigit() or int(part) >= len(here):
+            raise ConfigError("no such list item", field="--set", value=override, remedy=f"use a number below {len(here)}")
+        return here[int(part)]
+    if part == "sources" and "sources" not in here:
+        here[part] = [{}]
+    child = here.setdefault(part, {})
+    if not isinstance(child, dict | list):
+        raise ConfigError(f"{part!r} is a value, not a table", field="--set", value=override, remedy="shorten the key")
+    return child
+
+
+def _without_none(value: Any) -> Any:
+    """TOML has no null: an unset optional setting is left out."""
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_none(item) for item in value]
+    return value
+
+
+def _commented(section: Section, prefix: str) -> Iterable[str]:
+    """A section's own settings first, then its tables, as TOML asks."""
+    tables: list[str] = []
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            note = (type(value).__doc__ or "").splitlines()[0]
+            tables += [f"# {note}", f"[{prefix}{name}]", *_commented(value, f"{prefix}{name}.")]
+        elif isinstance(value, tuple) and value and isinstance(value[0], Section):
+            for item in value:
+                tables += [f"# {field.description}", f"[[{prefix}{name}]]", *_commented(item, f"{prefix}{name}.")]
+        else:
+            yield f"# {field.description}"
+            yield f"# {name} =" if value is None else tomli_w.dumps({name: _plain(value)}).rstrip()
+    if tables or prefix:
+        yield ""
+    yield from tables
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

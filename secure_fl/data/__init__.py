@@ -1,0 +1,1 @@
+"""What clients hold: sources, partitions (how clients differ) and views (augmentation)."""

@@ -1,0 +1,151 @@
+"""`Dataset`: checked tensors, the one form in which examples travel through the project."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from secure_fl.errors import DataError
+
+Kind = Literal["image", "series", "vector"]
+UNLABELLED = -1
+"""The label of an example without one."""
+
+Array = np.ndarray | Tensor
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Examples with optional labels. Build it with `from_arrays`, which checks.
+
+    Attributes:
+        x: float32 `[N, C, H, W]` images, `[N, C, L]` series or `[N, F]` vectors.
+        y: int64 `[N]`, `UNLABELLED` where there is no label.
+        classes: number of classes, 0 without labels.
+        client: int64 `[N]`, who holds the example, for natural partitions; or None.
+        name: for summaries and errors.
+    """
+
+    x: Tensor
+    y: Tensor
+    classes: int
+    client: Tensor | None = None
+    name: str = "data"
+
+    @classmethod
+    def from_arrays(cls, x: Array, y: Array | None = None, *, client: Array | None = None, classes: int | None = None, name: str = "data") -> Dataset:
+        """Check arrays or tensors and wrap them. Unsigned bytes are divided by 255.
+
+        Args:
+            x: `[N, C, H, W]`, `[N, C, L]` or `[N, F]`, finite numbers.
+            y: integers `[N]` in `0..classes-1`, or -1 for unlabelled; None for no labels at all.
+            client: integers `[N]`, needed by natural partitions only.
+            classes: number of classes; the largest label plus one when not given.
+
+        Raises:
+            DataError: naming the array, what was found and the remedy.
+        """
+        examples = _examples(x, name)
+        labels = torch.full((len(examples),), UNLABELLED) if y is None else _column(y, len(examples), f"{name}.y")
+        owners = None if client is None else _column(client, len(examples), f"{name}.client")
+        highest = int(labels.max())
+        classes = highest + 1 if classes is None else classes
+        if int(labels.min()) < UNLABELLED or highest >= classes:
+            raise DataError(
+                f"labels outside 0..{classes - 1}",
+                field=f"{name}.y",
+                value=(int(labels.min()), highest),
+                remedy="number the classes from 0, and mark examples without a label with -1",
+            )
+        return cls(examples, labels, classes, owners, name)
+
+    @classmethod
+    def from_clients(cls, clients: Sequence[tuple[Array, Array | None]], *, name: str = "data") -> Dataset:
+        """One dataset from each client's `(x, y)`; use with `partition.kind = "natural"`."""
+        parts = [cls.from_arrays(x, y, name=f"{name}[{i}]") for i, (x, y) in enumerate(clients)]
+        owners = torch.cat([torch.full((len(part),), i) for i, part in enumerate(parts)])
+        return cls.from_arrays(torch.cat([p.x for p in parts]), torch.cat([p.y for p in parts]), client=owners, name=name)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def kind(self) -> Kind:
+        """What the dimensions of `x` mean."""
+        kinds: dict[int, Kind] = {4: "image", 3: "series", 2: "vector"}
+        return kinds[self.x.ndim]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one example."""
+        return tuple(self.x.shape[1:])
+
+    @property
+    def labelled(self) -> bool:
+        """Whether any example has a label."""
+        return bool((self.y != UNLABELLED).any())
+
+    def take(self, index: Tensor) -> Dataset:
+        """The examples at `index` `[M]`, copied."""
+        return replace(self, x=self.x[index], y=self.y[index], client=None if self.client is None else self.client[index])
+
+    def unlabelled(self) -> Dataset:
+        """The same examples without their labels."""
+        return replace(self, y=torch.full_like(self.y, UNLABELLED))
+
+    def with_labels(self) -> Dataset:
+        """Only the labelled examples."""
+        return self if bool((self.y != UNLABELLED).all()) else self.take(torch.nonzero(self.y != UNLABELLED).flatten())
+
+
+def join(parts: Sequence[Dataset], name: str) -> Dataset:
+    """Concatenate datasets of one shape; label numbers are kept, so equal numbers mean the same class number.
+
+    Raises:
+        DataError: shapes differ.
+    """
+    for part in parts[1:]:
+        if part.shape != parts[0].shape:
+            raise DataError(
+                f"shape differs from that of {parts[0].name}, {parts[0].shape}",
+                field=part.name,
+                value=part.shape,
+                remedy="set data.image_size, so that all images get one size; channels must agree",
+            )
+    clients = [part.client for part in parts]
+    owners = None if any(c is None for c in clients) else torch.cat([c for c in clients if c is not None])
+    x, y = torch.cat([part.x for part in parts]), torch.cat([part.y for part in parts])
+    return Dataset(x, y, max(part.classes for part in parts), owners, name)
+
+
+def _examples(x: Array, name: str) -> Tensor:
+    """`x` as finite float32 of two to four dimensions."""
+    field = f"{name}.x"
+    array = x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
+    if array.dtype.kind not in "fiub":
+        raise DataError("not numbers", field=field, value=str(array.dtype), remedy="convert it to float32 or uint8")
+    if array.ndim not in (2, 3, 4) or 0 in array.shape:
+        remedy = "use [N, C, H, W] for images, [N, C, L] for series or [N, F] for vectors, with N at least 1"
+        raise DataError("not a batch of examples", field=field, value=array.shape, remedy=remedy)
+    examples = torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
+    if array.dtype == np.uint8:
+        examples /= 255
+    bad = int((~torch.isfinite(examples)).flatten(1).any(1).sum())
+    if bad:
+        raise DataError("NaN or infinity", field=field, value=f"{bad} of {len(array)} examples", remedy="drop or impute them before loading")
+    return examples
+
+
+def _column(values: Array, length: int, field: str) -> Tensor:
+    """Integers, one an example."""
+    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    if array.shape != (length,):
+        raise DataError(f"not one value for each of {length} examples", field=field, value=array.shape, remedy=f"give it the shape ({length},)")
+    if array.dtype.kind not in "iub" and not (array.dtype.kind == "f" and np.array_equal(array, np.round(array))):
+        raise DataError("not integers", field=field, value=str(array.dtype), remedy="number the categories from 0")
+    return torch.from_numpy(array.astype(np.int64))

@@ -1,0 +1,66 @@
+"""Where examples come from: one file a family of formats, one table of all sources."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch.nn import functional
+
+from secure_fl.config import DataConfig, SourceConfig
+from secure_fl.data.dataset import Dataset, join
+from secure_fl.data.sources import cifar, idx, npz, packaged
+from secure_fl.errors import DataError
+from secure_fl.seeds import derive_seed
+
+Splits = tuple[Dataset, Dataset | None]
+"""Training examples, and the official test split where the source has one."""
+
+READERS: dict[str, Callable[[SourceConfig], Splits]] = {
+    "digits": packaged.digits,
+    "mnist5k": packaged.mnist5k,
+    "mnist": idx.mnist,
+    "fashion_mnist": idx.fashion_mnist,
+    "cifar10": cifar.cifar10,
+    "cifar100": cifar.cifar100,
+    "npz": npz.npz,
+}
+
+
+def load_source(source: SourceConfig, config: DataConfig, seed: int) -> Splits:
+    """Read, check, scale, resize and thin one source.
+
+    Raises:
+        DataError: the files are missing, damaged or not what they should be.
+    """
+    train, test = READERS[source.name](source)
+    train = _thin(prepared(train, config), source, seed, "train")
+    return train, None if test is None else _thin(prepared(test, config), source, seed, "test")
+
+
+def load_sources(config: DataConfig, seed: int) -> list[Splits]:
+    """Every source of a configuration, checked to have one shape."""
+    loaded = [load_source(source, config, seed) for source in config.sources]
+    join([train.take(torch.tensor([0])) for train, _ in loaded], "sources")
+    return loaded
+
+
+def prepared(data: Dataset, config: DataConfig) -> Dataset:
+    """Examples scaled and resized as [data] asks; bytes are in [0, 1] already."""
+    x = data.x
+    if config.scale == "per_example" or (config.scale == "auto" and data.kind == "series"):
+        axes = tuple(range(2, x.ndim)) if data.kind != "vector" else (1,)
+        x = (x - x.mean(axes, keepdim=True)) / x.std(axes, keepdim=True, correction=0).clamp_min(1e-6)
+    if config.image_size is not None:
+        if data.kind != "image":
+            remedy = 'leave data.image_size out, or set kind = "image" on the source'
+            raise DataError("only images can be resized", field="data.image_size", value=data.kind, remedy=remedy)
+        x = functional.interpolate(x, size=(config.image_size, config.image_size), mode="bilinear", align_corners=False, antialias=True)
+    return Dataset(x, data.y, data.classes, data.client, data.name)
+
+
+def _thin(data: Dataset, source: SourceConfig, seed: int, split: str) -> Dataset:
+    if source.limit is None or source.limit >= len(data):
+        return data
+    generator = torch.Generator().manual_seed(derive_seed(seed, "limit", source.name, split))
+    return data.take(torch.randperm(len(data), generator=generator)[: source.limit].sort().values)

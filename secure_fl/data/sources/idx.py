@@ -1,0 +1,75 @@
+"""MNIST and Fashion-MNIST in their idx files, plain or gzipped.
+
+Format: two zero bytes, a type byte (8 is unsigned byte), the number of dimensions, each dimension as a big-endian 32-bit
+integer, then the values. Source: http://yann.lecun.com/exdb/mnist/.
+"""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from secure_fl.config import SourceConfig
+from secure_fl.data.dataset import Dataset
+from secure_fl.errors import DataError
+
+DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
+_UNSIGNED_BYTE = 8
+
+
+def mnist(source: SourceConfig) -> tuple[Dataset, Dataset]:
+    """60,000 and 10,000 grey digits of 28×28 from the folder `path`."""
+    if source.path is None:
+        remedy = "set data.sources.0.path to the folder that holds train-images-idx3-ubyte(.gz)"
+        raise DataError("needs a folder", field="data.sources.path", value=None, remedy=remedy)
+    return _both(source, Path(source.path), "set data.sources.0.path to the folder that holds MNIST's four idx files")
+
+
+def fashion_mnist(source: SourceConfig) -> tuple[Dataset, Dataset]:
+    """60,000 and 10,000 grey garments of 28×28, from `path` or where Debian's package puts them."""
+    folder = Path(source.path) if source.path is not None else DEBIAN_FASHION
+    return _both(source, folder, "`apt-get install dataset-fashion-mnist`, or set data.sources.0.path to a folder with its four idx files")
+
+
+def read_idx(path: Path, remedy: str = "fetch the file again") -> np.ndarray:
+    """One idx file as a uint8 array.
+
+    Raises:
+        DataError: missing, truncated, too long, or not an idx file of unsigned bytes.
+    """
+    try:
+        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except FileNotFoundError:
+        raise DataError("no such file", field="data.sources.path", value=str(path), remedy=remedy) from None
+    except (EOFError, OSError, zlib.error) as error:
+        raise DataError(f"truncated or damaged archive: {error}", field=path.name, value=str(path), remedy=remedy) from None
+    if len(raw) < 4 or raw[:2] != b"\0\0" or raw[2] != _UNSIGNED_BYTE or len(raw) < 4 + 4 * raw[3]:
+        raise DataError("not an idx file of unsigned bytes", field=path.name, value=raw[:4].hex(), remedy=remedy)
+    dimensions = raw[3]
+    shape = struct.unpack(f">{dimensions}I", raw[4 : 4 + 4 * dimensions])
+    held, promised = len(raw) - 4 - 4 * dimensions, int(np.prod(shape, dtype=np.int64))
+    if held != promised:
+        problem = f"its header promises {promised} values"
+        raise DataError(f"truncated: {problem}" if held < promised else problem, field=path.name, value=f"{held} values", remedy=remedy)
+    return np.frombuffer(raw, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+
+
+def _both(source: SourceConfig, folder: Path, remedy: str) -> tuple[Dataset, Dataset]:
+    return _split(source.name, folder, "train", remedy), _split(source.name, folder, "t10k", remedy)
+
+
+def _split(name: str, folder: Path, split: str, remedy: str) -> Dataset:
+    images = read_idx(_find(folder, f"{split}-images-idx3-ubyte"), remedy)
+    labels = read_idx(_find(folder, f"{split}-labels-idx1-ubyte"), remedy)
+    if images.ndim != 3:
+        raise DataError("not a stack of images", field=f"{split}-images", value=images.shape, remedy=remedy)
+    return Dataset.from_arrays(images[:, None], labels, classes=10, name=name)
+
+
+def _find(folder: Path, stem: str) -> Path:
+    plain = folder / stem
+    return plain if plain.exists() else folder / f"{stem}.gz"

@@ -1,0 +1,60 @@
+"""A user's own arrays in one `.npz` file: `x`, optional `y`, optional `client`.
+
+`x` of four dimensions is images, `[N, C, H, W]` or `[N, H, W, C]` with one or three channels; of three, series `[N, C, L]`
+(or, with `kind = "image"`, grey images `[N, H, W]`); of two, one-channel series `[N, L]`. Unsigned bytes are divided by 255.
+Object arrays, which would need pickle, are refused.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from secure_fl.config import SourceConfig
+from secure_fl.data.dataset import Dataset
+from secure_fl.errors import DataError
+
+_CHANNELS = (1, 3)
+
+
+def npz(source: SourceConfig) -> tuple[Dataset, None]:
+    """The examples of `path`; there is no official test split."""
+    if source.path is None:
+        raise DataError("needs a file", field="data.sources.path", value=None, remedy="set data.sources.0.path to an .npz file")
+    arrays = read_arrays(Path(source.path))
+    x = _oriented(arrays["x"], source.kind)
+    return Dataset.from_arrays(x, arrays.get("y"), client=arrays.get("client"), name=Path(source.path).name), None
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays `x`, `y`, `client` of a file, whichever it has.
+
+    Raises:
+        DataError: missing or damaged file, no `x`, or pickled objects inside.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in ("x", "y", "client") if name in archive.files}
+    except FileNotFoundError:
+        raise DataError("no such file", field="data.sources.path", value=str(path), remedy="check the path") from None
+    except (zipfile.BadZipFile, EOFError, OSError, ValueError, AttributeError) as error:
+        remedy = "write it again with numpy.savez(path, x=…, y=…), plain numeric arrays only"
+        raise DataError(f"not a readable .npz: {error}", field=path.name, value=str(path), remedy=remedy) from None
+    if "x" not in arrays:
+        raise DataError("holds no array `x`", field=path.name, value=sorted(arrays), remedy="write it with numpy.savez(path, x=…, y=…)")
+    return arrays
+
+
+def _oriented(x: np.ndarray, kind: str) -> np.ndarray:
+    """Channels first."""
+    if kind == "series" and x.ndim == 4:
+        raise DataError("four dimensions are no series", field="x", value=x.shape, remedy='give series as [N, C, L], or set kind = "image"')
+    if x.ndim == 4 and x.shape[1] not in _CHANNELS and x.shape[3] in _CHANNELS:
+        x = x.transpose(0, 3, 1, 2)
+    if x.ndim == 3 and kind == "image":
+        x = x[:, None]
+    if x.ndim == 2:
+        x = x[:, None]
+    return x

@@ -1,0 +1,1 @@
+"""What carries requests to clients and replies back."""

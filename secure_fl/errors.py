@@ -1,0 +1,81 @@
+"""Typed errors: each names the field, the value that was refused and a remedy.
+
+Every error a user can cause derives from `SecureFLError`. `code` is stable, so scripts may match on it; `docs/errors.md` has a
+paragraph for each. The value shown is a setting or a shape, never an example, a weight or a key.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+_LONGEST_VALUE = 160
+
+
+class SecureFLError(Exception):
+    """Base of all errors raised on purpose.
+
+    Args:
+        problem: what is wrong, in one clause.
+        field: the setting, argument, file or quantity concerned.
+        value: what was found there; shortened when long.
+        remedy: what the reader can do about it.
+    """
+
+    code: ClassVar[str] = "secure-fl"
+
+    def __init__(self, problem: str, *, field: str, value: object, remedy: str) -> None:
+        self.problem, self.field, self.value, self.remedy = problem, field, value, remedy
+        super().__init__(f"[{self.code}] {field}: {problem} (got {_short(value)}). Remedy: {remedy}")
+
+
+class ConfigError(SecureFLError):
+    """A configuration that cannot be run."""
+
+    code = "config"
+
+
+class DataError(SecureFLError):
+    """A data source that is missing, damaged or not what it should be."""
+
+    code = "data"
+
+
+class PartitionError(SecureFLError):
+    """Examples cannot be dealt out to the clients as asked."""
+
+    code = "partition"
+
+
+class ModelError(SecureFLError):
+    """A module that does not fit its input, its output or the phase it is used in."""
+
+    code = "model"
+
+
+class ObjectiveError(SecureFLError):
+    """A loss called with tensors or settings it is not defined for."""
+
+    code = "objective"
+
+
+class TrainingError(SecureFLError):
+    """A training step whose loss is not finite, or that has nothing to train on."""
+
+    code = "training"
+
+
+class RunFolderError(SecureFLError):
+    """A run folder that is missing, occupied, damaged or made by another configuration."""
+
+    code = "run-folder"
+
+
+class DependencyError(SecureFLError):
+    """An optional package that is not installed."""
+
+    code = "dependency"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST_VALUE else text[:_LONGEST_VALUE] + "…"

@@ -1,0 +1,121 @@
+"""What everybody in a federation knows: the configuration, the shapes and how models are made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from secure_fl.config import FederationConfig
+from secure_fl.data.views import Augmentation
+from secure_fl.errors import ConfigError
+from secure_fl.models.build import build_head, build_projector
+from secure_fl.models.heads import Classifier, EncoderProjector, feature_width
+from secure_fl.objectives.build import build_objective
+from secure_fl.objectives.objective import Objective
+from secure_fl.objectives.separation import SeparationPlan
+from secure_fl.pools.pool_set import PoolLayout, PoolModel
+from secure_fl.seeds import derive_seed
+from secure_fl.training.device import Compute
+from secure_fl.training.tasks import SelfSupervised, Supervised, Task
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """Public facts of one federation, equal at the server and at every client.
+
+    Attributes:
+        shape: of one example.
+        classes: number of classes, 0 without labels.
+        clients: size of the roster.
+        make_encoder: seed -> a fresh encoder.
+        separations: who owns which dimensions; None unless the objective is SSD.
+    """
+
+    config: FederationConfig
+    shape: tuple[int, ...]
+    classes: int
+    clients: int
+    compute: Compute
+    augment: Augmentation
+    make_encoder: Callable[[int], nn.Module]
+    features: int
+    separations: SeparationPlan | None
+
+    @classmethod
+    def draw(
+        cls,
+        config: FederationConfig,
+        shape: tuple[int, ...],
+        classes: int,
+        clients: int,
+        augment: Augmentation,
+        make_encoder: Callable[[int], nn.Module],
+        compute: Compute,
+    ) -> Blueprint:
+        """Build the models once, to find their widths and refuse what does not fit.
+
+        Raises:
+            ModelError: the encoder does not fit the examples.
+            ConfigError: distillation between unequal widths, or supervised pools without labels.
+            ObjectiveError: more clients than dimensions.
+        """
+        features = feature_width(make_encoder(0), shape)
+        embedding = config.model.embedding or features
+        separations = None
+        if (config.objective.name == "ssd" and config.pretrain.mode == "federated") or config.pools.task == "self_supervised":
+            if config.objective.delta > 0 and embedding != features:
+                remedy = f"set model.embedding = {features}, or objective.delta = 0"
+                raise ConfigError(f"distillation needs z as wide as h, {features}", field="model.embedding", value=embedding, remedy=remedy)
+            separations = SeparationPlan.draw(config.objective, embedding, clients, config.seed)
+        if config.pools.enabled and config.pools.task == "supervised" and classes < 2:
+            remedy = 'set pools.task = "self_supervised", or give labels'
+            raise ConfigError("supervised pools need labels", field="pools.task", value=f"{classes} classes", remedy=remedy)
+        return cls(config, shape, classes, clients, compute, augment, make_encoder, features, separations)
+
+    def encoder(self, seed: int | None = None) -> nn.Module:
+        """A fresh encoder on the device; the federation's first one when no seed is given."""
+        return self.make_encoder(self._seed("encoder") if seed is None else seed).to(self.compute.device)
+
+    def encoder_projector(self, seed: int | None = None) -> EncoderProjector:
+        """Encoder and projector for the self-supervised phase."""
+        encoder = self.encoder(None if seed is None else derive_seed(seed, "encoder"))
+        top_seed = self._seed("projector") if seed is None else derive_seed(seed, "projector")
+        return EncoderProjector(encoder, build_projector(self.config.model, encoder, self.shape, top_seed)).to(self.compute.device)
+
+    def pool_model(self, seed: int) -> PoolModel:
+        """One pool's model: encoder and top, both drawn from `seed`."""
+        if self.config.pools.task == "self_supervised":
+            return self.encoder_projector(seed)
+        head = build_head(self.features, self.classes, derive_seed(seed, "head"))
+        return Classifier(self.encoder(derive_seed(seed, "encoder")), head).to(self.compute.device)
+
+    @property
+    def layout(self) -> PoolLayout:
+        """How a pool's model is cut into vectors."""
+        return PoolLayout(self.config.pools.encoder)
+
+    @property
+    def needs_kept_encoder(self) -> bool:
+        """Whether clients must keep the pre-trained encoder beside the pools."""
+        return self.config.pools.enabled and (self.config.pools.start == "sketch" or self.config.pools.encoder == "frozen")
+
+    def objective(self, client: int | None, position: int = 0) -> Objective:
+        """The self-supervised objective of one client; without a client, of nobody in particular."""
+        separation = None if self.separations is None or client is None else self.separations.of(client, position)
+        return build_objective(self.config.objective, separation)
+
+    def pretrain_task(self, client: int | None, position: int = 0) -> SelfSupervised:
+        """What pre-training does."""
+        return SelfSupervised(self.objective(client, position), self.augment, self.compute)
+
+    def pool_task(self, client: int, position: int = 0) -> Task:
+        """What a client trains its pool for."""
+        frozen = self.config.pools.encoder == "frozen"
+        if self.config.pools.task == "supervised":
+            return Supervised(self.compute, frozen)
+        return SelfSupervised(self.objective(client, position), self.augment, self.compute, frozen)
+
+    def _seed(self, *purpose: str | int) -> int:
+        return derive_seed(self.config.seed, *purpose)

@@ -1,0 +1,176 @@
+"""One client: answers each request from its own examples. Holds no state that a resumed run would miss but the kept encoder."""
+
+from __future__ import annotations
+
+import copy
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from secure_fl.data.dataset import Dataset
+from secure_fl.data.partitions import ClientData
+from secure_fl.federation.blueprint import Blueprint
+from secure_fl.federation.messages import (
+    Candidate,
+    CentreVote,
+    EncoderUpdate,
+    GiveSketch,
+    Guide,
+    KeepEncoder,
+    Kept,
+    PoolScore,
+    PoolUpdate,
+    Reply,
+    Request,
+    ScorePools,
+    SketchUpdate,
+    TrainCandidate,
+    TrainEncoder,
+    TrainPool,
+    VoteCentre,
+)
+from secure_fl.models.heads import EncoderProjector
+from secure_fl.models.state import load_vector, to_vector
+from secure_fl.pools.pool_set import PoolModel, PoolSet
+from secure_fl.pools.selection import best_pool
+from secure_fl.pools.sketch import nearest_centre, sketch_of
+from secure_fl.seeds import derive_seed
+from secure_fl.training.fit import LocalSpec
+from secure_fl.training.tasks import Score, embed
+
+
+class Workbench:
+    """Modules that requests load their vectors into. Clients of one process share one, so memory does not grow with them."""
+
+    def __init__(self, blueprint: Blueprint) -> None:
+        self.blueprint = blueprint
+
+    @cached_property
+    def encoder_projector(self) -> EncoderProjector:
+        """For pre-training."""
+        return self.blueprint.encoder_projector()
+
+    @cached_property
+    def pool_model(self) -> PoolModel:
+        """For pools."""
+        return self.blueprint.pool_model(0)
+
+    @cached_property
+    def kept_encoder(self) -> nn.Module:
+        """The pre-trained encoder that clients keep."""
+        return self.blueprint.encoder()
+
+    def keep(self, vector: Tensor) -> None:
+        """Take in the pre-trained encoder; pools with a frozen encoder get it too."""
+        load_vector(self.kept_encoder, vector)
+        if self.blueprint.config.pools.encoder == "frozen":
+            self.pool_model.encoder = copy.deepcopy(self.kept_encoder).requires_grad_(False)
+
+
+class Client:
+    """A participant: its examples, and answers to requests."""
+
+    def __init__(self, data: ClientData, bench: Workbench) -> None:
+        self.data, self._bench, self._blueprint = data, bench, bench.blueprint
+        self._sketch: Tensor | None = None
+
+    def handle(self, request: Request, position: int = 0) -> Reply:
+        """Answer one request; `position` is the client's place in this round's list."""
+        match request:
+            case TrainEncoder():
+                return self._train_encoder(request, position)
+            case KeepEncoder(vector):
+                self._bench.keep(vector)
+                self._sketch = None
+                return Kept()
+            case GiveSketch():
+                sketch = self._own_sketch()
+                return SketchUpdate(sketch, float(sketch.double().square().sum()))
+            case VoteCentre():
+                return self._vote(request)
+            case ScorePools():
+                return self._score(request.pools, request.guide, forced=False)
+            case TrainPool():
+                return self._train_pool(request, position)
+            case TrainCandidate():
+                delta = self._fit_pool(request.pools, 0, round_number=0, position=position)[1]
+                return Candidate(request.pools.pooled[0] + delta)
+
+    def _train_encoder(self, request: TrainEncoder, position: int) -> EncoderUpdate:
+        config, model = self._blueprint.config, self._bench.encoder_projector
+        load_vector(model, request.vector)
+        spec = LocalSpec.at_round(config.pretrain, request.round, config.pretrain.rounds)
+        task = self._blueprint.pretrain_task(self.data.id, position)
+        report = task.fit(model, self.data.train, spec, self._seed("pretrain", request.round))
+        weight = float(len(self.data.train)) if config.pretrain.weights == "examples" else 1.0
+        return EncoderUpdate(to_vector(model) - request.vector, weight, report.terms)
+
+    def _own_sketch(self) -> Tensor:
+        if self._sketch is None:
+            self._sketch = sketch_of(embed(self._bench.kept_encoder, self.data.train.x, self._blueprint.compute))
+        return self._sketch
+
+    def _vote(self, request: VoteCentre) -> CentreVote:
+        centred = self._own_sketch() - request.mean
+        index, distance = nearest_centre(centred, request.centres)
+        starts, pools, width = request.centres.shape
+        blocks = torch.zeros(starts, pools, width + 1)
+        blocks[torch.arange(starts), index] = torch.cat([centred, torch.ones(1)])
+        return CentreVote(blocks, distance)
+
+    def _score(self, pools: PoolSet, guide: Guide | None, *, forced: bool) -> PoolScore:
+        """Choose a pool, and test it."""
+        model, task = self._bench.pool_model, self._blueprint.pool_task(self.data.id)
+        scores: list[Score] = []
+        if forced and guide is not None:
+            choice = self._guided(guide)
+        else:
+            for index in range(len(pools)):
+                self._blueprint.layout.load(model, pools, index)
+                scores.append(task.score(model, self._choosing_examples(), self._seed("choose")))
+            choice = self._choose(scores, guide)
+        self._blueprint.layout.load(model, pools, choice)
+        test = task.score(model, self.data.test, self._seed("test"))
+        return PoolScore(choice, tuple(score.loss for score in scores), test.loss, test.accuracy)
+
+    def _choosing_examples(self) -> Dataset:
+        return self.data.validation if self._blueprint.config.pools.select_on == "validation" else self.data.train
+
+    def _choose(self, scores: list[Score], guide: Guide | None) -> int:
+        """By loss or accuracy; without labels, by the nearest sketch centre, or else by the surest predictions."""
+        if self._trains:
+            return best_pool([s.loss for s in scores], [s.accuracy for s in scores], self._blueprint.config.pools.select_by)
+        if guide is not None:
+            return self._guided(guide)
+        return best_pool([float("nan") if s.entropy is None else s.entropy for s in scores], [], "loss")
+
+    def _guided(self, guide: Guide) -> int:
+        return int(nearest_centre(self._own_sketch() - guide.mean, guide.centres[None])[0])
+
+    @property
+    def _trains(self) -> bool:
+        """Whether the client has what its pool's task needs."""
+        return self._blueprint.config.pools.task == "self_supervised" or self.data.train.labelled
+
+    def _train_pool(self, request: TrainPool, position: int) -> PoolUpdate:
+        pools = request.pools
+        score = self._score(pools, request.guide, forced=request.forced)
+        if not self._trains:
+            return PoolUpdate(score, torch.zeros_like(pools.shared), torch.zeros_like(pools.pooled[0]), 0.0, {})
+        shared, pooled, terms = self._fit_pool(pools, score.choice, request.round, position)
+        data = self.data.train if self._blueprint.config.pools.task == "self_supervised" else self.data.train.with_labels()
+        weight = float(len(data)) if self._blueprint.config.pools.weights == "examples" else 1.0
+        return PoolUpdate(score, shared, pooled, weight, terms)
+
+    def _fit_pool(self, pools: PoolSet, choice: int, round_number: int, position: int) -> tuple[Tensor, Tensor, dict[str, float]]:
+        """Train pool `choice`; (change of the shared part, change of the pooled part, mean terms)."""
+        config, model, layout = self._blueprint.config.pools, self._bench.pool_model, self._blueprint.layout
+        layout.load(model, pools, choice)
+        spec = LocalSpec.at_round(config, round_number, config.rounds)
+        report = self._blueprint.pool_task(self.data.id, position).fit(model, self.data.train, spec, self._seed("pool", round_number))
+        shared, pooled = layout.parts(model)
+        return shared - pools.shared, pooled - pools.pooled[choice], report.terms
+
+    def _seed(self, *purpose: str | int) -> int:
+        return derive_seed(self._blueprint.config.seed, "client", self.data.id, *purpose)

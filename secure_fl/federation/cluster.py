@@ -1,0 +1,92 @@
+"""Phase two: clients choose among K pools and train the one they choose; each pool averages its own."""
+
+from __future__ import annotations
+
+from math import isfinite
+from statistics import fmean, pstdev
+
+import torch
+
+from secure_fl.federation.messages import PoolScore, PoolUpdate, Reply, ScorePools, TrainPool
+from secure_fl.federation.phase import Call, Metrics, Phase, mean_terms
+from secure_fl.federation.starts import draw_pools, get_guide, get_pools, set_pools
+from secure_fl.federation.sums import BlockSum
+from secure_fl.pools.monitor import pool_health
+from secure_fl.pools.pool_set import PoolSet
+
+
+class Cluster(Phase):
+    """Rounds of choosing, training and per-pool averaging (CP-CFL; IFCA's second option). Pools nobody chose stay.
+
+    A round's accuracy is measured when clients choose, before they train: it is that of the pools as the round found them.
+    """
+
+    name = "cluster"
+
+    @property
+    def rounds(self) -> int:
+        return self.blueprint.config.pools.rounds
+
+    def open(self) -> Call:
+        if "pools.pooled" not in self.state.tensors:
+            set_pools(self.state, draw_pools(self.blueprint, self.state))
+        pools, config = get_pools(self.state), self.blueprint.config.pools
+        self._pooled = BlockSum(len(pools), pools.pooled.shape[1])
+        self._shared = BlockSum(1, len(pools.shared))
+        self._updates: dict[int, PoolUpdate] = {}
+        guide = get_guide(self.state)
+        forced = guide is not None and self.state.round < config.warmup_rounds
+        return Call(self.sampled(config.participation), TrainPool(self.state.round, pools, guide, forced))
+
+    def add(self, client: int, reply: Reply) -> None:
+        assert isinstance(reply, PoolUpdate)
+        self._pooled.add(reply.score.choice, reply.pooled, reply.weight)
+        self._shared.add(0, reply.shared, reply.weight)
+        empty = torch.empty(0)
+        self._updates[client] = PoolUpdate(reply.score, empty, empty, reply.weight, reply.terms)
+
+    def close(self) -> Metrics:
+        pools = get_pools(self.state)
+        set_pools(self.state, PoolSet(self._shared.moved(pools.shared[None])[0], self._pooled.moved(pools.pooled)))
+        terms = mean_terms([update.terms for update in self._updates.values()])
+        scores = {client: update.score for client, update in self._updates.items()}
+        return {"loss": sum(terms.values()), **_occupancy(self, scores, len(pools))}
+
+
+class Evaluate(Phase):
+    """Every client chooses among the final pools and tests its choice."""
+
+    name = "evaluate"
+
+    @property
+    def rounds(self) -> int:
+        return 1
+
+    def open(self) -> Call:
+        self._scores: dict[int, PoolScore] = {}
+        return Call(self.everyone, ScorePools(get_pools(self.state), get_guide(self.state)))
+
+    def add(self, client: int, reply: Reply) -> None:
+        assert isinstance(reply, PoolScore)
+        self._scores[client] = reply
+
+    def close(self) -> Metrics:
+        return _occupancy(self, self._scores, len(get_pools(self.state)))
+
+
+def _occupancy(phase: Phase, scores: dict[int, PoolScore], pools: int) -> Metrics:
+    """Who chose what, how well it serves them, and whether the pools have collapsed."""
+    choices = [score.choice for score in scores.values()]
+    counts = [choices.count(k) for k in range(pools)]
+    accuracies = [score.test_accuracy for score in scores.values() if score.test_accuracy is not None]
+    losses = [score.test_loss for score in scores.values() if isfinite(score.test_loss)]
+    health = pool_health(counts, choices, [phase.groups[client] for client in scores])
+    return {
+        "accuracy": fmean(accuracies) if accuracies else None,
+        "accuracy_std": pstdev(accuracies) if accuracies else None,
+        "accuracy_min": min(accuracies, default=None),
+        "test_loss": fmean(losses) if losses else None,
+        "pools": health.as_dict(),
+        "choices": {str(client): score.choice for client, score in scores.items()},
+        "accuracies": {str(client): score.test_accuracy for client, score in scores.items()},
+    }

@@ -1,0 +1,116 @@
+"""A run's folder: `config.toml`, `metrics.jsonl`, `summary.json`, `partition.json`, `checkpoints/`, and the models in `model/`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from secure_fl.config import FederationConfig
+from secure_fl.config_file import dump_config, load_config
+from secure_fl.errors import RunFolderError
+from secure_fl.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from secure_fl.federation.phase import RoundRecord, ServerState
+
+
+class RunFolder:
+    """Reads and writes one run's folder. Every file is complete at every moment but `metrics.jsonl`, which only grows."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.metrics, self.summary, self.config = path / "metrics.jsonl", path / "summary.json", path / "config.toml"
+        self.model, self.partition, self.embedding = path / "model", path / "partition.json", path / "embedding.json"
+        self._lines = 0
+
+    @classmethod
+    def create(cls, path: Path, config: FederationConfig) -> RunFolder:
+        """A new run's folder.
+
+        Raises:
+            RunFolderError: the folder already holds something.
+        """
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            remedy = "choose another --out, delete it, or continue its run with --resume"
+            raise RunFolderError("already holds something", field="out", value=str(path), remedy=remedy)
+        path.mkdir(parents=True, exist_ok=True)
+        folder = cls(path)
+        write_atomically(folder.config, dump_config(config))
+        folder.metrics.touch()
+        return folder
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """An existing run's folder.
+
+        Raises:
+            RunFolderError: there is no run.
+        """
+        folder = cls(path)
+        if not folder.config.is_file():
+            raise RunFolderError("holds no run", field="run folder", value=str(path), remedy="name the folder that `secure-fl run` wrote")
+        return folder
+
+    def read_config(self) -> FederationConfig:
+        """The resolved configuration."""
+        return load_config(self.config)
+
+    def read_summary(self) -> dict[str, Any]:
+        """The run's results.
+
+        Raises:
+            RunFolderError: the run has not finished.
+        """
+        if not self.summary.is_file():
+            remedy = f"finish it with `secure-fl run --resume {self.path}`"
+            raise RunFolderError("the run is not finished", field="run folder", value=str(self.path), remedy=remedy)
+        summary: dict[str, Any] = json.loads(self.summary.read_text(encoding="utf-8"))
+        return summary
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """All rounds so far."""
+        return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
+
+    def append(self, record: RoundRecord) -> None:
+        """Add a round to `metrics.jsonl`."""
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(record), allow_nan=False) + "\n")
+        self._lines += 1
+
+    def save(self, state: ServerState, config: FederationConfig) -> None:
+        """Checkpoint."""
+        save_checkpoint(self.path / "checkpoints", Checkpoint(state, config_digest(config), self._lines))
+
+    def restore(self, config: FederationConfig) -> ServerState:
+        """State of the newest checkpoint; lines of `metrics.jsonl` that came after it are cut.
+
+        Raises:
+            RunFolderError: the checkpoint is damaged, or of another configuration.
+        """
+        checkpoint = load_checkpoint(self.path / "checkpoints")
+        lines = 0 if checkpoint is None else checkpoint.lines
+        if checkpoint is not None and checkpoint.config_digest != config_digest(config):
+            remedy = "resume with the configuration in the run folder, or start a new run"
+            raise RunFolderError("was made with another configuration", field="run folder", value=str(self.path), remedy=remedy)
+        kept = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)[:lines] if self.metrics.exists() else []
+        write_atomically(self.metrics, "".join(kept))
+        self._lines = len(kept)
+        return ServerState() if checkpoint is None else checkpoint.state
+
+
+def config_digest(config: FederationConfig) -> str:
+    """SHA-256 of the resolved configuration."""
+    return hashlib.sha256(dump_config(config).encode()).hexdigest()
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file's content so that a crash leaves the old or the new, never half."""
+    temporary = path.with_name(f".{path.name}.writing")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def write_json(path: Path, value: object) -> None:
+    """JSON, written atomically; NaN is refused."""
+    write_atomically(path, json.dumps(value, indent=1, allow_nan=False) + "\n")

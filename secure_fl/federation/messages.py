@@ -1,0 +1,150 @@
+"""What server and clients say to each other. Vectors are flat float32, the form the secure sum works on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, is_dataclass
+
+from torch import Tensor
+
+from secure_fl.pools.pool_set import PoolSet
+
+
+@dataclass(frozen=True)
+class TrainEncoder:
+    """Pre-train from this encoder and projector `[P]`."""
+
+    round: int
+    vector: Tensor
+
+
+@dataclass(frozen=True)
+class EncoderUpdate:
+    """Change of the encoder and projector, and how much it weighs."""
+
+    delta: Tensor
+    weight: float
+    terms: dict[str, float]
+
+
+@dataclass(frozen=True)
+class KeepEncoder:
+    """Keep this pre-trained encoder `[E]`: it makes sketches, and is the encoder of frozen pools."""
+
+    vector: Tensor
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Acknowledges `KeepEncoder`."""
+
+
+@dataclass(frozen=True)
+class GiveSketch:
+    """Ask for the sketch, to be summed with the others."""
+
+
+@dataclass(frozen=True)
+class SketchUpdate:
+    """A sketch `[F]` and its squared length, each a summand."""
+
+    sketch: Tensor
+    square: float
+
+
+@dataclass(frozen=True)
+class VoteCentre:
+    """Centre the sketch by `mean` `[F]` and join the nearest of `centres` `[starts, K, F]`."""
+
+    mean: Tensor
+    centres: Tensor
+
+
+@dataclass(frozen=True)
+class CentreVote:
+    """One-hot blocks `[starts, K, F + 1]`: the centred sketch and a one in the chosen block, zeros elsewhere.
+
+    `distance` `[starts]` is the squared distance to the chosen centre.
+    """
+
+    blocks: Tensor
+    distance: Tensor
+
+
+@dataclass(frozen=True)
+class Guide:
+    """The found groups: the global mean sketch `[F]` and one centre a pool `[K, F]`."""
+
+    mean: Tensor
+    centres: Tensor
+
+
+@dataclass(frozen=True)
+class ScorePools:
+    """Choose among these pools and report how the chosen one does on test data; no training."""
+
+    pools: PoolSet
+    guide: Guide | None = None
+
+
+@dataclass(frozen=True)
+class PoolScore:
+    """The choice, the score of every pool on the client's own examples, and the chosen pool's test score."""
+
+    choice: int
+    losses: tuple[float, ...]
+    test_loss: float
+    test_accuracy: float | None
+
+
+@dataclass(frozen=True)
+class TrainPool:
+    """Choose a pool and train it. With `forced`, the pool is the guide's nearest centre."""
+
+    round: int
+    pools: PoolSet
+    guide: Guide | None = None
+    forced: bool = False
+
+
+@dataclass(frozen=True)
+class PoolUpdate:
+    """Change of the chosen pool; `weight` is 0 for a client without labels, whose changes are zero."""
+
+    score: PoolScore
+    shared: Tensor
+    pooled: Tensor
+    weight: float
+    terms: dict[str, float]
+
+
+@dataclass(frozen=True)
+class TrainCandidate:
+    """Train a candidate from row 0 of `pools` and send it back whole. HypCluster's start only: it shows a client's model."""
+
+    pools: PoolSet
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A client's own model's pooled part `[P]`."""
+
+    pooled: Tensor
+
+
+Request = TrainEncoder | KeepEncoder | GiveSketch | VoteCentre | ScorePools | TrainPool | TrainCandidate
+Reply = EncoderUpdate | Kept | SketchUpdate | CentreVote | PoolScore | PoolUpdate | Candidate
+
+
+def payload_bytes(message: object) -> int:
+    """Bytes of a message's tensors and numbers, headers not counted."""
+    if isinstance(message, Tensor):
+        return message.nbytes
+    if isinstance(message, int | float):
+        return 8
+    if isinstance(message, dict):
+        return sum(payload_bytes(value) for value in message.values())
+    if isinstance(message, tuple):
+        return sum(payload_bytes(value) for value in message)
+    if is_dataclass(message):
+        return sum(payload_bytes(value) for value in vars(message).values())
+    return 0

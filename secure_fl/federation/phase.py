@@ -1,0 +1,104 @@
+"""The frame every phase fits in: open a round, add replies, close it. All state that lasts is in `ServerState`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from secure_fl.federation.blueprint import Blueprint
+from secure_fl.federation.messages import Reply, Request
+from secure_fl.seeds import derive_seed
+
+Metrics = dict[str, Any]
+
+
+@dataclass
+class ServerState:
+    """What the server knows between rounds; a checkpoint is this and nothing else.
+
+    Attributes:
+        phase: number of phases finished.
+        round: rounds finished in the phase under way.
+        tensors: models, centres, sums.
+        facts: JSON values.
+    """
+
+    phase: int = 0
+    round: int = 0
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Call:
+    """Whom to ask, and what. A phase that works alone asks nobody."""
+
+    clients: tuple[int, ...]
+    request: Request | None
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """One line of `metrics.jsonl`. Bytes are of message bodies, over all clients; `seconds` is wall time."""
+
+    phase: str
+    round: int
+    clients: int
+    bytes_down: int
+    bytes_up: int
+    seconds: float
+    metrics: Metrics
+
+
+class Phase(ABC):
+    """A part of a run that proceeds by rounds."""
+
+    name: ClassVar[str]
+
+    def __init__(self, blueprint: Blueprint, state: ServerState, groups: Sequence[int | None]) -> None:
+        self.blueprint, self.state, self.groups = blueprint, state, groups
+
+    @property
+    @abstractmethod
+    def rounds(self) -> int:
+        """Rounds planned, at most."""
+
+    @property
+    def done(self) -> bool:
+        """Whether no round is left."""
+        return self.state.round >= self.rounds
+
+    @abstractmethod
+    def open(self) -> Call:
+        """Begin a round."""
+
+    @abstractmethod
+    def add(self, client: int, reply: Reply) -> None:
+        """Take in one reply."""
+
+    @abstractmethod
+    def close(self) -> Metrics:
+        """End the round: update the state, return what to record. The caller counts the round."""
+
+    @property
+    def everyone(self) -> tuple[int, ...]:
+        """All clients."""
+        return tuple(range(self.blueprint.clients))
+
+    def sampled(self, share: float) -> tuple[int, ...]:
+        """This round's clients: a share of the roster without replacement, at least one, in ascending order."""
+        count = self.blueprint.clients
+        generator = torch.Generator().manual_seed(derive_seed(self.blueprint.config.seed, self.name, "sample", self.state.round))
+        chosen = torch.randperm(count, generator=generator)[: max(1, round(share * count))]
+        return tuple(sorted(chosen.tolist()))
+
+
+def mean_terms(terms: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Each term's mean over the clients that report it."""
+    names = dict.fromkeys(name for each in terms for name in each)
+    return {name: sum(each[name] for each in terms if name in each) / sum(name in each for each in terms) for name in names}

@@ -1,0 +1,101 @@
+"""Phase one: an encoder from unlabelled data, by FedAvg or on one unlabelled set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from secure_fl.data.dataset import Dataset
+from secure_fl.federation.blueprint import Blueprint
+from secure_fl.federation.messages import EncoderUpdate, KeepEncoder, Kept, Reply, TrainEncoder
+from secure_fl.federation.phase import Call, Metrics, Phase, ServerState, mean_terms
+from secure_fl.federation.sums import BlockSum
+from secure_fl.models.state import load_vector, to_vector
+from secure_fl.seeds import derive_seed
+from secure_fl.training.fit import LocalSpec
+
+
+def set_encoder(blueprint: Blueprint, state: ServerState) -> None:
+    """Write the encoder half of the model under training to `state.tensors["encoder"]`."""
+    model = blueprint.encoder_projector()
+    load_vector(model, state.tensors["model"])
+    state.tensors["encoder"] = to_vector(model.encoder)
+
+
+class Pretrain(Phase):
+    """FedAvg of encoder and projector, each client under its own separation."""
+
+    name = "pretrain"
+
+    @property
+    def rounds(self) -> int:
+        return self.blueprint.config.pretrain.rounds
+
+    def open(self) -> Call:
+        if "model" not in self.state.tensors:
+            self.state.tensors["model"] = to_vector(self.blueprint.encoder_projector())
+        vector = self.state.tensors["model"]
+        self._sum, self._terms = BlockSum(1, len(vector)), list[dict[str, float]]()
+        return Call(self.sampled(self.blueprint.config.pretrain.participation), TrainEncoder(self.state.round, vector))
+
+    def add(self, client: int, reply: Reply) -> None:
+        assert isinstance(reply, EncoderUpdate)
+        self._sum.add(0, reply.delta, reply.weight)
+        self._terms.append(reply.terms)
+
+    def close(self) -> Metrics:
+        self.state.tensors["model"] = self._sum.moved(self.state.tensors["model"][None])[0]
+        set_encoder(self.blueprint, self.state)
+        terms = mean_terms(self._terms)
+        weights = self.blueprint.objective(0).weights
+        return {"loss": sum(weights[name] * value for name, value in terms.items()), "terms": terms}
+
+
+class CentralPretrain(Phase):
+    """The same on one unlabelled set at the server: no clients, no separation."""
+
+    name = "pretrain"
+
+    def __init__(self, blueprint: Blueprint, state: ServerState, groups: Sequence[int | None], data: Dataset) -> None:
+        super().__init__(blueprint, state, groups)
+        self._data = data
+
+    @property
+    def rounds(self) -> int:
+        return self.blueprint.config.pretrain.rounds
+
+    def open(self) -> Call:
+        return Call((), None)
+
+    def add(self, client: int, reply: Reply) -> None:
+        raise AssertionError("centralized pre-training asks nobody")
+
+    def close(self) -> Metrics:
+        config, model = self.blueprint.config, self.blueprint.encoder_projector()
+        if "model" in self.state.tensors:
+            load_vector(model, self.state.tensors["model"])
+        task = self.blueprint.pretrain_task(None)
+        spec = LocalSpec.at_round(config.pretrain, self.state.round, config.pretrain.rounds)
+        report = task.fit(model, self._data, spec, derive_seed(config.seed, "central", self.state.round))
+        self.state.tensors["model"] = to_vector(model)
+        set_encoder(self.blueprint, self.state)
+        loss = sum(task.objective.weights[name] * value for name, value in report.terms.items())
+        return {"loss": loss, "terms": report.terms}
+
+
+class HandOut(Phase):
+    """Give every client the pre-trained encoder to keep."""
+
+    name = "hand_out"
+
+    @property
+    def rounds(self) -> int:
+        return 1
+
+    def open(self) -> Call:
+        return Call(self.everyone, KeepEncoder(self.state.tensors["encoder"]))
+
+    def add(self, client: int, reply: Reply) -> None:
+        assert isinstance(reply, Kept)
+
+    def close(self) -> Metrics:
+        return {}

@@ -1,0 +1,196 @@
+"""How pools start. `random` and `pretrained` are drawn at once; the other starts take rounds of their own.
+
+Sources: restarts, IFCA's official code (arXiv 2006.04088); farthest, HypCluster as in google/fedjax; sketch, this project.
+"""
+
+from __future__ import annotations
+
+from math import sqrt
+
+import torch
+
+from secure_fl.federation.blueprint import Blueprint
+from secure_fl.federation.messages import (
+    Candidate,
+    CentreVote,
+    GiveSketch,
+    Guide,
+    PoolScore,
+    Reply,
+    ScorePools,
+    SketchUpdate,
+    TrainCandidate,
+    VoteCentre,
+)
+from secure_fl.federation.phase import Call, Metrics, Phase, ServerState
+from secure_fl.models.state import load_vector
+from secure_fl.pools.pool_set import PoolSet
+from secure_fl.pools.sketch import first_centres, moved_centres
+from secure_fl.seeds import derive_seed
+
+_SETTLED = 1e-6
+"""k-means has settled when no centre moves further than this share of the sketches' spread."""
+
+
+def draw_pools(blueprint: Blueprint, state: ServerState, attempt: int = 0) -> PoolSet:
+    """K models with independent random heads; encoders pre-trained, or for random starts independent too."""
+    config = blueprint.config.pools
+    random_encoders = config.start in ("random", "restarts")
+    shared, pooled = torch.empty(0), []
+    for k in range(config.count):
+        model = blueprint.pool_model(derive_seed(blueprint.config.seed, "pools", attempt, k))
+        if not random_encoders:
+            load_vector(model.encoder, state.tensors["encoder"])
+        part, top = blueprint.layout.parts(model)
+        shared = part if k == 0 else shared
+        pooled.append(top)
+    return PoolSet(shared, torch.stack(pooled))
+
+
+def get_pools(state: ServerState) -> PoolSet:
+    """The pools in the state."""
+    return PoolSet(state.tensors["pools.shared"], state.tensors["pools.pooled"])
+
+
+def set_pools(state: ServerState, pools: PoolSet) -> None:
+    """Store pools in the state."""
+    state.tensors["pools.shared"], state.tensors["pools.pooled"] = pools.shared, pools.pooled
+
+
+def get_guide(state: ServerState) -> Guide | None:
+    """The groups that the sketch start found, or None."""
+    if "guide.mean" not in state.tensors:
+        return None
+    return Guide(state.tensors["guide.mean"], state.tensors["guide.centres"])
+
+
+class SketchStart(Phase):
+    """One round for the mean sketch, then rounds of k-means, then a pool for each centre."""
+
+    name = "sketch"
+
+    @property
+    def rounds(self) -> int:
+        return 1 + self.blueprint.config.pools.sketch_iterations
+
+    @property
+    def done(self) -> bool:
+        return "guide.mean" in self.state.tensors
+
+    def open(self) -> Call:
+        tensors, config = self.state.tensors, self.blueprint.config.pools
+        self._received = 0
+        if self.state.round == 0:
+            self._sketches, self._squares = torch.zeros(self.blueprint.features, dtype=torch.float64), 0.0
+            return Call(self.everyone, GiveSketch())
+        self._blocks = torch.zeros(config.sketch_starts, config.count, self.blueprint.features + 1, dtype=torch.float64)
+        self._distance = torch.zeros(config.sketch_starts, dtype=torch.float64)
+        return Call(self.everyone, VoteCentre(tensors["sketch.mean"], tensors["sketch.centres"]))
+
+    def add(self, client: int, reply: Reply) -> None:
+        self._received += 1
+        if isinstance(reply, SketchUpdate):
+            self._sketches += reply.sketch.double()
+            self._squares += reply.square
+        else:
+            assert isinstance(reply, CentreVote)
+            self._blocks += reply.blocks.double()
+            self._distance += reply.distance
+
+    def close(self) -> Metrics:
+        return self._first() if self.state.round == 0 else self._iterate()
+
+    def _first(self) -> Metrics:
+        config, seed = self.blueprint.config.pools, self.blueprint.config.seed
+        mean = self._sketches / self._received
+        spread = sqrt(max(self._squares / self._received - float(mean.square().sum()), 1e-12))
+        self.state.facts["sketch.spread"] = spread
+        self.state.tensors["sketch.mean"] = mean.float()
+        self.state.tensors["sketch.centres"] = first_centres(config.sketch_starts, config.count, len(mean), spread, seed)
+        return {"spread": spread}
+
+    def _iterate(self) -> Metrics:
+        tensors, spread = self.state.tensors, self.state.facts["sketch.spread"]
+        counts = self._blocks[..., -1]
+        seed = derive_seed(self.blueprint.config.seed, "sketch", "respawn", self.state.round)
+        moved = moved_centres(self._blocks[..., :-1], counts, tensors["sketch.centres"], spread, seed)
+        best = int(self._distance.argmin())
+        shift = float((moved - tensors["sketch.centres"])[best].norm(dim=-1).max())
+        if shift <= _SETTLED * spread or self.state.round + 1 >= self.rounds:
+            tensors["guide.mean"], tensors["guide.centres"] = tensors.pop("sketch.mean"), tensors.pop("sketch.centres")[best].clone()
+            set_pools(self.state, draw_pools(self.blueprint, self.state))
+        else:
+            tensors["sketch.centres"] = moved
+        share = float(self._distance[best]) / self._received / spread**2
+        return {"unexplained": share, "counts": counts[best].long().tolist()}
+
+
+class RestartStart(Phase):
+    """Draw pools anew until each attracts its share of clients, as IFCA's code does; then go on with the best draw."""
+
+    name = "restarts"
+
+    @property
+    def rounds(self) -> int:
+        return self.blueprint.config.pools.restart_attempts
+
+    @property
+    def done(self) -> bool:
+        return bool(self.state.facts.get("restarts.done"))
+
+    def open(self) -> Call:
+        self._pools = draw_pools(self.blueprint, self.state, self.state.round)
+        self._counts = [0] * len(self._pools)
+        return Call(self.everyone, ScorePools(self._pools))
+
+    def add(self, client: int, reply: Reply) -> None:
+        assert isinstance(reply, PoolScore)
+        self._counts[reply.choice] += 1
+
+    def close(self) -> Metrics:
+        fewest, facts = min(self._counts), self.state.facts
+        if fewest > facts.get("restarts.fewest", -1):
+            facts["restarts.fewest"] = fewest
+            set_pools(self.state, self._pools)
+        enough = fewest >= self.blueprint.config.pools.restart_share * sum(self._counts)
+        facts["restarts.done"] = enough or self.state.round + 1 >= self.rounds
+        return {"counts": self._counts, "accepted": enough}
+
+
+class FarthestStart(Phase):
+    """Every client trains a candidate from one start; pools are candidates, each the worst served by those before it."""
+
+    name = "farthest"
+
+    @property
+    def rounds(self) -> int:
+        return self.blueprint.config.pools.count
+
+    def open(self) -> Call:
+        first = draw_pools(self.blueprint, self.state)
+        if self.state.round == 0:
+            self._candidates = torch.zeros(self.blueprint.clients, first.pooled.shape[1])
+            self.state.tensors["pools.shared"] = first.shared
+            return Call(self.everyone, TrainCandidate(first))
+        self._loss = torch.zeros(self.blueprint.clients)
+        return Call(self.everyone, ScorePools(get_pools(self.state)))
+
+    def add(self, client: int, reply: Reply) -> None:
+        if isinstance(reply, Candidate):
+            self._candidates[client] = reply.pooled
+        else:
+            assert isinstance(reply, PoolScore)
+            self._loss[client] = min(loss if loss == loss else 0.0 for loss in reply.losses)
+
+    def close(self) -> Metrics:
+        tensors = self.state.tensors
+        if self.state.round == 0:
+            tensors["candidates"] = self._candidates
+            centre = derive_seed(self.blueprint.config.seed, "farthest") % self.blueprint.clients
+            tensors["pools.pooled"] = self._candidates[[centre]]
+        else:
+            centre = int(self._loss.argmax())
+            tensors["pools.pooled"] = torch.cat([tensors["pools.pooled"], tensors["candidates"][[centre]]])
+        if self.state.round + 1 >= self.rounds:
+            del tensors["candidates"]
+        return {"centre": centre}

@@ -1,0 +1,1 @@
+"""Encoders, heads, and models as flat vectors."""

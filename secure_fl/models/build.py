@@ -1,0 +1,96 @@
+"""Models from a configuration and the shape of an example."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from secure_fl.config import ModelConfig
+from secure_fl.errors import ModelError
+from secure_fl.models.convnet import MLP, ConvNet, SeriesConvNet
+from secure_fl.models.heads import Projector, feature_width
+from secure_fl.models.norms import Norm
+from secure_fl.models.resnet import FEATURES, ResNet18
+
+_WIDTH = 128
+
+
+def build_encoder(config: ModelConfig, shape: tuple[int, ...], seed: int) -> nn.Module:
+    """An encoder `[N, *shape]` -> `[N, features]`, initialised from `seed`.
+
+    Raises:
+        ModelError: the encoder named does not take this shape, or the width it is asked for.
+    """
+    kind = _kind(config, shape)
+    dimensions = {"convnet": 3, "resnet18": 3, "series_convnet": 2}.get(kind)
+    if dimensions is not None and len(shape) != dimensions:
+        remedy = 'set model.encoder = "auto"'
+        raise ModelError(f"does not take examples of shape {shape}", field="model.encoder", value=config.encoder, remedy=remedy)
+    if kind == "resnet18" and config.features not in (None, FEATURES):
+        raise ModelError(f"resnet18 is {FEATURES} wide", field="model.features", value=config.features, remedy="leave it out")
+    width, norm = config.features or _WIDTH, _norm(config, kind)
+    with seeded(seed):
+        if kind == "resnet18":
+            return ResNet18(shape[0], norm)
+        if kind == "convnet":
+            return ConvNet(shape[0], width, norm)
+        return SeriesConvNet(shape[0], width, norm) if kind == "series_convnet" else MLP(shape, width, norm)
+
+
+def fresh_copy(module: nn.Module, seed: int) -> nn.Module:
+    """A copy of a caller's module with its trainable layers initialised anew from `seed`; frozen layers keep their weights.
+
+    Raises:
+        ModelError: a trainable layer has no `reset_parameters`.
+    """
+    copied = copy.deepcopy(module)
+    with seeded(seed):
+        for name, layer in copied.named_modules():
+            if not any(parameter.requires_grad for parameter in layer.parameters(recurse=False)):
+                continue
+            reset = getattr(layer, "reset_parameters", None)
+            if reset is None:
+                remedy = "give the layer a reset_parameters(), or pass a function `seed -> module` as encoder="
+                raise ModelError("has no way to be initialised anew", field=f"encoder.{name}", value=type(layer).__name__, remedy=remedy)
+            reset()
+    return copied
+
+
+def build_projector(config: ModelConfig, encoder: nn.Module, shape: tuple[int, ...], seed: int) -> nn.Module:
+    """The projector on top of `encoder`; its output is as wide as `h` unless `model.embedding` says otherwise."""
+    features = feature_width(encoder, shape)
+    embedding = config.embedding or features
+    with seeded(seed):
+        return Projector(features, config.projector_hidden or 4 * embedding, embedding, _norm(config, _kind(config, shape)))
+
+
+def build_head(features: int, classes: int, seed: int) -> nn.Linear:
+    """A linear classifier on `h`."""
+    with seeded(seed):
+        return nn.Linear(features, classes)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """torch's global generator starts at `seed` and is put back afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def _kind(config: ModelConfig, shape: tuple[int, ...]) -> str:
+    if config.encoder != "auto":
+        return config.encoder
+    if len(shape) == 3:
+        return "resnet18" if shape[0] == 3 else "convnet"
+    return "series_convnet" if len(shape) == 2 else "mlp"
+
+
+def _norm(config: ModelConfig, kind: str) -> Norm:
+    if config.norm == "auto":
+        return "batch" if kind == "resnet18" else "group"
+    return config.norm

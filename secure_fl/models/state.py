@@ -1,0 +1,57 @@
+"""Models as flat float32 vectors: what is averaged, in which order, and what stays at home.
+
+Averaged: parameters with `requires_grad`, and floating-point buffers (a BatchNorm's running mean and variance).
+Not averaged: frozen parameters, which keep the value every party started from, and integer buffers (a BatchNorm's batch
+counter), which each party keeps to itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from secure_fl.errors import ModelError
+
+
+def averaged_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """(name, tensor) of all that is averaged, in `state_dict` order; the tensors share the module's memory."""
+    trained = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+    parameters = {name for name, _ in module.named_parameters()}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        if name in trained or (name not in parameters and tensor.is_floating_point()):
+            yield name, tensor.detach()
+
+
+def vector_size(module: nn.Module) -> int:
+    """Number of values in `to_vector(module)`."""
+    return sum(tensor.numel() for _, tensor in averaged_tensors(module))
+
+
+def to_vector(module: nn.Module) -> Tensor:
+    """All averaged values as one float32 vector `[P]` on the processor, copied."""
+    parts = [tensor.reshape(-1).to("cpu", torch.float32) for _, tensor in averaged_tensors(module)]
+    return torch.cat(parts) if parts else torch.empty(0)
+
+
+def load_vector(module: nn.Module, vector: Tensor) -> None:
+    """Write a vector made by `to_vector` into a module of the same layout.
+
+    Raises:
+        ModelError: the lengths differ.
+    """
+    size = vector_size(module)
+    if vector.shape != (size,):
+        raise ModelError(
+            f"does not fit a model of {size} averaged values", field="vector", value=tuple(vector.shape), remedy="use the same model on all sides"
+        )
+    start = 0
+    for _, tensor in averaged_tensors(module):
+        tensor.copy_(vector[start : start + tensor.numel()].reshape(tensor.shape))
+        start += tensor.numel()
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Parameters, buffers not counted."""
+    return sum(parameter.numel() for parameter in module.parameters())

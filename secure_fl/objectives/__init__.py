@@ -1,0 +1,1 @@
+"""Losses and their coupling, who owns which dimensions, and metrics of a representation."""

@@ -1,0 +1,18 @@
+"""Objectives from a configuration."""
+
+from __future__ import annotations
+
+from secure_fl.config import ObjectiveConfig
+from secure_fl.objectives.contrastive import NTXent, SpectralContrastive
+from secure_fl.objectives.objective import Objective
+from secure_fl.objectives.separation import Separation
+from secure_fl.objectives.ssd import SSD
+
+
+def build_objective(config: ObjectiveConfig, separation: Separation | None = None) -> Objective:
+    """The objective named; `separation` is used by SSD only, which without one has no DSR and no distillation."""
+    if config.name == "nt_xent":
+        return NTXent(config.temperature)
+    if config.name == "spectral_contrastive":
+        return SpectralContrastive()
+    return SSD(config, separation if config.name == "ssd" else None)

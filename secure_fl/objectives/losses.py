@@ -1,0 +1,75 @@
+"""The losses with typed errors: what callers use. Definitions, shapes and edges are in `secure_fl_kernels.reference`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from secure_fl.errors import ObjectiveError
+from secure_fl.objectives.separation import Separation
+from secure_fl_kernels import reference
+from secure_fl_kernels.reference import Direction, DSRForm
+
+_PAIR = "pass two floating tensors of one shape [N, D]"
+
+
+def align_loss(z1: Tensor, z2: Tensor) -> Tensor:
+    """(1/N) Σ ‖ẑ¹ᵢ − ẑ²ᵢ‖² for two views `[N, D]`. Source: Wang & Isola 2020."""
+    return _call(reference.align_loss, _PAIR, z1, z2)
+
+
+def uniformity_loss(z: Tensor, t: float = 2.0) -> Tensor:
+    """log mean exp(−t‖ẑᵢ − ẑⱼ‖²) over distinct pairs of `[N, D]`, N at least 2. Source: Wang & Isola 2020."""
+    return _call(reference.uniformity_loss, "pass [N, D] with N at least 2: leave out batches of one example", z, t)
+
+
+def nt_xent_loss(z1: Tensor, z2: Tensor, temperature: float = 0.5) -> Tensor:
+    """SimCLR's contrastive loss over two views `[N, D]`. Source: Chen et al. 2020."""
+    return _call(reference.nt_xent_loss, _PAIR, z1, z2, temperature)
+
+
+def spectral_attraction(z1: Tensor, z2: Tensor) -> Tensor:
+    """−2 mean ẑ¹ᵢ·ẑ²ᵢ for two views `[N, D]`. Source: HaoChen et al. 2021."""
+    return _call(reference.spectral_attraction, _PAIR, z1, z2)
+
+
+def spectral_moment(z1: Tensor, z2: Tensor) -> Tensor:
+    """‖E ẑẑᵀ‖²_F over both views `[N, D]`. Source: HaoChen et al. 2021."""
+    return _call(reference.spectral_moment, _PAIR, z1, z2)
+
+
+def dsr_loss(z: Tensor, separation: Separation, form: DSRForm = "code") -> Tensor:
+    """Dimension-scaled regulariser of `[N, D]`. Source: SSD, arXiv 2508.01251; `code` as its authors' program.
+
+    Raises:
+        ObjectiveError: z is narrower than the separation's dimensions, or unlike its basis.
+    """
+    width = z.shape[-1] if z.ndim else 0
+    needed = int(separation.dims.max()) + 1
+    if width < needed or (separation.basis is not None and width != len(separation.basis)):
+        needed = needed if separation.basis is None else len(separation.basis)
+        remedy = "draw the plan for the projector's width"
+        raise ObjectiveError(f"z is {width} wide, the separation {needed}", field="separation", value=tuple(z.shape), remedy=remedy)
+    remedy = 'pass a floating [N, D] and form = "code", "paper" or "normalized"'
+    return _call(reference.dsr_loss, remedy, z, separation.dims, separation.alpha, separation.basis, form)
+
+
+def distillation_loss(h: Tensor, z: Tensor, temperature: float = 0.5, direction: Direction = "projector_to_encoder") -> Tensor:
+    """Mean KL between the softmaxes of `h` and `z`, both `[N, D]`. Source: SSD, arXiv 2508.01251.
+
+    Raises:
+        ObjectiveError: h and z have different widths.
+    """
+    remedy = "distillation needs h and z of one width: leave model.embedding out, or set objective.delta = 0"
+    return _call(reference.distillation_loss, remedy, h, z, temperature, direction)
+
+
+def _call(loss: Callable[..., Tensor], remedy: str, *arguments: Any) -> Tensor:
+    """Run a kernel; what it refuses becomes a typed error."""
+    try:
+        return loss(*arguments)
+    except (ValueError, TypeError) as error:
+        shapes = [tuple(a.shape) if isinstance(a, Tensor) else a for a in arguments]
+        raise ObjectiveError(str(error), field=loss.__name__, value=shapes, remedy=remedy) from None

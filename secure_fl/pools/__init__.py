@@ -1,0 +1,1 @@
+"""The K models, choosing among them, starting them, watching them for collapse."""

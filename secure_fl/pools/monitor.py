@@ -1,0 +1,63 @@
+"""Watching pools for collapse: CP-CFL's clustering failure is that all clients choose the same model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import log
+
+_REMEDY = 'start the pools with pools.start = "sketch", pre-train longer, or lower pools.count'
+_CROWDED = 0.9
+
+
+@dataclass(frozen=True)
+class PoolHealth:
+    """Occupancy of the pools after a round.
+
+    Attributes:
+        counts: clients in each pool.
+        active: pools with at least one client.
+        largest_share: share of clients in the fullest pool.
+        entropy: of the occupancy, divided by log K; 1 is even, 0 is one pool.
+        ari: adjusted Rand index against known groups, or None without them. Simulation only: it needs each client's choice.
+        alert: what is wrong and what to do, or None.
+    """
+
+    counts: tuple[int, ...]
+    active: int
+    largest_share: float
+    entropy: float
+    ari: float | None
+    alert: str | None
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+def pool_health(counts: Sequence[int], choices: Sequence[int] = (), groups: Sequence[int | None] = ()) -> PoolHealth:
+    """Figures and alert for `counts[k]` clients in pool k; `choices` and `groups` give each client's pool and known group."""
+    total = sum(counts)
+    shares = [count / total for count in counts if count] if total else []
+    active, largest = len(shares), max(shares, default=0.0)
+    entropy = -sum(share * log(share) for share in shares) / log(len(counts)) if len(counts) > 1 else 0.0
+    return PoolHealth(tuple(counts), active, largest, entropy + 0.0, _ari(choices, groups), _alert(len(counts), total, active, largest))
+
+
+def _alert(pools: int, total: int, active: int, largest: float) -> str | None:
+    if pools < 2 or total < 2:
+        return None
+    if active == 1:
+        return f"clustering failure: all {total} clients chose one pool of {pools}; {_REMEDY}"
+    if largest >= _CROWDED:
+        return f"near collapse: {largest:.0%} of {total} clients chose one pool of {pools}; {_REMEDY}"
+    return None
+
+
+def _ari(choices: Sequence[int], groups: Sequence[int | None]) -> float | None:
+    known = [group for group in groups if group is not None]
+    if not choices or len(known) != len(choices):
+        return None
+    from sklearn.metrics import adjusted_rand_score
+
+    return float(adjusted_rand_score(known, list(choices)))

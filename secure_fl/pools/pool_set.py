@@ -1,0 +1,51 @@
+"""K models as vectors, and how one model is split into what is shared, what is pooled and what is frozen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from secure_fl.models.heads import Classifier, EncoderProjector
+from secure_fl.models.state import load_vector, to_vector
+
+EncoderMode = Literal["finetune", "frozen", "shared"]
+PoolModel = Classifier | EncoderProjector
+
+
+@dataclass(frozen=True)
+class PoolSet:
+    """K pool models.
+
+    Attributes:
+        shared: `[S]`, the part averaged over all clients (the encoder, under `encoder = "shared"`; else empty).
+        pooled: `[K, P]`, one row a pool (encoder and head under `finetune`, else the head).
+    """
+
+    shared: Tensor
+    pooled: Tensor
+
+    def __len__(self) -> int:
+        return len(self.pooled)
+
+
+@dataclass(frozen=True)
+class PoolLayout:
+    """How vectors of a `PoolSet` are written into a model. A frozen encoder is in neither: every party already has it."""
+
+    mode: EncoderMode
+
+    def parts(self, model: PoolModel) -> tuple[Tensor, Tensor]:
+        """(shared `[S]`, pooled `[P]`) of a model."""
+        if self.mode == "finetune":
+            return torch.empty(0), to_vector(model)
+        return (to_vector(model.encoder) if self.mode == "shared" else torch.empty(0)), to_vector(model.top)
+
+    def load(self, model: PoolModel, pools: PoolSet, index: int) -> None:
+        """Make `model` pool number `index`."""
+        part: nn.Module = model if self.mode == "finetune" else model.top
+        load_vector(part, pools.pooled[index])
+        if self.mode == "shared":
+            load_vector(model.encoder, pools.shared)

@@ -1,0 +1,265 @@
+"""`Federation`: a whole run, phase by phase, resumable after every round."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from secure_fl.artifacts import ModelCard, load_encoder, save_models
+from secure_fl.config import FederationConfig
+from secure_fl.data.dataset import Dataset, join
+from secure_fl.data.partitions import ClientData, partition
+from secure_fl.data.sources import load_source, load_sources
+from secure_fl.data.summary import PartitionSummary, summarise
+from secure_fl.data.views import Augmentation, build_views
+from secure_fl.engines.embedded import EmbeddedEngine
+from secure_fl.federation.blueprint import Blueprint
+from secure_fl.federation.client import Workbench
+from secure_fl.federation.cluster import Cluster, Evaluate
+from secure_fl.federation.folder import RunFolder, write_json
+from secure_fl.federation.measure import Measure
+from secure_fl.federation.messages import payload_bytes
+from secure_fl.federation.phase import Phase, RoundRecord, ServerState
+from secure_fl.federation.pretrain import CentralPretrain, HandOut, Pretrain
+from secure_fl.federation.starts import FarthestStart, RestartStart, SketchStart, get_guide, get_pools
+from secure_fl.models.build import build_encoder, fresh_copy
+from secure_fl.models.state import count_parameters, load_vector, to_vector
+from secure_fl.pools.pool_set import PoolModel
+from secure_fl.summary import final_summary, picture
+from secure_fl.training.device import Compute
+
+_STARTS: dict[str, type[Phase]] = {"sketch": SketchStart, "restarts": RestartStart, "farthest": FarthestStart}
+
+
+class Callback:
+    """Hooks into a run; override what you need. Exceptions raised here end the run, which can then be resumed."""
+
+    def on_phase(self, name: str, rounds: int, done: int) -> None:
+        """A phase begins, or goes on after `done` rounds."""
+
+    def on_client(self, done: int, total: int) -> None:
+        """A client of the round under way has replied."""
+
+    def on_round(self, record: RoundRecord) -> None:
+        """A round has ended and is recorded."""
+
+    def on_end(self, result: Result) -> None:
+        """The run has ended."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came out.
+
+    Attributes:
+        encoder: the pre-trained encoder (without pre-training: the first one), in eval mode.
+        pools: one model a pool, in eval mode; empty without a cluster phase.
+        choices: client -> pool.
+        summary: the content of `summary.json`.
+        records: every round.
+        folder: where it was written, or None.
+    """
+
+    encoder: nn.Module
+    pools: list[PoolModel]
+    choices: dict[int, int]
+    summary: dict[str, Any]
+    records: list[RoundRecord] = field(repr=False)
+    folder: Path | None = None
+
+
+class Federation:
+    """Clients with data, a configuration and the phases that follow from it, in this process.
+
+    Args:
+        config: the run; `FederationConfig()` when not given.
+        data: examples of your own instead of `config.data.sources`.
+        encoder: a module of your own, or a function `seed -> module`, instead of `config.model`.
+        augment: a callable on batches instead of `config.views`.
+        callbacks: hooks.
+
+    Raises:
+        SecureFLError: data, models and configuration do not fit together; each with field, value and remedy.
+    """
+
+    def __init__(
+        self,
+        config: FederationConfig | None = None,
+        *,
+        data: Dataset | None = None,
+        encoder: nn.Module | Callable[[int], nn.Module] | None = None,
+        augment: Augmentation | None = None,
+        callbacks: Sequence[Callback] = (),
+    ) -> None:
+        self.config = config or FederationConfig()
+        sources = load_sources(self.config.data, self.config.seed) if data is None else [(data, None)]
+        self.clients: list[ClientData] = partition(sources, self.config)
+        shape, classes = self.clients[0].train.shape, max(client.test.classes for client in self.clients)
+        self._custom_encoder = encoder is not None
+        self.blueprint = Blueprint.draw(
+            self.config,
+            shape,
+            classes,
+            len(self.clients),
+            build_views(self.config.views, shape) if augment is None else augment,
+            self._maker(encoder, shape),
+            Compute.of(self.config.runtime),
+        )
+        self._callbacks = list(callbacks)
+
+    def summarise(self) -> PartitionSummary:
+        """What each client holds."""
+        return summarise(self.clients)
+
+    def run(self, out: Path | str | None = None, *, resume: bool = False) -> Result:
+        """Run all phases.
+
+        Args:
+            out: folder to write to; nothing is written when None.
+            resume: continue the run in `out` after its last checkpoint; the results are those of an uninterrupted run.
+
+        Raises:
+            RunFolderError: `out` holds something and `resume` is off, or a run of another configuration.
+            TrainingError: a loss is not finite.
+        """
+        folder, state = self._prepare(out, resume)
+        engine = EmbeddedEngine(self.clients, self.blueprint)
+        records: list[RoundRecord] = []
+        if folder is not None:
+            records = [RoundRecord(**line) for line in folder.read_metrics()]
+        for number, phase in enumerate(self._phases(state)):
+            if number < state.phase:
+                self._repeat(phase, engine)
+                continue
+            self._tell("on_phase", phase.name, phase.rounds, state.round)
+            while not phase.done:
+                record = self._round(phase, engine, state)
+                records.append(record)
+                if folder is not None:
+                    folder.append(record)
+                    if state.round % self.config.runtime.checkpoint_every == 0:
+                        folder.save(state, self.config)
+                self._tell("on_round", record)
+            state.phase, state.round = number + 1, 0
+            if folder is not None:
+                folder.save(state, self.config)
+        result = self._finish(state, records, folder)
+        self._tell("on_end", result)
+        return result
+
+    def _maker(self, encoder: nn.Module | Callable[[int], nn.Module] | None, shape: tuple[int, ...]) -> Callable[[int], nn.Module]:
+        if isinstance(encoder, nn.Module):
+            return partial(fresh_copy, encoder)
+        return partial(_configured_encoder, self.config, shape) if encoder is None else encoder
+
+    def _prepare(self, out: Path | str | None, resume: bool) -> tuple[RunFolder | None, ServerState]:
+        if out is None:
+            return None, ServerState()
+        path = Path(out)
+        if resume:
+            folder = RunFolder.open(path)
+            return folder, folder.restore(self.config)
+        folder = RunFolder.create(path, self.config)
+        write_json(folder.partition, self.summarise().as_dict())
+        return folder, ServerState()
+
+    def _phases(self, state: ServerState) -> Iterator[Phase]:
+        """The phases in order. Each is made when it is reached, from what the earlier ones left in the state."""
+        config, blueprint = self.config, self.blueprint
+        groups = [client.group for client in self.clients]
+        if config.pretrain.mode == "federated":
+            yield Pretrain(blueprint, state, groups)
+        elif config.pretrain.mode == "centralized":
+            assert config.pretrain.source is not None
+            data, _ = load_source(config.pretrain.source, config.data, config.seed)
+            yield CentralPretrain(blueprint, state, groups, data)
+        elif "encoder" not in state.tensors:
+            state.tensors["encoder"] = to_vector(self._given_encoder())
+        if config.evaluate.enabled and config.pretrain.mode != "none":
+            yield Measure(blueprint, state, groups, *self._pooled_data())
+        if blueprint.needs_kept_encoder:
+            yield HandOut(blueprint, state, groups)
+        if not config.pools.enabled:
+            return
+        if config.pools.start in _STARTS:
+            yield _STARTS[config.pools.start](blueprint, state, groups)
+        yield Cluster(blueprint, state, groups)
+        yield Evaluate(blueprint, state, groups)
+
+    def _given_encoder(self) -> nn.Module:
+        """The encoder of another run, or a random one."""
+        if self.config.pretrain.mode == "load":
+            assert self.config.pretrain.load_from is not None
+            return load_encoder(self.config.pretrain.load_from, self.blueprint.make_encoder(0) if self._custom_encoder else None)
+        return self.blueprint.encoder()
+
+    def _pooled_data(self) -> tuple[Dataset, Dataset]:
+        """All clients' training and test examples: only a simulation has them in one place."""
+        return join([c.train for c in self.clients], "all clients"), join([c.test for c in self.clients], "all clients")
+
+    def _round(self, phase: Phase, engine: EmbeddedEngine, state: ServerState) -> RoundRecord:
+        started, call, up = time.perf_counter(), phase.open(), 0
+        down = payload_bytes(call.request) * len(call.clients)
+        for done, (client, reply) in enumerate(engine.ask(call), 1):
+            up += payload_bytes(reply)
+            phase.add(client, reply)
+            self._tell("on_client", done, len(call.clients))
+        metrics = phase.close()
+        state.round += 1
+        return RoundRecord(phase.name, state.round, len(call.clients), down, up, time.perf_counter() - started, metrics)
+
+    def _repeat(self, phase: Phase, engine: EmbeddedEngine) -> None:
+        """On resume, clients of this process need the encoder they were told to keep."""
+        if isinstance(phase, HandOut):
+            for _ in engine.ask(phase.open()):
+                pass
+
+    def _finish(self, state: ServerState, records: list[RoundRecord], folder: RunFolder | None) -> Result:
+        blueprint = self.blueprint
+        encoder = blueprint.encoder()
+        load_vector(encoder, state.tensors["encoder"])
+        pools = self._pool_models(state)
+        choices = {int(client): pool for client, pool in records[-1].metrics["choices"].items()} if pools else {}
+        sizes = {"encoder_parameters": count_parameters(encoder), "pool_parameters": count_parameters(pools[0]) if pools else 0}
+        summary = final_summary(self.config, records, self.summarise(), sizes)
+        if folder is not None:
+            data = self.config.data
+            card = ModelCard(
+                blueprint.shape,
+                blueprint.classes,
+                data.scale,
+                data.image_size,
+                self.config.pools.task,
+                self._custom_encoder,
+                {str(client): pool for client, pool in choices.items()},
+            )
+            save_models(folder, encoder, pools, get_guide(state) if pools else None, card)
+            write_json(folder.embedding, picture(blueprint, encoder, self.clients))
+            write_json(folder.summary, summary)
+        return Result(encoder.eval(), pools, choices, summary, records, None if folder is None else folder.path)
+
+    def _pool_models(self, state: ServerState) -> list[PoolModel]:
+        if not self.config.pools.enabled:
+            return []
+        pools, models = get_pools(state), []
+        for k in range(len(pools)):
+            bench = Workbench(self.blueprint)
+            if self.config.pools.encoder == "frozen":
+                bench.keep(state.tensors["encoder"])
+            self.blueprint.layout.load(bench.pool_model, pools, k)
+            models.append(bench.pool_model.eval())
+        return models
+
+    def _tell(self, hook: str, *arguments: object) -> None:
+        for callback in self._callbacks:
+            getattr(callback, hook)(*arguments)
+
+
+def _configured_encoder(config: FederationConfig, shape: tuple[int, ...], seed: int) -> nn.Module:
+    return build_encoder(config.model, shape, seed)

@@ -1,0 +1,112 @@
+"""What a run amounts to: `summary.json`, and the embedding as a picture in two dimensions."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secure_fl.config import FederationConfig
+from secure_fl.data.dataset import Dataset, join
+from secure_fl.data.partitions import ClientData
+from secure_fl.data.summary import PartitionSummary
+from secure_fl.federation.blueprint import Blueprint
+from secure_fl.federation.phase import RoundRecord
+from secure_fl.training.tasks import embed
+
+UNPROTECTED = (
+    "no differential privacy: updates, choices and metrics are released as they are",
+    "no protection: the server reads every client's update",
+    "simulated in one process: all data are in one place",
+)
+"""What this version of a run does not protect; shown in red and kept in the record."""
+
+_PICTURED = 800
+
+
+def final_summary(config: FederationConfig, records: Sequence[RoundRecord], data: PartitionSummary, sizes: dict[str, int]) -> dict[str, Any]:
+    """Results, costs and warnings of a finished run, as plain values."""
+    by_phase = {name: [r for r in records if r.phase == name] for name in dict.fromkeys(r.phase for r in records)}
+    summary: dict[str, Any] = {
+        "name": config.name,
+        "status": "finished",
+        "seed": config.seed,
+        "unprotected": list(UNPROTECTED),
+        "clients": len(data.clients),
+        "examples": sum(client.examples for client in data.clients),
+        "label_skew": data.label_skew,
+        **sizes,
+        "costs": {name: _cost(rounds) for name, rounds in by_phase.items()},
+        "versions": versions(),
+    }
+    if "measure" in by_phase:
+        summary["representation"] = by_phase["measure"][-1].metrics
+    if "evaluate" in by_phase:
+        summary["pools"] = _pools(by_phase, data)
+    return summary
+
+
+def versions() -> dict[str, str]:
+    """Versions that results depend on."""
+    installed = {name: metadata.version(name) for name in ("torch", "numpy", "kornia")}
+    try:
+        own = metadata.version("secure-fl")
+    except metadata.PackageNotFoundError:
+        own = "not installed"
+    return {"secure-fl": own, "python": platform.python_version(), **installed}
+
+
+def picture(blueprint: Blueprint, encoder: nn.Module, clients: Sequence[ClientData]) -> dict[str, Any]:
+    """Test examples under the first and the final encoder, on their two principal axes; at most 800 points. Simulation only."""
+    share = max(1, _PICTURED // len(clients))
+    parts = [client.test.take(torch.arange(min(share, len(client.test)))) for client in clients]
+    data: Dataset = join(parts, "picture")
+    owners = [client.id for client, part in zip(clients, parts, strict=True) for _ in range(len(part))]
+    groups = [clients[owner].group for owner in owners]
+    planes = {
+        "initial": _plane(embed(blueprint.encoder(), data.x, blueprint.compute)),
+        "final": _plane(embed(encoder, data.x, blueprint.compute)),
+    }
+    return {"label": data.y.tolist(), "group": groups, "client": owners, **planes}
+
+
+def _plane(h: Tensor) -> list[list[float]]:
+    """Unit features `[N, F]` on their two principal axes, each axis' sign fixed so that equal runs draw equal pictures."""
+    unit = torch.nn.functional.normalize(h, dim=1).double()
+    centred = unit - unit.mean(0)
+    _, _, axes = torch.linalg.svd(centred, full_matrices=False)
+    axes = axes[:2] * axes[:2].gather(1, axes[:2].abs().argmax(1, keepdim=True)).sign()
+    points: list[list[float]] = (centred @ axes.T).mul(1e4).round().div(1e4).tolist()
+    return points
+
+
+def _cost(rounds: Sequence[RoundRecord]) -> dict[str, float]:
+    return {
+        "rounds": len(rounds),
+        "seconds": sum(r.seconds for r in rounds),
+        "bytes_down": sum(r.bytes_down for r in rounds),
+        "bytes_up": sum(r.bytes_up for r in rounds),
+    }
+
+
+def _pools(by_phase: dict[str, list[RoundRecord]], data: PartitionSummary) -> dict[str, Any]:
+    """The last evaluation, the course of the rounds before it, and each group's accuracy."""
+    final = by_phase["evaluate"][-1].metrics
+    course = [*by_phase.get("cluster", []), by_phase["evaluate"][-1]]
+    groups = {client.client: client.group for client in data.clients}
+    by_group: dict[str, list[float]] = {}
+    for client, accuracy in final["accuracies"].items():
+        if accuracy is not None and groups[int(client)] is not None:
+            by_group.setdefault(str(groups[int(client)]), []).append(accuracy)
+    return {
+        **{key: final[key] for key in ("accuracy", "accuracy_std", "accuracy_min", "test_loss", "choices", "accuracies")},
+        **final["pools"],
+        "accuracy_per_round": [r.metrics["accuracy"] for r in course],
+        "occupancy_per_round": [r.metrics["pools"]["counts"] for r in course],
+        "alerts": [r.metrics["pools"]["alert"] for r in course if r.metrics["pools"]["alert"]],
+        "accuracy_by_group": {group: sum(values) / len(values) for group, values in sorted(by_group.items())},
+    }

@@ -1,0 +1,1 @@
+"""What happens on one client: local training, scoring, and probes of a representation."""

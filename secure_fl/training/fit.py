@@ -1,0 +1,88 @@
+"""Local SGD: one loop for every objective."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from math import cos, pi
+
+import torch
+from torch import Tensor, nn
+
+from secure_fl.config import OptimiserConfig
+from secure_fl.errors import TrainingError
+from secure_fl.objectives.objective import total_loss
+from secure_fl.training.device import Compute
+
+Terms = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class LocalSpec:
+    """One call's share of training."""
+
+    epochs: int
+    batch_size: int
+    lr: float
+    momentum: float
+    weight_decay: float
+
+    @classmethod
+    def at_round(cls, config: OptimiserConfig, round_number: int, rounds: int) -> LocalSpec:
+        """The specification of round `round_number` out of `rounds`, counted from 0."""
+        factor = (1 + cos(pi * round_number / rounds)) / 2 if config.schedule == "cosine" else 1.0
+        return cls(config.local_epochs, config.batch_size, config.lr * factor, config.momentum, config.weight_decay)
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """Mean of each term over the steps taken."""
+
+    steps: int
+    terms: dict[str, float]
+
+
+def fit(
+    model: nn.Module, batches: Iterable[Tensor], terms_of: Callable[[Tensor], Terms], weights: Mapping[str, float], spec: LocalSpec, compute: Compute
+) -> FitReport:
+    """SGD from a fresh optimiser over the index batches; trains what has `requires_grad`. The caller sets train or eval mode.
+
+    Raises:
+        TrainingError: a step's loss is not finite, or there is no batch.
+    """
+    optimiser = torch.optim.SGD(
+        [p for p in model.parameters() if p.requires_grad], lr=spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay
+    )
+    scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.mixed and compute.device.type == "cuda")
+    sums: dict[str, float] = defaultdict(float)
+    steps = 0
+    for index in batches:
+        optimiser.zero_grad(set_to_none=True)
+        with compute.autocast():
+            terms = terms_of(index)
+            loss = total_loss(weights, terms)
+        scaler.scale(loss).backward()
+        scaler.step(optimiser)
+        scaler.update()
+        steps += 1
+        for name, term in terms.items():
+            sums[name] += term.item()
+    if steps == 0:
+        remedy = "lower the batch size, or give the client more examples"
+        raise TrainingError("a client has no batch of two or more examples", field="steps", value=0, remedy=remedy)
+    return FitReport(steps, {name: value / steps for name, value in sums.items()})
+
+
+def epochs(count: int, spec: LocalSpec, seed: int, *, whole: bool) -> Iterator[Tensor]:
+    """Index batches over `count` examples, `spec.epochs` times, each epoch in a new order.
+
+    Args:
+        whole: drop an epoch's incomplete last batch where a whole one exists (contrastive losses need equal batches).
+            Batches of one example are dropped always.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(spec.epochs):
+        for batch in torch.randperm(count, generator=generator).split(spec.batch_size):
+            if len(batch) >= 2 and not (whole and len(batch) < spec.batch_size <= count):
+                yield batch

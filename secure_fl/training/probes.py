@@ -1,0 +1,93 @@
+"""How useful a representation is: weighted kNN, linear probe, fine-tuning with few labels. Settings as in SSD's evaluation."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from secure_fl.data.dataset import Dataset
+from secure_fl.data.views import Augmentation
+from secure_fl.models.build import build_head, seeded
+from secure_fl.models.heads import Classifier
+from secure_fl.seeds import derive_seed
+from secure_fl.training.device import Compute
+from secure_fl.training.tasks import Supervised
+
+_BLOCK = 1024
+_PROBE_LR, _PROBE_BATCH = 3e-3, 512
+_TUNE_LR_ENCODER, _TUNE_LR_HEAD, _TUNE_BATCH = 1e-3, 0.3, 128
+
+
+def weighted_knn(bank: Tensor, bank_y: Tensor, h: Tensor, y: Tensor, *, k: int = 200, temperature: float = 0.1) -> float:
+    """Accuracy of kNN on cosine similarity, a neighbour's vote weighing exp(cosine / temperature).
+
+    Args:
+        bank, h: features `[M, F]` and `[N, F]`.
+        bank_y, y: their labels.
+        k: neighbours, at most M.
+    """
+    bank, h = functional.normalize(bank, dim=1), functional.normalize(h, dim=1)
+    votes = functional.one_hot(bank_y, int(bank_y.max()) + 1).float()
+    right = 0
+    for part, labels in zip(h.split(_BLOCK), y.split(_BLOCK), strict=True):
+        similarity, neighbour = (part @ bank.T).topk(min(k, len(bank)), dim=1)
+        weights = ((similarity - similarity[:, :1]) / temperature).exp()
+        right += int(((weights[:, :, None] * votes[neighbour]).sum(1).argmax(1) == labels).sum())
+    return right / len(h)
+
+
+def linear_probe(bank: Tensor, bank_y: Tensor, h: Tensor, y: Tensor, *, classes: int, epochs: int = 200, seed: int = 0) -> float:
+    """Test accuracy of a linear classifier on frozen features after the last epoch; Adam, 3e-3, batch 512."""
+    head = build_head(bank.shape[1], classes, derive_seed(seed, "probe"))
+    optimiser = torch.optim.Adam(head.parameters(), lr=_PROBE_LR)
+    generator = torch.Generator().manual_seed(derive_seed(seed, "probe", "order"))
+    for _ in range(epochs):
+        for index in torch.randperm(len(bank), generator=generator).split(_PROBE_BATCH):
+            optimiser.zero_grad()
+            functional.cross_entropy(head(bank[index]), bank_y[index]).backward()
+            optimiser.step()
+    with torch.no_grad():
+        return float((head(h).argmax(1) == y).double().mean())
+
+
+def fine_tune(
+    encoder: nn.Module, train: Dataset, test: Dataset, *, share: float, epochs: int, augment: Augmentation, compute: Compute, seed: int = 0
+) -> float:
+    """Test accuracy after training the whole encoder and a linear head on `share` of the labels, stratified.
+
+    SGD with momentum 0.9, learning rate 1e-3 for the encoder and 0.3 for the head, batch 128; the last epoch's accuracy, not
+    the best one's. The encoder given is left as it is.
+    """
+    few = train.take(_stratified(train.y, share, derive_seed(seed, "fine_tune", "subset")))
+    with torch.no_grad():
+        features = encoder(few.x[:1].to(compute.device)).shape[1]
+    head = build_head(features, train.classes, derive_seed(seed, "fine_tune", "head"))
+    model = Classifier(copy.deepcopy(encoder).requires_grad_(True), head).to(compute.device)
+    groups = [{"params": model.encoder.parameters(), "lr": _TUNE_LR_ENCODER}, {"params": model.head.parameters(), "lr": _TUNE_LR_HEAD}]
+    optimiser = torch.optim.SGD(groups, momentum=0.9)
+    with seeded(derive_seed(seed, "fine_tune", "order")):
+        for _ in range(epochs):
+            model.train()
+            for index in torch.randperm(len(few)).split(_TUNE_BATCH):
+                if len(index) < 2 and len(few) > 1:
+                    continue
+                optimiser.zero_grad()
+                logits = model(augment(few.x[index].to(compute.device)))
+                functional.cross_entropy(logits, few.y[index].to(compute.device)).backward()
+                optimiser.step()
+    accuracy = Supervised(compute).score(model, test, seed).accuracy
+    return float("nan") if accuracy is None else accuracy
+
+
+def _stratified(y: Tensor, share: float, seed: int) -> Tensor:
+    """About `share` of every class, at least one example of each."""
+    generator = torch.Generator().manual_seed(seed)
+    chosen = []
+    for label in y.unique():
+        members = torch.nonzero(y == label).flatten()
+        members = members[torch.randperm(len(members), generator=generator)]
+        chosen.append(members[: max(1, round(share * len(members)))])
+    return torch.cat(chosen)

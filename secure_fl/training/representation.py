@@ -1,0 +1,61 @@
+"""Every metric of an encoder, each on a declared set: fitted on the pooled training examples, measured on the pooled test ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from secure_fl.config import EvaluateConfig
+from secure_fl.data.dataset import Dataset
+from secure_fl.data.views import Augmentation, two_views
+from secure_fl.objectives.metrics import alignment, effective_rank, uniformity
+from secure_fl.seeds import derive_seed
+from secure_fl.training.device import Compute
+from secure_fl.training.probes import fine_tune, linear_probe, weighted_knn
+from secure_fl.training.tasks import embed
+
+MEASURED_ON = {
+    "alignment": "two views of all clients' test examples, features h",
+    "uniformity": "all clients' test examples, features h, t = 2",
+    "effective_rank": "all clients' test examples, features h",
+    "knn": "bank: all clients' labelled training examples; measured on all clients' test examples",
+    "linear_probe": "fitted on all clients' labelled training examples; measured on all clients' test examples",
+    "fine_tune": "a stratified share of all clients' labelled training examples; measured on all clients' test examples",
+}
+
+
+def measure_representation(
+    encoder: nn.Module, train: Dataset, test: Dataset, config: EvaluateConfig, *, augment: Augmentation, compute: Compute, seed: int
+) -> dict[str, float]:
+    """All metrics of [evaluate]. Needs every client's data in one place, so it belongs to simulations.
+
+    Returns:
+        Values by name; the label metrics are left out when there are no labels.
+    """
+    h = embed(encoder, test.x, compute)
+    first, second = two_views(augment, test.x, derive_seed(seed, "alignment"))
+    metrics = {
+        "alignment": alignment(embed(encoder, first, compute), embed(encoder, second, compute)),
+        "uniformity": uniformity(h),
+        "effective_rank": effective_rank(h),
+    }
+    bank, judged = train.with_labels(), test.with_labels()
+    if len(bank) == 0 or len(judged) == 0:
+        return metrics
+    bank_h, judged_h = embed(encoder, bank.x, compute), embed(encoder, judged.x, compute)
+    features = (bank_h, bank.y, judged_h, judged.y)
+    metrics["knn"] = weighted_knn(*features, k=config.knn, temperature=config.knn_temperature)
+    if config.probe_epochs:
+        metrics["linear_probe"] = linear_probe(*features, classes=train.classes, epochs=config.probe_epochs, seed=seed)
+    metrics |= _fine_tuned(encoder, bank, judged, config.fine_tune, config.fine_tune_epochs, augment, compute, seed)
+    return metrics
+
+
+def _fine_tuned(
+    encoder: nn.Module, bank: Dataset, judged: Dataset, shares: Sequence[float], epochs: int, augment: Augmentation, compute: Compute, seed: int
+) -> dict[str, float]:
+    def tuned(share: float) -> float:
+        return fine_tune(encoder, bank, judged, share=share, epochs=epochs, augment=augment, compute=compute, seed=seed)
+
+    return {f"fine_tune_{share:g}": tuned(share) for share in shares}

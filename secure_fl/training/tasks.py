@@ -1,0 +1,122 @@
+"""What a model is trained for: a label, or the agreement of two views. Both can be fitted and scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from secure_fl.data.dataset import Dataset
+from secure_fl.data.views import Augmentation, two_views
+from secure_fl.models.heads import Classifier, EncoderProjector
+from secure_fl.objectives.objective import Objective, TwoViews
+from secure_fl.seeds import derive_seed
+from secure_fl.training.device import Compute
+from secure_fl.training.fit import FitReport, LocalSpec, epochs, fit
+
+_SCORE_BATCH = 512
+
+
+@dataclass(frozen=True)
+class Score:
+    """Mean loss, and accuracy where there are labels; `entropy` is that of the predictions, in nats."""
+
+    loss: float
+    accuracy: float | None = None
+    entropy: float | None = None
+
+
+class Task(Protocol):
+    """Fit a model on a client's examples, or score it there."""
+
+    def fit(self, model: nn.Module, data: Dataset, spec: LocalSpec, seed: int) -> FitReport: ...
+
+    def score(self, model: nn.Module, data: Dataset, seed: int) -> Score: ...
+
+
+@dataclass(frozen=True)
+class Supervised:
+    """Cross-entropy on the labelled examples. With `frozen`, the encoder stays in eval mode and is not trained."""
+
+    compute: Compute
+    frozen: bool = False
+
+    def fit(self, model: nn.Module, data: Dataset, spec: LocalSpec, seed: int) -> FitReport:
+        data = data.with_labels()
+        x, y = data.x.to(self.compute.device), data.y.to(self.compute.device)
+        train_mode(model, self.frozen)
+
+        def terms_of(index: Tensor) -> dict[str, Tensor]:
+            logits = model(x[index.to(x.device)])
+            return {"cross_entropy": functional.cross_entropy(logits.float(), y[index.to(y.device)])}
+
+        with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+            torch.manual_seed(seed)
+            return fit(model, epochs(len(data), spec, seed, whole=False), terms_of, {"cross_entropy": 1.0}, spec, self.compute)
+
+    def score(self, model: nn.Module, data: Dataset, seed: int) -> Score:
+        """Loss and accuracy over the labelled examples; over all, when none is labelled, only the predictions' entropy."""
+        labelled = data.labelled
+        data = data.with_labels() if labelled else data
+        model.eval()
+        with torch.no_grad(), self.compute.autocast():
+            logits = torch.cat([model(x.to(self.compute.device)).float().cpu() for x in data.x.split(_SCORE_BATCH)])
+        log_p = functional.log_softmax(logits, 1)
+        entropy = float(-(log_p.exp() * log_p).sum(1).mean())
+        if not labelled:
+            return Score(float("nan"), None, entropy)
+        return Score(float(functional.nll_loss(log_p, data.y)), float((logits.argmax(1) == data.y).double().mean()), entropy)
+
+
+@dataclass(frozen=True)
+class SelfSupervised:
+    """A self-supervised objective on two views."""
+
+    objective: Objective
+    augment: Augmentation
+    compute: Compute
+    frozen: bool = False
+
+    def fit(self, model: nn.Module, data: Dataset, spec: LocalSpec, seed: int) -> FitReport:
+        train_mode(model, self.frozen)
+        steps = iter(range(2**62))
+
+        def terms_of(index: Tensor) -> dict[str, Tensor]:
+            return self._terms(model, data.x[index], derive_seed(seed, "views", next(steps)))
+
+        weights: Mapping[str, float] = self.objective.weights
+        return fit(model, epochs(len(data), spec, seed, whole=True), terms_of, weights, spec, self.compute)
+
+    def score(self, model: nn.Module, data: Dataset, seed: int) -> Score:
+        """Mean objective over batches of the same views for one seed, so that models can be compared."""
+        model.eval()
+        losses: list[float] = []
+        with torch.no_grad(), self.compute.autocast():
+            for number, x in enumerate(data.x.split(_SCORE_BATCH)):
+                if len(x) < 2 and losses:
+                    continue
+                terms = self._terms(model, x, derive_seed(seed, "views", number))
+                losses.append(sum(self.objective.weights[name] * float(term) for name, term in terms.items()))
+        return Score(sum(losses) / len(losses))
+
+    def _terms(self, model: nn.Module, x: Tensor, seed: int) -> dict[str, Tensor]:
+        batch = TwoViews(*two_views(self.augment, x.to(self.compute.device), seed))
+        return self.objective.terms(batch, model)
+
+
+def train_mode(model: nn.Module, frozen: bool) -> None:
+    """Train mode; a frozen encoder keeps its batch statistics and its weights."""
+    model.train()
+    if frozen and isinstance(model, Classifier | EncoderProjector):
+        model.encoder.eval().requires_grad_(False)
+
+
+def embed(encoder: nn.Module, x: Tensor, compute: Compute) -> Tensor:
+    """Features `[N, F]` of un-augmented examples, float32 on the processor, in eval mode."""
+    encoder.eval()
+    with torch.no_grad(), compute.autocast():
+        return torch.cat([encoder(part.to(compute.device)).float().cpu() for part in x.split(_SCORE_BATCH)])
