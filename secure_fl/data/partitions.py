@@ -200,7 +200,8 @@ def _like(mine: Dataset, test: Dataset, limit: int, generator: Generator) -> Dat
     wanted = (shares * total).floor().long().clamp(max=available)
     wanted[int(shares.argmax())] = max(1, int(wanted[int(shares.argmax())]))
     ranks = [order[test.y[order] == value][: int(n)] for value, n in zip(values, wanted, strict=True)]
-    return test.take(torch.cat(ranks))
+    chosen = torch.cat(ranks)
+    return test.take(chosen[torch.randperm(len(chosen), generator=generator)])
 
 
 def _client(i: int, held: Held, transforms: Sequence[tuple[str, Transform]], config: FederationConfig) -> ClientData:

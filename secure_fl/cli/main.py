@@ -1,0 +1,68 @@
+"""Entry point: collects the commands, turns typed errors into a message and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from secure_fl import __version__
+from secure_fl.cli.console import err, out
+from secure_fl.cli.data import data
+from secure_fl.cli.doctor import doctor
+from secure_fl.cli.models import assign, export
+from secure_fl.cli.report import report
+from secure_fl.cli.run import run
+from secure_fl.cli.start import init
+from secure_fl.errors import SecureFLError
+
+FAILED, INTERRUPTED = 2, 130
+
+_TOUR = """\
+Privacy-hardened federated learning of encoders: pre-train without labels, then form cluster pools.
+
+\b
+A first hour:
+  secure-fl doctor                               what works on this machine
+  secure-fl init my.toml                         a commented configuration
+  secure-fl data my.toml                         what each client would hold
+  secure-fl run my.toml --out runs/mine          pre-train, cluster, evaluate
+  secure-fl report runs/mine                     one HTML page with plots
+  secure-fl assign runs/mine new_client.npz      the right pool for a newcomer
+
+\b
+Any setting can be changed on the way:
+  secure-fl run my.toml --set pools.count=3 --set pools.start=pretrained
+"""
+
+app = typer.Typer(help=_TOUR, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+for _command in (run, report, data, init, export, assign, doctor):
+    app.command()(_command)
+
+
+def _version(value: bool) -> None:
+    if value:
+        out.print(f"secure-fl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 done, 2 refused (the message says why and what to do), 130 interrupted."""
+    try:
+        app()
+    except SecureFLError as error:
+        err.print(str(error), style="red", markup=False)
+        sys.exit(FAILED)
+    except KeyboardInterrupt:
+        err.print("interrupted", style="yellow")
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

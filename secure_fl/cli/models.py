@@ -1,0 +1,51 @@
+"""`secure-fl export` and `secure-fl assign`: what a finished federation is used for."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from secure_fl.cli.console import out, table
+from secure_fl.errors import RunFolderError
+
+
+def export(
+    folder: Annotated[Path, typer.Argument(help="Run folder.")],
+    to: Annotated[Path, typer.Option("--to", help="Folder to write the models to.")] = Path("exported"),
+) -> None:
+    """Copy the models out: safetensors by parameter name, with model.json (shape, scaling, classes, pools) and config.toml."""
+    from secure_fl.artifacts import load_card
+    from secure_fl.federation.folder import RunFolder
+
+    load_card(folder)
+    if to.exists() and any(to.iterdir()):
+        raise RunFolderError("already holds something", field="--to", value=str(to), remedy="choose another folder or delete it")
+    shutil.copytree(RunFolder.open(folder).model, to, dirs_exist_ok=True)
+    shutil.copy(folder / "config.toml", to / "config.toml")
+    for path in sorted(to.iterdir()):
+        out.print(str(path), markup=False)
+
+
+def assign(
+    folder: Annotated[Path, typer.Argument(help="Run folder.")],
+    file: Annotated[Path, typer.Argument(help=".npz with x, and y where there are labels.")],
+    to: Annotated[Path | None, typer.Option("--to", help="Also write the answer as JSON.")] = None,
+) -> None:
+    """Find the right pool for a client that joins later, from its own examples; nothing is trained or sent.
+
+    With labels the pool of lowest loss is chosen (as pools.select_by says); without, the nearest group of the sketch start,
+    and where the run had none, the pool with the surest predictions.
+    """
+    from secure_fl.assign import assign_pool
+    from secure_fl.federation.folder import write_json
+
+    found = assign_pool(folder, file)
+    rows = [[k, *("-" if value is None else value for value in row)] for k, row in enumerate(found.scores)]
+    out.print(table("", ["pool", "loss", "accuracy", "entropy", "distance"], rows))
+    out.print(f"pool {found.pool}, chosen by {found.by} over {found.examples} examples", markup=False)
+    if to is not None:
+        write_json(to, found.as_dict())
+        out.print(f"wrote {to}", markup=False)

@@ -1,0 +1,101 @@
+"""`secure-fl run`: a whole federation in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from secure_fl.cli.console import err, out, table
+from secure_fl.errors import ConfigError
+from secure_fl.report.units import clock, size
+
+if TYPE_CHECKING:
+    from secure_fl.config import FederationConfig
+    from secure_fl.run import Callback, Result
+
+
+def run(
+    config: Annotated[Path | None, typer.Argument(help="Configuration, as `secure-fl init` writes it.")] = None,
+    out_dir: Annotated[Path | None, typer.Option("--out", help="Run folder to make; runs/NAME when not given.")] = None,
+    resume: Annotated[Path | None, typer.Option("--resume", help="Continue the run in this folder.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="a.b=c", help="Change a setting; may be repeated.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+) -> None:
+    """Pre-train an encoder, form cluster pools, evaluate, leave a run folder.
+
+    After Ctrl-C, or a crash, `secure-fl run --resume FOLDER` goes on and ends with the numbers of an uninterrupted run.
+    """
+    from secure_fl.run import Federation
+
+    chosen, folder = _chosen(config, out_dir, resume, settings or [])
+    with _progress(quiet) as progress:
+        federation = Federation(chosen, callbacks=[progress] if progress is not None else [])
+        if not quiet:
+            _announce(federation)
+        try:
+            result = federation.run(folder, resume=resume is not None)
+        except KeyboardInterrupt:
+            err.print(f"stopped after the last checkpoint; go on with: secure-fl run --resume {folder}", style="yellow", markup=False)
+            raise
+    if not quiet:
+        show_result(result)
+
+
+def _chosen(config: Path | None, out_dir: Path | None, resume: Path | None, settings: Sequence[str]) -> tuple[FederationConfig, Path]:
+    """Configuration and folder, new or resumed."""
+    from secure_fl.config_file import load_config
+    from secure_fl.federation.folder import RunFolder
+
+    if resume is not None:
+        if config is not None or out_dir is not None or settings:
+            remedy = "give --resume alone: the run folder holds the configuration"
+            raise ConfigError("a resumed run takes nothing else", field="--resume", value=str(resume), remedy=remedy)
+        return RunFolder.open(resume).read_config(), resume
+    if config is None:
+        remedy = "`secure-fl init my.toml` writes one; or pass --resume FOLDER"
+        raise ConfigError("no configuration given", field="CONFIG", value=None, remedy=remedy)
+    loaded = load_config(config, settings)
+    return loaded, out_dir if out_dir is not None else Path("runs") / loaded.name.replace("/", "-")
+
+
+def _progress(quiet: bool) -> AbstractContextManager[Callback | None]:
+    from secure_fl.cli.progress import LiveProgress, PlainProgress
+
+    if quiet:
+        return nullcontext()
+    return LiveProgress(out) if out.is_terminal else nullcontext(PlainProgress(out))
+
+
+def _announce(federation: Any) -> None:
+    from secure_fl.summary import UNPROTECTED
+
+    summary = federation.summarise()
+    examples = sum(client.examples for client in summary.clients)
+    clients = f"{len(summary.clients)} clients ({federation.config.partition.kind})"
+    out.print(f"{federation.config.name}: {clients}, {examples} training examples of shape {summary.shape}", markup=False)
+    out.print("NOT PROTECTED: " + "; ".join(UNPROTECTED), style="bold red", markup=False)
+
+
+def show_result(result: Result) -> None:
+    """The run in a few lines: representation, pools, costs, where things are."""
+    summary = result.summary
+    measured = summary.get("representation")
+    if measured:
+        rows = [[name, measured["initial"][name], value] for name, value in measured["pretrained"].items()]
+        out.print(table("encoder", ["metric", "random", "pre-trained"], rows))
+    pools = summary.get("pools")
+    if pools:
+        ari = "" if pools["ari"] is None else f", ARI {pools['ari']:.2f} against the known groups"
+        accuracy = "unknown" if pools["accuracy"] is None else f"{pools['accuracy']:.3f} ± {pools['accuracy_std']:.3f} over clients"
+        out.print(f"accuracy {accuracy}; {pools['active']} of {len(pools['counts'])} pools in use{ari}", markup=False)
+        if pools["alert"]:
+            out.print(f"warning: {pools['alert']}", style="yellow", markup=False)
+    costs = summary["costs"].values()
+    down, up, seconds = (sum(cost[key] for cost in costs) for key in ("bytes_down", "bytes_up", "seconds"))
+    out.print(f"{clock(seconds)}, {size(down)} to the clients, {size(up)} to the server", markup=False)
+    if result.folder is not None:
+        out.print(f"wrote {result.folder}; see it with `secure-fl report {result.folder}`", markup=False)

@@ -1,0 +1,106 @@
+"""The page: what was run, what came out, what it cost, what is not protected."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from secure_fl.data.summary import ClientSummary, PartitionSummary
+from secure_fl.errors import DependencyError
+from secure_fl.federation.folder import RunFolder, write_atomically
+from secure_fl.report import plots
+from secure_fl.report.units import clock, size
+
+_TEMPLATE = "run.html.j2"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run as the page needs it."""
+
+    name: str
+    summary: dict[str, Any]
+    rounds: list[dict[str, Any]]
+    partition: PartitionSummary
+    embedding: dict[str, Any]
+    config: str
+
+
+def write_report(folders: Sequence[Path], path: Path) -> None:
+    """Write the page for one run, or for several side by side.
+
+    Raises:
+        RunFolderError: a folder holds no finished run.
+        DependencyError: jinja2 or matplotlib is missing.
+    """
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+    except ImportError:
+        raise DependencyError("the page needs jinja2", field="report", value=None, remedy="pip install 'secure-fl[report]'") from None
+    runs = [_read(folder) for folder in folders]
+    loader = PackageLoader("secure_fl.report")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"bytes": size, "clock": clock}
+    page = environment.get_template(_TEMPLATE).render(
+        title=" · ".join(run.name for run in runs),
+        rows=[_row(run) for run in runs],
+        details=[_details(run) for run in runs],
+        compared=_compared(runs),
+    )
+    write_atomically(path, page)
+
+
+def _read(path: Path) -> Run:
+    folder = RunFolder.open(path)
+    summary = folder.read_summary()
+    partition = json.loads(folder.partition.read_text(encoding="utf-8"))
+    clients = tuple(ClientSummary(**client) for client in partition.pop("clients"))
+    embedding = json.loads(folder.embedding.read_text(encoding="utf-8"))
+    config = folder.config.read_text(encoding="utf-8")
+    return Run(summary["name"], summary, folder.read_metrics(), PartitionSummary(**partition, clients=clients), embedding, config)
+
+
+def _row(run: Run) -> dict[str, Any]:
+    """A run's line in the table of results."""
+    pools, costs = run.summary.get("pools"), run.summary["costs"].values()
+    row = {
+        "name": run.name,
+        "seconds": sum(cost["seconds"] for cost in costs),
+        "down": sum(cost["bytes_down"] for cost in costs),
+        "up": sum(cost["bytes_up"] for cost in costs),
+        "pools": pools,
+    }
+    if pools:
+        row["active"] = [sum(count > 0 for count in counts) for counts in pools["occupancy_per_round"]]
+    return row
+
+
+def _compared(runs: Sequence[Run]) -> dict[str, Any]:
+    """Plots that several runs share."""
+    clustered = [run for run in runs if "pools" in run.summary]
+    courses = [(run.name, run.summary["pools"]["accuracy_per_round"]) for run in clustered]
+    occupancies = [plots.occupancy_plot(run.summary["pools"]["occupancy_per_round"], run.name) for run in clustered]
+    measured = any(value is not None for _, course in courses for value in course)
+    return {"accuracy": _image(plots.accuracy_plot(courses)) if measured else None, "occupancy": [_image(svg) for svg in occupancies]}
+
+
+def _details(run: Run) -> dict[str, Any]:
+    """What one run alone has to show."""
+    training = [line["metrics"] for line in run.rounds if line["phase"] == "pretrain"]
+    coloured = ["label"] + (["group"] if any(group is not None for group in run.embedding["group"]) else [])
+    pretrained = "representation" in run.summary
+    return {
+        "run": run,
+        "partition": _image(plots.partition_plot(run.partition)),
+        "loss": _image(plots.loss_plot([m["loss"] for m in training], [m["terms"] for m in training])) if training else None,
+        "embedding": [_image(plots.embedding_plot(run.embedding, by)) for by in coloured] if pretrained else [],
+    }
+
+
+def _image(svg: str) -> str:
+    """A data address for an <img>, so that the ids inside one plot cannot meet another's."""
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
