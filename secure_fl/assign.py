@@ -17,7 +17,7 @@ from secure_fl.errors import DataError
 from secure_fl.federation.folder import RunFolder
 from secure_fl.objectives.build import build_objective
 from secure_fl.pools.selection import best_pool
-from secure_fl.pools.sketch import sketch_of
+from secure_fl.pools.sketch import sketch_of, without_labels
 from secure_fl.seeds import derive_seed
 from secure_fl.training.device import Compute
 from secure_fl.training.tasks import Score, SelfSupervised, Supervised, Task, embed
@@ -71,8 +71,10 @@ def assign_pool(folder: Path | str, file: Path | str, *, encoder: nn.Module | No
     scores = [task.score(pool.to(compute.device), data, seed) for pool in pools]
     distances: list[float | None] = [None] * len(pools)
     if guide is not None:
-        sketch = sketch_of(embed(load_encoder(folder, encoder).to(compute.device), data.x, compute)) - guide.mean
-        distances = (guide.centres - sketch).norm(dim=1).tolist()
+        features = embed(load_encoder(folder, encoder).to(compute.device), data.x, compute)
+        width = features.shape[1]
+        offset = without_labels(guide.centres, width) - (sketch_of(features) - without_labels(guide.mean, width))
+        distances = offset.norm(dim=1).tolist()
     known = card.task == "self_supervised" or data.labelled
     pool, by = _decided(scores, known, config.pools.select_by, distances)
     rows = tuple((_finite(s.loss), s.accuracy, s.entropy, distance) for s, distance in zip(scores, distances, strict=True))

@@ -168,8 +168,11 @@ class PoolsConfig(OptimiserConfig):
     batch_size: int = Field(32, ge=2, description="examples a step")
     lr: float = Field(0.05, gt=0, description="learning rate")
     warmup_rounds: int = Field(2, ge=0, description="sketch: rounds trained on the found groups before clients choose for themselves")
-    sketch_iterations: int = Field(10, ge=1, description="sketch: iterations of federated k-means")
-    sketch_starts: int = Field(16, ge=1, description="sketch: k-means runs carried side by side; the tightest is kept")
+    sketch: Literal["features", "labelled"] = Field(
+        "features", description="sketch: of the mean embedding (features), or of its split by label (labelled), which also sees permuted labels"
+    )
+    sketch_iterations: int = Field(15, ge=1, description="sketch: iterations of federated k-means")
+    sketch_starts: int = Field(32, ge=1, description="sketch: k-means runs carried side by side; the tightest is kept")
     restart_attempts: int = Field(20, ge=1, description="restarts: most draws before going on with the best one")
     restart_share: float = Field(0.1, gt=0, lt=1, description="restarts: every pool must attract this share of clients")
 

@@ -72,6 +72,9 @@ class Blueprint:
         if config.pools.enabled and config.pools.task == "supervised" and classes < 2:
             remedy = 'set pools.task = "self_supervised", or give labels'
             raise ConfigError("supervised pools need labels", field="pools.task", value=f"{classes} classes", remedy=remedy)
+        if config.pools.sketch == "labelled" and classes < 2:
+            remedy = 'set pools.sketch = "features"'
+            raise ConfigError("there are no labels to split sketches by", field="pools.sketch", value="labelled", remedy=remedy)
         return cls(config, shape, classes, clients, compute, augment, make_encoder, features, separations)
 
     def encoder(self, seed: int | None = None) -> nn.Module:
@@ -90,6 +93,16 @@ class Blueprint:
             return self.encoder_projector(seed)
         head = build_head(self.features, self.classes, derive_seed(seed, "head"))
         return Classifier(self.encoder(derive_seed(seed, "encoder")), head).to(self.compute.device)
+
+    @property
+    def sketch_classes(self) -> int:
+        """Number of parts a sketch is split into by label; 0 when it is not."""
+        return self.classes if self.config.pools.sketch == "labelled" else 0
+
+    @property
+    def sketch_width(self) -> int:
+        """Length of a sketch."""
+        return self.features * max(1, self.sketch_classes)
 
     @property
     def layout(self) -> PoolLayout:

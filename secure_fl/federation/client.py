@@ -7,6 +7,7 @@ from functools import cached_property
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from secure_fl.data.dataset import Dataset
 from secure_fl.data.partitions import ClientData
@@ -34,7 +35,7 @@ from secure_fl.models.heads import EncoderProjector
 from secure_fl.models.state import load_vector, to_vector
 from secure_fl.pools.pool_set import PoolModel, PoolSet
 from secure_fl.pools.selection import best_pool
-from secure_fl.pools.sketch import nearest_centre, sketch_of
+from secure_fl.pools.sketch import nearest_centre, sketch_of, without_labels
 from secure_fl.seeds import derive_seed
 from secure_fl.training.fit import LocalSpec
 from secure_fl.training.tasks import Score, embed
@@ -85,8 +86,8 @@ class Client:
                 self._sketch = None
                 return Kept()
             case GiveSketch():
-                sketch = self._own_sketch()
-                return SketchUpdate(sketch, float(sketch.double().square().sum()))
+                sketch = self._own_sketch() * float(self._sketches)
+                return SketchUpdate(sketch, float(sketch.double().square().sum()), int(self._sketches))
             case VoteCentre():
                 return self._vote(request)
             case ScorePools():
@@ -106,18 +107,32 @@ class Client:
         weight = float(len(self.data.train)) if config.pretrain.weights == "examples" else 1.0
         return EncoderUpdate(to_vector(model) - request.vector, weight, report.terms)
 
+    @property
+    def _sketches(self) -> bool:
+        """Whether the client has the labels that the federation's kind of sketch needs."""
+        return self._blueprint.sketch_classes == 0 or self.data.train.labelled
+
     def _own_sketch(self) -> Tensor:
+        """The sketch of the federation's kind; without labels where they are needed, the plain one in its first part."""
         if self._sketch is None:
-            self._sketch = sketch_of(embed(self._bench.kept_encoder, self.data.train.x, self._blueprint.compute))
+            classes, data = self._blueprint.sketch_classes, self.data.train
+            data = data.with_labels() if classes and self._sketches else data
+            features = embed(self._bench.kept_encoder, data.x, self._blueprint.compute)
+            if classes and self._sketches:
+                self._sketch = sketch_of(features, data.y, classes)
+            else:
+                self._sketch = functional.pad(sketch_of(features), (0, self._blueprint.sketch_width - self._blueprint.features))
         return self._sketch
 
     def _vote(self, request: VoteCentre) -> CentreVote:
-        centred = self._own_sketch() - request.mean
-        index, distance = nearest_centre(centred, request.centres)
         starts, pools, width = request.centres.shape
-        blocks = torch.zeros(starts, pools, width + 1)
-        blocks[torch.arange(starts), index] = torch.cat([centred, torch.ones(1)])
-        return CentreVote(blocks, distance)
+        blocks = torch.zeros(starts, pools, width + 2)
+        if self._sketches:
+            centred = self._own_sketch() - request.mean
+            index, distance = nearest_centre(centred, request.centres)
+            mine = torch.cat([centred.expand(starts, -1), torch.ones(starts, 1), distance[:, None].float()], dim=1)
+            blocks[torch.arange(starts), index] = mine
+        return CentreVote(blocks)
 
     def _score(self, pools: PoolSet, guide: Guide | None, *, forced: bool) -> PoolScore:
         """Choose a pool, and test it."""
@@ -146,7 +161,10 @@ class Client:
         return best_pool([float("nan") if s.entropy is None else s.entropy for s in scores], [], "loss")
 
     def _guided(self, guide: Guide) -> int:
-        return int(nearest_centre(self._own_sketch() - guide.mean, guide.centres[None])[0])
+        sketch, centres = self._own_sketch() - guide.mean, guide.centres
+        if not self._sketches:
+            sketch, centres = (without_labels(part, self._blueprint.features) for part in (sketch, centres))
+        return int(nearest_centre(sketch, centres[None])[0])
 
     @property
     def _trains(self) -> bool:

@@ -45,15 +45,16 @@ class GiveSketch:
 
 @dataclass(frozen=True)
 class SketchUpdate:
-    """A sketch `[F]` and its squared length, each a summand."""
+    """A sketch, its squared length and a one, each a summand; all zero from a client that cannot make the sketch asked for."""
 
     sketch: Tensor
     square: float
+    count: int
 
 
 @dataclass(frozen=True)
 class VoteCentre:
-    """Centre the sketch by `mean` `[F]` and join the nearest of `centres` `[starts, K, F]`."""
+    """Centre the sketch by `mean` `[S]` and join the nearest of `centres` `[starts, K, S]`."""
 
     mean: Tensor
     centres: Tensor
@@ -61,18 +62,14 @@ class VoteCentre:
 
 @dataclass(frozen=True)
 class CentreVote:
-    """One-hot blocks `[starts, K, F + 1]`: the centred sketch and a one in the chosen block, zeros elsewhere.
-
-    `distance` `[starts]` is the squared distance to the chosen centre.
-    """
+    """One-hot blocks `[starts, K, S + 2]`: the centred sketch, a one and its squared distance in the chosen block, else zeros."""
 
     blocks: Tensor
-    distance: Tensor
 
 
 @dataclass(frozen=True)
 class Guide:
-    """The found groups: the global mean sketch `[F]` and one centre a pool `[K, F]`."""
+    """The found groups: the global mean sketch `[S]` and one centre a pool `[K, S]`."""
 
     mean: Tensor
     centres: Tensor

@@ -29,7 +29,7 @@ from secure_fl.pools.sketch import first_centres, moved_centres
 from secure_fl.seeds import derive_seed
 
 _SETTLED = 1e-6
-"""k-means has settled when no centre moves further than this share of the sketches' spread."""
+"""k-means has settled when no centre of any start moves further than this share of the sketches' spread."""
 
 
 def draw_pools(blueprint: Blueprint, state: ServerState, attempt: int = 0) -> PoolSet:
@@ -81,21 +81,19 @@ class SketchStart(Phase):
         tensors, config = self.state.tensors, self.blueprint.config.pools
         self._received = 0
         if self.state.round == 0:
-            self._sketches, self._squares = torch.zeros(self.blueprint.features, dtype=torch.float64), 0.0
+            self._sketches, self._squares = torch.zeros(self.blueprint.sketch_width, dtype=torch.float64), 0.0
             return Call(self.everyone, GiveSketch())
-        self._blocks = torch.zeros(config.sketch_starts, config.count, self.blueprint.features + 1, dtype=torch.float64)
-        self._distance = torch.zeros(config.sketch_starts, dtype=torch.float64)
+        self._blocks = torch.zeros(config.sketch_starts, config.count, self.blueprint.sketch_width + 2, dtype=torch.float64)
         return Call(self.everyone, VoteCentre(tensors["sketch.mean"], tensors["sketch.centres"]))
 
     def add(self, client: int, reply: Reply) -> None:
-        self._received += 1
         if isinstance(reply, SketchUpdate):
+            self._received += reply.count
             self._sketches += reply.sketch.double()
             self._squares += reply.square
         else:
             assert isinstance(reply, CentreVote)
             self._blocks += reply.blocks.double()
-            self._distance += reply.distance
 
     def close(self) -> Metrics:
         return self._first() if self.state.round == 0 else self._iterate()
@@ -111,18 +109,17 @@ class SketchStart(Phase):
 
     def _iterate(self) -> Metrics:
         tensors, spread = self.state.tensors, self.state.facts["sketch.spread"]
-        counts = self._blocks[..., -1]
-        seed = derive_seed(self.blueprint.config.seed, "sketch", "respawn", self.state.round)
-        moved = moved_centres(self._blocks[..., :-1], counts, tensors["sketch.centres"], spread, seed)
-        best = int(self._distance.argmin())
-        shift = float((moved - tensors["sketch.centres"])[best].norm(dim=-1).max())
-        if shift <= _SETTLED * spread or self.state.round + 1 >= self.rounds:
+        sums, counts, distortion = self._blocks[..., :-2], self._blocks[..., -2], self._blocks[..., -1]
+        moved = moved_centres(sums, counts, distortion, derive_seed(self.blueprint.config.seed, "sketch", "split", self.state.round))
+        best = int(distortion.sum(1).argmin())
+        settled = float((moved - tensors["sketch.centres"]).norm(dim=-1).max()) <= _SETTLED * spread
+        if settled or self.state.round + 1 >= self.rounds:
             tensors["guide.mean"], tensors["guide.centres"] = tensors.pop("sketch.mean"), tensors.pop("sketch.centres")[best].clone()
             set_pools(self.state, draw_pools(self.blueprint, self.state))
         else:
             tensors["sketch.centres"] = moved
-        share = float(self._distance[best]) / self._received / spread**2
-        return {"unexplained": share, "counts": counts[best].long().tolist()}
+        unexplained = float(distortion[best].sum() / counts[best].sum()) / spread**2
+        return {"unexplained": unexplained, "counts": counts[best].long().tolist()}
 
 
 class RestartStart(Phase):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import log
+
 import torch
 from torch import Tensor
 
@@ -27,7 +29,7 @@ def uniformity(h: Tensor, t: float = 2.0) -> float:
         distance = square[start:stop, None] + square - 2 * unit[start:stop] @ unit.T
         kernel = torch.exp(-t * distance)
         total += float(kernel.sum() - kernel.diagonal(start).sum())
-    return float(torch.tensor(total / (len(unit) * (len(unit) - 1))).log())
+    return log(total / (len(unit) * (len(unit) - 1)))
 
 
 def effective_rank(h: Tensor) -> float:

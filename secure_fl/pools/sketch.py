@@ -8,14 +8,31 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from secure_fl.seeds import derive_seed
 from secure_fl_kernels.reference import normalize
 
+_SPLIT = 1e-3
+"""How far a split centre moves, in root mean square distances: far above rounding, far below the sketches' spacing."""
 
-def sketch_of(features: Tensor) -> Tensor:
-    """A client's sketch `[F]`: the mean of its examples' unit embeddings `[N, F]`."""
-    return normalize(features.double()).mean(0).float()
+
+def sketch_of(features: Tensor, labels: Tensor | None = None, classes: int = 0) -> Tensor:
+    """A client's sketch: the mean of its examples' unit embeddings `[N, F]`.
+
+    With `labels` `[N]`, a sketch `[classes · F]`: the same mean split by label, so that its parts sum to the plain one.
+    """
+    unit = normalize(features.double())
+    if labels is None:
+        return unit.mean(0).float()
+    member = functional.one_hot(labels, classes).double()
+    return (member.T @ unit / len(unit)).reshape(-1).float()
+
+
+def without_labels(sketch: Tensor, width: int) -> Tensor:
+    """Sketches `[..., classes · F]` as plain ones `[..., F]` with F = `width`."""
+    plain: Tensor = sketch.unflatten(-1, (-1, width)).sum(-2)
+    return plain
 
 
 def first_centres(starts: int, pools: int, dimension: int, radius: float, seed: int) -> Tensor:
@@ -30,9 +47,26 @@ def nearest_centre(sketch: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
     return distance.argmin(-1), distance.min(-1).values
 
 
-def moved_centres(sums: Tensor, counts: Tensor, centres: Tensor, radius: float, seed: int) -> Tensor:
-    """Lloyd's step from the opened sums `[starts, pools, F]` and counts `[starts, pools]`; an empty pool gets a new direction."""
+def moved_centres(sums: Tensor, counts: Tensor, distortion: Tensor, seed: int) -> Tensor:
+    """Lloyd's step from the opened sums: new centres `[starts, pools, S]`.
+
+    A block nobody joined takes over half of the block with the largest distortion: both centres are put close to that block's
+    mean, on opposite sides along a random direction, so the next vote cuts it in two. (A fresh random centre would lie further
+    from every sketch than the mean it competes with, and stay empty.)
+
+    Args:
+        sums: of centred sketches, `[starts, pools, S]`.
+        counts, distortion: number of sketches and sum of their squared distances, `[starts, pools]`.
+    """
     generator = torch.Generator().manual_seed(seed)
-    fresh = radius * normalize(torch.randn(centres.shape, generator=generator))
-    held = counts[..., None]
-    return torch.where(held > 0, sums / held.clamp_min(1), fresh.to(sums)).float()
+    centres, distortion = sums / counts.clamp_min(1)[..., None], distortion.clone()
+    for start, pool in (counts == 0).nonzero().tolist():
+        worst = int(distortion[start].argmax())
+        direction = normalize(torch.randn(1, centres.shape[-1], generator=generator, dtype=centres.dtype))[0]
+        step = _SPLIT * (distortion[start, worst] / counts[start, worst].clamp_min(1)).sqrt() * direction
+        centres[start, pool], centres[start, worst] = centres[start, worst] + step, centres[start, worst] - step
+        distortion[start, worst] /= 4
+        distortion[start, pool] = distortion[start, worst]
+        counts = counts.clone()
+        counts[start, pool] = counts[start, worst]
+    return centres.float()

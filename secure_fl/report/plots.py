@@ -130,9 +130,11 @@ def _svg(figure: Figure) -> str:
 
 
 def _plain(axes: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
     if "round" in axes.get_xlabel():
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.xaxis.label.set_fontsize(8)
     axes.yaxis.label.set_fontsize(8)

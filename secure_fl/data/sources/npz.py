@@ -35,11 +35,11 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         DataError: missing or damaged file, no `x`, or pickled objects inside.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in ("x", "y", "client") if name in archive.files}
     except FileNotFoundError:
         raise DataError("no such file", field="data.sources.path", value=str(path), remedy="check the path") from None
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError, AttributeError) as error:
+    except (zipfile.BadZipFile, EOFError, OSError, ValueError, TypeError) as error:
         remedy = "write it again with numpy.savez(path, x=…, y=…), plain numeric arrays only"
         raise DataError(f"not a readable .npz: {error}", field=path.name, value=str(path), remedy=remedy) from None
     if "x" not in arrays:

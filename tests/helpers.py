@@ -1,0 +1,31 @@
+"""Small data and configurations that every test can afford."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from secure_fl.config import FederationConfig
+from secure_fl.data.dataset import Dataset
+
+
+def make_images(count: int, seed: int = 0, classes: int = 3) -> Dataset:
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.arange(count) % classes
+    x = 0.3 * torch.rand(count, 1, 8, 8, generator=generator)
+    for label in range(classes):
+        x[y == label, :, 2 * label : 2 * label + 2, :4] += 0.7
+    return Dataset.from_arrays(x, y, classes=classes, name="stripes")
+
+
+def tiny_config(**tables: dict[str, Any]) -> FederationConfig:
+    """Four clients in two rotation groups, a few short rounds; tables given are laid over it."""
+    base: dict[str, dict[str, Any]] = {
+        "partition": {"clients": 4, "groups": 2},
+        "model": {"encoder": "convnet", "features": 16},
+        "pretrain": {"rounds": 2, "local_epochs": 1, "batch_size": 16, "lr": 0.05},
+        "pools": {"count": 2, "rounds": 3, "local_epochs": 1, "warmup_rounds": 1, "sketch_starts": 4},
+        "evaluate": {"probe_epochs": 5, "knn": 5},
+    }
+    return FederationConfig(**{name: {**base.get(name, {}), **tables.get(name, {})} for name in base | tables})

@@ -1,0 +1,116 @@
+"""The house: a room imports only from rooms below it, and importing the package is cheap."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE, KERNELS = ROOT / "secure_fl", ROOT / "kernels" / "secure_fl_kernels"
+
+FLOORS = [
+    {"errors", "seeds"},
+    {"config"},
+    {"config_file", "data", "models", "objectives"},
+    {"privacy", "secure_sum", "pools", "training"},
+    {"federation"},
+    {"engines", "baselines", "artifacts", "summary"},
+    {"run", "assign"},
+    {"audit", "report"},
+    {"cli"},
+]
+LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
+
+
+def imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def violations(path: Path, names: set[str]) -> list[str]:
+    room, wrong = room_of(path), []
+    for name in names:
+        parts = name.split(".")
+        if parts[0] == "secure_fl" and len(parts) > 1 and parts[1] in LEVEL:
+            other = parts[1]
+            if other != room and LEVEL[other] >= LEVEL[room]:
+                wrong.append(f"{path.relative_to(ROOT)} imports {name}")
+    return wrong
+
+
+def test_every_room_is_on_a_floor() -> None:
+    rooms = {room_of(path) for path in PACKAGE.rglob("*.py")} - {"__init__"}
+    assert rooms <= set(LEVEL), f"give a floor to {rooms - set(LEVEL)}"
+
+
+def test_rooms_import_downwards_only() -> None:
+    sources = [path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"]
+    assert [line for path in sources for line in violations(path, imports(path))] == []
+
+
+def test_a_planted_violation_is_found() -> None:
+    assert violations(PACKAGE / "data" / "views.py", {"secure_fl.federation.client.Client"})
+    assert violations(PACKAGE / "data" / "views.py", {"secure_fl.models.build.build_encoder"})
+
+
+def test_kernels_import_torch_only() -> None:
+    allowed = {"torch", "triton", "secure_fl_kernels", "__future__", "typing", "collections"}
+    for path in KERNELS.rglob("*.py"):
+        assert {name.split(".")[0] for name in imports(path)} <= allowed, path
+
+
+@pytest.mark.parametrize("room", ["config", "errors", "config_file", "seeds"])
+def test_configuration_imports_no_torch(room: str) -> None:
+    code = f"import sys, secure_fl.{room}; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+def test_importing_the_package_is_cheap() -> None:
+    code = (
+        "import sys, time; t = time.perf_counter(); import secure_fl; t = time.perf_counter() - t;"
+        "heavy = {'torch', 'numpy', 'pydantic', 'tenseal', 'triton', 'flwr', 'kornia'} & set(sys.modules);"
+        "assert not heavy, heavy; print(t)"
+    )
+    times = [float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout) for _ in range(5)]
+    assert min(times) < 0.1
+
+
+def test_command_line_help_imports_no_torch() -> None:
+    code = "import sys; import secure_fl.cli.main; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_export_resolves() -> None:
+    import secure_fl
+
+    for name in secure_fl.__all__:
+        assert getattr(secure_fl, name) is not None
+    assert set(secure_fl.__all__) <= set(dir(secure_fl))
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        _ = secure_fl.Nothing
+
+
+def test_no_pickle_anywhere() -> None:
+    for path in [*PACKAGE.rglob("*.py"), *KERNELS.rglob("*.py")]:
+        names = {name.split(".")[0] for name in imports(path)}
+        assert not names & {"pickle", "dill", "cloudpickle", "joblib"}, path
+        assert "torch.load(" not in path.read_text(), path
+
+
+def test_files_stay_short() -> None:
+    long = {str(path.relative_to(ROOT)): n for path in PACKAGE.rglob("*.py") if (n := len(path.read_text().splitlines())) > 400}
+    assert long == {}
