@@ -100,7 +100,8 @@ class Federation:
         self.config = config or FederationConfig()
         sources = load_sources(self.config.data, self.config.seed) if data is None else [(data, None)]
         self.clients: list[ClientData] = partition(sources, self.config)
-        shape, classes = self.clients[0].train.shape, max(client.test.classes for client in self.clients)
+        shape = self.clients[0].train.shape
+        classes = max((client.train.classes for client in self.clients if client.train.labelled), default=0)
         self._custom_encoder = encoder is not None
         self.blueprint = Blueprint.draw(
             self.config,
@@ -134,8 +135,9 @@ class Federation:
         if folder is not None:
             records = [RoundRecord(**line) for line in folder.read_metrics()]
         for number, phase in enumerate(self._phases(state)):
-            if number < state.phase:
+            if number < state.phase or phase.done:
                 self._repeat(phase, engine)
+            if number < state.phase:
                 continue
             self._tell("on_phase", phase.name, phase.rounds, state.round)
             while not phase.done:
@@ -215,7 +217,7 @@ class Federation:
         return RoundRecord(phase.name, state.round, len(call.clients), down, up, time.perf_counter() - started, metrics)
 
     def _repeat(self, phase: Phase, engine: EmbeddedEngine) -> None:
-        """On resume, clients of this process need the encoder they were told to keep."""
+        """After a resume, this process' clients need again the encoder they were told to keep."""
         if isinstance(phase, HandOut):
             for _ in engine.ask(phase.open()):
                 pass

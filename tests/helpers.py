@@ -25,7 +25,7 @@ def tiny_config(**tables: dict[str, Any]) -> FederationConfig:
         "partition": {"clients": 4, "groups": 2},
         "model": {"encoder": "convnet", "features": 16},
         "pretrain": {"rounds": 2, "local_epochs": 1, "batch_size": 16, "lr": 0.05},
-        "pools": {"count": 2, "rounds": 3, "local_epochs": 1, "warmup_rounds": 1, "sketch_starts": 4},
+        "pools": {"count": 2, "rounds": 3, "local_epochs": 3, "batch_size": 16, "lr": 0.1, "warmup_rounds": 1, "sketch_starts": 4},
         "evaluate": {"probe_epochs": 5, "knn": 5},
     }
     return FederationConfig(**{name: {**base.get(name, {}), **tables.get(name, {})} for name in base | tables})

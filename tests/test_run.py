@@ -1,0 +1,249 @@
+"""Whole runs: every start and mode, resume after a stop at any round, the caller's own modules."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import make_images, tiny_config
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from secure_fl import Callback, Dataset, Federation, FederationConfig, Result, load_encoder, load_pools
+from secure_fl.errors import ModelError, RunFolderError
+from secure_fl.federation.phase import RoundRecord
+
+
+class StopAfter(Callback):
+    """Raise after `rounds` rounds, or in the middle of the next one."""
+
+    def __init__(self, rounds: int, *, midway: bool = False) -> None:
+        self.left, self.midway = rounds, midway
+
+    def on_round(self, record: RoundRecord) -> None:
+        self.left -= 1
+        if self.left == 0 and not self.midway:
+            raise KeyboardInterrupt
+
+    def on_client(self, done: int, total: int) -> None:
+        if self.left <= 0 and self.midway:
+            raise KeyboardInterrupt
+
+
+def numbers(result: Result) -> tuple[Any, ...]:
+    """All that must not depend on interruptions: everything but wall time."""
+    rounds = [(r.phase, r.round, r.clients, r.bytes_down, r.bytes_up, json.dumps(r.metrics)) for r in result.records]
+    summary = {key: value for key, value in result.summary.items() if key != "costs"}
+    return rounds, json.dumps(summary), result.choices
+
+
+def tensors(folder: Path) -> dict[str, Tensor]:
+    return {**load_file(folder / "model" / "encoder.safetensors"), **load_file(folder / "model" / "pools.safetensors")}
+
+
+@pytest.mark.parametrize("tables", [{}, {"pools": {"start": "farthest", "encoder": "shared"}}, {"pools": {"encoder": "frozen"}}])
+def test_resume_equals_uninterrupted(tmp_path: Path, images: Dataset, tables: dict[str, Any]) -> None:
+    config = tiny_config(**tables)
+    whole = Federation(config, data=images).run(tmp_path / "whole")
+    expected, models = numbers(whole), tensors(tmp_path / "whole")
+    for stop in range(1, len(whole.records)):
+        out = tmp_path / f"stopped-{stop}"
+        with pytest.raises(KeyboardInterrupt):
+            Federation(config, data=images, callbacks=[StopAfter(stop, midway=stop % 2 == 0)]).run(out)
+        assert not (out / "summary.json").exists()
+        resumed = Federation(config, data=images).run(out, resume=True)
+        assert numbers(resumed) == expected, f"stopped after {stop} rounds"
+        again = tensors(out)
+        assert all(torch.equal(models[name], again[name]) for name in models)
+        assert (out / "metrics.jsonl").read_text().count("\n") == len(whole.records)
+
+
+def test_resume_after_several_stops_with_rare_checkpoints(tmp_path: Path, images: Dataset) -> None:
+    config = tiny_config(runtime={"checkpoint_every": 2})
+    expected = numbers(Federation(config, data=images).run())
+    with pytest.raises(KeyboardInterrupt):
+        Federation(config, data=images, callbacks=[StopAfter(1)]).run(tmp_path / "run")
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            Federation(config, data=images, callbacks=[StopAfter(3)]).run(tmp_path / "run", resume=True)
+    assert numbers(Federation(config, data=images).run(tmp_path / "run", resume=True)) == expected
+
+
+def test_a_torn_line_and_an_unfinished_checkpoint_do_no_harm(tmp_path: Path, images: Dataset) -> None:
+    config = tiny_config()
+    expected = numbers(Federation(config, data=images).run())
+    with pytest.raises(KeyboardInterrupt):
+        Federation(config, data=images, callbacks=[StopAfter(4)]).run(tmp_path / "run")
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write('{"phase": "clus')
+    (tmp_path / "run" / "checkpoints" / ".writing").mkdir()
+    (tmp_path / "run" / "checkpoints" / ".writing" / "state.safetensors").write_bytes(b"half")
+    assert numbers(Federation(config, data=images).run(tmp_path / "run", resume=True)) == expected
+
+
+def test_a_finished_run_resumes_to_itself(tmp_path: Path, images: Dataset) -> None:
+    config = tiny_config()
+    first = Federation(config, data=images).run(tmp_path / "run")
+    assert numbers(Federation(config, data=images).run(tmp_path / "run", resume=True)) == numbers(first)
+
+
+def test_damaged_checkpoints_are_refused(tmp_path: Path, images: Dataset) -> None:
+    config, out = tiny_config(), tmp_path / "run"
+    Federation(config, data=images).run(out)
+    newest = sorted((out / "checkpoints").iterdir())[-1]
+    raw = bytearray((newest / "state.safetensors").read_bytes())
+    raw[-1] ^= 1
+    (newest / "state.safetensors").write_bytes(raw)
+    with pytest.raises(RunFolderError, match="do not match their hashes"):
+        Federation(config, data=images).run(out, resume=True)
+    (newest / "manifest.json").write_text("{")
+    with pytest.raises(RunFolderError, match="unreadable checkpoint"):
+        Federation(config, data=images).run(out, resume=True)
+
+
+def test_folders_are_not_mixed_up(tmp_path: Path, images: Dataset) -> None:
+    config, out = tiny_config(), tmp_path / "run"
+    with pytest.raises(RunFolderError, match="holds no run"):
+        Federation(config, data=images).run(out, resume=True)
+    Federation(config, data=images).run(out)
+    with pytest.raises(RunFolderError, match="already holds something"):
+        Federation(config, data=images).run(out)
+    with pytest.raises(RunFolderError, match="another configuration"):
+        Federation(tiny_config(pools={"rounds": 4}), data=images).run(out, resume=True)
+
+
+@pytest.mark.parametrize("start", ["random", "pretrained", "restarts", "farthest", "sketch"])
+@pytest.mark.parametrize("encoder", ["finetune", "frozen", "shared"])
+def test_every_start_with_every_encoder_mode(images: Dataset, start: str, encoder: str) -> None:
+    result = Federation(tiny_config(pools={"start": start, "encoder": encoder}), data=images).run()
+    assert len(result.pools) == 2
+    assert sum(result.summary["pools"]["counts"]) == 4
+    x = images.x[:5]
+    equal = all(torch.equal(a, b) for a, b in zip(result.pools[0].encoder.parameters(), result.pools[1].encoder.parameters(), strict=True))
+    assert equal == (encoder != "finetune")
+    assert result.pools[0](x).shape == (5, 3)
+
+
+@pytest.mark.parametrize("name", ["ssd", "align_uniform", "nt_xent", "spectral_contrastive"])
+def test_every_objective_pretrains(images: Dataset, name: str) -> None:
+    result = Federation(tiny_config(objective={"name": name}, pools={"enabled": False}), data=images.unlabelled()).run()
+    assert [record.phase for record in result.records] == ["pretrain", "pretrain", "measure"]
+    assert result.pools == []
+    assert "knn" not in result.summary["representation"]["pretrained"]
+
+
+def test_self_supervised_pools(images: Dataset) -> None:
+    tables = {"pools": {"task": "self_supervised"}, "evaluate": {"enabled": False}}
+    result = Federation(tiny_config(**tables), data=images.unlabelled()).run()
+    assert result.summary["pools"]["accuracy"] is None
+    assert result.pools[0](images.x[:3])[1].shape == (3, 16)
+
+
+def test_centralized_pretraining_and_loading_it(tmp_path: Path, images: Dataset) -> None:
+    source = {"name": "digits", "limit": 100}
+    central = tiny_config(pretrain={"mode": "centralized", "source": source}, pools={"enabled": False})
+    first = Federation(central, data=images).run(tmp_path / "central")
+    loaded = tiny_config(pretrain={"mode": "load", "load_from": str(tmp_path / "central")})
+    second = Federation(loaded, data=images).run()
+    assert all(torch.equal(a, b) for a, b in zip(first.encoder.parameters(), second.encoder.parameters(), strict=True))
+    assert not any(record.phase == "pretrain" for record in second.records)
+
+
+def test_fine_tuning_is_measured_when_asked(images: Dataset) -> None:
+    tables = {"evaluate": {"fine_tune": [0.1, 0.5], "fine_tune_epochs": 2}, "pools": {"enabled": False}}
+    measured = Federation(tiny_config(**tables), data=images).run().summary["representation"]["pretrained"]
+    assert {"fine_tune_0.1", "fine_tune_0.5", "linear_probe", "knn", "alignment"} <= set(measured)
+
+
+class OwnEncoder(nn.Module):
+    """What a user brings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16), nn.Tanh())
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.net(x)
+        return out
+
+
+@pytest.mark.parametrize("as_function", [False, True])
+def test_own_module_and_augmentation(tmp_path: Path, images: Dataset, as_function: bool) -> None:
+    calls = []
+
+    def augment(x: Tensor) -> Tensor:
+        calls.append(len(x))
+        return x + 0.05 * torch.randn_like(x)
+
+    def make(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        return OwnEncoder()
+
+    federation = Federation(tiny_config(), data=images, encoder=make if as_function else OwnEncoder(), augment=augment)
+    result = federation.run(tmp_path / "run")
+    assert calls
+    assert result.encoder(images.x[:2]).shape == (2, 16)
+    with pytest.raises(ModelError, match="caller's own"):
+        load_encoder(tmp_path / "run")
+    encoder = load_encoder(tmp_path / "run", OwnEncoder())
+    torch.testing.assert_close(encoder(images.x[:4]), result.encoder(images.x[:4]))
+    with pytest.raises(ModelError, match="do not fit"):
+        load_encoder(tmp_path / "run", nn.Linear(2, 2))
+
+
+def test_models_load_as_they_were(tmp_path: Path, images: Dataset) -> None:
+    result = Federation(tiny_config(), data=images).run(tmp_path / "run")
+    pools, guide = load_pools(tmp_path / "run")
+    for stored, made in zip(pools, result.pools, strict=True):
+        assert torch.equal(stored(images.x[:6]), made(images.x[:6]))
+    assert guide is not None
+    assert guide.centres.shape[0] == 2
+    assert torch.equal(load_encoder(tmp_path / "run")(images.x[:3]), result.encoder(images.x[:3]))
+
+
+def test_batch_norm_models_run_too(images: Dataset) -> None:
+    result = Federation(tiny_config(model={"norm": "batch"}), data=images).run()
+    assert result.summary["pools"]["accuracy"] > 0.5
+
+
+def test_natural_clients_through_the_api() -> None:
+    halves = make_images(120), make_images(90, seed=5)
+    data = Dataset.from_clients([(half.x, half.y) for half in halves])
+    config = FederationConfig(
+        data={"sources": [{"name": "npz"}]},
+        partition={"kind": "natural"},
+        pretrain={"mode": "none"},
+        pools={"count": 2, "rounds": 2, "start": "random"},
+    )
+    assert set(Federation(config, data=data).run().choices) == {0, 1}
+
+
+def test_callbacks_hear_everything(images: Dataset) -> None:
+    heard: list[str] = []
+
+    class Ear(Callback):
+        def on_phase(self, name: str, rounds: int, done: int) -> None:
+            heard.append(name)
+
+        def on_client(self, done: int, total: int) -> None:
+            heard.append("client")
+
+        def on_end(self, result: Result) -> None:
+            heard.append("end")
+
+    result = Federation(tiny_config(), data=images, callbacks=[Ear()]).run()
+    assert [h for h in heard if h not in ("client", "end")] == ["pretrain", "measure", "hand_out", "sketch", "cluster", "evaluate"]
+    assert heard.count("client") == sum(record.clients for record in result.records)
+    assert heard[-1] == "end"
+
+
+def test_the_record_says_what_is_not_protected(tmp_path: Path, images: Dataset) -> None:
+    Federation(tiny_config(), data=images).run(tmp_path / "run")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert any("no differential privacy" in line for line in summary["unprotected"])
+    for name in ("config.toml", "metrics.jsonl", "partition.json", "embedding.json", "model/model.json"):
+        assert (tmp_path / "run" / name).is_file()
+    assert not list((tmp_path / "run").rglob("*.pkl")) + list((tmp_path / "run").rglob("*.pt"))
