@@ -1,0 +1,1 @@
+"""The methods the papers compare with, as settings laid over a configuration."""
