@@ -167,9 +167,9 @@ class PoolsConfig(OptimiserConfig):
     local_epochs: int = Field(2, ge=1, description="passes over the client's data a round")
     batch_size: int = Field(32, ge=2, description="examples a step")
     lr: float = Field(0.05, gt=0, description="learning rate")
-    warmup_rounds: int = Field(2, ge=0, description="sketch: rounds trained on the found groups before clients choose for themselves")
-    sketch: Literal["features", "labelled"] = Field(
-        "features", description="sketch: of the mean embedding (features), or of its split by label (labelled), which also sees permuted labels"
+    warmup_rounds: int = Field(2, ge=0, description="sketch: rounds on the found groups before clients choose for themselves")
+    sketch: Literal["auto", "features", "labelled"] = Field(
+        "auto", description="sketch: features (mean embedding) | labelled (split by label, finds permuted labels too) | auto (labelled if supervised)"
     )
     sketch_iterations: int = Field(15, ge=1, description="sketch: iterations of federated k-means")
     sketch_starts: int = Field(32, ge=1, description="sketch: k-means runs carried side by side; the tightest is kept")

@@ -97,7 +97,9 @@ class Blueprint:
     @property
     def sketch_classes(self) -> int:
         """Number of parts a sketch is split into by label; 0 when it is not."""
-        return self.classes if self.config.pools.sketch == "labelled" else 0
+        pools = self.config.pools
+        labelled = pools.sketch == "labelled" or (pools.sketch == "auto" and pools.task == "supervised")
+        return self.classes if labelled else 0
 
     @property
     def sketch_width(self) -> int:

@@ -21,7 +21,11 @@ _MOST_HEATMAP_ROWS = 60
 def accuracy_plot(runs: Sequence[tuple[str, Sequence[float | None]]]) -> str:
     """Mean test accuracy over clients after each round, one line a run."""
     figure = _figure(5.6, 3.0)
-    axes = figure.add_subplot()
+    _draw_accuracy(figure.add_subplot(), runs)
+    return _svg(figure)
+
+
+def _draw_accuracy(axes: Axes, runs: Sequence[tuple[str, Sequence[float | None]]]) -> None:
     for name, accuracies in runs:
         known = [(number, value) for number, value in enumerate(accuracies) if value is not None]
         axes.plot([n for n, _ in known], [v for _, v in known], marker="o", markersize=3, label=name)
@@ -30,13 +34,16 @@ def accuracy_plot(runs: Sequence[tuple[str, Sequence[float | None]]]) -> str:
     axes.set_ylim(0, 1)
     if len(runs) > 1:
         axes.legend(frameon=False, fontsize=8)
-    return _svg(figure)
 
 
 def occupancy_plot(counts: Sequence[Sequence[int]], title: str = "") -> str:
     """Clients in each pool, round by round, stacked."""
     figure = _figure(3.6, 2.4)
-    axes = figure.add_subplot()
+    _draw_occupancy(figure.add_subplot(), counts, title)
+    return _svg(figure)
+
+
+def _draw_occupancy(axes: Axes, counts: Sequence[Sequence[int]], title: str) -> None:
     floor = [0] * len(counts)
     for pool in range(len(counts[0])):
         heights = [row[pool] for row in counts]
@@ -45,7 +52,21 @@ def occupancy_plot(counts: Sequence[Sequence[int]], title: str = "") -> str:
     axes.set_xlabel("rounds of training")
     axes.set_ylabel("clients")
     axes.set_title(title, fontsize=9)
-    return _svg(figure)
+
+
+def save_comparison(runs: Sequence[tuple[str, dict[str, Any]]], path: Path) -> None:
+    """Accuracy and occupancy of several runs, `(name, summary)`, as one picture; the suffix names the format.
+
+    Raises:
+        DependencyError: matplotlib is missing.
+    """
+    figure = _figure(2.6 * max(2, len(runs)), 5.2)
+    grid = figure.add_gridspec(2, len(runs))
+    above = figure.add_subplot(grid[0, :])
+    _draw_accuracy(above, [(name, summary["pools"]["accuracy_per_round"]) for name, summary in runs])
+    for column, (name, summary) in enumerate(runs):
+        _draw_occupancy(figure.add_subplot(grid[1, column]), summary["pools"]["occupancy_per_round"], name)
+    _save(figure, path)
 
 
 def loss_plot(losses: Sequence[float], terms: Sequence[dict[str, float]]) -> str:
@@ -89,7 +110,7 @@ def save_partition(summary: PartitionSummary, path: Path) -> None:
     Raises:
         DependencyError: matplotlib is missing.
     """
-    _partition_figure(summary).savefig(path, dpi=150, bbox_inches="tight")
+    _save(_partition_figure(summary), path)
 
 
 def _partition_figure(summary: PartitionSummary) -> Figure:
@@ -116,6 +137,12 @@ def _figure(width: float, height: float) -> Figure:
     except ImportError:
         raise DependencyError("plots need matplotlib", field="report", value=None, remedy="pip install 'secure-fl[report]'") from None
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def _save(figure: Figure, path: Path) -> None:
+    for axes in figure.axes:
+        _plain(axes)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
 
 
 def _svg(figure: Figure) -> str:

@@ -1,0 +1,128 @@
+"""The main job on real data: MNIST-5k, 16 clients in 4 rotation groups.
+
+    python examples/demo.py [--out demo]
+
+Pre-trains one encoder by federated SSD, then clusters four times: one global model (FedAvg), pools from a random start
+(IFCA), pools from the SSD encoder (CP-CFL), and pools from the default sketch start. Runs go two at a time. Prints a table
+and writes OUT/report.html; whatever the runs gave is what is shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from rich.console import Console
+
+from secure_fl import FederationConfig
+from secure_fl.baselines.methods import Tables, as_method, with_tables
+from secure_fl.cli.console import table
+from secure_fl.config_file import dump_config
+from secure_fl.errors import RunFolderError
+from secure_fl.federation.folder import RunFolder
+from secure_fl.report.page import write_report
+from secure_fl.report.plots import save_comparison
+from secure_fl.report.units import clock, size
+
+ENCODER = "SSD encoder"
+ROWS = {"global model": "fedavg", "random start": "ifca", "SSD start": "cp-cfl", "sketch start": "sketch"}
+AT_ONCE = 2
+
+BASE = FederationConfig(
+    data={"sources": [{"name": "mnist5k"}], "test_limit": 250},
+    partition={"kind": "rotation", "clients": 16, "groups": 4},
+    pretrain={"rounds": 10, "local_epochs": 3, "batch_size": 64},
+    evaluate={"probe_epochs": 50},
+)
+
+
+def configurations(folder: Path) -> dict[str, FederationConfig]:
+    """The encoder's run and the four that the table compares."""
+    only_encoder: Tables = {"pools": {"enabled": False}}
+    no_encoder: Tables = {"pretrain": {"mode": "none"}, "evaluate": {"enabled": False}}
+    from_encoder: Tables = {"pretrain": {"mode": "load", "load_from": str(folder / slug(ENCODER))}, "evaluate": {"enabled": False}}
+    made = {ENCODER: with_tables(BASE, only_encoder)}
+    for name, method in ROWS.items():
+        needs_encoder = method in ("cp-cfl", "sketch")
+        made[name] = with_tables(as_method(BASE, method), from_encoder if needs_encoder else no_encoder)
+    return {name: config.model_copy(update={"name": name}) for name, config in made.items()}
+
+
+def slug(name: str) -> str:
+    """A run's name as a folder's."""
+    return name.lower().replace(" ", "-")
+
+
+def run_one(name: str, config: FederationConfig, folder: Path, console: Console) -> None:
+    """One run in a process of its own, its progress printed line by line."""
+    settings = folder / f"{slug(name)}.toml"
+    settings.write_text(dump_config(config), encoding="utf-8")
+    command = [sys.executable, "-m", "secure_fl.cli.main", "run", str(settings), "--out", str(folder / slug(name))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8") as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if re.match(r"\w+ \d+/\d+|warning|\[", line):
+                console.print(f"{name:<13} {line.rstrip()}", markup=False)
+    if process.returncode:
+        remedy = "read its last lines above"
+        raise RunFolderError("the run failed", field=name, value=process.returncode, remedy=remedy)
+
+
+def run_all(folder: Path, console: Console) -> None:
+    """Everything, at most two runs at a time; the runs that need the encoder wait for it."""
+    configs = configurations(folder)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        encoder = pool.submit(run_one, ENCODER, configs[ENCODER], folder, console)
+        others = [pool.submit(run_one, name, configs[name], folder, console) for name in ("random start", "global model")]
+        encoder.result()
+        others += [pool.submit(run_one, name, configs[name], folder, console) for name in ("SSD start", "sketch start")]
+        for other in others:
+            other.result()
+
+
+def show(folder: Path, console: Console) -> None:
+    """The table, the page and the picture, from what the run folders hold."""
+    summaries = {name: RunFolder.open(folder / slug(name)).read_summary() for name in (ENCODER, *ROWS)}
+    rows = []
+    for name in ROWS:
+        pools, costs = summaries[name]["pools"], summaries[name]["costs"].values()
+        in_use = " ".join(str(sum(count > 0 for count in counts)) for counts in pools["occupancy_per_round"])
+        moved = sum(cost["bytes_down"] + cost["bytes_up"] for cost in costs)
+        seconds = sum(cost["seconds"] for cost in costs)
+        rows.append([name, pools["accuracy"], pools["accuracy_std"], pools["accuracy_min"], in_use, pools["ari"], size(moved), f"{seconds:.0f}"])
+    columns = ["run", "accuracy", "spread", "worst client", "pools in use, round by round", "ARI", "bytes", "seconds"]
+    console.print(table("", columns, rows))
+    cost, measured = summaries[ENCODER]["costs"]["pretrain"], summaries[ENCODER]["representation"]
+    console.print(
+        f"The last two rows start from one {ENCODER}: {cost['seconds']:.0f} s and {size(cost['bytes_down'] + cost['bytes_up'])} more, "
+        f"kNN {measured['initial']['knn']:.3f} -> {measured['pretrained']['knn']:.3f}.",
+        markup=False,
+    )
+    console.print("One seed; bench/results/pool_starts.csv has rates over five seeds for every start and seven scenarios.")
+    write_report([folder / slug(name) for name in summaries], folder / "report.html")
+    save_comparison([(name, summaries[name]) for name in ROWS], folder / "result.png")
+    console.print(f"Look at {folder / 'report.html'} and {folder / 'result.png'}.", markup=False)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder to write (default demo)")
+    folder: Path = parser.parse_args().out
+    console = Console(highlight=False, width=150)
+    if folder.exists() and any(folder.iterdir()):
+        sys.exit(f"{folder} already holds something; delete it or pass --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    began = time.perf_counter()
+    run_all(folder, console)
+    show(folder, console)
+    console.print(f"{clock(time.perf_counter() - began)} in all.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""Every example is valid, and the ones that need no files of others run."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from secure_fl.config_file import load_config
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+CONFIGS = sorted((EXAMPLES / "configs").glob("*.toml"))
+SHORT = ["--set", "pretrain.rounds=1", "--set", "pretrain.local_epochs=1", "--set", "evaluate.enabled=false"]
+POOLS = ["--set", "pools.rounds=3", "--set", "pools.local_epochs=1", "--set", "model.features=16"]
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(*arguments: str, cwd: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, env={**os.environ, "PYTHONWARNINGS": "error"}, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_configurations_are_valid_and_named_after_their_file(path: Path) -> None:
+    assert load_config(path).name == path.stem
+
+
+def test_digits_runs(tmp_path: Path) -> None:
+    run("-m", "secure_fl.cli.main", "run", str(EXAMPLES / "configs" / "digits.toml"), *SHORT, *POOLS, cwd=tmp_path)
+    assert (tmp_path / "runs" / "digits" / "summary.json").is_file()
+
+
+def test_series_runs_from_a_users_file(tmp_path: Path) -> None:
+    run(str(EXAMPLES / "make_series.py"), cwd=tmp_path)
+    run("-m", "secure_fl.cli.main", "run", str(EXAMPLES / "configs" / "series.toml"), *SHORT, *POOLS, cwd=tmp_path)
+
+
+def test_own_model_is_a_matter_of_ten_lines() -> None:
+    source = (EXAMPLES / "own_model.py").read_text().partition("if __name__")[0]
+    code = [line for line in source.splitlines() if line.strip() and not line.startswith(('"""', "#"))]
+    assert len(code) <= 10
+
+
+@pytest.mark.slow
+def test_own_model_runs(tmp_path: Path) -> None:
+    run(str(EXAMPLES / "own_model.py"), cwd=tmp_path)
+
+
+def test_the_demo_compares_four_runs_that_differ_in_their_start_only() -> None:
+    configs = load("demo").configurations(Path("demo"))
+    starts = {name: (config.pools.count, config.pools.start, config.pretrain.mode) for name, config in configs.items()}
+    assert starts == {
+        "SSD encoder": (4, "sketch", "federated"),
+        "global model": (1, "random", "none"),
+        "random start": (4, "random", "none"),
+        "SSD start": (4, "pretrained", "load"),
+        "sketch start": (4, "sketch", "load"),
+    }
+    common = [config.model_dump(include={"seed", "data", "partition", "model", "views"}) for config in configs.values()]
+    assert all(tables == common[0] for tables in common)
