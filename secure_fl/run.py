@@ -17,7 +17,7 @@ from secure_fl.data.dataset import Dataset, join
 from secure_fl.data.partitions import ClientData, partition
 from secure_fl.data.sources import load_source, load_sources
 from secure_fl.data.summary import PartitionSummary, summarise
-from secure_fl.data.views import Augmentation, build_views
+from secure_fl.data.views import Augmentation, build_views, check_range
 from secure_fl.engines.embedded import EmbeddedEngine
 from secure_fl.federation.blueprint import Blueprint
 from secure_fl.federation.client import Workbench
@@ -103,6 +103,9 @@ class Federation:
         shape = self.clients[0].train.shape
         classes = max((client.train.classes for client in self.clients if client.train.labelled), default=0)
         self._custom_encoder = encoder is not None
+        if augment is None:
+            for client in self.clients:
+                check_range(client.train)
         self.blueprint = Blueprint.draw(
             self.config,
             shape,

@@ -29,9 +29,8 @@ def load(name: str) -> ModuleType:
 
 
 def run(*arguments: str, cwd: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, env={**os.environ, "PYTHONWARNINGS": "error"}, check=False
-    )
+    environment = {**os.environ, "PYTHONWARNINGS": "error::UserWarning,error::RuntimeWarning,error::FutureWarning"}
+    done = subprocess.run([sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from secure_fl import Callback, Dataset, Federation, FederationConfig, Result, load_encoder, load_pools
-from secure_fl.errors import ModelError, RunFolderError
+from secure_fl.errors import DataError, ModelError, RunFolderError
 from secure_fl.federation.phase import RoundRecord
 
 
@@ -219,6 +219,13 @@ def test_natural_clients_through_the_api() -> None:
         pools={"count": 2, "rounds": 2, "start": "random"},
     )
     assert set(Federation(config, data=data).run().choices) == {0, 1}
+
+
+def test_images_must_be_in_range_unless_the_augmentation_is_the_callers(images: Dataset) -> None:
+    loud = Dataset.from_arrays(images.x * 3, images.y)
+    with pytest.raises(DataError, match="cannot be augmented"):
+        Federation(tiny_config(), data=loud)
+    Federation(tiny_config(), data=loud, augment=lambda x: x)
 
 
 def test_callbacks_hear_everything(images: Dataset) -> None:

@@ -77,7 +77,8 @@ def _announce(federation: Any) -> None:
     examples = sum(client.examples for client in summary.clients)
     clients = f"{len(summary.clients)} clients ({federation.config.partition.kind})"
     out.print(f"{federation.config.name}: {clients}, {examples} training examples of shape {summary.shape}", markup=False)
-    out.print("NOT PROTECTED: " + "; ".join(UNPROTECTED), style="bold red", markup=False)
+    for line in UNPROTECTED:
+        out.print(f"NOT PROTECTED: {line}", style="bold red", markup=False)
 
 
 def show_result(result: Result) -> None:

@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from secure_fl.config import ViewsConfig
-from secure_fl.errors import ConfigError
+from secure_fl.data.dataset import Dataset
+from secure_fl.errors import ConfigError, DataError
 
 Augmentation = Callable[[Tensor], Tensor]
 
+_ROUNDING = 1e-3
 _JITTER_SHARE = 0.8
 """SSD jitters colours of 80 % of the images and greys 20 %."""
 _GREY_SHARE = 0.2
@@ -38,6 +40,18 @@ def build_views(config: ViewsConfig, shape: tuple[int, ...]) -> Augmentation:
     if kind == "series":
         return SeriesViews(config.noise, config.mask)
     return _photo(config, shape) if kind == "photo" else _glyph(config, shape)
+
+
+def check_range(data: Dataset) -> None:
+    """Refuse images outside [0, 1]: the image views jitter brightness there and would clip them silently.
+
+    Raises:
+        DataError: naming the range found.
+    """
+    low, high = float(data.x.min()), float(data.x.max())
+    if data.kind == "image" and not (low >= -_ROUNDING and high <= 1 + _ROUNDING):
+        remedy = "scale images to [0, 1], give them as unsigned bytes, or pass an augmentation of your own"
+        raise DataError("images outside [0, 1] cannot be augmented", field=f"{data.name}.x", value=(low, high), remedy=remedy)
 
 
 def two_views(augment: Augmentation, x: Tensor, seed: int) -> tuple[Tensor, Tensor]:

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from secure_fl.config import ViewsConfig
-from secure_fl.data.views import SeriesViews, build_views, two_views
-from secure_fl.errors import ConfigError
+from secure_fl.data.dataset import Dataset
+from secure_fl.data.views import SeriesViews, build_views, check_range, two_views
+from secure_fl.errors import ConfigError, DataError
 
 SHAPES = [(3, 32, 32), (1, 28, 28), (4, 50), (12,)]
 
@@ -41,6 +42,14 @@ def test_glyphs_are_never_flipped() -> None:
     assert (view[..., 20:].mean((1, 2, 3)) >= view[..., :8].mean((1, 2, 3))).all()
     flipped, _ = two_views(build_views(ViewsConfig(flip=1.0), (1, 28, 28)), x, 0)
     assert (flipped[..., 20:].mean((1, 2, 3)) <= flipped[..., :8].mean((1, 2, 3))).all()
+
+
+def test_images_outside_the_unit_range_are_refused_and_not_clipped() -> None:
+    for x in (torch.full((2, 1, 4, 4), 1.5), torch.full((2, 1, 4, 4), -0.2)):
+        with pytest.raises(DataError, match=r"outside \[0, 1\]"):
+            check_range(Dataset.from_arrays(x))
+    check_range(Dataset.from_arrays(torch.rand(2, 1, 4, 4)))
+    check_range(Dataset.from_arrays(5 * torch.randn(2, 1, 4)))
 
 
 def test_series_are_masked_in_one_stretch() -> None:

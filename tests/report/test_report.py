@@ -1,0 +1,79 @@
+"""The page: complete, self-contained, and safe against what runs are called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from helpers import tiny_config
+
+from secure_fl.config import FederationConfig
+from secure_fl.data.dataset import Dataset
+from secure_fl.errors import DependencyError, RunFolderError
+from secure_fl.report.units import clock, size
+from secure_fl.run import Federation
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("jinja2")
+
+
+def finished(folder: Path, data: Dataset, config: FederationConfig) -> Path:
+    Federation(config, data=data).run(folder)
+    return folder
+
+
+def test_several_runs_are_compared_whatever_phases_they_had(tmp_path: Path, images: Dataset) -> None:
+    from secure_fl.report.page import write_report
+
+    only_encoder = tiny_config(pools={"enabled": False}).model_copy(update={"name": "encoder <only>"})
+    only_pools = tiny_config(pretrain={"mode": "none"}).model_copy(update={"name": "pools & nothing"})
+    both = tiny_config(evaluate={"fine_tune": [0.5], "fine_tune_epochs": 1})
+    folders = [finished(tmp_path / str(i), images, config) for i, config in enumerate((only_encoder, only_pools, both))]
+    write_report(folders, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "encoder &lt;only&gt;" in page
+    assert "pools &amp; nothing" in page
+    assert "fine_tune_0.5" in page
+    assert "<script" not in page
+    assert page.count('alt="who holds what"') == 3
+    write_report(folders[:1], tmp_path / "one.html")
+
+
+def test_unlabelled_runs_have_a_page_too(tmp_path: Path, images: Dataset) -> None:
+    from secure_fl.report.page import write_report
+
+    config = tiny_config(pools={"task": "self_supervised"})
+    write_report([finished(tmp_path / "run", images.unlabelled(), config)], tmp_path / "page.html")
+    assert "clients in each pool" in (tmp_path / "page.html").read_text()
+
+
+def test_unfinished_runs_have_none(tmp_path: Path, images: Dataset) -> None:
+    from secure_fl.report.page import write_report
+
+    folder = finished(tmp_path / "run", images, tiny_config())
+    (folder / "summary.json").unlink()
+    with pytest.raises(RunFolderError, match="--resume"):
+        write_report([folder], tmp_path / "page.html")
+
+
+def test_equal_runs_draw_equal_pictures(tmp_path: Path, images: Dataset) -> None:
+    from secure_fl.data.summary import summarise
+    from secure_fl.report.plots import partition_plot
+
+    made = Federation(tiny_config(), data=images)
+    assert partition_plot(summarise(made.clients)) == partition_plot(summarise(made.clients))
+
+
+def test_missing_packages_are_named(tmp_path: Path, images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    from secure_fl.report.page import write_report
+
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(DependencyError, match=r"secure-fl\[report\]"):
+        write_report([tmp_path], tmp_path / "page.html")
+
+
+def test_units() -> None:
+    assert [size(n) for n in (0, 999, 1200, 53_100_000, 2e9, 3e12)] == ["0 B", "999 B", "1.2 kB", "53.1 MB", "2.0 GB", "3000.0 GB"]
+    assert [clock(s) for s in (0.4, 61, 3723)] == ["0:00", "1:01", "1:02:03"]
