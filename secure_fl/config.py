@@ -232,73 +232,32 @@ class FederationConfig(Section):
         pretrain, pools, data, partition = self.pretrain, self.pools, self.data, self.partition
         crop = self.views.crop_scale
         shares = self.evaluate.fine_tune
+        # fmt: off
         return [
-            (
-                pretrain.mode != "centralized" or pretrain.source is not None,
-                "pretrain.source",
-                None,
-                "centralized pre-training has no data",
-                'name a set in [pretrain.source], or set pretrain.mode = "federated"',
-            ),
-            (
-                pretrain.mode != "load" or pretrain.load_from is not None,
-                "pretrain.load_from",
-                None,
-                "no run folder to load from",
-                "set pretrain.load_from to a finished run folder",
-            ),
-            (
-                not pools.enabled or pools.start != "pretrained" or pretrain.mode != "none",
-                "pools.start",
-                pools.start,
-                "there is no pre-trained encoder",
-                'set pools.start = "random" or pretrain.mode = "federated"',
-            ),
-            (
-                pools.enabled or pretrain.mode != "none",
-                "pools.enabled",
-                pools.enabled,
-                "both phases are switched off",
-                "enable the pools or choose a pretrain.mode",
-            ),
-            (
-                pools.select_on == "train" or data.validation_fraction > 0,
-                "data.validation_fraction",
-                data.validation_fraction,
-                "clients are to choose on validation data but keep none",
-                'set data.validation_fraction = 0.1, or pools.select_on = "train"',
-            ),
-            (
-                pools.task == "supervised" or pools.select_by == "loss",
-                "pools.select_by",
-                pools.select_by,
-                "a self-supervised pool has no accuracy",
-                'set pools.select_by = "loss"',
-            ),
-            (
-                pools.start != "sketch" or pools.warmup_rounds < pools.rounds,
-                "pools.warmup_rounds",
-                pools.warmup_rounds,
-                "no round is left after the warm-up",
-                f"set it below pools.rounds = {pools.rounds}",
-            ),
-            (
-                partition.kind != "source" or len(data.sources) >= 2,
-                "data.sources",
-                len(data.sources),
-                "a partition by source needs several sources",
-                "add a second [[data.sources]] table",
-            ),
-            (
-                partition.kind != "natural" or all(s.name == "npz" for s in data.sources),
-                "partition.kind",
-                partition.kind,
-                "only an npz file has a client column",
-                "use an npz source with an array `client`, or another partition",
-            ),
-            (crop is None or 0 < crop[0] <= crop[1] <= 1, "views.crop_scale", crop, "not an ascending pair within (0, 1]", "for example [0.4, 1.0]"),
-            (all(0 < share <= 1 for share in shares), "evaluate.fine_tune", shares, "not a list of shares within (0, 1]", "for example [0.01, 0.1]"),
+            (pretrain.mode != "centralized" or pretrain.source is not None, "pretrain.source", None,
+             "centralized pre-training has no data", 'name a set in [pretrain.source], or set pretrain.mode = "federated"'),
+            (pretrain.mode != "load" or pretrain.load_from is not None, "pretrain.load_from", None,
+             "no run folder to load from", "set pretrain.load_from to a finished run folder"),
+            (not pools.enabled or pools.start != "pretrained" or pretrain.mode != "none", "pools.start", pools.start,
+             "there is no pre-trained encoder", 'set pools.start = "random" or pretrain.mode = "federated"'),
+            (pools.enabled or pretrain.mode != "none", "pools.enabled", pools.enabled,
+             "both phases are switched off", "enable the pools or choose a pretrain.mode"),
+            (pools.select_on == "train" or data.validation_fraction > 0, "data.validation_fraction", data.validation_fraction,
+             "clients are to choose on validation data but keep none", 'set data.validation_fraction = 0.1, or pools.select_on = "train"'),
+            (pools.task == "supervised" or pools.select_by == "loss", "pools.select_by", pools.select_by,
+             "a self-supervised pool has no accuracy", 'set pools.select_by = "loss"'),
+            (pools.start != "sketch" or pools.warmup_rounds < pools.rounds, "pools.warmup_rounds", pools.warmup_rounds,
+             "no round is left after the warm-up", f"set it below pools.rounds = {pools.rounds}"),
+            (partition.kind != "source" or len(data.sources) >= 2, "data.sources", len(data.sources),
+             "a partition by source needs several sources", "add a second [[data.sources]] table"),
+            (partition.kind != "natural" or all(s.name == "npz" for s in data.sources), "partition.kind", partition.kind,
+             "only an npz file has a client column", "use an npz source with an array `client`, or another partition"),
+            (crop is None or 0 < crop[0] <= crop[1] <= 1, "views.crop_scale", crop,
+             "not an ascending pair within (0, 1]", "for example [0.4, 1.0]"),
+            (all(0 < share <= 1 for share in shares), "evaluate.fine_tune", shares,
+             "not a list of shares within (0, 1]", "for example [0.01, 0.1]"),
         ]
+        # fmt: on
 
 
 def _typed(error: ValidationError, section: type[Section]) -> ConfigError:
