@@ -33,11 +33,11 @@ def read_rows(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def append_row(name: str, row: dict[str, object]) -> None:
-    """Add one row with its provenance."""
+def append_row(name: str, row: dict[str, object], where: dict[str, str]) -> None:
+    """Add one row with the `provenance()` taken when its measurement began."""
     path = RESULTS / name
     path.parent.mkdir(exist_ok=True)
-    full = {**row, **provenance()}
+    full = {**row, **where}
     new = not path.exists()
     with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(full), lineterminator="\n")

@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from bench.harness import append_row, read_rows
+from bench.harness import append_row, provenance, read_rows
 
 CSV = "pool_starts.csv"
 Tables = dict[str, dict[str, Any]]
@@ -109,13 +109,14 @@ def _measured(name: str, seed: int, starts: list[str]) -> list[dict[str, object]
 
 def run(scenarios: list[str], seeds: int, workers: int) -> None:
     """Measure what is missing, in worker processes of one thread each."""
+    where = provenance()
     done = {(row["scenario"], int(row["seed"]), row["start"]) for row in read_rows(CSV)}
     jobs = {(name, seed): [s for s in STARTS if (name, seed, s) not in done] for seed in range(seeds) for name in scenarios}
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         futures = [pool.submit(_measured, name, seed, starts) for (name, seed), starts in jobs.items() if starts]
         for number, future in enumerate(as_completed(futures), 1):
             for row in future.result():
-                append_row(CSV, row)
+                append_row(CSV, row, where)
             print(f"{number}/{len(futures)}", row["scenario"], "seed", row["seed"], flush=True)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -71,7 +72,7 @@ def load_encoder(path: Path | str, encoder: nn.Module | None = None) -> nn.Modul
     """
     card, config = load_card(path), RunFolder.open(Path(path)).read_config()
     module = _encoder(card, config, encoder)
-    _load(module, load_file(Path(path) / "model" / "encoder.safetensors"), "")
+    _load(module, _tensors(Path(path) / "model" / "encoder.safetensors"), "")
     return module.eval()
 
 
@@ -86,12 +87,20 @@ def load_pools(path: Path | str, encoder: nn.Module | None = None) -> tuple[list
     file = Path(path) / "model" / "pools.safetensors"
     if not file.is_file():
         raise RunFolderError("the run has no pools", field="run folder", value=str(path), remedy="run it with pools.enabled = true")
-    tensors = load_file(file)
+    tensors = _tensors(file)
     pools = [_pool(card, config, encoder) for _ in range(config.pools.count)]
     for k, pool in enumerate(pools):
         _load(pool, tensors, f"pool.{k}.")
     guide = Guide(tensors["guide.mean"], tensors["guide.centres"]) if "guide.mean" in tensors else None
     return pools, guide
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        remedy = "write it again: delete summary.json and resume the run"
+        raise RunFolderError(f"unreadable model: {error}", field=path.name, value=str(path), remedy=remedy) from None
 
 
 def _portable(module: nn.Module, prefix: str) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -59,7 +59,12 @@ def assign_pool(folder: Path | str, file: Path | str, *, encoder: nn.Module | No
     config, card = RunFolder.open(Path(folder)).read_config(), load_card(folder)
     kind = "image" if len(card.shape) == 3 else "series"
     raw, _ = npz(SourceConfig(name="npz", path=str(file), kind=kind))
-    data = prepared(raw, config.data)
+    if len(card.shape) == 1 and raw.shape[0] == 1:
+        raw = replace(raw, x=raw.x[:, 0])
+    data = prepared(raw, config.data.model_copy(update={"scale": card.scale, "image_size": card.image_size}))
+    if card.classes and data.classes > card.classes:
+        remedy = "number its classes as the federation's clients do"
+        raise DataError(f"labels outside the federation's 0..{card.classes - 1}", field="y", value=data.classes - 1, remedy=remedy)
     if data.shape != card.shape:
         remedy = "bring the examples into the shape the federation was trained on"
         raise DataError(f"examples are not of shape {card.shape}", field="x", value=data.shape, remedy=remedy)

@@ -46,7 +46,8 @@ class DataConfig(Section):
     sources: tuple[SourceConfig, ...] = Field((SourceConfig(),), min_length=1, description="one or more data sets")
     image_size: int | None = Field(None, ge=8, le=256, description="resize images to this many pixels a side (needed when sources differ)")
     scale: Literal["auto", "none", "per_example"] = Field(
-        "auto", description="auto: integer images to [0, 1], each series to mean 0 and deviation 1 | none | per_example"
+        "auto",
+        description="auto: each series to mean 0 and deviation 1, images as they are | none | per_example; bytes are divided by 255 anyhow",
     )
     test_fraction: float = Field(0.2, gt=0, lt=1, description="held out where a source has no official test split")
     test_limit: int = Field(500, ge=1, description="test examples a client; drawn with the client's own label shares and transform")
@@ -64,8 +65,8 @@ class PartitionConfig(Section):
     clients: int = Field(8, ge=1, description="number of clients (natural: read from the data instead)")
     groups: int = Field(4, ge=1, description="rotation and label_permutation: number of groups, dealt out in turn")
     concentration: float = Field(0.1, gt=0, description="dirichlet: small is skewed; the paper uses 0.1")
-    shards_per_client: int = Field(2, ge=1, description="shards: single-label shards each client receives")
-    min_examples: int = Field(2, ge=1, description="smallest training set a client may have")
+    shards_per_client: int = Field(2, ge=1, description="shards: shards each client receives, cut from the examples sorted by label")
+    min_examples: int = Field(2, ge=2, description="smallest training set a client may have, after validation examples are set aside")
 
 
 class ViewsConfig(Section):
@@ -78,7 +79,7 @@ class ViewsConfig(Section):
     crop_scale: tuple[float, float] | None = Field(None, description="area kept by the random crop; photo 0.08-1, glyph 0.4-1")
     flip: float | None = Field(None, ge=0, le=1, description="probability of a horizontal flip; photo 0.5, glyph 0")
     colour_jitter: float | None = Field(None, ge=0, le=1, description="strength of colour (glyph: brightness and contrast) jitter; 0.8 and 0.4")
-    noise: float = Field(0.1, ge=0, description="series: deviation of added noise, in deviations of the series")
+    noise: float = Field(0.1, ge=0, description="series: deviation of added noise; a series has deviation 1 under data.scale = auto")
     mask: float = Field(0.2, ge=0, lt=1, description="series: share of time steps hidden")
 
 
@@ -91,8 +92,8 @@ class ModelConfig(Section):
         description="auto (resnet18 for colour, convnet for one channel, series_convnet for series) | convnet | resnet18 | series_convnet | mlp",
     )
     norm: Literal["auto", "group", "batch"] = Field("auto", description="auto (batch for resnet18 as in the paper, else group) | group | batch")
-    features: int | None = Field(None, ge=8, description="width of h; 128, and 512 for resnet18, where it is fixed")
-    projector_hidden: int | None = Field(None, ge=8, description="hidden width of the projector; four times its output")
+    features: int | None = Field(None, ge=16, description="width of h; 128, and 512 for resnet18, where it is fixed")
+    projector_hidden: int | None = Field(None, ge=16, description="hidden width of the projector; four times its output")
     embedding: int | None = Field(None, ge=2, description="width of z; the encoder's width, which distillation needs")
 
 
@@ -160,7 +161,7 @@ class PoolsConfig(OptimiserConfig):
         description="random | pretrained (CP-CFL) | restarts (IFCA) | farthest (HypCluster) | sketch (k-means over clients' mean embeddings)",
     )
     encoder: Literal["finetune", "frozen", "shared"] = Field(
-        "finetune", description="finetune (one a pool) | frozen | shared (one, averaged over all)"
+        "finetune", description="finetune (one a pool) | frozen (the pre-trained one, whatever the start) | shared (one, averaged over all)"
     )
     select_by: Literal["loss", "accuracy"] = Field("loss", description="what a client compares pools by")
     select_on: Literal["train", "validation"] = Field("train", description="on which of its examples")
@@ -220,6 +221,13 @@ class FederationConfig(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     runtime: RuntimeConfig = RuntimeConfig()
 
+    @property
+    def augments(self) -> bool:
+        """Whether any phase makes views of examples."""
+        trained = self.pretrain.mode in ("federated", "centralized")
+        measured = self.evaluate.enabled and self.pretrain.mode != "none"
+        return trained or measured or (self.pools.enabled and self.pools.task == "self_supervised")
+
     @model_validator(mode="after")
     def _tables_agree(self) -> Self:
         for holds, field, value, problem, remedy in self._rules():
@@ -229,7 +237,7 @@ class FederationConfig(Section):
 
     def _rules(self) -> list[tuple[bool, str, object, str, str]]:
         """What must hold between tables: (holds, field, value, problem, remedy)."""
-        pretrain, pools, data, partition = self.pretrain, self.pools, self.data, self.partition
+        pretrain, pools, data = self.pretrain, self.pools, self.data
         crop = self.views.crop_scale
         shares = self.evaluate.fine_tune
         # fmt: off
@@ -242,16 +250,12 @@ class FederationConfig(Section):
              "there is no pre-trained encoder", 'set pools.start = "random" or pretrain.mode = "federated"'),
             (pools.enabled or pretrain.mode != "none", "pools.enabled", pools.enabled,
              "both phases are switched off", "enable the pools or choose a pretrain.mode"),
-            (pools.select_on == "train" or data.validation_fraction > 0, "data.validation_fraction", data.validation_fraction,
+            (not pools.enabled or pools.select_on == "train" or data.validation_fraction > 0, "data.validation_fraction", data.validation_fraction,
              "clients are to choose on validation data but keep none", 'set data.validation_fraction = 0.1, or pools.select_on = "train"'),
-            (pools.task == "supervised" or pools.select_by == "loss", "pools.select_by", pools.select_by,
+            (not pools.enabled or pools.task == "supervised" or pools.select_by == "loss", "pools.select_by", pools.select_by,
              "a self-supervised pool has no accuracy", 'set pools.select_by = "loss"'),
-            (pools.start != "sketch" or pools.warmup_rounds < pools.rounds, "pools.warmup_rounds", pools.warmup_rounds,
+            (not pools.enabled or pools.start != "sketch" or pools.warmup_rounds < pools.rounds, "pools.warmup_rounds", pools.warmup_rounds,
              "no round is left after the warm-up", f"set it below pools.rounds = {pools.rounds}"),
-            (partition.kind != "source" or len(data.sources) >= 2, "data.sources", len(data.sources),
-             "a partition by source needs several sources", "add a second [[data.sources]] table"),
-            (partition.kind != "natural" or all(s.name == "npz" for s in data.sources), "partition.kind", partition.kind,
-             "only an npz file has a client column", "use an npz source with an array `client`, or another partition"),
             (crop is None or 0 < crop[0] <= crop[1] <= 1, "views.crop_scale", crop,
              "not an ascending pair within (0, 1]", "for example [0.4, 1.0]"),
             (all(0 < share <= 1 for share in shares), "evaluate.fine_tune", shares,

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from secure_fl.artifacts import ModelCard, load_encoder, save_models
 from secure_fl.config import FederationConfig
+from secure_fl.config_file import dump_config
 from secure_fl.data.dataset import Dataset, join
 from secure_fl.data.partitions import ClientData, partition
 from secure_fl.data.sources import load_source, load_sources
@@ -80,9 +84,12 @@ class Federation:
     Args:
         config: the run; `FederationConfig()` when not given.
         data: examples of your own instead of `config.data.sources`.
-        encoder: a module of your own, or a function `seed -> module`, instead of `config.model`.
+        encoder: a module of your own instead of `config.model`; its trainable layers are initialised anew from the seed. Or a
+            function `seed -> module`, whose weights are kept: `lambda seed: module` starts every model from the weights given.
         augment: a callable on batches instead of `config.views`.
         callbacks: hooks.
+
+    Sets torch's number of threads in this process to `runtime.threads`.
 
     Raises:
         SecureFLError: data, models and configuration do not fit together; each with field, value and remedy.
@@ -98,14 +105,19 @@ class Federation:
         callbacks: Sequence[Callback] = (),
     ) -> None:
         self.config = config or FederationConfig()
+        self._own_data = data is not None
         sources = load_sources(self.config.data, self.config.seed) if data is None else [(data, None)]
         self.clients: list[ClientData] = partition(sources, self.config)
         shape = self.clients[0].train.shape
         classes = max((client.train.classes for client in self.clients if client.train.labelled), default=0)
         self._custom_encoder = encoder is not None
-        if augment is None:
-            for client in self.clients:
-                check_range(client.train)
+        self._central = self._central_data()
+        if augment is None and self.config.augments:
+            for examples in [client.train for client in self.clients] + ([self._central] if self._central else []):
+                check_range(examples)
+        shape = self.clients[0].train.shape
+        labelled = any(client.train.labelled for client in self.clients)
+        classes = max(client.test.classes for client in self.clients) if labelled else 0
         self.blueprint = Blueprint.draw(
             self.config,
             shape,
@@ -149,19 +161,42 @@ class Federation:
                 if folder is not None:
                     folder.append(record)
                     if state.round % self.config.runtime.checkpoint_every == 0:
-                        folder.save(state, self.config)
+                        folder.save(state, self._digest)
                 self._tell("on_round", record)
             state.phase, state.round = number + 1, 0
             if folder is not None:
-                folder.save(state, self.config)
+                folder.save(state, self._digest)
         result = self._finish(state, records, folder)
         self._tell("on_end", result)
         return result
 
+    def _central_data(self) -> Dataset | None:
+        """The set of centralized pre-training, checked to look like the clients' data."""
+        source = self.config.pretrain.source
+        if self.config.pretrain.mode != "centralized" or source is None:
+            return None
+        data, _ = load_source(source, self.config.data, self.config.seed)
+        join([self.clients[0].train.take(torch.tensor([0])), data.take(torch.tensor([0]))], "pretrain.source")
+        return data
+
+    @cached_property
+    def _digest(self) -> str:
+        """Of the configuration, every client's examples and the encoder's layout: what a resumed run must share."""
+        digest = hashlib.sha256(dump_config(self.config).encode())
+        for client in self.clients:
+            for part in (client.train, client.validation, client.test):
+                digest.update(part.x.numpy().tobytes())
+                digest.update(part.y.numpy().tobytes())
+        layout = [(name, tuple(tensor.shape)) for name, tensor in self.blueprint.make_encoder(0).state_dict().items()]
+        digest.update(repr(layout).encode())
+        return digest.hexdigest()
+
     def _maker(self, encoder: nn.Module | Callable[[int], nn.Module] | None, shape: tuple[int, ...]) -> Callable[[int], nn.Module]:
         if isinstance(encoder, nn.Module):
             return partial(fresh_copy, encoder)
-        return partial(_configured_encoder, self.config, shape) if encoder is None else encoder
+        if encoder is None:
+            return lambda seed: build_encoder(self.config.model, shape, seed)
+        return lambda seed: copy.deepcopy(encoder(seed))
 
     def _prepare(self, out: Path | str | None, resume: bool) -> tuple[RunFolder | None, ServerState]:
         if out is None:
@@ -169,7 +204,7 @@ class Federation:
         path = Path(out)
         if resume:
             folder = RunFolder.open(path)
-            return folder, folder.restore(self.config)
+            return folder, folder.restore(self._digest)
         folder = RunFolder.create(path, self.config)
         write_json(folder.partition, self.summarise().as_dict())
         return folder, ServerState()
@@ -181,9 +216,8 @@ class Federation:
         if config.pretrain.mode == "federated":
             yield Pretrain(blueprint, state, groups)
         elif config.pretrain.mode == "centralized":
-            assert config.pretrain.source is not None
-            data, _ = load_source(config.pretrain.source, config.data, config.seed)
-            yield CentralPretrain(blueprint, state, groups, data)
+            assert self._central is not None
+            yield CentralPretrain(blueprint, state, groups, self._central)
         elif "encoder" not in state.tensors:
             state.tensors["encoder"] = to_vector(self._given_encoder())
         if config.evaluate.enabled and config.pretrain.mode != "none":
@@ -227,25 +261,25 @@ class Federation:
 
     def _finish(self, state: ServerState, records: list[RoundRecord], folder: RunFolder | None) -> Result:
         blueprint = self.blueprint
-        encoder = blueprint.encoder()
+        encoder = blueprint.encoder().cpu()
         load_vector(encoder, state.tensors["encoder"])
         pools = self._pool_models(state)
         choices = {int(client): pool for client, pool in records[-1].metrics["choices"].items()} if pools else {}
         sizes = {"encoder_parameters": count_parameters(encoder), "pool_parameters": count_parameters(pools[0]) if pools else 0}
         summary = final_summary(self.config, records, self.summarise(), sizes)
         if folder is not None:
-            data = self.config.data
+            scale, image_size = ("none", None) if self._own_data else (self.config.data.scale, self.config.data.image_size)
             card = ModelCard(
                 blueprint.shape,
                 blueprint.classes,
-                data.scale,
-                data.image_size,
+                scale,
+                image_size,
                 self.config.pools.task,
                 self._custom_encoder,
                 {str(client): pool for client, pool in choices.items()},
             )
             save_models(folder, encoder, pools, get_guide(state) if pools else None, card)
-            write_json(folder.embedding, picture(blueprint, encoder, self.clients))
+            write_json(folder.embedding, picture(blueprint, state.tensors["encoder"], self.clients))
             write_json(folder.summary, summary)
         return Result(encoder.eval(), pools, choices, summary, records, None if folder is None else folder.path)
 
@@ -258,13 +292,9 @@ class Federation:
             if self.config.pools.encoder == "frozen":
                 bench.keep(state.tensors["encoder"])
             self.blueprint.layout.load(bench.pool_model, pools, k)
-            models.append(bench.pool_model.eval())
+            models.append(bench.pool_model.cpu().eval())
         return models
 
     def _tell(self, hook: str, *arguments: object) -> None:
         for callback in self._callbacks:
             getattr(callback, hook)(*arguments)
-
-
-def _configured_encoder(config: FederationConfig, shape: tuple[int, ...], seed: int) -> nn.Module:
-    return build_encoder(config.model, shape, seed)

@@ -8,7 +8,7 @@ from importlib import metadata
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from secure_fl.config import FederationConfig
 from secure_fl.data.dataset import Dataset, join
@@ -16,6 +16,7 @@ from secure_fl.data.partitions import ClientData
 from secure_fl.data.summary import PartitionSummary
 from secure_fl.federation.blueprint import Blueprint
 from secure_fl.federation.phase import RoundRecord
+from secure_fl.models.state import load_vector
 from secure_fl.training.tasks import embed
 
 UNPROTECTED = (
@@ -60,8 +61,13 @@ def versions() -> dict[str, str]:
     return {"secure-fl": own, "python": platform.python_version(), **installed}
 
 
-def picture(blueprint: Blueprint, encoder: nn.Module, clients: Sequence[ClientData]) -> dict[str, Any]:
-    """Test examples under the first and the final encoder, on their two principal axes; at most 800 points. Simulation only."""
+def picture(blueprint: Blueprint, vector: Tensor, clients: Sequence[ClientData]) -> dict[str, Any]:
+    """Test examples under the first encoder and the one of `vector`, on their two principal axes. Simulation only.
+
+    About 800 points in all, at least one a client.
+    """
+    encoder = blueprint.encoder()
+    load_vector(encoder, vector)
     share = max(1, _PICTURED // len(clients))
     parts = [client.test.take(torch.arange(min(share, len(client.test)))) for client in clients]
     data: Dataset = join(parts, "picture")

@@ -42,8 +42,6 @@ def test_the_default_is_valid_and_frozen() -> None:
         ({"pools": {"select_on": "validation"}}, "data.validation_fraction", "0.1"),
         ({"pools": {"task": "self_supervised", "select_by": "accuracy"}}, "pools.select_by", "loss"),
         ({"pools": {"rounds": 2}}, "pools.warmup_rounds", "below pools.rounds = 2"),
-        ({"partition": {"kind": "source"}}, "data.sources", "second"),
-        ({"partition": {"kind": "natural"}}, "partition.kind", "npz"),
         ({"views": {"crop_scale": [0.9, 0.1]}}, "views.crop_scale", "[0.4, 1.0]"),
         ({"evaluate": {"fine_tune": [2.0]}}, "evaluate.fine_tune", "[0.01, 0.1]"),
     ],
@@ -55,6 +53,10 @@ def test_refusals_name_field_value_and_remedy(tables: dict[str, Any], field: str
     assert remedy in caught.value.remedy
     assert caught.value.code == "config"
     assert field in str(caught.value)
+
+
+def test_rules_of_pools_do_not_bind_runs_without_pools() -> None:
+    FederationConfig(pools={"enabled": False, "rounds": 1, "select_on": "validation", "task": "self_supervised", "select_by": "accuracy"})
 
 
 def test_tables_made_by_hand_raise_the_same() -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from secure_fl import Callback, Dataset, Federation, FederationConfig, Result, load_encoder, load_pools
+from secure_fl.assign import assign_pool
 from secure_fl.errors import DataError, ModelError, RunFolderError
 from secure_fl.federation.phase import RoundRecord
 
@@ -111,8 +112,18 @@ def test_folders_are_not_mixed_up(tmp_path: Path, images: Dataset) -> None:
     Federation(config, data=images).run(out)
     with pytest.raises(RunFolderError, match="already holds something"):
         Federation(config, data=images).run(out)
-    with pytest.raises(RunFolderError, match="another configuration"):
-        Federation(tiny_config(pools={"rounds": 4}), data=images).run(out, resume=True)
+    others = (
+        Federation(tiny_config(pools={"rounds": 4}), data=images),
+        Federation(config, data=make_images(240, seed=1)),
+        Federation(config),
+        Federation(config, data=images, encoder=nn.Sequential(nn.Flatten(), nn.Linear(64, 16))),
+    )
+    for other in others:
+        with pytest.raises(RunFolderError, match="another configuration, data or encoder"):
+            other.run(out, resume=True)
+    (out / "metrics.jsonl").write_text("")
+    with pytest.raises(RunFolderError, match="has lost rounds"):
+        Federation(config, data=images).run(out, resume=True)
 
 
 @pytest.mark.parametrize("start", ["random", "pretrained", "restarts", "farthest", "sketch"])
@@ -194,6 +205,62 @@ def test_own_module_and_augmentation(tmp_path: Path, images: Dataset, as_functio
         load_encoder(tmp_path / "run", nn.Linear(2, 2))
 
 
+def test_given_weights_are_kept_when_given_by_a_function(images: Dataset) -> None:
+    module = OwnEncoder()
+    config = tiny_config(pretrain={"mode": "none"}, pools={"start": "random", "rounds": 1, "encoder": "finetune"})
+    kept = Federation(config, data=images, encoder=lambda seed: module).run()
+    assert torch.equal(kept.encoder.net[1].weight, module.net[1].weight)  # type: ignore[union-attr, index]
+    assert len({id(pool.encoder) for pool in kept.pools} | {id(module), id(kept.encoder)}) == 4
+    drawn = Federation(config, data=images, encoder=module).run()
+    assert not torch.equal(drawn.encoder.net[1].weight, module.net[1].weight)  # type: ignore[union-attr, index]
+
+
+def test_centralized_data_must_look_like_the_clients(images: Dataset) -> None:
+    central = {"mode": "centralized", "source": {"name": "digits"}}
+    wide = Dataset.from_arrays(torch.rand(60, 1, 12, 12), torch.arange(60) % 3)
+    with pytest.raises(DataError, match="shape differs"):
+        Federation(tiny_config(pretrain=central), data=wide)
+
+
+def test_damaged_models_and_summaries_are_typed(tmp_path: Path, images: Dataset) -> None:
+    Federation(tiny_config(), data=images).run(tmp_path / "run")
+    file = tmp_path / "run" / "model" / "encoder.safetensors"
+    file.write_bytes(file.read_bytes()[:50])
+    with pytest.raises(RunFolderError, match="unreadable model"):
+        load_encoder(tmp_path / "run")
+    (tmp_path / "run" / "summary.json").write_text("{")
+    with pytest.raises(RunFolderError, match="unreadable"):
+        load_encoder(tmp_path / "run")
+
+
+def test_assigning_prepares_examples_as_the_run_did(tmp_path: Path) -> None:
+    """In-memory series are used as they are, so a newcomer's must be too."""
+    import numpy as np
+
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(160) % 2
+    x = 5 + torch.randn(160, 2, 40, generator=generator) * (1 + 3 * y[:, None, None])
+    config = tiny_config(partition={"kind": "iid", "clients": 4}, model={"encoder": "auto"}, pretrain={"mode": "none"}, pools={"start": "random"})
+    result = Federation(config, data=Dataset.from_arrays(x, y)).run(tmp_path / "run")
+    np.savez(tmp_path / "new.npz", x=x.numpy(), y=y.numpy())
+    found = assign_pool(tmp_path / "run", tmp_path / "new.npz")
+    for pool, row in zip(result.pools, found.scores, strict=True):
+        assert row[0] == pytest.approx(nn.functional.cross_entropy(pool(x), y).item(), rel=1e-5)
+    np.savez(tmp_path / "new.npz", x=x.numpy(), y=y.numpy() + 2)
+    with pytest.raises(DataError, match="labels outside the federation's"):
+        assign_pool(tmp_path / "run", tmp_path / "new.npz")
+
+
+def test_vectors_can_be_assigned(tmp_path: Path) -> None:
+    import numpy as np
+
+    x, y = torch.randn(120, 9, generator=torch.Generator().manual_seed(0)), torch.arange(120) % 2
+    config = tiny_config(partition={"kind": "iid"}, model={"encoder": "auto"}, pretrain={"mode": "none"}, pools={"start": "random"})
+    Federation(config, data=Dataset.from_arrays(x, y)).run(tmp_path / "run")
+    np.savez(tmp_path / "new.npz", x=x.numpy())
+    assert assign_pool(tmp_path / "run", tmp_path / "new.npz").by == "entropy"
+
+
 def test_models_load_as_they_were(tmp_path: Path, images: Dataset) -> None:
     result = Federation(tiny_config(), data=images).run(tmp_path / "run")
     pools, guide = load_pools(tmp_path / "run")
@@ -212,12 +279,7 @@ def test_batch_norm_models_run_too(images: Dataset) -> None:
 def test_natural_clients_through_the_api() -> None:
     halves = make_images(120), make_images(90, seed=5)
     data = Dataset.from_clients([(half.x, half.y) for half in halves])
-    config = FederationConfig(
-        data={"sources": [{"name": "npz"}]},
-        partition={"kind": "natural"},
-        pretrain={"mode": "none"},
-        pools={"count": 2, "rounds": 2, "start": "random"},
-    )
+    config = FederationConfig(partition={"kind": "natural"}, pretrain={"mode": "none"}, pools={"count": 2, "rounds": 2, "start": "random"})
     assert set(Federation(config, data=data).run().choices) == {0, 1}
 
 

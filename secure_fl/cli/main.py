@@ -17,7 +17,7 @@ from secure_fl.cli.run import run
 from secure_fl.cli.start import init
 from secure_fl.errors import SecureFLError
 
-FAILED, INTERRUPTED = 2, 130
+FAILED = 2
 
 _TOUR = """\
 Privacy-hardened federated learning of encoders: pre-train without labels, then form cluster pools.
@@ -53,15 +53,15 @@ def _options(version: Annotated[bool, typer.Option("--version", callback=_versio
 
 
 def main() -> None:
-    """Run the command line. Exit codes: 0 done, 2 refused (the message says why and what to do), 130 interrupted."""
+    """Run the command line. Exit codes: 0 done, 2 refused (the message says why and what to do), 130 interrupted (by typer)."""
     try:
         app()
     except SecureFLError as error:
         err.print(str(error), style="red", markup=False)
         sys.exit(FAILED)
-    except KeyboardInterrupt:
-        err.print("interrupted", style="yellow")
-        sys.exit(INTERRUPTED)
+    except OSError as error:
+        err.print(f"[io] {error.filename}: {error.strerror}. Remedy: check the path, its permissions and the space left", style="red", markup=False)
+        sys.exit(FAILED)
 
 
 if __name__ == "__main__":

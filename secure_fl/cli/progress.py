@@ -71,10 +71,6 @@ class LiveProgress(Callback):
             self._progress.update(self._phase, completed=record.round, facts="  ".join(facts(record)))
         _alert(self._progress.console, record)
 
-    def on_end(self, result: object) -> None:
-        if self._phase is not None:
-            self._progress.update(self._phase, total=self._progress.tasks[-1].completed)
-
     def _drop_clients(self) -> None:
         """The clients' bar belongs to one phase; a phase that ended early shows as complete."""
         if self._clients is not None:

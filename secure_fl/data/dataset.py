@@ -69,7 +69,7 @@ class Dataset:
         """One dataset from each client's `(x, y)`; use with `partition.kind = "natural"`."""
         parts = [cls.from_arrays(x, y, name=f"{name}[{i}]") for i, (x, y) in enumerate(clients)]
         owners = torch.cat([torch.full((len(part),), i) for i, part in enumerate(parts)])
-        return cls.from_arrays(torch.cat([p.x for p in parts]), torch.cat([p.y for p in parts]), client=owners, name=name)
+        return replace(join(parts, name), client=owners)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -126,7 +126,13 @@ def join(parts: Sequence[Dataset], name: str) -> Dataset:
 def _examples(x: Array, name: str) -> Tensor:
     """`x` as finite float32 of two to four dimensions."""
     field = f"{name}.x"
-    array = x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
+    if isinstance(x, Tensor):
+        array = (x.float() if x.is_floating_point() else x).detach().cpu().numpy()
+    else:
+        try:
+            array = np.asarray(x)
+        except ValueError:
+            raise DataError("examples differ in shape", field=field, value=type(x).__name__, remedy="pad or crop them to one shape") from None
     if array.dtype.kind not in "fiub":
         raise DataError("not numbers", field=field, value=str(array.dtype), remedy="convert it to float32 or uint8")
     if array.ndim not in (2, 3, 4) or 0 in array.shape:

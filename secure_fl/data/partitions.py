@@ -51,7 +51,7 @@ def partition(sources: Sequence[Splits], config: FederationConfig) -> list[Clien
     if spec.kind == "source":
         held = _by_source(sources, config)
     else:
-        train = join([split for split, _ in sources], "+".join(split.name for split, _ in sources))
+        train = join(_distinct_owners([split for split, _ in sources]), "+".join(split.name for split, _ in sources))
         held = _deal(train, _official_test(sources), config, spec.clients, derive_seed(seed, "partition"))
     transforms = transforms_for(spec, held[0][0], seed)
     labelled = round(config.data.labelled_clients * len(held))
@@ -66,6 +66,10 @@ Held = tuple[Dataset, Dataset, int | None]
 def _by_source(sources: Sequence[Splits], config: FederationConfig) -> list[Held]:
     """Client i holds examples of source i modulo the number of sources."""
     clients, count = config.partition.clients, len(sources)
+    if count < 2:
+        raise PartitionError(
+            "a partition by source needs several sources", field="data.sources", value=count, remedy="add a second [[data.sources]] table"
+        )
     if clients < count:
         raise PartitionError(
             f"{count} sources need at least as many clients", field="partition.clients", value=clients, remedy=f"set it to {count} or more"
@@ -107,14 +111,24 @@ def _natural(data: Dataset, config: FederationConfig, generator: Generator) -> l
         raise PartitionError("no client column", field="partition.kind", value="natural", remedy=remedy)
     held: list[Held] = []
     for owner in data.client.unique().tolist():
-        mine = data.take(torch.nonzero(data.client == owner).flatten())
-        least = max(config.partition.min_examples + 1, 2)
-        if len(mine) < least:
+        mine = replace(data.take(torch.nonzero(data.client == owner).flatten()), name=f"client {owner}")
+        if len(mine) <= config.partition.min_examples:
             remedy = "drop the client, or lower partition.min_examples"
             raise PartitionError(f"client {owner} holds too few examples to train and test on", field="client", value=len(mine), remedy=remedy)
         train, test = _hold_out(mine, config.data.test_fraction, mine.y, generator)
         held.append((train, test.take(torch.arange(min(len(test), config.data.test_limit))), None))
     return held
+
+
+def _distinct_owners(parts: Sequence[Dataset]) -> list[Dataset]:
+    """Client numbers of several files made distinct: equal numbers in two files are different clients."""
+    made, first = [], 0
+    for part in parts:
+        if part.client is not None:
+            part = replace(part, client=part.client - part.client.min() + first if len(parts) > 1 else part.client)
+            first = int(part.client.max()) + 1 if part.client is not None else first
+        made.append(part)
+    return made
 
 
 def _iid(train: Dataset, _spec: PartitionConfig, clients: int, generator: Generator) -> list[Tensor]:
@@ -213,12 +227,12 @@ def _client(i: int, held: Held, transforms: Sequence[tuple[str, Transform]], con
         train, test = change(train), change(test)
     validation = train.take(torch.tensor([], dtype=torch.long))
     fraction = config.data.validation_fraction
-    if fraction > 0:
-        if len(train) < 2:
-            remedy = "use fewer clients or set data.validation_fraction = 0"
-            raise PartitionError(f"client {i} has nothing to validate on", field="data.validation_fraction", value=fraction, remedy=remedy)
+    if fraction > 0 and len(train) >= 2:
         generator = torch.Generator().manual_seed(derive_seed(config.seed, "validation", i))
         train, validation = _hold_out(train, fraction, train.y, generator)
+    if len(train) < config.partition.min_examples:
+        remedy = "use fewer clients, less validation and test data, or lower partition.min_examples"
+        raise PartitionError(f"client {i} would train on too few examples", field="partition.min_examples", value=len(train), remedy=remedy)
     return ClientData(i, train, validation, test, group, note)
 
 

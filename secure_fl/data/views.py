@@ -50,7 +50,7 @@ def check_range(data: Dataset) -> None:
     """
     low, high = float(data.x.min()), float(data.x.max())
     if data.kind == "image" and not (low >= -_ROUNDING and high <= 1 + _ROUNDING):
-        remedy = "scale images to [0, 1], give them as unsigned bytes, or pass an augmentation of your own"
+        remedy = "scale images to [0, 1] or give them as unsigned bytes, leave data.scale at auto, or pass an augmentation of your own"
         raise DataError("images outside [0, 1] cannot be augmented", field=f"{data.name}.x", value=(low, high), remedy=remedy)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch import nn
@@ -64,15 +64,17 @@ class Blueprint:
         features = feature_width(make_encoder(0), shape)
         embedding = config.model.embedding or features
         separations = None
-        if (config.objective.name == "ssd" and config.pretrain.mode == "federated") or config.pools.task == "self_supervised":
+        pools = config.pools
+        pools_use_it = pools.enabled and pools.task == "self_supervised"
+        if config.objective.name == "ssd" and (config.pretrain.mode == "federated" or pools_use_it):
             if config.objective.delta > 0 and embedding != features:
                 remedy = f"set model.embedding = {features}, or objective.delta = 0"
                 raise ConfigError(f"distillation needs z as wide as h, {features}", field="model.embedding", value=embedding, remedy=remedy)
             separations = SeparationPlan.draw(config.objective, embedding, clients, config.seed)
-        if config.pools.enabled and config.pools.task == "supervised" and classes < 2:
+        if pools.enabled and pools.task == "supervised" and classes < 2:
             remedy = 'set pools.task = "self_supervised", or give labels'
             raise ConfigError("supervised pools need labels", field="pools.task", value=f"{classes} classes", remedy=remedy)
-        if config.pools.sketch == "labelled" and classes < 2:
+        if pools.enabled and pools.start == "sketch" and pools.sketch == "labelled" and classes < 2:
             remedy = 'set pools.sketch = "features"'
             raise ConfigError("there are no labels to split sketches by", field="pools.sketch", value="labelled", remedy=remedy)
         return cls(config, shape, classes, clients, compute, augment, make_encoder, features, separations)
@@ -120,6 +122,11 @@ class Blueprint:
         """The self-supervised objective of one client; without a client, of nobody in particular."""
         separation = None if self.separations is None or client is None else self.separations.of(client, position)
         return build_objective(self.config.objective, separation)
+
+    @property
+    def pool_weights(self) -> Mapping[str, float]:
+        """Weight of each term of the pools' loss."""
+        return {"cross_entropy": 1.0} if self.config.pools.task == "supervised" else self.objective(0).weights
 
     def pretrain_task(self, client: int | None, position: int = 0) -> SelfSupervised:
         """What pre-training does."""

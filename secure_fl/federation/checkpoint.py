@@ -25,12 +25,12 @@ class Checkpoint:
     """A state and what belongs to it.
 
     Attributes:
-        config_digest: SHA-256 of the resolved configuration.
+        digest: of the configuration, the data and the encoder.
         lines: lines of `metrics.jsonl` written by then; later ones are cut on resume.
     """
 
     state: ServerState
-    config_digest: str
+    digest: str
     lines: int
 
 
@@ -44,7 +44,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     save_file({name: tensor.contiguous() for name, tensor in state.tensors.items()}, tensors)
     manifest = {
         "schema": _SCHEMA,
-        "config_digest": checkpoint.config_digest,
+        "digest": checkpoint.digest,
         "lines": checkpoint.lines,
         "phase": state.phase,
         "round": state.round,
@@ -53,11 +53,11 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     }
     (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     for path in temporary.iterdir():
-        _sync(path)
+        sync(path)
     target = folder / f"{state.phase:02d}-{state.round:05d}"
     shutil.rmtree(target, ignore_errors=True)
     temporary.rename(target)
-    _sync(folder)
+    sync(folder)
     for old in _found(folder)[:-_KEPT]:
         shutil.rmtree(old)
 
@@ -83,7 +83,7 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
         remedy = "resume it with the version of secure-fl that wrote it"
         raise RunFolderError(f"is of schema {manifest['schema']}, not {_SCHEMA}", field="checkpoints", value=newest.name, remedy=remedy)
     state = ServerState(manifest["phase"], manifest["round"], load_file(newest / "state.safetensors"), manifest["facts"])
-    return Checkpoint(state, manifest["config_digest"], manifest["lines"])
+    return Checkpoint(state, manifest["digest"], manifest["lines"])
 
 
 def file_digest(path: Path) -> str:
@@ -97,7 +97,7 @@ def _found(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("[0-9]*-[0-9]*") if path.is_dir()) if folder.is_dir() else []
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Make a file or folder survive a power cut."""
     handle = os.open(path, os.O_RDONLY)
     try:

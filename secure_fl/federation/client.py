@@ -1,9 +1,11 @@
-"""One client: answers each request from its own examples. Holds no state that a resumed run would miss but the kept encoder."""
+"""One client: answers each request from its own examples. Keeps nothing between requests but the pre-trained encoder."""
 
 from __future__ import annotations
 
 import copy
 from functools import cached_property
+from math import isfinite
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +34,7 @@ from secure_fl.federation.messages import (
     VoteCentre,
 )
 from secure_fl.models.heads import EncoderProjector
-from secure_fl.models.state import load_vector, to_vector
+from secure_fl.models.state import integer_buffers, load_vector, set_buffers, to_vector
 from secure_fl.pools.pool_set import PoolModel, PoolSet
 from secure_fl.pools.selection import best_pool
 from secure_fl.pools.sketch import nearest_centre, sketch_of, without_labels
@@ -40,30 +42,46 @@ from secure_fl.seeds import derive_seed
 from secure_fl.training.fit import LocalSpec
 from secure_fl.training.tasks import Score, embed
 
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
 
 class Workbench:
     """Modules that requests load their vectors into. Clients of one process share one, so memory does not grow with them."""
 
     def __init__(self, blueprint: Blueprint) -> None:
         self.blueprint = blueprint
+        self._kept: Tensor | None = None
+        self._made: list[tuple[nn.Module, dict[str, Tensor]]] = []
 
     @cached_property
     def encoder_projector(self) -> EncoderProjector:
         """For pre-training."""
-        return self.blueprint.encoder_projector()
+        return self._remembered(self.blueprint.encoder_projector())
 
     @cached_property
     def pool_model(self) -> PoolModel:
         """For pools."""
-        return self.blueprint.pool_model(0)
+        return self._remembered(self.blueprint.pool_model(0))
 
     @cached_property
     def kept_encoder(self) -> nn.Module:
         """The pre-trained encoder that clients keep."""
         return self.blueprint.encoder()
 
+    def _remembered(self, module: ModuleT) -> ModuleT:
+        self._made.append((module, integer_buffers(module)))
+        return module
+
+    def restart(self) -> None:
+        """Put integer buffers back to what they were made with, so that no client's batch count reaches another."""
+        for module, buffers in self._made:
+            set_buffers(module, buffers)
+
     def keep(self, vector: Tensor) -> None:
         """Take in the pre-trained encoder; pools with a frozen encoder get it too."""
+        if self._kept is vector:
+            return
+        self._kept = vector
         load_vector(self.kept_encoder, vector)
         if self.blueprint.config.pools.encoder == "frozen":
             self.pool_model.encoder = copy.deepcopy(self.kept_encoder).requires_grad_(False)
@@ -78,6 +96,7 @@ class Client:
 
     def handle(self, request: Request, position: int = 0) -> Reply:
         """Answer one request; `position` is the client's place in this round's list."""
+        self._bench.restart()
         match request:
             case TrainEncoder():
                 return self._train_encoder(request, position)
@@ -91,10 +110,12 @@ class Client:
             case VoteCentre():
                 return self._vote(request)
             case ScorePools():
-                return self._score(request.pools, request.guide, forced=False)
+                return self._score(request.pools, request.guide, position)
             case TrainPool():
                 return self._train_pool(request, position)
             case TrainCandidate():
+                if not self._trains:
+                    return Candidate(None)
                 delta = self._fit_pool(request.pools, 0, round_number=0, position=position)[1]
                 return Candidate(request.pools.pooled[0] + delta)
 
@@ -134,9 +155,9 @@ class Client:
             blocks[torch.arange(starts), index] = mine
         return CentreVote(blocks)
 
-    def _score(self, pools: PoolSet, guide: Guide | None, *, forced: bool) -> PoolScore:
+    def _score(self, pools: PoolSet, guide: Guide | None, position: int, *, forced: bool = False) -> PoolScore:
         """Choose a pool, and test it."""
-        model, task = self._bench.pool_model, self._blueprint.pool_task(self.data.id)
+        model, task = self._bench.pool_model, self._blueprint.pool_task(self.data.id, position)
         scores: list[Score] = []
         if forced and guide is not None:
             choice = self._guided(guide)
@@ -153,8 +174,8 @@ class Client:
         return self.data.validation if self._blueprint.config.pools.select_on == "validation" else self.data.train
 
     def _choose(self, scores: list[Score], guide: Guide | None) -> int:
-        """By loss or accuracy; without labels, by the nearest sketch centre, or else by the surest predictions."""
-        if self._trains:
+        """By loss or accuracy; where no pool has a loss, by the nearest sketch centre, or else by the surest predictions."""
+        if any(isfinite(score.loss) for score in scores):
             return best_pool([s.loss for s in scores], [s.accuracy for s in scores], self._blueprint.config.pools.select_by)
         if guide is not None:
             return self._guided(guide)
@@ -168,12 +189,13 @@ class Client:
 
     @property
     def _trains(self) -> bool:
-        """Whether the client has what its pool's task needs."""
-        return self._blueprint.config.pools.task == "self_supervised" or self.data.train.labelled
+        """Whether the client has a batch of what its pool's task needs."""
+        data = self.data.train
+        return len(data if self._blueprint.config.pools.task == "self_supervised" else data.with_labels()) >= 2
 
     def _train_pool(self, request: TrainPool, position: int) -> PoolUpdate:
         pools = request.pools
-        score = self._score(pools, request.guide, forced=request.forced)
+        score = self._score(pools, request.guide, position, forced=request.forced)
         if not self._trains:
             return PoolUpdate(score, torch.zeros_like(pools.shared), torch.zeros_like(pools.pooled[0]), 0.0, {})
         shared, pooled, terms = self._fit_pool(pools, score.choice, request.round, position)

@@ -50,7 +50,8 @@ class Cluster(Phase):
         set_pools(self.state, PoolSet(self._shared.moved(pools.shared[None])[0], self._pooled.moved(pools.pooled)))
         terms = mean_terms([update.terms for update in self._updates.values()])
         scores = {client: update.score for client, update in self._updates.items()}
-        return {"loss": sum(terms.values()), **_occupancy(self, scores, len(pools))}
+        loss = sum(self.blueprint.pool_weights[name] * value for name, value in terms.items()) if terms else None
+        return {"loss": loss, **_occupancy(self, scores, len(pools))}
 
 
 class Evaluate(Phase):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -11,12 +10,12 @@ from typing import Any
 from secure_fl.config import FederationConfig
 from secure_fl.config_file import dump_config, load_config
 from secure_fl.errors import RunFolderError
-from secure_fl.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from secure_fl.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, sync
 from secure_fl.federation.phase import RoundRecord, ServerState
 
 
 class RunFolder:
-    """Reads and writes one run's folder. Every file is complete at every moment but `metrics.jsonl`, which only grows."""
+    """Reads and writes one run's folder. `metrics.jsonl` grows line by line; `summary.json` comes last and marks a finished run."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -65,7 +64,11 @@ class RunFolder:
         if not self.summary.is_file():
             remedy = f"finish it with `secure-fl run --resume {self.path}`"
             raise RunFolderError("the run is not finished", field="run folder", value=str(self.path), remedy=remedy)
-        summary: dict[str, Any] = json.loads(self.summary.read_text(encoding="utf-8"))
+        try:
+            summary: dict[str, Any] = json.loads(self.summary.read_text(encoding="utf-8"))
+        except ValueError as error:
+            remedy = f"delete it and write it again with `secure-fl run --resume {self.path}`"
+            raise RunFolderError(f"unreadable: {error}", field="summary.json", value=str(self.path), remedy=remedy) from None
         return summary
 
     def read_metrics(self) -> list[dict[str, Any]]:
@@ -78,30 +81,28 @@ class RunFolder:
             file.write(json.dumps(asdict(record), allow_nan=False) + "\n")
         self._lines += 1
 
-    def save(self, state: ServerState, config: FederationConfig) -> None:
-        """Checkpoint."""
-        save_checkpoint(self.path / "checkpoints", Checkpoint(state, config_digest(config), self._lines))
+    def save(self, state: ServerState, digest: str) -> None:
+        """Checkpoint; `digest` says which run it belongs to."""
+        sync(self.metrics)
+        save_checkpoint(self.path / "checkpoints", Checkpoint(state, digest, self._lines))
 
-    def restore(self, config: FederationConfig) -> ServerState:
+    def restore(self, digest: str) -> ServerState:
         """State of the newest checkpoint; lines of `metrics.jsonl` that came after it are cut.
 
         Raises:
-            RunFolderError: the checkpoint is damaged, or of another configuration.
+            RunFolderError: the checkpoint is damaged, or of a run with another configuration, other data or another encoder.
         """
         checkpoint = load_checkpoint(self.path / "checkpoints")
         lines = 0 if checkpoint is None else checkpoint.lines
-        if checkpoint is not None and checkpoint.config_digest != config_digest(config):
-            remedy = "resume with the configuration in the run folder, or start a new run"
-            raise RunFolderError("was made with another configuration", field="run folder", value=str(self.path), remedy=remedy)
+        if checkpoint is not None and checkpoint.digest != digest:
+            remedy = "resume with the run's own configuration, data and encoder, or start a new run"
+            raise RunFolderError("was made with another configuration, data or encoder", field="run folder", value=str(self.path), remedy=remedy)
         kept = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)[:lines] if self.metrics.exists() else []
+        if len(kept) < lines:
+            raise RunFolderError("has lost rounds", field="metrics.jsonl", value=f"{len(kept)} of {lines} lines", remedy="start a new run")
         write_atomically(self.metrics, "".join(kept))
         self._lines = len(kept)
         return ServerState() if checkpoint is None else checkpoint.state
-
-
-def config_digest(config: FederationConfig) -> str:
-    """SHA-256 of the resolved configuration."""
-    return hashlib.sha256(dump_config(config).encode()).hexdigest()
 
 
 def write_atomically(path: Path, text: str) -> None:

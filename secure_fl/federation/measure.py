@@ -38,9 +38,7 @@ class Measure(Phase):
         encoder = self.blueprint.encoder()
         initial = self._measured(encoder)
         load_vector(encoder, self.state.tensors["encoder"])
-        metrics = {"initial": initial, "pretrained": self._measured(encoder), "measured_on": MEASURED_ON}
-        self.state.facts["representation"] = metrics
-        return metrics
+        return {"initial": initial, "pretrained": self._measured(encoder), "measured_on": MEASURED_ON}
 
     def _measured(self, encoder: nn.Module) -> dict[str, float]:
         blueprint = self.blueprint

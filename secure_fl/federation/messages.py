@@ -123,9 +123,9 @@ class TrainCandidate:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A client's own model's pooled part `[P]`."""
+    """A client's own model's pooled part `[P]`; None from a client that has nothing to train on."""
 
-    pooled: Tensor
+    pooled: Tensor | None
 
 
 Request = TrainEncoder | KeepEncoder | GiveSketch | VoteCentre | ScorePools | TrainPool | TrainCandidate

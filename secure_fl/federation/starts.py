@@ -9,6 +9,7 @@ from math import sqrt
 
 import torch
 
+from secure_fl.errors import ConfigError
 from secure_fl.federation.blueprint import Blueprint
 from secure_fl.federation.messages import (
     Candidate,
@@ -155,7 +156,10 @@ class RestartStart(Phase):
 
 
 class FarthestStart(Phase):
-    """Every client trains a candidate from one start; pools are candidates, each the worst served by those before it."""
+    """Every client trains a candidate from one start; pools are candidates, each of the client worst served by those before it.
+
+    With a shared encoder, candidates are heads only: the encoder's change while training them is dropped.
+    """
 
     name = "farthest"
 
@@ -164,8 +168,9 @@ class FarthestStart(Phase):
         return self.blueprint.config.pools.count
 
     def open(self) -> Call:
-        first = draw_pools(self.blueprint, self.state)
         if self.state.round == 0:
+            first = draw_pools(self.blueprint, self.state)
+            self._able: set[int] = set()
             self._candidates = torch.zeros(self.blueprint.clients, first.pooled.shape[1])
             self.state.tensors["pools.shared"] = first.shared
             return Call(self.everyone, TrainCandidate(first))
@@ -174,20 +179,27 @@ class FarthestStart(Phase):
 
     def add(self, client: int, reply: Reply) -> None:
         if isinstance(reply, Candidate):
-            self._candidates[client] = reply.pooled
+            if reply.pooled is not None:
+                self._able.add(client)
+                self._candidates[client] = reply.pooled
         else:
             assert isinstance(reply, PoolScore)
             self._loss[client] = min(loss if loss == loss else 0.0 for loss in reply.losses)
 
     def close(self) -> Metrics:
-        tensors = self.state.tensors
+        tensors, facts = self.state.tensors, self.state.facts
         if self.state.round == 0:
-            tensors["candidates"] = self._candidates
-            centre = derive_seed(self.blueprint.config.seed, "farthest") % self.blueprint.clients
+            count = self.blueprint.config.pools.count
+            if len(self._able) < count:
+                remedy = "lower pools.count, label more clients, or choose another pools.start"
+                raise ConfigError(f"only {len(self._able)} clients can train a candidate", field="pools.count", value=count, remedy=remedy)
+            tensors["candidates"], facts["farthest.able"] = self._candidates, sorted(self._able)
+            centre = facts["farthest.able"][derive_seed(self.blueprint.config.seed, "farthest") % len(self._able)]
             tensors["pools.pooled"] = self._candidates[[centre]]
         else:
-            centre = int(self._loss.argmax())
+            centre = max(facts["farthest.able"], key=lambda client: float(self._loss[client]))
             tensors["pools.pooled"] = torch.cat([tensors["pools.pooled"], tensors["candidates"][[centre]]])
+        facts["farthest.able"].remove(centre)
         if self.state.round + 1 >= self.rounds:
             del tensors["candidates"]
         return {"centre": centre}

@@ -63,7 +63,7 @@ def feature_width(encoder: nn.Module, shape: tuple[int, ...]) -> int:
     try:
         with torch.no_grad():
             h = encoder(torch.zeros(1, *shape, device=device))
-    except RuntimeError as error:
+    except Exception as error:
         remedy = 'pass an encoder made for this shape, or set model.encoder = "auto"'
         raise ModelError(f"cannot take an example of shape {shape}: {error}", field="encoder", value=type(encoder).__name__, remedy=remedy) from None
     encoder.train(was_training)

@@ -2,12 +2,12 @@
 
 Averaged: parameters with `requires_grad`, and floating-point buffers (a BatchNorm's running mean and variance).
 Not averaged: frozen parameters, which keep the value every party started from, and integer buffers (a BatchNorm's batch
-counter), which each party keeps to itself.
+counter), which start as they were made each time a client is called, as momentum does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,18 @@ def load_vector(module: nn.Module, vector: Tensor) -> None:
     for _, tensor in averaged_tensors(module):
         tensor.copy_(vector[start : start + tensor.numel()].reshape(tensor.shape))
         start += tensor.numel()
+
+
+def integer_buffers(module: nn.Module) -> dict[str, Tensor]:
+    """Copies of the buffers that are not averaged."""
+    return {name: buffer.clone() for name, buffer in module.named_buffers() if not buffer.is_floating_point()}
+
+
+def set_buffers(module: nn.Module, values: Mapping[str, Tensor]) -> None:
+    """Write copies made by `integer_buffers` back."""
+    for name, buffer in module.named_buffers():
+        if name in values:
+            buffer.copy_(values[name])
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -33,7 +33,9 @@ def uniformity(h: Tensor, t: float = 2.0) -> float:
 
 
 def effective_rank(h: Tensor) -> float:
-    """exp of the entropy of the singular values' shares, for `[N, F]`: between 1 and min(N, F). Source: Roy & Vetterli 2007."""
+    """exp of the entropy of the singular values' shares, for `[N, F]`: between 1 and min(N, F), 0 for zero features. Source: Roy & Vetterli 2007."""
     singular = torch.linalg.svdvals(normalize(h.double()))
+    if float(singular.sum()) == 0:
+        return 0.0
     share = singular / singular.sum()
     return float(torch.exp(-torch.xlogy(share, share).sum()))

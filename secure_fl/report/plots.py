@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secure_fl.data.summary import PartitionSummary
-from secure_fl.errors import DependencyError
+from secure_fl.errors import ConfigError, DependencyError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -142,7 +142,10 @@ def _figure(width: float, height: float) -> Figure:
 def _save(figure: Figure, path: Path) -> None:
     for axes in figure.axes:
         _plain(axes)
-    figure.savefig(path, dpi=110, bbox_inches="tight")
+    try:
+        figure.savefig(path, dpi=110, bbox_inches="tight")
+    except ValueError as error:
+        raise ConfigError(f"{error}", field="plot", value=str(path), remedy="end the name in .png, .svg or .pdf") from None
 
 
 def _svg(figure: Figure) -> str:

@@ -16,6 +16,8 @@ from secure_fl.objectives.objective import total_loss
 from secure_fl.training.device import Compute
 
 Terms = dict[str, Tensor]
+_FIRST_SCALE = 1024.0
+"""float16 on cuda: every call begins with it, and a client's few steps leave no time to come down from torch's 65,536."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,6 @@ class LocalSpec:
 class FitReport:
     """Mean of each term over the steps taken."""
 
-    steps: int
     terms: dict[str, float]
 
 
@@ -49,12 +50,12 @@ def fit(
     """SGD from a fresh optimiser over the index batches; trains what has `requires_grad`. The caller sets train or eval mode.
 
     Raises:
-        TrainingError: a step's loss is not finite, or there is no batch.
+        TrainingError: a step's loss or a trained weight is not finite, or there is no batch.
     """
     optimiser = torch.optim.SGD(
         [p for p in model.parameters() if p.requires_grad], lr=spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay
     )
-    scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.mixed and compute.device.type == "cuda")
+    scaler = torch.amp.GradScaler(compute.device.type, init_scale=_FIRST_SCALE, enabled=compute.mixed and compute.device.type == "cuda")
     sums: dict[str, float] = defaultdict(float)
     steps = 0
     for index in batches:
@@ -71,7 +72,10 @@ def fit(
     if steps == 0:
         remedy = "lower the batch size, or give the client more examples"
         raise TrainingError("a client has no batch of two or more examples", field="steps", value=0, remedy=remedy)
-    return FitReport(steps, {name: value / steps for name, value in sums.items()})
+    if not all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters()):
+        remedy = "lower the learning rate, or use float32"
+        raise TrainingError("training has diverged: a weight is not finite", field="lr", value=spec.lr, remedy=remedy)
+    return FitReport({name: value / steps for name, value in sums.items()})
 
 
 def epochs(count: int, spec: LocalSpec, seed: int, *, whole: bool) -> Iterator[Tensor]:

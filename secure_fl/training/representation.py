@@ -1,4 +1,7 @@
-"""Every metric of an encoder, each on a declared set: fitted on the pooled training examples, measured on the pooled test ones."""
+"""Every metric of an encoder, each on a declared set: fitted on the pooled training examples, measured on the pooled test ones.
+
+Clients of one group draw their tests from one held-out split, so an example can occur more than once in the pooled test set.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +34,10 @@ def measure_representation(
     """All metrics of [evaluate]. Needs every client's data in one place, so it belongs to simulations.
 
     Returns:
-        Values by name; the label metrics are left out when there are no labels.
+        Values by name; the label metrics are left out when there are no labels, all of them below two test examples.
     """
+    if len(test) < 2:
+        return {}
     h = embed(encoder, test.x, compute)
     first, second = two_views(augment, test.x, derive_seed(seed, "alignment"))
     metrics = {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -54,8 +55,7 @@ class Supervised:
             logits = model(x[index.to(x.device)])
             return {"cross_entropy": functional.cross_entropy(logits.float(), y[index.to(y.device)])}
 
-        with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
-            torch.manual_seed(seed)
+        with _seeded(seed, self.compute):
             return fit(model, epochs(len(data), spec, seed, whole=False), terms_of, {"cross_entropy": 1.0}, spec, self.compute)
 
     def score(self, model: nn.Module, data: Dataset, seed: int) -> Score:
@@ -89,23 +89,32 @@ class SelfSupervised:
             return self._terms(model, data.x[index], derive_seed(seed, "views", next(steps)))
 
         weights: Mapping[str, float] = self.objective.weights
-        return fit(model, epochs(len(data), spec, seed, whole=True), terms_of, weights, spec, self.compute)
+        with _seeded(seed, self.compute):
+            return fit(model, epochs(len(data), spec, seed, whole=True), terms_of, weights, spec, self.compute)
 
     def score(self, model: nn.Module, data: Dataset, seed: int) -> Score:
-        """Mean objective over batches of the same views for one seed, so that models can be compared."""
+        """Mean objective over batches of the same views for one seed, so that models can be compared; NaN below two examples."""
         model.eval()
         losses: list[float] = []
         with torch.no_grad(), self.compute.autocast():
             for number, x in enumerate(data.x.split(_SCORE_BATCH)):
-                if len(x) < 2 and losses:
+                if len(x) < 2:
                     continue
                 terms = self._terms(model, x, derive_seed(seed, "views", number))
                 losses.append(sum(self.objective.weights[name] * float(term) for name, term in terms.items()))
-        return Score(sum(losses) / len(losses))
+        return Score(sum(losses) / len(losses) if losses else float("nan"))
 
     def _terms(self, model: nn.Module, x: Tensor, seed: int) -> dict[str, Tensor]:
         batch = TwoViews(*two_views(self.augment, x.to(self.compute.device), seed))
         return self.objective.terms(batch, model)
+
+
+@contextmanager
+def _seeded(seed: int, compute: Compute) -> Iterator[None]:
+    """Dropout and the like follow `seed`; the caller's random state is left alone."""
+    with torch.random.fork_rng(devices=[compute.device] if compute.device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def train_mode(model: nn.Module, frozen: bool) -> None:

@@ -85,6 +85,9 @@ def test_quiet_prints_nothing(finished: Path) -> None:
         (["init", "tiny.toml"], "exists already"),
         (["report", "absent"], "holds no run"),
         (["assign", "run", "absent.npz"], "no such file"),
+        (["data", "tiny.toml", "--plot", "who.txt"], "end the name in .png"),
+        (["data", "tiny.toml", "--plot", "absent/who.png"], "check the path"),
+        (["run", "tiny.toml", "--out", "tiny.toml/run"], "check the path"),
     ],
 )
 def test_mistakes_get_a_message_a_remedy_and_code_2(finished: Path, arguments: list[str], message: str) -> None:

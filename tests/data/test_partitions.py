@@ -61,7 +61,7 @@ def test_the_seed_decides(spec: dict[str, Any]) -> None:
     clients=st.integers(1, 20), count=st.integers(60, 120), classes=st.integers(1, 5), seed=st.integers(0, 5), kind=st.sampled_from(["iid", "shards"])
 )
 def test_nothing_is_lost_for_any_size(clients: int, count: int, classes: int, seed: int, kind: str) -> None:
-    dealt = deal(numbered(count, classes), seed, kind=kind, clients=clients, min_examples=1)
+    dealt = deal(numbered(count, classes), seed, kind=kind, clients=clients, min_examples=2)
     held_out = round(0.2 * count)
     owned = [n for client in dealt for n in numbers(client.train)]
     assert len(owned) == len(set(owned)) == count - held_out
@@ -69,7 +69,7 @@ def test_nothing_is_lost_for_any_size(clients: int, count: int, classes: int, se
 
 
 def test_small_concentrations_are_more_uneven() -> None:
-    skew = [summarise(deal(numbered(2000), kind="dirichlet", clients=5, concentration=c, min_examples=1)).label_skew for c in (0.1, 1.0, 100.0)]
+    skew = [summarise(deal(numbered(2000), kind="dirichlet", clients=5, concentration=c, min_examples=2)).label_skew for c in (0.1, 1.0, 100.0)]
     assert skew[0] > skew[1] > skew[2]
     assert skew[2] < 0.1
 
@@ -125,11 +125,25 @@ def test_by_source() -> None:
 
 def test_natural_clients_keep_what_is_theirs() -> None:
     owner = torch.arange(200) % 3
-    clients = partition([(numbered(client=owner), None)], FederationConfig(data={"sources": [{"name": "npz"}]}, partition={"kind": "natural"}))
+    clients = partition([(numbered(client=owner), None)], FederationConfig(partition={"kind": "natural"}))
     assert len(clients) == 3
     for client in clients:
         held = numbers(client.train) + numbers(client.test)
         assert sorted(held) == [n for n in range(200) if n % 3 == client.id]
+        assert client.note == f"client {client.id}"
+
+
+def test_equal_client_numbers_in_two_files_are_different_clients() -> None:
+    owner = torch.arange(200) % 2 + 7
+    both = [(numbered(client=owner), None)] * 2
+    clients = partition(both, FederationConfig(partition={"kind": "natural"}))
+    assert len(clients) == 4
+    assert sum(len(client.train) + len(client.test) for client in clients) == 400
+
+
+def test_validation_examples_do_not_starve_training() -> None:
+    with pytest.raises(PartitionError, match="would train on too few"):
+        deal(numbered(60), data_table={"validation_fraction": 0.8}, kind="iid", clients=12, min_examples=3)
 
 
 def test_an_official_test_split_is_used() -> None:
@@ -170,11 +184,19 @@ def test_unlabelled_data_cannot_be_dealt_by_label() -> None:
     assert len(deal(numbered().unlabelled(), kind="iid", clients=3)) == 3
 
 
+def test_a_partition_by_source_needs_several() -> None:
+    with pytest.raises(PartitionError, match="several sources"):
+        deal(numbered(), kind="source", clients=4)
+
+
 def test_natural_needs_its_column_and_enough_examples() -> None:
-    config = FederationConfig(data={"sources": [{"name": "npz"}]}, partition={"kind": "natural"})
+    config = FederationConfig(partition={"kind": "natural"})
     with pytest.raises(PartitionError, match="no client column"):
         partition([(numbered(), None)], config)
     owner = torch.zeros(200, dtype=torch.int64)
     owner[0] = 1
     with pytest.raises(PartitionError, match="client 1 holds too few"):
         partition([(numbered(client=owner), None)], config)
+    few = FederationConfig(partition={"kind": "natural", "min_examples": 250})
+    with pytest.raises(PartitionError, match="too few"):
+        partition([(numbered(client=owner * 0), None)], few)

@@ -184,6 +184,16 @@ def test_npz_refusals(tmp_path: Path, arrays: dict[str, np.ndarray], message: st
         source("npz", npz(tmp_path, **arrays))
 
 
+def test_a_damaged_member_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "own.npz"
+    np.savez_compressed(path, x=np.random.default_rng(0).random((50, 1, 8, 8)))
+    raw = bytearray(path.read_bytes())
+    raw[200:260] = b"\xff" * 60
+    path.write_bytes(raw)
+    with pytest.raises(DataError, match="not a readable"):
+        source("npz", path)
+
+
 def test_npz_that_is_none(tmp_path: Path) -> None:
     path = tmp_path / "own.npz"
     path.write_bytes(b"PK\x03\x04 cut short")
@@ -229,3 +239,8 @@ def test_datasets_from_tensors_and_clients() -> None:
     assert joined.kind == "vector"
     with pytest.raises(DataError, match="shape differs"):
         join([data, joined], "both")
+    with pytest.raises(DataError, match="shape differs"):
+        Dataset.from_clients([(torch.zeros(2, 3), None), (torch.ones(1, 4), None)])
+    with pytest.raises(DataError, match="differ in shape"):
+        Dataset.from_arrays([[1.0, 2.0], [3.0]])  # type: ignore[arg-type]
+    assert Dataset.from_arrays(torch.zeros(2, 3, dtype=torch.bfloat16)).x.dtype == torch.float32

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch.nn import functional
 
 from secure_fl.config import FederationConfig
 from secure_fl.data.dataset import Dataset
+from secure_fl.errors import ConfigError
 from secure_fl.federation.blueprint import Blueprint
 from secure_fl.federation.client import Client, Workbench
 from secure_fl.federation.cluster import Cluster
@@ -19,6 +21,7 @@ from secure_fl.federation.messages import (
     KeepEncoder,
     ScorePools,
     SketchUpdate,
+    TrainEncoder,
     TrainPool,
     payload_bytes,
 )
@@ -154,6 +157,46 @@ def test_unlabelled_clients_take_part_without_changing_the_models(start: str, sk
     assert update.pooled.abs().max() == 0  # type: ignore[union-attr]
 
 
+def test_farthest_start_never_takes_a_client_twice_and_skips_the_unlabelled() -> None:
+    tables = {"partition": {"clients": 8, "groups": 2}, "pools": {"start": "farthest", "count": 4}}
+    made = federation(make_images(480), data={"labelled_clients": 0.5}, **tables)
+    centres = [record.metrics["centre"] for record in made.run().records if record.phase == "farthest"]
+    assert len(set(centres)) == 4
+    assert set(centres) <= set(range(4))
+    too_many = federation(make_images(480), data={"labelled_clients": 0.25}, **tables)
+    with pytest.raises(ConfigError, match="only 2 clients can train a candidate"):
+        too_many.run()
+
+
+def test_a_client_with_one_labelled_example_takes_part(images: Dataset) -> None:
+    made = federation(images, pools={"start": "random"})
+    data = made.clients[0]
+    y = torch.full_like(data.train.y, -1)
+    y[0] = 1
+    made.clients[0] = replace(data, train=replace(data.train, y=y))
+    assert set(made.run().choices) == {0, 1, 2, 3}
+
+
+def test_recorded_pool_losses_are_weighted(images: Dataset) -> None:
+    tables = {"pools": {"task": "self_supervised", "start": "random"}, "evaluate": {"enabled": False}, "objective": {"delta": 0.0, "beta": 0.0}}
+    losses = [r.metrics["loss"] for r in federation(images, **tables).run().records if r.phase == "cluster"]
+    assert all(0 < loss < 4.1 for loss in losses)
+
+
+def test_batch_counters_do_not_pass_between_clients(images: Dataset) -> None:
+    clients, _ = clients_of(federation(images, model={"norm": "batch"}))
+    bench = clients[0]._bench
+    request = TrainEncoder(0, to_vector(bench.encoder_projector))
+    first = clients[0].handle(request)
+    clients[1].handle(request)
+    counters = [buffer for name, buffer in bench.encoder_projector.named_buffers() if "num_batches" in name]
+    assert all(int(counter) > 0 for counter in counters)
+    again = clients[0].handle(request)
+    assert torch.equal(first.delta, again.delta)  # type: ignore[union-attr]
+    bench.restart()
+    assert all(int(counter) == 0 for counter in counters)
+
+
 def test_validation_examples_decide_where_asked(images: Dataset) -> None:
     made = federation(images, data={"validation_fraction": 0.25}, pools={"select_on": "validation", "select_by": "accuracy", "start": "random"})
     clients, blueprint = clients_of(made)
@@ -192,12 +235,11 @@ def test_bytes_are_those_of_the_bodies(images: Dataset) -> None:
 
 
 def test_configurations_that_cannot_work_are_refused(images: Dataset) -> None:
-    from secure_fl.errors import ConfigError
-
     with pytest.raises(ConfigError, match="supervised pools need labels"):
         federation(images.unlabelled())
     with pytest.raises(ConfigError, match="distillation needs z as wide as h"):
         federation(images, model={"embedding": 8})
+    federation(images, model={"embedding": 8}, objective={"name": "nt_xent"}, pools={"task": "self_supervised"})
     unlabelled = FederationConfig(pools={"task": "self_supervised", "sketch": "labelled"})
     with pytest.raises(ConfigError, match="no labels to split"):
         Federation(unlabelled, data=make_images(200).unlabelled())

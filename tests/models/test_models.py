@@ -10,6 +10,7 @@ from secure_fl.config import ModelConfig
 from secure_fl.errors import ModelError
 from secure_fl.models.build import build_encoder, build_projector, fresh_copy
 from secure_fl.models.heads import feature_width
+from secure_fl.models.norms import norm_layer
 from secure_fl.models.state import averaged_tensors, count_parameters, load_vector, to_vector
 
 
@@ -66,6 +67,13 @@ def test_refusals(config: ModelConfig, shape: tuple[int, ...], message: str) -> 
 def test_foreign_encoders_are_checked() -> None:
     with pytest.raises(ModelError, match="cannot take an example"):
         feature_width(nn.Conv2d(3, 4, 3), (1, 8, 8))
+
+    class Asserts(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise AssertionError("not mine")
+
+    with pytest.raises(ModelError, match="cannot take an example"):
+        feature_width(Asserts(), (1, 8, 8))
     with pytest.raises(ModelError, match=r"\[N, features\]"):
         feature_width(nn.Conv2d(1, 4, 3), (1, 8, 8))
 
@@ -79,6 +87,20 @@ def test_vectors_round_trip() -> None:
     assert torch.equal(first.eval()(x), second.eval()(x))
     with pytest.raises(ModelError, match="does not fit"):
         load_vector(second, torch.zeros(3))
+
+
+@pytest.mark.parametrize(("channels", "dimensions"), [(4, 2), (8, 2), (16, 1), (8, 0), (16, 0), (32, 0), (24, 2), (7, 2)])
+def test_group_norm_keeps_enough_channels_a_group(channels: int, dimensions: int) -> None:
+    layer = norm_layer("group", channels, dimensions)
+    assert isinstance(layer, nn.GroupNorm)
+    per_group = channels // layer.num_groups
+    assert per_group >= min(channels, 8 if dimensions == 0 else 4)
+
+
+def test_narrow_encoders_still_tell_examples_apart() -> None:
+    for kind, shape in (("mlp", (30,)), ("convnet", (1, 8, 8)), ("series_convnet", (2, 40))):
+        h = build_encoder(ModelConfig(encoder=kind, features=16), shape, 0)(torch.rand(20, *shape))
+        assert h.std(0).max() > 0.05, kind
 
 
 def test_what_is_averaged() -> None:

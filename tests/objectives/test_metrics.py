@@ -12,6 +12,7 @@ from secure_fl_kernels.reference import uniformity_loss
 def test_effective_rank_of_known_spectra() -> None:
     assert metrics.effective_rank(torch.eye(7)) == pytest.approx(7)
     assert metrics.effective_rank(torch.ones(9, 4)) == pytest.approx(1, abs=1e-6)
+    assert metrics.effective_rank(torch.zeros(9, 4)) == 0
 
 
 def test_blocked_uniformity_equals_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:

