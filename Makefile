@@ -24,7 +24,7 @@ demo: $(STAMP)  ## The main job on real data, under five minutes; writes demo/re
 	$(BIN)/python examples/demo.py --out demo
 
 test: $(STAMP)  ## All tests but the slow ones
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 slow: $(STAMP)  ## The slow tests
 	$(BIN)/python -m pytest -m slow

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _POOL_COLOURS = ("#3b6fb6", "#e08a2e", "#4e9a57", "#b8484e", "#8064a8", "#8a6a4f", "#d37fb5", "#7a7a7a")
 _MOST_HEATMAP_ROWS = 60
+_COUNTS = ("round", "rounds of training", "clients")
+"""Axes with these labels carry whole numbers."""
 
 
 def accuracy_plot(runs: Sequence[tuple[str, Sequence[float | None]]]) -> str:
@@ -164,7 +166,8 @@ def _plain(axes: Axes) -> None:
 
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
-    if "round" in axes.get_xlabel():
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for axis in (axes.xaxis, axes.yaxis):
+        if axis.label.get_text() in _COUNTS:
+            axis.set_major_locator(MaxNLocator(integer=True))
     axes.xaxis.label.set_fontsize(8)
     axes.yaxis.label.set_fontsize(8)
