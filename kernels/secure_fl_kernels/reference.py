@@ -32,7 +32,7 @@ def normalize(z: Tensor) -> Tensor:
 
 def align_loss(z1: Tensor, z2: Tensor) -> Tensor:
     """Mean squared distance between the two views' unit vectors: (1/N) Σ ‖ẑ¹ᵢ − ẑ²ᵢ‖²."""
-    z1, z2 = _pair(z1, z2)
+    z1, z2 = pair(z1, z2)
     return (normalize(z1) - normalize(z2)).square().sum(1).mean()
 
 
@@ -42,20 +42,20 @@ def uniformity_loss(z: Tensor, t: float = 2.0) -> Tensor:
     Raises:
         ValueError: fewer than two rows.
     """
-    z_ND = normalize(_rows(z))
+    z_ND = normalize(rows(z))
     if len(z_ND) < 2:
         raise ValueError(f"uniformity is defined on pairs, and there is {len(z_ND)} row")
     square_N = z_ND.square().sum(1)
     gram_NN = z_ND @ z_ND.T
-    rows, columns = torch.triu_indices(len(z_ND), len(z_ND), offset=1, device=z.device)
-    distance = square_N[rows] + square_N[columns] - 2 * gram_NN[rows, columns]
-    pairs = torch.tensor(float(len(rows)), dtype=distance.dtype, device=z.device)
+    i, j = torch.triu_indices(len(z_ND), len(z_ND), offset=1, device=z.device)
+    distance = square_N[i] + square_N[j] - 2 * gram_NN[i, j]
+    pairs = torch.tensor(float(len(i)), dtype=distance.dtype, device=z.device)
     return torch.logsumexp(-t * distance, 0) - pairs.log()
 
 
 def nt_xent_loss(z1: Tensor, z2: Tensor, temperature: float = 0.5) -> Tensor:
     """SimCLR's loss over the 2N rows: cross-entropy of each row's partner among all others; 0 at N = 1."""
-    z1, z2 = _pair(z1, z2)
+    z1, z2 = pair(z1, z2)
     count = len(z1)
     z_ND = normalize(torch.cat([z1, z2]))
     similarity_NN = z_ND @ z_ND.T / temperature
@@ -66,13 +66,13 @@ def nt_xent_loss(z1: Tensor, z2: Tensor, temperature: float = 0.5) -> Tensor:
 
 def spectral_attraction(z1: Tensor, z2: Tensor) -> Tensor:
     """−2 mean ẑ¹ᵢ·ẑ²ᵢ, the pulling half of the spectral contrastive loss."""
-    z1, z2 = _pair(z1, z2)
+    z1, z2 = pair(z1, z2)
     return -2 * (normalize(z1) * normalize(z2)).sum(1).mean()
 
 
 def spectral_moment(z1: Tensor, z2: Tensor) -> Tensor:
     """‖M‖²_F with M the second moment of all 2N unit vectors, `[D, D]`: the spreading half of the spectral contrastive loss."""
-    z_ND = normalize(torch.cat(_pair(z1, z2)))
+    z_ND = normalize(torch.cat(pair(z1, z2)))
     return (z_ND.T @ z_ND / len(z_ND)).square().sum()
 
 
@@ -99,7 +99,7 @@ def dsr_loss(z: Tensor, dims: Tensor, alpha: float = 10.0, basis: Tensor | None 
         alpha: their scale, at least 1.
         basis: `[D, D]`, basis vectors in columns, used as given.
     """
-    z = _rows(z)
+    z = rows(z)
     if alpha == 1:
         return (z * 0).sum()
     target_ND = dsr_target(z, dims, alpha, basis).detach()
@@ -123,7 +123,7 @@ def distillation_loss(h: Tensor, z: Tensor, temperature: float = 0.5, direction:
     Raises:
         ValueError: widths differ.
     """
-    h, z = _pair(h, z)
+    h, z = pair(h, z)
     log_h, log_z = functional.log_softmax(h / temperature, 1), functional.log_softmax(z / temperature, 1)
     if direction == "encoder_to_projector":
         log_h, log_z = log_z, log_h
@@ -132,7 +132,7 @@ def distillation_loss(h: Tensor, z: Tensor, temperature: float = 0.5, direction:
     return (log_z.exp() * (log_z - log_h)).sum(1).mean()
 
 
-def _rows(z: Tensor) -> Tensor:
+def rows(z: Tensor) -> Tensor:
     """`z` if it is a non-empty floating `[N, D]`, in at least float32."""
     if not z.is_floating_point():
         raise TypeError(f"floating-point rows are needed, not {z.dtype}")
@@ -141,7 +141,8 @@ def _rows(z: Tensor) -> Tensor:
     return z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
 
 
-def _pair(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+def pair(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Both views, checked as `rows` does and to have one shape."""
     if first.shape != second.shape:
         raise ValueError(f"shapes differ: {tuple(first.shape)} and {tuple(second.shape)}")
-    return _rows(first), _rows(second)
+    return rows(first), rows(second)

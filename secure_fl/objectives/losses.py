@@ -1,15 +1,19 @@
-"""The losses with typed errors: what callers use. Definitions, shapes and edges are in `secure_fl_kernels.reference`."""
+"""The losses with typed errors: what callers use.
+
+Definitions, shapes and edges are in `secure_fl_kernels.reference`; `secure_fl_kernels.dispatch` says who computes them.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 
-from secure_fl.errors import ObjectiveError
+from secure_fl.errors import ConfigError, ObjectiveError
 from secure_fl.objectives.separation import Separation
-from secure_fl_kernels import reference
+from secure_fl_kernels import dispatch, functional
 from secure_fl_kernels.reference import Direction, DSRForm
 
 _PAIR = "pass two floating tensors of one shape [N, D]"
@@ -17,27 +21,27 @@ _PAIR = "pass two floating tensors of one shape [N, D]"
 
 def align_loss(z1: Tensor, z2: Tensor) -> Tensor:
     """(1/N) Σ ‖ẑ¹ᵢ − ẑ²ᵢ‖² for two views `[N, D]`. Source: Wang & Isola 2020."""
-    return _call(reference.align_loss, _PAIR, z1, z2)
+    return _call(functional.align_loss, _PAIR, z1, z2)
 
 
 def uniformity_loss(z: Tensor, t: float = 2.0) -> Tensor:
     """log mean exp(−t‖ẑᵢ − ẑⱼ‖²) over distinct pairs of `[N, D]`, N at least 2. Source: Wang & Isola 2020."""
-    return _call(reference.uniformity_loss, "pass [N, D] with N at least 2: leave out batches of one example", z, t)
+    return _call(functional.uniformity_loss, "pass [N, D] with N at least 2: leave out batches of one example", z, t)
 
 
 def nt_xent_loss(z1: Tensor, z2: Tensor, temperature: float = 0.5) -> Tensor:
     """SimCLR's contrastive loss over two views `[N, D]`. Source: Chen et al. 2020."""
-    return _call(reference.nt_xent_loss, _PAIR, z1, z2, temperature)
+    return _call(functional.nt_xent_loss, _PAIR, z1, z2, temperature)
 
 
 def spectral_attraction(z1: Tensor, z2: Tensor) -> Tensor:
     """−2 mean ẑ¹ᵢ·ẑ²ᵢ for two views `[N, D]`. Source: HaoChen et al. 2021."""
-    return _call(reference.spectral_attraction, _PAIR, z1, z2)
+    return _call(functional.spectral_attraction, _PAIR, z1, z2)
 
 
 def spectral_moment(z1: Tensor, z2: Tensor) -> Tensor:
     """‖E ẑẑᵀ‖²_F over both views `[N, D]`. Source: HaoChen et al. 2021."""
-    return _call(reference.spectral_moment, _PAIR, z1, z2)
+    return _call(functional.spectral_moment, _PAIR, z1, z2)
 
 
 def dsr_loss(z: Tensor, separation: Separation, form: DSRForm = "code") -> Tensor:
@@ -53,7 +57,7 @@ def dsr_loss(z: Tensor, separation: Separation, form: DSRForm = "code") -> Tenso
         remedy = "draw the plan for the projector's width"
         raise ObjectiveError(f"z is {width} wide, the separation {needed}", field="separation", value=tuple(z.shape), remedy=remedy)
     remedy = 'pass a floating [N, D] and form = "code", "paper" or "normalized"'
-    return _call(reference.dsr_loss, remedy, z, separation.dims, separation.alpha, separation.basis, form)
+    return _call(functional.dsr_loss, remedy, z, separation.dims, separation.alpha, separation.basis, form)
 
 
 def distillation_loss(h: Tensor, z: Tensor, temperature: float = 0.5, direction: Direction = "projector_to_encoder") -> Tensor:
@@ -63,13 +67,32 @@ def distillation_loss(h: Tensor, z: Tensor, temperature: float = 0.5, direction:
         ObjectiveError: h and z have different widths.
     """
     remedy = "distillation needs h and z of one width: leave model.embedding out, or set objective.delta = 0"
-    return _call(reference.distillation_loss, remedy, h, z, temperature, direction)
+    return _call(functional.distillation_loss, remedy, h, z, temperature, direction)
+
+
+def implementation() -> str:
+    """Who computes the quadratic losses here, in words.
+
+    Raises:
+        ConfigError: `SECURE_FL_KERNELS` names no provider.
+    """
+    try:
+        return dispatch.explain()
+    except dispatch.ProviderError as error:
+        raise _bad_provider(error) from None
+
+
+def _bad_provider(error: dispatch.ProviderError) -> ConfigError:
+    remedy = "unset it, or choose one of " + ", ".join(dispatch.PROVIDERS)
+    return ConfigError(str(error), field=dispatch.VARIABLE, value=os.environ.get(dispatch.VARIABLE), remedy=remedy)
 
 
 def _call(loss: Callable[..., Tensor], remedy: str, *arguments: Any) -> Tensor:
     """Run a kernel; what it refuses becomes a typed error."""
     try:
         return loss(*arguments)
+    except dispatch.ProviderError as error:
+        raise _bad_provider(error) from None
     except (ValueError, TypeError) as error:
         shapes = [tuple(a.shape) if isinstance(a, Tensor) else a for a in arguments]
         raise ObjectiveError(str(error), field=loss.__name__, value=shapes, remedy=remedy) from None

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from secure_fl.config import ObjectiveConfig
-from secure_fl.errors import ObjectiveError
-from secure_fl.objectives.losses import align_loss, distillation_loss, dsr_loss, uniformity_loss
+from secure_fl.errors import ConfigError, ObjectiveError
+from secure_fl.objectives.losses import align_loss, distillation_loss, dsr_loss, implementation, uniformity_loss
 from secure_fl.objectives.separation import Separation, SeparationPlan, random_basis
 
 
@@ -26,6 +26,15 @@ def test_refusals_name_loss_shape_and_remedy() -> None:
         dsr_loss(torch.randn(3, 3), Separation(torch.tensor([3])))
     with pytest.raises(ObjectiveError, match="3 wide, the separation 4"):
         dsr_loss(torch.randn(3, 3), Separation(torch.tensor([0]), basis=torch.eye(4)))
+
+
+def test_an_unknown_implementation_is_a_configuration_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "tiles" in implementation()
+    monkeypatch.setenv("SECURE_FL_KERNELS", "abacus")
+    for ask in (implementation, lambda: uniformity_loss(torch.randn(3, 2))):
+        with pytest.raises(ConfigError, match="SECURE_FL_KERNELS") as caught:
+            ask()
+        assert "auto, cpu, reference" in caught.value.remedy
 
 
 @pytest.mark.parametrize(
