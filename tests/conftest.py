@@ -5,8 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from helpers import make_images
+from hypothesis import settings
 
 from secure_fl.data.dataset import Dataset
+
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
+"""The same examples in every run: a failure in CI is one that everybody can see."""
 
 
 @pytest.fixture(autouse=True)

@@ -29,7 +29,7 @@ def rows(n: int, d: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> T
 
 
 def relative(a: Tensor, b: Tensor) -> float:
-    """Error relative to `b`; absolute where `b` is next to nothing, as in one dimension."""
+    """Error relative to `b`; absolute where `b` is next to nothing, as at N = 1."""
     return float((a - b).norm() / b.norm().clamp_min(1e-3))
 
 
@@ -49,9 +49,21 @@ def agree(n: int, d: int, temperature: float, t: float, dtype: torch.dtype = tor
 
 @pytest.mark.usefixtures("on_tiles")
 @settings(max_examples=40, deadline=None)
-@given(n=st.integers(1, 300), d=st.integers(1, 40), temperature=st.floats(0.02, 2), t=st.floats(0.1, 8))
+@given(n=st.integers(1, 300), d=st.integers(2, 40), temperature=st.floats(0.02, 2), t=st.floats(0.1, 8))
 def test_any_size_temperature_and_scale(n: int, d: int, temperature: float, t: float) -> None:
     agree(n, d, temperature, t)
+
+
+@pytest.mark.usefixtures("on_tiles")
+def test_one_dimension_has_values_and_no_gradient() -> None:
+    """Unit rows are ±1 there, whatever their length, so the gradient is rounding alone."""
+    z, other = (torch.sign(rows(255, 1, seed).detach()).requires_grad_() for seed in (1, 2))
+    for got, expected in (
+        (functional.nt_xent_loss(z, other, 0.1), reference.nt_xent_loss(z, other, 0.1)),
+        (functional.uniformity_loss(z), reference.uniformity_loss(z)),
+    ):
+        assert abs(got.item() - expected.item()) < 1e-12
+        assert torch.autograd.grad(got, z)[0].abs().max() < 1e-12
 
 
 @pytest.mark.usefixtures("on_tiles")
