@@ -21,9 +21,9 @@ from statistics import fmean
 from typing import Any
 
 from bench.harness import append_row, provenance, read_rows
+from secure_fl.baselines.methods import METHODS, Tables
 
 CSV = "pool_starts.csv"
-Tables = dict[str, dict[str, Any]]
 
 _COMMON: Tables = {
     "data": {"test_limit": 100},
@@ -65,11 +65,11 @@ SCENARIOS = {
 }
 
 STARTS: dict[str, Tables] = {
-    "one global model": {"pools": {"count": 1, "start": "random"}},
-    "random": {"pools": {"start": "random"}},
-    "restarts (IFCA)": {"pools": {"start": "restarts"}},
-    "farthest (HypCluster)": {"pools": {"start": "farthest"}},
-    "pretrained (CP-CFL)": {"pools": {"start": "pretrained"}},
+    "one global model": METHODS["fedavg"],
+    "random": METHODS["ifca"],
+    "restarts (IFCA)": METHODS["ifca-restarts"],
+    "farthest (HypCluster)": METHODS["hypcluster"],
+    "pretrained (CP-CFL)": METHODS["cp-cfl"],
     "sketch, features": {"pools": {"start": "sketch", "sketch": "features"}},
     "sketch, labelled": {"pools": {"start": "sketch", "sketch": "labelled"}},
     "sketch, labelled, random encoder": {"pools": {"start": "sketch", "sketch": "labelled"}, "pretrain": {"mode": "none"}},

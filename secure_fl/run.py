@@ -108,8 +108,6 @@ class Federation:
         self._own_data = data is not None
         sources = load_sources(self.config.data, self.config.seed) if data is None else [(data, None)]
         self.clients: list[ClientData] = partition(sources, self.config)
-        shape = self.clients[0].train.shape
-        classes = max((client.train.classes for client in self.clients if client.train.labelled), default=0)
         self._custom_encoder = encoder is not None
         self._central = self._central_data()
         if augment is None and self.config.augments:

@@ -103,6 +103,10 @@ class Dataset:
         return self if bool((self.y != UNLABELLED).all()) else self.take(torch.nonzero(self.y != UNLABELLED).flatten())
 
 
+Splits = tuple[Dataset, Dataset | None]
+"""Training examples, and the official test split where the source has one."""
+
+
 def join(parts: Sequence[Dataset], name: str) -> Dataset:
     """Concatenate datasets of one shape; label numbers are kept, so equal numbers mean the same class number.
 

@@ -13,12 +13,11 @@ import torch
 from torch import Generator, Tensor
 
 from secure_fl.config import FederationConfig, PartitionConfig
-from secure_fl.data.dataset import UNLABELLED, Dataset, join
+from secure_fl.data.dataset import UNLABELLED, Dataset, Splits, join
 from secure_fl.data.transforms import Transform, transforms_for
 from secure_fl.errors import PartitionError
 from secure_fl.seeds import derive_seed
 
-Splits = tuple[Dataset, Dataset | None]
 _DIRICHLET_DRAWS = 100
 
 
@@ -122,12 +121,16 @@ def _natural(data: Dataset, config: FederationConfig, generator: Generator) -> l
 
 def _distinct_owners(parts: Sequence[Dataset]) -> list[Dataset]:
     """Client numbers of several files made distinct: equal numbers in two files are different clients."""
+    if len(parts) == 1:
+        return list(parts)
     made, first = [], 0
     for part in parts:
-        if part.client is not None:
-            part = replace(part, client=part.client - part.client.min() + first if len(parts) > 1 else part.client)
-            first = int(part.client.max()) + 1 if part.client is not None else first
-        made.append(part)
+        if part.client is None:
+            made.append(part)
+            continue
+        owners = part.client - part.client.min() + first
+        first = int(owners.max()) + 1
+        made.append(replace(part, client=owners))
     return made
 
 

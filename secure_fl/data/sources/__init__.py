@@ -8,13 +8,10 @@ import torch
 from torch.nn import functional
 
 from secure_fl.config import DataConfig, SourceConfig
-from secure_fl.data.dataset import Dataset, join
+from secure_fl.data.dataset import Dataset, Splits, join
 from secure_fl.data.sources import cifar, idx, npz, packaged
 from secure_fl.errors import DataError
 from secure_fl.seeds import derive_seed
-
-Splits = tuple[Dataset, Dataset | None]
-"""Training examples, and the official test split where the source has one."""
 
 READERS: dict[str, Callable[[SourceConfig], Splits]] = {
     "digits": packaged.digits,
