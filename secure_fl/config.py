@@ -101,10 +101,10 @@ class ObjectiveConfig(Section):
     """The self-supervised loss."""
 
     table = "objective"
-    name: Literal["ssd", "align_uniform", "nt_xent", "spectral_contrastive"] = Field(
-        "ssd", description="ssd | align_uniform | nt_xent (SimCLR) | spectral_contrastive"
+    name: Literal["ssd", "ssd_nt_xent", "align_uniform", "nt_xent", "spectral_contrastive"] = Field(
+        "ssd", description="ssd | ssd_nt_xent (SSD around NT-Xent) | align_uniform | nt_xent (SimCLR) | spectral_contrastive"
     )
-    temperature: float = Field(0.5, gt=0, description="nt_xent")
+    temperature: float = Field(0.5, gt=0, description="of nt_xent and ssd_nt_xent")
     t: float = Field(2.0, gt=0, description="scale of the Gaussian kernel in the uniformity loss")
     beta: float = Field(1.0, ge=0, description="weight of uniformity")
     gamma: float | None = Field(None, ge=0, description="weight of the dimension-scaled regulariser; by form: code 1, normalized 0.055, paper 0.01")

@@ -1,103 +1,188 @@
-"""The losses as operators: `torch.compile`, autograd and fake tensors know them; `dispatch` says who computes them.
+"""The losses that callers use: checked, dispatched to the fastest valid implementation, and computed outside autocast.
 
-Signatures and definitions are those of `reference`. Only NT-Xent and uniformity, which are quadratic in the rows, have
-faster forms; the linear ones are re-exported.
+Definitions, shapes and edges are those of `reference`. Functions that return several losses compute them in one pass.
+Half-precision rows are computed in float32 on the processor; Triton takes them as they are and sums in float32.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
 import torch
 from torch import Tensor
 
-from secure_fl_kernels import dispatch, reference
+from secure_fl_kernels import dispatch, operators, reference
 from secure_fl_kernels.cpu import ntxent, uniform
-from secure_fl_kernels.reference import (
-    align_loss,
-    distillation_loss,
-    dsr_loss,
-    spectral_attraction,
-    spectral_moment,
-)
+from secure_fl_kernels.subspace import Subspace
 
-__all__ = [
-    "align_loss",
-    "distillation_loss",
-    "dsr_loss",
-    "nt_xent_loss",
-    "spectral_attraction",
-    "spectral_moment",
-    "uniformity_loss",
-]
+_WIDEST_DISTILLED = 4096
+_LARGEST_GROUP = 32
+"""What Triton's kernels hold in registers: `gpu.distil.WIDEST` and `gpu.groups.LARGEST_GROUP`, known here without importing them."""
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
+def _outside_autocast(loss: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Losses choose their own precision; autocast would halve that of the similarities."""
+
+    @wraps(loss)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        first = args[0] if args else next(iter(kwargs.values()))
+        assert isinstance(first, Tensor)
+        with torch.autocast(first.device.type, enabled=False):
+            return loss(*args, **kwargs)
+
+    return call
+
+
+align_loss = _outside_autocast(reference.align_loss)
+dsr_loss = _outside_autocast(reference.dsr_loss)
+spectral_attraction = _outside_autocast(reference.spectral_attraction)
+
+
+@_outside_autocast
 def nt_xent_loss(z1: Tensor, z2: Tensor, temperature: float = 0.5) -> Tensor:
     """SimCLR's loss over two views `[N, D]`; see `reference.nt_xent_loss`."""
-    first, second = reference.pair(z1, z2)
-    rows = 2 * len(first)
-    if not dispatch.use_tiles(first, rows, ntxent.fits(rows, temperature, first.dtype)):
-        return reference.nt_xent_loss(first, second, temperature)
-    loss: Tensor = _ntxent(reference.normalize(torch.cat([first, second])), temperature)[0]
-    return loss
+    return _nt_xent(z1, z2, temperature, None)[0]
 
 
+@_outside_autocast
+def nt_xent_dsr_loss(z1: Tensor, z2: Tensor, temperature: float, subspace: Subspace) -> tuple[Tensor, Tensor]:
+    """(NT-Xent, mean over the views of the dimension-scaled regulariser) over two views `[N, D]`, in one pass."""
+    return _nt_xent(z1, z2, temperature, subspace)
+
+
+@_outside_autocast
 def uniformity_loss(z: Tensor, t: float = 2.0) -> Tensor:
     """Uniformity of `[N, D]`; see `reference.uniformity_loss`."""
-    z = reference.rows(z)
-    if len(z) < 2 or not dispatch.use_tiles(z, len(z), uniform.fits(t, z.dtype)):
+    provider, (z,) = _prepared((z,), len(z) if z.ndim else 0, uniform.fits(t, _computed(z)))
+    if provider == "reference" or len(z) < 2 or not uniform.fits(t, _computed(z)):
         return reference.uniformity_loss(z, t)
-    loss: Tensor = _uniformity(reference.normalize(z), t)[0]
+    loss: Tensor = operators.uniformity(z, None, 1, t, 1.0, "code", provider)[0]
     return loss
 
 
-@torch.library.custom_op("secure_fl::ntxent", mutates_args=())
-def _ntxent(z: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    return ntxent.forward(z.contiguous(), temperature, torch.get_num_threads())
+@_outside_autocast
+def align_uniformity_loss(z1: Tensor, z2: Tensor, t: float = 2.0) -> tuple[Tensor, Tensor]:
+    """(alignment, mean uniformity of the views) of two views `[N, D]`, in one pass."""
+    return _align_uniformity(z1, z2, t, None)[:2]
 
 
-@_ntxent.register_fake
-def _(z: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    return z.new_empty(()), z.new_empty(z.shape[0])
+@_outside_autocast
+def align_uniformity_dsr_loss(z1: Tensor, z2: Tensor, t: float, subspace: Subspace) -> tuple[Tensor, Tensor, Tensor]:
+    """(alignment, uniformity, mean over the views of the dimension-scaled regulariser) of two views `[N, D]`, in one pass."""
+    return _align_uniformity(z1, z2, t, subspace)
 
 
-@torch.library.custom_op("secure_fl::ntxent_gradient", mutates_args=())
-def _ntxent_gradient(z: Tensor, sums: Tensor, temperature: float) -> Tensor:
-    return ntxent.backward(z.contiguous(), sums, temperature, torch.get_num_threads())
+@_outside_autocast
+def info_nce_loss(q: Tensor, k: Tensor, temperature: float = 0.5) -> Tensor:
+    """InfoNCE of queries `[N, D]` among keys `[K, D]`; see `reference.info_nce_loss`."""
+    fits = k.ndim > 0 and ntxent.fits(len(k), temperature, _computed(q))
+    provider, (q, k) = _prepared((q, k), max(len(q), len(k)) if fits else 0, fits)
+    if provider == "reference" or q.shape[1] != k.shape[1] or len(k) < len(q) or q.dtype != k.dtype:
+        return reference.info_nce_loss(q, k, temperature)
+    loss: Tensor = operators.infonce(q, k, temperature, provider)[0]
+    return loss
 
 
-@_ntxent_gradient.register_fake
-def _(z: Tensor, sums: Tensor, temperature: float) -> Tensor:
-    return torch.empty_like(z, memory_format=torch.contiguous_format)
+@_outside_autocast
+def group_nt_xent_loss(z1: Tensor, z2: Tensor, group_size: int, temperature: float = 0.5) -> Tensor:
+    """`[G]` losses within groups of consecutive examples; see `reference.group_nt_xent_loss`."""
+    if dispatch.choose(z1) == "reference":
+        return reference.group_nt_xent_loss(z1, z2, group_size, temperature)
+    return _groups(z1, z2, group_size, temperature)[0]
 
 
-@torch.library.custom_op("secure_fl::uniformity", mutates_args=())
-def _uniformity(z: Tensor, t: float) -> tuple[Tensor, Tensor]:
-    return uniform.forward(z.contiguous(), t, torch.get_num_threads())
+@torch.no_grad()
+@_outside_autocast
+def group_nt_xent_gradients(z1: Tensor, z2: Tensor, group_size: int, temperature: float = 0.5) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(losses `[G]`, every group's own gradient by z1 and by z2, `[G · group_size, D]`, and its squared norm `[G]`).
+
+    What a mechanism that clips whole groups starts from: row i of a gradient belongs to group i // group_size alone.
+    """
+    return _groups(z1, z2, group_size, temperature)
 
 
-@_uniformity.register_fake
-def _(z: Tensor, t: float) -> tuple[Tensor, Tensor]:
-    return z.new_empty(()), torch.empty_like(z, memory_format=torch.contiguous_format)
+@_outside_autocast
+def spectral_moment(z1: Tensor, z2: Tensor) -> Tensor:
+    """‖M‖²_F of all 2N unit vectors; see `reference.spectral_moment`."""
+    if dispatch.choose(z1) != "triton" or z1.shape != z2.shape or z1.dtype != z2.dtype:
+        return reference.spectral_moment(z1, z2)
+    reference.rows(z1)
+    value: Tensor = operators.moment(torch.cat([z1, z2]))[0]
+    return value
 
 
-def _keep_ntxent(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Tensor, float], output: tuple[Tensor, Tensor]) -> None:
-    ctx.save_for_backward(inputs[0], output[1])
-    ctx.mark_non_differentiable(output[1])
-    ctx.temperature = inputs[1]  # type: ignore[attr-defined]
+@_outside_autocast
+def distillation_loss(h: Tensor, z: Tensor, temperature: float = 0.5, direction: reference.Direction = "projector_to_encoder") -> Tensor:
+    """Mean KL between the softmaxes of `h` and `z`; see `reference.distillation_loss`."""
+    same = h.shape == z.shape and h.dtype == z.dtype and h.ndim == 2 and h.shape[1] <= _WIDEST_DISTILLED
+    if dispatch.choose(z) != "triton" or not same or direction not in ("projector_to_encoder", "encoder_to_projector"):
+        return reference.distillation_loss(h, z, temperature, direction)
+    reference.rows(z)
+    target, source = (z, h) if direction == "projector_to_encoder" else (h, z)
+    value: Tensor = operators.distillation(target, source, temperature)[0]
+    return value
 
 
-def _ntxent_backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor, _: Tensor) -> tuple[Tensor, None]:
-    z, sums = ctx.saved_tensors  # type: ignore[attr-defined]
-    return grad * _ntxent_gradient(z, sums, ctx.temperature), None  # type: ignore[attr-defined]
+def _groups(z1: Tensor, z2: Tensor, group_size: int, temperature: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    first, second = reference.pair(z1, z2)
+    if group_size < 1 or len(first) % group_size:
+        raise ValueError(f"{len(first)} examples do not fill groups of {group_size}")
+    if dispatch.choose(z1) == "triton" and group_size <= _LARGEST_GROUP and z1.dtype == z2.dtype:
+        first, second, provider = z1, z2, "triton"
+    else:
+        provider = "cpu"
+    loss, by_first, by_second, square = operators.group_ntxent(first, second, group_size, temperature, provider)
+    return loss, by_first, by_second, square
 
 
-def _keep_uniformity(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Tensor, float], output: tuple[Tensor, Tensor]) -> None:
-    ctx.save_for_backward(output[1])
-    ctx.mark_non_differentiable(output[1])
+def _nt_xent(z1: Tensor, z2: Tensor, temperature: float, subspace: Subspace | None) -> tuple[Tensor, Tensor]:
+    rows = 2 * len(z1) if z1.ndim else 0
+    provider, (z1, z2) = _prepared((z1, z2), rows, ntxent.fits(rows, temperature, _computed(z1)))
+    if provider == "reference" or z1.shape != z2.shape or z1.dtype != z2.dtype:
+        return reference.nt_xent_loss(z1, z2, temperature), _plain_dsr(z1, z2, subspace)
+    x = torch.cat([z1, z2])
+    loss, dsr, *_ = operators.ntxent(x, _columns(x, subspace), temperature, *_settings(subspace), provider)
+    return loss, dsr
 
 
-def _uniformity_backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor, _: Tensor) -> tuple[Tensor, None]:
-    return grad * ctx.saved_tensors[0], None  # type: ignore[attr-defined]
+def _align_uniformity(z1: Tensor, z2: Tensor, t: float, subspace: Subspace | None) -> tuple[Tensor, Tensor, Tensor]:
+    provider, (z1, z2) = _prepared((z1, z2), len(z1) if z1.ndim else 0, uniform.fits(t, _computed(z1)))
+    if provider == "reference" or z1.shape != z2.shape or z1.dtype != z2.dtype or len(z1) < 2 or not uniform.fits(t, _computed(z1)):
+        both = (reference.uniformity_loss(z1, t) + reference.uniformity_loss(z2, t)) / 2
+        return reference.align_loss(z1, z2), both, _plain_dsr(z1, z2, subspace)
+    x = torch.cat([z1, z2])
+    loss, align, dsr, *_ = operators.uniformity(x, _columns(x, subspace), 2, t, *_settings(subspace), provider)
+    return align, loss, dsr
 
 
-_ntxent.register_autograd(_ntxent_backward, setup_context=_keep_ntxent)
-_uniformity.register_autograd(_uniformity_backward, setup_context=_keep_uniformity)
+def _computed(z: Tensor) -> torch.dtype:
+    """The dtype that sums are kept in."""
+    return torch.float64 if z.dtype == torch.float64 else torch.float32
+
+
+def _prepared(rows: tuple[Tensor, ...], count: int, fits: bool) -> tuple[dispatch.Provider, tuple[Tensor, ...]]:
+    """Who computes, and the checked rows in the dtype that it takes."""
+    provider = dispatch.choose(rows[0], count, fits)
+    checked = tuple(reference.rows(z) for z in rows)
+    return provider, rows if provider == "triton" else checked
+
+
+def _columns(x: Tensor, subspace: Subspace | None) -> Tensor | None:
+    """U_S for the operator; alpha 1 needs it too, for NaN to pass through."""
+    return None if subspace is None else subspace.columns(x)
+
+
+def _settings(subspace: Subspace | None) -> tuple[float, str]:
+    return (1.0, "code") if subspace is None else (subspace.alpha, subspace.form)
+
+
+def _plain_dsr(z1: Tensor, z2: Tensor, subspace: Subspace | None) -> Tensor:
+    if subspace is None:
+        return z1.new_zeros(())
+    both = [reference.dsr_loss(z, subspace.dims, subspace.alpha, subspace.basis, subspace.form) for z in (z1, z2)]
+    return (both[0] + both[1]) / 2

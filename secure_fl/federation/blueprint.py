@@ -12,7 +12,7 @@ from secure_fl.data.views import Augmentation
 from secure_fl.errors import ConfigError
 from secure_fl.models.build import build_head, build_projector
 from secure_fl.models.heads import Classifier, EncoderProjector, feature_width
-from secure_fl.objectives.build import build_objective
+from secure_fl.objectives.build import build_objective, separates
 from secure_fl.objectives.objective import Objective
 from secure_fl.objectives.separation import SeparationPlan
 from secure_fl.pools.pool_set import PoolLayout, PoolModel
@@ -66,7 +66,7 @@ class Blueprint:
         separations = None
         pools = config.pools
         pools_use_it = pools.enabled and pools.task == "self_supervised"
-        if config.objective.name == "ssd" and (config.pretrain.mode == "federated" or pools_use_it):
+        if separates(config.objective) and (config.pretrain.mode == "federated" or pools_use_it):
             if config.objective.delta > 0 and embedding != features:
                 remedy = f"set model.embedding = {features}, or objective.delta = 0"
                 raise ConfigError(f"distillation needs z as wide as h, {features}", field="model.embedding", value=embedding, remedy=remedy)

@@ -9,10 +9,15 @@ from secure_fl.objectives.separation import Separation
 from secure_fl.objectives.ssd import SSD
 
 
+def separates(config: ObjectiveConfig) -> bool:
+    """Whether clients own dimensions under this objective."""
+    return config.name in ("ssd", "ssd_nt_xent")
+
+
 def build_objective(config: ObjectiveConfig, separation: Separation | None = None) -> Objective:
     """The objective named; `separation` is used by SSD only, which without one has no DSR and no distillation."""
     if config.name == "nt_xent":
         return NTXent(config.temperature)
     if config.name == "spectral_contrastive":
         return SpectralContrastive()
-    return SSD(config, separation if config.name == "ssd" else None)
+    return SSD(config, separation if separates(config) else None)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -15,6 +15,9 @@ from secure_fl.errors import ConfigError, ObjectiveError
 from secure_fl.objectives.separation import Separation
 from secure_fl_kernels import dispatch, functional
 from secure_fl_kernels.reference import Direction, DSRForm
+from secure_fl_kernels.subspace import Subspace
+
+_Result = TypeVar("_Result")
 
 _PAIR = "pass two floating tensors of one shape [N, D]"
 
@@ -34,6 +37,22 @@ def nt_xent_loss(z1: Tensor, z2: Tensor, temperature: float = 0.5) -> Tensor:
     return _call(functional.nt_xent_loss, _PAIR, z1, z2, temperature)
 
 
+def align_uniformity_loss(z1: Tensor, z2: Tensor, t: float, own: Subspace | None = None) -> dict[str, Tensor]:
+    """`align`, `uniformity` (mean over the views) and, with own dimensions, `dsr` (likewise) of two views `[N, D]`, in one pass."""
+    remedy = "pass two [N, D] with N at least 2: leave out batches of one example"
+    if own is None:
+        return dict(zip(("align", "uniformity"), _call(functional.align_uniformity_loss, remedy, z1, z2, t), strict=True))
+    _check_width(z1, own.dims, own.basis)
+    terms = _call(functional.align_uniformity_dsr_loss, remedy, z1, z2, t, own)
+    return dict(zip(("align", "uniformity", "dsr"), terms, strict=True))
+
+
+def nt_xent_dsr_loss(z1: Tensor, z2: Tensor, temperature: float, own: Subspace) -> tuple[Tensor, Tensor]:
+    """(NT-Xent, mean over the views of the dimension-scaled regulariser) of two views `[N, D]`, in one pass."""
+    _check_width(z1, own.dims, own.basis)
+    return _call(functional.nt_xent_dsr_loss, _PAIR, z1, z2, temperature, own)
+
+
 def spectral_attraction(z1: Tensor, z2: Tensor) -> Tensor:
     """−2 mean ẑ¹ᵢ·ẑ²ᵢ for two views `[N, D]`. Source: HaoChen et al. 2021."""
     return _call(functional.spectral_attraction, _PAIR, z1, z2)
@@ -50,12 +69,7 @@ def dsr_loss(z: Tensor, separation: Separation, form: DSRForm = "code") -> Tenso
     Raises:
         ObjectiveError: z is narrower than the separation's dimensions, or unlike its basis.
     """
-    width = z.shape[-1] if z.ndim else 0
-    needed = int(separation.dims.max()) + 1
-    if width < needed or (separation.basis is not None and width != len(separation.basis)):
-        needed = needed if separation.basis is None else len(separation.basis)
-        remedy = "draw the plan for the projector's width"
-        raise ObjectiveError(f"z is {width} wide, the separation {needed}", field="separation", value=tuple(z.shape), remedy=remedy)
+    _check_width(z, separation.dims, separation.basis)
     remedy = 'pass a floating [N, D] and form = "code", "paper" or "normalized"'
     return _call(functional.dsr_loss, remedy, z, separation.dims, separation.alpha, separation.basis, form)
 
@@ -82,12 +96,21 @@ def implementation() -> str:
         raise _bad_provider(error) from None
 
 
+def _check_width(z: Tensor, dims: Tensor, basis: Tensor | None) -> None:
+    width = z.shape[-1] if z.ndim else 0
+    needed = int(dims.max()) + 1
+    if width < needed or (basis is not None and width != len(basis)):
+        needed = needed if basis is None else len(basis)
+        remedy = "draw the plan for the projector's width"
+        raise ObjectiveError(f"z is {width} wide, the separation {needed}", field="separation", value=tuple(z.shape), remedy=remedy)
+
+
 def _bad_provider(error: dispatch.ProviderError) -> ConfigError:
     remedy = "unset it, or choose one of " + ", ".join(dispatch.PROVIDERS)
     return ConfigError(str(error), field=dispatch.VARIABLE, value=os.environ.get(dispatch.VARIABLE), remedy=remedy)
 
 
-def _call(loss: Callable[..., Tensor], remedy: str, *arguments: Any) -> Tensor:
+def _call(loss: Callable[..., _Result], remedy: str, *arguments: Any) -> _Result:
     """Run a kernel; what it refuses becomes a typed error."""
     try:
         return loss(*arguments)

@@ -10,6 +10,8 @@ from torch import Tensor
 from secure_fl.config import ObjectiveConfig
 from secure_fl.errors import ObjectiveError
 from secure_fl.seeds import derive_seed
+from secure_fl_kernels.reference import DSRForm
+from secure_fl_kernels.subspace import Subspace
 
 _ORTHONORMAL_WITHIN = 1e-6
 
@@ -41,6 +43,10 @@ class Separation:
         if self.basis is not None:
             self._check_basis(self.basis)
 
+    def subspace(self, form: DSRForm) -> Subspace:
+        """What the fused losses take: these dimensions with the regulariser's form."""
+        return Subspace(self.dims, self.alpha, self.basis, form)
+
     def _check_basis(self, basis: Tensor) -> None:
         square = basis.ndim == 2 and basis.shape[0] == basis.shape[1]
         if not square or float((basis.double().T @ basis.double() - torch.eye(len(basis))).abs().max()) > _ORTHONORMAL_WITHIN:
@@ -52,10 +58,10 @@ class Separation:
 
 
 def random_basis(dimension: int, seed: int) -> Tensor:
-    """A random rotation `[D, D]`: QR of a Gaussian matrix, signs fixed, float32."""
+    """A random rotation `[D, D]`: QR of a Gaussian matrix, signs fixed, float64, so that it is orthonormal to 1e-15 where losses are."""
     generator = torch.Generator().manual_seed(derive_seed(seed, "basis"))
     q, r = torch.linalg.qr(torch.randn(dimension, dimension, generator=generator, dtype=torch.float64))
-    basis: Tensor = (q * r.diagonal().sign()).float()
+    basis: Tensor = q * r.diagonal().sign()
     return basis
 
 

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor
 
 from secure_fl.config import ObjectiveConfig
 from secure_fl.objectives.coupling import Coupling, widest
-from secure_fl.objectives.losses import align_loss, distillation_loss, dsr_loss, uniformity_loss
+from secure_fl.objectives.losses import (
+    align_loss,
+    align_uniformity_loss,
+    distillation_loss,
+    dsr_loss,
+    nt_xent_dsr_loss,
+    nt_xent_loss,
+)
 from secure_fl.objectives.objective import TwoViewModel, TwoViews
 from secure_fl.objectives.separation import Separation
+from secure_fl_kernels.subspace import Subspace
 
 GAMMA = {"code": 1.0, "normalized": 0.055, "paper": 0.01}
 """Weight of the regulariser that gives each form about the same tangential gradient; 1 is the paper's, with the code form."""
@@ -21,16 +30,18 @@ GAMMA = {"code": 1.0, "normalized": 0.055, "paper": 0.01}
 class SSD:
     """align + β·uniformity + γ·DSR + δ·PD, each but align the mean over the two views.
 
-    Without a separation, or with γ = δ = 0, it is align + uniformity (FedAlignUniform).
+    Without a separation, or with γ = δ = 0, it is align + uniformity (FedAlignUniform). Under the name `ssd_nt_xent`,
+    NT-Xent stands in place of align + β·uniformity.
     """
 
     config: ObjectiveConfig
     separation: Separation | None
 
-    @property
+    @cached_property
     def weights(self) -> Mapping[str, float]:
         gamma = GAMMA[self.config.form] if self.config.gamma is None else self.config.gamma
-        chosen = {"align": 1.0, "uniformity": self.config.beta}
+        contrastive = self.config.name == "ssd_nt_xent"
+        chosen = {"nt_xent": 1.0} if contrastive else {"align": 1.0, "uniformity": self.config.beta}
         if self.separation is not None:
             chosen |= {"dsr": gamma, "distillation": self.config.delta}
         return {name: weight for name, weight in chosen.items() if weight != 0}
@@ -39,6 +50,7 @@ class SSD:
     def couplings(self) -> Mapping[str, Coupling]:
         """The code form's Frobenius norm runs over the batch; the squared forms are means of one example's terms."""
         known = {
+            "nt_xent": Coupling.BATCH,
             "align": Coupling.PER_EXAMPLE,
             "uniformity": Coupling.BATCH,
             "dsr": Coupling.BATCH if self.config.form == "code" else Coupling.PER_EXAMPLE,
@@ -50,17 +62,33 @@ class SSD:
     def coupling(self) -> Coupling:
         return widest(self.couplings.values())
 
+    @cached_property
+    def _own(self) -> Subspace | None:
+        """What the fused losses take of the separation, checked once."""
+        if self.separation is None or "dsr" not in self.weights:
+            return None
+        return self.separation.subspace(self.config.form)
+
     def terms(self, batch: TwoViews, model: TwoViewModel) -> dict[str, Tensor]:
         (h1, z1), (h2, z2) = model(batch.first), model(batch.second)
-        config, separation = self.config, self.separation
-        losses: dict[str, Callable[[], Tensor]] = {
-            "align": lambda: align_loss(z1, z2),
-            "uniformity": lambda: (uniformity_loss(z1, config.t) + uniformity_loss(z2, config.t)) / 2,
-        }
-        if separation is not None:
-            losses["dsr"] = lambda: (dsr_loss(z1, separation, config.form) + dsr_loss(z2, separation, config.form)) / 2
-            losses["distillation"] = lambda: (self._distil(h1, z1) + self._distil(h2, z2)) / 2
-        return {name: losses[name]() for name in self.weights}
+        terms = self._contrast(z1, z2)
+        if "distillation" in self.weights:
+            terms["distillation"] = (self._distil(h1, z1) + self._distil(h2, z2)) / 2
+        return terms
+
+    def _contrast(self, z1: Tensor, z2: Tensor) -> dict[str, Tensor]:
+        """The terms of the projector's output alone: as many of them as possible in one pass."""
+        config, own = self.config, self._own
+        if "nt_xent" in self.weights:
+            if own is None:
+                return {"nt_xent": nt_xent_loss(z1, z2, config.temperature)}
+            return dict(zip(("nt_xent", "dsr"), nt_xent_dsr_loss(z1, z2, config.temperature, own), strict=True))
+        if "uniformity" in self.weights:
+            return align_uniformity_loss(z1, z2, config.t, own)
+        terms = {"align": align_loss(z1, z2)}
+        if own is not None and self.separation is not None:
+            terms["dsr"] = (dsr_loss(z1, self.separation, config.form) + dsr_loss(z2, self.separation, config.form)) / 2
+        return terms
 
     def _distil(self, h: Tensor, z: Tensor) -> Tensor:
         return distillation_loss(h, z, self.config.distillation_temperature, self.config.direction)

@@ -19,6 +19,7 @@ OBJECTIVES: dict[str, Objective] = {
     "nt_xent": build_objective(ObjectiveConfig(name="nt_xent")),
     "spectral": build_objective(ObjectiveConfig(name="spectral_contrastive")),
     "align_uniform": build_objective(ObjectiveConfig(name="align_uniform"), SEPARATION),
+    "ssd_nt_xent": build_objective(ObjectiveConfig(name="ssd_nt_xent"), SEPARATION),
     **{f"ssd_{form}": build_objective(ObjectiveConfig(form=form), SEPARATION) for form in ("code", "paper", "normalized")},
 }
 
@@ -82,6 +83,14 @@ def test_ssd_without_gamma_and_delta_is_align_uniform() -> None:
     off = build_objective(ObjectiveConfig(gamma=0, delta=0), SEPARATION).terms(views(), model())
     assert plain.keys() == off.keys()
     assert all(torch.equal(plain[name], off[name]) for name in plain)
+
+
+def test_ssd_around_nt_xent_replaces_alignment_and_uniformity() -> None:
+    terms, plain = OBJECTIVES["ssd_nt_xent"].terms(views(), model()), OBJECTIVES["ssd_code"].terms(views(), model())
+    assert terms.keys() == {"nt_xent", "dsr", "distillation"}
+    assert torch.equal(terms["nt_xent"], OBJECTIVES["nt_xent"].terms(views(), model())["nt_xent"])
+    torch.testing.assert_close(terms["dsr"], plain["dsr"])
+    assert torch.equal(terms["distillation"], plain["distillation"])
 
 
 def test_total_is_the_weighted_sum_and_names_what_is_not_finite() -> None:

@@ -1,10 +1,12 @@
-"""NT-Xent on unit rows in two passes over symmetric tiles: 4N²D flops instead of the 6N²D of a full matrix, O(N·D) memory.
+"""NT-Xent in two passes over symmetric tiles: 4N²D flops instead of the 6N²D of a full matrix, O(N·D) memory.
 
-With s = z·zᵀ/τ, r_i = Σ_{k≠i} exp s_ik and p(i) the partner of row i:
+With z unit rows, s = z·zᵀ/τ, r_i = Σ_{k≠i} exp s_ik and p(i) the partner of row i:
     loss = (1/M) Σ_i (log r_i − s_{i,p(i)}),
     ∂loss/∂z_i = (1/Mτ) [ Σ_{k≠i} exp(s_ik)(1/r_i + 1/r_k) z_k − 2 z_{p(i)} ].
 
 Unit rows bound |s| by 1/τ, so no maximum is subtracted while exp(1/τ) times the number of rows stays in range (`fits`).
+The products run at `torch.get_float32_matmul_precision()`; "medium" is bfloat16 with float32 sums where the processor
+has AMX. The positives, which carry most of a trained loss, are added apart in full precision.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from math import log
 import torch
 from torch import Tensor
 
+from secure_fl_kernels.cpu.sphere import add_own, energies, tangent, unit
 from secure_fl_kernels.cpu.tiles import Tile, edge_of, summed
 
 
@@ -23,8 +26,9 @@ def fits(rows: int, temperature: float, dtype: torch.dtype) -> bool:
     return 1 / temperature + log(max(rows, 1)) < 0.95 * log(torch.finfo(dtype).max)
 
 
-def forward(z: Tensor, temperature: float, threads: int) -> tuple[Tensor, Tensor]:
-    """(loss, row sums `[M]`) for unit rows `[M, D]`, the first half's partners in the second."""
+def forward(x: Tensor, temperature: float, columns: Tensor | None) -> tuple[Tensor, ...]:
+    """(loss, unit rows, inverse lengths, row sums, own coordinates, energies) of raw rows `[M, D]`, first views before second."""
+    z, inverse = unit(x)
     scaled = z * temperature**-0.5
 
     def work(tiles: Iterator[Tile]) -> Tensor:
@@ -36,30 +40,41 @@ def forward(z: Tensor, temperature: float, threads: int) -> tuple[Tensor, Tensor
                 sums[tile.left : tile.right] += kernel.sum(0)
         return sums
 
-    sums = summed(work, len(z), threads)
-    half = len(z) // 2
-    return sums.log().mean() - (scaled[:half] * scaled[half:]).sum(1).mean(), sums
+    sums, half = summed(work, len(z)), len(z) // 2
+    loss = sums.log().mean() - (scaled[:half] * scaled[half:]).sum(1).mean()
+    return loss, z, inverse, sums, *energies(z, columns)
 
 
-def backward(z: Tensor, sums: Tensor, temperature: float, threads: int) -> Tensor:
-    """Gradient `[M, D]` of the loss by its unit rows."""
-    scaled, inverse = z * temperature**-0.5, sums.reciprocal()
+def backward(
+    grad: Tensor,
+    weights: Tensor | None,
+    z: Tensor,
+    inverse: Tensor,
+    sums: Tensor,
+    own: Tensor,
+    columns: Tensor | None,
+    temperature: float,
+    dimension: int,
+) -> Tensor:
+    """Gradient `[M, D]` by the raw rows of grad · loss, plus the regulariser's with weights ω."""
+    scaled, reciprocal = z * temperature**-0.5, sums.reciprocal()
 
     def work(tiles: Iterator[Tile]) -> Tensor:
-        gradient, buffer, weights = torch.zeros_like(scaled), _square(z), _square(z)
+        gradient, buffer, factors = torch.zeros_like(scaled), _square(z), _square(z)
         for tile in tiles:
             rows, columns = slice(tile.top, tile.bottom), slice(tile.left, tile.right)
-            weight = torch.add(inverse[rows, None], inverse[None, columns], out=tile.of(weights))
-            kernel = _kernel(scaled, tile, buffer).mul_(weight)
+            factor = torch.add(reciprocal[rows, None], reciprocal[None, columns], out=tile.of(factors))
+            kernel = _kernel(scaled, tile, buffer).mul_(factor)
             gradient[rows].addmm_(kernel, scaled[columns])
             if not tile.diagonal:
                 gradient[columns].addmm_(kernel.T, scaled[rows])
         return gradient
 
-    gradient, half = summed(work, len(z), threads), len(z) // 2
+    gradient, half = summed(work, len(z)), len(z) // 2
     gradient[:half] -= 2 * scaled[half:]
     gradient[half:] -= 2 * scaled[:half]
-    return gradient.mul_(temperature**-0.5 / len(z))
+    gradient.mul_(grad * (temperature**-0.5 / len(z)))
+    return tangent(add_own(gradient, weights, own, columns), z, inverse)
 
 
 def _square(z: Tensor) -> Tensor:

@@ -45,18 +45,27 @@ def edge_of(rows: int) -> int:
 
 def triangle(rows: int) -> list[Tile]:
     """All tiles on or below the diagonal of a square matrix."""
-    edge = edge_of(rows)
-    starts = range(0, rows, edge)
-    return [Tile(i, min(i + edge, rows), j, min(j + edge, rows)) for i in starts for j in starts if j <= i]
+    return [tile for tile in rectangle(rows, rows) if tile.left <= tile.top]
 
 
-def summed(work: Work, rows: int, threads: int) -> Tensor:
-    """`work` over the triangle's tiles, dealt out to `threads`; the parts are added in thread order, so results repeat bit for bit.
+def rectangle(rows: int, columns: int) -> list[Tile]:
+    """All tiles of a matrix, row by row."""
+    edge = edge_of(max(rows, columns))
+    return [Tile(i, min(i + edge, rows), j, min(j + edge, columns)) for i in range(0, rows, edge) for j in range(0, columns, edge)]
+
+
+def summed(work: Work, rows: int) -> Tensor:
+    """`shared` over the triangle's tiles."""
+    return shared(work, triangle(rows))
+
+
+def shared(work: Work, tiles: list[Tile]) -> Tensor:
+    """`work` over the tiles, dealt out to as many threads as torch has; the parts are added in thread order, so results repeat bit for bit.
 
     `work` returns a tensor of its own: accumulators are private, never shared.
     """
-    tiles = triangle(rows)
-    threads = max(1, min(threads, len(tiles)))
+    before = torch.get_num_threads()
+    threads = max(1, min(before, len(tiles)))
     if threads == 1:
         return work(iter(tiles))
 
@@ -65,10 +74,11 @@ def summed(work: Work, rows: int, threads: int) -> Tensor:
         with torch.no_grad():
             return work(iter(tiles[number::threads]))
 
-    before = torch.get_num_threads()
-    with ThreadPoolExecutor(threads) as pool:
-        parts = list(pool.map(one, range(threads)))
-    torch.set_num_threads(before)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            parts = list(pool.map(one, range(threads)))
+    finally:
+        torch.set_num_threads(before)
     for part in parts[1:]:
         parts[0] += part
     return parts[0]

@@ -1,7 +1,10 @@
-"""Uniformity on unit rows in one pass: the loss and its gradient together, 3N²D flops, O(N·D) memory.
+"""Uniformity of one or two views in one pass over symmetric tiles: loss and gradient together, 3N²D flops, O(N·D) memory.
 
-With w_ij = exp(−t‖z_i − z_j‖²) and S = Σ_{i≠j} w_ij:
-    loss = log(S / M(M−1)),   ∂loss/∂z_i = (4t/S) Σ_j w_ij (z_j − z_i).
+With z unit rows, w_ij = exp(−t‖z_i − z_j‖²) and S = Σ_{i≠j} w_ij:
+    loss = log(S / N(N−1)),   ∂loss/∂z_i = (4t/S) Σ_j w_ij (z_j − z_i).
+
+w_ij = b_i b_j exp(2t z_i·z_j) with b_i = exp(−t‖z_i‖²), so a tile is one product and one exponential; and the gradient's
+part along z_i drops out on the way to the raw row, so no row sums of w are kept.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from math import log
 import torch
 from torch import Tensor
 
+from secure_fl_kernels.cpu.sphere import add_own, energies, tangent, unit
 from secure_fl_kernels.cpu.tiles import Tile, edge_of, summed
 
 
@@ -20,28 +24,64 @@ def fits(t: float, dtype: torch.dtype) -> bool:
     return 4 * t < 0.95 * -log(torch.finfo(dtype).tiny)
 
 
-def forward(z: Tensor, t: float, threads: int) -> tuple[Tensor, Tensor]:
-    """(loss, its gradient `[M, D]`) for unit rows `[M, D]`; the last column of the private sums carries Σ_j w_ij."""
-    width, edge = z.shape[1], edge_of(len(z))
-    square = t * z.square().sum(1)
+def forward(x: Tensor, views: int, t: float, columns: Tensor | None) -> tuple[Tensor, ...]:
+    """(uniformity, mean over the views; alignment of two views or 0; unit rows; inverse lengths; pull; rates; own coordinates; energies).
+
+    Raw rows are `[views · N, D]`, one view after the other. The pull `[views · N, D]`, times its view's rate, is
+    uniformity's gradient by the unit rows, up to its part along them.
+    """
+    z, inverse = unit(x)
+    parts = [_one_view(view, t) for view in z.chunk(views)]
+    pull = parts[0][1] if views == 1 else torch.cat([part for _, part in parts])
+    total, count, half = torch.stack([part for part, _ in parts]), len(z) // views, len(z) // 2
+    uniformity = (total / (count * (count - 1))).log().mean()
+    align = (z[:half] - z[half:]).square().sum() / half if views == 2 else z.new_zeros(())
+    return uniformity, align, z, inverse, pull, 4 * t / (views * total), *energies(z, columns)
+
+
+def backward(
+    grad: Tensor,
+    grad_align: Tensor | None,
+    weights: Tensor | None,
+    z: Tensor,
+    inverse: Tensor,
+    pull: Tensor,
+    rates: Tensor,
+    own: Tensor,
+    columns: Tensor | None,
+    t: float,
+    dimension: int,
+) -> Tensor:
+    """Gradient `[M, D]` by the raw rows of grad · uniformity + grad_align · alignment, plus the regulariser's with weights ω."""
+    gradient = (pull.reshape(len(rates), -1) * (grad * rates)[:, None]).reshape(pull.shape)
+    if grad_align is not None:
+        half = len(z) // 2
+        factor = grad_align * (2 / half)
+        gradient[:half] -= factor * z[half:]
+        gradient[half:] -= factor * z[:half]
+    return tangent(add_own(gradient, weights, own, columns), z, inverse)
+
+
+def _one_view(z: Tensor, t: float) -> tuple[Tensor, Tensor]:
+    """(Σ_{i≠j} w_ij, Σ_j w_ij z_j `[N, D]`) of unit rows `[N, D]`."""
+    count, width, edge = *z.shape, edge_of(len(z))
+    scaled, decay = z * (2 * t) ** 0.5, torch.exp(-t * z.square().sum(1))
+    damped = decay[:, None] * z
 
     def work(tiles: Iterator[Tile]) -> Tensor:
-        sums, buffer = z.new_zeros(len(z), width + 1), z.new_empty(edge, edge)
+        sums, buffer = z.new_zeros(count + 1, width), z.new_empty(edge, edge)
+        total = sums[count, 0]
         for tile in tiles:
             rows, columns = slice(tile.top, tile.bottom), slice(tile.left, tile.right)
-            kernel = torch.addmm(square[None, columns], z[rows], z[columns].T, beta=-1, alpha=2 * t, out=tile.of(buffer))
-            kernel.sub_(square[rows, None]).exp_()
+            kernel = torch.mm(scaled[rows], scaled[columns].T, out=tile.of(buffer)).exp_()
             if tile.diagonal:
                 kernel.fill_diagonal_(0.0)
-            sums[rows, :width].addmm_(kernel, z[columns])
-            sums[rows, width] += kernel.sum(1)
+            mass = torch.dot(decay[rows], torch.mv(kernel, decay[columns]))
+            total += mass if tile.diagonal else 2 * mass
+            sums[rows].addmm_(kernel, damped[columns])
             if not tile.diagonal:
-                sums[columns, :width].addmm_(kernel.T, z[rows])
-                sums[columns, width] += kernel.sum(0)
+                sums[columns].addmm_(kernel.T, damped[rows])
         return sums
 
-    sums = summed(work, len(z), threads)
-    mass = sums[:, width]
-    total = mass.sum()
-    gradient = (sums[:, :width] - mass[:, None] * z).mul_(4 * t / total)
-    return (total / (len(z) * (len(z) - 1))).log(), gradient
+    sums = summed(work, count)
+    return sums[count, 0].clone(), sums[:count].mul_(decay[:, None])

@@ -64,6 +64,37 @@ def nt_xent_loss(z1: Tensor, z2: Tensor, temperature: float = 0.5) -> Tensor:
     return functional.cross_entropy(similarity_NN.masked_fill(itself, -torch.inf), partner)
 
 
+def info_nce_loss(q: Tensor, k: Tensor, temperature: float = 0.5) -> Tensor:
+    """Cross-entropy of every query's own key among all keys: q `[N, D]`, k `[K, D]`, key i belongs to query i, N ≤ K.
+
+    Raises:
+        ValueError: widths differ or keys are fewer than queries.
+    """
+    q, k = rows(q), rows(k)
+    if q.shape[1] != k.shape[1] or len(k) < len(q):
+        raise ValueError(f"keys must be as wide as queries and at least as many: {tuple(q.shape)} and {tuple(k.shape)}")
+    similarity_NK = normalize(q) @ normalize(k).T / temperature
+    return functional.cross_entropy(similarity_NK, torch.arange(len(q), device=q.device))
+
+
+def group_nt_xent_loss(z1: Tensor, z2: Tensor, group_size: int, temperature: float = 0.5) -> Tensor:
+    """NT-Xent within disjoint groups of consecutive examples: `[G]` losses of `[G · group_size, D]` views.
+
+    Raises:
+        ValueError: the examples do not fill groups.
+    """
+    z1, z2 = pair(z1, z2)
+    if group_size < 1 or len(z1) % group_size:
+        raise ValueError(f"{len(z1)} examples do not fill groups of {group_size}")
+    shape = (-1, group_size, z1.shape[1])
+    z_GRD = torch.cat([normalize(z1).reshape(shape), normalize(z2).reshape(shape)], 1)
+    similarity_GRR = z_GRD @ z_GRD.mT / temperature
+    itself = torch.eye(2 * group_size, dtype=torch.bool, device=z1.device)
+    partner = torch.arange(2 * group_size, device=z1.device).roll(group_size)
+    logits = similarity_GRR.masked_fill(itself, -torch.inf).log_softmax(2)
+    return -logits[:, torch.arange(2 * group_size, device=z1.device), partner].mean(1)
+
+
 def spectral_attraction(z1: Tensor, z2: Tensor) -> Tensor:
     """−2 mean ẑ¹ᵢ·ẑ²ᵢ, the pulling half of the spectral contrastive loss."""
     z1, z2 = pair(z1, z2)

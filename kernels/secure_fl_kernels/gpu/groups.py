@@ -1,0 +1,103 @@
+"""NT-Xent within disjoint groups on a GPU: loss, gradient and the gradient's squared norm of every group in one program.
+
+A group's 2m rows and their similarities fit one tile; rows are read twice, for the products and for the gradient:
+    dx_i = (Σ_k H_ik z_k − (Σ_k H_ik z_i·z_k) z_i) / (2mτ‖x_i‖),   H = P + Pᵀ − 2·partner, P the softmax of each row.
+Reference: `reference.group_nt_xent_loss`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from secure_fl_kernels.gpu.launch import ELEMENT, exact, on, precision
+from secure_fl_kernels.gpu.variants import Architecture, Variant
+from secure_fl_kernels.reference.losses import SMALLEST_NORM
+
+LARGEST_GROUP = 32
+"""Examples; 64 rows and their similarities are held in registers. Larger groups are left to plain torch."""
+
+_DEPTH = 64
+
+
+@triton.jit
+def _rows_of_group(FIRST, SECOND, group, size, column, D: tl.constexpr, ROWS: tl.constexpr, DEPTH: tl.constexpr):
+    """Both views' rows of one group, one after the other, zero beyond them."""
+    r = tl.arange(0, ROWS)[:, None]
+    d = (column + tl.arange(0, DEPTH))[None, :]
+    at = (tl.cast(group, tl.int64) * size + r) * D + d
+    first = tl.load(FIRST + at, mask=(r < size) & (d < D), other=0.0)
+    second = tl.load(SECOND + at - size * D, mask=(r >= size) & (r < 2 * size) & (d < D), other=0.0)
+    return tl.where(r < size, first, second)
+
+
+@triton.jit
+def group_kernel(
+    FIRST, SECOND, LOSS, SQUARE, D_FIRST, D_SECOND, size, sharpness, factor, smallest,
+    D: tl.constexpr, ROWS: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Axis: groups."""
+    group = tl.program_id(0)
+    r = tl.arange(0, ROWS)
+    gram = tl.zeros([ROWS, ROWS], tl.float32)
+    length = tl.zeros([ROWS], tl.float32)
+    for column in range(0, D, DEPTH):
+        x = _rows_of_group(FIRST, SECOND, group, size, column, D, ROWS, DEPTH)
+        gram = tl.dot(x, tl.trans(x), gram, input_precision=PRECISION)
+        length += tl.sum(x.to(tl.float32) * x.to(tl.float32), 1)
+    length = tl.sqrt(length)
+    tiny = length < smallest
+    inverse = tl.where(tiny, 0.0, 1.0 / tl.where(tiny, 1.0, length))
+    cosine = gram * inverse[:, None] * inverse[None, :]
+    partner = tl.where(r < size, r + size, r - size)
+    pairs = (r[None, :] < 2 * size) & (r[None, :] != r[:, None])
+    s = tl.where(pairs, cosine * sharpness, float("-inf"))
+    top = tl.max(s, 1)
+    p = tl.exp(s - top[:, None])
+    total = tl.sum(p, 1)
+    p = tl.where((r < 2 * size)[:, None], p / total[:, None], 0.0)
+    mine = (r[None, :] == partner[:, None]) & (r[:, None] < 2 * size)
+    row_loss = tl.where(r < 2 * size, top + tl.log(total), 0.0) - tl.sum(tl.where(mine, cosine, 0.0), 1) * sharpness
+    tl.store(LOSS + group, tl.sum(row_loss, 0) / (2 * size))
+    h = p + tl.trans(p) - tl.where(mine, 2.0, 0.0)
+    along = tl.sum(h * cosine, 1)
+    h = (h - tl.where(r[None, :] == r[:, None], along[:, None], 0.0)) * inverse[:, None] * inverse[None, :] * factor
+    square = tl.zeros([ROWS], tl.float32)
+    for column in range(0, D, DEPTH):
+        x = _rows_of_group(FIRST, SECOND, group, size, column, D, ROWS, DEPTH)
+        gradient = tl.dot(h.to(x.dtype), x, input_precision=PRECISION)
+        square += tl.sum(gradient * gradient, 1)
+        d = (column + tl.arange(0, DEPTH))[None, :]
+        at = (tl.cast(group, tl.int64) * size + r[:, None]) * D + d
+        out = gradient.to(D_FIRST.dtype.element_ty)
+        tl.store(D_FIRST + at, out, mask=(r[:, None] < size) & (d < D))
+        tl.store(D_SECOND + at - size * D, out, mask=(r[:, None] >= size) & (r[:, None] < 2 * size) & (d < D))
+    tl.store(SQUARE + group, tl.sum(square, 0))
+
+
+def forward(first: Tensor, second: Tensor, size: int, temperature: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(losses `[G]`, each group's gradient by both views `[G · size, D]`, its squared norm `[G]`)."""
+    groups, dimension = len(first) // size, first.shape[1]
+    loss, square = (first.new_empty(groups, dtype=torch.float32) for _ in range(2))
+    by_first, by_second = torch.empty_like(first), torch.empty_like(second)
+    with on(first):
+        group_kernel[(groups,)](
+            first, second, loss, square, by_first, by_second, size, 1 / temperature, 1 / (2 * size * temperature), SMALLEST_NORM,
+            D=dimension, ROWS=max(16, triton.next_power_of_2(2 * size)), DEPTH=_DEPTH,
+            PRECISION=precision(first), num_warps=4, num_stages=1,
+        )  # fmt: skip
+    return loss, by_first, by_second, square
+
+
+def variants(family: Architecture) -> Iterator[Variant]:
+    """Shipped: every dtype, the smallest and the largest group; any width is the same loop."""
+    scalars = {"size": "i32", "sharpness": "fp32", "factor": "fp32", "smallest": "fp32"}
+    for dtype, name in ELEMENT.items():
+        types = dict.fromkeys(("FIRST", "SECOND", "D_FIRST", "D_SECOND"), f"*{name}") | dict.fromkeys(("LOSS", "SQUARE"), "*fp32") | scalars
+        for rows in (16, 2 * LARGEST_GROUP):
+            constants = {"D": 128, "ROWS": rows, "DEPTH": _DEPTH, "PRECISION": exact(family) if dtype == torch.float32 else "tf32"}
+            yield Variant(f"groups{rows}/{name}/128", group_kernel, types, constants, 4, 1)

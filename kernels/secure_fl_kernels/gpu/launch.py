@@ -1,0 +1,73 @@
+"""What every launcher has to know: the architecture, the precision of its products, and the buffers that kernels pass on."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from math import ceil
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from secure_fl_kernels import padding
+from secure_fl_kernels.gpu.variants import Architecture
+
+Precision = str
+"""Of the products of float32 operands: `tf32` has 10 bits of mantissa, `tf32x3` and `ieee` nearly all 23."""
+
+ELEMENT = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+"""Triton's names of the dtypes taken."""
+
+
+class Tile(NamedTuple):
+    """Rows and columns of a program's block of similarities, dimensions held at once, warps, and pipeline stages."""
+
+    rows: int
+    columns: int
+    depth: int
+    warps: int
+    stages: int
+
+
+def architecture(device: torch.device) -> Architecture:
+    """The family whose tiles run on this device; the interpreter runs those of sm90."""
+    if device.type == "cpu":
+        return "sm90"
+    if torch.version.hip is not None:
+        return "gfx942"
+    return {9: "sm90", 10: "sm100"}.get(torch.cuda.get_device_capability(device)[0], "sm80")  # type: ignore[return-value]
+
+
+def precision(z: Tensor) -> Precision:
+    """How float32 products are computed, by `torch.get_float32_matmul_precision()`; half precision has one way only."""
+    if z.device.type == "cpu" or z.dtype != torch.float32:
+        return "ieee" if z.device.type == "cpu" else "tf32"
+    if torch.get_float32_matmul_precision() != "highest":
+        return "tf32"
+    return exact(architecture(z.device))
+
+
+def exact(family: Architecture) -> Precision:
+    """Products of float32 operands to float32's accuracy, on matrix units: three tf32 products, which AMD has no need of."""
+    return "ieee" if family == "gfx942" else "tf32x3"
+
+
+def on(x: Tensor) -> AbstractContextManager[object]:
+    """The device of `x` as the current one, where a launch goes."""
+    return torch.cuda.device(x.device) if x.device.type == "cuda" else nullcontext()
+
+
+def blocks(count: int, size: int) -> int:
+    """Blocks of `size` that cover `count`."""
+    return ceil(count / size)
+
+
+def zeros_own(rows: int, columns: Tensor | None, z: Tensor) -> tuple[Tensor, Tensor]:
+    """(span: U_S padded with zeros `[W, S']`, own coordinates `[rows', S']`), empty without columns; both float32."""
+    if columns is None:
+        nothing = z.new_empty((0, 0), dtype=torch.float32)
+        return nothing, nothing.clone()
+    tall, wide = padding.padded_own(rows, columns.shape[1])
+    span = z.new_zeros((z.shape[1], wide), dtype=torch.float32)
+    span[: columns.shape[0], : columns.shape[1]] = columns
+    return span, z.new_empty((tall, wide), dtype=torch.float32)

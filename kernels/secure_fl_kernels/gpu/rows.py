@@ -1,0 +1,207 @@
+"""Rows: onto the sphere and back, with the dimension-scaled regulariser on the way.
+
+`project` reads raw rows once and writes unit rows; `tangent` gathers what pulls at a unit row and writes the gradient by
+the raw row. Rows up to 128 dimensions are read from memory once; wider ones twice, the second time from cache.
+Reference: `reference.normalize`; the regulariser's algebra is in `subspace`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from secure_fl_kernels import padding
+from secure_fl_kernels.gpu.blocks import load_tile
+from secure_fl_kernels.gpu.launch import ELEMENT, Tile, blocks, exact, on, precision, zeros_own
+from secure_fl_kernels.gpu.variants import Architecture, Variant, variant
+from secure_fl_kernels.reference.losses import SMALLEST_NORM
+
+TILE = Tile(rows=32, columns=0, depth=64, warps=4, stages=2)
+
+
+@triton.jit
+def project_kernel(
+    X,
+    SPAN,
+    Z,
+    INVERSE,
+    SQUARE,
+    OWN,
+    ENERGY,
+    count,
+    padded,
+    stride,
+    scale,
+    smallest,
+    D: tl.constexpr,
+    WIDTH: tl.constexpr,
+    OWNED: tl.constexpr,
+    ROWS: tl.constexpr,
+    DEPTH: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """z = scale · x/‖x‖ padded with zeros; 1/‖x‖; ‖z‖² of z as stored; c = (x/‖x‖)U_S and ‖c‖². Axes: blocks of rows, views."""
+    first = tl.program_id(0) * ROWS
+    view = tl.cast(tl.program_id(1), tl.int64)
+    rows = first + tl.arange(0, ROWS)
+    inside = rows < count
+    d = tl.arange(0, DEPTH)
+    raw = X + (view * count + rows)[:, None] * stride
+    length = tl.zeros([ROWS], tl.float32)
+    for start in range(0, WIDTH, DEPTH):
+        x = tl.load(raw + (start + d)[None, :], mask=inside[:, None] & ((start + d)[None, :] < D), other=0.0).to(tl.float32)
+        length += tl.sum(x * x, 1)
+    length = tl.sqrt(length)
+    tiny = length < smallest
+    inverse = tl.where(tiny, 0.0, 1.0 / tl.where(tiny, 1.0, length))
+    square = tl.zeros([ROWS], tl.float32)
+    if OWNED > 0:
+        own = tl.zeros([ROWS, OWNED], tl.float32)
+    for start in range(0, WIDTH, DEPTH):
+        x = tl.load(raw + (start + d)[None, :], mask=inside[:, None] & ((start + d)[None, :] < D), other=0.0).to(tl.float32)
+        unit = x * inverse[:, None]
+        z = (unit * scale).to(Z.dtype.element_ty)
+        tl.store(Z + (view * padded + rows)[:, None] * WIDTH + (start + d)[None, :], z)
+        square += tl.sum(z.to(tl.float32) * z.to(tl.float32), 1)
+        if OWNED > 0:
+            own = tl.dot(unit, load_tile(SPAN, start, 0, OWNED, DEPTH, OWNED), own, input_precision=PRECISION)
+    tl.store(INVERSE + view * count + rows, inverse, mask=inside)
+    tl.store(SQUARE + view * count + rows, square, mask=inside)
+    if OWNED > 0:
+        tl.store(OWN + (view * padded + rows)[:, None] * OWNED + tl.arange(0, OWNED)[None, :], own)
+        tl.store(ENERGY + view * count + rows, tl.sum(own * own, 1), mask=inside)
+
+
+@triton.jit
+def _pulls(
+    PULL, Z, SPAN, own, rate, align, omega, shrink, row, partner, column, WIDTH: tl.constexpr, OWNED: tl.constexpr, ALIGNED: tl.constexpr,
+    ROWS: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """(unit rows, everything that pulls at them) for one chunk of dimensions."""
+    d = column + tl.arange(0, DEPTH)
+    z = load_tile(Z, row, column, WIDTH, ROWS, DEPTH).to(tl.float32) * shrink
+    v = load_tile(PULL, row, column, WIDTH, ROWS, DEPTH) * (rate * shrink)
+    if ALIGNED:
+        v -= tl.load(Z + partner[:, None] * WIDTH + d[None, :]).to(tl.float32) * (align * shrink)
+    if OWNED > 0:
+        v += tl.dot(own, tl.trans(load_tile(SPAN, column, 0, OWNED, DEPTH, OWNED)), input_precision=PRECISION) * omega[:, None]
+    return z, v
+
+
+@triton.jit
+def tangent_kernel(
+    PULL,
+    RATE,
+    ALIGN,
+    OMEGA,
+    Z,
+    INVERSE,
+    OWN,
+    SPAN,
+    OUT,
+    count,
+    padded,
+    shrink,
+    D: tl.constexpr,
+    WIDTH: tl.constexpr,
+    OWNED: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    ROWS: tl.constexpr,
+    DEPTH: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """(v − (z·v)z)/‖x‖ with v = rate·pull − align·(other view's row) + ω·cU_Sᵀ. Axes: blocks of rows, views. `shrink` undoes the scale of
+    the rows and of the pull."""
+    first = tl.program_id(0) * ROWS
+    view = tl.cast(tl.program_id(1), tl.int64)
+    rows = first + tl.arange(0, ROWS)
+    inside = rows < count
+    row = view * padded + first
+    partner = (1 - view) * padded + rows
+    rate = tl.load(RATE + view)
+    align = 0.0
+    omega = tl.zeros([ROWS], tl.float32)
+    own = omega
+    if ALIGNED:
+        align = tl.load(ALIGN)
+    if OWNED > 0:
+        omega = tl.load(OMEGA + view * count + rows, mask=inside, other=0.0)
+        own = load_tile(OWN, row, 0, OWNED, ROWS, OWNED)
+    along = tl.zeros([ROWS], tl.float32)
+    for column in range(0, WIDTH, DEPTH):
+        z, v = _pulls(PULL, Z, SPAN, own, rate, align, omega, shrink, row, partner, column, WIDTH, OWNED, ALIGNED, ROWS, DEPTH, PRECISION)
+        along += tl.sum(z * v, 1)
+    inverse = tl.load(INVERSE + view * count + rows, mask=inside, other=0.0)
+    for column in range(0, WIDTH, DEPTH):
+        z, v = _pulls(PULL, Z, SPAN, own, rate, align, omega, shrink, row, partner, column, WIDTH, OWNED, ALIGNED, ROWS, DEPTH, PRECISION)
+        d = column + tl.arange(0, DEPTH)
+        out = ((v - along[:, None] * z) * inverse[:, None]).to(OUT.dtype.element_ty)
+        tl.store(OUT + (view * count + rows)[:, None] * D + d[None, :], out, mask=inside[:, None] & (d[None, :] < D))
+
+
+def project(x: Tensor, columns: Tensor | None, views: int = 1, scale: float = 1.0, tile: Tile = TILE) -> tuple[Tensor, ...]:
+    """(scale · unit rows, padded by view; inverse lengths; squared lengths as stored; own coordinates; energies; span) of `[views · N, D]`."""
+    count, padded = len(x) // views, padding.padded_rows(len(x) // views, 1)[0]
+    width = padding.width(x.shape[1])
+    z = x.new_empty(views * padded, width)
+    span, own = zeros_own(views * padded, columns, z)
+    inverse, square = (x.new_empty(len(x), dtype=torch.float32) for _ in range(2))
+    energy = x.new_empty(len(x) if columns is not None else 0, dtype=torch.float32)
+    with on(x):
+        project_kernel[(blocks(padded, tile.rows), views)](
+            x, span, z, inverse, square, own, energy, count, padded, x.stride(0), scale, SMALLEST_NORM,
+            D=x.shape[1], WIDTH=width, OWNED=span.shape[1], ROWS=tile.rows, DEPTH=min(width, tile.depth),
+            PRECISION=precision(span), num_warps=tile.warps, num_stages=tile.stages,
+        )  # fmt: skip
+    return z, inverse, square, own, energy, span
+
+
+def tangent(
+    pull: Tensor,
+    rate: Tensor,
+    align: Tensor | None,
+    omega: Tensor | None,
+    z: Tensor,
+    inverse: Tensor,
+    own: Tensor,
+    span: Tensor,
+    dimension: int,
+    shrink: float = 1.0,
+    tile: Tile = TILE,
+) -> Tensor:
+    """Gradient `[views · N, D]` by the raw rows of `project`: rate `[views]` · pull, less align · the other view's rows, plus ω · own.
+
+    Args:
+        pull: float32, padded as the unit rows and scaled like them; its part along them does not matter.
+        shrink: undoes that scale.
+    """
+    views, padded = len(rate), len(z) // len(rate)
+    out = z.new_empty(len(inverse), dimension)
+    with on(z):
+        tangent_kernel[(blocks(len(inverse) // views, tile.rows), views)](
+            pull, rate, rate if align is None else align, rate if omega is None else omega, z, inverse, own, span, out,
+            len(inverse) // views, padded, shrink, D=dimension, WIDTH=z.shape[1], OWNED=0 if omega is None else span.shape[1],
+            ALIGNED=align is not None, ROWS=tile.rows, DEPTH=min(z.shape[1], tile.depth), PRECISION=precision(span),
+            num_warps=tile.warps, num_stages=tile.stages,
+        )  # fmt: skip
+    return out
+
+
+def variants(family: Architecture) -> Iterator[Variant]:
+    """Shipped: every dtype, narrow and wide rows, without own dimensions and with 64, which stand for all counts."""
+    integers = dict.fromkeys(("count", "padded"), "i32")
+    single = ("SPAN", "INVERSE", "SQUARE", "OWN", "ENERGY", "PULL", "RATE", "ALIGN", "OMEGA")
+    floats = dict.fromkeys(single, "*fp32") | dict.fromkeys(("scale", "smallest", "shrink"), "fp32")
+    for name in ELEMENT.values():
+        types = floats | integers | {"stride": "i32"} | dict.fromkeys(("X", "Z", "OUT"), f"*{name}")
+        for width in (128, 512):
+            for owned in (0, 64):
+                constants = {"D": width, "WIDTH": width, "OWNED": owned, "ROWS": TILE.rows, "DEPTH": min(width, TILE.depth)}
+                constants["PRECISION"] = exact(family)  # type: ignore[assignment]
+                title = f"{name}/{width}" + (f"/own{owned}" if owned else "")
+                yield variant(f"project/{title}", project_kernel, types, constants, TILE)
+                yield variant(f"tangent/{title}", tangent_kernel, types, constants | {"ALIGNED": True}, TILE)

@@ -1,0 +1,355 @@
+"""The losses as torch operators: what autograd, `torch.compile` and fake tensors have to know of them.
+
+A forward returns the losses and, after them, what its gradient needs; a `provider` chosen when the operator is called goes
+along, so that both halves are computed by the same one. Tensors beside the losses are not differentiable, and there is no
+second derivative.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from secure_fl_kernels import subspace
+from secure_fl_kernels.cpu import groups as cpu_groups
+from secure_fl_kernels.cpu import infonce as cpu_infonce
+from secure_fl_kernels.cpu import ntxent as cpu_ntxent
+from secure_fl_kernels.cpu import uniform as cpu_uniform
+from secure_fl_kernels.padding import padded_own, padded_rows
+
+Context = Any
+"""torch's autograd context, which takes any attribute."""
+
+
+def _ntxent(provider: str) -> ModuleType:
+    if provider == "triton":
+        from secure_fl_kernels.gpu import ntxent
+
+        return ntxent
+    return cpu_ntxent
+
+
+def _uniform(provider: str) -> ModuleType:
+    if provider == "triton":
+        from secure_fl_kernels.gpu import uniform
+
+        return uniform
+    return cpu_uniform
+
+
+def _infonce(provider: str) -> ModuleType:
+    if provider == "triton":
+        from secure_fl_kernels.gpu import infonce
+
+        return infonce
+    return cpu_infonce
+
+
+def _empty_rows(x: Tensor, provider: str, views: int = 1) -> Tensor:
+    """Unit rows as the provider keeps them: Triton pads each view to whole tiles."""
+    if provider != "triton":
+        return x.new_empty(x.shape)
+    rows, width = padded_rows(x.shape[0] // views, x.shape[1])
+    return x.new_empty(views * rows, width)
+
+
+def _empty_own(x: Tensor, columns: Tensor | None, provider: str, views: int = 1) -> tuple[Tensor, Tensor]:
+    """(own coordinates, energies), empty without columns."""
+    single = torch.float32 if provider == "triton" else x.dtype
+    if columns is None:
+        return x.new_empty((0, 0), dtype=single), x.new_empty(0, dtype=single)
+    rows, wide = x.shape[0], columns.shape[1]
+    if provider == "triton":
+        tall, wide = padded_own(rows // views, wide)
+        rows = views * tall
+    return x.new_empty((rows, wide), dtype=single), x.new_empty(x.shape[0], dtype=single)
+
+
+def _single(x: Tensor, *shape: Any) -> Tensor:
+    """Per-row results, in at least float32."""
+    return x.new_empty(shape, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
+
+
+def _dsr(energy: Tensor, alpha: float, form: str, views: int) -> Tensor:
+    return subspace.values(energy, alpha, form, views) if energy.numel() else energy.new_zeros(())
+
+
+def _weights(grad: Tensor, energy: Tensor, alpha: float, form: str, views: int) -> Tensor | None:
+    return grad * subspace.weights(energy, alpha, form, views) if energy.numel() else None
+
+
+# NT-Xent with the dimension-scaled regulariser
+
+
+@torch.library.custom_op("secure_fl::ntxent", mutates_args=())
+def ntxent(
+    x: Tensor, columns: Tensor | None, temperature: float, alpha: float, form: str, provider: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """(NT-Xent, regulariser, unit rows, inverse lengths, row sums, own coordinates, energies) of two views' rows `[2N, D]`."""
+    loss, z, inverse, sums, own, energy = _ntxent(provider).forward(x.contiguous(), temperature, columns)
+    return loss, _dsr(energy, alpha, form, 2), z, inverse, sums, own, energy
+
+
+@ntxent.register_fake
+def _(x: Tensor, columns: Tensor | None, temperature: float, alpha: float, form: str, provider: str) -> tuple[Tensor, ...]:
+    rows = x.shape[0]
+    return _single(x), _single(x), _empty_rows(x, provider), _single(x, rows), _single(x, rows), *_empty_own(x, columns, provider)
+
+
+@torch.library.custom_op("secure_fl::ntxent_gradient", mutates_args=())
+def ntxent_gradient(
+    grad: Tensor,
+    grad_dsr: Tensor,
+    z: Tensor,
+    inverse: Tensor,
+    sums: Tensor,
+    own: Tensor,
+    energy: Tensor,
+    columns: Tensor | None,
+    dimension: int,
+    temperature: float,
+    alpha: float,
+    form: str,
+    provider: str,
+) -> Tensor:
+    """Gradient by the raw rows, `[2N, dimension]`."""
+    weights = _weights(grad_dsr, energy, alpha, form, 2)
+    gradient: Tensor = _ntxent(provider).backward(grad, weights, z, inverse, sums, own, columns, temperature, dimension)
+    return gradient
+
+
+@ntxent_gradient.register_fake
+def _(grad: Tensor, grad_dsr: Tensor, z: Tensor, inverse: Tensor, sums: Tensor, own: Tensor, energy: Tensor, columns: Tensor | None,
+      dimension: int, *settings: Any) -> Tensor:  # fmt: skip
+    return z.new_empty(inverse.shape[0], dimension)
+
+
+def _keep_ntxent(ctx: Context, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, columns, *ctx.settings = inputs
+    ctx.dimension = x.shape[1]
+    ctx.save_for_backward(*output[2:], columns)
+    ctx.mark_non_differentiable(*output[2:])
+
+
+def _ntxent_backward(ctx: Context, grad: Tensor, grad_dsr: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    return ntxent_gradient(grad, grad_dsr, *ctx.saved_tensors, ctx.dimension, *ctx.settings), None, None, None, None, None
+
+
+ntxent.register_autograd(_ntxent_backward, setup_context=_keep_ntxent)
+
+
+# Uniformity of one or two views, their alignment, and the regulariser
+
+
+@torch.library.custom_op("secure_fl::uniformity", mutates_args=())
+def uniformity(
+    x: Tensor, columns: Tensor | None, views: int, t: float, alpha: float, form: str, provider: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """(uniformity, alignment, regulariser, unit rows, inverse lengths, pull, its rates, own coordinates, energies) of `[views · N, D]`."""
+    loss, align, z, inverse, pull, rates, own, energy = _uniform(provider).forward(x.contiguous(), views, t, columns)
+    return loss, align, _dsr(energy, alpha, form, views), z, inverse, pull, rates, own, energy
+
+
+@uniformity.register_fake
+def _(x: Tensor, columns: Tensor | None, views: int, t: float, alpha: float, form: str, provider: str) -> tuple[Tensor, ...]:
+    z = _empty_rows(x, provider, views)
+    pull = _single(x, *z.shape)
+    inverse, rates = _single(x, x.shape[0]), _single(x, views)
+    return _single(x), _single(x), _single(x), z, inverse, pull, rates, *_empty_own(x, columns, provider, views)
+
+
+@torch.library.custom_op("secure_fl::uniformity_gradient", mutates_args=())
+def uniformity_gradient(
+    grad: Tensor,
+    grad_align: Tensor,
+    grad_dsr: Tensor,
+    z: Tensor,
+    inverse: Tensor,
+    pull: Tensor,
+    rates: Tensor,
+    own: Tensor,
+    energy: Tensor,
+    columns: Tensor | None,
+    dimension: int,
+    views: int,
+    t: float,
+    alpha: float,
+    form: str,
+    provider: str,
+) -> Tensor:
+    """Gradient by the raw rows, `[views · N, dimension]`."""
+    weights = _weights(grad_dsr, energy, alpha, form, views)
+    by_align = grad_align if views == 2 else None
+    gradient: Tensor = _uniform(provider).backward(grad, by_align, weights, z, inverse, pull, rates, own, columns, t, dimension)
+    return gradient
+
+
+@uniformity_gradient.register_fake
+def _(grad: Tensor, grad_align: Tensor, grad_dsr: Tensor, z: Tensor, inverse: Tensor, pull: Tensor, rates: Tensor, own: Tensor,
+      energy: Tensor, columns: Tensor | None, dimension: int, *settings: Any) -> Tensor:  # fmt: skip
+    return z.new_empty(inverse.shape[0], dimension)
+
+
+def _keep_uniformity(ctx: Context, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, columns, *ctx.settings = inputs
+    ctx.dimension = x.shape[1]
+    ctx.save_for_backward(*output[3:], columns)
+    ctx.mark_non_differentiable(*output[3:])
+
+
+def _uniformity_backward(ctx: Context, grad: Tensor, grad_align: Tensor, grad_dsr: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    return uniformity_gradient(grad, grad_align, grad_dsr, *ctx.saved_tensors, ctx.dimension, *ctx.settings), None, None, None, None, None, None
+
+
+uniformity.register_autograd(_uniformity_backward, setup_context=_keep_uniformity)
+
+
+# InfoNCE of queries against keys
+
+
+@torch.library.custom_op("secure_fl::infonce", mutates_args=())
+def infonce(q: Tensor, k: Tensor, temperature: float, provider: str) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """(loss, unit queries, their inverse lengths, unit keys, theirs, row sums) of `[N, D]` and `[K, D]`."""
+    loss, zq, inverse_q, zk, inverse_k, sums = _infonce(provider).forward(q.contiguous(), k.contiguous(), temperature)
+    return loss, zq, inverse_q, zk, inverse_k, sums
+
+
+@infonce.register_fake
+def _(q: Tensor, k: Tensor, temperature: float, provider: str) -> tuple[Tensor, ...]:
+    rows, keys = q.shape[0], k.shape[0]
+    return _single(q), _empty_rows(q, provider), _single(q, rows), _empty_rows(k, provider), _single(q, keys), _single(q, rows)
+
+
+@torch.library.custom_op("secure_fl::infonce_gradient", mutates_args=())
+def infonce_gradient(
+    grad: Tensor,
+    zq: Tensor,
+    inverse_q: Tensor,
+    zk: Tensor,
+    inverse_k: Tensor,
+    sums: Tensor,
+    dimension: int,
+    temperature: float,
+    provider: str,
+) -> tuple[Tensor, Tensor]:
+    """Gradients by raw queries `[N, dimension]` and keys `[K, dimension]`."""
+    by_q, by_k = _infonce(provider).backward(grad, zq, inverse_q, zk, inverse_k, sums, temperature, dimension)
+    return by_q, by_k
+
+
+@infonce_gradient.register_fake
+def _(grad: Tensor, zq: Tensor, inverse_q: Tensor, zk: Tensor, inverse_k: Tensor, sums: Tensor, dimension: int,
+      *settings: Any) -> tuple[Tensor, Tensor]:  # fmt: skip
+    return zq.new_empty(inverse_q.shape[0], dimension), zk.new_empty(inverse_k.shape[0], dimension)
+
+
+def _keep_infonce(ctx: Context, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    q, _, *ctx.settings = inputs
+    ctx.dimension = q.shape[1]
+    ctx.save_for_backward(*output[1:])
+    ctx.mark_non_differentiable(*output[1:])
+
+
+def _infonce_backward(ctx: Context, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    by_q, by_k = infonce_gradient(grad, *ctx.saved_tensors, ctx.dimension, *ctx.settings)
+    return by_q, by_k, None, None
+
+
+infonce.register_autograd(_infonce_backward, setup_context=_keep_infonce)
+
+
+# What only Triton has a form of its own for, beyond plain torch: loss and gradient leave together
+
+
+@torch.library.custom_op("secure_fl::moment", mutates_args=())
+def moment(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(‖M‖²_F, padded unit rows, inverse lengths, M) of `[N, D]`."""
+    from secure_fl_kernels.gpu import moment as gpu
+
+    return gpu.forward(x.contiguous())
+
+
+@moment.register_fake
+def _(x: Tensor) -> tuple[Tensor, ...]:
+    z = _empty_rows(x, "triton")
+    return _single(x), z, _single(x, x.shape[0]), _single(x, z.shape[1], z.shape[1])
+
+
+@torch.library.custom_op("secure_fl::moment_gradient", mutates_args=())
+def moment_gradient(grad: Tensor, z: Tensor, inverse: Tensor, second: Tensor, dimension: int) -> Tensor:
+    """Gradient by the raw rows, `[N, dimension]`."""
+    from secure_fl_kernels.gpu import moment as gpu
+
+    return gpu.backward(grad, z, inverse, second, dimension)
+
+
+@moment_gradient.register_fake
+def _(grad: Tensor, z: Tensor, inverse: Tensor, second: Tensor, dimension: int) -> Tensor:
+    return z.new_empty(inverse.shape[0], dimension)
+
+
+def _keep_moment(ctx: Context, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.dimension = inputs[0].shape[1]
+    ctx.save_for_backward(*output[1:])
+    ctx.mark_non_differentiable(*output[1:])
+
+
+def _moment_backward(ctx: Context, grad: Tensor, *_: Tensor) -> Any:
+    return moment_gradient(grad, *ctx.saved_tensors, ctx.dimension)
+
+
+moment.register_autograd(_moment_backward, setup_context=_keep_moment)
+
+
+@torch.library.custom_op("secure_fl::distillation", mutates_args=())
+def distillation(target: Tensor, source: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+    """(mean KL of the target's softmax from the source's, its gradient by both) of `[N, D]` rows."""
+    from secure_fl_kernels.gpu import distil
+
+    return distil.forward(target.contiguous(), source.contiguous(), temperature)
+
+
+@distillation.register_fake
+def _(target: Tensor, source: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+    return _single(target), target.new_empty(target.shape), source.new_empty(source.shape)
+
+
+def _keep_gradients(ctx: Context, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.save_for_backward(*output[1:])
+    ctx.mark_non_differentiable(*output[1:])
+
+
+def _distillation_backward(ctx: Context, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    by_target, by_source = ctx.saved_tensors
+    return (grad * by_target).to(by_target.dtype), (grad * by_source).to(by_source.dtype), None
+
+
+distillation.register_autograd(_distillation_backward, setup_context=_keep_gradients)
+
+
+@torch.library.custom_op("secure_fl::group_ntxent", mutates_args=())
+def group_ntxent(first: Tensor, second: Tensor, size: int, temperature: float, provider: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(losses `[G]`, each group's gradient by both views, its squared norm `[G]`) of `[G · size, D]` views."""
+    if provider == "triton":
+        from secure_fl_kernels.gpu import groups
+
+        return groups.forward(first.contiguous(), second.contiguous(), size, temperature)
+    return cpu_groups.forward(first, second, size, temperature)
+
+
+@group_ntxent.register_fake
+def _(first: Tensor, second: Tensor, size: int, temperature: float, provider: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    groups = first.shape[0] // size
+    return _single(first, groups), first.new_empty(first.shape), second.new_empty(second.shape), _single(first, groups)
+
+
+def _group_backward(ctx: Context, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    by_first, by_second, _square = ctx.saved_tensors
+    each = grad.repeat_interleave(by_first.shape[0] // grad.shape[0])[:, None]
+    return (each * by_first).to(by_first.dtype), (each * by_second).to(by_second.dtype), None, None, None
+
+
+group_ntxent.register_autograd(_group_backward, setup_context=_keep_gradients)
