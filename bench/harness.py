@@ -7,43 +7,65 @@ import datetime
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
 
 from secure_fl.summary import versions
 
-RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "bench" / "results"
 
 
-def provenance() -> dict[str, str]:
-    """Date, machine, versions and commit of a measurement."""
+def provenance(packages: Iterable[str] = ()) -> dict[str, str]:
+    """Date, machine, versions and commit of a measurement; `packages` are named too where they are installed."""
+    found = versions() | {name: version for name in packages if (version := _version(name))}
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": f"{_processor()}, {os.cpu_count()} processors, {platform.system()}",
-        "versions": " ".join(f"{name} {version}" for name, version in versions().items()),
+        "versions": " ".join(f"{name} {version}" for name, version in found.items()),
         "commit": _commit(),
     }
 
 
-def read_rows(name: str) -> list[dict[str, str]]:
+def read_rows(name: str, folder: Path = RESULTS) -> list[dict[str, str]]:
     """Rows measured so far."""
-    path = RESULTS / name
+    path = folder / name
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
-def append_row(name: str, row: dict[str, object], where: dict[str, str]) -> None:
-    """Add one row with the `provenance()` taken when its measurement began."""
-    path = RESULTS / name
-    path.parent.mkdir(exist_ok=True)
+def append_row(name: str, row: dict[str, object], where: dict[str, str], folder: Path = RESULTS) -> None:
+    """Add one row with the `provenance()` taken when its measurement began.
+
+    Raises:
+        ValueError: the file has other columns.
+    """
+    path = folder / name
+    folder.mkdir(parents=True, exist_ok=True)
     full = {**row, **where}
     new = not path.exists()
+    if not new and (columns := _columns(path)) != list(full):
+        raise ValueError(f"{path} has columns {columns}, not {list(full)}: move it away, or choose another folder")
     with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(full), lineterminator="\n")
         if new:
             writer.writeheader()
         writer.writerow(full)
+
+
+def _columns(path: Path) -> list[str]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return next(csv.reader(file), [])
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def _processor() -> str:
@@ -56,9 +78,10 @@ def _processor() -> str:
 
 def _commit() -> str:
     """Short commit, with `+` where tracked files differ from it."""
+    git = ["git", "-C", str(ROOT)]
     try:
-        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "secure_fl", "kernels", "bench/*.py"], check=False).returncode
+        commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "secure_fl", "kernels", "bench/*.py"], check=False).returncode
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return commit + ("+" if changed else "")

@@ -53,7 +53,7 @@ def _empty_rows(x: Tensor, provider: str, views: int = 1) -> Tensor:
     if provider != "triton":
         return x.new_empty(x.shape)
     rows, width = padded_rows(x.shape[0] // views, x.shape[1])
-    return x.new_empty(views * rows, width)
+    return x.new_empty((views * rows, width), dtype=torch.float32 if x.dtype == torch.float32 else torch.float16)
 
 
 def _empty_own(x: Tensor, columns: Tensor | None, provider: str, views: int = 1) -> tuple[Tensor, Tensor]:
@@ -96,7 +96,7 @@ def ntxent(
 @ntxent.register_fake
 def _(x: Tensor, columns: Tensor | None, temperature: float, alpha: float, form: str, provider: str) -> tuple[Tensor, ...]:
     rows = x.shape[0]
-    return _single(x), _single(x), _empty_rows(x, provider), _single(x, rows), _single(x, rows), *_empty_own(x, columns, provider)
+    return _single(x), _single(x), _empty_rows(x, provider, 2), _single(x, rows), _single(x, 2, rows), *_empty_own(x, columns, provider, 2)
 
 
 @torch.library.custom_op("secure_fl::ntxent_gradient", mutates_args=())
@@ -110,6 +110,7 @@ def ntxent_gradient(
     energy: Tensor,
     columns: Tensor | None,
     dimension: int,
+    dtype: torch.dtype,
     temperature: float,
     alpha: float,
     form: str,
@@ -117,25 +118,25 @@ def ntxent_gradient(
 ) -> Tensor:
     """Gradient by the raw rows, `[2N, dimension]`."""
     weights = _weights(grad_dsr, energy, alpha, form, 2)
-    gradient: Tensor = _ntxent(provider).backward(grad, weights, z, inverse, sums, own, columns, temperature, dimension)
+    gradient: Tensor = _ntxent(provider).backward(grad, weights, z, inverse, sums, own, columns, temperature, dimension, dtype)
     return gradient
 
 
 @ntxent_gradient.register_fake
 def _(grad: Tensor, grad_dsr: Tensor, z: Tensor, inverse: Tensor, sums: Tensor, own: Tensor, energy: Tensor, columns: Tensor | None,
-      dimension: int, *settings: Any) -> Tensor:  # fmt: skip
-    return z.new_empty(inverse.shape[0], dimension)
+      dimension: int, dtype: torch.dtype, *settings: Any) -> Tensor:  # fmt: skip
+    return z.new_empty((inverse.shape[0], dimension), dtype=dtype)
 
 
 def _keep_ntxent(ctx: Context, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     x, columns, *ctx.settings = inputs
-    ctx.dimension = x.shape[1]
+    ctx.shape = (x.shape[1], x.dtype)
     ctx.save_for_backward(*output[2:], columns)
     ctx.mark_non_differentiable(*output[2:])
 
 
 def _ntxent_backward(ctx: Context, grad: Tensor, grad_dsr: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-    return ntxent_gradient(grad, grad_dsr, *ctx.saved_tensors, ctx.dimension, *ctx.settings), None, None, None, None, None
+    return ntxent_gradient(grad, grad_dsr, *ctx.saved_tensors, *ctx.shape, *ctx.settings), None, None, None, None, None
 
 
 ntxent.register_autograd(_ntxent_backward, setup_context=_keep_ntxent)
@@ -147,18 +148,17 @@ ntxent.register_autograd(_ntxent_backward, setup_context=_keep_ntxent)
 @torch.library.custom_op("secure_fl::uniformity", mutates_args=())
 def uniformity(
     x: Tensor, columns: Tensor | None, views: int, t: float, alpha: float, form: str, provider: str
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """(uniformity, alignment, regulariser, unit rows, inverse lengths, pull, its rates, own coordinates, energies) of `[views · N, D]`."""
-    loss, align, z, inverse, pull, rates, own, energy = _uniform(provider).forward(x.contiguous(), views, t, columns)
-    return loss, align, _dsr(energy, alpha, form, views), z, inverse, pull, rates, own, energy
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """(uniformity, alignment, regulariser, inverse lengths, pull, its rates, own coordinates, energies) of `[views · N, D]`."""
+    loss, align, inverse, pull, rates, own, energy = _uniform(provider).forward(x.contiguous(), views, t, columns)
+    return loss, align, _dsr(energy, alpha, form, views), inverse, pull, rates, own, energy
 
 
 @uniformity.register_fake
 def _(x: Tensor, columns: Tensor | None, views: int, t: float, alpha: float, form: str, provider: str) -> tuple[Tensor, ...]:
-    z = _empty_rows(x, provider, views)
-    pull = _single(x, *z.shape)
+    pull = _single(x, *_empty_rows(x, provider, views).shape)
     inverse, rates = _single(x, x.shape[0]), _single(x, views)
-    return _single(x), _single(x), _single(x), z, inverse, pull, rates, *_empty_own(x, columns, provider, views)
+    return _single(x), _single(x), _single(x), inverse, pull, rates, *_empty_own(x, columns, provider, views)
 
 
 @torch.library.custom_op("secure_fl::uniformity_gradient", mutates_args=())
@@ -166,42 +166,39 @@ def uniformity_gradient(
     grad: Tensor,
     grad_align: Tensor,
     grad_dsr: Tensor,
-    z: Tensor,
+    x: Tensor,
     inverse: Tensor,
     pull: Tensor,
     rates: Tensor,
     own: Tensor,
     energy: Tensor,
     columns: Tensor | None,
-    dimension: int,
     views: int,
     t: float,
     alpha: float,
     form: str,
     provider: str,
 ) -> Tensor:
-    """Gradient by the raw rows, `[views · N, dimension]`."""
+    """Gradient by the raw rows."""
     weights = _weights(grad_dsr, energy, alpha, form, views)
     by_align = grad_align if views == 2 else None
-    gradient: Tensor = _uniform(provider).backward(grad, by_align, weights, z, inverse, pull, rates, own, columns, t, dimension)
+    gradient: Tensor = _uniform(provider).backward(grad, by_align, weights, x.contiguous(), inverse, pull, rates, own, columns, t)
     return gradient
 
 
 @uniformity_gradient.register_fake
-def _(grad: Tensor, grad_align: Tensor, grad_dsr: Tensor, z: Tensor, inverse: Tensor, pull: Tensor, rates: Tensor, own: Tensor,
-      energy: Tensor, columns: Tensor | None, dimension: int, *settings: Any) -> Tensor:  # fmt: skip
-    return z.new_empty(inverse.shape[0], dimension)
+def _(grad: Tensor, grad_align: Tensor, grad_dsr: Tensor, x: Tensor, *rest: Any) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
 def _keep_uniformity(ctx: Context, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     x, columns, *ctx.settings = inputs
-    ctx.dimension = x.shape[1]
-    ctx.save_for_backward(*output[3:], columns)
+    ctx.save_for_backward(x, *output[3:], columns)
     ctx.mark_non_differentiable(*output[3:])
 
 
 def _uniformity_backward(ctx: Context, grad: Tensor, grad_align: Tensor, grad_dsr: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-    return uniformity_gradient(grad, grad_align, grad_dsr, *ctx.saved_tensors, ctx.dimension, *ctx.settings), None, None, None, None, None, None
+    return uniformity_gradient(grad, grad_align, grad_dsr, *ctx.saved_tensors, *ctx.settings), None, None, None, None, None, None
 
 
 uniformity.register_autograd(_uniformity_backward, setup_context=_keep_uniformity)
@@ -220,7 +217,7 @@ def infonce(q: Tensor, k: Tensor, temperature: float, provider: str) -> tuple[Te
 @infonce.register_fake
 def _(q: Tensor, k: Tensor, temperature: float, provider: str) -> tuple[Tensor, ...]:
     rows, keys = q.shape[0], k.shape[0]
-    return _single(q), _empty_rows(q, provider), _single(q, rows), _empty_rows(k, provider), _single(q, keys), _single(q, rows)
+    return _single(q), _empty_rows(q, provider), _single(q, rows), _empty_rows(k, provider), _single(q, keys), _single(q, 2, rows)
 
 
 @torch.library.custom_op("secure_fl::infonce_gradient", mutates_args=())
@@ -232,29 +229,31 @@ def infonce_gradient(
     inverse_k: Tensor,
     sums: Tensor,
     dimension: int,
+    dtype: torch.dtype,
     temperature: float,
     provider: str,
 ) -> tuple[Tensor, Tensor]:
     """Gradients by raw queries `[N, dimension]` and keys `[K, dimension]`."""
-    by_q, by_k = _infonce(provider).backward(grad, zq, inverse_q, zk, inverse_k, sums, temperature, dimension)
+    by_q, by_k = _infonce(provider).backward(grad, zq, inverse_q, zk, inverse_k, sums, temperature, dimension, dtype)
     return by_q, by_k
 
 
 @infonce_gradient.register_fake
 def _(grad: Tensor, zq: Tensor, inverse_q: Tensor, zk: Tensor, inverse_k: Tensor, sums: Tensor, dimension: int,
-      *settings: Any) -> tuple[Tensor, Tensor]:  # fmt: skip
-    return zq.new_empty(inverse_q.shape[0], dimension), zk.new_empty(inverse_k.shape[0], dimension)
+      dtype: torch.dtype, *settings: Any) -> tuple[Tensor, Tensor]:  # fmt: skip
+    by_q, by_k = (z.new_empty((inverse.shape[0], dimension), dtype=dtype) for z, inverse in ((zq, inverse_q), (zk, inverse_k)))
+    return by_q, by_k
 
 
 def _keep_infonce(ctx: Context, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     q, _, *ctx.settings = inputs
-    ctx.dimension = q.shape[1]
+    ctx.shape = (q.shape[1], q.dtype)
     ctx.save_for_backward(*output[1:])
     ctx.mark_non_differentiable(*output[1:])
 
 
 def _infonce_backward(ctx: Context, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-    by_q, by_k = infonce_gradient(grad, *ctx.saved_tensors, ctx.dimension, *ctx.settings)
+    by_q, by_k = infonce_gradient(grad, *ctx.saved_tensors, *ctx.shape, *ctx.settings)
     return by_q, by_k, None, None
 
 
@@ -265,8 +264,8 @@ infonce.register_autograd(_infonce_backward, setup_context=_keep_infonce)
 
 
 @torch.library.custom_op("secure_fl::moment", mutates_args=())
-def moment(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(‖M‖²_F, padded unit rows, inverse lengths, M) of `[N, D]`."""
+def moment(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(‖M‖²_F, inverse lengths, M padded) of `[N, D]`."""
     from secure_fl_kernels.gpu import moment as gpu
 
     return gpu.forward(x.contiguous())
@@ -274,31 +273,30 @@ def moment(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 @moment.register_fake
 def _(x: Tensor) -> tuple[Tensor, ...]:
-    z = _empty_rows(x, "triton")
-    return _single(x), z, _single(x, x.shape[0]), _single(x, z.shape[1], z.shape[1])
+    width = padded_rows(*x.shape)[1]
+    return _single(x), _single(x, x.shape[0]), _single(x, width, width)
 
 
 @torch.library.custom_op("secure_fl::moment_gradient", mutates_args=())
-def moment_gradient(grad: Tensor, z: Tensor, inverse: Tensor, second: Tensor, dimension: int) -> Tensor:
-    """Gradient by the raw rows, `[N, dimension]`."""
+def moment_gradient(grad: Tensor, x: Tensor, inverse: Tensor, second: Tensor) -> Tensor:
+    """Gradient by the raw rows."""
     from secure_fl_kernels.gpu import moment as gpu
 
-    return gpu.backward(grad, z, inverse, second, dimension)
+    return gpu.backward(grad, x.contiguous(), inverse, second)
 
 
 @moment_gradient.register_fake
-def _(grad: Tensor, z: Tensor, inverse: Tensor, second: Tensor, dimension: int) -> Tensor:
-    return z.new_empty(inverse.shape[0], dimension)
+def _(grad: Tensor, x: Tensor, inverse: Tensor, second: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
 def _keep_moment(ctx: Context, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    ctx.dimension = inputs[0].shape[1]
-    ctx.save_for_backward(*output[1:])
+    ctx.save_for_backward(inputs[0], *output[1:])
     ctx.mark_non_differentiable(*output[1:])
 
 
 def _moment_backward(ctx: Context, grad: Tensor, *_: Tensor) -> Any:
-    return moment_gradient(grad, *ctx.saved_tensors, ctx.dimension)
+    return moment_gradient(grad, *ctx.saved_tensors)
 
 
 moment.register_autograd(_moment_backward, setup_context=_keep_moment)

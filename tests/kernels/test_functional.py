@@ -170,10 +170,21 @@ def test_temperatures_out_of_range_take_the_reference(temperature: float) -> Non
 
 def test_tiles_cover_the_triangle_once() -> None:
     for count in (1, 255, 256, 257, 1000, 4500):
-        seen = torch.zeros(count, count, dtype=torch.int8)
-        for tile in tiles.triangle(count):
-            seen[tile.top : tile.bottom, tile.left : tile.right] += 1
-        assert bool((seen.tril() == torch.ones_like(seen).tril()).all())
+        for found, rows in ((tiles.triangle(count), count), (tiles.two_views(count // 2), count // 2 * 2)):
+            seen = torch.zeros(rows, rows, dtype=torch.int8)
+            for tile in found:
+                seen[tile.top : tile.bottom, tile.left : tile.right] += 1
+            assert bool((seen.tril() == torch.ones_like(seen).tril()).all())
+
+
+@pytest.mark.parametrize("half", [1, 127, 128, 300])
+def test_itself_and_the_partner_lie_on_diagonals_left_out(half: int) -> None:
+    left_out = torch.zeros(2 * half, 2 * half, dtype=torch.bool)
+    for tile in tiles.two_views(half):
+        if tile.zero:
+            left_out[tile.top : tile.bottom, tile.left : tile.right].fill_diagonal_(True)
+    index = torch.arange(2 * half)
+    assert torch.equal((left_out | left_out.T).nonzero(), ((index[:, None] - index) % half == 0).nonzero())
 
 
 def test_dispatch_says_what_it_does_and_refuses_what_it_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,8 +241,8 @@ def test_the_route_to_a_gpu_has_the_right_shapes(monkeypatch: pytest.MonkeyPatch
             loss, dsr, *kept = operators.ntxent(x, columns, *settings)
             pulled, align, also, *spread = operators.uniformity(x, columns, 2, *settings)
             for gradient in (
-                operators.ntxent_gradient(loss, dsr, *kept, columns, 33, *settings),
-                operators.uniformity_gradient(pulled, align, also, *spread, columns, 33, 2, *settings),
+                operators.ntxent_gradient(loss, dsr, *kept, columns, 33, dtype, *settings),
+                operators.uniformity_gradient(pulled, align, also, x, *spread, columns, 2, *settings),
             ):
                 assert (gradient.shape, gradient.dtype, gradient.device.type) == (x.shape, dtype, "cuda")
 

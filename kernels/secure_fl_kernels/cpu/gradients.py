@@ -35,20 +35,22 @@ def square_norms(gradients_BP: Tensor) -> Tensor:
     """Σ_p g_bp², `[B]`; stretches are added in float64."""
     wide = accumulator(gradients_BP.dtype)
     if gradients_BP.dtype == wide:
-        return _stretches(gradients_BP).to(wide)
+        return _squares(gradients_BP).to(wide)
+    total = gradients_BP.new_zeros(len(gradients_BP), dtype=torch.float64)
     height = max(1, _HELD // max(1, gradients_BP.shape[1]))
-    parts = [_stretches(rows.to(wide)) for rows in gradients_BP.split(height)]
-    return torch.cat(parts).to(wide)
+    for top in range(0, len(gradients_BP), height):
+        for left in range(0, gradients_BP.shape[1], _HELD):
+            total[top : top + height] += _squares(gradients_BP[top : top + height, left : left + _HELD].to(wide))
+    return total.to(wide)
 
 
-def _stretches(rows_BP: Tensor) -> Tensor:
+def _squares(rows_BP: Tensor) -> Tensor:
     """Squared lengths in float64."""
     whole = rows_BP.shape[1] // _STRETCH
-    tail = torch.linalg.vector_norm(rows_BP[:, whole * _STRETCH :], dim=1).double().square()
-    if whole == 0:
-        return tail
-    lengths = torch.linalg.vector_norm(rows_BP.unfold(1, _STRETCH, _STRETCH), dim=2)
-    return lengths.double().square().sum(1) + tail
+    total: Tensor = torch.linalg.vector_norm(rows_BP[:, whole * _STRETCH :], dim=1).double().square()
+    if whole:
+        total += torch.linalg.vector_norm(rows_BP.unfold(1, _STRETCH, _STRETCH), dim=2).double().square().sum(1)
+    return total
 
 
 def ghost_square_norms_linear(activations_BTI: Tensor, backprops_BTO: Tensor, bias: bool) -> Tensor:
@@ -82,7 +84,8 @@ def _by_gram(a_BTI: Tensor, b_BTO: Tensor, bias: bool) -> Tensor:
             total += product[:, :, top:].sum((1, 2))
     margin = ghost_margin(a_BTI.shape[2], b_BTO.shape[2], a_BTI.dtype)
     lengths = ((squares_a + margin.activations) * (squares_b + margin.backprops)).sqrt().sum(1)
-    return (total + margin.relative * lengths.square()).clamp(min=0)
+    raised: Tensor = total + margin.relative * lengths.square()
+    return raised.clamp(min=0)
 
 
 def _tile(rows_BTD: Tensor, top: int) -> Tensor:
@@ -96,15 +99,13 @@ def _by_gradient(a_BTI: Tensor, b_BTO: Tensor, bias: bool) -> Tensor:
     height = max(1, _HELD // max(1, a_BTI.shape[0] * a_BTI.shape[2]))
     total = a_BTI.new_zeros(a_BTI.shape[0], dtype=torch.float64)
     for some in b_BTO.split(height, dim=2):
-        total += _stretches(torch.bmm(some.mT, a_BTI).flatten(1))
-    return total + _stretches(b_BTO.sum(1)) if bias else total
+        total += _squares(torch.bmm(some.mT, a_BTI).flatten(1))
+    return total + _squares(b_BTO.sum(1)) if bias else total
 
 
 def ghost_square_norms_conv2d(inputs: Tensor, backprops: Tensor, shape: Convolution, bias: bool, group_size: int) -> Tensor:
     """As the reference, patches of a few samples at a time."""
-    parts = [
-        ghost_square_norms_linear(a, b, bias).view(-1, shape.groups).sum(1) for a, b in sequences(inputs, backprops, shape, group_size)
-    ]
+    parts = [ghost_square_norms_linear(a, b, bias).view(-1, shape.groups).sum(1) for a, b in sequences(inputs, backprops, shape, group_size)]
     return torch.cat(parts) if parts else inputs.new_empty(0, dtype=accumulator(inputs.dtype))
 
 

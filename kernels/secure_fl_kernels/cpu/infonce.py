@@ -1,8 +1,9 @@
-"""InfoNCE of queries against keys in row blocks: O(N·D) memory, 8NKD flops with the recomputation that saves the matrix.
+"""InfoNCE of queries against keys in tiles: O(N·D) memory, 8NKD flops with the recomputation that saves the matrix.
 
-With q, k unit rows, s = q·kᵀ/τ and r_i = Σ_j exp s_ij over all keys:
-    loss = (1/N) Σ_i (log r_i − s_ii),   G_ij = exp(s_ij) / r_i,
-    ∂loss/∂q_i = (1/Nτ) (Σ_j G_ij k_j − k_i),   ∂loss/∂k_j = (1/Nτ) (Σ_i G_ij q_i − q_j), without q_j where j ≥ N.
+With q, k unit rows, s = q·kᵀ/τ, r_i = Σ_{j≠i} exp s_ij, x_i = log r_i − s_ii, R_i = r_i + exp s_ii and G_ij = exp(s_ij)/R_i off the
+diagonal, zero on it:
+    loss = (1/N) Σ_i softplus(x_i),
+    ∂loss/∂q_i = (1/Nτ) (Σ_j G_ij k_j − σ(x_i) k_i),   ∂loss/∂k_j = (1/Nτ) (Σ_i G_ij q_i − σ(x_j) q_j), without q_j where j ≥ N.
 """
 
 from __future__ import annotations
@@ -12,53 +13,66 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from secure_fl_kernels.cpu.sphere import tangent, unit
+from secure_fl_kernels.cpu.sphere import soft_positive, tangent, unit
 from secure_fl_kernels.cpu.tiles import Tile, edge_of, rectangle, shared
 
 
 def forward(q: Tensor, k: Tensor, temperature: float) -> tuple[Tensor, ...]:
-    """(loss, unit queries, their inverse lengths, unit keys, theirs, row sums `[N]`) of raw rows `[N, D]` and `[K, D]`."""
-    (zq, inverse_q), (zk, inverse_k) = unit(q), unit(k)
-    scaled_q, scaled_k = zq * temperature**-0.5, zk * temperature**-0.5
+    """(loss, unit queries · √(1/τ), their inverse lengths, keys likewise, theirs, `[2, N]`: x_i and s_ii) of raw rows `[N, D]` and `[K, D]`."""
+    (scaled_q, inverse_q), (scaled_k, inverse_k) = unit(q), unit(k)
+    scaled_q.mul_(temperature**-0.5)
+    scaled_k.mul_(temperature**-0.5)
 
     def work(tiles: Iterator[Tile]) -> Tensor:
-        sums, buffer = zq.new_zeros(len(zq)), _square(zq, zk)
+        sums, buffer = scaled_q.new_zeros(len(scaled_q)), _square(scaled_k)
         for tile in tiles:
             sums[tile.top : tile.bottom] += _kernel(scaled_q, scaled_k, tile, buffer).sum(1)
         return sums
 
-    sums = shared(work, rectangle(len(zq), len(zk)))
-    loss = sums.log().mean() - (scaled_q * scaled_k[: len(zq)]).sum(1).mean()
-    return loss, zq, inverse_q, zk, inverse_k, sums
+    positive = (scaled_q * scaled_k[: len(scaled_q)]).sum(1)
+    ahead = shared(work, rectangle(len(scaled_q), len(scaled_k), edge_of(len(scaled_k)))).log() - positive
+    return soft_positive(ahead).mean(), scaled_q, inverse_q, scaled_k, inverse_k, torch.stack([ahead, positive])
 
 
 def backward(
-    grad: Tensor, zq: Tensor, inverse_q: Tensor, zk: Tensor, inverse_k: Tensor, sums: Tensor, temperature: float, dimension: int
+    grad: Tensor,
+    scaled_q: Tensor,
+    inverse_q: Tensor,
+    scaled_k: Tensor,
+    inverse_k: Tensor,
+    statistics: Tensor,
+    temperature: float,
+    dimension: int,
+    dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
     """Gradients by the raw queries `[N, D]` and keys `[K, D]` of grad · loss."""
-    count, scaled_q, scaled_k = len(zq), zq * temperature**-0.5, zk * temperature**-0.5
+    count, keys = len(scaled_q), len(scaled_k)
+    ahead, positive = statistics
+    reciprocal = torch.exp(-positive - soft_positive(ahead))
 
     def work(tiles: Iterator[Tile]) -> Tensor:
-        gradient, buffer = zq.new_zeros(count + len(zk), zq.shape[1]), _square(zq, zk)
+        gradient, buffer = scaled_q.new_zeros(count + keys, scaled_q.shape[1]), _square(scaled_k)
         for tile in tiles:
             rows, columns = slice(tile.top, tile.bottom), slice(tile.left, tile.right)
-            kernel = _kernel(scaled_q, scaled_k, tile, buffer).div_(sums[rows, None])
+            kernel = _kernel(scaled_q, scaled_k, tile, buffer).mul_(reciprocal[rows, None])
             gradient[rows].addmm_(kernel, scaled_k[columns])
             gradient[count + tile.left : count + tile.right].addmm_(kernel.T, scaled_q[rows])
         return gradient
 
-    gradient = shared(work, rectangle(count, len(zk)))
+    gradient = shared(work, rectangle(count, keys, edge_of(keys)))
     by_q, by_k = gradient[:count], gradient[count:]
-    by_q -= scaled_k[:count]
-    by_k[:count] -= scaled_q
+    pull = torch.sigmoid(ahead)[:, None]
+    by_q.addcmul_(pull, scaled_k[:count], value=-1)
+    by_k[:count].addcmul_(pull, scaled_q, value=-1)
     gradient.mul_(grad * (temperature**-0.5 / count))
-    return tangent(by_q, zq, inverse_q).clone(), tangent(by_k, zk, inverse_k).clone()
+    return tangent(by_q, scaled_q, inverse_q, 1 / temperature).clone(), tangent(by_k, scaled_k, inverse_k, 1 / temperature).clone()
 
 
-def _square(zq: Tensor, zk: Tensor) -> Tensor:
-    edge = edge_of(max(len(zq), len(zk)))
-    return zq.new_empty(edge, edge)
+def _square(z: Tensor) -> Tensor:
+    edge = edge_of(len(z))
+    return z.new_empty(edge, edge)
 
 
 def _kernel(q: Tensor, k: Tensor, tile: Tile, buffer: Tensor) -> Tensor:
-    return torch.mm(q[tile.top : tile.bottom], k[tile.left : tile.right].T, out=tile.of(buffer)).exp_()
+    kernel = torch.mm(q[tile.top : tile.bottom], k[tile.left : tile.right].T, out=tile.of(buffer)).exp_()
+    return kernel.fill_diagonal_(0.0) if tile.zero else kernel

@@ -1,8 +1,9 @@
 """NT-Xent in two passes over symmetric tiles: 4N²D flops instead of the 6N²D of a full matrix, O(N·D) memory.
 
-With z unit rows, s = z·zᵀ/τ, r_i = Σ_{k≠i} exp s_ik and p(i) the partner of row i:
-    loss = (1/M) Σ_i (log r_i − s_{i,p(i)}),
-    ∂loss/∂z_i = (1/Mτ) [ Σ_{k≠i} exp(s_ik)(1/r_i + 1/r_k) z_k − 2 z_{p(i)} ].
+With z unit rows, s = z·zᵀ/τ, p(i) the partner of row i and r_i = Σ_k exp s_ik over all k but i and p(i):
+    loss = (1/M) Σ_i softplus(x_i), x_i = log r_i − s_{i,p(i)},
+    ∂loss/∂z_i = (1/Mτ) [ Σ_k exp(s_ik)(1/R_i + 1/R_k) z_k − (σ(x_i) + σ(x_p)) z_{p(i)} ],  R_i = r_i + exp s_{i,p(i)}.
+Partners stay out of the sums because 1 − (their probability), which σ(x) is, would otherwise lose its digits in a trained model.
 
 Unit rows bound |s| by 1/τ, so no maximum is subtracted while exp(1/τ) times the number of rows stays in range (`fits`).
 The products run at `torch.get_float32_matmul_precision()`; "medium" is bfloat16 with float32 sums where the processor
@@ -17,8 +18,8 @@ from math import log
 import torch
 from torch import Tensor
 
-from secure_fl_kernels.cpu.sphere import add_own, energies, tangent, unit
-from secure_fl_kernels.cpu.tiles import Tile, edge_of, summed
+from secure_fl_kernels.cpu.sphere import add_own, energies, soft_positive, tangent, unit
+from secure_fl_kernels.cpu.tiles import Tile, edge_of, shared, two_views
 
 
 def fits(rows: int, temperature: float, dtype: torch.dtype) -> bool:
@@ -27,54 +28,59 @@ def fits(rows: int, temperature: float, dtype: torch.dtype) -> bool:
 
 
 def forward(x: Tensor, temperature: float, columns: Tensor | None) -> tuple[Tensor, ...]:
-    """(loss, unit rows, inverse lengths, row sums, own coordinates, energies) of raw rows `[M, D]`, first views before second."""
-    z, inverse = unit(x)
-    scaled = z * temperature**-0.5
+    """(loss, unit rows · √(1/τ), inverse lengths, `[2, M]`: x_i and s_{i,p(i)}, own coordinates, energies) of two views' raw rows `[M, D]`."""
+    scaled, inverse = unit(x)
+    scaled.mul_(temperature**-0.5)
 
     def work(tiles: Iterator[Tile]) -> Tensor:
-        sums, buffer = z.new_zeros(len(z)), _square(z)
+        sums, buffer = scaled.new_zeros(len(scaled)), _square(scaled)
         for tile in tiles:
             kernel = _kernel(scaled, tile, buffer)
             sums[tile.top : tile.bottom] += kernel.sum(1)
-            if not tile.diagonal:
+            if not tile.symmetric:
                 sums[tile.left : tile.right] += kernel.sum(0)
         return sums
 
-    sums, half = summed(work, len(z)), len(z) // 2
-    loss = sums.log().mean() - (scaled[:half] * scaled[half:]).sum(1).mean()
-    return loss, z, inverse, sums, *energies(z, columns)
+    half = len(scaled) // 2
+    positive = (scaled[:half] * scaled[half:]).sum(1).repeat(2)
+    ahead = shared(work, two_views(half)).log() - positive
+    return soft_positive(ahead).mean(), scaled, inverse, torch.stack([ahead, positive]), *energies(scaled, columns, temperature**-0.5)
 
 
 def backward(
     grad: Tensor,
     weights: Tensor | None,
-    z: Tensor,
+    scaled: Tensor,
     inverse: Tensor,
-    sums: Tensor,
+    statistics: Tensor,
     own: Tensor,
     columns: Tensor | None,
     temperature: float,
     dimension: int,
+    dtype: torch.dtype,
 ) -> Tensor:
     """Gradient `[M, D]` by the raw rows of grad · loss, plus the regulariser's with weights ω."""
-    scaled, reciprocal = z * temperature**-0.5, sums.reciprocal()
+    (ahead, positive), half = statistics, len(scaled) // 2
+    reciprocal = torch.exp(-positive - soft_positive(ahead))
 
     def work(tiles: Iterator[Tile]) -> Tensor:
-        gradient, buffer, factors = torch.zeros_like(scaled), _square(z), _square(z)
+        gradient, buffer, factors = torch.zeros_like(scaled), _square(scaled), _square(scaled)
         for tile in tiles:
             rows, columns = slice(tile.top, tile.bottom), slice(tile.left, tile.right)
             factor = torch.add(reciprocal[rows, None], reciprocal[None, columns], out=tile.of(factors))
             kernel = _kernel(scaled, tile, buffer).mul_(factor)
             gradient[rows].addmm_(kernel, scaled[columns])
-            if not tile.diagonal:
+            if not tile.symmetric:
                 gradient[columns].addmm_(kernel.T, scaled[rows])
         return gradient
 
-    gradient, half = summed(work, len(z)), len(z) // 2
-    gradient[:half] -= 2 * scaled[half:]
-    gradient[half:] -= 2 * scaled[:half]
-    gradient.mul_(grad * (temperature**-0.5 / len(z)))
-    return tangent(add_own(gradient, weights, own, columns), z, inverse)
+    gradient = shared(work, two_views(half))
+    pull = torch.sigmoid(ahead)
+    pull = (pull[:half] + pull[half:])[:, None]
+    gradient[:half].addcmul_(pull, scaled[half:], value=-1)
+    gradient[half:].addcmul_(pull, scaled[:half], value=-1)
+    gradient.mul_(grad * (temperature**-0.5 / len(scaled)))
+    return tangent(add_own(gradient, weights, own, columns), scaled, inverse, 1 / temperature)
 
 
 def _square(z: Tensor) -> Tensor:
@@ -84,6 +90,6 @@ def _square(z: Tensor) -> Tensor:
 
 
 def _kernel(scaled: Tensor, tile: Tile, buffer: Tensor) -> Tensor:
-    """exp of one tile of similarities, zero on the matrix's diagonal; overwrites `buffer`."""
+    """exp of one tile of similarities, zero for rows with themselves and their partners; overwrites `buffer`."""
     kernel = torch.mm(scaled[tile.top : tile.bottom], scaled[tile.left : tile.right].T, out=tile.of(buffer)).exp_()
-    return kernel.fill_diagonal_(0.0) if tile.diagonal else kernel
+    return kernel.fill_diagonal_(0.0) if tile.zero else kernel

@@ -17,17 +17,21 @@ def unit(x: Tensor) -> tuple[Tensor, Tensor]:
     return z, inverse
 
 
-def energies(z: Tensor, columns: Tensor | None) -> tuple[Tensor, Tensor]:
-    """(c = zU_S `[M, S]`, ‖c‖² `[M]`), both empty without columns."""
+def energies(z: Tensor, columns: Tensor | None, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+    """(c = zU_S / scale `[M, S]`, ‖c‖² `[M]`), both empty without columns."""
     if columns is None:
         return z.new_empty(0, 0), z.new_empty(0)
-    own = z @ columns
+    own = (z @ columns).div_(scale)
     return own, own.square().sum(1)
 
 
-def tangent(v: Tensor, z: Tensor, inverse: Tensor) -> Tensor:
-    """The gradient by the raw rows, (v − (z·v)z) / ‖x‖, of a loss with gradient `v` by its unit rows; overwrites `v`."""
-    along = torch.linalg.vecdot(v, z, dim=1)
+def tangent(v: Tensor, z: Tensor, inverse: Tensor, square: float = 1.0) -> Tensor:
+    """The gradient by the raw rows, (v − (ẑ·v)ẑ) / ‖x‖, of a loss with gradient `v` by its unit rows; overwrites `v`.
+
+    Args:
+        z: unit rows, or rows of squared length `square`.
+    """
+    along = torch.linalg.vecdot(v, z, dim=1).div_(square)
     return v.addcmul_(along[:, None], z, value=-1).mul_(inverse[:, None])
 
 
@@ -36,3 +40,8 @@ def add_own(v: Tensor, weights: Tensor | None, own: Tensor, columns: Tensor | No
     if weights is None or columns is None:
         return v
     return v.addmm_(own * weights[:, None], columns.T)
+
+
+def soft_positive(x: Tensor) -> Tensor:
+    """log(1 + exp x) to full precision; torch's own softplus is 2e-9 off past 20."""
+    return torch.logaddexp(x, x.new_zeros(()))

@@ -1,4 +1,4 @@
-"""Walking the lower triangle of a similarity matrix in tiles, on one thread or several.
+"""Walking a similarity matrix, or its lower triangle, in tiles, on one thread or several.
 
 Torch releases the interpreter's lock inside its operations, so Python threads over tiles keep all processors busy, and each
 works on tiles that fit its cache. Torch's own threads inside small products do not: beside another process they collapse.
@@ -18,20 +18,25 @@ _SMALL, _LARGE, _MANY_ROWS = 256, 512, 4096
 
 
 class Tile(NamedTuple):
-    """Rows `[top, bottom)` and columns `[left, right)`, on or below the diagonal."""
+    """Rows `[top, bottom)` and columns `[left, right)`.
+
+    Attributes:
+        zero: its diagonal is left out: rows with themselves, or with their positives.
+    """
 
     top: int
     bottom: int
     left: int
     right: int
+    zero: bool
 
     def of(self, buffer: Tensor) -> Tensor:
         """The corner of a square `buffer` that is as large as the tile."""
         return buffer[: self.bottom - self.top, : self.right - self.left]
 
     @property
-    def diagonal(self) -> bool:
-        """Whether the tile holds part of the matrix's diagonal."""
+    def symmetric(self) -> bool:
+        """Whether rows and columns are the same."""
         return self.top == self.left
 
 
@@ -43,20 +48,22 @@ def edge_of(rows: int) -> int:
     return _SMALL if rows <= _MANY_ROWS else _LARGE
 
 
-def triangle(rows: int) -> list[Tile]:
-    """All tiles on or below the diagonal of a square matrix."""
-    return [tile for tile in rectangle(rows, rows) if tile.left <= tile.top]
-
-
-def rectangle(rows: int, columns: int) -> list[Tile]:
+def rectangle(rows: int, columns: int, edge: int) -> list[Tile]:
     """All tiles of a matrix, row by row."""
-    edge = edge_of(max(rows, columns))
-    return [Tile(i, min(i + edge, rows), j, min(j + edge, columns)) for i in range(0, rows, edge) for j in range(0, columns, edge)]
+    return [Tile(i, min(i + edge, rows), j, min(j + edge, columns), i == j) for i in range(0, rows, edge) for j in range(0, columns, edge)]
 
 
-def summed(work: Work, rows: int) -> Tensor:
-    """`shared` over the triangle's tiles."""
-    return shared(work, triangle(rows))
+def triangle(rows: int, edge: int | None = None) -> list[Tile]:
+    """All tiles on or below the diagonal of a square matrix."""
+    return [tile for tile in rectangle(rows, rows, edge or edge_of(rows)) if tile.left <= tile.top]
+
+
+def two_views(count: int) -> list[Tile]:
+    """A triangle for two views of `count` rows each, whose tiles never straddle views: positives lie on tiles' diagonals."""
+    edge = edge_of(2 * count)
+    across = [Tile(count + i, count + i_end, j, j_end, zero) for i, i_end, j, j_end, zero in rectangle(count, count, edge)]
+    second = [Tile(count + i, count + i_end, count + j, count + j_end, zero) for i, i_end, j, j_end, zero in triangle(count, edge)]
+    return triangle(count, edge) + across + second
 
 
 def shared(work: Work, tiles: list[Tile]) -> Tensor:

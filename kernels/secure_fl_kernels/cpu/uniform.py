@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from secure_fl_kernels.cpu.sphere import add_own, energies, tangent, unit
-from secure_fl_kernels.cpu.tiles import Tile, edge_of, summed
+from secure_fl_kernels.cpu.tiles import Tile, edge_of, shared, triangle
 
 
 def fits(t: float, dtype: torch.dtype) -> bool:
@@ -25,7 +25,7 @@ def fits(t: float, dtype: torch.dtype) -> bool:
 
 
 def forward(x: Tensor, views: int, t: float, columns: Tensor | None) -> tuple[Tensor, ...]:
-    """(uniformity, mean over the views; alignment of two views or 0; unit rows; inverse lengths; pull; rates; own coordinates; energies).
+    """(uniformity, mean over the views; alignment of two views or 0; inverse lengths; pull; rates; own coordinates; energies).
 
     Raw rows are `[views · N, D]`, one view after the other. The pull `[views · N, D]`, times its view's rate, is
     uniformity's gradient by the unit rows, up to its part along them.
@@ -36,23 +36,23 @@ def forward(x: Tensor, views: int, t: float, columns: Tensor | None) -> tuple[Te
     total, count, half = torch.stack([part for part, _ in parts]), len(z) // views, len(z) // 2
     uniformity = (total / (count * (count - 1))).log().mean()
     align = (z[:half] - z[half:]).square().sum() / half if views == 2 else z.new_zeros(())
-    return uniformity, align, z, inverse, pull, 4 * t / (views * total), *energies(z, columns)
+    return uniformity, align, inverse, pull, 4 * t / (views * total), *energies(z, columns)
 
 
 def backward(
     grad: Tensor,
     grad_align: Tensor | None,
     weights: Tensor | None,
-    z: Tensor,
+    x: Tensor,
     inverse: Tensor,
     pull: Tensor,
     rates: Tensor,
     own: Tensor,
     columns: Tensor | None,
     t: float,
-    dimension: int,
 ) -> Tensor:
     """Gradient `[M, D]` by the raw rows of grad · uniformity + grad_align · alignment, plus the regulariser's with weights ω."""
+    z = x * inverse[:, None]
     gradient = (pull.reshape(len(rates), -1) * (grad * rates)[:, None]).reshape(pull.shape)
     if grad_align is not None:
         half = len(z) // 2
@@ -74,14 +74,14 @@ def _one_view(z: Tensor, t: float) -> tuple[Tensor, Tensor]:
         for tile in tiles:
             rows, columns = slice(tile.top, tile.bottom), slice(tile.left, tile.right)
             kernel = torch.mm(scaled[rows], scaled[columns].T, out=tile.of(buffer)).exp_()
-            if tile.diagonal:
+            if tile.zero:
                 kernel.fill_diagonal_(0.0)
             mass = torch.dot(decay[rows], torch.mv(kernel, decay[columns]))
-            total += mass if tile.diagonal else 2 * mass
+            total += mass if tile.symmetric else 2 * mass
             sums[rows].addmm_(kernel, damped[columns])
-            if not tile.diagonal:
+            if not tile.symmetric:
                 sums[columns].addmm_(kernel.T, damped[rows])
         return sums
 
-    sums = summed(work, count)
+    sums = shared(work, triangle(count))
     return sums[count, 0].clone(), sums[:count].mul_(decay[:, None])

@@ -39,13 +39,3 @@ def similarities(z_m, LEFT, RIGHT, first, start, WIDTH: tl.constexpr, M: tl.cons
 def skip_zone(k, first, ZONE: tl.constexpr):
     """Column `k` of the hot loop, moved past the zone `[first, first + ZONE)`."""
     return tl.where(k >= first, k + ZONE, k)
-
-
-@triton.jit
-def partner_of(rows, count, SELF: tl.constexpr):
-    """Index of each row's positive: the other view's row where the matrix is of one buffer with itself, else the same index."""
-    if SELF:
-        half = count // 2
-        return tl.where(rows < half, rows + half, rows - half)
-    else:
-        return rows

@@ -16,6 +16,7 @@ from secure_fl_kernels.gpu.variants import Architecture, Variant
 _BLOCK, _WARPS = 128, 4
 """One block of words a lane: 32 live words, so nothing spills."""
 
+_UNIT = tl.constexpr(2.0**-32)
 _STEP = tl.constexpr(1.4629180792671596e-09)
 """2π / 2³²."""
 
@@ -77,14 +78,14 @@ def _store(
     low = tl.join(tl.join(tl.join(y0, y8), tl.join(y4, y12)), tl.join(tl.join(y2, y10), tl.join(y6, y14)))
     high = tl.join(tl.join(tl.join(y1, y9), tl.join(y5, y13)), tl.join(tl.join(y3, y11), tl.join(y7, y15)))
     every = tl.reshape(tl.join(low, high), [BLOCK, 16])
-    place = block.to(tl.int64)[:, None] * 16 + tl.arange(0, 16)[None, :]
+    place = block[:, None] * 16 + tl.arange(0, 16)[None, :]
     tl.store(OUT + place, every, mask=place < count)
 
 
 @triton.jit
 def words_kernel(START, OUT, count, BLOCK: tl.constexpr):
     """`count` words of the keystream after the state START `[16]`, as int32. Reference: `chacha.words`."""
-    block = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    block = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     y0, y1, y2, y3, y4, y5, y6, y7, y8, y9, y10, y11, y12, y13, y14, y15 = _keystream(START, block, BLOCK)
     _store(
         OUT, block, count,
@@ -100,9 +101,13 @@ def words_kernel(START, OUT, count, BLOCK: tl.constexpr):
 def _normal(first, second, std):
     """Two deviates of two words. The angle is a quarter turn and a rest in ±π/4, for which polynomials do: `tl.cos` would spill.
 
-    x − x³/6 + … up to x⁹ is within 2·10⁻⁸ of the sine there, 1 − x²/2 + … up to x¹⁰ within 2·10⁻¹⁰ of the cosine.
+    x − x³/6 + … up to x⁹ is within 2·10⁻⁹ of the sine there, 1 − x²/2 + … up to x¹⁰ within 2·10⁻¹⁰ of the cosine. Near u = 1, where
+    float32 has lost the word's last bits and a logarithm its own, −ln(1 − y) = y + y²/2 + … up to y⁶ with y = 1 − u is exact to 10⁻⁸.
     """
-    radius = tl.sqrt(tl.log((first.to(tl.float32) + 0.5) * 2.3283064365386963e-10) * -2.0) * std
+    y = ((first ^ 0xFFFFFFFF).to(tl.float32) + 0.5) * _UNIT
+    series = y * (((((y * 0.16666667 + 0.2) * y + 0.25) * y + 0.33333333) * y + 0.5) * y + 1.0)
+    halved = tl.where(y < 0.0625, series, 0.0 - tl.log((first.to(tl.float32) + 0.5) * _UNIT))
+    radius = tl.sqrt(halved * 2.0) * std
     quarter = (second + 0x20000000) >> 30
     x = (second - (quarter << 30)).to(tl.int32, bitcast=True).to(tl.float32) * _STEP
     z = x * x
@@ -118,7 +123,7 @@ def _normal(first, second, std):
 @triton.jit
 def normal_kernel(START, OUT, count, std, BLOCK: tl.constexpr):
     """`count` normal deviates with standard deviation `std`, float32, from the keystream after START. Reference: `chacha.normal`."""
-    block = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    block = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     y0, y1, y2, y3, y4, y5, y6, y7, y8, y9, y10, y11, y12, y13, y14, y15 = _keystream(START, block, BLOCK)
     n0, n1 = _normal(y0, y1, std)
     n2, n3 = _normal(y2, y3, std)
@@ -149,8 +154,8 @@ def normal(start: Tensor, count: int, std: float, block: int = _BLOCK) -> Tensor
     return out
 
 
-def variants(arch: Architecture) -> Iterator[Variant]:
+def variants(_arch: Architecture) -> Iterator[Variant]:
     """Both kernels in the one configuration that the launchers use, which is the same for every architecture."""
-    yield Variant("words/i32/16", words_kernel, {"START": "*i32", "OUT": "*i32", "count": "i32"}, {"BLOCK": _BLOCK}, _WARPS, 3)
+    yield Variant("chacha_words/i32", words_kernel, {"START": "*i32", "OUT": "*i32", "count": "i32"}, {"BLOCK": _BLOCK}, _WARPS, 3)
     types = {"START": "*i32", "OUT": "*fp32", "count": "i32", "std": "fp32"}
-    yield Variant("normal/fp32/16", normal_kernel, types, {"BLOCK": _BLOCK}, _WARPS, 3)
+    yield Variant("chacha_normal/fp32", normal_kernel, types, {"BLOCK": _BLOCK}, _WARPS, 3)

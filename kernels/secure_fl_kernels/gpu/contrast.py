@@ -1,11 +1,15 @@
 """Contrast: the two loops over all pairs that NT-Xent and InfoNCE are made of. Neither writes a similarity to memory.
 
-LEFT and RIGHT hold unit rows scaled by √(log₂e / τ), so a product is a similarity in units of log₂ and exp₂ needs nothing
-before it. Two ways to keep exponentials in range: `ONLINE` false takes them as they are (τ ≥ 1/76 with unit rows), true
-subtracts a running maximum. Tiles on the diagonal and the last columns are done after the hot loop, which has no mask.
+LEFT and RIGHT hold unit rows scaled by √(log₂e / τ), view by view and padded, so a product is a similarity in units of log₂
+and exp₂ needs nothing before it. Row i of one view has its positive at i of the other (NT-Xent, both buffers one, VIEWS 2) or
+of the keys (InfoNCE, VIEWS 1). Columns with the row's own index, itself and its positive, are left out of both loops: what is
+due to positives is added apart, without the cancellation that a well-trained loss would suffer.
 
-row_sums:  r_i = Σ_j exp₂ s_ij, or its log₂ when ONLINE.
-gradient:  Σ_j G_ij right_j − pull · right_p(i), G_ij = exp₂(s_ij)(a_i + a_j), or exp₂(s_ij − a_i) + exp₂(s_ij − a_j) when ONLINE;
+Exponentials are kept in range in one of two ways: `ONLINE` false takes them as they are (τ ≥ 1/76 with unit rows), true
+subtracts a running maximum. The tiles at the row's own index and the last columns are done after the hot loop, which has no mask.
+
+row_sums:  Σ_j exp₂ s_ij, or its log₂ when ONLINE, and the positive's s_ip.
+gradient:  Σ_j G_ij right_j − pull_i · right_p(i), G_ij = exp₂(s_ij)(a_i + a_j), or exp₂(s_ij − a_i) + exp₂(s_ij − a_j) when ONLINE;
            then the dimension-scaled regulariser and the normalisation's backward, so the raw rows' gradient leaves in one write.
 Rows wider than a tile split the output: each program recomputes its similarities and writes one chunk of dimensions.
 """
@@ -13,16 +17,17 @@ Rows wider than a tile split the output: each program recomputes its similaritie
 import triton
 import triton.language as tl
 
-from secure_fl_kernels.gpu.blocks import load_tile, partner_of, similarities, skip_zone
+from secure_fl_kernels.gpu.blocks import load_tile, similarities, skip_zone
 
 
 @triton.jit
-def _valid(rows, columns, count, SELF: tl.constexpr):
-    """Which pairs count: columns that exist, and not a row with itself."""
-    if SELF:
-        return (columns[None, :] < count) & (columns[None, :] != rows[:, None])
-    else:
-        return (columns[None, :] < count) & (rows[:, None] >= 0)
+def _hot_columns(first, columns, M: tl.constexpr, N: tl.constexpr):
+    """(columns that the hot loop walks, where the last columns start if the zone does not hold them)."""
+    full = columns // N * N
+    beyond = tl.where(first <= full, first, full)
+    hot = tl.where(first + M <= full, full - M, beyond)
+    tail = tl.where((first + M <= full) | (first > full), full, columns)
+    return hot, tail
 
 
 @triton.jit
@@ -38,171 +43,121 @@ def _accumulate(total, top, s, ONLINE: tl.constexpr):
 
 @triton.jit
 def row_sums_kernel(
-    LEFT,
-    RIGHT,
-    SUMS,
-    POSITIVE,
-    count,
-    columns,
-    WIDTH: tl.constexpr,
-    SELF: tl.constexpr,
-    ONLINE: tl.constexpr,
-    M: tl.constexpr,
-    N: tl.constexpr,
-    DEPTH: tl.constexpr,
+    LEFT, RIGHT, SUMS, POSITIVE, count, columns, padded_left, padded_right,
+    WIDTH: tl.constexpr, VIEWS: tl.constexpr, ONLINE: tl.constexpr, M: tl.constexpr, N: tl.constexpr, DEPTH: tl.constexpr,
     PRECISION: tl.constexpr,
-):
-    """Row sums, and every row's similarity with its positive. Axis: blocks of M rows."""
+):  # fmt: skip
+    """Row sums, and every row's similarity with its positive. Axes: blocks of M rows, views."""
     tl.static_assert(M % N == 0)
     first = tl.program_id(0) * M
+    view = tl.program_id(1)
+    row = view * padded_left + first
     rows = first + tl.arange(0, M)
-    z_m = load_tile(LEFT, first, 0, WIDTH, M, DEPTH)
+    z_m = load_tile(LEFT, row, 0, WIDTH, M, DEPTH)
     total = tl.zeros([M], tl.float32)
     top = tl.full([M], float("-inf"), tl.float32)
-    full = columns // N * N
-    inside = (first + M <= full) & SELF
-    hot = tl.where(inside, full - M, tl.minimum(first, full) if SELF else full)
-    for k in range(0, hot, N):
-        s, _ = similarities(z_m, LEFT, RIGHT, first, skip_zone(k, first, M) if SELF else k, WIDTH, M, N, DEPTH, PRECISION)
-        total, top = _accumulate(total, top, s, ONLINE)
-    for k in range(0, M + N if SELF else N, N):
-        start = tl.where(k < M, first + k, tl.where(inside, full, columns)) if SELF else full
-        if start < columns:
-            s, _ = similarities(z_m, LEFT, RIGHT, first, start, WIDTH, M, N, DEPTH, PRECISION)
-            s = tl.where(_valid(rows, start + tl.arange(0, N), columns, SELF), s, float("-inf"))
+    hot, tail = _hot_columns(first, columns, M, N)
+    for other in range(VIEWS):
+        base = other * padded_right
+        for k in range(0, hot, N):
+            s, _ = similarities(z_m, LEFT, RIGHT, row, base + skip_zone(k, first, M), WIDTH, M, N, DEPTH, PRECISION)
             total, top = _accumulate(total, top, s, ONLINE)
+        for k in range(0, M + N, N):
+            start = tl.where(k < M, first + k, tail)
+            if start < columns:
+                s, _ = similarities(z_m, LEFT, RIGHT, row, base + start, WIDTH, M, N, DEPTH, PRECISION)
+                n = start + tl.arange(0, N)
+                s = tl.where((n[None, :] < columns) & (n[None, :] != rows[:, None]), s, float("-inf"))
+                total, top = _accumulate(total, top, s, ONLINE)
     if ONLINE:
         total = top + tl.log2(total)
-    partner = partner_of(rows, count, SELF)
+    partner = (VIEWS - 1 - view) * padded_right + first
     positive = tl.zeros([M], tl.float32)
     for d in range(0, WIDTH, DEPTH):
-        other = tl.load(RIGHT + tl.cast(partner, tl.int64)[:, None] * WIDTH + (d + tl.arange(0, DEPTH))[None, :]).to(tl.float32)
-        positive += tl.sum(load_tile(LEFT, first, d, WIDTH, M, DEPTH).to(tl.float32) * other, 1)
-    tl.store(SUMS + rows, total, mask=rows < count)
-    tl.store(POSITIVE + rows, positive, mask=rows < count)
-
-
-@triton.jit
-def _weigh(s, a_m, a_n, ONLINE: tl.constexpr):
-    """G of a tile."""
-    if ONLINE:
-        return tl.exp2(s - a_m[:, None]) + tl.exp2(s - a_n[None, :])
-    else:
-        return tl.exp2(s) * (a_m[:, None] + a_n[None, :])
+        mine = load_tile(LEFT, row, d, WIDTH, M, DEPTH).to(tl.float32)
+        positive += tl.sum(mine * load_tile(RIGHT, partner, d, WIDTH, M, DEPTH).to(tl.float32), 1)
+    tl.store(SUMS + view * count + rows, total, mask=rows < count)
+    tl.store(POSITIVE + view * count + rows, positive, mask=rows < count)
 
 
 @triton.jit
 def _gather(
-    acc, turn, z_m, a_m, LEFT, RIGHT, A_RIGHT, rows, first, start, chunk, columns, WIDTH: tl.constexpr, SELF: tl.constexpr,
-    ONLINE: tl.constexpr, EDGE: tl.constexpr, M: tl.constexpr, N: tl.constexpr, DEPTH: tl.constexpr, OUT: tl.constexpr,
-    PRECISION: tl.constexpr,
+    acc, turn, z_m, a_m, LEFT, RIGHT, A_RIGHT, rows, row, base, start, chunk, columns, WIDTH: tl.constexpr, ONLINE: tl.constexpr,
+    EDGE: tl.constexpr, M: tl.constexpr, N: tl.constexpr, DEPTH: tl.constexpr, CHUNK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One tile into the accumulator; `turn` gathers Σ_j G_ij s_ij where the row's own dimensions are not all here."""
-    s, z_n = similarities(z_m, LEFT, RIGHT, first, start, WIDTH, M, N, DEPTH, PRECISION)
+    s, z_n = similarities(z_m, LEFT, RIGHT, row, base + start, WIDTH, M, N, DEPTH, PRECISION)
     n = start + tl.arange(0, N)
     if EDGE:
-        a_n = tl.load(A_RIGHT + n, mask=n < columns, other=float("inf") if ONLINE else 0.0)
-        g = tl.where(_valid(rows, n, columns, SELF), _weigh(s, a_m, a_n, ONLINE), 0.0)
+        valid = (n[None, :] < columns) & (n[None, :] != rows[:, None])
+        weighed = tl.where(valid, s, float("-inf"))
+        a_n = tl.load(A_RIGHT + n, mask=n < columns, other=0.0)
     else:
-        g = _weigh(s, a_m, tl.load(A_RIGHT + n), ONLINE)
-    if WIDTH != OUT:
+        weighed = s
+        a_n = tl.load(A_RIGHT + n)
+    if ONLINE:
+        g = tl.exp2(weighed - a_m[:, None]) + tl.exp2(weighed - a_n[None, :])
+    else:
+        g = tl.exp2(weighed) * (a_m[:, None] + a_n[None, :])
+    if WIDTH != CHUNK:
         turn += tl.sum(g * s, 1)
-        z_n = load_tile(RIGHT, start, chunk, WIDTH, N, OUT)
+        z_n = load_tile(RIGHT, base + start, chunk, WIDTH, N, CHUNK)
     return tl.dot(g.to(z_n.dtype), z_n, acc, input_precision=PRECISION), turn
 
 
 @triton.jit
 def gradient_kernel(
-    LEFT,
-    RIGHT,
-    A_LEFT,
-    A_RIGHT,
-    GRAD,
-    POSITIVE,
-    INVERSE,
-    OMEGA,
-    ENERGY,
-    OWN,
-    SPAN,
-    OUT,
-    count,
-    columns,
-    pairs,
-    pull,
-    factor,
-    shrink,
-    D: tl.constexpr,
-    WIDTH: tl.constexpr,
-    OWNED: tl.constexpr,
-    SELF: tl.constexpr,
-    ONLINE: tl.constexpr,
-    M: tl.constexpr,
-    N: tl.constexpr,
-    DEPTH: tl.constexpr,
-    CHUNK: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Gradient by the raw rows of LEFT. Axes: blocks of M rows, chunks of dimensions. `shrink` undoes the rows' scale."""
+    LEFT, RIGHT, A_LEFT, A_RIGHT, PULL, GRAD, POSITIVE, INVERSE, OMEGA, ENERGY, OWN, SPAN, OUT, count, columns, pairs, padded_left, padded_right,
+    factor, shrink, D: tl.constexpr, WIDTH: tl.constexpr, OWNED: tl.constexpr, VIEWS: tl.constexpr, ONLINE: tl.constexpr,
+    M: tl.constexpr, N: tl.constexpr, DEPTH: tl.constexpr, CHUNK: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Gradient by the raw rows of LEFT. Axes: blocks of M rows, chunks of dimensions, views. `shrink` undoes the rows' scale."""
     tl.static_assert(M % N == 0)
     first = tl.program_id(0) * M
     chunk = tl.program_id(1) * CHUNK
+    view = tl.program_id(2)
+    row = view * padded_left + first
     rows = first + tl.arange(0, M)
+    at = view * count + rows
     there = rows < count
-    z_m = load_tile(LEFT, first, 0, WIDTH, M, DEPTH)
-    a_m = tl.load(A_LEFT + rows, mask=there, other=0.0)
+    z_m = load_tile(LEFT, row, 0, WIDTH, M, DEPTH)
+    a_m = tl.load(A_LEFT + at, mask=there, other=0.0)
     acc = tl.zeros([M, CHUNK], tl.float32)
     turn = tl.zeros([M], tl.float32)
-    full = columns // N * N
-    inside = (first + M <= full) & SELF
-    hot = tl.where(inside, full - M, tl.minimum(first, full) if SELF else full)
-    for k in range(0, hot, N):
-        start = skip_zone(k, first, M) if SELF else k
-        acc, turn = _gather(
-            acc, turn, z_m, a_m, LEFT, RIGHT, A_RIGHT, rows, first, start, chunk, columns, WIDTH, SELF, ONLINE, False, M, N, DEPTH, CHUNK, PRECISION
-        )
-    for k in range(0, M + N if SELF else N, N):
-        start = tl.where(k < M, first + k, tl.where(inside, full, columns)) if SELF else full
-        if start < columns:
+    hot, tail = _hot_columns(first, columns, M, N)
+    for other in range(VIEWS):
+        base = other * padded_right
+        for k in range(0, hot, N):
             acc, turn = _gather(
-                acc,
-                turn,
-                z_m,
-                a_m,
-                LEFT,
-                RIGHT,
-                A_RIGHT,
-                rows,
-                first,
-                start,
-                chunk,
-                columns,
-                WIDTH,
-                SELF,
-                ONLINE,
-                True,
-                M,
-                N,
-                DEPTH,
-                CHUNK,
-                PRECISION,
-            )
+                acc, turn, z_m, a_m, LEFT, RIGHT, A_RIGHT + other * columns, rows, row, base, skip_zone(k, first, M), chunk, columns,
+                WIDTH, ONLINE, False, M, N, DEPTH, CHUNK, PRECISION,
+            )  # fmt: skip
+        for k in range(0, M + N, N):
+            start = tl.where(k < M, first + k, tail)
+            if start < columns:
+                acc, turn = _gather(
+                    acc, turn, z_m, a_m, LEFT, RIGHT, A_RIGHT + other * columns, rows, row, base, start, chunk, columns,
+                    WIDTH, ONLINE, True, M, N, DEPTH, CHUNK, PRECISION,
+                )  # fmt: skip
     d = chunk + tl.arange(0, CHUNK)
     paired = rows < pairs
-    partner = tl.cast(partner_of(rows, count, SELF), tl.int64)
-    acc -= tl.load(RIGHT + partner[:, None] * WIDTH + d[None, :], mask=paired[:, None], other=0.0).to(tl.float32) * pull
+    pull = tl.load(PULL + at, mask=there & paired, other=0.0)
+    partner = (VIEWS - 1 - view) * padded_right + rows
+    other_z = tl.load(RIGHT + tl.cast(partner, tl.int64)[:, None] * WIDTH + d[None, :], mask=paired[:, None], other=0.0)
+    acc -= other_z.to(tl.float32) * pull[:, None]
     scale = tl.load(GRAD) * factor
     v = acc * scale
-    z = load_tile(LEFT, first, chunk, WIDTH, M, CHUNK).to(tl.float32) * shrink
+    z = load_tile(LEFT, row, chunk, WIDTH, M, CHUNK).to(tl.float32) * shrink
     if WIDTH != CHUNK:
-        turn -= tl.load(POSITIVE + rows, mask=there & paired, other=0.0) * pull
+        turn -= tl.load(POSITIVE + at, mask=there & paired, other=0.0) * pull
         along = turn * (scale * shrink)
     else:
         along = tl.sum(z * v, 1)
     if OWNED > 0:
-        omega = tl.load(OMEGA + rows, mask=there, other=0.0)
-        own = load_tile(OWN, first, 0, OWNED, M, OWNED)
+        omega = tl.load(OMEGA + at, mask=there, other=0.0)
+        own = load_tile(OWN, row, 0, OWNED, M, OWNED)
         v += tl.dot(own, tl.trans(load_tile(SPAN, chunk, 0, OWNED, CHUNK, OWNED)), input_precision=PRECISION) * omega[:, None]
-        along += omega * tl.load(ENERGY + rows, mask=there, other=0.0)
-    inverse = tl.load(INVERSE + rows, mask=there, other=0.0)
+        along += omega * tl.load(ENERGY + at, mask=there, other=0.0)
+    inverse = tl.load(INVERSE + at, mask=there, other=0.0)
     out = ((v - along[:, None] * z) * inverse[:, None]).to(OUT.dtype.element_ty)
-    tl.store(OUT + tl.cast(rows, tl.int64)[:, None] * D + d[None, :], out, mask=there[:, None] & (d[None, :] < D))
+    tl.store(OUT + tl.cast(at, tl.int64)[:, None] * D + d[None, :], out, mask=there[:, None] & (d[None, :] < D))

@@ -43,7 +43,7 @@ def distil_kernel(
     log_p = _log_softmax(target * sharpness + outside)
     log_q = _log_softmax(source * sharpness + outside)
     p = tl.exp(log_p)
-    apart = tl.where(d[None, :] < D, log_p - log_q, 0.0)
+    apart = tl.where(d[None, :] < D, log_p, 0.0) - tl.where(d[None, :] < D, log_q, 0.0)
     kl = tl.sum(p * apart, 1)
     tl.store(LOSS + rows, kl, mask=rows < count)
     by_target = p * (apart - kl[:, None]) * factor

@@ -30,7 +30,7 @@ def square_kernel(G, OUT, width, stride, parts, BLOCK: tl.constexpr, STEPS: tl.c
     sample, part = tl.program_id(0) // parts, tl.program_id(0) % parts
     first = part.to(tl.int64) * (BLOCK * STEPS) + tl.arange(0, BLOCK)
     total = tl.zeros([BLOCK], tl.float32)
-    for step in range(0, STEPS):
+    for step in range(STEPS):
         column = first + step * BLOCK
         g = tl.load(G + sample.to(tl.int64) * stride + column, mask=column < width, other=0.0).to(tl.float32)
         total += g * g
@@ -121,7 +121,7 @@ def outer_kernel(
         a = tl.load(columns + place[:, None] * stride_at, mask=inside[:, None] & (feature < inputs)[None, :], other=0.0)
         gradient = tl.dot(b, a, gradient, input_precision=PRECISION)
     square = tl.sum(gradient * gradient, 1)
-    if BIAS:
+    if BIAS:  # noqa: SIM102  # a constant of the kernel and a value in it cannot be joined by `and`
         if tile % across == 0:
             total = tl.zeros([BLOCK_O, BLOCK_T], tl.float32)
             for start in range(0, positions, BLOCK_T):
@@ -173,7 +173,7 @@ def rows_for(width: int) -> Rows:
     return Rows(256, 1, 2) if width <= 256 else Rows(1024, 1, 4) if width <= 1024 else Rows(2048, 4, 4)
 
 
-def columns_for(samples: int, width: int) -> Columns:
+def columns_for(width: int) -> Columns:
     """Few columns are spread over more programs, each holding more samples."""
     return Columns(8, 256, 4) if width > 1 << 16 else Columns(16, 64, 4)
 
@@ -190,7 +190,7 @@ def gram_for(positions: int, half: bool) -> Gram:
 def outer_for(inputs: int, outputs: int, half: bool) -> Outer:
     """Narrow layers, such as a first convolution, and all others."""
     if min(inputs, outputs) <= 32:
-        return Outer(32, 32, 64, 4, 3) if half else Outer(32, 32, 16, 4, 3)
+        return Outer(32, 32, 32, 4, 3) if half else Outer(32, 32, 16, 4, 3)
     return Outer(64, 64, 64, 4, 3) if half else Outer(64, 64, 16, 8, 3)
 
 
@@ -210,14 +210,12 @@ def square_norms(gradients_BP: Tensor, rows: Rows | None = None) -> Tensor:
     return _added(out)
 
 
-def clip_and_sum(
-    gradients_BP: Tensor, square_norms_B: Tensor, max_norm: float, noise_P: Tensor | None, columns: Columns | None = None
-) -> Tensor:
+def clip_and_sum(gradients_BP: Tensor, square_norms_B: Tensor, max_norm: float, noise_P: Tensor | None, columns: Columns | None = None) -> Tensor:
     """Σ_b min(1, C/‖g_b‖) g_b + noise, `[P]` in float32, of `[B, P]` whose rows may lie apart."""
     if gradients_BP.stride(1) != 1:
         gradients_BP = gradients_BP.contiguous()
     samples, width = gradients_BP.shape
-    columns = columns or columns_for(samples, width)
+    columns = columns or columns_for(width)
     out = gradients_BP.new_empty(width, dtype=torch.float32)
     noise = out if noise_P is None else noise_P.to(torch.float32).contiguous()
     if width:
@@ -256,7 +254,8 @@ def _gram(a: Tensor, b: Tensor, bias: bool, by: Gram) -> Tensor:
         BLOCK_T=by.positions, BLOCK_D=by.depth, PRECISION=exact(architecture(a.device)), num_warps=by.warps, num_stages=by.stages,
     )  # fmt: skip
     lengths = length.sum(1, dtype=torch.float64)
-    return (square.sum(1, dtype=torch.float64) + margin.relative * lengths.square()).clamp(min=0).to(torch.float32)
+    total: Tensor = square.sum(1, dtype=torch.float64) + margin.relative * lengths.square()
+    return total.clamp(min=0).to(torch.float32)
 
 
 def _outer(a: Tensor, b: Tensor, bias: bool, by: Outer) -> Tensor:
@@ -274,9 +273,7 @@ def _outer(a: Tensor, b: Tensor, bias: bool, by: Outer) -> Tensor:
 
 def ghost_square_norms_conv2d(inputs: Tensor, backprops: Tensor, shape: Convolution, bias: bool, group_size: int) -> Tensor:
     """As the reference, patches of a few samples at a time."""
-    parts = [
-        ghost_square_norms_linear(a, b, bias).view(-1, shape.groups).sum(1) for a, b in sequences(inputs, backprops, shape, group_size)
-    ]
+    parts = [ghost_square_norms_linear(a, b, bias).view(-1, shape.groups).sum(1) for a, b in sequences(inputs, backprops, shape, group_size)]
     return torch.cat(parts) if parts else inputs.new_empty(0, dtype=torch.float32)
 
 
@@ -286,47 +283,44 @@ def _added(parts: Tensor) -> Tensor:
 
 
 def variants(arch: Architecture) -> Iterator[Variant]:
-    """Every configuration that the launchers choose on their own."""
+    """Every configuration that the launchers choose on their own; the largest of each kernel has the shortest name."""
     for element in ELEMENT.values():
         yield from _elementwise(element)
-        for positions in (16, 32, 64):
-            yield from _gram_variants(arch, element, gram_for(positions, element != "fp32"))
-        for width in (32, 64):
-            yield from _outer_variants(arch, element, outer_for(width, width, element != "fp32"))
+        for positions, size in ((16, "/16"), (32, "/32"), (64, "")):
+            yield from _gram_variants(arch, element, size, gram_for(positions, element != "fp32"))
+        for width, size in ((32, "/32"), (64, "")):
+            yield from _outer_variants(arch, element, size, outer_for(width, width, element != "fp32"))
 
 
 def _elementwise(element: str) -> Iterator[Variant]:
-    for width in (256, 1024, 1 << 20):
+    for width, size in ((256, "/256"), (1024, "/1024"), (1 << 20, "")):
         rows = rows_for(width)
         types = {"G": f"*{element}", "OUT": "*fp32", "width": "i32", "stride": "i32", "parts": "i32"}
-        yield Variant(f"square/{element}/{width}", square_kernel, types, {"BLOCK": rows.block, "STEPS": rows.steps}, rows.warps, 3)
-    for width in (1 << 10, 1 << 20):
-        by = columns_for(64, width)
+        yield Variant(f"square_norms/{element}{size}", square_kernel, types, {"BLOCK": rows.block, "STEPS": rows.steps}, rows.warps, 3)
+    for width, size in ((1024, "/1024"), (1 << 20, "")):
+        by = columns_for(width)
         types = {"G": f"*{element}", "SQUARE": "*fp32", "NOISE": "*fp32", "OUT": "*fp32", "max_norm": "fp32"}
         types |= dict.fromkeys(("samples", "width", "stride"), "i32")
         constants = {"HAS_NOISE": True, "BLOCK_B": by.samples, "BLOCK_P": by.columns}
-        yield Variant(f"clip/{element}/{width}", clip_kernel, types, constants, by.warps, 3)
+        yield Variant(f"clip_and_sum/{element}{size}", clip_kernel, types, constants, by.warps, 3)
 
 
+_LAYOUTS = {"rows": ("stride_ai", "stride_bo"), "columns": ("stride_at", "stride_bt")}
+"""Strides that are 1: of rows that lie one after the other (linear layers), and of columns that do (patches of a convolution)."""
 _SIZES = ("positions", "inputs", "outputs", "tiles", "stride_ab", "stride_at", "stride_ai", "stride_bb", "stride_bt", "stride_bo")
 
 
-def _unit_strides(constants: dict[str, object]) -> Iterator[tuple[str, dict[str, str], dict[str, object]]]:
-    """Of rows that lie one after the other (linear layers) and of columns that do (patches of a convolution)."""
-    for layout, ones in (("rows", ("stride_ai", "stride_bo")), ("columns", ("stride_at", "stride_bt"))):
-        yield layout, {name: "i32" for name in _SIZES if name not in ones}, constants | dict.fromkeys(ones, 1)
-
-
-def _gram_variants(arch: Architecture, element: str, by: Gram) -> Iterator[Variant]:
-    constants = {"BLOCK_T": by.positions, "BLOCK_D": by.depth, "PRECISION": exact(arch)}
-    for layout, sizes, fixed in _unit_strides(constants):
+def _gram_variants(arch: Architecture, element: str, size: str, by: Gram) -> Iterator[Variant]:
+    for layout, ones in _LAYOUTS.items():
         types = {"A": f"*{element}", "B": f"*{element}", "SQUARE": "*fp32", "LENGTH": "*fp32"}
-        types |= sizes | dict.fromkeys(("bias", "lost_a", "lost_b"), "fp32")
-        yield Variant(f"gram-{layout}/{element}/{by.positions}", gram_kernel, types, fixed, by.warps, by.stages)
+        types |= {name: "i32" for name in _SIZES if name not in ones} | dict.fromkeys(("bias", "lost_a", "lost_b"), "fp32")
+        constants = {"BLOCK_T": by.positions, "BLOCK_D": by.depth, "PRECISION": exact(arch)} | dict.fromkeys(ones, 1)
+        yield Variant(f"gram_{layout}/{element}{size}", gram_kernel, types, constants, by.warps, by.stages)
 
 
-def _outer_variants(arch: Architecture, element: str, by: Outer) -> Iterator[Variant]:
-    constants = {"BIAS": True, "BLOCK_O": by.outputs, "BLOCK_I": by.inputs, "BLOCK_T": by.positions, "PRECISION": exact(arch)}
-    for layout, sizes, fixed in _unit_strides(constants):
-        types = {"A": f"*{element}", "B": f"*{element}", "SQUARE": "*fp32", "across": "i32"} | sizes
-        yield Variant(f"outer-{layout}/{element}/{by.inputs}", outer_kernel, types, fixed, by.warps, by.stages)
+def _outer_variants(arch: Architecture, element: str, size: str, by: Outer) -> Iterator[Variant]:
+    for layout, ones in _LAYOUTS.items():
+        types = {"A": f"*{element}", "B": f"*{element}", "SQUARE": "*fp32", "across": "i32"}
+        types |= {name: "i32" for name in _SIZES if name not in ones}
+        constants = {"BIAS": True, "BLOCK_O": by.outputs, "BLOCK_I": by.inputs, "BLOCK_T": by.positions, "PRECISION": exact(arch)}
+        yield Variant(f"outer_{layout}/{element}{size}", outer_kernel, types, constants | dict.fromkeys(ones, 1), by.warps, by.stages)

@@ -13,8 +13,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from secure_fl_kernels import padding
 from secure_fl_kernels.gpu.blocks import load_tile
-from secure_fl_kernels.gpu.launch import ELEMENT, blocks, exact, on, precision
+from secure_fl_kernels.gpu.launch import blocks, on, precision
+from secure_fl_kernels.gpu.ntxent import products
 from secure_fl_kernels.gpu.rows import project, tangent
 from secure_fl_kernels.gpu.variants import Architecture, Variant
 
@@ -39,8 +41,8 @@ def moment_kernel(Z, PART, rows, WIDTH: tl.constexpr, SLICE: tl.constexpr, EDGE:
     tl.store(corner + i[:, None] * WIDTH + j[None, :], acc)
 
 
-def forward(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(‖M‖²_F, padded unit rows, inverse lengths, M `[W, W]` in float32) of raw rows `[N, D]`."""
+def forward(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(‖M‖²_F, inverse lengths, M `[W, W]` in float32) of raw rows `[N, D]`."""
     z, inverse, *_ = project(x, None)
     width, edge, slices = z.shape[1], min(z.shape[1], _EDGE), blocks(len(z), _SLICE)
     part = z.new_empty((slices, width, width), dtype=torch.float32)
@@ -49,20 +51,21 @@ def forward(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             z, part, len(z), WIDTH=width, SLICE=_SLICE, EDGE=edge, DEPTH=_DEPTH, PRECISION=precision(z), num_warps=_WARPS, num_stages=_STAGES
         )
     moment = part.sum(0).div_(len(x))
-    return moment.square().sum(), z, inverse, moment
+    return moment.square().sum(), inverse, moment
 
 
-def backward(grad: Tensor, z: Tensor, inverse: Tensor, moment: Tensor, dimension: int) -> Tensor:
-    """Gradient `[N, D]` by the raw rows."""
+def backward(grad: Tensor, x: Tensor, inverse: Tensor, moment: Tensor) -> Tensor:
+    """Gradient by the raw rows `[N, D]`."""
+    pull = moment.new_zeros(padding.padded_rows(*x.shape))
+    torch.mm(x.float() * inverse[:, None], moment[: x.shape[1]], out=pull[: len(x)])
     rate = (grad * (4 / len(inverse))).reshape(1)
-    nothing = z.new_empty((0, 0), dtype=torch.float32)
-    return tangent(z.float() @ moment, rate, None, None, z, inverse, nothing, nothing, dimension)
+    nothing = moment.new_empty(0, 0)
+    return tangent(pull, rate, None, None, x, inverse, nothing, nothing)
 
 
 def variants(family: Architecture) -> Iterator[Variant]:
-    """Shipped: every dtype at 128 dimensions, of which wider rows are tiles."""
-    types = {"PART": "*fp32", "rows": "i32"}
-    for dtype, name in ELEMENT.items():
-        constants = {"WIDTH": 128, "SLICE": _SLICE, "EDGE": _EDGE, "DEPTH": _DEPTH}
-        constants["PRECISION"] = exact(family) if dtype == torch.float32 else "tf32"  # type: ignore[assignment]
-        yield Variant(f"moment/{name}/128", moment_kernel, {"Z": f"*{name}", **types}, constants, _WARPS, _STAGES)
+    """Shipped: half and single rows at 128 dimensions, of which wider rows are tiles."""
+    for title, element, product in products(family):
+        constants = {"WIDTH": 128, "SLICE": _SLICE, "EDGE": _EDGE, "DEPTH": _DEPTH, "PRECISION": product}
+        types = {"Z": f"*{element}", "PART": "*fp32", "rows": "i32"}
+        yield Variant(f"moment/{title}/128", moment_kernel, types, constants, _WARPS, _STAGES)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from secure_fl_kernels import padding
 from secure_fl_kernels.gpu.blocks import load_tile
-from secure_fl_kernels.gpu.launch import ELEMENT, Tile, blocks, exact, on, precision, zeros_own
+from secure_fl_kernels.gpu.launch import ELEMENT, Tile, blocks, exact, kept, on, precision, zeros_own
 from secure_fl_kernels.gpu.variants import Architecture, Variant, variant
 from secure_fl_kernels.reference.losses import SMALLEST_NORM
 
@@ -78,15 +78,17 @@ def project_kernel(
 
 @triton.jit
 def _pulls(
-    PULL, Z, SPAN, own, rate, align, omega, shrink, row, partner, column, WIDTH: tl.constexpr, OWNED: tl.constexpr, ALIGNED: tl.constexpr,
-    ROWS: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr,
+    PULL, X, SPAN, own, inverse, others, rate, align, omega, rows, count, padded, view, column, D: tl.constexpr, WIDTH: tl.constexpr,
+    OWNED: tl.constexpr, ALIGNED: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """(unit rows, everything that pulls at them) for one chunk of dimensions."""
-    d = column + tl.arange(0, DEPTH)
-    z = load_tile(Z, row, column, WIDTH, ROWS, DEPTH).to(tl.float32) * shrink
-    v = load_tile(PULL, row, column, WIDTH, ROWS, DEPTH) * (rate * shrink)
+    d = (column + tl.arange(0, DEPTH))[None, :]
+    there = (rows[:, None] < count) & (d < D)
+    z = tl.load(X + (view * count + rows)[:, None] * D + d, mask=there, other=0.0).to(tl.float32) * inverse[:, None]
+    v = tl.load(PULL + (view * padded + rows)[:, None] * WIDTH + d) * rate
     if ALIGNED:
-        v -= tl.load(Z + partner[:, None] * WIDTH + d[None, :]).to(tl.float32) * (align * shrink)
+        other = tl.load(X + ((1 - view) * count + rows)[:, None] * D + d, mask=there, other=0.0).to(tl.float32)
+        v -= other * (others * align)[:, None]
     if OWNED > 0:
         v += tl.dot(own, tl.trans(load_tile(SPAN, column, 0, OWNED, DEPTH, OWNED)), input_precision=PRECISION) * omega[:, None]
     return z, v
@@ -94,60 +96,49 @@ def _pulls(
 
 @triton.jit
 def tangent_kernel(
-    PULL,
-    RATE,
-    ALIGN,
-    OMEGA,
-    Z,
-    INVERSE,
-    OWN,
-    SPAN,
-    OUT,
-    count,
-    padded,
-    shrink,
-    D: tl.constexpr,
-    WIDTH: tl.constexpr,
-    OWNED: tl.constexpr,
-    ALIGNED: tl.constexpr,
-    ROWS: tl.constexpr,
-    DEPTH: tl.constexpr,
+    PULL, RATE, ALIGN, OMEGA, X, INVERSE, OWN, SPAN, OUT, count, padded,
+    D: tl.constexpr, WIDTH: tl.constexpr, OWNED: tl.constexpr, ALIGNED: tl.constexpr, ROWS: tl.constexpr, DEPTH: tl.constexpr,
     PRECISION: tl.constexpr,
-):
-    """(v − (z·v)z)/‖x‖ with v = rate·pull − align·(other view's row) + ω·cU_Sᵀ. Axes: blocks of rows, views. `shrink` undoes the scale of
-    the rows and of the pull."""
+):  # fmt: skip
+    """(v − (ẑ·v)ẑ)/‖x‖ with v = rate·pull − align·(the other view's ẑ) + ω·cU_Sᵀ. Axes: blocks of rows, views."""
     first = tl.program_id(0) * ROWS
     view = tl.cast(tl.program_id(1), tl.int64)
     rows = first + tl.arange(0, ROWS)
     inside = rows < count
-    row = view * padded + first
-    partner = (1 - view) * padded + rows
+    inverse = tl.load(INVERSE + view * count + rows, mask=inside, other=0.0)
     rate = tl.load(RATE + view)
     align = 0.0
-    omega = tl.zeros([ROWS], tl.float32)
-    own = omega
+    others = inverse
+    omega = inverse
+    own = inverse
     if ALIGNED:
         align = tl.load(ALIGN)
+        others = tl.load(INVERSE + (1 - view) * count + rows, mask=inside, other=0.0)
     if OWNED > 0:
         omega = tl.load(OMEGA + view * count + rows, mask=inside, other=0.0)
-        own = load_tile(OWN, row, 0, OWNED, ROWS, OWNED)
+        own = load_tile(OWN, view * padded + first, 0, OWNED, ROWS, OWNED)
     along = tl.zeros([ROWS], tl.float32)
     for column in range(0, WIDTH, DEPTH):
-        z, v = _pulls(PULL, Z, SPAN, own, rate, align, omega, shrink, row, partner, column, WIDTH, OWNED, ALIGNED, ROWS, DEPTH, PRECISION)
+        z, v = _pulls(
+            PULL, X, SPAN, own, inverse, others, rate, align, omega, rows, count, padded, view, column,
+            D, WIDTH, OWNED, ALIGNED, DEPTH, PRECISION,
+        )  # fmt: skip
         along += tl.sum(z * v, 1)
-    inverse = tl.load(INVERSE + view * count + rows, mask=inside, other=0.0)
     for column in range(0, WIDTH, DEPTH):
-        z, v = _pulls(PULL, Z, SPAN, own, rate, align, omega, shrink, row, partner, column, WIDTH, OWNED, ALIGNED, ROWS, DEPTH, PRECISION)
-        d = column + tl.arange(0, DEPTH)
+        z, v = _pulls(
+            PULL, X, SPAN, own, inverse, others, rate, align, omega, rows, count, padded, view, column,
+            D, WIDTH, OWNED, ALIGNED, DEPTH, PRECISION,
+        )  # fmt: skip
+        d = (column + tl.arange(0, DEPTH))[None, :]
         out = ((v - along[:, None] * z) * inverse[:, None]).to(OUT.dtype.element_ty)
-        tl.store(OUT + (view * count + rows)[:, None] * D + d[None, :], out, mask=inside[:, None] & (d[None, :] < D))
+        tl.store(OUT + (view * count + rows)[:, None] * D + d, out, mask=inside[:, None] & (d < D))
 
 
 def project(x: Tensor, columns: Tensor | None, views: int = 1, scale: float = 1.0, tile: Tile = TILE) -> tuple[Tensor, ...]:
     """(scale · unit rows, padded by view; inverse lengths; squared lengths as stored; own coordinates; energies; span) of `[views · N, D]`."""
     count, padded = len(x) // views, padding.padded_rows(len(x) // views, 1)[0]
     width = padding.width(x.shape[1])
-    z = x.new_empty(views * padded, width)
+    z = x.new_empty((views * padded, width), dtype=kept(x))
     span, own = zeros_own(views * padded, columns, z)
     inverse, square = (x.new_empty(len(x), dtype=torch.float32) for _ in range(2))
     energy = x.new_empty(len(x) if columns is not None else 0, dtype=torch.float32)
@@ -161,31 +152,20 @@ def project(x: Tensor, columns: Tensor | None, views: int = 1, scale: float = 1.
 
 
 def tangent(
-    pull: Tensor,
-    rate: Tensor,
-    align: Tensor | None,
-    omega: Tensor | None,
-    z: Tensor,
-    inverse: Tensor,
-    own: Tensor,
-    span: Tensor,
-    dimension: int,
-    shrink: float = 1.0,
-    tile: Tile = TILE,
+    pull: Tensor, rate: Tensor, align: Tensor | None, omega: Tensor | None, x: Tensor, inverse: Tensor, own: Tensor, span: Tensor, tile: Tile = TILE
 ) -> Tensor:
-    """Gradient `[views · N, D]` by the raw rows of `project`: rate `[views]` · pull, less align · the other view's rows, plus ω · own.
+    """Gradient by raw rows `[views · N, D]`: rate `[views]` · pull, less align · the other view's unit rows, plus ω · own.
 
     Args:
-        pull: float32, padded as the unit rows and scaled like them; its part along them does not matter.
-        shrink: undoes that scale.
+        pull: float32, padded by view as `project` pads; its part along the rows does not matter.
     """
-    views, padded = len(rate), len(z) // len(rate)
-    out = z.new_empty(len(inverse), dimension)
-    with on(z):
-        tangent_kernel[(blocks(len(inverse) // views, tile.rows), views)](
-            pull, rate, rate if align is None else align, rate if omega is None else omega, z, inverse, own, span, out,
-            len(inverse) // views, padded, shrink, D=dimension, WIDTH=z.shape[1], OWNED=0 if omega is None else span.shape[1],
-            ALIGNED=align is not None, ROWS=tile.rows, DEPTH=min(z.shape[1], tile.depth), PRECISION=precision(span),
+    views, padded = len(rate), len(pull) // len(rate)
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    with on(x):
+        tangent_kernel[(blocks(len(x) // views, tile.rows), views)](
+            pull, rate, rate if align is None else align, rate if omega is None else omega, x, inverse, own, span, out,
+            len(x) // views, padded, D=x.shape[1], WIDTH=pull.shape[1], OWNED=0 if omega is None else span.shape[1],
+            ALIGNED=align is not None, ROWS=tile.rows, DEPTH=min(pull.shape[1], tile.depth), PRECISION=precision(span),
             num_warps=tile.warps, num_stages=tile.stages,
         )  # fmt: skip
     return out
@@ -195,9 +175,10 @@ def variants(family: Architecture) -> Iterator[Variant]:
     """Shipped: every dtype, narrow and wide rows, without own dimensions and with 64, which stand for all counts."""
     integers = dict.fromkeys(("count", "padded"), "i32")
     single = ("SPAN", "INVERSE", "SQUARE", "OWN", "ENERGY", "PULL", "RATE", "ALIGN", "OMEGA")
-    floats = dict.fromkeys(single, "*fp32") | dict.fromkeys(("scale", "smallest", "shrink"), "fp32")
+    floats = dict.fromkeys(single, "*fp32") | dict.fromkeys(("scale", "smallest"), "fp32")
     for name in ELEMENT.values():
-        types = floats | integers | {"stride": "i32"} | dict.fromkeys(("X", "Z", "OUT"), f"*{name}")
+        types = floats | integers | {"stride": "i32"} | dict.fromkeys(("X", "OUT"), f"*{name}")
+        types["Z"] = "*fp32" if name == "fp32" else "*fp16"
         for width in (128, 512):
             for owned in (0, 64):
                 constants = {"D": width, "WIDTH": width, "OWNED": owned, "ROWS": TILE.rows, "DEPTH": min(width, TILE.depth)}

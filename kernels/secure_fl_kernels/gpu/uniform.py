@@ -1,6 +1,7 @@
 """Uniformity on a GPU: loss and pull of every row in one pass over all pairs of a view.
 
 With rows scaled by √(2t·log₂e), w_ij = b_i b_j exp₂(s_ij), b_i = exp₂(−‖z_i‖²/2): one product and one exponential a pair.
+The loop takes β b_j exp₂(s_ij) with β = exp(min(t, 10 − t)), about 1 for unrelated rows and at most e^10: float16 holds it.
 mass_i = Σ_{j≠i} w_ij,   pull_i = Σ_{j≠i} w_ij z_j;   loss = log(Σ mass / N(N−1)); see `cpu.uniform` for the gradient.
 Reference: `reference.uniformity_loss` and `reference.align_loss`.
 """
@@ -8,6 +9,7 @@ Reference: `reference.uniformity_loss` and `reference.align_loss`.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import exp
 
 import torch
 import triton
@@ -15,8 +17,8 @@ import triton.language as tl
 from torch import Tensor
 
 from secure_fl_kernels.gpu.blocks import load_tile, similarities, skip_zone
-from secure_fl_kernels.gpu.launch import ELEMENT, Tile, architecture, blocks, exact, on, precision, zeros_own
-from secure_fl_kernels.gpu.ntxent import LOG2E
+from secure_fl_kernels.gpu.launch import Tile, architecture, blocks, on, precision, zeros_own
+from secure_fl_kernels.gpu.ntxent import LOG2E, products
 from secure_fl_kernels.gpu.rows import project, tangent
 from secure_fl_kernels.gpu.tiles import tile_for
 from secure_fl_kernels.gpu.variants import Architecture, Loop, Variant, variant
@@ -49,6 +51,7 @@ def pull_kernel(
     PULL,
     count,
     padded,
+    unboost,
     WIDTH: tl.constexpr,
     M: tl.constexpr,
     N: tl.constexpr,
@@ -75,58 +78,56 @@ def pull_kernel(
         start = tl.where(k < M, first + k, tl.where(inside, full, count))
         if start < count:
             acc, mass = _gather(acc, mass, z_m, Z, DECAY, rows, first, start, chunk, count, WIDTH, True, M, N, DEPTH, CHUNK, PRECISION)
-    decay = tl.load(DECAY + rows, mask=rows < count, other=0.0)
+    decay = tl.load(DECAY + rows, mask=rows < count, other=0.0) * unboost
     tl.store(MASS + view * count + rows, mass * decay, mask=(rows < count) & (chunk == 0))
     d = chunk + tl.arange(0, CHUNK)
     tl.store(PULL + view * padded * WIDTH + tl.cast(rows, tl.int64)[:, None] * WIDTH + d[None, :], acc * decay[:, None])
 
 
-def pulls(z: Tensor, decay: Tensor, views: int, tile: Tile | None = None) -> tuple[Tensor, Tensor]:
-    """(mass `[views · N]`, pull in float32, padded as the rows) of scaled unit rows."""
-    tile = tile or tile_for("uniformity", architecture(z.device), z.dtype != torch.float32, z.shape[1])
+def pulls(z: Tensor, decay: Tensor, views: int, boost: float = 1.0, tile: Tile | None = None) -> tuple[Tensor, Tensor]:
+    """(mass `[views · N]`, pull in float32, padded as the rows) of scaled unit rows; `boost` is β."""
+    tile = tile or tile_for("uniformity", architecture(z.device), precision(z), z.shape[1], z.dtype == torch.float16)
     count, padded = len(decay) // views, len(z) // views
     mass, pull = torch.empty_like(decay), torch.empty_like(z, dtype=torch.float32)
     chunk = min(tile.depth, z.shape[1])
     with on(z):
-        pull_kernel[(blocks(padded, tile.rows), blocks(z.shape[1], chunk), views)](
-            z, decay, mass, pull, count, padded, WIDTH=z.shape[1], M=tile.rows, N=tile.columns, DEPTH=chunk, CHUNK=chunk,
+        pull_kernel[(blocks(count, tile.rows), blocks(z.shape[1], chunk), views)](
+            z, decay * boost, mass, pull, count, padded, boost**-2, WIDTH=z.shape[1], M=tile.rows, N=tile.columns, DEPTH=chunk, CHUNK=chunk,
             PRECISION=precision(z), num_warps=tile.warps, num_stages=tile.stages,
         )  # fmt: skip
     return mass, pull
 
 
 def forward(x: Tensor, views: int, t: float, columns: Tensor | None) -> tuple[Tensor, ...]:
-    """(uniformity, alignment, padded scaled rows, inverse lengths, pull, its rates `[views]`, own coordinates, energies)."""
+    """(uniformity, alignment, inverse lengths, pull, its rates `[views]`, own coordinates, energies) of raw rows `[views · N, D]`."""
     z, inverse, square, own, energy, _ = project(x, columns, views, (2 * t * LOG2E) ** 0.5)
-    mass, pull = pulls(z, torch.exp2(square / -2), views)
+    mass, pull = pulls(z, torch.exp2(square / -2), views, exp(min(t, 10 - t)))
     total, count = mass.reshape(views, -1).sum(1), len(x) // views
     uniformity = (total / (count * (count - 1))).log().mean()
     align = uniformity.new_zeros(())
     if views == 2:
         first, second = z[:count].float(), z[len(z) // 2 :][:count].float()
         align = (first - second).square().sum() / (count * 2 * t * LOG2E)
-    return uniformity, align, z, inverse, pull, 4 * t / (views * total), own, energy
+    return uniformity, align, inverse, pull, 4 * t / (views * total), own, energy
 
 
 def backward(
-    grad: Tensor, grad_align: Tensor | None, weights: Tensor | None, z: Tensor, inverse: Tensor, pull: Tensor, rates: Tensor,
-    own: Tensor, columns: Tensor | None, t: float, dimension: int,
+    grad: Tensor, grad_align: Tensor | None, weights: Tensor | None, x: Tensor, inverse: Tensor, pull: Tensor, rates: Tensor,
+    own: Tensor, columns: Tensor | None, t: float,
 ) -> Tensor:  # fmt: skip
     """Gradient `[views · N, D]` by the raw rows of grad · uniformity + grad_align · alignment, plus the regulariser's with ω."""
-    shrink, count = (2 * t * LOG2E) ** -0.5, len(inverse) // len(rates)
+    count = len(inverse) // len(rates)
     align = None if grad_align is None else grad_align * (2 / count)
-    span = zeros_own(count, columns if weights is not None else None, z)[0]
-    return tangent(pull, grad * rates, align, weights, z, inverse, own, span, dimension, shrink)
+    span = zeros_own(count, columns if weights is not None else None, pull)[0]
+    return tangent(pull, grad * rates * (2 * t * LOG2E) ** -0.5, align, weights, x, inverse, own, span)
 
 
 def variants(family: Architecture) -> Iterator[Variant]:
-    """Shipped: every dtype and precision, rows held whole and in chunks."""
-    for dtype, name in ELEMENT.items():
-        for product in ["tf32"] if dtype != torch.float32 else sorted({exact(family), "tf32" if family != "gfx942" else "ieee"}):
-            for width in (64, 128, 512):
-                tile = tile_for("uniformity", family, dtype != torch.float32, width)
-                types = {"Z": f"*{name}", "DECAY": "*fp32", "MASS": "*fp32", "PULL": "*fp32", "count": "i32", "padded": "i32"}
-                constants = {"WIDTH": width, "M": tile.rows, "N": tile.columns, "DEPTH": tile.depth, "CHUNK": tile.depth, "PRECISION": product}
-                title = name if dtype != torch.float32 else f"{name}.{product}"
-                loop = Loop(tile.rows * tile.columns, 1, width + tile.depth)
-                yield variant(f"uniformity/{title}/{width}", pull_kernel, types, constants, tile, loop)
+    """Shipped: half and single rows, held whole and in chunks."""
+    types = dict.fromkeys(("DECAY", "MASS", "PULL"), "*fp32") | {"count": "i32", "padded": "i32", "unboost": "fp32"}
+    for title, element, product in products(family):
+        for width in (64, 128, 512):
+            tile = tile_for("uniformity", family, product, width, element == "fp16")
+            constants = {"WIDTH": width, "M": tile.rows, "N": tile.columns, "DEPTH": tile.depth, "CHUNK": tile.depth, "PRECISION": product}
+            loop = Loop(tile.rows * tile.columns, 1, width + tile.depth)
+            yield variant(f"uniformity/{title}/{width}", pull_kernel, {**types, "Z": f"*{element}"}, constants, tile, loop)

@@ -17,6 +17,9 @@ CONSTANTS = (0x61707865, 0x3320646E, 0x79622D32, 0x6B206574)
 BLOCKS = 1 << 32
 """Values of the counter: a key and nonce have this many blocks of 64 bytes."""
 
+WORDS = 16
+"""Words of a block."""
+
 _MASK = 0xFFFFFFFF
 
 

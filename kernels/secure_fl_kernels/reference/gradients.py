@@ -10,6 +10,7 @@ Li et al. 2022, arXiv 2110.05679 (the same for sequences).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import prod
 from typing import NamedTuple
 
 import torch
@@ -71,9 +72,7 @@ def ghost_square_norms_linear(activations_BTI: Tensor, backprops_BTO: Tensor, bi
 
 def ghost_square_norms_conv2d(inputs: Tensor, backprops: Tensor, shape: Convolution, bias: bool, group_size: int) -> Tensor:
     """Squared norms of a convolution's gradients over groups of `group_size` samples, `[B / group_size]`."""
-    parts = [
-        ghost_square_norms_linear(a, b, bias).view(-1, shape.groups).sum(1) for a, b in sequences(inputs, backprops, shape, group_size)
-    ]
+    parts = [ghost_square_norms_linear(a, b, bias).view(-1, shape.groups).sum(1) for a, b in sequences(inputs, backprops, shape, group_size)]
     return torch.cat(parts) if parts else inputs.new_empty(0, dtype=accumulator(inputs.dtype))
 
 
@@ -115,9 +114,7 @@ def gram_is_cheaper(positions: int, inputs: int, outputs: int) -> bool:
 
 def grouped(rows: Tensor, group_size: int) -> Tensor:
     """`[G·m, ..., D]` as `[G, m·..., D]`: a group's samples one after the other, as positions of one sequence."""
-    groups = rows.shape[0] // group_size
-    positions = rows[0, ..., 0].numel() if rows.shape[0] else 1
-    return rows.reshape(groups, group_size * positions, rows.shape[-1])
+    return rows.reshape(rows.shape[0] // group_size, group_size * prod(rows.shape[1:-1]), rows.shape[-1])
 
 
 def sequences(inputs: Tensor, backprops: Tensor, shape: Convolution, group_size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -134,9 +131,8 @@ def sequences(inputs: Tensor, backprops: Tensor, shape: Convolution, group_size:
     for start in range(0, inputs.shape[0], step):
         images = inputs[start : start + step].to(wide)
         patches = functional.unfold(images, tuple(shape.kernel_size), tuple(shape.dilation), tuple(shape.padding), tuple(shape.stride))
-        yield _by_channels(patches, shape.groups, group_size), _by_channels(
-            backprops[start : start + step].to(wide).flatten(2), shape.groups, group_size
-        )
+        outputs = backprops[start : start + step].to(wide).flatten(2)
+        yield _by_channels(patches, shape.groups, group_size), _by_channels(outputs, shape.groups, group_size)
 
 
 def _by_channels(rows: Tensor, groups: int, group_size: int) -> Tensor:

@@ -1,0 +1,31 @@
+"""The kernels that are measured, by name; each is imported when it is asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from bench.kernels.case import Kernel
+
+_WHERE = {
+    "ntxent": ("ntxent", "KERNEL"),
+    "uniformity": ("uniformity", "KERNEL"),
+    "ssd": ("ssd", "ALIGN_UNIFORMITY"),
+    "ssd-ntxent": ("ssd", "NT_XENT"),
+    "infonce": ("infonce", "KERNEL"),
+    "group": ("group", "KERNEL"),
+    "clip": ("clip", "KERNEL"),
+    "ghost": ("ghost", "KERNEL"),
+    "step": ("step", "KERNEL"),
+}
+NAMES = tuple(_WHERE)
+
+
+def kernel(name: str) -> Kernel:
+    """The kernel of that name.
+
+    Raises:
+        KeyError: there is none.
+    """
+    module, attribute = _WHERE[name]
+    found: Kernel = getattr(import_module(f"bench.kernels.{module}"), attribute)
+    return found

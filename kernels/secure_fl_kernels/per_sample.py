@@ -1,0 +1,274 @@
+"""What differentially private training does to per-sample gradients: their norms, with and without forming them, and clipped sums.
+
+Gradients are rows `[B, P]`, one a sample (or a group of samples that is clipped as a whole). Half-precision inputs are summed
+in float32, float64 in float64; results are in that dtype. Nothing here is differentiable: a backward pass through any of these
+raises RuntimeError. All are operators of `torch.compile` and give the same bits each time on one device with one number of
+threads. `dispatch` says who computes them.
+
+Noise is the caller's, drawn by a generator that the privacy claim can bear. Triton's own is Philox, which is not cryptographic,
+so no kernel here draws from it; `chacha20_normal` is for keys that are secret, and says what it does not cover.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf, isfinite
+
+import torch
+from torch import Tensor
+
+from secure_fl_kernels import gradient_operators as operators
+from secure_fl_kernels.reference import chacha
+from secure_fl_kernels.reference import gradients as plain
+
+__all__ = [
+    "chacha20_normal",
+    "chacha20_words",
+    "clip_and_sum",
+    "clip_factors",
+    "ghost_square_norms_conv2d",
+    "ghost_square_norms_linear",
+    "little_endian_words",
+    "square_norms",
+]
+
+_Pair = int | tuple[int, int]
+
+
+def square_norms(gradients: Tensor) -> Tensor:
+    """‖g_b‖² of every row of `[B, P]`: `[B]`.
+
+    Within 2⁻¹⁷ relative for float32 sums (measured: 2·10⁻⁷ at P = 10⁷), and infinite where float32 cannot hold it, from a
+    length of 1.8·10¹⁹ on. Elements below 10⁻¹⁹ have no square in float32.
+
+    Raises:
+        TypeError: not floating point.
+        ValueError: not `[B, P]`.
+    """
+    result: Tensor = operators.square_norms(_floating("gradients", gradients, 2))
+    return result
+
+
+def clip_factors(square_norms: Tensor, max_norm: float) -> Tensor:
+    """The factors f `[B]` by which `clip_and_sum` scales rows.
+
+    A second backward pass, over Σ_b f_b ℓ_b, sums clipped gradients that are never formed. The factors are constants: no
+    gradient flows through them, whatever `square_norms` came from.
+
+    f_b = min(1, C/((1 + s)‖g_b‖)), with s = 2⁻¹⁸ in float32 and 2⁻⁴⁶ in float64 for what rounding may have taken off the length.
+    It is 0 for a squared norm that is NaN, infinite or negative: leave such a sample's loss out of the sum instead of
+    multiplying it, since 0 · NaN is NaN. Rows shorter than 10⁻¹² (float32) are scaled as if they had this length, so only a
+    `max_norm` below it is affected.
+
+    Raises:
+        TypeError: not float32 or float64.
+        ValueError: `max_norm` is not positive and finite.
+    """
+    _positive("max_norm", max_norm)
+    if square_norms.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"square_norms must be float32 or float64, not {square_norms.dtype}")
+    return plain.clip_factors(square_norms.detach(), max_norm)
+
+
+def clip_and_sum(gradients: Tensor, square_norms: Tensor, max_norm: float, noise: Tensor | None = None) -> Tensor:
+    """Σ_b min(1, C/‖g_b‖) g_b + noise: `[P]`, in one read of the gradients. C is `max_norm`, in the gradients' unit.
+
+    Guarantee: what a sample adds is f_b g_b with ‖f_b g_b‖ ≤ C, in exact arithmetic with f_b as rounded (`clip_factors`); the
+    products' own rounding can lengthen it by 2⁻²⁴ at most (float64: 2⁻⁵³), relative. A sample whose squared norm is NaN,
+    infinite or negative adds exactly zero, and its row is not read: neither NaN nor infinity reaches the sum. Since a row with
+    an entry that is not finite has no finite norm, such a row adds exactly zero; so does one whose square overflows, from
+    1.8·10¹⁹ on in float32. No rows give the noise, or zeros.
+
+    Assumes: `square_norms` are those of the rows, or of longer vectors of which the rows are parts (one layer of several), to
+    the accuracy of this module's functions. Noise has the standard deviation that the claim asks for.
+
+    Not covered: how samples are drawn, what is accounted, which generator the noise comes from, the rounding of the sum over
+    samples and noise, and what the last bits of floating-point noise give away (Mironov 2012).
+
+    Args:
+        gradients: `[B, P]`; rows may lie apart in memory.
+        square_norms: `[B]`.
+        noise: `[P]`, added to the sum as it is.
+
+    Raises:
+        TypeError: something is not floating point.
+        ValueError: shapes do not fit, or `max_norm` is not positive and finite.
+    """
+    _positive("max_norm", max_norm)
+    _floating("gradients", gradients, 2)
+    if _floating("square_norms", square_norms, 1).shape[0] != gradients.shape[0]:
+        raise ValueError(f"{gradients.shape[0]} rows of gradients and {square_norms.shape[0]} squared norms")
+    if noise is not None and _floating("noise", noise, 1).shape[0] != gradients.shape[1]:
+        raise ValueError(f"rows have {gradients.shape[1]} elements and the noise has {noise.shape[0]}")
+    result: Tensor = operators.clip_and_sum(gradients, square_norms, max_norm, noise)
+    return result
+
+
+def ghost_square_norms_linear(activations: Tensor, backprops: Tensor, bias: bool = True, group_size: int = 1) -> Tensor:
+    """Squared norms of a linear layer's gradients, weight and bias together, without forming them: `[B / group_size]`.
+
+    With a_t the layer's input and b_t the gradient by its output at position t, the gradients are Σ_t b_t a_tᵀ and Σ_t b_t, and
+    the sum of their squared norms is Σ_{t,u} (a_t·a_u + 1)(b_t·b_u). Where T(I + O) > I·O the first form is cheaper and is
+    used, a block at a time. Either way no sample's gradient is held whole.
+
+    The Gram form errs upwards by (8 + (I + O)/16)·2⁻²⁴ (Σ_t ‖a_t‖‖b_t‖)² (float64: 2⁻⁵³), because products that cancel would
+    otherwise leave a norm too small and a gradient clipped too little. Values that float32 cannot square (above 10¹⁹) make the
+    norm infinite or NaN, and the sample contributes nothing.
+
+    Args:
+        activations: `[B, I]`, or `[B, ..., I]` with positions between.
+        backprops: gradient of the *sum* of the samples' losses by the layer's output, `[B, O]` or `[B, ..., O]`.
+        bias: whether the layer has one.
+        group_size: m neighbouring samples that are clipped as a whole; their rows are positions of one sequence.
+
+    Raises:
+        TypeError: not floating point.
+        ValueError: shapes do not fit, or B is not a multiple of `group_size`.
+    """
+    for name, rows in (("activations", activations), ("backprops", backprops)):
+        if _floating(name, rows).ndim < 2:
+            raise ValueError(f"{name} must be [B, features] or [B, ..., features], not {tuple(rows.shape)}")
+    if activations.shape[:-1] != backprops.shape[:-1]:
+        raise ValueError(f"samples and positions differ: {tuple(activations.shape)} and {tuple(backprops.shape)}")
+    _whole_groups(activations.shape[0], group_size)
+    a, b = (plain.grouped(rows, group_size) for rows in (activations, backprops))
+    result: Tensor = operators.ghost_linear(a, b, bias)
+    return result
+
+
+def ghost_square_norms_conv2d(
+    inputs: Tensor,
+    backprops: Tensor,
+    kernel_size: _Pair,
+    stride: _Pair = 1,
+    padding: _Pair = 0,
+    dilation: _Pair = 1,
+    groups: int = 1,
+    bias: bool = True,
+    group_size: int = 1,
+) -> Tensor:
+    """Squared norms of a 2-d convolution's gradients, weight and bias together: `[B / group_size]`.
+
+    A convolution is a linear layer over patches; its norms are those of `ghost_square_norms_linear`, for each group of channels
+    and added up. Patches are unfolded for a few samples at a time, 16 MiB of float32.
+
+    Args:
+        inputs: `[B, C, H, W]`, padded already where the layer's `padding_mode` is not `zeros`.
+        backprops: gradient of the *sum* of the samples' losses by the layer's output, `[B, O, H', W']`.
+        kernel_size: with `stride`, `padding`, `dilation` as those of `torch.nn.Conv2d`, a number or (rows, columns).
+        groups: of channels.
+        bias: whether the layer has one.
+        group_size: m neighbouring samples that are clipped as a whole.
+
+    Raises:
+        TypeError: not floating point.
+        ValueError: shapes do not fit that convolution, or B is not a multiple of `group_size`.
+    """
+    _floating("inputs", inputs, 4)
+    _floating("backprops", backprops, 4)
+    _whole_groups(inputs.shape[0], group_size)
+    shape = plain.Convolution(_pair(kernel_size), _pair(stride), _pair(padding), _pair(dilation), groups)
+    if groups < 1 or inputs.shape[1] % groups or backprops.shape[1] % groups:
+        raise ValueError(f"{inputs.shape[1]} and {backprops.shape[1]} channels do not divide into {groups} groups")
+    expected = (inputs.shape[0], *_output_size(shape, inputs.shape[2:]))
+    if (backprops.shape[0], *backprops.shape[2:]) != expected:
+        raise ValueError(f"backprops must be [{expected[0]}, O, {expected[1]}, {expected[2]}], not {tuple(backprops.shape)}")
+    result: Tensor = operators.ghost_conv2d(inputs, backprops, *shape, bias, group_size)
+    return result
+
+
+def little_endian_words(data: bytes, device: torch.device | str = "cpu") -> Tensor:
+    """Bytes as int32 bit patterns, four a word: `[len / 4]`. 32 random bytes make a key, 12 a nonce.
+
+    Raises:
+        ValueError: the length is not a multiple of four.
+    """
+    if len(data) % 4:
+        raise ValueError(f"whole words of four bytes are needed, not {len(data)} bytes")
+    numbers = [int.from_bytes(data[k : k + 4], "little", signed=True) for k in range(0, len(data), 4)]
+    return torch.tensor(numbers, dtype=torch.int32, device=device)
+
+
+def chacha20_words(key: Tensor, nonce: Tensor, counter: int, blocks: int) -> Tensor:
+    """ChaCha20's keystream (RFC 8439): int32 bit patterns `[16 · blocks]` of its little-endian words, on the key's device.
+
+    Guarantee: the words of the RFC. Assumes: the key is secret and random, and no pair of nonce and counter is used twice with
+    it. Not covered: wiping key and keystream from memory, and timing.
+
+    Args:
+        key: int32 `[8]`, as `little_endian_words` makes it.
+        nonce: int32 `[3]`.
+        counter: number of the first block.
+
+    Raises:
+        TypeError: key or nonce is not int32.
+        ValueError: shapes or devices are wrong, or the counter would pass 2³² − 1; the message holds no key material.
+    """
+    result: Tensor = operators.chacha20_words(_state(key, nonce, counter, blocks), blocks)
+    return result
+
+
+def chacha20_normal(key: Tensor, nonce: Tensor, count: int, std: float, counter: int = 0) -> Tensor:
+    """Normal deviates with mean 0 and standard deviation `std` from ChaCha20's keystream: float32 `[count]`.
+
+    Box and Muller's transform of neighbouring words w, w': std · √(−2 ln((w + ½)/2³²)) times the cosine and the sine of 2πw'/2³².
+    Sixteen deviates use up one block.
+
+    Guarantee: as unpredictable as ChaCha20's keystream. Assumes: as `chacha20_words`. Not covered: a radius never exceeds
+    6.77 standard deviations, past which a pair lies with probability 2⁻³³; values are rounded to float32, so that a deviate's
+    last bits may give away what it was added to (Mironov 2012), and devices differ in them; timing. Claims of differential
+    privacy should rest on integer noise, not on this.
+
+    Raises:
+        TypeError: key or nonce is not int32.
+        ValueError: as `chacha20_words`, or `std` is negative or not finite, or `count` negative.
+    """
+    if not 0 <= std < inf:
+        raise ValueError(f"std must be finite and not negative, not {std}")
+    if count < 0:
+        raise ValueError(f"count must not be negative, and is {count}")
+    result: Tensor = operators.chacha20_normal(_state(key, nonce, counter, -(-count // chacha.WORDS)), count, std)
+    return result
+
+
+# Checks
+
+
+def _floating(name: str, x: Tensor, axes: int | None = None) -> Tensor:
+    if not x.is_floating_point():
+        raise TypeError(f"{name} must be floating point, not {x.dtype}")
+    if axes is not None and x.ndim != axes:
+        raise ValueError(f"{name} must have {axes} axes, not shape {tuple(x.shape)}")
+    return x
+
+
+def _positive(name: str, value: float) -> None:
+    if not (value > 0 and isfinite(value)):
+        raise ValueError(f"{name} must be positive and finite, not {value}")
+
+
+def _whole_groups(samples: int, group_size: int) -> None:
+    if group_size < 1 or samples % group_size:
+        raise ValueError(f"{samples} samples do not divide into groups of {group_size}")
+
+
+def _pair(size: _Pair) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size
+
+
+def _output_size(shape: plain.Convolution, image: Sequence[int]) -> tuple[int, ...]:
+    sizes = zip(image, shape.kernel_size, shape.stride, shape.padding, shape.dilation, strict=True)
+    return tuple((side + 2 * pad - dilation * (taps - 1) - 1) // stride + 1 for side, taps, stride, pad, dilation in sizes)
+
+
+def _state(key: Tensor, nonce: Tensor, counter: int, blocks: int) -> Tensor:
+    for name, words, length in (("key", key, 8), ("nonce", nonce, 3)):
+        if words.dtype != torch.int32:
+            raise TypeError(f"{name} must be int32, not {words.dtype}")
+        if tuple(words.shape) != (length,):
+            raise ValueError(f"{name} must have {length} words, not shape {tuple(words.shape)}")
+    if key.device != nonce.device:
+        raise ValueError(f"key is on {key.device} and nonce on {nonce.device}")
+    if counter < 0 or blocks < 0 or counter + blocks > chacha.BLOCKS:
+        raise ValueError(f"blocks {counter} to {counter + blocks} do not fit a counter of 32 bits: a nonce has 2³² of them")
+    return chacha.state(key, nonce, counter)
