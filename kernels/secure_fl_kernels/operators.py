@@ -48,24 +48,29 @@ def _infonce(provider: str) -> ModuleType:
     return cpu_infonce
 
 
+def _kept(x: Tensor, provider: str) -> torch.dtype:
+    """The dtype of unit rows and own coordinates; see `gpu.launch.kept`."""
+    return torch.float16 if provider == "triton" and x.dtype != torch.float32 else x.dtype
+
+
 def _empty_rows(x: Tensor, provider: str, views: int = 1) -> Tensor:
     """Unit rows as the provider keeps them: Triton pads each view to whole tiles."""
     if provider != "triton":
         return x.new_empty(x.shape)
     rows, width = padded_rows(x.shape[0] // views, x.shape[1])
-    return x.new_empty((views * rows, width), dtype=torch.float32 if x.dtype == torch.float32 else torch.float16)
+    return x.new_empty((views * rows, width), dtype=_kept(x, provider))
 
 
 def _empty_own(x: Tensor, columns: Tensor | None, provider: str, views: int = 1) -> tuple[Tensor, Tensor]:
     """(own coordinates, energies), empty without columns."""
-    single = torch.float32 if provider == "triton" else x.dtype
+    kept, single = _kept(x, provider), _single(x).dtype
     if columns is None:
-        return x.new_empty((0, 0), dtype=single), x.new_empty(0, dtype=single)
+        return x.new_empty((0, 0), dtype=kept), x.new_empty(0, dtype=single)
     rows, wide = x.shape[0], columns.shape[1]
     if provider == "triton":
         tall, wide = padded_own(rows // views, wide)
         rows = views * tall
-    return x.new_empty((rows, wide), dtype=single), x.new_empty(x.shape[0], dtype=single)
+    return x.new_empty((rows, wide), dtype=kept), x.new_empty(x.shape[0], dtype=single)
 
 
 def _single(x: Tensor, *shape: Any) -> Tensor:

@@ -6,7 +6,8 @@ With ẑ a unit row, U_S the `[D, S]` orthonormal columns of the own dimensions,
     2 − 2(1 + ae)/n = 2a²e(1 − e) / (n(n + 1 + ae)),
 
 the right side without cancellation (but for 1 − e, taken as 0 below 8 ulp: such a row is its own target). Every form's
-gradient at ẑ, along the sphere, is ω(cU_Sᵀ − eẑ) with one weight ω a row. So value and gradient cost 2·N·D·S flops each, where the rotated target itself costs 4·N·D². Definition: `reference.dsr_loss`.
+gradient at ẑ, along the sphere, is ω(cU_Sᵀ − eẑ) with one weight ω a row. So value and gradient cost 2·N·D·S flops each, where
+the rotated target itself costs 4·N·D². Definition: `reference.dsr_loss`.
 """
 
 from __future__ import annotations

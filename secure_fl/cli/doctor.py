@@ -14,7 +14,7 @@ _PACKAGES = {
     "matplotlib": "pip install 'secure-fl[report]' for plots and reports",
     "jinja2": "pip install 'secure-fl[report]' for reports",
     "flwr": "pip install 'secure-fl[flower]' to run over several machines",
-    "triton": "comes with torch's CUDA build",
+    "triton": "pip install 'secure-fl[triton]' for GPU kernels; comes with torch's CUDA build",
 }  # fmt: skip
 
 

@@ -8,9 +8,11 @@ from typing import Annotated
 import typer
 
 from secure_fl import __version__
+from secure_fl.cli.bench import bench
 from secure_fl.cli.console import err, out
 from secure_fl.cli.data import data
 from secure_fl.cli.doctor import doctor
+from secure_fl.cli.kernels import kernels_app
 from secure_fl.cli.models import assign, export
 from secure_fl.cli.report import report
 from secure_fl.cli.run import run
@@ -30,6 +32,7 @@ A first hour:
   secure-fl run my.toml --out runs/mine          pre-train, cluster, evaluate
   secure-fl report runs/mine                     one HTML page with plots
   secure-fl assign runs/mine new_client.npz      the right pool for a newcomer
+  secure-fl kernels check                        the kernels' own proof on this machine
 
 \b
 Any setting can be changed on the way:
@@ -39,6 +42,8 @@ Any setting can be changed on the way:
 app = typer.Typer(help=_TOUR, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 for _command in (run, report, data, init, export, assign, doctor):
     app.command()(_command)
+app.add_typer(kernels_app, name="kernels")
+app.add_typer(bench, name="bench")
 
 
 def _version(value: bool) -> None:

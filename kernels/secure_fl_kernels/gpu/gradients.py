@@ -66,12 +66,12 @@ def _product(
 ):  # fmt: skip
     """The Gram tile of positions `first` and `second` of X `[T, D]`."""
     gram = tl.zeros([BLOCK_T, BLOCK_T], tl.float32)
-    rows, columns = X + first.to(tl.int64)[:, None] * stride_t, X + second.to(tl.int64)[None, :] * stride_t
+    rows, columns = first[:, None] * stride_t, second[None, :] * stride_t
     for start in range(0, width, BLOCK_D):
         place = start + tl.arange(0, BLOCK_D)
-        inside, step = place < width, place.to(tl.int64) * stride_d
-        x = tl.load(rows + step[None, :], mask=(first < length)[:, None] & inside[None, :], other=0.0)
-        y = tl.load(columns + step[:, None], mask=inside[:, None] & (second < length)[None, :], other=0.0)
+        inside, step = place < width, place * stride_d
+        x = tl.load(X + (rows + step[None, :]), mask=(first < length)[:, None] & inside[None, :], other=0.0)
+        y = tl.load(X + (columns + step[:, None]), mask=inside[:, None] & (second < length)[None, :], other=0.0)
         gram = tl.dot(x, y, gram, input_precision=PRECISION)
     return gram
 
@@ -112,22 +112,23 @@ def outer_kernel(
     output = (tile // across) * BLOCK_O + tl.arange(0, BLOCK_O)
     feature = (tile % across) * BLOCK_I + tl.arange(0, BLOCK_I)
     gradient = tl.zeros([BLOCK_O, BLOCK_I], tl.float32)
-    rows = B + sample * stride_bb + output.to(tl.int64)[:, None] * stride_bo
-    columns = A + sample * stride_ab + feature.to(tl.int64)[None, :] * stride_ai
+    A += sample * stride_ab
+    B += sample * stride_bb
+    rows, columns = output[:, None] * stride_bo, feature[None, :] * stride_ai
     for start in range(0, positions, BLOCK_T):
-        place = (start + tl.arange(0, BLOCK_T)).to(tl.int64)
+        place = start + tl.arange(0, BLOCK_T)
         inside = place < positions
-        b = tl.load(rows + place[None, :] * stride_bt, mask=(output < outputs)[:, None] & inside[None, :], other=0.0)
-        a = tl.load(columns + place[:, None] * stride_at, mask=inside[:, None] & (feature < inputs)[None, :], other=0.0)
+        b = tl.load(B + (rows + place[None, :] * stride_bt), mask=(output < outputs)[:, None] & inside[None, :], other=0.0)
+        a = tl.load(A + (columns + place[:, None] * stride_at), mask=inside[:, None] & (feature < inputs)[None, :], other=0.0)
         gradient = tl.dot(b, a, gradient, input_precision=PRECISION)
     square = tl.sum(gradient * gradient, 1)
     if BIAS:  # noqa: SIM102  # a constant of the kernel and a value in it cannot be joined by `and`
         if tile % across == 0:
             total = tl.zeros([BLOCK_O, BLOCK_T], tl.float32)
             for start in range(0, positions, BLOCK_T):
-                place = (start + tl.arange(0, BLOCK_T)).to(tl.int64)
+                place = start + tl.arange(0, BLOCK_T)
                 mask = (output < outputs)[:, None] & (place < positions)[None, :]
-                total += tl.load(rows + place[None, :] * stride_bt, mask=mask, other=0.0).to(tl.float32)
+                total += tl.load(B + (rows + place[None, :] * stride_bt), mask=mask, other=0.0).to(tl.float32)
             row = tl.sum(total, 1)
             square += row * row
     tl.store(SQUARE + tl.program_id(0), tl.sum(square, 0))

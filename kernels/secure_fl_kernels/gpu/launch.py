@@ -70,12 +70,10 @@ def blocks(count: int, size: int) -> int:
     return ceil(count / size)
 
 
-def zeros_own(rows: int, columns: Tensor | None, z: Tensor) -> tuple[Tensor, Tensor]:
-    """(span: U_S padded with zeros `[W, S']`, own coordinates `[rows', S']`), empty without columns; both float32."""
+def span_of(columns: Tensor | None, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """U_S padded with zeros, `[W, S']`; empty without columns."""
     if columns is None:
-        nothing = z.new_empty((0, 0), dtype=torch.float32)
-        return nothing, nothing.clone()
-    tall, wide = padding.padded_own(rows, columns.shape[1])
-    span = z.new_zeros((z.shape[1], wide), dtype=torch.float32)
+        return torch.empty(0, 0, dtype=dtype, device=device)
+    span = torch.zeros(width, padding.padded_own(1, columns.shape[1])[1], dtype=dtype, device=device)
     span[: columns.shape[0], : columns.shape[1]] = columns
-    return span, z.new_empty((tall, wide), dtype=torch.float32)
+    return span

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from secure_fl_kernels.cpu.sphere import soft_positive
 from secure_fl_kernels.gpu import contrast
-from secure_fl_kernels.gpu.launch import Precision, Tile, architecture, blocks, exact, on, precision, zeros_own
+from secure_fl_kernels.gpu.launch import Precision, Tile, architecture, blocks, exact, on, precision, span_of
 from secure_fl_kernels.gpu.rows import project
 from secure_fl_kernels.gpu.tiles import tile_for
 from secure_fl_kernels.gpu.variants import Architecture, Loop, Variant, variant
@@ -101,7 +101,7 @@ def gradient(
     chunk, nothing = min(tile.depth, left.shape[1]), left.new_empty((0, 0), dtype=torch.float32)
     omega, own, span = (nothing, nothing, nothing) if regulariser is None else regulariser
     rows, padded = len(inverse) // views, len(left) // views
-    energy = nothing if regulariser is None else own.square().sum(1).reshape(views, -1)[:, :rows].contiguous()
+    energy = nothing if regulariser is None else own.float().square().sum(1).reshape(views, -1)[:, :rows].contiguous()
     with on(left):
         contrast.gradient_kernel[(blocks(rows, tile.rows), blocks(left.shape[1], chunk), views)](
             left, right, a_left, a_right, pull * boost, grad.float(), positive, inverse, omega, energy, own, span, out,
@@ -128,7 +128,7 @@ def backward(
     running = online(count, temperature)
     a, pull = softmax.weight(running), softmax.pull()
     both = pull + pull.roll(count // 2)
-    regulariser = None if weights is None else (weights, own, zeros_own(1, columns, z)[0])
+    regulariser = None if weights is None else (weights, own, span_of(columns, z.shape[1], z.dtype, z.device))
     out = z.new_empty((count, dimension), dtype=dtype)
     return gradient(z, z, a, a, both, softmax.positive, grad / count, inverse, 2, temperature, running, out, regulariser)
 
@@ -150,8 +150,9 @@ def products(family: Architecture) -> list[tuple[str, str, Precision]]:
 
 def _pair(family: Architecture, title: str, element: str, width: int, product: Precision, **kind: int) -> Iterator[Variant]:
     """Row sums and gradient of one kind."""
-    names = ("SUMS", "POSITIVE", "A_LEFT", "A_RIGHT", "PULL", "GRAD", "INVERSE", "OMEGA", "ENERGY", "OWN", "SPAN")
-    types = dict.fromkeys(names, "*fp32") | dict.fromkeys(("LEFT", "RIGHT"), f"*{element}") | {"OUT": "*fp32" if element == "fp32" else "*bf16"}
+    names = ("SUMS", "POSITIVE", "A_LEFT", "A_RIGHT", "PULL", "GRAD", "INVERSE", "OMEGA", "ENERGY")
+    types = dict.fromkeys(names, "*fp32") | dict.fromkeys(("LEFT", "RIGHT", "OWN", "SPAN"), f"*{element}")
+    types["OUT"] = "*fp32" if element == "fp32" else "*bf16"
     types |= dict.fromkeys(("count", "columns", "pairs", "padded_left", "padded_right"), "i32") | dict.fromkeys(("factor", "shrink"), "fp32")
     loss = ("ntxent" if kind["VIEWS"] == 2 else "infonce") + ("_online" if kind["ONLINE"] else "")
     for kernel, function, outputs in (("sums", contrast.row_sums_kernel, 0), ("gradient", contrast.gradient_kernel, 1)):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from secure_fl_kernels import padding
 from secure_fl_kernels.gpu.blocks import load_tile
-from secure_fl_kernels.gpu.launch import ELEMENT, Tile, blocks, exact, kept, on, precision, zeros_own
+from secure_fl_kernels.gpu.launch import ELEMENT, Tile, blocks, exact, kept, on, precision, span_of
 from secure_fl_kernels.gpu.variants import Architecture, Variant, variant
 from secure_fl_kernels.reference.losses import SMALLEST_NORM
 
@@ -68,11 +68,12 @@ def project_kernel(
         tl.store(Z + (view * padded + rows)[:, None] * WIDTH + (start + d)[None, :], z)
         square += tl.sum(z.to(tl.float32) * z.to(tl.float32), 1)
         if OWNED > 0:
-            own = tl.dot(unit, load_tile(SPAN, start, 0, OWNED, DEPTH, OWNED), own, input_precision=PRECISION)
+            span = load_tile(SPAN, start, 0, OWNED, DEPTH, OWNED)
+            own = tl.dot(unit.to(span.dtype), span, own, input_precision=PRECISION)
     tl.store(INVERSE + view * count + rows, inverse, mask=inside)
     tl.store(SQUARE + view * count + rows, square, mask=inside)
     if OWNED > 0:
-        tl.store(OWN + (view * padded + rows)[:, None] * OWNED + tl.arange(0, OWNED)[None, :], own)
+        tl.store(OWN + (view * padded + rows)[:, None] * OWNED + tl.arange(0, OWNED)[None, :], own.to(OWN.dtype.element_ty))
         tl.store(ENERGY + view * count + rows, tl.sum(own * own, 1), mask=inside)
 
 
@@ -139,7 +140,8 @@ def project(x: Tensor, columns: Tensor | None, views: int = 1, scale: float = 1.
     count, padded = len(x) // views, padding.padded_rows(len(x) // views, 1)[0]
     width = padding.width(x.shape[1])
     z = x.new_empty((views * padded, width), dtype=kept(x))
-    span, own = zeros_own(views * padded, columns, z)
+    span = span_of(columns, width, z.dtype, z.device)
+    own = z.new_empty(len(z) if columns is not None else 0, span.shape[1])
     inverse, square = (x.new_empty(len(x), dtype=torch.float32) for _ in range(2))
     energy = x.new_empty(len(x) if columns is not None else 0, dtype=torch.float32)
     with on(x):
@@ -174,11 +176,11 @@ def tangent(
 def variants(family: Architecture) -> Iterator[Variant]:
     """Shipped: every dtype, narrow and wide rows, without own dimensions and with 64, which stand for all counts."""
     integers = dict.fromkeys(("count", "padded"), "i32")
-    single = ("SPAN", "INVERSE", "SQUARE", "OWN", "ENERGY", "PULL", "RATE", "ALIGN", "OMEGA")
+    single = ("INVERSE", "SQUARE", "ENERGY", "PULL", "RATE", "ALIGN", "OMEGA")
     floats = dict.fromkeys(single, "*fp32") | dict.fromkeys(("scale", "smallest"), "fp32")
     for name in ELEMENT.values():
         types = floats | integers | {"stride": "i32"} | dict.fromkeys(("X", "OUT"), f"*{name}")
-        types["Z"] = "*fp32" if name == "fp32" else "*fp16"
+        types |= dict.fromkeys(("Z", "OWN", "SPAN"), "*fp32" if name == "fp32" else "*fp16")
         for width in (128, 512):
             for owned in (0, 64):
                 constants = {"D": width, "WIDTH": width, "OWNED": owned, "ROWS": TILE.rows, "DEPTH": min(width, TILE.depth)}

@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from secure_fl_kernels.gpu.blocks import load_tile, similarities, skip_zone
-from secure_fl_kernels.gpu.launch import Tile, architecture, blocks, on, precision, zeros_own
+from secure_fl_kernels.gpu.launch import Tile, architecture, blocks, on, precision, span_of
 from secure_fl_kernels.gpu.ntxent import LOG2E, products
 from secure_fl_kernels.gpu.rows import project, tangent
 from secure_fl_kernels.gpu.tiles import tile_for
@@ -118,7 +118,7 @@ def backward(
     """Gradient `[views · N, D]` by the raw rows of grad · uniformity + grad_align · alignment, plus the regulariser's with ω."""
     count = len(inverse) // len(rates)
     align = None if grad_align is None else grad_align * (2 / count)
-    span = zeros_own(count, columns if weights is not None else None, pull)[0]
+    span = span_of(columns if weights is not None else None, pull.shape[1], own.dtype, own.device)
     return tangent(pull, grad * rates * (2 * t * LOG2E) ** -0.5, align, weights, x, inverse, own, span)
 
 

@@ -62,6 +62,6 @@ def test_the_snapshot_holds_each_hot_loop_and_nothing_else(snapshot: Snapshot) -
 @pytest.mark.parametrize(("kernel", "most"), [("ntxent_sums", 6.5), ("ntxent_gradient", 9.5)])
 def test_hot_loops_on_hopper_stay_below_the_bar(kernel: str, most: float, snapshot: Snapshot) -> None:
     """bf16 at 128 dimensions: as few instructions for a similarity as the roofline of an H100 asks for, and one exponential."""
-    held = snapshot.held[f"sm90/{kernel}/bf16/128"]
+    held = snapshot.held[f"sm90/{kernel}/half/128"]
     assert held.slots <= most
     assert held.exps == 1
