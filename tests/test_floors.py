@@ -76,7 +76,10 @@ def test_kernels_import_torch_only() -> None:
 
 
 def test_losses_on_the_processor_import_no_triton() -> None:
-    code = "import sys, torch, secure_fl_kernels.functional as f; f.nt_xent_loss(torch.ones(600, 2), torch.ones(600, 2)); assert 'triton' not in sys.modules"
+    code = (
+        "import sys, torch, secure_fl_kernels.functional as f; f.nt_xent_loss(torch.ones(600, 2), torch.ones(600, 2));"
+        "assert 'triton' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -88,12 +91,12 @@ def test_configuration_imports_no_torch(room: str) -> None:
 
 def test_importing_the_package_is_cheap() -> None:
     code = (
-        "import sys, time; t = time.perf_counter(); import secure_fl; t = time.perf_counter() - t;"
+        "import sys; before = set(sys.modules); import secure_fl;"
         "heavy = {'torch', 'numpy', 'pydantic', 'tenseal', 'triton', 'flwr', 'kornia'} & set(sys.modules);"
-        "assert not heavy, heavy; print(t)"
+        "assert not heavy, heavy; print(len(set(sys.modules) - before))"
     )
-    times = [float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout) for _ in range(5)]
-    assert min(times) < 0.1
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert int(done.stdout) < 80, "modules, most of them of importlib.metadata: typing, email and friends"
 
 
 def test_command_line_help_imports_no_torch() -> None:

@@ -1,9 +1,10 @@
 """What differentially private training does to per-sample gradients: their norms, with and without forming them, and clipped sums.
 
 Gradients are rows `[B, P]`, one a sample (or a group of samples that is clipped as a whole). Half-precision inputs are summed
-in float32, float64 in float64; results are in that dtype. Nothing here is differentiable: a backward pass through any of these
-raises RuntimeError. All are operators of `torch.compile` and give the same bits each time on one device with one number of
-threads. `dispatch` says who computes them.
+in float32, float64 in float64; results are in that dtype. Nothing here is differentiable: a backward pass through a norm or a
+sum raises RuntimeError, and forward-mode derivatives, which torch does not let an operator refuse, come out as zero. All are
+operators of `torch.compile` and give the same bits each time on one device with one number of threads. `torch.func.vmap` works
+and loops. `dispatch` says who computes them.
 
 Noise is the caller's, drawn by a generator that the privacy claim can bear. Triton's own is Philox, which is not cryptographic,
 so no kernel here draws from it; `chacha20_normal` is for keys that are secret, and says what it does not cover.
@@ -109,11 +110,12 @@ def ghost_square_norms_linear(activations: Tensor, backprops: Tensor, bias: bool
 
     With a_t the layer's input and b_t the gradient by its output at position t, the gradients are Σ_t b_t a_tᵀ and Σ_t b_t, and
     the sum of their squared norms is Σ_{t,u} (a_t·a_u + 1)(b_t·b_u). Where T(I + O) > I·O the first form is cheaper and is
-    used, a block at a time. Either way no sample's gradient is held whole.
+    used, a block at a time: what is held beside the inputs is 2 MiB on the processor, and on a GPU two numbers a program.
 
     The Gram form errs upwards by (8 + (I + O)/16)·2⁻²⁴ (Σ_t ‖a_t‖‖b_t‖)² (float64: 2⁻⁵³), because products that cancel would
-    otherwise leave a norm too small and a gradient clipped too little. Values that float32 cannot square (above 10¹⁹) make the
-    norm infinite or NaN, and the sample contributes nothing.
+    otherwise leave a norm too small and a gradient clipped too little. The other form is as exact as the gradient itself; in
+    matrix units, which cut instead of rounding, it is raised by T·2⁻²⁷, relative. Values that float32 cannot square (above
+    10¹⁹) make the norm infinite or NaN, and the sample contributes nothing.
 
     Args:
         activations: `[B, I]`, or `[B, ..., I]` with positions between.

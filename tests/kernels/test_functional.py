@@ -264,3 +264,54 @@ def test_no_matrix_of_similarities_is_held(loss: str) -> None:
     """8,192 rows: the matrix alone would be 256 MiB; inputs, unit rows and gradients are about 4 MiB each."""
     done = subprocess.run([sys.executable, "-c", _MEMORY, loss], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 48
+
+
+@pytest.mark.usefixtures("on_tiles")
+def test_autocast_does_not_reach_the_losses() -> None:
+    first, second = rows(300, 16, 1, torch.float32), rows(300, 16, 2, torch.float32)
+    own = Subspace(torch.tensor([1, 3]))
+    for loss in (
+        lambda: functional.nt_xent_dsr_loss(first, second, 0.2, own)[0],
+        lambda: functional.uniformity_loss(first),
+        lambda: functional.spectral_moment(first, second),
+    ):
+        plain = loss()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            cast = loss()
+        assert torch.equal(plain, cast)
+
+
+@pytest.mark.usefixtures("on_tiles")
+def test_reduced_precision_is_opted_into_and_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On processors with AMX the products are bfloat16 with float32 sums; on others nothing changes."""
+    first, second = rows(700, 32, 1, torch.float32), rows(700, 32, 2, torch.float32)
+    wide = [x.detach().double().requires_grad_() for x in (first, second)]
+    exact = torch.autograd.grad(reference.nt_xent_loss(wide[0], wide[1], 0.2), wide)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        got = torch.autograd.grad(functional.nt_xent_loss(first, second, 0.2), (first, second))
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    for mine, theirs in zip(got, exact, strict=True):
+        assert relative(mine.double(), theirs) <= 2e-4
+
+
+@pytest.mark.usefixtures("on_tiles")
+def test_vmap_goes_one_by_one() -> None:
+    many = rows(40, 4).detach().reshape(4, 10, 4)
+    expected = torch.stack([functional.uniformity_loss(z) for z in many])
+    torch.testing.assert_close(torch.func.vmap(functional.uniformity_loss)(many), expected)
+
+
+def test_a_trained_loss_keeps_its_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Views alike to 1e-4 at a low temperature: the loss is 1e-9, and float32 still has four digits of it and of its gradient."""
+    monkeypatch.setenv(dispatch.VARIABLE, "cpu")
+    base = torch.eye(32, dtype=torch.float64)
+    first, second = (base + 1e-4 * rows(32, 32, seed).detach() for seed in (1, 2))
+    wide = [x.requires_grad_() for x in (first, second)]
+    single = [x.detach().float().requires_grad_() for x in wide]
+    exact, got = reference.nt_xent_loss(*wide, 0.04), functional.nt_xent_loss(*single, 0.04)
+    assert exact.item() < 1e-8
+    assert got.item() == pytest.approx(exact.item(), rel=1e-3)
+    for mine, theirs in zip(torch.autograd.grad(got, single), torch.autograd.grad(exact, wide), strict=True):
+        assert float((mine.double() - theirs).norm()) < 1e-3 * float(theirs.norm())

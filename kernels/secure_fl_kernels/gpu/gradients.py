@@ -16,12 +16,17 @@ from torch import Tensor
 
 from secure_fl_kernels.gpu.launch import ELEMENT, architecture, blocks, exact, on
 from secure_fl_kernels.gpu.variants import Architecture, Variant
+from secure_fl_kernels.reference import gradients as plain
 from secure_fl_kernels.reference.gradients import FLOOR, SLACK, Convolution, ghost_margin, gram_is_cheaper, sequences
 
 _FLOOR = tl.constexpr(FLOOR[torch.float32])
 _LONGER = tl.constexpr(1 + SLACK[torch.float32])
 _LARGEST = 3.0e38
 """A bound on lengths in float32: 10³⁰⁰ and 3·10³⁸ clip the same rows, which is none."""
+_CUT = 2.0**-27
+"""Per position, what a squared norm is raised by for sums in matrix units, which cut to 24 bits every 16 positions, not round."""
+_FARTHEST = 1 << 31
+"""Ghost norms place elements inside a sample by 32-bit numbers: with 64 bits addresses take twice the registers, and they spill."""
 
 
 @triton.jit
@@ -182,10 +187,10 @@ def columns_for(width: int) -> Columns:
 def gram_for(positions: int, half: bool) -> Gram:
     """Sequences of up to 16, 32 or more positions. Three tf32 products for one of float32 need twice the registers."""
     if positions <= 16:
-        return Gram(16, 64, 2, 3) if half else Gram(16, 32, 2, 2)
+        return Gram(16, 64, 2, 3) if half else Gram(16, 16, 2, 2)
     if positions <= 32:
-        return Gram(32, 64, 4, 3) if half else Gram(32, 32, 4, 2)
-    return Gram(64, 64, 4, 3) if half else Gram(64, 16, 8, 3)
+        return Gram(32, 64, 8, 3) if half else Gram(32, 32, 4, 2)
+    return Gram(64, 32, 4, 3) if half else Gram(64, 16, 8, 3)
 
 
 def outer_for(inputs: int, outputs: int, half: bool) -> Outer:
@@ -240,8 +245,15 @@ def ghost_square_norms_linear(activations_BTI: Tensor, backprops_BTO: Tensor, bi
         blocking = gram_for(positions, half) if cheaper else outer_for(inputs, outputs, half)
     if not samples:
         return a.new_empty(0, dtype=torch.float32)
+    if max(_reach(a), _reach(b)) >= _FARTHEST:
+        return plain.ghost_square_norms_linear(a, b, bias)
     with on(a):
         return _gram(a, b, bias, blocking) if isinstance(blocking, Gram) else _outer(a, b, bias, blocking)
+
+
+def _reach(x: Tensor) -> int:
+    """Elements from the first to the last of one sample."""
+    return sum(abs(stride) * max(0, size - 1) for stride, size in zip(x.stride()[1:], x.shape[1:], strict=True))
 
 
 def _gram(a: Tensor, b: Tensor, bias: bool, by: Gram) -> Tensor:
@@ -269,7 +281,7 @@ def _outer(a: Tensor, b: Tensor, bias: bool, by: Outer) -> Tensor:
         BIAS=bias, BLOCK_O=by.outputs, BLOCK_I=by.inputs, BLOCK_T=by.positions, PRECISION=exact(architecture(a.device)),
         num_warps=by.warps, num_stages=by.stages,
     )  # fmt: skip
-    return _added(square)
+    return _added(square) * (1 + positions * _CUT)
 
 
 def ghost_square_norms_conv2d(inputs: Tensor, backprops: Tensor, shape: Convolution, bias: bool, group_size: int) -> Tensor:

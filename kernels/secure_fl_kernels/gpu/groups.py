@@ -82,15 +82,21 @@ def group_kernel(
 def forward(first: Tensor, second: Tensor, size: int, temperature: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(losses `[G]`, each group's gradient by both views `[G · size, D]`, its squared norm `[G]`)."""
     groups, dimension = len(first) // size, first.shape[1]
+    rows = max(16, triton.next_power_of_2(2 * size))
     loss, square = (first.new_empty(groups, dtype=torch.float32) for _ in range(2))
     by_first, by_second = torch.empty_like(first), torch.empty_like(second)
     with on(first):
         group_kernel[(groups,)](
             first, second, loss, square, by_first, by_second, size, 1 / temperature, 1 / (2 * size * temperature), SMALLEST_NORM,
-            D=dimension, ROWS=max(16, triton.next_power_of_2(2 * size)), DEPTH=_DEPTH,
-            PRECISION=precision(first), num_warps=4, num_stages=1,
+            D=dimension, ROWS=rows, DEPTH=_DEPTH,
+            PRECISION=precision(first), num_warps=_warps(rows, first.dtype == torch.float32), num_stages=1,
         )  # fmt: skip
     return loss, by_first, by_second, square
+
+
+def _warps(rows: int, single: bool) -> int:
+    """Products of 64 single rows need eight warps' registers."""
+    return 8 if single and rows > 32 else 4
 
 
 def variants(family: Architecture) -> Iterator[Variant]:
@@ -100,4 +106,4 @@ def variants(family: Architecture) -> Iterator[Variant]:
         types = dict.fromkeys(("FIRST", "SECOND", "D_FIRST", "D_SECOND"), f"*{name}") | dict.fromkeys(("LOSS", "SQUARE"), "*fp32") | scalars
         for rows in (16, 2 * LARGEST_GROUP):
             constants = {"D": 128, "ROWS": rows, "DEPTH": _DEPTH, "PRECISION": exact(family) if dtype == torch.float32 else "tf32"}
-            yield Variant(f"groups{rows}/{name}/128", group_kernel, types, constants, 4, 1)
+            yield Variant(f"groups{rows}/{name}/128", group_kernel, types, constants, _warps(rows, name == "fp32"), 1)

@@ -50,9 +50,8 @@ def precision(z: Tensor) -> Precision:
     """How float32 products are computed, by `torch.get_float32_matmul_precision()`; half precision has one way only."""
     if z.device.type == "cpu" or z.dtype != torch.float32:
         return "ieee" if z.device.type == "cpu" else "tf32"
-    if torch.get_float32_matmul_precision() != "highest":
-        return "tf32"
-    return exact(architecture(z.device))
+    family = architecture(z.device)
+    return "tf32" if torch.get_float32_matmul_precision() != "highest" and family != "gfx942" else exact(family)
 
 
 def exact(family: Architecture) -> Precision:

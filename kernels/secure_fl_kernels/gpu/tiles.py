@@ -10,34 +10,32 @@ from __future__ import annotations
 from secure_fl_kernels.gpu.launch import Precision, Tile
 from secure_fl_kernels.gpu.variants import Architecture
 
-_DEFAULT = {
-    ("sums", "half", True): Tile(128, 64, 128, 8, 3),
-    ("sums", "half", False): Tile(128, 64, 64, 8, 3),
-    ("sums", "tf32", True): Tile(64, 32, 128, 8, 2),
-    ("sums", "tf32", False): Tile(64, 32, 64, 8, 2),
-    ("sums", "exact", True): Tile(64, 32, 128, 8, 2),
-    ("sums", "exact", False): Tile(64, 32, 64, 8, 2),
-    ("gradient", "half", True): Tile(128, 64, 128, 8, 3),
-    ("gradient", "half", False): Tile(64, 64, 128, 8, 2),
-    ("gradient", "tf32", True): Tile(64, 32, 128, 8, 2),
-    ("gradient", "tf32", False): Tile(64, 32, 128, 8, 2),
-    ("gradient", "exact", True): Tile(32, 32, 128, 8, 2),
-    ("gradient", "exact", False): Tile(32, 32, 128, 8, 2),
-    ("uniformity", "half", True): Tile(128, 64, 128, 8, 3),
-    ("uniformity", "half", False): Tile(64, 64, 128, 8, 2),
-    ("uniformity", "tf32", True): Tile(64, 32, 128, 8, 2),
-    ("uniformity", "tf32", False): Tile(64, 32, 128, 8, 2),
-    ("uniformity", "exact", True): Tile(32, 32, 128, 8, 2),
-    ("uniformity", "exact", False): Tile(32, 32, 128, 8, 2),
+_TILES: dict[tuple[str, str, bool], dict[Architecture | None, Tile]] = {
+    ("sums", "half", True): {None: Tile(128, 64, 128, 8, 3), "gfx942": Tile(128, 64, 128, 4, 2)},
+    ("sums", "half", False): {None: Tile(128, 64, 64, 8, 3), "gfx942": Tile(128, 64, 64, 4, 2)},
+    ("sums", "tf32", True): {None: Tile(64, 32, 128, 4, 2)},
+    ("sums", "tf32", False): {None: Tile(64, 32, 128, 4, 2)},
+    ("sums", "exact", True): {None: Tile(64, 32, 64, 4, 2), "gfx942": Tile(64, 32, 64, 2, 2)},
+    ("sums", "exact", False): {None: Tile(64, 32, 64, 4, 2), "sm100": Tile(64, 32, 32, 4, 2), "gfx942": Tile(64, 32, 64, 2, 2)},
+    ("gradient", "half", True): {None: Tile(128, 64, 128, 8, 3), "sm80": Tile(64, 64, 64, 4, 2), "gfx942": Tile(128, 64, 128, 4, 2)},
+    ("gradient", "half", False): {None: Tile(64, 64, 128, 4, 2), "sm80": Tile(128, 32, 64, 8, 2), "gfx942": Tile(128, 64, 128, 4, 2)},
+    ("gradient", "tf32", True): {None: Tile(64, 64, 32, 4, 2), "sm90": Tile(128, 32, 64, 8, 2), "sm100": Tile(64, 64, 64, 4, 2)},
+    ("gradient", "tf32", False): {None: Tile(128, 32, 64, 8, 2), "sm80": Tile(64, 64, 32, 4, 2)},
+    ("gradient", "exact", True): {None: Tile(64, 32, 32, 4, 2), "gfx942": Tile(64, 32, 64, 2, 2)},
+    ("gradient", "exact", False): {None: Tile(64, 32, 32, 4, 2), "gfx942": Tile(64, 32, 64, 2, 2)},
+    ("uniformity", "half", True): {None: Tile(128, 64, 128, 8, 3), "gfx942": Tile(128, 64, 128, 4, 2)},
+    ("uniformity", "half", False): {None: Tile(64, 64, 128, 4, 2), "sm80": Tile(128, 32, 64, 8, 2), "gfx942": Tile(128, 64, 128, 4, 2)},
+    ("uniformity", "tf32", True): {None: Tile(64, 32, 128, 4, 2)},
+    ("uniformity", "tf32", False): {None: Tile(128, 32, 64, 8, 2)},
+    ("uniformity", "exact", True): {None: Tile(64, 32, 64, 4, 2), "sm80": Tile(64, 32, 32, 4, 2), "gfx942": Tile(64, 32, 64, 2, 2)},
+    ("uniformity", "exact", False): {None: Tile(64, 32, 32, 4, 2), "sm100": Tile(64, 32, 64, 4, 2), "gfx942": Tile(64, 32, 64, 2, 2)},
 }
-_SPECIAL: dict[tuple[str, Architecture, str, bool], Tile] = {
-    ("gradient", "sm80", "half", True): Tile(64, 64, 128, 4, 3),
-}
+"""None stands for every family not named. Rows are at least 16 for each warp (32 on AMD): with fewer, warps repeat each other's work."""
 
 
 def tile_for(kernel: str, family: Architecture, precision: Precision, width: int, half: bool = False) -> Tile:
     """The shipped tile; `depth` never exceeds the padded width."""
-    whole = width <= 128
     kind = "half" if half else "tf32" if precision == "tf32" else "exact"
-    tile = _SPECIAL.get((kernel, family, kind, whole), _DEFAULT[kernel, kind, whole])
+    tiles = _TILES[kernel, kind, width <= 128]
+    tile = tiles.get(family, tiles[None])
     return tile._replace(depth=min(tile.depth, width))

@@ -104,7 +104,7 @@ def test_each_gradient_is_read_once(device: str, guard: object) -> None:
 
 
 Blocking = Callable[[], object]
-GRAMS = [(16, 64, 2, 3), (16, 32, 2, 2), (32, 64, 4, 3), (32, 32, 4, 2), (64, 64, 4, 3), (64, 16, 8, 3)]
+GRAMS = [(16, 64, 2, 3), (16, 16, 2, 2), (32, 64, 8, 3), (32, 32, 4, 2), (64, 32, 4, 3), (64, 16, 8, 3)]
 OUTERS = [(32, 32, 32, 4, 3), (32, 32, 16, 4, 3), (64, 64, 64, 4, 3), (64, 64, 16, 8, 3)]
 
 
@@ -157,6 +157,12 @@ def test_strides_mixed_dtypes_and_bad_samples(device: str) -> None:
     a[1, 2, 3] = torch.nan
     assert torch.isfinite(per_sample.ghost_square_norms_linear(a, b, True)).tolist() == [True, False, True]
     assert per_sample.ghost_square_norms_linear(a[:0], b[:0], True).shape == (0,)
+
+
+def test_samples_too_large_for_32_bits_take_plain_torch(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = random(3, 5, 6, device=device), random(3, 5, 4, seed=1, device=device)
+    monkeypatch.setattr(gpu, "_FARTHEST", 29)
+    assert torch.equal(gpu.ghost_square_norms_linear(a, b, True), plain.ghost_square_norms_linear(a, b, True))
 
 
 def test_convolutions_with_channel_groups_and_groups_of_samples(device: str) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from secure_fl_kernels import functional, operators, reference
+from secure_fl_kernels.proof.guard import Traffic
 from secure_fl_kernels.subspace import Subspace
 
 pytestmark = [pytest.mark.triton, pytest.mark.gpu]
@@ -225,3 +226,33 @@ def test_operators_keep_torchs_contract(device: str) -> None:
     torch.library.opcheck(operators.moment, (x,), test_utils=checks)
     torch.library.opcheck(operators.distillation, (x, x.detach().flip(0), 0.5), test_utils=checks)
     torch.library.opcheck(operators.group_ntxent, (x, x.detach().flip(0), 3, 0.3, "triton"), test_utils=checks)
+
+
+@pytest.mark.parametrize("n", [64, 150])
+def test_bytes_moved_are_the_models(n: int, device: str, guard: Traffic) -> None:
+    """Every program of the row sums reads its own rows once, the positives' once more with them, and all columns."""
+    from secure_fl_kernels.gpu import ntxent
+    from secure_fl_kernels.gpu.launch import Tile
+    from secure_fl_kernels.gpu.rows import project
+
+    if device != "cpu":
+        pytest.skip("traffic is counted by the interpreter")
+    tile, width = Tile(64, 32, 64, 4, 1), 64
+    z, *_ = project(torch.randn(2 * n, 50), None, 2, ntxent.scale_of(0.2))
+    before = guard.loaded("row_sums_kernel")
+    ntxent.row_sums(z, z, 2, n, n, 0.2, tile)
+    programs, columns = 2 * -(-n // tile.rows), 2 * -(-n // tile.columns) * tile.columns
+    assert guard.loaded("row_sums_kernel") - before == programs * (3 * tile.rows + columns) * width * 4
+    assert guard.stored("row_sums_kernel") == 2 * 2 * n * 4
+
+
+def test_nothing_quadratic_is_allocated(device: str) -> None:
+    from secure_fl_kernels.gpu import ntxent
+    from secure_fl_kernels.proof.memory import allocations
+
+    x = torch.randn(600, 20, device=device)
+    with allocations() as found:
+        loss, z, inverse, statistics, own, _ = ntxent.forward(x, 0.2, None)
+        ntxent.backward(torch.ones_like(loss), None, z, inverse, statistics, own, None, 0.2, 20, torch.float32)
+    padded_rows = 2 * 384 * 32 * 4
+    assert found.largest <= padded_rows, "600 × 600 similarities would be 1.4 MB"
