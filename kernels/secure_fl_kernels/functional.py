@@ -18,7 +18,7 @@ from secure_fl_kernels.cpu import ntxent, uniform
 from secure_fl_kernels.subspace import Subspace
 
 _WIDEST_DISTILLED = 4096
-_LARGEST_GROUP = 32
+_LARGEST_GROUP = 16
 """What Triton's kernels hold in registers: `gpu.distil.WIDEST` and `gpu.groups.LARGEST_GROUP`, known here without importing them."""
 
 _P = ParamSpec("_P")

@@ -58,8 +58,8 @@ def clip_factors(square_norms: Tensor, max_norm: float) -> Tensor:
 
     f_b = min(1, C/((1 + s)‖g_b‖)), with s = 2⁻¹⁸ in float32 and 2⁻⁴⁶ in float64 for what rounding may have taken off the length.
     It is 0 for a squared norm that is NaN, infinite or negative: leave such a sample's loss out of the sum instead of
-    multiplying it, since 0 · NaN is NaN. Rows shorter than 10⁻¹² (float32) are scaled as if they had this length, so only a
-    `max_norm` below it is affected.
+    multiplying it, since 0 · NaN is NaN. In float32 a squared length counts as 10⁻²⁴ more than it is, for elements too small to
+    have a square: with a `max_norm` below 10⁻⁹ rows come out shorter than they might be.
 
     Raises:
         TypeError: not float32 or float64.

@@ -176,7 +176,7 @@ def test_no_sample_is_ever_longer_than_the_bound(width: int, dtype: torch.dtype,
     assert lengths[0] <= max_norm * (1 + 1e-15), "the sum of squares here rounds too"
     assert lengths[1] <= max_norm * (1 + 2 * UNIT[norms.dtype])
     true = float(g.double().norm())
-    if 1e-15 < true < 1e18 and max_norm > 1e-12:
+    if 1e-15 < true < 1e18 and max_norm > 1e-9:
         assert lengths[0] >= min(max_norm, true) * (1 - 1e-5), "and not much shorter either"
 
 

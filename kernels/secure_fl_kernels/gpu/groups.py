@@ -18,10 +18,10 @@ from secure_fl_kernels.gpu.launch import ELEMENT, exact, on, precision
 from secure_fl_kernels.gpu.variants import Architecture, Variant
 from secure_fl_kernels.reference.losses import SMALLEST_NORM
 
-LARGEST_GROUP = 32
-"""Examples; 64 rows and their similarities are held in registers. Larger groups are left to plain torch."""
+LARGEST_GROUP = 16
+"""Examples; 32 rows and their similarities are held in registers. Larger groups are left to batched products of torch."""
 
-_DEPTH = 64
+_DEPTH, _WARPS = 64, 4
 
 
 @triton.jit
@@ -89,14 +89,9 @@ def forward(first: Tensor, second: Tensor, size: int, temperature: float) -> tup
         group_kernel[(groups,)](
             first, second, loss, square, by_first, by_second, size, 1 / temperature, 1 / (2 * size * temperature), SMALLEST_NORM,
             D=dimension, ROWS=rows, DEPTH=_DEPTH,
-            PRECISION=precision(first), num_warps=_warps(rows, first.dtype == torch.float32), num_stages=1,
+            PRECISION=precision(first), num_warps=_WARPS, num_stages=1,
         )  # fmt: skip
     return loss, by_first, by_second, square
-
-
-def _warps(rows: int, single: bool) -> int:
-    """Products of 64 single rows need eight warps' registers."""
-    return 8 if single and rows > 32 else 4
 
 
 def variants(family: Architecture) -> Iterator[Variant]:
@@ -106,4 +101,4 @@ def variants(family: Architecture) -> Iterator[Variant]:
         types = dict.fromkeys(("FIRST", "SECOND", "D_FIRST", "D_SECOND"), f"*{name}") | dict.fromkeys(("LOSS", "SQUARE"), "*fp32") | scalars
         for rows in (16, 2 * LARGEST_GROUP):
             constants = {"D": 128, "ROWS": rows, "DEPTH": _DEPTH, "PRECISION": exact(family) if dtype == torch.float32 else "tf32"}
-            yield Variant(f"groups{rows}/{name}/128", group_kernel, types, constants, _warps(rows, name == "fp32"), 1)
+            yield Variant(f"groups{rows}/{name}/128", group_kernel, types, constants, _WARPS, 1)

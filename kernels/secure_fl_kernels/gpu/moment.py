@@ -15,13 +15,18 @@ from torch import Tensor
 
 from secure_fl_kernels import padding
 from secure_fl_kernels.gpu.blocks import load_tile
-from secure_fl_kernels.gpu.launch import blocks, on, precision
+from secure_fl_kernels.gpu.launch import Precision, blocks, on, precision
 from secure_fl_kernels.gpu.ntxent import products
 from secure_fl_kernels.gpu.rows import project, tangent
 from secure_fl_kernels.gpu.variants import Architecture, Variant
 
 _SLICE = 1024
-_EDGE, _DEPTH, _WARPS, _STAGES = 64, 32, 4, 2
+_EDGE, _WARPS, _STAGES = 64, 4, 2
+
+
+def _depth(product: Precision) -> int:
+    """Rows added at once; three products in place of one take twice the registers."""
+    return 16 if product == "tf32x3" else 32
 
 
 @triton.jit
@@ -48,7 +53,16 @@ def forward(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     part = z.new_empty((slices, width, width), dtype=torch.float32)
     with on(x):
         moment_kernel[(slices, width // edge, width // edge)](
-            z, part, len(z), WIDTH=width, SLICE=_SLICE, EDGE=edge, DEPTH=_DEPTH, PRECISION=precision(z), num_warps=_WARPS, num_stages=_STAGES
+            z,
+            part,
+            len(z),
+            WIDTH=width,
+            SLICE=_SLICE,
+            EDGE=edge,
+            DEPTH=_depth(precision(z)),
+            PRECISION=precision(z),
+            num_warps=_WARPS,
+            num_stages=_STAGES,
         )
     moment = part.sum(0).div_(len(x))
     return moment.square().sum(), inverse, moment
@@ -66,6 +80,6 @@ def backward(grad: Tensor, x: Tensor, inverse: Tensor, moment: Tensor) -> Tensor
 def variants(family: Architecture) -> Iterator[Variant]:
     """Shipped: half and single rows at 128 dimensions, of which wider rows are tiles."""
     for title, element, product in products(family):
-        constants = {"WIDTH": 128, "SLICE": _SLICE, "EDGE": _EDGE, "DEPTH": _DEPTH, "PRECISION": product}
+        constants = {"WIDTH": 128, "SLICE": _SLICE, "EDGE": _EDGE, "DEPTH": _depth(product), "PRECISION": product}
         types = {"Z": f"*{element}", "PART": "*fp32", "rows": "i32"}
         yield Variant(f"moment/{title}/128", moment_kernel, types, constants, _WARPS, _STAGES)
