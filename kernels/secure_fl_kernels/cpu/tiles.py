@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_SMALL, _LARGE, _MANY_ROWS = 256, 512, 4096
-"""Tile edges: 256² float32 are 256 KiB and stay in L2; past 4,096 rows longer products pay more than cache misses cost."""
+_SMALL, _LARGE, _MANY_ROWS = 256, 512, 1024
+"""Tile edges, measured from 192 to 1,024 at 2,048 to 16,384 rows: 512² float32 are 1 MiB, and larger ones fall out of L2."""
 
 
 class Tile(NamedTuple):
