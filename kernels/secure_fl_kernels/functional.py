@@ -15,11 +15,8 @@ from torch import Tensor
 
 from secure_fl_kernels import dispatch, operators, reference
 from secure_fl_kernels.cpu import ntxent, uniform
+from secure_fl_kernels.padding import LARGEST_GROUP, WIDEST_DISTILLED
 from secure_fl_kernels.subspace import Subspace
-
-_WIDEST_DISTILLED = 4096
-_LARGEST_GROUP = 16
-"""What Triton's kernels hold in registers: `gpu.distil.WIDEST` and `gpu.groups.LARGEST_GROUP`, known here without importing them."""
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -58,8 +55,9 @@ def nt_xent_dsr_loss(z1: Tensor, z2: Tensor, temperature: float, subspace: Subsp
 @_outside_autocast
 def uniformity_loss(z: Tensor, t: float = 2.0) -> Tensor:
     """Uniformity of `[N, D]`; see `reference.uniformity_loss`."""
-    provider, (z,) = _prepared((z,), len(z) if z.ndim else 0, uniform.fits(t, _computed(z)))
-    if provider == "reference" or len(z) < 2 or not uniform.fits(t, _computed(z)):
+    fits = uniform.fits(t, _computed(z))
+    provider, (z,) = _prepared((z,), len(z) if z.ndim else 0, fits)
+    if provider == "reference" or len(z) < 2 or not fits:
         return reference.uniformity_loss(z, t)
     loss: Tensor = operators.uniformity(z, None, 1, t, 1.0, "code", provider)[0]
     return loss
@@ -119,7 +117,7 @@ def spectral_moment(z1: Tensor, z2: Tensor) -> Tensor:
 @_outside_autocast
 def distillation_loss(h: Tensor, z: Tensor, temperature: float = 0.5, direction: reference.Direction = "projector_to_encoder") -> Tensor:
     """Mean KL between the softmaxes of `h` and `z`; see `reference.distillation_loss`."""
-    same = h.shape == z.shape and h.dtype == z.dtype and h.ndim == 2 and h.shape[1] <= _WIDEST_DISTILLED
+    same = h.shape == z.shape and h.dtype == z.dtype and h.ndim == 2 and h.shape[1] <= WIDEST_DISTILLED
     if dispatch.choose(z) != "triton" or not same or direction not in ("projector_to_encoder", "encoder_to_projector"):
         return reference.distillation_loss(h, z, temperature, direction)
     reference.rows(z)
@@ -132,7 +130,7 @@ def _groups(z1: Tensor, z2: Tensor, group_size: int, temperature: float) -> tupl
     first, second = reference.pair(z1, z2)
     if group_size < 1 or len(first) % group_size:
         raise ValueError(f"{len(first)} examples do not fill groups of {group_size}")
-    if dispatch.choose(z1) == "triton" and group_size <= _LARGEST_GROUP and z1.dtype == z2.dtype:
+    if dispatch.choose(z1) == "triton" and group_size <= LARGEST_GROUP and z1.dtype == z2.dtype:
         first, second, provider = z1, z2, "triton"
     else:
         provider = "cpu"
@@ -151,8 +149,9 @@ def _nt_xent(z1: Tensor, z2: Tensor, temperature: float, subspace: Subspace | No
 
 
 def _align_uniformity(z1: Tensor, z2: Tensor, t: float, subspace: Subspace | None) -> tuple[Tensor, Tensor, Tensor]:
-    provider, (z1, z2) = _prepared((z1, z2), len(z1) if z1.ndim else 0, uniform.fits(t, _computed(z1)))
-    if provider == "reference" or z1.shape != z2.shape or z1.dtype != z2.dtype or len(z1) < 2 or not uniform.fits(t, _computed(z1)):
+    fits = uniform.fits(t, _computed(z1))
+    provider, (z1, z2) = _prepared((z1, z2), len(z1) if z1.ndim else 0, fits)
+    if provider == "reference" or z1.shape != z2.shape or z1.dtype != z2.dtype or len(z1) < 2 or not fits:
         both = (reference.uniformity_loss(z1, t) + reference.uniformity_loss(z2, t)) / 2
         return reference.align_loss(z1, z2), both, _plain_dsr(z1, z2, subspace)
     x = torch.cat([z1, z2])

@@ -7,6 +7,7 @@ second derivative.
 
 from __future__ import annotations
 
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -14,43 +15,20 @@ import torch
 from torch import Tensor
 
 from secure_fl_kernels import subspace
-from secure_fl_kernels.cpu import groups as cpu_groups
-from secure_fl_kernels.cpu import infonce as cpu_infonce
-from secure_fl_kernels.cpu import ntxent as cpu_ntxent
-from secure_fl_kernels.cpu import uniform as cpu_uniform
-from secure_fl_kernels.padding import padded_own, padded_rows
+from secure_fl_kernels.padding import kept, padded_own, padded_rows
 
 Context = Any
 """torch's autograd context, which takes any attribute."""
 
 
-def _ntxent(provider: str) -> ModuleType:
-    if provider == "triton":
-        from secure_fl_kernels.gpu import ntxent
-
-        return ntxent
-    return cpu_ntxent
-
-
-def _uniform(provider: str) -> ModuleType:
-    if provider == "triton":
-        from secure_fl_kernels.gpu import uniform
-
-        return uniform
-    return cpu_uniform
-
-
-def _infonce(provider: str) -> ModuleType:
-    if provider == "triton":
-        from secure_fl_kernels.gpu import infonce
-
-        return infonce
-    return cpu_infonce
+def _file(name: str, provider: str) -> ModuleType:
+    """The twin that computes: triton's is imported when it is first needed."""
+    return import_module(f"secure_fl_kernels.{'gpu' if provider == 'triton' else 'cpu'}.{name}")
 
 
 def _kept(x: Tensor, provider: str) -> torch.dtype:
-    """The dtype of unit rows and own coordinates; see `gpu.launch.kept`."""
-    return torch.float16 if provider == "triton" and x.dtype != torch.float32 else x.dtype
+    """The dtype of unit rows and own coordinates."""
+    return kept(x) if provider == "triton" else x.dtype
 
 
 def _empty_rows(x: Tensor, provider: str, views: int = 1) -> Tensor:
@@ -63,14 +41,14 @@ def _empty_rows(x: Tensor, provider: str, views: int = 1) -> Tensor:
 
 def _empty_own(x: Tensor, columns: Tensor | None, provider: str, views: int = 1) -> tuple[Tensor, Tensor]:
     """(own coordinates, energies), empty without columns."""
-    kept, single = _kept(x, provider), _single(x).dtype
+    dtype, single = _kept(x, provider), _single(x).dtype
     if columns is None:
-        return x.new_empty((0, 0), dtype=kept), x.new_empty(0, dtype=single)
+        return x.new_empty((0, 0), dtype=dtype), x.new_empty(0, dtype=single)
     rows, wide = x.shape[0], columns.shape[1]
     if provider == "triton":
         tall, wide = padded_own(rows // views, wide)
         rows = views * tall
-    return x.new_empty((rows, wide), dtype=kept), x.new_empty(x.shape[0], dtype=single)
+    return x.new_empty((rows, wide), dtype=dtype), x.new_empty(x.shape[0], dtype=single)
 
 
 def _single(x: Tensor, *shape: Any) -> Tensor:
@@ -94,7 +72,7 @@ def ntxent(
     x: Tensor, columns: Tensor | None, temperature: float, alpha: float, form: str, provider: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """(NT-Xent, regulariser, unit rows, inverse lengths, row sums, own coordinates, energies) of two views' rows `[2N, D]`."""
-    loss, z, inverse, sums, own, energy = _ntxent(provider).forward(x.contiguous(), temperature, columns)
+    loss, z, inverse, sums, own, energy = _file("ntxent", provider).forward(x.contiguous(), temperature, columns)
     return loss, _dsr(energy, alpha, form, 2), z, inverse, sums, own, energy
 
 
@@ -123,7 +101,7 @@ def ntxent_gradient(
 ) -> Tensor:
     """Gradient by the raw rows, `[2N, dimension]`."""
     weights = _weights(grad_dsr, energy, alpha, form, 2)
-    gradient: Tensor = _ntxent(provider).backward(grad, weights, z, inverse, sums, own, columns, temperature, dimension, dtype)
+    gradient: Tensor = _file("ntxent", provider).backward(grad, weights, z, inverse, sums, own, columns, temperature, dimension, dtype)
     return gradient
 
 
@@ -155,7 +133,7 @@ def uniformity(
     x: Tensor, columns: Tensor | None, views: int, t: float, alpha: float, form: str, provider: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """(uniformity, alignment, regulariser, inverse lengths, pull, its rates, own coordinates, energies) of `[views · N, D]`."""
-    loss, align, inverse, pull, rates, own, energy = _uniform(provider).forward(x.contiguous(), views, t, columns)
+    loss, align, inverse, pull, rates, own, energy = _file("uniform", provider).forward(x.contiguous(), views, t, columns)
     return loss, align, _dsr(energy, alpha, form, views), inverse, pull, rates, own, energy
 
 
@@ -187,7 +165,7 @@ def uniformity_gradient(
     """Gradient by the raw rows."""
     weights = _weights(grad_dsr, energy, alpha, form, views)
     by_align = grad_align if views == 2 else None
-    gradient: Tensor = _uniform(provider).backward(grad, by_align, weights, x.contiguous(), inverse, pull, rates, own, columns, t)
+    gradient: Tensor = _file("uniform", provider).backward(grad, by_align, weights, x.contiguous(), inverse, pull, rates, own, columns, t)
     return gradient
 
 
@@ -215,7 +193,7 @@ uniformity.register_autograd(_uniformity_backward, setup_context=_keep_uniformit
 @torch.library.custom_op("secure_fl::infonce", mutates_args=())
 def infonce(q: Tensor, k: Tensor, temperature: float, provider: str) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """(loss, unit queries, their inverse lengths, unit keys, theirs, row sums) of `[N, D]` and `[K, D]`."""
-    loss, zq, inverse_q, zk, inverse_k, sums = _infonce(provider).forward(q.contiguous(), k.contiguous(), temperature)
+    loss, zq, inverse_q, zk, inverse_k, sums = _file("infonce", provider).forward(q.contiguous(), k.contiguous(), temperature)
     return loss, zq, inverse_q, zk, inverse_k, sums
 
 
@@ -239,7 +217,7 @@ def infonce_gradient(
     provider: str,
 ) -> tuple[Tensor, Tensor]:
     """Gradients by raw queries `[N, dimension]` and keys `[K, dimension]`."""
-    by_q, by_k = _infonce(provider).backward(grad, zq, inverse_q, zk, inverse_k, sums, temperature, dimension, dtype)
+    by_q, by_k = _file("infonce", provider).backward(grad, zq, inverse_q, zk, inverse_k, sums, temperature, dimension, dtype)
     return by_q, by_k
 
 
@@ -336,11 +314,8 @@ distillation.register_autograd(_distillation_backward, setup_context=_keep_gradi
 @torch.library.custom_op("secure_fl::group_ntxent", mutates_args=())
 def group_ntxent(first: Tensor, second: Tensor, size: int, temperature: float, provider: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(losses `[G]`, each group's gradient by both views, its squared norm `[G]`) of `[G · size, D]` views."""
-    if provider == "triton":
-        from secure_fl_kernels.gpu import groups
-
-        return groups.forward(first.contiguous(), second.contiguous(), size, temperature)
-    return cpu_groups.forward(first, second, size, temperature)
+    loss, by_first, by_second, square = _file("groups", provider).forward(first.contiguous(), second.contiguous(), size, temperature)
+    return loss, by_first, by_second, square
 
 
 @group_ntxent.register_fake

@@ -15,9 +15,7 @@ from torch import Tensor
 
 from secure_fl_kernels.gpu.launch import ELEMENT, blocks, on
 from secure_fl_kernels.gpu.variants import Architecture, Variant
-
-WIDEST = 4096
-"""A row stays in registers; wider ones are left to plain torch."""
+from secure_fl_kernels.padding import WIDEST_DISTILLED
 
 _HELD = 2048
 
@@ -76,7 +74,7 @@ def variants(family: Architecture) -> Iterator[Variant]:
     del family
     scalars = dict.fromkeys(("count", "stride_target", "stride_source"), "i32") | {"sharpness": "fp32", "factor": "fp32"}
     for name in ELEMENT.values():
-        for width in (128, 512, WIDEST):
+        for width in (128, 512, WIDEST_DISTILLED):
             types = dict.fromkeys(("TARGET", "SOURCE", "D_TARGET", "D_SOURCE"), f"*{name}") | {"LOSS": "*fp32"} | scalars
             constants = {"D": width, "WIDTH": width, "ROWS": max(1, _HELD // width)}
             yield Variant(f"distil/{name}/{width}", distil_kernel, types, constants, _warps(width), 2)

@@ -16,10 +16,8 @@ from torch import Tensor
 
 from secure_fl_kernels.gpu.launch import ELEMENT, exact, on, precision
 from secure_fl_kernels.gpu.variants import Architecture, Variant
+from secure_fl_kernels.padding import LARGEST_GROUP
 from secure_fl_kernels.reference.losses import SMALLEST_NORM
-
-LARGEST_GROUP = 16
-"""Examples; 32 rows and their similarities are held in registers. Larger groups are left to batched products of torch."""
 
 _DEPTH, _WARPS = 64, 4
 

@@ -29,14 +29,6 @@ class Tile(NamedTuple):
     stages: int
 
 
-def kept(x: Tensor) -> torch.dtype:
-    """The dtype that unit rows are kept in: float16 for half-precision rows, bfloat16 ones too.
-
-    Unit rows and what is made of them are bounded, so bfloat16's range is of no use and float16's three more bits are.
-    """
-    return torch.float32 if x.dtype == torch.float32 else torch.float16
-
-
 def architecture(device: torch.device) -> Architecture:
     """The family whose tiles run on this device; the interpreter runs those of sm90."""
     if device.type == "cpu":

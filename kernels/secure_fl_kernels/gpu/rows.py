@@ -1,7 +1,7 @@
 """Rows: onto the sphere and back, with the dimension-scaled regulariser on the way.
 
 `project` reads raw rows once and writes unit rows; `tangent` gathers what pulls at a unit row and writes the gradient by
-the raw row. Rows up to 128 dimensions are read from memory once; wider ones twice, the second time from cache.
+the raw row. Both walk a row twice, chunk by chunk, so that any width fits; the second time it comes from cache.
 Reference: `reference.normalize`; the regulariser's algebra is in `subspace`.
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from secure_fl_kernels import padding
 from secure_fl_kernels.gpu.blocks import load_tile
-from secure_fl_kernels.gpu.launch import ELEMENT, Tile, blocks, exact, kept, on, precision, span_of
+from secure_fl_kernels.gpu.launch import ELEMENT, Tile, blocks, exact, on, precision, span_of
 from secure_fl_kernels.gpu.variants import Architecture, Variant, variant
 from secure_fl_kernels.reference.losses import SMALLEST_NORM
 
@@ -139,7 +139,7 @@ def project(x: Tensor, columns: Tensor | None, views: int = 1, scale: float = 1.
     """(scale · unit rows, padded by view; inverse lengths; squared lengths as stored; own coordinates; energies; span) of `[views · N, D]`."""
     count, padded = len(x) // views, padding.padded_rows(len(x) // views, 1)[0]
     width = padding.width(x.shape[1])
-    z = x.new_empty((views * padded, width), dtype=kept(x))
+    z = x.new_empty((views * padded, width), dtype=padding.kept(x))
     span = span_of(columns, width, z.dtype, z.device)
     own = z.new_empty(len(z) if columns is not None else 0, span.shape[1])
     inverse, square = (x.new_empty(len(x), dtype=torch.float32) for _ in range(2))
