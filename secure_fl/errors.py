@@ -64,6 +64,12 @@ class TrainingError(SecureFLError):
     code = "training"
 
 
+class PrivacyError(SecureFLError):
+    """A release without a valid guarantee, beyond the budget, or a mechanism used where its proof does not hold."""
+
+    code = "privacy"
+
+
 class RunFolderError(SecureFLError):
     """A run folder that is missing, occupied, damaged or made by another configuration."""
 

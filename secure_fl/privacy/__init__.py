@@ -1,0 +1,1 @@
+"""Mechanisms, their noise, what they cost, and the ledger of every release."""
