@@ -70,6 +70,12 @@ class PrivacyError(SecureFLError):
     code = "privacy"
 
 
+class SecureSumError(SecureFLError):
+    """A message, key or setting that the secure sum refuses."""
+
+    code = "secure-sum"
+
+
 class RunFolderError(SecureFLError):
     """A run folder that is missing, occupied, damaged or made by another configuration."""
 

@@ -1,30 +1,12 @@
-"""The configuration of a whole run, as frozen pydantic models.
-
-One class a TOML table. Defaults are the SSD paper's where it states one. Every field carries the sentence that
-`secure-fl init` writes above it, so the starter file and this module cannot drift apart. Imports no torch.
-"""
+"""The tables of a run: data, models, objective, phases, machine. Privacy has a file of its own."""
 
 from __future__ import annotations
 
-import difflib
-from typing import Any, ClassVar, Literal, Self
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field
 
-from secure_fl.errors import ConfigError
-
-
-class Section(BaseModel):
-    """A table of the configuration: frozen, unknown keys refused, errors typed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    table: ClassVar[str] = ""
-
-    def __init__(self, **values: Any) -> None:
-        try:
-            super().__init__(**values)
-        except ValidationError as error:
-            raise _typed(error, type(self)) from None
+from secure_fl.config.section import Section
 
 
 class SourceConfig(Section):
@@ -148,42 +130,6 @@ class PretrainConfig(OptimiserConfig):
     load_from: str | None = Field(None, description="load: a finished run folder with the same model")
 
 
-class PrivacyConfig(Section):
-    """Differential privacy. Every release is recorded in `ledger.json`; a round that would pass the budget does not start."""
-
-    table = "privacy"
-    unit: Literal["none", "example", "client"] = Field(
-        "none", description="whose presence is hidden: none (said in red) | example (in each client's data) | client (needs many clients)"
-    )
-    epsilon: float = Field(8.0, gt=0, description="budget of the whole run, for each client's examples, or for each client")
-    delta: float = Field(1e-5, gt=0, lt=0.1, description="probability of failure that goes with epsilon; below one over the number of units")
-    adjacency: Literal["add-remove", "zero-out", "replace-one"] = Field(
-        "zero-out", description="what neighbours differ by: add-remove (example level only) | zero-out (sizes and roster public) | replace-one"
-    )
-    clip: float = Field(1.0, gt=0, description="bound on the norm of an example's (or group's) gradient, or of a client's whole update")
-    noise: float | None = Field(None, gt=0, description="noise multiplier of training; unset: the smallest that keeps the run within epsilon")
-    mechanism: Literal["auto", "released-statistics", "group", "per-example"] = Field(
-        "auto", description="example level, by the objective's coupling: auto | released-statistics | group (true NT-Xent in groups) | per-example"
-    )
-    statistic_share: float = Field(0.1, gt=0, lt=1, description="released-statistics: share of the budget that the statistic takes")
-    features: int = Field(256, ge=8, description="released-statistics: random features that stand for the uniformity kernel")
-    group_size: int = Field(4, ge=2, le=16, description="group: examples that meet in one loss")
-    choice: Literal["auto", "sketch", "exponential"] = Field(
-        "auto", description="example level: pools by the released sketch, at no cost | by loss, through the exponential mechanism | auto (sketch if there is one)"
-    )
-    choice_epsilon: float = Field(0.25, gt=0, description="exponential: cost of one choice")
-    choice_every: int = Field(5, ge=1, description="exponential: rounds between choices; clients keep their pool in between")
-    choice_bound: float = Field(3.0, gt=0, description="exponential: losses are cut off here, in nats")
-    sketch_noise: float = Field(4.0, gt=0, description="noise multiplier of the released sketch")
-    sketch_width: int = Field(32, ge=2, description="dimensions that the released sketch is projected to")
-    scale_bits: int = Field(14, ge=4, le=20, description="client level: grid of 2^-bits of the norm bound that updates are rounded to")
-    min_clients: int | None = Field(None, ge=2, description="client level: fewer survivors and a round is not opened; unset: three quarters of the roster")
-    colluders: int = Field(1, ge=1, description="client level: clients whose noise share is not counted on")
-    count_noise: float | None = Field(None, gt=0, description="client level: deviation of the noise on a pool's count; unset: calibrated")
-    min_pool_clients: int = Field(2, ge=1, description="client level: pools with a smaller noised count stay as they are")
-    false_pass: float = Field(0.05, gt=0, lt=1, description="client level: probability allowed that a pool of 0 or 1 clients passes the minimum")
-
-
 class PoolsConfig(OptimiserConfig):
     """Phase two: the cluster pools (CP-CFL)."""
 
@@ -236,81 +182,3 @@ class RuntimeConfig(Section):
     )
     threads: int = Field(1, ge=1, description="torch threads a client")
     checkpoint_every: int = Field(1, ge=1, description="rounds between checkpoints")
-
-
-class FederationConfig(Section):
-    """A whole run. Without arguments: digits, eight clients in four rotation groups, SSD, then four pools.
-
-    Raises:
-        ConfigError: naming the field, the value and the remedy.
-    """
-
-    name: str = Field("secure-fl", min_length=1, max_length=80, description="shown in reports")
-    seed: int = Field(0, ge=0, description="everything random follows from it")
-    data: DataConfig = DataConfig()
-    partition: PartitionConfig = PartitionConfig()
-    views: ViewsConfig = ViewsConfig()
-    model: ModelConfig = ModelConfig()
-    objective: ObjectiveConfig = ObjectiveConfig()
-    pretrain: PretrainConfig = PretrainConfig()
-    pools: PoolsConfig = PoolsConfig()
-    privacy: PrivacyConfig = PrivacyConfig()
-    evaluate: EvaluateConfig = EvaluateConfig()
-    runtime: RuntimeConfig = RuntimeConfig()
-
-    @property
-    def augments(self) -> bool:
-        """Whether any phase makes views of examples."""
-        trained = self.pretrain.mode in ("federated", "centralized")
-        measured = self.evaluate.enabled and self.pretrain.mode != "none"
-        return trained or measured or (self.pools.enabled and self.pools.task == "self_supervised")
-
-    @model_validator(mode="after")
-    def _tables_agree(self) -> Self:
-        for holds, field, value, problem, remedy in self._rules():
-            if not holds:
-                raise ConfigError(problem, field=field, value=value, remedy=remedy)
-        return self
-
-    def _rules(self) -> list[tuple[bool, str, object, str, str]]:
-        """What must hold between tables: (holds, field, value, problem, remedy)."""
-        pretrain, pools, data = self.pretrain, self.pools, self.data
-        crop = self.views.crop_scale
-        shares = self.evaluate.fine_tune
-        # fmt: off
-        return [
-            (pretrain.mode != "centralized" or pretrain.source is not None, "pretrain.source", None,
-             "centralized pre-training has no data", 'name a set in [pretrain.source], or set pretrain.mode = "federated"'),
-            (pretrain.mode != "load" or pretrain.load_from is not None, "pretrain.load_from", None,
-             "no run folder to load from", "set pretrain.load_from to a finished run folder"),
-            (not pools.enabled or pools.start != "pretrained" or pretrain.mode != "none", "pools.start", pools.start,
-             "there is no pre-trained encoder", 'set pools.start = "random" or pretrain.mode = "federated"'),
-            (pools.enabled or pretrain.mode != "none", "pools.enabled", pools.enabled,
-             "both phases are switched off", "enable the pools or choose a pretrain.mode"),
-            (not pools.enabled or pools.select_on == "train" or data.validation_fraction > 0, "data.validation_fraction", data.validation_fraction,
-             "clients are to choose on validation data but keep none", 'set data.validation_fraction = 0.1, or pools.select_on = "train"'),
-            (not pools.enabled or pools.task == "supervised" or pools.select_by == "loss", "pools.select_by", pools.select_by,
-             "a self-supervised pool has no accuracy", 'set pools.select_by = "loss"'),
-            (not pools.enabled or pools.start != "sketch" or pools.warmup_rounds < pools.rounds, "pools.warmup_rounds", pools.warmup_rounds,
-             "no round is left after the warm-up", f"set it below pools.rounds = {pools.rounds}"),
-            (crop is None or 0 < crop[0] <= crop[1] <= 1, "views.crop_scale", crop,
-             "not an ascending pair within (0, 1]", "for example [0.4, 1.0]"),
-            (all(0 < share <= 1 for share in shares), "evaluate.fine_tune", shares,
-             "not a list of shares within (0, 1]", "for example [0.01, 0.1]"),
-        ]
-        # fmt: on
-
-
-def _typed(error: ValidationError, section: type[Section]) -> ConfigError:
-    """The first of pydantic's complaints, as ours."""
-    first = error.errors()[0]
-    path = ".".join(str(part) for part in (*filter(None, [section.table]), *first["loc"]))
-    if first["type"] == "extra_forbidden":
-        known = list(section.model_fields)
-        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
-        remedy = f"did you mean {near[0]!r}?" if near else "known keys: " + ", ".join(known)
-        return ConfigError("unknown key", field=path, value=first["input"], remedy=remedy)
-    problem = str(first["msg"]).removeprefix("Value error, ")
-    field = section.model_fields.get(str(first["loc"][0])) if first["loc"] else None
-    remedy = f"{field.description}" if field is not None and field.description else "see `secure-fl init` for a commented example"
-    return ConfigError(problem, field=path or "configuration", value=first.get("input"), remedy=remedy)

@@ -1,0 +1,39 @@
+"""The configuration of a whole run, as frozen pydantic models: one class a TOML table.
+
+Defaults are the SSD paper's where it states one. Every field carries the sentence that `secure-fl init` writes above it, so the
+starter file and these models cannot drift apart. Imports no torch.
+"""
+
+from secure_fl.config.federation import FederationConfig
+from secure_fl.config.privacy import PrivacyConfig
+from secure_fl.config.section import Section
+from secure_fl.config.tables import (
+    DataConfig,
+    EvaluateConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    OptimiserConfig,
+    PartitionConfig,
+    PoolsConfig,
+    PretrainConfig,
+    RuntimeConfig,
+    SourceConfig,
+    ViewsConfig,
+)
+
+__all__ = [
+    "DataConfig",
+    "EvaluateConfig",
+    "FederationConfig",
+    "ModelConfig",
+    "ObjectiveConfig",
+    "OptimiserConfig",
+    "PartitionConfig",
+    "PoolsConfig",
+    "PretrainConfig",
+    "PrivacyConfig",
+    "RuntimeConfig",
+    "Section",
+    "SourceConfig",
+    "ViewsConfig",
+]

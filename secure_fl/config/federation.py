@@ -1,0 +1,142 @@
+"""The whole run: all tables, and what must hold between them."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from secure_fl.config.privacy import PrivacyConfig
+from secure_fl.config.section import Section
+from secure_fl.config.tables import (
+    DataConfig,
+    EvaluateConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    PartitionConfig,
+    PoolsConfig,
+    PretrainConfig,
+    RuntimeConfig,
+    ViewsConfig,
+)
+from secure_fl.errors import ConfigError
+
+
+class FederationConfig(Section):
+    """A whole run. Without arguments: digits, eight clients in four rotation groups, SSD, then four pools.
+
+    Raises:
+        ConfigError: naming the field, the value and the remedy.
+    """
+
+    name: str = Field("secure-fl", min_length=1, max_length=80, description="shown in reports")
+    seed: int = Field(0, ge=0, description="everything random follows from it")
+    data: DataConfig = DataConfig()
+    partition: PartitionConfig = PartitionConfig()
+    views: ViewsConfig = ViewsConfig()
+    model: ModelConfig = ModelConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    pretrain: PretrainConfig = PretrainConfig()
+    pools: PoolsConfig = PoolsConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+
+    @property
+    def augments(self) -> bool:
+        """Whether any phase makes views of examples."""
+        trained = self.pretrain.mode in ("federated", "centralized")
+        measured = self.evaluate.enabled and self.pretrain.mode != "none"
+        return trained or measured or (self.pools.enabled and self.pools.task == "self_supervised")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _private_defaults(cls, tables: Any) -> Any:
+        """Under differential privacy some settings have other defaults; what is set explicitly stays, and is refused if it cannot hold."""
+        given = dict(tables)
+        unit = _setting(given.get("privacy"), "unit")
+        if unit in ("example", "client"):
+            for table in ("pretrain", "pools"):
+                given[table] = _with_defaults(given.get(table), {"weights": "uniform"})
+        if unit == "client":
+            given["pools"] = _with_defaults(given["pools"], {"start": "pretrained"})
+        if unit == "example":
+            given["objective"] = _with_defaults(given.get("objective"), {"form": "normalized"})
+            if _setting(given.get("model"), "encoder") != "resnet18":
+                given["model"] = _with_defaults(given.get("model"), {"features": 64})
+        return given
+
+    @model_validator(mode="after")
+    def _tables_agree(self) -> Self:
+        for holds, field, value, problem, remedy in self._rules():
+            if not holds:
+                raise ConfigError(problem, field=field, value=value, remedy=remedy)
+        return self
+
+    def _rules(self) -> list[tuple[bool, str, object, str, str]]:
+        """What must hold between tables: (holds, field, value, problem, remedy)."""
+        pretrain, pools, data = self.pretrain, self.pools, self.data
+        crop = self.views.crop_scale
+        shares = self.evaluate.fine_tune
+        # fmt: off
+        return [
+            (pretrain.mode != "centralized" or pretrain.source is not None, "pretrain.source", None,
+             "centralized pre-training has no data", 'name a set in [pretrain.source], or set pretrain.mode = "federated"'),
+            (pretrain.mode != "load" or pretrain.load_from is not None, "pretrain.load_from", None,
+             "no run folder to load from", "set pretrain.load_from to a finished run folder"),
+            (not pools.enabled or pools.start != "pretrained" or pretrain.mode != "none", "pools.start", pools.start,
+             "there is no pre-trained encoder", 'set pools.start = "random" or pretrain.mode = "federated"'),
+            (pools.enabled or pretrain.mode != "none", "pools.enabled", pools.enabled,
+             "both phases are switched off", "enable the pools or choose a pretrain.mode"),
+            (not pools.enabled or pools.select_on == "train" or data.validation_fraction > 0, "data.validation_fraction", data.validation_fraction,
+             "clients are to choose on validation data but keep none", 'set data.validation_fraction = 0.1, or pools.select_on = "train"'),
+            (not pools.enabled or pools.task == "supervised" or pools.select_by == "loss", "pools.select_by", pools.select_by,
+             "a self-supervised pool has no accuracy", 'set pools.select_by = "loss"'),
+            (not pools.enabled or pools.start != "sketch" or pools.warmup_rounds < pools.rounds, "pools.warmup_rounds", pools.warmup_rounds,
+             "no round is left after the warm-up", f"set it below pools.rounds = {pools.rounds}"),
+            (crop is None or 0 < crop[0] <= crop[1] <= 1, "views.crop_scale", crop,
+             "not an ascending pair within (0, 1]", "for example [0.4, 1.0]"),
+            (all(0 < share <= 1 for share in shares), "evaluate.fine_tune", shares,
+             "not a list of shares within (0, 1]", "for example [0.01, 0.1]"),
+            *self._private_rules(),
+        ]
+        # fmt: on
+
+    def _private_rules(self) -> list[tuple[bool, str, object, str, str]]:
+        """The same for differential privacy."""
+        privacy, pretrain, pools = self.privacy, self.pretrain, self.pools
+        example, client, private = privacy.unit == "example", privacy.unit == "client", privacy.unit != "none"
+        # fmt: off
+        return [
+            (not private or (pretrain.weights == "uniform" and pools.weights == "uniform"), "pools.weights", (pretrain.weights, pools.weights),
+             "a weight is a private count", 'leave pretrain.weights and pools.weights out, or set them to "uniform"'),
+            (not private or not pools.enabled or pools.start not in ("restarts", "farthest"), "pools.start", pools.start,
+             "this start shows clients' models or choices and has no private form", 'set pools.start = "sketch", "pretrained" or "random"'),
+            (not client or privacy.adjacency != "add-remove", "privacy.adjacency", privacy.adjacency,
+             "an absent client's noise share would be missing too", 'set privacy.adjacency = "zero-out" or "replace-one"'),
+            (not client or (pretrain.participation == 1 and (pools.participation == 1 or not pools.enabled)), "pools.participation",
+             (pretrain.participation, pools.participation),
+             "every client on the roster adds its noise share each round, and sampling amplifies nothing",
+             "set pretrain.participation and pools.participation to 1"),
+            (not client or not pools.enabled or pools.start != "sketch", "pools.start", pools.start,
+             "the sketch is released at example level only", 'set pools.start = "pretrained" or "random"'),
+            (not example or self.objective.form != "code" or not self.objective.name.startswith("ssd"), "objective.form", self.objective.form,
+             "its Frobenius norm couples the examples of a batch", 'leave objective.form out, or set it to "normalized"'),
+            (not example or not pools.enabled or privacy.choice != "sketch" or pools.start == "sketch", "privacy.choice", privacy.choice,
+             "there is no sketch to choose by", 'set pools.start = "sketch", or privacy.choice = "exponential"'),
+            (not example or privacy.mechanism != "group" or privacy.adjacency != "add-remove", "privacy.adjacency", privacy.adjacency,
+             "groups are cut from a public index set", 'set privacy.adjacency = "zero-out" or "replace-one"'),
+        ]
+        # fmt: on
+
+
+def _setting(table: object, name: str) -> object:
+    """One setting of a table that is still a mapping, or already a section."""
+    return table.get(name) if isinstance(table, dict) else getattr(table, name, None)
+
+
+def _with_defaults(table: object, defaults: dict[str, Any]) -> object:
+    """The table with defaults for what it does not set."""
+    if isinstance(table, Section):
+        return table.model_copy(update={name: value for name, value in defaults.items() if name not in table.model_fields_set})
+    return {**defaults, **table} if isinstance(table, dict) else defaults if table is None else table

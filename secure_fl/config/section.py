@@ -1,0 +1,38 @@
+"""What every table of the configuration is: frozen, strict, its errors typed."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from secure_fl.errors import ConfigError
+
+
+class Section(BaseModel):
+    """A table of the configuration: frozen, unknown keys refused, errors typed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    table: ClassVar[str] = ""
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise _typed(error, type(self)) from None
+
+
+def _typed(error: ValidationError, section: type[Section]) -> ConfigError:
+    """The first of pydantic's complaints, as ours."""
+    first = error.errors()[0]
+    path = ".".join(str(part) for part in (*filter(None, [section.table]), *first["loc"]))
+    if first["type"] == "extra_forbidden":
+        known = list(section.model_fields)
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+        remedy = f"did you mean {near[0]!r}?" if near else "known keys: " + ", ".join(known)
+        return ConfigError("unknown key", field=path, value=first["input"], remedy=remedy)
+    problem = str(first["msg"]).removeprefix("Value error, ")
+    field = section.model_fields.get(str(first["loc"][0])) if first["loc"] else None
+    remedy = f"{field.description}" if field is not None and field.description else "see `secure-fl init` for a commented example"
+    return ConfigError(problem, field=path or "configuration", value=first.get("input"), remedy=remedy)

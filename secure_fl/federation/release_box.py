@@ -1,0 +1,49 @@
+"""A private result is made once: stored before it is sent, and sent again, bit for bit, when the same question comes again.
+
+Without this a client that was killed after it had answered would draw new noise for the same round, and two noisy answers protect less than one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from secure_fl.federation.checkpoint import sync
+
+Tensors = dict[str, Tensor]
+
+
+class ReleaseBox:
+    """Results by the key of their release, in a folder, or nowhere when the run writes nothing and so cannot be resumed.
+
+    What is stored is what leaves the client anyhow: noised results, never data, gradients or keys.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+
+    def once(self, key: str, make: Callable[[], Tensors]) -> Tensors:
+        """The stored result of the release `key`; if there is none, `make()`, stored before it is returned."""
+        if self._folder is None:
+            return make()
+        path = self._folder / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
+        if path.exists():
+            return load_file(path)
+        made = make()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".writing")
+        save_file({name: tensor.contiguous() for name, tensor in made.items()}, temporary)
+        sync(temporary)
+        temporary.replace(path)
+        sync(self._folder)
+        return made
+
+    def clear(self) -> None:
+        """Forget everything: the phase that asked for it is over and checkpointed."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
