@@ -24,6 +24,7 @@ from secure_fl.data.summary import PartitionSummary, summarise
 from secure_fl.data.views import Augmentation, build_views, check_range
 from secure_fl.engines.embedded import EmbeddedEngine
 from secure_fl.federation.blueprint import Blueprint
+from secure_fl.federation.budget import BudgetGate
 from secure_fl.federation.client import Workbench
 from secure_fl.federation.cluster import Cluster, Evaluate
 from secure_fl.federation.folder import RunFolder, write_json
@@ -31,7 +32,7 @@ from secure_fl.federation.measure import Measure
 from secure_fl.federation.messages import payload_bytes
 from secure_fl.federation.phase import Phase, RoundRecord, ServerState
 from secure_fl.federation.pretrain import CentralPretrain, HandOut, Pretrain
-from secure_fl.federation.starts import FarthestStart, RestartStart, SketchStart, get_guide, get_pools
+from secure_fl.federation.starts import FarthestStart, RestartStart, SketchCentre, SketchStart, get_guide, get_pools
 from secure_fl.models.build import build_encoder, fresh_copy
 from secure_fl.models.state import count_parameters, load_vector, to_vector
 from secure_fl.pools.pool_set import PoolModel
@@ -143,7 +144,8 @@ class Federation:
             TrainingError: a loss is not finite.
         """
         folder, state = self._prepare(out, resume)
-        engine = EmbeddedEngine(self.clients, self.blueprint)
+        engine = EmbeddedEngine(self.clients, self.blueprint, None if folder is None else folder.results)
+        self._gate = BudgetGate(self.config.privacy, None if folder is None else folder.ledger)
         records: list[RoundRecord] = []
         if folder is not None:
             records = [RoundRecord(**line) for line in folder.read_metrics()]
@@ -224,6 +226,8 @@ class Federation:
             yield HandOut(blueprint, state, groups)
         if not config.pools.enabled:
             return
+        if blueprint.private_sketch is not None and blueprint.private_sketch.centring:
+            yield SketchCentre(blueprint, state, groups)
         if config.pools.start in _STARTS:
             yield _STARTS[config.pools.start](blueprint, state, groups)
         yield Cluster(blueprint, state, groups)
@@ -242,12 +246,13 @@ class Federation:
 
     def _round(self, phase: Phase, engine: EmbeddedEngine, state: ServerState) -> RoundRecord:
         started, call, up = time.perf_counter(), phase.open(), 0
+        self._gate.admit(engine.releases(call))
         down = payload_bytes(call.request) * len(call.clients)
         for done, (client, reply) in enumerate(engine.ask(call), 1):
             up += payload_bytes(reply)
             phase.add(client, reply)
             self._tell("on_client", done, len(call.clients))
-        metrics = phase.close()
+        metrics = phase.close() | self._gate.spent()
         state.round += 1
         return RoundRecord(phase.name, state.round, len(call.clients), down, up, time.perf_counter() - started, metrics)
 

@@ -22,6 +22,7 @@ class PrivacyConfig(Section):
         "zero-out", description="what neighbours differ by: add-remove (example level only) | zero-out (sizes and roster public) | replace-one"
     )
     clip: float = Field(1.0, gt=0, description="bound on the norm of an example's (or group's) gradient, or of a client's whole update")
+    adaptive_clip: bool = Field(False, description="clip follows the median norm: of updates, or of supervised gradients; that is charged too")
     noise: float | None = Field(None, gt=0, description="noise multiplier of training; unset: the smallest that keeps the run within epsilon")
     mechanism: Literal["auto", "released-statistics", "group", "per-example"] = Field(
         "auto", description="example level, by the objective's coupling: auto | released-statistics | group (true NT-Xent in groups) | per-example"
@@ -37,7 +38,13 @@ class PrivacyConfig(Section):
     choice_every: int = Field(5, ge=1, description="exponential: rounds between choices; clients keep their pool in between")
     choice_bound: float = Field(3.0, gt=0, description="exponential: losses are cut off here, in nats")
     sketch_noise: float = Field(4.0, gt=0, description="noise multiplier of the released sketch")
-    sketch_width: int = Field(32, ge=2, description="dimensions that the released sketch is projected to")
+    sketch_width: int | None = Field(None, ge=2, description="dimensions that each part of the released sketch is projected to; 16, with labels 8")
+    integer_noise: Literal["skellam", "discrete_gaussian"] = Field(
+        "skellam", description="client level: skellam (shares add up exactly) | discrete_gaussian"
+    )
+    rounding: Literal["toward_zero", "conditional"] = Field(
+        "toward_zero", description="client level: toward_zero (never lengthens an update) | conditional (unbiased, charged for more)"
+    )
     scale_bits: int = Field(14, ge=4, le=20, description="client level: grid of 2^-bits of the norm bound that updates are rounded to")
     min_clients: int | None = Field(None, ge=2, description="client level: with fewer survivors a round is not opened; unset: 3/4 of the roster")
     colluders: int = Field(1, ge=1, description="client level: clients whose noise share is not counted on")

@@ -83,8 +83,9 @@ class ObjectiveConfig(Section):
     """The self-supervised loss."""
 
     table = "objective"
-    name: Literal["ssd", "ssd_nt_xent", "align_uniform", "nt_xent", "spectral_contrastive"] = Field(
-        "ssd", description="ssd | ssd_nt_xent (SSD around NT-Xent) | align_uniform | nt_xent (SimCLR) | spectral_contrastive"
+    name: Literal["ssd", "ssd_nt_xent", "align_uniform", "nt_xent", "spectral_contrastive", "masked"] = Field(
+        "ssd",
+        description="ssd | ssd_nt_xent (SSD around NT-Xent) | align_uniform | nt_xent (SimCLR) | spectral_contrastive | masked (reconstruction)",
     )
     temperature: float = Field(0.5, gt=0, description="of nt_xent and ssd_nt_xent")
     t: float = Field(2.0, gt=0, description="scale of the Gaussian kernel in the uniformity loss")

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from secure_fl.data.partitions import ClientData
 from secure_fl.federation.blueprint import Blueprint
 from secure_fl.federation.client import Client, Workbench
+from secure_fl.federation.level_client import LevelClient
 from secure_fl.federation.messages import Reply
 from secure_fl.federation.phase import Call
+from secure_fl.federation.private_client import PrivateClient
+from secure_fl.federation.release_box import ReleaseBox
+from secure_fl.privacy.ledger import Release
+from secure_fl.privacy.noise import NoiseSource
 
 
 class EmbeddedEngine:
     """Plain calls. Server and clients share a process, so nothing is hidden from anybody: the report says so."""
 
-    def __init__(self, clients: Sequence[ClientData], blueprint: Blueprint) -> None:
-        bench = Workbench(blueprint)
-        self._clients = [Client(data, bench) for data in clients]
+    def __init__(self, clients: Sequence[ClientData], blueprint: Blueprint, results: Path | None = None) -> None:
+        """`results`: folder in which private results wait until they are checkpointed."""
+        bench, noise, box = Workbench(blueprint), NoiseSource.fresh(), ReleaseBox(results)
+        self._clients = [_client(data, bench, noise, box) for data in clients]
+
+    def releases(self, call: Call) -> list[Release]:
+        """What the clients called would release by answering."""
+        if call.request is None:
+            return []
+        return [release for client in call.clients for release in self._clients[client].releases(call.request)]
 
     def ask(self, call: Call) -> Iterator[tuple[int, Reply]]:
         """(client, reply) in the call's order; a reply is made when it is taken, so only one is in memory."""
@@ -24,3 +37,12 @@ class EmbeddedEngine:
             return
         for position, client in enumerate(call.clients):
             yield client, self._clients[client].handle(call.request, position)
+
+
+def _client(data: ClientData, bench: Workbench, noise: NoiseSource, box: ReleaseBox) -> Client:
+    """The kind of client that the configuration's privacy asks for."""
+    if bench.blueprint.config.privacy.unit == "example":
+        return PrivateClient(data, bench, noise, box)
+    if bench.blueprint.client_plan is not None:
+        return LevelClient(data, bench, bench.blueprint.client_plan, noise, box)
+    return Client(data, bench)

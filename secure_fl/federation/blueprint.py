@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
+import torch
 from torch import nn
 
 from secure_fl.config import FederationConfig
 from secure_fl.data.views import Augmentation
 from secure_fl.errors import ConfigError
+from secure_fl.federation.client_plan import ClientPlan, plan_clients
 from secure_fl.models.build import build_head, build_projector
 from secure_fl.models.heads import Classifier, EncoderProjector, feature_width
+from secure_fl.models.state import to_vector
 from secure_fl.objectives.build import build_objective, separates
 from secure_fl.objectives.objective import Objective
 from secure_fl.objectives.separation import SeparationPlan
 from secure_fl.pools.pool_set import PoolLayout, PoolModel
+from secure_fl.privacy.private_sketch import PrivateSketch
 from secure_fl.seeds import derive_seed
 from secure_fl.training.device import Compute
 from secure_fl.training.tasks import SelfSupervised, Supervised, Task
@@ -79,6 +84,24 @@ class Blueprint:
             raise ConfigError("there are no labels to split sketches by", field="pools.sketch", value="labelled", remedy=remedy)
         return cls(config, shape, classes, clients, compute, augment, make_encoder, features, separations)
 
+    @cached_property
+    def client_plan(self) -> ClientPlan | None:
+        """The mechanisms of client-level privacy; None without it."""
+        if self.config.privacy.unit != "client":
+            return None
+        shared, pooled = self.layout.parts(self.pool_model(0)) if self.config.pools.enabled else (torch.empty(0), torch.empty(0))
+        return plan_clients(self.config, self.clients, len(to_vector(self.encoder_projector())), (len(shared), len(pooled)))
+
+    @property
+    def embedding(self) -> int:
+        """Width of z."""
+        return self.config.model.embedding or self.features
+
+    @property
+    def feature_seed(self) -> int:
+        """Public seed of the random features that stand for the uniformity kernel."""
+        return self._seed("random features")
+
     def encoder(self, seed: int | None = None) -> nn.Module:
         """A fresh encoder on the device; the federation's first one when no seed is given."""
         return self.make_encoder(self._seed("encoder") if seed is None else seed).to(self.compute.device)
@@ -104,9 +127,22 @@ class Blueprint:
         return self.classes if labelled else 0
 
     @property
+    def sketch_part(self) -> int:
+        """Length of one label's part of a sketch, or of all of it where labels do not split it."""
+        return self.features if self.private_sketch is None else self.private_sketch.part
+
+    @property
     def sketch_width(self) -> int:
         """Length of a sketch."""
-        return self.features * max(1, self.sketch_classes)
+        return self.sketch_part * max(1, self.sketch_classes)
+
+    @cached_property
+    def private_sketch(self) -> PrivateSketch | None:
+        """How sketches are released under example-level privacy; None without it."""
+        privacy = self.config.privacy
+        if privacy.unit != "example" or not self.config.pools.enabled or self.config.pools.start != "sketch":
+            return None
+        return PrivateSketch(privacy.sketch_noise, self.features, self._seed("sketch"), self.sketch_classes, privacy.sketch_width)
 
     @property
     def layout(self) -> PoolLayout:

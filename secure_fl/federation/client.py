@@ -16,8 +16,10 @@ from secure_fl.data.partitions import ClientData
 from secure_fl.federation.blueprint import Blueprint
 from secure_fl.federation.messages import (
     Candidate,
+    CentreShare,
     CentreVote,
     EncoderUpdate,
+    GiveCentre,
     GiveSketch,
     Guide,
     KeepEncoder,
@@ -38,6 +40,7 @@ from secure_fl.models.state import integer_buffers, load_vector, set_buffers, to
 from secure_fl.pools.pool_set import PoolModel, PoolSet
 from secure_fl.pools.selection import best_pool
 from secure_fl.pools.sketch import nearest_centre, sketch_of, without_labels
+from secure_fl.privacy.ledger import Release
 from secure_fl.seeds import derive_seed
 from secure_fl.training.fit import LocalSpec
 from secure_fl.training.tasks import Score, embed
@@ -94,6 +97,10 @@ class Client:
         self.data, self._bench, self._blueprint = data, bench, bench.blueprint
         self._sketch: Tensor | None = None
 
+    def releases(self, request: Request) -> tuple[Release, ...]:
+        """What answering would release under differential privacy; nothing where there is none."""
+        return ()
+
     def handle(self, request: Request, position: int = 0) -> Reply:
         """Answer one request; `position` is the client's place in this round's list."""
         self._bench.restart()
@@ -104,13 +111,16 @@ class Client:
                 self._bench.keep(vector)
                 self._sketch = None
                 return Kept()
+            case GiveCentre():
+                return self._give_centre(request)
             case GiveSketch():
+                self._prepare_sketch(request)
                 sketch = self._own_sketch() * float(self._sketches)
                 return SketchUpdate(sketch, float(sketch.double().square().sum()), int(self._sketches))
             case VoteCentre():
                 return self._vote(request)
             case ScorePools():
-                return self._score(request.pools, request.guide, position)
+                return self._score(request, position)
             case TrainPool():
                 return self._train_pool(request, position)
             case TrainCandidate():
@@ -142,8 +152,14 @@ class Client:
             if classes and self._sketches:
                 self._sketch = sketch_of(features, data.y, classes)
             else:
-                self._sketch = functional.pad(sketch_of(features), (0, self._blueprint.sketch_width - self._blueprint.features))
+                self._sketch = functional.pad(sketch_of(features), (0, self._blueprint.sketch_width - self._blueprint.sketch_part))
         return self._sketch
+
+    def _give_centre(self, request: GiveCentre) -> CentreShare:
+        raise AssertionError("only private sketches are centred before they are given")
+
+    def _prepare_sketch(self, request: GiveSketch) -> None:
+        """Private sketches are made here, once."""
 
     def _vote(self, request: VoteCentre) -> CentreVote:
         starts, pools, width = request.centres.shape
@@ -155,8 +171,9 @@ class Client:
             blocks[torch.arange(starts), index] = mine
         return CentreVote(blocks)
 
-    def _score(self, pools: PoolSet, guide: Guide | None, position: int, *, forced: bool = False) -> PoolScore:
+    def _score(self, request: ScorePools | TrainPool, position: int) -> PoolScore:
         """Choose a pool, and test it."""
+        pools, guide, forced = request.pools, request.guide, isinstance(request, TrainPool) and request.forced
         model, task = self._bench.pool_model, self._blueprint.pool_task(self.data.id, position)
         scores: list[Score] = []
         if forced and guide is not None:
@@ -184,7 +201,7 @@ class Client:
     def _guided(self, guide: Guide) -> int:
         sketch, centres = self._own_sketch() - guide.mean, guide.centres
         if not self._sketches:
-            sketch, centres = (without_labels(part, self._blueprint.features) for part in (sketch, centres))
+            sketch, centres = (without_labels(part, self._blueprint.sketch_part) for part in (sketch, centres))
         return int(nearest_centre(sketch, centres[None])[0])
 
     @property
@@ -195,7 +212,7 @@ class Client:
 
     def _train_pool(self, request: TrainPool, position: int) -> PoolUpdate:
         pools = request.pools
-        score = self._score(pools, request.guide, position, forced=request.forced)
+        score = self._score(request, position)
         if not self._trains:
             return PoolUpdate(score, torch.zeros_like(pools.shared), torch.zeros_like(pools.pooled[0]), 0.0, {})
         shared, pooled, terms = self._fit_pool(pools, score.choice, request.round, position)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from math import isfinite
 from statistics import fmean, pstdev
 
-import torch
-
-from secure_fl.federation.messages import PoolScore, PoolUpdate, Reply, ScorePools, TrainPool
+from secure_fl.federation.example_plan import chooses_by_loss
+from secure_fl.federation.messages import NoisedUpdate, PoolScore, PoolUpdate, Reply, ScorePools, TrainPool
 from secure_fl.federation.phase import Call, Metrics, Phase, mean_terms
 from secure_fl.federation.starts import draw_pools, get_guide, get_pools, set_pools
-from secure_fl.federation.sums import BlockSum
+from secure_fl.federation.sums import BlockSum, NoisedSum
 from secure_fl.pools.monitor import pool_health
 from secure_fl.pools.pool_set import PoolSet
 
@@ -33,23 +32,35 @@ class Cluster(Phase):
         pools, config = get_pools(self.state), self.blueprint.config.pools
         self._pooled = BlockSum(len(pools), pools.pooled.shape[1])
         self._shared = BlockSum(1, len(pools.shared))
-        self._updates: dict[int, PoolUpdate] = {}
+        self._noised = NoisedSum()
+        self._scores: dict[int, PoolScore] = {}
+        self._terms: list[dict[str, float]] = []
         guide = get_guide(self.state)
         forced = guide is not None and self.state.round < config.warmup_rounds
-        return Call(self.sampled(config.participation), TrainPool(self.state.round, pools, guide, forced))
+        return Call(self.sampled(config.participation), TrainPool(self.state.round, pools, guide, forced, held_choices(self), self.bound))
 
     def add(self, client: int, reply: Reply) -> None:
+        if isinstance(reply, NoisedUpdate):
+            assert reply.observed is not None
+            self._noised.add(reply.blocks)
+            self._scores[client] = reply.observed
+            return
         assert isinstance(reply, PoolUpdate)
         self._pooled.add(reply.score.choice, reply.pooled, reply.weight)
         self._shared.add(0, reply.shared, reply.weight)
-        empty = torch.empty(0)
-        self._updates[client] = PoolUpdate(reply.score, empty, empty, reply.weight, reply.terms)
+        self._scores[client] = reply.score
+        self._terms.append(reply.terms)
 
     def close(self) -> Metrics:
         pools = get_pools(self.state)
-        set_pools(self.state, PoolSet(self._shared.moved(pools.shared[None])[0], self._pooled.moved(pools.pooled)))
-        terms = mean_terms([update.terms for update in self._updates.values()])
-        scores = {client: update.score for client, update in self._updates.items()}
+        if self._noised.total is not None:
+            shared, pooled = self.open_blocks(self._noised.total, self._noised.survivors)
+            moved = PoolSet((pools.shared.double() + shared).float(), (pools.pooled.double() + pooled).float())
+        else:
+            moved = PoolSet(self._shared.moved(pools.shared[None])[0], self._pooled.moved(pools.pooled))
+        set_pools(self.state, moved)
+        terms, scores = mean_terms(self._terms), self._scores
+        remember_choices(self, scores)
         loss = sum(self.blueprint.pool_weights[name] * value for name, value in terms.items()) if terms else None
         return {"loss": loss, **_occupancy(self, scores, len(pools))}
 
@@ -65,7 +76,7 @@ class Evaluate(Phase):
 
     def open(self) -> Call:
         self._scores: dict[int, PoolScore] = {}
-        return Call(self.everyone, ScorePools(get_pools(self.state), get_guide(self.state)))
+        return Call(self.everyone, ScorePools(get_pools(self.state), get_guide(self.state), held_choices(self)))
 
     def add(self, client: int, reply: Reply) -> None:
         assert isinstance(reply, PoolScore)
@@ -73,6 +84,19 @@ class Evaluate(Phase):
 
     def close(self) -> Metrics:
         return _occupancy(self, self._scores, len(get_pools(self.state)))
+
+
+def held_choices(phase: Phase) -> dict[int, int] | None:
+    """Each client's last released choice, where clients choose through the exponential mechanism."""
+    if not chooses_by_loss(phase.blueprint.config):
+        return None
+    return {int(client): choice for client, choice in phase.state.facts.get("choices", {}).items()}
+
+
+def remember_choices(phase: Phase, scores: dict[int, PoolScore]) -> None:
+    """Keep released choices in the state: clients hold on to them until the next round of choosing, also after a resume."""
+    if chooses_by_loss(phase.blueprint.config):
+        phase.state.facts.setdefault("choices", {}).update({str(client): score.choice for client, score in scores.items()})
 
 
 def _occupancy(phase: Phase, scores: dict[int, PoolScore], pools: int) -> Metrics:

@@ -21,6 +21,7 @@ class RunFolder:
         self.path = path
         self.metrics, self.summary, self.config = path / "metrics.jsonl", path / "summary.json", path / "config.toml"
         self.model, self.partition, self.embedding = path / "model", path / "partition.json", path / "embedding.json"
+        self.ledger, self.results = path / "ledger.json", path / "private-results"
         self._lines = 0
 
     @classmethod

@@ -7,14 +7,16 @@ from dataclasses import dataclass, is_dataclass
 from torch import Tensor
 
 from secure_fl.pools.pool_set import PoolSet
+from secure_fl.privacy.client_level import Blocks
 
 
 @dataclass(frozen=True)
 class TrainEncoder:
-    """Pre-train from this encoder and projector `[P]`."""
+    """Pre-train from this encoder and projector `[P]`. `bound`: client-level privacy's norm bound of the round, where it adapts."""
 
     round: int
     vector: Tensor
+    bound: float | None = None
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,22 @@ class Kept:
 
 
 @dataclass(frozen=True)
+class GiveCentre:
+    """Private sketches only: ask for the client's noised mean embedding, to be averaged into the centre."""
+
+
+@dataclass(frozen=True)
+class CentreShare:
+    """A noised mean of unit embeddings `[F]`."""
+
+    mean: Tensor
+
+
+@dataclass(frozen=True)
 class GiveSketch:
-    """Ask for the sketch, to be summed with the others."""
+    """Ask for the sketch, to be summed with the others; private sketches are centred by `centre` `[F]`."""
+
+    centre: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -81,11 +97,12 @@ class ScorePools:
 
     pools: PoolSet
     guide: Guide | None = None
+    held: dict[int, int] | None = None
 
 
 @dataclass(frozen=True)
 class PoolScore:
-    """The choice, the score of every pool on the client's own examples, and the chosen pool's test score."""
+    """The choice, the score of every pool on the client's own examples (none under privacy), and the chosen pool's test score."""
 
     choice: int
     losses: tuple[float, ...]
@@ -95,12 +112,17 @@ class PoolScore:
 
 @dataclass(frozen=True)
 class TrainPool:
-    """Choose a pool and train it. With `forced`, the pool is the guide's nearest centre."""
+    """Choose a pool and train it. With `forced`, the pool is the guide's nearest centre.
+
+    `held` is each client's last choice, where choices are releases: public then, and kept until clients choose anew.
+    """
 
     round: int
     pools: PoolSet
     guide: Guide | None = None
     forced: bool = False
+    held: dict[int, int] | None = None
+    bound: float | None = None
 
 
 @dataclass(frozen=True)
@@ -112,6 +134,17 @@ class PoolUpdate:
     pooled: Tensor
     weight: float
     terms: dict[str, float]
+
+
+@dataclass(frozen=True)
+class NoisedUpdate:
+    """Client-level privacy: a one-hot vector of integers with a share of the noise in every field.
+
+    `observed` is no part of the protocol: a simulation's experimenter reads choices and test scores off the clients.
+    """
+
+    blocks: Blocks
+    observed: PoolScore | None
 
 
 @dataclass(frozen=True)
@@ -128,8 +161,8 @@ class Candidate:
     pooled: Tensor | None
 
 
-Request = TrainEncoder | KeepEncoder | GiveSketch | VoteCentre | ScorePools | TrainPool | TrainCandidate
-Reply = EncoderUpdate | Kept | SketchUpdate | CentreVote | PoolScore | PoolUpdate | Candidate
+Request = TrainEncoder | KeepEncoder | GiveCentre | GiveSketch | VoteCentre | ScorePools | TrainPool | TrainCandidate
+Reply = EncoderUpdate | Kept | CentreShare | SketchUpdate | CentreVote | PoolScore | PoolUpdate | NoisedUpdate | Candidate
 
 
 def payload_bytes(message: object) -> int:
@@ -143,5 +176,5 @@ def payload_bytes(message: object) -> int:
     if isinstance(message, tuple):
         return sum(payload_bytes(value) for value in message)
     if is_dataclass(message):
-        return sum(payload_bytes(value) for value in vars(message).values())
+        return sum(payload_bytes(value) for name, value in vars(message).items() if name != "observed")
     return 0

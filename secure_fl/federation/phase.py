@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from secure_fl.federation.blueprint import Blueprint
+from secure_fl.federation.client_plan import ADAPTATION
 from secure_fl.federation.messages import Reply, Request
+from secure_fl.privacy.client_level import Blocks, ClientLevel
 from secure_fl.seeds import derive_seed
 
 Metrics = dict[str, Any]
@@ -84,6 +86,28 @@ class Phase(ABC):
     @abstractmethod
     def close(self) -> Metrics:
         """End the round: update the state, return what to record. The caller counts the round."""
+
+    @property
+    def level(self) -> ClientLevel:
+        """Client-level privacy's mechanism in this phase."""
+        assert self.blueprint.client_plan is not None
+        return self.blueprint.client_plan.of(self.name)
+
+    @property
+    def bound(self) -> float | None:
+        """The round's norm bound, where it adapts; None otherwise."""
+        plan = self.blueprint.client_plan
+        if plan is None or plan.of(self.name).bit_noise is None:
+            return None
+        return float(self.state.facts.get(f"{self.name}.bound", self.level.bound))
+
+    def open_blocks(self, total: Blocks, survivors: int) -> tuple[Tensor, Tensor]:
+        """Mean changes of the shared part `[S]` and of the pools `[K, P]`, from the sum over the survivors; moves an adaptive bound."""
+        opened = self.level.open_head(total.head, survivors)
+        means = self.level.open_pools(total, opened, self.bound)
+        if opened.inside is not None and self.bound is not None:
+            self.state.facts[f"{self.name}.bound"] = ADAPTATION.moved(self.bound, opened.inside)
+        return means
 
     @property
     def everyone(self) -> tuple[int, ...]:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from secure_fl.data.dataset import Dataset
 from secure_fl.federation.blueprint import Blueprint
-from secure_fl.federation.messages import EncoderUpdate, KeepEncoder, Kept, Reply, TrainEncoder
+from secure_fl.federation.messages import EncoderUpdate, KeepEncoder, Kept, NoisedUpdate, Reply, TrainEncoder
 from secure_fl.federation.phase import Call, Metrics, Phase, ServerState, mean_terms
-from secure_fl.federation.sums import BlockSum
+from secure_fl.federation.sums import BlockSum, NoisedSum
 from secure_fl.models.state import load_vector, to_vector
 from secure_fl.seeds import derive_seed
 from secure_fl.training.fit import LocalSpec
@@ -35,19 +35,28 @@ class Pretrain(Phase):
             self.state.tensors["model"] = to_vector(self.blueprint.encoder_projector())
         vector = self.state.tensors["model"]
         self._sum, self._terms = BlockSum(1, len(vector)), list[dict[str, float]]()
-        return Call(self.sampled(self.blueprint.config.pretrain.participation), TrainEncoder(self.state.round, vector))
+        self._noised = NoisedSum()
+        return Call(self.sampled(self.blueprint.config.pretrain.participation), TrainEncoder(self.state.round, vector, self.bound))
 
     def add(self, client: int, reply: Reply) -> None:
+        if isinstance(reply, NoisedUpdate):
+            self._noised.add(reply.blocks)
+            return
         assert isinstance(reply, EncoderUpdate)
         self._sum.add(0, reply.delta, reply.weight)
         self._terms.append(reply.terms)
 
     def close(self) -> Metrics:
-        self.state.tensors["model"] = self._sum.moved(self.state.tensors["model"][None])[0]
+        if self._noised.total is not None:
+            _, means = self.open_blocks(self._noised.total, self._noised.survivors)
+            self.state.tensors["model"] = (self.state.tensors["model"].double() + means[0]).float()
+        else:
+            self.state.tensors["model"] = self._sum.moved(self.state.tensors["model"][None])[0]
         set_encoder(self.blueprint, self.state)
         terms = mean_terms(self._terms)
         weights = self.blueprint.objective(0).weights
-        return {"loss": sum(weights[name] * value for name, value in terms.items()), "terms": terms}
+        loss = sum(weights[name] * value for name, value in terms.items()) if terms else None
+        return {"loss": loss, "terms": terms}
 
 
 class CentralPretrain(Phase):

@@ -13,7 +13,9 @@ from secure_fl.errors import ConfigError
 from secure_fl.federation.blueprint import Blueprint
 from secure_fl.federation.messages import (
     Candidate,
+    CentreShare,
     CentreVote,
+    GiveCentre,
     GiveSketch,
     Guide,
     PoolScore,
@@ -65,6 +67,29 @@ def get_guide(state: ServerState) -> Guide | None:
     return Guide(state.tensors["guide.mean"], state.tensors["guide.centres"])
 
 
+class SketchCentre(Phase):
+    """Private sketches only: average the clients' noised mean embeddings into the centre that sketches are taken from."""
+
+    name = "centre"
+
+    @property
+    def rounds(self) -> int:
+        return 1
+
+    def open(self) -> Call:
+        self._sum, self._count = torch.zeros(self.blueprint.features, dtype=torch.float64), 0
+        return Call(self.everyone, GiveCentre())
+
+    def add(self, client: int, reply: Reply) -> None:
+        assert isinstance(reply, CentreShare)
+        self._sum += reply.mean
+        self._count += 1
+
+    def close(self) -> Metrics:
+        self.state.tensors["sketch.public_centre"] = self._sum / self._count
+        return {}
+
+
 class SketchStart(Phase):
     """One round for the mean sketch, then rounds of k-means, then a pool for each centre."""
 
@@ -83,7 +108,7 @@ class SketchStart(Phase):
         self._received = 0
         if self.state.round == 0:
             self._sketches, self._squares = torch.zeros(self.blueprint.sketch_width, dtype=torch.float64), 0.0
-            return Call(self.everyone, GiveSketch())
+            return Call(self.everyone, GiveSketch(tensors.get("sketch.public_centre")))
         self._blocks = torch.zeros(config.sketch_starts, config.count, self.blueprint.sketch_width + 2, dtype=torch.float64)
         return Call(self.everyone, VoteCentre(tensors["sketch.mean"], tensors["sketch.centres"]))
 

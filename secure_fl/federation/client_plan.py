@@ -1,0 +1,83 @@
+"""Client-level privacy over a whole run: the mechanism of each phase, and the noise that keeps both within the budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+from secure_fl.config import FederationConfig, PrivacyConfig
+from secure_fl.privacy.adaptive_clip import QuantileBound, bit_noise_for
+from secure_fl.privacy.calibration import smallest_noise
+from secure_fl.privacy.client_level import ClientLevel
+from secure_fl.privacy.events import Event
+from secure_fl.privacy.units import Adjacency
+
+ADAPTATION = QuantileBound()
+
+
+@dataclass(frozen=True)
+class ClientPlan:
+    """What every client on the roster releases.
+
+    Attributes:
+        pretrain, pools: the mechanism of either phase, None where the phase does not run.
+        rounds: of either; every one is paid for by every client, called or not.
+    """
+
+    pretrain: ClientLevel | None
+    pools: ClientLevel | None
+    rounds: tuple[int, int]
+
+    def events(self) -> list[Event]:
+        """All releases of the run."""
+        phases = zip((self.pretrain, self.pools), self.rounds, strict=True)
+        return [level.event(rounds) for level, rounds in phases if level is not None]
+
+    def of(self, phase: str) -> ClientLevel:
+        """The mechanism of a phase that runs."""
+        level = self.pretrain if phase == "pretrain" else self.pools
+        assert level is not None
+        return level
+
+
+def plan_clients(config: FederationConfig, roster: int, model: int, pool: tuple[int, int]) -> ClientPlan:
+    """The plan with the smallest noise that keeps the run within the budget, or with the noise that is set.
+
+    Args:
+        roster: number of clients.
+        model: length of the vector that pre-training sends.
+        pool: lengths of the shared and of the pooled part that the cluster phase sends.
+
+    Raises:
+        PrivacyError: the roster is too small, or no noise of a sensible size is enough.
+    """
+    privacy = config.privacy
+
+    def plan(noise: float) -> ClientPlan:
+        pretrain = _level(privacy, roster, noise, 1, 0, model) if config.pretrain.mode == "federated" else None
+        pools = _level(privacy, roster, noise, config.pools.count, *pool) if config.pools.enabled else None
+        return ClientPlan(pretrain, pools, (config.pretrain.rounds, config.pools.rounds))
+
+    if privacy.noise is not None:
+        return plan(privacy.noise)
+    return plan(smallest_noise(lambda noise: plan(noise).events(), privacy.epsilon, privacy.delta, Adjacency(privacy.adjacency)))
+
+
+def _level(privacy: PrivacyConfig, roster: int, noise: float, pools: int, shared: int, pooled: int) -> ClientLevel:
+    return ClientLevel(
+        pools=pools,
+        pooled=pooled,
+        shared=shared,
+        bound=privacy.clip,
+        levels=2**privacy.scale_bits,
+        noise_multiplier=noise,
+        roster=roster,
+        n_min=ceil(0.75 * roster) if privacy.min_clients is None else privacy.min_clients,
+        colluders=privacy.colluders,
+        kind=privacy.integer_noise,
+        rounding=privacy.rounding,
+        minimum=privacy.min_pool_clients,
+        count_noise=privacy.count_noise,
+        accepted_false_pass=privacy.false_pass,
+        bit_noise=bit_noise_for(roster) if privacy.adaptive_clip else None,
+    ).fitted()

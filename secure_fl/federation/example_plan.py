@@ -1,0 +1,112 @@
+"""What one client will release over a whole run at example level, and the noise that keeps it within the budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import ceil
+
+from secure_fl.config import FederationConfig, OptimiserConfig
+from secure_fl.federation.blueprint import Blueprint
+from secure_fl.privacy.calibration import smallest_noise
+from secure_fl.privacy.events import Event, GaussianEvent, PureEvent
+from secure_fl.privacy.units import Adjacency
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Private steps of one phase.
+
+    Attributes:
+        rate: probability with which an example is in a step.
+        per_round: steps in one round.
+        rounds: rounds in which the client may be called.
+    """
+
+    rate: float
+    per_round: int
+    rounds: int
+
+    @classmethod
+    def of(cls, config: OptimiserConfig, examples: int, rounds: int) -> Steps:
+        """As many steps as ordinary training would take over `examples`, sampled instead of shuffled."""
+        return cls(min(1.0, config.batch_size / examples), config.local_epochs * ceil(examples / config.batch_size), rounds)
+
+    def event(self, noise: float, rounds: int = 1) -> GaussianEvent:
+        """What so many rounds cost."""
+        return GaussianEvent(noise, self.rate, self.per_round * rounds)
+
+
+@dataclass(frozen=True)
+class ExamplePlan:
+    """One client's releases over the run.
+
+    Attributes:
+        noise: multiplier of every private training step.
+        pretrain, pools: the steps of either phase; None where the phase does not train on the client's examples.
+        fixed: releases whose noise the configuration sets: sketches and choices.
+    """
+
+    noise: float
+    pretrain: Steps | None
+    pools: Steps | None
+    fixed: tuple[Event, ...]
+
+    def events(self) -> list[Event]:
+        """All of them."""
+        return [*self.fixed, *(steps.event(self.noise, steps.rounds) for steps in (self.pretrain, self.pools) if steps is not None)]
+
+
+def plan_examples(blueprint: Blueprint, examples: int, labelled: int) -> ExamplePlan:
+    """The plan of a client with so many training examples, `labelled` of them with labels; both numbers are public.
+
+    Raises:
+        PrivacyError: the sketches and choices alone pass the budget.
+    """
+    config = blueprint.config
+    pretrain = Steps.of(config.pretrain, examples, config.pretrain.rounds) if config.pretrain.mode == "federated" else None
+    trained = labelled if config.pools.task == "supervised" else examples
+    pools = Steps.of(config.pools, trained, config.pools.rounds) if config.pools.enabled and trained >= 2 else None
+    fixed = fixed_releases(blueprint)
+    noise = config.privacy.noise
+    if noise is None:
+        noise = _noise(config.privacy.epsilon, config.privacy.delta, Adjacency(config.privacy.adjacency), pretrain, pools, fixed)
+    return ExamplePlan(noise, pretrain, pools, fixed)
+
+
+def chooses_by_loss(config: FederationConfig) -> bool:
+    """Whether pools are chosen through the exponential mechanism; else by the released sketch, or there is nothing to choose."""
+    privacy, pools = config.privacy, config.pools
+    return pools.enabled and pools.count > 1 and (privacy.choice == "exponential" or (privacy.choice == "auto" and pools.start != "sketch"))
+
+
+def chooses_in(config: FederationConfig, round_number: int) -> bool:
+    """Whether this round of the cluster phase is one in which clients choose anew."""
+    return chooses_by_loss(config) and round_number % config.privacy.choice_every == 0
+
+
+def choice_event(config: FederationConfig) -> PureEvent:
+    """What one choice costs."""
+    return PureEvent(config.privacy.choice_epsilon, bounded_range=True, releases=1)
+
+
+def fixed_releases(blueprint: Blueprint) -> tuple[Event, ...]:
+    """Sketches and choices."""
+    config, sketch = blueprint.config, blueprint.private_sketch
+    releases: list[Event] = [] if sketch is None else list(sketch.events())
+    choices = sum(chooses_in(config, number) for number in range(config.pools.rounds))
+    if choices:
+        releases.append(PureEvent(config.privacy.choice_epsilon, bounded_range=True, releases=choices))
+    return tuple(releases)
+
+
+@lru_cache
+def _noise(epsilon: float, delta: float, adjacency: Adjacency, pretrain: Steps | None, pools: Steps | None, fixed: tuple[Event, ...]) -> float:
+    """One multiplier for all steps; clients of one size share the search."""
+
+    def events(noise: float) -> list[Event]:
+        return ExamplePlan(noise, pretrain, pools, fixed).events()
+
+    if pretrain is None and pools is None:
+        return 1.0
+    return smallest_noise(events, epsilon, delta, adjacency)

@@ -1,0 +1,77 @@
+"""A client under client-level privacy: its whole update, and the pool it chose, leave it as one noised vector of integers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from secure_fl.data.partitions import ClientData
+from secure_fl.federation.budget import digest_of
+from secure_fl.federation.client import Client, Workbench
+from secure_fl.federation.client_plan import ClientPlan
+from secure_fl.federation.messages import EncoderUpdate, NoisedUpdate, PoolUpdate, Reply, Request, TrainEncoder, TrainPool
+from secure_fl.federation.release_box import ReleaseBox
+from secure_fl.privacy.client_level import Blocks, norm_of
+from secure_fl.privacy.ledger import Release
+from secure_fl.privacy.noise import NoiseSource
+from secure_fl.privacy.units import PrivacyUnit
+
+
+class LevelClient(Client):
+    """A participant whose every trace in the sum is hidden by all participants' noise together.
+
+    **Guarantee**: of its data, `NoisedUpdate.blocks` depends on one clipped, one-hot vector only, charged by `ClientLevel.event`.
+
+    **Assumes**: the blocks are read as a sum over at least n_min clients; a single one holds one share of the noise, which protects little.
+
+    **Not covered**: `NoisedUpdate.observed`, the experimenter's own reading of choices and test accuracy in a simulation.
+    """
+
+    def __init__(self, data: ClientData, bench: Workbench, plan: ClientPlan, noise: NoiseSource, box: ReleaseBox) -> None:
+        super().__init__(data, bench)
+        self._plan, self._noise, self._box = plan, noise, box
+
+    def releases(self, request: Request) -> tuple[Release, ...]:
+        if not isinstance(request, TrainEncoder | TrainPool):
+            return ()
+        phase = _phase(request)
+        return (
+            Release(
+                key=f"{phase}/{request.round}/client-{self.data.id}/{digest_of(request)}",
+                phase=phase,
+                round=request.round,
+                purpose="update",
+                unit=PrivacyUnit.CLIENT,
+                subjects=(self.data.id,),
+                event=self._plan.of(phase).event(1),
+                basis="derived",
+                also_protects=PrivacyUnit.EXAMPLE,
+            ),
+        )
+
+    def handle(self, request: Request, position: int = 0) -> Reply:
+        reply = super().handle(request, position)
+        if isinstance(reply, EncoderUpdate) and isinstance(request, TrainEncoder):
+            return NoisedUpdate(self._noised(request, reply.delta, 0), None)
+        if isinstance(reply, PoolUpdate) and isinstance(request, TrainPool):
+            update = torch.cat([reply.shared, reply.pooled])
+            return NoisedUpdate(self._noised(request, update, reply.score.choice), reply.score)
+        return reply
+
+    def _noised(self, request: TrainEncoder | TrainPool, update: Tensor, pool: int) -> Blocks:
+        """The one-hot vector plus this client's noise share."""
+        phase = _phase(request)
+        level, bound = self._plan.of(phase), request.bound
+        stream = self._noise.stream(client=self.data.id, round=request.round, purpose=f"{phase}/{digest_of(request)}")
+
+        def make() -> dict[str, Tensor]:
+            inside = None if level.bit_noise is None else norm_of(update) <= (level.bound if bound is None else bound)
+            blocks = level.noised(level.blocks(level.encode(update, bound, stream=stream), pool, inside=inside), stream)
+            return {"head": blocks.head, "shared": blocks.shared, "pools": blocks.pools}
+
+        made = self._box.once(self.releases(request)[0].key, make)
+        return Blocks(made["head"], made["shared"], made["pools"])
+
+
+def _phase(request: TrainEncoder | TrainPool) -> str:
+    return "pretrain" if isinstance(request, TrainEncoder) else "cluster"

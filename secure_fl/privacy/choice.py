@@ -1,0 +1,172 @@
+"""Which pool a client trains, chosen privately for its examples.
+
+Where only its own example-level noise protects a client, the choice it shows is a release. Cheapest first:
+
+1. `initial_clusters`: clusters of updates that were noised already cost nothing more;
+2. `PrivateChoice`: the exponential mechanism on bounded losses, in few rounds (`ChoiceSchedule`); between them the client stays where it is;
+3. `randomised_response`: the true choice or a random one; it does not use that nearly as good pools are nearly as good.
+
+Source of the policy: R-DPCFL, arXiv 2405.19272. The mechanism: McSherry, Talwar 2007; its zCDP: Cesar, Rogers 2021 (bounded range).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf, log
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from secure_fl.errors import PrivacyError
+from secure_fl.privacy.events import PureEvent
+from secure_fl.privacy.noise import NoiseStream
+
+
+def bounded_score(losses: Tensor, bound: float, size: int) -> float:
+    """Σ clamp(loss, 0, b) / n: what pools are compared by. Low is good. NaN counts as b.
+
+    **Guarantee**: one example of the n moves each pool's score by b/n at most, under zero-out and under replace-one.
+
+    Args:
+        losses: of the examples there are, `[N]`, N ≤ n, under one pool; each from its own example only (eval mode, no batch statistics).
+        bound: b, public.
+        size: n, the client's public number of examples.
+
+    Raises:
+        PrivacyError: more losses than `size`, or a bound that is none.
+    """
+    if not 0 < bound < inf or not 0 < size >= len(losses):
+        raise PrivacyError("not a bounded score", field="losses", value=(bound, size), remedy="a finite bound above 0, and size at least N")
+    return float(losses.double().nan_to_num(nan=bound).clamp(0, bound).sum() / size)
+
+
+@dataclass(frozen=True)
+class PrivateChoice:
+    """The exponential mechanism on bounded scores.
+
+    Pool k is chosen with probability proportional to exp(−ε·score_k/(2Δ)), Δ = b/n, by adding Gumbel noise and taking the best.
+
+    **Guarantee**: ε-DP for each choice, with bounded range ε, thus ε²/8-zCDP: replaced or zeroed, an example moves the difference of any two
+    log-probabilities by ε at most, as each score moves by Δ at most.
+
+    **Assumes**: scores by `bounded_score`; a secret stream; `previous` is the client's last released choice or public.
+
+    **Not covered**: chances below 2^-50, where 53-bit uniforms end: a pool that should be chosen that seldom never is.
+
+    Attributes:
+        epsilon: of one choice.
+        bound: b of the scores.
+        size: n of the scores.
+        stay: public bonus of the previous choice, in units of the score: how much better another pool must look.
+
+    Raises:
+        PrivacyError: a setting is out of range.
+    """
+
+    epsilon: float
+    bound: float
+    size: int
+    stay: float = 0.0
+
+    def __post_init__(self) -> None:
+        for holds, field in (
+            (0 < self.epsilon < inf, "epsilon"),
+            (0 < self.bound < inf, "bound"),
+            (self.size >= 1, "size"),
+            (0 <= self.stay < inf, "stay"),
+        ):
+            if not holds:
+                raise PrivacyError("out of range", field=field, value=getattr(self, field), remedy="a finite positive number; stay may be 0")
+
+    def choose(self, scores: Sequence[float], stream: NoiseStream, previous: int | None = None) -> int:
+        """A pool's index.
+
+        Raises:
+            PrivacyError: there is no score, or one outside [0, bound].
+        """
+        u = self._utilities(scores, previous)
+        return int(np.argmax(u - np.log(-np.log(stream.uniform(len(u))))))
+
+    def probabilities(self, scores: Sequence[float], previous: int | None = None) -> list[float]:
+        """Of each pool. As private as the scores: for planning and tests."""
+        return [float(p) for p in torch.softmax(torch.from_numpy(self._utilities(scores, previous)), 0)]
+
+    def _utilities(self, scores: Sequence[float], previous: int | None) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        if not scores or not all(0 <= score <= self.bound * (1 + 1e-12) for score in scores):
+            raise PrivacyError("scores are not bounded", field="scores", value="not shown", remedy="make them by bounded_score, all with this bound")
+        lowered = [score - (self.stay if k == previous else 0.0) for k, score in enumerate(scores)]
+        return np.array(lowered) * (-self.epsilon * self.size / (2 * self.bound))
+
+    def event(self, choices: int) -> PureEvent:
+        """What `choices` of them cost."""
+        return PureEvent(epsilon=self.epsilon, bounded_range=True, releases=choices)
+
+
+@dataclass(frozen=True)
+class ChoiceSchedule:
+    """In which rounds clients choose: in `first`, `first + every`, … In all others they stay, which releases nothing.
+
+    Raises:
+        PrivacyError: a setting is out of range.
+    """
+
+    first: int = 0
+    every: int = 5
+
+    def __post_init__(self) -> None:
+        if self.first < 0 or self.every < 1:
+            raise PrivacyError("out of range", field="schedule", value=(self.first, self.every), remedy="first from 0 on, every from 1 on")
+
+    def chooses(self, round_number: int) -> bool:
+        """Whether `round_number` (from 0) is one of them."""
+        return round_number >= self.first and (round_number - self.first) % self.every == 0
+
+    def choices(self, rounds: int) -> int:
+        """How many there are in the first `rounds`: what to charge for."""
+        return len(range(self.first, rounds, self.every))
+
+
+def randomised_response(choice: int, pools: int, lie: float, stream: NoiseStream) -> int:
+    """`choice` with probability 1 − `lie`, else one of all `pools` at random. The last resort; charged by `response_event`.
+
+    **Guarantee**: ln(1 + K(1 − p)/p)-DP for anything that `choice` was made from, in every round in which it is called.
+
+    Raises:
+        PrivacyError: no such choice, or a probability that protects nothing.
+    """
+    response_event(pools, lie, 1)
+    if not 0 <= choice < pools:
+        raise PrivacyError("no such pool", field="choice", value="not shown", remedy=f"choose among 0..{pools - 1}")
+    lies, other = bool(stream.coins(1, lie)), int(stream.permutation(pools)[0])
+    return other if lies else choice
+
+
+def response_event(pools: int, lie: float, releases: int) -> PureEvent:
+    """What `releases` randomised responses cost: ε = ln(1 + K(1 − p)/p) each, with p = `lie`.
+
+    Raises:
+        PrivacyError: `lie` is not within (0, 1], or there is no pool.
+    """
+    if not 0 < lie <= 1 or pools < 1:
+        raise PrivacyError("a response that protects nothing", field="lie", value=lie, remedy="a probability within (0, 1], for example 0.4")
+    return PureEvent(epsilon=log(1 + pools * (1 - lie) / lie), bounded_range=False, releases=releases)
+
+
+def initial_clusters(updates: Tensor, pools: int, seed: int) -> Tensor:
+    """Pool of each client by k-means over the directions of its noised update `[clients, P]`: int64 `[clients]`.
+
+    **Guarantee**: costs nothing beyond what the updates' noise was charged for.
+
+    **Assumes**: every row left its client noised, and is visible one by one: under a secure sum only sums are, so cluster sketches there.
+
+    Raises:
+        PrivacyError: fewer clients than pools, or a value that is not finite.
+    """
+    from sklearn.cluster import KMeans
+
+    if not 1 <= pools <= len(updates) or not bool(updates.isfinite().all()):
+        raise PrivacyError("cannot be clustered", field="updates", value=tuple(updates.shape), remedy="finite rows, at least as many as pools")
+    centred = torch.nn.functional.normalize(updates.double() - updates.double().mean(0), dim=1)
+    return torch.from_numpy(KMeans(pools, n_init=32, random_state=seed % 2**32).fit_predict(centred.numpy())).long()

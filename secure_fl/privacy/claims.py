@@ -1,0 +1,182 @@
+"""What a run may say aloud: (ε, δ) with unit, adjacency, sampling, adversary, what it rests on, what it assumes and what it leaves out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from typing import Literal, NoReturn
+
+from secure_fl.errors import PrivacyError
+from secure_fl.privacy.accounting import Charge, epsilon_of
+from secure_fl.privacy.events import AllocationEvent, GaussianEvent, IntegerEvent, PureEvent
+from secure_fl.privacy.ledger import PrivacyLedger
+from secure_fl.privacy.units import Adjacency, PrivacyUnit
+
+Protection = Literal["plain", "masked", "bfv", "bfv+masked", "ckks"]
+
+
+class Adversary(StrEnum):
+    """Who is looking."""
+
+    MODEL = "other clients and the public model"
+    SERVER = "server"
+    KEY_HOLDER = "key holder"
+    COLLUSION = "server with colluding clients"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What decides who sees what.
+
+    Args:
+        protection: the secure sum's layers.
+        colluders: clients that pool what they know with the server; the noise must have been sized for them.
+        threshold: shares that reconstruct a client's mask; with as many colluders, masks protect nobody. Ignored without masks.
+        key_holder: `clients`, who share one key, or an `authority`.
+
+    Raises:
+        PrivacyError: a negative number, or an unknown layer.
+    """
+
+    protection: Protection
+    colluders: int = 1
+    threshold: int | None = None
+    key_holder: Literal["clients", "authority"] = "clients"
+
+    def __post_init__(self) -> None:
+        if self.protection not in ("plain", "masked", "bfv", "bfv+masked", "ckks"):
+            raise PrivacyError("unknown layer", field="protection", value=self.protection, remedy="plain, masked, bfv, bfv+masked or ckks")
+        if self.colluders < 0:
+            raise PrivacyError("not a count", field="colluders", value=self.colluders, remedy="at least 0")
+
+    def adversaries(self) -> tuple[Adversary, ...]:
+        """Everybody there is: without encryption there is no key holder."""
+        return tuple(who for who in Adversary if who is not Adversary.KEY_HOLDER or self.protection not in ("plain", "masked"))
+
+    def sees_single_uploads(self, adversary: Adversary) -> bool:
+        """Whether one client's upload is laid open, so that only its own share of distributed noise is left to protect it."""
+        if self.protection == "plain":
+            return adversary in (Adversary.SERVER, Adversary.COLLUSION)
+        if adversary is not Adversary.COLLUSION or self.colluders == 0:
+            return False
+        has_key = self.protection == "masked" or self.key_holder == "clients"
+        masks_hold = "masked" in self.protection and (self.threshold is None or self.colluders < self.threshold)
+        return has_key and not masks_hold
+
+
+@dataclass(frozen=True)
+class PrivacyClaim:
+    """One row of the table of ε per adversary. Adding two claims raises: an ε for one unit says nothing of the other."""
+
+    epsilon: float
+    delta: float
+    unit: PrivacyUnit
+    adjacency: Adjacency
+    sampling: str
+    adversary: Adversary
+    basis: Literal["declared", "derived"]
+    assumes: tuple[str, ...]
+    not_covered: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain JSON values."""
+        return {**asdict(self), "assumes": list(self.assumes), "not_covered": list(self.not_covered)}
+
+    def __add__(self, other: object) -> NoReturn:
+        raise PrivacyError("claims are not added", field="claim", value="a sum", remedy="compose the events of one unit in one ledger")
+
+
+def claims(
+    ledger: PrivacyLedger, unit: PrivacyUnit, adjacency: Adjacency, delta: float, setting: Setting, *, subject: int | None = None
+) -> list[PrivacyClaim]:
+    """A row for each adversary: of one client (or any one of its examples), or of the federation, which is the maximum over clients.
+
+    Noise that a client added to its own training counts against everybody. Distributed noise counts as charged against whoever sees sums, the
+    colluders' shares being left out of the charge already; who sees a single upload faces that client's own share only.
+
+    **Guarantee.** Each row's ε bounds what that adversary learns from everything the ledger holds.
+    **Assumes.** The ledger is complete, and the adversary sees no more than `Setting` says.
+    **Not covered.** Rows are not composed with each other: each adversary sees the same releases.
+
+    Raises:
+        PrivacyError: nothing recorded for the unit, or add-remove for clients.
+    """
+    subjects = ledger.subjects(unit) if subject is None else (subject,)
+    charged = {ledger.charges(unit, each, adjacency) for each in subjects} - {()}
+    if not charged:
+        raise PrivacyError("no release of this unit", field="unit", value=str(unit), remedy="claim the unit that the run's noise protects")
+    touching = [release for release in ledger.releases if unit in (release.unit, release.also_protects) and set(subjects) & set(release.subjects)]
+    declared = any(release.basis == "declared" for release in touching)
+    rows = []
+    for adversary in setting.adversaries():
+        alone = setting.sees_single_uploads(adversary)
+        rows.append(
+            PrivacyClaim(
+                epsilon=max(epsilon_of(_laid_open(charges) if alone else charges, delta) for charges in charged),
+                delta=delta,
+                unit=unit,
+                adjacency=adjacency,
+                sampling=_sampling(charged),
+                adversary=adversary,
+                basis="declared" if declared else "derived",
+                assumes=_assumptions(charged, setting, alone=alone, declared=declared),
+                not_covered=_gaps(ledger, unit, setting, subject),
+            )
+        )
+    return rows
+
+
+def largest(rows: Iterable[PrivacyClaim]) -> PrivacyClaim:
+    """The federation's claim out of its clients', which speak of different data: the maximum.
+
+    Raises:
+        PrivacyError: none given, or they differ in unit, adjacency, δ or adversary, so that their ε cannot be compared.
+    """
+    held = list(rows)
+    if len({(row.unit, row.adjacency, row.delta, row.adversary) for row in held}) != 1:
+        kinds = sorted({f"{row.unit}, {row.adjacency}" for row in held})
+        raise PrivacyError("only claims of one kind compare", field="claims", value=kinds, remedy="report them side by side")
+    basis: Literal["declared", "derived"] = "declared" if any(row.basis == "declared" for row in held) else "derived"
+    return replace(max(held, key=lambda row: row.epsilon), basis=basis)
+
+
+def _laid_open(charges: tuple[Charge, ...]) -> tuple[Charge, ...]:
+    return tuple(Charge(event.own_share() if isinstance(event, IntegerEvent) else event, adjacency) for event, adjacency in charges)
+
+
+def _sampling(charged: Iterable[tuple[Charge, ...]]) -> str:
+    events = [charge.event for charges in charged for charge in charges]
+    found = []
+    if any(isinstance(event, GaussianEvent) and event.sampling_rate < 1 for event in events):
+        found.append("Poisson within each client")
+    if any(isinstance(event, AllocationEvent) for event in events):
+        found.append("balls in bins within each client")
+    return " and ".join(found) or "none: every round is paid in full"
+
+
+def _assumptions(charged: Iterable[tuple[Charge, ...]], setting: Setting, *, alone: bool, declared: bool) -> tuple[str, ...]:
+    integers = [charge.event for charges in charged for charge in charges if isinstance(charge.event, IntegerEvent)]
+    found = ["noise and sampling coins stay secret"]
+    if declared:
+        found.append("clients sample and train as they declare")
+    if integers and alone:
+        found.append("sees each upload: only the client's own share of the noise counts")
+    elif integers:
+        found.append(f"{min(event.parties for event in integers)} honest clients added their noise shares, besides {setting.colluders} colluding")
+    return tuple(found)
+
+
+def _gaps(ledger: PrivacyLedger, unit: PrivacyUnit, setting: Setting, subject: int | None) -> tuple[str, ...]:
+    concerned = [release for release in ledger.releases if subject is None or subject in release.subjects]
+    other = sorted({release.purpose for release in concerned if unit not in (release.unit, release.also_protects)})
+    gaps = ["settings chosen by looking at private results", "who takes part, sizes and timing"]
+    if unit is PrivacyUnit.EXAMPLE:
+        gaps.append("what several examples of one person have in common")
+    if other:
+        gaps.append(f"charged to the other unit only: {', '.join(other)}")
+    if any(isinstance(release.event, IntegerEvent) for release in concerned):
+        gaps.append(f"more than {setting.colluders} colluding clients, or clients that leave out their noise")
+    if any(isinstance(release.event, PureEvent) and not release.event.bounded_range for release in concerned):
+        gaps.append("who answered a randomised question")
+    return tuple(gaps)

@@ -1,0 +1,118 @@
+"""Rényi curves: what one release costs at each order α, for integer noise, Gaussian noise and pure mechanisms.
+
+A curve is an array over `ORDERS` of upper bounds on D_α between neighbours, in both directions; adaptive releases add their curves. Orders
+are whole numbers, because the Skellam bound is proved for those only.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secure_fl.errors import PrivacyError
+from secure_fl.privacy.events import IntegerEvent
+from secure_fl.privacy.units import Adjacency
+
+Curve = NDArray[np.float64]
+
+ORDERS: Curve = np.unique(np.concatenate([np.arange(2, 129), np.round(np.geomspace(129, 8192, 48))])).astype(np.float64)
+"""Every order to 128, then 9 % apart: at ε = 0.01 and δ = 1e-6 the best order is near 3,000, and missing it by 5 % costs 0.1 % of ε."""
+
+
+def integer_curve(event: IntegerEvent, adjacency: Adjacency) -> Curve:
+    """Of one release of `event`, at the sensitivity of `adjacency` (anything but replace-one is charged as zero-out)."""
+    replaced = adjacency is Adjacency.REPLACE_ONE
+    l2, l1 = (event.l2_replace, event.l1_replace) if replaced else (event.l2, event.l1)
+    l1 = min(l1, l2 * math.sqrt(event.dimension), l2**2)  # the last since the coordinates are whole numbers
+    if event.kind == "skellam":
+        return skellam_curve(event.variance, l2, l1)
+    return discrete_gaussian_curve(event.variance, l2, l1, event.parties, event.dimension)
+
+
+def skellam_curve(variance: float, l2: float, l1: float) -> Curve:
+    """Symmetric Skellam noise of total `variance`; all in integer units.
+
+    With μ the variance: αΔ₂²/(2μ) + min( ((2α−1)Δ₂² + 6Δ₁)/(4μ²), 3Δ₁/(2μ) ) for whole α > 1.
+    Source: Agarwal, Kairouz and Liu, "The Skellam mechanism for differentially private federated learning" (2021), theorem 3.5.
+    """
+    beyond_gaussian = np.minimum(((2 * ORDERS - 1) * l2**2 + 6 * l1) / (4 * variance**2), 3 * l1 / (2 * variance))
+    return ORDERS * l2**2 / (2 * variance) + beyond_gaussian
+
+
+def discrete_gaussian_curve(variance: float, l2: float, l1: float, parties: int, dimension: int) -> Curve:
+    """The sum of `parties` equal discrete Gaussians of total `variance`, which is not itself one: τ bounds how far it is.
+
+    With σ² = `variance`, the smallest of αΔ₂²/(2σ²) + τd, (α/2)(Δ₂²/σ² + 2τΔ₁/σ + τ²d) and (α/2)(Δ₂/σ + τ√d)², where
+    τ = 10·Σ_{k<n} exp(−2π²(σ²/n)·k/(k+1)).
+    Source: Kairouz, Liu and Steinke, "The distributed discrete Gaussian mechanism" (2021), proposition 14.
+    """
+    k = np.arange(1, parties)
+    tau = 10 * float(np.exp(-2 * math.pi**2 * variance / parties * k / (k + 1)).sum())
+    deviation = math.sqrt(variance)
+    added = ORDERS * l2**2 / (2 * variance) + tau * dimension
+    widened = ORDERS / 2 * (l2**2 / variance + 2 * tau * l1 / deviation + tau**2 * dimension)
+    stretched = ORDERS / 2 * (l2 / deviation + tau * math.sqrt(dimension)) ** 2
+    return np.minimum(np.minimum(added, widened), stretched)
+
+
+def sampled_gaussian_curve(noise: float, rate: float) -> Curve:
+    """Poisson-sampled Gaussian under add-remove or zero-out; `noise` is the deviation over the sensitivity.
+
+    (α−1)D_α = log Σ_k C(α,k)(1−q)^(α−k) q^k exp((k²−k)/(2σ²)), which bounds the opposite direction too.
+    There is no such curve here for replace-one: with this one the charge would be far too small.
+    Source: Mironov, Talwar and Zhang, "Rényi differential privacy of the sampled Gaussian mechanism" (2019), section 3.3.
+    """
+    if rate == 1:
+        return gaussian_curve(noise)
+    return np.array([_sampled_log_moment(int(order), noise, rate) / (order - 1) for order in ORDERS])
+
+
+def _sampled_log_moment(order: int, noise: float, rate: float) -> float:
+    from scipy.special import gammaln, logsumexp
+
+    k = np.arange(order + 1.0)
+    ways = gammaln(order + 1) - gammaln(k + 1) - gammaln(order - k + 1)
+    return float(logsumexp(ways + (order - k) * math.log1p(-rate) + k * math.log(rate) + (k * k - k) / (2 * noise**2)))
+
+
+def gaussian_curve(noise: float) -> Curve:
+    """Gaussian noise whose deviation is `noise` times the distance between neighbours: α/(2σ²)."""
+    return ORDERS / (2 * noise**2)
+
+
+def pure_curve(epsilon: float, *, bounded_range: bool) -> Curve:
+    """An ε-DP mechanism: at most the curve of two-answer randomised response, which is its worst case; ε²α/8 with a bounded range.
+
+    Source of the second: Cesar and Rogers, "Bounding, concentrating, and truncating" (2021), lemma 3.4.
+    """
+    grow = ORDERS * epsilon - np.logaddexp(0, epsilon)  # log of p^α (1−p)^(1−α), with p = e^ε/(1+e^ε)
+    shrink = (1 - ORDERS) * epsilon - np.logaddexp(0, epsilon)
+    worst: Curve = np.minimum(np.logaddexp(grow, shrink) / (ORDERS - 1), epsilon)
+    return np.minimum(worst, ORDERS * epsilon**2 / 8) if bounded_range else worst
+
+
+def one_hot_shift(update_noise: float, count_noise: float, adjacency: Adjacency, *, weight_noise: float | None = None) -> float:
+    """μ of a client's one-hot vector [update, weight, count] in K blocks with Gaussian noise in every one; μ-GDP.
+
+    The noises σ are deviations over the largest contribution: of the update over C, of a weight in [0, 1] and of a count of 1. Zero-out
+    clears one block: μ² = σ_u⁻² + σ_w⁻² + σ_c⁻². Replaced, a client either stays in its pool, where the update turns round and the weight
+    goes from 0 to 1 (4σ_u⁻² + σ_w⁻²), or changes it, where two blocks move by one contribution each (twice the zero-out).
+
+    **Guarantee.** The L2 distance of neighbours' vectors in noise units is at most μ; none is closer to it than the cases above.
+    **Assumes.** One pool a client; ‖update‖ ≤ C also where its weight is 0; without `weight_noise` every weight is 1.
+    **Not covered.** Add-remove: an absent client's share of the noise is absent too.
+
+    Raises:
+        PrivacyError: add-remove was asked for.
+    """
+    update, count = update_noise**-2, count_noise**-2
+    weight = 0.0 if weight_noise is None else weight_noise**-2
+    if adjacency is Adjacency.ADD_REMOVE:
+        raise PrivacyError(
+            "an absent client takes its noise share along", field="adjacency", value=str(adjacency), remedy="claim zero-out or replace-one"
+        )
+    if adjacency is Adjacency.ZERO_OUT:
+        return math.sqrt(update + weight + count)
+    return math.sqrt(max(4 * update + weight, 2 * (update + weight + count)))

@@ -1,0 +1,255 @@
+"""NT-Xent, true to its definition, in small disjoint groups: examples meet within a group only, and each group is clipped as a whole.
+
+A step of `GroupNTXent`:
+
+1. a fresh uniformly random partition of the public index set 0 … n − 1 into groups of exactly m, by coins that know neither data
+   nor model;
+2. each group is drawn with probability q, independently;
+3. a group with a missing or broken member contributes zero;
+4. h_G = clip_C(∇ loss(G)); the sum of these, with noise N(0, σ²C²), is divided by q·⌊n/m⌋, a constant.
+
+**Guarantee** (zero-out): at most one group holds x. If it is not drawn, or x is missing, it adds zero; if it is, a vector of length
+at most C. Given the partition and all other coins r, the pair is ((1 − q)N(μ_r) + q·N(μ_r + h), N(μ_r)). The Poisson-subsampled
+Gaussian (q, σ) dominates it, and joint convexity of the hockey-stick divergence carries that over to the mixture over r.
+Replace-one: both contributions lie in one ball of radius C, so the same event holds, charged at replace-one.
+
+**Why the third rule.** If the rest of an incomplete group were kept, x's absence would turn clip(∇ loss(G)) into
+clip(∇ loss(G∖x)): two vectors that may point apart, 2C. For the same reason an order of the *present* examples, cut into groups,
+is not covered at C: one example more moves others to new groups.
+
+**Bins** (add-remove, n secret): every example is drawn with probability q and thrown into one of M bins, on coins of its own. One
+example changes one bin, from one vector of the ball to another: 2C, and the event says `contributions = 2`.
+
+**Assumes**: coins stay secret; no hard negatives, clusters or anything learned in the grouping; no batch statistics, queue or other
+path between groups; an example is in at most one group a step.
+
+**Not covered**: float rounding of sums and noise (Mironov 2012); a choice of m, q or C made by looking at the data.
+
+More views of the same members inside their group (`extra_views`) cost no privacy: the group's gradient is still one vector of the
+ball.
+
+Suffixes: U groups, R = V·m rows of a group (view by view), m members, V views, D dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from secure_fl.errors import PrivacyError
+from secure_fl.objectives.contrastive import NTXent
+from secure_fl.objectives.coupling import Coupling
+from secure_fl.objectives.objective import Objective
+from secure_fl.objectives.separation import Separation
+from secure_fl.objectives.ssd import SSD
+from secure_fl.objectives.units import distillation_rows, dsr_rows
+from secure_fl.privacy.events import GaussianEvent
+from secure_fl.privacy.mechanisms.mechanism import check_settings, flat, write_gradients
+from secure_fl.privacy.noise import NoiseStream
+from secure_fl.privacy.sampling import balls_in_bins, draw_groups
+from secure_fl.privacy.unit_gradients import Method, clipped_sum
+from secure_fl.privacy.units import Adjacency
+from secure_fl_kernels.functional import group_nt_xent_loss
+from secure_fl_kernels.reference import Direction, DSRForm, normalize
+
+SMALLEST_GROUP, LARGEST_GROUP = 2, 16
+_NOBODY = -1e9
+"""A similarity that takes no share of a softmax; finite, so that a row without any other gets the gradient zero and not NaN."""
+
+
+@dataclass(frozen=True, eq=False)
+class GroupUnits:
+    """One loss a group: NT-Xent within it, plus γ·DSR and δ·PD as means over its rows (`ssd_nt_xent`)."""
+
+    members: int
+    views: int
+    temperature: float
+    gamma: float = 0.0
+    delta: float = 0.0
+    separation: Separation | None = None
+    form: DSRForm = "normalized"
+    distillation_temperature: float = 0.5
+    direction: Direction = "projector_to_encoder"
+    coupling: Coupling = Coupling.GROUP
+    statistic: None = None
+
+    def unit_losses(self, h_URF: Tensor, z_URD: Tensor, released: Tensor | None = None, present_Um: Tensor | None = None) -> Tensor:
+        """`[U]`. With `present_Um` only those members take part, for bins of different sizes."""
+        if present_Um is None and self.views == 2:
+            first, second = z_URD.unflatten(1, (2, self.members)).unbind(1)
+            losses = group_nt_xent_loss(first.flatten(0, 1), second.flatten(0, 1), self.members, self.temperature)
+        else:
+            losses = many_view_nt_xent(z_URD, self.views, self.temperature, present_Um)
+        if self.separation is not None and self.gamma:
+            losses = losses + self.gamma * self._mean(dsr_rows(z_URD, self.separation, self.form), present_Um)
+        if self.separation is not None and self.delta:
+            rows_UR = distillation_rows(h_URF, z_URD, self.distillation_temperature, self.direction)
+            losses = losses + self.delta * self._mean(rows_UR, present_Um)
+        return losses
+
+    def _mean(self, rows_UR: Tensor, present_Um: Tensor | None) -> Tensor:
+        if present_Um is None:
+            return rows_UR.mean(1)
+        weight_UR = present_Um.repeat(1, self.views).to(rows_UR)
+        return (rows_UR * weight_UR).sum(1) / weight_UR.sum(1).clamp_min(1)
+
+
+def many_view_nt_xent(z_URD: Tensor, views: int, temperature: float, present_Um: Tensor | None = None) -> Tensor:
+    """`[U]`: the mean, over every ordered pair of views of a member, of the cross-entropy of one among itself and all rows of other members.
+
+    For two views it is NT-Xent. Other views of the same member are never negatives.
+    """
+    members = z_URD.shape[1] // views
+    unit = normalize(z_URD)
+    similarity_URR = unit @ unit.mT / temperature
+    member_R = torch.arange(views * members, device=z_URD.device) % members
+    hidden = (member_R[:, None] == member_R)[None]
+    if present_Um is not None:
+        hidden = hidden | ~present_Um.repeat(1, views)[:, None, :]
+    others_UVm = similarity_URR.masked_fill(hidden, _NOBODY).logsumexp(2).unflatten(1, (views, members))
+    own_UVVm = similarity_URR.unflatten(1, (views, members)).unflatten(3, (views, members)).diagonal(dim1=2, dim2=4)
+    different = ~torch.eye(views, dtype=torch.bool, device=z_URD.device)[:, :, None]
+    losses_UVVm = (torch.logaddexp(others_UVm[:, :, None], own_UVVm) - own_UVVm) * different
+    losses_Um: Tensor = losses_UVVm.sum((1, 2)) / (views * (views - 1))
+    if present_Um is None:
+        return losses_Um.mean(1)
+    summed_U = torch.where(present_Um, losses_Um, 0.0).sum(1)
+    return summed_U / present_Um.sum(1).clamp_min(1)
+
+
+def group_form(objective: Objective, members: int, extra_views: int = 0) -> GroupUnits:
+    """NT-Xent, or SSD around it, as one loss a group.
+
+    Raises:
+        PrivacyError: another objective, DSR's code form, or a size outside 2 … 16.
+    """
+    if not SMALLEST_GROUP <= members <= LARGEST_GROUP:
+        remedy = "use 4 or 8: larger groups dilute the signal, and two members have one negative pair"
+        raise PrivacyError("groups have 2 to 16 members", field="group_size", value=members, remedy=remedy)
+    if extra_views < 0:
+        raise PrivacyError("negative", field="extra_views", value=extra_views, remedy="use 0 or more")
+    if isinstance(objective, NTXent):
+        return GroupUnits(members, 2 + extra_views, objective.temperature)
+    if not (isinstance(objective, SSD) and "nt_xent" in objective.weights):
+        remedy = 'use mechanism = "released-statistics" for it, or objective "nt_xent" or "ssd_nt_xent"'
+        raise PrivacyError("has no form in groups", field="objective", value=type(objective).__name__, remedy=remedy)
+    weights, config = objective.weights, objective.config
+    if "dsr" in weights and config.form == "code":
+        remedy = 'set objective.form = "normalized"'
+        raise PrivacyError("the code form's norm is no mean over rows", field="objective.form", value="code", remedy=remedy)
+    return GroupUnits(
+        members,
+        2 + extra_views,
+        config.temperature,
+        weights.get("dsr", 0.0),
+        weights.get("distillation", 0.0),
+        objective.separation,
+        config.form,
+        config.distillation_temperature,
+        config.direction,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class GroupNTXent:
+    """The mechanism of this module.
+
+    Attributes:
+        units: the loss, from `group_form`.
+        bound: C, to which a group's gradient is clipped.
+        noise_multiplier: σ; the noise's deviation is σ·C, for bins too.
+        sampling_rate: q, of a group; of an example, for bins.
+        examples: n, size of the public index set; for bins, how many there are, which nobody learns.
+        bins: M, a public constant, for the add-remove variant; None for groups.
+        method: how gradients are clipped (`unit_gradients.clipped_sum`).
+
+    Raises:
+        PrivacyError: a number makes no sense, or there are too few examples for one group.
+    """
+
+    units: GroupUnits
+    bound: float
+    noise_multiplier: float
+    sampling_rate: float
+    examples: int
+    bins: int | None = None
+    method: Method = "ghost"
+
+    name = "group"
+
+    def __post_init__(self) -> None:
+        check_settings(self.examples, self.sampling_rate, self.noise_multiplier, self.bound)
+        if self.bins is None and self.examples < self.members:
+            remedy = "use smaller groups, or client-level privacy"
+            raise PrivacyError(f"they do not fill one group of {self.members}", field="examples", value=self.examples, remedy=remedy)
+        if self.bins is not None and self.bins < 1:
+            raise PrivacyError("no bins", field="bins", value=self.bins, remedy="use expected examples a step / group size")
+
+    @property
+    def members(self) -> int:
+        """m: examples in a group; the expected number, for bins."""
+        return self.units.members
+
+    @property
+    def views(self) -> int:
+        """V: views of each member that `gradients` takes."""
+        return self.units.views
+
+    @property
+    def adjacencies(self) -> frozenset[Adjacency]:
+        """Those for which the guarantee above was shown."""
+        return frozenset({Adjacency.ZERO_OUT, Adjacency.REPLACE_ONE} if self.bins is None else {Adjacency.ADD_REMOVE})
+
+    def sensitivity(self, adjacency: Adjacency) -> list[float]:
+        """What one example moves the released sum by: C when it is there or missing; 2C when it is another, or changes its bin."""
+        return [self.bound if self.bins is None and adjacency is not Adjacency.REPLACE_ONE else 2 * self.bound]
+
+    def event(self, steps: int) -> GaussianEvent:
+        return GaussianEvent(self.noise_multiplier, self.sampling_rate, steps, contributions=1.0 if self.bins is None else 2.0)
+
+    @property
+    def expected_units(self) -> float:
+        """What sums are divided by: the expected number of groups, or the number of bins. Public, whatever is drawn."""
+        return float(self.bins) if self.bins is not None else self.sampling_rate * (self.examples // self.members)
+
+    def draw(self, stream: NoiseStream) -> Tensor:
+        """Indices `[U, m]` of the groups drawn; for bins `[M, largest]`, free places holding n, which is no example."""
+        if self.bins is not None:
+            return self._thrown(stream, self.bins)
+        return draw_groups(self.examples, self.members, self.sampling_rate, stream)
+
+    def _thrown(self, stream: NoiseStream, bins: int) -> Tensor:
+        drawn = stream.coins(self.examples, self.sampling_rate)
+        inside = [thrown[drawn[thrown]] for thrown in balls_in_bins(self.examples, bins, stream)]
+        return nn.utils.rnn.pad_sequence(inside, batch_first=True, padding_value=self.examples)
+
+    def released_sums(self, model: nn.Module, views: Tensor) -> list[Tensor]:
+        """Σ clip_C(∇ loss(G)) over `[U, V·m, ...]`, missing members NaN: `[P]`."""
+        return [flat(self._sum(model, views))]
+
+    def gradients(self, model: nn.Module, views: Tensor, stream: NoiseStream) -> None:
+        """Write the noised sum over the expected number of groups to `.grad`."""
+        write_gradients(model, self._sum(model, views), self.noise_multiplier * self.bound, self.expected_units, stream)
+
+    def _sum(self, model: nn.Module, views: Tensor) -> list[Tensor]:
+        """One tensor a trainable parameter."""
+        if len(views) == 0:
+            return clipped_sum(model, views, 1, self.units.unit_losses, self.bound).gradients
+        whole_UV = torch.isfinite(views).flatten(2).all(2).unflatten(1, (self.units.views, -1))
+        present_Um = whole_UV.all(1)
+        if self.bins is None:
+            views = views[present_Um.all(1)]
+            losses: Callable[[Tensor, Tensor], Tensor] = self.units.unit_losses
+        else:
+            kept = present_Um.sum(1) >= SMALLEST_GROUP
+            views, present_Um = views[kept], present_Um[kept]
+            absent_UR = ~present_Um.repeat(1, self.units.views)
+            views = views.masked_fill(absent_UR.view(*absent_UR.shape, *[1] * (views.ndim - 2)), 0)
+
+            def losses(h: Tensor, z: Tensor) -> Tensor:
+                return self.units.unit_losses(h, z, None, present_Um)
+
+        return clipped_sum(model, views.flatten(0, 1), views.shape[1], losses, self.bound, method=self.method).gradients

@@ -1,0 +1,233 @@
+"""Clipped sums of units' gradients, from one forward and one backward pass over all units together.
+
+A unit is R neighbouring rows of the batch: an example's views, or a group's. If a unit's loss depends on its own rows only, the
+backward pass gives, at every layer, the gradient by that layer's output of each row on its own; with the layer's inputs this is
+all that norms and clipped sums need, so weights' gradients are formed once, clipped and summed already, and no second backward
+pass is run.
+
+`hooks` forms every unit's gradient by Opacus' rule for its layer. `ghost` does so for small layers only (norms, embeddings); for
+linear layers and 1-d and 2-d convolutions the norms come from products of the rows (`secure_fl_kernels.per_sample`), and the sum
+from the rows scaled by the unit's clip factor.
+
+Suffixes: N rows, U units, P parameters of a layer.
+Sources: Goodfellow 2015, arXiv 1510.01799; Li et al. 2022, arXiv 2110.05679 (ghost norms); Bu et al. 2023, arXiv 2210.00038
+(one backward pass is enough).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.nn.grad import conv2d_weight
+
+from secure_fl.errors import PrivacyError
+from secure_fl.privacy.separable import check_rows_stay_apart, check_separable, layer_rule
+from secure_fl_kernels import per_sample
+
+Method = Literal["hooks", "ghost"]
+UnitLosses = Callable[[Tensor, Tensor], Tensor]
+"""(`h` `[U, R, F]`, `z` `[U, R, D]`) -> `[U]`; a model with one output, such as logits, gives it as both."""
+
+
+@dataclass(frozen=True, repr=False)
+class ClippedSum:
+    """What a mechanism noises.
+
+    Attributes:
+        gradients: one a trainable parameter, in the model's order.
+        square_norms: `[U]`, before clipping. Private: they go nowhere without noise.
+    """
+
+    gradients: list[Tensor]
+    square_norms: Tensor
+
+
+@dataclass(eq=False)
+class _Call:
+    """One call of a layer: what went in, and where the gradient by what came out is found."""
+
+    layer: nn.Module
+    inputs: Tensor
+    version: int
+    edge: GradientEdge
+    backprops: Tensor | None = None
+
+
+def clipped_sum(model: nn.Module, rows: Tensor, rows_per_unit: int, unit_losses: UnitLosses, bound: float, *, method: Method = "ghost") -> ClippedSum:
+    """Σ_u min(1, C/‖g_u‖) g_u with g_u the gradient of unit u's loss by all trainable parameters, C the `bound`.
+
+    **Guarantee**: each unit's term has norm at most C; a unit whose gradient's norm is NaN or infinite adds exactly zero. No units
+    give zeros, and the model is not run.
+
+    **Assumes**: unit u's loss depends on the rows of unit u and on constants only, and the model treats every row by itself. What
+    can be seen of the latter is checked (`separable`); `audit.check_sensitivity` tests both.
+
+    **Not covered**: rounding of the float32 sum, relative 2^-24 an addition; noise, sampling and accounting, which are the
+    mechanism's.
+
+    Args:
+        rows: `[U · R, ...]`, unit by unit.
+        unit_losses: called once, and not at all without units.
+        method: `ghost` is faster and smaller; `hooks` is the plain form that it is compared with.
+
+    Raises:
+        PrivacyError: the model mixes rows or has a layer without a rule; or the losses are not one a unit.
+    """
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    check_separable(model)
+    if rows_per_unit < 1 or len(rows) % rows_per_unit:
+        remedy = "pass the rows of whole units, one unit after the other"
+        raise PrivacyError("rows do not fill units", field="rows_per_unit", value=rows_per_unit, remedy=remedy)
+    if len(rows) == 0:
+        return ClippedSum([torch.zeros_like(parameter) for parameter in parameters], torch.zeros(0, device=rows.device))
+    calls = _backpropagate(model, rows, rows_per_unit, unit_losses)
+    ghosts = _ghosts(calls) if method == "ghost" else []
+    formed = _formed([call for call in calls if call not in ghosts], rows_per_unit)
+    norms = [_ghost_norms(call, rows_per_unit) for call in ghosts] + [per_sample.square_norms(gradient.flatten(1)) for gradient in formed.values()]
+    if not norms:
+        return ClippedSum([torch.zeros_like(parameter) for parameter in parameters], rows.new_zeros(len(rows) // rows_per_unit))
+    # Summed in float64 and rounded once: with many layers float32 could fall below what clip_factors allows for.
+    square_norms = torch.stack(norms).double().sum(0).to(norms[0].dtype)
+    sums: dict[Tensor, Tensor] = {}
+    for parameter, gradient in formed.items():
+        sums[parameter] = per_sample.clip_and_sum(gradient.flatten(1), square_norms, bound).view_as(parameter)
+    factors = per_sample.clip_factors(square_norms, bound).repeat_interleave(rows_per_unit)
+    while ghosts:
+        sums |= _ghost_sums(ghosts.pop(), factors)
+    gradients = [sums[p].to(p.dtype) if p in sums else torch.zeros_like(p) for p in parameters]
+    return ClippedSum(gradients, square_norms)
+
+
+def _backpropagate(model: nn.Module, rows: Tensor, rows_per_unit: int, unit_losses: UnitLosses) -> list[_Call]:
+    """Every call of a trainable layer with the gradient of the losses' sum by its output; calls that do not matter are left out."""
+    with torch.enable_grad():
+        with _recorded(model, len(rows)) as calls:
+            outputs = model(rows)
+        h, z = (outputs, outputs) if isinstance(outputs, Tensor) else outputs
+        check_rows_stay_apart(len(rows), h, z)
+        shape = (len(rows) // rows_per_unit, rows_per_unit)
+        losses = unit_losses(h.reshape(*shape, *h.shape[1:]), z.reshape(*shape, *z.shape[1:]))
+    if losses.shape != shape[:1]:
+        remedy = "return one loss for each unit"
+        raise PrivacyError("not one loss a unit", field="unit_losses", value=f"{losses.ndim} axes", remedy=remedy)
+    found = torch.autograd.grad(losses.sum(), [call.edge for call in calls], allow_unused=True) if calls else ()
+    for call, backprops in zip(calls, found, strict=True):
+        call.backprops = backprops
+        if call.inputs._version != call.version:
+            remedy = "leave a layer's input as it is: use x = x + y in place of x += y"
+            raise PrivacyError("its input was changed in place", field="model", value=type(call.layer).__name__, remedy=remedy)
+    return [call for call in calls if call.backprops is not None]
+
+
+@contextmanager
+def _recorded(model: nn.Module, rows: int) -> Iterator[list[_Call]]:
+    """The calls of trainable layers within the context. Edges are taken before a later layer can change the output in place."""
+    calls: list[_Call] = []
+
+    def record(layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
+        check_rows_stay_apart(rows, given[0], output)
+        if output.requires_grad:
+            calls.append(_Call(layer, given[0].detach(), given[0]._version, get_gradient_edge(output)))
+
+    handles = [layer.register_forward_hook(record) for layer in model.modules() if _trainable(layer)]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _trainable(layer: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in layer.parameters(recurse=False))
+
+
+def _formed(calls: Sequence[_Call], rows_per_unit: int) -> dict[Tensor, Tensor]:
+    """Each unit's gradient by each parameter, `[U, *parameter.shape]`, summed over the calls that use it."""
+    formed: dict[Tensor, Tensor] = {}
+    for call in calls:
+        assert call.backprops is not None
+        for parameter, by_row in layer_rule(call.layer)(call.layer, [call.inputs], call.backprops).items():
+            if parameter.requires_grad:
+                by_unit = by_row.reshape(-1, rows_per_unit, *parameter.shape).sum(1) if rows_per_unit > 1 else by_row
+                formed[parameter] = formed[parameter] + by_unit if parameter in formed else by_unit
+    return formed
+
+
+# Layers whose units' gradients are never formed
+
+
+def _ghosts(calls: Sequence[_Call]) -> list[_Call]:
+    """Calls of layers that have a ghost norm and whose weights are used nowhere else: norms of parts of a sum do not add up."""
+    uses = Counter(id(parameter) for call in calls for parameter in call.layer.parameters(recurse=False))
+    return [call for call in calls if _has_ghost(call.layer) and all(uses[id(p)] == 1 for p in call.layer.parameters(recurse=False))]
+
+
+def _has_ghost(layer: nn.Module) -> bool:
+    if isinstance(layer, nn.Conv1d | nn.Conv2d):
+        return layer.weight.requires_grad and not isinstance(layer.padding, str)
+    return isinstance(layer, nn.Linear) and layer.weight.requires_grad
+
+
+def _ghost_norms(call: _Call, rows_per_unit: int) -> Tensor:
+    layer, backprops = call.layer, call.backprops
+    assert backprops is not None
+    if isinstance(layer, nn.Linear):
+        return per_sample.ghost_square_norms_linear(call.inputs, backprops, _trains_bias(layer), rows_per_unit)
+    assert isinstance(layer, nn.Conv1d | nn.Conv2d)
+    inputs, backprops, geometry = _as_images(layer, call.inputs, backprops)
+    return per_sample.ghost_square_norms_conv2d(inputs, backprops, *geometry, bias=_trains_bias(layer), group_size=rows_per_unit)
+
+
+def _ghost_sums(call: _Call, factors_N: Tensor) -> dict[Tensor, Tensor]:
+    """Σ over rows of factor · gradient; a row of factor 0 is set to zero on both sides, since 0 · NaN is NaN."""
+    layer, inputs, backprops = call.layer, call.inputs, call.backprops
+    assert isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d)
+    assert backprops is not None
+    backprops = backprops * _over_rows(factors_N, backprops)
+    if not bool(factors_N.all()):
+        backprops = backprops.masked_fill(_over_rows(factors_N == 0, backprops), 0)
+        inputs = inputs.masked_fill(_over_rows(factors_N == 0, inputs), 0)
+    sums: dict[Tensor, Tensor] = {}
+    if isinstance(layer, nn.Linear):
+        sums[layer.weight] = backprops.flatten(0, -2).T @ inputs.flatten(0, -2)
+        positions = tuple(range(backprops.ndim - 1))
+    else:
+        images, outputs, (kernel, *rest) = _as_images(layer, inputs, backprops)
+        weight = conv2d_weight(images, (*layer.weight.shape[:2], *kernel), outputs, *rest)
+        sums[layer.weight] = weight.view_as(layer.weight)
+        positions = (0, *range(2, backprops.ndim))
+    if layer.bias is not None and _trains_bias(layer):
+        sums[layer.bias] = backprops.sum(positions)
+    return sums
+
+
+def _trains_bias(layer: nn.Linear | nn.Conv1d | nn.Conv2d) -> bool:
+    return layer.bias is not None and layer.bias.requires_grad
+
+
+def _over_rows(values_N: Tensor, like: Tensor) -> Tensor:
+    """One value a row, shaped to be spread over all else."""
+    return values_N.view(-1, *[1] * (like.ndim - 1))
+
+
+_Pair = tuple[int, int]
+_Geometry = tuple[_Pair, _Pair, _Pair, _Pair, int]
+"""Kernel, stride, padding, dilation, groups."""
+
+
+def _as_images(layer: nn.Conv1d | nn.Conv2d, inputs: Tensor, backprops: Tensor) -> tuple[Tensor, Tensor, _Geometry]:
+    """A convolution's rows and geometry; a series is an image of height 1."""
+    assert not isinstance(layer.padding, str)
+    sizes = [tuple(size) for size in (layer.kernel_size, layer.stride, layer.padding, layer.dilation)]
+    if isinstance(layer, nn.Conv1d):
+        sizes = [(neutral, *size) for neutral, size in zip((1, 1, 0, 1), sizes, strict=True)]
+        inputs, backprops = inputs.unsqueeze(2), backprops.unsqueeze(2)
+    kernel, stride, padding, dilation = ((size[0], size[1]) for size in sizes)
+    return inputs, backprops, (kernel, stride, padding, dilation, layer.groups)
