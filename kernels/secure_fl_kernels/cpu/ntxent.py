@@ -12,12 +12,13 @@ has AMX. The positives, which carry most of a trained loss, are added apart in f
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import log
 
 import torch
 from torch import Tensor
 
+from secure_fl_kernels.cpu.log_weights import Terms, expanded
 from secure_fl_kernels.cpu.sphere import add_own, energies, soft_positive, tangent, unit
 from secure_fl_kernels.cpu.tiles import Tile, edge_of, shared, two_views
 
@@ -34,11 +35,12 @@ def forward(x: Tensor, temperature: float, columns: Tensor | None) -> tuple[Tens
 
     def work(tiles: Iterator[Tile]) -> Tensor:
         sums, buffer = scaled.new_zeros(len(scaled)), _square(scaled)
+        ones = scaled.new_ones(len(buffer))
         for tile in tiles:
-            kernel = _kernel(scaled, tile, buffer)
-            sums[tile.top : tile.bottom] += kernel.sum(1)
+            kernel = _exponential(_similarities(scaled, tile, buffer), tile)
+            sums[tile.rows].addmv_(kernel, ones[: kernel.shape[1]])
             if not tile.symmetric:
-                sums[tile.left : tile.right] += kernel.sum(0)
+                sums[tile.columns].addmv_(kernel.T, ones[: kernel.shape[0]])
         return sums
 
     half = len(scaled) // 2
@@ -61,20 +63,7 @@ def backward(
 ) -> Tensor:
     """Gradient `[M, D]` by the raw rows of grad · loss, plus the regulariser's with weights ω."""
     (ahead, positive), half = statistics, len(scaled) // 2
-    reciprocal = torch.exp(-positive - soft_positive(ahead))
-
-    def work(tiles: Iterator[Tile]) -> Tensor:
-        gradient, buffer, factors = torch.zeros_like(scaled), _square(scaled), _square(scaled)
-        for tile in tiles:
-            rows, columns = slice(tile.top, tile.bottom), slice(tile.left, tile.right)
-            factor = torch.add(reciprocal[rows, None], reciprocal[None, columns], out=tile.of(factors))
-            kernel = _kernel(scaled, tile, buffer).mul_(factor)
-            gradient[rows].addmm_(kernel, scaled[columns])
-            if not tile.symmetric:
-                gradient[columns].addmm_(kernel.T, scaled[rows])
-        return gradient
-
-    gradient = shared(work, two_views(half))
+    gradient = _pushed(scaled, -positive - soft_positive(ahead), 1 / temperature)
     pull = torch.sigmoid(ahead)
     pull = (pull[:half] + pull[half:])[:, None]
     gradient[:half].addcmul_(pull, scaled[half:], value=-1)
@@ -83,13 +72,57 @@ def backward(
     return tangent(add_own(gradient, weights, own, columns), scaled, inverse, 1 / temperature)
 
 
+def _pushed(scaled: Tensor, log_weights: Tensor, steepest: float) -> Tensor:
+    """Σ_k exp(s_ik)(w_i + w_k) z_k `[M, D]`."""
+    terms = expanded(log_weights, steepest)
+
+    def work(tiles: Iterator[Tile]) -> Tensor:
+        gradient = torch.zeros_like(scaled)
+        weighted = _added(scaled, log_weights.exp()) if terms is None else _in_exponent(scaled, terms)
+        for tile in tiles:
+            kernel = weighted(tile)
+            gradient[tile.rows].addmm_(kernel, scaled[tile.columns])
+            if not tile.symmetric:
+                gradient[tile.columns].addmm_(kernel.T, scaled[tile.rows])
+        return gradient
+
+    gradient = shared(work, two_views(len(scaled) // 2))
+    return gradient if terms is None else gradient.mul_(terms.factor)
+
+
+def _added(scaled: Tensor, weights: Tensor) -> Callable[[Tile], Tensor]:
+    """Tiles of exp(s_ik)(w_i + w_k)."""
+    buffer, sums = _square(scaled), _square(scaled)
+
+    def weighted(tile: Tile) -> Tensor:
+        factor = torch.add(weights[tile.rows, None], weights[None, tile.columns], out=tile.of(sums))
+        return _exponential(_similarities(scaled, tile, buffer), tile).mul_(factor)
+
+    return weighted
+
+
+def _in_exponent(scaled: Tensor, terms: Terms) -> Callable[[Tile], Tensor]:
+    """The same without the factor of `terms`."""
+    buffer = _square(scaled)
+
+    def weighted(tile: Tile) -> Tensor:
+        return _exponential(_similarities(scaled, tile, buffer).addmm_(terms.left[tile.rows], terms.right[tile.columns].T), tile)
+
+    return weighted
+
+
 def _square(z: Tensor) -> Tensor:
     """Room for one tile, reused: a fresh one each time would cost its page faults."""
     edge = edge_of(len(z))
     return z.new_empty(edge, edge)
 
 
-def _kernel(scaled: Tensor, tile: Tile, buffer: Tensor) -> Tensor:
-    """exp of one tile of similarities, zero for rows with themselves and their partners; overwrites `buffer`."""
-    kernel = torch.mm(scaled[tile.top : tile.bottom], scaled[tile.left : tile.right].T, out=tile.of(buffer)).exp_()
-    return kernel.fill_diagonal_(0.0) if tile.zero else kernel
+def _similarities(scaled: Tensor, tile: Tile, buffer: Tensor) -> Tensor:
+    """One tile of s; overwrites `buffer`."""
+    return torch.mm(scaled[tile.rows], scaled[tile.columns].T, out=tile.of(buffer))
+
+
+def _exponential(similarities: Tensor, tile: Tile) -> Tensor:
+    """exp of one tile in place, zero for rows with themselves and their partners."""
+    similarities.exp_()
+    return similarities.fill_diagonal_(0.0) if tile.zero else similarities

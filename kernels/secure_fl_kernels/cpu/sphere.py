@@ -13,8 +13,8 @@ def unit(x: Tensor) -> tuple[Tensor, Tensor]:
     length = torch.linalg.vector_norm(x, dim=1)
     inverse = torch.where(length < SMALLEST_NORM, torch.zeros_like(length), length.reciprocal())
     # A division, as in the reference: x · (1/‖x‖) can overflow in the factor or round twice.
-    z = torch.where(inverse[:, None] == 0, torch.zeros_like(x), x / length[:, None])
-    return z, inverse
+    z = x / length[:, None]
+    return z.index_fill_(0, (inverse == 0).nonzero()[:, 0], 0.0), inverse
 
 
 def energies(z: Tensor, columns: Tensor | None, scale: float = 1.0) -> tuple[Tensor, Tensor]:

@@ -35,6 +35,16 @@ class Tile(NamedTuple):
         return buffer[: self.bottom - self.top, : self.right - self.left]
 
     @property
+    def rows(self) -> slice:
+        """Which rows."""
+        return slice(self.top, self.bottom)
+
+    @property
+    def columns(self) -> slice:
+        """Which columns."""
+        return slice(self.left, self.right)
+
+    @property
     def symmetric(self) -> bool:
         """Whether rows and columns are the same."""
         return self.top == self.left
