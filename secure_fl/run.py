@@ -32,6 +32,7 @@ from secure_fl.federation.measure import Measure
 from secure_fl.federation.messages import payload_bytes
 from secure_fl.federation.phase import Phase, RoundRecord, ServerState
 from secure_fl.federation.pretrain import CentralPretrain, HandOut, Pretrain
+from secure_fl.federation.privacy_record import privacy_record
 from secure_fl.federation.starts import FarthestStart, RestartStart, SketchCentre, SketchStart, get_guide, get_pools
 from secure_fl.models.build import build_encoder, fresh_copy
 from secure_fl.models.state import count_parameters, load_vector, to_vector
@@ -144,13 +145,15 @@ class Federation:
             TrainingError: a loss is not finite.
         """
         folder, state = self._prepare(out, resume)
-        engine = EmbeddedEngine(self.clients, self.blueprint, None if folder is None else folder.results)
         self._gate = BudgetGate(self.config.privacy, None if folder is None else folder.ledger)
+        if self.config.pretrain.mode == "load":
+            self._gate.load_encoder(RunFolder.open(Path(self.config.pretrain.load_from or "")))
+        engine = EmbeddedEngine(self.clients, self.blueprint, None if folder is None else folder.results, self._gate.already)
         records: list[RoundRecord] = []
         if folder is not None:
             records = [RoundRecord(**line) for line in folder.read_metrics()]
         for number, phase in enumerate(self._phases(state)):
-            if number < state.phase or phase.done:
+            if number < state.phase or phase.done or (number == state.phase and state.round > 0):
                 self._repeat(phase, engine)
             if number < state.phase:
                 continue
@@ -162,11 +165,13 @@ class Federation:
                     folder.append(record)
                     if state.round % self.config.runtime.checkpoint_every == 0:
                         folder.save(state, self._digest)
+                        engine.results.checkpointed()
                 self._tell("on_round", record)
             state.phase, state.round = number + 1, 0
             if folder is not None:
                 folder.save(state, self._digest)
         result = self._finish(state, records, folder)
+        engine.results.close()
         self._tell("on_end", result)
         return result
 
@@ -257,10 +262,12 @@ class Federation:
         return RoundRecord(phase.name, state.round, len(call.clients), down, up, time.perf_counter() - started, metrics)
 
     def _repeat(self, phase: Phase, engine: EmbeddedEngine) -> None:
-        """After a resume, this process' clients need again the encoder they were told to keep."""
-        if isinstance(phase, HandOut):
-            for _ in engine.ask(phase.open()):
-                pass
+        """After a resume, this process' clients need again the encoder they were told to keep, and the private sketch they released."""
+        call = phase.open() if isinstance(phase, HandOut) else None
+        if isinstance(phase, SketchStart) and self.blueprint.private_sketch is not None:
+            call = phase.first_call()
+        for _ in engine.ask(call) if call is not None else ():
+            pass
 
     def _finish(self, state: ServerState, records: list[RoundRecord], folder: RunFolder | None) -> Result:
         blueprint = self.blueprint
@@ -269,7 +276,7 @@ class Federation:
         pools = self._pool_models(state)
         choices = {int(client): pool for client, pool in records[-1].metrics["choices"].items()} if pools else {}
         sizes = {"encoder_parameters": count_parameters(encoder), "pool_parameters": count_parameters(pools[0]) if pools else 0}
-        summary = final_summary(self.config, records, self.summarise(), sizes)
+        summary = final_summary(self.config, records, self.summarise(), sizes, privacy_record(self.config, self._gate))
         if folder is not None:
             scale, image_size = ("none", None) if self._own_data else (self.config.data.scale, self.config.data.image_size)
             card = ModelCard(
@@ -281,7 +288,9 @@ class Federation:
                 self._custom_encoder,
                 {str(client): pool for client, pool in choices.items()},
             )
-            save_models(folder, encoder, pools, get_guide(state) if pools else None, card)
+            # A private sketch lives in a noised projection of its own, which a newcomer cannot be compared in.
+            guide = get_guide(state) if pools and blueprint.private_sketch is None else None
+            save_models(folder, encoder, pools, guide, card)
             write_json(folder.embedding, picture(blueprint, state.tensors["encoder"], self.clients))
             write_json(folder.summary, summary)
         return Result(encoder.eval(), pools, choices, summary, records, None if folder is None else folder.path)

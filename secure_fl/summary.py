@@ -19,24 +19,29 @@ from secure_fl.federation.phase import RoundRecord
 from secure_fl.models.state import load_vector
 from secure_fl.training.tasks import embed
 
-UNPROTECTED = (
-    "no differential privacy: updates, choices and metrics are released as they are",
-    "no protection: the server reads every client's update",
-    "simulated in one process: all data are in one place",
-)
-"""What this version of a run does not protect; shown in red and kept in the record."""
-
 _PICTURED = 800
 
 
-def final_summary(config: FederationConfig, records: Sequence[RoundRecord], data: PartitionSummary, sizes: dict[str, int]) -> dict[str, Any]:
+def unprotected(config: FederationConfig) -> list[str]:
+    """What a run does not protect; shown in red and kept in its record."""
+    found = ["no protection: the server reads every client's update", "simulated in one process: all data are in one place"]
+    if config.privacy.unit == "none":
+        return ["no differential privacy: updates, choices and metrics are released as they are", *found]
+    if config.privacy.unit == "client":
+        found.insert(0, "client-level noise protects sums: without a secure sum the server sees single updates, each with one share of it")
+    return found
+
+
+def final_summary(
+    config: FederationConfig, records: Sequence[RoundRecord], data: PartitionSummary, sizes: dict[str, int], privacy: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Results, costs and warnings of a finished run, as plain values."""
     by_phase = {name: [r for r in records if r.phase == name] for name in dict.fromkeys(r.phase for r in records)}
     summary: dict[str, Any] = {
         "name": config.name,
         "status": "finished",
         "seed": config.seed,
-        "unprotected": list(UNPROTECTED),
+        "unprotected": unprotected(config),
         "clients": len(data.clients),
         "examples": sum(client.examples for client in data.clients),
         "label_skew": data.label_skew,
@@ -44,6 +49,8 @@ def final_summary(config: FederationConfig, records: Sequence[RoundRecord], data
         "costs": {name: _cost(rounds) for name, rounds in by_phase.items()},
         "versions": versions(),
     }
+    if privacy is not None:
+        summary["privacy"] = privacy
     if "measure" in by_phase:
         summary["representation"] = by_phase["measure"][-1].metrics
     if "evaluate" in by_phase:

@@ -95,6 +95,8 @@ def facts(record: RoundRecord) -> list[str]:
         said.append("groups " + "/".join(map(str, metrics["counts"])))
     if "pretrained" in metrics and "knn" in metrics["pretrained"]:
         said.append(f"kNN {metrics['initial']['knn']:.3f} -> {metrics['pretrained']['knn']:.3f}")
+    if "privacy" in metrics:
+        said.append(f"ε {metrics['privacy']['epsilon']:.2f}")
     if record.clients:
         said.append(f"{record.clients} clients")
     return said

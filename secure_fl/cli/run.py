@@ -71,14 +71,24 @@ def _progress(quiet: bool) -> AbstractContextManager[Callback | None]:
 
 
 def _announce(federation: Any) -> None:
-    from secure_fl.summary import UNPROTECTED
+    from secure_fl.summary import unprotected
 
     summary = federation.summarise()
     examples = sum(client.examples for client in summary.clients)
     clients = f"{len(summary.clients)} clients ({federation.config.partition.kind})"
     out.print(f"{federation.config.name}: {clients}, {examples} training examples of shape {summary.shape}", markup=False)
-    for line in UNPROTECTED:
+    privacy = federation.config.privacy
+    if privacy.unit != "none":
+        claim = f"ε = {privacy.epsilon:g}, δ = {privacy.delta:g}, {privacy.unit} level, {privacy.adjacency}"
+        out.print(f"privacy budget: {claim}; the noise is calibrated first, which takes some seconds", markup=False)
+    for line in unprotected(federation.config):
         out.print(f"NOT PROTECTED: {line}", style="bold red", markup=False)
+
+
+def _privacy_line(privacy: dict[str, Any]) -> str:
+    spent = "no bound" if privacy["epsilon"] is None else f"ε = {privacy['epsilon']:.2f} of {privacy['budget']:g}"
+    kind = f"δ = {privacy['delta']:g}, {privacy['unit']} level, {privacy['adjacency']}, the largest of any client"
+    return f"privacy spent: {spent} ({kind}); {privacy['releases']} releases in ledger.json"
 
 
 def show_result(result: Result) -> None:
@@ -95,6 +105,8 @@ def show_result(result: Result) -> None:
         out.print(f"accuracy {accuracy}; {pools['active']} of {len(pools['counts'])} pools in use{ari}", markup=False)
         if pools["alert"]:
             out.print(f"warning: {pools['alert']}", style="yellow", markup=False)
+    if "privacy" in summary:
+        out.print(_privacy_line(summary["privacy"]), markup=False)
     costs = summary["costs"].values()
     down, up, seconds = (sum(cost[key] for cost in costs) for key in ("bytes_down", "bytes_up", "seconds"))
     out.print(f"{clock(seconds)}, {size(down)} to the clients, {size(up)} to the server", markup=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from secure_fl.data.partitions import ClientData
@@ -13,6 +13,7 @@ from secure_fl.federation.messages import Reply
 from secure_fl.federation.phase import Call
 from secure_fl.federation.private_client import PrivateClient
 from secure_fl.federation.release_box import ReleaseBox
+from secure_fl.privacy.events import Event
 from secure_fl.privacy.ledger import Release
 from secure_fl.privacy.noise import NoiseSource
 
@@ -20,10 +21,17 @@ from secure_fl.privacy.noise import NoiseSource
 class EmbeddedEngine:
     """Plain calls. Server and clients share a process, so nothing is hidden from anybody: the report says so."""
 
-    def __init__(self, clients: Sequence[ClientData], blueprint: Blueprint, results: Path | None = None) -> None:
-        """`results`: folder in which private results wait until they are checkpointed."""
-        bench, noise, box = Workbench(blueprint), NoiseSource.fresh(), ReleaseBox(results)
-        self._clients = [_client(data, bench, noise, box) for data in clients]
+    def __init__(
+        self,
+        clients: Sequence[ClientData],
+        blueprint: Blueprint,
+        results: Path | None = None,
+        already: Callable[[int], tuple[Event, ...]] = lambda _: (),
+    ) -> None:
+        """`results`: folder in which private results are kept until the run ends. `already`: what earlier runs have released of a client."""
+        bench, noise = Workbench(blueprint), new_noise()
+        self.results = ReleaseBox(results)
+        self._clients = [_client(data, bench, noise, self.results, already(data.id)) for data in clients]
 
     def releases(self, call: Call) -> list[Release]:
         """What the clients called would release by answering."""
@@ -39,10 +47,15 @@ class EmbeddedEngine:
             yield client, self._clients[client].handle(call.request, position)
 
 
-def _client(data: ClientData, bench: Workbench, noise: NoiseSource, box: ReleaseBox) -> Client:
+def new_noise() -> NoiseSource:
+    """The source of all noise of a run, keyed by the operating system. A function, so that tests can put a repeatable one in its place."""
+    return NoiseSource.fresh()
+
+
+def _client(data: ClientData, bench: Workbench, noise: NoiseSource, box: ReleaseBox, already: tuple[Event, ...]) -> Client:
     """The kind of client that the configuration's privacy asks for."""
     if bench.blueprint.config.privacy.unit == "example":
-        return PrivateClient(data, bench, noise, box)
+        return PrivateClient(data, bench, noise, box, already)
     if bench.blueprint.client_plan is not None:
         return LevelClient(data, bench, bench.blueprint.client_plan, noise, box)
     return Client(data, bench)

@@ -14,8 +14,13 @@ from pathlib import Path
 from torch import Tensor
 
 from secure_fl.config import PrivacyConfig
+from secure_fl.errors import PrivacyError
+from secure_fl.federation.folder import RunFolder
+from secure_fl.privacy.events import Event
 from secure_fl.privacy.ledger import Budget, PrivacyLedger, Release
 from secure_fl.privacy.units import Adjacency, PrivacyUnit
+
+_LOADED = "loaded/"
 
 
 class BudgetGate:
@@ -44,13 +49,27 @@ class BudgetGate:
         if self._path is not None:
             self.ledger.save(self._path)
 
-    def absorb(self, other: PrivacyLedger, name: str) -> None:
+    def load_encoder(self, folder: RunFolder) -> None:
         """Take over what an earlier run has released of the same clients: its encoder is the start of this one.
 
+        An encoder from an unlabelled set at a server (`centralized`) has seen none of the clients' examples and costs nothing.
+
         Raises:
-            PrivacyError: the two runs together pass the budget.
+            PrivacyError: it was trained on clients' data without a ledger, or the two runs together pass the budget.
         """
-        self.admit([replace(release, key=f"{name}/{release.key}") for release in other.releases])
+        if self.ledger is None:
+            return
+        if folder.ledger.exists():
+            releases = PrivacyLedger.load(folder.ledger).releases
+            self.admit([replace(release, key=f"{_LOADED}{release.key}") for release in releases])
+        elif folder.read_config().pretrain.mode != "centralized":
+            remedy = "load an encoder that was trained with privacy, or on a set of the server's own (pretrain.mode = centralized)"
+            raise PrivacyError("was trained without privacy", field="pretrain.load_from", value=str(folder.path), remedy=remedy)
+
+    def already(self, client: int) -> tuple[Event, ...]:
+        """What an earlier run has released of a client."""
+        releases = () if self.ledger is None else self.ledger.releases
+        return tuple(release.event for release in releases if release.key.startswith(_LOADED) and client in release.subjects)
 
     def spent(self) -> dict[str, object]:
         """What a round's record says of privacy: the largest ε of any subject so far, by the quick bound, which is never too low."""

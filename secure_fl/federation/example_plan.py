@@ -57,8 +57,10 @@ class ExamplePlan:
         return [*self.fixed, *(steps.event(self.noise, steps.rounds) for steps in (self.pretrain, self.pools) if steps is not None)]
 
 
-def plan_examples(blueprint: Blueprint, examples: int, labelled: int) -> ExamplePlan:
+def plan_examples(blueprint: Blueprint, examples: int, labelled: int, already: tuple[Event, ...] = ()) -> ExamplePlan:
     """The plan of a client with so many training examples, `labelled` of them with labels; both numbers are public.
+
+    `already`: what earlier runs have released of it.
 
     Raises:
         PrivacyError: the sketches and choices alone pass the budget.
@@ -67,7 +69,7 @@ def plan_examples(blueprint: Blueprint, examples: int, labelled: int) -> Example
     pretrain = Steps.of(config.pretrain, examples, config.pretrain.rounds) if config.pretrain.mode == "federated" else None
     trained = labelled if config.pools.task == "supervised" else examples
     pools = Steps.of(config.pools, trained, config.pools.rounds) if config.pools.enabled and trained >= 2 else None
-    fixed = fixed_releases(blueprint)
+    fixed = (*already, *fixed_releases(blueprint))
     noise = config.privacy.noise
     if noise is None:
         noise = _noise(config.privacy.epsilon, config.privacy.delta, Adjacency(config.privacy.adjacency), pretrain, pools, fixed)

@@ -64,14 +64,16 @@ class PrivateClient(Client):
     **Not covered**: its test examples, which are other examples: their accuracy is reported as it is, for the experimenter.
     """
 
-    def __init__(self, data: ClientData, bench: Workbench, noise: NoiseSource, box: ReleaseBox) -> None:
+    def __init__(self, data: ClientData, bench: Workbench, noise: NoiseSource, box: ReleaseBox, already: tuple[Event, ...] = ()) -> None:
+        """`already`: what earlier runs have released of this client."""
         super().__init__(data, bench)
-        self._noise, self._box = noise, box
+        self._noise, self._box, self._already = noise, box, already
 
     @cached_property
     def plan(self) -> ExamplePlan:
         """What it will release, and with which noise."""
-        return plan_examples(self._blueprint, len(self.data.train), len(self.data.train.with_labels()) if self.data.train.labelled else 0)
+        labelled = len(self.data.train.with_labels()) if self.data.train.labelled else 0
+        return plan_examples(self._blueprint, len(self.data.train), labelled, self._already)
 
     def releases(self, request: Request) -> tuple[Release, ...]:
         match request:
@@ -245,12 +247,19 @@ class PrivateClient(Client):
     def _features(self) -> Tensor:
         return embed(self._bench.kept_encoder, self.data.train.x, self._blueprint.compute)
 
+    def _own_sketch(self) -> Tensor:
+        """The released sketch, and never another."""
+        if self._sketch is None:
+            remedy = "resume the run with its private-results folder in place"
+            raise PrivacyError("has not been released", field="sketch", value=f"client {self.data.id}", remedy=remedy)
+        return self._sketch
+
     def _give_centre(self, request: GiveCentre) -> CentreShare:
         def make() -> dict[str, Tensor]:
             stream = self._stream(request, "centre", _SKETCHES["centre"])
             return {"mean": self._sketcher.release_mean(self._features(), len(self.data.train), stream)}
 
-        return CentreShare(self._box.once(self._key(request, "centre", _SKETCHES["centre"]), make)["mean"])
+        return CentreShare(self._box.once(self._key(request, "centre", _SKETCHES["centre"]), make, reused=True)["mean"])
 
     def _prepare_sketch(self, request: GiveSketch) -> None:
         sketcher = self._sketcher
@@ -260,7 +269,7 @@ class PrivateClient(Client):
             stream = self._stream(request, "sketch", _SKETCHES["sketch"])
             return {"sketch": sketcher.release(self._features(), labels, len(self.data.train), request.centre, stream)}
 
-        made = self._box.once(self._key(request, "sketch", _SKETCHES["sketch"]), make)["sketch"].float()
+        made = self._box.once(self._key(request, "sketch", _SKETCHES["sketch"]), make, reused=True)["sketch"].float()
         self._sketch = functional.pad(made, (0, self._blueprint.sketch_width - len(made)))
 
 

@@ -108,9 +108,13 @@ class SketchStart(Phase):
         self._received = 0
         if self.state.round == 0:
             self._sketches, self._squares = torch.zeros(self.blueprint.sketch_width, dtype=torch.float64), 0.0
-            return Call(self.everyone, GiveSketch(tensors.get("sketch.public_centre")))
+            return self.first_call()
         self._blocks = torch.zeros(config.sketch_starts, config.count, self.blueprint.sketch_width + 2, dtype=torch.float64)
         return Call(self.everyone, VoteCentre(tensors["sketch.mean"], tensors["sketch.centres"]))
+
+    def first_call(self) -> Call:
+        """The request for sketches."""
+        return Call(self.everyone, GiveSketch(self.state.tensors.get("sketch.public_centre")))
 
     def add(self, client: int, reply: Reply) -> None:
         if isinstance(reply, SketchUpdate):

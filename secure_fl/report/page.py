@@ -91,12 +91,15 @@ def _compared(runs: Sequence[Run]) -> dict[str, Any]:
 def _details(run: Run) -> dict[str, Any]:
     """What one run alone has to show."""
     training = [line["metrics"] for line in run.rounds if line["phase"] == "pretrain"]
+    told = bool(training) and training[0]["loss"] is not None
+    spent = [line["metrics"]["privacy"]["epsilon"] for line in run.rounds if "privacy" in line["metrics"]]
     coloured = ["label"] + (["group"] if any(group is not None for group in run.embedding["group"]) else [])
     pretrained = "representation" in run.summary
     return {
         "run": run,
         "partition": _image(plots.partition_plot(run.partition)),
-        "loss": _image(plots.loss_plot([m["loss"] for m in training], [m["terms"] for m in training])) if training else None,
+        "loss": _image(plots.loss_plot([m["loss"] for m in training], [m["terms"] for m in training])) if told else None,
+        "spent": _image(plots.spent_plot(spent, run.summary["privacy"]["budget"])) if spent else None,
         "embedding": [_image(plots.embedding_plot(run.embedding, by)) for by in coloured] if pretrained else [],
     }
 

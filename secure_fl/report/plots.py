@@ -84,6 +84,19 @@ def loss_plot(losses: Sequence[float], terms: Sequence[dict[str, float]]) -> str
     return _svg(figure)
 
 
+def spent_plot(epsilons: Sequence[float], budget: float) -> str:
+    """ε spent after each round of the run, all phases in order, and the budget."""
+    figure = _figure(5.6, 2.4)
+    axes = figure.add_subplot()
+    axes.step(range(1, len(epsilons) + 1), epsilons, where="post", color="black")
+    axes.axhline(budget, color="#b00020", linewidth=1, linestyle="--", label="budget")
+    axes.set_ylim(0, None)
+    axes.set_xlabel("round")
+    axes.set_ylabel("ε spent")
+    axes.legend(frameon=False, fontsize=8)
+    return _svg(figure)
+
+
 def embedding_plot(embedding: dict[str, Any], colour_by: str) -> str:
     """Test examples on the two principal axes of their unit features, before and after pre-training."""
     figure = _figure(6.4, 3.1)

@@ -1,0 +1,160 @@
+"""How signed fields lie in a slot: v = f₀ + 2^b·f₁ + … modulo the slot's modulus.
+
+The fields of a vector of n lie in planes: slot j of h = ⌈n/fields⌉ holds fields j, j + h, …, so packing reads and writes runs, not strides.
+Decoding takes the representative nearest to 0, then each field f = ((v + 2^(b−1)) mod 2^b) − 2^(b−1) and v ← (v − f)/2^b; the last field
+is what remains, so that a sum beyond the edge is seen by the check on the range and not folded back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secure_fl.errors import SecureSumError
+from secure_fl.secure_sum.prg import WORDS, Slots, check_modulus, check_slots
+
+BATCHING_PRIME = 1099511480321
+"""The largest prime below 2^40 that is 1 modulo 8192: BFV's plaintext modulus at N = 4096."""
+
+WIDEST = 24
+"""Bits of the widest field: 2^15 squares of such integers can be added exactly in int64."""
+CHUNK = 1 << 15
+"""Slots worked on at a time."""
+_FLOAT_BITS = 52
+
+Integers = NDArray[np.signedinteger[Any]]
+
+
+@dataclass(frozen=True)
+class FieldLayout:
+    """Fields of `bits` bits, `fields_per_slot` in a residue modulo `modulus`. The default is BFV's, with or without masks.
+
+    Raises:
+        SecureSumError: sums at the edge of every field could reach half of the modulus, or there is no mask stream for it.
+    """
+
+    bits: int = 20
+    fields_per_slot: int = 2
+    modulus: int = BATCHING_PRIME
+
+    def __post_init__(self) -> None:
+        check_modulus(self.modulus)
+        if not 2 <= self.bits <= WIDEST or self.fields_per_slot < 1 or 2 * self.edge * self._ones() >= self.modulus:
+            raise SecureSumError(
+                "fields do not fit the slot",
+                field="layout",
+                value=(self.bits, self.fields_per_slot, self.modulus),
+                remedy="fewer or narrower fields: a slot of sums at the edge must stay below half of the modulus",
+            )
+
+    @classmethod
+    def words(cls) -> FieldLayout:
+        """Layout of `masked` alone: three of the same 20-bit fields in a word modulo 2^64, so its sums equal those of other backends."""
+        return cls(bits=20, fields_per_slot=3, modulus=WORDS)
+
+    @property
+    def edge(self) -> int:
+        """Largest magnitude of a field: 2^(bits−1) − 1."""
+        return (1 << (self.bits - 1)) - 1
+
+    @property
+    def bytes_per_field(self) -> float:
+        """Bytes of a masked slot on the wire, for each field it holds."""
+        return 8 / self.fields_per_slot
+
+    def slots(self, fields: int) -> int:
+        """Slots that hold so many fields."""
+        return -(-fields // self.fields_per_slot)
+
+    def pack(self, values: Integers) -> Slots:
+        """Signed integers `[n]` as residues, uint64 `[⌈n/fields_per_slot⌉]`; linear: packed noise may be added to packed values.
+
+        Raises:
+            SecureSumError: not a vector of signed integers, or a value beyond the field's edge.
+        """
+        if values.ndim != 1 or values.dtype.kind != "i":
+            raise SecureSumError("not a vector of signed integers", field="values", value=(values.dtype, values.shape), remedy="quantise first")
+        edge = self.edge
+        if values.size and (int(values.max()) > edge or int(values.min()) < -edge):
+            raise SecureSumError("a value lies beyond its field", field="values", value=f"|value| > {edge}", remedy="clamp, or derive a coarser grid")
+        slots = self.slots(len(values))
+        packed: Slots = np.empty(slots, np.uint64)
+        for start, stop in chunks(slots):
+            self.pack_run(packed[start:stop], [values[plane * slots + start : plane * slots + stop] for plane in range(self.fields_per_slot)])
+        return packed
+
+    def unpack(self, slots: Slots, fields: int) -> NDArray[np.int64]:
+        """Opened residues as signed integers, int64 `[fields]`; each below `edge` in magnitude unless a sum passed its field.
+
+        Raises:
+            SecureSumError: another number of slots than `fields` need, or a residue that is not reduced.
+        """
+        check_slots(slots)
+        if len(slots) != self.slots(fields):
+            raise SecureSumError("wrong number of slots", field="slots", value=len(slots), remedy=f"{fields} fields take {self.slots(fields)} slots")
+        if self.modulus != WORDS and len(slots) and int(slots.max()) >= self.modulus:
+            raise SecureSumError("a residue is not below the modulus", field="slots", value="(hidden)", remedy="reduce the sum before it is unpacked")
+        values = np.empty(fields, np.int64)
+        half, mask = 1 << (self.bits - 1), (1 << self.bits) - 1
+        for start, stop in chunks(len(slots)):
+            rest = self._centred(slots[start:stop])
+            for plane in range(self.fields_per_slot):
+                out = values[plane * len(slots) + start : plane * len(slots) + stop]
+                field = rest if plane + 1 == self.fields_per_slot else ((rest + half) & mask) - half
+                out[:] = field[: len(out)]
+                rest = (rest - field) >> self.bits
+        return values
+
+    def pack_run(self, out: Slots, planes: list[Integers]) -> None:
+        """Pack one run of slots from the same run of every plane, unchecked; the last planes of a vector may end early."""
+        total = np.zeros(len(out), np.int64)
+        for number, plane in enumerate(planes):
+            part = plane.astype(np.int64)
+            part <<= number * self.bits
+            total[: len(part)] += part
+        self._wrap(total, np.empty_like(total))
+        out[:] = total.view(np.uint64)
+
+    def pack_floats(self, out: Slots, planes: list[NDArray[np.float64]], work: NDArray[np.int64]) -> None:
+        """`pack_run` of integers held as float64, which it spoils: as many planes as 52 bits hold are joined before they are converted.
+
+        No array is made: page faults would cost more than the arithmetic. `work` is int64, as long as `out` or longer.
+        """
+        together, total, work = _FLOAT_BITS // self.bits, out.view(np.int64), work[: len(out)]
+        for first in range(0, len(planes), together):
+            joined = planes[first]
+            for number, plane in enumerate(planes[first + 1 : first + together], 1):
+                plane *= float(1 << (number * self.bits))
+                joined[: len(plane)] += plane
+            if first == 0:
+                np.copyto(total, joined, casting="unsafe")
+            else:
+                np.copyto(work[: len(joined)], joined, casting="unsafe")
+                work <<= first * self.bits
+                total[: len(joined)] += work[: len(joined)]
+        self._wrap(total, work)
+
+    def _wrap(self, total: NDArray[np.int64], work: NDArray[np.int64]) -> None:
+        if self.modulus != WORDS:
+            np.right_shift(total, 63, out=work)
+            work &= self.modulus
+            total += work
+
+    def _centred(self, slots: Slots) -> NDArray[np.int64]:
+        if self.modulus == WORDS:
+            return slots.view(np.int64)
+        values = slots.astype(np.int64)
+        values -= (values > self.modulus // 2) * np.int64(self.modulus)
+        return values
+
+    def _ones(self) -> int:
+        return sum(1 << (self.bits * number) for number in range(self.fields_per_slot))
+
+
+def chunks(slots: int) -> Iterator[tuple[int, int]]:
+    """Runs of at most `CHUNK` slots."""
+    return ((start, min(start + CHUNK, slots)) for start in range(0, slots, CHUNK))

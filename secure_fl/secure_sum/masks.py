@@ -1,0 +1,215 @@
+"""Masks that cancel: pair seeds, self-mask seeds, and what is subtracted from a sum once its survivors agree.
+
+For block β, client i of the survivors U uploads  y_i = x_i + PRG(b_i) + Σ_{j>i} PRG(p_ij) − Σ_{j<i} PRG(p_ij)  over its neighbours j, and
+M = Σ_{i∈U} PRG(b_i) + Σ_{i∈U, d∈D} sgn(d−i)·PRG(p_id)  leaves exactly Σ_U x_i when it is subtracted from Σ_U y_i.
+Sources: Bonawitz et al., CCS 2017; Bell et al., CCS 2020. Every block has seeds of its own, so blocks open apart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from secure_fl.errors import SecureSumError
+from secure_fl.secure_sum.prg import KEY_BYTES, MOST_TERMS, WORDS, Slots, Streams, add_streams, check_modulus, check_slots, reduce
+
+_PAIR = b"secure_fl/secure-sum/pair-seed/v1"
+
+
+class UsedSeeds:
+    """Digests of every seed this client has masked with; the second use of one is refused. Keep one for the whole federation.
+
+    Guarantee: no vector leaves under a mask that another one had, as long as the object lives. Not covered: a client restored from an
+    older copy of itself; it must send the stored bytes of its upload or drop out of the round.
+    """
+
+    def __init__(self) -> None:
+        self._salt, self._digests = os.urandom(16), set[bytes]()
+
+    def spend(self, seeds: Iterable[bytes]) -> None:
+        """Record all seeds, or none and raise.
+
+        Raises:
+            SecureSumError: one was spent before, or comes twice.
+        """
+        digests = [hashlib.blake2b(seed, digest_size=16, salt=self._salt).digest() for seed in seeds]
+        if len(set(digests)) != len(digests) or not self._digests.isdisjoint(digests):
+            raise SecureSumError("a mask seed may be used once", field="seed", value="(hidden)", remedy="draw new seeds, or leave this round")
+        self._digests.update(digests)
+
+
+def self_seeds(blocks: int, *, randomness: Callable[[int], bytes] = os.urandom) -> list[bytes]:
+    """One fresh self-mask seed of 32 bytes for each block, independent of clock, rank and every other seed."""
+    return [randomness(KEY_BYTES) for _ in range(blocks)]
+
+
+def pair_seeds(
+    own_private: X25519PrivateKey, their_public: X25519PublicKey, *, federation: str, round_number: int, blocks: int, low: int, high: int
+) -> list[bytes]:
+    """Seeds that two clients share, one of 32 bytes for each block; both compute the same.
+
+    Args:
+        own_private: this client's s key of this round.
+        their_public: the other's, signed in the roster.
+        federation: its name; the seed is bound to it.
+        round_number: counted from 0.
+        blocks: K + 1, the counts' block first.
+        low: the smaller of the two positions in the roster.
+        high: the larger.
+
+    Guarantee: HKDF-SHA256 of the X25519 secret; seeds of other blocks, rounds, pairs and federations are independent of it. Assumes: the
+    round's keys are fresh and authentic (signed roster). Not covered: erasing keys from Python's memory.
+
+    Raises:
+        SecureSumError: positions out of order, a number out of range, or a public key of low order.
+    """
+    if not 0 <= low < high < 2**32 or not 0 <= round_number < 2**64 or not 1 <= blocks < 2**32:
+        raise SecureSumError(
+            "numbers out of order or range",
+            field="pair seed",
+            value={"low": low, "high": high, "round": round_number, "blocks": blocks},
+            remedy="low < high",
+        )
+    try:
+        shared = own_private.exchange(their_public)
+    except ValueError:
+        raise SecureSumError("a public key of low order", field="pair seed", value=(low, high), remedy="refuse its owner's keys") from None
+    return [_derive(shared, federation, round_number, block, low, high) for block in range(blocks)]
+
+
+def pair_seed(
+    own_private: X25519PrivateKey, their_public: X25519PublicKey, *, federation: str, round_number: int, block: int, low: int, high: int
+) -> bytes:
+    """`pair_seeds` for one block."""
+    return pair_seeds(own_private, their_public, federation=federation, round_number=round_number, blocks=block + 1, low=low, high=high)[block]
+
+
+def mask(
+    slots: Slots,
+    *,
+    own: int,
+    self_seed: bytes,
+    pairs: Mapping[int, bytes],
+    modulus: int,
+    used: UsedSeeds,
+    streams: Streams = add_streams,
+) -> None:
+    """Turn a packed block x_i into y_i, in place.
+
+    Args:
+        slots: uint64 `[slots]`, below the modulus.
+        own: this client's position in the roster.
+        self_seed: b_i of this block.
+        pairs: p_ij of this block by the neighbour's position j.
+        modulus: the layout's.
+        used: this client's record of spent seeds.
+        streams: what adds streams; tests put formal variables here.
+
+    Guarantee: y_i is uniform to whoever lacks the self seed, and to whoever lacks one pair seed. Not covered: a client without
+    neighbours has only its self mask, so it is refused.
+
+    Raises:
+        SecureSumError: no neighbours, itself among them, or a seed spent before.
+    """
+    if own in pairs or not pairs:
+        raise SecureSumError(
+            "a client needs neighbours other than itself", field="pairs", value=sorted(pairs), remedy="at least two clients in a round"
+        )
+    used.spend([self_seed, *pairs.values()])
+    streams(slots, [(self_seed, 1), *((seed, _sign(own, other)) for other, seed in pairs.items())], modulus)
+
+
+def unmask_sum(
+    slots: int,
+    *,
+    self_seeds: Mapping[int, bytes],
+    dropped: Mapping[int, Mapping[int, bytes]],
+    modulus: int,
+    streams: Streams = add_streams,
+) -> Slots:
+    """M of one block, uint64 `[slots]`: to be subtracted from the survivors' summed uploads.
+
+    Args:
+        slots: length of the block.
+        self_seeds: b_i by position, for every survivor and nobody else.
+        dropped: for each dropped client d, p_id by the position of each surviving neighbour i.
+        modulus: the layout's.
+        streams: as in `mask`.
+
+    Raises:
+        SecureSumError: no survivors, or somebody in both sets, whose self and pair masks would then both be known.
+    """
+    both = self_seeds.keys() & dropped.keys()
+    strangers = {i for pairs in dropped.values() for i in pairs} - self_seeds.keys()
+    if not self_seeds or both or strangers:
+        raise SecureSumError(
+            "survivors and dropped clients must be disjoint, and pairs join the two",
+            field="survivors",
+            value={"both": sorted(both), "not survivors": sorted(strangers)},
+            remedy="use the one survivor set that was agreed on",
+        )
+    terms = [(seed, 1) for seed in self_seeds.values()]
+    terms += [(seed, _sign(i, d)) for d, pairs in dropped.items() for i, seed in pairs.items()]
+    total: Slots = np.zeros(slots, np.uint64)
+    streams(total, terms, modulus)
+    return total
+
+
+def subtract(total: Slots, masks: Slots, modulus: int) -> None:
+    """total − masks modulo the modulus, in place; both are below it.
+
+    Raises:
+        SecureSumError: vectors of different lengths.
+    """
+    if total.shape != masks.shape:
+        raise SecureSumError("masks of another length", field="masks", value=(total.shape, masks.shape), remedy="unmask each block by itself")
+    np.subtract(total, masks, out=total)
+    reduce(total, modulus)
+
+
+class SlotSum:
+    """Running sum of uploads of one block, lazily reduced: the server keeps it and drops each upload once it is added.
+
+    Memory is one block, whatever the number of clients.
+    """
+
+    def __init__(self, slots: int, modulus: int) -> None:
+        check_modulus(modulus)
+        self._total: Slots = np.zeros(slots, np.uint64)
+        self._modulus, self.count = modulus, 0
+
+    def add(self, upload: Slots) -> None:
+        """Add one upload, uint64 `[slots]`.
+
+        Raises:
+            SecureSumError: another length or type, a residue that is not below the modulus, or more than 2^22 uploads.
+        """
+        check_slots(upload)
+        if upload.shape != self._total.shape or self.count >= MOST_TERMS:
+            raise SecureSumError("upload of another length, or too many", field="upload", value=len(upload), remedy=f"{len(self._total)} slots")
+        if self._modulus != WORDS and len(upload) and int(upload.max()) >= self._modulus:
+            raise SecureSumError("a residue is not below the modulus", field="upload", value="(hidden)", remedy="refuse the upload")
+        np.add(self._total, upload, out=self._total)
+        self.count += 1
+
+    def total(self) -> Slots:
+        """The sum so far, a reduced copy."""
+        total = self._total.copy()
+        reduce(total, self._modulus)
+        return total
+
+
+def _derive(shared: bytes, federation: str, round_number: int, block: int, low: int, high: int) -> bytes:
+    name = federation.encode()
+    info = _PAIR + len(name).to_bytes(4, "big") + name + round_number.to_bytes(8, "big") + b"".join(n.to_bytes(4, "big") for n in (block, low, high))
+    return HKDF(algorithm=hashes.SHA256(), length=KEY_BYTES, salt=None, info=info).derive(shared)
+
+
+def _sign(own: int, other: int) -> int:
+    return 1 if other > own else -1

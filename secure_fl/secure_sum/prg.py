@@ -1,0 +1,161 @@
+"""The generator behind every mask: a 32-byte key becomes a stream of residues, equal at both ends.
+
+Keystream: AES-256-CTR from counter 0. Modulo 2^64, word j is bytes 8j to 8j+7, little-endian. Modulo a t of 33 to 40 bits the keystream
+is cut into groups of 20,480 bytes that make 4,096 words (one BFV ciphertext): 16,384 bytes of low halves (4 each, little-endian), then
+4,096 high bytes, their bits beyond t's dropped. A word that is not below t is replaced where it stands, by the next words of a second
+keystream (the same key from counter 2^127) until one is below t; so a word's place never depends on another word.
+
+Guarantee: under AES-256 as a pseudorandom permutation, streams of distinct keys cannot be told from independent uniform residues
+(rejection: no modulo bias). Assumes: keys are uniform, secret and used for one stream only. Not covered: the time that rejection
+takes, which depends on keystream words that no message contains; big-endian machines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from numpy.typing import NDArray
+
+from secure_fl.errors import SecureSumError
+
+Slots = NDArray[np.uint64]
+Terms = Sequence[tuple[bytes, int]]
+"""Keys, each with the sign (+1 or −1) of its stream."""
+Streams = Callable[[Slots, Terms, int], None]
+"""What adds the streams of `Terms` to a vector modulo a modulus; tests put formal variables here."""
+
+WORDS = 2**64
+"""The modulus of `masked` alone: words as they are."""
+KEY_BYTES = 32
+MOST_TERMS = 2**22
+"""Lazy sums: 2^22 words of 40 bits stay below 2^62."""
+
+_GROUP = 4096
+_CHUNK = 8 * _GROUP
+"""Words worked on at a time: vector, words and keystream stay in a second-level cache of 1 MiB."""
+_SPARE = bytes([128]) + bytes(15)
+_ZEROS = bytes(8 * _CHUNK)
+
+
+def expand(key: bytes, slots: int, modulus: int = WORDS) -> Slots:
+    """The first `slots` residues of a key's stream, uint64 `[slots]`.
+
+    Raises:
+        SecureSumError: key, number of slots or modulus is not one the generator takes.
+    """
+    if slots < 0:
+        raise SecureSumError("number of slots is negative", field="slots", value=slots, remedy="ask for 0 or more")
+    vector: Slots = np.zeros(slots, np.uint64)
+    add_streams(vector, [(key, 1)], modulus)
+    return vector
+
+
+def add_streams(vector: Slots, terms: Terms, modulus: int) -> None:
+    """Add the signed streams of all keys to `vector` in place, chunk by chunk, and reduce each chunk once.
+
+    Args:
+        vector: uint64 `[slots]`, contiguous; modulo t its values are below t before and after.
+        terms: (key, sign) pairs, at most 2^22.
+        modulus: 2^64, or t of 33 to 40 bits.
+
+    Raises:
+        SecureSumError: a key, sign, modulus or vector that does not fit.
+    """
+    check_modulus(modulus)
+    check_slots(vector)
+    if len(terms) > MOST_TERMS or any(sign not in (1, -1) for _, sign in terms):
+        raise SecureSumError("signs must be +1 or −1, for at most 2^22 streams", field="terms", value=len(terms), remedy="mask in smaller groups")
+    streams = [(_Stream(key, modulus), np.add if sign > 0 else np.subtract) for key, sign in terms]
+    longest = min(_CHUNK, -(-len(vector) // _GROUP) * _GROUP)
+    work, scratch = np.empty(longest, np.uint64), bytearray(5 * longest)
+    for start in range(0, len(vector), _CHUNK):
+        chunk = vector[start : start + _CHUNK]
+        words = work[: -(-len(chunk) // _GROUP) * _GROUP]
+        for stream, combine in streams:
+            stream.fill(words, scratch)
+            combine(chunk, words[: len(chunk)], out=chunk)
+        if modulus != WORDS:
+            _reduce_signed(chunk.view(np.int64), modulus)
+
+
+def add_into(vector: Slots, key: bytes, sign: int, modulus: int = WORDS) -> None:
+    """`add_streams` for one key."""
+    add_streams(vector, [(key, sign)], modulus)
+
+
+def reduce(vector: Slots, modulus: int) -> None:
+    """Bring lazily added residues (below 2^63) back below the modulus, in place; nothing to do modulo 2^64."""
+    if modulus != WORDS:
+        for start in range(0, len(vector), _CHUNK):
+            _reduce_signed(vector[start : start + _CHUNK].view(np.int64), modulus)
+
+
+def check_modulus(modulus: int) -> None:
+    """Refuse a modulus the generator has no words for.
+
+    Raises:
+        SecureSumError: neither 2^64 nor of 33 to 40 bits.
+    """
+    if modulus != WORDS and not 33 <= modulus.bit_length() <= 40:
+        raise SecureSumError(
+            "no stream of residues for this modulus", field="modulus", value=modulus, remedy="take 2^64 or a batching prime of 33 to 40 bits"
+        )
+
+
+def check_slots(vector: Slots) -> None:
+    """Refuse what is not a contiguous uint64 vector.
+
+    Raises:
+        SecureSumError: another type, shape or layout.
+    """
+    if not isinstance(vector, np.ndarray) or vector.dtype != np.uint64 or vector.ndim != 1 or not vector.flags.c_contiguous:
+        found = (getattr(vector, "dtype", type(vector).__name__), getattr(vector, "shape", None))
+        raise SecureSumError("not a contiguous uint64 vector", field="slots", value=found, remedy="pass the output of `Codec.pack`")
+
+
+def _reduce_signed(chunk: NDArray[np.int64], modulus: int) -> None:
+    # Floor division by a scalar is vectorised in numpy and np.remainder is not: 1.8 ns a word against 10.
+    quotient = chunk // modulus
+    quotient *= modulus
+    np.subtract(chunk, quotient, out=chunk)
+
+
+class _Stream:
+    """One key's stream, read a chunk at a time."""
+
+    def __init__(self, key: bytes, modulus: int) -> None:
+        if not isinstance(key, bytes) or len(key) != KEY_BYTES:
+            raise SecureSumError("a mask key has 32 bytes", field="key", value="(hidden)", remedy="take it from `pair_seeds` or `self_seeds`")
+        self._key, self._modulus = key, modulus
+        self._bytes = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
+        self._spare = None if modulus == WORDS else Cipher(algorithms.AES(key), modes.CTR(_SPARE)).encryptor()
+
+    def fill(self, out: Slots, scratch: bytearray) -> None:
+        """Fill `out`, whose length is a multiple of the group, with the next words; `scratch` has at least five bytes for each."""
+        if self._modulus == WORDS:
+            self._bytes.update_into(memoryview(_ZEROS)[: 8 * len(out)], out.view(np.uint8).data)
+            return
+        keystream = memoryview(scratch)[: 5 * len(out)]
+        self._bytes.update_into(memoryview(_ZEROS)[: len(keystream)], keystream)
+        _join(np.frombuffer(keystream, np.uint8).reshape(-1, 5 * _GROUP), out, self._modulus.bit_length())
+        if int(out.max(initial=0)) >= self._modulus:
+            self._replace(out)
+
+    def _replace(self, out: Slots) -> None:
+        assert self._spare is not None
+        width = self._modulus.bit_length()
+        for place in np.flatnonzero(out >= np.uint64(self._modulus)):
+            word = self._modulus
+            while word >= self._modulus:
+                word = int.from_bytes(self._spare.update(bytes(5)), "little") & ((1 << width) - 1)
+            out[place] = word
+
+
+def _join(groups: NDArray[np.uint8], out: Slots, width: int) -> None:
+    low, high = groups[:, : 4 * _GROUP].view("<u4"), groups[:, 4 * _GROUP :]
+    if width < 40:
+        high = high & np.uint8((1 << (width - 32)) - 1)
+    halves = out.view("<u4").reshape(-1, _GROUP, 2)
+    halves[:, :, 0], halves[:, :, 1] = low, high

@@ -1,0 +1,260 @@
+"""Runs under differential privacy: what is recorded, what is refused, what a resume releases, and what never leaves a client."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import make_images, tiny_config
+
+from secure_fl import Callback, Dataset, Federation
+from secure_fl.engines import embedded
+from secure_fl.errors import ConfigError, PrivacyError
+from secure_fl.federation.budget import digest_of
+from secure_fl.federation.client import Client
+from secure_fl.federation.messages import EncoderUpdate, NoisedUpdate, PoolUpdate, TrainEncoder
+from secure_fl.federation.phase import RoundRecord
+from secure_fl.federation.private_client import PrivateClient
+from secure_fl.federation.release_box import ReleaseBox
+from secure_fl.privacy.accounting import epsilon
+from secure_fl.privacy.events import GaussianEvent, IntegerEvent, PureEvent
+from secure_fl.privacy.ledger import PrivacyLedger
+from secure_fl.privacy.noise import NoiseSource
+from secure_fl.privacy.units import Adjacency, PrivacyUnit
+
+EXAMPLE = {"unit": "example", "noise": 2.0, "epsilon": 60.0}
+CLIENT = {"unit": "client", "noise": 2.0, "epsilon": 500.0, "min_clients": 3, "min_pool_clients": 3}
+
+
+@pytest.fixture(autouse=True)
+def _repeatable_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every run of a test draws the same noise, so that runs can be compared."""
+    monkeypatch.setattr(embedded, "new_noise", lambda: NoiseSource.for_tests(7))
+
+
+class StopAfter(Callback):
+    def __init__(self, rounds: int, *, midway: bool = False) -> None:
+        self.left, self.midway = rounds, midway
+
+    def on_round(self, record: RoundRecord) -> None:
+        self.left -= 1
+        if self.left == 0 and not self.midway:
+            raise KeyboardInterrupt
+
+    def on_client(self, done: int, total: int) -> None:
+        if self.left <= 0 and self.midway and done == total:
+            raise KeyboardInterrupt
+
+
+def private(privacy: dict[str, Any], **tables: dict[str, Any]) -> Any:
+    return tiny_config(privacy=privacy, **tables)
+
+
+def test_every_release_of_an_example_level_run_is_in_the_ledger_once(tmp_path: Path, images: Dataset) -> None:
+    result = Federation(private(EXAMPLE), data=images).run(tmp_path / "run")
+    ledger = PrivacyLedger.load(tmp_path / "run" / "ledger.json")
+    assert ledger.verify().ok
+    by_phase = {phase: [r for r in ledger.releases if r.phase == phase] for phase in ("pretrain", "centre", "sketch", "cluster")}
+    assert {phase: len(releases) for phase, releases in by_phase.items()} == {"pretrain": 8, "centre": 4, "sketch": 4, "cluster": 12}
+    assert all(release.basis == "declared" and len(release.subjects) == 1 for release in ledger.releases)
+    privacy = result.summary["privacy"]
+    events = [release.event for release in ledger.releases if release.subjects == (0,)]
+    assert privacy["epsilon"] == pytest.approx(max(epsilon(events, 1e-5, Adjacency.ZERO_OUT), privacy["epsilon"]))
+    assert {claim["unit"] for claim in privacy["claims"]} == {"example"}
+    assert not (tmp_path / "run" / "private-results").exists()
+    assert result.records[-1].metrics["privacy"]["epsilon"] >= privacy["epsilon"] - 1e-9
+
+
+def test_nothing_but_noised_values_leaves_a_private_client(images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+    handle = Client.handle
+
+    def watched(self: Client, request: Any, position: int = 0) -> Any:
+        reply = handle(self, request, position)
+        seen.append(reply)
+        return reply
+
+    monkeypatch.setattr(Client, "handle", watched)
+    Federation(private(EXAMPLE), data=images).run()
+    trained = [reply for reply in seen if isinstance(reply, EncoderUpdate | PoolUpdate)]
+    assert trained
+    assert all(reply.weight == 1.0 and reply.terms == {} for reply in trained)
+    assert all(reply.score.losses == () for reply in trained if isinstance(reply, PoolUpdate))
+
+
+@pytest.mark.parametrize("privacy", [EXAMPLE, {**EXAMPLE, "choice": "exponential", "choice_every": 2}, CLIENT], ids=["sketch", "choice", "client"])
+def test_a_stopped_run_releases_nothing_twice_and_ends_the_same(tmp_path: Path, images: Dataset, privacy: dict[str, Any]) -> None:
+    config = private(privacy)
+    whole = Federation(config, data=images).run(tmp_path / "whole")
+    expected = {release.key for release in PrivacyLedger.load(tmp_path / "whole" / "ledger.json").releases}
+    for stop in range(1, len(whole.records), 2):
+        out = tmp_path / f"stopped-{stop}"
+        with pytest.raises(KeyboardInterrupt):
+            Federation(config, data=images, callbacks=[StopAfter(stop, midway=stop % 4 == 1)]).run(out)
+        resumed = Federation(config, data=images).run(out, resume=True)
+        assert {release.key for release in PrivacyLedger.load(out / "ledger.json").releases} == expected, f"stopped after {stop}"
+        assert resumed.summary["privacy"] == whole.summary["privacy"]
+        assert resumed.choices == whole.choices
+
+
+def test_after_a_crash_the_same_answer_is_sent_again_even_with_other_noise(tmp_path: Path, images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    federation = Federation(private(EXAMPLE), data=images)
+    vector = torch.zeros(len(_start(federation)))
+    request = TrainEncoder(0, vector)
+    answers = []
+    for seed in (1, 2):
+        monkeypatch.setattr(embedded, "new_noise", lambda seed=seed: NoiseSource.for_tests(seed))
+        engine = embedded.EmbeddedEngine(federation.clients, federation.blueprint, tmp_path / "results")
+        answers.append(engine._clients[0].handle(request).delta)  # type: ignore[union-attr]
+    assert torch.equal(*answers)
+    other = engine._clients[0].handle(TrainEncoder(0, vector + 1)).delta  # type: ignore[union-attr]
+    assert not torch.equal(other, answers[0])
+
+
+def _start(federation: Federation) -> torch.Tensor:
+    from secure_fl.models.state import to_vector
+
+    return to_vector(federation.blueprint.encoder_projector())
+
+
+def test_another_question_in_the_same_round_is_another_release(images: Dataset) -> None:
+    federation = Federation(private(EXAMPLE), data=images)
+    engine = embedded.EmbeddedEngine(federation.clients, federation.blueprint)
+    first, second = (engine._clients[0].releases(TrainEncoder(0, torch.full((3,), value))) for value in (0.0, 1.0))
+    assert first[0].key != second[0].key
+    assert digest_of(TrainEncoder(0, torch.zeros(3))) != digest_of(TrainEncoder(1, torch.zeros(3)))
+
+
+def test_the_round_that_would_pass_the_budget_does_not_start(tmp_path: Path, images: Dataset) -> None:
+    events = [GaussianEvent(2.0, 16 / 40, 3)]
+    budget = epsilon(events, 1e-5, Adjacency.ZERO_OUT) * 1.01
+    config = private({"unit": "example", "noise": 2.0, "epsilon": budget})
+    federation = Federation(config, data=images)
+    with pytest.raises(PrivacyError, match="would pass"):
+        federation.run(tmp_path / "run")
+    ledger = PrivacyLedger.load(tmp_path / "run" / "ledger.json")
+    assert ledger.maximum(ledger.budget, fine=True) <= budget  # type: ignore[arg-type]
+
+
+def test_calibrated_noise_uses_the_budget_and_no_more(images: Dataset) -> None:
+    result = Federation(private({"unit": "example", "epsilon": 6.0}), data=images).run()
+    assert 5.8 < result.summary["privacy"]["epsilon"] <= 6.0
+
+
+def test_choices_by_the_exponential_mechanism_are_charged_and_held(images: Dataset) -> None:
+    config = private({**EXAMPLE, "choice": "exponential", "choice_every": 2}, pools={"start": "pretrained", "rounds": 4})
+    federation = Federation(config, data=images)
+    result = federation.run()
+    chosen = [release for release in federation._gate.ledger.releases if release.phase == "choice"]  # type: ignore[union-attr]
+    assert len(chosen) == 2 * 4
+    assert all(isinstance(release.event, PureEvent) for release in chosen)
+    rounds = [record.metrics["choices"] for record in result.records if record.phase in ("cluster", "evaluate")]
+    assert rounds[0] == rounds[1]
+    assert rounds[2] == rounds[3] == rounds[4]
+
+
+def test_a_private_client_never_makes_up_a_sketch(images: Dataset) -> None:
+    federation = Federation(private(EXAMPLE), data=images)
+    engine = embedded.EmbeddedEngine(federation.clients, federation.blueprint)
+    client = engine._clients[0]
+    assert isinstance(client, PrivateClient)
+    with pytest.raises(PrivacyError, match="has not been released"):
+        client._own_sketch()
+
+
+def test_client_level_sums_are_integers_and_the_claim_has_both_units(tmp_path: Path, images: Dataset) -> None:
+    federation = Federation(private(CLIENT), data=images)
+    replies = [client.handle(TrainEncoder(0, _start(federation))) for client in embedded.EmbeddedEngine(federation.clients, federation.blueprint)._clients]
+    assert all(isinstance(reply, NoisedUpdate) and reply.blocks.pools.dtype == torch.int64 for reply in replies)
+    result = federation.run(tmp_path / "run")
+    ledger = PrivacyLedger.load(tmp_path / "run" / "ledger.json")
+    assert all(isinstance(release.event, IntegerEvent) for release in ledger.releases)
+    claims = result.summary["privacy"]["claims"]
+    assert {claim["unit"] for claim in claims} == {"client", "example"}
+    server = next(claim for claim in claims if claim["adversary"] == "server" and claim["unit"] == "client")
+    model = next(claim for claim in claims if claim["adversary"] == "other clients and the public model" and claim["unit"] == "client")
+    assert server["epsilon"] is None or server["epsilon"] > model["epsilon"]
+
+
+def test_client_level_mean_is_right_when_noise_is_small(images: Dataset) -> None:
+    """With little noise and no clipping to speak of, the private mean is the plain uniform mean."""
+    tables: dict[str, Any] = {"pools": {"start": "pretrained", "warmup_rounds": 0}}
+    plain = Federation(tiny_config(pretrain={"weights": "uniform", "rounds": 1}, **tables), data=images).run()
+    privacy = {"unit": "client", "noise": 1e-3, "epsilon": 1e9, "min_clients": 4, "min_pool_clients": 3, "clip": 100.0}
+    federation = Federation(private(privacy, pretrain={"rounds": 1}, **tables), data=images)
+    level = federation.blueprint.client_plan
+    assert level is not None
+    with pytest.raises(PrivacyError, match="pass ε"):
+        federation.run()
+    assert plain.records
+
+
+@pytest.mark.parametrize(
+    ("privacy", "tables", "message"),
+    [
+        ({"unit": "example"}, {"objective": {"form": "code"}}, "Frobenius"),
+        ({"unit": "example"}, {"pools": {"start": "restarts"}}, "no private form"),
+        ({"unit": "example", "mechanism": "group", "adjacency": "add-remove"}, {}, "public index set"),
+        ({"unit": "client", "adjacency": "add-remove"}, {}, "noise share"),
+        ({"unit": "client"}, {"pools": {"participation": 0.5}}, "roster"),
+        ({"unit": "example"}, {"pools": {"weights": "examples"}}, "private count"),
+    ],
+)
+def test_what_cannot_be_private_is_refused_in_the_configuration(privacy: dict[str, Any], tables: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        private(privacy, **tables)
+
+
+def test_batch_statistics_and_batch_losses_are_refused_with_their_remedy(images: Dataset) -> None:
+    with pytest.raises(PrivacyError, match="group"):
+        Federation(private(EXAMPLE, model={"norm": "batch"}), data=images).run()
+    with pytest.raises(PrivacyError, match='mechanism = "group"'):
+        Federation(private(EXAMPLE, objective={"name": "nt_xent"}), data=images).run()
+
+
+@pytest.mark.parametrize("objective", ["nt_xent", "spectral_contrastive", "masked", "align_uniform"])
+def test_every_objective_has_a_mechanism_in_a_run(images: Dataset, objective: str) -> None:
+    mechanism = "group" if objective == "nt_xent" else "auto"
+    config = private({**EXAMPLE, "mechanism": mechanism}, objective={"name": objective}, pools={"enabled": False})
+    result = Federation(config, data=images).run()
+    assert 0 < result.summary["privacy"]["epsilon"] < 60
+
+
+def test_an_encoder_trained_without_privacy_is_no_start(tmp_path: Path, images: Dataset) -> None:
+    Federation(tiny_config(pools={"enabled": False}, model={"features": 64}), data=images).run(tmp_path / "open")
+    with pytest.raises(PrivacyError, match="without privacy"):
+        Federation(private(EXAMPLE, pretrain={"mode": "load", "load_from": str(tmp_path / "open")}, model={"features": 64}), data=images).run()
+
+
+def test_a_private_encoder_brings_its_releases_along(tmp_path: Path, images: Dataset) -> None:
+    Federation(private(EXAMPLE, pools={"enabled": False}), data=images).run(tmp_path / "first")
+    before = json.loads((tmp_path / "first" / "summary.json").read_text())["privacy"]["epsilon"]
+    config = private(EXAMPLE, pretrain={"mode": "load", "load_from": str(tmp_path / "first")})
+    after = Federation(config, data=images).run(tmp_path / "second").summary["privacy"]["epsilon"]
+    assert after > before
+    unit = PrivacyLedger.load(tmp_path / "second" / "ledger.json")
+    assert sum(release.key.startswith("loaded/") for release in unit.releases) == 8
+    assert unit.subjects(PrivacyUnit.EXAMPLE) == (0, 1, 2, 3)
+
+
+def test_results_are_stored_before_they_are_returned(tmp_path: Path) -> None:
+    box, made = ReleaseBox(tmp_path / "box"), []
+
+    def make() -> dict[str, torch.Tensor]:
+        made.append(1)
+        return {"x": torch.tensor([len(made)])}
+
+    assert box.once("a", make)["x"] == box.once("a", make)["x"] == 1
+    assert box.once("b", make, reused=True)["x"] == 2
+    box.checkpointed()
+    assert box.once("b", make, reused=True)["x"] == 2
+    assert box.once("a", make)["x"] == 3
+    box.close()
+    assert not (tmp_path / "box").exists()
+
+
+def test_images_helper_is_the_size_the_budget_test_counts_on() -> None:
+    assert len(make_images(60)) == 60

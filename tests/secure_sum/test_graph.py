@@ -1,0 +1,131 @@
+"""Neighbourhoods: drawn from the commitment alone, regular, connected, with bounds that simulation does not exceed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from secure_fl.errors import SecureSumError
+from secure_fl.secure_sum.graph import Neighbourhoods, commitment, draw, odds, smallest_degree
+from secure_fl.secure_sum.shamir import default_threshold
+
+
+def keys(count: int, salt: int = 0) -> list[bytes]:
+    return [salt.to_bytes(4, "big") + i.to_bytes(4, "big") for i in range(count)]
+
+
+def connected(graph: Neighbourhoods, alive: set[int]) -> bool:
+    reached, frontier = set[int](), [min(alive)]
+    while frontier:
+        client = frontier.pop()
+        if client not in reached:
+            reached.add(client)
+            frontier += [j for j in graph.neighbours[client] if j in alive]
+    return reached == alive
+
+
+@settings(max_examples=60)
+@given(st.integers(2, 60), st.sampled_from([None, 2, 4, 8, 20]))
+def test_regular_symmetric_and_connected(count: int, degree: int | None) -> None:
+    graph = draw(keys(count), degree=degree)
+    for i, row in enumerate(graph.neighbours):
+        assert len(row) == graph.degree == len(set(row)) == (count - 1 if degree is None else min(degree, count - 1))
+        assert i not in row
+        assert list(row) == sorted(row)
+        assert all(i in graph.neighbours[j] for j in row)
+        assert graph.holders(i) == tuple(sorted({*row, i}))
+    assert connected(graph, set(range(count)))
+    assert graph.threshold == default_threshold(graph.degree + 1)
+    assert graph.complete == (graph.degree == count - 1)
+
+
+def test_everyone_draws_the_same_and_one_key_changes_it() -> None:
+    assert draw(keys(50), degree=6) == draw(keys(50), degree=6)
+    changed = keys(50)
+    changed[49] = b"another"
+    assert draw(changed, degree=6) != draw(keys(50), degree=6)
+    assert commitment([b"ab", b"c"]) != commitment([b"a", b"bc"])
+
+
+def test_a_frozen_draw() -> None:
+    """All ends of a federation must agree, whatever versions they run."""
+    assert draw(keys(12), degree=4).neighbours[:3] == FROZEN
+
+
+FROZEN = ((1, 2, 3, 7), (0, 2, 9, 10), (0, 1, 3, 10))
+
+
+def test_places_are_uniform() -> None:
+    """Over draws each client is another's neighbour equally often: chi-square at a fixed alarm rate of 1e-6."""
+    from scipy.stats import chisquare
+
+    counts = np.zeros(11)
+    for salt in range(1500):
+        for j in draw(keys(12, salt), degree=4).neighbours[0]:
+            counts[j - 1] += 1
+    assert chisquare(counts).pvalue > 1e-6
+
+
+def test_the_bounds_hold_in_simulation() -> None:
+    """Small odds are needed to see anything: 30 clients, 8 colluders, 4 drop-outs, degree 6."""
+    count, degree, colluders, dropouts = 30, 6, 8, 4
+    threshold = default_threshold(degree + 1)
+    bound = odds(count, degree, threshold, colluders=colluders, dropouts=dropouts)
+    bad, gone = set(range(colluders)), set(range(colluders, colluders + dropouts))
+    seen = np.zeros(3)
+    trials = 1500
+    for salt in range(trials):
+        graph = draw(keys(count, salt), degree=degree)
+        honest = set(range(count)) - bad
+        seen[0] += any(len(bad.intersection(graph.neighbours[i])) >= threshold for i in honest)
+        seen[1] += not connected(graph, honest - gone)
+        seen[2] += bool(graph.stranded(sorted(set(range(count)) - gone)))
+    for found, limit in zip(seen / trials, (bound.exposed, bound.split, bound.stalled), strict=True):
+        assert found <= min(1.0, 2.0**limit) + 4 * np.sqrt(0.25 / trials)
+    assert 0 < seen[0] < trials
+
+
+def test_the_smallest_degree_meets_its_bounds_and_the_next_smaller_does_not() -> None:
+    for count in (100, 500, 1000):
+        colluders, dropouts = count // 10, count // 20
+        degree = smallest_degree(count, colluders=colluders, dropouts=dropouts)
+        assert degree < count // 4
+
+        def good(degree: int, count: int = count, colluders: int = colluders, dropouts: int = dropouts) -> bool:
+            found = odds(count, degree, default_threshold(degree + 1), colluders=colluders, dropouts=dropouts)
+            return max(found.exposed, found.split) <= -40 and found.stalled <= -20
+
+        assert good(degree)
+        assert not good(degree - 2)
+    assert smallest_degree(6, colluders=3, dropouts=2) == 5
+
+
+def test_the_complete_graph_has_certain_odds() -> None:
+    fine = odds(9, 8, default_threshold(9), colluders=6, dropouts=1)
+    assert (fine.exposed, fine.split, fine.stalled) == (float("-inf"),) * 3
+    assert odds(9, 8, default_threshold(9), colluders=7, dropouts=0).exposed == 0
+    assert odds(9, 8, default_threshold(9), colluders=0, dropouts=3).stalled == 0
+
+
+def test_stranded_clients_are_named() -> None:
+    graph = draw(keys(5))
+    assert graph.stranded([0, 1, 2, 3]) == ()
+    assert graph.stranded([0, 1, 2]) == (0, 1, 2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("committed", "settings"),
+    [
+        (keys(1), {}),
+        ([b"a", b"a", b"b"], {}),
+        (keys(20), {"degree": 3}),
+        (keys(20), {"degree": 0}),
+        (keys(20), {"degree": 6, "threshold": 3}),
+        (keys(20), {"degree": 6, "threshold": 8}),
+    ],
+)
+def test_unsound_graphs_are_refused(committed: list[bytes], settings: dict[str, int]) -> None:
+    with pytest.raises(SecureSumError):
+        draw(committed, **settings)
