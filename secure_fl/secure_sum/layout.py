@@ -15,10 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secure_fl.errors import SecureSumError
+from secure_fl.secure_sum.parameters import BATCHING_PRIME
 from secure_fl.secure_sum.prg import WORDS, Slots, check_modulus, check_slots
-
-BATCHING_PRIME = 1099511480321
-"""The largest prime below 2^40 that is 1 modulo 8192: BFV's plaintext modulus at N = 4096."""
 
 WIDEST = 24
 """Bits of the widest field: 2^15 squares of such integers can be added exactly in int64."""

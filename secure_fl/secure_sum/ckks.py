@@ -1,0 +1,142 @@
+"""CKKS sums of integers, for systems that expect CKKS. Prefer BFV: it is exact, needs an eighth of the bytes, and has no such trap.
+
+The trap (Li and Micciancio, EUROCRYPT 2021): a raw CKKS decryption is message plus encryption noise, so ciphertext and decryption
+together are noiseless equations in the key. Two ciphertexts and their raw decryptions give the whole key; `tests/secure_sum/
+test_ckks_attack.py` does it in a second. Here raw decryptions stay inside `CkksHolder.decrypt`: what leaves is an integer, which is
+a function of the clients' integers alone. A coordinate that is not close to an integer refuses the whole vector.
+
+Guarantee: for sums that the server made by adding uploads, what leaves the holder carries no encryption noise.
+Assumes: numbers are integers of at most 2^19 in magnitude when summed (the codec's field), error below 1/16.
+Not covered: a server that adds fractions of its own and learns, one bit a query, whether the holder refused (rotate keys, and
+treat a refusal as an alarm); everything that `bfv` does not cover.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secure_fl.errors import SecureSumError
+from secure_fl.secure_sum.ciphertexts import CipherVector, Kind, read_body, write_body
+from secure_fl.secure_sum.he_keys import HolderKey, PublicKey, SecretKey, seal_public, seal_secret
+from secure_fl.secure_sum.keyless import KeylessServer
+from secure_fl.secure_sum.parameters import ParameterSet
+from secure_fl.secure_sum.refusals import Reason, RefusedError
+from secure_fl.secure_sum.seal_bridge import SealBridge
+
+Integers = NDArray[np.int64]
+
+LARGEST = 2**19 - 1
+"""Largest magnitude of a summed integer: the edge of the codec's 20-bit field."""
+GRID_TOLERANCE = 1 / 16
+"""Farthest that a decryption may lie from an integer."""
+WARNING = (
+    "protection `ckks` is kept for compatibility: it is approximate, needs 8 times the bytes of `bfv`, and a raw decryption that leaks "
+    "gives away the secret key (Li and Micciancio 2021); decryptions are rounded to integers inside the key holder. Prefer `bfv+masked`."
+)
+
+
+class CkksWarning(UserWarning):
+    """Says why CKKS is not the default."""
+
+
+class CkksClient:
+    """Encrypts integers, one a slot.
+
+    Args:
+        key: `SecretKey` under `clients`, `PublicKey` under `authority`.
+    """
+
+    def __init__(self, key: SecretKey | PublicKey) -> None:
+        _need_ckks(key.parameters)
+        warnings.warn(WARNING, CkksWarning, stacklevel=2)
+        self.parameters, self.fingerprint = key.parameters, key.fingerprint
+        self._bridge = SealBridge(key.parameters)
+        self._seeded = isinstance(key, SecretKey)
+        material = seal_secret(self._bridge, key) if isinstance(key, SecretKey) else seal_public(self._bridge, key)
+        self._encryptor: Any = self._bridge.api.Encryptor(self._bridge.context, material)
+        self._encoder: Any = self._bridge.api.CKKSEncoder(self._bridge.context)
+
+    def encrypt(self, integers: Integers) -> bytes:
+        """One vector, freshly encrypted.
+
+        Args:
+            integers: int64 `[n]`, at most `LARGEST` in magnitude.
+
+        Raises:
+            SecureSumError: another type, or out of range.
+        """
+        if integers.dtype != np.int64 or integers.ndim != 1 or not integers.size or int(np.abs(integers).max()) > LARGEST:
+            value = (str(integers.dtype), integers.shape)
+            raise SecureSumError(f"must be int64 [n] within ±{LARGEST}", field="integers", value=value, remedy="quantise with the codec")
+        parameters = self.parameters
+        count = parameters.ciphertexts(integers.size)
+        rows = np.zeros((count, parameters.capacity))
+        rows.reshape(-1)[: integers.size] = integers
+        words = np.empty((count, 1 if self._seeded else 2, parameters.degree), np.uint64)
+        seeds = []
+        for k, row in enumerate(rows):
+            plaintext = self._bridge.api.Plaintext()
+            self._encoder.encode(row.tolist(), 2.0**parameters.scale_bits, plaintext)
+            if self._seeded:
+                words[k, 0], seed = self._bridge.seeded_words(self._encryptor.encrypt_symmetric(plaintext))
+                seeds.append(seed)
+            else:
+                ciphertext = self._bridge.api.Ciphertext()
+                self._encryptor.encrypt(plaintext, ciphertext)
+                words[k] = self._bridge.cipher_words(ciphertext)
+        kind = Kind.SEEDED if self._seeded else Kind.FULL
+        return write_body(parameters, self.fingerprint, CipherVector(kind, integers.size, words, tuple(seeds)))
+
+
+class CkksServer(KeylessServer):
+    """The keyless server of CKKS sums; see `KeylessServer`."""
+
+
+class CkksHolder:
+    """Decrypts sums and gives out integers only.
+
+    Args:
+        key: what `HolderKey.generate` or the ceremony gave.
+    """
+
+    def __init__(self, key: HolderKey) -> None:
+        _need_ckks(key.parameters)
+        warnings.warn(WARNING, CkksWarning, stacklevel=2)
+        self.parameters, self.fingerprint = key.parameters, key.fingerprint
+        self._bridge = SealBridge(key.parameters)
+        self._decryptor: Any = self._bridge.api.Decryptor(self._bridge.context, seal_secret(self._bridge, key.secret))
+        self._encoder: Any = self._bridge.api.CKKSEncoder(self._bridge.context)
+
+    def decrypt(self, body: bytes, numbers: int) -> Integers:
+        """Open a sum that the server finished.
+
+        Returns:
+            int64 `[numbers]`.
+
+        Raises:
+            RefusedError: as `read_body`; `not-on-grid` where a coordinate is not within 1/16 of an integer, which is what a damaged
+                ciphertext, another key or a tampering server shows; `out-of-range` beyond the field's edge.
+        """
+        vector = read_body(body, self.parameters, self.fingerprint, numbers, (Kind.SUM,))
+        opened = np.empty((len(vector.words), self.parameters.capacity))
+        for k, words in enumerate(vector.words):
+            plaintext = self._bridge.api.Plaintext()
+            self._decryptor.decrypt(self._bridge.ciphertext(words), plaintext)
+            opened[k] = self._encoder.decode_double(plaintext)
+        nearest = np.rint(opened)
+        if not np.isfinite(opened).all() or float(np.abs(opened - nearest).max()) > GRID_TOLERANCE:
+            remedy = "treat it as an alarm: renew the key, and ask who changed the sum"
+            raise RefusedError(Reason.NOT_ON_GRID, "a decryption is not close to an integer", field="sum", value=f"{numbers} numbers", remedy=remedy)
+        if float(np.abs(nearest).max()) > LARGEST:
+            remedy = "clip or quantise more coarsely"
+            raise RefusedError(Reason.OUT_OF_RANGE, f"beyond ±{LARGEST}", field="sum", value=f"{numbers} numbers", remedy=remedy)
+        return nearest.astype(np.int64).reshape(-1)[:numbers]
+
+
+def _need_ckks(parameters: ParameterSet) -> None:
+    if parameters.scheme != "ckks":
+        raise RefusedError(Reason.WRONG_PARAMETERS, "not a CKKS parameter set", field="parameters", value=parameters.name, remedy="use CKKS_8192")

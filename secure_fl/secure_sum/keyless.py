@@ -1,0 +1,112 @@
+"""The server's half of the encrypted backends: adds ciphertexts, subtracts plaintexts, and holds no key.
+
+Words are added without reduction in numpy and reduced once: 1024 words of 54 bits fit into 64. The halves that clients sent as
+seeds are grown by SEAL, whose generator needs no key, and added by SEAL.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secure_fl.secure_sum.ciphertexts import CipherVector, Kind, read_body, write_body
+from secure_fl.secure_sum.parameters import ParameterSet
+from secure_fl.secure_sum.refusals import Reason, RefusedError
+from secure_fl.secure_sum.seal_bridge import SealBridge
+
+Words = NDArray[np.uint64]
+
+
+@dataclass
+class CipherSum:
+    """A running sum: its memory does not depend on how many uploads it has taken.
+
+    Args:
+        numbers: how many numbers each upload holds.
+        words: `[c, 2, N]`, not yet reduced.
+        pending: uploads added since the last reduction, the reduced sum counting as one.
+        added: uploads in the sum.
+    """
+
+    numbers: int
+    words: Words
+    pending: int = 1
+    added: int = 0
+    grown: list[Any] = field(default_factory=list, repr=False)
+    seeds: set[bytes] = field(default_factory=set, repr=False)
+
+
+class KeylessServer:
+    """Adds what it cannot read.
+
+    Guarantee: it is given a parameter set and a fingerprint only; there is no key in the process for it to use.
+    Assumes: envelopes were checked before a body comes here. SEAL adds ciphertexts under different keys without a word, and
+    ciphertexts are malleable; the fingerprint in the body stops mistakes, signatures stop strangers.
+    Not covered: a malicious server can add what it likes to a sum (BFV and CKKS are malleable).
+
+    Args:
+        parameters: the federation's set.
+        fingerprint: 32 bytes of the key in force.
+    """
+
+    def __init__(self, parameters: ParameterSet, fingerprint: bytes) -> None:
+        self.parameters = parameters
+        self.fingerprint = fingerprint
+        self._bridge = SealBridge(parameters)
+        self._evaluator = self._bridge.api.Evaluator(self._bridge.context)
+
+    def new_sum(self, numbers: int) -> CipherSum:
+        """An empty sum of vectors of `numbers` numbers."""
+        return CipherSum(numbers, np.zeros((self.parameters.ciphertexts(numbers), 2, self.parameters.degree), np.uint64))
+
+    def add(self, total: CipherSum, body: bytes) -> None:
+        """Add one upload; a refused one leaves the sum as it was.
+
+        Raises:
+            RefusedError: as `read_body`, and `replayed` for a seed that this sum has seen.
+        """
+        vector = read_body(body, self.parameters, self.fingerprint, total.numbers, (Kind.SEEDED, Kind.FULL))
+        fresh = set(vector.seeds)
+        if len(fresh) < len(vector.seeds) or fresh & total.seeds:
+            remedy = "encrypt every vector anew"
+            raise RefusedError(Reason.REPLAYED, "a seed is used twice", field="ciphertext", value=len(vector.seeds), remedy=remedy)
+        self._make_room(total)
+        total.words[:, : vector.words.shape[1]] += vector.words
+        self._grow(total, vector)
+        total.pending += 1
+        total.added += 1
+
+    def finish(self, total: CipherSum) -> bytes:
+        """The sum for the key holder.
+
+        Raises:
+            RefusedError: nothing was added.
+        """
+        if not total.added:
+            raise RefusedError(Reason.WRONG_LENGTH, "nothing to open", field="sum", value=0, remedy="add at least one upload")
+        self._make_room(total)
+        for row, ciphertext in enumerate(total.grown):
+            total.words[row, 1] += self._bridge.cipher_words(ciphertext)[1]
+        total.grown = []
+        self._reduce(total)
+        return write_body(self.parameters, self.fingerprint, CipherVector(Kind.SUM, total.numbers, total.words, ()))
+
+    def _grow(self, total: CipherSum, vector: CipherVector) -> None:
+        rows = [self._bridge.expanded(seed) for seed in vector.seeds]
+        if not total.grown:
+            total.grown = rows
+        else:
+            for mine, row in zip(total.grown, rows, strict=False):
+                self._evaluator.add_inplace(mine, row)
+        total.seeds.update(vector.seeds)
+
+    def _make_room(self, total: CipherSum) -> None:
+        if total.pending == self.parameters.lazy_additions:
+            self._reduce(total)
+
+    def _reduce(self, total: CipherSum) -> None:
+        np.remainder(total.words, np.uint64(self.parameters.modulus), out=total.words)
+        total.pending = 1

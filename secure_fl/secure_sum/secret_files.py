@@ -1,0 +1,118 @@
+"""Files that hold secrets: mode 0600 from the first byte, whole or absent, under a passphrase when one is given."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+
+from secure_fl.errors import SecureSumError
+
+_MAGIC = b"SFP1"
+_SALT, _NONCE = 16, 12
+_SCRYPT_COST = 2**15
+_LONGEST = 1 << 24
+
+
+def write_secret(path: Path, data: bytes, *, passphrase: str | None = None, overwrite: bool = False) -> None:
+    """Write a secret: a new file of mode 0600 beside the target, flushed, then renamed.
+
+    Args:
+        path: the file; missing parents are made with mode 0700.
+        data: the secret.
+        passphrase: scrypt (2^15, 8, 1) and ChaCha20-Poly1305 when given.
+        overwrite: whether an existing file may be replaced.
+
+    Raises:
+        SecureSumError: the file exists, the passphrase is empty, or the folder cannot be written.
+    """
+    content = data if passphrase is None else _encrypt(data, passphrase)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        _put(temporary, path, overwrite)
+    except FileExistsError:
+        remedy = "choose another name; a key is never replaced without being told"
+        raise SecureSumError("the file exists", field="key file", value=str(path), remedy=remedy) from None
+    except OSError as error:
+        remedy = "make the folder writable"
+        raise SecureSumError(f"cannot be written: {error.strerror}", field="key file", value=str(path), remedy=remedy) from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def read_secret(path: Path, *, passphrase: str | None = None) -> bytes:
+    """Read what `write_secret` wrote.
+
+    Raises:
+        SecureSumError: missing, readable by others, too large, or the passphrase is missing or wrong.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+        with os.fdopen(handle, "rb") as file:
+            state = os.fstat(file.fileno())
+            if not stat.S_ISREG(state.st_mode) or (os.name == "posix" and state.st_mode & 0o077):
+                mode = oct(stat.S_IMODE(state.st_mode))
+                raise SecureSumError(
+                    "others may read this secret", field="key file", value=mode, remedy=f"chmod 600 {path}; if it was shared, revoke it"
+                )
+            content = file.read(_LONGEST + 1)
+    except OSError as error:
+        remedy = "name the file that `secure-fl keys` wrote"
+        raise SecureSumError(f"cannot be read: {error.strerror}", field="key file", value=str(path), remedy=remedy) from None
+    if len(content) > _LONGEST:
+        raise SecureSumError("too large for a key", field="key file", value=len(content), remedy="name the file that `secure-fl keys` wrote")
+    return _decrypt(content, passphrase)
+
+
+def _put(temporary: Path, path: Path, overwrite: bool) -> None:
+    if overwrite:
+        temporary.replace(path)
+    else:
+        path.hardlink_to(temporary)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _key(passphrase: str, salt: bytes) -> bytes:
+    if not passphrase:
+        raise SecureSumError("empty", field="passphrase", value="", remedy="give one, or none at all for an unencrypted file")
+    return Scrypt(salt=salt, length=32, n=_SCRYPT_COST, r=8, p=1).derive(passphrase.encode())
+
+
+def _encrypt(data: bytes, passphrase: str) -> bytes:
+    salt, nonce = os.urandom(_SALT), os.urandom(_NONCE)
+    head = _MAGIC + salt + nonce
+    return head + ChaCha20Poly1305(_key(passphrase, salt)).encrypt(nonce, data, head)
+
+
+def _decrypt(content: bytes, passphrase: str | None) -> bytes:
+    encrypted = content.startswith(_MAGIC)
+    if not encrypted and passphrase is None:
+        return content
+    if not encrypted or passphrase is None:
+        problem = "the file is encrypted and no passphrase is given" if encrypted else "a passphrase is given and the file is not encrypted"
+        raise SecureSumError(problem, field="passphrase", value="not shown", remedy="give it exactly where the file has one")
+    head_bytes = len(_MAGIC) + _SALT + _NONCE
+    head, body = content[:head_bytes], content[head_bytes:]
+    salt, nonce = head[len(_MAGIC) : len(_MAGIC) + _SALT], head[len(_MAGIC) + _SALT :]
+    try:
+        return ChaCha20Poly1305(_key(passphrase, salt)).decrypt(nonce, body, head)
+    except (InvalidTag, ValueError):
+        remedy = "give the right passphrase, or restore the file"
+        raise SecureSumError("wrong passphrase or damaged file", field="passphrase", value="not shown", remedy=remedy) from None

@@ -1,0 +1,282 @@
+"""Identities, rosters and their files: nothing secret is readable by others, shown, or accepted when changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from hypothesis import given
+from hypothesis import strategies as st
+from secure_sum.he_helpers import people
+
+from secure_fl.errors import SecureSumError
+from secure_fl.secure_sum.identities import Identity, Member
+from secure_fl.secure_sum.refusals import Reason, RefusedError
+from secure_fl.secure_sum.roster import Roster
+from secure_fl.secure_sum.sealing import SEALED_OVERHEAD, open_sealed, open_with, seal_to, seal_with
+from secure_fl.secure_sum.secret_files import read_secret, write_secret
+from secure_fl.secure_sum.strict_json import canonical
+
+SECRET = b"a secret that must not be seen"
+
+
+def test_files_are_private_whole_and_never_replaced_unasked(tmp_path: Path) -> None:
+    path = tmp_path / "keys" / "one"
+    old = os.umask(0)
+    try:
+        write_secret(path, SECRET)
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert read_secret(path) == SECRET
+    with pytest.raises(SecureSumError, match="exists"):
+        write_secret(path, b"other")
+    assert read_secret(path) == SECRET
+    write_secret(path, b"other", overwrite=True)
+    assert read_secret(path) == b"other"
+    assert [file.name for file in path.parent.iterdir()] == ["one"], "no temporary file is left"
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "one"
+    write_secret(path, SECRET)
+
+    def no_space(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(SecureSumError, match="No space"):
+        write_secret(path, b"other", overwrite=True)
+    assert path.read_bytes() == SECRET
+    assert [file.name for file in tmp_path.iterdir()] == ["one"]
+
+
+def test_files_that_others_may_read_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "one"
+    write_secret(path, SECRET)
+    for mode in (0o640, 0o604, 0o660):
+        path.chmod(mode)
+        with pytest.raises(SecureSumError, match="others may read"):
+            read_secret(path)
+    path.chmod(0o600)
+    (tmp_path / "link").symlink_to(path)
+    for wrong in (tmp_path / "link", tmp_path / "missing", tmp_path):
+        with pytest.raises(SecureSumError):
+            read_secret(wrong)
+
+
+def test_passphrases(tmp_path: Path) -> None:
+    path, plain = tmp_path / "one", tmp_path / "two"
+    write_secret(path, SECRET, passphrase="open sesame")
+    write_secret(plain, SECRET)
+    assert SECRET not in path.read_bytes()
+    assert read_secret(path, passphrase="open sesame") == SECRET
+    for file, phrase in ((path, "wrong"), (path, None), (path, ""), (plain, "open sesame")):
+        with pytest.raises(SecureSumError) as caught:
+            read_secret(file, passphrase=phrase)
+        assert "sesame" not in str(caught.value)
+    with pytest.raises(SecureSumError):
+        write_secret(tmp_path / "three", SECRET, passphrase="")
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(SecureSumError, match="damaged"):
+        read_secret(path, passphrase="open sesame")
+
+
+@pytest.mark.parametrize("phrase", [None, "long and good"])
+def test_identities_survive_their_files(tmp_path: Path, phrase: str | None) -> None:
+    identity, path = Identity.generate("clinic-7"), tmp_path / "id"
+    identity.save(path, passphrase=phrase)
+    again = Identity.load(path, passphrase=phrase)
+    assert again.member == identity.member
+    again.member.verify(b"x", b"data", identity.sign(b"x", b"data"))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert (b"ENCRYPTED PRIVATE KEY" in path.read_bytes()) == (phrase is not None)
+    with pytest.raises(SecureSumError) as caught:
+        Identity.load(path, passphrase="another")
+    assert "another" not in str(caught.value)
+    with pytest.raises(SecureSumError):
+        identity.save(path)
+    if phrase:
+        with pytest.raises(SecureSumError):
+            Identity.load(path)
+
+
+def test_nothing_secret_is_shown(tmp_path: Path) -> None:
+    identity, path = Identity.generate("clinic-7"), tmp_path / "id"
+    identity.save(path)
+    assert repr(identity) == "Identity(name='clinic-7', role='client')"
+    pem = json.loads(path.read_bytes())["sign"].split("\n")[1]
+    assert pem not in f"{identity!r}{identity}{identity.member}{identity.card()!r}"
+    path.chmod(0o600)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(SecureSumError) as caught:
+        Identity.load(path)
+    assert pem not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_signatures_are_bound_to_their_purpose() -> None:
+    identity = Identity.generate("a")
+    signature = identity.sign(b"roster", b"data")
+    identity.member.verify(b"roster", b"data", signature)
+    for purpose, data, mark in ((b"card", b"data", signature), (b"roster", b"datb", signature), (b"roster", b"data", b"short")):
+        with pytest.raises(RefusedError) as caught:
+            identity.member.verify(purpose, data, mark)
+        assert caught.value.reason is Reason.WRONG_SIGNATURE
+
+
+def test_cards() -> None:
+    identity = Identity.generate("a")
+    assert Member.from_card(identity.card()) == identity.member
+    stolen = json.loads(identity.card())
+    stolen["card"]["agree"] = Identity.generate("b").member.agree.hex()
+    for bad, reason in (
+        (canonical(stolen), Reason.WRONG_SIGNATURE),
+        (identity.card() + b" ", Reason.MALFORMED),
+        (b"{}", Reason.MALFORMED),
+        (b"[" * 100_000, Reason.MALFORMED),
+        (identity.card().replace(b'"client"', b'"king"'), Reason.MALFORMED),
+    ):
+        with pytest.raises(RefusedError) as caught:
+            Member.from_card(bad)
+        assert caught.value.reason is reason
+    for name in ("", "a b", "../x", "x" * 65, "-a", "a\n"):
+        with pytest.raises(SecureSumError):
+            Identity.generate(name)
+    with pytest.raises(SecureSumError):
+        Identity.generate("a", "king")  # type: ignore[arg-type]
+
+
+def test_rosters_are_signed() -> None:
+    crowd = people()
+    data = crowd.roster.sign(crowd.coordinator)
+    assert Roster.open(data, crowd.coordinator.member) == crowd.roster
+    assert Roster.open(data, crowd.coordinator.member).digest == crowd.roster.digest
+    changed = json.loads(data)
+    changed["roster"]["rotation_rounds"] = 1000
+    floats = json.loads(data)
+    floats["roster"]["revision"] = True
+    signed = crowd.coordinator.sign(b"roster", canonical(floats["roster"])).hex()
+    for bad, signer, reason in (
+        (data, crowd.server.member, Reason.WRONG_SIGNATURE),
+        (canonical(changed), crowd.coordinator.member, Reason.WRONG_SIGNATURE),
+        (data[:-1], crowd.coordinator.member, Reason.MALFORMED),
+        (canonical({"roster": floats["roster"], "signature": signed}), crowd.coordinator.member, Reason.MALFORMED),
+    ):
+        with pytest.raises(RefusedError) as caught:
+            Roster.open(bad, signer)
+        assert caught.value.reason is reason
+
+
+def test_every_fact_is_in_the_digest() -> None:
+    crowd = people()
+    base = crowd.roster
+    others = [
+        Roster("banks", base.members, base.rotation_rounds),
+        Roster("hospitals", base.members[1:], base.rotation_rounds),
+        Roster("hospitals", base.members, 5),
+        Roster("hospitals", base.members, 4, 2),
+        Roster("hospitals", base.members, 4, 1, ("00" * 32,)),
+    ]
+    assert len({roster.digest for roster in [base, *others]}) == 6
+    assert Roster("hospitals", tuple(reversed(base.members)), 4).digest == base.digest
+    assert base.names() == ("clinic-0", "clinic-1", "clinic-2")
+
+
+def test_revocation_and_roll_back() -> None:
+    crowd = people()
+    later = crowd.roster.revoke("clinic-1")
+    later.follows(crowd.roster)
+    assert "clinic-1" not in later.names()
+    assert later.digest != crowd.roster.digest
+    with pytest.raises(RefusedError) as caught:
+        later.add([crowd.clients[1].card()])
+    assert caught.value.reason is Reason.REVOKED_CLIENT
+    again = later.add([Identity.generate("clinic-1").card()])
+    again.follows(later)
+    assert again.revision == 3
+    forgetful = Roster("hospitals", crowd.roster.members, 4, 9)
+    for new, reason in (
+        (crowd.roster, Reason.ROLLED_BACK),
+        (forgetful, Reason.REVOKED_CLIENT),
+        (Roster("banks", later.members, 4, 9, later.revoked), Reason.WRONG_FEDERATION),
+    ):
+        with pytest.raises(RefusedError) as caught:
+            new.follows(later)
+        assert caught.value.reason is reason
+
+
+def test_rosters_that_contradict_themselves_are_refused() -> None:
+    crowd = people()
+    one, two = crowd.clients[0].member, crowd.clients[1].member
+    for members in ((one, one), (one, Member("x", "client", one.sign, two.agree)), (one, Member("x", "client", two.sign, one.agree))):
+        with pytest.raises(SecureSumError, match="share one"):
+            Roster("hospitals", members)
+    with pytest.raises(SecureSumError):
+        Roster("hospitals", (one,), rotation_rounds=0)
+    with pytest.raises(RefusedError):
+        Member("x", "client", b"short", one.agree)
+
+
+def test_sealed_boxes() -> None:
+    reader, other = X25519PrivateKey.generate(), X25519PrivateKey.generate()
+    public = reader.public_key().public_bytes_raw()
+    box = seal_to(public, SECRET, b"for this")
+    assert len(box) == len(SECRET) + SEALED_OVERHEAD
+    assert open_sealed(reader, box, b"for this") == SECRET
+    assert seal_to(public, SECRET, b"for this") != box
+    flipped = box[:-1] + bytes([box[-1] ^ 1])
+    for key, data, context, reason in (
+        (other, box, b"for this", Reason.WRONG_KEY),
+        (reader, box, b"for that", Reason.WRONG_KEY),
+        (reader, flipped, b"for this", Reason.WRONG_KEY),
+        (reader, bytes(32) + box[32:], b"for this", Reason.WRONG_KEY),
+        (reader, box[:47], b"for this", Reason.TRUNCATED),
+    ):
+        with pytest.raises(RefusedError) as caught:
+            open_sealed(key, data, context)
+        assert caught.value.reason is reason
+        assert SECRET.decode() not in str(caught.value)
+    for low_order in (bytes(32), bytes([1]) + bytes(31), b"short"):
+        with pytest.raises(RefusedError):
+            seal_to(low_order, SECRET, b"")
+
+
+def test_shared_boxes() -> None:
+    key = os.urandom(32)
+    box = seal_with(key, SECRET, b"models 3")
+    assert open_with(key, box, b"models 3") == SECRET
+    assert len({seal_with(key, SECRET, b"")[:32] for _ in range(50)}) == 50, "no salt twice"
+    assert len({seal_with(key, SECRET, b"")[32:] for _ in range(50)}) == 50, "the salt makes another key: the nonce is always zero"
+    for wrong, data, context in (
+        (os.urandom(32), box, b"models 3"),
+        (key, box, b"models 4"),
+        (key, box[:40], b"models 3"),
+        (b"short", box, b"models 3"),
+    ):
+        with pytest.raises(RefusedError):
+            open_with(wrong, data, context)
+
+
+@given(st.binary(max_size=300))
+def test_documents_never_crash_the_reader(data: bytes) -> None:
+    for read in (Member.from_card, lambda raw: Roster.open(raw, WHO.member)):
+        with pytest.raises(SecureSumError):
+            read(data)
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=8), lambda inner: st.lists(inner, max_size=4), max_leaves=8))
+def test_signed_nonsense_never_crashes_the_reader(value: object) -> None:
+    """Even a coordinator that signs nonsense brings out a typed error only."""
+    for document in ({"members": value}, dict.fromkeys(("format", "federation", "revision", "rotation_rounds", "members", "revoked"), value)):
+        signature = WHO.sign(b"roster", canonical(document)).hex()
+        with pytest.raises(SecureSumError):
+            Roster.open(canonical({"roster": document, "signature": signature}), WHO.member)
+
+
+WHO = Identity.generate("boss", "coordinator")

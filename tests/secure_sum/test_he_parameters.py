@@ -1,0 +1,103 @@
+"""Parameter sets are what they say, in SEAL's words and the standard's; optional backends say why they are missing."""
+
+from __future__ import annotations
+
+import builtins
+import sys
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import tenseal.sealapi as api
+
+from secure_fl.errors import DependencyError, SecureSumError
+from secure_fl.secure_sum import openfhe
+from secure_fl.secure_sum.parameters import BATCHING_PRIME, BFV_4096, BFV_4096_58, CKKS_8192, CLASSICAL, PARAMETER_SETS, QUANTUM, level, parameter_set
+from secure_fl.secure_sum.refusals import Reason, RefusedError
+from secure_fl.secure_sum.seal_bridge import SealBridge
+
+
+def test_the_table_is_the_standards() -> None:
+    """SEAL carries the classical table; quantum bounds are lower everywhere."""
+    for degree, bounds in CLASSICAL.items():
+        kinds = (api.SEC_LEVEL_TYPE.TC256, api.SEC_LEVEL_TYPE.TC192, api.SEC_LEVEL_TYPE.TC128)
+        assert bounds == tuple(api.CoeffModulus.MaxBitCount(degree, kind) for kind in kinds)
+        assert all(q < c for q, c in zip(QUANTUM[degree], bounds, strict=True))
+
+
+def test_primes_are_those_that_seal_would_choose() -> None:
+    for chosen in PARAMETER_SETS:
+        bits = [prime.bit_length() for prime in chosen.primes]
+        assert chosen.primes == tuple(prime.value() for prime in api.CoeffModulus.Create(chosen.degree, bits))
+        assert all(prime % (2 * chosen.degree) == 1 for prime in chosen.primes)
+    assert api.PlainModulus.Batching(4096, 40).value() == BATCHING_PRIME
+    assert BATCHING_PRIME % 8192 == 1
+    assert BATCHING_PRIME.bit_length() == 40
+
+
+def test_the_field_fits() -> None:
+    edge = 2**19 - 1
+    assert edge * (1 + 2**20) <= (BATCHING_PRIME - 1) // 2
+
+
+def test_security_levels() -> None:
+    assert (BFV_4096.security_level("clients").classical, BFV_4096.security_level("clients").quantum) == (256, 256)
+    assert (BFV_4096.security_level("authority").classical, BFV_4096.security_level("authority").quantum) == (128, 0)
+    assert (BFV_4096_58.security_level("authority").classical, BFV_4096_58.security_level("authority").quantum) == (256, 192)
+    assert (CKKS_8192.security_level("authority").classical, CKKS_8192.security_level("authority").quantum) == (192, 192)
+    assert str(BFV_4096.security_level("authority")) == "128 classical, <128 quantum"
+    assert level(2048, 60).classical == 0
+    with pytest.raises(SecureSumError):
+        level(5000, 10)
+
+
+def test_identifiers_name_every_number() -> None:
+    variants = [replace(BFV_4096, degree=8192), replace(BFV_4096, primes=BFV_4096.primes[:1]), replace(BFV_4096, plain_modulus=65537)]
+    assert len({chosen.digest for chosen in [*PARAMETER_SETS, *variants]}) == len(PARAMETER_SETS) + 3
+    for chosen in PARAMETER_SETS:
+        assert parameter_set(chosen.identifier) == chosen == parameter_set(chosen.name)
+        assert len(chosen.identifier) < 64
+    with pytest.raises(SecureSumError):
+        parameter_set("rot13")
+
+
+def test_unsafe_sets_are_refused_by_seal() -> None:
+    with pytest.raises(RefusedError) as caught:
+        SealBridge(replace(BFV_4096, degree=1024))
+    assert caught.value.reason is Reason.WRONG_PARAMETERS
+
+
+def test_lazy_additions() -> None:
+    assert [chosen.lazy_additions for chosen in PARAMETER_SETS] == [1024, 64, 16]
+
+
+def test_a_missing_package_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def refuse(name: str, *rest: Any) -> Any:
+        if name.startswith("tenseal"):
+            raise ImportError(name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    monkeypatch.setitem(sys.modules, "tenseal.sealapi", None)
+    with pytest.raises(DependencyError, match="pip install tenseal"):
+        SealBridge(BFV_4096)
+
+
+def test_importing_the_backends_imports_no_tenseal() -> None:
+    import subprocess
+
+    code = "import sys, secure_fl.secure_sum.bfv, secure_fl.secure_sum.ckks, secure_fl.secure_sum.ceremony; assert 'tenseal' not in sys.modules"
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+def test_openfhe_agrees_or_says_why_it_is_missing() -> None:
+    if problem := openfhe.unavailable():
+        with pytest.raises(DependencyError, match=r"3\.10 and 3\.12"):
+            openfhe.ThresholdBgv(3)
+        pytest.skip(problem)
+    vectors = [np.random.default_rng(k).integers(0, BATCHING_PRIME, 9000, dtype=np.uint64) for k in range(3)]
+    want = [sum(map(int, column)) % BATCHING_PRIME for column in zip(*vectors, strict=True)]
+    assert openfhe.ThresholdBgv(3).sum_and_open(vectors).tolist() == want
