@@ -27,7 +27,7 @@ from bench.kernels.registry import kernel as kernel_named
 
 _SMALL_ROWS = 512
 _PROCESS = Path("/proc/self")
-_ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 """glibc maps blocks above 64 KiB and unmaps them when they are freed, instead of keeping them for later."""
 _IMPORTED = ["torch._dynamo", "bench.kernels.memory"]
 
@@ -69,8 +69,8 @@ def _server() -> ForkServerContext:
 
     context = get_context("forkserver")
     context.set_forkserver_preload(_IMPORTED)
-    before = {name: os.environ.get(name) for name in _ALLOCATOR}
-    os.environ.update(_ALLOCATOR)
+    before = {name: os.environ.get(name) for name in ALLOCATOR}
+    os.environ.update(ALLOCATOR)
     forkserver.ensure_running()
     for name, value in before.items():
         os.environ.pop(name) if value is None else os.environ.update({name: value})
@@ -104,14 +104,14 @@ def grown_mib(kernel: Kernel, provider: Provider, case: Case) -> float:
         function = provider.make(case)
         leaves = [z.requires_grad_(kernel.backward) for z in kernel.inputs(case)]
         call(function if provider.compiles else provider.make(small), kernel.inputs(small), kernel.backward)
-        before = _settle()
+        before = settle()
         value = function(*leaves)
         if kernel.backward:
             value.backward(torch.ones_like(value))
-        return (_peak() - before) / MIB
+        return (peak() - before) / MIB
 
 
-def _settle() -> int:
+def settle() -> int:
     """Give back what is free, forget the peak so far, and say what is resident."""
     gc.collect()
     try:
@@ -122,7 +122,7 @@ def _settle() -> int:
         return _largest()
 
 
-def _peak() -> int:
+def peak() -> int:
     try:
         return _status("VmHWM")
     except OSError:

@@ -58,21 +58,35 @@ def smallest_noise(events: Callable[[float], Sequence[Event]], epsilon: float, d
         except PrivacyError:
             return False
 
-    high = 1.0
-    while not fits(high, fine=False):
-        high *= _STRIDE
-        if high > _MOST:
-            rest = epsilon_of([Charge(event, adjacency) for event in events(_MOST)], delta)
-            remedy = "raise ε, or release less"
-            raise PrivacyError(f"no noise fits: the rest of the plan alone costs {rest:.3g}", field="epsilon", value=epsilon, remedy=remedy)
-    low = high / _STRIDE
-    while high == 1.0 and low > _LEAST and fits_below(low, fine=False):
-        low /= _STRIDE
-    low, high = _bisect(lambda noise: fits_below(noise, fine=False), low, min(high, low * _STRIDE), 1e-2)
+    low, high = _bracket(lambda noise: fits(noise, fine=False), lambda noise: fits_below(noise, fine=False))
+    low, high = _bisect(lambda noise: fits_below(noise, fine=False), low, high, 1e-2)
     low = high * 0.98
     while low > _LEAST and fits_below(low, fine=True):
         low, high = low * 0.95, low
     return _bisect(lambda noise: fits_below(noise, fine=True), low, high, _RELATIVE)[1]
+
+
+def _bracket(fits: Callable[[float], bool], fits_below: Callable[[float], bool]) -> tuple[float, float]:
+    """Noise that does not fit (or is below the least) and noise that does, at most a stride apart, searched from 1 in both directions."""
+    high, stride, enough = 1.0, _STRIDE, fits(1.0)
+    if enough:
+        low = high / stride
+        while low > _LEAST and fits_below(low):
+            low /= stride
+        return low, low * stride
+    while not enough:
+        if high * stride > _MOST:
+            remedy = "raise ε, or release less"
+            raise PrivacyError("no noise fits: the rest of the plan alone passes ε", field="noise", value=high, remedy=remedy)
+        try:
+            enough = fits(high * stride)
+        except PrivacyError:
+            stride = math.sqrt(stride)  # there is no plan with so much noise: approach where there is one
+            if stride < 1 + _RELATIVE:
+                raise
+        else:
+            high *= stride
+    return high / stride, high
 
 
 def _bisect(fits: Callable[[float], bool], low: float, high: float, relative: float) -> tuple[float, float]:

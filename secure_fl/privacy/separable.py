@@ -115,7 +115,7 @@ def _registry() -> tuple[dict[type[nn.Module], Rule], dict[type[nn.Module], Call
         from opacus.grad_sample import GradSampleModule
         from opacus.validators import ModuleValidator
     except ImportError:
-        remedy = "pip install 'secure-fl[privacy]'"
+        remedy = "pip install opacus"
         raise DependencyError("example-level privacy needs it", field="opacus", value="not installed", remedy=remedy) from None
     return GradSampleModule.GRAD_SAMPLERS, ModuleValidator.VALIDATORS
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import make_images, tiny_config
+from helpers import tiny_config
 
 from secure_fl import Callback, Dataset, Federation
 from secure_fl.engines import embedded
@@ -19,6 +19,7 @@ from secure_fl.federation.messages import EncoderUpdate, NoisedUpdate, PoolUpdat
 from secure_fl.federation.phase import RoundRecord
 from secure_fl.federation.private_client import PrivateClient
 from secure_fl.federation.release_box import ReleaseBox
+from secure_fl.federation.sums import NoisedSum
 from secure_fl.privacy.accounting import epsilon
 from secure_fl.privacy.events import GaussianEvent, IntegerEvent, PureEvent
 from secure_fl.privacy.ledger import PrivacyLedger
@@ -167,7 +168,9 @@ def test_a_private_client_never_makes_up_a_sketch(images: Dataset) -> None:
 
 def test_client_level_sums_are_integers_and_the_claim_has_both_units(tmp_path: Path, images: Dataset) -> None:
     federation = Federation(private(CLIENT), data=images)
-    replies = [client.handle(TrainEncoder(0, _start(federation))) for client in embedded.EmbeddedEngine(federation.clients, federation.blueprint)._clients]
+    replies = [
+        client.handle(TrainEncoder(0, _start(federation))) for client in embedded.EmbeddedEngine(federation.clients, federation.blueprint)._clients
+    ]
     assert all(isinstance(reply, NoisedUpdate) and reply.blocks.pools.dtype == torch.int64 for reply in replies)
     result = federation.run(tmp_path / "run")
     ledger = PrivacyLedger.load(tmp_path / "run" / "ledger.json")
@@ -179,17 +182,28 @@ def test_client_level_sums_are_integers_and_the_claim_has_both_units(tmp_path: P
     assert server["epsilon"] is None or server["epsilon"] > model["epsilon"]
 
 
-def test_client_level_mean_is_right_when_noise_is_small(images: Dataset) -> None:
-    """With little noise and no clipping to speak of, the private mean is the plain uniform mean."""
-    tables: dict[str, Any] = {"pools": {"start": "pretrained", "warmup_rounds": 0}}
-    plain = Federation(tiny_config(pretrain={"weights": "uniform", "rounds": 1}, **tables), data=images).run()
-    privacy = {"unit": "client", "noise": 1e-3, "epsilon": 1e9, "min_clients": 4, "min_pool_clients": 3, "clip": 100.0}
-    federation = Federation(private(privacy, pretrain={"rounds": 1}, **tables), data=images)
-    level = federation.blueprint.client_plan
-    assert level is not None
-    with pytest.raises(PrivacyError, match="pass ε"):
-        federation.run()
-    assert plain.records
+def test_the_opened_mean_is_the_mean_of_the_clients_changes(images: Dataset) -> None:
+    """With next to no noise and a bound that clips nobody, client-level pre-training is uniform averaging."""
+    tables: dict[str, Any] = {"pools": {"enabled": False}, "pretrain": {"rounds": 1, "weights": "uniform"}}
+    plain = Federation(tiny_config(**tables), data=images)
+    privacy = {"unit": "client", "noise": 1e-3, "min_clients": 3, "clip": 100.0}
+    federation = Federation(private(privacy, **tables), data=images)
+    request = TrainEncoder(0, _start(federation))
+    changes, total = [], NoisedSum()
+    for ours, theirs in zip(*(embedded.EmbeddedEngine(f.clients, f.blueprint)._clients for f in (federation, plain)), strict=True):
+        noised, open_ = ours.handle(request), theirs.handle(request)
+        assert isinstance(noised, NoisedUpdate)
+        assert isinstance(open_, EncoderUpdate)
+        total.add(noised.blocks)
+        changes.append(open_.delta.double())
+    plan = federation.blueprint.client_plan
+    assert plan is not None
+    assert total.total is not None
+    level = plan.of("pretrain")
+    _, means = level.open_pools(total.total, level.open_head(total.total.head, total.survivors))
+    step = level.bound / level.levels
+    noise = step * level.variance**0.5 * (4 / level.honest) ** 0.5 / 4
+    assert (means[0] - sum(changes) / 4).abs().max() < 6 * noise + step
 
 
 @pytest.mark.parametrize(
@@ -254,7 +268,3 @@ def test_results_are_stored_before_they_are_returned(tmp_path: Path) -> None:
     assert box.once("a", make)["x"] == 3
     box.close()
     assert not (tmp_path / "box").exists()
-
-
-def test_images_helper_is_the_size_the_budget_test_counts_on() -> None:
-    assert len(make_images(60)) == 60

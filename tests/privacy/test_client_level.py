@@ -86,6 +86,13 @@ def test_the_charge_is_attained() -> None:
     assert event.l2_replace == pytest.approx(sqrt(max(stays, moves)))
 
 
+def test_a_shared_part_that_turns_round_while_the_pool_changes_attains_the_charge() -> None:
+    level = make(shared=1, count_noise=0.3)
+    x = torch.tensor([2.0, 0, 0, 0, 0, 0])
+    one, other = flat(level.blocks(level.encode(x), 0)), flat(level.blocks(level.encode(-x), 1))
+    assert float((one - other).square().sum()) == pytest.approx(level.event(1).l2_replace ** 2)
+
+
 def test_the_charge_is_the_issues_formula_in_noise_units() -> None:
     level = make(levels=10_000, count_noise=0.9, accepted_false_pass=0.4, weight_noise=2.0, rounding="toward_zero")
     event = level.event(1)
