@@ -123,6 +123,7 @@ def settle() -> int:
 
 
 def peak() -> int:
+    """Largest resident size so far, in bytes."""
     try:
         return _status("VmHWM")
     except OSError:

@@ -124,6 +124,9 @@ class FederationConfig(Section):
              "its Frobenius norm couples the examples of a batch", 'leave objective.form out, or set it to "normalized"'),
             (not example or not pools.enabled or privacy.choice != "sketch" or pools.start == "sketch", "privacy.choice", privacy.choice,
              "there is no sketch to choose by", 'set pools.start = "sketch", or privacy.choice = "exponential"'),
+            (not example or privacy.adjacency != "add-remove" or not pools.enabled or pools.count == 1 or not privacy.chooses_by_loss(pools.start),
+             "privacy.adjacency", privacy.adjacency, "a score is a mean over a public number of examples",
+             'set privacy.choice = "sketch", or privacy.adjacency = "zero-out" or "replace-one"'),
             (not example or privacy.mechanism != "group" or privacy.adjacency != "add-remove", "privacy.adjacency", privacy.adjacency,
              "groups are cut from a public index set", 'set privacy.adjacency = "zero-out" or "replace-one"'),
         ]

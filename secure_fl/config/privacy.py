@@ -36,6 +36,7 @@ class PrivacyConfig(Section):
     )
     choice_epsilon: float = Field(0.25, gt=0, description="exponential: cost of one choice")
     choice_every: int = Field(5, ge=1, description="exponential: rounds between choices; clients keep their pool in between")
+    choice_stay: float = Field(0.05, ge=0, description="exponential: how much lower, in nats, another pool's loss must be for a client to move")
     choice_bound: float = Field(3.0, gt=0, description="exponential: losses are cut off here, in nats")
     sketch_noise: float = Field(4.0, gt=0, description="noise multiplier of the released sketch")
     sketch_width: int | None = Field(None, ge=2, description="dimensions that each part of the released sketch is projected to; 16, with labels 8")
@@ -51,3 +52,7 @@ class PrivacyConfig(Section):
     count_noise: float | None = Field(None, gt=0, description="client level: deviation of the noise on a pool's count; unset: calibrated")
     min_pool_clients: int = Field(2, ge=1, description="client level: pools with a smaller noised count stay as they are")
     false_pass: float = Field(0.05, gt=0, lt=1, description="client level: probability allowed that a pool of 0 or 1 clients passes the minimum")
+
+    def chooses_by_loss(self, start: str) -> bool:
+        """Whether, with this start of the pools, they are chosen through the exponential mechanism."""
+        return self.choice == "exponential" or (self.choice == "auto" and start != "sketch")

@@ -78,8 +78,8 @@ def plan_examples(blueprint: Blueprint, examples: int, labelled: int, already: t
 
 def chooses_by_loss(config: FederationConfig) -> bool:
     """Whether pools are chosen through the exponential mechanism; else by the released sketch, or there is nothing to choose."""
-    privacy, pools = config.privacy, config.pools
-    return pools.enabled and pools.count > 1 and (privacy.choice == "exponential" or (privacy.choice == "auto" and pools.start != "sketch"))
+    example = config.privacy.unit == "example"
+    return example and config.pools.enabled and config.pools.count > 1 and config.privacy.chooses_by_loss(config.pools.start)
 
 
 def chooses_in(config: FederationConfig, round_number: int) -> bool:

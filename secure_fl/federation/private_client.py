@@ -219,7 +219,7 @@ class PrivateClient(Client):
     def _exponential(self, request: TrainPool) -> int:
         privacy, pools, data = self._blueprint.config.privacy, request.pools, self._choosing_examples()
         data = data.with_labels() if data.labelled else data
-        mechanism = PrivateChoice(privacy.choice_epsilon, privacy.choice_bound, max(1, len(data)))
+        mechanism = PrivateChoice(privacy.choice_epsilon, privacy.choice_bound, max(1, len(data)), privacy.choice_stay)
         scores = [bounded_score(self._losses(pools, index, data), privacy.choice_bound, max(1, len(data))) for index in range(len(pools))]
         held = (request.held or {}).get(self.data.id)
         return mechanism.choose(scores, self._stream(request, "choice", request.round), held)

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secure_fl.errors import SecureSumError
-from secure_fl.secure_sum.layout import BATCHING_PRIME, CHUNK, FieldLayout
+from secure_fl.secure_sum.layout import CHUNK, FieldLayout
+from secure_fl.secure_sum.parameters import BATCHING_PRIME
 from secure_fl.secure_sum.prg import WORDS, reduce
 
 LAYOUTS = [

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secure_fl.errors import SecureSumError
-from secure_fl.secure_sum.layout import BATCHING_PRIME
+from secure_fl.secure_sum.parameters import BATCHING_PRIME
 from secure_fl.secure_sum.prg import WORDS, add_into, add_streams, expand, reduce
 
 KEY = bytes(range(32))

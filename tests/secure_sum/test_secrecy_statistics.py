@@ -14,7 +14,7 @@ from scipy.stats import binom, chisquare
 from secure_sum.faults import FAULTS, Fault, ToyRound
 from sklearn.linear_model import LogisticRegression
 
-from secure_fl.secure_sum.layout import BATCHING_PRIME
+from secure_fl.secure_sum.parameters import BATCHING_PRIME
 from secure_fl.secure_sum.prg import WORDS, Slots, Terms, add_streams
 
 ALARM = 1e-6

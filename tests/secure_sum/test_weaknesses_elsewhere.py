@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import secure_fl.secure_sum
-from secure_fl.secure_sum.layout import BATCHING_PRIME
 from secure_fl.secure_sum.masks import UsedSeeds, mask, self_seeds
+from secure_fl.secure_sum.parameters import BATCHING_PRIME
 from secure_fl.secure_sum.prg import WORDS, expand
 from secure_fl.secure_sum.shamir import split
 
