@@ -14,6 +14,7 @@ from secure_fl.cli.data import data
 from secure_fl.cli.doctor import doctor
 from secure_fl.cli.kernels import kernels_app
 from secure_fl.cli.models import assign, export
+from secure_fl.cli.privacy import privacy_app
 from secure_fl.cli.report import report
 from secure_fl.cli.run import run
 from secure_fl.cli.start import init
@@ -32,6 +33,8 @@ A first hour:
   secure-fl run my.toml --out runs/mine          pre-train, cluster, evaluate
   secure-fl report runs/mine                     one HTML page with plots
   secure-fl assign runs/mine new_client.npz      the right pool for a newcomer
+  secure-fl privacy plan my.toml                 what a private run would spend, before it does
+  secure-fl privacy verify runs/mine             every ε again, from the ledger's events
   secure-fl kernels check                        the kernels' own proof on this machine
 
 \b
@@ -44,6 +47,7 @@ for _command in (run, report, data, init, export, assign, doctor):
     app.command()(_command)
 app.add_typer(kernels_app, name="kernels")
 app.add_typer(bench, name="bench")
+app.add_typer(privacy_app, name="privacy")
 
 
 def _version(value: bool) -> None:

@@ -9,7 +9,7 @@ from secure_fl.config import FederationConfig, PrivacyConfig
 from secure_fl.privacy.adaptive_clip import QuantileBound, bit_noise_for
 from secure_fl.privacy.calibration import smallest_noise
 from secure_fl.privacy.client_level import ClientLevel
-from secure_fl.privacy.events import Event
+from secure_fl.privacy.events import Event, IntegerEvent
 from secure_fl.privacy.units import Adjacency
 
 ADAPTATION = QuantileBound()
@@ -28,10 +28,14 @@ class ClientPlan:
     pools: ClientLevel | None
     rounds: tuple[int, int]
 
+    def by_phase(self) -> dict[str, IntegerEvent]:
+        """All releases of each phase that runs."""
+        phases = zip(("pretrain", "cluster"), (self.pretrain, self.pools), self.rounds, strict=True)
+        return {name: level.event(rounds) for name, level, rounds in phases if level is not None}
+
     def events(self) -> list[Event]:
         """All releases of the run."""
-        phases = zip((self.pretrain, self.pools), self.rounds, strict=True)
-        return [level.event(rounds) for level, rounds in phases if level is not None]
+        return list(self.by_phase().values())
 
     def of(self, phase: str) -> ClientLevel:
         """The mechanism of a phase that runs."""

@@ -1,0 +1,103 @@
+"""`secure-fl privacy`: what a run would spend, and whether a finished one's ledger says the truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from secure_fl.cli.console import err, out, table
+from secure_fl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from secure_fl.federation.client_plan import ClientPlan
+    from secure_fl.run import Federation
+
+FAILED = 1
+
+privacy_app = typer.Typer(help="Plan a privacy budget, and check one that was spent.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@privacy_app.command()
+def plan(
+    config: Annotated[Path, typer.Argument(help="Configuration with a [privacy] table.")],
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="a.b=c", help="Change a setting; may be repeated.")] = None,
+) -> None:
+    """Say, before any training, which noise keeps the run within its budget, what it will spend, and how many rounds would fit."""
+    from secure_fl.config_file import load_config
+    from secure_fl.run import Federation
+
+    chosen = load_config(config, settings or [])
+    if chosen.privacy.unit == "none":
+        raise ConfigError("the run has no differential privacy to plan", field="privacy.unit", value="none", remedy='set it to "example" or "client"')
+    federation = Federation(chosen)
+    if federation.blueprint.client_plan is not None:
+        _show_clients(federation, federation.blueprint.client_plan)
+    else:
+        _show_examples(federation)
+
+
+@privacy_app.command()
+def verify(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
+    """Recompute every ε of a run from the events in its ledger; exits with 1 where a stated one differs or the budget was passed."""
+    from secure_fl.federation.folder import RunFolder
+    from secure_fl.privacy.ledger import PrivacyLedger
+
+    ledger = PrivacyLedger.load(RunFolder.open(folder).ledger)
+    found = ledger.verify()
+    rows = [[f"client {row.subject}", row.epsilon] for row in found.recomputed]
+    kind = "" if ledger.budget is None else f"δ = {ledger.budget.delta:g}, {ledger.budget.unit} level, {ledger.budget.adjacency}"
+    out.print(table(f"recomputed from {len(ledger.releases)} releases ({kind})", ["subject", "ε"], rows))
+    out.print(
+        f"{len(found.derived)} releases follow from the protocol, {len(found.declared)} rest on a client's word for its rate and steps", markup=False
+    )
+    for problem in found.problems:
+        err.print(problem, style="red", markup=False)
+    if not found.ok:
+        raise typer.Exit(FAILED)
+
+
+def _show_examples(federation: Federation) -> None:
+    from secure_fl.federation.example_plan import plan_examples
+    from secure_fl.privacy.accounting import epsilon
+    from secure_fl.privacy.calibration import rounds_within
+    from secure_fl.privacy.ledger import Budget
+    from secure_fl.privacy.units import Adjacency, PrivacyUnit
+
+    privacy, rows = federation.config.privacy, []
+    budget = Budget(privacy.epsilon, privacy.delta, PrivacyUnit.EXAMPLE, Adjacency(privacy.adjacency))
+    for client in federation.clients:
+        labelled = len(client.train.with_labels()) if client.train.labelled else 0
+        made = plan_examples(federation.blueprint, len(client.train), labelled)
+        spent = epsilon(made.events(), privacy.delta, budget.adjacency, fine=False)
+        fits = ""
+        if made.pretrain is not None:
+            others = [event for event in made.events() if event != made.pretrain.event(made.noise, made.pretrain.rounds)]
+            fits = str(rounds_within(budget, [made.pretrain.event(made.noise)], already=others, most=10_000))
+        rate = made.pretrain or made.pools
+        rows.append([client.id, len(client.train), "-" if rate is None else rate.rate, made.noise, spent, fits or "-"])
+    out.print(table(_claim(federation), ["client", "examples", "rate", "noise", "ε planned", "pre-training rounds that fit"], rows))
+
+
+def _show_clients(federation: Federation, plan: ClientPlan) -> None:
+    from secure_fl.privacy.accounting import epsilon
+    from secure_fl.privacy.calibration import rounds_within
+    from secure_fl.privacy.ledger import Budget
+    from secure_fl.privacy.units import Adjacency, PrivacyUnit
+
+    privacy, rows = federation.config.privacy, []
+    budget = Budget(privacy.epsilon, privacy.delta, PrivacyUnit.CLIENT, Adjacency(privacy.adjacency))
+    for name, event in plan.by_phase().items():
+        level = plan.of(name)
+        others = [other for phase, other in plan.by_phase().items() if phase != name]
+        fits = rounds_within(budget, [level.event(1)], already=others, most=10_000)
+        rows.append([name, event.releases, level.noise_multiplier, level.levels, level.false_pass, level.n_min, fits])
+    columns = ["phase", "rounds", "noise", "grid steps in the bound", "pool of one passes", "fewest clients", "rounds that fit"]
+    out.print(table(_claim(federation), columns, rows))
+    out.print(f"the run would spend ε = {epsilon(plan.events(), privacy.delta, budget.adjacency):.2f}", markup=False)
+
+
+def _claim(federation: Federation) -> str:
+    privacy = federation.config.privacy
+    return f"budget ε = {privacy.epsilon:g}, δ = {privacy.delta:g}, {privacy.unit} level, {privacy.adjacency}"
