@@ -6,7 +6,7 @@ import copy
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,12 @@ from secure_fl.federation.client import Workbench
 from secure_fl.federation.cluster import Cluster, Evaluate
 from secure_fl.federation.folder import RunFolder, write_json
 from secure_fl.federation.measure import Measure
-from secure_fl.federation.messages import payload_bytes
+from secure_fl.federation.messages import BlockUpdate, payload_bytes
 from secure_fl.federation.phase import Phase, RoundRecord, ServerState
 from secure_fl.federation.pretrain import CentralPretrain, HandOut, Pretrain
 from secure_fl.federation.privacy_record import privacy_record
 from secure_fl.federation.starts import FarthestStart, RestartStart, SketchCentre, SketchStart, get_guide, get_pools
+from secure_fl.federation.summing import OpenSum, ProtectedSum, Summing
 from secure_fl.models.build import build_encoder, fresh_copy
 from secure_fl.models.state import count_parameters, load_vector, to_vector
 from secure_fl.pools.pool_set import PoolModel
@@ -126,6 +127,7 @@ class Federation:
             build_views(self.config.views, shape) if augment is None else augment,
             self._maker(encoder, shape),
             Compute.of(self.config.runtime),
+            max(len(client.train) for client in self.clients),
         )
         self._callbacks = list(callbacks)
 
@@ -149,6 +151,7 @@ class Federation:
         if self.config.pretrain.mode == "load":
             self._gate.load_encoder(RunFolder.open(Path(self.config.pretrain.load_from or "")))
         engine = EmbeddedEngine(self.clients, self.blueprint, None if folder is None else folder.results, self._gate.already)
+        self._summing = Summing(self.config.security, len(self.clients))
         records: list[RoundRecord] = []
         if folder is not None:
             records = [RoundRecord(**line) for line in folder.read_metrics()]
@@ -253,13 +256,24 @@ class Federation:
         started, call, up = time.perf_counter(), phase.open(), 0
         self._gate.admit(engine.releases(call))
         down = payload_bytes(call.request) * len(call.clients)
+        summing: OpenSum | ProtectedSum | None = None
         for done, (client, reply) in enumerate(engine.ask(call), 1):
-            up += payload_bytes(reply)
+            if isinstance(reply, BlockUpdate) and reply.blocks is not None:
+                summing = summing or self._summing.begin(reply.blocks, call.clients, phase.opening)
+                summing.add(client, reply.blocks)
+                reply = replace(reply, blocks=None)
+            else:
+                up += payload_bytes(reply)
             phase.add(client, reply)
             self._tell("on_client", done, len(call.clients))
+        sum_seconds = 0.0
+        if summing is not None:
+            summed = summing.open()
+            phase.take(summed)
+            down, up, sum_seconds = down + summed.bytes_down, up + summed.bytes_up, summed.total_seconds
         metrics = phase.close() | self._gate.spent()
         state.round += 1
-        return RoundRecord(phase.name, state.round, len(call.clients), down, up, time.perf_counter() - started, metrics)
+        return RoundRecord(phase.name, state.round, len(call.clients), down, up, time.perf_counter() - started, metrics, sum_seconds)
 
     def _repeat(self, phase: Phase, engine: EmbeddedEngine) -> None:
         """After a resume, this process' clients need again the encoder they were told to keep, and the private sketch they released."""

@@ -24,12 +24,17 @@ _PICTURED = 800
 
 def unprotected(config: FederationConfig) -> list[str]:
     """What a run does not protect; shown in red and kept in its record."""
-    found = ["no protection: the server reads every client's update", "simulated in one process: all data are in one place"]
+    found, plain = [], config.security.protection == "plain"
     if config.privacy.unit == "none":
-        return ["no differential privacy: updates, choices and metrics are released as they are", *found]
-    if config.privacy.unit == "client":
-        found.insert(0, "client-level noise protects sums: without a secure sum the server sees single updates, each with one share of it")
-    return found
+        sums = "updates, choices" if plain else "sums of updates"
+        found.append(f"no differential privacy: {sums} and metrics are released as they are")
+    if plain:
+        found.append("no protection: the server reads every client's update")
+    if plain and config.privacy.unit == "client":
+        found.append("client-level noise protects sums: without a secure sum the server sees single updates, each with one share of it")
+    if config.security.protection == "ckks":
+        found.append("ckks is approximate: whoever sees raw decryptions can recover the key, so they are rounded inside the key holder")
+    return [*found, "simulated in one process: all data, and all keys, are in one place"]
 
 
 def final_summary(

@@ -7,6 +7,7 @@ starter file and these models cannot drift apart. Imports no torch.
 from secure_fl.config.federation import FederationConfig
 from secure_fl.config.privacy import PrivacyConfig
 from secure_fl.config.section import Section
+from secure_fl.config.security import SecurityConfig
 from secure_fl.config.tables import (
     DataConfig,
     EvaluateConfig,
@@ -34,6 +35,7 @@ __all__ = [
     "PrivacyConfig",
     "RuntimeConfig",
     "Section",
+    "SecurityConfig",
     "SourceConfig",
     "ViewsConfig",
 ]

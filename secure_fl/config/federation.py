@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from secure_fl.config.privacy import PrivacyConfig
 from secure_fl.config.section import Section
+from secure_fl.config.security import SecurityConfig
 from secure_fl.config.tables import (
     DataConfig,
     EvaluateConfig,
@@ -39,6 +40,7 @@ class FederationConfig(Section):
     pretrain: PretrainConfig = PretrainConfig()
     pools: PoolsConfig = PoolsConfig()
     privacy: PrivacyConfig = PrivacyConfig()
+    security: SecurityConfig = SecurityConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     runtime: RuntimeConfig = RuntimeConfig()
 
@@ -54,6 +56,8 @@ class FederationConfig(Section):
     def _private_defaults(cls, tables: Any) -> Any:
         """Under differential privacy some settings have other defaults; what is set explicitly stays, and is refused if it cannot hold."""
         given = dict(tables)
+        if _setting(given.get("pools"), "start") in _OPEN_STARTS:
+            given["security"] = _with_defaults(given.get("security"), {"protection": "plain"})
         unit = _setting(given.get("privacy"), "unit")
         if unit in ("example", "client"):
             for table in ("pretrain", "pools"):
@@ -98,6 +102,8 @@ class FederationConfig(Section):
              "not an ascending pair within (0, 1]", "for example [0.4, 1.0]"),
             (all(0 < share <= 1 for share in shares), "evaluate.fine_tune", shares,
              "not a list of shares within (0, 1]", "for example [0.01, 0.1]"),
+            (not pools.enabled or pools.start not in _OPEN_STARTS or self.security.protection == "plain", "pools.start", pools.start,
+             "this start shows the server clients' models or choices", 'set pools.start = "sketch", or security.protection = "plain"'),
             *self._private_rules(),
         ]
         # fmt: on
@@ -110,7 +116,7 @@ class FederationConfig(Section):
         return [
             (not private or (pretrain.weights == "uniform" and pools.weights == "uniform"), "pools.weights", (pretrain.weights, pools.weights),
              "a weight is a private count", 'leave pretrain.weights and pools.weights out, or set them to "uniform"'),
-            (not private or not pools.enabled or pools.start not in ("restarts", "farthest"), "pools.start", pools.start,
+            (not private or not pools.enabled or pools.start not in _OPEN_STARTS, "pools.start", pools.start,
              "this start shows clients' models or choices and has no private form", 'set pools.start = "sketch", "pretrained" or "random"'),
             (not client or privacy.adjacency != "add-remove", "privacy.adjacency", privacy.adjacency,
              "an absent client's noise share would be missing too", 'set privacy.adjacency = "zero-out" or "replace-one"'),
@@ -131,6 +137,10 @@ class FederationConfig(Section):
              "groups are cut from a public index set", 'set privacy.adjacency = "zero-out" or "replace-one"'),
         ]
         # fmt: on
+
+
+_OPEN_STARTS = ("restarts", "farthest")
+"""Baselines whose server reads what a sum would hide; with them, protection is off unless it is asked for, and then refused."""
 
 
 def _setting(table: object, name: str) -> object:

@@ -50,7 +50,6 @@ class PrivacyConfig(Section):
     min_clients: int | None = Field(None, ge=2, description="client level: with fewer survivors a round is not opened; unset: 3/4 of the roster")
     colluders: int = Field(1, ge=1, description="client level: clients whose noise share is not counted on")
     count_noise: float | None = Field(None, gt=0, description="client level: deviation of the noise on a pool's count; unset: calibrated")
-    min_pool_clients: int = Field(2, ge=1, description="client level: pools with a smaller noised count stay as they are")
     false_pass: float = Field(0.05, gt=0, lt=1, description="client level: probability allowed that a pool of 0 or 1 clients passes the minimum")
 
     def chooses_by_loss(self, start: str) -> bool:

@@ -12,6 +12,7 @@ from torch import nn
 from secure_fl.config import FederationConfig
 from secure_fl.data.views import Augmentation
 from secure_fl.errors import ConfigError
+from secure_fl.federation.blocks import Grid
 from secure_fl.federation.client_plan import ClientPlan, plan_clients
 from secure_fl.models.build import build_head, build_projector
 from secure_fl.models.heads import Classifier, EncoderProjector, feature_width
@@ -21,6 +22,7 @@ from secure_fl.objectives.objective import Objective
 from secure_fl.objectives.separation import SeparationPlan
 from secure_fl.pools.pool_set import PoolLayout, PoolModel
 from secure_fl.privacy.private_sketch import PrivateSketch
+from secure_fl.secure_sum.round_plan import layout_of
 from secure_fl.seeds import derive_seed
 from secure_fl.training.device import Compute
 from secure_fl.training.tasks import SelfSupervised, Supervised, Task
@@ -36,6 +38,7 @@ class Blueprint:
         clients: size of the roster.
         make_encoder: seed -> a fresh encoder.
         separations: who owns which dimensions; None unless the objective is SSD.
+        largest: training examples of the largest client: the weight 1 of weighted averages.
     """
 
     config: FederationConfig
@@ -47,6 +50,7 @@ class Blueprint:
     make_encoder: Callable[[int], nn.Module]
     features: int
     separations: SeparationPlan | None
+    largest: int = 1
 
     @classmethod
     def draw(
@@ -58,6 +62,7 @@ class Blueprint:
         augment: Augmentation,
         make_encoder: Callable[[int], nn.Module],
         compute: Compute,
+        largest: int = 1,
     ) -> Blueprint:
         """Build the models once, to find their widths and refuse what does not fit.
 
@@ -82,7 +87,7 @@ class Blueprint:
         if pools.enabled and pools.start == "sketch" and pools.sketch == "labelled" and classes < 2:
             remedy = 'set pools.sketch = "features"'
             raise ConfigError("there are no labels to split sketches by", field="pools.sketch", value="labelled", remedy=remedy)
-        return cls(config, shape, classes, clients, compute, augment, make_encoder, features, separations)
+        return cls(config, shape, classes, clients, compute, augment, make_encoder, features, separations, largest)
 
     @cached_property
     def client_plan(self) -> ClientPlan | None:
@@ -91,6 +96,29 @@ class Blueprint:
             return None
         shared, pooled = self.layout.parts(self.pool_model(0)) if self.config.pools.enabled else (torch.empty(0), torch.empty(0))
         return plan_clients(self.config, self.clients, len(to_vector(self.encoder_projector())), (len(shared), len(pooled)))
+
+    @property
+    def secure(self) -> bool:
+        """Whether the server sees sums only."""
+        return self.config.security.protection != "plain"
+
+    def grid(self, kind: str) -> Grid:
+        """How vectors of a kind (`pretrain`, `cluster`, `centre`, `sketch`, `votes`) become integers, without client-level privacy."""
+        return self._grids[kind]
+
+    @cached_property
+    def _grids(self) -> dict[str, Grid]:
+        """Made once; a phase that does not run has no grid."""
+        config, layout, clients = self.config, layout_of(self.config.security.protection), self.clients
+        clamp, pools = config.security.clamp, config.pools
+        vote, found = self.sketch_width + 2, {}
+        for kind, width in (("centre", self.features), ("sketch", vote), ("votes", pools.sketch_starts * pools.count * vote)):
+            found[kind] = Grid(clients, 0, width, 1, 1.0, False, layout)
+        found["pretrain"] = Grid(clients, 0, len(to_vector(self.encoder_projector())), 1, clamp, config.pretrain.weights == "examples", layout)
+        if pools.enabled:
+            shared, pooled = self.layout.parts(self.pool_model(0))
+            found["cluster"] = Grid(clients, len(shared), len(pooled), pools.count, clamp, True, layout)
+        return found
 
     @property
     def embedding(self) -> int:

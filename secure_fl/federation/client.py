@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from secure_fl.data.dataset import Dataset
 from secure_fl.data.partitions import ClientData
+from secure_fl.federation.block_replies import in_blocks
 from secure_fl.federation.blueprint import Blueprint
 from secure_fl.federation.messages import (
     Candidate,
@@ -102,7 +103,10 @@ class Client:
         return ()
 
     def handle(self, request: Request, position: int = 0) -> Reply:
-        """Answer one request; `position` is the client's place in this round's list."""
+        """Answer one request; `position` is the client's place in this round's list. What will be summed goes out as blocks."""
+        return in_blocks(self._answer(request, position), self._blueprint)
+
+    def _answer(self, request: Request, position: int) -> Reply:
         self._bench.restart()
         match request:
             case TrainEncoder():

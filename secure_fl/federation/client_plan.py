@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
-from secure_fl.config import FederationConfig, PrivacyConfig
+from secure_fl.config import FederationConfig
 from secure_fl.privacy.adaptive_clip import QuantileBound, bit_noise_for
 from secure_fl.privacy.calibration import smallest_noise
 from secure_fl.privacy.client_level import ClientLevel
@@ -58,8 +58,8 @@ def plan_clients(config: FederationConfig, roster: int, model: int, pool: tuple[
     privacy = config.privacy
 
     def plan(noise: float) -> ClientPlan:
-        pretrain = _level(privacy, roster, noise, 1, 0, model) if config.pretrain.mode == "federated" else None
-        pools = _level(privacy, roster, noise, config.pools.count, *pool) if config.pools.enabled else None
+        pretrain = _level(config, roster, noise, 1, 0, model) if config.pretrain.mode == "federated" else None
+        pools = _level(config, roster, noise, config.pools.count, *pool) if config.pools.enabled else None
         return ClientPlan(pretrain, pools, (config.pretrain.rounds, config.pools.rounds))
 
     if privacy.noise is not None:
@@ -67,7 +67,8 @@ def plan_clients(config: FederationConfig, roster: int, model: int, pool: tuple[
     return plan(smallest_noise(lambda noise: plan(noise).events(), privacy.epsilon, privacy.delta, Adjacency(privacy.adjacency)))
 
 
-def _level(privacy: PrivacyConfig, roster: int, noise: float, pools: int, shared: int, pooled: int) -> ClientLevel:
+def _level(config: FederationConfig, roster: int, noise: float, pools: int, shared: int, pooled: int) -> ClientLevel:
+    privacy = config.privacy
     return ClientLevel(
         pools=pools,
         pooled=pooled,
@@ -80,7 +81,7 @@ def _level(privacy: PrivacyConfig, roster: int, noise: float, pools: int, shared
         colluders=privacy.colluders,
         kind=privacy.integer_noise,
         rounding=privacy.rounding,
-        minimum=privacy.min_pool_clients,
+        minimum=config.security.min_pool_clients,
         count_noise=privacy.count_noise,
         accepted_false_pass=privacy.false_pass,
         bit_noise=bit_noise_for(roster) if privacy.adaptive_clip else None,

@@ -6,10 +6,11 @@ from math import isfinite
 from statistics import fmean, pstdev
 
 from secure_fl.federation.example_plan import chooses_by_loss
-from secure_fl.federation.messages import NoisedUpdate, PoolScore, PoolUpdate, Reply, ScorePools, TrainPool
+from secure_fl.federation.messages import BlockUpdate, PoolScore, PoolUpdate, Reply, ScorePools, TrainPool
 from secure_fl.federation.phase import Call, Metrics, Phase, mean_terms
 from secure_fl.federation.starts import draw_pools, get_guide, get_pools, set_pools
-from secure_fl.federation.sums import BlockSum, NoisedSum
+from secure_fl.federation.summing import Summed
+from secure_fl.federation.sums import BlockSum
 from secure_fl.pools.monitor import pool_health
 from secure_fl.pools.pool_set import PoolSet
 
@@ -32,7 +33,7 @@ class Cluster(Phase):
         pools, config = get_pools(self.state), self.blueprint.config.pools
         self._pooled = BlockSum(len(pools), pools.pooled.shape[1])
         self._shared = BlockSum(1, len(pools.shared))
-        self._noised = NoisedSum()
+        self._summed: Summed | None = None
         self._scores: dict[int, PoolScore] = {}
         self._terms: list[dict[str, float]] = []
         guide = get_guide(self.state)
@@ -40,10 +41,10 @@ class Cluster(Phase):
         return Call(self.sampled(config.participation), TrainPool(self.state.round, pools, guide, forced, held_choices(self), self.bound))
 
     def add(self, client: int, reply: Reply) -> None:
-        if isinstance(reply, NoisedUpdate):
+        if isinstance(reply, BlockUpdate):
             assert reply.observed is not None
-            self._noised.add(reply.blocks)
             self._scores[client] = reply.observed
+            self._terms.append(reply.terms)
             return
         assert isinstance(reply, PoolUpdate)
         self._pooled.add(reply.score.choice, reply.pooled, reply.weight)
@@ -51,10 +52,13 @@ class Cluster(Phase):
         self._scores[client] = reply.score
         self._terms.append(reply.terms)
 
+    def take(self, summed: Summed) -> None:
+        self._summed = summed
+
     def close(self) -> Metrics:
         pools = get_pools(self.state)
-        if self._noised.total is not None:
-            shared, pooled = self.open_blocks(self._noised.total, self._noised.survivors)
+        if self._summed is not None:
+            shared, pooled = self.means(self._summed)
             moved = PoolSet((pools.shared.double() + shared).float(), (pools.pooled.double() + pooled).float())
         else:
             moved = PoolSet(self._shared.moved(pools.shared[None])[0], self._pooled.moved(pools.pooled))

@@ -9,7 +9,7 @@ from secure_fl.data.partitions import ClientData
 from secure_fl.federation.budget import digest_of
 from secure_fl.federation.client import Client, Workbench
 from secure_fl.federation.client_plan import ClientPlan
-from secure_fl.federation.messages import EncoderUpdate, NoisedUpdate, PoolUpdate, Reply, Request, TrainEncoder, TrainPool
+from secure_fl.federation.messages import BlockUpdate, EncoderUpdate, PoolUpdate, Reply, Request, TrainEncoder, TrainPool
 from secure_fl.federation.release_box import ReleaseBox
 from secure_fl.privacy.client_level import Blocks, norm_of
 from secure_fl.privacy.ledger import Release
@@ -20,11 +20,11 @@ from secure_fl.privacy.units import PrivacyUnit
 class LevelClient(Client):
     """A participant whose every trace in the sum is hidden by all participants' noise together.
 
-    **Guarantee**: of its data, `NoisedUpdate.blocks` depends on one clipped, one-hot vector only, charged by `ClientLevel.event`.
+    **Guarantee**: of its data, `BlockUpdate.blocks` depends on one clipped, one-hot vector only, charged by `ClientLevel.event`.
 
     **Assumes**: the blocks are read as a sum over at least n_min clients; a single one holds one share of the noise, which protects little.
 
-    **Not covered**: `NoisedUpdate.observed`, the experimenter's own reading of choices and test accuracy in a simulation.
+    **Not covered**: `BlockUpdate.observed`, the experimenter's own reading of choices and test accuracy in a simulation.
     """
 
     def __init__(self, data: ClientData, bench: Workbench, plan: ClientPlan, noise: NoiseSource, box: ReleaseBox) -> None:
@@ -52,10 +52,10 @@ class LevelClient(Client):
     def handle(self, request: Request, position: int = 0) -> Reply:
         reply = super().handle(request, position)
         if isinstance(reply, EncoderUpdate) and isinstance(request, TrainEncoder):
-            return NoisedUpdate(self._noised(request, reply.delta, 0), None)
+            return BlockUpdate(self._noised(request, reply.delta, 0))
         if isinstance(reply, PoolUpdate) and isinstance(request, TrainPool):
             update = torch.cat([reply.shared, reply.pooled])
-            return NoisedUpdate(self._noised(request, update, reply.score.choice), reply.score)
+            return BlockUpdate(self._noised(request, update, reply.score.choice), reply.score)
         return reply
 
     def _noised(self, request: TrainEncoder | TrainPool, update: Tensor, pool: int) -> Blocks:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 
 from torch import Tensor
 
@@ -137,14 +137,16 @@ class PoolUpdate:
 
 
 @dataclass(frozen=True)
-class NoisedUpdate:
-    """Client-level privacy: a one-hot vector of integers with a share of the noise in every field.
+class BlockUpdate:
+    """What goes into a sum of integers: an update, one-hot over the pools; under client-level privacy with a share of the noise in every field.
 
-    `observed` is no part of the protocol: a simulation's experimenter reads choices and test scores off the clients.
+    `observed` and `terms` are no part of the protocol: a simulation's experimenter reads choices, test scores and losses off the clients.
+    `blocks` is None for the server's phases, which see the sum only.
     """
 
-    blocks: Blocks
-    observed: PoolScore | None
+    blocks: Blocks | None
+    observed: PoolScore | None = None
+    terms: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,7 @@ class Candidate:
 
 
 Request = TrainEncoder | KeepEncoder | GiveCentre | GiveSketch | VoteCentre | ScorePools | TrainPool | TrainCandidate
-Reply = EncoderUpdate | Kept | CentreShare | SketchUpdate | CentreVote | PoolScore | PoolUpdate | NoisedUpdate | Candidate
+Reply = EncoderUpdate | Kept | CentreShare | SketchUpdate | CentreVote | PoolScore | PoolUpdate | BlockUpdate | Candidate
 
 
 def payload_bytes(message: object) -> int:
@@ -176,5 +178,5 @@ def payload_bytes(message: object) -> int:
     if isinstance(message, tuple):
         return sum(payload_bytes(value) for value in message)
     if is_dataclass(message):
-        return sum(payload_bytes(value) for name, value in vars(message).items() if name != "observed")
+        return sum(payload_bytes(value) for value in vars(message).values())
     return 0

@@ -13,7 +13,8 @@ from torch import Tensor
 from secure_fl.federation.blueprint import Blueprint
 from secure_fl.federation.client_plan import ADAPTATION
 from secure_fl.federation.messages import Reply, Request
-from secure_fl.privacy.client_level import Blocks, ClientLevel
+from secure_fl.federation.summing import Opening, Summed
+from secure_fl.privacy.client_level import ClientLevel
 from secure_fl.seeds import derive_seed
 
 Metrics = dict[str, Any]
@@ -46,7 +47,7 @@ class Call:
 
 @dataclass(frozen=True)
 class RoundRecord:
-    """One line of `metrics.jsonl`. Bytes are of message bodies, over all clients; `seconds` is wall time."""
+    """One line of `metrics.jsonl`. Bytes are of message bodies, over all clients; `seconds` is wall time, `sum_seconds` the secure sum's part."""
 
     phase: str
     round: int
@@ -55,6 +56,7 @@ class RoundRecord:
     bytes_up: int
     seconds: float
     metrics: Metrics
+    sum_seconds: float = 0.0
 
 
 class Phase(ABC):
@@ -87,6 +89,18 @@ class Phase(ABC):
     def close(self) -> Metrics:
         """End the round: update the state, return what to record. The caller counts the round."""
 
+    def take(self, summed: Summed) -> None:
+        """Take in the opened sum of the replies' blocks; comes after every reply, before `close`."""
+        raise AssertionError(f"{self.name} sums nothing")
+
+    @property
+    def opening(self) -> Opening:
+        """When this phase's sums may be opened."""
+        security = self.blueprint.config.security
+        if self.blueprint.client_plan is not None:
+            return Opening(self.level.n_min, self.level.minimum, max(1, self.level.count_unit))
+        return Opening(minimum=security.min_pool_clients if self.name == "cluster" else 1)
+
     @property
     def level(self) -> ClientLevel:
         """Client-level privacy's mechanism in this phase."""
@@ -101,10 +115,12 @@ class Phase(ABC):
             return None
         return float(self.state.facts.get(f"{self.name}.bound", self.level.bound))
 
-    def open_blocks(self, total: Blocks, survivors: int) -> tuple[Tensor, Tensor]:
-        """Mean changes of the shared part `[S]` and of the pools `[K, P]`, from the sum over the survivors; moves an adaptive bound."""
-        opened = self.level.open_head(total.head, survivors)
-        means = self.level.open_pools(total, opened, self.bound)
+    def means(self, summed: Summed) -> tuple[Tensor, Tensor]:
+        """Mean changes of the shared part `[S]` and of the pools `[K, P]`; moves an adaptive bound."""
+        if self.blueprint.client_plan is None:
+            return self.blueprint.grid(self.name).means(summed.total, summed.survivors, self.opening.minimum)
+        opened = self.level.open_head(summed.total.head, summed.survivors)
+        means = self.level.open_pools(summed.total, opened, self.bound)
         if opened.inside is not None and self.bound is not None:
             self.state.facts[f"{self.name}.bound"] = ADAPTATION.moved(self.bound, opened.inside)
         return means

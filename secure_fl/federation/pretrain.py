@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from secure_fl.data.dataset import Dataset
 from secure_fl.federation.blueprint import Blueprint
-from secure_fl.federation.messages import EncoderUpdate, KeepEncoder, Kept, NoisedUpdate, Reply, TrainEncoder
+from secure_fl.federation.messages import BlockUpdate, EncoderUpdate, KeepEncoder, Kept, Reply, TrainEncoder
 from secure_fl.federation.phase import Call, Metrics, Phase, ServerState, mean_terms
-from secure_fl.federation.sums import BlockSum, NoisedSum
+from secure_fl.federation.summing import Summed
+from secure_fl.federation.sums import BlockSum
 from secure_fl.models.state import load_vector, to_vector
 from secure_fl.seeds import derive_seed
 from secure_fl.training.fit import LocalSpec
@@ -35,20 +36,23 @@ class Pretrain(Phase):
             self.state.tensors["model"] = to_vector(self.blueprint.encoder_projector())
         vector = self.state.tensors["model"]
         self._sum, self._terms = BlockSum(1, len(vector)), list[dict[str, float]]()
-        self._noised = NoisedSum()
+        self._summed: Summed | None = None
         return Call(self.sampled(self.blueprint.config.pretrain.participation), TrainEncoder(self.state.round, vector, self.bound))
 
     def add(self, client: int, reply: Reply) -> None:
-        if isinstance(reply, NoisedUpdate):
-            self._noised.add(reply.blocks)
+        if isinstance(reply, BlockUpdate):
+            self._terms.append(reply.terms)
             return
         assert isinstance(reply, EncoderUpdate)
         self._sum.add(0, reply.delta, reply.weight)
         self._terms.append(reply.terms)
 
+    def take(self, summed: Summed) -> None:
+        self._summed = summed
+
     def close(self) -> Metrics:
-        if self._noised.total is not None:
-            _, means = self.open_blocks(self._noised.total, self._noised.survivors)
+        if self._summed is not None:
+            _, means = self.means(self._summed)
             self.state.tensors["model"] = (self.state.tensors["model"].double() + means[0]).float()
         else:
             self.state.tensors["model"] = self._sum.moved(self.state.tensors["model"][None])[0]

@@ -44,7 +44,7 @@ def _units(ledger: PrivacyLedger, unit: PrivacyUnit) -> list[PrivacyUnit]:
 
 
 def _claims(config: FederationConfig, ledger: PrivacyLedger, unit: PrivacyUnit) -> list[PrivacyClaim]:
-    setting = Setting(protection="plain", colluders=config.privacy.colluders)
+    setting = Setting(protection=config.security.protection, key_holder=config.security.key_holder, colluders=config.privacy.colluders)
     adjacency = Adjacency(config.privacy.adjacency)
     try:
         return claims(ledger, unit, adjacency, config.privacy.delta, setting)

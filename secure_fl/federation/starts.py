@@ -10,8 +10,10 @@ from math import sqrt
 import torch
 
 from secure_fl.errors import ConfigError
+from secure_fl.federation.block_replies import FARTHEST
 from secure_fl.federation.blueprint import Blueprint
 from secure_fl.federation.messages import (
+    BlockUpdate,
     Candidate,
     CentreShare,
     CentreVote,
@@ -26,6 +28,7 @@ from secure_fl.federation.messages import (
     VoteCentre,
 )
 from secure_fl.federation.phase import Call, Metrics, Phase, ServerState
+from secure_fl.federation.summing import Summed
 from secure_fl.models.state import load_vector
 from secure_fl.pools.pool_set import PoolSet
 from secure_fl.pools.sketch import first_centres, moved_centres
@@ -81,9 +84,13 @@ class SketchCentre(Phase):
         return Call(self.everyone, GiveCentre())
 
     def add(self, client: int, reply: Reply) -> None:
-        assert isinstance(reply, CentreShare)
-        self._sum += reply.mean
+        assert isinstance(reply, CentreShare | BlockUpdate)
         self._count += 1
+        if isinstance(reply, CentreShare):
+            self._sum += reply.mean
+
+    def take(self, summed: Summed) -> None:
+        self._sum = self.blueprint.grid("centre").sums(summed.total)
 
     def close(self) -> Metrics:
         self.state.tensors["sketch.public_centre"] = self._sum / self._count
@@ -121,9 +128,19 @@ class SketchStart(Phase):
             self._received += reply.count
             self._sketches += reply.sketch.double()
             self._squares += reply.square
-        else:
-            assert isinstance(reply, CentreVote)
+        elif isinstance(reply, CentreVote):
             self._blocks += reply.blocks.double()
+        else:
+            assert isinstance(reply, BlockUpdate)
+
+    def take(self, summed: Summed) -> None:
+        if self.state.round == 0:
+            sums = self.blueprint.grid("sketch").sums(summed.total)
+            self._sketches, self._squares, self._received = sums[:-2], float(sums[-2]), round(float(sums[-1]))
+        else:
+            self._blocks = self.blueprint.grid("votes").sums(summed.total).view(self._blocks.shape)
+            self._blocks[..., -1] *= FARTHEST
+            self._blocks[..., -2] = self._blocks[..., -2].round()
 
     def close(self) -> Metrics:
         return self._first() if self.state.round == 0 else self._iterate()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from secure_fl.privacy.client_level import Blocks
-
 
 class BlockSum:
     """K running sums of weighted vectors: adding client i's change to block k adds zeros to all other blocks.
@@ -30,16 +28,3 @@ class BlockSum:
         weight = self.weights[:, None]
         mean = torch.where(weight > 0, self.sums / weight.clamp_min(1e-300), torch.zeros_like(self.sums))
         return (vectors.double() + mean).float()
-
-
-class NoisedSum:
-    """The running sum of client-level privacy's integer vectors, and how many are in it."""
-
-    def __init__(self) -> None:
-        self.total: Blocks | None = None
-        self.survivors = 0
-
-    def add(self, blocks: Blocks) -> None:
-        """Add one client's vector."""
-        self.total = blocks if self.total is None else self.total + blocks
-        self.survivors += 1

@@ -15,11 +15,11 @@ from secure_fl.engines import embedded
 from secure_fl.errors import ConfigError, PrivacyError
 from secure_fl.federation.budget import digest_of
 from secure_fl.federation.client import Client
-from secure_fl.federation.messages import EncoderUpdate, NoisedUpdate, PoolUpdate, TrainEncoder
+from secure_fl.federation.messages import EncoderUpdate, BlockUpdate, PoolUpdate, TrainEncoder
 from secure_fl.federation.phase import RoundRecord
 from secure_fl.federation.private_client import PrivateClient
 from secure_fl.federation.release_box import ReleaseBox
-from secure_fl.federation.sums import NoisedSum
+from secure_fl.federation.summing import OpenSum
 from secure_fl.privacy.accounting import epsilon
 from secure_fl.privacy.events import GaussianEvent, IntegerEvent, PureEvent
 from secure_fl.privacy.ledger import PrivacyLedger
@@ -27,7 +27,7 @@ from secure_fl.privacy.noise import NoiseSource
 from secure_fl.privacy.units import Adjacency, PrivacyUnit
 
 EXAMPLE = {"unit": "example", "noise": 2.0, "epsilon": 60.0}
-CLIENT = {"unit": "client", "noise": 2.0, "epsilon": 500.0, "min_clients": 3, "min_pool_clients": 3}
+CLIENT = {"unit": "client", "noise": 2.0, "epsilon": 500.0, "min_clients": 3}
 
 
 @pytest.fixture(autouse=True)
@@ -171,7 +171,7 @@ def test_client_level_sums_are_integers_and_the_claim_has_both_units(tmp_path: P
     replies = [
         client.handle(TrainEncoder(0, _start(federation))) for client in embedded.EmbeddedEngine(federation.clients, federation.blueprint)._clients
     ]
-    assert all(isinstance(reply, NoisedUpdate) and reply.blocks.pools.dtype == torch.int64 for reply in replies)
+    assert all(isinstance(reply, BlockUpdate) and reply.blocks.pools.dtype == torch.int64 for reply in replies)
     result = federation.run(tmp_path / "run")
     ledger = PrivacyLedger.load(tmp_path / "run" / "ledger.json")
     assert all(isinstance(release.event, IntegerEvent) for release in ledger.releases)
@@ -189,10 +189,10 @@ def test_the_opened_mean_is_the_mean_of_the_clients_changes(images: Dataset) -> 
     privacy = {"unit": "client", "noise": 1e-3, "min_clients": 3, "clip": 100.0}
     federation = Federation(private(privacy, **tables), data=images)
     request = TrainEncoder(0, _start(federation))
-    changes, total = [], NoisedSum()
+    changes, total = [], OpenSum()
     for ours, theirs in zip(*(embedded.EmbeddedEngine(f.clients, f.blueprint)._clients for f in (federation, plain)), strict=True):
         noised, open_ = ours.handle(request), theirs.handle(request)
-        assert isinstance(noised, NoisedUpdate)
+        assert isinstance(noised, BlockUpdate)
         assert isinstance(open_, EncoderUpdate)
         total.add(noised.blocks)
         changes.append(open_.delta.double())

@@ -222,7 +222,12 @@ def test_rules_that_cannot_be_are_refused(change: dict[str, object]) -> None:
 
 
 def test_shapes_that_cannot_be_are_refused() -> None:
-    for arguments in ({"pools": 0, "width": 1}, {"pools": 2, "width": 0}, {"pools": 2, "width": 1, "head": 1}, {"pools": 2, "width": 1, "counted": False}):
+    for arguments in (
+        {"pools": 0, "width": 1},
+        {"pools": 2, "width": 0},
+        {"pools": 2, "width": 1, "head": 1},
+        {"pools": 2, "width": 1, "counted": False},
+    ):
         with pytest.raises(SecureSumError):
             BlockShape(**arguments)  # type: ignore[arg-type]
     with pytest.raises(SecureSumError):

@@ -1,0 +1,133 @@
+"""The sum of one round: client by client, in the open or by the secure sum's protocol, all of whose parties are simulated here."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from secure_fl.config import SecurityConfig
+from secure_fl.federation.messages import payload_bytes
+from secure_fl.privacy.client_level import Blocks
+from secure_fl.secure_sum.round_plan import BlockShape, BlockVector
+from secure_fl.secure_sum.secure_sum import EmbeddedFederation, EmbeddedRound, Outcome
+
+
+@dataclass(frozen=True)
+class Summed:
+    """What was opened.
+
+    Attributes:
+        total: summed blocks; a pool that stayed closed is zero.
+        survivors: clients in the sum.
+        bytes_down, bytes_up: of the protocol's messages, over all parties; 0 in the open, where replies are counted as they are.
+        seconds: per phase and party.
+    """
+
+    total: Blocks
+    survivors: int
+    bytes_down: int = 0
+    bytes_up: int = 0
+    seconds: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    @property
+    def total_seconds(self) -> float:
+        """Of all phases and parties: what one process spends on what many machines would do side by side."""
+        return sum(sum(parties.values()) for parties in self.seconds.values())
+
+
+@dataclass(frozen=True)
+class Opening:
+    """When a sum may be opened: at least `fewest` clients in it, and `minimum` in a pool whose count goes up by `count_unit` a member."""
+
+    fewest: int = 2
+    minimum: int = 1
+    count_unit: int = 1
+
+
+class OpenSum:
+    """`plain`: a running sum that the server reads."""
+
+    def __init__(self) -> None:
+        self._total: Blocks | None = None
+        self._count, self._bytes = 0, 0
+
+    def add(self, client: int, blocks: Blocks) -> None:
+        """Add one client's vector."""
+        self._total = blocks if self._total is None else self._total + blocks
+        self._count += 1
+        self._bytes += payload_bytes(blocks)
+
+    def open(self) -> Summed:
+        """The sum so far."""
+        assert self._total is not None
+        return Summed(self._total, self._count, bytes_up=self._bytes)
+
+
+class ProtectedSum:
+    """One round of the protocol; vectors are protected and added as they come."""
+
+    def __init__(self, running: EmbeddedRound, names: list[str]) -> None:
+        self._round, self._names = running, names
+
+    def add(self, client: int, blocks: Blocks) -> None:
+        """Protect one client's vector and give the upload to the server."""
+        pools = [row.numpy() for row in blocks.pools]
+        shared = blocks.shared.numpy() if len(blocks.shared) else None
+        self._round.add(self._round.protect(self._names[client], BlockVector(blocks.head.numpy(), pools, shared)))
+
+    def open(self) -> Summed:
+        """Run the round to its end."""
+        outcome = self._round.open()
+        return Summed(
+            _blocks(outcome, self._round.plan.shape), len(outcome.survivors), *_bytes(outcome), {k: dict(v) for k, v in outcome.seconds.items()}
+        )
+
+
+class Summing:
+    """The run's sums. Under protection it holds all parties' identities and keys: in this process, which the record says in red."""
+
+    def __init__(self, config: SecurityConfig, clients: int) -> None:
+        self._config = config
+        self._parties: EmbeddedFederation | None = None
+        if config.protection != "plain":
+            self._parties = EmbeddedFederation(
+                clients, protection=config.protection, key_holder=config.key_holder, rotation_rounds=config.rotation_rounds
+            )
+        self._rounds = 0
+
+    def begin(self, first: Blocks, cohort: tuple[int, ...], opening: Opening) -> OpenSum | ProtectedSum:
+        """A new sum over the cohort; `first` shows the shape that every client's blocks have.
+
+        Raises:
+            SecureSumError: too few clients for the protocol.
+        """
+        if self._parties is None:
+            return OpenSum()
+        names = list(self._parties.clients)
+        head = len(first.head)
+        shape = BlockShape(len(first.pools), first.pools.shape[1], len(first.shared), head, counted=len(first.pools) > 1)
+        rules: dict[str, Any] = {
+            "fewest": opening.fewest,
+            "minimum": opening.minimum,
+            "count_unit": opening.count_unit,
+            "degree": self._config.neighbours,
+        }
+        running = self._parties.begin(self._rounds, shape, cohort=[names[client] for client in cohort], **rules)
+        self._rounds += 1
+        return ProtectedSum(running, names)
+
+
+def _blocks(outcome: Outcome, shape: BlockShape) -> Blocks:
+    opened = outcome.opened
+    pools = torch.zeros(shape.pools, shape.width, dtype=torch.int64)
+    for pool, values in opened.pools.items():
+        pools[pool] = torch.from_numpy(values)
+    shared: Tensor = torch.zeros(0, dtype=torch.int64) if opened.shared is None else torch.from_numpy(opened.shared)
+    return Blocks(torch.from_numpy(opened.head), shared, pools)
+
+
+def _bytes(outcome: Outcome) -> tuple[int, int]:
+    return sum(outcome.down.values()), sum(outcome.up.values())

@@ -1,0 +1,176 @@
+"""Who opens sums: counts first, then only pools whose opened count reaches the minimum, each block once.
+
+Guarantee: a holder that follows this file decrypts no pool below the minimum, nothing before a threshold of survivors signed one set
+(under masks), and gives out integers only.
+Assumes: the server took the masks out of the one set that was signed.
+Not covered: a server that shifts an encrypted count (BFV is malleable) can make a small pool look large enough; clients' range checks and
+the guard see damage, not a well-made shift. `plain` and `masked` have no holder: the server opens, and its word on counts is not checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from secure_fl.secure_sum.envelope import Phase, Seen, sign_envelope
+from secure_fl.secure_sum.identities import Identity
+from secure_fl.secure_sum.round_book import agreed_by, need
+from secure_fl.secure_sum.round_layers import HolderCipher, open_sum
+from secure_fl.secure_sum.round_messages import Counts, OpenRequest, RoundReason, RoundRefusedError, accept
+from secure_fl.secure_sum.round_plan import Integers, RoundPlan
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a round reveals.
+
+    Args:
+        survivors: clients in the sums.
+        head: int64 `[head_fields]`, the counts first.
+        passing: pools that were opened.
+        shared: int64 `[shared]`, None where the shape has none.
+        pools: int64 `[width]` by pool, of those that passed and no other.
+    """
+
+    survivors: int
+    head: Integers
+    passing: tuple[int, ...]
+    shared: Integers | None = None
+    pools: Mapping[int, Integers] = field(default_factory=dict)
+
+    @cached_property
+    def digest(self) -> bytes:
+        """32 bytes over all of it (BLAKE2b), for comparing what parties opened. Sums fit 32 bits: `open_sum` saw to it."""
+        numbers = struct.pack(f">II{len(self.passing)}H", self.survivors, len(self.passing), *self.passing)
+        digest = hashlib.blake2b(b"secure-fl opened sums 1|" + numbers, digest_size=32)
+        for part in (self.head, self.shared, *(self.pools[pool] for pool in sorted(self.pools))):
+            digest.update(struct.pack(">q", -1 if part is None else part.size))
+            if part is not None:
+                digest.update(part.astype("<i4").data)
+        return digest.digest()
+
+
+class SumOpener:
+    """Opens one round's sums in two steps.
+
+    Args:
+        plan: the round's.
+        cipher: what decrypts; None for `plain` and `masked`, whose sums are no secret of a key.
+    """
+
+    def __init__(self, plan: RoundPlan, cipher: HolderCipher | None) -> None:
+        self._plan, self._cipher = plan, cipher
+        self._head: Integers | None = None
+        self._survivors, self._done = 0, False
+        self.passing: tuple[int, ...] = ()
+
+    def open_counts(self, body: bytes, survivors: int) -> tuple[Integers, tuple[int, ...]]:
+        """Head and passing pools.
+
+        Raises:
+            RoundRefusedError: `out-of-turn` for a second opening; `too-few`; `still-masked`.
+        """
+        if self._head is not None:
+            raise _twice("counts")
+        need(survivors, self._plan.fewest, "survivors")
+        head = open_sum(self._plan, self._cipher, 0, body, survivors)
+        self._head, self._survivors, self.passing = head, survivors, self._plan.passing(head, survivors)
+        return head, self.passing
+
+    def open_pools(self, bodies: Mapping[int, bytes]) -> Opened:
+        """The shared block and the passing pools, by block number: these blocks, and no other.
+
+        Raises:
+            RoundRefusedError: `out-of-turn`, or `below-minimum` where a block is there that did not pass.
+        """
+        if self._head is None or self._done:
+            raise _twice("pools")
+        shape, wanted = self._plan.shape, self._plan.shape.after_counts(self.passing)
+        if not set(bodies) <= set(wanted):
+            value = sorted(set(bodies) - set(wanted))
+            raise RoundRefusedError(RoundReason.BELOW_MINIMUM, "it stays closed", field="block", value=value, remedy="leave it out")
+        if set(bodies) != set(wanted):
+            raise RoundRefusedError(RoundReason.OUT_OF_TURN, "a block is missing", field="block", value=sorted(bodies), remedy=f"send {wanted}")
+        self._done = True
+        sums = {block: open_sum(self._plan, self._cipher, block, body, self._survivors) for block, body in bodies.items()}
+        pools = {pool: sums[shape.first_pool + pool] for pool in self.passing}
+        return Opened(self._survivors, self._head, self.passing, sums.get(1) if shape.shared else None, pools)
+
+
+class Authority:
+    """The key holder as a party of its own: messages in, messages out.
+
+    Args:
+        plan: the round's, `key_holder="authority"`.
+        identity: of role `authority`.
+        cipher: from `holder_cipher`.
+    """
+
+    def __init__(self, plan: RoundPlan, identity: Identity, cipher: HolderCipher) -> None:
+        self._plan, self._identity = plan, identity
+        self._opener, self._seen = SumOpener(plan, cipher), Seen()
+        self._view = b""
+        self.opened: Opened | None = None
+
+    def open_counts(self, data: bytes) -> bytes:
+        """From the encrypted sum of heads, its set of survivors and their signatures: the signed counts.
+
+        Raises:
+            RefusedError: the message's reasons.
+            RoundRefusedError: `not-agreed`, `survivors-switched`, or those of `SumOpener`.
+        """
+        request = self._request(data, Phase.OPEN_COUNTS)
+        body, *agreements = request.evidence or (b"",)
+        survivors = len(request.survivors)
+        if self._plan.masked:
+            agreed = agreed_by(self._plan, agreements, request.view, survivors)
+            if len(agreed) < survivors // 2 + 1:
+                remedy = "send the survivors' signatures"
+                raise RoundRefusedError(RoundReason.NOT_AGREED, "too few signed this set", field="signatures", value=len(agreed), remedy=remedy)
+        self._view = request.view
+        head, passing = self._opener.open_counts(body, survivors)
+        return self._sign(Phase.OPEN_COUNTS, Counts(request.view, head, passing).encode())
+
+    def open_pools(self, data: bytes) -> bytes:
+        """From the passing pools' encrypted sums: the signed digest of what was opened; the sums are in `opened`.
+
+        Raises:
+            RefusedError: the message's reasons.
+            RoundRefusedError: `survivors-switched` for another view than the counts', or those of `SumOpener`.
+        """
+        request = self._request(data, Phase.OPEN_POOLS)
+        if request.view != self._view:
+            raise RoundRefusedError(
+                RoundReason.SURVIVORS_SWITCHED, "counts had another set", field="view", value=self._plan.round, remedy="discard the round"
+            )
+        wanted = self._plan.shape.after_counts(self._opener.passing)
+        self.opened = self._opener.open_pools(by_block(wanted, request.evidence))
+        return self._sign(Phase.APPLY, self.opened.digest)
+
+    def _request(self, data: bytes, phase: Phase) -> OpenRequest:
+        expected = self._plan.expect(phase, "server", sender=self._plan.server)
+        return accept(data, self._plan.roster, expected, self._seen, OpenRequest.decode)[1]
+
+    def _sign(self, phase: Phase, body: bytes) -> bytes:
+        return sign_envelope(self._identity, self._plan.header(phase, self._identity.name), body)
+
+
+def by_block(wanted: Sequence[int], bodies: Sequence[bytes]) -> dict[int, bytes]:
+    """Bodies by the block they must be, in order.
+
+    Raises:
+        RoundRefusedError: `below-minimum` for more bodies than passed, `out-of-turn` for fewer.
+    """
+    if len(bodies) != len(wanted):
+        reason = RoundReason.BELOW_MINIMUM if len(bodies) > len(wanted) else RoundReason.OUT_OF_TURN
+        raise RoundRefusedError(reason, f"{len(wanted)} blocks may be opened", field="blocks", value=len(bodies), remedy="send those that passed")
+    return dict(zip(wanted, bodies, strict=True))
+
+
+def _twice(what: str) -> RoundRefusedError:
+    return RoundRefusedError(
+        RoundReason.OUT_OF_TURN, "opened once a round, counts before pools", field=what, value="(hidden)", remedy="begin another round"
+    )

@@ -1,0 +1,75 @@
+"""Against clients that lie within their clip: sums over groups, combined coordinate by coordinate so that few bad groups cannot move much.
+
+Under encryption nobody can check a client's vector. Groups of g clients are summed apart (a round each, with a cohort each), and the
+groups' means are combined by median or trimmed mean. Source: Yin, Chen, Ramchandran and Bartlett, ICML 2018 (median, trimmed mean).
+
+Guarantee: with b bad groups of G, each coordinate of the median (2b < G) and of the trimmed mean (b trimmed at each end) lies between the
+smallest and the largest mean of honest groups. A client spoils its own group at most.
+Assumes: groups are drawn after clients are fixed, from a seed no client chose.
+Not covered: more bad groups than that; bias where honest groups differ. Secrecy is that of a group: its sum is opened, so g is at least
+`fewest`, and client-level noise must be enough within a group, since each is a release of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secure_fl.errors import SecureSumError
+from secure_fl.secure_sum.graph import commitment
+from secure_fl.secure_sum.round_plan import Integers
+
+Combination = Literal["mean", "median", "trimmed_mean"]
+
+
+def draw_groups(names: Sequence[str], size: int, seed: bytes) -> tuple[tuple[str, ...], ...]:
+    """Disjoint groups of at least `size`, equal at everyone who holds names and seed; the remainder is dealt over the groups.
+
+    Args:
+        names: clients of the round.
+        size: g, members a group has at least.
+        seed: public, and chosen by no client: such as the last round's view.
+
+    Raises:
+        SecureSumError: fewer names than one group needs, or a group of one.
+    """
+    if size < 2 or len(names) < size:
+        raise SecureSumError("groups need two members or more", field="robust.size", value=(size, len(names)), remedy="at most the number of clients")
+    base = commitment([seed, *(name.encode() for name in sorted(names))])
+    order = sorted(names, key=lambda name: hashlib.sha256(base + name.encode()).digest())
+    count = len(order) // size
+    return tuple(tuple(sorted(order[group::count])) for group in range(count))
+
+
+def combine_groups(sums: Sequence[Integers], counts: Sequence[int], how: Combination = "median", *, trim: int = 1) -> NDArray[np.float64]:
+    """One vector out of the groups' opened sums.
+
+    Args:
+        sums: G vectors int64 `[P]`.
+        counts: members in each sum; a group without members is left out.
+        how: `mean` (of all clients alike), `median` or `trimmed_mean` (of group means, coordinate by coordinate).
+        trim: b, groups left out at each end by `trimmed_mean`.
+
+    Returns:
+        Mean change a client, float64 `[P]`, in grid steps.
+
+    Raises:
+        SecureSumError: no group with members, vectors of different lengths, or `trim` that leaves none.
+    """
+    used = [(vector, count) for vector, count in zip(sums, counts, strict=True) if count > 0]
+    if not used or len({vector.shape for vector, _ in used}) != 1 or how not in ("mean", "median", "trimmed_mean"):
+        raise SecureSumError("nothing to combine, or in no known way", field="robust", value=(how, len(used)), remedy="mean, median or trimmed_mean")
+    if how == "mean":
+        total: NDArray[np.float64] = np.sum([vector for vector, _ in used], axis=0).astype(np.float64)
+        return total / sum(count for _, count in used)
+    means = np.stack([vector / count for vector, count in used])
+    if how == "median":
+        return np.asarray(np.median(means, axis=0), np.float64)
+    if trim < 0 or 2 * trim >= len(used):
+        raise SecureSumError("no group is left", field="robust.trim", value=trim, remedy=f"less than half of {len(used)} groups")
+    means.sort(axis=0)
+    return np.asarray(means[trim : len(used) - trim].mean(axis=0), np.float64)

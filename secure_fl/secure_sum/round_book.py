@@ -1,0 +1,154 @@
+"""What server and clients compute alike from the advertised keys: positions, neighbourhoods, keys of share boxes, the view that is signed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from secure_fl.secure_sum.envelope import Phase, Seen
+from secure_fl.secure_sum.graph import Neighbourhoods, commitment, draw
+from secure_fl.secure_sum.refusals import Reason, RefusedError
+from secure_fl.secure_sum.round_messages import Advertise, Agreement, RoundReason, RoundRefusedError, accept
+from secure_fl.secure_sum.round_plan import RoundPlan
+
+
+@dataclass(frozen=True)
+class KeyBook:
+    """Everybody who advertised, in order of name; a client's position is its place here.
+
+    Under protections without masks there are no keys: the book is the cohort.
+    """
+
+    plan: RoundPlan
+    names: tuple[str, ...]
+    keys: tuple[Advertise, ...] = ()
+    graph: Neighbourhoods | None = None
+
+    @classmethod
+    def of(cls, plan: RoundPlan, advertised: Mapping[str, Advertise]) -> KeyBook:
+        """The book of these keys, and the graph drawn from their commitment.
+
+        Raises:
+            RoundRefusedError: `too-few`.
+            SecureSumError: two clients with one key, or a threshold that does not fit so few.
+        """
+        if not plan.masked:
+            return cls(plan, plan.cohort)
+        need(len(advertised), plan.fewest, "advertised")
+        names = tuple(sorted(advertised))
+        keys = tuple(advertised[name] for name in names)
+        graph = draw([name.encode() + key.encode() for name, key in zip(names, keys, strict=True)], degree=plan.degree, threshold=plan.threshold)
+        if len({part for key in keys for part in (key.sealing, key.masking)}) != 2 * len(keys):
+            raise RefusedError(Reason.DUPLICATE, "two clients share a key", field="keys", value=len(keys), remedy="every client makes its own")
+        return cls(plan, names, keys, graph)
+
+    @classmethod
+    def read(cls, plan: RoundPlan, envelopes: Sequence[bytes]) -> KeyBook:
+        """The book from the clients' own signed envelopes, as the server passed them on.
+
+        Raises:
+            RefusedError: any reason of the envelope's, `unknown-client` for a client outside the cohort.
+        """
+        seen, advertised = Seen(), dict[str, Advertise]()
+        for data in envelopes:
+            header, keys = accept(data, plan.roster, plan.expect(Phase.ADVERTISE, "client"), seen, Advertise.decode)
+            check_cohort(plan, header.sender)
+            advertised[header.sender] = keys
+        return cls.of(plan, advertised)
+
+    def neighbours(self, position: int) -> tuple[int, ...]:
+        """Whom a client masks with."""
+        return self.graph.neighbours[position] if self.graph else ()
+
+    def holders(self, position: int) -> tuple[int, ...]:
+        """Who holds shares of its secrets; share h + 1 belongs to the h-th."""
+        return self.graph.holders(position) if self.graph else ()
+
+    @property
+    def threshold(self) -> int:
+        """Shares that open a secret; 0 without masks."""
+        return self.graph.threshold if self.graph else 0
+
+    @property
+    def fewest(self) -> int:
+        """Survivors without whom nothing can or may be opened."""
+        return max(self.plan.fewest, self.threshold if self.graph and self.graph.complete else 0)
+
+    def masking_key(self, position: int) -> X25519PublicKey:
+        """The public key that makes pair seeds."""
+        return X25519PublicKey.from_public_bytes(self.keys[position].masking)
+
+    def view(self, dealers: Sequence[int], survivors: Sequence[int]) -> bytes:
+        """32 bytes that bind plan, roster, round, every key, who dealt shares, and U. Signed once, it is the one set of both openings."""
+        facts = [self.plan.digest, self.plan.roster.digest, self.plan.key_fingerprint, self.plan.round.to_bytes(8, "big")]
+        facts.append(commitment([name.encode() for name in self.names]))
+        facts.append(commitment([key.encode() for key in self.keys]))
+        for positions in (dealers, survivors):
+            facts.append(len(positions).to_bytes(4, "big") + b"".join(position.to_bytes(4, "big") for position in positions))
+        return hashlib.sha256(b"secure-fl round view 1|" + b"".join(facts)).digest()
+
+    def box_context(self, dealer: int, reader: int) -> bytes:
+        """What a box of shares is for."""
+        return b"secure-fl share box 1|" + self.plan.digest + self.plan.roster.digest + _numbers(self.plan.round, dealer, reader)
+
+    def box_key(self, own: int, private: X25519PrivateKey, other: int) -> bytes:
+        """The 32-byte key that two clients know: each box is authenticated by it and opens for nobody else.
+
+        Raises:
+            RefusedError: `wrong-key` for a public key of low order.
+        """
+        try:
+            shared = private.exchange(X25519PublicKey.from_public_bytes(self.keys[other].sealing))
+        except ValueError:
+            raise RefusedError(
+                Reason.WRONG_KEY, "a public key of low order", field="keys", value=self.names[other], remedy="refuse this client"
+            ) from None
+        return HKDF(SHA256(), 32, None, self.box_context(min(own, other), max(own, other))).derive(shared)
+
+
+def agreed_by(plan: RoundPlan, envelopes: Sequence[bytes], view: bytes, survivors: int) -> frozenset[str]:
+    """Names of those who signed this view.
+
+    Raises:
+        RefusedError: a message that is not a signed agreement of this round.
+        RoundRefusedError: `survivors-switched` where one of them signed another view.
+    """
+    seen, names = Seen(), set[str]()
+    for data in envelopes:
+        header, agreement = accept(data, plan.roster, plan.expect(Phase.AGREE, "client"), seen, Agreement.decode)
+        check_cohort(plan, header.sender)
+        if agreement != Agreement(view, survivors):
+            raise RoundRefusedError(
+                RoundReason.SURVIVORS_SWITCHED, "a survivor signed another set", field="view", value=header.sender, remedy="leave this round"
+            )
+        names.add(header.sender)
+    return frozenset(names)
+
+
+def check_cohort(plan: RoundPlan, name: str) -> None:
+    """Refuse a client that was not asked to take part.
+
+    Raises:
+        RefusedError: `unknown-client`.
+    """
+    if name not in plan.cohort:
+        raise RefusedError(Reason.UNKNOWN_CLIENT, "not in this round's cohort", field="sender", value=name, remedy="wait for a round that asks it")
+
+
+def need(found: int, least: int, what: str) -> None:
+    """Refuse to go on with fewer than are needed.
+
+    Raises:
+        RoundRefusedError: `too-few`.
+    """
+    if found < least:
+        raise RoundRefusedError(RoundReason.TOO_FEW, f"{least} are needed", field=what, value=found, remedy="discard the round, begin the next")
+
+
+def _numbers(round_number: int, *positions: int) -> bytes:
+    return round_number.to_bytes(8, "big") + b"".join(position.to_bytes(4, "big") for position in positions)

@@ -1,0 +1,368 @@
+"""A client's side of one round: bytes in, bytes out.
+
+    advertise → share → take_shares → upload → agree → open_counts → open_pools → apply → confirm
+
+Protections without masks begin at `upload` and go on at `open_pools`.
+
+Guarantee: nothing is revealed before, for every client concerned, a threshold of the holders of its shares signed one set of survivors;
+of one client either the self-mask seeds or the mask key are revealed, never both; a second vector is never masked for a round.
+Assumes: fewer than a threshold of any neighbourhood collude with the server; with ⌊2m/3⌋ + 1 two thresholds share an honest holder.
+Not covered: a client that is resumed has lost its keys; it sends its stored upload again and leaves the openings to others.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from enum import IntEnum
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from secure_fl.secure_sum.envelope import Phase, Seen, sign_envelope
+from secure_fl.secure_sum.identities import Identity
+from secure_fl.secure_sum.key_holder import Opened, SumOpener, by_block
+from secure_fl.secure_sum.masks import UsedSeeds, mask, pair_seeds, self_seeds
+from secure_fl.secure_sum.refusals import RefusedError
+from secure_fl.secure_sum.round_book import KeyBook, agreed_by, need
+from secure_fl.secure_sum.round_layers import ClientCipher, HolderCipher, pack, protect
+from secure_fl.secure_sum.round_messages import (
+    MASK_KEY,
+    Advertise,
+    Agreement,
+    Boxes,
+    Counts,
+    OpenRequest,
+    Revealed,
+    RoundReason,
+    RoundRefusedError,
+    Survivors,
+    T,
+    accept,
+    frames,
+    unframe,
+)
+from secure_fl.secure_sum.round_plan import BlockVector, RoundPlan
+from secure_fl.secure_sum.round_store import MemoryStore, UploadStore
+from secure_fl.secure_sum.sealing import open_with, seal_with
+from secure_fl.secure_sum.shamir import SHARE_BYTES, Share, split
+
+
+class _Step(IntEnum):
+    NEW = 0
+    ADVERTISED = 1
+    SHARED = 2
+    READY = 3
+    UPLOADED = 4
+    AGREED = 5
+    COUNTED = 6
+    OPENED = 7
+    APPLIED = 8
+    LEFT = 9
+
+
+class RoundClient:
+    """One client in one round.
+
+    Args:
+        plan: the round's.
+        identity: whose client it is.
+        cipher: from `client_cipher`; None where nothing is encrypted.
+        holder: from `holder_cipher` under `clients`, else None.
+        used: this client's record of spent seeds, one for the whole federation.
+        store: what outlives the process.
+        randomness: uniform secret bytes.
+    """
+
+    def __init__(
+        self,
+        plan: RoundPlan,
+        identity: Identity,
+        *,
+        cipher: ClientCipher | None = None,
+        holder: HolderCipher | None = None,
+        used: UsedSeeds | None = None,
+        store: UploadStore | None = None,
+        randomness: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self._plan, self._identity, self._cipher = plan, identity, cipher
+        self._used, self._store, self._randomness = used or UsedSeeds(), store or MemoryStore(), randomness
+        self._seen, self._step = Seen(), _Step.NEW
+        self._opener = SumOpener(plan, holder) if plan.opener == "clients" else None
+        self._sealing, self._masking = X25519PrivateKey.generate(), X25519PrivateKey.generate()
+        self._book, self._position = KeyBook(plan, ()), -1
+        self._self_seeds: list[bytes] = []
+        self._own_shares: list[Share] = []
+        self._boxes: dict[int, bytes] = {}
+        self._dealers: tuple[int, ...] = ()
+        self._survivors: tuple[int, ...] = ()
+        self._view = b""
+        self.opened: Opened | None = None
+
+    @property
+    def name(self) -> str:
+        """On the roster."""
+        return self._identity.name
+
+    def advertise(self) -> bytes:
+        """Two fresh public keys, signed.
+
+        Raises:
+            RoundRefusedError: `already-begun` for a round this client, or an earlier life of it, began.
+        """
+        self._turn(_Step.NEW, _Step.ADVERTISED)
+        self._store.begin(self._plan.round)
+        return self._sign(Phase.ADVERTISE, self._public().encode())
+
+    def share(self, data: bytes) -> bytes:
+        """From everybody's signed keys: shares of this client's mask key and self-mask seeds, a box for each neighbour.
+
+        Raises:
+            RefusedError: a message or a client's keys in it.
+            RoundRefusedError: `too-few`, or `survivors-switched` where its own keys are not in the list.
+        """
+        book = KeyBook.read(self._plan, self._from_server(data, Phase.ADVERTISE, unframe))
+        if self.name not in book.names or book.keys[book.names.index(self.name)] != self._public():
+            raise self._leave(RoundReason.SURVIVORS_SWITCHED, "its own keys are not in the list", "keys", self.name)
+        self._turn(_Step.ADVERTISED, _Step.SHARED)
+        self._book, self._position = book, book.names.index(self.name)
+        self._self_seeds = self_seeds(self._plan.shape.blocks, randomness=self._randomness)
+        holders = book.holders(self._position)
+        secrets = [self._masking.private_bytes_raw(), *self._self_seeds]
+        shares = [split(secret, book.threshold, len(holders), randomness=self._randomness) for secret in secrets]
+        boxes = []
+        for place, holder in enumerate(holders):
+            mine = [row[place] for row in shares]
+            if holder == self._position:
+                self._own_shares = mine
+                continue
+            key = book.box_key(self._position, self._sealing, holder)
+            contents = b"".join(share.to_bytes() for share in mine)
+            boxes.append((holder, seal_with(key, contents, book.box_context(self._position, holder))))
+        return self._sign(Phase.SHARE, Boxes((), tuple(boxes)).encode())
+
+    def take_shares(self, data: bytes) -> None:
+        """Who dealt shares, and the boxes for this client. They stay closed until a share is asked for.
+
+        Raises:
+            RefusedError: the message's reasons.
+            RoundRefusedError: `too-few`, or `survivors-switched` where boxes and dealers do not fit.
+        """
+        message = self._from_server(data, Phase.SHARE, Boxes.decode)
+        dealers, book = set(message.dealers), self._book
+        near = dealers & set(book.neighbours(self._position))
+        fits = self._position in dealers and dealers <= set(range(len(book.names))) and {dealer for dealer, _ in message.boxes} == near
+        if not fits:
+            raise self._leave(RoundReason.SURVIVORS_SWITCHED, "boxes and dealers do not fit together", "dealers", len(dealers))
+        need(len(dealers), book.fewest, "dealers")
+        need(len(near) + 1, book.threshold, "neighbours")
+        self._turn(_Step.SHARED, _Step.READY)
+        self._dealers, self._boxes = message.dealers, dict(message.boxes)
+
+    def upload(self, vector: BlockVector) -> bytes:
+        """Every block, masked and encrypted, each in an envelope of its own; stored before it is returned.
+
+        Raises:
+            RoundRefusedError: `out-of-turn`, or `already-begun`; then `resend` has the bytes, if there are any.
+            SecureSumError: a vector that does not fit the shape, or a seed spent before.
+        """
+        plan = self._plan
+        if not plan.masked:
+            self._turn(_Step.NEW, _Step.READY)
+            self._store.begin(plan.round)
+        values = [vector.block(plan.shape, block) for block in range(plan.shape.blocks)]
+        self._turn(_Step.READY, _Step.UPLOADED)
+        seeds = self._pair_seeds() if plan.masked else {}
+        envelopes = []
+        for block, fields in enumerate(values):
+            slots = None
+            if plan.masked:
+                slots = pack(plan, block, fields)
+                pairs = {other: row[block] for other, row in seeds.items()}
+                mask(slots, own=self._position, self_seed=self._self_seeds[block], pairs=pairs, modulus=plan.layout.modulus, used=self._used)
+            body = protect(plan, self._cipher, block, fields, slots)
+            envelopes.append(self._sign(Phase.UPLOAD, body, chunk=block, chunks=plan.shape.blocks))
+        data = frames(envelopes)
+        self._store.keep(plan.round, data)
+        self._self_seeds = []
+        return data
+
+    def resend(self) -> bytes | None:
+        """The very bytes of this round's upload, if it was made; also by a client that was resumed."""
+        return self._store.kept(self._plan.round)
+
+    def agree(self, data: bytes) -> bytes:
+        """Sign the set of survivors, once.
+
+        Raises:
+            RefusedError: the message's reasons; `duplicate` for a second set.
+            RoundRefusedError: `too-few`, or `survivors-switched` for a set without this client or beyond the dealers.
+        """
+        message = self._from_server(data, Phase.AGREE, Survivors.decode)
+        survivors, book = message.survivors, self._book
+        if self._position not in survivors or not set(survivors) <= set(self._dealers):
+            raise self._leave(RoundReason.SURVIVORS_SWITCHED, "this client is missing, or a stranger is in it", "survivors", len(survivors))
+        if message.view != book.view(self._dealers, survivors):
+            raise self._leave(RoundReason.SURVIVORS_SWITCHED, "keys, dealers or survivors differ from the server's", "view", self._plan.round)
+        need(len(survivors), book.fewest, "survivors")
+        self._turn(_Step.UPLOADED, _Step.AGREED)
+        self._survivors, self._view = survivors, message.view
+        return self._sign(Phase.AGREE, Agreement(message.view, len(survivors)).encode())
+
+    def open_counts(self, data: bytes) -> bytes:
+        """From the survivors' signatures: shares of dropped clients' mask keys, and of survivors' self-mask seeds of block 0.
+
+        Raises:
+            RefusedError: the message's reasons.
+            RoundRefusedError: `survivors-switched`, `both-kinds-of-shares`, or `not-agreed`.
+        """
+        request = self._from_server(data, Phase.OPEN_COUNTS, OpenRequest.decode)
+        self._same_sets(request)
+        agreed = agreed_by(self._plan, request.evidence, self._view, len(self._survivors))
+        signed = {position for position, name in enumerate(self._book.names) if name in agreed}
+        for owner in self._dealers:
+            holders = self._book.holders(owner)
+            if self._position in holders and len(signed.intersection(holders)) < self._book.threshold:
+                raise self._leave(RoundReason.NOT_AGREED, "too few of a client's holders signed this set", "signatures", len(signed))
+        self._turn(_Step.AGREED, _Step.COUNTED)
+        dropped = [(MASK_KEY, owner) for owner in request.dropped]
+        return self._reveal(Phase.OPEN_COUNTS, (), [*dropped, *((0, owner) for owner in self._survivors)])
+
+    def open_pools(self, data: bytes) -> bytes:
+        """From the opened counts: shares of survivors' self-mask seeds of the shared block and of pools that pass.
+
+        Under `clients` this client decrypts the counts itself, under `authority` it checks the authority's signature.
+
+        Raises:
+            RefusedError: the message's reasons, or the counts'.
+            RoundRefusedError: `survivors-switched`, `both-kinds-of-shares`, or `below-minimum` for a pool that may not pass.
+        """
+        request = self._from_server(data, Phase.OPEN_POOLS, OpenRequest.decode)
+        if self._plan.masked:
+            self._same_sets(request)
+        self._turn(_Step.COUNTED if self._plan.masked else _Step.UPLOADED, _Step.OPENED)
+        passing = self._passing(request)
+        self._survivors, self._view = request.survivors, request.view
+        blocks = self._plan.shape.after_counts(passing) if self._plan.masked else ()
+        return self._reveal(Phase.OPEN_POOLS, passing, [(block, owner) for block in blocks for owner in self._survivors])
+
+    def apply(self, data: bytes) -> bytes:
+        """Under `clients`: decrypt the sums of the blocks that may be opened; the signed digest of them.
+
+        Raises:
+            RefusedError: the message's reasons, or a sum's.
+            RoundRefusedError: `below-minimum` for a block too many.
+        """
+        bodies = self._from_server(data, Phase.APPLY, unframe, chunks=2)
+        self._turn(_Step.OPENED, _Step.APPLIED)
+        if self._opener is None:
+            raise self._leave(RoundReason.OUT_OF_TURN, "this client holds no key", "sums", len(bodies))
+        wanted = self._plan.shape.after_counts(self._opener.passing)
+        self.opened = self._opener.open_pools(by_block(wanted, bodies))
+        return self._sign(Phase.APPLY, self.opened.digest)
+
+    def confirm(self, data: bytes) -> int:
+        """Compare everybody's signed digest with its own; how many there were.
+
+        Raises:
+            RefusedError: a message that is not a signed digest of this round.
+            RoundRefusedError: `forked` where one differs.
+        """
+        digests = self._from_server(data, Phase.APPLY, unframe, chunk=1, chunks=2)
+        if self.opened is None:
+            raise self._leave(RoundReason.OUT_OF_TURN, "this client opened nothing", "digests", len(digests))
+        mine, seen = self.opened.digest, Seen()
+        for envelope in digests:
+            header, body = accept(envelope, self._plan.roster, self._plan.expect(Phase.APPLY, "client"), seen, bytes)
+            if body != mine:
+                raise self._leave(RoundReason.FORKED, "another client opened other sums", "digest", header.sender)
+        return len(digests)
+
+    def _public(self) -> Advertise:
+        return Advertise(self._sealing.public_key().public_bytes_raw(), self._masking.public_key().public_bytes_raw())
+
+    def _pair_seeds(self) -> dict[int, list[bytes]]:
+        plan, own = self._plan, self._position
+        return {
+            other: pair_seeds(
+                self._masking,
+                self._book.masking_key(other),
+                federation=plan.roster.federation,
+                round_number=plan.round,
+                blocks=plan.shape.blocks,
+                low=min(own, other),
+                high=max(own, other),
+            )
+            for other in self._boxes
+        }
+
+    def _same_sets(self, request: OpenRequest) -> None:
+        """One set for both openings, and nobody in both parts of it."""
+        dropped = tuple(position for position in self._dealers if position not in self._survivors)
+        if set(request.survivors) & set(request.dropped):
+            raise self._leave(RoundReason.BOTH_KINDS, "a client is asked for as survivor and as dropped", "request", len(request.dropped))
+        if (request.view, request.survivors, request.dropped) != (self._view, self._survivors, dropped):
+            raise self._leave(RoundReason.SURVIVORS_SWITCHED, "not the set that was signed", "survivors", len(request.survivors))
+
+    def _passing(self, request: OpenRequest) -> tuple[int, ...]:
+        plan, survivors = self._plan, len(request.survivors)
+        evidence = request.evidence[0] if len(request.evidence) == 1 else b""
+        if self._opener is not None:
+            return self._opener.open_counts(evidence, survivors)[1]
+        role, sender = ("authority", plan.authority) if plan.opener == "authority" else ("server", plan.server)
+        # the server's own counts are the second chunk of a message whose first is its request
+        chunk, chunks = (0, 1) if role == "authority" else (1, 2)
+        expected = plan.expect(Phase.OPEN_COUNTS, role, sender=sender, chunks=chunks)
+        counts = accept(evidence, plan.roster, expected, Seen(), Counts.decode, chunk=chunk)[1]
+        if counts.view != request.view or counts.head.shape != (plan.shape.head_fields,):
+            raise self._leave(RoundReason.SURVIVORS_SWITCHED, "counts of another set", "counts", plan.round)
+        if counts.passing != plan.passing(counts.head, survivors):
+            raise self._leave(RoundReason.BELOW_MINIMUM, "counts and opened pools do not fit", "pools", counts.passing)
+        return counts.passing
+
+    def _reveal(self, phase: Phase, passing: tuple[int, ...], wanted: Iterable[tuple[int, int]]) -> bytes:
+        held: dict[int, list[bytes] | None] = {}
+        shares = []
+        for place, owner in wanted:
+            if owner not in held:
+                held[owner] = self._held(owner)
+            mine = held[owner]
+            if mine is not None:
+                shares.append((place, owner, mine[0 if place == MASK_KEY else 1 + place]))
+        return self._sign(phase, Revealed(passing, tuple(shares)).encode())
+
+    def _held(self, owner: int) -> list[bytes] | None:
+        """This client's shares of an owner's secrets; None where it holds none, or the owner's box does not open: others hold theirs."""
+        if owner == self._position:
+            return [share.to_bytes() for share in self._own_shares]
+        if owner not in self._boxes:
+            return None
+        key, count = self._book.box_key(self._position, self._sealing, owner), 1 + self._plan.shape.blocks
+        try:
+            contents = open_with(key, self._boxes[owner], self._book.box_context(owner, self._position))
+        except RefusedError:
+            return None
+        rows = [contents[start : start + SHARE_BYTES] for start in range(0, len(contents), SHARE_BYTES)]
+        return rows if len(contents) == count * SHARE_BYTES else None
+
+    def _from_server(self, data: bytes, phase: Phase, parse: Callable[[bytes], T], *, chunk: int = 0, chunks: int = 1) -> T:
+        if self._step == _Step.LEFT:
+            raise RoundRefusedError(
+                RoundReason.OUT_OF_TURN, "this client left the round", field="phase", value=phase.name, remedy="begin another round"
+            )
+        expected = self._plan.expect(phase, "server", sender=self._plan.server, chunks=chunks)
+        return accept(data, self._plan.roster, expected, self._seen, parse, chunk=chunk)[1]
+
+    def _turn(self, before: _Step, after: _Step) -> None:
+        if self._step != before:
+            reason = RoundReason.ALREADY_BEGUN if self._step > before else RoundReason.OUT_OF_TURN
+            raise RoundRefusedError(
+                reason, f"{before.name.lower()} comes first, once", field="step", value=self._step.name.lower(), remedy="follow the order"
+            )
+        self._step = after
+
+    def _leave(self, reason: RoundReason, problem: str, name: str, value: object) -> RoundRefusedError:
+        self._step = _Step.LEFT
+        return RoundRefusedError(reason, problem, field=name, value=value, remedy="this client leaves the round; ask who runs the server")
+
+    def _sign(self, phase: Phase, body: bytes, *, chunk: int = 0, chunks: int = 1) -> bytes:
+        return sign_envelope(self._identity, self._plan.header(phase, self.name, chunk=chunk, chunks=chunks), body)

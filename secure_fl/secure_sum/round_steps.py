@@ -1,0 +1,71 @@
+"""Steps of the server's side of a round, and what it keeps of a message: the record of a refusal, bytes for a recipient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from secure_fl.errors import SecureSumError
+from secure_fl.secure_sum.envelope import Phase, read_header
+
+_FIRST_ENVELOPE = 12
+"""Bytes before the first envelope of an upload."""
+
+
+class Step(IntEnum):
+    """What the server is collecting."""
+
+    ADVERTISE = 1
+    SHARE = 2
+    UPLOAD = 3
+    AGREE = 4
+    COUNT_SHARES = 5
+    COUNTS = 6
+    POOL_SHARES = 7
+    POOLS = 8
+    DIGESTS = 9
+    DONE = 10
+
+
+PHASES = {
+    Step.ADVERTISE: Phase.ADVERTISE,
+    Step.SHARE: Phase.SHARE,
+    Step.UPLOAD: Phase.UPLOAD,
+    Step.AGREE: Phase.AGREE,
+    Step.COUNT_SHARES: Phase.OPEN_COUNTS,
+    Step.COUNTS: Phase.OPEN_COUNTS,
+    Step.POOL_SHARES: Phase.OPEN_POOLS,
+    Step.POOLS: Phase.APPLY,
+    Step.DIGESTS: Phase.APPLY,
+    Step.DONE: Phase.APPLY,
+}
+"""The protocol's phase that each step belongs to."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A message that was turned away; sender and phase are what it claimed, `?` where it could not be read."""
+
+    sender: str
+    phase: str
+    reason: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Message:
+    """Bytes for one party."""
+
+    recipient: str
+    data: bytes = field(repr=False)
+
+
+def claimed(data: bytes) -> tuple[str, str]:
+    """Sender and phase as a message claims them, for the record; an upload is known by its first envelope. `?` where it cannot be read."""
+    for start in (0, _FIRST_ENVELOPE):
+        try:
+            header = read_header(data[start : start + 2048])
+        except SecureSumError:
+            continue
+        return header.sender, header.phase.name.lower()
+    return "?", "?"

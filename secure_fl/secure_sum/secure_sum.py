@@ -1,0 +1,341 @@
+"""`SecureSum`: protect at clients, add at the server, open at the key holder. And all parties of a round in one process.
+
+`EmbeddedFederation` makes identities, roster and keys; `begin` runs ADVERTISE and SHARE; then `protect` and `add` for each client as its
+vector comes; `open` runs everything after the uploads. Clients that send nothing until then have dropped out.
+
+Guarantee: the parties exchange the bytes that they would send over a network, and nothing else; results equal those of a deployment.
+Not covered: one process holds everybody's keys, so against whoever reads its memory nothing is hidden. It is a simulation, and says so.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from secure_fl.errors import SecureSumError
+from secure_fl.secure_sum.ceremony import Epoch, GrantExpected, accept_grant, granted_fingerprint, make_grant, new_key
+from secure_fl.secure_sum.envelope import NO_KEY, Phase, read_header
+from secure_fl.secure_sum.he_keys import HolderKey, SecretKey
+from secure_fl.secure_sum.identities import Identity
+from secure_fl.secure_sum.key_holder import Authority, Opened
+from secure_fl.secure_sum.masks import UsedSeeds
+from secure_fl.secure_sum.parameters import ParameterSet
+from secure_fl.secure_sum.roster import Roster
+from secure_fl.secure_sum.round_client import RoundClient
+from secure_fl.secure_sum.round_layers import ClientCipher, HolderCipher, ServerCipher, client_cipher, holder_cipher, server_cipher
+from secure_fl.secure_sum.round_plan import BlockShape, BlockVector, RoundPlan, layout_of, parameters_of
+from secure_fl.secure_sum.round_server import RoundServer
+from secure_fl.secure_sum.round_steps import PHASES, Message, Refusal, Step, claimed
+from secure_fl.secure_sum.round_store import MemoryStore
+
+Tap = Callable[[str, str, bytes], bytes]
+
+
+class SecureSum(Protocol):
+    """One round's sum, whatever protects it."""
+
+    def protect(self, client: str, vector: BlockVector) -> bytes:
+        """What a client sends: every block, protected."""
+
+    def add(self, upload: bytes) -> str | None:
+        """Add it to the sum and drop it; why it was refused, if it was."""
+
+    def open(self) -> Outcome:
+        """The sums over all that were added: counts, then the blocks that may be opened."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a round gave, and its record.
+
+    Args:
+        opened: the sums; what the key holder has, not the server (under `plain` and `masked` the server as well).
+        survivors: names in the sums, U.
+        missed: name → first phase it was silent in; a survivor here was silent after its upload.
+        refusals: messages that the server turned away.
+        view: 32 bytes that bind plan, keys and U.
+        uploads: name → SHA-256 over its upload's headers, which hold their bodies' hashes.
+        digest: 32 bytes over `opened`.
+        up: phase → bytes from clients and key holder to the server.
+        down: phase → bytes from the server.
+        seconds: phase → party (`clients`, all of them; `server`; `holder`) → seconds of wall clock.
+    """
+
+    opened: Opened
+    survivors: tuple[str, ...]
+    missed: Mapping[str, str]
+    refusals: tuple[Refusal, ...]
+    view: bytes
+    uploads: Mapping[str, bytes]
+    digest: bytes
+    up: Mapping[str, int]
+    down: Mapping[str, int]
+    seconds: Mapping[str, Mapping[str, float]]
+
+
+@dataclass
+class _Keys:
+    """One epoch's key and what every party makes of it."""
+
+    epoch: Epoch
+    fingerprint: bytes = NO_KEY
+    grant_bytes: int = 0
+    client: ClientCipher | None = field(default=None, repr=False)
+    server: ServerCipher | None = field(default=None, repr=False)
+    holder: HolderCipher | None = field(default=None, repr=False)
+
+
+class EmbeddedFederation:
+    """All parties in one process: identities, roster, keys and what clients remember between rounds.
+
+    Args:
+        clients: their names, or how many.
+        protection: `plain`, `masked`, `bfv`, `bfv+masked` or `ckks`.
+        key_holder: `clients` or `authority`.
+        name: the federation's.
+        rotation_rounds: R, rounds that one encryption key serves.
+        parameters: of the encryption; None for the protection's default.
+        randomness: uniform secret bytes for seeds and shares.
+        tap: sees every message, as (sender, recipient, bytes); what it returns is delivered. For transcripts and tests.
+
+    Raises:
+        SecureSumError: a protection or key holder that does not exist.
+        DependencyError: an encrypted protection without tenseal.
+    """
+
+    def __init__(
+        self,
+        clients: int | Sequence[str],
+        *,
+        protection: str = "bfv+masked",
+        key_holder: str = "clients",
+        name: str = "embedded",
+        rotation_rounds: int = 10,
+        parameters: ParameterSet | None = None,
+        randomness: Callable[[int], bytes] = os.urandom,
+        tap: Tap | None = None,
+    ) -> None:
+        self.tap = tap
+        self.layout = layout_of(protection)
+        self.protection, self.key_holder, self._randomness = protection, key_holder, randomness
+        self.parameters = parameters_of(protection) and (parameters or parameters_of(protection))
+        names = [f"client-{number:04d}" for number in range(clients)] if isinstance(clients, int) else list(clients)
+        self.clients = {client: Identity.generate(client) for client in names}
+        self._coordinator, self._server = Identity.generate("coordinator", "coordinator"), Identity.generate("server", "server")
+        self._authority = Identity.generate("authority", "authority")
+        everyone = (self._coordinator, self._server, self._authority, *self.clients.values())
+        unsigned = Roster(name, tuple(identity.member for identity in everyone), rotation_rounds)
+        self.roster = Roster.open(unsigned.sign(self._coordinator), self._coordinator.member)
+        self._used = {client: UsedSeeds() for client in names}
+        self._stores = {client: MemoryStore() for client in names}
+        self._keys: _Keys | None = None
+        self._fingerprints: frozenset[bytes] = frozenset()
+
+    def begin(
+        self, round_number: int, shape: BlockShape, *, cohort: Sequence[str] = (), kills: Mapping[str, Phase] | None = None, **rules: Any
+    ) -> EmbeddedRound:
+        """ADVERTISE and SHARE of a round; vectors may come then.
+
+        Args:
+            round_number: counted up, over all phases of a run; a client takes part in each number once.
+            shape: blocks of an upload.
+            cohort: clients asked; empty for all.
+            kills: name → phase from which on the client is silent; for tests and simulations.
+            rules: `fewest`, `minimum`, `count_unit`, `threshold`, `degree`, `bound`, `margin`, `appliers` of `RoundPlan`.
+
+        Raises:
+            SecureSumError: rules that contradict each other, or too few clients.
+        """
+        rules.setdefault("appliers", 1)
+        asked, holds = tuple(cohort), (self.key_holder, "authority")
+        plan = RoundPlan(self.protection, self.roster, round_number, shape, "server", asked, *holds, NO_KEY, self.parameters, **rules)
+        if plan.encrypted and (self._keys is None or round_number not in self._keys.epoch):
+            self._keys = self._ceremony(plan)
+        keys = self._keys or _Keys(Epoch.of(round_number, self.roster))
+        plan = replace(plan, key_fingerprint=keys.fingerprint)
+        holder = keys.holder if plan.opener == "clients" else None
+        members = {
+            name: RoundClient(
+                plan,
+                self.clients[name],
+                cipher=keys.client,
+                holder=holder,
+                used=self._used[name],
+                store=self._stores[name],
+                randomness=self._randomness,
+            )
+            for name in plan.cohort
+        }
+        server = RoundServer(plan, self._server, cipher=keys.server)
+        authority = Authority(plan, self._authority, keys.holder) if plan.opener == "authority" and keys.holder is not None else None
+        return EmbeddedRound(plan, server, members, authority, {name: self._stores[name] for name in plan.cohort}, kills or {}, self.tap)
+
+    def round(self, round_number: int, vectors: Mapping[str, BlockVector], shape: BlockShape, **settings: Any) -> Outcome:
+        """A whole round over vectors that are there already, by client; clients of the cohort without one have dropped out."""
+        running = self.begin(round_number, shape, **settings)
+        for name, vector in vectors.items():
+            if name in running.plan.cohort and not running.silent(name, Phase.UPLOAD):
+                running.add(running.protect(name, vector))
+        return running.open()
+
+    def _ceremony(self, plan: RoundPlan) -> _Keys:
+        """A fresh key, granted by its holder, taken by every client; the server takes its fingerprint."""
+        assert self.parameters is not None
+        epoch, by_clients = Epoch.of(plan.round, self.roster), plan.opener == "clients"
+        maker = self.clients[plan.cohort[0]] if by_clients else self._authority
+        key = new_key(self.parameters, "clients" if by_clients else "authority")
+        grant = make_grant(maker, self.roster, key, epoch, self.protection)
+        expected = GrantExpected(maker.name, key.key_holder, self.parameters, self.protection, epoch, self._fingerprints)
+        fingerprint = granted_fingerprint(grant, self.roster, expected)
+        granted = [accept_grant(grant, self.roster, client, expected).for_round(plan.round) for client in self.clients.values()]
+        self._fingerprints |= {fingerprint}
+        holder = HolderKey(granted[0]) if isinstance(granted[0], SecretKey) else key
+        # all clients hold the same key here, so one encryptor serves them
+        server = server_cipher(replace(plan, key_fingerprint=fingerprint))
+        return _Keys(epoch, fingerprint, len(grant), client_cipher(plan, granted[0]), server, holder_cipher(plan, holder))
+
+
+class EmbeddedRound:
+    """One round of an `EmbeddedFederation`; a `SecureSum`. Made by `begin`."""
+
+    def __init__(
+        self,
+        plan: RoundPlan,
+        server: RoundServer,
+        clients: dict[str, RoundClient],
+        authority: Authority | None,
+        stores: dict[str, MemoryStore],
+        kills: Mapping[str, Phase],
+        tap: Tap | None,
+    ) -> None:
+        self._tap = tap
+        self.plan, self.server, self.clients = plan, server, clients
+        self._authority, self._stores, self._kills = authority, stores, kills
+        self._missed: dict[str, str] = {}
+        self._up: dict[str, int] = {}
+        self._down: dict[str, int] = {}
+        self._seconds: dict[str, dict[str, float]] = {}
+        if plan.masked:
+            for name, client in clients.items():
+                self._answer(name, Phase.ADVERTISE, client.advertise)
+            for _ in (Phase.ADVERTISE, Phase.SHARE):
+                self._deliver(self._advance())
+
+    def silent(self, name: str, phase: Phase) -> bool:
+        """Whether a client is killed by then, or has dropped out."""
+        return phase >= self._kills.get(name, Phase.APPLY + 1) or self._missed.get(name, "") in ("advertise", "share")
+
+    def protect(self, client: str, vector: BlockVector) -> bytes:
+        """The client's upload.
+
+        Raises:
+            SecureSumError: a vector that does not fit, or a client that cannot upload in this round (again).
+        """
+        with self._timed(Phase.UPLOAD, "clients"):
+            return self.clients[client].upload(vector)
+
+    def add(self, upload: bytes) -> str | None:
+        """Give an upload to the server. Its bytes are forgotten here; a client over a network keeps them until the round ends."""
+        reason = self._to_server(Phase.UPLOAD, upload, claimed(upload)[0])
+        for store in self._stores.values():
+            store.release()
+        return reason
+
+    def open(self) -> Outcome:
+        """End the uploads, and run the round to its end.
+
+        Raises:
+            SecureSumError: too few clients are left; nothing was opened then that was not already.
+        """
+        while self.server.step != Step.DONE:
+            self._deliver(self._advance())
+        opened = self._opened()
+        return Outcome(
+            opened,
+            self.server.survivors,
+            dict(self._missed),
+            tuple(self.server.refusals),
+            self.server.view,
+            dict(self.server.uploads),
+            opened.digest,
+            dict(self._up),
+            dict(self._down),
+            {phase: dict(parties) for phase, parties in self._seconds.items()},
+        )
+
+    def _opened(self) -> Opened:
+        if self._authority is not None:
+            found = self._authority.opened
+        elif self.plan.opener == "server":
+            found = self.server.opened
+        else:
+            found = next((client.opened for client in self.clients.values() if client.opened is not None), None)
+        if found is None:
+            raise SecureSumError("nobody opened the sums", field="round", value=self.plan.round, remedy="discard the round, begin the next")
+        return found
+
+    def _advance(self) -> list[Message]:
+        ended = PHASES[self.server.step]
+        for name in sorted(self.server.waiting):
+            self._missed.setdefault(name, ended.name.lower())
+        with self._timed(ended, "server"):
+            return self.server.advance()
+
+    def _deliver(self, messages: list[Message]) -> None:
+        answers = PHASES[self.server.step]
+        for message in messages:
+            data = self._tap("server", message.recipient, message.data) if self._tap else message.data
+            self._count(self._down, read_header(message.data).phase, data)
+            if message.recipient in self.clients:
+                call = self._client_call(self.clients[message.recipient], data)
+                self._answer(message.recipient, answers, call)
+            else:
+                assert self._authority is not None
+                with self._timed(answers, "holder"):
+                    work = self._authority.open_counts if self.server.step == Step.COUNTS else self._authority.open_pools
+                    reply = work(data)
+                self._to_server(answers, reply, "authority")
+
+    def _client_call(self, client: RoundClient, data: bytes) -> Callable[[], bytes | int | None]:
+        calls: dict[Step, Callable[[bytes], bytes | int | None]] = {
+            Step.SHARE: client.share,
+            Step.UPLOAD: client.take_shares,
+            Step.AGREE: client.agree,
+            Step.COUNT_SHARES: client.open_counts,
+            Step.POOL_SHARES: client.open_pools,
+            Step.DIGESTS: client.apply,
+            Step.DONE: client.confirm,
+        }
+        call = calls[self.server.step]
+        return lambda: call(data)
+
+    def _answer(self, name: str, phase: Phase, call: Callable[[], bytes | int | None]) -> None:
+        if self.silent(name, phase):
+            return
+        with self._timed(phase, "clients"):
+            reply = call()
+        if isinstance(reply, bytes):
+            self._to_server(phase, reply, name)
+
+    def _to_server(self, phase: Phase, data: bytes, sender: str) -> str | None:
+        data = self._tap(sender, "server", data) if self._tap else data
+        self._count(self._up, phase, data)
+        with self._timed(phase, "server"):
+            return self.server.receive(data)
+
+    def _count(self, table: dict[str, int], phase: Phase, data: bytes) -> None:
+        name = phase.name.lower()
+        table[name] = table.get(name, 0) + len(data)
+
+    @contextmanager
+    def _timed(self, phase: Phase, party: str) -> Iterator[None]:
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            row = self._seconds.setdefault(phase.name.lower(), {})
+            row[party] = row.get(party, 0.0) + time.perf_counter() - begin
