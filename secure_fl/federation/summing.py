@@ -109,12 +109,7 @@ class Summing:
         names = list(self._parties.clients)
         head = len(first.head)
         shape = BlockShape(len(first.pools), first.pools.shape[1], len(first.shared), head, counted=len(first.pools) > 1)
-        rules: dict[str, Any] = {
-            "fewest": opening.fewest,
-            "minimum": opening.minimum,
-            "count_unit": opening.count_unit,
-            "degree": self._config.neighbours,
-        }
+        rules: dict[str, Any] = {**asdict(opening), "degree": self._config.neighbours}
         running = self._parties.begin(self._rounds, shape, cohort=[names[client] for client in cohort], **rules)
         self._rounds += 1
         return ProtectedSum(running, names)

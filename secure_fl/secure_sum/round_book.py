@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -15,6 +15,14 @@ from secure_fl.secure_sum.graph import Neighbourhoods, commitment, draw
 from secure_fl.secure_sum.refusals import Reason, RefusedError
 from secure_fl.secure_sum.round_messages import Advertise, Agreement, RoundReason, RoundRefusedError, accept
 from secure_fl.secure_sum.round_plan import RoundPlan
+
+
+@dataclass
+class Verified:
+    """Checks of signatures that clients of one process share: each sees the same bytes, and n clients would verify n signatures each."""
+
+    books: dict[bytes, KeyBook] = field(default_factory=dict)
+    agreements: dict[bytes, frozenset[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -48,18 +56,24 @@ class KeyBook:
         return cls(plan, names, keys, graph)
 
     @classmethod
-    def read(cls, plan: RoundPlan, envelopes: Sequence[bytes]) -> KeyBook:
+    def read(cls, plan: RoundPlan, envelopes: Sequence[bytes], verified: Verified | None = None) -> KeyBook:
         """The book from the clients' own signed envelopes, as the server passed them on.
 
         Raises:
             RefusedError: any reason of the envelope's, `unknown-client` for a client outside the cohort.
         """
+        name = commitment([plan.digest, *envelopes])
+        if verified is not None and name in verified.books:
+            return verified.books[name]
         seen, advertised = Seen(), dict[str, Advertise]()
         for data in envelopes:
             header, keys = accept(data, plan.roster, plan.expect(Phase.ADVERTISE, "client"), seen, Advertise.decode)
             check_cohort(plan, header.sender)
             advertised[header.sender] = keys
-        return cls.of(plan, advertised)
+        book = cls.of(plan, advertised)
+        if verified is not None:
+            verified.books[name] = book
+        return book
 
     def neighbours(self, position: int) -> tuple[int, ...]:
         """Whom a client masks with."""
@@ -111,13 +125,16 @@ class KeyBook:
         return HKDF(SHA256(), 32, None, self.box_context(min(own, other), max(own, other))).derive(shared)
 
 
-def agreed_by(plan: RoundPlan, envelopes: Sequence[bytes], view: bytes, survivors: int) -> frozenset[str]:
+def agreed_by(plan: RoundPlan, envelopes: Sequence[bytes], view: bytes, survivors: int, verified: Verified | None = None) -> frozenset[str]:
     """Names of those who signed this view.
 
     Raises:
         RefusedError: a message that is not a signed agreement of this round.
         RoundRefusedError: `survivors-switched` where one of them signed another view.
     """
+    name = commitment([plan.digest, view, survivors.to_bytes(4, "big"), *envelopes])
+    if verified is not None and name in verified.agreements:
+        return verified.agreements[name]
     seen, names = Seen(), set[str]()
     for data in envelopes:
         header, agreement = accept(data, plan.roster, plan.expect(Phase.AGREE, "client"), seen, Agreement.decode)
@@ -127,6 +144,8 @@ def agreed_by(plan: RoundPlan, envelopes: Sequence[bytes], view: bytes, survivor
                 RoundReason.SURVIVORS_SWITCHED, "a survivor signed another set", field="view", value=header.sender, remedy="leave this round"
             )
         names.add(header.sender)
+    if verified is not None:
+        verified.agreements[name] = frozenset(names)
     return frozenset(names)
 
 

@@ -23,7 +23,7 @@ from secure_fl.secure_sum.identities import Identity
 from secure_fl.secure_sum.key_holder import Opened, SumOpener, by_block
 from secure_fl.secure_sum.masks import UsedSeeds, mask, pair_seeds, self_seeds
 from secure_fl.secure_sum.refusals import RefusedError
-from secure_fl.secure_sum.round_book import KeyBook, agreed_by, need
+from secure_fl.secure_sum.round_book import KeyBook, Verified, agreed_by, need
 from secure_fl.secure_sum.round_layers import ClientCipher, HolderCipher, pack, protect
 from secure_fl.secure_sum.round_messages import (
     MASK_KEY,
@@ -71,6 +71,7 @@ class RoundClient:
         used: this client's record of spent seeds, one for the whole federation.
         store: what outlives the process.
         randomness: uniform secret bytes.
+        verified: what clients of one process checked already; a client on its own machine has none.
     """
 
     def __init__(
@@ -83,8 +84,9 @@ class RoundClient:
         used: UsedSeeds | None = None,
         store: UploadStore | None = None,
         randomness: Callable[[int], bytes] = os.urandom,
+        verified: Verified | None = None,
     ) -> None:
-        self._plan, self._identity, self._cipher = plan, identity, cipher
+        self._plan, self._identity, self._cipher, self._verified = plan, identity, cipher, verified
         self._used, self._store, self._randomness = used or UsedSeeds(), store or MemoryStore(), randomness
         self._seen, self._step = Seen(), _Step.NEW
         self._opener = SumOpener(plan, holder) if plan.opener == "clients" else None
@@ -93,6 +95,8 @@ class RoundClient:
         self._self_seeds: list[bytes] = []
         self._own_shares: list[Share] = []
         self._boxes: dict[int, bytes] = {}
+        self._box_keys: dict[int, bytes] = {}
+        self._rows: dict[int, list[bytes] | None] = {}
         self._dealers: tuple[int, ...] = ()
         self._survivors: tuple[int, ...] = ()
         self._view = b""
@@ -120,7 +124,7 @@ class RoundClient:
             RefusedError: a message or a client's keys in it.
             RoundRefusedError: `too-few`, or `survivors-switched` where its own keys are not in the list.
         """
-        book = KeyBook.read(self._plan, self._from_server(data, Phase.ADVERTISE, unframe))
+        book = KeyBook.read(self._plan, self._from_server(data, Phase.ADVERTISE, unframe), self._verified)
         if self.name not in book.names or book.keys[book.names.index(self.name)] != self._public():
             raise self._leave(RoundReason.SURVIVORS_SWITCHED, "its own keys are not in the list", "keys", self.name)
         self._turn(_Step.ADVERTISED, _Step.SHARED)
@@ -135,7 +139,7 @@ class RoundClient:
             if holder == self._position:
                 self._own_shares = mine
                 continue
-            key = book.box_key(self._position, self._sealing, holder)
+            key = self._box_keys[holder] = book.box_key(self._position, self._sealing, holder)
             contents = b"".join(share.to_bytes() for share in mine)
             boxes.append((holder, seal_with(key, contents, book.box_context(self._position, holder))))
         return self._sign(Phase.SHARE, Boxes((), tuple(boxes)).encode())
@@ -217,7 +221,7 @@ class RoundClient:
         """
         request = self._from_server(data, Phase.OPEN_COUNTS, OpenRequest.decode)
         self._same_sets(request)
-        agreed = agreed_by(self._plan, request.evidence, self._view, len(self._survivors))
+        agreed = agreed_by(self._plan, request.evidence, self._view, len(self._survivors), self._verified)
         signed = {position for position, name in enumerate(self._book.names) if name in agreed}
         for owner in self._dealers:
             holders = self._book.holders(owner)
@@ -320,12 +324,11 @@ class RoundClient:
         return counts.passing
 
     def _reveal(self, phase: Phase, passing: tuple[int, ...], wanted: Iterable[tuple[int, int]]) -> bytes:
-        held: dict[int, list[bytes] | None] = {}
         shares = []
         for place, owner in wanted:
-            if owner not in held:
-                held[owner] = self._held(owner)
-            mine = held[owner]
+            if owner not in self._rows:
+                self._rows[owner] = self._held(owner)
+            mine = self._rows[owner]
             if mine is not None:
                 shares.append((place, owner, mine[0 if place == MASK_KEY else 1 + place]))
         return self._sign(phase, Revealed(passing, tuple(shares)).encode())
@@ -336,9 +339,9 @@ class RoundClient:
             return [share.to_bytes() for share in self._own_shares]
         if owner not in self._boxes:
             return None
-        key, count = self._book.box_key(self._position, self._sealing, owner), 1 + self._plan.shape.blocks
+        count = 1 + self._plan.shape.blocks
         try:
-            contents = open_with(key, self._boxes[owner], self._book.box_context(owner, self._position))
+            contents = open_with(self._box_keys[owner], self._boxes[owner], self._book.box_context(owner, self._position))
         except RefusedError:
             return None
         rows = [contents[start : start + SHARE_BYTES] for start in range(0, len(contents), SHARE_BYTES)]

@@ -25,6 +25,7 @@ from secure_fl.secure_sum.key_holder import Authority, Opened
 from secure_fl.secure_sum.masks import UsedSeeds
 from secure_fl.secure_sum.parameters import ParameterSet
 from secure_fl.secure_sum.roster import Roster
+from secure_fl.secure_sum.round_book import Verified
 from secure_fl.secure_sum.round_client import RoundClient
 from secure_fl.secure_sum.round_layers import ClientCipher, HolderCipher, ServerCipher, client_cipher, holder_cipher, server_cipher
 from secure_fl.secure_sum.round_plan import BlockShape, BlockVector, RoundPlan, layout_of, parameters_of
@@ -158,6 +159,7 @@ class EmbeddedFederation:
         keys = self._keys or _Keys(Epoch.of(round_number, self.roster))
         plan = replace(plan, key_fingerprint=keys.fingerprint)
         holder = keys.holder if plan.opener == "clients" else None
+        verified = Verified()
         members = {
             name: RoundClient(
                 plan,
@@ -167,6 +169,7 @@ class EmbeddedFederation:
                 used=self._used[name],
                 store=self._stores[name],
                 randomness=self._randomness,
+                verified=verified,
             )
             for name in plan.cohort
         }
