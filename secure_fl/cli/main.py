@@ -13,6 +13,7 @@ from secure_fl.cli.console import err, out
 from secure_fl.cli.data import data
 from secure_fl.cli.doctor import doctor
 from secure_fl.cli.kernels import kernels_app
+from secure_fl.cli.keys import keys_app
 from secure_fl.cli.models import assign, export
 from secure_fl.cli.privacy import privacy_app
 from secure_fl.cli.report import report
@@ -35,6 +36,7 @@ A first hour:
   secure-fl assign runs/mine new_client.npz      the right pool for a newcomer
   secure-fl privacy plan my.toml                 what a private run would spend, before it does
   secure-fl privacy verify runs/mine             every ε again, from the ledger's events
+  secure-fl keys new hospital-3                  an identity, for a federation over a network
   secure-fl kernels check                        the kernels' own proof on this machine
 
 \b
@@ -48,6 +50,7 @@ for _command in (run, report, data, init, export, assign, doctor):
 app.add_typer(kernels_app, name="kernels")
 app.add_typer(bench, name="bench")
 app.add_typer(privacy_app, name="privacy")
+app.add_typer(keys_app, name="keys")
 
 
 def _version(value: bool) -> None:

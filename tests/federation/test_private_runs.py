@@ -15,7 +15,7 @@ from secure_fl.engines import embedded
 from secure_fl.errors import ConfigError, PrivacyError
 from secure_fl.federation.budget import digest_of
 from secure_fl.federation.client import Client
-from secure_fl.federation.messages import EncoderUpdate, BlockUpdate, PoolUpdate, TrainEncoder
+from secure_fl.federation.messages import BlockUpdate, EncoderUpdate, PoolUpdate, TrainEncoder
 from secure_fl.federation.phase import RoundRecord
 from secure_fl.federation.private_client import PrivateClient
 from secure_fl.federation.release_box import ReleaseBox

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from secure_sum.round_helpers import MASKED, SHAPE, Tape, check_exact, make_federation, make_vectors, shared_federation
 
 from secure_fl.errors import SecureSumError
+from secure_fl.secure_sum import round_client
 from secure_fl.secure_sum.envelope import Phase, open_envelope, read_header, sign_envelope
 from secure_fl.secure_sum.identities import Identity
 from secure_fl.secure_sum.refusals import Reason, RefusedError
@@ -202,7 +203,9 @@ class Meddler(Tape):
         return sign_envelope(self.federation._server, replace(header, body_length=0, body_hash=bytes(32)), body)
 
 
-def meddled(phase: Phase, edit: Callable[[bytes], bytes], *, protection: str = "masked", key_holder: str = "clients", chunk: int = 0) -> str:
+def meddled(
+    phase: Phase, edit: Callable[[bytes], bytes], *, protection: str = "masked", key_holder: str = "clients", chunk: int = 0, **rules: object
+) -> str:
     """The word that the first party refuses with."""
     tape = Meddler(phase, edit, chunk)
     federation = make_federation(protection, key_holder, tape=tape)
@@ -210,7 +213,7 @@ def meddled(phase: Phase, edit: Callable[[bytes], bytes], *, protection: str = "
     names = list(federation.clients)
     vectors = make_vectors(SHAPE, dict(zip(names, [0, 0, 1, 1, 2], strict=True)))
     with pytest.raises((RefusedError, RoundRefusedError)) as caught:
-        federation.round(0, vectors, SHAPE, kills={names[4]: Phase.UPLOAD}, appliers=None)
+        federation.round(0, vectors, SHAPE, kills={names[4]: Phase.UPLOAD}, appliers=None, **rules)
     return str(caught.value.reason)
 
 
@@ -249,6 +252,10 @@ def test_survivor_sets_that_do_not_fit_are_refused() -> None:
         return lambda body: Survivors(Survivors.decode(body).view, positions).encode()
 
     assert meddled(Phase.AGREE, survivors(1, 2, 3)) == RoundReason.SURVIVORS_SWITCHED
+    other_view = lambda body: Survivors(bytes(32), Survivors.decode(body).survivors).encode()  # noqa: E731
+    assert meddled(Phase.AGREE, other_view) == RoundReason.SURVIVORS_SWITCHED
+    assert meddled(Phase.AGREE, survivors(0, 1, 2), threshold=3) == RoundReason.SURVIVORS_SWITCHED
+    assert meddled(Phase.AGREE, survivors(0, 1)) == RoundReason.SURVIVORS_SWITCHED
     assert meddled(Phase.AGREE, survivors(0, 1, 2, 3, 9)) == RoundReason.SURVIVORS_SWITCHED
     assert meddled(Phase.AGREE, survivors(0, 1, 2, 4)) == RoundReason.SURVIVORS_SWITCHED
 
@@ -359,7 +366,7 @@ def test_clients_that_opened_other_sums_are_found() -> None:
     federation = make_federation("bfv", "clients", tape=tape)
     tape.federation = federation
     vectors = make_vectors(SHAPE, dict.fromkeys(federation.clients, 0))
-    with pytest.raises(RoundRefusedError, match="forked"):
+    with pytest.raises(RoundRefusedError, match="clients opened different sums"):
         federation.round(0, vectors, SHAPE, appliers=None)
     # and by clients themselves, where the server hides it
     honest = make_federation("bfv", "clients")
@@ -373,6 +380,99 @@ def test_clients_that_opened_other_sums_are_found() -> None:
     message = sign_envelope(honest._server, running.plan.header(Phase.APPLY, "server", chunk=1, chunks=2), frames([fake]))
     with pytest.raises(RoundRefusedError, match="forked"):
         running.clients[name].confirm(message)
+
+
+class Dealer(Tape):
+    """A client whose shares are not what they were."""
+
+    def __init__(self, edit: Callable[[tuple[int, int, bytes]], tuple[int, int, bytes]], phases: tuple[Phase, ...]) -> None:
+        super().__init__()
+        self.edit, self.phases = edit, phases
+        self.federation: EmbeddedFederation | None = None
+
+    def change(self, sender: str, recipient: str, data: bytes) -> bytes:
+        if self.federation is None or sender != "client-0001" or data[:4] != b"SFE1" or read_header(data).phase not in self.phases:
+            return data
+        header, message = read_header(data), Revealed.decode(data[read_end(data) :])
+        forged = replace(message, shares=tuple(self.edit(entry) for entry in message.shares)).encode()
+        return sign_envelope(self.federation.clients[sender], replace(header, body_length=0, body_hash=bytes(32)), forged)
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (lambda e: (e[0], e[1], flip(e[2], 70)), None),
+        (lambda e: (e[0], e[1], flip(e[2], 4)), "malformed"),
+        (lambda e: (e[0], e[1], flip(e[2], 2)), "malformed"),
+        (lambda e: (e[0], e[1], flip(e[2], 0)), "malformed"),
+        (lambda e: (0, e[1], e[2]) if e[0] == MASK_KEY else e, "malformed"),
+        (lambda e: (e[0], 77, e[2]) if e[1] == 4 else e, "malformed"),
+        (lambda e: (MASK_KEY, e[1], e[2]) if e[1] == 2 and e[0] == 0 else e, "malformed"),
+    ],
+)
+def test_false_shares_of_one_client_cost_nothing(edit: Callable[[tuple[int, int, bytes]], tuple[int, int, bytes]], reason: str | None) -> None:
+    tape = Dealer(edit, (Phase.OPEN_COUNTS,))
+    federation = make_federation(tape=tape)
+    tape.federation = federation
+    names = list(federation.clients)
+    vectors = make_vectors(SHAPE, dict(zip(names, [0, 0, 1, 1, 1], strict=True)))
+    outcome = federation.round(0, vectors, SHAPE, kills={names[4]: Phase.UPLOAD}, threshold=3)
+    check_exact(outcome, SHAPE, vectors, names[:4], 2)
+    assert [refusal.reason for refusal in outcome.refusals] == ([reason] if reason else [])
+
+
+def test_a_client_that_deals_a_false_mask_key_ends_the_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = round_client.split
+    dealt = []
+
+    def false(secret: bytes, *arguments: object, **rest: object) -> object:
+        dealt.append(secret)
+        return honest(bytes(32) if len(dealt) == 1 else secret, *arguments, **rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(round_client, "split", false)
+    federation = make_federation()
+    vectors = make_vectors(SHAPE, dict.fromkeys(federation.clients, 0))
+    with pytest.raises(RefusedError, match="not the key that was advertised"):
+        federation.round(0, vectors, SHAPE, kills={"client-0000": Phase.UPLOAD})
+
+
+def test_uploads_of_clients_that_dealt_no_shares_are_refused() -> None:
+    federation = make_federation(clients=5)
+    names = list(federation.clients)
+    vectors = make_vectors(SHAPE, dict.fromkeys(names, 0))
+    running = federation.begin(0, SHAPE, kills={names[0]: Phase.SHARE})
+    for name in names[1:]:
+        assert running.add(running.protect(name, vectors[name])) is None
+    bodies = [np.zeros(running.plan.numbers(block), "<u8").tobytes() for block in range(5)]
+    headers = [running.plan.header(Phase.UPLOAD, names[0], chunk=block, chunks=5) for block in range(5)]
+    upload = frames([sign_envelope(federation.clients[names[0]], header, body) for header, body in zip(headers, bodies, strict=True)])
+    assert running.add(upload) == Reason.UNKNOWN_CLIENT
+    check_exact(running.open(), SHAPE, vectors, names[1:], 2)
+
+
+def test_clients_outside_the_cohort_are_refused() -> None:
+    federation = make_federation("bfv", clients=5)
+    names = list(federation.clients)
+    vectors = make_vectors(SHAPE, dict.fromkeys(names, 0))
+    running = federation.begin(0, SHAPE, cohort=names[:4])
+    other = RoundClient(running.plan, federation.clients[names[4]], cipher=running.clients[names[0]]._cipher)
+    assert running.add(other.upload(vectors[names[4]])) == Reason.UNKNOWN_CLIENT
+    for name in names[:4]:
+        assert running.add(running.protect(name, vectors[name])) is None
+    check_exact(running.open(), SHAPE, vectors, names[:4], 2)
+
+
+def test_a_neighbourhood_that_lost_too_many_ends_the_round() -> None:
+    federation = make_federation(clients=9)
+    names = list(federation.clients)
+    vectors = make_vectors(SHAPE, dict.fromkeys(names, 0))
+    running = federation.begin(0, SHAPE, degree=2)
+    neighbours = running.server._book.neighbours(0)
+    for name in names:
+        if names.index(name) not in neighbours:
+            running.add(running.protect(name, vectors[name]))
+    with pytest.raises(RoundRefusedError, match="cannot be opened"):
+        running.open()
 
 
 # One vector a round

@@ -1,0 +1,113 @@
+"""`secure-fl keys`: identities, and the signed roster that says who is trusted."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from secure_fl.cli.console import out, table
+from secure_fl.errors import SecureSumError
+
+if TYPE_CHECKING:
+    from secure_fl.secure_sum.identities import Identity
+    from secure_fl.secure_sum.roster import Roster
+
+Role = Literal["client", "server", "authority", "coordinator"]
+
+keys_app = typer.Typer(
+    help="Identities and the roster. Private files are 0600, encrypted when --passphrase-env names a variable that holds a passphrase.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+_Passphrase = Annotated[str | None, typer.Option("--passphrase-env", help="Environment variable with the passphrase; never given on the line.")]
+_Signer = Annotated[Path, typer.Option("--as", help="The coordinator's private identity.")]
+
+
+@keys_app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Letters, digits, dots, dashes, underscores.")],
+    role: Annotated[Role, typer.Option(help="client, server, authority (holds the encryption key) or coordinator (signs the roster).")] = "client",
+    folder: Annotated[Path, typer.Option("--out", help="Folder for NAME.identity (private) and NAME.card (public).")] = Path("keys"),
+    passphrase_env: _Passphrase = None,
+) -> None:
+    """Make an identity. The card goes to the coordinator; compare its fingerprint over another channel. The identity stays where it is."""
+    from secure_fl.federation.folder import write_atomically
+    from secure_fl.secure_sum.identities import Identity
+
+    identity = Identity.generate(name, role)
+    folder.mkdir(parents=True, exist_ok=True)
+    identity.save(folder / f"{name}.identity", passphrase=_passphrase(passphrase_env))
+    write_atomically(folder / f"{name}.card", identity.card().decode())
+    out.print(f"wrote {folder / f'{name}.identity'} (private, 0600) and {folder / f'{name}.card'} (public)", markup=False)
+    out.print(f"fingerprint {identity.member.fingerprint}", markup=False)
+
+
+@keys_app.command()
+def roster(
+    path: Annotated[Path, typer.Argument(help="The roster to write, or to extend by its next revision.")],
+    cards: Annotated[list[Path], typer.Argument(help="Cards of new members.")],
+    signer: _Signer,
+    federation: Annotated[str, typer.Option(help="Name of a new federation.")] = "federation",
+    rotation_rounds: Annotated[int, typer.Option(help="Rounds that one encryption key serves.")] = 10,
+    passphrase_env: _Passphrase = None,
+) -> None:
+    """Sign a roster with these members, or the next revision of one with these added."""
+    from secure_fl.secure_sum.identities import Identity
+    from secure_fl.secure_sum.roster import Roster
+
+    coordinator = Identity.load(signer, passphrase=_passphrase(passphrase_env))
+    before = Roster.open(path.read_bytes(), coordinator.member) if path.exists() else Roster(federation, (), rotation_rounds)
+    _publish(before.add(card.read_bytes() for card in cards), coordinator, path)
+
+
+@keys_app.command()
+def revoke(
+    path: Annotated[Path, typer.Argument(help="The roster.")],
+    name: Annotated[str, typer.Argument(help="The member that is no longer trusted.")],
+    signer: _Signer,
+    passphrase_env: _Passphrase = None,
+) -> None:
+    """Sign the next revision without a member; its keys cannot come back, and the encryption key is made anew."""
+    from secure_fl.secure_sum.identities import Identity
+    from secure_fl.secure_sum.roster import Roster
+
+    coordinator = Identity.load(signer, passphrase=_passphrase(passphrase_env))
+    _publish(Roster.open(path.read_bytes(), coordinator.member).revoke(name), coordinator, path)
+
+
+@keys_app.command()
+def show(
+    path: Annotated[Path, typer.Argument(help="The roster.")],
+    signed_by: Annotated[Path, typer.Option("--signed-by", help="The coordinator's card.")],
+) -> None:
+    """Check a roster's signature and list its members."""
+    from secure_fl.secure_sum.identities import Member
+    from secure_fl.secure_sum.roster import Roster
+
+    _show(Roster.open(path.read_bytes(), Member.from_card(signed_by.read_bytes())))
+
+
+def _publish(roster: Roster, coordinator: Identity, path: Path) -> None:
+    from secure_fl.federation.folder import write_atomically
+
+    write_atomically(path, roster.sign(coordinator).decode())
+    _show(roster)
+
+
+def _show(roster: Roster) -> None:
+    rows = [[member.name, member.role, member.fingerprint] for member in roster.members]
+    title = f"{roster.federation}, revision {roster.revision}, {len(roster.revoked)} revoked; digest {roster.digest.hex()}"
+    out.print(table(title, ["name", "role", "fingerprint"], rows))
+
+
+def _passphrase(variable: str | None) -> str | None:
+    if variable is None:
+        return None
+    if variable not in os.environ:
+        remedy = "set it for this command only, for example from a password manager"
+        raise SecureSumError("is not set", field="--passphrase-env", value=variable, remedy=remedy)
+    return os.environ[variable]
