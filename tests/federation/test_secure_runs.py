@@ -40,16 +40,22 @@ def groups(choices: dict[int, int]) -> set[frozenset[int]]:
     return {frozenset(client for client, pool in choices.items() if pool == k) for k in choices.values()}
 
 
-def test_every_protection_gives_the_same_models_and_nearly_those_of_plain_averaging(images: Dataset) -> None:
+def test_every_protection_gives_the_same_models_and_the_groups_of_plain_averaging(images: Dataset) -> None:
     plain = Federation(secure("plain"), data=images).run()
     runs = [Federation(secure(*protection), data=images).run() for protection in PROTECTED]
     for run in runs[1:]:
         assert torch.equal(weights(runs[0]), weights(run))
         assert run.choices == runs[0].choices
     assert groups(runs[0].choices) == groups(plain.choices)
-    encoders = [torch.cat([p.flatten() for p in run.encoder.parameters()]) for run in (runs[0], plain)]
-    assert (encoders[0] - encoders[1]).abs().max() < 0.01
     assert abs(runs[0].summary["pools"]["accuracy"] - plain.summary["pools"]["accuracy"]) < 0.1
+
+
+def test_one_round_differs_from_plain_averaging_by_less_than_a_grid_step(images: Dataset) -> None:
+    """After one round: later ones amplify any difference, since the code form's gradient does not shrink with its loss."""
+    tables: dict[str, Any] = {"pretrain": {"rounds": 1}, "pools": {"enabled": False}, "evaluate": {"enabled": False}}
+    runs = [Federation(secure(protection, **tables), data=images).run() for protection in ("plain", "bfv+masked")]
+    step = 1 / Federation(secure(**tables), data=images).blueprint.grid("pretrain").codec.scale
+    assert (weights(runs[0]) - weights(runs[1])).abs().max() < 1.1 * step
 
 
 def test_the_sketch_start_finds_the_same_groups_through_encrypted_sums(images: Dataset) -> None:

@@ -18,6 +18,7 @@ from secure_fl.secure_sum import round_client
 from secure_fl.secure_sum.envelope import Phase, open_envelope, read_header, sign_envelope
 from secure_fl.secure_sum.identities import Identity
 from secure_fl.secure_sum.refusals import Reason, RefusedError
+from secure_fl.secure_sum.round_book import KeyBook
 from secure_fl.secure_sum.round_client import RoundClient
 from secure_fl.secure_sum.round_layers import protect
 from secure_fl.secure_sum.round_messages import (
@@ -35,6 +36,7 @@ from secure_fl.secure_sum.round_messages import (
     unframe,
 )
 from secure_fl.secure_sum.round_plan import BlockVector, RoundPlan
+from secure_fl.secure_sum.round_server import RoundServer
 from secure_fl.secure_sum.round_steps import claimed
 from secure_fl.secure_sum.round_store import FolderStore, MemoryStore
 from secure_fl.secure_sum.secure_sum import EmbeddedFederation, EmbeddedRound
@@ -460,6 +462,44 @@ def test_clients_outside_the_cohort_are_refused() -> None:
     for name in names[:4]:
         assert running.add(running.protect(name, vectors[name])) is None
     check_exact(running.open(), SHAPE, vectors, names[:4], 2)
+
+
+def test_keys_from_outside_the_cohort_are_refused() -> None:
+    federation = make_federation(clients=5)
+    names = list(federation.clients)
+    plan = federation.begin(0, SHAPE, cohort=names[:4]).plan
+    server = RoundServer(plan, federation._server)
+    keys = [RoundClient(plan, federation.clients[name]).advertise() for name in names]
+    assert [server.receive(data) for data in keys] == [None] * 4 + [Reason.UNKNOWN_CLIENT]
+    with pytest.raises(RefusedError, match="unknown-client"):
+        KeyBook.read(plan, keys)
+    assert KeyBook.read(plan, keys[:4]).names == tuple(names[:4])
+
+
+def test_two_clients_with_one_key_are_refused() -> None:
+    federation = make_federation(clients=3)
+    plan = federation.begin(0, SHAPE).plan
+    names = list(federation.clients)
+    shared = os.urandom(32)
+    keys = {name: Advertise(shared if number < 2 else os.urandom(32), os.urandom(32)) for number, name in enumerate(names)}
+    with pytest.raises(RefusedError, match="share a key"):
+        KeyBook.of(plan, keys)
+
+
+def test_a_survivor_that_signed_another_set_is_noticed() -> None:
+    def another(body: bytes) -> bytes:
+        request = OpenRequest.decode(body)
+        header = read_header(request.evidence[1])
+        signed = sign_envelope(made[0].clients[header.sender], replace(header, body_length=0, body_hash=bytes(32)), Agreement(bytes(32), 4).encode())
+        return replace(request, evidence=(request.evidence[0], signed, *request.evidence[2:])).encode()
+
+    made: list[EmbeddedFederation] = []
+    tape = Meddler(Phase.OPEN_COUNTS, another)
+    made.append(make_federation(tape=tape))
+    tape.federation = made[0]
+    names = list(made[0].clients)
+    with pytest.raises(RoundRefusedError, match="signed another set"):
+        made[0].round(0, make_vectors(SHAPE, dict.fromkeys(names, 0)), SHAPE, kills={names[4]: Phase.UPLOAD}, threshold=3)
 
 
 def test_a_neighbourhood_that_lost_too_many_ends_the_round() -> None:
