@@ -106,6 +106,7 @@ def _cost(rounds: Sequence[RoundRecord]) -> dict[str, float]:
     return {
         "rounds": len(rounds),
         "seconds": sum(r.seconds for r in rounds),
+        "sum_seconds": sum(r.sum_seconds for r in rounds),
         "bytes_down": sum(r.bytes_down for r in rounds),
         "bytes_up": sum(r.bytes_up for r in rounds),
     }

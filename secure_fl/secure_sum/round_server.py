@@ -174,8 +174,9 @@ class RoundServer:
             raise RefusedError(Reason.WRONG_CHUNK, f"{blocks} blocks are expected", field="upload", value=len(envelopes), remedy="send all of them")
         sender, headers, bodies = _claimed_name(envelopes[0]), [], []
         expected = plan.expect(Phase.UPLOAD, "client", sender=sender, chunks=blocks)
-        for block, envelope in enumerate(envelopes):
-            header, body = open_envelope(envelope, plan.roster, expected)
+        for block in range(blocks):
+            header, body = open_envelope(envelopes[block], plan.roster, expected)
+            envelopes[block] = b""  # one copy of the upload at a time
             if header.chunk != block:
                 raise RefusedError(Reason.WRONG_CHUNK, f"block {block} is expected", field="chunk", value=header.chunk, remedy="send blocks in order")
             self._seen.check(header)

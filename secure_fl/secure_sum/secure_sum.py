@@ -202,7 +202,7 @@ class EmbeddedFederation:
         return _Keys(epoch, fingerprint, len(grant), client_cipher(plan, granted[0]), server, holder_cipher(plan, holder))
 
 
-class EmbeddedRound:
+class EmbeddedRound(SecureSum):
     """One round of an `EmbeddedFederation`; a `SecureSum`. Made by `begin`."""
 
     def __init__(

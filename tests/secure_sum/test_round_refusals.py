@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from secure_sum.round_helpers import MASKED, SHAPE, Tape, check_exact, make_federation, make_vectors, shared_federation
 
 from secure_fl.errors import SecureSumError
-from secure_fl.secure_sum import round_client
+from secure_fl.secure_sum import round_client, round_server
 from secure_fl.secure_sum.envelope import Phase, open_envelope, read_header, sign_envelope
 from secure_fl.secure_sum.identities import Identity
 from secure_fl.secure_sum.refusals import Reason, RefusedError
@@ -500,6 +500,25 @@ def test_a_survivor_that_signed_another_set_is_noticed() -> None:
     names = list(made[0].clients)
     with pytest.raises(RoundRefusedError, match="signed another set"):
         made[0].round(0, make_vectors(SHAPE, dict.fromkeys(names, 0)), SHAPE, kills={names[4]: Phase.UPLOAD}, threshold=3)
+
+
+@pytest.mark.parametrize(
+    ("phase", "what", "rules"),
+    [
+        (Phase.SHARE, "dealers", {"threshold": 3, "fewest": 4}),
+        (Phase.UPLOAD, "survivors", {"threshold": 3, "fewest": 4}),
+        (Phase.SHARE, "neighbours", {"threshold": 3, "degree": 2}),
+    ],
+)
+def test_clients_themselves_refuse_too_few(phase: Phase, what: str, rules: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server goes on whatever is missing; honest clients do not."""
+    monkeypatch.setattr(round_server, "need", lambda *arguments: None)
+    federation = make_federation()
+    names = list(federation.clients)
+    vectors = make_vectors(SHAPE, dict.fromkeys(names, 0))
+    with pytest.raises(RoundRefusedError, match="too-few") as caught:
+        federation.round(0, vectors, SHAPE, kills=dict.fromkeys(names[:2], phase), **rules)  # type: ignore[arg-type]
+    assert caught.value.field == what
 
 
 def test_a_neighbourhood_that_lost_too_many_ends_the_round() -> None:

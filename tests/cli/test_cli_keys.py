@@ -1,0 +1,36 @@
+"""Identities and rosters on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cli.conftest import Command
+
+
+def test_from_identities_to_a_roster_and_a_revocation(tmp_path: Path, command: Command) -> None:
+    command("keys", "new", "boss", "--role", "coordinator", "--passphrase-env", "SECRET", cwd=tmp_path, SECRET="long enough")
+    for name in ("hospital-1", "hospital-2"):
+        assert "fingerprint" in command("keys", "new", name, cwd=tmp_path).stdout
+    private = tmp_path / "keys" / "hospital-1.identity"
+    assert private.stat().st_mode & 0o777 == 0o600
+    assert "long enough" not in (tmp_path / "keys" / "boss.identity").read_text()
+    signer = ("--as", "keys/boss.identity", "--passphrase-env", "SECRET")
+    cards = [f"keys/{name}.card" for name in ("hospital-1", "hospital-2")]
+    command("keys", "roster", "roster.json", *cards, *signer, cwd=tmp_path, SECRET="long enough")
+    shown = command("keys", "show", "roster.json", "--signed-by", "keys/boss.card", cwd=tmp_path).stdout
+    assert "hospital-1" in shown
+    assert "hospital-2" in shown
+    gone = command("keys", "revoke", "roster.json", "hospital-2", *signer, cwd=tmp_path, SECRET="long enough").stdout
+    assert "hospital-2" not in gone
+    assert "1 revoked" in gone
+    again = command("keys", "roster", "roster.json", "keys/hospital-2.card", *signer, cwd=tmp_path, code=2, SECRET="long enough").stderr
+    assert "revoked" in again
+
+
+def test_mistakes_with_keys_are_refused(tmp_path: Path, command: Command) -> None:
+    command("keys", "new", "a", cwd=tmp_path)
+    assert "exists" in command("keys", "new", "a", cwd=tmp_path, code=2).stderr
+    assert "is not set" in command("keys", "new", "b", "--passphrase-env", "NOWHERE_SET", cwd=tmp_path, code=2).stderr
+    command("keys", "new", "boss", "--role", "coordinator", cwd=tmp_path)
+    command("keys", "roster", "r.json", "keys/a.card", "--as", "keys/boss.identity", cwd=tmp_path)
+    assert "signature" in command("keys", "show", "r.json", "--signed-by", "keys/a.card", cwd=tmp_path, code=2).stderr

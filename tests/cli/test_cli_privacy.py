@@ -1,0 +1,79 @@
+"""Budgets and ledgers on the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from cli.conftest import Command
+
+PRIVATE = """
+name = "private"
+[partition]
+clients = 4
+groups = 2
+[pretrain]
+rounds = 1
+local_epochs = 1
+[pools]
+count = 2
+rounds = 2
+local_epochs = 1
+warmup_rounds = 1
+[evaluate]
+enabled = false
+[security]
+protection = "plain"
+[privacy]
+unit = "example"
+noise = 3.0
+epsilon = 20.0
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, command: Command) -> tuple[Path, str]:
+    folder = tmp_path_factory.mktemp("private")
+    (folder / "private.toml").write_text(PRIVATE)
+    told = command("run", folder / "private.toml", "--out", folder / "run").stdout
+    return folder, told
+
+
+def test_a_private_run_says_what_it_may_spend_and_what_it_spent(finished: tuple[Path, str], command: Command) -> None:
+    folder, told = finished
+    assert "privacy budget: ε = 20, δ = 1e-05, example level, zero-out" in told
+    assert "privacy spent: ε = " in told
+    assert "  ε " in told
+    assert "no differential privacy" not in told
+    page = command("report", folder / "run").stdout
+    assert "wrote" in page
+    html = (folder / "run" / "report.html").read_text(encoding="utf-8")
+    assert "Privacy of private" in html
+    assert "other clients and the public model" in html
+
+
+def test_the_ledger_is_recomputed_and_a_changed_one_is_refused(finished: tuple[Path, str], command: Command) -> None:
+    folder, _ = finished
+    assert "rest on a client's word" in command("privacy", "verify", folder / "run").stdout
+    ledger = folder / "run" / "ledger.json"
+    kept = ledger.read_text(encoding="utf-8")
+    try:
+        content = json.loads(kept)
+        content["releases"] = content["releases"][1:]
+        ledger.write_text(json.dumps(content), encoding="utf-8")
+        assert "changed since it was written" in command("privacy", "verify", folder / "run", code=2).stderr
+    finally:
+        ledger.write_text(kept, encoding="utf-8")
+
+
+def test_a_plan_says_noise_and_rounds_before_any_training(tmp_path: Path, command: Command) -> None:
+    (tmp_path / "plan.toml").write_text(PRIVATE)
+    told = command("privacy", "plan", tmp_path / "plan.toml").stdout
+    assert "pre-training rounds that fit" in told
+    assert "3.000" in told
+    clients = command("privacy", "plan", tmp_path / "plan.toml", "--set", "privacy.unit=client", "--set", "privacy.epsilon=100",
+                      "--set", "pools.start=pretrained", "--set", "privacy.min_clients=3").stdout  # fmt: skip
+    assert "pool of one passes" in clients
+    assert "the run would spend" in clients
+    assert "no differential privacy to plan" in command("privacy", "plan", tmp_path / "plan.toml", "--set", "privacy.unit=none", code=2).stderr
