@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from secure_fl.config import FederationConfig
 from secure_fl.errors import ModelError, RunFolderError
-from secure_fl.federation.folder import RunFolder, write_json
+from secure_fl.federation.folder import RunFolder
 from secure_fl.federation.messages import Guide
+from secure_fl.files import write_json
 from secure_fl.models.build import build_encoder, build_head, build_projector
 from secure_fl.models.heads import Classifier, EncoderProjector, feature_width
 from secure_fl.pools.pool_set import PoolModel

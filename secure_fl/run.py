@@ -27,7 +27,7 @@ from secure_fl.federation.blueprint import Blueprint
 from secure_fl.federation.budget import BudgetGate
 from secure_fl.federation.client import Workbench
 from secure_fl.federation.cluster import Cluster, Evaluate
-from secure_fl.federation.folder import RunFolder, write_json
+from secure_fl.federation.folder import RunFolder
 from secure_fl.federation.measure import Measure
 from secure_fl.federation.messages import BlockUpdate, payload_bytes
 from secure_fl.federation.phase import Phase, RoundRecord, ServerState
@@ -35,6 +35,7 @@ from secure_fl.federation.pretrain import CentralPretrain, HandOut, Pretrain
 from secure_fl.federation.privacy_record import privacy_record
 from secure_fl.federation.starts import FarthestStart, RestartStart, SketchCentre, SketchStart, get_guide, get_pools
 from secure_fl.federation.summing import OpenSum, ProtectedSum, Summing
+from secure_fl.files import write_json
 from secure_fl.models.build import build_encoder, fresh_copy
 from secure_fl.models.state import count_parameters, load_vector, to_vector
 from secure_fl.pools.pool_set import PoolModel

@@ -35,7 +35,7 @@ def new(
     passphrase_env: _Passphrase = None,
 ) -> None:
     """Make an identity. The card goes to the coordinator; compare its fingerprint over another channel. The identity stays where it is."""
-    from secure_fl.federation.folder import write_atomically
+    from secure_fl.files import write_atomically
     from secure_fl.secure_sum.identities import Identity
 
     identity = Identity.generate(name, role)
@@ -92,7 +92,7 @@ def show(
 
 
 def _publish(roster: Roster, coordinator: Identity, path: Path) -> None:
-    from secure_fl.federation.folder import write_atomically
+    from secure_fl.files import write_atomically
 
     write_atomically(path, roster.sign(coordinator).decode())
     _show(roster)

@@ -40,7 +40,7 @@ def assign(
     and where the run had none, the pool with the surest predictions.
     """
     from secure_fl.assign import assign_pool
-    from secure_fl.federation.folder import write_json
+    from secure_fl.files import write_json
 
     found = assign_pool(folder, file)
     rows = [[k, *("-" if value is None else value for value in row)] for k, row in enumerate(found.scores)]

@@ -18,7 +18,7 @@ def init(
 ) -> None:
     """Write a commented configuration with every setting at its default."""
     from secure_fl.config_file import config_schema, starter_config
-    from secure_fl.federation.folder import write_atomically
+    from secure_fl.files import write_atomically
 
     if path.exists() and not force:
         raise ConfigError("exists already", field="path", value=str(path), remedy="choose another name or pass --force")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from secure_fl.errors import RunFolderError
 from secure_fl.federation.phase import ServerState
+from secure_fl.files import sync
 
 _SCHEMA = 1
 _KEPT = 2
@@ -95,12 +95,3 @@ def file_digest(path: Path) -> str:
 def _found(folder: Path) -> list[Path]:
     """Checkpoints, oldest first; unfinished ones begin with a dot and do not count."""
     return sorted(path for path in folder.glob("[0-9]*-[0-9]*") if path.is_dir()) if folder.is_dir() else []
-
-
-def sync(path: Path) -> None:
-    """Make a file or folder survive a power cut."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

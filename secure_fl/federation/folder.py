@@ -10,8 +10,9 @@ from typing import Any
 from secure_fl.config import FederationConfig
 from secure_fl.config_file import dump_config, load_config
 from secure_fl.errors import RunFolderError
-from secure_fl.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, sync
+from secure_fl.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from secure_fl.federation.phase import RoundRecord, ServerState
+from secure_fl.files import sync, write_atomically
 
 
 class RunFolder:
@@ -104,15 +105,3 @@ class RunFolder:
         write_atomically(self.metrics, "".join(kept))
         self._lines = len(kept)
         return ServerState() if checkpoint is None else checkpoint.state
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file's content so that a crash leaves the old or the new, never half."""
-    temporary = path.with_name(f".{path.name}.writing")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-
-
-def write_json(path: Path, value: object) -> None:
-    """JSON, written atomically; NaN is refused."""
-    write_atomically(path, json.dumps(value, indent=1, allow_nan=False) + "\n")

@@ -13,7 +13,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from secure_fl.federation.checkpoint import sync
+from secure_fl.files import sync
 
 Tensors = dict[str, Tensor]
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from secure_fl.data.summary import ClientSummary, PartitionSummary
 from secure_fl.errors import DependencyError
-from secure_fl.federation.folder import RunFolder, write_atomically
+from secure_fl.federation.folder import RunFolder
+from secure_fl.files import write_atomically
 from secure_fl.report import plots
 from secure_fl.report.units import clock, size
 
