@@ -17,7 +17,6 @@ import struct
 import numpy as np
 
 from secure_fl.secure_sum.ceremony import Epoch, GrantExpected, accept_grant, granted_fingerprint, make_grant, new_key
-from secure_fl.secure_sum.envelope import Phase
 from secure_fl.secure_sum.he_keys import HolderKey, SecretKey
 from secure_fl.secure_sum.identities import Identity, Member
 from secure_fl.secure_sum.parameters import BFV_4096
@@ -104,16 +103,15 @@ def main() -> None:
         key = accept_grant(grant, roster, person, expected).for_round(0)
         assert isinstance(key, SecretKey)
         clients[name] = RoundClient(plan, person, cipher=client_cipher(plan, key), holder=holder_cipher(plan, HolderKey(key)))
-    run(wire, plan, clients)
+    run(wire, clients)
     os.waitpid(child, 0)
 
 
-def run(wire: socket.socket, plan: RoundPlan, clients: dict[str, RoundClient]) -> None:
+def run(wire: socket.socket, clients: dict[str, RoundClient]) -> None:
     """One round: every answer goes to the server, every step's messages come back."""
     values = {name: np.full(SHAPE.width, number + 1, np.int64) for number, name in enumerate(clients)}
-    for name, client in clients.items():
+    for client in clients.values():
         give(wire, client.advertise())
-        del name
     while True:
         send(wire, b"advance")
         step, *parts = receive(wire)
@@ -141,9 +139,7 @@ def run(wire: socket.socket, plan: RoundPlan, clients: dict[str, RoundClient]) -
             break
     opened = next(client.opened for client in clients.values() if client.opened is not None)
     sums = {pool: int(block[0]) for pool, block in opened.pools.items()}
-    print(
-        f"clients: {DROPS_OUT} dropped out; counts {opened.head.tolist()}, opened pools {sums} (a pool of one stays closed), phase {Phase.APPLY.name}"
-    )
+    print(f"clients: {DROPS_OUT} dropped out; counts {opened.head.tolist()}, opened sums by pool {sums}; pools of one stay closed")
 
 
 def give(wire: socket.socket, message: bytes) -> None:

@@ -72,3 +72,10 @@ def test_the_demo_compares_four_runs_that_differ_in_their_start_only() -> None:
     }
     common = [config.model_dump(include={"seed", "data", "partition", "model", "views"}) for config in configs.values()]
     assert all(tables == common[0] for tables in common)
+
+
+def test_the_server_process_of_the_example_holds_no_key_and_opens_nothing(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, str(EXAMPLES / "keyless_server.py")], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "opened: None" in done.stdout
+    assert "counts [1, 2, 1], opened sums by pool {1: 7}" in done.stdout
