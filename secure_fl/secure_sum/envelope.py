@@ -1,14 +1,14 @@
 """The signed envelope that every message travels in, and its strict parser.
 
     magic 4 | phase u8 | round u32 | pools u16 | chunk u16 | chunks u16 | body length u64 | key fingerprint 32 | roster digest 32
-    | body SHA-256 32 | suite, parameters, federation, sender: u8 length and ASCII each | Ed25519 signature 64 | body
+    | body BLAKE2b-256 32 | suite, parameters, federation, sender: u8 length and ASCII each | Ed25519 signature 64 | body
 
 The signature covers all bytes before it, and through the hash and the length the body. Nothing in a header depends on which pool
 a client chose.
 
 Guarantee: a body that `open_envelope` returns was sent by the member named, for this federation, roster, round, phase, chunk, suite,
 parameter set and key, and was not accepted before by the same `Seen`.
-Assumes: Ed25519 (EUF-CMA), SHA-256; the roster is authentic.
+Assumes: Ed25519 (EUF-CMA), SHA-256, BLAKE2b; the roster is authentic.
 Not covered: a sender that lies inside the body; who may read it; traffic analysis.
 """
 
@@ -63,7 +63,7 @@ class Header:
         chunk: which of `chunks`, from 0.
         chunks: how many envelopes this sender's message has.
         body_length: bytes; filled in by `sign_envelope`.
-        body_hash: SHA-256; filled in by `sign_envelope`.
+        body_hash: BLAKE2b-256, twice as fast as SHA-256 without the processor's help; filled in by `sign_envelope`.
     """
 
     suite: str
@@ -166,7 +166,7 @@ def sign_envelope(identity: Identity, header: Header, body: bytes) -> bytes:
     """
     if header.sender != identity.name:
         raise SecureSumError("names another sender", field="header", value=header.sender, remedy=f"sign as {identity.name}")
-    head = replace(header, body_length=len(body), body_hash=hashlib.sha256(body).digest()).encode()
+    head = replace(header, body_length=len(body), body_hash=_hashed(body)).encode()
     return b"".join([head, identity.sign(_PURPOSE, head), body])
 
 
@@ -205,7 +205,7 @@ def open_envelope(data: bytes, roster: Roster, expected: Expected, seen: Seen | 
         raise _refuse(Reason.WRONG_LENGTH, f"{expected.body_length} bytes are expected", "body", len(body))
     if seen is not None:
         seen.check(header)
-    if hashlib.sha256(body).digest() != header.body_hash:
+    if _hashed(body) != header.body_hash:
         raise _refuse(Reason.BIT_FLIPPED, "the body is not what was signed", "body", len(body))
     if seen is not None:
         seen.record(header)
@@ -282,3 +282,7 @@ def _refuse(reason: Reason, problem: str, name: str, value: object) -> RefusedEr
         Reason.WRONG_ROSTER: "fetch the roster in force",
     }
     return RefusedError(reason, problem, field=name, value=value, remedy=remedies.get(reason, "send the message as it was written, once"))
+
+
+def _hashed(body: bytes) -> bytes:
+    return hashlib.blake2b(body, digest_size=32).digest()
