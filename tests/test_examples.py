@@ -61,7 +61,11 @@ def test_own_model_runs(tmp_path: Path) -> None:
 
 
 def test_the_demo_compares_four_runs_that_differ_in_their_start_only() -> None:
-    configs = load("demo").configurations(Path("demo"))
+    demo = load("demo")
+    configs = demo.configurations(Path("demo"))
+    unprotected = configs.pop(demo.OPEN)
+    assert unprotected.security.protection == "plain"
+    assert all(config.security.protection == "bfv+masked" for config in configs.values())
     starts = {name: (config.pools.count, config.pools.start, config.pretrain.mode) for name, config in configs.items()}
     assert starts == {
         "SSD encoder": (4, "sketch", "federated"),

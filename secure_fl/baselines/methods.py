@@ -17,8 +17,8 @@ Tables = dict[str, dict[str, Any]]
 METHODS: dict[str, Tables] = {
     "fedavg": {"pools": {"count": 1, "start": "random"}},
     "ifca": {"pools": {"start": "random"}},
-    "ifca-restarts": {"pools": {"start": "restarts"}},
-    "hypcluster": {"pools": {"start": "farthest"}},
+    "ifca-restarts": {"pools": {"start": "restarts"}, "security": {"protection": "plain"}},
+    "hypcluster": {"pools": {"start": "farthest"}, "security": {"protection": "plain"}},
     "cp-cfl": {"pools": {"start": "pretrained"}},
     "sketch": {"pools": {"start": "sketch"}},
     "ssd": {"objective": {"name": "ssd"}},

@@ -190,17 +190,18 @@ def test_the_opened_mean_is_the_mean_of_the_clients_changes(images: Dataset) -> 
     federation = Federation(private(privacy, **tables), data=images)
     request = TrainEncoder(0, _start(federation))
     changes, total = [], OpenSum()
-    for ours, theirs in zip(*(embedded.EmbeddedEngine(f.clients, f.blueprint)._clients for f in (federation, plain)), strict=True):
+    for number, (ours, theirs) in enumerate(
+        zip(*(embedded.EmbeddedEngine(f.clients, f.blueprint)._clients for f in (federation, plain)), strict=True)
+    ):
         noised, open_ = ours.handle(request), theirs.handle(request)
         assert isinstance(noised, BlockUpdate)
         assert isinstance(open_, EncoderUpdate)
-        total.add(noised.blocks)
+        total.add(number, noised.blocks)
         changes.append(open_.delta.double())
     plan = federation.blueprint.client_plan
     assert plan is not None
-    assert total.total is not None
-    level = plan.of("pretrain")
-    _, means = level.open_pools(total.total, level.open_head(total.total.head, total.survivors))
+    level, opened = plan.of("pretrain"), total.open()
+    _, means = level.open_pools(opened.total, level.open_head(opened.total.head, opened.survivors))
     step = level.bound / level.levels
     noise = step * level.variance**0.5 * (4 / level.honest) ** 0.5 / 4
     assert (means[0] - sum(changes) / 4).abs().max() < 6 * noise + step
