@@ -148,9 +148,10 @@ class Federation:
             TrainingError: a loss is not finite.
         """
         folder, state = self._prepare(out, resume)
+        self._finished = folder is not None and folder.summary.exists()
         self._gate = BudgetGate(self.config.privacy, None if folder is None else folder.ledger)
         if self.config.pretrain.mode == "load":
-            self._gate.load_encoder(RunFolder.open(Path(self.config.pretrain.load_from or "")))
+            self._gate.load_encoder(RunFolder.open(Path(self.config.pretrain.load_from or "")), len(self.clients))
         engine = EmbeddedEngine(self.clients, self.blueprint, None if folder is None else folder.results, self._gate.already)
         self._summing = Summing(self.config.security, len(self.clients))
         records: list[RoundRecord] = []
@@ -255,7 +256,7 @@ class Federation:
 
     def _round(self, phase: Phase, engine: EmbeddedEngine, state: ServerState) -> RoundRecord:
         started, call, up = time.perf_counter(), phase.open(), 0
-        self._gate.admit(engine.releases(call))
+        self._gate.admit(engine.releases(call), engine.results.lost)
         down = payload_bytes(call.request) * len(call.clients)
         summing: OpenSum | ProtectedSum | None = None
         for done, (client, reply) in enumerate(engine.ask(call), 1):
@@ -278,11 +279,15 @@ class Federation:
 
     def _repeat(self, phase: Phase, engine: EmbeddedEngine) -> None:
         """After a resume, this process' clients need again the encoder they were told to keep, and the private sketch they released."""
+        if self._finished:
+            return
         call = phase.open() if isinstance(phase, HandOut) else None
         if isinstance(phase, SketchStart) and self.blueprint.private_sketch is not None:
             call = phase.first_call()
+        engine.results.reading = True
         for _ in engine.ask(call) if call is not None else ():
             pass
+        engine.results.reading = False
 
     def _finish(self, state: ServerState, records: list[RoundRecord], folder: RunFolder | None) -> Result:
         blueprint = self.blueprint
@@ -291,7 +296,7 @@ class Federation:
         pools = self._pool_models(state)
         choices = {int(client): pool for client, pool in records[-1].metrics["choices"].items()} if pools else {}
         sizes = {"encoder_parameters": count_parameters(encoder), "pool_parameters": count_parameters(pools[0]) if pools else 0}
-        summary = final_summary(self.config, records, self.summarise(), sizes, privacy_record(self.config, self._gate))
+        summary = final_summary(self.config, records, self.summarise(), sizes, privacy_record(self.config, self._gate, records))
         if folder is not None:
             scale, image_size = ("none", None) if self._own_data else (self.config.data.scale, self.config.data.image_size)
             card = ModelCard(
@@ -301,7 +306,7 @@ class Federation:
                 image_size,
                 self.config.pools.task,
                 self._custom_encoder,
-                {str(client): pool for client, pool in choices.items()},
+                {} if blueprint.client_plan is not None else {str(client): pool for client, pool in choices.items()},
             )
             # A private sketch lives in a noised projection of its own, which a newcomer cannot be compared in.
             guide = get_guide(state) if pools and blueprint.private_sketch is None else None

@@ -73,7 +73,7 @@ def _show_examples(federation: Federation) -> None:
         spent = epsilon(made.events(), privacy.delta, budget.adjacency, fine=False)
         fits = ""
         if made.pretrain is not None:
-            others = [event for event in made.events() if event != made.pretrain.event(made.noise, made.pretrain.rounds)]
+            others = [*made.fixed, *([made.pools.event(made.noise, made.pools.rounds)] if made.pools is not None else [])]
             fits = str(rounds_within(budget, [made.pretrain.event(made.noise)], already=others, most=10_000))
         rate = made.pretrain or made.pools
         rows.append([client.id, len(client.train), "-" if rate is None else rate.rate, made.noise, spent, fits or "-"])

@@ -88,7 +88,12 @@ def _announce(federation: Any) -> None:
 def _privacy_line(privacy: dict[str, Any]) -> str:
     spent = "no bound" if privacy["epsilon"] is None else f"ε = {privacy['epsilon']:.2f} of {privacy['budget']:g}"
     kind = f"δ = {privacy['delta']:g}, {privacy['unit']} level, {privacy['adjacency']}, the largest of any client"
-    return f"privacy spent: {spent} ({kind}); {privacy['releases']} releases in ledger.json"
+    against = ", ".join(
+        f"{claim['adversary']} {'no bound' if claim['epsilon'] is None else format(claim['epsilon'], '.2f')}"
+        for claim in privacy["claims"]
+        if claim["unit"] == privacy["unit"]
+    )
+    return f"privacy spent: {spent} ({kind}); {privacy['releases']} releases in ledger.json\nε against: {against}"
 
 
 def show_result(result: Result) -> None:

@@ -110,7 +110,7 @@ class FederationConfig(Section):
 
     def _private_rules(self) -> list[tuple[bool, str, object, str, str]]:
         """The same for differential privacy."""
-        privacy, pretrain, pools = self.privacy, self.pretrain, self.pools
+        privacy, pretrain, pools, data = self.privacy, self.pretrain, self.pools, self.data
         example, client, private = privacy.unit == "example", privacy.unit == "client", privacy.unit != "none"
         # fmt: off
         return [
@@ -118,8 +118,14 @@ class FederationConfig(Section):
              "a weight is a private count", 'leave pretrain.weights and pools.weights out, or set them to "uniform"'),
             (not private or not pools.enabled or pools.start not in _OPEN_STARTS, "pools.start", pools.start,
              "this start shows clients' models or choices and has no private form", 'set pools.start = "sketch", "pretrained" or "random"'),
-            (not client or privacy.adjacency != "add-remove", "privacy.adjacency", privacy.adjacency,
-             "an absent client's noise share would be missing too", 'set privacy.adjacency = "zero-out" or "replace-one"'),
+            (not private or privacy.adjacency != "add-remove", "privacy.adjacency", privacy.adjacency,
+             "a run follows each client's number of examples, and an absent client's noise share would be missing",
+             'set privacy.adjacency = "zero-out" or "replace-one"; mechanisms used from Python take a public bound'),
+            (not private or pretrain.source is None or pretrain.source not in data.sources, "pretrain.source", pretrain.source,
+             "the server's set is the clients' own, whose examples it would show", "pre-train on another set, or federated"),
+            (not example or not pools.enabled or pools.task == "supervised" or pools.count == 1 or not privacy.chooses_by_loss(pools.start),
+             "privacy.choice", privacy.choice, "a self-supervised score is no mean of bounded losses",
+             'set pools.start = "sketch", whose choice is free, or pools.task = "supervised"'),
             (not client or (pretrain.participation == 1 and (pools.participation == 1 or not pools.enabled)), "pools.participation",
              (pretrain.participation, pools.participation),
              "every client on the roster adds its noise share each round, and sampling amplifies nothing",
@@ -130,11 +136,6 @@ class FederationConfig(Section):
              "its Frobenius norm couples the examples of a batch", 'leave objective.form out, or set it to "normalized"'),
             (not example or not pools.enabled or privacy.choice != "sketch" or pools.start == "sketch", "privacy.choice", privacy.choice,
              "there is no sketch to choose by", 'set pools.start = "sketch", or privacy.choice = "exponential"'),
-            (not example or privacy.adjacency != "add-remove" or not pools.enabled or pools.count == 1 or not privacy.chooses_by_loss(pools.start),
-             "privacy.adjacency", privacy.adjacency, "a score is a mean over a public number of examples",
-             'set privacy.choice = "sketch", or privacy.adjacency = "zero-out" or "replace-one"'),
-            (not example or privacy.mechanism != "group" or privacy.adjacency != "add-remove", "privacy.adjacency", privacy.adjacency,
-             "groups are cut from a public index set", 'set privacy.adjacency = "zero-out" or "replace-one"'),
         ]
         # fmt: on
 

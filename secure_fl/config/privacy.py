@@ -19,7 +19,8 @@ class PrivacyConfig(Section):
     epsilon: float = Field(8.0, gt=0, description="budget of the whole run, for each client's examples, or for each client")
     delta: float = Field(1e-5, gt=0, lt=0.1, description="probability of failure that goes with epsilon; below one over the number of units")
     adjacency: Literal["add-remove", "zero-out", "replace-one"] = Field(
-        "zero-out", description="what neighbours differ by: add-remove (example level only) | zero-out (sizes and roster public) | replace-one"
+        "zero-out",
+        description="what neighbours differ by: zero-out (sizes and roster are public) | replace-one | add-remove (refused in runs)",
     )
     clip: float = Field(1.0, gt=0, description="bound on the norm of an example's (or group's) gradient, or of a client's whole update")
     adaptive_clip: bool = Field(False, description="clip follows the median norm: of updates, or of supervised gradients; that is charged too")

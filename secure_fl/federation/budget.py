@@ -7,8 +7,9 @@ the same noise: it is the same release, found in the ledger under the same key, 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
+from itertools import count
 from pathlib import Path
 
 from torch import Tensor
@@ -35,36 +36,59 @@ class BudgetGate:
             known = path is not None and path.exists()
             self.ledger = PrivacyLedger.load(path) if known and path is not None else PrivacyLedger(self.budget)
 
-    def admit(self, releases: Sequence[Release]) -> None:
+    def admit(self, releases: Sequence[Release], lost: Callable[[str], bool] = lambda _: False) -> None:
         """Record a round's releases, or refuse the round.
+
+        Args:
+            lost: whether a release's result was made before and is gone: made again it has other noise, and is charged again.
 
         Raises:
             PrivacyError: somebody's budget would be passed; nothing is recorded, and nobody has been asked.
         """
         if self.ledger is None or not releases:
             return
+        releases = [self._again(release) if lost(release.key) else release for release in releases]
         self.ledger.would_exceed(releases, self.budget)
         for release in releases:
             self.ledger.record(release)
         if self._path is not None:
             self.ledger.save(self._path)
 
-    def load_encoder(self, folder: RunFolder) -> None:
-        """Take over what an earlier run has released of the same clients: its encoder is the start of this one.
+    def _again(self, release: Release) -> Release:
+        """The release under a key of its own."""
+        assert self.ledger is not None
+        known = {each.key for each in self.ledger.releases}
+        number = next(number for number in count(1) if f"{release.key}/again-{number}" not in known)
+        return replace(release, key=f"{release.key}/again-{number}")
 
-        An encoder from an unlabelled set at a server (`centralized`) has seen none of the clients' examples and costs nothing.
+    def load_encoder(self, folder: RunFolder, clients: int) -> None:
+        """Take over what an earlier run has released: its encoder is the start of this one.
+
+        Examples may be with other clients now. Each was with one client then, so every client is charged what the costliest one was. An
+        encoder from an unlabelled set at a server (`centralized`) has seen none of the clients' examples and costs nothing.
 
         Raises:
-            PrivacyError: it was trained on clients' data without a ledger, or the two runs together pass the budget.
+            PrivacyError: it was trained on clients' data without a ledger or for another unit, or the two runs together pass the budget.
         """
-        if self.ledger is None:
+        if self.ledger is None or self.budget is None:
             return
         if folder.ledger.exists():
-            releases = PrivacyLedger.load(folder.ledger).releases
-            self.admit([replace(release, key=f"{_LOADED}{release.key}") for release in releases])
+            earlier = PrivacyLedger.load(folder.ledger)
+            spent = {row.subject: row.epsilon for row in earlier.table(self.budget, fine=False)}
+            if not spent:
+                remedy = f"load an encoder whose ledger is for one {self.budget.unit}"
+                raise PrivacyError("protects another unit", field="pretrain.load_from", value=str(folder.path), remedy=remedy)
+            costliest = max(spent, key=lambda subject: spent[subject])
+            releases = [release for release in earlier.releases if costliest in release.subjects]
+            self.admit([replace(release, key=f"{_LOADED}{release.key}", subjects=tuple(range(clients))) for release in releases])
         elif folder.read_config().pretrain.mode != "centralized":
             remedy = "load an encoder that was trained with privacy, or on a set of the server's own (pretrain.mode = centralized)"
             raise PrivacyError("was trained without privacy", field="pretrain.load_from", value=str(folder.path), remedy=remedy)
+
+    def state(self, claims: Sequence[Mapping[str, object]]) -> None:
+        """Write the claims into the ledger's file."""
+        if self.ledger is not None and self._path is not None:
+            self.ledger.save(self._path, claims=claims)
 
     def already(self, client: int) -> tuple[Event, ...]:
         """What an earlier run has released of a client."""
@@ -94,6 +118,10 @@ def _flat(value: object) -> Iterable[bytes]:
     if isinstance(value, Tensor):
         yield repr((value.dtype, tuple(value.shape))).encode()
         yield value.detach().cpu().contiguous().numpy().tobytes()
+    elif isinstance(value, dict | list | tuple):
+        yield type(value).__name__.encode()
+        for item in value.items() if isinstance(value, dict) else value:
+            yield from _flat(item)
     elif is_dataclass(value) and not isinstance(value, type):
         yield type(value).__name__.encode()
         for field in fields(value):

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from secure_fl.data.partitions import ClientData
+from secure_fl.errors import PrivacyError, TrainingError
 from secure_fl.federation.budget import digest_of
 from secure_fl.federation.client import Client, Workbench
 from secure_fl.federation.client_plan import ClientPlan
-from secure_fl.federation.messages import BlockUpdate, EncoderUpdate, PoolUpdate, Reply, Request, TrainEncoder, TrainPool
+from secure_fl.federation.messages import (
+    BlockUpdate,
+    EncoderUpdate,
+    KeepEncoder,
+    PoolScore,
+    PoolUpdate,
+    Reply,
+    Request,
+    ScorePools,
+    TrainEncoder,
+    TrainPool,
+)
 from secure_fl.federation.release_box import ReleaseBox
 from secure_fl.privacy.client_level import Blocks, norm_of
 from secure_fl.privacy.ledger import Release
@@ -50,21 +65,47 @@ class LevelClient(Client):
         )
 
     def handle(self, request: Request, position: int = 0) -> Reply:
-        reply = super().handle(request, position)
-        if isinstance(reply, EncoderUpdate) and isinstance(request, TrainEncoder):
-            return BlockUpdate(self._noised(request, reply.delta, 0))
-        if isinstance(reply, PoolUpdate) and isinstance(request, TrainPool):
-            update = torch.cat([reply.shared, reply.pooled])
-            return BlockUpdate(self._noised(request, update, reply.score.choice), reply.score)
+        match request:
+            case TrainEncoder():
+                return BlockUpdate(self._noised(request, lambda: (self._encoder_change(request, position), 0)))
+            case TrainPool():
+                change = self._pool_change(request, position)
+                update = torch.cat([change.shared, change.pooled])
+                return BlockUpdate(self._noised(request, lambda: (update, change.score.choice)), replace(change.score, losses=()))
+            case ScorePools() | KeepEncoder():
+                reply = super().handle(request, position)
+                return PoolScore(reply.choice, (), reply.test_loss, reply.test_accuracy) if isinstance(reply, PoolScore) else reply
+            case _:
+                remedy = "such an answer would show what client-level noise is to hide"
+                raise PrivacyError("is not answered under client-level privacy", field="request", value=type(request).__name__, remedy=remedy)
+
+    def _encoder_change(self, request: TrainEncoder, position: int) -> Tensor:
+        """The update; zero where training diverged, since a client that stopped would show that it did."""
+        try:
+            reply = super().handle(request, position)
+        except TrainingError:
+            return torch.zeros_like(request.vector)
+        assert isinstance(reply, EncoderUpdate)
+        return reply.delta
+
+    def _pool_change(self, request: TrainPool, position: int) -> PoolUpdate:
+        try:
+            reply = super().handle(request, position)
+        except TrainingError:
+            score = super().handle(ScorePools(request.pools, request.guide), position)
+            assert isinstance(score, PoolScore)
+            return PoolUpdate(score, torch.zeros_like(request.pools.shared), torch.zeros_like(request.pools.pooled[0]), 0.0, {})
+        assert isinstance(reply, PoolUpdate)
         return reply
 
-    def _noised(self, request: TrainEncoder | TrainPool, update: Tensor, pool: int) -> Blocks:
-        """The one-hot vector plus this client's noise share."""
+    def _noised(self, request: TrainEncoder | TrainPool, change: Callable[[], tuple[Tensor, int]]) -> Blocks:
+        """The one-hot vector of (update, pool) plus this client's noise share."""
         phase = _phase(request)
         level, bound = self._plan.of(phase), request.bound
-        stream = self._noise.stream(client=self.data.id, round=request.round, purpose=f"{phase}/{digest_of(request)}")
 
         def make() -> dict[str, Tensor]:
+            update, pool = change()
+            stream = self._noise.stream(client=self.data.id, round=request.round, purpose=f"{phase}/{digest_of(request)}")
             inside = None if level.bit_noise is None else norm_of(update) <= (level.bound if bound is None else bound)
             blocks = level.noised(level.blocks(level.encode(update, bound, stream=stream), pool, inside=inside), stream)
             return {"head": blocks.head, "shared": blocks.shared, "pools": blocks.pools}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import isfinite
 from typing import Any
 
 from secure_fl.config import FederationConfig
 from secure_fl.errors import PrivacyError
 from secure_fl.federation.budget import BudgetGate
+from secure_fl.federation.phase import RoundRecord
 from secure_fl.privacy.claims import PrivacyClaim, Setting, claims
 from secure_fl.privacy.ledger import PrivacyLedger
 from secure_fl.privacy.units import Adjacency, PrivacyUnit
@@ -15,25 +17,33 @@ from secure_fl.privacy.units import Adjacency, PrivacyUnit
 OUTSIDE = (
     "accuracies in this record: they are measured on test examples, which are other examples, for the experimenter",
     "representation metrics and the picture of embeddings: a simulation reads all data in one place to draw them",
+    "partition.json and the checkpoints' digest of all data: they let the experimenter resume, and stay with the experimenter",
 )
 """What a simulation records beside its releases; a deployment leaves it out (evaluate.enabled = false)."""
 
 
-def privacy_record(config: FederationConfig, gate: BudgetGate) -> dict[str, Any] | None:
-    """For `summary.json`; None without differential privacy. An ε for which no bound is known is null, never a large number."""
+def privacy_record(config: FederationConfig, gate: BudgetGate, records: Sequence[RoundRecord]) -> dict[str, Any] | None:
+    """For `summary.json`; None without differential privacy. An ε for which no bound is known is null, never a large number.
+
+    The claims are written into the ledger's file too. A pool's ε is the largest of the clients that trained it.
+    """
     ledger, budget = gate.ledger, gate.budget
     if ledger is None or budget is None:
         return None
     rows = [row for unit in _units(ledger, budget.unit) for row in _claims(config, ledger, unit)]
+    stated = [{**row.to_dict(), "epsilon": _number(row.epsilon)} for row in rows]
+    gate.state(stated)
+    clients = {row.subject: row.epsilon for row in ledger.table(budget, fine=False)}
     return {
         "unit": str(budget.unit),
         "adjacency": str(budget.adjacency),
         "delta": budget.delta,
         "budget": budget.epsilon,
         "epsilon": _number(ledger.maximum(budget)),
-        "clients": {str(row.subject): _number(row.epsilon) for row in ledger.table(budget, fine=False)},
+        "clients": {str(client): _number(epsilon) for client, epsilon in clients.items()},
+        "pools": {str(pool): _number(max(clients[client] for client in members)) for pool, members in _trained(records).items()},
         "releases": len(ledger.releases),
-        "claims": [{**row.to_dict(), "epsilon": _number(row.epsilon)} for row in rows],
+        "claims": stated,
         "outside": [*OUTSIDE, *(["choices in this record: read off the clients by the experimenter"] if budget.unit is PrivacyUnit.CLIENT else [])],
     }
 
@@ -44,12 +54,25 @@ def _units(ledger: PrivacyLedger, unit: PrivacyUnit) -> list[PrivacyUnit]:
 
 
 def _claims(config: FederationConfig, ledger: PrivacyLedger, unit: PrivacyUnit) -> list[PrivacyClaim]:
-    setting = Setting(protection=config.security.protection, key_holder=config.security.key_holder, colluders=config.privacy.colluders)
+    security = config.security
+    members = len(ledger.subjects(unit)) if security.neighbours is None else security.neighbours + 1
+    threshold = 2 * members // 3 + 1
+    setting = Setting(security.protection, config.privacy.colluders, threshold, security.key_holder)
     adjacency = Adjacency(config.privacy.adjacency)
     try:
         return claims(ledger, unit, adjacency, config.privacy.delta, setting)
     except PrivacyError:
         return []
+
+
+def _trained(records: Sequence[RoundRecord]) -> dict[int, set[int]]:
+    """Clients that trained each pool in any round."""
+    found: dict[int, set[int]] = {}
+    for record in records:
+        if record.phase == "cluster":
+            for client, pool in record.metrics["choices"].items():
+                found.setdefault(pool, set()).add(int(client))
+    return dict(sorted(found.items()))
 
 
 def _number(epsilon: float) -> float | None:

@@ -28,8 +28,10 @@ from secure_fl.federation.messages import (
     GiveSketch,
     PoolScore,
     PoolUpdate,
+    Reply,
     Request,
     ScorePools,
+    TrainCandidate,
     TrainEncoder,
     TrainPool,
 )
@@ -89,6 +91,12 @@ class PrivateClient(Client):
                 return (*chosen, *trained)
             case _:
                 return ()
+
+    def _answer(self, request: Request, position: int) -> Reply:
+        if isinstance(request, TrainCandidate):
+            remedy = 'set pools.start = "sketch", "pretrained" or "random"'
+            raise PrivacyError("is not answered under privacy", field="request", value="TrainCandidate", remedy=remedy)
+        return super()._answer(request, position)
 
     def _release(self, request: Request, phase: str, number: int, purpose: str, event: Event) -> Release:
         return Release(
@@ -206,7 +214,8 @@ class PrivateClient(Client):
         return PoolScore(choice, (), test.loss, test.accuracy)
 
     def _private_choice(self, request: ScorePools | TrainPool) -> int:
-        if request.held is None:
+        forced = isinstance(request, TrainPool) and request.forced
+        if request.held is None or forced:
             return self._guided(request.guide) if request.guide is not None else 0
         if isinstance(request, TrainPool) and self._chooses(request):
 
@@ -242,7 +251,7 @@ class PrivateClient(Client):
         """Settings of this client's sketch: without labels it releases a plain one, which costs the same."""
         settings = self._blueprint.private_sketch
         assert settings is not None
-        return settings if self._sketches else replace(settings, classes=0)
+        return settings if self._sketches else replace(settings, classes=0, dimensions=settings.part)
 
     def _features(self) -> Tensor:
         return embed(self._bench.kept_encoder, self.data.train.x, self._blueprint.compute)

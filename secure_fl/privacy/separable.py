@@ -73,23 +73,31 @@ def check_rows_stay_apart(rows: int, *tensors: Tensor) -> None:
 
 @torch.no_grad()
 def check_rows_alone(model: nn.Module, rows: Tensor) -> None:
-    """Refuse a model that gives a row another output when other rows stand beside it; run on noise, in eval mode.
+    """Refuse a model that gives a row another output when other rows stand beside it, or that remembers rows; run on noise.
+
+    In both modes, since a layer may combine rows in train mode only; dropout is off, whose coins differ from row to row.
 
     Args:
         rows: `[N, ...]`, N at least 2, of no one's data.
 
     Raises:
-        PrivacyError: an output differs by more than rounding.
+        PrivacyError: an output differs by more than rounding, or a buffer has changed.
     """
     modes = {layer: layer.training for layer in model.modules()}
-    model.eval()
-    together, alone = _outputs(model(rows)), _outputs(model(rows[:1]))
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    for training in (False, True):
+        for layer in modes:
+            layer.training = training and not isinstance(layer, nn.modules.dropout._DropoutNd)
+        together, alone = _outputs(model(rows)), _outputs(model(rows[:1]))
+        for several, one in zip(together, alone, strict=True):
+            if float((several[:1] - one).abs().max()) > _ALIKE * float(one.abs().max()):
+                remedy = "remove what combines examples (means over the batch, shuffling, memory), or use client-level privacy"
+                raise PrivacyError("a row's output depends on the other rows", field="model", value=_kind(model), remedy=remedy)
     for layer, mode in modes.items():
         layer.training = mode
-    for several, one in zip(together, alone, strict=True):
-        if float((several[:1] - one).abs().max()) > _ALIKE * float(one.abs().max()):
-            remedy = "remove what combines examples (means over the batch, shuffling, memory), or use client-level privacy"
-            raise PrivacyError("a row's output depends on the other rows", field="model", value=_kind(model), remedy=remedy)
+    if not all(torch.equal(now, before) for now, before in buffers):
+        remedy = "drop the buffer, or keep it as it is in training: what it holds would leave the client without noise"
+        raise PrivacyError("a buffer changes with the rows it sees", field="model", value=_kind(model), remedy=remedy)
 
 
 def _problems(layer: nn.Module) -> Iterator[tuple[str, str]]:

@@ -39,14 +39,14 @@ def cell(method: str, level: str, **other: Any) -> Cell:
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_is_measured_at_every_kind_of_level(method: str) -> None:
-    for level in ("ordinary", "no noise", "8"):
+    for level in ("ordinary", "no clipping", "no noise", "8"):
         row = private_accuracy.measure(cell(method, level))
         assert 0 <= float(str(row["knn"])) <= 1
         assert 0.3 < float(str(row["probe"])) <= 1
         assert (row["own"] != "") == METHODS[method].objective.startswith("labels")
         assert (row["signal_first"] != "") == (level == "8")
         assert (row["norm_last"] != "") == (level != "ordinary")
-        assert row["noise"] == {"ordinary": "", "no noise": 0.0, "8": 1.5}[level]
+        assert row["noise"] == {"ordinary": "", "no clipping": 0.0, "no noise": 0.0, "8": 1.5}[level]
 
 
 @pytest.mark.usefixtures("small")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,15 @@ from helpers import tiny_config
 
 from secure_fl import Callback, Dataset, Federation
 from secure_fl.engines import embedded
-from secure_fl.errors import ConfigError, PrivacyError
+from secure_fl.errors import ConfigError, PrivacyError, TrainingError
 from secure_fl.federation.budget import digest_of
 from secure_fl.federation.client import Client
-from secure_fl.federation.messages import BlockUpdate, EncoderUpdate, PoolUpdate, TrainEncoder
+from secure_fl.federation.messages import BlockUpdate, EncoderUpdate, PoolUpdate, TrainCandidate, TrainEncoder
 from secure_fl.federation.phase import RoundRecord
 from secure_fl.federation.private_client import PrivateClient
 from secure_fl.federation.release_box import ReleaseBox
 from secure_fl.federation.summing import OpenSum
+from secure_fl.pools.pool_set import PoolSet
 from secure_fl.privacy.accounting import epsilon
 from secure_fl.privacy.events import GaussianEvent, IntegerEvent, PureEvent
 from secure_fl.privacy.ledger import PrivacyLedger
@@ -212,7 +214,9 @@ def test_the_opened_mean_is_the_mean_of_the_clients_changes(images: Dataset) -> 
     [
         ({"unit": "example"}, {"objective": {"form": "code"}}, "Frobenius"),
         ({"unit": "example"}, {"pools": {"start": "restarts"}}, "no private form"),
-        ({"unit": "example", "mechanism": "group", "adjacency": "add-remove"}, {}, "public index set"),
+        ({"unit": "example", "adjacency": "add-remove"}, {}, "number of examples"),
+        ({"unit": "example", "choice": "exponential"}, {"pools": {"task": "self_supervised"}}, "bounded losses"),
+        ({"unit": "example"}, {"pretrain": {"mode": "centralized", "source": {"name": "digits"}}}, "clients' own"),
         ({"unit": "client", "adjacency": "add-remove"}, {}, "noise share"),
         ({"unit": "client"}, {"pools": {"participation": 0.5}}, "roster"),
         ({"unit": "example"}, {"pools": {"weights": "examples"}}, "private count"),
@@ -266,6 +270,95 @@ def test_results_are_stored_before_they_are_returned(tmp_path: Path) -> None:
     assert box.once("b", make, reused=True)["x"] == 2
     box.checkpointed()
     assert box.once("b", make, reused=True)["x"] == 2
+    assert box.once("a", make)["x"] == 1, "kept as long as the checkpoint before"
+    box.checkpointed()
+    assert box.lost("a")
+    assert not box.lost("b")
+    assert not box.lost("never made")
+    box.reading = True
+    with pytest.raises(PrivacyError, match="is gone"):
+        box.once("a", make)
+    box.reading = False
     assert box.once("a", make)["x"] == 3
     box.close()
     assert not (tmp_path / "box").exists()
+    assert box.lost("b")
+
+
+def test_a_result_that_is_gone_is_charged_again(tmp_path: Path, images: Dataset) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        Federation(private(EXAMPLE), data=images, callbacks=[StopAfter(1)]).run(tmp_path / "run")
+    newest = max((tmp_path / "run" / "checkpoints").iterdir())
+    shutil.rmtree(newest)
+    shutil.rmtree(tmp_path / "run" / "private-results")
+    Federation(private(EXAMPLE), data=images).run(tmp_path / "run", resume=True)
+    keys = [release.key for release in PrivacyLedger.load(tmp_path / "run" / "ledger.json").releases]
+    assert sum(key.endswith("/again-1") for key in keys) == 4
+    assert len(keys) == 28 + 4
+
+
+def test_a_model_that_combines_or_remembers_rows_in_train_mode_is_refused(images: Dataset) -> None:
+    class Centred(torch.nn.Module):
+        def __init__(self, remember: bool) -> None:
+            super().__init__()
+            self.layers = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 64))
+            self.remember = remember
+            self.register_buffer("mean", torch.zeros(64))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h: torch.Tensor = self.layers(x)
+            if self.training and self.remember:
+                self.mean = h.detach().mean(0)
+            elif self.training:
+                h = h - h.mean(0)
+            return h
+
+    for remember, message in ((True, "buffer changes"), (False, "depends on the other rows")):
+        federation = Federation(private(EXAMPLE), data=images, encoder=lambda seed, remember=remember: Centred(remember))
+        with pytest.raises(PrivacyError, match=message):
+            federation.run()
+
+
+def test_noised_updates_are_sent_by_clients_whose_training_fails(images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that stopped would show that its data made training diverge."""
+    federation = Federation(private(CLIENT), data=images)
+    client = embedded.EmbeddedEngine(federation.clients, federation.blueprint)._clients[0]
+
+    def diverge(*_: object, **__: object) -> None:
+        raise TrainingError("diverged", field="lr", value=1.0, remedy="less")
+
+    monkeypatch.setattr(Client, "_train_encoder", diverge)
+    reply = client.handle(TrainEncoder(0, _start(federation)))
+    assert isinstance(reply, BlockUpdate)
+    assert reply.blocks is not None
+    assert bool(reply.blocks.pools.any())
+
+
+@pytest.mark.parametrize("privacy", [EXAMPLE, CLIENT], ids=["example", "client"])
+def test_requests_that_have_no_private_answer_get_none(images: Dataset, privacy: dict[str, Any]) -> None:
+    federation = Federation(private(privacy), data=images)
+    client = embedded.EmbeddedEngine(federation.clients, federation.blueprint)._clients[0]
+    with pytest.raises(PrivacyError, match="not answered"):
+        client.handle(TrainCandidate(PoolSet(torch.empty(0), torch.zeros(2, 3))))
+
+
+def test_warm_up_follows_the_sketch_even_where_pools_are_chosen_by_loss(images: Dataset) -> None:
+    result = Federation(private({**EXAMPLE, "choice": "exponential"}), data=images).run()
+    warm_up = next(record for record in result.records if record.phase == "cluster")
+    assert len(set(warm_up.metrics["choices"].values())) > 1
+
+
+def test_an_example_level_run_works_under_encryption(images: Dataset) -> None:
+    result = Federation(private(EXAMPLE, security={"protection": "bfv+masked"}), data=images).run()
+    assert {claim["adversary"] for claim in result.summary["privacy"]["claims"]} > {"key holder"}
+    assert result.summary["privacy"]["pools"]
+
+
+def test_clients_without_labels_take_part_under_privacy(images: Dataset) -> None:
+    result = Federation(private(EXAMPLE, data={"labelled_clients": 0.5}), data=images).run()
+    assert set(result.choices) == {0, 1, 2, 3}
+
+
+def test_heads_on_a_frozen_private_encoder_are_trained_privately(images: Dataset) -> None:
+    result = Federation(private(EXAMPLE, pools={"encoder": "frozen"}), data=images).run()
+    assert result.summary["privacy"]["epsilon"] > 0
