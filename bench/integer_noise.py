@@ -121,6 +121,39 @@ def run(rounds: int, folder: Path) -> None:
         print(f"{sampler.law:18} {sampler.provider:25} {sampler.deviation:8g} {middle:9.1f} ns a draw  {row['target']} {row['verdict']}", flush=True)
 
 
+def share_of_a_round(folder: Path) -> None:
+    """What part of a client's round its noise is, at client level: default digits, four pools of the default encoder, one local epoch."""
+    from secure_fl import Federation, FederationConfig
+    from secure_fl.engines.embedded import EmbeddedEngine
+    from secure_fl.federation.cluster import Cluster
+    from secure_fl.federation.messages import TrainPool
+    from secure_fl.federation.phase import ServerState
+    from secure_fl.models.state import to_vector
+
+    tables = {"pools": {"local_epochs": 1}, "privacy": {"unit": "client", "noise": 1.0}, "security": {"min_pool_clients": 3}}
+    federation = Federation(FederationConfig.model_validate(tables))
+    blueprint = federation.blueprint
+    state = ServerState(tensors={"encoder": to_vector(blueprint.encoder())})
+    request = Cluster(blueprint, state, [None] * blueprint.clients).open().request
+    assert isinstance(request, TrainPool)
+    assert blueprint.client_plan is not None
+    level, source = blueprint.client_plan.of("cluster"), NoiseSource.fresh()
+    noise, whole = [], []
+    for number, client in enumerate(EmbeddedEngine(federation.clients, blueprint)._clients):
+        began = time.perf_counter()
+        level.share(source.stream(client=number, round=0, purpose="bench"), level.fields)
+        noise.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        client.handle(request)
+        whole.append(time.perf_counter() - began)
+    share, milliseconds = float(np.median(noise[1:]) / np.median(whole[1:])), 1e3 * float(np.median(whole[1:]))
+    row: dict[str, object] = dict.fromkeys(("law", "provider", "deviation", "draws", "rounds", "ns20", "ns50", "ns80", "build_ms"), "")
+    row |= {"law": "skellam", "provider": "secure_fl", "draws": level.fields, "rounds": len(whole) - 1, "target": "share of a client's round"}
+    row |= {"verdict": f"{share:.2%}", "threads": 1, "load": f"{os.getloadavg()[0]:.2f}"}
+    append_row(CSV, row, provenance(("cryptography", "opendp")), folder)
+    print(f"noise on {level.fields:,} fields: {share:.1%} of a client's round of {milliseconds:.0f} ms, one epoch of training and sending")
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -128,6 +161,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the CSV (default bench/results)")
     arguments = parser.parse_args()
     run(arguments.rounds, arguments.results)
+    share_of_a_round(arguments.results)
 
 
 if __name__ == "__main__":
