@@ -84,7 +84,7 @@ def check_rows_alone(model: nn.Module, rows: Tensor) -> None:
         PrivacyError: an output differs by more than rounding, or a buffer has changed.
     """
     modes = {layer: layer.training for layer in model.modules()}
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     for training in (False, True):
         for layer in modes:
             layer.training = training and not isinstance(layer, nn.modules.dropout._DropoutNd)
@@ -95,7 +95,7 @@ def check_rows_alone(model: nn.Module, rows: Tensor) -> None:
                 raise PrivacyError("a row's output depends on the other rows", field="model", value=_kind(model), remedy=remedy)
     for layer, mode in modes.items():
         layer.training = mode
-    if not all(torch.equal(now, before) for now, before in buffers):
+    if not all(torch.equal(buffer, buffers[name]) for name, buffer in model.named_buffers()):
         remedy = "drop the buffer, or keep it as it is in training: what it holds would leave the client without noise"
         raise PrivacyError("a buffer changes with the rows it sees", field="model", value=_kind(model), remedy=remedy)
 
