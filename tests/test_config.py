@@ -139,3 +139,11 @@ def test_every_error_has_a_code_of_its_own_and_a_paragraph() -> None:
     assert len(codes) == len(set(codes))
     page = (Path(__file__).parents[1] / "docs" / "errors.md").read_text()
     assert all(f"`{code}`" in page for code in codes)
+
+
+def test_every_reason_of_the_secure_sum_is_explained() -> None:
+    from secure_fl.secure_sum.refusals import Reason
+    from secure_fl.secure_sum.round_messages import RoundReason
+
+    explained = (Path(__file__).parents[1] / "docs" / "errors.md").read_text(encoding="utf-8")
+    assert [reason for reason in (*Reason, *RoundReason) if f"`{reason}`" not in explained] == []
