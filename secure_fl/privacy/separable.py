@@ -85,19 +85,26 @@ def check_rows_alone(model: nn.Module, rows: Tensor) -> None:
     """
     modes = {layer: layer.training for layer in model.modules()}
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    for training in (False, True):
-        for layer in modes:
-            layer.training = training and not isinstance(layer, nn.modules.dropout._DropoutNd)
-        together, alone = _outputs(model(rows)), _outputs(model(rows[:1]))
-        for several, one in zip(together, alone, strict=True):
-            if float((several[:1] - one).abs().max()) > _ALIKE * float(one.abs().max()):
-                remedy = "remove what combines examples (means over the batch, shuffling, memory), or use client-level privacy"
-                raise PrivacyError("a row's output depends on the other rows", field="model", value=_kind(model), remedy=remedy)
-    for layer, mode in modes.items():
-        layer.training = mode
+    try:
+        for training in (False, True):
+            for layer in modes:
+                layer.training = training and not isinstance(layer, nn.modules.dropout._DropoutNd)
+            _check_alike(model, rows)
+    finally:
+        for layer, mode in modes.items():
+            layer.training = mode
     if not all(torch.equal(buffer, buffers[name]) for name, buffer in model.named_buffers()):
         remedy = "drop the buffer, or keep it as it is in training: what it holds would leave the client without noise"
         raise PrivacyError("a buffer changes with the rows it sees", field="model", value=_kind(model), remedy=remedy)
+
+
+def _check_alike(model: nn.Module, rows: Tensor) -> None:
+    """Refuse outputs of the first row that differ, beyond rounding, when the others stand beside it."""
+    together, alone = _outputs(model(rows)), _outputs(model(rows[:1]))
+    for several, one in zip(together, alone, strict=True):
+        if float((several[:1] - one).abs().max()) > _ALIKE * float(one.abs().max()):
+            remedy = "remove what combines examples (means over the batch, shuffling, memory), or use client-level privacy"
+            raise PrivacyError("a row's output depends on the other rows", field="model", value=_kind(model), remedy=remedy)
 
 
 def _problems(layer: nn.Module) -> Iterator[tuple[str, str]]:

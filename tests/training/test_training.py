@@ -7,9 +7,9 @@ import torch
 from helpers import make_images
 from torch import nn
 
-from secure_fl.config import ConfigError, ObjectiveConfig, PretrainConfig, RuntimeConfig
+from secure_fl.config import ObjectiveConfig, PretrainConfig, RuntimeConfig
 from secure_fl.data.dataset import Dataset
-from secure_fl.errors import TrainingError
+from secure_fl.errors import ConfigError, TrainingError
 from secure_fl.models.heads import Classifier, EncoderProjector
 from secure_fl.models.state import to_vector
 from secure_fl.objectives.build import build_objective
