@@ -1,0 +1,368 @@
+"""What privacy costs in accuracy: every example-level mechanism at ε of infinity, 8 and 2, between the random encoder and ordinary training.
+
+    python -m bench.private_accuracy [run] [--seeds 3]     measure what is missing (hours), then write the page
+    python -m bench.private_accuracy tune                  the learning rates tried on seed 99
+    python -m bench.private_accuracy page                  write the tables into docs/private-accuracy.md
+
+One client holds the whole training set, so ε is that of its examples. The encoder is trained without labels (or with them, for the
+reference), frozen, and judged by a linear probe and kNN on test examples. Rows go to `results/private_accuracy.csv` as they are
+measured; rows already there are not measured again.
+
+Claims: ε covers the training of the encoder at δ = 1e-5 under zero-out. It does not cover the probe and the kNN, which read the training
+labels in the clear, nor the learning rates, which were chosen on another split of the same data. Noise comes from a seeded source, so
+that a row can be repeated: what is measured is the mechanism, and nothing of a row is private.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import astuple, dataclass, fields, replace
+from functools import lru_cache
+from itertools import count, islice
+from math import inf, nan, sqrt
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bench.harness import append_row, provenance, read_rows
+from bench.private_accuracy_gradients import gradients
+from secure_fl.config import DataConfig, ModelConfig, ObjectiveConfig, SourceConfig, ViewsConfig
+from secure_fl.data.dataset import Dataset
+from secure_fl.data.sources import load_source
+from secure_fl.data.views import build_views, two_views
+from secure_fl.errors import TrainingError
+from secure_fl.models.build import build_encoder, build_head, build_projector
+from secure_fl.models.heads import Classifier, EncoderProjector
+from secure_fl.objectives.build import build_objective, separates
+from secure_fl.objectives.masked import MaskedReconstruction
+from secure_fl.objectives.objective import Objective, TwoViews
+from secure_fl.objectives.separation import SeparationPlan
+from secure_fl.objectives.units import CrossEntropy
+from secure_fl.privacy.calibration import noise_for
+from secure_fl.privacy.engine import PrivateSpec, Sampling, choose_mechanism, train_privately
+from secure_fl.privacy.mechanisms.logit import LogitDP
+from secure_fl.privacy.mechanisms.mechanism import Labelled
+from secure_fl.privacy.noise import NoiseSource
+from secure_fl.privacy.units import Adjacency
+from secure_fl.seeds import derive_seed
+from secure_fl.training.device import Compute
+from secure_fl.training.fit import LocalSpec, epochs, fit
+from secure_fl.training.probes import linear_probe, weighted_knn
+from secure_fl.training.tasks import embed
+
+CSV = "private_accuracy.csv"
+DELTA, TUNING_SEED, MOMENTUM = 1e-5, 99, 0.9
+FEATURES, EMBEDDING, HIDDEN = 64, 64, 64
+"""Projector 64-64-64: with the usual hidden width of 256 half of all parameters, and so half of the noise's square, would be its own."""
+OWNERS = 4
+"""SSD needs somebody else: the client owns a quarter of the dimensions, as one of four would. Owning all, its regulariser is zero."""
+JUDGED = 5000
+"""Examples that probe and kNN read, and as many that they are tested on, at most."""
+
+LEVELS = ("ordinary", "no clipping", "no noise", "8", "2")
+"""Of these the last two are private. `no clipping` is the mechanism's sampling and its form of the loss alone."""
+RANDOM = "random encoder"
+_RATE_OF = {"ordinary": 0, "no clipping": 0, "no noise": 1, "8": 1, "2": 2}
+_NO_CLIP = 1e9
+
+
+@dataclass(frozen=True)
+class Method:
+    """An objective, the mechanism that trains it privately, and what was tuned.
+
+    Attributes:
+        objective: as in the configuration; `labels` is cross-entropy.
+        lr: learning rates of ordinary training, of ε = 8, which is used without noise as well, and of ε = 2.
+        clip: C; of a pair, for logit.
+        embedding: width of z.
+        temperature: of NT-Xent.
+        once: measured on MNIST-5k and one seed only, since a step takes 20 times as long.
+    """
+
+    objective: str
+    mechanism: Literal["auto", "group", "logit"]
+    lr: tuple[float, float, float]
+    clip: float
+    embedding: int = EMBEDDING
+    temperature: float = 0.5
+    once: bool = False
+
+
+SPECTRAL, ALIGN, SSD = "spectral contrastive, released moment", "align + uniformity, released mean", "SSD, released mean"
+GROUPS, MASKED, LABELS = "NT-Xent in groups of 4", "masked reconstruction, per example", "labels, per example"
+LOGIT = "InfoNCE by pairs (logit), τ = 1, z of 8"
+METHODS = {
+    SPECTRAL: Method("spectral_contrastive", "auto", (0.1, 0.03, 0.01), 1.0),
+    ALIGN: Method("align_uniform", "auto", (0.1, 0.3, 0.3), 1.0),
+    SSD: Method("ssd", "auto", (0.1, 0.3, 0.3), 1.0),
+    GROUPS: Method("nt_xent", "group", (0.1, 0.03, 0.1), 1.0),
+    MASKED: Method("masked", "auto", (0.03, 1.5, 0.5), 0.2),
+    LOGIT: Method("nt_xent", "logit", (0.1, 0.01, 0.003), 1.0, embedding=8, temperature=1.0, once=True),
+    LABELS: Method("labels", "auto", (0.1, 1.0, 0.3), 1.0),
+}
+DATA = {"MNIST-5k": ("mnist5k", 4000), "Fashion-MNIST": ("fashion_mnist", 10_000)}
+"""Source and how many examples the client trains on."""
+BATCH, STEPS, SIDE = 250, 150, 14
+"""Images are halved: a step costs a quarter, and in the few steps that are affordable the network learns more, without privacy as well."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run: all that it depends on."""
+
+    data: str
+    method: str
+    level: str
+    seed: int
+    examples: int
+    batch: int
+    steps: int
+    lr: float
+    clip: float
+
+    @classmethod
+    def of(cls, data: str, method: str, level: str, seed: int, **other: Any) -> Cell:
+        """With the usual size, batch, steps and rates, but for `other`."""
+        lr, clip = 0.0, 0.0
+        if method != RANDOM:
+            known = METHODS[method]
+            lr, clip = known.lr[_RATE_OF[level]], {"ordinary": 0.0, "no clipping": _NO_CLIP}.get(level, known.clip)
+        steps = 0 if method == RANDOM else STEPS
+        return replace(cls(data, method, level, seed, DATA[data][1], BATCH, steps, lr, clip), **other)
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """As it stands in the CSV."""
+        return tuple(str(value) for value in astuple(self))
+
+    @property
+    def rate(self) -> float:
+        """q."""
+        return self.batch / self.examples
+
+
+@lru_cache
+def noise_multiplier(target: float, rate: float, steps: int) -> float:
+    """The smallest σ whose ε is at most `target`; 0 for infinity."""
+    return 0.0 if target == inf else noise_for(target, DELTA, Adjacency.ZERO_OUT, sampling_rate=rate, steps=steps)
+
+
+# Data and models
+
+
+@lru_cache(maxsize=2)
+def load(data: str, seed: int, examples: int) -> tuple[Dataset, Dataset]:
+    """Training and test examples; the split of MNIST-5k, which has none of its own, and the choice of examples follow the seed."""
+    train, test = load_source(SourceConfig(name=DATA[data][0]), DataConfig(image_size=SIDE), seed)  # type: ignore[arg-type]
+    generator = torch.Generator().manual_seed(derive_seed(seed, "private-accuracy", data))
+    order = torch.randperm(len(train), generator=generator)
+    return train.take(order[:examples]), train.take(order[examples:]) if test is None else test
+
+
+def build(cell: Cell, train: Dataset) -> nn.Module:
+    """The model that the method trains; its encoder is the same for all methods of one seed."""
+    shape = tuple(train.x.shape[1:])
+    known = METHODS.get(cell.method)
+    config = ModelConfig(features=FEATURES, embedding=known.embedding if known else EMBEDDING, projector_hidden=HIDDEN, norm="group")
+    encoder = build_encoder(config, shape, derive_seed(cell.seed, "encoder"))
+    if known and known.objective == "labels":
+        return Classifier(encoder, build_head(FEATURES, train.classes, derive_seed(cell.seed, "head")))
+    return EncoderProjector(encoder, build_projector(config, encoder, shape, derive_seed(cell.seed, "projector")))
+
+
+def objective_of(method: str) -> Objective | CrossEntropy:
+    """The loss of a method, the same for ordinary and private training."""
+    name = METHODS[method].objective
+    if name == "labels":
+        return CrossEntropy()
+    config = ObjectiveConfig(name=name, form="normalized", temperature=METHODS[method].temperature)  # type: ignore[arg-type]
+    separation = SeparationPlan.draw(config, EMBEDDING, OWNERS, 0).of(0, 0) if separates(config) else None
+    return build_objective(config, separation)
+
+
+# Training
+
+
+def ordinary(model: nn.Module, cell: Cell, train: Dataset) -> None:
+    """Shuffled batches, no clipping, no noise."""
+    objective, augment = objective_of(cell.method), build_views(ViewsConfig(), tuple(train.x.shape[1:]))
+    spec = LocalSpec(1 + cell.steps * cell.batch // (cell.examples - cell.batch), cell.batch, cell.lr, MOMENTUM, 0.0)
+    batches = islice(epochs(cell.examples, spec, derive_seed(cell.seed, "order"), whole=True), cell.steps)
+    step = count()
+
+    def terms_of(index: Tensor) -> dict[str, Tensor]:
+        x = train.x[index]
+        if isinstance(objective, CrossEntropy):
+            return {"loss": functional.cross_entropy(model(x), train.y[index])}
+        if isinstance(objective, MaskedReconstruction):
+            visible, hidden = objective.hide(x)
+            return {"reconstruction": objective.target_losses(model(visible)[1][:, None], hidden).mean()}
+        views = two_views(augment, x, derive_seed(cell.seed, "views", next(step)))
+        return objective.terms(TwoViews(*views), model)
+
+    weights = {"loss": 1.0} if isinstance(objective, CrossEntropy) else objective.weights
+    model.train()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(cell.seed, "fit"))
+        fit(model, batches, terms_of, weights, spec, Compute(torch.device("cpu")))
+
+
+def mechanism_of(cell: Cell) -> Any:
+    """The mechanism with its noise."""
+    noise = noise_multiplier(inf if cell.level.startswith("no ") else float(cell.level), cell.rate, cell.steps)
+    method = METHODS[cell.method]
+    if method.mechanism == "logit":
+        return LogitDP(method.temperature, cell.clip, noise, cell.rate, cell.examples, round(cell.batch + 6 * sqrt(cell.batch)))
+    sampling = Sampling(cell.examples, cell.rate, noise, cell.clip)
+    return choose_mechanism(objective_of(cell.method), sampling, dimension=EMBEDDING, seed=0, mechanism=method.mechanism, group_size=4)
+
+
+def views_of(method: str, train: Dataset) -> Callable[[Tensor, int], Tensor | Labelled]:
+    """From indices `[U, members]` to what the mechanism takes."""
+    objective, augment = objective_of(method), build_views(ViewsConfig(), tuple(train.x.shape[1:]))
+
+    def views(index: Tensor, seed: int) -> Tensor | Labelled:
+        x = train.x[index.flatten()]
+        if isinstance(objective, CrossEntropy):
+            return Labelled(x[:, None], train.y[index.flatten()])
+        if isinstance(objective, MaskedReconstruction):
+            visible, hidden = objective.hide(x)
+            return Labelled(visible[:, None], hidden)
+        return torch.cat([view.unflatten(0, tuple(index.shape)) for view in two_views(augment, x, seed)], 1)
+
+    return views
+
+
+def private(model: nn.Module, cell: Cell, train: Dataset) -> dict[str, object]:
+    """Train with the mechanism; what it says of gradients is measured on the data as they are, before and after."""
+    mechanism, views = mechanism_of(cell), views_of(cell.method, train)
+    model.train()
+    first = gradients(mechanism, model, views, cell.examples)
+    stream = NoiseSource.for_tests(derive_seed(cell.seed, "noise", *cell.key)).stream(client=0, round=0, purpose="bench")
+    train_privately(model, views, mechanism, PrivateSpec(cell.steps, cell.lr, MOMENTUM), stream)
+    last = gradients(mechanism, model, views, cell.examples)
+    return {"noise": round(mechanism.noise_multiplier, 4), **{f"{k}_first": v for k, v in first.items()}, **{f"{k}_last": v for k, v in last.items()}}
+
+
+# Measuring
+
+EMPTY = {"noise": "", "norm_first": "", "clipped_first": "", "signal_first": "", "norm_last": "", "clipped_last": "", "signal_last": ""}
+
+
+def measure(cell: Cell) -> dict[str, object]:
+    """The row of one cell."""
+    train, test = load(cell.data, cell.seed, cell.examples)
+    model, began, found = build(cell, train), time.process_time(), dict[str, object]()
+    judged: dict[str, object] = {"probe": nan, "knn": nan, "own": ""}
+    try:
+        if cell.level == "ordinary":
+            ordinary(model, cell, train)
+        elif cell.method != RANDOM:
+            found = private(model, cell, train)
+        seconds = time.process_time() - began
+        judged = judge(model, train, test, cell.seed)
+    except TrainingError:
+        seconds = time.process_time() - began
+    return {**{field.name: getattr(cell, field.name) for field in fields(cell)}, **EMPTY, **found, **judged, "cpu_seconds": round(seconds, 1)}
+
+
+def judge(model: Any, train: Dataset, test: Dataset, seed: int) -> dict[str, object]:
+    """Accuracy of a probe on standardised features, of kNN, and of the model's own head where it has one."""
+    compute, bank, test = Compute(torch.device("cpu")), *(data.take(torch.arange(min(len(data), JUDGED))) for data in (train, test))
+    h, g = embed(model.encoder, bank.x, compute), embed(model.encoder, test.x, compute)
+    # Without this a probe of a fixed number of epochs would judge the features' scale, which differs between encoders, as well.
+    mean, deviation = h.mean(0), h.std(0).clamp_min(1e-6)
+    standard = ((h - mean) / deviation, bank.y, (g - mean) / deviation, test.y)
+    own: object = ""
+    if isinstance(model, Classifier):
+        with torch.no_grad():
+            own = round(float((model.head(g).argmax(1) == test.y).double().mean()), 4)
+    probe = linear_probe(*standard, classes=train.classes, epochs=100, seed=seed)
+    return {"probe": round(probe, 4), "knn": round(weighted_knn(h, bank.y, g, test.y), 4), "own": own}
+
+
+def run(cells: Iterable[Cell]) -> Iterator[dict[str, object]]:
+    """Measure the cells that have no row yet, in order."""
+    where, names = provenance(["dp-accounting", "opacus"]), [field.name for field in fields(Cell)]
+    done = {tuple(row[name] for name in names) for row in read_rows(CSV)}
+    for cell in cells:
+        if cell.key not in done:
+            done.add(cell.key)
+            row = measure(cell)
+            append_row(CSV, row, where)
+            yield row
+
+
+def main_cells(seeds: int) -> Iterator[Cell]:
+    """Every method at every level, and the floor, one seed of all before the next; then the variants."""
+    for seed in range(seeds):
+        for data in DATA:
+            yield Cell.of(data, RANDOM, "", seed)
+            yield from (Cell.of(data, name, level, seed) for name, method in METHODS.items() if not method.once for level in LEVELS)
+    for seed in range(seeds):
+        yield from (variant.cell(level, seed) for variant in VARIANTS for level in variant.levels)
+    yield from (Cell.of("MNIST-5k", name, level, 0) for name, method in METHODS.items() if method.once for level in LEVELS)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A part of the table with something changed, at all reported seeds."""
+
+    data: str
+    method: str
+    changed: str
+    levels: tuple[str, ...]
+    other: Mapping[str, Any]
+
+    def cell(self, level: str, seed: int) -> Cell:
+        """One of its runs."""
+        return Cell.of(self.data, self.method, level, seed, **self.other)
+
+
+VARIANTS = (
+    *(Variant("Fashion-MNIST", name, "six times the examples", ("8", "2"), {"examples": 60_000}) for name in (SPECTRAL, GROUPS, LABELS)),
+    *(Variant("MNIST-5k", name, "four times the steps", ("ordinary", "no noise", "8", "2"), {"steps": 4 * STEPS}) for name in (SSD, GROUPS)),
+    *(Variant("MNIST-5k", name, "four times the batch", ("8", "2"), {"batch": 4 * BATCH}) for name in (SSD, GROUPS)),
+)
+"""What would help: more data and larger batches lower the noise, more steps raise it."""
+
+
+TRIED = {
+    SPECTRAL: {"8": (0.01, 0.03, 0.1, 0.3), "2": (0.01, 0.03, 0.1), "ordinary": (0.1, 0.3)},
+    SSD: {"8": (0.1, 0.3, 1.0), "2": (0.1, 0.3, 1.0), "ordinary": (0.1, 0.3)},
+    GROUPS: {"8": (0.01, 0.03, 0.1, 0.3), "2": (0.01, 0.03, 0.1), "ordinary": (0.1, 0.3)},
+    MASKED: {"8": (0.15, 0.5, 1.5), "2": (0.05, 0.15, 0.5), "ordinary": (0.03, 0.1, 0.3, 1.0)},
+    LABELS: {"8": (0.3, 1.0, 3.0), "2": (0.3, 1.0, 3.0), "ordinary": (0.1, 0.3)},
+}
+"""Learning rates, on one split of MNIST-5k that no reported seed has; align + uniformity takes SSD's."""
+
+
+def tuning_cells() -> Iterator[Cell]:
+    """What the rates were chosen from. C was not tried further: where it clips nearly all gradients, only lr · C matters."""
+    for method, levels in TRIED.items():
+        for level, rates in levels.items():
+            for lr in rates:
+                yield Cell.of("MNIST-5k", method, level, TUNING_SEED, lr=lr)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="?", choices=["run", "tune", "page"], default="run")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds 0 to SEEDS - 1 (default 3)")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    from bench.private_accuracy_page import write_page  # it reads this module
+
+    cells = {"run": lambda: main_cells(arguments.seeds), "tune": tuning_cells, "page": lambda: iter(())}[arguments.what]
+    for row in run(cells()):
+        print(*(row[name] for name in ("data", "method", "level", "seed", "lr", "probe", "knn", "cpu_seconds")), sep=" | ", flush=True)
+    print(write_page())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""What a mechanism does to gradients, measured on the examples themselves: for the bench only, since all of it is private."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import sqrt
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secure_fl.privacy.mechanisms.group import GroupNTXent
+from secure_fl.privacy.mechanisms.logit import LogitDP
+from secure_fl.privacy.mechanisms.mechanism import Labelled, flat
+from secure_fl.privacy.mechanisms.per_example import PerExample
+from secure_fl.privacy.mechanisms.released import statistic_sum
+from secure_fl.privacy.unit_gradients import clipped_sum
+
+LOOKED_AT = 500
+"""Examples."""
+
+
+def gradients(mechanism: Any, model: nn.Module, views_of: Callable[[Tensor, int], Tensor | Labelled], examples: int) -> dict[str, object]:
+    """Median norm of units' gradients, the share that C clips, and ‖mean clipped gradient‖ over the length of one step's noise.
+
+    The mean of 500 examples stands for the expected one; its own sampling error is about 1/√units of C.
+    """
+    members = mechanism.units.members if isinstance(mechanism, GroupNTXent) else 1
+    looked_at = min(LOOKED_AT, mechanism.largest_batch) if isinstance(mechanism, LogitDP) else LOOKED_AT
+    index = torch.randperm(examples, generator=torch.Generator().manual_seed(0))[:looked_at].view(-1, members)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        views = views_of(index, 0)
+    if isinstance(mechanism, LogitDP):
+        assert isinstance(views, Tensor)
+        total, norms, expected = mechanism.released_sums(model, views)[0], None, mechanism.sampling_rate * mechanism.examples
+    else:
+        rows = views.rows if isinstance(views, Labelled) else views
+        summed = clipped_sum(model, rows.flatten(0, 1), rows.shape[1], _losses(mechanism, views), mechanism.bound)
+        total, norms, expected = flat(summed.gradients), summed.square_norms.sqrt(), mechanism.expected_units
+    noise = getattr(mechanism, "gradient_noise", mechanism.noise_multiplier) * mechanism.bound * sqrt(total.numel()) / expected
+    return {
+        "norm": "" if norms is None else round(float(norms.median()), 4),
+        "clipped": "" if norms is None else round(float((norms > mechanism.bound).double().mean()), 4),
+        "signal": round(float(total.norm()) / len(index) / noise, 4) if noise else "",
+    }
+
+
+def _losses(mechanism: Any, views: Tensor | Labelled) -> Callable[[Tensor, Tensor], Tensor]:
+    """Units' losses with the statistic of these very examples, without noise."""
+    if isinstance(mechanism, GroupNTXent):
+        return lambda h, z: mechanism.units.unit_losses(h, z)
+    objective = mechanism.objective
+    if isinstance(mechanism, PerExample):
+        assert isinstance(views, Labelled)
+        return lambda _, z: objective.target_losses(z, views.targets)
+
+    def released(h: Tensor, z: Tensor) -> Tensor:
+        statistic = objective.statistic
+        return objective.unit_losses(h, z, statistic.mean(statistic_sum(statistic, z), len(z), 0.0))
+
+    return released

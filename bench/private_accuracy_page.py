@@ -1,0 +1,161 @@
+"""Writes the tables of `docs/private-accuracy.md` from the CSV: whatever stands between a `<!-- table: NAME -->` and `<!-- end -->`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean, stdev
+
+from bench.harness import RESULTS, ROOT, read_rows
+from bench.private_accuracy import BATCH, CSV, DATA, LEVELS, METHODS, RANDOM, STEPS, TUNING_SEED, VARIANTS, Cell, Variant
+
+PAGE = ROOT / "docs" / "private-accuracy.md"
+_MARKED = re.compile(r"<!-- table: (\S+) -->\n.*?<!-- end -->", re.DOTALL)
+_SHOWN = {
+    "ordinary": "ordinary training",
+    "no clipping": "ε = ∞: sampled, its form of the loss",
+    "no noise": "ε = ∞: and clipped",
+    "8": "ε = 8",
+    "2": "ε = 2",
+}
+
+Record = dict[str, str]
+
+
+def write_page(folder: Path = RESULTS, page: Path = PAGE) -> Path:
+    """Fill every marked place of the page from the CSV in `folder`.
+
+    Raises:
+        KeyError: a place names no table.
+    """
+    rows, text = read_rows(CSV, folder), page.read_text(encoding="utf-8")
+    page.write_text(_MARKED.sub(lambda found: f"<!-- table: {found[1]} -->\n{TABLES[found[1]](rows)}\n<!-- end -->", text), encoding="utf-8")
+    return page
+
+
+def accuracy(data: str) -> Callable[[Sequence[Record]], str]:
+    """A row a method, a column a level: mean and deviation over seeds of the probe, mean of kNN."""
+
+    def table(rows: Sequence[Record]) -> str:
+        floor = _score(_usual(rows, data, RANDOM, ""))
+        lines = [_line(["trained by", *_SHOWN.values()]), _line(["---"] * 6), _line([f"nothing: {RANDOM}", floor, *[""] * 4])]
+        for method in METHODS:
+            lines.append(_line([method, *(_score(_usual(rows, data, method, level)) for level in LEVELS)]))
+        return "\n".join(lines)
+
+    return table
+
+
+def losses(rows: Sequence[Record]) -> str:
+    """Points of probe accuracy from step to step of the way from ordinary training to ε = 2, and what gradients look like on it."""
+    head = ["data", "trained by", "sampling and form of the loss", "clipping", "noise of ε = 8", "noise of ε = 2", "left above random at ε = 2"]
+    lines = [_line([*head, "median norm over C", "clipped", "signal : noise, ε = 8", "ε = 2"]), _line(["---"] * (len(head) + 4))]
+    for data in DATA:
+        floor = _mean(_usual(rows, data, RANDOM, ""), "probe")
+        for method, known in METHODS.items():
+            found = {level: _usual(rows, data, method, level) for level in LEVELS}
+            if not all(found.values()) or floor is None:
+                continue
+            plain, form, clipped, eight, two = (_mean(found[level], "probe") or 0.0 for level in LEVELS)
+            cells = [f"{100 * change:+.1f}" for change in (form - plain, clipped - form, eight - clipped, two - clipped, two - floor)]
+            cells += [_ends(found["no noise"], "norm", ".1f", known.clip), _ends(found["no noise"], "clipped", ".0%")]
+            lines.append(_line([data, method, *cells, *(_ends(found[level], "signal", ".2f") for level in ("8", "2"))]))
+    return "\n".join(lines)
+
+
+def variants(rows: Sequence[Record]) -> str:
+    """What else was tried, with the usual setting above it."""
+    head = ["data", "trained by", "changed", "examples", "batch", "steps", *_SHOWN.values()]
+    lines = [_line(head), _line(["---"] * len(head))]
+    shown = set()
+    for variant in VARIANTS:
+        if (variant.data, variant.method) not in shown:
+            shown.add((variant.data, variant.method))
+            lines.append(_variant(rows, replace(variant, changed="nothing", levels=LEVELS, other={})))
+        lines.append(_variant(rows, variant))
+    return "\n".join(lines)
+
+
+def _variant(rows: Sequence[Record], variant: Variant) -> str:
+    cell = variant.cell("2", 0)
+    found = [_score(_like(rows, variant.cell(level, 0))) if level in variant.levels else "" for level in LEVELS]
+    return _line([variant.data, variant.method, variant.changed, f"{cell.examples:,}", str(cell.batch), str(cell.steps), *found])
+
+
+def tuning(rows: Sequence[Record]) -> str:
+    """What each learning rate gave on the tuning split."""
+    lines = [_line(["trained by", "level", "C", "learning rate: probe / kNN"]), _line(["---"] * 4)]
+    tried = [row for row in rows if row["seed"] == str(TUNING_SEED)]
+    for method, level in [(method, level) for method in METHODS for level in LEVELS]:
+        mine = sorted((row for row in tried if (row["method"], row["level"]) == (method, level)), key=lambda row: float(row["lr"]))
+        if mine:
+            shown = " · ".join(f"{float(row['lr']):g}: {float(row['probe']):.3f} / {float(row['knn']):.3f}" for row in mine)
+            lines.append(_line([method, _SHOWN[level], "–" if level == "ordinary" else mine[0]["clip"], shown]))
+    return "\n".join(lines)
+
+
+def where(rows: Sequence[Record]) -> str:
+    """Noise multipliers, and where and when it was measured."""
+    noises = sorted({(row["data"], row["level"], row["noise"]) for row in rows if _is_usual(row) and row["level"] in ("8", "2")})
+    lines = [f"- {data}, ε = {level}: σ = {noise} at q = {BATCH}/{DATA[data][1]:,} and {STEPS} steps." for data, level, noise in noises]
+    seconds = [float(row["cpu_seconds"]) for row in rows if _is_usual(row) and row["level"] in ("no clipping", "no noise", "8", "2")]
+    lines.append(
+        f"- A private run took {min(seconds):.0f} to {max(seconds):.0f} processor seconds on one core that was not idle."
+        if seconds
+        else "- Not measured yet."
+    )
+    lines += [f"- {row}" for row in dict.fromkeys(f"{row['date']}, {row['machine']}; {row['versions']}; commit {row['commit']}." for row in rows)]
+    return "\n".join(lines)
+
+
+def _is_usual(row: Record) -> bool:
+    return row["seed"] != str(TUNING_SEED) and Cell.of(row["data"], row["method"], row["level"], int(row["seed"])).key == tuple(row[n] for n in _KEY)
+
+
+_KEY = ("data", "method", "level", "seed", "examples", "batch", "steps", "lr", "clip")
+
+
+def _usual(rows: Iterable[Record], data: str, method: str, level: str) -> list[Record]:
+    return _like(rows, Cell.of(data, method, level, 0))
+
+
+def _like(rows: Iterable[Record], cell: Cell) -> list[Record]:
+    """Rows of this cell at any reported seed."""
+    wanted = [value for name, value in zip(_KEY, cell.key, strict=True) if name != "seed"]
+    return [row for row in rows if row["seed"] != str(TUNING_SEED) and [row[name] for name in _KEY if name != "seed"] == wanted]
+
+
+def _score(rows: Sequence[Record]) -> str:
+    """`probe ± deviation / kNN`."""
+    if not rows:
+        return ""
+    probes = [float(row["probe"]) for row in rows]
+    spread = f" ± {stdev(probes):.3f}" if len(probes) > 1 else ""
+    own = _mean(rows, "own")
+    return f"{fmean(probes):.3f}{spread} / {_mean(rows, 'knn'):.3f}" + (f" / {own:.3f}" if own is not None else "")
+
+
+def _mean(rows: Sequence[Record], column: str) -> float | None:
+    values = [float(row[column]) for row in rows if row[column]]
+    return fmean(values) if values else None
+
+
+def _ends(rows: Sequence[Record], column: str, form: str, unit: float = 1.0) -> str:
+    """Before training and after it."""
+    first, last = (_mean(rows, f"{column}_{end}") for end in ("first", "last"))
+    return "" if first is None or last is None else f"{first / unit:{form}} → {last / unit:{form}}"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+TABLES: dict[str, Callable[[Sequence[Record]], str]] = {
+    **{data: accuracy(data) for data in DATA},
+    "losses": losses,
+    "variants": variants,
+    "tuning": tuning,
+    "where": where,
+}
