@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secure_fl.errors import SecureSumError
-from secure_fl.secure_sum.ciphertexts import CipherVector, Kind, read_body, write_body
-from secure_fl.secure_sum.he_keys import HolderKey, PublicKey, SecretKey, seal_public, seal_secret
+from secure_fl.secure_sum.ciphertexts import Kind, read_body
+from secure_fl.secure_sum.encryptor import Encryptor
+from secure_fl.secure_sum.he_keys import HolderKey, PublicKey, SecretKey, seal_secret
 from secure_fl.secure_sum.keyless import CipherSum, KeylessServer
 from secure_fl.secure_sum.parameters import BFV_4096, KeyHolder, ParameterSet
 from secure_fl.secure_sum.refusals import Reason, RefusedError
@@ -44,12 +45,13 @@ class BfvClient:
     def __init__(self, key: SecretKey | PublicKey) -> None:
         _need_bfv(key.parameters)
         self.parameters, self.fingerprint = key.parameters, key.fingerprint
-        self._bridge = SealBridge(key.parameters)
-        self._seeded = isinstance(key, SecretKey)
-        material = seal_secret(self._bridge, key) if isinstance(key, SecretKey) else seal_public(self._bridge, key)
-        self._encryptor: Any = self._bridge.api.Encryptor(self._bridge.context, material)
+        self.encryptor = Encryptor(key)
 
     def encrypt(self, slots: Slots) -> bytes:
+        """`body` as bytes of their own."""
+        return bytes(self.body(slots))
+
+    def body(self, slots: Slots) -> memoryview:
         """One vector, freshly encrypted: two calls never give the same bytes.
 
         Args:
@@ -59,19 +61,7 @@ class BfvClient:
             SecureSumError: a slot is not below t, or there is none.
         """
         rows = _rows(slots, self.parameters)
-        words = np.empty((len(rows), 1 if self._seeded else 2, self.parameters.degree), np.uint64)
-        seeds = []
-        for k, row in enumerate(rows):
-            plaintext = self._bridge.plaintext(row)
-            if self._seeded:
-                words[k, 0], seed = self._bridge.seeded_words(self._encryptor.encrypt_symmetric(plaintext))
-                seeds.append(seed)
-            else:
-                ciphertext = self._bridge.api.Ciphertext()
-                self._encryptor.encrypt(plaintext, ciphertext)
-                words[k] = self._bridge.cipher_words(ciphertext)
-        kind = Kind.SEEDED if self._seeded else Kind.FULL
-        return write_body(self.parameters, self.fingerprint, CipherVector(kind, slots.size, words, tuple(seeds)))
+        return self.encryptor.body(slots.size, map(self.encryptor.bridge.plaintext, rows))
 
 
 class BfvServer(KeylessServer):
@@ -141,9 +131,9 @@ class BfvHolder:
     def open(self, body: bytes, numbers: int) -> tuple[Slots, int]:
         """Slots and the smallest noise budget in bits, unchecked: for measuring. `decrypt` is what a round calls."""
         vector = read_body(body, self.parameters, self.fingerprint, numbers, (Kind.SUM,))
-        slots = np.empty((len(vector.words), self.parameters.degree), np.uint64)
+        slots = np.empty((self.parameters.ciphertexts(numbers), self.parameters.degree), np.uint64)
         budget = self.parameters.word_bits
-        for k, words in enumerate(vector.words):
+        for k, words in enumerate(vector.rows()):
             ciphertext = self._bridge.ciphertext(words)
             budget = min(budget, int(self._decryptor.invariant_noise_budget(ciphertext)))
             plaintext = self._bridge.api.Plaintext()

@@ -9,7 +9,8 @@ Nothing depends on the numbers inside: the length follows from their count. Cont
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from secure_fl.secure_sum.parameters import ParameterSet
 from secure_fl.secure_sum.refusals import Reason, RefusedError
 from secure_fl.secure_sum.seal_bridge import SEED_BYTES
-from secure_fl.secure_sum.words import pack_words, packed_bytes, unpack_words
+from secure_fl.secure_sum.words import PackedWords, packed_bytes
 
 _HEAD = struct.Struct("<4sBI32s32s")
 _MAGIC = b"SFC1"
@@ -38,19 +39,27 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True)
 class CipherVector:
-    """A parsed body.
+    """A parsed body, whose words stay packed until they are asked for.
 
     Args:
         kind: which halves are there.
         numbers: how many numbers are inside.
-        words: `[c, 1 or 2, N]`, all below q.
+        degree: N.
         seeds: 64 bytes for each ciphertext of kind `SEEDED`, else empty.
+        packed: all words.
     """
 
     kind: Kind
     numbers: int
-    words: NDArray[np.uint64]
-    seeds: tuple[bytes, ...]
+    degree: int
+    seeds: tuple[bytes, ...] = field(repr=False)
+    packed: PackedWords = field(repr=False)
+
+    def rows(self) -> Iterator[NDArray[np.uint64]]:
+        """Every ciphertext's words `[1 or 2, N]`, all below q."""
+        halves = 1 if self.kind is Kind.SEEDED else 2
+        for run in self.packed.runs():
+            yield from run.reshape(-1, halves, self.degree)
 
 
 def body_bytes(parameters: ParameterSet, numbers: int, kind: Kind) -> int:
@@ -61,13 +70,25 @@ def body_bytes(parameters: ParameterSet, numbers: int, kind: Kind) -> int:
     return HEAD_BYTES + seeds + packed_bytes(count * halves * parameters.degree, parameters.word_bits)
 
 
-def write_body(parameters: ParameterSet, fingerprint: bytes, vector: CipherVector) -> bytes:
-    """The bytes of a vector."""
-    head = _HEAD.pack(_MAGIC, vector.kind, vector.numbers, parameters.digest, fingerprint)
-    return b"".join([head, *vector.seeds, pack_words(vector.words.reshape(-1), parameters.word_bits)])
+class BodyWriter:
+    """The bytes of a vector, ciphertext by ciphertext: they lie in memory once."""
+
+    def __init__(self, parameters: ParameterSet, fingerprint: bytes, kind: Kind, numbers: int) -> None:
+        count, self._halves = parameters.ciphertexts(numbers), 1 if kind is Kind.SEEDED else 2
+        start = HEAD_BYTES + (count * SEED_BYTES if kind is Kind.SEEDED else 0)
+        body = np.empty(body_bytes(parameters, numbers, kind), np.uint8)
+        self.data = body.data
+        self._degree = parameters.degree
+        self._packed = PackedWords(body[start:], count * self._halves * parameters.degree, parameters.word_bits)
+        _HEAD.pack_into(self.data, 0, _MAGIC, kind, numbers, parameters.digest, fingerprint)
+
+    def put(self, row: int, words: NDArray[np.uint64], seed: bytes = b"") -> None:
+        """Ciphertext `row`: words `[1, N]` and a seed of 64 bytes, or words `[2, N]`."""
+        self.data[HEAD_BYTES + row * SEED_BYTES :][: len(seed)] = seed
+        self._packed.put(row * self._halves * self._degree, words.reshape(-1))
 
 
-def read_body(data: bytes, parameters: ParameterSet, fingerprint: bytes, numbers: int, kinds: tuple[Kind, ...]) -> CipherVector:
+def read_body(data: bytes | memoryview, parameters: ParameterSet, fingerprint: bytes, numbers: int, kinds: tuple[Kind, ...]) -> CipherVector:
     """Parse strictly.
 
     Args:
@@ -97,18 +118,18 @@ def read_body(data: bytes, parameters: ParameterSet, fingerprint: bytes, numbers
     return _contents(data, parameters, kind, numbers)
 
 
-def _contents(data: bytes, parameters: ParameterSet, kind: Kind, numbers: int) -> CipherVector:
+def _contents(data: bytes | memoryview, parameters: ParameterSet, kind: Kind, numbers: int) -> CipherVector:
     count = parameters.ciphertexts(numbers)
     start = HEAD_BYTES
     seeds: tuple[bytes, ...] = ()
     if kind is Kind.SEEDED:
-        seeds = tuple(data[start + k * SEED_BYTES : start + (k + 1) * SEED_BYTES] for k in range(count))
+        seeds = tuple(bytes(data[start + k * SEED_BYTES : start + (k + 1) * SEED_BYTES]) for k in range(count))
         start += count * SEED_BYTES
     halves = 1 if kind is Kind.SEEDED else 2
-    words = unpack_words(memoryview(data)[start:], count * halves * parameters.degree, parameters.word_bits)
-    if words.size and int(words.max()) >= parameters.modulus:
+    packed = PackedWords(np.frombuffer(data, np.uint8, offset=start), count * halves * parameters.degree, parameters.word_bits)
+    if any(int(run.max()) >= parameters.modulus for run in packed.runs()):
         raise _refuse(Reason.OUT_OF_RANGE, "a word is not below the modulus", "ciphertext", parameters.name)
-    return CipherVector(kind, numbers, words.reshape(count, halves, parameters.degree), seeds)
+    return CipherVector(kind, numbers, parameters.degree, seeds, packed)
 
 
 def _refuse(reason: Reason, problem: str, field: str, value: object) -> RefusedError:

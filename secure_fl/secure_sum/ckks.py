@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secure_fl.errors import SecureSumError
-from secure_fl.secure_sum.ciphertexts import CipherVector, Kind, read_body, write_body
-from secure_fl.secure_sum.he_keys import HolderKey, PublicKey, SecretKey, seal_public, seal_secret
+from secure_fl.secure_sum.ciphertexts import Kind, read_body
+from secure_fl.secure_sum.encryptor import Encryptor
+from secure_fl.secure_sum.he_keys import HolderKey, PublicKey, SecretKey, seal_secret
 from secure_fl.secure_sum.keyless import KeylessServer
 from secure_fl.secure_sum.parameters import ParameterSet
 from secure_fl.secure_sum.refusals import Reason, RefusedError
@@ -54,11 +55,8 @@ class CkksClient:
         _need_ckks(key.parameters)
         warnings.warn(WARNING, CkksWarning, stacklevel=2)
         self.parameters, self.fingerprint = key.parameters, key.fingerprint
-        self._bridge = SealBridge(key.parameters)
-        self._seeded = isinstance(key, SecretKey)
-        material = seal_secret(self._bridge, key) if isinstance(key, SecretKey) else seal_public(self._bridge, key)
-        self._encryptor: Any = self._bridge.api.Encryptor(self._bridge.context, material)
-        self._encoder: Any = self._bridge.api.CKKSEncoder(self._bridge.context)
+        self.encryptor = Encryptor(key)
+        self._encoder: Any = self.encryptor.bridge.api.CKKSEncoder(self.encryptor.bridge.context)
 
     def encrypt(self, integers: Integers) -> bytes:
         """One vector, freshly encrypted.
@@ -76,20 +74,12 @@ class CkksClient:
         count = parameters.ciphertexts(integers.size)
         rows = np.zeros((count, parameters.capacity))
         rows.reshape(-1)[: integers.size] = integers
-        words = np.empty((count, 1 if self._seeded else 2, parameters.degree), np.uint64)
-        seeds = []
-        for k, row in enumerate(rows):
-            plaintext = self._bridge.api.Plaintext()
-            self._encoder.encode(row.tolist(), 2.0**parameters.scale_bits, plaintext)
-            if self._seeded:
-                words[k, 0], seed = self._bridge.seeded_words(self._encryptor.encrypt_symmetric(plaintext))
-                seeds.append(seed)
-            else:
-                ciphertext = self._bridge.api.Ciphertext()
-                self._encryptor.encrypt(plaintext, ciphertext)
-                words[k] = self._bridge.cipher_words(ciphertext)
-        kind = Kind.SEEDED if self._seeded else Kind.FULL
-        return write_body(parameters, self.fingerprint, CipherVector(kind, integers.size, words, tuple(seeds)))
+        return bytes(self.encryptor.body(integers.size, map(self._plaintext, rows)))
+
+    def _plaintext(self, row: NDArray[np.float64]) -> Any:
+        plaintext = self.encryptor.bridge.api.Plaintext()
+        self._encoder.encode(row.tolist(), 2.0**self.parameters.scale_bits, plaintext)
+        return plaintext
 
 
 class CkksServer(KeylessServer):
@@ -122,8 +112,8 @@ class CkksHolder:
                 ciphertext, another key or a tampering server shows; `out-of-range` beyond the field's edge.
         """
         vector = read_body(body, self.parameters, self.fingerprint, numbers, (Kind.SUM,))
-        opened = np.empty((len(vector.words), self.parameters.capacity))
-        for k, words in enumerate(vector.words):
+        opened = np.empty((self.parameters.ciphertexts(numbers), self.parameters.capacity))
+        for k, words in enumerate(vector.rows()):
             plaintext = self._bridge.api.Plaintext()
             self._decryptor.decrypt(self._bridge.ciphertext(words), plaintext)
             opened[k] = self._encoder.decode_double(plaintext)

@@ -18,11 +18,15 @@ import hashlib
 import struct
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from typing import TypeVar
 
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.identities import Identity
 from secure_fl.secure_sum.refusals import Reason, RefusedError
 from secure_fl.secure_sum.roster import Roster
+
+Bytes = TypeVar("Bytes", bytes, memoryview)
+"""What is read is cut, not copied, where it is a view."""
 
 _FIXED = struct.Struct("<4sBIHHHQ32s32s32s")
 _MAGIC = b"SFE1"
@@ -154,7 +158,12 @@ class Seen:
 
 
 def sign_envelope(identity: Identity, header: Header, body: bytes) -> bytes:
-    """The bytes of a message.
+    """The bytes of a message; see `sign_parts`."""
+    return b"".join(sign_parts(identity, header, body))
+
+
+def sign_parts(identity: Identity, header: Header, body: bytes | memoryview) -> list[bytes | memoryview]:
+    """A message in parts, so that a large body is copied once, when all of an upload is joined.
 
     Args:
         identity: the sender; its name must be the header's.
@@ -167,19 +176,19 @@ def sign_envelope(identity: Identity, header: Header, body: bytes) -> bytes:
     if header.sender != identity.name:
         raise SecureSumError("names another sender", field="header", value=header.sender, remedy=f"sign as {identity.name}")
     head = replace(header, body_length=len(body), body_hash=_hashed(body)).encode()
-    return b"".join([head, identity.sign(_PURPOSE, head), body])
+    return [head, identity.sign(_PURPOSE, head), body]
 
 
-def read_header(data: bytes) -> Header:
+def read_header(data: bytes | memoryview) -> Header:
     """The header as it claims to be: nothing is checked but its form. For routing and records only.
 
     Raises:
         RefusedError: `truncated` or `malformed`.
     """
-    return _parse(data)[0]
+    return _parse(memoryview(data))[0]
 
 
-def open_envelope(data: bytes, roster: Roster, expected: Expected, seen: Seen | None = None) -> tuple[Header, bytes]:
+def open_envelope(data: Bytes, roster: Roster, expected: Expected, seen: Seen | None = None) -> tuple[Header, Bytes]:
     """Check everything, then give out header and body.
 
     Order: form, sender, signature, then what the signed header says, then length and hash of the body, then repetition.
@@ -212,7 +221,7 @@ def open_envelope(data: bytes, roster: Roster, expected: Expected, seen: Seen | 
     return header, body
 
 
-def _parse(data: bytes) -> tuple[Header, bytes, bytes, bytes]:
+def _parse(data: Bytes) -> tuple[Header, bytes, bytes, Bytes]:
     if len(data) < _FIXED.size:
         raise _refuse(Reason.TRUNCATED, "shorter than its head", "message", len(data))
     magic, phase, round_number, pools, chunk, chunks, length, key, roster, body_hash = _FIXED.unpack_from(data)
@@ -229,13 +238,13 @@ def _parse(data: bytes) -> tuple[Header, bytes, bytes, bytes]:
     header = Header(
         suite, parameters, federation, round_number, Phase(phase), pools, sender, key, roster, chunk, chunks, body_length=length, body_hash=body_hash
     )
-    return header, data[:start], data[start:end], data[end:]
+    return header, bytes(data[:start]), bytes(data[start:end]), data[end:]
 
 
-def _text(data: bytes, start: int) -> tuple[str, int]:
+def _text(data: bytes | memoryview, start: int) -> tuple[str, int]:
     if start >= len(data) or start + 1 + data[start] > len(data):
         raise _refuse(Reason.TRUNCATED, "shorter than its head", "message", len(data))
-    raw = data[start + 1 : start + 1 + data[start]]
+    raw = bytes(data[start + 1 : start + 1 + data[start]])
     if not raw or any(byte < 33 or byte > 126 for byte in raw):
         raise _refuse(Reason.MALFORMED, "a text is empty or not printable ASCII", "header", len(raw))
     return raw.decode("ascii"), start + 1 + len(raw)
@@ -284,5 +293,5 @@ def _refuse(reason: Reason, problem: str, name: str, value: object) -> RefusedEr
     return RefusedError(reason, problem, field=name, value=value, remedy=remedies.get(reason, "send the message as it was written, once"))
 
 
-def _hashed(body: bytes) -> bytes:
+def _hashed(body: bytes | memoryview) -> bytes:
     return hashlib.blake2b(body, digest_size=32).digest()

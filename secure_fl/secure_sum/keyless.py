@@ -1,7 +1,7 @@
 """The server's half of the encrypted backends: adds ciphertexts, subtracts plaintexts, and holds no key.
 
-Words are added without reduction in numpy and reduced once: 1024 words of 54 bits fit into 64. The halves that clients sent as
-seeds are grown by SEAL, whose generator needs no key, and added by SEAL.
+Words are added without reduction in numpy and reduced once: 64 words of 58 bits fit into 64. Ciphertexts that came with a seed for
+one half are grown by SEAL, whose generator needs no key, and added by SEAL.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from secure_fl.secure_sum.ciphertexts import CipherVector, Kind, read_body, write_body
+from secure_fl.secure_sum.ciphertexts import BodyWriter, CipherVector, Kind, read_body
 from secure_fl.secure_sum.parameters import ParameterSet
 from secure_fl.secure_sum.refusals import Reason, RefusedError
 from secure_fl.secure_sum.seal_bridge import SealBridge
@@ -26,9 +26,11 @@ class CipherSum:
 
     Args:
         numbers: how many numbers each upload holds.
-        words: `[c, 2, N]`, not yet reduced.
+        words: `[c, 2, N]`, not yet reduced; memory is taken when they are first written.
         pending: uploads added since the last reduction, the reduced sum counting as one.
         added: uploads in the sum.
+        grown: the sum of uploads that came with seeds, SEAL's ciphertexts.
+        seeds: all that were seen.
     """
 
     numbers: int
@@ -63,7 +65,11 @@ class KeylessServer:
         return CipherSum(numbers, np.zeros((self.parameters.ciphertexts(numbers), 2, self.parameters.degree), np.uint64))
 
     def add(self, total: CipherSum, body: bytes) -> None:
-        """Add one upload; a refused one leaves the sum as it was.
+        """`read` and `add_vector`: a refused upload leaves the sum as it was."""
+        self.add_vector(total, self.read(total, body))
+
+    def read(self, total: CipherSum, body: bytes | memoryview) -> CipherVector:
+        """Parse and check one upload, which `add_vector` may then add to this sum.
 
         Raises:
             RefusedError: as `read_body`, and `replayed` for a seed that this sum has seen.
@@ -73,10 +79,17 @@ class KeylessServer:
         if len(fresh) < len(vector.seeds) or fresh & total.seeds:
             remedy = "encrypt every vector anew"
             raise RefusedError(Reason.REPLAYED, "a seed is used twice", field="ciphertext", value=len(vector.seeds), remedy=remedy)
-        self._make_room(total)
-        total.words[:, : vector.words.shape[1]] += vector.words
-        self._grow(total, vector)
-        total.pending += 1
+        return vector
+
+    def add_vector(self, total: CipherSum, vector: CipherVector) -> None:
+        """Add what `read` checked for this sum."""
+        if vector.seeds:
+            self._grow(total, vector)
+        else:
+            self._make_room(total)
+            for mine, row in zip(total.words, vector.rows(), strict=True):
+                mine += row
+            total.pending += 1
         total.added += 1
 
     def finish(self, total: CipherSum) -> bytes:
@@ -89,18 +102,21 @@ class KeylessServer:
             raise RefusedError(Reason.WRONG_LENGTH, "nothing to open", field="sum", value=0, remedy="add at least one upload")
         self._make_room(total)
         for row, ciphertext in enumerate(total.grown):
-            total.words[row, 1] += self._bridge.cipher_words(ciphertext)[1]
+            total.words[row] += self._bridge.cipher_words(ciphertext)
         total.grown = []
         self._reduce(total)
-        return write_body(self.parameters, self.fingerprint, CipherVector(Kind.SUM, total.numbers, total.words, ()))
+        writer = BodyWriter(self.parameters, self.fingerprint, Kind.SUM, total.numbers)
+        for row, words in enumerate(total.words):
+            writer.put(row, words)
+        return bytes(writer.data)
 
     def _grow(self, total: CipherSum, vector: CipherVector) -> None:
-        rows = [self._bridge.expanded(seed) for seed in vector.seeds]
-        if not total.grown:
-            total.grown = rows
-        else:
-            for mine, row in zip(total.grown, rows, strict=False):
-                self._evaluator.add_inplace(mine, row)
+        for row, (words, seed) in enumerate(zip(vector.rows(), vector.seeds, strict=True)):
+            ciphertext = self._bridge.expanded(words[0], seed)
+            if row == len(total.grown):
+                total.grown.append(ciphertext)
+            else:
+                self._evaluator.add_inplace(total.grown[row], ciphertext)
         total.seeds.update(vector.seeds)
 
     def _make_room(self, total: CipherSum) -> None:

@@ -68,21 +68,26 @@ class FieldLayout:
         """Slots that hold so many fields."""
         return -(-fields // self.fields_per_slot)
 
-    def pack(self, values: Integers) -> Slots:
+    def pack(self, values: Integers, out: Slots | None = None) -> Slots:
         """Signed integers `[n]` as residues, uint64 `[⌈n/fields_per_slot⌉]`; linear: packed noise may be added to packed values.
+
+        Args:
+            values: the fields.
+            out: where the residues go, as many as there are slots; a new vector when left out.
 
         Raises:
             SecureSumError: not a vector of signed integers, or a value beyond the field's edge.
         """
         if values.ndim != 1 or values.dtype.kind != "i":
             raise SecureSumError("not a vector of signed integers", field="values", value=(values.dtype, values.shape), remedy="quantise first")
-        edge = self.edge
-        if values.size and (int(values.max()) > edge or int(values.min()) < -edge):
-            raise SecureSumError("a value lies beyond its field", field="values", value=f"|value| > {edge}", remedy="clamp, or derive a coarser grid")
         slots = self.slots(len(values))
-        packed: Slots = np.empty(slots, np.uint64)
+        packed: Slots = np.empty(slots, np.uint64) if out is None else out
+        if len(packed) != slots:
+            raise SecureSumError("wrong number of slots", field="out", value=len(packed), remedy=f"{len(values)} fields take {slots} slots")
+        work = np.empty(min(CHUNK, slots), np.int64)
         for start, stop in chunks(slots):
-            self.pack_run(packed[start:stop], [values[plane * slots + start : plane * slots + stop] for plane in range(self.fields_per_slot)])
+            run = [values[plane * slots + start : min(plane * slots + stop, len(values))] for plane in range(self.fields_per_slot)]
+            self._pack_run(packed[start:stop].view(np.int64), run, work[: stop - start])
         return packed
 
     def unpack(self, slots: Slots, fields: int) -> NDArray[np.int64]:
@@ -107,18 +112,22 @@ class FieldLayout:
                 rest = (rest - field) >> self.bits
         return values
 
-    def pack_run(self, out: Slots, planes: list[Integers]) -> None:
-        """Pack one run of slots from the same run of every plane, unchecked; the last planes of a vector may end early."""
-        total = np.zeros(len(out), np.int64)
+    def _pack_run(self, total: NDArray[np.int64], planes: list[Integers], work: NDArray[np.int64]) -> None:
+        """Pack one run of slots from the same run of every plane; the last planes of a vector may end early."""
+        edge = self.edge
         for number, plane in enumerate(planes):
-            part = plane.astype(np.int64)
-            part <<= number * self.bits
-            total[: len(part)] += part
-        self._wrap(total, np.empty_like(total))
-        out[:] = total.view(np.uint64)
+            if len(plane) and (int(plane.max()) > edge or int(plane.min()) < -edge):
+                remedy = "clamp, or derive a coarser grid"
+                raise SecureSumError("a value lies beyond its field", field="values", value=f"|value| > {edge}", remedy=remedy)
+            if number == 0:
+                np.copyto(total, plane)
+            else:
+                part = np.left_shift(plane, number * self.bits, out=work[: len(plane)], dtype=np.int64)
+                total[: len(plane)] += part
+        self._wrap(total, work)
 
     def pack_floats(self, out: Slots, planes: list[NDArray[np.float64]], work: NDArray[np.int64]) -> None:
-        """`pack_run` of integers held as float64, which it spoils: as many planes as 52 bits hold are joined before they are converted.
+        """Pack a run of integers held as float64, which it spoils: as many planes as 52 bits hold are joined before they are converted.
 
         No array is made: page faults would cost more than the arithmetic. `work` is int64, as long as `out` or longer.
         """

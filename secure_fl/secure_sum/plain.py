@@ -45,10 +45,15 @@ class PlainSum:
 
 def to_bytes(slots: Slots) -> bytes:
     """Slots on the wire: little-endian, 8 bytes each; also the body of `masked` alone."""
-    return slots.astype("<u8", copy=False).tobytes()
+    return bytes(view_of(slots))
 
 
-def from_bytes(body: bytes, slots: int) -> Slots:
+def view_of(slots: Slots) -> memoryview:
+    """`to_bytes` without a copy; it shows the slots as they are when it is read."""
+    return slots.astype("<u8", copy=False).view(np.uint8).data
+
+
+def from_bytes(body: bytes | memoryview, slots: int) -> Slots:
     """The inverse, read-only and without a copy.
 
     Raises:

@@ -18,7 +18,7 @@ from enum import IntEnum
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from secure_fl.secure_sum.envelope import Phase, Seen, sign_envelope
+from secure_fl.secure_sum.envelope import Phase, Seen, sign_envelope, sign_parts
 from secure_fl.secure_sum.identities import Identity
 from secure_fl.secure_sum.key_holder import Opened, SumOpener, by_block
 from secure_fl.secure_sum.masks import UsedSeeds, mask, pair_seeds, self_seeds
@@ -38,10 +38,10 @@ from secure_fl.secure_sum.round_messages import (
     Survivors,
     T,
     accept,
-    frames,
+    frames_of_parts,
     unframe,
 )
-from secure_fl.secure_sum.round_plan import BlockVector, RoundPlan
+from secure_fl.secure_sum.round_plan import BlockVector, Integers, RoundPlan
 from secure_fl.secure_sum.round_store import MemoryStore, UploadStore
 from secure_fl.secure_sum.sealing import open_with, seal_with
 from secure_fl.secure_sum.shamir import SHARE_BYTES, Share, split
@@ -178,14 +178,9 @@ class RoundClient:
         seeds = self._pair_seeds() if plan.masked else {}
         envelopes = []
         for block, fields in enumerate(values):
-            slots = None
-            if plan.masked:
-                slots = pack(plan, block, fields)
-                pairs = {other: row[block] for other, row in seeds.items()}
-                mask(slots, own=self._position, self_seed=self._self_seeds[block], pairs=pairs, modulus=plan.layout.modulus, used=self._used)
-            body = protect(plan, self._cipher, block, fields, slots)
-            envelopes.append(self._sign(Phase.UPLOAD, body, chunk=block, chunks=plan.shape.blocks))
-        data = frames(envelopes)
+            body = self._protected(block, fields, {other: row[block] for other, row in seeds.items()})
+            envelopes.append(sign_parts(self._identity, plan.header(Phase.UPLOAD, self.name, chunk=block, chunks=plan.shape.blocks), body))
+        data = frames_of_parts(envelopes)
         self._store.keep(plan.round, data)
         self._self_seeds = []
         return data
@@ -281,6 +276,15 @@ class RoundClient:
                 raise self._leave(RoundReason.FORKED, "another client opened other sums", "digest", header.sender)
         return len(digests)
 
+    def _protected(self, block: int, fields: Integers, pairs: dict[int, bytes]) -> bytes | memoryview:
+        """A block's body: packed, masked by its self seed and the pair seeds by neighbour where the plan says so, encrypted where it does."""
+        plan = self._plan
+        if not plan.masked:
+            return protect(plan, self._cipher, block, fields)
+        slots = pack(plan, block, fields)
+        mask(slots, own=self._position, self_seed=self._self_seeds[block], pairs=pairs, modulus=plan.layout.modulus, used=self._used)
+        return protect(plan, self._cipher, block, fields, slots)
+
     def _public(self) -> Advertise:
         return Advertise(self._sealing.public_key().public_bytes_raw(), self._masking.public_key().public_bytes_raw())
 
@@ -367,5 +371,5 @@ class RoundClient:
         self._step = _Step.LEFT
         return RoundRefusedError(reason, problem, field=name, value=value, remedy="this client leaves the round; ask who runs the server")
 
-    def _sign(self, phase: Phase, body: bytes, *, chunk: int = 0, chunks: int = 1) -> bytes:
-        return sign_envelope(self._identity, self._plan.header(phase, self.name, chunk=chunk, chunks=chunks), body)
+    def _sign(self, phase: Phase, body: bytes) -> bytes:
+        return sign_envelope(self._identity, self._plan.header(phase, self.name), body)

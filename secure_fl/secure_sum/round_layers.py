@@ -8,12 +8,11 @@ import numpy as np
 
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.bfv import BfvClient, BfvHolder, BfvServer
-from secure_fl.secure_sum.ciphertexts import Kind, read_body
+from secure_fl.secure_sum.ciphertexts import CipherVector
 from secure_fl.secure_sum.ckks import CkksClient, CkksHolder, CkksServer
 from secure_fl.secure_sum.he_keys import HolderKey, PublicKey, SecretKey
-from secure_fl.secure_sum.keyless import CipherSum
 from secure_fl.secure_sum.masks import SlotSum, subtract
-from secure_fl.secure_sum.plain import from_bytes, to_bytes
+from secure_fl.secure_sum.plain import from_bytes, to_bytes, view_of
 from secure_fl.secure_sum.prg import WORDS, Slots
 from secure_fl.secure_sum.refusals import Reason, RefusedError
 from secure_fl.secure_sum.round_messages import RoundReason, RoundRefusedError
@@ -59,20 +58,24 @@ def holder_cipher(plan: RoundPlan, key: HolderKey | None) -> HolderCipher | None
 
 def pack(plan: RoundPlan, block: int, values: Integers) -> Slots:
     """A block's fields as slots, zeros behind them up to `plan.numbers(block)`."""
-    packed = plan.layout.pack(values)
-    slots: Slots = np.zeros(plan.numbers(block), np.uint64)
-    slots[: len(packed)] = packed
+    slots: Slots = np.empty(plan.numbers(block), np.uint64)
+    used = plan.layout.slots(len(values))
+    plan.layout.pack(values, slots[:used])
+    slots[used:] = 0
     return slots
 
 
-def protect(plan: RoundPlan, cipher: ClientCipher | None, block: int, values: Integers, slots: Slots | None = None) -> bytes:
-    """The body of one block: `slots`, packed and perhaps masked before, encrypted where the plan says so. `ckks` takes the fields."""
+def protect(plan: RoundPlan, cipher: ClientCipher | None, block: int, values: Integers, slots: Slots | None = None) -> bytes | memoryview:
+    """The body of one block: `slots`, packed and perhaps masked before, encrypted where the plan says so and else as they lie.
+
+    `ckks` takes the fields.
+    """
     if isinstance(cipher, CkksClient):
         padded = np.zeros(plan.numbers(block), np.int64)
         padded[: len(values)] = values
         return cipher.encrypt(padded)
     slots = pack(plan, block, values) if slots is None else slots
-    return to_bytes(slots) if cipher is None else cipher.encrypt(slots)
+    return view_of(slots) if cipher is None else cipher.body(slots)
 
 
 class Adder:
@@ -85,31 +88,30 @@ class Adder:
             size = plan.numbers(block)
             self._sums.append(SlotSum(size, plan.layout.modulus) if cipher is None else cipher.new_sum(size))
 
-    def check(self, block: int, body: bytes) -> None:
-        """Refuse what `add` would refuse, so that an upload is added whole or not at all.
+    def read(self, block: int, body: bytes | memoryview) -> Slots | CipherVector:
+        """Parse and check one body; `add` refuses nothing after this, so that an upload is added whole or not at all.
 
         Raises:
             RefusedError: a damaged body.
         """
         numbers, plan = self._plan.numbers(block), self._plan
         if self._cipher is not None:
-            vector = read_body(body, self._cipher.parameters, self._cipher.fingerprint, numbers, (Kind.SEEDED, Kind.FULL))
-            total: CipherSum = self._sums[block]
-            if len(set(vector.seeds)) < len(vector.seeds) or total.seeds & set(vector.seeds):
-                raise RefusedError(Reason.REPLAYED, "a seed is used twice", field="ciphertext", value=block, remedy="encrypt every vector anew")
-            return
+            return self._cipher.read(self._sums[block], body)
         if len(body) != 8 * numbers:
             reason = Reason.TRUNCATED if len(body) < 8 * numbers else Reason.WRONG_LENGTH
             raise RefusedError(reason, f"{8 * numbers} bytes are expected", field="block", value=len(body), remedy="send every block whole")
-        if plan.layout.modulus != WORDS and int(from_bytes(body, numbers).max()) >= plan.layout.modulus:
+        slots = from_bytes(body, numbers)
+        if plan.layout.modulus != WORDS and int(slots.max()) >= plan.layout.modulus:
             raise RefusedError(Reason.OUT_OF_RANGE, "a residue is not below the modulus", field="block", value=block, remedy="pack with the codec")
+        return slots
 
-    def add(self, block: int, body: bytes) -> None:
-        """Add one checked body."""
-        if self._cipher is None:
-            self._sums[block].add(from_bytes(body, self._plan.numbers(block)))
+    def add(self, block: int, vector: Slots | CipherVector) -> None:
+        """Add what `read` gave for this block."""
+        if isinstance(vector, CipherVector):
+            assert self._cipher is not None
+            self._cipher.add_vector(self._sums[block], vector)
         else:
-            self._cipher.add(self._sums[block], body)
+            self._sums[block].add(vector)
 
     def finish(self, block: int, masks: Slots | None = None) -> bytes:
         """The sum of a block without its masks, for whoever opens it; its memory is given back."""

@@ -9,13 +9,13 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import pairwise
-from typing import TypeVar
+from itertools import chain, pairwise
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from secure_fl.errors import SecureSumError
-from secure_fl.secure_sum.envelope import Expected, Header, Seen, open_envelope
+from secure_fl.secure_sum.envelope import Bytes, Expected, Header, Seen, open_envelope
 from secure_fl.secure_sum.refusals import Reason, RefusedError
 from secure_fl.secure_sum.roster import Roster
 from secure_fl.secure_sum.round_plan import Integers
@@ -205,11 +205,17 @@ class Counts:
 
 def frames(items: Sequence[bytes]) -> bytes:
     """Several byte strings as one."""
-    return b"".join([struct.pack(">I", len(items)), *(part for item in items for part in (struct.pack(">Q", len(item)), item))])
+    return frames_of_parts([[item] for item in items])
 
 
-def unframe(data: bytes) -> list[bytes]:
-    """The inverse of `frames`.
+def frames_of_parts(items: Sequence[Sequence[bytes | memoryview]]) -> bytes:
+    """`frames` of items that come in parts: one copy in all."""
+    sized = ((struct.pack(">Q", sum(len(part) for part in item)), *item) for item in items)
+    return b"".join([struct.pack(">I", len(items)), *chain.from_iterable(sized)])
+
+
+def unframe(data: Bytes) -> list[Bytes]:
+    """The inverse of `frames`; views where `data` is one.
 
     Raises:
         RefusedError: `truncated` or `malformed`.
@@ -232,15 +238,16 @@ def accept(data: bytes, roster: Roster, expected: Expected, seen: Seen, parse: C
     return header, message
 
 
-class _Reader:
-    def __init__(self, data: bytes) -> None:
-        self._data, self._at = data, 0
+class _Reader(Generic[Bytes]):
+    def __init__(self, data: Bytes) -> None:
+        self._data: Bytes = data
+        self._at = 0
 
     @property
     def left(self) -> int:
         return len(self._data) - self._at
 
-    def take(self, count: int) -> bytes:
+    def take(self, count: int) -> Bytes:
         if count > self.left:
             raise RefusedError(Reason.TRUNCATED, "shorter than its fields", field="body", value=len(self._data), remedy="send it as it was written")
         self._at += count
@@ -256,10 +263,10 @@ class _Reader:
             raise _malformed("positions do not ascend")
         return found
 
-    def sized(self) -> bytes:
+    def sized(self) -> Bytes:
         return self.take(self.number(4))
 
-    def frames(self) -> list[bytes]:
+    def frames(self) -> list[Bytes]:
         count = self.number(4)
         if count > self.left:
             raise _malformed("more items than bytes")

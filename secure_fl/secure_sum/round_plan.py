@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.envelope import NO_KEY, Expected, Header, Phase
 from secure_fl.secure_sum.layout import FieldLayout
-from secure_fl.secure_sum.parameters import BFV_4096, CKKS_8192, KeyHolder, ParameterSet
+from secure_fl.secure_sum.parameters import BFV_4096, BFV_4096_58, CKKS_8192, KeyHolder, ParameterSet
 from secure_fl.secure_sum.roster import Roster
 from secure_fl.secure_sum.strict_json import canonical
 
@@ -42,10 +42,14 @@ def layout_of(protection: str) -> FieldLayout:
     return _LAYOUTS.get(protection, FieldLayout())
 
 
-def parameters_of(protection: str) -> ParameterSet | None:
-    """The default parameter set of a protection, None where nothing is encrypted."""
+def parameters_of(protection: str, key_holder: str = "clients") -> ParameterSet | None:
+    """The default parameter set of a protection, None where nothing is encrypted.
+
+    Public-key encryption publishes a key modulo all primes: one prime of 58 bits keeps 192 bits against quantum attacks and encrypts a
+    third faster than 54 + 55 bits, which stay below 128. Seeded uploads publish the first prime only, where 54 bits are shorter.
+    """
     if protection in ("bfv", "bfv+masked"):
-        return BFV_4096
+        return BFV_4096_58 if key_holder == "authority" else BFV_4096
     return CKKS_8192 if protection == "ckks" else None
 
 
@@ -161,7 +165,7 @@ class RoundPlan:
         key_holder: who can decrypt, `clients` or `authority`; of no concern where nothing is encrypted.
         authority: its name on the roster, under `authority`.
         key_fingerprint: 32 bytes of the encryption key in force.
-        parameters: of the encryption; None for the protection's default.
+        parameters: of the encryption; None for the default of protection and key holder.
         fewest: n_min, survivors without whom nothing is opened.
         minimum: members without whom a pool is not opened.
         count_unit: what one member adds to its pool's count.
@@ -193,7 +197,7 @@ class RoundPlan:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cohort", tuple(sorted(self.cohort)) or self.roster.names("client"))
-        object.__setattr__(self, "parameters", (self.parameters or parameters_of(self.protection)) if self.encrypted else None)
+        object.__setattr__(self, "parameters", (self.parameters or parameters_of(self.protection, self.key_holder)) if self.encrypted else None)
         strangers = set(self.cohort) - set(self.roster.names("client"))
         if strangers or len(set(self.cohort)) != len(self.cohort) or len(self.cohort) < self.fewest or len(self.cohort) >= 2**16:
             raise SecureSumError("clients that cannot take part", field="cohort", value=sorted(strangers), remedy="n_min or more of the roster")

@@ -169,26 +169,24 @@ class RoundServer:
 
     def _take_upload(self, data: bytes) -> str:
         plan, blocks = self._plan, self._plan.shape.blocks
-        envelopes = unframe(data)
+        envelopes = unframe(memoryview(data))
         if len(envelopes) != blocks:
             raise RefusedError(Reason.WRONG_CHUNK, f"{blocks} blocks are expected", field="upload", value=len(envelopes), remedy="send all of them")
-        sender, headers, bodies = _claimed_name(envelopes[0]), [], []
+        sender, headers, vectors = read_header(envelopes[0]).sender, [], []
         expected = plan.expect(Phase.UPLOAD, "client", sender=sender, chunks=blocks)
         for block in range(blocks):
             header, body = open_envelope(envelopes[block], plan.roster, expected)
-            envelopes[block] = b""  # one copy of the upload at a time
             if header.chunk != block:
                 raise RefusedError(Reason.WRONG_CHUNK, f"block {block} is expected", field="chunk", value=header.chunk, remedy="send blocks in order")
             self._seen.check(header)
-            self._adder.check(block, body)
             headers.append(header)
-            bodies.append(body)
+            vectors.append(self._adder.read(block, body))
         check_cohort(plan, sender)
         position = self._position(sender)
         if plan.masked and position not in self._dealers:
             raise RefusedError(Reason.UNKNOWN_CLIENT, "dealt no shares", field="sender", value=sender, remedy="take part from the beginning")
-        for block, (header, body) in enumerate(zip(headers, bodies, strict=True)):
-            self._adder.add(block, body)
+        for block, (header, vector) in enumerate(zip(headers, vectors, strict=True)):
+            self._adder.add(block, vector)
             self._seen.record(header)
         # every header holds its body's hash, so the headers' hash names the whole upload
         self.uploads[sender] = hashlib.sha256(b"".join(header.encode() for header in headers)).digest()
@@ -380,10 +378,6 @@ class RoundServer:
 
     def _sign(self, phase: Phase, body: bytes, *, chunk: int = 0, chunks: int = 1) -> bytes:
         return sign_envelope(self._identity, self._plan.header(phase, self._identity.name, chunk=chunk, chunks=chunks), body)
-
-
-def _claimed_name(envelope: bytes) -> str:
-    return read_header(envelope).sender
 
 
 def _malformed(problem: str, sender: str) -> RefusedError:

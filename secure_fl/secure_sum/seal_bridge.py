@@ -102,7 +102,7 @@ class SealBridge:
         with self._file.lock:
             raw = self._file.write_and_read(item.save)
             if raw[5] == 2:
-                return bytes(self._zstd.decompressobj().decompress(raw[16:]))
+                return bytes(self._zstd.decompress(memoryview(raw)[16:]))
         return raw[16:]
 
     def cipher_words(self, ciphertext: Any) -> Words:
@@ -147,12 +147,10 @@ class SealBridge:
         """A full ciphertext from words `[2, N]`."""
         return self._load(self.api.Ciphertext(), [self._data_head(), *self._array(words, _COUNT.pack(words.size))])
 
-    def expanded(self, seed: bytes) -> Any:
-        """A ciphertext `(0, c1)` with `c1` grown from its 64-byte seed by SEAL. Needs no key."""
-        n = self.parameters.degree
-        zeros = np.zeros(n, np.uint64)
+    def expanded(self, words: Words, seed: bytes) -> Any:
+        """A ciphertext `(c0, c1)` from `c0` `[N]` and the 64-byte seed that SEAL grows `c1` from. Needs no key."""
         info = self._frame(1 + SEED_BYTES) + bytes([_BLAKE2XB]) + seed
-        return self._load(self.api.Ciphertext(), [self._data_head(), *self._array(zeros, _COUNT.pack(n)), info])
+        return self._load(self.api.Ciphertext(), [self._data_head(), *self._array(words, _COUNT.pack(self.parameters.degree)), info])
 
     def secret_key(self, words: Words) -> Any:
         """A secret key from `secret_words`."""

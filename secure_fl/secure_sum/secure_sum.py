@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from secure_fl.errors import SecureSumError
+from secure_fl.secure_sum.bfv import check_noise_budget
 from secure_fl.secure_sum.ceremony import Epoch, GrantExpected, accept_grant, granted_fingerprint, make_grant, new_key
 from secure_fl.secure_sum.envelope import NO_KEY, Phase, read_header
 from secure_fl.secure_sum.he_keys import HolderKey, SecretKey
@@ -63,7 +64,7 @@ class Outcome:
         digest: 32 bytes over `opened`.
         up: phase → bytes from clients and key holder to the server.
         down: phase → bytes from the server.
-        seconds: phase → party (`clients`, all of them; `server`; `holder`) → seconds of wall clock.
+        seconds: phase → party (`clients`, all of them; `server`; `holder`) → seconds of the federation's clock.
     """
 
     opened: Opened
@@ -99,9 +100,10 @@ class EmbeddedFederation:
         key_holder: `clients` or `authority`.
         name: the federation's.
         rotation_rounds: R, rounds that one encryption key serves.
-        parameters: of the encryption; None for the protection's default.
+        parameters: of the encryption; None for the default of protection and key holder.
         randomness: uniform secret bytes for seeds and shares.
         tap: sees every message, as (sender, recipient, bytes); what it returns is delivered. For transcripts and tests.
+        clock: what `Outcome.seconds` are read from; a measurement on a shared machine takes `time.process_time`.
 
     Raises:
         SecureSumError: a protection or key holder that does not exist.
@@ -119,11 +121,13 @@ class EmbeddedFederation:
         parameters: ParameterSet | None = None,
         randomness: Callable[[int], bytes] = os.urandom,
         tap: Tap | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self.tap = tap
+        self.tap, self._clock = tap, clock
         self.layout = layout_of(protection)
         self.protection, self.key_holder, self._randomness = protection, key_holder, randomness
-        self.parameters = parameters_of(protection) and (parameters or parameters_of(protection))
+        default = parameters_of(protection, key_holder)
+        self.parameters = default and (parameters or default)
         names = [f"client-{number:04d}" for number in range(clients)] if isinstance(clients, int) else list(clients)
         self.clients = {client: Identity.generate(client) for client in names}
         self._coordinator, self._server = Identity.generate("coordinator", "coordinator"), Identity.generate("server", "server")
@@ -175,7 +179,8 @@ class EmbeddedFederation:
         }
         server = RoundServer(plan, self._server, cipher=keys.server)
         authority = Authority(plan, self._authority, keys.holder) if plan.opener == "authority" and keys.holder is not None else None
-        return EmbeddedRound(plan, server, members, authority, {name: self._stores[name] for name in plan.cohort}, kills or {}, self.tap)
+        stores = {name: self._stores[name] for name in plan.cohort}
+        return EmbeddedRound(plan, server, members, authority, stores, kills or {}, self.tap, self._clock)
 
     def round(self, round_number: int, vectors: Mapping[str, BlockVector], shape: BlockShape, **settings: Any) -> Outcome:
         """A whole round over vectors that are there already, by client; clients of the cohort without one have dropped out."""
@@ -186,9 +191,15 @@ class EmbeddedFederation:
         return running.open()
 
     def _ceremony(self, plan: RoundPlan) -> _Keys:
-        """A fresh key, granted by its holder, taken by every client; the server takes its fingerprint."""
+        """A fresh key, granted by its holder, taken by every client; the server takes its fingerprint.
+
+        Raises:
+            RefusedError: `noise-budget`: so many clients would leave less than two bits.
+        """
         assert self.parameters is not None
         epoch, by_clients = Epoch.of(plan.round, self.roster), plan.opener == "clients"
+        if self.parameters.scheme == "bfv":
+            check_noise_budget(self.parameters, "clients" if by_clients else "authority", len(self.clients))
         maker = self.clients[plan.cohort[0]] if by_clients else self._authority
         key = new_key(self.parameters, "clients" if by_clients else "authority")
         grant = make_grant(maker, self.roster, key, epoch, self.protection)
@@ -214,8 +225,9 @@ class EmbeddedRound(SecureSum):
         stores: dict[str, MemoryStore],
         kills: Mapping[str, Phase],
         tap: Tap | None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._tap = tap
+        self._tap, self._clock = tap, clock
         self.plan, self.server, self.clients = plan, server, clients
         self._authority, self._stores, self._kills = authority, stores, kills
         self._missed: dict[str, str] = {}
@@ -336,9 +348,9 @@ class EmbeddedRound(SecureSum):
 
     @contextmanager
     def _timed(self, phase: Phase, party: str) -> Iterator[None]:
-        begin = time.perf_counter()
+        begin = self._clock()
         try:
             yield
         finally:
             row = self._seconds.setdefault(phase.name.lower(), {})
-            row[party] = row.get(party, 0.0) + time.perf_counter() - begin
+            row[party] = row.get(party, 0.0) + self._clock() - begin

@@ -1,10 +1,12 @@
 """Words of b bits as bytes: 54-bit ciphertext words in 6.75 bytes each, not the 8 of memory or the 7.5 of zstd.
 
 A word is cut into planes of 32, 16, 8, 4, 2 and 1 bits, those that occur in b; planes below a byte put several words into one.
+Words are worked on in runs that stay in a cache.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,8 @@ from numpy.typing import NDArray
 Words = NDArray[np.uint64]
 
 _TYPES: dict[int, np.dtype[Any]] = {32: np.dtype("<u4"), 16: np.dtype("<u2"), 8: np.dtype("u1")}
+RUN = 1 << 15
+"""Words read at a time: whole ciphertexts of any set here."""
 
 
 def planes(bits: int) -> list[int]:
@@ -25,42 +29,51 @@ def packed_bytes(count: int, bits: int) -> int:
     return count * bits // 8
 
 
-def pack_words(words: Words, bits: int) -> bytes:
-    """Pack words, all below 2^bits.
+class PackedWords:
+    """Words, all below 2^bits, in bytes that are there already.
 
     Args:
-        words: `[n]` contiguous, n a multiple of 8.
+        data: uint8 `[packed_bytes(count, bits)]`.
+        count: words in all, a multiple of 8.
         bits: 1 to 63.
     """
-    parts, shift = [], np.uint64(0)
-    for width in planes(bits):
-        piece = words >> shift if shift else words
-        if width >= 8:
-            parts.append(piece.astype(_TYPES[width]).tobytes())
-        else:
-            parts.append(_join(piece.astype(np.uint8) & np.uint8(2**width - 1), width).tobytes())
-        shift = np.uint64(int(shift) + width)
-    return b"".join(parts)
+
+    def __init__(self, data: NDArray[np.uint8], count: int, bits: int) -> None:
+        self._count, self._planes, start = count, list[tuple[int, NDArray[Any]]](), 0
+        for width in planes(bits):
+            part = data[start : start + count * width // 8]
+            self._planes.append((width, part.view(_TYPES[width]) if width >= 8 else part))
+            start += len(part)
+
+    def put(self, first: int, words: Words) -> None:
+        """Write words `[n]` from place `first` on, both multiples of 8."""
+        rest, stop = words.copy(), first + words.size
+        for width, plane in self._planes:
+            if width >= 8:
+                np.copyto(plane[first:stop], rest, casting="unsafe")
+            else:
+                _join(rest.astype(np.uint8), width, plane[first * width // 8 : stop * width // 8])
+            rest >>= np.uint64(width)
+
+    def take(self, first: int, stop: int) -> Words:
+        """Read words `[stop − first]`."""
+        words: Words = np.zeros(stop - first, np.uint64)
+        for width, plane in reversed(self._planes):
+            words <<= np.uint64(width)
+            words |= plane[first:stop] if width >= 8 else _split(plane[first * width // 8 : stop * width // 8], width)
+        return words
+
+    def runs(self) -> Iterator[Words]:
+        """All words, 32,768 at a time."""
+        return (self.take(start, min(start + RUN, self._count)) for start in range(0, self._count, RUN))
 
 
-def unpack_words(data: memoryview | bytes, count: int, bits: int) -> Words:
-    """Inverse of `pack_words` -> uint64 `[count]`; the length of `data` is the caller's to check."""
-    words, start, shift = np.zeros(count, np.uint64), 0, 0
-    for width in planes(bits):
-        size = count * width // 8
-        piece = np.frombuffer(data, _TYPES[width], count, start) if width >= 8 else _split(np.frombuffer(data, np.uint8, size, start), width)
-        words |= piece.astype(np.uint64) << np.uint64(shift)
-        start, shift = start + size, shift + width
-    return words
-
-
-def _join(pieces: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
-    each = 8 // width
-    rows = pieces.reshape(-1, each)
-    joined = rows[:, 0].copy()
-    for k in range(1, each):
-        joined |= rows[:, k] << np.uint8(k * width)
-    return joined
+def _join(pieces: NDArray[np.uint8], width: int, out: NDArray[np.uint8]) -> None:
+    rows = pieces.reshape(-1, 8 // width)
+    rows &= np.uint8(2**width - 1)
+    out[:] = rows[:, 0]
+    for k in range(1, 8 // width):
+        out |= rows[:, k] << np.uint8(k * width)
 
 
 def _split(joined: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:

@@ -10,6 +10,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from secure_fl.secure_sum.envelope import read_header
 from secure_fl.secure_sum.round_plan import BlockShape, BlockVector
 from secure_fl.secure_sum.secure_sum import EmbeddedFederation, Outcome
 
@@ -94,3 +95,11 @@ def check_exact(outcome: Outcome, shape: BlockShape, vectors: Mapping[str, Block
         np.testing.assert_array_equal(opened.pools[pool], sum_block(shape, vectors, names, shape.first_pool + pool))
     if shape.shared:
         np.testing.assert_array_equal(opened.shared, sum_block(shape, vectors, names, 1))
+
+
+def read_end(envelope: bytes) -> int:
+    return len(envelope) - read_header(envelope).body_length
+
+
+def flip(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]

@@ -158,7 +158,7 @@ def scene() -> tuple[Ckks, bytes, NDArray[np.uint64]]:
     party = ckks()
     vectors = np.random.default_rng(0).integers(-1000, 1001, (5, 2 * SLOTS))
     body = summed(party, vectors)
-    words = read_body(body, CKKS_8192, party.key.fingerprint, 2 * SLOTS, (Kind.SUM,)).words
+    words = list(read_body(body, CKKS_8192, party.key.fingerprint, 2 * SLOTS, (Kind.SUM,)).rows())
     return party, body, words
 
 

@@ -15,6 +15,7 @@ from secure_fl.errors import DependencyError, SecureSumError
 from secure_fl.secure_sum import openfhe
 from secure_fl.secure_sum.parameters import BATCHING_PRIME, BFV_4096, BFV_4096_58, CKKS_8192, CLASSICAL, PARAMETER_SETS, QUANTUM, level, parameter_set
 from secure_fl.secure_sum.refusals import Reason, RefusedError
+from secure_fl.secure_sum.round_plan import parameters_of
 from secure_fl.secure_sum.seal_bridge import SealBridge
 
 
@@ -101,3 +102,14 @@ def test_openfhe_agrees_or_says_why_it_is_missing() -> None:
     vectors = [np.random.default_rng(k).integers(0, BATCHING_PRIME, 9000, dtype=np.uint64) for k in range(3)]
     want = [sum(map(int, column)) % BATCHING_PRIME for column in zip(*vectors, strict=True)]
     assert openfhe.ThresholdBgv(3).sum_and_open(vectors).tolist() == want
+
+
+def test_defaults_keep_128_bits_against_quantum_attacks() -> None:
+    for protection in ("bfv", "bfv+masked"):
+        assert parameters_of(protection) == BFV_4096
+        assert parameters_of(protection, "authority") == BFV_4096_58
+        for holder in ("clients", "authority"):
+            chosen = parameters_of(protection, holder)
+            assert chosen is not None
+            assert chosen.security_level(holder).quantum >= 192  # type: ignore[arg-type]
+    assert BFV_4096.security_level("authority").quantum < 128

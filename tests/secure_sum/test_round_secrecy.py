@@ -20,7 +20,7 @@ from secure_fl.secure_sum import round_client
 from secure_fl.secure_sum.envelope import Header, Phase, read_header
 from secure_fl.secure_sum.masks import UsedSeeds
 from secure_fl.secure_sum.round_client import RoundClient
-from secure_fl.secure_sum.round_messages import MASK_KEY, Advertise, Boxes, OpenRequest, Revealed, RoundRefusedError, unframe
+from secure_fl.secure_sum.round_messages import MASK_KEY, Advertise, Boxes, OpenRequest, Revealed, RoundRefusedError, frames, unframe
 from secure_fl.secure_sum.round_plan import BlockShape, BlockVector
 from secure_fl.secure_sum.secure_sum import EmbeddedFederation
 
@@ -100,7 +100,7 @@ def test_a_choice_that_shows_is_found(fault: str, monkeypatch: pytest.MonkeyPatc
             parts = parts[: 2 + choice]
         else:
             parts[-1] += bytes(choice)
-        return round_client.frames(parts)
+        return frames(parts)
 
     monkeypatch.setattr(RoundClient, "upload", planted)
     views, refused = [], 0
