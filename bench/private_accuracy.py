@@ -17,19 +17,37 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import astuple, dataclass, fields, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields
 from functools import lru_cache
 from itertools import count, islice
 from math import inf, nan, sqrt
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.harness import append_row, provenance, read_rows
+from bench.private_accuracy_cells import (
+    CSV,
+    DATA,
+    DELTA,
+    EMBEDDING,
+    FEATURES,
+    HIDDEN,
+    JUDGED,
+    METHODS,
+    MOMENTUM,
+    OWNERS,
+    RANDOM,
+    SIDE,
+    Cell,
+    main_cells,
+    tuning_cells,
+)
 from bench.private_accuracy_gradients import gradients
+from bench.private_accuracy_page import write_page
 from secure_fl.config import DataConfig, ModelConfig, ObjectiveConfig, SourceConfig, ViewsConfig
 from secure_fl.data.dataset import Dataset
 from secure_fl.data.sources import load_source
@@ -54,96 +72,6 @@ from secure_fl.training.fit import LocalSpec, epochs, fit
 from secure_fl.training.probes import linear_probe, weighted_knn
 from secure_fl.training.tasks import embed
 
-CSV = "private_accuracy.csv"
-DELTA, TUNING_SEED, MOMENTUM = 1e-5, 99, 0.9
-FEATURES, EMBEDDING, HIDDEN = 64, 64, 64
-"""Projector 64-64-64: with the usual hidden width of 256 half of all parameters, and so half of the noise's square, would be its own."""
-OWNERS = 4
-"""SSD needs somebody else: the client owns a quarter of the dimensions, as one of four would. Owning all, its regulariser is zero."""
-JUDGED = 5000
-"""Examples that probe and kNN read, and as many that they are tested on, at most."""
-
-LEVELS = ("ordinary", "no clipping", "no noise", "8", "2")
-"""Of these the last two are private. `no clipping` is the mechanism's sampling and its form of the loss alone."""
-RANDOM = "random encoder"
-_RATE_OF = {"ordinary": 0, "no clipping": 0, "no noise": 1, "8": 1, "2": 2}
-_NO_CLIP = 1e9
-
-
-@dataclass(frozen=True)
-class Method:
-    """An objective, the mechanism that trains it privately, and what was tuned.
-
-    Attributes:
-        objective: as in the configuration; `labels` is cross-entropy.
-        lr: learning rates of ordinary training, of ε = 8, which is used without noise as well, and of ε = 2.
-        clip: C; of a pair, for logit.
-        embedding: width of z.
-        temperature: of NT-Xent.
-        once: measured on MNIST-5k and one seed only, since a step takes 20 times as long.
-    """
-
-    objective: str
-    mechanism: Literal["auto", "group", "logit"]
-    lr: tuple[float, float, float]
-    clip: float
-    embedding: int = EMBEDDING
-    temperature: float = 0.5
-    once: bool = False
-
-
-SPECTRAL, ALIGN, SSD = "spectral contrastive, released moment", "align + uniformity, released mean", "SSD, released mean"
-GROUPS, MASKED, LABELS = "NT-Xent in groups of 4", "masked reconstruction, per example", "labels, per example"
-LOGIT = "InfoNCE by pairs (logit), τ = 1, z of 8"
-METHODS = {
-    SPECTRAL: Method("spectral_contrastive", "auto", (0.1, 0.03, 0.01), 1.0),
-    ALIGN: Method("align_uniform", "auto", (0.1, 0.3, 0.3), 1.0),
-    SSD: Method("ssd", "auto", (0.1, 0.3, 0.3), 1.0),
-    GROUPS: Method("nt_xent", "group", (0.1, 0.03, 0.1), 1.0),
-    MASKED: Method("masked", "auto", (0.03, 1.5, 0.5), 0.2),
-    LOGIT: Method("nt_xent", "logit", (0.1, 0.01, 0.003), 1.0, embedding=8, temperature=1.0, once=True),
-    LABELS: Method("labels", "auto", (0.1, 1.0, 0.3), 1.0),
-}
-DATA = {"MNIST-5k": ("mnist5k", 4000), "Fashion-MNIST": ("fashion_mnist", 10_000)}
-"""Source and how many examples the client trains on."""
-BATCH, STEPS, SIDE = 250, 150, 14
-"""Images are halved: a step costs a quarter, and in the few steps that are affordable the network learns more, without privacy as well."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One run: all that it depends on."""
-
-    data: str
-    method: str
-    level: str
-    seed: int
-    examples: int
-    batch: int
-    steps: int
-    lr: float
-    clip: float
-
-    @classmethod
-    def of(cls, data: str, method: str, level: str, seed: int, **other: Any) -> Cell:
-        """With the usual size, batch, steps and rates, but for `other`."""
-        lr, clip = 0.0, 0.0
-        if method != RANDOM:
-            known = METHODS[method]
-            lr, clip = known.lr[_RATE_OF[level]], {"ordinary": 0.0, "no clipping": _NO_CLIP}.get(level, known.clip)
-        steps = 0 if method == RANDOM else STEPS
-        return replace(cls(data, method, level, seed, DATA[data][1], BATCH, steps, lr, clip), **other)
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        """As it stands in the CSV."""
-        return tuple(str(value) for value in astuple(self))
-
-    @property
-    def rate(self) -> float:
-        """q."""
-        return self.batch / self.examples
-
 
 @lru_cache
 def noise_multiplier(target: float, rate: float, steps: int) -> float:
@@ -157,7 +85,7 @@ def noise_multiplier(target: float, rate: float, steps: int) -> float:
 @lru_cache(maxsize=2)
 def load(data: str, seed: int, examples: int) -> tuple[Dataset, Dataset]:
     """Training and test examples; the split of MNIST-5k, which has none of its own, and the choice of examples follow the seed."""
-    train, test = load_source(SourceConfig(name=DATA[data][0]), DataConfig(image_size=SIDE), seed)  # type: ignore[arg-type]
+    train, test = load_source(SourceConfig(name=DATA[data][0]), DataConfig(image_size=SIDE), seed)
     generator = torch.Generator().manual_seed(derive_seed(seed, "private-accuracy", data))
     order = torch.randperm(len(train), generator=generator)
     return train.take(order[:examples]), train.take(order[examples:]) if test is None else test
@@ -179,7 +107,7 @@ def objective_of(method: str) -> Objective | CrossEntropy:
     name = METHODS[method].objective
     if name == "labels":
         return CrossEntropy()
-    config = ObjectiveConfig(name=name, form="normalized", temperature=METHODS[method].temperature)  # type: ignore[arg-type]
+    config = ObjectiveConfig(name=name, form="normalized", temperature=METHODS[method].temperature)
     separation = SeparationPlan.draw(config, EMBEDDING, OWNERS, 0).of(0, 0) if separates(config) else None
     return build_objective(config, separation)
 
@@ -218,7 +146,7 @@ def mechanism_of(cell: Cell) -> Any:
     if method.mechanism == "logit":
         return LogitDP(method.temperature, cell.clip, noise, cell.rate, cell.examples, round(cell.batch + 6 * sqrt(cell.batch)))
     sampling = Sampling(cell.examples, cell.rate, noise, cell.clip)
-    return choose_mechanism(objective_of(cell.method), sampling, dimension=EMBEDDING, seed=0, mechanism=method.mechanism, group_size=4)
+    return choose_mechanism(objective_of(cell.method), sampling, dimension=EMBEDDING, seed=0, mechanism=method.mechanism, pairs=method.pairs)
 
 
 def views_of(method: str, train: Dataset) -> Callable[[Tensor, int], Tensor | Labelled]:
@@ -297,58 +225,6 @@ def run(cells: Iterable[Cell]) -> Iterator[dict[str, object]]:
             yield row
 
 
-def main_cells(seeds: int) -> Iterator[Cell]:
-    """Every method at every level, and the floor, one seed of all before the next; then the variants."""
-    for seed in range(seeds):
-        for data in DATA:
-            yield Cell.of(data, RANDOM, "", seed)
-            yield from (Cell.of(data, name, level, seed) for name, method in METHODS.items() if not method.once for level in LEVELS)
-    for seed in range(seeds):
-        yield from (variant.cell(level, seed) for variant in VARIANTS for level in variant.levels)
-    yield from (Cell.of("MNIST-5k", name, level, 0) for name, method in METHODS.items() if method.once for level in LEVELS)
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A part of the table with something changed, at all reported seeds."""
-
-    data: str
-    method: str
-    changed: str
-    levels: tuple[str, ...]
-    other: Mapping[str, Any]
-
-    def cell(self, level: str, seed: int) -> Cell:
-        """One of its runs."""
-        return Cell.of(self.data, self.method, level, seed, **self.other)
-
-
-VARIANTS = (
-    *(Variant("Fashion-MNIST", name, "six times the examples", ("8", "2"), {"examples": 60_000}) for name in (SPECTRAL, GROUPS, LABELS)),
-    *(Variant("MNIST-5k", name, "four times the steps", ("ordinary", "no noise", "8", "2"), {"steps": 4 * STEPS}) for name in (SSD, GROUPS)),
-    *(Variant("MNIST-5k", name, "four times the batch", ("8", "2"), {"batch": 4 * BATCH}) for name in (SSD, GROUPS)),
-)
-"""What would help: more data and larger batches lower the noise, more steps raise it."""
-
-
-TRIED = {
-    SPECTRAL: {"8": (0.01, 0.03, 0.1, 0.3), "2": (0.01, 0.03, 0.1), "ordinary": (0.1, 0.3)},
-    SSD: {"8": (0.1, 0.3, 1.0), "2": (0.1, 0.3, 1.0), "ordinary": (0.1, 0.3)},
-    GROUPS: {"8": (0.01, 0.03, 0.1, 0.3), "2": (0.01, 0.03, 0.1), "ordinary": (0.1, 0.3)},
-    MASKED: {"8": (0.15, 0.5, 1.5), "2": (0.05, 0.15, 0.5), "ordinary": (0.03, 0.1, 0.3, 1.0)},
-    LABELS: {"8": (0.3, 1.0, 3.0), "2": (0.3, 1.0, 3.0), "ordinary": (0.1, 0.3)},
-}
-"""Learning rates, on one split of MNIST-5k that no reported seed has; align + uniformity takes SSD's."""
-
-
-def tuning_cells() -> Iterator[Cell]:
-    """What the rates were chosen from. C was not tried further: where it clips nearly all gradients, only lr · C matters."""
-    for method, levels in TRIED.items():
-        for level, rates in levels.items():
-            for lr in rates:
-                yield Cell.of("MNIST-5k", method, level, TUNING_SEED, lr=lr)
-
-
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -356,10 +232,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0 to SEEDS - 1 (default 3)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    from bench.private_accuracy_page import write_page  # it reads this module
-
-    cells = {"run": lambda: main_cells(arguments.seeds), "tune": tuning_cells, "page": lambda: iter(())}[arguments.what]
-    for row in run(cells()):
+    cells = {"run": main_cells(arguments.seeds), "tune": tuning_cells(), "page": iter(())}[arguments.what]
+    for row in run(cells):
         print(*(row[name] for name in ("data", "method", "level", "seed", "lr", "probe", "knn", "cpu_seconds")), sep=" | ", flush=True)
     print(write_page())
 

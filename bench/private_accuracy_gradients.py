@@ -57,6 +57,7 @@ def _losses(mechanism: Any, views: Tensor | Labelled) -> Callable[[Tensor, Tenso
 
     def released(h: Tensor, z: Tensor) -> Tensor:
         statistic = objective.statistic
-        return objective.unit_losses(h, z, statistic.mean(statistic_sum(statistic, z), len(z), 0.0))
+        losses: Tensor = objective.unit_losses(h, z, statistic.mean(statistic_sum(statistic, z), len(z), 0.0))
+        return losses
 
     return released

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
 
 from bench.harness import RESULTS, ROOT, read_rows
-from bench.private_accuracy import BATCH, CSV, DATA, LEVELS, METHODS, RANDOM, STEPS, TUNING_SEED, VARIANTS, Cell, Variant
+from bench.private_accuracy_cells import ALIGN, BATCH, CSV, DATA, LEVELS, METHODS, ONCE_ON, RANDOM, STEPS, TUNING_SEED, VARIANTS, Cell, Variant
 
 PAGE = ROOT / "docs" / "private-accuracy.md"
 _MARKED = re.compile(r"<!-- table: (\S+) -->\n.*?<!-- end -->", re.DOTALL)
@@ -41,8 +40,9 @@ def accuracy(data: str) -> Callable[[Sequence[Record]], str]:
     def table(rows: Sequence[Record]) -> str:
         floor = _score(_usual(rows, data, RANDOM, ""))
         lines = [_line(["trained by", *_SHOWN.values()]), _line(["---"] * 6), _line([f"nothing: {RANDOM}", floor, *[""] * 4])]
-        for method in METHODS:
-            lines.append(_line([method, *(_score(_usual(rows, data, method, level)) for level in LEVELS)]))
+        for method, known in METHODS.items():
+            if known.shown == "table" or (known.shown == "once" and data == ONCE_ON):
+                lines.append(_line([method, *(_score(_usual(rows, data, method, level)) for level in LEVELS)]))
         return "\n".join(lines)
 
     return table
@@ -71,9 +71,10 @@ def variants(rows: Sequence[Record]) -> str:
     lines = [_line(head), _line(["---"] * len(head))]
     shown = set()
     for variant in VARIANTS:
-        if (variant.data, variant.method) not in shown:
-            shown.add((variant.data, variant.method))
-            lines.append(_variant(rows, replace(variant, changed="nothing", levels=LEVELS, other={})))
+        usual = ALIGN if METHODS[variant.method].shown == "variant" else variant.method
+        if (variant.data, usual) not in shown:
+            shown.add((variant.data, usual))
+            lines.append(_variant(rows, Variant(variant.data, usual, "nothing", LEVELS, {})))
         lines.append(_variant(rows, variant))
     return "\n".join(lines)
 

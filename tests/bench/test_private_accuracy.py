@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bench import harness, private_accuracy, private_accuracy_page
-from bench.private_accuracy import CSV, DATA, LEVELS, LOGIT, METHODS, RANDOM, TUNING_SEED, VARIANTS, Cell
+from bench.private_accuracy_cells import CSV, DATA, LEVELS, LOGIT, METHODS, ONCE, RANDOM, TUNING_SEED, VARIANTS, Cell, main_cells, tuning_cells
 from secure_fl.data.dataset import Dataset
 from secure_fl.privacy.accounting import epsilon
 from secure_fl.privacy.units import Adjacency
@@ -91,11 +91,11 @@ def test_rows_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_table_has_every_cell() -> None:
-    cells = list(private_accuracy.main_cells(3))
+    cells = list(main_cells(3))
     changed = sum(len(variant.levels) for variant in VARIANTS)
-    assert len(set(cells)) == len(cells) == 3 * (len(DATA) * (1 + (len(METHODS) - 1) * len(LEVELS)) + changed) + len(LEVELS)
+    assert len(set(cells)) == len(cells) == 3 * (len(DATA) * (1 + 6 * len(LEVELS)) + changed) + len(ONCE)
     assert TUNING_SEED not in {c.seed for c in cells}
-    assert {c.seed for c in private_accuracy.tuning_cells()} == {TUNING_SEED}
+    assert {c.seed for c in tuning_cells()} == {TUNING_SEED}
 
 
 def test_means_are_over_reported_seeds_of_one_cell() -> None:
