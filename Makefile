@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PIP) install -q -c constraints.txt -e '.[data,report,triton,dev]'
 	touch $@
 
-demo: $(STAMP)  ## The main job on real data, under five minutes; writes demo/report.html
+demo: $(STAMP)  ## The main job on real data; writes demo/report.html
 	rm -rf demo
 	$(BIN)/python examples/demo.py --out demo
 
