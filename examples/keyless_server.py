@@ -32,9 +32,9 @@ CHOICES = {"ada": 0, "ben": 0, "cem": 1, "dee": 1, "eve": 2}
 DROPS_OUT = "ben"
 
 
-def send(wire: socket.socket, *parts: bytes) -> None:
+def send(wire: socket.socket, *parts: bytes | memoryview) -> None:
     """One message of several parts, each with its length."""
-    wire.sendall(struct.pack(">I", len(parts)) + b"".join(struct.pack(">I", len(part)) + part for part in parts))
+    wire.sendall(struct.pack(">I", len(parts)) + b"".join(struct.pack(">I", len(part)) + bytes(part) for part in parts))
 
 
 def receive(wire: socket.socket) -> list[bytes]:
@@ -142,7 +142,7 @@ def run(wire: socket.socket, clients: dict[str, RoundClient]) -> None:
     print(f"clients: {DROPS_OUT} dropped out; counts {opened.head.tolist()}, opened sums by pool {sums}; pools of one stay closed")
 
 
-def give(wire: socket.socket, message: bytes) -> None:
+def give(wire: socket.socket, message: bytes | memoryview) -> None:
     """One message to the server; a refusal would be a fault of this example."""
     send(wire, b"message", message)
     reason = receive(wire)[0]

@@ -23,11 +23,10 @@ from numpy.typing import NDArray
 
 from secure_fl.secure_sum.bfv import BfvClient
 from secure_fl.secure_sum.envelope import Phase, open_envelope, sign_envelope
-from secure_fl.secure_sum.masks import UsedSeeds, mask, self_seeds
-from secure_fl.secure_sum.plain import view_of
+from secure_fl.secure_sum.masks import UsedSeeds, mask_terms, self_seeds
 from secure_fl.secure_sum.prg import WORDS
-from secure_fl.secure_sum.round_layers import Adder, pack, server_cipher
-from secure_fl.secure_sum.round_messages import unframe
+from secure_fl.secure_sum.round_layers import Adder, body_bytes, protect, server_cipher
+from secure_fl.secure_sum.round_messages import empty_frames, unframe
 from secure_fl.secure_sum.round_plan import BlockShape, BlockVector
 from secure_fl.secure_sum.seal_bridge import import_optional
 from secure_fl.secure_sum.secure_sum import EmbeddedFederation, EmbeddedRound, Outcome
@@ -96,7 +95,7 @@ class SecureRounds:
         into.fixed["upload"] = len(upload)
         self._floors(running, into)
 
-    def _add_alone(self, adder: Adder, running: EmbeddedRound, name: str, upload: bytes, into: Samples) -> None:
+    def _add_alone(self, adder: Adder, running: EmbeddedRound, name: str, upload: bytes | memoryview, into: Samples) -> None:
         plan = running.plan
         expected = plan.expect(Phase.UPLOAD, "client", sender=name, chunks=plan.shape.blocks)
         bodies = [open_envelope(envelope, plan.roster, expected)[1] for envelope in unframe(memoryview(upload))]
@@ -129,14 +128,14 @@ class SecureRounds:
         else:
             into.timed("vector", self._masked_bytes, running)
 
-    def _masked_bytes(self, running: EmbeddedRound) -> bytes:
-        plan, vector, used, views = running.plan, next(iter(self.vectors.values())), UsedSeeds(), []
-        for block in range(plan.shape.blocks):
-            slots = pack(plan, block, vector.block(plan.shape, block))
+    def _masked_bytes(self, running: EmbeddedRound) -> memoryview:
+        plan, vector, used = running.plan, next(iter(self.vectors.values())), UsedSeeds()
+        data, places = empty_frames([body_bytes(plan, None, block) for block in range(plan.shape.blocks)])
+        for block, place in enumerate(places):
             own, *pairs = self_seeds(CLIENTS)
-            mask(slots, own=0, self_seed=own, pairs=dict(enumerate(pairs, 1)), modulus=plan.layout.modulus, used=used)
-            views.append(view_of(slots))
-        return b"".join(views)
+            terms = mask_terms(own=0, self_seed=own, pairs=dict(enumerate(pairs, 1)), used=used)
+            protect(plan, None, block, vector.block(plan.shape, block), terms, place)
+        return data
 
 
 def _read_and_add(adder: Adder, bodies: list[memoryview]) -> None:

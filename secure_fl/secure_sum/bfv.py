@@ -14,6 +14,7 @@ refusal for an alarm, and renew the key); timing.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -48,10 +49,6 @@ class BfvClient:
         self.encryptor = Encryptor(key)
 
     def encrypt(self, slots: Slots) -> bytes:
-        """`body` as bytes of their own."""
-        return bytes(self.body(slots))
-
-    def body(self, slots: Slots) -> memoryview:
         """One vector, freshly encrypted: two calls never give the same bytes.
 
         Args:
@@ -60,8 +57,21 @@ class BfvClient:
         Raises:
             SecureSumError: a slot is not below t, or there is none.
         """
-        rows = _rows(slots, self.parameters)
-        return self.encryptor.body(slots.size, map(self.encryptor.bridge.plaintext, rows))
+        return bytes(self.body(slots.size, [slots]))
+
+    def body(self, numbers: int, runs: Iterable[Slots], place: memoryview | None = None) -> memoryview:
+        """A vector that comes run by run, freshly encrypted.
+
+        Args:
+            numbers: slots of all runs together.
+            runs: uint64 vectors of whole ciphertexts, the last one padded with zeros; a run may be reused once the next one is taken.
+            place: `encryptor.body_bytes(numbers)` bytes to write to; memory of its own when left out.
+
+        Raises:
+            SecureSumError: a slot is not below t, or there is none.
+        """
+        rows = (row for run in runs for row in _rows(run, self.parameters))
+        return self.encryptor.body(numbers, map(self.encryptor.bridge.plaintext, rows), place)
 
 
 class BfvServer(KeylessServer):

@@ -71,13 +71,21 @@ def body_bytes(parameters: ParameterSet, numbers: int, kind: Kind) -> int:
 
 
 class BodyWriter:
-    """The bytes of a vector, ciphertext by ciphertext: they lie in memory once."""
+    """The bytes of a vector, ciphertext by ciphertext: they lie in memory once.
 
-    def __init__(self, parameters: ParameterSet, fingerprint: bytes, kind: Kind, numbers: int) -> None:
+    Args:
+        parameters: the set of this federation.
+        fingerprint: of the key in force, 32 bytes.
+        kind: which halves are written.
+        numbers: how many numbers are inside.
+        place: `body_bytes` bytes to write to; memory of its own when left out.
+    """
+
+    def __init__(self, parameters: ParameterSet, fingerprint: bytes, kind: Kind, numbers: int, place: memoryview | None = None) -> None:
         count, self._halves = parameters.ciphertexts(numbers), 1 if kind is Kind.SEEDED else 2
         start = HEAD_BYTES + (count * SEED_BYTES if kind is Kind.SEEDED else 0)
-        body = np.empty(body_bytes(parameters, numbers, kind), np.uint8)
-        self.data = body.data
+        self.data = np.empty(body_bytes(parameters, numbers, kind), np.uint8).data if place is None else place
+        body = np.frombuffer(self.data, np.uint8)
         self._degree = parameters.degree
         self._packed = PackedWords(body[start:], count * self._halves * parameters.degree, parameters.word_bits)
         _HEAD.pack_into(self.data, 0, _MAGIC, kind, numbers, parameters.digest, fingerprint)

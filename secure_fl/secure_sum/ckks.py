@@ -59,10 +59,15 @@ class CkksClient:
         self._encoder: Any = self.encryptor.bridge.api.CKKSEncoder(self.encryptor.bridge.context)
 
     def encrypt(self, integers: Integers) -> bytes:
+        """`body` as bytes of their own."""
+        return bytes(self.body(integers))
+
+    def body(self, integers: Integers, place: memoryview | None = None) -> memoryview:
         """One vector, freshly encrypted.
 
         Args:
             integers: int64 `[n]`, at most `LARGEST` in magnitude.
+            place: `encryptor.body_bytes(n)` bytes to write to; memory of its own when left out.
 
         Raises:
             SecureSumError: another type, or out of range.
@@ -74,7 +79,7 @@ class CkksClient:
         count = parameters.ciphertexts(integers.size)
         rows = np.zeros((count, parameters.capacity))
         rows.reshape(-1)[: integers.size] = integers
-        return bytes(self.encryptor.body(integers.size, map(self._plaintext, rows)))
+        return self.encryptor.body(integers.size, map(self._plaintext, rows), place)
 
     def _plaintext(self, row: NDArray[np.float64]) -> Any:
         plaintext = self.encryptor.bridge.api.Plaintext()

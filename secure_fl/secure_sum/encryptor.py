@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from secure_fl.secure_sum.ciphertexts import BodyWriter, Kind
+from secure_fl.secure_sum.ciphertexts import BodyWriter, Kind, body_bytes
 from secure_fl.secure_sum.he_keys import PublicKey, SecretKey, seal_public, seal_secret
 from secure_fl.secure_sum.seal_bridge import SealBridge
 
@@ -31,9 +31,13 @@ class Encryptor:
         self._encryptor.encrypt(plaintext, ciphertext)
         return ciphertext
 
-    def body(self, numbers: int, plaintexts: Iterable[Any]) -> memoryview:
-        """The body of a vector of `numbers` numbers, from SEAL's plaintexts in order."""
-        writer = BodyWriter(self._parameters, self._fingerprint, self.kind, numbers)
+    def body_bytes(self, numbers: int) -> int:
+        """Length of the body of so many numbers."""
+        return body_bytes(self._parameters, numbers, self.kind)
+
+    def body(self, numbers: int, plaintexts: Iterable[Any], place: memoryview | None = None) -> memoryview:
+        """The body of a vector of `numbers` numbers, from SEAL's plaintexts in order; written to `place` where one is given."""
+        writer = BodyWriter(self._parameters, self._fingerprint, self.kind, numbers, place)
         for row, plaintext in enumerate(plaintexts):
             ciphertext = self.encrypt(plaintext)
             if self.kind is Kind.SEEDED:

@@ -1,14 +1,14 @@
 """The signed envelope that every message travels in, and its strict parser.
 
     magic 4 | phase u8 | round u32 | pools u16 | chunk u16 | chunks u16 | body length u64 | key fingerprint 32 | roster digest 32
-    | body BLAKE2b-256 32 | suite, parameters, federation, sender: u8 length and ASCII each | Ed25519 signature 64 | body
+    | body BLAKE3 32 | suite, parameters, federation, sender: u8 length and ASCII each | Ed25519 signature 64 | body
 
 The signature covers all bytes before it, and through the hash and the length the body. Nothing in a header depends on which pool
 a client chose.
 
 Guarantee: a body that `open_envelope` returns was sent by the member named, for this federation, roster, round, phase, chunk, suite,
 parameter set and key, and was not accepted before by the same `Seen`.
-Assumes: Ed25519 (EUF-CMA), SHA-256, BLAKE2b; the roster is authentic.
+Assumes: Ed25519 (EUF-CMA), SHA-256, BLAKE3; the roster is authentic.
 Not covered: a sender that lies inside the body; who may read it; traffic analysis.
 """
 
@@ -19,6 +19,8 @@ import struct
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import TypeVar
+
+from blake3 import blake3
 
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.identities import Identity
@@ -67,7 +69,7 @@ class Header:
         chunk: which of `chunks`, from 0.
         chunks: how many envelopes this sender's message has.
         body_length: bytes; filled in by `sign_envelope`.
-        body_hash: BLAKE2b-256, twice as fast as SHA-256 without the processor's help; filled in by `sign_envelope`.
+        body_hash: BLAKE3, eight times as fast as BLAKE2b on one thread; filled in by `sign_envelope`.
     """
 
     suite: str
@@ -158,12 +160,7 @@ class Seen:
 
 
 def sign_envelope(identity: Identity, header: Header, body: bytes) -> bytes:
-    """The bytes of a message; see `sign_parts`."""
-    return b"".join(sign_parts(identity, header, body))
-
-
-def sign_parts(identity: Identity, header: Header, body: bytes | memoryview) -> list[bytes | memoryview]:
-    """A message in parts, so that a large body is copied once, when all of an upload is joined.
+    """The bytes of a message.
 
     Args:
         identity: the sender; its name must be the header's.
@@ -173,10 +170,18 @@ def sign_parts(identity: Identity, header: Header, body: bytes | memoryview) -> 
     Raises:
         SecureSumError: a field does not fit, or the name is another's.
     """
-    if header.sender != identity.name:
-        raise SecureSumError("names another sender", field="header", value=header.sender, remedy=f"sign as {identity.name}")
-    head = replace(header, body_length=len(body), body_hash=_hashed(body)).encode()
-    return [head, identity.sign(_PURPOSE, head), body]
+    return _signed_head(identity, header, body) + body
+
+
+def head_bytes(header: Header) -> int:
+    """Bytes before the body, signature included; they do not depend on the body."""
+    return len(header.encode()) + _SIGNATURE
+
+
+def sign_in_place(identity: Identity, header: Header, message: memoryview) -> None:
+    """`sign_envelope` for a large body that lies in its place already, `head_bytes` behind the start of `message`: it is not copied."""
+    start = head_bytes(header)
+    message[:start] = _signed_head(identity, header, message[start:])
 
 
 def read_header(data: bytes | memoryview) -> Header:
@@ -219,6 +224,13 @@ def open_envelope(data: Bytes, roster: Roster, expected: Expected, seen: Seen | 
     if seen is not None:
         seen.record(header)
     return header, body
+
+
+def _signed_head(identity: Identity, header: Header, body: bytes | memoryview) -> bytes:
+    if header.sender != identity.name:
+        raise SecureSumError("names another sender", field="header", value=header.sender, remedy=f"sign as {identity.name}")
+    head = replace(header, body_length=len(body), body_hash=_hashed(body)).encode()
+    return head + identity.sign(_PURPOSE, head)
 
 
 def _parse(data: Bytes) -> tuple[Header, bytes, bytes, Bytes]:
@@ -294,4 +306,4 @@ def _refuse(reason: Reason, problem: str, name: str, value: object) -> RefusedEr
 
 
 def _hashed(body: bytes | memoryview) -> bytes:
-    return hashlib.blake2b(body, digest_size=32).digest()
+    return blake3(body).digest()

@@ -9,11 +9,13 @@ the guard see damage, not a well-made shift. `plain` and `masked` have no holder
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+
+import numpy as np
+from blake3 import blake3
 
 from secure_fl.secure_sum.envelope import Phase, Seen, sign_envelope
 from secure_fl.secure_sum.identities import Identity
@@ -43,13 +45,13 @@ class Opened:
 
     @cached_property
     def digest(self) -> bytes:
-        """32 bytes over all of it (BLAKE2b), for comparing what parties opened. Sums fit 32 bits: `open_sum` saw to it."""
+        """32 bytes over all of it (BLAKE3), for comparing what parties opened. Sums fit 32 bits: `open_sum` saw to it."""
         numbers = struct.pack(f">II{len(self.passing)}H", self.survivors, len(self.passing), *self.passing)
-        digest = hashlib.blake2b(b"secure-fl opened sums 1|" + numbers, digest_size=32)
+        digest = blake3(b"secure-fl opened sums 1|" + numbers)
         for part in (self.head, self.shared, *(self.pools[pool] for pool in sorted(self.pools))):
             digest.update(struct.pack(">q", -1 if part is None else part.size))
             if part is not None:
-                digest.update(part.astype("<i4").data)
+                digest.update(part.astype("<i4").view(np.uint8).data)
         return digest.digest()
 
 

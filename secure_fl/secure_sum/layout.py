@@ -84,11 +84,28 @@ class FieldLayout:
         packed: Slots = np.empty(slots, np.uint64) if out is None else out
         if len(packed) != slots:
             raise SecureSumError("wrong number of slots", field="out", value=len(packed), remedy=f"{len(values)} fields take {slots} slots")
-        work = np.empty(min(CHUNK, slots), np.int64)
+        work = np.empty(min(CHUNK, slots), np.uint64)
         for start, stop in chunks(slots):
-            run = [values[plane * slots + start : min(plane * slots + stop, len(values))] for plane in range(self.fields_per_slot)]
-            self._pack_run(packed[start:stop].view(np.int64), run, work[: stop - start])
+            self.pack_run(values, start, packed[start:stop], work)
         return packed
+
+    def pack_run(self, values: Integers, start: int, out: Slots, work: Slots) -> None:
+        """Pack the slots from `start` on that `out` has room for, so that the whole vector need not be in memory.
+
+        Args:
+            values: all fields, signed integers `[n]`.
+            start: the first slot.
+            out: uint64 `[run]`; slots behind the last one become 0.
+            work: uint64, as long as `out` or longer; its contents are spoiled.
+
+        Raises:
+            SecureSumError: a value beyond the field's edge.
+        """
+        slots = self.slots(len(values))
+        used = min(len(out), max(slots - start, 0))
+        out[used:] = 0
+        bounds = [(plane * slots + start, min(plane * slots + start + used, len(values))) for plane in range(self.fields_per_slot)]
+        self._pack_planes(out[:used].view(np.int64), [values[low:high] for low, high in bounds], work[:used].view(np.int64))
 
     def unpack(self, slots: Slots, fields: int) -> NDArray[np.int64]:
         """Opened residues as signed integers, int64 `[fields]`; each below `edge` in magnitude unless a sum passed its field.
@@ -112,7 +129,7 @@ class FieldLayout:
                 rest = (rest - field) >> self.bits
         return values
 
-    def _pack_run(self, total: NDArray[np.int64], planes: list[Integers], work: NDArray[np.int64]) -> None:
+    def _pack_planes(self, total: NDArray[np.int64], planes: list[Integers], work: NDArray[np.int64]) -> None:
         """Pack one run of slots from the same run of every plane; the last planes of a vector may end early."""
         edge = self.edge
         for number, plane in enumerate(planes):

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from secure_fl.errors import SecureSumError
-from secure_fl.secure_sum.prg import KEY_BYTES, MOST_TERMS, WORDS, Slots, Streams, add_streams, check_modulus, check_slots, reduce
+from secure_fl.secure_sum.prg import KEY_BYTES, MOST_TERMS, WORDS, Slots, Streams, Terms, add_streams, check_modulus, check_slots, reduce
 
 _PAIR = b"secure_fl/secure-sum/pair-seed/v1"
 
@@ -90,26 +90,14 @@ def pair_seed(
     return pair_seeds(own_private, their_public, federation=federation, round_number=round_number, blocks=block + 1, low=low, high=high)[block]
 
 
-def mask(
-    slots: Slots,
-    *,
-    own: int,
-    self_seed: bytes,
-    pairs: Mapping[int, bytes],
-    modulus: int,
-    used: UsedSeeds,
-    streams: Streams = add_streams,
-) -> None:
-    """Turn a packed block x_i into y_i, in place.
+def mask_terms(*, own: int, self_seed: bytes, pairs: Mapping[int, bytes], used: UsedSeeds) -> Terms:
+    """The signed streams whose sum, added to a packed block x_i, makes it y_i; its seeds are spent by this.
 
     Args:
-        slots: uint64 `[slots]`, below the modulus.
         own: this client's position in the roster.
         self_seed: b_i of this block.
         pairs: p_ij of this block by the neighbour's position j.
-        modulus: the layout's.
         used: this client's record of spent seeds.
-        streams: what adds streams; tests put formal variables here.
 
     Guarantee: y_i is uniform to whoever lacks the self seed, and to whoever lacks one pair seed. Not covered: a client without
     neighbours has only its self mask, so it is refused.
@@ -122,7 +110,28 @@ def mask(
             "a client needs neighbours other than itself", field="pairs", value=sorted(pairs), remedy="at least two clients in a round"
         )
     used.spend([self_seed, *pairs.values()])
-    streams(slots, [(self_seed, 1), *((seed, _sign(own, other)) for other, seed in pairs.items())], modulus)
+    return [(self_seed, 1), *((seed, _sign(own, other)) for other, seed in pairs.items())]
+
+
+def mask(
+    slots: Slots,
+    *,
+    own: int,
+    self_seed: bytes,
+    pairs: Mapping[int, bytes],
+    modulus: int,
+    used: UsedSeeds,
+    streams: Streams = add_streams,
+) -> None:
+    """Turn a whole packed block x_i into y_i, in place; a round does the same run by run.
+
+    Args:
+        slots: uint64 `[slots]`, below the modulus.
+        own: as the rest, of `mask_terms`.
+        modulus: the layout's.
+        streams: what adds streams; tests put formal variables here.
+    """
+    streams(slots, mask_terms(own=own, self_seed=self_seed, pairs=pairs, used=used), modulus)
 
 
 def unmask_sum(
@@ -140,7 +149,7 @@ def unmask_sum(
         self_seeds: b_i by position, for every survivor and nobody else.
         dropped: for each dropped client d, p_id by the position of each surviving neighbour i.
         modulus: the layout's.
-        streams: as in `mask`.
+        streams: what adds streams; tests put formal variables here.
 
     Raises:
         SecureSumError: no survivors, or somebody in both sets, whose self and pair masks would then both be known.

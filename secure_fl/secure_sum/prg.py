@@ -33,10 +33,10 @@ MOST_TERMS = 2**22
 """Lazy sums: 2^22 words of 40 bits stay below 2^62."""
 
 _GROUP = 4096
-_CHUNK = 8 * _GROUP
+RUN = 8 * _GROUP
 """Words worked on at a time: vector, words and keystream stay in a second-level cache of 1 MiB."""
 _SPARE = bytes([128]) + bytes(15)
-_ZEROS = bytes(8 * _CHUNK)
+_ZEROS = bytes(8 * RUN)
 
 
 def expand(key: bytes, slots: int, modulus: int = WORDS) -> Slots:
@@ -63,21 +63,45 @@ def add_streams(vector: Slots, terms: Terms, modulus: int) -> None:
     Raises:
         SecureSumError: a key, sign, modulus or vector that does not fit.
     """
-    check_modulus(modulus)
     check_slots(vector)
-    if len(terms) > MOST_TERMS or any(sign not in (1, -1) for _, sign in terms):
-        raise SecureSumError("signs must be +1 or −1, for at most 2^22 streams", field="terms", value=len(terms), remedy="mask in smaller groups")
-    streams = [(_Stream(key, modulus), np.add if sign > 0 else np.subtract) for key, sign in terms]
-    longest = min(_CHUNK, -(-len(vector) // _GROUP) * _GROUP)
-    work, scratch = np.empty(longest, np.uint64), bytearray(5 * longest)
-    for start in range(0, len(vector), _CHUNK):
-        chunk = vector[start : start + _CHUNK]
-        words = work[: -(-len(chunk) // _GROUP) * _GROUP]
-        for stream, combine in streams:
-            stream.fill(words, scratch)
-            combine(chunk, words[: len(chunk)], out=chunk)
-        if modulus != WORDS:
-            _reduce_signed(chunk.view(np.int64), modulus)
+    streams = SignedStreams(terms, modulus, longest=len(vector))
+    for start in range(0, len(vector), RUN):
+        streams.add_to(vector[start : start + RUN])
+
+
+class SignedStreams:
+    """The signed streams of all keys, added to a vector that comes run by run: it never has to be in memory as a whole.
+
+    Args:
+        terms: (key, sign) pairs, at most 2^22.
+        modulus: 2^64, or t of 33 to 40 bits.
+        longest: slots that the longest run will have; at most `RUN`.
+
+    Raises:
+        SecureSumError: a key, sign or modulus that does not fit.
+    """
+
+    def __init__(self, terms: Terms, modulus: int, *, longest: int) -> None:
+        check_modulus(modulus)
+        if len(terms) > MOST_TERMS or any(sign not in (1, -1) for _, sign in terms):
+            remedy = "mask in smaller groups"
+            raise SecureSumError("signs must be +1 or −1, for at most 2^22 streams", field="terms", value=len(terms), remedy=remedy)
+        self._streams = [(_Stream(key, modulus), np.add if sign > 0 else np.subtract) for key, sign in terms]
+        most = min(RUN, _in_groups(longest))
+        self._work, self._scratch, self._modulus = np.empty(most, np.uint64), bytearray(5 * most), modulus
+
+    def add_to(self, run: Slots) -> None:
+        """Add the next words of every stream, in place, and reduce once.
+
+        Args:
+            run: uint64, contiguous; every run but the last has a multiple of 4,096 slots. Modulo t its values are below t before and after.
+        """
+        words = self._work[: _in_groups(len(run))]
+        for stream, combine in self._streams:
+            stream.fill(words, self._scratch)
+            combine(run, words[: len(run)], out=run)
+        if self._modulus != WORDS:
+            _reduce_signed(run.view(np.int64), self._modulus)
 
 
 def add_into(vector: Slots, key: bytes, sign: int, modulus: int = WORDS) -> None:
@@ -88,8 +112,8 @@ def add_into(vector: Slots, key: bytes, sign: int, modulus: int = WORDS) -> None
 def reduce(vector: Slots, modulus: int) -> None:
     """Bring lazily added residues (below 2^63) back below the modulus, in place; nothing to do modulo 2^64."""
     if modulus != WORDS:
-        for start in range(0, len(vector), _CHUNK):
-            _reduce_signed(vector[start : start + _CHUNK].view(np.int64), modulus)
+        for start in range(0, len(vector), RUN):
+            _reduce_signed(vector[start : start + RUN].view(np.int64), modulus)
 
 
 def check_modulus(modulus: int) -> None:
@@ -113,6 +137,10 @@ def check_slots(vector: Slots) -> None:
     if not isinstance(vector, np.ndarray) or vector.dtype != np.uint64 or vector.ndim != 1 or not vector.flags.c_contiguous:
         found = (getattr(vector, "dtype", type(vector).__name__), getattr(vector, "shape", None))
         raise SecureSumError("not a contiguous uint64 vector", field="slots", value=found, remedy="pass the output of `Codec.pack`")
+
+
+def _in_groups(slots: int) -> int:
+    return -(-slots // _GROUP) * _GROUP
 
 
 def _reduce_signed(chunk: NDArray[np.int64], modulus: int) -> None:

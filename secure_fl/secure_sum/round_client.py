@@ -18,13 +18,14 @@ from enum import IntEnum
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from secure_fl.secure_sum.envelope import Phase, Seen, sign_envelope, sign_parts
+from secure_fl.secure_sum.envelope import Phase, Seen, head_bytes, sign_envelope, sign_in_place
 from secure_fl.secure_sum.identities import Identity
 from secure_fl.secure_sum.key_holder import Opened, SumOpener, by_block
-from secure_fl.secure_sum.masks import UsedSeeds, mask, pair_seeds, self_seeds
+from secure_fl.secure_sum.masks import UsedSeeds, mask_terms, pair_seeds, self_seeds
+from secure_fl.secure_sum.prg import Terms
 from secure_fl.secure_sum.refusals import RefusedError
 from secure_fl.secure_sum.round_book import KeyBook, Verified, agreed_by, need
-from secure_fl.secure_sum.round_layers import ClientCipher, HolderCipher, pack, protect
+from secure_fl.secure_sum.round_layers import ClientCipher, HolderCipher, body_bytes, protect
 from secure_fl.secure_sum.round_messages import (
     MASK_KEY,
     Advertise,
@@ -38,10 +39,10 @@ from secure_fl.secure_sum.round_messages import (
     Survivors,
     T,
     accept,
-    frames_of_parts,
+    empty_frames,
     unframe,
 )
-from secure_fl.secure_sum.round_plan import BlockVector, Integers, RoundPlan
+from secure_fl.secure_sum.round_plan import BlockVector, RoundPlan
 from secure_fl.secure_sum.round_store import MemoryStore, UploadStore
 from secure_fl.secure_sum.sealing import open_with, seal_with
 from secure_fl.secure_sum.shamir import SHARE_BYTES, Share, split
@@ -162,8 +163,10 @@ class RoundClient:
         self._turn(_Step.SHARED, _Step.READY)
         self._dealers, self._boxes = message.dealers, dict(message.boxes)
 
-    def upload(self, vector: BlockVector) -> bytes:
+    def upload(self, vector: BlockVector) -> memoryview:
         """Every block, masked and encrypted, each in an envelope of its own; stored before it is returned.
+
+        All of it is written where it is sent from: a large body is in memory once.
 
         Raises:
             RoundRefusedError: `out-of-turn`, or `already-begun`; then `resend` has the bytes, if there are any.
@@ -176,16 +179,18 @@ class RoundClient:
         values = [vector.block(plan.shape, block) for block in range(plan.shape.blocks)]
         self._turn(_Step.READY, _Step.UPLOADED)
         seeds = self._pair_seeds() if plan.masked else {}
-        envelopes = []
-        for block, fields in enumerate(values):
-            body = self._protected(block, fields, {other: row[block] for other, row in seeds.items()})
-            envelopes.append(sign_parts(self._identity, plan.header(Phase.UPLOAD, self.name, chunk=block, chunks=plan.shape.blocks), body))
-        data = frames_of_parts(envelopes)
+        headers = [plan.header(Phase.UPLOAD, self.name, chunk=block, chunks=plan.shape.blocks) for block in range(plan.shape.blocks)]
+        heads = [head_bytes(header) for header in headers]
+        data, places = empty_frames([head + body_bytes(plan, self._cipher, block) for block, head in enumerate(heads)])
+        for block, (fields, header, head, place) in enumerate(zip(values, headers, heads, places, strict=True)):
+            terms = self._mask_terms(block, {other: row[block] for other, row in seeds.items()}) if plan.masked else ()
+            protect(plan, self._cipher, block, fields, terms, place[head:])
+            sign_in_place(self._identity, header, place)
         self._store.keep(plan.round, data)
         self._self_seeds = []
         return data
 
-    def resend(self) -> bytes | None:
+    def resend(self) -> bytes | memoryview | None:
         """The very bytes of this round's upload, if it was made; also by a client that was resumed."""
         return self._store.kept(self._plan.round)
 
@@ -276,14 +281,8 @@ class RoundClient:
                 raise self._leave(RoundReason.FORKED, "another client opened other sums", "digest", header.sender)
         return len(digests)
 
-    def _protected(self, block: int, fields: Integers, pairs: dict[int, bytes]) -> bytes | memoryview:
-        """A block's body: packed, masked by its self seed and the pair seeds by neighbour where the plan says so, encrypted where it does."""
-        plan = self._plan
-        if not plan.masked:
-            return protect(plan, self._cipher, block, fields)
-        slots = pack(plan, block, fields)
-        mask(slots, own=self._position, self_seed=self._self_seeds[block], pairs=pairs, modulus=plan.layout.modulus, used=self._used)
-        return protect(plan, self._cipher, block, fields, slots)
+    def _mask_terms(self, block: int, pairs: dict[int, bytes]) -> Terms:
+        return mask_terms(own=self._position, self_seed=self._self_seeds[block], pairs=pairs, used=self._used)
 
     def _public(self) -> Advertise:
         return Advertise(self._sealing.public_key().public_bytes_raw(), self._masking.public_key().public_bytes_raw())

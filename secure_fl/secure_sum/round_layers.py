@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from secure_fl.secure_sum.ckks import CkksClient, CkksHolder, CkksServer
 from secure_fl.secure_sum.he_keys import HolderKey, PublicKey, SecretKey
 from secure_fl.secure_sum.masks import SlotSum, subtract
 from secure_fl.secure_sum.plain import from_bytes, to_bytes, view_of
-from secure_fl.secure_sum.prg import WORDS, Slots
+from secure_fl.secure_sum.prg import RUN, WORDS, SignedStreams, Slots, Terms
 from secure_fl.secure_sum.refusals import Reason, RefusedError
 from secure_fl.secure_sum.round_messages import RoundReason, RoundRefusedError
 from secure_fl.secure_sum.round_plan import Integers, RoundPlan
@@ -56,26 +57,49 @@ def holder_cipher(plan: RoundPlan, key: HolderKey | None) -> HolderCipher | None
     return CkksHolder(key) if plan.protection == "ckks" else BfvHolder(key)
 
 
-def pack(plan: RoundPlan, block: int, values: Integers) -> Slots:
-    """A block's fields as slots, zeros behind them up to `plan.numbers(block)`."""
-    slots: Slots = np.empty(plan.numbers(block), np.uint64)
-    used = plan.layout.slots(len(values))
-    plan.layout.pack(values, slots[:used])
-    slots[used:] = 0
-    return slots
+def body_bytes(plan: RoundPlan, cipher: ClientCipher | None, block: int) -> int:
+    """Length of a block's body, whatever is inside."""
+    numbers = plan.numbers(block)
+    return 8 * numbers if cipher is None else cipher.encryptor.body_bytes(numbers)
 
 
-def protect(plan: RoundPlan, cipher: ClientCipher | None, block: int, values: Integers, slots: Slots | None = None) -> bytes | memoryview:
-    """The body of one block: `slots`, packed and perhaps masked before, encrypted where the plan says so and else as they lie.
+def protect(plan: RoundPlan, cipher: ClientCipher | None, block: int, values: Integers, terms: Terms, place: memoryview) -> None:
+    """Write the body of one block: packed, masked by `terms` where there are any, encrypted where the plan says so.
 
-    `ckks` takes the fields.
+    Slots come into being run by run, so that beside the integers and the body nothing of their size is in memory.
+
+    Args:
+        plan: the round's.
+        cipher: from `client_cipher`.
+        block: its number.
+        values: int64 `[fields]`.
+        terms: from `mask_terms`; empty without masks.
+        place: `body_bytes` bytes.
     """
+    numbers = plan.numbers(block)
     if isinstance(cipher, CkksClient):
-        padded = np.zeros(plan.numbers(block), np.int64)
+        padded = np.zeros(numbers, np.int64)
         padded[: len(values)] = values
-        return cipher.encrypt(padded)
-    slots = pack(plan, block, values) if slots is None else slots
-    return view_of(slots) if cipher is None else cipher.body(slots)
+        cipher.body(padded, place)
+    elif cipher is not None:
+        cipher.body(numbers, _runs(plan, numbers, values, terms), place)
+    else:
+        start = 0
+        for run in _runs(plan, numbers, values, terms):
+            place[start : start + run.nbytes] = view_of(run)
+            start += run.nbytes
+
+
+def _runs(plan: RoundPlan, numbers: int, values: Integers, terms: Terms) -> Iterator[Slots]:
+    """A block's slots, zeros behind its fields, a run at a time in the same memory."""
+    layout, room = plan.layout, min(RUN, numbers)
+    slots, work, streams = np.empty(room, np.uint64), np.empty(room, np.uint64), SignedStreams(terms, layout.modulus, longest=room)
+    for start in range(0, numbers, RUN):
+        run = slots[: min(RUN, numbers - start)]
+        layout.pack_run(values, start, run, work)
+        if terms:
+            streams.add_to(run)
+        yield run
 
 
 class Adder:

@@ -25,6 +25,7 @@ T = TypeVar("T")
 MASK_KEY = 0xFFFF
 """In a revealed share's place for a block: the share is one of the owner's private mask key."""
 _KEY_BYTES = 32
+_COUNT, _LENGTH = struct.Struct(">I"), struct.Struct(">Q")
 
 
 class RoundReason(StrEnum):
@@ -205,13 +206,19 @@ class Counts:
 
 def frames(items: Sequence[bytes]) -> bytes:
     """Several byte strings as one."""
-    return frames_of_parts([[item] for item in items])
+    return b"".join([_COUNT.pack(len(items)), *chain.from_iterable((_LENGTH.pack(len(item)), item) for item in items)])
 
 
-def frames_of_parts(items: Sequence[Sequence[bytes | memoryview]]) -> bytes:
-    """`frames` of items that come in parts: one copy in all."""
-    sized = ((struct.pack(">Q", sum(len(part) for part in item)), *item) for item in items)
-    return b"".join([struct.pack(">I", len(items)), *chain.from_iterable(sized)])
+def empty_frames(lengths: Sequence[int]) -> tuple[memoryview, list[memoryview]]:
+    """(`frames` of items that are not there yet, the places where they go): for items too large to be copied."""
+    data = np.empty(_COUNT.size + sum(_LENGTH.size + length for length in lengths), np.uint8).data
+    _COUNT.pack_into(data, 0, len(lengths))
+    start, places = _COUNT.size, []
+    for length in lengths:
+        _LENGTH.pack_into(data, start, length)
+        start += _LENGTH.size + length
+        places.append(data[start - length : start])
+    return data, places
 
 
 def unframe(data: Bytes) -> list[Bytes]:

@@ -88,7 +88,7 @@ class RoundServer:
         """32 bytes that bind plan, keys, dealers and U."""
         return self._view
 
-    def receive(self, data: bytes) -> str | None:
+    def receive(self, data: bytes | memoryview) -> str | None:
         """Take one message.
 
         Returns:
@@ -132,11 +132,10 @@ class RoundServer:
 
     # One message of each kind
 
-    def _take(self, data: bytes) -> str:
+    def _take(self, data: bytes | memoryview) -> str:
         takes: dict[Step, Callable[[bytes], str]] = {
             Step.ADVERTISE: self._take_keys,
             Step.SHARE: self._take_boxes,
-            Step.UPLOAD: self._take_upload,
             Step.AGREE: self._take_agreement,
             Step.COUNT_SHARES: self._take_shares,
             Step.COUNTS: self._take_counts,
@@ -144,14 +143,14 @@ class RoundServer:
             Step.POOLS: self._take_digest,
             Step.DIGESTS: self._take_digest,
         }
-        if self.step not in takes:
+        if self.step not in takes and self.step != Step.UPLOAD:
             raise RefusedError(Reason.STALE, "the round is over", field="round", value=self._plan.round, remedy="take part in the next one")
         upload = claimed(data)[1] == "upload"
         if upload and self.step > Step.UPLOAD:
             raise RefusedError(Reason.STALE, "uploads ended", field="upload", value=self._plan.round, remedy="take part in the next round")
         if upload != (self.step == Step.UPLOAD) and claimed(data)[1] != "?":
             raise RefusedError(Reason.WRONG_PHASE, f"{self.step.name} is running", field="phase", value=len(data), remedy="wait for its turn")
-        return takes[self.step](data)
+        return self._take_upload(data) if upload or self.step == Step.UPLOAD else takes[self.step](bytes(data))
 
     def _take_keys(self, data: bytes) -> str:
         header, keys = accept(data, self._plan.roster, self._plan.expect(Phase.ADVERTISE, "client"), self._seen, Advertise.decode)
@@ -167,7 +166,7 @@ class RoundServer:
         self._boxes[position] = dict(message.boxes)
         return header.sender
 
-    def _take_upload(self, data: bytes) -> str:
+    def _take_upload(self, data: bytes | memoryview) -> str:
         plan, blocks = self._plan, self._plan.shape.blocks
         envelopes = unframe(memoryview(data))
         if len(envelopes) != blocks:

@@ -60,7 +60,7 @@ class Message:
     data: bytes = field(repr=False)
 
 
-def claimed(data: bytes) -> tuple[str, str]:
+def claimed(data: bytes | memoryview) -> tuple[str, str]:
     """Sender and phase as a message claims them, for the record; an upload is known by its first envelope. `?` where it cannot be read."""
     for start in (0, _FIRST_ENVELOPE):
         try:

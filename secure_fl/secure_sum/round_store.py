@@ -16,10 +16,10 @@ class UploadStore(Protocol):
     def begin(self, round_number: int) -> None:
         """Record, before anything is sent, that a round has begun; refuse one that has, or an earlier one."""
 
-    def keep(self, round_number: int, upload: bytes) -> None:
+    def keep(self, round_number: int, upload: bytes | memoryview) -> None:
         """Record an upload's bytes before they are sent."""
 
-    def kept(self, round_number: int) -> bytes | None:
+    def kept(self, round_number: int) -> bytes | memoryview | None:
         """The upload of that round, if there is one."""
 
 
@@ -27,16 +27,17 @@ class MemoryStore:
     """Keeps the last round in memory: for simulations in one process, where nothing survives a kill."""
 
     def __init__(self) -> None:
-        self._last, self._upload = -1, b""
+        self._last = -1
+        self._upload: bytes | memoryview = b""
 
     def begin(self, round_number: int) -> None:
         refuse_earlier(self._last, round_number)
         self._last, self._upload = round_number, b""
 
-    def keep(self, round_number: int, upload: bytes) -> None:
+    def keep(self, round_number: int, upload: bytes | memoryview) -> None:
         self._upload = upload
 
-    def kept(self, round_number: int) -> bytes | None:
+    def kept(self, round_number: int) -> bytes | memoryview | None:
         return self._upload or None if round_number == self._last else None
 
     def release(self) -> None:
@@ -60,7 +61,7 @@ class FolderStore:
         (self._folder / "upload").unlink(missing_ok=True)
         self._write("round", str(round_number).encode("ascii"))
 
-    def keep(self, round_number: int, upload: bytes) -> None:
+    def keep(self, round_number: int, upload: bytes | memoryview) -> None:
         self._write("upload", upload)
 
     def kept(self, round_number: int) -> bytes | None:
@@ -76,7 +77,7 @@ class FolderStore:
             raise SecureSumError("damaged", field="upload store", value=str(path), remedy="skip a round number, then write the last one begun there")
         return int(text)
 
-    def _write(self, name: str, data: bytes) -> None:
+    def _write(self, name: str, data: bytes | memoryview) -> None:
         temporary = self._folder / f"{name}.new"
         with temporary.open("wb") as file:
             temporary.chmod(0o600)

@@ -40,10 +40,10 @@ Tap = Callable[[str, str, bytes], bytes]
 class SecureSum(Protocol):
     """One round's sum, whatever protects it."""
 
-    def protect(self, client: str, vector: BlockVector) -> bytes:
+    def protect(self, client: str, vector: BlockVector) -> memoryview:
         """What a client sends: every block, protected."""
 
-    def add(self, upload: bytes) -> str | None:
+    def add(self, upload: bytes | memoryview) -> str | None:
         """Add it to the sum and drop it; why it was refused, if it was."""
 
     def open(self) -> Outcome:
@@ -244,7 +244,7 @@ class EmbeddedRound(SecureSum):
         """Whether a client is killed by then, or has dropped out."""
         return phase >= self._kills.get(name, Phase.APPLY + 1) or self._missed.get(name, "") in ("advertise", "share")
 
-    def protect(self, client: str, vector: BlockVector) -> bytes:
+    def protect(self, client: str, vector: BlockVector) -> memoryview:
         """The client's upload.
 
         Raises:
@@ -253,7 +253,7 @@ class EmbeddedRound(SecureSum):
         with self._timed(Phase.UPLOAD, "clients"):
             return self.clients[client].upload(vector)
 
-    def add(self, upload: bytes) -> str | None:
+    def add(self, upload: bytes | memoryview) -> str | None:
         """Give an upload to the server. Its bytes are forgotten here; a client over a network keeps them until the round ends."""
         reason = self._to_server(Phase.UPLOAD, upload, claimed(upload)[0])
         for store in self._stores.values():
@@ -336,13 +336,13 @@ class EmbeddedRound(SecureSum):
         if isinstance(reply, bytes):
             self._to_server(phase, reply, name)
 
-    def _to_server(self, phase: Phase, data: bytes, sender: str) -> str | None:
-        data = self._tap(sender, "server", data) if self._tap else data
+    def _to_server(self, phase: Phase, data: bytes | memoryview, sender: str) -> str | None:
+        data = self._tap(sender, "server", bytes(data)) if self._tap else data
         self._count(self._up, phase, data)
         with self._timed(phase, "server"):
             return self.server.receive(data)
 
-    def _count(self, table: dict[str, int], phase: Phase, data: bytes) -> None:
+    def _count(self, table: dict[str, int], phase: Phase, data: bytes | memoryview) -> None:
         name = phase.name.lower()
         table[name] = table.get(name, 0) + len(data)
 

@@ -19,7 +19,7 @@ from secure_fl.secure_sum.identities import Identity
 from secure_fl.secure_sum.refusals import Reason, RefusedError
 from secure_fl.secure_sum.round_book import KeyBook
 from secure_fl.secure_sum.round_client import RoundClient
-from secure_fl.secure_sum.round_layers import protect
+from secure_fl.secure_sum.round_layers import ClientCipher, body_bytes, protect
 from secure_fl.secure_sum.round_messages import (
     MASK_KEY,
     Advertise,
@@ -33,7 +33,7 @@ from secure_fl.secure_sum.round_messages import (
     frames,
     unframe,
 )
-from secure_fl.secure_sum.round_plan import BlockVector, RoundPlan
+from secure_fl.secure_sum.round_plan import BlockVector, Integers, RoundPlan
 from secure_fl.secure_sum.round_server import RoundServer
 from secure_fl.secure_sum.round_store import FolderStore, MemoryStore
 from secure_fl.secure_sum.secure_sum import EmbeddedFederation, EmbeddedRound
@@ -78,7 +78,7 @@ def make_scene(protection: str, key_holder: str) -> Scene:
     running = federation.begin(rounds.next(), SHAPE)
     for name in names[1:]:
         assert running.add(running.protect(name, vectors[name])) is None
-    return Scene(federation, running, vectors, running.protect(names[0], vectors[names[0]]), earlier)
+    return Scene(federation, running, vectors, bytes(running.protect(names[0], vectors[names[0]])), bytes(earlier))
 
 
 REFUSED: list[tuple[str, Reason, Callable[[Scene], bytes]]] = [
@@ -149,12 +149,18 @@ def test_damaged_bodies_with_good_signatures(protection: str, key_holder: str) -
     check_exact(scene.running.open(), SHAPE, scene.vectors, list(scene.vectors), 2)
 
 
+def body_of(plan: RoundPlan, cipher: ClientCipher | None, block: int, values: Integers) -> bytes:
+    place = memoryview(bytearray(body_bytes(plan, cipher, block)))
+    protect(plan, cipher, block, values, (), place)
+    return bytes(place)
+
+
 def test_a_ciphertext_of_another_client_is_a_replay() -> None:
     scene = make_scene("bfv", "clients")
     names, running = list(scene.vectors), scene.running
     cipher = running.clients[names[0]]._cipher
-    body = protect(scene.plan, cipher, 0, scene.vectors[names[0]].head)
-    copied = scene.forged(body=lambda _: protect(scene.plan, cipher, 2, np.zeros(11, np.int64)))
+    body = body_of(scene.plan, cipher, 0, scene.vectors[names[0]].head)
+    copied = scene.forged(body=lambda _: body_of(scene.plan, cipher, 2, np.zeros(11, np.int64)))
     assert running.add(copied) is None
     again = shared_federation("bfv", "clients").federation.begin(shared_federation("bfv", "clients").next(), SHAPE)
     first, second = (
@@ -163,7 +169,7 @@ def test_a_ciphertext_of_another_client_is_a_replay() -> None:
                 sign_envelope(
                     again.clients[name]._identity,
                     again.plan.header(Phase.UPLOAD, name, chunk=block, chunks=5),
-                    body if block == 0 else protect(again.plan, cipher, block, scene.vectors[name].block(SHAPE, block)),
+                    body if block == 0 else body_of(again.plan, cipher, block, scene.vectors[name].block(SHAPE, block)),
                 )
                 for block in range(5)
             ]

@@ -19,6 +19,7 @@ from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum import round_client
 from secure_fl.secure_sum.envelope import Header, Phase, read_header
 from secure_fl.secure_sum.masks import UsedSeeds
+from secure_fl.secure_sum.prg import Terms
 from secure_fl.secure_sum.round_client import RoundClient
 from secure_fl.secure_sum.round_messages import MASK_KEY, Advertise, Boxes, OpenRequest, Revealed, RoundRefusedError, frames, unframe
 from secure_fl.secure_sum.round_plan import BlockShape, BlockVector
@@ -89,8 +90,7 @@ def test_a_choice_that_shows_is_found(fault: str, monkeypatch: pytest.MonkeyPatc
 
     def planted(self: RoundClient, vector: BlockVector) -> bytes:
         choice = int(np.argmax(vector.head))
-        data = honest(self, vector)
-        parts = unframe(data)
+        parts = unframe(bytes(honest(self, vector)))
         if fault == "in the parameters":
             header = replace(self._plan.header(Phase.UPLOAD, self.name, chunk=0, chunks=4), parameters=f"pool-{choice}")
             parts[0] = round_client.sign_envelope(self._identity, header, b"body")
@@ -204,15 +204,15 @@ class Ledger:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.used: list[tuple[str, bytes]] = []
-        honest = round_client.mask
+        honest = round_client.mask_terms
 
-        def watched(slots: Any, *, own: int, self_seed: bytes, pairs: dict[int, bytes], **rest: Any) -> None:
+        def watched(*, own: int, self_seed: bytes, pairs: dict[int, bytes], **rest: Any) -> Terms:
             self.used.append(("self seed", self_seed))
             # both ends use a pair seed, once each: note it at the lower end
             self.used.extend(("pair seed", seed) for other, seed in pairs.items() if own < other)
-            honest(slots, own=own, self_seed=self_seed, pairs=pairs, **rest)
+            return honest(own=own, self_seed=self_seed, pairs=pairs, **rest)
 
-        monkeypatch.setattr(round_client, "mask", watched)
+        monkeypatch.setattr(round_client, "mask_terms", watched)
 
     def read(self, tape: Tape, *, federation: EmbeddedFederation) -> None:
         for sender, recipient, data in tape.messages:
