@@ -155,9 +155,11 @@ def gradient_kernel(
         along = tl.sum(z * v, 1)
     if OWNED > 0:
         omega = tl.load(OMEGA + at, mask=there, other=0.0)
-        own = load_tile(OWN, row, 0, OWNED, M, OWNED).to(tl.float32) * omega[:, None]
-        span = load_tile(SPAN, chunk, 0, OWNED, CHUNK, OWNED).to(tl.float32)
-        v = tl.dot(own, tl.trans(span), v, input_precision=PRECISION)
+        STEP: tl.constexpr = 32 if OWNED > 32 else OWNED
+        for o in tl.static_range(0, OWNED, STEP):
+            own = load_tile(OWN, row, o, OWNED, M, STEP).to(tl.float32) * omega[:, None]
+            span = load_tile(SPAN, chunk, o, OWNED, CHUNK, STEP).to(tl.float32)
+            v = tl.dot(own, tl.trans(span), v, input_precision=PRECISION)
         along += omega * tl.load(ENERGY + at, mask=there, other=0.0)
     inverse = tl.load(INVERSE + at, mask=there, other=0.0)
     out = ((v - along[:, None] * z) * inverse[:, None]).to(OUT.dtype.element_ty)
