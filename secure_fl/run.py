@@ -34,7 +34,7 @@ from secure_fl.federation.phase import Phase, RoundRecord, ServerState
 from secure_fl.federation.pretrain import CentralPretrain, HandOut, Pretrain
 from secure_fl.federation.privacy_record import privacy_record
 from secure_fl.federation.starts import FarthestStart, RestartStart, SketchCentre, SketchStart, get_guide, get_pools
-from secure_fl.federation.summing import OpenSum, ProtectedSum, Summing
+from secure_fl.federation.summing import RunningSum, Summing
 from secure_fl.files import write_json
 from secure_fl.models.build import build_encoder, fresh_copy
 from secure_fl.models.state import count_parameters, load_vector, to_vector
@@ -258,7 +258,7 @@ class Federation:
         started, call, up = time.perf_counter(), phase.open(), 0
         self._gate.admit(engine.releases(call), engine.results.lost)
         down = payload_bytes(call.request) * len(call.clients)
-        summing: OpenSum | ProtectedSum | None = None
+        summing: RunningSum | None = None
         for done, (client, reply) in enumerate(engine.ask(call), 1):
             if isinstance(reply, BlockUpdate) and reply.blocks is not None:
                 summing = summing or self._summing.begin(reply.blocks, call.clients, phase.opening)

@@ -34,6 +34,8 @@ def unprotected(config: FederationConfig) -> list[str]:
         found.append("client-level noise protects sums: without a secure sum the server sees single updates, each with one share of it")
     if config.security.protection == "ckks":
         found.append("ckks is approximate: whoever sees raw decryptions can recover the key, so they are rounded inside the key holder")
+    if config.security.robust != "none":
+        found.append(f"robust averages: sums over groups of {config.security.group_size} clients are opened, not only over all of them")
     return [*found, "simulated in one process: all data, and all keys, are in one place"]
 
 

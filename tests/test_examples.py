@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -42,6 +43,21 @@ def test_configurations_are_valid_and_named_after_their_file(path: Path) -> None
 def test_digits_runs(tmp_path: Path) -> None:
     run("-m", "secure_fl.cli.main", "run", str(EXAMPLES / "configs" / "digits.toml"), *SHORT, *POOLS, cwd=tmp_path)
     assert (tmp_path / "runs" / "digits" / "summary.json").is_file()
+
+
+@pytest.mark.slow
+def test_a_private_run_keeps_its_budget(tmp_path: Path) -> None:
+    """`private-pools.toml` on the digits that come with scikit-learn, so that no file is needed."""
+    source = (EXAMPLES / "configs" / "private-pools.toml").read_text()
+    for before, after in (("fashion_mnist", "digits"), ("limit = 16000\n", ""), ("batch_size = 400", "batch_size = 40")):
+        assert before in source
+        source = source.replace(before, after)
+    (tmp_path / "private-pools.toml").write_text(source)
+    run("-m", "secure_fl.cli.main", "run", "private-pools.toml", *SHORT, *POOLS, "--set", "pools.warmup_rounds=1", cwd=tmp_path)
+    summary = json.loads((tmp_path / "runs" / "private-pools" / "summary.json").read_text())
+    spent = [claim["epsilon"] for claim in summary["privacy"]["claims"]]
+    assert 0 < max(spent) <= 8
+    run("-m", "secure_fl.cli.main", "privacy", "verify", "runs/private-pools", cwd=tmp_path)
 
 
 def test_series_runs_from_a_users_file(tmp_path: Path) -> None:

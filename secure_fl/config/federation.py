@@ -105,6 +105,7 @@ class FederationConfig(Section):
             (not pools.enabled or pools.start not in _OPEN_STARTS or self.security.protection == "plain", "pools.start", pools.start,
              "this start shows the server clients' models or choices", 'set pools.start = "sketch", or security.protection = "plain"'),
             *self._private_rules(),
+            *self._robust_rules(),
         ]
         # fmt: on
 
@@ -136,6 +137,24 @@ class FederationConfig(Section):
              "its Frobenius norm couples the examples of a batch", 'leave objective.form out, or set it to "normalized"'),
             (not example or not pools.enabled or privacy.choice != "sketch" or pools.start == "sketch", "privacy.choice", privacy.choice,
              "there is no sketch to choose by", 'set pools.start = "sketch", or privacy.choice = "exponential"'),
+        ]
+        # fmt: on
+
+    def _robust_rules(self) -> list[tuple[bool, str, object, str, str]]:
+        """The same for sums over groups; that there are enough clients for them is checked once the data is known."""
+        security, pools = self.security, self.pools
+        none = security.robust == "none"
+        least = pools.count * security.min_pool_clients if pools.enabled else security.min_pool_clients
+        # fmt: off
+        return [
+            (none or security.protection != "plain", "security.robust", security.robust,
+             "in the open no groups are summed", 'set security.protection = "bfv+masked" or "masked", or security.robust = "none"'),
+            (none or self.privacy.unit != "client", "security.robust", security.robust,
+             "each group would be a release of its own, and noise is made for the whole roster",
+             'set security.robust = "none", or privacy.unit = "example"'),
+            (none or security.group_size >= least, "security.group_size", security.group_size,
+             "a group would seldom have min_pool_clients in a pool",
+             f"set it to at least pools.count x security.min_pool_clients = {least}, or lower one of the two"),
         ]
         # fmt: on
 

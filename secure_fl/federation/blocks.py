@@ -81,6 +81,16 @@ class Grid:
         shared = _weighted(values[0][None], self.limit)[0] if self.shared else values[0]
         return shared, _weighted(values[1], self.limit) * (counts >= minimum)[:, None]
 
+    def heard(self, total: Blocks, survivors: int, minimum: int) -> tuple[bool, Tensor]:
+        """Whether a sum says anything about the shared part, and about each pool, bool `[K]`.
+
+        About a pool it does where it has `minimum` members, and weight where clients count by a weight (idle members have none).
+        """
+        enough = (total.head if self.counts else torch.tensor([survivors])) >= minimum
+        if not self.weighted:
+            return bool(self.shared), enough
+        return bool(self.shared) and int(total.shared[-1]) > 0, enough & (total.pools[:, -1] > 0)
+
     def sums(self, total: Blocks) -> Tensor:
         """Sum of an unweighted single block, float64 `[pooled]`."""
         return torch.from_numpy(self.codec.dequantise(total.pools[0].numpy()))

@@ -14,6 +14,7 @@ from secure_fl.data.views import Augmentation
 from secure_fl.errors import ConfigError
 from secure_fl.federation.blocks import Grid
 from secure_fl.federation.client_plan import ClientPlan, plan_clients
+from secure_fl.federation.grouping import check_groups
 from secure_fl.models.build import build_head, build_projector
 from secure_fl.models.heads import Classifier, EncoderProjector, feature_width
 from secure_fl.models.state import to_vector
@@ -68,9 +69,10 @@ class Blueprint:
 
         Raises:
             ModelError: the encoder does not fit the examples.
-            ConfigError: distillation between unequal widths, or supervised pools without labels.
+            ConfigError: distillation between unequal widths, supervised pools without labels, or too few clients for robust averages.
             ObjectiveError: more clients than dimensions.
         """
+        check_groups(config, clients)
         features = feature_width(make_encoder(0), shape)
         embedding = config.model.embedding or features
         separations = None

@@ -66,7 +66,7 @@ class Cluster(Phase):
         terms, scores = mean_terms(self._terms), self._scores
         remember_choices(self, scores)
         loss = sum(self.blueprint.pool_weights[name] * value for name, value in terms.items()) if terms else None
-        return {"loss": loss, **_occupancy(self, scores, len(pools))}
+        return {"loss": loss, **_occupancy(self, scores, len(pools)), **self.group_metrics}
 
 
 class Evaluate(Phase):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from secure_fl.federation.blueprint import Blueprint
 from secure_fl.federation.client_plan import ADAPTATION
+from secure_fl.federation.grouping import PHASES, Grouping
 from secure_fl.federation.messages import Reply, Request
 from secure_fl.federation.summing import Opening, Summed
 from secure_fl.privacy.client_level import ClientLevel
@@ -66,6 +67,7 @@ class Phase(ABC):
 
     def __init__(self, blueprint: Blueprint, state: ServerState, groups: Sequence[int | None]) -> None:
         self.blueprint, self.state, self.groups = blueprint, state, groups
+        self._opened_by: list[int] | None = None
 
     @property
     @abstractmethod
@@ -99,7 +101,16 @@ class Phase(ABC):
         security = self.blueprint.config.security
         if self.blueprint.client_plan is not None:
             return Opening(self.level.n_min, self.level.minimum, max(1, self.level.count_unit))
-        return Opening(minimum=security.min_pool_clients if self.name == "cluster" else 1)
+        minimum, grouping = security.min_pool_clients if self.name == "cluster" else 1, self.grouping
+        if grouping is None:
+            return Opening(minimum=minimum)
+        seed = derive_seed(self.blueprint.config.seed, self.name, "sum in groups", self.state.round)
+        return Opening(minimum=minimum, group_size=grouping.size, group_seed=seed.to_bytes(8, "big"))
+
+    @property
+    def grouping(self) -> Grouping | None:
+        """How this phase's updates are summed in groups; None where all clients are in one sum."""
+        return Grouping.of(self.blueprint.config.security) if self.name in PHASES else None
 
     @property
     def level(self) -> ClientLevel:
@@ -118,12 +129,21 @@ class Phase(ABC):
     def means(self, summed: Summed) -> tuple[Tensor, Tensor]:
         """Mean changes of the shared part `[S]` and of the pools `[K, P]`; moves an adaptive bound."""
         if self.blueprint.client_plan is None:
-            return self.blueprint.grid(self.name).means(summed.total, summed.survivors, self.opening.minimum)
+            grid, grouping = self.blueprint.grid(self.name), self.grouping
+            if grouping is None:
+                return grid.means(summed.total, summed.survivors, self.opening.minimum)
+            shared, pooled, self._opened_by = grouping.means(grid, summed.groups, self.opening.minimum)
+            return shared, pooled
         opened = self.level.open_head(summed.total.head, summed.survivors)
         means = self.level.open_pools(summed.total, opened, self.bound)
         if opened.inside is not None and self.bound is not None:
             self.state.facts[f"{self.name}.bound"] = ADAPTATION.moved(self.bound, opened.inside)
         return means
+
+    @property
+    def group_metrics(self) -> Metrics:
+        """How many groups opened each pool in the round just closed; empty where nothing is summed in groups."""
+        return {} if self._opened_by is None else {"groups_opened": self._opened_by}
 
     @property
     def everyone(self) -> tuple[int, ...]:

@@ -60,7 +60,7 @@ class Pretrain(Phase):
         terms = mean_terms(self._terms)
         weights = self.blueprint.objective(0).weights
         loss = sum(weights[name] * value for name, value in terms.items()) if terms else None
-        return {"loss": loss, "terms": terms}
+        return {"loss": loss, "terms": terms, **self.group_metrics}
 
 
 class CentralPretrain(Phase):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from secure_fl.config import SecurityConfig
 from secure_fl.federation.messages import payload_bytes
 from secure_fl.privacy.client_level import Blocks
+from secure_fl.secure_sum.robust import draw_groups
 from secure_fl.secure_sum.round_plan import BlockShape, BlockVector
 from secure_fl.secure_sum.secure_sum import EmbeddedFederation, EmbeddedRound, Outcome
 
@@ -24,6 +26,7 @@ class Summed:
         survivors: clients in the sum.
         bytes_down, bytes_up: of the protocol's messages, over all parties; 0 in the open, where replies are counted as they are.
         seconds: per phase and party.
+        groups: what each group's sum gave, where clients were summed in groups; `total` is the sum of theirs.
     """
 
     total: Blocks
@@ -31,6 +34,7 @@ class Summed:
     bytes_down: int = 0
     bytes_up: int = 0
     seconds: dict[str, dict[str, float]] = field(default_factory=dict)
+    groups: tuple[Summed, ...] = ()
 
     @property
     def total_seconds(self) -> float:
@@ -40,11 +44,16 @@ class Summed:
 
 @dataclass(frozen=True)
 class Opening:
-    """When a sum may be opened: at least `fewest` clients in it, and `minimum` in a pool whose count goes up by `count_unit` a member."""
+    """When a sum may be opened: at least `fewest` clients in it, and `minimum` in a pool whose count goes up by `count_unit` a member.
+
+    With a `group_size`, groups of so many clients or more are drawn by `group_seed` and summed apart, and this holds for each of them.
+    """
 
     fewest: int = 2
     minimum: int = 1
     count_unit: int = 1
+    group_size: int | None = None
+    group_seed: bytes = b""
 
 
 class OpenSum:
@@ -86,6 +95,38 @@ class ProtectedSum:
         )
 
 
+class GroupedSum:
+    """A sum for each of several groups of clients: rounds of the protocol side by side."""
+
+    def __init__(self, parts: Mapping[tuple[int, ...], OpenSum | ProtectedSum]) -> None:
+        self._parts = tuple(parts.values())
+        self._part_of = {client: part for group, part in parts.items() for client in group}
+
+    def add(self, client: int, blocks: Blocks) -> None:
+        """Add one client's vector to its group's sum."""
+        self._part_of[client].add(client, blocks)
+
+    def open(self) -> Summed:
+        """Open every group's sum.
+
+        Raises:
+            SecureSumError: a group has too few clients left.
+        """
+        groups = tuple(part.open() for part in self._parts)
+        total, seconds = groups[0].total, dict[str, dict[str, float]]()
+        for group in groups[1:]:
+            total = total + group.total
+        for group in groups:
+            for phase, parties in group.seconds.items():
+                row = seconds.setdefault(phase, {})
+                row |= {party: row.get(party, 0.0) + spent for party, spent in parties.items()}
+        down, up = sum(group.bytes_down for group in groups), sum(group.bytes_up for group in groups)
+        return Summed(total, sum(group.survivors for group in groups), down, up, seconds, groups)
+
+
+RunningSum = OpenSum | ProtectedSum | GroupedSum
+
+
 class Summing:
     """The run's sums. Under protection it holds all parties' identities and keys: in this process, which the record says in red."""
 
@@ -98,18 +139,27 @@ class Summing:
             )
         self._rounds = 0
 
-    def begin(self, first: Blocks, cohort: tuple[int, ...], opening: Opening) -> OpenSum | ProtectedSum:
+    def begin(self, first: Blocks, cohort: tuple[int, ...], opening: Opening) -> RunningSum:
         """A new sum over the cohort; `first` shows the shape that every client's blocks have.
 
         Raises:
-            SecureSumError: too few clients for the protocol.
+            SecureSumError: too few clients for the protocol, or for one group.
         """
+        if opening.group_size is None:
+            return self._begin(first, cohort, opening)
+        names = {str(client): client for client in cohort}
+        drawn = draw_groups(list(names), opening.group_size, opening.group_seed)
+        groups = [tuple(sorted(names[name] for name in group)) for group in drawn]
+        return GroupedSum({group: self._begin(first, group, opening) for group in groups})
+
+    def _begin(self, first: Blocks, cohort: tuple[int, ...], opening: Opening) -> OpenSum | ProtectedSum:
         if self._parties is None:
             return OpenSum()
         names = list(self._parties.clients)
         head = len(first.head)
         shape = BlockShape(len(first.pools), first.pools.shape[1], len(first.shared), head, counted=len(first.pools) > 1)
-        rules: dict[str, Any] = {**asdict(opening), "degree": self._config.neighbours}
+        rules: dict[str, Any] = {name: getattr(opening, name) for name in ("fewest", "minimum", "count_unit")}
+        rules["degree"] = self._config.neighbours
         running = self._parties.begin(self._rounds, shape, cohort=[names[client] for client in cohort], **rules)
         self._rounds += 1
         return ProtectedSum(running, names)

@@ -132,15 +132,16 @@ class FieldLayout:
     def _pack_planes(self, total: NDArray[np.int64], planes: list[Integers], work: NDArray[np.int64]) -> None:
         """Pack one run of slots from the same run of every plane; the last planes of a vector may end early."""
         edge = self.edge
-        for number, plane in enumerate(planes):
+        total[len(planes[-1]) :] = 0
+        for number, plane in reversed(list(enumerate(planes))):
             if len(plane) and (int(plane.max()) > edge or int(plane.min()) < -edge):
                 remedy = "clamp, or derive a coarser grid"
                 raise SecureSumError("a value lies beyond its field", field="values", value=f"|value| > {edge}", remedy=remedy)
-            if number == 0:
-                np.copyto(total, plane)
+            if number + 1 == len(planes):
+                np.copyto(total[: len(plane)], plane)
             else:
-                part = np.left_shift(plane, number * self.bits, out=work[: len(plane)], dtype=np.int64)
-                total[: len(plane)] += part
+                total <<= self.bits
+                total[: len(plane)] += plane
         self._wrap(total, work)
 
     def pack_floats(self, out: Slots, planes: list[NDArray[np.float64]], work: NDArray[np.int64]) -> None:

@@ -67,9 +67,26 @@ def combine_groups(sums: Sequence[Integers], counts: Sequence[int], how: Combina
         total: NDArray[np.float64] = np.sum([vector for vector, _ in used], axis=0).astype(np.float64)
         return total / sum(count for _, count in used)
     means = np.stack([vector / count for vector, count in used])
+    return combine_means(means, how, trim=trim)
+
+
+def combine_means(means: NDArray[np.float64], how: Literal["median", "trimmed_mean"], *, trim: int = 1) -> NDArray[np.float64]:
+    """One vector out of groups' means, each of which counts once, however many members or examples its group claims to have.
+
+    Args:
+        means: float64 `[G, P]`; `trimmed_mean` sorts it in place.
+        how: `median` or `trimmed_mean`, coordinate by coordinate.
+        trim: b, groups left out at each end by `trimmed_mean`.
+
+    Returns:
+        float64 `[P]`, in the unit of the means.
+
+    Raises:
+        SecureSumError: no means, or `trim` that leaves none.
+    """
+    if trim < 0 or not len(means) or (how == "trimmed_mean" and 2 * trim >= len(means)):
+        raise SecureSumError("no group is left", field="robust.trim", value=trim, remedy=f"less than half of {len(means)} groups")
     if how == "median":
         return np.asarray(np.median(means, axis=0), np.float64)
-    if trim < 0 or 2 * trim >= len(used):
-        raise SecureSumError("no group is left", field="robust.trim", value=trim, remedy=f"less than half of {len(used)} groups")
     means.sort(axis=0)
-    return np.asarray(means[trim : len(used) - trim].mean(axis=0), np.float64)
+    return np.asarray(means[trim : len(means) - trim].mean(axis=0), np.float64)

@@ -1,0 +1,286 @@
+"""Runs that sum updates in groups: a client that lies moves a model no further than honest groups reach."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import tiny_config
+from hypothesis import given
+from hypothesis import strategies as st
+
+from secure_fl import Callback, Dataset, Federation, FederationConfig
+from secure_fl.config import SecurityConfig
+from secure_fl.config_file import starter_config
+from secure_fl.engines.embedded import EmbeddedEngine
+from secure_fl.errors import ConfigError, SecureSumError
+from secure_fl.federation.blocks import Grid
+from secure_fl.federation.grouping import Grouping
+from secure_fl.federation.messages import BlockUpdate, Reply, TrainEncoder
+from secure_fl.federation.phase import Call, RoundRecord
+from secure_fl.federation.summing import GroupedSum, Opening, ProtectedSum, Summed, Summing
+from secure_fl.privacy.client_level import Blocks
+from secure_fl.secure_sum.layout import FieldLayout
+from secure_fl.summary import unprotected
+
+ONE_ROUND: dict[str, Any] = {
+    "partition": {"clients": 9, "groups": 1},
+    "pretrain": {"rounds": 1},
+    "pools": {"enabled": False},
+    "evaluate": {"enabled": False},
+}
+POOLS: dict[str, Any] = {"partition": {"clients": 12, "groups": 2}, "pretrain": {"mode": "none"}, "pools": {"rounds": 2}}
+
+
+def robust(how: str, tables: dict[str, Any], size: int = 3, protection: str = "masked", **security: Any) -> FederationConfig:
+    settings = {"protection": protection, "robust": how, "group_size": size, "min_pool_clients": 1, **security}
+    return tiny_config(security=settings, **tables)
+
+
+def encoder(result: Any) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in result.encoder.parameters()])
+
+
+def weights(result: Any) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for model in (result.encoder, *result.pools) for p in model.parameters()])
+
+
+def lie(monkeypatch: pytest.MonkeyPatch, liar: int, bound: int) -> None:
+    """One client sends the largest step that its clamp allows, in every coordinate, and keeps count and weight honest."""
+    honest = EmbeddedEngine.ask
+
+    def ask(self: EmbeddedEngine, call: Call) -> Iterator[tuple[int, Reply]]:
+        for client, reply in honest(self, call):
+            if client == liar and isinstance(call.request, TrainEncoder):
+                assert isinstance(reply, BlockUpdate)
+                assert reply.blocks is not None
+                pools = torch.full_like(reply.blocks.pools, bound)
+                pools[:, -1] = reply.blocks.pools[:, -1]
+                yield client, replace(reply, blocks=replace(reply.blocks, pools=pools))
+            else:
+                yield client, reply
+
+    monkeypatch.setattr(EmbeddedEngine, "ask", ask)
+
+
+@pytest.mark.parametrize(("how", "trim"), [("median", 1), ("trimmed_mean", 1)])
+def test_a_liar_within_its_clamp_moves_the_mean_and_not_the_robust_average(
+    how: str, trim: int, images: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settled = encoder(Federation(robust("none", ONE_ROUND), data=images).run())
+    quiet = encoder(Federation(robust(how, ONE_ROUND, trim=trim), data=images).run())
+    bound = Federation(robust("none", ONE_ROUND), data=images).blueprint.grid("pretrain").codec.bound
+    lie(monkeypatch, 4, bound)
+    moved = (encoder(Federation(robust("none", ONE_ROUND), data=images).run()) - settled).abs()
+    kept = (encoder(Federation(robust(how, ONE_ROUND, trim=trim), data=images).run()) - settled).abs()
+    assert float(moved.min()) > 0.05
+    assert float(kept.max()) < 0.5 * float(moved.min())
+    assert float(kept.mean()) < 0.1 * float(moved.mean())
+    assert float((quiet - settled).abs().max()) < 0.5 * float(moved.min())
+
+
+def test_every_protection_gives_the_same_models(images: Dataset) -> None:
+    runs = [Federation(robust("median", POOLS, 4, protection), data=images).run() for protection in ("masked", "bfv+masked")]
+    assert torch.equal(weights(runs[0]), weights(runs[1]))
+    opened = [record.metrics["groups_opened"] for record in runs[0].records if record.phase == "cluster"]
+    assert [len(row) for row in opened] == [2, 2]
+    assert all(0 <= groups <= 3 for row in opened for groups in row)
+    assert runs[0].summary["unprotected"] != Federation(robust("none", POOLS, 4), data=images).run().summary["unprotected"]
+
+
+def test_k_means_is_left_alone_and_none_forms_no_groups(images: Dataset) -> None:
+    runs = [Federation(robust(how, POOLS, 4), data=images).run() for how in ("none", "median")]
+    sketches = [[record.metrics for record in run.records if record.phase == "sketch"] for run in runs]
+    assert sketches[0]
+    assert sketches[0] == sketches[1]
+    assert not any("groups_opened" in record.metrics for record in runs[0].records)
+    assert {record.phase for record in runs[1].records if "groups_opened" in record.metrics} == {"cluster"}
+
+
+def test_a_stopped_run_ends_with_the_same_records(tmp_path: Path, images: Dataset) -> None:
+    class Stop(Callback):
+        left = 3
+
+        def on_round(self, record: RoundRecord) -> None:
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+
+    config = robust("trimmed_mean", {**POOLS, "pretrain": {"rounds": 2}}, 4)
+    whole = Federation(config, data=images).run()
+    with pytest.raises(KeyboardInterrupt):
+        Federation(config, data=images, callbacks=[Stop()]).run(tmp_path / "run")
+    resumed = Federation(config, data=images).run(tmp_path / "run", resume=True)
+    assert torch.equal(weights(whole), weights(resumed))
+    facts = [[(r.phase, r.round, r.clients, r.metrics) for r in run.records] for run in (whole, resumed)]
+    assert facts[0] == facts[1]
+
+
+def vectors(grid: Grid, clients: int, seed: int) -> tuple[torch.Tensor, list[int], list[float]]:
+    generator = torch.Generator().manual_seed(seed)
+    updates = 2 * torch.rand(clients, grid.shared + grid.pooled, generator=generator) - 1
+    chosen = torch.randint(0, grid.pools, (clients,), generator=generator).tolist()
+    return updates, chosen, (0.2 + 0.8 * torch.rand(clients, generator=generator)).tolist()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("shared", [0, 4])
+def test_groups_of_a_protected_sum_give_the_medians_of_their_own_means(weighted: bool, shared: int) -> None:
+    grid = Grid(13, shared, 6, 2, 1.0, weighted, FieldLayout.words())
+    updates, chosen, share = vectors(grid, 13, 3)
+    share = share if weighted else [1.0] * 13
+    opening = Opening(minimum=2, group_size=4, group_seed=b"seed")
+    running: Any = None
+    summing = Summing(SecurityConfig(protection="masked"), 13)
+    for client in range(13):
+        blocks = grid.blocks(updates[client], chosen[client], share[client])
+        running = running or summing.begin(blocks, tuple(range(13)), opening)
+        running.add(client, blocks)
+    assert isinstance(running, GroupedSum)
+    members = [sorted(group) for group in _groups(running)]
+    assert sorted(len(group) for group in members) == [4, 4, 5]
+    summed = running.open()
+    assert summed.survivors == 13
+    assert summed.bytes_up == sum(group.bytes_up for group in summed.groups) > 0
+    got_shared, got, opened = Grouping("median", 4, 1).means(grid, summed.groups, 2)
+    for pool in range(2):
+        inside = [[c for c in group if chosen[c] == pool] for group in members]
+        means = [_mean(updates[group, shared:], [share[c] for c in group]) for group in inside if len(group) >= 2]
+        assert opened[pool] == len(means)
+        expected = np.median(means, axis=0) if len(means) >= 3 else np.zeros(6)
+        np.testing.assert_allclose(got[pool].numpy(), expected, atol=100 / grid.codec.scale)
+    if shared:
+        means = [_mean(updates[group, :shared], [share[c] for c in group]) for group in members]
+        np.testing.assert_allclose(got_shared.numpy(), np.median(means, axis=0), atol=100 / grid.codec.scale)
+    else:
+        assert got_shared.shape == (0,)
+
+
+def _groups(running: GroupedSum) -> list[list[int]]:
+    parts = list(dict.fromkeys(running._part_of.values()))
+    return [[client for client, part in running._part_of.items() if part is mine] for mine in parts]
+
+
+def _mean(rows: torch.Tensor, share: list[float]) -> np.ndarray:
+    return np.average(rows.numpy().astype(np.float64), axis=0, weights=share)
+
+
+@given(seed=st.integers(0, 10**6), opened=st.integers(0, 6), trim=st.integers(1, 2), idle=st.booleans())
+def test_too_few_groups_move_nothing_and_idle_ones_do_not_vote(seed: int, opened: int, trim: int, idle: bool) -> None:
+    grid = Grid(24, 0, 5, 2, 1.0, True, FieldLayout())
+    rng, groups, means = torch.Generator().manual_seed(seed), [], []
+    for group in range(6):
+        total: Blocks | None = None
+        for member in range(3):
+            update = 2 * torch.rand(5, generator=rng) - 1
+            pool, weight = int(not (group < opened and member < 2)), 0.0 if idle and member < 2 else 1.0
+            blocks = grid.blocks(update, pool, weight)
+            total = blocks if total is None else total + blocks
+        assert total is not None
+        groups.append(Summed(total, 3))
+        if group < opened and not idle:
+            means.append(grid.means(total, 3, 2)[1][0])
+    for grouping in (Grouping("median", 3, trim), Grouping("trimmed_mean", 3, trim)):
+        _, got, count = grouping.means(grid, groups, 2)
+        assert count[0] == len(means)
+        if len(means) < grouping.needed:
+            assert not got[0].any()
+        else:
+            stacked = torch.stack(means)
+            assert bool((got[0] >= stacked.min(0).values - 1e-12).all())
+            assert bool((got[0] <= stacked.max(0).values + 1e-12).all())
+
+
+@given(seed=st.integers(0, 10**6), bad=st.integers(0, 2))
+def test_lying_groups_move_a_pool_no_further_than_honest_ones_reach(seed: int, bad: int) -> None:
+    grid, generator = Grid(20, 3, 4, 1, 1.0, True, FieldLayout()), torch.Generator().manual_seed(seed)
+    groups, honest = [], []
+    for group in range(5):
+        blocks = grid.blocks(2 * torch.rand(7, generator=generator) - 1, 0, 0.5)
+        if group < bad:
+            lies = torch.full_like(blocks.pools, (-1) ** seed * grid.codec.bound)
+            lies[:, -1] = 1
+            blocks = Blocks(blocks.head, blocks.shared, lies)
+        else:
+            honest.append(grid.means(blocks, 1, 1)[1][0])
+        groups.append(Summed(blocks, 4))
+    stacked = torch.stack(honest)
+    for how in ("median", "trimmed_mean"):
+        _, got, _ = Grouping(how, 4, 2).means(grid, groups, 1)  # type: ignore[arg-type]
+        assert bool((got[0] >= stacked.min(0).values - 1e-9).all())
+        assert bool((got[0] <= stacked.max(0).values + 1e-9).all())
+
+
+def test_groups_change_from_round_to_round_and_none_are_drawn_otherwise(images: Dataset) -> None:
+    from secure_fl.federation.phase import ServerState
+    from secure_fl.federation.pretrain import Pretrain
+    from secure_fl.federation.starts import SketchStart
+
+    blueprint = Federation(robust("median", {**ONE_ROUND, "pools": {"enabled": True}}, 3), data=images).blueprint
+    state = ServerState()
+    phase = Pretrain(blueprint, state, [None] * 9)
+    first = phase.opening
+    state.round = 1
+    assert (first.group_size, phase.opening.group_size) == (3, 3)
+    assert first.group_seed != phase.opening.group_seed
+    assert SketchStart(blueprint, state, [None] * 9).opening == Opening()
+    plain = Federation(robust("none", ONE_ROUND), data=images).blueprint
+    assert Pretrain(plain, state, [None] * 9).opening == Opening()
+    grid = plain.grid("pretrain")
+    begun = Summing(plain.config.security, 9).begin(grid.blocks(torch.zeros(grid.pooled), 0), tuple(range(9)), Opening())
+    assert isinstance(begun, ProtectedSum)
+
+
+@pytest.mark.parametrize(
+    ("tables", "field", "remedy"),
+    [
+        ({"security": {"robust": "median", "protection": "plain"}}, "security.robust", "masked"),
+        ({"security": {"robust": "median"}, "privacy": {"unit": "client"}}, "security.robust", "none"),
+        ({"security": {"robust": "median", "group_size": 7}}, "security.group_size", "= 8"),
+        ({"security": {"robust": "median", "group_size": 3, "min_pool_clients": 4}, "pools": {"enabled": False}}, "security.group_size", "= 4"),
+        ({"security": {"group_size": 1}}, "security.group_size", "group"),
+        ({"security": {"robust": "mean"}}, "security.robust", "trimmed_mean"),
+        ({"security": {"trim": 0}}, "security.trim", "lie"),
+    ],
+)
+def test_settings_that_contradict_are_refused(tables: dict[str, Any], field: str, remedy: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        FederationConfig(**tables)
+    assert caught.value.field == field
+    assert remedy in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("how", "size", "security", "tables"),
+    [
+        ("median", 4, {}, ONE_ROUND),
+        ("median", 6, {}, ONE_ROUND),
+        ("trimmed_mean", 3, {"trim": 2}, ONE_ROUND),
+        ("median", 3, {}, {**ONE_ROUND, "pretrain": {"participation": 0.5}}),
+        ("median", 3, {}, {**POOLS, "pools": {"participation": 0.6}}),
+    ],
+)
+def test_too_few_clients_for_the_groups_are_refused(how: str, size: int, security: dict[str, Any], tables: dict[str, Any], images: Dataset) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Federation(robust(how, tables, size, **security), data=images)
+    assert caught.value.field == "security.group_size"
+    assert "more clients" in caught.value.remedy
+
+
+def test_a_cohort_too_small_for_one_group_is_refused() -> None:
+    grid = Grid(3, 0, 2, 1, 1.0, False, FieldLayout.words())
+    with pytest.raises(SecureSumError, match="groups need"):
+        Summing(SecurityConfig(protection="masked"), 3).begin(grid.blocks(torch.zeros(2), 0), (0, 1, 2), Opening(group_size=4))
+
+
+def test_the_starter_file_explains_the_settings_and_a_run_says_what_groups_show() -> None:
+    text = starter_config()
+    assert 'robust = "none"' in text
+    assert "group_size = 8" in text
+    assert any("groups of 8" in line for line in unprotected(FederationConfig(security={"robust": "median"})))
+    assert not any("groups of" in line for line in unprotected(FederationConfig()))

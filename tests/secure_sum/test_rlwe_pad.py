@@ -1,0 +1,418 @@
+"""The experimental additive pad: sums are exact, what is sent looks uniform, and what would give it away is found or refused."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from math import log2
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.stats import binom, chisquare
+from secure_sum.round_helpers import make_federation
+
+from secure_fl.errors import SecureSumError
+from secure_fl.secure_sum import rlwe_pad, rlwe_ring
+from secure_fl.secure_sum.codec import Codec
+from secure_fl.secure_sum.envelope import Phase
+from secure_fl.secure_sum.masks import UsedSeeds
+from secure_fl.secure_sum.refusals import RefusedError
+from secure_fl.secure_sum.rlwe_pad import PAD_LAYOUT, ExperimentalWarning, PadPlan, PadSum, RlwePad, secrets_shape
+from secure_fl.secure_sum.rlwe_ring import DEGREE, WIDEST_FACTOR, WIDEST_SHORT, centred, from_bytes, products, to_bytes
+from secure_fl.secure_sum.round_plan import BlockVector
+from secure_fl.secure_sum.tails import noise_tail_log2
+
+pytestmark = pytest.mark.filterwarnings("ignore::secure_fl.secure_sum.rlwe_pad.ExperimentalWarning")
+
+Q = 2**50
+ALARM = 1e-6
+Integers = NDArray[np.int64]
+
+
+def make_plan(fields: int = 300, clients: int = 4, colluders: int = 0, block: int = 0) -> PadPlan:
+    return PadPlan("test", 5, block, fields, clients, colluders)
+
+
+def fixed(label: int) -> Callable[[int], bytes]:
+    """Secret bytes that repeat."""
+    return lambda count: hashlib.shake_256(b"pad %d" % label).digest(count)
+
+
+def draw(plan: PadPlan, label: int) -> RlwePad:
+    return RlwePad(plan, UsedSeeds(), randomness=fixed(label))
+
+
+def schoolbook(element: list[int], factor: list[int], kind: type = np.int64) -> list[int]:
+    """Shifts and sums: a coefficient that passes the end comes back with the other sign. In int64 exact modulo 2^64, as `object` anyhow."""
+    total = np.zeros(DEGREE, kind)
+    base = np.array(element, kind)
+    for shift, coefficient in enumerate(factor):
+        if coefficient:
+            total += coefficient * np.concatenate([-base[DEGREE - shift :], base[: DEGREE - shift]])
+    return [int(value) % Q for value in total]
+
+
+def test_the_oracle_agrees_with_unbounded_integers() -> None:
+    element, factor = extreme(HALVES, 5), extreme((WIDEST_FACTOR, -WIDEST_FACTOR), 6)
+    assert schoolbook(element, factor) == schoolbook(element, factor, object)
+
+
+def extreme(values: tuple[int, ...], seed: int) -> list[int]:
+    return [int(value) for value in np.random.default_rng(seed).choice(np.array(values, object), DEGREE)]
+
+
+HALVES = (2**24 - 1, 2**24, 2**25 - 1, 2**25 * (2**24 - 1) + 2**24 - 1, 2**49 - 1, 2**49, Q - 1, 0)
+"""Residues whose centred halves are as long as they can be."""
+
+
+@pytest.mark.parametrize("residues", [(HALVES[3],), (2**49 + 2**24,), HALVES, (Q - 1,), (2**49,), tuple(range(7, 7 * DEGREE, 7))])
+@pytest.mark.parametrize("short", [(32,), (-32,), (32, -32), (8000, -8000), (WIDEST_FACTOR,), (-WIDEST_FACTOR,), (0, 1)])
+def test_products_are_exact_at_the_worst_coefficients(residues: tuple[int, ...], short: tuple[int, ...]) -> None:
+    element, factor = extreme(residues, 1), extreme(short, 2)
+    found = products(np.array([element], np.uint64), np.array(factor, np.int64))
+    assert found[0].tolist() == schoolbook(element, factor)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10**6), most=st.sampled_from([1, 32, 300, 8000]))
+def test_products_are_exact_at_random(seed: int, most: int) -> None:
+    rng = np.random.default_rng(seed)
+    elements, factor = rng.integers(0, Q, (2, DEGREE), np.uint64), rng.integers(-most, most + 1, DEGREE)
+    found = products(elements, factor)
+    assert [row.tolist() for row in found] == [schoolbook(row.tolist(), factor.tolist()) for row in elements]
+
+
+def test_rounding_has_the_room_that_the_bound_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Factors as long as one product takes, aligned with the element so that nothing cancels: off by 0.19 at most, 0.25 would be refused."""
+    worst, plain = 0.0, rlwe_ring.np.rint
+
+    def watched(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        nonlocal worst
+        worst = max(worst, float(np.abs(values - plain(values)).max()))
+        return plain(values)
+
+    monkeypatch.setattr(rlwe_ring.np, "rint", watched)
+    rng = np.random.default_rng(3)
+    for most in (32, 181, WIDEST_FACTOR):
+        elements = rng.choice(np.array([2**24 - 1, 2**49 + 2**24], np.uint64), (4, DEGREE))
+        products(elements, rng.choice(np.array([-most, most]), DEGREE))
+        products(elements, np.full(DEGREE, most))
+    assert 0 < worst < 0.19
+
+
+def test_factors_that_are_not_short_are_refused() -> None:
+    element = np.zeros((1, DEGREE), np.uint64)
+    for factor in (np.full(DEGREE, WIDEST_FACTOR + 1), np.zeros(DEGREE - 1, np.int64), np.zeros(DEGREE)):
+        with pytest.raises(SecureSumError, match="short ring element"):
+            products(element, factor)
+
+
+@given(seed=st.integers(0, 1000), elements=st.integers(0, 3))
+@settings(max_examples=20, deadline=None)
+def test_bytes_hold_fifty_bits_a_coefficient(seed: int, elements: int) -> None:
+    words = np.random.default_rng(seed).integers(0, Q, (elements, DEGREE), np.uint64)
+    body = to_bytes(words)
+    assert len(body) == elements * 12_800
+    assert np.array_equal(from_bytes(body, elements), words)
+    with pytest.raises(SecureSumError, match="ring elements"):
+        from_bytes(body + b"\0", elements)
+
+
+def test_short_coefficients_are_centred_binomial() -> None:
+    drawn = rlwe_ring.short_elements(b"k" * 32, 0, 60).reshape(-1)
+    assert np.abs(drawn).max() <= WIDEST_SHORT
+    values = np.arange(-16, 17)
+    found = [int((drawn == value).sum()) for value in values]
+    expected = binom.pmf(values + 32, 64, 0.5) * len(drawn)
+    rest = len(drawn) - sum(found)
+    assert chisquare([*found, rest], [*expected, len(drawn) - expected.sum()]).pvalue > ALARM
+    assert not np.array_equal(drawn[:DEGREE], rlwe_ring.short_elements(b"k" * 32, 1, 1)[0])
+
+
+def padded_sum(plan: PadPlan, values: dict[str, Integers], survivors: list[str]) -> Integers:
+    """Everybody pads; the sum is taken over the survivors."""
+    pads = {name: draw(plan, number) for number, name in enumerate(values)}
+    uploads = {name: pad.protect(values[name]) for name, pad in pads.items()}
+    total = PadSum(plan)
+    for name in survivors:
+        total.add(name, uploads[name])
+    return total.open(survivors, np.sum([pads[name].secret for name in survivors], axis=0))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_sums_are_exact_at_the_edges_and_over_survivors_only(data: st.DataObject) -> None:
+    clients = data.draw(st.integers(3, 20))
+    plan = make_plan(data.draw(st.sampled_from([1, 2, 3, 4093, 4094, 4095, 4097, 9000])), clients)
+    edges = [-plan.bound, plan.bound, 1 - plan.bound, -1, 0, 1]
+    rng = np.random.default_rng(data.draw(st.integers(0, 10**6)))
+    one_sided = data.draw(st.sampled_from([None, plan.bound, -plan.bound]))
+    values = {f"c{k}": rng.choice(edges, plan.fields).astype(np.int64) for k in range(clients)}
+    if one_sided is not None:
+        values = {name: np.full(plan.fields, one_sided) for name in values}
+    survivors = sorted(values)[: data.draw(st.integers(3, clients))]
+    expected = np.sum([values[name] for name in survivors], axis=0)
+    assert np.array_equal(padded_sum(plan, values, survivors), expected)
+
+
+def test_many_clients_are_summed_exactly() -> None:
+    plan = make_plan(8190, 196)
+    rng = np.random.default_rng(0)
+    values = {f"c{k}": rng.integers(-plan.bound, plan.bound + 1, plan.fields) for k in range(196)}
+    assert np.array_equal(padded_sum(plan, values, list(values)), np.sum(list(values.values()), axis=0))
+
+
+def test_a_codec_feeds_the_pad() -> None:
+    codec = Codec.derive(clients=6, width=500, limit=1.0, layout=PAD_LAYOUT)
+    plan = make_plan(500, 6)
+    assert codec.bound == plan.bound
+    updates = np.random.default_rng(1).uniform(-1, 1, (6, 500)).astype(np.float32)
+    values = {f"c{k}": codec.quantise(update) for k, update in enumerate(updates)}
+    found = codec.dequantise(padded_sum(plan, values, list(values)))
+    np.testing.assert_allclose(found, updates.sum(0), atol=6 / codec.scale)
+
+
+def test_a_round_of_pads_opens_sums_of_secrets_and_nothing_else() -> None:
+    """Two pools, each with a secret of its own: one client drops out, one pool stays below the minimum and its pad stays on."""
+    federation, names = make_federation("masked", clients=6), [f"client-{k:04d}" for k in range(6)]
+    plans = [PadPlan("embedded", 0, pool, 300, 6, colluders=1) for pool in range(2)]
+    choices = {name: int(name == "client-0005") for name in names}
+    rng, shape = np.random.default_rng(4), secrets_shape(2)
+    values = {name: [rng.integers(-900, 900, 300) * (choices[name] == pool) for pool in range(2)] for name in names}
+    pads = {name: [RlwePad(plan, UsedSeeds()) for plan in plans] for name in names}
+    running = federation.begin(0, shape, kills={"client-0002": Phase.UPLOAD}, minimum=2, **plans[0].rules)
+    sums = [PadSum(plan) for plan in plans]
+    for name in names:
+        uploads = [pad.protect(row) for pad, row in zip(pads[name], values[name], strict=True)]
+        if running.silent(name, Phase.UPLOAD):
+            continue
+        head = np.eye(2, dtype=np.int64)[choices[name]]
+        assert running.add(running.protect(name, BlockVector(head, [pad.secret for pad in pads[name]]))) is None
+        for total, upload in zip(sums, uploads, strict=True):
+            total.add(name, upload)
+    outcome = running.open()
+    assert "client-0002" not in outcome.survivors
+    assert outcome.opened.passing == (0,)
+    assert np.array_equal(outcome.opened.pools[0], np.sum([pads[name][0].secret for name in outcome.survivors], axis=0))
+    expected = np.sum([values[name][0] for name in outcome.survivors], axis=0)
+    assert np.array_equal(sums[0].open(outcome.survivors, outcome.opened.pools[0]), expected)
+    with pytest.raises(RefusedError, match="out-of-range"):
+        sums[1].open(outcome.survivors, outcome.opened.pools[0])
+
+
+def noisy_sum(plan: PadPlan, value: int, noise: int) -> Integers:
+    """What opens where the clients' noise sums to `noise` in every coefficient, under pads of zero secrets."""
+    total, values = PadSum(plan), np.full(plan.fields, value)
+    for client in range(plan.clients):
+        share = noise // plan.clients + (client < noise % plan.clients)
+        slots = np.zeros((plan.elements, DEGREE), np.int64)
+        slots.reshape(-1)[: PAD_LAYOUT.slots(plan.fields)] = PAD_LAYOUT.pack(values).view(np.int64) << 10
+        total.add(f"c{client}", to_bytes(rlwe_ring.reduced(slots + share)))
+    return total.open([f"c{k}" for k in range(plan.clients)], np.zeros(DEGREE, np.int64))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(("clients", "noise"), [(3, 61), (15, 133), (226, 510)])
+def test_the_largest_noise_is_rounded_off_and_more_is_refused(clients: int, noise: int, sign: int) -> None:
+    """At the edges of fields and counts, where a carry would show; 226 clients are the most for one element."""
+    plan = make_plan(4094, clients)
+    assert plan.noise == noise
+    for value in (plan.bound, -plan.bound):
+        assert np.array_equal(noisy_sum(plan, value, sign * noise), np.full(4094, value * clients))
+    with pytest.raises(RefusedError, match="noise beyond"):
+        noisy_sum(plan, 0, sign * (noise + 1))
+
+
+def test_the_margin_is_what_it_says() -> None:
+    """Fifteen clients cannot reach half of the noise's room; beyond that, it is passed with at most 2^-40 in the whole vector."""
+    assert 15 * WIDEST_SHORT < 512
+    for plan in (make_plan(4094, 226), make_plan(1_000_000, 196), make_plan(11_000_000, 185)):
+        assert noise_tail_log2(512, 4 * plan.clients**0.5) + log2(plan.elements * DEGREE) <= -40
+    assert 250 <= (512 / 8 / 4) ** 2 < 257
+
+
+def test_binomial_tails_lie_below_the_bound_that_is_charged() -> None:
+    for clients in (16, 100, 196, 226):
+        exact = log2(2 * binom.sf(32 * clients + 511, 64 * clients, 0.5) + 1e-300)
+        assert exact <= noise_tail_log2(512, 4 * clients**0.5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        ({"clients": 251}, "pad.clients"),
+        ({"clients": 227}, "pad.clients"),
+        ({"clients": 197, "fields": 1_000_000}, "pad.clients"),
+        ({"clients": 2}, "pad.clients"),
+        ({"clients": 5, "colluders": 3}, "pad.clients"),
+        ({"colluders": -1}, "pad.clients"),
+        ({"fields": 0}, "pad.fields"),
+        ({"block": -1}, "pad.block"),
+        ({"block": 2**32}, "pad.block"),
+    ],
+)
+def test_wrong_plans_are_refused(arguments: dict[str, int], field: str) -> None:
+    with pytest.raises(SecureSumError) as caught:
+        make_plan(**{"fields": 300, "clients": 4, **arguments})
+    assert caught.value.field == field
+    assert caught.value.remedy
+    assert make_plan(4094, 226).elements == 1
+
+
+def test_a_pad_is_used_once() -> None:
+    plan, used = make_plan(), UsedSeeds()
+    pad, values = RlwePad(plan, used, randomness=fixed(1)), np.zeros(300, np.int64)
+    pad.protect(values)
+    for again in (pad, RlwePad(plan, used, randomness=fixed(1)), RlwePad(make_plan(block=1), used, randomness=fixed(1))):
+        with pytest.raises(SecureSumError, match="used once"):
+            again.protect(values)
+    assert not np.array_equal(RlwePad(plan, used).secret, RlwePad(plan, used).secret)
+
+
+@pytest.mark.parametrize("values", [np.zeros(299, np.int64), np.zeros(300), np.full(300, 131_072), np.full(300, -131_072)])
+def test_vectors_that_do_not_fit_are_refused_before_the_pad_is_spent(values: NDArray[np.generic]) -> None:
+    pad = draw(make_plan(), 1)
+    with pytest.raises(SecureSumError, match="integers"):
+        pad.protect(values)  # type: ignore[arg-type]
+    pad.protect(np.zeros(300, np.int64))
+
+
+def test_only_the_sum_of_the_right_secrets_opens() -> None:
+    plan = make_plan(300, 5, colluders=1)
+    pads = {f"c{k}": draw(plan, k) for k in range(5)}
+    total = PadSum(plan)
+    for name, pad in pads.items():
+        total.add(name, pad.protect(np.full(300, 7)))
+    with pytest.raises(RefusedError, match="duplicate"):
+        total.add("c0", bytes(plan.upload_bytes))
+    with pytest.raises(SecureSumError, match="more clients than planned"):
+        total.add("c9", bytes(plan.upload_bytes))
+    names, secrets = list(pads), np.sum([pad.secret for pad in pads.values()], axis=0)
+    with pytest.raises(SecureSumError, match="whose secrets were opened"):
+        total.open(names[1:], secrets - pads["c0"].secret)
+    for wrong in (secrets.astype(np.int32), secrets[:-1], np.full(DEGREE, 161)):
+        with pytest.raises(SecureSumError, match="no sum of so many secrets"):
+            total.open(names, wrong)
+    for left in (secrets - pads["c0"].secret, secrets + np.eye(1, DEGREE, dtype=np.int64)[0]):
+        with pytest.raises(RefusedError, match="out-of-range"):
+            total.open(names, left)
+    assert np.array_equal(total.open(names, secrets), np.full(300, 35))
+    few = PadSum(plan)
+    for name in names[:3]:
+        few.add(name, bytes(plan.upload_bytes))
+    with pytest.raises(SecureSumError, match="4 or more"):
+        few.open(names[:3], np.zeros(DEGREE, np.int64))
+
+
+def test_a_sum_beyond_its_clients_is_refused() -> None:
+    """An upload whose upper field is at the edge, without any pad."""
+    plan = make_plan(300, 3)
+    total = PadSum(plan)
+    shifted = np.zeros((1, DEGREE), np.uint64)
+    shifted[0, 0] = PAD_LAYOUT.edge << 30
+    for name, words in (("a", shifted), ("b", shifted * np.uint64(0)), ("c", shifted * np.uint64(0))):
+        total.add(name, to_bytes(words))
+    assert plan.bound * 3 < PAD_LAYOUT.edge
+    with pytest.raises(RefusedError, match="beyond what its clients"):
+        total.open(["a", "b", "c"], np.zeros(DEGREE, np.int64))
+
+
+def test_public_elements_are_of_one_block_and_round_alone() -> None:
+    plans = [PadPlan(name, number, block, 300, 4) for name in ("a", "b") for number in (0, 1) for block in (0, 1)]
+    assert len({plan.public_seed for plan in plans}) == len(plans)
+    assert plans[0].public_seed == PadPlan("a", 0, 0, 999, 9).public_seed
+
+
+def test_it_says_that_it_is_an_experiment() -> None:
+    with pytest.warns(ExperimentalWarning, match="experimental"):
+        draw(make_plan(), 0)
+    with pytest.warns(ExperimentalWarning, match="bfv\\+masked"):
+        PadSum(make_plan())
+    assert "secret" not in repr(make_plan())
+
+
+def uniform_p(words: NDArray[np.uint64]) -> float:
+    """Bonferroni-corrected p of chi-square tests on the high and the low eight bits of residues modulo 2^50."""
+    parts = [(words >> np.uint64(42)) & np.uint64(255), words & np.uint64(255)]
+    return 2 * min(chisquare(np.bincount(part.reshape(-1).astype(np.int64), minlength=256)).pvalue for part in parts)
+
+
+def weaknesses(plan: PadPlan, trials: int = 4) -> set[str]:
+    """What is wrong with uploads of small values under the functions in force, at a false-alarm rate of `ALARM` a test."""
+    found: set[str] = set()
+    rng, rows = np.random.default_rng(9), list[NDArray[np.uint64]]()
+    for trial in range(trials):
+        pad, values = draw(plan, 100 + trial), rng.integers(-5, 6, plan.fields)
+        words = from_bytes(pad.protect(values), plan.elements)
+        rows.append(words)
+        noise = centred(words - plan.pad(pad.secret)).reshape(-1)
+        noise = ((noise + 512) & 1023) - 512
+        if not 14 < float(noise.var()) < 18:
+            found.add("noise of another size")
+        shown = PAD_LAYOUT.unpack((centred(words).reshape(-1)[: PAD_LAYOUT.slots(plan.fields)] >> 10).view(np.uint64), plan.fields)
+        if abs(np.corrcoef(shown, values)[0, 1]) * plan.fields**0.5 > 6:
+            found.add("correlated with the truth")
+    mask = np.uint64(Q - 1)
+    for words in rows:
+        if uniform_p(words) < ALARM:
+            found.add("not uniform")
+        if uniform_p((words[1:] - words[:-1]) & mask) < ALARM:
+            found.add("elements share their pad")
+    for one, other in zip(rows[1:], rows[:-1], strict=True):
+        if uniform_p((one - other) & mask) < ALARM:
+            found.add("clients share their pad")
+    return found
+
+
+@pytest.fixture
+def plant(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Puts a fault in."""
+    short, uniform = rlwe_pad.short_elements, rlwe_pad.uniform_elements
+
+    def replaced(fault: str) -> None:
+        def faulty_short(key: bytes, group: int, count: int) -> Integers:
+            drawn = short(b"fixed" if fault == "one secret for all" and key.startswith(b"secret") else key, group, count)
+            factors = {"zero secret": (b"secret", 0), "no noise": (b"noise", 0), "noise too large": (b"noise", 12)}
+            prefix, factor = factors.get(fault, (b"-", 1))
+            return drawn * factor if key.startswith(prefix) else drawn
+
+        def faulty_uniform(key: bytes, group: int, count: int) -> NDArray[np.uint64]:
+            if fault == "constant a":
+                return np.eye(1, DEGREE, dtype=np.uint64).repeat(count, axis=0)
+            return uniform(key, 0, 1).repeat(count, axis=0) if fault == "one a for all elements" else uniform(key, group, count)
+
+        monkeypatch.setattr(rlwe_pad, "short_elements", faulty_short)
+        monkeypatch.setattr(rlwe_pad, "uniform_elements", faulty_uniform)
+
+    return replaced
+
+
+def test_uploads_show_nothing() -> None:
+    assert weaknesses(make_plan(60_000)) == set()
+
+
+@pytest.mark.parametrize(
+    ("fault", "seen"),
+    [
+        ("zero secret", "not uniform"),
+        ("zero secret", "correlated with the truth"),
+        ("constant a", "not uniform"),
+        ("one a for all elements", "elements share their pad"),
+        ("one secret for all", "clients share their pad"),
+        ("no noise", "noise of another size"),
+        ("noise too large", "noise of another size"),
+    ],
+)
+def test_a_planted_fault_is_found(fault: str, seen: str, plant: Callable[[str], None]) -> None:
+    plant(fault)
+    assert seen in weaknesses(make_plan(60_000))
+
+
+def test_noise_that_is_too_large_does_not_open(plant: Callable[[str], None]) -> None:
+    plant("noise too large")
+    values = {f"c{k}": np.full(300, 1) for k in range(3)}
+    with pytest.raises(RefusedError, match="noise beyond"):
+        padded_sum(make_plan(300, 3), values, list(values))
