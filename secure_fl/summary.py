@@ -35,7 +35,8 @@ def unprotected(config: FederationConfig) -> list[str]:
     if config.security.protection == "ckks":
         found.append("ckks is approximate: whoever sees raw decryptions can recover the key, so they are rounded inside the key holder")
     if config.security.robust != "none":
-        found.append(f"robust averages: sums over groups of {config.security.group_size} clients are opened, not only over all of them")
+        inside = f", of a pool over {config.security.min_pool_clients} or more of them" if config.pools.enabled else ""
+        found.append(f"robust averages: sums over groups of {config.security.group_size} clients are opened{inside}, not only over all clients")
     return [*found, "simulated in one process: all data, and all keys, are in one place"]
 
 

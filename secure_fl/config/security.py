@@ -27,4 +27,4 @@ class SecurityConfig(Section):
     )
     group_size: int = Field(8, ge=2, description="robust: clients that a group has at least; sums over a group are opened, so fewer hide less")
     trim: int = Field(1, ge=1, description="trimmed_mean: groups left out at each end of every coordinate; as many may lie")
-    neighbours: int | None = Field(None, ge=2, description="clients that each client shares masks with; unset: all of them")
+    neighbours: int | None = Field(None, ge=2, multiple_of=2, description="clients that a client shares masks with, an even number; unset: all")

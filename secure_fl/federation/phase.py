@@ -68,6 +68,7 @@ class Phase(ABC):
     def __init__(self, blueprint: Blueprint, state: ServerState, groups: Sequence[int | None]) -> None:
         self.blueprint, self.state, self.groups = blueprint, state, groups
         self._opened_by: list[int] | None = None
+        self._left_out: tuple[str, ...] = ()
 
     @property
     @abstractmethod
@@ -133,6 +134,7 @@ class Phase(ABC):
             if grouping is None:
                 return grid.means(summed.total, summed.survivors, self.opening.minimum)
             shared, pooled, self._opened_by = grouping.means(grid, summed.groups, self.opening.minimum)
+            self._left_out = summed.left_out
             return shared, pooled
         opened = self.level.open_head(summed.total.head, summed.survivors)
         means = self.level.open_pools(summed.total, opened, self.bound)
@@ -142,8 +144,10 @@ class Phase(ABC):
 
     @property
     def group_metrics(self) -> Metrics:
-        """How many groups opened each pool in the round just closed; empty where nothing is summed in groups."""
-        return {} if self._opened_by is None else {"groups_opened": self._opened_by}
+        """How many groups opened each pool in the round just closed, and why some opened nothing; empty where nothing is summed in groups."""
+        if self._opened_by is None:
+            return {}
+        return {"groups_opened": self._opened_by} | ({"groups_left_out": list(self._left_out)} if self._left_out else {})
 
     @property
     def everyone(self) -> tuple[int, ...]:

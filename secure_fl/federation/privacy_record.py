@@ -55,7 +55,9 @@ def _units(ledger: PrivacyLedger, unit: PrivacyUnit) -> list[PrivacyUnit]:
 
 def _claims(config: FederationConfig, ledger: PrivacyLedger, unit: PrivacyUnit) -> list[PrivacyClaim]:
     security = config.security
-    members = len(ledger.subjects(unit)) if security.neighbours is None else security.neighbours + 1
+    roster = len(ledger.subjects(unit))
+    # more neighbours than there are clients: everybody masks with everybody
+    members = roster if security.neighbours is None else min(roster, security.neighbours + 1)
     threshold = 2 * members // 3 + 1
     setting = Setting(security.protection, config.privacy.colluders, threshold, security.key_holder)
     adjacency = Adjacency(config.privacy.adjacency)

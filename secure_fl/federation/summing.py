@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from secure_fl.config import SecurityConfig
+from secure_fl.errors import SecureSumError
 from secure_fl.federation.messages import payload_bytes
 from secure_fl.privacy.client_level import Blocks
 from secure_fl.secure_sum.robust import draw_groups
@@ -26,7 +27,8 @@ class Summed:
         survivors: clients in the sum.
         bytes_down, bytes_up: of the protocol's messages, over all parties; 0 in the open, where replies are counted as they are.
         seconds: per phase and party.
-        groups: what each group's sum gave, where clients were summed in groups; `total` is the sum of theirs.
+        groups: what each group's sum gave that was opened, where clients were summed in groups; `total` is the sum of theirs.
+        left_out: why each group whose sum was refused is not among them, in one stable word.
     """
 
     total: Blocks
@@ -35,6 +37,7 @@ class Summed:
     bytes_up: int = 0
     seconds: dict[str, dict[str, float]] = field(default_factory=dict)
     groups: tuple[Summed, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def total_seconds(self) -> float:
@@ -109,10 +112,20 @@ class GroupedSum:
     def open(self) -> Summed:
         """Open every group's sum.
 
+        A group whose sum is refused is left out: what one of its clients sends, or holds back, must not end the round for the others.
+
         Raises:
-            SecureSumError: a group has too few clients left.
+            SecureSumError: the sums of all groups are refused.
         """
-        groups = tuple(part.open() for part in self._parts)
+        groups, failed = list[Summed](), list[SecureSumError]()
+        for part in self._parts:
+            try:
+                groups.append(part.open())
+            except SecureSumError as error:
+                failed.append(error)
+        if not groups:
+            raise failed[0]
+        left_out = tuple(str(getattr(error, "reason", "error")) for error in failed)
         total, seconds = groups[0].total, dict[str, dict[str, float]]()
         for group in groups[1:]:
             total = total + group.total
@@ -121,7 +134,7 @@ class GroupedSum:
                 row = seconds.setdefault(phase, {})
                 row |= {party: row.get(party, 0.0) + spent for party, spent in parties.items()}
         down, up = sum(group.bytes_down for group in groups), sum(group.bytes_up for group in groups)
-        return Summed(total, sum(group.survivors for group in groups), down, up, seconds, groups)
+        return Summed(total, sum(group.survivors for group in groups), down, up, seconds, tuple(groups), left_out)
 
 
 RunningSum = OpenSum | ProtectedSum | GroupedSum

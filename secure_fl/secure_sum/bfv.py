@@ -68,7 +68,7 @@ class BfvClient:
             place: `encryptor.body_bytes(numbers)` bytes to write to; memory of its own when left out.
 
         Raises:
-            SecureSumError: a slot is not below t, or there is none.
+            SecureSumError: a slot is not below t, or there is none; runs of other lengths, or a place of another.
         """
         rows = (row for run in runs for row in _rows(run, self.parameters))
         return self.encryptor.body(numbers, map(self.encryptor.bridge.plaintext, rows), place)

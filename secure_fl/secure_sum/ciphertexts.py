@@ -16,6 +16,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.parameters import ParameterSet
 from secure_fl.secure_sum.refusals import Reason, RefusedError
 from secure_fl.secure_sum.seal_bridge import SEED_BYTES
@@ -79,12 +80,17 @@ class BodyWriter:
         kind: which halves are written.
         numbers: how many numbers are inside.
         place: `body_bytes` bytes to write to; memory of its own when left out.
+
+    Raises:
+        SecureSumError: a place of another length.
     """
 
     def __init__(self, parameters: ParameterSet, fingerprint: bytes, kind: Kind, numbers: int, place: memoryview | None = None) -> None:
         count, self._halves = parameters.ciphertexts(numbers), 1 if kind is Kind.SEEDED else 2
-        start = HEAD_BYTES + (count * SEED_BYTES if kind is Kind.SEEDED else 0)
-        self.data = np.empty(body_bytes(parameters, numbers, kind), np.uint8).data if place is None else place
+        start, length = HEAD_BYTES + (count * SEED_BYTES if kind is Kind.SEEDED else 0), body_bytes(parameters, numbers, kind)
+        self.data = np.empty(length, np.uint8).data if place is None else place
+        if len(self.data) != length:
+            raise SecureSumError("not the body's length", field="place", value=len(self.data), remedy=f"{length} bytes")
         body = np.frombuffer(self.data, np.uint8)
         self._degree = parameters.degree
         self._packed = PackedWords(body[start:], count * self._halves * parameters.degree, parameters.word_bits)

@@ -72,7 +72,7 @@ class CkksClient:
         Raises:
             SecureSumError: another type, or out of range.
         """
-        if integers.dtype != np.int64 or integers.ndim != 1 or not integers.size or int(np.abs(integers).max()) > LARGEST:
+        if integers.dtype != np.int64 or integers.ndim != 1 or not integers.size or max(int(integers.max()), -int(integers.min())) > LARGEST:
             value = (str(integers.dtype), integers.shape)
             raise SecureSumError(f"must be int64 [n] within ±{LARGEST}", field="integers", value=value, remedy="quantise with the codec")
         parameters = self.parameters

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.ciphertexts import BodyWriter, Kind, body_bytes
 from secure_fl.secure_sum.he_keys import PublicKey, SecretKey, seal_public, seal_secret
 from secure_fl.secure_sum.seal_bridge import SealBridge
@@ -36,12 +37,22 @@ class Encryptor:
         return body_bytes(self._parameters, numbers, self.kind)
 
     def body(self, numbers: int, plaintexts: Iterable[Any], place: memoryview | None = None) -> memoryview:
-        """The body of a vector of `numbers` numbers, from SEAL's plaintexts in order; written to `place` where one is given."""
+        """The body of a vector of `numbers` numbers, from SEAL's plaintexts in order; written to `place` where one is given.
+
+        Raises:
+            SecureSumError: a place of another length, or more or fewer plaintexts than the numbers fill: what nobody wrote stays here.
+        """
         writer = BodyWriter(self._parameters, self._fingerprint, self.kind, numbers, place)
-        for row, plaintext in enumerate(plaintexts):
-            ciphertext = self.encrypt(plaintext)
-            if self.kind is Kind.SEEDED:
-                writer.put(row, *self.bridge.seeded_words(ciphertext))
-            else:
-                writer.put(row, self.bridge.cipher_words(ciphertext))
+        count, row = self._parameters.ciphertexts(numbers), 0
+        for plaintext in plaintexts:
+            if row < count:
+                ciphertext = self.encrypt(plaintext)
+                if self.kind is Kind.SEEDED:
+                    writer.put(row, *self.bridge.seeded_words(ciphertext))
+                else:
+                    writer.put(row, self.bridge.cipher_words(ciphertext))
+            row += 1
+        if row != count:
+            remedy = f"{count} whole plaintexts for {numbers} numbers"
+            raise SecureSumError("the body is not filled as it must be", field="plaintexts", value=row, remedy=remedy)
         return writer.data

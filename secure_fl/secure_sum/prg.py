@@ -89,13 +89,21 @@ class SignedStreams:
         self._streams = [(_Stream(key, modulus), np.add if sign > 0 else np.subtract) for key, sign in terms]
         most = min(RUN, _in_groups(longest))
         self._work, self._scratch, self._modulus = np.empty(most, np.uint64), bytearray(5 * most), modulus
+        self._ended = False
 
     def add_to(self, run: Slots) -> None:
         """Add the next words of every stream, in place, and reduce once.
 
         Args:
             run: uint64, contiguous; every run but the last has a multiple of 4,096 slots. Modulo t its values are below t before and after.
+
+        Raises:
+            SecureSumError: a run that is longer than `longest`, or that follows one of another multiple: the streams are beyond it.
         """
+        if self._ended or len(run) > len(self._work):
+            remedy = f"runs of a multiple of {_GROUP} slots, at most {len(self._work)}; a shorter one at the end"
+            raise SecureSumError("the streams do not go on here", field="run", value=len(run), remedy=remedy)
+        self._ended = len(run) % _GROUP != 0
         words = self._work[: _in_groups(len(run))]
         for stream, combine in self._streams:
             stream.fill(words, self._scratch)

@@ -8,11 +8,14 @@ mask stream for each neighbour. Sources: Stevens et al., USENIX Security 2022; L
 
 Parameters: N = 2048, q = 2^50, two fields of 20 bits above 10 bits for the noise, s and e centred binomial of 64 coins (deviation 4).
 The HE standard's table for ternary secrets allows log2 q of 54 (classical) and 51 (quantum) at 128 bits and N = 2048, with noise of
-deviation 3.2. Whoever learns Σ s and Σ e of h honest clients knows each of theirs up to a deviation of 4·√(1 − 1/h): 3.3 for h = 3.
+deviation 3.2. Whoever learns Σ s and Σ e of h honest clients knows each of theirs up to a deviation of 4·√(1 − 1/h): 3.3 for h = 3. A proof
+that takes clients one by one knows all but two at its first step, whatever h, so it needs deviation 4/√2 = 2.8. Hardness goes by q over
+deviation: log2 q is a whole bit below the table's, 2.8 a fifth of one below 3.2.
 
-Guarantee: under ring learning with errors with those parameters, uploads of three or more honest clients look uniform to whoever sees
-all of them and Σ s, but for the sum. Opened sums are exact, but for a probability of 2^-40 over the whole vector that noise passes
-`PadPlan.noise`; then the sum is refused, and up to 15 clients, whose noise always fits its 10 bits, never open a wrong one.
+Guarantee: under ring learning with errors with that N, q and deviation 2.8 (exact for Gaussians; binomials of 64 coins stand for them),
+uploads of three or more honest clients look uniform to whoever sees all of them and Σ s, but for the sum. Opened sums are exact, but for a
+probability of 2^-40 over the whole vector that noise passes `PadPlan.noise`; then the sum is refused, and up to 15 clients, whose noise
+always fits its 10 bits, never open a wrong one.
 Assumes: fresh secrets from the operating system; Σ s is opened once, over at least `colluders` + 3 clients, which `PadPlan.rules` asks
 of the secure sum it goes through, and whose own assumptions come along (server and t of its clients together open single secrets).
 Not covered: this is an experiment that nobody outside has reviewed, its hardness is read off a table and not estimated anew; clients
@@ -48,6 +51,7 @@ from secure_fl.secure_sum.rlwe_ring import (
     centred,
     from_bytes,
     groups,
+    magnitude,
     products,
     reduced,
     short_elements,
@@ -180,7 +184,10 @@ class RlwePad:
 
     @property
     def secret(self) -> Integers:
-        """s, int64 `[2048]` within ±32: for the secure sum of secrets, and nobody else."""
+        """s, int64 `[2048]` within ±32: for one secure sum of secrets, and nobody else.
+
+        A sum that failed takes a new pad: two sums over different clients would show single secrets.
+        """
         secret: Integers = short_elements(b"secret" + self._seed, 0, 1)[0]
         return secret
 
@@ -194,7 +201,7 @@ class RlwePad:
             SecureSumError: values of another shape or beyond the bound, or a pad that has been used.
         """
         plan = self.plan
-        if values.shape != (plan.fields,) or values.dtype != np.int64 or int(np.abs(values).max()) > plan.bound:
+        if values.shape != (plan.fields,) or values.dtype != np.int64 or magnitude(values) > plan.bound:
             remedy = f"int64 [{plan.fields}] within ±{plan.bound}: derive the codec for {plan.clients} clients with PAD_LAYOUT"
             raise SecureSumError("not the block's integers", field="values", value=(values.dtype, values.shape), remedy=remedy)
         self._used.spend([self._seed])
@@ -250,7 +257,7 @@ class PadSum:
             value = {"added": len(self._clients), "survivors": len(named), "in both": len(named & self._clients)}
             remedy = f"add the uploads of exactly the survivors, {plan.fewest} or more"
             raise SecureSumError("not the clients whose secrets were opened", field="survivors", value=value, remedy=remedy)
-        if secrets.shape != (DEGREE,) or secrets.dtype != np.int64 or int(np.abs(secrets).max()) > WIDEST_SHORT * len(named):
+        if secrets.shape != (DEGREE,) or secrets.dtype != np.int64 or magnitude(secrets) > WIDEST_SHORT * len(named):
             remedy = f"int64 [{DEGREE}] within ±{WIDEST_SHORT * len(named)}"
             raise SecureSumError("no sum of so many secrets", field="secrets", value=(secrets.dtype, secrets.shape), remedy=remedy)
         found = centred(self._total - plan.pad(secrets)).reshape(-1)

@@ -3,10 +3,10 @@
 A residue is cut into two centred halves of 25 bits, which ride as real and imaginary part of one complex transform of 2,048 points
 (twisted by the 4,096th roots of unity, so that X^2048 = −1). The other factor is short.
 
-Guarantee: products are exact. By Percival's bound (Math. Comp. 72, 2003, Theorem 5.1; u = 2^-53, roots within 2u) no coefficient is off by
-more than 188·u·‖z‖·‖f‖, where ‖z‖ ≤ 2^30 and ‖f‖ ≤ 2^13 keep that below 0.19, so rounding finds the integer; a longer factor is cut
-into digits of seven bits, each shorter than 2^12. Assumes: a transform at least as accurate as the radix-2 one of the theorem
-(numpy's has radix 4 and 8: the same butterflies with fewer products). Not covered: constant time; big-endian machines.
+Guarantee: products are exact. By Percival's bound (Math. Comp. 72, 2003, Theorem 5.1; u = 2^-53, roots within 2u, twists within 4u) no
+coefficient is off by more than 193·u·‖z‖·‖f‖, where ‖z‖ ≤ 2^30 and ‖f‖ ≤ 2^13 keep that below 0.19, so rounding finds the integer; a
+longer factor is cut into digits of seven bits, each shorter than 2^12. Assumes: a transform at least as accurate as the radix-2 one of the
+theorem (numpy's has radix 4 and 8: the same butterflies with fewer products). Not covered: constant time; big-endian machines.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def products(elements: Slots, factor: Integers) -> Slots:
     Raises:
         SecureSumError: a factor of another shape, or not short.
     """
-    if factor.shape != (DEGREE,) or factor.dtype != np.int64 or int(np.abs(factor).max()) > WIDEST_FACTOR:
+    if factor.shape != (DEGREE,) or factor.dtype != np.int64 or magnitude(factor) > WIDEST_FACTOR:
         remedy = f"int64 [{DEGREE}] within ±{WIDEST_FACTOR}"
         raise SecureSumError("not a short ring element", field="factor", value=(factor.dtype, factor.shape), remedy=remedy)
     total: Slots = np.zeros(elements.shape, np.uint64)
@@ -87,6 +87,11 @@ def products(elements: Slots, factor: Integers) -> Slots:
             total[rows] += _untransform(transformed * spectrum) << np.uint64(shift)
     total &= _MASK
     return total
+
+
+def magnitude(integers: Integers) -> int:
+    """Largest magnitude of one or more integers; −2^63, whose absolute value int64 does not hold, has one too."""
+    return max(int(integers.max()), -int(integers.min()))
 
 
 def centred(residues: Slots) -> Integers:

@@ -166,11 +166,12 @@ class RoundClient:
     def upload(self, vector: BlockVector) -> memoryview:
         """Every block, masked and encrypted, each in an envelope of its own; stored before it is returned.
 
-        All of it is written where it is sent from: a large body is in memory once.
+        All of it is written where it is sent from: a large body is in memory once, and what is stored are the bytes returned, read-only.
 
         Raises:
             RoundRefusedError: `out-of-turn`, or `already-begun`; then `resend` has the bytes, if there are any.
-            SecureSumError: a vector that does not fit the shape, or a seed spent before.
+            SecureSumError: a vector that does not fit the shape; a value beyond its field or a seed spent before, after which nothing is stored
+                and this client has dropped out of the round.
         """
         plan = self._plan
         if not plan.masked:
@@ -186,9 +187,10 @@ class RoundClient:
             terms = self._mask_terms(block, {other: row[block] for other, row in seeds.items()}) if plan.masked else ()
             protect(plan, self._cipher, block, fields, terms, place[head:])
             sign_in_place(self._identity, header, place)
-        self._store.keep(plan.round, data)
+        upload = data.toreadonly()
+        self._store.keep(plan.round, upload)
         self._self_seeds = []
-        return data
+        return upload
 
     def resend(self) -> bytes | memoryview | None:
         """The very bytes of this round's upload, if it was made; also by a client that was resumed."""

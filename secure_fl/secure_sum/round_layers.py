@@ -74,9 +74,14 @@ def protect(plan: RoundPlan, cipher: ClientCipher | None, block: int, values: In
         block: its number.
         values: int64 `[fields]`.
         terms: from `mask_terms`; empty without masks.
-        place: `body_bytes` bytes.
+        place: `body_bytes` bytes, all of which are written.
+
+    Raises:
+        SecureSumError: a value beyond its field, or a place of another length.
     """
-    numbers = plan.numbers(block)
+    numbers, length = plan.numbers(block), body_bytes(plan, cipher, block)
+    if len(place) != length:
+        raise SecureSumError("not the body's length", field="place", value=len(place), remedy=f"{length} bytes")
     if isinstance(cipher, CkksClient):
         padded = np.zeros(numbers, np.int64)
         padded[: len(values)] = values

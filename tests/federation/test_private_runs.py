@@ -11,9 +11,10 @@ import pytest
 import torch
 from helpers import tiny_config
 
-from secure_fl import Callback, Dataset, Federation
+from secure_fl import Callback, Dataset, Federation, FederationConfig
 from secure_fl.engines import embedded
 from secure_fl.errors import ConfigError, PrivacyError, TrainingError
+from secure_fl.federation import privacy_record
 from secure_fl.federation.budget import digest_of
 from secure_fl.federation.client import Client
 from secure_fl.federation.messages import BlockUpdate, EncoderUpdate, PoolUpdate, TrainCandidate, TrainEncoder
@@ -23,6 +24,7 @@ from secure_fl.federation.release_box import ReleaseBox
 from secure_fl.federation.summing import OpenSum
 from secure_fl.pools.pool_set import PoolSet
 from secure_fl.privacy.accounting import epsilon
+from secure_fl.privacy.claims import Setting
 from secure_fl.privacy.events import GaussianEvent, IntegerEvent, PureEvent
 from secure_fl.privacy.ledger import PrivacyLedger
 from secure_fl.privacy.noise import NoiseSource
@@ -182,6 +184,18 @@ def test_client_level_sums_are_integers_and_the_claim_has_both_units(tmp_path: P
     server = next(claim for claim in claims if claim["adversary"] == "server" and claim["unit"] == "client")
     model = next(claim for claim in claims if claim["adversary"] == "other clients and the public model" and claim["unit"] == "client")
     assert server["epsilon"] is None or server["epsilon"] > model["epsilon"]
+
+
+def test_more_neighbours_than_clients_raise_no_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten clients that all mask with each other open a secret with seven shares, whatever `neighbours` says."""
+    settings: list[Setting] = []
+    monkeypatch.setattr(privacy_record, "claims", lambda *arguments: settings.append(arguments[-1]) or [])
+    ledger = PrivacyLedger()
+    monkeypatch.setattr(ledger, "subjects", lambda _: tuple(range(10)))
+    for neighbours in (None, 20, 9, 4):
+        config = FederationConfig(privacy={"unit": "client"}, security={"neighbours": neighbours})
+        privacy_record._claims(config, ledger, PrivacyUnit.CLIENT)
+    assert [setting.threshold for setting in settings] == [7, 7, 7, 4]
 
 
 def test_the_opened_mean_is_the_mean_of_the_clients_changes(images: Dataset) -> None:

@@ -278,9 +278,50 @@ def test_a_cohort_too_small_for_one_group_is_refused() -> None:
         Summing(SecurityConfig(protection="masked"), 3).begin(grid.blocks(torch.zeros(2), 0), (0, 1, 2), Opening(group_size=4))
 
 
+def test_a_group_that_one_client_spoils_is_left_out() -> None:
+    grid = Grid(9, 0, 2, 1, 1.0, False, FieldLayout.words())
+    opening = Opening(group_size=3, group_seed=b"seed")
+
+    def summed(silent: int) -> tuple[Any, list[list[int]]]:
+        running: Any = Summing(SecurityConfig(protection="masked"), 9).begin(grid.blocks(torch.zeros(2), 0), tuple(range(9)), opening)
+        members = _groups(running)
+        for client in set(range(9)) - {group[0] for group in members[:silent]}:
+            running.add(client, grid.blocks(torch.full((2,), client / 10), 0))
+        return running, members
+
+    running, members = summed(1)
+    found = running.open()
+    assert found.survivors == 6
+    assert found.left_out == ("too-few",)
+    left = [grid.codec.dequantise(group.total.pools[0].numpy())[0] for group in found.groups]
+    np.testing.assert_allclose(left, [sum(group) / 10 for group in members[1:]], atol=1e-3)
+    _, moved, opened = Grouping("median", 3, 1).means(grid, found.groups, 1)
+    assert opened == [2]
+    assert not moved.any(), "of two groups one that lies could move the median as it likes"
+    with pytest.raises(SecureSumError, match="too-few"):
+        summed(3)[0].open()
+
+
+@pytest.mark.parametrize("protection", ["masked", "bfv+masked"])
+def test_a_liar_beyond_its_clamp_ends_no_run(protection: str, images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A field holds more than one client's clamp: with it a liar can push its group's sum out of range, which is refused."""
+    config = robust("median", {**ONE_ROUND, "partition": {"clients": 12, "groups": 1}}, protection=protection)
+    honest = encoder(Federation(config, data=images).run())
+    lie(monkeypatch, 4, FieldLayout().edge)
+    result = Federation(config, data=images).run()
+    metrics = next(record.metrics for record in result.records if record.phase == "pretrain")
+    assert metrics["groups_opened"] == [4 - len(metrics.get("groups_left_out", []))]
+    # sums of BFV's fields may also wrap around and stay within range: then the median takes care of them
+    assert metrics.get("groups_left_out") in ([["out-of-range"]] if protection == "masked" else [["out-of-range"], None])
+    assert float((encoder(result) - honest).abs().max()) < 0.5
+
+
 def test_the_starter_file_explains_the_settings_and_a_run_says_what_groups_show() -> None:
     text = starter_config()
     assert 'robust = "none"' in text
     assert "group_size = 8" in text
-    assert any("groups of 8" in line for line in unprotected(FederationConfig(security={"robust": "median"})))
+    shown = [line for line in unprotected(FederationConfig(security={"robust": "median"})) if "groups of 8" in line]
+    assert len(shown) == 1
+    assert "a pool over 2 or more" in shown[0]
+    assert not any("a pool over" in line for line in unprotected(FederationConfig(security={"robust": "median"}, pools={"enabled": False})))
     assert not any("groups of" in line for line in unprotected(FederationConfig()))

@@ -161,6 +161,20 @@ def test_wrong_inputs_are_refused(shared: Parties) -> None:
         shared.server.subtract_plain(total, np.zeros(3, np.uint64))
 
 
+def test_a_body_that_is_not_filled_is_not_given_out(party: Parties) -> None:
+    """Memory that nobody wrote holds what this process worked on before."""
+    one = np.ones(4096, np.uint64)
+    for runs in ([], [one], [one, one, one], [one, one[:4000], one]):
+        with pytest.raises(SecureSumError, match="2 whole plaintexts") as caught:
+            party.client.body(8192, runs)
+        assert caught.value.field == "plaintexts"
+    size = party.client.encryptor.body_bytes(8192)
+    for wrong in (size - 1, size + 1):
+        with pytest.raises(SecureSumError, match=f"{size} bytes"):
+            party.client.body(8192, [one, one], memoryview(bytearray(wrong)))
+    assert len(party.client.body(8192, [one, one])) == size
+
+
 def test_the_refusal_table_of_bodies(shared: Parties) -> None:
     other, third = parties("clients"), parties("clients", BFV_4096_58)
     good = shared.client.encrypt(np.arange(10, dtype=np.uint64))

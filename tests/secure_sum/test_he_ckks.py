@@ -102,7 +102,7 @@ def test_refusals(party: Ckks) -> None:
         with pytest.raises(RefusedError) as caught:
             party.holder.decrypt(bad, 4)
         assert caught.value.reason is reason
-    for wrong in (np.array([LARGEST + 1]), np.array([1.5]), np.zeros(0, np.int64)):
+    for wrong in (np.array([LARGEST + 1]), np.array([np.iinfo(np.int64).min]), np.array([1.5]), np.zeros(0, np.int64)):
         with pytest.raises(SecureSumError):
             party.client.encrypt(wrong)  # type: ignore[arg-type]
     with pytest.raises(RefusedError):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.parameters import BATCHING_PRIME
-from secure_fl.secure_sum.prg import WORDS, add_into, add_streams, expand, reduce
+from secure_fl.secure_sum.prg import RUN, WORDS, SignedStreams, add_into, add_streams, expand, reduce
 
 KEY = bytes(range(32))
 HALF = 2**39 + 7
@@ -128,3 +128,18 @@ def test_refusals_name_no_key() -> None:
             add_into(np.zeros(4, np.uint64), KEY, sign)
     with pytest.raises(SecureSumError, match="negative"):
         expand(KEY, -1)
+
+
+@pytest.mark.parametrize("modulus", [WORDS, BATCHING_PRIME])
+def test_runs_that_the_streams_cannot_follow_are_refused(modulus: int) -> None:
+    """After a run of another multiple the streams are beyond it, and the next one would be masked with other words than at the server."""
+    streams = SignedStreams([(KEY, 1)], modulus, longest=8192)
+    runs = [np.zeros(length, np.uint64) for length in (8192, 4096, 100)]
+    for run in runs:
+        streams.add_to(run)
+    assert np.array_equal(np.concatenate(runs), expand(KEY, 12_388, modulus))
+    with pytest.raises(SecureSumError, match="do not go on") as caught:
+        streams.add_to(np.zeros(4096, np.uint64))
+    assert caught.value.field == "run"
+    with pytest.raises(SecureSumError, match="at most 8192"):
+        SignedStreams([(KEY, 1)], modulus, longest=8192).add_to(np.zeros(RUN, np.uint64))

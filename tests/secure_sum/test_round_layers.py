@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from secure_sum.round_helpers import make_federation
 
+from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.envelope import Phase, head_bytes, sign_envelope, sign_in_place
 from secure_fl.secure_sum.masks import UsedSeeds, mask, mask_terms
 from secure_fl.secure_sum.prg import RUN
@@ -73,6 +74,27 @@ def test_messages_in_their_place_are_the_joined_ones() -> None:
         place[head_bytes(header) :] = body
         sign_in_place(identity, header, place)
     assert data == frames([sign_envelope(identity, header, body) for body in bodies])
+
+
+@pytest.mark.parametrize("protection", ["plain", "masked", "bfv+masked"])
+def test_a_place_of_another_length_is_refused(protection: str) -> None:
+    plan, cipher = plan_of(protection, 10)
+    size = body_bytes(plan, cipher, 1)
+    for wrong in (size - 1, size + 1):
+        with pytest.raises(SecureSumError, match=f"{size} bytes"):
+            protect(plan, cipher, 1, np.zeros(10, np.int64), (), memoryview(bytearray(wrong)))
+
+
+@pytest.mark.parametrize("protection", ["plain", "masked", "bfv+masked"])
+def test_an_upload_cannot_change_after_it_was_signed_and_stored(protection: str) -> None:
+    shape = BlockShape(1, 10)
+    running = make_federation(protection, "authority").begin(0, shape)
+    for name, client in running.clients.items():
+        upload = running.protect(name, BlockVector.one_hot(shape, 0, np.ones(10, np.int64)))
+        with pytest.raises(TypeError):
+            upload[-1] = 0
+        assert client.resend() == upload
+        assert running.add(upload) is None
 
 
 @pytest.mark.parametrize(("protection", "most"), [("masked", 1.0), ("bfv+masked", 1.85)])
