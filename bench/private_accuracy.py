@@ -1,12 +1,12 @@
-"""What privacy costs in accuracy: every example-level mechanism at ε of infinity, 8 and 2, between the random encoder and ordinary training.
+"""What privacy costs in accuracy: every mechanism at ε of infinity, 8 and 2, between the random encoder and ordinary training.
 
     python -m bench.private_accuracy [run] [--seeds 3]     measure what is missing (hours), then write the page
     python -m bench.private_accuracy tune                  the learning rates tried on seed 99
     python -m bench.private_accuracy page                  write the tables into docs/private-accuracy.md
 
-One client holds the whole training set, so ε is that of its examples. The encoder is trained without labels (or with them, for the
-reference), frozen, and judged by a linear probe and kNN on test examples. Rows go to `results/private_accuracy.csv` as they are
-measured; rows already there are not measured again.
+One client holds the whole training set, so ε is that of its examples; in the federations of `private_accuracy_clients` it is a
+client's. The encoder is trained without labels (or with them, for the reference), frozen, and judged by a linear probe and kNN on
+test examples. Rows go to `results/private_accuracy.csv` as they are measured; rows already there are not measured again.
 
 Claims: ε covers the training of the encoder at δ = 1e-5 under zero-out. It does not cover the probe and the kNN, which read the training
 labels in the clear, nor the learning rates, which were chosen on another split of the same data. Noise comes from a seeded source, so
@@ -35,6 +35,7 @@ from bench.private_accuracy_cells import (
     DELTA,
     EMBEDDING,
     FEATURES,
+    FEDERATED,
     HIDDEN,
     JUDGED,
     METHODS,
@@ -46,6 +47,7 @@ from bench.private_accuracy_cells import (
     main_cells,
     tuning_cells,
 )
+from bench.private_accuracy_clients import federated
 from bench.private_accuracy_gradients import gradients
 from bench.private_accuracy_page import write_page
 from secure_fl.config import DataConfig, ModelConfig, ObjectiveConfig, SourceConfig, ViewsConfig
@@ -187,7 +189,9 @@ def measure(cell: Cell) -> dict[str, object]:
     model, began, found = build(cell, train), time.process_time(), dict[str, object]()
     judged: dict[str, object] = {"probe": nan, "knn": nan, "own": ""}
     try:
-        if cell.level == "ordinary":
+        if cell.method in FEDERATED:
+            found = federated(model, cell, train)
+        elif cell.level == "ordinary":
             ordinary(model, cell, train)
         elif cell.method != RANDOM:
             found = private(model, cell, train)

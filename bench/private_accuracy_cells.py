@@ -1,4 +1,4 @@
-"""The runs that the bench of private accuracy consists of: methods, levels, what was tried for the rates, and the variants."""
+"""The runs that the bench of private accuracy consists of: methods, levels, federations, what was tried for the rates, and the variants."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Method:
         embedding: width of z.
         temperature: of NT-Xent.
         pairs: of random features, for uniformity.
-        shown: in the main tables; among the variants; or measured once, on MNIST-5k, since a step takes 20 times as long.
+        shown: in the main tables, or among the variants.
     """
 
     objective: str
@@ -43,7 +43,7 @@ class Method:
     embedding: int = EMBEDDING
     temperature: float = 0.5
     pairs: int = PAIRS
-    shown: Literal["table", "variant", "once"] = "table"
+    shown: Literal["table", "variant"] = "table"
 
 
 SPECTRAL, ALIGN, SSD = "spectral contrastive, released moment", "align + uniformity, released mean", "SSD, released mean"
@@ -56,20 +56,47 @@ METHODS = {
     SSD: Method("ssd", "auto", (0.1, 0.3, 0.3), 1.0),
     GROUPS: Method("nt_xent", "group", (0.1, 0.03, 0.1), 1.0),
     MASKED: Method("masked", "auto", (0.03, 1.5, 0.5), 0.2),
-    LOGIT: Method("nt_xent", "logit", (0.1, 0.01, 0.003), 1.0, embedding=8, temperature=1.0, shown="once"),
+    LOGIT: Method("nt_xent", "logit", (0.1, 0.01, 0.003), 1.0, embedding=8, temperature=1.0),
     LABELS: Method("labels", "auto", (0.1, 1.0, 0.3), 1.0),
     FEW_PAIRS: Method("align_uniform", "auto", (0.1, 0.3, 0.3), 1.0, pairs=128, shown="variant"),
     MANY_PAIRS: Method("align_uniform", "auto", (0.1, 0.3, 0.3), 1.0, pairs=2048, shown="variant"),
 }
-DATA = {"MNIST-5k": ("mnist5k", 4000), "Fashion-MNIST": ("fashion_mnist", 10_000)}
-"""Source and how many examples the client trains on."""
 BATCH, STEPS, SIDE = 250, 150, 14
 """Images are halved: a step costs a quarter, and in the few steps that are affordable the network learns more, without privacy as well."""
 
 
 @dataclass(frozen=True)
+class Federated:
+    """Client level: many clients deal the examples out among them, and the unit is a client.
+
+    Attributes:
+        objective: every client trains with it on its own examples only.
+        clients: on the roster; all of them take part in all rounds.
+        rounds: one epoch at every client in each.
+        batch: of a client's share of 4,000 examples; in proportion with more, so that an epoch is as many steps.
+        lr: of clients' steps.
+        clips: C, the bound on the norm of a client's whole update: of ε = 8, which is used without noise as well, and of ε = 2.
+    """
+
+    objective: str
+    clients: int
+    rounds: int
+    batch: int
+    lr: float
+    clips: tuple[float, float]
+
+
+HUNDRED, THOUSAND = "NT-Xent, 100 clients", "NT-Xent, 1,000 clients"
+FEDERATED = {HUNDRED: Federated("nt_xent", 100, 10, 20, 0.1, (0.3, 0.3)), THOUSAND: Federated("nt_xent", 1000, 5, 4, 0.1, (0.3, 0.3))}
+FEDERATED_LEVELS = ("ordinary", "no noise", "8", "2")
+"""A federation's ordinary training, FedAvg, differs from the mechanism's only by clipping, rounding and noise."""
+DATA = {"MNIST-5k": ("mnist5k", 4000), "Fashion-MNIST": ("fashion_mnist", 10_000)}
+"""Source and how many examples the client trains on."""
+
+
+@dataclass(frozen=True)
 class Cell:
-    """One run: all that it depends on."""
+    """One run: all that it depends on. A federation's batch is a client's, and its steps are rounds."""
 
     data: str
     method: str
@@ -85,6 +112,11 @@ class Cell:
     def of(cls, data: str, method: str, level: str, seed: int, **other: Any) -> Cell:
         """With the usual size, batch, steps and rates, but for `other`."""
         lr, clip = 0.0, 0.0
+        if method in FEDERATED:
+            many = FEDERATED[method]
+            clip = 0.0 if level == "ordinary" else many.clips[level == "2"]
+            batch = many.batch * DATA[data][1] // 4000
+            return replace(cls(data, method, level, seed, DATA[data][1], batch, many.rounds, many.lr, clip), **other)
         if method != RANDOM:
             known = METHODS[method]
             lr, clip = known.lr[_RATE_OF[level]], {"ordinary": 0.0, "no clipping": _NO_CLIP}.get(level, known.clip)
@@ -125,8 +157,7 @@ VARIANTS = (
     Variant("MNIST-5k", GROUPS, "four times the steps", ("ordinary", "no noise", *_PRIVATE), {"steps": 4 * STEPS}),
 )
 """What would help: more data and larger batches lower the noise, more steps raise it."""
-ONCE, ONCE_ON = ("ordinary", "no noise", "8"), "MNIST-5k"
-"""Levels and data of what is measured once."""
+FEDERATIONS = (("MNIST-5k", HUNDRED), ("Fashion-MNIST", HUNDRED), ("Fashion-MNIST", THOUSAND))
 TRIED = {
     SPECTRAL: {"8": (0.01, 0.03, 0.1, 0.3), "2": (0.01, 0.03, 0.1), "ordinary": (0.1, 0.3)},
     SSD: {"8": (0.1, 0.3, 1.0), "2": (0.1, 0.3, 1.0), "ordinary": (0.1, 0.3)},
@@ -135,17 +166,20 @@ TRIED = {
     LABELS: {"8": (0.3, 1.0, 3.0), "2": (0.3, 1.0, 3.0), "ordinary": (0.1, 0.3)},
 }
 """Learning rates, on one split of MNIST-5k that no reported seed has; align + uniformity takes SSD's."""
+TRIED_CLIPS = (0.1, 0.3, 1.0)
+"""Of a client's update, on the same split; a thousand clients take those of a hundred."""
 
 
 def main_cells(seeds: int) -> Iterator[Cell]:
-    """Every method at every level, and the floor, one seed of all before the next; then the variants."""
+    """Every method at every level, and the floor, one seed of all before the next; then the federations, and the variants."""
     for seed in range(seeds):
         for data in DATA:
             yield Cell.of(data, RANDOM, "", seed)
             yield from (Cell.of(data, name, level, seed) for name, method in METHODS.items() if method.shown == "table" for level in LEVELS)
     for seed in range(seeds):
+        yield from (Cell.of(data, name, level, seed) for data, name in FEDERATIONS for level in FEDERATED_LEVELS)
+    for seed in range(seeds):
         yield from (variant.cell(level, seed) for variant in VARIANTS for level in variant.levels)
-    yield from (Cell.of(ONCE_ON, name, level, 0) for name, method in METHODS.items() if method.shown == "once" for level in ONCE)
 
 
 def tuning_cells() -> Iterator[Cell]:
@@ -154,3 +188,5 @@ def tuning_cells() -> Iterator[Cell]:
         for level, rates in levels.items():
             for lr in rates:
                 yield Cell.of("MNIST-5k", method, level, TUNING_SEED, lr=lr)
+    for level in ("8", "2"):
+        yield from (Cell.of("MNIST-5k", HUNDRED, level, TUNING_SEED, clip=clip) for clip in TRIED_CLIPS)

@@ -4,11 +4,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from math import ceil, sqrt
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 
 from bench.harness import RESULTS, ROOT, read_rows
-from bench.private_accuracy_cells import ALIGN, BATCH, CSV, DATA, LEVELS, METHODS, ONCE_ON, RANDOM, STEPS, TUNING_SEED, VARIANTS, Cell, Variant
+from bench.private_accuracy_cells import (
+    ALIGN,
+    BATCH,
+    CSV,
+    DATA,
+    FEDERATED,
+    FEDERATED_LEVELS,
+    FEDERATIONS,
+    LEVELS,
+    LOGIT,
+    METHODS,
+    RANDOM,
+    STEPS,
+    TUNING_SEED,
+    VARIANTS,
+    Cell,
+    Variant,
+)
 
 PAGE = ROOT / "docs" / "private-accuracy.md"
 _MARKED = re.compile(r"<!-- table: (\S+) -->\n.*?<!-- end -->", re.DOTALL)
@@ -41,7 +59,7 @@ def accuracy(data: str) -> Callable[[Sequence[Record]], str]:
         floor = _score(_usual(rows, data, RANDOM, ""))
         lines = [_line(["trained by", *_SHOWN.values()]), _line(["---"] * 6), _line([f"nothing: {RANDOM}", floor, *[""] * 4])]
         for method, known in METHODS.items():
-            if known.shown == "table" or (known.shown == "once" and data == ONCE_ON):
+            if known.shown == "table":
                 lines.append(_line([method, *(_score(_usual(rows, data, method, level)) for level in LEVELS)]))
         return "\n".join(lines)
 
@@ -62,6 +80,24 @@ def losses(rows: Sequence[Record]) -> str:
             cells = [f"{100 * change:+.1f}" for change in (form - plain, clipped - form, eight - clipped, two - clipped, two - floor)]
             cells += [_ends(found["no noise"], "norm", ".1f", known.clip), _ends(found["no noise"], "clipped", ".0%")]
             lines.append(_line([data, method, *cells, *(_ends(found[level], "signal", ".2f") for level in ("8", "2"))]))
+    return "\n".join(lines)
+
+
+def clients(rows: Sequence[Record]) -> str:
+    """Client level: accuracy, and what a round's mean update meets."""
+    head = ["data", "trained by", "rounds", *(_SHOWN[level] for level in FEDERATED_LEVELS)]
+    head += ["median norm over C", "clipped", "z at ε = 8", "ε = 2", "noise a coordinate over C, ε = 8", "ε = 2", "signal : noise, ε = 8", "ε = 2"]
+    lines = [_line(head), _line(["---"] * len(head))]
+    for data, method in FEDERATIONS:
+        known = FEDERATED[method]
+        found = {level: _usual(rows, data, method, level) for level in FEDERATED_LEVELS}
+        cells = [data, method, str(known.rounds), *(_score(each) for each in found.values())]
+        cells += [_ends(found["no noise"], "norm", ".1f", known.clips[0]), _ends(found["no noise"], "clipped", ".0%")]
+        noises = [_mean(found[level], "noise") for level in ("8", "2")]
+        honest = ceil(0.75 * known.clients) - 1
+        cells += ["" if z is None else f"{z:.2f}" for z in noises]
+        cells += ["" if z is None else f"{z * sqrt(known.clients / honest) / known.clients:.4f}" for z in noises]
+        lines.append(_line([*cells, *(_ends(found[level], "signal", ".2f") for level in ("8", "2"))]))
     return "\n".join(lines)
 
 
@@ -86,14 +122,19 @@ def _variant(rows: Sequence[Record], variant: Variant) -> str:
 
 
 def tuning(rows: Sequence[Record]) -> str:
-    """What each learning rate gave on the tuning split."""
-    lines = [_line(["trained by", "level", "C", "learning rate: probe / kNN"]), _line(["---"] * 4)]
+    """What each learning rate, or bound on a client's update, gave on the tuning split."""
+    lines = [_line(["trained by", "level", "C", "learning rate (of clients: C): probe / kNN"]), _line(["---"] * 4)]
     tried = [row for row in rows if row["seed"] == str(TUNING_SEED)]
     for method, level in [(method, level) for method in METHODS for level in LEVELS]:
         mine = sorted((row for row in tried if (row["method"], row["level"]) == (method, level)), key=lambda row: float(row["lr"]))
         if mine:
             shown = " · ".join(f"{float(row['lr']):g}: {float(row['probe']):.3f} / {float(row['knn']):.3f}" for row in mine)
             lines.append(_line([method, _SHOWN[level], "–" if level == "ordinary" else mine[0]["clip"], shown]))
+    for method, level in [(method, level) for method in FEDERATED for level in FEDERATED_LEVELS]:
+        mine = sorted((row for row in tried if (row["method"], row["level"]) == (method, level)), key=lambda row: float(row["clip"]))
+        if mine:
+            shown = " · ".join(f"{float(row['clip']):g}: {float(row['probe']):.3f} / {float(row['knn']):.3f}" for row in mine)
+            lines.append(_line([method, _SHOWN[level], f"tried, at rate {mine[0]['lr']}", shown]))
     return "\n".join(lines)
 
 
@@ -101,17 +142,22 @@ def where(rows: Sequence[Record]) -> str:
     """Noise multipliers, and where and when it was measured."""
     noises = sorted({(row["data"], row["level"], row["noise"]) for row in rows if _is_usual(row) and row["level"] in ("8", "2")})
     lines = [f"- {data}, ε = {level}: σ = {noise} at q = {BATCH}/{DATA[data][1]:,} and {STEPS} steps." for data, level, noise in noises]
-    seconds = [float(row["cpu_seconds"]) for row in rows if _is_usual(row) and row["level"] in ("no clipping", "no noise", "8", "2")]
-    lines.append(
-        f"- A private run took {min(seconds):.0f} to {max(seconds):.0f} processor seconds on one core that was not idle."
-        if seconds
-        else "- Not measured yet."
-    )
+    private = [row for row in rows if _is_usual(row) and row["level"] in ("no clipping", "no noise", "8", "2")]
+    for what, mine in (
+        ("private run", [row for row in private if row["method"] != LOGIT]),
+        ("private run by pairs (logit)", [row for row in private if row["method"] == LOGIT]),
+        ("federation's run", [row for row in rows if row["method"] in FEDERATED]),
+    ):
+        if mine:
+            low, middle, high = (pick([float(row["cpu_seconds"]) for row in mine]) for pick in (min, median, max))
+            lines.append(f"- A {what} took {low:.0f} to {high:.0f} processor seconds (median {middle:.0f}) on one core that was not idle.")
     lines += [f"- {row}" for row in dict.fromkeys(f"{row['date']}, {row['machine']}; {row['versions']}; commit {row['commit']}." for row in rows)]
     return "\n".join(lines)
 
 
 def _is_usual(row: Record) -> bool:
+    if row["method"] in FEDERATED:
+        return False
     return row["seed"] != str(TUNING_SEED) and Cell.of(row["data"], row["method"], row["level"], int(row["seed"])).key == tuple(row[n] for n in _KEY)
 
 
@@ -129,13 +175,14 @@ def _like(rows: Iterable[Record], cell: Cell) -> list[Record]:
 
 
 def _score(rows: Sequence[Record]) -> str:
-    """`probe ± deviation / kNN`."""
+    """`probe ± deviation / kNN`, and over how many seeds if fewer than three."""
     if not rows:
         return ""
     probes = [float(row["probe"]) for row in rows]
     spread = f" ± {stdev(probes):.3f}" if len(probes) > 1 else ""
     own = _mean(rows, "own")
-    return f"{fmean(probes):.3f}{spread} / {_mean(rows, 'knn'):.3f}" + (f" / {own:.3f}" if own is not None else "")
+    few = f" ({len(probes)} seed{'s' * (len(probes) > 1)})" if len(probes) < 3 else ""
+    return f"{fmean(probes):.3f}{spread} / {_mean(rows, 'knn'):.3f}" + (f" / {own:.3f}" if own is not None else "") + few
 
 
 def _mean(rows: Sequence[Record], column: str) -> float | None:
@@ -156,6 +203,7 @@ def _line(cells: Sequence[str]) -> str:
 TABLES: dict[str, Callable[[Sequence[Record]], str]] = {
     **{data: accuracy(data) for data in DATA},
     "losses": losses,
+    "clients": clients,
     "variants": variants,
     "tuning": tuning,
     "where": where,

@@ -10,7 +10,7 @@ from typing import Literal, NoReturn
 from secure_fl.errors import PrivacyError
 from secure_fl.privacy.accounting import Charge, epsilon_of
 from secure_fl.privacy.events import AllocationEvent, GaussianEvent, IntegerEvent, PureEvent
-from secure_fl.privacy.ledger import PrivacyLedger
+from secure_fl.privacy.ledger import NOISED_BY_KEY_HOLDER, PrivacyLedger, Release
 from secure_fl.privacy.units import Adjacency, PrivacyUnit
 
 Protection = Literal["plain", "masked", "bfv", "bfv+masked", "ckks"]
@@ -93,14 +93,15 @@ def claims(
     """A row for each adversary: of one client (or any one of its examples), or of the federation, which is the maximum over clients.
 
     Noise that a client added to its own training counts against everybody. Distributed noise counts as charged against whoever sees sums, the
-    colluders' shares being left out of the charge already; who sees a single upload faces that client's own share only.
+    colluders' shares being left out of the charge already; who sees a single upload faces that client's own share only. Noise that the key holder
+    added protects against everybody but the key holder, who gets no row.
 
     **Guarantee.** Each row's ε bounds what that adversary learns from everything the ledger holds.
     **Assumes.** The ledger is complete, and the adversary sees no more than `Setting` says.
     **Not covered.** Rows are not composed with each other: each adversary sees the same releases.
 
     Raises:
-        PrivacyError: nothing recorded for the unit, or add-remove for clients.
+        PrivacyError: nothing recorded for the unit, add-remove for clients, or noise of a key holder who is the server or a client.
     """
     subjects = ledger.subjects(unit) if subject is None else (subject,)
     charged = {ledger.charges(unit, each, adjacency) for each in subjects} - {()}
@@ -108,8 +109,11 @@ def claims(
         raise PrivacyError("no release of this unit", field="unit", value=str(unit), remedy="claim the unit that the run's noise protects")
     touching = [release for release in ledger.releases if unit in (release.unit, release.also_protects) and set(subjects) & set(release.subjects)]
     declared = any(release.basis == "declared" for release in touching)
+    by_holder = _noised_by_holder(touching, setting)
     rows = []
     for adversary in setting.adversaries():
+        if by_holder and adversary is Adversary.KEY_HOLDER:
+            continue
         alone = setting.sees_single_uploads(adversary)
         rows.append(
             PrivacyClaim(
@@ -120,7 +124,7 @@ def claims(
                 sampling=_sampling(charged),
                 adversary=adversary,
                 basis="declared" if declared else "derived",
-                assumes=_assumptions(charged, setting, alone=alone, declared=declared),
+                assumes=_assumptions(touching, setting, alone=alone, declared=declared),
                 not_covered=_gaps(ledger, unit, setting, subject),
             )
         )
@@ -155,15 +159,31 @@ def _sampling(charged: Iterable[tuple[Charge, ...]]) -> str:
     return " and ".join(found) or "none: every round is paid in full"
 
 
-def _assumptions(charged: Iterable[tuple[Charge, ...]], setting: Setting, *, alone: bool, declared: bool) -> tuple[str, ...]:
-    integers = [charge.event for charges in charged for charge in charges if isinstance(charge.event, IntegerEvent)]
+def _noised_by_holder(releases: Iterable[Release], setting: Setting) -> bool:
+    """Whether some noise is the key holder's: then the holder must be neither the server nor a client, who would see the sums without it."""
+    if not any(release.purpose == NOISED_BY_KEY_HOLDER for release in releases):
+        return False
+    if setting.protection in ("plain", "masked") or setting.key_holder == "clients":
+        remedy = 'encryption with key_holder = "authority"; or let all clients add the noise'
+        value = f"{setting.protection}, {setting.key_holder}"
+        raise PrivacyError(
+            "the server or a client would see sums before the key holder's noise is added", field="key_holder", value=value, remedy=remedy
+        )
+    return True
+
+
+def _assumptions(releases: Iterable[Release], setting: Setting, *, alone: bool, declared: bool) -> tuple[str, ...]:
+    integers = [(release.event, release.purpose) for release in releases if isinstance(release.event, IntegerEvent)]
+    shared = [event.parties for event, purpose in integers if isinstance(event, IntegerEvent) and purpose != NOISED_BY_KEY_HOLDER]
     found = ["noise and sampling coins stay secret"]
     if declared:
         found.append("clients sample and train as they declare")
-    if integers and alone:
+    if len(shared) < len(integers):
+        found.append("the key holder adds the noise, and colludes with nobody")
+    if shared and alone:
         found.append("sees each upload: only the client's own share of the noise counts")
-    elif integers:
-        found.append(f"{min(event.parties for event in integers)} honest clients added their noise shares, besides {setting.colluders} colluding")
+    elif shared:
+        found.append(f"{min(shared)} honest clients added their noise shares, besides {setting.colluders} colluding")
     return tuple(found)
 
 
@@ -177,6 +197,8 @@ def _gaps(ledger: PrivacyLedger, unit: PrivacyUnit, setting: Setting, subject: i
         gaps.append(f"charged to the other unit only: {', '.join(other)}")
     if any(isinstance(release.event, IntegerEvent) for release in concerned):
         gaps.append(f"more than {setting.colluders} colluding clients, or clients that leave out their noise")
+    if any(release.purpose == NOISED_BY_KEY_HOLDER for release in concerned):
+        gaps.append("the key holder, who sees the sums without noise")
     if any(isinstance(release.event, PureEvent) and not release.event.bounded_range for release in concerned):
         gaps.append("who answered a randomised question")
     return tuple(gaps)

@@ -21,6 +21,8 @@ from secure_fl.privacy.accounting import Charge, epsilon_of, merged, within
 from secure_fl.privacy.events import AllocationEvent, Event, GaussianEvent, IntegerEvent
 from secure_fl.privacy.units import Adjacency, PrivacyUnit
 
+NOISED_BY_KEY_HOLDER = "prefix sums, noised by the key holder"
+"""Purpose of a release that no claim against the key holder covers."""
 _FORMAT = 1
 _TOLERANCE = 1e-3
 """Relative difference between a stated and a recomputed ε that rounding and other library versions may cause."""

@@ -54,6 +54,15 @@ def check_separable(model: nn.Module) -> None:
             raise PrivacyError(problem, field=name or "model", value=_kind(layer), remedy=remedy)
 
 
+def is_separable(model: nn.Module) -> bool:
+    """Whether `check_separable` lets the model pass."""
+    try:
+        check_separable(model)
+    except PrivacyError:
+        return False
+    return True
+
+
 def layer_rule(layer: nn.Module) -> Rule:
     """Opacus' rule for a layer that `check_separable` let pass."""
     return _registry()[0][type(layer)]

@@ -50,7 +50,7 @@ class ClippedSum:
 
 
 @dataclass(eq=False)
-class _Call:
+class LayerCall:
     """One call of a layer: what went in, and where the gradient by what came out is found."""
 
     layer: nn.Module
@@ -105,10 +105,10 @@ def clipped_sum(model: nn.Module, rows: Tensor, rows_per_unit: int, unit_losses:
     return ClippedSum(gradients, square_norms)
 
 
-def _backpropagate(model: nn.Module, rows: Tensor, rows_per_unit: int, unit_losses: UnitLosses) -> list[_Call]:
+def _backpropagate(model: nn.Module, rows: Tensor, rows_per_unit: int, unit_losses: UnitLosses) -> list[LayerCall]:
     """Every call of a trainable layer with the gradient of the losses' sum by its output; calls that do not matter are left out."""
     with torch.enable_grad():
-        with _recorded(model, len(rows)) as calls:
+        with recorded(model, len(rows)) as calls:
             outputs = model(rows)
         h, z = (outputs, outputs) if isinstance(outputs, Tensor) else outputs
         check_rows_stay_apart(len(rows), h, z)
@@ -127,14 +127,14 @@ def _backpropagate(model: nn.Module, rows: Tensor, rows_per_unit: int, unit_loss
 
 
 @contextmanager
-def _recorded(model: nn.Module, rows: int) -> Iterator[list[_Call]]:
+def recorded(model: nn.Module, rows: int) -> Iterator[list[LayerCall]]:
     """The calls of trainable layers within the context. Edges are taken before a later layer can change the output in place."""
-    calls: list[_Call] = []
+    calls: list[LayerCall] = []
 
     def record(layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
         check_rows_stay_apart(rows, given[0], output)
         if output.requires_grad:
-            calls.append(_Call(layer, given[0].detach(), given[0]._version, get_gradient_edge(output)))
+            calls.append(LayerCall(layer, given[0].detach(), given[0]._version, get_gradient_edge(output)))
 
     handles = [layer.register_forward_hook(record) for layer in model.modules() if _trainable(layer)]
     try:
@@ -148,7 +148,7 @@ def _trainable(layer: nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in layer.parameters(recurse=False))
 
 
-def _formed(calls: Sequence[_Call], rows_per_unit: int) -> dict[Tensor, Tensor]:
+def _formed(calls: Sequence[LayerCall], rows_per_unit: int) -> dict[Tensor, Tensor]:
     """Each unit's gradient by each parameter, `[U, *parameter.shape]`, summed over the calls that use it."""
     formed: dict[Tensor, Tensor] = {}
     for call in calls:
@@ -163,29 +163,30 @@ def _formed(calls: Sequence[_Call], rows_per_unit: int) -> dict[Tensor, Tensor]:
 # Layers whose units' gradients are never formed
 
 
-def _ghosts(calls: Sequence[_Call]) -> list[_Call]:
+def _ghosts(calls: Sequence[LayerCall]) -> list[LayerCall]:
     """Calls of layers that have a ghost norm and whose weights are used nowhere else: norms of parts of a sum do not add up."""
     uses = Counter(id(parameter) for call in calls for parameter in call.layer.parameters(recurse=False))
-    return [call for call in calls if _has_ghost(call.layer) and all(uses[id(p)] == 1 for p in call.layer.parameters(recurse=False))]
+    return [call for call in calls if has_ghost(call.layer) and all(uses[id(p)] == 1 for p in call.layer.parameters(recurse=False))]
 
 
-def _has_ghost(layer: nn.Module) -> bool:
+def has_ghost(layer: nn.Module) -> bool:
+    """Whether a layer's gradients have norms and products that come from its inputs and the derivatives by its outputs."""
     if isinstance(layer, nn.Conv1d | nn.Conv2d):
         return layer.weight.requires_grad and not isinstance(layer.padding, str)
     return isinstance(layer, nn.Linear) and layer.weight.requires_grad
 
 
-def _ghost_norms(call: _Call, rows_per_unit: int) -> Tensor:
+def _ghost_norms(call: LayerCall, rows_per_unit: int) -> Tensor:
     layer, backprops = call.layer, call.backprops
     assert backprops is not None
     if isinstance(layer, nn.Linear):
-        return per_sample.ghost_square_norms_linear(call.inputs, backprops, _trains_bias(layer), rows_per_unit)
+        return per_sample.ghost_square_norms_linear(call.inputs, backprops, trains_bias(layer), rows_per_unit)
     assert isinstance(layer, nn.Conv1d | nn.Conv2d)
-    inputs, backprops, geometry = _as_images(layer, call.inputs, backprops)
-    return per_sample.ghost_square_norms_conv2d(inputs, backprops, *geometry, bias=_trains_bias(layer), group_size=rows_per_unit)
+    inputs, backprops, geometry = as_images(layer, call.inputs, backprops)
+    return per_sample.ghost_square_norms_conv2d(inputs, backprops, *geometry, bias=trains_bias(layer), group_size=rows_per_unit)
 
 
-def _ghost_sums(call: _Call, factors_N: Tensor) -> dict[Tensor, Tensor]:
+def _ghost_sums(call: LayerCall, factors_N: Tensor) -> dict[Tensor, Tensor]:
     """Σ over rows of factor · gradient; a row of factor 0 is set to zero on both sides, since 0 · NaN is NaN."""
     layer, inputs, backprops = call.layer, call.inputs, call.backprops
     assert isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d)
@@ -199,16 +200,17 @@ def _ghost_sums(call: _Call, factors_N: Tensor) -> dict[Tensor, Tensor]:
         sums[layer.weight] = backprops.flatten(0, -2).T @ inputs.flatten(0, -2)
         positions = tuple(range(backprops.ndim - 1))
     else:
-        images, outputs, (kernel, *rest) = _as_images(layer, inputs, backprops)
+        images, outputs, (kernel, *rest) = as_images(layer, inputs, backprops)
         weight = conv2d_weight(images, (*layer.weight.shape[:2], *kernel), outputs, *rest)
         sums[layer.weight] = weight.view_as(layer.weight)
         positions = (0, *range(2, backprops.ndim))
-    if layer.bias is not None and _trains_bias(layer):
+    if layer.bias is not None and trains_bias(layer):
         sums[layer.bias] = backprops.sum(positions)
     return sums
 
 
-def _trains_bias(layer: nn.Linear | nn.Conv1d | nn.Conv2d) -> bool:
+def trains_bias(layer: nn.Linear | nn.Conv1d | nn.Conv2d) -> bool:
+    """Whether there is a bias, and it is trained."""
     return layer.bias is not None and layer.bias.requires_grad
 
 
@@ -222,7 +224,7 @@ _Geometry = tuple[_Pair, _Pair, _Pair, _Pair, int]
 """Kernel, stride, padding, dilation, groups."""
 
 
-def _as_images(layer: nn.Conv1d | nn.Conv2d, inputs: Tensor, backprops: Tensor) -> tuple[Tensor, Tensor, _Geometry]:
+def as_images(layer: nn.Conv1d | nn.Conv2d, inputs: Tensor, backprops: Tensor) -> tuple[Tensor, Tensor, _Geometry]:
     """A convolution's rows and geometry; a series is an image of height 1."""
     assert not isinstance(layer.padding, str)
     sizes = [tuple(size) for size in (layer.kernel_size, layer.stride, layer.padding, layer.dilation)]

@@ -11,7 +11,25 @@ import pytest
 import torch
 
 from bench import harness, private_accuracy, private_accuracy_page
-from bench.private_accuracy_cells import CSV, DATA, LEVELS, LOGIT, METHODS, ONCE, RANDOM, TUNING_SEED, VARIANTS, Cell, main_cells, tuning_cells
+from bench.private_accuracy_cells import (
+    CSV,
+    DATA,
+    FEDERATED,
+    FEDERATED_LEVELS,
+    FEDERATIONS,
+    HUNDRED,
+    LEVELS,
+    LOGIT,
+    METHODS,
+    RANDOM,
+    TUNING_SEED,
+    VARIANTS,
+    Cell,
+    Federated,
+    main_cells,
+    tuning_cells,
+)
+from bench.private_accuracy_clients import federated, level_of, noise_of_mean
 from secure_fl.data.dataset import Dataset
 from secure_fl.privacy.accounting import epsilon
 from secure_fl.privacy.units import Adjacency
@@ -80,6 +98,54 @@ def test_noise_is_that_of_the_claim() -> None:
     assert private_accuracy.noise_multiplier(inf, 1.0, 4) == 0
 
 
+# Client level
+
+
+@pytest.fixture
+def eight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight clients in place of a hundred, with a bound that few updates of so small a set reach."""
+    monkeypatch.setitem(FEDERATED, HUNDRED, Federated("nt_xent", 8, 2, 4, 0.1, (2.0, 2.0)))
+
+
+def after_one_round(level: str) -> tuple[torch.Tensor, dict[str, object]]:
+    """The model as a vector, and what the round said."""
+    one = cell(HUNDRED, level, batch=4, steps=1)
+    train, _ = private_accuracy.load(one.data, 0, 64)
+    model = private_accuracy.build(one, train)
+    found = federated(model, one, train)
+    return torch.cat([p.detach().flatten() for p in model.parameters()]), found
+
+
+@pytest.mark.usefixtures("small", "eight")
+@pytest.mark.parametrize("level", FEDERATED_LEVELS)
+def test_a_federation_is_measured_at_every_level(level: str) -> None:
+    row = private_accuracy.measure(cell(HUNDRED, level, batch=4))
+    assert 0.3 < float(str(row["probe"])) <= 1
+    assert (row["noise"] == "") == (level == "ordinary")
+    assert (row["signal_last"] != "") == (level in ("8", "2"))
+    assert set(row) == set(private_accuracy.measure(cell(RANDOM, "", steps=0)))
+
+
+@pytest.mark.usefixtures("small", "eight")
+def test_a_federations_round_is_that_of_fedavg_but_for_rounding_and_the_claimed_noise() -> None:
+    ordinary, rounded, noised = (after_one_round(level)[0] for level in ("ordinary", "no noise", "8"))
+    level = level_of(cell(HUNDRED, "8", batch=4, steps=1), len(noised))
+    assert level is not None
+    step = level.bound / level.levels
+    assert float((rounded - ordinary).abs().max()) <= 2 * step
+    assert 0 < step < 0.1 * noise_of_mean(level)
+    assert float((noised - ordinary).std()) == pytest.approx(noise_of_mean(level), rel=0.03)
+
+
+@pytest.mark.usefixtures("small", "eight")
+def test_a_federations_noise_is_that_of_the_claim_over_all_rounds() -> None:
+    for epsilon_claimed in (8, 2):
+        level = level_of(cell(HUNDRED, str(epsilon_claimed), steps=10), 1000)
+        assert level is not None
+        assert 0.99 * epsilon_claimed < epsilon([level.event(10)], 1e-5, Adjacency.ZERO_OUT) <= epsilon_claimed
+        assert (level.roster, level.n_min, level.colluders) == (8, 6, 1)
+
+
 @pytest.mark.usefixtures("small")
 def test_rows_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(harness.append_row, "__defaults__", (tmp_path,))
@@ -93,7 +159,8 @@ def test_rows_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_the_table_has_every_cell() -> None:
     cells = list(main_cells(3))
     changed = sum(len(variant.levels) for variant in VARIANTS)
-    assert len(set(cells)) == len(cells) == 3 * (len(DATA) * (1 + 6 * len(LEVELS)) + changed) + len(ONCE)
+    federations = len(FEDERATIONS) * len(FEDERATED_LEVELS)
+    assert len(set(cells)) == len(cells) == 3 * (len(DATA) * (1 + 7 * len(LEVELS)) + changed + federations)
     assert TUNING_SEED not in {c.seed for c in cells}
     assert {c.seed for c in tuning_cells()} == {TUNING_SEED}
 
@@ -105,7 +172,7 @@ def test_means_are_over_reported_seeds_of_one_cell() -> None:
 
     rows = [row(0, 0.7), row(1, 0.9), row(TUNING_SEED, 0.1), row(0, 0.2, steps=7)]
     text = private_accuracy_page.accuracy("MNIST-5k")(rows)
-    assert "0.800 ± 0.141 / 0.500" in text
+    assert "0.800 ± 0.141 / 0.500 (2 seeds)" in text
     assert "0.1" not in text.replace("0.141", "")
     assert "0.2" not in text
 

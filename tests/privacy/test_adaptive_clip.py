@@ -1,4 +1,4 @@
-"""The adaptive bound, and where correlated noise is refused."""
+"""The adaptive bound."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from secure_fl.errors import PrivacyError
 from secure_fl.privacy.adaptive_clip import QuantileBound, bit_noise_for
 from secure_fl.privacy.client_level import ClientLevel, norm_of
-from secure_fl.privacy.correlated import correlated_noise, require_correlated_noise
 from secure_fl.privacy.noise import NoiseSource
 
 
@@ -64,25 +63,3 @@ def test_an_unclamped_share_is_refused() -> None:
             QuantileBound().moved(1.0, inside)
     assert bit_noise_for(200) == 10
     assert bit_noise_for(3) == 1
-
-
-def test_correlated_noise_is_valid_only_where_nobody_can_go_missing() -> None:
-    assert "excludes the key holder" in require_correlated_noise(adder="key_holder", full_participation=False)
-    assert "lost client" in require_correlated_noise(adder="clients", full_participation=True)
-    with pytest.raises(PrivacyError, match="drops out"):
-        require_correlated_noise(adder="clients", full_participation=False)
-    with pytest.raises(PrivacyError, match="drops out"):
-        require_correlated_noise(adder="server", full_participation=True)
-    with pytest.raises(PrivacyError, match="not built"):
-        correlated_noise()
-
-
-@pytest.mark.parametrize("rounds", [1, 8, 64])
-def test_under_full_participation_a_tree_costs_more_than_it_saves(rounds: int) -> None:
-    """The figures of the docstring, counted: what one client moves in a binary tree's nodes, against independent draws."""
-    nodes = [2**level for level in range(rounds.bit_length()) for _ in range(rounds // 2**level)]
-    moved = sum(size**2 for size in nodes)
-    assert moved == rounds * (2 * rounds - 1)
-    tree_variance = moved  # at μ = 1, of the one node that is the last prefix
-    independent_variance = rounds * rounds  # T draws of variance T
-    assert tree_variance / independent_variance == pytest.approx(2 - 1 / rounds)

@@ -27,19 +27,17 @@ from math import exp
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, jacrev, vmap
 
 from secure_fl.errors import PrivacyError
 from secure_fl.privacy.events import GaussianEvent
 from secure_fl.privacy.mechanisms.mechanism import check_settings, flat, write_gradients
+from secure_fl.privacy.mechanisms.row_grams import embeddings_and_grams
 from secure_fl.privacy.noise import NoiseStream
 from secure_fl.privacy.sampling import draw_examples
 from secure_fl.privacy.units import Adjacency
 from secure_fl_kernels.reference import normalize
 
 LOWEST_TEMPERATURE = 0.5
-_JACOBIAN_ELEMENTS = 1 << 25
-"""Held at once: 128 MiB of float32."""
 _LONGEST = 1e12
 """Jacobians longer than so many pair bounds count as not finite: clipping them would leave rounding errors, not gradients."""
 _SLACK = 1e-6
@@ -155,30 +153,3 @@ class LogitDP:
         longest = grams.diagonal(dim1=2, dim2=3).sum(2).sqrt()
         length = by_first + by_second + _SLACK * (longest[:, :1] + longest[:, 1])
         return self.pair_bound / length.clamp_min(self.pair_bound)
-
-
-def embeddings_and_grams(model: nn.Module, views: Tensor) -> tuple[Tensor, Tensor]:
-    """Unit embeddings `[N, 2, D]` and J Jᵀ of their Jacobians by all trained parameters, float64 `[N, 2, D, D]`.
-
-    ‖Jᵀv‖² = vᵀ(J Jᵀ)v then costs nothing for any v, where forming the gradients of all pairs would take N² of them. J takes D backward passes a row,
-    and J Jᵀ is summed in float64, since e'·J Jᵀ·e' cancels where two embeddings nearly agree.
-    """
-    trained = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
-    fixed = {name: t.detach() for name, t in [*model.named_parameters(), *model.named_buffers()] if name not in trained}
-
-    def unit(parameters: dict[str, Tensor], row: Tensor) -> tuple[Tensor, Tensor]:
-        z: Tensor = functional_call(model, (parameters, fixed), (row[None],))[1]
-        e = normalize(z)[0]
-        return e, e
-
-    rows = views.flatten(0, 1)
-    with torch.no_grad():
-        width = model(rows[:1])[1].shape[1]
-    chunk = max(1, _JACOBIAN_ELEMENTS // (width * sum(p.numel() for p in trained.values())))
-    embedded, grams = [], []
-    for part in rows.split(chunk):
-        jacobian, e = vmap(jacrev(unit, has_aux=True), in_dims=(None, 0))(trained, part)
-        parts = [j.reshape(len(part), width, -1).double() for j in jacobian.values()]
-        grams.append(torch.stack([j @ j.mT for j in parts]).sum(0))
-        embedded.append(e.detach())
-    return torch.cat(embedded).unflatten(0, (-1, 2)), torch.cat(grams).unflatten(0, (-1, 2))

@@ -1,0 +1,146 @@
+"""J Jᵀ of one row's Jacobian J `[D, P]`, its unit embedding e by all trained parameters, for a whole batch at once.
+
+‖Jᵀv‖² = vᵀ(J Jᵀ)v then costs nothing for any v, where the gradients of all pairs of N rows would be N² of them.
+
+J Jᵀ is a sum over layers. At a layer with outputs W aₜ + b at positions t, write βₜ,d for the derivative of e's element d by the output at t. The
+layer's rows of J are Σₜ βₜ,d aₜᵀ and Σₜ βₜ,d, so it adds Σₜᵤ (aₜ·aᵤ + 1)(βₜ,d·βᵤ,d'), and no Jacobian is formed: D backward passes over the whole
+batch, which stop at layers' outputs, serve all rows. Other layers' Jacobians are formed by their rule. With 250 pairs, D = 8 and 28,216 parameters
+that takes a quarter of the time of `torch.func`'s Jacobian of each row, which remains for models that are not made of such layers.
+
+All products are float64: e'·J Jᵀ·e' cancels where two embeddings nearly agree.
+
+Suffixes: N rows, D elements of an embedding, T positions, I and O inputs and outputs of a layer.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, jacrev, vmap
+from torch.nn import functional
+
+from secure_fl.errors import PrivacyError
+from secure_fl.privacy.separable import is_separable, layer_rule
+from secure_fl.privacy.unit_gradients import LayerCall, as_images, has_ghost, recorded, trains_bias
+from secure_fl_kernels.reference import normalize
+
+_JACOBIAN_ELEMENTS = 1 << 25
+"""Held at once: 128 MiB of float32."""
+
+
+def embeddings_and_grams(model: nn.Module, views: Tensor) -> tuple[Tensor, Tensor]:
+    """Unit embeddings `[N, 2, D]` and J Jᵀ of their Jacobians by all trained parameters, float64 `[N, 2, D, D]`.
+
+    Args:
+        model: to (h, z); every row is treated by itself.
+        views: `[N, 2, ...]`, N at least 1.
+
+    Raises:
+        PrivacyError: the model embeds a row differently each time, or changes a layer's input in place.
+    """
+    rows = views.flatten(0, 1)
+    with torch.no_grad():
+        width = model(rows[:1])[1].shape[1]
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    chunk = max(1, _JACOBIAN_ELEMENTS // max(1, width * trained))
+    method = _by_layers if is_separable(model) and _only_through_layers(model, rows) else jacobian_grams
+    parts = [method(model, part) for part in rows.split(chunk)]
+    embedded, grams = (torch.cat(each) for each in zip(*parts, strict=True))
+    return embedded.unflatten(0, (-1, 2)), grams.unflatten(0, (-1, 2))
+
+
+def jacobian_grams(model: nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """e `[N, D]` and J Jᵀ `[N, D, D]` of any model, by `torch.func`; slow."""
+    trained = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    fixed = {name: t.detach() for name, t in [*model.named_parameters(), *model.named_buffers()] if name not in trained}
+
+    def unit(parameters: dict[str, Tensor], row: Tensor) -> tuple[Tensor, Tensor]:
+        z: Tensor = functional_call(model, (parameters, fixed), (row[None],))[1]
+        e = normalize(z)[0]
+        return e, e
+
+    jacobian, e = vmap(jacrev(unit, has_aux=True), in_dims=(None, 0))(trained, rows)
+    parts = [j.reshape(*e.shape, -1).double() for j in jacobian.values()]
+    return e.detach(), torch.stack([j @ j.mT for j in parts]).sum(0)
+
+
+def _only_through_layers(model: nn.Module, rows: Tensor) -> bool:
+    """Whether trained weights act through one call each of the layer that holds them, and in no other way, on these very rows.
+
+    With every such layer's output cut off from its weights, nothing that depends on a trained weight may reach a layer or z. A weight used
+    beside its layer, or twice, would be missing from J Jᵀ, and a gradient would be clipped too little.
+
+    Raises:
+        PrivacyError: with the same weights z is another one.
+    """
+    holders = [layer for layer in model.modules() if any(p.requires_grad for p in layer.parameters(recurse=False))]
+    held = Counter(id(p) for layer in holders for p in layer.parameters(recurse=False))
+    uses, sound = Counter[nn.Module](), [max(held.values(), default=1) == 1]
+
+    def cut(layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        uses[layer] += 1
+        sound.append(len(given) == 1 and not given[0].requires_grad)
+        return output.detach()
+
+    handles = [layer.register_forward_hook(cut) for layer in holders]
+    try:
+        with torch.enable_grad():
+            z = model(rows)[1]
+    finally:
+        for handle in handles:
+            handle.remove()
+    with torch.no_grad():
+        again = model(rows)[1]
+    if not torch.allclose(z, again, rtol=1e-3, atol=1e-5 * float(again.nan_to_num(0, 0, 0).abs().max()), equal_nan=True):
+        remedy = "leave out dropout and other layers that draw"
+        raise PrivacyError("embeds a row differently each time", field="model", value=type(model).__name__, remedy=remedy)
+    return all(sound) and not z.requires_grad and max(uses.values(), default=0) <= 1
+
+
+def _by_layers(model: nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """e `[N, D]` and J Jᵀ `[N, D, D]`, a layer at a time."""
+    with torch.enable_grad():
+        with recorded(model, len(rows)) as calls:
+            z = model(rows)[1]
+        e = normalize(z)
+        edges = [call.edge for call in calls]
+        found = [torch.autograd.grad(part.sum(), edges, retain_graph=True, allow_unused=True) for part in e.unbind(1)] if calls else []
+    grams = torch.zeros(*e.shape, e.shape[1], dtype=torch.float64, device=e.device)
+    for call, backprops in zip(calls, zip(*found, strict=True), strict=True):
+        if call.inputs._version != call.version:
+            remedy = "leave a layer's input as it is: use x = x + y in place of x += y"
+            raise PrivacyError("its input was changed in place", field="model", value=type(call.layer).__name__, remedy=remedy)
+        if any(b is not None for b in backprops):
+            like = next(b for b in backprops if b is not None)
+            grams += _layer_grams(call, [torch.zeros_like(like) if b is None else b for b in backprops])
+    return e.detach(), grams
+
+
+def _layer_grams(call: LayerCall, backprops: Sequence[Tensor]) -> Tensor:
+    """One layer's part of J Jᵀ `[N, D, D]`, from the derivatives of e's elements by its output, one `[N, ...]` each."""
+    layer = call.layer
+    if isinstance(layer, nn.Linear) and has_ghost(layer):
+        inputs = call.inputs.flatten(1, -2) if call.inputs.ndim > 2 else call.inputs[:, None]
+        outputs = torch.stack([b.flatten(1, -2) if b.ndim > 2 else b[:, None] for b in backprops], 1)
+        return _products(inputs, outputs, bias=trains_bias(layer))
+    if isinstance(layer, nn.Conv1d | nn.Conv2d) and has_ghost(layer) and layer.groups == 1:
+        images, _, (kernel, stride, padding, dilation, _) = as_images(layer, call.inputs, backprops[0])
+        patches = functional.unfold(images, kernel, dilation, padding, stride).mT
+        outputs = torch.stack([b.flatten(2).mT for b in backprops], 1)
+        return _products(patches, outputs, bias=trains_bias(layer))
+    formed = [layer_rule(layer)(layer, [call.inputs], b) for b in backprops]
+    grams = torch.zeros(len(call.inputs), len(backprops), len(backprops), dtype=torch.float64, device=call.inputs.device)
+    for parameter in (p for p in formed[0] if p.requires_grad):
+        jacobian = torch.stack([by_row[parameter].flatten(1) for by_row in formed], 1).double()
+        grams += jacobian @ jacobian.mT
+    return grams
+
+
+def _products(inputs_NTI: Tensor, outputs_NDTO: Tensor, *, bias: bool) -> Tensor:
+    """Σₜᵤ (aₜ·aᵤ + 1)(βₜ,d·βᵤ,d') `[N, D, D]`; without the 1 where no bias is trained."""
+    a, b = inputs_NTI.double(), outputs_NDTO.double()
+    alike = a @ a.mT + (1.0 if bias else 0.0)
+    return b.flatten(2) @ (alike[:, None] @ b).flatten(2).mT
