@@ -79,7 +79,7 @@ def pull_kernel(
         if start < count:
             acc, mass = _gather(acc, mass, z_m, Z, DECAY, rows, first, start, chunk, count, WIDTH, True, M, N, DEPTH, CHUNK, PRECISION)
     decay = tl.load(DECAY + rows, mask=rows < count, other=0.0) * unboost
-    tl.store(MASS + view * count + rows, mass * decay, mask=(rows < count) & (chunk == 0))
+    tl.store(MASS + view * count + rows, mass * decay, mask=rows < tl.where(chunk == 0, count, 0))
     d = chunk + tl.arange(0, CHUNK)
     tl.store(PULL + view * padded * WIDTH + tl.cast(rows, tl.int64)[:, None] * WIDTH + d[None, :], acc * decay[:, None])
 
