@@ -100,7 +100,7 @@ def _time(system: str, samples: Samples, step: str, figure: str = "", target: fl
 
 
 def _protect(name: str, samples: Samples) -> Iterator[Line]:
-    sent = "integers to signed bytes, X25519 and hash included"
+    sent = "integers to signed bytes, hash included"
     yield _time(name, samples, "protect", "protect and serialise", PROTECT[name], sent)
     if "vector" in samples.times:
         yield _time(name, samples, "vector", "protect and serialise, unsigned", PROTECT[name], "integers to masked bytes: what NVFlare's figure has")

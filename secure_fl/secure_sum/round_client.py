@@ -94,6 +94,7 @@ class RoundClient:
         self._sealing, self._masking = X25519PrivateKey.generate(), X25519PrivateKey.generate()
         self._book, self._position = KeyBook(plan, ()), -1
         self._self_seeds: list[bytes] = []
+        self._pairs: dict[int, list[bytes]] = {}
         self._own_shares: list[Share] = []
         self._boxes: dict[int, bytes] = {}
         self._box_keys: dict[int, bytes] = {}
@@ -162,6 +163,8 @@ class RoundClient:
         need(len(near) + 1, book.threshold, "neighbours")
         self._turn(_Step.SHARED, _Step.READY)
         self._dealers, self._boxes = message.dealers, dict(message.boxes)
+        # while others still deal: an upload has only to be masked then
+        self._pairs = self._pair_seeds()
 
     def upload(self, vector: BlockVector) -> memoryview:
         """Every block, masked and encrypted, each in an envelope of its own; stored before it is returned.
@@ -179,17 +182,16 @@ class RoundClient:
             self._store.begin(plan.round)
         values = [vector.block(plan.shape, block) for block in range(plan.shape.blocks)]
         self._turn(_Step.READY, _Step.UPLOADED)
-        seeds = self._pair_seeds() if plan.masked else {}
         headers = [plan.header(Phase.UPLOAD, self.name, chunk=block, chunks=plan.shape.blocks) for block in range(plan.shape.blocks)]
         heads = [head_bytes(header) for header in headers]
         data, places = empty_frames([head + body_bytes(plan, self._cipher, block) for block, head in enumerate(heads)])
         for block, (fields, header, head, place) in enumerate(zip(values, headers, heads, places, strict=True)):
-            terms = self._mask_terms(block, {other: row[block] for other, row in seeds.items()}) if plan.masked else ()
+            terms = self._mask_terms(block) if plan.masked else ()
             protect(plan, self._cipher, block, fields, terms, place[head:])
             sign_in_place(self._identity, header, place)
         upload = data.toreadonly()
         self._store.keep(plan.round, upload)
-        self._self_seeds = []
+        self._self_seeds, self._pairs = [], {}
         return upload
 
     def resend(self) -> bytes | memoryview | None:
@@ -283,7 +285,8 @@ class RoundClient:
                 raise self._leave(RoundReason.FORKED, "another client opened other sums", "digest", header.sender)
         return len(digests)
 
-    def _mask_terms(self, block: int, pairs: dict[int, bytes]) -> Terms:
+    def _mask_terms(self, block: int) -> Terms:
+        pairs = {other: row[block] for other, row in self._pairs.items()}
         return mask_terms(own=self._position, self_seed=self._self_seeds[block], pairs=pairs, used=self._used)
 
     def _public(self) -> Advertise:
