@@ -147,7 +147,7 @@ def _keystream(size: int) -> None:
     """All streams of a client, cipher alone."""
     out = bytearray(len(_PIECE))
     for _ in range(CLIENTS):
-        cipher = Cipher(algorithms.AES(os.urandom(32)), modes.CTR(bytes(16))).encryptor()
+        cipher = Cipher(algorithms.AES(os.urandom(16)), modes.CTR(os.urandom(16))).encryptor()
         for _ in range(-(-size // len(_PIECE))):
             cipher.update_into(_PIECE, out)
 

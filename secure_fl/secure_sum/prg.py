@@ -1,13 +1,16 @@
 """The generator behind every mask: a 32-byte key becomes a stream of residues, equal at both ends.
 
-Keystream: AES-256-CTR from counter 0. Modulo 2^64, word j is bytes 8j to 8j+7, little-endian. Modulo a t of 33 to 40 bits the keystream
-is cut into groups of 20,480 bytes that make 4,096 words (one BFV ciphertext): 16,384 bytes of low halves (4 each, little-endian), then
-4,096 high bytes, their bits beyond t's dropped. A word that is not below t is replaced where it stands, by the next words of a second
-keystream (the same key from counter 2^127) until one is below t; so a word's place never depends on another word.
+Keystream: AES-128-CTR; a key's first 16 bytes are the cipher's, the others the first counter. Modulo 2^64, word j is bytes 8j to 8j+7,
+little-endian. Modulo a t of 33 to 40 bits the keystream is cut into groups of 20,480 bytes that make 4,096 words (one BFV ciphertext):
+16,384 bytes of low halves (4 each, little-endian), then 4,096 high bytes, their bits beyond t's dropped. A word that is not below t is
+replaced where it stands, by the next words of a second keystream (whose first counter is 2^127 further on) until one is below t; so a
+word's place never depends on another word.
 
-Guarantee: under AES-256 as a pseudorandom permutation, streams of distinct keys cannot be told from independent uniform residues
-(rejection: no modulo bias). Assumes: keys are uniform, secret and used for one stream only. Not covered: the time that rejection
-takes, which depends on keystream words that no message contains; big-endian machines.
+Guarantee: under AES-128 as a pseudorandom permutation, streams of distinct keys cannot be told from independent uniform residues
+(rejection: no modulo bias). 128 bits are what X25519, which pair seeds come from, and the encryption have as well; since counters differ
+from key to key, no table made beforehand and no search over one client's keys serves for another's. Assumes: keys are uniform, secret
+and used for one stream only. Not covered: the time that rejection takes, which depends on keystream words that no message contains;
+big-endian machines.
 """
 
 from __future__ import annotations
@@ -35,7 +38,6 @@ MOST_TERMS = 2**22
 _GROUP = 4096
 RUN = 8 * _GROUP
 """Words worked on at a time: vector, words and keystream stay in a second-level cache of 1 MiB."""
-_SPARE = bytes([128]) + bytes(15)
 _ZEROS = bytes(8 * RUN)
 
 
@@ -165,8 +167,10 @@ class _Stream:
         if not isinstance(key, bytes) or len(key) != KEY_BYTES:
             raise SecureSumError("a mask key has 32 bytes", field="key", value="(hidden)", remedy="take it from `pair_seeds` or `self_seeds`")
         self._key, self._modulus = key, modulus
-        self._bytes = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
-        self._spare = None if modulus == WORDS else Cipher(algorithms.AES(key), modes.CTR(_SPARE)).encryptor()
+        cipher, counter = algorithms.AES(key[:16]), key[16:]
+        self._bytes = Cipher(cipher, modes.CTR(counter)).encryptor()
+        further = bytes([counter[0] ^ 128]) + counter[1:]
+        self._spare = None if modulus == WORDS else Cipher(cipher, modes.CTR(further)).encryptor()
 
     def fill(self, out: Slots, scratch: bytearray) -> None:
         """Fill `out`, whose length is a multiple of the group, with the next words; `scratch` has at least five bytes for each."""
