@@ -192,7 +192,7 @@ def test_more_neighbours_than_clients_raise_no_threshold(monkeypatch: pytest.Mon
     monkeypatch.setattr(privacy_record, "claims", lambda *arguments: settings.append(arguments[-1]) or [])
     ledger = PrivacyLedger()
     monkeypatch.setattr(ledger, "subjects", lambda _: tuple(range(10)))
-    for neighbours in (None, 20, 9, 4):
+    for neighbours in (None, 20, 10, 4):
         config = FederationConfig(privacy={"unit": "client"}, security={"neighbours": neighbours})
         privacy_record._claims(config, ledger, PrivacyUnit.CLIENT)
     assert [setting.threshold for setting in settings] == [7, 7, 7, 4]
