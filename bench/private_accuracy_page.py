@@ -1,14 +1,14 @@
-"""Writes the tables of `docs/private-accuracy.md` from the CSV: whatever stands between a `<!-- table: NAME -->` and `<!-- end -->`."""
+"""Writes the tables of `docs/private-accuracy.md` from the CSV."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from math import ceil, sqrt
 from pathlib import Path
 from statistics import fmean, median, stdev
 
 from bench.harness import RESULTS, ROOT, read_rows
+from bench.pages import fill, line
 from bench.private_accuracy_cells import (
     ALIGN,
     BATCH,
@@ -29,7 +29,6 @@ from bench.private_accuracy_cells import (
 )
 
 PAGE = ROOT / "docs" / "private-accuracy.md"
-_MARKED = re.compile(r"<!-- table: (\S+) -->\n.*?<!-- end -->", re.DOTALL)
 _SHOWN = {
     "ordinary": "ordinary training",
     "no clipping": "ε = ∞: sampled, its form of the loss",
@@ -47,9 +46,8 @@ def write_page(folder: Path = RESULTS, page: Path = PAGE) -> Path:
     Raises:
         KeyError: a place names no table.
     """
-    rows, text = read_rows(CSV, folder), page.read_text(encoding="utf-8")
-    page.write_text(_MARKED.sub(lambda found: f"<!-- table: {found[1]} -->\n{TABLES[found[1]](rows)}\n<!-- end -->", text), encoding="utf-8")
-    return page
+    rows = read_rows(CSV, folder)
+    return fill(page, lambda name: TABLES[name](rows))
 
 
 def accuracy(data: str) -> Callable[[Sequence[Record]], str]:
@@ -57,10 +55,10 @@ def accuracy(data: str) -> Callable[[Sequence[Record]], str]:
 
     def table(rows: Sequence[Record]) -> str:
         floor = _score(_usual(rows, data, RANDOM, ""))
-        lines = [_line(["trained by", *_SHOWN.values()]), _line(["---"] * 6), _line([f"nothing: {RANDOM}", floor, *[""] * 4])]
+        lines = [line(["trained by", *_SHOWN.values()]), line(["---"] * 6), line([f"nothing: {RANDOM}", floor, *[""] * 4])]
         for method, known in METHODS.items():
             if known.shown == "table":
-                lines.append(_line([method, *(_score(_usual(rows, data, method, level)) for level in LEVELS)]))
+                lines.append(line([method, *(_score(_usual(rows, data, method, level)) for level in LEVELS)]))
         return "\n".join(lines)
 
     return table
@@ -69,7 +67,7 @@ def accuracy(data: str) -> Callable[[Sequence[Record]], str]:
 def losses(rows: Sequence[Record]) -> str:
     """Points of probe accuracy from step to step of the way from ordinary training to ε = 2, and what gradients look like on it."""
     head = ["data", "trained by", "sampling and form of the loss", "clipping", "noise of ε = 8", "noise of ε = 2", "left above random at ε = 2"]
-    lines = [_line([*head, "median norm over C", "clipped", "signal : noise, ε = 8", "ε = 2"]), _line(["---"] * (len(head) + 4))]
+    lines = [line([*head, "median norm over C", "clipped", "signal : noise, ε = 8", "ε = 2"]), line(["---"] * (len(head) + 4))]
     for data in DATA:
         floor = _mean(_usual(rows, data, RANDOM, ""), "probe")
         for method, known in METHODS.items():
@@ -79,7 +77,7 @@ def losses(rows: Sequence[Record]) -> str:
             plain, form, clipped, eight, two = (_mean(found[level], "probe") or 0.0 for level in LEVELS)
             cells = [f"{100 * change:+.1f}" for change in (form - plain, clipped - form, eight - clipped, two - clipped, two - floor)]
             cells += [_ends(found["no noise"], "norm", ".1f", known.clip), _ends(found["no noise"], "clipped", ".0%")]
-            lines.append(_line([data, method, *cells, *(_ends(found[level], "signal", ".2f") for level in ("8", "2"))]))
+            lines.append(line([data, method, *cells, *(_ends(found[level], "signal", ".2f") for level in ("8", "2"))]))
     return "\n".join(lines)
 
 
@@ -87,7 +85,7 @@ def clients(rows: Sequence[Record]) -> str:
     """Client level: accuracy, and what a round's mean update meets."""
     head = ["data", "trained by", "rounds", *(_SHOWN[level] for level in FEDERATED_LEVELS)]
     head += ["median norm over C", "clipped", "z at ε = 8", "ε = 2", "noise a coordinate over C, ε = 8", "ε = 2", "signal : noise, ε = 8", "ε = 2"]
-    lines = [_line(head), _line(["---"] * len(head))]
+    lines = [line(head), line(["---"] * len(head))]
     for data, method in FEDERATIONS:
         known = FEDERATED[method]
         found = {level: _usual(rows, data, method, level) for level in FEDERATED_LEVELS}
@@ -97,14 +95,14 @@ def clients(rows: Sequence[Record]) -> str:
         honest = ceil(0.75 * known.clients) - 1
         cells += ["" if z is None else f"{z:.2f}" for z in noises]
         cells += ["" if z is None else f"{z * sqrt(known.clients / honest) / known.clients:.4f}" for z in noises]
-        lines.append(_line([*cells, *(_ends(found[level], "signal", ".2f") for level in ("8", "2"))]))
+        lines.append(line([*cells, *(_ends(found[level], "signal", ".2f") for level in ("8", "2"))]))
     return "\n".join(lines)
 
 
 def variants(rows: Sequence[Record]) -> str:
     """What else was tried, with the usual setting above it."""
     head = ["data", "trained by", "changed", "examples", "batch", "steps", *_SHOWN.values()]
-    lines = [_line(head), _line(["---"] * len(head))]
+    lines = [line(head), line(["---"] * len(head))]
     shown = set()
     for variant in VARIANTS:
         usual = ALIGN if METHODS[variant.method].shown == "variant" else variant.method
@@ -118,23 +116,23 @@ def variants(rows: Sequence[Record]) -> str:
 def _variant(rows: Sequence[Record], variant: Variant) -> str:
     cell = variant.cell("2", 0)
     found = [_score(_like(rows, variant.cell(level, 0))) if level in variant.levels else "" for level in LEVELS]
-    return _line([variant.data, variant.method, variant.changed, f"{cell.examples:,}", str(cell.batch), str(cell.steps), *found])
+    return line([variant.data, variant.method, variant.changed, f"{cell.examples:,}", str(cell.batch), str(cell.steps), *found])
 
 
 def tuning(rows: Sequence[Record]) -> str:
     """What each learning rate, or bound on a client's update, gave on the tuning split."""
-    lines = [_line(["trained by", "level", "C", "learning rate (of clients: C): probe / kNN"]), _line(["---"] * 4)]
+    lines = [line(["trained by", "level", "C", "learning rate (of clients: C): probe / kNN"]), line(["---"] * 4)]
     tried = [row for row in rows if row["seed"] == str(TUNING_SEED)]
     for method, level in [(method, level) for method in METHODS for level in LEVELS]:
         mine = sorted((row for row in tried if (row["method"], row["level"]) == (method, level)), key=lambda row: float(row["lr"]))
         if mine:
             shown = " · ".join(f"{float(row['lr']):g}: {float(row['probe']):.3f} / {float(row['knn']):.3f}" for row in mine)
-            lines.append(_line([method, _SHOWN[level], "–" if level == "ordinary" else mine[0]["clip"], shown]))
+            lines.append(line([method, _SHOWN[level], "–" if level == "ordinary" else mine[0]["clip"], shown]))
     for method, level in [(method, level) for method in FEDERATED for level in FEDERATED_LEVELS]:
         mine = sorted((row for row in tried if (row["method"], row["level"]) == (method, level)), key=lambda row: float(row["clip"]))
         if mine:
             shown = " · ".join(f"{float(row['clip']):g}: {float(row['probe']):.3f} / {float(row['knn']):.3f}" for row in mine)
-            lines.append(_line([method, _SHOWN[level], f"tried, at rate {mine[0]['lr']}", shown]))
+            lines.append(line([method, _SHOWN[level], f"tried, at rate {mine[0]['lr']}", shown]))
     return "\n".join(lines)
 
 
@@ -194,10 +192,6 @@ def _ends(rows: Sequence[Record], column: str, form: str, unit: float = 1.0) -> 
     """Before training and after it."""
     first, last = (_mean(rows, f"{column}_{end}") for end in ("first", "last"))
     return "" if first is None or last is None else f"{first / unit:{form}} → {last / unit:{form}}"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
 
 
 TABLES: dict[str, Callable[[Sequence[Record]], str]] = {

@@ -34,7 +34,7 @@ DROPS_OUT = "ben"
 
 def send(wire: socket.socket, *parts: bytes | memoryview) -> None:
     """One message of several parts, each with its length."""
-    wire.sendall(struct.pack(">I", len(parts)) + b"".join(struct.pack(">I", len(part)) + bytes(part) for part in parts))
+    wire.sendall(struct.pack(">I", len(parts)) + b"".join(piece for part in parts for piece in (struct.pack(">I", len(part)), part)))
 
 
 def receive(wire: socket.socket) -> list[bytes]:

@@ -6,8 +6,31 @@ from typing import Any
 
 import torch
 
+from secure_fl import Callback, Result
 from secure_fl.config import FederationConfig
 from secure_fl.data.dataset import Dataset
+from secure_fl.federation.phase import RoundRecord
+
+
+class StopAfter(Callback):
+    """Raise after `rounds` rounds, or in the middle of the next one; `at_end`: when its last client has answered."""
+
+    def __init__(self, rounds: int, *, midway: bool = False, at_end: bool = False) -> None:
+        self.left, self.midway, self.at_end = rounds, midway, at_end
+
+    def on_round(self, record: RoundRecord) -> None:
+        self.left -= 1
+        if self.left == 0 and not self.midway:
+            raise KeyboardInterrupt
+
+    def on_client(self, done: int, total: int) -> None:
+        if self.left <= 0 and self.midway and (done == total or not self.at_end):
+            raise KeyboardInterrupt
+
+
+def weights(result: Result) -> torch.Tensor:
+    """The encoder's and all pools' parameters, one after the other."""
+    return torch.cat([p.detach().flatten() for model in (result.encoder, *result.pools) for p in model.parameters()])
 
 
 def make_images(count: int, seed: int = 0, classes: int = 3) -> Dataset:

@@ -8,30 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import make_images, tiny_config
+from helpers import StopAfter, make_images, tiny_config
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from secure_fl import Callback, Dataset, Federation, FederationConfig, Result, load_encoder, load_pools
 from secure_fl.assign import assign_pool
 from secure_fl.errors import DataError, ModelError, RunFolderError
-from secure_fl.federation.phase import RoundRecord
-
-
-class StopAfter(Callback):
-    """Raise after `rounds` rounds, or in the middle of the next one."""
-
-    def __init__(self, rounds: int, *, midway: bool = False) -> None:
-        self.left, self.midway = rounds, midway
-
-    def on_round(self, record: RoundRecord) -> None:
-        self.left -= 1
-        if self.left == 0 and not self.midway:
-            raise KeyboardInterrupt
-
-    def on_client(self, done: int, total: int) -> None:
-        if self.left <= 0 and self.midway:
-            raise KeyboardInterrupt
 
 
 def numbers(result: Result) -> tuple[Any, ...]:

@@ -1,9 +1,8 @@
-"""Writes the tables of `docs/kernel-speed.md` from the CSVs: whatever stands between a `<!-- table: NAME -->` and `<!-- end -->`."""
+"""Writes the tables of `docs/kernel-speed.md` from the CSVs."""
 
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 from bench.harness import ROOT, read_rows
@@ -11,9 +10,9 @@ from bench.kernels import bar
 from bench.kernels.plots import SAME, Record, file_stem, measured, newest
 from bench.kernels.registry import NAMES, kernel
 from bench.kernels.run import CSV
+from bench.pages import fill, line
 
 PAGE = ROOT / "docs" / "kernel-speed.md"
-_MARKED = re.compile(r"<!-- table: (\S+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
 def write_page(folder: Path, page: Path = PAGE) -> Path:
@@ -22,9 +21,7 @@ def write_page(folder: Path, page: Path = PAGE) -> Path:
     Raises:
         KeyError: a place names no table.
     """
-    text = page.read_text(encoding="utf-8")
-    page.write_text(_MARKED.sub(lambda found: f"<!-- table: {found[1]} -->\n{table(found[1], folder)}\n<!-- end -->", text), encoding="utf-8")
-    return page
+    return fill(page, lambda name: table(name, folder))
 
 
 def table(name: str, folder: Path) -> str:
@@ -57,12 +54,12 @@ def _kernel(records: list[Record]) -> str:
     settings = any(record["setting"] for record in records)
     head = ["rows", "D", "threads", *(["setting"] if settings else []), "provider", "seconds (0.2 to 0.8)"]
     head += ["times naive", "MiB", "error of value", "of gradient", "share of floor"]
-    lines = [_line(head), _line(["---"] * len(head))]
+    lines = [line(head), line(["---"] * len(head))]
     for record in sorted(records, key=_order):
         cells = [record["rows"], record["dimension"], record["threads"], *([record["setting"]] if settings else []), record["provider"]]
         cells += [f"{record['y50']} ({record['y20']} to {record['y80']})"]
         cells += [record[column] or "–" for column in ("times_naive", "peak_mib", "value_error", "gradient_error", "floor_share")]
-        lines.append(_line(cells))
+        lines.append(line(cells))
     return "\n".join(lines)
 
 
@@ -85,20 +82,16 @@ def _bars(records: list[Record]) -> str:
     if not records:
         return "Not measured yet."
     kept = {(record["bar"], record["rows"], record["dimension"], record["threads"]): record for record in records}
-    lines = [_line(["target", "rows", "D", "threads", "found (0.2 to 0.8)", "wanted", "", "note"]), _line(["---"] * 8)]
+    lines = [line(["target", "rows", "D", "threads", "found (0.2 to 0.8)", "wanted", "", "note"]), line(["---"] * 8)]
     for record in kept.values():
         spread = f" ({record['y20']} to {record['y80']})" if record["y20"] else ""
         found = f"{record['figure']}{spread}" if record["figure"] else "–"
         wanted = record["target"].replace(">=", "≥").replace("<=", "≤")
         size = [record["rows"], record["dimension"], record["threads"]]
-        lines.append(_line([record["bar"], *size, found, wanted, record["verdict"], record["note"]]))
+        lines.append(line([record["bar"], *size, found, wanted, record["verdict"], record["note"]]))
     return "\n".join(lines)
 
 
 def _provenance(records: list[Record]) -> str:
     places = dict.fromkeys((record["date"], record["machine"], record["versions"], record["commit"]) for record in records)
     return "\n".join(f"- {date}, commit `{commit}`: {machine}; {versions}" for date, machine, versions, commit in places) or "Nothing yet."
-
-
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -1,17 +1,16 @@
-"""Writes the tables of `docs/secure-sum-speed.md` from the CSV: whatever stands between a `<!-- table: NAME -->` and `<!-- end -->`."""
+"""Writes the tables of `docs/secure-sum-speed.md` from the CSV."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
 from bench.harness import ROOT, read_rows
+from bench.pages import fill, line
 
 CSV = "secure_sum.csv"
 PAGE = ROOT / "docs" / "secure-sum-speed.md"
 Record = dict[str, str]
-_MARKED = re.compile(r"<!-- table: (\S+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
 def write_page(folder: Path, page: Path = PAGE) -> Path:
@@ -20,9 +19,8 @@ def write_page(folder: Path, page: Path = PAGE) -> Path:
     Raises:
         KeyError: a place names no table.
     """
-    records, text = newest(read_rows(CSV, folder)), page.read_text(encoding="utf-8")
-    page.write_text(_MARKED.sub(lambda found: f"<!-- table: {found[1]} -->\n{TABLES[found[1]](records)}\n<!-- end -->", text), encoding="utf-8")
-    return page
+    records = newest(read_rows(CSV, folder))
+    return fill(page, lambda name: TABLES[name](records))
 
 
 def newest(records: list[Record]) -> list[Record]:
@@ -61,4 +59,4 @@ def _found(record: Record) -> str:
 def _table(head: list[str], rows: list[list[str]]) -> str:
     if not rows:
         return "Not measured yet."
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in (head, ["---"] * len(head), *rows))
+    return "\n".join(line(cells) for cells in (head, ["---"] * len(head), *rows))

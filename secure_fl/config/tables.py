@@ -118,6 +118,10 @@ class OptimiserConfig(Section):
     participation: float = Field(1.0, gt=0, le=1, description="share of clients called each round")
     weights: Literal["examples", "uniform"] = Field("examples", description="how clients count in an average")
 
+    def cohort_size(self, clients: int) -> int:
+        """How many of so many clients a round calls, at least one."""
+        return max(1, round(self.participation * clients))
+
 
 class PretrainConfig(OptimiserConfig):
     """Phase one: an encoder without labels."""

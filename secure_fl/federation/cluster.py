@@ -38,7 +38,7 @@ class Cluster(Phase):
         self._terms: list[dict[str, float]] = []
         guide = get_guide(self.state)
         forced = guide is not None and self.state.round < config.warmup_rounds
-        return Call(self.sampled(config.participation), TrainPool(self.state.round, pools, guide, forced, held_choices(self), self.bound))
+        return Call(self.sampled(config), TrainPool(self.state.round, pools, guide, forced, held_choices(self), self.bound))
 
     def add(self, client: int, reply: Reply) -> None:
         if isinstance(reply, BlockUpdate):

@@ -87,11 +87,11 @@ def check_groups(config: FederationConfig, clients: int) -> None:
     if grouping is None:
         return
     phases = {
-        "pretrain": (config.pretrain.mode == "federated", config.pretrain.participation),
-        "pools": (config.pools.enabled, config.pools.participation),
+        "pretrain": (config.pretrain.mode == "federated", config.pretrain),
+        "pools": (config.pools.enabled, config.pools),
     }
-    for name, (runs, share) in phases.items():
-        cohort = max(1, round(share * clients))
+    for name, (runs, settings) in phases.items():
+        cohort = settings.cohort_size(clients)
         if runs and cohort // grouping.size < grouping.needed:
             problem = f"{cohort} clients a round ({name}) make {cohort // grouping.size} groups, and {grouping.how} needs {grouping.needed}"
             remedy = f'at most {max(1, cohort // grouping.needed)}, more clients, or security.robust = "none"'

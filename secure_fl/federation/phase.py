@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from secure_fl.config.tables import OptimiserConfig
 from secure_fl.federation.blueprint import Blueprint
 from secure_fl.federation.client_plan import ADAPTATION
 from secure_fl.federation.grouping import PHASES, Grouping
@@ -154,11 +155,11 @@ class Phase(ABC):
         """All clients."""
         return tuple(range(self.blueprint.clients))
 
-    def sampled(self, share: float) -> tuple[int, ...]:
-        """This round's clients: a share of the roster without replacement, at least one, in ascending order."""
+    def sampled(self, settings: OptimiserConfig) -> tuple[int, ...]:
+        """This round's clients: the phase's share of the roster without replacement, in ascending order."""
         count = self.blueprint.clients
         generator = torch.Generator().manual_seed(derive_seed(self.blueprint.config.seed, self.name, "sample", self.state.round))
-        chosen = torch.randperm(count, generator=generator)[: max(1, round(share * count))]
+        chosen = torch.randperm(count, generator=generator)[: settings.cohort_size(count)]
         return tuple(sorted(chosen.tolist()))
 
 

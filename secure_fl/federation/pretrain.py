@@ -37,7 +37,7 @@ class Pretrain(Phase):
         vector = self.state.tensors["model"]
         self._sum, self._terms = BlockSum(1, len(vector)), list[dict[str, float]]()
         self._summed: Summed | None = None
-        return Call(self.sampled(self.blueprint.config.pretrain.participation), TrainEncoder(self.state.round, vector, self.bound))
+        return Call(self.sampled(self.blueprint.config.pretrain), TrainEncoder(self.state.round, vector, self.bound))
 
     def add(self, client: int, reply: Reply) -> None:
         if isinstance(reply, BlockUpdate):

@@ -13,6 +13,7 @@ from secure_fl.federation.phase import RoundRecord
 from secure_fl.privacy.claims import PrivacyClaim, Setting, claims
 from secure_fl.privacy.ledger import PrivacyLedger
 from secure_fl.privacy.units import Adjacency, PrivacyUnit
+from secure_fl.secure_sum.shamir import default_threshold
 
 OUTSIDE = (
     "accuracies in this record: they are measured on test examples, which are other examples, for the experimenter",
@@ -58,8 +59,7 @@ def _claims(config: FederationConfig, ledger: PrivacyLedger, unit: PrivacyUnit) 
     roster = len(ledger.subjects(unit))
     # more neighbours than there are clients: everybody masks with everybody
     members = roster if security.neighbours is None else min(roster, security.neighbours + 1)
-    threshold = 2 * members // 3 + 1
-    setting = Setting(security.protection, config.privacy.colluders, threshold, security.key_holder)
+    setting = Setting(security.protection, config.privacy.colluders, default_threshold(members), security.key_holder)
     adjacency = Adjacency(config.privacy.adjacency)
     try:
         return claims(ledger, unit, adjacency, config.privacy.delta, setting)

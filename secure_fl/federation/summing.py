@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -171,9 +170,15 @@ class Summing:
         names = list(self._parties.clients)
         head = len(first.head)
         shape = BlockShape(len(first.pools), first.pools.shape[1], len(first.shared), head, counted=len(first.pools) > 1)
-        rules: dict[str, Any] = {name: getattr(opening, name) for name in ("fewest", "minimum", "count_unit")}
-        rules["degree"] = self._config.neighbours
-        running = self._parties.begin(self._rounds, shape, cohort=[names[client] for client in cohort], **rules)
+        running = self._parties.begin(
+            self._rounds,
+            shape,
+            cohort=[names[client] for client in cohort],
+            fewest=opening.fewest,
+            minimum=opening.minimum,
+            count_unit=opening.count_unit,
+            degree=self._config.neighbours,
+        )
         self._rounds += 1
         return ProtectedSum(running, names)
 

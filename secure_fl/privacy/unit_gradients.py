@@ -59,6 +59,16 @@ class LayerCall:
     edge: GradientEdge
     backprops: Tensor | None = None
 
+    def check_inputs(self) -> None:
+        """Refuse inputs that are no longer what the layer saw.
+
+        Raises:
+            PrivacyError: they were changed in place.
+        """
+        if self.inputs._version != self.version:
+            remedy = "leave a layer's input as it is: use x = x + y in place of x += y"
+            raise PrivacyError("its input was changed in place", field="model", value=type(self.layer).__name__, remedy=remedy)
+
 
 def clipped_sum(model: nn.Module, rows: Tensor, rows_per_unit: int, unit_losses: UnitLosses, bound: float, *, method: Method = "ghost") -> ClippedSum:
     """Σ_u min(1, C/‖g_u‖) g_u with g_u the gradient of unit u's loss by all trainable parameters, C the `bound`.
@@ -120,9 +130,7 @@ def _backpropagate(model: nn.Module, rows: Tensor, rows_per_unit: int, unit_loss
     found = torch.autograd.grad(losses.sum(), [call.edge for call in calls], allow_unused=True) if calls else ()
     for call, backprops in zip(calls, found, strict=True):
         call.backprops = backprops
-        if call.inputs._version != call.version:
-            remedy = "leave a layer's input as it is: use x = x + y in place of x += y"
-            raise PrivacyError("its input was changed in place", field="model", value=type(call.layer).__name__, remedy=remedy)
+        call.check_inputs()
     return [call for call in calls if call.backprops is not None]
 
 

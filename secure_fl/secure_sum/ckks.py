@@ -24,6 +24,7 @@ from secure_fl.secure_sum.ciphertexts import Kind, read_body
 from secure_fl.secure_sum.encryptor import Encryptor
 from secure_fl.secure_sum.he_keys import HolderKey, PublicKey, SecretKey, seal_secret
 from secure_fl.secure_sum.keyless import KeylessServer
+from secure_fl.secure_sum.layout import magnitude
 from secure_fl.secure_sum.parameters import ParameterSet
 from secure_fl.secure_sum.refusals import Reason, RefusedError
 from secure_fl.secure_sum.seal_bridge import SealBridge
@@ -72,7 +73,7 @@ class CkksClient:
         Raises:
             SecureSumError: another type, or out of range.
         """
-        if integers.dtype != np.int64 or integers.ndim != 1 or not integers.size or max(int(integers.max()), -int(integers.min())) > LARGEST:
+        if integers.dtype != np.int64 or integers.ndim != 1 or not integers.size or magnitude(integers) > LARGEST:
             value = (str(integers.dtype), integers.shape)
             raise SecureSumError(f"must be int64 [n] within ±{LARGEST}", field="integers", value=value, remedy="quantise with the codec")
         parameters = self.parameters

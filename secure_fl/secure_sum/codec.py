@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secure_fl.errors import SecureSumError
-from secure_fl.secure_sum.layout import CHUNK, FieldLayout, Integers, chunks
-from secure_fl.secure_sum.prg import WORDS, Slots, expand
+from secure_fl.secure_sum.layout import FieldLayout, Integers, magnitude
+from secure_fl.secure_sum.prg import RUN, WORDS, Slots, expand, runs
 from secure_fl.secure_sum.tails import noise_bound, noise_tail_log2
 
 Floats = NDArray[np.float64]
@@ -166,7 +166,7 @@ class Codec:
         if self.rounding == "conditional":
             for attempt in range(TRIES):
                 self._round_randomly(vector, factor, _choices(key, attempt, self.width), out)
-                if sum(_square(out[start:stop]) for start, stop in chunks(self.width)) <= self._norm_square():
+                if sum(_square(out[start:stop]) for start, stop in runs(self.width)) <= self._norm_square():
                     return out
         for start, stop, run in self._truncated(vector, factor, 1):
             out[start:stop] = run[0]
@@ -178,7 +178,7 @@ class Codec:
             return self.pack(self.quantise(vector, key=key))
         factor = self._factor(vector)
         packed: Slots = np.empty(self.layout.slots(self.width), np.uint64)
-        work = np.empty(min(CHUNK, len(packed)), np.int64)
+        work = np.empty(min(RUN, len(packed)), np.int64)
         for start, stop, run in self._truncated(vector, factor, self.layout.fields_per_slot):
             self.layout.pack_floats(packed[start:stop], run, work)
         return packed
@@ -204,7 +204,7 @@ class Codec:
         if not 1 <= survivors <= self.clients:
             raise SecureSumError("the grid was not derived for so many", field="survivors", value=survivors, remedy=f"1 to {self.clients}")
         most = min(survivors * self.bound + ceil(self.noise_margin), self.layout.edge)
-        if values.size and (int(values.max()) > most or int(values.min()) < -most):
+        if magnitude(values) > most:
             raise SecureSumError(
                 "an opened sum lies beyond what its clients can have sent",
                 field="sum",
@@ -234,8 +234,8 @@ class Codec:
         """What the update is multiplied with before it is rounded: s, or less where its norm exceeds the clip by float error."""
         if vector.dtype != np.float32 or vector.shape != (self.width,):
             raise SecureSumError("not the update's vector", field="update", value=(vector.dtype, vector.shape), remedy=f"float32 [{self.width}]")
-        work, square = np.empty(min(CHUNK, self.width)), 0.0
-        for start, stop in chunks(self.width):
+        work, square = np.empty(min(RUN, self.width)), 0.0
+        for start, stop in runs(self.width):
             part = _copied(vector[start:stop], work)
             square += float(part @ part)
         norm = sqrt(square)
@@ -250,8 +250,8 @@ class Codec:
     def _truncated(self, vector: NDArray[np.float32], factor: float, planes: int) -> Iterator[tuple[int, int, list[Floats]]]:
         """Steps of one run of every plane after the other; they are overwritten by the next. At the end the L2 norm is checked."""
         rows, square = -(-self.width // planes), 0
-        work = [np.empty(min(CHUNK, rows)) for _ in range(planes)]
-        for start, stop in chunks(rows):
+        work = [np.empty(min(RUN, rows)) for _ in range(planes)]
+        for start, stop in runs(rows):
             run = [_copied(vector[plane * rows + start : plane * rows + stop], work[plane]) for plane in range(planes)]
             for part in run:
                 self._scale_and_clamp(part, factor)
@@ -268,10 +268,10 @@ class Codec:
 
     def _square_of_steps(self, steps: Floats) -> int:
         """Exact: float64 adds 2^15 squares of at most 2^38 without error, int64 those of wider fields."""
-        return int(steps @ steps) if self.bound**2 * CHUNK <= 2**53 else _square(steps.astype(np.int64))
+        return int(steps @ steps) if self.bound**2 * RUN <= 2**53 else _square(steps.astype(np.int64))
 
     def _round_randomly(self, vector: NDArray[np.float32], factor: float, choices: Slots, out: NDArray[np.int64]) -> None:
-        for start, stop in chunks(self.width):
+        for start, stop in runs(self.width):
             steps = vector[start:stop].astype(np.float64)
             self._scale_and_clamp(steps, factor)
             low = np.floor(steps)

@@ -69,7 +69,7 @@ class Header:
         chunk: which of `chunks`, from 0.
         chunks: how many envelopes this sender's message has.
         body_length: bytes; filled in by `sign_envelope`.
-        body_hash: BLAKE3, eight times as fast as BLAKE2b on one thread; filled in by `sign_envelope`.
+        body_hash: BLAKE3, seven times as fast as BLAKE2b on one thread; filled in by `sign_envelope`.
     """
 
     suite: str

@@ -7,7 +7,6 @@ is what remains, so that a sum beyond the edge is seen by the check on the range
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +15,10 @@ from numpy.typing import NDArray
 
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.parameters import BATCHING_PRIME
-from secure_fl.secure_sum.prg import WORDS, Slots, check_modulus, check_slots
+from secure_fl.secure_sum.prg import RUN, WORDS, Slots, check_modulus, check_slots, runs
 
 WIDEST = 24
 """Bits of the widest field: 2^15 squares of such integers can be added exactly in int64."""
-CHUNK = 1 << 15
-"""Slots worked on at a time."""
 _FLOAT_BITS = 52
 
 Integers = NDArray[np.signedinteger[Any]]
@@ -84,8 +81,8 @@ class FieldLayout:
         packed: Slots = np.empty(slots, np.uint64) if out is None else out
         if len(packed) != slots:
             raise SecureSumError("wrong number of slots", field="out", value=len(packed), remedy=f"{len(values)} fields take {slots} slots")
-        work = np.empty(min(CHUNK, slots), np.uint64)
-        for start, stop in chunks(slots):
+        work = np.empty(min(RUN, slots), np.uint64)
+        for start, stop in runs(slots):
             self.pack_run(values, start, packed[start:stop], work)
         return packed
 
@@ -120,7 +117,7 @@ class FieldLayout:
             raise SecureSumError("a residue is not below the modulus", field="slots", value="(hidden)", remedy="reduce the sum before it is unpacked")
         values = np.empty(fields, np.int64)
         half, mask = 1 << (self.bits - 1), (1 << self.bits) - 1
-        for start, stop in chunks(len(slots)):
+        for start, stop in runs(len(slots)):
             rest = self._centred(slots[start:stop])
             for plane in range(self.fields_per_slot):
                 out = values[plane * len(slots) + start : plane * len(slots) + stop]
@@ -131,17 +128,14 @@ class FieldLayout:
 
     def _pack_planes(self, total: NDArray[np.int64], planes: list[Integers], work: NDArray[np.int64]) -> None:
         """Pack one run of slots from the same run of every plane; the last planes of a vector may end early."""
-        edge = self.edge
-        total[len(planes[-1]) :] = 0
-        for number, plane in reversed(list(enumerate(planes))):
-            if len(plane) and (int(plane.max()) > edge or int(plane.min()) < -edge):
-                remedy = "clamp, or derive a coarser grid"
-                raise SecureSumError("a value lies beyond its field", field="values", value=f"|value| > {edge}", remedy=remedy)
-            if number + 1 == len(planes):
-                np.copyto(total[: len(plane)], plane)
-            else:
-                total <<= self.bits
-                total[: len(plane)] += plane
+        if any(magnitude(plane) > self.edge for plane in planes):
+            remedy = "clamp, or derive a coarser grid"
+            raise SecureSumError("a value lies beyond its field", field="values", value=f"|value| > {self.edge}", remedy=remedy)
+        *rest, last = planes
+        total[: len(last)], total[len(last) :] = last, 0
+        for plane in reversed(rest):
+            total <<= self.bits
+            total[: len(plane)] += plane
         self._wrap(total, work)
 
     def pack_floats(self, out: Slots, planes: list[NDArray[np.float64]], work: NDArray[np.int64]) -> None:
@@ -180,6 +174,6 @@ class FieldLayout:
         return sum(1 << (self.bits * number) for number in range(self.fields_per_slot))
 
 
-def chunks(slots: int) -> Iterator[tuple[int, int]]:
-    """Runs of at most `CHUNK` slots."""
-    return ((start, min(start + CHUNK, slots)) for start in range(0, slots, CHUNK))
+def magnitude(integers: Integers) -> int:
+    """Largest magnitude of integers, 0 of none; −2^63, whose absolute value int64 does not hold, has one too."""
+    return max(int(integers.max()), -int(integers.min())) if integers.size else 0

@@ -15,7 +15,7 @@ big-endian machines.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -39,6 +39,11 @@ _GROUP = 4096
 RUN = 8 * _GROUP
 """Words worked on at a time: vector, words and keystream stay in a second-level cache of 1 MiB."""
 _ZEROS = bytes(8 * RUN)
+
+
+def runs(slots: int) -> Iterator[tuple[int, int]]:
+    """Begin and end of runs of at most `RUN` slots."""
+    return ((start, min(start + RUN, slots)) for start in range(0, slots, RUN))
 
 
 def expand(key: bytes, slots: int, modulus: int = WORDS) -> Slots:
@@ -67,8 +72,8 @@ def add_streams(vector: Slots, terms: Terms, modulus: int) -> None:
     """
     check_slots(vector)
     streams = SignedStreams(terms, modulus, longest=len(vector))
-    for start in range(0, len(vector), RUN):
-        streams.add_to(vector[start : start + RUN])
+    for start, stop in runs(len(vector)):
+        streams.add_to(vector[start:stop])
 
 
 class SignedStreams:
@@ -122,8 +127,8 @@ def add_into(vector: Slots, key: bytes, sign: int, modulus: int = WORDS) -> None
 def reduce(vector: Slots, modulus: int) -> None:
     """Bring lazily added residues (below 2^63) back below the modulus, in place; nothing to do modulo 2^64."""
     if modulus != WORDS:
-        for start in range(0, len(vector), RUN):
-            _reduce_signed(vector[start : start + RUN].view(np.int64), modulus)
+        for start, stop in runs(len(vector)):
+            _reduce_signed(vector[start:stop].view(np.int64), modulus)
 
 
 def check_modulus(modulus: int) -> None:

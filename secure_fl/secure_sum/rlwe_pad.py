@@ -39,7 +39,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.codec import FAILURE_LOG2
-from secure_fl.secure_sum.layout import FieldLayout
+from secure_fl.secure_sum.layout import FieldLayout, magnitude
 from secure_fl.secure_sum.masks import UsedSeeds
 from secure_fl.secure_sum.prg import KEY_BYTES, WORDS, Slots
 from secure_fl.secure_sum.refusals import Reason, RefusedError
@@ -51,7 +51,6 @@ from secure_fl.secure_sum.rlwe_ring import (
     centred,
     from_bytes,
     groups,
-    magnitude,
     products,
     reduced,
     short_elements,
@@ -266,7 +265,7 @@ class PadSum:
         if int(np.abs(found - (slots << NOISE_BITS)).max()) > plan.noise or slots[used:].any():
             raise _left("noise beyond what its clients add, or a guard that is not 0")
         values = PAD_LAYOUT.unpack(slots[:used].view(np.uint64), plan.fields)
-        if int(np.abs(values).max()) > plan.bound * len(named):
+        if magnitude(values) > plan.bound * len(named):
             raise _left("a sum beyond what its clients can have sent")
         return values
 

@@ -19,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secure_fl.errors import SecureSumError
+from secure_fl.secure_sum.layout import magnitude
 from secure_fl.secure_sum.prg import Slots, expand
+from secure_fl.secure_sum.words import PackedWords, packed_bytes
 
 Integers = NDArray[np.int64]
 Complex = NDArray[np.complex128]
@@ -31,7 +33,7 @@ WIDEST_SHORT = 32
 """Largest magnitude of a short coefficient: a centred binomial of 64 coins, deviation 4."""
 WIDEST_FACTOR = 2**13
 """Largest magnitude of a coefficient that `products` takes: 256 short ones summed."""
-BYTES_PER_ELEMENT = DEGREE * MODULUS_BITS // 8
+BYTES_PER_ELEMENT = packed_bytes(DEGREE, MODULUS_BITS)
 GROUP = 16
 """Ring elements that one key makes; half a megabyte of complex numbers, which stays in a second-level cache."""
 
@@ -43,8 +45,6 @@ _RAISE = np.uint64(2 ** (_HALF_BITS - 1) * (1 + 2**_HALF_BITS))
 _LONGEST = 2.0**13
 """Euclidean norm up to which a factor is multiplied in one piece."""
 _DIGIT = 7
-_MIDDLE, _TOP = 4 * DEGREE, 6 * DEGREE
-_PLACES = np.array([0, 2, 4, 6], np.uint8)
 
 
 def groups(elements: int) -> Iterator[tuple[int, slice]]:
@@ -89,11 +89,6 @@ def products(elements: Slots, factor: Integers) -> Slots:
     return total
 
 
-def magnitude(integers: Integers) -> int:
-    """Largest magnitude of one or more integers; −2^63, whose absolute value int64 does not hold, has one too."""
-    return max(int(integers.max()), -int(integers.min()))
-
-
 def centred(residues: Slots) -> Integers:
     """Residues modulo q as the integers nearest to 0, int64 of the same shape; bits above q's are dropped."""
     spare = 64 - MODULUS_BITS
@@ -106,17 +101,12 @@ def reduced(integers: Integers) -> Slots:
 
 
 def to_bytes(elements: Slots) -> bytes:
-    """50 bits a coefficient. Element by element: the low 32 bits of all its coefficients, bits 32 to 47 of all, then four pairs of bits a byte.
-
-    Halves are little-endian; coefficient 4j + i has its top pair at bit 2i of byte j.
-    """
-    words = np.ascontiguousarray(elements, "<u8")
-    out = np.empty((len(words), BYTES_PER_ELEMENT), np.uint8)
-    out[:, :_MIDDLE].view("<u4")[...] = words.view("<u4")[:, ::2]
-    out[:, _MIDDLE:_TOP].view("<u2")[...] = words.view("<u2")[:, 2::4]
-    pairs = (words >> np.uint64(48)).astype(np.uint8).reshape(len(words), DEGREE // 4, 4) << _PLACES
-    np.bitwise_or.reduce(pairs, axis=2, out=out[:, _TOP:])
-    return out.tobytes()
+    """50 bits a coefficient, as `words` packs them."""
+    body = np.empty(len(elements) * BYTES_PER_ELEMENT, np.uint8)
+    packed = PackedWords(body, elements.size, MODULUS_BITS)
+    for group, rows in groups(len(elements)):
+        packed.put(group * GROUP * DEGREE, elements[rows].reshape(-1))
+    return body.tobytes()
 
 
 def from_bytes(body: bytes, elements: int) -> Slots:
@@ -128,12 +118,8 @@ def from_bytes(body: bytes, elements: int) -> Slots:
     if len(body) != elements * BYTES_PER_ELEMENT:
         remedy = f"{elements * BYTES_PER_ELEMENT} bytes: refuse the upload"
         raise SecureSumError("not so many ring elements", field="upload", value=f"{len(body)} bytes", remedy=remedy)
-    rows = np.frombuffer(body, np.uint8).reshape(elements, BYTES_PER_ELEMENT)
-    words = np.empty((elements, DEGREE), "<u8")
-    words.view("<u4")[:, ::2] = rows[:, :_MIDDLE].view("<u4")
-    words.view("<u2")[:, 2::4] = rows[:, _MIDDLE:_TOP].view("<u2")
-    words.view("<u2")[:, 3::4] = ((rows[:, _TOP:, None] >> _PLACES) & np.uint8(3)).reshape(elements, DEGREE)
-    return words.astype(np.uint64, copy=False)
+    count = elements * DEGREE
+    return PackedWords(np.frombuffer(body, np.uint8), count, MODULUS_BITS).take(0, count).reshape(elements, DEGREE)
 
 
 def _group_key(kind: bytes, key: bytes, group: int) -> bytes:

@@ -12,9 +12,10 @@ from secure_fl.secure_sum.bfv import BfvClient, BfvHolder, BfvServer
 from secure_fl.secure_sum.ciphertexts import CipherVector
 from secure_fl.secure_sum.ckks import CkksClient, CkksHolder, CkksServer
 from secure_fl.secure_sum.he_keys import HolderKey, PublicKey, SecretKey
+from secure_fl.secure_sum.layout import magnitude
 from secure_fl.secure_sum.masks import SlotSum, subtract
 from secure_fl.secure_sum.plain import from_bytes, to_bytes, view_of
-from secure_fl.secure_sum.prg import RUN, WORDS, SignedStreams, Slots, Terms
+from secure_fl.secure_sum.prg import RUN, WORDS, SignedStreams, Slots, Terms, runs
 from secure_fl.secure_sum.refusals import Reason, RefusedError
 from secure_fl.secure_sum.round_messages import RoundReason, RoundRefusedError
 from secure_fl.secure_sum.round_plan import Integers, RoundPlan
@@ -99,8 +100,8 @@ def _runs(plan: RoundPlan, numbers: int, values: Integers, terms: Terms) -> Iter
     """A block's slots, zeros behind its fields, a run at a time in the same memory."""
     layout, room = plan.layout, min(RUN, numbers)
     slots, work, streams = np.empty(room, np.uint64), np.empty(room, np.uint64), SignedStreams(terms, layout.modulus, longest=room)
-    for start in range(0, numbers, RUN):
-        run = slots[: min(RUN, numbers - start)]
+    for start, stop in runs(numbers):
+        run = slots[: stop - start]
         layout.pack_run(values, start, run, work)
         if terms:
             streams.add_to(run)
@@ -175,7 +176,7 @@ def open_sum(plan: RoundPlan, cipher: HolderCipher | None, block: int, body: byt
         remedy = "discard the round: masks were not taken out, or the sum was changed"
         raise RoundRefusedError(RoundReason.STILL_MASKED, "the guard behind the fields is not 0", field="sum", value=f"block {block}", remedy=remedy)
     most = plan.layout.edge if plan.bound is None or block == 0 else min(survivors * plan.bound + plan.margin, plan.layout.edge)
-    if values.size and (int(values.max()) > most or int(values.min()) < -most):
+    if magnitude(values) > most:
         remedy = "discard the round: an upload was damaged, or a client did not follow the codec"
         raise RefusedError(Reason.OUT_OF_RANGE, f"beyond ±{most}", field="sum", value=f"block {block}", remedy=remedy)
     return values

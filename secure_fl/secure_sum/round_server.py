@@ -143,14 +143,15 @@ class RoundServer:
             Step.POOLS: self._take_digest,
             Step.DIGESTS: self._take_digest,
         }
-        if self.step not in takes and self.step != Step.UPLOAD:
+        if self.step == Step.DONE:
             raise RefusedError(Reason.STALE, "the round is over", field="round", value=self._plan.round, remedy="take part in the next one")
-        upload = claimed(data)[1] == "upload"
+        phase = claimed(data)[1]
+        upload = phase == "upload"
         if upload and self.step > Step.UPLOAD:
             raise RefusedError(Reason.STALE, "uploads ended", field="upload", value=self._plan.round, remedy="take part in the next round")
-        if upload != (self.step == Step.UPLOAD) and claimed(data)[1] != "?":
+        if upload != (self.step == Step.UPLOAD) and phase != "?":
             raise RefusedError(Reason.WRONG_PHASE, f"{self.step.name} is running", field="phase", value=len(data), remedy="wait for its turn")
-        return self._take_upload(data) if upload or self.step == Step.UPLOAD else takes[self.step](bytes(data))
+        return self._take_upload(data) if self.step == Step.UPLOAD else takes[self.step](bytes(data))
 
     def _take_keys(self, data: bytes) -> str:
         header, keys = accept(data, self._plan.roster, self._plan.expect(Phase.ADVERTISE, "client"), self._seen, Advertise.decode)

@@ -9,16 +9,15 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import tiny_config
+from helpers import StopAfter, tiny_config
 
-from secure_fl import Callback, Dataset, Federation, FederationConfig
+from secure_fl import Dataset, Federation, FederationConfig
 from secure_fl.engines import embedded
 from secure_fl.errors import ConfigError, PrivacyError, TrainingError
 from secure_fl.federation import privacy_record
 from secure_fl.federation.budget import digest_of
 from secure_fl.federation.client import Client
 from secure_fl.federation.messages import BlockUpdate, EncoderUpdate, PoolUpdate, TrainCandidate, TrainEncoder
-from secure_fl.federation.phase import RoundRecord
 from secure_fl.federation.private_client import PrivateClient
 from secure_fl.federation.release_box import ReleaseBox
 from secure_fl.federation.summing import OpenSum
@@ -38,20 +37,6 @@ CLIENT = {"unit": "client", "noise": 2.0, "epsilon": 500.0, "min_clients": 3}
 def _repeatable_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every run of a test draws the same noise, so that runs can be compared."""
     monkeypatch.setattr(embedded, "new_noise", lambda: NoiseSource.for_tests(7))
-
-
-class StopAfter(Callback):
-    def __init__(self, rounds: int, *, midway: bool = False) -> None:
-        self.left, self.midway = rounds, midway
-
-    def on_round(self, record: RoundRecord) -> None:
-        self.left -= 1
-        if self.left == 0 and not self.midway:
-            raise KeyboardInterrupt
-
-    def on_client(self, done: int, total: int) -> None:
-        if self.left <= 0 and self.midway and done == total:
-            raise KeyboardInterrupt
 
 
 def private(privacy: dict[str, Any], **tables: dict[str, Any]) -> Any:
@@ -98,7 +83,7 @@ def test_a_stopped_run_releases_nothing_twice_and_ends_the_same(tmp_path: Path, 
     for stop in range(1, len(whole.records), 2):
         out = tmp_path / f"stopped-{stop}"
         with pytest.raises(KeyboardInterrupt):
-            Federation(config, data=images, callbacks=[StopAfter(stop, midway=stop % 4 == 1)]).run(out)
+            Federation(config, data=images, callbacks=[StopAfter(stop, midway=stop % 4 == 1, at_end=True)]).run(out)
         resumed = Federation(config, data=images).run(out, resume=True)
         assert {release.key for release in PrivacyLedger.load(out / "ledger.json").releases} == expected, f"stopped after {stop}"
         assert resumed.summary["privacy"] == whole.summary["privacy"]

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import tiny_config
+from helpers import StopAfter, tiny_config, weights
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secure_fl import Callback, Dataset, Federation, FederationConfig
+from secure_fl import Dataset, Federation, FederationConfig
 from secure_fl.config import SecurityConfig
 from secure_fl.config_file import starter_config
 from secure_fl.engines.embedded import EmbeddedEngine
@@ -22,7 +22,7 @@ from secure_fl.errors import ConfigError, SecureSumError
 from secure_fl.federation.blocks import Grid
 from secure_fl.federation.grouping import Grouping
 from secure_fl.federation.messages import BlockUpdate, Reply, TrainEncoder
-from secure_fl.federation.phase import Call, RoundRecord
+from secure_fl.federation.phase import Call
 from secure_fl.federation.summing import GroupedSum, Opening, ProtectedSum, Summed, Summing
 from secure_fl.privacy.client_level import Blocks
 from secure_fl.secure_sum.layout import FieldLayout
@@ -44,10 +44,6 @@ def robust(how: str, tables: dict[str, Any], size: int = 3, protection: str = "m
 
 def encoder(result: Any) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in result.encoder.parameters()])
-
-
-def weights(result: Any) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for model in (result.encoder, *result.pools) for p in model.parameters()])
 
 
 def lie(monkeypatch: pytest.MonkeyPatch, liar: int, bound: int) -> None:
@@ -103,18 +99,10 @@ def test_k_means_is_left_alone_and_none_forms_no_groups(images: Dataset) -> None
 
 
 def test_a_stopped_run_ends_with_the_same_records(tmp_path: Path, images: Dataset) -> None:
-    class Stop(Callback):
-        left = 3
-
-        def on_round(self, record: RoundRecord) -> None:
-            self.left -= 1
-            if self.left == 0:
-                raise KeyboardInterrupt
-
     config = robust("trimmed_mean", {**POOLS, "pretrain": {"rounds": 2}}, 4)
     whole = Federation(config, data=images).run()
     with pytest.raises(KeyboardInterrupt):
-        Federation(config, data=images, callbacks=[Stop()]).run(tmp_path / "run")
+        Federation(config, data=images, callbacks=[StopAfter(3)]).run(tmp_path / "run")
     resumed = Federation(config, data=images).run(tmp_path / "run", resume=True)
     assert torch.equal(weights(whole), weights(resumed))
     facts = [[(r.phase, r.round, r.clients, r.metrics) for r in run.records] for run in (whole, resumed)]

@@ -7,17 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import tiny_config
+from helpers import StopAfter, tiny_config, weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from secure_fl import Callback, Dataset, Federation, FederationConfig
+from secure_fl import Dataset, Federation, FederationConfig
 from secure_fl.engines import embedded
 from secure_fl.errors import ConfigError
 from secure_fl.federation.block_replies import in_blocks
 from secure_fl.federation.blocks import Grid
 from secure_fl.federation.messages import BlockUpdate, EncoderUpdate, SketchUpdate, TrainEncoder
-from secure_fl.federation.phase import RoundRecord
 from secure_fl.federation.summing import Opening, Summing
 from secure_fl.privacy.client_level import Blocks
 from secure_fl.privacy.noise import NoiseSource
@@ -29,10 +28,6 @@ PROTECTED = [("masked", "clients"), ("bfv", "clients"), ("bfv+masked", "clients"
 
 def secure(protection: str = "bfv+masked", key_holder: str = "clients", **tables: dict[str, Any]) -> FederationConfig:
     return tiny_config(security={"protection": protection, "key_holder": key_holder}, **tables)
-
-
-def weights(result: Any) -> torch.Tensor:
-    return torch.cat([p.flatten() for model in (result.encoder, *result.pools) for p in model.parameters()])
 
 
 def groups(choices: dict[int, int]) -> set[frozenset[int]]:
@@ -75,18 +70,10 @@ def test_client_level_sums_are_bit_equal_with_and_without_encryption(images: Dat
 
 
 def test_a_stopped_run_ends_the_same_under_fresh_keys(tmp_path: Path, images: Dataset) -> None:
-    class Stop(Callback):
-        left = 4
-
-        def on_round(self, record: RoundRecord) -> None:
-            self.left -= 1
-            if self.left == 0:
-                raise KeyboardInterrupt
-
     config = secure("masked")
     whole = Federation(config, data=images).run()
     with pytest.raises(KeyboardInterrupt):
-        Federation(config, data=images, callbacks=[Stop()]).run(tmp_path / "run")
+        Federation(config, data=images, callbacks=[StopAfter(4)]).run(tmp_path / "run")
     resumed = Federation(config, data=images).run(tmp_path / "run", resume=True)
     assert torch.equal(weights(whole), weights(resumed))
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secure_fl.errors import SecureSumError
-from secure_fl.secure_sum.layout import CHUNK, FieldLayout
+from secure_fl.secure_sum.layout import FieldLayout
 from secure_fl.secure_sum.parameters import BATCHING_PRIME
-from secure_fl.secure_sum.prg import WORDS, reduce
+from secure_fl.secure_sum.prg import RUN, WORDS, reduce
 
 LAYOUTS = [
     FieldLayout(),
@@ -54,7 +54,7 @@ def test_sums_of_packed_vectors_are_sums_of_fields(layout: FieldLayout, data: st
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("width", [3 * CHUNK, 3 * CHUNK + 1, 3 * CHUNK + 2, CHUNK - 1])
+@pytest.mark.parametrize("width", [3 * RUN, 3 * RUN + 1, 3 * RUN + 2, RUN - 1])
 def test_long_vectors_in_runs(layout: FieldLayout, width: int) -> None:
     values = np.random.default_rng(width).integers(-layout.edge, layout.edge + 1, width)
     assert np.array_equal(layout.unpack(layout.pack(values), width), values)
@@ -121,7 +121,7 @@ def test_a_wrapped_field_damages_its_slot_only() -> None:
 
 
 def test_packing_into_a_given_vector_is_the_same_and_its_length_is_checked() -> None:
-    values = np.random.default_rng(0).integers(-EDGE, EDGE + 1, 3 * CHUNK + 5)
+    values = np.random.default_rng(0).integers(-EDGE, EDGE + 1, 3 * RUN + 5)
     for layout in (FieldLayout(), FieldLayout.words()):
         out = np.full(layout.slots(len(values)), 7, np.uint64)
         assert layout.pack(values, out) is out

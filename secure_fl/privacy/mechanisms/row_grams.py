@@ -110,9 +110,7 @@ def _by_layers(model: nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]:
         found = [torch.autograd.grad(part.sum(), edges, retain_graph=True, allow_unused=True) for part in e.unbind(1)] if calls else []
     grams = torch.zeros(*e.shape, e.shape[1], dtype=torch.float64, device=e.device)
     for call, backprops in zip(calls, zip(*found, strict=True), strict=True):
-        if call.inputs._version != call.version:
-            remedy = "leave a layer's input as it is: use x = x + y in place of x += y"
-            raise PrivacyError("its input was changed in place", field="model", value=type(call.layer).__name__, remedy=remedy)
+        call.check_inputs()
         if any(b is not None for b in backprops):
             like = next(b for b in backprops if b is not None)
             grams += _layer_grams(call, [torch.zeros_like(like) if b is None else b for b in backprops])
