@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
 from secure_fl.secure_sum.bfv import BfvClient
+from secure_fl.secure_sum.ciphertexts import Kind
 from secure_fl.secure_sum.envelope import Phase, open_envelope, sign_envelope
 from secure_fl.secure_sum.masks import UsedSeeds, mask_terms, self_seeds
 from secure_fl.secure_sum.prg import WORDS
@@ -153,10 +154,13 @@ def _keystream(size: int) -> None:
 
 
 def _encryptions(client: BfvClient, count: int) -> None:
-    """SEAL's encryption of one plaintext, again and again: neither bytes in nor out."""
-    plaintext = client.encryptor.bridge.plaintext(np.ones(client.parameters.degree, np.uint64))
+    """SEAL's encryption of zeros, again and again: neither bytes in nor out."""
+    encryptor = client.encryptor._encryptor
     for _ in range(count):
-        client.encryptor.encrypt(plaintext)
+        if client.encryptor.kind is Kind.SEEDED:
+            encryptor.encrypt_zero_symmetric()
+        else:
+            encryptor.encrypt_zero(client.encryptor.bridge.api.Ciphertext())
 
 
 class NvFlare:

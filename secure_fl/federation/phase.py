@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -102,12 +102,19 @@ class Phase(ABC):
         """When this phase's sums may be opened."""
         security = self.blueprint.config.security
         if self.blueprint.client_plan is not None:
-            return Opening(self.level.n_min, self.level.minimum, max(1, self.level.count_unit))
+            level = self.level
+            return Opening(level.largest_field, level.noise_margin, level.n_min, level.minimum, max(1, level.count_unit))
         minimum, grouping = security.min_pool_clients if self.name == "cluster" else 1, self.grouping
+        opening = Opening(self.blueprint.grid(self.summed).codec.bound, minimum=minimum)
         if grouping is None:
-            return Opening(minimum=minimum)
+            return opening
         seed = derive_seed(self.blueprint.config.seed, self.name, "sum in groups", self.state.round)
-        return Opening(minimum=minimum, group_size=grouping.size, group_seed=seed.to_bytes(8, "big"))
+        return replace(opening, group_size=grouping.size, group_seed=seed.to_bytes(8, "big"))
+
+    @property
+    def summed(self) -> str:
+        """What this round's replies are summed as: the kind of their grid."""
+        return self.name
 
     @property
     def grouping(self) -> Grouping | None:
@@ -131,7 +138,7 @@ class Phase(ABC):
     def means(self, summed: Summed) -> tuple[Tensor, Tensor]:
         """Mean changes of the shared part `[S]` and of the pools `[K, P]`; moves an adaptive bound."""
         if self.blueprint.client_plan is None:
-            grid, grouping = self.blueprint.grid(self.name), self.grouping
+            grid, grouping = self.blueprint.grid(self.summed), self.grouping
             if grouping is None:
                 return grid.means(summed.total, summed.survivors, self.opening.minimum)
             shared, pooled, self._opened_by = grouping.means(grid, summed.groups, self.opening.minimum)

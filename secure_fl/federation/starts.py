@@ -90,7 +90,7 @@ class SketchCentre(Phase):
             self._sum += reply.mean
 
     def take(self, summed: Summed) -> None:
-        self._sum = self.blueprint.grid("centre").sums(summed.total)
+        self._sum = self.blueprint.grid(self.summed).sums(summed.total)
 
     def close(self) -> Metrics:
         self.state.tensors["sketch.public_centre"] = self._sum / self._count
@@ -109,6 +109,10 @@ class SketchStart(Phase):
     @property
     def done(self) -> bool:
         return "guide.mean" in self.state.tensors
+
+    @property
+    def summed(self) -> str:
+        return "sketch" if self.state.round == 0 else "votes"
 
     def open(self) -> Call:
         tensors, config = self.state.tensors, self.blueprint.config.pools
@@ -134,11 +138,11 @@ class SketchStart(Phase):
             assert isinstance(reply, BlockUpdate)
 
     def take(self, summed: Summed) -> None:
+        sums = self.blueprint.grid(self.summed).sums(summed.total)
         if self.state.round == 0:
-            sums = self.blueprint.grid("sketch").sums(summed.total)
             self._sketches, self._squares, self._received = sums[:-2], float(sums[-2]), round(float(sums[-1]))
         else:
-            self._blocks = self.blueprint.grid("votes").sums(summed.total).view(self._blocks.shape)
+            self._blocks = sums.view(self._blocks.shape)
             self._blocks[..., -1] *= FARTHEST
             self._blocks[..., -2] = self._blocks[..., -2].round()
 

@@ -48,9 +48,12 @@ class Summed:
 class Opening:
     """When a sum may be opened: at least `fewest` clients in it, and `minimum` in a pool whose count goes up by `count_unit` a member.
 
-    With a `group_size`, groups of so many clients or more are drawn by `group_seed` and summed apart, and this holds for each of them.
+    An opened field lies within `bound` for each client in it, and `margin` for their noise; a sum beyond that is refused. With a `group_size`,
+    groups of so many clients or more are drawn by `group_seed` and summed apart, and this holds for each of them.
     """
 
+    bound: int
+    margin: int = 0
     fewest: int = 2
     minimum: int = 1
     count_unit: int = 1
@@ -177,6 +180,8 @@ class Summing:
             fewest=opening.fewest,
             minimum=opening.minimum,
             count_unit=opening.count_unit,
+            bound=opening.bound,
+            margin=opening.margin,
             degree=self._config.neighbours,
         )
         self._rounds += 1

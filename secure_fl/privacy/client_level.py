@@ -231,18 +231,25 @@ class ClientLevel:
             tv_per_draw=TOTAL_VARIATION,
         )
 
-    @cached_property
-    def largest(self) -> int:
-        """A magnitude that no field of the sum passes, save with probability 2^-40 over all of them.
-
-        Every client at its largest in one coordinate, and the noise's tail by Bernstein's inequality, which Skellam and discrete Gaussian
-        noise of variance v obey: P(|N| ≥ t) ≤ 2·exp(−t²/(2v + 2t/3)).
-        """
+    @property
+    def largest_field(self) -> int:
+        """Largest magnitude of one client's field, its noise aside, outside the head."""
         coordinate = isqrt(self.square_bound) if self.clamp is None else min(self.clamp, isqrt(self.square_bound))
-        one = max(coordinate, self.count_unit, self._weight_unit, self._bit_unit)
+        return max(coordinate, self._weight_unit)
+
+    @cached_property
+    def noise_margin(self) -> int:
+        """A magnitude that the whole roster's noise passes in no field of a sum, save with probability 2^-40 over all of them.
+
+        By Bernstein's inequality, which Skellam and discrete Gaussian noise of variance v obey: P(|N| ≥ t) ≤ 2·exp(−t²/(2v + 2t/3)).
+        """
         exponent = _OVERFLOW + log(2 * self.fields)
-        noise = exponent / 3 + sqrt(exponent**2 / 9 + 2 * exponent * self.variance * self.roster / self.honest)
-        return self.roster * one + ceil(noise)
+        return ceil(exponent / 3 + sqrt(exponent**2 / 9 + 2 * exponent * self.variance * self.roster / self.honest))
+
+    @property
+    def largest(self) -> int:
+        """A magnitude that no field of the sum passes, save with probability 2^-40: every client at its largest in one field, and noise."""
+        return self.roster * max(self.largest_field, self.count_unit, self._bit_unit) + self.noise_margin
 
     def fitted(self, limit: int = FIELD_LIMIT) -> ClientLevel:
         """The same with the most levels whose sums stay within `limit`. The clamp keeps its share of the bound.

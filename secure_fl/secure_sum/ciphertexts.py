@@ -9,7 +9,7 @@ Nothing depends on the numbers inside: the length follows from their count. Cont
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -96,10 +96,11 @@ class BodyWriter:
         self._packed = PackedWords(body[start:], count * self._halves * parameters.degree, parameters.word_bits)
         _HEAD.pack_into(self.data, 0, _MAGIC, kind, numbers, parameters.digest, fingerprint)
 
-    def put(self, row: int, words: NDArray[np.uint64], seed: bytes = b"") -> None:
-        """Ciphertext `row`: words `[1, N]` and a seed of 64 bytes, or words `[2, N]`."""
+    def put(self, row: int, halves: Sequence[NDArray[np.uint64]], seed: bytes = b"") -> None:
+        """Ciphertext `row`: words `[N]` of its first half and a seed of 64 bytes, or of both halves."""
         self.data[HEAD_BYTES + row * SEED_BYTES :][: len(seed)] = seed
-        self._packed.put(row * self._halves * self._degree, words.reshape(-1))
+        for number, words in enumerate(halves, row * self._halves):
+            self._packed.put(number * self._degree, words)
 
 
 def read_body(data: bytes | memoryview, parameters: ParameterSet, fingerprint: bytes, numbers: int, kinds: tuple[Kind, ...]) -> CipherVector:
@@ -141,7 +142,7 @@ def _contents(data: bytes | memoryview, parameters: ParameterSet, kind: Kind, nu
         start += count * SEED_BYTES
     halves = 1 if kind is Kind.SEEDED else 2
     packed = PackedWords(np.frombuffer(data, np.uint8, offset=start), count * halves * parameters.degree, parameters.word_bits)
-    if any(int(run.max()) >= parameters.modulus for run in packed.runs()):
+    if not packed.below(parameters.modulus):
         raise _refuse(Reason.OUT_OF_RANGE, "a word is not below the modulus", "ciphertext", parameters.name)
     return CipherVector(kind, numbers, parameters.degree, seeds, packed)
 

@@ -80,7 +80,7 @@ class CkksClient:
         count = parameters.ciphertexts(integers.size)
         rows = np.zeros((count, parameters.capacity))
         rows.reshape(-1)[: integers.size] = integers
-        return self.encryptor.body(integers.size, map(self._plaintext, rows), place)
+        return self.encryptor.body(integers.size, map(self.encryptor.ciphertext, map(self._plaintext, rows)), place)
 
     def _plaintext(self, row: NDArray[np.float64]) -> Any:
         plaintext = self.encryptor.bridge.api.Plaintext()

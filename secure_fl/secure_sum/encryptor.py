@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.ciphertexts import BodyWriter, Kind, body_bytes
 from secure_fl.secure_sum.he_keys import PublicKey, SecretKey, seal_public, seal_secret
 from secure_fl.secure_sum.seal_bridge import SealBridge
+
+Ciphertext = tuple[Sequence[NDArray[np.uint64]], bytes]
+"""c0 and c1, words `[N]` below q; under a shared key c0, and the seed that c1 is grown from."""
 
 
 class Encryptor:
@@ -24,35 +30,36 @@ class Encryptor:
         material = seal_secret(self.bridge, key) if isinstance(key, SecretKey) else seal_public(self.bridge, key)
         self._encryptor: Any = self.bridge.api.Encryptor(self.bridge.context, material)
 
-    def encrypt(self, plaintext: Any) -> Any:
-        """A fresh ciphertext as SEAL's object; under a shared key, one that is saved with a seed for its second half."""
+    def ciphertext(self, plaintext: Any = None) -> Ciphertext:
+        """A fresh encryption of SEAL's plaintext; of zero when none is given."""
         if self.kind is Kind.SEEDED:
-            return self._encryptor.encrypt_symmetric(plaintext)
-        ciphertext = self.bridge.api.Ciphertext()
-        self._encryptor.encrypt(plaintext, ciphertext)
-        return ciphertext
+            made = self._encryptor.encrypt_zero_symmetric() if plaintext is None else self._encryptor.encrypt_symmetric(plaintext)
+            words, seed = self.bridge.seeded_words(made)
+            return [words], seed
+        made = self.bridge.api.Ciphertext()
+        if plaintext is None:
+            self._encryptor.encrypt_zero(made)
+        else:
+            self._encryptor.encrypt(plaintext, made)
+        return list(self.bridge.cipher_words(made)), b""
 
     def body_bytes(self, numbers: int) -> int:
         """Length of the body of so many numbers."""
         return body_bytes(self._parameters, numbers, self.kind)
 
-    def body(self, numbers: int, plaintexts: Iterable[Any], place: memoryview | None = None) -> memoryview:
-        """The body of a vector of `numbers` numbers, from SEAL's plaintexts in order; written to `place` where one is given.
+    def body(self, numbers: int, ciphertexts: Iterable[Ciphertext], place: memoryview | None = None) -> memoryview:
+        """The body of a vector of `numbers` numbers, from its ciphertexts in order; written to `place` where one is given.
 
         Raises:
-            SecureSumError: a place of another length, or more or fewer plaintexts than the numbers fill: what nobody wrote stays here.
+            SecureSumError: a place of another length, or more or fewer ciphertexts than the numbers fill: what nobody wrote stays here.
         """
         writer = BodyWriter(self._parameters, self._fingerprint, self.kind, numbers, place)
         count, row = self._parameters.ciphertexts(numbers), 0
-        for plaintext in plaintexts:
+        for halves, seed in ciphertexts:
             if row < count:
-                ciphertext = self.encrypt(plaintext)
-                if self.kind is Kind.SEEDED:
-                    writer.put(row, *self.bridge.seeded_words(ciphertext))
-                else:
-                    writer.put(row, self.bridge.cipher_words(ciphertext))
+                writer.put(row, halves, seed)
             row += 1
         if row != count:
-            remedy = f"{count} whole plaintexts for {numbers} numbers"
-            raise SecureSumError("the body is not filled as it must be", field="plaintexts", value=row, remedy=remedy)
+            remedy = f"{count} ciphertexts for {numbers} numbers"
+            raise SecureSumError("the body is not filled as it must be", field="ciphertexts", value=row, remedy=remedy)
         return writer.data

@@ -1,6 +1,7 @@
 """Words of b bits as bytes: 54-bit ciphertext words in 6.75 bytes each, not the 8 of memory or the 7.5 of zstd.
 
-A word is cut into planes of 32, 16, 8, 4, 2 and 1 bits, those that occur in b; planes below a byte put several words into one.
+A word is cut into planes of 32, 16, 8, 4, 2 and 1 bits, those that occur in b, the widest lowest; planes below a byte put several words
+into one. So a plane of whole bytes is every so-manieth element of the words seen as its type, and what is left lies in one byte of them.
 Words are worked on in runs that stay in a cache.
 """
 
@@ -13,10 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 Words = NDArray[np.uint64]
+Bytes = NDArray[np.uint8]
 
-_TYPES: dict[int, np.dtype[Any]] = {32: np.dtype("<u4"), 16: np.dtype("<u2"), 8: np.dtype("u1")}
+_TYPES: dict[int, np.dtype[Any]] = {width: np.dtype(f"<u{width // 8}") for width in (32, 16, 8)}
+_SPREAD: dict[int, np.dtype[Any]] = {4: np.dtype("<u2"), 2: np.dtype("<u4"), 1: np.dtype("<u8")}
+"""What holds the words of one byte of a narrow plane, a byte each."""
 RUN = 1 << 15
 """Words read at a time: whole ciphertexts of any set here."""
+PIECE = 1 << 12
+"""Words looked at together for one beyond a bound."""
 
 
 def planes(bits: int) -> list[int]:
@@ -38,47 +44,83 @@ class PackedWords:
         bits: 1 to 63.
     """
 
-    def __init__(self, data: NDArray[np.uint8], count: int, bits: int) -> None:
-        self._count, self._planes, start = count, list[tuple[int, NDArray[Any]]](), 0
+    def __init__(self, data: Bytes, count: int, bits: int) -> None:
+        self._count, self._bits, start, low = count, bits, 0, 0
+        self._planes = list[tuple[int, int, NDArray[Any]]]()
         for width in planes(bits):
             part = data[start : start + count * width // 8]
-            self._planes.append((width, part.view(_TYPES[width]) if width >= 8 else part))
-            start += len(part)
+            self._planes.append((width, low, part.view(_TYPES[width]) if width >= 8 else part))
+            start, low = start + len(part), low + width
 
     def put(self, first: int, words: Words) -> None:
         """Write words `[n]` from place `first` on, both multiples of 8."""
-        rest, stop = words.copy(), first + words.size
-        for width, plane in self._planes:
+        stop, narrow = first + words.size, None
+        for width, low, plane in self._planes:
             if width >= 8:
-                np.copyto(plane[first:stop], rest, casting="unsafe")
-            else:
-                _join(rest.astype(np.uint8), width, plane[first * width // 8 : stop * width // 8])
-            rest >>= np.uint64(width)
+                plane[first:stop] = _part(words, width, low)
+                continue
+            if narrow is None:
+                narrow = _part(words, 8, low).copy()
+            plane[first * width // 8 : stop * width // 8] = _join(narrow & np.uint8(2**width - 1), width)
+            narrow >>= np.uint8(width)
 
     def take(self, first: int, stop: int) -> Words:
-        """Read words `[stop − first]`."""
+        """Read words `[stop − first]`, both places multiples of 8."""
         words: Words = np.zeros(stop - first, np.uint64)
-        for width, plane in reversed(self._planes):
-            words <<= np.uint64(width)
-            words |= plane[first:stop] if width >= 8 else _split(plane[first * width // 8 : stop * width // 8], width)
+        for width, low, plane in self._planes:
+            if width >= 8:
+                _part(words, width, low)[:] = plane[first:stop]
+            else:
+                narrow = _split(plane[first * width // 8 : stop * width // 8], width)
+                narrow <<= np.uint8(low % 8)
+                _part(words, 8, low)[...] |= narrow
         return words
 
     def runs(self) -> Iterator[Words]:
         """All words, 32,768 at a time."""
         return (self.take(start, min(start + RUN, self._count)) for start in range(0, self._count, RUN))
 
+    def below(self, bound: int) -> bool:
+        """Whether every word is below a bound.
 
-def _join(pieces: NDArray[np.uint8], width: int, out: NDArray[np.uint8]) -> None:
-    rows = pieces.reshape(-1, 8 // width)
-    rows &= np.uint8(2**width - 1)
-    out[:] = rows[:, 0]
-    for k in range(1, 8 // width):
-        out |= rows[:, k] << np.uint8(k * width)
+        Where the bound's bits above a plane are all ones, as those of the largest primes of b bits are, a word reaches it only if its bits
+        in this plane reach the bound's: all but a few pieces need no look at their other planes.
+        """
+        width, low, plane = self._planes[min(1, len(self._planes) - 1)]
+        above = self._bits - low - width
+        telling = width >= 8 and bound >> (low + width) == (1 << above) - 1
+        least = (bound >> low) & ((1 << width) - 1) if telling else 0
+        for start in range(0, self._count, PIECE):
+            stop = min(start + PIECE, self._count)
+            if (least == 0 or int(plane[start:stop].max()) >= least) and int(self.take(start, stop).max()) >= bound:
+                return False
+        return True
 
 
-def _split(joined: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
-    each = 8 // width
-    pieces = np.empty((joined.size, each), np.uint8)
-    for k in range(each):
-        np.bitwise_and(joined >> np.uint8(k * width), np.uint8(2**width - 1), out=pieces[:, k])
-    return pieces.reshape(-1)
+def _part(words: Words, width: int, low: int) -> NDArray[Any]:
+    """Bits `low` to `low + width` of every word, which can be written to; widths of whole bytes, at multiples of themselves."""
+    low -= low % width
+    return words.view(_TYPES[width])[low // width :: 64 // width]
+
+
+def _join(pieces: Bytes, width: int) -> Bytes:
+    """Bytes that hold `width` bits each, several to a byte."""
+    spread = pieces.view(_SPREAD[width])
+    for step in _steps(width):
+        spread |= spread >> step
+    return spread.astype(np.uint8)
+
+
+def _split(joined: Bytes, width: int) -> Bytes:
+    """The opposite of `_join`."""
+    spread = joined.astype(_SPREAD[width])
+    for step in reversed(_steps(width)):
+        spread |= spread << step
+    pieces = spread.view(np.uint8)
+    pieces &= np.uint8(2**width - 1)
+    return pieces
+
+
+def _steps(width: int) -> list[np.unsignedinteger[Any]]:
+    """Shifts that bring byte k from bit 8k to bit k·width, for all k at once: k·(8 − width) is a sum of some of them."""
+    return [_SPREAD[width].type((8 - width) * 2**k) for k in range(_SPREAD[width].itemsize.bit_length() - 1)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,7 +15,8 @@ from secure_fl.secure_sum.bfv import BfvClient, BfvHolder, BfvServer, check_nois
 from secure_fl.secure_sum.ciphertexts import HEAD_BYTES, Kind, body_bytes
 from secure_fl.secure_sum.parameters import BFV_4096, BFV_4096_58, CKKS_8192, KeyHolder, ParameterSet
 from secure_fl.secure_sum.refusals import Reason, RefusedError
-from secure_fl.secure_sum.words import PackedWords, packed_bytes
+from secure_fl.secure_sum.seal_bridge import SEED_BYTES, SealBridge
+from secure_fl.secure_sum.words import PackedWords
 
 T = BFV_4096.plain_modulus
 HOLDERS: list[KeyHolder] = ["clients", "authority"]
@@ -138,18 +141,6 @@ def test_ciphertexts_look_uniform(shared: Parties) -> None:
     assert max(abs(share - 0.5) for share in shares) < 5 * 0.5 / 40_960**0.5
 
 
-@given(st.integers(1, 63), st.integers(0, 2**32))
-def test_words_survive_packing(bits: int, seed: int) -> None:
-    words = np.random.default_rng(seed).integers(0, 2**bits, 64, dtype=np.uint64)
-    words[0], words[1] = 0, 2**bits - 1
-    packed = PackedWords(np.zeros(packed_bytes(64, bits), np.uint8), 64, bits)
-    for first in (40, 0, 8):
-        packed.put(first, words[first:] if first == 40 else words[first : 8 if first == 0 else 40])
-    np.testing.assert_array_equal(packed.take(0, 64), words)
-    np.testing.assert_array_equal(packed.take(16, 24), words[16:24])
-    np.testing.assert_array_equal(np.concatenate(list(packed.runs())), words)
-
-
 def test_wrong_inputs_are_refused(shared: Parties) -> None:
     for bad in (np.array([T], np.uint64), np.array([1], np.int64), np.zeros(0, np.uint64), np.zeros((2, 2), np.uint64)):
         with pytest.raises(SecureSumError):
@@ -165,9 +156,9 @@ def test_a_body_that_is_not_filled_is_not_given_out(party: Parties) -> None:
     """Memory that nobody wrote holds what this process worked on before."""
     one = np.ones(4096, np.uint64)
     for runs in ([], [one], [one, one, one], [one, one[:4000], one]):
-        with pytest.raises(SecureSumError, match="2 whole plaintexts") as caught:
+        with pytest.raises(SecureSumError, match="2 ciphertexts for 8192") as caught:
             party.client.body(8192, runs)
-        assert caught.value.field == "plaintexts"
+        assert caught.value.field == "ciphertexts"
     size = party.client.encryptor.body_bytes(8192)
     for wrong in (size - 1, size + 1):
         with pytest.raises(SecureSumError, match=f"{size} bytes"):
@@ -247,16 +238,41 @@ def test_the_extrapolated_budget_is_no_better_than_the_measured_one() -> None:
     assert measure_noise_budget(BFV_4096, "clients", 64) <= measured + 1
 
 
+def plaintext(bridge: SealBridge, coefficients: np.ndarray[Any, Any]) -> Any:
+    """SEAL's own, from its text form."""
+    terms = [f"{value:X}x^{power}" for power, value in enumerate(coefficients.tolist()) if value and power]
+    return bridge.api.Plaintext(" + ".join([*reversed(terms), f"{int(coefficients[0]):X}"]))
+
+
+def hard_numbers() -> np.ndarray[Any, Any]:
+    numbers = np.random.default_rng(1).integers(0, T, 4096, dtype=np.uint64)
+    numbers[:4] = 0, 1, T - 1, T // 2
+    return numbers
+
+
+def test_encryption_adds_what_seal_adds(party: Parties, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To halves that are known in place of an encryption of zero; sums pass q on the way."""
+    bridge, numbers = party.holder._bridge, hard_numbers()
+    halves = np.random.default_rng(2).integers(0, party.client.parameters.modulus, (2, 4096), dtype=np.uint64)
+    theirs = bridge.ciphertext(halves)
+    bridge.api.Evaluator(bridge.context).add_plain_inplace(theirs, plaintext(bridge, numbers))
+    made = (halves[:1], bytes(SEED_BYTES)) if party.client.encryptor.kind is Kind.SEEDED else (halves, b"")
+    monkeypatch.setattr(party.client.encryptor, "ciphertext", lambda: made)
+    [(found, _)] = list(party.client._ciphertexts(numbers))
+    difference = (found[0].astype(object) - bridge.cipher_words(theirs)[0].astype(object)) % party.client.parameters.modulus
+    assert set(np.unique(difference)) <= {0, 1, party.client.parameters.modulus - 1}
+    assert int(found[0].max()) < party.client.parameters.modulus
+    assert [words.tolist() for words in found[1:]] == [words.tolist() for words in made[0][1:]]
+
+
 def test_subtraction_matches_seal(shared: Parties) -> None:
     """`sub_plain` of SEAL and the words here differ by a unit at most."""
-    bridge = shared.holder._bridge
+    bridge, masks = shared.holder._bridge, hard_numbers()
     evaluator = bridge.api.Evaluator(bridge.context)
-    masks = np.random.default_rng(1).integers(0, T, 4096, dtype=np.uint64)
-    masks[:4] = 0, 1, T - 1, T // 2
     total = shared.server.new_sum(4096)
     shared.server.add(total, shared.client.encrypt(np.arange(4096, dtype=np.uint64)))
     theirs = bridge.ciphertext(bridge.cipher_words(total.grown[0]))
-    evaluator.sub_plain_inplace(theirs, bridge.plaintext(masks))
+    evaluator.sub_plain_inplace(theirs, plaintext(bridge, masks))
     shared.server.subtract_plain(total, masks)
     difference = (total.words[0].astype(object) - bridge.cipher_words(theirs).astype(object)) % BFV_4096.modulus
     assert set(np.unique(difference[0])) <= {0, 1, BFV_4096.modulus - 1}
