@@ -268,12 +268,13 @@ class Federation:
                 up += payload_bytes(reply)
             phase.add(client, reply)
             self._tell("on_client", done, len(call.clients))
-        sum_seconds = 0.0
+        sum_seconds, metrics = 0.0, dict[str, Any]()
         if summing is not None:
             summed = summing.open()
             phase.take(summed)
             down, up, sum_seconds = down + summed.bytes_down, up + summed.bytes_up, summed.total_seconds
-        metrics = phase.close() | self._gate.spent()
+            metrics = {"refused": list(summed.refused)} if summed.refused else {}
+        metrics |= phase.close() | self._gate.spent()
         state.round += 1
         return RoundRecord(phase.name, state.round, len(call.clients), down, up, time.perf_counter() - started, metrics, sum_seconds)
 

@@ -90,7 +90,7 @@ class SketchCentre(Phase):
             self._sum += reply.mean
 
     def take(self, summed: Summed) -> None:
-        self._sum = self.blueprint.grid(self.summed).sums(summed.total)
+        self._sum, self._count = self.blueprint.grid(self.summed).sums(summed.total), summed.survivors
 
     def close(self) -> Metrics:
         self.state.tensors["sketch.public_centre"] = self._sum / self._count

@@ -26,6 +26,7 @@ class Summed:
         survivors: clients in the sum.
         bytes_down, bytes_up: of the protocol's messages, over all parties; 0 in the open, where replies are counted as they are.
         seconds: per phase and party.
+        refused: messages that the server turned away, as `sender: reason`.
         groups: what each group's sum gave that was opened, where clients were summed in groups; `total` is the sum of theirs.
         left_out: why each group whose sum was refused is not among them, in one stable word.
     """
@@ -35,6 +36,7 @@ class Summed:
     bytes_down: int = 0
     bytes_up: int = 0
     seconds: dict[str, dict[str, float]] = field(default_factory=dict)
+    refused: tuple[str, ...] = ()
     groups: tuple[Summed, ...] = ()
     left_out: tuple[str, ...] = ()
 
@@ -95,9 +97,9 @@ class ProtectedSum:
     def open(self) -> Summed:
         """Run the round to its end."""
         outcome = self._round.open()
-        return Summed(
-            _blocks(outcome, self._round.plan.shape), len(outcome.survivors), *_bytes(outcome), {k: dict(v) for k, v in outcome.seconds.items()}
-        )
+        total, seconds = _blocks(outcome, self._round.plan.shape), {phase: dict(parties) for phase, parties in outcome.seconds.items()}
+        refused = tuple(f"{refusal.sender}: {refusal.reason}" for refusal in outcome.refusals)
+        return Summed(total, len(outcome.survivors), *_bytes(outcome), seconds, refused)
 
 
 class GroupedSum:
@@ -136,7 +138,8 @@ class GroupedSum:
                 row = seconds.setdefault(phase, {})
                 row |= {party: row.get(party, 0.0) + spent for party, spent in parties.items()}
         down, up = sum(group.bytes_down for group in groups), sum(group.bytes_up for group in groups)
-        return Summed(total, sum(group.survivors for group in groups), down, up, seconds, tuple(groups), left_out)
+        refused = tuple(each for group in groups for each in group.refused)
+        return Summed(total, sum(group.survivors for group in groups), down, up, seconds, refused, tuple(groups), left_out)
 
 
 RunningSum = OpenSum | ProtectedSum | GroupedSum

@@ -75,11 +75,11 @@ class BfvClient:
 
     def _ciphertexts(self, run: Slots) -> Iterator[Ciphertext]:
         modulus = np.uint64(self.parameters.modulus)
-        for words in _scaled(_rows(run, self.parameters), self.parameters):
+        for row in _rows(run, self.parameters):
             (first, *second), seed = self.encryptor.ciphertext()
+            words = _scaled(row, self.parameters)
             words += first
-            np.minimum(words, words - modulus, out=words)
-            yield [words, *second], seed
+            yield [np.minimum(words, words - modulus, out=words), *second], seed
 
 
 class BfvServer(KeylessServer):
@@ -206,15 +206,15 @@ def _rows(slots: Slots, parameters: ParameterSet) -> Slots:
     return rows.reshape(count, parameters.degree)
 
 
-def _scaled(rows: Slots, parameters: ParameterSet) -> Slots:
+def _scaled(slots: Slots, parameters: ParameterSet) -> Slots:
     """Numbers m below t as they are added to a first half, below q.
 
     SEAL's scaling is round(q·m/t); here floor(q/t)·m + rint(m·(q mod t)/t), whose second term float64 gives within one unit, which is one
     unit of noise in 2^13.
     """
     q, t = parameters.modulus, parameters.plain_modulus
-    rest = rows * ((q % t) / t)
-    scaled = rows * np.uint64(q // t)
+    rest = slots * ((q % t) / t)
+    scaled = slots * np.uint64(q // t)
     scaled += np.rint(rest, out=rest).astype(np.uint64)
     return scaled
 

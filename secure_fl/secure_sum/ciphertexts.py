@@ -9,7 +9,7 @@ Nothing depends on the numbers inside: the length follows from their count. Cont
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -20,7 +20,7 @@ from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.parameters import ParameterSet
 from secure_fl.secure_sum.refusals import Reason, RefusedError
 from secure_fl.secure_sum.seal_bridge import SEED_BYTES
-from secure_fl.secure_sum.words import PackedWords, packed_bytes
+from secure_fl.secure_sum.words import RUN, PackedWords, packed_bytes
 
 _HEAD = struct.Struct("<4sBI32s32s")
 _MAGIC = b"SFC1"
@@ -86,21 +86,42 @@ class BodyWriter:
     """
 
     def __init__(self, parameters: ParameterSet, fingerprint: bytes, kind: Kind, numbers: int, place: memoryview | None = None) -> None:
-        count, self._halves = parameters.ciphertexts(numbers), 1 if kind is Kind.SEEDED else 2
-        start, length = HEAD_BYTES + (count * SEED_BYTES if kind is Kind.SEEDED else 0), body_bytes(parameters, numbers, kind)
-        self.data = np.empty(length, np.uint8).data if place is None else place
-        if len(self.data) != length:
-            raise SecureSumError("not the body's length", field="place", value=len(self.data), remedy=f"{length} bytes")
-        body = np.frombuffer(self.data, np.uint8)
-        self._degree = parameters.degree
-        self._packed = PackedWords(body[start:], count * self._halves * parameters.degree, parameters.word_bits)
-        _HEAD.pack_into(self.data, 0, _MAGIC, kind, numbers, parameters.digest, fingerprint)
+        self._count, self._numbers, self._row = parameters.ciphertexts(numbers), numbers, 0
+        start, length = HEAD_BYTES + (self._count * SEED_BYTES if kind is Kind.SEEDED else 0), body_bytes(parameters, numbers, kind)
+        self._data = np.empty(length, np.uint8).data if place is None else place
+        if len(self._data) != length:
+            raise SecureSumError("not the body's length", field="place", value=len(self._data), remedy=f"{length} bytes")
+        words = self._count * (1 if kind is Kind.SEEDED else 2) * parameters.degree
+        self._packed = PackedWords(np.frombuffer(self._data, np.uint8)[start:], words, parameters.word_bits)
+        self._run, self._filled, self._written = np.empty(min(RUN, words), np.uint64), 0, 0
+        _HEAD.pack_into(self._data, 0, _MAGIC, kind, numbers, parameters.digest, fingerprint)
 
-    def put(self, row: int, halves: Sequence[NDArray[np.uint64]], seed: bytes = b"") -> None:
-        """Ciphertext `row`: words `[N]` of its first half and a seed of 64 bytes, or of both halves."""
-        self.data[HEAD_BYTES + row * SEED_BYTES :][: len(seed)] = seed
-        for number, words in enumerate(halves, row * self._halves):
-            self._packed.put(number * self._degree, words)
+    def put(self, halves: Iterable[NDArray[np.uint64]], seed: bytes = b"") -> None:
+        """The next ciphertext: words `[N]` of its first half and a seed of 64 bytes, or of both halves. They are packed some at a time."""
+        if self._row < self._count:
+            self._data[HEAD_BYTES + self._row * SEED_BYTES :][: len(seed)] = seed
+            for words in halves:
+                self._run[self._filled : self._filled + len(words)] = words
+                self._filled += len(words)
+                if self._filled == len(self._run):
+                    self._pack()
+        self._row += 1
+
+    def close(self) -> memoryview:
+        """The body.
+
+        Raises:
+            SecureSumError: more or fewer ciphertexts than the numbers fill: what nobody wrote stays here.
+        """
+        if self._row != self._count:
+            remedy = f"{self._count} ciphertexts for {self._numbers} numbers"
+            raise SecureSumError("the body is not filled as it must be", field="ciphertexts", value=self._row, remedy=remedy)
+        self._pack()
+        return self._data
+
+    def _pack(self) -> None:
+        self._packed.put(self._written, self._run[: self._filled])
+        self._written, self._filled = self._written + self._filled, 0
 
 
 def read_body(data: bytes | memoryview, parameters: ParameterSet, fingerprint: bytes, numbers: int, kinds: tuple[Kind, ...]) -> CipherVector:

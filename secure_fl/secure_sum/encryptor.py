@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.ciphertexts import BodyWriter, Kind, body_bytes
 from secure_fl.secure_sum.he_keys import PublicKey, SecretKey, seal_public, seal_secret
 from secure_fl.secure_sum.seal_bridge import SealBridge
@@ -51,15 +50,9 @@ class Encryptor:
         """The body of a vector of `numbers` numbers, from its ciphertexts in order; written to `place` where one is given.
 
         Raises:
-            SecureSumError: a place of another length, or more or fewer ciphertexts than the numbers fill: what nobody wrote stays here.
+            SecureSumError: a place of another length, or more or fewer ciphertexts than the numbers fill.
         """
         writer = BodyWriter(self._parameters, self._fingerprint, self.kind, numbers, place)
-        count, row = self._parameters.ciphertexts(numbers), 0
         for halves, seed in ciphertexts:
-            if row < count:
-                writer.put(row, halves, seed)
-            row += 1
-        if row != count:
-            remedy = f"{count} ciphertexts for {numbers} numbers"
-            raise SecureSumError("the body is not filled as it must be", field="ciphertexts", value=row, remedy=remedy)
-        return writer.data
+            writer.put(halves, seed)
+        return writer.close()

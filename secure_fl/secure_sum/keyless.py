@@ -106,9 +106,9 @@ class KeylessServer:
         total.grown = []
         self._reduce(total)
         writer = BodyWriter(self.parameters, self.fingerprint, Kind.SUM, total.numbers)
-        for row, words in enumerate(total.words):
-            writer.put(row, words)
-        return bytes(writer.data)
+        for words in total.words:
+            writer.put(words)
+        return bytes(writer.close())
 
     def _grow(self, total: CipherSum, vector: CipherVector) -> None:
         for row, (words, seed) in enumerate(zip(vector.rows(), vector.seeds, strict=True)):

@@ -122,7 +122,7 @@ def test_groups_of_a_protected_sum_give_the_medians_of_their_own_means(weighted:
     grid = Grid(13, shared, 6, 2, 1.0, weighted, FieldLayout.words())
     updates, chosen, share = vectors(grid, 13, 3)
     share = share if weighted else [1.0] * 13
-    opening = Opening(minimum=2, group_size=4, group_seed=b"seed")
+    opening = Opening(FieldLayout().edge, minimum=2, group_size=4, group_seed=b"seed")
     running: Any = None
     summing = Summing(SecurityConfig(protection="masked"), 13)
     for client in range(13):
@@ -216,11 +216,12 @@ def test_groups_change_from_round_to_round_and_none_are_drawn_otherwise(images: 
     state.round = 1
     assert (first.group_size, phase.opening.group_size) == (3, 3)
     assert first.group_seed != phase.opening.group_seed
-    assert SketchStart(blueprint, state, [None] * 9).opening == Opening()
+    for state.round, kind in enumerate(("sketch", "votes")):
+        assert SketchStart(blueprint, state, [None] * 9).opening == Opening(blueprint.grid(kind).codec.bound)
     plain = Federation(robust("none", ONE_ROUND), data=images).blueprint
-    assert Pretrain(plain, state, [None] * 9).opening == Opening()
-    grid = plain.grid("pretrain")
-    begun = Summing(plain.config.security, 9).begin(grid.blocks(torch.zeros(grid.pooled), 0), tuple(range(9)), Opening())
+    grid, opening = plain.grid("pretrain"), Pretrain(plain, state, [None] * 9).opening
+    assert opening == Opening(grid.codec.bound)
+    begun = Summing(plain.config.security, 9).begin(grid.blocks(torch.zeros(grid.pooled), 0), tuple(range(9)), opening)
     assert isinstance(begun, ProtectedSum)
 
 
@@ -263,12 +264,12 @@ def test_too_few_clients_for_the_groups_are_refused(how: str, size: int, securit
 def test_a_cohort_too_small_for_one_group_is_refused() -> None:
     grid = Grid(3, 0, 2, 1, 1.0, False, FieldLayout.words())
     with pytest.raises(SecureSumError, match="groups need"):
-        Summing(SecurityConfig(protection="masked"), 3).begin(grid.blocks(torch.zeros(2), 0), (0, 1, 2), Opening(group_size=4))
+        Summing(SecurityConfig(protection="masked"), 3).begin(grid.blocks(torch.zeros(2), 0), (0, 1, 2), Opening(grid.codec.bound, group_size=4))
 
 
 def test_a_group_that_one_client_spoils_is_left_out() -> None:
     grid = Grid(9, 0, 2, 1, 1.0, False, FieldLayout.words())
-    opening = Opening(group_size=3, group_seed=b"seed")
+    opening = Opening(grid.codec.bound, group_size=3, group_seed=b"seed")
 
     def summed(silent: int) -> tuple[Any, list[list[int]]]:
         running: Any = Summing(SecurityConfig(protection="masked"), 9).begin(grid.blocks(torch.zeros(2), 0), tuple(range(9)), opening)
@@ -290,17 +291,20 @@ def test_a_group_that_one_client_spoils_is_left_out() -> None:
         summed(3)[0].open()
 
 
+@pytest.mark.parametrize("lies", [5, 12], ids=["within the field", "at the field's edge"])
 @pytest.mark.parametrize("protection", ["masked", "bfv+masked"])
-def test_a_liar_beyond_its_clamp_ends_no_run(protection: str, images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A field holds more than one client's clamp: with it a liar can push its group's sum out of range, which is refused."""
+def test_a_liar_beyond_its_clamp_ends_no_run(protection: str, lies: int, images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A field holds more than one client's clamp: a group's sum beyond what its clients can have sent is refused."""
     config = robust("median", {**ONE_ROUND, "partition": {"clients": 12, "groups": 1}}, protection=protection)
-    honest = encoder(Federation(config, data=images).run())
-    lie(monkeypatch, 4, FieldLayout().edge)
+    federation = Federation(config, data=images)
+    honest = encoder(federation.run())
+    lie(monkeypatch, 4, lies * federation.blueprint.grid("pretrain").codec.bound)
     result = Federation(config, data=images).run()
     metrics = next(record.metrics for record in result.records if record.phase == "pretrain")
     assert metrics["groups_opened"] == [4 - len(metrics.get("groups_left_out", []))]
     # sums of BFV's fields may also wrap around and stay within range: then the median takes care of them
-    assert metrics.get("groups_left_out") in ([["out-of-range"]] if protection == "masked" else [["out-of-range"], None])
+    wraps = protection == "bfv+masked" and lies == 12
+    assert metrics.get("groups_left_out") in ([["out-of-range"], None] if wraps else [["out-of-range"]])
     assert float((encoder(result) - honest).abs().max()) < 0.5
 
 

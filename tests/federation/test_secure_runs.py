@@ -21,6 +21,8 @@ from secure_fl.federation.summing import Opening, Summing
 from secure_fl.privacy.client_level import Blocks
 from secure_fl.privacy.noise import NoiseSource
 from secure_fl.secure_sum.layout import FieldLayout
+from secure_fl.secure_sum.round_plan import BlockVector
+from secure_fl.secure_sum.secure_sum import EmbeddedRound
 from secure_fl.summary import unprotected
 
 PROTECTED = [("masked", "clients"), ("bfv", "clients"), ("bfv+masked", "clients"), ("bfv+masked", "authority")]
@@ -87,7 +89,7 @@ def test_a_pool_below_the_minimum_stays_as_it_is(protection: str) -> None:
     summing, pools, sum_ = Summing(config.security, 4), [0, 0, 0, 1], None
     for client, (update, pool) in enumerate(zip(updates, pools, strict=True)):
         blocks = grid.blocks(update, pool)
-        sum_ = sum_ or summing.begin(blocks, (0, 1, 2, 3), Opening(minimum=2))
+        sum_ = sum_ or summing.begin(blocks, (0, 1, 2, 3), Opening(grid.codec.bound, minimum=2))
         sum_.add(client, blocks)
     assert sum_ is not None
     summed = sum_.open()
@@ -96,6 +98,24 @@ def test_a_pool_below_the_minimum_stays_as_it_is(protection: str) -> None:
     assert torch.equal(means[1], torch.zeros(5, dtype=torch.float64))
     if protection != "plain":
         assert torch.equal(summed.total.pools[1], torch.zeros_like(summed.total.pools[1]))
+
+
+def test_a_damaged_upload_costs_its_own_update_and_is_on_record(images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One bit of one client's upload turns over on its way, in the second round of pre-training."""
+    honest, tables = EmbeddedRound.protect, {"pretrain": {"rounds": 2}, "pools": {"enabled": False}, "evaluate": {"enabled": False}}
+
+    def protect(self: EmbeddedRound, client: str, vector: BlockVector) -> memoryview:
+        upload = bytearray(honest(self, client, vector))
+        if self.plan.round == 1 and client == "client-0002":
+            upload[-1] ^= 1
+        return memoryview(upload)
+
+    whole = Federation(secure("masked", **tables), data=images).run()
+    monkeypatch.setattr(EmbeddedRound, "protect", protect)
+    run = Federation(secure("masked", **tables), data=images).run()
+    assert [record.metrics.get("refused") for record in run.records] == [None, ["client-0002: bit-flipped"]]
+    assert all("refused" not in record.metrics for record in whole.records)
+    assert not torch.equal(weights(run), weights(whole))
 
 
 @settings(max_examples=40, deadline=None)
