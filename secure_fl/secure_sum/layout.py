@@ -65,24 +65,17 @@ class FieldLayout:
         """Slots that hold so many fields."""
         return -(-fields // self.fields_per_slot)
 
-    def pack(self, values: Integers, out: Slots | None = None) -> Slots:
+    def pack(self, values: Integers) -> Slots:
         """Signed integers `[n]` as residues, uint64 `[⌈n/fields_per_slot⌉]`; linear: packed noise may be added to packed values.
-
-        Args:
-            values: the fields.
-            out: where the residues go, as many as there are slots; a new vector when left out.
 
         Raises:
             SecureSumError: not a vector of signed integers, or a value beyond the field's edge.
         """
         if values.ndim != 1 or values.dtype.kind != "i":
             raise SecureSumError("not a vector of signed integers", field="values", value=(values.dtype, values.shape), remedy="quantise first")
-        slots = self.slots(len(values))
-        packed: Slots = np.empty(slots, np.uint64) if out is None else out
-        if len(packed) != slots:
-            raise SecureSumError("wrong number of slots", field="out", value=len(packed), remedy=f"{len(values)} fields take {slots} slots")
-        work = np.empty(min(RUN, slots), np.uint64)
-        for start, stop in runs(slots):
+        packed: Slots = np.empty(self.slots(len(values)), np.uint64)
+        work = np.empty(min(RUN, len(packed)), np.uint64)
+        for start, stop in runs(len(packed)):
             self.pack_run(values, start, packed[start:stop], work)
         return packed
 

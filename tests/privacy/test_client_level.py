@@ -243,13 +243,23 @@ def test_fitted_levels_fill_the_field_and_no_more() -> None:
         make(roster=100_000, n_min=90_000).fitted()
 
 
-def test_noise_stays_within_the_largest() -> None:
+def test_noise_stays_within_its_margin() -> None:
     """The tail bound against the exact Skellam law: never below it, and not above twice the deviations needed."""
     level = make(pools=1, pooled=1000, levels=200, clamp=1)
     mu = level.variance * level.roster / level.honest
-    tail = 2 * float(skellam_law.sf(level.largest - level.roster - 1, mu / 2, mu / 2)) * level.fields
+    tail = 2 * float(skellam_law.sf(level.noise_margin, mu / 2, mu / 2)) * level.fields
     assert tail <= 2**-40
-    assert (level.largest - level.roster) / sqrt(mu) < 2 * float(norm.isf(2**-41 / level.fields))
+    assert level.noise_margin / sqrt(mu) < 2 * float(norm.isf(2**-41 / level.fields))
+    assert level.largest == level.roster + level.noise_margin
+
+
+@given(VALUES, st.integers(0, 2), st.floats(0, 1), st.sampled_from([None, 3, 100]))
+def test_a_clients_fields_stay_within_what_an_opening_allows(update: Tensor, pool: int, weight: float, clamp: int | None) -> None:
+    level = make(pooled=5, shared=2, clamp=clamp, weight_noise=0.1, rounding="conditional")
+    blocks = level.blocks(level.encode(update, weight=weight, stream=stream("coins")), pool, weight=weight)
+    assert int(torch.cat([blocks.shared, blocks.pools.flatten()]).abs().max()) <= level.largest_field
+    farthest = level.encode(1e6 * torch.eye(7)[6], stream=stream("coins"))
+    assert int(farthest.abs().max()) in ([clamp] if clamp else [level.levels, level.levels + 1])
 
 
 @pytest.mark.parametrize(
