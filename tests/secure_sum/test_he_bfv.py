@@ -56,6 +56,15 @@ def test_sums_are_exact_to_the_edge_of_the_field(party: Parties, clients: int) -
     assert total.added == clients
 
 
+@pytest.mark.parametrize("ciphertexts", [8, 9, 17])
+def test_vectors_of_several_runs_come_back(party: Parties, ciphertexts: int) -> None:
+    """Words are packed 32,768 at a time: eight ciphertexts with one half each, or four with two."""
+    slots = np.random.default_rng(ciphertexts).integers(0, T, ciphertexts * 4096 - 5, dtype=np.uint64)
+    total = party.server.new_sum(slots.size)
+    party.server.add(total, party.client.encrypt(slots))
+    np.testing.assert_array_equal(party.holder.decrypt(party.server.finish(total), slots.size), slots)
+
+
 @settings(max_examples=15)
 @given(st.lists(st.lists(st.sampled_from([0, 1, 2, T // 2, T // 2 + 1, T - 2, T - 1]), min_size=3, max_size=3), min_size=1, max_size=5))
 def test_sums_are_sums_modulo_t(shared: Parties, vectors: list[list[int]]) -> None:
