@@ -106,7 +106,7 @@ def _protect(name: str, samples: Samples) -> Iterator[Line]:
         yield _time(name, samples, "vector", "protect and serialise, unsigned", PROTECT[name], "integers to masked bytes: what NVFlare's figure has")
     yield _time(name, samples, "AES", "floor: AES-CTR keystream of all masks")
     if "SEAL" in samples.times:
-        yield _time(name, samples, "SEAL", "floor: SEAL's encrypt")
+        yield _time(name, samples, "SEAL", "floor: SEAL's encrypt", note="of zeros")
     yield _time(name, samples, "keys", "key agreement and shares", note="one client's, whatever the fields")
 
 

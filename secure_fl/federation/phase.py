@@ -102,8 +102,9 @@ class Phase(ABC):
         """When this phase's sums may be opened."""
         security = self.blueprint.config.security
         if self.blueprint.client_plan is not None:
-            level = self.level
-            return Opening(level.largest_field, level.noise_margin, level.n_min, level.minimum, max(1, level.count_unit))
+            level, unit = self.level, max(1, self.level.count_unit)
+            limits = (level.largest_field, level.largest_head, level.noise_margin)
+            return Opening(*limits, fewest=level.n_min, minimum=level.minimum, count_unit=unit)
         minimum, grouping = security.min_pool_clients if self.name == "cluster" else 1, self.grouping
         opening = Opening(self.blueprint.grid(self.summed).codec.bound, minimum=minimum)
         if grouping is None:

@@ -26,7 +26,7 @@ class Summed:
         survivors: clients in the sum.
         bytes_down, bytes_up: of the protocol's messages, over all parties; 0 in the open, where replies are counted as they are.
         seconds: per phase and party.
-        refused: messages that the server turned away, as `sender: reason`.
+        refused: messages that the server turned away, as `sender phase: reason`; sender and phase are what the message claimed.
         groups: what each group's sum gave that was opened, where clients were summed in groups; `total` is the sum of theirs.
         left_out: why each group whose sum was refused is not among them, in one stable word.
     """
@@ -50,11 +50,12 @@ class Summed:
 class Opening:
     """When a sum may be opened: at least `fewest` clients in it, and `minimum` in a pool whose count goes up by `count_unit` a member.
 
-    An opened field lies within `bound` for each client in it, and `margin` for their noise; a sum beyond that is refused. With a `group_size`,
-    groups of so many clients or more are drawn by `group_seed` and summed apart, and this holds for each of them.
+    An opened field lies within `bound` for each client in it, in the head within `head_bound`, and `margin` for their noise; a sum beyond that
+    is refused. With a `group_size`, groups of so many clients or more are drawn by `group_seed` and summed apart, and this holds for each.
     """
 
     bound: int
+    head_bound: int = 1
     margin: int = 0
     fewest: int = 2
     minimum: int = 1
@@ -64,7 +65,9 @@ class Opening:
 
 
 class OpenSum:
-    """`plain`: a running sum that the server reads."""
+    """`plain`: a running sum that the server reads, and refuses nothing of."""
+
+    refused: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self._total: Blocks | None = None
@@ -98,8 +101,12 @@ class ProtectedSum:
         """Run the round to its end."""
         outcome = self._round.open()
         total, seconds = _blocks(outcome, self._round.plan.shape), {phase: dict(parties) for phase, parties in outcome.seconds.items()}
-        refused = tuple(f"{refusal.sender}: {refusal.reason}" for refusal in outcome.refusals)
-        return Summed(total, len(outcome.survivors), *_bytes(outcome), seconds, refused)
+        return Summed(total, len(outcome.survivors), *_bytes(outcome), seconds, self.refused)
+
+    @property
+    def refused(self) -> tuple[str, ...]:
+        """`Summed.refused` so far; there also where the sum cannot be opened."""
+        return tuple(f"{refusal.sender} {refusal.phase}: {refusal.reason}" for refusal in self._round.server.refusals)
 
 
 class GroupedSum:
@@ -138,7 +145,7 @@ class GroupedSum:
                 row = seconds.setdefault(phase, {})
                 row |= {party: row.get(party, 0.0) + spent for party, spent in parties.items()}
         down, up = sum(group.bytes_down for group in groups), sum(group.bytes_up for group in groups)
-        refused = tuple(each for group in groups for each in group.refused)
+        refused = tuple(each for part in self._parts for each in part.refused)
         return Summed(total, sum(group.survivors for group in groups), down, up, seconds, refused, tuple(groups), left_out)
 
 
@@ -184,6 +191,7 @@ class Summing:
             minimum=opening.minimum,
             count_unit=opening.count_unit,
             bound=opening.bound,
+            head_bound=opening.head_bound,
             margin=opening.margin,
             degree=self._config.neighbours,
         )

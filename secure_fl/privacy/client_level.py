@@ -237,6 +237,11 @@ class ClientLevel:
         coordinate = isqrt(self.square_bound) if self.clamp is None else min(self.clamp, isqrt(self.square_bound))
         return max(coordinate, self._weight_unit)
 
+    @property
+    def largest_head(self) -> int:
+        """The same in the head: a count or a bit."""
+        return max(self.count_unit, self._bit_unit)
+
     @cached_property
     def noise_margin(self) -> int:
         """A magnitude that the whole roster's noise passes in no field of a sum, save with probability 2^-40 over all of them.
@@ -249,7 +254,7 @@ class ClientLevel:
     @property
     def largest(self) -> int:
         """A magnitude that no field of the sum passes, save with probability 2^-40: every client at its largest in one field, and noise."""
-        return self.roster * max(self.largest_field, self.count_unit, self._bit_unit) + self.noise_margin
+        return self.roster * max(self.largest_field, self.largest_head) + self.noise_margin
 
     def fitted(self, limit: int = FIELD_LIMIT) -> ClientLevel:
         """The same with the most levels whose sums stay within `limit`. The clamp keeps its share of the bound.

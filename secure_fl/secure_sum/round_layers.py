@@ -175,7 +175,8 @@ def open_sum(plan: RoundPlan, cipher: HolderCipher | None, block: int, body: byt
     if rest.any():
         remedy = "discard the round: masks were not taken out, or the sum was changed"
         raise RoundRefusedError(RoundReason.STILL_MASKED, "the guard behind the fields is not 0", field="sum", value=f"block {block}", remedy=remedy)
-    most = plan.layout.edge if plan.bound is None or block == 0 else min(survivors * plan.bound + plan.margin, plan.layout.edge)
+    one = plan.bound if block else plan.head_bound
+    most = plan.layout.edge if one is None else min(survivors * one + plan.margin, plan.layout.edge)
     if magnitude(values) > most:
         remedy = "discard the round: an upload was damaged, or a client did not follow the codec"
         raise RefusedError(Reason.OUT_OF_RANGE, f"beyond ±{most}", field="sum", value=f"block {block}", remedy=remedy)

@@ -171,8 +171,8 @@ class RoundPlan:
         count_unit: what one member adds to its pool's count.
         threshold: shares that open a secret, None for ⌊2m/3⌋ + 1 of the m in a neighbourhood.
         degree: neighbours that a client masks with, None for everybody.
-        bound: largest magnitude of one client's field outside the head, None for no check of opened sums.
-        margin: what noise may add to that.
+        bound, head_bound: largest magnitude of one client's field outside the head and in it, None for no check of opened sums.
+        margin: what the noise of all may add to their sum.
         appliers: how many survivors open the sums under `clients`; None for all. A simulation in one process needs one.
     """
 
@@ -192,6 +192,7 @@ class RoundPlan:
     threshold: int | None = None
     degree: int | None = None
     bound: int | None = None
+    head_bound: int | None = None
     margin: int = 0
     appliers: int | None = None
 
@@ -257,7 +258,7 @@ class RoundPlan:
             [self.protection, self.opener, self.server, self.authority if self.opener == "authority" else "", base, list(self.cohort)],
             [shape.pools, shape.width, shape.shared, shape.head_fields, shape.counted],
             [self.layout.bits, self.layout.fields_per_slot, str(self.layout.modulus)],
-            [self.fewest, self.minimum, self.count_unit, self.threshold, self.degree, self.bound, self.margin, self.appliers],
+            [self.fewest, self.minimum, self.count_unit, self.threshold, self.degree, self.bound, self.head_bound, self.margin, self.appliers],
         ]
         return hashlib.sha256(b"secure-fl round plan 1|" + canonical(facts)).digest()
 

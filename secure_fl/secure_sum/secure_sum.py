@@ -150,7 +150,7 @@ class EmbeddedFederation:
             shape: blocks of an upload.
             cohort: clients asked; empty for all.
             kills: name → phase from which on the client is silent; for tests and simulations.
-            rules: `fewest`, `minimum`, `count_unit`, `threshold`, `degree`, `bound`, `margin`, `appliers` of `RoundPlan`.
+            rules: `fewest`, `minimum`, `count_unit`, `threshold`, `degree`, `bound`, `head_bound`, `margin`, `appliers` of `RoundPlan`.
 
         Raises:
             SecureSumError: rules that contradict each other, or too few clients.

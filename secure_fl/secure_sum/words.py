@@ -2,7 +2,7 @@
 
 A word is cut into planes of 32, 16, 8, 4, 2 and 1 bits, those that occur in b, the widest lowest; planes below a byte put several words
 into one. So a plane of whole bytes is every so-manieth element of the words seen as its type, and what is left lies in one byte of them.
-Words are worked on in runs that stay in a cache.
+Words are worked on in runs that stay in a cache. Memory is little-endian.
 """
 
 from __future__ import annotations

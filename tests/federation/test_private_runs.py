@@ -17,13 +17,17 @@ from secure_fl.errors import ConfigError, PrivacyError, TrainingError
 from secure_fl.federation import privacy_record
 from secure_fl.federation.budget import digest_of
 from secure_fl.federation.client import Client
+from secure_fl.federation.cluster import Cluster
 from secure_fl.federation.messages import BlockUpdate, EncoderUpdate, PoolUpdate, TrainCandidate, TrainEncoder
+from secure_fl.federation.phase import ServerState
+from secure_fl.federation.pretrain import Pretrain
 from secure_fl.federation.private_client import PrivateClient
 from secure_fl.federation.release_box import ReleaseBox
 from secure_fl.federation.summing import OpenSum
 from secure_fl.pools.pool_set import PoolSet
 from secure_fl.privacy.accounting import epsilon
 from secure_fl.privacy.claims import Setting
+from secure_fl.privacy.client_level import FIELD_LIMIT
 from secure_fl.privacy.events import GaussianEvent, IntegerEvent, PureEvent
 from secure_fl.privacy.ledger import PrivacyLedger
 from secure_fl.privacy.noise import NoiseSource
@@ -206,6 +210,16 @@ def test_the_opened_mean_is_the_mean_of_the_clients_changes(images: Dataset) -> 
     step = level.bound / level.levels
     noise = step * level.variance**0.5 * (4 / level.honest) ** 0.5 / 4
     assert (means[0] - sum(changes) / 4).abs().max() < 6 * noise + step
+
+
+def test_openings_allow_what_the_mechanism_can_make_and_no_more(images: Dataset) -> None:
+    blueprint = Federation(private({**CLIENT, "adaptive_clip": True}), data=images).blueprint
+    assert blueprint.client_plan is not None
+    for phase in (Pretrain(blueprint, ServerState(), [None] * 4), Cluster(blueprint, ServerState(), [None] * 4)):
+        level, opening = blueprint.client_plan.of(phase.name), phase.opening
+        assert (opening.bound, opening.head_bound, opening.margin) == (level.largest_field, level.largest_head, level.noise_margin)
+        assert 4 * max(opening.bound, opening.head_bound) + opening.margin == level.largest <= FIELD_LIMIT
+        assert (opening.fewest, opening.minimum, opening.count_unit) == (3, level.minimum, max(1, level.count_unit))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from secure_fl import Dataset, Federation, FederationConfig
 from secure_fl.engines import embedded
-from secure_fl.errors import ConfigError
+from secure_fl.errors import ConfigError, SecureSumError
 from secure_fl.federation.block_replies import in_blocks
 from secure_fl.federation.blocks import Grid
 from secure_fl.federation.messages import BlockUpdate, EncoderUpdate, SketchUpdate, TrainEncoder
@@ -100,22 +101,63 @@ def test_a_pool_below_the_minimum_stays_as_it_is(protection: str) -> None:
         assert torch.equal(summed.total.pools[1], torch.zeros_like(summed.total.pools[1]))
 
 
-def test_a_damaged_upload_costs_its_own_update_and_is_on_record(images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One bit of one client's upload turns over on its way, in the second round of pre-training."""
-    honest, tables = EmbeddedRound.protect, {"pretrain": {"rounds": 2}, "pools": {"enabled": False}, "evaluate": {"enabled": False}}
+def damage(monkeypatch: pytest.MonkeyPatch, round_number: int) -> None:
+    """One bit of client 2's upload turns over on its way to the server, in one round."""
+    honest = EmbeddedRound.protect
 
     def protect(self: EmbeddedRound, client: str, vector: BlockVector) -> memoryview:
         upload = bytearray(honest(self, client, vector))
-        if self.plan.round == 1 and client == "client-0002":
+        if self.plan.round == round_number and client == "client-0002":
             upload[-1] ^= 1
         return memoryview(upload)
 
-    whole = Federation(secure("masked", **tables), data=images).run()
     monkeypatch.setattr(EmbeddedRound, "protect", protect)
+
+
+def test_a_damaged_upload_is_on_record(images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = {"pretrain": {"rounds": 3}, "pools": {"enabled": False}, "evaluate": {"enabled": False}}
+    damage(monkeypatch, 1)
     run = Federation(secure("masked", **tables), data=images).run()
-    assert [record.metrics.get("refused") for record in run.records] == [None, ["client-0002: bit-flipped"]]
-    assert all("refused" not in record.metrics for record in whole.records)
-    assert not torch.equal(weights(run), weights(whole))
+    assert [record.metrics.get("refused") for record in run.records] == [None, ["client-0002 upload: bit-flipped"], None]
+
+
+@pytest.mark.parametrize(("group_size", "lost"), [(None, {2}), (6, {2}), (3, set())])
+def test_a_damaged_upload_costs_its_own_update(group_size: int | None, lost: set[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a group of three, whose threshold is three, it costs its group; the others are summed, and the refusal is known all the same."""
+    grid = Grid(12, 0, 5, 1, 1.0, False, FieldLayout.words())
+    vectors = {client: grid.blocks(update, 0) for client, update in enumerate(torch.linspace(-0.5, 0.5, 60).view(12, 5))}
+    summing = Summing(secure("masked").security, 12)
+    opening = Opening(grid.codec.bound, group_size=group_size, group_seed=b"seed")
+    running: Any = summing.begin(vectors[0], tuple(vectors), opening)
+    if group_size:
+        damage(monkeypatch, running._part_of[2]._round.plan.round)
+        lost = lost or {client for client, part in running._part_of.items() if part is running._part_of[2]}
+    else:
+        damage(monkeypatch, 0)
+    for client, blocks in vectors.items():
+        running.add(client, blocks)
+    summed = running.open()
+    assert torch.equal(summed.total.pools, sum(blocks.pools for client, blocks in vectors.items() if client not in lost))
+    assert summed.survivors == 12 - len(lost)
+    assert summed.refused == ("client-0002 upload: bit-flipped",)
+    assert summed.left_out == (("too-few",) if len(lost) > 1 else ())
+
+
+@pytest.mark.parametrize("field", ["head", "shared", "pools"])
+def test_sums_beyond_what_clients_can_send_are_refused(field: str) -> None:
+    """Three clients in two pools, all of them at their limits; then one passes it by one in a count, a shared and a pool's coordinate."""
+    grid = Grid(4, 3, 3, 2, 1.0, False, FieldLayout())
+    honest = grid.blocks(torch.ones(6), 0)
+    liar = replace(honest, **{field: getattr(honest, field) + (getattr(honest, field) > 0)})
+    for vector in (honest, liar):
+        running = Summing(secure("bfv+masked").security, 3).begin(honest, (0, 1, 2), Opening(grid.codec.bound))
+        for client in range(3):
+            running.add(client, vector if client == 1 else honest)
+        if vector is honest:
+            assert torch.equal(running.open().total.shared, 3 * honest.shared)
+        else:
+            with pytest.raises(SecureSumError, match="out-of-range"):
+                running.open()
 
 
 @settings(max_examples=40, deadline=None)

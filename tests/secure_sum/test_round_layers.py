@@ -32,7 +32,7 @@ def test_runs_make_the_whole_vector(protection: str, width: int) -> None:
     values = np.random.default_rng(0).integers(-1000, 1001, width)
     own, pairs = os.urandom(32), {3: os.urandom(32), 5: os.urandom(32)}
     slots = np.zeros(plan.numbers(1), np.uint64)
-    plan.layout.pack(values, slots[: plan.layout.slots(width)])
+    slots[: plan.layout.slots(width)] = plan.layout.pack(values)
     terms = mask_terms(own=4, self_seed=own, pairs=pairs, used=UsedSeeds()) if plan.masked else ()
     if plan.masked:
         mask(slots, own=4, self_seed=own, pairs=pairs, modulus=plan.layout.modulus, used=UsedSeeds())
@@ -51,7 +51,7 @@ def test_encrypted_runs_make_the_whole_vector(width: int) -> None:
     place = memoryview(bytearray(body_bytes(plan, cipher, 1)))
     protect(plan, cipher, 1, values, terms, place)
     expected = np.zeros(plan.numbers(1), np.uint64)
-    plan.layout.pack(values, expected[: plan.layout.slots(width)])
+    expected[: plan.layout.slots(width)] = plan.layout.pack(values)
     masked = expected.copy()
     mask(masked, own=4, self_seed=terms[0][0], pairs={3: terms[1][0]}, modulus=plan.layout.modulus, used=UsedSeeds())
     holder = next(iter(running.clients.values()))._opener
