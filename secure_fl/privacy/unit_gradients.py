@@ -16,10 +16,12 @@ Sources: Goodfellow 2015, arXiv 1510.01799; Li et al. 2022, arXiv 2110.05679 (gh
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import compress
 from typing import Literal
 
 import torch
@@ -76,11 +78,12 @@ def clipped_sum(model: nn.Module, rows: Tensor, rows_per_unit: int, unit_losses:
     **Guarantee**: each unit's term has norm at most C; a unit whose gradient's norm is NaN or infinite adds exactly zero. No units
     give zeros, and the model is not run.
 
-    **Assumes**: unit u's loss depends on the rows of unit u and on constants only, and the model treats every row by itself. What
-    can be seen of the latter is checked (`separable`); `audit.check_sensitivity` tests both.
+    **Assumes**: unit u's loss depends on the rows of unit u and on constants only, and the model treats every row by itself. Of the latter,
+    what can be seen is checked (`separable`). Of the former, every call checks that the losses of a half of the units, drawn anew, have no
+    gradient by the other half's rows; `audit.check_sensitivity` tests both.
 
-    **Not covered**: rounding of the float32 sum, relative 2^-24 an addition; noise, sampling and accounting, which are the
-    mechanism's.
+    **Not covered**: what losses take from other units without a gradient, such as a detached mean of the batch; rounding of the float32
+    sum, relative 2^-24 an addition; noise, sampling and accounting, which are the mechanism's.
 
     Args:
         rows: `[U · R, ...]`, unit by unit.
@@ -88,7 +91,7 @@ def clipped_sum(model: nn.Module, rows: Tensor, rows_per_unit: int, unit_losses:
         method: `ghost` is faster and smaller; `hooks` is the plain form that it is compared with.
 
     Raises:
-        PrivacyError: the model mixes rows or has a layer without a rule; or the losses are not one a unit.
+        PrivacyError: the model mixes rows or has a layer without a rule; or the losses are not one a unit, or one depends on two units.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     check_separable(model)
@@ -117,21 +120,47 @@ def clipped_sum(model: nn.Module, rows: Tensor, rows_per_unit: int, unit_losses:
 
 def _backpropagate(model: nn.Module, rows: Tensor, rows_per_unit: int, unit_losses: UnitLosses) -> list[LayerCall]:
     """Every call of a trainable layer with the gradient of the losses' sum by its output; calls that do not matter are left out."""
-    with torch.enable_grad():
-        with recorded(model, len(rows)) as calls:
-            outputs = model(rows)
-        h, z = (outputs, outputs) if isinstance(outputs, Tensor) else outputs
-        check_rows_stay_apart(len(rows), h, z)
-        shape = (len(rows) // rows_per_unit, rows_per_unit)
-        losses = unit_losses(h.reshape(*shape, *h.shape[1:]), z.reshape(*shape, *z.shape[1:]))
-    if losses.shape != shape[:1]:
-        remedy = "return one loss for each unit"
-        raise PrivacyError("not one loss a unit", field="unit_losses", value=f"{losses.ndim} axes", remedy=remedy)
-    found = torch.autograd.grad(losses.sum(), [call.edge for call in calls], allow_unused=True) if calls else ()
+    with torch.enable_grad(), recorded(model, len(rows)) as calls:
+        outputs = model(rows)
+    h, z = (outputs, outputs) if isinstance(outputs, Tensor) else outputs
+    check_rows_stay_apart(len(rows), h, z)
+    gradients, trained = _output_gradients(h, z, rows_per_unit, unit_losses), [output.requires_grad for output in (h, z)]
+    ends, starts = [list(compress(values, trained)) for values in ((h, z), gradients)]
+    found = torch.autograd.grad(ends, [call.edge for call in calls], starts, allow_unused=True) if calls else ()
     for call, backprops in zip(calls, found, strict=True):
         call.backprops = backprops
         call.check_inputs()
     return [call for call in calls if call.backprops is not None]
+
+
+def _output_gradients(h: Tensor, z: Tensor, rows_per_unit: int, unit_losses: UnitLosses) -> list[Tensor]:
+    """Gradients of the losses' sum by both outputs, from two passes: the losses of a random half of the units, then the others'.
+
+    Raises:
+        PrivacyError: not one loss a unit, or a half's losses have a gradient by the other half's rows. Rows whose own gradient is not finite
+            prove nothing, and add nothing to the clipped sum.
+    """
+    units = len(h) // rows_per_unit
+    leaves = [output.detach().requires_grad_() for output in (h, z)]
+    with torch.enable_grad():
+        losses = unit_losses(*(leaf.reshape(units, rows_per_unit, *leaf.shape[1:]) for leaf in leaves))
+    if losses.shape != (units,):
+        remedy = "return one loss for each unit"
+        raise PrivacyError("not one loss a unit", field="unit_losses", value=f"{losses.ndim} axes", remedy=remedy)
+    first = torch.frombuffer(bytearray(os.urandom(units)), dtype=torch.uint8).to(losses.device) % 2 == 1
+    passes = [
+        torch.autograd.grad(losses, leaves, half.to(losses.dtype), retain_graph=True, allow_unused=True, materialize_grads=True)
+        for half in (first, ~first)
+    ]
+    found = list[Tensor]()
+    for ours, theirs in zip(*passes, strict=True):
+        in_first = _over_rows(first.repeat_interleave(rows_per_unit), ours)
+        own, other = torch.where(in_first, ours, theirs), torch.where(in_first, theirs, ours)
+        if bool(((other != 0).flatten(1).any(1) & own.isfinite().flatten(1).all(1)).any()):
+            remedy = "a loss of each unit's own rows, such as NT-Xent within groups; `LogitDP` allows for one over the batch"
+            raise PrivacyError("a unit's loss depends on other units' rows", field="unit_losses", value=f"{units} units", remedy=remedy)
+        found.append(own)
+    return found
 
 
 @contextmanager

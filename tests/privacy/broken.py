@@ -62,16 +62,13 @@ class PerExample(Sum):
 
 @dataclass
 class NaiveNTXent(Sum):
-    """Per-example clipping under NT-Xent: as Opacus does it with `hooks` or `ghost`, or by this project's own sum (`own`)."""
+    """Per-example clipping under NT-Xent, as Opacus does it with `hooks` or `ghost`; this project's own sum refuses it."""
 
     temperature: float = 0.05
     way: str = "hooks"
 
     def released_sums(self, model: nn.Module, views: Tensor) -> list[Tensor]:
-        return [{"hooks": self._hooks, "ghost": self._ghost, "own": self._own}[self.way](model, views)]
-
-    def _own(self, model: nn.Module, views: Tensor) -> Tensor:
-        return flat(clipped_sum(model, views.flatten(0, 1), 2, lambda _h, z: nt_xent_rows(z, self.temperature), self.bound).gradients)
+        return [{"hooks": self._hooks, "ghost": self._ghost}[self.way](model, views)]
 
     def _hooks(self, model: nn.Module, views: Tensor) -> Tensor:
         from opacus.grad_sample import GradSampleModule

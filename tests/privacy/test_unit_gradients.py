@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from privacy.broken import nt_xent_rows
 from torch import Tensor, nn
 
 from secure_fl.errors import PrivacyError
@@ -183,6 +184,43 @@ def test_losses_are_asked_for_once_and_nothing_stays_behind() -> None:
     assert len(calls) == 1
     assert all(p.grad is None for p in model.parameters())
     assert not any(layer._forward_hooks for layer in model.modules())
+
+
+def over_the_batch(_h: Tensor, z: Tensor) -> Tensor:
+    return nt_xent_rows(z, 0.5)
+
+
+def from_a_neighbour(h: Tensor, z: Tensor) -> Tensor:
+    """Five losses are right; the last reads one number of the first unit."""
+    return losses(h, z) + torch.eye(6, dtype=z.dtype)[5] * h[0, 0, 0]
+
+
+def by_the_batchs_norm(h: Tensor, z: Tensor) -> Tensor:
+    return losses(h / h.norm(), z)
+
+
+def forty_sums(model: nn.Module, rows: Tensor, unit_losses: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """Halves are drawn anew: two units are in different ones with probability 1/2, so one coupled pair passes this once in 10^12 times."""
+    for _ in range(40):
+        assert not flat(clipped_sum(model, rows, 2, unit_losses, 1.0).gradients).isnan().any()
+
+
+@pytest.mark.parametrize("coupled", [over_the_batch, from_a_neighbour, by_the_batchs_norm])
+def test_losses_over_several_units_are_refused(coupled: Callable[[Tensor, Tensor], Tensor]) -> None:
+    with pytest.raises(PrivacyError, match="other units' rows") as caught:
+        forty_sums(*build("mlp", torch.float32), coupled)
+    assert caught.value.field == "unit_losses"
+    assert "LogitDP" in caught.value.remedy
+
+
+@pytest.mark.parametrize("absent", [1, 4])
+def test_losses_over_several_units_are_refused_where_some_are_not_finite(absent: int) -> None:
+    """A NaN that reaches everybody makes the whole sum zero; one that does not hides no coupling of the others."""
+    model, rows = build("mlp", torch.float32)
+    rows[2 : 2 + absent] = torch.nan
+    assert not flat(clipped_sum(model, rows, 2, over_the_batch, 1.0).gradients).any()
+    with pytest.raises(PrivacyError, match="other units' rows"):
+        forty_sums(model, rows, from_a_neighbour)
 
 
 def test_units_do_not_change_each_other_through_a_constant() -> None:
