@@ -103,7 +103,7 @@ class Phase(ABC):
         security = self.blueprint.config.security
         if self.blueprint.client_plan is not None:
             level, unit = self.level, max(1, self.level.count_unit)
-            limits = (level.largest_field, level.largest_head, level.noise_margin)
+            limits = (*level.largest_fields, level.noise_margin)
             return Opening(*limits, fewest=level.n_min, minimum=level.minimum, count_unit=unit)
         minimum, grouping = security.min_pool_clients if self.name == "cluster" else 1, self.grouping
         opening = Opening(self.blueprint.grid(self.summed).codec.bound, minimum=minimum)

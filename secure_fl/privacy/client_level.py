@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import ceil, floor, inf, isqrt, log, nextafter, sqrt
+from math import ceil, floor, inf, isqrt, nextafter, sqrt
 from typing import Literal
 
 import torch
@@ -27,15 +27,13 @@ from torch import Tensor
 
 from secure_fl.errors import PrivacyError
 from secure_fl.privacy.events import IntegerEvent
-from secure_fl.privacy.integer_noise import LARGEST_DEVIATION, IntegerNoise, discrete_gaussian, skellam
+from secure_fl.privacy.integer_noise import LARGEST_DEVIATION, IntegerNoise, discrete_gaussian, largest_noise, skellam
 from secure_fl.privacy.noise import NoiseStream
 from secure_fl.privacy.pool_counts import count_noise_for, false_pass_probability
 from secure_fl.privacy.tables import TOTAL_VARIATION
 
 FIELD_LIMIT = 2**19 - 1
 """Largest magnitude of a sum in one field of the secure sum: two signed fields a 40-bit slot."""
-_OVERFLOW = 40 * log(2)
-"""−log of the probability that any of a round's fields wraps around."""
 _TRIES = 20
 _SMALLEST_DEVIATION = 16
 """In grid steps. Below it Skellam noise costs visibly more than Gaussian, and its tail is not the normal's to three digits."""
@@ -221,10 +219,10 @@ class ClientLevel:
         return IntegerEvent(
             kind=self.kind,
             variance=self.variance,
-            l2=_above(sqrt(square + u**2 + w**2 + h**2)),
-            l1=_above(length + u + w + h),
-            l2_replace=_above(sqrt(max(stays, moves) if several else stays)),
-            l1_replace=_above(2 * (length + h) + (2 * (u + w) if several else w)),
+            l2=nextafter(sqrt(square + u**2 + w**2 + h**2), inf),
+            l1=nextafter(length + u + w + h, inf),
+            l2_replace=nextafter(sqrt(max(stays, moves) if several else stays), inf),
+            l1_replace=nextafter(2 * (length + h) + (2 * (u + w) if several else w), inf),
             parties=self.honest,
             dimension=self.fields,
             releases=releases,
@@ -232,29 +230,20 @@ class ClientLevel:
         )
 
     @property
-    def largest_field(self) -> int:
-        """Largest magnitude of one client's field, its noise aside, outside the head."""
+    def largest_fields(self) -> tuple[int, int]:
+        """Largest magnitudes of one client's fields, its noise aside: outside the head, and in it."""
         coordinate = isqrt(self.square_bound) if self.clamp is None else min(self.clamp, isqrt(self.square_bound))
-        return max(coordinate, self._weight_unit)
-
-    @property
-    def largest_head(self) -> int:
-        """The same in the head: a count or a bit."""
-        return max(self.count_unit, self._bit_unit)
+        return max(coordinate, self._weight_unit), max(self.count_unit, self._bit_unit)
 
     @cached_property
     def noise_margin(self) -> int:
-        """A magnitude that the whole roster's noise passes in no field of a sum, save with probability 2^-40 over all of them.
-
-        By Bernstein's inequality, which Skellam and discrete Gaussian noise of variance v obey: P(|N| ≥ t) ≤ 2·exp(−t²/(2v + 2t/3)).
-        """
-        exponent = _OVERFLOW + log(2 * self.fields)
-        return ceil(exponent / 3 + sqrt(exponent**2 / 9 + 2 * exponent * self.variance * self.roster / self.honest))
+        """A magnitude that the whole roster's noise passes in no field of a sum, save with probability 2^-40 over all of them."""
+        return largest_noise(self.variance * self.roster / self.honest, self.fields)
 
     @property
     def largest(self) -> int:
         """A magnitude that no field of the sum passes, save with probability 2^-40: every client at its largest in one field, and noise."""
-        return self.roster * max(self.largest_field, self.largest_head) + self.noise_margin
+        return self.roster * max(self.largest_fields) + self.noise_margin
 
     def fitted(self, limit: int = FIELD_LIMIT) -> ClientLevel:
         """The same with the most levels whose sums stay within `limit`. The clamp keeps its share of the bound.
@@ -405,8 +394,3 @@ def norm_of(update: Tensor) -> float:
     if not peak < inf:
         return inf
     return peak * float((x / peak).norm()) if peak > 0 else 0.0
-
-
-def _above(value: float) -> float:
-    """Rounded up."""
-    return nextafter(value, inf)

@@ -217,7 +217,7 @@ def test_openings_allow_what_the_mechanism_can_make_and_no_more(images: Dataset)
     assert blueprint.client_plan is not None
     for phase in (Pretrain(blueprint, ServerState(), [None] * 4), Cluster(blueprint, ServerState(), [None] * 4)):
         level, opening = blueprint.client_plan.of(phase.name), phase.opening
-        assert (opening.bound, opening.head_bound, opening.margin) == (level.largest_field, level.largest_head, level.noise_margin)
+        assert (opening.bound, opening.head_bound, opening.margin) == (*level.largest_fields, level.noise_margin)
         assert 4 * max(opening.bound, opening.head_bound) + opening.margin == level.largest <= FIELD_LIMIT
         assert (opening.fewest, opening.minimum, opening.count_unit) == (3, level.minimum, max(1, level.count_unit))
 

@@ -257,7 +257,7 @@ def test_noise_stays_within_its_margin() -> None:
 def test_a_clients_fields_stay_within_what_an_opening_allows(update: Tensor, pool: int, weight: float, clamp: int | None) -> None:
     level = make(pooled=5, shared=2, clamp=clamp, weight_noise=0.1, rounding="conditional")
     blocks = level.blocks(level.encode(update, weight=weight, stream=stream("coins")), pool, weight=weight)
-    assert int(torch.cat([blocks.shared, blocks.pools.flatten()]).abs().max()) <= level.largest_field
+    assert int(torch.cat([blocks.shared, blocks.pools.flatten()]).abs().max()) <= level.largest_fields[0]
     farthest = level.encode(1e6 * torch.eye(7)[6], stream=stream("coins"))
     assert int(farthest.abs().max()) in ([clamp] if clamp else [level.levels, level.levels + 1])
 
