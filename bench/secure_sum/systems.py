@@ -22,7 +22,6 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
 from secure_fl.secure_sum.bfv import BfvClient
-from secure_fl.secure_sum.ciphertexts import Kind
 from secure_fl.secure_sum.envelope import Phase, open_envelope, sign_envelope
 from secure_fl.secure_sum.masks import UsedSeeds, mask_terms, self_seeds
 from secure_fl.secure_sum.prg import WORDS
@@ -155,12 +154,8 @@ def _keystream(size: int) -> None:
 
 def _encryptions(client: BfvClient, count: int) -> None:
     """SEAL's encryption of zeros, again and again: neither bytes in nor out."""
-    encryptor = client.encryptor._encryptor
     for _ in range(count):
-        if client.encryptor.kind is Kind.SEEDED:
-            encryptor.encrypt_zero_symmetric()
-        else:
-            encryptor.encrypt_zero(client.encryptor.bridge.api.Ciphertext())
+        client.encryptor.encrypt()
 
 
 class NvFlare:

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.parameters import ParameterSet
+from secure_fl.secure_sum.prg import RUN
 from secure_fl.secure_sum.refusals import Reason, RefusedError
 from secure_fl.secure_sum.seal_bridge import SEED_BYTES
-from secure_fl.secure_sum.words import RUN, PackedWords, packed_bytes
+from secure_fl.secure_sum.words import PackedWords, packed_bytes
 
 _HEAD = struct.Struct("<4sBI32s32s")
 _MAGIC = b"SFC1"
@@ -36,6 +37,11 @@ class Kind(IntEnum):
     """One client's upload under a public key: c0 and c1."""
     SUM = 3
     """What the server hands to the key holder: c0 and c1 of a sum."""
+
+    @property
+    def halves(self) -> int:
+        """Of each ciphertext, in words."""
+        return 1 if self is Kind.SEEDED else 2
 
 
 @dataclass(frozen=True)
@@ -58,17 +64,15 @@ class CipherVector:
 
     def rows(self) -> Iterator[NDArray[np.uint64]]:
         """Every ciphertext's words `[1 or 2, N]`, all below q."""
-        halves = 1 if self.kind is Kind.SEEDED else 2
         for run in self.packed.runs():
-            yield from run.reshape(-1, halves, self.degree)
+            yield from run.reshape(-1, self.kind.halves, self.degree)
 
 
 def body_bytes(parameters: ParameterSet, numbers: int, kind: Kind) -> int:
     """Length of a body, the same whatever is inside."""
     count = parameters.ciphertexts(numbers)
-    halves = 1 if kind is Kind.SEEDED else 2
     seeds = count * SEED_BYTES if kind is Kind.SEEDED else 0
-    return HEAD_BYTES + seeds + packed_bytes(count * halves * parameters.degree, parameters.word_bits)
+    return HEAD_BYTES + seeds + packed_bytes(count * kind.halves * parameters.degree, parameters.word_bits)
 
 
 class BodyWriter:
@@ -91,7 +95,7 @@ class BodyWriter:
         self._data = np.empty(length, np.uint8).data if place is None else place
         if len(self._data) != length:
             raise SecureSumError("not the body's length", field="place", value=len(self._data), remedy=f"{length} bytes")
-        words = self._count * (1 if kind is Kind.SEEDED else 2) * parameters.degree
+        words = self._count * kind.halves * parameters.degree
         self._packed = PackedWords(np.frombuffer(self._data, np.uint8)[start:], words, parameters.word_bits)
         self._run, self._filled, self._written = np.empty(min(RUN, words), np.uint64), 0, 0
         _HEAD.pack_into(self._data, 0, _MAGIC, kind, numbers, parameters.digest, fingerprint)
@@ -161,8 +165,7 @@ def _contents(data: bytes | memoryview, parameters: ParameterSet, kind: Kind, nu
     if kind is Kind.SEEDED:
         seeds = tuple(bytes(data[start + k * SEED_BYTES : start + (k + 1) * SEED_BYTES]) for k in range(count))
         start += count * SEED_BYTES
-    halves = 1 if kind is Kind.SEEDED else 2
-    packed = PackedWords(np.frombuffer(data, np.uint8, offset=start), count * halves * parameters.degree, parameters.word_bits)
+    packed = PackedWords(np.frombuffer(data, np.uint8, offset=start), count * kind.halves * parameters.degree, parameters.word_bits)
     if not packed.below(parameters.modulus):
         raise _refuse(Reason.OUT_OF_RANGE, "a word is not below the modulus", "ciphertext", parameters.name)
     return CipherVector(kind, numbers, parameters.degree, seeds, packed)

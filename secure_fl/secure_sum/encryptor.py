@@ -29,17 +29,23 @@ class Encryptor:
         material = seal_secret(self.bridge, key) if isinstance(key, SecretKey) else seal_public(self.bridge, key)
         self._encryptor: Any = self.bridge.api.Encryptor(self.bridge.context, material)
 
-    def ciphertext(self, plaintext: Any = None) -> Ciphertext:
-        """A fresh encryption of SEAL's plaintext; of zero when none is given."""
+    def encrypt(self, plaintext: Any = None) -> Any:
+        """A fresh encryption of SEAL's plaintext, of zero when none is given, as SEAL's object; under a shared key it is saved with a seed."""
         if self.kind is Kind.SEEDED:
-            made = self._encryptor.encrypt_zero_symmetric() if plaintext is None else self._encryptor.encrypt_symmetric(plaintext)
-            words, seed = self.bridge.seeded_words(made)
-            return [words], seed
+            return self._encryptor.encrypt_zero_symmetric() if plaintext is None else self._encryptor.encrypt_symmetric(plaintext)
         made = self.bridge.api.Ciphertext()
         if plaintext is None:
             self._encryptor.encrypt_zero(made)
         else:
             self._encryptor.encrypt(plaintext, made)
+        return made
+
+    def ciphertext(self, plaintext: Any = None) -> Ciphertext:
+        """The words of `encrypt`."""
+        made = self.encrypt(plaintext)
+        if self.kind is Kind.SEEDED:
+            words, seed = self.bridge.seeded_words(made)
+            return [words], seed
         return list(self.bridge.cipher_words(made)), b""
 
     def body_bytes(self, numbers: int) -> int:

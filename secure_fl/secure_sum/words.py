@@ -1,8 +1,8 @@
 """Words of b bits as bytes: 54-bit ciphertext words in 6.75 bytes each, not the 8 of memory or the 7.5 of zstd.
 
 A word is cut into planes of 32, 16, 8, 4, 2 and 1 bits, those that occur in b, the widest lowest; planes below a byte put several words
-into one. So a plane of whole bytes is every so-manieth element of the words seen as its type, and what is left lies in one byte of them.
-Words are worked on in runs that stay in a cache. Memory is little-endian.
+into one. So a plane of whole bytes is every second, fourth or eighth element of the words seen as its type, and what is left lies in one
+byte of each. Words are worked on in runs that stay in a cache. Memory is little-endian.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from secure_fl.secure_sum.prg import runs
+
 Words = NDArray[np.uint64]
 Bytes = NDArray[np.uint8]
 
 _TYPES: dict[int, np.dtype[Any]] = {width: np.dtype(f"<u{width // 8}") for width in (32, 16, 8)}
 _SPREAD: dict[int, np.dtype[Any]] = {4: np.dtype("<u2"), 2: np.dtype("<u4"), 1: np.dtype("<u8")}
 """What holds the words of one byte of a narrow plane, a byte each."""
-RUN = 1 << 15
-"""Words read at a time: whole ciphertexts of any set here."""
 PIECE = 1 << 12
 """Words looked at together for one beyond a bound."""
 
@@ -77,8 +77,8 @@ class PackedWords:
         return words
 
     def runs(self) -> Iterator[Words]:
-        """All words, 32,768 at a time."""
-        return (self.take(start, min(start + RUN, self._count)) for start in range(0, self._count, RUN))
+        """All words, a run at a time: whole ciphertexts of any set here."""
+        return (self.take(start, stop) for start, stop in runs(self._count))
 
     def below(self, bound: int) -> bool:
         """Whether every word is below a bound.
