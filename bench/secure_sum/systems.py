@@ -130,7 +130,7 @@ class SecureRounds:
 
     def _masked_bytes(self, running: EmbeddedRound) -> memoryview:
         plan, vector, used = running.plan, next(iter(self.vectors.values())), UsedSeeds()
-        data, places = empty_frames([body_bytes(plan, None, block) for block in range(plan.shape.blocks)])
+        data, places = empty_frames([body_bytes(plan, block) for block in range(plan.shape.blocks)])
         for block, place in enumerate(places):
             own, *pairs = self_seeds(CLIENTS)
             terms = mask_terms(own=0, self_seed=own, pairs=dict(enumerate(pairs, 1)), used=used)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -60,18 +61,19 @@ class BfvClient:
         """
         return bytes(self.body(slots.size, [slots]))
 
-    def body(self, numbers: int, runs: Iterable[Slots], place: memoryview | None = None) -> memoryview:
+    def body(self, numbers: int, runs: Iterable[Slots], place: memoryview | None = None, *, cut: bool = False) -> memoryview:
         """A vector that comes run by run, freshly encrypted.
 
         Args:
             numbers: slots of all runs together.
             runs: uint64 vectors of whole ciphertexts, the last one padded with zeros; a run may be reused once the next one is taken.
-            place: `encryptor.body_bytes(numbers)` bytes to write to; memory of its own when left out.
+            place: `ciphertexts.body_bytes` bytes to write to; memory of its own when left out.
+            cut: as in `Encryptor.body`.
 
         Raises:
             SecureSumError: a slot is not below t, or there is none; runs of other lengths, or a place of another.
         """
-        return self.encryptor.body(numbers, (made for run in runs for made in self._ciphertexts(run)), place)
+        return self.encryptor.body(numbers, (made for run in runs for made in self._ciphertexts(run)), place, cut=cut)
 
     def _ciphertexts(self, run: Slots) -> Iterator[Ciphertext]:
         modulus = np.uint64(self.parameters.modulus)
@@ -118,12 +120,18 @@ class BfvHolder:
         self._bridge = SealBridge(key.parameters)
         self._decryptor: Any = self._bridge.api.Decryptor(self._bridge.context, seal_secret(self._bridge, key.secret))
 
-    def decrypt(self, body: bytes, numbers: int) -> Slots:
+    @cached_property
+    def adder(self) -> BfvServer:
+        """What adds ciphertexts for this holder itself, in the same context."""
+        return BfvServer(self.parameters, self.fingerprint, self._bridge)
+
+    def decrypt(self, body: bytes, numbers: int, *, cut: bool = False) -> Slots:
         """Open a sum that the server finished.
 
         Args:
             body: from `BfvServer.finish` or `subtract_plain`.
             numbers: how many slots the block has.
+            cut: whether uploads were cut; the noise budget, of all coefficients, says nothing then. The range of what is opened does.
 
         Returns:
             uint64 `[numbers]`, each below t.
@@ -133,7 +141,7 @@ class BfvHolder:
                 ciphertext or one under another key shows.
         """
         slots, budget = self.open(body, numbers)
-        if budget < LEAST_NOISE_BUDGET:
+        if budget < LEAST_NOISE_BUDGET and not cut:
             problem = f"less than {LEAST_NOISE_BUDGET} bits left: too many uploads, a damaged ciphertext, or another key"
             raise RefusedError(
                 Reason.NOISE_BUDGET, problem, field="noise budget", value=budget, remedy="fewer clients, or ask the server for the sum again"

@@ -2,6 +2,9 @@
 
     magic 4 | kind u8 | numbers u32 | parameter digest 32 | key fingerprint 32 | seeds 64·c | words
 
+A short vector of BFV may be cut: a coefficient of the plaintext needs its own coefficient of c0 and all of c1, so the rest of c0 is left
+out. Four counts under a shared key then take 0.2 kB and not 28, which everybody can be sent.
+
 Nothing depends on the numbers inside: the length follows from their count. Context and keys never travel with a vector
 (NVFlare's decomposer sends 0.66 MB of context with each one).
 """
@@ -38,10 +41,35 @@ class Kind(IntEnum):
     SUM = 3
     """What the server hands to the key holder: c0 and c1 of a sum."""
 
+    CUT_SEEDED = 4
+    """As `SEEDED`, with as much of c0 as the numbers need."""
+    CUT_FULL = 5
+    """As `FULL`, cut like that."""
+
     @property
     def halves(self) -> int:
         """Of each ciphertext, in words."""
-        return 1 if self is Kind.SEEDED else 2
+        return 1 if self in (Kind.SEEDED, Kind.CUT_SEEDED) else 2
+
+    @property
+    def seeded(self) -> bool:
+        """Whether a seed stands for c1."""
+        return self.halves == 1
+
+    @property
+    def cut(self) -> Kind:
+        """The same, cut."""
+        return {Kind.SEEDED: Kind.CUT_SEEDED, Kind.FULL: Kind.CUT_FULL}.get(self, self)
+
+    def kept(self, parameters: ParameterSet, numbers: int) -> int:
+        """Words of c0 that a body has; a multiple of 8, as packing asks."""
+        if self in (Kind.CUT_SEEDED, Kind.CUT_FULL):
+            return min(parameters.degree, -(-numbers // 8) * 8)
+        return parameters.degree
+
+    def words(self, parameters: ParameterSet, numbers: int) -> int:
+        """Words of a body."""
+        return parameters.ciphertexts(numbers) * (self.kept(parameters, numbers) + (self.halves - 1) * parameters.degree)
 
 
 @dataclass(frozen=True)
@@ -52,27 +80,34 @@ class CipherVector:
         kind: which halves are there.
         numbers: how many numbers are inside.
         degree: N.
-        seeds: 64 bytes for each ciphertext of kind `SEEDED`, else empty.
+        kept: words of c0 that are there.
+        seeds: 64 bytes for each ciphertext where they stand for c1, else empty.
         packed: all words.
     """
 
     kind: Kind
     numbers: int
     degree: int
+    kept: int
     seeds: tuple[bytes, ...] = field(repr=False)
     packed: PackedWords = field(repr=False)
 
     def rows(self) -> Iterator[NDArray[np.uint64]]:
-        """Every ciphertext's words `[1 or 2, N]`, all below q."""
+        """Every ciphertext's words `[1 or 2, N]`, all below q; zeros for what was cut."""
+        if self.kept < self.degree:
+            words, row = next(self.packed.runs()), np.zeros((self.kind.halves, self.degree), np.uint64)
+            row[0, : self.kept] = words[: self.kept]
+            row[1:] = words[self.kept :].reshape(self.kind.halves - 1, self.degree)
+            yield row
+            return
         for run in self.packed.runs():
             yield from run.reshape(-1, self.kind.halves, self.degree)
 
 
 def body_bytes(parameters: ParameterSet, numbers: int, kind: Kind) -> int:
     """Length of a body, the same whatever is inside."""
-    count = parameters.ciphertexts(numbers)
-    seeds = count * SEED_BYTES if kind is Kind.SEEDED else 0
-    return HEAD_BYTES + seeds + packed_bytes(count * kind.halves * parameters.degree, parameters.word_bits)
+    seeds = parameters.ciphertexts(numbers) * SEED_BYTES if kind.seeded else 0
+    return HEAD_BYTES + seeds + packed_bytes(kind.words(parameters, numbers), parameters.word_bits)
 
 
 class BodyWriter:
@@ -91,11 +126,11 @@ class BodyWriter:
 
     def __init__(self, parameters: ParameterSet, fingerprint: bytes, kind: Kind, numbers: int, place: memoryview | None = None) -> None:
         self._count, self._numbers, self._row = parameters.ciphertexts(numbers), numbers, 0
-        start, length = HEAD_BYTES + (self._count * SEED_BYTES if kind is Kind.SEEDED else 0), body_bytes(parameters, numbers, kind)
+        start, length = HEAD_BYTES + (self._count * SEED_BYTES if kind.seeded else 0), body_bytes(parameters, numbers, kind)
         self._data = np.empty(length, np.uint8).data if place is None else place
         if len(self._data) != length:
             raise SecureSumError("not the body's length", field="place", value=len(self._data), remedy=f"{length} bytes")
-        words = self._count * kind.halves * parameters.degree
+        words, self._kept = kind.words(parameters, numbers), kind.kept(parameters, numbers)
         self._packed = PackedWords(np.frombuffer(self._data, np.uint8)[start:], words, parameters.word_bits)
         self._run, self._filled, self._written = np.empty(min(RUN, words), np.uint64), 0, 0
         _HEAD.pack_into(self._data, 0, _MAGIC, kind, numbers, parameters.digest, fingerprint)
@@ -104,7 +139,8 @@ class BodyWriter:
         """The next ciphertext: words `[N]` of its first half and a seed of 64 bytes, or of both halves. They are packed some at a time."""
         if self._row < self._count:
             self._data[HEAD_BYTES + self._row * SEED_BYTES :][: len(seed)] = seed
-            for words in halves:
+            for half, words in enumerate(halves):
+                words = words if half else words[: self._kept]
                 self._run[self._filled : self._filled + len(words)] = words
                 self._filled += len(words)
                 if self._filled == len(self._run):
@@ -162,13 +198,13 @@ def _contents(data: bytes | memoryview, parameters: ParameterSet, kind: Kind, nu
     count = parameters.ciphertexts(numbers)
     start = HEAD_BYTES
     seeds: tuple[bytes, ...] = ()
-    if kind is Kind.SEEDED:
+    if kind.seeded:
         seeds = tuple(bytes(data[start + k * SEED_BYTES : start + (k + 1) * SEED_BYTES]) for k in range(count))
         start += count * SEED_BYTES
-    packed = PackedWords(np.frombuffer(data, np.uint8, offset=start), count * kind.halves * parameters.degree, parameters.word_bits)
+    packed = PackedWords(np.frombuffer(data, np.uint8, offset=start), kind.words(parameters, numbers), parameters.word_bits)
     if not packed.below(parameters.modulus):
         raise _refuse(Reason.OUT_OF_RANGE, "a word is not below the modulus", "ciphertext", parameters.name)
-    return CipherVector(kind, numbers, parameters.degree, seeds, packed)
+    return CipherVector(kind, numbers, parameters.degree, kind.kept(parameters, numbers), seeds, packed)
 
 
 def _refuse(reason: Reason, problem: str, field: str, value: object) -> RefusedError:

@@ -68,7 +68,7 @@ class CkksClient:
 
         Args:
             integers: int64 `[n]`, at most `LARGEST` in magnitude.
-            place: `encryptor.body_bytes(n)` bytes to write to; memory of its own when left out.
+            place: `ciphertexts.body_bytes` bytes to write to; memory of its own when left out.
 
         Raises:
             SecureSumError: another type, or out of range.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from secure_fl.secure_sum.ciphertexts import BodyWriter, Kind, body_bytes
+from secure_fl.secure_sum.ciphertexts import BodyWriter, Kind
 from secure_fl.secure_sum.he_keys import PublicKey, SecretKey, seal_public, seal_secret
 from secure_fl.secure_sum.seal_bridge import SealBridge
 
@@ -48,17 +48,19 @@ class Encryptor:
             return [words], seed
         return list(self.bridge.cipher_words(made)), b""
 
-    def body_bytes(self, numbers: int) -> int:
-        """Length of the body of so many numbers."""
-        return body_bytes(self._parameters, numbers, self.kind)
-
-    def body(self, numbers: int, ciphertexts: Iterable[Ciphertext], place: memoryview | None = None) -> memoryview:
+    def body(self, numbers: int, ciphertexts: Iterable[Ciphertext], place: memoryview | None = None, *, cut: bool = False) -> memoryview:
         """The body of a vector of `numbers` numbers, from its ciphertexts in order; written to `place` where one is given.
+
+        Args:
+            numbers: in the vector.
+            ciphertexts: which hold them.
+            place: `ciphertexts.body_bytes` bytes; memory of its own when left out.
+            cut: whether to leave out what numbers of one ciphertext do not need.
 
         Raises:
             SecureSumError: a place of another length, or more or fewer ciphertexts than the numbers fill.
         """
-        writer = BodyWriter(self._parameters, self._fingerprint, self.kind, numbers, place)
+        writer = BodyWriter(self._parameters, self._fingerprint, self.kind.cut if cut else self.kind, numbers, place)
         for halves, seed in ciphertexts:
             writer.put(halves, seed)
         return writer.close()

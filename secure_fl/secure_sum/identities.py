@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from cryptography.hazmat.primitives.serialization import load_pem_private_key as _load_pem
 
 from secure_fl.errors import SecureSumError
+from secure_fl.secure_sum.public_keys import check_agreement_key, check_signing_key
 from secure_fl.secure_sum.refusals import Reason, RefusedError
 from secure_fl.secure_sum.sealing import open_sealed
 from secure_fl.secure_sum.secret_files import read_secret, write_secret
@@ -27,7 +28,8 @@ from secure_fl.secure_sum.strict_json import canonical, fields, from_hex, malfor
 
 Role = Literal["client", "server", "authority", "coordinator"]
 ROLES: tuple[str, ...] = get_args(Role)
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+LONGEST_NAME = 64
+_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_NAME - 1}}}")
 _CARD = {"format": str, "name": str, "role": str, "sign": str, "agree": str}
 
 
@@ -40,6 +42,10 @@ class Member:
         role: `client`, `server`, `authority` (holds the key) or `coordinator` (signs the roster).
         sign: Ed25519 public key, 32 bytes.
         agree: X25519 public key, 32 bytes.
+
+    Raises:
+        SecureSumError: another form of name, or no such role.
+        RefusedError: `wrong-key` for keys of low order, of another length or in another spelling than their one.
     """
 
     name: str
@@ -51,10 +57,8 @@ class Member:
         check_name(self.name, "name")
         if self.role not in ROLES:
             raise SecureSumError("unknown role", field="role", value=self.role, remedy=f"one of {ROLES}")
-        if len(self.sign) != 32 or len(self.agree) != 32:
-            raise RefusedError(
-                Reason.WRONG_KEY, "32 bytes are needed", field="public key", value=self.name, remedy="use the card that `keys new` wrote"
-            )
+        check_signing_key(self.sign, self.name)
+        check_agreement_key(self.agree, self.name)
 
     @property
     def fingerprint(self) -> str:

@@ -1,10 +1,10 @@
-"""Who opens sums: counts first, then only pools whose opened count reaches the minimum, each block once.
+"""Who opens sums: counts first, proved, then only pools whose opened count reaches the minimum, each block once.
 
-Guarantee: a holder that follows this file decrypts no pool below the minimum, nothing before a threshold of survivors signed one set
-(under masks), and gives out integers only.
+Guarantee: a holder that follows this file decrypts no pool below the minimum, nothing before t holders of every survivor's shares signed
+one set (under masks), no count that it did not add up itself from what survivors signed, and gives out integers only.
 Assumes: the server took the masks out of the one set that was signed.
-Not covered: a server that shifts an encrypted count (BFV is malleable) can make a small pool look large enough; clients' range checks and
-the guard see damage, not a well-made shift. `plain` and `masked` have no holder: the server opens, and its word on counts is not checked.
+Not covered: a server that shifts an encrypted sum of a pool that passes (BFV is malleable): range checks and the guard see damage, not a
+well-made shift. Under `plain` there is no holder: the server opens.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from blake3 import blake3
 
 from secure_fl.secure_sum.envelope import Phase, Seen, sign_envelope
 from secure_fl.secure_sum.identities import Identity
-from secure_fl.secure_sum.round_book import agreed_by, need
+from secure_fl.secure_sum.round_book import KeyBook, agreed_by, check_agreed, need
+from secure_fl.secure_sum.round_counts import proved_head
 from secure_fl.secure_sum.round_layers import HolderCipher, open_sum
-from secure_fl.secure_sum.round_messages import Counts, OpenRequest, RoundReason, RoundRefusedError, accept
+from secure_fl.secure_sum.round_messages import Counts, OpenRequest, RoundReason, RoundRefusedError, accept, unframe
 from secure_fl.secure_sum.round_plan import Integers, RoundPlan
+from secure_fl.secure_sum.round_sizes import check_size, most_bytes
 
 
 @dataclass(frozen=True)
@@ -69,16 +71,20 @@ class SumOpener:
         self._survivors, self._done = 0, False
         self.passing: tuple[int, ...] = ()
 
-    def open_counts(self, body: bytes, survivors: int) -> tuple[Integers, tuple[int, ...]]:
-        """Head and passing pools.
+    @property
+    def cipher(self) -> HolderCipher | None:
+        """What decrypts."""
+        return self._cipher
+
+    def open_counts(self, head: Integers, survivors: int) -> tuple[Integers, tuple[int, ...]]:
+        """Head and passing pools, from the opened head.
 
         Raises:
-            RoundRefusedError: `out-of-turn` for a second opening; `too-few`; `still-masked`.
+            RoundRefusedError: `out-of-turn` for a second opening; `too-few`.
         """
         if self._head is not None:
             raise _twice("counts")
-        need(survivors, self._plan.fewest, "survivors")
-        head = open_sum(self._plan, self._cipher, 0, body, survivors)
+        need(survivors, self._plan.survivors_needed, "survivors")
         self._head, self._survivors, self.passing = head, survivors, self._plan.passing(head, survivors)
         return head, self.passing
 
@@ -118,22 +124,17 @@ class Authority:
         self.opened: Opened | None = None
 
     def open_counts(self, data: bytes) -> bytes:
-        """From the encrypted sum of heads, its set of survivors and their signatures: the signed counts.
+        """From everybody's keys, the survivors' signatures and the proof of their counts: the signed counts.
 
         Raises:
-            RefusedError: the message's reasons.
-            RoundRefusedError: `not-agreed`, `survivors-switched`, or those of `SumOpener`.
+            RefusedError: the message's reasons, or those of a message in it.
+            RoundRefusedError: `not-agreed`, `survivors-switched`, `not-proved`, or those of `SumOpener`.
         """
         request = self._request(data, Phase.OPEN_COUNTS)
-        body, *agreements = request.evidence or (b"",)
-        survivors = len(request.survivors)
-        if self._plan.masked:
-            agreed = agreed_by(self._plan, agreements, request.view, survivors)
-            if len(agreed) < survivors // 2 + 1:
-                remedy = "send the survivors' signatures"
-                raise RoundRefusedError(RoundReason.NOT_AGREED, "too few signed this set", field="signatures", value=len(agreed), remedy=remedy)
-        self._view = request.view
-        head, passing = self._opener.open_counts(body, survivors)
+        book, proof = self._agreed(request) if self._plan.masked else (KeyBook.of(self._plan, {}), request.evidence)
+        survivors, self._view = len(request.survivors), request.view
+        opened = proved_head(book, self._opener.cipher, request.survivors, request.dropped, proof)
+        head, passing = self._opener.open_counts(opened, survivors)
         return self._sign(Phase.OPEN_COUNTS, Counts(request.view, head, passing).encode())
 
     def open_pools(self, data: bytes) -> bytes:
@@ -152,7 +153,22 @@ class Authority:
         self.opened = self._opener.open_pools(by_block(wanted, request.evidence))
         return self._sign(Phase.APPLY, self.opened.digest)
 
+    def _agreed(self, request: OpenRequest) -> tuple[KeyBook, tuple[bytes, ...]]:
+        """The book of everybody's keys, and the rest of the evidence, once t holders of all dealers' shares are seen to have signed the set."""
+        if len(request.evidence) < 2:
+            remedy = "send everybody's keys and the survivors' signatures"
+            raise RoundRefusedError(RoundReason.NOT_AGREED, "nobody signed", field="evidence", value=len(request.evidence), remedy=remedy)
+        plan, (keys, agreements, *proof) = self._plan, request.evidence
+        book, survivors = KeyBook.read(plan, unframe(keys)), request.survivors
+        dealers = sorted((*survivors, *request.dropped))
+        if not set(dealers) <= set(range(len(book.names))) or request.view != book.view(dealers, survivors):
+            remedy = "discard the round"
+            raise RoundRefusedError(RoundReason.SURVIVORS_SWITCHED, "not the set of these keys", field="view", value=plan.round, remedy=remedy)
+        check_agreed(book, survivors, dealers, agreed_by(plan, unframe(agreements), request.view, len(survivors)))
+        return book, tuple(proof)
+
     def _request(self, data: bytes, phase: Phase) -> OpenRequest:
+        check_size(data, most_bytes(self._plan, phase, to_client=True))
         expected = self._plan.expect(phase, "server", sender=self._plan.server)
         return accept(data, self._plan.roster, expected, self._seen, OpenRequest.decode)[1]
 

@@ -52,12 +52,13 @@ class KeylessServer:
     Args:
         parameters: the federation's set.
         fingerprint: 32 bytes of the key in force.
+        bridge: a context of these parameters that is there already.
     """
 
-    def __init__(self, parameters: ParameterSet, fingerprint: bytes) -> None:
+    def __init__(self, parameters: ParameterSet, fingerprint: bytes, bridge: SealBridge | None = None) -> None:
         self.parameters = parameters
         self.fingerprint = fingerprint
-        self._bridge = SealBridge(parameters)
+        self._bridge = bridge or SealBridge(parameters)
         self._evaluator = self._bridge.api.Evaluator(self._bridge.context)
 
     def new_sum(self, numbers: int) -> CipherSum:
@@ -68,13 +69,14 @@ class KeylessServer:
         """`read` and `add_vector`: a refused upload leaves the sum as it was."""
         self.add_vector(total, self.read(total, body))
 
-    def read(self, total: CipherSum, body: bytes | memoryview) -> CipherVector:
-        """Parse and check one upload, which `add_vector` may then add to this sum.
+    def read(self, total: CipherSum, body: bytes | memoryview, *, cut: bool = False) -> CipherVector:
+        """Parse and check one upload, cut or not, which `add_vector` may then add to this sum.
 
         Raises:
             RefusedError: as `read_body`, and `replayed` for a seed that this sum has seen.
         """
-        vector = read_body(body, self.parameters, self.fingerprint, total.numbers, (Kind.SEEDED, Kind.FULL))
+        kinds = (Kind.CUT_SEEDED, Kind.CUT_FULL) if cut else (Kind.SEEDED, Kind.FULL)
+        vector = read_body(body, self.parameters, self.fingerprint, total.numbers, kinds)
         fresh = set(vector.seeds)
         if len(fresh) < len(vector.seeds) or fresh & total.seeds:
             remedy = "encrypt every vector anew"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
@@ -19,29 +20,45 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.prg import KEY_BYTES, MOST_TERMS, WORDS, Slots, Streams, Terms, add_streams, check_modulus, check_slots, reduce
 
-_PAIR = b"secure_fl/secure-sum/pair-seed/v1"
+_PAIR = b"secure_fl/secure-sum/pair-seed/v2"
+_HKDF_MOST = 255 * 32
+"""Bytes that one call of HKDF-SHA256 gives."""
 
 
 class UsedSeeds:
-    """Digests of every seed this client has masked with; the second use of one is refused. Keep one for the whole federation.
+    """Digests of the seeds this client has masked with in its last rounds; the second use of one is refused. Keep one for a federation.
 
-    Guarantee: no vector leaves under a mask that another one had, as long as the object lives. Not covered: a client restored from an
-    older copy of itself; it must send the stored bytes of its upload or drop out of the round.
+    Guarantee: within the window no vector leaves under a mask that another one had. Older rounds need no memory: a seed is drawn, or
+    derived from a key drawn, for one round number, and a client begins no number twice.
+    Assumes: a generator that repeats itself does so within the window, as one does that a snapshot brought back.
+    Not covered: a client restored from an older copy of itself; it must send the stored bytes of its upload or drop out of the round.
+
+    Args:
+        window: blocks that are remembered; `widen` raises it to several rounds' worth.
     """
 
-    def __init__(self) -> None:
-        self._salt, self._digests = os.urandom(16), set[bytes]()
+    def __init__(self, window: int = 64) -> None:
+        self._salt, self._window = os.urandom(16), window
+        self._blocks, self._digests = deque[frozenset[bytes]](), set[bytes]()
+
+    def widen(self, window: int) -> None:
+        """Remember at least so many blocks from now on."""
+        self._window = max(self._window, window)
 
     def spend(self, seeds: Iterable[bytes]) -> None:
-        """Record all seeds, or none and raise.
+        """Record the seeds of one block, or none and raise.
 
         Raises:
             SecureSumError: one was spent before, or comes twice.
         """
         digests = [hashlib.blake2b(seed, digest_size=16, salt=self._salt).digest() for seed in seeds]
-        if len(set(digests)) != len(digests) or not self._digests.isdisjoint(digests):
+        block = frozenset(digests)
+        if len(block) != len(digests) or not self._digests.isdisjoint(block):
             raise SecureSumError("a mask seed may be used once", field="seed", value="(hidden)", remedy="draw new seeds, or leave this round")
-        self._digests.update(digests)
+        self._blocks.append(block)
+        self._digests |= block
+        while len(self._blocks) > self._window:
+            self._digests -= self._blocks.popleft()
 
 
 def self_seeds(blocks: int, *, randomness: Callable[[int], bytes] = os.urandom) -> list[bytes]:
@@ -80,14 +97,7 @@ def pair_seeds(
         shared = own_private.exchange(their_public)
     except ValueError:
         raise SecureSumError("a public key of low order", field="pair seed", value=(low, high), remedy="refuse its owner's keys") from None
-    return [_derive(shared, federation, round_number, block, low, high) for block in range(blocks)]
-
-
-def pair_seed(
-    own_private: X25519PrivateKey, their_public: X25519PublicKey, *, federation: str, round_number: int, block: int, low: int, high: int
-) -> bytes:
-    """`pair_seeds` for one block."""
-    return pair_seeds(own_private, their_public, federation=federation, round_number=round_number, blocks=block + 1, low=low, high=high)[block]
+    return _derive(shared, federation, round_number, blocks, low, high)
 
 
 def mask_terms(*, own: int, self_seed: bytes, pairs: Mapping[int, bytes], used: UsedSeeds) -> Terms:
@@ -214,10 +224,17 @@ class SlotSum:
         return total
 
 
-def _derive(shared: bytes, federation: str, round_number: int, block: int, low: int, high: int) -> bytes:
-    name = federation.encode()
-    info = _PAIR + len(name).to_bytes(4, "big") + name + round_number.to_bytes(8, "big") + b"".join(n.to_bytes(4, "big") for n in (block, low, high))
-    return HKDF(algorithm=hashes.SHA256(), length=KEY_BYTES, salt=None, info=info).derive(shared)
+def _derive(shared: bytes, federation: str, round_number: int, blocks: int, low: int, high: int) -> list[bytes]:
+    """Blocks' seeds are consecutive parts of HKDF's output, as many at a time as it gives; `info` says which come first."""
+    name, most, seeds = federation.encode(), _HKDF_MOST // KEY_BYTES, list[bytes]()
+    for first in range(0, blocks, most):
+        length = KEY_BYTES * min(most, blocks - first)
+        info = (
+            _PAIR + len(name).to_bytes(4, "big") + name + round_number.to_bytes(8, "big") + b"".join(n.to_bytes(4, "big") for n in (first, low, high))
+        )
+        made = HKDF(algorithm=hashes.SHA256(), length=length, salt=None, info=info).derive(shared)
+        seeds += [made[start : start + KEY_BYTES] for start in range(0, length, KEY_BYTES)]
+    return seeds
 
 
 def _sign(own: int, other: int) -> int:

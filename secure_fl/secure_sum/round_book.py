@@ -1,9 +1,9 @@
-"""What server and clients compute alike from the advertised keys: positions, neighbourhoods, keys of share boxes, the view that is signed."""
+"""What every party computes alike from the advertised keys: positions, neighbourhoods, keys of share boxes, the view that is signed."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -14,15 +14,16 @@ from secure_fl.secure_sum.envelope import Phase, Seen
 from secure_fl.secure_sum.graph import Neighbourhoods, commitment, draw
 from secure_fl.secure_sum.refusals import Reason, RefusedError
 from secure_fl.secure_sum.round_messages import Advertise, Agreement, RoundReason, RoundRefusedError, accept
-from secure_fl.secure_sum.round_plan import RoundPlan
+from secure_fl.secure_sum.round_plan import Integers, RoundPlan
 
 
 @dataclass
 class Verified:
-    """Checks of signatures that clients of one process share: each sees the same bytes, and n clients would verify n signatures each."""
+    """Checks that clients of one process share: each sees the same bytes, and n clients would verify n signatures each."""
 
     books: dict[bytes, KeyBook] = field(default_factory=dict)
     agreements: dict[bytes, frozenset[str]] = field(default_factory=dict)
+    heads: dict[bytes, Integers] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -42,15 +43,16 @@ class KeyBook:
         """The book of these keys, and the graph drawn from their commitment.
 
         Raises:
-            RoundRefusedError: `too-few`.
-            SecureSumError: two clients with one key, or a threshold that does not fit so few.
+            RoundRefusedError: `too-few`: the list is shorter than the plan's n_min.
+            RefusedError: `duplicate` for two clients with one key.
         """
         if not plan.masked:
             return cls(plan, plan.cohort)
-        need(len(advertised), plan.fewest, "advertised")
+        need(len(advertised), plan.survivors_needed, "advertised")
         names = tuple(sorted(advertised))
         keys = tuple(advertised[name] for name in names)
-        graph = draw([name.encode() + key.encode() for name, key in zip(names, keys, strict=True)], degree=plan.degree, threshold=plan.threshold)
+        drawn_from = [name.encode() + key.encode() for name, key in zip(names, keys, strict=True)]
+        graph = draw(drawn_from, degree=plan.degree, threshold=plan.shares_needed)
         if len({part for key in keys for part in (key.sealing, key.masking)}) != 2 * len(keys):
             raise RefusedError(Reason.DUPLICATE, "two clients share a key", field="keys", value=len(keys), remedy="every client makes its own")
         return cls(plan, names, keys, graph)
@@ -69,6 +71,7 @@ class KeyBook:
         for data in envelopes:
             header, keys = accept(data, plan.roster, plan.expect(Phase.ADVERTISE, "client"), seen, Advertise.decode)
             check_cohort(plan, header.sender)
+            keys.check(header.sender)
             advertised[header.sender] = keys
         book = cls.of(plan, advertised)
         if verified is not None:
@@ -88,11 +91,6 @@ class KeyBook:
         """Shares that open a secret; 0 without masks."""
         return self.graph.threshold if self.graph else 0
 
-    @property
-    def fewest(self) -> int:
-        """Survivors without whom nothing can or may be opened."""
-        return max(self.plan.fewest, self.threshold if self.graph and self.graph.complete else 0)
-
     def masking_key(self, position: int) -> X25519PublicKey:
         """The public key that makes pair seeds."""
         return X25519PublicKey.from_public_bytes(self.keys[position].masking)
@@ -111,18 +109,15 @@ class KeyBook:
         return b"secure-fl share box 1|" + self.plan.digest + self.plan.roster.digest + _numbers(self.plan.round, dealer, reader)
 
     def box_key(self, own: int, private: X25519PrivateKey, other: int) -> bytes:
-        """The 32-byte key that two clients know: each box is authenticated by it and opens for nobody else.
-
-        Raises:
-            RefusedError: `wrong-key` for a public key of low order.
-        """
-        try:
-            shared = private.exchange(X25519PublicKey.from_public_bytes(self.keys[other].sealing))
-        except ValueError:
-            raise RefusedError(
-                Reason.WRONG_KEY, "a public key of low order", field="keys", value=self.names[other], remedy="refuse this client"
-            ) from None
+        """The 32-byte key that two clients know: each box is authenticated by it and opens for nobody else."""
+        shared = private.exchange(X25519PublicKey.from_public_bytes(self.keys[other].sealing))
         return HKDF(SHA256(), 32, None, self.box_context(min(own, other), max(own, other))).derive(shared)
+
+
+def seed_commitment(plan: RoundPlan, name: str, seed: bytes) -> bytes:
+    """SHA-256 over a self-mask seed of 32 random bytes and what it is for: binding, and hiding since nobody can try so many seeds."""
+    facts = commitment([plan.digest, plan.roster.digest, plan.round.to_bytes(8, "big"), name.encode(), seed])
+    return hashlib.sha256(b"secure-fl seed commitment 1|" + facts).digest()
 
 
 def agreed_by(plan: RoundPlan, envelopes: Sequence[bytes], view: bytes, survivors: int, verified: Verified | None = None) -> frozenset[str]:
@@ -147,6 +142,19 @@ def agreed_by(plan: RoundPlan, envelopes: Sequence[bytes], view: bytes, survivor
     if verified is not None:
         verified.agreements[name] = frozenset(names)
     return frozenset(names)
+
+
+def check_agreed(book: KeyBook, survivors: Sequence[int], owners: Iterable[int], agreed: frozenset[str]) -> None:
+    """Refuse to open anything of these owners before t of each one's holders, survivors all, signed the one set.
+
+    Raises:
+        RoundRefusedError: `not-agreed`.
+    """
+    signed = {position for position in survivors if book.names[position] in agreed}
+    fewest = min((len(signed.intersection(book.holders(owner))) for owner in owners), default=book.threshold)
+    if fewest < book.threshold:
+        problem, remedy = "too few of a client's holders signed this set", f"{book.threshold} signatures of survivors are needed"
+        raise RoundRefusedError(RoundReason.NOT_AGREED, problem, field="signatures", value=fewest, remedy=remedy)
 
 
 def check_cohort(plan: RoundPlan, name: str) -> None:

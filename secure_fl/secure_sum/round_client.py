@@ -1,12 +1,14 @@
 """A client's side of one round: bytes in, bytes out.
 
-    advertise → share → take_shares → upload → agree → open_counts → open_pools → apply → confirm
+    advertise → share → take_shares (→ settle) → upload → agree → open_counts → open_pools → apply → confirm
 
-Protections without masks begin at `upload` and go on at `open_pools`.
+Protections without masks begin at `upload` and go on at `open_pools`. `settle` comes only where somebody's boxes did not open.
 
-Guarantee: nothing is revealed before, for every client concerned, a threshold of the holders of its shares signed one set of survivors;
-of one client either the self-mask seeds or the mask key are revealed, never both; a second vector is never masked for a round.
-Assumes: fewer than a threshold of any neighbourhood collude with the server; with ⌊2m/3⌋ + 1 two thresholds share an honest holder.
+Guarantee: thresholds are the plan's, whatever list the server shows. Nothing is revealed before, for every client concerned, t of the m
+holders of its shares signed one set of survivors; of one client either the self-mask seeds or the mask key are revealed, never both; a
+pool's seeds are revealed only after its count was proved to reach the minimum; a second vector is never masked for a round.
+Assumes: with a server that follows the protocol, fewer than t of any neighbourhood collude with it; with one that lies and shows two
+survivor sets to two halves, fewer than 2t − m.
 Not covered: a client that is resumed has lost its keys; it sends its stored upload again and leaves the openings to others.
 """
 
@@ -18,13 +20,14 @@ from enum import IntEnum
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.envelope import Phase, Seen, head_bytes, sign_envelope, sign_in_place
 from secure_fl.secure_sum.identities import Identity
 from secure_fl.secure_sum.key_holder import Opened, SumOpener, by_block
 from secure_fl.secure_sum.masks import UsedSeeds, mask_terms, pair_seeds, self_seeds
 from secure_fl.secure_sum.prg import Terms
-from secure_fl.secure_sum.refusals import RefusedError
-from secure_fl.secure_sum.round_book import KeyBook, Verified, agreed_by, need
+from secure_fl.secure_sum.round_book import KeyBook, Verified, agreed_by, check_agreed, need, seed_commitment
+from secure_fl.secure_sum.round_counts import proved_head
 from secure_fl.secure_sum.round_layers import ClientCipher, HolderCipher, body_bytes, protect
 from secure_fl.secure_sum.round_messages import (
     MASK_KEY,
@@ -32,6 +35,7 @@ from secure_fl.secure_sum.round_messages import (
     Agreement,
     Boxes,
     Counts,
+    Dealers,
     OpenRequest,
     Revealed,
     RoundReason,
@@ -43,9 +47,13 @@ from secure_fl.secure_sum.round_messages import (
     unframe,
 )
 from secure_fl.secure_sum.round_plan import BlockVector, RoundPlan
+from secure_fl.secure_sum.round_sizes import check_size, most_bytes
 from secure_fl.secure_sum.round_store import MemoryStore, UploadStore
 from secure_fl.secure_sum.sealing import open_with, seal_with
 from secure_fl.secure_sum.shamir import SHARE_BYTES, Share, split
+
+_ROUNDS_OF_SEEDS = 4
+"""Rounds in which no mask seed may come again."""
 
 
 class _Step(IntEnum):
@@ -89,16 +97,16 @@ class RoundClient:
     ) -> None:
         self._plan, self._identity, self._cipher, self._verified = plan, identity, cipher, verified
         self._used, self._store, self._randomness = used or UsedSeeds(), store or MemoryStore(), randomness
+        self._used.widen(_ROUNDS_OF_SEEDS * plan.shape.blocks)
         self._seen, self._step = Seen(), _Step.NEW
         self._opener = SumOpener(plan, holder) if plan.opener == "clients" else None
         self._sealing, self._masking = X25519PrivateKey.generate(), X25519PrivateKey.generate()
         self._book, self._position = KeyBook(plan, ()), -1
         self._self_seeds: list[bytes] = []
         self._pairs: dict[int, list[bytes]] = {}
-        self._own_shares: list[Share] = []
-        self._boxes: dict[int, bytes] = {}
         self._box_keys: dict[int, bytes] = {}
-        self._rows: dict[int, list[bytes] | None] = {}
+        self._rows: dict[int, list[bytes]] = {}
+        """Shares that this client holds, by owner: of the mask key, then of each block's seed. Boxes that do not open have none."""
         self._dealers: tuple[int, ...] = ()
         self._survivors: tuple[int, ...] = ()
         self._view = b""
@@ -110,13 +118,14 @@ class RoundClient:
         return self._identity.name
 
     def advertise(self) -> bytes:
-        """Two fresh public keys, signed.
+        """Two fresh public keys and the commitment to a fresh seed, signed.
 
         Raises:
             RoundRefusedError: `already-begun` for a round this client, or an earlier life of it, began.
         """
         self._turn(_Step.NEW, _Step.ADVERTISED)
         self._store.begin(self._plan.round)
+        self._self_seeds = self_seeds(self._plan.shape.blocks, randomness=self._randomness)
         return self._sign(Phase.ADVERTISE, self._public().encode())
 
     def share(self, data: bytes) -> bytes:
@@ -124,14 +133,13 @@ class RoundClient:
 
         Raises:
             RefusedError: a message or a client's keys in it.
-            RoundRefusedError: `too-few`, or `survivors-switched` where its own keys are not in the list.
+            RoundRefusedError: `too-few` for a list shorter than the plan's n_min, or `survivors-switched` where its own keys are not in it.
         """
         book = KeyBook.read(self._plan, self._from_server(data, Phase.ADVERTISE, unframe), self._verified)
         if self.name not in book.names or book.keys[book.names.index(self.name)] != self._public():
             raise self._leave(RoundReason.SURVIVORS_SWITCHED, "its own keys are not in the list", "keys", self.name)
         self._turn(_Step.ADVERTISED, _Step.SHARED)
         self._book, self._position = book, book.names.index(self.name)
-        self._self_seeds = self_seeds(self._plan.shape.blocks, randomness=self._randomness)
         holders = book.holders(self._position)
         secrets = [self._masking.private_bytes_raw(), *self._self_seeds]
         shares = [split(secret, book.threshold, len(holders), randomness=self._randomness) for secret in secrets]
@@ -139,15 +147,18 @@ class RoundClient:
         for place, holder in enumerate(holders):
             mine = [row[place] for row in shares]
             if holder == self._position:
-                self._own_shares = mine
+                self._rows[holder] = [share.to_bytes() for share in mine]
                 continue
             key = self._box_keys[holder] = book.box_key(self._position, self._sealing, holder)
             contents = b"".join(share.to_bytes() for share in mine)
             boxes.append((holder, seal_with(key, contents, book.box_context(self._position, holder))))
         return self._sign(Phase.SHARE, Boxes((), tuple(boxes)).encode())
 
-    def take_shares(self, data: bytes) -> None:
-        """Who dealt shares, and the boxes for this client. They stay closed until a share is asked for.
+    def take_shares(self, data: bytes) -> bytes | None:
+        """Who dealt shares, and the boxes for this client, which it opens.
+
+        Returns:
+            None where all open. Else what to tell the server, before anything is uploaded: whose boxes do not, or hold no shares.
 
         Raises:
             RefusedError: the message's reasons.
@@ -159,12 +170,25 @@ class RoundClient:
         fits = self._position in dealers and dealers <= set(range(len(book.names))) and {dealer for dealer, _ in message.boxes} == near
         if not fits:
             raise self._leave(RoundReason.SURVIVORS_SWITCHED, "boxes and dealers do not fit together", "dealers", len(dealers))
-        need(len(dealers), book.fewest, "dealers")
-        need(len(near) + 1, book.threshold, "neighbours")
         self._turn(_Step.SHARED, _Step.READY)
-        self._dealers, self._boxes = message.dealers, dict(message.boxes)
-        # while others still deal: an upload has only to be masked then
-        self._pairs = self._pair_seeds()
+        opened = ((dealer, self._opened(dealer, box)) for dealer, box in message.boxes)
+        self._rows |= {dealer: row for dealer, row in opened if row is not None}
+        self._stay(message.dealers)
+        closed = tuple(sorted(near - self._rows.keys()))
+        return self._sign(Phase.SHARE, Dealers(closed).encode(), chunk=1, chunks=2) if closed else None
+
+    def settle(self, data: bytes) -> None:
+        """The dealers that stay, after some were left out because their boxes did not open.
+
+        Raises:
+            RefusedError: the message's reasons.
+            RoundRefusedError: `out-of-turn` after the upload, `too-few`, or `survivors-switched` for other clients than the dealers.
+        """
+        positions = self._from_server(data, Phase.SHARE, Dealers.decode, chunk=1, chunks=2).positions
+        self._turn(_Step.READY, _Step.READY)
+        if self._position not in positions or not set(positions) <= set(self._dealers):
+            raise self._leave(RoundReason.SURVIVORS_SWITCHED, "this client is missing, or a stranger is in it", "dealers", len(positions))
+        self._stay(positions)
 
     def upload(self, vector: BlockVector) -> memoryview:
         """Every block, masked and encrypted, each in an envelope of its own; stored before it is returned.
@@ -184,7 +208,7 @@ class RoundClient:
         self._turn(_Step.READY, _Step.UPLOADED)
         headers = [plan.header(Phase.UPLOAD, self.name, chunk=block, chunks=plan.shape.blocks) for block in range(plan.shape.blocks)]
         heads = [head_bytes(header) for header in headers]
-        data, places = empty_frames([head + body_bytes(plan, self._cipher, block) for block, head in enumerate(heads)])
+        data, places = empty_frames([head + body_bytes(plan, block) for block, head in enumerate(heads)])
         for block, (fields, header, head, place) in enumerate(zip(values, headers, heads, places, strict=True)):
             terms = self._mask_terms(block) if plan.masked else ()
             protect(plan, self._cipher, block, fields, terms, place[head:])
@@ -211,7 +235,7 @@ class RoundClient:
             raise self._leave(RoundReason.SURVIVORS_SWITCHED, "this client is missing, or a stranger is in it", "survivors", len(survivors))
         if message.view != book.view(self._dealers, survivors):
             raise self._leave(RoundReason.SURVIVORS_SWITCHED, "keys, dealers or survivors differ from the server's", "view", self._plan.round)
-        need(len(survivors), book.fewest, "survivors")
+        need(len(survivors), self._plan.survivors_needed, "survivors")
         self._turn(_Step.UPLOADED, _Step.AGREED)
         self._survivors, self._view = survivors, message.view
         return self._sign(Phase.AGREE, Agreement(message.view, len(survivors)).encode())
@@ -226,23 +250,20 @@ class RoundClient:
         request = self._from_server(data, Phase.OPEN_COUNTS, OpenRequest.decode)
         self._same_sets(request)
         agreed = agreed_by(self._plan, request.evidence, self._view, len(self._survivors), self._verified)
-        signed = {position for position, name in enumerate(self._book.names) if name in agreed}
-        for owner in self._dealers:
-            holders = self._book.holders(owner)
-            if self._position in holders and len(signed.intersection(holders)) < self._book.threshold:
-                raise self._leave(RoundReason.NOT_AGREED, "too few of a client's holders signed this set", "signatures", len(signed))
+        near = {self._position, *self._book.neighbours(self._position)}
+        check_agreed(self._book, self._survivors, near.intersection(self._dealers), agreed)
         self._turn(_Step.AGREED, _Step.COUNTED)
         dropped = [(MASK_KEY, owner) for owner in request.dropped]
         return self._reveal(Phase.OPEN_COUNTS, (), [*dropped, *((0, owner) for owner in self._survivors)])
 
     def open_pools(self, data: bytes) -> bytes:
-        """From the opened counts: shares of survivors' self-mask seeds of the shared block and of pools that pass.
+        """From proved counts: shares of survivors' self-mask seeds of the shared block and of pools that pass.
 
-        Under `clients` this client decrypts the counts itself, under `authority` it checks the authority's signature.
+        The counts are added up here from what the survivors signed; under `authority` its signed opening stands for that.
 
         Raises:
             RefusedError: the message's reasons, or the counts'.
-            RoundRefusedError: `survivors-switched`, `both-kinds-of-shares`, or `below-minimum` for a pool that may not pass.
+            RoundRefusedError: `survivors-switched`, `both-kinds-of-shares`, `not-proved`, or `below-minimum` for a pool that may not pass.
         """
         request = self._from_server(data, Phase.OPEN_POOLS, OpenRequest.decode)
         if self._plan.masked:
@@ -290,9 +311,10 @@ class RoundClient:
         return mask_terms(own=self._position, self_seed=self._self_seeds[block], pairs=pairs, used=self._used)
 
     def _public(self) -> Advertise:
-        return Advertise(self._sealing.public_key().public_bytes_raw(), self._masking.public_key().public_bytes_raw())
+        commitment = seed_commitment(self._plan, self.name, self._self_seeds[0])
+        return Advertise(self._sealing.public_key().public_bytes_raw(), self._masking.public_key().public_bytes_raw(), commitment)
 
-    def _pair_seeds(self) -> dict[int, list[bytes]]:
+    def _pair_seeds(self, near: Iterable[int]) -> dict[int, list[bytes]]:
         plan, own = self._plan, self._position
         return {
             other: pair_seeds(
@@ -304,7 +326,7 @@ class RoundClient:
                 low=min(own, other),
                 high=max(own, other),
             )
-            for other in self._boxes
+            for other in near
         }
 
     def _same_sets(self, request: OpenRequest) -> None:
@@ -317,14 +339,14 @@ class RoundClient:
 
     def _passing(self, request: OpenRequest) -> tuple[int, ...]:
         plan, survivors = self._plan, len(request.survivors)
+        if plan.opener != "authority":
+            cipher = self._opener.cipher if self._opener is not None else None
+            book = self._book if plan.masked else KeyBook.of(plan, {})
+            head = proved_head(book, cipher, request.survivors, request.dropped, request.evidence, self._verified)
+            return self._opener.open_counts(head, survivors)[1] if self._opener is not None else plan.passing(head, survivors)
         evidence = request.evidence[0] if len(request.evidence) == 1 else b""
-        if self._opener is not None:
-            return self._opener.open_counts(evidence, survivors)[1]
-        role, sender = ("authority", plan.authority) if plan.opener == "authority" else ("server", plan.server)
-        # the server's own counts are the second chunk of a message whose first is its request
-        chunk, chunks = (0, 1) if role == "authority" else (1, 2)
-        expected = plan.expect(Phase.OPEN_COUNTS, role, sender=sender, chunks=chunks)
-        counts = accept(evidence, plan.roster, expected, Seen(), Counts.decode, chunk=chunk)[1]
+        expected = plan.expect(Phase.OPEN_COUNTS, "authority", sender=plan.authority)
+        counts = accept(evidence, plan.roster, expected, Seen(), Counts.decode)[1]
         if counts.view != request.view or counts.head.shape != (plan.shape.head_fields,):
             raise self._leave(RoundReason.SURVIVORS_SWITCHED, "counts of another set", "counts", plan.round)
         if counts.passing != plan.passing(counts.head, survivors):
@@ -332,34 +354,38 @@ class RoundClient:
         return counts.passing
 
     def _reveal(self, phase: Phase, passing: tuple[int, ...], wanted: Iterable[tuple[int, int]]) -> bytes:
-        shares = []
-        for place, owner in wanted:
-            if owner not in self._rows:
-                self._rows[owner] = self._held(owner)
-            mine = self._rows[owner]
-            if mine is not None:
-                shares.append((place, owner, mine[0 if place == MASK_KEY else 1 + place]))
-        return self._sign(phase, Revealed(passing, tuple(shares)).encode())
+        held = ((place, owner, self._rows.get(owner)) for place, owner in wanted)
+        shares = tuple((place, owner, row[0 if place == MASK_KEY else 1 + place]) for place, owner, row in held if row is not None)
+        return self._sign(phase, Revealed(passing, shares).encode())
 
-    def _held(self, owner: int) -> list[bytes] | None:
-        """This client's shares of an owner's secrets; None where it holds none, or the owner's box does not open: others hold theirs."""
-        if owner == self._position:
-            return [share.to_bytes() for share in self._own_shares]
-        if owner not in self._boxes:
-            return None
-        count = 1 + self._plan.shape.blocks
+    def _opened(self, owner: int, box: bytes) -> list[bytes] | None:
+        """This client's shares of an owner's secrets; None where the box does not open, or holds anything but its shares."""
+        book = self._book
         try:
-            contents = open_with(self._box_keys[owner], self._boxes[owner], self._book.box_context(owner, self._position))
-        except RefusedError:
+            contents = open_with(self._box_keys[owner], box, book.box_context(owner, self._position))
+            rows = [contents[start : start + SHARE_BYTES] for start in range(0, len(contents), SHARE_BYTES)]
+            shares = [Share.from_bytes(row) for row in rows]
+        except SecureSumError:
             return None
-        rows = [contents[start : start + SHARE_BYTES] for start in range(0, len(contents), SHARE_BYTES)]
-        return rows if len(contents) == count * SHARE_BYTES else None
+        mine = (book.holders(owner).index(self._position) + 1, book.threshold)
+        whole = len(rows) == 1 + self._plan.shape.blocks and all((share.index, share.threshold) == mine for share in shares)
+        return rows if whole else None
+
+    def _stay(self, dealers: tuple[int, ...]) -> None:
+        """Go on with these dealers, among whom enough must be that this client can mask with and holds shares of."""
+        near = set(dealers) & set(self._book.neighbours(self._position))
+        need(len(dealers), self._plan.survivors_needed, "dealers")
+        need(len(near & self._rows.keys()) + 1, self._book.threshold, "neighbours")
+        self._dealers = dealers
+        # while others still deal: an upload has only to be masked then
+        self._pairs = {other: seeds for other, seeds in self._pairs.items() if other in near} or self._pair_seeds(near)
 
     def _from_server(self, data: bytes, phase: Phase, parse: Callable[[bytes], T], *, chunk: int = 0, chunks: int = 1) -> T:
         if self._step == _Step.LEFT:
             raise RoundRefusedError(
                 RoundReason.OUT_OF_TURN, "this client left the round", field="phase", value=phase.name, remedy="begin another round"
             )
+        check_size(data, most_bytes(self._plan, phase, to_client=True))
         expected = self._plan.expect(phase, "server", sender=self._plan.server, chunks=chunks)
         return accept(data, self._plan.roster, expected, self._seen, parse, chunk=chunk)[1]
 
@@ -375,5 +401,5 @@ class RoundClient:
         self._step = _Step.LEFT
         return RoundRefusedError(reason, problem, field=name, value=value, remedy="this client leaves the round; ask who runs the server")
 
-    def _sign(self, phase: Phase, body: bytes) -> bytes:
-        return sign_envelope(self._identity, self._plan.header(phase, self.name), body)
+    def _sign(self, phase: Phase, body: bytes, *, chunk: int = 0, chunks: int = 1) -> bytes:
+        return sign_envelope(self._identity, self._plan.header(phase, self.name, chunk=chunk, chunks=chunks), body)

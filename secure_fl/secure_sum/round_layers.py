@@ -9,7 +9,8 @@ import numpy as np
 
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.bfv import BfvClient, BfvHolder, BfvServer
-from secure_fl.secure_sum.ciphertexts import CipherVector
+from secure_fl.secure_sum.ciphertexts import CipherVector, Kind
+from secure_fl.secure_sum.ciphertexts import body_bytes as cipher_bytes
 from secure_fl.secure_sum.ckks import CkksClient, CkksHolder, CkksServer
 from secure_fl.secure_sum.he_keys import HolderKey, PublicKey, SecretKey
 from secure_fl.secure_sum.layout import magnitude
@@ -58,10 +59,13 @@ def holder_cipher(plan: RoundPlan, key: HolderKey | None) -> HolderCipher | None
     return CkksHolder(key) if plan.protection == "ckks" else BfvHolder(key)
 
 
-def body_bytes(plan: RoundPlan, cipher: ClientCipher | None, block: int) -> int:
-    """Length of a block's body, whatever is inside."""
+def body_bytes(plan: RoundPlan, block: int) -> int:
+    """Length of a block's body in an upload, whatever is inside."""
     numbers = plan.numbers(block)
-    return 8 * numbers if cipher is None else cipher.encryptor.body_bytes(numbers)
+    if plan.parameters is None:
+        return 8 * numbers
+    kind = Kind.FULL if plan.opener == "authority" else Kind.SEEDED
+    return cipher_bytes(plan.parameters, numbers, kind.cut if plan.cut(block) else kind)
 
 
 def protect(plan: RoundPlan, cipher: ClientCipher | None, block: int, values: Integers, terms: Terms, place: memoryview) -> None:
@@ -80,7 +84,7 @@ def protect(plan: RoundPlan, cipher: ClientCipher | None, block: int, values: In
     Raises:
         SecureSumError: a value beyond its field, or a place of another length.
     """
-    numbers, length = plan.numbers(block), body_bytes(plan, cipher, block)
+    numbers, length = plan.numbers(block), body_bytes(plan, block)
     if len(place) != length:
         raise SecureSumError("not the body's length", field="place", value=len(place), remedy=f"{length} bytes")
     if isinstance(cipher, CkksClient):
@@ -88,7 +92,7 @@ def protect(plan: RoundPlan, cipher: ClientCipher | None, block: int, values: In
         padded[: len(values)] = values
         cipher.body(padded, place)
     elif cipher is not None:
-        cipher.body(numbers, _runs(plan, numbers, values, terms), place)
+        cipher.body(numbers, _runs(plan, numbers, values, terms), place, cut=plan.cut(block))
     else:
         start = 0
         for run in _runs(plan, numbers, values, terms):
@@ -109,12 +113,12 @@ def _runs(plan: RoundPlan, numbers: int, values: Integers, terms: Terms) -> Iter
 
 
 class Adder:
-    """Running sums of all blocks: memory O(K·P), whatever the number of clients."""
+    """Running sums of all blocks, or of the first `blocks`: memory O(K·P), whatever the number of clients."""
 
-    def __init__(self, plan: RoundPlan, cipher: ServerCipher | None) -> None:
+    def __init__(self, plan: RoundPlan, cipher: ServerCipher | None, *, blocks: int | None = None) -> None:
         self._plan, self._cipher = plan, cipher
         self._sums: list[Any] = []
-        for block in range(plan.shape.blocks):
+        for block in range(plan.shape.blocks if blocks is None else blocks):
             size = plan.numbers(block)
             self._sums.append(SlotSum(size, plan.layout.modulus) if cipher is None else cipher.new_sum(size))
 
@@ -126,7 +130,7 @@ class Adder:
         """
         numbers, plan = self._plan.numbers(block), self._plan
         if self._cipher is not None:
-            return self._cipher.read(self._sums[block], body)
+            return self._cipher.read(self._sums[block], body, cut=plan.cut(block))
         if len(body) != 8 * numbers:
             reason = Reason.TRUNCATED if len(body) < 8 * numbers else Reason.WRONG_LENGTH
             raise RefusedError(reason, f"{8 * numbers} bytes are expected", field="block", value=len(body), remedy="send every block whole")
@@ -168,7 +172,7 @@ def open_sum(plan: RoundPlan, cipher: HolderCipher | None, block: int, body: byt
         opened = cipher.decrypt(body, numbers)
         values, rest = opened[:fields], opened[fields:]
     else:
-        slots = from_bytes(body, numbers) if cipher is None else cipher.decrypt(body, numbers)
+        slots = from_bytes(body, numbers) if cipher is None else cipher.decrypt(body, numbers, cut=plan.cut(block))
         used = plan.layout.slots(fields)
         rest = slots[used:].view(np.int64)
         values = plan.layout.unpack(np.ascontiguousarray(slots[:used]), fields) if not rest.any() else np.zeros(0, np.int64)

@@ -16,6 +16,7 @@ import numpy as np
 
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.envelope import Bytes, Expected, Header, Seen, open_envelope
+from secure_fl.secure_sum.public_keys import check_agreement_key
 from secure_fl.secure_sum.refusals import Reason, RefusedError
 from secure_fl.secure_sum.roster import Roster
 from secure_fl.secure_sum.round_plan import Integers
@@ -41,36 +42,60 @@ class RoundReason(StrEnum):
     OUT_OF_TURN = "out-of-turn"
     STILL_MASKED = "still-masked"
     ANOTHER_ROUND = "another-round"
+    BOXES_CLOSED = "boxes-closed"
+    FALSE_SHARES = "false-shares"
+    NOT_PROVED = "not-proved"
 
 
 class RoundRefusedError(SecureSumError):
-    """A step of the round that a party refuses; `reason` says why in one stable word."""
+    """A step of the round that a party refuses.
 
-    def __init__(self, reason: RoundReason, problem: str, *, field: str, value: object, remedy: str) -> None:
-        self.reason = reason
+    Attributes:
+        reason: why, in one stable word.
+        blamed: clients whose messages made the round fail, as far as they can be told; the next attempt does without them.
+    """
+
+    def __init__(self, reason: RoundReason, problem: str, *, field: str, value: object, remedy: str, blamed: Sequence[str] = ()) -> None:
+        self.reason, self.blamed = reason, tuple(blamed)
         super().__init__(f"{problem} [{reason}]", field=field, value=value, remedy=remedy)
 
 
 @dataclass(frozen=True)
 class Advertise:
-    """A client's two public keys of this round, 32 bytes each: one seals shares and is never reconstructed, one makes pair seeds."""
+    """What a client makes known of its secrets of this round, 32 bytes each.
+
+    Args:
+        sealing: public key that seals shares; its private half is never reconstructed.
+        masking: public key that makes pair seeds.
+        commitment: to its self-mask seed of block 0, which is shown when the counts are proved.
+    """
 
     sealing: bytes
     masking: bytes
+    commitment: bytes
 
     def encode(self) -> bytes:
-        """64 bytes."""
-        return self.sealing + self.masking
+        """96 bytes."""
+        return self.sealing + self.masking + self.commitment
 
     @classmethod
     def decode(cls, data: bytes) -> Advertise:
         """The inverse."""
         reader = _Reader(data)
-        found = cls(reader.take(_KEY_BYTES), reader.take(_KEY_BYTES))
+        found = cls(reader.take(_KEY_BYTES), reader.take(_KEY_BYTES), reader.take(_KEY_BYTES))
         reader.end()
         if found.sealing == found.masking:
             raise _malformed("one key for two purposes")
         return found
+
+    def check(self, owner: str) -> None:
+        """Refuse keys of low order, or in another spelling than their one.
+
+        Raises:
+            RefusedError: `wrong-key`.
+        """
+        for key in (self.sealing, self.masking):
+            check_agreement_key(key, owner)
 
 
 @dataclass(frozen=True)
@@ -91,6 +116,25 @@ class Boxes:
         reader = _Reader(data)
         dealers, readers = reader.positions(), reader.positions()
         found = cls(dealers, tuple((position, reader.sized()) for position in readers))
+        reader.end()
+        return found
+
+
+@dataclass(frozen=True)
+class Dealers:
+    """From a client: those whose boxes do not open for it. From the server: those who stay."""
+
+    positions: tuple[int, ...]
+
+    def encode(self) -> bytes:
+        """Positions."""
+        return _positions(self.positions)
+
+    @classmethod
+    def decode(cls, data: bytes) -> Dealers:
+        """The inverse."""
+        reader = _Reader(data)
+        found = cls(reader.positions())
         reader.end()
         return found
 
@@ -154,6 +198,39 @@ class OpenRequest:
         reader = _Reader(data)
         view, survivors, dropped = reader.take(32), reader.positions(), reader.positions()
         return cls(view, survivors, dropped, tuple(reader.frames()))
+
+
+@dataclass(frozen=True)
+class CountProof:
+    """Everything that shows an opened head to be the sum of the survivors' own.
+
+    Args:
+        heads: each survivor's signed envelope of block 0.
+        seeds: each survivor's self-mask seed of block 0, 32 bytes; empty without masks.
+        mask_keys: each dropped client's private mask key, 32 bytes.
+    """
+
+    heads: tuple[bytes, ...] = field(repr=False)
+    seeds: tuple[bytes, ...] = field(default=(), repr=False)
+    mask_keys: tuple[bytes, ...] = field(default=(), repr=False)
+
+    def evidence(self) -> tuple[bytes, ...]:
+        """As a request carries it."""
+        return (*self.heads, b"".join(self.seeds), b"".join(self.mask_keys))
+
+    @classmethod
+    def of(cls, evidence: Sequence[bytes], survivors: int, dropped: int, *, masked: bool) -> CountProof:
+        """The inverse.
+
+        Raises:
+            RoundRefusedError: `not-proved` for more or fewer parts than there are clients.
+        """
+        sizes = [survivors * _KEY_BYTES, dropped * _KEY_BYTES] if masked else [0, 0]
+        if len(evidence) != survivors + 2 or [len(part) for part in evidence[-2:]] != sizes:
+            remedy = "send every survivor's signed block 0, and what takes its masks off"
+            raise RoundRefusedError(RoundReason.NOT_PROVED, "no proof of the counts", field="evidence", value=len(evidence), remedy=remedy)
+        seeds, keys = ([part[at : at + _KEY_BYTES] for at in range(0, len(part), _KEY_BYTES)] for part in evidence[-2:])
+        return cls(tuple(evidence[:-2]), tuple(seeds), tuple(keys))
 
 
 @dataclass(frozen=True)
@@ -221,13 +298,17 @@ def empty_frames(lengths: Sequence[int]) -> tuple[memoryview, list[memoryview]]:
     return data, places
 
 
-def unframe(data: Bytes) -> list[Bytes]:
+def unframe(data: Bytes, count: int | None = None) -> list[Bytes]:
     """The inverse of `frames`; views where `data` is one.
 
+    Args:
+        data: the bytes.
+        count: how many items there must be, checked before any is looked at.
+
     Raises:
-        RefusedError: `truncated` or `malformed`.
+        RefusedError: `truncated` or `malformed`; `wrong-chunk` for another number of items.
     """
-    return _Reader(data).frames()
+    return _Reader(data).frames(count)
 
 
 def accept(data: bytes, roster: Roster, expected: Expected, seen: Seen, parse: Callable[[bytes], T], *, chunk: int = 0) -> tuple[Header, T]:
@@ -273,9 +354,11 @@ class _Reader(Generic[Bytes]):
     def sized(self) -> Bytes:
         return self.take(self.number(4))
 
-    def frames(self) -> list[Bytes]:
+    def frames(self, expected: int | None = None) -> list[Bytes]:
         count = self.number(4)
-        if count > self.left:
+        if expected not in (None, count):
+            raise RefusedError(Reason.WRONG_CHUNK, f"{expected} parts are expected", field="message", value=count, remedy="send all of them, once")
+        if count * _LENGTH.size > self.left:
             raise _malformed("more items than bytes")
         found = [self.take(self.number(8)) for _ in range(count)]
         self.end()

@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.envelope import NO_KEY, Expected, Header, Phase
+from secure_fl.secure_sum.graph import smallest_degree, withstands
 from secure_fl.secure_sum.layout import FieldLayout
 from secure_fl.secure_sum.parameters import BFV_4096, BFV_4096_58, CKKS_8192, KeyHolder, ParameterSet
 from secure_fl.secure_sum.roster import Roster
+from secure_fl.secure_sum.shamir import check_threshold, default_threshold
 from secure_fl.secure_sum.strict_json import canonical
 
 Protection = Literal["plain", "masked", "bfv", "bfv+masked", "ckks"]
@@ -29,6 +31,8 @@ Integers = NDArray[np.int64]
 _LAYOUTS: dict[str, FieldLayout] = {"masked": FieldLayout.words()}
 _GUARD = 1
 """Numbers after a block's fields that are 0 in every upload: an opened sum with masks left in it shows there, but for 1 in 2^40."""
+LARGEST_CUT = 4095
+"""Slots that one ciphertext holds beside the guard."""
 
 
 def layout_of(protection: str) -> FieldLayout:
@@ -166,14 +170,21 @@ class RoundPlan:
         authority: its name on the roster, under `authority`.
         key_fingerprint: 32 bytes of the encryption key in force.
         parameters: of the encryption; None for the default of protection and key holder.
-        fewest: n_min, survivors without whom nothing is opened.
+        fewest: n_min, clients without whom no list of keys is accepted and nothing is opened. None for t where all mask with all, for
+            ⌊2n/3⌋ + 1 of the cohort in a sparse graph, for 2 without masks. Never below t. Read it as `survivors_needed`.
         minimum: members without whom a pool is not opened.
         count_unit: what one member adds to its pool's count.
-        threshold: shares that open a secret, None for ⌊2m/3⌋ + 1 of the m in a neighbourhood.
+        threshold: t, shares that open a secret; None for ⌊2m/3⌋ + 1 of the m in a neighbourhood of this cohort. Read it as `shares_needed`.
         degree: neighbours that a client masks with, None for everybody.
+        colluders: clients that a sparse graph must withstand; None for a twentieth of the cohort.
         bound, head_bound: largest magnitude of one client's field outside the head and in it, None for no check of opened sums.
         margin: what the noise of all may add to their sum.
         appliers: how many survivors open the sums under `clients`; None for all. A simulation in one process needs one.
+
+    Guarantee: thresholds follow from the cohort that is signed, never from a list that the server shows.
+
+    Raises:
+        SecureSumError: rules that contradict each other, or a sparse graph that colluders could bend by trying keys.
     """
 
     protection: str
@@ -186,11 +197,12 @@ class RoundPlan:
     authority: str = ""
     key_fingerprint: bytes = NO_KEY
     parameters: ParameterSet | None = None
-    fewest: int = 2
+    fewest: int | None = None
     minimum: int = 2
     count_unit: int = 1
     threshold: int | None = None
     degree: int | None = None
+    colluders: int | None = None
     bound: int | None = None
     head_bound: int | None = None
     margin: int = 0
@@ -200,12 +212,14 @@ class RoundPlan:
         object.__setattr__(self, "cohort", tuple(sorted(self.cohort)) or self.roster.names("client"))
         object.__setattr__(self, "parameters", (self.parameters or parameters_of(self.protection, self.key_holder)) if self.encrypted else None)
         strangers = set(self.cohort) - set(self.roster.names("client"))
-        if strangers or len(set(self.cohort)) != len(self.cohort) or len(self.cohort) < self.fewest or len(self.cohort) >= 2**16:
+        if strangers or len(set(self.cohort)) != len(self.cohort) or len(self.cohort) < self.survivors_needed or len(self.cohort) >= 2**16:
             raise SecureSumError("clients that cannot take part", field="cohort", value=sorted(strangers), remedy="n_min or more of the roster")
-        least = 2 if self.masked else 1
-        for name, value, smallest in (("fewest", self.fewest, least), ("minimum", self.minimum, 1), ("count_unit", self.count_unit, 1)):
+        for name, value, smallest in (("fewest", self.survivors_needed, 1), ("minimum", self.minimum, 1), ("count_unit", self.count_unit, 1)):
             if value < smallest:
                 raise SecureSumError("too small", field=name, value=value, remedy=f"at least {smallest}")
+        if self.masked:
+            check_threshold(self.shares_needed, self.neighbourhood)
+            self._check_graph()
         if self.key_holder not in KEY_HOLDERS:
             raise SecureSumError("unknown", field="security.key_holder", value=self.key_holder, remedy=f"one of {KEY_HOLDERS}")
         if self.roster.member(self.server).role != "server" or (
@@ -214,6 +228,39 @@ class RoundPlan:
             raise SecureSumError(
                 "has another role", field="server, authority", value=(self.server, self.authority), remedy="name them as the roster does"
             )
+
+    def _check_graph(self) -> None:
+        sparse = self.neighbourhood < len(self.cohort)
+        if not sparse or withstands(self.survivors_needed, self.neighbourhood - 1, self.shares_needed, colluders=self.colluders_allowed):
+            return
+        least = smallest_degree(len(self.cohort), colluders=self.colluders_allowed, dropouts=0, shown=self.survivors_needed)
+        problem = f"{self.colluders_allowed} colluders who try keys surround a client with too good odds"
+        remedy = f"at least {least}, with the default threshold; or leave it out" if least < len(self.cohort) - 1 else "leave it out: all mask with all"
+        raise SecureSumError(problem, field="degree", value=self.degree, remedy=remedy)
+
+    @property
+    def neighbourhood(self) -> int:
+        """m: holders of shares of one client's secrets, itself among them, when all of the cohort take part."""
+        return len(self.cohort) if self.degree is None else min(len(self.cohort), self.degree + 1)
+
+    @property
+    def shares_needed(self) -> int:
+        """t: of the m shares of a secret."""
+        return default_threshold(self.neighbourhood) if self.threshold is None else self.threshold
+
+    @property
+    def survivors_needed(self) -> int:
+        """n_min: t at least, where there are masks."""
+        if not self.masked:
+            return 2 if self.fewest is None else self.fewest
+        sparse = self.neighbourhood < len(self.cohort)
+        least = default_threshold(len(self.cohort)) if self.fewest is None and sparse else self.fewest or 0
+        return max(least, self.shares_needed)
+
+    @property
+    def colluders_allowed(self) -> int:
+        """Colluding clients that a sparse graph withstands."""
+        return -(-len(self.cohort) // 20) if self.colluders is None else self.colluders
 
     @property
     def masked(self) -> bool:
@@ -239,9 +286,13 @@ class RoundPlan:
         """Slots of a block (fields for `ckks`), guard and padding included; whole ciphertexts where there are any."""
         fields = self.shape.fields(block)
         plain = _GUARD + (fields if self.protection == "ckks" else self.layout.slots(fields))
-        if self.parameters is None:
+        if self.parameters is None or self.cut(block):
             return plain
         return self.parameters.ciphertexts(plain) * self.parameters.capacity
+
+    def cut(self, block: int) -> bool:
+        """Whether a block's ciphertext is cut to what it needs: the head's, which goes to everybody who opens."""
+        return block == 0 and self.encrypted and self.protection != "ckks" and self.layout.slots(self.shape.head_fields) < LARGEST_CUT
 
     def passing(self, head: Integers, survivors: int) -> tuple[int, ...]:
         """Pools whose opened count reaches the minimum."""
@@ -258,9 +309,10 @@ class RoundPlan:
             [self.protection, self.opener, self.server, self.authority if self.opener == "authority" else "", base, list(self.cohort)],
             [shape.pools, shape.width, shape.shared, shape.head_fields, shape.counted],
             [self.layout.bits, self.layout.fields_per_slot, str(self.layout.modulus)],
-            [self.fewest, self.minimum, self.count_unit, self.threshold, self.degree, self.bound, self.head_bound, self.margin, self.appliers],
+            [self.survivors_needed, self.minimum, self.count_unit, self.shares_needed if self.masked else 0, self.degree, self.colluders_allowed],
+            [self.bound, self.head_bound, self.margin, self.appliers],
         ]
-        return hashlib.sha256(b"secure-fl round plan 1|" + canonical(facts)).digest()
+        return hashlib.sha256(b"secure-fl round plan 2|" + canonical(facts)).digest()
 
     @cached_property
     def parameter_text(self) -> str:

@@ -19,7 +19,9 @@ from secure_fl.secure_sum.refusals import Reason, RefusedError
 
 _PUBLIC, _TAG, _SALT = 32, 16, 32
 SEALED_OVERHEAD = _PUBLIC + _TAG
-"""Bytes that a sealed box is longer than its contents."""
+"""Bytes that a box sealed to one reader is longer than its contents."""
+SALTED_OVERHEAD = _SALT + _TAG
+"""Bytes that one sealed under a known key is."""
 
 
 def seal_to(reader: bytes, data: bytes, context: bytes) -> bytes:

@@ -25,10 +25,12 @@ from secure_fl.secure_sum.identities import Identity
 from secure_fl.secure_sum.key_holder import Authority, Opened
 from secure_fl.secure_sum.masks import UsedSeeds
 from secure_fl.secure_sum.parameters import ParameterSet
+from secure_fl.secure_sum.refusals import Reason
 from secure_fl.secure_sum.roster import Roster
 from secure_fl.secure_sum.round_book import Verified
 from secure_fl.secure_sum.round_client import RoundClient
 from secure_fl.secure_sum.round_layers import ClientCipher, HolderCipher, ServerCipher, client_cipher, holder_cipher, server_cipher
+from secure_fl.secure_sum.round_messages import RoundReason
 from secure_fl.secure_sum.round_plan import BlockShape, BlockVector, RoundPlan, layout_of, parameters_of
 from secure_fl.secure_sum.round_server import RoundServer
 from secure_fl.secure_sum.round_steps import PHASES, Message, Refusal, Step, claimed
@@ -57,8 +59,8 @@ class Outcome:
     Args:
         opened: the sums; what the key holder has, not the server (under `plain` and `masked` the server as well).
         survivors: names in the sums, U.
-        missed: name → first phase it was silent in; a survivor here was silent after its upload.
-        refusals: messages that the server turned away.
+        missed: name → first phase it was silent in, was left out of or left by itself; a survivor here was silent after its upload.
+        refusals: messages that the server turned away, and those of the server's that clients did.
         view: 32 bytes that bind plan, keys and U.
         uploads: name → SHA-256 over its upload's headers, which hold their bodies' hashes.
         digest: 32 bytes over `opened`.
@@ -150,7 +152,8 @@ class EmbeddedFederation:
             shape: blocks of an upload.
             cohort: clients asked; empty for all.
             kills: name → phase from which on the client is silent; for tests and simulations.
-            rules: `fewest`, `minimum`, `count_unit`, `threshold`, `degree`, `bound`, `head_bound`, `margin`, `appliers` of `RoundPlan`.
+            rules: `fewest`, `minimum`, `count_unit`, `threshold`, `degree`, `colluders`, `bound`, `head_bound`, `margin`, `appliers` of
+                `RoundPlan`.
 
         Raises:
             SecureSumError: rules that contradict each other, or too few clients.
@@ -231,6 +234,7 @@ class EmbeddedRound(SecureSum):
         self.plan, self.server, self.clients = plan, server, clients
         self._authority, self._stores, self._kills = authority, stores, kills
         self._missed: dict[str, str] = {}
+        self._refused: dict[str, tuple[Refusal, SecureSumError]] = {}
         self._up: dict[str, int] = {}
         self._down: dict[str, int] = {}
         self._seconds: dict[str, dict[str, float]] = {}
@@ -239,10 +243,13 @@ class EmbeddedRound(SecureSum):
                 self._answer(name, Phase.ADVERTISE, client.advertise)
             for _ in (Phase.ADVERTISE, Phase.SHARE):
                 self._deliver(self._advance())
+            self._deliver(server.settle())
+            self._missed |= dict.fromkeys(server.left_out, Phase.SHARE.name.lower())
 
     def silent(self, name: str, phase: Phase) -> bool:
-        """Whether a client is killed by then, or has dropped out."""
-        return phase >= self._kills.get(name, Phase.APPLY + 1) or self._missed.get(name, "") in ("advertise", "share")
+        """Whether a client is killed by then, has dropped out, was left out, or left because it was told what it must refuse."""
+        early = self._missed.get(name, "") in ("advertise", "share")
+        return phase >= self._kills.get(name, Phase.APPLY + 1) or early or name in self._refused
 
     def protect(self, client: str, vector: BlockVector) -> memoryview:
         """The client's upload.
@@ -273,7 +280,7 @@ class EmbeddedRound(SecureSum):
             opened,
             self.server.survivors,
             dict(self._missed),
-            tuple(self.server.refusals),
+            (*self.server.refusals, *(refusal for refusal, _ in self._refused.values())),
             self.server.view,
             dict(self.server.uploads),
             opened.digest,
@@ -297,8 +304,13 @@ class EmbeddedRound(SecureSum):
         ended = PHASES[self.server.step]
         for name in sorted(self.server.waiting):
             self._missed.setdefault(name, ended.name.lower())
-        with self._timed(ended, "server"):
-            return self.server.advance()
+        try:
+            with self._timed(ended, "server"):
+                return self.server.advance()
+        except SecureSumError as error:
+            for _, refused in self._refused.values():
+                raise refused from error  # too few are left because of what this one refused
+            raise
 
     def _deliver(self, messages: list[Message]) -> None:
         answers = PHASES[self.server.step]
@@ -318,7 +330,7 @@ class EmbeddedRound(SecureSum):
     def _client_call(self, client: RoundClient, data: bytes) -> Callable[[], bytes | int | None]:
         calls: dict[Step, Callable[[bytes], bytes | int | None]] = {
             Step.SHARE: client.share,
-            Step.UPLOAD: client.take_shares,
+            Step.UPLOAD: client.settle if read_header(data).chunk else client.take_shares,
             Step.AGREE: client.agree,
             Step.COUNT_SHARES: client.open_counts,
             Step.POOL_SHARES: client.open_pools,
@@ -332,7 +344,16 @@ class EmbeddedRound(SecureSum):
         if self.silent(name, phase):
             return
         with self._timed(phase, "clients"):
-            reply = call()
+            try:
+                reply = call()
+            except SecureSumError as error:
+                # a client that refuses is silent from then on, and the round goes on without it; a fork concerns everybody
+                reason = getattr(error, "reason", Reason.MALFORMED)
+                if reason == RoundReason.FORKED:
+                    raise
+                self._refused[name] = Refusal(self.plan.server, phase.name.lower(), str(reason), 0, by=name), error
+                self._missed.setdefault(name, phase.name.lower())
+                return
         if isinstance(reply, bytes):
             self._to_server(phase, reply, name)
 

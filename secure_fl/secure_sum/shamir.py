@@ -99,14 +99,18 @@ def combine(shares: Sequence[Share]) -> bytes:
     Raises:
         SecureSumError: no shares, too few, two of one index, of different thresholds, or no window whose tag holds.
     """
-    return combine_many([shares])[0]
+    secret = combine_many([shares])[0]
+    if secret is None:
+        indices = sorted(share.index for share in shares)
+        raise _refused("shares do not fit together", "shares", indices, "one was damaged or forged: ask more holders")
+    return secret
 
 
-def combine_many(sets: Sequence[Sequence[Share]]) -> list[bytes]:
-    """`combine` for each set; sets held by the same indices share one computation of Lagrange's weights.
+def combine_many(sets: Sequence[Sequence[Share]]) -> list[bytes | None]:
+    """`combine` for each set, None where no window's tag holds; sets held by the same indices share one computation of Lagrange's weights.
 
     Raises:
-        SecureSumError: as `combine`, at the first set refused.
+        SecureSumError: no shares, too few, two of one index, or of different thresholds, at the first set refused.
     """
     known: dict[tuple[int, ...], list[int]] = {}
     return [_combine(shares, known) for shares in sets]
@@ -132,7 +136,7 @@ def weights_at_zero(indices: Sequence[int], prime: int) -> list[int]:
     return weights
 
 
-def _combine(shares: Sequence[Share], known: dict[tuple[int, ...], list[int]]) -> bytes:
+def _combine(shares: Sequence[Share], known: dict[tuple[int, ...], list[int]]) -> bytes | None:
     ordered = _checked(shares)
     threshold = ordered[0].threshold
     for first in range(len(ordered) if len(ordered) > threshold else 1):
@@ -144,7 +148,7 @@ def _combine(shares: Sequence[Share], known: dict[tuple[int, ...], list[int]]) -
         secret = _decode(total)
         if secret is not None:
             return secret
-    raise _refused("shares do not fit together", "shares", [share.index for share in ordered], "one was damaged or forged: ask more holders")
+    return None
 
 
 def _checked(shares: Sequence[Share]) -> list[Share]:

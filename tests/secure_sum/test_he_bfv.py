@@ -168,7 +168,7 @@ def test_a_body_that_is_not_filled_is_not_given_out(party: Parties) -> None:
         with pytest.raises(SecureSumError, match="2 ciphertexts for 8192") as caught:
             party.client.body(8192, runs)
         assert caught.value.field == "ciphertexts"
-    size = party.client.encryptor.body_bytes(8192)
+    size = body_bytes(party.client.parameters, 8192, party.client.encryptor.kind)
     for wrong in (size - 1, size + 1):
         with pytest.raises(SecureSumError, match=f"{size} bytes"):
             party.client.body(8192, [one, one], memoryview(bytearray(wrong)))

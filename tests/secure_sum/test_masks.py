@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.graph import draw
 from secure_fl.secure_sum.layout import FieldLayout
-from secure_fl.secure_sum.masks import SlotSum, UsedSeeds, mask, pair_seed, pair_seeds, self_seeds, subtract, unmask_sum
+from secure_fl.secure_sum.masks import SlotSum, UsedSeeds, mask, pair_seeds, self_seeds, subtract, unmask_sum
 from secure_fl.secure_sum.plain import PlainSum, from_bytes, to_bytes
 from secure_fl.secure_sum.prg import Slots, Terms
 from secure_fl.secure_sum.shamir import combine, split
@@ -53,7 +53,8 @@ def test_what_is_opened_is_the_sum_of_the_survivors(data: st.DataObject, clients
         recovered = X25519PrivateKey.from_private_bytes(combine(shares[-graph.threshold :]))
         alive = [i for i in graph.neighbours[d] if i in survivors]
         dropped[d] = {
-            i: pair_seed(recovered, private(i).public_key(), federation="toy", round_number=3, block=1, low=min(i, d), high=max(i, d)) for i in alive
+            i: pair_seeds(recovered, private(i).public_key(), federation="toy", round_number=3, blocks=2, low=min(i, d), high=max(i, d))[1]
+            for i in alive
         }
     opened = total.total()
     subtract(opened, unmask_sum(len(opened), self_seeds={i: own[i] for i in survivors}, dropped=dropped, modulus=layout.modulus), layout.modulus)
@@ -100,7 +101,7 @@ def test_both_ends_make_one_seed() -> None:
 
 
 def test_seed_against_hkdf_written_out() -> None:
-    """RFC 5869 with HMAC-SHA256: extract under zeros, one block of expand; the info with every length written out."""
+    """RFC 5869 with HMAC-SHA256: extract under zeros, two blocks of expand; the info with every length written out."""
     shared = private(1).exchange(private(2).public_key())
 
     def mac(key: bytes, text: bytes) -> bytes:
@@ -108,8 +109,16 @@ def test_seed_against_hkdf_written_out() -> None:
         digest.update(text)
         return digest.finalize()
 
-    info = b"secure_fl/secure-sum/pair-seed/v1" + b"\0\0\0\x03toy" + (3).to_bytes(8, "big") + b"\0\0\0\x01" + b"\0\0\0\x01" + b"\0\0\0\x02"
-    assert seeds_between(1, 2)[1] == mac(mac(bytes(32), shared), info + b"\x01")
+    info = b"secure_fl/secure-sum/pair-seed/v2" + b"\0\0\0\x03toy" + (3).to_bytes(8, "big") + b"\0\0\0\0" + b"\0\0\0\x01" + b"\0\0\0\x02"
+    extracted = mac(bytes(32), shared)
+    first = mac(extracted, info + b"\x01")
+    assert seeds_between(1, 2) == [first, mac(extracted, first + info + b"\x02")]
+
+
+def test_seeds_of_more_blocks_than_one_derivation_gives() -> None:
+    few, many = seeds_between(1, 2, 255), seeds_between(1, 2, 300)
+    assert many[:255] == few
+    assert len(set(many)) == 300
 
 
 def test_every_name_changes_the_seed() -> None:
@@ -118,8 +127,6 @@ def test_every_name_changes_the_seed() -> None:
     found += [*seeds_between(1, 2, 4, low=0), *seeds_between(1, 2, 4, high=9)]
     assert len(set(found)) == len(found) == 24
     assert {len(seed) for seed in found} == {32}
-    one = pair_seed(private(1), private(2).public_key(), federation="toy", round_number=3, block=1, low=1, high=2)
-    assert one == seeds_between(1, 2)[1]
 
 
 @pytest.mark.parametrize("changes", [{"low": 2, "high": 2}, {"low": 5, "high": 2}, {"low": -1}, {"round_number": -1}, {"blocks": 0}, {"high": 2**32}])

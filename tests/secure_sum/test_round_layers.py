@@ -36,7 +36,7 @@ def test_runs_make_the_whole_vector(protection: str, width: int) -> None:
     terms = mask_terms(own=4, self_seed=own, pairs=pairs, used=UsedSeeds()) if plan.masked else ()
     if plan.masked:
         mask(slots, own=4, self_seed=own, pairs=pairs, modulus=plan.layout.modulus, used=UsedSeeds())
-    place = bytearray(os.urandom(body_bytes(plan, cipher, 1)))
+    place = bytearray(os.urandom(body_bytes(plan, 1)))
     protect(plan, cipher, 1, values, terms, memoryview(place))
     assert bytes(place) == slots.astype("<u8").tobytes()
 
@@ -48,7 +48,7 @@ def test_encrypted_runs_make_the_whole_vector(width: int) -> None:
     plan, cipher = running.plan, next(iter(running.clients.values()))._cipher
     values = np.random.default_rng(0).integers(-1000, 1001, width)
     terms = mask_terms(own=4, self_seed=os.urandom(32), pairs={3: os.urandom(32)}, used=UsedSeeds())
-    place = memoryview(bytearray(body_bytes(plan, cipher, 1)))
+    place = memoryview(bytearray(body_bytes(plan, 1)))
     protect(plan, cipher, 1, values, terms, place)
     expected = np.zeros(plan.numbers(1), np.uint64)
     expected[: plan.layout.slots(width)] = plan.layout.pack(values)
@@ -79,7 +79,7 @@ def test_messages_in_their_place_are_the_joined_ones() -> None:
 @pytest.mark.parametrize("protection", ["plain", "masked", "bfv+masked"])
 def test_a_place_of_another_length_is_refused(protection: str) -> None:
     plan, cipher = plan_of(protection, 10)
-    size = body_bytes(plan, cipher, 1)
+    size = body_bytes(plan, 1)
     for wrong in (size - 1, size + 1):
         with pytest.raises(SecureSumError, match=f"{size} bytes"):
             protect(plan, cipher, 1, np.zeros(10, np.int64), (), memoryview(bytearray(wrong)))

@@ -26,6 +26,7 @@ from secure_fl.secure_sum.round_messages import (
     Agreement,
     Boxes,
     Counts,
+    Dealers,
     OpenRequest,
     Revealed,
     RoundRefusedError,
@@ -112,7 +113,7 @@ def test_refused_uploads_are_recorded_and_not_added(protection: str, key_holder:
     scene = make_scene(protection, key_holder)
     for what, reason, make in REFUSED:
         found = scene.running.add(make(scene))
-        assert found == reason or (what == "not a message" and found in (Reason.TRUNCATED, Reason.MALFORMED)), what
+        assert found == reason or (what == "not a message" and found in (Reason.WRONG_CHUNK, Reason.MALFORMED)), what
     assert len(scene.running.server.refusals) == len(REFUSED)
     assert {refusal.sender for refusal in scene.running.server.refusals} <= {"?", "stranger", *scene.vectors}
     # after all that the true bytes are still welcome, once
@@ -150,7 +151,7 @@ def test_damaged_bodies_with_good_signatures(protection: str, key_holder: str) -
 
 
 def body_of(plan: RoundPlan, cipher: ClientCipher | None, block: int, values: Integers) -> bytes:
-    place = memoryview(bytearray(body_bytes(plan, cipher, block)))
+    place = memoryview(bytearray(body_bytes(plan, block)))
     protect(plan, cipher, block, values, (), place)
     return bytes(place)
 
@@ -223,7 +224,7 @@ def test_two_clients_with_one_key_are_refused() -> None:
     plan = federation.begin(0, SHAPE).plan
     names = list(federation.clients)
     shared = os.urandom(32)
-    keys = {name: Advertise(shared if number < 2 else os.urandom(32), os.urandom(32)) for number, name in enumerate(names)}
+    keys = {name: Advertise(shared if number < 2 else os.urandom(32), os.urandom(32), os.urandom(32)) for number, name in enumerate(names)}
     with pytest.raises(RefusedError, match="share a key"):
         KeyBook.of(plan, keys)
 
@@ -338,7 +339,8 @@ def test_clients_and_authority_only_refuse(data: st.DataObject) -> None:
 def test_parsers_take_one_spelling_only(data: st.DataObject) -> None:
     raw = data.draw(st.binary(max_size=120))
     good: list[bytes] = [
-        Advertise(bytes(32), bytes([1] * 32)).encode(),
+        Advertise(bytes(32), bytes([1] * 32), bytes(32)).encode(),
+        Dealers((2, 5)).encode(),
         Boxes((1, 4), ((2, b"ab"), (7, b""))).encode(),
         Survivors(bytes(32), (0, 3)).encode(),
         Agreement(bytes(32), 5).encode(),
@@ -346,7 +348,7 @@ def test_parsers_take_one_spelling_only(data: st.DataObject) -> None:
         Revealed((0,), ((MASK_KEY, 1, bytes(71)), (0, 2, bytes(71)))).encode(),
         Counts(bytes(32), np.array([-1, 5]), (1,)).encode(),
     ]
-    kinds = [Advertise, Boxes, Survivors, Agreement, OpenRequest, Revealed, Counts]
+    kinds = [Advertise, Dealers, Boxes, Survivors, Agreement, OpenRequest, Revealed, Counts]
     for kind, bytes_ in zip(kinds, good, strict=True):
         assert kind.decode(bytes_).encode() == bytes_
         for wrong in (bytes_[:-1], bytes_ + b"\0"):

@@ -24,6 +24,7 @@ from secure_fl.secure_sum.round_client import RoundClient
 from secure_fl.secure_sum.round_messages import MASK_KEY, Advertise, Boxes, OpenRequest, Revealed, RoundRefusedError, frames, unframe
 from secure_fl.secure_sum.round_plan import BlockShape, BlockVector
 from secure_fl.secure_sum.secure_sum import EmbeddedFederation
+from secure_fl.secure_sum.shamir import Share
 
 SHAPE = BlockShape(pools=3, width=6)
 Outside = list[tuple[str, str, int, tuple[Header, ...]]]
@@ -167,6 +168,7 @@ def test_the_checker_finds_clients_that_would_answer(monkeypatch: pytest.MonkeyP
     def unchecked(self: RoundClient, request: OpenRequest) -> None:
         self._gullible = request.dropped  # type: ignore[attr-defined]
 
+    monkeypatch.setattr(round_client, "proved_head", lambda *_: np.array([4, 0, 0]))
     monkeypatch.setattr(RoundClient, "_same_sets", unchecked)
     monkeypatch.setattr(RoundClient, "_reveal", gullible)
     tape = Switching()
@@ -296,8 +298,9 @@ def test_secrets_stay_out_of_what_is_shown() -> None:
     client = running.clients["client-0000"]
     running.protect("client-0001", make_vectors(SHAPE, {"client-0001": 0})["client-0001"])
     secrets = [*client._self_seeds, client._masking.private_bytes_raw(), client._sealing.private_bytes_raw()]
-    shown = "".join(map(repr, (client, running, running.server, federation, running.plan, client._own_shares)))
+    own = Share.from_bytes(client._rows[client._position][0])
+    shown = "".join(map(repr, (client, running, running.server, federation, running.plan, own)))
     for secret in secrets:
         assert secret.hex() not in shown
         assert repr(secret)[2:-1] not in shown
-    assert str(client._own_shares[0].value) not in shown
+    assert str(own.value) not in shown

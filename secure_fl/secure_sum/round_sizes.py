@@ -1,0 +1,65 @@
+"""How long a message of a round may be, by public facts alone: what is longer is refused before anything in it is looked at."""
+
+from __future__ import annotations
+
+from secure_fl.secure_sum.ciphertexts import Kind
+from secure_fl.secure_sum.ciphertexts import body_bytes as cipher_bytes
+from secure_fl.secure_sum.envelope import Phase, head_bytes
+from secure_fl.secure_sum.identities import LONGEST_NAME
+from secure_fl.secure_sum.refusals import Reason, RefusedError
+from secure_fl.secure_sum.round_layers import body_bytes
+from secure_fl.secure_sum.round_plan import RoundPlan
+from secure_fl.secure_sum.sealing import SALTED_OVERHEAD
+from secure_fl.secure_sum.shamir import SHARE_BYTES
+
+_SECRET, _FRAME, _COUNT, _ENTRY = 32, 8, 4, 4
+"""Bytes of a key, seed or digest; of an item's length and of their number in `frames`; of a share's place and owner."""
+
+
+def check_size(data: bytes | memoryview, most: int) -> None:
+    """Refuse what is longer than any message that is waited for.
+
+    Raises:
+        RefusedError: `wrong-length`.
+    """
+    if len(data) > most:
+        raise RefusedError(
+            Reason.WRONG_LENGTH, f"at most {most} bytes are expected", field="message", value=len(data), remedy="send what was asked for"
+        )
+
+
+def most_bytes(plan: RoundPlan, phase: Phase, *, to_client: bool) -> int:
+    """Length of the longest message of a phase, from the server to a client or the authority, or the other way."""
+    clients, holders, blocks, shape = len(plan.cohort), plan.neighbourhood, plan.shape.blocks, plan.shape
+    head = head_bytes(plan.header(phase, "x" * LONGEST_NAME, chunks=blocks))
+    places, box = 2 + 2 * clients, SALTED_OVERHEAD + (1 + blocks) * SHARE_BYTES
+    boxes = 2 * places + holders * (_COUNT + box)
+    advertised = head + 3 * _SECRET
+    agreed = head + _SECRET + 2
+    revealed = head + 2 + 2 * shape.pools + 4 + clients * (blocks + 1) * (_ENTRY + SHARE_BYTES)
+    counts = head + _SECRET + 4 + 8 * shape.head_fields + 2 + 2 * shape.pools
+    if not to_client:
+        return {
+            Phase.ADVERTISE: advertised,
+            Phase.SHARE: head + boxes,
+            Phase.UPLOAD: _COUNT + sum(_FRAME + head + body_bytes(plan, block) for block in range(blocks)),
+            Phase.AGREE: agreed,
+            Phase.OPEN_COUNTS: max(revealed, counts),
+            Phase.OPEN_POOLS: revealed,
+        }.get(phase, head + _SECRET)
+    request = head + _SECRET + 2 * places + _COUNT
+    proof = clients * (3 * _FRAME + head + body_bytes(plan, 0) + 2 * _SECRET) + 2 * _FRAME
+    shown = clients * (_FRAME + advertised) + clients * (_FRAME + agreed) + 2 * (_FRAME + _COUNT)
+    sums = sum(_FRAME + sum_bytes(plan, block) for block in range(blocks))
+    return {
+        Phase.ADVERTISE: head + _COUNT + clients * (_FRAME + advertised),
+        Phase.SHARE: head + boxes,
+        Phase.AGREE: head + _SECRET + places,
+        Phase.OPEN_COUNTS: request + shown + proof,
+        Phase.OPEN_POOLS: request + max(proof, sums, _FRAME + counts),
+    }.get(phase, head + _COUNT + max(sums, clients * (_FRAME + head + _SECRET)))
+
+
+def sum_bytes(plan: RoundPlan, block: int) -> int:
+    """Length of one block's sum, as the server hands it to whoever opens."""
+    return 8 * plan.numbers(block) if plan.parameters is None else cipher_bytes(plan.parameters, plan.numbers(block), Kind.SUM)
