@@ -153,7 +153,7 @@ class Federation:
         if self.config.pretrain.mode == "load":
             self._gate.load_encoder(RunFolder.open(Path(self.config.pretrain.load_from or "")), len(self.clients))
         engine = EmbeddedEngine(self.clients, self.blueprint, None if folder is None else folder.results, self._gate.already)
-        self._summing = Summing(self.config.security, len(self.clients))
+        self._summing = Summing(self.config.security, len(self.clients), self.config.privacy.colluders)
         records: list[RoundRecord] = []
         if folder is not None:
             records = [RoundRecord(**line) for line in folder.read_metrics()]

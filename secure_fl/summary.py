@@ -16,6 +16,7 @@ from secure_fl.data.partitions import ClientData
 from secure_fl.data.summary import PartitionSummary
 from secure_fl.federation.blueprint import Blueprint
 from secure_fl.federation.phase import RoundRecord
+from secure_fl.federation.secrecy import secrecy
 from secure_fl.models.state import load_vector
 from secure_fl.training.tasks import embed
 
@@ -50,6 +51,7 @@ def final_summary(
         "status": "finished",
         "seed": config.seed,
         "unprotected": unprotected(config),
+        "secrecy": secrecy(config, len(data.clients)),
         "clients": len(data.clients),
         "examples": sum(client.examples for client in data.clients),
         "label_skew": data.label_skew,

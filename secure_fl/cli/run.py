@@ -110,6 +110,8 @@ def show_result(result: Result) -> None:
         out.print(f"accuracy {accuracy}; {pools['active']} of {len(pools['counts'])} pools in use{ari}", markup=False)
         if pools["alert"]:
             out.print(f"warning: {pools['alert']}", style="yellow", markup=False)
+    for row in summary["secrecy"]:
+        out.print(f"{row['adversary']}: cannot read {row['holds']}. Reads {row['reads']}.", style="dim", markup=False)
     if "privacy" in summary:
         out.print(_privacy_line(summary["privacy"]), markup=False)
     costs = summary["costs"].values()

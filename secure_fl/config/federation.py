@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from secure_fl.config.privacy import PrivacyConfig
 from secure_fl.config.section import Section
-from secure_fl.config.security import SecurityConfig
+from secure_fl.config.security import SecurityConfig, SumRules
 from secure_fl.config.tables import (
     DataConfig,
     EvaluateConfig,
@@ -75,7 +75,31 @@ class FederationConfig(Section):
         for holds, field, value, problem, remedy in self._rules():
             if not holds:
                 raise ConfigError(problem, field=field, value=value, remedy=remedy)
+        if self.partition.kind != "natural":
+            self.check_sums(self.partition.clients)
         return self
+
+    def check_sums(self, clients: int) -> None:
+        """Refuse protected rounds whose thresholds cannot hold, for so many clients.
+
+        Raises:
+            ConfigError: naming the setting of `security`.
+        """
+        if self.security.protection == "plain":
+            return
+        for cohort in self.cohorts(clients):
+            self.security.sums(cohort, self.privacy.colluders)
+
+    def weakest_sums(self, clients: int) -> SumRules:
+        """The rules of the protected sums that fewest colluders open: what a run may claim of all its sums."""
+        rules = (self.security.sums(cohort, self.privacy.colluders) for cohort in self.cohorts(clients))
+        return min(rules, key=lambda each: (each.against_a_lying_server, each.threshold))
+
+    def cohorts(self, clients: int) -> set[int]:
+        """Sizes of the cohorts that are summed, of so many clients; of their smallest groups where sums are over groups."""
+        phases = ((self.pretrain.mode == "federated", self.pretrain), (self.pools.enabled, self.pools))
+        sizes = {settings.cohort_size(clients) for runs, settings in phases if runs} or {clients}
+        return sizes if self.security.robust == "none" else {min(size, self.security.group_size) for size in sizes}
 
     def _rules(self) -> list[tuple[bool, str, object, str, str]]:
         """What must hold between tables: (holds, field, value, problem, remedy)."""

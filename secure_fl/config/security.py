@@ -1,12 +1,49 @@
-"""The settings of the secure sum."""
+"""The settings of the secure sum, and the thresholds that follow from them for a cohort."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import Field
 
 from secure_fl.config.section import Section
+from secure_fl.errors import ConfigError
+from secure_fl.odds import default_threshold, smallest_degree, withstands
+
+COMPLETE_UP_TO = 128
+"""Clients in a round that all mask with all unless `neighbours` is set: their work grows with the square of their number."""
+FEWEST = 3
+"""Of two clients in a sum each reads the other."""
+
+
+@dataclass(frozen=True)
+class SumRules:
+    """What one cohort's sums are opened by.
+
+    Attributes:
+        cohort: n, clients asked.
+        degree: neighbours that a client masks with, None for all.
+        threshold: t, shares that open one client's secrets.
+        survivors: n_min, clients without whom no keys are accepted and nothing is opened.
+        colluders: that a sparse graph withstands.
+    """
+
+    cohort: int
+    degree: int | None
+    threshold: int
+    survivors: int
+    colluders: int
+
+    @property
+    def holders(self) -> int:
+        """m: clients that hold shares of one client's secrets, itself among them."""
+        return self.cohort if self.degree is None else self.degree + 1
+
+    @property
+    def against_a_lying_server(self) -> int:
+        """Colluding clients that a server needs that shows two survivor sets to two halves: 2t − m."""
+        return 2 * self.threshold - self.holders
 
 
 class SecurityConfig(Section):
@@ -27,4 +64,71 @@ class SecurityConfig(Section):
     )
     group_size: int = Field(8, ge=2, description="robust: clients that a group has at least; sums over a group are opened, so fewer hide less")
     trim: int = Field(1, ge=1, description="trimmed_mean: groups left out at each end of every coordinate; as many may lie")
-    neighbours: int | None = Field(None, ge=2, multiple_of=2, description="clients that a client shares masks with, an even number; unset: all")
+    neighbours: int | None = Field(
+        None,
+        ge=2,
+        multiple_of=2,
+        description="clients that a client shares masks with, an even number; unset: all, and of more than 128 as few as `colluders` allow",
+    )
+    threshold: int | None = Field(
+        None,
+        ge=2,
+        description="t: clients whose shares open one client's masks, with the server; unset: two thirds of those who hold shares, and one",
+    )
+    min_survivors: int | None = Field(
+        None, ge=3, description="clients of a round's cohort without whom nothing is opened; unset: two thirds of it, and one"
+    )
+    colluders: int | None = Field(
+        None, ge=1, description="neighbours: clients that may collude with the server and draw keys until they sit well; unset: a twentieth"
+    )
+
+    def sums(self, cohort: int, colluders: int = 1) -> SumRules:
+        """The rules of a cohort's sums.
+
+        Args:
+            cohort: n.
+            colluders: that must be withstood whatever is set here.
+
+        Raises:
+            ConfigError: settings that contradict each other or the cohort, each named with the remedy.
+        """
+        allowed = max(-(-cohort // 20) if self.colluders is None else self.colluders, colluders)
+        survivors = self.min_survivors or default_threshold(cohort)
+        degree = self.neighbours
+        if degree is None and cohort > COMPLETE_UP_TO:
+            degree = smallest_degree(cohort, colluders=allowed, dropouts=cohort // 10, shown=survivors)
+        degree = None if degree is None or degree >= cohort - 1 else degree
+        holders = cohort if degree is None else degree + 1
+        threshold = self.threshold or default_threshold(holders)
+        if self.min_survivors is None:
+            survivors = threshold if degree is None else max(survivors, threshold)
+        rules = SumRules(cohort, degree, threshold, survivors, allowed)
+        for holds, name, value, problem, remedy in _rules(rules, self.threshold):
+            if not holds:
+                raise ConfigError(problem, field=f"security.{name}", value=value, remedy=remedy)
+        return rules
+
+
+def _rules(rules: SumRules, given: int | None) -> list[tuple[bool, str, object, str, str]]:
+    """What must hold for a cohort: (holds, setting, value, problem, remedy)."""
+    cohort, degree, threshold, survivors, colluders = rules.cohort, rules.degree, rules.threshold, rules.survivors, rules.colluders
+    holders, named, usual = rules.holders, f"of {cohort} clients in a round", default_threshold(rules.holders)
+    kept = degree is None or withstands(survivors, degree, threshold, colluders=colluders)
+    # fmt: off
+    return [
+        (holders / 2 < threshold <= holders, "threshold", threshold,
+         f"{named}, {holders} hold shares of one client's masks", f"between {holders // 2 + 1} and {holders}, or unset: {usual}"),
+        (threshold >= FEWEST, "threshold", threshold,
+         f"{named}, so few could open each other's updates", f"at least {FEWEST}, with as many clients in a round"),
+        (threshold <= survivors <= cohort, "min_survivors", survivors,
+         f"{named}, at least security.threshold = {threshold} must survive", f"between {threshold} and {cohort}, or unset"),
+        (kept, "neighbours", degree,
+         f"{named}, {colluders} who collude and draw keys surround a client", _more_neighbours(rules, given)),
+    ]
+    # fmt: on
+
+
+def _more_neighbours(rules: SumRules, given: int | None) -> str:
+    least = smallest_degree(rules.cohort, colluders=rules.colluders, dropouts=0, shown=rules.survivors)
+    enough = f"at least {least}" if least < rules.cohort - 1 else "leave it unset, so that all mask with all"
+    return enough + ("" if given is None else ", and leave security.threshold unset")

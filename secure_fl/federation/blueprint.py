@@ -72,6 +72,7 @@ class Blueprint:
             ConfigError: distillation between unequal widths, supervised pools without labels, or too few clients for robust averages.
             ObjectiveError: more clients than dimensions.
         """
+        config.check_sums(clients)
         check_groups(config, clients)
         features = feature_width(make_encoder(0), shape)
         embedding = config.model.embedding or features

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import isfinite
 from typing import Any
 
@@ -13,7 +14,6 @@ from secure_fl.federation.phase import RoundRecord
 from secure_fl.privacy.claims import PrivacyClaim, Setting, claims
 from secure_fl.privacy.ledger import PrivacyLedger
 from secure_fl.privacy.units import Adjacency, PrivacyUnit
-from secure_fl.secure_sum.shamir import default_threshold
 
 OUTSIDE = (
     "accuracies in this record: they are measured on test examples, which are other examples, for the experimenter",
@@ -55,11 +55,11 @@ def _units(ledger: PrivacyLedger, unit: PrivacyUnit) -> list[PrivacyUnit]:
 
 
 def _claims(config: FederationConfig, ledger: PrivacyLedger, unit: PrivacyUnit) -> list[PrivacyClaim]:
-    security = config.security
-    roster = len(ledger.subjects(unit))
-    # more neighbours than there are clients: everybody masks with everybody
-    members = roster if security.neighbours is None else min(roster, security.neighbours + 1)
-    setting = Setting(security.protection, config.privacy.colluders, default_threshold(members), security.key_holder)
+    security, privacy = config.security, config.privacy
+    setting = Setting(security.protection, privacy.colluders, key_holder=security.key_holder)
+    if security.protection != "plain":
+        rules = config.weakest_sums(len(ledger.subjects(unit)))
+        setting = replace(setting, threshold=rules.threshold, against_a_liar=rules.against_a_lying_server)
     adjacency = Adjacency(config.privacy.adjacency)
     try:
         return claims(ledger, unit, adjacency, config.privacy.delta, setting)

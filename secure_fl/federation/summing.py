@@ -12,6 +12,7 @@ from secure_fl.config import SecurityConfig
 from secure_fl.errors import SecureSumError
 from secure_fl.federation.messages import payload_bytes
 from secure_fl.privacy.client_level import Blocks
+from secure_fl.secure_sum.envelope import Phase
 from secure_fl.secure_sum.robust import draw_groups
 from secure_fl.secure_sum.round_plan import BlockShape, BlockVector
 from secure_fl.secure_sum.secure_sum import EmbeddedFederation, EmbeddedRound, Outcome
@@ -26,7 +27,8 @@ class Summed:
         survivors: clients in the sum.
         bytes_down, bytes_up: of the protocol's messages, over all parties; 0 in the open, where replies are counted as they are.
         seconds: per phase and party.
-        refused: messages that the server turned away, as `sender phase: reason`; sender and phase are what the message claimed.
+        refused: messages that were turned away, as `sender phase: reason`; sender and phase are what the message claimed. The first of them,
+            then how many more there were.
         groups: what each group's sum gave that was opened, where clients were summed in groups; `total` is the sum of theirs.
         left_out: why each group whose sum was refused is not among them, in one stable word.
     """
@@ -48,8 +50,9 @@ class Summed:
 
 @dataclass(frozen=True)
 class Opening:
-    """When a sum may be opened: at least `fewest` clients in it, and `minimum` in a pool whose count goes up by `count_unit` a member.
+    """When a sum may be opened.
 
+    There must be `fewest` clients in it, beside what `security` asks for, and `minimum` in a pool whose count goes up by `count_unit` a member.
     An opened field lies within `bound` for each client in it, in the head within `head_bound`, and `margin` for their noise; a sum beyond that
     is refused. With a `group_size`, groups of so many clients or more are drawn by `group_seed` and summed apart, and this holds for each.
     """
@@ -92,7 +95,9 @@ class ProtectedSum:
         self._round, self._names = running, names
 
     def add(self, client: int, blocks: Blocks) -> None:
-        """Protect one client's vector and give the upload to the server."""
+        """Protect one client's vector and give the upload to the server; nothing where the round goes on without this client."""
+        if self._round.silent(self._names[client], Phase.UPLOAD):
+            return
         pools = [row.numpy() for row in blocks.pools]
         shared = blocks.shared.numpy() if len(blocks.shared) else None
         self._round.add(self._round.protect(self._names[client], BlockVector(blocks.head.numpy(), pools, shared)))
@@ -106,7 +111,10 @@ class ProtectedSum:
     @property
     def refused(self) -> tuple[str, ...]:
         """`Summed.refused` so far; there also where the sum cannot be opened."""
-        return tuple(f"{refusal.sender} {refusal.phase}: {refusal.reason}" for refusal in self._round.server.refusals)
+        kept = self._round.refusals
+        more = sum(self._round.server.refusals.counted.values()) - len(self._round.server.refusals)
+        listed = tuple(f"{refusal.sender} {refusal.phase}: {refusal.reason}" for refusal in kept)
+        return (*listed, f"and {more} more") if more else listed
 
 
 class GroupedSum:
@@ -155,8 +163,8 @@ RunningSum = OpenSum | ProtectedSum | GroupedSum
 class Summing:
     """The run's sums. Under protection it holds all parties' identities and keys: in this process, which the record says in red."""
 
-    def __init__(self, config: SecurityConfig, clients: int) -> None:
-        self._config = config
+    def __init__(self, config: SecurityConfig, clients: int, colluders: int = 1) -> None:
+        self._config, self._colluders = config, colluders
         self._parties: EmbeddedFederation | None = None
         if config.protection != "plain":
             self._parties = EmbeddedFederation(
@@ -180,20 +188,22 @@ class Summing:
     def _begin(self, first: Blocks, cohort: tuple[int, ...], opening: Opening) -> OpenSum | ProtectedSum:
         if self._parties is None:
             return OpenSum()
-        names = list(self._parties.clients)
+        names, rules = list(self._parties.clients), self._config.sums(len(cohort), self._colluders)
         head = len(first.head)
         shape = BlockShape(len(first.pools), first.pools.shape[1], len(first.shared), head, counted=len(first.pools) > 1)
         running = self._parties.begin(
             self._rounds,
             shape,
             cohort=[names[client] for client in cohort],
-            fewest=opening.fewest,
+            fewest=max(opening.fewest, rules.survivors),
             minimum=opening.minimum,
             count_unit=opening.count_unit,
             bound=opening.bound,
             head_bound=opening.head_bound,
             margin=opening.margin,
-            degree=self._config.neighbours,
+            threshold=rules.threshold,
+            degree=rules.degree,
+            colluders=rules.colluders,
         )
         self._rounds += 1
         return ProtectedSum(running, names)

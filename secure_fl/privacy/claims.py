@@ -23,6 +23,7 @@ class Adversary(StrEnum):
     SERVER = "server"
     KEY_HOLDER = "key holder"
     COLLUSION = "server with colluding clients"
+    LIAR = "server that lies, with colluding clients"
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,9 @@ class Setting:
     Args:
         protection: the secure sum's layers.
         colluders: clients that pool what they know with the server; the noise must have been sized for them.
-        threshold: shares that reconstruct a client's mask; with as many colluders, masks protect nobody. Ignored without masks.
+        threshold: t, shares that reconstruct a client's mask; with as many colluders, masks protect nobody. Ignored without masks.
+        against_a_liar: 2t − m: as many colluders are enough for a server that shows two survivor sets to two halves of the m who hold
+            shares. None for t.
         key_holder: `clients`, who share one key, or an `authority`.
 
     Raises:
@@ -42,6 +45,7 @@ class Setting:
     protection: Protection
     colluders: int = 1
     threshold: int | None = None
+    against_a_liar: int | None = None
     key_holder: Literal["clients", "authority"] = "clients"
 
     def __post_init__(self) -> None:
@@ -57,11 +61,14 @@ class Setting:
     def sees_single_uploads(self, adversary: Adversary) -> bool:
         """Whether one client's upload is laid open, so that only its own share of distributed noise is left to protect it."""
         if self.protection == "plain":
-            return adversary in (Adversary.SERVER, Adversary.COLLUSION)
-        if adversary is not Adversary.COLLUSION or self.colluders == 0:
+            return adversary in (Adversary.SERVER, Adversary.COLLUSION, Adversary.LIAR)
+        if adversary not in (Adversary.COLLUSION, Adversary.LIAR) or self.colluders == 0:
             return False
         has_key = self.protection == "masked" or self.key_holder == "clients"
-        masks_hold = "masked" in self.protection and (self.threshold is None or self.colluders < self.threshold)
+        enough = self.threshold
+        if adversary is Adversary.LIAR and self.against_a_liar is not None:
+            enough = self.against_a_liar
+        masks_hold = "masked" in self.protection and (enough is None or self.colluders < enough)
         return has_key and not masks_hold
 
 

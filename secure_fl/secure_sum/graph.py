@@ -2,7 +2,7 @@
 
 Source: Bell, Bonawitz, Gascón, Lepoint and Raykova, CCS 2020 (a Harary graph under a random permutation). The permutation is drawn from
 the hash of the committed key list. Whoever commits last, colluders of the server, can draw keys again and again until they sit where
-they like: 40 clients at degree 6 fall in seconds. So a degree is accepted only where 2^40 such tries are allowed for (`withstands`).
+they like: 40 clients at degree 6 fall in seconds. So a plan accepts a degree only where 2^40 such tries are allowed for (`secure_fl.odds`).
 Client i shares its secrets among itself and its neighbours; its threshold counts in that neighbourhood.
 """
 
@@ -11,18 +11,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf, log2
 
 from secure_fl.errors import SecureSumError
+from secure_fl.odds import default_threshold, odds, smallest_degree, withstands
 from secure_fl.secure_sum.prg import expand
-from secure_fl.secure_sum.shamir import check_threshold, default_threshold
-from secure_fl.secure_sum.tails import hypergeometric_tail_log2
+from secure_fl.secure_sum.shamir import check_threshold
+
+__all__ = ["Neighbourhoods", "commitment", "draw", "odds", "smallest_degree", "withstands"]
 
 _LABEL = b"secure_fl/secure-sum/graph/v1"
-FAILURE_LOG2 = -40.0
-TRIES_LOG2 = 40.0
-"""Whoever chooses keys last may try many: each set of fresh keys draws another graph."""
-STALL_LOG2 = -20.0
 
 
 @dataclass(frozen=True)
@@ -50,32 +47,6 @@ class Neighbourhoods:
         """Clients whose secrets the survivors cannot open, since fewer than the threshold hold shares: then the round must end."""
         alive = set(survivors)
         return tuple(i for i in range(len(self.neighbours)) if len(alive.intersection(self.holders(i))) < self.threshold)
-
-
-@dataclass(frozen=True)
-class Odds:
-    """log2 of upper bounds on what may go wrong in a round, over the draw of the graph.
-
-    `exposed`: a server that lies can open some honest client's secrets. With fewer than 2t − m colluders among the m holders of its
-    shares, two survivor sets cannot both be signed by t of them, and one of them alone gives one kind of secret only.
-    `split`: it can separate honest survivors into groups whose sums show apart. Every survivor wants t signatures in its own
-    neighbourhood; so at a gap of the ring, where all honest clients of the next half neighbourhood are called dropped, at least
-    t − 1 − degree/2 colluders must stand in that half and sign.
-    `stalled`: some neighbourhood keeps fewer than t survivors, and the round ends.
-
-    Guarantee: union bounds over exact hypergeometric tails, for a server that picks drop-outs after the draw.
-    Assumes: colluders are set before anybody's keys are known; each fresh set of keys is one try, and tries multiply the odds.
-    Not covered: more colluders than counted.
-    """
-
-    exposed: float
-    split: float
-    stalled: float
-
-    @property
-    def secret(self) -> float:
-        """The larger of the two that concern secrecy."""
-        return max(self.exposed, self.split)
 
 
 def draw(committed_keys: Sequence[bytes], *, degree: int | None = None, threshold: int | None = None) -> Neighbourhoods:
@@ -111,53 +82,6 @@ def commitment(committed_keys: Sequence[bytes]) -> bytes:
     for key in committed_keys:
         digest.update(len(key).to_bytes(4, "big") + key)
     return digest.digest()
-
-
-def odds(count: int, degree: int, threshold: int, *, colluders: int, dropouts: int) -> Odds:
-    """`Odds` of one draw over `count` clients of which so many collude; `dropouts` of them stall a round, at random."""
-    others, degree = count - 1, min(degree, count - 1)
-    colluders, half, clients = min(colluders, others), degree // 2, log2(count)
-    both_sets, gap = 2 * threshold - (degree + 1), threshold - 1 - half
-    if degree == others:
-        # everybody is everybody's neighbour: nothing is left to chance
-        exposed = split = 0.0 if colluders >= both_sets else -inf
-    else:
-        exposed = clients + hypergeometric_tail_log2(others, colluders, degree, both_sets)
-        split = clients + hypergeometric_tail_log2(others, colluders, half, gap)
-    # a survivor holds a share of its own secrets, a dropped client does not: count it without
-    stalled = clients + hypergeometric_tail_log2(others, min(dropouts, others), degree, degree - threshold + 1)
-    return Odds(min(exposed, 0.0), min(split, 0.0), min(stalled, 0.0))
-
-
-def withstands(shown: int, degree: int, threshold: int, *, colluders: int) -> bool:
-    """Whether secrecy fails with at most 2^-40 although colluders may try 2^40 sets of keys.
-
-    Args:
-        shown: clients of the shortest list of keys that clients accept: a server that lies leaves out honest ones only.
-        degree, threshold: of the graph.
-        colluders: clients that collude with it.
-    """
-    return odds(shown, degree, threshold, colluders=colluders, dropouts=0).secret + TRIES_LOG2 <= FAILURE_LOG2
-
-
-def smallest_degree(count: int, *, colluders: int, dropouts: int, shown: int | None = None) -> int:
-    """The smallest even degree that `withstands` colluders and stalls a round with at most 2^-20, at the default threshold.
-
-    Args:
-        count: clients of a round.
-        colluders: among them.
-        dropouts: that fall silent at random.
-        shown: as in `withstands`; all of them when left out.
-
-    Returns:
-        n − 1, the complete graph, where no sparse one will do.
-    """
-    for degree in range(2, count - 1, 2):
-        threshold = default_threshold(degree + 1)
-        stalled = odds(count, degree, threshold, colluders=colluders, dropouts=dropouts).stalled
-        if withstands(shown or count, degree, threshold, colluders=colluders) and stalled <= STALL_LOG2:
-            return degree
-    return count - 1
 
 
 def _check_degree(degree: int) -> None:

@@ -10,11 +10,14 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.envelope import Phase, Seen
 from secure_fl.secure_sum.graph import Neighbourhoods, commitment, draw
 from secure_fl.secure_sum.refusals import Reason, RefusedError
 from secure_fl.secure_sum.round_messages import Advertise, Agreement, RoundReason, RoundRefusedError, accept
 from secure_fl.secure_sum.round_plan import Integers, RoundPlan
+from secure_fl.secure_sum.sealing import open_with
+from secure_fl.secure_sum.shamir import SHARE_BYTES, Share
 
 
 @dataclass
@@ -112,6 +115,18 @@ class KeyBook:
         """The 32-byte key that two clients know: each box is authenticated by it and opens for nobody else."""
         shared = private.exchange(X25519PublicKey.from_public_bytes(self.keys[other].sealing))
         return HKDF(SHA256(), 32, None, self.box_context(min(own, other), max(own, other))).derive(shared)
+
+    def open_box(self, key: bytes, dealer: int, reader: int, box: bytes) -> list[bytes] | None:
+        """A reader's shares of a dealer's secrets: of its mask key, then of each block's seed. None where the box holds anything else."""
+        try:
+            contents = open_with(key, box, self.box_context(dealer, reader))
+            rows = [contents[start : start + SHARE_BYTES] for start in range(0, len(contents), SHARE_BYTES)]
+            shares = [Share.from_bytes(row) for row in rows]
+        except SecureSumError:
+            return None
+        mine = (self.holders(dealer).index(reader) + 1, self.threshold)
+        whole = len(rows) == 1 + self.plan.shape.blocks and all((share.index, share.threshold) == mine for share in shares)
+        return rows if whole else None
 
 
 def seed_commitment(plan: RoundPlan, name: str, seed: bytes) -> bytes:

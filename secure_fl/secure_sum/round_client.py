@@ -20,7 +20,6 @@ from enum import IntEnum
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.envelope import Phase, Seen, head_bytes, sign_envelope, sign_in_place
 from secure_fl.secure_sum.identities import Identity
 from secure_fl.secure_sum.key_holder import Opened, SumOpener, by_block
@@ -49,8 +48,8 @@ from secure_fl.secure_sum.round_messages import (
 from secure_fl.secure_sum.round_plan import BlockVector, RoundPlan
 from secure_fl.secure_sum.round_sizes import check_size, most_bytes
 from secure_fl.secure_sum.round_store import MemoryStore, UploadStore
-from secure_fl.secure_sum.sealing import open_with, seal_with
-from secure_fl.secure_sum.shamir import SHARE_BYTES, Share, split
+from secure_fl.secure_sum.sealing import seal_with
+from secure_fl.secure_sum.shamir import split
 
 _ROUNDS_OF_SEEDS = 4
 """Rounds in which no mask seed may come again."""
@@ -171,7 +170,7 @@ class RoundClient:
         if not fits:
             raise self._leave(RoundReason.SURVIVORS_SWITCHED, "boxes and dealers do not fit together", "dealers", len(dealers))
         self._turn(_Step.SHARED, _Step.READY)
-        opened = ((dealer, self._opened(dealer, box)) for dealer, box in message.boxes)
+        opened = ((dealer, book.open_box(self._box_keys[dealer], dealer, self._position, box)) for dealer, box in message.boxes)
         self._rows |= {dealer: row for dealer, row in opened if row is not None}
         self._stay(message.dealers)
         closed = tuple(sorted(near - self._rows.keys()))
@@ -357,19 +356,6 @@ class RoundClient:
         held = ((place, owner, self._rows.get(owner)) for place, owner in wanted)
         shares = tuple((place, owner, row[0 if place == MASK_KEY else 1 + place]) for place, owner, row in held if row is not None)
         return self._sign(phase, Revealed(passing, shares).encode())
-
-    def _opened(self, owner: int, box: bytes) -> list[bytes] | None:
-        """This client's shares of an owner's secrets; None where the box does not open, or holds anything but its shares."""
-        book = self._book
-        try:
-            contents = open_with(self._box_keys[owner], box, book.box_context(owner, self._position))
-            rows = [contents[start : start + SHARE_BYTES] for start in range(0, len(contents), SHARE_BYTES)]
-            shares = [Share.from_bytes(row) for row in rows]
-        except SecureSumError:
-            return None
-        mine = (book.holders(owner).index(self._position) + 1, book.threshold)
-        whole = len(rows) == 1 + self._plan.shape.blocks and all((share.index, share.threshold) == mine for share in shares)
-        return rows if whole else None
 
     def _stay(self, dealers: tuple[int, ...]) -> None:
         """Go on with these dealers, among whom enough must be that this client can mask with and holds shares of."""

@@ -6,8 +6,9 @@ blocks itself, takes the masks off, and decrypts where it holds the key.
 
 Guarantee: the head is the sum of what exactly the survivors of the agreed view signed, each once; whoever shifts it must be one of them.
 Assumes: the view was signed by t holders of every survivor's shares (`check_agreed`); SHA-256 is collision resistant.
-Not covered: a survivor that counts itself in a pool it did not choose, by one a survivor at most; under `authority` clients have the
-authority's signature instead, so an authority that lies together with the server opens any pool.
+Not covered: a survivor that lies in its own head: what it takes from one count it can add to another, since no single head is seen, and so
+open a pool below the minimum; under `authority` clients have the authority's signature instead, so an authority that lies together with
+the server opens any pool.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from secure_fl.secure_sum.envelope import Phase, open_envelope
 from secure_fl.secure_sum.graph import commitment
 from secure_fl.secure_sum.masks import pair_seeds, unmask_sum
 from secure_fl.secure_sum.prg import Slots
+from secure_fl.secure_sum.refusals import Reason, RefusedError
 from secure_fl.secure_sum.round_book import KeyBook, Verified, seed_commitment
 from secure_fl.secure_sum.round_layers import Adder, HolderCipher, open_sum, server_cipher
 from secure_fl.secure_sum.round_messages import CountProof, RoundReason, RoundRefusedError
@@ -47,7 +49,8 @@ def proved_head(
         verified: what clients of one process checked already.
 
     Raises:
-        RefusedError: a survivor's envelope or block that does not fit, or a sum out of range.
+        RefusedError: a survivor's envelope or block that does not fit; `out-of-range` for a sum that survivors cannot have made, or, without
+            noise, counts that are not one a survivor.
         RoundRefusedError: `not-proved` for a part that is missing or fits no commitment; `still-masked` for masks that are left.
     """
     plan = book.plan
@@ -63,6 +66,9 @@ def proved_head(
             raise _unproved("not the block of counts", book, position)
         adder.add(0, adder.read(0, body))
     found = open_sum(plan, cipher, 0, adder.finish(0, _masks(book, survivors, dropped, proof) if plan.masked else None), len(survivors))
+    if plan.exact_counts and (int(found.min()) < 0 or int(found.sum()) != len(survivors) * plan.count_unit):
+        remedy = "discard the round: a client counted itself more or less than once"
+        raise RefusedError(Reason.OUT_OF_RANGE, "not one pool a survivor", field="counts", value=f"{len(survivors)} survivors", remedy=remedy)
     if verified is not None:
         verified.heads[name] = found
     return found

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secure_fl.errors import SecureSumError
+from secure_fl.odds import default_threshold, smallest_degree, withstands
 from secure_fl.secure_sum.envelope import NO_KEY, Expected, Header, Phase
-from secure_fl.secure_sum.graph import smallest_degree, withstands
 from secure_fl.secure_sum.layout import FieldLayout
 from secure_fl.secure_sum.parameters import BFV_4096, BFV_4096_58, CKKS_8192, KeyHolder, ParameterSet
 from secure_fl.secure_sum.roster import Roster
-from secure_fl.secure_sum.shamir import check_threshold, default_threshold
+from secure_fl.secure_sum.shamir import check_threshold
 from secure_fl.secure_sum.strict_json import canonical
 
 Protection = Literal["plain", "masked", "bfv", "bfv+masked", "ckks"]
@@ -235,7 +235,9 @@ class RoundPlan:
             return
         least = smallest_degree(len(self.cohort), colluders=self.colluders_allowed, dropouts=0, shown=self.survivors_needed)
         problem = f"{self.colluders_allowed} colluders who try keys surround a client with too good odds"
-        remedy = f"at least {least}, with the default threshold; or leave it out" if least < len(self.cohort) - 1 else "leave it out: all mask with all"
+        remedy = (
+            f"at least {least}, with the default threshold; or leave it out" if least < len(self.cohort) - 1 else "leave it out: all mask with all"
+        )
         raise SecureSumError(problem, field="degree", value=self.degree, remedy=remedy)
 
     @property
@@ -294,6 +296,11 @@ class RoundPlan:
         """Whether a block's ciphertext is cut to what it needs: the head's, which goes to everybody who opens."""
         return block == 0 and self.encrypted and self.protection != "ckks" and self.layout.slots(self.shape.head_fields) < LARGEST_CUT
 
+    @property
+    def exact_counts(self) -> bool:
+        """Whether the head is one count a pool without noise, which honest clients make sum up to their number."""
+        return self.shape.counted and self.shape.head_fields == self.shape.pools and self.head_bound == self.count_unit and not self.margin
+
     def passing(self, head: Integers, survivors: int) -> tuple[int, ...]:
         """Pools whose opened count reaches the minimum."""
         if not self.shape.counted:
@@ -318,7 +325,7 @@ class RoundPlan:
     def parameter_text(self) -> str:
         """What headers carry."""
         base = self.parameters.identifier if self.parameters else f"fields-{self.layout.bits}x{self.layout.fields_per_slot}"
-        return f"{base}/{self.digest.hex()[:16]}"
+        return f"{base}/{self.digest.hex()[:32]}"
 
     def header(self, phase: Phase, sender: str, *, chunk: int = 0, chunks: int = 1) -> Header:
         """The header of a message; nothing in it depends on a client's data."""

@@ -251,6 +251,11 @@ class EmbeddedRound(SecureSum):
         early = self._missed.get(name, "") in ("advertise", "share")
         return phase >= self._kills.get(name, Phase.APPLY + 1) or early or name in self._refused
 
+    @property
+    def refusals(self) -> tuple[Refusal, ...]:
+        """Messages turned away so far: by the server, the first of them; by clients, the one that each left for."""
+        return (*self.server.refusals, *(refusal for refusal, _ in self._refused.values()))
+
     def protect(self, client: str, vector: BlockVector) -> memoryview:
         """The client's upload.
 
@@ -280,7 +285,7 @@ class EmbeddedRound(SecureSum):
             opened,
             self.server.survivors,
             dict(self._missed),
-            (*self.server.refusals, *(refusal for refusal, _ in self._refused.values())),
+            self.refusals,
             self.server.view,
             dict(self.server.uploads),
             opened.digest,

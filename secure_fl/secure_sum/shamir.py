@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from secure_fl.errors import SecureSumError
+from secure_fl.odds import default_threshold
 
 PRIME = 2**521 - 1
 ELEMENT_BYTES = 66
@@ -51,11 +52,6 @@ class Share:
         if index == 0 or threshold == 0 or value >= PRIME:
             raise _refused("a share outside the field", "share", {"index": index, "threshold": threshold}, "discard it and the holder's other shares")
         return cls(index, threshold, value)
-
-
-def default_threshold(count: int) -> int:
-    """⌊2n/3⌋ + 1: with signed survivor sets, safe against a malicious server that colludes with fewer than n/3 clients."""
-    return 2 * count // 3 + 1
 
 
 def split(secret: bytes, threshold: int, count: int, *, randomness: Callable[[int], bytes] = os.urandom) -> list[Share]:

@@ -1,8 +1,8 @@
-"""Tails of the integer noise, and of draws without replacement: what the codec and the graph take their margins from."""
+"""Tails of the integer noise: what the codec takes its margins from."""
 
 from __future__ import annotations
 
-from math import asinh, exp, hypot, lgamma, log, log2, sqrt
+from math import asinh, hypot, log, log2, sqrt
 
 _LN2 = log(2)
 
@@ -33,20 +33,3 @@ def noise_bound(deviation: float, fields: int, failure_log2: float) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if noise_tail_log2(middle, deviation) > target else (low, middle)
     return high
-
-
-def hypergeometric_tail_log2(total: int, marked: int, draws: int, least: int) -> float:
-    """log2 P(at least `least` marked among `draws` without replacement from `total`, `marked` of them marked)."""
-    most = min(marked, draws)
-    first = max(least, draws - (total - marked), 0)
-    if first > most:
-        return float("-inf")
-    if least <= max(0, draws - (total - marked)):
-        return 0.0
-    terms = [_log_choose(marked, k) + _log_choose(total - marked, draws - k) - _log_choose(total, draws) for k in range(first, most + 1)]
-    peak = max(terms)
-    return min(0.0, (peak + log(sum(exp(term - peak) for term in terms))) / _LN2)
-
-
-def _log_choose(items: int, chosen: int) -> float:
-    return lgamma(items + 1) - lgamma(chosen + 1) - lgamma(items - chosen + 1)

@@ -175,16 +175,17 @@ def test_client_level_sums_are_integers_and_the_claim_has_both_units(tmp_path: P
     assert server["epsilon"] is None or server["epsilon"] > model["epsilon"]
 
 
-def test_more_neighbours_than_clients_raise_no_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten clients that all mask with each other open a secret with seven shares, whatever `neighbours` says."""
+def test_claims_state_both_thresholds_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of forty clients that all mask with each other t = 27 open an update, and 2t − 40 = 14 with a server that lies, whatever `neighbours` above
+    says; of fifteen neighbours 11 and 7."""
     settings: list[Setting] = []
     monkeypatch.setattr(privacy_record, "claims", lambda *arguments: settings.append(arguments[-1]) or [])
     ledger = PrivacyLedger()
-    monkeypatch.setattr(ledger, "subjects", lambda _: tuple(range(10)))
-    for neighbours in (None, 20, 10, 4):
-        config = FederationConfig(privacy={"unit": "client"}, security={"neighbours": neighbours})
+    monkeypatch.setattr(ledger, "subjects", lambda _: tuple(range(40)))
+    for neighbours in (None, 50, 40, 14):
+        config = FederationConfig(partition={"clients": 40}, privacy={"unit": "client"}, security={"neighbours": neighbours})
         privacy_record._claims(config, ledger, PrivacyUnit.CLIENT)
-    assert [setting.threshold for setting in settings] == [7, 7, 7, 4]
+    assert [(setting.threshold, setting.against_a_liar) for setting in settings] == [(27, 14)] * 3 + [(11, 7)]
 
 
 def test_the_opened_mean_is_the_mean_of_the_clients_changes(images: Dataset) -> None:

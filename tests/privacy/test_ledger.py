@@ -255,18 +255,23 @@ def test_local_noise_counts_against_everybody() -> None:
     assert alone[Adversary.SERVER].epsilon == epsilon([STEP], 1e-6, ZERO)
 
 
+TOGETHER = {Adversary.COLLUSION, Adversary.LIAR}
+
+
 @pytest.mark.parametrize(
     ("setting", "laid_open"),
     [
-        (Setting("plain"), {Adversary.SERVER, Adversary.COLLUSION}),
+        (Setting("plain"), {Adversary.SERVER, *TOGETHER}),
         (Setting("masked", colluders=2, threshold=3), set()),
-        (Setting("masked", colluders=3, threshold=3), {Adversary.COLLUSION}),
-        (Setting("bfv"), {Adversary.COLLUSION}),
+        (Setting("masked", colluders=3, threshold=3), TOGETHER),
+        (Setting("masked", colluders=2, threshold=3, against_a_liar=2), {Adversary.LIAR}),
+        (Setting("masked", colluders=1, threshold=3, against_a_liar=2), set()),
+        (Setting("bfv"), TOGETHER),
         (Setting("bfv", colluders=0), set()),
         (Setting("bfv", key_holder="authority"), set()),
-        (Setting("ckks"), {Adversary.COLLUSION}),
+        (Setting("ckks"), TOGETHER),
         (Setting("bfv+masked", threshold=3), set()),
-        (Setting("bfv+masked", colluders=3, threshold=3), {Adversary.COLLUSION}),
+        (Setting("bfv+masked", colluders=3, threshold=3), TOGETHER),
         (Setting("bfv+masked", colluders=3, threshold=3, key_holder="authority"), set()),
     ],
 )

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from secure_fl.errors import SecureSumError
+from secure_fl.odds import hypergeometric_tail_log2
 from secure_fl.secure_sum.codec import Codec
 from secure_fl.secure_sum.layout import FieldLayout
-from secure_fl.secure_sum.tails import hypergeometric_tail_log2, noise_bound, noise_tail_log2
+from secure_fl.secure_sum.tails import noise_bound, noise_tail_log2
 
 EDGE = 2**19 - 1
 

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secure_fl.errors import SecureSumError
-from secure_fl.secure_sum.graph import Neighbourhoods, commitment, draw, odds, smallest_degree, withstands
+from secure_fl.odds import default_threshold, odds, smallest_degree, withstands
+from secure_fl.secure_sum.graph import Neighbourhoods, commitment, draw
 from secure_fl.secure_sum.round_plan import BlockShape
 from secure_fl.secure_sum.secure_sum import EmbeddedFederation
-from secure_fl.secure_sum.shamir import default_threshold
 
 
 def keys(count: int, salt: int = 0) -> list[bytes]:

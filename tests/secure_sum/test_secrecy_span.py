@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from secure_sum.faults import FAULTS, Fault, ToyRound, sound_rounds
 
+from secure_fl.odds import default_threshold
 from secure_fl.secure_sum.prg import WORDS, Slots, Terms
-from secure_fl.secure_sum.shamir import default_threshold
 
 
 class Symbols:

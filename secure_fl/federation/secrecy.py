@@ -1,0 +1,82 @@
+"""Who can read what of a run's sums: a row for each adversary, with the numbers of this run. Nothing here is about ε.
+
+The rows say what holds and until which number, and nothing more; `docs/secure-sum.md` says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+from secure_fl.config import FederationConfig
+from secure_fl.config.security import SumRules
+
+
+@dataclass(frozen=True)
+class Secrecy:
+    """One adversary.
+
+    Attributes:
+        adversary: who looks.
+        holds: what it cannot read, and how many clients it must not have on its side.
+        reads: what it reads all the same.
+    """
+
+    adversary: str
+    holds: str
+    reads: str
+
+
+def secrecy(config: FederationConfig, clients: int) -> list[dict[str, str]]:
+    """The table for `summary.json`.
+
+    Args:
+        config: of the run.
+        clients: how many there are. The smallest cohort of any protected phase decides the numbers.
+    """
+    return [asdict(row) for row in _rows(config, clients)]
+
+
+def _rows(config: FederationConfig, clients: int) -> Iterator[Secrecy]:
+    security = config.security
+    if security.protection == "plain":
+        yield Secrecy("server", "nothing", "every client's update, and the pool it chooses")
+    else:
+        yield from _protected(config, config.weakest_sums(clients))
+    yield Secrecy(
+        "reader of the disk",
+        "single clients' vectors and private results: sealed under keys that lie elsewhere, and gone when the run ends",
+        "the run folder as its manifest says: models, opened sums and, unless evaluate.enabled = false, the experimenter's record",
+    )
+
+
+def _protected(config: FederationConfig, rules: SumRules) -> Iterator[Secrecy]:
+    security, pools = config.security, config.pools.enabled
+    encrypted = security.protection == "bfv+masked"
+    with_key = "the authority and " if encrypted and security.key_holder == "authority" else ""
+    seen = f"{'no sum' if encrypted else 'opened sums'}; who takes part and who drops out, sizes and times, which pools open"
+    sparse = f"; a sparse graph holds against {rules.colluders} who draw keys over and over, but for odds of 2^-40" if rules.degree else ""
+    of_holders = f"of the m = {rules.holders} clients that hold shares of one"
+    yield Secrecy(
+        "server that follows the protocol, with colluding clients",
+        f"single updates, with {with_key}fewer than t = {rules.threshold} {of_holders}{sparse}",
+        seen,
+    )
+    yield Secrecy(
+        "server that lies, with colluding clients",
+        f"single updates, with {with_key}fewer than 2t - m = {rules.against_a_lying_server} {of_holders}, since two survivor sets may be shown "
+        f"to two halves; clients refuse lists and sets below n_min = {rules.survivors} of {rules.cohort}",
+        f"{seen}; it can shift a sum that opens, and end a round",
+    )
+    least = security.min_pool_clients if pools else rules.survivors
+    more = "; one that counts itself more than once can open a pool below the minimum" if pools else ""
+    yield Secrecy(
+        f"other clients of a {'pool' if pools else 'sum'}",
+        f"single updates, with fewer than all others in it, {least - 1} at the least, who follow the protocol",
+        f"opened sums{more}",
+    )
+    if encrypted and security.key_holder == "clients":
+        yield Secrecy("key holder: every client", "what reaches it are unmasked sums; with the server, as above", "opened sums and counts")
+    elif encrypted:
+        lying = "lying together with the server, any pool whatever its count: that of one client alone as well"
+        yield Secrecy("key holder: the authority", "single updates, while it does not lie", f"opened sums and counts; {lying}")
