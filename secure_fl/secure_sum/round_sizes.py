@@ -56,7 +56,7 @@ def most_bytes(plan: RoundPlan, phase: Phase, *, to_client: bool) -> int:
         Phase.SHARE: head + boxes,
         Phase.AGREE: head + _SECRET + places,
         Phase.OPEN_COUNTS: request + shown + proof,
-        Phase.OPEN_POOLS: request + max(proof, sums, _FRAME + counts),
+        Phase.OPEN_POOLS: request + max(proof, sums if plan.opener == "authority" else 0, _FRAME + counts),
     }.get(phase, head + _COUNT + max(sums, clients * (_FRAME + head + _SECRET)))
 
 

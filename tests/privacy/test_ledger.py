@@ -250,7 +250,7 @@ def test_local_noise_counts_against_everybody() -> None:
     rows = table(filled(local(0, 0), local(1, 0), local(1, 1)), EXAMPLE, Setting("plain"))
     assert {row.epsilon for row in rows.values()} == {epsilon([STEP.times(2)], 1e-6, ZERO)}
     assert {row.basis for row in rows.values()} == {"declared"}
-    assert set(rows) == {Adversary.MODEL, Adversary.SERVER, Adversary.COLLUSION}
+    assert set(rows) == {Adversary.MODEL, Adversary.SERVER, Adversary.COLLUSION, Adversary.LIAR}
     alone = table(filled(local(0, 0), local(1, 0), local(1, 1)), EXAMPLE, Setting("plain"), subject=0)
     assert alone[Adversary.SERVER].epsilon == epsilon([STEP], 1e-6, ZERO)
 
