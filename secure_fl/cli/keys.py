@@ -14,6 +14,7 @@ from secure_fl.errors import SecureSumError
 if TYPE_CHECKING:
     from secure_fl.secure_sum.identities import Identity
     from secure_fl.secure_sum.roster import Roster
+    from secure_fl.secure_sum.roster_memory import RosterMemory
 
 Role = Literal["client", "server", "authority", "coordinator"]
 
@@ -58,10 +59,11 @@ def roster(
     """Sign a roster with these members, or the next revision of one with these added."""
     from secure_fl.secure_sum.identities import Identity
     from secure_fl.secure_sum.roster import Roster
+    from secure_fl.secure_sum.roster_memory import RosterMemory
 
-    coordinator = Identity.load(signer, passphrase=_passphrase(passphrase_env))
-    before = Roster.open(path.read_bytes(), coordinator.member) if path.exists() else Roster(federation, (), rotation_rounds)
-    _publish(before.add(card.read_bytes() for card in cards), coordinator, path)
+    coordinator, memory = Identity.load(signer, passphrase=_passphrase(passphrase_env)), RosterMemory(signer)
+    before = memory.open(path.read_bytes(), coordinator.member) if path.exists() else Roster(federation, (), rotation_rounds)
+    _publish(before.add(card.read_bytes() for card in cards), coordinator, memory, path)
 
 
 @keys_app.command()
@@ -73,28 +75,33 @@ def revoke(
 ) -> None:
     """Sign the next revision without a member; its keys cannot come back, and the encryption key is made anew."""
     from secure_fl.secure_sum.identities import Identity
-    from secure_fl.secure_sum.roster import Roster
+    from secure_fl.secure_sum.roster_memory import RosterMemory
 
-    coordinator = Identity.load(signer, passphrase=_passphrase(passphrase_env))
-    _publish(Roster.open(path.read_bytes(), coordinator.member).revoke(name), coordinator, path)
+    coordinator, memory = Identity.load(signer, passphrase=_passphrase(passphrase_env)), RosterMemory(signer)
+    _publish(memory.open(path.read_bytes(), coordinator.member).revoke(name), coordinator, memory, path)
 
 
 @keys_app.command()
 def show(
     path: Annotated[Path, typer.Argument(help="The roster.")],
     signed_by: Annotated[Path, typer.Option("--signed-by", help="The coordinator's card.")],
+    mine: Annotated[Path | None, typer.Option("--as", help="Your private identity: an older roster than you have seen is refused.")] = None,
 ) -> None:
-    """Check a roster's signature and list its members."""
+    """Check a roster's signature and list its members; with --as, that it is not older than the newest one seen."""
     from secure_fl.secure_sum.identities import Member
     from secure_fl.secure_sum.roster import Roster
+    from secure_fl.secure_sum.roster_memory import RosterMemory
 
-    _show(Roster.open(path.read_bytes(), Member.from_card(signed_by.read_bytes())))
+    found = Roster.open(path.read_bytes(), Member.from_card(signed_by.read_bytes()))
+    _show(found if mine is None else RosterMemory(mine).accept(found))
 
 
-def _publish(roster: Roster, coordinator: Identity, path: Path) -> None:
+def _publish(roster: Roster, coordinator: Identity, memory: RosterMemory, path: Path) -> None:
     from secure_fl.files import write_atomically
 
+    memory.check(roster)  # no revision is signed twice, and none that forgets a revocation
     write_atomically(path, roster.sign(coordinator).decode())
+    memory.accept(roster)
     _show(roster)
 
 

@@ -20,6 +20,23 @@ _ROSTER = {"format": str, "federation": str, "revision": int, "rotation_rounds":
 
 
 @dataclass(frozen=True)
+class RosterMark:
+    """What must be remembered of a roster so that an older one, or another of the same revision, is known for what it is.
+
+    Args:
+        federation: its name.
+        revision: which counts up.
+        digest: 32 bytes over all of the roster.
+        revoked: fingerprints that no later revision may bring back.
+    """
+
+    federation: str
+    revision: int
+    digest: bytes
+    revoked: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Roster:
     """Members in order of name.
 
@@ -61,6 +78,11 @@ class Roster:
         """32 bytes over all of it: hash(R) of the protocol."""
         return self._digest
 
+    @property
+    def mark(self) -> RosterMark:
+        """What to remember of it."""
+        return RosterMark(self.federation, self.revision, self.digest, self.revoked)
+
     def names(self, role: str = "client") -> tuple[str, ...]:
         """Names of a role, in order."""
         return tuple(member.name for member in self.members if member.role == role)
@@ -95,12 +117,12 @@ class Roster:
         """
         return replace(self, members=(*self.members, *(Member.from_card(card) for card in cards)), revision=self.revision + 1)
 
-    def follows(self, earlier: Roster) -> None:
-        """Check that this roster may replace an earlier one.
+    def follows(self, earlier: RosterMark) -> None:
+        """Check that this roster is the one of that mark, or may replace it.
 
         Raises:
             RefusedError: `wrong-federation`, `rolled-back` for a revision that is not newer, or `revoked-client` for one that forgets a
-                revocation.
+                revocation or has a revoked member.
         """
         if self.federation != earlier.federation:
             raise RefusedError(
@@ -109,7 +131,8 @@ class Roster:
         if self.revision <= earlier.revision and self.digest != earlier.digest:
             remedy = f"use revision {earlier.revision} or a later one"
             raise RefusedError(Reason.ROLLED_BACK, "not newer than the roster in force", field="revision", value=self.revision, remedy=remedy)
-        if not set(earlier.revoked) <= set(self.revoked):
+        members = {member.fingerprint for member in self.members}
+        if not set(earlier.revoked) <= set(self.revoked) or members & set(earlier.revoked):
             remedy = "keep every revocation"
             raise RefusedError(Reason.REVOKED_CLIENT, "it forgets a revocation", field="revoked", value=self.revision, remedy=remedy)
 

@@ -34,3 +34,21 @@ def test_mistakes_with_keys_are_refused(tmp_path: Path, command: Command) -> Non
     command("keys", "new", "boss", "--role", "coordinator", cwd=tmp_path)
     command("keys", "roster", "r.json", "keys/a.card", "--as", "keys/boss.identity", cwd=tmp_path)
     assert "signature" in command("keys", "show", "r.json", "--signed-by", "keys/a.card", cwd=tmp_path, code=2).stderr
+
+
+def test_an_older_roster_brings_nobody_back(tmp_path: Path, command: Command) -> None:
+    """A copy from before the revocation is refused to who saw the newer one, and the coordinator signs no revision twice."""
+    for name, role in (("boss", "coordinator"), ("a", "client"), ("b", "client"), ("c", "client")):
+        command("keys", "new", name, "--role", role, cwd=tmp_path)
+    signer, roster = ("--as", "keys/boss.identity"), tmp_path / "r.json"
+    command("keys", "roster", "r.json", "keys/a.card", "keys/b.card", *signer, cwd=tmp_path)
+    older = roster.read_bytes()
+    command("keys", "revoke", "r.json", "b", *signer, cwd=tmp_path)
+    look = ("keys", "show", "r.json", "--signed-by", "keys/boss.card", "--as", "keys/a.identity")
+    command(*look, cwd=tmp_path)
+    roster.write_bytes(older)
+    assert "rolled-back" in command(*look, cwd=tmp_path, code=2).stderr
+    assert "rolled-back" in command("keys", "roster", "r.json", "keys/c.card", *signer, cwd=tmp_path, code=2).stderr
+    assert "rolled-back" in command("keys", "revoke", "r.json", "a", *signer, cwd=tmp_path, code=2).stderr
+    roster.unlink()
+    assert "rolled-back" in command("keys", "roster", "r.json", "keys/b.card", *signer, cwd=tmp_path, code=2).stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,13 +16,21 @@ from secure_sum.he_helpers import people
 
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.identities import Identity, Member
+from secure_fl.secure_sum.public_keys import check_signing_key
 from secure_fl.secure_sum.refusals import Reason, RefusedError
 from secure_fl.secure_sum.roster import Roster
+from secure_fl.secure_sum.roster_memory import RosterMemory
 from secure_fl.secure_sum.sealing import SEALED_OVERHEAD, open_sealed, open_with, seal_to, seal_with
 from secure_fl.secure_sum.secret_files import read_secret, write_secret
 from secure_fl.secure_sum.strict_json import canonical
 
 SECRET = b"a secret that must not be seen"
+P = 2**255 - 19
+ORDER_8 = {
+    "agree": "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
+    "sign": "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+}
+"""Points of order 8 on either curve."""
 
 
 def test_files_are_private_whole_and_never_replaced_unasked(tmp_path: Path) -> None:
@@ -191,14 +200,14 @@ def test_every_fact_is_in_the_digest() -> None:
 def test_revocation_and_roll_back() -> None:
     crowd = people()
     later = crowd.roster.revoke("clinic-1")
-    later.follows(crowd.roster)
+    later.follows(crowd.roster.mark)
     assert "clinic-1" not in later.names()
     assert later.digest != crowd.roster.digest
     with pytest.raises(RefusedError) as caught:
         later.add([crowd.clients[1].card()])
     assert caught.value.reason is Reason.REVOKED_CLIENT
     again = later.add([Identity.generate("clinic-1").card()])
-    again.follows(later)
+    again.follows(later.mark)
     assert again.revision == 3
     forgetful = Roster("hospitals", crowd.roster.members, 4, 9)
     for new, reason in (
@@ -207,8 +216,60 @@ def test_revocation_and_roll_back() -> None:
         (Roster("banks", later.members, 4, 9, later.revoked), Reason.WRONG_FEDERATION),
     ):
         with pytest.raises(RefusedError) as caught:
-            new.follows(later)
+            new.follows(later.mark)
         assert caught.value.reason is reason
+
+
+def test_the_newest_roster_seen_is_remembered_beside_the_identity(tmp_path: Path) -> None:
+    """An older roster brings nobody back, and no revision comes in two versions, whichever process looks."""
+    crowd = people()
+    boss, path = crowd.coordinator, tmp_path / "clinic-0.identity"
+    first, later = crowd.roster, crowd.roster.revoke("clinic-1")
+    assert RosterMemory(path).open(first.sign(boss), boss.member) == first
+    assert RosterMemory(path).open(first.sign(boss), boss.member) == first
+    assert RosterMemory(path).open(later.sign(boss), boss.member) == later
+    another = replace(first, members=first.members[:-1]).add([Identity.generate("clinic-9").card()])
+    assert another.revision == later.revision
+    again = replace(later, members=(*later.members, crowd.clients[1].member), revision=5, revoked=())
+    for roster, reason in ((first, Reason.ROLLED_BACK), (another, Reason.ROLLED_BACK), (again, Reason.REVOKED_CLIENT)):
+        with pytest.raises(RefusedError) as caught:
+            RosterMemory(path).open(roster.sign(boss), boss.member)
+        assert caught.value.reason is reason
+    assert RosterMemory(path).accept(Roster("banks", later.members)).revision == 1, "other federations count for themselves"
+    memory = RosterMemory(path).path
+    assert stat.S_IMODE(memory.stat().st_mode) == 0o600
+    for damage in (b"", b"{}", memory.read_bytes()[:-3], b'{"federations":{"hospitals":{}},"format":"secure-fl seen rosters 1"}'):
+        memory.write_bytes(damage)
+        with pytest.raises(SecureSumError, match="damaged"):
+            RosterMemory(path).accept(later)
+    assert not (tmp_path / "ben.identity.rosters").exists()
+
+
+@pytest.mark.parametrize("kind", ["agree", "sign"])
+def test_keys_of_small_order_are_on_no_card_and_no_roster(kind: str) -> None:
+    """The identity point verifies one signature for every message; a low-order X25519 key shares one secret with everybody."""
+    good = Identity.generate("ada").member
+    small = [(1).to_bytes(32, "little"), (0).to_bytes(32, "little"), (P - 1).to_bytes(32, "little"), (P + 1).to_bytes(32, "little")]
+    small += [b"\xff" * 32, (1 + 2**255).to_bytes(32, "little"), b"", bytes(31)]
+    small += [bytes.fromhex(ORDER_8[kind])]
+    for key in small:
+        with pytest.raises(RefusedError) as caught:
+            replace(good, **{kind: key})
+        assert caught.value.reason is Reason.WRONG_KEY
+        document = {**good.document(), kind: key.hex()}
+        with pytest.raises(RefusedError):
+            Member.from_document(document)
+    assert replace(good, **{kind: getattr(Identity.generate("ben").member, kind)})
+
+
+def test_keys_of_no_point_sign_nothing() -> None:
+    refused = 0
+    for number in range(2, 200):
+        try:
+            check_signing_key(number.to_bytes(32, "little"), "x")
+        except RefusedError:
+            refused += 1
+    assert 60 < refused < 140, "half of all numbers are no y of the curve"
 
 
 def test_rosters_that_contradict_themselves_are_refused() -> None:
