@@ -8,7 +8,7 @@ from pathlib import Path
 from bench.harness import ROOT, read_rows
 from bench.pages import fill, line
 
-CSV = "secure_sum.csv"
+CSV, COUNTS_CSV = "secure_sum.csv", "secure_sum_counts.csv"
 PAGE = ROOT / "docs" / "secure-sum-speed.md"
 Record = dict[str, str]
 
@@ -19,8 +19,8 @@ def write_page(folder: Path, page: Path = PAGE) -> Path:
     Raises:
         KeyError: a place names no table.
     """
-    records = newest(read_rows(CSV, folder))
-    return fill(page, lambda name: TABLES[name](records))
+    records, counts = newest(read_rows(CSV, folder)), read_rows(COUNTS_CSV, folder)
+    return fill(page, lambda name: _counts(counts) if name == "counts" else TABLES[name](records))
 
 
 def newest(records: list[Record]) -> list[Record]:
@@ -43,6 +43,13 @@ def _provenance(records: list[Record]) -> str:
     places = dict.fromkeys((r["date"], r["commit"], r["machine"], r["versions"], r["repeats"], r["load"]) for r in records)
     text = "- {}, commit `{}`: {}; {}; {} repeats, load {} at the start"
     return "\n".join(text.format(*place) for place in places) or "Nothing yet."
+
+
+def _counts(records: list[Record]) -> str:
+    last = {(record["clients"], record["system"]): record for record in records}
+    columns = ["clients", "system", "neighbours", "proof, B to each", "proof, ms to check", "share of a round's bytes", "round, s", "verdict"]
+    places = dict.fromkeys(f"{record['date']}, commit `{record['commit']}`, {record['machine']}" for record in last.values())
+    return _table(columns, [[record[column] for column in columns] for record in last.values()]) + "\n\n" + "; ".join(places)
 
 
 TABLES: dict[str, Callable[[list[Record]], str]] = {"bar": _bar, "others": _others, "provenance": _provenance}

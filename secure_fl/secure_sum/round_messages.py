@@ -26,7 +26,8 @@ T = TypeVar("T")
 MASK_KEY = 0xFFFF
 """In a revealed share's place for a block: the share is one of the owner's private mask key."""
 _KEY_BYTES = 32
-_COUNT, _LENGTH = struct.Struct(">I"), struct.Struct(">Q")
+_COUNT, _LENGTH, _PLACE = struct.Struct(">I"), struct.Struct(">Q"), struct.Struct(">HH")
+_ENTRY = _PLACE.size + SHARE_BYTES
 
 
 class RoundReason(StrEnum):
@@ -250,9 +251,10 @@ class Revealed:
         """The inverse."""
         reader = _Reader(data)
         passing, count = reader.positions(), reader.number(4)
-        if reader.left != count * (4 + SHARE_BYTES):
+        if reader.left != count * _ENTRY:
             raise _malformed("another number of shares")
-        shares = tuple((reader.number(2), reader.number(2), reader.take(SHARE_BYTES)) for _ in range(count))
+        body = reader.take(reader.left)
+        shares = tuple((*_PLACE.unpack_from(body, at), body[at + _PLACE.size : at + _ENTRY]) for at in range(0, len(body), _ENTRY))
         if len({entry[:2] for entry in shares}) != count:
             raise _malformed("a share twice")
         return cls(passing, shares)

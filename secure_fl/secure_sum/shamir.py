@@ -21,7 +21,7 @@ SHARE_BYTES = 1 + 2 + 2 + ELEMENT_BYTES
 LONGEST_SECRET = 32
 MOST_SHARES = 2**16 - 1
 
-_VERSION = 1
+_VERSION, _LAZY = 1, 16
 _TAG = b"secure_fl/secure-sum/shamir/v1"
 
 
@@ -115,9 +115,11 @@ def combine_many(sets: Sequence[Sequence[Share]]) -> list[bytes | None]:
 def evaluate(coefficients: Sequence[int], point: int, prime: int) -> int:
     """Value of the polynomial (constant term first) at `point`, modulo `prime`."""
     total = 0
-    for coefficient in reversed(coefficients):
-        total = (total * point + coefficient) % prime
-    return total
+    for number, coefficient in enumerate(reversed(coefficients), 1):
+        total = total * point + coefficient
+        if number % _LAZY == 0:  # points are small, so a reduction now and then keeps numbers short, at half the time
+            total %= prime
+    return total % prime
 
 
 def weights_at_zero(indices: Sequence[int], prime: int) -> list[int]:
