@@ -112,7 +112,7 @@ class ProtectedSum:
     def refused(self) -> tuple[str, ...]:
         """`Summed.refused` so far; there also where the sum cannot be opened."""
         kept = self._round.refusals
-        more = sum(self._round.server.refusals.counted.values()) - len(self._round.server.refusals)
+        more = self._round.server.refused.total() - len(self._round.server.refusals)
         listed = tuple(f"{refusal.sender} {refusal.phase}: {refusal.reason}" for refusal in kept)
         return (*listed, f"and {more} more") if more else listed
 

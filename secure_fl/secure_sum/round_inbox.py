@@ -8,11 +8,12 @@ Not covered: a sender that lies inside a message it signed.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable
 
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.envelope import Phase, Seen, open_envelope, read_header
-from secure_fl.secure_sum.identities import Identity
+from secure_fl.secure_sum.identities import LONGEST_NAME, Identity
 from secure_fl.secure_sum.key_holder import Opened
 from secure_fl.secure_sum.refusals import Reason, RefusedError
 from secure_fl.secure_sum.round_book import KeyBook, check_cohort
@@ -32,7 +33,9 @@ from secure_fl.secure_sum.round_messages import (
 from secure_fl.secure_sum.round_plan import RoundPlan
 from secure_fl.secure_sum.round_shares import ShareBox
 from secure_fl.secure_sum.round_sizes import check_size, most_bytes
-from secure_fl.secure_sum.round_steps import PHASES, Refusal, Refusals, Step, claimed
+from secure_fl.secure_sum.round_steps import PHASES, Refusal, Step, claimed
+
+_MOST_REFUSALS = 64
 
 
 class RoundInbox:
@@ -47,7 +50,9 @@ class RoundInbox:
     def __init__(self, plan: RoundPlan, identity: Identity, *, cipher: ServerCipher | None = None) -> None:
         self._plan, self._identity = plan, identity
         self.step = Step.ADVERTISE if plan.masked else Step.UPLOAD
-        self.refusals = Refusals()
+        self.refusals: list[Refusal] = []
+        """The first of the round; `refused` counts all, by reason, so that whoever floods the server fills no memory."""
+        self.refused = Counter[str]()
         self.left_out: tuple[str, ...] = ()
         """Dealers that `settle` left out."""
         self.uploads: dict[str, bytes] = {}
@@ -92,10 +97,16 @@ class RoundInbox:
             name = self._take(data)
         except SecureSumError as error:
             reason = str(getattr(error, "reason", Reason.MALFORMED))
-            self.refusals.add(Refusal(*claimed(data), reason, len(data)))
+            sender, phase = claimed(data)
+            self._record(Refusal(sender[:LONGEST_NAME], phase, reason, len(data)))
             return reason
         self._waiting.discard(name)
         return None
+
+    def _record(self, refusal: Refusal) -> None:
+        self.refused[refusal.reason] += 1
+        if len(self.refusals) < _MOST_REFUSALS:
+            self.refusals.append(refusal)
 
     def _take(self, data: bytes | memoryview) -> str:
         takes: dict[Step, Callable[[bytes], str]] = {

@@ -90,7 +90,7 @@ class RoundServer(RoundInbox):
         self._dealers = tuple(position for position in self._dealers if position not in gone)
         self._waiting -= set(names)
         for name in names:
-            self.refusals.add(Refusal(name, Phase.SHARE.name.lower(), str(RoundReason.BOXES_CLOSED), 0))
+            self._record(Refusal(name, Phase.SHARE.name.lower(), str(RoundReason.BOXES_CLOSED), 0))
         need(len(self._dealers), self._plan.survivors_needed, "dealers")
         data = self._sign(Phase.SHARE, Dealers(self._dealers).encode(), chunk=1, chunks=2)
         return [Message(self._book.names[position], data) for position in self._dealers]
@@ -180,7 +180,7 @@ class RoundServer(RoundInbox):
             self._passing = votes.most_common(1)[0][0]
         for name, passing in self._votes.items():
             if name not in self._waiting and passing != self._passing:
-                self.refusals.add(Refusal(name, Phase.OPEN_POOLS.name.lower(), str(RoundReason.FORKED), 0))
+                self._record(Refusal(name, Phase.OPEN_POOLS.name.lower(), str(RoundReason.FORKED), 0))
         blocks = plan.shape.after_counts(self._passing)
         if plan.masked:
             self._shares.combine_blocks(blocks)

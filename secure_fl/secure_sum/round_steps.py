@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import overload
 
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.envelope import Phase, read_header
 
 _FIRST_ENVELOPE = 12
 """Bytes before the first envelope of an upload."""
-_MOST_REFUSALS, _LONGEST_SENDER = 64, 64
 
 
 class Step(IntEnum):
@@ -63,30 +59,6 @@ class Refusal:
     reason: str
     size: int
     by: str = "server"
-
-
-class Refusals(Sequence[Refusal]):
-    """The first refusals of a round, and how many there were of each reason: whoever floods the server fills no memory."""
-
-    def __init__(self) -> None:
-        self._kept = list[Refusal]()
-        self.counted = Counter[str]()
-
-    def add(self, refusal: Refusal) -> None:
-        """Count it, and keep it among the first."""
-        self.counted[refusal.reason] += 1
-        if len(self._kept) < _MOST_REFUSALS:
-            self._kept.append(replace(refusal, sender=refusal.sender[:_LONGEST_SENDER]))
-
-    @overload
-    def __getitem__(self, index: int) -> Refusal: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Refusal]: ...
-    def __getitem__(self, index: int | slice) -> Refusal | list[Refusal]:
-        return self._kept[index]
-
-    def __len__(self) -> int:
-        return len(self._kept)
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ def test_a_flood_fills_no_record_and_keeps_nobody_out() -> None:
         name = b"%064d" % number
         server.receive(head + b"\x01m\x01p\x08embedded" + bytes([len(name)]) + name + bytes(64))
     assert len(server.refusals) == 64
-    assert server.refusals.counted == {"unknown-client": 2000}
+    assert server.refused == {"unknown-client": 2000}
     assert max(len(refusal.sender) for refusal in server.refusals) <= 64
     assert server.receive(sign_envelope(here._identity, running.plan.header(Phase.ADVERTISE, here.name), here._public().encode())) is None
 
