@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from secure_fl.config import FederationConfig
 from secure_fl.errors import ModelError, RunFolderError
 from secure_fl.federation.folder import RunFolder
 from secure_fl.federation.messages import Guide
-from secure_fl.files import write_json
 from secure_fl.models.build import build_encoder, build_head, build_projector
 from secure_fl.models.heads import Classifier, EncoderProjector, feature_width
 from secure_fl.pools.pool_set import PoolModel
@@ -25,7 +24,7 @@ from secure_fl.pools.pool_set import PoolModel
 
 @dataclass(frozen=True)
 class ModelCard:
-    """How to use a run's models: shape of one example, classes, how it is scaled, each client's pool."""
+    """How to use a run's models: shape of one example, classes, how it is scaled; each client's pool, where the record tells it."""
 
     shape: tuple[int, ...]
     classes: int
@@ -33,19 +32,21 @@ class ModelCard:
     image_size: int | None
     task: str
     custom_encoder: bool
-    choices: dict[str, int]
+    choices: dict[str, int] = field(default_factory=dict)
 
 
 def save_models(folder: RunFolder, encoder: nn.Module, pools: Sequence[PoolModel], guide: Guide | None, card: ModelCard) -> None:
     """Write encoder, pools and card."""
     folder.model.mkdir(exist_ok=True)
-    save_file(_portable(encoder, ""), folder.model / "encoder.safetensors")
+    file = folder.model / "encoder.safetensors"
+    save_file(folder.view(file, _portable(encoder, "")), file)
     if pools:
         tensors = {name: tensor for k, pool in enumerate(pools) for name, tensor in _portable(pool, f"pool.{k}.").items()}
         if guide is not None:
             tensors |= {"guide.mean": guide.mean, "guide.centres": guide.centres}
-        save_file(tensors, folder.model / "pools.safetensors")
-    write_json(folder.model / "model.json", vars(card))
+        file = folder.model / "pools.safetensors"
+        save_file(folder.view(file, tensors), file)
+    folder.write(folder.model / "model.json", vars(card))
 
 
 def load_card(path: Path | str) -> ModelCard:

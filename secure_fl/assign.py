@@ -64,7 +64,7 @@ def assign_pool(folder: Path | str, file: Path | str, *, encoder: nn.Module | No
     data = prepared(raw, config.data.model_copy(update={"scale": card.scale, "image_size": card.image_size}))
     if card.classes and data.classes > card.classes:
         remedy = "number its classes as the federation's clients do"
-        raise DataError(f"labels outside the federation's 0..{card.classes - 1}", field="y", value=data.classes - 1, remedy=remedy)
+        raise DataError(f"labels outside the federation's 0..{card.classes - 1}", field="y", value="not shown", remedy=remedy)
     if data.shape != card.shape:
         remedy = "bring the examples into the shape the federation was trained on"
         raise DataError(f"examples are not of shape {card.shape}", field="x", value=data.shape, remedy=remedy)

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,19 @@ from secure_fl.artifacts import ModelCard, load_encoder, save_models
 from secure_fl.config import FederationConfig
 from secure_fl.config_file import dump_config
 from secure_fl.data.dataset import Dataset, join
-from secure_fl.data.partitions import ClientData, partition
+from secure_fl.data.digests import whole_digest
+from secure_fl.data.partitions import ClientData, count_classes, partition
 from secure_fl.data.sources import load_source, load_sources
 from secure_fl.data.summary import PartitionSummary, summarise
 from secure_fl.data.views import Augmentation, build_views, check_range
 from secure_fl.engines.embedded import EmbeddedEngine
 from secure_fl.federation.blueprint import Blueprint
 from secure_fl.federation.budget import BudgetGate
+from secure_fl.federation.central import CentralSet
 from secure_fl.federation.client import Workbench
 from secure_fl.federation.cluster import Cluster, Evaluate
 from secure_fl.federation.folder import RunFolder
+from secure_fl.federation.manifest import Manifest
 from secure_fl.federation.measure import Measure
 from secure_fl.federation.messages import BlockUpdate, payload_bytes
 from secure_fl.federation.phase import Phase, RoundRecord, ServerState
@@ -35,7 +38,6 @@ from secure_fl.federation.pretrain import CentralPretrain, HandOut, Pretrain
 from secure_fl.federation.privacy_record import privacy_record
 from secure_fl.federation.starts import FarthestStart, RestartStart, SketchCentre, SketchStart, get_guide, get_pools
 from secure_fl.federation.summing import RunningSum, Summing
-from secure_fl.files import write_json
 from secure_fl.models.build import build_encoder, fresh_copy
 from secure_fl.models.state import count_parameters, load_vector, to_vector
 from secure_fl.pools.pool_set import PoolModel
@@ -68,9 +70,9 @@ class Result:
     Attributes:
         encoder: the pre-trained encoder (without pre-training: the first one), in eval mode.
         pools: one model a pool, in eval mode; empty without a cluster phase.
-        choices: client -> pool.
-        summary: the content of `summary.json`.
-        records: every round.
+        choices: client -> pool, as this process read them off the clients; empty where a finished run's record does not tell.
+        summary: the content of `summary.json`, and beside it what the manifest keeps out of that file.
+        records: every round, likewise.
         folder: where it was written, or None.
     """
 
@@ -109,26 +111,28 @@ class Federation:
         callbacks: Sequence[Callback] = (),
     ) -> None:
         self.config = config or FederationConfig()
-        self._own_data = data is not None
-        sources = load_sources(self.config.data, self.config.seed) if data is None else [(data, None)]
+        self.manifest = Manifest.of(self.config)
+        self._own_data, private = data is not None, self.config.privacy.unit != "none"
+        sources = load_sources(self.config.data, self.config.seed) if data is None else [(data.with_classes(self.config.data.classes), None)]
         self.clients: list[ClientData] = partition(sources, self.config)
         self._custom_encoder = encoder is not None
+        # As they were before clients' transforms: what `run` looks for in a set that a server has seen.
+        self._held = [part for split in sources for part in split if part is not None] if private else []
         self._central = self._central_data()
         if augment is None and self.config.augments:
             for examples in [client.train for client in self.clients] + ([self._central] if self._central else []):
                 check_range(examples)
         shape = self.clients[0].train.shape
-        labelled = any(client.train.labelled for client in self.clients)
-        classes = max(client.test.classes for client in self.clients) if labelled else 0
         self.blueprint = Blueprint.draw(
             self.config,
             shape,
-            classes,
+            count_classes(self.clients, self.config),
             len(self.clients),
             build_views(self.config.views, shape) if augment is None else augment,
             self._maker(encoder, shape),
             Compute.of(self.config.runtime),
-            max(len(client.train) for client in self.clients),
+            # Clients count alike under privacy, where sizes may not leave them.
+            1 if private else max(len(client.train) for client in self.clients),
         )
         self._callbacks = list(callbacks)
 
@@ -147,7 +151,10 @@ class Federation:
             RunFolderError: `out` holds something and `resume` is off, or a run of another configuration.
             TrainingError: a loss is not finite.
         """
-        folder, state = self._prepare(out, resume)
+        central = CentralSet.behind(self.config.pretrain, self._central)
+        if central is not None:
+            central.check(self._held)
+        folder, state = self._prepare(out, resume, central)
         self._finished = folder is not None and folder.summary.exists()
         self._gate = BudgetGate(self.config.privacy, None if folder is None else folder.ledger)
         if self.config.pretrain.mode == "load":
@@ -171,7 +178,7 @@ class Federation:
                     if state.round % self.config.runtime.checkpoint_every == 0:
                         folder.save(state, self._digest)
                         engine.results.checkpointed()
-                self._tell("on_round", record)
+                self._tell("on_round", RoundRecord(**self.manifest.view("metrics.jsonl", asdict(record))))
             state.phase, state.round = number + 1, 0
             if folder is not None:
                 folder.save(state, self._digest)
@@ -191,15 +198,16 @@ class Federation:
 
     @cached_property
     def _digest(self) -> str:
-        """Of the configuration, every client's examples and the encoder's layout: what a resumed run must share."""
+        """Of the configuration and the encoder's layout: what a resumed run must share, and anybody may know."""
         digest = hashlib.sha256(dump_config(self.config).encode())
-        for client in self.clients:
-            for part in (client.train, client.validation, client.test):
-                digest.update(part.x.numpy().tobytes())
-                digest.update(part.y.numpy().tobytes())
         layout = [(name, tuple(tensor.shape)) for name, tensor in self.blueprint.make_encoder(0).state_dict().items()]
         digest.update(repr(layout).encode())
         return digest.hexdigest()
+
+    @property
+    def _examples_digest(self) -> str:
+        """Of every client's examples: what a resumed run must share too, and only the experimenter may know."""
+        return whole_digest(part for client in self.clients for part in (client.train, client.validation, client.test))
 
     def _maker(self, encoder: nn.Module | Callable[[int], nn.Module] | None, shape: tuple[int, ...]) -> Callable[[int], nn.Module]:
         if isinstance(encoder, nn.Module):
@@ -208,15 +216,21 @@ class Federation:
             return lambda seed: build_encoder(self.config.model, shape, seed)
         return lambda seed: copy.deepcopy(encoder(seed))
 
-    def _prepare(self, out: Path | str | None, resume: bool) -> tuple[RunFolder | None, ServerState]:
+    def _prepare(self, out: Path | str | None, resume: bool, central: CentralSet | None) -> tuple[RunFolder | None, ServerState]:
         if out is None:
             return None, ServerState()
         path = Path(out)
         if resume:
             folder = RunFolder.open(path)
+            # Where the record leaves the experimenter's fields out, other examples of the same sizes are not noticed.
+            if folder.partition.exists() and folder.read_json(folder.partition).get("digest") != self._examples_digest:
+                raise folder.of_another_run()
             return folder, folder.restore(self._digest)
         folder = RunFolder.create(path, self.config)
-        write_json(folder.partition, self.summarise().as_dict())
+        if self.manifest.writes("partition.json"):
+            folder.write(folder.partition, self.summarise().as_dict() | {"digest": self._examples_digest})
+        if central is not None:
+            folder.write(folder.central, central.as_dict())
         return folder, ServerState()
 
     def _phases(self, state: ServerState) -> Iterator[Phase]:
@@ -295,7 +309,7 @@ class Federation:
         encoder = blueprint.encoder().cpu()
         load_vector(encoder, state.tensors["encoder"])
         pools = self._pool_models(state)
-        choices = {int(client): pool for client, pool in records[-1].metrics["choices"].items()} if pools else {}
+        choices = {int(client): pool for client, pool in records[-1].metrics.get("choices", {}).items()} if pools else {}
         sizes = {"encoder_parameters": count_parameters(encoder), "pool_parameters": count_parameters(pools[0]) if pools else 0}
         summary = final_summary(self.config, records, self.summarise(), sizes, privacy_record(self.config, self._gate, records))
         if folder is not None:
@@ -312,8 +326,9 @@ class Federation:
             # A private sketch lives in a noised projection of its own, which a newcomer cannot be compared in.
             guide = get_guide(state) if pools and blueprint.private_sketch is None else None
             save_models(folder, encoder, pools, guide, card)
-            write_json(folder.embedding, picture(blueprint, state.tensors["encoder"], self.clients))
-            write_json(folder.summary, summary)
+            if self.manifest.writes("embedding.json"):
+                folder.write(folder.embedding, picture(blueprint, state.tensors["encoder"], self.clients))
+            folder.write(folder.summary, summary)
         return Result(encoder.eval(), pools, choices, summary, records, None if folder is None else folder.path)
 
     def _pool_models(self, state: ServerState) -> list[PoolModel]:

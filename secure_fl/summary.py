@@ -44,7 +44,7 @@ def unprotected(config: FederationConfig) -> list[str]:
 def final_summary(
     config: FederationConfig, records: Sequence[RoundRecord], data: PartitionSummary, sizes: dict[str, int], privacy: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Results, costs and warnings of a finished run, as plain values."""
+    """Results, costs and warnings of a finished run, as plain values: all that this process knows, of which the manifest says what is written."""
     by_phase = {name: [r for r in records if r.phase == name] for name in dict.fromkeys(r.phase for r in records)}
     summary: dict[str, Any] = {
         "name": config.name,
@@ -63,7 +63,7 @@ def final_summary(
         summary["privacy"] = privacy
     if "measure" in by_phase:
         summary["representation"] = by_phase["measure"][-1].metrics
-    if "evaluate" in by_phase:
+    if "evaluate" in by_phase and "choices" in by_phase["evaluate"][-1].metrics:
         summary["pools"] = _pools(by_phase, data)
     return summary
 
@@ -108,19 +108,20 @@ def _plane(h: Tensor) -> list[list[float]]:
 
 
 def _cost(rounds: Sequence[RoundRecord]) -> dict[str, float]:
-    return {
-        "rounds": len(rounds),
-        "seconds": sum(r.seconds for r in rounds),
-        "sum_seconds": sum(r.sum_seconds for r in rounds),
-        "bytes_down": sum(r.bytes_down for r in rounds),
-        "bytes_up": sum(r.bytes_up for r in rounds),
-    }
+    """Of one phase. Times are left out where a round's record has none."""
+    counted = {"rounds": len(rounds), "bytes_down": sum(r.bytes_down for r in rounds), "bytes_up": sum(r.bytes_up for r in rounds)}
+    times = {"seconds": [r.seconds for r in rounds], "sum_seconds": [r.sum_seconds for r in rounds]}
+    return counted | {name: sum(t for t in taken if t is not None) for name, taken in times.items() if None not in taken}
 
 
 def _pools(by_phase: dict[str, list[RoundRecord]], data: PartitionSummary) -> dict[str, Any]:
-    """The last evaluation, the course of the rounds before it, and each group's accuracy."""
+    """The last evaluation, the course of the rounds before it, and each group's accuracy.
+
+    Rounds that were read back without the experimenter's fields are gaps in the course.
+    """
     final = by_phase["evaluate"][-1].metrics
-    course = [*by_phase.get("cluster", []), by_phase["evaluate"][-1]]
+    course = [r.metrics for r in (*by_phase.get("cluster", []), by_phase["evaluate"][-1])]
+    health = [metrics["pools"] for metrics in course if "pools" in metrics]
     groups = {client.client: client.group for client in data.clients}
     by_group: dict[str, list[float]] = {}
     for client, accuracy in final["accuracies"].items():
@@ -129,8 +130,8 @@ def _pools(by_phase: dict[str, list[RoundRecord]], data: PartitionSummary) -> di
     return {
         **{key: final[key] for key in ("accuracy", "accuracy_std", "accuracy_min", "test_loss", "choices", "accuracies")},
         **final["pools"],
-        "accuracy_per_round": [r.metrics["accuracy"] for r in course],
-        "occupancy_per_round": [r.metrics["pools"]["counts"] for r in course],
-        "alerts": [r.metrics["pools"]["alert"] for r in course if r.metrics["pools"]["alert"]],
+        "accuracy_per_round": [metrics.get("accuracy") for metrics in course],
+        "occupancy_per_round": [pools["counts"] for pools in health],
+        "alerts": [pools["alert"] for pools in health if pools["alert"]],
         "accuracy_by_group": {group: sum(values) / len(values) for group, values in sorted(by_group.items())},
     }

@@ -16,15 +16,20 @@ def export(
     folder: Annotated[Path, typer.Argument(help="Run folder.")],
     to: Annotated[Path, typer.Option("--to", help="Folder to write the models to.")] = Path("exported"),
 ) -> None:
-    """Copy the models out: safetensors by parameter name, with model.json (shape, scaling, classes, pools) and config.toml."""
+    """Copy the models out: safetensors by parameter name, with model.json (shape, scaling, classes) and config.toml.
+
+    What only the experimenter may know, such as who uses which pool, stays behind.
+    """
     from secure_fl.artifacts import load_card
     from secure_fl.federation.folder import RunFolder
+    from secure_fl.files import write_json
 
-    load_card(folder)
+    card, run = load_card(folder), RunFolder.open(folder)
     if to.exists() and any(to.iterdir()):
         raise RunFolderError("already holds something", field="--to", value=str(to), remedy="choose another folder or delete it")
-    shutil.copytree(RunFolder.open(folder).model, to, dirs_exist_ok=True)
-    shutil.copy(folder / "config.toml", to / "config.toml")
+    shutil.copytree(run.model, to, dirs_exist_ok=True)
+    write_json(to / "model.json", run.manifest.without_experiments().view("model/model.json", vars(card)))
+    shutil.copy(run.config, to / "config.toml")
     for path in sorted(to.iterdir()):
         out.print(str(path), markup=False)
 

@@ -27,7 +27,8 @@ class PlainProgress(Callback):
     def on_round(self, record: RoundRecord) -> None:
         made = record.round - self._done
         left = (time.monotonic() - self._began) / made * (self._rounds - record.round)
-        parts = [f"{record.phase} {record.round}/{self._rounds}", *facts(record), f"{record.seconds:.1f} s"]
+        took = [] if record.seconds is None else [f"{record.seconds:.1f} s"]
+        parts = [f"{record.phase} {record.round}/{self._rounds}", *facts(record), *took]
         if self._rounds > 1:
             parts.append(f"left {clock(left)}")
         self._console.print("  ".join(parts), markup=False)

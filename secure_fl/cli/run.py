@@ -15,7 +15,7 @@ from secure_fl.report.units import clock, size
 
 if TYPE_CHECKING:
     from secure_fl.config import FederationConfig
-    from secure_fl.run import Callback, Result
+    from secure_fl.run import Callback
 
 
 def run(
@@ -29,6 +29,7 @@ def run(
 
     After Ctrl-C, or a crash, `secure-fl run --resume FOLDER` goes on and ends with the numbers of an uninterrupted run.
     """
+    from secure_fl.federation.folder import RunFolder
     from secure_fl.run import Federation
 
     chosen, folder = _chosen(config, out_dir, resume, settings or [])
@@ -37,12 +38,12 @@ def run(
         if not quiet:
             _announce(federation)
         try:
-            result = federation.run(folder, resume=resume is not None)
+            federation.run(folder, resume=resume is not None)
         except KeyboardInterrupt:
             err.print(f"stopped after the last checkpoint; go on with: secure-fl run --resume {folder}", style="yellow", markup=False)
             raise
     if not quiet:
-        show_result(result)
+        show_summary(RunFolder.open(folder).read_summary(), folder)
 
 
 def _chosen(config: Path | None, out_dir: Path | None, resume: Path | None, settings: Sequence[str]) -> tuple[FederationConfig, Path]:
@@ -73,10 +74,8 @@ def _progress(quiet: bool) -> AbstractContextManager[Callback | None]:
 def _announce(federation: Any) -> None:
     from secure_fl.summary import unprotected
 
-    summary = federation.summarise()
-    examples = sum(client.examples for client in summary.clients)
-    clients = f"{len(summary.clients)} clients ({federation.config.partition.kind})"
-    out.print(f"{federation.config.name}: {clients}, {examples} training examples of shape {summary.shape}", markup=False)
+    kind, shape = federation.config.partition.kind, federation.blueprint.shape
+    out.print(f"{federation.config.name}: {len(federation.clients)} clients ({kind}), examples of shape {shape}", markup=False)
     privacy = federation.config.privacy
     if privacy.unit != "none":
         claim = f"ε = {privacy.epsilon:g}, δ = {privacy.delta:g}, {privacy.unit} level, {privacy.adjacency}"
@@ -96,9 +95,8 @@ def _privacy_line(privacy: dict[str, Any]) -> str:
     return f"privacy spent: {spent} ({kind}); {privacy['releases']} releases in ledger.json\nε against: {against}"
 
 
-def show_result(result: Result) -> None:
-    """The run in a few lines: representation, pools, costs, where things are."""
-    summary = result.summary
+def show_summary(summary: dict[str, Any], folder: Path) -> None:
+    """A run in a few lines, as its record tells it: representation, pools, costs, where things are."""
     measured = summary.get("representation")
     if measured:
         rows = [[name, measured["initial"][name], value] for name, value in measured["pretrained"].items()]
@@ -115,7 +113,7 @@ def show_result(result: Result) -> None:
     if "privacy" in summary:
         out.print(_privacy_line(summary["privacy"]), markup=False)
     costs = summary["costs"].values()
-    down, up, seconds = (sum(cost[key] for cost in costs) for key in ("bytes_down", "bytes_up", "seconds"))
-    out.print(f"{clock(seconds)}, {size(down)} to the clients, {size(up)} to the server", markup=False)
-    if result.folder is not None:
-        out.print(f"wrote {result.folder}; see it with `secure-fl report {result.folder}`", markup=False)
+    down, up = (sum(cost[key] for cost in costs) for key in ("bytes_down", "bytes_up"))
+    took = f"{clock(sum(cost['seconds'] for cost in costs))}, " if all("seconds" in cost for cost in costs) else ""
+    out.print(f"{took}{size(down)} to the clients, {size(up)} to the server", markup=False)
+    out.print(f"wrote {folder}; see it with `secure-fl report {folder}`", markup=False)

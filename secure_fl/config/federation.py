@@ -51,6 +51,12 @@ class FederationConfig(Section):
         measured = self.evaluate.enabled and self.pretrain.mode != "none"
         return trained or measured or (self.pools.enabled and self.pools.task == "self_supervised")
 
+    @property
+    def needs_classes(self) -> bool:
+        """Whether something is made for a number of classes: heads, or sketches split by label."""
+        pools = self.pools
+        return pools.enabled and (pools.task == "supervised" or (pools.start == "sketch" and pools.sketch == "labelled"))
+
     @model_validator(mode="before")
     @classmethod
     def _private_defaults(cls, tables: Any) -> Any:
@@ -135,7 +141,7 @@ class FederationConfig(Section):
 
     def _private_rules(self) -> list[tuple[bool, str, object, str, str]]:
         """The same for differential privacy."""
-        privacy, pretrain, pools, data = self.privacy, self.pretrain, self.pools, self.data
+        privacy, pretrain, pools = self.privacy, self.pretrain, self.pools
         example, client, private = privacy.unit == "example", privacy.unit == "client", privacy.unit != "none"
         # fmt: off
         return [
@@ -146,8 +152,6 @@ class FederationConfig(Section):
             (not private or privacy.adjacency != "add-remove", "privacy.adjacency", privacy.adjacency,
              "a run follows each client's number of examples, and an absent client's noise share would be missing",
              'set privacy.adjacency = "zero-out" or "replace-one"; mechanisms used from Python take a public bound'),
-            (not private or pretrain.source is None or pretrain.source not in data.sources, "pretrain.source", pretrain.source,
-             "the server's set is the clients' own, whose examples it would show", "pre-train on another set, or federated"),
             (not example or not pools.enabled or pools.task == "supervised" or pools.count == 1 or not privacy.chooses_by_loss(pools.start),
              "privacy.choice", privacy.choice, "a self-supervised score is no mean of bounded losses",
              'set pools.start = "sketch", whose choice is free, or pools.task = "supervised"'),

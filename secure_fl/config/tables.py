@@ -26,13 +26,18 @@ class DataConfig(Section):
 
     table = "data"
     sources: tuple[SourceConfig, ...] = Field((SourceConfig(),), min_length=1, description="one or more data sets")
+    classes: int | None = Field(
+        None,
+        ge=1,
+        description="number of classes; private runs need it for labelled .npz and own data, since labels are private (known sets know it)",
+    )
     image_size: int | None = Field(None, ge=8, le=256, description="resize images to this many pixels a side (needed when sources differ)")
     scale: Literal["auto", "none", "per_example"] = Field(
         "auto",
         description="auto: each series to mean 0 and deviation 1, images as they are | none | per_example; bytes are divided by 255 anyhow",
     )
     test_fraction: float = Field(0.2, gt=0, lt=1, description="held out where a source has no official test split")
-    test_limit: int = Field(500, ge=1, description="test examples a client; drawn with the client's own label shares and transform")
+    test_limit: int = Field(500, ge=1, description="test examples a client; by its own label shares (private runs: at random)")
     validation_fraction: float = Field(0.0, ge=0, lt=1, description="share of each client's training examples kept for choosing a pool")
     labelled_clients: float = Field(1.0, ge=0, le=1, description="share of clients that keep their labels; the others join without")
 

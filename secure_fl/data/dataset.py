@@ -1,4 +1,8 @@
-"""`Dataset`: checked tensors, the one form in which examples travel through the project."""
+"""`Dataset`: checked tensors, the one form in which examples travel through the project.
+
+Errors about examples show settings and the shape of one example, never a value, an extreme or how many there are: messages travel
+further than data may.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +33,7 @@ class Dataset:
         classes: number of classes, 0 without labels.
         client: int64 `[N]`, who holds the example, for natural partitions; or None.
         name: for summaries and errors.
+        declared: whether somebody said how many classes there are; otherwise the number was read off the labels, and is as private as they are.
     """
 
     x: Tensor
@@ -36,6 +41,7 @@ class Dataset:
     classes: int
     client: Tensor | None = None
     name: str = "data"
+    declared: bool = False
 
     @classmethod
     def from_arrays(cls, x: Array, y: Array | None = None, *, client: Array | None = None, classes: int | None = None, name: str = "data") -> Dataset:
@@ -45,29 +51,22 @@ class Dataset:
             x: `[N, C, H, W]`, `[N, C, L]` or `[N, F]`, finite numbers.
             y: integers `[N]` in `0..classes-1`, or -1 for unlabelled; None for no labels at all.
             client: integers `[N]`, needed by natural partitions only.
-            classes: number of classes; the largest label plus one when not given.
+            classes: number of classes; the largest label plus one when not given. Runs with differential privacy that train on
+                labels want it given, because what is read off private labels is private.
 
         Raises:
-            DataError: naming the array, what was found and the remedy.
+            DataError: naming the array, what is wrong with it and the remedy; never a value in it, nor how many there are.
         """
         examples = _examples(x, name)
         labels = torch.full((len(examples),), UNLABELLED) if y is None else _column(y, len(examples), f"{name}.y")
         owners = None if client is None else _column(client, len(examples), f"{name}.client")
-        highest = int(labels.max())
-        classes = highest + 1 if classes is None else classes
-        if int(labels.min()) < UNLABELLED or highest >= classes:
-            raise DataError(
-                f"labels outside 0..{classes - 1}",
-                field=f"{name}.y",
-                value=(int(labels.min()), highest),
-                remedy="number the classes from 0, and mark examples without a label with -1",
-            )
-        return cls(examples, labels, classes, owners, name)
+        found = int(labels.max()) + 1
+        return cls(examples, labels, found, owners, name).with_classes(classes)
 
     @classmethod
-    def from_clients(cls, clients: Sequence[tuple[Array, Array | None]], *, name: str = "data") -> Dataset:
-        """One dataset from each client's `(x, y)`; use with `partition.kind = "natural"`."""
-        parts = [cls.from_arrays(x, y, name=f"{name}[{i}]") for i, (x, y) in enumerate(clients)]
+    def from_clients(cls, clients: Sequence[tuple[Array, Array | None]], *, classes: int | None = None, name: str = "data") -> Dataset:
+        """One dataset from each client's `(x, y)`; use with `partition.kind = "natural"`. `classes` as in `from_arrays`."""
+        parts = [cls.from_arrays(x, y, classes=classes, name=f"{name}[{i}]") for i, (x, y) in enumerate(clients)]
         owners = torch.cat([torch.full((len(part),), i) for i, part in enumerate(parts)])
         return replace(join(parts, name), client=owners)
 
@@ -93,6 +92,18 @@ class Dataset:
     def take(self, index: Tensor) -> Dataset:
         """The examples at `index` `[M]`, copied."""
         return replace(self, x=self.x[index], y=self.y[index], client=None if self.client is None else self.client[index])
+
+    def with_classes(self, classes: int | None) -> Dataset:
+        """The same examples, their labels checked, with the number of classes declared; None leaves it as it was read off the labels.
+
+        Raises:
+            DataError: a label is below -1, or not below `classes`.
+        """
+        if int(self.y.min()) < UNLABELLED or (classes is not None and int(self.y.max()) >= classes):
+            problem = f"labels outside {'-1, 0, 1, …' if classes is None else f'0..{classes - 1}'}"
+            remedy = "number the classes from 0, and mark examples without a label with -1"
+            raise DataError(problem, field=f"{self.name}.y", value="not shown", remedy=remedy)
+        return self if classes is None else replace(self, classes=classes, declared=True)
 
     def unlabelled(self) -> Dataset:
         """The same examples without their labels."""
@@ -124,7 +135,7 @@ def join(parts: Sequence[Dataset], name: str) -> Dataset:
     clients = [part.client for part in parts]
     owners = None if any(c is None for c in clients) else torch.cat([c for c in clients if c is not None])
     x, y = torch.cat([part.x for part in parts]), torch.cat([part.y for part in parts])
-    return Dataset(x, y, max(part.classes for part in parts), owners, name)
+    return Dataset(x, y, max(part.classes for part in parts), owners, name, all(part.declared for part in parts))
 
 
 def _examples(x: Array, name: str) -> Tensor:
@@ -141,13 +152,12 @@ def _examples(x: Array, name: str) -> Tensor:
         raise DataError("not numbers", field=field, value=str(array.dtype), remedy="convert it to float32 or uint8")
     if array.ndim not in (2, 3, 4) or 0 in array.shape:
         remedy = "use [N, C, H, W] for images, [N, C, L] for series or [N, F] for vectors, with N at least 1"
-        raise DataError("not a batch of examples", field=field, value=array.shape, remedy=remedy)
+        raise DataError("not a batch of examples", field=field, value=f"{array.ndim} axes", remedy=remedy)
     examples = torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
     if array.dtype == np.uint8:
         examples /= 255
-    bad = int((~torch.isfinite(examples)).flatten(1).any(1).sum())
-    if bad:
-        raise DataError("NaN or infinity", field=field, value=f"{bad} of {len(array)} examples", remedy="drop or impute them before loading")
+    if not bool(torch.isfinite(examples).all()):
+        raise DataError("NaN or infinity", field=field, value="not shown", remedy="drop or impute such examples before loading")
     return examples
 
 
@@ -155,7 +165,7 @@ def _column(values: Array, length: int, field: str) -> Tensor:
     """Integers, one an example."""
     array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
     if array.shape != (length,):
-        raise DataError(f"not one value for each of {length} examples", field=field, value=array.shape, remedy=f"give it the shape ({length},)")
+        raise DataError("not one value for each example", field=field, value=f"{array.ndim} axes", remedy="give it the shape (N,), N as in x")
     if array.dtype.kind not in "iub" and not (array.dtype.kind == "f" and np.array_equal(array, np.round(array))):
         raise DataError("not integers", field=field, value=str(array.dtype), remedy="number the categories from 0")
     return torch.from_numpy(array.astype(np.int64))

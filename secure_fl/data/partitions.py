@@ -2,6 +2,9 @@
 
 Every partition is a function of the data, the configuration and the seed. A client's test set is drawn from the held-out split
 with the client's own label shares and put through the client's own transform, so each client is tested on its own law.
+
+With differential privacy nothing is held out or drawn by labels, since who is in a test or validation set would then show them: test
+and validation sets are random, by coins of their own, and tell a client's law from others' by its transform alone.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from torch import Generator, Tensor
 from secure_fl.config import FederationConfig, PartitionConfig
 from secure_fl.data.dataset import UNLABELLED, Dataset, Splits, join
 from secure_fl.data.transforms import Transform, transforms_for
-from secure_fl.errors import PartitionError
+from secure_fl.errors import DataError, PartitionError
 from secure_fl.seeds import derive_seed
 
 _DIRICHLET_DRAWS = 100
@@ -58,6 +61,22 @@ def partition(sources: Sequence[Splits], config: FederationConfig) -> list[Clien
     return clients[:labelled] + [_without_labels(client) for client in clients[labelled:]]
 
 
+def count_classes(clients: Sequence[ClientData], config: FederationConfig) -> int:
+    """Number of classes that models and sketches are made for; 0 without labels, or where nothing is made for it.
+
+    Raises:
+        DataError: labels are private, and the number was read off them.
+    """
+    if not any(client.train.labelled for client in clients):
+        return 0
+    if not _private(config) or all(client.train.declared for client in clients):
+        return max(client.test.classes for client in clients)
+    if config.needs_classes:
+        remedy = "set data.classes, or pass Dataset.from_arrays(..., classes=...)"
+        raise DataError("read off private labels, and every model would show it", field="data.classes", value=None, remedy=remedy)
+    return 0
+
+
 Held = tuple[Dataset, Dataset, int | None]
 """Training examples, test examples and known group of one client, before its transform."""
 
@@ -84,37 +103,41 @@ def _deal(train: Dataset, test: Dataset | None, config: FederationConfig, client
     """Hold out a test split where there is none, then split both among `clients`."""
     spec, generator = config.partition, torch.Generator().manual_seed(seed)
     if spec.kind == "natural":
-        return _natural(train, config, generator)
+        return _natural(train, config, seed)
     if test is None:
-        train, test = _hold_out(train, config.data.test_fraction, train.y, generator)
+        train, test = _hold_out(train, config.data.test_fraction, _strata(train, config), generator)
     if clients > len(train):
         remedy = "use fewer clients or more examples"
-        raise PartitionError(f"more clients than the {len(train)} training examples", field="partition.clients", value=clients, remedy=remedy)
+        raise PartitionError("more clients than training examples", field="partition.clients", value=clients, remedy=remedy)
     owned = _SPLITTERS[spec.kind](train, spec, clients, generator)
-    smallest = min(len(index) for index in owned)
-    if smallest < spec.min_examples:
-        remedy = f"use fewer clients, a larger partition.concentration, or set partition.min_examples = {smallest}"
-        raise PartitionError(f"a client would hold only {smallest} examples", field="partition.min_examples", value=spec.min_examples, remedy=remedy)
+    if min(len(index) for index in owned) < spec.min_examples:
+        remedy = "use fewer clients, a larger partition.concentration, or a smaller partition.min_examples"
+        raise PartitionError("a client would hold fewer examples", field="partition.min_examples", value=spec.min_examples, remedy=remedy)
     grouped = spec.kind in ("rotation", "label_permutation")
     held = []
     for i, index in enumerate(owned):
         mine = train.take(index)
-        held.append((mine, _like(mine, test, config.data.test_limit, generator), i % spec.groups if grouped else None))
+        tested = _at_random(test, config, derive_seed(seed, "test", i)) if _private(config) else _like(mine, test, config.data.test_limit, generator)
+        held.append((mine, tested, i % spec.groups if grouped else None))
     return held
 
 
-def _natural(data: Dataset, config: FederationConfig, generator: Generator) -> list[Held]:
-    """Each client's own examples, its test split held out of them."""
+def _natural(data: Dataset, config: FederationConfig, seed: int) -> list[Held]:
+    """Each client's own examples, its test split held out of them by coins that no other client's number of examples moves."""
     if data.client is None:
         remedy = "add an integer array `client` to the file, or choose another partition.kind"
         raise PartitionError("no client column", field="partition.kind", value="natural", remedy=remedy)
     held: list[Held] = []
-    for owner in data.client.unique().tolist():
+    for i, owner in enumerate(data.client.unique().tolist()):
         mine = replace(data.take(torch.nonzero(data.client == owner).flatten()), name=f"client {owner}")
-        if len(mine) <= config.partition.min_examples:
+        least = config.partition.min_examples
+        if len(mine) <= least:
             remedy = "drop the client, or lower partition.min_examples"
-            raise PartitionError(f"client {owner} holds too few examples to train and test on", field="client", value=len(mine), remedy=remedy)
-        train, test = _hold_out(mine, config.data.test_fraction, mine.y, generator)
+            raise PartitionError(
+                f"client {i} holds too few examples to train and test on", field="partition.min_examples", value=least, remedy=remedy
+            )
+        generator = torch.Generator().manual_seed(derive_seed(seed, "held out", i))
+        train, test = _hold_out(mine, config.data.test_fraction, _strata(mine, config), generator)
         held.append((train, test.take(torch.arange(min(len(test), config.data.test_limit))), None))
     return held
 
@@ -204,6 +227,21 @@ def _hold_out(data: Dataset, fraction: float, strata: Tensor, generator: Generat
     return data.take(ranked[count:].sort().values), data.take(ranked[:count])
 
 
+def _private(config: FederationConfig) -> bool:
+    return config.privacy.unit != "none"
+
+
+def _strata(data: Dataset, config: FederationConfig) -> Tensor:
+    """What a part is held out by: the labels, unless they are private; then all examples are alike."""
+    return torch.zeros_like(data.y) if _private(config) else data.y
+
+
+def _at_random(test: Dataset, config: FederationConfig, seed: int) -> Dataset:
+    """At most `data.test_limit` test examples. Coins of their own: how many the dealing has used up depends on training labels."""
+    order = torch.randperm(len(test), generator=torch.Generator().manual_seed(seed))
+    return test.take(order[: config.data.test_limit])
+
+
 def _like(mine: Dataset, test: Dataset, limit: int, generator: Generator) -> Dataset:
     """Test examples in the label shares of `mine`, at most `limit`; as many as the scarcest label allows."""
     order = torch.randperm(len(test), generator=generator)
@@ -232,10 +270,11 @@ def _client(i: int, held: Held, transforms: Sequence[tuple[str, Transform]], con
     fraction = config.data.validation_fraction
     if fraction > 0 and len(train) >= 2:
         generator = torch.Generator().manual_seed(derive_seed(config.seed, "validation", i))
-        train, validation = _hold_out(train, fraction, train.y, generator)
-    if len(train) < config.partition.min_examples:
+        train, validation = _hold_out(train, fraction, _strata(train, config), generator)
+    least = config.partition.min_examples
+    if len(train) < least:
         remedy = "use fewer clients, less validation and test data, or lower partition.min_examples"
-        raise PartitionError(f"client {i} would train on too few examples", field="partition.min_examples", value=len(train), remedy=remedy)
+        raise PartitionError(f"client {i} would train on too few examples", field="partition.min_examples", value=least, remedy=remedy)
     return ClientData(i, train, validation, test, group, note)
 
 

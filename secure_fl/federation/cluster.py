@@ -5,7 +5,6 @@ from __future__ import annotations
 from math import isfinite
 from statistics import fmean, pstdev
 
-from secure_fl.federation.example_plan import chooses_by_loss
 from secure_fl.federation.messages import BlockUpdate, PoolScore, PoolUpdate, Reply, ScorePools, TrainPool
 from secure_fl.federation.phase import Call, Metrics, Phase, mean_terms
 from secure_fl.federation.starts import draw_pools, get_guide, get_pools, set_pools
@@ -38,7 +37,7 @@ class Cluster(Phase):
         self._terms: list[dict[str, float]] = []
         guide = get_guide(self.state)
         forced = guide is not None and self.state.round < config.warmup_rounds
-        return Call(self.sampled(config), TrainPool(self.state.round, pools, guide, forced, held_choices(self), self.bound))
+        return Call(self.sampled(config), TrainPool(self.state.round, pools, guide, forced, self.bound))
 
     def add(self, client: int, reply: Reply) -> None:
         if isinstance(reply, BlockUpdate):
@@ -64,13 +63,12 @@ class Cluster(Phase):
             moved = PoolSet(self._shared.moved(pools.shared[None])[0], self._pooled.moved(pools.pooled))
         set_pools(self.state, moved)
         terms, scores = mean_terms(self._terms), self._scores
-        remember_choices(self, scores)
         loss = sum(self.blueprint.pool_weights[name] * value for name, value in terms.items()) if terms else None
         return {"loss": loss, **_occupancy(self, scores, len(pools)), **self.group_metrics}
 
 
 class Evaluate(Phase):
-    """Every client chooses among the final pools and tests its choice."""
+    """Every client chooses among the final pools and tests its choice, for the experimenter: a deployment asks nobody."""
 
     name = "evaluate"
 
@@ -80,7 +78,7 @@ class Evaluate(Phase):
 
     def open(self) -> Call:
         self._scores: dict[int, PoolScore] = {}
-        return Call(self.everyone, ScorePools(get_pools(self.state), get_guide(self.state), held_choices(self)))
+        return Call(self.everyone, ScorePools(get_pools(self.state), get_guide(self.state)))
 
     def add(self, client: int, reply: Reply) -> None:
         assert isinstance(reply, PoolScore)
@@ -90,21 +88,8 @@ class Evaluate(Phase):
         return _occupancy(self, self._scores, len(get_pools(self.state)))
 
 
-def held_choices(phase: Phase) -> dict[int, int] | None:
-    """Each client's last released choice, where clients choose through the exponential mechanism."""
-    if not chooses_by_loss(phase.blueprint.config):
-        return None
-    return {int(client): choice for client, choice in phase.state.facts.get("choices", {}).items()}
-
-
-def remember_choices(phase: Phase, scores: dict[int, PoolScore]) -> None:
-    """Keep released choices in the state: clients hold on to them until the next round of choosing, also after a resume."""
-    if chooses_by_loss(phase.blueprint.config):
-        phase.state.facts.setdefault("choices", {}).update({str(client): score.choice for client, score in scores.items()})
-
-
 def _occupancy(phase: Phase, scores: dict[int, PoolScore], pools: int) -> Metrics:
-    """Who chose what, how well it serves them, and whether the pools have collapsed."""
+    """Who chose what, how well it serves them, and whether the pools have collapsed: all of it read off the clients by the experimenter."""
     choices = [score.choice for score in scores.values()]
     counts = [choices.count(k) for k in range(pools)]
     accuracies = [score.test_accuracy for score in scores.values() if score.test_accuracy is not None]

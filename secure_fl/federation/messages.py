@@ -97,7 +97,6 @@ class ScorePools:
 
     pools: PoolSet
     guide: Guide | None = None
-    held: dict[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -112,16 +111,12 @@ class PoolScore:
 
 @dataclass(frozen=True)
 class TrainPool:
-    """Choose a pool and train it. With `forced`, the pool is the guide's nearest centre.
-
-    `held` is each client's last choice, where choices are releases: public then, and kept until clients choose anew.
-    """
+    """Choose a pool and train it. With `forced`, the pool is the guide's nearest centre. A request holds nobody's choice."""
 
     round: int
     pools: PoolSet
     guide: Guide | None = None
     forced: bool = False
-    held: dict[int, int] | None = None
     bound: float | None = None
 
 

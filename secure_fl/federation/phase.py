@@ -49,16 +49,19 @@ class Call:
 
 @dataclass(frozen=True)
 class RoundRecord:
-    """One line of `metrics.jsonl`. Bytes are of message bodies, over all clients; `seconds` is wall time, `sum_seconds` the secure sum's part."""
+    """One line of `metrics.jsonl`. Bytes are of message bodies, over all clients; `seconds` is wall time, `sum_seconds` the secure sum's part.
+
+    Both are None, and `metrics` has gaps, where a line was read back that was written without the experimenter's fields.
+    """
 
     phase: str
     round: int
     clients: int
     bytes_down: int
     bytes_up: int
-    seconds: float
-    metrics: Metrics
-    sum_seconds: float = 0.0
+    seconds: float | None = None
+    metrics: Metrics = field(default_factory=dict)
+    sum_seconds: float | None = None
 
 
 class Phase(ABC):

@@ -10,23 +10,18 @@ from typing import Any
 from secure_fl.config import FederationConfig
 from secure_fl.errors import PrivacyError
 from secure_fl.federation.budget import BudgetGate
+from secure_fl.federation.manifest import Manifest
 from secure_fl.federation.phase import RoundRecord
 from secure_fl.privacy.claims import PrivacyClaim, Setting, claims
 from secure_fl.privacy.ledger import PrivacyLedger
 from secure_fl.privacy.units import Adjacency, PrivacyUnit
 
-OUTSIDE = (
-    "accuracies in this record: they are measured on test examples, which are other examples, for the experimenter",
-    "representation metrics and the picture of embeddings: a simulation reads all data in one place to draw them",
-    "partition.json and the checkpoints' digest of all data: they let the experimenter resume, and stay with the experimenter",
-)
-"""What a simulation records beside its releases; a deployment leaves it out (evaluate.enabled = false)."""
-
 
 def privacy_record(config: FederationConfig, gate: BudgetGate, records: Sequence[RoundRecord]) -> dict[str, Any] | None:
     """For `summary.json`; None without differential privacy. An ε for which no bound is known is null, never a large number.
 
-    The claims are written into the ledger's file too. A pool's ε is the largest of the clients that trained it.
+    The claims are written into the ledger's file too. A pool's ε is the largest of the clients that trained it; there is none where the record
+    does not say who did. `outside` is what the run writes beside its releases, file by file.
     """
     ledger, budget = gate.ledger, gate.budget
     if ledger is None or budget is None:
@@ -45,7 +40,7 @@ def privacy_record(config: FederationConfig, gate: BudgetGate, records: Sequence
         "pools": {str(pool): _number(max(clients[client] for client in members)) for pool, members in _trained(records).items()},
         "releases": len(ledger.releases),
         "claims": stated,
-        "outside": [*OUTSIDE, *(["choices in this record: read off the clients by the experimenter"] if budget.unit is PrivacyUnit.CLIENT else [])],
+        "outside": Manifest.of(config).outside,
     }
 
 
@@ -68,12 +63,13 @@ def _claims(config: FederationConfig, ledger: PrivacyLedger, unit: PrivacyUnit) 
 
 
 def _trained(records: Sequence[RoundRecord]) -> dict[int, set[int]]:
-    """Clients that trained each pool in any round."""
-    found: dict[int, set[int]] = {}
-    for record in records:
-        if record.phase == "cluster":
-            for client, pool in record.metrics["choices"].items():
-                found.setdefault(pool, set()).add(int(client))
+    """Clients that trained each pool in any round; empty where a round's record does not tell."""
+    rounds, found = [record.metrics for record in records if record.phase == "cluster"], dict[int, set[int]]()
+    if not all("choices" in metrics for metrics in rounds):
+        return {}
+    for metrics in rounds:
+        for client, pool in metrics["choices"].items():
+            found.setdefault(pool, set()).add(int(client))
     return dict(sorted(found.items()))
 
 

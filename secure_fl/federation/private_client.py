@@ -20,7 +20,7 @@ from secure_fl.data.views import two_views
 from secure_fl.errors import PrivacyError
 from secure_fl.federation.budget import digest_of
 from secure_fl.federation.client import Client, Workbench
-from secure_fl.federation.example_plan import ExamplePlan, Steps, choice_event, chooses_in, plan_examples
+from secure_fl.federation.example_plan import ExamplePlan, Steps, choice_event, chooses_by_loss, chooses_in, plan_examples
 from secure_fl.federation.messages import (
     CentreShare,
     EncoderUpdate,
@@ -70,6 +70,7 @@ class PrivateClient(Client):
         """`already`: what earlier runs have released of this client."""
         super().__init__(data, bench)
         self._noise, self._box, self._already = noise, box, already
+        self._choices: dict[int, int | None] = {}
 
     @cached_property
     def plan(self) -> ExamplePlan:
@@ -87,8 +88,10 @@ class PrivateClient(Client):
                 return (self._release(request, "sketch", _SKETCHES["sketch"], "statistic", self._sketcher.events()[-1]),)
             case TrainPool():
                 trained = [self._release(request, "cluster", request.round, "training", self._steps(self.plan.pools))] if self._trains else []
-                chosen = [self._release(request, "choice", request.round, "choice", self._choice_event)] if self._chooses(request) else []
-                return (*chosen, *trained)
+                if not self._chooses(request):
+                    return tuple(trained)
+                choice = self._release(request, "choice", request.round, "choice", self._choice_event)
+                return (replace(choice, key=self._choice_key(request.round)), *trained)
             case _:
                 return ()
 
@@ -201,12 +204,32 @@ class PrivateClient(Client):
         return choice_event(self._blueprint.config)
 
     def _chooses(self, request: TrainPool) -> bool:
-        """Whether it chooses anew in this round; otherwise it holds on to its last choice, or follows the sketch."""
-        held = request.held or {}
-        return not request.forced and request.held is not None and (chooses_in(self._blueprint.config, request.round) or self.data.id not in held)
+        """Whether it chooses anew in this round; otherwise it holds on to its last choice, or follows the sketch.
+
+        There is one choice a round, whatever pools are shown: asked again, the client repeats itself and releases nothing.
+        """
+        config, number = self._blueprint.config, request.round
+        if not chooses_by_loss(config) or request.forced or self._chosen(number) is not None:
+            return False
+        return chooses_in(config, number) or self._held(number) is None
+
+    def _chosen(self, number: int) -> int | None:
+        """The choice it made in a round, if it made one. Kept by the client, stored with its released results, and in no message."""
+        if number not in self._choices:
+            found = self._box.find(self._choice_key(number))
+            self._choices[number] = None if found is None else int(found["choice"])
+        return self._choices[number]
+
+    def _held(self, number: int) -> int | None:
+        """The newest choice that it made in round `number` or before."""
+        made = (self._chosen(earlier) for earlier in range(number, -1, -1))
+        return next((choice for choice in made if choice is not None), None)
+
+    def _choice_key(self, number: int) -> str:
+        return f"choice/{number}/client-{self.data.id}"
 
     def _score(self, request: ScorePools | TrainPool, position: int) -> PoolScore:
-        """The private choice, and how the chosen pool does on test examples."""
+        """The private choice, and how the chosen pool does on test examples, which is for the experimenter."""
         choice = self._private_choice(request)
         model, task = self._bench.pool_model, self._blueprint.pool_task(self.data.id, position)
         self._blueprint.layout.load(model, request.pools, choice)
@@ -214,24 +237,25 @@ class PrivateClient(Client):
         return PoolScore(choice, (), test.loss, test.accuracy)
 
     def _private_choice(self, request: ScorePools | TrainPool) -> int:
-        forced = isinstance(request, TrainPool) and request.forced
-        if request.held is None or forced:
+        config = self._blueprint.config
+        if not chooses_by_loss(config) or (isinstance(request, TrainPool) and request.forced):
             return self._guided(request.guide) if request.guide is not None else 0
-        if isinstance(request, TrainPool) and self._chooses(request):
+        if isinstance(request, ScorePools):
+            return self._held(config.pools.rounds - 1) or 0
+        if self._chooses(request):
 
             def make() -> dict[str, Tensor]:
                 return {"choice": torch.tensor(self._exponential(request))}
 
-            return int(self._box.once(self._key(request, "choice", request.round), make)["choice"])
-        return request.held.get(self.data.id, 0)
+            self._choices[request.round] = int(self._box.once(self._choice_key(request.round), make, reused=True)["choice"])
+        return self._held(request.round) or 0
 
     def _exponential(self, request: TrainPool) -> int:
         privacy, pools, data = self._blueprint.config.privacy, request.pools, self._choosing_examples()
         data = data.with_labels() if data.labelled else data
         mechanism = PrivateChoice(privacy.choice_epsilon, privacy.choice_bound, max(1, len(data)), privacy.choice_stay)
         scores = [bounded_score(self._losses(pools, index, data), privacy.choice_bound, max(1, len(data))) for index in range(len(pools))]
-        held = (request.held or {}).get(self.data.id)
-        return mechanism.choose(scores, self._stream(request, "choice", request.round), held)
+        return mechanism.choose(scores, self._stream(request, "choice", request.round), self._held(request.round - 1))
 
     def _losses(self, pools: PoolSet, index: int, data: Dataset) -> Tensor:
         """Cross-entropy of each example under one pool, `[N]`, in eval mode."""

@@ -63,6 +63,11 @@ class ReleaseBox:
         self._list(key)
         return made
 
+    def find(self, key: str) -> Tensors | None:
+        """The stored result of the release `key`, or None; nothing is made."""
+        stored = None if self._folder is None else self._stored(key)
+        return None if stored is None else load_file(stored)
+
     def lost(self, key: str) -> bool:
         """Whether the result was made, and perhaps sent, but is gone."""
         if self._folder is None or self._stored(key) is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +20,13 @@ _TEMPLATE = "run.html.j2"
 
 @dataclass(frozen=True)
 class Run:
-    """One run as the page needs it."""
+    """One run as the page needs it; None where the record leaves the experimenter's files out."""
 
     name: str
     summary: dict[str, Any]
     rounds: list[dict[str, Any]]
-    partition: PartitionSummary
-    embedding: dict[str, Any]
+    partition: PartitionSummary | None
+    embedding: dict[str, Any] | None
     config: str
 
 
@@ -58,11 +57,15 @@ def write_report(folders: Sequence[Path], path: Path) -> None:
 def _read(path: Path) -> Run:
     folder = RunFolder.open(path)
     summary = folder.read_summary()
-    partition = json.loads(folder.partition.read_text(encoding="utf-8"))
-    clients = tuple(ClientSummary(**client) for client in partition.pop("clients"))
-    embedding = json.loads(folder.embedding.read_text(encoding="utf-8"))
+    partition = folder.read_json(folder.partition) if folder.partition.exists() else None
+    embedding = folder.read_json(folder.embedding) if folder.embedding.exists() else None
     config = folder.config.read_text(encoding="utf-8")
-    return Run(summary["name"], summary, folder.read_metrics(), PartitionSummary(**partition, clients=clients), embedding, config)
+    return Run(summary["name"], summary, folder.read_metrics(), None if partition is None else _partition(partition), embedding, config)
+
+
+def _partition(content: dict[str, Any]) -> PartitionSummary:
+    clients = tuple(ClientSummary(**client) for client in content["clients"])
+    return PartitionSummary(content["shape"], content["classes"], content["label_skew"], clients)
 
 
 def _row(run: Run) -> dict[str, Any]:
@@ -70,7 +73,7 @@ def _row(run: Run) -> dict[str, Any]:
     pools, costs = run.summary.get("pools"), run.summary["costs"].values()
     row = {
         "name": run.name,
-        "seconds": sum(cost["seconds"] for cost in costs),
+        "seconds": sum(cost["seconds"] for cost in costs) if all("seconds" in cost for cost in costs) else None,
         "down": sum(cost["bytes_down"] for cost in costs),
         "up": sum(cost["bytes_up"] for cost in costs),
         "pools": pools,
@@ -91,17 +94,17 @@ def _compared(runs: Sequence[Run]) -> dict[str, Any]:
 
 def _details(run: Run) -> dict[str, Any]:
     """What one run alone has to show."""
-    training = [line["metrics"] for line in run.rounds if line["phase"] == "pretrain"]
-    told = bool(training) and training[0]["loss"] is not None
-    spent = [line["metrics"]["privacy"]["epsilon"] for line in run.rounds if "privacy" in line["metrics"]]
-    coloured = ["label"] + (["group"] if any(group is not None for group in run.embedding["group"]) else [])
-    pretrained = "representation" in run.summary
+    training = [line.get("metrics", {}) for line in run.rounds if line["phase"] == "pretrain"]
+    told = bool(training) and all(metrics.get("loss") is not None for metrics in training)
+    spent = [line["metrics"]["privacy"]["epsilon"] for line in run.rounds if "privacy" in line.get("metrics", {})]
+    pictured = run.embedding if "representation" in run.summary else None
+    coloured = [] if pictured is None else ["label", *(["group"] if any(group is not None for group in pictured["group"]) else [])]
     return {
         "run": run,
-        "partition": _image(plots.partition_plot(run.partition)),
+        "partition": None if run.partition is None else _image(plots.partition_plot(run.partition)),
         "loss": _image(plots.loss_plot([m["loss"] for m in training], [m["terms"] for m in training])) if told else None,
         "spent": _image(plots.spent_plot(spent, run.summary["privacy"]["budget"])) if spent else None,
-        "embedding": [_image(plots.embedding_plot(run.embedding, by)) for by in coloured] if pretrained else [],
+        "embedding": [_image(plots.embedding_plot(pictured, by)) for by in coloured if pictured is not None],
     }
 
 

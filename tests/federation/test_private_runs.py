@@ -230,7 +230,6 @@ def test_openings_allow_what_the_mechanism_can_make_and_no_more(images: Dataset)
         ({"unit": "example"}, {"pools": {"start": "restarts"}}, "no private form"),
         ({"unit": "example", "adjacency": "add-remove"}, {}, "number of examples"),
         ({"unit": "example", "choice": "exponential"}, {"pools": {"task": "self_supervised"}}, "bounded losses"),
-        ({"unit": "example"}, {"pretrain": {"mode": "centralized", "source": {"name": "digits"}}}, "clients' own"),
         ({"unit": "client", "adjacency": "add-remove"}, {}, "noise share"),
         ({"unit": "client"}, {"pools": {"participation": 0.5}}, "roster"),
         ({"unit": "example"}, {"pools": {"weights": "examples"}}, "private count"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch.nn import functional
@@ -36,8 +37,15 @@ def load_source(source: SourceConfig, config: DataConfig, seed: int) -> Splits:
 
 
 def load_sources(config: DataConfig, seed: int) -> list[Splits]:
-    """Every source of a configuration, checked to have one shape."""
-    loaded = [load_source(source, config, seed) for source in config.sources]
+    """Every source of a configuration, checked to have one shape, and labels below `data.classes` where it is set.
+
+    Raises:
+        DataError: as `load_source`; shapes differ, or a label is outside.
+    """
+    loaded = []
+    for source in config.sources:
+        train, test = load_source(source, config, seed)
+        loaded.append((train.with_classes(config.classes), None if test is None else test.with_classes(config.classes)))
     join([train.take(torch.tensor([0])) for train, _ in loaded], "sources")
     return loaded
 
@@ -53,7 +61,7 @@ def prepared(data: Dataset, config: DataConfig) -> Dataset:
             remedy = 'leave data.image_size out, or set kind = "image" on the source'
             raise DataError("only images can be resized", field="data.image_size", value=data.kind, remedy=remedy)
         x = functional.interpolate(x, size=(config.image_size, config.image_size), mode="bilinear", align_corners=False, antialias=True)
-    return Dataset(x, data.y, data.classes, data.client, data.name)
+    return replace(data, x=x)
 
 
 def _thin(data: Dataset, source: SourceConfig, seed: int, split: str) -> Dataset:

@@ -44,5 +44,5 @@ def _records(path: Path, size: int, remedy: str) -> np.ndarray:
     except OSError:
         raise DataError("no such file", field="data.sources.path", value=str(path), remedy=remedy) from None
     if len(raw) == 0 or len(raw) % size:
-        raise DataError(f"truncated: not a whole number of {size}-byte records", field=path.name, value=f"{len(raw)} bytes", remedy=remedy)
+        raise DataError(f"truncated: not a whole number of {size}-byte records", field=path.name, value=str(path), remedy=remedy)
     return raw.reshape(-1, size)

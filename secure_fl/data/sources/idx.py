@@ -46,15 +46,16 @@ def read_idx(path: Path, remedy: str = "fetch the file again") -> np.ndarray:
     except FileNotFoundError:
         raise DataError("no such file", field="data.sources.path", value=str(path), remedy=remedy) from None
     except (EOFError, OSError, zlib.error) as error:
-        raise DataError(f"truncated or damaged archive: {error}", field=path.name, value=str(path), remedy=remedy) from None
+        # Its class alone: gzip quotes bytes of the file.
+        raise DataError(f"truncated or damaged archive: {type(error).__name__}", field=path.name, value=str(path), remedy=remedy) from None
     if len(raw) < 4 or raw[:2] != b"\0\0" or raw[2] != _UNSIGNED_BYTE or len(raw) < 4 + 4 * raw[3]:
-        raise DataError("not an idx file of unsigned bytes", field=path.name, value=raw[:4].hex(), remedy=remedy)
+        raise DataError("not an idx file of unsigned bytes", field=path.name, value=str(path), remedy=remedy)
     dimensions = raw[3]
     shape = struct.unpack(f">{dimensions}I", raw[4 : 4 + 4 * dimensions])
     held, promised = len(raw) - 4 - 4 * dimensions, int(np.prod(shape, dtype=np.int64))
     if held != promised:
-        problem = f"its header promises {promised} values"
-        raise DataError(f"truncated: {problem}" if held < promised else problem, field=path.name, value=f"{held} values", remedy=remedy)
+        problem = "truncated: its header promises more values" if held < promised else "its header promises fewer values"
+        raise DataError(problem, field=path.name, value=str(path), remedy=remedy)
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
 
 
@@ -66,7 +67,7 @@ def _split(name: str, folder: Path, split: str, remedy: str) -> Dataset:
     images = read_idx(_find(folder, f"{split}-images-idx3-ubyte"), remedy)
     labels = read_idx(_find(folder, f"{split}-labels-idx1-ubyte"), remedy)
     if images.ndim != 3:
-        raise DataError("not a stack of images", field=f"{split}-images", value=images.shape, remedy=remedy)
+        raise DataError("not a stack of images", field=f"{split}-images", value=f"{images.ndim} axes", remedy=remedy)
     return Dataset.from_arrays(images[:, None], labels, classes=10, name=name)
 
 

@@ -42,7 +42,8 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         raise DataError("no such file", field="data.sources.path", value=str(path), remedy="check the path") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, TypeError) as error:
         remedy = "write it again with numpy.savez(path, x=…, y=…), plain numeric arrays only"
-        raise DataError(f"not a readable .npz: {error}", field=path.name, value=str(path), remedy=remedy) from None
+        # Its class alone: numpy quotes bytes of the file, which may be an example's.
+        raise DataError(f"not a readable .npz: {type(error).__name__}", field=path.name, value=str(path), remedy=remedy) from None
     if "x" not in arrays:
         raise DataError("holds no array `x`", field=path.name, value=sorted(arrays), remedy="write it with numpy.savez(path, x=…, y=…)")
     return arrays
@@ -51,9 +52,11 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 def _oriented(x: np.ndarray, kind: str) -> np.ndarray:
     """Channels first."""
     if kind == "image" and x.ndim == 2:
-        raise DataError("two dimensions are no images", field="x", value=x.shape, remedy="give images as [N, H, W] or [N, C, H, W]")
+        raise DataError("two dimensions are no images", field="x", value=("N", *x.shape[1:]), remedy="give images as [N, H, W] or [N, C, H, W]")
     if kind == "series" and x.ndim == 4:
-        raise DataError("four dimensions are no series", field="x", value=x.shape, remedy='give series as [N, C, L], or set kind = "image"')
+        raise DataError(
+            "four dimensions are no series", field="x", value=("N", *x.shape[1:]), remedy='give series as [N, C, L], or set kind = "image"'
+        )
     if x.ndim == 4 and x.shape[1] not in _CHANNELS and x.shape[3] in _CHANNELS:
         x = x.transpose(0, 3, 1, 2)
     if x.ndim == 3 and kind == "image":
