@@ -119,6 +119,7 @@ class Federation:
         # As they were before clients' transforms: what `run` looks for in a set that a server has seen.
         self._held = [part for split in sources for part in split if part is not None] if private else []
         self._central = self._central_data()
+        self._seen = None if self._central is None else self._seen_at_a_server()
         if augment is None and self.config.augments:
             for examples in [client.train for client in self.clients] + ([self._central] if self._central else []):
                 check_range(examples)
@@ -151,10 +152,8 @@ class Federation:
             RunFolderError: `out` holds something and `resume` is off, or a run of another configuration.
             TrainingError: a loss is not finite.
         """
-        central = CentralSet.behind(self.config.pretrain, self._central)
-        if central is not None:
-            central.check(self._held)
-        folder, state = self._prepare(out, resume, central)
+        seen = self._seen or self._seen_at_a_server()
+        folder, state = self._prepare(out, resume, seen)
         self._finished = folder is not None and folder.summary.exists()
         self._gate = BudgetGate(self.config.privacy, None if folder is None else folder.ledger)
         if self.config.pretrain.mode == "load":
@@ -196,6 +195,13 @@ class Federation:
         join([self.clients[0].train.take(torch.tensor([0])), data.take(torch.tensor([0]))], "pretrain.source")
         return data
 
+    def _seen_at_a_server(self) -> CentralSet | None:
+        """The set that a server has trained this run's encoder on, checked to hold no private example of the clients."""
+        seen = CentralSet.behind(self.config.pretrain, self._central)
+        if seen is not None:
+            seen.check(self._held)
+        return seen
+
     @cached_property
     def _digest(self) -> str:
         """Of the configuration and the encoder's layout: what a resumed run must share, and anybody may know."""
@@ -216,7 +222,7 @@ class Federation:
             return lambda seed: build_encoder(self.config.model, shape, seed)
         return lambda seed: copy.deepcopy(encoder(seed))
 
-    def _prepare(self, out: Path | str | None, resume: bool, central: CentralSet | None) -> tuple[RunFolder | None, ServerState]:
+    def _prepare(self, out: Path | str | None, resume: bool, seen: CentralSet | None) -> tuple[RunFolder | None, ServerState]:
         if out is None:
             return None, ServerState()
         path = Path(out)
@@ -229,8 +235,8 @@ class Federation:
         folder = RunFolder.create(path, self.config)
         if self.manifest.writes("partition.json"):
             folder.write(folder.partition, self.summarise().as_dict() | {"digest": self._examples_digest})
-        if central is not None:
-            folder.write(folder.central, central.as_dict())
+        if seen is not None:
+            folder.write(folder.central, seen.as_dict())
         return folder, ServerState()
 
     def _phases(self, state: ServerState) -> Iterator[Phase]:

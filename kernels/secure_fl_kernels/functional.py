@@ -129,7 +129,7 @@ def distillation_loss(h: Tensor, z: Tensor, temperature: float = 0.5, direction:
 def _groups(z1: Tensor, z2: Tensor, group_size: int, temperature: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     first, second = reference.pair(z1, z2)
     if group_size < 1 or len(first) % group_size:
-        raise ValueError(f"{len(first)} examples do not fill groups of {group_size}")
+        raise ValueError(f"the examples do not fill groups of {group_size}")
     if dispatch.choose(z1) == "triton" and group_size <= LARGEST_GROUP and z1.dtype == z2.dtype:
         first, second, provider = z1, z2, "triton"
     else:

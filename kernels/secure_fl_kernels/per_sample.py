@@ -98,7 +98,7 @@ def clip_and_sum(gradients: Tensor, square_norms: Tensor, max_norm: float, noise
     _positive("max_norm", max_norm)
     _floating("gradients", gradients, 2)
     if _floating("square_norms", square_norms, 1).shape[0] != gradients.shape[0]:
-        raise ValueError(f"{gradients.shape[0]} rows of gradients and {square_norms.shape[0]} squared norms")
+        raise ValueError("not one squared norm for each row of gradients")
     if noise is not None and _floating("noise", noise, 1).shape[0] != gradients.shape[1]:
         raise ValueError(f"rows have {gradients.shape[1]} elements and the noise has {noise.shape[0]}")
     result: Tensor = operators.clip_and_sum(gradients, square_norms, max_norm, noise)
@@ -129,9 +129,9 @@ def ghost_square_norms_linear(activations: Tensor, backprops: Tensor, bias: bool
     """
     for name, rows in (("activations", activations), ("backprops", backprops)):
         if _floating(name, rows).ndim < 2:
-            raise ValueError(f"{name} must be [B, features] or [B, ..., features], not {tuple(rows.shape)}")
+            raise ValueError(f"{name} must be [B, features] or [B, ..., features], and has {rows.ndim} axes")
     if activations.shape[:-1] != backprops.shape[:-1]:
-        raise ValueError(f"samples and positions differ: {tuple(activations.shape)} and {tuple(backprops.shape)}")
+        raise ValueError(f"samples or positions differ: [B, {activations.shape[1:-1]}, I] and [B, {backprops.shape[1:-1]}, O]")
     _whole_groups(activations.shape[0], group_size)
     a, b = (plain.grouped(rows, group_size) for rows in (activations, backprops))
     result: Tensor = operators.ghost_linear(a, b, bias)
@@ -174,7 +174,9 @@ def ghost_square_norms_conv2d(
         raise ValueError(f"{inputs.shape[1]} and {backprops.shape[1]} channels do not divide into {groups} groups")
     expected = (inputs.shape[0], *_output_size(shape, inputs.shape[2:]))
     if (backprops.shape[0], *backprops.shape[2:]) != expected:
-        raise ValueError(f"backprops must be [{expected[0]}, O, {expected[1]}, {expected[2]}], not {tuple(backprops.shape)}")
+        raise ValueError(
+            f"backprops must be [B, O, {expected[1]}, {expected[2]}], B as in the inputs, not {tuple(backprops.shape[2:])} behind B and O"
+        )
     result: Tensor = operators.ghost_conv2d(inputs, backprops, *shape, bias, group_size)
     return result
 
@@ -240,7 +242,7 @@ def _floating(name: str, x: Tensor, axes: int | None = None) -> Tensor:
     if not x.is_floating_point():
         raise TypeError(f"{name} must be floating point, not {x.dtype}")
     if axes is not None and x.ndim != axes:
-        raise ValueError(f"{name} must have {axes} axes, not shape {tuple(x.shape)}")
+        raise ValueError(f"{name} must have {axes} axes, not {x.ndim}")
     return x
 
 
@@ -251,7 +253,7 @@ def _positive(name: str, value: float) -> None:
 
 def _whole_groups(samples: int, group_size: int) -> None:
     if group_size < 1 or samples % group_size:
-        raise ValueError(f"{samples} samples do not divide into groups of {group_size}")
+        raise ValueError(f"the samples do not divide into groups of {group_size}")
 
 
 def _pair(size: _Pair) -> tuple[int, int]:

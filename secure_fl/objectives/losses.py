@@ -102,7 +102,7 @@ def _check_width(z: Tensor, dims: Tensor, basis: Tensor | None) -> None:
     if width < needed or (basis is not None and width != len(basis)):
         needed = needed if basis is None else len(basis)
         remedy = "draw the plan for the projector's width"
-        raise ObjectiveError(f"z is {width} wide, the separation {needed}", field="separation", value=tuple(z.shape), remedy=remedy)
+        raise ObjectiveError(f"z is {width} wide, the separation {needed}", field="separation", value=("N", *z.shape[1:]), remedy=remedy)
 
 
 def _bad_provider(error: dispatch.ProviderError) -> ConfigError:
@@ -111,11 +111,11 @@ def _bad_provider(error: dispatch.ProviderError) -> ConfigError:
 
 
 def _call(loss: Callable[..., _Result], remedy: str, *arguments: Any) -> _Result:
-    """Run a kernel; what it refuses becomes a typed error."""
+    """Run a kernel; what it refuses becomes a typed error. How many rows there are is not in it: in a private step that is secret."""
     try:
         return loss(*arguments)
     except dispatch.ProviderError as error:
         raise _bad_provider(error) from None
     except (ValueError, TypeError) as error:
-        shapes = [tuple(a.shape) if isinstance(a, Tensor) else a for a in arguments]
+        shapes = [("N", *a.shape[1:]) if isinstance(a, Tensor) else a for a in arguments]
         raise ObjectiveError(str(error), field=loss.__name__, value=shapes, remedy=remedy) from None

@@ -75,7 +75,7 @@ class MaskedReconstruction:
         sides = x.ndim - 2
         if sides not in (1, 2) or min(x.shape[2:]) < self.cells:
             remedy = "use images or series at least as large as the grid"
-            raise ObjectiveError("cannot be cut into cells", field="x", value=tuple(x.shape), remedy=remedy)
+            raise ObjectiveError("cannot be cut into cells", field="x", value=("N", *x.shape[1:]), remedy=remedy)
         chosen = self._choose(x)
         size = list(x.shape[2:])
         mask = functional.interpolate(chosen, size=size, mode="nearest")

@@ -158,7 +158,7 @@ def _output_gradients(h: Tensor, z: Tensor, rows_per_unit: int, unit_losses: Uni
         own, other = torch.where(in_first, ours, theirs), torch.where(in_first, theirs, ours)
         if bool(((other != 0).flatten(1).any(1) & own.isfinite().flatten(1).all(1)).any()):
             remedy = "a loss of each unit's own rows, such as NT-Xent within groups; `LogitDP` allows for one over the batch"
-            raise PrivacyError("a unit's loss depends on other units' rows", field="unit_losses", value=f"{units} units", remedy=remedy)
+            raise PrivacyError("a unit's loss depends on other units' rows", field="unit_losses", value="not shown", remedy=remedy)
         found.append(own)
     return found
 

@@ -225,7 +225,7 @@ def test_what_does_not_fit_is_refused() -> None:
     for error, match, call in (
         (TypeError, "gradients must be floating", lambda: per_sample.square_norms(g.int())),
         (ValueError, "2 axes", lambda: per_sample.square_norms(g[0])),
-        (ValueError, "2 rows of gradients and 3", lambda: per_sample.clip_and_sum(g, torch.ones(3), 1.0)),
+        (ValueError, "not one squared norm for each row", lambda: per_sample.clip_and_sum(g, torch.ones(3), 1.0)),
         (ValueError, "3 elements and the noise has 4", lambda: per_sample.clip_and_sum(g, ones, 1.0, torch.ones(4))),
         (TypeError, "noise must be floating", lambda: per_sample.clip_and_sum(g, ones, 1.0, torch.ones(3, dtype=torch.int64))),
         (TypeError, "float32 or float64", lambda: per_sample.clip_factors(ones.half(), 1.0)),

@@ -16,7 +16,7 @@ def test_refusals_name_loss_shape_and_remedy() -> None:
     with pytest.raises(ObjectiveError) as caught:
         uniformity_loss(z)
     assert caught.value.field == "uniformity_loss"
-    assert "(1, 4)" in str(caught.value)
+    assert "('N', 4)" in str(caught.value), "a row's shape, and not how many there are"
     assert "N at least 2" in caught.value.remedy
     with pytest.raises(ObjectiveError, match="one width"):
         distillation_loss(torch.randn(3, 4), torch.randn(3, 5))

@@ -44,7 +44,7 @@ def uniformity_loss(z: Tensor, t: float = 2.0) -> Tensor:
     """
     z_ND = normalize(rows(z))
     if len(z_ND) < 2:
-        raise ValueError(f"uniformity is defined on pairs, and there is {len(z_ND)} row")
+        raise ValueError("uniformity is defined on pairs: two rows at least")
     square_N = z_ND.square().sum(1)
     gram_NN = z_ND @ z_ND.T
     i, j = torch.triu_indices(len(z_ND), len(z_ND), offset=1, device=z.device)
@@ -72,7 +72,7 @@ def info_nce_loss(q: Tensor, k: Tensor, temperature: float = 0.5) -> Tensor:
     """
     q, k = rows(q), rows(k)
     if q.shape[1] != k.shape[1] or len(k) < len(q):
-        raise ValueError(f"keys must be as wide as queries and at least as many: {tuple(q.shape)} and {tuple(k.shape)}")
+        raise ValueError(f"keys must be as wide as queries and at least as many: widths {q.shape[1]} and {k.shape[1]}")
     similarity_NK = normalize(q) @ normalize(k).T / temperature
     return functional.cross_entropy(similarity_NK, torch.arange(len(q), device=q.device))
 
@@ -85,7 +85,7 @@ def group_nt_xent_loss(z1: Tensor, z2: Tensor, group_size: int, temperature: flo
     """
     z1, z2 = pair(z1, z2)
     if group_size < 1 or len(z1) % group_size:
-        raise ValueError(f"{len(z1)} examples do not fill groups of {group_size}")
+        raise ValueError(f"the examples do not fill groups of {group_size}")
     shape = (-1, group_size, z1.shape[1])
     z_GRD = torch.cat([normalize(z1).reshape(shape), normalize(z2).reshape(shape)], 1)
     similarity_GRR = z_GRD @ z_GRD.mT / temperature
@@ -168,12 +168,12 @@ def rows(z: Tensor) -> Tensor:
     if not z.is_floating_point():
         raise TypeError(f"floating-point rows are needed, not {z.dtype}")
     if z.ndim != 2 or 0 in z.shape:
-        raise ValueError(f"[N, D] with N, D at least 1 is needed, not {tuple(z.shape)}")
+        raise ValueError(f"[N, D] with N, D at least 1 is needed, not {z.ndim} axes or an empty one")
     return z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
 
 
 def pair(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     """Both views, checked as `rows` does and to have one shape."""
     if first.shape != second.shape:
-        raise ValueError(f"shapes differ: {tuple(first.shape)} and {tuple(second.shape)}")
+        raise ValueError(f"shapes differ, in the number of rows or in a row's: {tuple(first.shape[1:])} and {tuple(second.shape[1:])}")
     return rows(first), rows(second)

@@ -130,7 +130,7 @@ class LogitDP:
         """One tensor a trainable parameter, in their order."""
         if len(views) > self.largest_batch:
             remedy = "draw with this mechanism's draw()"
-            raise PrivacyError("more examples than the bound was made for", field="views", value=len(views), remedy=remedy)
+            raise PrivacyError("more examples than the bound was made for", field="views", value="not shown", remedy=remedy)
         trained = [p for p in model.parameters() if p.requires_grad]
         if len(views) == 0:
             return [torch.zeros_like(p) for p in trained]

@@ -167,7 +167,7 @@ class PerExample:
                 return self.objective.unit_losses(h, z, None)
             if targets is None:
                 remedy = "pass Labelled(rows, targets)"
-                raise PrivacyError("the objective needs targets", field="views", value=tuple(rows.shape), remedy=remedy)
+                raise PrivacyError("the objective needs targets", field="views", value=("U", *rows.shape[1:]), remedy=remedy)
             return self.objective.target_losses(z, targets)
 
         return clipped_sum(model, rows.flatten(0, 1), rows.shape[1], losses, self.bound, method=self.method)
