@@ -116,9 +116,10 @@ class Federation:
         sources = load_sources(self.config.data, self.config.seed) if data is None else [(data.with_classes(self.config.data.classes), None)]
         self.clients: list[ClientData] = partition(sources, self.config)
         self._custom_encoder = encoder is not None
-        # As they were before clients' transforms: what `run` looks for in a set that a server has seen.
-        self._held = [part for split in sources for part in split if part is not None] if private else []
         self._central = self._central_data()
+        compared = private and self.config.pretrain.mode in ("centralized", "load")
+        # As they were before clients' transforms: what is looked for in a set that a server has seen.
+        self._held = [part for split in sources for part in split if part is not None] if compared else []
         self._seen = None if self._central is None else self._seen_at_a_server()
         if augment is None and self.config.augments:
             for examples in [client.train for client in self.clients] + ([self._central] if self._central else []):
@@ -196,7 +197,7 @@ class Federation:
         return data
 
     def _seen_at_a_server(self) -> CentralSet | None:
-        """The set that a server has trained this run's encoder on, checked to hold no private example of the clients."""
+        """The set that a server trains this run's encoder on, or has trained it on, checked to hold no private example of the clients."""
         seen = CentralSet.behind(self.config.pretrain, self._central)
         if seen is not None:
             seen.check(self._held)

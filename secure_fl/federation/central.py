@@ -82,6 +82,6 @@ class CentralSet:
             PrivacyError: it does; which examples, and how many, is not said.
         """
         if self.digests and any(not self.digests.isdisjoint(content_digests(data, self.salt)) for data in held):
-            problem = "the server's set holds examples of the clients, and has learned them in the clear"
+            problem = "the server's set holds examples of the clients, and is learned in the clear"
             remedy = "pre-train on examples that no client holds, or federated"
             raise PrivacyError(problem, field="pretrain", value="not shown", remedy=remedy)

@@ -163,6 +163,8 @@ def _files(config: FederationConfig) -> Rules:
     }[config.pretrain.mode]
     groups = "released:sketch" if config.privacy.unit == "example" and config.pools.start == "sketch" else _UNNOISED
     pools = "released:cluster" if private else _UNNOISED
+    # The name of a release holds a digest of the question, which is made of models and centres that were released before.
+    questions = pools if private else groups
     # Declared under privacy, else read off the labels; every model's head shows it.
     classes = PUBLIC if private else _UNNOISED
     # Rates and steps follow sizes, so example-level claims take them as public; at client level nothing follows from them.
@@ -172,14 +174,14 @@ def _files(config: FederationConfig) -> Rules:
         "manifest.json": {BELOW: PUBLIC},
         "metrics.jsonl": _record(groups, pools),
         "summary.json": _summary(groups, classes, sizes),
-        "ledger.json": _ledger(pools if private else groups),
+        "ledger.json": _ledger(questions),
         "partition.json": EXPERIMENTER,
         "embedding.json": EXPERIMENTER,
         "central.json": {"salt": PUBLIC, "digests": "released:central"},
         "checkpoints/*/manifest.json": _checkpoint(groups, pools),
         "checkpoints/*/state.safetensors": _state(encoder, groups, pools),
         "private-results/*/*": {ANY: "released:stored"},
-        "private-results.made": PUBLIC,
+        "private-results.made": questions,
         "model/model.json": {
             **dict.fromkeys(("shape", "scale", "image_size", "task", "custom_encoder"), PUBLIC),
             "classes": classes,
@@ -234,7 +236,6 @@ def _summary(groups: str, classes: str, sizes: str) -> Rules:
 
 
 def _ledger(questions: str) -> Rules:
-    """A release's key holds a digest of the question, which is made of models and centres."""
     release: Rules = {"key": questions, "event": {BELOW: PUBLIC}, ANY: PUBLIC}
     return {"releases": release, "digest": questions, "claims": {BELOW: PUBLIC}, "stated": {ANY: PUBLIC}, "budget": {ANY: PUBLIC}, "format": PUBLIC}
 
