@@ -89,5 +89,26 @@ class DependencyError(SecureFLError):
 
 
 def _short(value: object) -> str:
-    text = repr(value)
+    text = repr(_without_arrays(value))
     return text if len(text) <= _LONGEST_VALUE else text[:_LONGEST_VALUE] + "…"
+
+
+class _Shape:
+    """Stands for an array in a message: its values are nobody's to read, and how many rows it has may be a secret too."""
+
+    def __init__(self, array: object) -> None:
+        self._text = f"{type(array).__name__} of one row's shape {tuple(getattr(array, 'shape', ())[1:])}"
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+def _without_arrays(value: object) -> object:
+    """The value with a shape in place of each tensor or array."""
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return _Shape(value)
+    if isinstance(value, dict):
+        return {name: _without_arrays(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_without_arrays(item) for item in value]
+    return tuple(map(_without_arrays, value)) if isinstance(value, tuple) else value

@@ -7,7 +7,7 @@ further than data may.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -36,10 +36,10 @@ class Dataset:
         declared: whether somebody said how many classes there are; otherwise the number was read off the labels, and is as private as they are.
     """
 
-    x: Tensor
-    y: Tensor
+    x: Tensor = field(repr=False)
+    y: Tensor = field(repr=False)
     classes: int
-    client: Tensor | None = None
+    client: Tensor | None = field(default=None, repr=False)
     name: str = "data"
     declared: bool = False
 
