@@ -28,7 +28,7 @@ from secure_fl.pools.pool_set import PoolSet
 from secure_fl.privacy.accounting import epsilon
 from secure_fl.privacy.claims import Setting
 from secure_fl.privacy.client_level import FIELD_LIMIT
-from secure_fl.privacy.events import GaussianEvent, IntegerEvent, PureEvent
+from secure_fl.privacy.events import GaussianEvent, IntegerEvent
 from secure_fl.privacy.ledger import PrivacyLedger
 from secure_fl.privacy.noise import NoiseSource
 from secure_fl.privacy.units import Adjacency, PrivacyUnit
@@ -136,18 +136,6 @@ def test_the_round_that_would_pass_the_budget_does_not_start(tmp_path: Path, ima
 def test_calibrated_noise_uses_the_budget_and_no_more(images: Dataset) -> None:
     result = Federation(private({"unit": "example", "epsilon": 6.0}), data=images).run()
     assert 5.8 < result.summary["privacy"]["epsilon"] <= 6.0
-
-
-def test_choices_by_the_exponential_mechanism_are_charged_and_held(images: Dataset) -> None:
-    config = private({**EXAMPLE, "choice": "exponential", "choice_every": 2}, pools={"start": "pretrained", "rounds": 4})
-    federation = Federation(config, data=images)
-    result = federation.run()
-    chosen = [release for release in federation._gate.ledger.releases if release.phase == "choice"]  # type: ignore[union-attr]
-    assert len(chosen) == 2 * 4
-    assert all(isinstance(release.event, PureEvent) for release in chosen)
-    rounds = [record.metrics["choices"] for record in result.records if record.phase in ("cluster", "evaluate")]
-    assert rounds[0] == rounds[1]
-    assert rounds[2] == rounds[3] == rounds[4]
 
 
 def test_a_private_client_never_makes_up_a_sketch(images: Dataset) -> None:
