@@ -46,8 +46,8 @@ BASE = FederationConfig(
 def configurations(folder: Path) -> dict[str, FederationConfig]:
     """The encoder's run and the four that the table compares."""
     only_encoder: Tables = {"pools": {"enabled": False}}
-    no_encoder: Tables = {"pretrain": {"mode": "none"}, "evaluate": {"enabled": False}}
-    from_encoder: Tables = {"pretrain": {"mode": "load", "load_from": str(folder / slug(ENCODER))}, "evaluate": {"enabled": False}}
+    no_encoder: Tables = {"pretrain": {"mode": "none"}}
+    from_encoder: Tables = {"pretrain": {"mode": "load", "load_from": str(folder / slug(ENCODER))}, "evaluate": {"probe_epochs": 0}}
     made = {ENCODER: with_tables(BASE, only_encoder)}
     for name, method in ROWS.items():
         needs_encoder = method in ("cp-cfl", "sketch")

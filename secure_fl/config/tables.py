@@ -171,10 +171,12 @@ class PoolsConfig(OptimiserConfig):
 
 
 class EvaluateConfig(Section):
-    """Metrics of the representation: fitted on all clients' training examples, measured on all their test examples."""
+    """What the experimenter reads off a simulation: accuracies, choices, losses, and metrics of the representation over all clients' examples."""
 
     table = "evaluate"
-    enabled: bool = Field(True, description="measure the encoder after pre-training (needs all data in one place: simulation only)")
+    enabled: bool = Field(
+        True, description="measure the encoder (simulation only); false leaves all that the experimenter reads off the clients out of the record"
+    )
     knn: int = Field(200, ge=1, description="neighbours of the weighted kNN")
     knn_temperature: float = Field(0.1, gt=0, description="weight of a neighbour is exp(cosine / temperature)")
     probe_epochs: int = Field(200, ge=0, description="epochs of the linear probe; 0 leaves it out")

@@ -225,6 +225,7 @@ def _summary(groups: str, classes: str, sizes: str) -> Rules:
         # These two end when what they found has settled.
         "costs": {"sketch": cost(groups), "restarts": cost(_UNNOISED), ANY: cost(PUBLIC)},
         "versions": {ANY: PUBLIC},
+        "secrecy": {BELOW: PUBLIC},
         "privacy": {
             **dict.fromkeys(("unit", "adjacency", "delta", "budget", "epsilon", "releases", "outside"), PUBLIC),
             "clients": {ANY: PUBLIC},

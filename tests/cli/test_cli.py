@@ -125,6 +125,7 @@ def test_report_is_one_self_contained_page(finished: Path) -> None:
 def test_export_and_assign(finished: Path) -> None:
     secure_fl("export", finished / "run", "--to", finished / "models")
     assert {path.name for path in (finished / "models").iterdir()} == {"encoder.safetensors", "pools.safetensors", "model.json", "config.toml"}
+    assert "choices" not in json.loads((finished / "models" / "model.json").read_text()), "who uses which pool stays behind"
     secure_fl("export", finished / "run", "--to", finished / "models", code=2)
     from sklearn.datasets import load_digits
 

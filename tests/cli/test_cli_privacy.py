@@ -46,6 +46,7 @@ def test_a_private_run_says_what_it_may_spend_and_what_it_spent(finished: tuple[
     assert "privacy spent: ε = " in told
     assert "  ε " in told
     assert "no differential privacy" not in told
+    assert not [word for word in ("accuracy", "pools in use", "loss ") if word in told], "nothing that was measured is printed either"
     page = command("report", folder / "run").stdout
     assert "wrote" in page
     html = (folder / "run" / "report.html").read_text(encoding="utf-8")

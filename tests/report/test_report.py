@@ -48,6 +48,21 @@ def test_unlabelled_runs_have_a_page_too(tmp_path: Path, images: Dataset) -> Non
     assert "clients in each pool" in (tmp_path / "page.html").read_text()
 
 
+def test_a_record_without_the_experimenters_fields_has_a_page_too(tmp_path: Path, images: Dataset) -> None:
+    """Alone, and beside a run that was measured."""
+    from secure_fl.report.page import write_report
+
+    quiet = finished(tmp_path / "quiet", images, tiny_config(evaluate={"enabled": False}))
+    measured = finished(tmp_path / "measured", images, tiny_config())
+    write_report([quiet], tmp_path / "one.html")
+    page = (tmp_path / "one.html").read_text()
+    for gone in ('alt="who holds what"', 'alt="accuracy per round"', 'alt="clients in each pool', 'alt="embedding before'):
+        assert gone not in page
+    assert "to server" in page
+    write_report([measured, quiet], tmp_path / "two.html")
+    assert (tmp_path / "two.html").read_text().count('alt="who holds what"') == 1
+
+
 def test_unfinished_runs_have_none(tmp_path: Path, images: Dataset) -> None:
     from secure_fl.report.page import write_report
 
