@@ -39,7 +39,7 @@ class Blueprint:
         clients: size of the roster.
         make_encoder: seed -> a fresh encoder.
         separations: who owns which dimensions; None unless the objective is SSD.
-        largest: training examples of the largest client: the weight 1 of weighted averages.
+        largest: training examples of the largest client: the weight 1 of weighted averages. 1 under privacy, where all clients count alike.
     """
 
     config: FederationConfig

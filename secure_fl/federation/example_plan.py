@@ -29,7 +29,7 @@ class Steps:
 
     @classmethod
     def of(cls, config: OptimiserConfig, examples: int, rounds: int) -> Steps:
-        """As many steps as ordinary training would take over `examples`, sampled instead of shuffled."""
+        """As many steps as ordinary training would take over `examples`, sampled instead of shuffled. Both results show that number: it is public."""
         return cls(min(1.0, config.batch_size / examples), config.local_epochs * ceil(examples / config.batch_size), rounds)
 
     def event(self, noise: float, rounds: int = 1) -> GaussianEvent:

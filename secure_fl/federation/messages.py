@@ -101,7 +101,10 @@ class ScorePools:
 
 @dataclass(frozen=True)
 class PoolScore:
-    """The choice, the score of every pool on the client's own examples (none under privacy), and the chosen pool's test score."""
+    """The choice, the score of every pool on the client's own examples (none under privacy), and the chosen pool's test score.
+
+    Under a secure sum it is the experimenter's: a client that takes part sends none of it.
+    """
 
     choice: int
     losses: tuple[float, ...]

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 from federation.run_record import fields
-from helpers import StopAfter, tiny_config
+from helpers import StopAfter, tiny_config, weights
 
 from secure_fl import Dataset, Federation, FederationConfig
 from secure_fl.engines import embedded
 from secure_fl.federation.client import Client
 from secure_fl.federation.cluster import Cluster
-from secure_fl.federation.messages import ScorePools, TrainPool
+from secure_fl.federation.messages import PoolScore, ScorePools, TrainPool
 from secure_fl.federation.phase import Call, ServerState
 from secure_fl.federation.private_client import PrivateClient
 from secure_fl.federation.release_box import ReleaseBox
@@ -100,6 +100,22 @@ def test_a_request_that_carries_them_is_found(images: Dataset, monkeypatch: pyte
     requests = heard(monkeypatch)
     Federation(config(), data=images).run()
     assert told_choices(requests) != []
+
+
+def test_what_the_experimenter_reads_off_moves_nothing(images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under a secure sum the server's side would make the same models of anything that it was told of choices."""
+    tables: dict[str, Any] = {"security": {"protection": "masked"}, "pretrain": {"rounds": 1}, "evaluate": {"enabled": False}}
+    masked = tiny_config(privacy=EXPONENTIAL, pools={"start": "pretrained", "rounds": 4, "local_epochs": 1}, **tables)
+    told = Federation(masked, data=images).run()
+    add = Cluster.add
+
+    def misled(self: Cluster, client: int, reply: Any) -> None:
+        add(self, client, replace(reply, observed=PoolScore(0, (), 0.0, 0.0)))
+
+    monkeypatch.setattr(Cluster, "add", misled)
+    untold = Federation(masked, data=images).run()
+    assert torch.equal(weights(told), weights(untold))
+    assert any(set(record.metrics["choices"].values()) != {0} for record in told.records if record.phase == "cluster")
 
 
 def test_choices_are_made_when_they_are_due_and_held_in_between(images: Dataset) -> None:
