@@ -17,8 +17,8 @@ _BYTES = 8
 """Of a digest: two sets of a million examples each meet by chance with probability 2^-24."""
 _LEAST = 32
 """Values that a channel has at least where its own mean and deviation leave enough of it to know it by."""
-_STEPS = 8
-"""Steps in a deviation that standardised values are rounded to."""
+_STEPS = 2
+"""Steps in a deviation that standardised values are rounded to: coarse, so that rounding elsewhere seldom moves one of them."""
 _BLOCK = 1024
 """Examples that are standardised at a time, so that memory does not follow the set."""
 
