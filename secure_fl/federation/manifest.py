@@ -8,7 +8,7 @@
 
 **Assumes**: the tags are right; tests change one example and look for a `public` field that changes with it.
 
-**Not covered**: the process itself, which knows everything it simulates: `Result`, and hooks that read it.
+**Not covered**: the process itself, which knows everything that it simulates, and says so in `Result`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, Union
 from secure_fl.config import FederationConfig
 from secure_fl.errors import RunFolderError
 
-PUBLIC, EXPERIMENTER = "public", "experimenter"
+PUBLIC, EXPERIMENTER, _UNNOISED = "public", "experimenter", "released:unnoised"
 ANY, BELOW = "*", "**"
 """Any one name (of a client, a phase, a tensor); everything below."""
 
@@ -32,8 +32,8 @@ TAGS = {
     "released:sketch": "whoever gets the groups: from noised sketches and what was released before, charged under `centre` and `sketch`",
     "released:cluster": "whoever gets the models: from noised training of pools and what was released before, charged under `cluster` and `choice`",
     "released:central": "whoever gets the models: from a set that a server trained on in the clear; under privacy it holds no client's example",
-    "released:loaded": "whoever gets the models: from the run in pretrain.load_from, whose charges are in ledger.json under `loaded/`",
-    "released:unnoised": "whoever reads sums, and under protection = plain single updates: from these as they are; no ε covers it",
+    "released:loaded": "whoever gets the models: from the run in pretrain.load_from; under privacy its charges are in ledger.json under `loaded/`",
+    _UNNOISED: "whoever reads sums, and under protection = plain single updates: from these as they are; no ε covers it",
     "released:stored": "one client: its own noised answers, there to be sent again, and gone when the run ends",
     EXPERIMENTER: "whoever ran this simulation: read off its parties, outside of every claim",
 }
@@ -96,7 +96,7 @@ class Manifest:
     def _rules(self, file: str) -> str | Rules:
         for known, rules in self.files.items():
             parts, names = known.split("/"), file.split("/")
-            if parts == names or (len(parts) == len(names) and all(part in (ANY, name) for part, name in zip(parts, names, strict=True))):
+            if len(parts) == len(names) and all(part in (ANY, name) for part, name in zip(parts, names, strict=True)):
                 return rules
         raise _untagged(file)
 
@@ -190,9 +190,6 @@ def _files(config: FederationConfig) -> Rules:
         "model/encoder.safetensors": {ANY: encoder},
         "model/pools.safetensors": {"guide.mean": groups, "guide.centres": groups, ANY: pools},
     }
-
-
-_UNNOISED = "released:unnoised"
 
 
 def _record(groups: str, pools: str) -> Rules:
