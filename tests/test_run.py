@@ -262,7 +262,8 @@ def test_batch_norm_models_run_too(images: Dataset) -> None:
 def test_natural_clients_through_the_api() -> None:
     halves = make_images(120), make_images(90, seed=5)
     data = Dataset.from_clients([(half.x, half.y) for half in halves])
-    config = FederationConfig(partition={"kind": "natural"}, pretrain={"mode": "none"}, pools={"count": 2, "rounds": 2, "start": "random"})
+    pools, plain = {"count": 2, "rounds": 2, "start": "random"}, {"protection": "plain"}
+    config = FederationConfig(partition={"kind": "natural"}, pretrain={"mode": "none"}, pools=pools, security=plain)
     assert set(Federation(config, data=data).run().choices) == {0, 1}
 
 

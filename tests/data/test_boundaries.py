@@ -39,6 +39,8 @@ def numbers(data: Dataset) -> list[int]:
     return data.x[:, 0].int().tolist()
 
 
+OPEN: dict[str, Any] = {"security": {"protection": "plain"}, "pools": {"enabled": False}}
+"""Nothing is summed or pooled, so any number of clients will do."""
 KINDS: list[dict[str, Any]] = [
     {"kind": "iid", "clients": 5},
     {"kind": "dirichlet", "clients": 4, "concentration": 0.3},
@@ -50,9 +52,7 @@ KINDS: list[dict[str, Any]] = [
 
 def changed_test_sets(spec: dict[str, Any], unit: str) -> list[int]:
     """Clients whose test set, or training set before it was dealt, is another when one training example's label is."""
-    config = FederationConfig(
-        partition=spec, privacy={"unit": unit}, data={"validation_fraction": 0.1}, pools={"start": "pretrained"}, pretrain={"weights": "uniform"}
-    )
+    config = FederationConfig(partition=spec, privacy={"unit": unit}, data={"validation_fraction": 0.1}, **OPEN)
     owner = torch.arange(240) % 3
     first = partition([(numbered(torch.arange(240) % 4, owner), None)], config)
     tested = {number for client in first for number in numbers(client.test)}
@@ -90,7 +90,7 @@ def test_private_test_sets_are_of_the_clients_own_transform_and_size() -> None:
 
 
 def test_another_clients_size_moves_nobodys_split() -> None:
-    config = FederationConfig(partition={"kind": "natural"}, privacy={"unit": "client"})
+    config = FederationConfig(**OPEN, partition={"kind": "natural"}, privacy={"unit": "client"})
     sizes = (30, 40), (37, 40)
     dealt: list[list[ClientData]] = []
     for first, second in sizes:
@@ -175,7 +175,7 @@ def _cases(folder: Path) -> dict[str, Callable[[], object]]:
     labels = torch.arange(COUNT) % 4
     own, images = Dataset.from_arrays, torch.rand(COUNT, 1, 8, 8)
     spec, grouped = PartitionConfig, numbered(labels, torch.tensor([0] * (COUNT - 1) + [977]))
-    natural = FederationConfig(partition={"kind": "natural", "min_examples": 3})
+    natural = FederationConfig(**OPEN, partition={"kind": "natural", "min_examples": 3})
     config = DataConfig()
     return {
         "pixels": lambda: check_range(own(loud(1.2345678))),
@@ -192,8 +192,10 @@ def _cases(folder: Path) -> dict[str, Callable[[], object]]:
         "text": lambda: own(np.array([["8765"] * 3] * COUNT)),
         "ragged": lambda: own([[8765.0], [1.0, 8765.0]]),  # type: ignore[arg-type]
         "shapes": lambda: join([own(images), own(torch.rand(37, 1, 9, 9))], "both"),
-        "clients": lambda: partition([(own(images, labels), None)], FederationConfig(partition={"kind": "iid", "clients": 500})),
-        "few": lambda: partition([(own(images, labels), None)], FederationConfig(partition={"kind": "iid", "clients": 30, "min_examples": 20})),
+        "clients": lambda: partition([(own(images, labels), None)], FederationConfig(**OPEN, partition={"kind": "iid", "clients": 500})),
+        "few": lambda: partition(
+            [(own(images, labels), None)], FederationConfig(**OPEN, partition={"kind": "iid", "clients": 30, "min_examples": 20})
+        ),
         "natural": lambda: partition([(grouped, None)], natural),
         "rotation": lambda: transforms_for(spec(kind="rotation"), own(torch.zeros(COUNT, 3)), 0),
         "npz labels": lambda: load_source(_npz(folder, x=images.numpy(), y=labels.numpy() - 8765), config, 0),

@@ -23,8 +23,12 @@ def numbered(count: int = 200, classes: int = 4, *, client: torch.Tensor | None 
     return Dataset.from_arrays(x, torch.arange(count) % classes, client=client, classes=classes)
 
 
+OPEN: dict[str, Any] = {"security": {"protection": "plain"}, "pools": {"enabled": False}}
+"""Nothing is summed or pooled, so any number of clients will do."""
+
+
 def deal(data: Dataset, seed: int = 0, test: Dataset | None = None, data_table: dict[str, Any] | None = None, **spec: Any) -> list[ClientData]:
-    return partition([(data, test)], FederationConfig(seed=seed, data=data_table or {}, partition=spec))
+    return partition([(data, test)], FederationConfig(seed=seed, data=data_table or {}, partition=spec, **OPEN))
 
 
 def numbers(data: Dataset) -> list[int]:
@@ -88,7 +92,7 @@ def test_tests_follow_a_clients_own_labels() -> None:
 
 def test_rotations_are_exact_quarter_turns() -> None:
     images = make_images(160)
-    clients = partition([(images, None)], FederationConfig(partition={"kind": "rotation", "clients": 4, "groups": 4}))
+    clients = partition([(images, None)], FederationConfig(**OPEN, partition={"kind": "rotation", "clients": 4, "groups": 4}))
     for client in clients:
         assert client.group == client.id
         back = torch.rot90(client.train.x, -client.id, (-2, -1))
@@ -97,7 +101,7 @@ def test_rotations_are_exact_quarter_turns() -> None:
 
 
 def test_other_angles_keep_the_shape() -> None:
-    clients = partition([(make_images(60), None)], FederationConfig(partition={"kind": "rotation", "clients": 3, "groups": 3}))
+    clients = partition([(make_images(60), None)], FederationConfig(**OPEN, partition={"kind": "rotation", "clients": 3, "groups": 3}))
     assert {client.train.shape for client in clients} == {(1, 8, 8)}
     assert not torch.equal(clients[1].train.x, torch.rot90(clients[1].train.x, 1, (-2, -1)))
 
@@ -118,14 +122,16 @@ def test_label_permutations_differ_and_are_bijections() -> None:
 def test_by_source() -> None:
     first, second = numbered(100), numbered(60)
     second = Dataset.from_arrays(second.x + 1000, second.y, name="second")
-    clients = partition([(first, None), (second, None)], FederationConfig(data={"sources": [{}, {}]}, partition={"kind": "source", "clients": 5}))
+    clients = partition(
+        [(first, None), (second, None)], FederationConfig(**OPEN, data={"sources": [{}, {}]}, partition={"kind": "source", "clients": 5})
+    )
     assert [client.group for client in clients] == [0, 1, 0, 1, 0]
     assert all((n >= 1000) == (client.group == 1) for client in clients for n in numbers(client.train) + numbers(client.test))
 
 
 def test_natural_clients_keep_what_is_theirs() -> None:
     owner = torch.arange(200) % 3
-    clients = partition([(numbered(client=owner), None)], FederationConfig(partition={"kind": "natural"}))
+    clients = partition([(numbered(client=owner), None)], FederationConfig(**OPEN, partition={"kind": "natural"}))
     assert len(clients) == 3
     for client in clients:
         held = numbers(client.train) + numbers(client.test)
@@ -136,7 +142,7 @@ def test_natural_clients_keep_what_is_theirs() -> None:
 def test_equal_client_numbers_in_two_files_are_different_clients() -> None:
     owner = torch.arange(200) % 2 + 7
     both = [(numbered(client=owner), None)] * 2
-    clients = partition(both, FederationConfig(partition={"kind": "natural"}))
+    clients = partition(both, FederationConfig(**OPEN, partition={"kind": "natural"}))
     assert len(clients) == 4
     assert sum(len(client.train) + len(client.test) for client in clients) == 400
 
@@ -190,13 +196,13 @@ def test_a_partition_by_source_needs_several() -> None:
 
 
 def test_natural_needs_its_column_and_enough_examples() -> None:
-    config = FederationConfig(partition={"kind": "natural"})
+    config = FederationConfig(**OPEN, partition={"kind": "natural"})
     with pytest.raises(PartitionError, match="no client column"):
         partition([(numbered(), None)], config)
     owner = torch.zeros(200, dtype=torch.int64)
     owner[0] = 1
     with pytest.raises(PartitionError, match="client 1 holds too few"):
         partition([(numbered(client=owner), None)], config)
-    few = FederationConfig(partition={"kind": "natural", "min_examples": 250})
+    few = FederationConfig(**OPEN, partition={"kind": "natural", "min_examples": 250})
     with pytest.raises(PartitionError, match="too few"):
         partition([(numbered(client=owner * 0), None)], few)

@@ -28,8 +28,8 @@ OFF = {"evaluate": {"enabled": False}}
 
 RUNS: dict[str, dict[str, Any]] = {
     "open": {},
-    "masked": {"security": {"protection": "masked"}},
-    "encrypted": {"security": {"protection": "bfv+masked"}, "privacy": EXAMPLE},
+    "masked": {"security": {"protection": "masked"}, "partition": {"clients": 6}},
+    "encrypted": {"security": {"protection": "bfv+masked"}, "partition": {"clients": 6}, "privacy": EXAMPLE},
     "choice": {"privacy": {**EXAMPLE, "choice": "exponential", "choice_every": 2}, "pools": {"start": "pretrained"}},
     "client": {"privacy": {**CLIENT, "adaptive_clip": True}},
     "farthest": {"pools": {"start": "farthest"}},

@@ -104,7 +104,7 @@ def test_a_request_that_carries_them_is_found(images: Dataset, monkeypatch: pyte
 
 def test_what_the_experimenter_reads_off_moves_nothing(images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under a secure sum the server's side would make the same models of anything that it was told of choices."""
-    tables: dict[str, Any] = {"security": {"protection": "masked"}, "pretrain": {"rounds": 1}, "evaluate": {"enabled": False}}
+    tables: dict[str, Any] = {"partition": {"clients": 6}, "security": {"protection": "masked"}, "pretrain": {"rounds": 1}}
     masked = tiny_config(privacy=EXPONENTIAL, pools={"start": "pretrained", "rounds": 4, "local_epochs": 1}, **tables)
     told = Federation(masked, data=images).run()
     add = Cluster.add
