@@ -1,7 +1,7 @@
 """`Dataset`: checked tensors, the one form in which examples travel through the project.
 
-Errors about examples show settings and the shape of one example, never a value, an extreme or how many there are: messages travel
-further than data may.
+Errors about examples show settings and the shape of one example, never a value, an extreme or how many there are: messages travel further
+than data may.
 """
 
 from __future__ import annotations
