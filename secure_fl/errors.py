@@ -82,6 +82,12 @@ class RunFolderError(SecureFLError):
     code = "run-folder"
 
 
+class FileError(SecureFLError):
+    """A file or folder that cannot be read, written or locked: missing, not permitted, no space left."""
+
+    code = "io"
+
+
 class DependencyError(SecureFLError):
     """An optional package that is not installed."""
 

@@ -1,22 +1,232 @@
-"""Writing files so that a crash leaves the old content or the new, never half."""
+"""Files and folders: written whole or not at all, readable by their owner only, and a folder held by one run at a time.
+
+Everything that a run writes goes through here, so that modes, syncing and errors are decided in one place.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import getpass
 import json
 import os
+import secrets
+import shutil
+import socket
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
+
+from secure_fl.errors import FileError, RunFolderError, SecureFLError
+
+PRIVATE, PUBLIC = 0o600, 0o644
+"""Modes of files, under any umask: a run's files are its owner's; identity cards, rosters and starter configurations are for everybody."""
+_FOLDER = 0o700
+_LONGEST, _PART = 1 << 26, 1 << 20
+_LOCK, _HOLDER = ".lock", ".lock-holder"
+_UNFINISHED = ".unfinished"
+
+T = TypeVar("T")
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file's content."""
-    temporary = path.with_name(f".{path.name}.writing")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+def write_atomically(path: Path, content: str | bytes | memoryview, *, mode: int = PRIVATE, exclusive: bool = False) -> None:
+    """Write a file so that a crash, or a full disk, leaves the old content or the new, never half; it outlives a power cut.
+
+    Args:
+        content: text is written as UTF-8.
+        mode: of the new file, whatever the umask and the old file's mode.
+        exclusive: refuse to replace a file that is there; of several writers at once, one succeeds.
+
+    Raises:
+        FileExistsError: `exclusive`, and there is a file.
+        FileError: it cannot be written; the old content is whole.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    temporary = _beside(path)
+    try:
+        _write(temporary, data, mode)
+        if exclusive:
+            path.hardlink_to(temporary)
+        else:
+            temporary.replace(path)
+        sync(path.parent)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise file_error(error, path, "written") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
-def write_json(path: Path, value: object) -> None:
+def write_json(path: Path, value: object, *, mode: int = PRIVATE) -> None:
     """JSON, written atomically; NaN is refused."""
-    write_atomically(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+    write_atomically(path, json.dumps(value, indent=1, allow_nan=False) + "\n", mode=mode)
+
+
+def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
+    """Write a folder of files in one step, in place of one that is there: a crash leaves the old folder, the new one, or none.
+
+    Raises:
+        FileError: it cannot be written.
+    """
+    temporary = _beside(path)
+    try:
+        make_folder(temporary)
+        for name, data in files.items():
+            _write(temporary / name, data, PRIVATE)
+        sync(temporary)
+        if path.exists():
+            shutil.rmtree(path)
+        temporary.rename(path)
+        sync(path.parent)
+    except OSError as error:
+        raise file_error(error, path, "written") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file and sync it; one that cannot be written leaves the file as it was.
+
+    Raises:
+        RunFolderError: it ends in half a line, which a process that was killed left.
+        FileError: it cannot be written.
+    """
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE)
+        try:
+            os.fchmod(handle, PRIVATE)
+            end = os.lseek(handle, 0, os.SEEK_END)
+            if end and os.pread(handle, 1, end - 1) != b"\n":
+                raise RunFolderError("ends in half a line", field=path.name, value=str(path), remedy="resume the run, which cuts it")
+            try:
+                _write_all(handle, f"{line}\n".encode())
+                os.fsync(handle)
+            except BaseException:
+                os.ftruncate(handle, end)
+                raise
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise file_error(error, path, "written") from None
+
+
+def read_bytes(path: Path, *, most: int = _LONGEST) -> bytes:
+    """A file's content.
+
+    Raises:
+        FileError: it is missing, cannot be read, is no file, or holds more than `most` bytes.
+    """
+    parts, length = list[bytes](), 0
+    try:
+        with path.open("rb") as file:
+            while length <= most and (part := file.read(_PART)):
+                parts.append(part)
+                length += len(part)
+    except OSError as error:
+        raise file_error(error, path, "read") from None
+    if length > most:
+        raise FileError("is too large", field=path.name, value=str(path), remedy=f"name a file of at most {most} bytes")
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def read_json(path: Path, kind: type[T], remedy: str) -> T:
+    """A JSON file as `kind`, a dataclass or a type of plain values, whose every type is checked; see `parse_json`.
+
+    Raises:
+        RunFolderError: damaged, or something else.
+        FileError: missing, unreadable, or too large.
+    """
+    return parse_json(read_bytes(path), kind, field=path.name, value=str(path), remedy=remedy)
+
+
+def parse_json(data: bytes, kind: type[T], *, field: str, value: object, remedy: str, error: type[SecureFLError] = RunFolderError) -> T:
+    """JSON as `kind`, strictly: no NaN, no missing fields, no text for a number.
+
+    What is wrong is said by field and kind of fault, never by the content.
+
+    Raises:
+        RunFolderError: or `error`, where it is something else.
+    """
+    from pydantic import TypeAdapter, ValidationError
+    from pydantic_core import from_json
+
+    try:
+        json.dumps(from_json(data, allow_inf_nan=False), allow_nan=False)  # a number may be too large for a float
+        return TypeAdapter(kind).validate_json(data, strict=True)
+    except ValidationError as problem:
+        first = problem.errors(include_input=False, include_url=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"][:3])
+        raise error(f"is damaged: {where or 'content'}: {first['type']}", field=field, value=value, remedy=remedy) from None
+    except (ValueError, RecursionError):
+        raise error("is damaged: not JSON", field=field, value=value, remedy=remedy) from None
+
+
+def make_folder(path: Path, *, tighten: bool = False) -> None:
+    """Make a folder, and those above it that are missing, for their owner only.
+
+    One that is there stays as it is, or with `tighten` is closed to others too.
+
+    Raises:
+        FileError: it cannot be made or closed, or is a file.
+    """
+    try:
+        if path.is_dir():
+            if tighten:
+                path.chmod(_FOLDER)
+            return
+        if path.parent != path:
+            make_folder(path.parent)
+        with contextlib.suppress(FileExistsError):  # another process made it meanwhile
+            path.mkdir(_FOLDER)
+            path.chmod(_FOLDER)
+        if not path.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "is a file")
+    except OSError as error:
+        raise file_error(error, path, "made") from None
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder and all in it, if there is one.
+
+    Raises:
+        FileError: it cannot be removed.
+    """
+    try:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise file_error(error, path, "removed") from None
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file.
+
+    Raises:
+        FileError: nobody can say, since the folder cannot be read.
+    """
+    try:
+        return path.is_file()
+    except OSError as error:
+        raise file_error(error, path, "read") from None
+
+
+def listed(folder: Path) -> list[Path]:
+    """What is in a folder, by name; nothing where there is no folder.
+
+    Raises:
+        FileError: it cannot be read, or is a file.
+    """
+    try:
+        return sorted(folder.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise file_error(error, folder, "read") from None
 
 
 def sync(path: Path) -> None:
@@ -26,3 +236,94 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def held(path: Path, *, wait: float = 0.0) -> Iterator[None]:
+    """Hold a folder, so that no other run, thread or process does; the system lets go of it when this process dies.
+
+    Or hold a file, there or not, from reading it until it is written. Beside the lock a file says who holds it.
+
+    Args:
+        wait: seconds to wait for another holder.
+
+    Raises:
+        RunFolderError: somebody else holds it; the message says who.
+        FileError: there is no such folder, or it cannot be locked.
+    """
+    from filelock import FileLock, Timeout
+
+    folder, name = (path, "") if path.is_dir() else (path.parent, f".{path.name}")
+    lock, holder, process = folder / f"{name}{_LOCK}", folder / f"{name}{_HOLDER}", os.getpid()
+    taken = FileLock(lock, mode=PRIVATE, thread_local=False, fallback_to_soft=False)
+    try:
+        if not folder.is_dir():
+            raise FileNotFoundError(errno.ENOENT, "No such folder")
+        taken.acquire(timeout=wait)
+    except Timeout:
+        remedy = "wait until it has ended, or end it; then try again"
+        raise RunFolderError(f"is in use by {_holder_of(holder)}", field="folder", value=str(path), remedy=remedy) from None
+    except OSError as error:
+        raise file_error(error, lock, "locked") from None
+    try:
+        write_json(holder, {"process": process, "host": socket.gethostname(), "user": _user(), "since": datetime.now(UTC).isoformat("T", "seconds")})
+        yield
+    finally:
+        if os.getpid() == process:  # a forked child that leaves this block holds nothing
+            remove(holder)
+            taken.release()
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what writes that were cut short left in a folder that nobody else writes to."""
+    for path in folder.rglob(f".*{_UNFINISHED}"):
+        remove(path)
+
+
+def is_bare(folder: Path) -> bool:
+    """Whether a folder is empty but for the traces of a lock and of writes that were cut short."""
+    return all(path.name in (_LOCK, _HOLDER) or path.name.endswith(_UNFINISHED) for path in listed(folder))
+
+
+def _holder_of(holder: Path) -> str:
+    """Who holds a lock, as far as it can be read."""
+    try:
+        known = read_json(holder, dict[str, int | str], "")
+        return f"process {known['process']} of {known['user']} on {known['host']} since {known['since']}"
+    except (SecureFLError, KeyError):
+        return "another process"
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # an account without a name, as in containers
+        return str(os.getuid())
+
+
+def _beside(path: Path) -> Path:
+    """A name of its own beside a file, to be renamed to it."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}{_UNFINISHED}")
+
+
+def _write(path: Path, data: bytes | memoryview, mode: int) -> None:
+    """A new file of a mode, written and synced."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        os.fchmod(handle, mode)
+        _write_all(handle, data)
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _write_all(handle: int, data: bytes | memoryview) -> None:
+    left = memoryview(data).cast("B")
+    while left:
+        left = left[os.write(handle, left) :]
+
+
+def file_error(error: OSError, path: Path, what: str) -> FileError:
+    """The system's refusal as a typed error; `what` was to happen to the path: written, read, made."""
+    remedy = "check the path, its permissions and the space left"
+    return FileError(f"cannot be {what}: {error.strerror or type(error).__name__}", field=path.name, value=str(path), remedy=remedy)

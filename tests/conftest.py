@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from helpers import make_images
@@ -12,6 +14,14 @@ from secure_fl.data.dataset import Dataset
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 """The same examples in every run: a failure in CI is one that everybody can see."""
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _state_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Runs, also those of processes that tests start, keep their keys away from the user's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SECURE_FL_STATE", str(tmp_path_factory.mktemp("state")))
+        yield
 
 
 @pytest.fixture(autouse=True)

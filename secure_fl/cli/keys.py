@@ -36,13 +36,13 @@ def new(
     passphrase_env: _Passphrase = None,
 ) -> None:
     """Make an identity. The card goes to the coordinator; compare its fingerprint over another channel. The identity stays where it is."""
-    from secure_fl.files import write_atomically
+    from secure_fl.files import PUBLIC, make_folder, write_atomically
     from secure_fl.secure_sum.identities import Identity
 
     identity = Identity.generate(name, role)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     identity.save(folder / f"{name}.identity", passphrase=_passphrase(passphrase_env))
-    write_atomically(folder / f"{name}.card", identity.card().decode())
+    write_atomically(folder / f"{name}.card", identity.card(), mode=PUBLIC)
     out.print(f"wrote {folder / f'{name}.identity'} (private, 0600) and {folder / f'{name}.card'} (public)", markup=False)
     out.print(f"fingerprint {identity.member.fingerprint}", markup=False)
 
@@ -57,13 +57,16 @@ def roster(
     passphrase_env: _Passphrase = None,
 ) -> None:
     """Sign a roster with these members, or the next revision of one with these added."""
+    from secure_fl.files import held, is_file, make_folder, read_bytes
     from secure_fl.secure_sum.identities import Identity
     from secure_fl.secure_sum.roster import Roster
     from secure_fl.secure_sum.roster_memory import RosterMemory
 
     coordinator, memory = Identity.load(signer, passphrase=_passphrase(passphrase_env)), RosterMemory(signer)
-    before = memory.open(path.read_bytes(), coordinator.member) if path.exists() else Roster(federation, (), rotation_rounds)
-    _publish(before.add(card.read_bytes() for card in cards), coordinator, memory, path)
+    make_folder(path.parent)
+    with held(path):  # of two changes at once, neither is lost
+        before = memory.open(read_bytes(path), coordinator.member) if is_file(path) else Roster(federation, (), rotation_rounds)
+        _publish(before.add(read_bytes(card) for card in cards), coordinator, memory, path)
 
 
 @keys_app.command()
@@ -74,11 +77,13 @@ def revoke(
     passphrase_env: _Passphrase = None,
 ) -> None:
     """Sign the next revision without a member; its keys cannot come back, and the encryption key is made anew."""
+    from secure_fl.files import held, read_bytes
     from secure_fl.secure_sum.identities import Identity
     from secure_fl.secure_sum.roster_memory import RosterMemory
 
     coordinator, memory = Identity.load(signer, passphrase=_passphrase(passphrase_env)), RosterMemory(signer)
-    _publish(memory.open(path.read_bytes(), coordinator.member).revoke(name), coordinator, memory, path)
+    with held(path):
+        _publish(memory.open(read_bytes(path), coordinator.member).revoke(name), coordinator, memory, path)
 
 
 @keys_app.command()
@@ -88,19 +93,20 @@ def show(
     mine: Annotated[Path | None, typer.Option("--as", help="Your private identity: an older roster than you have seen is refused.")] = None,
 ) -> None:
     """Check a roster's signature and list its members; with --as, that it is not older than the newest one seen."""
+    from secure_fl.files import read_bytes
     from secure_fl.secure_sum.identities import Member
     from secure_fl.secure_sum.roster import Roster
     from secure_fl.secure_sum.roster_memory import RosterMemory
 
-    found = Roster.open(path.read_bytes(), Member.from_card(signed_by.read_bytes()))
+    found = Roster.open(read_bytes(path), Member.from_card(read_bytes(signed_by)))
     _show(found if mine is None else RosterMemory(mine).accept(found))
 
 
 def _publish(roster: Roster, coordinator: Identity, memory: RosterMemory, path: Path) -> None:
-    from secure_fl.files import write_atomically
+    from secure_fl.files import PUBLIC, write_atomically
 
     memory.check(roster)  # no revision is signed twice, and none that forgets a revocation
-    write_atomically(path, roster.sign(coordinator).decode())
+    write_atomically(path, roster.sign(coordinator), mode=PUBLIC)
     memory.accept(roster)
     _show(roster)
 

@@ -18,14 +18,14 @@ def init(
 ) -> None:
     """Write a commented configuration with every setting at its default."""
     from secure_fl.config_file import config_schema, starter_config
-    from secure_fl.files import write_atomically
+    from secure_fl.files import PUBLIC, make_folder, write_atomically
 
     if path.exists() and not force:
         raise ConfigError("exists already", field="path", value=str(path), remedy="choose another name or pass --force")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, starter_config())
+    make_folder(path.parent)
+    write_atomically(path, starter_config(), mode=PUBLIC)
     out.print(f"wrote {path}; look at its clients with `secure-fl data {path}`, run it with `secure-fl run {path}`", markup=False)
     if schema:
         beside = path.with_suffix(".schema.json")
-        write_atomically(beside, config_schema())
+        write_atomically(beside, config_schema(), mode=PUBLIC)
         out.print(f"wrote {beside}", markup=False)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from secure_fl.errors import SecureSumError
+from secure_fl.files import held
 from secure_fl.secure_sum.identities import Member
 from secure_fl.secure_sum.refusals import RefusedError
 from secure_fl.secure_sum.roster import Roster, RosterMark
@@ -17,6 +18,7 @@ from secure_fl.secure_sum.secret_files import read_secret, write_secret
 from secure_fl.secure_sum.strict_json import canonical, fields, from_hex, parse_object
 
 _FORMAT = "secure-fl seen rosters 1"
+_PATIENCE = 10.0
 _MARK = {"revision": int, "digest": str, "revoked": list}
 
 
@@ -57,12 +59,13 @@ class RosterMemory:
             RefusedError: as `Roster.follows`.
             SecureSumError: the memory is damaged, or cannot be written.
         """
-        self.check(roster)
-        seen = self._read()
-        if seen.get(roster.federation) != roster.mark:
-            marks = {**seen, roster.federation: roster.mark}
-            document = {name: {"revision": m.revision, "digest": m.digest.hex(), "revoked": list(m.revoked)} for name, m in marks.items()}
-            write_secret(self.path, canonical({"format": _FORMAT, "federations": document}), overwrite=True)
+        with held(self.path, wait=_PATIENCE):  # another process may be about to remember a newer one
+            self.check(roster)
+            seen = self._read()
+            if seen.get(roster.federation) != roster.mark:
+                marks = {**seen, roster.federation: roster.mark}
+                document = {name: {"revision": m.revision, "digest": m.digest.hex(), "revoked": list(m.revoked)} for name, m in marks.items()}
+                write_secret(self.path, canonical({"format": _FORMAT, "federations": document}), overwrite=True)
         return roster
 
     def _read(self) -> dict[str, RosterMark]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import re
 from pathlib import Path
 from typing import Protocol
 
 from secure_fl.errors import SecureSumError
+from secure_fl.files import held, is_file, make_folder, read_bytes, remove, remove_unfinished, write_atomically
 from secure_fl.secure_sum.round_messages import RoundReason, RoundRefusedError
+
+_PATIENCE = 10.0
+_LARGEST = 1 << 36
+_ROUND = re.compile(r"[0-9]{1,18}")
 
 
 class UploadStore(Protocol):
@@ -46,45 +51,51 @@ class MemoryStore:
 
 
 class FolderStore:
-    """Keeps the last round in a folder of its own: `round`, its number, and `upload`, its bytes; written beside and renamed.
+    """Keeps the last round in a folder of its own: `round`, its number, and `upload`, its bytes.
+
+    Of several processes of one client, one begins a round; the others are refused.
 
     Args:
         folder: made when missing.
+
+    Raises:
+        FileError: it cannot be read or written; so do the methods.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(folder)
 
     def begin(self, round_number: int) -> None:
-        refuse_earlier(self._last(), round_number)
-        (self._folder / "upload").unlink(missing_ok=True)
-        self._write("round", str(round_number).encode("ascii"))
+        with held(self._folder, wait=_PATIENCE):
+            refuse_earlier(self._last(), round_number)
+            remove_unfinished(self._folder)
+            remove(self._folder / "upload")
+            write_atomically(self._folder / "round", str(round_number))
 
     def keep(self, round_number: int, upload: bytes | memoryview) -> None:
-        self._write("upload", upload)
+        with held(self._folder, wait=_PATIENCE):
+            if self._last() != round_number:
+                refuse_earlier(self._last(), round_number)
+                remedy = "begin the round first"
+                raise RoundRefusedError(RoundReason.OUT_OF_TURN, "was not begun", field="round", value=round_number, remedy=remedy)
+            try:
+                write_atomically(self._folder / "upload", upload, exclusive=True)
+            except FileExistsError:
+                refuse_earlier(round_number, round_number)
 
     def kept(self, round_number: int) -> bytes | None:
         path = self._folder / "upload"
-        return path.read_bytes() if self._last() == round_number and path.exists() else None
+        return read_bytes(path, most=_LARGEST) if self._last() == round_number and is_file(path) else None
 
     def _last(self) -> int:
         path = self._folder / "round"
-        if not path.exists():
+        if not is_file(path):
             return -1
-        text = path.read_text("ascii", errors="replace")
-        if not text.isdigit():
+        text = read_bytes(path).decode("ascii", errors="replace")
+        if not _ROUND.fullmatch(text):
             raise SecureSumError("damaged", field="upload store", value=str(path), remedy="skip a round number, then write the last one begun there")
         return int(text)
-
-    def _write(self, name: str, data: bytes | memoryview) -> None:
-        temporary = self._folder / f"{name}.new"
-        with temporary.open("wb") as file:
-            temporary.chmod(0o600)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self._folder / name)
 
 
 def refuse_earlier(last: int, round_number: int) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import secrets
 import stat
 from pathlib import Path
 
@@ -12,7 +10,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-from secure_fl.errors import SecureSumError
+from secure_fl.errors import FileError, SecureSumError
+from secure_fl.files import make_folder, write_atomically
 
 _MAGIC = b"SFP1"
 _SALT, _NONCE = 16, 12
@@ -21,7 +20,7 @@ _LONGEST = 1 << 24
 
 
 def write_secret(path: Path, data: bytes, *, passphrase: str | None = None, overwrite: bool = False) -> None:
-    """Write a secret: a new file of mode 0600 beside the target, flushed, then renamed.
+    """Write a secret: a file of mode 0600, whole or not at all; see `files.write_atomically`.
 
     Args:
         path: the file; missing parents are made with mode 0700.
@@ -33,24 +32,14 @@ def write_secret(path: Path, data: bytes, *, passphrase: str | None = None, over
         SecureSumError: the file exists, the passphrase is empty, or the folder cannot be written.
     """
     content = data if passphrase is None else _encrypt(data, passphrase)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        _put(temporary, path, overwrite)
+        make_folder(path.parent)
+        write_atomically(path, content, exclusive=not overwrite)
     except FileExistsError:
         remedy = "choose another name; a key is never replaced without being told"
         raise SecureSumError("the file exists", field="key file", value=str(path), remedy=remedy) from None
-    except OSError as error:
-        remedy = "make the folder writable"
-        raise SecureSumError(f"cannot be written: {error.strerror}", field="key file", value=str(path), remedy=remedy) from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+    except FileError as error:
+        raise SecureSumError(error.problem, field="key file", value=str(path), remedy=error.remedy) from None
 
 
 def read_secret(path: Path, *, passphrase: str | None = None) -> bytes:
@@ -75,18 +64,6 @@ def read_secret(path: Path, *, passphrase: str | None = None) -> bytes:
     if len(content) > _LONGEST:
         raise SecureSumError("too large for a key", field="key file", value=len(content), remedy="name the file that `secure-fl keys` wrote")
     return _decrypt(content, passphrase)
-
-
-def _put(temporary: Path, path: Path, overwrite: bool) -> None:
-    if overwrite:
-        temporary.replace(path)
-    else:
-        path.hardlink_to(temporary)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _key(passphrase: str, salt: bytes) -> bytes:

@@ -1,0 +1,103 @@
+"""The store of uploads: of several processes of one client, one begins a round, and its bytes are the round's."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from secure_fl.errors import FileError, SecureSumError
+from secure_fl.secure_sum.round_messages import RoundRefusedError
+from secure_fl.secure_sum.round_store import FolderStore
+
+
+def together(work: Callable[[int], None], count: int) -> None:
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def begun_by(folder: Path, count: int) -> list[int]:
+    """Which of several stores on one folder, at once, began the round."""
+    begun: list[int] = []
+
+    def begin(number: int) -> None:
+        try:
+            FolderStore(folder).begin(7)
+            begun.append(number)
+        except RoundRefusedError:
+            pass
+
+    together(begin, count)
+    return begun
+
+
+def test_one_of_many_begins_a_round(tmp_path: Path) -> None:
+    assert len(begun_by(tmp_path / "store", 8)) == 1
+
+
+def test_without_the_lock_several_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The planted fault: reading the last round and writing the next one, with others in between."""
+    barrier = threading.Barrier(2, timeout=10)
+
+    def begin(self: FolderStore, round_number: int) -> None:
+        last = self._last()
+        barrier.wait()
+        if round_number <= last:
+            raise AssertionError("seen in time")
+
+    monkeypatch.setattr(FolderStore, "begin", begin)
+    assert len(begun_by(tmp_path / "store", 2)) == 2
+
+
+def test_an_upload_belongs_to_the_round_that_was_begun_and_is_kept_once(tmp_path: Path) -> None:
+    slow, quick = FolderStore(tmp_path), FolderStore(tmp_path)
+    slow.begin(1)
+    quick.begin(2)
+    with pytest.raises(RoundRefusedError, match="already-begun"):
+        slow.keep(1, b"of an earlier round")
+    with pytest.raises(RoundRefusedError, match="out-of-turn"):
+        quick.keep(3, b"of a round that was not begun")
+    assert quick.kept(2) is None
+    quick.keep(2, memoryview(b"first"))
+    with pytest.raises(RoundRefusedError, match="already-begun"):
+        slow.keep(2, b"second")
+    assert quick.kept(2) == slow.kept(2) == b"first"
+    slow.begin(3)
+    assert quick.kept(2) is None
+    assert quick.kept(3) is None
+
+
+def test_files_are_the_owner_s_and_what_cannot_be_written_is_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = os.umask(0)
+    try:
+        store = FolderStore(tmp_path / "deep" / "store")
+        store.begin(1)
+        store.keep(1, b"x")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "deep").rglob("*") if path.is_file()} == {0o600}
+    assert (tmp_path / "deep" / "store").stat().st_mode & 0o777 == 0o700
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(FileError, match="No space"):
+            store.begin(2)
+    assert store.kept(1) == b"x"
+    store.begin(2)
+
+
+@pytest.mark.parametrize("text", [b"", b"x", b"1" * 5000, b"-1", b"\xff", b"1\n"])
+def test_a_damaged_number_is_typed(text: bytes, tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    (tmp_path / "round").write_bytes(text)
+    with pytest.raises(SecureSumError, match="damaged"):
+        store.begin(1)

@@ -1,0 +1,340 @@
+"""Files are whole or as they were, for their owner only, and a folder is held by one process at a time."""
+
+from __future__ import annotations
+
+import errno
+import json
+import multiprocessing
+import os
+import resource
+import signal
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from secure_fl import files
+from secure_fl.errors import FileError, RunFolderError
+from secure_fl.files import PUBLIC, append_line, held, make_folder, parse_json, read_bytes, write_atomically, write_folder, write_json
+from secure_fl.secure_sum.secret_files import write_secret
+
+FORK = multiprocessing.get_context("fork")
+
+
+@contextmanager
+def umask(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077, 0o277])
+def test_modes_hold_under_any_umask(mask: int, tmp_path: Path) -> None:
+    top = tmp_path / "a" / "b"
+    with umask(mask):
+        make_folder(top)
+        write_atomically(top / "private", "x")
+        write_atomically(top / "public", "x", mode=PUBLIC)
+        write_json(top / "json", {})
+        append_line(top / "lines", "x")
+        write_folder(top / "folder", {"inside": b"x"})
+        write_secret(top / "keys" / "deep" / "secret", b"x")
+    private = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "public"]
+    assert {path.name for path in private} == {"private", "json", "lines", "inside", "secret"}
+    assert {mode(path) for path in private} == {0o600}
+    assert mode(top / "public") == 0o644
+    assert {mode(path) for path in tmp_path.rglob("*") if path.is_dir()} == {0o700}
+
+
+def test_a_mode_is_the_new_file_s_and_not_the_old_one_s(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    path.chmod(0o666)
+    write_atomically(path, "new")
+    assert mode(path) == 0o600
+
+
+WRITES: dict[str, Callable[[Path], None]] = {
+    "replace": lambda folder: write_atomically(folder / "file", "n" * 5000),
+    "exclusive": lambda folder: write_atomically(folder / "another", "n" * 5000, exclusive=True),
+    "append": lambda folder: append_line(folder / "file", "n" * 5000),
+    "folder": lambda folder: write_folder(folder / "folder", {"a": b"n" * 10, "b": b"n" * 5000}),
+}
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    write_atomically(tmp_path / "file", "old\n")
+    write_folder(tmp_path / "folder", {"a": b"old", "b": b"old"})
+    return tmp_path
+
+
+@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize("fails", ["write", "fsync", "open"])
+def test_a_write_that_fails_is_typed_and_leaves_all_as_it_was(write: str, fails: str, old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, real = content(old), getattr(os, fails)
+    calls = []
+
+    def full(*arguments: object, **more: object) -> object:
+        calls.append(arguments)
+        if fails == "write" and len(calls) == 1:
+            return real(arguments[0], arguments[1][:2])  # type: ignore[index]
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, fails, full)
+        with pytest.raises(FileError, match=r"\[io\] (file|another|folder): cannot be written: No space left"):
+            WRITES[write](old)
+    assert content(old) == before
+    assert calls
+    WRITES[write](old)
+    assert content(old) != before
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_the_system_s_own_limit_is_met_without_loss(write: str, old: Path) -> None:
+    """A limit on the size of files stands for a full disk: the write fails half way, in the kernel."""
+    before = content(old)
+
+    def limited() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
+        try:
+            WRITES[write](old)
+        except FileError:
+            os._exit(7)
+        os._exit(0)
+
+    assert in_child(limited) == 7
+    assert content(old) == before
+
+
+def test_a_plain_write_would_be_caught_half_done(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The planted fault: writing in place."""
+    monkeypatch.setattr(files, "_write", lambda path, data, mode: Path(old / "file").write_bytes(bytes(data)[:3]) and os.open("/none", 0))
+    before = content(old)
+    with pytest.raises(FileError):
+        WRITES["replace"](old)
+    assert content(old) != before
+
+
+def test_files_and_their_folders_are_synced_before_and_after_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def synced(handle: int) -> None:
+        done.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", lambda self, to: (done.append("rename"), replace(self, to))[1])
+    write_atomically(tmp_path / "file", "x")
+    assert done == ["file", "rename", "folder"]
+    append_line(tmp_path / "file2", "x")
+    assert done[3:] == ["file"]
+
+
+def test_of_several_exclusive_writers_one_succeeds(tmp_path: Path) -> None:
+    won: list[int] = []
+
+    def write(number: int) -> None:
+        try:
+            write_atomically(tmp_path / "file", str(number), exclusive=True)
+            won.append(number)
+        except FileExistsError:
+            pass
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [str(number) for number in won] == [(tmp_path / "file").read_text()]
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_half_a_line_is_never_continued(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    append_line(path, "one")
+    with path.open("a") as file:
+        file.write("tw")
+    with pytest.raises(RunFolderError, match="half a line"):
+        append_line(path, "three")
+    assert path.read_text() == "one\ntw"
+
+
+def test_what_cannot_be_read_is_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in (tmp_path / "missing", tmp_path):
+        with pytest.raises(FileError, match="cannot be read"):
+            read_bytes(path)
+    write_atomically(tmp_path / "large", "x" * 100)
+    with pytest.raises(FileError, match="too large"):
+        read_bytes(tmp_path / "large", most=99)
+    assert read_bytes(tmp_path / "large", most=100) == b"x" * 100
+    with pytest.raises(FileError, match="too large"):
+        read_bytes(Path("/dev/zero"), most=1 << 21)
+    with pytest.raises(FileError, match="cannot be made"):
+        make_folder(tmp_path / "large")
+    with pytest.raises(FileError, match="cannot be made"):
+        make_folder(tmp_path / "large" / "below")
+
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", denied)
+    with pytest.raises(FileError, match="Permission denied"):
+        read_bytes(tmp_path / "large")
+
+
+@pytest.mark.parametrize("text", ["", "{", "NaN", '{"a": NaN}', "[" * 5000, "9" * 5000, '"\\ud800"', "null", '{"a": "secret-number-123"}', "\x00"])
+def test_json_of_another_kind_is_typed_and_not_shown(text: str) -> None:
+    with pytest.raises(RunFolderError, match="is damaged") as caught:
+        parse_json(text.encode(), dict[str, int], field="f", value="v", remedy="r")
+    assert "secret-number" not in str(caught.value)
+
+
+# One holder
+
+
+def in_child(work: Callable[[], None]) -> int | None:
+    """Run in a forked process; its exit code."""
+    child = FORK.Process(target=work)
+    child.start()
+    child.join(30)
+    return child.exitcode
+
+
+def tried(folder: Path) -> None:
+    try:
+        with held(folder):
+            os._exit(0)
+    except RunFolderError as refused:
+        os._exit(3 if f"process {os.getppid()} of" in str(refused) else 4)
+
+
+def test_a_held_folder_is_refused_to_the_same_thread_others_forks_and_processes(tmp_path: Path) -> None:
+    with held(tmp_path):
+        with pytest.raises(RunFolderError, match=f"in use by process {os.getpid()} of .* on .* since 20"), held(tmp_path):
+            pass
+        refused: list[bool] = []
+
+        def other() -> None:
+            try:
+                with held(tmp_path):
+                    refused.append(False)
+            except RunFolderError:
+                refused.append(True)
+
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+        assert refused == [True]
+        assert in_child(lambda: tried(tmp_path)) == 3
+    assert in_child(lambda: tried(tmp_path)) == 0
+    with held(tmp_path):
+        pass
+
+
+def test_a_killed_holder_holds_nothing_even_where_a_child_of_its_lives_on(tmp_path: Path) -> None:
+    ready, reader = os.pipe()[::-1]
+
+    def holder() -> None:
+        with held(tmp_path):
+            if os.fork() == 0:
+                time.sleep(20)
+                os._exit(0)
+            os.write(ready, b"x")
+            time.sleep(20)
+
+    child = FORK.Process(target=holder)
+    child.start()
+    os.read(reader, 1)
+    with pytest.raises(RunFolderError, match=f"process {child.pid} of"), held(tmp_path):
+        pass
+    child.kill()
+    child.join()
+    with held(tmp_path):
+        assert json.loads((tmp_path / ".lock-holder").read_text())["process"] == os.getpid()
+    assert not (tmp_path / ".lock-holder").exists()
+
+
+def test_a_fork_that_leaves_the_block_lets_nobody_in(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        stack.enter_context(held(tmp_path))
+        assert in_child(stack.close) == 0
+        assert (tmp_path / ".lock-holder").exists()
+        with pytest.raises(RunFolderError, match="in use"), held(tmp_path):
+            pass
+
+
+def test_waiting_for_a_holder(tmp_path: Path) -> None:
+    inside = threading.Event()
+
+    def brief() -> None:
+        with held(tmp_path):
+            inside.set()
+            time.sleep(0.2)
+
+    thread = threading.Thread(target=brief)
+    thread.start()
+    inside.wait()
+    with held(tmp_path, wait=10):
+        pass
+    thread.join()
+
+
+def test_what_was_left_unfinished_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    left = files._beside(tmp_path / "file"), files._beside(tmp_path / "deep" / "folder")
+    left[1].mkdir(parents=True)
+    left[0].touch()
+    assert not files.is_bare(tmp_path)
+    files.remove_unfinished(tmp_path)
+    assert [path.name for path in tmp_path.rglob("*")] == ["deep"]
+    (tmp_path / "deep").rmdir()
+    left[0].touch()
+    assert files.is_bare(tmp_path)
+
+
+def test_a_file_is_held_apart_from_its_folder_and_its_neighbours(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        for path in (tmp_path, tmp_path / "roster", tmp_path / "another"):
+            stack.enter_context(held(path))
+        with pytest.raises(RunFolderError, match="in use"):
+            stack.enter_context(held(tmp_path / "roster"))
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", ".roster.lock", ".another.lock"}
+
+
+def test_of_changes_at_once_none_is_lost(tmp_path: Path) -> None:
+    path = tmp_path / "count"
+    write_atomically(path, "0")
+
+    def add() -> None:
+        for _ in range(5):
+            with held(path, wait=30):
+                write_atomically(path, str(int(path.read_text()) + 1))
+
+    threads = [threading.Thread(target=add) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert path.read_text() == "20"
+
+
+def test_a_folder_that_cannot_be_locked_is_typed(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="cannot be locked"), held(tmp_path / "none" / "file"):
+        pass
