@@ -10,6 +10,7 @@ from secure_fl.config import FederationConfig, OptimiserConfig
 from secure_fl.federation.blueprint import Blueprint
 from secure_fl.privacy.calibration import smallest_noise
 from secure_fl.privacy.events import Event, GaussianEvent, PureEvent
+from secure_fl.privacy.ledger import Charges
 from secure_fl.privacy.units import Adjacency
 
 
@@ -57,10 +58,10 @@ class ExamplePlan:
         return [*self.fixed, *(steps.event(self.noise, steps.rounds) for steps in (self.pretrain, self.pools) if steps is not None)]
 
 
-def plan_examples(blueprint: Blueprint, examples: int, labelled: int, already: tuple[Event, ...] = ()) -> ExamplePlan:
+def plan_examples(blueprint: Blueprint, examples: int, labelled: int, already: tuple[Charges, ...] = ((),)) -> ExamplePlan:
     """The plan of a client with so many training examples, `labelled` of them with labels; both numbers are public.
 
-    `already`: what earlier runs have released of it.
+    `already`: what earlier runs may have released of it; the noise keeps the budget together with any one of these histories.
 
     Raises:
         PrivacyError: the sketches and choices alone pass the budget.
@@ -69,10 +70,10 @@ def plan_examples(blueprint: Blueprint, examples: int, labelled: int, already: t
     pretrain = Steps.of(config.pretrain, examples, config.pretrain.rounds) if config.pretrain.mode == "federated" else None
     trained = labelled if config.pools.task == "supervised" else examples
     pools = Steps.of(config.pools, trained, config.pools.rounds) if config.pools.enabled and trained >= 2 else None
-    fixed = (*already, *fixed_releases(blueprint))
-    noise = config.privacy.noise
+    fixed, noise = fixed_releases(blueprint), config.privacy.noise
     if noise is None:
-        noise = _noise(config.privacy.epsilon, config.privacy.delta, Adjacency(config.privacy.adjacency), pretrain, pools, fixed)
+        budget = config.privacy.epsilon, config.privacy.delta, Adjacency(config.privacy.adjacency)
+        noise = max(_noise(*budget, pretrain, pools, fixed, history) for history in already)
     return ExamplePlan(noise, pretrain, pools, fixed)
 
 
@@ -103,7 +104,9 @@ def fixed_releases(blueprint: Blueprint) -> tuple[Event, ...]:
 
 
 @lru_cache
-def _noise(epsilon: float, delta: float, adjacency: Adjacency, pretrain: Steps | None, pools: Steps | None, fixed: tuple[Event, ...]) -> float:
+def _noise(
+    epsilon: float, delta: float, adjacency: Adjacency, pretrain: Steps | None, pools: Steps | None, fixed: tuple[Event, ...], history: Charges
+) -> float:
     """One multiplier for all steps; clients of one size share the search."""
 
     def events(noise: float) -> list[Event]:
@@ -111,4 +114,4 @@ def _noise(epsilon: float, delta: float, adjacency: Adjacency, pretrain: Steps |
 
     if pretrain is None and pools is None:
         return 1.0
-    return smallest_noise(events, epsilon, delta, adjacency)
+    return smallest_noise(events, epsilon, delta, adjacency, also=history)

@@ -43,7 +43,7 @@ from secure_fl.pools.pool_set import PoolSet
 from secure_fl.privacy.choice import PrivateChoice, bounded_score
 from secure_fl.privacy.engine import PrivateSpec, Sampling, choose_mechanism, train_privately
 from secure_fl.privacy.events import Event
-from secure_fl.privacy.ledger import Release
+from secure_fl.privacy.ledger import Charges, Release
 from secure_fl.privacy.mechanisms.mechanism import ExampleMechanism, Labelled
 from secure_fl.privacy.mechanisms.per_example import AdaptiveBound, PerExample
 from secure_fl.privacy.noise import NoiseSource, NoiseStream
@@ -66,8 +66,8 @@ class PrivateClient(Client):
     **Not covered**: its test examples, which are other examples: their accuracy is reported as it is, for the experimenter.
     """
 
-    def __init__(self, data: ClientData, bench: Workbench, noise: NoiseSource, box: ReleaseBox, already: tuple[Event, ...] = ()) -> None:
-        """`already`: what earlier runs have released of this client."""
+    def __init__(self, data: ClientData, bench: Workbench, noise: NoiseSource, box: ReleaseBox, already: tuple[Charges, ...] = ((),)) -> None:
+        """`already`: what earlier runs may have released of this client, a history each."""
         super().__init__(data, bench)
         self._noise, self._box, self._already = noise, box, already
         self._choices: dict[int, int | None] = {}

@@ -39,8 +39,10 @@ def noise_for(
     return smallest_noise(events, epsilon, delta, adjacency)
 
 
-def smallest_noise(events: Callable[[float], Sequence[Event]], epsilon: float, delta: float, adjacency: Adjacency) -> float:
-    """The smallest noise z, to 0.2 %, whose plan `events(z)` is (ε, δ)-DP; more noise must never cost more.
+def smallest_noise(
+    events: Callable[[float], Sequence[Event]], epsilon: float, delta: float, adjacency: Adjacency, *, also: Sequence[Charge] = ()
+) -> float:
+    """The smallest noise z, to 0.2 %, whose plan `events(z)`, together with `also`, is (ε, δ)-DP; more noise must never cost more.
 
     For integer noise `events` makes the event whose variance is (z·C)² in integer units, with the sensitivities of that grid. It may raise
     PrivacyError for a z at which there is no such plan. The coarse accountant, never below the fine one, brackets; the fine one then looks lower.
@@ -50,7 +52,7 @@ def smallest_noise(events: Callable[[float], Sequence[Event]], epsilon: float, d
     """
 
     def fits(noise: float, *, fine: bool) -> bool:
-        return epsilon_of([Charge(event, adjacency) for event in events(noise)], delta, fine=fine) <= epsilon
+        return epsilon_of([*also, *(Charge(event, adjacency) for event in events(noise))], delta, fine=fine) <= epsilon
 
     def fits_below(noise: float, *, fine: bool) -> bool:
         try:

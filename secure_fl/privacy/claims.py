@@ -111,7 +111,7 @@ def claims(
         PrivacyError: nothing recorded for the unit, add-remove for clients, or noise of a key holder who is the server or a client.
     """
     subjects = ledger.subjects(unit) if subject is None else (subject,)
-    charged = {ledger.charges(unit, each, adjacency) for each in subjects} - {()}
+    charged = {charges for each in subjects for charges in ledger.histories(unit, each, adjacency)} - {()}
     if not charged:
         raise PrivacyError("no release of this unit", field="unit", value=str(unit), remedy="claim the unit that the run's noise protects")
     touching = [release for release in ledger.releases if unit in (release.unit, release.also_protects) and set(subjects) & set(release.subjects)]

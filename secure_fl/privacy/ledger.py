@@ -1,140 +1,37 @@
 """Every release once, charged once to each unit that it touches, and the budget that the next one must fit into.
 
-The file is plain JSON with a digest over its content. The digest finds damage and careless editing; whoever can rewrite the file can rewrite
-the digest, so what a run claims is tied down by the transcript that signs it. Recomputing ε needs the file and nothing else.
+The file is plain JSON with a digest over its content; its releases are a chain of hashes in the order in which they were recorded. The digest
+finds damage and careless editing. The chain's mark goes into every checkpoint, every line of `metrics.jsonl` and the summary, so that a ledger
+which was deleted, shortened, reordered or put back to an earlier one is found by comparing. Recomputing ε needs the file and nothing else.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from secure_fl.errors import PrivacyError
+from secure_fl.errors import FileError, PrivacyError
+from secure_fl.files import parse_json, read_bytes, write_atomically
 from secure_fl.privacy.accounting import Charge, epsilon_of, merged, within
-from secure_fl.privacy.events import AllocationEvent, Event, GaussianEvent, IntegerEvent
+from secure_fl.privacy.chain import Chain, Mark, digest
+from secure_fl.privacy.releases import Budget, Release, check_claimable
 from secure_fl.privacy.units import Adjacency, PrivacyUnit
+
+__all__ = ["NOISED_BY_KEY_HOLDER", "Budget", "Charges", "PrivacyLedger", "Release", "Stated", "Verification"]
 
 NOISED_BY_KEY_HOLDER = "prefix sums, noised by the key holder"
 """Purpose of a release that no claim against the key holder covers."""
-_FORMAT = 1
+_FORMAT = 2
+_LARGEST = 1 << 32
+_REMEDY = "restore the file the run wrote"
 _TOLERANCE = 1e-3
 """Relative difference between a stated and a recomputed ε that rounding and other library versions may cause."""
 
-
-@dataclass(frozen=True)
-class Budget:
-    """The (ε, δ) that no subject's releases may pass.
-
-    Args:
-        epsilon: ≥ 0, finite.
-        delta: within (0, 1).
-        unit: whose presence is hidden.
-        adjacency: how neighbours differ. Add-remove of a client is refused: its noise share would be missing, and the roster is public.
-
-    Raises:
-        PrivacyError: a value outside its range, or add-remove for clients.
-    """
-
-    epsilon: float
-    delta: float
-    unit: PrivacyUnit
-    adjacency: Adjacency
-
-    def __post_init__(self) -> None:
-        _claimable(self.unit, self.adjacency)
-        if not (math.isfinite(self.epsilon) and self.epsilon >= 0):
-            raise PrivacyError("not a finite ε", field="budget.epsilon", value=self.epsilon, remedy="a number of at least 0")
-        if not 0 < self.delta < 1:
-            raise PrivacyError("not a probability", field="budget.delta", value=self.delta, remedy="a number within (0, 1)")
-
-
-@dataclass(frozen=True)
-class Release:
-    """One thing that leaves somebody, with the event that says what it costs.
-
-    Args:
-        key: names the release for ever; recording it again after a resume changes nothing.
-        phase: of the federation, for example `pretrain`.
-        round: its number, from 0.
-        purpose: what it is for: training step, statistic, count, metric, choice.
-        unit: whose contribution the event's noise hides.
-        subjects: clients that this concerns: themselves (client level), or one example of each (example level).
-        event: the mechanism.
-        basis: `declared` where the inputs are a client's own word (its sampling rate, its steps), `derived` where the protocol fixes them.
-        also_protects: EXAMPLE when client-level noise is all that protects the examples behind it: they are charged too, at replace-one,
-            since another example can turn the client's whole update round.
-
-    Raises:
-        PrivacyError: a field out of range, client sampling at client level, or noise on examples said to protect clients.
-    """
-
-    key: str
-    phase: str
-    round: int
-    purpose: str
-    unit: PrivacyUnit
-    subjects: tuple[int, ...]
-    event: Event
-    basis: Literal["declared", "derived"]
-    also_protects: PrivacyUnit | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "subjects", tuple(sorted({int(subject) for subject in self.subjects})))
-        for holds, field, problem, remedy in self._rules():
-            if not holds:
-                raise PrivacyError(problem, field=f"release.{field}", value=getattr(self, field), remedy=remedy)
-
-    def _rules(self) -> list[tuple[bool, str, str, str]]:
-        client = self.unit is PrivacyUnit.CLIENT
-        sampled = isinstance(self.event, AllocationEvent) or (isinstance(self.event, GaussianEvent) and self.event.sampling_rate < 1)
-        # fmt: off
-        return [
-            (bool(self.key), "key", "a release needs a name of its own", "for example pretrain/3/client 2/step"),
-            (isinstance(self.unit, PrivacyUnit), "unit", "not a unit", "PrivacyUnit.EXAMPLE or PrivacyUnit.CLIENT"),
-            (isinstance(self.event, Event), "event", "not an event", "one of privacy.events"),
-            (bool(self.subjects) and min(self.subjects) >= 0, "subjects", "concerns nobody", "number the clients from 0"),
-            (self.round >= 0, "round", "not a round", "count from 0"),
-            (self.basis in ("declared", "derived"), "basis", "unknown basis", "declared or derived"),
-            (not (client and sampled), "event", "sampling clients amplifies nothing: the cohort is known", "charge every round in full"),
-            (self.also_protects is None or (client and self.also_protects is PrivacyUnit.EXAMPLE), "also_protects",
-             "noise for one example hides no client", "only client-level noise protects a second unit, the examples"),
-        ]
-        # fmt: on
-
-    def charge(self, unit: PrivacyUnit, adjacency: Adjacency) -> Charge | None:
-        """What this costs `unit` under `adjacency`; None when it does not touch that unit.
-
-        Examples take no noise share along when they are absent, so for them add-remove moves an integer sum as zero-out does.
-        """
-        if unit is self.unit:
-            integer_example = unit is PrivacyUnit.EXAMPLE and isinstance(self.event, IntegerEvent)
-            return Charge(self.event, Adjacency.ZERO_OUT if integer_example and adjacency is Adjacency.ADD_REMOVE else adjacency)
-        return Charge(self.event, Adjacency.REPLACE_ONE) if unit is self.also_protects else None
-
-    def to_dict(self) -> dict[str, object]:
-        """Plain JSON values."""
-        return {**asdict(self), "subjects": list(self.subjects), "event": self.event.to_dict()}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Release:
-        """The release that `to_dict` wrote."""
-        also = values["also_protects"]
-        return cls(
-            **{
-                **values,
-                "unit": PrivacyUnit(values["unit"]),
-                "subjects": tuple(values["subjects"]),
-                "event": Event.from_dict(values["event"]),
-                "also_protects": None if also is None else PrivacyUnit(also),
-            }
-        )
+Charges = tuple[Charge, ...]
 
 
 @dataclass(frozen=True)
@@ -171,13 +68,16 @@ class PrivacyLedger:
     """All releases of a run, and the budget they are held against, if any.
 
     **Guarantee.** `spent` bounds the ε of one client, or of any one example of that client, over everything recorded; `maximum` over all.
+    A subject that may have been any subject of an earlier run is charged the maximum over those, each composed with what this run released.
     **Assumes.** Every release is recorded, before it leaves; declared inputs are true.
-    **Not covered.** Releases of the other unit: an ε for examples says nothing of clients, and the two are never added.
+    **Not covered.** A file put back together with all marks that were taken of it since. Releases of the other unit: an ε for examples says
+    nothing of clients, and the two are never added.
     """
 
     def __init__(self, budget: Budget | None = None) -> None:
         self.budget = budget
         self._releases: dict[str, Release] = {}
+        self._chain = Chain({"ledger": _FORMAT, "budget": None if budget is None else asdict(budget)})
         self._stated: tuple[Stated, ...] = ()
 
     @property
@@ -185,41 +85,62 @@ class PrivacyLedger:
         """Everything recorded, by key."""
         return tuple(self._releases[key] for key in sorted(self._releases))
 
+    @property
+    def mark(self) -> Mark:
+        """How far it has come: goes into every record of what was released."""
+        return self._chain.mark
+
+    def lost(self, marks: Iterable[tuple[str, Mark]]) -> list[str]:
+        """What shows that it no longer begins with everything that it held when these marks were taken; each comes with where it was found."""
+        return [
+            f"has lost releases: {where} counts {mark.length} that it does not begin with" for where, mark in marks if not self._chain.holds(mark)
+        ]
+
     def record(self, release: Release) -> None:
         """Add a release; the same key with the same content is the same release and is not charged again.
 
         Raises:
             PrivacyError: the key is known with other content.
         """
-        known = self._releases.setdefault(release.key, release)
-        if known != release:
-            raise PrivacyError("known with other content", field="release.key", value=release.key, remedy="give every release a key of its own")
+        self._check_known(release)
+        if release.key not in self._releases:
+            self._releases[release.key] = release
+            self._chain.add(release.to_dict())
 
     def subjects(self, unit: PrivacyUnit) -> tuple[int, ...]:
         """Clients with a release that touches `unit`."""
         touching = (release for release in self._releases.values() if unit in (release.unit, release.also_protects))
         return tuple(sorted({subject for release in touching for subject in release.subjects}))
 
-    def charges(self, unit: PrivacyUnit, subject: int, adjacency: Adjacency, *, also: Iterable[Release] = ()) -> tuple[Charge, ...]:
-        """What a subject pays for, merged; `also` are releases to come."""
-        _claimable(unit, adjacency)
+    def histories(self, unit: PrivacyUnit, subject: int, adjacency: Adjacency, *, also: Iterable[Release] = ()) -> tuple[Charges, ...]:
+        """What a subject pays for, merged: one history, or one for each that it may have brought along from an earlier run.
+
+        Args:
+            also: releases to come.
+        """
         known = {**{release.key: release for release in also}, **self._releases}
-        charges = (release.charge(unit, adjacency) for release in known.values() if subject in release.subjects)
-        return merged(charge for charge in charges if charge is not None)
+        by_history = _by_history(known.values(), unit, subject, adjacency)
+        own = merged(by_history.pop(None, ()))
+        return tuple(dict.fromkeys(merged([*own, *charges]) for charges in by_history.values())) or (own,)
+
+    def brought(self, unit: PrivacyUnit, subject: int, adjacency: Adjacency) -> tuple[Charges, ...]:
+        """What a subject may have brought along from an earlier run, without this run's releases; one empty history where there was none."""
+        by_history = _by_history(self._releases.values(), unit, subject, adjacency)
+        return tuple(dict.fromkeys(merged(charges) for number, charges in by_history.items() if number is not None)) or ((),)
 
     def spent(self, unit: PrivacyUnit, subject: int, delta: float, adjacency: Adjacency, *, fine: bool = True) -> float:
         """ε of one client (client level), or of any one of its examples."""
-        return epsilon_of(self.charges(unit, subject, adjacency), delta, fine=fine)
+        return max(epsilon_of(charges, delta, fine=fine) for charges in self.histories(unit, subject, adjacency))
 
     def table(self, budget: Budget, *, fine: bool = True) -> tuple[Stated, ...]:
         """ε of every subject at the budget's δ, unit and adjacency; subjects with equal releases are computed once."""
-        found: dict[tuple[Charge, ...], float] = {}
+        found: dict[tuple[Charges, ...], float] = {}
         rows = []
         for subject in self.subjects(budget.unit):
-            charges = self.charges(budget.unit, subject, budget.adjacency)
-            if charges not in found:
-                found[charges] = epsilon_of(charges, budget.delta, fine=fine)
-            rows.append(Stated(subject, found[charges]))
+            histories = self.histories(budget.unit, subject, budget.adjacency)
+            if histories not in found:
+                found[histories] = max(epsilon_of(charges, budget.delta, fine=fine) for charges in histories)
+            rows.append(Stated(subject, found[histories]))
         return tuple(rows)
 
     def maximum(self, budget: Budget, *, fine: bool = True) -> float:
@@ -236,37 +157,38 @@ class PrivacyLedger:
         if budget is None:
             raise PrivacyError("there is none", field="budget", value=None, remedy="pass one, or make the ledger with one")
         for release in releases:
-            if self._releases.get(release.key, release) != release:
-                raise PrivacyError("known with other content", field="release.key", value=release.key, remedy="give every release its own key")
-        seen: dict[tuple[Charge, ...], bool] = {}
+            self._check_known(release)
+        fits: set[Charges] = set()
         for subject in sorted({subject for release in releases for subject in release.subjects}):
-            charges = self.charges(budget.unit, subject, budget.adjacency, also=releases)
-            if charges not in seen:
-                seen[charges] = within(charges, budget.delta, budget.epsilon)
-            if not seen[charges]:
-                would = epsilon_of(charges, budget.delta)
-                raise PrivacyError(
-                    f"client {subject} would pass ε = {budget.epsilon:g} at δ = {budget.delta:g} ({budget.unit}, {budget.adjacency})",
-                    field="budget.epsilon",
-                    value=round(would, 4),
-                    remedy="stop here, train fewer rounds, or plan the next run with more noise",
-                )
+            for charges in self.histories(budget.unit, subject, budget.adjacency, also=releases):
+                if charges not in fits and not within(charges, budget.delta, budget.epsilon):
+                    raise PrivacyError(
+                        f"client {subject} would pass ε = {budget.epsilon:g} at δ = {budget.delta:g} ({budget.unit}, {budget.adjacency})",
+                        field="budget.epsilon",
+                        value=round(epsilon_of(charges, budget.delta), 4),
+                        remedy="stop here, train fewer rounds, or plan the next run with more noise",
+                    )
+                fits.add(charges)
 
     def save(self, path: Path, *, state: bool = True, claims: Sequence[Mapping[str, object]] = ()) -> None:
         """Write the ledger in one step: a reader sees the old file or the new one.
 
         `claims` are rows of `claims.claims`, for readers. With `state` and a budget it also states every subject's ε, from the coarse
         bound, which costs about 0.1 s a subject that differs.
+
+        Raises:
+            FileError: it cannot be written; the old file is whole.
         """
         stated = self.table(self.budget, fine=False) if state and self.budget is not None else ()
         content: dict[str, object] = {
             "format": _FORMAT,
             "budget": None if self.budget is None else asdict(self.budget),
-            "releases": [release.to_dict() for release in self.releases],
+            "releases": [{**entry.to_dict(), "hash": self._chain.hash_of(number)} for number, entry in enumerate(self._releases.values())],
+            "mark": asdict(self.mark),
             "stated": [{"subject": row.subject, "epsilon": row.epsilon if math.isfinite(row.epsilon) else "inf"} for row in stated],
             "claims": [dict(claim) for claim in claims],
         }
-        _replace_file(path, json.dumps({**content, "digest": _digest(content)}, indent=1, sort_keys=True))
+        write_atomically(path, json.dumps({**content, "digest": digest(content)}, indent=1, sort_keys=True, allow_nan=False))
 
     @classmethod
     def load(cls, path: Path) -> PrivacyLedger:
@@ -276,26 +198,39 @@ class PrivacyLedger:
             PrivacyError: missing, damaged, edited, or of another format.
         """
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            digest = content.pop("digest")
-            if content["format"] != _FORMAT or digest != _digest(content):
-                raise PrivacyError("changed since it was written", field="ledger", value=path.name, remedy="restore the file the run wrote")
-            budget = content["budget"]
-            known = (
-                None if budget is None else Budget(budget["epsilon"], budget["delta"], PrivacyUnit(budget["unit"]), Adjacency(budget["adjacency"]))
-            )
-            ledger = cls(known)
-            for entry in content["releases"]:
-                ledger.record(Release.from_dict(entry))
-            ledger._stated = tuple(Stated(int(row["subject"]), float(row["epsilon"])) for row in content["stated"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
-            raise PrivacyError("cannot be read", field="ledger", value=path.name, remedy="restore the file the run wrote") from problem
+            data = read_bytes(path, most=_LARGEST)
+        except FileError as missing:
+            raise PrivacyError(missing.problem, field="ledger", value=path.name, remedy=_REMEDY) from None
+        content = parse_json(data, dict[str, Any], field="ledger", value=path.name, remedy=_REMEDY, error=PrivacyError)
+        try:
+            if content.get("format") != _FORMAT or content.pop("digest", None) != digest(content):
+                raise PrivacyError("changed since it was written", field="ledger", value=path.name, remedy=_REMEDY)
+            return cls._of(content)
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as problem:
+            raise PrivacyError(f"cannot be read: {type(problem).__name__}", field="ledger", value=path.name, remedy=_REMEDY) from None
+
+    @classmethod
+    def _of(cls, content: Mapping[str, Any]) -> PrivacyLedger:
+        budget = content["budget"]
+        if budget is not None:
+            budget = Budget(budget["epsilon"], budget["delta"], PrivacyUnit(budget["unit"]), Adjacency(budget["adjacency"]))
+        ledger, hashes = cls(budget), list[str]()
+        for entry in content["releases"]:
+            hashes.append(entry.pop("hash"))
+            ledger.record(Release.from_dict(entry))
+        if hashes != [ledger._chain.hash_of(number) for number in range(ledger.mark.length)] or content["mark"] != asdict(ledger.mark):
+            raise PrivacyError("its releases are not the chain that was recorded", field="ledger", value=len(hashes), remedy=_REMEDY)
+        ledger._stated = tuple(Stated(int(row["subject"]), float(row["epsilon"])) for row in content["stated"])
         return ledger
 
-    def verify(self) -> Verification:
-        """Recompute what was stated from the events alone, and say which inputs are a client's own word."""
+    def verify(self, marks: Iterable[tuple[str, Mark]] = ()) -> Verification:
+        """Recompute what was stated from the events alone, compare marks taken of it, and say which inputs are a client's own word.
+
+        Args:
+            marks: where each was found, and the mark.
+        """
         recomputed = self.table(self.budget, fine=False) if self.budget is not None else ()
-        problems: list[str] = []
+        problems = self.lost(marks)
         if self._stated:
             found, stated = ({row.subject: row.epsilon for row in rows} for rows in (recomputed, self._stated))
             for subject in sorted(found.keys() | stated.keys()):
@@ -309,29 +244,20 @@ class PrivacyLedger:
         return Verification(tuple(problems), recomputed, by_basis["declared"], by_basis["derived"])
 
     def _fits(self, subject: int, budget: Budget) -> bool:
-        return within(self.charges(budget.unit, subject, budget.adjacency), budget.delta, budget.epsilon)
+        histories = self.histories(budget.unit, subject, budget.adjacency)
+        return all(within(charges, budget.delta, budget.epsilon) for charges in histories)
+
+    def _check_known(self, release: Release) -> None:
+        if self._releases.get(release.key, release) != release:
+            raise PrivacyError("known with other content", field="release.key", value=release.key, remedy="give every release a key of its own")
 
 
-def _claimable(unit: PrivacyUnit, adjacency: Adjacency) -> None:
-    if not isinstance(unit, PrivacyUnit) or not isinstance(adjacency, Adjacency):
-        raise PrivacyError("an ε needs both", field="unit and adjacency", value=(unit, adjacency), remedy="a PrivacyUnit and an Adjacency")
-    if unit is PrivacyUnit.CLIENT and adjacency is Adjacency.ADD_REMOVE:
-        remedy = "claim zero-out on the public roster, or replace-one"
-        raise PrivacyError("an absent client's noise share is absent too", field="adjacency", value=str(adjacency), remedy=remedy)
-
-
-def _digest(content: Mapping[str, object]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def _replace_file(path: Path, text: str) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+def _by_history(releases: Iterable[Release], unit: PrivacyUnit, subject: int, adjacency: Adjacency) -> dict[int | None, list[Charge]]:
+    """What the releases cost a subject: this run's under None, an earlier run's by history."""
+    check_claimable(unit, adjacency)
+    found: dict[int | None, list[Charge]] = {}
+    for release in releases:
+        charge = release.charge(unit, adjacency) if subject in release.subjects else None
+        if charge is not None:
+            found.setdefault(release.history, []).append(charge)
+    return found

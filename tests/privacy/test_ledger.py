@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from secure_fl.errors import PrivacyError
+from secure_fl.errors import FileError, PrivacyError
 from secure_fl.privacy.accounting import epsilon
 from secure_fl.privacy.calibration import rounds_within
+from secure_fl.privacy.chain import digest
 from secure_fl.privacy.claims import Adversary, PrivacyClaim, Setting, claims, largest
 from secure_fl.privacy.events import Event, GaussianEvent, IntegerEvent, PureEvent
 from secure_fl.privacy.ledger import Budget, PrivacyLedger, Release
@@ -82,7 +83,7 @@ def test_order_and_repetition_change_nothing(order: list[Release], repeats: list
     once, again = filled(*pool), filled(*order, *repeats)
     assert once.releases == again.releases
     for subject in range(3):
-        assert once.charges(EXAMPLE, subject, ZERO) == again.charges(EXAMPLE, subject, ZERO)
+        assert once.histories(EXAMPLE, subject, ZERO) == again.histories(EXAMPLE, subject, ZERO)
         assert once.spent(CLIENT, subject, 1e-5, ZERO) == again.spent(CLIENT, subject, 1e-5, ZERO)
 
 
@@ -164,7 +165,7 @@ def test_a_failed_save_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
         raise OSError("no space")
 
     monkeypatch.setattr("os.fsync", fails)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(FileError, match=r"ledger.json: cannot be written"):
         filled(local(0, 0), local(0, 1)).save(path)
     assert path.read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 1
@@ -204,23 +205,17 @@ def test_damaged_files_are_refused(text: str, tmp_path: Path) -> None:
 
 def forged(path: Path, change: str) -> PrivacyLedger:
     """A file edited by somebody who also writes a fitting digest."""
-    from secure_fl.privacy.ledger import _digest
-
     content = json.loads(path.read_text())
     content.pop("digest")
     if change == "epsilon":
         content["stated"][0]["epsilon"] *= 0.8
-    elif change == "dropped":
-        content["releases"].pop()
-    elif change == "subject":
-        content["stated"].pop()
     else:
-        content["budget"]["epsilon"] = 0.5
-    path.write_text(json.dumps({**content, "digest": _digest(content)}))
+        content["stated"].pop()
+    path.write_text(json.dumps({**content, "digest": digest(content)}))
     return PrivacyLedger.load(path)
 
 
-@pytest.mark.parametrize("change", ["epsilon", "dropped", "subject", "budget"])
+@pytest.mark.parametrize("change", ["epsilon", "subject"])
 def test_verification_recomputes_from_the_events(change: str, tmp_path: Path) -> None:
     path = tmp_path / "ledger.json"
     filled(local(0, 0), local(0, 1), summed(0), budget=Budget(50, 1e-5, EXAMPLE, ADD)).save(path)
