@@ -3,49 +3,57 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from pydantic import Field
 from torch import Tensor, nn
 
 from secure_fl.config import FederationConfig
 from secure_fl.errors import ModelError, RunFolderError
 from secure_fl.federation.folder import RunFolder
 from secure_fl.federation.messages import Guide
+from secure_fl.federation.tensors import pack, unpack
+from secure_fl.files import is_file, make_folder, read_bytes, read_json, write_atomically
 from secure_fl.models.build import build_encoder, build_head, build_projector
 from secure_fl.models.heads import Classifier, EncoderProjector, feature_width
 from secure_fl.pools.pool_set import PoolModel
+
+LARGEST = 1 << 36
+"""Bytes of the largest model file that is read."""
+_MOST_NUMBERS = 1 << 22
+_REMEDY = "write it again: delete summary.json and resume the run"
+
+Length = Annotated[int, Field(ge=1, le=1 << 16)]
 
 
 @dataclass(frozen=True)
 class ModelCard:
     """How to use a run's models: shape of one example, classes, how it is scaled; each client's pool, where the record tells it."""
 
-    shape: tuple[int, ...]
-    classes: int
-    scale: str
-    image_size: int | None
-    task: str
+    shape: Annotated[tuple[Length, ...], Field(min_length=1, max_length=3)]
+    classes: Annotated[int, Field(ge=0, le=1 << 20)]
+    scale: Literal["auto", "none", "per_example"]
+    image_size: Annotated[int, Field(ge=8, le=256)] | None
+    task: Literal["supervised", "self_supervised"]
     custom_encoder: bool
     choices: dict[str, int] = field(default_factory=dict)
 
 
 def save_models(folder: RunFolder, encoder: nn.Module, pools: Sequence[PoolModel], guide: Guide | None, card: ModelCard) -> None:
     """Write encoder, pools and card."""
-    folder.model.mkdir(exist_ok=True)
+    make_folder(folder.model)
     file = folder.model / "encoder.safetensors"
-    save_file(folder.view(file, _portable(encoder, "")), file)
+    write_atomically(file, pack(folder.view(file, _portable(encoder, ""))))
     if pools:
         tensors = {name: tensor for k, pool in enumerate(pools) for name, tensor in _portable(pool, f"pool.{k}.").items()}
         if guide is not None:
             tensors |= {"guide.mean": guide.mean, "guide.centres": guide.centres}
         file = folder.model / "pools.safetensors"
-        save_file(folder.view(file, tensors), file)
+        write_atomically(file, pack(folder.view(file, tensors)))
     folder.write(folder.model / "model.json", vars(card))
 
 
@@ -53,12 +61,14 @@ def load_card(path: Path | str) -> ModelCard:
     """The card of a finished run.
 
     Raises:
-        RunFolderError: the run has not finished.
+        RunFolderError: the run has not finished, or the card is damaged.
     """
     folder = RunFolder.open(Path(path))
     folder.read_summary()
-    values: dict[str, Any] = json.loads((folder.model / "model.json").read_text(encoding="utf-8"))
-    return ModelCard(**{**values, "shape": tuple(values["shape"])})
+    card = read_json(folder.model / "model.json", ModelCard, _REMEDY)
+    if prod(card.shape) > _MOST_NUMBERS:
+        raise RunFolderError("is damaged: no example is so large", field="model.json", value=card.shape, remedy=_REMEDY)
+    return card
 
 
 def load_encoder(path: Path | str, encoder: nn.Module | None = None) -> nn.Module:
@@ -87,22 +97,26 @@ def load_pools(path: Path | str, encoder: nn.Module | None = None) -> tuple[list
     """
     card, config = load_card(path), RunFolder.open(Path(path)).read_config()
     file = Path(path) / "model" / "pools.safetensors"
-    if not file.is_file():
+    if not is_file(file):
         raise RunFolderError("the run has no pools", field="run folder", value=str(path), remedy="run it with pools.enabled = true")
     tensors = _tensors(file)
     pools = [_pool(card, config, encoder) for _ in range(config.pools.count)]
     for k, pool in enumerate(pools):
         _load(pool, tensors, f"pool.{k}.")
-    guide = Guide(tensors["guide.mean"], tensors["guide.centres"]) if "guide.mean" in tensors else None
-    return pools, guide
+    return pools, _guide(tensors, len(pools))
+
+
+def _guide(tensors: dict[str, Tensor], pools: int) -> Guide | None:
+    mean, centres = tensors.get("guide.mean"), tensors.get("guide.centres")
+    if mean is None and centres is None:
+        return None
+    if mean is None or centres is None or mean.ndim != 1 or centres.shape != (pools, len(mean)):
+        raise RunFolderError("is damaged: its sketch groups do not fit its pools", field="pools.safetensors", value=pools, remedy=_REMEDY)
+    return Guide(mean, centres)
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        remedy = "write it again: delete summary.json and resume the run"
-        raise RunFolderError(f"unreadable model: {error}", field=path.name, value=str(path), remedy=remedy) from None
+    return unpack(read_bytes(path, most=LARGEST), field=path.name, value=str(path), remedy=_REMEDY)
 
 
 def _portable(module: nn.Module, prefix: str) -> dict[str, Tensor]:

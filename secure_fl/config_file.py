@@ -11,9 +11,11 @@ from typing import Any
 import tomli_w
 
 from secure_fl.config import FederationConfig, Section
-from secure_fl.errors import ConfigError
+from secure_fl.errors import ConfigError, FileError
+from secure_fl.files import read_bytes
 
 Table = dict[str, Any]
+_LARGEST = 1 << 22
 
 
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> FederationConfig:
@@ -23,7 +25,7 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> FederationCo
     working directory, as on the command line.
 
     Raises:
-        ConfigError: the file is missing or no TOML, an override has no `=`, or a value is refused.
+        ConfigError: the file is missing, unreadable or no TOML, an override has no `=`, or a value is refused.
     """
     table = _read(Path(path))
     for override in overrides:
@@ -50,13 +52,25 @@ def config_schema() -> str:
 
 def _read(path: Path) -> Table:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError("no such file", field="configuration", value=str(path), remedy="`secure-fl init NAME.toml` writes one") from None
-    except (IsADirectoryError, UnicodeDecodeError):
+        return _parse(read_bytes(path, most=_LARGEST).decode())
+    except FileError as error:
+        problem = "no such file" if not path.exists() else "not a text file" if path.is_dir() else error.problem
+        remedy = "name a TOML file; `secure-fl init NAME.toml` writes one"
+        raise ConfigError(problem, field="configuration", value=str(path), remedy=remedy) from None
+    except UnicodeDecodeError:
         raise ConfigError("not a text file", field="configuration", value=str(path), remedy="name a TOML file") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"not valid TOML: {error}", field="configuration", value=str(path), remedy="mend the line named") from None
+
+
+def _parse(text: str) -> Table:
+    """TOML; what it holds that no setting can be, such as a number of thousands of digits, is no TOML either."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise tomllib.TOMLDecodeError(type(error).__name__) from None
 
 
 def _apply(table: Table, override: str) -> None:
@@ -65,7 +79,7 @@ def _apply(table: Table, override: str) -> None:
     if not equals or not key.strip():
         raise ConfigError("not of the form a.b=c", field="--set", value=override, remedy="for example --set pools.count=4")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        value = _parse(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()
     *parents, last = key.strip().split(".")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +112,28 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         load_config(tmp_path / "absent.toml")
     with pytest.raises(ConfigError, match="not a text file"):
         load_config(tmp_path)
-    (tmp_path / "bad.toml").write_text("[pools\n")
-    with pytest.raises(ConfigError, match="not valid TOML"):
-        load_config(tmp_path / "bad.toml")
+    for text in ("[pools\n", "seed = " + "9" * 5000, "a = " + "[" * 5000):
+        (tmp_path / "bad.toml").write_text(text)
+        with pytest.raises(ConfigError, match="not valid TOML"):
+            load_config(tmp_path / "bad.toml")
+    (tmp_path / "large.toml").write_text("#" * (1 << 22) + "#")
+    with pytest.raises(ConfigError, match="too large"):
+        load_config(tmp_path / "large.toml")
+
+
+@pytest.mark.parametrize("value", [10**400, 2**70, 1e40, 1e-40, "a\0b", float("inf"), float("nan")], ids=lambda value: str(value)[:8])
+def test_absurd_values_are_refused_wherever_they_stand(value: Any) -> None:
+    base = tomllib.loads(dump_config(FederationConfig()))
+    for table, settings in base.items():
+        for name in settings if isinstance(settings, dict) else [""]:
+            changed = {**base, table: {**settings, name: value} if name else value}
+            with pytest.raises(ConfigError):
+                FederationConfig(**changed)
+    for odd in ("self", "table", "model_config", "", "données"):
+        with pytest.raises(ConfigError):
+            FederationConfig(**{odd: value})
+        with pytest.raises(ConfigError):
+            FederationConfig(pools={odd: value})
 
 
 def test_schema_lists_every_table() -> None:

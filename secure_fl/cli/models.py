@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -20,17 +19,18 @@ def export(
 
     What only the experimenter may know, such as who uses which pool, stays behind.
     """
-    from secure_fl.artifacts import load_card
+    from secure_fl.artifacts import LARGEST, load_card
     from secure_fl.federation.folder import RunFolder
-    from secure_fl.files import write_json
+    from secure_fl.files import listed, make_folder, read_bytes, write_atomically, write_json
 
     card, run = load_card(folder), RunFolder.open(folder)
-    if to.exists() and any(to.iterdir()):
+    if listed(to):
         raise RunFolderError("already holds something", field="--to", value=str(to), remedy="choose another folder or delete it")
-    shutil.copytree(run.model, to, dirs_exist_ok=True)
+    make_folder(to)
     write_json(to / "model.json", run.manifest.without_experiments().view("model/model.json", vars(card)))
-    shutil.copy(run.config, to / "config.toml")
-    for path in sorted(to.iterdir()):
+    for path in (*run.model.glob("*.safetensors"), run.config):
+        write_atomically(to / path.name, read_bytes(path, most=LARGEST))
+    for path in listed(to):
         out.print(str(path), markup=False)
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from secure_fl.errors import ConfigError
+
+_LEAST, _MOST = 1e-30, 2**62
 
 
 class Section(BaseModel):
@@ -16,11 +18,21 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     table: ClassVar[str] = ""
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, /, **values: Any) -> None:
         try:
             super().__init__(**values)
         except ValidationError as error:
             raise _typed(error, type(self)) from None
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _sensible(cls, value: Any) -> Any:
+        """Numbers that later arithmetic can hold, far beyond what any setting needs; text that can be a path."""
+        if isinstance(value, int | float) and value != 0 and not _LEAST <= abs(value) <= _MOST:
+            raise ValueError(f"beyond any sense: use a number between {_LEAST:g} and {float(_MOST):g}")
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError("holds a null byte")
+        return value
 
 
 def _typed(error: ValidationError, section: type[Section]) -> ConfigError:

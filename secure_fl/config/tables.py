@@ -49,10 +49,10 @@ class PartitionConfig(Section):
     kind: Literal["iid", "dirichlet", "shards", "rotation", "label_permutation", "source", "natural"] = Field(
         "rotation", description="iid | dirichlet | shards | rotation | label_permutation | source | natural (npz's client column)"
     )
-    clients: int = Field(8, ge=1, description="number of clients (natural: read from the data instead)")
-    groups: int = Field(4, ge=1, description="rotation and label_permutation: number of groups, dealt out in turn")
+    clients: int = Field(8, ge=1, le=1_000_000, description="number of clients (natural: read from the data instead)")
+    groups: int = Field(4, ge=1, le=10_000, description="rotation and label_permutation: number of groups, dealt out in turn")
     concentration: float = Field(0.1, gt=0, description="dirichlet: small is skewed; the paper uses 0.1")
-    shards_per_client: int = Field(2, ge=1, description="shards: shards each client receives, cut from the examples sorted by label")
+    shards_per_client: int = Field(2, ge=1, le=10_000, description="shards: shards each client receives, cut from the examples sorted by label")
     min_examples: int = Field(2, ge=2, description="smallest training set a client may have, after validation examples are set aside")
 
 
@@ -79,9 +79,9 @@ class ModelConfig(Section):
         description="auto (resnet18 for colour, convnet for one channel, series_convnet for series) | convnet | resnet18 | series_convnet | mlp",
     )
     norm: Literal["auto", "group", "batch"] = Field("auto", description="auto (batch for resnet18 as in the paper, else group) | group | batch")
-    features: int | None = Field(None, ge=16, description="width of h; 128, and 512 for resnet18, where it is fixed")
-    projector_hidden: int | None = Field(None, ge=16, description="hidden width of the projector; four times its output")
-    embedding: int | None = Field(None, ge=2, description="width of z; the encoder's width, which distillation needs")
+    features: int | None = Field(None, ge=16, le=16_384, description="width of h; 128, and 512 for resnet18, where it is fixed")
+    projector_hidden: int | None = Field(None, ge=16, le=65_536, description="hidden width of the projector; four times its output")
+    embedding: int | None = Field(None, ge=2, le=16_384, description="width of z; the encoder's width, which distillation needs")
 
 
 class ObjectiveConfig(Section):
@@ -112,7 +112,7 @@ class ObjectiveConfig(Section):
 class OptimiserConfig(Section):
     """Local SGD; momentum starts afresh each time a client is called."""
 
-    local_epochs: int = Field(5, ge=1, description="passes over the client's data a round")
+    local_epochs: int = Field(5, ge=1, le=1_000_000, description="passes over the client's data a round")
     batch_size: int = Field(128, ge=2, description="examples a step")
     lr: float = Field(0.1, gt=0, description="learning rate")
     momentum: float = Field(0.9, ge=0, lt=1, description="SGD momentum")
@@ -135,7 +135,7 @@ class PretrainConfig(OptimiserConfig):
     mode: Literal["federated", "centralized", "load", "none"] = Field(
         "federated", description="federated | centralized (on `source`) | load (the encoder of the run folder `load_from`) | none"
     )
-    rounds: int = Field(100, ge=1, description="federated rounds, or epochs/local_epochs of centralized training")
+    rounds: int = Field(100, ge=1, le=1_000_000, description="federated rounds, or epochs/local_epochs of centralized training")
     source: SourceConfig | None = Field(None, description="centralized: the unlabelled set to train on")
     load_from: str | None = Field(None, description="load: a finished run folder with the same model")
 
@@ -145,8 +145,8 @@ class PoolsConfig(OptimiserConfig):
 
     table = "pools"
     enabled: bool = Field(True, description="false ends the run after pre-training")
-    count: int = Field(4, ge=1, description="number of pool models; 1 is one global model")
-    rounds: int = Field(10, ge=1, description="rounds of choosing and training, warm-up included")
+    count: int = Field(4, ge=1, le=10_000, description="number of pool models; 1 is one global model")
+    rounds: int = Field(10, ge=1, le=1_000_000, description="rounds of choosing and training, warm-up included")
     task: Literal["supervised", "self_supervised"] = Field("supervised", description="supervised | self_supervised (the objective above)")
     start: Literal["random", "pretrained", "restarts", "farthest", "sketch"] = Field(
         "sketch",
@@ -157,16 +157,16 @@ class PoolsConfig(OptimiserConfig):
     )
     select_by: Literal["loss", "accuracy"] = Field("loss", description="what a client compares pools by")
     select_on: Literal["train", "validation"] = Field("train", description="on which of its examples")
-    local_epochs: int = Field(2, ge=1, description="passes over the client's data a round")
+    local_epochs: int = Field(2, ge=1, le=1_000_000, description="passes over the client's data a round")
     batch_size: int = Field(32, ge=2, description="examples a step")
     lr: float = Field(0.05, gt=0, description="learning rate")
     warmup_rounds: int = Field(2, ge=0, description="sketch: rounds on the found groups before clients choose for themselves")
     sketch: Literal["auto", "features", "labelled"] = Field(
         "auto", description="sketch: features (mean embedding) | labelled (split by label, finds permuted labels too) | auto (labelled if supervised)"
     )
-    sketch_iterations: int = Field(15, ge=1, description="sketch: iterations of federated k-means")
-    sketch_starts: int = Field(32, ge=1, description="sketch: k-means runs carried side by side; the tightest is kept")
-    restart_attempts: int = Field(20, ge=1, description="restarts: most draws before going on with the best one")
+    sketch_iterations: int = Field(15, ge=1, le=10_000, description="sketch: iterations of federated k-means")
+    sketch_starts: int = Field(32, ge=1, le=10_000, description="sketch: k-means runs carried side by side; the tightest is kept")
+    restart_attempts: int = Field(20, ge=1, le=10_000, description="restarts: most draws before going on with the best one")
     restart_share: float = Field(0.1, gt=0, lt=1, description="restarts: every pool must attract this share of clients")
 
 
@@ -177,11 +177,11 @@ class EvaluateConfig(Section):
     enabled: bool = Field(
         True, description="measure the encoder (simulation only); false leaves all that the experimenter reads off the clients out of the record"
     )
-    knn: int = Field(200, ge=1, description="neighbours of the weighted kNN")
+    knn: int = Field(200, ge=1, le=1_000_000, description="neighbours of the weighted kNN")
     knn_temperature: float = Field(0.1, gt=0, description="weight of a neighbour is exp(cosine / temperature)")
-    probe_epochs: int = Field(200, ge=0, description="epochs of the linear probe; 0 leaves it out")
+    probe_epochs: int = Field(200, ge=0, le=1_000_000, description="epochs of the linear probe; 0 leaves it out")
     fine_tune: tuple[float, ...] = Field((), description="shares of labels to fine-tune the whole encoder with, for example [0.01, 0.1]")
-    fine_tune_epochs: int = Field(200, ge=1, description="epochs of fine-tuning")
+    fine_tune_epochs: int = Field(200, ge=1, le=1_000_000, description="epochs of fine-tuning")
 
 
 class RuntimeConfig(Section):
@@ -192,5 +192,5 @@ class RuntimeConfig(Section):
     precision: Literal["float32", "mixed"] = Field(
         "float32", description="float32 | mixed (bfloat16 on the processor, float16 with loss scaling on cuda)"
     )
-    threads: int = Field(1, ge=1, description="torch threads a client")
+    threads: int = Field(1, ge=1, le=1_024, description="torch threads a client")
     checkpoint_every: int = Field(1, ge=1, description="rounds between checkpoints")

@@ -17,6 +17,7 @@ from torch import Tensor
 from secure_fl.errors import DataError
 
 Kind = Literal["image", "series", "vector"]
+_MOST_CLASSES = 1 << 20
 UNLABELLED = -1
 """The label of an example without one."""
 
@@ -61,6 +62,9 @@ class Dataset:
         labels = torch.full((len(examples),), UNLABELLED) if y is None else _column(y, len(examples), f"{name}.y")
         owners = None if client is None else _column(client, len(examples), f"{name}.client")
         found = int(labels.max()) + 1
+        if found > _MOST_CLASSES:
+            remedy = "number the classes from 0, without gaps"
+            raise DataError(f"more than {_MOST_CLASSES} classes", field=f"{name}.y", value="not shown", remedy=remedy)
         return cls(examples, labels, found, owners, name).with_classes(classes)
 
     @classmethod

@@ -17,9 +17,18 @@ from secure_fl.data.dataset import Dataset
 from secure_fl.data.digests import content_digests
 from secure_fl.errors import PrivacyError, RunFolderError
 from secure_fl.federation.folder import RunFolder
+from secure_fl.files import is_file, read_json
 
 _SALT = 16
 """Bytes of a salt: a new one a run, so that records of different runs do not compare with each other or with a table made before."""
+
+
+@dataclass(frozen=True)
+class _Record:
+    """The content of `central.json`."""
+
+    salt: str
+    digests: list[str]
 
 
 @dataclass(frozen=True)
@@ -54,22 +63,24 @@ class CentralSet:
         folder = RunFolder.open(Path(pretrain.load_from))
         if folder.read_config().pretrain.mode not in ("centralized", "load"):
             return cls(b"", frozenset())
-        return cls._read(folder)
+        return cls.recorded(folder)
 
     @classmethod
-    def _read(cls, folder: RunFolder) -> CentralSet:
+    def recorded(cls, folder: RunFolder) -> CentralSet:
+        """What a run's own record says that its encoder has seen.
+
+        Raises:
+            RunFolderError: it does not say so, or is damaged.
+        """
         remedy = "load an encoder whose folder is whole, or pre-train anew"
-        try:
-            content = folder.read_json(folder.central)
-            salt, digests = bytes.fromhex(content["salt"]), content["digests"]
-            if not (isinstance(digests, list) and all(isinstance(digest, str) for digest in digests)):
-                raise TypeError
-            return cls(salt, frozenset(digests))
-        except FileNotFoundError:
+        if not is_file(folder.central):
             problem = "the record does not say which examples the encoder saw"
-            raise RunFolderError(problem, field="central.json", value=str(folder.path), remedy=remedy) from None
-        except (KeyError, TypeError, ValueError) as error:
-            raise RunFolderError(f"unreadable: {type(error).__name__}", field="central.json", value=str(folder.path), remedy=remedy) from None
+            raise RunFolderError(problem, field="central.json", value=str(folder.path), remedy=remedy)
+        content = read_json(folder.central, _Record, remedy)
+        try:
+            return cls(bytes.fromhex(content.salt), frozenset(content.digests))
+        except ValueError:
+            raise RunFolderError("is damaged: salt", field="central.json", value=str(folder.path), remedy=remedy) from None
 
     def as_dict(self) -> dict[str, Any]:
         """The content of `central.json`; sorted, so that it shows no order of the examples."""

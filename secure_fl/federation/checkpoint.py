@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-from dataclasses import dataclass
+import re
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from safetensors.torch import load_file, save_file
+from pydantic import Field, JsonValue
 
 from secure_fl.errors import RunFolderError
 from secure_fl.federation.phase import ServerState
-from secure_fl.files import sync
+from secure_fl.federation.tensors import pack, unpack
+from secure_fl.files import listed, make_folder, parse_json, read_bytes, remove, write_folder
+from secure_fl.privacy.chain import Mark, digest
 
-_SCHEMA = 1
+_SCHEMA = 2
 _KEPT = 2
+_LARGEST = 1 << 36
 _REMEDY = "delete the damaged folder under checkpoints/ to go on from the one before it"
+_NAME = re.compile(r"[0-9]+-[0-9]+")
+_MANIFEST, _TENSORS = "manifest.json", "state.safetensors"
+
+Count = Annotated[int, Field(ge=0, le=10**9)]
 
 
 @dataclass(frozen=True)
@@ -27,39 +34,51 @@ class Checkpoint:
     Attributes:
         digest: of the configuration, the data and the encoder.
         lines: lines of `metrics.jsonl` written by then; later ones are cut on resume.
+        ledger: how far the ledger had come; None without one.
     """
 
     state: ServerState
     digest: str
     lines: int
+    ledger: Mark | None = None
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    """What `manifest.json` holds; `check` is the SHA-256 of the rest."""
+
+    schema: int
+    digest: str
+    lines: Count
+    phase: Count
+    round: Count
+    facts: dict[str, JsonValue]
+    sha256: dict[str, str]
+    ledger: Mark | None = None
+    check: str = ""
+
+    @property
+    def digest_of_rest(self) -> str:
+        return digest(replace(self, check="").as_dict())
+
+    def as_dict(self) -> dict[str, object]:
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint under `folder` so that a crash at any moment leaves the previous one whole; keep the last two."""
-    state = checkpoint.state
-    temporary = folder / ".writing"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    tensors = temporary / "state.safetensors"
-    save_file({name: tensor.contiguous() for name, tensor in state.tensors.items()}, tensors)
-    manifest = {
-        "schema": _SCHEMA,
-        "digest": checkpoint.digest,
-        "lines": checkpoint.lines,
-        "phase": state.phase,
-        "round": state.round,
-        "facts": state.facts,
-        "sha256": {tensors.name: file_digest(tensors)},
-    }
-    (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    for path in temporary.iterdir():
-        sync(path)
-    target = folder / f"{state.phase:02d}-{state.round:05d}"
-    shutil.rmtree(target, ignore_errors=True)
-    temporary.rename(target)
-    sync(folder)
+    """Write a checkpoint under `folder` so that a crash at any moment leaves the previous one whole; keep the last two.
+
+    Raises:
+        FileError: it cannot be written.
+    """
+    state, tensors = checkpoint.state, pack(checkpoint.state.tensors)
+    sums = {_TENSORS: hashlib.sha256(tensors).hexdigest()}
+    manifest = _Manifest(_SCHEMA, checkpoint.digest, checkpoint.lines, state.phase, state.round, state.facts, sums, checkpoint.ledger)
+    written = json.dumps(replace(manifest, check=manifest.digest_of_rest).as_dict(), indent=1, allow_nan=False)
+    make_folder(folder)
+    write_folder(folder / f"{state.phase:02d}-{state.round:05d}", {_MANIFEST: written.encode(), _TENSORS: tensors})
     for old in _found(folder)[:-_KEPT]:
-        shutil.rmtree(old)
+        remove(old)
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:
@@ -67,31 +86,29 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
 
     Raises:
         RunFolderError: it is damaged, or of another version.
+        FileError: it cannot be read.
     """
     found = _found(folder)
     if not found:
         return None
-    newest = found[-1]
-    try:
-        manifest: dict[str, Any] = json.loads((newest / "manifest.json").read_text(encoding="utf-8"))
-        digests = {name: file_digest(newest / name) for name in manifest["sha256"]}
-    except (OSError, ValueError, KeyError) as error:
-        raise RunFolderError(f"unreadable checkpoint: {error}", field="checkpoints", value=newest.name, remedy=_REMEDY) from None
-    if digests != manifest["sha256"]:
+    newest, manifest = found[-1], _manifest(found[-1])
+    tensors = read_bytes(newest / _TENSORS, most=_LARGEST)
+    if manifest.check != manifest.digest_of_rest or manifest.sha256 != {_TENSORS: hashlib.sha256(tensors).hexdigest()}:
         raise RunFolderError("its files do not match their hashes", field="checkpoints", value=newest.name, remedy=_REMEDY)
-    if manifest["schema"] != _SCHEMA:
+    loaded = unpack(tensors, field="checkpoints", value=newest.name, remedy=_REMEDY)
+    state = ServerState(manifest.phase, manifest.round, loaded, manifest.facts)
+    return Checkpoint(state, manifest.digest, manifest.lines, manifest.ledger)
+
+
+def _manifest(checkpoint: Path) -> _Manifest:
+    data = read_bytes(checkpoint / _MANIFEST)
+    schema = parse_json(data, dict[str, JsonValue], field="checkpoints", value=checkpoint.name, remedy=_REMEDY).get("schema")
+    if schema != _SCHEMA:
         remedy = "resume it with the version of secure-fl that wrote it"
-        raise RunFolderError(f"is of schema {manifest['schema']}, not {_SCHEMA}", field="checkpoints", value=newest.name, remedy=remedy)
-    state = ServerState(manifest["phase"], manifest["round"], load_file(newest / "state.safetensors"), manifest["facts"])
-    return Checkpoint(state, manifest["digest"], manifest["lines"])
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        raise RunFolderError(f"is of another schema than {_SCHEMA}", field="checkpoints", value=checkpoint.name, remedy=remedy)
+    return parse_json(data, _Manifest, field="checkpoints", value=checkpoint.name, remedy=_REMEDY)
 
 
 def _found(folder: Path) -> list[Path]:
     """Checkpoints, oldest first; unfinished ones begin with a dot and do not count."""
-    return sorted(path for path in folder.glob("[0-9]*-[0-9]*") if path.is_dir()) if folder.is_dir() else []
+    return [path for path in listed(folder) if _NAME.fullmatch(path.name)]

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from secure_fl.data.summary import ClientSummary, PartitionSummary
-from secure_fl.errors import DependencyError
+from secure_fl.data.summary import PartitionSummary
+from secure_fl.errors import DependencyError, RunFolderError
 from secure_fl.federation.folder import RunFolder
-from secure_fl.files import write_atomically
+from secure_fl.files import is_file, read_bytes, read_json, write_atomically
 from secure_fl.report import plots
 from secure_fl.report.units import clock, size
 
 _TEMPLATE = "run.html.j2"
+_REMEDY = "restore the file that the run wrote"
 
 
 @dataclass(frozen=True)
@@ -34,38 +35,37 @@ def write_report(folders: Sequence[Path], path: Path) -> None:
     """Write the page for one run, or for several side by side.
 
     Raises:
-        RunFolderError: a folder holds no finished run.
+        RunFolderError: a folder holds no finished run, or a damaged one.
         DependencyError: jinja2 or matplotlib is missing.
     """
     try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
+        from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
     except ImportError:
         raise DependencyError("the page needs jinja2", field="report", value=None, remedy="pip install 'secure-fl[report]'") from None
     runs = [_read(folder) for folder in folders]
     loader = PackageLoader("secure_fl.report")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"bytes": size, "clock": clock}
-    page = environment.get_template(_TEMPLATE).render(
-        title=" · ".join(run.name for run in runs),
-        rows=[_row(run) for run in runs],
-        details=[_details(run) for run in runs],
-        compared=_compared(runs),
-    )
+    try:
+        page = environment.get_template(_TEMPLATE).render(
+            title=" · ".join(run.name for run in runs),
+            rows=[_row(run) for run in runs],
+            details=[_details(run) for run in runs],
+            compared=_compared(runs),
+        )
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, UndefinedError) as error:
+        problem, remedy = f"holds a record that this version does not write: {type(error).__name__}", "restore the files that the run wrote"
+        raise RunFolderError(problem, field="run folder", value=[str(folder) for folder in folders], remedy=remedy) from None
     write_atomically(path, page)
 
 
 def _read(path: Path) -> Run:
     folder = RunFolder.open(path)
     summary = folder.read_summary()
-    partition = folder.read_json(folder.partition) if folder.partition.exists() else None
-    embedding = folder.read_json(folder.embedding) if folder.embedding.exists() else None
-    config = folder.config.read_text(encoding="utf-8")
-    return Run(summary["name"], summary, folder.read_metrics(), None if partition is None else _partition(partition), embedding, config)
-
-
-def _partition(content: dict[str, Any]) -> PartitionSummary:
-    clients = tuple(ClientSummary(**client) for client in content["clients"])
-    return PartitionSummary(content["shape"], content["classes"], content["label_skew"], clients)
+    partition = read_json(folder.partition, PartitionSummary, _REMEDY) if is_file(folder.partition) else None
+    embedding = read_json(folder.embedding, dict[str, Any], _REMEDY) if is_file(folder.embedding) else None
+    config = read_bytes(folder.config).decode(errors="replace")
+    return Run(str(summary.get("name")), summary, folder.read_metrics(), partition, embedding, config)
 
 
 def _row(run: Run) -> dict[str, Any]:
