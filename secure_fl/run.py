@@ -36,14 +36,18 @@ from secure_fl.federation.messages import BlockUpdate, payload_bytes
 from secure_fl.federation.phase import Phase, RoundRecord, ServerState
 from secure_fl.federation.pretrain import CentralPretrain, HandOut, Pretrain
 from secure_fl.federation.privacy_record import privacy_record
+from secure_fl.federation.release_box import ReleaseBox
+from secure_fl.federation.run_state import RunState
 from secure_fl.federation.starts import FarthestStart, RestartStart, SketchCentre, SketchStart, get_guide, get_pools
 from secure_fl.federation.summing import RunningSum, Summing
+from secure_fl.files import held, is_file, read_json, remove_unfinished
 from secure_fl.models.build import build_encoder, fresh_copy
 from secure_fl.models.state import count_parameters, load_vector, to_vector
 from secure_fl.pools.pool_set import PoolModel
 from secure_fl.summary import final_summary, picture
 from secure_fl.training.device import Compute
 
+_REMEDY = "restore the file that the run wrote, or start a new run"
 _STARTS: dict[str, type[Phase]] = {"sketch": SketchStart, "restarts": RestartStart, "farthest": FarthestStart}
 
 
@@ -150,38 +154,52 @@ class Federation:
             resume: continue the run in `out` after its last checkpoint; the results are those of an uninterrupted run.
 
         Raises:
-            RunFolderError: `out` holds something and `resume` is off, or a run of another configuration.
+            RunFolderError: `out` holds something and `resume` is off, or a run of another configuration, or is in use by another run.
+            FileError: a file cannot be read or written; the run can be resumed.
+            PrivacyError: the run's ledger is gone or has lost releases, or a budget would be passed.
             TrainingError: a loss is not finite.
         """
-        seen = self._seen or self._seen_at_a_server()
-        folder, state = self._prepare(out, resume, seen)
-        self._finished = folder is not None and folder.summary.exists()
-        self._gate = BudgetGate(self.config.privacy, None if folder is None else folder.ledger)
-        if self.config.pretrain.mode == "load":
+        seen = None if resume else self._seen or self._seen_at_a_server()
+        if out is None:
+            return self._run(None, seen, resume=False)
+        found = RunFolder.open if resume else RunFolder.new
+        found(Path(out))
+        with held(Path(out)):
+            remove_unfinished(Path(out))
+            return self._run(found(Path(out)), seen, resume=resume)
+
+    def _run(self, folder: RunFolder | None, seen: CentralSet | None, *, resume: bool) -> Result:
+        state, box = self._prepare(folder, seen, resume=resume)
+        if self.config.pretrain.mode == "load" and "encoder" not in state.tensors:
             self._gate.load_encoder(RunFolder.open(Path(self.config.pretrain.load_from or "")), len(self.clients))
-        engine = EmbeddedEngine(self.clients, self.blueprint, None if folder is None else folder.results, self._gate.already)
+        engine = EmbeddedEngine(self.clients, self.blueprint, box, self._gate.already)
         self._summing = Summing(self.config.security, len(self.clients), self.config.privacy.colluders)
         records: list[RoundRecord] = []
         if folder is not None:
             records = [RoundRecord(**line) for line in folder.read_metrics()]
+        earlier: list[Phase] = []
         for number, phase in enumerate(self._phases(state)):
             if number < state.phase or phase.done or (number == state.phase and state.round > 0):
-                self._repeat(phase, engine)
+                earlier.append(phase)
             if number < state.phase:
                 continue
             self._tell("on_phase", phase.name, phase.rounds, state.round)
             while not phase.done:
+                if folder is not None:
+                    folder.check_own()
+                while earlier:
+                    self._repeat(earlier.pop(0), engine)
                 record = self._round(phase, engine, state)
                 records.append(record)
                 if folder is not None:
                     folder.append(record)
                     if state.round % self.config.runtime.checkpoint_every == 0:
-                        folder.save(state, self._digest)
+                        folder.save(state, self._digest, self._gate.mark)
                         engine.results.checkpointed()
                 self._tell("on_round", RoundRecord(**self.manifest.view("metrics.jsonl", asdict(record))))
             state.phase, state.round = number + 1, 0
             if folder is not None:
-                folder.save(state, self._digest)
+                folder.save(state, self._digest, self._gate.mark)
         result = self._finish(state, records, folder)
         engine.results.close()
         self._tell("on_end", result)
@@ -196,9 +214,16 @@ class Federation:
         join([self.clients[0].train.take(torch.tensor([0])), data.take(torch.tensor([0]))], "pretrain.source")
         return data
 
-    def _seen_at_a_server(self) -> CentralSet | None:
-        """The set that a server trains this run's encoder on, or has trained it on, checked to hold no private example of the clients."""
-        seen = CentralSet.behind(self.config.pretrain, self._central)
+    def _seen_at_a_server(self, resumed: RunFolder | None = None) -> CentralSet | None:
+        """The set that a server trains this run's encoder on, or has trained it on, checked to hold no private example of the clients.
+
+        Args:
+            resumed: a run that has loaded its encoder already, and whose own record says what that has seen.
+        """
+        if resumed is not None and self.config.pretrain.mode == "load":
+            seen: CentralSet | None = CentralSet.recorded(resumed)
+        else:
+            seen = CentralSet.behind(self.config.pretrain, self._central)
         if seen is not None:
             seen.check(self._held)
         return seen
@@ -223,22 +248,32 @@ class Federation:
             return lambda seed: build_encoder(self.config.model, shape, seed)
         return lambda seed: copy.deepcopy(encoder(seed))
 
-    def _prepare(self, out: Path | str | None, resume: bool, seen: CentralSet | None) -> tuple[RunFolder | None, ServerState]:
-        if out is None:
-            return None, ServerState()
-        path = Path(out)
-        if resume:
-            folder = RunFolder.open(path)
+    def _prepare(self, folder: RunFolder | None, seen: CentralSet | None, *, resume: bool) -> tuple[ServerState, ReleaseBox]:
+        """State to go on from, and the box of private results; opens the gate. A new run's ledger is there before the run counts as begun."""
+        if folder is None:
+            self._gate = BudgetGate(self.config.privacy, None)
+            return ServerState(), ReleaseBox(None)
+        opened = BudgetGate(self.config.privacy, None if resume else folder.ledger)
+        if not resume:
+            self._begin(folder, seen)
+        elif is_file(folder.partition) and read_json(folder.partition, dict[str, Any], _REMEDY).get("digest") != self._examples_digest:
             # Where the record leaves the experimenter's fields out, other examples of the same sizes are not noticed.
-            if folder.partition.exists() and folder.read_json(folder.partition).get("digest") != self._examples_digest:
-                raise folder.of_another_run()
-            return folder, folder.restore(self._digest)
-        folder = RunFolder.create(path, self.config)
+            raise folder.of_another_run()
+        kept = None if opened.ledger is None else RunState(folder.run)
+        self._gate = BudgetGate(self.config.privacy, folder.ledger, kept, resumed=True)
+        self._gate.follows(folder.marks())
+        state = folder.restore(self._digest) if resume else ServerState()
+        if resume:
+            self._seen_at_a_server(folder if "encoder" in state.tensors else None)
+        return state, ReleaseBox(folder.results, kept, self._gate.charged)
+
+    def _begin(self, folder: RunFolder, seen: CentralSet | None) -> None:
+        """Write what a new run's folder begins with."""
+        folder.begin(self.config)
         if self.manifest.writes("partition.json"):
             folder.write(folder.partition, self.summarise().as_dict() | {"digest": self._examples_digest})
         if seen is not None:
             folder.write(folder.central, seen.as_dict())
-        return folder, ServerState()
 
     def _phases(self, state: ServerState) -> Iterator[Phase]:
         """The phases in order. Each is made when it is reached, from what the earlier ones left in the state."""
@@ -277,7 +312,7 @@ class Federation:
 
     def _round(self, phase: Phase, engine: EmbeddedEngine, state: ServerState) -> RoundRecord:
         started, call, up = time.perf_counter(), phase.open(), 0
-        self._gate.admit(engine.releases(call), engine.results.lost)
+        self._gate.admit(engine.releases(call), engine.results.answers)
         down = payload_bytes(call.request) * len(call.clients)
         summing: RunningSum | None = None
         for done, (client, reply) in enumerate(engine.ask(call), 1):
@@ -300,16 +335,17 @@ class Federation:
         return RoundRecord(phase.name, state.round, len(call.clients), down, up, time.perf_counter() - started, metrics, sum_seconds)
 
     def _repeat(self, phase: Phase, engine: EmbeddedEngine) -> None:
-        """After a resume, this process' clients need again the encoder they were told to keep, and the private sketch they released."""
-        if self._finished:
-            return
+        """After a resume, this process' clients need again the encoder they were told to keep, and the private sketch they released.
+
+        A sketch that is gone is released anew, and charged again.
+        """
         call = phase.open() if isinstance(phase, HandOut) else None
         if isinstance(phase, SketchStart) and self.blueprint.private_sketch is not None:
             call = phase.first_call()
-        engine.results.reading = True
-        for _ in engine.ask(call) if call is not None else ():
-            pass
-        engine.results.reading = False
+        if call is not None:
+            self._gate.admit(engine.releases(call), engine.results.answers)
+            for _ in engine.ask(call):
+                pass
 
     def _finish(self, state: ServerState, records: list[RoundRecord], folder: RunFolder | None) -> Result:
         blueprint = self.blueprint

@@ -40,37 +40,51 @@ def plan(
 
 @privacy_app.command()
 def verify(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
-    """Recompute every ε of a run from the events in its ledger; exits with 1 where a stated one differs or the budget was passed."""
+    """Recompute every ε of a run from the events in its ledger, and hold the ledger against the run's records.
+
+    Exits with 1 where a stated ε differs, the budget was passed, or the ledger has lost releases that a checkpoint, a round or the summary counts.
+    """
     from secure_fl.federation.folder import RunFolder
+    from secure_fl.federation.privacy_record import differences
+    from secure_fl.files import is_file
     from secure_fl.privacy.ledger import PrivacyLedger
 
-    ledger = PrivacyLedger.load(RunFolder.open(folder).ledger)
-    found = ledger.verify()
+    run = RunFolder.open(folder)
+    ledger = PrivacyLedger.load(run.ledger)
+    found = ledger.verify(run.marks())
+    problems = [*found.problems, *(differences(run.read_summary(), ledger) if is_file(run.summary) else ())]
     rows = [[f"client {row.subject}", row.epsilon] for row in found.recomputed]
     kind = "" if ledger.budget is None else f"δ = {ledger.budget.delta:g}, {ledger.budget.unit} level, {ledger.budget.adjacency}"
     out.print(table(f"recomputed from {len(ledger.releases)} releases ({kind})", ["subject", "ε"], rows))
     out.print(
         f"{len(found.derived)} releases follow from the protocol, {len(found.declared)} rest on a client's word for its rate and steps", markup=False
     )
-    for problem in found.problems:
+    for problem in problems:
         err.print(problem, style="red", markup=False)
-    if not found.ok:
+    if problems:
         raise typer.Exit(FAILED)
 
 
 def _show_examples(federation: Federation) -> None:
+    from secure_fl.federation.budget import BudgetGate
     from secure_fl.federation.example_plan import plan_examples
-    from secure_fl.privacy.accounting import epsilon
+    from secure_fl.federation.folder import RunFolder
+    from secure_fl.privacy.accounting import Charge, epsilon_of
     from secure_fl.privacy.calibration import rounds_within
     from secure_fl.privacy.ledger import Budget
     from secure_fl.privacy.units import Adjacency, PrivacyUnit
 
     privacy, rows = federation.config.privacy, []
     budget = Budget(privacy.epsilon, privacy.delta, PrivacyUnit.EXAMPLE, Adjacency(privacy.adjacency))
+    gate = BudgetGate(privacy, None)
+    if federation.config.pretrain.mode == "load":
+        gate.load_encoder(RunFolder.open(Path(federation.config.pretrain.load_from or "")), len(federation.clients))
     for client in federation.clients:
         labelled = len(client.train.with_labels()) if client.train.labelled else 0
-        made = plan_examples(federation.blueprint, len(client.train), labelled)
-        spent = epsilon(made.events(), privacy.delta, budget.adjacency, fine=False)
+        histories = gate.already(client.id)
+        made = plan_examples(federation.blueprint, len(client.train), labelled, histories)
+        planned = [Charge(event, budget.adjacency) for event in made.events()]
+        spent = max(epsilon_of([*history, *planned], privacy.delta, fine=False) for history in histories)
         fits = ""
         if made.pretrain is not None:
             others = [*made.fixed, *([made.pools.event(made.noise, made.pools.rounds)] if made.pools is not None else [])]

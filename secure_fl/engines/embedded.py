@@ -13,8 +13,7 @@ from secure_fl.federation.messages import Reply
 from secure_fl.federation.phase import Call
 from secure_fl.federation.private_client import PrivateClient
 from secure_fl.federation.release_box import ReleaseBox
-from secure_fl.privacy.events import Event
-from secure_fl.privacy.ledger import Release
+from secure_fl.privacy.ledger import Charges, Release
 from secure_fl.privacy.noise import NoiseSource
 
 
@@ -25,12 +24,12 @@ class EmbeddedEngine:
         self,
         clients: Sequence[ClientData],
         blueprint: Blueprint,
-        results: Path | None = None,
-        already: Callable[[int], tuple[Event, ...]] = lambda _: (),
+        results: ReleaseBox | Path | None = None,
+        already: Callable[[int], tuple[Charges, ...]] = lambda _: ((),),
     ) -> None:
-        """`results`: folder in which private results are kept until the run ends. `already`: what earlier runs have released of a client."""
+        """`results`: where private results are kept until the run ends, or its folder. `already`: what earlier runs may have released of a client."""
         bench, noise = Workbench(blueprint), new_noise()
-        self.results = ReleaseBox(results)
+        self.results = results if isinstance(results, ReleaseBox) else ReleaseBox(results)
         self._clients = [_client(data, bench, noise, self.results, already(data.id)) for data in clients]
 
     def releases(self, call: Call) -> list[Release]:
@@ -52,7 +51,7 @@ def new_noise() -> NoiseSource:
     return NoiseSource.fresh()
 
 
-def _client(data: ClientData, bench: Workbench, noise: NoiseSource, box: ReleaseBox, already: tuple[Event, ...]) -> Client:
+def _client(data: ClientData, bench: Workbench, noise: NoiseSource, box: ReleaseBox, already: tuple[Charges, ...]) -> Client:
     """The kind of client that the configuration's privacy asks for."""
     if bench.blueprint.config.privacy.unit == "example":
         return PrivateClient(data, bench, noise, box, already)

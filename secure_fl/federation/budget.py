@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields, is_dataclass, replace
-from itertools import count
+from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -17,89 +16,138 @@ from torch import Tensor
 from secure_fl.config import PrivacyConfig
 from secure_fl.errors import PrivacyError
 from secure_fl.federation.folder import RunFolder
-from secure_fl.privacy.events import Event
-from secure_fl.privacy.ledger import Budget, PrivacyLedger, Release
+from secure_fl.federation.release_box import charged_again
+from secure_fl.federation.run_state import RunState
+from secure_fl.privacy.chain import Mark
+from secure_fl.privacy.earlier import taken_over
+from secure_fl.privacy.ledger import Budget, Charges, PrivacyLedger, Release
 from secure_fl.privacy.units import Adjacency, PrivacyUnit
 
-_LOADED = "loaded/"
+_MARK = "ledger"
 
 
 class BudgetGate:
-    """The ledger of a run with differential privacy, its budget, and the file that survives a crash. Without privacy it lets everything pass."""
+    """The ledger of a run with differential privacy, its budget, and the file that survives a crash. Without privacy it lets everything pass.
 
-    def __init__(self, config: PrivacyConfig, path: Path | None) -> None:
-        self._path = path
+    **Guarantee.** A release is in the ledger's file before anybody is asked for it. A ledger that lost releases which the run's records or the
+    user's state directory count is refused: nothing more is released.
+    **Assumes.** Ledger, records and state directory are not all put back to what they were before.
+    """
+
+    def __init__(self, config: PrivacyConfig, path: Path | None, state: RunState | None = None, *, resumed: bool = False) -> None:
+        """`path`: of the ledger's file, None where nothing is written. `state`: where its mark is kept apart from it. A `resumed` run has one.
+
+        Raises:
+            PrivacyError: the run is resumed and its ledger is gone, damaged, or has lost releases.
+            FileError: it cannot be written.
+        """
+        self._path, self._state = path, state
         self.budget: Budget | None = None
         self.ledger: PrivacyLedger | None = None
         if config.unit != "none":
             self.budget = Budget(config.epsilon, config.delta, PrivacyUnit(config.unit), Adjacency(config.adjacency))
-            known = path is not None and path.exists()
-            self.ledger = PrivacyLedger.load(path) if known and path is not None else PrivacyLedger(self.budget)
+            self.ledger = PrivacyLedger.load(path) if resumed and path is not None else PrivacyLedger(self.budget)
+            if not resumed:
+                self._save()
+            kept = None if state is None else state.mark(_MARK)
+            self.follows([] if kept is None else [("the user's state directory", kept)])
 
-    def admit(self, releases: Sequence[Release], lost: Callable[[str], bool] = lambda _: False) -> None:
+    def follows(self, marks: Iterable[tuple[str, Mark]]) -> None:
+        """Check that the ledger begins with everything that it held when these marks were taken; each with where it was found.
+
+        Raises:
+            PrivacyError: it was deleted, shortened, reordered, or put back to an earlier one.
+        """
+        for problem in [] if self.ledger is None else self.ledger.lost(marks):
+            remedy = "put back the ledger that the run wrote last, or start a new run: what was released counts there too"
+            raise PrivacyError(problem, field="ledger", value=self._path and self._path.name, remedy=remedy)
+
+    def admit(self, releases: Sequence[Release], answers: Callable[[str], int] = lambda _: 1) -> None:
         """Record a round's releases, or refuse the round.
 
         Args:
-            lost: whether a release's result was made before and is gone: made again it has other noise, and is charged again.
+            answers: how many different answers there are to the question of a key once it has been answered; each is charged.
 
         Raises:
             PrivacyError: somebody's budget would be passed; nothing is recorded, and nobody has been asked.
+            FileError: the ledger cannot be written; nobody has been asked.
         """
         if self.ledger is None or not releases:
             return
-        releases = [self._again(release) if lost(release.key) else release for release in releases]
-        self.ledger.would_exceed(releases, self.budget)
-        for release in releases:
+        charged = [each for release in releases for each in _charges(release, answers(release.key))]
+        self.ledger.would_exceed(charged, self.budget)
+        for release in charged:
             self.ledger.record(release)
-        if self._path is not None:
-            self.ledger.save(self._path)
-
-    def _again(self, release: Release) -> Release:
-        """The release under a key of its own."""
-        assert self.ledger is not None
-        known = {each.key for each in self.ledger.releases}
-        number = next(number for number in count(1) if f"{release.key}/again-{number}" not in known)
-        return replace(release, key=f"{release.key}/again-{number}")
+        self._save()
 
     def load_encoder(self, folder: RunFolder, clients: int) -> None:
         """Take over what an earlier run has released: its encoder is the start of this one.
 
-        Examples may be with other clients now. Each was with one client then, so every client is charged what the costliest one was. An
-        encoder from an unlabelled set at a server (`centralized`) has seen none of the clients' examples and costs nothing.
+        Examples may be with other clients now. Each was with one client then, so every client is charged the maximum over the earlier run's
+        clients, each composed with what this run releases; see `privacy.earlier`. An encoder from an unlabelled set at a server (`centralized`)
+        has seen none of the clients' examples and costs nothing.
 
         Raises:
-            PrivacyError: it was trained on clients' data without a ledger or for another unit, or the two runs together pass the budget.
+            PrivacyError: it was trained on clients' data without privacy or for another unit, its ledger is not the one that the run's records
+                count, or the two runs together pass the budget.
+            RunFolderError: the earlier run has not finished.
         """
         if self.ledger is None or self.budget is None:
             return
-        if folder.ledger.exists():
-            earlier = PrivacyLedger.load(folder.ledger)
-            spent = {row.subject: row.epsilon for row in earlier.table(self.budget, fine=False)}
-            if not spent:
-                remedy = f"load an encoder whose ledger is for one {self.budget.unit}"
-                raise PrivacyError("protects another unit", field="pretrain.load_from", value=str(folder.path), remedy=remedy)
-            costliest = max(spent, key=lambda subject: spent[subject])
-            releases = [release for release in earlier.releases if costliest in release.subjects]
-            self.admit([replace(release, key=f"{_LOADED}{release.key}", subjects=tuple(range(clients))) for release in releases])
-        elif folder.read_config().pretrain.mode != "centralized":
-            remedy = "load an encoder that was trained with privacy, or on a set of the server's own (pretrain.mode = centralized)"
-            raise PrivacyError("was trained without privacy", field="pretrain.load_from", value=str(folder.path), remedy=remedy)
+        config, remedy = folder.read_config(), "load an encoder that was trained with privacy, or on a set of the server's own"
+        folder.read_summary()
+        earlier = PrivacyLedger() if config.privacy.unit == "none" else PrivacyLedger.load(folder.ledger)
+        if config.pretrain.mode == "centralized" and not earlier.releases:
+            return
+        problems = earlier.lost(folder.marks())
+        if config.privacy.unit == "none":
+            problems = ["was trained without privacy"]
+        elif not problems and not earlier.subjects(self.budget.unit):
+            problems = [f"protects another unit than one {self.budget.unit}"]
+        for problem in problems:
+            raise PrivacyError(problem, field="pretrain.load_from", value=str(folder.path), remedy=remedy)
+        self.admit(taken_over(earlier, range(clients)))
 
     def state(self, claims: Sequence[Mapping[str, object]]) -> None:
         """Write the claims into the ledger's file."""
         if self.ledger is not None and self._path is not None:
             self.ledger.save(self._path, claims=claims)
 
-    def already(self, client: int) -> tuple[Event, ...]:
-        """What an earlier run has released of a client."""
-        releases = () if self.ledger is None else self.ledger.releases
-        return tuple(release.event for release in releases if release.key.startswith(_LOADED) and client in release.subjects)
+    @property
+    def mark(self) -> Mark | None:
+        """How far the ledger has come; None without one. In every checkpoint."""
+        return None if self.ledger is None else self.ledger.mark
+
+    def charged(self) -> list[str]:
+        """Keys of everything recorded."""
+        return [] if self.ledger is None else [release.key for release in self.ledger.releases]
+
+    def already(self, client: int) -> tuple[Charges, ...]:
+        """What an earlier run may have released of a client, a history each; one empty history where there was none."""
+        if self.ledger is None or self.budget is None:
+            return ((),)
+        return self.ledger.brought(self.budget.unit, client, self.budget.adjacency)
 
     def spent(self) -> dict[str, object]:
-        """What a round's record says of privacy: the largest ε of any subject so far, by the quick bound, which is never too low."""
+        """What a round's record says of privacy: the largest ε of any subject so far, by the quick bound, which is never too low, and the mark."""
         if self.ledger is None or self.budget is None:
             return {}
-        return {"privacy": {"epsilon": self.ledger.maximum(self.budget, fine=False), "delta": self.budget.delta, "unit": str(self.budget.unit)}}
+        epsilon = self.ledger.maximum(self.budget, fine=False)
+        return {"privacy": {"epsilon": epsilon, "delta": self.budget.delta, "unit": str(self.budget.unit), "ledger": asdict(self.ledger.mark)}}
+
+    def _save(self) -> None:
+        """The file first, then the mark that says it was written."""
+        if self.ledger is not None and self._path is not None:
+            self.ledger.save(self._path)
+            if self._state is not None:
+                self._state.keep(_MARK, self.ledger.mark)
+
+
+def _charges(release: Release, answers: int) -> Iterable[Release]:
+    """A release, once for each different answer to it."""
+    yield release
+    for number in range(1, answers):
+        yield replace(release, key=charged_again(release.key, number))
 
 
 def digest_of(message: object) -> str:

@@ -1,8 +1,14 @@
-"""A run's folder: `config.toml`, `metrics.jsonl`, `summary.json`, `partition.json`, `checkpoints/`, and the models in `model/`."""
+"""A run's folder: `config.toml`, `metrics.jsonl`, `summary.json`, `partition.json`, `checkpoints/`, and the models in `model/`.
+
+One run writes to it at a time (`files.held`); whatever is read from it may be damaged, and is refused with a typed error then.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -15,7 +21,11 @@ from secure_fl.errors import RunFolderError
 from secure_fl.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from secure_fl.federation.manifest import Manifest
 from secure_fl.federation.phase import RoundRecord, ServerState
-from secure_fl.files import sync, write_atomically, write_json
+from secure_fl.files import append_line, is_bare, is_file, make_folder, parse_json, read_bytes, read_json, write_atomically, write_json
+from secure_fl.privacy.chain import Mark
+
+_RUN = re.compile(rb"# run ([0-9a-f]{32})\n")
+_LONGEST = 1 << 32
 
 
 class RunFolder:
@@ -26,23 +36,33 @@ class RunFolder:
         self.metrics, self.summary, self.config = path / "metrics.jsonl", path / "summary.json", path / "config.toml"
         self.model, self.partition, self.embedding = path / "model", path / "partition.json", path / "embedding.json"
         self.ledger, self.results, self.central = path / "ledger.json", path / "private-results", path / "central.json"
-        self._lines = 0
+        self._lines, self._process = 0, os.getpid()
 
     @classmethod
-    def create(cls, path: Path, config: FederationConfig) -> RunFolder:
-        """A new run's folder.
+    def new(cls, path: Path) -> RunFolder:
+        """An empty folder, made where there is none; it holds no run before `begin`.
 
         Raises:
             RunFolderError: the folder already holds something.
+            FileError: it cannot be made.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if not is_bare(path):
             remedy = "choose another --out, delete it, or continue its run with --resume"
             raise RunFolderError("already holds something", field="out", value=str(path), remedy=remedy)
-        path.mkdir(parents=True, exist_ok=True)
-        folder = cls(path)
-        write_atomically(folder.config, dump_config(config))
-        folder.metrics.touch()
-        folder.write(path / "manifest.json", folder.manifest.as_dict())
+        make_folder(path, tighten=True)
+        return cls(path)
+
+    def begin(self, config: FederationConfig) -> None:
+        """Write the configuration, under the name by which the user's state directory knows the run: from then on it can be resumed."""
+        write_atomically(self.metrics, "")
+        write_json(self.path / "manifest.json", Manifest.of(config).as_dict())
+        write_atomically(self.config, f"# run {secrets.token_hex(16)}\n{dump_config(config)}")
+
+    @classmethod
+    def create(cls, path: Path, config: FederationConfig) -> RunFolder:
+        """A new run's folder: `new` and `begin`."""
+        folder = cls.new(path)
+        folder.begin(config)
         return folder
 
     @classmethod
@@ -53,9 +73,22 @@ class RunFolder:
             RunFolderError: there is no run.
         """
         folder = cls(path)
-        if not folder.config.is_file():
+        if not is_file(folder.config):
             raise RunFolderError("holds no run", field="run folder", value=str(path), remedy="name the folder that `secure-fl run` wrote")
         return folder
+
+    @property
+    def run(self) -> str:
+        """The run's name in the user's state directory: random, made when it began.
+
+        Raises:
+            RunFolderError: `config.toml` does not begin with it any more.
+        """
+        found = _RUN.match(read_bytes(self.config))
+        if found is None:
+            remedy = "restore the file that the run wrote: its first line names the run"
+            raise RunFolderError("lost its first line", field="config.toml", value=str(self.path), remedy=remedy)
+        return found[1].decode("ascii")
 
     def read_config(self) -> FederationConfig:
         """The resolved configuration."""
@@ -80,30 +113,37 @@ class RunFolder:
         if kept:
             write_json(path, kept)
 
-    def read_json(self, path: Path) -> dict[str, Any]:
-        """What a JSON file of this folder holds."""
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return content
-
     def read_summary(self) -> dict[str, Any]:
         """The run's results.
 
         Raises:
-            RunFolderError: the run has not finished.
+            RunFolderError: the run has not finished, or the file is damaged.
         """
-        if not self.summary.is_file():
+        if not is_file(self.summary):
             remedy = f"finish it with `secure-fl run --resume {self.path}`"
             raise RunFolderError("the run is not finished", field="run folder", value=str(self.path), remedy=remedy)
-        try:
-            summary: dict[str, Any] = json.loads(self.summary.read_text(encoding="utf-8"))
-        except ValueError as error:
-            remedy = f"delete it and write it again with `secure-fl run --resume {self.path}`"
-            raise RunFolderError(f"unreadable: {error}", field="summary.json", value=str(self.path), remedy=remedy) from None
-        return summary
+        return read_json(self.summary, dict[str, Any], f"delete it and write it again with `secure-fl run --resume {self.path}`")
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """All rounds so far."""
-        return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
+        """All rounds so far.
+
+        Raises:
+            RunFolderError: a line is damaged.
+        """
+        records = [_record(number, line) for number, line in enumerate(self._read_lines(), 1)]
+        return [{name: value for name, value in vars(record).items() if value is not None} for record in records]
+
+    def check_own(self) -> None:
+        """Refuse to go on in a forked copy of the process that holds the folder.
+
+        Raises:
+            RunFolderError: this is one.
+        """
+        if os.getpid() != self._process:
+            remedy = "let the process that began the run go on, or wait until it has ended and resume"
+            raise RunFolderError(
+                f"is in use by process {self._process}, a copy of which this is", field="folder", value=str(self.path), remedy=remedy
+            )
 
     def of_another_run(self) -> RunFolderError:
         """What is raised where a folder is resumed with what it was not made with."""
@@ -111,18 +151,22 @@ class RunFolder:
         return RunFolderError("was made with another configuration, data or encoder", field="run folder", value=str(self.path), remedy=remedy)
 
     def append(self, record: RoundRecord) -> None:
-        """Add a round to `metrics.jsonl`."""
-        with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(self.view(self.metrics, asdict(record)), allow_nan=False) + "\n")
+        """Add a round to `metrics.jsonl`.
+
+        Raises:
+            FileError: it cannot be written; the file is as it was.
+        """
+        self.check_own()
+        append_line(self.metrics, json.dumps(self.view(self.metrics, asdict(record)), allow_nan=False))
         self._lines += 1
 
-    def save(self, state: ServerState, digest: str) -> None:
-        """Checkpoint; `digest` says which run it belongs to."""
-        sync(self.metrics)
+    def save(self, state: ServerState, digest: str, ledger: Mark | None = None) -> None:
+        """Checkpoint; `digest` says which run it belongs to, `ledger` how far that has come."""
+        self.check_own()
         newest = self.path / "checkpoints" / "newest"
         tensors = self.view(newest / "state.safetensors", state.tensors)
         facts = self.view(newest / "manifest.json", {"facts": state.facts}).get("facts", {})
-        save_checkpoint(self.path / "checkpoints", Checkpoint(replace(state, tensors=tensors, facts=facts), digest, self._lines))
+        save_checkpoint(self.path / "checkpoints", Checkpoint(replace(state, tensors=tensors, facts=facts), digest, self._lines, ledger))
 
     def restore(self, digest: str) -> ServerState:
         """State of the newest checkpoint; lines of `metrics.jsonl` that came after it are cut.
@@ -131,12 +175,46 @@ class RunFolder:
             RunFolderError: the checkpoint is damaged, or of a run with another configuration, other data or another encoder.
         """
         checkpoint = load_checkpoint(self.path / "checkpoints")
-        lines = 0 if checkpoint is None else checkpoint.lines
         if checkpoint is not None and checkpoint.digest != digest:
             raise self.of_another_run()
-        kept = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)[:lines] if self.metrics.exists() else []
+        written, lines = self._read_lines(), 0 if checkpoint is None else checkpoint.lines
+        kept = written[:lines]
         if len(kept) < lines:
             raise RunFolderError("has lost rounds", field="metrics.jsonl", value=f"{len(kept)} of {lines} lines", remedy="start a new run")
-        write_atomically(self.metrics, "".join(kept))
+        write_atomically(self.metrics, b"".join(line + b"\n" for line in kept))
         self._lines = len(kept)
         return ServerState() if checkpoint is None else checkpoint.state
+
+    def marks(self) -> list[tuple[str, Mark]]:
+        """How far the ledger had come at the last recorded round, at the newest checkpoint and in the summary, where they say so.
+
+        Raises:
+            RunFolderError: one of them is damaged.
+        """
+        checkpoint, lines = load_checkpoint(self.path / "checkpoints"), self._read_lines()
+        last = _record(len(lines), lines[-1]).metrics if lines else {}
+        summary = self.read_summary() if is_file(self.summary) else {}
+        found = [("metrics.jsonl", _mark_in(last)), ("summary.json", _mark_in(summary))]
+        found.append(("the last checkpoint", None if checkpoint is None else checkpoint.ledger))
+        return [(where, mark) for where, mark in found if mark is not None]
+
+    def _read_lines(self) -> list[bytes]:
+        """Whole lines of `metrics.jsonl`; half a line at its end, of a process that was killed, does not count."""
+        if not is_file(self.metrics):
+            return []
+        return read_bytes(self.metrics, most=_LONGEST).split(b"\n")[:-1]
+
+
+def _record(number: int, line: bytes) -> RoundRecord:
+    remedy = "restore the file the run wrote, or start a new run"
+    return parse_json(line, RoundRecord, field="metrics.jsonl", value=f"line {number}", remedy=remedy)
+
+
+def _mark_in(record: dict[str, Any]) -> Mark | None:
+    """The ledger's mark in a round's metrics or in a summary."""
+    privacy = record.get("privacy")
+    found = privacy.get("ledger") if isinstance(privacy, dict) else None
+    if found is None:
+        return None
+    remedy = "restore the file the run wrote, or start a new run"
+    return parse_json(json.dumps(found).encode(), Mark, field="privacy.ledger", value="not shown", remedy=remedy)

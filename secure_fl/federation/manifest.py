@@ -34,7 +34,7 @@ TAGS = {
     "released:central": "whoever gets the models: from a set that a server trained on in the clear; under privacy it holds no client's example",
     "released:loaded": "whoever gets the models: from the run in pretrain.load_from; under privacy its charges are in ledger.json under `loaded/`",
     _UNNOISED: "whoever reads sums, and under protection = plain single updates: from these as they are; no ε covers it",
-    "released:stored": "one client: its own noised answers, there to be sent again, and gone when the run ends",
+    "released:stored": "one client: its own noised answers, sealed under a key outside of the folder, there to be sent again, gone when the run ends",
     EXPERIMENTER: "whoever ran this simulation: read off its parties, outside of every claim",
 }
 """What each tag says: who reads the field, and what covers it."""
@@ -172,15 +172,17 @@ def _files(config: FederationConfig) -> Rules:
     return {
         "config.toml": {BELOW: PUBLIC},
         "manifest.json": {BELOW: PUBLIC},
-        "metrics.jsonl": _record(groups, pools),
-        "summary.json": _summary(groups, classes, sizes),
+        ".lock": PUBLIC,
+        ".lock-holder": PUBLIC,
+        "metrics.jsonl": _record(groups, pools, questions),
+        "summary.json": _summary(groups, classes, sizes, questions),
         "ledger.json": _ledger(questions),
         "partition.json": EXPERIMENTER,
         "embedding.json": EXPERIMENTER,
         "central.json": {"salt": PUBLIC, "digests": "released:central"},
-        "checkpoints/*/manifest.json": _checkpoint(groups, pools),
+        "checkpoints/*/manifest.json": _checkpoint(groups, pools, questions),
         "checkpoints/*/state.safetensors": _state(encoder, groups, pools),
-        "private-results/*/*": {ANY: "released:stored"},
+        "private-results/*/*": "released:stored",
         "private-results.made": questions,
         "model/model.json": {
             **dict.fromkeys(("shape", "scale", "image_size", "task", "custom_encoder"), PUBLIC),
@@ -192,12 +194,17 @@ def _files(config: FederationConfig) -> Rules:
     }
 
 
-def _record(groups: str, pools: str) -> Rules:
+def _mark(questions: str) -> Rules:
+    """How far the ledger had come; its last hash is over the names of releases."""
+    return {"length": PUBLIC, "head": questions}
+
+
+def _record(groups: str, pools: str, questions: str) -> Rules:
     """A line of `metrics.jsonl`. How long a round took follows how many examples were drawn, which is secret."""
     read_off = ("loss", "terms", "accuracy", "accuracy_std", "accuracy_min", "test_loss", "accuracies", "choices", "pools")
     measured = ("initial", "pretrained", "measured_on")
     metrics: dict[str, str | Rules] = {
-        "privacy": dict.fromkeys(("epsilon", "delta", "unit"), PUBLIC),
+        "privacy": {**dict.fromkeys(("epsilon", "delta", "unit"), PUBLIC), "ledger": _mark(questions)},
         "refused": PUBLIC,
         **dict.fromkeys(("groups_opened", "groups_left_out"), pools),
         **dict.fromkeys(("spread", "unexplained", "counts"), groups),
@@ -211,7 +218,7 @@ def _record(groups: str, pools: str) -> Rules:
     }
 
 
-def _summary(groups: str, classes: str, sizes: str) -> Rules:
+def _summary(groups: str, classes: str, sizes: str, questions: str) -> Rules:
     def cost(counts: str) -> Rules:
         return {**dict.fromkeys(("rounds", "bytes_down", "bytes_up"), counts), **dict.fromkeys(("seconds", "sum_seconds"), EXPERIMENTER)}
 
@@ -225,6 +232,7 @@ def _summary(groups: str, classes: str, sizes: str) -> Rules:
         "secrecy": {BELOW: PUBLIC},
         "privacy": {
             **dict.fromkeys(("unit", "adjacency", "delta", "budget", "epsilon", "releases", "outside"), PUBLIC),
+            "ledger": _mark(questions),
             "clients": {ANY: PUBLIC},
             "claims": {BELOW: PUBLIC},
             "pools": EXPERIMENTER,
@@ -234,11 +242,12 @@ def _summary(groups: str, classes: str, sizes: str) -> Rules:
 
 
 def _ledger(questions: str) -> Rules:
-    release: Rules = {"key": questions, "event": {BELOW: PUBLIC}, ANY: PUBLIC}
-    return {"releases": release, "digest": questions, "claims": {BELOW: PUBLIC}, "stated": {ANY: PUBLIC}, "budget": {ANY: PUBLIC}, "format": PUBLIC}
+    release: Rules = {"key": questions, "hash": questions, "event": {BELOW: PUBLIC}, ANY: PUBLIC}
+    told: Rules = {"claims": {BELOW: PUBLIC}, "stated": {ANY: PUBLIC}, "budget": {ANY: PUBLIC}, "format": PUBLIC}
+    return {"releases": release, "mark": _mark(questions), "digest": questions, **told}
 
 
-def _checkpoint(groups: str, pools: str) -> Rules:
+def _checkpoint(groups: str, pools: str, questions: str) -> Rules:
     facts = {
         "sketch.spread": groups,
         **dict.fromkeys(("pretrain.bound", "cluster.bound"), pools),
@@ -248,7 +257,9 @@ def _checkpoint(groups: str, pools: str) -> Rules:
         **dict.fromkeys(("schema", "digest", "phase", "round"), PUBLIC),
         "lines": groups,
         "facts": facts,
+        "ledger": _mark(questions),
         "sha256": {ANY: pools},
+        "check": pools,
     }
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from math import isfinite
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from math import isclose, isfinite
 from typing import Any
 
 from secure_fl.config import FederationConfig
@@ -39,9 +39,24 @@ def privacy_record(config: FederationConfig, gate: BudgetGate, records: Sequence
         "clients": {str(client): _number(epsilon) for client, epsilon in clients.items()},
         "pools": {str(pool): _number(max(clients[client] for client in members)) for pool, members in _trained(records).items()},
         "releases": len(ledger.releases),
+        "ledger": asdict(ledger.mark),
         "claims": stated,
         "outside": Manifest.of(config).outside,
     }
+
+
+def differences(summary: Mapping[str, Any], ledger: PrivacyLedger) -> list[str]:
+    """Where a summary says something else than its ledger: ε, or how much was released."""
+    stated = summary.get("privacy")
+    if not isinstance(stated, dict) or ledger.budget is None:
+        return []
+    found, said = _number(ledger.maximum(ledger.budget)), stated.get("epsilon")
+    problems = []
+    if not (isclose(found, said, rel_tol=1e-3) if isinstance(found, float) and isinstance(said, float) else found is said):
+        problems.append(f"summary.json states ε = {said}, its ledger gives {found}")
+    if stated.get("releases") != len(ledger.releases):
+        problems.append(f"summary.json counts {stated.get('releases')} releases, its ledger {len(ledger.releases)}")
+    return problems
 
 
 def _units(ledger: PrivacyLedger, unit: PrivacyUnit) -> list[PrivacyUnit]:

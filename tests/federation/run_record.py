@@ -45,7 +45,7 @@ def _content(path: Path) -> Any:
         return tomllib.loads(path.read_text())
     if path.suffix == ".safetensors":
         return {name: tensor.tolist().__repr__() for name, tensor in load_file(path).items()}
-    return path.read_text()
+    return path.read_bytes().hex() if path.suffix == ".sealed" else path.read_text()
 
 
 def _leaves(value: Any, rule: Any, place: str) -> Iterator[tuple[str, str | None, str]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +99,7 @@ def test_after_a_crash_the_same_answer_is_sent_again_even_with_other_noise(tmp_p
     answers = []
     for seed in (1, 2):
         monkeypatch.setattr(embedded, "new_noise", lambda seed=seed: NoiseSource.for_tests(seed))
-        engine = embedded.EmbeddedEngine(federation.clients, federation.blueprint, tmp_path / "results")
+        engine = embedded.EmbeddedEngine(federation.clients, federation.blueprint, ReleaseBox(tmp_path / "results"))
         answers.append(engine._clients[0].handle(request).delta)  # type: ignore[union-attr]
     assert torch.equal(*answers)
     other = engine._clients[0].handle(TrainEncoder(0, vector + 1)).delta  # type: ignore[union-attr]
@@ -247,57 +245,6 @@ def test_an_encoder_trained_without_privacy_is_no_start(tmp_path: Path, images: 
     Federation(tiny_config(pools={"enabled": False}, model={"features": 64}), data=images).run(tmp_path / "open")
     with pytest.raises(PrivacyError, match="without privacy"):
         Federation(private(EXAMPLE, pretrain={"mode": "load", "load_from": str(tmp_path / "open")}, model={"features": 64}), data=images).run()
-
-
-def test_a_private_encoder_brings_its_releases_along(tmp_path: Path, images: Dataset) -> None:
-    Federation(private(EXAMPLE, pools={"enabled": False}), data=images).run(tmp_path / "first")
-    before = json.loads((tmp_path / "first" / "summary.json").read_text())["privacy"]["epsilon"]
-    config = private(EXAMPLE, pretrain={"mode": "load", "load_from": str(tmp_path / "first")})
-    after = Federation(config, data=images).run(tmp_path / "second").summary["privacy"]["epsilon"]
-    assert after > before
-    unit = PrivacyLedger.load(tmp_path / "second" / "ledger.json")
-    loaded = [release for release in unit.releases if release.key.startswith("loaded/")]
-    assert len(loaded) == 2, "the rounds of the costliest client"
-    assert all(release.subjects == (0, 1, 2, 3) for release in loaded), "charged to everybody"
-    assert unit.subjects(PrivacyUnit.EXAMPLE) == (0, 1, 2, 3)
-
-
-def test_results_are_stored_before_they_are_returned(tmp_path: Path) -> None:
-    box, made = ReleaseBox(tmp_path / "box"), []
-
-    def make() -> dict[str, torch.Tensor]:
-        made.append(1)
-        return {"x": torch.tensor([len(made)])}
-
-    assert box.once("a", make)["x"] == box.once("a", make)["x"] == 1
-    assert box.once("b", make, reused=True)["x"] == 2
-    box.checkpointed()
-    assert box.once("b", make, reused=True)["x"] == 2
-    assert box.once("a", make)["x"] == 1, "kept as long as the checkpoint before"
-    box.checkpointed()
-    assert box.lost("a")
-    assert not box.lost("b")
-    assert not box.lost("never made")
-    box.reading = True
-    with pytest.raises(PrivacyError, match="is gone"):
-        box.once("a", make)
-    box.reading = False
-    assert box.once("a", make)["x"] == 3
-    box.close()
-    assert not (tmp_path / "box").exists()
-    assert box.lost("b")
-
-
-def test_a_result_that_is_gone_is_charged_again(tmp_path: Path, images: Dataset) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        Federation(private(EXAMPLE), data=images, callbacks=[StopAfter(1)]).run(tmp_path / "run")
-    newest = max((tmp_path / "run" / "checkpoints").iterdir())
-    shutil.rmtree(newest)
-    shutil.rmtree(tmp_path / "run" / "private-results")
-    Federation(private(EXAMPLE), data=images).run(tmp_path / "run", resume=True)
-    keys = [release.key for release in PrivacyLedger.load(tmp_path / "run" / "ledger.json").releases]
-    assert sum(key.endswith("/again-1") for key in keys) == 4
-    assert len(keys) == 28 + 4
 
 
 def test_a_model_that_combines_or_remembers_rows_in_train_mode_is_refused(images: Dataset) -> None:

@@ -1,0 +1,96 @@
+"""What a private run keeps outside of its folder, in the user's own state directory: the key of its stored results, and how far it had come.
+
+The key lies apart so that whoever gets the run's folder, or a copy of it, reads no single client's result. The marks lie apart so that a
+folder which is put back to an earlier state is found out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+
+from secure_fl.errors import FileError, RunFolderError, SecureSumError
+from secure_fl.files import is_file, make_folder, read_json, remove, write_json
+from secure_fl.privacy.chain import Mark
+from secure_fl.secure_sum.secret_files import read_secret, write_secret
+
+_KEY_BYTES = 32
+_ELSEWHERE = "set SECURE_FL_STATE to an absolute path of a folder that you can write to and only you can read, outside of the run's"
+_REMEDY = "delete it: the run goes on, and charges again for what it has to make again"
+
+
+def state_directory() -> Path:
+    """`SECURE_FL_STATE`, else `secure_fl` in `XDG_STATE_HOME`, else `~/.local/state/secure_fl`.
+
+    Raises:
+        RunFolderError: there is no home directory, or `SECURE_FL_STATE` is no absolute path.
+    """
+    chosen, shared = os.environ.get("SECURE_FL_STATE"), Path(os.environ.get("XDG_STATE_HOME", ""))
+    if chosen:
+        if not Path(chosen).is_absolute():
+            raise RunFolderError("not an absolute path", field="SECURE_FL_STATE", value=chosen, remedy=_ELSEWHERE)
+        return Path(chosen)
+    try:
+        return (shared if shared.is_absolute() else Path.home() / ".local" / "state") / "secure_fl"
+    except RuntimeError:
+        raise RunFolderError("there is no home directory", field="SECURE_FL_STATE", value=None, remedy=_ELSEWHERE) from None
+
+
+class RunState:
+    """One run's folder under the state directory: `key`, and a mark a file.
+
+    **Guarantee.** Mode 0700, files 0600, made when first written to, and gone after `forget`, the key first.
+    **Assumes.** The state directory is the user's own and is not copied together with the run's folder.
+    **Not covered.** Blocks of a deleted file that a disk still holds.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.folder = state_directory() / "runs" / name
+        self._key = self.folder / "key"
+
+    def key(self) -> bytes | None:
+        """The key, or None where there is none.
+
+        Raises:
+            SecureSumError: others may read it, or it cannot be read.
+        """
+        key = read_secret(self._key) if is_file(self._key) else b""
+        return key if len(key) == _KEY_BYTES else None
+
+    def new_key(self) -> bytes:
+        """A fresh key where there is none; of several processes at once, all get the same.
+
+        Raises:
+            SecureSumError: it cannot be written.
+        """
+        with contextlib.suppress(SecureSumError):  # another process wrote it meanwhile, or reading it says why not
+            write_secret(self._key, secrets.token_bytes(_KEY_BYTES))
+        return read_secret(self._key)
+
+    def mark(self, name: str) -> Mark | None:
+        """The mark kept under a name, or None.
+
+        Raises:
+            RunFolderError: it is damaged.
+        """
+        path = self.folder / f"{name}.json"
+        return read_json(path, Mark, _REMEDY) if is_file(path) else None
+
+    def keep(self, name: str, mark: Mark) -> None:
+        """Write a mark down.
+
+        Raises:
+            RunFolderError: the state directory cannot be written to.
+        """
+        try:
+            make_folder(self.folder)
+            write_json(self.folder / f"{name}.json", vars(mark))
+        except FileError as error:
+            raise RunFolderError(error.problem, field="SECURE_FL_STATE", value=str(self.folder), remedy=_ELSEWHERE) from None
+
+    def forget(self) -> None:
+        """Delete everything, the key first."""
+        remove(self._key)
+        remove(self.folder)
