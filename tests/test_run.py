@@ -84,7 +84,7 @@ def test_damaged_checkpoints_are_refused(tmp_path: Path, images: Dataset) -> Non
     with pytest.raises(RunFolderError, match="do not match their hashes"):
         Federation(config, data=images).run(out, resume=True)
     (newest / "manifest.json").write_text("{")
-    with pytest.raises(RunFolderError, match="unreadable checkpoint"):
+    with pytest.raises(RunFolderError, match="is damaged: not JSON"):
         Federation(config, data=images).run(out, resume=True)
 
 
@@ -209,10 +209,10 @@ def test_damaged_models_and_summaries_are_typed(tmp_path: Path, images: Dataset)
     Federation(tiny_config(), data=images).run(tmp_path / "run")
     file = tmp_path / "run" / "model" / "encoder.safetensors"
     file.write_bytes(file.read_bytes()[:50])
-    with pytest.raises(RunFolderError, match="unreadable model"):
+    with pytest.raises(RunFolderError, match=r"encoder.safetensors: is damaged"):
         load_encoder(tmp_path / "run")
     (tmp_path / "run" / "summary.json").write_text("{")
-    with pytest.raises(RunFolderError, match="unreadable"):
+    with pytest.raises(RunFolderError, match=r"summary.json: is damaged"):
         load_encoder(tmp_path / "run")
 
 

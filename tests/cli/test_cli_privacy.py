@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from cli.conftest import Command
 
+from secure_fl.privacy.ledger import PrivacyLedger
+
 PRIVATE = """
 name = "private"
 [partition]
@@ -68,6 +70,30 @@ def test_the_ledger_is_recomputed_and_a_changed_one_is_refused(finished: tuple[P
         ledger.write_text(kept, encoding="utf-8")
 
 
+def test_a_ledger_that_lost_releases_or_says_less_than_the_summary_is_found(finished: tuple[Path, str], command: Command) -> None:
+    folder, _ = finished
+    kept = {path: path.read_bytes() for path in (folder / "run" / "ledger.json", folder / "run" / "summary.json")}
+    ledger, summary = kept
+    whole = PrivacyLedger.load(ledger)
+    shorter = PrivacyLedger(whole.budget)
+    for entry in json.loads(ledger.read_text())["releases"][:-1]:
+        shorter.record(next(release for release in whole.releases if release.key == entry["key"]))
+    try:
+        shorter.save(ledger)
+        told = command("privacy", "verify", folder / "run", code=1).stderr
+        assert "has lost releases: metrics.jsonl counts" in told
+        assert "has lost releases: the last checkpoint counts" in told
+        assert "has lost releases: summary.json counts" in told
+        ledger.write_bytes(kept[ledger])
+        content = json.loads(kept[summary])
+        content["privacy"]["epsilon"] /= 2
+        summary.write_text(json.dumps(content))
+        assert "summary.json states" in command("privacy", "verify", folder / "run", code=1).stderr
+    finally:
+        for path, data in kept.items():
+            path.write_bytes(data)
+
+
 def test_a_plan_says_noise_and_rounds_before_any_training(tmp_path: Path, command: Command) -> None:
     (tmp_path / "plan.toml").write_text(PRIVATE)
     told = command("privacy", "plan", tmp_path / "plan.toml").stdout
@@ -78,3 +104,13 @@ def test_a_plan_says_noise_and_rounds_before_any_training(tmp_path: Path, comman
     assert "pool of one passes" in clients
     assert "the run would spend" in clients
     assert "no differential privacy to plan" in command("privacy", "plan", tmp_path / "plan.toml", "--set", "privacy.unit=none", code=2).stderr
+
+
+def test_a_plan_counts_what_a_loaded_encoder_brings_along(finished: tuple[Path, str], command: Command) -> None:
+    folder, _ = finished
+    settings = ["--set", "pretrain.mode=load", "--set", f"pretrain.load_from={folder / 'run'}"]
+    told = command("privacy", "plan", folder / "private.toml", *settings).stdout
+    spent = json.loads((folder / "run" / "summary.json").read_text())["privacy"]["epsilon"]
+    planned = [float(line.split()[-2]) for line in told.splitlines() if line.strip().startswith("0 ")]
+    assert planned
+    assert planned[0] > spent
