@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE, KERNELS = ROOT / "secure_fl", ROOT / "kernels" / "secure_fl_kernels"
 
 FLOORS = [
-    {"errors", "files", "odds", "seeds"},
+    {"coins", "errors", "files", "odds", "seeds"},
     {"config"},
     {"config_file", "data", "models", "objectives"},
     {"privacy", "secure_sum", "pools", "training"},
