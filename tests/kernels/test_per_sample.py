@@ -109,7 +109,7 @@ def faults(clip: Clip) -> set[str]:
         found.add("rows that are not finite leak")
     if not torch.equal(clip(g, torch.full_like(norms, -1.0), 1.0, noise), noise):
         found.add("negative squares count")
-    near = 2.0 ** torch.cat([torch.arange(40, 62, 0.5), torch.tensor([63.9999999, 64.0])])
+    near = torch.cat([2.0 ** torch.arange(40, 62, 0.5), torch.tensor([1 - 3e-7]) * 2.0**64])
     lengths = [torch.cat([clip(row[None], squares(row[None]).float(), 1.0, None) for row in (k * near)[:, None]]) for k in (1.0, 1 + 1e-6)]
     if float((lengths[0] - lengths[1]).abs().max()) > 4e-6:
         found.add("a step that rounding can flip")
@@ -118,7 +118,8 @@ def faults(clip: Clip) -> set[str]:
 
 def test_the_right_form_has_no_fault(provider: str) -> None:
     assert faults(per_sample.clip_and_sum) == set()
-    assert faults(lambda g, s, c, n: per_sample.clip_and_sum(g.double(), s, c, n)) <= {"longer than the bound"}, "float32's squares, float64's slack"
+    mixed = {"longer than the bound", "a step that rounding can flip"}
+    assert faults(lambda g, s, c, n: per_sample.clip_and_sum(g.double(), s, c, n)) <= mixed, "float32's squares, float64's slack and ceiling"
 
 
 def _without_minimum(g: Tensor, s: Tensor, c: float, n: Tensor | None) -> Tensor:

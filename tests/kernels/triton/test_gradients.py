@@ -89,7 +89,7 @@ def test_rows_that_are_not_finite_add_exactly_zero_and_are_not_read(device: str,
 def test_factors_fade_out_before_lengths_overflow(device: str) -> None:
     """Row by row the factor of the reference, on the ramp and beyond."""
     lengths = 2.0 ** torch.arange(44, 64, 0.5)
-    got = torch.cat([per_sample.clip_and_sum(row[None].to(device), row[None].square().to(device), 1.0).cpu() for row in lengths[:, None]])
+    got = torch.cat([per_sample.clip_and_sum(row[None].to(device), row.square().to(device), 1.0).cpu() for row in lengths[:, None]])
     assert close(got, lengths * plain.clip_factors(lengths.square(), 1.0), 1e-6)
     assert 0 < float(got[lengths == 2.0**59.5]) < 0.6
     assert not got[lengths >= 2.0**60].any()
