@@ -17,6 +17,7 @@ Suffixes: N rows of a batch.
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -146,6 +147,14 @@ class Draws:
 
     def __repr__(self) -> str:
         return f"<Draws of {len(self)} rows>"
+
+
+def global_generators() -> tuple[object, ...]:
+    """Where torch's, Python's and numpy's global generators are: unchanged where nobody has drawn from them."""
+    numpy_s = np.random.get_state(legacy=False)
+    gpus = [state.numpy().tobytes() for state in torch.cuda.get_rng_state_all()] if torch.cuda.is_initialized() else []
+    place = numpy_s["state"]["pos"], numpy_s["has_gauss"]
+    return torch.get_rng_state().numpy().tobytes(), *gpus, random.getstate(), numpy_s["state"]["key"].tobytes(), place
 
 
 def _state_of(words: NDArray[np.uint32]) -> Tensor:

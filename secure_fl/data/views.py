@@ -6,16 +6,14 @@ given its coins. Views are a function of the examples and of the coins given, an
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from secure_fl.coins import Coins, Draws
+from secure_fl.coins import Coins, Draws, global_generators
 from secure_fl.config import ViewsConfig
 from secure_fl.data.augmentations import GlyphViews, KeyedAugmentation, PhotoViews, SeriesViews
 from secure_fl.data.dataset import Dataset
@@ -74,9 +72,9 @@ def two_views(augment: Augmentation, x: Tensor, draws: Draws | int) -> tuple[Ten
     if isinstance(augment, KeyedAugmentation):
         first, second = (augment.changed(x, draws.of_view(view)) for view in (0, 1))
         return first, second
-    before = _other_generators()
+    before = global_generators()
     views = [_one_at_a_time(augment, x, draws.of_view(view)) for view in (0, 1)]
-    if before != _other_generators():
+    if before != global_generators():
         remedy = "draw from torch's global generator, which is seeded for every example"
         raise PrivacyError("draws from Python's or numpy's generator", field="augment", value=type(augment).__name__, remedy=remedy)
     return views[0], views[1]
@@ -106,9 +104,3 @@ def _one_at_a_time(augment: Callable[[Tensor], Tensor], x: Tensor, draws: Draws)
             begin(row)
             views.append(augment(x[row : row + 1]))
     return torch.cat(views) if views else x
-
-
-def _other_generators() -> tuple[object, object]:
-    """Where Python's and numpy's global generators are."""
-    state = np.random.get_state(legacy=False)
-    return random.getstate(), (state["state"]["key"].tobytes(), state["state"]["pos"], state["has_gauss"])

@@ -147,11 +147,12 @@ class ReleasedStatistics:
 
     def _sum(self, model: nn.Module, views: Tensor, release: _Release) -> ClippedSum:
         """One forward pass: the statistic is released between it and the losses, and losses go backward through the same graph."""
-        statistic = self._statistic
+        statistic, released = self._statistic, list[Tensor]()
 
         def losses(h: Tensor, z: Tensor) -> Tensor:
-            noised = release(statistic_sum(statistic, z))
-            return self.objective.unit_losses(h, z, statistic.mean(noised, self.expected_units, self.statistic_noise))
+            if not released:  # once, from the outputs as they are: losses are looked at again with some of them replaced
+                released.append(statistic.mean(release(statistic_sum(statistic, z)), self.expected_units, self.statistic_noise))
+            return self.objective.unit_losses(h, z, released[0])
 
         return clipped_sum(model, views.flatten(0, 1), views.shape[1], losses, self.bound, method=self.method)
 
