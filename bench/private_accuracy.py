@@ -77,8 +77,8 @@ from secure_fl.training.tasks import embed
 
 @lru_cache
 def noise_multiplier(target: float, rate: float, steps: int) -> float:
-    """The smallest σ whose ε is at most `target`; 0 for infinity."""
-    return 0.0 if target == inf else noise_for(target, DELTA, Adjacency.ZERO_OUT, sampling_rate=rate, steps=steps)
+    """The smallest σ whose ε is at most `target`; next to nothing for infinity, since no mechanism is without noise."""
+    return 1e-12 if target == inf else noise_for(target, DELTA, Adjacency.ZERO_OUT, sampling_rate=rate, steps=steps)
 
 
 # Data and models

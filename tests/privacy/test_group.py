@@ -38,7 +38,7 @@ def rows(units: int, members: int, views: int = 2, seed: int = 1) -> Tensor:
 
 def mechanism(members: int = 4, objective: Any = None, **options: Any) -> GroupNTXent:
     extra = options.pop("extra_views", 0)
-    settings: dict[str, Any] = {"bound": 0.5, "noise_multiplier": 0.0, "sampling_rate": 0.5, "examples": 40} | options
+    settings: dict[str, Any] = {"bound": 0.5, "noise_multiplier": 1e-12, "sampling_rate": 0.5, "examples": 40} | options
     return GroupNTXent(group_form(objective or NTXent(0.2), members, extra), **settings)
 
 

@@ -33,7 +33,6 @@ Suffixes: U groups, R = V·m rows of a group (view by view), m members, V views,
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -240,16 +239,13 @@ class GroupNTXent:
             return clipped_sum(model, views, 1, self.units.unit_losses, self.bound).gradients
         whole_UV = torch.isfinite(views).flatten(2).all(2).unflatten(1, (self.units.views, -1))
         present_Um = whole_UV.all(1)
-        if self.bins is None:
-            views = views[present_Um.all(1)]
-            losses: Callable[[Tensor, Tensor], Tensor] = self.units.unit_losses
-        else:
-            kept = present_Um.sum(1) >= SMALLEST_GROUP
-            views, present_Um = views[kept], present_Um[kept]
-            absent_UR = ~present_Um.repeat(1, self.units.views)
-            views = views.masked_fill(absent_UR.view(*absent_UR.shape, *[1] * (views.ndim - 2)), 0)
+        counts_U = present_Um.all(1) if self.bins is None else present_Um.sum(1) >= SMALLEST_GROUP
+        absent_UR = ~present_Um.repeat(1, self.units.views)
+        # Groups that do not count stay, so that all others keep their places and coins; their loss is the constant 0.
+        views = views.masked_fill(absent_UR.view(*absent_UR.shape, *[1] * (views.ndim - 2)), 0)
 
-            def losses(h: Tensor, z: Tensor) -> Tensor:
-                return self.units.unit_losses(h, z, None, present_Um)
+        def losses(h: Tensor, z: Tensor) -> Tensor:
+            losses_U = self.units.unit_losses(h, z, None, None if self.bins is None else present_Um)
+            return torch.where(counts_U, losses_U, torch.zeros_like(losses_U))
 
         return clipped_sum(model, views.flatten(0, 1), views.shape[1], losses, self.bound, method=self.method).gradients
