@@ -20,6 +20,7 @@ import hashlib
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import IntEnum
 
 import numpy as np
 import torch
@@ -41,6 +42,23 @@ _STATE_WORDS, _STATE_START = 624, 24
 """MT19937's words, and where they begin in torch's record of its generator on the processor."""
 
 
+class Use(IntEnum):
+    """What numbers of one row and step are for; other whole numbers below 2^16 are free for callers."""
+
+    DECISIONS = 0
+    """Which change an augmentation makes, and how far it goes."""
+    NOISE = 1
+    """Deviates that an augmentation adds."""
+    SHARED = 2
+    """What a whole batch of views has in common."""
+    GENERATOR = 3
+    """The state of torch's generator while a caller's augmentation runs."""
+    HIDING = 4
+    """Which parts masked reconstruction hides."""
+    DROPOUT = 1 << 12
+    """Dropout's masks: the first call's, and one more for each further call."""
+
+
 class Coins:
     """The key of one call of training."""
 
@@ -56,8 +74,8 @@ class Coins:
         """Coins that whoever knows the seed can draw again: of training without privacy, of measuring."""
         return cls(hashlib.sha256(b"secure_fl public coins %d" % seed).digest())
 
-    def at(self, step: int, examples: Tensor, views: Tensor | int = 0) -> Draws:
-        """The coins of one step for rows of `examples`, int64 `[N]`; `views`: which view of its example each row is.
+    def at(self, step: int, examples: Tensor) -> Draws:
+        """The coins of one step for rows of `examples`, int64 `[N]`, the first view of each.
 
         Raises:
             TrainingError: a step or an example has no place: they are whole numbers from 0, below 2³² - 1.
@@ -65,8 +83,7 @@ class Coins:
         seats = np.asarray(examples.detach().cpu().numpy(), dtype=np.int64).reshape(-1)
         if not 0 <= step < _LARGEST or (len(seats) and not (seats.min() >= 0 and seats.max() < _NOBODY)):
             raise TrainingError("steps and examples are numbered from 0, below 2^32", field="step", value=step, remedy="number them from 0")
-        numbers = np.asarray(views.cpu().numpy() if isinstance(views, Tensor) else views, dtype=np.uint32)
-        return Draws(self._key, step, seats.astype(np.uint32), np.broadcast_to(numbers, seats.shape))
+        return Draws(self._key, step, seats.astype(np.uint32), np.zeros(seats.shape, np.uint32))
 
     def __repr__(self) -> str:
         return "<Coins>"
@@ -88,9 +105,10 @@ class Draws:
         chosen = rows.cpu().numpy() if isinstance(rows, Tensor) else rows
         return Draws(self._key, self._step, self._seats[chosen], self._views[chosen])
 
-    def of_view(self, view: int) -> Draws:
-        """The same examples' coins for another view of each."""
-        return Draws(self._key, self._step, self._seats, np.full_like(self._views, view))
+    def of_view(self, view: int | Tensor) -> Draws:
+        """The same examples' coins for another view of each: one for all, or int64 `[N]`."""
+        numbers = np.asarray(view.cpu().numpy() if isinstance(view, Tensor) else view, dtype=np.uint32)
+        return Draws(self._key, self._step, self._seats, np.broadcast_to(numbers, self._seats.shape))
 
     def shared(self) -> Draws:
         """One row of coins that all rows of the step have in common."""

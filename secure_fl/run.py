@@ -33,6 +33,7 @@ from secure_fl.federation.folder import RunFolder
 from secure_fl.federation.manifest import Manifest
 from secure_fl.federation.measure import Measure
 from secure_fl.federation.messages import BlockUpdate, payload_bytes
+from secure_fl.federation.path_check import check_paths
 from secure_fl.federation.phase import Phase, RoundRecord, ServerState
 from secure_fl.federation.pretrain import CentralPretrain, HandOut, Pretrain
 from secure_fl.federation.privacy_record import privacy_record
@@ -156,6 +157,7 @@ class Federation:
         seen = self._seen or self._seen_at_a_server()
         folder, state = self._prepare(out, resume, seen)
         self._finished = folder is not None and folder.summary.exists()
+        check_paths(self.blueprint)
         self._gate = BudgetGate(self.config.privacy, None if folder is None else folder.ledger)
         if self.config.pretrain.mode == "load":
             self._gate.load_encoder(RunFolder.open(Path(self.config.pretrain.load_from or "")), len(self.clients))

@@ -50,7 +50,7 @@ def test_a_generator_in_order_would_be_found() -> None:
 def test_numbers_are_the_counter_mode_s_own() -> None:
     """A block is the encryption of its place, as a keystream read from there would begin."""
     key, place = bytes(range(32)), np.array([9, 5, 1 << 16 | 2, 1], "<u4")
-    found = Coins(key).at(9, torch.tensor([5]), 1).words(8, 2)[0, 4:]
+    found = Coins(key).at(9, torch.tensor([5])).of_view(1).words(8, 2)[0, 4:]
     keystream = Cipher(AES(key), CTR(place.tobytes())).encryptor().update(bytes(16))
     assert found.tobytes() == keystream
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from secure_fl.coins import Draws
+from secure_fl.coins import Draws, Use
 
 _TRIES = 10
 """Boxes drawn for a crop, of which the first that fits is taken."""
@@ -27,8 +27,6 @@ _NARROWEST, _WIDEST = 3 / 4, 4 / 3
 _JITTER_SHARE, _GREY_SHARE = 0.8, 0.2
 """SSD jitters colours of 80 % of the images and greys 20 %."""
 _LUMA = (0.299, 0.587, 0.114)
-_DECISIONS, _NOISE, _SHARED = 0, 1, 2
-"""Uses of coins."""
 
 
 @runtime_checkable
@@ -54,8 +52,8 @@ class PhotoViews:
     jitter: float = 0.8
 
     def changed(self, x: Tensor, draws: Draws) -> Tensor:
-        numbers = draws.uniform(2 * _TRIES + 9, _DECISIONS)
-        order = list(permutations(range(4)))[int(24 * float(draws.shared().uniform(1, _SHARED)))]
+        numbers = draws.uniform(2 * _TRIES + 9, Use.DECISIONS)
+        order = list(permutations(range(4)))[int(24 * float(draws.shared().uniform(1, Use.SHARED)))]
         boxes, (flip, jitter, grey, *factors) = numbers[:, : 2 * _TRIES + 2], numbers[:, 2 * _TRIES + 2 :].to(x.device).unbind(1)
         with torch.autocast(x.device.type, enabled=False):
             x = cropped(x, boxes, self.crop_scale)
@@ -97,7 +95,7 @@ class GlyphViews:
     jitter: float = 0.4
 
     def changed(self, x: Tensor, draws: Draws) -> Tensor:
-        numbers = draws.uniform(2 * _TRIES + 7, _DECISIONS)
+        numbers = draws.uniform(2 * _TRIES + 7, Use.DECISIONS)
         boxes, (flip, lit, brightness, sharpened, contrast) = numbers[:, : 2 * _TRIES + 2], numbers[:, 2 * _TRIES + 2 :].to(x.device).unbind(1)
         added = torch.where(lit < _JITTER_SHARE, _between(brightness, self.jitter) - 1, 0.0)
         factor = torch.where(sharpened < _JITTER_SHARE, _between(contrast, self.jitter), 1.0)
@@ -127,8 +125,8 @@ class SeriesViews:
 
     def changed(self, x: Tensor, draws: Draws) -> Tensor:
         values = prod(x.shape[1:])
-        deviates = draws.normal(values + 1, _NOISE).to(x.device)
-        decisions = draws.uniform(2 if x.ndim == 3 else values, _DECISIONS).to(x.device)
+        deviates = draws.normal(values + 1, Use.NOISE).to(x.device)
+        decisions = draws.uniform(2 if x.ndim == 3 else values, Use.DECISIONS).to(x.device)
         with torch.autocast(x.device.type, enabled=False):
             x = x * (1 + self.scale * deviates[:, -1]).view(-1, *[1] * (x.ndim - 1))
             if x.ndim == 3:

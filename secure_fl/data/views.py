@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from secure_fl.coins import Coins, Draws, global_generators
+from secure_fl.coins import Coins, Draws, Use, global_generators
 from secure_fl.config import ViewsConfig
 from secure_fl.data.augmentations import GlyphViews, KeyedAugmentation, PhotoViews, SeriesViews
 from secure_fl.data.dataset import Dataset
@@ -22,8 +22,6 @@ from secure_fl.errors import ConfigError, DataError, PrivacyError
 Augmentation = Callable[[Tensor], Tensor] | KeyedAugmentation
 
 _ROUNDING = 1e-3
-_GENERATOR = 16
-"""The use of coins that puts torch's generator into a state."""
 
 
 def build_views(config: ViewsConfig, shape: tuple[int, ...]) -> KeyedAugmentation:
@@ -88,7 +86,7 @@ def batch_views(augment: Augmentation, x: Tensor, draws: Draws | int, count: int
     draws = _draws(draws, len(x))
     if isinstance(augment, KeyedAugmentation):
         return tuple(augment.changed(x, draws.of_view(view)) for view in range(count))
-    with draws.shared().torch_generators(x.device, _GENERATOR) as begin:
+    with draws.shared().torch_generators(x.device, Use.GENERATOR) as begin:
         begin(0)
         return tuple(augment(x) for _ in range(count))
 
@@ -98,7 +96,7 @@ def _draws(draws: Draws | int, rows: int) -> Draws:
 
 
 def _one_at_a_time(augment: Callable[[Tensor], Tensor], x: Tensor, draws: Draws) -> Tensor:
-    with draws.torch_generators(x.device, _GENERATOR) as begin:
+    with draws.torch_generators(x.device, Use.GENERATOR) as begin:
         views = list[Tensor]()
         for row in range(len(x)):
             begin(row)

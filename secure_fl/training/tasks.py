@@ -21,7 +21,8 @@ from secure_fl.seeds import derive_seed
 from secure_fl.training.device import Compute
 from secure_fl.training.fit import FitReport, LocalSpec, epochs, fit
 
-_SCORE_BATCH = 512
+SCORE_BATCH = 512
+"""Examples that are scored or embedded at once."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Supervised:
         data = data.with_labels() if labelled else data
         model.eval()
         with torch.no_grad(), self.compute.autocast():
-            logits = torch.cat([model(x.to(self.compute.device)).float().cpu() for x in data.x.split(_SCORE_BATCH)])
+            logits = torch.cat([model(x.to(self.compute.device)).float().cpu() for x in data.x.split(SCORE_BATCH)])
         log_p = functional.log_softmax(logits, 1)
         entropy = float(-(log_p.exp() * log_p).sum(1).mean())
         if not labelled:
@@ -99,7 +100,7 @@ class SelfSupervised:
         model.eval()
         losses, coins = list[float](), Coins.public(derive_seed(seed, "views"))
         with torch.no_grad(), self.compute.autocast():
-            for index in torch.arange(len(data)).split(_SCORE_BATCH):
+            for index in torch.arange(len(data)).split(SCORE_BATCH):
                 if len(index) < 2:
                     continue
                 terms = self._terms(model, data.x[index], coins.at(0, index))
@@ -130,4 +131,4 @@ def embed(encoder: nn.Module, x: Tensor, compute: Compute) -> Tensor:
     """Features `[N, F]` of un-augmented examples, float32 on the processor, in eval mode."""
     encoder.eval()
     with torch.no_grad(), compute.autocast():
-        return torch.cat([encoder(part.to(compute.device)).float().cpu() for part in x.split(_SCORE_BATCH)])
+        return torch.cat([encoder(part.to(compute.device)).float().cpu() for part in x.split(SCORE_BATCH)])

@@ -90,6 +90,7 @@ class LogitDP:
 
     name = "logit"
     members = 1
+    adds_up = False
     adjacencies = frozenset({Adjacency.ZERO_OUT, Adjacency.REPLACE_ONE})
 
     def __post_init__(self) -> None:
