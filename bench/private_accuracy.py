@@ -48,7 +48,7 @@ from bench.private_accuracy_cells import (
     tuning_cells,
 )
 from bench.private_accuracy_clients import federated
-from bench.private_accuracy_gradients import gradients
+from bench.private_accuracy_gradients import SILENT, gradients
 from bench.private_accuracy_page import write_page
 from secure_fl.coins import Coins, Draws, Use
 from secure_fl.config import DataConfig, ModelConfig, ObjectiveConfig, SourceConfig, ViewsConfig
@@ -79,7 +79,7 @@ from secure_fl.training.tasks import embed
 @lru_cache
 def noise_multiplier(target: float, rate: float, steps: int) -> float:
     """The smallest σ whose ε is at most `target`; next to nothing for infinity, since no mechanism is without noise."""
-    return 1e-12 if target == inf else noise_for(target, DELTA, Adjacency.ZERO_OUT, sampling_rate=rate, steps=steps)
+    return SILENT if target == inf else noise_for(target, DELTA, Adjacency.ZERO_OUT, sampling_rate=rate, steps=steps)
 
 
 # Data and models

@@ -19,6 +19,8 @@ from secure_fl.privacy.unit_gradients import clipped_sum
 
 LOOKED_AT = 500
 """Examples."""
+SILENT = 1e-20
+"""A noise multiplier that stands for none, which no mechanism takes."""
 
 
 def gradients(mechanism: Any, model: nn.Module, views_of: Callable[[Tensor, Draws], Tensor | Labelled], examples: int) -> dict[str, object]:
@@ -41,7 +43,7 @@ def gradients(mechanism: Any, model: nn.Module, views_of: Callable[[Tensor, Draw
     return {
         "norm": "" if norms is None else round(float(norms.median()), 4),
         "clipped": "" if norms is None else round(float((norms > mechanism.bound).double().mean()), 4),
-        "signal": round(float(total.norm()) / len(index) / noise, 4) if noise else "",
+        "signal": round(float(total.norm()) / len(index) / noise, 4) if mechanism.noise_multiplier > SILENT else "",
     }
 
 
