@@ -27,6 +27,7 @@ from secure_fl.privacy.mechanisms.per_example import AdaptiveBound, PerExample
 from secure_fl.privacy.mechanisms.released import STATISTIC_SHARE, WIDEST, ReleasedStatistics
 from secure_fl.privacy.noise import NoiseStream
 from secure_fl.privacy.remembered import changes, remembered
+from secure_fl.privacy.rows_alone import draws_coins
 from secure_fl.privacy.separable import check_separable
 from secure_fl.privacy.whole_path import ViewsOf, check_step, check_views_apart, remembers, rows_of
 
@@ -195,8 +196,7 @@ def _untouched(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
     before, versions = global_generators(), [parameter._version for parameter in parameters]
     yield
     if before != global_generators():
-        remedy = "use nn.Dropout, whose masks are drawn for each example; other coins would depend on the order of rows"
-        raise PrivacyError("draws coins of its own", field="model", value="a global generator", remedy=remedy)
+        raise draws_coins("a global generator")
     if versions != [parameter._version for parameter in parameters]:
         remedy = "change weights by their gradients only: what is written beside them has no noise"
         raise PrivacyError("writes to its weights in a step", field="model", value="a trained weight", remedy=remedy)

@@ -79,8 +79,13 @@ def check_rows_alone(model: nn.Module, rows: Tensor, *, sizes: Sequence[int] = (
     if found is not None:
         _refuse_memory(model, found)
     if before != global_generators():
-        remedy = "use nn.Dropout, whose masks are drawn for each example; other coins would depend on the order of rows"
-        raise PrivacyError("draws coins of its own", field="model", value=_kind(model), remedy=remedy)
+        raise draws_coins(_kind(model))
+
+
+def draws_coins(name: str) -> PrivacyError:
+    """The refusal of a model whose coins are not given to it."""
+    remedy = "use nn.Dropout, whose masks are drawn for each example; other coins would depend on the order of rows"
+    return PrivacyError("draws coins of its own", field="model", value=name, remedy=remedy)
 
 
 @torch.no_grad()
@@ -115,7 +120,10 @@ def _check(model: nn.Module, rows: Tensor, sizes: Sequence[int], *, quick: bool)
     """One mode, with gradients or without."""
     together = _outputs(model, rows)
     if not quick:
-        _require(model, together, _outputs(model, rows), _SAME, "gives other outputs when it is asked again")
+        before, again = global_generators(), _outputs(model, rows)
+        if before != global_generators():
+            raise draws_coins(_kind(model))
+        _require(model, together, again, _SAME, "gives other outputs when it is asked again")
     for kept, changed, may_fail in _neighbours(rows, quick=quick):
         with _forgiven(may_fail):
             _require(model, [part[kept] for part in together], [part[kept] for part in _outputs(model, changed)], _SAME)
@@ -156,7 +164,7 @@ def _check_gradients(model: nn.Module, rows: Tensor) -> None:
 def _gradient(model: nn.Module, rows: Tensor, counted: Tensor) -> Tensor | None:
     """`[N, -1]`, by the rows, of a fixed combination of the counted rows' outputs; None where there is none."""
     x = rows.clone().requires_grad_()
-    outputs = [part.flatten(1) for part in _tensors(model(x)) if part.requires_grad]
+    outputs = [part.reshape(len(part), -1) for part in _tensors(model(x)) if part.requires_grad]
     if not outputs:
         return None
     total = sum(
