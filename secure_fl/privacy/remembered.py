@@ -5,7 +5,8 @@ memory bank changes what later examples meet. Two readings, one before and one a
 other objects and their slots, containers, closures, defaults, and globals that a function reads.
 
 **Not covered**: state outside of Python's view (files, C extensions, iterators under way), and objects of torch, numpy and kornia other than
-their modules, tensors and generators. kornia's augmentations note the coins of their last call; these notes are left out.
+their modules, tensors and generators. kornia's augmentations note the coins of their last call: attributes of theirs, and of classes made of
+them, that begin with an underscore are left out.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ from torch import Tensor, nn
 _PLAIN = (str, bytes, int, float, complex, bool, type(None), Enum, torch.dtype, torch.device, itertools.count)
 _INSIDE = frozenset(vars(nn.Module())) - {"_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"}
 """Attributes that every module has; parameters, buffers and submodules are read by their own names."""
-_NOTES = frozenset({"_params", "_transform_matrix", "_transform_matrices"})
 _CLOSED = frozenset({"torch", "numpy", "kornia", "builtins"})
 """Packages whose objects are not opened."""
 
@@ -104,8 +104,8 @@ def _parts(value: object) -> Iterator[tuple[str, object]]:
 def _module_parts(module: nn.Module) -> Iterator[tuple[str, object]]:
     own = {*module._parameters, *module._buffers, *module._modules}
     yield from itertools.chain(module._parameters.items(), module._buffers.items(), module._modules.items())
-    left_out = _INSIDE | own | (_NOTES if any(kind.__module__.split(".")[0] == "kornia" for kind in type(module).__mro__) else frozenset())
-    yield from ((name, part) for name, part in vars(module).items() if name not in left_out)
+    notes = any(kind.__module__.split(".")[0] == "kornia" for kind in type(module).__mro__)
+    yield from ((name, part) for name, part in vars(module).items() if name not in _INSIDE | own and not (notes and name.startswith("_")))
 
 
 def _function_parts(function: types.FunctionType) -> Iterator[tuple[str, object]]:
