@@ -43,8 +43,10 @@ EXTREME: Mapping[str, Change] = {
 }
 """What a model that takes pictures only may refuse by an error of its own, which proves nothing."""
 _TELLING = ("others", "large", "nan")
-_COMBINATIONS: tuple[tuple[bool | None, bool], ...] = ((None, True), (False, False), (None, False), (False, True))
-"""(train mode or not, None for the mode the model is in; with gradients or without)."""
+_Combinations = tuple[tuple[bool | None, bool], ...]
+"""(train mode or not, None for the mode the model is in; with gradients or without); the first two are looked at closely."""
+_WHILE_TRAINED: _Combinations = ((None, True), (False, False), (None, False), (False, True))
+_WHILE_USED: _Combinations = ((None, False), (True, True), (None, True), (True, False))
 
 
 def check_rows_alone(model: nn.Module, rows: Tensor, *, sizes: Sequence[int] = (), quick: bool = False) -> None:
@@ -56,7 +58,7 @@ def check_rows_alone(model: nn.Module, rows: Tensor, *, sizes: Sequence[int] = (
     Args:
         rows: `[N, ...]`, N at least 2, of no one's data.
         sizes: of further, larger batches.
-        quick: in the mode the model is in, with gradients, and fewer neighbours: for what has been checked before.
+        quick: in the mode the model is in only (with gradients if that is train mode), and fewer neighbours: for what has been checked before.
 
     Raises:
         PrivacyError: an output or a gradient differs by more than rounding, rows get lost, something that the model holds has changed, or it
@@ -65,13 +67,14 @@ def check_rows_alone(model: nn.Module, rows: Tensor, *, sizes: Sequence[int] = (
     modes = {layer: layer.training for layer in model.modules()}
     before, found = global_generators(), None
     try:
-        for mode, graded in _COMBINATIONS[:1] if quick else _COMBINATIONS:
-            _set_mode(modes, mode if mode is None or model.training else not mode)
+        combinations = _WHILE_TRAINED if model.training else _WHILE_USED
+        for number, (mode, graded) in enumerate(combinations[:1] if quick else combinations):
+            _set_mode(modes, mode)
             with torch.set_grad_enabled(graded):
                 _outputs(model, rows)  # what is made once, and kept, is made here
                 held = remembered(model=model)
-                # The modes that training and sketches use are looked at closely.
-                _check(model, rows, sizes, quick=quick or graded != (mode is None))
+                closely = number < 2 and not quick
+                _check(model, rows, sizes if closely else sizes[-1:], quick=not closely)
                 found = found or next(iter(changes(held, remembered(model=model))), None)
     finally:
         for layer, training in modes.items():

@@ -20,8 +20,8 @@ is not covered at C: one example more moves others to new groups.
 **Bins** (add-remove, n secret): every example is drawn with probability q and thrown into one of M bins, on coins of its own. One
 example changes one bin, from one vector of the ball to another: 2C, and the event says `contributions = 2`.
 
-**Assumes**: coins stay secret; no hard negatives, clusters or anything learned in the grouping; no batch statistics, queue or other
-path between groups; an example is in at most one group a step.
+**Assumes**: coins of sampling and grouping stay secret; no hard negatives, clusters or anything learned in the grouping; no batch statistics,
+queue or other path between groups; a member's views depend on its own coins; an example is in at most one group a step.
 
 **Not covered**: float rounding of sums and noise (Mironov 2012); a choice of m, q or C made by looking at the data.
 

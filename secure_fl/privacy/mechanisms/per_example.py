@@ -86,10 +86,11 @@ class PerExample:
     **Guarantee**: `event` bounds what `gradients` reveals of one example, under each of `adjacencies`; the count of adaptive
     clipping is included.
 
-    **Assumes**: a unit is one example; the model treats rows by themselves; coins and the randomness of views are fresh and secret;
-    `examples` is a public constant.
+    **Assumes**: a unit is one example; the model treats rows by themselves; an example's views and dropout depend on its own coins, as
+    `train_privately` gives them; sampling coins are secret; `examples` is a public constant.
 
-    **Not covered**: float rounding of sums and noise (Mironov 2012); a choice of the settings that looked at the data.
+    **Not covered**: float rounding of sums and noise (Mironov 2012), beyond what the count is charged for; a choice of the settings that looked at
+    the data.
 
     Attributes:
         objective: `PER_EXAMPLE`, without a statistic; with targets (`CrossEntropy`, `MaskedReconstruction`) views are `Labelled`.
