@@ -2,7 +2,7 @@
 
 Clipping bounds what a unit adds only if all else stays when that unit changes. Three things could carry one unit to another's gradient: a
 gradient between them; a value, such as a mean of the batch that was detached; and a backward pass that is not the forward one's own. So at every
-call the units are cut in two at random, and looked at twice: as they are, and with the second half's rows replaced.
+call the units are cut in two at random, and losses are looked at twice: as they are, and with one half's rows replaced.
 
 Suffixes: N rows, U units.
 """
@@ -30,33 +30,27 @@ _FACTORS = (-3.0, -0.1, -30.0, 1.7)
 def output_gradients(model: nn.Module, h: Tensor, z: Tensor, rows_per_unit: int, unit_losses: UnitLosses) -> list[Tensor]:
     """Gradients of the losses' sum by both outputs.
 
-    From two passes over the losses, those of a random half of the units, then the others'; and one over losses that are computed again with
-    other rows in the second half's place. `unit_losses` is called twice.
+    Looked at twice: all losses of the outputs as they are, and the losses of a random half of the units with other rows in the rest's place. The
+    half's losses and its rows' gradients must agree, so nothing of the rest is in its losses, and none of the rest's losses has a gradient by
+    its rows; and the second look has no gradient by the rest. `unit_losses` is called twice.
 
     Raises:
-        PrivacyError: not one loss a unit; a half's losses have a gradient by the other half's rows, or change with them, or their gradients
-            do; or the losses use the model's weights. A unit whose own gradient is not finite adds nothing to the clipped sum.
+        PrivacyError: not one loss a unit; they do not agree; or the losses use the model's weights. A unit whose own gradient is not finite adds
+            nothing to the clipped sum.
     """
     units = len(h) // rows_per_unit
     coins = torch.frombuffer(bytearray(os.urandom(units + 1)), dtype=torch.uint8)
-    first = (coins[:units] % 2 == 1).to(h.device)
-    in_first = first.repeat_interleave(rows_per_unit)
+    half = (coins[:units] % 2 == 1).to(h.device)
+    in_half = half.repeat_interleave(rows_per_unit)
     leaves, losses = _losses([h, z], rows_per_unit, unit_losses)
     check_only_through_layers(model, [losses], [])
-    ours, theirs = (_gradients(losses, leaves, half) for half in (first, ~first))
-    others, again = _losses(_replaced(leaves, in_first, _FACTORS[int(coins[-1]) % len(_FACTORS)]), rows_per_unit, unit_losses)
-    beside = _gradients(again, others, first)
-    found = list[Tensor]()
-    for own_first, own_second, second_look in zip(ours, theirs, beside, strict=True):
-        chosen = _over_rows(in_first, own_first)
-        own, other = torch.where(chosen, own_first, own_second), torch.where(chosen, own_second, own_first)
-        if bool(((other != 0).flatten(1).any(1) & own.isfinite().flatten(1).all(1)).any()):
-            raise _coupled()
-        if not _alike(own_first[in_first].flatten(1), second_look[in_first].flatten(1)):
-            raise _coupled()
-        found.append(own)
-    if not _alike(losses[first][:, None], again[first][:, None]):
-        raise _coupled()
+    others, again = _losses(_replaced(leaves, in_half, _FACTORS[int(coins[-1]) % len(_FACTORS)]), rows_per_unit, unit_losses)
+    found, beside = _gradients(losses, leaves, torch.ones_like(half)), _gradients(again, others, half)
+    agree = [_alike(one[in_half].flatten(1), other[in_half].flatten(1)) for one, other in zip(found, beside, strict=True)]
+    reaches = [bool((other[~in_half] != 0).any()) for other in beside]
+    if not all(agree) or any(reaches) or not _alike(losses[half][:, None], again[half][:, None]):
+        remedy = "a loss of each unit's own rows, such as NT-Xent within groups; `LogitDP` allows for one over the batch"
+        raise PrivacyError("a unit's loss depends on other units' rows", field="unit_losses", value="losses of the whole batch", remedy=remedy)
     return found
 
 
@@ -72,11 +66,11 @@ def _losses(outputs: Sequence[Tensor], rows_per_unit: int, unit_losses: UnitLoss
     return leaves, losses
 
 
-def _gradients(losses: Tensor, leaves: Sequence[Tensor], units: Tensor) -> tuple[Tensor, ...]:
-    """Of the sum of some units' losses; the graph is kept."""
+def _gradients(losses: Tensor, leaves: Sequence[Tensor], units: Tensor) -> list[Tensor]:
+    """Of the sum of some units' losses."""
     if not losses.requires_grad:
-        return tuple(torch.zeros_like(leaf) for leaf in leaves)
-    return torch.autograd.grad(losses, leaves, units.to(losses.dtype), retain_graph=True, allow_unused=True, materialize_grads=True)
+        return [torch.zeros_like(leaf) for leaf in leaves]
+    return list(torch.autograd.grad(losses, leaves, units.to(losses.dtype), allow_unused=True, materialize_grads=True))
 
 
 @torch.no_grad()
@@ -90,11 +84,6 @@ def _alike(one: Tensor, other: Tensor) -> bool:
     difference, size, beside = (one - other).detach().abs(), one.detach().abs().amax(1, keepdim=True), other.detach().abs().amax(1, keepdim=True)
     close = (difference <= _ALIKE * size) | ~(size.isfinite() | beside.isfinite())
     return bool(close.all())
-
-
-def _coupled() -> PrivacyError:
-    remedy = "a loss of each unit's own rows, such as NT-Xent within groups; `LogitDP` allows for one over the batch"
-    return PrivacyError("a unit's loss depends on other units' rows", field="unit_losses", value="losses of the whole batch", remedy=remedy)
 
 
 def _over_rows(values_N: Tensor, like: Tensor) -> Tensor:
