@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE, KERNELS = ROOT / "secure_fl", ROOT / "kernels" / "secure_fl_kernels"
 
 FLOORS = [
-    {"coins", "errors", "files", "odds", "seeds"},
+    {"errors", "files", "odds", "seeds"},
+    {"coins"},
     {"config"},
     {"config_file", "data", "models", "objectives"},
     {"privacy", "secure_sum", "pools", "training"},
