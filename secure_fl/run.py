@@ -93,7 +93,7 @@ class Federation:
         data: examples of your own instead of `config.data.sources`.
         encoder: a module of your own instead of `config.model`; its trainable layers are initialised anew from the seed. Or a
             function `seed -> module`, whose weights are kept: `lambda seed: module` starts every model from the weights given.
-        augment: a callable on batches instead of `config.views`.
+        augment: a callable on batches instead of `config.views`; under example-level privacy it is given one example at a time.
         callbacks: hooks.
 
     Sets torch's number of threads in this process to `runtime.threads`.

@@ -8,7 +8,8 @@ The test of the whole is that released sums add up: of all units together they m
 beside units that are huge or NaN. A mean of the batch, a detached key, a loss over the number of units, a hook that changes gradients: each breaks
 it. Where things go wrong without the sums showing it (what a model or an augmentation remembers) `remembered` is read before and after.
 
-**Guarantee**: a refusal names what was seen. **Not covered**: a dependence that shows on no noise tried here; training checks every step besides.
+**Guarantee**: a refusal names what was seen. **Not covered**: a dependence that shows on no noise tried here (training checks every step besides);
+examples that a caller has put into an augmentation, an encoder or an objective beforehand.
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ def check_step(model: nn.Module, mechanism: AddsUp | None, like: object, members
     rows = rows_of(like)
     if not rows.is_floating_point():
         return
-    units = max(4, len(rows))
+    units = 4 if mechanism is None else max(4, len(rows))
     noise = torch.rand(units, *rows.shape[1:], generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(rows)
     check_rows_alone(model, noise.flatten(0, 1)[:4], quick=True)
     if mechanism is None:
@@ -169,7 +170,6 @@ def check_adds_up(model: nn.Module, mechanism: AddsUp, views: object, draws: Dra
     if not getattr(mechanism, "adds_up", True):
         return
     units = len(rows_of(views))
-
     members = torch.arange(len(draws)).view(units, -1)
 
     def sums(of: AddsUp, chosen: Tensor, world: object) -> list[Tensor]:
