@@ -185,7 +185,7 @@ def test_the_opened_mean_is_the_mean_of_the_clients_changes(images: Dataset) -> 
     request = TrainEncoder(0, _start(federation))
     changes, total = [], OpenSum()
     for number, (ours, theirs) in enumerate(
-        zip(*(embedded.EmbeddedEngine(f.clients, f.blueprint)._clients for f in (federation, plain)), strict=True)
+        zip(*(embedded.EmbeddedEngine(federation.clients, f.blueprint)._clients for f in (federation, plain)), strict=True)
     ):
         noised, open_ = ours.handle(request), theirs.handle(request)
         assert isinstance(noised, BlockUpdate)
