@@ -27,8 +27,19 @@ from torch import Tensor, nn
 _PLAIN = (str, bytes, int, float, complex, bool, type(None), Enum, torch.dtype, torch.device, itertools.count)
 _INSIDE = frozenset(vars(nn.Module())) - {"_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"}
 """Attributes that every module has; parameters, buffers and submodules are read by their own names."""
-_CLOSED = frozenset({"torch", "numpy", "kornia", "builtins"})
+_CLOSED = frozenset({"torch", "numpy", "kornia", "builtins", "logging", "threading", "weakref", "typing", "re", "pathlib", "abc"})
 """Packages whose objects are not opened."""
+_OURS = frozenset({"secure_fl", "secure_fl_kernels"})
+_BEHAVIOUR = (
+    type,
+    types.FunctionType,
+    types.BuiltinFunctionType,
+    types.GetSetDescriptorType,
+    types.MemberDescriptorType,
+    property,
+    classmethod,
+    staticmethod,
+)
 
 
 def remembered(**objects: object) -> dict[str, bytes]:
@@ -89,22 +100,24 @@ def _parts(value: object) -> Iterator[tuple[str, object]]:
         yield from ((str(number), part) for number, part in enumerate(value))
     elif isinstance(value, nn.Module):
         yield from _module_parts(value)
+        yield from _class_parts(value)
     elif isinstance(value, functools.partial):
         yield from zip(("", "args", "keywords"), (value.func, value.args, value.keywords), strict=True)
     elif isinstance(value, types.MethodType):
         yield from zip(("", "self"), (value.__func__, value.__self__), strict=True)
     elif isinstance(value, types.FunctionType):
         yield from _function_parts(value)
-    elif not isinstance(value, type | types.ModuleType) and type(value).__module__.split(".")[0] not in _CLOSED:
+    elif not isinstance(value, type | types.ModuleType) and _package(type(value)) not in _CLOSED:
         yield from getattr(value, "__dict__", {}).items()
         slots = {name for kind in type(value).__mro__ for name in _names(getattr(kind, "__slots__", ()))}
         yield from ((name, getattr(value, name)) for name in sorted(slots) if hasattr(value, name))
+        yield from _class_parts(value)
 
 
 def _module_parts(module: nn.Module) -> Iterator[tuple[str, object]]:
     own = {*module._parameters, *module._buffers, *module._modules}
     yield from itertools.chain(module._parameters.items(), module._buffers.items(), module._modules.items())
-    notes = any(kind.__module__.split(".")[0] == "kornia" for kind in type(module).__mro__)
+    notes = any(_package(kind) == "kornia" for kind in type(module).__mro__)
     yield from ((name, part) for name, part in vars(module).items() if name not in _INSIDE | own and not (notes and name.startswith("_")))
 
 
@@ -116,9 +129,21 @@ def _function_parts(function: types.FunctionType) -> Iterator[tuple[str, object]
     yield from vars(function).items()
     for name in function.__code__.co_names:
         part = function.__globals__.get(name)
-        ours = isinstance(part, types.FunctionType) and part.__module__.split(".")[0] in _CLOSED | {"secure_fl", "secure_fl_kernels"}
-        if not ours and not isinstance(part, type | types.ModuleType | types.BuiltinFunctionType):
+        known = isinstance(part, types.FunctionType) and _package(part) in _CLOSED | _OURS
+        if not known and not isinstance(part, type | types.ModuleType | types.BuiltinFunctionType):
             yield name, part
+
+
+def _class_parts(value: object) -> Iterator[tuple[str, object]]:
+    """What the classes of a caller's object hold beside their behaviour, such as a counter of all instances."""
+    for kind in type(value).__mro__:
+        if _package(kind) not in _CLOSED | _OURS:
+            held = vars(kind).items()
+            yield from ((f"{kind.__name__}.{name}", part) for name, part in held if not name.startswith("__") and not isinstance(part, _BEHAVIOUR))
+
+
+def _package(thing: type | types.FunctionType) -> str:
+    return str(thing.__module__).split(".")[0]
 
 
 def _filled(cell: types.CellType) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import itertools
+import logging
 import random
+import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -74,6 +76,15 @@ def test_a_change_is_found_under_its_name(name: str) -> None:
     assert [path.split(".")[1] for path in changes(before, remembered(model=holder))] == [name]
 
 
+class Shared:
+    """Counts in its class."""
+
+    calls = 0
+
+    def __call__(self) -> None:
+        Shared.calls += 1
+
+
 def counting_closure() -> Callable[[], None]:
     count = 0
 
@@ -98,8 +109,18 @@ def default(seen: list[int] = []) -> None:  # noqa: B006 - the fault
 
 @pytest.mark.parametrize(
     "call",
-    [Slots(), Nested(), Nested().method, counting_closure(), global_counter, calls_another, default, functools.partial(Slots.__call__, Slots())],
-    ids=["slots", "nested", "method", "closure", "global", "through another", "default", "partial"],
+    [
+        Slots(),
+        Nested(),
+        Nested().method,
+        Shared(),
+        counting_closure(),
+        global_counter,
+        calls_another,
+        default,
+        functools.partial(Slots.__call__, Slots()),
+    ],
+    ids=["slots", "nested", "method", "class", "closure", "global", "through another", "default", "partial"],
 )
 def test_callables_that_count_are_found_out(call: Callable[[], None]) -> None:
     before = remembered(augment=call)
@@ -110,7 +131,9 @@ def test_callables_that_count_are_found_out(call: Callable[[], None]) -> None:
 def test_objects_in_circles_and_those_that_are_not_opened_end() -> None:
     one, other = Nested(), Nested()
     one.other, other.other = other, one  # type: ignore[attr-defined]
-    assert remembered(a=one, b=torch.nn, c=type, d=len, e=np.dtype("f4")) == remembered(a=one, b=torch.nn, c=type, d=len, e=np.dtype("f4"))
+    held = {"a": one, "b": torch.nn, "c": type, "d": len, "e": np.dtype("f4"), "f": threading.Lock(), "g": logging.getLogger("x"), "h": Shared}
+    assert remembered(**held) == remembered(**held)
+    assert len(remembered(**held)) < 40
 
 
 def test_kornia_s_notes_of_its_last_coins_are_no_memory() -> None:
