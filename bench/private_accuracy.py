@@ -48,12 +48,13 @@ from bench.private_accuracy_cells import (
     tuning_cells,
 )
 from bench.private_accuracy_clients import federated
-from bench.private_accuracy_gradients import gradients
+from bench.private_accuracy_gradients import SILENT, gradients
 from bench.private_accuracy_page import write_page
+from secure_fl.coins import Coins, Draws, Use
 from secure_fl.config import DataConfig, ModelConfig, ObjectiveConfig, SourceConfig, ViewsConfig
 from secure_fl.data.dataset import Dataset
 from secure_fl.data.sources import load_source
-from secure_fl.data.views import build_views, two_views
+from secure_fl.data.views import batch_views, build_views, two_views
 from secure_fl.errors import TrainingError
 from secure_fl.models.build import build_encoder, build_head, build_projector
 from secure_fl.models.heads import Classifier, EncoderProjector
@@ -77,8 +78,8 @@ from secure_fl.training.tasks import embed
 
 @lru_cache
 def noise_multiplier(target: float, rate: float, steps: int) -> float:
-    """The smallest σ whose ε is at most `target`; 0 for infinity."""
-    return 0.0 if target == inf else noise_for(target, DELTA, Adjacency.ZERO_OUT, sampling_rate=rate, steps=steps)
+    """The smallest σ whose ε is at most `target`; next to nothing for infinity, since no mechanism is without noise."""
+    return SILENT if target == inf else noise_for(target, DELTA, Adjacency.ZERO_OUT, sampling_rate=rate, steps=steps)
 
 
 # Data and models
@@ -122,7 +123,7 @@ def ordinary(model: nn.Module, cell: Cell, train: Dataset) -> None:
     objective, augment = objective_of(cell.method), build_views(ViewsConfig(), tuple(train.x.shape[1:]))
     spec = LocalSpec(1 + cell.steps * cell.batch // (cell.examples - cell.batch), cell.batch, cell.lr, MOMENTUM, 0.0)
     batches = islice(epochs(cell.examples, spec, derive_seed(cell.seed, "order"), whole=True), cell.steps)
-    step = count()
+    step, coins = count(), Coins.public(derive_seed(cell.seed, "views"))
 
     def terms_of(index: Tensor) -> dict[str, Tensor]:
         x = train.x[index]
@@ -131,8 +132,7 @@ def ordinary(model: nn.Module, cell: Cell, train: Dataset) -> None:
         if isinstance(objective, MaskedReconstruction):
             visible, hidden = objective.hide(x)
             return {"reconstruction": objective.target_losses(model(visible)[1][:, None], hidden).mean()}
-        views = two_views(augment, x, derive_seed(cell.seed, "views", next(step)))
-        return objective.terms(TwoViews(*views), model)
+        return objective.terms(TwoViews(*batch_views(augment, x, coins.at(next(step), index))), model)
 
     weights = {"loss": 1.0} if isinstance(objective, CrossEntropy) else objective.weights
     model.train()
@@ -151,18 +151,18 @@ def mechanism_of(cell: Cell) -> Any:
     return choose_mechanism(objective_of(cell.method), sampling, dimension=EMBEDDING, seed=0, mechanism=method.mechanism, pairs=method.pairs)
 
 
-def views_of(method: str, train: Dataset) -> Callable[[Tensor, int], Tensor | Labelled]:
-    """From indices `[U, members]` to what the mechanism takes."""
+def views_of(method: str, train: Dataset) -> Callable[[Tensor, Draws], Tensor | Labelled]:
+    """From indices `[U, members]` and their coins to what the mechanism takes."""
     objective, augment = objective_of(method), build_views(ViewsConfig(), tuple(train.x.shape[1:]))
 
-    def views(index: Tensor, seed: int) -> Tensor | Labelled:
+    def views(index: Tensor, draws: Draws) -> Tensor | Labelled:
         x = train.x[index.flatten()]
         if isinstance(objective, CrossEntropy):
             return Labelled(x[:, None], train.y[index.flatten()])
         if isinstance(objective, MaskedReconstruction):
-            visible, hidden = objective.hide(x)
+            visible, hidden = objective.hide(x, draws.uniform(objective.places(x), Use.HIDING))
             return Labelled(visible[:, None], hidden)
-        return torch.cat([view.unflatten(0, tuple(index.shape)) for view in two_views(augment, x, seed)], 1)
+        return torch.cat([view.unflatten(0, tuple(index.shape)) for view in two_views(augment, x, draws)], 1)
 
     return views
 

@@ -33,6 +33,7 @@ from secure_fl.federation.folder import RunFolder
 from secure_fl.federation.manifest import Manifest
 from secure_fl.federation.measure import Measure
 from secure_fl.federation.messages import BlockUpdate, payload_bytes
+from secure_fl.federation.path_check import check_paths
 from secure_fl.federation.phase import Phase, RoundRecord, ServerState
 from secure_fl.federation.pretrain import CentralPretrain, HandOut, Pretrain
 from secure_fl.federation.privacy_record import privacy_record
@@ -96,7 +97,7 @@ class Federation:
         data: examples of your own instead of `config.data.sources`.
         encoder: a module of your own instead of `config.model`; its trainable layers are initialised anew from the seed. Or a
             function `seed -> module`, whose weights are kept: `lambda seed: module` starts every model from the weights given.
-        augment: a callable on batches instead of `config.views`.
+        augment: a callable on batches instead of `config.views`; under example-level privacy it is given one example at a time.
         callbacks: hooks.
 
     Sets torch's number of threads in this process to `runtime.threads`.
@@ -159,6 +160,7 @@ class Federation:
             PrivacyError: the run's ledger is gone or has lost releases, or a budget would be passed.
             TrainingError: a loss is not finite.
         """
+        check_paths(self.blueprint)
         seen = None if resume else self._seen or self._seen_at_a_server()
         if out is None:
             return self._run(None, seen, resume=False)

@@ -14,7 +14,7 @@ PACKAGE, KERNELS = ROOT / "secure_fl", ROOT / "kernels" / "secure_fl_kernels"
 
 FLOORS = [
     {"errors", "odds", "seeds"},
-    {"files"},
+    {"coins", "files"},
     {"config"},
     {"config_file", "data", "models", "objectives"},
     {"privacy", "secure_sum", "pools", "training"},

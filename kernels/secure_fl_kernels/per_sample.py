@@ -56,7 +56,9 @@ def clip_factors(square_norms: Tensor, max_norm: float) -> Tensor:
     A second backward pass, over Σ_b f_b ℓ_b, sums clipped gradients that are never formed. The factors are constants: no
     gradient flows through them, whatever `square_norms` came from.
 
-    f_b = min(1, C/((1 + s)‖g_b‖)), with s = 2⁻¹⁸ in float32 and 2⁻⁴⁶ in float64 for what rounding may have taken off the length.
+    f_b = min(1, C/((1 + s)‖g_b‖)) · (1 − ‖g_b‖²/T)₊, with s = 2⁻¹⁸ in float32 and 2⁻⁴⁶ in float64 for what rounding may have taken
+    off the length. T is 2¹²⁰ (2¹⁰⁰⁰), far below overflow: factors fall to zero along a ramp, of which a length below 2⁴⁷ feels nothing,
+    so a relative error η of g_b moves f_b g_b by 4ηC at most, also where a length is about to overflow.
     It is 0 for a squared norm that is NaN, infinite or negative: leave such a sample's loss out of the sum instead of
     multiplying it, since 0 · NaN is NaN. In float32 a squared length counts as 10⁻²⁴ more than it is, for elements too small to
     have a square: with a `max_norm` below 10⁻⁹ rows come out shorter than they might be.
@@ -77,8 +79,8 @@ def clip_and_sum(gradients: Tensor, square_norms: Tensor, max_norm: float, noise
     Guarantee: what a sample adds is f_b g_b with ‖f_b g_b‖ ≤ C, in exact arithmetic with f_b as rounded (`clip_factors`); the
     products' own rounding can lengthen it by 2⁻²⁴ at most (float64: 2⁻⁵³), relative. A sample whose squared norm is NaN,
     infinite or negative adds exactly zero, and its row is not read: neither NaN nor infinity reaches the sum. Since a row with
-    an entry that is not finite has no finite norm, such a row adds exactly zero; so does one whose square overflows, from
-    1.8·10¹⁹ on in float32. No rows give the noise, or zeros.
+    an entry that is not finite has no finite norm, such a row adds exactly zero; so does one of a length from 2⁶⁰ on (float64:
+    2⁵⁰⁰), and shorter ones are faded out before. No rows give the noise, or zeros.
 
     Assumes: `square_norms` are those of the rows, or of longer vectors of which the rows are parts (one layer of several), to
     the accuracy of this module's functions. Noise has the standard deviation that the claim asks for.

@@ -87,8 +87,8 @@ def _show_examples(federation: Federation) -> None:
         spent = max(epsilon_of([*history, *planned], privacy.delta, fine=False) for history in histories)
         fits = ""
         if made.pretrain is not None:
-            others = [*made.fixed, *([made.pools.event(made.noise, made.pools.rounds)] if made.pools is not None else [])]
-            fits = str(rounds_within(budget, [made.pretrain.event(made.noise)], already=others, most=10_000))
+            others = [*made.fixed, *([made.pools.planned(made.noise, made.pools.rounds)] if made.pools is not None else [])]
+            fits = str(rounds_within(budget, [made.pretrain.planned(made.noise)], already=others, most=10_000))
         rate = made.pretrain or made.pools
         rows.append([client.id, len(client.train), "-" if rate is None else rate.rate, made.noise, spent, fits or "-"])
     out.print(table(_claim(federation), ["client", "examples", "rate", "noise", "ε planned", "pre-training rounds that fit"], rows))

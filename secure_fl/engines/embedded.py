@@ -36,7 +36,8 @@ class EmbeddedEngine:
         """What the clients called would release by answering."""
         if call.request is None:
             return []
-        return [release for client in call.clients for release in self._clients[client].releases(call.request)]
+        answering = enumerate(call.clients)
+        return [release for position, client in answering for release in self._clients[client].releases(call.request, position)]
 
     def ask(self, call: Call) -> Iterator[tuple[int, Reply]]:
         """(client, reply) in the call's order; a reply is made when it is taken, so only one is in memory."""

@@ -98,7 +98,7 @@ class Client:
         self.data, self._bench, self._blueprint = data, bench, bench.blueprint
         self._sketch: Tensor | None = None
 
-    def releases(self, request: Request) -> tuple[Release, ...]:
+    def releases(self, request: Request, position: int = 0) -> tuple[Release, ...]:
         """What answering would release under differential privacy; nothing where there is none."""
         return ()
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import ceil
 
 from secure_fl.config import FederationConfig, OptimiserConfig
 from secure_fl.federation.blueprint import Blueprint
+from secure_fl.federation.private_paths import TrainingPath
 from secure_fl.privacy.calibration import smallest_noise
-from secure_fl.privacy.events import Event, GaussianEvent, PureEvent
+from secure_fl.privacy.choice import PrivateChoice
+from secure_fl.privacy.events import Event, GaussianEvent
 from secure_fl.privacy.ledger import Charges
 from secure_fl.privacy.units import Adjacency
 
@@ -19,23 +21,29 @@ class Steps:
     """Private steps of one phase.
 
     Attributes:
+        examples: that are trained on.
         rate: probability with which an example is in a step.
         per_round: steps in one round.
         rounds: rounds in which the client may be called.
+        one: what the phase's mechanism says that one step costs, at a noise multiplier of 1.
     """
 
+    examples: int
     rate: float
     per_round: int
     rounds: int
+    one: GaussianEvent
 
     @classmethod
-    def of(cls, config: OptimiserConfig, examples: int, rounds: int) -> Steps:
-        """As many steps as ordinary training would take over `examples`, sampled instead of shuffled. Both results show that number: it is public."""
-        return cls(min(1.0, config.batch_size / examples), config.local_epochs * ceil(examples / config.batch_size), rounds)
+    def of(cls, path: TrainingPath, config: OptimiserConfig, examples: int, rounds: int) -> Steps:
+        """As many steps as ordinary training would take over `examples`, sampled instead of shuffled. All of them show that number: it is public."""
+        rate = min(1.0, config.batch_size / examples)
+        steps = config.local_epochs * ceil(examples / config.batch_size)
+        return cls(examples, rate, steps, rounds, path.mechanism(examples, rate, 1.0).event(1))
 
-    def event(self, noise: float, rounds: int = 1) -> GaussianEvent:
-        """What so many rounds cost."""
-        return GaussianEvent(noise, self.rate, self.per_round * rounds)
+    def planned(self, noise: float, rounds: int = 1) -> GaussianEvent:
+        """What so many rounds will cost; they are charged by the mechanism that takes them."""
+        return replace(self.one, noise_multiplier=noise).times(self.per_round * rounds)
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,7 @@ class ExamplePlan:
 
     def events(self) -> list[Event]:
         """All of them."""
-        return [*self.fixed, *(steps.event(self.noise, steps.rounds) for steps in (self.pretrain, self.pools) if steps is not None)]
+        return [*self.fixed, *(steps.planned(self.noise, steps.rounds) for steps in (self.pretrain, self.pools) if steps is not None)]
 
 
 def plan_examples(blueprint: Blueprint, examples: int, labelled: int, already: tuple[Charges, ...] = ((),)) -> ExamplePlan:
@@ -66,10 +74,12 @@ def plan_examples(blueprint: Blueprint, examples: int, labelled: int, already: t
     Raises:
         PrivacyError: the sketches and choices alone pass the budget.
     """
-    config = blueprint.config
-    pretrain = Steps.of(config.pretrain, examples, config.pretrain.rounds) if config.pretrain.mode == "federated" else None
+    config, pretrain, pools = blueprint.config, None, None
+    if config.pretrain.mode == "federated":
+        pretrain = Steps.of(TrainingPath(blueprint, "pretrain"), config.pretrain, examples, config.pretrain.rounds)
     trained = labelled if config.pools.task == "supervised" else examples
-    pools = Steps.of(config.pools, trained, config.pools.rounds) if config.pools.enabled and trained >= 2 else None
+    if config.pools.enabled and trained >= 2:
+        pools = Steps.of(TrainingPath(blueprint, "cluster"), config.pools, trained, config.pools.rounds)
     fixed, noise = fixed_releases(blueprint), config.privacy.noise
     if noise is None:
         budget = config.privacy.epsilon, config.privacy.delta, Adjacency(config.privacy.adjacency)
@@ -88,9 +98,10 @@ def chooses_in(config: FederationConfig, round_number: int) -> bool:
     return chooses_by_loss(config) and round_number % config.privacy.choice_every == 0
 
 
-def choice_event(config: FederationConfig) -> PureEvent:
-    """What one choice costs."""
-    return PureEvent(config.privacy.choice_epsilon, bounded_range=True, releases=1)
+def choice_of(config: FederationConfig, size: int) -> PrivateChoice:
+    """The mechanism by which a client with so many examples to choose by chooses."""
+    privacy = config.privacy
+    return PrivateChoice(privacy.choice_epsilon, privacy.choice_bound, max(1, size), privacy.choice_stay)
 
 
 def fixed_releases(blueprint: Blueprint) -> tuple[Event, ...]:
@@ -99,7 +110,7 @@ def fixed_releases(blueprint: Blueprint) -> tuple[Event, ...]:
     releases: list[Event] = [] if sketch is None else list(sketch.events())
     choices = sum(chooses_in(config, number) for number in range(config.pools.rounds))
     if choices:
-        releases.append(PureEvent(config.privacy.choice_epsilon, bounded_range=True, releases=choices))
+        releases.append(choice_of(config, 1).event(choices))
     return tuple(releases)
 
 

@@ -46,7 +46,7 @@ class LevelClient(Client):
         super().__init__(data, bench)
         self._plan, self._noise, self._box = plan, noise, box
 
-    def releases(self, request: Request) -> tuple[Release, ...]:
+    def releases(self, request: Request, position: int = 0) -> tuple[Release, ...]:
         if not isinstance(request, TrainEncoder | TrainPool):
             return ()
         phase = _phase(request)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
-from typing import cast
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +16,10 @@ from torch.nn import functional
 
 from secure_fl.data.dataset import Dataset
 from secure_fl.data.partitions import ClientData
-from secure_fl.data.views import two_views
 from secure_fl.errors import PrivacyError
 from secure_fl.federation.budget import digest_of
 from secure_fl.federation.client import Client, Workbench
-from secure_fl.federation.example_plan import ExamplePlan, Steps, choice_event, chooses_by_loss, chooses_in, plan_examples
+from secure_fl.federation.example_plan import ExamplePlan, choice_of, chooses_by_loss, chooses_in, plan_examples
 from secure_fl.federation.messages import (
     CentreShare,
     EncoderUpdate,
@@ -35,20 +34,19 @@ from secure_fl.federation.messages import (
     TrainEncoder,
     TrainPool,
 )
+from secure_fl.federation.private_paths import TrainingPath, Views
 from secure_fl.federation.release_box import ReleaseBox
 from secure_fl.models.state import load_vector, to_vector
-from secure_fl.objectives.masked import MaskedReconstruction
-from secure_fl.objectives.units import CrossEntropy
 from secure_fl.pools.pool_set import PoolSet
 from secure_fl.privacy.choice import PrivateChoice, bounded_score
-from secure_fl.privacy.engine import PrivateSpec, Sampling, choose_mechanism, train_privately
+from secure_fl.privacy.engine import PrivateSpec, PrivateTraining
 from secure_fl.privacy.events import Event
 from secure_fl.privacy.ledger import Charges, Release
-from secure_fl.privacy.mechanisms.mechanism import ExampleMechanism, Labelled
-from secure_fl.privacy.mechanisms.per_example import AdaptiveBound, PerExample
 from secure_fl.privacy.noise import NoiseSource, NoiseStream
 from secure_fl.privacy.private_sketch import PrivateSketch
+from secure_fl.privacy.separable import check_rows_alone
 from secure_fl.privacy.units import PrivacyUnit
+from secure_fl.privacy.whole_path import Examples
 from secure_fl.training.fit import LocalSpec
 from secure_fl.training.tasks import embed, train_mode
 
@@ -70,6 +68,7 @@ class PrivateClient(Client):
         """`already`: what earlier runs may have released of this client, a history each."""
         super().__init__(data, bench)
         self._noise, self._box, self._already = noise, box, already
+        self._made: tuple[str, PrivateTraining[Views]] | None = None
         self._choices: dict[int, int | None] = {}
 
     @cached_property
@@ -78,20 +77,22 @@ class PrivateClient(Client):
         labelled = len(self.data.train.with_labels()) if self.data.train.labelled else 0
         return plan_examples(self._blueprint, len(self.data.train), labelled, self._already)
 
-    def releases(self, request: Request) -> tuple[Release, ...]:
+    def releases(self, request: Request, position: int = 0) -> tuple[Release, ...]:
         match request:
             case TrainEncoder():
-                return (self._release(request, "pretrain", request.round, "training", self._steps(self.plan.pretrain)),)
+                return (self._release(request, "pretrain", request.round, "training", self._training(request, position).event),)
             case GiveCentre():
                 return (self._release(request, "centre", _SKETCHES["centre"], "statistic", self._sketcher.events()[0]),)
             case GiveSketch():
                 return (self._release(request, "sketch", _SKETCHES["sketch"], "statistic", self._sketcher.events()[-1]),)
             case TrainPool():
-                trained = [self._release(request, "cluster", request.round, "training", self._steps(self.plan.pools))] if self._trains else []
-                if not self._chooses(request):
-                    return tuple(trained)
-                choice = self._release(request, "choice", request.round, "choice", self._choice_event)
-                return (replace(choice, key=self._choice_key(request.round)), *trained)
+                made: list[Release] = []
+                if self._chooses(request):
+                    choice = self._release(request, "choice", request.round, "choice", self._choice.event(1))
+                    made.append(replace(choice, key=self._choice_key(request.round)))
+                if self._trains:
+                    made.append(self._release(request, "cluster", request.round, "training", self._training(request, position).event))
+                return tuple(made)
             case _:
                 return ()
 
@@ -121,17 +122,32 @@ class PrivateClient(Client):
 
     # Training
 
-    def _steps(self, steps: Steps | None) -> Event:
-        assert steps is not None
-        return steps.event(self.plan.noise)
+    def _training(self, request: TrainEncoder | TrainPool, position: int) -> PrivateTraining[Views]:
+        """What answers a request, made once: the mechanism that is charged is the one that adds the noise."""
+        phase: Literal["pretrain", "cluster"] = "pretrain" if isinstance(request, TrainEncoder) else "cluster"
+        key = f"{self._key(request, phase, request.round)}/{position}"
+        if self._made is None or self._made[0] != key:
+            config = self._blueprint.config.pretrain if phase == "pretrain" else self._blueprint.config.pools
+            steps = self.plan.pretrain if phase == "pretrain" else self.plan.pools
+            assert steps is not None
+            mechanism = TrainingPath(self._blueprint, phase, self.data.id, position).mechanism(steps.examples, steps.rate, self.plan.noise)
+            spec = LocalSpec.at_round(config, request.round, config.rounds)
+            self._made = (key, PrivateTraining(mechanism, PrivateSpec(steps.per_round, spec.lr, spec.momentum, spec.weight_decay)))
+        return self._made[1]
+
+    def _train(self, model: nn.Module, request: TrainEncoder | TrainPool, position: int) -> None:
+        phase: Literal["pretrain", "cluster"] = "pretrain" if isinstance(request, TrainEncoder) else "cluster"
+        path, training = TrainingPath(self._blueprint, phase, self.data.id, position), self._training(request, position)
+        data = self.data.train.with_labels() if path.supervised else self.data.train
+        train_mode(model, path.frozen)
+        training.run(model, path.views_of(data.x, data.y), self._stream(request, phase, request.round))
+        self._made = None
 
     def _train_encoder(self, request: TrainEncoder, position: int) -> EncoderUpdate:
         def make() -> dict[str, Tensor]:
-            config, model = self._blueprint.config.pretrain, self._bench.encoder_projector
+            model = self._bench.encoder_projector
             load_vector(model, request.vector)
-            assert self.plan.pretrain is not None
-            spec = LocalSpec.at_round(config, request.round, config.rounds)
-            self._self_supervised(model, self.plan.pretrain, spec, position, self._stream(request, "pretrain", request.round), frozen=False)
+            self._train(model, request, position)
             return {"delta": to_vector(model) - request.vector}
 
         delta = self._box.once(self._key(request, "pretrain", request.round), make)["delta"]
@@ -141,15 +157,9 @@ class PrivateClient(Client):
         request = self._asked
 
         def make() -> dict[str, Tensor]:
-            config, model, layout = self._blueprint.config.pools, self._bench.pool_model, self._blueprint.layout
+            model, layout = self._bench.pool_model, self._blueprint.layout
             layout.load(model, pools, choice)
-            assert self.plan.pools is not None
-            spec, stream = LocalSpec.at_round(config, round_number, config.rounds), self._stream(request, "cluster", round_number)
-            frozen = config.encoder == "frozen"
-            if config.task == "supervised":
-                self._supervised(model, self.plan.pools, spec, stream, frozen=frozen)
-            else:
-                self._self_supervised(model, self.plan.pools, spec, position, stream, frozen=frozen)
+            self._train(model, request, position)
             shared, pooled = layout.parts(model)
             return {"shared": shared - pools.shared, "pooled": pooled - pools.pooled[choice]}
 
@@ -160,48 +170,13 @@ class PrivateClient(Client):
         self._asked = request
         return replace(super()._train_pool(request, position), weight=1.0 if self._trains else 0.0)
 
-    def _self_supervised(self, model: nn.Module, steps: Steps, spec: LocalSpec, position: int, stream: NoiseStream, *, frozen: bool) -> None:
-        privacy, x = self._blueprint.config.privacy, self.data.train.x
-        objective = self._blueprint.objective(self.data.id, position)
-        mechanism = choose_mechanism(
-            objective,
-            Sampling(len(x), steps.rate, self.plan.noise, privacy.clip),
-            dimension=self._blueprint.embedding,
-            seed=self._blueprint.feature_seed,
-            mechanism=privacy.mechanism,
-            group_size=privacy.group_size,
-            statistic_share=privacy.statistic_share,
-            pairs=privacy.features // 2,
-        )
-
-        def views_of(index: Tensor, seed: int) -> Tensor | Labelled:
-            drawn = x[index.flatten()].to(self._blueprint.compute.device)
-            if isinstance(objective, MaskedReconstruction):
-                visible, hidden = objective.hide(drawn)
-                return Labelled(visible[:, None], hidden)
-            views = [view.unflatten(0, tuple(index.shape)) for view in two_views(self._blueprint.augment, drawn, seed)]
-            return torch.cat(views, dim=1)
-
-        train_mode(model, frozen)
-        train_privately(model, views_of, cast("ExampleMechanism[Tensor | Labelled]", mechanism), _private_spec(steps, spec), stream)
-
-    def _supervised(self, model: nn.Module, steps: Steps, spec: LocalSpec, stream: NoiseStream, *, frozen: bool) -> None:
-        privacy, data, device = self._blueprint.config.privacy, self.data.train.with_labels(), self._blueprint.compute.device
-        clip = AdaptiveBound(privacy.clip) if privacy.adaptive_clip else privacy.clip
-        mechanism = PerExample(CrossEntropy(), len(data), steps.rate, self.plan.noise, clip)
-
-        def views_of(index: Tensor, _: int) -> Labelled:
-            drawn = index.flatten()
-            return Labelled(data.x[drawn][:, None].to(device), data.y[drawn].to(device))
-
-        train_mode(model, frozen)
-        train_privately(model, views_of, mechanism, _private_spec(steps, spec), stream)
-
     # Choosing
 
-    @property
-    def _choice_event(self) -> Event:
-        return choice_event(self._blueprint.config)
+    @cached_property
+    def _choice(self) -> PrivateChoice:
+        """The mechanism of every choice: what it costs is asked of the one that chooses."""
+        data = self._choosing_examples()
+        return choice_of(self._blueprint.config, len(data.with_labels() if data.labelled else data))
 
     def _chooses(self, request: TrainPool) -> bool:
         """Whether it chooses anew in this round; otherwise it holds on to its last choice, or follows the sketch.
@@ -251,11 +226,10 @@ class PrivateClient(Client):
         return self._held(request.round) or 0
 
     def _exponential(self, request: TrainPool) -> int:
-        privacy, pools, data = self._blueprint.config.privacy, request.pools, self._choosing_examples()
+        pools, data, choice = request.pools, self._choosing_examples(), self._choice
         data = data.with_labels() if data.labelled else data
-        mechanism = PrivateChoice(privacy.choice_epsilon, privacy.choice_bound, max(1, len(data)), privacy.choice_stay)
-        scores = [bounded_score(self._losses(pools, index, data), privacy.choice_bound, max(1, len(data))) for index in range(len(pools))]
-        return mechanism.choose(scores, self._stream(request, "choice", request.round), self._held(request.round - 1))
+        scores = [bounded_score(self._losses(pools, index, data), choice.bound, choice.size) for index in range(len(pools))]
+        return choice.choose(scores, self._stream(request, "choice", request.round), self._held(request.round - 1))
 
     def _losses(self, pools: PoolSet, index: int, data: Dataset) -> Tensor:
         """Cross-entropy of each example under one pool, `[N]`, in eval mode."""
@@ -266,6 +240,7 @@ class PrivateClient(Client):
             return torch.zeros(0)
         model = self._bench.pool_model
         self._blueprint.layout.load(model, pools, index)
+        check_rows_alone(model.eval(), Examples(self._blueprint.shape, self._blueprint.compute.device).noise(4), quick=True)
         return functional.cross_entropy(embed(model, data.x, self._blueprint.compute), data.y, reduction="none")
 
     # Sketches
@@ -278,7 +253,9 @@ class PrivateClient(Client):
         return settings if self._sketches else replace(settings, classes=0, dimensions=settings.part)
 
     def _features(self) -> Tensor:
-        return embed(self._bench.kept_encoder, self.data.train.x, self._blueprint.compute)
+        encoder = self._bench.kept_encoder.eval()
+        check_rows_alone(encoder, Examples(self._blueprint.shape, self._blueprint.compute.device).noise(4), quick=True)
+        return embed(encoder, self.data.train.x, self._blueprint.compute)
 
     def _own_sketch(self) -> Tensor:
         """The released sketch, and never another."""
@@ -304,7 +281,3 @@ class PrivateClient(Client):
 
         made = self._box.once(self._key(request, "sketch", _SKETCHES["sketch"]), make, reused=True)["sketch"].float()
         self._sketch = functional.pad(made, (0, self._blueprint.sketch_width - len(made)))
-
-
-def _private_spec(steps: Steps, spec: LocalSpec) -> PrivateSpec:
-    return PrivateSpec(steps.per_round, spec.lr, spec.momentum, spec.weight_decay)

@@ -66,8 +66,15 @@ class MaskedReconstruction:
             losses.append(self.target_losses(z[:, None], cells).mean())
         return {"reconstruction": torch.stack(losses).mean()}
 
-    def hide(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def places(self, x: Tensor) -> int:
+        """Cells that an example of `x` `[N, C, ...]` is cut into."""
+        return int(self.cells ** (x.ndim - 2))
+
+    def hide(self, x: Tensor, numbers: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """`x` `[N, C, H, W]` or `[N, C, L]` with cells set to zero, and the hidden cells' means `[N, C·cells]`, zero where not hidden.
+
+        Args:
+            numbers: `[N, places(x)]`: the cells of an example with the smallest ones are hidden. Without them torch's global generator draws.
 
         Raises:
             ObjectiveError: x has no place to hide, or is smaller than the grid.
@@ -76,7 +83,7 @@ class MaskedReconstruction:
         if sides not in (1, 2) or min(x.shape[2:]) < self.cells:
             remedy = "use images or series at least as large as the grid"
             raise ObjectiveError("cannot be cut into cells", field="x", value=("N", *x.shape[1:]), remedy=remedy)
-        chosen = self._choose(x)
+        chosen = self._choose(x, torch.rand(len(x), self.places(x), device=x.device) if numbers is None else numbers.to(x.device))
         size = list(x.shape[2:])
         mask = functional.interpolate(chosen, size=size, mode="nearest")
         means = functional.adaptive_avg_pool2d(x, self.cells) if sides == 2 else functional.adaptive_avg_pool1d(x, self.cells)
@@ -87,14 +94,12 @@ class MaskedReconstruction:
         matrix = self._projection(targets.shape[1], outputs.shape[2]).to(outputs)
         return (outputs - (targets @ matrix)[:, None]).square().mean((1, 2))
 
-    def _choose(self, x: Tensor) -> Tensor:
+    def _choose(self, x: Tensor, numbers: Tensor) -> Tensor:
         """1 on hidden cells, `[N, 1, cells, ...]`, equally many for every example."""
-        sides = x.ndim - 2
-        count = self.cells**sides
-        order = torch.rand(len(x), count, device=x.device).argsort(1)
+        count = self.places(x)
         hidden = max(1, min(count - 1, round(self.hidden * count)))
-        chosen: Tensor = order < hidden
-        return chosen.to(x.dtype).reshape(len(x), 1, *[self.cells] * sides)
+        chosen: Tensor = numbers.argsort(stable=True, dim=1).argsort(1) < hidden
+        return chosen.to(x.dtype).reshape(len(x), 1, *[self.cells] * (x.ndim - 2))
 
     def _projection(self, inputs: int, outputs: int) -> Tensor:
         """Random signs over √(hidden · inputs), so that a target's elements have the size of the cells' root mean square."""

@@ -6,24 +6,30 @@ a unit, which a mechanism checks when it is made, or it is refused with the mech
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, TypeVar, cast
+from typing import Generic, Literal, TypeVar, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from secure_fl.errors import TrainingError
+from secure_fl.coins import KEY_BYTES, Coins, global_generators
+from secure_fl.errors import PrivacyError, TrainingError
 from secure_fl.objectives.objective import Objective
 from secure_fl.objectives.random_features import PAIRS
 from secure_fl.objectives.units import TargetObjective, UnitObjective, unit_form
+from secure_fl.privacy.events import GaussianEvent
+from secure_fl.privacy.keyed_dropout import keyed_dropout, row_draws
 from secure_fl.privacy.mechanisms.group import GroupNTXent, group_form
-from secure_fl.privacy.mechanisms.mechanism import ExampleMechanism, Labelled
+from secure_fl.privacy.mechanisms.mechanism import ExampleMechanism
 from secure_fl.privacy.mechanisms.per_example import AdaptiveBound, PerExample
 from secure_fl.privacy.mechanisms.released import STATISTIC_SHARE, WIDEST, ReleasedStatistics
 from secure_fl.privacy.noise import NoiseStream
-from secure_fl.privacy.separable import check_rows_alone, check_separable
+from secure_fl.privacy.remembered import changes, remembered
+from secure_fl.privacy.rows_alone import draws_coins
+from secure_fl.privacy.separable import check_separable
+from secure_fl.privacy.whole_path import ViewsOf, check_step, check_views_apart, remembers, rows_of
 
 MechanismName = Literal["auto", "released-statistics", "group", "per-example"]
 _Views = TypeVar("_Views")
@@ -54,6 +60,23 @@ class PrivateSpec:
     lr: float
     momentum: float = 0.0
     weight_decay: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class PrivateTraining(Generic[_Views]):
+    """One call of private training: what it is charged for is what it does, since both are of one mechanism and one number of steps."""
+
+    mechanism: ExampleMechanism[_Views]
+    spec: PrivateSpec
+
+    @property
+    def event(self) -> GaussianEvent:
+        """What the call costs."""
+        return self.mechanism.event(self.spec.steps)
+
+    def run(self, model: nn.Module, views_of: ViewsOf[_Views], stream: NoiseStream) -> None:
+        """`train_privately`, of a path that `check_training` has tried."""
+        train_privately(model, views_of, self.mechanism, self.spec, stream, tried=True)
 
 
 def choose_mechanism(
@@ -106,61 +129,74 @@ def choose_mechanism(
 
 def train_privately(
     model: nn.Module,
-    views_of: Callable[[Tensor, int], _Views],
+    views_of: ViewsOf[_Views],
     mechanism: ExampleMechanism[_Views],
     spec: PrivateSpec,
     stream: NoiseStream,
+    *,
+    tried: bool = False,
 ) -> None:
     """Take `spec.steps` steps of SGD on noised gradients. The caller sets train or eval mode, and records `mechanism.event(spec.steps)`.
 
     **Guarantee**: of the data, the model after the last step depends on noised gradients only. No loss, norm or count comes out:
-    each would be a release of its own.
+    each would be a release of its own. Coins of views and dropout belong to (this call's key, step, example), so one example more changes
+    nobody else's, and no proof rests on their being secret.
 
-    **Assumes**: `views_of` draws with the seed it is given, which is secret and new each step. With a public one an example more
-    would shift all others' views, and the mechanism's proof would not hold.
+    **Assumes**: `views_of` makes an example's views of it and of its row of coins; that is tried on the first step's examples. What has been tried
+    on noise (`whole_path`) holds on the data too.
 
-    **Not covered**: timing, which shows how many units a step had; views and dropout come from torch's generator, seeded in secret but
-    not a cryptographic one.
+    **Not covered**: timing, which shows how many units a step had; that a refusal ends training, which shows that there was a reason.
 
     Args:
-        views_of: (int64 `[U, members]` indices, seed) -> views `[U, R, ...]`; called for U of at least 1.
-        stream: one for all coins, views and noise of this call.
+        views_of: (int64 `[U, members]` indices, a row of coins for each of them) -> views `[U, R, ...]`; called for U of at least 1.
+        stream: one for all coins and noise of this call.
+        tried: whether `check_training` has passed with this mechanism and model; only the model is tried again then, with the weights it has now.
 
     Raises:
-        PrivacyError: the model mixes rows.
+        PrivacyError: the model or the views mix examples; or something draws coins of its own, or remembers.
         TrainingError: a weight is not finite after the last step.
     """
     check_separable(model)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.SGD(parameters, lr=spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay)
-    unchecked = True
-    for _ in range(spec.steps):
+    coins, held = Coins(stream.words(KEY_BYTES // 8).tobytes()), None
+    for step in range(spec.steps):
         drawn = mechanism.draw(stream)
-        seed = int(stream.words(1)[0])
-        with _seeded(seed, parameters):
-            views = views_of(drawn, seed >> 1) if len(drawn) else cast("_Views", torch.empty(0, 1))
-            if unchecked and len(drawn):
-                _check_on_noise(model, views)
-                unchecked = False
-            mechanism.gradients(model, views, stream)
+        if len(drawn):
+            draws = coins.at(step, drawn.flatten())
+            if held is None:
+                views = check_views_apart(views_of, drawn, draws)
+                check_step(model, None if tried else mechanism, views, drawn.shape[1])
+                held = _held(model, mechanism)
+            else:
+                views = views_of(drawn, draws)
+            with _untouched(parameters), keyed_dropout(model, row_draws(draws, len(drawn), rows_of(views).shape[1])):
+                mechanism.gradients(model, views, stream)
+        else:
+            mechanism.gradients(model, cast("_Views", torch.empty(0, 1)), stream)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
+    if held is not None and (changed := changes(held, _held(model, mechanism))):
+        raise remembers(changed[0])
     if not all(bool(torch.isfinite(parameter).all()) for parameter in parameters):
         remedy = "lower the learning rate: noise is as large as the clip bound in every element"
         raise TrainingError("training has diverged: a weight is not finite", field="lr", value=spec.lr, remedy=remedy)
 
 
-def _check_on_noise(model: nn.Module, views: object) -> None:
-    """Whether rows see each other in this model, on noise in the shape of its rows: what no list of layers can tell."""
-    rows = views.rows if isinstance(views, Labelled) else views
-    if isinstance(rows, Tensor) and rows.is_floating_point():
-        check_rows_alone(model, torch.rand(4, *rows.shape[2:], dtype=rows.dtype, device=rows.device))
+def _held(model: nn.Module, mechanism: object) -> dict[str, bytes]:
+    """What the model and the losses hold, trained weights aside."""
+    trained = {f"model.{name}" for name, parameter in model.named_parameters() if parameter.requires_grad}
+    found = remembered(model=model, objective=getattr(mechanism, "objective", None))
+    return {path: digest for path, digest in found.items() if path not in trained}
 
 
 @contextmanager
-def _seeded(seed: int, parameters: list[nn.Parameter]) -> Iterator[None]:
-    """Dropout, and what draws views from torch's global generators, follow the secret seed; the caller's random state is left alone."""
-    devices = {parameter.device for parameter in parameters if parameter.is_cuda}
-    with torch.random.fork_rng(devices=list(devices)):
-        torch.manual_seed(seed)
-        yield
+def _untouched(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Within it nobody draws from a global generator, and weights are not written to: a step is taken by the optimiser alone."""
+    before, versions = global_generators(), [parameter._version for parameter in parameters]
+    yield
+    if before != global_generators():
+        raise draws_coins("a global generator")
+    if versions != [parameter._version for parameter in parameters]:
+        remedy = "change weights by their gradients only: what is written beside them has no noise"
+        raise PrivacyError("writes to its weights in a step", field="model", value="a trained weight", remedy=remedy)

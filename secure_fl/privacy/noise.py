@@ -156,7 +156,7 @@ class NoiseStream(_OneProcess):
         """Normal deviates of mean 0, float32 in `shape`: Box–Muller in float64, scaled, then rounded once.
 
         **Guarantee**: every two draws have two words of their own, which no other draw uses. The largest draw is 9.42 deviations; the
-        normal's mass beyond is 2^-67. Deviation 0 gives zeros, which protect nothing.
+        normal's mass beyond is 2^-67.
 
         **Not covered**: floating point (Mironov, CCS 2012). Draws lie on an uneven grid, and so does their sum with a value, so the low
         bits of a sum can tell two values apart that the real-valued mechanism hides; ε holds for the real-valued one. This is for noise
@@ -164,10 +164,10 @@ class NoiseStream(_OneProcess):
         very bits that are sent. The time of a draw is that of torch's log, sqrt, sin and cos, which may depend on their arguments.
 
         Raises:
-            PrivacyError: `deviation` is negative or not finite, or a size is negative.
+            PrivacyError: `deviation` is not positive and finite, or a size is negative.
         """
-        if not (isfinite(deviation) and deviation >= 0):
-            raise _refused("deviation", deviation, "must be a finite number of at least 0", "pass the noise's standard deviation")
+        if not (isfinite(deviation) and deviation > 0):
+            raise _refused("deviation", deviation, "must be a finite number above 0", "pass the noise's standard deviation")
         for size in shape:
             check_count(size)
         noise = torch.empty(prod(shape), dtype=torch.float32)

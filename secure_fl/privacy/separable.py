@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from secure_fl.errors import DependencyError, PrivacyError
+from secure_fl.privacy.rows_alone import check_rows_alone
+
+__all__ = ["Rule", "check_rows_alone", "check_rows_stay_apart", "check_separable", "is_separable", "layer_rule"]
 
 Rule = Callable[[nn.Module, list[Tensor], Tensor], dict[nn.Parameter, Tensor]]
 """(layer, inputs, gradient by its output) -> each row's gradient by each parameter, `[N, *parameter.shape]`."""
@@ -33,8 +35,7 @@ _LAYERS: tuple[type[nn.Module], ...] = (
     nn.Embedding,
 )
 
-_ALIKE = 1e-3
-"""Outputs of one row alone and beside others differ by rounding, 1e-6 of the largest, unless rows are mixed."""
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def check_separable(model: nn.Module) -> None:
@@ -80,48 +81,16 @@ def check_rows_stay_apart(rows: int, *tensors: Tensor) -> None:
             raise PrivacyError("rows cannot be told apart inside it", field="model", value=("N", *tensor.shape[1:]), remedy=remedy)
 
 
-@torch.no_grad()
-def check_rows_alone(model: nn.Module, rows: Tensor) -> None:
-    """Refuse a model that gives a row another output when other rows stand beside it, or that remembers rows; run on noise.
-
-    In both modes, since a layer may combine rows in train mode only; dropout is off, whose coins differ from row to row.
-
-    Args:
-        rows: `[N, ...]`, N at least 2, of no one's data.
-
-    Raises:
-        PrivacyError: an output differs by more than rounding, or a buffer has changed.
-    """
-    modes = {layer: layer.training for layer in model.modules()}
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    try:
-        for training in (False, True):
-            for layer in modes:
-                layer.training = training and not isinstance(layer, nn.modules.dropout._DropoutNd)
-            _check_alike(model, rows)
-    finally:
-        for layer, mode in modes.items():
-            layer.training = mode
-    if not all(torch.equal(buffer, buffers[name]) for name, buffer in model.named_buffers()):
-        remedy = "drop the buffer, or keep it as it is in training: what it holds would leave the client without noise"
-        raise PrivacyError("a buffer changes with the rows it sees", field="model", value=_kind(model), remedy=remedy)
-
-
-def _check_alike(model: nn.Module, rows: Tensor) -> None:
-    """Refuse outputs of the first row that differ, beyond rounding, when the others stand beside it."""
-    together, alone = _outputs(model(rows)), _outputs(model(rows[:1]))
-    for several, one in zip(together, alone, strict=True):
-        if float((several[:1] - one).abs().max()) > _ALIKE * float(one.abs().max()):
-            remedy = "remove what combines examples (means over the batch, shuffling, memory), or use client-level privacy"
-            raise PrivacyError("a row's output depends on the other rows", field="model", value=_kind(model), remedy=remedy)
-
-
 def _problems(layer: nn.Module) -> Iterator[tuple[str, str]]:
     """(problem, remedy) of a trainable layer."""
     rules, validators = _registry()
     if type(layer) not in _LAYERS or type(layer) not in rules:
         known = ", ".join(kind.__name__ for kind in _LAYERS)
         yield "has weights of its own and no rule for one row's gradient", f"build it of {known}, or freeze it"
+    if extra := sorted(set(layer._parameters) - {"weight", "bias"}):
+        yield f"makes its weight of others ({', '.join(extra)}), whose gradients the rule does not form", "remove the reparametrisation, or freeze it"
+    if "forward" in vars(layer) or any(vars(layer)[hooks] for hooks in _HOOKS):
+        yield "has hooks or a forward of its own, which its rule does not know", "remove them while it is trained privately"
     if getattr(layer, "padding_mode", "zeros") != "zeros":
         yield "is padded in a way that Opacus' rule leaves out", 'use padding_mode = "zeros", or pad in a layer before it'
     if isinstance(layer, nn.LayerNorm) and getattr(layer, "bias", None) is None:
@@ -142,10 +111,6 @@ def _registry() -> tuple[dict[type[nn.Module], Rule], dict[type[nn.Module], Call
         remedy = "pip install opacus"
         raise DependencyError("example-level privacy needs it", field="opacus", value="not installed", remedy=remedy) from None
     return GradSampleModule.GRAD_SAMPLERS, ModuleValidator.VALIDATORS
-
-
-def _outputs(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return (outputs,) if isinstance(outputs, Tensor) else outputs
 
 
 def _kind(layer: nn.Module) -> str:

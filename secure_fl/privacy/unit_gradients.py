@@ -16,26 +16,25 @@ Sources: Goodfellow 2015, arXiv 1510.01799; Li et al. 2022, arXiv 2110.05679 (gh
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import compress
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn.grad import conv2d_weight
 
 from secure_fl.errors import PrivacyError
+from secure_fl.privacy.layer_calls import LayerCall, check_only_through_layers, recorded
+from secure_fl.privacy.rows_alone import check_some_alone
 from secure_fl.privacy.separable import check_rows_stay_apart, check_separable, layer_rule
+from secure_fl.privacy.unit_losses import UnitLosses, output_gradients
 from secure_fl_kernels import per_sample
+from secure_fl_kernels.reference.gradients import CEILING, accumulator
 
 Method = Literal["hooks", "ghost"]
-UnitLosses = Callable[[Tensor, Tensor], Tensor]
-"""(`h` `[U, R, F]`, `z` `[U, R, D]`) -> `[U]`; a model with one output, such as logits, gives it as both."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -51,47 +50,29 @@ class ClippedSum:
     square_norms: Tensor
 
 
-@dataclass(eq=False)
-class LayerCall:
-    """One call of a layer: what went in, and where the gradient by what came out is found."""
-
-    layer: nn.Module
-    inputs: Tensor
-    version: int
-    edge: GradientEdge
-    backprops: Tensor | None = None
-
-    def check_inputs(self) -> None:
-        """Refuse inputs that are no longer what the layer saw.
-
-        Raises:
-            PrivacyError: they were changed in place.
-        """
-        if self.inputs._version != self.version:
-            remedy = "leave a layer's input as it is: use x = x + y in place of x += y"
-            raise PrivacyError("its input was changed in place", field="model", value=type(self.layer).__name__, remedy=remedy)
-
-
 def clipped_sum(model: nn.Module, rows: Tensor, rows_per_unit: int, unit_losses: UnitLosses, bound: float, *, method: Method = "ghost") -> ClippedSum:
     """Σ_u min(1, C/‖g_u‖) g_u with g_u the gradient of unit u's loss by all trainable parameters, C the `bound`.
 
-    **Guarantee**: each unit's term has norm at most C; a unit whose gradient's norm is NaN or infinite adds exactly zero. No units
+    **Guarantee**: each unit's term has norm at most C; a unit whose gradient's norm is NaN or infinite adds exactly zero, and one that comes
+    near overflow is faded out before, so that a rounding error η of all units moves the sum by O(η·C) a unit and never by a step. No units
     give zeros, and the model is not run.
 
     **Assumes**: unit u's loss depends on the rows of unit u and on constants only, and the model treats every row by itself. Of the latter,
-    what can be seen is checked (`separable`). Of the former, every call checks that the losses of a half of the units, drawn anew, have no
-    gradient by the other half's rows; `audit.check_sensitivity` tests both.
+    what layers show is checked here, and that two rows come out the same by themselves; the rest is checked on noise (`whole_path`). Of the
+    former, every call checks on a random half of the units that neither values nor gradients of their losses follow the other half's rows;
+    and that trained weights act through their layers alone.
 
-    **Not covered**: what losses take from other units without a gradient, such as a detached mean of the batch; rounding of the float32
-    sum, relative 2^-24 an addition; noise, sampling and accounting, which are the mechanism's.
+    **Not covered**: steps of the model's own, such as rounding inside; overflow within frozen layers; rounding of the float32 sum,
+    relative 2^-24 an addition; noise, sampling and accounting, which are the mechanism's.
 
     Args:
         rows: `[U · R, ...]`, unit by unit.
-        unit_losses: called once, and not at all without units.
+        unit_losses: called twice, first with the outputs as they are and then with some units' replaced; not at all without units.
         method: `ghost` is faster and smaller; `hooks` is the plain form that it is compared with.
 
     Raises:
-        PrivacyError: the model mixes rows or has a layer without a rule; or the losses are not one a unit, or one depends on two units.
+        PrivacyError: the model mixes rows, has a layer without a rule, or uses a trained weight beside its layer; or the losses are not one a
+            unit, or one depends on two units.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     check_separable(model)
@@ -107,7 +88,7 @@ def clipped_sum(model: nn.Module, rows: Tensor, rows_per_unit: int, unit_losses:
     if not norms:
         return ClippedSum([torch.zeros_like(parameter) for parameter in parameters], rows.new_zeros(len(rows) // rows_per_unit))
     # Summed in float64 and rounded once: with many layers float32 could fall below what clip_factors allows for.
-    square_norms = torch.stack(norms).double().sum(0).to(norms[0].dtype)
+    square_norms = (torch.stack(norms).double().sum(0) / _fading(calls, rows_per_unit).square()).to(norms[0].dtype)
     sums: dict[Tensor, Tensor] = {}
     for parameter, gradient in formed.items():
         sums[parameter] = per_sample.clip_and_sum(gradient.flatten(1), square_norms, bound).view_as(parameter)
@@ -124,7 +105,9 @@ def _backpropagate(model: nn.Module, rows: Tensor, rows_per_unit: int, unit_loss
         outputs = model(rows)
     h, z = (outputs, outputs) if isinstance(outputs, Tensor) else outputs
     check_rows_stay_apart(len(rows), h, z)
-    gradients, trained = _output_gradients(h, z, rows_per_unit, unit_losses), [output.requires_grad for output in (h, z)]
+    check_some_alone(model, rows, [outputs] if isinstance(outputs, Tensor) else [h, z])
+    check_only_through_layers(model, [h, z], calls)
+    gradients, trained = output_gradients(model, h, z, rows_per_unit, unit_losses), [output.requires_grad for output in (h, z)]
     ends, starts = [list(compress(values, trained)) for values in ((h, z), gradients)]
     found = torch.autograd.grad(ends, [call.edge for call in calls], starts, allow_unused=True) if calls else ()
     for call, backprops in zip(calls, found, strict=True):
@@ -133,56 +116,20 @@ def _backpropagate(model: nn.Module, rows: Tensor, rows_per_unit: int, unit_loss
     return [call for call in calls if call.backprops is not None]
 
 
-def _output_gradients(h: Tensor, z: Tensor, rows_per_unit: int, unit_losses: UnitLosses) -> list[Tensor]:
-    """Gradients of the losses' sum by both outputs, from two passes: the losses of a random half of the units, then the others'.
+def _fading(calls: Sequence[LayerCall], rows_per_unit: int) -> Tensor:
+    """1 for units whose numbers are of ordinary size, falling to 0 before anything that norms are made of can overflow: float64 `[U]`.
 
-    Raises:
-        PrivacyError: not one loss a unit, or a half's losses have a gradient by the other half's rows. Rows whose own gradient is not finite
-            prove nothing, and add nothing to the clipped sum.
+    With ‖a‖² and ‖b‖² the squared lengths of a unit's inputs and derivatives at a layer, no product or sum on the way to its norm is larger
+    than these or ‖a‖²‖b‖². Overflow alone would be a step: factor C/‖g‖ on one side, 0 on the other, for all units that are close to it.
     """
-    units = len(h) // rows_per_unit
-    leaves = [output.detach().requires_grad_() for output in (h, z)]
-    with torch.enable_grad():
-        losses = unit_losses(*(leaf.reshape(units, rows_per_unit, *leaf.shape[1:]) for leaf in leaves))
-    if losses.shape != (units,):
-        remedy = "return one loss for each unit"
-        raise PrivacyError("not one loss a unit", field="unit_losses", value=f"{losses.ndim} axes", remedy=remedy)
-    first = torch.frombuffer(bytearray(os.urandom(units)), dtype=torch.uint8).to(losses.device) % 2 == 1
-    passes = [
-        torch.autograd.grad(losses, leaves, half.to(losses.dtype), retain_graph=True, allow_unused=True, materialize_grads=True)
-        for half in (first, ~first)
-    ]
-    found = list[Tensor]()
-    for ours, theirs in zip(*passes, strict=True):
-        in_first = _over_rows(first.repeat_interleave(rows_per_unit), ours)
-        own, other = torch.where(in_first, ours, theirs), torch.where(in_first, theirs, ours)
-        if bool(((other != 0).flatten(1).any(1) & own.isfinite().flatten(1).all(1)).any()):
-            remedy = "a loss of each unit's own rows, such as NT-Xent within groups; `LogitDP` allows for one over the batch"
-            raise PrivacyError("a unit's loss depends on other units' rows", field="unit_losses", value="not shown", remedy=remedy)
-        found.append(own)
-    return found
-
-
-@contextmanager
-def recorded(model: nn.Module, rows: int) -> Iterator[list[LayerCall]]:
-    """The calls of trainable layers within the context. Edges are taken before a later layer can change the output in place."""
-    calls: list[LayerCall] = []
-
-    def record(layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
-        check_rows_stay_apart(rows, given[0], output)
-        if output.requires_grad:
-            calls.append(LayerCall(layer, given[0].detach(), given[0]._version, get_gradient_edge(output)))
-
-    handles = [layer.register_forward_hook(record) for layer in model.modules() if _trainable(layer)]
-    try:
-        yield calls
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _trainable(layer: nn.Module) -> bool:
-    return any(parameter.requires_grad for parameter in layer.parameters(recurse=False))
+    reach: list[Tensor] = []
+    for call in calls:
+        assert call.backprops is not None
+        wide = accumulator(call.backprops.dtype)
+        a, b = (torch.linalg.vector_norm(part.flatten(1).to(wide), dim=1).double().square() for part in (call.inputs, call.backprops))
+        a, b = (square.view(-1, rows_per_unit).sum(1) for square in (a, b))
+        reach.append(torch.stack([a, b, a * b]).amax(0) / CEILING[wide])
+    return (1 - torch.stack(reach).amax(0)).clamp_min(0)
 
 
 def _formed(calls: Sequence[LayerCall], rows_per_unit: int) -> dict[Tensor, Tensor]:

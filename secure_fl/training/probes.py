@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+from itertools import count
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from secure_fl.coins import Coins
 from secure_fl.data.dataset import Dataset
-from secure_fl.data.views import Augmentation
+from secure_fl.data.views import Augmentation, batch_views
 from secure_fl.models.build import build_head, seeded
 from secure_fl.models.heads import Classifier
 from secure_fl.seeds import derive_seed
@@ -68,6 +70,7 @@ def fine_tune(
     model = Classifier(copy.deepcopy(encoder).requires_grad_(True), head).to(compute.device)
     groups = [{"params": model.encoder.parameters(), "lr": _TUNE_LR_ENCODER}, {"params": model.head.parameters(), "lr": _TUNE_LR_HEAD}]
     optimiser = torch.optim.SGD(groups, momentum=0.9)
+    steps, coins = count(), Coins.public(derive_seed(seed, "fine_tune", "views"))
     with seeded(derive_seed(seed, "fine_tune", "order")):
         for _ in range(epochs):
             model.train()
@@ -75,7 +78,8 @@ def fine_tune(
                 if len(index) < 2 and len(few) > 1:
                     continue
                 optimiser.zero_grad()
-                logits = model(augment(few.x[index].to(compute.device)))
+                (view,) = batch_views(augment, few.x[index].to(compute.device), coins.at(next(steps), index), 1)
+                logits = model(view)
                 functional.cross_entropy(logits, few.y[index].to(compute.device)).backward()
                 optimiser.step()
     accuracy = Supervised(compute).score(model, test, seed).accuracy

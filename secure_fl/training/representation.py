@@ -11,7 +11,7 @@ from torch import nn
 
 from secure_fl.config import EvaluateConfig
 from secure_fl.data.dataset import Dataset
-from secure_fl.data.views import Augmentation, two_views
+from secure_fl.data.views import Augmentation, batch_views
 from secure_fl.objectives.metrics import alignment, effective_rank, uniformity
 from secure_fl.seeds import derive_seed
 from secure_fl.training.device import Compute
@@ -39,7 +39,7 @@ def measure_representation(
     if len(test) < 2:
         return {}
     h = embed(encoder, test.x, compute)
-    first, second = two_views(augment, test.x, derive_seed(seed, "alignment"))
+    first, second = batch_views(augment, test.x, derive_seed(seed, "alignment"))
     metrics = {
         "alignment": alignment(embed(encoder, first, compute), embed(encoder, second, compute)),
         "uniformity": uniformity(h),

@@ -5,21 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from secure_fl.coins import Coins, Draws
 from secure_fl.data.dataset import Dataset
-from secure_fl.data.views import Augmentation, two_views
+from secure_fl.data.views import Augmentation, batch_views
 from secure_fl.models.heads import Classifier, EncoderProjector
 from secure_fl.objectives.objective import Objective, TwoViews
 from secure_fl.seeds import derive_seed
 from secure_fl.training.device import Compute
 from secure_fl.training.fit import FitReport, LocalSpec, epochs, fit
 
-_SCORE_BATCH = 512
+SCORE_BATCH = 512
+"""Examples that are scored or embedded at once."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Supervised:
         data = data.with_labels() if labelled else data
         model.eval()
         with torch.no_grad(), self.compute.autocast():
-            logits = torch.cat([model(x.to(self.compute.device)).float().cpu() for x in data.x.split(_SCORE_BATCH)])
+            logits = torch.cat([model(x.to(self.compute.device)).float().cpu() for x in data.x.split(SCORE_BATCH)])
         log_p = functional.log_softmax(logits, 1)
         entropy = float(-(log_p.exp() * log_p).sum(1).mean())
         if not labelled:
@@ -83,10 +86,10 @@ class SelfSupervised:
 
     def fit(self, model: nn.Module, data: Dataset, spec: LocalSpec, seed: int) -> FitReport:
         train_mode(model, self.frozen)
-        steps = iter(range(2**62))
+        steps, coins = count(), Coins.public(derive_seed(seed, "views"))
 
         def terms_of(index: Tensor) -> dict[str, Tensor]:
-            return self._terms(model, data.x[index], derive_seed(seed, "views", next(steps)))
+            return self._terms(model, data.x[index], coins.at(next(steps), index))
 
         weights: Mapping[str, float] = self.objective.weights
         with _seeded(seed, self.compute):
@@ -95,17 +98,17 @@ class SelfSupervised:
     def score(self, model: nn.Module, data: Dataset, seed: int) -> Score:
         """Mean objective over batches of the same views for one seed, so that models can be compared; NaN below two examples."""
         model.eval()
-        losses: list[float] = []
+        losses, coins = list[float](), Coins.public(derive_seed(seed, "views"))
         with torch.no_grad(), self.compute.autocast():
-            for number, x in enumerate(data.x.split(_SCORE_BATCH)):
-                if len(x) < 2:
+            for index in torch.arange(len(data)).split(SCORE_BATCH):
+                if len(index) < 2:
                     continue
-                terms = self._terms(model, x, derive_seed(seed, "views", number))
+                terms = self._terms(model, data.x[index], coins.at(0, index))
                 losses.append(sum(self.objective.weights[name] * float(term) for name, term in terms.items()))
         return Score(sum(losses) / len(losses) if losses else float("nan"))
 
-    def _terms(self, model: nn.Module, x: Tensor, seed: int) -> dict[str, Tensor]:
-        batch = TwoViews(*two_views(self.augment, x.to(self.compute.device), seed))
+    def _terms(self, model: nn.Module, x: Tensor, draws: Draws) -> dict[str, Tensor]:
+        batch = TwoViews(*batch_views(self.augment, x.to(self.compute.device), draws))
         return self.objective.terms(batch, model)
 
 
@@ -128,4 +131,4 @@ def embed(encoder: nn.Module, x: Tensor, compute: Compute) -> Tensor:
     """Features `[N, F]` of un-augmented examples, float32 on the processor, in eval mode."""
     encoder.eval()
     with torch.no_grad(), compute.autocast():
-        return torch.cat([encoder(part.to(compute.device)).float().cpu() for part in x.split(_SCORE_BATCH)])
+        return torch.cat([encoder(part.to(compute.device)).float().cpu() for part in x.split(SCORE_BATCH)])

@@ -30,6 +30,7 @@ from bench.private_accuracy_cells import (
     tuning_cells,
 )
 from bench.private_accuracy_clients import federated, level_of, noise_of_mean
+from bench.private_accuracy_gradients import SILENT
 from secure_fl.data.dataset import Dataset
 from secure_fl.privacy.accounting import epsilon
 from secure_fl.privacy.units import Adjacency
@@ -47,7 +48,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         x[y == label, :, 2 * label : 2 * label + 2] += 0.6
     data = Dataset.from_arrays(x, y)
     monkeypatch.setattr(private_accuracy, "load", lambda *_: (data.take(torch.arange(64)), data.take(torch.arange(64, 96))))
-    monkeypatch.setattr(private_accuracy, "noise_multiplier", lambda target, *_: 0.0 if target == inf else 1.5)
+    monkeypatch.setattr(private_accuracy, "noise_multiplier", lambda target, *_: SILENT if target == inf else 1.5)
 
 
 def cell(method: str, level: str, **other: Any) -> Cell:
@@ -95,7 +96,7 @@ def test_noise_is_that_of_the_claim() -> None:
     event = private_accuracy.mechanism_of(Cell.of("MNIST-5k", next(iter(METHODS)), "8", 0, examples=64, batch=64, steps=4)).event(4)
     assert event.noise_multiplier == private_accuracy.noise_multiplier(8.0, 1.0, 4)
     assert 7.9 < epsilon([event], 1e-5, Adjacency.ZERO_OUT) <= 8
-    assert private_accuracy.noise_multiplier(inf, 1.0, 4) == 0
+    assert private_accuracy.noise_multiplier(inf, 1.0, 4) == SILENT
 
 
 # Client level

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
+
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
+from secure_fl.coins import Coins
 from secure_fl.config import ViewsConfig
+from secure_fl.data.augmentations import GlyphViews, PhotoViews, SeriesViews, cropped
 from secure_fl.data.dataset import Dataset
-from secure_fl.data.views import SeriesViews, build_views, check_range, two_views
-from secure_fl.errors import ConfigError, DataError
+from secure_fl.data.views import batch_views, build_views, check_range, two_views
+from secure_fl.errors import ConfigError, DataError, PrivacyError
 
 SHAPES = [(3, 32, 32), (1, 28, 28), (4, 50), (12,)]
 
@@ -54,7 +61,7 @@ def test_images_outside_the_unit_range_are_refused_and_not_clipped() -> None:
 
 def test_series_are_masked_in_one_stretch() -> None:
     x = torch.ones(5, 2, 100)
-    view = SeriesViews(noise=0, mask=0.3, scale=0, warp=0)(x)
+    view, _ = two_views(SeriesViews(noise=0, mask=0.3, scale=0, warp=0), x, 0)
     hidden = (view == 0).all(1)
     assert hidden.sum(1).tolist() == [30] * 5
     assert all(int((row.int().diff() != 0).sum()) <= 2 for row in hidden)
@@ -62,7 +69,7 @@ def test_series_are_masked_in_one_stretch() -> None:
 
 def test_warping_keeps_the_ends_and_the_values() -> None:
     x = torch.linspace(0, 1, 80).repeat(4, 1, 1)
-    view = SeriesViews(noise=0, mask=0, scale=0, warp=0.1)(x)
+    view, _ = two_views(SeriesViews(noise=0, mask=0, scale=0, warp=0.1), x, 0)
     torch.testing.assert_close(view[..., [0, -1]], x[..., [0, -1]], atol=1e-5, rtol=0)
     assert (view.diff() >= -1e-6).all()
     assert not torch.allclose(view, x, atol=1e-3)
@@ -72,3 +79,102 @@ def test_warping_keeps_the_ends_and_the_values() -> None:
 def test_views_that_do_not_fit_are_refused(kind: str, shape: tuple[int, ...]) -> None:
     with pytest.raises(ConfigError, match=r"views\.kind"):
         build_views(ViewsConfig(kind=kind), shape)
+
+
+# One example's views do not depend on the others
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_example_s_views_are_the_same_whoever_else_is_there(shape: tuple[int, ...]) -> None:
+    augment, x, coins = build_views(ViewsConfig(), shape), torch.rand(40, *shape), Coins.public(0)
+    together, some = two_views(augment, x, coins.at(2, torch.arange(40))), torch.tensor([31, 2, 17])
+    alone = two_views(augment, x[some], coins.at(2, some))
+    for one, other in zip(together, alone, strict=True):
+        torch.testing.assert_close(one[some], other, rtol=0, atol=1e-6)
+
+
+def noisy(x: Tensor) -> Tensor:
+    return x + torch.randn_like(x)
+
+
+def test_a_caller_s_callable_gets_one_example_at_a_time_and_coins_of_its_own() -> None:
+    x, coins, rows = torch.rand(6, 5), Coins.public(0), []
+
+    def watched(x: Tensor) -> Tensor:
+        rows.append(len(x))
+        return noisy(x)
+
+    together = two_views(watched, x, coins.at(0, torch.arange(6)))
+    assert rows == [1] * 12
+    alone = two_views(watched, x[4:], coins.at(0, torch.arange(4, 6)))
+    assert all(torch.equal(one[4:], other) for one, other in zip(together, alone, strict=True))
+    assert not torch.equal(together[0], together[1])
+    assert not torch.equal(together[0][0] - x[0], together[0][1] - x[1])
+
+
+def test_an_augmentation_that_mixes_the_batch_cannot_do_so() -> None:
+    """And does in `batch_views`, which is for training without privacy: the planted fault."""
+
+    def mixup(x: Tensor) -> Tensor:
+        return 0.6 * x + 0.4 * x[torch.randperm(len(x))]
+
+    x = torch.rand(8, 5)
+    other = torch.cat([x[:7], torch.full((1, 5), 99.0)])
+    assert all(torch.equal(a[:7], b[:7]) for a, b in zip(two_views(mixup, x, 0), two_views(mixup, other, 0), strict=True))
+    assert not all(torch.equal(a[:7], b[:7]) for a, b in zip(batch_views(mixup, x, 0), batch_views(mixup, other, 0), strict=True))
+
+
+@pytest.mark.parametrize("draw", [random.random, np.random.rand])
+def test_coins_of_other_generators_are_refused(draw: Callable[[], float]) -> None:
+    with pytest.raises(PrivacyError, match="numpy's generator"):
+        two_views(lambda x: x + draw(), torch.rand(3, 2), 0)
+
+
+# The formulas are kornia's
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 20, 33), (1, 2, 7), (2, 1, 5)])
+def test_crops_are_kornia_s_for_the_same_numbers(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    from kornia import augmentation
+    from kornia.augmentation.random_generator._2d import crop
+
+    x, numbers = torch.rand(32, *shape), torch.rand(32, 22)
+    given = iter([numbers[:, :10], (4 / 3 / (3 / 4)) ** numbers[:, 10:20] * (3 / 4), numbers[:, 20], numbers[:, 21]])
+    monkeypatch.setattr(crop, "_adapted_rsampling", lambda size, *_: _log_second(next(given), size))
+    peer = augmentation.RandomResizedCrop(shape[1:], scale=(0.08, 1.0), p=1.0, cropping_mode="resample")
+    torch.testing.assert_close(cropped(x, numbers, (0.08, 1.0)), peer(x), rtol=0, atol=2e-5)
+
+
+def _log_second(values: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Shapes of boxes are asked for as logarithms; they are the only numbers that can be 1 or more."""
+    return (values.log() if values.ndim == 2 and float(values.max()) > 1 else values).reshape(size)
+
+
+def test_colours_are_kornia_s_for_the_same_factors() -> None:
+    from kornia import augmentation
+
+    x, numbers, order = torch.rand(16, 3, 8, 8), torch.rand(4, 16), (2, 0, 3, 1)
+    peer = augmentation.ColorJitter(0.8, 0.8, 0.8, 0.2, p=1.0, order=order)
+    names = ("brightness_factor", "contrast_factor", "saturation_factor")
+    factors = {name: 0.2 + 1.6 * row for name, row in zip(names, numbers, strict=False)} | {"hue_factor": 0.2 * (2 * numbers[3] - 1)}
+    ours = PhotoViews()._jittered(x, list(numbers), order)
+    torch.testing.assert_close(ours, peer.apply_transform(x, {**factors, "order": torch.tensor(order)}, {}), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [GlyphViews, PhotoViews])
+def test_each_change_is_made_as_often_as_it_says(kind: type[GlyphViews | PhotoViews]) -> None:
+    """Flips of a picture that shows them, and the share of pictures whose colours stay; 5 standard deviations of 4,000 coins."""
+    ramp = (torch.arange(16) / 32 + 0.2).expand(4000, 3, 16, 16)
+    plain = kind(crop_scale=(1.0, 1.0), flip=0.25, jitter=0.0)
+    view = plain.changed(ramp.clone(), Coins.public(0).at(0, torch.arange(4000)))
+    assert abs(float((view[:, 0, 0, 0] > view[:, 0, 0, -1]).double().mean()) - 0.25) < 5 * (0.25 * 0.75 / 4000) ** 0.5
+
+
+def test_views_are_the_same_under_mixed_precision() -> None:
+    """bfloat16 has eight bits: positions in a wide picture need more."""
+    x = (torch.arange(256) / 256).expand(4, 3, 256, 256).clone()
+    views = build_views(ViewsConfig(kind="photo", colour_jitter=0.0, flip=0.0), (3, 256, 256))
+    exact, _ = two_views(views, x, 3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed, _ = two_views(views, x, 3)
+    assert torch.equal(exact, mixed)

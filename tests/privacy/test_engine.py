@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 from privacy.example_cases import OBJECTIVES, SEPARATION, WIDTH, encoder_projector, images, stream, written
 from torch import Tensor, nn
 
+from secure_fl.coins import Coins, Draws
 from secure_fl.config import ObjectiveConfig
 from secure_fl.errors import PrivacyError, TrainingError
 from secure_fl.objectives.build import build_objective
@@ -73,9 +75,12 @@ def test_a_mechanism_that_does_not_fit_is_refused() -> None:
         choose_mechanism(OBJECTIVES["spectral"], SAMPLING, dimension=65, seed=0)
 
 
-def views_of(x: Tensor, seeds: list[int]) -> object:
-    def make(index: Tensor, seed: int) -> Tensor:
-        seeds.append(seed)
+def views_of(x: Tensor, seen: list[tuple[Tensor, Tensor]] | None = None) -> Any:
+    """Rows as they are; what was asked for is noted, with the first number of everybody's coins."""
+
+    def make(index: Tensor, draws: Draws) -> Tensor:
+        if seen is not None:
+            seen.append((index[:, 0], draws.uniform(1, 0)[:, 0]))
         assert index.shape[1] == 1
         assert len(index) > 0
         return x[index[:, 0]]
@@ -85,47 +90,53 @@ def views_of(x: Tensor, seeds: list[int]) -> object:
 
 def test_steps_are_sgd_on_noised_gradients() -> None:
     """The same coins and noise by hand."""
-    model, x, seeds = encoder_projector(), images(60), []
+    model, x, seen = encoder_projector(), images(60), list[tuple[Tensor, Tensor]]()
     by_hand = copy.deepcopy(model)
     made = choose_mechanism(OBJECTIVES["spectral"], SAMPLING, dimension=WIDTH, seed=0)
     spec = PrivateSpec(steps=3, lr=0.1, momentum=0.5, weight_decay=0.01)
-    assert train_privately(model, views_of(x, seeds), made, spec, stream()) is None  # type: ignore[arg-type, func-returns-value]
+    assert train_privately(model, views_of(x, seen), made, spec, stream()) is None  # type: ignore[func-returns-value]
+    del seen[1]  # the first step's views are asked for again, of half of its units
     source = stream()
+    coins = Coins(source.words(4).tobytes())
     optimiser = torch.optim.SGD(by_hand.parameters(), lr=0.1, momentum=0.5, weight_decay=0.01)
     for step in range(3):
         index = made.draw(source)
-        assert int(source.words(1)[0]) >> 1 == seeds[step]
-        made.gradients(by_hand, x[index[:, 0]], source)  # type: ignore[arg-type]
+        assert torch.equal(seen[step][0], index[:, 0])
+        assert torch.equal(seen[step][1], coins.at(step, index[:, 0]).uniform(1, 0)[:, 0])
+        made.gradients(by_hand, x[index[:, 0]], source)
         optimiser.step()
     assert torch.equal(flat(model), flat(by_hand))
     assert all(p.grad is None for p in model.parameters())
-    assert len(set(seeds)) == 3
+    assert len(torch.cat([numbers for _, numbers in seen]).unique()) == sum(len(index) for index, _ in seen)
 
 
 def test_empty_steps_are_taken_and_noised() -> None:
     model, before = encoder_projector(), flat(encoder_projector())
     made = choose_mechanism(OBJECTIVES["spectral"], Sampling(60, 1e-9, 1.0, 1e-9), dimension=WIDTH, seed=0)
     assert len(made.draw(stream())) == 0
-    train_privately(model, views_of(images(60), []), made, PrivateSpec(4, 0.1), stream())  # type: ignore[arg-type]
+    train_privately(model, views_of(images(60)), made, PrivateSpec(4, 0.1), stream())
     assert not torch.equal(flat(model), before)
 
 
-def test_training_leaves_the_caller_s_random_state_alone_and_dropout_follows_the_secret_seed() -> None:
-    class Noisy(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner, self.drop = encoder_projector(), nn.Dropout(0.5)
+class Dropping(nn.Module):
+    """Drops elements of z, by a layer or by the function, whose masks are nobody's."""
 
-        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-            h, z = self.inner(x)
-            return h, self.drop(z)
+    def __init__(self, functional: bool = False) -> None:
+        super().__init__()
+        self.inner, self.drop, self.functional = encoder_projector(), nn.Dropout(0.5), functional
 
-    made = choose_mechanism(OBJECTIVES["spectral"], Sampling(60, 0.3, 0.0), dimension=WIDTH, seed=0)
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h, z = self.inner(x)
+        return h, nn.functional.dropout(z, 0.5, self.training) if self.functional else self.drop(z)
+
+
+def test_training_leaves_the_caller_s_random_state_alone_and_dropout_follows_the_secret_key() -> None:
+    made = choose_mechanism(OBJECTIVES["spectral"], Sampling(60, 0.3, 1e-9), dimension=WIDTH, seed=0)
     found = []
     for seed in (0, 0, 1):
-        model = Noisy()
+        model = Dropping()
         torch.manual_seed(5)
-        train_privately(model, lambda index, _: images(60)[index[:, 0]], made, PrivateSpec(1, 0.1), stream(seed=seed))  # type: ignore[arg-type]
+        train_privately(model, views_of(images(60)), made, PrivateSpec(1, 0.1), stream(seed=seed))
         assert torch.equal(torch.rand(1), torch.rand(1, generator=torch.Generator().manual_seed(5)))
         found.append(flat(model))
     assert torch.equal(found[0], found[1])
@@ -137,15 +148,15 @@ def test_groups_train_too_and_heads_with_labels() -> None:
     model, before = encoder_projector(), flat(encoder_projector())
     groups = choose_mechanism(build_objective(ObjectiveConfig(name="nt_xent")), SAMPLING, dimension=WIDTH, seed=0, mechanism="group")
 
-    def grouped(index: Tensor, seed: int) -> Tensor:
+    def grouped(index: Tensor, draws: Draws) -> Tensor:
         return torch.cat([x[index][:, :, 0], x[index][:, :, 1]], 1)
 
-    train_privately(model, grouped, groups, PrivateSpec(2, 0.1), stream())  # type: ignore[arg-type]
+    train_privately(model, grouped, groups, PrivateSpec(2, 0.1), stream())
     assert not torch.equal(flat(model), before)
     heads = choose_mechanism(CrossEntropy(), SAMPLING, dimension=WIDTH, seed=0)
     labels = torch.arange(60) % WIDTH
 
-    def with_labels(index: Tensor, seed: int) -> Labelled:
+    def with_labels(index: Tensor, draws: Draws) -> Labelled:
         return Labelled(x[index[:, 0]][:, :1], labels[index[:, 0]])
 
     train_privately(model, with_labels, heads, PrivateSpec(2, 0.1), stream("heads"))  # type: ignore[arg-type]
@@ -166,15 +177,15 @@ class Centred(nn.Module):
 def test_a_model_with_batch_statistics_and_one_that_diverges_are_refused() -> None:
     made = choose_mechanism(OBJECTIVES["spectral"], SAMPLING, dimension=WIDTH, seed=0)
     with pytest.raises(PrivacyError, match=r'model\.norm = "group"'):
-        train_privately(nn.Sequential(nn.BatchNorm2d(1)), views_of(images(60), []), made, PrivateSpec(1, 0.1), stream())  # type: ignore[arg-type]
+        train_privately(nn.Sequential(nn.BatchNorm2d(1)), views_of(images(60)), made, PrivateSpec(1, 0.1), stream())
     with pytest.raises(PrivacyError, match="depends on the other rows"):
-        train_privately(Centred(), views_of(images(60), []), made, PrivateSpec(1, 0.1), stream())  # type: ignore[arg-type]
+        train_privately(Centred(), views_of(images(60)), made, PrivateSpec(1, 0.1), stream())
     with pytest.raises(TrainingError, match="diverged"):
-        train_privately(encoder_projector(), views_of(images(60), []), made, PrivateSpec(3, 1e38, weight_decay=1.0), stream())  # type: ignore[arg-type]
+        train_privately(encoder_projector(), views_of(images(60)), made, PrivateSpec(3, 1e38, weight_decay=1.0), stream())
 
 
 def test_gradients_are_not_left_for_others_to_read() -> None:
     model = encoder_projector()
     made = choose_mechanism(OBJECTIVES["spectral"], SAMPLING, dimension=WIDTH, seed=0)
-    made.gradients(model, images(5), stream())  # type: ignore[arg-type]
+    made.gradients(model, images(5), stream())
     assert bool(torch.isfinite(written(model)).all())

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from secure_fl.audit import check_sensitivity
+from secure_fl.coins import Coins
 from secure_fl.config import ObjectiveConfig
 from secure_fl.errors import PrivacyError
 from secure_fl.models.heads import EncoderProjector, Projector
@@ -18,6 +19,7 @@ from secure_fl.objectives.coupling import Coupling
 from secure_fl.objectives.losses import nt_xent_loss
 from secure_fl.objectives.objective import TwoViews, total_loss
 from secure_fl.objectives.separation import Separation
+from secure_fl.privacy.keyed_dropout import keyed_dropout, row_draws
 from secure_fl.privacy.mechanisms.group import GroupNTXent, group_form, many_view_nt_xent
 from secure_fl.privacy.noise import NoiseSource, NoiseStream
 from secure_fl.privacy.units import Adjacency
@@ -38,7 +40,7 @@ def rows(units: int, members: int, views: int = 2, seed: int = 1) -> Tensor:
 
 def mechanism(members: int = 4, objective: Any = None, **options: Any) -> GroupNTXent:
     extra = options.pop("extra_views", 0)
-    settings: dict[str, Any] = {"bound": 0.5, "noise_multiplier": 0.0, "sampling_rate": 0.5, "examples": 40} | options
+    settings: dict[str, Any] = {"bound": 0.5, "noise_multiplier": 1e-12, "sampling_rate": 0.5, "examples": 40} | options
     return GroupNTXent(group_form(objective or NTXent(0.2), members, extra), **settings)
 
 
@@ -125,6 +127,26 @@ def test_a_group_with_a_broken_or_missing_member_contributes_zero(value: float) 
     others = views[[0, 2, 3, 4]]
     torch.testing.assert_close(mechanism().released_sums(model, broken)[0], mechanism().released_sums(model, others)[0])
     assert not mechanism().released_sums(model, broken[1:2])[0].any()
+
+
+@pytest.mark.parametrize("bins", [None, 5])
+def test_a_missing_member_takes_nobody_else_s_place_or_masks(bins: int | None) -> None:
+    """With dropout: the others' groups add what they add when it is there."""
+    model, views = network(), rows(5, 4)
+    model.encoder.append(nn.Dropout(0.5))
+    made, draws = mechanism(bins=bins), Coins.public(0).at(0, torch.arange(20))
+    missing = views.clone()
+    missing[1, [0, 4]] = torch.nan  # the first member's two views
+    missing[1, [1, 5]] = torch.nan if bins is None else missing[1, [1, 5]]
+
+    def sums(views: Tensor, chosen: list[int]) -> Tensor:
+        members = torch.cat([torch.arange(4 * unit, 4 * unit + 4) for unit in chosen])
+        with keyed_dropout(model, row_draws(draws[members], len(chosen), 8)):
+            return made.released_sums(model, views[chosen])[0]
+
+    everybody, others, alone = sums(missing, [0, 1, 2, 3, 4]), sums(missing, [0, 2, 3, 4]), sums(missing, [1])
+    torch.testing.assert_close(everybody, others + alone, rtol=1e-4, atol=1e-6)
+    assert bool(alone.any()) == (bins is not None)
 
 
 def test_bins_go_on_without_them() -> None:

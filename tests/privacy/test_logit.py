@@ -88,7 +88,7 @@ def network(width: int = 5) -> EncoderProjector:
 
 def mechanism(**options: Any) -> LogitDP:
     settings: dict[str, Any] = {
-        "temperature": 0.5, "pair_bound": 0.3, "noise_multiplier": 0.0, "sampling_rate": 0.5, "examples": 20, "largest_batch": 16,
+        "temperature": 0.5, "pair_bound": 0.3, "noise_multiplier": 1e-12, "sampling_rate": 0.5, "examples": 20, "largest_batch": 16,
     }  # fmt: skip
     return LogitDP(**settings | options)
 

@@ -37,7 +37,7 @@ def mechanism(noise: float = 1.0, clip: float | AdaptiveBound = 1.0, examples: i
 
 def test_without_noise_and_clipping_the_step_is_cross_entropy_s() -> None:
     model, views = classifier(), labelled(12)
-    mechanism(0.0, 1e6, 12, 1.0).gradients(model, views, stream())
+    mechanism(1e-12, 1e6, 12, 1.0).gradients(model, views, stream())
     found = written(model)
     model.zero_grad()
     functional.cross_entropy(model(views.rows[:, 0]), views.targets).backward()
@@ -63,7 +63,7 @@ def test_no_neighbour_moves_a_released_sum_beyond_its_claim(kind: str, clip: flo
 def test_masked_reconstruction_is_trained_with_it() -> None:
     objective, model = MaskedReconstruction(seed=0), encoder_projector()
     visible, cells = objective.hide(images(12)[:, 0])
-    made = PerExample(objective, 12, 1.0, 0.0, 1e6)
+    made = PerExample(objective, 12, 1.0, 1e-12, 1e6)
     made.gradients(model, Labelled(visible[:, None], cells), stream())
     found = written(model)
     model.zero_grad()
@@ -87,7 +87,7 @@ def test_an_empty_draw_is_noise_of_the_right_deviation() -> None:
 
 
 def test_the_sum_is_divided_by_a_constant_and_not_by_who_came() -> None:
-    model, made = classifier(), mechanism(0.0, 0.01)
+    model, made = classifier(), mechanism(1e-9, 0.01)
     views = labelled(2)
     made.gradients(model, views, stream())
     one = written(model)
@@ -102,7 +102,8 @@ def test_it_is_charged_what_was_asked_for() -> None:
     """σ = (σ_z⁻² + (2σ_b)⁻²)^(-1/2): gradients pay for the count, and the event says σ, not σ_z."""
     made = mechanism(1.1, AdaptiveBound(1.0, count_noise=2.0))
     assert made.gradient_noise > 1.1
-    assert (made.gradient_noise**-2 + (2 * 2.0) ** -2) ** -0.5 == pytest.approx(1.1)
+    (bit,) = (claim for claim in made.sensitivity(Adjacency.ADD_REMOVE)[1:])
+    assert (made.gradient_noise**-2 + (2.0 / bit) ** -2) ** -0.5 == pytest.approx(1.1)
     assert made.event(5).noise_multiplier == 1.1
     assert mechanism(1.1).gradient_noise == 1.1
 
@@ -123,8 +124,8 @@ def test_gradients_get_the_larger_noise_and_the_count_gets_its_own() -> None:
 
 def test_the_bound_finds_the_quantile() -> None:
     model, views = classifier(), labelled(90)
-    clip = AdaptiveBound(100.0, quantile=0.7, rate=0.3)
-    made = mechanism(0.0, clip, 90, 1.0)
+    clip = AdaptiveBound(100.0, quantile=0.7, rate=0.3, count_noise=0.05)
+    made = mechanism(0.05, clip, 90, 1.0)
     for _ in range(80):
         made.gradients(model, views, stream())
     norms = made._sum(model, views).square_norms.sqrt()
@@ -136,6 +137,40 @@ def test_a_broken_example_is_no_reason_to_move() -> None:
     model, made = classifier(), mechanism(1.0, AdaptiveBound(1.0))
     views = Labelled(torch.full((1, 1, 1, 8, 8), torch.nan), torch.zeros(1, dtype=torch.int64))
     assert made.released_sums(model, views)[1].tolist() == [-0.5]
+
+
+def test_rounding_of_all_other_norms_moves_the_count_by_next_to_nothing() -> None:
+    """Norms that are all alike, at the bound: a step would flip every bit at once."""
+    clip, square = AdaptiveBound(1.3), torch.full((4096,), 1.3**2, dtype=torch.float64)
+    made = mechanism(1.0, clip, 4096)
+    moved = float((clip.bits(square * (1 + 2.0**-20) ** 2) - clip.bits(square)).sum().abs())
+    assert 0.5 + moved <= made.sensitivity(Adjacency.ADD_REMOVE)[1] < 0.52
+
+    def step(square_norms: Tensor) -> Tensor:
+        return (square_norms <= clip.bound**2).double() - 0.5
+
+    assert float((step(square * (1 + 2.0**-20) ** 2) - step(square)).sum().abs()) == 4096, "the planted fault"
+
+
+def test_a_batch_of_another_size_moves_the_count_by_no_more_than_is_charged() -> None:
+    """One row many times over, and one example more; the bound lies between the norms that both batches give it."""
+    torch.manual_seed(64)
+    model, row, new = nn.Linear(64, 10), torch.rand(1, 1, 64), torch.rand(1, 1, 64)
+    for count in (1, 3, 16, 33, 128, 255):
+        rows, labels = row.expand(count, 1, 64).contiguous(), torch.zeros(count + 1, dtype=torch.int64)
+        without, more = Labelled(rows, labels[:-1]), Labelled(torch.cat([rows, new]), labels)
+        norms = [mechanism()._sum(model, views).square_norms[:count] for views in (without, more)]
+        made = mechanism(1.0, AdaptiveBound(float((norms[0][0] * norms[1][0]) ** 0.25)), count + 1)
+        before, after = (made.released_sums(model, views)[1] for views in (without, more))
+        assert float((after - before).abs()) <= made.sensitivity(Adjacency.ADD_REMOVE)[1]
+
+
+def test_bits_are_halves_outside_of_the_ramp_and_even_within() -> None:
+    clip = AdaptiveBound(2.0)
+    norms = torch.tensor([0.0, 1e-30, 1.59, 2.0, 2.51, 1e30, torch.inf, torch.nan], dtype=torch.float64)
+    assert clip.bits(norms.square()).tolist() == pytest.approx([0.5, 0.5, 0.5, 0.0, -0.5, -0.5, -0.5, -0.5])
+    inside = torch.tensor([2 / 1.1, 2 * 1.1], dtype=torch.float64)
+    assert float(clip.bits(inside.square()).sum()) == pytest.approx(0)
 
 
 class Lying:

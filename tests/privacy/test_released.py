@@ -30,7 +30,7 @@ def mechanism(name: str, noise: float = 1.0, **settings: object) -> ReleasedStat
 def test_without_noise_and_clipping_the_step_is_the_objective_s() -> None:
     """All examples drawn: the mean gradient is that of the ordinary spectral loss."""
     model, views = encoder_projector(), images(20)
-    everyone = mechanism("spectral", 0.0, examples=20, sampling_rate=1.0, bound=1e6)
+    everyone = mechanism("spectral", 1e-12, examples=20, sampling_rate=1.0, bound=1e6)
     everyone.gradients(model, views, stream())
     found = written(model)
     model.zero_grad()
@@ -95,7 +95,7 @@ def test_noise_of_the_right_deviation_is_in_every_leaf_and_leaves_are_independen
     model, made = encoder_projector(), mechanism("spectral", 2.0, bound=0.5)
     views = images(drawn) if drawn else torch.empty(0, 1)
     source, steps = stream(), 40
-    quiet = replace(made, noise_multiplier=0.0)
+    quiet = replace(made, noise_multiplier=1e-12)
     rows = []
     for _ in range(steps):
         made.gradients(model, views, source)
@@ -149,6 +149,7 @@ def test_what_the_proof_does_not_cover_is_refused() -> None:
         ("has no statistic", lambda: replace(mechanism("spectral"), objective=_without_statistic())),
         ("sampling_rate", lambda: mechanism("spectral", sampling_rate=0.0)),
         ("noise_multiplier", lambda: mechanism("spectral", -1.0)),
+        ("noise_multiplier", lambda: mechanism("spectral", 0.0)),
         ("noise_multiplier", lambda: mechanism("spectral", float("nan"))),
         ("clip", lambda: mechanism("spectral", bound=0.0)),
         ("examples", lambda: mechanism("spectral", examples=0)),

@@ -71,6 +71,7 @@ def test_weights_that_act_beside_their_layer_are_not_left_out(way: str, monkeypa
     torch.manual_seed(0)
     model, views = Borrows(way), views_for((4,))
     right = jacobian_grams(model, views.flatten(0, 1))[1]
+    assert all(parameter.requires_grad for parameter in model.parameters()), "the model is left as it was"
     torch.testing.assert_close(embeddings_and_grams(model, views)[1].flatten(0, 1), right)
     if way in ("functional", "after"):  # without the check the lengths would be too small
         monkeypatch.setattr(row_grams, "_only_through_layers", lambda *_: True)

@@ -17,10 +17,12 @@ from torch import Tensor
 from secure_fl_kernels.gpu.launch import ELEMENT, architecture, blocks, exact, on
 from secure_fl_kernels.gpu.variants import Architecture, Variant
 from secure_fl_kernels.reference import gradients as plain
-from secure_fl_kernels.reference.gradients import FLOOR, SLACK, Convolution, ghost_margin, gram_is_cheaper, sequences
+from secure_fl_kernels.reference.gradients import CEILING, FLOOR, SLACK, Convolution, ghost_margin, gram_is_cheaper, sequences
 
 _FLOOR = tl.constexpr(FLOOR[torch.float32])
 _LONGER = tl.constexpr(1 + SLACK[torch.float32])
+_CEILING = tl.constexpr(CEILING[torch.float32])
+_PER_CEILING = tl.constexpr(1 / CEILING[torch.float32])
 _LARGEST = 3.0e38
 """A bound on lengths in float32: 10³⁰⁰ and 3·10³⁸ clip the same rows, which is none."""
 _CUT = 2.0**-27
@@ -46,16 +48,17 @@ def square_kernel(G, OUT, width, stride, parts, BLOCK: tl.constexpr, STEPS: tl.c
 def clip_kernel(
     G, SQUARE, NOISE, OUT, samples, width, stride, max_norm, HAS_NOISE: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_P: tl.constexpr
 ):  # fmt: skip
-    """Σ_b min(1, C/‖g_b‖) g_b + noise over one block of columns; rows that do not count are not read. Reference: `clip_and_sum`."""
+    """Σ_b f_b g_b + noise over one block of columns, f as in `clip_factors`; rows that do not count are not read. Reference: `clip_and_sum`."""
     column = tl.program_id(0).to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
     inside = column < width
     total = tl.zeros([BLOCK_B, BLOCK_P], tl.float32)
     for start in range(0, samples, BLOCK_B):
         row = start + tl.arange(0, BLOCK_B)
         square = tl.load(SQUARE + row, mask=row < samples, other=-1.0)
-        counts = (square >= 0.0) & (square < float("inf"))
-        length = tl.sqrt(tl.where(counts, square, 1.0) + _FLOOR) * _LONGER
-        factor = tl.where(counts, tl.minimum((1.0 / length) * max_norm, 1.0), 0.0)
+        counts = (square >= 0.0) & (square < _CEILING)
+        square = tl.where(counts, square, 1.0)
+        length = tl.sqrt(square + _FLOOR) * _LONGER
+        factor = tl.where(counts, tl.minimum((1.0 / length) * max_norm, 1.0) * (1.0 - square * _PER_CEILING), 0.0)
         mask = (factor > 0.0)[:, None] & inside[None, :]
         g = tl.load(G + row.to(tl.int64)[:, None] * stride + column[None, :], mask=mask, other=0.0).to(tl.float32)
         total += g * factor[:, None]

@@ -24,6 +24,10 @@ SLACK = {torch.float32: 2.0**-18, torch.float64: 2.0**-46}
 FLOOR = {torch.float32: 2.0**-80, torch.float64: 2.0**-970}
 """Added to squared lengths: elements too small to have a square lose at most 2⁻¹²⁶ each (2⁻¹⁰²²), and no row has 2⁴⁶ of them."""
 
+CEILING = {torch.float32: 2.0**120, torch.float64: 2.0**1000}
+"""Squared lengths from here on count as not finite. Factors fall to zero on the way, in proportion, so that no rounding of a length, and none
+that makes a sum overflow, moves a clipped gradient by more than its own share; below a length of 2⁴⁷ the way changes no bit."""
+
 PATCHES = 1 << 22
 """Elements of unfolded images held at once: 16 MiB of float32."""
 
@@ -77,10 +81,11 @@ def ghost_square_norms_conv2d(inputs: Tensor, backprops: Tensor, shape: Convolut
 
 
 def clip_factors(square_norms_B: Tensor, max_norm: float) -> Tensor:
-    """min(1, C/‖g_b‖) made smaller by `SLACK`; 0 for a squared norm that is negative, infinite or NaN. In `square_norms_B`'s dtype."""
-    counts = (square_norms_B >= 0) & (square_norms_B < torch.inf)
-    length = (square_norms_B + FLOOR[square_norms_B.dtype]).sqrt() * (1 + SLACK[square_norms_B.dtype])
-    factors = (max_norm / length).clamp(max=1)
+    """min(1, C/‖g_b‖)·(1 − ‖g_b‖²/`CEILING`)₊ made smaller by `SLACK`; 0 for a squared norm that is negative or NaN. In `square_norms_B`'s dtype."""
+    dtype = square_norms_B.dtype
+    counts = (square_norms_B >= 0) & (square_norms_B < CEILING[dtype])
+    length = (square_norms_B + FLOOR[dtype]).sqrt() * (1 + SLACK[dtype])
+    factors = (max_norm / length).clamp(max=1) * (1 - square_norms_B / CEILING[dtype])
     return torch.where(counts, factors, torch.zeros_like(factors))
 
 

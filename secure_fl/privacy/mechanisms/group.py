@@ -20,8 +20,8 @@ is not covered at C: one example more moves others to new groups.
 **Bins** (add-remove, n secret): every example is drawn with probability q and thrown into one of M bins, on coins of its own. One
 example changes one bin, from one vector of the ball to another: 2C, and the event says `contributions = 2`.
 
-**Assumes**: coins stay secret; no hard negatives, clusters or anything learned in the grouping; no batch statistics, queue or other
-path between groups; an example is in at most one group a step.
+**Assumes**: coins of sampling and grouping stay secret; no hard negatives, clusters or anything learned in the grouping; no batch statistics,
+queue or other path between groups; a member's views depend on its own coins; an example is in at most one group a step.
 
 **Not covered**: float rounding of sums and noise (Mironov 2012); a choice of m, q or C made by looking at the data.
 
@@ -33,7 +33,6 @@ Suffixes: U groups, R = V·m rows of a group (view by view), m members, V views,
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -240,16 +239,13 @@ class GroupNTXent:
             return clipped_sum(model, views, 1, self.units.unit_losses, self.bound).gradients
         whole_UV = torch.isfinite(views).flatten(2).all(2).unflatten(1, (self.units.views, -1))
         present_Um = whole_UV.all(1)
-        if self.bins is None:
-            views = views[present_Um.all(1)]
-            losses: Callable[[Tensor, Tensor], Tensor] = self.units.unit_losses
-        else:
-            kept = present_Um.sum(1) >= SMALLEST_GROUP
-            views, present_Um = views[kept], present_Um[kept]
-            absent_UR = ~present_Um.repeat(1, self.units.views)
-            views = views.masked_fill(absent_UR.view(*absent_UR.shape, *[1] * (views.ndim - 2)), 0)
+        counts_U = present_Um.all(1) if self.bins is None else present_Um.sum(1) >= SMALLEST_GROUP
+        absent_UR = ~present_Um.repeat(1, self.units.views)
+        # Groups that do not count stay, so that all others keep their places and coins; their loss is the constant 0.
+        views = views.masked_fill(absent_UR.view(*absent_UR.shape, *[1] * (views.ndim - 2)), 0)
 
-            def losses(h: Tensor, z: Tensor) -> Tensor:
-                return self.units.unit_losses(h, z, None, present_Um)
+        def losses(h: Tensor, z: Tensor) -> Tensor:
+            losses_U = self.units.unit_losses(h, z, None, None if self.bins is None else present_Um)
+            return torch.where(counts_U, losses_U, torch.zeros_like(losses_U))
 
         return clipped_sum(model, views.flatten(0, 1), views.shape[1], losses, self.bound, method=self.method).gradients

@@ -67,7 +67,8 @@ class LogitDP:
     **Assumes**: the index set 0 … n − 1 is public, and a missing example is given as NaN; coins are secret; an example's embedding is
     its own (no batch statistics) and deterministic. Examples with NaN, infinity or a Jacobian beyond 10¹² pair bounds count as missing.
 
-    **Not covered**: add-remove, where the number drawn would be secret; float rounding of sums and noise (Mironov 2012).
+    **Not covered**: add-remove, where the number drawn would be secret; float rounding of sums and noise (Mironov 2012), also where it takes many
+    Jacobians across 10¹² at once, which is a step.
 
     Attributes:
         temperature: τ, at least 0.5.
@@ -90,6 +91,7 @@ class LogitDP:
 
     name = "logit"
     members = 1
+    adds_up = False
     adjacencies = frozenset({Adjacency.ZERO_OUT, Adjacency.REPLACE_ONE})
 
     def __post_init__(self) -> None:

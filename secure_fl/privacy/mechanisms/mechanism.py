@@ -79,7 +79,7 @@ def flat(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def check_settings(examples: int, sampling_rate: float, noise_multiplier: float, bound: float) -> None:
-    """Refuse settings for which the accounting makes no sense. A noise multiplier of 0 is allowed and protects nothing.
+    """Refuse settings for which the accounting makes no sense: no mechanism is without noise, since its `event` charges for what it adds.
 
     Raises:
         PrivacyError: naming the setting.
@@ -87,8 +87,8 @@ def check_settings(examples: int, sampling_rate: float, noise_multiplier: float,
     check_rate(sampling_rate)
     if examples < 1:
         raise PrivacyError("no examples", field="examples", value=examples, remedy="pass the size of the public index set")
-    if not (isfinite(noise_multiplier) and noise_multiplier >= 0):
+    if not (isfinite(noise_multiplier) and noise_multiplier > 0):
         remedy = "calibrate it with noise_for"
-        raise PrivacyError("negative or not finite", field="noise_multiplier", value=noise_multiplier, remedy=remedy)
+        raise PrivacyError("not positive and finite", field="noise_multiplier", value=noise_multiplier, remedy=remedy)
     if not (isfinite(bound) and bound > 0):
         raise PrivacyError("not positive and finite", field="clip", value=bound, remedy="begin with 1")

@@ -51,11 +51,12 @@ class ReleasedStatistics:
 
     **Guarantee**: `event` bounds what `gradients` reveals of one example, under each of `adjacencies`; the statistic is included.
 
-    **Assumes**: a unit is one example with all its views; the model treats rows by themselves; the randomness of views and dropout
-    is fresh each step and secret, since with a public seed one example more would shift everybody else's; sampling coins are secret;
-    `examples` is a public constant, also under add-remove, where it is a bound that sums are divided by and not the true number.
+    **Assumes**: a unit is one example with all its views; the model treats rows by themselves; an example's views and dropout depend on its own
+    coins, as `train_privately` gives them; sampling coins are secret; `examples` is a public constant, also under add-remove, where it is a
+    bound that sums are divided by and not the true number.
 
-    **Not covered**: float rounding of sums and noise (Mironov 2012); losses and norms seen during training, which go nowhere.
+    **Not covered**: float rounding of sums and noise (Mironov 2012), which a model makes large whose outputs z are themselves no longer than
+    rounding errors, since they are brought to unit length (below 10⁻¹² to zero); losses and norms seen during training, which go nowhere.
 
     Attributes:
         objective: with a statistic, and `PER_EXAMPLE` once that is released.
@@ -147,11 +148,12 @@ class ReleasedStatistics:
 
     def _sum(self, model: nn.Module, views: Tensor, release: _Release) -> ClippedSum:
         """One forward pass: the statistic is released between it and the losses, and losses go backward through the same graph."""
-        statistic = self._statistic
+        statistic, released = self._statistic, list[Tensor]()
 
         def losses(h: Tensor, z: Tensor) -> Tensor:
-            noised = release(statistic_sum(statistic, z))
-            return self.objective.unit_losses(h, z, statistic.mean(noised, self.expected_units, self.statistic_noise))
+            if not released:  # once, from the outputs as they are: losses are looked at again with some of them replaced
+                released.append(statistic.mean(release(statistic_sum(statistic, z)), self.expected_units, self.statistic_noise))
+            return self.objective.unit_losses(h, z, released[0])
 
         return clipped_sum(model, views.flatten(0, 1), views.shape[1], losses, self.bound, method=self.method)
 

@@ -23,8 +23,9 @@ from torch.func import functional_call, jacrev, vmap
 from torch.nn import functional
 
 from secure_fl.errors import PrivacyError
+from secure_fl.privacy.layer_calls import LayerCall, recorded, weight_beside_layers
 from secure_fl.privacy.separable import is_separable, layer_rule
-from secure_fl.privacy.unit_gradients import LayerCall, as_images, has_ghost, recorded, trains_bias
+from secure_fl.privacy.unit_gradients import as_images, has_ghost, trains_bias
 from secure_fl_kernels.reference import normalize
 
 _JACOBIAN_ELEMENTS = 1 << 25
@@ -46,7 +47,8 @@ def embeddings_and_grams(model: nn.Module, views: Tensor) -> tuple[Tensor, Tenso
         width = model(rows[:1])[1].shape[1]
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     chunk = max(1, _JACOBIAN_ELEMENTS // max(1, width * trained))
-    method = _by_layers if is_separable(model) and _only_through_layers(model, rows) else jacobian_grams
+    _check_repeats(model, rows)
+    method = _by_layers if is_separable(model) else jacobian_grams
     parts = [method(model, part) for part in rows.split(chunk)]
     embedded, grams = (torch.cat(each) for each in zip(*parts, strict=True))
     return embedded.unflatten(0, (-1, 2)), grams.unflatten(0, (-1, 2))
@@ -54,11 +56,15 @@ def embeddings_and_grams(model: nn.Module, views: Tensor) -> tuple[Tensor, Tenso
 
 def jacobian_grams(model: nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]:
     """e `[N, D]` and J Jᵀ `[N, D, D]` of any model, by `torch.func`; slow."""
-    trained = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
-    fixed = {name: t.detach() for name, t in [*model.named_parameters(), *model.named_buffers()] if name not in trained}
+    # One entry a place where a weight is kept: torch would lose the weights of a module that has two names.
+    places = {f"{at}.{name}".lstrip("."): p for at, module in model.named_modules() for name, p in module.named_parameters(recurse=False)}
+    names = {id(p): name for name, p in places.items()}
+    trained = {names[id(p)]: p.detach() for p in places.values() if p.requires_grad}
+    fixed = {name: p.detach() for name, p in places.items() if not p.requires_grad}
 
     def unit(parameters: dict[str, Tensor], row: Tensor) -> tuple[Tensor, Tensor]:
-        z: Tensor = functional_call(model, (parameters, fixed), (row[None],))[1]
+        given = {name: parameters[names[id(p)]] for name, p in places.items() if p.requires_grad}
+        z: Tensor = functional_call(model, {**fixed, **given}, (row[None],), tie_weights=False)[1]
         e = normalize(z)[0]
         return e, e
 
@@ -67,44 +73,33 @@ def jacobian_grams(model: nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]:
     return e.detach(), torch.stack([j @ j.mT for j in parts]).sum(0)
 
 
-def _only_through_layers(model: nn.Module, rows: Tensor) -> bool:
-    """Whether trained weights act through one call each of the layer that holds them, and in no other way, on these very rows.
-
-    With every such layer's output cut off from its weights, nothing that depends on a trained weight may reach a layer or z. A weight used
-    beside its layer, or twice, would be missing from J Jᵀ, and a gradient would be clipped too little.
+def _check_repeats(model: nn.Module, rows: Tensor) -> None:
+    """Refuse a model that embeds a row differently each time.
 
     Raises:
-        PrivacyError: with the same weights z is another one.
+        PrivacyError: it does.
     """
-    holders = [layer for layer in model.modules() if any(p.requires_grad for p in layer.parameters(recurse=False))]
-    held = Counter(id(p) for layer in holders for p in layer.parameters(recurse=False))
-    uses, sound = Counter[nn.Module](), [max(held.values(), default=1) == 1]
-
-    def cut(layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        uses[layer] += 1
-        sound.append(len(given) == 1 and not given[0].requires_grad)
-        return output.detach()
-
-    handles = [layer.register_forward_hook(cut) for layer in holders]
-    try:
-        with torch.enable_grad():
-            z = model(rows)[1]
-    finally:
-        for handle in handles:
-            handle.remove()
     with torch.no_grad():
-        again = model(rows)[1]
+        z, again = model(rows)[1], model(rows)[1]
     if not torch.allclose(z, again, rtol=1e-3, atol=1e-5 * float(again.nan_to_num(0, 0, 0).abs().max()), equal_nan=True):
         remedy = "leave out dropout and other layers that draw"
         raise PrivacyError("embeds a row differently each time", field="model", value=type(model).__name__, remedy=remedy)
-    return all(sound) and not z.requires_grad and max(uses.values(), default=0) <= 1
+
+
+def _only_through_layers(model: nn.Module, z: Tensor, calls: Sequence[LayerCall]) -> bool:
+    """Whether trained weights act through one call each of the layer that holds them, and in no other way: else parts of J Jᵀ would be missing."""
+    held = Counter(id(p) for layer in model.modules() for p in layer.parameters(recurse=False) if p.requires_grad)
+    called = Counter(id(call.layer) for call in calls)
+    return max([*held.values(), *called.values()], default=1) == 1 and weight_beside_layers(model, [z], calls) is None
 
 
 def _by_layers(model: nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """e `[N, D]` and J Jᵀ `[N, D, D]`, a layer at a time."""
+    """e `[N, D]` and J Jᵀ `[N, D, D]`, a layer at a time; by Jacobians where weights act in other ways too."""
     with torch.enable_grad():
         with recorded(model, len(rows)) as calls:
             z = model(rows)[1]
+        if not _only_through_layers(model, z, calls):
+            return jacobian_grams(model, rows)
         e = normalize(z)
         edges = [call.edge for call in calls]
         found = [torch.autograd.grad(part.sum(), edges, retain_graph=True, allow_unused=True) for part in e.unbind(1)] if calls else []

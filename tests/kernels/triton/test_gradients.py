@@ -86,6 +86,15 @@ def test_rows_that_are_not_finite_add_exactly_zero_and_are_not_read(device: str,
     assert torch.equal(per_sample.clip_and_sum(g, nothing, 2.0), torch.zeros_like(noise))
 
 
+def test_factors_fade_out_before_lengths_overflow(device: str) -> None:
+    """Row by row the factor of the reference, on the ramp and beyond."""
+    lengths = 2.0 ** torch.arange(44, 64, 0.5)
+    got = torch.cat([per_sample.clip_and_sum(row[None].to(device), row.square().to(device), 1.0).cpu() for row in lengths[:, None]])
+    assert close(got, lengths * plain.clip_factors(lengths.square(), 1.0), 1e-6)
+    assert 0 < float(got[lengths == 2.0**59.5]) < 0.6
+    assert not got[lengths >= 2.0**60].any()
+
+
 @pytest.mark.parametrize("max_norm", [1e-30, 1e-13, 1e-3, 1.0, 1e30])
 def test_no_sample_is_longer_than_the_bound(device: str, max_norm: float) -> None:
     for scale in (1e-25, 1e-14, 1e-3, 1.0, 1 + 1e-6, 1e10):

@@ -1,0 +1,206 @@
+"""Random changes of images and series, each example's from coins of its own: what one looks like does not depend on who else is there.
+
+Which numbers decide is drawn at once for all rows (`secure_fl.coins`), and every change is a formula of a row and its numbers. Formulas of
+colour are those of kornia and torchvision; under autocast too they are computed in float32, since positions in a grid need its bits.
+
+Suffixes: N rows, C channels, H and W sides, L time steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import permutations
+from math import log, prod
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from secure_fl.coins import Draws, Use
+
+_TRIES = 10
+"""Boxes drawn for a crop, of which the first that fits is taken."""
+_NARROWEST, _WIDEST = 3 / 4, 4 / 3
+"""Width over height of a box."""
+_JITTER_SHARE, _GREY_SHARE = 0.8, 0.2
+"""SSD jitters colours of 80 % of the images and greys 20 %."""
+_LUMA = (0.299, 0.587, 0.114)
+
+
+@runtime_checkable
+class KeyedAugmentation(Protocol):
+    """An augmentation whose coins are given to it, so that whole batches can be changed at once without tying rows together."""
+
+    def changed(self, x: Tensor, draws: Draws) -> Tensor:
+        """`x` `[N, ...]` -> as many rows, row i from `x[i]` and the i-th row of coins alone."""
+
+
+@dataclass(frozen=True)
+class PhotoViews:
+    """SSD's: crop, flip, colour jitter, occasional grey; no blur, no normalisation. Images `[N, 3, H, W]` within [0, 1].
+
+    Attributes:
+        crop_scale: share of the area that a crop keeps, from and to.
+        flip: probability of a horizontal flip.
+        jitter: strength of brightness, contrast and saturation; hue is turned by a quarter of it at most.
+    """
+
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    flip: float = 0.5
+    jitter: float = 0.8
+
+    def changed(self, x: Tensor, draws: Draws) -> Tensor:
+        numbers = draws.uniform(2 * _TRIES + 9, Use.DECISIONS)
+        order = list(permutations(range(4)))[int(24 * float(draws.shared().uniform(1, Use.SHARED)))]
+        boxes, (flip, jitter, grey, *factors) = numbers[:, : 2 * _TRIES + 2], numbers[:, 2 * _TRIES + 2 :].to(x.device).unbind(1)
+        with torch.autocast(x.device.type, enabled=False):
+            x = cropped(x, boxes, self.crop_scale)
+            _change(x, flip < self.flip, lambda x, _: x.flip(3))
+            _change(x, jitter < _JITTER_SHARE, lambda x, rows: self._jittered(x, [factor[rows] for factor in factors], order))
+            _change(x, grey < _GREY_SHARE, lambda x, _: _grey(x).expand_as(x))
+            return x
+
+    def _jittered(self, x: Tensor, factors: list[Tensor], order: tuple[int, ...]) -> Tensor:
+        """Brightness, contrast, saturation and hue, in an order that the whole batch shares."""
+        from kornia.enhance import adjust_hue
+
+        brightness, contrast, saturation = (_over_pixels(_between(factor, self.jitter)) for factor in factors[:3])
+        turn = 2 * torch.pi * (2 * factors[3] - 1) * self.jitter / 4
+        steps: list[Callable[[Tensor], Tensor]] = [
+            lambda x: x * brightness,
+            lambda x: contrast * x + (1 - contrast) * _grey(x).mean((2, 3), keepdim=True),
+            lambda x: saturation * x + (1 - saturation) * _grey(x),
+            lambda x: adjust_hue(x, turn),
+        ]
+        x = x.clamp(0, 1)
+        for number in order:
+            x = steps[number](x).clamp(0, 1)
+        return x
+
+
+@dataclass(frozen=True)
+class GlyphViews:
+    """For images `[N, C, H, W]` within [0, 1] whose meaning a flip would change: gentle crop, brightness and contrast.
+
+    Attributes:
+        crop_scale: share of the area that a crop keeps, from and to.
+        flip: probability of a horizontal flip.
+        jitter: strength of both.
+    """
+
+    crop_scale: tuple[float, float] = (0.4, 1.0)
+    flip: float = 0.0
+    jitter: float = 0.4
+
+    def changed(self, x: Tensor, draws: Draws) -> Tensor:
+        numbers = draws.uniform(2 * _TRIES + 7, Use.DECISIONS)
+        boxes, (flip, lit, brightness, sharpened, contrast) = numbers[:, : 2 * _TRIES + 2], numbers[:, 2 * _TRIES + 2 :].to(x.device).unbind(1)
+        added = torch.where(lit < _JITTER_SHARE, _between(brightness, self.jitter) - 1, 0.0)
+        factor = torch.where(sharpened < _JITTER_SHARE, _between(contrast, self.jitter), 1.0)
+        with torch.autocast(x.device.type, enabled=False):
+            x = cropped(x, boxes, self.crop_scale)
+            _change(x, flip < self.flip, lambda x, _: x.flip(3))
+            return x.add_(_over_pixels(added)).clamp_(0, 1).mul_(_over_pixels(factor)).clamp_(0, 1)
+
+
+@dataclass(frozen=True)
+class SeriesViews:
+    """Scale, warp in time, add noise, hide a stretch; each example changed in its own way.
+
+    Series `[N, C, L]`; vectors `[N, F]` are scaled, noised and masked, not warped.
+
+    Attributes:
+        noise: deviation of the added Gaussian noise, in units of the values.
+        mask: share of time steps (vectors: of features) set to zero.
+        scale: deviation of the factor each example is multiplied by.
+        warp: largest shift of a time step, as a share of the length.
+    """
+
+    noise: float = 0.1
+    mask: float = 0.2
+    scale: float = 0.1
+    warp: float = 0.05
+
+    def changed(self, x: Tensor, draws: Draws) -> Tensor:
+        values = prod(x.shape[1:])
+        deviates = draws.normal(values + 1, Use.NOISE).to(x.device)
+        decisions = draws.uniform(2 if x.ndim == 3 else values, Use.DECISIONS).to(x.device)
+        with torch.autocast(x.device.type, enabled=False):
+            x = x * (1 + self.scale * deviates[:, -1]).view(-1, *[1] * (x.ndim - 1))
+            if x.ndim == 3:
+                x = self._warped(x, decisions[:, :1])
+            x = x + self.noise * deviates[:, :values].view_as(x)
+            return x * self._kept(x, decisions)
+
+    def _warped(self, x_NCL: Tensor, number_N1: Tensor) -> Tensor:
+        """Read each series at times bent by a random sine that leaves both ends in place."""
+        length = x_NCL.shape[-1]
+        time = torch.linspace(-1, 1, length, device=x_NCL.device)
+        bend = self.warp * 2 * (2 * number_N1 - 1) * torch.sin(torch.pi * (time + 1) / 2)
+        grid = torch.stack([time + bend, torch.zeros_like(bend)], dim=-1)[:, None]
+        warped = functional.grid_sample(x_NCL[:, :, None], grid, padding_mode="border", align_corners=True)
+        return warped[:, :, 0]
+
+    def _kept(self, x: Tensor, decisions: Tensor) -> Tensor:
+        """0 on one random stretch of each series (on random features of a vector), 1 elsewhere."""
+        if x.ndim == 2:
+            return (decisions >= self.mask).to(x.dtype)
+        length = x.shape[-1]
+        start = decisions[:, 1].view(-1, 1, 1) * (1 - self.mask) * length
+        step = torch.arange(length, device=x.device)
+        return ((step < start) | (step >= start + self.mask * length)).to(x.dtype)
+
+
+def cropped(x_NCHW: Tensor, numbers: Tensor, scale: tuple[float, float]) -> Tensor:
+    """A box of each image, resized to the whole: the first of ten that fits, its area within `scale` and its shape from 3:4 to 4:3.
+
+    Args:
+        numbers: `[N, 22]` within [0, 1): areas, shapes, and where the box begins.
+    """
+    height, width = x_NCHW.shape[2:]
+    area = (scale[0] + (scale[1] - scale[0]) * numbers[:, :_TRIES]) * (height * width)
+    shape = (log(_NARROWEST) + (log(_WIDEST) - log(_NARROWEST)) * numbers[:, _TRIES : 2 * _TRIES]).exp()
+    wide, high = (area * shape).sqrt().round(), (area / shape).sqrt().round()
+    fits = (wide >= 1) & (wide <= width) & (high >= 1) & (high <= height)
+    first = fits.int().argmax(1, keepdim=True)
+    wide, high = (side.gather(1, first)[:, 0] for side in (wide, high))
+    # Where none fits: the whole image, or as much of it as has an admissible shape.
+    none = ~fits.any(1)
+    wide[none] = min(float(width), float(round(height * _WIDEST)))
+    high[none] = min(float(height), float(round(width / _NARROWEST)))
+    columns, rows = _places(wide, width, numbers[:, -2]), _places(high, height, numbers[:, -1])
+    grid = torch.stack(torch.broadcast_tensors(columns[:, None, :], rows[:, :, None]), 3).to(x_NCHW.device)
+    return functional.grid_sample(x_NCHW, grid, padding_mode="border", align_corners=True)
+
+
+def _places(extent_N: Tensor, side: int, number_N: Tensor) -> Tensor:
+    """Where a side's pixels are read, `[N, side]` from -1 to 1: evenly from the first pixel of a random extent to its last."""
+    start = (number_N * (side - extent_N + 1)).floor()
+    step = (extent_N - 1) / max(1, side - 1)
+    places: Tensor = 2 * (start[:, None] + step[:, None] * torch.arange(side)) / max(1, side - 1) - 1
+    return places
+
+
+def _between(number_N: Tensor, strength: float) -> Tensor:
+    """Factors from 1 - strength to 1 + strength."""
+    return 1 + strength * (2 * number_N - 1)
+
+
+def _grey(x_NCHW: Tensor) -> Tensor:
+    """Luma, `[N, 1, H, W]`."""
+    red, green, blue = x_NCHW.split(1, 1)
+    luma: Tensor = _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
+    return luma
+
+
+def _change(x_NCHW: Tensor, chosen_N: Tensor, change: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """Change the chosen rows in place, by a function of them and of their numbers."""
+    rows = chosen_N.nonzero()[:, 0]
+    if len(rows):
+        x_NCHW[rows] = change(x_NCHW[rows], rows)
+
+
+def _over_pixels(values_N: Tensor) -> Tensor:
+    return values_N.view(-1, 1, 1, 1)

@@ -1,0 +1,112 @@
+"""How private training in a run reads examples: for each phase the model, the mechanism and the views.
+
+Clients train by these paths, and `path_check` tries them on noise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from secure_fl.coins import Draws, Use
+from secure_fl.data.views import two_views
+from secure_fl.federation.blueprint import Blueprint
+from secure_fl.objectives.masked import MaskedReconstruction
+from secure_fl.objectives.objective import Objective
+from secure_fl.objectives.units import CrossEntropy
+from secure_fl.privacy.engine import Sampling, choose_mechanism
+from secure_fl.privacy.mechanisms.mechanism import ExampleMechanism, Labelled
+from secure_fl.privacy.mechanisms.per_example import AdaptiveBound, PerExample
+from secure_fl.privacy.whole_path import ViewsOf
+from secure_fl.training.tasks import train_mode
+
+Views = Tensor | Labelled
+
+
+@dataclass(frozen=True)
+class TrainingPath:
+    """One phase's private training of one client; of the first client in the first place where it does not matter which.
+
+    Attributes:
+        position: the client's place in the round's list, from which some separations follow.
+    """
+
+    blueprint: Blueprint
+    phase: Literal["pretrain", "cluster"]
+    client: int = 0
+    position: int = 0
+
+    @property
+    def supervised(self) -> bool:
+        """Whether labels are trained, and not views."""
+        return self.phase == "cluster" and self.blueprint.config.pools.task == "supervised"
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the encoder is left as it is."""
+        return self.phase == "cluster" and self.blueprint.config.pools.encoder == "frozen"
+
+    @property
+    def objective(self) -> Objective:
+        """Of the self-supervised task."""
+        return self.blueprint.objective(self.client, self.position)
+
+    @property
+    def augments(self) -> bool:
+        """Whether the augmentation makes views."""
+        return not self.supervised and not isinstance(self.objective, MaskedReconstruction)
+
+    @property
+    def members(self) -> int:
+        """Examples in a unit of the mechanism."""
+        privacy = self.blueprint.config.privacy
+        return privacy.group_size if privacy.mechanism == "group" and not self.supervised else 1
+
+    def mechanism(self, examples: int, rate: float, noise: float) -> ExampleMechanism[Views]:
+        """The mechanism over so many examples, each in a step with probability `rate`.
+
+        Raises:
+            PrivacyError: the objective has none, or the numbers make no sense.
+        """
+        privacy = self.blueprint.config.privacy
+        if self.supervised:
+            clip = AdaptiveBound(privacy.clip) if privacy.adaptive_clip else privacy.clip
+            return PerExample(CrossEntropy(), examples, rate, noise, clip)
+        made = choose_mechanism(
+            self.objective,
+            Sampling(examples, rate, noise, privacy.clip),
+            dimension=self.blueprint.embedding,
+            seed=self.blueprint.feature_seed,
+            mechanism=privacy.mechanism,
+            group_size=privacy.group_size,
+            statistic_share=privacy.statistic_share,
+            pairs=privacy.features // 2,
+        )
+        return cast("ExampleMechanism[Views]", made)
+
+    def views_of(self, x: Tensor, y: Tensor) -> ViewsOf[Views]:
+        """What the mechanism takes of examples `[N, ...]` and labels `[N]`."""
+        blueprint, device = self.blueprint, self.blueprint.compute.device
+        objective = None if self.supervised else self.objective
+
+        def views_of(index: Tensor, draws: Draws) -> Views:
+            chosen = index.flatten()
+            drawn = x[chosen].to(device)
+            if objective is None:
+                return Labelled(drawn[:, None], y[chosen].to(device))
+            if isinstance(objective, MaskedReconstruction):
+                visible, hidden = objective.hide(drawn, draws.uniform(objective.places(drawn), Use.HIDING))
+                return Labelled(visible[:, None], hidden)
+            views = [view.unflatten(0, tuple(index.shape)) for view in two_views(blueprint.augment, drawn, draws)]
+            return torch.cat(views, dim=1)
+
+        return views_of
+
+    def model(self) -> nn.Module:
+        """A fresh one, in the mode that it is trained in."""
+        model = self.blueprint.encoder_projector() if self.phase == "pretrain" else self.blueprint.pool_model(0)
+        train_mode(model, self.frozen)
+        return model

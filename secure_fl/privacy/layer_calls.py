@@ -1,0 +1,105 @@
+"""Calls of trainable layers during one forward pass, and whether trained weights act through these alone.
+
+A unit's gradient is put together from every layer's inputs and the gradients by its outputs. A weight that is used beside its own layer's
+call (`torch.nn.functional`, a loss that reads the model's weights) would be left out without a word, and trained on noise alone. So the graph
+is walked from the outputs back, past each recorded call: no trained weight may be met on the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
+
+from secure_fl.errors import PrivacyError
+from secure_fl.privacy.separable import check_rows_stay_apart
+
+
+@dataclass(eq=False)
+class LayerCall:
+    """One call of a layer: what went in, and where the gradient by what came out is found.
+
+    Attributes:
+        source: where the inputs came from; None where no gradient flows on.
+        edge: of the output.
+    """
+
+    layer: nn.Module
+    inputs: Tensor
+    version: int
+    source: GradientEdge | None
+    edge: GradientEdge
+    backprops: Tensor | None = None
+
+    def check_inputs(self) -> None:
+        """Refuse inputs that are no longer what the layer saw.
+
+        Raises:
+            PrivacyError: they were changed in place.
+        """
+        if self.inputs._version != self.version:
+            remedy = "leave a layer's input as it is: use x = x + y in place of x += y"
+            raise PrivacyError("its input was changed in place", field="model", value=type(self.layer).__name__, remedy=remedy)
+
+
+@contextmanager
+def recorded(model: nn.Module, rows: int) -> Iterator[list[LayerCall]]:
+    """The calls of trainable layers within the context. Edges are taken before a later layer can change the output in place."""
+    calls: list[LayerCall] = []
+
+    def record(layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
+        check_rows_stay_apart(rows, given[0], output)
+        if output.requires_grad:
+            source = get_gradient_edge(given[0]) if given[0].requires_grad else None
+            calls.append(LayerCall(layer, given[0].detach(), given[0]._version, source, get_gradient_edge(output)))
+
+    handles = [layer.register_forward_hook(record) for layer in model.modules() if _trainable(layer)]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def check_only_through_layers(model: nn.Module, outputs: Sequence[Tensor], calls: Sequence[LayerCall]) -> None:
+    """Refuse outputs, or losses, that a trained weight reaches without passing through a call of its layer.
+
+    Raises:
+        PrivacyError: naming the weight.
+    """
+    if (name := weight_beside_layers(model, outputs, calls)) is not None:
+        remedy = "use the layer that holds the weight by calling it, or freeze the weight"
+        raise PrivacyError(
+            "is used beside its layer, where its gradient would be missed", field=f"model.{name}", value="a trained weight", remedy=remedy
+        )
+
+
+def weight_beside_layers(model: nn.Module, outputs: Sequence[Tensor], calls: Sequence[LayerCall]) -> str | None:
+    """The name of a trained weight that reaches the outputs other than through the calls; None where there is none."""
+    names = {id(parameter): name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    sources: Mapping[tuple[Node, int], GradientEdge | None] = {(call.edge.node, call.edge.output_nr): call.source for call in calls}
+    seen = set[Node]()
+    left: list[tuple[Node, int]] = [(edge.node, edge.output_nr) for part in outputs if part.requires_grad for edge in (get_gradient_edge(part),)]
+    while left:
+        node, number = left.pop()
+        if (node, number) in sources:
+            source = sources[node, number]
+            left += [(source.node, source.output_nr)] if source is not None else []
+            continue
+        if node in seen:
+            continue
+        seen.add(node)
+        name = names.get(id(getattr(node, "variable", None)))
+        if name is not None:
+            return name
+        if type(node).__name__ == "CheckpointFunctionBackward":
+            return "(inside torch.utils.checkpoint, which hides its layers unless use_reentrant=False)"
+        left += [(following, place) for following, place in node.next_functions if following is not None]
+    return None
+
+
+def _trainable(layer: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in layer.parameters(recurse=False))

@@ -1,0 +1,160 @@
+"""What objects hold between calls: a digest for each parameter, buffer, attribute, captured variable and generator.
+
+Whatever changes when examples pass through holds something of them. A buffer leaves the client with the model; a counter, a list or a
+memory bank changes what later examples meet. Two readings, one before and one after, show both, wherever they are kept: in modules,
+other objects and their slots, containers, closures, defaults, and globals that a function reads.
+
+**Not covered**: state outside of Python's view (files, C extensions, iterators under way), and objects of torch, numpy and kornia other than
+their modules, tensors and generators. kornia's augmentations note the coins of their last call: attributes of theirs, and of classes made of
+them, that begin with an underscore are left out.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import random
+import types
+from collections import deque
+from collections.abc import Iterator, Mapping
+from enum import Enum
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+_PLAIN = (str, bytes, int, float, complex, bool, type(None), Enum, torch.dtype, torch.device, itertools.count)
+_INSIDE = frozenset(vars(nn.Module())) - {"_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"}
+"""Attributes that every module has; parameters, buffers and submodules are read by their own names."""
+_CLOSED = frozenset({"torch", "numpy", "kornia", "builtins", "logging", "threading", "weakref", "typing", "re", "pathlib", "abc"})
+"""Packages whose objects are not opened."""
+_OURS = frozenset({"secure_fl", "secure_fl_kernels"})
+_BEHAVIOUR = (
+    type,
+    types.FunctionType,
+    types.BuiltinFunctionType,
+    types.GetSetDescriptorType,
+    types.MemberDescriptorType,
+    property,
+    classmethod,
+    staticmethod,
+)
+
+
+def remembered(**objects: object) -> dict[str, bytes]:
+    """A digest by path, such as `model.encoder.seen`, for everything that the objects hold."""
+    found: dict[str, bytes] = {}
+    seen: dict[int, object] = {}
+    for name, value in objects.items():
+        _visit(value, name, found, seen)
+    return found
+
+
+def changes(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> list[str]:
+    """Paths whose content differs, is new or is gone, in order."""
+    return sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
+
+
+def _visit(value: object, path: str, found: dict[str, bytes], seen: dict[int, object]) -> None:
+    leaf = _leaf(value)
+    if leaf is not None:
+        found[path] = hashlib.blake2b(leaf, digest_size=16).digest()
+        return
+    found[path] = type(value).__qualname__.encode()
+    if id(value) in seen:
+        return
+    seen[id(value)] = value
+    for name, part in _parts(value):
+        _visit(part, f"{path}.{name}" if name else path, found, seen)
+
+
+def _leaf(value: object) -> bytes | None:
+    """All that a value without parts is; None for what has parts."""
+    if isinstance(value, Tensor):
+        flat = value.detach().to("cpu").contiguous().reshape(-1)
+        return repr((value.dtype, tuple(value.shape))).encode() + flat.view(torch.uint8).numpy().tobytes()
+    if isinstance(value, _PLAIN):
+        return repr(value).encode()
+    if isinstance(value, np.ndarray | np.generic):
+        return repr((value.dtype, value.shape)).encode() + (repr(value.tolist()).encode() if value.dtype == object else value.tobytes())
+    if isinstance(value, torch.Generator):
+        return value.get_state().numpy().tobytes()
+    if isinstance(value, np.random.Generator):
+        return repr(value.bit_generator.state).encode()
+    if isinstance(value, np.random.RandomState):
+        return repr(value.get_state(legacy=False)).encode()
+    if isinstance(value, random.Random):
+        return repr(value.getstate()).encode()
+    if isinstance(value, list | tuple | deque | set | frozenset) and all(isinstance(item, _PLAIN) for item in value):
+        items = sorted(map(repr, value)) if isinstance(value, set | frozenset) else list(map(repr, value))
+        return f"{type(value).__name__}{items}".encode()
+    return None
+
+
+def _parts(value: object) -> Iterator[tuple[str, object]]:
+    """(name, part) of a value that is made of others."""
+    if isinstance(value, Mapping):
+        yield from ((str(key), part) for key, part in value.items())
+    elif isinstance(value, list | tuple | deque | set | frozenset):
+        yield from ((str(number), part) for number, part in enumerate(value))
+    elif isinstance(value, nn.Module):
+        yield from _module_parts(value)
+        yield from _class_parts(value)
+    elif isinstance(value, functools.partial):
+        yield from zip(("", "args", "keywords"), (value.func, value.args, value.keywords), strict=True)
+    elif isinstance(value, types.MethodType):
+        yield from zip(("", "self"), (value.__func__, value.__self__), strict=True)
+    elif isinstance(value, types.FunctionType):
+        yield from _function_parts(value)
+    elif not isinstance(value, type | types.ModuleType) and _package(type(value)) not in _CLOSED:
+        yield from getattr(value, "__dict__", {}).items()
+        slots = {name for kind in type(value).__mro__ for name in _names(getattr(kind, "__slots__", ()))}
+        yield from ((name, getattr(value, name)) for name in sorted(slots) if hasattr(value, name))
+        yield from _class_parts(value)
+
+
+def _module_parts(module: nn.Module) -> Iterator[tuple[str, object]]:
+    own = {*module._parameters, *module._buffers, *module._modules}
+    yield from itertools.chain(module._parameters.items(), module._buffers.items(), module._modules.items())
+    notes = any(_package(kind) == "kornia" for kind in type(module).__mro__)
+    yield from ((name, part) for name, part in vars(module).items() if name not in _INSIDE | own and not (notes and name.startswith("_")))
+
+
+def _function_parts(function: types.FunctionType) -> Iterator[tuple[str, object]]:
+    """What a function holds, and the globals that it reads: also those of other functions, unless they are of this or of a closed package."""
+    captured = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    yield from ((name, cell.cell_contents) for name, cell in captured if _filled(cell))
+    yield from zip(("defaults", "keyword defaults"), (function.__defaults__, function.__kwdefaults__), strict=True)
+    yield from vars(function).items()
+    for name in function.__code__.co_names:
+        part = function.__globals__.get(name)
+        known = isinstance(part, types.FunctionType) and _package(part) in _CLOSED | _OURS
+        if not known and not isinstance(part, type | types.ModuleType | types.BuiltinFunctionType):
+            yield name, part
+
+
+def _class_parts(value: object) -> Iterator[tuple[str, object]]:
+    """What the classes of a caller's object hold beside their behaviour, such as a counter of all instances."""
+    for kind in type(value).__mro__:
+        if _package(kind) not in _CLOSED | _OURS:
+            held = vars(kind).items()
+            yield from ((f"{kind.__name__}.{name}", part) for name, part in held if not name.startswith("__") and not isinstance(part, _BEHAVIOUR))
+
+
+def _package(thing: type | types.FunctionType) -> str:
+    return str(thing.__module__).split(".")[0]
+
+
+def _filled(cell: types.CellType) -> bool:
+    try:
+        _ = cell.cell_contents
+    except ValueError:
+        return False
+    return True
+
+
+def _names(slots: object) -> tuple[str, ...]:
+    if isinstance(slots, str):
+        return (slots,)
+    return tuple(name for name in slots if name not in ("__dict__", "__weakref__")) if isinstance(slots, tuple | list) else ()
