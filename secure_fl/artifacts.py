@@ -35,15 +35,17 @@ class ModelCard:
     choices: dict[str, int] = field(default_factory=dict)
 
 
-def save_models(folder: RunFolder, encoder: nn.Module, pools: Sequence[PoolModel], guide: Guide | None, card: ModelCard) -> None:
-    """Write encoder, pools and card."""
+def save_models(
+    folder: RunFolder, encoder: nn.Module, pools: Sequence[PoolModel], guide: Guide | None, card: ModelCard, centre: Tensor | None = None
+) -> None:
+    """Write encoder, pools and card; `centre` is what the guide's sketches were centred by, if anything."""
     folder.model.mkdir(exist_ok=True)
     file = folder.model / "encoder.safetensors"
     save_file(folder.view(file, _portable(encoder, "")), file)
     if pools:
         tensors = {name: tensor for k, pool in enumerate(pools) for name, tensor in _portable(pool, f"pool.{k}.").items()}
         if guide is not None:
-            tensors |= {"guide.mean": guide.mean, "guide.centres": guide.centres}
+            tensors |= {"guide.mean": guide.mean, "guide.centres": guide.centres} | ({} if centre is None else {"guide.public_centre": centre})
         file = folder.model / "pools.safetensors"
         save_file(folder.view(file, tensors), file)
     folder.write(folder.model / "model.json", vars(card))
@@ -95,6 +97,11 @@ def load_pools(path: Path | str, encoder: nn.Module | None = None) -> tuple[list
         _load(pool, tensors, f"pool.{k}.")
     guide = Guide(tensors["guide.mean"], tensors["guide.centres"]) if "guide.mean" in tensors else None
     return pools, guide
+
+
+def load_centre(path: Path | str) -> Tensor | None:
+    """What the sketches of a run were centred by, float64 `[F]`; None where they were not."""
+    return _tensors(Path(path) / "model" / "pools.safetensors").get("guide.public_centre")
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

@@ -35,7 +35,7 @@ from secure_fl.federation.measure import Measure
 from secure_fl.federation.messages import BlockUpdate, payload_bytes
 from secure_fl.federation.phase import Phase, RoundRecord, ServerState
 from secure_fl.federation.pretrain import CentralPretrain, HandOut, Pretrain
-from secure_fl.federation.privacy_record import privacy_record
+from secure_fl.federation.privacy_record import privacy_record, sketch_record
 from secure_fl.federation.starts import FarthestStart, RestartStart, SketchCentre, SketchStart, get_guide, get_pools
 from secure_fl.federation.summing import RunningSum, Summing
 from secure_fl.models.build import build_encoder, fresh_copy
@@ -156,7 +156,7 @@ class Federation:
         seen = self._seen or self._seen_at_a_server()
         folder, state = self._prepare(out, resume, seen)
         self._finished = folder is not None and folder.summary.exists()
-        self._gate = BudgetGate(self.config.privacy, None if folder is None else folder.ledger)
+        self._gate = BudgetGate(self.config.privacy, None if folder is None else folder.ledger, sketches=self.config.noises_sketches)
         if self.config.pretrain.mode == "load":
             self._gate.load_encoder(RunFolder.open(Path(self.config.pretrain.load_from or "")), len(self.clients))
         engine = EmbeddedEngine(self.clients, self.blueprint, None if folder is None else folder.results, self._gate.already)
@@ -257,7 +257,7 @@ class Federation:
             yield HandOut(blueprint, state, groups)
         if not config.pools.enabled:
             return
-        if blueprint.private_sketch is not None and blueprint.private_sketch.centring:
+        if self.config.noises_sketches and blueprint.sketch.released is not None and blueprint.sketch.released.centring:
             yield SketchCentre(blueprint, state, groups)
         if config.pools.start in _STARTS:
             yield _STARTS[config.pools.start](blueprint, state, groups)
@@ -304,7 +304,7 @@ class Federation:
         if self._finished:
             return
         call = phase.open() if isinstance(phase, HandOut) else None
-        if isinstance(phase, SketchStart) and self.blueprint.private_sketch is not None:
+        if isinstance(phase, SketchStart) and self.config.noises_sketches:
             call = phase.first_call()
         engine.results.reading = True
         for _ in engine.ask(call) if call is not None else ():
@@ -319,6 +319,8 @@ class Federation:
         choices = {int(client): pool for client, pool in records[-1].metrics.get("choices", {}).items()} if pools else {}
         sizes = {"encoder_parameters": count_parameters(encoder), "pool_parameters": count_parameters(pools[0]) if pools else 0}
         summary = final_summary(self.config, records, self.summarise(), sizes, privacy_record(self.config, self._gate, records))
+        sketches = sketch_record(self.config, self._gate)
+        summary |= {} if sketches is None else {"sketches": sketches}
         if folder is not None:
             scale, image_size = ("none", None) if self._own_data else (self.config.data.scale, self.config.data.image_size)
             card = ModelCard(
@@ -330,9 +332,8 @@ class Federation:
                 self._custom_encoder,
                 {} if blueprint.client_plan is not None else {str(client): pool for client, pool in choices.items()},
             )
-            # A private sketch lives in a noised projection of its own, which a newcomer cannot be compared in.
-            guide = get_guide(state) if pools and blueprint.private_sketch is None else None
-            save_models(folder, encoder, pools, guide, card)
+            guide = get_guide(state) if pools else None
+            save_models(folder, encoder, pools, guide, card, state.tensors.get("sketch.public_centre"))
             if self.manifest.writes("embedding.json"):
                 folder.write(folder.embedding, picture(blueprint, state.tensors["encoder"], self.clients))
             folder.write(folder.summary, summary)

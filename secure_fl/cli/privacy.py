@@ -42,9 +42,11 @@ def plan(
 def verify(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     """Recompute every ε of a run from the events in its ledger; exits with 1 where a stated one differs or the budget was passed."""
     from secure_fl.federation.folder import RunFolder
+    from secure_fl.federation.privacy_record import SKETCHES_ONLY
     from secure_fl.privacy.ledger import PrivacyLedger
 
-    ledger = PrivacyLedger.load(RunFolder.open(folder).ledger)
+    run = RunFolder.open(folder)
+    ledger = PrivacyLedger.load(run.ledger)
     found = ledger.verify()
     rows = [[f"client {row.subject}", row.epsilon] for row in found.recomputed]
     kind = "" if ledger.budget is None else f"δ = {ledger.budget.delta:g}, {ledger.budget.unit} level, {ledger.budget.adjacency}"
@@ -52,6 +54,8 @@ def verify(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> Non
     out.print(
         f"{len(found.derived)} releases follow from the protocol, {len(found.declared)} rest on a client's word for its rate and steps", markup=False
     )
+    if run.read_config().privacy.unit == "none":
+        out.print(f"this is for the sketches alone; not covered: {SKETCHES_ONLY}", markup=False)
     for problem in found.problems:
         err.print(problem, style="red", markup=False)
     if not found.ok:

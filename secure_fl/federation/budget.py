@@ -25,14 +25,24 @@ _LOADED = "loaded/"
 
 
 class BudgetGate:
-    """The ledger of a run with differential privacy, its budget, and the file that survives a crash. Without privacy it lets everything pass."""
+    """The ledger of a run with differential privacy, its budget, and the file that survives a crash.
 
-    def __init__(self, config: PrivacyConfig, path: Path | None) -> None:
+    Without privacy it holds what the run's sketches cost, and nothing where they are not noised.
+
+    Attributes:
+        covers_run: whether the budget is the whole run's, and not its sketches' alone.
+    """
+
+    def __init__(self, config: PrivacyConfig, path: Path | None, *, sketches: bool = False) -> None:
+        """`sketches`: whether the run releases noised ones."""
         self._path = path
         self.budget: Budget | None = None
         self.ledger: PrivacyLedger | None = None
-        if config.unit != "none":
-            self.budget = Budget(config.epsilon, config.delta, PrivacyUnit(config.unit), Adjacency(config.adjacency))
+        self.covers_run = config.unit != "none"
+        if self.covers_run or sketches:
+            unit = PrivacyUnit(config.unit) if self.covers_run else PrivacyUnit.EXAMPLE
+            epsilon = config.epsilon if self.covers_run else config.sketch_epsilon
+            self.budget = Budget(epsilon, config.delta, unit, Adjacency(config.adjacency))
             known = path is not None and path.exists()
             self.ledger = PrivacyLedger.load(path) if known and path is not None else PrivacyLedger(self.budget)
 
@@ -70,20 +80,24 @@ class BudgetGate:
         Raises:
             PrivacyError: it was trained on clients' data without a ledger or for another unit, or the two runs together pass the budget.
         """
-        if self.ledger is None or self.budget is None:
+        if self.ledger is None or self.budget is None or not self.covers_run:
             return
+        before = folder.read_config()
+        open_training = before.privacy.unit == "none"  # its ledger, if any, holds its sketches only
+        if before.pretrain.mode != "centralized" and (open_training or not folder.ledger.exists()):
+            remedy = "load an encoder that was trained with privacy, or on a set of the server's own (pretrain.mode = centralized)"
+            raise PrivacyError("was trained without privacy", field="pretrain.load_from", value=str(folder.path), remedy=remedy)
         if folder.ledger.exists():
             earlier = PrivacyLedger.load(folder.ledger)
             spent = {row.subject: row.epsilon for row in earlier.table(self.budget, fine=False)}
+            if not spent and open_training:
+                return
             if not spent:
                 remedy = f"load an encoder whose ledger is for one {self.budget.unit}"
                 raise PrivacyError("protects another unit", field="pretrain.load_from", value=str(folder.path), remedy=remedy)
             costliest = max(spent, key=lambda subject: spent[subject])
             releases = [release for release in earlier.releases if costliest in release.subjects]
             self.admit([replace(release, key=f"{_LOADED}{release.key}", subjects=tuple(range(clients))) for release in releases])
-        elif folder.read_config().pretrain.mode != "centralized":
-            remedy = "load an encoder that was trained with privacy, or on a set of the server's own (pretrain.mode = centralized)"
-            raise PrivacyError("was trained without privacy", field="pretrain.load_from", value=str(folder.path), remedy=remedy)
 
     def state(self, claims: Sequence[Mapping[str, object]]) -> None:
         """Write the claims into the ledger's file."""
@@ -96,8 +110,11 @@ class BudgetGate:
         return tuple(release.event for release in releases if release.key.startswith(_LOADED) and client in release.subjects)
 
     def spent(self) -> dict[str, object]:
-        """What a round's record says of privacy: the largest ε of any subject so far, by the quick bound, which is never too low."""
-        if self.ledger is None or self.budget is None:
+        """What a round's record says of privacy: the largest ε of any subject so far, by the quick bound, which is never too low.
+
+        Nothing where only sketches are noised: beside a round's loss it would read as if the round were private.
+        """
+        if self.ledger is None or self.budget is None or not self.covers_run:
             return {}
         return {"privacy": {"epsilon": self.ledger.maximum(self.budget, fine=False), "delta": self.budget.delta, "unit": str(self.budget.unit)}}
 

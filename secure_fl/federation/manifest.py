@@ -161,7 +161,7 @@ def _files(config: FederationConfig) -> Rules:
         "centralized": "released:central",
         "load": "released:loaded",
     }[config.pretrain.mode]
-    groups = "released:sketch" if config.privacy.unit == "example" and config.pools.start == "sketch" else _UNNOISED
+    groups = "released:sketch" if config.noises_sketches else _UNNOISED
     pools = "released:cluster" if private else _UNNOISED
     # The name of a release holds a digest of the question, which is made of models and centres that were released before.
     questions = pools if private else groups
@@ -188,7 +188,7 @@ def _files(config: FederationConfig) -> Rules:
             "choices": EXPERIMENTER,
         },
         "model/encoder.safetensors": {ANY: encoder},
-        "model/pools.safetensors": {"guide.mean": groups, "guide.centres": groups, ANY: pools},
+        "model/pools.safetensors": {**dict.fromkeys(("guide.mean", "guide.centres", "guide.public_centre"), groups), ANY: pools},
     }
 
 
@@ -228,6 +228,10 @@ def _summary(groups: str, classes: str, sizes: str) -> Rules:
             "clients": {ANY: PUBLIC},
             "claims": {BELOW: PUBLIC},
             "pools": EXPERIMENTER,
+        },
+        "sketches": {
+            **dict.fromkeys(("covers", "unit", "adjacency", "epsilon", "delta", "releases"), PUBLIC),
+            "claims": {BELOW: PUBLIC},
         },
         **dict.fromkeys(("label_skew", "representation", "pools"), EXPERIMENTER),
     }

@@ -1,7 +1,7 @@
 """A client under example-level privacy: says what an answer would release, and answers with noised values only.
 
-What it overrides is all that leaves a client: training, sketches, the choice of a pool. Nothing else is computed from its training
-examples and sent: no losses, no counts of examples, no weights.
+What it overrides, and its released sketch, is all that leaves a client: training, and the choice of a pool. Nothing else is computed from its
+training examples and sent: no losses, no counts of examples, no weights.
 """
 
 from __future__ import annotations
@@ -18,14 +18,10 @@ from secure_fl.data.dataset import Dataset
 from secure_fl.data.partitions import ClientData
 from secure_fl.data.views import two_views
 from secure_fl.errors import PrivacyError
-from secure_fl.federation.budget import digest_of
 from secure_fl.federation.client import Client, Workbench
 from secure_fl.federation.example_plan import ExamplePlan, Steps, choice_event, chooses_by_loss, chooses_in, plan_examples
 from secure_fl.federation.messages import (
-    CentreShare,
     EncoderUpdate,
-    GiveCentre,
-    GiveSketch,
     PoolScore,
     PoolUpdate,
     Reply,
@@ -35,7 +31,8 @@ from secure_fl.federation.messages import (
     TrainEncoder,
     TrainPool,
 )
-from secure_fl.federation.release_box import ReleaseBox
+from secure_fl.federation.releasing import Releasing
+from secure_fl.federation.sketches import ClientSketch
 from secure_fl.models.state import load_vector, to_vector
 from secure_fl.objectives.masked import MaskedReconstruction
 from secure_fl.objectives.units import CrossEntropy
@@ -46,14 +43,9 @@ from secure_fl.privacy.events import Event
 from secure_fl.privacy.ledger import Release
 from secure_fl.privacy.mechanisms.mechanism import ExampleMechanism, Labelled
 from secure_fl.privacy.mechanisms.per_example import AdaptiveBound, PerExample
-from secure_fl.privacy.noise import NoiseSource, NoiseStream
-from secure_fl.privacy.private_sketch import PrivateSketch
-from secure_fl.privacy.units import PrivacyUnit
+from secure_fl.privacy.noise import NoiseStream
 from secure_fl.training.fit import LocalSpec
 from secure_fl.training.tasks import embed, train_mode
-
-_SKETCHES = {"centre": 0, "sketch": 1}
-"""Rounds under which the two releases of a sketch are booked: each is made once a run."""
 
 
 class PrivateClient(Client):
@@ -66,10 +58,12 @@ class PrivateClient(Client):
     **Not covered**: its test examples, which are other examples: their accuracy is reported as it is, for the experimenter.
     """
 
-    def __init__(self, data: ClientData, bench: Workbench, noise: NoiseSource, box: ReleaseBox, already: tuple[Event, ...] = ()) -> None:
+    def __init__(
+        self, data: ClientData, bench: Workbench, sketch: ClientSketch | None, releasing: Releasing, already: tuple[Event, ...] = ()
+    ) -> None:
         """`already`: what earlier runs have released of this client."""
-        super().__init__(data, bench)
-        self._noise, self._box, self._already = noise, box, already
+        super().__init__(data, bench, sketch)
+        self._releasing, self._already = releasing, already
         self._choices: dict[int, int | None] = {}
 
     @cached_property
@@ -81,43 +75,22 @@ class PrivateClient(Client):
     def releases(self, request: Request) -> tuple[Release, ...]:
         match request:
             case TrainEncoder():
-                return (self._release(request, "pretrain", request.round, "training", self._steps(self.plan.pretrain)),)
-            case GiveCentre():
-                return (self._release(request, "centre", _SKETCHES["centre"], "statistic", self._sketcher.events()[0]),)
-            case GiveSketch():
-                return (self._release(request, "sketch", _SKETCHES["sketch"], "statistic", self._sketcher.events()[-1]),)
+                return (self._releasing.release(request, "pretrain", request.round, "training", self._steps(self.plan.pretrain)),)
             case TrainPool():
-                trained = [self._release(request, "cluster", request.round, "training", self._steps(self.plan.pools))] if self._trains else []
+                release, number = self._releasing.release, request.round
+                trained = [release(request, "cluster", number, "training", self._steps(self.plan.pools))] if self._trains else []
                 if not self._chooses(request):
                     return tuple(trained)
-                choice = self._release(request, "choice", request.round, "choice", self._choice_event)
-                return (replace(choice, key=self._choice_key(request.round)), *trained)
+                choice = release(request, "choice", number, "choice", self._choice_event)
+                return (replace(choice, key=self._choice_key(number)), *trained)
             case _:
-                return ()
+                return super().releases(request)
 
     def _answer(self, request: Request, position: int) -> Reply:
         if isinstance(request, TrainCandidate):
             remedy = 'set pools.start = "sketch", "pretrained" or "random"'
             raise PrivacyError("is not answered under privacy", field="request", value="TrainCandidate", remedy=remedy)
         return super()._answer(request, position)
-
-    def _release(self, request: Request, phase: str, number: int, purpose: str, event: Event) -> Release:
-        return Release(
-            key=self._key(request, phase, number),
-            phase=phase,
-            round=number,
-            purpose=purpose,
-            unit=PrivacyUnit.EXAMPLE,
-            subjects=(self.data.id,),
-            event=event,
-            basis="declared",
-        )
-
-    def _key(self, request: Request, phase: str, number: int) -> str:
-        return f"{phase}/{number}/client-{self.data.id}/{digest_of(request)}"
-
-    def _stream(self, request: Request, phase: str, number: int) -> NoiseStream:
-        return self._noise.stream(client=self.data.id, round=number, purpose=f"{phase}/{digest_of(request)}")
 
     # Training
 
@@ -131,10 +104,10 @@ class PrivateClient(Client):
             load_vector(model, request.vector)
             assert self.plan.pretrain is not None
             spec = LocalSpec.at_round(config, request.round, config.rounds)
-            self._self_supervised(model, self.plan.pretrain, spec, position, self._stream(request, "pretrain", request.round), frozen=False)
+            self._self_supervised(model, self.plan.pretrain, spec, position, self._releasing.stream(request, "pretrain", request.round), frozen=False)
             return {"delta": to_vector(model) - request.vector}
 
-        delta = self._box.once(self._key(request, "pretrain", request.round), make)["delta"]
+        delta = self._releasing.once(request, "pretrain", request.round, make)["delta"]
         return EncoderUpdate(delta, 1.0, {})
 
     def _fit_pool(self, pools: PoolSet, choice: int, round_number: int, position: int) -> tuple[Tensor, Tensor, dict[str, float]]:
@@ -144,7 +117,7 @@ class PrivateClient(Client):
             config, model, layout = self._blueprint.config.pools, self._bench.pool_model, self._blueprint.layout
             layout.load(model, pools, choice)
             assert self.plan.pools is not None
-            spec, stream = LocalSpec.at_round(config, round_number, config.rounds), self._stream(request, "cluster", round_number)
+            spec, stream = LocalSpec.at_round(config, round_number, config.rounds), self._releasing.stream(request, "cluster", round_number)
             frozen = config.encoder == "frozen"
             if config.task == "supervised":
                 self._supervised(model, self.plan.pools, spec, stream, frozen=frozen)
@@ -153,7 +126,7 @@ class PrivateClient(Client):
             shared, pooled = layout.parts(model)
             return {"shared": shared - pools.shared, "pooled": pooled - pools.pooled[choice]}
 
-        made = self._box.once(self._key(request, "cluster", round_number), make)
+        made = self._releasing.once(request, "cluster", round_number, make)
         return made["shared"], made["pooled"], {}
 
     def _train_pool(self, request: TrainPool, position: int) -> PoolUpdate:
@@ -216,7 +189,7 @@ class PrivateClient(Client):
     def _chosen(self, number: int) -> int | None:
         """The choice it made in a round, if it made one. Kept by the client, stored with its released results, and in no message."""
         if number not in self._choices:
-            found = self._box.find(self._choice_key(number))
+            found = self._releasing.box.find(self._choice_key(number))
             self._choices[number] = None if found is None else int(found["choice"])
         return self._choices[number]
 
@@ -239,7 +212,7 @@ class PrivateClient(Client):
     def _private_choice(self, request: ScorePools | TrainPool) -> int:
         config = self._blueprint.config
         if not chooses_by_loss(config) or (isinstance(request, TrainPool) and request.forced):
-            return self._guided(request.guide) if request.guide is not None else 0
+            return self.sketch.nearest(request.guide) if request.guide is not None else 0
         if isinstance(request, ScorePools):
             return self._held(config.pools.rounds - 1) or 0
         if self._chooses(request):
@@ -247,7 +220,7 @@ class PrivateClient(Client):
             def make() -> dict[str, Tensor]:
                 return {"choice": torch.tensor(self._exponential(request))}
 
-            self._choices[request.round] = int(self._box.once(self._choice_key(request.round), make, reused=True)["choice"])
+            self._choices[request.round] = int(self._releasing.box.once(self._choice_key(request.round), make, reused=True)["choice"])
         return self._held(request.round) or 0
 
     def _exponential(self, request: TrainPool) -> int:
@@ -255,7 +228,7 @@ class PrivateClient(Client):
         data = data.with_labels() if data.labelled else data
         mechanism = PrivateChoice(privacy.choice_epsilon, privacy.choice_bound, max(1, len(data)), privacy.choice_stay)
         scores = [bounded_score(self._losses(pools, index, data), privacy.choice_bound, max(1, len(data))) for index in range(len(pools))]
-        return mechanism.choose(scores, self._stream(request, "choice", request.round), self._held(request.round - 1))
+        return mechanism.choose(scores, self._releasing.stream(request, "choice", request.round), self._held(request.round - 1))
 
     def _losses(self, pools: PoolSet, index: int, data: Dataset) -> Tensor:
         """Cross-entropy of each example under one pool, `[N]`, in eval mode."""
@@ -267,43 +240,6 @@ class PrivateClient(Client):
         model = self._bench.pool_model
         self._blueprint.layout.load(model, pools, index)
         return functional.cross_entropy(embed(model, data.x, self._blueprint.compute), data.y, reduction="none")
-
-    # Sketches
-
-    @property
-    def _sketcher(self) -> PrivateSketch:
-        """Settings of this client's sketch: without labels it releases a plain one, which costs the same."""
-        settings = self._blueprint.private_sketch
-        assert settings is not None
-        return settings if self._sketches else replace(settings, classes=0, dimensions=settings.part)
-
-    def _features(self) -> Tensor:
-        return embed(self._bench.kept_encoder, self.data.train.x, self._blueprint.compute)
-
-    def _own_sketch(self) -> Tensor:
-        """The released sketch, and never another."""
-        if self._sketch is None:
-            remedy = "resume the run with its private-results folder in place"
-            raise PrivacyError("has not been released", field="sketch", value=f"client {self.data.id}", remedy=remedy)
-        return self._sketch
-
-    def _give_centre(self, request: GiveCentre) -> CentreShare:
-        def make() -> dict[str, Tensor]:
-            stream = self._stream(request, "centre", _SKETCHES["centre"])
-            return {"mean": self._sketcher.release_mean(self._features(), len(self.data.train), stream)}
-
-        return CentreShare(self._box.once(self._key(request, "centre", _SKETCHES["centre"]), make, reused=True)["mean"])
-
-    def _prepare_sketch(self, request: GiveSketch) -> None:
-        sketcher = self._sketcher
-
-        def make() -> dict[str, Tensor]:
-            labels = self.data.train.y if sketcher.classes else None
-            stream = self._stream(request, "sketch", _SKETCHES["sketch"])
-            return {"sketch": sketcher.release(self._features(), labels, len(self.data.train), request.centre, stream)}
-
-        made = self._box.once(self._key(request, "sketch", _SKETCHES["sketch"]), make, reused=True)["sketch"].float()
-        self._sketch = functional.pad(made, (0, self._blueprint.sketch_width - len(made)))
 
 
 def _private_spec(steps: Steps, spec: LocalSpec) -> PrivateSpec:

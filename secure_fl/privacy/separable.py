@@ -81,26 +81,27 @@ def check_rows_stay_apart(rows: int, *tensors: Tensor) -> None:
 
 
 @torch.no_grad()
-def check_rows_alone(model: nn.Module, rows: Tensor) -> None:
+def check_rows_alone(model: nn.Module, rows: Tensor, modes: tuple[bool, ...] = (False, True)) -> None:
     """Refuse a model that gives a row another output when other rows stand beside it, or that remembers rows; run on noise.
 
     In both modes, since a layer may combine rows in train mode only; dropout is off, whose coins differ from row to row.
 
     Args:
         rows: `[N, ...]`, N at least 2, of no one's data.
+        modes: of training; eval mode alone for a model that is never trained.
 
     Raises:
         PrivacyError: an output differs by more than rounding, or a buffer has changed.
     """
-    modes = {layer: layer.training for layer in model.modules()}
+    before = {layer: layer.training for layer in model.modules()}
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     try:
-        for training in (False, True):
-            for layer in modes:
+        for training in modes:
+            for layer in before:
                 layer.training = training and not isinstance(layer, nn.modules.dropout._DropoutNd)
             _check_alike(model, rows)
     finally:
-        for layer, mode in modes.items():
+        for layer, mode in before.items():
             layer.training = mode
     if not all(torch.equal(buffer, buffers[name]) for name, buffer in model.named_buffers()):
         remedy = "drop the buffer, or keep it as it is in training: what it holds would leave the client without noise"
