@@ -25,7 +25,7 @@ from typing import Any
 
 from bench.harness import append_row, provenance, read_rows
 from secure_fl.baselines.methods import METHODS, Tables
-from secure_fl.config.cohorts import FEWEST
+from secure_fl.config.security import FEWEST
 
 CSV = "pool_starts.csv"
 

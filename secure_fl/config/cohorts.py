@@ -6,14 +6,12 @@ from collections.abc import Iterator
 from math import ceil
 from typing import TYPE_CHECKING
 
+from secure_fl.config.security import FEWEST
 from secure_fl.errors import ConfigError
 
 if TYPE_CHECKING:
     from secure_fl.config.federation import FederationConfig
     from secure_fl.config.tables import OptimiserConfig
-
-FEWEST = 3
-"""Clients in an opened sum, at least: of two, each reads the other's part by taking off its own."""
 
 Rule = tuple[bool, str, object, str, str]
 """(holds, field, value, problem, remedy)."""

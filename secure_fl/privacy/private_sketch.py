@@ -21,8 +21,8 @@ vector, or the outer product of two, shrunk toward zero coordinate by coordinate
 zero, not minus ḡ, and n is public. So zero-out moves the sum by ‖f‖ ≤ 1, and replace-one by ‖f − f'‖ ≤ 2, whatever ḡ is.
 
 **Assumes**: an example's vector follows from that example alone: pooling does, and an encoder must treat each row by itself (eval mode, no batch
-statistics) and be public or released before; n is public; both streams are secret and used once; a noised sketch is stored and reused,
-never made a second time.
+statistics) and be public or released before; n and the number of labels are public; both streams are secret and used once; a noised sketch is
+stored and reused, never made a second time.
 
 **Not covered**: other clients' members (each client pays for its own examples); whether a client takes part; what the sum hides, as a
 release is protected by its own noise from whoever sees it.
