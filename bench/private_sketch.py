@@ -39,7 +39,7 @@ from secure_fl.training.tasks import embed
 
 CSV = "private_sketch.csv"
 GROUPS, DELTA, WIDTH = 4, 1e-5, 128
-STARTS, ITERATIONS, FEWEST = 128, 15, 3
+STARTS, ITERATIONS = 128, 15
 ONE = 3.7307
 """Noise multiplier at which both releases together cost ε = 1, the default, under zero-out."""
 NOISES = (0.25, 0.5, 1.0, 2.0, 3.0, ONE, 6.0, 8.0, 12.0, 16.0, 24.0)
@@ -47,7 +47,7 @@ NOISES = (0.25, 0.5, 1.0, 2.0, 3.0, ONE, 6.0, 8.0, 12.0, 16.0, 24.0)
 
 @dataclass(frozen=True)
 class Setting:
-    """One row's facts, noise and draw apart. `dimensions` 0 stands for the default."""
+    """One row's facts, noise and draw apart. `dimensions` 0 stands for the default; `fewest` sketches are in every group, if any start has it so."""
 
     groups: str
     size: int
@@ -56,6 +56,7 @@ class Setting:
     dimensions: int = 0
     centring: float = 0.1
     parts: bool = False
+    fewest: int = 3
 
     def sketch(self, noise: float, seed: int, features: int) -> PrivateSketch:
         """The mechanism of a draw."""
@@ -71,13 +72,14 @@ class WithParts(PrivateSketch):
         return torch.eye(self.classes, dtype=torch.float64)
 
 
-def _shapes() -> list[Setting]:
-    """The search for the best sketch: 100 examples a client."""
-    plain = [Setting("rotation", 100, False, dimensions=d) for d in (4, 6, 12, 16, 32)]
-    coded = [Setting("label_permutation", 100, True, dimensions=d) for d in (3, 4, 8, 12)]
-    shares = [Setting("label_permutation", 100, True, centring=share) for share in (0.0, 0.05, 0.2, 0.4)]
-    parts = [Setting(groups, 100, True, dimensions=d, parts=True) for groups in ("rotation", "label_permutation") for d in (4, 8)]
-    return [*plain, *coded, *shares, *parts]
+def _shapes(size: int) -> list[Setting]:
+    """The search for the best sketch."""
+    plain = [Setting("rotation", size, False, dimensions=d) for d in (4, 6, 12, 16)]
+    coded = [Setting("label_permutation", size, True, dimensions=d) for d in (3, 4, 8, 12)]
+    shares = [Setting("label_permutation", size, True, centring=share) for share in (0.0, 0.05, 0.2, 0.4)]
+    parts = [Setting(groups, size, True, dimensions=d, parts=True) for groups in ("rotation", "label_permutation") for d in (4, 8)]
+    strays = [Setting(groups, size, True, fewest=1) for groups in ("rotation", "label_permutation")]
+    return [*plain, *coded, *shares, *parts, *strays]
 
 
 def _defaults(name: str) -> list[Setting]:
@@ -128,10 +130,10 @@ def found(name: str, setting: Setting, noise: float, draw: int) -> float:
         sketch.release(x, y if setting.labelled else None, len(x), centre, source.stream(client=i, round=0, purpose="sketch"))
         for i, (x, y, _) in enumerate(clients)
     ]
-    return float(adjusted_rand_score([group for *_, group in clients], k_means(torch.stack(released), draw)))
+    return float(adjusted_rand_score([group for *_, group in clients], k_means(torch.stack(released), draw, setting.fewest)))
 
 
-def k_means(sketches: Tensor, seed: int) -> list[int]:
+def k_means(sketches: Tensor, seed: int, fewest: int) -> list[int]:
     """Groups as a run finds them, the sums of all clients' votes taken at once."""
     points = sketches - sketches.mean(0)
     centres = first_centres(STARTS, GROUPS, points.shape[1], float(points.square().sum(1).mean().sqrt()), seed).double()
@@ -143,7 +145,7 @@ def k_means(sketches: Tensor, seed: int) -> list[int]:
         if float((moved - centres).abs().max()) < 1e-9:
             break
         centres = moved
-    return [int(group) for group in distance[tightest_start(distortion, counts, FEWEST)].argmin(1)]
+    return [int(group) for group in distance[tightest_start(distortion, counts, fewest)].argmin(1)]
 
 
 def measure(name: str, setting: Setting, draws: int) -> list[dict[str, object]]:
@@ -183,9 +185,9 @@ def table() -> str:
     ]
     for fact in dict.fromkeys(map(_facts, rows)):
         mine = [row for row in rows if _facts(row) == fact]
-        data, groups, size, labelled, of, dimensions, centring, parts = fact
+        data, groups, size, labelled, of, dimensions, centring, parts, fewest = fact
         how = ("parts" if parts == "True" else "codes") if labelled == "True" else "no labels"
-        sketch = f"of {of}, {how}, {'default' if dimensions == '0' else dimensions} dimensions"
+        sketch = f"of {of}, {how}, {'default' if dimensions == '0' else dimensions} dimensions{', strays alone' if fewest == '1' else ''}"
         at_one = next((f"{row['found']} of {row['draws']}" for row in mine if float(row["noise"]) == ONE), "–")
         lines.append(f"| {data} | {groups} | {size} | {sketch} | {centring} | {_smallest(mine, 1.0)} | {_smallest(mine, 0.9)} | {at_one} |")
     return "\n".join(lines)
@@ -209,7 +211,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     where, done = provenance(), set(map(_facts, read_rows(CSV)))
-    for setting in dict.fromkeys([*_defaults(arguments.name), *([] if arguments.name == "digits" else _shapes())]):
+    for setting in dict.fromkeys([*_defaults(arguments.name), *_shapes(120 if arguments.name == "digits" else 100)]):
         if _facts({"data": arguments.name, **vars(setting)}) in done:
             continue
         for row in measure(arguments.name, setting, arguments.draws):
