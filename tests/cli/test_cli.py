@@ -138,6 +138,9 @@ def test_report_is_one_self_contained_page(finished: Path) -> None:
     assert "http://" not in page
     assert "https://" not in page
     assert "Not protected" in page
+    assert "Sketches of tiny" in page
+    assert "covers the sketches that start the pools, and nothing else" in page
+    assert "Privacy of tiny" not in page
 
 
 def test_export_and_assign(finished: Path) -> None:
