@@ -74,7 +74,7 @@ class WithParts(PrivateSketch):
 
 def _shapes(size: int) -> list[Setting]:
     """The search for the best sketch."""
-    plain = [Setting("rotation", size, False, dimensions=d) for d in (4, 6, 12, 16)]
+    plain = [Setting("rotation", size, False, dimensions=d) for d in (4, 8, 16)]
     coded = [Setting("label_permutation", size, True, dimensions=d) for d in (3, 4, 8, 12)]
     shares = [Setting("label_permutation", size, True, centring=share) for share in (0.0, 0.05, 0.2, 0.4)]
     parts = [Setting(groups, size, True, dimensions=d, parts=True) for groups in ("rotation", "label_permutation") for d in (4, 8)]

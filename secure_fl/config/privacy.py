@@ -44,7 +44,7 @@ class PrivacyConfig(Section):
         gt=0,
         description="of the sketches alone, also where unit = none: protected runs release them with noise; part of epsilon where unit = example",
     )
-    sketch_width: int | None = Field(None, ge=2, description="directions that released sketches are projected to; 8, with labels 6")
+    sketch_width: int | None = Field(None, ge=2, description="directions that released sketches are projected to; 12, with labels 6")
     integer_noise: Literal["skellam", "discrete_gaussian"] = Field(
         "skellam", description="client level: skellam (shares add up exactly) | discrete_gaussian"
     )

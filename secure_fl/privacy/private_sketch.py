@@ -65,7 +65,7 @@ class PrivateSketch:
         features: length F of an example's vector.
         seed: public; draws projection and codes.
         classes: number of labels; 0 for a sketch without them.
-        dimensions: directions d of the projection; None for 8, and 6 where there are labels.
+        dimensions: directions d of the projection; None for 12, and 6 where there are labels.
         centring: share of the budget (of 1/σ²) that the centre takes; 0 leaves the first release and the centring out.
 
     Raises:
@@ -101,7 +101,7 @@ class PrivateSketch:
     @property
     def part(self) -> int:
         """Length of the plain sketch: the dimensions asked for, at most an example's."""
-        return min(self.features, self.dimensions or (6 if self.classes else 8))
+        return min(self.features, self.dimensions or (6 if self.classes else 12))
 
     @property
     def width(self) -> int:

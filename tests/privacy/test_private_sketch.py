@@ -120,7 +120,7 @@ def test_the_projection_is_public_orthonormal_and_repeatable() -> None:
     assert torch.equal(sketch.projection, make().projection)
     assert not torch.equal(sketch.projection, make(seed=8).projection)
     assert torch.equal(make(dimensions=99).projection, torch.eye(WIDTH, dtype=torch.float64))
-    assert (make(classes=3).width, make().width, PrivateSketch(1.0, 128, 0).width, PrivateSketch(1.0, 128, 0, classes=10).width) == (16, 4, 8, 24)
+    assert (make(classes=3).width, make().width, PrivateSketch(1.0, 128, 0).width, PrivateSketch(1.0, 128, 0, classes=10).width) == (16, 4, 12, 24)
 
 
 @pytest.mark.parametrize("classes", [1, 2, 3, 10, 100])
