@@ -6,6 +6,9 @@ Every scenario and seed pre-trains one SSD encoder and then tries each start on 
 rows already there are not measured again. The table of means is printed at the end.
 
 Claims: a pool set has failed when all clients choose one pool. ARI is 1 when choices equal the known groups.
+
+Sketches are measured as they are in an open experiment, and noised as in a protected run of the default settings (ε = 1, masks; at 3 clients a
+pool and more), which is left out where there are too few clients for the pools. Noise is fresh: such a row cannot be repeated exactly.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from typing import Any
 
 from bench.harness import append_row, provenance, read_rows
 from secure_fl.baselines.methods import METHODS, Tables
+from secure_fl.config.security import FEWEST
 
 CSV = "pool_starts.csv"
 
@@ -71,10 +75,32 @@ STARTS: dict[str, Tables] = {
     "restarts (IFCA)": METHODS["ifca-restarts"],
     "farthest (HypCluster)": METHODS["hypcluster"],
     "pretrained (CP-CFL)": METHODS["cp-cfl"],
-    "sketch, features": {"pools": {"start": "sketch", "sketch": "features"}},
-    "sketch, labelled": {"pools": {"start": "sketch", "sketch": "labelled"}},
-    "sketch, labelled, random encoder": {"pools": {"start": "sketch", "sketch": "labelled"}, "pretrain": {"mode": "none"}},
+    "sketch of embeddings, features": {"pools": {"start": "sketch", "sketch": "features", "sketch_of": "encoder"}},
+    "sketch of embeddings, labelled": {"pools": {"start": "sketch", "sketch": "labelled", "sketch_of": "encoder"}},
+    "sketch of embeddings, labelled, random encoder": {
+        "pools": {"start": "sketch", "sketch": "labelled", "sketch_of": "encoder"},
+        "pretrain": {"mode": "none"},
+    },
+    "sketch of examples, features": {"pools": {"start": "sketch", "sketch": "features"}},
+    "sketch of examples, labelled": {"pools": {"start": "sketch", "sketch": "labelled"}},
+    "noised sketch of embeddings, labelled": {
+        "pools": {"start": "sketch", "sketch": "labelled", "sketch_of": "encoder", "sketch_starts": 128},
+        "security": {"protection": "masked"},
+    },
+    "noised sketch of examples, features": {
+        "pools": {"start": "sketch", "sketch": "features", "sketch_starts": 128},
+        "security": {"protection": "masked"},
+    },
+    "noised sketch of examples, labelled (default)": {
+        "pools": {"start": "sketch", "sketch": "labelled", "sketch_starts": 128},
+        "security": {"protection": "masked"},
+    },
 }
+
+
+def applies(scenario: Scenario, start: str) -> bool:
+    """Whether the start's protection lets so few clients fill so many pools."""
+    return "security" not in STARTS[start] or STARTS[start]["security"]["protection"] == "plain" or scenario.clients >= FEWEST * scenario.pools
 
 
 def measure(name: str, seed: int, starts: list[str]) -> Iterator[dict[str, object]]:
@@ -112,7 +138,8 @@ def run(scenarios: list[str], seeds: int, workers: int) -> None:
     """Measure what is missing, in worker processes of one thread each."""
     where = provenance()
     done = {(row["scenario"], int(row["seed"]), row["start"]) for row in read_rows(CSV)}
-    jobs = {(name, seed): [s for s in STARTS if (name, seed, s) not in done] for seed in range(seeds) for name in scenarios}
+    missing = {(name, s) for name in scenarios for s in STARTS if applies(SCENARIOS[name], s)}
+    jobs = {(name, seed): [s for s in STARTS if (name, s) in missing and (name, seed, s) not in done] for seed in range(seeds) for name in scenarios}
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         futures = [pool.submit(_measured, name, seed, starts) for (name, seed), starts in jobs.items() if starts]
         for number, future in enumerate(as_completed(futures), 1):

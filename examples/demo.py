@@ -39,6 +39,7 @@ BASE = FederationConfig(
     data={"sources": [{"name": "mnist5k"}], "test_limit": 250},
     partition={"kind": "rotation", "clients": 16, "groups": 4},
     pretrain={"rounds": 10, "local_epochs": 3, "batch_size": 64},
+    pools={"count": 4},
     evaluate={"probe_epochs": 50},
 )
 

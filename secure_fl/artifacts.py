@@ -43,15 +43,17 @@ class ModelCard:
     choices: dict[str, int] = field(default_factory=dict)
 
 
-def save_models(folder: RunFolder, encoder: nn.Module, pools: Sequence[PoolModel], guide: Guide | None, card: ModelCard) -> None:
-    """Write encoder, pools and card."""
+def save_models(
+    folder: RunFolder, encoder: nn.Module, pools: Sequence[PoolModel], guide: Guide | None, card: ModelCard, centre: Tensor | None = None
+) -> None:
+    """Write encoder, pools and card; `centre` is what the guide's sketches were centred by, if anything."""
     make_folder(folder.model)
     file = folder.model / "encoder.safetensors"
     write_atomically(file, pack(folder.view(file, _portable(encoder, ""))))
     if pools:
         tensors = {name: tensor for k, pool in enumerate(pools) for name, tensor in _portable(pool, f"pool.{k}.").items()}
         if guide is not None:
-            tensors |= {"guide.mean": guide.mean, "guide.centres": guide.centres}
+            tensors |= {"guide.mean": guide.mean, "guide.centres": guide.centres} | ({} if centre is None else {"guide.public_centre": centre})
         file = folder.model / "pools.safetensors"
         write_atomically(file, pack(folder.view(file, tensors)))
     folder.write(folder.model / "model.json", vars(card))
@@ -113,6 +115,11 @@ def _guide(tensors: dict[str, Tensor], pools: int) -> Guide | None:
     if mean is None or centres is None or mean.ndim != 1 or centres.shape != (pools, len(mean)):
         raise RunFolderError("is damaged: its sketch groups do not fit its pools", field="pools.safetensors", value=pools, remedy=_REMEDY)
     return Guide(mean, centres)
+
+
+def load_centre(path: Path | str) -> Tensor | None:
+    """What the sketches of a run were centred by, float64 `[F]`; None where they were not."""
+    return _tensors(Path(path) / "model" / "pools.safetensors").get("guide.public_centre")
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

@@ -6,18 +6,21 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
-from secure_fl.artifacts import load_card, load_encoder, load_pools
-from secure_fl.config import SourceConfig
+from secure_fl.artifacts import ModelCard, load_card, load_centre, load_encoder, load_pools
+from secure_fl.config import FederationConfig, SourceConfig
+from secure_fl.data.pooled import pooled_values
 from secure_fl.data.sources import prepared
 from secure_fl.data.sources.npz import npz
 from secure_fl.data.views import build_views
 from secure_fl.errors import DataError
 from secure_fl.federation.folder import RunFolder
+from secure_fl.federation.messages import Guide
+from secure_fl.federation.sketch_form import SketchForm
+from secure_fl.models.heads import feature_width
 from secure_fl.objectives.build import build_objective
 from secure_fl.pools.selection import best_pool
-from secure_fl.pools.sketch import sketch_of, without_labels
 from secure_fl.seeds import derive_seed
 from secure_fl.training.device import Compute
 from secure_fl.training.tasks import Score, SelfSupervised, Supervised, Task, embed
@@ -46,6 +49,9 @@ class Assignment:
 
 def assign_pool(folder: Path | str, file: Path | str, *, encoder: nn.Module | None = None) -> Assignment:
     """Choose a pool for the examples in an `.npz`, prepared as the run's own were.
+
+    Without labels it is the group whose centre is nearest to the newcomer's own sketch. That sketch is made here, without noise, in the public
+    projection of the run's sketches where these were noised, and goes nowhere.
 
     Args:
         folder: a finished run with pools.
@@ -76,14 +82,22 @@ def assign_pool(folder: Path | str, file: Path | str, *, encoder: nn.Module | No
     scores = [task.score(pool.to(compute.device), data, seed) for pool in pools]
     distances: list[float | None] = [None] * len(pools)
     if guide is not None:
-        features = embed(load_encoder(folder, encoder).to(compute.device), data.x, compute)
-        width = features.shape[1]
-        offset = without_labels(guide.centres, width) - (sketch_of(features) - without_labels(guide.mean, width))
-        distances = offset.norm(dim=1).tolist()
+        distances = _distances(guide, folder, encoder, config, card, data.x, compute)
     known = card.task == "self_supervised" or data.labelled
     pool, by = _decided(scores, known, config.pools.select_by, distances)
     rows = tuple((_finite(s.loss), s.accuracy, s.entropy, distance) for s, distance in zip(scores, distances, strict=True))
     return Assignment(pool, by, len(data), rows)
+
+
+def _distances(
+    guide: Guide, folder: Path | str, encoder: nn.Module | None, config: FederationConfig, card: ModelCard, x: Tensor, compute: Compute
+) -> list[float | None]:
+    """How far the examples' plain sketch is from each group's."""
+    model = load_encoder(folder, encoder).to(compute.device)
+    form = SketchForm.of(config, card.shape, card.classes, feature_width(model, card.shape))
+    own = form.plain_sketch(embed(model, x, compute) if form.of_encoder else pooled_values(x), load_centre(folder))
+    found: list[float | None] = (form.plain(guide.centres) - (own - form.plain(guide.mean))).norm(dim=1).tolist()
+    return found
 
 
 def _decided(scores: list[Score], known: bool, select_by: str, distances: list[float | None]) -> tuple[int, str]:

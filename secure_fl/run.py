@@ -36,7 +36,7 @@ from secure_fl.federation.messages import BlockUpdate, payload_bytes
 from secure_fl.federation.path_check import check_paths
 from secure_fl.federation.phase import Phase, RoundRecord, ServerState
 from secure_fl.federation.pretrain import CentralPretrain, HandOut, Pretrain
-from secure_fl.federation.privacy_record import privacy_record
+from secure_fl.federation.privacy_record import privacy_record, sketch_record
 from secure_fl.federation.release_box import ReleaseBox
 from secure_fl.federation.run_state import RunState
 from secure_fl.federation.starts import FarthestStart, RestartStart, SketchCentre, SketchStart, get_guide, get_pools
@@ -253,21 +253,24 @@ class Federation:
     def _prepare(self, folder: RunFolder | None, seen: CentralSet | None, *, resume: bool) -> tuple[ServerState, ReleaseBox]:
         """State to go on from, and the box of private results; opens the gate. A new run's ledger is there before the run counts as begun."""
         if folder is None:
-            self._gate = BudgetGate(self.config.privacy, None)
+            self._gate = self._open_gate(None)
             return ServerState(), ReleaseBox(None)
-        opened = BudgetGate(self.config.privacy, None if resume else folder.ledger)
+        opened = self._open_gate(None if resume else folder.ledger)
         if not resume:
             self._begin(folder, seen)
         elif is_file(folder.partition) and read_json(folder.partition, dict[str, Any], _REMEDY).get("digest") != self._examples_digest:
             # Where the record leaves the experimenter's fields out, other examples of the same sizes are not noticed.
             raise folder.of_another_run()
         kept = None if opened.ledger is None else RunState(folder.run)
-        self._gate = BudgetGate(self.config.privacy, folder.ledger, kept, resumed=True)
+        self._gate = self._open_gate(folder.ledger, kept, resumed=True)
         self._gate.follows(folder.marks())
         state = folder.restore(self._digest) if resume else ServerState()
         if resume:
             self._seen_at_a_server(folder if "encoder" in state.tensors else None)
         return state, ReleaseBox(folder.results, kept, self._gate.charged)
+
+    def _open_gate(self, path: Path | None, kept: RunState | None = None, *, resumed: bool = False) -> BudgetGate:
+        return BudgetGate(self.config.privacy, path, kept, sketches=self.config.noises_sketches, resumed=resumed)
 
     def _begin(self, folder: RunFolder, seen: CentralSet | None) -> None:
         """Write what a new run's folder begins with."""
@@ -294,7 +297,7 @@ class Federation:
             yield HandOut(blueprint, state, groups)
         if not config.pools.enabled:
             return
-        if blueprint.private_sketch is not None and blueprint.private_sketch.centring:
+        if self.config.noises_sketches and blueprint.sketch.released is not None and blueprint.sketch.released.centring:
             yield SketchCentre(blueprint, state, groups)
         if config.pools.start in _STARTS:
             yield _STARTS[config.pools.start](blueprint, state, groups)
@@ -342,7 +345,7 @@ class Federation:
         A sketch that is gone is released anew, and charged again.
         """
         call = phase.open() if isinstance(phase, HandOut) else None
-        if isinstance(phase, SketchStart) and self.blueprint.private_sketch is not None:
+        if isinstance(phase, SketchStart) and self.config.noises_sketches:
             call = phase.first_call()
         if call is not None:
             self._gate.admit(engine.releases(call), engine.results.answers)
@@ -357,6 +360,8 @@ class Federation:
         choices = {int(client): pool for client, pool in records[-1].metrics.get("choices", {}).items()} if pools else {}
         sizes = {"encoder_parameters": count_parameters(encoder), "pool_parameters": count_parameters(pools[0]) if pools else 0}
         summary = final_summary(self.config, records, self.summarise(), sizes, privacy_record(self.config, self._gate, records))
+        sketches = sketch_record(self.config, self._gate)
+        summary |= {} if sketches is None else {"sketches": sketches}
         if folder is not None:
             scale, image_size = ("none", None) if self._own_data else (self.config.data.scale, self.config.data.image_size)
             card = ModelCard(
@@ -368,9 +373,8 @@ class Federation:
                 self._custom_encoder,
                 {} if blueprint.client_plan is not None else {str(client): pool for client, pool in choices.items()},
             )
-            # A private sketch lives in a noised projection of its own, which a newcomer cannot be compared in.
-            guide = get_guide(state) if pools and blueprint.private_sketch is None else None
-            save_models(folder, encoder, pools, guide, card)
+            guide = get_guide(state) if pools else None
+            save_models(folder, encoder, pools, guide, card, state.tensors.get("sketch.public_centre"))
             if self.manifest.writes("embedding.json"):
                 folder.write(folder.embedding, picture(blueprint, state.tensors["encoder"], self.clients))
             folder.write(folder.summary, summary)

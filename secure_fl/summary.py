@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from secure_fl.config import FederationConfig
+from secure_fl.config import FederationConfig, OptimiserConfig
 from secure_fl.data.dataset import Dataset, join
 from secure_fl.data.partitions import ClientData
 from secure_fl.data.summary import PartitionSummary
@@ -28,17 +28,37 @@ def unprotected(config: FederationConfig) -> list[str]:
     found, plain = [], config.security.protection == "plain"
     if config.privacy.unit == "none":
         sums = "updates, choices" if plain else "sums of updates"
-        found.append(f"no differential privacy: {sums} and metrics are released as they are")
+        found.append(f"no differential privacy: {sums} and metrics are released as they are{_sketches(config)}")
     if plain:
         found.append("no protection: the server reads every client's update")
     if plain and config.privacy.unit == "client":
         found.append("client-level noise protects sums: without a secure sum the server sees single updates, each with one share of it")
-    if config.security.protection == "ckks":
-        found.append("ckks is approximate: whoever sees raw decryptions can recover the key, so they are rounded inside the key holder")
+    found += [] if plain else _by_difference(config)
     if config.security.robust != "none":
         inside = f", of a pool over {config.security.min_pool_clients} or more of them" if config.pools.enabled else ""
         found.append(f"robust averages: sums over groups of {config.security.group_size} clients are opened{inside}, not only over all clients")
     return [*found, "simulated in one process: all data, and all keys, are in one place"]
+
+
+def _sketches(config: FederationConfig) -> str:
+    """What is said of the sketches of a run without differential privacy."""
+    if not config.pools.enabled or config.pools.start != "sketch":
+        return ""
+    if not config.noises_sketches:
+        return "; sketches too: the server reads what each client's examples look like on average"
+    return f"; only the sketches that start the pools are noised, to ε = {config.privacy.sketch_epsilon:g} of an example for the sketches alone"
+
+
+def _by_difference(config: FederationConfig) -> list[str]:
+    """What stands still from round to round and is summed over changing clients: sums hide it from a single opening only."""
+    phases: list[OptimiserConfig] = [config.pretrain] if config.pretrain.mode == "federated" else []
+    phases += [config.pools] if config.pools.enabled else []
+    found = []
+    if any(phase.weights == "examples" for phase in phases):
+        found.append("averages by number of examples: where a client is missing from one round, the difference of two sums shows its number")
+    if config.pools.enabled and config.pools.count > 1 and config.pools.participation < 1 and config.privacy.unit != "client":
+        found.append("pools.participation below 1: which pool a client uses follows from the counts of several rounds")
+    return found
 
 
 def final_summary(

@@ -20,7 +20,7 @@ from secure_fl.errors import ConfigError, SecureFLError
 def test_the_default_is_valid_and_frozen() -> None:
     config = FederationConfig()
     assert config.pretrain.rounds == 100
-    assert config.pools.count == 4
+    assert (config.partition.clients, config.pools.count, config.security.min_pool_clients) == (12, 3, 3)
     with pytest.raises(ValidationError, match="frozen"):
         config.seed = 3
 
@@ -81,7 +81,8 @@ def test_starter_file_is_the_default_and_explains_every_setting(tmp_path: Path) 
         optional={
             "seed": st.integers(0, 2**40),
             "name": st.text(st.characters(codec="utf-8", exclude_categories=["C"]), min_size=1, max_size=30),
-            "pools": st.fixed_dictionaries({"count": st.integers(1, 9), "lr": st.floats(1e-6, 10), "start": st.sampled_from(["random", "sketch"])}),
+            "partition": st.just({"clients": 27}),
+            "pools": st.fixed_dictionaries({"count": st.integers(1, 4), "lr": st.floats(1e-6, 10), "start": st.sampled_from(["random", "sketch"])}),
             "evaluate": st.fixed_dictionaries({"fine_tune": st.lists(st.floats(0.01, 1), max_size=3)}),
             "views": st.fixed_dictionaries({"crop_scale": st.none() | st.just((0.2, 0.9))}),
         },

@@ -45,7 +45,7 @@ def verify(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> Non
     Exits with 1 where a stated ε differs, the budget was passed, or the ledger has lost releases that a checkpoint, a round or the summary counts.
     """
     from secure_fl.federation.folder import RunFolder
-    from secure_fl.federation.privacy_record import differences
+    from secure_fl.federation.privacy_record import SKETCHES_ONLY, differences
     from secure_fl.files import is_file
     from secure_fl.privacy.ledger import PrivacyLedger
 
@@ -59,6 +59,8 @@ def verify(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> Non
     out.print(
         f"{len(found.derived)} releases follow from the protocol, {len(found.declared)} rest on a client's word for its rate and steps", markup=False
     )
+    if run.read_config().privacy.unit == "none":
+        out.print(f"this is for the sketches alone; not covered: {SKETCHES_ONLY}", markup=False)
     for problem in problems:
         err.print(problem, style="red", markup=False)
     if problems:

@@ -95,6 +95,11 @@ def _privacy_line(privacy: dict[str, Any]) -> str:
     return f"privacy spent: {spent} ({kind}); {privacy['releases']} releases in ledger.json\nε against: {against}"
 
 
+def _sketch_line(sketches: dict[str, Any]) -> str:
+    kind = f"δ = {sketches['delta']:g}, {sketches['unit']} level, {sketches['adjacency']}"
+    return f"sketches: ε = {sketches['epsilon']:.2f} ({kind}), for the sketches alone; updates and models have no differential privacy"
+
+
 def show_summary(summary: dict[str, Any], folder: Path) -> None:
     """A run in a few lines, as its record tells it: representation, pools, costs, where things are."""
     measured = summary.get("representation")
@@ -112,6 +117,8 @@ def show_summary(summary: dict[str, Any], folder: Path) -> None:
         out.print(f"{row['adversary']}: cannot read {row['holds']}. Reads {row['reads']}.", style="dim", markup=False)
     if "privacy" in summary:
         out.print(_privacy_line(summary["privacy"]), markup=False)
+    if "sketches" in summary:
+        out.print(_sketch_line(summary["sketches"]), markup=False)
     costs = summary["costs"].values()
     down, up = (sum(cost[key] for cost in costs) for key in ("bytes_down", "bytes_up"))
     took = f"{clock(sum(cost['seconds'] for cost in costs))}, " if all("seconds" in cost for cost in costs) else ""

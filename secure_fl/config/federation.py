@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
+from secure_fl.config.cohorts import Rule, check_cohorts
 from secure_fl.config.privacy import PrivacyConfig
 from secure_fl.config.section import Section
 from secure_fl.config.security import SecurityConfig, SumRules
@@ -24,14 +25,14 @@ from secure_fl.errors import ConfigError
 
 
 class FederationConfig(Section):
-    """A whole run. Without arguments: digits, eight clients in four rotation groups, SSD, then four pools.
+    """A whole run. Without arguments: digits, twelve clients in three rotation groups, SSD, then three pools.
 
     Raises:
         ConfigError: naming the field, the value and the remedy.
     """
 
     name: str = Field("secure-fl", min_length=1, max_length=80, description="shown in reports")
-    seed: int = Field(0, ge=0, description="everything random follows from it")
+    seed: int = Field(0, ge=0, description="everything random follows from it, but noise and keys, which nobody can repeat")
     data: DataConfig = DataConfig()
     partition: PartitionConfig = PartitionConfig()
     views: ViewsConfig = ViewsConfig()
@@ -57,19 +58,25 @@ class FederationConfig(Section):
         pools = self.pools
         return pools.enabled and (pools.task == "supervised" or (pools.start == "sketch" and pools.sketch == "labelled"))
 
+    @property
+    def noises_sketches(self) -> bool:
+        """Whether sketches leave clients with noise only: in every protected run, and where examples are to be hidden."""
+        noised = self.security.protection != "plain" or self.privacy.unit == "example"
+        return noised and self.pools.enabled and self.pools.start == "sketch"
+
     @model_validator(mode="before")
     @classmethod
     def _private_defaults(cls, tables: Any) -> Any:
-        """Under differential privacy some settings have other defaults; what is set explicitly stays, and is refused if it cannot hold."""
+        """In the open, and under differential privacy, some settings have other defaults; what is set stays, and is refused if it cannot hold."""
         given = dict(tables)
         if _setting(given.get("pools"), "start") in _OPEN_STARTS:
             given["security"] = _with_defaults(given.get("security"), {"protection": "plain"})
         unit = _setting(given.get("privacy"), "unit")
-        if unit in ("example", "client"):
-            for table in ("pretrain", "pools"):
-                given[table] = _with_defaults(given.get(table), {"weights": "uniform"})
+        if unit not in ("example", "client") and _setting(given.get("security"), "protection") == "plain":
+            given["pretrain"] = _with_defaults(given.get("pretrain"), {"weights": "examples"})
+            given["pools"] = _with_defaults(given.get("pools"), {"weights": "examples", "sketch_starts": 32})
         if unit == "client":
-            given["pools"] = _with_defaults(given["pools"], {"start": "pretrained"})
+            given["pools"] = _with_defaults(given.get("pools"), {"start": "pretrained"})
         if unit == "example":
             given["objective"] = _with_defaults(given.get("objective"), {"form": "normalized"})
             if _setting(given.get("model"), "encoder") != "resnet18":
@@ -81,16 +88,17 @@ class FederationConfig(Section):
         for holds, field, value, problem, remedy in self._rules():
             if not holds:
                 raise ConfigError(problem, field=field, value=value, remedy=remedy)
-        if self.partition.kind != "natural":
+        if self.partition.kind != "natural":  # there the data say how many clients there are
             self.check_sums(self.partition.clients)
         return self
 
     def check_sums(self, clients: int) -> None:
-        """Refuse protected rounds whose thresholds cannot hold, for so many clients.
+        """Refuse rounds that call too few clients for their pools, and protected ones whose thresholds cannot hold, for so many clients.
 
         Raises:
-            ConfigError: naming the setting of `security`.
+            ConfigError: naming the settings that disagree.
         """
+        check_cohorts(self, clients)
         if self.security.protection == "plain":
             return
         for cohort in self.cohorts(clients):
@@ -107,8 +115,8 @@ class FederationConfig(Section):
         sizes = {settings.cohort_size(clients) for runs, settings in phases if runs} or {clients}
         return sizes if self.security.robust == "none" else {min(size, self.security.group_size) for size in sizes}
 
-    def _rules(self) -> list[tuple[bool, str, object, str, str]]:
-        """What must hold between tables: (holds, field, value, problem, remedy)."""
+    def _rules(self) -> list[Rule]:
+        """What must hold between tables."""
         pretrain, pools, data = self.pretrain, self.pools, self.data
         crop = self.views.crop_scale
         shares = self.evaluate.fine_tune
@@ -139,7 +147,7 @@ class FederationConfig(Section):
         ]
         # fmt: on
 
-    def _private_rules(self) -> list[tuple[bool, str, object, str, str]]:
+    def _private_rules(self) -> list[Rule]:
         """The same for differential privacy."""
         privacy, pretrain, pools = self.privacy, self.pretrain, self.pools
         example, client, private = privacy.unit == "example", privacy.unit == "client", privacy.unit != "none"
@@ -149,7 +157,7 @@ class FederationConfig(Section):
              "a weight is a private count", 'leave pretrain.weights and pools.weights out, or set them to "uniform"'),
             (not private or not pools.enabled or pools.start not in _OPEN_STARTS, "pools.start", pools.start,
              "this start shows clients' models or choices and has no private form", 'set pools.start = "sketch", "pretrained" or "random"'),
-            (not private or privacy.adjacency != "add-remove", "privacy.adjacency", privacy.adjacency,
+            (privacy.adjacency != "add-remove" or not (private or self.noises_sketches), "privacy.adjacency", privacy.adjacency,
              "a run follows each client's number of examples, and an absent client's noise share would be missing",
              'set privacy.adjacency = "zero-out" or "replace-one"; mechanisms used from Python take a public bound'),
             (not example or not pools.enabled or pools.task == "supervised" or pools.count == 1 or not privacy.chooses_by_loss(pools.start),
@@ -163,12 +171,14 @@ class FederationConfig(Section):
              "the sketch is released at example level only", 'set pools.start = "pretrained" or "random"'),
             (not example or self.objective.form != "code" or not self.objective.name.startswith("ssd"), "objective.form", self.objective.form,
              "its Frobenius norm couples the examples of a batch", 'leave objective.form out, or set it to "normalized"'),
+            (not example or not self.noises_sketches or privacy.sketch_epsilon < privacy.epsilon, "privacy.sketch_epsilon", privacy.sketch_epsilon,
+             f"sketches alone would use up privacy.epsilon = {privacy.epsilon:g}", "set it below privacy.epsilon, or choose another pools.start"),
             (not example or not pools.enabled or privacy.choice != "sketch" or pools.start == "sketch", "privacy.choice", privacy.choice,
              "there is no sketch to choose by", 'set pools.start = "sketch", or privacy.choice = "exponential"'),
         ]
         # fmt: on
 
-    def _robust_rules(self) -> list[tuple[bool, str, object, str, str]]:
+    def _robust_rules(self) -> list[Rule]:
         """The same for sums over groups; that there are enough clients for them is checked once the data is known."""
         security, pools = self.security, self.pools
         none = security.robust == "none"

@@ -39,8 +39,12 @@ class PrivacyConfig(Section):
     choice_every: int = Field(5, ge=1, description="exponential: rounds between choices; clients keep their pool in between")
     choice_stay: float = Field(0.05, ge=0, description="exponential: how much lower, in nats, another pool's loss must be for a client to move")
     choice_bound: float = Field(3.0, gt=0, description="exponential: losses are cut off here, in nats")
-    sketch_noise: float = Field(4.0, gt=0, description="noise multiplier of the released sketch")
-    sketch_width: int | None = Field(None, ge=2, description="dimensions that each part of the released sketch is projected to; 16, with labels 8")
+    sketch_epsilon: float = Field(
+        1.0,
+        gt=0,
+        description="of the sketches alone, also where unit = none: protected runs release them with noise; part of epsilon where unit = example",
+    )
+    sketch_width: int | None = Field(None, ge=2, description="directions that released sketches are projected to; 12, with labels 6")
     integer_noise: Literal["skellam", "discrete_gaussian"] = Field(
         "skellam", description="client level: skellam (shares add up exactly) | discrete_gaussian"
     )

@@ -50,19 +50,20 @@ class SecurityConfig(Section):
     """How clients' updates are summed so that nobody on the way reads one."""
 
     table = "security"
-    protection: Literal["bfv+masked", "bfv", "masked", "ckks", "plain"] = Field(
-        "bfv+masked",
-        description="bfv+masked | bfv | masked | ckks (approximate, for compatibility) | plain (the server reads everything)",
+    protection: Literal["bfv+masked", "masked", "plain"] = Field(
+        "bfv+masked", description="bfv+masked | masked | plain (an open experiment: the server reads everything)"
     )
     key_holder: Literal["clients", "authority"] = Field("clients", description="who can decrypt sums: clients (one key, sealed to each) | authority")
     rotation_rounds: int = Field(10, ge=1, description="rounds that one encryption key serves")
-    min_pool_clients: int = Field(2, ge=1, description="a pool with fewer clients in a round is not opened and stays as it is")
+    min_pool_clients: int = Field(
+        3, ge=3, description="a pool with fewer clients in a round is not opened and stays as it is; of two, each would read the other's update"
+    )
     clamp: float = Field(1.0, gt=0, description="largest change of one parameter in a round; larger ones are cut (without client-level privacy)")
     robust: Literal["none", "median", "trimmed_mean"] = Field(
         "none",
         description="against clients that lie: none | median | trimmed_mean, coordinate by coordinate, of the means of groups that are summed apart",
     )
-    group_size: int = Field(8, ge=2, description="robust: clients that a group has at least; sums over a group are opened, so fewer hide less")
+    group_size: int = Field(9, ge=3, description="robust: clients that a group has at least; sums over a group are opened, so fewer hide less")
     trim: int = Field(1, ge=1, description="trimmed_mean: groups left out at each end of every coordinate; as many may lie")
     neighbours: int | None = Field(
         None,

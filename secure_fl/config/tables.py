@@ -49,8 +49,8 @@ class PartitionConfig(Section):
     kind: Literal["iid", "dirichlet", "shards", "rotation", "label_permutation", "source", "natural"] = Field(
         "rotation", description="iid | dirichlet | shards | rotation | label_permutation | source | natural (npz's client column)"
     )
-    clients: int = Field(8, ge=1, le=1_000_000, description="number of clients (natural: read from the data instead)")
-    groups: int = Field(4, ge=1, le=10_000, description="rotation and label_permutation: number of groups, dealt out in turn")
+    clients: int = Field(12, ge=1, le=1_000_000, description="number of clients (natural: read from the data instead)")
+    groups: int = Field(3, ge=1, le=10_000, description="rotation and label_permutation: number of groups, dealt out in turn")
     concentration: float = Field(0.1, gt=0, description="dirichlet: small is skewed; the paper uses 0.1")
     shards_per_client: int = Field(2, ge=1, le=10_000, description="shards: shards each client receives, cut from the examples sorted by label")
     min_examples: int = Field(2, ge=2, description="smallest training set a client may have, after validation examples are set aside")
@@ -121,7 +121,10 @@ class OptimiserConfig(Section):
         "constant", description="of the learning rate over rounds: constant (as the authors' code runs) | cosine"
     )
     participation: float = Field(1.0, gt=0, le=1, description="share of clients called each round")
-    weights: Literal["examples", "uniform"] = Field("examples", description="how clients count in an average")
+    weights: Literal["examples", "uniform"] = Field(
+        "uniform",
+        description="how clients count in an average: uniform | examples (default in the open; a sum shows numbers of examples by difference)",
+    )
 
     def cohort_size(self, clients: int) -> int:
         """How many of so many clients a round calls, at least one."""
@@ -145,12 +148,12 @@ class PoolsConfig(OptimiserConfig):
 
     table = "pools"
     enabled: bool = Field(True, description="false ends the run after pre-training")
-    count: int = Field(4, ge=1, le=10_000, description="number of pool models; 1 is one global model")
+    count: int = Field(3, ge=1, le=10_000, description="number of pool models; 1 is one global model")
     rounds: int = Field(10, ge=1, le=1_000_000, description="rounds of choosing and training, warm-up included")
     task: Literal["supervised", "self_supervised"] = Field("supervised", description="supervised | self_supervised (the objective above)")
     start: Literal["random", "pretrained", "restarts", "farthest", "sketch"] = Field(
         "sketch",
-        description="random | pretrained (CP-CFL) | restarts (IFCA) | farthest (HypCluster) | sketch (k-means over clients' mean embeddings)",
+        description="random | pretrained (CP-CFL) | restarts (IFCA) | farthest (HypCluster) | sketch (k-means over clients' sketches)",
     )
     encoder: Literal["finetune", "frozen", "shared"] = Field(
         "finetune", description="finetune (one a pool) | frozen (the pre-trained one, whatever the start) | shared (one, averaged over all)"
@@ -162,10 +165,17 @@ class PoolsConfig(OptimiserConfig):
     lr: float = Field(0.05, gt=0, description="learning rate")
     warmup_rounds: int = Field(2, ge=0, description="sketch: rounds on the found groups before clients choose for themselves")
     sketch: Literal["auto", "features", "labelled"] = Field(
-        "auto", description="sketch: features (mean embedding) | labelled (split by label, finds permuted labels too) | auto (labelled if supervised)"
+        "auto",
+        description="sketch: features (a client's mean example) | labelled (by label: finds permuted labels too) | auto (labelled if supervised)",
+    )
+    sketch_of: Literal["examples", "encoder"] = Field(
+        "examples",
+        description="sketch: examples (pooled pixels; of series values, squares and spectrum) | encoder (embeddings by the pre-trained one)",
     )
     sketch_iterations: int = Field(15, ge=1, le=10_000, description="sketch: iterations of federated k-means")
-    sketch_starts: int = Field(32, ge=1, le=10_000, description="sketch: k-means runs carried side by side; the tightest is kept")
+    sketch_starts: int = Field(
+        128, ge=1, le=10_000, description="sketch: k-means runs side by side, of which the tightest is kept; 32 where sketches are not noised"
+    )
     restart_attempts: int = Field(20, ge=1, le=10_000, description="restarts: most draws before going on with the best one")
     restart_share: float = Field(0.1, gt=0, lt=1, description="restarts: every pool must attract this share of clients")
 

@@ -13,6 +13,8 @@ from secure_fl.federation.messages import Reply
 from secure_fl.federation.phase import Call
 from secure_fl.federation.private_client import PrivateClient
 from secure_fl.federation.release_box import ReleaseBox
+from secure_fl.federation.releasing import Releasing
+from secure_fl.federation.sketches import client_sketch
 from secure_fl.privacy.ledger import Charges, Release
 from secure_fl.privacy.noise import NoiseSource
 
@@ -53,9 +55,11 @@ def new_noise() -> NoiseSource:
 
 
 def _client(data: ClientData, bench: Workbench, noise: NoiseSource, box: ReleaseBox, already: tuple[Charges, ...]) -> Client:
-    """The kind of client that the configuration's privacy asks for."""
-    if bench.blueprint.config.privacy.unit == "example":
-        return PrivateClient(data, bench, noise, box, already)
+    """The kind of client that the configuration's privacy asks for, with the kind of sketch that goes along."""
+    config, releasing = bench.blueprint.config, Releasing(data.id, noise, box)
     if bench.blueprint.client_plan is not None:
         return LevelClient(data, bench, bench.blueprint.client_plan, noise, box)
-    return Client(data, bench)
+    sketch = client_sketch(data.train, bench, releasing) if config.pools.enabled and config.pools.start == "sketch" else None
+    if config.privacy.unit == "example":
+        return PrivateClient(data, bench, sketch, releasing, already)
+    return Client(data, bench, sketch)

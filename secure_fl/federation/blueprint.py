@@ -15,6 +15,7 @@ from secure_fl.errors import ConfigError
 from secure_fl.federation.blocks import Grid
 from secure_fl.federation.client_plan import ClientPlan, plan_clients
 from secure_fl.federation.grouping import check_groups
+from secure_fl.federation.sketch_form import SketchForm
 from secure_fl.models.build import build_head, build_projector
 from secure_fl.models.heads import Classifier, EncoderProjector, feature_width
 from secure_fl.models.state import to_vector
@@ -69,7 +70,8 @@ class Blueprint:
 
         Raises:
             ModelError: the encoder does not fit the examples.
-            ConfigError: distillation between unequal widths, supervised pools without labels, or too few clients for robust averages.
+            ConfigError: distillation between unequal widths, supervised pools without labels, too few clients for a round's sums or for robust
+                averages.
             ObjectiveError: more clients than dimensions.
         """
         config.check_sums(clients)
@@ -115,7 +117,7 @@ class Blueprint:
         config, layout, clients = self.config, layout_of(self.config.security.protection), self.clients
         clamp, pools = config.security.clamp, config.pools
         vote, found = self.sketch_width + 2, {}
-        for kind, width in (("centre", self.features), ("sketch", vote), ("votes", pools.sketch_starts * pools.count * vote)):
+        for kind, width in (("centre", self.sketch.inputs), ("sketch", vote), ("votes", pools.sketch_starts * pools.count * vote)):
             found[kind] = Grid(clients, 0, width, 1, 1.0, False, layout)
         found["pretrain"] = Grid(clients, 0, len(to_vector(self.encoder_projector())), 1, clamp, config.pretrain.weights == "examples", layout)
         if pools.enabled:
@@ -150,30 +152,20 @@ class Blueprint:
         head = build_head(self.features, self.classes, derive_seed(seed, "head"))
         return Classifier(self.encoder(derive_seed(seed, "encoder")), head).to(self.compute.device)
 
-    @property
-    def sketch_classes(self) -> int:
-        """Number of parts a sketch is split into by label; 0 when it is not."""
-        pools = self.config.pools
-        labelled = pools.sketch == "labelled" or (pools.sketch == "auto" and pools.task == "supervised")
-        return self.classes if labelled else 0
-
-    @property
-    def sketch_part(self) -> int:
-        """Length of one label's part of a sketch, or of all of it where labels do not split it."""
-        return self.features if self.private_sketch is None else self.private_sketch.part
+    @cached_property
+    def sketch(self) -> SketchForm:
+        """What sketches are made of, where pools start from them."""
+        return SketchForm.of(self.config, self.shape, self.classes, self.features)
 
     @property
     def sketch_width(self) -> int:
         """Length of a sketch."""
-        return self.sketch_part * max(1, self.sketch_classes)
+        return self.sketch.width
 
-    @cached_property
+    @property
     def private_sketch(self) -> PrivateSketch | None:
-        """How sketches are released under example-level privacy; None without it."""
-        privacy = self.config.privacy
-        if privacy.unit != "example" or not self.config.pools.enabled or self.config.pools.start != "sketch":
-            return None
-        return PrivateSketch(privacy.sketch_noise, self.features, self._seed("sketch"), self.sketch_classes, privacy.sketch_width)
+        """How sketches are noised; None where they are not, or there are none."""
+        return self.sketch.released
 
     @property
     def layout(self) -> PoolLayout:
@@ -183,7 +175,8 @@ class Blueprint:
     @property
     def needs_kept_encoder(self) -> bool:
         """Whether clients must keep the pre-trained encoder beside the pools."""
-        return self.config.pools.enabled and (self.config.pools.start == "sketch" or self.config.pools.encoder == "frozen")
+        pools = self.config.pools
+        return pools.enabled and ((pools.start == "sketch" and pools.sketch_of == "encoder") or pools.encoder == "frozen")
 
     def objective(self, client: int | None, position: int = 0) -> Objective:
         """The self-supervised objective of one client; without a client, of nobody in particular."""

@@ -27,15 +27,24 @@ _MARK = "ledger"
 
 
 class BudgetGate:
-    """The ledger of a run with differential privacy, its budget, and the file that survives a crash. Without privacy it lets everything pass.
+    """The ledger of a run that releases anything with noise, its budget, and the file that survives a crash. Without one it lets everything pass.
+
+    Without privacy of the run it holds what the run's sketches cost, and nothing where they are not noised.
 
     **Guarantee.** A release is in the ledger's file before anybody is asked for it. A ledger that lost releases which the run's records or the
     user's state directory count is refused: nothing more is released.
     **Assumes.** Ledger, records and state directory are not all put back to what they were before.
+
+    Attributes:
+        covers_run: whether the budget is the whole run's, and not its sketches' alone.
     """
 
-    def __init__(self, config: PrivacyConfig, path: Path | None, state: RunState | None = None, *, resumed: bool = False) -> None:
+    def __init__(
+        self, config: PrivacyConfig, path: Path | None, state: RunState | None = None, *, sketches: bool = False, resumed: bool = False
+    ) -> None:
         """`path`: of the ledger's file, None where nothing is written. `state`: where its mark is kept apart from it. A `resumed` run has one.
+
+        `sketches`: whether the run releases noised ones.
 
         Raises:
             PrivacyError: the run is resumed and its ledger is gone, damaged, or has lost releases.
@@ -44,8 +53,11 @@ class BudgetGate:
         self._path, self._state = path, state
         self.budget: Budget | None = None
         self.ledger: PrivacyLedger | None = None
-        if config.unit != "none":
-            self.budget = Budget(config.epsilon, config.delta, PrivacyUnit(config.unit), Adjacency(config.adjacency))
+        self.covers_run = config.unit != "none"
+        if self.covers_run or sketches:
+            unit = PrivacyUnit(config.unit) if self.covers_run else PrivacyUnit.EXAMPLE
+            epsilon = config.epsilon if self.covers_run else config.sketch_epsilon
+            self.budget = Budget(epsilon, config.delta, unit, Adjacency(config.adjacency))
             self.ledger = PrivacyLedger.load(path) if resumed and path is not None else PrivacyLedger(self.budget)
             if not resumed:
                 self._save()
@@ -92,7 +104,7 @@ class BudgetGate:
                 count, or the two runs together pass the budget.
             RunFolderError: the earlier run has not finished.
         """
-        if self.ledger is None or self.budget is None:
+        if self.ledger is None or self.budget is None or not self.covers_run:
             return
         config, remedy = folder.read_config(), "load an encoder that was trained with privacy, or on a set of the server's own"
         folder.read_summary()
@@ -129,11 +141,17 @@ class BudgetGate:
         return self.ledger.brought(self.budget.unit, client, self.budget.adjacency)
 
     def spent(self) -> dict[str, object]:
-        """What a round's record says of privacy: the largest ε of any subject so far, by the quick bound, which is never too low, and the mark."""
+        """What a round's record says of privacy: the largest ε of any subject so far, by the quick bound, which is never too low, and the mark.
+
+        No ε where only sketches are noised: beside a round's loss it would read as if the round were private.
+        """
         if self.ledger is None or self.budget is None:
             return {}
-        epsilon = self.ledger.maximum(self.budget, fine=False)
-        return {"privacy": {"epsilon": epsilon, "delta": self.budget.delta, "unit": str(self.budget.unit), "ledger": asdict(self.ledger.mark)}}
+        said: dict[str, object] = {"ledger": asdict(self.ledger.mark)}
+        if self.covers_run:
+            epsilon = self.ledger.maximum(self.budget, fine=False)
+            said["privacy"] = {"epsilon": epsilon, "delta": self.budget.delta, "unit": str(self.budget.unit)}
+        return said
 
     def _save(self) -> None:
         """The file first, then the mark that says it was written."""

@@ -9,16 +9,14 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from secure_fl.data.dataset import Dataset
 from secure_fl.data.partitions import ClientData
+from secure_fl.errors import ConfigError
 from secure_fl.federation.block_replies import in_blocks
 from secure_fl.federation.blueprint import Blueprint
 from secure_fl.federation.messages import (
     Candidate,
-    CentreShare,
-    CentreVote,
     EncoderUpdate,
     GiveCentre,
     GiveSketch,
@@ -30,21 +28,22 @@ from secure_fl.federation.messages import (
     Reply,
     Request,
     ScorePools,
-    SketchUpdate,
     TrainCandidate,
     TrainEncoder,
     TrainPool,
     VoteCentre,
 )
+from secure_fl.federation.sketches import ClientSketch
 from secure_fl.models.heads import EncoderProjector
 from secure_fl.models.state import integer_buffers, load_vector, set_buffers, to_vector
 from secure_fl.pools.pool_set import PoolModel, PoolSet
 from secure_fl.pools.selection import best_pool
-from secure_fl.pools.sketch import nearest_centre, sketch_of, without_labels
 from secure_fl.privacy.ledger import Release
+from secure_fl.privacy.separable import check_rows_alone
+from secure_fl.privacy.whole_path import Examples
 from secure_fl.seeds import derive_seed
 from secure_fl.training.fit import LocalSpec
-from secure_fl.training.tasks import Score, embed
+from secure_fl.training.tasks import Score
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -54,7 +53,9 @@ class Workbench:
 
     def __init__(self, blueprint: Blueprint) -> None:
         self.blueprint = blueprint
-        self._kept: Tensor | None = None
+        self.kept: Tensor | None = None
+        """The vector of the encoder that clients keep."""
+        self._checked: Tensor | None = None
         self._made: list[tuple[nn.Module, dict[str, Tensor]]] = []
 
     @cached_property
@@ -83,24 +84,47 @@ class Workbench:
 
     def keep(self, vector: Tensor) -> None:
         """Take in the pre-trained encoder; pools with a frozen encoder get it too."""
-        if self._kept is vector:
+        if self.kept is vector:
             return
-        self._kept = vector
+        self.kept = vector
         load_vector(self.kept_encoder, vector)
         if self.blueprint.config.pools.encoder == "frozen":
             self.pool_model.encoder = copy.deepcopy(self.kept_encoder).requires_grad_(False)
 
+    def check_kept_encoder(self) -> None:
+        """Refuse a kept encoder whose embedding of an example depends on other examples: a sketch's noise would not cover them.
+
+        Raises:
+            PrivacyError: as `check_rows_alone`, in eval mode, in which embeddings are made.
+        """
+        if self._checked is not self.kept:
+            noise = Examples(self.blueprint.shape, self.blueprint.compute.device).noise(4)
+            check_rows_alone(self.kept_encoder.eval(), noise, quick=True)
+            self._checked = self.kept
+
 
 class Client:
-    """A participant: its examples, and answers to requests."""
+    """A participant: its examples, its sketch where pools start from sketches, and answers to requests."""
 
-    def __init__(self, data: ClientData, bench: Workbench) -> None:
+    def __init__(self, data: ClientData, bench: Workbench, sketch: ClientSketch | None = None) -> None:
         self.data, self._bench, self._blueprint = data, bench, bench.blueprint
-        self._sketch: Tensor | None = None
+        self._own_sketch = sketch
 
     def releases(self, request: Request, position: int = 0) -> tuple[Release, ...]:
-        """What answering would release under differential privacy; nothing where there is none."""
-        return ()
+        """What answering would release with noise: here a sketch, or nothing."""
+        return () if self._own_sketch is None else self._own_sketch.releases(request)
+
+    @property
+    def sketch(self) -> ClientSketch:
+        """Its sketch.
+
+        Raises:
+            ConfigError: pools do not start from sketches.
+        """
+        if self._own_sketch is None:
+            remedy = 'set pools.start = "sketch"'
+            raise ConfigError("this run has no sketches", field="pools.start", value=self._blueprint.config.pools.start, remedy=remedy)
+        return self._own_sketch
 
     def handle(self, request: Request, position: int = 0) -> Reply:
         """Answer one request; `position` is the client's place in this round's list. What will be summed goes out as blocks."""
@@ -113,16 +137,13 @@ class Client:
                 return self._train_encoder(request, position)
             case KeepEncoder(vector):
                 self._bench.keep(vector)
-                self._sketch = None
                 return Kept()
             case GiveCentre():
-                return self._give_centre(request)
+                return self.sketch.centre(request)
             case GiveSketch():
-                self._prepare_sketch(request)
-                sketch = self._own_sketch() * float(self._sketches)
-                return SketchUpdate(sketch, float(sketch.double().square().sum()), int(self._sketches))
+                return self.sketch.give(request)
             case VoteCentre():
-                return self._vote(request)
+                return self.sketch.vote(request)
             case ScorePools():
                 return self._score(request, position)
             case TrainPool():
@@ -142,46 +163,13 @@ class Client:
         weight = float(len(self.data.train)) if config.pretrain.weights == "examples" else 1.0
         return EncoderUpdate(to_vector(model) - request.vector, weight, report.terms)
 
-    @property
-    def _sketches(self) -> bool:
-        """Whether the client has the labels that the federation's kind of sketch needs."""
-        return self._blueprint.sketch_classes == 0 or self.data.train.labelled
-
-    def _own_sketch(self) -> Tensor:
-        """The sketch of the federation's kind; without labels where they are needed, the plain one in its first part."""
-        if self._sketch is None:
-            classes, data = self._blueprint.sketch_classes, self.data.train
-            data = data.with_labels() if classes and self._sketches else data
-            features = embed(self._bench.kept_encoder, data.x, self._blueprint.compute)
-            if classes and self._sketches:
-                self._sketch = sketch_of(features, data.y, classes)
-            else:
-                self._sketch = functional.pad(sketch_of(features), (0, self._blueprint.sketch_width - self._blueprint.sketch_part))
-        return self._sketch
-
-    def _give_centre(self, request: GiveCentre) -> CentreShare:
-        raise AssertionError("only private sketches are centred before they are given")
-
-    def _prepare_sketch(self, request: GiveSketch) -> None:
-        """Private sketches are made here, once."""
-
-    def _vote(self, request: VoteCentre) -> CentreVote:
-        starts, pools, width = request.centres.shape
-        blocks = torch.zeros(starts, pools, width + 2)
-        if self._sketches:
-            centred = self._own_sketch() - request.mean
-            index, distance = nearest_centre(centred, request.centres)
-            mine = torch.cat([centred.expand(starts, -1), torch.ones(starts, 1), distance[:, None].float()], dim=1)
-            blocks[torch.arange(starts), index] = mine
-        return CentreVote(blocks)
-
     def _score(self, request: ScorePools | TrainPool, position: int) -> PoolScore:
         """Choose a pool, and test it."""
         pools, guide, forced = request.pools, request.guide, isinstance(request, TrainPool) and request.forced
         model, task = self._bench.pool_model, self._blueprint.pool_task(self.data.id, position)
         scores: list[Score] = []
         if forced and guide is not None:
-            choice = self._guided(guide)
+            choice = self.sketch.nearest(guide)
         else:
             for index in range(len(pools)):
                 self._blueprint.layout.load(model, pools, index)
@@ -199,14 +187,8 @@ class Client:
         if any(isfinite(score.loss) for score in scores):
             return best_pool([s.loss for s in scores], [s.accuracy for s in scores], self._blueprint.config.pools.select_by)
         if guide is not None:
-            return self._guided(guide)
+            return self.sketch.nearest(guide)
         return best_pool([float("nan") if s.entropy is None else s.entropy for s in scores], [], "loss")
-
-    def _guided(self, guide: Guide) -> int:
-        sketch, centres = self._own_sketch() - guide.mean, guide.centres
-        if not self._sketches:
-            sketch, centres = (without_labels(part, self._blueprint.sketch_part) for part in (sketch, centres))
-        return int(nearest_centre(sketch, centres[None])[0])
 
     @property
     def _trains(self) -> bool:

@@ -194,7 +194,7 @@ class RunFolder:
         checkpoint, lines = load_checkpoint(self.path / "checkpoints"), self._read_lines()
         last = _record(len(lines), lines[-1]).metrics if lines else {}
         summary = self.read_summary() if is_file(self.summary) else {}
-        found = [("metrics.jsonl", _mark_in(last)), ("summary.json", _mark_in(summary))]
+        found = [("metrics.jsonl", _mark_in(last)), ("summary.json", _mark_in(summary.get("privacy") or summary.get("sketches")))]
         found.append(("the last checkpoint", None if checkpoint is None else checkpoint.ledger))
         return [(where, mark) for where, mark in found if mark is not None]
 
@@ -210,11 +210,10 @@ def _record(number: int, line: bytes) -> RoundRecord:
     return parse_json(line, RoundRecord, field="metrics.jsonl", value=f"line {number}", remedy=remedy)
 
 
-def _mark_in(record: dict[str, Any]) -> Mark | None:
-    """The ledger's mark in a round's metrics or in a summary."""
-    privacy = record.get("privacy")
-    found = privacy.get("ledger") if isinstance(privacy, dict) else None
+def _mark_in(record: object) -> Mark | None:
+    """The ledger's mark in a round's metrics, or in what a summary says of privacy."""
+    found = record.get("ledger") if isinstance(record, dict) else None
     if found is None:
         return None
     remedy = "restore the file the run wrote, or start a new run"
-    return parse_json(json.dumps(found).encode(), Mark, field="privacy.ledger", value="not shown", remedy=remedy)
+    return parse_json(json.dumps(found).encode(), Mark, field="ledger", value="not shown", remedy=remedy)

@@ -161,7 +161,7 @@ def _files(config: FederationConfig) -> Rules:
         "centralized": "released:central",
         "load": "released:loaded",
     }[config.pretrain.mode]
-    groups = "released:sketch" if config.privacy.unit == "example" and config.pools.start == "sketch" else _UNNOISED
+    groups = "released:sketch" if config.noises_sketches else _UNNOISED
     pools = "released:cluster" if private else _UNNOISED
     # The name of a release holds a digest of the question, which is made of models and centres that were released before.
     questions = pools if private else groups
@@ -190,7 +190,7 @@ def _files(config: FederationConfig) -> Rules:
             "choices": EXPERIMENTER,
         },
         "model/encoder.safetensors": {ANY: encoder},
-        "model/pools.safetensors": {"guide.mean": groups, "guide.centres": groups, ANY: pools},
+        "model/pools.safetensors": {**dict.fromkeys(("guide.mean", "guide.centres", "guide.public_centre"), groups), ANY: pools},
     }
 
 
@@ -204,7 +204,8 @@ def _record(groups: str, pools: str, questions: str) -> Rules:
     read_off = ("loss", "terms", "accuracy", "accuracy_std", "accuracy_min", "test_loss", "accuracies", "choices", "pools")
     measured = ("initial", "pretrained", "measured_on")
     metrics: dict[str, str | Rules] = {
-        "privacy": {**dict.fromkeys(("epsilon", "delta", "unit"), PUBLIC), "ledger": _mark(questions)},
+        "privacy": dict.fromkeys(("epsilon", "delta", "unit"), PUBLIC),
+        "ledger": _mark(questions),
         "refused": PUBLIC,
         **dict.fromkeys(("groups_opened", "groups_left_out"), pools),
         **dict.fromkeys(("spread", "unexplained", "counts"), groups),
@@ -236,6 +237,11 @@ def _summary(groups: str, classes: str, sizes: str, questions: str) -> Rules:
             "clients": {ANY: PUBLIC},
             "claims": {BELOW: PUBLIC},
             "pools": EXPERIMENTER,
+        },
+        "sketches": {
+            **dict.fromkeys(("covers", "unit", "adjacency", "epsilon", "delta", "releases"), PUBLIC),
+            "ledger": _mark(questions),
+            "claims": {BELOW: PUBLIC},
         },
         **dict.fromkeys(("label_skew", "representation", "pools"), EXPERIMENTER),
     }

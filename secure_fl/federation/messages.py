@@ -30,7 +30,7 @@ class EncoderUpdate:
 
 @dataclass(frozen=True)
 class KeepEncoder:
-    """Keep this pre-trained encoder `[E]`: it makes sketches, and is the encoder of frozen pools."""
+    """Keep this pre-trained encoder `[E]`: it is the encoder of frozen pools, and makes sketches of embeddings."""
 
     vector: Tensor
 
@@ -42,19 +42,19 @@ class Kept:
 
 @dataclass(frozen=True)
 class GiveCentre:
-    """Private sketches only: ask for the client's noised mean embedding, to be averaged into the centre."""
+    """Released sketches only: ask for the client's noised mean example, to be averaged into the centre."""
 
 
 @dataclass(frozen=True)
 class CentreShare:
-    """A noised mean of unit embeddings `[F]`."""
+    """A noised mean of examples at unit length `[F]`."""
 
     mean: Tensor
 
 
 @dataclass(frozen=True)
 class GiveSketch:
-    """Ask for the sketch, to be summed with the others; private sketches are centred by `centre` `[F]`."""
+    """Ask for the sketch, to be summed with the others; released ones are centred by `centre` `[F]`."""
 
     centre: Tensor | None = None
 

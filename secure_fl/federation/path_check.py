@@ -29,7 +29,7 @@ def check_paths(blueprint: Blueprint) -> None:
     embedding = Examples(blueprint.shape, blueprint.compute.device, min(SCORE_BATCH, blueprint.largest))
     if chooses_by_loss(blueprint.config):
         check_embedding(blueprint.pool_model(0), embedding)
-    if blueprint.private_sketch is not None:
+    if blueprint.private_sketch is not None and blueprint.sketch.of_encoder:
         check_embedding(blueprint.encoder(), embedding)
 
 

@@ -16,15 +16,41 @@ from secure_fl.privacy.claims import PrivacyClaim, Setting, claims
 from secure_fl.privacy.ledger import PrivacyLedger
 from secure_fl.privacy.units import Adjacency, PrivacyUnit
 
+SKETCHES_ONLY = "everything else of this run: updates, choices of pools and models have no differential privacy"
+"""What no claim covers where only sketches are noised."""
+
+
+def sketch_record(config: FederationConfig, gate: BudgetGate) -> dict[str, Any] | None:
+    """For `summary.json`, what the sketches of a run cost that has no differential privacy otherwise; None in all other runs.
+
+    The claims are written into the ledger's file too, each saying that it covers the sketches alone.
+    """
+    ledger, budget = gate.ledger, gate.budget
+    if ledger is None or budget is None or gate.covers_run:
+        return None
+    rows = [row.to_dict() for row in _claims(config, ledger, budget.unit)]
+    stated = [{**row, "not_covered": [SKETCHES_ONLY, *row["not_covered"]]} for row in rows]  # type: ignore[misc]
+    gate.state(stated)
+    return {
+        "covers": "the sketches that start the pools, and nothing else",
+        "unit": str(budget.unit),
+        "adjacency": str(budget.adjacency),
+        "epsilon": _number(ledger.maximum(budget)),
+        "delta": budget.delta,
+        "releases": len(ledger.releases),
+        "ledger": asdict(ledger.mark),
+        "claims": stated,
+    }
+
 
 def privacy_record(config: FederationConfig, gate: BudgetGate, records: Sequence[RoundRecord]) -> dict[str, Any] | None:
-    """For `summary.json`; None without differential privacy. An ε for which no bound is known is null, never a large number.
+    """For `summary.json`; None without differential privacy of the run. An ε for which no bound is known is null, never a large number.
 
     The claims are written into the ledger's file too. A pool's ε is the largest of the clients that trained it; there is none where the record
     does not say who did. `outside` is what the run writes beside its releases, file by file.
     """
     ledger, budget = gate.ledger, gate.budget
-    if ledger is None or budget is None:
+    if ledger is None or budget is None or not gate.covers_run:
         return None
     rows = [row for unit in _units(ledger, budget.unit) for row in _claims(config, ledger, unit)]
     stated = [{**row.to_dict(), "epsilon": _number(row.epsilon)} for row in rows]
@@ -47,7 +73,7 @@ def privacy_record(config: FederationConfig, gate: BudgetGate, records: Sequence
 
 def differences(summary: Mapping[str, Any], ledger: PrivacyLedger) -> list[str]:
     """Where a summary says something else than its ledger: ε, or how much was released."""
-    stated = summary.get("privacy")
+    stated = summary.get("privacy") or summary.get("sketches")
     if not isinstance(stated, dict) or ledger.budget is None:
         return []
     found, said = _number(ledger.maximum(ledger.budget)), stated.get("epsilon")

@@ -31,7 +31,7 @@ from secure_fl.federation.phase import Call, Metrics, Phase, ServerState
 from secure_fl.federation.summing import Summed
 from secure_fl.models.state import load_vector
 from secure_fl.pools.pool_set import PoolSet
-from secure_fl.pools.sketch import first_centres, moved_centres
+from secure_fl.pools.sketch import first_centres, moved_centres, tightest_start
 from secure_fl.seeds import derive_seed
 
 _SETTLED = 1e-6
@@ -71,7 +71,10 @@ def get_guide(state: ServerState) -> Guide | None:
 
 
 class SketchCentre(Phase):
-    """Private sketches only: average the clients' noised mean embeddings into the centre that sketches are taken from."""
+    """Released sketches only: average the clients' noised mean examples into the centre that sketches are taken from.
+
+    Opened once, over the clients that answer: nothing of it stands still between two openings, and each summand has noise of its own.
+    """
 
     name = "centre"
 
@@ -80,7 +83,7 @@ class SketchCentre(Phase):
         return 1
 
     def open(self) -> Call:
-        self._sum, self._count = torch.zeros(self.blueprint.features, dtype=torch.float64), 0
+        self._sum, self._count = torch.zeros(self.blueprint.sketch.inputs, dtype=torch.float64), 0
         return Call(self.everyone, GiveCentre())
 
     def add(self, client: int, reply: Reply) -> None:
@@ -98,7 +101,13 @@ class SketchCentre(Phase):
 
 
 class SketchStart(Phase):
-    """One round for the mean sketch, then rounds of k-means, then a pool for each centre."""
+    """One round for the mean sketch, then rounds of k-means, then a pool for each centre.
+
+    **What its openings show.** The sum, squared lengths and number of all sketches, then for each start and centre the sum, number and squared
+    distances of the sketches nearest to it. Sketches and all that is computed from them stand still, so differences of openings show single ones:
+    released ones, which carry their own noise, unless the run is an open experiment. Votes hide who joined which centre from a single opening
+    only: whoever is missing from one round and there in the next shows its centre by the difference.
+    """
 
     name = "sketch"
 
@@ -162,7 +171,7 @@ class SketchStart(Phase):
         tensors, spread = self.state.tensors, self.state.facts["sketch.spread"]
         sums, counts, distortion = self._blocks[..., :-2], self._blocks[..., -2], self._blocks[..., -1]
         moved = moved_centres(sums, counts, distortion, derive_seed(self.blueprint.config.seed, "sketch", "split", self.state.round))
-        best = int(distortion.sum(1).argmin())
+        best = tightest_start(distortion, counts, self.blueprint.config.security.min_pool_clients if self.blueprint.secure else 1)
         settled = float((moved - tensors["sketch.centres"]).norm(dim=-1).max()) <= _SETTLED * spread
         if settled or self.state.round + 1 >= self.rounds:
             tensors["guide.mean"], tensors["guide.centres"] = tensors.pop("sketch.mean"), tensors.pop("sketch.centres")[best].clone()

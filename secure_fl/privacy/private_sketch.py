@@ -1,22 +1,28 @@
 """The private sketch start: what a client's examples look like on average, released once at example level and reused.
 
-Two releases a client. First the mean of its unit embeddings, very noisy; averaged over clients (in a secure sum) it is the public centre ḡ.
-Then the sketch: every embedding is centred by ḡ, projected to a few public directions and brought to unit length again, and the mean of
-these is released. Centring pays because length is what noise is charged for: embeddings of one encoder point much the same way, and of a unit
-vector little is left to tell groups apart. Everything computed from the two afterwards, such as every round of k-means, is free.
+An example is a short vector: its pooled values, or its embedding. Two releases a client. First the mean of its examples, each at unit length,
+very noisy; averaged over clients (in a secure sum) it is the public centre ḡ. Then the sketch: every vector is centred by ḡ, projected to a few
+public directions and brought to unit length again, and the mean of these is released. Centring pays because length is what noise is charged
+for: vectors of one kind point much the same way, and of a unit vector little is left to tell groups apart.
+
+With labels, each projected vector is multiplied (outer product) by its label's code: a public unit vector whose first coordinate is the same for
+all labels, so that a sketch holds the plain one beside what tells labels apart. A part for each label would hold the same signal in more coordinates,
+each with noise, and little of the plain one: `bench/private_sketch.py` measures both. Everything computed from the two releases afterwards, such as
+every round of k-means, is free.
 
 **Guarantee**: for the n public example slots of a client, each release is one Gaussian mechanism: its sum moves by at most 1 under zero-out
 and 2 under replace-one, against noise of σ₁ and σ₂ with σ₁⁻² + σ₂⁻² = noise_multiplier⁻². The released values are integers over a fixed power
 of two: a sum of integer vectors plus a rounded normal deviate drawn without it. As rounding to integers commutes with adding integers, this
 is post-processing of the real Gaussian mechanism, and no low bit of a floating-point sum leaves.
 
-*Proof of the bound.* A release is Σ_j f(e_j; public)/n + noise/n, where f depends on example j's own embedding (and label) and on public values
-only: the projection, and ḡ, which was released before, so that the pair is an adaptive composition. f is zero or has length at most 1, since the
-unit vector is shrunk toward zero coordinate by coordinate; split by label it sits in one part and keeps its length. An empty slot contributes
+*Proof of the bound.* A release is Σ_j f(x_j; public)/n + noise/n, where f depends on example j's own vector (and label) and on public values
+only: projection, codes, and ḡ, which was released before, so that the pair is an adaptive composition. f is zero or has length at most 1: a unit
+vector, or the outer product of two, shrunk toward zero coordinate by coordinate. An empty slot contributes
 zero, not minus ḡ, and n is public. So zero-out moves the sum by ‖f‖ ≤ 1, and replace-one by ‖f − f'‖ ≤ 2, whatever ḡ is.
 
-**Assumes**: the encoder treats each example by itself (eval mode, no batch statistics) and is public or released before; n is public; both
-streams are secret and used once; a noised sketch is stored and reused, never made a second time.
+**Assumes**: an example's vector follows from that example alone: pooling does, and an encoder must treat each row by itself (eval mode, no batch
+statistics) and be public or released before; n and the number of labels are public; both streams are secret and used once; a noised sketch is
+stored and reused, never made a second time.
 
 **Not covered**: other clients' members (each client pays for its own examples); whether a client takes part; what the sum hides, as a
 release is protected by its own noise from whoever sees it.
@@ -27,13 +33,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import inf, sqrt
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from secure_fl.errors import PrivacyError
+from secure_fl.privacy.calibration import noise_for
 from secure_fl.privacy.events import GaussianEvent
 from secure_fl.privacy.noise import NoiseStream
+from secure_fl.privacy.units import Adjacency
 from secure_fl.seeds import derive_seed
 from secure_fl_kernels.reference import normalize
 
@@ -43,16 +52,20 @@ _INSIDE = GRID * (1 - 2.0**-30)
 """A unit vector's length before it is cut to the grid: rounding in float64 cannot take it past `GRID`."""
 
 
+_PLAIN, _CODE, _CODES_TRIED = 0.35, 3, 200
+"""Of a label's code: its first coordinate, the same for all labels; how many others there are at most; draws of which the best spread is taken."""
+
+
 @dataclass(frozen=True)
 class PrivateSketch:
-    """Settings of both releases, public and equal at every client.
+    """Settings of both releases, public and equal at every client; defaults as measured in `bench/private_sketch.py`.
 
     Attributes:
         noise_multiplier: of the two releases together.
-        features: width F of an embedding.
-        seed: public; draws the projection.
-        classes: parts the sketch is split into by label; 0 for one part.
-        dimensions: directions d of a part; None for 16, and 8 where there are labels, as measured in `bench/private_sketch.py`.
+        features: length F of an example's vector.
+        seed: public; draws projection and codes.
+        classes: number of labels; 0 for a sketch without them.
+        dimensions: directions d of the projection; None for 12, and 6 where there are labels.
         centring: share of the budget (of 1/σ²) that the centre takes; 0 leaves the first release and the centring out.
 
     Raises:
@@ -64,12 +77,20 @@ class PrivateSketch:
     seed: int = field(repr=False)
     classes: int = 0
     dimensions: int | None = None
-    centring: float = 0.2
+    centring: float = 0.1
+
+    @classmethod
+    def within(
+        cls, epsilon: float, delta: float, adjacency: Adjacency, features: int, seed: int, classes: int = 0, dimensions: int | None = None
+    ) -> Self:
+        """The sketch whose two releases together cost exactly (ε, δ): the Gaussian mechanism's closed form."""
+        noise = noise_for(epsilon, delta, adjacency, sampling_rate=1, steps=1)
+        return cls(noise, features, seed, classes, dimensions)
 
     def __post_init__(self) -> None:
         for holds, name, remedy in (
             (0 < self.noise_multiplier < inf, "noise_multiplier", "a finite positive number, for example 4.0"),
-            (self.features >= 1, "features", "the encoder's width"),
+            (self.features >= 1, "features", "the length of an example's vector"),
             (self.classes >= 0, "classes", "0 for a sketch without labels"),
             (self.dimensions is None or self.dimensions >= 1, "dimensions", "1 or more, for example 16"),
             (0 <= self.centring < 1, "centring", "within [0, 1), for example 0.2"),
@@ -79,13 +100,29 @@ class PrivateSketch:
 
     @property
     def part(self) -> int:
-        """Width of a part: the dimensions asked for, at most the embedding's."""
-        return min(self.features, self.dimensions or (8 if self.classes else 16))
+        """Length of the plain sketch: the dimensions asked for, at most an example's."""
+        return min(self.features, self.dimensions or (6 if self.classes else 12))
 
     @property
     def width(self) -> int:
         """Length of a sketch."""
-        return self.part * max(1, self.classes)
+        return self.part * (self.codes.shape[1] if self.classes else 1)
+
+    def plain(self, sketches: Tensor) -> Tensor:
+        """What sketches `[..., width]` say of the examples without their labels, `[..., part]`."""
+        return sketches[..., : self.part] / _PLAIN if self.classes else sketches
+
+    @cached_property
+    def codes(self) -> Tensor:
+        """A public unit vector a label, float64 `[classes, 1 + c]`, c at most 3: as many labels have axes of their own, more are spread out."""
+        if self.classes <= _CODE:
+            spread = torch.eye(self.classes, dtype=torch.float64)
+        else:
+            generator = torch.Generator().manual_seed(derive_seed(self.seed, "sketch", "codes"))
+            drawn = (normalize(torch.randn(self.classes, _CODE, generator=generator, dtype=torch.float64)) for _ in range(_CODES_TRIED))
+            spread = min(drawn, key=lambda codes: float((codes @ codes.T).fill_diagonal_(-1).max()))
+        shared = torch.full((self.classes, 1), _PLAIN, dtype=torch.float64)
+        return torch.cat([shared, sqrt(1 - _PLAIN**2) * spread], dim=1)
 
     @cached_property
     def projection(self) -> Tensor:
@@ -102,10 +139,12 @@ class PrivateSketch:
         return tuple(GaussianEvent(noise_multiplier=self.noise_multiplier / sqrt(share), sampling_rate=1.0, steps=1) for share in shares)
 
     def release_mean(self, features: Tensor, size: int, stream: NoiseStream) -> Tensor:
-        """The client's share of the centre: noised mean of its unit embeddings `[N, F]`, float64 `[F]`. The centre is the clients' mean of these.
+        """The client's share of the centre: noised mean of its examples `[N, F]` at unit length, float64 `[F]`.
+
+        The centre is the clients' mean of these.
 
         Args:
-            features: embeddings of the examples there are; a row with a value that is not finite counts as zero.
+            features: vectors of the examples there are; a row with a value that is not finite counts as zero.
             size: the client's public number of examples, at least N.
             stream: of this release only.
 
@@ -121,8 +160,8 @@ class PrivateSketch:
         """The noised sketch, float64 `[width]`: made once, stored by the client and reused.
 
         Args:
-            features: embeddings `[N, F]`, as above.
-            labels: int64 `[N]` where the sketch is split by label; an example without a label within range contributes nothing.
+            features: vectors `[N, F]`, as above.
+            labels: int64 `[N]` where there are classes; an example without a label within range contributes nothing.
             size: the client's public number of examples.
             centre: ḡ `[F]`, released before; None where the centring is off.
             stream: of this release only.
@@ -141,17 +180,18 @@ class PrivateSketch:
     def contributions(self, features: Tensor, labels: Tensor | None, centre: Tensor | None) -> Tensor:
         """What each example adds to the sketch's sum, int64 `[N, width]`, each of length `GRID` at most and from its own row only."""
         unit = normalize(_finite(features))
-        rows = on_grid((unit if centre is None else unit - centre.double()) @ self.projection.T)
+        rows = normalize((unit if centre is None else unit - centre.double()) @ self.projection.T)
         rows[unit.square().sum(1) == 0] = 0
         if labels is None:
-            return rows
-        member = labels[:, None] == torch.arange(self.classes)
-        return (member[:, :, None] * rows[:, None, :]).flatten(1)
+            return on_grid(rows)
+        known = (labels >= 0) & (labels < self.classes)
+        codes = self.codes[labels.clamp(0, self.classes - 1)] * known[:, None]
+        return on_grid((codes[:, :, None] * rows[:, None, :]).flatten(1))
 
     def _check(self, features: Tensor, size: int) -> None:
         if features.ndim != 2 or features.shape[1] != self.features or len(features) > size or size < 1:
             remedy = f"pass [N, {self.features}] and the public number of examples, at least N"
-            raise PrivacyError("not the client's embeddings", field="features", value=(tuple(features.shape), size), remedy=remedy)
+            raise PrivacyError("not the client's examples", field="features", value=(tuple(features.shape), size), remedy=remedy)
 
 
 def on_grid(rows: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ COMMAND = [sys.executable, "-m", "secure_fl.cli.main"]
 TINY = """
 name = "tiny"
 [partition]
-clients = 4
+clients = 6
 groups = 2
 [model]
 features = 16
@@ -60,9 +60,27 @@ def test_help_teaches() -> None:
 def test_run_reports_progress_protection_and_results(finished: Path) -> None:
     out = finished / "again"
     text = secure_fl("run", finished / "tiny.toml", "--out", out, "--set", "seed=1").stdout
-    for part in ("pretrain 1/2", "sketch", "cluster 3/3", "evaluate 1/1", "loss", "accuracy", "pools", "left 0:", "NOT PROTECTED", f"wrote {out}"):
+    for part in (
+        "pretrain 1/2",
+        "sketch",
+        "cluster 3/3",
+        "evaluate 1/1",
+        "loss",
+        "accuracy",
+        "pools",
+        "left 0:",
+        "NOT PROTECTED",
+        f"wrote {out}",
+        "for the sketches alone",
+    ):
         assert part in text
     assert "\x1b[" not in text
+
+
+def test_what_a_run_says_of_its_sketches_covers_nothing_else(finished: Path) -> None:
+    told = secure_fl("privacy", "verify", finished / "run").stdout
+    assert "this is for the sketches alone" in told
+    assert "have no differential privacy" in told
 
 
 def test_quiet_prints_nothing(finished: Path) -> None:
@@ -101,7 +119,7 @@ def test_init_data_and_schema(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "new.schema.json").read_text())["title"] == "FederationConfig"
     pytest.importorskip("matplotlib")
     text = secure_fl("data", tmp_path / "new.toml", "--plot", tmp_path / "who.png").stdout
-    assert "rotated 90°" in text
+    assert "rotated 120°" in text
     assert "label skew" in text
     assert (tmp_path / "who.png").read_bytes().startswith(b"\x89PNG")
 
@@ -120,6 +138,9 @@ def test_report_is_one_self_contained_page(finished: Path) -> None:
     assert "http://" not in page
     assert "https://" not in page
     assert "Not protected" in page
+    assert "Sketches of tiny" in page
+    assert "covers the sketches that start the pools, and nothing else" in page
+    assert "Privacy of tiny" not in page
 
 
 def test_export_and_assign(finished: Path) -> None:
@@ -134,7 +155,7 @@ def test_export_and_assign(finished: Path) -> None:
     np.savez(finished / "new.npz", x=x, y=digits.target[:300])
     np.savez(finished / "unlabelled.npz", x=x)
     summary = json.loads((finished / "run" / "summary.json").read_text())
-    turned = {summary["pools"]["choices"][client] for client in ("1", "3")}
+    turned = {summary["pools"]["choices"][client] for client in ("1", "3", "5")}
     for name, by in (("new", "loss"), ("unlabelled", "sketch distance")):
         secure_fl("assign", finished / "run", finished / f"{name}.npz", "--to", finished / f"{name}.json")
         answer = json.loads((finished / f"{name}.json").read_text())
@@ -145,8 +166,10 @@ def test_export_and_assign(finished: Path) -> None:
     assert "not of shape" in secure_fl("assign", finished / "run", finished / "wrong.npz", code=2).stderr
 
 
-def test_ctrl_c_leaves_a_folder_that_resumes_to_the_same_numbers(finished: Path, tmp_path: Path) -> None:
-    (tmp_path / "tiny.toml").write_text(TINY)
+def test_ctrl_c_leaves_a_folder_that_resumes_to_the_same_numbers(tmp_path: Path) -> None:
+    """In the open: two protected runs differ in their sketches' noise."""
+    (tmp_path / "tiny.toml").write_text(TINY + '[security]\nprotection = "plain"\n')
+    secure_fl("run", tmp_path / "tiny.toml", "--out", tmp_path / "whole")
     command = [*COMMAND, "run", str(tmp_path / "tiny.toml"), "--out", str(tmp_path / "run")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
@@ -158,7 +181,7 @@ def test_ctrl_c_leaves_a_folder_that_resumes_to_the_same_numbers(finished: Path,
         assert process.returncode == 130
         assert "--resume" in stderr
     secure_fl("run", "--resume", tmp_path / "run")
-    summaries = [json.loads((folder / "run" / "summary.json").read_text()) for folder in (tmp_path, finished)]
+    summaries = [json.loads((tmp_path / name / "summary.json").read_text()) for name in ("run", "whole")]
     for summary in summaries:
         del summary["costs"]
     assert summaries[0] == summaries[1]

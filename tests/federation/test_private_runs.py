@@ -145,7 +145,7 @@ def test_a_private_client_never_makes_up_a_sketch(images: Dataset) -> None:
     client = engine._clients[0]
     assert isinstance(client, PrivateClient)
     with pytest.raises(PrivacyError, match="has not been released"):
-        client._own_sketch()
+        client.sketch.own()
 
 
 def test_client_level_sums_are_integers_and_the_claim_has_both_units(tmp_path: Path, images: Dataset) -> None:
@@ -302,7 +302,8 @@ def test_warm_up_follows_the_sketch_even_where_pools_are_chosen_by_loss(images: 
 
 
 def test_an_example_level_run_works_under_encryption(images: Dataset) -> None:
-    result = Federation(private(EXAMPLE, security={"protection": "bfv+masked"}), data=images).run()
+    tables = {"partition": {"clients": 6, "groups": 2}, "security": {"protection": "bfv+masked"}}
+    result = Federation(private(EXAMPLE, **tables), data=images).run()
     assert {claim["adversary"] for claim in result.summary["privacy"]["claims"]} > {"key holder"}
     assert result.summary["privacy"]["pools"]
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from secure_fl import Dataset, Federation, FederationConfig
 from secure_fl.config import SecurityConfig
 from secure_fl.config_file import starter_config
+from secure_fl.engines import embedded
 from secure_fl.engines.embedded import EmbeddedEngine
 from secure_fl.errors import ConfigError, SecureSumError
 from secure_fl.federation.blocks import Grid
@@ -25,6 +26,7 @@ from secure_fl.federation.messages import BlockUpdate, Reply, TrainEncoder
 from secure_fl.federation.phase import Call
 from secure_fl.federation.summing import GroupedSum, Opening, ProtectedSum, Summed, Summing
 from secure_fl.privacy.client_level import Blocks
+from secure_fl.privacy.noise import NoiseSource
 from secure_fl.secure_sum.layout import FieldLayout
 from secure_fl.summary import unprotected
 
@@ -34,11 +36,17 @@ ONE_ROUND: dict[str, Any] = {
     "pools": {"enabled": False},
     "evaluate": {"enabled": False},
 }
-POOLS: dict[str, Any] = {"partition": {"clients": 12, "groups": 2}, "pretrain": {"mode": "none"}, "pools": {"rounds": 2}}
+POOLS: dict[str, Any] = {"partition": {"clients": 18, "groups": 2}, "pretrain": {"mode": "none"}, "pools": {"rounds": 2}}
+
+
+@pytest.fixture(autouse=True)
+def _repeatable_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every run of a test draws the same noise for its sketches, so that runs can be compared."""
+    monkeypatch.setattr(embedded, "new_noise", lambda: NoiseSource.for_tests(7))
 
 
 def robust(how: str, tables: dict[str, Any], size: int = 3, protection: str = "masked", **security: Any) -> FederationConfig:
-    settings = {"protection": protection, "robust": how, "group_size": size, "min_pool_clients": 1, **security}
+    settings = {"protection": protection, "robust": how, "group_size": size, **security}
     return tiny_config(security=settings, **tables)
 
 
@@ -81,16 +89,16 @@ def test_a_liar_within_its_clamp_moves_the_mean_and_not_the_robust_average(
 
 
 def test_every_protection_gives_the_same_models(images: Dataset) -> None:
-    runs = [Federation(robust("median", POOLS, 4, protection), data=images).run() for protection in ("masked", "bfv+masked")]
+    runs = [Federation(robust("median", POOLS, 6, protection), data=images).run() for protection in ("masked", "bfv+masked")]
     assert torch.equal(weights(runs[0]), weights(runs[1]))
     opened = [record.metrics["groups_opened"] for record in runs[0].records if record.phase == "cluster"]
     assert [len(row) for row in opened] == [2, 2]
     assert all(0 <= groups <= 3 for row in opened for groups in row)
-    assert runs[0].summary["unprotected"] != Federation(robust("none", POOLS, 4), data=images).run().summary["unprotected"]
+    assert runs[0].summary["unprotected"] != Federation(robust("none", POOLS, 6), data=images).run().summary["unprotected"]
 
 
 def test_k_means_is_left_alone_and_none_forms_no_groups(images: Dataset) -> None:
-    runs = [Federation(robust(how, POOLS, 4), data=images).run() for how in ("none", "median")]
+    runs = [Federation(robust(how, POOLS, 6), data=images).run() for how in ("none", "median")]
     sketches = [[record.metrics for record in run.records if record.phase == "sketch"] for run in runs]
     assert sketches[0]
     assert sketches[0] == sketches[1]
@@ -99,7 +107,7 @@ def test_k_means_is_left_alone_and_none_forms_no_groups(images: Dataset) -> None
 
 
 def test_a_stopped_run_ends_with_the_same_records(tmp_path: Path, images: Dataset) -> None:
-    config = robust("trimmed_mean", {**POOLS, "pretrain": {"rounds": 2}}, 4)
+    config = robust("trimmed_mean", {**POOLS, "pretrain": {"rounds": 2}, "objective": {"assign": "modulo"}}, 6)
     whole = Federation(config, data=images).run()
     with pytest.raises(KeyboardInterrupt):
         Federation(config, data=images, callbacks=[StopAfter(3)]).run(tmp_path / "run")
@@ -209,15 +217,15 @@ def test_groups_change_from_round_to_round_and_none_are_drawn_otherwise(images: 
     from secure_fl.federation.pretrain import Pretrain
     from secure_fl.federation.starts import SketchStart
 
-    blueprint = Federation(robust("median", {**ONE_ROUND, "pools": {"enabled": True}}, 3), data=images).blueprint
+    blueprint = Federation(robust("median", {**POOLS, "pretrain": {"rounds": 2}, "objective": {"assign": "modulo"}}, 6), data=images).blueprint
     state = ServerState()
-    phase = Pretrain(blueprint, state, [None] * 9)
+    phase = Pretrain(blueprint, state, [None] * 18)
     first = phase.opening
     state.round = 1
-    assert (first.group_size, phase.opening.group_size) == (3, 3)
+    assert (first.group_size, phase.opening.group_size) == (6, 6)
     assert first.group_seed != phase.opening.group_seed
     for state.round, kind in enumerate(("sketch", "votes")):
-        assert SketchStart(blueprint, state, [None] * 9).opening == Opening(blueprint.grid(kind).codec.bound)
+        assert SketchStart(blueprint, state, [None] * 18).opening == Opening(blueprint.grid(kind).codec.bound)
     plain = Federation(robust("none", ONE_ROUND), data=images).blueprint
     grid, opening = plain.grid("pretrain"), Pretrain(plain, state, [None] * 9).opening
     assert opening == Opening(grid.codec.bound)
@@ -230,9 +238,9 @@ def test_groups_change_from_round_to_round_and_none_are_drawn_otherwise(images: 
     [
         ({"security": {"robust": "median", "protection": "plain"}}, "security.robust", "masked"),
         ({"security": {"robust": "median"}, "privacy": {"unit": "client"}}, "security.robust", "none"),
-        ({"security": {"robust": "median", "group_size": 7}}, "security.group_size", "= 8"),
+        ({"security": {"robust": "median", "group_size": 8}}, "security.group_size", "= 9"),
         ({"security": {"robust": "median", "group_size": 3, "min_pool_clients": 4}, "pools": {"enabled": False}}, "security.group_size", "= 4"),
-        ({"security": {"group_size": 1}}, "security.group_size", "group"),
+        ({"security": {"group_size": 2}}, "security.group_size", "group"),
         ({"security": {"robust": "mean"}}, "security.robust", "trimmed_mean"),
         ({"security": {"trim": 0}}, "security.trim", "lie"),
     ],
@@ -251,7 +259,7 @@ def test_settings_that_contradict_are_refused(tables: dict[str, Any], field: str
         ("median", 6, {}, ONE_ROUND),
         ("trimmed_mean", 3, {"trim": 2}, ONE_ROUND),
         ("median", 3, {}, {**ONE_ROUND, "pretrain": {"participation": 0.5}}),
-        ("median", 3, {}, {**POOLS, "pools": {"participation": 0.6}}),
+        ("median", 6, {}, {**POOLS, "pools": {"participation": 0.6}}),
     ],
 )
 def test_too_few_clients_for_the_groups_are_refused(how: str, size: int, security: dict[str, Any], tables: dict[str, Any], images: Dataset) -> None:
@@ -311,9 +319,9 @@ def test_a_liar_beyond_its_clamp_ends_no_run(protection: str, lies: int, images:
 def test_the_starter_file_explains_the_settings_and_a_run_says_what_groups_show() -> None:
     text = starter_config()
     assert 'robust = "none"' in text
-    assert "group_size = 8" in text
-    shown = [line for line in unprotected(FederationConfig(security={"robust": "median"})) if "groups of 8" in line]
+    assert "group_size = 9" in text
+    shown = [line for line in unprotected(FederationConfig(security={"robust": "median"})) if "groups of 9" in line]
     assert len(shown) == 1
-    assert "a pool over 2 or more" in shown[0]
+    assert "a pool over 3 or more" in shown[0]
     assert not any("a pool over" in line for line in unprotected(FederationConfig(security={"robust": "median"}, pools={"enabled": False})))
     assert not any("groups of" in line for line in unprotected(FederationConfig()))

@@ -12,9 +12,10 @@ from torch.nn import functional
 
 from secure_fl.config import FederationConfig
 from secure_fl.data.dataset import Dataset
+from secure_fl.engines.embedded import EmbeddedEngine
 from secure_fl.errors import ConfigError
 from secure_fl.federation.blueprint import Blueprint
-from secure_fl.federation.client import Client, Workbench
+from secure_fl.federation.client import Client
 from secure_fl.federation.cluster import Cluster
 from secure_fl.federation.messages import (
     GiveSketch,
@@ -38,8 +39,7 @@ def federation(images: Dataset, **tables: dict[str, Any]) -> Federation:
 
 
 def clients_of(made: Federation) -> tuple[list[Client], Blueprint]:
-    bench = Workbench(made.blueprint)
-    return [Client(data, bench) for data in made.clients], made.blueprint
+    return EmbeddedEngine(made.clients, made.blueprint)._clients, made.blueprint
 
 
 def test_block_sums_equal_sums_of_one_hot_vectors() -> None:

@@ -12,7 +12,7 @@ from secure_fl.models.heads import Classifier
 from secure_fl.pools.monitor import pool_health
 from secure_fl.pools.pool_set import PoolLayout, PoolSet
 from secure_fl.pools.selection import best_pool
-from secure_fl.pools.sketch import first_centres, moved_centres, nearest_centre, sketch_of, without_labels
+from secure_fl.pools.sketch import first_centres, moved_centres, nearest_centre, sketch_of, tightest_start, without_labels
 
 NAN = float("nan")
 
@@ -105,6 +105,13 @@ def test_k_means_over_sums_is_as_tight_as_scikit_learns() -> None:
     ours = sum(float((points[choices == k] - points[choices == k].mean(0)).square().sum()) for k in range(5))
     theirs = KMeans(5, n_init=50, random_state=0).fit(points.numpy()).inertia_
     assert ours <= theirs * 1.02
+
+
+def test_the_tightest_start_is_one_whose_pools_could_all_be_opened() -> None:
+    distortion, counts = torch.tensor([[1.0, 0.0], [2.0, 2.0], [3.0, 3.0]]), torch.tensor([[5.0, 1.0], [3.0, 3.0], [3.0, 3.0]])
+    assert tightest_start(distortion, counts) == 0
+    assert tightest_start(distortion, counts, 3) == 1
+    assert tightest_start(distortion, counts, 4) == 0, "where no start fills its pools, the tightest"
 
 
 def test_empty_blocks_split_the_widest() -> None:

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from secure_fl.errors import PrivacyError
+from secure_fl.privacy.accounting import epsilon
 from secure_fl.privacy.noise import NoiseSource, NoiseStream
 from secure_fl.privacy.private_sketch import GRID, PrivateSketch, on_grid
+from secure_fl.privacy.units import Adjacency
 
 WIDTH = 6
 ODD = st.sampled_from([0.0, 1e-45, 1e-13, 3.4e38, -3.4e38, float("nan"), float("inf")])
@@ -71,7 +73,7 @@ def _groups_found(centring: float, noise: float) -> int:
     common, centres = torch.randn(32, generator=generator), 0.25 * torch.randn(3, 32, generator=generator)
     for seed in range(5):
         source = NoiseSource.for_tests(seed)
-        sketch = PrivateSketch(noise_multiplier=noise, features=32, seed=seed, centring=centring)
+        sketch = PrivateSketch(noise_multiplier=noise, features=32, seed=seed, dimensions=16, centring=centring)
         clients = [2 * common + centres[i % 3] + 0.5 * torch.randn(300, 32, generator=generator) for i in range(12)]
         centre = None
         if centring:
@@ -118,16 +120,38 @@ def test_the_projection_is_public_orthonormal_and_repeatable() -> None:
     assert torch.equal(sketch.projection, make().projection)
     assert not torch.equal(sketch.projection, make(seed=8).projection)
     assert torch.equal(make(dimensions=99).projection, torch.eye(WIDTH, dtype=torch.float64))
-    assert (make(classes=3).width, make().width, PrivateSketch(1.0, 128, 0).width, PrivateSketch(1.0, 128, 0, classes=10).width) == (12, 4, 16, 80)
+    assert (make(classes=3).width, make().width, PrivateSketch(1.0, 128, 0).width, PrivateSketch(1.0, 128, 0, classes=10).width) == (16, 4, 12, 24)
 
 
-def test_parts_by_label_add_up_to_the_plain_sketch() -> None:
+@pytest.mark.parametrize("classes", [1, 2, 3, 10, 100])
+def test_codes_are_public_unit_vectors_that_tell_labels_apart(classes: int) -> None:
+    codes = make(classes=classes).codes
+    torch.testing.assert_close(codes.norm(dim=1), torch.ones(classes, dtype=torch.float64))
+    assert torch.equal(codes, make(classes=classes).codes)
+    assert bool((codes[:, 0] == codes[0, 0]).all())
+    if 1 < classes <= 10:
+        assert float((codes @ codes.T).fill_diagonal_(-1).max()) < 0.9, "two labels look alike"
+    if classes > 3:
+        assert not torch.equal(codes, make(classes=classes, seed=8).codes)
+
+
+@pytest.mark.parametrize("classes", [3, 10])
+def test_a_sketch_with_labels_is_the_outer_product_with_their_codes_and_holds_the_plain_one(classes: int) -> None:
     x, centre = torch.randn(20, WIDTH, generator=torch.Generator().manual_seed(0)), torch.full((WIDTH,), 0.1)
-    labels = torch.arange(20) % 3
-    parts = make(classes=3).contributions(x, labels, centre)
-    assert torch.equal(parts.view(20, 3, 4).sum(1), make().contributions(x, None, centre))
-    unlabelled = make(classes=3).contributions(x, torch.full((20,), -1), centre)
-    assert not bool(unlabelled.any())
+    labels, sketch, plain = torch.arange(20) % classes, make(classes=classes), make().contributions(x, None, centre).double()
+    made = sketch.contributions(x, labels, centre).double()
+    expected = torch.stack([torch.outer(sketch.codes[label], row).flatten() for label, row in zip(labels.tolist(), plain, strict=True)])
+    assert float((made - expected).abs().max()) < 3
+    assert float((sketch.plain(made) - plain).abs().max()) < 10
+    for outside in (-1, classes):
+        assert not bool(sketch.contributions(x, torch.full((20,), outside), centre).any())
+
+
+@pytest.mark.parametrize("adjacency", [Adjacency.ZERO_OUT, Adjacency.REPLACE_ONE])
+@pytest.mark.parametrize(("budget", "delta"), [(1.0, 1e-5), (0.25, 1e-6), (4.0, 1e-3)])
+def test_both_releases_together_cost_what_was_asked_for(adjacency: Adjacency, budget: float, delta: float) -> None:
+    sketch = PrivateSketch.within(budget, delta, adjacency, WIDTH, 7)
+    assert budget * (1 - 1e-6) < epsilon(sketch.events(), delta, adjacency) <= budget
 
 
 @pytest.mark.parametrize("changes", [{"noise_multiplier": 0.0}, {"noise_multiplier": float("inf")}, {"centring": 1.0}, {"dimensions": 0}])

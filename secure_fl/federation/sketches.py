@@ -1,0 +1,160 @@
+"""One client's sketch: made and sent as it is in an open experiment, released once with noise everywhere else.
+
+A client has one of the two, whatever else it is. Both answer the same questions from what the federation may see of it, so that votes and
+choices of a client with a released sketch are post-processing of that release.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from secure_fl.data.dataset import Dataset
+from secure_fl.data.pooled import pooled_values
+from secure_fl.errors import PrivacyError
+from secure_fl.federation.messages import CentreShare, CentreVote, GiveCentre, GiveSketch, Guide, Request, SketchUpdate, VoteCentre
+from secure_fl.federation.releasing import Releasing
+from secure_fl.federation.sketch_form import SketchForm, shortened
+from secure_fl.pools.sketch import nearest_centre, sketch_of
+from secure_fl.privacy.ledger import Release
+from secure_fl.training.tasks import embed
+
+if TYPE_CHECKING:
+    from secure_fl.federation.client import Workbench
+
+_ROUNDS = {"centre": 0, "sketch": 1}
+"""Rounds under which the two releases are booked: each is made once a run."""
+
+
+class ClientSketch(ABC):
+    """What a client answers about its sketch.
+
+    A client without the labels that the federation's sketches need takes no part in finding groups; afterwards it joins the group nearest to
+    its plain sketch.
+    """
+
+    def __init__(self, train: Dataset, bench: Workbench, form: SketchForm) -> None:
+        self._train, self._bench, self.form = train, bench, form
+
+    @property
+    def joins(self) -> bool:
+        """Whether the client has the labels that sketches need."""
+        return self.form.classes == 0 or self._train.labelled
+
+    @abstractmethod
+    def own(self) -> Tensor:
+        """The sketch, float32 `[width]`; `[part]` from a client that does not join."""
+
+    def releases(self, request: Request) -> tuple[Release, ...]:
+        """What answering would release with noise."""
+        return ()
+
+    def centre(self, request: GiveCentre) -> CentreShare:
+        """The client's share of the centre."""
+        raise AssertionError("only released sketches are centred before they are given")
+
+    def give(self, request: GiveSketch) -> SketchUpdate:
+        """The sketch as a summand; zeros from a client that does not join."""
+        if not self.joins:
+            return SketchUpdate(torch.zeros(self.form.width), 0.0, 0)
+        return SketchUpdate(self.own(), float(self.own().double().square().sum()), 1)
+
+    def vote(self, request: VoteCentre) -> CentreVote:
+        """Join the nearest centre of each start."""
+        starts, pools, width = request.centres.shape
+        blocks = torch.zeros(starts, pools, width + 2)
+        if self.joins:
+            centred = self.own() - request.mean
+            index, distance = nearest_centre(centred, request.centres)
+            mine = torch.cat([centred.expand(starts, -1), torch.ones(starts, 1), distance[:, None].float()], dim=1)
+            blocks[torch.arange(starts), index] = mine
+        return CentreVote(blocks)
+
+    def nearest(self, guide: Guide) -> int:
+        """The pool of the nearest group."""
+        mean, centres = guide.mean, guide.centres
+        if not self.joins:
+            mean, centres = self.form.plain(mean), self.form.plain(centres)
+        return int(nearest_centre(self.own() - mean, centres[None])[0])
+
+    def _values(self, data: Dataset) -> Tensor:
+        """Each example's vector, `[N, F]`."""
+        return embed(self._bench.kept_encoder, data.x, self._bench.blueprint.compute) if self.form.of_encoder else pooled_values(data.x)
+
+
+class OpenSketch(ClientSketch):
+    """The exact mean. Whoever reads sums over changing sets of clients reads it: for open experiments only."""
+
+    def __init__(self, train: Dataset, bench: Workbench, form: SketchForm) -> None:
+        super().__init__(train, bench, form)
+        self._made: tuple[Tensor | None, Tensor] | None = None
+
+    def own(self) -> Tensor:
+        kept = self._bench.kept if self.form.of_encoder else None
+        if self._made is None or self._made[0] is not kept:
+            by_label = bool(self.form.classes) and self.joins
+            data = self._train.with_labels() if by_label else self._train
+            self._made = kept, sketch_of(self._values(data), data.y, self.form.classes) if by_label else sketch_of(self._values(data))
+        return self._made[1]
+
+
+class ReleasedSketch(ClientSketch):
+    """The noised mean, made once, stored and reused.
+
+    **Guarantee**, **Assumes**, **Not covered**: as `privacy.private_sketch`; both releases are recorded by `releases` before they are made.
+    """
+
+    def __init__(self, train: Dataset, bench: Workbench, form: SketchForm, releasing: Releasing) -> None:
+        super().__init__(train, bench, form)
+        assert form.released is not None
+        # A plain sketch costs the same, so clients without labels release one.
+        self._settings = form.released if self.joins else replace(form.released, classes=0, dimensions=form.released.part)
+        self._releasing = releasing
+        self._made: Tensor | None = None
+
+    def releases(self, request: Request) -> tuple[Release, ...]:
+        """The centre's share, or the sketch.
+
+        Raises:
+            PrivacyError: the encoder that sketches are taken from combines rows.
+        """
+        if not isinstance(request, GiveCentre | GiveSketch):
+            return ()
+        if self.form.of_encoder:
+            self._bench.check_kept_encoder()
+        name, event = ("centre", 0) if isinstance(request, GiveCentre) else ("sketch", -1)
+        return (self._releasing.release(request, name, _ROUNDS[name], "statistic", self._settings.events()[event]),)
+
+    def centre(self, request: GiveCentre) -> CentreShare:
+        def make() -> dict[str, Tensor]:
+            stream = self._releasing.stream(request, "centre", _ROUNDS["centre"])
+            return {"mean": self._settings.release_mean(self._values(self._train), len(self._train), stream)}
+
+        return CentreShare(self._releasing.once(request, "centre", _ROUNDS["centre"], make, reused=True)["mean"])
+
+    def give(self, request: GiveSketch) -> SketchUpdate:
+        def make() -> dict[str, Tensor]:
+            labels = self._train.y if self._settings.classes else None
+            stream = self._releasing.stream(request, "sketch", _ROUNDS["sketch"])
+            return {"sketch": self._settings.release(self._values(self._train), labels, len(self._train), request.centre, stream)}
+
+        made = self._releasing.once(request, "sketch", _ROUNDS["sketch"], make, reused=True)["sketch"]
+        self._made = shortened(made).float()
+        return super().give(request)
+
+    def own(self) -> Tensor:
+        """The released sketch, and never another."""
+        if self._made is None:
+            remedy = "resume the run with its private-results folder in place"
+            raise PrivacyError("has not been released", field="sketch", value=f"client {self._releasing.client}", remedy=remedy)
+        return self._made
+
+
+def client_sketch(train: Dataset, bench: Workbench, releasing: Releasing) -> ClientSketch:
+    """The kind of sketch that the run's configuration asks for."""
+    form = bench.blueprint.sketch
+    return OpenSketch(train, bench, form) if form.released is None else ReleasedSketch(train, bench, form, releasing)
