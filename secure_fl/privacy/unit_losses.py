@@ -32,7 +32,8 @@ def output_gradients(model: nn.Module, h: Tensor, z: Tensor, rows_per_unit: int,
 
     Looked at twice: all losses of the outputs as they are, and the losses of a random half of the units with other rows in the rest's place. The
     half's losses and its rows' gradients must agree, so nothing of the rest is in its losses, and none of the rest's losses has a gradient by
-    its rows; and the second look has no gradient by the rest. `unit_losses` is called twice.
+    its rows; and the second look has no gradient by the rest, but for those whose own losses have none that is finite, as with targets that are
+    not. `unit_losses` is called twice.
 
     Raises:
         PrivacyError: not one loss a unit; they do not agree; or the losses use the model's weights. A unit whose own gradient is not finite adds
@@ -47,7 +48,7 @@ def output_gradients(model: nn.Module, h: Tensor, z: Tensor, rows_per_unit: int,
     others, again = _losses(_replaced(leaves, in_half, _FACTORS[int(coins[-1]) % len(_FACTORS)]), rows_per_unit, unit_losses)
     found, beside = _gradients(losses, leaves, torch.ones_like(half)), _gradients(again, others, half)
     agree = [_alike(one[in_half].flatten(1), other[in_half].flatten(1)) for one, other in zip(found, beside, strict=True)]
-    reaches = [bool((other[~in_half] != 0).any()) for other in beside]
+    reaches = [bool(other[~in_half].nan_to_num(0, 0, 0).any()) for other in beside]
     if not all(agree) or any(reaches) or not _alike(losses[half][:, None], again[half][:, None]):
         remedy = "a loss of each unit's own rows, such as NT-Xent within groups; `LogitDP` allows for one over the batch"
         raise PrivacyError("a unit's loss depends on other units' rows", field="unit_losses", value="losses of the whole batch", remedy=remedy)

@@ -158,6 +158,20 @@ def test_a_unit_that_is_not_finite_adds_exactly_nothing(name: str, method: Metho
     assert torch.allclose(flat(got.gradients), flat(kept.gradients), rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -1e30])
+def test_targets_that_are_not_finite_are_no_reason_to_refuse(value: float) -> None:
+    """The run would stop for the sake of one example."""
+    model, rows = build("mlp", torch.float32)
+    targets = torch.zeros(len(rows) // 2)
+    targets[1] = value
+    without = torch.cat([rows[:2], rows[4:]])
+    for _ in range(20):
+        got = clipped_sum(model, rows, 2, lambda h, z: losses(h, z) + (z.mean((1, 2)) - targets).square(), 1.0)
+        assert not bool(got.square_norms[1].isfinite())
+        kept = clipped_sum(model, without, 2, lambda h, z: losses(h, z) + z.mean((1, 2)).square(), 1.0)
+        assert torch.allclose(flat(got.gradients), flat(kept.gradients), rtol=1e-5, atol=1e-7)
+
+
 def test_all_units_broken_is_zero() -> None:
     model, rows = build("convnet", torch.float32)
     for method in METHODS:
