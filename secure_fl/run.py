@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -32,15 +31,15 @@ from secure_fl.federation.cluster import Cluster, Evaluate
 from secure_fl.federation.folder import RunFolder
 from secure_fl.federation.manifest import Manifest
 from secure_fl.federation.measure import Measure
-from secure_fl.federation.messages import BlockUpdate, payload_bytes
 from secure_fl.federation.path_check import check_paths
 from secure_fl.federation.phase import Phase, RoundRecord, ServerState
 from secure_fl.federation.pretrain import CentralPretrain, HandOut, Pretrain
 from secure_fl.federation.privacy_record import privacy_record, sketch_record
 from secure_fl.federation.release_box import ReleaseBox
+from secure_fl.federation.rounds import Rounds
 from secure_fl.federation.run_state import RunState
 from secure_fl.federation.starts import FarthestStart, RestartStart, SketchCentre, SketchStart, get_guide, get_pools
-from secure_fl.federation.summing import RunningSum, Summing
+from secure_fl.federation.summing import Summing
 from secure_fl.files import held, is_file, read_json, remove_unfinished
 from secure_fl.models.build import build_encoder, fresh_copy
 from secure_fl.models.state import count_parameters, load_vector, to_vector
@@ -175,7 +174,8 @@ class Federation:
         if self.config.pretrain.mode == "load" and "encoder" not in state.tensors:
             self._gate.load_encoder(RunFolder.open(Path(self.config.pretrain.load_from or "")), len(self.clients))
         engine = EmbeddedEngine(self.clients, self.blueprint, box, self._gate.already)
-        self._summing = Summing(self.config.security, len(self.clients), self.config.privacy.colluders)
+        summing = Summing(self.config.security, len(self.clients), self.config.privacy.colluders)
+        rounds = Rounds(engine, summing, self._gate, partial(self._tell, "on_client"))
         records: list[RoundRecord] = []
         if folder is not None:
             records = [RoundRecord(**line) for line in folder.read_metrics()]
@@ -191,7 +191,7 @@ class Federation:
                     folder.check_own()
                 while earlier:
                     self._repeat(earlier.pop(0), engine)
-                record = self._round(phase, engine, state)
+                record = rounds.run(phase)
                 records.append(record)
                 if folder is not None:
                     folder.append(record)
@@ -314,30 +314,6 @@ class Federation:
     def _pooled_data(self) -> tuple[Dataset, Dataset]:
         """All clients' training and test examples: only a simulation has them in one place."""
         return join([c.train for c in self.clients], "all clients"), join([c.test for c in self.clients], "all clients")
-
-    def _round(self, phase: Phase, engine: EmbeddedEngine, state: ServerState) -> RoundRecord:
-        started, call, up = time.perf_counter(), phase.open(), 0
-        self._gate.admit(engine.releases(call), engine.results.answers)
-        down = payload_bytes(call.request) * len(call.clients)
-        summing: RunningSum | None = None
-        for done, (client, reply) in enumerate(engine.ask(call), 1):
-            if isinstance(reply, BlockUpdate) and reply.blocks is not None:
-                summing = summing or self._summing.begin(reply.blocks, call.clients, phase.opening)
-                summing.add(client, reply.blocks)
-                reply = replace(reply, blocks=None)
-            else:
-                up += payload_bytes(reply)
-            phase.add(client, reply)
-            self._tell("on_client", done, len(call.clients))
-        sum_seconds, metrics = 0.0, dict[str, Any]()
-        if summing is not None:
-            summed = summing.open()
-            phase.take(summed)
-            down, up, sum_seconds = down + summed.bytes_down, up + summed.bytes_up, summed.total_seconds
-            metrics = {"refused": list(summed.refused)} if summed.refused else {}
-        metrics |= phase.close() | self._gate.spent()
-        state.round += 1
-        return RoundRecord(phase.name, state.round, len(call.clients), down, up, time.perf_counter() - started, metrics, sum_seconds)
 
     def _repeat(self, phase: Phase, engine: EmbeddedEngine) -> None:
         """After a resume, this process' clients need again the encoder they were told to keep, and the private sketch they released.

@@ -38,14 +38,13 @@ class EmbeddedEngine:
         """What the clients called would release by answering."""
         if call.request is None:
             return []
-        answering = enumerate(call.clients)
-        return [release for position, client in answering for release in self._clients[client].releases(call.request, position)]
+        return [release for position, client in call.answering for release in self._clients[client].releases(call.request, position)]
 
     def ask(self, call: Call) -> Iterator[tuple[int, Reply]]:
         """(client, reply) in the call's order; a reply is made when it is taken, so only one is in memory."""
         if call.request is None:
             return
-        for position, client in enumerate(call.clients):
+        for position, client in call.answering:
             yield client, self._clients[client].handle(call.request, position)
 
 

@@ -41,10 +41,20 @@ class ServerState:
 
 @dataclass(frozen=True)
 class Call:
-    """Whom to ask, and what. A phase that works alone asks nobody."""
+    """Whom to ask, and what. A phase that works alone asks nobody.
+
+    Attributes:
+        without: of `clients`, those whose messages made an earlier attempt at this round fail.
+    """
 
     clients: tuple[int, ...]
     request: Request | None
+    without: frozenset[int] = frozenset()
+
+    @property
+    def answering(self) -> list[tuple[int, int]]:
+        """(place in the call, client) of everybody who is asked: places stay what they are when others are left out."""
+        return [(position, client) for position, client in enumerate(self.clients) if client not in self.without]
 
 
 @dataclass(frozen=True)

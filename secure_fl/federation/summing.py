@@ -14,8 +14,38 @@ from secure_fl.federation.messages import payload_bytes
 from secure_fl.privacy.client_level import Blocks
 from secure_fl.secure_sum.envelope import Phase
 from secure_fl.secure_sum.robust import draw_groups
+from secure_fl.secure_sum.round_messages import RoundRefusedError
 from secure_fl.secure_sum.round_plan import BlockShape, BlockVector
 from secure_fl.secure_sum.secure_sum import EmbeddedFederation, EmbeddedRound, Outcome
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a sum has taken so far, also one that could not be opened.
+
+    Attributes:
+        bytes_down, bytes_up: of the protocol's messages, over all parties; 0 down in the open, where requests are counted as they are.
+        seconds: per phase and party.
+        refused: messages that were turned away, as `sender phase: reason`; sender and phase are what the message claimed. The first of them,
+            then how many more there were.
+    """
+
+    bytes_down: int = 0
+    bytes_up: int = 0
+    seconds: dict[str, dict[str, float]] = field(default_factory=dict)
+    refused: tuple[str, ...] = ()
+
+    @property
+    def total_seconds(self) -> float:
+        """Of all phases and parties: what one process spends on what many machines would do side by side."""
+        return sum(sum(parties.values()) for parties in self.seconds.values())
+
+    def __add__(self, other: Cost) -> Cost:
+        seconds = {phase: dict(parties) for phase, parties in self.seconds.items()}
+        for phase, parties in other.seconds.items():
+            row = seconds.setdefault(phase, {})
+            row |= {party: row.get(party, 0.0) + spent for party, spent in parties.items()}
+        return Cost(self.bytes_down + other.bytes_down, self.bytes_up + other.bytes_up, seconds, self.refused + other.refused)
 
 
 @dataclass(frozen=True)
@@ -25,27 +55,14 @@ class Summed:
     Attributes:
         total: summed blocks; a pool that stayed closed is zero.
         survivors: clients in the sum.
-        bytes_down, bytes_up: of the protocol's messages, over all parties; 0 in the open, where replies are counted as they are.
-        seconds: per phase and party.
-        refused: messages that were turned away, as `sender phase: reason`; sender and phase are what the message claimed. The first of them,
-            then how many more there were.
         groups: what each group's sum gave that was opened, where clients were summed in groups; `total` is the sum of theirs.
         left_out: why each group whose sum was refused is not among them, in one stable word.
     """
 
     total: Blocks
     survivors: int
-    bytes_down: int = 0
-    bytes_up: int = 0
-    seconds: dict[str, dict[str, float]] = field(default_factory=dict)
-    refused: tuple[str, ...] = ()
     groups: tuple[Summed, ...] = ()
     left_out: tuple[str, ...] = ()
-
-    @property
-    def total_seconds(self) -> float:
-        """Of all phases and parties: what one process spends on what many machines would do side by side."""
-        return sum(sum(parties.values()) for parties in self.seconds.values())
 
 
 @dataclass(frozen=True)
@@ -70,8 +87,6 @@ class Opening:
 class OpenSum:
     """`plain`: a running sum that the server reads, and refuses nothing of."""
 
-    refused: tuple[str, ...] = ()
-
     def __init__(self) -> None:
         self._total: Blocks | None = None
         self._count, self._bytes = 0, 0
@@ -85,7 +100,12 @@ class OpenSum:
     def open(self) -> Summed:
         """The sum so far."""
         assert self._total is not None
-        return Summed(self._total, self._count, bytes_up=self._bytes)
+        return Summed(self._total, self._count)
+
+    @property
+    def cost(self) -> Cost:
+        """So far."""
+        return Cost(bytes_up=self._bytes)
 
 
 class ProtectedSum:
@@ -105,16 +125,21 @@ class ProtectedSum:
     def open(self) -> Summed:
         """Run the round to its end."""
         outcome = self._round.open()
-        total, seconds = _blocks(outcome, self._round.plan.shape), {phase: dict(parties) for phase, parties in outcome.seconds.items()}
-        return Summed(total, len(outcome.survivors), *_bytes(outcome), seconds, self.refused)
+        return Summed(_blocks(outcome, self._round.plan.shape), len(outcome.survivors))
 
     @property
-    def refused(self) -> tuple[str, ...]:
-        """`Summed.refused` so far; there also where the sum cannot be opened."""
-        kept = self._round.refusals
-        more = self._round.server.refused.total() - len(self._round.server.refusals)
-        listed = tuple(f"{refusal.sender} {refusal.phase}: {refusal.reason}" for refusal in kept)
-        return (*listed, f"and {more} more") if more else listed
+    def closed(self) -> bool:
+        """Whether no client has sent what opens a pool."""
+        return self._round.closed
+
+    @property
+    def cost(self) -> Cost:
+        """So far; there also where the sum cannot be opened."""
+        running, server = self._round, self._round.server
+        refused = tuple(f"{refusal.sender} {refusal.phase}: {refusal.reason}" for refusal in running.refusals)
+        more = server.refused.total() - len(server.refusals)
+        seconds = {phase: dict(parties) for phase, parties in running.seconds.items()}
+        return Cost(sum(running.down.values()), sum(running.up.values()), seconds, (*refused, f"and {more} more") if more else refused)
 
 
 class GroupedSum:
@@ -145,16 +170,15 @@ class GroupedSum:
         if not groups:
             raise failed[0]
         left_out = tuple(str(getattr(error, "reason", "error")) for error in failed)
-        total, seconds = groups[0].total, dict[str, dict[str, float]]()
+        total = groups[0].total
         for group in groups[1:]:
             total = total + group.total
-        for group in groups:
-            for phase, parties in group.seconds.items():
-                row = seconds.setdefault(phase, {})
-                row |= {party: row.get(party, 0.0) + spent for party, spent in parties.items()}
-        down, up = sum(group.bytes_down for group in groups), sum(group.bytes_up for group in groups)
-        refused = tuple(each for part in self._parts for each in part.refused)
-        return Summed(total, sum(group.survivors for group in groups), down, up, seconds, refused, tuple(groups), left_out)
+        return Summed(total, sum(group.survivors for group in groups), tuple(groups), left_out)
+
+    @property
+    def cost(self) -> Cost:
+        """Of all groups so far."""
+        return sum((part.cost for part in self._parts), Cost())
 
 
 RunningSum = OpenSum | ProtectedSum | GroupedSum
@@ -172,30 +196,48 @@ class Summing:
             )
         self._rounds = 0
 
-    def begin(self, first: Blocks, cohort: tuple[int, ...], opening: Opening) -> RunningSum:
+    def begin(self, first: Blocks, cohort: tuple[int, ...], opening: Opening, without: frozenset[int] = frozenset()) -> RunningSum:
         """A new sum over the cohort; `first` shows the shape that every client's blocks have.
+
+        Args:
+            without: of the cohort, clients left out from the start; thresholds are the whole cohort's all the same.
 
         Raises:
             SecureSumError: too few clients for the protocol, or for one group.
         """
         if opening.group_size is None:
-            return self._begin(first, cohort, opening)
+            return self._begin(first, cohort, opening, without)
         names = {str(client): client for client in cohort}
         drawn = draw_groups(list(names), opening.group_size, opening.group_seed)
         groups = [tuple(sorted(names[name] for name in group)) for group in drawn]
-        return GroupedSum({group: self._begin(first, group, opening) for group in groups})
+        return GroupedSum({group: self._begin(first, group, opening, without) for group in groups})
 
-    def _begin(self, first: Blocks, cohort: tuple[int, ...], opening: Opening) -> OpenSum | ProtectedSum:
+    def blamed(self, error: RoundRefusedError) -> frozenset[int]:
+        """The clients whose messages made a round fail, as far as they can be told."""
+        return frozenset(client for client, name in enumerate(self._names) if name in error.blamed)
+
+    def suffices(self, cohort: tuple[int, ...], opening: Opening, without: frozenset[int]) -> bool:
+        """Whether a cohort of one sum has enough clients left without some of them."""
+        return opening.group_size is None and len(set(cohort) - without) >= self._fewest(cohort, opening)
+
+    def _fewest(self, cohort: tuple[int, ...], opening: Opening) -> int:
+        return max(opening.fewest, self._config.sums(len(cohort), self._colluders).survivors)
+
+    @property
+    def _names(self) -> list[str]:
+        return [] if self._parties is None else list(self._parties.clients)
+
+    def _begin(self, first: Blocks, cohort: tuple[int, ...], opening: Opening, without: frozenset[int]) -> OpenSum | ProtectedSum:
         if self._parties is None:
             return OpenSum()
-        names, rules = list(self._parties.clients), self._config.sums(len(cohort), self._colluders)
-        head = len(first.head)
+        names, rules, head = self._names, self._config.sums(len(cohort), self._colluders), len(first.head)
         shape = BlockShape(len(first.pools), first.pools.shape[1], len(first.shared), head, counted=len(first.pools) > 1)
+        number, self._rounds = self._rounds, self._rounds + 1
         running = self._parties.begin(
-            self._rounds,
+            number,
             shape,
-            cohort=[names[client] for client in cohort],
-            fewest=max(opening.fewest, rules.survivors),
+            cohort=[names[client] for client in cohort if client not in without],
+            fewest=self._fewest(cohort, opening),
             minimum=opening.minimum,
             count_unit=opening.count_unit,
             bound=opening.bound,
@@ -205,7 +247,6 @@ class Summing:
             degree=rules.degree,
             colluders=rules.colluders,
         )
-        self._rounds += 1
         return ProtectedSum(running, names)
 
 
@@ -216,7 +257,3 @@ def _blocks(outcome: Outcome, shape: BlockShape) -> Blocks:
         pools[pool] = torch.from_numpy(values)
     shared: Tensor = torch.zeros(0, dtype=torch.int64) if opened.shared is None else torch.from_numpy(opened.shared)
     return Blocks(torch.from_numpy(opened.head), shared, pools)
-
-
-def _bytes(outcome: Outcome) -> tuple[int, int]:
-    return sum(outcome.down.values()), sum(outcome.up.values())

@@ -235,9 +235,9 @@ class EmbeddedRound(SecureSum):
         self._authority, self._stores, self._kills = authority, stores, kills
         self._missed: dict[str, str] = {}
         self._refused: dict[str, tuple[Refusal, SecureSumError]] = {}
-        self._up: dict[str, int] = {}
-        self._down: dict[str, int] = {}
-        self._seconds: dict[str, dict[str, float]] = {}
+        self.up: dict[str, int] = {}
+        self.down: dict[str, int] = {}
+        self.seconds: dict[str, dict[str, float]] = {}
         if plan.masked:
             for name, client in clients.items():
                 self._answer(name, Phase.ADVERTISE, client.advertise)
@@ -250,6 +250,11 @@ class EmbeddedRound(SecureSum):
         """Whether a client is killed by then, has dropped out, was left out, or left because it was told what it must refuse."""
         early = self._missed.get(name, "") in ("advertise", "share")
         return phase >= self._kills.get(name, Phase.APPLY + 1) or early or name in self._refused
+
+    @property
+    def closed(self) -> bool:
+        """Whether no client has sent what opens a pool: then nothing but counts can be known of the uploads, whoever has seen the messages."""
+        return Phase.OPEN_POOLS.name.lower() not in self.up
 
     @property
     def refusals(self) -> tuple[Refusal, ...]:
@@ -289,9 +294,9 @@ class EmbeddedRound(SecureSum):
             self.server.view,
             dict(self.server.uploads),
             opened.digest,
-            dict(self._up),
-            dict(self._down),
-            {phase: dict(parties) for phase, parties in self._seconds.items()},
+            dict(self.up),
+            dict(self.down),
+            {phase: dict(parties) for phase, parties in self.seconds.items()},
         )
 
     def _opened(self) -> Opened:
@@ -313,15 +318,16 @@ class EmbeddedRound(SecureSum):
             with self._timed(ended, "server"):
                 return self.server.advance()
         except SecureSumError as error:
-            for _, refused in self._refused.values():
-                raise refused from error  # too few are left because of what this one refused
-            raise
+            refused = [cause for _, cause in self._refused.values()]
+            blaming = [cause for cause in (error, *refused) if getattr(cause, "blamed", ())]
+            cause = (blaming or refused or [error])[0]  # too few are left because of what a client refused
+            raise cause from (None if cause is error else error)
 
     def _deliver(self, messages: list[Message]) -> None:
         answers = PHASES[self.server.step]
         for message in messages:
             data = self._tap("server", message.recipient, message.data) if self._tap else message.data
-            self._count(self._down, read_header(message.data).phase, data)
+            self._count(self.down, read_header(message.data).phase, data)
             if message.recipient in self.clients:
                 call = self._client_call(self.clients[message.recipient], data)
                 self._answer(message.recipient, answers, call)
@@ -364,7 +370,7 @@ class EmbeddedRound(SecureSum):
 
     def _to_server(self, phase: Phase, data: bytes | memoryview, sender: str) -> str | None:
         data = self._tap(sender, "server", bytes(data)) if self._tap else data
-        self._count(self._up, phase, data)
+        self._count(self.up, phase, data)
         with self._timed(phase, "server"):
             return self.server.receive(data)
 
@@ -378,5 +384,5 @@ class EmbeddedRound(SecureSum):
         try:
             yield
         finally:
-            row = self._seconds.setdefault(phase.name.lower(), {})
+            row = self.seconds.setdefault(phase.name.lower(), {})
             row[party] = row.get(party, 0.0) + self._clock() - begin

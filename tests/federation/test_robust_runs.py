@@ -142,7 +142,7 @@ def test_groups_of_a_protected_sum_give_the_medians_of_their_own_means(weighted:
     assert sorted(len(group) for group in members) == [4, 4, 5]
     summed = running.open()
     assert summed.survivors == 13
-    assert summed.bytes_up == sum(group.bytes_up for group in summed.groups) > 0
+    assert running.cost.bytes_up == sum(part.cost.bytes_up for part in running._parts) > 0
     got_shared, got, opened = Grouping("median", 4, 1).means(grid, summed.groups, 2)
     for pool in range(2):
         inside = [[c for c in group if chosen[c] == pool] for group in members]

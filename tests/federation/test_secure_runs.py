@@ -146,7 +146,7 @@ def test_a_damaged_upload_costs_its_own_update(group_size: int | None, lost: set
     summed = running.open()
     assert torch.equal(summed.total.pools, sum(blocks.pools for client, blocks in vectors.items() if client not in lost))
     assert summed.survivors == 12 - len(lost)
-    assert summed.refused == ("client-0002 upload: bit-flipped",)
+    assert running.cost.refused == ("client-0002 upload: bit-flipped",)
     assert summed.left_out == (("too-few",) if len(lost) > 1 else ())
 
 
