@@ -23,6 +23,7 @@ from secure_fl.data.sources import load_source, load_sources
 from secure_fl.data.summary import PartitionSummary, summarise
 from secure_fl.data.views import Augmentation, build_views, check_range
 from secure_fl.engines.embedded import EmbeddedEngine
+from secure_fl.engines.rounds import Rounds
 from secure_fl.federation.blueprint import Blueprint
 from secure_fl.federation.budget import BudgetGate
 from secure_fl.federation.central import CentralSet
@@ -36,7 +37,6 @@ from secure_fl.federation.phase import Phase, RoundRecord, ServerState
 from secure_fl.federation.pretrain import CentralPretrain, HandOut, Pretrain
 from secure_fl.federation.privacy_record import privacy_record, sketch_record
 from secure_fl.federation.release_box import ReleaseBox
-from secure_fl.federation.rounds import Rounds
 from secure_fl.federation.run_state import RunState
 from secure_fl.federation.starts import FarthestStart, RestartStart, SketchCentre, SketchStart, get_guide, get_pools
 from secure_fl.federation.summing import Summing

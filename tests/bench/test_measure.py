@@ -13,7 +13,7 @@ import torch
 
 from bench import harness
 from bench.kernels import peers, providers, registry, run
-from bench.kernels.case import MIB, NAIVE, TILES, Case, Kernel, Provider
+from bench.kernels.case import MIB, NAIVE, REDUCED, TILES, Case, Kernel, Provider
 from bench.kernels.measure import Program, Timing, interleave, relative_error
 from bench.kernels.memory import MemoryUnknownError, grown_mib, peak_mib
 from bench.kernels.run import CSV, History, Options, walk
@@ -60,9 +60,11 @@ def test_every_kernel_is_measured(name: str, tmp_path: Path) -> None:
         if row["y50"]:
             assert 0 < float(row["y20"]) <= float(row["y50"]) <= float(row["y80"])
             assert int(row["samples"]) == 3
-            assert kernel.exact is None or float(row["value_error"]) < 1e-4
+            # on processors with AMX reduced precision rounds both factors of a product to bfloat16, each by up to 2⁻⁹
+            most = 2**-8 if row["provider"] == REDUCED else 1e-4
+            assert kernel.exact is None or float(row["value_error"]) < most
             assert (kernel.exact is None or not kernel.backward) == (not row["gradient_error"])
-            assert float(row["gradient_error"] or 0) < 1e-4
+            assert float(row["gradient_error"] or 0) < most
             assert float(row["times_naive"]) > 0
     assert {row["provider"] for row in rows if row["skipped"]} <= {
         "tiles, reduced precision", "triton", "Inf-CL", "torch.compile of naive",

@@ -178,8 +178,8 @@ def test_what_is_no_such_convolution_is_refused() -> None:
     x, y = random(4, 4, 6, 6), random(4, 6, 4, 4)
     assert per_sample.ghost_square_norms_conv2d(x, y, 3).shape == (4,)
     for match, call in (
-        (r"backprops must be \[4, O, 6, 6\]", lambda: per_sample.ghost_square_norms_conv2d(x, y, 3, padding=1)),
-        (r"backprops must be \[4, O, 4, 4\]", lambda: per_sample.ghost_square_norms_conv2d(x, y[:3], 3)),
+        (r"backprops must be \[B, O, 6, 6\]", lambda: per_sample.ghost_square_norms_conv2d(x, y, 3, padding=1)),
+        (r"backprops must be \[B, O, 4, 4\]", lambda: per_sample.ghost_square_norms_conv2d(x, y[:3], 3)),
         ("do not divide into 4 groups", lambda: per_sample.ghost_square_norms_conv2d(x, y, 3, groups=4)),
         ("groups of 3", lambda: per_sample.ghost_square_norms_conv2d(x, y, 3, group_size=3)),
         ("4 axes", lambda: per_sample.ghost_square_norms_conv2d(x[0], y, 3)),
