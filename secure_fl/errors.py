@@ -27,6 +27,10 @@ class SecureFLError(Exception):
         self.problem, self.field, self.value, self.remedy = problem, field, value, remedy
         super().__init__(f"[{self.code}] {field}: {problem} (got {_short(value)}). Remedy: {remedy}")
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """For worker processes, which send their errors back: the message is kept, not made anew."""
+        return _rebuilt, (type(self), self.args, vars(self) | {"value": _without_arrays(self.value)})
+
 
 class ConfigError(SecureFLError):
     """A configuration that cannot be run."""
@@ -92,6 +96,12 @@ class DependencyError(SecureFLError):
     """An optional package that is not installed."""
 
     code = "dependency"
+
+
+def _rebuilt(kind: type[SecureFLError], args: tuple[object, ...], state: dict[str, object]) -> SecureFLError:
+    error = kind.__new__(kind, *args)
+    vars(error).update(state)
+    return error
 
 
 def _short(value: object) -> str:
