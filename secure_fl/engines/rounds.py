@@ -23,6 +23,7 @@ class Rounds:
 
     **Guarantee.** A round is tried again only where no client has sent what opens a pool of the attempt before, and each asked again gives the
     answer that it gave: nothing is released twice, and no two sums of the same updates are opened, whose difference is an update.
+    **Assumes.** Clients answer a request that comes again as they did before: from what is stored, or by the same coins.
     **Not covered.** A round that is run again after a resume, whose sum may have been opened before the process died.
     """
 

@@ -18,6 +18,8 @@ from secure_fl.training.tasks import SCORE_BATCH
 def check_paths(blueprint: Blueprint) -> None:
     """Refuse a run in which an example could move more than its own part of a release, before anything is released or charged.
 
+    **Guarantee**, **Assumes**, **Not covered**: as in `whole_path`; here the augmentation, models and batches are the run's own.
+
     Raises:
         PrivacyError: the augmentation, a model or an encoder treats examples together, or remembers them.
     """

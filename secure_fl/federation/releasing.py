@@ -18,7 +18,12 @@ from secure_fl.privacy.units import PrivacyUnit
 
 @dataclass(frozen=True)
 class Releasing:
-    """Names, streams and the store of what a client releases of its own examples."""
+    """Names, streams and the store of what a client releases of its own examples.
+
+    **Guarantee.** Another request, phase or round is another name and another stream of noise; the same one gets the answer that is stored.
+    **Assumes.** The noise source's key is the system's, and SHA-256 digests of requests do not collide.
+    **Not covered.** Answers of a run without a folder, which are made once because the source gives out no stream twice.
+    """
 
     client: int
     noise: NoiseSource

@@ -2,6 +2,9 @@
 
 A client has one of the two, whatever else it is. Both answer the same questions from what the federation may see of it, so that votes and
 choices of a client with a released sketch are post-processing of that release.
+
+**Guarantee**: what a client with a released sketch says of its examples here costs ε of the sketch's two releases, however often it votes.
+**Assumes**: values and labels of an example make its part of the sketch, and no other example does. **Not covered**: clients of an open experiment.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 Guarantee: after `accept`, no roster of a lower revision, no other one of the same revision and none that forgets a revocation is accepted
 by this identity, also in another process and after a restart. A member that was revoked cannot come back by an old file.
 Assumes: the memory lies where the identity lies, and is kept with it; whoever restores both from an older copy restores that knowledge too.
+Not covered: an identity that is copied to two machines, each of which remembers for itself.
 """
 
 from __future__ import annotations

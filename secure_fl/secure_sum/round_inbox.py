@@ -2,6 +2,7 @@
 
 Guarantee: whatever the bytes, a message is taken whole or refused with a recorded word; what a refusal costs does not grow with the message,
 nor the record of refusals with their number. An upload is added whole or not at all.
+Assumes: Ed25519 signatures cannot be forged, and the roster is the coordinator's.
 Not covered: a sender that lies inside a message it signed.
 """
 

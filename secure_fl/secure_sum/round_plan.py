@@ -182,6 +182,8 @@ class RoundPlan:
         appliers: how many survivors open the sums under `clients`; None for all. A simulation in one process needs one.
 
     Guarantee: thresholds follow from the cohort that is signed, never from a list that the server shows.
+    Assumes: all parties are given the same plan; its digest in every header refuses messages of another.
+    Not covered: whether the cohort that is signed is worth trusting.
 
     Raises:
         SecureSumError: rules that contradict each other, or a sparse graph that colluders could bend by trying keys.

@@ -9,6 +9,7 @@ Guarantee: memory is one sum of all blocks and one upload, and of each client th
 or not at all; there is one set of survivors, fixed when UPLOAD ends, for both openings; later uploads are refused. Sizes, headers and
 signatures are checked before bodies. A client whose keys or boxes are of no use is left out, and the round goes on; where the round
 cannot, the error names who made it fail, as far as can be told (`RoundRefusedError.blamed`).
+Assumes: identities on the roster are their owners' alone.
 Not covered: a server that does otherwise. What it gains then is what clients and key holder refuse to give (see there).
 """
 

@@ -4,6 +4,7 @@
 vector comes; `open` runs everything after the uploads. Clients that send nothing until then have dropped out.
 
 Guarantee: the parties exchange the bytes that they would send over a network, and nothing else; results equal those of a deployment.
+Assumes: no party leaves its state machine; a tap stands in for one that does.
 Not covered: one process holds everybody's keys, so against whoever reads its memory nothing is hidden. It is a simulation, and says so.
 """
 
