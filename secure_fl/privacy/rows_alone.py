@@ -4,8 +4,8 @@ No list of layers can tell: a mean over the batch, a recurrent layer that takes 
 else. So every other row is replaced (by noise, zeros, copies, huge values, NaN), rows are moved and batches made smaller and larger, in each
 mode the model may be used in, with gradients and without; outputs and gradients of the rows that stayed must stay too.
 
-**Guarantee**: a refusal names a dependence that was seen. **Assumes**: a model is not written to tell noise from examples. **Not covered**: one that shows on no noise tried here, such as a branch that needs a
-particular picture. Training checks the losses of every step besides (`unit_gradients`).
+**Guarantee**: a refusal names a dependence that was seen. **Assumes**: a model is not written to tell noise from examples. **Not covered**:
+one that shows on no noise tried here, such as a branch that needs a particular picture. Training checks the losses of every step besides (`unit_gradients`).
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ The test of the whole is that released sums add up: of all units together they m
 beside units that are huge or NaN. A mean of the batch, a detached key, a loss over the number of units, a hook that changes gradients: each breaks
 it. Where things go wrong without the sums showing it (what a model or an augmentation remembers) `remembered` is read before and after.
 
-**Guarantee**: a refusal names what was seen. **Assumes**: what is tried here is what is trained, and runs on noise as it does on examples. **Not covered**: a dependence that shows on no noise tried here (training checks every step besides);
+**Guarantee**: a refusal names what was seen. **Assumes**: what is tried here is what is trained, and runs on noise as it does on examples.
+**Not covered**: a dependence that shows on no noise tried here (training checks every step besides);
 examples that a caller has put into an augmentation, an encoder or an objective beforehand.
 """
 
