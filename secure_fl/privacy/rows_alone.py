@@ -5,7 +5,8 @@ else. So every other row is replaced (by noise, zeros, copies, huge values, NaN)
 mode the model may be used in, with gradients and without; outputs and gradients of the rows that stayed must stay too.
 
 **Guarantee**: a refusal names a dependence that was seen. **Assumes**: a model is not written to tell noise from examples. **Not covered**:
-one that shows on no noise tried here, such as a branch that needs a particular picture. Training checks the losses of every step besides (`unit_gradients`).
+one that shows on no noise tried here, such as a branch that needs a particular picture. Training checks the losses of every step
+besides (`unit_gradients`).
 """
 
 from __future__ import annotations
