@@ -48,7 +48,6 @@ from secure_fl.secure_sum.round_messages import (
 from secure_fl.secure_sum.round_plan import BlockVector, RoundPlan
 from secure_fl.secure_sum.round_sizes import check_size, most_bytes
 from secure_fl.secure_sum.round_store import MemoryStore, UploadStore
-from secure_fl.secure_sum.sealing import seal_with
 from secure_fl.secure_sum.shamir import split
 
 _ROUNDS_OF_SEEDS = 4
@@ -149,8 +148,7 @@ class RoundClient:
                 self._rows[holder] = [share.to_bytes() for share in mine]
                 continue
             key = self._box_keys[holder] = book.box_key(self._position, self._sealing, holder)
-            contents = b"".join(share.to_bytes() for share in mine)
-            boxes.append((holder, seal_with(key, contents, book.box_context(self._position, holder))))
+            boxes.append((holder, book.close_box(key, self._position, holder, [share.to_bytes() for share in mine])))
         return self._sign(Phase.SHARE, Boxes((), tuple(boxes)).encode())
 
     def take_shares(self, data: bytes) -> bytes | None:

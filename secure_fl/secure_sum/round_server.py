@@ -23,7 +23,7 @@ from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.envelope import Phase, sign_envelope
 from secure_fl.secure_sum.key_holder import SumOpener
 from secure_fl.secure_sum.masks import unmask_sum
-from secure_fl.secure_sum.round_book import KeyBook, need
+from secure_fl.secure_sum.round_book import TAG_BYTES, KeyBook, need
 from secure_fl.secure_sum.round_inbox import RoundInbox
 from secure_fl.secure_sum.round_layers import open_sum
 from secure_fl.secure_sum.round_messages import (
@@ -111,6 +111,8 @@ class RoundServer(RoundInbox):
             near = sorted(self._boxes.keys() & set(book.neighbours(reader)))
             boxes = Boxes(self._dealers, tuple((dealer, self._boxes[dealer][reader]) for dealer in near))
             messages.append(self._message(book.names[reader], Phase.SHARE, boxes.encode()))
+        head = TAG_BYTES * (1 + self._plan.shape.blocks)
+        self._tags = {(dealer, reader): box[:head] for dealer, dealt in self._boxes.items() for reader, box in dealt.items()}
         self._boxes = {}
         self._begin(Step.UPLOAD, [book.names[dealer] for dealer in self._dealers])
         return messages
@@ -121,7 +123,7 @@ class RoundServer(RoundInbox):
         self._check_stranded(survivors)
         self._active = set(self.survivors)
         self._view = book.view(self._dealers, survivors)
-        self._shares = ShareBox(self._plan, book, self._dealers, survivors)
+        self._shares = ShareBox(self._plan, book, self._dealers, survivors, self._tags)
         if not self._plan.masked:
             return self._after_count_shares()
         return self._broadcast(Step.AGREE, self.survivors, Phase.AGREE, Survivors(self._view, survivors).encode())
@@ -175,7 +177,7 @@ class RoundServer(RoundInbox):
     def _end_pool_shares(self) -> list[Message]:
         plan = self._plan
         votes = Counter(passing for name, passing in self._votes.items() if name not in self._waiting)
-        need(sum(votes.values()), self._book.threshold or 1, "shares")
+        need(sum(votes.values()), self._book.threshold or 1, "shares", self._shares.liars)
         if plan.opener == "clients":
             self._passing = votes.most_common(1)[0][0]
         for name, passing in self._votes.items():
