@@ -121,26 +121,36 @@ class KeyBook:
 
     def close_box(self, key: bytes, dealer: int, reader: int, rows: Sequence[bytes]) -> bytes:
         """A box of shares for one reader, behind the tag of each: who sees the tags can tell whether a share that is shown later was dealt."""
-        tags = b"".join(self.tag(dealer, reader, place, row) for place, row in enumerate(rows))
-        return tags + seal_with(key, b"".join(rows), self.box_context(dealer, reader))
-
-    def tag(self, dealer: int, reader: int, place: int, share: bytes) -> bytes:
-        """16 bytes that name a share, the `place`-th of its box, and tell nothing of it to who cannot guess it: a secret has 256 bits."""
-        return hashlib.sha256(self.box_context(dealer, reader) + bytes([place >> 8, place & 255]) + share).digest()[:TAG_BYTES]
+        context = self.box_context(dealer, reader)
+        return b"".join(tags(context, rows)) + seal_with(key, b"".join(rows), context)
 
     def open_box(self, key: bytes, dealer: int, reader: int, box: bytes) -> list[bytes] | None:
         """A reader's shares of a dealer's secrets: of its mask key, then of each block's seed. None where the box holds anything else."""
-        head = TAG_BYTES * (1 + self.plan.shape.blocks)
+        head, context = TAG_BYTES * (1 + self.plan.shape.blocks), self.box_context(dealer, reader)
         try:
-            contents = open_with(key, box[head:], self.box_context(dealer, reader))
+            contents = open_with(key, box[head:], context)
             rows = [contents[start : start + SHARE_BYTES] for start in range(0, len(contents), SHARE_BYTES)]
             shares = [Share.from_bytes(row) for row in rows]
         except SecureSumError:
             return None
         mine = (self.holders(dealer).index(reader) + 1, self.threshold)
         whole = len(rows) == 1 + self.plan.shape.blocks and all((share.index, share.threshold) == mine for share in shares)
-        tagged = box[:head] == b"".join(self.tag(dealer, reader, place, row) for place, row in enumerate(rows))
-        return rows if whole and tagged else None
+        return rows if whole and box[:head] == b"".join(tags(context, rows)) else None
+
+
+def tags(context: bytes, shares: Iterable[bytes]) -> list[bytes]:
+    """16 bytes for each share of a box: they tell whether a share is the one that was dealt, and nothing to who cannot guess it.
+
+    Args:
+        context: of the box.
+        shares: each of a secret of 256 bits.
+    """
+    base, found = hashlib.sha256(b"secure-fl share tag 1|" + context), []
+    for share in shares:
+        digest = base.copy()
+        digest.update(share)
+        found.append(digest.digest()[:TAG_BYTES])
+    return found
 
 
 def seed_commitment(plan: RoundPlan, name: str, seed: bytes) -> bytes:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from secure_fl.secure_sum.prg import KEY_BYTES
 from secure_fl.secure_sum.refusals import Reason, RefusedError
-from secure_fl.secure_sum.round_book import TAG_BYTES, KeyBook
+from secure_fl.secure_sum.round_book import TAG_BYTES, KeyBook, tags
 from secure_fl.secure_sum.round_counts import check_seed, dropped_pairs
 from secure_fl.secure_sum.round_messages import MASK_KEY, RoundReason, RoundRefusedError
 from secure_fl.secure_sum.round_plan import RoundPlan
@@ -119,7 +119,7 @@ class ShareBox:
             return True
         row = 0 if place == MASK_KEY else 1 + place
         tag = self._tags.get((owner, holder), b"")[row * TAG_BYTES :][:TAG_BYTES]
-        return self._book.tag(owner, holder, row, share) == tag
+        return tags(self._book.box_context(owner, holder), [share]) == [tag]
 
     def _secrets(self, place: int, owners: Sequence[int]) -> dict[int, bytes | None]:
         """By owner, None where its shares give no key and no seed."""
