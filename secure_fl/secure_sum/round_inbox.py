@@ -22,6 +22,7 @@ from secure_fl.secure_sum.round_messages import (
     MASK_KEY,
     Advertise,
     Agreement,
+    Applied,
     Boxes,
     Counts,
     Dealers,
@@ -71,6 +72,8 @@ class RoundInbox:
         self._waiting, self._active, self._kept_keys = set(plan.cohort), set[str](), dict[str, bytes]()
         self._survivors: tuple[int, ...] = ()
         self._dealers: tuple[int, ...] = ()
+        self._sent = b""
+        """The head of the message with the sums, which clients name with what they find in them."""
         self._view, self._passing, self._votes = b"", tuple[int, ...](), dict[str, tuple[int, ...]]()
         self._shares = ShareBox(plan, self._book, (), ())
 
@@ -222,10 +225,10 @@ class RoundInbox:
 
     def _take_digest(self, data: bytes) -> str:
         role = "authority" if self.step == Step.POOLS else "client"
-        header, digest = accept(data, self._plan.roster, self._plan.expect(Phase.APPLY, role), self._seen, bytes)
-        if header.sender not in self._waiting or len(digest) != 32:
-            raise _malformed("not a digest, or nobody asked for it", header.sender)
-        self._kept[header.sender], self.digests[header.sender] = data, digest
+        header, applied = accept(data, self._plan.roster, self._plan.expect(Phase.APPLY, role), self._seen, Applied.decode)
+        if header.sender not in self._waiting or applied.sums != self._sent:
+            raise _malformed("a digest that nobody asked for, or of sums that were not sent", header.sender)
+        self._kept[header.sender], self.digests[header.sender] = data, applied.digest
         return header.sender
 
     def _position(self, name: str) -> int:

@@ -42,7 +42,6 @@ class RoundReason(StrEnum):
     ALREADY_BEGUN = "already-begun"
     OUT_OF_TURN = "out-of-turn"
     STILL_MASKED = "still-masked"
-    ANOTHER_ROUND = "another-round"
     BOXES_CLOSED = "boxes-closed"
     FALSE_SHARES = "false-shares"
     NOT_PROVED = "not-proved"
@@ -178,6 +177,24 @@ class Agreement:
         found = cls(reader.take(32), reader.number(2))
         reader.end()
         return found
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What a client found in the sums, and which sums: 32 bytes over what it opened, and the signed head of what the server sent it."""
+
+    digest: bytes
+    sums: bytes
+
+    def encode(self) -> bytes:
+        """Digest, then head."""
+        return self.digest + self.sums
+
+    @classmethod
+    def decode(cls, data: bytes) -> Applied:
+        """The inverse."""
+        reader = _Reader(data)
+        return cls(reader.take(32), reader.take(reader.left))
 
 
 @dataclass(frozen=True)

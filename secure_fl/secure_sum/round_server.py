@@ -192,7 +192,9 @@ class RoundServer(RoundInbox):
             return self._open_here()
         appliers = self._alive()[: plan.appliers]
         body = frames([self._finish(block) for block in blocks])
-        return self._broadcast(Step.DIGESTS, appliers, Phase.APPLY, body, chunks=2)
+        messages = self._broadcast(Step.DIGESTS, appliers, Phase.APPLY, body, chunks=2)
+        self._sent = messages[0].data[: -len(body)] if messages else b""
+        return messages
 
     def _end_pools(self) -> list[Message]:
         need(len(self.digests), 1, "authority")
@@ -201,9 +203,13 @@ class RoundServer(RoundInbox):
 
     def _end_digests(self) -> list[Message]:
         need(len(self.digests), 1, "digests")
-        if len(set(self.digests.values())) > 1:
+        [(digest, most)] = Counter(self.digests.values()).most_common(1)
+        if 2 * most <= len(self.digests):
             value = sorted(self.digests)
             raise RoundRefusedError(RoundReason.FORKED, "clients opened different sums", field="digests", value=value, remedy="discard the round")
+        for name, found in self.digests.items():
+            if found != digest:
+                self._record(Refusal(name, Phase.APPLY.name.lower(), str(RoundReason.FORKED), 0))
         names = list(self.digests)
         messages = self._broadcast(Step.DONE, names, Phase.APPLY, frames([self._kept[name] for name in names]), chunk=1, chunks=2)
         self._waiting = set()

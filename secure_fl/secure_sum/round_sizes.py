@@ -33,7 +33,7 @@ def most_bytes(plan: RoundPlan, phase: Phase, *, to_client: bool) -> int:
     """Length of the longest message of a phase, from the server to a client or the authority, or the other way."""
     clients, holders, blocks, shape = len(plan.cohort), plan.neighbourhood, plan.shape.blocks, plan.shape
     head = head_bytes(plan.header(phase, "x" * LONGEST_NAME, chunks=blocks))
-    places = 2 + 2 * clients
+    places, applied = 2 + 2 * clients, 2 * head + _SECRET
     boxes = 2 * places + holders * (_COUNT + box_bytes(plan))
     advertised = head + 3 * _SECRET
     agreed = head + _SECRET + 2
@@ -47,7 +47,7 @@ def most_bytes(plan: RoundPlan, phase: Phase, *, to_client: bool) -> int:
             Phase.AGREE: agreed,
             Phase.OPEN_COUNTS: max(revealed, counts),
             Phase.OPEN_POOLS: revealed,
-        }.get(phase, head + _SECRET)
+        }.get(phase, applied)
     request = head + _SECRET + 2 * places + _COUNT
     proof = clients * (3 * _FRAME + head + body_bytes(plan, 0) + 2 * _SECRET) + 2 * _FRAME
     shown = clients * (_FRAME + advertised) + clients * (_FRAME + agreed) + 2 * (_FRAME + _COUNT)
@@ -58,7 +58,7 @@ def most_bytes(plan: RoundPlan, phase: Phase, *, to_client: bool) -> int:
         Phase.AGREE: head + _SECRET + places,
         Phase.OPEN_COUNTS: request + shown + proof,
         Phase.OPEN_POOLS: request + max(proof, sums if plan.opener == "authority" else 0, _FRAME + counts),
-    }.get(phase, head + _COUNT + max(sums, clients * (_FRAME + head + _SECRET)))
+    }.get(phase, head + _COUNT + max(sums, clients * (_FRAME + applied)))
 
 
 def box_bytes(plan: RoundPlan) -> int:
