@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from secure_fl.errors import SecureSumError
-from secure_fl.secure_sum.envelope import Phase, Seen, open_head, read_header
+from secure_fl.secure_sum.envelope import Phase, Seen
 from secure_fl.secure_sum.graph import Neighbourhoods, commitment, draw
 from secure_fl.secure_sum.refusals import Reason, RefusedError
 from secure_fl.secure_sum.round_messages import Advertise, Agreement, RoundReason, RoundRefusedError, accept
@@ -194,15 +194,6 @@ def check_agreed(book: KeyBook, survivors: Sequence[int], owners: Iterable[int],
     if fewest < book.threshold:
         problem, remedy = "too few of a client's holders signed this set", f"{book.threshold} signatures of survivors are needed"
         raise RoundRefusedError(RoundReason.NOT_AGREED, problem, field="signatures", value=fewest, remedy=remedy)
-
-
-def forks(plan: RoundPlan, mine: bytes, theirs: bytes) -> bool:
-    """Whether the server signed two different messages with sums, by the heads of both; a head that it did not sign says nothing."""
-    expected = plan.expect(Phase.APPLY, "server", sender=plan.server, chunks=2)
-    try:
-        return mine != theirs and open_head(theirs, plan.roster, expected).body_hash != read_header(mine).body_hash
-    except RefusedError:
-        return False
 
 
 def check_cohort(plan: RoundPlan, name: str) -> None:

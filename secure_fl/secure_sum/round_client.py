@@ -6,7 +6,8 @@ Protections without masks begin at `upload` and go on at `open_pools`. `settle` 
 
 Guarantee: thresholds are the plan's, whatever list the server shows. Nothing is revealed before, for every client concerned, t of the m
 holders of its shares signed one set of survivors; of one client either the self-mask seeds or the mask key are revealed, never both; a
-pool's seeds are revealed only after its count was proved to reach the minimum; a second vector is never masked for a round.
+pool's seeds are revealed only after its count was proved to reach the minimum; a second vector is never masked for a round, nor a second
+sum opened of the answers to one question.
 Assumes: with a server that follows the protocol, fewer than t of any neighbourhood collude with it; with one that lies and shows two
 survivor sets to two halves, fewer than 2t − m.
 Not covered: a client that is resumed has lost its keys; it sends its stored upload again and leaves the openings to others.
@@ -24,14 +25,14 @@ from secure_fl.secure_sum.identities import Identity
 from secure_fl.secure_sum.key_holder import Opened, SumOpener, by_block
 from secure_fl.secure_sum.masks import UsedSeeds, mask_terms, pair_seeds, self_seeds
 from secure_fl.secure_sum.prg import Terms
-from secure_fl.secure_sum.round_book import KeyBook, Verified, agreed_by, check_agreed, forks, need, seed_commitment
+from secure_fl.secure_sum.round_book import KeyBook, Verified, agreed_by, check_agreed, need, seed_commitment
 from secure_fl.secure_sum.round_counts import proved_head
+from secure_fl.secure_sum.round_digests import Applied, forks
 from secure_fl.secure_sum.round_layers import ClientCipher, HolderCipher, body_bytes, protect
 from secure_fl.secure_sum.round_messages import (
     MASK_KEY,
     Advertise,
     Agreement,
-    Applied,
     Boxes,
     Counts,
     Dealers,
@@ -107,10 +108,11 @@ class RoundClient:
         """Two fresh public keys and the commitment to a fresh seed, signed.
 
         Raises:
-            RoundRefusedError: `already-begun` for a round this client, or an earlier life of it, began.
+            RoundRefusedError: `already-begun` for a round this client, or an earlier life of it, began; `already-opened` for one whose answers
+                it has helped to open in another.
         """
         self._turn(ClientStep.NEW, ClientStep.ADVERTISED)
-        self._store.begin(self._plan.round)
+        self._store.begin(self._plan.round, self._plan.question)
         self._self_seeds = self_seeds(self._plan.shape.blocks, randomness=self._randomness)
         return self._sign(Phase.ADVERTISE, self._public().encode())
 
@@ -188,7 +190,8 @@ class RoundClient:
         plan = self._plan
         if not plan.masked:
             self._turn(ClientStep.NEW, ClientStep.READY)
-            self._store.begin(plan.round)
+            self._store.begin(plan.round, plan.question)
+            self._store.open(plan.question)
         values = [vector.block(plan.shape, block) for block in range(plan.shape.blocks)]
         self._turn(ClientStep.READY, ClientStep.UPLOADED)
         headers = [plan.header(Phase.UPLOAD, self.name, chunk=block, chunks=plan.shape.blocks) for block in range(plan.shape.blocks)]
@@ -238,6 +241,8 @@ class RoundClient:
         near = {self._position, *self._book.neighbours(self._position)}
         check_agreed(self._book, self._survivors, near.intersection(self._dealers), agreed)
         self._turn(ClientStep.AGREED, ClientStep.COUNTED)
+        if self._plan.noised_head:
+            self._store.open(self._plan.question)
         dropped = [(MASK_KEY, owner) for owner in request.dropped]
         return self._reveal(Phase.OPEN_COUNTS, (), [*dropped, *((0, owner) for owner in self._survivors)])
 
@@ -257,6 +262,7 @@ class RoundClient:
         passing = self._passing(request)
         self._survivors, self._view = request.survivors, request.view
         blocks = self._plan.shape.after_counts(passing) if self._plan.masked else ()
+        self._store.open(self._plan.question)
         return self._reveal(Phase.OPEN_POOLS, passing, [(block, owner) for block in blocks for owner in self._survivors])
 
     def apply(self, data: bytes) -> bytes:

@@ -17,12 +17,12 @@ from secure_fl.secure_sum.identities import LONGEST_NAME, Identity
 from secure_fl.secure_sum.key_holder import Opened
 from secure_fl.secure_sum.refusals import Reason, RefusedError
 from secure_fl.secure_sum.round_book import KeyBook, check_cohort
+from secure_fl.secure_sum.round_digests import Applied
 from secure_fl.secure_sum.round_layers import Adder, ServerCipher, server_cipher
 from secure_fl.secure_sum.round_messages import (
     MASK_KEY,
     Advertise,
     Agreement,
-    Applied,
     Boxes,
     Counts,
     Dealers,

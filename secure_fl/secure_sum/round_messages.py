@@ -40,6 +40,7 @@ class RoundReason(StrEnum):
     NOT_AGREED = "not-agreed"
     FORKED = "forked"
     ALREADY_BEGUN = "already-begun"
+    ALREADY_OPENED = "already-opened"
     OUT_OF_TURN = "out-of-turn"
     STILL_MASKED = "still-masked"
     BOXES_CLOSED = "boxes-closed"
@@ -177,24 +178,6 @@ class Agreement:
         found = cls(reader.take(32), reader.number(2))
         reader.end()
         return found
-
-
-@dataclass(frozen=True)
-class Applied:
-    """What a client found in the sums, and which sums: 32 bytes over what it opened, and the signed head of what the server sent it."""
-
-    digest: bytes
-    sums: bytes
-
-    def encode(self) -> bytes:
-        """Digest, then head."""
-        return self.digest + self.sums
-
-    @classmethod
-    def decode(cls, data: bytes) -> Applied:
-        """The inverse."""
-        reader = _Reader(data)
-        return cls(reader.take(32), reader.take(reader.left))
 
 
 @dataclass(frozen=True)

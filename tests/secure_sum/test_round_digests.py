@@ -11,7 +11,8 @@ from secure_sum.test_one_client import Meddling
 
 from secure_fl.secure_sum.envelope import Phase, head_bytes, read_header, sign_envelope
 from secure_fl.secure_sum.round_client import RoundClient
-from secure_fl.secure_sum.round_messages import Applied, RoundReason, RoundRefusedError, frames
+from secure_fl.secure_sum.round_digests import Applied
+from secure_fl.secure_sum.round_messages import RoundReason, RoundRefusedError, frames
 from secure_fl.secure_sum.secure_sum import EmbeddedFederation, EmbeddedRound
 
 LIAR = "client-0001"
