@@ -83,7 +83,6 @@ class RoundServer(RoundInbox):
         if gone and self._survivors:
             self.step, remedy = Step.DONE, "begin the next without the clients named"
             raise RoundRefusedError(RoundReason.BOXES_CLOSED, "after an upload", field="boxes", value=names, remedy=remedy, blamed=names)
-        self._closed = {}
         if not gone:
             return []
         self.left_out = names
@@ -91,7 +90,7 @@ class RoundServer(RoundInbox):
         self._waiting -= set(names)
         for name in names:
             self._record(Refusal(name, Phase.SHARE.name.lower(), str(RoundReason.BOXES_CLOSED), 0))
-        need(len(self._dealers), self._plan.survivors_needed, "dealers")
+        need(len(self._dealers), self._plan.survivors_needed, "dealers", names)
         data = self._sign(Phase.SHARE, Dealers(self._dealers).encode(), chunk=1, chunks=2)
         return [Message(self._book.names[position], data) for position in self._dealers]
 
@@ -123,7 +122,7 @@ class RoundServer(RoundInbox):
         self._check_stranded(survivors)
         self._active = set(self.survivors)
         self._view = book.view(self._dealers, survivors)
-        self._shares = ShareBox(self._plan, book, self._dealers, survivors, self._tags)
+        self._shares = ShareBox(self._plan, book, self._dealers, survivors, self._tags, self._closed)
         if not self._plan.masked:
             return self._after_count_shares()
         return self._broadcast(Step.AGREE, self.survivors, Phase.AGREE, Survivors(self._view, survivors).encode())

@@ -23,6 +23,7 @@ class ShareBox:
         dealers: positions of all who dealt shares, R.
         survivors: U. The others of R dropped out.
         tags: by (dealer, holder), the tags of the shares in a box; a dealer has no box for itself.
+        closed: by holder, dealers whose boxes do not open for it.
 
     Guarantee: who is blamed for a secret that does not come about dealt it so. A holder's share is taken only where it is the one it was dealt.
     """
@@ -34,8 +35,10 @@ class ShareBox:
         dealers: Sequence[int],
         survivors: Sequence[int],
         tags: Mapping[tuple[int, int], bytes] | None = None,
+        closed: Mapping[int, Sequence[int]] | None = None,
     ) -> None:
         self._plan, self._book, self._survivors, self._tags = plan, book, tuple(survivors), tags or {}
+        self._closed, self._answered = closed or {}, set[int]()
         self._dropped = tuple(position for position in dealers if position not in set(survivors))
         self.mask_keys: dict[int, bytes] = {}
         self._shares: dict[tuple[int, int], list[Share]] = {}
@@ -70,6 +73,7 @@ class ShareBox:
                     RoundReason.FALSE_SHARES, "not the share it was dealt", field="share", value=(place, owner), remedy="show that one"
                 )
             parsed.append((place, owner, share))
+        self._answered.add(holder)
         for place, owner, share in parsed:
             self._shares.setdefault((place, owner), []).append(share)
 
@@ -89,6 +93,7 @@ class ShareBox:
                 except RoundRefusedError as error:
                     unproved += error.blamed
         self._refuse(RoundReason.FALSE_SHARES if false else RoundReason.NOT_PROVED, sorted({*false, *unproved}))
+        self._answered.clear()
 
     def combine_blocks(self, blocks: Sequence[int]) -> None:
         """Self-mask seeds of these blocks.
@@ -127,9 +132,15 @@ class ShareBox:
         fewest = min((len(found) for found in sets), default=self._book.threshold)
         if fewest < self._book.threshold:
             problem, remedy = f"{self._book.threshold} shares are needed", "discard the round: too many dropped out after their uploads"
-            raise RoundRefusedError(RoundReason.TOO_FEW, problem, field="shares", value=fewest, remedy=remedy, blamed=self.liars)
+            blamed = sorted({*self.liars, *self._disputed(owners)})
+            raise RoundRefusedError(RoundReason.TOO_FEW, problem, field="shares", value=fewest, remedy=remedy, blamed=blamed)
         found = (secret if secret is not None and len(secret) == KEY_BYTES else None for secret in combine_many(sets))
         return dict(zip(owners, found, strict=True))
+
+    def _disputed(self, owners: Sequence[int]) -> list[str]:
+        """Who is in the way where holders enough have answered, but for some owners' boxes that stayed closed to a few of them."""
+        enough = [owner for owner in owners if len(self._answered.intersection(self._book.holders(owner))) >= self._book.threshold]
+        return [self._book.names[position] for position in without_shares(self._book, enough, self._closed, self._answered)]
 
     def _refuse(self, reason: RoundReason, blamed: Sequence[str]) -> None:
         if blamed:
@@ -137,7 +148,7 @@ class ShareBox:
             raise RoundRefusedError(reason, problem, field="shares", value=blamed, remedy=remedy, blamed=blamed)
 
 
-def without_shares(book: KeyBook, dealers: Sequence[int], closed: Mapping[int, Sequence[int]]) -> set[int]:
+def without_shares(book: KeyBook, dealers: Sequence[int], closed: Mapping[int, Sequence[int]], holders: Collection[int] | None = None) -> set[int]:
     """Who must be left out so that every dealer that remains has t holders who could open its boxes.
 
     Nobody can tell who is wrong, a dealer whose box does not open or a holder that says so; whoever is in most such disputes goes first. One
@@ -147,11 +158,12 @@ def without_shares(book: KeyBook, dealers: Sequence[int], closed: Mapping[int, S
         book: everybody's keys.
         dealers: R.
         closed: by holder, the dealers whose boxes do not open for it.
+        holders: who is there to show shares; the dealers when left out.
     """
-    gone = set[int]()
-    disputes = {(holder, dealer) for holder, refused in closed.items() for dealer in refused if dealer in dealers}
+    gone, there = set[int](), set(dealers if holders is None else holders)
+    disputes = {(holder, dealer) for holder, refused in closed.items() for dealer in refused if dealer in dealers and holder in there}
     while disputes:
-        alive, against = set(dealers) - gone, Counter(dealer for _, dealer in disputes)
+        alive, against = there - gone, Counter(dealer for _, dealer in disputes)
         if all(len(alive.intersection(book.holders(dealer))) - count >= book.threshold for dealer, count in against.items()):
             break
         concerned = Counter(position for dispute in disputes for position in dispute)

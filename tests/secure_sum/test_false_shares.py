@@ -11,7 +11,8 @@ from secure_sum.test_one_client import BAD, CLIENTS, SHAPE, Meddling
 
 from secure_fl.secure_sum import round_client
 from secure_fl.secure_sum.envelope import Phase
-from secure_fl.secure_sum.round_messages import MASK_KEY, Advertise, Revealed, RoundReason, RoundRefusedError
+from secure_fl.secure_sum.round_book import KeyBook
+from secure_fl.secure_sum.round_messages import MASK_KEY, Advertise, Boxes, Revealed, RoundReason, RoundRefusedError
 from secure_fl.secure_sum.secure_sum import Outcome
 from secure_fl.secure_sum.shamir import Share
 
@@ -64,6 +65,34 @@ def test_shares_that_come_too_early_do_not_come_twice() -> None:
 
     outcome = whole_round(Meddling(Phase.OPEN_COUNTS, early))
     assert [(refusal.sender, refusal.phase, refusal.reason) for refusal in outcome.refusals] == [(BAD, "open_counts", "malformed")]
+
+
+@pytest.mark.parametrize("readers", [(0, 1), (3, 6)])
+def test_boxes_closed_to_a_few_name_their_dealer_where_the_others_are_too_few(readers: tuple[int, ...]) -> None:
+    """Two closed boxes and one that drops out after its upload: eight answer, six with shares of that dealer's."""
+
+    def edit(body: bytes) -> bytes:
+        dealt = Boxes.decode(body).boxes
+        return Boxes((), tuple((reader, bytes(len(box)) if reader in readers else box) for reader, box in dealt)).encode()
+
+    tape = Meddling(Phase.SHARE, edit)
+    assert len(whole_round(tape).survivors) == CLIENTS
+    with pytest.raises(RoundRefusedError, match="too-few") as caught:
+        whole_round(tape, kills={"client-0008": Phase.AGREE})
+    assert caught.value.blamed == (BAD,)
+
+
+def test_who_complains_of_several_is_named_where_the_others_are_too_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = KeyBook.open_box
+
+    def open_box(self: KeyBook, key: bytes, dealer: int, reader: int, box: bytes) -> list[bytes] | None:
+        return None if self.names[reader] == BAD and dealer in (0, 1) else honest(self, key, dealer, reader, box)
+
+    monkeypatch.setattr(KeyBook, "open_box", open_box)
+    assert len(whole_round().survivors) == CLIENTS
+    with pytest.raises(RoundRefusedError, match="too-few") as caught:
+        whole_round(kills={"client-0007": Phase.AGREE, "client-0008": Phase.AGREE})
+    assert caught.value.blamed == (BAD,)
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
