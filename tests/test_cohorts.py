@@ -12,7 +12,9 @@ from secure_fl import Dataset, Federation, FederationConfig
 from secure_fl.config import SecurityConfig
 from secure_fl.errors import ConfigError
 from secure_fl.federation import summing
+from secure_fl.federation.secrecy import secrecy
 from secure_fl.privacy.client_level import Blocks
+from secure_fl.secure_sum.robust import draw_groups
 
 OPEN = {"protection": "plain"}
 
@@ -131,3 +133,46 @@ def test_nobody_reads_a_neighbours_update_off_a_pool(clients: int, fewest: int, 
         security = config.security.model_copy(update={"min_pool_clients": fewest})
         config = config.model_copy(update={"security": security, "partition": config.partition.model_copy(update={"clients": clients})})
     assert (exposed(config, images, monkeypatch) > 0) == (fewest < 3)
+
+
+@pytest.mark.parametrize("clients", [27, 29, 30, 31, 35, 36, 53])
+def test_claims_count_the_groups_that_are_summed(clients: int) -> None:
+    """A group of ten falls to 4 colluders of a lying server where one of nine takes 5."""
+    security: dict[str, Any] = {"robust": "median", "group_size": 9}
+    config = FederationConfig(partition={"clients": clients}, security=security, pools={"enabled": False})
+    groups = draw_groups([str(number) for number in range(clients)], 9, b"seed")
+    assert config.cohorts(clients) == {len(group) for group in groups}
+    stated = config.weakest_sums(clients)
+    assert stated.against_a_lying_server == min(SecurityConfig().sums(len(group)).against_a_lying_server for group in groups)
+    assert f"fewer than 2t - m = {stated.against_a_lying_server} " in secrecy(config, clients)[1]["holds"]
+
+
+def test_sketches_are_summed_over_all_clients_whatever_share_the_phases_call() -> None:
+    shares: dict[str, Any] = {"partition": {"clients": 13}, "pretrain": {"participation": 12 / 13}, "pools": {"participation": 12 / 13}}
+    config = FederationConfig(**shares)
+    assert config.cohorts(13) == {12, 13}
+    assert config.weakest_sums(13).against_a_lying_server == 5
+    pretrained = FederationConfig(**shares | {"pools": {"participation": 12 / 13, "start": "pretrained"}})
+    assert pretrained.cohorts(13) == {12}
+    assert pretrained.weakest_sums(13).against_a_lying_server == 6
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        {"partition": {"clients": 12}, "pretrain": {"participation": 0.75}, "pools": {"participation": 0.75}, "security": {"threshold": 5}},
+        {"partition": {"clients": 31}, "pools": {"count": 2}, "security": {"robust": "median", "group_size": 9, "threshold": 5}},
+    ],
+)
+def test_a_threshold_that_only_some_sums_allow_is_refused_before_anything_trains(tables: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"security\.threshold"):
+        FederationConfig(**tables)
+
+
+def test_the_table_says_what_few_colluders_read_of_opened_sums() -> None:
+    for tables, said in (
+        ({}, "where 2 of them (or a single colluder that lies in its count) are alone with a client in a pool"),
+        ({"pools": {"enabled": False}}, "where 8 of them are alone with a client in a sum"),
+    ):
+        rows = secrecy(FederationConfig(**tables), 12)
+        assert all(said in row["reads"] for row in rows[:2])

@@ -28,6 +28,12 @@ def check_cohorts(config: FederationConfig, clients: int) -> None:
             raise ConfigError(problem, field=field, value=value, remedy=remedy)
 
 
+def group_sizes(clients: int, least: int) -> set[int]:
+    """Sizes of the groups that so many clients are dealt into, as many as have `least` members or more."""
+    groups = max(1, clients // least)
+    return {clients // groups, -(-clients // groups)}
+
+
 def cohort_rules(config: FederationConfig, clients: int) -> Iterator[Rule]:
     """What must hold for a run of so many clients."""
     pools, protected = config.pools, config.security.protection != "plain"

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from secure_fl.config.cohorts import Rule, check_cohorts
+from secure_fl.config.cohorts import Rule, check_cohorts, group_sizes
 from secure_fl.config.privacy import PrivacyConfig
 from secure_fl.config.section import Section
 from secure_fl.config.security import SecurityConfig, SumRules
@@ -110,10 +110,12 @@ class FederationConfig(Section):
         return min(rules, key=lambda each: (each.against_a_lying_server, each.threshold))
 
     def cohorts(self, clients: int) -> set[int]:
-        """Sizes of the cohorts that are summed, of so many clients; of their smallest groups where sums are over groups."""
+        """Sizes of the cohorts that are summed, of so many clients: of groups, where updates are summed in groups; all, for sketches."""
         phases = ((self.pretrain.mode == "federated", self.pretrain), (self.pools.enabled, self.pools))
         sizes = {settings.cohort_size(clients) for runs, settings in phases if runs} or {clients}
-        return sizes if self.security.robust == "none" else {min(size, self.security.group_size) for size in sizes}
+        if self.security.robust != "none":
+            sizes = {each for size in sizes for each in group_sizes(size, self.security.group_size)}
+        return sizes | ({clients} if self.pools.enabled and self.pools.start == "sketch" else set())
 
     def _rules(self) -> list[Rule]:
         """What must hold between tables."""

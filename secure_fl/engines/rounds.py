@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from secure_fl.engines.embedded import EmbeddedEngine
-from secure_fl.federation.budget import BudgetGate
-from secure_fl.federation.messages import BlockUpdate, payload_bytes
+from secure_fl.federation.budget import BudgetGate, digest_of
+from secure_fl.federation.messages import BlockUpdate, Request, TrainEncoder, TrainPool, payload_bytes
 from secure_fl.federation.phase import Call, Phase, RoundRecord
 from secure_fl.federation.summing import Cost, ProtectedSum, RunningSum, Summing
 from secure_fl.secure_sum.round_messages import RoundRefusedError
@@ -21,8 +21,9 @@ ATTEMPTS = 3
 class Rounds:
     """Runs rounds. Before anybody is asked, what the answers will release is in the ledger.
 
-    **Guarantee.** A round is tried again only where no client has sent what opens a pool of the attempt before, and each asked again gives the
-    answer that it gave: nothing is released twice, and no two sums of the same updates are opened, whose difference is an update.
+    **Guarantee.** A round is tried again only where no client has sent what opens a pool of the attempt before, or a count that noise hides, and
+    each asked again gives the answer that it gave: nothing is released twice, and no two sums of the same updates are opened, whose difference
+    is an update. Clients see to that themselves, by the digest of what they are asked, whatever is said here.
     **Assumes.** Clients answer a request that comes again as they did before: from what is stored, or by the same coins.
     **Not covered.** A round that is run again after a resume, whose sum may have been opened before the process died.
     """
@@ -66,7 +67,7 @@ class Rounds:
         try:
             for done, (client, reply) in enumerate(self._engine.ask(call), 1):
                 if isinstance(reply, BlockUpdate) and reply.blocks is not None:
-                    running = running or self._summing.begin(reply.blocks, call.clients, phase.opening, call.without)
+                    running = running or self._summing.begin(reply.blocks, call.clients, phase.opening, call.without, _question(call.request))
                     running.add(client, reply.blocks)
                     reply = replace(reply, blocks=None)
                 else:
@@ -85,6 +86,11 @@ class Rounds:
         if not tally.closed or not self._summing.suffices(call.clients, phase.opening, call.without):
             return False
         return all(self._engine.results.find(release.key) is not None for release in self._engine.releases(call))
+
+
+def _question(request: Request | None) -> bytes:
+    """Names a request for an update, whose answer is the same whenever it is asked; sketches and votes bring noise of their own along."""
+    return bytes.fromhex(digest_of(request)) if isinstance(request, TrainEncoder | TrainPool) else b""
 
 
 @dataclass

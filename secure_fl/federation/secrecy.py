@@ -32,7 +32,7 @@ def secrecy(config: FederationConfig, clients: int) -> list[dict[str, str]]:
 
     Args:
         config: of the run.
-        clients: how many there are. The smallest cohort of any protected phase decides the numbers.
+        clients: how many there are. The sum that fewest colluders open decides the numbers.
     """
     return [asdict(row) for row in _rows(config, clients)]
 
@@ -51,27 +51,31 @@ def _rows(config: FederationConfig, clients: int) -> Iterator[Secrecy]:
 
 
 def _protected(config: FederationConfig, rules: SumRules) -> Iterator[Secrecy]:
-    security, pools = config.security, config.pools.enabled
+    security, pools = config.security, config.pools.enabled and config.pools.count > 1
     encrypted = security.protection == "bfv+masked"
     with_key = "the authority and " if encrypted and security.key_holder == "authority" else ""
     seen = f"{'no sum' if encrypted else 'opened sums'}; who takes part and who drops out, sizes and times, which pools open"
     sparse = f"; a sparse graph holds against {rules.colluders} who draw keys over and over, but for odds of 2^-40" if rules.degree else ""
     of_holders = f"of the m = {rules.holders} clients that hold shares of one"
+    least = security.min_pool_clients if pools else rules.survivors
+    kind, liar = ("pool", " (or a single colluder that lies in its count)") if pools else ("sum", "")
+    alone = (
+        f"; what opened sums show without the colluders' own shares: where {least - 1} of them{liar} are alone with a client in a {kind}, its update"
+    )
     yield Secrecy(
         "server that follows the protocol, with colluding clients",
         f"single updates, with {with_key}fewer than t = {rules.threshold} {of_holders}{sparse}",
-        seen,
+        f"{seen}{alone}",
     )
     yield Secrecy(
         "server that lies, with colluding clients",
         f"single updates, with {with_key}fewer than 2t - m = {rules.against_a_lying_server} {of_holders}, since two survivor sets may be shown "
         f"to two halves; clients refuse lists and sets below n_min = {rules.survivors} of {rules.cohort}",
-        f"{seen}; it can shift a sum that opens, and end a round",
+        f"{seen}{alone}, and it chooses who is in a sum; it can shift a sum that opens, and end a round",
     )
-    least = security.min_pool_clients if pools else rules.survivors
     more = "; one that counts itself more than once can open a pool below the minimum" if pools else ""
     yield Secrecy(
-        f"other clients of a {'pool' if pools else 'sum'}",
+        f"other clients of a {kind}",
         f"single updates, with fewer than all others in it, {least - 1} at the least, who follow the protocol",
         f"opened sums{more}",
     )

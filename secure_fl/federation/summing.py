@@ -129,7 +129,7 @@ class ProtectedSum:
 
     @property
     def closed(self) -> bool:
-        """Whether no client has sent what opens a pool."""
+        """Whether no client has sent what opens a pool, or counts that noise hides."""
         return self._round.closed
 
     @property
@@ -196,21 +196,24 @@ class Summing:
             )
         self._rounds = 0
 
-    def begin(self, first: Blocks, cohort: tuple[int, ...], opening: Opening, without: frozenset[int] = frozenset()) -> RunningSum:
+    def begin(
+        self, first: Blocks, cohort: tuple[int, ...], opening: Opening, without: frozenset[int] = frozenset(), question: bytes = b""
+    ) -> RunningSum:
         """A new sum over the cohort; `first` shows the shape that every client's blocks have.
 
         Args:
             without: of the cohort, clients left out from the start; thresholds are the whole cohort's all the same.
+            question: names what is answered; clients open no second sum of the answers to it.
 
         Raises:
             SecureSumError: too few clients for the protocol, or for one group.
         """
         if opening.group_size is None:
-            return self._begin(first, cohort, opening, without)
+            return self._begin(first, cohort, opening, without, question)
         names = {str(client): client for client in cohort}
         drawn = draw_groups(list(names), opening.group_size, opening.group_seed)
         groups = [tuple(sorted(names[name] for name in group)) for group in drawn]
-        return GroupedSum({group: self._begin(first, group, opening, without) for group in groups})
+        return GroupedSum({group: self._begin(first, group, opening, without, question) for group in groups})
 
     def blamed(self, error: RoundRefusedError) -> frozenset[int]:
         """The clients whose messages made a round fail, as far as they can be told."""
@@ -227,7 +230,7 @@ class Summing:
     def _names(self) -> list[str]:
         return [] if self._parties is None else list(self._parties.clients)
 
-    def _begin(self, first: Blocks, cohort: tuple[int, ...], opening: Opening, without: frozenset[int]) -> OpenSum | ProtectedSum:
+    def _begin(self, first: Blocks, cohort: tuple[int, ...], opening: Opening, without: frozenset[int], question: bytes) -> OpenSum | ProtectedSum:
         if self._parties is None:
             return OpenSum()
         names, rules, head = self._names, self._config.sums(len(cohort), self._colluders), len(first.head)
@@ -246,6 +249,7 @@ class Summing:
             threshold=rules.threshold,
             degree=rules.degree,
             colluders=rules.colluders,
+            question=question,
         )
         return ProtectedSum(running, names)
 

@@ -226,6 +226,20 @@ def open_envelope(data: Bytes, roster: Roster, expected: Expected, seen: Seen | 
     return header, body
 
 
+def open_head(data: bytes, roster: Roster, expected: Expected) -> Header:
+    """The header of a message whose body is elsewhere, from the `head_bytes` before it: what its sender signed of it.
+
+    Raises:
+        RefusedError: as `open_envelope`, but for what is about the body.
+    """
+    header, head, signature, rest = _parse(data)
+    if rest:
+        raise _refuse(Reason.WRONG_LENGTH, "more than a head", "message", len(data))
+    roster.member(header.sender).verify(_PURPOSE, head, signature)
+    _compare(header, roster, expected)
+    return header
+
+
 def _signed_head(identity: Identity, header: Header, body: bytes | memoryview) -> bytes:
     if header.sender != identity.name:
         raise SecureSumError("names another sender", field="header", value=header.sender, remedy=f"sign as {identity.name}")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from secure_fl.errors import SecureSumError
 from secure_fl.odds import default_threshold, odds, smallest_degree, withstands
@@ -41,7 +42,11 @@ class Neighbourhoods:
 
     def holders(self, client: int) -> tuple[int, ...]:
         """Who holds shares of a client's secrets, itself among them; share number h + 1 belongs to the h-th."""
-        return tuple(sorted((*self.neighbours[client], client)))
+        return self._holders[client]
+
+    @cached_property
+    def _holders(self) -> tuple[tuple[int, ...], ...]:
+        return tuple(tuple(sorted((*near, client))) for client, near in enumerate(self.neighbours))
 
     def stranded(self, survivors: Sequence[int]) -> tuple[int, ...]:
         """Clients whose secrets the survivors cannot open, since fewer than the threshold hold shares: then the round must end."""

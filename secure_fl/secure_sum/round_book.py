@@ -16,8 +16,11 @@ from secure_fl.secure_sum.graph import Neighbourhoods, commitment, draw
 from secure_fl.secure_sum.refusals import Reason, RefusedError
 from secure_fl.secure_sum.round_messages import Advertise, Agreement, RoundReason, RoundRefusedError, accept
 from secure_fl.secure_sum.round_plan import Integers, RoundPlan
-from secure_fl.secure_sum.sealing import open_with
+from secure_fl.secure_sum.sealing import open_with, seal_with
 from secure_fl.secure_sum.shamir import SHARE_BYTES, Share
+
+TAG_BYTES = 16
+"""Of a share: enough that nobody finds another share for it."""
 
 
 @dataclass
@@ -116,17 +119,38 @@ class KeyBook:
         shared = private.exchange(X25519PublicKey.from_public_bytes(self.keys[other].sealing))
         return HKDF(SHA256(), 32, None, self.box_context(min(own, other), max(own, other))).derive(shared)
 
+    def close_box(self, key: bytes, dealer: int, reader: int, rows: Sequence[bytes]) -> bytes:
+        """A box of shares for one reader, behind the tag of each: who sees the tags can tell whether a share that is shown later was dealt."""
+        context = self.box_context(dealer, reader)
+        return b"".join(tags(context, rows)) + seal_with(key, b"".join(rows), context)
+
     def open_box(self, key: bytes, dealer: int, reader: int, box: bytes) -> list[bytes] | None:
         """A reader's shares of a dealer's secrets: of its mask key, then of each block's seed. None where the box holds anything else."""
+        head, context = TAG_BYTES * (1 + self.plan.shape.blocks), self.box_context(dealer, reader)
         try:
-            contents = open_with(key, box, self.box_context(dealer, reader))
+            contents = open_with(key, box[head:], context)
             rows = [contents[start : start + SHARE_BYTES] for start in range(0, len(contents), SHARE_BYTES)]
             shares = [Share.from_bytes(row) for row in rows]
         except SecureSumError:
             return None
         mine = (self.holders(dealer).index(reader) + 1, self.threshold)
         whole = len(rows) == 1 + self.plan.shape.blocks and all((share.index, share.threshold) == mine for share in shares)
-        return rows if whole else None
+        return rows if whole and box[:head] == b"".join(tags(context, rows)) else None
+
+
+def tags(context: bytes, shares: Iterable[bytes]) -> list[bytes]:
+    """16 bytes for each share of a box: they tell whether a share is the one that was dealt, and nothing to who cannot guess it.
+
+    Args:
+        context: of the box.
+        shares: each of a secret of 256 bits.
+    """
+    base, found = hashlib.sha256(b"secure-fl share tag 1|" + context), []
+    for share in shares:
+        digest = base.copy()
+        digest.update(share)
+        found.append(digest.digest()[:TAG_BYTES])
+    return found
 
 
 def seed_commitment(plan: RoundPlan, name: str, seed: bytes) -> bytes:
@@ -182,14 +206,15 @@ def check_cohort(plan: RoundPlan, name: str) -> None:
         raise RefusedError(Reason.UNKNOWN_CLIENT, "not in this round's cohort", field="sender", value=name, remedy="wait for a round that asks it")
 
 
-def need(found: int, least: int, what: str) -> None:
+def need(found: int, least: int, what: str, blamed: Sequence[str] = ()) -> None:
     """Refuse to go on with fewer than are needed.
 
     Raises:
         RoundRefusedError: `too-few`.
     """
     if found < least:
-        raise RoundRefusedError(RoundReason.TOO_FEW, f"{least} are needed", field=what, value=found, remedy="discard the round, begin the next")
+        remedy = "discard the round, begin the next"
+        raise RoundRefusedError(RoundReason.TOO_FEW, f"{least} are needed", field=what, value=found, remedy=remedy, blamed=blamed)
 
 
 def _numbers(round_number: int, *positions: int) -> bytes:

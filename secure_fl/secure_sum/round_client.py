@@ -6,7 +6,8 @@ Protections without masks begin at `upload` and go on at `open_pools`. `settle` 
 
 Guarantee: thresholds are the plan's, whatever list the server shows. Nothing is revealed before, for every client concerned, t of the m
 holders of its shares signed one set of survivors; of one client either the self-mask seeds or the mask key are revealed, never both; a
-pool's seeds are revealed only after its count was proved to reach the minimum; a second vector is never masked for a round.
+pool's seeds are revealed only after its count was proved to reach the minimum; a second vector is never masked for a round, nor a second
+sum opened of the answers to one question.
 Assumes: with a server that follows the protocol, fewer than t of any neighbourhood collude with it; with one that lies and shows two
 survivor sets to two halves, fewer than 2t − m.
 Not covered: a client that is resumed has lost its keys; it sends its stored upload again and leaves the openings to others.
@@ -16,17 +17,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from enum import IntEnum
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from secure_fl.secure_sum.envelope import Phase, Seen, head_bytes, sign_envelope, sign_in_place
+from secure_fl.secure_sum.envelope import Phase, Seen, head_bytes, read_header, sign_envelope, sign_in_place
 from secure_fl.secure_sum.identities import Identity
 from secure_fl.secure_sum.key_holder import Opened, SumOpener, by_block
 from secure_fl.secure_sum.masks import UsedSeeds, mask_terms, pair_seeds, self_seeds
 from secure_fl.secure_sum.prg import Terms
 from secure_fl.secure_sum.round_book import KeyBook, Verified, agreed_by, check_agreed, need, seed_commitment
 from secure_fl.secure_sum.round_counts import proved_head
+from secure_fl.secure_sum.round_digests import Applied, forks
 from secure_fl.secure_sum.round_layers import ClientCipher, HolderCipher, body_bytes, protect
 from secure_fl.secure_sum.round_messages import (
     MASK_KEY,
@@ -47,25 +48,12 @@ from secure_fl.secure_sum.round_messages import (
 )
 from secure_fl.secure_sum.round_plan import BlockVector, RoundPlan
 from secure_fl.secure_sum.round_sizes import check_size, most_bytes
+from secure_fl.secure_sum.round_steps import ClientStep
 from secure_fl.secure_sum.round_store import MemoryStore, UploadStore
-from secure_fl.secure_sum.sealing import seal_with
 from secure_fl.secure_sum.shamir import split
 
 _ROUNDS_OF_SEEDS = 4
 """Rounds in which no mask seed may come again."""
-
-
-class _Step(IntEnum):
-    NEW = 0
-    ADVERTISED = 1
-    SHARED = 2
-    READY = 3
-    UPLOADED = 4
-    AGREED = 5
-    COUNTED = 6
-    OPENED = 7
-    APPLIED = 8
-    LEFT = 9
 
 
 class RoundClient:
@@ -97,7 +85,7 @@ class RoundClient:
         self._plan, self._identity, self._cipher, self._verified = plan, identity, cipher, verified
         self._used, self._store, self._randomness = used or UsedSeeds(), store or MemoryStore(), randomness
         self._used.widen(_ROUNDS_OF_SEEDS * plan.shape.blocks)
-        self._seen, self._step = Seen(), _Step.NEW
+        self._seen, self._step = Seen(), ClientStep.NEW
         self._opener = SumOpener(plan, holder) if plan.opener == "clients" else None
         self._sealing, self._masking = X25519PrivateKey.generate(), X25519PrivateKey.generate()
         self._book, self._position = KeyBook(plan, ()), -1
@@ -108,7 +96,7 @@ class RoundClient:
         """Shares that this client holds, by owner: of the mask key, then of each block's seed. Boxes that do not open have none."""
         self._dealers: tuple[int, ...] = ()
         self._survivors: tuple[int, ...] = ()
-        self._view = b""
+        self._view, self._sums = b"", b""
         self.opened: Opened | None = None
 
     @property
@@ -120,10 +108,11 @@ class RoundClient:
         """Two fresh public keys and the commitment to a fresh seed, signed.
 
         Raises:
-            RoundRefusedError: `already-begun` for a round this client, or an earlier life of it, began.
+            RoundRefusedError: `already-begun` for a round this client, or an earlier life of it, began; `already-opened` for one whose answers
+                it has helped to open in another.
         """
-        self._turn(_Step.NEW, _Step.ADVERTISED)
-        self._store.begin(self._plan.round)
+        self._turn(ClientStep.NEW, ClientStep.ADVERTISED)
+        self._store.begin(self._plan.round, self._plan.question)
         self._self_seeds = self_seeds(self._plan.shape.blocks, randomness=self._randomness)
         return self._sign(Phase.ADVERTISE, self._public().encode())
 
@@ -137,7 +126,7 @@ class RoundClient:
         book = KeyBook.read(self._plan, self._from_server(data, Phase.ADVERTISE, unframe), self._verified)
         if self.name not in book.names or book.keys[book.names.index(self.name)] != self._public():
             raise self._leave(RoundReason.SURVIVORS_SWITCHED, "its own keys are not in the list", "keys", self.name)
-        self._turn(_Step.ADVERTISED, _Step.SHARED)
+        self._turn(ClientStep.ADVERTISED, ClientStep.SHARED)
         self._book, self._position = book, book.names.index(self.name)
         holders = book.holders(self._position)
         secrets = [self._masking.private_bytes_raw(), *self._self_seeds]
@@ -149,8 +138,7 @@ class RoundClient:
                 self._rows[holder] = [share.to_bytes() for share in mine]
                 continue
             key = self._box_keys[holder] = book.box_key(self._position, self._sealing, holder)
-            contents = b"".join(share.to_bytes() for share in mine)
-            boxes.append((holder, seal_with(key, contents, book.box_context(self._position, holder))))
+            boxes.append((holder, book.close_box(key, self._position, holder, [share.to_bytes() for share in mine])))
         return self._sign(Phase.SHARE, Boxes((), tuple(boxes)).encode())
 
     def take_shares(self, data: bytes) -> bytes | None:
@@ -169,7 +157,7 @@ class RoundClient:
         fits = self._position in dealers and dealers <= set(range(len(book.names))) and {dealer for dealer, _ in message.boxes} == near
         if not fits:
             raise self._leave(RoundReason.SURVIVORS_SWITCHED, "boxes and dealers do not fit together", "dealers", len(dealers))
-        self._turn(_Step.SHARED, _Step.READY)
+        self._turn(ClientStep.SHARED, ClientStep.READY)
         opened = ((dealer, book.open_box(self._box_keys[dealer], dealer, self._position, box)) for dealer, box in message.boxes)
         self._rows |= {dealer: row for dealer, row in opened if row is not None}
         self._stay(message.dealers)
@@ -184,7 +172,7 @@ class RoundClient:
             RoundRefusedError: `out-of-turn` after the upload, `too-few`, or `survivors-switched` for other clients than the dealers.
         """
         positions = self._from_server(data, Phase.SHARE, Dealers.decode, chunk=1, chunks=2).positions
-        self._turn(_Step.READY, _Step.READY)
+        self._turn(ClientStep.READY, ClientStep.READY)
         if self._position not in positions or not set(positions) <= set(self._dealers):
             raise self._leave(RoundReason.SURVIVORS_SWITCHED, "this client is missing, or a stranger is in it", "dealers", len(positions))
         self._stay(positions)
@@ -201,10 +189,11 @@ class RoundClient:
         """
         plan = self._plan
         if not plan.masked:
-            self._turn(_Step.NEW, _Step.READY)
-            self._store.begin(plan.round)
+            self._turn(ClientStep.NEW, ClientStep.READY)
+            self._store.begin(plan.round, plan.question)
+            self._store.open(plan.question)
         values = [vector.block(plan.shape, block) for block in range(plan.shape.blocks)]
-        self._turn(_Step.READY, _Step.UPLOADED)
+        self._turn(ClientStep.READY, ClientStep.UPLOADED)
         headers = [plan.header(Phase.UPLOAD, self.name, chunk=block, chunks=plan.shape.blocks) for block in range(plan.shape.blocks)]
         heads = [head_bytes(header) for header in headers]
         data, places = empty_frames([head + body_bytes(plan, block) for block, head in enumerate(heads)])
@@ -235,7 +224,7 @@ class RoundClient:
         if message.view != book.view(self._dealers, survivors):
             raise self._leave(RoundReason.SURVIVORS_SWITCHED, "keys, dealers or survivors differ from the server's", "view", self._plan.round)
         need(len(survivors), self._plan.survivors_needed, "survivors")
-        self._turn(_Step.UPLOADED, _Step.AGREED)
+        self._turn(ClientStep.UPLOADED, ClientStep.AGREED)
         self._survivors, self._view = survivors, message.view
         return self._sign(Phase.AGREE, Agreement(message.view, len(survivors)).encode())
 
@@ -251,7 +240,9 @@ class RoundClient:
         agreed = agreed_by(self._plan, request.evidence, self._view, len(self._survivors), self._verified)
         near = {self._position, *self._book.neighbours(self._position)}
         check_agreed(self._book, self._survivors, near.intersection(self._dealers), agreed)
-        self._turn(_Step.AGREED, _Step.COUNTED)
+        self._turn(ClientStep.AGREED, ClientStep.COUNTED)
+        if self._plan.noised_head:
+            self._store.open(self._plan.question)
         dropped = [(MASK_KEY, owner) for owner in request.dropped]
         return self._reveal(Phase.OPEN_COUNTS, (), [*dropped, *((0, owner) for owner in self._survivors)])
 
@@ -267,10 +258,11 @@ class RoundClient:
         request = self._from_server(data, Phase.OPEN_POOLS, OpenRequest.decode)
         if self._plan.masked:
             self._same_sets(request)
-        self._turn(_Step.COUNTED if self._plan.masked else _Step.UPLOADED, _Step.OPENED)
+        self._turn(ClientStep.COUNTED if self._plan.masked else ClientStep.UPLOADED, ClientStep.OPENED)
         passing = self._passing(request)
         self._survivors, self._view = request.survivors, request.view
         blocks = self._plan.shape.after_counts(passing) if self._plan.masked else ()
+        self._store.open(self._plan.question)
         return self._reveal(Phase.OPEN_POOLS, passing, [(block, owner) for block in blocks for owner in self._survivors])
 
     def apply(self, data: bytes) -> bytes:
@@ -281,29 +273,36 @@ class RoundClient:
             RoundRefusedError: `below-minimum` for a block too many.
         """
         bodies = self._from_server(data, Phase.APPLY, unframe, chunks=2)
-        self._turn(_Step.OPENED, _Step.APPLIED)
+        self._sums = data[: head_bytes(read_header(data))]
+        self._turn(ClientStep.OPENED, ClientStep.APPLIED)
         if self._opener is None:
             raise self._leave(RoundReason.OUT_OF_TURN, "this client holds no key", "sums", len(bodies))
         wanted = self._plan.shape.after_counts(self._opener.passing)
         self.opened = self._opener.open_pools(by_block(wanted, bodies))
-        return self._sign(Phase.APPLY, self.opened.digest)
+        return self._sign(Phase.APPLY, Applied(self.opened.digest, self._sums).encode())
 
     def confirm(self, data: bytes) -> int:
-        """Compare everybody's signed digest with its own; how many there were.
+        """Compare everybody's signed digest with its own; how many are the same.
+
+        A client that found something else in the same sums is wrong or lies, and ends nothing; one that shows other sums, signed by the server,
+        proves that the server does.
 
         Raises:
             RefusedError: a message that is not a signed digest of this round.
-            RoundRefusedError: `forked` where one differs.
+            RoundRefusedError: `forked` where the server signed other sums, or fewer than half found what this client did.
         """
         digests = self._from_server(data, Phase.APPLY, unframe, chunk=1, chunks=2)
         if self.opened is None:
             raise self._leave(RoundReason.OUT_OF_TURN, "this client opened nothing", "digests", len(digests))
-        mine, seen = self.opened.digest, Seen()
+        plan, seen, same = self._plan, Seen(), 0
         for envelope in digests:
-            header, body = accept(envelope, self._plan.roster, self._plan.expect(Phase.APPLY, "client"), seen, bytes)
-            if body != mine:
-                raise self._leave(RoundReason.FORKED, "another client opened other sums", "digest", header.sender)
-        return len(digests)
+            header, applied = accept(envelope, plan.roster, plan.expect(Phase.APPLY, "client"), seen, Applied.decode)
+            if forks(plan, self._sums, applied.sums):
+                raise self._leave(RoundReason.FORKED, "another client was sent other sums", "digest", header.sender)
+            same += applied.digest == self.opened.digest
+        if 2 * same <= len(digests):
+            raise self._leave(RoundReason.FORKED, "other clients opened other sums", "digests", len(digests) - same)
+        return same
 
     def _mask_terms(self, block: int) -> Terms:
         pairs = {other: row[block] for other, row in self._pairs.items()}
@@ -367,7 +366,7 @@ class RoundClient:
         self._pairs = {other: seeds for other, seeds in self._pairs.items() if other in near} or self._pair_seeds(near)
 
     def _from_server(self, data: bytes, phase: Phase, parse: Callable[[bytes], T], *, chunk: int = 0, chunks: int = 1) -> T:
-        if self._step == _Step.LEFT:
+        if self._step == ClientStep.LEFT:
             raise RoundRefusedError(
                 RoundReason.OUT_OF_TURN, "this client left the round", field="phase", value=phase.name, remedy="begin another round"
             )
@@ -375,7 +374,7 @@ class RoundClient:
         expected = self._plan.expect(phase, "server", sender=self._plan.server, chunks=chunks)
         return accept(data, self._plan.roster, expected, self._seen, parse, chunk=chunk)[1]
 
-    def _turn(self, before: _Step, after: _Step) -> None:
+    def _turn(self, before: ClientStep, after: ClientStep) -> None:
         if self._step != before:
             reason = RoundReason.ALREADY_BEGUN if self._step > before else RoundReason.OUT_OF_TURN
             raise RoundRefusedError(
@@ -384,7 +383,7 @@ class RoundClient:
         self._step = after
 
     def _leave(self, reason: RoundReason, problem: str, name: str, value: object) -> RoundRefusedError:
-        self._step = _Step.LEFT
+        self._step = ClientStep.LEFT
         return RoundRefusedError(reason, problem, field=name, value=value, remedy="this client leaves the round; ask who runs the server")
 
     def _sign(self, phase: Phase, body: bytes, *, chunk: int = 0, chunks: int = 1) -> bytes:

@@ -18,8 +18,10 @@ from secure_fl.secure_sum.identities import LONGEST_NAME, Identity
 from secure_fl.secure_sum.key_holder import Opened
 from secure_fl.secure_sum.refusals import Reason, RefusedError
 from secure_fl.secure_sum.round_book import KeyBook, check_cohort
+from secure_fl.secure_sum.round_digests import Applied
 from secure_fl.secure_sum.round_layers import Adder, ServerCipher, server_cipher
 from secure_fl.secure_sum.round_messages import (
+    MASK_KEY,
     Advertise,
     Agreement,
     Boxes,
@@ -33,7 +35,7 @@ from secure_fl.secure_sum.round_messages import (
 )
 from secure_fl.secure_sum.round_plan import RoundPlan
 from secure_fl.secure_sum.round_shares import ShareBox
-from secure_fl.secure_sum.round_sizes import check_size, most_bytes
+from secure_fl.secure_sum.round_sizes import box_bytes, check_size, most_bytes
 from secure_fl.secure_sum.round_steps import PHASES, Refusal, Step, claimed
 
 _MOST_REFUSALS = 64
@@ -64,12 +66,15 @@ class RoundInbox:
         self._book = KeyBook.of(plan, {}) if not plan.masked else KeyBook(plan, ())
         self._seen, self._kept, self._keys = Seen(), dict[str, bytes](), dict[str, Advertise]()
         self._boxes: dict[int, dict[int, bytes]] = {}
+        self._tags: dict[tuple[int, int], bytes] = {}
         self._closed: dict[int, tuple[int, ...]] = {}
         self._heads: dict[int, bytes] = {}
         self._agreements: list[bytes] = []
         self._waiting, self._active, self._kept_keys = set(plan.cohort), set[str](), dict[str, bytes]()
         self._survivors: tuple[int, ...] = ()
         self._dealers: tuple[int, ...] = ()
+        self._sent = b""
+        """The head of the message with the sums, which clients name with what they find in them."""
         self._view, self._passing, self._votes = b"", tuple[int, ...](), dict[str, tuple[int, ...]]()
         self._shares = ShareBox(plan, self._book, (), ())
 
@@ -149,6 +154,9 @@ class RoundInbox:
         position = self._position(header.sender)
         if message.dealers or tuple(reader for reader, _ in message.boxes) != self._book.neighbours(position):
             raise _malformed("boxes for others than its neighbours", header.sender)
+        if {len(box) for _, box in message.boxes} != {box_bytes(self._plan)}:
+            # a longer one would make what its reader is sent longer than any message that it waits for
+            raise RefusedError(Reason.WRONG_LENGTH, "boxes of another length", field="boxes", value=header.sender, remedy="a share of each secret")
         self._boxes[position] = dict(message.boxes)
         return header.sender
 
@@ -200,7 +208,8 @@ class RoundInbox:
             raise RefusedError(Reason.UNKNOWN_CLIENT, "no survivor", field="sender", value=header.sender, remedy="take part in the next round")
         if not set(message.passing) <= set(range(self._plan.shape.pools)):
             raise _malformed("no such pool", header.sender)
-        self._shares.take(self._position(header.sender), message.shares)
+        places = (MASK_KEY, 0) if self.step == Step.COUNT_SHARES else self._plan.shape.after_counts(message.passing)
+        self._shares.take(self._position(header.sender), message.shares, places)
         self._votes[header.sender] = message.passing
         return header.sender
 
@@ -217,10 +226,10 @@ class RoundInbox:
 
     def _take_digest(self, data: bytes) -> str:
         role = "authority" if self.step == Step.POOLS else "client"
-        header, digest = accept(data, self._plan.roster, self._plan.expect(Phase.APPLY, role), self._seen, bytes)
-        if header.sender not in self._waiting or len(digest) != 32:
-            raise _malformed("not a digest, or nobody asked for it", header.sender)
-        self._kept[header.sender], self.digests[header.sender] = data, digest
+        header, applied = accept(data, self._plan.roster, self._plan.expect(Phase.APPLY, role), self._seen, Applied.decode)
+        if header.sender not in self._waiting or applied.sums != self._sent:
+            raise _malformed("a digest that nobody asked for, or of sums that were not sent", header.sender)
+        self._kept[header.sender], self.digests[header.sender] = data, applied.digest
         return header.sender
 
     def _position(self, name: str) -> int:

@@ -180,6 +180,8 @@ class RoundPlan:
         bound, head_bound: largest magnitude of one client's field outside the head and in it, None for no check of opened sums.
         margin: what the noise of all may add to their sum.
         appliers: how many survivors open the sums under `clients`; None for all. A simulation in one process needs one.
+        question: names what the vectors answer, alike in every round that sums the same answers; a client opens one of them. Empty where
+            each round's answers are new, or may be known one by one.
 
     Guarantee: thresholds follow from the cohort that is signed, never from a list that the server shows.
     Assumes: all parties are given the same plan; its digest in every header refuses messages of another.
@@ -209,6 +211,7 @@ class RoundPlan:
     head_bound: int | None = None
     margin: int = 0
     appliers: int | None = None
+    question: bytes = b""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cohort", tuple(sorted(self.cohort)) or self.roster.names("client"))
@@ -303,6 +306,11 @@ class RoundPlan:
         """Whether the head is one count a pool without noise, which honest clients make sum up to their number."""
         return self.shape.counted and self.shape.head_fields == self.shape.pools and self.head_bound == self.count_unit and not self.margin
 
+    @property
+    def noised_head(self) -> bool:
+        """Whether noise hides what is in the head: then two openings of it are as bad as two of a pool."""
+        return self.margin > 0 and self.shape.head_fields > 0
+
     def passing(self, head: Integers, survivors: int) -> tuple[int, ...]:
         """Pools whose opened count reaches the minimum."""
         if not self.shape.counted:
@@ -319,9 +327,9 @@ class RoundPlan:
             [shape.pools, shape.width, shape.shared, shape.head_fields, shape.counted],
             [self.layout.bits, self.layout.fields_per_slot, str(self.layout.modulus)],
             [self.survivors_needed, self.minimum, self.count_unit, self.shares_needed if self.masked else 0, self.degree, self.colluders_allowed],
-            [self.bound, self.head_bound, self.margin, self.appliers],
+            [self.bound, self.head_bound, self.margin, self.appliers, self.question.hex()],
         ]
-        return hashlib.sha256(b"secure-fl round plan 2|" + canonical(facts)).digest()
+        return hashlib.sha256(b"secure-fl round plan 3|" + canonical(facts)).digest()
 
     @cached_property
     def parameter_text(self) -> str:

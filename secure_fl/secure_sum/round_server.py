@@ -24,7 +24,7 @@ from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.envelope import Phase, sign_envelope
 from secure_fl.secure_sum.key_holder import SumOpener
 from secure_fl.secure_sum.masks import unmask_sum
-from secure_fl.secure_sum.round_book import KeyBook, need
+from secure_fl.secure_sum.round_book import TAG_BYTES, KeyBook, need
 from secure_fl.secure_sum.round_inbox import RoundInbox
 from secure_fl.secure_sum.round_layers import open_sum
 from secure_fl.secure_sum.round_messages import (
@@ -84,7 +84,6 @@ class RoundServer(RoundInbox):
         if gone and self._survivors:
             self.step, remedy = Step.DONE, "begin the next without the clients named"
             raise RoundRefusedError(RoundReason.BOXES_CLOSED, "after an upload", field="boxes", value=names, remedy=remedy, blamed=names)
-        self._closed = {}
         if not gone:
             return []
         self.left_out = names
@@ -92,7 +91,7 @@ class RoundServer(RoundInbox):
         self._waiting -= set(names)
         for name in names:
             self._record(Refusal(name, Phase.SHARE.name.lower(), str(RoundReason.BOXES_CLOSED), 0))
-        need(len(self._dealers), self._plan.survivors_needed, "dealers")
+        need(len(self._dealers), self._plan.survivors_needed, "dealers", names)
         data = self._sign(Phase.SHARE, Dealers(self._dealers).encode(), chunk=1, chunks=2)
         return [Message(self._book.names[position], data) for position in self._dealers]
 
@@ -112,6 +111,8 @@ class RoundServer(RoundInbox):
             near = sorted(self._boxes.keys() & set(book.neighbours(reader)))
             boxes = Boxes(self._dealers, tuple((dealer, self._boxes[dealer][reader]) for dealer in near))
             messages.append(self._message(book.names[reader], Phase.SHARE, boxes.encode()))
+        head = TAG_BYTES * (1 + self._plan.shape.blocks)
+        self._tags = {(dealer, reader): box[:head] for dealer, dealt in self._boxes.items() for reader, box in dealt.items()}
         self._boxes = {}
         self._begin(Step.UPLOAD, [book.names[dealer] for dealer in self._dealers])
         return messages
@@ -122,7 +123,7 @@ class RoundServer(RoundInbox):
         self._check_stranded(survivors)
         self._active = set(self.survivors)
         self._view = book.view(self._dealers, survivors)
-        self._shares = ShareBox(self._plan, book, self._dealers, survivors)
+        self._shares = ShareBox(self._plan, book, self._dealers, survivors, self._tags, self._closed)
         if not self._plan.masked:
             return self._after_count_shares()
         return self._broadcast(Step.AGREE, self.survivors, Phase.AGREE, Survivors(self._view, survivors).encode())
@@ -176,7 +177,7 @@ class RoundServer(RoundInbox):
     def _end_pool_shares(self) -> list[Message]:
         plan = self._plan
         votes = Counter(passing for name, passing in self._votes.items() if name not in self._waiting)
-        need(sum(votes.values()), self._book.threshold or 1, "shares")
+        need(sum(votes.values()), self._book.threshold or 1, "shares", self._shares.liars)
         if plan.opener == "clients":
             self._passing = votes.most_common(1)[0][0]
         for name, passing in self._votes.items():
@@ -191,7 +192,9 @@ class RoundServer(RoundInbox):
             return self._open_here()
         appliers = self._alive()[: plan.appliers]
         body = frames([self._finish(block) for block in blocks])
-        return self._broadcast(Step.DIGESTS, appliers, Phase.APPLY, body, chunks=2)
+        messages = self._broadcast(Step.DIGESTS, appliers, Phase.APPLY, body, chunks=2)
+        self._sent = messages[0].data[: -len(body)] if messages else b""
+        return messages
 
     def _end_pools(self) -> list[Message]:
         need(len(self.digests), 1, "authority")
@@ -200,9 +203,13 @@ class RoundServer(RoundInbox):
 
     def _end_digests(self) -> list[Message]:
         need(len(self.digests), 1, "digests")
-        if len(set(self.digests.values())) > 1:
+        [(digest, most)] = Counter(self.digests.values()).most_common(1)
+        if 2 * most <= len(self.digests):
             value = sorted(self.digests)
             raise RoundRefusedError(RoundReason.FORKED, "clients opened different sums", field="digests", value=value, remedy="discard the round")
+        for name, found in self.digests.items():
+            if found != digest:
+                self._record(Refusal(name, Phase.APPLY.name.lower(), str(RoundReason.FORKED), 0))
         names = list(self.digests)
         messages = self._broadcast(Step.DONE, names, Phase.APPLY, frames([self._kept[name] for name in names]), chunk=1, chunks=2)
         self._waiting = set()

@@ -7,6 +7,7 @@ from secure_fl.secure_sum.ciphertexts import body_bytes as cipher_bytes
 from secure_fl.secure_sum.envelope import Phase, head_bytes
 from secure_fl.secure_sum.identities import LONGEST_NAME
 from secure_fl.secure_sum.refusals import Reason, RefusedError
+from secure_fl.secure_sum.round_book import TAG_BYTES
 from secure_fl.secure_sum.round_layers import body_bytes
 from secure_fl.secure_sum.round_plan import RoundPlan
 from secure_fl.secure_sum.sealing import SALTED_OVERHEAD
@@ -32,8 +33,8 @@ def most_bytes(plan: RoundPlan, phase: Phase, *, to_client: bool) -> int:
     """Length of the longest message of a phase, from the server to a client or the authority, or the other way."""
     clients, holders, blocks, shape = len(plan.cohort), plan.neighbourhood, plan.shape.blocks, plan.shape
     head = head_bytes(plan.header(phase, "x" * LONGEST_NAME, chunks=blocks))
-    places, box = 2 + 2 * clients, SALTED_OVERHEAD + (1 + blocks) * SHARE_BYTES
-    boxes = 2 * places + holders * (_COUNT + box)
+    places, applied = 2 + 2 * clients, 2 * head + _SECRET
+    boxes = 2 * places + holders * (_COUNT + box_bytes(plan))
     advertised = head + 3 * _SECRET
     agreed = head + _SECRET + 2
     revealed = head + 2 + 2 * shape.pools + 4 + clients * (blocks + 1) * (_ENTRY + SHARE_BYTES)
@@ -46,7 +47,7 @@ def most_bytes(plan: RoundPlan, phase: Phase, *, to_client: bool) -> int:
             Phase.AGREE: agreed,
             Phase.OPEN_COUNTS: max(revealed, counts),
             Phase.OPEN_POOLS: revealed,
-        }.get(phase, head + _SECRET)
+        }.get(phase, applied)
     request = head + _SECRET + 2 * places + _COUNT
     proof = clients * (3 * _FRAME + head + body_bytes(plan, 0) + 2 * _SECRET) + 2 * _FRAME
     shown = clients * (_FRAME + advertised) + clients * (_FRAME + agreed) + 2 * (_FRAME + _COUNT)
@@ -57,7 +58,12 @@ def most_bytes(plan: RoundPlan, phase: Phase, *, to_client: bool) -> int:
         Phase.AGREE: head + _SECRET + places,
         Phase.OPEN_COUNTS: request + shown + proof,
         Phase.OPEN_POOLS: request + max(proof, sums if plan.opener == "authority" else 0, _FRAME + counts),
-    }.get(phase, head + _COUNT + max(sums, clients * (_FRAME + head + _SECRET)))
+    }.get(phase, head + _COUNT + max(sums, clients * (_FRAME + applied)))
+
+
+def box_bytes(plan: RoundPlan) -> int:
+    """Length of a box of shares, a reader's of one dealer's mask key and of its seed of every block, and of their tags."""
+    return SALTED_OVERHEAD + (1 + plan.shape.blocks) * (TAG_BYTES + SHARE_BYTES)
 
 
 def sum_bytes(plan: RoundPlan, block: int) -> int:

@@ -1,4 +1,4 @@
-"""Steps of the server's side of a round, and what it keeps of a message: the record of a refusal, bytes for a recipient."""
+"""Steps of a round at the server and at a client, and what the server keeps of a message: the record of a refusal, bytes for a recipient."""
 
 from __future__ import annotations
 
@@ -25,6 +25,21 @@ class Step(IntEnum):
     POOLS = 8
     DIGESTS = 9
     DONE = 10
+
+
+class ClientStep(IntEnum):
+    """How far a client is."""
+
+    NEW = 0
+    ADVERTISED = 1
+    SHARED = 2
+    READY = 3
+    UPLOADED = 4
+    AGREED = 5
+    COUNTED = 6
+    OPENED = 7
+    APPLIED = 8
+    LEFT = 9
 
 
 PHASES = {

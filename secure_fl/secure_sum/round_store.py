@@ -18,8 +18,11 @@ _ROUND = re.compile(r"[0-9]{1,18}")
 class UploadStore(Protocol):
     """Outlives the client's process. Contents are protected already; they are no secret."""
 
-    def begin(self, round_number: int) -> None:
-        """Record, before anything is sent, that a round has begun; refuse one that has, or an earlier one."""
+    def begin(self, round_number: int, question: bytes = b"") -> None:
+        """Record, before anything is sent, that a round has begun; refuse one that has, or an earlier one, or one whose question was opened."""
+
+    def open(self, question: bytes) -> None:
+        """Record, before anything is given out that opens a sum of answers to this question, that one may be open."""
 
     def keep(self, round_number: int, upload: bytes | memoryview) -> None:
         """Record an upload's bytes before they are sent."""
@@ -34,10 +37,15 @@ class MemoryStore:
     def __init__(self) -> None:
         self._last = -1
         self._upload: bytes | memoryview = b""
+        self._opened = set[bytes]()
 
-    def begin(self, round_number: int) -> None:
+    def begin(self, round_number: int, question: bytes = b"") -> None:
         refuse_earlier(self._last, round_number)
+        refuse_opened(self._opened, question)
         self._last, self._upload = round_number, b""
+
+    def open(self, question: bytes) -> None:
+        self._opened |= {question} - {b""}
 
     def keep(self, round_number: int, upload: bytes | memoryview) -> None:
         self._upload = upload
@@ -51,7 +59,7 @@ class MemoryStore:
 
 
 class FolderStore:
-    """Keeps the last round in a folder of its own: `round`, its number, and `upload`, its bytes.
+    """Keeps the last round in a folder of its own: `round`, its number, and `upload`, its bytes; and `opened`, all questions opened, in hex.
 
     Of several processes of one client, one begins a round; the others are refused.
 
@@ -66,12 +74,18 @@ class FolderStore:
         self._folder = folder
         make_folder(folder)
 
-    def begin(self, round_number: int) -> None:
+    def begin(self, round_number: int, question: bytes = b"") -> None:
         with held(self._folder, wait=_PATIENCE):
             refuse_earlier(self._last(), round_number)
+            refuse_opened(self._opened(), question)
             remove_unfinished(self._folder)
             remove(self._folder / "upload")
             write_atomically(self._folder / "round", str(round_number))
+
+    def open(self, question: bytes) -> None:
+        with held(self._folder, wait=_PATIENCE):
+            opened = self._opened() | ({question} - {b""})
+            write_atomically(self._folder / "opened", "".join(f"{each.hex()}\n" for each in sorted(opened)))
 
     def keep(self, round_number: int, upload: bytes | memoryview) -> None:
         with held(self._folder, wait=_PATIENCE):
@@ -96,6 +110,25 @@ class FolderStore:
         if not _ROUND.fullmatch(text):
             raise SecureSumError("damaged", field="upload store", value=str(path), remedy="skip a round number, then write the last one begun there")
         return int(text)
+
+    def _opened(self) -> set[bytes]:
+        path = self._folder / "opened"
+        try:
+            return {bytes.fromhex(line) for line in read_bytes(path, most=_LARGEST).decode("ascii").splitlines()} if is_file(path) else set()
+        except ValueError:
+            remedy = "take part in no round that is tried again, and remove it when the run is over"
+            raise SecureSumError("damaged", field="upload store", value=str(path), remedy=remedy) from None
+
+
+def refuse_opened(opened: set[bytes], question: bytes) -> None:
+    """Refuse a round for answers of which another sum may be open: the two differ by the answer of whoever is missing from one.
+
+    Raises:
+        RoundRefusedError: `already-opened`.
+    """
+    if question in opened:
+        remedy = "ask something else: a round is tried again only while it is closed"
+        raise RoundRefusedError(RoundReason.ALREADY_OPENED, "a sum of these answers", field="question", value=question.hex()[:16], remedy=remedy)
 
 
 def refuse_earlier(last: int, round_number: int) -> None:

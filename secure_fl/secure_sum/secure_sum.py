@@ -153,8 +153,8 @@ class EmbeddedFederation:
             shape: blocks of an upload.
             cohort: clients asked; empty for all.
             kills: name → phase from which on the client is silent; for tests and simulations.
-            rules: `fewest`, `minimum`, `count_unit`, `threshold`, `degree`, `colluders`, `bound`, `head_bound`, `margin`, `appliers` of
-                `RoundPlan`.
+            rules: `fewest`, `minimum`, `count_unit`, `threshold`, `degree`, `colluders`, `bound`, `head_bound`, `margin`, `appliers`,
+                `question` of `RoundPlan`.
 
         Raises:
             SecureSumError: rules that contradict each other, or too few clients.
@@ -254,8 +254,9 @@ class EmbeddedRound(SecureSum):
 
     @property
     def closed(self) -> bool:
-        """Whether no client has sent what opens a pool: then nothing but counts can be known of the uploads, whoever has seen the messages."""
-        return Phase.OPEN_POOLS.name.lower() not in self.up
+        """Whether no client has sent what opens a pool, or counts that noise hides: then nothing but exact counts can be known of the uploads."""
+        opening = {Phase.OPEN_POOLS.name.lower()} | ({Phase.OPEN_COUNTS.name.lower()} if self.plan.noised_head else set())
+        return not opening & self.up.keys()
 
     @property
     def refusals(self) -> tuple[Refusal, ...]:

@@ -16,10 +16,11 @@ from helpers import weights
 from secure_fl import Dataset, Federation
 from secure_fl.engines import embedded
 from secure_fl.federation.folder import RunFolder
+from secure_fl.federation.summing import ProtectedSum
 from secure_fl.privacy.noise import NoiseSource
 from secure_fl.secure_sum import round_client
 from secure_fl.secure_sum.round_client import RoundClient
-from secure_fl.secure_sum.round_messages import RoundRefusedError
+from secure_fl.secure_sum.round_messages import RoundReason, RoundRefusedError
 from secure_fl.secure_sum.secure_sum import EmbeddedFederation
 from secure_fl.secure_sum.shamir import Share
 
@@ -144,3 +145,29 @@ def test_too_few_are_left_without_who_made_it_fail(plans: list[Any], images: Dat
     with pytest.raises(RoundRefusedError, match="not-proved"):
         Federation(secure("masked", **SHORT), data=images).run()
     assert plans[-1][0] >= 5
+
+
+def test_clients_give_no_answer_again_that_a_sum_was_opened_of(images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where whoever runs the round says that nothing was opened, and blames a client: six answers less five would be the sixth."""
+    honest, sums = ProtectedSum.open, list[Any]()
+
+    def open_(self: ProtectedSum) -> Any:
+        sums.append(honest(self))
+        if len(sums) == 2:
+            raise RoundRefusedError(RoundReason.TOO_FEW, "so it says", field="round", value=1, remedy="none", blamed=[BAD])
+        return sums[-1]
+
+    monkeypatch.setattr(ProtectedSum, "open", open_)
+    monkeypatch.setattr(ProtectedSum, "closed", True)
+    with pytest.raises(RoundRefusedError, match="already-opened"):
+        Federation(secure("masked", **SHORT), data=images).run()
+    assert len(sums) == 2
+
+
+def test_noised_counts_are_opened_once(images: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The difference of two would be one client's choice under its own share of the noise alone."""
+    privacy = {"unit": "client", "epsilon": 500.0, "noise": 2.0, "min_clients": 5, "adaptive_clip": True}
+    lies(monkeypatch, lambda number: number == 1)
+    with pytest.raises(RoundRefusedError, match="not-proved") as caught:
+        Federation(secure("masked", privacy=privacy, **SHORT), data=images).run(tmp_path / "run")
+    assert caught.value.blamed == (BAD,)

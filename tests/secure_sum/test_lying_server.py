@@ -13,7 +13,7 @@ import pytest
 from secure_sum.round_helpers import MASKED, Tape, flip, make_federation, make_vectors, read_end
 
 from secure_fl.secure_sum import key_holder as holders
-from secure_fl.secure_sum import round_client
+from secure_fl.secure_sum import round_client, round_store
 from secure_fl.secure_sum.envelope import Phase, read_header, sign_envelope
 from secure_fl.secure_sum.refusals import RefusedError
 from secure_fl.secure_sum.round_client import RoundClient
@@ -247,3 +247,43 @@ def test_a_proof_is_cut_where_it_was_joined() -> None:
     for survivors, dropped, masked in ((3, 1, True), (2, 0, True), (1, 1, True), (2, 1, False)):
         with pytest.raises(RoundRefusedError, match="not-proved"):
             CountProof.of(proof.evidence(), survivors, dropped, masked=masked)
+
+
+# Answers that stand still
+
+
+def asked_again(shape: BlockShape, first: dict[str, Phase], margin: int) -> tuple[set[str], set[str]]:
+    """Who takes part in two rounds of one question: in the first, kills end it."""
+    federation = make_federation("masked", clients=6)
+    vectors = make_vectors(shape, dict.fromkeys(federation.clients, 0))
+    rules: dict[str, object] = {"question": bytes([7] * 32), "threshold": 4, "bound": 1000, "head_bound": 1, "margin": margin}
+    asked: list[set[str]] = []
+    for number, kills in enumerate((first, {})):
+        try:
+            outcome = federation.round(number, vectors, shape, kills=kills, **rules)
+        except RoundRefusedError:
+            asked.append(set())
+        else:
+            asked.append(set(outcome.survivors))
+    return asked[0], asked[1]
+
+
+@pytest.mark.parametrize("margin", [0, 50])
+@pytest.mark.parametrize("shape", [SHAPE, BlockShape(1, 6, counted=False)])
+def test_no_second_sum_is_opened_of_the_same_answers(shape: BlockShape, margin: int) -> None:
+    """Whatever the server says of the first: of two, one without a client, the difference is that client's answer."""
+    everyone = {f"client-{number:04d}" for number in range(6)}
+    assert asked_again(shape, {}, margin) == (everyone, set())
+    three = sorted(everyone)[:3]
+    # too few are left to open pools, and those who sent their shares for them stay away from the second: it has too few as well
+    assert asked_again(shape, dict.fromkeys(three, Phase.OPEN_POOLS), margin) == (set(), set())
+    # nobody sent shares for pools: only noised counts were opened, if there are any
+    assert asked_again(shape, dict.fromkeys(everyone, Phase.OPEN_POOLS), margin) == (set(), set() if margin and shape.counted else everyone)
+    assert asked_again(shape, dict.fromkeys(three, Phase.AGREE), margin) == (set(), everyone)
+
+
+def test_a_second_sum_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: clients forget what they opened."""
+    monkeypatch.setattr(round_store, "refuse_opened", lambda *_: None)
+    everyone = {f"client-{number:04d}" for number in range(6)}
+    assert asked_again(SHAPE, {}, 0) == (everyone, everyone)

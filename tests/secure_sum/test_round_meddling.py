@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -25,7 +24,6 @@ from secure_fl.secure_sum.round_messages import (
     frames,
     unframe,
 )
-from secure_fl.secure_sum.round_steps import claimed
 from secure_fl.secure_sum.secure_sum import EmbeddedFederation
 
 # What clients refuse
@@ -178,38 +176,6 @@ def test_a_sum_with_its_masks_left_in_is_refused_by_every_holder() -> None:
             running.open()
 
 
-def test_clients_that_opened_other_sums_are_found() -> None:
-    tape_digest = os.urandom(32)
-
-    class Liar(Tape):
-        federation: EmbeddedFederation | None = None
-
-        def change(self, sender: str, recipient: str, data: bytes) -> bytes:
-            if self.federation and sender == "client-0001" and claimed(data)[1] == "apply":
-                header = replace(read_header(data), body_length=0, body_hash=bytes(32))
-                return sign_envelope(self.federation.clients[sender], header, tape_digest)
-            return data
-
-    tape = Liar()
-    federation = make_federation("bfv", "clients", tape=tape)
-    tape.federation = federation
-    vectors = make_vectors(SHAPE, dict.fromkeys(federation.clients, 0))
-    with pytest.raises(RoundRefusedError, match="clients opened different sums"):
-        federation.round(0, vectors, SHAPE, appliers=None)
-    # and by clients themselves, where the server hides it
-    honest = make_federation("bfv", "clients")
-    running = honest.begin(0, SHAPE, appliers=None)
-    for name in honest.clients:
-        running.add(running.protect(name, vectors[name]))
-    running.open()
-    name = next(iter(honest.clients))
-    fake = sign_envelope(honest.clients["client-0001"], running.plan.header(Phase.APPLY, "client-0001"), tape_digest)
-    running.clients[name]._seen.digests.clear()
-    message = sign_envelope(honest._server, running.plan.header(Phase.APPLY, "server", chunk=1, chunks=2), frames([fake]))
-    with pytest.raises(RoundRefusedError, match="forked"):
-        running.clients[name].confirm(message)
-
-
 class Dealer(Tape):
     """A client whose shares are not what they were."""
 
@@ -229,16 +195,17 @@ class Dealer(Tape):
 @pytest.mark.parametrize(
     ("edit", "reason"),
     [
-        (lambda e: (e[0], e[1], flip(e[2], 70)), None),
+        (lambda e: (e[0], e[1], flip(e[2], 70)), "false-shares"),
         (lambda e: (e[0], e[1], flip(e[2], 4)), "malformed"),
         (lambda e: (e[0], e[1], flip(e[2], 2)), "malformed"),
         (lambda e: (e[0], e[1], flip(e[2], 0)), "malformed"),
         (lambda e: (0, e[1], e[2]) if e[0] == MASK_KEY else e, "malformed"),
         (lambda e: (e[0], 77, e[2]) if e[1] == 4 else e, "malformed"),
         (lambda e: (MASK_KEY, e[1], e[2]) if e[1] == 2 and e[0] == 0 else e, "malformed"),
+        (lambda e: (1, e[1], e[2]) if e[0] == 0 else e, "malformed"),
     ],
 )
-def test_false_shares_of_one_client_cost_nothing(edit: Callable[[tuple[int, int, bytes]], tuple[int, int, bytes]], reason: str | None) -> None:
+def test_false_shares_of_one_client_cost_nothing(edit: Callable[[tuple[int, int, bytes]], tuple[int, int, bytes]], reason: str) -> None:
     tape = Dealer(edit, (Phase.OPEN_COUNTS,))
     federation = make_federation(tape=tape)
     tape.federation = federation
@@ -246,7 +213,7 @@ def test_false_shares_of_one_client_cost_nothing(edit: Callable[[tuple[int, int,
     vectors = make_vectors(SHAPE, dict(zip(names, [0, 0, 1, 1, 1], strict=True)))
     outcome = federation.round(0, vectors, SHAPE, kills={names[4]: Phase.UPLOAD}, threshold=3)
     check_exact(outcome, SHAPE, vectors, names[:4], 2)
-    assert [refusal.reason for refusal in outcome.refusals] == ([reason] if reason else [])
+    assert [refusal.reason for refusal in outcome.refusals] == [reason]
 
 
 def test_a_client_that_deals_a_false_mask_key_ends_the_round(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,7 +227,7 @@ def test_a_client_that_deals_a_false_mask_key_ends_the_round(monkeypatch: pytest
     monkeypatch.setattr(round_client, "split", false)
     federation = make_federation()
     vectors = make_vectors(SHAPE, dict.fromkeys(federation.clients, 0))
-    with pytest.raises(RoundRefusedError, match="not the key that was advertised") as caught:
+    with pytest.raises(RoundRefusedError, match="not-proved") as caught:
         federation.round(0, vectors, SHAPE, kills={"client-0000": Phase.UPLOAD})
     assert caught.value.blamed == ("client-0000",)
 

@@ -11,7 +11,7 @@ import pytest
 
 from secure_fl.errors import FileError, SecureSumError
 from secure_fl.secure_sum.round_messages import RoundRefusedError
-from secure_fl.secure_sum.round_store import FolderStore
+from secure_fl.secure_sum.round_store import FolderStore, MemoryStore, UploadStore
 
 
 def together(work: Callable[[int], None], count: int) -> None:
@@ -101,3 +101,25 @@ def test_a_damaged_number_is_typed(text: bytes, tmp_path: Path) -> None:
     (tmp_path / "round").write_bytes(text)
     with pytest.raises(SecureSumError, match="damaged"):
         store.begin(1)
+
+
+@pytest.mark.parametrize("kind", ["memory", "folder"])
+def test_a_question_whose_sum_was_opened_is_not_begun_again(kind: str, tmp_path: Path) -> None:
+    store: UploadStore = MemoryStore() if kind == "memory" else FolderStore(tmp_path)
+    first, second = bytes([1] * 32), bytes([2] * 32)
+    for number, question in enumerate([first, first, b"", second]):
+        store.begin(number, question)
+    for question in (first, b"", second):
+        store.open(question)
+    store = store if kind == "memory" else FolderStore(tmp_path)
+    for question in (first, second):
+        with pytest.raises(RoundRefusedError, match="already-opened"):
+            store.begin(4, question)
+    store.begin(4, b"")
+    store.begin(5, bytes([3] * 32))
+
+
+def test_a_damaged_list_of_questions_is_typed(tmp_path: Path) -> None:
+    (tmp_path / "opened").write_bytes(b"no hex\n")
+    with pytest.raises(SecureSumError, match="damaged"):
+        FolderStore(tmp_path).begin(1, bytes(32))
