@@ -88,11 +88,16 @@ def batch_views(augment: Augmentation, x: Tensor, draws: Draws | int, count: int
         return tuple(augment.changed(x, draws.of_view(view)) for view in range(count))
     with draws.shared().torch_generators(x.device, Use.GENERATOR) as begin:
         begin(0)
-        return tuple(augment(x) for _ in range(count))
+        return tuple(_own(augment, x) for _ in range(count))
 
 
 def _draws(draws: Draws | int, rows: int) -> Draws:
     return Coins.public(draws).at(0, torch.arange(rows)) if isinstance(draws, int) else draws
+
+
+def _own(augment: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """A view in memory of its own, also where a callable writes into what it is given, or into what it returned before."""
+    return augment(x.clone()).clone()
 
 
 def _one_at_a_time(augment: Callable[[Tensor], Tensor], x: Tensor, draws: Draws) -> Tensor:
@@ -100,5 +105,5 @@ def _one_at_a_time(augment: Callable[[Tensor], Tensor], x: Tensor, draws: Draws)
         views = list[Tensor]()
         for row in range(len(x)):
             begin(row)
-            views.append(augment(x[row : row + 1]))
+            views.append(_own(augment, x[row : row + 1]))
     return torch.cat(views) if views else x

@@ -21,7 +21,8 @@ def keyed_dropout(model: nn.Module, draws: Draws) -> Iterator[None]:
     """Within it, dropout layers in train mode take their masks from one row of coins for each row of the batch.
 
     Raises:
-        PrivacyError: a layer drops in another way, or gets another number of rows.
+        PrivacyError: a layer drops in another way, gets another number of rows, or is computed once more in a backward pass, which would take
+            other masks than the forward one.
     """
     number = count(Use.DROPOUT)
     layers = [layer for layer in model.modules() if isinstance(layer, nn.modules.dropout._DropoutNd) and layer.training and layer.p > 0]
@@ -48,6 +49,9 @@ def row_draws(draws: Draws, units: int, rows_per_unit: int) -> Draws:
 
 def _masked(layer: nn.modules.dropout._DropoutNd, draws: Draws, number: count[int]) -> Callable[[Tensor], Tensor]:
     def forward(x: Tensor) -> Tensor:
+        if torch._C._current_graph_task_id() != -1:
+            remedy = "keep dropout outside of torch.utils.checkpoint"
+            raise PrivacyError("would drop others where it is computed again", field="model", value=type(layer).__name__, remedy=remedy)
         if len(x) != len(draws):
             remedy = "keep the batch as the first axis of what dropout takes"
             raise PrivacyError("rows cannot be told apart in dropout", field="model", value=("N", *x.shape[1:]), remedy=remedy)

@@ -50,13 +50,14 @@ def recorded(model: nn.Module, rows: int) -> Iterator[list[LayerCall]]:
     """The calls of trainable layers within the context. Edges are taken before a later layer can change the output in place."""
     calls: list[LayerCall] = []
 
-    def record(layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
-        check_rows_stay_apart(rows, given[0], output)
+    def record(layer: nn.Module, given: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor) -> None:
+        inputs = given[0] if given else named["input"]
+        check_rows_stay_apart(rows, inputs, output)
         if output.requires_grad:
-            source = get_gradient_edge(given[0]) if given[0].requires_grad else None
-            calls.append(LayerCall(layer, given[0].detach(), given[0]._version, source, get_gradient_edge(output)))
+            source = get_gradient_edge(inputs) if inputs.requires_grad else None
+            calls.append(LayerCall(layer, inputs.detach(), inputs._version, source, get_gradient_edge(output)))
 
-    handles = [layer.register_forward_hook(record) for layer in model.modules() if _trainable(layer)]
+    handles = [layer.register_forward_hook(record, with_kwargs=True) for layer in model.modules() if _trainable(layer)]
     try:
         yield calls
     finally:

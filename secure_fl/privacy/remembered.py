@@ -1,12 +1,13 @@
 """What objects hold between calls: a digest for each parameter, buffer, attribute, captured variable and generator.
 
 Whatever changes when examples pass through holds something of them. A buffer leaves the client with the model; a counter, a list or a
-memory bank changes what later examples meet. Two readings, one before and one after, show both, wherever they are kept: in modules,
-other objects and their slots, containers, closures, defaults, and globals that a function reads.
+memory bank changes what later examples meet. Two readings, one before and one after, show both, wherever they are kept: in modules, on
+tensors, in other objects, their slots and their classes, containers, closures, defaults, and globals that a function, a method or a function
+within them reads, also by the name of their module.
 
-**Not covered**: state outside of Python's view (files, C extensions, iterators under way), and objects of torch, numpy and kornia other than
-their modules, tensors and generators. kornia's augmentations note the coins of their last call: attributes of theirs, and of classes made of
-them, that begin with an underscore are left out.
+**Not covered**: state outside of Python's view (files, C extensions, iterators under way, caches of `functools`), and objects of torch, numpy
+and kornia other than their modules, tensors and generators. kornia's augmentations note the coins of their last call: attributes of theirs,
+and of classes made of them, that begin with an underscore are left out.
 """
 
 from __future__ import annotations
@@ -30,16 +31,15 @@ _INSIDE = frozenset(vars(nn.Module())) - {"_forward_hooks", "_forward_pre_hooks"
 _CLOSED = frozenset({"torch", "numpy", "kornia", "builtins", "logging", "threading", "weakref", "typing", "re", "pathlib", "abc"})
 """Packages whose objects are not opened."""
 _OURS = frozenset({"secure_fl", "secure_fl_kernels"})
-_BEHAVIOUR = (
-    type,
-    types.FunctionType,
+_NATIVE = (
     types.BuiltinFunctionType,
+    types.ClassMethodDescriptorType,
     types.GetSetDescriptorType,
     types.MemberDescriptorType,
-    property,
-    classmethod,
-    staticmethod,
+    types.MethodDescriptorType,
+    types.WrapperDescriptorType,
 )
+"""Written in C: nothing of theirs is read."""
 
 
 def remembered(**objects: object) -> dict[str, bytes]:
@@ -57,16 +57,16 @@ def changes(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> list[str
 
 
 def _visit(value: object, path: str, found: dict[str, bytes], seen: dict[int, object]) -> None:
-    leaf = _leaf(value)
-    if leaf is not None:
-        found[path] = hashlib.blake2b(leaf, digest_size=16).digest()
-        return
-    found[path] = type(value).__qualname__.encode()
-    if id(value) in seen:
-        return
-    seen[id(value)] = value
-    for name, part in _parts(value):
-        _visit(part, f"{path}.{name}" if name else path, found, seen)
+    """All that a value holds, in order; not by recursion, as chains of functions are long."""
+    left = [(path, value)]
+    while left:
+        path, value = left.pop()
+        leaf = _leaf(value)
+        found[path] = type(value).__qualname__.encode() if leaf is None else hashlib.blake2b(leaf, digest_size=16).digest()
+        parts = _parts(value) if leaf is None else getattr(value, "__dict__", {}).items() if isinstance(value, Tensor) else ()
+        if id(value) not in seen and parts:
+            seen[id(value)] = value
+            left += reversed([(f"{path}.{name}" if name else path, part) for name, part in parts])
 
 
 def _leaf(value: object) -> bytes | None:
@@ -107,7 +107,12 @@ def _parts(value: object) -> Iterator[tuple[str, object]]:
         yield from zip(("", "self"), (value.__func__, value.__self__), strict=True)
     elif isinstance(value, types.FunctionType):
         yield from _function_parts(value)
-    elif not isinstance(value, type | types.ModuleType) and _package(type(value)) not in _CLOSED:
+    elif isinstance(value, property | classmethod | staticmethod):
+        functions = (value.fget, value.fset) if isinstance(value, property) else (value.__func__,)
+        yield from (("", function) for function in functions if function is not None)
+    elif isinstance(value, type):
+        yield from _held_by_class(value)
+    elif not isinstance(value, types.ModuleType) and _package(type(value)) not in _CLOSED:
         yield from getattr(value, "__dict__", {}).items()
         slots = {name for kind in type(value).__mro__ for name in _names(getattr(kind, "__slots__", ()))}
         yield from ((name, getattr(value, name)) for name in sorted(slots) if hasattr(value, name))
@@ -127,19 +132,43 @@ def _function_parts(function: types.FunctionType) -> Iterator[tuple[str, object]
     yield from ((name, cell.cell_contents) for name, cell in captured if _filled(cell))
     yield from zip(("defaults", "keyword defaults"), (function.__defaults__, function.__kwdefaults__), strict=True)
     yield from vars(function).items()
-    for name in function.__code__.co_names:
-        part = function.__globals__.get(name)
-        known = isinstance(part, types.FunctionType) and _package(part) in _CLOSED | _OURS
-        if not known and not isinstance(part, type | types.ModuleType | types.BuiltinFunctionType):
+    if _package(function) in _CLOSED | _OURS:
+        return
+    names = dict.fromkeys(_read_names(function.__code__))
+    for name in [name for name in names if name in function.__globals__]:
+        part = function.__globals__[name]
+        if isinstance(part, types.ModuleType):
+            if part.__name__.split(".")[0] not in _CLOSED | _OURS:
+                yield from ((f"{name}.{each}", vars(part)[each]) for each in names if each in vars(part) and _opened(vars(part)[each]))
+        elif _opened(part):
             yield name, part
 
 
+def _read_names(code: types.CodeType) -> Iterator[str]:
+    """Globals and attributes that a function's code names, and the code of functions within it."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _read_names(constant)
+
+
+def _opened(part: object) -> bool:
+    """Whether what a function reads is looked into: no module of its own, nothing in C, and nothing of this or of a closed package."""
+    if isinstance(part, type | types.FunctionType):
+        return _package(part) not in _CLOSED | _OURS
+    return not isinstance(part, (types.ModuleType, *_NATIVE))
+
+
 def _class_parts(value: object) -> Iterator[tuple[str, object]]:
-    """What the classes of a caller's object hold beside their behaviour, such as a counter of all instances."""
-    for kind in type(value).__mro__:
-        if _package(kind) not in _CLOSED | _OURS:
-            held = vars(kind).items()
-            yield from ((f"{kind.__name__}.{name}", part) for name, part in held if not name.startswith("__") and not isinstance(part, _BEHAVIOUR))
+    """The classes of a caller's object: they may hold a counter of all instances, and their methods read globals."""
+    yield from ((kind.__name__, kind) for kind in type(value).__mro__ if _opened(kind))
+
+
+def _held_by_class(kind: type) -> Iterator[tuple[str, object]]:
+    """Attributes and methods of a caller's class."""
+    if _opened(kind):
+        held = ((name, part) for name, part in vars(kind).items() if isinstance(part, types.FunctionType) or not name.startswith("__"))
+        yield from ((name, part) for name, part in held if not isinstance(part, _NATIVE))
 
 
 def _package(thing: type | types.FunctionType) -> str:

@@ -45,16 +45,16 @@ EXTREME: Mapping[str, Change] = {
 """What a model that takes pictures only may refuse by an error of its own, which proves nothing."""
 _TELLING = ("others", "large", "nan")
 _Combinations = tuple[tuple[bool | None, bool], ...]
-"""(train mode or not, None for the mode the model is in; with gradients or without); the first two are looked at closely."""
+"""(False for eval mode, None for the mode the model is in; with gradients or without); the first two are looked at closely."""
 _WHILE_TRAINED: _Combinations = ((None, True), (False, False), (None, False), (False, True))
-_WHILE_USED: _Combinations = ((None, False), (True, True), (None, True), (True, False))
+_WHILE_USED: _Combinations = ((None, False), (None, True))
 
 
 def check_rows_alone(model: nn.Module, rows: Tensor, *, sizes: Sequence[int] = (), quick: bool = False) -> None:
     """Refuse a model that gives a row another output when other rows stand beside it, or that remembers rows.
 
-    Run in the mode the model is in and in eval mode (in train mode too where it is in eval mode already; normalisation stays as it is), with
-    and without gradients. Dropout is off: its masks are drawn for each example (`keyed_dropout`).
+    Run in the mode the model is in and in eval mode (a model in eval mode is used in no other), with and without gradients. Dropout is off: its
+    masks are drawn for each example (`keyed_dropout`).
 
     Args:
         rows: `[N, ...]`, N at least 2, of no one's data.
@@ -129,7 +129,7 @@ def _check(model: nn.Module, rows: Tensor, sizes: Sequence[int], *, quick: bool)
             raise draws_coins(_kind(model))
         _require(model, together, again, _SAME, "gives other outputs when it is asked again")
     for kept, changed, may_fail in _neighbours(rows, quick=quick):
-        with _forgiven(may_fail):
+        with forgiven(may_fail):
             _require(model, [part[kept] for part in together], [part[kept] for part in _outputs(model, changed)], _SAME)
     _require(model, [part.flip(0) for part in together], _outputs(model, rows.flip(0)), _SAME)
     for row in range(1 if quick else len(rows)):
@@ -156,11 +156,16 @@ def _neighbours(rows: Tensor, *, quick: bool) -> Iterator[tuple[Tensor, Tensor, 
 
 
 def _check_gradients(model: nn.Module, rows: Tensor) -> None:
-    """Gradients by the rows, of outputs of some rows: none by the others, and the same whatever the others are and whether they count."""
+    """Gradients by the rows, of outputs of some rows: none by the others, and the same whatever the others are and whether they count.
+
+    An element that no row's output has a finite gradient by, as a square root's at zero, tells nothing: 0 · ∞ is NaN.
+    """
     half = torch.arange(len(rows), device=rows.device) % 2 == 0
     own = _gradient(model, rows, half)
-    beside = _gradient(model, torch.where(half.view(-1, *[1] * (rows.ndim - 1)), rows, 1 - 2 * rows), half | True)
+    beside = _gradient(model, torch.where(half.view(-1, *[1] * (rows.ndim - 1)), rows, 1 - rows), half | True)
     if own is not None and beside is not None:
+        if not bool(own.isfinite().all()) and (whole := _gradient(model, rows, half | True)) is not None:
+            own, beside = (part.where(whole.isfinite(), 0.0) for part in (own, beside))
         _require(model, [torch.where(half[:, None], own, 0.0)], [own], _SAME, scale=float(own.abs().max()))
         _require(model, [own[half]], [beside[half]], _SAME)
 
@@ -216,8 +221,8 @@ def _refuse_memory(model: nn.Module, path: str) -> None:
 
 
 @contextmanager
-def _forgiven(may_fail: bool) -> Iterator[None]:
-    """What a model refuses with an error of its own says nothing of the rows that stayed."""
+def forgiven(may_fail: bool) -> Iterator[None]:
+    """What a caller's code refuses with an error of its own, such as values out of range, says nothing of the rows that stayed."""
     try:
         yield
     except PrivacyError:

@@ -88,7 +88,8 @@ def clipped_sum(model: nn.Module, rows: Tensor, rows_per_unit: int, unit_losses:
     if not norms:
         return ClippedSum([torch.zeros_like(parameter) for parameter in parameters], rows.new_zeros(len(rows) // rows_per_unit))
     # Summed in float64 and rounded once: with many layers float32 could fall below what clip_factors allows for.
-    square_norms = (torch.stack(norms).double().sum(0) / _fading(calls, rows_per_unit).square()).to(norms[0].dtype)
+    precision = torch.float64 if all(norm.dtype == torch.float64 for norm in norms) else torch.float32
+    square_norms = (torch.stack([norm.double() for norm in norms]).sum(0) / _fading(calls, rows_per_unit).square()).to(precision)
     sums: dict[Tensor, Tensor] = {}
     for parameter, gradient in formed.items():
         sums[parameter] = per_sample.clip_and_sum(gradient.flatten(1), square_norms, bound).view_as(parameter)
@@ -111,9 +112,16 @@ def _backpropagate(model: nn.Module, rows: Tensor, rows_per_unit: int, unit_loss
     ends, starts = [list(compress(values, trained)) for values in ((h, z), gradients)]
     found = torch.autograd.grad(ends, [call.edge for call in calls], starts, allow_unused=True) if calls else ()
     for call, backprops in zip(calls, found, strict=True):
-        call.backprops = backprops
         call.check_inputs()
+        call.backprops = None if backprops is None else _as_weights(call, backprops)
+        call.inputs = _as_weights(call, call.inputs)
     return [call for call in calls if call.backprops is not None]
+
+
+def _as_weights(call: LayerCall, values: Tensor) -> Tensor:
+    """Floats in the precision of the layer's weights, float32 at least: under autocast inputs and derivatives have others."""
+    precision = torch.promote_types(next(call.layer.parameters(recurse=False)).dtype, torch.float32)
+    return values.to(precision) if values.is_floating_point() else values
 
 
 def _fading(calls: Sequence[LayerCall], rows_per_unit: int) -> Tensor:
@@ -175,7 +183,7 @@ def _ghost_sums(call: LayerCall, factors_N: Tensor) -> dict[Tensor, Tensor]:
     layer, inputs, backprops = call.layer, call.inputs, call.backprops
     assert isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d)
     assert backprops is not None
-    backprops = backprops * _over_rows(factors_N, backprops)
+    backprops = backprops * _over_rows(factors_N.to(backprops.dtype), backprops)
     if not bool(factors_N.all()):
         backprops = backprops.masked_fill(_over_rows(factors_N == 0, backprops), 0)
         inputs = inputs.masked_fill(_over_rows(factors_N == 0, inputs), 0)

@@ -29,7 +29,7 @@ from secure_fl.errors import PrivacyError
 from secure_fl.privacy.keyed_dropout import keyed_dropout, row_draws
 from secure_fl.privacy.mechanisms.mechanism import Labelled
 from secure_fl.privacy.remembered import changes, remembered
-from secure_fl.privacy.rows_alone import EXTREME, PLAIN, check_rows_alone
+from secure_fl.privacy.rows_alone import EXTREME, PLAIN, check_rows_alone, forgiven
 from secure_fl.privacy.separable import check_separable
 
 Views = TypeVar("Views")
@@ -107,11 +107,12 @@ def check_training(model: nn.Module, mechanism: AddsUp, views_of: Callable[[Tens
         x = examples.noise(units * members, scale)
         index = torch.arange(len(x)).view(units, members)
         draws = coins.at(number, index.flatten())
-        views = check_views_apart(views_of(x), index, draws)
-        if number == 0:
-            rows = rows_of(views).flatten(0, 1)
-            check_rows_alone(model, rows[:5], sizes=[size * len(rows) // len(x) for size in examples.sizes])
-        check_adds_up(model, mechanism, views, draws, closely=number == 0)
+        with forgiven(scale > 1):
+            views = check_views_apart(views_of(x), index, draws)
+            if number == 0:
+                rows = rows_of(views).flatten(0, 1)
+                check_rows_alone(model, rows[:5], sizes=[size * len(rows) // len(x) for size in examples.sizes])
+            check_adds_up(model, mechanism, views, draws, closely=number == 0)
         held = held or remembered(model=model, mechanism=mechanism)  # from here on nothing more is made that is kept
     if changed := changes(held, remembered(model=model, mechanism=mechanism)):
         raise remembers(changed[0])
@@ -179,23 +180,27 @@ def check_adds_up(model: nn.Module, mechanism: AddsUp, views: object, draws: Dra
             return of.released_sums(model, Labelled(rows, world.targets[chosen]) if isinstance(world, Labelled) else rows)
 
     everyone = torch.arange(units, device=rows_of(views).device)
-    for way, world, alone in _ways(mechanism, views, everyone)[: None if closely else 1]:
-        parts = [sums(way, part, world) for part in (everyone, alone, everyone[~torch.isin(everyone, alone)])]
-        for number, (total, one, other) in enumerate(zip(*parts, strict=True)):
-            length = float(one.double().norm() + other.double().norm())
-            if not float((total.double() - one.double() - other.double()).norm()) <= _ADDED_UP * length:
-                remedy = "remove what combines examples (means over the batch, detached keys, the number of units), or use client-level privacy"
-                problem = f"released sum {number} is not the sum of its units' parts"
-                raise PrivacyError(problem, field="mechanism", value=_kind(mechanism), remedy=remedy)
+    for way, world, alone, may_fail in _ways(mechanism, views, everyone)[: None if closely else 1]:
+        with forgiven(may_fail):
+            _require_sums(mechanism, *(sums(way, part, world) for part in (everyone, alone, everyone[~torch.isin(everyone, alone)])))
 
 
-def _ways(mechanism: AddsUp, views: object, everyone: Tensor) -> list[tuple[AddsUp, object, Tensor]]:
-    """(the mechanism, also one that clips nothing, as clipping can hide what it clips; the views, also with a broken unit; units to sum apart)."""
+def _require_sums(mechanism: AddsUp, totals: Sequence[Tensor], ones: Sequence[Tensor], others: Sequence[Tensor]) -> None:
+    for number, (total, one, other) in enumerate(zip(totals, ones, others, strict=True)):
+        length = float(one.double().norm() + other.double().norm())
+        if not float((total.double() - one.double() - other.double()).norm()) <= _ADDED_UP * length:
+            remedy = "remove what combines examples (means over the batch, detached keys, the number of units), or use client-level privacy"
+            problem = f"released sum {number} is not the sum of its units' parts"
+            raise PrivacyError(problem, field="mechanism", value=_kind(mechanism), remedy=remedy)
+
+
+def _ways(mechanism: AddsUp, views: object, everyone: Tensor) -> list[tuple[AddsUp, object, Tensor, bool]]:
+    """(the mechanism, also one that clips nothing, as that can hide what it clips; views, also with a broken unit; units to sum apart; may fail)."""
     half, rows = everyone[::2], rows_of(views)
-    ways: list[tuple[AddsUp, object, Tensor]] = [(_loosened(mechanism), views, everyone[:1]), (mechanism, views, half)]
+    ways: list[tuple[AddsUp, object, Tensor, bool]] = [(_loosened(mechanism), views, everyone[:1], False), (mechanism, views, half, False)]
     for name in ("large", "nan") if rows.is_floating_point() else ():
         changed = torch.cat([rows[:-1], EXTREME[name](rows[-1:], rows[-1:])])
-        ways.append((mechanism, Labelled(changed, views.targets) if isinstance(views, Labelled) else changed, half))
+        ways.append((mechanism, Labelled(changed, views.targets) if isinstance(views, Labelled) else changed, half, True))
     return ways
 
 
@@ -213,7 +218,7 @@ def check_augmentation(augment: Augmentation, examples: Examples) -> None:
     """Refuse an augmentation that puts something of one example into another's view, remembers examples, or draws coins that are not given to it.
 
     A caller's callable runs on one example at a time in private training and could not mix them there. One that mixes a batch is refused all the
-    same, since on single examples it would silently be another augmentation.
+    same, since on single examples it would silently be another augmentation; and one that takes no batch would fail where it is given one.
 
     Raises:
         PrivacyError: naming what it does.
@@ -233,18 +238,20 @@ def check_augmentation(augment: Augmentation, examples: Examples) -> None:
 
 
 def _check_batch(augment: Augmentation, x: Tensor, draws: Draws) -> None:
-    """Rows of a batch under the same coins, with all others replaced; a callable that takes single examples only has nothing to show."""
+    """Rows of a batch under the same coins, with all others replaced."""
     stays = torch.arange(len(x)) % 2 == 0
-    views = _batch(augment, x, draws)
+    if (views := _batch(augment, x, draws)) is None:
+        remedy = "return [N, ...] for [N, ...]: measuring and training without privacy give it whole batches"
+        raise PrivacyError("does not take a batch", field="augment", value=_kind(augment), remedy=remedy)
     for change in (*PLAIN.values(), *EXTREME.values()):
         others = torch.where(stays.view(-1, *[1] * (x.ndim - 1)).to(x.device), x, change(x, x[:1]))
         changed = _batch(augment, others, draws)
-        if views is not None and changed is not None:
+        if changed is not None:
             _require_own(augment, views, [view[stays.to(view.device)] for view in changed], stays.nonzero()[:, 0])
 
 
 def _batch(augment: Augmentation, x: Tensor, draws: Draws) -> tuple[Tensor, ...] | None:
-    """Views of a batch; None where the augmentation takes no such batch."""
+    """Views of a batch; None where the augmentation refuses what is in it."""
     try:
         return batch_views(augment, x, draws)
     except PrivacyError:

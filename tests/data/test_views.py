@@ -112,6 +112,26 @@ def test_a_caller_s_callable_gets_one_example_at_a_time_and_coins_of_its_own() -
     assert not torch.equal(together[0][0] - x[0], together[0][1] - x[1])
 
 
+def test_a_callable_that_writes_into_its_input_or_its_last_output_makes_two_views_all_the_same() -> None:
+    def in_place(x: Tensor) -> Tensor:
+        return x.mul_(torch.rand(len(x), 1))
+
+    kept = torch.empty(0)
+
+    def into_one_place(x: Tensor) -> Tensor:
+        return torch.mul(x, torch.rand(len(x), 1), out=kept.resize_(x.shape))
+
+    x = torch.rand(6, 5) + 0.5
+    before = x.clone()
+    for augment in (in_place, into_one_place):
+        for make in (two_views, batch_views):
+            views = make(augment, x, 3)
+            expected = make(lambda x: x * torch.rand(len(x), 1), before, 3)
+            assert torch.equal(x, before)
+            assert all(torch.equal(one, other) for one, other in zip(views, expected, strict=True))
+            assert not torch.equal(views[0], views[1])
+
+
 def test_an_augmentation_that_mixes_the_batch_cannot_do_so() -> None:
     """And does in `batch_views`, which is for training without privacy: the planted fault."""
 

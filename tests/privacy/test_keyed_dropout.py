@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from secure_fl.coins import Coins
 from secure_fl.errors import PrivacyError
@@ -81,6 +82,16 @@ def test_what_has_no_masks_of_its_own_is_refused() -> None:
     layer = nn.Dropout(0.5)
     with keyed_dropout(layer, draws), pytest.raises(PrivacyError, match="rows cannot be told apart"):
         layer(torch.ones(4, 2))
+
+
+def test_what_is_computed_again_with_other_masks_is_refused() -> None:
+    """Checkpointing runs layers a second time in the backward pass, whose masks would be the next call's."""
+    layer, x = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.Linear(4, 4)), torch.ones(3, 4)
+    with keyed_dropout(layer, COINS.at(0, torch.arange(3))):
+        layer(x).sum().backward()
+        made = checkpoint(layer, x, use_reentrant=False)
+        with pytest.raises(PrivacyError, match="computed again"):
+            made.sum().backward()
 
 
 def test_masks_are_put_away_after_an_error_too() -> None:

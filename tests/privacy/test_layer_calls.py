@@ -82,6 +82,7 @@ FINE: dict[str, Callable[[Net, Tensor], Tensor]] = {
     "in place": lambda net, x: net.second(functional.relu_(net.first(x))),
     "to both ends": lambda net, x: net.second(net.first(x)) + net.first(x),
     "without gradient": lambda net, x: plain(net, x) + functional.linear(x, net.second.weight.detach()),
+    "by name": lambda net, x: net.second(input=torch.relu(net.first(input=x))),
     "unused": lambda net, x: net.first(x),
     "checkpoint": lambda net, x: net.second(checkpoint(net.first, x, use_reentrant=False)),
 }

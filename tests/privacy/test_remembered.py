@@ -7,6 +7,7 @@ import itertools
 import logging
 import random
 import threading
+import types
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,7 +20,9 @@ from torch import nn
 
 from secure_fl.privacy.remembered import changes, remembered
 
-SEEN = [0]
+SEEN, WEIGHT = [0], torch.zeros(1)
+shared_state = types.ModuleType("shared_state")
+shared_state.HELD = []  # type: ignore[attr-defined]
 
 
 class Slots:
@@ -107,6 +110,46 @@ def default(seen: list[int] = []) -> None:  # noqa: B006 - the fault
     seen.append(1)
 
 
+def by_a_function_within() -> None:
+    def call() -> None:
+        (lambda: SEEN.append(1))()
+
+    call()
+
+
+def by_its_module() -> None:
+    shared_state.HELD.append(1)
+
+
+def at_another_class() -> None:
+    Shared.calls += 1
+
+
+def on_a_tensor() -> None:
+    WEIGHT.seen = getattr(WEIGHT, "seen", 0) + 1  # type: ignore[attr-defined]
+
+
+class Methods:
+    """What it counts is a global that methods read, one through another."""
+
+    def __call__(self) -> int:
+        return self.through
+
+    @property
+    def through(self) -> int:
+        self.fixed()
+        return 0
+
+    @staticmethod
+    def fixed() -> None:
+        global_counter()
+
+
+class Module(nn.Module):
+    def forward(self) -> None:
+        SEEN[0] += 1
+
+
 @pytest.mark.parametrize(
     "call",
     [
@@ -119,8 +162,17 @@ def default(seen: list[int] = []) -> None:  # noqa: B006 - the fault
         calls_another,
         default,
         functools.partial(Slots.__call__, Slots()),
+        by_a_function_within,
+        by_its_module,
+        at_another_class,
+        on_a_tensor,
+        Methods(),
+        Module(),
     ],
-    ids=["slots", "nested", "method", "class", "closure", "global", "through another", "default", "partial"],
+    ids=[
+        *("slots", "nested", "method", "class", "closure", "global", "through another", "default", "partial"),
+        *("function within", "module", "another class", "tensor", "methods", "forward"),
+    ],
 )
 def test_callables_that_count_are_found_out(call: Callable[[], None]) -> None:
     before = remembered(augment=call)
@@ -133,7 +185,7 @@ def test_objects_in_circles_and_those_that_are_not_opened_end() -> None:
     one.other, other.other = other, one  # type: ignore[attr-defined]
     held = {"a": one, "b": torch.nn, "c": type, "d": len, "e": np.dtype("f4"), "f": threading.Lock(), "g": logging.getLogger("x"), "h": Shared}
     assert remembered(**held) == remembered(**held)
-    assert len(remembered(**held)) < 40
+    assert len(remembered(**held)) < 80
 
 
 def test_kornia_s_notes_of_its_last_coins_are_no_memory() -> None:

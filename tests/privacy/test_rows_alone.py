@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -179,6 +180,7 @@ ALONE: dict[str, Callable[[Layer, Tensor], Tensor]] = {
     "NaN made zero": lambda _, h: h.nan_to_num(0, 0, 0),
     "nothing": lambda _, h: 0 * h,
     "cut off": lambda _, h: h.detach(),
+    "square root": lambda _, h: h.clamp_min(0).sqrt(),
 }
 
 
@@ -229,6 +231,32 @@ def test_a_picture_model_may_fail_on_what_is_no_picture() -> None:
         return h
 
     check_rows_alone(Layer(strict), torch.rand(5, WIDTH))
+
+
+def test_pictures_stay_pictures_where_gradients_are_compared() -> None:
+    class Strict(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            if not bool(((x >= 0) & (x <= 1)).all()):
+                raise ValueError("pixels out of range")
+            return super().forward(x)
+
+    check_rows_alone(Strict(WIDTH, WIDTH), torch.rand(5, WIDTH), sizes=[33])
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_a_transformer_that_is_used_in_eval_mode_needs_no_coins_of_its_own(batch_first: bool) -> None:
+    """Its attention drops in train mode by a function, not by a layer."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = nn.TransformerEncoder(nn.TransformerEncoderLayer(WIDTH, 2, 16, batch_first=batch_first), 2).eval()
+    rows = torch.rand(5, 3, WIDTH)
+    if batch_first:
+        check_rows_alone(model, rows, sizes=[33])
+        with pytest.raises(PrivacyError, match="coins of its own"):
+            check_rows_alone(model.train(), rows)
+    else:
+        with pytest.raises(PrivacyError, match="other rows"):
+            check_rows_alone(model, rows)
 
 
 @pytest.mark.parametrize("size", [40, 300])

@@ -121,6 +121,35 @@ def test_the_sum_of_gradients_formed_one_unit_at_a_time(name: str, method: Metho
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("within", ["autocast", "float64"])
+def test_models_that_change_their_precision_within(within: str, method: Method) -> None:
+    class Changing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.first, self.norm, self.second = nn.Linear(6, 6), nn.LayerNorm(6), nn.Linear(6, 4, dtype=torch.float64)
+            if within == "autocast":
+                self.second = nn.Linear(6, 4)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            with torch.autocast("cpu", torch.bfloat16, enabled=within == "autocast"):
+                h = self.norm(torch.relu(self.first(x)))
+                z = self.second(h.to(self.second.weight.dtype))
+            return h.float(), z.float()
+
+    model, rows = Changing(), torch.randn(12, 6)
+    units = one_at_a_time(model, rows, 2).double()
+    bound = float(units.norm(dim=1).median()) * 0.9
+    expected = (units * (bound / units.norm(dim=1)).clamp(max=1)[:, None]).sum(0)
+    got = clipped_sum(model, rows, 2, losses, bound, method=method)
+    assert [g.dtype for g in got.gradients] == [p.dtype for p in trained(model)]
+    tolerance = 1e-2 if within == "autocast" else 1e-4
+    assert float((flat([g.double() for g in got.gradients]) - expected).norm() / expected.norm()) < tolerance
+    alone = clipped_sum(model, rows[:2], 2, losses, bound / 100, method=method)
+    assert float(flat([g.double() for g in alone.gradients]).norm()) <= bound / 100 * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", ["convnet", "mlp", "series_convnet", "resnet18"])
 def test_float32_is_within_its_rounding(name: str, method: Method) -> None:
     """1e-5; for ResNet's wide layers ghost norms err upwards by up to 1e-4, so that no gradient comes out too long."""

@@ -117,13 +117,19 @@ def test_augmentations_that_tie_examples_together_are_refused(name: str) -> None
         lambda x: x + 0.1 * torch.randn_like(x),
         lambda x: (x - x.mean((1, 2, 3), keepdim=True)) / x.std((1, 2, 3), keepdim=True),
         nn.Sequential(augmentation.RandomHorizontalFlip(), augmentation.RandomBrightness((0.8, 1.2))),
+        lambda x: x.mul_(torch.rand(len(x), 1, 1, 1)).clamp_(0, 1),
         PhotoViews(),
         GlyphViews(),
     ],
-    ids=["nothing", "noise", "standardised", "kornia", "photo", "glyph"],
+    ids=["nothing", "noise", "standardised", "kornia", "in place", "photo", "glyph"],
 )
 def test_augmentations_of_single_examples_are_let_through(augment: Any) -> None:
     check_augmentation(augment, PHOTOS)
+
+
+def test_an_augmentation_of_pictures_one_by_one_is_refused_before_it_fails_in_measuring() -> None:
+    with pytest.raises(PrivacyError, match="does not take a batch"):
+        check_augmentation(lambda x: x.view(PHOTOS.shape).flip(-1)[None], PHOTOS)
 
 
 # Objectives
@@ -232,6 +238,22 @@ def test_honest_losses_are_let_through() -> None:
         mechanism = per_example(losses)
         check_training(model(), mechanism, pairs, 1, VECTORS)
         train_privately(model(), pairs(torch.randn(60, WIDTH)), mechanism, PrivateSpec(2, 0.1), stream())
+
+
+def test_models_of_pictures_and_of_words_may_refuse_what_is_neither() -> None:
+    class Words(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words, self.inner = nn.Embedding(256, WIDTH), model()
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            h, z = self.inner(self.words((255 * x).long())[:, :4].mean(1))
+            return h, z
+
+    mechanism = per_example(lambda _, h, z: apart(z))
+    check_training(Words(), mechanism, pairs, 1, VECTORS)
+    with pytest.raises(PrivacyError):
+        check_training(Words(), per_example(LOSSES["detached mean"]), pairs, 1, VECTORS)
 
 
 def test_clipping_hides_no_coupling() -> None:
