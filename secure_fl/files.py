@@ -13,10 +13,11 @@ import os
 import secrets
 import shutil
 import socket
+import stat
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from secure_fl.errors import FileError, RunFolderError, SecureFLError
 
@@ -113,6 +114,25 @@ def append_line(path: Path, line: str) -> None:
         raise file_error(error, path, "written") from None
 
 
+def open_file(path: Path) -> BinaryIO:
+    """A file to read from. A pipe or device at its place, which could be waited for or read from for ever, is refused at once.
+
+    Raises:
+        OSError: it is missing, cannot be read, or is no file.
+    """
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    try:
+        kind = os.fstat(handle).st_mode
+        if stat.S_ISDIR(kind):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(kind):
+            raise OSError(errno.EINVAL, "is a pipe or a device, no file", str(path))
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
 def read_bytes(path: Path, *, most: int = _LONGEST) -> bytes:
     """A file's content.
 
@@ -121,7 +141,7 @@ def read_bytes(path: Path, *, most: int = _LONGEST) -> bytes:
     """
     parts, length = list[bytes](), 0
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             while length <= most and (part := file.read(_PART)):
                 parts.append(part)
                 length += len(part)
