@@ -294,6 +294,20 @@ def held(path: Path, *, wait: float = 0.0) -> Iterator[None]:
             taken.release()
 
 
+def is_lock(path: Path) -> bool:
+    """Whether this is a trace of a lock on the folder that it is in."""
+    return path.name in (_LOCK, _HOLDER)
+
+
+def lock_of(folder: Path) -> tuple[int, int] | None:
+    """Which file a folder's lock is, or None. While the lock is held, another answer shows that the folder was moved away or replaced."""
+    try:
+        found = (folder / _LOCK).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def remove_unfinished(folder: Path) -> None:
     """Remove what writes that were cut short left in a folder that nobody else writes to."""
     for path in folder.rglob(f".*{_UNFINISHED}"):
@@ -302,7 +316,7 @@ def remove_unfinished(folder: Path) -> None:
 
 def is_bare(folder: Path) -> bool:
     """Whether a folder is empty but for the traces of a lock and of writes that were cut short."""
-    return all(path.name in (_LOCK, _HOLDER) or path.name.endswith(_UNFINISHED) for path in listed(folder))
+    return all(is_lock(path) or path.name.endswith(_UNFINISHED) for path in listed(folder))
 
 
 def _holder_of(holder: Path) -> str:
