@@ -13,10 +13,11 @@ import os
 import secrets
 import shutil
 import socket
+import stat
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from secure_fl.errors import FileError, RunFolderError, SecureFLError
 
@@ -113,6 +114,25 @@ def append_line(path: Path, line: str) -> None:
         raise file_error(error, path, "written") from None
 
 
+def open_file(path: Path) -> BinaryIO:
+    """A file to read from. A pipe or device at its place, which could be waited for or read from for ever, is refused at once.
+
+    Raises:
+        OSError: it is missing, cannot be read, or is no file.
+    """
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    try:
+        kind = os.fstat(handle).st_mode
+        if stat.S_ISDIR(kind):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(kind):
+            raise OSError(errno.EINVAL, "is a pipe or a device, no file", str(path))
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
 def read_bytes(path: Path, *, most: int = _LONGEST) -> bytes:
     """A file's content.
 
@@ -121,7 +141,7 @@ def read_bytes(path: Path, *, most: int = _LONGEST) -> bytes:
     """
     parts, length = list[bytes](), 0
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             while length <= most and (part := file.read(_PART)):
                 parts.append(part)
                 length += len(part)
@@ -274,6 +294,20 @@ def held(path: Path, *, wait: float = 0.0) -> Iterator[None]:
             taken.release()
 
 
+def is_lock(path: Path) -> bool:
+    """Whether this is a trace of a lock on the folder that it is in."""
+    return path.name in (_LOCK, _HOLDER)
+
+
+def lock_of(folder: Path) -> tuple[int, int] | None:
+    """Which file a folder's lock is, or None. While the lock is held, another answer shows that the folder was moved away or replaced."""
+    try:
+        found = (folder / _LOCK).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def remove_unfinished(folder: Path) -> None:
     """Remove what writes that were cut short left in a folder that nobody else writes to."""
     for path in folder.rglob(f".*{_UNFINISHED}"):
@@ -282,7 +316,7 @@ def remove_unfinished(folder: Path) -> None:
 
 def is_bare(folder: Path) -> bool:
     """Whether a folder is empty but for the traces of a lock and of writes that were cut short."""
-    return all(path.name in (_LOCK, _HOLDER) or path.name.endswith(_UNFINISHED) for path in listed(folder))
+    return all(is_lock(path) or path.name.endswith(_UNFINISHED) for path in listed(folder))
 
 
 def _holder_of(holder: Path) -> str:

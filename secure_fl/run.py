@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -162,15 +163,16 @@ class Federation:
         check_paths(self.blueprint)
         seen = None if resume else self._seen or self._seen_at_a_server()
         if out is None:
-            return self._run(None, seen, resume=False)
+            return self._run(None, seen, ExitStack(), resume=False)
         found = RunFolder.open if resume else RunFolder.new
         found(Path(out))
-        with held(Path(out)):
+        with ExitStack() as holding:
+            holding.enter_context(held(Path(out)))
             remove_unfinished(Path(out))
-            return self._run(found(Path(out)), seen, resume=resume)
+            return self._run(found(Path(out)), seen, holding, resume=resume)
 
-    def _run(self, folder: RunFolder | None, seen: CentralSet | None, *, resume: bool) -> Result:
-        state, box = self._prepare(folder, seen, resume=resume)
+    def _run(self, folder: RunFolder | None, seen: CentralSet | None, holding: ExitStack, *, resume: bool) -> Result:
+        state, box = self._prepare(folder, seen, holding, resume=resume)
         if self.config.pretrain.mode == "load" and "encoder" not in state.tensors:
             self._gate.load_encoder(RunFolder.open(Path(self.config.pretrain.load_from or "")), len(self.clients))
         engine = EmbeddedEngine(self.clients, self.blueprint, box, self._gate.already)
@@ -250,8 +252,11 @@ class Federation:
             return lambda seed: build_encoder(self.config.model, shape, seed)
         return lambda seed: copy.deepcopy(encoder(seed))
 
-    def _prepare(self, folder: RunFolder | None, seen: CentralSet | None, *, resume: bool) -> tuple[ServerState, ReleaseBox]:
-        """State to go on from, and the box of private results; opens the gate. A new run's ledger is there before the run counts as begun."""
+    def _prepare(self, folder: RunFolder | None, seen: CentralSet | None, holding: ExitStack, *, resume: bool) -> tuple[ServerState, ReleaseBox]:
+        """State to go on from, and the box of private results; opens the gate. A new run's ledger is there before the run counts as begun.
+
+        `holding`: what is held until the run ends; the run's own state is added.
+        """
         if folder is None:
             self._gate = self._open_gate(None)
             return ServerState(), ReleaseBox(None)
@@ -262,12 +267,14 @@ class Federation:
             # Where the record leaves the experimenter's fields out, other examples of the same sizes are not noticed.
             raise folder.of_another_run()
         kept = None if opened.ledger is None else RunState(folder.run)
+        if kept is not None:
+            holding.enter_context(kept.held())
         self._gate = self._open_gate(folder.ledger, kept, resumed=True)
         self._gate.follows(folder.marks())
         state = folder.restore(self._digest) if resume else ServerState()
         if resume:
             self._seen_at_a_server(folder if "encoder" in state.tensors else None)
-        return state, ReleaseBox(folder.results, kept, self._gate.charged)
+        return state, ReleaseBox(folder.results, kept, self._gate.charged, folder.check_own)
 
     def _open_gate(self, path: Path | None, kept: RunState | None = None, *, resumed: bool = False) -> BudgetGate:
         return BudgetGate(self.config.privacy, path, kept, sketches=self.config.noises_sketches, resumed=resumed)
@@ -339,6 +346,7 @@ class Federation:
         sketches = sketch_record(self.config, self._gate)
         summary |= {} if sketches is None else {"sketches": sketches}
         if folder is not None:
+            folder.check_own()
             scale, image_size = ("none", None) if self._own_data else (self.config.data.scale, self.config.data.image_size)
             card = ModelCard(
                 blueprint.shape,

@@ -18,9 +18,13 @@ from pathlib import Path
 import pytest
 
 from secure_fl import files
-from secure_fl.errors import FileError, RunFolderError
+from secure_fl.config import SourceConfig
+from secure_fl.data.sources.cifar import cifar10
+from secure_fl.data.sources.idx import read_idx
+from secure_fl.data.sources.npz import read_arrays
+from secure_fl.errors import DataError, FileError, RunFolderError, SecureSumError
 from secure_fl.files import PUBLIC, append_line, held, make_folder, parse_json, read_bytes, write_atomically, write_folder, write_json
-from secure_fl.secure_sum.secret_files import write_secret
+from secure_fl.secure_sum.secret_files import read_secret, write_secret
 
 FORK = multiprocessing.get_context("fork")
 
@@ -185,8 +189,6 @@ def test_what_cannot_be_read_is_typed(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(FileError, match="too large"):
         read_bytes(tmp_path / "large", most=99)
     assert read_bytes(tmp_path / "large", most=100) == b"x" * 100
-    with pytest.raises(FileError, match="too large"):
-        read_bytes(Path("/dev/zero"), most=1 << 21)
     with pytest.raises(FileError, match="cannot be made"):
         make_folder(tmp_path / "large")
     with pytest.raises(FileError, match="cannot be made"):
@@ -195,9 +197,39 @@ def test_what_cannot_be_read_is_typed(tmp_path: Path, monkeypatch: pytest.Monkey
     def denied(*_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", denied)
+    monkeypatch.setattr(os, "open", denied)
     with pytest.raises(FileError, match="Permission denied"):
         read_bytes(tmp_path / "large")
+
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "bytes": read_bytes,
+    "secret": read_secret,
+    "npz": read_arrays,
+    "idx": read_idx,
+    "cifar": lambda path: cifar10(SourceConfig(name="cifar10", path=str(path.parent))),
+}
+
+
+@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize("kind", ["pipe", "pipe behind a link", "device"])
+def test_a_pipe_or_device_in_place_of_a_file_is_refused_and_not_waited_for(read: str, kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "data_batch_1.bin"
+    if kind == "pipe":
+        os.mkfifo(path, 0o600)
+    else:
+        os.mkfifo(tmp_path / "pipe", 0o600)
+        path.symlink_to("/dev/zero" if kind == "device" else "pipe")
+
+    def reads() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 33, 1 << 33))
+        try:
+            READERS[read](path)
+        except (FileError, DataError, SecureSumError):
+            os._exit(7)
+        os._exit(0)
+
+    assert in_child(reads, seconds=10) == 7
 
 
 @pytest.mark.parametrize("text", ["", "{", "NaN", '{"a": NaN}', "[" * 5000, "9" * 5000, '"\\ud800"', "null", '{"a": "secret-number-123"}', "\x00"])
@@ -210,12 +242,14 @@ def test_json_of_another_kind_is_typed_and_not_shown(text: str) -> None:
 # One holder
 
 
-def in_child(work: Callable[[], None]) -> int | None:
-    """Run in a forked process; its exit code."""
+def in_child(work: Callable[[], None], seconds: float = 30) -> int | None:
+    """Run in a forked process; its exit code, None where it did not end."""
     child = FORK.Process(target=work)
     child.start()
-    child.join(30)
-    return child.exitcode
+    child.join(seconds)
+    code = child.exitcode
+    child.kill()
+    return code
 
 
 def tried(folder: Path) -> None:

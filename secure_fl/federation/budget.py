@@ -17,13 +17,11 @@ from secure_fl.config import PrivacyConfig
 from secure_fl.errors import PrivacyError
 from secure_fl.federation.folder import RunFolder
 from secure_fl.federation.release_box import charged_again
-from secure_fl.federation.run_state import RunState
+from secure_fl.federation.run_state import LEDGER, RunState
 from secure_fl.privacy.chain import Mark
 from secure_fl.privacy.earlier import taken_over
 from secure_fl.privacy.ledger import Budget, Charges, PrivacyLedger, Release
 from secure_fl.privacy.units import Adjacency, PrivacyUnit
-
-_MARK = "ledger"
 
 
 class BudgetGate:
@@ -62,7 +60,7 @@ class BudgetGate:
             self.ledger = PrivacyLedger.load(path) if resumed and path is not None else PrivacyLedger(self.budget)
             if not resumed:
                 self._save()
-            kept = None if state is None else state.mark(_MARK)
+            kept = None if state is None else state.mark(LEDGER)
             self.follows([] if kept is None else [("the user's state directory", kept)])
 
     def follows(self, marks: Iterable[tuple[str, Mark]]) -> None:
@@ -159,7 +157,7 @@ class BudgetGate:
         if self.ledger is not None and self._path is not None:
             self.ledger.save(self._path)
             if self._state is not None:
-                self._state.keep(_MARK, self.ledger.mark)
+                self._state.keep(LEDGER, self.ledger.mark)
 
 
 def _charges(release: Release, answers: int) -> Iterable[Release]:

@@ -21,7 +21,7 @@ from secure_fl.errors import RunFolderError
 from secure_fl.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from secure_fl.federation.manifest import Manifest
 from secure_fl.federation.phase import RoundRecord, ServerState
-from secure_fl.files import append_line, is_bare, is_file, make_folder, parse_json, read_bytes, read_json, write_atomically, write_json
+from secure_fl.files import append_line, is_bare, is_file, lock_of, make_folder, parse_json, read_bytes, read_json, write_atomically, write_json
 from secure_fl.privacy.chain import Mark
 
 _RUN = re.compile(rb"# run ([0-9a-f]{32})\n")
@@ -36,7 +36,7 @@ class RunFolder:
         self.metrics, self.summary, self.config = path / "metrics.jsonl", path / "summary.json", path / "config.toml"
         self.model, self.partition, self.embedding = path / "model", path / "partition.json", path / "embedding.json"
         self.ledger, self.results, self.central = path / "ledger.json", path / "private-results", path / "central.json"
-        self._lines, self._process = 0, os.getpid()
+        self._lines, self._process, self._lock = 0, os.getpid(), lock_of(path)
 
     @classmethod
     def new(cls, path: Path) -> RunFolder:
@@ -134,16 +134,19 @@ class RunFolder:
         return [{name: value for name, value in vars(record).items() if value is not None} for record in records]
 
     def check_own(self) -> None:
-        """Refuse to go on in a forked copy of the process that holds the folder.
+        """Refuse to go on in a forked copy of the process that holds the folder, and where the folder is not the one that it holds.
 
         Raises:
-            RunFolderError: this is one.
+            RunFolderError: this is a copy; or the folder was moved or deleted, and what is there now is nobody's or another run's.
         """
         if os.getpid() != self._process:
             remedy = "let the process that began the run go on, or wait until it has ended and resume"
             raise RunFolderError(
                 f"is in use by process {self._process}, a copy of which this is", field="folder", value=str(self.path), remedy=remedy
             )
+        if lock_of(self.path) != self._lock:
+            remedy = "leave a folder where it is while its run goes on; resume the run where it is now"
+            raise RunFolderError("was moved, deleted or replaced while its run was under way", field="folder", value=str(self.path), remedy=remedy)
 
     def of_another_run(self) -> RunFolderError:
         """What is raised where a folder is resumed with what it was not made with."""

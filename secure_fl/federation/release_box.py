@@ -47,9 +47,18 @@ class ReleaseBox:
     **Not covered.** Who reads the state directory, or this process' memory, as well as the folder.
     """
 
-    def __init__(self, folder: Path | None, state: RunState | None = None, charged: Callable[[], Iterable[str]] = tuple) -> None:
-        """`state`: where the key is; by default named after the box's path. `charged`: the keys that the ledger holds."""
-        self._folder, self._state, self._charged = folder, state, charged
+    def __init__(
+        self,
+        folder: Path | None,
+        state: RunState | None = None,
+        charged: Callable[[], Iterable[str]] = tuple,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`state`: where the key is; by default named after the box's path. `charged`: the keys that the ledger holds.
+
+        `check` raises where the folder is another one by now, and is asked before anything is stored.
+        """
+        self._folder, self._state, self._charged, self._check = folder, state, charged, check
         self._key: bytes | None = None
 
     def once(self, key: str, make: Callable[[], Tensors], *, reused: bool = False) -> Tensors:
@@ -155,6 +164,7 @@ class ReleaseBox:
         """Publish a result and give it its number; where somebody else was first, theirs is the result."""
         assert self._folder is not None
         assert self._key is not None
+        self._check()
         sealed = seal_with(self._key, pack(made), _context(key))
         make_folder(self._folder / part)
         for number in count(self._made[_name(key)]):

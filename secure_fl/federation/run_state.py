@@ -9,14 +9,17 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 from secure_fl.errors import FileError, RunFolderError, SecureSumError
-from secure_fl.files import is_file, make_folder, read_json, remove, write_json
+from secure_fl.files import held, is_file, is_lock, listed, make_folder, read_json, remove, write_json
 from secure_fl.privacy.chain import Mark
 from secure_fl.secure_sum.secret_files import read_secret, write_secret
 
 _KEY_BYTES = 32
+LEDGER = "ledger"
+"""Name of the mark that says how far the ledger had come; the only one that outlives the run."""
 _ELSEWHERE = "set SECURE_FL_STATE to an absolute path of a folder that you can write to and only you can read, outside of the run's"
 _REMEDY = "delete it: the run goes on, and charges again for what it has to make again"
 
@@ -41,7 +44,7 @@ def state_directory() -> Path:
 class RunState:
     """One run's folder under the state directory: `key`, and a mark a file.
 
-    **Guarantee.** Mode 0700, files 0600, made when first written to, and gone after `forget`, the key first.
+    **Guarantee.** Mode 0700, files 0600, made when first written to. After `forget` the key is gone, and all but how far the ledger had come.
     **Assumes.** The state directory is the user's own and is not copied together with the run's folder.
     **Not covered.** Blocks of a deleted file that a disk still holds.
     """
@@ -65,8 +68,11 @@ class RunState:
         Raises:
             SecureSumError: it cannot be written.
         """
-        with contextlib.suppress(SecureSumError):  # another process wrote it meanwhile, or reading it says why not
+        try:
             write_secret(self._key, secrets.token_bytes(_KEY_BYTES))
+        except SecureSumError:
+            if not is_file(self._key):  # else another process wrote it meanwhile
+                raise
         return read_secret(self._key)
 
     def mark(self, name: str) -> Mark | None:
@@ -90,7 +96,28 @@ class RunState:
         except FileError as error:
             raise RunFolderError(error.problem, field="SECURE_FL_STATE", value=str(self.folder), remedy=_ELSEWHERE) from None
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold it for one run: a copy of the run's folder, resumed beside it, would release the same once more with other noise.
+
+        Raises:
+            RunFolderError: somebody else holds it, or the state directory cannot be written to.
+        """
+        with contextlib.ExitStack() as holding:
+            try:
+                make_folder(self.folder)
+                holding.enter_context(held(self.folder))
+            except RunFolderError as error:
+                problem = f"this run, or a copy of it, {error.problem}"
+                raise RunFolderError(problem, field="run folder", value=self.folder.name, remedy=error.remedy) from None
+            except FileError as error:
+                raise RunFolderError(error.problem, field="SECURE_FL_STATE", value=str(self.folder), remedy=_ELSEWHERE) from None
+            yield
+
     def forget(self) -> None:
-        """Delete everything, the key first."""
+        """The run is over: delete the key, then all else but how far the ledger had come, by which an older copy of the folder is known."""
         remove(self._key)
-        remove(self.folder)
+        kept = self.folder / f"{LEDGER}.json"
+        for path in listed(self.folder) if is_file(kept) else [self.folder]:
+            if path != kept and not is_lock(path):
+                remove(path)

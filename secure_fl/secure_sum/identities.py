@@ -30,6 +30,7 @@ Role = Literal["client", "server", "authority", "coordinator"]
 ROLES: tuple[str, ...] = get_args(Role)
 LONGEST_NAME = 64
 _NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_NAME - 1}}}")
+_PRIVATE = "secure-fl private identity 1"
 _CARD = {"format": str, "name": str, "role": str, "sign": str, "agree": str}
 
 
@@ -155,7 +156,7 @@ class Identity:
         encryption: KeySerializationEncryption = NoEncryption() if passphrase is None else BestAvailableEncryption(passphrase.encode())
         pems = (key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption).decode("ascii") for key in (self._sign, self._agree))
         sign, agree = pems
-        document = {"format": "secure-fl private identity 1", "name": self.name, "role": self.role, "sign": sign, "agree": agree}
+        document = {"format": _PRIVATE, "name": self.name, "role": self.role, "sign": sign, "agree": agree}
         write_secret(path, canonical(document), overwrite=overwrite)
 
     @classmethod
@@ -165,17 +166,28 @@ class Identity:
         Raises:
             SecureSumError: missing, readable by others, damaged, or the passphrase is missing or wrong.
         """
-        found = fields(parse_object(read_secret(path), "identity file"), "identity file", _CARD)
+        found = read_identity(path)
         secret = None if passphrase is None else passphrase.encode()
         try:
             sign, agree = (_load_pem(found[key].encode("ascii"), secret) for key in ("sign", "agree"))
         except (ValueError, TypeError):
             remedy = "give the passphrase exactly where the file has one"
             raise SecureSumError("wrong passphrase or damaged file", field="identity file", value=str(path), remedy=remedy) from None
-        known = found["format"] == "secure-fl private identity 1" and found["role"] in ROLES
-        if not known or not isinstance(sign, Ed25519PrivateKey) or not isinstance(agree, X25519PrivateKey):
+        if not isinstance(sign, Ed25519PrivateKey) or not isinstance(agree, X25519PrivateKey):
             raise malformed("identity file", "not an identity of this software")
         return cls(check_name(found["name"], "name"), found["role"], sign, agree)
+
+
+def read_identity(path: Path) -> dict[str, Any]:
+    """What a private identity's file says; its keys may be encrypted, and are not tried.
+
+    Raises:
+        SecureSumError: missing, a link, readable by others, or something else than a private identity.
+    """
+    found = fields(parse_object(read_secret(path), "identity file"), "identity file", _CARD)
+    if found["format"] != _PRIVATE or found["role"] not in ROLES:
+        raise malformed("identity file", "not an identity of this software")
+    return found
 
 
 def check_name(name: str, what: str) -> str:

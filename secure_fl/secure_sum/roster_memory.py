@@ -2,17 +2,19 @@
 
 Guarantee: after `accept`, no roster of a lower revision, no other one of the same revision and none that forgets a revocation is accepted
 by this identity, also in another process and after a restart. A member that was revoked cannot come back by an old file.
+An identity that is not there, or named by a link, is refused, since another memory would lie beside it.
 Assumes: the memory lies where the identity lies, and is kept with it; whoever restores both from an older copy restores that knowledge too.
 Not covered: an identity that is copied to two machines, each of which remembers for itself.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from secure_fl.errors import SecureSumError
 from secure_fl.files import held
-from secure_fl.secure_sum.identities import Member
+from secure_fl.secure_sum.identities import Member, read_identity
 from secure_fl.secure_sum.refusals import RefusedError
 from secure_fl.secure_sum.roster import Roster, RosterMark
 from secure_fl.secure_sum.secret_files import read_secret, write_secret
@@ -31,14 +33,14 @@ class RosterMemory:
     """
 
     def __init__(self, identity: Path) -> None:
-        self.path = identity.with_name(f"{identity.name}.rosters")
+        self._identity, self.path = identity, identity.with_name(f"{identity.name}.rosters")
 
     def open(self, data: bytes, coordinator: Member) -> Roster:
         """A signed roster, checked against the newest one seen and remembered.
 
         Raises:
             RefusedError: as `Roster.open` and `Roster.follows`.
-            SecureSumError: the memory is damaged, or cannot be written.
+            SecureSumError: there is no such identity, or its memory is damaged or cannot be written.
         """
         return self.accept(Roster.open(data, coordinator))
 
@@ -47,7 +49,7 @@ class RosterMemory:
 
         Raises:
             RefusedError: as `Roster.follows`.
-            SecureSumError: the memory is damaged.
+            SecureSumError: there is no such identity, or its memory is damaged.
         """
         seen = self._read().get(roster.federation)
         if seen is not None:
@@ -58,7 +60,7 @@ class RosterMemory:
 
         Raises:
             RefusedError: as `Roster.follows`.
-            SecureSumError: the memory is damaged, or cannot be written.
+            SecureSumError: there is no such identity, or its memory is damaged or cannot be written.
         """
         with held(self.path, wait=_PATIENCE):  # another process may be about to remember a newer one
             self.check(roster)
@@ -70,7 +72,8 @@ class RosterMemory:
         return roster
 
     def _read(self) -> dict[str, RosterMark]:
-        if not self.path.exists():
+        read_identity(self._identity)  # beside another name, or a link, there would be another memory, which knows nothing
+        if not os.path.lexists(self.path):
             return {}
         try:
             found = fields(parse_object(read_secret(self.path), "seen rosters"), "seen rosters", {"format": str, "federations": dict})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -49,10 +50,13 @@ def read_secret(path: Path, *, passphrase: str | None = None) -> bytes:
         SecureSumError: missing, readable by others, too large, or the passphrase is missing or wrong.
     """
     try:
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+        # Without O_NONBLOCK a pipe would be waited for.
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
         with os.fdopen(handle, "rb") as file:
             state = os.fstat(file.fileno())
-            if not stat.S_ISREG(state.st_mode) or (os.name == "posix" and state.st_mode & 0o077):
+            if not stat.S_ISREG(state.st_mode):
+                raise OSError(errno.EINVAL, "is no file")
+            if os.name == "posix" and state.st_mode & 0o077:
                 mode = oct(stat.S_IMODE(state.st_mode))
                 raise SecureSumError(
                     "others may read this secret", field="key file", value=mode, remedy=f"chmod 600 {path}; if it was shared, revoke it"

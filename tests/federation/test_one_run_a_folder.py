@@ -6,6 +6,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,23 +18,23 @@ from helpers import StopAfter, tiny_config
 
 from secure_fl import Callback, Dataset, Federation
 from secure_fl import run as run_module
-from secure_fl.errors import RunFolderError
+from secure_fl.errors import RunFolderError, SecureFLError
 from secure_fl.privacy.ledger import PrivacyLedger
 
 FORK = multiprocessing.get_context("fork")
 
 
 class During(Callback):
-    """Does something once, when the clients of the second round have answered."""
+    """Does something once, when the clients of the second round, or of the one after so many, have answered."""
 
-    def __init__(self, work: Callable[[], None]) -> None:
-        self.work, self.rounds, self.done = work, 0, False
+    def __init__(self, work: Callable[[], None], after: int = 1) -> None:
+        self.work, self.after, self.rounds, self.done = work, after, 0, False
 
     def on_round(self, record: object) -> None:
         self.rounds += 1
 
     def on_client(self, done: int, total: int) -> None:
-        if self.rounds == 1 and done == total and not self.done:
+        if self.rounds == self.after and done == total and not self.done:
             self.done = True
             self.work()
 
@@ -154,3 +155,42 @@ def test_a_folder_that_only_a_lock_was_left_in_can_be_used(tmp_path: Path, image
         Federation(tiny_config(), data=images, callbacks=[StopAfter(1)]).run(out)
     assert not list(out.glob("*.unfinished"))
     assert out.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("when", ["beside", "after"])
+def test_a_copy_of_a_private_run_releases_nothing_once_more(when: str, tmp_path: Path, images: Dataset) -> None:
+    """Resumed beside the run or after its end, a copy would answer what the run answers too, with other noise, and charge it in its own ledger."""
+    out, copy = tmp_path / "run", tmp_path / "copy"
+    stopped(out, images, 2)
+    shutil.copytree(out, copy)
+    before = (copy / "ledger.json").read_bytes()
+
+    def second() -> None:
+        with pytest.raises(SecureFLError, match="a copy of it, is in use by process" if when == "beside" else "state directory counts 8"):
+            resumed(copy, images)
+
+    callbacks = [During(second, after=0)] if when == "beside" else []
+    Federation(private_config(), data=images, callbacks=callbacks).run(out, resume=True)
+    second() if when == "after" else None
+    assert (copy / "ledger.json").read_bytes() == before
+    assert resumed(out, images).summary["status"] == "finished", "the run itself is not refused"
+
+
+@pytest.mark.parametrize("how", ["moved", "deleted"])
+@pytest.mark.parametrize("private", [True, False], ids=["private", "open"])
+def test_a_run_whose_folder_was_moved_writes_nothing_into_the_next_one(how: str, private: bool, tmp_path: Path, images: Dataset) -> None:
+    out, config = tmp_path / "run", private_config(privacy={} if private else {"unit": "none"})
+    written: dict[Path, bytes] = {}
+
+    def replaced() -> None:
+        out.rename(tmp_path / "moved") if how == "moved" else shutil.rmtree(out)
+        with pytest.raises(KeyboardInterrupt):
+            Federation(config, data=images, callbacks=[StopAfter(2)]).run(out)
+        written.update({path: path.read_bytes() for path in out.rglob("*") if path.is_file()})
+
+    with pytest.raises(RunFolderError, match="was moved, deleted or replaced"):
+        Federation(config, data=images, callbacks=[During(replaced)]).run(out)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == written
+    for folder in [out] + ([tmp_path / "moved"] if how == "moved" else []):
+        assert Federation(config, data=images).run(folder, resume=True).summary["status"] == "finished"
+        assert recorded_rounds(folder) == ROUNDS

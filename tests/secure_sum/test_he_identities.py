@@ -224,6 +224,7 @@ def test_the_newest_roster_seen_is_remembered_beside_the_identity(tmp_path: Path
     """An older roster brings nobody back, and no revision comes in two versions, whichever process looks."""
     crowd = people()
     boss, path = crowd.coordinator, tmp_path / "clinic-0.identity"
+    crowd.clients[0].save(path)
     first, later = crowd.roster, crowd.roster.revoke("clinic-1")
     assert RosterMemory(path).open(first.sign(boss), boss.member) == first
     assert RosterMemory(path).open(first.sign(boss), boss.member) == first
@@ -243,6 +244,25 @@ def test_the_newest_roster_seen_is_remembered_beside_the_identity(tmp_path: Path
         with pytest.raises(SecureSumError, match="damaged"):
             RosterMemory(path).accept(later)
     assert not (tmp_path / "ben.identity.rosters").exists()
+
+
+def test_no_other_name_of_an_identity_has_a_memory_of_its_own(tmp_path: Path) -> None:
+    """A slip, a link or a card in its place would find nothing remembered, and so take an older roster for the newest."""
+    crowd = people()
+    path, old = tmp_path / "ada.identity", crowd.roster
+    crowd.clients[0].save(path, passphrase="long enough")
+    RosterMemory(path).accept(old.revoke("clinic-1"))
+    (tmp_path / "link").symlink_to(path)
+    (tmp_path / "ada.card").write_bytes(crowd.clients[0].card())
+    (tmp_path / "folder").mkdir()
+    for name in ("ada.identit", "link", "ada.card", "folder"):
+        with pytest.raises(SecureSumError):
+            RosterMemory(tmp_path / name).accept(old)
+    assert [found.name for found in tmp_path.glob("*.rosters")] == ["ada.identity.rosters"]
+    (tmp_path / "ada.identity.rosters").rename(tmp_path / "away")
+    (tmp_path / "ada.identity.rosters").symlink_to("nowhere")
+    with pytest.raises(SecureSumError, match="cannot be read"):
+        RosterMemory(path).accept(old)
 
 
 @pytest.mark.parametrize("kind", ["agree", "sign"])

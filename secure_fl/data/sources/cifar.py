@@ -14,6 +14,7 @@ import numpy as np
 from secure_fl.config import SourceConfig
 from secure_fl.data.dataset import Dataset
 from secure_fl.errors import DataError
+from secure_fl.files import open_file
 
 _PIXELS = 3 * 32 * 32
 
@@ -40,7 +41,8 @@ def _read(source: SourceConfig, files: Sequence[str], label_bytes: int, classes:
 
 def _records(path: Path, size: int, remedy: str) -> np.ndarray:
     try:
-        raw = np.fromfile(path, np.uint8)
+        with open_file(path) as file:
+            raw = np.fromfile(file, np.uint8)
     except OSError:
         raise DataError("no such file", field="data.sources.path", value=str(path), remedy=remedy) from None
     if len(raw) == 0 or len(raw) % size:

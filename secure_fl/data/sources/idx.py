@@ -16,6 +16,7 @@ import numpy as np
 from secure_fl.config import SourceConfig
 from secure_fl.data.dataset import Dataset
 from secure_fl.errors import DataError
+from secure_fl.files import open_file
 
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
 _UNSIGNED_BYTE = 8
@@ -42,7 +43,8 @@ def read_idx(path: Path, remedy: str = "fetch the file again") -> np.ndarray:
         DataError: missing, truncated, too long, or not an idx file of unsigned bytes.
     """
     try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with open_file(path) as file:
+            raw = gzip.decompress(file.read()) if path.suffix == ".gz" else file.read()
     except FileNotFoundError:
         raise DataError("no such file", field="data.sources.path", value=str(path), remedy=remedy) from None
     except (EOFError, OSError, zlib.error) as error:

@@ -14,6 +14,7 @@ import numpy as np
 from secure_fl.config import SourceConfig
 from secure_fl.data.dataset import Dataset
 from secure_fl.errors import DataError
+from secure_fl.files import open_file
 
 _CHANNELS = (1, 3)
 
@@ -34,7 +35,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         DataError: missing or damaged file, no `x`, or pickled objects inside.
     """
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        with open_file(path) as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in ("x", "y", "client") if name in archive.files}
     except FileNotFoundError:
         raise DataError("no such file", field="data.sources.path", value=str(path), remedy="check the path") from None
