@@ -53,9 +53,12 @@ def proved_head(
             noise, counts that are not one a survivor.
         RoundRefusedError: `not-proved` for a part that is missing or fits no commitment; `still-masked` for masks that are left.
     """
-    plan = book.plan
+    plan, everyone = book.plan, (*survivors, *dropped)
+    if len(set(everyone)) < len(everyone) or not set(everyone) <= set(range(len(book.names))):
+        remedy = "discard the round, begin the next"
+        raise RoundRefusedError(RoundReason.NOT_PROVED, "positions of nobody", field="survivors", value=len(survivors), remedy=remedy)
     proof = CountProof.of(evidence, len(survivors), len(dropped), masked=plan.masked)
-    name = commitment([plan.digest, book.view(sorted((*survivors, *dropped)), survivors), *evidence])
+    name = commitment([plan.digest, book.view(sorted(everyone), survivors), *evidence])
     if verified is not None and name in verified.heads:
         return verified.heads[name]
     adder = Adder(plan, cipher.adder if isinstance(cipher, BfvHolder) else server_cipher(plan), blocks=1)

@@ -287,3 +287,21 @@ def test_a_second_sum_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(round_store, "refuse_opened", lambda *_: None)
     everyone = {f"client-{number:04d}" for number in range(6)}
     assert asked_again(SHAPE, {}, 0) == (everyone, everyone)
+
+
+@pytest.mark.parametrize("survivors", [(0, 1, 2, 3, 99), (0, 1, 2, 3, 3)])
+@pytest.mark.parametrize("key_holder", ["clients", "authority"])
+def test_survivors_that_nobody_is_are_no_proof(key_holder: str, survivors: tuple[int, ...]) -> None:
+    """Also without masks, where no view names them."""
+    federation = EmbeddedFederation(5, protection="bfv", key_holder=key_holder)
+    shape = BlockShape(pools=2, width=4)
+    running = federation.begin(0, shape)
+    for name in federation.clients:
+        running.add(running.protect(name, BlockVector.one_hot(shape, 0, np.arange(4))))
+    heads = tuple(running.server._heads[position] for position in range(5))
+    request = OpenRequest(bytes(32), survivors, (), (*heads, b"", b"")).encode()
+    phase = Phase.OPEN_COUNTS if key_holder == "authority" else Phase.OPEN_POOLS
+    message = sign_envelope(federation._server, running.plan.header(phase, "server"), request)
+    opener = running._authority.open_counts if running._authority is not None else running.clients["client-0000"].open_pools
+    with pytest.raises(SecureSumError):
+        opener(message)
