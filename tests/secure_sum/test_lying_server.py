@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from secure_sum.round_helpers import MASKED, Tape, flip, make_federation, make_vectors, read_end
 
+from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum import key_holder as holders
 from secure_fl.secure_sum import round_client, round_store
 from secure_fl.secure_sum.envelope import Phase, read_header, sign_envelope
 from secure_fl.secure_sum.refusals import RefusedError
 from secure_fl.secure_sum.round_client import RoundClient
 from secure_fl.secure_sum.round_messages import MASK_KEY, CountProof, OpenRequest, Revealed, RoundReason, RoundRefusedError, frames, unframe
-from secure_fl.secure_sum.round_plan import BlockShape, RoundPlan
+from secure_fl.secure_sum.round_plan import BlockShape, BlockVector, RoundPlan
 from secure_fl.secure_sum.secure_sum import EmbeddedFederation, EmbeddedRound
 
 SHAPE = BlockShape(pools=3, width=6)
