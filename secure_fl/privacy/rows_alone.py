@@ -76,9 +76,9 @@ def check_rows_alone(model: nn.Module, rows: Tensor, *, sizes: Sequence[int] = (
                 _outputs(model, rows)  # what is made once, and kept, is made here
                 held = remembered(model=model)
                 closely = number < 2 and not quick
-                large = sizes if closely else sizes[-1:]
-                # Gradients of large batches take much memory, and are formed in the first way only.
-                _check(model, rows, [size for size in large if number == 0 or not graded or size <= _MODEST], quick=not closely)
+                # All sizes in the first way, in which the model is used; gradients of large batches, which take much memory, in no other.
+                large = sizes if number == 0 else [size for size in sizes[-1:] if not graded or size <= _MODEST]
+                _check(model, rows, large, quick=not closely)
                 found = found or next(iter(changes(held, remembered(model=model))), None)
     finally:
         for layer, training in modes.items():
