@@ -160,7 +160,7 @@ class Federation:
             PrivacyError: the run's ledger is gone or has lost releases, or a budget would be passed.
             TrainingError: a loss is not finite.
         """
-        check_paths(self.blueprint)
+        check_paths(self.blueprint, max(len(client.train) for client in self.clients))
         seen = None if resume else self._seen or self._seen_at_a_server()
         if out is None:
             return self._run(None, seen, ExitStack(), resume=False)

@@ -27,7 +27,7 @@ ANY, BELOW = "*", "**"
 Rules = Mapping[str, Union[str, "Rules"]]
 
 TAGS = {
-    PUBLIC: "anybody: settings, shapes, sizes of messages, charges; nobody computed it from clients' examples",
+    PUBLIC: "anybody: settings, shapes, charges; nobody computed it from clients' examples",
     "released:pretrain": "whoever gets the models: from noised pre-training, charged in ledger.json under `pretrain`",
     "released:sketch": "whoever gets the groups: from noised sketches and what was released before, charged under `centre` and `sketch`",
     "released:cluster": "whoever gets the models: from noised training of pools and what was released before, charged under `cluster` and `choice`",
@@ -175,7 +175,7 @@ def _files(config: FederationConfig) -> Rules:
         ".lock": PUBLIC,
         ".lock-holder": PUBLIC,
         "metrics.jsonl": _record(groups, pools, questions),
-        "summary.json": _summary(groups, classes, sizes, questions),
+        "summary.json": _summary(groups, pools, classes, sizes, questions),
         "ledger.json": _ledger(questions),
         "partition.json": EXPERIMENTER,
         "embedding.json": EXPERIMENTER,
@@ -213,13 +213,15 @@ def _record(groups: str, pools: str, questions: str) -> Rules:
         **dict.fromkeys((*read_off, *measured), EXPERIMENTER),
     }
     return {
-        **dict.fromkeys(("phase", "round", "clients", "bytes_down", "bytes_up"), PUBLIC),
+        **dict.fromkeys(("phase", "round", "clients"), PUBLIC),
+        # A pool that is too small is not opened, which takes fewer bytes.
+        **dict.fromkeys(("bytes_down", "bytes_up"), pools),
         **dict.fromkeys(("seconds", "sum_seconds"), EXPERIMENTER),
         "metrics": metrics,
     }
 
 
-def _summary(groups: str, classes: str, sizes: str, questions: str) -> Rules:
+def _summary(groups: str, pools: str, classes: str, sizes: str, questions: str) -> Rules:
     def cost(counts: str) -> Rules:
         return {**dict.fromkeys(("rounds", "bytes_down", "bytes_up"), counts), **dict.fromkeys(("seconds", "sum_seconds"), EXPERIMENTER)}
 
@@ -227,8 +229,8 @@ def _summary(groups: str, classes: str, sizes: str, questions: str) -> Rules:
         **dict.fromkeys(("name", "status", "seed", "unprotected", "clients", "encoder_parameters"), PUBLIC),
         "examples": sizes,
         "pool_parameters": classes,
-        # These two end when what they found has settled.
-        "costs": {"sketch": cost(groups), "restarts": cost(_UNNOISED), ANY: cost(PUBLIC)},
+        # The first two end when what they found has settled; the third opens pools that are large enough.
+        "costs": {"sketch": cost(groups), "restarts": cost(_UNNOISED), "cluster": cost(pools), ANY: cost(PUBLIC)},
         "versions": {ANY: PUBLIC},
         "secrecy": {BELOW: PUBLIC},
         "privacy": {

@@ -15,10 +15,13 @@ from secure_fl.privacy.whole_path import Examples, ViewsOf, check_augmentation, 
 from secure_fl.training.tasks import SCORE_BATCH
 
 
-def check_paths(blueprint: Blueprint) -> None:
+def check_paths(blueprint: Blueprint, most: int) -> None:
     """Refuse a run in which an example could move more than its own part of a release, before anything is released or charged.
 
     **Guarantee**, **Assumes**, **Not covered**: as in `whole_path`; here the augmentation, models and batches are the run's own.
+
+    Args:
+        most: training examples of the largest client; no batch of the run is larger.
 
     Raises:
         PrivacyError: the augmentation, a model or an encoder treats examples together, or remembers them.
@@ -27,19 +30,19 @@ def check_paths(blueprint: Blueprint) -> None:
     if any(path.augments for path in paths):
         check_augmentation(blueprint.augment, Examples(blueprint.shape, blueprint.compute.device))
     for path in paths:
-        _check_training(path)
-    embedding = Examples(blueprint.shape, blueprint.compute.device, min(SCORE_BATCH, blueprint.largest))
+        _check_training(path, most)
+    embedding = Examples(blueprint.shape, blueprint.compute.device, min(SCORE_BATCH, most))
     if chooses_by_loss(blueprint.config):
         check_embedding(blueprint.pool_model(0), embedding)
     if blueprint.private_sketch is not None and blueprint.sketch.of_encoder:
         check_embedding(blueprint.encoder(), embedding)
 
 
-def _check_training(path: TrainingPath) -> None:
+def _check_training(path: TrainingPath, most: int) -> None:
     blueprint = path.blueprint
     settings = blueprint.config.pretrain if path.phase == "pretrain" else blueprint.config.pools
     # A step draws more than six deviations above its mean once in 10⁹ times.
-    largest = min(blueprint.largest, ceil(settings.batch_size + 6 * sqrt(settings.batch_size)))
+    largest = min(most, ceil(settings.batch_size + 6 * sqrt(settings.batch_size)))
     mechanism = path.mechanism(max(largest, path.members), 1.0, 1.0)
 
     def views_of(x: Tensor) -> ViewsOf[Views]:

@@ -191,7 +191,7 @@ class PrivateSketch:
     def _check(self, features: Tensor, size: int) -> None:
         if features.ndim != 2 or features.shape[1] != self.features or len(features) > size or size < 1:
             remedy = f"pass [N, {self.features}] and the public number of examples, at least N"
-            raise PrivacyError("not the client's examples", field="features", value=(tuple(features.shape), size), remedy=remedy)
+            raise PrivacyError("not the client's examples", field="features", value=("N", *features.shape[1:]), remedy=remedy)
 
 
 def on_grid(rows: Tensor) -> Tensor:

@@ -5,17 +5,21 @@ memory bank changes what later examples meet. Two readings, one before and one a
 tensors, in other objects, their slots and their classes, containers, closures, defaults, and globals that a function, a method or a function
 within them reads, also by the name of their module.
 
-**Not covered**: state outside of Python's view (files, C extensions, iterators under way, caches of `functools`), and objects of torch, numpy
-and kornia other than their modules, tensors and generators. kornia's augmentations note the coins of their last call: attributes of theirs,
-and of classes made of them, that begin with an underscore are left out.
+**Not covered**: state outside of Python's view (files, C extensions, iterators under way, caches of `functools`), globals that functions of
+installed packages read, and objects of torch, numpy and kornia other than their modules, tensors and generators. kornia's augmentations note the
+coins of their last call: attributes of theirs, and of classes made of them, that begin with an underscore are left out.
 """
 
 from __future__ import annotations
 
+import dis
 import functools
 import hashlib
 import itertools
+import os
 import random
+import sys
+import sysconfig
 import types
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -31,6 +35,8 @@ _INSIDE = frozenset(vars(nn.Module())) - {"_forward_hooks", "_forward_pre_hooks"
 _CLOSED = frozenset({"torch", "numpy", "kornia", "builtins", "logging", "threading", "weakref", "typing", "re", "pathlib", "abc"})
 """Packages whose objects are not opened."""
 _OURS = frozenset({"secure_fl", "secure_fl_kernels"})
+_INSTALLED = tuple(f"{path}{os.sep}" for path in {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+"""Where packages are: globals of their functions and methods are not read."""
 _NATIVE = (
     types.BuiltinFunctionType,
     types.ClassMethodDescriptorType,
@@ -132,43 +138,54 @@ def _function_parts(function: types.FunctionType) -> Iterator[tuple[str, object]
     yield from ((name, cell.cell_contents) for name, cell in captured if _filled(cell))
     yield from zip(("defaults", "keyword defaults"), (function.__defaults__, function.__kwdefaults__), strict=True)
     yield from vars(function).items()
-    if _package(function) in _CLOSED | _OURS:
-        return
-    names = dict.fromkeys(_read_names(function.__code__))
-    for name in [name for name in names if name in function.__globals__]:
-        part = function.__globals__[name]
-        if isinstance(part, types.ModuleType):
-            if part.__name__.split(".")[0] not in _CLOSED | _OURS:
-                yield from ((f"{name}.{each}", vars(part)[each]) for each in names if each in vars(part) and _opened(vars(part)[each]))
-        elif _opened(part):
-            yield name, part
+    if _callers(function):
+        for name, attribute in _globals_read(function.__code__):
+            part = function.__globals__.get(name)
+            if not isinstance(part, types.ModuleType):
+                attribute = ""
+            elif part.__name__.split(".")[0] not in _CLOSED | _OURS:
+                part = vars(part).get(attribute)
+            if part is not None and _opened(part):
+                yield f"{name}.{attribute}" if attribute else name, part
 
 
-def _read_names(code: types.CodeType) -> Iterator[str]:
-    """Globals and attributes that a function's code names, and the code of functions within it."""
-    yield from code.co_names
+@functools.lru_cache(maxsize=4096)
+def _globals_read(code: types.CodeType) -> tuple[tuple[str, str], ...]:
+    """(name, attribute taken of it or "") of every global in a function's code, and in that of functions within it."""
+    found, steps = dict[tuple[str, str], None](), list(dis.get_instructions(code))
+    for step, following in itertools.pairwise([*steps, steps[-1]]):
+        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL"):
+            found[step.argval, following.argval if following.opname in ("LOAD_ATTR", "LOAD_METHOD") else ""] = None
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            yield from _read_names(constant)
+            found |= dict.fromkeys(_globals_read(constant))
+    return tuple(found)
 
 
 def _opened(part: object) -> bool:
-    """Whether what a function reads is looked into: no module of its own, nothing in C, and nothing of this or of a closed package."""
-    if isinstance(part, type | types.FunctionType):
-        return _package(part) not in _CLOSED | _OURS
-    return not isinstance(part, (types.ModuleType, *_NATIVE))
+    """Whether a global is looked into."""
+    return _callers(part) if isinstance(part, type | types.FunctionType) else not isinstance(part, (types.ModuleType, *_NATIVE))
+
+
+def _callers(thing: type | types.FunctionType) -> bool:
+    """Whether a class or function is a caller's own: what installed packages keep for themselves is theirs."""
+    if _package(thing) in _CLOSED | _OURS:
+        return False
+    file = thing.__code__.co_filename if isinstance(thing, types.FunctionType) else getattr(sys.modules.get(thing.__module__), "__file__", None)
+    return not (file or "").startswith(_INSTALLED)
 
 
 def _class_parts(value: object) -> Iterator[tuple[str, object]]:
     """The classes of a caller's object: they may hold a counter of all instances, and their methods read globals."""
-    yield from ((kind.__name__, kind) for kind in type(value).__mro__ if _opened(kind))
+    yield from ((kind.__name__, kind) for kind in type(value).__mro__ if _package(kind) not in _CLOSED | _OURS)
 
 
 def _held_by_class(kind: type) -> Iterator[tuple[str, object]]:
     """Attributes and methods of a caller's class."""
-    if _opened(kind):
-        held = ((name, part) for name, part in vars(kind).items() if isinstance(part, types.FunctionType) or not name.startswith("__"))
-        yield from ((name, part) for name, part in held if not isinstance(part, _NATIVE))
+    for name, part in vars(kind).items() if _package(kind) not in _CLOSED | _OURS else ():
+        wanted = name not in ("__init__", "__new__") if isinstance(part, types.FunctionType) else not name.startswith("__")
+        if wanted and not isinstance(part, _NATIVE):
+            yield name, part
 
 
 def _package(thing: type | types.FunctionType) -> str:

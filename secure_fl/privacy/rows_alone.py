@@ -44,6 +44,8 @@ EXTREME: Mapping[str, Change] = {
 }
 """What a model that takes pictures only may refuse by an error of its own, which proves nothing."""
 _TELLING = ("others", "large", "nan")
+_MODEST = 64
+"""Rows of a batch that is kept for gradients at no great cost."""
 _Combinations = tuple[tuple[bool | None, bool], ...]
 """(False for eval mode, None for the mode the model is in; with gradients or without); the first two are looked at closely."""
 _WHILE_TRAINED: _Combinations = ((None, True), (False, False), (None, False), (False, True))
@@ -75,7 +77,9 @@ def check_rows_alone(model: nn.Module, rows: Tensor, *, sizes: Sequence[int] = (
                 _outputs(model, rows)  # what is made once, and kept, is made here
                 held = remembered(model=model)
                 closely = number < 2 and not quick
-                _check(model, rows, sizes if closely else sizes[-1:], quick=not closely)
+                # All sizes in the first way, in which the model is used; gradients of large batches, which take much memory, in no other.
+                large = sizes if number == 0 else [size for size in sizes[-1:] if not graded or size <= _MODEST]
+                _check(model, rows, large, quick=not closely)
                 found = found or next(iter(changes(held, remembered(model=model))), None)
     finally:
         for layer, training in modes.items():

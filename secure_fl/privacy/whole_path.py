@@ -195,12 +195,17 @@ def _require_sums(mechanism: AddsUp, totals: Sequence[Tensor], ones: Sequence[Te
 
 
 def _ways(mechanism: AddsUp, views: object, everyone: Tensor) -> list[tuple[AddsUp, object, Tensor, bool]]:
-    """(the mechanism, also one that clips nothing, as that can hide what it clips; views, also with a broken unit; units to sum apart; may fail)."""
+    """(the mechanism, also one that clips nothing; views, also with a twin or a broken unit; units to sum apart; whether it may fail)."""
     half, rows = everyone[::2], rows_of(views)
     ways: list[tuple[AddsUp, object, Tensor, bool]] = [(_loosened(mechanism), views, everyone[:1], False), (mechanism, views, half, False)]
+
+    def ending(last: Tensor) -> object:
+        changed = torch.cat([rows[:-1], last])
+        return Labelled(changed, views.targets) if isinstance(views, Labelled) else changed
+
+    ways.append((_loosened(mechanism), ending(rows[:1]), everyone[:1], False))
     for name in ("large", "nan") if rows.is_floating_point() else ():
-        changed = torch.cat([rows[:-1], EXTREME[name](rows[-1:], rows[-1:])])
-        ways.append((mechanism, Labelled(changed, views.targets) if isinstance(views, Labelled) else changed, half, True))
+        ways.append((mechanism, ending(EXTREME[name](rows[-1:], rows[-1:])), half, True))
     return ways
 
 

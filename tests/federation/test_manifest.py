@@ -20,6 +20,7 @@ from secure_fl.federation import manifest
 from secure_fl.federation.cluster import Cluster
 from secure_fl.federation.manifest import EXPERIMENTER, PUBLIC, Manifest
 from secure_fl.federation.phase import Metrics
+from secure_fl.federation.sketches import ReleasedSketch
 from secure_fl.privacy.noise import NoiseSource
 
 EXAMPLE = {"unit": "example", "noise": 4.0, "epsilon": 60.0}
@@ -158,6 +159,19 @@ def test_no_public_field_changes_with_an_example(tmp_path: Path, privacy: dict[s
     kind: dict[str, dict[str, Any]] = {"partition": {"kind": "natural"}} if privacy is CLIENT else {}
     config = short(privacy=privacy, runtime={"checkpoint_every": 3}, pools={"warmup_rounds": 0, "sketch_iterations": 1}, **kind)
     assert public_differences(tmp_path, config, neighbours(privacy)) == []
+
+
+def test_how_much_was_opened_shows_choices_and_is_not_public(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that moves takes a pool below the minimum: it stays closed, and the round is smaller."""
+    config = short(privacy=EXAMPLE, **OFF, partition={"clients": 6}, security={"protection": "masked"})
+    runs = []
+    for number, chosen in enumerate(((0, 0, 0, 1, 1, 1), (0, 0, 0, 0, 1, 1))):
+        monkeypatch.setattr(ReleasedSketch, "nearest", lambda self, _, chosen=chosen: chosen[self._releasing.client])
+        Federation(config, data=make_images(120)).run(tmp_path / str(number))
+        runs.append(fields(tmp_path / str(number)))
+    differing = [where for where in runs[0] if runs[0][where] != runs[1].get(where)]
+    assert ("summary.json", "/costs/cluster/bytes_up") in differing
+    assert [where for where in differing if runs[0][where][0] == PUBLIC] == []
 
 
 def test_a_private_field_that_is_called_public_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import tiny_config
+from helpers import make_images, tiny_config
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -92,9 +92,26 @@ def test_it_is_refused_before_anybody_is_charged(name: str, images: Dataset, tmp
     assert not ledger.exists() or not PrivacyLedger.load(ledger).releases
 
 
+def standardised_in_the_largest_batches(encoder: Encoder, h: Tensor) -> Tensor:
+    return standardised(encoder, h) if len(h) > 150 else h
+
+
+@pytest.mark.parametrize("first", ["training", "sketch"])
+def test_batches_as_large_as_the_run_s_own_are_tried(first: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("asked what it would release")
+
+    monkeypatch.setattr(EmbeddedEngine, "releases", never)
+    encoder: dict[str, Any] = {**SKETCH, "pools": {**SKETCH["pools"], "sketch_of": "encoder"}}
+    tables = encoder if first == "sketch" else {**PRETRAIN, "pretrain": {"batch_size": 128}}
+    config = tiny_config(privacy=EXAMPLE, **tables)
+    with pytest.raises(PrivacyError, match="other rows"):
+        Federation(config, data=make_images(1000), encoder=Encoder(standardised_in_the_largest_batches)).run()
+
+
 def test_without_the_check_a_sketch_of_a_batch_would_be_charged_and_made(images: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The planted fault: the second look of the client itself comes after the charge."""
-    monkeypatch.setattr(run, "check_paths", lambda _: None)
+    monkeypatch.setattr(run, "check_paths", lambda *_: None)
     with pytest.raises(PrivacyError, match="other rows"):
         federation("sketch", images).run(tmp_path / "run")
     assert PrivacyLedger.load(tmp_path / "run" / "ledger.json").releases

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from helpers import StopAfter, tiny_config, weights
 
 from secure_fl import Dataset, Federation, FederationConfig
 from secure_fl.engines import embedded
+from secure_fl.federation import private_client
 from secure_fl.federation.client import Client
 from secure_fl.federation.cluster import Cluster
 from secure_fl.federation.messages import PoolScore, ScorePools, TrainPool
@@ -23,6 +24,8 @@ from secure_fl.federation.release_box import ReleaseBox
 from secure_fl.federation.starts import draw_pools
 from secure_fl.models.state import to_vector
 from secure_fl.pools.pool_set import PoolSet
+from secure_fl.privacy.choice import PrivateChoice, bounded_score
+from secure_fl.privacy.events import PureEvent
 from secure_fl.privacy.ledger import PrivacyLedger
 from secure_fl.privacy.noise import NoiseSource
 
@@ -177,3 +180,42 @@ def test_one_choice_a_round_whatever_pools_are_shown(tmp_path: Path, images: Dat
         answers.add((client._private_choice(request), bool([release for release in client.releases(request) if release.phase == "choice"])))
     assert len(answers) == 1, "chosen at next to no ε, twelve choices of two pools would differ"
     assert not next(iter(answers))[1], "and nothing more would be released"
+
+
+# What is charged is what one example can move
+
+
+def moved(images: Dataset, monkeypatch: pytest.MonkeyPatch) -> float:
+    """By how much one example of a client moves a pool's log-odds, over half of the ε that its choice is charged: at most 1."""
+    losses, utilities, seen = PrivateClient._losses, PrivateChoice._utilities, list[torch.Tensor]()
+
+    def watched(self: PrivateChoice, *given: Any) -> Any:
+        seen.append(torch.from_numpy(utilities(self, *given)))
+        return seen[-1].numpy()
+
+    monkeypatch.setattr(PrivateChoice, "_utilities", watched)
+    for loss in (0.0, 1e6, torch.nan):
+        monkeypatch.setattr(PrivateClient, "_losses", lambda *given, loss=loss: torch.cat([torch.tensor([loss]), losses(*given)[1:]]))
+        made = Federation(config(start="random"), data=images)
+        (asked,) = embedded.EmbeddedEngine(made.clients[:1], made.blueprint)._clients
+        request = TrainPool(0, draw_pools(made.blueprint, ServerState(tensors={"encoder": to_vector(made.blueprint.encoder())})))
+        event = asked.releases(request)[0].event
+        assert isinstance(event, PureEvent)
+        asked.handle(request)
+    return max(float((one - other).abs().max()) for one in seen for other in seen) / (event.epsilon / 2)
+
+
+def test_one_example_moves_a_choice_by_what_is_charged(images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert moved(images, monkeypatch) == pytest.approx(1)
+
+
+FAULTS: dict[str, Callable[[torch.Tensor, float, int], float]] = {
+    "too large": lambda losses, bound, size: min(bound, 1.5 * bounded_score(losses, bound, size)),
+    "not cut": lambda losses, bound, size: min(bound, float(losses.nan_to_num(nan=bound).sum()) / size),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_choice_that_one_example_moves_further_is_found(fault: str, images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(private_client, "bounded_score", FAULTS[fault])
+    assert moved(images, monkeypatch) > 1.4

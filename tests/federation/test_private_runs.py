@@ -82,7 +82,7 @@ def test_a_stopped_run_releases_nothing_twice_and_ends_the_same(
     tmp_path: Path, images: Dataset, privacy: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = private(privacy)
-    monkeypatch.setattr(run, "check_paths", lambda _: None)  # which would be the same for every one of these runs
+    monkeypatch.setattr(run, "check_paths", lambda *_: None)  # which would be the same for every one of these runs
     whole = Federation(config, data=images).run(tmp_path / "whole")
     expected = {release.key for release in PrivacyLedger.load(tmp_path / "whole" / "ledger.json").releases}
     for stop in range(1, len(whole.records), 2):

@@ -180,6 +180,21 @@ def test_callables_that_count_are_found_out(call: Callable[[], None]) -> None:
     assert changes(before, remembered(augment=call))
 
 
+def test_a_global_that_is_called_like_an_attribute_is_not_read() -> None:
+    class Other:
+        def __init__(self) -> None:
+            self.SEEN = len(shared_state.HELD)
+
+        def __call__(self) -> int:
+            return self.SEEN
+
+    other = Other()
+    before = remembered(augment=other)
+    global_counter()
+    by_its_module()
+    assert changes(before, remembered(augment=other)) == []
+
+
 def test_objects_in_circles_and_those_that_are_not_opened_end() -> None:
     one, other = Nested(), Nested()
     one.other, other.other = other, one  # type: ignore[attr-defined]

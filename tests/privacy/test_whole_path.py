@@ -185,6 +185,7 @@ LOSSES: dict[str, Callable[[Objective, Tensor, Tensor], Tensor]] = {
     "number of units": lambda _, h, z: apart(z) / len(z),
     "in odd batches": lambda _, h, z: apart(z) * (1 + len(z) % 2),
     "in large batches": lambda _, h, z: apart(z) * (1 + (len(z) > 20)),
+    "copies": lambda _, h, z: apart(z) * ((z[:, None] - z).detach().flatten(2).norm(dim=2) < 1e-6).sum(1),
     "beside NaN": lambda _, h, z: apart(z) * float(not bool(z.isnan().any())),
     "counting": counting,
 }
