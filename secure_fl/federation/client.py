@@ -71,10 +71,19 @@ class Workbench:
     @cached_property
     def kept_encoder(self) -> nn.Module:
         """The pre-trained encoder that clients keep."""
-        return self.blueprint.encoder()
+        return self._begun(self.blueprint.encoder())
 
     def _remembered(self, module: ModuleT) -> ModuleT:
         self._made.append((module, integer_buffers(module)))
+        return self._begun(module)
+
+    def _begun(self, module: ModuleT) -> ModuleT:
+        """What a model makes of the first rows that it sees, and keeps, is made of noise: of a client's examples it would reach the other clients."""
+        if self.blueprint.config.privacy.unit == "example" or self.blueprint.private_sketch is not None:
+            training = module.training
+            with torch.no_grad():
+                module.eval()(Examples(self.blueprint.shape, self.blueprint.compute.device).noise(4))
+            module.train(training)
         return module
 
     def restart(self) -> None:

@@ -8,17 +8,19 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import make_images, tiny_config
+from helpers import make_images, tiny_config, weights
 from torch import Tensor, nn
 from torch.nn import functional
 
 from secure_fl import Dataset, Federation, run
 from secure_fl.data.views import Augmentation
+from secure_fl.engines import embedded
 from secure_fl.engines.embedded import EmbeddedEngine
 from secure_fl.errors import PrivacyError
 from secure_fl.federation.example_plan import plan_examples
 from secure_fl.privacy.accounting import epsilon
 from secure_fl.privacy.ledger import PrivacyLedger
+from secure_fl.privacy.noise import NoiseSource
 from secure_fl.privacy.units import Adjacency
 
 EXAMPLE = {"unit": "example", "noise": 20.0, "epsilon": 60.0}
@@ -115,6 +117,24 @@ def test_without_the_check_a_sketch_of_a_batch_would_be_charged_and_made(images:
     with pytest.raises(PrivacyError, match="other rows"):
         federation("sketch", images).run(tmp_path / "run")
     assert PrivacyLedger.load(tmp_path / "run" / "ledger.json").releases
+
+
+def test_what_a_model_makes_once_it_makes_of_no_client_s_examples(images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients score pools on their test examples before they train: initialisation by these would be in the released models, without noise."""
+
+    def centred_once(encoder: Encoder, h: Tensor) -> Tensor:
+        encoder.first = getattr(encoder, "first", h.detach().mean(0))  # type: ignore[assignment]
+        return h - encoder.first
+
+    ended = []
+    for value in (0.0, 1.0):
+        monkeypatch.setattr(embedded, "new_noise", lambda: NoiseSource.for_tests(7))
+        config = tiny_config(privacy=EXAMPLE, pretrain={"mode": "none"}, pools={"start": "sketch"}, evaluate={"enabled": False})
+        made = Federation(config, data=images, encoder=Encoder(centred_once))
+        for client in made.clients:
+            client.test.x[:] = value
+        ended.append(weights(made.run()))
+    assert torch.equal(*ended)
 
 
 def test_dropout_and_frozen_batch_statistics_are_let_through(images: Dataset) -> None:
