@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -42,7 +41,7 @@ from secure_fl.federation.run_state import RunState
 from secure_fl.federation.starts import FarthestStart, RestartStart, SketchCentre, SketchStart, get_guide, get_pools
 from secure_fl.federation.summing import Summing
 from secure_fl.files import held, is_file, read_json, remove_unfinished
-from secure_fl.models.build import build_encoder, fresh_copy
+from secure_fl.models.build import build_encoder, copy_of, fresh_copy
 from secure_fl.models.state import count_parameters, load_vector, to_vector
 from secure_fl.pools.pool_set import PoolModel
 from secure_fl.summary import final_summary, picture
@@ -250,7 +249,7 @@ class Federation:
             return partial(fresh_copy, encoder)
         if encoder is None:
             return lambda seed: build_encoder(self.config.model, shape, seed)
-        return lambda seed: copy.deepcopy(encoder(seed))
+        return lambda seed: copy_of(encoder(seed))
 
     def _prepare(self, folder: RunFolder | None, seen: CentralSet | None, holding: ExitStack, *, resume: bool) -> tuple[ServerState, ReleaseBox]:
         """State to go on from, and the box of private results; opens the gate. A new run's ledger is there before the run counts as begun.

@@ -41,13 +41,26 @@ def build_encoder(config: ModelConfig, shape: tuple[int, ...], seed: int) -> nn.
         return SeriesConvNet(shape[0], width, norm) if kind == "series_convnet" else MLP(shape, width, norm)
 
 
+def copy_of(module: nn.Module) -> nn.Module:
+    """A copy of a caller's module that shares nothing with it.
+
+    Raises:
+        ModelError: it holds something that cannot be copied, such as a tensor that was computed.
+    """
+    try:
+        return copy.deepcopy(module)
+    except (RuntimeError, TypeError) as error:
+        remedy = "use torch.nn.utils.parametrizations in place of the older weight_norm and spectral_norm, and keep no results on the module"
+        raise ModelError("cannot be copied", field="encoder", value=type(module).__name__, remedy=remedy) from error
+
+
 def fresh_copy(module: nn.Module, seed: int) -> nn.Module:
     """A copy of a caller's module with its trainable layers initialised anew from `seed`; frozen layers keep their weights.
 
     Raises:
-        ModelError: a trainable layer has no `reset_parameters`.
+        ModelError: a trainable layer has no `reset_parameters`, or as `copy_of`.
     """
-    copied = copy.deepcopy(module)
+    copied = copy_of(module)
     with seeded(seed):
         for name, layer in copied.named_modules():
             if not any(parameter.requires_grad for parameter in layer.parameters(recurse=False)):

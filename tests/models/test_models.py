@@ -8,7 +8,7 @@ from torch import nn
 
 from secure_fl.config import ModelConfig
 from secure_fl.errors import ModelError
-from secure_fl.models.build import build_encoder, build_projector, fresh_copy
+from secure_fl.models.build import build_encoder, build_projector, copy_of, fresh_copy
 from secure_fl.models.heads import feature_width
 from secure_fl.models.norms import norm_layer
 from secure_fl.models.state import averaged_tensors, count_parameters, load_vector, to_vector
@@ -130,3 +130,10 @@ def test_copies_of_foreign_modules_are_initialised_anew_but_for_frozen_layers() 
 
     with pytest.raises(ModelError, match=r"initialised anew.*reset_parameters"):
         fresh_copy(nn.Sequential(Own()), 0)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+def test_what_cannot_be_copied_is_refused_by_name() -> None:
+    """The older weight_norm keeps a computed weight on the layer."""
+    with pytest.raises(ModelError, match="cannot be copied"):
+        copy_of(nn.Sequential(nn.utils.weight_norm(nn.Linear(2, 2))))
