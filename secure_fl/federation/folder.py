@@ -97,7 +97,13 @@ class RunFolder:
         return found[1].decode("ascii")
 
     def read_config(self) -> FederationConfig:
-        """The resolved configuration."""
+        """The resolved configuration.
+
+        Raises:
+            RunFolderError: the file lost its first line, as one does that was emptied; all settings would read as their defaults.
+            ConfigError: it is damaged otherwise.
+        """
+        _ = self.run
         return load_config(self.config)
 
     @cached_property
