@@ -268,6 +268,7 @@ class Federation:
             raise folder.of_another_run()
         kept = None if opened.ledger is None else RunState(folder.run)
         if kept is not None:
+            kept.lies_apart_from(folder.path)
             holding.enter_context(kept.held())
         self._gate = self._open_gate(folder.ledger, kept, resumed=True)
         self._gate.follows(folder.marks())

@@ -211,6 +211,18 @@ def test_what_can_be_resumed_has_all_that_a_run_begins_with(tmp_path: Path, imag
     assert all({"partition.json", "central.json", "manifest.json", "metrics.jsonl", "ledger.json"} <= names for names in resumable)
 
 
+def test_a_state_in_the_run_s_own_folder_is_refused_and_nothing_is_written_there(
+    tmp_path: Path, images: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    stopped(out, images, 2)
+    before = {path for path in out.rglob("*") if path.name != ".lock"}
+    monkeypatch.setenv("SECURE_FL_STATE", str(out / "state"))
+    with pytest.raises(RunFolderError, match="lies in the run's own folder"):
+        resumed(out, images)
+    assert {path for path in out.rglob("*") if path.name != ".lock"} == before
+
+
 class _StopAtOnce(Callback):
     def on_phase(self, name: str, rounds: int, done: int) -> None:
         raise KeyboardInterrupt
