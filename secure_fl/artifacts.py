@@ -108,6 +108,21 @@ def load_pools(path: Path | str, encoder: nn.Module | None = None) -> tuple[list
     return pools, _guide(tensors, len(pools))
 
 
+def model_files(path: Path | str) -> dict[str, bytes]:
+    """The files of a finished run's models by name, whole.
+
+    Raises:
+        RunFolderError: one is damaged.
+        FileError: one is missing.
+    """
+    folder = RunFolder.open(Path(path))
+    found = {}
+    for name in ("encoder.safetensors", *(["pools.safetensors"] if folder.read_config().pools.enabled else [])):
+        found[name] = read_bytes(folder.model / name, most=LARGEST)
+        unpack(found[name], field=name, value=str(folder.model), remedy=_REMEDY)
+    return found
+
+
 def _guide(tensors: dict[str, Tensor], pools: int) -> Guide | None:
     mean, centres = tensors.get("guide.mean"), tensors.get("guide.centres")
     if mean is None and centres is None:

@@ -267,6 +267,7 @@ class Federation:
             raise folder.of_another_run()
         kept = None if opened.ledger is None else RunState(folder.run)
         if kept is not None:
+            kept.lies_apart_from(folder.path)
             holding.enter_context(kept.held())
         self._gate = self._open_gate(folder.ledger, kept, resumed=True)
         self._gate.follows(folder.marks())
@@ -280,11 +281,12 @@ class Federation:
 
     def _begin(self, folder: RunFolder, seen: CentralSet | None) -> None:
         """Write what a new run's folder begins with."""
-        folder.begin(self.config)
+        documents: dict[Path, dict[str, Any]] = {}
         if self.manifest.writes("partition.json"):
-            folder.write(folder.partition, self.summarise().as_dict() | {"digest": self._examples_digest})
+            documents[folder.partition] = self.summarise().as_dict() | {"digest": self._examples_digest}
         if seen is not None:
-            folder.write(folder.central, seen.as_dict())
+            documents[folder.central] = seen.as_dict()
+        folder.begin(self.config, documents)
 
     def _phases(self, state: ServerState) -> Iterator[Phase]:
         """The phases in order. Each is made when it is reached, from what the earlier ones left in the state."""

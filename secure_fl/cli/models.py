@@ -19,17 +19,17 @@ def export(
 
     What only the experimenter may know, such as who uses which pool, stays behind.
     """
-    from secure_fl.artifacts import LARGEST, load_card
+    from secure_fl.artifacts import load_card, model_files
     from secure_fl.federation.folder import RunFolder
     from secure_fl.files import listed, make_folder, read_bytes, write_atomically, write_json
 
-    card, run = load_card(folder), RunFolder.open(folder)
+    card, run, models = load_card(folder), RunFolder.open(folder), model_files(folder)
     if listed(to):
         raise RunFolderError("already holds something", field="--to", value=str(to), remedy="choose another folder or delete it")
     make_folder(to)
     write_json(to / "model.json", run.manifest.without_experiments().view("model/model.json", vars(card)))
-    for path in (*run.model.glob("*.safetensors"), run.config):
-        write_atomically(to / path.name, read_bytes(path, most=LARGEST))
+    for name, data in {**models, run.config.name: read_bytes(run.config)}.items():
+        write_atomically(to / name, data)
     for path in listed(to):
         out.print(str(path), markup=False)
 

@@ -52,10 +52,16 @@ class RunFolder:
         make_folder(path, tighten=True)
         return cls(path)
 
-    def begin(self, config: FederationConfig) -> None:
-        """Write the configuration, under the name by which the user's state directory knows the run: from then on it can be resumed."""
+    def begin(self, config: FederationConfig, documents: Mapping[Path, Mapping[str, Any]] | None = None) -> None:
+        """Write what a run begins with: `documents`, each as `write` does, and last the configuration.
+
+        That is under the name by which the user's state directory knows the run. From then on it can be resumed, and nothing is missing.
+        """
+        self.manifest = Manifest.of(config)
         write_atomically(self.metrics, "")
-        write_json(self.path / "manifest.json", Manifest.of(config).as_dict())
+        write_json(self.path / "manifest.json", self.manifest.as_dict())
+        for path, document in (documents or {}).items():
+            self.write(path, document)
         write_atomically(self.config, f"# run {secrets.token_hex(16)}\n{dump_config(config)}")
 
     @classmethod
@@ -91,7 +97,13 @@ class RunFolder:
         return found[1].decode("ascii")
 
     def read_config(self) -> FederationConfig:
-        """The resolved configuration."""
+        """The resolved configuration.
+
+        Raises:
+            RunFolderError: the file lost its first line, as one does that was emptied; all settings would read as their defaults.
+            ConfigError: it is damaged otherwise.
+        """
+        _ = self.run
         return load_config(self.config)
 
     @cached_property

@@ -179,6 +179,8 @@ def _files(config: FederationConfig) -> Rules:
         "ledger.json": _ledger(questions),
         "partition.json": EXPERIMENTER,
         "embedding.json": EXPERIMENTER,
+        # The page of `secure-fl report`, which shows what the other files say.
+        "report.html": EXPERIMENTER if config.evaluate.enabled else pools,
         "central.json": {"salt": PUBLIC, "digests": "released:central"},
         "checkpoints/*/manifest.json": _checkpoint(groups, pools, questions),
         "checkpoints/*/state.safetensors": _state(encoder, groups, pools),

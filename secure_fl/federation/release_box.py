@@ -129,9 +129,7 @@ class ReleaseBox:
             return
         assert self._folder is not None
         state = self._state = self._state or RunState(f"box-{_name(str(self._folder.resolve()))}")
-        if self._folder.parent.resolve() in state.folder.resolve().parents:
-            remedy = "set SECURE_FL_STATE to a folder outside of it: keys must not lie beside what they seal"
-            raise RunFolderError("lies in the run's own folder", field="SECURE_FL_STATE", value=str(state.folder), remedy=remedy)
+        state.lies_apart_from(self._folder.parent)
         make_folder(self._folder.parent)
         found, mark = state.key(), state.mark(_MARK)
         there = is_file(self._list)

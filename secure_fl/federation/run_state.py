@@ -96,6 +96,16 @@ class RunState:
         except FileError as error:
             raise RunFolderError(error.problem, field="SECURE_FL_STATE", value=str(self.folder), remedy=_ELSEWHERE) from None
 
+    def lies_apart_from(self, folder: Path) -> None:
+        """Refuse to lie in a run's own folder.
+
+        Raises:
+            RunFolderError: it does.
+        """
+        if folder.resolve() in self.folder.resolve().parents:
+            remedy = "set SECURE_FL_STATE to a folder outside of it: keys must not lie beside what they seal"
+            raise RunFolderError("lies in the run's own folder", field="SECURE_FL_STATE", value=str(self.folder), remedy=remedy)
+
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Hold it for one run: a copy of the run's folder, resumed beside it, would release the same once more with other noise.

@@ -61,6 +61,7 @@ def write_report(folders: Sequence[Path], path: Path) -> None:
 
 def _read(path: Path) -> Run:
     folder = RunFolder.open(path)
+    folder.read_config()
     summary = folder.read_summary()
     partition = read_json(folder.partition, PartitionSummary, _REMEDY) if is_file(folder.partition) else None
     embedding = read_json(folder.embedding, dict[str, Any], _REMEDY) if is_file(folder.embedding) else None

@@ -148,6 +148,11 @@ def test_export_and_assign(finished: Path) -> None:
     assert {path.name for path in (finished / "models").iterdir()} == {"encoder.safetensors", "pools.safetensors", "model.json", "config.toml"}
     assert "choices" not in json.loads((finished / "models" / "model.json").read_text()), "who uses which pool stays behind"
     secure_fl("export", finished / "run", "--to", finished / "models", code=2)
+    encoder = finished / "run" / "model" / "encoder.safetensors"
+    encoder.rename(finished / "away")
+    assert "encoder.safetensors" in secure_fl("export", finished / "run", "--to", finished / "half", code=2).stderr
+    assert not (finished / "half").exists()
+    (finished / "away").rename(encoder)
     from sklearn.datasets import load_digits
 
     digits = load_digits()

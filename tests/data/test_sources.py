@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,9 @@ def test_damaged_idx_files(tmp_path: Path) -> None:
         "floats": (b"\0\0\x0d" + whole[3:], "not an idx file of unsigned bytes"),
         "header": (whole[:6], "not an idx file"),
         "empty": (b"", "not an idx file"),
+        "wraps round": (b"\0\0\x08\x03" + struct.pack(">3I", 1 << 22, 1 << 21, 1 << 21), "its header promises more"),
+        "no array": (b"\0\0\x08\x05" + struct.pack(">5I", 0, *[(1 << 32) - 1] * 4), "describes no array"),
+        "deep": (b"\0\0\x08\x64" + struct.pack(">100I", *[1] * 100) + b"\0", "describes no array"),
     }
     for name, (content, message) in cases.items():
         (tmp_path / name).write_bytes(content)
@@ -192,6 +196,17 @@ def test_a_damaged_member_is_refused(tmp_path: Path) -> None:
     path.write_bytes(raw)
     with pytest.raises(DataError, match="not a readable"):
         source("npz", path)
+
+
+@pytest.mark.parametrize("member", ["x", "x.npy", "y", "client.npy"])
+def test_a_member_that_is_no_array_is_refused(member: str, tmp_path: Path) -> None:
+    path = tmp_path / "own.npz"
+    np.savez(path, **({} if member.startswith("x") else {"x": np.zeros((50, 1, 8, 8))}))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(member, b"secret bytes")
+    with pytest.raises(DataError, match="is no array") as caught:
+        source("npz", path)
+    assert "secret" not in str(caught.value)
 
 
 def test_npz_that_is_none(tmp_path: Path) -> None:

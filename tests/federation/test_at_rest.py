@@ -16,6 +16,7 @@ from federation.folders import CLIENTS, ROUNDS, private_config, recorded_rounds,
 from helpers import StopAfter, tiny_config
 
 from secure_fl import Callback, Dataset, Federation
+from secure_fl import run as run_module
 from secure_fl.errors import FileError, RunFolderError, SecureFLError
 from secure_fl.federation import release_box
 from secure_fl.federation.release_box import ReleaseBox
@@ -184,3 +185,44 @@ def test_folders_that_cannot_be_read_are_typed(tmp_path: Path, images: Dataset, 
     with pytest.raises(FileError, match="checkpoints: cannot be read: Permission denied"):
         resumed(out, images)
     assert len(json.loads((out / "ledger.json").read_text())["releases"]) == CLIENTS
+
+
+def test_what_can_be_resumed_has_all_that_a_run_begins_with(tmp_path: Path, images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that dies as it begins leaves no run, or one that knows its clients' examples and those at the server."""
+    pretrain = {"mode": "centralized", "source": {"name": "digits", "limit": 40}}
+    config = tiny_config(pretrain=pretrain, privacy={"unit": "example", "noise": 8.0, "epsilon": 500.0})
+    monkeypatch.setattr(run_module, "check_paths", lambda blueprint: None)  # which takes its time, and writes nothing
+    federation, fsync, resumable = Federation(config, data=images, callbacks=[_StopAtOnce()]), os.fsync, list[set[str]]()
+    for dies_at in range(1, 16):
+        out, synced = tmp_path / str(dies_at), [0]
+
+        def dying(handle: int, at: int = dies_at, synced: list[int] = synced) -> None:
+            synced[0] += 1
+            if synced[0] == at:
+                raise KeyboardInterrupt
+            fsync(handle)
+
+        monkeypatch.setattr(os, "fsync", dying)
+        with pytest.raises(KeyboardInterrupt):
+            federation.run(out)
+        if (out / "config.toml").exists():
+            resumable.append({path.name for path in out.iterdir()})
+    assert resumable
+    assert all({"partition.json", "central.json", "manifest.json", "metrics.jsonl", "ledger.json"} <= names for names in resumable)
+
+
+def test_a_state_in_the_run_s_own_folder_is_refused_and_nothing_is_written_there(
+    tmp_path: Path, images: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    stopped(out, images, 2)
+    before = {path for path in out.rglob("*") if path.name != ".lock"}
+    monkeypatch.setenv("SECURE_FL_STATE", str(out / "state"))
+    with pytest.raises(RunFolderError, match="lies in the run's own folder"):
+        resumed(out, images)
+    assert {path for path in out.rglob("*") if path.name != ".lock"} == before
+
+
+class _StopAtOnce(Callback):
+    def on_phase(self, name: str, rounds: int, done: int) -> None:
+        raise KeyboardInterrupt

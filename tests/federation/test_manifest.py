@@ -22,6 +22,10 @@ from secure_fl.federation.manifest import EXPERIMENTER, PUBLIC, Manifest
 from secure_fl.federation.phase import Metrics
 from secure_fl.federation.sketches import ReleasedSketch
 from secure_fl.privacy.noise import NoiseSource
+from secure_fl.report.page import write_report
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("jinja2")
 
 EXAMPLE = {"unit": "example", "noise": 4.0, "epsilon": 60.0}
 CLIENT = {"unit": "client", "noise": 2.0, "epsilon": 500.0, "min_clients": 3}
@@ -74,6 +78,7 @@ def test_every_field_of_every_file_is_tagged(tmp_path: Path, name: str, enabled:
     tables = RUNS[name]
     config = short(**tables | {"evaluate": {**tables.get("evaluate", {}), "enabled": enabled}})
     Federation(config, data=make_images(130)).run(tmp_path / "run")
+    write_report([tmp_path / "run"], tmp_path / "run" / "report.html")
     assert untagged(tmp_path / "run") == []
     tags = {tag for tag, _ in fields(tmp_path / "run").values()}
     assert all(tag in (PUBLIC, EXPERIMENTER) or str(tag).startswith("released:") for tag in tags)

@@ -7,6 +7,7 @@ integer, then the values. Source: http://yann.lecun.com/exdb/mnist/.
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 import zlib
 from pathlib import Path
@@ -54,11 +55,14 @@ def read_idx(path: Path, remedy: str = "fetch the file again") -> np.ndarray:
         raise DataError("not an idx file of unsigned bytes", field=path.name, value=str(path), remedy=remedy)
     dimensions = raw[3]
     shape = struct.unpack(f">{dimensions}I", raw[4 : 4 + 4 * dimensions])
-    held, promised = len(raw) - 4 - 4 * dimensions, int(np.prod(shape, dtype=np.int64))
+    held, promised = len(raw) - 4 - 4 * dimensions, math.prod(shape)
     if held != promised:
         problem = "truncated: its header promises more values" if held < promised else "its header promises fewer values"
         raise DataError(problem, field=path.name, value=str(path), remedy=remedy)
-    return np.frombuffer(raw, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+    try:
+        return np.frombuffer(raw, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+    except ValueError:  # more dimensions than an array may have, or empty ones beyond what can be addressed
+        raise DataError("its header describes no array", field=path.name, value=str(path), remedy=remedy) from None
 
 
 def _both(source: SourceConfig, folder: Path, remedy: str) -> tuple[Dataset, Dataset]:

@@ -43,6 +43,9 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         remedy = "write it again with numpy.savez(path, x=…, y=…), plain numeric arrays only"
         # Its class alone: numpy quotes bytes of the file, which may be an example's.
         raise DataError(f"not a readable .npz: {type(error).__name__}", field=path.name, value=str(path), remedy=remedy) from None
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):  # an entry that is no .npy comes as its bytes
+            raise DataError("is no array", field=name, value=str(path), remedy="write it with numpy.savez(path, x=…, y=…)")
     if "x" not in arrays:
         raise DataError("holds no array `x`", field=path.name, value=sorted(arrays), remedy="write it with numpy.savez(path, x=…, y=…)")
     return arrays
