@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from struct import Struct
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -21,6 +23,7 @@ from secure_fl.secure_sum.shamir import SHARE_BYTES, Share
 
 TAG_BYTES = 16
 """Of a share: enough that nobody finds another share for it."""
+_POSITIONS = Struct(">II")
 
 
 @dataclass
@@ -112,7 +115,12 @@ class KeyBook:
 
     def box_context(self, dealer: int, reader: int) -> bytes:
         """What a box of shares is for."""
-        return b"secure-fl share box 1|" + self.plan.digest + self.plan.roster.digest + _numbers(self.plan.round, dealer, reader)
+        return self._boxes + _POSITIONS.pack(dealer, reader)
+
+    @cached_property
+    def _boxes(self) -> bytes:
+        """What all boxes of the round are for; asked for hundred thousands of times in a large one."""
+        return b"secure-fl share box 1|" + self.plan.digest + self.plan.roster.digest + self.plan.round.to_bytes(8, "big")
 
     def box_key(self, own: int, private: X25519PrivateKey, other: int) -> bytes:
         """The 32-byte key that two clients know: each box is authenticated by it and opens for nobody else."""
@@ -215,7 +223,3 @@ def need(found: int, least: int, what: str, blamed: Sequence[str] = ()) -> None:
     if found < least:
         remedy = "discard the round, begin the next"
         raise RoundRefusedError(RoundReason.TOO_FEW, f"{least} are needed", field=what, value=found, remedy=remedy, blamed=blamed)
-
-
-def _numbers(round_number: int, *positions: int) -> bytes:
-    return round_number.to_bytes(8, "big") + b"".join(position.to_bytes(4, "big") for position in positions)

@@ -50,7 +50,7 @@ from secure_fl.secure_sum.round_plan import BlockVector, RoundPlan
 from secure_fl.secure_sum.round_sizes import check_size, most_bytes
 from secure_fl.secure_sum.round_steps import ClientStep
 from secure_fl.secure_sum.round_store import MemoryStore, UploadStore
-from secure_fl.secure_sum.shamir import split
+from secure_fl.secure_sum.shamir import split_many
 
 _ROUNDS_OF_SEEDS = 4
 """Rounds in which no mask seed may come again."""
@@ -130,7 +130,7 @@ class RoundClient:
         self._book, self._position = book, book.names.index(self.name)
         holders = book.holders(self._position)
         secrets = [self._masking.private_bytes_raw(), *self._self_seeds]
-        shares = [split(secret, book.threshold, len(holders), randomness=self._randomness) for secret in secrets]
+        shares = split_many(secrets, book.threshold, len(holders), randomness=self._randomness)
         boxes = []
         for place, holder in enumerate(holders):
             mine = [row[place] for row in shares]

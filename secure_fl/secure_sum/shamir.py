@@ -21,7 +21,7 @@ SHARE_BYTES = 1 + 2 + 2 + ELEMENT_BYTES
 LONGEST_SECRET = 32
 MOST_SHARES = 2**16 - 1
 
-_VERSION, _LAZY = 1, 16
+_VERSION = 1
 _TAG = b"secure_fl/secure-sum/shamir/v1"
 
 
@@ -64,11 +64,35 @@ def split(secret: bytes, threshold: int, count: int, *, randomness: Callable[[in
     Raises:
         SecureSumError: a secret of 0 or more than 32 bytes, or a threshold not above half of the count.
     """
-    if not 1 <= len(secret) <= LONGEST_SECRET:
-        raise _refused("a secret has 1 to 32 bytes", "secret", f"{len(secret)} bytes", "share a key, not the data under it")
+    return split_many([secret], threshold, count, randomness=randomness)[0]
+
+
+def split_many(secrets: Sequence[bytes], threshold: int, count: int, *, randomness: Callable[[int], bytes] = os.urandom) -> list[list[Share]]:
+    """`split` for each secret, all in the time of one and a half: their polynomials are evaluated side by side, as lanes of one long integer.
+
+    Raises:
+        SecureSumError: as `split`.
+    """
+    for secret in secrets:
+        if not 1 <= len(secret) <= LONGEST_SECRET:
+            raise _refused("a secret has 1 to 32 bytes", "secret", f"{len(secret)} bytes", "share a key, not the data under it")
     check_threshold(threshold, count)
-    coefficients = [int.from_bytes(_encode(secret), "big")] + [_element(randomness) for _ in range(threshold - 1)]
-    return [Share(index, threshold, evaluate(coefficients, index, PRIME)) for index in range(1, count + 1)]
+    rows = [[int.from_bytes(_encode(secret), "big"), *(_element(randomness) for _ in range(threshold - 1))] for secret in secrets]
+    width = PRIME.bit_length() + threshold * count.bit_length()  # a lane holds a value that is not reduced
+    lanes = [sum(value << width * lane for lane, value in enumerate(column)) for column in zip(*rows, strict=True)]
+    totals = [evaluate(lanes, index) for index in range(1, count + 1)]
+    lane = (1 << width) - 1
+    return [
+        [Share(index, threshold, (total >> width * number & lane) % PRIME) for index, total in enumerate(totals, 1)] for number in range(len(secrets))
+    ]
+
+
+def evaluate(coefficients: Sequence[int], point: int) -> int:
+    """Value of the polynomial (constant term first) at `point`, as an integer."""
+    total = 0
+    for coefficient in reversed(coefficients):
+        total = total * point + coefficient
+    return total
 
 
 def check_threshold(threshold: int, count: int) -> None:
@@ -110,16 +134,6 @@ def combine_many(sets: Sequence[Sequence[Share]]) -> list[bytes | None]:
     """
     known: dict[tuple[int, ...], list[int]] = {}
     return [_combine(shares, known) for shares in sets]
-
-
-def evaluate(coefficients: Sequence[int], point: int, prime: int) -> int:
-    """Value of the polynomial (constant term first) at `point`, modulo `prime`."""
-    total = 0
-    for number, coefficient in enumerate(reversed(coefficients), 1):
-        total = total * point + coefficient
-        if number % _LAZY == 0:  # points are small, so a reduction now and then keeps numbers short, at half the time
-            total %= prime
-    return total % prime
 
 
 def weights_at_zero(indices: Sequence[int], prime: int) -> list[int]:

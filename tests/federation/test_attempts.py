@@ -12,13 +12,14 @@ import pytest
 import torch
 from federation.test_secure_runs import secure
 from helpers import weights
+from secure_sum.round_helpers import each_alone
 
 from secure_fl import Dataset, Federation
 from secure_fl.engines import embedded
 from secure_fl.federation.folder import RunFolder
 from secure_fl.federation.summing import ProtectedSum
 from secure_fl.privacy.noise import NoiseSource
-from secure_fl.secure_sum import round_client
+from secure_fl.secure_sum import round_client, shamir
 from secure_fl.secure_sum.round_client import RoundClient
 from secure_fl.secure_sum.round_messages import RoundReason, RoundRefusedError
 from secure_fl.secure_sum.secure_sum import EmbeddedFederation
@@ -119,7 +120,7 @@ def test_private_answers_that_are_not_stored_are_not_given_again(images: Dataset
 
 def test_nothing_is_summed_again_once_pools_may_be_open(plans: list[Any], images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two sums of the same updates, of six clients and of five, would show the sixth's: shares of no secret of block 1 end the run."""
-    honest, honest_split, dealt = RoundClient.share, round_client.split, list[int]()
+    honest, honest_split, dealt = RoundClient.share, shamir.split, list[int]()
 
     def share(self: RoundClient, data: bytes) -> bytes:
         dealt[:] = [0] if self.name == BAD and self._plan.round == 1 else []
@@ -133,7 +134,7 @@ def test_nothing_is_summed_again_once_pools_may_be_open(plans: list[Any], images
         return shares
 
     monkeypatch.setattr(RoundClient, "share", share)
-    monkeypatch.setattr(round_client, "split", split)
+    monkeypatch.setattr(round_client, "split_many", each_alone(split))
     with pytest.raises(RoundRefusedError, match="false-shares") as caught:
         Federation(secure("masked", **SHORT), data=images).run()
     assert caught.value.blamed == (BAD,)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,3 +104,8 @@ def read_end(envelope: bytes) -> int:
 
 def flip(data: bytes, at: int) -> bytes:
     return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+def each_alone(split: Callable[..., Any]) -> Callable[..., Any]:
+    """A planted `split` as what deals many secrets: one after the other."""
+    return lambda secrets, *arguments, **rest: [split(secret, *arguments, **rest) for secret in secrets]

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
-from secure_sum.round_helpers import MASKED, Tape, check_exact, flip, make_federation, make_vectors, read_end
+from secure_sum.round_helpers import MASKED, Tape, check_exact, each_alone, flip, make_federation, make_vectors, read_end
 
-from secure_fl.secure_sum import round_client
+from secure_fl.secure_sum import round_client, shamir
 from secure_fl.secure_sum.envelope import Phase, read_header, sign_envelope
 from secure_fl.secure_sum.graph import draw
 from secure_fl.secure_sum.round_book import TAG_BYTES, KeyBook
@@ -194,14 +194,14 @@ def test_one_bit_on_the_way_to_a_client_costs_that_client(phase: Phase) -> None:
 
 def test_shares_of_no_polynomial_name_their_dealer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Boxes open and shares are well formed, yet no secret comes of them: the round ends, and the next one knows whom to leave out."""
-    honest, dealer = round_client.split, []
+    honest, dealer = shamir.split, []
 
     def dealt(secret: bytes, *arguments: object, **rest: object) -> object:
         shares = honest(secret, *arguments, **rest)  # type: ignore[arg-type]
         dealer.append(secret)
         return [replace(share, value=share.value + share.index**50) for share in shares] if len(dealer) <= 4 else shares
 
-    monkeypatch.setattr(round_client, "split", dealt)
+    monkeypatch.setattr(round_client, "split_many", each_alone(dealt))
     federation = make_federation("masked", clients=CLIENTS)
     with pytest.raises(RoundRefusedError, match="false-shares") as caught:
         federation.round(0, make_vectors(SHAPE, dict.fromkeys(federation.clients, 0)), SHAPE)

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from secure_sum.round_helpers import MASKED, SHAPE, Tape, check_exact, flip, make_federation, make_vectors, read_end
+from secure_sum.round_helpers import MASKED, SHAPE, Tape, check_exact, each_alone, flip, make_federation, make_vectors, read_end
 
 from secure_fl.secure_sum import key_holder as holders
-from secure_fl.secure_sum import round_client, round_server
+from secure_fl.secure_sum import round_client, round_server, shamir
 from secure_fl.secure_sum.envelope import Phase, read_header, sign_envelope
 from secure_fl.secure_sum.refusals import Reason, RefusedError
 from secure_fl.secure_sum.round_messages import (
@@ -217,14 +217,14 @@ def test_false_shares_of_one_client_cost_nothing(edit: Callable[[tuple[int, int,
 
 
 def test_a_client_that_deals_a_false_mask_key_ends_the_round(monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = round_client.split
+    honest = shamir.split
     dealt = []
 
     def false(secret: bytes, *arguments: object, **rest: object) -> object:
         dealt.append(secret)
         return honest(bytes(32) if len(dealt) == 1 else secret, *arguments, **rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(round_client, "split", false)
+    monkeypatch.setattr(round_client, "split_many", each_alone(false))
     federation = make_federation()
     vectors = make_vectors(SHAPE, dict.fromkeys(federation.clients, 0))
     with pytest.raises(RoundRefusedError, match="not-proved") as caught:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.shamir import (
+    ELEMENT_BYTES,
     PRIME,
     SHARE_BYTES,
     Share,
@@ -22,6 +23,7 @@ from secure_fl.secure_sum.shamir import (
     default_threshold,
     evaluate,
     split,
+    split_many,
     weights_at_zero,
 )
 
@@ -31,7 +33,7 @@ SECRET = bytes(range(100, 132))
 def test_published_example() -> None:
     """The worked example of Wikipedia's article on Shamir's scheme, modulo 1613."""
     points = {1: 1494, 2: 329, 3: 965, 4: 176, 5: 1188, 6: 775}
-    assert {x: evaluate([1234, 166, 94], x, 1613) for x in points} == points
+    assert {x: evaluate([1234, 166, 94], x) % 1613 for x in points} == points
     for chosen in combinations(points, 3):
         weights = weights_at_zero(chosen, 1613)
         assert sum(w * points[x] for w, x in zip(weights, chosen, strict=True)) % 1613 == 1234
@@ -88,7 +90,7 @@ def test_fewer_shares_are_independent_of_the_secret(threshold: int) -> None:
     """Exact, in a field of 7: over all polynomials, any t − 1 shares have one distribution for every secret; t shares do not."""
 
     def views(secret: int, indices: tuple[int, ...]) -> Counter[tuple[int, ...]]:
-        return Counter(tuple(evaluate([secret, *rest], x, 7) for x in indices) for rest in product(range(7), repeat=threshold - 1))
+        return Counter(tuple(evaluate([secret, *rest], x) % 7 for x in indices) for rest in product(range(7), repeat=threshold - 1))
 
     for indices in combinations(range(1, 7), threshold - 1):
         assert all(views(secret, indices) == views(0, indices) for secret in range(1, 7))
@@ -182,3 +184,14 @@ def test_many_secrets_at_once() -> None:
     secrets = [np.random.default_rng(i).bytes(32) for i in range(20)]
     sets = [split(secret, 7, 10)[i % 3 :] for i, secret in enumerate(secrets)]
     assert combine_many(sets) == secrets
+
+
+@pytest.mark.parametrize(("threshold", "count"), [(2, 2), (3, 5), (55, 81), (200, 255)])
+def test_secrets_that_are_split_together_are_as_those_split_alone(threshold: int, count: int) -> None:
+    """With the largest coefficients there are, so that a lane that ran over would show in the next one."""
+    largest = (PRIME - 1).to_bytes(ELEMENT_BYTES, "big")
+    secrets = [b"\xff" * 32, bytes(32), SECRET, b"\xff" * 32]
+    together = split_many(secrets, threshold, count, randomness=lambda _: largest)
+    assert together == [split(secret, threshold, count, randomness=lambda _: largest) for secret in secrets]
+    for secret, shares in zip(secrets, split_many(secrets, threshold, count), strict=True):
+        assert combine(shares[-threshold:]) == secret
