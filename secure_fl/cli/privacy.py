@@ -42,7 +42,8 @@ def plan(
 def verify(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     """Recompute every ε of a run from the events in its ledger, and hold the ledger against the run's records.
 
-    Exits with 1 where a stated ε differs, the budget was passed, or the ledger has lost releases that a checkpoint, a round or the summary counts.
+    Exits with 1 where a stated ε differs, the budget was passed, or the ledger has lost releases that a checkpoint, a round or the summary
+    counts; and where one of these is gone from a finished run.
     """
     from secure_fl.federation.folder import RunFolder
     from secure_fl.federation.privacy_record import SKETCHES_ONLY, differences
@@ -51,8 +52,12 @@ def verify(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> Non
 
     run = RunFolder.open(folder)
     ledger = PrivacyLedger.load(run.ledger)
-    found = ledger.verify(run.marks())
-    problems = [*found.problems, *(differences(run.read_summary(), ledger) if is_file(run.summary) else ())]
+    found = ledger.verify(marks := run.marks())
+    problems = list(found.problems)
+    if is_file(run.summary):
+        silent = {"metrics.jsonl", "summary.json", "the last checkpoint"} - {where for where, _ in marks}
+        problems += [f"{where} does not count the ledger's releases: it is not what the run wrote" for where in sorted(silent)]
+        problems += differences(run.read_summary(), ledger)
     rows = [[f"client {row.subject}", row.epsilon] for row in found.recomputed]
     kind = "" if ledger.budget is None else f"δ = {ledger.budget.delta:g}, {ledger.budget.unit} level, {ledger.budget.adjacency}"
     out.print(table(f"recomputed from {len(ledger.releases)} releases ({kind})", ["subject", "ε"], rows))

@@ -25,6 +25,8 @@ from secure_fl.files import append_line, is_bare, is_file, lock_of, make_folder,
 from secure_fl.privacy.chain import Mark
 
 _RUN = re.compile(rb"# run ([0-9a-f]{32})\n")
+_LAST = b"\n# end\n"
+"""Of `config.toml`: settings that were cut off would read as their defaults."""
 _LONGEST = 1 << 32
 
 
@@ -62,7 +64,7 @@ class RunFolder:
         write_json(self.path / "manifest.json", self.manifest.as_dict())
         for path, document in (documents or {}).items():
             self.write(path, document)
-        write_atomically(self.config, f"# run {secrets.token_hex(16)}\n{dump_config(config)}")
+        write_atomically(self.config, f"# run {secrets.token_hex(16)}\n{dump_config(config)}{_LAST.decode()}")
 
     @classmethod
     def create(cls, path: Path, config: FederationConfig) -> RunFolder:
@@ -88,19 +90,20 @@ class RunFolder:
         """The run's name in the user's state directory: random, made when it began.
 
         Raises:
-            RunFolderError: `config.toml` does not begin with it any more.
+            RunFolderError: `config.toml` does not begin with it any more, or was cut short.
         """
-        found = _RUN.match(read_bytes(self.config))
-        if found is None:
-            remedy = "restore the file that the run wrote: its first line names the run"
-            raise RunFolderError("lost its first line", field="config.toml", value=str(self.path), remedy=remedy)
+        data = read_bytes(self.config)
+        found = _RUN.match(data)
+        if found is None or not data.endswith(_LAST):
+            remedy = "restore the file that the run wrote: its first line names the run, its last one ends it"
+            raise RunFolderError("lost its first or last line", field="config.toml", value=str(self.path), remedy=remedy)
         return found[1].decode("ascii")
 
     def read_config(self) -> FederationConfig:
         """The resolved configuration.
 
         Raises:
-            RunFolderError: the file lost its first line, as one does that was emptied; all settings would read as their defaults.
+            RunFolderError: the file lost its first or last line, as one does that was emptied or cut: settings would read as their defaults.
             ConfigError: it is damaged otherwise.
         """
         _ = self.run

@@ -114,3 +114,16 @@ def test_a_plan_counts_what_a_loaded_encoder_brings_along(finished: tuple[Path, 
     planned = [float(line.split()[-2]) for line in told.splitlines() if line.strip().startswith("0 ")]
     assert planned
     assert planned[0] > spent
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "summary.json", "checkpoints"])
+def test_a_finished_run_without_a_record_of_its_ledger_is_found(name: str, finished: tuple[Path, str], command: Command) -> None:
+    path = finished[0] / "run" / name
+    aside = path.rename(finished[0] / name)
+    if name == "summary.json":
+        path.write_text("{}")
+    try:
+        told = " ".join(command("privacy", "verify", finished[0] / "run", code=1).stderr.split())
+        assert f"{'the last checkpoint' if name == 'checkpoints' else name} does not count the ledger's releases" in told
+    finally:
+        aside.replace(path)

@@ -63,3 +63,17 @@ def test_a_configuration_that_was_emptied_is_not_taken_for_one_of_defaults(run: 
         config.write_bytes(good)
     assert not list(tmp_path.iterdir())
     assert load_card(run)
+
+
+def test_a_configuration_that_was_cut_is_not_taken_for_a_shorter_one(run: Path) -> None:
+    """At the end of any line it is TOML all the same, and what is missing would read as defaults."""
+    config = run / "config.toml"
+    good = config.read_bytes()
+    ends = [place + 1 for place, byte in enumerate(good[:-1]) if byte == ord("\n")]
+    try:
+        for end in ends:
+            config.write_bytes(good[:end])
+            with pytest.raises(SecureFLError, match=r"config\.toml"):
+                RunFolder.open(run).read_config()
+    finally:
+        config.write_bytes(good)
