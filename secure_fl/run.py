@@ -40,7 +40,7 @@ from secure_fl.federation.release_box import ReleaseBox
 from secure_fl.federation.run_state import RunState
 from secure_fl.federation.starts import FarthestStart, RestartStart, SketchCentre, SketchStart, get_guide, get_pools
 from secure_fl.federation.summing import Summing
-from secure_fl.files import held, is_file, read_json, remove_unfinished
+from secure_fl.files import held, read_json, remove_unfinished
 from secure_fl.models.build import build_encoder, copy_of, fresh_copy
 from secure_fl.models.state import count_parameters, load_vector, to_vector
 from secure_fl.pools.pool_set import PoolModel
@@ -262,7 +262,7 @@ class Federation:
         opened = self._open_gate(None if resume else folder.ledger)
         if not resume:
             self._begin(folder, seen)
-        elif is_file(folder.partition) and read_json(folder.partition, dict[str, Any], _REMEDY).get("digest") != self._examples_digest:
+        elif self.manifest.writes("partition.json") and read_json(folder.partition, dict[str, Any], _REMEDY).get("digest") != self._examples_digest:
             # Where the record leaves the experimenter's fields out, other examples of the same sizes are not noticed.
             raise folder.of_another_run()
         kept = None if opened.ledger is None else RunState(folder.run)

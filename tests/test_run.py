@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from secure_fl import Callback, Dataset, Federation, FederationConfig, Result, load_encoder, load_pools
 from secure_fl.assign import assign_pool
-from secure_fl.errors import DataError, ModelError, RunFolderError
+from secure_fl.errors import DataError, FileError, ModelError, RunFolderError
 
 
 def numbers(result: Result) -> tuple[Any, ...]:
@@ -104,6 +104,10 @@ def test_folders_are_not_mixed_up(tmp_path: Path, images: Dataset) -> None:
     for other in others:
         with pytest.raises(RunFolderError, match="another configuration, data or encoder"):
             other.run(out, resume=True)
+    aside = (out / "partition.json").rename(tmp_path / "partition.json")
+    with pytest.raises(FileError, match=r"partition\.json"):
+        others[1].run(out, resume=True)
+    aside.rename(out / "partition.json")
     (out / "metrics.jsonl").write_text("")
     with pytest.raises(RunFolderError, match="has lost rounds"):
         Federation(config, data=images).run(out, resume=True)
