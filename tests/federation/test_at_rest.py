@@ -191,7 +191,7 @@ def test_what_can_be_resumed_has_all_that_a_run_begins_with(tmp_path: Path, imag
     """A run that dies as it begins leaves no run, or one that knows its clients' examples and those at the server."""
     pretrain = {"mode": "centralized", "source": {"name": "digits", "limit": 40}}
     config = tiny_config(pretrain=pretrain, privacy={"unit": "example", "noise": 8.0, "epsilon": 500.0})
-    monkeypatch.setattr(run_module, "check_paths", lambda blueprint: None)  # which takes its time, and writes nothing
+    monkeypatch.setattr(run_module, "check_paths", lambda *_: None)  # which takes its time, and writes nothing
     federation, fsync, resumable = Federation(config, data=images, callbacks=[_StopAtOnce()]), os.fsync, list[set[str]]()
     for dies_at in range(1, 16):
         out, synced = tmp_path / str(dies_at), [0]
