@@ -58,6 +58,11 @@ def _by_difference(config: FederationConfig) -> list[str]:
         found.append("averages by number of examples: where a client is missing from one round, the difference of two sums shows its number")
     if config.pools.enabled and config.pools.count > 1 and config.pools.participation < 1 and config.privacy.unit != "client":
         found.append("pools.participation below 1: which pool a client uses follows from the counts of several rounds")
+    batch = config.model.norm == "batch" or (config.model.norm == "auto" and config.model.encoder == "resnet18")
+    if phases and batch and config.privacy.unit == "none":
+        found.append(
+            "normalisation by the batch: where a client is missing from one round, the difference of two sums shows its means and variances, roughly"
+        )
     return found
 
 

@@ -176,3 +176,15 @@ def test_the_table_says_what_few_colluders_read_of_opened_sums() -> None:
     ):
         rows = secrecy(FederationConfig(**tables), 12)
         assert all(said in row["reads"] for row in rows[:2])
+
+
+@pytest.mark.parametrize("security", [{}, {"protection": "masked"}, {"protection": "plain"}, {"key_holder": "authority"}])
+def test_the_table_says_what_each_reads_and_what_it_cannot(security: dict[str, Any]) -> None:
+    rows = {row["adversary"].partition(",")[0]: row for row in secrecy(FederationConfig(security=security), 12)}
+    plain = security.get("protection") == "plain"
+    assert [name for name, row in rows.items() if not row["holds"]] == (["server"] if plain else [])
+    assert ("sealed" in rows["reader of the disk"]["holds"]) != plain
+    if not security:
+        assert "opened ones with any client" in rows["server that follows the protocol"]["reads"]
+    if security.get("key_holder") == "authority":
+        assert rows["server that follows the protocol"]["reads"].startswith("no sum;")

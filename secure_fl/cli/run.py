@@ -114,7 +114,8 @@ def show_summary(summary: dict[str, Any], folder: Path) -> None:
         if pools["alert"]:
             out.print(f"warning: {pools['alert']}", style="yellow", markup=False)
     for row in summary["secrecy"]:
-        out.print(f"{row['adversary']}: cannot read {row['holds']}. Reads {row['reads']}.", style="dim", markup=False)
+        kept = f"cannot read {row['holds']}. Reads" if row["holds"] else "reads"
+        out.print(f"{row['adversary']}: {kept} {row['reads']}.", style="dim", markup=False)
     if "privacy" in summary:
         out.print(_privacy_line(summary["privacy"]), markup=False)
     if "sketches" in summary:

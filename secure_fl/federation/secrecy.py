@@ -18,7 +18,7 @@ class Secrecy:
 
     Attributes:
         adversary: who looks.
-        holds: what it cannot read, and how many clients it must not have on its side.
+        holds: what it cannot read, and how many clients it must not have on its side; empty where nothing is kept from it.
         reads: what it reads all the same.
     """
 
@@ -40,13 +40,15 @@ def secrecy(config: FederationConfig, clients: int) -> list[dict[str, str]]:
 def _rows(config: FederationConfig, clients: int) -> Iterator[Secrecy]:
     security = config.security
     if security.protection == "plain":
-        yield Secrecy("server", "nothing", "every client's update, and the pool it chooses")
+        yield Secrecy("server", "", "every client's update, and the pool it chooses")
     else:
         yield from _protected(config, config.weakest_sums(clients))
+    sealed = ", and private results: sealed under keys that lie elsewhere, and gone when the run ends"
+    noised = config.privacy.unit != "none" or config.noises_sketches
     yield Secrecy(
         "reader of the disk",
-        "single clients' vectors and private results: sealed under keys that lie elsewhere, and gone when the run ends",
-        "the run folder as its manifest says: models, opened sums and, unless evaluate.enabled = false, the experimenter's record",
+        f"single clients' updates: they are not written{sealed if noised else ''}",
+        "the run folder as its manifest says: models, rounds and, unless evaluate.enabled = false, the experimenter's record",
     )
 
 
@@ -54,7 +56,10 @@ def _protected(config: FederationConfig, rules: SumRules) -> Iterator[Secrecy]:
     security, pools = config.security, config.pools.enabled and config.pools.count > 1
     encrypted = security.protection == "bfv+masked"
     with_key = "the authority and " if encrypted and security.key_holder == "authority" else ""
-    seen = f"{'no sum' if encrypted else 'opened sums'}; who takes part and who drops out, sizes and times, which pools open"
+    sums = "opened sums"
+    if encrypted:
+        sums = "no sum" if with_key else "no sum by itself, and opened ones with any client, since each holds the key"
+    seen = f"{sums}; who takes part and who drops out, sizes and times, which pools open"
     sparse = f"; a sparse graph holds against {rules.colluders} who draw keys over and over, but for odds of 2^-40" if rules.degree else ""
     of_holders = f"of the m = {rules.holders} clients that hold shares of one"
     least = security.min_pool_clients if pools else rules.survivors
@@ -80,7 +85,7 @@ def _protected(config: FederationConfig, rules: SumRules) -> Iterator[Secrecy]:
         f"opened sums{more}",
     )
     if encrypted and security.key_holder == "clients":
-        yield Secrecy("key holder: every client", "what reaches it are unmasked sums; with the server, as above", "opened sums and counts")
+        yield Secrecy("key holder: every client", "single updates: what reaches it are sums; with the server, as above", "opened sums and counts")
     elif encrypted:
         lying = "lying together with the server, any pool whatever its count: that of one client alone as well"
         yield Secrecy("key holder: the authority", "single updates, while it does not lie", f"opened sums and counts; {lying}")

@@ -222,6 +222,8 @@ def test_the_default_is_protected_and_says_nothing_else() -> None:
     assert config.security.protection == "bfv+masked"
     assert not any("no protection" in line for line in unprotected(config))
     assert any("no protection" in line for line in unprotected(tiny_config()))
+    assert not any("by the batch" in line for line in unprotected(config))
+    assert any("by the batch" in line for line in unprotected(secure(model={"norm": "batch"})))
 
 
 @pytest.mark.parametrize("start", ["restarts", "farthest"])
