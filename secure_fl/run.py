@@ -286,7 +286,7 @@ class Federation:
             documents[folder.partition] = self.summarise().as_dict() | {"digest": self._examples_digest}
         if seen is not None:
             documents[folder.central] = seen.as_dict()
-        folder.begin(self.config, documents)
+        folder.begin(self.config, documents, self._digest)
 
     def _phases(self, state: ServerState) -> Iterator[Phase]:
         """The phases in order. Each is made when it is reached, from what the earlier ones left in the state."""

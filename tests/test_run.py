@@ -303,3 +303,14 @@ def test_the_record_says_what_is_not_protected(tmp_path: Path, images: Dataset) 
     for name in ("config.toml", "metrics.jsonl", "partition.json", "embedding.json", "model/model.json"):
         assert (tmp_path / "run" / name).is_file()
     assert not list((tmp_path / "run").rglob("*.pkl")) + list((tmp_path / "run").rglob("*.pt"))
+
+
+def test_a_run_that_died_before_its_first_checkpoint_is_resumed_with_its_own_encoder_only(tmp_path: Path, images: Dataset) -> None:
+    config = tiny_config(runtime={"checkpoint_every": 100}, evaluate={"enabled": False})
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 16))
+    with pytest.raises(KeyboardInterrupt):
+        Federation(config, data=images, encoder=encoder, callbacks=[StopAfter(1)]).run(tmp_path / "run")
+    for other in (Federation(config, data=images), Federation(config.model_copy(update={"seed": 7}), data=images, encoder=encoder)):
+        with pytest.raises(RunFolderError, match="another configuration, data or encoder"):
+            other.run(tmp_path / "run", resume=True)
+    Federation(config, data=images, encoder=encoder).run(tmp_path / "run", resume=True)

@@ -25,6 +25,7 @@ from secure_fl.files import append_line, is_bare, is_file, lock_of, make_folder,
 from secure_fl.privacy.chain import Mark
 
 _RUN = re.compile(rb"# run ([0-9a-f]{32})\n")
+_MADE = "# made with "
 _LAST = b"\n# end\n"
 """Of `config.toml`: settings that were cut off would read as their defaults."""
 _LONGEST = 1 << 32
@@ -54,17 +55,20 @@ class RunFolder:
         make_folder(path, tighten=True)
         return cls(path)
 
-    def begin(self, config: FederationConfig, documents: Mapping[Path, Mapping[str, Any]] | None = None) -> None:
+    def begin(self, config: FederationConfig, documents: Mapping[Path, Mapping[str, Any]] | None = None, digest: str = "") -> None:
         """Write what a run begins with: `documents`, each as `write` does, and last the configuration.
 
         That is under the name by which the user's state directory knows the run. From then on it can be resumed, and nothing is missing.
+
+        Args:
+            digest: of what a resumed run must share; hex.
         """
         self.manifest = Manifest.of(config)
         write_atomically(self.metrics, "")
         write_json(self.path / "manifest.json", self.manifest.as_dict())
         for path, document in (documents or {}).items():
             self.write(path, document)
-        write_atomically(self.config, f"# run {secrets.token_hex(16)}\n{dump_config(config)}{_LAST.decode()}")
+        write_atomically(self.config, f"# run {secrets.token_hex(16)}\n{_MADE}{digest}\n{dump_config(config)}{_LAST.decode()}")
 
     @classmethod
     def create(cls, path: Path, config: FederationConfig) -> RunFolder:
@@ -190,10 +194,11 @@ class RunFolder:
         """State of the newest checkpoint; lines of `metrics.jsonl` that came after it are cut.
 
         Raises:
-            RunFolderError: the checkpoint is damaged, or of a run with another configuration, other data or another encoder.
+            RunFolderError: the checkpoint is damaged, or the run is one with another configuration, other data or another encoder.
         """
         checkpoint = load_checkpoint(self.path / "checkpoints")
-        if checkpoint is not None and checkpoint.digest != digest:
+        made = read_bytes(self.config).split(b"\n", 2)[1].decode(errors="replace").removeprefix(_MADE)
+        if digest != made or (checkpoint is not None and checkpoint.digest != digest):
             raise self.of_another_run()
         written, lines = self._read_lines(), 0 if checkpoint is None else checkpoint.lines
         kept = written[:lines]
