@@ -114,13 +114,16 @@ def append_line(path: Path, line: str) -> None:
         raise file_error(error, path, "written") from None
 
 
-def open_file(path: Path) -> BinaryIO:
+def open_file(path: Path, *, links: bool = True) -> BinaryIO:
     """A file to read from. A pipe or device at its place, which could be waited for or read from for ever, is refused at once.
+
+    Args:
+        links: whether it may be a symbolic link.
 
     Raises:
         OSError: it is missing, cannot be read, or is no file.
     """
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | (0 if links else getattr(os, "O_NOFOLLOW", 0)))
     try:
         kind = os.fstat(handle).st_mode
         if stat.S_ISDIR(kind):

@@ -45,7 +45,7 @@ def verify(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> Non
     Exits with 1 where a stated ε differs, the budget was passed, or the ledger has lost releases that a checkpoint, a round or the summary
     counts; and where one of these is gone from a finished run.
     """
-    from secure_fl.federation.folder import RunFolder
+    from secure_fl.federation.folder import MARKED, RunFolder
     from secure_fl.federation.privacy_record import SKETCHES_ONLY, differences
     from secure_fl.files import is_file
     from secure_fl.privacy.ledger import PrivacyLedger
@@ -55,7 +55,7 @@ def verify(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> Non
     found = ledger.verify(marks := run.marks())
     problems = list(found.problems)
     if is_file(run.summary):
-        silent = {"metrics.jsonl", "summary.json", "the last checkpoint"} - {where for where, _ in marks}
+        silent = set(MARKED) - {where for where, _ in marks}
         problems += [f"{where} does not count the ledger's releases: it is not what the run wrote" for where in sorted(silent)]
         problems += differences(run.read_summary(), ledger)
     rows = [[f"client {row.subject}", row.epsilon] for row in found.recomputed]

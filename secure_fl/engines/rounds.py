@@ -55,7 +55,7 @@ class Rounds:
         metrics: dict[str, Any] = {"refused": refused} if refused else {}
         metrics |= phase.close() | self._gate.spent()
         phase.state.round += 1
-        down, up, sum_seconds = tally.down + tally.cost.bytes_down, tally.up + tally.cost.bytes_up, tally.cost.total_seconds
+        down, up, sum_seconds = tally.down + tally.cost.bytes_down, tally.up + tally.cost.bytes_up, tally.cost.seconds
         seconds = time.perf_counter() - started
         return RoundRecord(phase.name, phase.state.round, len(call.clients), down, up, seconds, metrics, sum_seconds)
 

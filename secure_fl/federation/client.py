@@ -39,7 +39,7 @@ from secure_fl.models.state import integer_buffers, load_vector, set_buffers, to
 from secure_fl.pools.pool_set import PoolModel, PoolSet
 from secure_fl.pools.selection import best_pool
 from secure_fl.privacy.ledger import Release
-from secure_fl.privacy.separable import check_rows_alone
+from secure_fl.privacy.rows_alone import check_rows_alone
 from secure_fl.privacy.whole_path import Examples
 from secure_fl.seeds import derive_seed
 from secure_fl.training.fit import LocalSpec
@@ -82,9 +82,13 @@ class Workbench:
         if self.blueprint.config.privacy.unit == "example" or self.blueprint.private_sketch is not None:
             training = module.training
             with torch.no_grad():
-                module.eval()(Examples(self.blueprint.shape, self.blueprint.compute.device).noise(4))
+                module.eval()(self.noise())
             module.train(training)
         return module
+
+    def noise(self) -> Tensor:
+        """Four rows in the examples' shape, of nobody's data."""
+        return Examples(self.blueprint.shape, self.blueprint.compute.device).noise(4)
 
     def restart(self) -> None:
         """Put integer buffers back to what they were made with, so that no client's batch count reaches another."""
@@ -107,8 +111,7 @@ class Workbench:
             PrivacyError: as `check_rows_alone`, in eval mode, in which embeddings are made.
         """
         if self._checked is not self.kept:
-            noise = Examples(self.blueprint.shape, self.blueprint.compute.device).noise(4)
-            check_rows_alone(self.kept_encoder.eval(), noise, quick=True)
+            check_rows_alone(self.kept_encoder.eval(), self.noise(), quick=True)
             self._checked = self.kept
 
 

@@ -24,10 +24,11 @@ from secure_fl.federation.phase import RoundRecord, ServerState
 from secure_fl.files import append_line, is_bare, is_file, lock_of, make_folder, parse_json, read_bytes, read_json, write_atomically, write_json
 from secure_fl.privacy.chain import Mark
 
-_RUN = re.compile(rb"# run ([0-9a-f]{32})\n")
-_MADE = "# made with "
+_FIRST = re.compile(rb"# run ([0-9a-f]{32})\n# made with ([0-9a-f]*)\n")
 _LAST = b"\n# end\n"
 """Of `config.toml`: settings that were cut off would read as their defaults."""
+MARKED = ("metrics.jsonl", "summary.json", "the last checkpoint")
+"""Where a run with a ledger says how far that had come."""
 _LONGEST = 1 << 32
 
 
@@ -68,14 +69,7 @@ class RunFolder:
         write_json(self.path / "manifest.json", self.manifest.as_dict())
         for path, document in (documents or {}).items():
             self.write(path, document)
-        write_atomically(self.config, f"# run {secrets.token_hex(16)}\n{_MADE}{digest}\n{dump_config(config)}{_LAST.decode()}")
-
-    @classmethod
-    def create(cls, path: Path, config: FederationConfig) -> RunFolder:
-        """A new run's folder: `new` and `begin`."""
-        folder = cls.new(path)
-        folder.begin(config)
-        return folder
+        write_atomically(self.config, f"# run {secrets.token_hex(16)}\n# made with {digest}\n{dump_config(config)}{_LAST.decode()}")
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -96,12 +90,16 @@ class RunFolder:
         Raises:
             RunFolderError: `config.toml` does not begin with it any more, or was cut short.
         """
+        return self._ends()[0]
+
+    def _ends(self) -> tuple[str, str]:
+        """What the first lines of `config.toml` say, the run's name and the digest of what it was made with, if the last one is there too."""
         data = read_bytes(self.config)
-        found = _RUN.match(data)
+        found = _FIRST.match(data)
         if found is None or not data.endswith(_LAST):
-            remedy = "restore the file that the run wrote: its first line names the run, its last one ends it"
+            remedy = "restore the file that the run wrote: its first lines name the run, its last one ends it"
             raise RunFolderError("lost its first or last line", field="config.toml", value=str(self.path), remedy=remedy)
-        return found[1].decode("ascii")
+        return found[1].decode("ascii"), found[2].decode("ascii")
 
     def read_config(self) -> FederationConfig:
         """The resolved configuration.
@@ -110,7 +108,7 @@ class RunFolder:
             RunFolderError: the file lost its first or last line, as one does that was emptied or cut: settings would read as their defaults.
             ConfigError: it is damaged otherwise.
         """
-        _ = self.run
+        self._ends()
         return load_config(self.config)
 
     @cached_property
@@ -197,8 +195,7 @@ class RunFolder:
             RunFolderError: the checkpoint is damaged, or the run is one with another configuration, other data or another encoder.
         """
         checkpoint = load_checkpoint(self.path / "checkpoints")
-        made = read_bytes(self.config).split(b"\n", 2)[1].decode(errors="replace").removeprefix(_MADE)
-        if digest != made or (checkpoint is not None and checkpoint.digest != digest):
+        if digest != self._ends()[1] or (checkpoint is not None and checkpoint.digest != digest):
             raise self.of_another_run()
         written, lines = self._read_lines(), 0 if checkpoint is None else checkpoint.lines
         kept = written[:lines]
@@ -217,9 +214,8 @@ class RunFolder:
         checkpoint, lines = load_checkpoint(self.path / "checkpoints"), self._read_lines()
         last = _record(len(lines), lines[-1]).metrics if lines else {}
         summary = self.read_summary() if is_file(self.summary) else {}
-        found = [("metrics.jsonl", _mark_in(last)), ("summary.json", _mark_in(summary.get("privacy") or summary.get("sketches")))]
-        found.append(("the last checkpoint", None if checkpoint is None else checkpoint.ledger))
-        return [(where, mark) for where, mark in found if mark is not None]
+        found = (_mark_in(last), _mark_in(summary.get("privacy") or summary.get("sketches")), None if checkpoint is None else checkpoint.ledger)
+        return [(where, mark) for where, mark in zip(MARKED, found, strict=True) if mark is not None]
 
     def _read_lines(self) -> list[bytes]:
         """Whole lines of `metrics.jsonl`; half a line at its end, of a process that was killed, does not count."""

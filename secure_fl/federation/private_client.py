@@ -38,8 +38,7 @@ from secure_fl.pools.pool_set import PoolSet
 from secure_fl.privacy.choice import PrivateChoice, bounded_score
 from secure_fl.privacy.engine import PrivateSpec, PrivateTraining
 from secure_fl.privacy.ledger import Charges, Release
-from secure_fl.privacy.separable import check_rows_alone
-from secure_fl.privacy.whole_path import Examples
+from secure_fl.privacy.rows_alone import check_rows_alone
 from secure_fl.training.fit import LocalSpec
 from secure_fl.training.tasks import embed, train_mode
 
@@ -210,5 +209,5 @@ class PrivateClient(Client):
             return torch.zeros(0)
         model = self._bench.pool_model
         self._blueprint.layout.load(model, pools, index)
-        check_rows_alone(model.eval(), Examples(self._blueprint.shape, self._blueprint.compute.device).noise(4), quick=True)
+        check_rows_alone(model.eval(), self._bench.noise(), quick=True)
         return functional.cross_entropy(embed(model, data.x, self._blueprint.compute), data.y, reduction="none")

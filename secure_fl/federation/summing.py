@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from secure_fl.config import SecurityConfig
+from secure_fl.config.security import SumRules
 from secure_fl.errors import SecureSumError
 from secure_fl.federation.messages import payload_bytes
 from secure_fl.privacy.client_level import Blocks
@@ -25,27 +26,19 @@ class Cost:
 
     Attributes:
         bytes_down, bytes_up: of the protocol's messages, over all parties; 0 down in the open, where requests are counted as they are.
-        seconds: per phase and party.
+        seconds: over all phases and parties: what one process spends on what many machines would do side by side.
         refused: messages that were turned away, as `sender phase: reason`; sender and phase are what the message claimed. The first of them,
             then how many more there were.
     """
 
     bytes_down: int = 0
     bytes_up: int = 0
-    seconds: dict[str, dict[str, float]] = field(default_factory=dict)
+    seconds: float = 0.0
     refused: tuple[str, ...] = ()
 
-    @property
-    def total_seconds(self) -> float:
-        """Of all phases and parties: what one process spends on what many machines would do side by side."""
-        return sum(sum(parties.values()) for parties in self.seconds.values())
-
     def __add__(self, other: Cost) -> Cost:
-        seconds = {phase: dict(parties) for phase, parties in self.seconds.items()}
-        for phase, parties in other.seconds.items():
-            row = seconds.setdefault(phase, {})
-            row |= {party: row.get(party, 0.0) + spent for party, spent in parties.items()}
-        return Cost(self.bytes_down + other.bytes_down, self.bytes_up + other.bytes_up, seconds, self.refused + other.refused)
+        down, up = self.bytes_down + other.bytes_down, self.bytes_up + other.bytes_up
+        return Cost(down, up, self.seconds + other.seconds, self.refused + other.refused)
 
 
 @dataclass(frozen=True)
@@ -138,7 +131,7 @@ class ProtectedSum:
         running, server = self._round, self._round.server
         refused = tuple(f"{refusal.sender} {refusal.phase}: {refusal.reason}" for refusal in running.refusals)
         more = server.refused.total() - len(server.refusals)
-        seconds = {phase: dict(parties) for phase, parties in running.seconds.items()}
+        seconds = sum(sum(parties.values()) for parties in running.seconds.values())
         return Cost(sum(running.down.values()), sum(running.up.values()), seconds, (*refused, f"and {more} more") if more else refused)
 
 
@@ -221,10 +214,11 @@ class Summing:
 
     def suffices(self, cohort: tuple[int, ...], opening: Opening, without: frozenset[int]) -> bool:
         """Whether a cohort of one sum has enough clients left without some of them."""
-        return opening.group_size is None and len(set(cohort) - without) >= self._fewest(cohort, opening)
+        fewest = max(opening.fewest, self._rules(cohort).survivors)
+        return opening.group_size is None and len(set(cohort) - without) >= fewest
 
-    def _fewest(self, cohort: tuple[int, ...], opening: Opening) -> int:
-        return max(opening.fewest, self._config.sums(len(cohort), self._colluders).survivors)
+    def _rules(self, cohort: tuple[int, ...]) -> SumRules:
+        return self._config.sums(len(cohort), self._colluders)
 
     @property
     def _names(self) -> list[str]:
@@ -233,14 +227,14 @@ class Summing:
     def _begin(self, first: Blocks, cohort: tuple[int, ...], opening: Opening, without: frozenset[int], question: bytes) -> OpenSum | ProtectedSum:
         if self._parties is None:
             return OpenSum()
-        names, rules, head = self._names, self._config.sums(len(cohort), self._colluders), len(first.head)
+        names, rules, head = self._names, self._rules(cohort), len(first.head)
         shape = BlockShape(len(first.pools), first.pools.shape[1], len(first.shared), head, counted=len(first.pools) > 1)
         number, self._rounds = self._rounds, self._rounds + 1
         running = self._parties.begin(
             number,
             shape,
             cohort=[names[client] for client in cohort if client not in without],
-            fewest=self._fewest(cohort, opening),
+            fewest=max(opening.fewest, rules.survivors),
             minimum=opening.minimum,
             count_unit=opening.count_unit,
             bound=opening.bound,

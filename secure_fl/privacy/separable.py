@@ -15,9 +15,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from secure_fl.errors import DependencyError, PrivacyError
-from secure_fl.privacy.rows_alone import check_rows_alone
-
-__all__ = ["Rule", "check_rows_alone", "check_rows_stay_apart", "check_separable", "is_separable", "layer_rule"]
 
 Rule = Callable[[nn.Module, list[Tensor], Tensor], dict[nn.Parameter, Tensor]]
 """(layer, inputs, gradient by its output) -> each row's gradient by each parameter, `[N, *parameter.shape]`."""

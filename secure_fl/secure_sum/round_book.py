@@ -134,16 +134,20 @@ class KeyBook:
 
     def open_box(self, key: bytes, dealer: int, reader: int, box: bytes) -> list[bytes] | None:
         """A reader's shares of a dealer's secrets: of its mask key, then of each block's seed. None where the box holds anything else."""
-        head, context = TAG_BYTES * (1 + self.plan.shape.blocks), self.box_context(dealer, reader)
+        context, shown = self.box_context(dealer, reader), self.box_tags(box)
         try:
-            contents = open_with(key, box[head:], context)
+            contents = open_with(key, box[len(shown) :], context)
             rows = [contents[start : start + SHARE_BYTES] for start in range(0, len(contents), SHARE_BYTES)]
             shares = [Share.from_bytes(row) for row in rows]
         except SecureSumError:
             return None
         mine = (self.holders(dealer).index(reader) + 1, self.threshold)
         whole = len(rows) == 1 + self.plan.shape.blocks and all((share.index, share.threshold) == mine for share in shares)
-        return rows if whole and box[:head] == b"".join(tags(context, rows)) else None
+        return rows if whole and shown == b"".join(tags(context, rows)) else None
+
+    def box_tags(self, box: bytes) -> bytes:
+        """The tags before a box's contents: of the mask key's share, then of each block's seed."""
+        return box[: TAG_BYTES * (1 + self.plan.shape.blocks)]
 
 
 def tags(context: bytes, shares: Iterable[bytes]) -> list[bytes]:

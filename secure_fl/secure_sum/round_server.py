@@ -24,7 +24,7 @@ from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.envelope import Phase, sign_envelope
 from secure_fl.secure_sum.key_holder import SumOpener
 from secure_fl.secure_sum.masks import unmask_sum
-from secure_fl.secure_sum.round_book import TAG_BYTES, KeyBook, need
+from secure_fl.secure_sum.round_book import KeyBook, need
 from secure_fl.secure_sum.round_inbox import RoundInbox
 from secure_fl.secure_sum.round_layers import open_sum
 from secure_fl.secure_sum.round_messages import (
@@ -111,8 +111,7 @@ class RoundServer(RoundInbox):
             near = sorted(self._boxes.keys() & set(book.neighbours(reader)))
             boxes = Boxes(self._dealers, tuple((dealer, self._boxes[dealer][reader]) for dealer in near))
             messages.append(self._message(book.names[reader], Phase.SHARE, boxes.encode()))
-        head = TAG_BYTES * (1 + self._plan.shape.blocks)
-        self._tags = {(dealer, reader): box[:head] for dealer, dealt in self._boxes.items() for reader, box in dealt.items()}
+        self._tags = {(dealer, reader): book.box_tags(box) for dealer, dealt in self._boxes.items() for reader, box in dealt.items()}
         self._boxes = {}
         self._begin(Step.UPLOAD, [book.names[dealer] for dealer in self._dealers])
         return messages

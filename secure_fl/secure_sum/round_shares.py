@@ -84,12 +84,14 @@ class ShareBox:
             RoundRefusedError: `too-few` shares; `false-shares` or `not-proved`, blaming all whose shares give another secret, or none.
         """
         keys, seeds = self._secrets(MASK_KEY, self._dropped), self._secrets(0, self._survivors)
-        false = [self._book.names[owner] for found in (keys, seeds) for owner, secret in found.items() if secret is None]
-        unproved = list[str]()
-        for found, check in ((keys, self._take_key), (seeds, self._take_seed)):
+        false, unproved = list[str](), list[str]()
+        for found, take in ((keys, self._take_key), (seeds, self._take_seed)):
             for owner, secret in found.items():
+                if secret is None:
+                    false.append(self._book.names[owner])
+                    continue
                 try:
-                    check(owner, secret or bytes(KEY_BYTES))
+                    take(owner, secret)
                 except RoundRefusedError as error:
                     unproved += error.blamed
         self._refuse(RoundReason.FALSE_SHARES if false else RoundReason.NOT_PROVED, sorted({*false, *unproved}))

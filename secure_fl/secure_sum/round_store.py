@@ -83,9 +83,12 @@ class FolderStore:
             write_atomically(self._folder / "round", str(round_number))
 
     def open(self, question: bytes) -> None:
+        if not question:
+            return
         with held(self._folder, wait=_PATIENCE):
-            opened = self._opened() | ({question} - {b""})
-            write_atomically(self._folder / "opened", "".join(f"{each.hex()}\n" for each in sorted(opened)))
+            opened = self._opened()
+            if question not in opened:
+                write_atomically(self._folder / "opened", "".join(f"{each.hex()}\n" for each in sorted(opened | {question})))
 
     def keep(self, round_number: int, upload: bytes | memoryview) -> None:
         with held(self._folder, wait=_PATIENCE):

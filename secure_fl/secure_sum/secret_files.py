@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from pathlib import Path
@@ -12,7 +11,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from secure_fl.errors import FileError, SecureSumError
-from secure_fl.files import make_folder, write_atomically
+from secure_fl.files import make_folder, open_file, write_atomically
 
 _MAGIC = b"SFP1"
 _SALT, _NONCE = 16, 12
@@ -50,12 +49,8 @@ def read_secret(path: Path, *, passphrase: str | None = None) -> bytes:
         SecureSumError: missing, readable by others, too large, or the passphrase is missing or wrong.
     """
     try:
-        # Without O_NONBLOCK a pipe would be waited for.
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
-        with os.fdopen(handle, "rb") as file:
+        with open_file(path, links=False) as file:
             state = os.fstat(file.fileno())
-            if not stat.S_ISREG(state.st_mode):
-                raise OSError(errno.EINVAL, "is no file")
             if os.name == "posix" and state.st_mode & 0o077:
                 mode = oct(stat.S_IMODE(state.st_mode))
                 raise SecureSumError(

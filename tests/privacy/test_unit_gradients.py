@@ -13,7 +13,8 @@ from secure_fl.errors import PrivacyError
 from secure_fl.models.convnet import MLP, ConvNet, SeriesConvNet
 from secure_fl.models.heads import EncoderProjector, Projector
 from secure_fl.models.resnet import ResNet18
-from secure_fl.privacy.separable import check_rows_alone, check_separable
+from secure_fl.privacy.rows_alone import check_rows_alone
+from secure_fl.privacy.separable import check_separable
 from secure_fl.privacy.unit_gradients import Method, clipped_sum
 from secure_fl_kernels import reference
 
