@@ -77,6 +77,8 @@ class FederationConfig(Section):
             given["pools"] = _with_defaults(given.get("pools"), {"weights": "examples", "sketch_starts": 32})
         if unit == "client":
             given["pools"] = _with_defaults(given.get("pools"), {"start": "pretrained"})
+        if unit in ("example", "client"):
+            given["model"] = _with_defaults(given.get("model"), {"norm": "group"})
         if unit == "example":
             given["objective"] = _with_defaults(given.get("objective"), {"form": "normalized"})
             if _setting(given.get("model"), "encoder") != "resnet18":

@@ -59,6 +59,7 @@ class SecurityConfig(Section):
         3, ge=3, description="a pool with fewer clients in a round is not opened and stays as it is; of two, each would read the other's update"
     )
     clamp: float = Field(1.0, gt=0, description="largest change of one parameter in a round; larger ones are cut (without client-level privacy)")
+    buffer_clamp: float = Field(1e12, gt=0, description="the same for running statistics (batch normalisation), which have the units of the data")
     robust: Literal["none", "median", "trimmed_mean"] = Field(
         "none",
         description="against clients that lie: none | median | trimmed_mean, coordinate by coordinate, of the means of groups that are summed apart",

@@ -76,7 +76,8 @@ class ModelConfig(Section):
     table = "model"
     encoder: Literal["auto", "convnet", "resnet18", "series_convnet", "mlp"] = Field(
         "auto",
-        description="auto (resnet18 for colour, convnet for one channel, series_convnet for series) | convnet | resnet18 | series_convnet | mlp",
+        description="auto (resnet18 for colour, convnet for one channel or another width, series_convnet for series) | convnet | resnet18 | "
+        "series_convnet | mlp",
     )
     norm: Literal["auto", "group", "batch"] = Field("auto", description="auto (batch for resnet18 as in the paper, else group) | group | batch")
     features: int | None = Field(None, ge=16, le=16_384, description="width of h; 128, and 512 for resnet18, where it is fixed")

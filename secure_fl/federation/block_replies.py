@@ -17,12 +17,11 @@ def in_blocks(reply: Reply, blueprint: Blueprint) -> Reply:
         return reply
     match reply:
         case EncoderUpdate() if blueprint.client_plan is None:
-            grid = blueprint.grid("pretrain")
-            return BlockUpdate(grid.blocks(reply.delta, 0, _weight(reply.weight, blueprint)), None, reply.terms)
+            grid, weight = blueprint.grid("pretrain"), _weight(reply.weight, blueprint)
+            return BlockUpdate(grid.blocks(reply.delta, 0, weight), None, reply.terms, grid.cut(weight * reply.delta))
         case PoolUpdate() if blueprint.client_plan is None:
-            update = torch.cat([reply.shared, reply.pooled])
-            blocks = blueprint.grid("cluster").blocks(update, reply.score.choice, _weight(reply.weight, blueprint))
-            return BlockUpdate(blocks, reply.score, reply.terms)
+            update, weight, grid = torch.cat([reply.shared, reply.pooled]), _weight(reply.weight, blueprint), blueprint.grid("cluster")
+            return BlockUpdate(grid.blocks(update, reply.score.choice, weight), reply.score, reply.terms, grid.cut(weight * update))
         case CentreShare(mean):
             return BlockUpdate(blueprint.grid("centre").blocks(mean.float(), 0))
         case SketchUpdate(sketch, square, count):

@@ -18,12 +18,13 @@ from secure_fl.federation.grouping import check_groups
 from secure_fl.federation.sketch_form import SketchForm
 from secure_fl.models.build import build_head, build_projector
 from secure_fl.models.heads import Classifier, EncoderProjector, feature_width
-from secure_fl.models.state import to_vector
+from secure_fl.models.state import buffer_places, moving_buffers, to_vector, vector_size
 from secure_fl.objectives.build import build_objective, separates
 from secure_fl.objectives.objective import Objective
 from secure_fl.objectives.separation import SeparationPlan
 from secure_fl.pools.pool_set import PoolLayout, PoolModel
 from secure_fl.privacy.private_sketch import PrivateSketch
+from secure_fl.privacy.whole_path import Examples
 from secure_fl.secure_sum.round_plan import layout_of
 from secure_fl.seeds import derive_seed
 from secure_fl.training.device import Compute
@@ -92,7 +93,18 @@ class Blueprint:
         if pools.enabled and pools.start == "sketch" and pools.sketch == "labelled" and classes < 2:
             remedy = 'set pools.sketch = "features"'
             raise ConfigError("there are no labels to split sketches by", field="pools.sketch", value="labelled", remedy=remedy)
-        return cls(config, shape, classes, clients, compute, augment, make_encoder, features, separations, largest)
+        drawn = cls(config, shape, classes, clients, compute, augment, make_encoder, features, separations, largest)
+        if config.privacy.unit == "client":
+            drawn._refuse_moving_buffers()
+        return drawn
+
+    def _refuse_moving_buffers(self) -> None:
+        """A client's update is clipped whole: a statistic that moves by hundreds would leave nothing of what was learned."""
+        model = self.encoder_projector()
+        moving = moving_buffers(model, Examples(self.shape, self.compute.device).noise(4))
+        if moving:
+            problem = "running statistics have no bound, and the norm clip of client-level privacy is over the whole update"
+            raise ConfigError(problem, field="model.norm", value=moving[0], remedy='set model.norm = "group", or use GroupNorm in your encoder')
 
     @cached_property
     def client_plan(self) -> ClientPlan | None:
@@ -119,10 +131,12 @@ class Blueprint:
         vote, found = self.sketch_width + 2, {}
         for kind, width in (("centre", self.sketch.inputs), ("sketch", vote), ("votes", pools.sketch_starts * pools.count * vote)):
             found[kind] = Grid(clients, 0, width, 1, 1.0, False, layout)
-        found["pretrain"] = Grid(clients, 0, len(to_vector(self.encoder_projector())), 1, clamp, config.pretrain.weights == "examples", layout)
+        trained, weighted, wide = self.encoder_projector(), config.pretrain.weights == "examples", config.security.buffer_clamp
+        found["pretrain"] = Grid(clients, 0, vector_size(trained), 1, clamp, weighted, layout, buffer_places(trained), wide)
         if pools.enabled:
-            shared, pooled = self.layout.parts(self.pool_model(0))
-            found["cluster"] = Grid(clients, len(shared), len(pooled), pools.count, clamp, True, layout)
+            model = self.pool_model(0)
+            shared, pooled = self.layout.parts(model)
+            found["cluster"] = Grid(clients, len(shared), len(pooled), pools.count, clamp, True, layout, self.layout.buffers(model), wide)
         return found
 
     @property

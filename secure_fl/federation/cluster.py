@@ -41,6 +41,7 @@ class Cluster(Phase):
         self._summed: Summed | None = None
         self._scores: dict[int, PoolScore] = {}
         self._terms: list[dict[str, float]] = []
+        self._cut = []
         guide = get_guide(self.state)
         forced = guide is not None and self.state.round < config.warmup_rounds
         return Call(self.sampled(config), TrainPool(self.state.round, pools, guide, forced, self.bound))
@@ -50,6 +51,7 @@ class Cluster(Phase):
             assert reply.observed is not None
             self._scores[client] = reply.observed
             self._terms.append(reply.terms)
+            self._cut.append(reply.cut)
             return
         assert isinstance(reply, PoolUpdate)
         self._pooled.add(reply.score.choice, reply.pooled, reply.weight)
@@ -70,7 +72,7 @@ class Cluster(Phase):
         set_pools(self.state, moved)
         terms, scores = mean_terms(self._terms), self._scores
         loss = sum(self.blueprint.pool_weights[name] * value for name, value in terms.items()) if terms else None
-        return {"loss": loss, **_occupancy(self, scores, len(pools)), **self.group_metrics}
+        return {"loss": loss, **_occupancy(self, scores, len(pools)), **self.group_metrics, **self.cut_metrics}
 
 
 class Evaluate(Phase):

@@ -203,7 +203,7 @@ def _mark(questions: str) -> Rules:
 
 def _record(groups: str, pools: str, questions: str) -> Rules:
     """A line of `metrics.jsonl`. How long a round took follows how many examples were drawn, which is secret."""
-    read_off = ("loss", "terms", "accuracy", "accuracy_std", "accuracy_min", "test_loss", "accuracies", "choices", "pools")
+    read_off = ("loss", "terms", "accuracy", "accuracy_std", "accuracy_min", "test_loss", "accuracies", "choices", "pools", "cut")
     measured = ("initial", "pretrained", "measured_on")
     metrics: dict[str, str | Rules] = {
         "privacy": dict.fromkeys(("epsilon", "delta", "unit"), PUBLIC),

@@ -138,13 +138,14 @@ class PoolUpdate:
 class BlockUpdate:
     """What goes into a sum of integers: an update, one-hot over the pools; under client-level privacy with a share of the noise in every field.
 
-    `observed` and `terms` are no part of the protocol: a simulation's experimenter reads choices, test scores and losses off the clients.
-    `blocks` is None for the server's phases, which see the sum only.
+    `observed`, `terms` and `cut` (the share of an update's values that the clamp cut) are no part of the protocol: a simulation's experimenter
+    reads choices, test scores and losses off the clients. `blocks` is None for the server's phases, which see the sum only.
     """
 
     blocks: Blocks | None
     observed: PoolScore | None = None
     terms: dict[str, float] = field(default_factory=dict)
+    cut: float = 0.0
 
 
 @dataclass(frozen=True)

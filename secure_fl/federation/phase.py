@@ -83,6 +83,7 @@ class Phase(ABC):
         self.blueprint, self.state, self.groups = blueprint, state, groups
         self._opened_by: list[int] | None = None
         self._left_out: tuple[str, ...] = ()
+        self._cut = list[float]()
 
     @property
     @abstractmethod
@@ -170,6 +171,12 @@ class Phase(ABC):
         if self._opened_by is None:
             return {}
         return {"groups_opened": self._opened_by} | ({"groups_left_out": list(self._left_out)} if self._left_out else {})
+
+    @property
+    def cut_metrics(self) -> Metrics:
+        """At how many clients the round just closed cut something, and the largest share of one's values; empty where nothing was cut."""
+        cut = [share for share in self._cut if share > 0]
+        return {"cut": {"clients": len(cut), "share": max(cut)}} if cut else {}
 
     @property
     def everyone(self) -> tuple[int, ...]:

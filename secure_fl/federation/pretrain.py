@@ -43,11 +43,13 @@ class Pretrain(Phase):
         vector = self.state.tensors["model"]
         self._sum, self._terms = BlockSum(1, len(vector)), list[dict[str, float]]()
         self._summed: Summed | None = None
+        self._cut = []
         return Call(self.sampled(self.blueprint.config.pretrain), TrainEncoder(self.state.round, vector, self.bound))
 
     def add(self, client: int, reply: Reply) -> None:
         if isinstance(reply, BlockUpdate):
             self._terms.append(reply.terms)
+            self._cut.append(reply.cut)
             return
         assert isinstance(reply, EncoderUpdate)
         self._sum.add(0, reply.delta, reply.weight)
@@ -66,7 +68,7 @@ class Pretrain(Phase):
         terms = mean_terms(self._terms)
         weights = self.blueprint.objective(0).weights
         loss = sum(weights[name] * value for name, value in terms.items()) if terms else None
-        return {"loss": loss, "terms": terms, **self.group_metrics}
+        return {"loss": loss, "terms": terms, **self.group_metrics, **self.cut_metrics}
 
 
 class CentralPretrain(Phase):

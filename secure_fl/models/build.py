@@ -99,7 +99,7 @@ def _kind(config: ModelConfig, shape: tuple[int, ...]) -> str:
     if config.encoder != "auto":
         return config.encoder
     if len(shape) == 3:
-        return "resnet18" if shape[0] == 3 else "convnet"
+        return "resnet18" if shape[0] == 3 and config.features in (None, FEATURES) else "convnet"
     return "series_convnet" if len(shape) == 2 else "mlp"
 
 

@@ -7,6 +7,7 @@ counter), which start as they were made each time a client is called, as momentu
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -22,6 +23,25 @@ def averaged_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     for name, tensor in module.state_dict(keep_vars=True).items():
         if name in trained or (name not in parameters and tensor.is_floating_point()):
             yield name, tensor.detach()
+
+
+def buffer_places(module: nn.Module) -> tuple[int, ...]:
+    """Where floating-point buffers lie in `to_vector(module)`, ascending: their changes have the units of the data, unlike a trained weight's."""
+    parameters, places, start = {name for name, _ in module.named_parameters()}, list[int](), 0
+    for name, tensor in averaged_tensors(module):
+        if name not in parameters:
+            places += range(start, start + tensor.numel())
+        start += tensor.numel()
+    return tuple(places)
+
+
+def moving_buffers(module: nn.Module, x: Tensor) -> list[str]:
+    """Names of the floating-point buffers that training on `x` `[N, ...]` moves, found by one pass of a copy."""
+    tried = copy.deepcopy(module).train()
+    before = {name: buffer.clone() for name, buffer in tried.named_buffers() if buffer.is_floating_point()}
+    with torch.no_grad():
+        tried(x)
+    return [name for name, buffer in tried.named_buffers() if name in before and not torch.equal(buffer, before[name])]
 
 
 def vector_size(module: nn.Module) -> int:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from secure_fl.models.heads import Classifier, EncoderProjector
-from secure_fl.models.state import load_vector, to_vector
+from secure_fl.models.state import buffer_places, load_vector, to_vector, vector_size
 
 EncoderMode = Literal["finetune", "frozen", "shared"]
 PoolModel = Classifier | EncoderProjector
@@ -42,6 +42,14 @@ class PoolLayout:
         if self.mode == "finetune":
             return torch.empty(0), to_vector(model)
         return (to_vector(model.encoder) if self.mode == "shared" else torch.empty(0)), to_vector(model.top)
+
+    def buffers(self, model: PoolModel) -> tuple[int, ...]:
+        """Where a model's floating-point buffers lie in its shared part followed by its pooled part, ascending."""
+        if self.mode == "finetune":
+            return buffer_places(model)
+        shared = vector_size(model.encoder) if self.mode == "shared" else 0
+        of_encoder = buffer_places(model.encoder) if self.mode == "shared" else ()
+        return (*of_encoder, *(shared + place for place in buffer_places(model.top)))
 
     def load(self, model: PoolModel, pools: PoolSet, index: int) -> None:
         """Make `model` pool number `index`."""
