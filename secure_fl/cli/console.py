@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 _PAGE = 160
 """Columns when the output is no terminal, so that logs keep their tables whole."""
@@ -16,15 +18,37 @@ out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty()
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
-    """A table with text to the left and numbers to the right, wide enough to keep its cells whole."""
-    made = Table(title=title or None, title_justify="left", box=None, padding=(0, 2, 0, 0))
-    for number, name in enumerate(columns):
-        numeric = all(isinstance(row[number], int | float) or row[number] in ("", "-") for row in rows)
-        made.add_column(name, justify="right" if numeric else "left", no_wrap=True, overflow="ignore")
-    for row in rows:
-        made.add_row(*(escape(_cell(value)) for value in row))
-    return made
+class Sheet:
+    """Rows under named columns: as a table where it fits the terminal, else row by row, as words."""
+
+    def __init__(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        self._title, self._columns, self._rows = title, list(columns), [[_cell(value) for value in row] for row in rows]
+        self._right = [all(isinstance(row[place], int | float) or row[place] in ("", "-") for row in rows) for place in range(len(self._columns))]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        made = self._table()
+        if Measurement.get(console, options.update(max_width=10_000), made).maximum <= options.max_width:
+            yield made
+            return
+        if self._title:
+            yield Text(self._title, style="italic")
+        for row in self._rows:
+            first, *rest = (f"{name} {cell}".strip() for name, cell in zip(self._columns, row, strict=True) if cell)
+            yield Text(first, style="bold")
+            yield Text("  " + ", ".join(rest))
+
+    def _table(self) -> Table:
+        made = Table(title=self._title or None, title_justify="left", box=None, padding=(0, 2, 0, 0))
+        for name, right in zip(self._columns, self._right, strict=True):
+            made.add_column(name, justify="right" if right else "left", no_wrap=True, overflow="ignore")
+        for row in self._rows:
+            made.add_row(*map(escape, row))
+        return made
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Sheet:
+    """A table with text to the left and numbers to the right, its cells whole; on a narrow terminal each row becomes a sentence."""
+    return Sheet(title, columns, rows)
 
 
 def _cell(value: object) -> str:

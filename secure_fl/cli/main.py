@@ -20,6 +20,7 @@ from secure_fl.cli.report import report
 from secure_fl.cli.run import run
 from secure_fl.cli.start import init
 from secure_fl.errors import SecureFLError
+from secure_fl.terminal import prepare
 
 FAILED = 2
 
@@ -66,6 +67,7 @@ def _options(version: Annotated[bool, typer.Option("--version", callback=_versio
 
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 2 refused (the message says why and what to do), 130 interrupted (by typer)."""
+    prepare()
     try:
         app()
     except SecureFLError as error:
