@@ -7,6 +7,7 @@ given its coins. Views are a function of the examples and of the coins given, an
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -68,10 +69,12 @@ def two_views(augment: Augmentation, x: Tensor, draws: Draws | int) -> tuple[Ten
     """
     draws = _draws(draws, len(x))
     if isinstance(augment, KeyedAugmentation):
-        first, second = (augment.changed(x, draws.of_view(view)) for view in (0, 1))
+        with _outside_autocast(x):
+            first, second = (augment.changed(x, draws.of_view(view)) for view in (0, 1))
         return first, second
     before = global_generators()
-    views = [_one_at_a_time(augment, x, draws.of_view(view)) for view in (0, 1)]
+    with _outside_autocast(x):
+        views = [_one_at_a_time(augment, x, draws.of_view(view)) for view in (0, 1)]
     if before != global_generators():
         remedy = "draw from torch's global generator, which is seeded for every example"
         raise PrivacyError("draws from Python's or numpy's generator", field="augment", value=type(augment).__name__, remedy=remedy)
@@ -85,10 +88,16 @@ def batch_views(augment: Augmentation, x: Tensor, draws: Draws | int, count: int
     """
     draws = _draws(draws, len(x))
     if isinstance(augment, KeyedAugmentation):
-        return tuple(augment.changed(x, draws.of_view(view)) for view in range(count))
-    with draws.shared().torch_generators(x.device, Use.GENERATOR) as begin:
+        with _outside_autocast(x):
+            return tuple(augment.changed(x, draws.of_view(view)) for view in range(count))
+    with _outside_autocast(x), draws.shared().torch_generators(x.device, Use.GENERATOR) as begin:
         begin(0)
         return tuple(_own(augment, x) for _ in range(count))
+
+
+def _outside_autocast(x: Tensor) -> AbstractContextManager[object]:
+    """In the examples' own precision: positions of pixels need more bits than a model does, and training must see what is measured on."""
+    return torch.autocast(x.device.type, enabled=False)
 
 
 def _draws(draws: Draws | int, rows: int) -> Draws:

@@ -198,3 +198,13 @@ def test_views_are_the_same_under_mixed_precision() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         mixed, _ = two_views(views, x, 3)
     assert torch.equal(exact, mixed)
+
+
+@pytest.mark.parametrize("draw", [two_views, batch_views])
+def test_a_callers_own_augmentation_is_computed_in_full_precision_too(draw: Callable[..., tuple[Tensor, ...]]) -> None:
+    """Matrix products are what autocast computes in fewer bits."""
+    x, turn = torch.rand(6, 3, 8, 8), torch.rand(8, 8)
+    exact = draw(lambda rows: rows @ turn, x, 3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = draw(lambda rows: rows @ turn, x, 3)
+    assert all(torch.equal(one, other) and other.dtype == torch.float32 for one, other in zip(exact, mixed, strict=True))
