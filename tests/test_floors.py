@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE, KERNELS = ROOT / "secure_fl", ROOT / "kernels" / "secure_fl_kernels"
 
 FLOORS = [
-    {"errors", "odds", "seeds", "terminal"},
+    {"ciphers", "errors", "odds", "seeds", "terminal"},
     {"coins", "files"},
     {"config"},
     {"config_file", "data", "models", "objectives"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from secure_fl.secure_sum.identities import Identity
     from secure_fl.secure_sum.roster import Roster
     from secure_fl.secure_sum.roster_memory import RosterMemory
-
-Role = Literal["client", "server", "authority", "coordinator"]
 
 keys_app = typer.Typer(
     help="Identities and the roster. Private files are 0600, encrypted when --passphrase-env names a variable that holds a passphrase.",
@@ -31,7 +29,7 @@ _Signer = Annotated[Path, typer.Option("--as", help="The coordinator's private i
 @keys_app.command()
 def new(
     name: Annotated[str, typer.Argument(help="Letters, digits, dots, dashes, underscores.")],
-    role: Annotated[Role, typer.Option(help="client, server, authority (holds the encryption key) or coordinator (signs the roster).")] = "client",
+    role: Annotated[str, typer.Option(help="client, server, authority (holds the encryption key) or coordinator (signs the roster).")] = "client",
     folder: Annotated[Path, typer.Option("--out", help="Folder for NAME.identity (private) and NAME.card (public).")] = Path("keys"),
     passphrase_env: _Passphrase = None,
 ) -> None:

@@ -31,6 +31,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from numpy.typing import NDArray
 from torch import Tensor
 
+from secure_fl.ciphers import encrypt_into
 from secure_fl.errors import PrivacyError
 
 _DOMAIN = b"secure_fl noise 1"
@@ -141,7 +142,7 @@ class NoiseStream(_OneProcess):
         left = memoryview(text)
         while left:
             piece = left[: len(_ZEROS)]
-            self._cipher.update_into(_ZEROS[: len(piece)], piece)
+            encrypt_into(self._cipher, _ZEROS[: len(piece)], piece)
             left = left[len(piece) :]
         return np.frombuffer(text, "<u8").astype(np.uint64, copy=False)
 

@@ -11,7 +11,7 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -26,8 +26,7 @@ from secure_fl.secure_sum.sealing import open_sealed
 from secure_fl.secure_sum.secret_files import read_secret, write_secret
 from secure_fl.secure_sum.strict_json import canonical, fields, from_hex, malformed, parse_object
 
-Role = Literal["client", "server", "authority", "coordinator"]
-ROLES: tuple[str, ...] = get_args(Role)
+ROLES = ("client", "server", "authority", "coordinator")
 LONGEST_NAME = 64
 _NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_NAME - 1}}}")
 _PRIVATE = "secure-fl private identity 1"
@@ -117,7 +116,7 @@ class Identity:
     _agree: X25519PrivateKey = field(repr=False)
 
     @classmethod
-    def generate(cls, name: str, role: Role = "client") -> Identity:
+    def generate(cls, name: str, role: str = "client") -> Identity:
         """Fresh keys.
 
         Raises:

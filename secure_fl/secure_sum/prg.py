@@ -21,6 +21,7 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
+from secure_fl.ciphers import encrypt_into
 from secure_fl.errors import SecureSumError
 
 Slots = NDArray[np.uint64]
@@ -180,10 +181,10 @@ class _Stream:
     def fill(self, out: Slots, scratch: bytearray) -> None:
         """Fill `out`, whose length is a multiple of the group, with the next words; `scratch` has at least five bytes for each."""
         if self._modulus == WORDS:
-            self._bytes.update_into(memoryview(_ZEROS)[: 8 * len(out)], out.view(np.uint8).data)
+            encrypt_into(self._bytes, memoryview(_ZEROS)[: 8 * len(out)], out.view(np.uint8).data)
             return
         keystream = memoryview(scratch)[: 5 * len(out)]
-        self._bytes.update_into(memoryview(_ZEROS)[: len(keystream)], keystream)
+        encrypt_into(self._bytes, memoryview(_ZEROS)[: len(keystream)], keystream)
         _join(np.frombuffer(keystream, np.uint8).reshape(-1, 5 * _GROUP), out, self._modulus.bit_length())
         if int(out.max(initial=0)) >= self._modulus:
             self._replace(out)
