@@ -6,7 +6,7 @@ STAMP := $(VENV)/.ready
 NEXT_TRITON ?= 3.8.0 3.9.0
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help setup demo test compiled slow nightly lint format clean
+.PHONY: help setup demo test compiled slow nightly lowest lint format clean
 
 help:  ## Say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -42,6 +42,13 @@ nightly: $(STAMP)  ## The kernels under the next versions of Triton, in environm
 	    TRITON_INTERPRET=1 .venv-triton-$$version/bin/python -m pytest -n auto -m triton tests/kernels/triton || exit 1; \
 	    .venv-triton-$$version/bin/python -m pytest -n auto -m 'compiled and not slow' -k 'not snapshot and not bar' tests/kernels/compiled || exit 1; \
 	done
+
+lowest: $(STAMP)  ## Quick tests with the lowest version of everything that pyproject.toml allows (downloads an old torch)
+	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
+	$(BIN)/python tests/lowest.py > .venv-lowest/constraints.txt
+	.venv-lowest/bin/python -m pip install -q -c .venv-lowest/constraints.txt -e '.[data,report]' pytest pytest-timeout pytest-xdist hypothesis
+	.venv-lowest/bin/python -m pytest -n auto --dist loadfile -o filterwarnings=default \
+	    tests/cli tests/data tests/federation tests/models tests/objectives tests/pools tests/report tests/secure_sum tests/*.py
 
 lint: $(STAMP)  ## Style and types
 	$(BIN)/ruff format --check .

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from lowest import EXTRAS, lowest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE, KERNELS = ROOT / "secure_fl", ROOT / "kernels" / "secure_fl_kernels"
@@ -125,3 +128,11 @@ def test_no_pickle_anywhere() -> None:
 def test_files_stay_short() -> None:
     long = {str(path.relative_to(ROOT)): n for path in PACKAGE.rglob("*.py") if (n := len(path.read_text().splitlines())) > 400}
     assert long == {}
+
+
+def test_every_requirement_names_the_lowest_version_that_is_tested() -> None:
+    """`make lowest` would take a newer one in silence."""
+    text = (ROOT / "pyproject.toml").read_text()
+    project = tomllib.loads(text)["project"]
+    wanted = [*project["dependencies"], *(each for extra in EXTRAS for each in project["optional-dependencies"][extra])]
+    assert [each.partition("==")[0] for each in lowest(text)] == [re.split(r"[<>=;]", each)[0] for each in wanted]
