@@ -88,7 +88,8 @@ class FederationConfig(Section):
         for holds, field, value, problem, remedy in self._rules():
             if not holds:
                 raise ConfigError(problem, field=field, value=value, remedy=remedy)
-        if self.partition.kind != "natural":  # there the data say how many clients there are
+        # Where data may bring clients of their own, these are counted once they are read.
+        if self.partition.kind != "natural" and (self.partition.kind != "auto" or self.data.packaged):
             self.check_sums(self.partition.clients)
         return self
 
@@ -138,6 +139,10 @@ class FederationConfig(Section):
              "a self-supervised pool has no accuracy", 'set pools.select_by = "loss"'),
             (not pools.enabled or pools.start != "sketch" or pools.warmup_rounds < pools.rounds, "pools.warmup_rounds", pools.warmup_rounds,
              "no round is left after the warm-up", f"set it below pools.rounds = {pools.rounds}"),
+            (self.partition.kind != "natural" or not self.partition.ignore_clients, "partition.ignore_clients", True,
+             "natural clients are those that the data bring", "set it to false, or choose another partition.kind"),
+            (not self.partition.grouped or self.partition.groups <= self.partition.clients, "partition.groups", self.partition.groups,
+             f"more groups than the {self.partition.clients} clients (partition.clients)", f"at most {self.partition.clients}, or more clients"),
             (crop is None or 0 < crop[0] <= crop[1] <= 1, "views.crop_scale", crop,
              "not an ascending pair within (0, 1]", "for example [0.4, 1.0]"),
             (all(0 < share <= 1 for share in shares), "evaluate.fine_tune", shares,

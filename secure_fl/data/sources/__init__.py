@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch.nn import functional
@@ -45,9 +46,19 @@ def load_sources(config: DataConfig, seed: int) -> list[Splits]:
     loaded = []
     for source in config.sources:
         train, test = load_source(source, config, seed)
-        loaded.append((train.with_classes(config.classes), None if test is None else test.with_classes(config.classes)))
+        declared = config.classes, config.class_names
+        loaded.append((train.with_classes(*declared), None if test is None else test.with_classes(*declared)))
     join([train.take(torch.tensor([0])) for train, _ in loaded], "sources")
     return loaded
+
+
+def given_sources(data: Any, config: DataConfig) -> list[Splits]:
+    """Data from Python in place of the configuration's sources, as `load_sources` returns them; neither scaled nor resized.
+
+    Raises:
+        DataError: no data, or a label that is not among the declared classes.
+    """
+    return [(Dataset.of(data).with_classes(config.classes, config.class_names), None)]
 
 
 def prepared(data: Dataset, config: DataConfig) -> Dataset:

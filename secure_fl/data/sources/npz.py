@@ -12,20 +12,31 @@ from pathlib import Path
 import numpy as np
 
 from secure_fl.config import SourceConfig
+from secure_fl.data.columns import UNDECLARED, Declared
 from secure_fl.data.dataset import Dataset
 from secure_fl.errors import DataError
 from secure_fl.files import open_file
 
-_CHANNELS = (1, 3)
 
-
-def npz(source: SourceConfig) -> tuple[Dataset, None]:
+def npz(source: SourceConfig, declared: Declared = UNDECLARED) -> tuple[Dataset, None]:
     """The examples of `path`; there is no official test split."""
     if source.path is None:
         raise DataError("needs a file", field="data.sources.path", value=None, remedy="set data.sources.0.path to an .npz file")
     arrays = read_arrays(Path(source.path))
-    x = _oriented(arrays["x"], source.kind)
-    return Dataset.from_arrays(x, arrays.get("y"), client=arrays.get("client"), name=Path(source.path).name), None
+    x = arrays["x"]
+    if x.ndim == 2 and source.kind in ("auto", "series"):
+        x = x[:, None]
+    read = Dataset.from_arrays(
+        x,
+        arrays.get("y"),
+        client=arrays.get("client"),
+        classes=declared.classes,
+        class_names=declared.names or None,
+        kind=source.kind,
+        layout=source.layout,
+        name=Path(source.path).name,
+    )
+    return read, None
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -49,20 +60,3 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     if "x" not in arrays:
         raise DataError("holds no array `x`", field=path.name, value=sorted(arrays), remedy="write it with numpy.savez(path, x=…, y=…)")
     return arrays
-
-
-def _oriented(x: np.ndarray, kind: str) -> np.ndarray:
-    """Channels first."""
-    if kind == "image" and x.ndim == 2:
-        raise DataError("two dimensions are no images", field="x", value=("N", *x.shape[1:]), remedy="give images as [N, H, W] or [N, C, H, W]")
-    if kind == "series" and x.ndim == 4:
-        raise DataError(
-            "four dimensions are no series", field="x", value=("N", *x.shape[1:]), remedy='give series as [N, C, L], or set kind = "image"'
-        )
-    if x.ndim == 4 and x.shape[1] not in _CHANNELS and x.shape[3] in _CHANNELS:
-        x = x.transpose(0, 3, 1, 2)
-    if x.ndim == 3 and kind == "image":
-        x = x[:, None]
-    if x.ndim == 2:
-        x = x[:, None]
-    return x
