@@ -88,10 +88,20 @@ class FederationConfig(Section):
         for holds, field, value, problem, remedy in self._rules():
             if not holds:
                 raise ConfigError(problem, field=field, value=value, remedy=remedy)
-        # Where data may bring clients of their own, these are counted once they are read.
-        if self.partition.kind != "natural" and (self.partition.kind != "auto" or self.data.packaged):
+        if self._knows_clients:
             self.check_sums(self.partition.clients)
         return self
+
+    @property
+    def _knows_clients(self) -> bool:
+        """Whether the configuration says how many clients there are.
+
+        Otherwise they are counted once the data are read: where these may bring clients of their own, and where a kind was chosen for examples
+        that the configuration does not name.
+        """
+        if self.partition.kind in ("auto", "natural"):
+            return self.partition.kind == "auto" and self.data.packaged
+        return "sources" in self.data.model_fields_set or "kind" not in self.partition.model_fields_set
 
     def check_sums(self, clients: int) -> None:
         """Refuse rounds that call too few clients for their pools, and protected ones whose thresholds cannot hold, for so many clients.

@@ -21,11 +21,12 @@ UNLABELLED = -1
 TRAIN, VALIDATION, TEST = 0, 1, 2
 """What `split` numbers mean."""
 
-_SPLITS = {
+SPLIT_NAMES = {
     **dict.fromkeys(("train", "training", "0"), TRAIN),
     **dict.fromkeys(("validation", "val", "valid", "dev", "1"), VALIDATION),
     **dict.fromkeys(("test", "testing", "2"), TEST),
 }
+"""How splits are called."""
 _MOST_CLASSES = 1 << 20
 
 
@@ -145,7 +146,7 @@ def splits_of(values: Any, length: int, field: str) -> Tensor:
         DataError: something else is there, or no example is for training.
     """
     found, codes = np.unique(column(values, length, field).astype(str), return_inverse=True)
-    numbers = [_SPLITS.get(name.strip().lower()) for name in found.tolist()]
+    numbers = [SPLIT_NAMES.get(name.strip().lower()) for name in found.tolist()]
     if any(number is None for number in numbers):
         remedy = "write train, validation (val, valid, dev) or test, or 0, 1 and 2"
         raise DataError("neither training, validation nor test", field=field, value="not shown", remedy=remedy)

@@ -6,6 +6,7 @@ than data may.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -316,7 +317,7 @@ def _examples(x: Any, kind: Meaning, layout: Layout, name: str) -> tuple[Tensor,
 
 def _as_floats(array: np.ndarray, field: str) -> Tensor:
     """Finite float32 numbers in a row. Memory-mapped ones that are that already stay where they are; bytes are divided by 255."""
-    mapped = isinstance(array, np.memmap) and array.dtype == np.float32 and array.flags.c_contiguous and array.flags.writeable
+    mapped = _is_mapped(array) and array.dtype == np.float32 and array.flags.c_contiguous and array.flags.writeable
     examples = torch.from_numpy(array if mapped else np.empty(array.shape, np.float32))
     rows = max(1, _AT_A_TIME // max(1, array[0].size))
     for first in range(0, len(array), rows):
@@ -329,6 +330,13 @@ def _as_floats(array: np.ndarray, field: str) -> Tensor:
         if not bool(torch.isfinite(block).all()):
             raise DataError("NaN or infinity", field=field, value="not shown", remedy="drop or impute such examples before loading")
     return examples
+
+
+def _is_mapped(array: object) -> bool:
+    """Whether an array lies in a file."""
+    while isinstance(array, np.ndarray) and not isinstance(array, np.memmap):
+        array = array.base
+    return isinstance(array, np.memmap | mmap.mmap)
 
 
 def _renumbered(what: str, names: tuple[str, ...], declared: tuple[str, ...]) -> str:
