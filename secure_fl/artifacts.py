@@ -32,7 +32,10 @@ Length = Annotated[int, Field(ge=1, le=1 << 16)]
 
 @dataclass(frozen=True)
 class ModelCard:
-    """How to use a run's models: shape of one example, classes, how it is scaled; each client's pool, where the record tells it."""
+    """How to use a run's models: shape of one example, classes, how it is scaled; each client's pool, where the record tells it.
+
+    `class_names` and `client_names` are in number order, and () where numbers are all there is.
+    """
 
     shape: Annotated[tuple[Length, ...], Field(min_length=1, max_length=3)]
     classes: Annotated[int, Field(ge=0, le=1 << 20)]
@@ -41,6 +44,8 @@ class ModelCard:
     task: Literal["supervised", "self_supervised"]
     custom_encoder: bool
     choices: dict[str, int] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
+    client_names: tuple[str, ...] = ()
 
 
 def save_models(

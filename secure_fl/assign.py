@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from secure_fl.artifacts import ModelCard, load_card, load_centre, load_encoder, load_pools
 from secure_fl.config import FederationConfig, SourceConfig
+from secure_fl.data.columns import Declared
 from secure_fl.data.pooled import pooled_values
 from secure_fl.data.sources import prepared
 from secure_fl.data.sources.npz import npz
@@ -63,14 +64,11 @@ def assign_pool(folder: Path | str, file: Path | str, *, encoder: nn.Module | No
         DataError: the examples are not of the run's shape.
     """
     config, card = RunFolder.open(Path(folder)).read_config(), load_card(folder)
-    kind = "image" if len(card.shape) == 3 else "series"
-    raw, _ = npz(SourceConfig(name="npz", path=str(file), kind=kind))
-    if len(card.shape) == 1 and raw.shape[0] == 1:
-        raw = replace(raw, x=raw.x[:, 0])
+    kind: Literal["image", "series", "vector"] = "image" if len(card.shape) == 3 else "series" if len(card.shape) == 2 else "vector"
+    # Labels are numbered as the federation's are, whichever of them the newcomer has.
+    declared = Declared(card.classes, card.class_names) if card.classes else Declared()
+    raw, _ = npz(SourceConfig(name="npz", path=str(file), kind=kind), declared)
     data = prepared(raw, config.data.model_copy(update={"scale": card.scale, "image_size": card.image_size}))
-    if card.classes and data.classes > card.classes:
-        remedy = "number its classes as the federation's clients do"
-        raise DataError(f"labels outside the federation's 0..{card.classes - 1}", field="y", value="not shown", remedy=remedy)
     if data.shape != card.shape:
         remedy = "bring the examples into the shape the federation was trained on"
         raise DataError(f"examples are not of shape {card.shape}", field="x", value=data.shape, remedy=remedy)

@@ -18,8 +18,8 @@ from secure_fl.config import FederationConfig
 from secure_fl.config_file import dump_config
 from secure_fl.data.dataset import Dataset, join
 from secure_fl.data.digests import whole_digest
-from secure_fl.data.partitions import ClientData, count_classes, partition
-from secure_fl.data.sources import load_source, load_sources
+from secure_fl.data.partitions import ClientData, count_classes, partition, resolved
+from secure_fl.data.sources import given_sources, load_source, load_sources
 from secure_fl.data.summary import PartitionSummary, summarise
 from secure_fl.data.views import Augmentation, build_views, check_range
 from secure_fl.engines.embedded import EmbeddedEngine
@@ -93,7 +93,7 @@ class Federation:
 
     Args:
         config: the run; `FederationConfig()` when not given.
-        data: examples of your own instead of `config.data.sources`.
+        data: examples of your own instead of `config.data.sources`: a `Dataset`, or what `Dataset.of` takes.
         encoder: a module of your own instead of `config.model`; its trainable layers are initialised anew from the seed. Or a
             function `seed -> module`, whose weights are kept: `lambda seed: module` starts every model from the weights given.
         augment: a callable on batches instead of `config.views`; under example-level privacy it is given one example at a time.
@@ -109,15 +109,16 @@ class Federation:
         self,
         config: FederationConfig | None = None,
         *,
-        data: Dataset | None = None,
+        data: Any = None,
         encoder: nn.Module | Callable[[int], nn.Module] | None = None,
         augment: Augmentation | None = None,
         callbacks: Sequence[Callback] = (),
     ) -> None:
         self.config = config or FederationConfig()
-        self.manifest = Manifest.of(self.config)
         self._own_data, private = data is not None, self.config.privacy.unit != "none"
-        sources = load_sources(self.config.data, self.config.seed) if data is None else [(data.with_classes(self.config.data.classes), None)]
+        sources = load_sources(self.config.data, self.config.seed) if data is None else given_sources(data, self.config.data)
+        self.config = resolved(self.config, sources)
+        self.manifest = Manifest.of(self.config)
         self.clients: list[ClientData] = partition(sources, self.config)
         self._custom_encoder = encoder is not None
         self._central = self._central_data()
@@ -357,6 +358,8 @@ class Federation:
                 self.config.pools.task,
                 self._custom_encoder,
                 {} if blueprint.client_plan is not None else {str(client): pool for client, pool in choices.items()},
+                self.clients[0].train.class_names,
+                tuple(client.name for client in self.clients) if any(client.name != str(client.id) for client in self.clients) else (),
             )
             guide = get_guide(state) if pools else None
             save_models(folder, encoder, pools, guide, card, state.tensors.get("sketch.public_centre"))

@@ -90,9 +90,20 @@ class FederationConfig(Section):
         for holds, field, value, problem, remedy in self._rules():
             if not holds:
                 raise ConfigError(problem, field=field, value=value, remedy=remedy)
-        if self.partition.kind != "natural":  # there the data say how many clients there are
+        if self._knows_clients:
             self.check_sums(self.partition.clients)
         return self
+
+    @property
+    def _knows_clients(self) -> bool:
+        """Whether the configuration says how many clients there are.
+
+        Otherwise they are counted once the data are read: where these may bring clients of their own, and where a kind was chosen for examples
+        that the configuration does not name.
+        """
+        if self.partition.kind in ("auto", "natural"):
+            return self.partition.kind == "auto" and self.data.packaged
+        return "sources" in self.data.model_fields_set or "kind" not in self.partition.model_fields_set
 
     def check_sums(self, clients: int) -> None:
         """Refuse rounds that call too few clients for their pools, and protected ones whose thresholds cannot hold, for so many clients.
@@ -140,6 +151,10 @@ class FederationConfig(Section):
              "a self-supervised pool has no accuracy", 'set pools.select_by = "loss"'),
             (not pools.enabled or pools.start != "sketch" or pools.warmup_rounds < pools.rounds, "pools.warmup_rounds", pools.warmup_rounds,
              "no round is left after the warm-up", f"set it below pools.rounds = {pools.rounds}"),
+            (self.partition.kind != "natural" or not self.partition.ignore_clients, "partition.ignore_clients", True,
+             "natural clients are those that the data bring", "set it to false, or choose another partition.kind"),
+            (not self.partition.grouped or self.partition.groups <= self.partition.clients, "partition.groups", self.partition.groups,
+             f"more groups than the {self.partition.clients} clients (partition.clients)", f"at most {self.partition.clients}, or more clients"),
             (crop is None or 0 < crop[0] <= crop[1] <= 1, "views.crop_scale", crop,
              "not an ascending pair within (0, 1]", "for example [0.4, 1.0]"),
             (all(0 < share <= 1 for share in shares), "evaluate.fine_tune", shares,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any, ClassVar
+import os.path
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, field_validator
 
 from secure_fl.errors import ConfigError
 
@@ -33,6 +34,20 @@ class Section(BaseModel):
         if isinstance(value, str) and "\0" in value:
             raise ValueError("holds a null byte")
         return value
+
+
+def _at_home(path: str) -> str:
+    """A path whose leading `~` is the home folder; the one place where settings that name files are read."""
+    if not path.startswith("~"):
+        return path
+    found = os.path.expanduser(path)  # noqa: PTH111 - of pathlib a missing home is a RuntimeError, and `~/` loses its form
+    if found.startswith("~"):
+        raise ValueError("names a home folder that is not known: write the whole path, or set HOME")
+    return found
+
+
+PathText = Annotated[str, AfterValidator(_at_home)]
+"""A setting that names a file or folder."""
 
 
 def _typed(error: ValidationError, section: type[Section]) -> ConfigError:

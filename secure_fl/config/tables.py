@@ -2,23 +2,47 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from secure_fl.config.section import Section
+from secure_fl.config.section import PathText, Section
+from secure_fl.errors import ConfigError
+
+PACKAGED = ("digits", "mnist5k", "mnist", "fashion_mnist", "cifar10", "cifar100")
+"""Sets that everybody has the same of: their classes and shapes are known, and they have no clients of their own."""
 
 
 class SourceConfig(Section):
     """One data set."""
 
     table = "data.sources"
-    name: Literal["digits", "mnist5k", "mnist", "fashion_mnist", "cifar10", "cifar100", "npz"] = Field(
-        "digits", description="digits | mnist5k | mnist | fashion_mnist | cifar10 | cifar100 | npz"
+    name: Literal["digits", "mnist5k", "mnist", "fashion_mnist", "cifar10", "cifar100", "npz", "npy", "images", "csv", "parquet"] = Field(
+        "digits", description="digits | mnist5k | mnist | fashion_mnist | cifar10 | cifar100; your own: npz | npy | images | csv | parquet"
     )
-    path: str | None = Field(None, description="folder (idx, CIFAR binary) or file (npz); not needed for digits, mnist5k and Debian's fashion_mnist")
+    path: PathText | None = Field(
+        None,
+        description="folder (idx, CIFAR binary, images) or file; npz, npy, csv, parquet: also a folder or a glob, one file a client, named after it; "
+        "not needed for digits, mnist5k and Debian's fashion_mnist",
+    )
     limit: int | None = Field(None, ge=1, description="use at most this many examples, drawn at random but the same for one seed")
-    kind: Literal["auto", "image", "series"] = Field("auto", description="npz only: what a three-dimensional x is; auto reads it as series")
+    kind: Literal["auto", "image", "series", "vector"] = Field(
+        "auto", description="npz and npy: what x is; auto reads four dimensions as images, three and two as series"
+    )
+    layout: Literal["auto", "channels_first", "channels_last"] = Field(
+        "auto", description="which axis of images and series holds the channels; auto finds it or refuses: auto | channels_first | channels_last"
+    )
+    label: str | None = Field(None, description="column (npz: array) with the labels; where it is not set, `label` or `y` if there is one")
+    client: str | None = Field(None, description="column (npz: array) that says who holds an example; where it is not set, `client` if there is one")
+    split: str | None = Field(
+        None, description="column (npz: array) with train, validation or test (0, 1, 2); where it is not set, `split` if there is one"
+    )
+    group: str | None = Field(
+        None, description="column (npz: array) whose equal values (one patient, one recording) stay together; where it is not set, `group`"
+    )
+    features: tuple[str, ...] | None = Field(
+        None, min_length=1, description="csv and parquet: columns that make up an example; all others where it is not set"
+    )
 
 
 class DataConfig(Section):
@@ -29,31 +53,59 @@ class DataConfig(Section):
     classes: int | None = Field(
         None,
         ge=1,
-        description="number of classes; private runs need it for labelled .npz and own data, since labels are private (known sets know it)",
+        description="number of classes; private runs need it or class_names for data of your own, since labels are private (known sets know it)",
     )
-    image_size: int | None = Field(None, ge=8, le=256, description="resize images to this many pixels a side (needed when sources differ)")
+    class_names: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="the classes by name, in the order of their numbers; other labels are refused, and everybody may know the names",
+    )
+    image_size: int | None = Field(None, ge=8, le=256, description="resize images to this many pixels a side (needed when images or sources differ)")
     scale: Literal["auto", "none", "per_example"] = Field(
         "auto",
         description="auto: each series to mean 0 and deviation 1, images as they are | none | per_example; bytes are divided by 255 anyhow",
     )
-    test_fraction: float = Field(0.2, gt=0, lt=1, description="held out where a source has no official test split")
+    test_fraction: float = Field(0.2, gt=0, lt=1, description="held out where neither the source nor a split column says what is for testing")
     test_limit: int = Field(500, ge=1, description="test examples a client; by its own label shares (private runs: at random)")
     validation_fraction: float = Field(0.0, ge=0, lt=1, description="share of each client's training examples kept for choosing a pool")
     labelled_clients: float = Field(1.0, ge=0, le=1, description="share of clients that keep their labels; the others join without")
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Self:
+        names = self.class_names
+        if names is not None and len(set(names)) < len(names):
+            raise ConfigError("names a class twice", field="data.class_names", value=names, remedy="name each class once")
+        if names is not None and self.classes not in (None, len(names)):
+            remedy = f"leave it out, or set it to {len(names)}"
+            raise ConfigError(f"data.class_names has {len(names)} names", field="data.classes", value=self.classes, remedy=remedy)
+        return self
+
+    @property
+    def packaged(self) -> bool:
+        """Whether every source is a set that everybody has the same of, so that who its clients are is known from the configuration."""
+        return all(source.name in PACKAGED for source in self.sources)
 
 
 class PartitionConfig(Section):
     """How clients differ."""
 
     table = "partition"
-    kind: Literal["iid", "dirichlet", "shards", "rotation", "label_permutation", "source", "natural"] = Field(
-        "rotation", description="iid | dirichlet | shards | rotation | label_permutation | source | natural (npz's client column)"
+    kind: Literal["auto", "iid", "dirichlet", "shards", "rotation", "label_permutation", "source", "natural"] = Field(
+        "auto",
+        description="auto (natural where the data say who holds what, else rotation for images, else iid) | iid | dirichlet | shards | rotation | "
+        "label_permutation | source | natural (each client its own examples)",
     )
     clients: int = Field(12, ge=1, le=1_000_000, description="number of clients (natural: read from the data instead)")
     groups: int = Field(3, ge=1, le=10_000, description="rotation and label_permutation: number of groups, dealt out in turn")
     concentration: float = Field(0.1, gt=0, description="dirichlet: small is skewed; the paper uses 0.1")
     shards_per_client: int = Field(2, ge=1, le=10_000, description="shards: shards each client receives, cut from the examples sorted by label")
     min_examples: int = Field(2, ge=2, description="smallest training set a client may have, after validation examples are set aside")
+    ignore_clients: bool = Field(False, description="deal the examples anew although the data say who holds them, which dissolves real clients")
+
+    @property
+    def grouped(self) -> bool:
+        """Whether clients are made to differ in known groups."""
+        return self.kind in ("rotation", "label_permutation")
 
 
 class ViewsConfig(Section):
@@ -141,7 +193,7 @@ class PretrainConfig(OptimiserConfig):
     )
     rounds: int = Field(100, ge=1, le=1_000_000, description="federated rounds, or epochs/local_epochs of centralized training")
     source: SourceConfig | None = Field(None, description="centralized: the unlabelled set to train on")
-    load_from: str | None = Field(None, description="load: a finished run folder with the same model")
+    load_from: PathText | None = Field(None, description="load: a finished run folder with the same model")
 
 
 class PoolsConfig(OptimiserConfig):

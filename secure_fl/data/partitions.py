@@ -16,7 +16,8 @@ import torch
 from torch import Generator, Tensor
 
 from secure_fl.config import FederationConfig, PartitionConfig
-from secure_fl.data.dataset import UNLABELLED, Dataset, Splits, join
+from secure_fl.data.dataset import UNLABELLED, Dataset, Splits, join, same_classes
+from secure_fl.data.holdout import Parts, Units, dealt, hold_out, separated
 from secure_fl.data.transforms import Transform, transforms_for
 from secure_fl.errors import DataError, PartitionError
 from secure_fl.seeds import derive_seed
@@ -33,6 +34,7 @@ class ClientData:
         train, validation, test: `validation` has no examples when none are kept.
         group: which of the partition's known groups the client is in, or None. For measurement only.
         note: what was done to its data, in words.
+        name: the client's name, its number as text where it has none. It stays with the client and with whoever simulates it.
     """
 
     id: int
@@ -41,24 +43,50 @@ class ClientData:
     test: Dataset
     group: int | None
     note: str
+    name: str = ""
 
 
 def partition(sources: Sequence[Splits], config: FederationConfig) -> list[ClientData]:
     """Deal the examples of all sources out to clients.
 
     Raises:
-        PartitionError: more clients than examples, a client below `partition.min_examples`, labels or client column missing.
+        PartitionError: more clients than examples, a client below `partition.min_examples`, labels or client column missing, or a kind that
+            would dissolve the clients that the data bring.
     """
+    config, sources = resolved(config, sources), _alike(sources)
     spec, seed = config.partition, config.seed
-    if spec.kind == "source":
-        held = _by_source(sources, config)
+    if spec.kind == "natural":
+        held = _natural(_joined_clients([split for split, _ in sources]), config, derive_seed(seed, "partition"))
+    elif spec.kind == "source":
+        held = _by_source([separated(source) for source in sources], config)
     else:
-        train = join(_distinct_owners([split for split, _ in sources]), "+".join(split.name for split, _ in sources))
-        held = _deal(train, _official_test(sources), config, spec.clients, derive_seed(seed, "partition"))
-    transforms = transforms_for(spec, held[0][0], seed)
+        parts = _joined(_all_tested([separated(source) for source in sources], config))
+        held = _deal(parts, config, spec.clients, derive_seed(seed, "partition"))
+    transforms = transforms_for(spec, held[0].train, seed)
     labelled = round(config.data.labelled_clients * len(held))
     clients = [_client(i, part, transforms, config) for i, part in enumerate(held)]
     return clients[:labelled] + [_without_labels(client) for client in clients[labelled:]]
+
+
+def resolved(config: FederationConfig, sources: Sequence[Splits]) -> FederationConfig:
+    """The configuration with the kind of partition that `auto` stands for on these data.
+
+    Raises:
+        PartitionError: the data say who holds what and the kind would deal it anew, or there are more groups than clients.
+    """
+    spec = config.partition
+    brought = any(train.client is not None for train, _ in sources) and not spec.ignore_clients
+    if spec.kind == "auto":
+        kind = "natural" if brought else "rotation" if all(train.kind == "image" for train, _ in sources) else "iid"
+        spec = spec.model_copy(update={"kind": kind})
+        config = config.model_copy(update={"partition": spec})
+    elif brought and spec.kind != "natural":
+        remedy = 'set partition.kind = "natural" or leave it out; to dissolve them, set partition.ignore_clients = true'
+        raise PartitionError("the data bring clients of their own, who would be dissolved", field="partition.kind", value=spec.kind, remedy=remedy)
+    if spec.grouped and spec.groups > spec.clients:
+        remedy = f"at most {spec.clients}, or more clients"
+        raise PartitionError(f"more groups than the {spec.clients} clients", field="partition.groups", value=spec.groups, remedy=remedy)
+    return config
 
 
 def count_classes(clients: Sequence[ClientData], config: FederationConfig) -> int:
@@ -72,16 +100,30 @@ def count_classes(clients: Sequence[ClientData], config: FederationConfig) -> in
     if not _private(config) or all(client.train.declared for client in clients):
         return max(client.test.classes for client in clients)
     if config.needs_classes:
-        remedy = "set data.classes, or pass Dataset.from_arrays(..., classes=...)"
+        remedy = "set data.classes or data.class_names (names of labels want the latter), or pass Dataset.from_arrays(..., classes=...)"
         raise DataError("read off private labels, and every model would show it", field="data.classes", value=None, remedy=remedy)
     return 0
 
 
-Held = tuple[Dataset, Dataset, int | None]
-"""Training examples, test examples and known group of one client, before its transform."""
+@dataclass(frozen=True)
+class Held:
+    """What one client holds before its transform: examples, known group, and its name where it has one."""
+
+    train: Dataset
+    validation: Dataset | None
+    test: Dataset
+    group: int | None = None
+    name: str | None = None
 
 
-def _by_source(sources: Sequence[Splits], config: FederationConfig) -> list[Held]:
+def _alike(sources: Sequence[Splits]) -> list[Splits]:
+    """The sources with one numbering of classes."""
+    given = [part for source in sources for part in source if part is not None]
+    parts = iter(same_classes(given))
+    return [(next(parts), None if test is None else next(parts)) for _, test in sources]
+
+
+def _by_source(sources: Sequence[Parts], config: FederationConfig) -> list[Held]:
     """Client i holds examples of source i modulo the number of sources."""
     clients, count = config.partition.clients, len(sources)
     if count < 2:
@@ -92,108 +134,169 @@ def _by_source(sources: Sequence[Splits], config: FederationConfig) -> list[Held
         raise PartitionError(
             f"{count} sources need at least as many clients", field="partition.clients", value=clients, remedy=f"set it to {count} or more"
         )
-    dealt = []
-    for number, (train, test) in enumerate(sources):
-        share = len(range(number, clients, count))
-        dealt.append(_deal(train, test, config, share, derive_seed(config.seed, "partition", number)))
-    return [(*dealt[i % count][i // count][:2], i % count) for i in range(clients)]
+    shares = [
+        _deal(parts, config, len(range(number, clients, count)), derive_seed(config.seed, "partition", number))
+        for number, parts in enumerate(sources)
+    ]
+    return [replace(shares[i % count][i // count], group=i % count) for i in range(clients)]
 
 
-def _deal(train: Dataset, test: Dataset | None, config: FederationConfig, clients: int, seed: int) -> list[Held]:
+def _deal(parts: Parts, config: FederationConfig, clients: int, seed: int) -> list[Held]:
     """Hold out a test split where there is none, then split both among `clients`."""
     spec, generator = config.partition, torch.Generator().manual_seed(seed)
-    if spec.kind == "natural":
-        return _natural(train, config, seed)
+    train, test = parts.train, parts.test
     if test is None:
-        train, test = _hold_out(train, config.data.test_fraction, _strata(train, config), generator)
-    if clients > len(train):
-        remedy = "use fewer clients or more examples"
-        raise PartitionError("more clients than training examples", field="partition.clients", value=clients, remedy=remedy)
-    owned = _SPLITTERS[spec.kind](train, spec, clients, generator)
+        train, test = hold_out(train, config.data.test_fraction, _strata(train, config), generator)
+    units = Units.of(train, train.y)
+    if clients > len(units):
+        what, remedy = "examples" if train.group is None else "groups of examples", "use fewer clients or more examples"
+        raise PartitionError(f"more clients than training {what}", field="partition.clients", value=clients, remedy=remedy)
+    owned = [units.rows(index) for index in _SPLITTERS[spec.kind](units.label, spec, clients, generator)]
     if min(len(index) for index in owned) < spec.min_examples:
-        remedy = "use fewer clients, a larger partition.concentration, or a smaller partition.min_examples"
-        raise PartitionError("a client would hold fewer examples", field="partition.min_examples", value=spec.min_examples, remedy=remedy)
-    grouped = spec.kind in ("rotation", "label_permutation")
+        raise _too_few(spec)
+    kept: list[Dataset] | list[None] = [None] * clients
+    if parts.validation is not None:
+        kept = dealt(parts.validation, clients, torch.Generator().manual_seed(derive_seed(seed, "validation")))
     held = []
     for i, index in enumerate(owned):
         mine = train.take(index)
         tested = _at_random(test, config, derive_seed(seed, "test", i)) if _private(config) else _like(mine, test, config.data.test_limit, generator)
-        held.append((mine, tested, i % spec.groups if grouped else None))
+        held.append(Held(mine, kept[i], tested, i % spec.groups if spec.grouped else None))
     return held
+
+
+def _joined(parts: Sequence[Parts]) -> Parts:
+    """The examples of all sources together."""
+    validations = [part.validation for part in parts if part.validation is not None]
+    tests = [part.test for part in parts if part.test is not None]
+    return Parts(
+        join([part.train for part in parts], "+".join(part.train.name for part in parts)),
+        join(validations, "validation") if validations else None,
+        join(tests, "test") if tests else None,
+    )
+
+
+def _all_tested(parts: Sequence[Parts], config: FederationConfig) -> list[Parts]:
+    """Where some sources say what is for testing and some do not, it is held out of these one by one."""
+    if len({part.test is None for part in parts}) == 1:
+        return list(parts)
+    made = []
+    for number, part in enumerate(parts):
+        if part.test is None:
+            generator = torch.Generator().manual_seed(derive_seed(config.seed, "source held out", number))
+            train, test = hold_out(part.train, config.data.test_fraction, _strata(part.train, config), generator)
+            part = replace(part, train=train, test=test)
+        made.append(part)
+    return made
 
 
 def _natural(data: Dataset, config: FederationConfig, seed: int) -> list[Held]:
     """Each client's own examples, its test split held out of them by coins that no other client's number of examples moves."""
-    if data.client is None:
-        remedy = "add an integer array `client` to the file, or choose another partition.kind"
-        raise PartitionError("no client column", field="partition.kind", value="natural", remedy=remedy)
+    assert data.client is not None
+    _check_groups(data)
     held: list[Held] = []
     for i, owner in enumerate(data.client.unique().tolist()):
-        mine = replace(data.take(torch.nonzero(data.client == owner).flatten()), name=f"client {owner}")
+        name = data.client_names[owner] if data.client_names else str(owner)
+        mine = separated((replace(data.take(torch.nonzero(data.client == owner).flatten()), name=f"client {name}"), None))
         least = config.partition.min_examples
-        if len(mine) <= least:
+        if len(mine.train) < least + (mine.test is None):
             remedy = "drop the client, or lower partition.min_examples"
-            raise PartitionError(
-                f"client {i} holds too few examples to train and test on", field="partition.min_examples", value=least, remedy=remedy
-            )
-        generator = torch.Generator().manual_seed(derive_seed(seed, "held out", i))
-        train, test = _hold_out(mine, config.data.test_fraction, _strata(mine, config), generator)
-        held.append((train, test.take(torch.arange(min(len(test), config.data.test_limit))), None))
+            problem = f"{_said(i, name)} holds too few examples to train and test on"
+            raise PartitionError(problem, field="partition.min_examples", value=least, remedy=remedy)
+        train, test = mine.train, mine.test
+        if test is None:
+            generator = torch.Generator().manual_seed(derive_seed(seed, "held out", i))
+            train, test = hold_out(replace(train, name=_said(i, name)), config.data.test_fraction, _strata(train, config), generator)
+        train = replace(train, name=f"client {name}")
+        held.append(Held(train, mine.validation, test.take(torch.arange(min(len(test), config.data.test_limit))), None, name))
     return held
 
 
-def _distinct_owners(parts: Sequence[Dataset]) -> list[Dataset]:
-    """Client numbers of several files made distinct: equal numbers in two files are different clients."""
+def _said(i: int, name: str) -> str:
+    """A client in an error: by its name, or its place where numbers are all there is, which are data."""
+    return f"client {i}" if _is_number(name.rpartition("/")[2]) else f"client {name!r}"
+
+
+def _is_number(name: str) -> bool:
+    return name.removeprefix("-").isdecimal()
+
+
+def _check_groups(data: Dataset) -> None:
+    """Refuse a group that is with two clients: one could train on what the other is tested on."""
+    if data.group is None or data.client is None:
+        return
+    if len(torch.stack([data.group, data.client], 1).unique(dim=0)) > len(data.group.unique()):
+        remedy = "give each client's groups names of their own (such as client/recording), or leave the group column out"
+        raise PartitionError("examples of one group are with two clients", field="data.sources.group", value="not shown", remedy=remedy)
+
+
+def _joined_clients(parts: Sequence[Dataset]) -> Dataset:
+    """All sources together. Clients that are called the same are one; equal numbers in two sources are different clients."""
+    if any(part.client is None for part in parts):
+        remedy = "add an array or column `client`, name it in data.sources.client, or choose another partition.kind"
+        raise PartitionError("no client column", field="partition.kind", value="natural", remedy=remedy)
     if len(parts) == 1:
-        return list(parts)
-    made, first = [], 0
-    for part in parts:
-        if part.client is None:
-            made.append(part)
-            continue
-        owners = part.client - part.client.min() + first
-        first = int(owners.max()) + 1
-        made.append(replace(part, client=owners))
-    return made
+        return parts[0]
+    called: list[list[str]] = []
+    for number, part in enumerate(parts):
+        names = part.client_names or tuple(map(str, range(int(part.client.max()) + 1 if part.client is not None else 0)))
+        called.append([f"{number}/{name}" if _is_number(name) else name for name in names])
+    place = {name: number for number, name in enumerate(dict.fromkeys(name for names in called for name in names))}
+    made = []
+    for part, names in zip(parts, called, strict=True):
+        assert part.client is not None
+        client = torch.tensor([place[name] for name in names])[part.client]
+        made.append(replace(part, client=client, client_names=tuple(place)))
+    return join(made, "+".join(part.name for part in parts))
 
 
-def _iid(train: Dataset, _spec: PartitionConfig, clients: int, generator: Generator) -> list[Tensor]:
-    return list(torch.randperm(len(train), generator=generator).tensor_split(clients))
+def _too_few(spec: PartitionConfig) -> PartitionError:
+    remedy = "use fewer clients, a larger partition.concentration, or a smaller partition.min_examples"
+    return PartitionError("a client would hold fewer examples", field="partition.min_examples", value=spec.min_examples, remedy=remedy)
 
 
-def _dirichlet(train: Dataset, spec: PartitionConfig, clients: int, generator: Generator) -> list[Tensor]:
+def _iid(labels: Tensor, _spec: PartitionConfig, clients: int, generator: Generator) -> list[Tensor]:
+    return list(torch.randperm(len(labels), generator=generator).tensor_split(clients))
+
+
+def _dirichlet(labels: Tensor, spec: PartitionConfig, clients: int, generator: Generator) -> list[Tensor]:
     """Each class is split by its own Dirichlet draw, as in SSD; redrawn while a client is below the minimum."""
-    _need_labels(train, spec)
-    gamma = torch.full((clients,), spec.concentration, dtype=torch.float64)
-    best: list[Tensor] = []
+    _need_labels(labels, spec)
     for _ in range(_DIRICHLET_DRAWS):
         parts: list[list[Tensor]] = [[] for _ in range(clients)]
-        for label in range(train.classes):
-            members = torch.nonzero(train.y == label).flatten()
+        for label in labels.unique():
+            members = torch.nonzero(labels == label).flatten()
             members = members[torch.randperm(len(members), generator=generator)]
-            shares = torch._standard_gamma(gamma, generator=generator).clamp_min(1e-300)
-            cuts = ((shares / shares.sum()).cumsum(0)[:-1] * len(members)).long()
+            cuts = (_dirichlet_shares(spec.concentration, clients, generator).cumsum(0)[:-1] * len(members)).round().long()
             for mine, piece in zip(parts, members.tensor_split(cuts), strict=True):
                 mine.append(piece)
         owned = [torch.cat(mine) for mine in parts]
-        if not best or min(map(len, owned)) > min(map(len, best)):
-            best = owned
-        if min(map(len, best)) >= spec.min_examples:
-            break
-    return best
+        if min(map(len, owned)) >= spec.min_examples:
+            return owned
+    raise _too_few(spec)
 
 
-def _shards(train: Dataset, spec: PartitionConfig, clients: int, generator: Generator) -> list[Tensor]:
+def _dirichlet_shares(concentration: float, clients: int, generator: Generator) -> Tensor:
+    """One draw, float64 `[clients]`, by logarithms of gammas, which themselves would all be 0 where the concentration a is small.
+
+    A gamma of concentration a is one of a + 1 times a uniform number to the power 1/a.
+    """
+    ahead = torch._standard_gamma(torch.full((clients,), concentration + 1, dtype=torch.float64), generator=generator)
+    uniform = torch.rand(clients, dtype=torch.float64, generator=generator).clamp_min(torch.finfo(torch.float64).tiny)
+    return torch.softmax(ahead.log() + uniform.log() / concentration, 0)
+
+
+def _shards(labels: Tensor, spec: PartitionConfig, clients: int, generator: Generator) -> list[Tensor]:
     """Examples sorted by label, cut into equal shards, each client dealt `shards_per_client` of them."""
-    _need_labels(train, spec)
-    shuffled = torch.randperm(len(train), generator=generator)
-    in_order = shuffled[train.y[shuffled].argsort(stable=True)]
+    _need_labels(labels, spec)
+    shuffled = torch.randperm(len(labels), generator=generator)
+    in_order = shuffled[labels[shuffled].argsort(stable=True)]
     shards = in_order.tensor_split(clients * spec.shards_per_client)
     deal = torch.randperm(len(shards), generator=generator).reshape(clients, -1)
     return [torch.cat([shards[int(j)] for j in row]) for row in deal]
 
 
-_SPLITTERS: dict[str, Callable[[Dataset, PartitionConfig, int, Generator], list[Tensor]]] = {
+_SPLITTERS: dict[str, Callable[[Tensor, PartitionConfig, int, Generator], list[Tensor]]] = {
     "iid": _iid,
     "rotation": _iid,
     "label_permutation": _iid,
@@ -203,28 +306,10 @@ _SPLITTERS: dict[str, Callable[[Dataset, PartitionConfig, int, Generator], list[
 }
 
 
-def _need_labels(train: Dataset, spec: PartitionConfig) -> None:
-    if not bool((train.y != UNLABELLED).all()):
+def _need_labels(labels: Tensor, spec: PartitionConfig) -> None:
+    if not bool((labels != UNLABELLED).all()):
         remedy = 'label every example, or use partition.kind = "iid"'
         raise PartitionError("deals examples out by label, and some have none", field="partition.kind", value=spec.kind, remedy=remedy)
-
-
-def _official_test(sources: Sequence[Splits]) -> Dataset | None:
-    """The sources' test splits together; one source without a split means holding out of all."""
-    tests = [test for _, test in sources if test is not None]
-    return join(tests, "test") if len(tests) == len(sources) else None
-
-
-def _hold_out(data: Dataset, fraction: float, strata: Tensor, generator: Generator) -> tuple[Dataset, Dataset]:
-    """(kept, held out): about `fraction` of every stratum, at least one example in each part."""
-    order = torch.randperm(len(data), generator=generator)
-    position = torch.empty(len(data), dtype=torch.float64)
-    for stratum in strata.unique():
-        members = order[strata[order] == stratum]
-        position[members] = (torch.arange(len(members), dtype=torch.float64) + torch.rand(1, generator=generator)) / len(members)
-    ranked = position.argsort(stable=True)
-    count = min(max(1, round(fraction * len(data))), len(data) - 1)
-    return data.take(ranked[count:].sort().values), data.take(ranked[:count])
 
 
 def _private(config: FederationConfig) -> bool:
@@ -261,21 +346,22 @@ def _like(mine: Dataset, test: Dataset, limit: int, generator: Generator) -> Dat
 
 def _client(i: int, held: Held, transforms: Sequence[tuple[str, Transform]], config: FederationConfig) -> ClientData:
     """Apply the group's transform and keep validation examples."""
-    train, test, group = held
-    note = train.name
-    if transforms and group is not None:
-        note, change = transforms[group]
-        train, test = change(train), change(test)
-    validation = train.take(torch.tensor([], dtype=torch.long))
+    train, test, validation, note = held.train, held.test, held.validation, held.train.name
+    if transforms and held.group is not None:
+        note, change = transforms[held.group]
+        train, test, validation = change(train), change(test), None if validation is None else change(validation)
     fraction = config.data.validation_fraction
-    if fraction > 0 and len(train) >= 2:
+    if validation is None and fraction > 0 and len(Units.of(train, train.y)) >= 2:
         generator = torch.Generator().manual_seed(derive_seed(config.seed, "validation", i))
-        train, validation = _hold_out(train, fraction, _strata(train, config), generator)
+        train, validation = hold_out(train, fraction, _strata(train, config), generator)
+    if validation is None:
+        validation = train.take(torch.tensor([], dtype=torch.long))
     least = config.partition.min_examples
     if len(train) < least:
         remedy = "use fewer clients, less validation and test data, or lower partition.min_examples"
-        raise PartitionError(f"client {i} would train on too few examples", field="partition.min_examples", value=least, remedy=remedy)
-    return ClientData(i, train, validation, test, group, note)
+        problem = f"{_said(i, held.name or str(i))} would train on too few examples"
+        raise PartitionError(problem, field="partition.min_examples", value=least, remedy=remedy)
+    return ClientData(i, train, validation, test, held.group, note, str(i) if held.name is None else held.name)
 
 
 def _without_labels(client: ClientData) -> ClientData:

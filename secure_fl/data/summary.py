@@ -13,7 +13,7 @@ from secure_fl.data.partitions import ClientData
 
 @dataclass(frozen=True)
 class ClientSummary:
-    """One client's row. `labels` counts training examples a class; unlabelled ones are `examples - sum(labels)`."""
+    """One client's row. `labels` counts training examples a class; unlabelled ones are `examples - sum(labels)`. `name` is "" in older records."""
 
     client: int
     group: int | None
@@ -22,6 +22,7 @@ class ClientSummary:
     validation: int
     test: int
     labels: tuple[int, ...]
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,14 @@ class PartitionSummary:
     """All clients, the shape of an example and how uneven labels are.
 
     `label_skew` is the mean total-variation distance between a client's label shares and the federation's: 0 is IID, towards 1
-    each client holds classes nobody else does.
+    each client holds classes nobody else does. `class_names` are () where numbers are all there is.
     """
 
     shape: tuple[int, ...]
     classes: int
     label_skew: float
     clients: tuple[ClientSummary, ...]
+    class_names: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, object]:
         """Plain values for JSON."""
@@ -47,9 +49,10 @@ def summarise(clients: Sequence[ClientData]) -> PartitionSummary:
     classes = max(client.test.classes for client in clients)
     counts = torch.stack([torch.bincount(c.train.y[c.train.y != UNLABELLED], minlength=classes) for c in clients])
     rows = tuple(
-        ClientSummary(c.id, c.group, c.note, len(c.train), len(c.validation), len(c.test), tuple(counts[i].tolist())) for i, c in enumerate(clients)
+        ClientSummary(c.id, c.group, c.note, len(c.train), len(c.validation), len(c.test), tuple(counts[i].tolist()), c.name)
+        for i, c in enumerate(clients)
     )
-    return PartitionSummary(clients[0].train.shape, classes, _label_skew(counts), rows)
+    return PartitionSummary(clients[0].train.shape, classes, _label_skew(counts), rows, clients[0].train.class_names)
 
 
 def _label_skew(counts: torch.Tensor) -> float:

@@ -167,6 +167,8 @@ def _files(config: FederationConfig) -> Rules:
     questions = pools if private else groups
     # Declared under privacy, else read off the labels; every model's head shows it.
     classes = PUBLIC if private else _UNNOISED
+    # A name that nobody declared was read off the labels.
+    class_names = EXPERIMENTER if config.data.class_names is None else PUBLIC
     # Rates and steps follow sizes, so example-level claims take them as public; at client level nothing follows from them.
     sizes = PUBLIC if config.privacy.unit == "example" else EXPERIMENTER
     return {
@@ -189,7 +191,8 @@ def _files(config: FederationConfig) -> Rules:
         "model/model.json": {
             **dict.fromkeys(("shape", "scale", "image_size", "task", "custom_encoder"), PUBLIC),
             "classes": classes,
-            "choices": EXPERIMENTER,
+            "class_names": class_names,
+            **dict.fromkeys(("choices", "client_names"), EXPERIMENTER),
         },
         "model/encoder.safetensors": {ANY: encoder},
         "model/pools.safetensors": {**dict.fromkeys(("guide.mean", "guide.centres", "guide.public_centre"), groups), ANY: pools},

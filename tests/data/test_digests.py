@@ -40,7 +40,7 @@ FORMS: dict[str, Any] = {
     "not divided by 255": lambda x: bytes_of(x).float(),
     "another scale": lambda x: 3 * x - 1,
     "standardised": lambda x: (x - x.mean((2, 3), keepdim=True)) / x.std((2, 3), keepdim=True, correction=0),
-    "without its channel": lambda x: x[:, 0],
+    "without its channel": lambda x: x.flatten(2),
     "as vectors": lambda x: x.flatten(1),
     "other labels": lambda x: x,
 }

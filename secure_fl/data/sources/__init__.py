@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch.nn import functional
 
 from secure_fl.config import DataConfig, SourceConfig
+from secure_fl.data.columns import Declared
 from secure_fl.data.dataset import Dataset, Splits, join
-from secure_fl.data.sources import cifar, idx, npz, packaged
+from secure_fl.data.sources import cifar, idx, packaged
+from secure_fl.data.sources.files import read_files
 from secure_fl.errors import DataError
 from secure_fl.seeds import derive_seed
 
@@ -21,8 +24,8 @@ READERS: dict[str, Callable[[SourceConfig], Splits]] = {
     "fashion_mnist": idx.fashion_mnist,
     "cifar10": cifar.cifar10,
     "cifar100": cifar.cifar100,
-    "npz": npz.npz,
 }
+"""The packaged sets; all other sources are files of the user's own."""
 
 
 def load_source(source: SourceConfig, config: DataConfig, seed: int) -> Splits:
@@ -31,7 +34,10 @@ def load_source(source: SourceConfig, config: DataConfig, seed: int) -> Splits:
     Raises:
         DataError: the files are missing, damaged or not what they should be.
     """
-    train, test = READERS[source.name](source)
+    if source.name in READERS:
+        train, test = READERS[source.name](source)
+    else:
+        train, test = read_files(source, Declared.of(config.classes, config.class_names, "data.class_names"), config.image_size), None
     train = _thin(prepared(train, config), source, seed, "train")
     return train, None if test is None else _thin(prepared(test, config), source, seed, "test")
 
@@ -45,9 +51,19 @@ def load_sources(config: DataConfig, seed: int) -> list[Splits]:
     loaded = []
     for source in config.sources:
         train, test = load_source(source, config, seed)
-        loaded.append((train.with_classes(config.classes), None if test is None else test.with_classes(config.classes)))
+        declared = config.classes, config.class_names
+        loaded.append((train.with_classes(*declared), None if test is None else test.with_classes(*declared)))
     join([train.take(torch.tensor([0])) for train, _ in loaded], "sources")
     return loaded
+
+
+def given_sources(data: Any, config: DataConfig) -> list[Splits]:
+    """Data from Python in place of the configuration's sources, as `load_sources` returns them; neither scaled nor resized.
+
+    Raises:
+        DataError: no data, or a label that is not among the declared classes.
+    """
+    return [(Dataset.of(data).with_classes(config.classes, config.class_names), None)]
 
 
 def prepared(data: Dataset, config: DataConfig) -> Dataset:

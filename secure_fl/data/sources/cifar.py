@@ -36,7 +36,7 @@ def _read(source: SourceConfig, files: Sequence[str], label_bytes: int, classes:
         raise DataError("needs a folder", field="data.sources.path", value=None, remedy=remedy)
     records = np.concatenate([_records(Path(source.path) / name, label_bytes + _PIXELS, remedy) for name in files])
     x = records[:, label_bytes:].reshape(-1, 3, 32, 32)
-    return Dataset.from_arrays(x, records[:, label_bytes - 1], classes=classes, name=source.name)
+    return Dataset.from_arrays(x, records[:, label_bytes - 1], classes=classes, layout="channels_first", name=source.name)
 
 
 def _records(path: Path, size: int, remedy: str) -> np.ndarray:

@@ -74,7 +74,7 @@ def _split(name: str, folder: Path, split: str, remedy: str) -> Dataset:
     labels = read_idx(_find(folder, f"{split}-labels-idx1-ubyte"), remedy)
     if images.ndim != 3:
         raise DataError("not a stack of images", field=f"{split}-images", value=f"{images.ndim} axes", remedy=remedy)
-    return Dataset.from_arrays(images[:, None], labels, classes=10, name=name)
+    return Dataset.from_arrays(images[:, None], labels, classes=10, layout="channels_first", name=name)
 
 
 def _find(folder: Path, stem: str) -> Path:

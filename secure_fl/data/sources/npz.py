@@ -1,44 +1,68 @@
-"""A user's own arrays in one `.npz` file: `x`, optional `y`, optional `client`.
+"""A user's own arrays in one `.npz` file: `x`, and labels, clients, splits and groups where there are any.
 
-`x` of four dimensions is images, `[N, C, H, W]` or `[N, H, W, C]` with one or three channels; of three, series `[N, C, L]`
-(or, with `kind = "image"`, grey images `[N, H, W]`); of two, one-channel series `[N, L]`. Unsigned bytes are divided by 255.
-Object arrays, which would need pickle, are refused.
+`x` of four dimensions is images, of three series (or, with `kind = "image"`, grey images `[N, H, W]`); of two, one-channel series `[N, L]`, or
+vectors with `kind = "vector"`. Channels that come last are moved to the front. Unsigned bytes are divided by 255. Object arrays, which would
+need pickle, are refused, and so are archives that would grow beyond measure.
 """
 
 from __future__ import annotations
 
+import os
+import zipfile
+from math import prod
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from secure_fl.config import SourceConfig
+from secure_fl.data.columns import UNDECLARED, Declared
 from secure_fl.data.dataset import Dataset
 from secure_fl.errors import DataError
 from secure_fl.files import open_file
 
-_CHANNELS = (1, 3)
+_USUAL = {"y": ("y", "label"), "client": ("client",), "split": ("split",), "group": ("group",)}
+_SMALL, _GROWTH = 1 << 28, 200
+"""An archive may grow by this factor, and any factor while it stays that small: zeros alone shrink a thousandfold."""
+_LARGEST = 1 << 36
 
 
-def npz(source: SourceConfig) -> tuple[Dataset, None]:
-    """The examples of `path`; there is no official test split."""
-    if source.path is None:
-        raise DataError("needs a file", field="data.sources.path", value=None, remedy="set data.sources.0.path to an .npz file")
-    arrays = read_arrays(Path(source.path))
-    x = _oriented(arrays["x"], source.kind)
-    return Dataset.from_arrays(x, arrays.get("y"), client=arrays.get("client"), name=Path(source.path).name), None
-
-
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays `x`, `y`, `client` of a file, whichever it has.
+def npz(source: SourceConfig, declared: Declared = UNDECLARED) -> tuple[Dataset, None]:
+    """The examples of `path`; a split is an array of the file.
 
     Raises:
-        DataError: missing or damaged file, no `x`, or pickled objects inside.
+        DataError: missing or damaged file, or arrays that are no examples.
+    """
+    if source.path is None:
+        raise DataError("needs a file", field="data.sources.path", value=None, remedy="set data.sources.0.path to an .npz file")
+    path = Path(source.path)
+    return dataset(read_arrays(path, source), source, declared, path.name), None
+
+
+def dataset(arrays: dict[str, np.ndarray], source: SourceConfig, declared: Declared, name: str) -> Dataset:
+    """Arrays by their role as a dataset; two axes are one-channel series unless `kind` says otherwise."""
+    x = arrays.pop("x")
+    if x.ndim == 2 and source.kind in ("auto", "series"):
+        x = x[:, None]
+    told: dict[str, Any] = {"classes": declared.classes, "class_names": declared.names or None}
+    return Dataset.from_arrays(x, **arrays, **told, kind=source.kind, layout=source.layout, name=name)
+
+
+def read_arrays(path: Path, source: SourceConfig | None = None) -> dict[str, np.ndarray]:
+    """The arrays `x`, `y`, `client`, `split`, `group` of a file, whichever it has, under the names that the source gives them.
+
+    Raises:
+        DataError: missing or damaged file, no `x`, an array that was asked for is not there, pickled objects, or too much of it.
     """
     try:
         with open_file(path) as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in ("x", "y", "client") if name in archive.files}
+            names = names_of(archive.files, source, path)
+            check_growth(file, path)
+            arrays = {role: archive[name] for role, name in names.items()}
     except FileNotFoundError:
         raise DataError("no such file", field="data.sources.path", value=str(path), remedy="check the path") from None
+    except DataError:
+        raise
     except Exception as error:  # numpy and zipfile say nowhere what they raise for a file that is damaged
         remedy = "write it again with numpy.savez(path, x=…, y=…), plain numeric arrays only"
         # Its class alone: numpy quotes bytes of the file, which may be an example's.
@@ -46,23 +70,62 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray):  # an entry that is no .npy comes as its bytes
             raise DataError("is no array", field=name, value=str(path), remedy="write it with numpy.savez(path, x=…, y=…)")
-    if "x" not in arrays:
-        raise DataError("holds no array `x`", field=path.name, value=sorted(arrays), remedy="write it with numpy.savez(path, x=…, y=…)")
     return arrays
 
 
-def _oriented(x: np.ndarray, kind: str) -> np.ndarray:
-    """Channels first."""
-    if kind == "image" and x.ndim == 2:
-        raise DataError("two dimensions are no images", field="x", value=("N", *x.shape[1:]), remedy="give images as [N, H, W] or [N, C, H, W]")
-    if kind == "series" and x.ndim == 4:
-        raise DataError(
-            "four dimensions are no series", field="x", value=("N", *x.shape[1:]), remedy='give series as [N, C, L], or set kind = "image"'
-        )
-    if x.ndim == 4 and x.shape[1] not in _CHANNELS and x.shape[3] in _CHANNELS:
-        x = x.transpose(0, 3, 1, 2)
-    if x.ndim == 3 and kind == "image":
-        x = x[:, None]
-    if x.ndim == 2:
-        x = x[:, None]
-    return x
+def names_of(there: list[str], source: SourceConfig | None, path: Path) -> dict[str, str]:
+    """Role -> the array that has it: as the source names it, else by its usual name.
+
+    Raises:
+        DataError: an array that was asked for is not there, or there is no `x`.
+    """
+    if "x" not in there:
+        raise DataError("holds no array `x`", field=path.name, value=sorted(there), remedy="write it with numpy.savez(path, x=…, y=…)")
+    found = {"x": "x"}
+    for role, usual in _USUAL.items():
+        asked = None if source is None else getattr(source, "label" if role == "y" else role)
+        if asked is not None and asked not in there:
+            setting = f"data.sources.{'label' if role == 'y' else role}"
+            raise DataError(f"{path.name} holds no such array", field=setting, value=asked, remedy=f"one of {', '.join(sorted(there))}")
+        name = asked or next((name for name in usual if name in there), None)
+        if name is not None:
+            found[role] = name
+    return found
+
+
+def check_growth(file: BinaryIO, path: Path) -> None:
+    """Refuse an archive whose arrays would be out of all proportion, or larger than this machine's memory, before one is expanded.
+
+    Raises:
+        DataError: it is such an archive, or an array's header promises something else than is there.
+    """
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        whole, packed = sum(member.file_size for member in members), sum(member.compress_size for member in members)
+        if whole > min(_LARGEST, _memory()) or (whole > _SMALL and whole > _GROWTH * max(1, packed)):
+            remedy = 'write it with numpy.savez, or give x as a memory-mapped .npy (data.sources.name = "npy")'
+            raise DataError("its arrays would be too large when expanded", field=path.name, value=str(path), remedy=remedy)
+        for member in members:
+            if member.filename.endswith(".npy"):
+                with archive.open(member) as content:
+                    _check_header(content, member.file_size, path)
+
+
+def _check_header(content: Any, size: int, path: Path) -> None:
+    """That an array's header promises as many bytes as its member holds."""
+    try:
+        version = np.lib.format.read_magic(content)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(content)
+    except ValueError:
+        return  # not an array; numpy says so when it is read
+    if not dtype.hasobject and prod(shape) * dtype.itemsize > size:
+        raise DataError("an array's header promises more than there is", field=path.name, value=str(path), remedy="write the file again")
+
+
+def _memory() -> int:
+    """Bytes of this machine's memory."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not on every system
+        return _LARGEST

@@ -1,0 +1,92 @@
+"""What is kept apart from training: test and validation examples, whole groups at a time.
+
+A group is one patient or recording: examples that know each other. Where data have no groups each example is one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from secure_fl.data.columns import TEST, TRAIN, VALIDATION
+from secure_fl.data.dataset import Dataset, Splits, join
+from secure_fl.errors import PartitionError
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Examples by what they are for; None where nobody said which they are."""
+
+    train: Dataset
+    validation: Dataset | None
+    test: Dataset | None
+
+
+@dataclass(frozen=True)
+class Units:
+    """What is dealt and held out as a whole.
+
+    Attributes:
+        unit: int64 `[N]`, the unit of each example.
+        label: int64 `[U]`, the commonest of its labels.
+    """
+
+    unit: Tensor
+    label: Tensor
+
+    @classmethod
+    def of(cls, data: Dataset, labels: Tensor) -> Units:
+        """Units of a dataset by its groups, or one an example."""
+        if data.group is None:
+            return cls(torch.arange(len(data)), labels)
+        groups, unit = data.group.unique(return_inverse=True)
+        values, code = labels.unique(return_inverse=True)
+        counts = torch.bincount(unit * len(values) + code, minlength=len(groups) * len(values)).view(len(groups), len(values))
+        return cls(unit, values[counts.argmax(1)])
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def rows(self, units: Tensor) -> Tensor:
+        """The examples of some units: in their order where each is one example, else in the data's."""
+        if len(self.unit) == len(self.label):
+            return units
+        return torch.isin(self.unit, units).nonzero().flatten()
+
+
+def separated(source: Splits) -> Parts:
+    """A source's examples by its `split` column, and its official test split."""
+    train, official = source
+    if train.split is None:
+        return Parts(train, None, official)
+    by = {number: train.take(torch.nonzero(train.split == number).flatten()) for number in (TRAIN, VALIDATION, TEST)}
+    tests = [part for part in (by[TEST], official) if part is not None and len(part)]
+    return Parts(by[TRAIN], by[VALIDATION] if len(by[VALIDATION]) else None, join(tests, "test") if tests else None)
+
+
+def hold_out(data: Dataset, fraction: float, strata: Tensor, generator: Generator) -> tuple[Dataset, Dataset]:
+    """(kept, held out): about `fraction` of every stratum, at least one example, or group, in each part.
+
+    Raises:
+        PartitionError: all examples are of one group.
+    """
+    units = Units.of(data, strata)
+    if len(units) < 2:
+        remedy = "add a split column that says which examples are for testing, or drop data of a single group"
+        raise PartitionError("nothing can be held out of a single group or example", field=data.name, value="group", remedy=remedy)
+    order = torch.randperm(len(units), generator=generator)
+    position = torch.empty(len(units), dtype=torch.float64)
+    for stratum in units.label.unique():
+        members = order[units.label[order] == stratum]
+        position[members] = (torch.arange(len(members), dtype=torch.float64) + torch.rand(1, generator=generator)) / len(members)
+    ranked = position.argsort(stable=True)
+    count = min(max(1, round(fraction * len(units))), len(units) - 1)
+    return data.take(units.rows(ranked[count:].sort().values)), data.take(units.rows(ranked[:count]))
+
+
+def dealt(data: Dataset, clients: int, generator: Generator) -> list[Dataset]:
+    """Examples dealt out evenly, whole groups at a time; a client may get none."""
+    units = Units.of(data, torch.zeros_like(data.y))
+    return [data.take(units.rows(index)) for index in torch.randperm(len(units), generator=generator).tensor_split(clients)]

@@ -1,0 +1,78 @@
+"""Sources of the user's own: one file, or a folder or glob of files whose names are the clients'."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from secure_fl.config import SourceConfig
+from secure_fl.data.columns import Declared, owners_of
+from secure_fl.data.dataset import Dataset, join
+from secure_fl.data.sources.images import images
+from secure_fl.data.sources.npy import npy
+from secure_fl.data.sources.npz import npz
+from secure_fl.data.sources.tabular import tables
+from secure_fl.errors import DataError
+
+_SUFFIXES = {"npz": (".npz",), "npy": (".npy",), "csv": (".csv", ".tsv", ".txt"), "parquet": (".parquet", ".pq")}
+_ONE: dict[str, Callable[[SourceConfig, Declared], Dataset]] = {"npz": lambda source, declared: npz(source, declared)[0], "npy": npy}
+
+
+def read_files(source: SourceConfig, declared: Declared, image_size: int | None) -> Dataset:
+    """The examples of a source of files.
+
+    Raises:
+        DataError: no path, nothing there, or what the readers refuse.
+    """
+    if source.path is None:
+        what = "a folder of pictures" if source.name == "images" else f"a {_SUFFIXES[source.name][0]} file, or a folder of them"
+        raise DataError("needs a path", field="data.sources.path", value=None, remedy=f"set data.sources.0.path to {what}")
+    if source.name == "images":
+        return images(source, declared, image_size)
+    files = _files(source.name, source.path)
+    name = Path(source.path).name or source.name
+    if source.name in ("csv", "parquet"):
+        return tables(source, declared, {"": Path(source.path)} if files is None else files, name)
+    read = _ONE[source.name]
+    return read(source, declared) if files is None else _many(source, declared, read, files, name)
+
+
+def _files(kind: str, path: str) -> Mapping[str, Path] | None:
+    """Client's name -> file; None for a path that is one set of examples."""
+    if Path(path).exists() and not Path(path).is_dir():
+        return None
+    if Path(path).is_dir():
+        if kind == "npy" and (Path(path) / "x.npy").exists():
+            return None
+        found = [file for file in Path(path).iterdir() if file.suffix.lower() in _SUFFIXES[kind]]
+    elif glob.has_magic(path):
+        found = [file for file in map(Path, glob.glob(path, recursive=True)) if file.is_file()]  # noqa: PTH207 - the pattern may be absolute
+    else:
+        return None
+    files = sorted(file for file in found if not file.name.startswith("."))
+    if not files:
+        remedy = f"put {' or '.join(_SUFFIXES[kind])} files there, one a client, or correct the path"
+        raise DataError("holds no file of this kind", field="data.sources.path", value=path, remedy=remedy)
+    stems = [file.stem for file in files]
+    return {file.stem if stems.count(file.stem) == 1 else str(file.with_suffix("")): file for file in files}
+
+
+def _many(
+    source: SourceConfig, declared: Declared, read: Callable[[SourceConfig, Declared], Dataset], files: Mapping[str, Path], name: str
+) -> Dataset:
+    """One dataset of files of arrays. Each is a client, unless all say themselves who holds what."""
+    parts = [replace(read(source.model_copy(update={"path": str(file)}), declared), name=file.name) for file in files.values()]
+    own = [part.client is not None for part in parts]
+    if any(own) and not all(own):
+        remedy = "give every file an array that says who holds what, or none"
+        raise DataError("has no client array, and other files do", field="data.sources.client", value=parts[own.index(False)].name, remedy=remedy)
+    joined = join(parts, name)
+    if all(own) or len(parts) == 1:
+        return joined
+    called, sizes = np.asarray(list(files)), [len(part) for part in parts]
+    client, names = owners_of(np.repeat(called, sizes), sum(sizes), "client")
+    return replace(joined, client=client, client_names=names)

@@ -1,0 +1,143 @@
+"""CSV and Parquet tables: one row an example, columns for label, client, split and group beside its values. Read by pyarrow.
+
+Several files are one table; where it has no client column, each file is a client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from secure_fl.config import SourceConfig
+from secure_fl.data.columns import Declared
+from secure_fl.data.dataset import Dataset
+from secure_fl.data.tables import Roles, from_columns
+from secure_fl.errors import DataError, DependencyError
+from secure_fl.files import open_file
+
+_BLOCK = 1 << 24
+_DELIMITERS = ",;\t|"
+
+
+def tables(source: SourceConfig, declared: Declared, files: Mapping[str, Path], name: str) -> Dataset:
+    """The rows of all files.
+
+    Args:
+        source: its `name` says the format.
+        declared: classes.
+        files: client's name -> file.
+        name: for summaries and errors.
+
+    Raises:
+        DependencyError: pyarrow is missing.
+        DataError: a file is missing or damaged, files differ in their columns, or a column is refused, by its name.
+    """
+    roles = Roles(source.label, source.client, source.split, source.group, source.features)
+    arrow = [(called, file, _csv(file, roles) if source.name == "csv" else _parquet(file)) for called, file in files.items()]
+    for _, file, table in arrow:
+        names = table.column_names
+        if twice := next((column for column in names if names.count(column) > 1), None):
+            raise DataError("two columns have one name", field=file.name, value=twice, remedy="name each column once")
+        if other := sorted(set(names) ^ set(arrow[0][2].column_names)):
+            remedy = "give all files the same columns"
+            raise DataError(f"columns differ from those of {arrow[0][1].name}", field=file.name, value=other[:12], remedy=remedy)
+        if table.num_rows == 0:
+            raise DataError("holds no row", field=file.name, value=str(file), remedy="give it a row an example, or leave the file out")
+    columns = {column: _joined([table.column(column) for _, _, table in arrow], column, name) for column in arrow[0][2].column_names}
+    if len(arrow) > 1 and roles.found(list(columns), name)["client"] is None:
+        owners = np.repeat(np.asarray([called for called, _, _ in arrow]), [table.num_rows for _, _, table in arrow])
+        columns["client"] = owners
+    return from_columns(columns, roles, declared, name)
+
+
+def _csv(path: Path, roles: Roles) -> Any:
+    """A table of a file with a header; its delimiter is found there. Names of clients and groups stay the text that they are."""
+    arrow = _arrow()
+    from pyarrow import csv
+
+    delimiter, header = _header(path)
+    text = [column for column, role in _roles_of(header, roles, path).items() if role in ("client", "group", "split")]
+    try:
+        with open_file(path) as file:
+            return csv.read_csv(
+                file,
+                read_options=csv.ReadOptions(block_size=_BLOCK),
+                parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+                convert_options=csv.ConvertOptions(strings_can_be_null=True, column_types=dict.fromkeys(text, arrow.string())),
+            )
+    except OSError as error:
+        raise _unreadable(error, path) from None
+    except arrow.ArrowException as error:
+        remedy = "write it as UTF-8 with one header line and as many values in each line as there are names in it"
+        # Its class alone: the message quotes lines of the file.
+        raise DataError(f"not a readable table: {type(error).__name__}", field=path.name, value=str(path), remedy=remedy) from None
+
+
+def _roles_of(header: Sequence[str], roles: Roles, path: Path) -> dict[str, str]:
+    return {column: role for role, column in roles.found(header, path.name).items() if column is not None}
+
+
+def _header(path: Path) -> tuple[str, list[str]]:
+    """The delimiter, which is the commonest in the first line, and the names of the columns."""
+    import csv
+
+    try:
+        with open_file(path) as file:
+            line = file.readline(_BLOCK).decode("utf-8-sig").rstrip("\r\n")
+    except OSError as error:
+        raise _unreadable(error, path) from None
+    except UnicodeDecodeError:
+        raise DataError("not a text file", field=path.name, value=str(path), remedy="write the table as UTF-8") from None
+    delimiter = max(_DELIMITERS, key=line.count)
+    return delimiter, next(csv.reader([line], delimiter=delimiter), [])
+
+
+def _parquet(path: Path) -> Any:
+    arrow = _arrow()
+    from pyarrow import parquet
+
+    try:
+        with open_file(path) as file:
+            return parquet.ParquetFile(file).read()
+    except OSError as error:
+        if isinstance(error, arrow.ArrowException) or error.errno is None:
+            raise _damaged(error, path) from None
+        raise _unreadable(error, path) from None
+    except arrow.ArrowException as error:
+        raise _damaged(error, path) from None
+
+
+def _joined(parts: Sequence[Any], column: str, name: str) -> np.ndarray:
+    """A column of all files, as numpy holds it: numbers, text, or objects where something is missing."""
+    arrow = _arrow()
+    try:
+        parts = [part.cast(part.type.value_type) if arrow.types.is_dictionary(part.type) else part for part in parts]
+        kinds = [arrow.schema([(column, part.type)]) for part in parts]
+        kind = arrow.unify_schemas(kinds, promote_options="permissive").field(0).type
+        whole = arrow.chunked_array([chunk for part in parts for chunk in part.cast(kind).chunks], type=kind)
+    except arrow.ArrowException:
+        remedy = "write the column alike in all files"
+        raise DataError("differs in kind between files", field=f"{name}.{column}", value="not shown", remedy=remedy) from None
+    array: np.ndarray = whole.to_numpy()
+    return array
+
+
+def _arrow() -> Any:
+    try:
+        import pyarrow
+    except ImportError:
+        remedy = "pip install 'secure-fl[tables]'"
+        raise DependencyError("tables are read by pyarrow", field="data.sources.name", value="csv or parquet", remedy=remedy) from None
+    return pyarrow
+
+
+def _unreadable(error: OSError, path: Path) -> DataError:
+    problem = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror or type(error).__name__}"
+    return DataError(problem, field="data.sources.path", value=str(path), remedy="check the path")
+
+
+def _damaged(error: Exception, path: Path) -> DataError:
+    return DataError(f"not a readable table: {type(error).__name__}", field=path.name, value=str(path), remedy="write the file again")

@@ -1,0 +1,159 @@
+"""Columns of a table as examples: which column is what, text as categories, and what is missing refused by its column's name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from secure_fl.data.columns import Declared
+from secure_fl.data.dataset import Dataset
+from secure_fl.errors import DataError
+
+MOST_CATEGORIES = 64
+"""Values of a text column that become columns of their own; one with more is a name, an address or a note, and no category."""
+_DEFAULTS = {"label": ("label", "y"), "client": ("client",), "split": ("split",), "group": ("group",)}
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Which column is what; None stands for the usual name where there is one, and `features` for all other columns."""
+
+    label: str | None = None
+    client: str | None = None
+    split: str | None = None
+    group: str | None = None
+    features: tuple[str, ...] | None = None
+
+    def found(self, columns: Sequence[str], name: str) -> dict[str, str | None]:
+        """Role -> the column that has it.
+
+        Raises:
+            DataError: a column that was asked for is not there, or has two roles.
+        """
+        taken: dict[str, str | None] = {}
+        for role, usual in _DEFAULTS.items():
+            asked = getattr(self, role)
+            if asked is not None and asked not in columns:
+                raise _absent(asked, columns, f"{name}.{role}")
+            near = [column for word in usual for column in columns if column.strip().lower() == word and column not in (self.features or ())]
+            taken[role] = asked if asked is not None else next(iter(near), None)
+        named = [column for column in taken.values() if column is not None] + list(self.features or ())
+        if twice := next((column for column in named if named.count(column) > 1), None):
+            remedy = "name each column once among label, client, split, group and features"
+            raise DataError("a column has two meanings", field=f"{name}.{twice}", value=twice, remedy=remedy)
+        return taken
+
+
+def from_columns(columns: Mapping[str, Any], roles: Roles, declared: Declared, name: str) -> Dataset:
+    """Vectors `[N, F]` from a table's columns, one a number; a text column becomes one column a category.
+
+    Raises:
+        DataError: naming the column: it is missing, has missing values, or is neither numbers nor categories.
+    """
+    taken = roles.found(list(columns), name)
+    chosen = roles.features
+    if chosen is None:
+        chosen = tuple(column for column in columns if column not in taken.values())
+    for column in chosen:
+        if column not in columns:
+            raise _absent(column, list(columns), f"{name}.features")
+    if not chosen:
+        remedy = "name the columns in data.sources.features"
+        raise DataError("no column is left to learn from", field=f"{name}.features", value=list(columns)[:12], remedy=remedy)
+    blocks, names, notes = list[np.ndarray](), list[str](), list[str]()
+    for column in chosen:
+        block, parts = _numbers(columns[column], column, name)
+        blocks.append(block)
+        names += parts
+        if len(parts) > 1 or parts[0] != column:
+            notes.append(f"column {column} is text: one column for each of its {len(parts)} values")
+    if len({len(block) for block in blocks}) > 1:
+        raise DataError("columns differ in length", field=name, value=list(chosen)[:12], remedy="give every column one value a row")
+    given = {role: None if column is None else columns[column] for role, column in taken.items()}
+    data = _checked(np.concatenate(blocks, 1), given, declared, tuple(names), taken, name)
+    said = ", ".join(f"{column} as {role}" for role, column in taken.items() if column is not None)
+    return _with_notes(data, ((f"taken: {said}",) if said else ()) + tuple(notes))
+
+
+def _checked(
+    x: np.ndarray, given: Mapping[str, Any], declared: Declared, names: tuple[str, ...], taken: Mapping[str, str | None], name: str
+) -> Dataset:
+    """The dataset; what is wrong with a column is said by its own name."""
+    try:
+        return Dataset.from_arrays(
+            x,
+            given["label"],
+            client=given["client"],
+            split=given["split"],
+            group=given["group"],
+            classes=declared.classes,
+            class_names=declared.names or None,
+            columns=names,
+            name=name,
+        )
+    except DataError as error:
+        said = {f"{name}.{'y' if role == 'label' else role}": column for role, column in taken.items() if column is not None}
+        if error.field not in said:
+            raise
+        raise DataError(error.problem, field=f"{name}.{said[error.field]}", value=error.value, remedy=error.remedy) from None
+
+
+def _with_notes(data: Dataset, notes: tuple[str, ...]) -> Dataset:
+    from dataclasses import replace
+
+    return replace(data, notes=notes + data.notes)
+
+
+def _numbers(values: Any, column: str, name: str) -> tuple[np.ndarray, list[str]]:
+    """A column as float32 `[N, F]`, and the names of its F parts."""
+    field = f"{name}.{column}"
+    array = np.asarray(values)
+    if array.ndim != 1:
+        raise DataError("not one value a row", field=field, value=f"{array.ndim} axes", remedy="leave it out of data.sources.features")
+    if array.dtype.kind == "O":
+        array = _plain(array, field)
+    if array.dtype.kind in "fiub":
+        numbers = array.astype(np.float32)[:, None]
+        if array.dtype.kind == "f" and bool(np.isnan(array).any()):
+            raise _missing(field)
+        if not bool(np.isfinite(numbers).all()):
+            raise DataError("infinite, or too large for float32", field=field, value="not shown", remedy="scale it, or drop such rows")
+        return numbers, [column]
+    if array.dtype.kind not in "US":
+        remedy = "turn it into numbers (dates: into days since one of them), or leave it out with data.sources.features"
+        raise DataError("neither numbers nor categories", field=field, value=str(array.dtype), remedy=remedy)
+    if bool((np.char.strip(array) == ("" if array.dtype.kind == "U" else b"")).any()):
+        raise _missing(field)
+    found, codes = np.unique(array.astype(str), return_inverse=True)
+    if len(found) > MOST_CATEGORIES:
+        remedy = "leave it out with data.sources.features, or bring it to fewer categories"
+        raise DataError(f"text of more than {MOST_CATEGORIES} kinds is no category", field=field, value="not shown", remedy=remedy)
+    return np.eye(len(found), dtype=np.float32)[codes.reshape(-1)], [f"{column}={value}" for value in found.tolist()]
+
+
+def _plain(array: np.ndarray, field: str) -> np.ndarray:
+    """What frames keep as objects, as numbers or text."""
+    items = array.tolist()
+    if any(item is None or type(item).__name__ in ("NAType", "NaTType") or (isinstance(item, float) and item != item) for item in items):
+        raise _missing(field)
+    kinds = {type(item) for item in items}
+    if kinds <= {str}:
+        return np.asarray(items)
+    if all(kind.__name__ in ("int", "float", "bool", "Decimal") for kind in kinds):
+        return np.asarray([float(item) for item in items])
+    names = ", ".join(sorted(kind.__name__ for kind in kinds))
+    remedy = "turn it into numbers or text, or leave it out with data.sources.features"
+    raise DataError("neither numbers nor categories", field=field, value=f"objects: {names}", remedy=remedy)
+
+
+def _missing(field: str) -> DataError:
+    remedy = "drop such rows, fill them in, or leave the column out with data.sources.features"
+    return DataError("missing values", field=field, value="not shown", remedy=remedy)
+
+
+def _absent(column: str, columns: Sequence[str], field: str) -> DataError:
+    shown = ", ".join(list(columns)[:12]) + (", …" if len(columns) > 12 else "")
+    return DataError("no such column", field=field, value=column, remedy=f"one of: {shown}")
