@@ -37,7 +37,7 @@ from secure_fl.federation.sketches import ClientSketch
 from secure_fl.models.heads import EncoderProjector
 from secure_fl.models.state import integer_buffers, load_vector, set_buffers, to_vector
 from secure_fl.pools.pool_set import PoolModel, PoolSet
-from secure_fl.pools.selection import best_pool
+from secure_fl.pools.selection import best_pool, clearly_lower
 from secure_fl.privacy.ledger import Release
 from secure_fl.privacy.rows_alone import check_rows_alone
 from secure_fl.privacy.whole_path import Examples
@@ -197,10 +197,19 @@ class Client:
     def _choose(self, scores: list[Score], guide: Guide | None) -> int:
         """By loss or accuracy; where no pool has a loss, by the nearest sketch centre, or else by the surest predictions."""
         if any(isfinite(score.loss) for score in scores):
-            return best_pool([s.loss for s in scores], [s.accuracy for s in scores], self._blueprint.config.pools.select_by)
+            best = best_pool([s.loss for s in scores], [s.accuracy for s in scores], self._blueprint.config.pools.select_by)
+            return best if guide is None else self._kept_or(best, scores, self.sketch.nearest(guide))
         if guide is not None:
             return self.sketch.nearest(guide)
         return best_pool([float("nan") if s.entropy is None else s.entropy for s in scores], [], "loss")
+
+    def _kept_or(self, best: int, scores: list[Score], found: int) -> int:
+        """Pool `best`, or that of the found group where `best` is not clearly better. Judged anew each time, from the client's own examples."""
+        config = self._blueprint.config.pools
+        other, own = (score.errors if config.select_by == "accuracy" else score.losses for score in (scores[best], scores[found]))
+        if best == found or config.keep_margin == 0 or other is None or own is None:
+            return best
+        return best if clearly_lower(other, own, config.keep_margin) else found
 
     @property
     def _trains(self) -> bool:

@@ -198,7 +198,10 @@ class PrivateClient(Client):
         pools, data, choice = request.pools, self._choosing_examples(), self._choice
         data = data.with_labels() if data.labelled else data
         scores = [bounded_score(self._losses(pools, index, data), choice.bound, choice.size) for index in range(len(pools))]
-        return choice.choose(scores, self._releasing.stream(request, "choice", request.round), self._held(request.round - 1))
+        previous = self._held(request.round - 1)
+        if previous is None and request.guide is not None:
+            previous = self.sketch.nearest(request.guide)
+        return choice.choose(scores, self._releasing.stream(request, "choice", request.round), previous)
 
     def _losses(self, pools: PoolSet, index: int, data: Dataset) -> Tensor:
         """Cross-entropy of each example under one pool, `[N]`, in eval mode."""
