@@ -18,11 +18,11 @@ def in_blocks(reply: Reply, blueprint: Blueprint) -> Reply:
     match reply:
         case EncoderUpdate() if blueprint.client_plan is None:
             grid = blueprint.grid("pretrain")
-            return BlockUpdate(grid.blocks(reply.delta, 0, _weight(reply.weight, blueprint)), None, reply.terms)
+            return BlockUpdate(grid.blocks(reply.delta, 0, _weight(reply.weight, blueprint)), None, reply.terms, reply.exploded)
         case PoolUpdate() if blueprint.client_plan is None:
             update = torch.cat([reply.shared, reply.pooled])
             blocks = blueprint.grid("cluster").blocks(update, reply.score.choice, _weight(reply.weight, blueprint))
-            return BlockUpdate(blocks, reply.score, reply.terms)
+            return BlockUpdate(blocks, reply.score, reply.terms, reply.exploded)
         case CentreShare(mean):
             return BlockUpdate(blueprint.grid("centre").blocks(mean.float(), 0))
         case SketchUpdate(sketch, square, count):

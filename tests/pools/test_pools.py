@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from secure_fl.config import FederationConfig
 from secure_fl.models.heads import Classifier
 from secure_fl.pools.monitor import pool_health
 from secure_fl.pools.pool_set import PoolLayout, PoolSet
@@ -44,7 +45,7 @@ def test_a_pool_is_left_for_one_that_is_better_by_a_share_and_beyond_chance() ->
 
 
 def test_collapse_raises_an_alert_with_a_remedy() -> None:
-    health = pool_health([8, 0, 0, 0], [0] * 8, [0, 1, 2, 3] * 2)
+    health = pool_health([8, 0, 0, 0], [0] * 8, [0, 1, 2, 3] * 2, FederationConfig(pools={"start": "random", "count": 4}))
     assert health.active == 1
     assert health.largest_share == 1
     assert health.entropy == 0
