@@ -7,6 +7,9 @@ rows already there are not measured again. The table of means is printed at the 
 
 Claims: a pool set has failed when all clients choose one pool. ARI is 1 when choices equal the known groups.
 
+Starts are compared alone: after the warm-up clients choose freely (`pools.keep_margin = 0`). What keeping the found groups does is measured over
+the same scenarios, and uneven ones, by `bench.pool_keeping`.
+
 Sketches are measured as they are in an open experiment, and noised as in a protected run of the default settings (ε = 1, masks; at 3 clients a
 pool and more), which is left out where there are too few clients for the pools. Noise is fresh: such a row cannot be repeated exactly.
 """
@@ -116,6 +119,7 @@ def measure(name: str, seed: int, starts: list[str]) -> Iterator[dict[str, objec
             tables = {**base, "pretrain": {"mode": "load", "load_from": str(pretrained)}}
             for table, settings in STARTS[start].items():
                 tables[table] = {**(tables[table] if table == "pools" else {}), **settings}
+            tables["pools"]["keep_margin"] = 0.0
             pools = Federation(FederationConfig(**tables)).run().summary["pools"]
             yield {
                 "scenario": name,

@@ -99,7 +99,7 @@ def _distances(
 
 
 def _decided(scores: list[Score], known: bool, select_by: str, distances: list[float | None]) -> tuple[int, str]:
-    """The order of preference is that of a client inside the federation."""
+    """The order of preference is that of a client inside the federation, but for `pools.keep_margin`, which is for young heads."""
     if known:
         by: Literal["loss", "accuracy"] = "accuracy" if select_by == "accuracy" else "loss"
         return best_pool([s.loss for s in scores], [s.accuracy for s in scores], by), by

@@ -6,7 +6,7 @@ paragraph for each. The value shown is a setting or a shape, never an example, a
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 _LONGEST_VALUE = 160
 
@@ -26,6 +26,10 @@ class SecureFLError(Exception):
     def __init__(self, problem: str, *, field: str, value: object, remedy: str) -> None:
         self.problem, self.field, self.value, self.remedy = problem, field, value, remedy
         super().__init__(f"[{self.code}] {field}: {problem} (got {_short(value)}). Remedy: {remedy}")
+
+    def within(self, where: str, remedy: str | None = None) -> Self:
+        """The same error with the place where it came up before the problem, and another remedy where one is given."""
+        return type(self)(f"{where}: {self.problem}", field=self.field, value=self.value, remedy=self.remedy if remedy is None else remedy)
 
     def __reduce__(self) -> tuple[object, ...]:
         """For worker processes, which send their errors back: the message is kept, not made anew."""

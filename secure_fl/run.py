@@ -24,6 +24,7 @@ from secure_fl.data.summary import PartitionSummary, summarise
 from secure_fl.data.views import Augmentation, build_views, check_range
 from secure_fl.engines.embedded import EmbeddedEngine
 from secure_fl.engines.rounds import Rounds
+from secure_fl.federation.alerts import majorities, watched
 from secure_fl.federation.blueprint import Blueprint
 from secure_fl.federation.budget import BudgetGate
 from secure_fl.federation.central import CentralSet
@@ -193,7 +194,7 @@ class Federation:
                     folder.check_own()
                 while earlier:
                     self._repeat(earlier.pop(0), engine)
-                record = rounds.run(phase)
+                record = watched(rounds.run(phase), records, self.config, self._majorities)
                 records.append(record)
                 if folder is not None:
                     folder.append(record)
@@ -231,6 +232,11 @@ class Federation:
         if seen is not None:
             seen.check(self._held)
         return seen
+
+    @cached_property
+    def _majorities(self) -> dict[str, float]:
+        """What accuracies are compared with, for the experimenter."""
+        return majorities(self.clients)
 
     @cached_property
     def _digest(self) -> str:

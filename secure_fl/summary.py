@@ -14,6 +14,7 @@ from secure_fl.config import FederationConfig, OptimiserConfig
 from secure_fl.data.dataset import Dataset, join
 from secure_fl.data.partitions import ClientData
 from secure_fl.data.summary import PartitionSummary
+from secure_fl.federation.alerts import listed
 from secure_fl.federation.blueprint import Blueprint
 from secure_fl.federation.phase import RoundRecord
 from secure_fl.federation.secrecy import secrecy
@@ -83,6 +84,7 @@ def final_summary(
         **sizes,
         "costs": {name: _cost(rounds) for name, rounds in by_phase.items()},
         "versions": versions(),
+        "alerts": listed(records),
     }
     if privacy is not None:
         summary["privacy"] = privacy
@@ -154,6 +156,7 @@ def _pools(by_phase: dict[str, list[RoundRecord]], data: PartitionSummary) -> di
             by_group.setdefault(str(groups[int(client)]), []).append(accuracy)
     return {
         **{key: final[key] for key in ("accuracy", "accuracy_std", "accuracy_min", "test_loss", "choices", "accuracies")},
+        **{key: final.get(key) for key in ("balanced_accuracy", "majority")},
         **final["pools"],
         "accuracy_per_round": [metrics.get("accuracy") for metrics in course],
         "occupancy_per_round": [pools["counts"] for pools in health],

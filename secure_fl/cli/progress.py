@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from secure_fl.federation.alerts import alerts_of, kind_of
 from secure_fl.report.units import clock
 from secure_fl.run import Callback
 
@@ -20,6 +21,7 @@ class PlainProgress(Callback):
 
     def __init__(self, console: Console) -> None:
         self._console, self._began, self._rounds, self._done = console, 0.0, 0, 0
+        self._alerts = _Alerts(console)
 
     def on_phase(self, name: str, rounds: int, done: int) -> None:
         self._began, self._rounds, self._done = time.monotonic(), rounds, done
@@ -32,7 +34,7 @@ class PlainProgress(Callback):
         if self._rounds > 1:
             parts.append(f"left {clock(left)}")
         self._console.print("  ".join(parts), markup=False)
-        _alert(self._console, record)
+        self._alerts.show(record)
 
 
 class LiveProgress(Callback):
@@ -49,6 +51,7 @@ class LiveProgress(Callback):
         self._progress = Progress(*columns, console=console)
         self._phase: TaskID | None = None
         self._clients: TaskID | None = None
+        self._alerts = _Alerts(console)
 
     def __enter__(self) -> LiveProgress:
         self._progress.start()
@@ -70,7 +73,7 @@ class LiveProgress(Callback):
     def on_round(self, record: RoundRecord) -> None:
         if self._phase is not None:
             self._progress.update(self._phase, completed=record.round, facts="  ".join(facts(record)))
-        _alert(self._progress.console, record)
+        self._alerts.show(record)
 
     def _drop_clients(self) -> None:
         """The clients' bar belongs to one phase; a phase that ended early shows as complete."""
@@ -90,6 +93,8 @@ def facts(record: RoundRecord) -> list[str]:
         said.append(f"loss {metrics['loss']:.3f}")
     if metrics.get("accuracy") is not None:
         said.append(f"accuracy {metrics['accuracy']:.3f}")
+        beside = (("balanced", metrics.get("balanced_accuracy")), ("majority", metrics.get("majority")))
+        said += [f"{name} {value:.3f}" for name, value in beside if value is not None and record.phase == "evaluate"]
     if "pools" in metrics:
         said.append("pools " + "/".join(map(str, metrics["pools"]["counts"])))
     if "counts" in metrics:
@@ -103,7 +108,15 @@ def facts(record: RoundRecord) -> list[str]:
     return said
 
 
-def _alert(console: Console, record: RoundRecord) -> None:
-    alert = record.metrics.get("pools", {}).get("alert")
-    if alert:
-        console.print(f"warning: {alert}", style="yellow", markup=False)
+class _Alerts:
+    """Prints each kind of alert once a phase."""
+
+    def __init__(self, console: Console) -> None:
+        self._console, self._shown = console, set[tuple[str, str]]()
+
+    def show(self, record: RoundRecord) -> None:
+        for alert in alerts_of(record):
+            seen = (record.phase, kind_of(alert))
+            if seen not in self._shown:
+                self._console.print(f"warning: {alert}", style="yellow", markup=False)
+            self._shown.add(seen)

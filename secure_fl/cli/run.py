@@ -100,6 +100,10 @@ def _sketch_line(sketches: dict[str, Any]) -> str:
     return f"sketches: ε = {sketches['epsilon']:.2f} ({kind}), for the sketches alone; updates and models have no differential privacy"
 
 
+_BESIDE = {"balanced_accuracy": "balanced", "majority": "majority class"}
+"""What stands beside the accuracy."""
+
+
 def show_summary(summary: dict[str, Any], folder: Path) -> None:
     """A run in a few lines, as its record tells it: representation, pools, costs, where things are."""
     measured = summary.get("representation")
@@ -110,9 +114,10 @@ def show_summary(summary: dict[str, Any], folder: Path) -> None:
     if pools:
         ari = "" if pools["ari"] is None else f", ARI {pools['ari']:.2f} against the known groups"
         accuracy = "unknown" if pools["accuracy"] is None else f"{pools['accuracy']:.3f} ± {pools['accuracy_std']:.3f} over clients"
-        out.print(f"accuracy {accuracy}; {pools['active']} of {len(pools['counts'])} pools in use{ari}", markup=False)
-        if pools["alert"]:
-            out.print(f"warning: {pools['alert']}", style="yellow", markup=False)
+        beside = "".join(f", {said} {pools[key]:.3f}" for key, said in _BESIDE.items() if pools.get(key) is not None)
+        out.print(f"accuracy {accuracy}{beside}; {pools['active']} of {len(pools['counts'])} pools in use{ari}", markup=False)
+    for found in summary.get("alerts", []):
+        out.print(f"warning ({found['phase']}, round {found['round']}): {found['alert']}", style="yellow", markup=False)
     for row in summary["secrecy"]:
         kept = f"cannot read {row['holds']}. Reads" if row["holds"] else "reads"
         out.print(f"{row['adversary']}: {kept} {row['reads']}.", style="dim", markup=False)

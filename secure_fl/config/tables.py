@@ -216,7 +216,13 @@ class PoolsConfig(OptimiserConfig):
     local_epochs: int = Field(2, ge=1, le=1_000_000, description="passes over the client's data a round")
     batch_size: int = Field(32, ge=2, description="examples a step")
     lr: float = Field(0.05, gt=0, description="learning rate")
-    warmup_rounds: int = Field(2, ge=0, description="sketch: rounds on the found groups before clients choose for themselves")
+    warmup_rounds: int = Field(2, ge=0, description="sketch: rounds on the found groups before clients may leave them")
+    keep_margin: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="sketch: share by which another pool's loss (or error) must be lower for a client to leave its found group; 0: choose freely",
+    )
     sketch: Literal["auto", "features", "labelled"] = Field(
         "auto",
         description="sketch: features (a client's mean example) | labelled (by label: finds permuted labels too) | auto (labelled if supervised)",

@@ -18,10 +18,11 @@ def in_blocks(reply: Reply, blueprint: Blueprint) -> Reply:
     match reply:
         case EncoderUpdate() if blueprint.client_plan is None:
             grid, weight = blueprint.grid("pretrain"), _weight(reply.weight, blueprint)
-            return BlockUpdate(grid.blocks(reply.delta, 0, weight), None, reply.terms, grid.cut(weight * reply.delta))
+            return BlockUpdate(grid.blocks(reply.delta, 0, weight), None, reply.terms, reply.exploded, grid.cut(weight * reply.delta))
         case PoolUpdate() if blueprint.client_plan is None:
             update, weight, grid = torch.cat([reply.shared, reply.pooled]), _weight(reply.weight, blueprint), blueprint.grid("cluster")
-            return BlockUpdate(grid.blocks(update, reply.score.choice, weight), reply.score, reply.terms, grid.cut(weight * update))
+            blocks = grid.blocks(update, reply.score.choice, weight)
+            return BlockUpdate(blocks, reply.score, reply.terms, reply.exploded, grid.cut(weight * update))
         case CentreShare(mean):
             return BlockUpdate(blueprint.grid("centre").blocks(mean.float(), 0))
         case SketchUpdate(sketch, square, count):

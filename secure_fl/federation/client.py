@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from secure_fl.data.dataset import Dataset
 from secure_fl.data.partitions import ClientData
-from secure_fl.errors import ConfigError
+from secure_fl.errors import ConfigError, TrainingError
 from secure_fl.federation.block_replies import in_blocks
 from secure_fl.federation.blueprint import Blueprint
 from secure_fl.federation.messages import (
@@ -37,12 +37,12 @@ from secure_fl.federation.sketches import ClientSketch
 from secure_fl.models.heads import EncoderProjector
 from secure_fl.models.state import integer_buffers, load_vector, set_buffers, to_vector
 from secure_fl.pools.pool_set import PoolModel, PoolSet
-from secure_fl.pools.selection import best_pool
+from secure_fl.pools.selection import best_pool, clearly_lower
 from secure_fl.privacy.ledger import Release
 from secure_fl.privacy.rows_alone import check_rows_alone
 from secure_fl.privacy.whole_path import Examples
 from secure_fl.seeds import derive_seed
-from secure_fl.training.fit import LocalSpec
+from secure_fl.training.fit import FitReport, LocalSpec
 from secure_fl.training.tasks import Score
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -139,8 +139,15 @@ class Client:
         return self._own_sketch
 
     def handle(self, request: Request, position: int = 0) -> Reply:
-        """Answer one request; `position` is the client's place in this round's list. What will be summed goes out as blocks."""
-        return in_blocks(self._answer(request, position), self._blueprint)
+        """Answer one request; `position` is the client's place in this round's list. What will be summed goes out as blocks.
+
+        Raises:
+            TrainingError: training has diverged, or has nothing to train on; names the client, the phase and the round.
+        """
+        try:
+            return in_blocks(self._answer(request, position), self._blueprint)
+        except TrainingError as error:
+            raise error.within(f"client {self.data.id}, {_asked(request)}") from error
 
     def _answer(self, request: Request, position: int) -> Reply:
         self._bench.restart()
@@ -173,7 +180,7 @@ class Client:
         task = self._blueprint.pretrain_task(self.data.id, position)
         report = task.fit(model, self.data.train, spec, self._seed("pretrain", request.round))
         weight = float(len(self.data.train)) if config.pretrain.weights == "examples" else 1.0
-        return EncoderUpdate(to_vector(model) - request.vector, weight, report.terms)
+        return EncoderUpdate(to_vector(model) - request.vector, weight, report.terms, report.exploded)
 
     def _score(self, request: ScorePools | TrainPool, position: int) -> PoolScore:
         """Choose a pool, and test it."""
@@ -189,7 +196,7 @@ class Client:
             choice = self._choose(scores, guide)
         self._blueprint.layout.load(model, pools, choice)
         test = task.score(model, self.data.test, self._seed("test"))
-        return PoolScore(choice, tuple(score.loss for score in scores), test.loss, test.accuracy)
+        return PoolScore(choice, tuple(score.loss for score in scores), test.loss, test.accuracy, test.balanced_accuracy)
 
     def _choosing_examples(self) -> Dataset:
         return self.data.validation if self._blueprint.config.pools.select_on == "validation" else self.data.train
@@ -197,10 +204,19 @@ class Client:
     def _choose(self, scores: list[Score], guide: Guide | None) -> int:
         """By loss or accuracy; where no pool has a loss, by the nearest sketch centre, or else by the surest predictions."""
         if any(isfinite(score.loss) for score in scores):
-            return best_pool([s.loss for s in scores], [s.accuracy for s in scores], self._blueprint.config.pools.select_by)
+            best = best_pool([s.loss for s in scores], [s.accuracy for s in scores], self._blueprint.config.pools.select_by)
+            return best if guide is None else self._kept_or(best, scores, self.sketch.nearest(guide))
         if guide is not None:
             return self.sketch.nearest(guide)
         return best_pool([float("nan") if s.entropy is None else s.entropy for s in scores], [], "loss")
+
+    def _kept_or(self, best: int, scores: list[Score], found: int) -> int:
+        """Pool `best`, or that of the found group where `best` is not clearly better. Judged anew each time, from the client's own examples."""
+        config = self._blueprint.config.pools
+        other, own = (score.errors if config.select_by == "accuracy" else score.losses for score in (scores[best], scores[found]))
+        if best == found or config.keep_margin == 0 or other is None or own is None:
+            return best
+        return best if clearly_lower(other, own, config.keep_margin) else found
 
     @property
     def _trains(self) -> bool:
@@ -213,19 +229,26 @@ class Client:
         score = self._score(request, position)
         if not self._trains:
             return PoolUpdate(score, torch.zeros_like(pools.shared), torch.zeros_like(pools.pooled[0]), 0.0, {})
-        shared, pooled, terms = self._fit_pool(pools, score.choice, request.round, position)
+        shared, pooled, report = self._fit_pool(pools, score.choice, request.round, position)
         data = self.data.train if self._blueprint.config.pools.task == "self_supervised" else self.data.train.with_labels()
         weight = float(len(data)) if self._blueprint.config.pools.weights == "examples" else 1.0
-        return PoolUpdate(score, shared, pooled, weight, terms)
+        return PoolUpdate(score, shared, pooled, weight, report.terms, report.exploded)
 
-    def _fit_pool(self, pools: PoolSet, choice: int, round_number: int, position: int) -> tuple[Tensor, Tensor, dict[str, float]]:
-        """Train pool `choice`; (change of the shared part, change of the pooled part, mean terms)."""
+    def _fit_pool(self, pools: PoolSet, choice: int, round_number: int, position: int) -> tuple[Tensor, Tensor, FitReport]:
+        """Train pool `choice`; (change of the shared part, change of the pooled part, how it went)."""
         config, model, layout = self._blueprint.config.pools, self._bench.pool_model, self._blueprint.layout
         layout.load(model, pools, choice)
         spec = LocalSpec.at_round(config, round_number, config.rounds)
         report = self._blueprint.pool_task(self.data.id, position).fit(model, self.data.train, spec, self._seed("pool", round_number))
         shared, pooled = layout.parts(model)
-        return shared - pools.shared, pooled - pools.pooled[choice], report.terms
+        return shared - pools.shared, pooled - pools.pooled[choice], report
 
     def _seed(self, *purpose: str | int) -> int:
         return derive_seed(self._blueprint.config.seed, "client", self.data.id, *purpose)
+
+
+def _asked(request: Request) -> str:
+    """The phase and round of a request, for errors."""
+    if isinstance(request, TrainEncoder | TrainPool):
+        return f"phase {'pretrain' if isinstance(request, TrainEncoder) else 'cluster'}, round {request.round + 1}"
+    return "phase farthest, round 1" if isinstance(request, TrainCandidate) else type(request).__name__

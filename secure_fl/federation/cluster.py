@@ -6,7 +6,7 @@ from math import isfinite
 from statistics import fmean, pstdev
 
 from secure_fl.federation.messages import BlockUpdate, PoolScore, PoolUpdate, Reply, ScorePools, TrainPool
-from secure_fl.federation.phase import Call, Metrics, Phase, mean_terms
+from secure_fl.federation.phase import Call, Metrics, Phase, exploded, mean_terms
 from secure_fl.federation.starts import draw_pools, get_guide, get_pools, set_pools
 from secure_fl.federation.summing import Summed
 from secure_fl.federation.sums import BlockSum
@@ -42,22 +42,24 @@ class Cluster(Phase):
         self._scores: dict[int, PoolScore] = {}
         self._terms: list[dict[str, float]] = []
         self._cut = []
+        self._exploded: dict[str, int] = {}
         guide = get_guide(self.state)
         forced = guide is not None and self.state.round < config.warmup_rounds
         return Call(self.sampled(config), TrainPool(self.state.round, pools, guide, forced, self.bound))
 
     def add(self, client: int, reply: Reply) -> None:
+        assert isinstance(reply, BlockUpdate | PoolUpdate)
+        self._terms.append(reply.terms)
+        if reply.exploded is not None:
+            self._exploded[str(client)] = reply.exploded
         if isinstance(reply, BlockUpdate):
             assert reply.observed is not None
             self._scores[client] = reply.observed
-            self._terms.append(reply.terms)
             self._cut.append(reply.cut)
             return
-        assert isinstance(reply, PoolUpdate)
         self._pooled.add(reply.score.choice, reply.pooled, reply.weight)
         self._shared.add(0, reply.shared, reply.weight)
         self._scores[client] = reply.score
-        self._terms.append(reply.terms)
 
     def take(self, summed: Summed) -> None:
         self._summed = summed
@@ -72,7 +74,7 @@ class Cluster(Phase):
         set_pools(self.state, moved)
         terms, scores = mean_terms(self._terms), self._scores
         loss = sum(self.blueprint.pool_weights[name] * value for name, value in terms.items()) if terms else None
-        return {"loss": loss, **_occupancy(self, scores, len(pools)), **self.group_metrics, **self.cut_metrics}
+        return {"loss": loss, **_occupancy(self, scores, len(pools)), **exploded(self._exploded), **self.group_metrics, **self.cut_metrics}
 
 
 class Evaluate(Phase):
@@ -101,12 +103,14 @@ def _occupancy(phase: Phase, scores: dict[int, PoolScore], pools: int) -> Metric
     choices = [score.choice for score in scores.values()]
     counts = [choices.count(k) for k in range(pools)]
     accuracies = [score.test_accuracy for score in scores.values() if score.test_accuracy is not None]
+    balanced = [score.test_balanced for score in scores.values() if score.test_balanced is not None]
     losses = [score.test_loss for score in scores.values() if isfinite(score.test_loss)]
-    health = pool_health(counts, choices, [phase.groups[client] for client in scores])
+    health = pool_health(counts, choices, [phase.groups[client] for client in scores], phase.blueprint.config)
     return {
         "accuracy": fmean(accuracies) if accuracies else None,
         "accuracy_std": pstdev(accuracies) if accuracies else None,
         "accuracy_min": min(accuracies, default=None),
+        "balanced_accuracy": fmean(balanced) if balanced else None,
         "test_loss": fmean(losses) if losses else None,
         "pools": health.as_dict(),
         "choices": {str(client): score.choice for client, score in scores.items()},

@@ -39,12 +39,13 @@ class LevelClient(Client):
 
     **Assumes**: the blocks are read as a sum over at least n_min clients; a single one holds one share of the noise, which protects little.
 
-    **Not covered**: `BlockUpdate.observed`, the experimenter's own reading of choices and test accuracy in a simulation.
+    **Not covered**: `BlockUpdate.observed` and `exploded`, the experimenter's own reading of choices, test accuracy and divergence in a simulation.
     """
 
     def __init__(self, data: ClientData, bench: Workbench, plan: ClientPlan, noise: NoiseSource, box: ReleaseBox) -> None:
         super().__init__(data, bench)
         self._plan, self._noise, self._box = plan, noise, box
+        self._exploded: int | None = None
 
     def releases(self, request: Request, position: int = 0) -> tuple[Release, ...]:
         if not isinstance(request, TrainEncoder | TrainPool):
@@ -65,27 +66,32 @@ class LevelClient(Client):
         )
 
     def handle(self, request: Request, position: int = 0) -> Reply:
+        self._exploded = None
         match request:
             case TrainEncoder():
-                return BlockUpdate(self._noised(request, lambda: (self._encoder_change(request, position), 0)))
+                blocks = self._noised(request, lambda: (self._encoder_change(request, position), 0))
+                return BlockUpdate(blocks, exploded=self._exploded)
             case TrainPool():
                 change = self._pool_change(request, position)
                 update = torch.cat([change.shared, change.pooled])
-                return BlockUpdate(self._noised(request, lambda: (update, change.score.choice)), replace(change.score, losses=()))
+                blocks = self._noised(request, lambda: (update, change.score.choice))
+                return BlockUpdate(blocks, replace(change.score, losses=()), exploded=change.exploded)
             case ScorePools() | KeepEncoder():
                 reply = super().handle(request, position)
-                return PoolScore(reply.choice, (), reply.test_loss, reply.test_accuracy) if isinstance(reply, PoolScore) else reply
+                return replace(reply, losses=()) if isinstance(reply, PoolScore) else reply
             case _:
                 remedy = "such an answer would show what client-level noise is to hide"
                 raise PrivacyError("is not answered under client-level privacy", field="request", value=type(request).__name__, remedy=remedy)
 
     def _encoder_change(self, request: TrainEncoder, position: int) -> Tensor:
-        """The update; zero where training diverged, since a client that stopped would show that it did."""
+        """The update; zero where training diverged, since a client that stopped would show that it did. The experimenter is told."""
+        self._exploded = 0
         try:
             reply = super().handle(request, position)
         except TrainingError:
             return torch.zeros_like(request.vector)
         assert isinstance(reply, EncoderUpdate)
+        self._exploded = reply.exploded
         return reply.delta
 
     def _pool_change(self, request: TrainPool, position: int) -> PoolUpdate:
@@ -94,7 +100,7 @@ class LevelClient(Client):
         except TrainingError:
             score = super().handle(ScorePools(request.pools, request.guide), position)
             assert isinstance(score, PoolScore)
-            return PoolUpdate(score, torch.zeros_like(request.pools.shared), torch.zeros_like(request.pools.pooled[0]), 0.0, {})
+            return PoolUpdate(score, torch.zeros_like(request.pools.shared), torch.zeros_like(request.pools.pooled[0]), 0.0, {}, exploded=0)
         assert isinstance(reply, PoolUpdate)
         return reply
 

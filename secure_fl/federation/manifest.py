@@ -207,6 +207,7 @@ def _mark(questions: str) -> Rules:
 def _record(groups: str, pools: str, questions: str) -> Rules:
     """A line of `metrics.jsonl`. How long a round took follows how many examples were drawn, which is secret."""
     read_off = ("loss", "terms", "accuracy", "accuracy_std", "accuracy_min", "test_loss", "accuracies", "choices", "pools", "cut")
+    watched = ("balanced_accuracy", "majority", "exploded", "alerts")
     measured = ("initial", "pretrained", "measured_on")
     metrics: dict[str, str | Rules] = {
         "privacy": dict.fromkeys(("epsilon", "delta", "unit"), PUBLIC),
@@ -215,7 +216,7 @@ def _record(groups: str, pools: str, questions: str) -> Rules:
         **dict.fromkeys(("groups_opened", "groups_left_out"), pools),
         **dict.fromkeys(("spread", "unexplained", "counts"), groups),
         **dict.fromkeys(("accepted", "centre"), _UNNOISED),
-        **dict.fromkeys((*read_off, *measured), EXPERIMENTER),
+        **dict.fromkeys((*read_off, *watched, *measured), EXPERIMENTER),
     }
     return {
         **dict.fromkeys(("phase", "round", "clients"), PUBLIC),
@@ -250,7 +251,7 @@ def _summary(groups: str, pools: str, classes: str, sizes: str, questions: str) 
             "ledger": _mark(questions),
             "claims": {BELOW: PUBLIC},
         },
-        **dict.fromkeys(("label_skew", "representation", "pools"), EXPERIMENTER),
+        **dict.fromkeys(("label_skew", "representation", "pools", "alerts"), EXPERIMENTER),
     }
 
 

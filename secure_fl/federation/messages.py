@@ -21,11 +21,15 @@ class TrainEncoder:
 
 @dataclass(frozen=True)
 class EncoderUpdate:
-    """Change of the encoder and projector, and how much it weighs."""
+    """Change of the encoder and projector, and how much it weighs.
+
+    `exploded`: the step at which the loss had left its scale, if it did; 0 where it ended in an update that is not finite, and zeros are sent.
+    """
 
     delta: Tensor
     weight: float
     terms: dict[str, float]
+    exploded: int | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,8 @@ class PoolScore:
     losses: tuple[float, ...]
     test_loss: float
     test_accuracy: float | None
+    test_balanced: float | None = None
+    """Accuracy with every class of the test set counted alike."""
 
 
 @dataclass(frozen=True)
@@ -125,26 +131,28 @@ class TrainPool:
 
 @dataclass(frozen=True)
 class PoolUpdate:
-    """Change of the chosen pool; `weight` is 0 for a client without labels, whose changes are zero."""
+    """Change of the chosen pool; `weight` is 0 for a client without labels, whose changes are zero. `exploded`: as in `EncoderUpdate`."""
 
     score: PoolScore
     shared: Tensor
     pooled: Tensor
     weight: float
     terms: dict[str, float]
+    exploded: int | None = None
 
 
 @dataclass(frozen=True)
 class BlockUpdate:
     """What goes into a sum of integers: an update, one-hot over the pools; under client-level privacy with a share of the noise in every field.
 
-    `observed`, `terms` and `cut` (the share of an update's values that the clamp cut) are no part of the protocol: a simulation's experimenter
-    reads choices, test scores and losses off the clients. `blocks` is None for the server's phases, which see the sum only.
+    `observed`, `terms`, `exploded` and `cut` (the share of an update's values that the clamp cut) are no part of the protocol: a simulation's
+    experimenter reads choices, test scores and losses off the clients. `blocks` is None for the server's phases, which see the sum only.
     """
 
     blocks: Blocks | None
     observed: PoolScore | None = None
     terms: dict[str, float] = field(default_factory=dict)
+    exploded: int | None = None
     cut: float = 0.0
 
 

@@ -195,3 +195,8 @@ def mean_terms(terms: Sequence[dict[str, float]]) -> dict[str, float]:
     """Each term's mean over the clients that report it."""
     names = dict.fromkeys(name for each in terms for name in each)
     return {name: sum(each[name] for each in terms if name in each) / sum(name in each for each in terms) for name in names}
+
+
+def exploded(steps: dict[str, int]) -> Metrics:
+    """What a round records of losses that left their scale: the client and the step at which its own did. Nothing where none has."""
+    return {"exploded": steps} if steps else {}

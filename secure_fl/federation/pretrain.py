@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from secure_fl.data.dataset import Dataset
+from secure_fl.errors import TrainingError
 from secure_fl.federation.blueprint import Blueprint
 from secure_fl.federation.messages import BlockUpdate, EncoderUpdate, KeepEncoder, Kept, Reply, TrainEncoder
-from secure_fl.federation.phase import Call, Metrics, Phase, ServerState, mean_terms
+from secure_fl.federation.phase import Call, Metrics, Phase, ServerState, exploded, mean_terms
 from secure_fl.federation.summing import Summed
 from secure_fl.federation.sums import BlockSum
 from secure_fl.models.state import load_vector, to_vector
@@ -41,19 +42,20 @@ class Pretrain(Phase):
         if "model" not in self.state.tensors:
             self.state.tensors["model"] = to_vector(self.blueprint.encoder_projector())
         vector = self.state.tensors["model"]
-        self._sum, self._terms = BlockSum(1, len(vector)), list[dict[str, float]]()
+        self._sum, self._terms, self._exploded = BlockSum(1, len(vector)), list[dict[str, float]](), dict[str, int]()
         self._summed: Summed | None = None
         self._cut = []
         return Call(self.sampled(self.blueprint.config.pretrain), TrainEncoder(self.state.round, vector, self.bound))
 
     def add(self, client: int, reply: Reply) -> None:
-        if isinstance(reply, BlockUpdate):
-            self._terms.append(reply.terms)
-            self._cut.append(reply.cut)
-            return
-        assert isinstance(reply, EncoderUpdate)
-        self._sum.add(0, reply.delta, reply.weight)
+        assert isinstance(reply, BlockUpdate | EncoderUpdate)
         self._terms.append(reply.terms)
+        if reply.exploded is not None:
+            self._exploded[str(client)] = reply.exploded
+        if isinstance(reply, EncoderUpdate):
+            self._sum.add(0, reply.delta, reply.weight)
+        else:
+            self._cut.append(reply.cut)
 
     def take(self, summed: Summed) -> None:
         self._summed = summed
@@ -68,7 +70,7 @@ class Pretrain(Phase):
         terms = mean_terms(self._terms)
         weights = self.blueprint.objective(0).weights
         loss = sum(weights[name] * value for name, value in terms.items()) if terms else None
-        return {"loss": loss, "terms": terms, **self.group_metrics, **self.cut_metrics}
+        return {"loss": loss, "terms": terms, **exploded(self._exploded), **self.group_metrics, **self.cut_metrics}
 
 
 class CentralPretrain(Phase):
@@ -96,11 +98,14 @@ class CentralPretrain(Phase):
             load_vector(model, self.state.tensors["model"])
         task = self.blueprint.pretrain_task(None)
         spec = LocalSpec.at_round(config.pretrain, self.state.round, config.pretrain.rounds)
-        report = task.fit(model, self._data, spec, derive_seed(config.seed, "central", self.state.round))
+        try:
+            report = task.fit(model, self._data, spec, derive_seed(config.seed, "central", self.state.round))
+        except TrainingError as error:
+            raise error.within(f"server, phase pretrain, round {self.state.round + 1}") from error
         self.state.tensors["model"] = to_vector(model)
         set_encoder(self.blueprint, self.state)
         loss = sum(task.objective.weights[name] * value for name, value in report.terms.items())
-        return {"loss": loss, "terms": report.terms}
+        return {"loss": loss, "terms": report.terms, **exploded({} if report.exploded is None else {"server": report.exploded})}
 
 
 class HandOut(Phase):

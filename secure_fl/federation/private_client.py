@@ -39,7 +39,7 @@ from secure_fl.privacy.choice import PrivateChoice, bounded_score
 from secure_fl.privacy.engine import PrivateSpec, PrivateTraining
 from secure_fl.privacy.ledger import Charges, Release
 from secure_fl.privacy.rows_alone import check_rows_alone
-from secure_fl.training.fit import LocalSpec
+from secure_fl.training.fit import FitReport, LocalSpec
 from secure_fl.training.tasks import embed, train_mode
 
 
@@ -122,7 +122,7 @@ class PrivateClient(Client):
         delta = self._releasing.once(request, "pretrain", request.round, make)["delta"]
         return EncoderUpdate(delta, 1.0, {})
 
-    def _fit_pool(self, pools: PoolSet, choice: int, round_number: int, position: int) -> tuple[Tensor, Tensor, dict[str, float]]:
+    def _fit_pool(self, pools: PoolSet, choice: int, round_number: int, position: int) -> tuple[Tensor, Tensor, FitReport]:
         request = self._asked
 
         def make() -> dict[str, Tensor]:
@@ -133,7 +133,7 @@ class PrivateClient(Client):
             return {"shared": shared - pools.shared, "pooled": pooled - pools.pooled[choice]}
 
         made = self._releasing.once(request, "cluster", round_number, make)
-        return made["shared"], made["pooled"], {}
+        return made["shared"], made["pooled"], FitReport({})
 
     def _train_pool(self, request: TrainPool, position: int) -> PoolUpdate:
         self._asked = request
@@ -178,7 +178,7 @@ class PrivateClient(Client):
         model, task = self._bench.pool_model, self._blueprint.pool_task(self.data.id, position)
         self._blueprint.layout.load(model, request.pools, choice)
         test = task.score(model, self.data.test, self._seed("test"))
-        return PoolScore(choice, (), test.loss, test.accuracy)
+        return PoolScore(choice, (), test.loss, test.accuracy, test.balanced_accuracy)
 
     def _private_choice(self, request: ScorePools | TrainPool) -> int:
         config = self._blueprint.config
@@ -198,7 +198,10 @@ class PrivateClient(Client):
         pools, data, choice = request.pools, self._choosing_examples(), self._choice
         data = data.with_labels() if data.labelled else data
         scores = [bounded_score(self._losses(pools, index, data), choice.bound, choice.size) for index in range(len(pools))]
-        return choice.choose(scores, self._releasing.stream(request, "choice", request.round), self._held(request.round - 1))
+        previous = self._held(request.round - 1)
+        if previous is None and request.guide is not None:
+            previous = self.sketch.nearest(request.guide)
+        return choice.choose(scores, self._releasing.stream(request, "choice", request.round), previous)
 
     def _losses(self, pools: PoolSet, index: int, data: Dataset) -> Tensor:
         """Cross-entropy of each example under one pool, `[N]`, in eval mode."""

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import log
 
-_REMEDY = 'start the pools with pools.start = "sketch", pre-train longer, or lower pools.count'
+from secure_fl.config import FederationConfig
+from secure_fl.config.advice import Lower, Raise, Setting, advise
+
 _CROWDED = 0.9
 
 
@@ -35,23 +37,45 @@ class PoolHealth:
         return asdict(self)
 
 
-def pool_health(counts: Sequence[int], choices: Sequence[int] = (), groups: Sequence[int | None] = ()) -> PoolHealth:
-    """Figures and alert for `counts[k]` clients in pool k; `choices` and `groups` give each client's pool and known group."""
+def pool_health(
+    counts: Sequence[int], choices: Sequence[int] = (), groups: Sequence[int | None] = (), config: FederationConfig | None = None
+) -> PoolHealth:
+    """Figures and alert for `counts[k]` clients in pool k; `choices` and `groups` give each client's pool and known group.
+
+    `config`: of the run, which decides what the alert advises; without it, it advises nothing.
+    """
     total = sum(counts)
     shares = [count / total for count in counts if count] if total else []
     active, largest = len(shares), max(shares, default=0.0)
     entropy = -sum(share * log(share) for share in shares) / log(len(counts)) if len(counts) > 1 else 0.0
-    return PoolHealth(tuple(counts), active, largest, entropy + 0.0, _ari(choices, groups), _alert(len(counts), total, active, largest))
+    return PoolHealth(tuple(counts), active, largest, entropy + 0.0, _ari(choices, groups), _alert(len(counts), total, active, largest, config))
 
 
-def _alert(pools: int, total: int, active: int, largest: float) -> str | None:
+def _alert(pools: int, total: int, active: int, largest: float, config: FederationConfig | None) -> str | None:
     if pools < 2 or total < 2:
         return None
+    remedy = "" if config is None else f"; {_remedy(config)}"
     if active == 1:
-        return f"clustering failure: all {total} clients chose one pool of {pools}; {_REMEDY}"
+        return f"clustering failure: all {total} clients chose one pool of {pools}{remedy}"
     if largest >= _CROWDED:
-        return f"near collapse: {largest:.0%} of {total} clients chose one pool of {pools}; {_REMEDY}"
+        return f"near collapse: {largest:.0%} of {total} clients chose one pool of {pools}{remedy}"
     return None
+
+
+def _remedy(config: FederationConfig) -> str:
+    """What this configuration leaves to try: a start that finds groups; or what makes the found ones clearer and keeps them."""
+    pretrain, pools = config.pretrain, config.pools
+    options: list[Setting | Raise | Lower] = [Setting("pools.start", "sketch")]
+    if pools.start == "sketch":
+        options += [Raise("privacy.sketch_epsilon")] if config.noises_sketches else []
+        if config.privacy.unit != "example" or config.privacy.chooses_by_loss(pools.start):
+            keeps = Raise("privacy.choice_stay") if config.privacy.unit == "example" else Raise("pools.keep_margin", limit=1)
+            options += [Raise("pools.warmup_rounds", limit=pools.rounds - 1), keeps]
+    elif pools.start == "random":
+        options.append(Setting("pools.start", "pretrained"))
+    if pretrain.mode == "federated" and pools.start == "pretrained":
+        options.append(Raise("pretrain.rounds"))
+    return advise(config, *options, Lower("pools.count"))
 
 
 def _ari(choices: Sequence[int], groups: Sequence[int | None]) -> float | None:

@@ -51,7 +51,8 @@ class PrivateChoice:
     **Guarantee**: ε-DP for each choice, with bounded range ε, thus ε²/8-zCDP: replaced or zeroed, an example moves the difference of any two
     log-probabilities by ε at most, as each score moves by Δ at most.
 
-    **Assumes**: scores by `bounded_score`; a secret stream; `previous` is the client's last released choice or public.
+    **Assumes**: scores by `bounded_score`; a secret stream; `previous` is the client's last released choice, follows from its released sketch,
+    or is public.
 
     **Not covered**: chances below 2^-50, where 53-bit uniforms end: a pool that should be chosen that seldom never is.
 

@@ -16,6 +16,8 @@ from secure_fl.objectives.objective import total_loss
 from secure_fl.training.device import Compute
 
 Terms = dict[str, Tensor]
+EXPLODED = 10.0
+"""A loss has exploded when it is above its first value by this many times that value's size (or by as many nats, where it is below 1)."""
 _FIRST_SCALE = 1024.0
 """float16 on cuda: every call begins with it, and a client's few steps leave no time to come down from torch's 65,536."""
 
@@ -39,9 +41,15 @@ class LocalSpec:
 
 @dataclass(frozen=True)
 class FitReport:
-    """Mean of each term over the steps taken."""
+    """Mean of each term over the steps taken, and the first step, counted from 1, at which the loss had exploded; None where it did not."""
 
     terms: dict[str, float]
+    exploded: int | None = None
+
+
+def has_exploded(loss: float, first: float) -> bool:
+    """Whether a loss has left the scale of its first value, or is no number."""
+    return not loss <= first + EXPLODED * max(1.0, abs(first))
 
 
 def fit(
@@ -50,32 +58,44 @@ def fit(
     """SGD from a fresh optimiser over the index batches; trains what has `requires_grad`. The caller sets train or eval mode.
 
     Raises:
-        TrainingError: a step's loss or a trained weight is not finite, or there is no batch.
+        TrainingError: a step's loss or a trained weight is not finite, naming the step; or there is no batch.
     """
     optimiser = torch.optim.SGD(
         [p for p in model.parameters() if p.requires_grad], lr=spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay
     )
     scaler = torch.amp.GradScaler(compute.device.type, init_scale=_FIRST_SCALE, enabled=compute.mixed and compute.device.type == "cuda")
     sums: dict[str, float] = defaultdict(float)
-    steps = 0
+    steps, first, exploded = 0, 0.0, None
+    remedy = advice(spec, mixed=compute.mixed)
     for index in batches:
         optimiser.zero_grad(set_to_none=True)
         with compute.autocast():
             terms = terms_of(index)
-            loss = total_loss(weights, terms)
+            try:
+                loss = total_loss(weights, terms)
+            except TrainingError as error:
+                raise error.within(f"step {steps + 1}", remedy) from error
         scaler.scale(loss).backward()
         scaler.step(optimiser)
         scaler.update()
         steps += 1
+        first = loss.item() if steps == 1 else first
+        if exploded is None and has_exploded(loss.item(), first):
+            exploded = steps
         for name, term in terms.items():
             sums[name] += term.item()
     if steps == 0:
         remedy = "lower the batch size, or give the client more examples"
         raise TrainingError("a client has no batch of two or more examples", field="steps", value=0, remedy=remedy)
     if not all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters()):
-        remedy = "lower the learning rate, or use float32"
-        raise TrainingError("training has diverged: a weight is not finite", field="lr", value=spec.lr, remedy=remedy)
-    return FitReport({name: value / steps for name, value in sums.items()})
+        raise TrainingError(f"step {steps}: training has diverged: a weight is not finite", field="lr", value=spec.lr, remedy=remedy)
+    return FitReport({name: value / steps for name, value in sums.items()}, exploded)
+
+
+def advice(spec: LocalSpec, *, mixed: bool) -> str:
+    """What to do about a loss or weight that is not finite."""
+    precision = ', set runtime.precision = "float32"' if mixed else ""
+    return f"lower the learning rate below {spec.lr:g}{precision}, or look for extreme values in the data"
 
 
 def epochs(count: int, spec: LocalSpec, seed: int, *, whole: bool) -> Iterator[Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Protocol
 
@@ -27,11 +27,23 @@ SCORE_BATCH = 512
 
 @dataclass(frozen=True)
 class Score:
-    """Mean loss, and accuracy where there are labels; `entropy` is that of the predictions, in nats."""
+    """Mean loss, and accuracies where there are labels.
+
+    Attributes:
+        loss: mean over the labelled examples, or of an objective over batches.
+        accuracy: share of the labelled examples that are told right.
+        entropy: of the predictions, in nats.
+        balanced_accuracy: mean over the classes present of the share told right: a class counts alike however rare it is.
+        losses: of each example (self-supervised: of each batch), `[N]`.
+        errors: 1 where a labelled example is told wrong, else 0, `[N]`.
+    """
 
     loss: float
     accuracy: float | None = None
     entropy: float | None = None
+    balanced_accuracy: float | None = None
+    losses: Tensor | None = field(default=None, repr=False, compare=False)
+    errors: Tensor | None = field(default=None, repr=False, compare=False)
 
 
 class Task(Protocol):
@@ -72,7 +84,9 @@ class Supervised:
         entropy = float(-(log_p.exp() * log_p).sum(1).mean())
         if not labelled:
             return Score(float("nan"), None, entropy)
-        return Score(float(functional.nll_loss(log_p, data.y)), float((logits.argmax(1) == data.y).double().mean()), entropy)
+        losses, right = functional.nll_loss(log_p, data.y, reduction="none"), (logits.argmax(1) == data.y).double()
+        recalls = torch.stack([right[data.y == label].mean() for label in data.y.unique()])
+        return Score(float(losses.mean()), float(right.mean()), entropy, float(recalls.mean()), losses, 1 - right)
 
 
 @dataclass(frozen=True)
@@ -105,7 +119,7 @@ class SelfSupervised:
                     continue
                 terms = self._terms(model, data.x[index], coins.at(0, index))
                 losses.append(sum(self.objective.weights[name] * float(term) for name, term in terms.items()))
-        return Score(sum(losses) / len(losses) if losses else float("nan"))
+        return Score(sum(losses) / len(losses) if losses else float("nan"), losses=torch.tensor(losses))
 
     def _terms(self, model: nn.Module, x: Tensor, draws: Draws) -> dict[str, Tensor]:
         batch = TwoViews(*batch_views(self.augment, x.to(self.compute.device), draws))

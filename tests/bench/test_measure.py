@@ -266,3 +266,17 @@ def test_pool_starts_still_finds_its_rows() -> None:
     from bench import pool_starts
 
     assert pool_starts.table().count("\n") > 50
+
+
+def test_pool_keeping_makes_runs_of_its_scenarios_and_finds_its_rows() -> None:
+    from bench import pool_keeping
+    from secure_fl import FederationConfig
+
+    for name, scenario in pool_keeping.ALL.items():
+        configs = [FederationConfig(**pool_keeping.tables_of(scenario, 0, margin)) for margin in pool_keeping.MARGINS]
+        assert [config.pools.keep_margin for config in configs] == [0, FederationConfig().pools.keep_margin], name
+    data = pool_keeping.Uneven("inverted", ((9,) * 2, (5,)), labels=0.5).data(0)
+    assert data.client is not None
+    assert data.client.bincount().tolist() == [9, 9, 5]
+    assert 0 < int((data.y >= 0).sum()) < 23
+    assert pool_keeping.table().count("\n") > 20

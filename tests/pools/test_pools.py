@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from secure_fl.config import FederationConfig
 from secure_fl.models.heads import Classifier
 from secure_fl.pools.monitor import pool_health
 from secure_fl.pools.pool_set import PoolLayout, PoolSet
-from secure_fl.pools.selection import best_pool
+from secure_fl.pools.selection import best_pool, clearly_lower
 from secure_fl.pools.sketch import first_centres, moved_centres, nearest_centre, sketch_of, tightest_start, without_labels
 
 NAN = float("nan")
@@ -29,8 +30,22 @@ def test_equal_pools_send_everyone_to_the_first(losses: list[float]) -> None:
     assert best_pool(losses, [None] * len(losses), "loss") == best_pool(losses, [0.5] * len(losses), "accuracy") == 0
 
 
+def test_a_pool_is_left_for_one_that_is_better_by_a_share_and_beyond_chance() -> None:
+    own = torch.full((40,), 2.0)
+    assert clearly_lower(own - 0.25, own, 0.1)
+    assert not clearly_lower(own - 0.15, own, 0.1), "ahead as a head is that was trained a little more"
+    assert clearly_lower(own / 10 - 0.025, own / 10, 0.1), "a share of what is left to learn, whatever its scale"
+    few = torch.tensor([2.0, 2.0, 2.0])
+    assert not clearly_lower(few - torch.tensor([3.0, -1.0, 0.0]), few, 0.1), "three labels that disagree"
+    assert clearly_lower(few[:1] - 1, few[:1], 0.1), "of one value there is no error to tell"
+    assert clearly_lower(own - 1, -own.new_full((40,), NAN), 0.1)
+    assert not clearly_lower(own.new_full((40,), NAN), own.new_full((40,), NAN), 0.1)
+    assert clearly_lower(-own - 0.25, -own, 0.1), "losses of some objectives are negative"
+    assert not clearly_lower(-own - 0.15, -own, 0.1)
+
+
 def test_collapse_raises_an_alert_with_a_remedy() -> None:
-    health = pool_health([8, 0, 0, 0], [0] * 8, [0, 1, 2, 3] * 2)
+    health = pool_health([8, 0, 0, 0], [0] * 8, [0, 1, 2, 3] * 2, FederationConfig(pools={"start": "random", "count": 4}))
     assert health.active == 1
     assert health.largest_share == 1
     assert health.entropy == 0

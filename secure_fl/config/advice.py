@@ -1,0 +1,80 @@
+"""What a warning advises: settings that this configuration does not have yet, and that it could have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from secure_fl.config.federation import FederationConfig
+from secure_fl.errors import ConfigError
+
+Value = str | int | float | bool
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Advice to set `field` (such as `pools.start`) to `value`."""
+
+    field: str
+    value: Value
+
+    def words(self, config: FederationConfig) -> str | None:
+        """In words; None where it is set already, or where the configuration would be refused with it."""
+        if value_of(config, self.field) == self.value or not _allowed(config, self.field, self.value):
+            return None
+        return f"set {self.field} = {_toml(self.value)}"
+
+
+@dataclass(frozen=True)
+class Raise:
+    """Advice to raise a number above what it is; `limit`: a value that it cannot pass."""
+
+    field: str
+    limit: float | None = None
+
+    def words(self, config: FederationConfig) -> str | None:
+        """In words; None at the limit."""
+        value = value_of(config, self.field)
+        return None if self.limit is not None and value >= self.limit else f"raise {self.field} above {value:g}"
+
+
+@dataclass(frozen=True)
+class Lower:
+    """Advice to lower a number below what it is; `limit`: a value that it cannot pass."""
+
+    field: str
+    limit: float | None = None
+
+    def words(self, config: FederationConfig) -> str | None:
+        """In words; None at the limit."""
+        value = value_of(config, self.field)
+        return None if self.limit is not None and value <= self.limit else f"lower {self.field} below {value:g}"
+
+
+def advise(config: FederationConfig, *options: Setting | Raise | Lower | str) -> str:
+    """The options that this configuration leaves open, as a sentence without its full stop; a string is always one of them."""
+    said = [words for option in options if (words := option if isinstance(option, str) else option.words(config)) is not None]
+    return said[0] if len(said) == 1 else f"{', '.join(said[:-1])}, or {said[-1]}" if said else ""
+
+
+def value_of(config: FederationConfig, field: str) -> Value:
+    """A setting by its path."""
+    table, _, name = field.partition(".")
+    value: Value = getattr(getattr(config, table), name)
+    return value
+
+
+def _allowed(config: FederationConfig, field: str, value: Value) -> bool:
+    table, _, name = field.partition(".")
+    tables = config.model_dump()
+    tables[table][name] = value
+    try:
+        FederationConfig(**tables)
+    except ConfigError:
+        return False
+    return True
+
+
+def _toml(value: Value) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else f"{value:g}"

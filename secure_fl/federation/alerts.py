@@ -1,0 +1,129 @@
+"""What the experimenter is told of training that diverges or learns nothing: read off the records of a simulation, round by round.
+
+Where the experimenter's fields are left out of the record nothing of this is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from math import isfinite
+from statistics import fmean
+
+from secure_fl.config import FederationConfig
+from secure_fl.config.advice import Lower, Raise, Setting, advise
+from secure_fl.data.dataset import UNLABELLED
+from secure_fl.data.partitions import ClientData
+from secure_fl.federation.phase import Metrics, RoundRecord
+from secure_fl.training.fit import EXPLODED, has_exploded
+
+_NAMED = 5
+"""Clients that one alert names; it counts the others."""
+
+
+def majority_accuracy(client: ClientData) -> float | None:
+    """Accuracy on the client's labelled test examples of always giving its own most frequent training label; None without labels in either."""
+    trained, tested = (part.y[part.y != UNLABELLED] for part in (client.train, client.test))
+    if len(trained) == 0 or len(tested) == 0:
+        return None
+    return float((tested == trained.bincount().argmax()).double().mean())
+
+
+def majorities(clients: Sequence[ClientData]) -> dict[str, float]:
+    """That of each client that has one, by its number."""
+    return {str(client.id): accuracy for client in clients if (accuracy := majority_accuracy(client)) is not None}
+
+
+def watched(record: RoundRecord, earlier: Sequence[RoundRecord], config: FederationConfig, majority: Mapping[str, float]) -> RoundRecord:
+    """The record of a round with what its accuracies are to be compared with, and with its alerts, if there are any.
+
+    Args:
+        earlier: the records before it; a gap in one, where the experimenter's fields were left out, says nothing.
+        majority: of `majorities`; their mean is over the clients that the round tested.
+    """
+    metrics = dict(record.metrics)
+    if "accuracies" in metrics:
+        known = [majority[client] for client, accuracy in metrics["accuracies"].items() if accuracy is not None and client in majority]
+        metrics["majority"] = fmean(known) if known else None
+    first = next((each.metrics["loss"] for each in earlier if each.phase == record.phase and each.metrics.get("loss") is not None), None)
+    alerts = list(_alerts(record.phase, metrics, first, config))
+    return replace(record, metrics=metrics | ({"alerts": alerts} if alerts else {}))
+
+
+def alerts_of(record: RoundRecord) -> list[str]:
+    """All alerts of a round, those of the pools among them."""
+    pools = record.metrics.get("pools", {}).get("alert")
+    return [*([pools] if pools else []), *record.metrics.get("alerts", [])]
+
+
+def kind_of(alert: str) -> str:
+    """What an alert is about: the words before its colon. Two of one kind may differ in clients and figures."""
+    return alert.partition(":")[0]
+
+
+def listed(records: Sequence[RoundRecord]) -> list[dict[str, object]]:
+    """Each kind of alert of each phase once, with the round in which it came up first."""
+    found: dict[tuple[str, str], dict[str, object]] = {}
+    for record in records:
+        for alert in alerts_of(record):
+            found.setdefault((record.phase, kind_of(alert)), {"phase": record.phase, "round": record.round, "alert": alert})
+    return list(found.values())
+
+
+def _alerts(phase: str, metrics: Metrics, first: float | None, config: FederationConfig) -> Iterator[str]:
+    table = "pretrain" if phase == "pretrain" else "pools"
+    steadier = advise(config, Lower(f"{table}.lr"), Setting("runtime.precision", "float32"), "look for extreme values in the data")
+    if "exploded" in metrics:
+        yield f"exploding loss within a round: {_places(metrics['exploded'])}, over {EXPLODED:g} times the size of its first value; {steadier}"
+    if "cut" in metrics:
+        count, share = metrics["cut"]["clients"], metrics["cut"]["share"]
+        remedy = advise(config, Raise("security.clamp"), Raise("security.buffer_clamp"), Lower(f"{table}.lr"), "scale what your encoder is given")
+        yield f"updates were cut: of {count} clients, up to {share:.1%} of an update's values lay beyond the clamp; {remedy}"
+    loss = metrics.get("loss")
+    if loss is not None and not isfinite(loss):
+        yield f"loss that is no number: the mean over clients is not finite; {steadier}"
+    elif loss is not None and first is not None and has_exploded(loss, first):
+        yield f"exploding loss: the mean over clients is over {EXPLODED:g} times the size that it had in the phase's first round; {steadier}"
+    if phase == "evaluate":
+        yield from _no_better(metrics, config)
+    if phase == "measure":
+        yield from _worse_than_random(metrics, config)
+
+
+def _places(exploded: dict[str, int]) -> str:
+    """`client 3 at step 5, server at step 2`; step 0 stands for an update that was not finite, and was left out."""
+    places = {who: f"at step {step}" if step else "until nothing was left to send" for who, step in exploded.items()}
+    named = [f"{who if who == 'server' else f'client {who}'} {place}" for who, place in places.items()]
+    return ", ".join(named[:_NAMED]) + (f" and {len(named) - _NAMED} more" if len(named) > _NAMED else "")
+
+
+def _no_better(metrics: Metrics, config: FederationConfig) -> Iterator[str]:
+    """Pools that know no more than which label is the most frequent."""
+    accuracy, majority = metrics.get("accuracy"), metrics.get("majority")
+    if accuracy is None or majority is None or accuracy > majority:
+        return
+    remedy = advise(
+        config,
+        *([Setting("pretrain.mode", "federated")] if config.pretrain.mode == "none" else []),
+        *([Setting("pools.encoder", "finetune")] if config.pools.encoder == "frozen" else []),
+        *([Raise("data.labelled_clients", limit=1)] if config.data.labelled_clients < 1 else []),
+        *([Raise("privacy.epsilon")] if config.privacy.unit != "none" else []),
+        Raise("pools.rounds"),
+        Raise("pools.local_epochs"),
+        f"try a pools.lr other than {config.pools.lr:g}",
+    )
+    said = f"accuracy {accuracy:.3f}, and {majority:.3f} by always giving a client's most frequent label"
+    yield f"no better than the majority class: {said}; {remedy}"
+
+
+def _worse_than_random(metrics: Metrics, config: FederationConfig) -> Iterator[str]:
+    """Pre-training that left neighbours of one label further apart than a random encoder does."""
+    before, after = (metrics.get(name, {}).get("knn") for name in ("initial", "pretrained"))
+    if before is None or after is None or after >= before:
+        return
+    pretrain = config.pretrain
+    trained = [] if pretrain.mode == "load" else [Raise("pretrain.rounds"), Lower("pretrain.lr")]
+    other = "load another run's encoder" if pretrain.mode == "load" else "choose [views] that keep what tells the labels apart"
+    private = [Raise("privacy.epsilon")] if config.privacy.unit != "none" and pretrain.mode == "federated" else []
+    remedy = advise(config, *private, *trained, other, Setting("pretrain.mode", "none"))
+    yield f"pre-training lowered kNN: accuracy {before:.3f} by the random encoder, {after:.3f} by the pre-trained one; {remedy}"
