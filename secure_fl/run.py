@@ -19,6 +19,7 @@ from secure_fl.config_file import dump_config
 from secure_fl.data.dataset import Dataset, join
 from secure_fl.data.digests import whole_digest
 from secure_fl.data.partitions import ClientData, count_classes, partition
+from secure_fl.data.scaling import Scaling
 from secure_fl.data.sources import load_source, load_sources
 from secure_fl.data.summary import PartitionSummary, summarise
 from secure_fl.data.views import Augmentation, build_views, check_range
@@ -118,7 +119,9 @@ class Federation:
         self.manifest = Manifest.of(self.config)
         self._own_data, private = data is not None, self.config.privacy.unit != "none"
         sources = load_sources(self.config.data, self.config.seed) if data is None else [(data.with_classes(self.config.data.classes), None)]
-        self.clients: list[ClientData] = partition(sources, self.config)
+        dealt = partition(sources, self.config)
+        self._scaling = Scaling.of(self.config, dealt[0].train)
+        self.clients: list[ClientData] = [self._scaling.client(client) for client in dealt]
         self._custom_encoder = encoder is not None
         self._central = self._central_data()
         compared = private and self.config.pretrain.mode in ("centralized", "load")
@@ -296,7 +299,7 @@ class Federation:
             yield Pretrain(blueprint, state, groups)
         elif config.pretrain.mode == "centralized":
             assert self._central is not None
-            yield CentralPretrain(blueprint, state, groups, self._central)
+            yield CentralPretrain(blueprint, state, groups, self._scaling.alone(self._central))
         elif "encoder" not in state.tensors:
             state.tensors["encoder"] = to_vector(self._given_encoder())
         if config.evaluate.enabled and config.pretrain.mode != "none":
@@ -348,17 +351,8 @@ class Federation:
         summary |= {} if sketches is None else {"sketches": sketches}
         if folder is not None:
             folder.check_own()
-            scale, image_size = ("none", None) if self._own_data else (self.config.data.scale, self.config.data.image_size)
-            card = ModelCard(
-                blueprint.shape,
-                blueprint.classes,
-                scale,
-                image_size,
-                self.config.pools.task,
-                self._custom_encoder,
-                {} if blueprint.client_plan is not None else {str(client): pool for client, pool in choices.items()},
-            )
             guide = get_guide(state) if pools else None
+            card = ModelCard.of(blueprint, self._scaling, choices, own_data=self._own_data, own_encoder=self._custom_encoder)
             save_models(folder, encoder, pools, guide, card, state.tensors.get("sketch.public_centre"))
             if self.manifest.writes("embedding.json"):
                 folder.write(folder.embedding, picture(blueprint, state.tensors["encoder"], self.clients))

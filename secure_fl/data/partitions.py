@@ -33,6 +33,7 @@ class ClientData:
         train, validation, test: `validation` has no examples when none are kept.
         group: which of the partition's known groups the client is in, or None. For measurement only.
         note: what was done to its data, in words.
+        sketched: the training examples as a sketch of them reads them, where these are not `train`: each from its own values only.
     """
 
     id: int
@@ -41,6 +42,7 @@ class ClientData:
     test: Dataset
     group: int | None
     note: str
+    sketched: Dataset | None = None
 
 
 def partition(sources: Sequence[Splits], config: FederationConfig) -> list[ClientData]:
