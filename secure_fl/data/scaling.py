@@ -82,6 +82,9 @@ class Scaling:
             problem = "an embedding of what a client's own statistics have made depends on all its examples, and a sketch's noise hides one"
             remedy = 'set pools.sketch_of = "examples", or data.column_means and data.column_deviations'
             raise ConfigError(problem, field="pools.sketch_of", value="encoder", remedy=remedy)
+        if kind == "per_example" and example.shape == (1,):
+            remedy = 'set data.scale = "auto" or "none"'
+            raise DataError("of a single column nothing would be left", field="data.scale", value=kind, remedy=remedy)
         made = cls(kind, data.column_means, data.column_deviations)
         made.check_width(example)
         return made
@@ -130,7 +133,8 @@ class Scaling:
             return data
         x = data.x.double()
         if self.kind == "per_example":
-            scaled = (x - x.mean(1, keepdim=True)) / x.std(1, keepdim=True, correction=0).clamp_min(_LEAST_DEVIATION)
+            centred = x - x.mean(1, keepdim=True)
+            scaled = centred / centred.square().mean(1, keepdim=True).sqrt().clamp_min(_LEAST_DEVIATION)
         elif self.kind == "per_client":
             means, deviations = column_statistics(train.x)
             scaled = ((x - means) / deviations).clamp(-FARTHEST, FARTHEST)
