@@ -94,7 +94,7 @@ class Federation:
 
     Args:
         config: the run; `FederationConfig()` when not given.
-        data: examples of your own instead of `config.data.sources`.
+        data: examples of your own instead of `config.data.sources`; used as they are, but for columns of tables (`data.scale`).
         encoder: a module of your own instead of `config.model`; its trainable layers are initialised anew from the seed. Or a
             function `seed -> module`, whose weights are kept: `lambda seed: module` starts every model from the weights given.
         augment: a callable on batches instead of `config.views`; under example-level privacy it is given one example at a time.

@@ -80,7 +80,7 @@ class ViewsConfig(Section):
         0.1, ge=0, description="series and tables: deviation of added noise; a series, or a table's column, has deviation 1 under data.scale = auto"
     )
     mask: float = Field(0.2, ge=0, lt=1, description="series: share of time steps hidden")
-    corrupt: float = Field(0.3, ge=0, lt=1, description="table: share of an example's columns replaced by draws from a standard normal")
+    corrupt: float = Field(0.15, ge=0, lt=1, description="table: share of an example's columns replaced by draws from a standard normal")
 
 
 class ModelConfig(Section):

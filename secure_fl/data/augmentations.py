@@ -166,7 +166,7 @@ class TableViews:
         noise: deviation of the Gaussian noise added to all columns.
     """
 
-    corrupt: float = 0.3
+    corrupt: float = 0.15
     noise: float = 0.1
 
     def changed(self, x: Tensor, draws: Draws) -> Tensor:
