@@ -7,13 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field
 from torch import Tensor, nn
 
 from secure_fl.config import FederationConfig
+from secure_fl.data.partitions import ClientData
+from secure_fl.data.scaling import Scaling
 from secure_fl.errors import ModelError, RunFolderError
+from secure_fl.federation.blueprint import Blueprint
 from secure_fl.federation.folder import RunFolder
 from secure_fl.federation.messages import Guide
 from secure_fl.federation.tensors import pack, unpack
@@ -34,18 +37,47 @@ Length = Annotated[int, Field(ge=1, le=1 << 16)]
 class ModelCard:
     """How to use a run's models: shape of one example, classes, how it is scaled; each client's pool, where the record tells it.
 
-    `class_names` and `client_names` are in number order, and () where numbers are all there is.
+    `scale` is as in [data]; of tables it is what `auto` came to. Under `per_client` a newcomer scales its examples by their own statistics, under
+    `given` by the card's numbers, one a column. `class_names` and `client_names` are in number order, and () where numbers are all there is.
     """
 
     shape: Annotated[tuple[Length, ...], Field(min_length=1, max_length=3)]
     classes: Annotated[int, Field(ge=0, le=1 << 20)]
-    scale: Literal["auto", "none", "per_example"]
+    scale: Literal["auto", "none", "per_example", "per_client", "given"]
     image_size: Annotated[int, Field(ge=8, le=256)] | None
     task: Literal["supervised", "self_supervised"]
     custom_encoder: bool
     choices: dict[str, int] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
     client_names: tuple[str, ...] = ()
+    column_means: tuple[float, ...] | None = None
+    column_deviations: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+
+    @classmethod
+    def of(
+        cls, blueprint: Blueprint, scaling: Scaling, clients: Sequence[ClientData], choices: dict[int, int], *, own_data: bool, own_encoder: bool
+    ) -> Self:
+        """The card of a run; the caller's own examples are used as they are, but for columns of tables."""
+        config = blueprint.config
+        scale, image_size = ("none", None) if own_data else (config.data.scale, config.data.image_size)
+        return cls(
+            blueprint.shape,
+            blueprint.classes,
+            scaling.kind if len(blueprint.shape) == 1 else scale,
+            image_size,
+            config.pools.task,
+            own_encoder,
+            {} if blueprint.client_plan is not None else {str(client): pool for client, pool in choices.items()},
+            clients[0].train.class_names,
+            tuple(client.name for client in clients) if any(client.name != str(client.id) for client in clients) else (),
+            scaling.means,
+            scaling.deviations,
+        )
+
+    @property
+    def scaling(self) -> Scaling:
+        """How columns of tables are scaled."""
+        return Scaling("none" if self.scale == "auto" else self.scale, self.column_means, self.column_deviations)
 
 
 def save_models(
@@ -75,6 +107,8 @@ def load_card(path: Path | str) -> ModelCard:
     card = read_json(folder.model / "model.json", ModelCard, _REMEDY)
     if prod(card.shape) > _MOST_NUMBERS:
         raise RunFolderError("is damaged: no example is so large", field="model.json", value=card.shape, remedy=_REMEDY)
+    if card.scale == "given" and any(card.shape != (len(numbers or ()),) for numbers in (card.column_means, card.column_deviations)):
+        raise RunFolderError("is damaged: not one mean and deviation a column", field="model.json", value=card.shape, remedy=_REMEDY)
     return card
 
 

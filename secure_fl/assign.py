@@ -6,11 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from secure_fl.artifacts import ModelCard, load_card, load_centre, load_encoder, load_pools
 from secure_fl.config import FederationConfig, SourceConfig
 from secure_fl.data.columns import Declared
+from secure_fl.data.dataset import Dataset
 from secure_fl.data.pooled import pooled_values
 from secure_fl.data.sources import prepared
 from secure_fl.data.sources.npz import npz
@@ -72,6 +73,7 @@ def assign_pool(folder: Path | str, file: Path | str, *, encoder: nn.Module | No
     if data.shape != card.shape:
         remedy = "bring the examples into the shape the federation was trained on"
         raise DataError(f"examples are not of shape {card.shape}", field="x", value=data.shape, remedy=remedy)
+    raw, data = data, card.scaling.alone(data)
     pools, guide = load_pools(folder, encoder)
     compute, seed = Compute.of(config.runtime), derive_seed(config.seed, "assign")
     task: Task = Supervised(compute)
@@ -80,7 +82,7 @@ def assign_pool(folder: Path | str, file: Path | str, *, encoder: nn.Module | No
     scores = [task.score(pool.to(compute.device), data, seed) for pool in pools]
     distances: list[float | None] = [None] * len(pools)
     if guide is not None:
-        distances = _distances(guide, folder, encoder, config, card, data.x, compute)
+        distances = _distances(guide, folder, encoder, config, card, raw, compute)
     known = card.task == "self_supervised" or data.labelled
     pool, by = _decided(scores, known, config.pools.select_by, distances)
     rows = tuple((_finite(s.loss), s.accuracy, s.entropy, distance) for s, distance in zip(scores, distances, strict=True))
@@ -88,12 +90,13 @@ def assign_pool(folder: Path | str, file: Path | str, *, encoder: nn.Module | No
 
 
 def _distances(
-    guide: Guide, folder: Path | str, encoder: nn.Module | None, config: FederationConfig, card: ModelCard, x: Tensor, compute: Compute
+    guide: Guide, folder: Path | str, encoder: nn.Module | None, config: FederationConfig, card: ModelCard, raw: Dataset, compute: Compute
 ) -> list[float | None]:
     """How far the examples' plain sketch is from each group's."""
     model = load_encoder(folder, encoder).to(compute.device)
     form = SketchForm.of(config, card.shape, card.classes, feature_width(model, card.shape))
-    own = form.plain_sketch(embed(model, x, compute) if form.of_encoder else pooled_values(x), load_centre(folder))
+    values = embed(model, card.scaling.alone(raw).x, compute) if form.of_encoder else pooled_values(card.scaling.sketched(raw))
+    own = form.plain_sketch(values, load_centre(folder))
     found: list[float | None] = (form.plain(guide.centres) - (own - form.plain(guide.mean))).norm(dim=1).tolist()
     return found
 

@@ -19,6 +19,7 @@ from secure_fl.config_file import dump_config
 from secure_fl.data.dataset import Dataset, join
 from secure_fl.data.digests import whole_digest
 from secure_fl.data.partitions import ClientData, count_classes, partition, resolved
+from secure_fl.data.scaling import Scaling
 from secure_fl.data.sources import given_sources, load_source, load_sources
 from secure_fl.data.summary import PartitionSummary, summarise
 from secure_fl.data.views import Augmentation, build_views, check_range
@@ -94,7 +95,8 @@ class Federation:
 
     Args:
         config: the run; `FederationConfig()` when not given.
-        data: examples of your own instead of `config.data.sources`: a `Dataset`, or what `Dataset.of` takes.
+        data: examples of your own instead of `config.data.sources`: a `Dataset`, or what `Dataset.of` takes; used as they are, but for columns
+            of tables (`data.scale`).
         encoder: a module of your own instead of `config.model`; its trainable layers are initialised anew from the seed. Or a
             function `seed -> module`, whose weights are kept: `lambda seed: module` starts every model from the weights given.
         augment: a callable on batches instead of `config.views`; under example-level privacy it is given one example at a time.
@@ -120,7 +122,9 @@ class Federation:
         sources = load_sources(self.config.data, self.config.seed) if data is None else given_sources(data, self.config.data)
         self.config = resolved(self.config, sources)
         self.manifest = Manifest.of(self.config)
-        self.clients: list[ClientData] = partition(sources, self.config)
+        dealt = partition(sources, self.config)
+        self._scaling = Scaling.of(self.config, dealt[0].train)
+        self.clients: list[ClientData] = [self._scaling.client(client) for client in dealt]
         self._custom_encoder = encoder is not None
         self._central = self._central_data()
         compared = private and self.config.pretrain.mode in ("centralized", "load")
@@ -303,7 +307,7 @@ class Federation:
             yield Pretrain(blueprint, state, groups)
         elif config.pretrain.mode == "centralized":
             assert self._central is not None
-            yield CentralPretrain(blueprint, state, groups, self._central)
+            yield CentralPretrain(blueprint, state, groups, self._scaling.alone(self._central))
         elif "encoder" not in state.tensors:
             state.tensors["encoder"] = to_vector(self._given_encoder())
         if config.evaluate.enabled and config.pretrain.mode != "none":
@@ -355,18 +359,7 @@ class Federation:
         summary |= {} if sketches is None else {"sketches": sketches}
         if folder is not None:
             folder.check_own()
-            scale, image_size = ("none", None) if self._own_data else (self.config.data.scale, self.config.data.image_size)
-            card = ModelCard(
-                blueprint.shape,
-                blueprint.classes,
-                scale,
-                image_size,
-                self.config.pools.task,
-                self._custom_encoder,
-                {} if blueprint.client_plan is not None else {str(client): pool for client, pool in choices.items()},
-                self.clients[0].train.class_names,
-                tuple(client.name for client in self.clients) if any(client.name != str(client.id) for client in self.clients) else (),
-            )
+            card = ModelCard.of(blueprint, self._scaling, self.clients, choices, own_data=self._own_data, own_encoder=self._custom_encoder)
             guide = get_guide(state) if pools else None
             save_models(folder, encoder, pools, guide, card, state.tensors.get("sketch.public_centre"))
             if self.manifest.writes("embedding.json"):

@@ -7,6 +7,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from secure_fl.config.cohorts import Rule, check_cohorts, group_sizes
+from secure_fl.config.columns import column_rules
 from secure_fl.config.privacy import PrivacyConfig
 from secure_fl.config.section import Section
 from secure_fl.config.security import SecurityConfig, SumRules
@@ -161,6 +162,7 @@ class FederationConfig(Section):
              "not a list of shares within (0, 1]", "for example [0.01, 0.1]"),
             (not pools.enabled or pools.start not in _OPEN_STARTS or self.security.protection == "plain", "pools.start", pools.start,
              "this start shows the server clients' models or choices", 'set pools.start = "sketch", or security.protection = "plain"'),
+            *column_rules(data, self.privacy),
             *self._private_rules(),
             *self._robust_rules(),
         ]

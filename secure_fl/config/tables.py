@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -61,9 +61,19 @@ class DataConfig(Section):
         description="the classes by name, in the order of their numbers; other labels are refused, and everybody may know the names",
     )
     image_size: int | None = Field(None, ge=8, le=256, description="resize images to this many pixels a side (needed when images or sources differ)")
-    scale: Literal["auto", "none", "per_example"] = Field(
+    scale: Literal["auto", "none", "per_example", "per_client", "given"] = Field(
         "auto",
-        description="auto: each series to mean 0 and deviation 1, images as they are | none | per_example; bytes are divided by 255 anyhow",
+        description="auto: each series to mean 0 and deviation 1, images as they are, columns of tables as given or per_client | none | "
+        "per_example | per_client (tables: by each client's own training examples) | given (tables: column_means); bytes are divided by 255 anyhow",
+    )
+    column_means: tuple[Annotated[float, Field(ge=-1e30, le=1e30)], ...] | None = Field(
+        None,
+        min_length=1,
+        description="tables: the mean of each column, the same for all clients and newcomers; needed under example-level privacy, where it must be "
+        "known beforehand and not computed from the clients' examples",
+    )
+    column_deviations: tuple[Annotated[float, Field(ge=1e-30, le=1e30)], ...] | None = Field(
+        None, min_length=1, description="tables: the deviation of each column, with column_means; 1 for a column that should only be shifted"
     )
     test_fraction: float = Field(0.2, gt=0, lt=1, description="held out where neither the source nor a split column says what is for testing")
     test_limit: int = Field(500, ge=1, description="test examples a client; by its own label shares (private runs: at random)")
@@ -112,14 +122,17 @@ class ViewsConfig(Section):
     """Augmentation that makes two views of an example."""
 
     table = "views"
-    kind: Literal["auto", "photo", "glyph", "series"] = Field(
-        "auto", description="auto | photo (the paper's, for colour) | glyph (one channel: no flip, gentle crop) | series"
+    kind: Literal["auto", "photo", "glyph", "series", "table"] = Field(
+        "auto", description="auto | photo (the paper's, for colour) | glyph (one channel: no flip, gentle crop) | series | table (columns replaced)"
     )
     crop_scale: tuple[float, float] | None = Field(None, description="area kept by the random crop; photo 0.08-1, glyph 0.4-1")
     flip: float | None = Field(None, ge=0, le=1, description="probability of a horizontal flip; photo 0.5, glyph 0")
     colour_jitter: float | None = Field(None, ge=0, le=1, description="strength of colour (glyph: brightness and contrast) jitter; 0.8 and 0.4")
-    noise: float = Field(0.1, ge=0, description="series: deviation of added noise; a series has deviation 1 under data.scale = auto")
+    noise: float = Field(
+        0.1, ge=0, description="series and tables: deviation of added noise; a series, or a table's column, has deviation 1 under data.scale = auto"
+    )
     mask: float = Field(0.2, ge=0, lt=1, description="series: share of time steps hidden")
+    corrupt: float = Field(0.15, ge=0, lt=1, description="table: share of an example's columns replaced by draws from a standard normal")
 
 
 class ModelConfig(Section):
@@ -128,7 +141,8 @@ class ModelConfig(Section):
     table = "model"
     encoder: Literal["auto", "convnet", "resnet18", "series_convnet", "mlp"] = Field(
         "auto",
-        description="auto (resnet18 for colour, convnet for one channel or another width, series_convnet for series) | convnet | resnet18 | "
+        description="auto (resnet18 for colour, convnet for one channel or another width, series_convnet for series, mlp for tables) | convnet | "
+        "resnet18 | "
         "series_convnet | mlp",
     )
     norm: Literal["auto", "group", "batch"] = Field("auto", description="auto (batch for resnet18 as in the paper, else group) | group | batch")
@@ -229,7 +243,7 @@ class PoolsConfig(OptimiserConfig):
     )
     sketch_of: Literal["examples", "encoder"] = Field(
         "examples",
-        description="sketch: examples (pooled pixels; of series values, squares and spectrum) | encoder (embeddings by the pre-trained one)",
+        description="sketch: examples (pooled pixels; values, squares and spectrum of series; columns) | encoder (embeddings by the pre-trained one)",
     )
     sketch_iterations: int = Field(15, ge=1, le=10_000, description="sketch: iterations of federated k-means")
     sketch_starts: int = Field(

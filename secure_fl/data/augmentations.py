@@ -1,4 +1,4 @@
-"""Random changes of images and series, each example's from coins of its own: what one looks like does not depend on who else is there.
+"""Random changes of images, series and tables, each example's from coins of its own: what one looks like does not depend on who else is there.
 
 Which numbers decide is drawn at once for all rows (`secure_fl.coins`), and every change is a formula of a row and its numbers. Formulas of
 colour are those of kornia and torchvision; under autocast too they are computed in float32, since positions in a grid need its bits.
@@ -151,6 +151,31 @@ class SeriesViews:
         start = decisions[:, 1].view(-1, 1, 1) * (1 - self.mask) * length
         step = torch.arange(length, device=x.device)
         return ((step < start) | (step >= start + self.mask * length)).to(x.dtype)
+
+
+@dataclass(frozen=True)
+class TableViews:
+    """Replace random columns and add noise: corruption as in SCARF (Bahri et al. 2022), for vectors `[N, F]` whose columns are standardised.
+
+    SCARF draws what replaces a value from the same column of other examples. That would put one example into another's view, so here it is
+    drawn from a standard normal, which has the mean and deviation of every standardised column and is public. At least one column of an
+    example stays.
+
+    Attributes:
+        corrupt: probability that a column is replaced.
+        noise: deviation of the Gaussian noise added to all columns.
+    """
+
+    corrupt: float = 0.15
+    noise: float = 0.1
+
+    def changed(self, x: Tensor, draws: Draws) -> Tensor:
+        columns = x.shape[1]
+        deviates = draws.normal(2 * columns, Use.NOISE).to(x.device)
+        decisions = draws.uniform(columns, Use.DECISIONS).to(x.device)
+        replaced = (decisions < self.corrupt) & (decisions < decisions.amax(1, keepdim=True))
+        with torch.autocast(x.device.type, enabled=False):
+            return torch.where(replaced, deviates[:, :columns], x) + self.noise * deviates[:, columns:]
 
 
 def cropped(x_NCHW: Tensor, numbers: Tensor, scale: tuple[float, float]) -> Tensor:

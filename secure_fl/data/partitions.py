@@ -35,6 +35,7 @@ class ClientData:
         group: which of the partition's known groups the client is in, or None. For measurement only.
         note: what was done to its data, in words.
         name: the client's name, its number as text where it has none. It stays with the client and with whoever simulates it.
+        sketched: the training examples as a sketch of them reads them, where these are not `train`: each from its own values only.
     """
 
     id: int
@@ -44,6 +45,7 @@ class ClientData:
     group: int | None
     note: str
     name: str = ""
+    sketched: Dataset | None = None
 
 
 def partition(sources: Sequence[Splits], config: FederationConfig) -> list[ClientData]:

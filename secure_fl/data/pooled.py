@@ -16,7 +16,7 @@ def pooled_values(x: Tensor) -> Tensor:
 
     Images: means over equal windows, at most 7 × 7 a channel. Series: means and mean squares over at most 8 segments, and the magnitudes of
     the spectrum over at most 8 bands, a channel; together they tell apart where something happens, how strongly, and how fast it goes.
-    Vectors: as they are; bring their values to one scale, since rows are compared by direction.
+    Vectors: as they are, on one scale (`data.scaling`), and a coordinate of one: rows are compared by direction, which then tells lengths apart too.
     """
     return torch.cat([_pooled(part.double()) for part in x.split(_AT_A_TIME)])
 
@@ -33,7 +33,7 @@ def _pooled(x: Tensor) -> Tensor:
     if x.ndim == 3:
         spectrum = torch.fft.rfft(x, norm="ortho").abs()[..., 1:]
         return torch.cat([_segments(part) for part in (x, x.square(), spectrum) if part.shape[-1]], dim=2).flatten(1)
-    return x.flatten(1)
+    return torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
 
 
 def _window(side: int) -> int:

@@ -1,4 +1,4 @@
-"""Two views of an example: crops and colours for images, warps and noise for series, or an augmentation of the caller's.
+"""Two views of an example: crops and colours for images, warps for series, other columns for tables, or an augmentation of the caller's.
 
 A caller's augmentation is a callable `x -> x'` on a batch that draws from torch's global generator, or a `KeyedAugmentation`, which is
 given its coins. Views are a function of the examples and of the coins given, and torch's own state is left alone.
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from secure_fl.coins import Coins, Draws, Use, global_generators
 from secure_fl.config import ViewsConfig
-from secure_fl.data.augmentations import GlyphViews, KeyedAugmentation, PhotoViews, SeriesViews
+from secure_fl.data.augmentations import GlyphViews, KeyedAugmentation, PhotoViews, SeriesViews, TableViews
 from secure_fl.data.dataset import Dataset
 from secure_fl.errors import ConfigError, DataError, PrivacyError
 
@@ -33,12 +33,15 @@ def build_views(config: ViewsConfig, shape: tuple[int, ...]) -> KeyedAugmentatio
     """
     kind = config.kind
     if kind == "auto":
-        kind = ("photo" if shape[0] == 3 else "glyph") if len(shape) == 3 else "series"
-    if (kind == "series") == (len(shape) == 3) or (kind == "photo" and shape[0] != 3):
+        kind = ("photo" if shape[0] == 3 else "glyph") if len(shape) == 3 else "series" if len(shape) == 2 else "table"
+    axes = {"series": (1, 2), "table": (1,)}.get(kind, (3,))
+    if len(shape) not in axes or (kind == "photo" and shape[0] != 3):
         remedy = 'set views.kind = "auto", or pass an augmentation of your own'
         raise ConfigError(f"does not fit examples of shape {shape}", field="views.kind", value=config.kind, remedy=remedy)
     if kind == "series":
         return SeriesViews(config.noise, config.mask)
+    if kind == "table":
+        return TableViews(config.corrupt, config.noise)
     made = PhotoViews() if kind == "photo" else GlyphViews()
     asked: dict[str, Any] = {"crop_scale": config.crop_scale, "flip": config.flip, "jitter": config.colour_jitter}
     return replace(made, **{name: value for name, value in asked.items() if value is not None})

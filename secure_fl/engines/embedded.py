@@ -58,7 +58,7 @@ def _client(data: ClientData, bench: Workbench, noise: NoiseSource, box: Release
     config, releasing = bench.blueprint.config, Releasing(data.id, noise, box)
     if bench.blueprint.client_plan is not None:
         return LevelClient(data, bench, bench.blueprint.client_plan, noise, box)
-    sketch = client_sketch(data.train, bench, releasing) if config.pools.enabled and config.pools.start == "sketch" else None
+    sketch = client_sketch(data, bench, releasing) if config.pools.enabled and config.pools.start == "sketch" else None
     if config.privacy.unit == "example":
         return PrivateClient(data, bench, sketch, releasing, already)
     return Client(data, bench, sketch)

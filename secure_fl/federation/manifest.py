@@ -189,7 +189,7 @@ def _files(config: FederationConfig) -> Rules:
         "private-results/*/*": "released:stored",
         "private-results.made": questions,
         "model/model.json": {
-            **dict.fromkeys(("shape", "scale", "image_size", "task", "custom_encoder"), PUBLIC),
+            **dict.fromkeys(("shape", "scale", "image_size", "column_means", "column_deviations", "task", "custom_encoder"), PUBLIC),
             "classes": classes,
             "class_names": class_names,
             **dict.fromkeys(("choices", "client_names"), EXPERIMENTER),

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from secure_fl.data.dataset import Dataset
+from secure_fl.data.partitions import ClientData
 from secure_fl.data.pooled import pooled_values
 from secure_fl.errors import PrivacyError
 from secure_fl.federation.messages import CentreShare, CentreVote, GiveCentre, GiveSketch, Guide, Request, SketchUpdate, VoteCentre
@@ -157,7 +158,8 @@ class ReleasedSketch(ClientSketch):
         return self._made
 
 
-def client_sketch(train: Dataset, bench: Workbench, releasing: Releasing) -> ClientSketch:
+def client_sketch(data: ClientData, bench: Workbench, releasing: Releasing) -> ClientSketch:
     """The kind of sketch that the run's configuration asks for."""
     form = bench.blueprint.sketch
+    train = data.train if form.of_encoder or data.sketched is None else data.sketched
     return OpenSketch(train, bench, form) if form.released is None else ReleasedSketch(train, bench, form, releasing)

@@ -36,13 +36,17 @@ class SeriesConvNet(nn.Sequential):
 
 
 class MLP(nn.Sequential):
-    """Two hidden layers over the flattened example: `[N, ...]` -> `[N, features]`."""
+    """Two hidden layers over the flattened example: `[N, ...]` -> `[N, features]`.
+
+    The first layer has a bias, since what follows is normalised: without one, examples that differ in length alone would be one to it, and of a
+    single column nothing but the sign would be left.
+    """
 
     def __init__(self, shape: tuple[int, ...], features: int = 128, norm: Norm = "group") -> None:
         hidden = 2 * features
         super().__init__(
             nn.Flatten(),
-            nn.Linear(prod(shape), hidden, bias=False),
+            nn.Linear(prod(shape), hidden),
             norm_layer(norm, hidden, 0),
             nn.ReLU(),
             nn.Linear(hidden, features, bias=False),

@@ -8,7 +8,7 @@ import torch
 
 from secure_fl.data.pooled import pooled_values, pooled_width
 
-SHAPES = {(1, 8, 8): 16, (1, 28, 28): 49, (3, 32, 32): 3 * 49, (1, 5, 7): 35, (1, 64, 20): 7 * 7, (2, 128): 2 * 24, (1, 5): 5 + 5 + 2, (9,): 9}
+SHAPES = {(1, 8, 8): 16, (1, 28, 28): 49, (3, 32, 32): 3 * 49, (1, 5, 7): 35, (1, 64, 20): 7 * 7, (2, 128): 2 * 24, (1, 5): 5 + 5 + 2, (9,): 10}
 
 
 @pytest.mark.parametrize(("shape", "width"), SHAPES.items())

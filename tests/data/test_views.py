@@ -13,12 +13,12 @@ from torch import Tensor
 
 from secure_fl.coins import Coins
 from secure_fl.config import ViewsConfig
-from secure_fl.data.augmentations import GlyphViews, PhotoViews, SeriesViews, cropped
+from secure_fl.data.augmentations import GlyphViews, PhotoViews, SeriesViews, TableViews, cropped
 from secure_fl.data.dataset import Dataset
 from secure_fl.data.views import batch_views, build_views, check_range, two_views
 from secure_fl.errors import ConfigError, DataError, PrivacyError
 
-SHAPES = [(3, 32, 32), (1, 28, 28), (4, 50), (12,)]
+SHAPES = [(3, 32, 32), (1, 28, 28), (4, 50), (12,), (1,)]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -76,7 +76,32 @@ def test_warping_keeps_the_ends_and_the_values() -> None:
     assert not torch.allclose(view, x, atol=1e-3)
 
 
-@pytest.mark.parametrize(("kind", "shape"), [("photo", (1, 28, 28)), ("series", (1, 28, 28)), ("glyph", (4, 50)), ("photo", (9,))])
+def test_columns_of_tables_are_replaced_by_standard_normal_draws_and_noised() -> None:
+    x = torch.full((2000, 20), 100.0)
+    first, second = two_views(TableViews(corrupt=0.3, noise=0), x, 0)
+    replaced = first != x
+    assert float(replaced.float().mean()) == pytest.approx(0.3, abs=0.01)
+    assert bool((replaced.any(0) & ~replaced.all(0)).all())
+    assert float((replaced & (second != x)).float().mean()) == pytest.approx(0.09, abs=0.01)
+    drawn = first[replaced]
+    assert (float(drawn.mean()), float(drawn.std())) == pytest.approx((0, 1), abs=0.03)
+    noise = two_views(TableViews(corrupt=0, noise=0.5), x, 0)[0] - x
+    assert (float(noise.mean()), float(noise.std())) == pytest.approx((0, 0.5), abs=0.02)
+    assert torch.equal(two_views(TableViews(corrupt=0, noise=0), x, 0)[0], x)
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3])
+def test_a_column_of_every_example_stays(columns: int) -> None:
+    x = torch.full((500, columns), 100.0)
+    assert bool((two_views(TableViews(corrupt=0.99, noise=0), x, 0)[0] == x).any(1).all())
+    assert isinstance(build_views(ViewsConfig(corrupt=0.4, noise=0.2), (columns,)), TableViews)
+    assert build_views(ViewsConfig(corrupt=0.4, noise=0.2), (columns,)) == TableViews(0.4, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [("photo", (1, 28, 28)), ("series", (1, 28, 28)), ("glyph", (4, 50)), ("photo", (9,)), ("table", (4, 50)), ("table", (1, 8, 8))],
+)
 def test_views_that_do_not_fit_are_refused(kind: str, shape: tuple[int, ...]) -> None:
     with pytest.raises(ConfigError, match=r"views\.kind"):
         build_views(ViewsConfig(kind=kind), shape)

@@ -25,7 +25,15 @@ def test_the_papers_sizes() -> None:
 @pytest.mark.parametrize("norm", ["group", "batch"])
 @pytest.mark.parametrize(
     ("kind", "shape"),
-    [("resnet18", (3, 16, 16)), ("convnet", (1, 28, 28)), ("convnet", (1, 8, 8)), ("series_convnet", (4, 37)), ("mlp", (1, 8, 8)), ("mlp", (30,))],
+    [
+        ("resnet18", (3, 16, 16)),
+        ("convnet", (1, 28, 28)),
+        ("convnet", (1, 8, 8)),
+        ("series_convnet", (4, 37)),
+        ("mlp", (1, 8, 8)),
+        ("mlp", (30,)),
+        ("auto", (1,)),
+    ],
 )
 def test_every_encoder_has_both_norms_and_returns_features(kind: str, shape: tuple[int, ...], norm: str) -> None:
     config = ModelConfig(encoder=kind, norm=norm)
@@ -41,6 +49,18 @@ def test_every_encoder_has_both_norms_and_returns_features(kind: str, shape: tup
 @pytest.mark.parametrize(("shape", "layer"), [((3, 8, 8), nn.Conv2d), ((1, 8, 8), nn.Conv2d), ((2, 40), nn.Conv1d), ((9,), nn.Linear)])
 def test_auto_fits_the_shape(shape: tuple[int, ...], layer: type[nn.Module]) -> None:
     assert any(isinstance(module, layer) for module in build_encoder(ModelConfig(), shape, 0).modules())
+
+
+@pytest.mark.parametrize("features", [16, 64, 128])
+@pytest.mark.parametrize("columns", [1, 2, 3, 500])
+def test_an_encoder_of_vectors_of_any_length_tells_them_apart_by_more_than_direction(columns: int, features: int) -> None:
+    """Normalised features of x and 3x were equal without a bias, and of one column only the sign was left."""
+    encoder = build_encoder(ModelConfig(features=features), (columns,), 0).eval()
+    x = torch.tensor([[0.1], [0.5], [1.0], [3.0]]).expand(4, columns)
+    h = encoder(x).detach()
+    assert h.shape == (4, features)
+    assert float(torch.pdist(h).min()) > 0.02 * float(h.norm(dim=1).max())
+    assert float((h.std(0) > 0).float().mean()) > 0.5
 
 
 def test_seeds_decide_and_the_global_generator_is_left_alone() -> None:

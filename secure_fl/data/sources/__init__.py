@@ -67,10 +67,10 @@ def given_sources(data: Any, config: DataConfig) -> list[Splits]:
 
 
 def prepared(data: Dataset, config: DataConfig) -> Dataset:
-    """Examples scaled and resized as [data] asks; bytes are in [0, 1] already."""
+    """Examples scaled and resized as [data] asks; bytes are in [0, 1] already. Vectors are scaled once clients have them (`data.scaling`)."""
     x = data.x
-    if config.scale == "per_example" or (config.scale == "auto" and data.kind == "series"):
-        axes = tuple(range(2, x.ndim)) if data.kind != "vector" else (1,)
+    if data.kind != "vector" and (config.scale == "per_example" or (config.scale == "auto" and data.kind == "series")):
+        axes = tuple(range(2, x.ndim))
         x = (x - x.mean(axes, keepdim=True)) / x.std(axes, keepdim=True, correction=0).clamp_min(1e-6)
     if config.image_size is not None:
         if data.kind != "image":
