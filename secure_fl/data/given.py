@@ -197,7 +197,11 @@ def _torch_dataset(given: Any, name: str, columns: dict[str, Any]) -> Dataset:
     count = len(given)
     if count == 0:
         raise DataError("no example", field=name, value=_kind(given), remedy="pass a dataset that is not empty")
-    items = [given[i] for i in range(count)]
+    try:
+        items = [given[i] for i in range(count)]
+    except Exception as error:  # whatever the caller's own code raises
+        remedy = "let every item be (x, y), or x alone"
+        raise DataError(f"raises {type(error).__name__} when its items are read", field=name, value=_kind(given), remedy=remedy) from None
     asked = {key: value for key, value in columns.items() if value is not None}
     pairs = isinstance(items[0], tuple | list)
     if pairs and any(not isinstance(item, tuple | list) or len(item) != 2 for item in items):

@@ -56,6 +56,11 @@ class FakeTorch(torch.utils.data.Dataset[Any]):
         return X[i], int(Y[i])
 
 
+class Raising(FakeTorch):
+    def __getitem__(self, i: int) -> Any:
+        raise RuntimeError("secret")
+
+
 def grey_pictures() -> list[Any]:
     from PIL import Image
 
@@ -179,6 +184,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "an object": (lambda: Dataset.of(object()), "data"),
     "a set": (lambda: Dataset.of({1, 2}), "data"),
     "an empty torch dataset": (lambda: Dataset.of(torch.utils.data.TensorDataset(X[:0])), "data"),
+    "a dataset that raises": (lambda: Dataset.of(Raising()), "data"),
     "labels that are objects": (lambda: Dataset.of((X, [{}] * 6)), "data.y"),
     "nested labels": (lambda: Dataset.of((X, [[1], [2, 3], 1, 1, 1, 1])), "data.y"),
     "a bare tensor among pairs": (lambda: Dataset.from_clients([CLIENTS[0], X]), "data[1]"),

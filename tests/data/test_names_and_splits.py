@@ -318,3 +318,38 @@ def test_bars_follow_the_labels_a_client_holds() -> None:
     columns, rows = partition_table(summary, 80, "utf-8")
     assert [row[columns.index("labels")] for row in rows] == ["|█  |", "| █ |", "|  █|"]
     assert [row[columns.index("client")] for row in rows] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 8), (5, 8, 8), (2, 40), (6,)])
+@pytest.mark.parametrize("labelled", [True, False])
+def test_the_picture_shows_the_partition_and_examples(tmp_path: Path, shape: tuple[int, ...], labelled: bool) -> None:
+    pytest.importorskip("matplotlib")
+    from secure_fl.cli.pictures import one_a_class, save_examples
+
+    names = np.asarray(["u", "v", "w"])[np.arange(60) % 3] if labelled else None
+    clients = deal(Dataset.from_arrays(torch.rand(60, *shape), names, client=np.asarray(["n", "s"] * 30)))
+    assert [title for title, _ in one_a_class(clients)] == (["u", "v", "w"] if labelled else ["n", "s"])
+    save_examples(summarise(clients), clients, tmp_path / "who.svg")
+    drawn = (tmp_path / "who.svg").read_text()
+    assert drawn.startswith("<?xml")
+    with pytest.raises(ConfigError, match="plot"):
+        save_examples(summarise(clients), clients, tmp_path / "who.txt")
+
+
+def test_a_newcomers_labels_are_matched_by_name(tmp_path: Path) -> None:
+    from secure_fl.assign import assign_pool
+
+    images = make_images(90)
+    names = np.asarray(["u", "v", "w"])[images.y.numpy()]
+    config = tiny_config(pools={"rounds": 1, "start": "random", "local_epochs": 1}, pretrain={"mode": "none"}, evaluate={"probe_epochs": 0})
+    Federation(config, data=Dataset.from_arrays(images.x, names)).run(tmp_path / "run")
+    found = []
+    for labels in (names, np.where(names == "u", "w", names)):
+        np.savez(tmp_path / "new.npz", x=images.x.numpy()[names != "v"], y=labels[names != "v"])
+        found.append(assign_pool(tmp_path / "run", tmp_path / "new.npz").scores[0][0])
+    assert found[0] != found[1]
+    np.savez(tmp_path / "same.npz", x=images.x.numpy()[names != "v"], y=images.y.numpy()[names != "v"])
+    assert assign_pool(tmp_path / "run", tmp_path / "same.npz").scores[0][0] == found[0], "the numbers of the names"
+    np.savez(tmp_path / "other.npz", x=images.x.numpy(), y=np.full(90, "z"))
+    with pytest.raises(DataError, match="class_names"):
+        assign_pool(tmp_path / "run", tmp_path / "other.npz")
