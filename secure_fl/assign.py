@@ -67,7 +67,7 @@ def assign_pool(folder: Path | str, file: Path | str, *, encoder: nn.Module | No
     config, card = RunFolder.open(Path(folder)).read_config(), load_card(folder)
     kind: Literal["image", "series", "vector"] = "image" if len(card.shape) == 3 else "series" if len(card.shape) == 2 else "vector"
     # Labels are numbered as the federation's are, whichever of them the newcomer has.
-    declared = Declared(card.classes, card.class_names) if card.classes else Declared()
+    declared = Declared(card.classes, card.class_names or tuple(map(str, range(card.classes)))) if card.classes else Declared()
     raw, _ = npz(SourceConfig(name="npz", path=str(file), kind=kind), declared)
     data = prepared(raw, config.data.model_copy(update={"scale": card.scale, "image_size": card.image_size}))
     if data.shape != card.shape:

@@ -12,17 +12,9 @@ from secure_fl.cli.console import out, table
 
 if TYPE_CHECKING:
     from secure_fl.data.partitions import ClientData
-    from secure_fl.data.summary import ClientSummary, PartitionSummary
+    from secure_fl.data.summary import PartitionSummary
 
 _MOST_CLASSES = 12
-_BLOCKS, _ASCII = " ▁▂▃▄▅▆▇█", " .:-=+*#@"
-_BARS = 24
-"""Columns of a picture of label shares at most; more classes share one."""
-_GAP = 2
-"""Columns between those of a table."""
-_LONGEST_NAME = 16
-_OPTIONAL = ("test", "group", "val", "data")
-"""Columns that a narrow terminal leaves out, the last first."""
 
 
 def data(
@@ -33,6 +25,7 @@ def data(
     ] = None,
 ) -> None:
     """Show what each client would hold: examples, tests, labels, known group; and what the examples were read as."""
+    from secure_fl.cli.partition_table import partition_table
     from secure_fl.config_file import load_config
     from secure_fl.data.partitions import partition
     from secure_fl.data.sources import load_sources
@@ -65,69 +58,3 @@ def _reading(clients: Sequence[ClientData], summary: PartitionSummary) -> list[s
         *notes,
         f"examples of shape {summary.shape}, {summary.classes} classes, label skew {summary.label_skew:.2f} (0 is IID){names}",
     ]
-
-
-def partition_table(summary: PartitionSummary, width: int, encoding: str) -> tuple[list[str], list[list[object]]]:
-    """Headings and rows that fit into `width` columns: clients by name, what each holds, and its label shares as a picture.
-
-    Counts of labels follow where there is room and there are few classes.
-    """
-    bars = shares_pictures(summary, encoding, _BARS if width >= 80 else max(4, min(_BARS, width // 4)))
-    cells: dict[str, list[object]] = {
-        "client": [_named(c, _LONGEST_NAME if width >= 60 else width // 4) for c in summary.clients],
-        "group": ["-" if c.group is None else c.group for c in summary.clients],
-        "data": [c.note for c in summary.clients],
-        "train": [c.examples for c in summary.clients],
-        "val": [c.validation for c in summary.clients],
-        "test": [c.test for c in summary.clients],
-    }
-    shown = [name for name in cells if name not in _OPTIONAL]
-    pictured: list[tuple[str, list[object]]] = [("labels", list(bars))] if summary.classes else []
-    left = width - sum(_width(name, cells[name]) for name in shown) - sum(_width(*column) for column in pictured)
-    for name in _OPTIONAL:
-        if left < _width(name, cells[name]):
-            break
-        left -= _width(name, cells[name])
-        shown.append(name)
-    if 0 < summary.classes <= _MOST_CLASSES:
-        names = summary.class_names or tuple(map(str, range(summary.classes)))
-        counts: list[tuple[str, list[object]]] = [
-            (name[:_LONGEST_NAME], [c.labels[number] for c in summary.clients]) for number, name in enumerate(names)
-        ]
-        if sum(_width(*column) for column in counts) <= left:
-            pictured += counts
-    columns = [(name, cells[name]) for name in cells if name in shown] + pictured
-    return [name for name, _ in columns], [list(row) for row in zip(*(values for _, values in columns), strict=True)]
-
-
-def shares_pictures(summary: PartitionSummary, encoding: str, most: int) -> list[str]:
-    """Each client's label shares as bars, one a class from left to right, against its largest share; empty without labels.
-
-    Args:
-        summary: the partition.
-        encoding: of the terminal; where it has no block letters the bars are ASCII.
-        most: classes beyond which neighbours share a bar.
-    """
-    levels = _BLOCKS
-    try:
-        levels.encode(encoding)
-    except (UnicodeEncodeError, LookupError):
-        levels = _ASCII
-    bins = min(most, summary.classes)
-    pictures = []
-    for client in summary.clients:
-        counts = [sum(client.labels[summary.classes * b // bins : summary.classes * (b + 1) // bins]) for b in range(bins)]
-        top = max(counts, default=0)
-        pictures.append("".join(levels[0 if not count else max(1, round(count / top * (len(levels) - 1)))] for count in counts))
-    return [f"|{bars}|" for bars in pictures]
-
-
-def _named(client: ClientSummary, most: int) -> object:
-    """A client's number where it has no name, else as much of its name as fits."""
-    if client.name in ("", str(client.client)):
-        return client.client
-    return client.name if len(client.name) <= most else client.name[: max(1, most - 1)] + "~"
-
-
-def _width(name: str, values: Sequence[object]) -> int:
-    return max(len(name), *(len(str(value)) for value in values)) + _GAP

@@ -33,7 +33,8 @@ def save_examples(summary: PartitionSummary, clients: Sequence[ClientData], path
     shown = one_a_class(clients)
     rows = min(_MOST_ROWS, len(summary.clients))
     figure = Figure(figsize=(max(5.6, 0.9 * len(shown)), max(1.6, 0.22 * rows + 0.8) + 1.3), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=[max(1.6, 0.22 * rows + 0.8), 1.3])
+    halves = figure.add_gridspec(2, 1, height_ratios=[max(1.6, 0.22 * rows + 0.8), 1.3])
+    above, below = figure.add_subfigure(halves[0]), figure.add_subfigure(halves[1])
     _draw_partition(above.add_subplot(), summary, rows)
     for number, (title, example) in enumerate(shown, 1):
         axes = below.add_subplot(1, len(shown), number)

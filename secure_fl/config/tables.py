@@ -43,6 +43,24 @@ class SourceConfig(Section):
     features: tuple[str, ...] | None = Field(
         None, min_length=1, description="csv and parquet: columns that make up an example; all others where it is not set"
     )
+    categories: dict[str, tuple[str, ...]] | None = Field(
+        None,
+        description="csv and parquet: the values of text columns, { colour = ['red', 'blue'] }; where it is not set they are found in the data, "
+        "which private runs refuse",
+    )
+
+    @model_validator(mode="after")
+    def _settings_fit(self) -> Self:
+        """Refuse settings that the source would not read."""
+        tables, arrays = self.name in ("csv", "parquet"), self.name in ("npz", "npy")
+        unread: tuple[str, ...] = () if tables else ("features", "categories")
+        unread += () if tables or arrays else ("label", "client", "split", "group")
+        unread += () if arrays else ("kind", "layout")
+        for setting in unread:
+            if getattr(self, setting) not in (None, "auto"):
+                remedy = f"leave it out: {self.name} does not read it"
+                raise ConfigError("means nothing for this source", field=f"data.sources.{setting}", value=getattr(self, setting), remedy=remedy)
+        return self
 
 
 class DataConfig(Section):

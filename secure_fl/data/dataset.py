@@ -19,6 +19,8 @@ from secure_fl.data.columns import TRAIN, UNLABELLED, Declared, Labels, declared
 from secure_fl.data.layout import Layout, Meaning, oriented
 from secure_fl.errors import DataError
 
+__all__ = ["UNLABELLED", "Array", "Dataset", "Kind", "Splits", "join", "same_classes"]
+
 Kind = Literal["image", "series", "vector"]
 
 Array = np.ndarray | Tensor
@@ -42,6 +44,7 @@ class Dataset:
         split: int64 `[N]`, 0 train, 1 validation, 2 test; None where nobody said it.
         group: int64 `[N]`, equal for examples that are never divided (windows of one recording); or None.
         columns: names of the `F` columns of vectors, or ().
+        columns_declared: whether the columns follow from what somebody said; otherwise values were read off the examples to make them.
         notes: what was done to the examples when they were read, in words, for whoever holds them.
     """
 
@@ -56,6 +59,7 @@ class Dataset:
     split: Tensor | None = field(default=None, repr=False)
     group: Tensor | None = field(default=None, repr=False)
     columns: tuple[str, ...] = field(default=(), repr=False)
+    columns_declared: bool = True
     notes: tuple[str, ...] = field(default=(), repr=False)
 
     @classmethod
@@ -169,8 +173,8 @@ class Dataset:
 
     def take(self, index: Tensor) -> Dataset:
         """The examples at `index` `[M]`, copied."""
-        beside = {name: None if (values := getattr(self, name)) is None else values[index] for name in ("client", "split", "group")}
-        return replace(self, x=self.x[index], y=self.y[index], **beside)
+        client, split, group = (None if values is None else values[index] for values in (self.client, self.split, self.group))
+        return replace(self, x=self.x[index], y=self.y[index], client=client, split=split, group=group)
 
     def with_classes(self, classes: int | None, class_names: Sequence[str] | None = None) -> Dataset:
         """The same examples in the declared numbering of classes; where nothing is declared, as it was read off the labels.
@@ -219,6 +223,9 @@ def join(parts: Sequence[Dataset], name: str) -> Dataset:
                 value=part.shape,
                 remedy="set data.image_size, so that all images get one size; channels must agree",
             )
+        if part.columns and parts[0].columns and part.columns != parts[0].columns:
+            remedy = "give both the same columns in the same order; for text, name its values in data.sources.categories"
+            raise DataError(f"columns differ from those of {parts[0].name}", field=part.name, value=f"{len(part.columns)} columns", remedy=remedy)
     parts = same_classes(parts)
     first = parts[0]
     owners, client_names = _joined_owners(parts)
@@ -234,6 +241,7 @@ def join(parts: Sequence[Dataset], name: str) -> Dataset:
         _joined_splits(parts),
         _joined_groups(parts),
         first.columns,
+        all(part.columns_declared for part in parts),
         tuple(dict.fromkeys(note for part in parts for note in part.notes)),
     )
 

@@ -39,7 +39,8 @@ def dataset_of(given: Any, *, name: str = "data", **columns: Any) -> Dataset:
         raise _refused(given, name)
     for known, read in _DOORS:
         if known(given):
-            return read(given, name, columns)
+            made: Dataset = read(given, name, columns)
+            return made
     raise _refused(given, name)
 
 
@@ -150,11 +151,11 @@ def _frame(given: Any, name: str, columns: dict[str, Any]) -> Dataset:
 
 def _roles(columns: Mapping[str, Any]) -> tuple[Roles, Declared]:
     asked = {key: value for key, value in columns.items() if value is not None}
-    known = {"label", "client", "split", "group", "features", "classes", "class_names"}
+    known = {"label", "client", "split", "group", "features", "categories", "classes", "class_names"}
     if unknown := sorted(set(asked) - known):
         raise DataError("unknown argument", field=unknown[0], value=_kind(asked[unknown[0]]), remedy=f"one of {', '.join(sorted(known))}")
     declared = Declared.of(asked.pop("classes", None), asked.pop("class_names", None))
-    if wrong := [key for key, value in asked.items() if key != "features" and not isinstance(value, str)]:
+    if wrong := [key for key, value in asked.items() if key not in ("features", "categories") and not isinstance(value, str)]:
         raise DataError("not the name of a column", field=wrong[0], value=_kind(asked[wrong[0]]), remedy="name a column of the table")
     features = asked.pop("features", None)
     return Roles(**asked, features=None if features is None else tuple(map(str, features))), declared
@@ -175,8 +176,9 @@ def _hugging_face(given: Any, name: str, columns: dict[str, Any]) -> Dataset:
         if isinstance(column, str) and column in names:
             arrays[role] = list(given[column])
     feature = given.features.get(label) if isinstance(given.features, Mapping) and label else None
-    if getattr(feature, "names", None) and "class_names" not in asked and asked.get("classes") is None:
-        asked["class_names"] = list(feature.names)
+    names_of_classes = getattr(feature, "names", None)
+    if names_of_classes and asked.get("class_names") is None and asked.get("classes") is None:
+        asked["class_names"] = list(names_of_classes)
     return _arrays(arrays, name, asked)
 
 
@@ -195,7 +197,11 @@ def _torch_dataset(given: Any, name: str, columns: dict[str, Any]) -> Dataset:
     count = len(given)
     if count == 0:
         raise DataError("no example", field=name, value=_kind(given), remedy="pass a dataset that is not empty")
-    items = [given[i] for i in range(count)]
+    try:
+        items = [given[i] for i in range(count)]
+    except Exception as error:  # whatever the caller's own code raises
+        remedy = "let every item be (x, y), or x alone"
+        raise DataError(f"raises {type(error).__name__} when its items are read", field=name, value=_kind(given), remedy=remedy) from None
     asked = {key: value for key, value in columns.items() if value is not None}
     pairs = isinstance(items[0], tuple | list)
     if pairs and any(not isinstance(item, tuple | list) or len(item) != 2 for item in items):

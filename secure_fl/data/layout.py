@@ -39,7 +39,7 @@ def oriented(x: Held, kind: Meaning, layout: Layout, field: str) -> tuple[Held, 
     shape = tuple(x.shape[1:])
     _check_axes(shape, kind, field)
     if len(shape) == 1:
-        return x, ""
+        return (x[:, None] if kind == "series" else x), ""
     if len(shape) == 2 and kind == "image":
         return x[:, None], ""
     found = _layout(shape, field) if layout == "auto" else layout

@@ -54,8 +54,13 @@ def partition(sources: Sequence[Splits], config: FederationConfig) -> list[Clien
     Raises:
         PartitionError: more clients than examples, a client below `partition.min_examples`, labels or client column missing, or a kind that
             would dissolve the clients that the data bring.
+        DataError: examples are private, and what their columns are was read off them.
     """
     config, sources = resolved(config, sources), _alike(sources)
+    if _private(config) and not all(train.columns_declared for train, _ in sources):
+        remedy = "name the values of text columns in data.sources.categories, or leave them out with data.sources.features"
+        problem = "columns were made of values read off private examples, and every model would show how many"
+        raise DataError(problem, field="data.sources.categories", value=None, remedy=remedy)
     spec, seed = config.partition, config.seed
     if spec.kind == "natural":
         held = _natural(_joined_clients([split for split, _ in sources]), config, derive_seed(seed, "partition"))
@@ -245,9 +250,9 @@ def _joined_clients(parts: Sequence[Dataset]) -> Dataset:
         called.append([f"{number}/{name}" if _is_number(name) else name for name in names])
     place = {name: number for number, name in enumerate(dict.fromkeys(name for names in called for name in names))}
     made = []
-    for part, names in zip(parts, called, strict=True):
+    for part, own in zip(parts, called, strict=True):
         assert part.client is not None
-        client = torch.tensor([place[name] for name in names])[part.client]
+        client = torch.tensor([place[name] for name in own])[part.client]
         made.append(replace(part, client=client, client_names=tuple(place)))
     return join(made, "+".join(part.name for part in parts))
 

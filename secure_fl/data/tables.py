@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from dataclasses import field as default
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,17 @@ _DEFAULTS = {"label": ("label", "y"), "client": ("client",), "split": ("split",)
 
 @dataclass(frozen=True)
 class Roles:
-    """Which column is what; None stands for the usual name where there is one, and `features` for all other columns."""
+    """Which column is what; None stands for the usual name where there is one, and `features` for all other columns.
+
+    `categories` says which values text columns have, in the order of the columns that they become.
+    """
 
     label: str | None = None
     client: str | None = None
     split: str | None = None
     group: str | None = None
     features: tuple[str, ...] | None = None
+    categories: Mapping[str, Sequence[str]] = default(default_factory=dict)
 
     def found(self, columns: Sequence[str], name: str) -> dict[str, str | None]:
         """Role -> the column that has it.
@@ -63,19 +68,24 @@ def from_columns(columns: Mapping[str, Any], roles: Roles, declared: Declared, n
     if not chosen:
         remedy = "name the columns in data.sources.features"
         raise DataError("no column is left to learn from", field=f"{name}.features", value=list(columns)[:12], remedy=remedy)
+    for column in roles.categories:
+        if column not in chosen:
+            raise _absent(column, chosen, f"{name}.categories")
     blocks, names, notes = list[np.ndarray](), list[str](), list[str]()
     for column in chosen:
-        block, parts = _numbers(columns[column], column, name)
+        block, parts = _numbers(columns[column], column, name, roles.categories.get(column))
         blocks.append(block)
         names += parts
-        if len(parts) > 1 or parts[0] != column:
+        if parts != [column]:
             notes.append(f"column {column} is text: one column for each of its {len(parts)} values")
     if len({len(block) for block in blocks}) > 1:
         raise DataError("columns differ in length", field=name, value=list(chosen)[:12], remedy="give every column one value a row")
     given = {role: None if column is None else columns[column] for role, column in taken.items()}
     data = _checked(np.concatenate(blocks, 1), given, declared, tuple(names), taken, name)
-    said = ", ".join(f"{column} as {role}" for role, column in taken.items() if column is not None)
-    return _with_notes(data, ((f"taken: {said}",) if said else ()) + tuple(notes))
+    said = [f"{column} as {role}" for role, column in taken.items() if column is not None]
+    said += ["no column as label, so examples have none"] if taken["label"] is None else []
+    read_off = len(notes) > len(roles.categories)
+    return replace(data, columns_declared=not read_off, notes=(f"taken: {', '.join(said)}", *notes, *data.notes))
 
 
 def _checked(
@@ -101,20 +111,16 @@ def _checked(
         raise DataError(error.problem, field=f"{name}.{said[error.field]}", value=error.value, remedy=error.remedy) from None
 
 
-def _with_notes(data: Dataset, notes: tuple[str, ...]) -> Dataset:
-    from dataclasses import replace
-
-    return replace(data, notes=notes + data.notes)
-
-
-def _numbers(values: Any, column: str, name: str) -> tuple[np.ndarray, list[str]]:
-    """A column as float32 `[N, F]`, and the names of its F parts."""
+def _numbers(values: Any, column: str, name: str, categories: Sequence[str] | None) -> tuple[np.ndarray, list[str]]:
+    """A column as float32 `[N, F]`, and the names of its F parts; one with declared categories is text whatever it looks like."""
     field = f"{name}.{column}"
     array = np.asarray(values)
     if array.ndim != 1:
         raise DataError("not one value a row", field=field, value=f"{array.ndim} axes", remedy="leave it out of data.sources.features")
     if array.dtype.kind == "O":
         array = _plain(array, field)
+    if categories is not None and array.dtype.kind in "iub":
+        array = array.astype(str)
     if array.dtype.kind in "fiub":
         numbers = array.astype(np.float32)[:, None]
         if array.dtype.kind == "f" and bool(np.isnan(array).any()):
@@ -127,11 +133,21 @@ def _numbers(values: Any, column: str, name: str) -> tuple[np.ndarray, list[str]
         raise DataError("neither numbers nor categories", field=field, value=str(array.dtype), remedy=remedy)
     if bool((np.char.strip(array) == ("" if array.dtype.kind == "U" else b"")).any()):
         raise _missing(field)
-    found, codes = np.unique(array.astype(str), return_inverse=True)
-    if len(found) > MOST_CATEGORIES:
+    return _one_hot(array.astype(str), column, field, categories)
+
+
+def _one_hot(array: np.ndarray, column: str, field: str, categories: Sequence[str] | None) -> tuple[np.ndarray, list[str]]:
+    """Text as one column a category: those that are declared, else those that are found, in sorted order."""
+    found, codes = np.unique(array, return_inverse=True)
+    names = found.tolist() if categories is None else list(categories)
+    if len(found) > MOST_CATEGORIES and categories is None:
         remedy = "leave it out with data.sources.features, or bring it to fewer categories"
         raise DataError(f"text of more than {MOST_CATEGORIES} kinds is no category", field=field, value="not shown", remedy=remedy)
-    return np.eye(len(found), dtype=np.float32)[codes.reshape(-1)], [f"{column}={value}" for value in found.tolist()]
+    if not set(found.tolist()) <= set(names):
+        remedy = "name every value that there is in data.sources.categories"
+        raise DataError("a value is not among the declared ones", field=field, value="not shown", remedy=remedy)
+    places = np.asarray([names.index(value) for value in found.tolist()])
+    return np.eye(len(names), dtype=np.float32)[places[codes.reshape(-1)]], [f"{column}={value}" for value in names]
 
 
 def _plain(array: np.ndarray, field: str) -> np.ndarray:

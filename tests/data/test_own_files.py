@@ -353,3 +353,54 @@ def test_no_home_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pwd, "getpwuid", unknown)
     with pytest.raises(ConfigError, match="set HOME"):
         SourceConfig(name="npz", path="~/mine.npz")
+
+
+# Categories, headers, settings
+
+
+def test_declared_categories_make_the_columns(tmp_path: Path) -> None:
+    path = table(tmp_path / "t.csv", "a,colour,size,y\n1,red,2,0\n2,blue,1,1\n")
+    categories = {"colour": ("green", "red", "blue"), "size": ("1", "2")}
+    data = read("csv", path, categories=categories)
+    assert data.columns == ("a", "colour=green", "colour=red", "colour=blue", "size=1", "size=2")
+    assert data.x.tolist() == [[1, 0, 1, 0, 0, 1], [2, 0, 0, 1, 1, 0]]
+    assert data.columns_declared
+    assert not read("csv", path).columns_declared
+    assert refused("csv", path, categories={"colour": ("red",)}).field == "t.csv.colour"
+    assert refused("csv", path, categories={"shade": ("red",)}).value == "shade"
+
+
+def test_private_runs_want_categories_declared(tmp_path: Path) -> None:
+    lines = ["a,colour,y"] + [f"{i},{('red', 'blue')[i % 2]},{i % 3}" for i in range(60)]
+    path = table(tmp_path / "t.csv", "\n".join(lines))
+    source = {"name": "csv", "path": str(path)}
+    tables: dict[str, Any] = {"privacy": {"unit": "example"}, "model": {"encoder": "mlp"}}
+    with pytest.raises(DataError, match="read off private examples") as caught:
+        Federation(tiny_config(data={"sources": [source], "classes": 3}, **tables))
+    assert caught.value.field == "data.sources.categories"
+    declared = source | {"categories": {"colour": ["red", "blue"]}}
+    assert tiny_config(data={"sources": [declared]}).data.sources[0].categories == {"colour": ("red", "blue")}
+
+
+@pytest.mark.parametrize("first", ["1.5,2,0", "a,,y", "a,7,y"])
+def test_a_table_without_names_is_refused(tmp_path: Path, first: str) -> None:
+    assert "does not name" in refused("csv", table(tmp_path / "t.csv", f"{first}\n1,2,0\n")).problem
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [("digits", {"label": "y"}), ("images", {"layout": "channels_last"}), ("npz", {"features": ("a",)}), ("csv", {"kind": "image"})],
+)
+def test_settings_that_a_source_does_not_read_are_refused(name: str, setting: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="means nothing") as caught:
+        SourceConfig(name=name, **setting)
+    assert caught.value.field == f"data.sources.{next(iter(setting))}"
+
+
+def test_columns_of_two_sources_must_agree(tmp_path: Path) -> None:
+    first = table(tmp_path / "a.csv", "a,colour,y\n1,red,0\n2,blue,1\n")
+    second = table(tmp_path / "b.csv", "a,colour,y\n1,red,0\n2,grey,1\n")
+    sources = tuple(SourceConfig(name="csv", path=str(path)) for path in (first, second))
+    with pytest.raises(DataError, match="columns differ") as caught:
+        load_sources(DataConfig(sources=sources), 0)
+    assert "grey" not in str(caught.value)

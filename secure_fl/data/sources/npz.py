@@ -42,10 +42,10 @@ def npz(source: SourceConfig, declared: Declared = UNDECLARED) -> tuple[Dataset,
 def dataset(arrays: dict[str, np.ndarray], source: SourceConfig, declared: Declared, name: str) -> Dataset:
     """Arrays by their role as a dataset; two axes are one-channel series unless `kind` says otherwise."""
     x = arrays.pop("x")
-    if x.ndim == 2 and source.kind in ("auto", "series"):
+    if x.ndim == 2 and source.kind == "auto":
         x = x[:, None]
-    told: dict[str, Any] = {"classes": declared.classes, "class_names": declared.names or None}
-    return Dataset.from_arrays(x, **arrays, **told, kind=source.kind, layout=source.layout, name=name)
+    beside: dict[str, Any] = {**arrays, "classes": declared.classes, "class_names": declared.names or None}
+    return Dataset.from_arrays(x, **beside, kind=source.kind, layout=source.layout, name=name)
 
 
 def read_arrays(path: Path, source: SourceConfig | None = None) -> dict[str, np.ndarray]:

@@ -35,7 +35,7 @@ def tables(source: SourceConfig, declared: Declared, files: Mapping[str, Path], 
         DependencyError: pyarrow is missing.
         DataError: a file is missing or damaged, files differ in their columns, or a column is refused, by its name.
     """
-    roles = Roles(source.label, source.client, source.split, source.group, source.features)
+    roles = Roles(source.label, source.client, source.split, source.group, source.features, source.categories or {})
     arrow = [(called, file, _csv(file, roles) if source.name == "csv" else _parquet(file)) for called, file in files.items()]
     for _, file, table in arrow:
         names = table.column_names
@@ -92,7 +92,20 @@ def _header(path: Path) -> tuple[str, list[str]]:
     except UnicodeDecodeError:
         raise DataError("not a text file", field=path.name, value=str(path), remedy="write the table as UTF-8") from None
     delimiter = max(_DELIMITERS, key=line.count)
-    return delimiter, next(csv.reader([line], delimiter=delimiter), [])
+    names = next(csv.reader([line], delimiter=delimiter), [])
+    if any(not name.strip() for name in names) or any(_is_number(name) for name in names):
+        remedy = "begin the file with a line that names each column"
+        # What stands there may be an example, so it is not shown.
+        raise DataError("its first line does not name the columns", field=path.name, value=str(path), remedy=remedy)
+    return delimiter, names
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _parquet(path: Path) -> Any:
