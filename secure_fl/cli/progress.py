@@ -109,14 +109,14 @@ def facts(record: RoundRecord) -> list[str]:
 
 
 class _Alerts:
-    """Prints each kind of alert once a phase."""
+    """Prints each kind of alert once a phase, and no line twice."""
 
     def __init__(self, console: Console) -> None:
-        self._console, self._shown = console, set[tuple[str, str]]()
+        self._console, self._shown = console, set[str | tuple[str, str]]()
 
     def show(self, record: RoundRecord) -> None:
         for alert in alerts_of(record):
-            seen = (record.phase, kind_of(alert))
-            if seen not in self._shown:
+            known: set[str | tuple[str, str]] = {alert, (record.phase, kind_of(alert))}
+            if not known & self._shown:
                 self._console.print(f"warning: {alert}", style="yellow", markup=False)
-            self._shown.add(seen)
+            self._shown |= known

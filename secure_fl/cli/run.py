@@ -116,7 +116,8 @@ def show_summary(summary: dict[str, Any], folder: Path) -> None:
         accuracy = "unknown" if pools["accuracy"] is None else f"{pools['accuracy']:.3f} ± {pools['accuracy_std']:.3f} over clients"
         beside = "".join(f", {said} {pools[key]:.3f}" for key, said in _BESIDE.items() if pools.get(key) is not None)
         out.print(f"accuracy {accuracy}{beside}; {pools['active']} of {len(pools['counts'])} pools in use{ari}", markup=False)
-    for found in summary.get("alerts", []):
+    first = {found["alert"]: found for found in reversed(summary.get("alerts", []))}
+    for found in reversed(first.values()):
         out.print(f"warning ({found['phase']}, round {found['round']}): {found['alert']}", style="yellow", markup=False)
     for row in summary["secrecy"]:
         kept = f"cannot read {row['holds']}. Reads" if row["holds"] else "reads"

@@ -33,7 +33,7 @@ class Raise:
 
     def words(self, config: FederationConfig) -> str | None:
         """In words; None at the limit."""
-        value = value_of(config, self.field)
+        value = float(value_of(config, self.field))
         return None if self.limit is not None and value >= self.limit else f"raise {self.field} above {value:g}"
 
 
@@ -46,11 +46,14 @@ class Lower:
 
     def words(self, config: FederationConfig) -> str | None:
         """In words; None at the limit."""
-        value = value_of(config, self.field)
+        value = float(value_of(config, self.field))
         return None if self.limit is not None and value <= self.limit else f"lower {self.field} below {value:g}"
 
 
-def advise(config: FederationConfig, *options: Setting | Raise | Lower | str) -> str:
+Option = Setting | Raise | Lower | str
+
+
+def advise(config: FederationConfig, *options: Option) -> str:
     """The options that this configuration leaves open, as a sentence without its full stop; a string is always one of them."""
     said = [words for option in options if (words := option if isinstance(option, str) else option.words(config)) is not None]
     return said[0] if len(said) == 1 else f"{', '.join(said[:-1])}, or {said[-1]}" if said else ""

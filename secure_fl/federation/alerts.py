@@ -11,7 +11,7 @@ from math import isfinite
 from statistics import fmean
 
 from secure_fl.config import FederationConfig
-from secure_fl.config.advice import Lower, Raise, Setting, advise
+from secure_fl.config.advice import Lower, Option, Raise, Setting, advise
 from secure_fl.data.dataset import UNLABELLED
 from secure_fl.data.partitions import ClientData
 from secure_fl.federation.phase import Metrics, RoundRecord
@@ -122,7 +122,7 @@ def _worse_than_random(metrics: Metrics, config: FederationConfig) -> Iterator[s
     if before is None or after is None or after >= before:
         return
     pretrain = config.pretrain
-    trained = [] if pretrain.mode == "load" else [Raise("pretrain.rounds"), Lower("pretrain.lr")]
+    trained: list[Option] = [] if pretrain.mode == "load" else [Raise("pretrain.rounds"), Lower("pretrain.lr")]
     other = "load another run's encoder" if pretrain.mode == "load" else "choose [views] that keep what tells the labels apart"
     private = [Raise("privacy.epsilon")] if config.privacy.unit != "none" and pretrain.mode == "federated" else []
     remedy = advise(config, *private, *trained, other, Setting("pretrain.mode", "none"))

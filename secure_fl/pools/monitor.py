@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from math import log
 
 from secure_fl.config import FederationConfig
-from secure_fl.config.advice import Lower, Raise, Setting, advise
+from secure_fl.config.advice import Lower, Option, Raise, Setting, advise
 
 _CROWDED = 0.9
 
@@ -65,7 +65,7 @@ def _alert(pools: int, total: int, active: int, largest: float, config: Federati
 def _remedy(config: FederationConfig) -> str:
     """What this configuration leaves to try: a start that finds groups; or what makes the found ones clearer and keeps them."""
     pretrain, pools = config.pretrain, config.pools
-    options: list[Setting | Raise | Lower] = [Setting("pools.start", "sketch")]
+    options: list[Option] = [Setting("pools.start", "sketch")]
     if pools.start == "sketch":
         options += [Raise("privacy.sketch_epsilon")] if config.noises_sketches else []
         if config.privacy.unit != "example" or config.privacy.chooses_by_loss(pools.start):

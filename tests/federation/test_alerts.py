@@ -163,7 +163,10 @@ def test_an_alert_is_printed_and_listed_once() -> None:
     ]
     for record in records:
         progress.on_round(record)
+    progress.on_round(replace(records[0], phase="evaluate"))
     assert heard.getvalue().count("near collapse") == 1
+    progress.on_round(replace(records[1], phase="evaluate", metrics={"alerts": ["no better than the majority class: x; y"]}))
+    assert heard.getvalue().count("warning") == 2
     assert listed(records) == [{"phase": "cluster", "round": 1, "alert": "near collapse: 1%; lower it"}]
 
 
