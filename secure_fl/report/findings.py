@@ -55,10 +55,21 @@ def is_plain(run: Run) -> bool:
     return run.config.security.protection == "plain"
 
 
+def has_minimum(run: Run) -> bool:
+    """Whether a pool needs security.min_pool_clients to be opened: in the open only what is summed in groups or under noise does."""
+    return not is_plain(run) or run.config.security.robust != "none" or run.config.privacy.unit == "client"
+
+
 def stated(run: Run) -> dict[str, Any] | None:
     """What was charged to a budget: of the whole run, or of its sketches alone; None where nothing was."""
     found = run.summary.get("privacy") or run.summary.get("sketches")
     return None if found is None else dict(found)
+
+
+def largest(said: dict[str, Any]) -> float | None:
+    """The largest ε of any adversary, for the unit that a run protects; None where one has no bound. Units are not mixed."""
+    own = [claim["epsilon"] for claim in said["claims"] if claim["unit"] == said["unit"]] or [said["epsilon"]]
+    return None if None in own else float(max(own))
 
 
 def by_epsilon(claims: Iterable[dict[str, Any]]) -> list[tuple[str, float | None, list[str]]]:
@@ -77,7 +88,7 @@ def closed_pools(run: Run) -> Closed:
         short = [(line["round"], [opened < grouping.needed for opened in line["metrics"]["groups_opened"]]) for line in rounds]
     elif run.config.privacy.unit == "client":
         return Closed({}, "pools are opened by noised counts, which the record does not keep")
-    elif is_plain(run):
+    elif not has_minimum(run):
         return Closed({}, "nothing stays closed: without a secure sum a pool of any size is opened")
     elif not all("pools" in line.get("metrics", {}) for line in rounds):
         return Closed({}, "not in this record: which pools stayed closed follows from clients' choices")

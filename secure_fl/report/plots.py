@@ -298,7 +298,8 @@ def _style() -> Iterator[None]:
     inked = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color"), _INK)
     plain = {"text.parse_math": False, "svg.hashsalt": "secure_fl", "svg.fonttype": "none", "savefig.dpi": 150}
     sizes = {"font.size": 8.5, **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "axes.labelsize"), 8.5)}
-    with mpl.rc_context({**inked, **plain, **sizes}), warnings.catch_warnings():
+    settings: dict[Any, Any] = {**inked, **plain, **sizes}
+    with mpl.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # a name in another script: the viewer's own fonts have it
         yield
 

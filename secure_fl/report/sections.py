@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from secure_fl.report.findings import closed_pools, is_plain, protection, stated
+from secure_fl.report.findings import closed_pools, has_minimum, is_plain, largest, protection, stated
 from secure_fl.report.runs import Run
 from secure_fl.report.tables import NONE, Cell, Table, clauses, count, epsilon, number, some, spans, table
 from secure_fl.report.tiles import members_of, totals
@@ -57,10 +57,10 @@ def privacy_in_short(run: Run) -> Cell:
         return Cell("none", mark="bad")
     if "covers" in said:
         return Cell(f"none; sketches alone ε = {epsilon(said['epsilon'])}", mark="bad")
-    values = [claim["epsilon"] for claim in said["claims"]] or [said["epsilon"]]
-    if None in values:
+    worst = largest(said)
+    if worst is None:
         return Cell(f"no bound for one {said['unit']}", mark="bad")
-    return Cell(f"ε ≤ {epsilon(max(values))} for one {said['unit']}", sort=max(values))
+    return Cell(f"ε ≤ {epsilon(worst)} for one {said['unit']}", sort=worst)
 
 
 def badges(run: Run) -> list[Cell]:
@@ -101,7 +101,7 @@ def pool_notes(run: Run) -> list[str]:
         return []
     least, unknown = run.config.security.min_pool_clients, closed_pools(run).unknown
     rule = f"Minimum pool size: {least} clients in a round (security.min_pool_clients). A smaller pool is not opened and stays as it is."
-    notes = [] if is_plain(run) else [rule]
+    notes = [rule] if has_minimum(run) else []
     notes += [f"{unknown[0].upper()}{unknown[1:]}."] if unknown else []
     groups = (run.pools or {}).get("accuracy_by_group") or {}
     return [*notes, f"Accuracy by known group: {', '.join(f'group {group}: {value:.3f}' for group, value in groups.items())}."] if groups else notes
@@ -133,7 +133,7 @@ def client_table(run: Run) -> Table | None:
         first = Cell(run.client(client)) if run.client_names else Cell(f"client {client}", sort=client)
         rows.append([first, *(cell for cell, is_shown in zip(cells, shown, strict=True) if is_shown)])
     heads = ["/client/", *(title for title, is_shown in zip(titles, shown, strict=True) if is_shown)]
-    return table("Clients, the pool each one uses and how well it serves them" if pools else "Clients", heads, rows, sortable=True)
+    return table("Clients, the pool each one uses and how well it serves them" if pools else "What each client holds", heads, rows, sortable=True)
 
 
 def claim_table(run: Run) -> Table | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from secure_fl.report.findings import by_epsilon, closed_pools, is_plain, protection, stated
+from secure_fl.report.findings import by_epsilon, closed_pools, has_minimum, is_plain, largest, protection, stated
 from secure_fl.report.names import brief
 from secure_fl.report.runs import Run
 from secure_fl.report.tables import Mark, epsilon, share, some, spans
@@ -62,7 +62,18 @@ def global_model(run: Run, runs: Sequence[Run]) -> Run | None:
 
 
 def _comparable(run: Run, other: Run) -> bool:
-    return all(getattr(run.config, name) == getattr(other.config, name) for name in ("data", "partition", "seed")) and run.clients == other.clients
+    return _setting(run) == _setting(other)
+
+
+def _setting(run: Run) -> tuple[object, ...]:
+    """What accuracies are of: data, however its labels are declared, clients and seed."""
+    data = run.config.data.model_dump(exclude={"classes", "class_names"})
+    return data, run.config.partition, run.config.seed, run.clients
+
+
+def _tests(run: Run) -> list[tuple[int, int]]:
+    """How many test examples each client has."""
+    return [] if run.partition is None else [(member.client, member.test) for member in run.partition.clients]
 
 
 def _accuracy(run: Run) -> float | None:
@@ -73,7 +84,8 @@ def _how_good(run: Run, runs: Sequence[Run]) -> Tile:
     question, pools = "How good, against one global model?", run.pools
     if pools is None:
         if not run.pool_count:
-            return Tile(question, "no pools", "quiet", (*_encoder(run), Line("this run trains an encoder only (pools.enabled = false)")), "encoder")
+            alone = (*_encoder(run), Line("this run trains an encoder only (pools.enabled = false)"))
+            return Tile(question, "no pools", "quiet", alone, "encoder" if "representation" in run.summary else "pools")
         return Tile(question, "not measured", "quiet", (Line(LEFT_OUT),), "pools")
     if pools["accuracy"] is None:
         loss = pools.get("test_loss")
@@ -91,8 +103,10 @@ def _how_good(run: Run, runs: Sequence[Run]) -> Tile:
 
 def _encoder(run: Run) -> list[Line]:
     measured = run.summary.get("representation") or {}
-    found = {name: (measured["initial"][name], value) for name, value in measured.get("pretrained", {}).items()}
-    return [Line(f"encoder, {name}: {was:.3f} at random, {now:.3f} pre-trained") for name, (was, now) in list(found.items())[:2]]
+    told = [(name, said) for name, said in (("linear_probe", "linear probe"), ("knn", "kNN")) if name in measured.get("pretrained", {})]
+    return [
+        Line(f"{said}: {measured['initial'][name]:.3f} with a random encoder, {measured['pretrained'][name]:.3f} pre-trained") for name, said in told
+    ]
 
 
 def _against_global(run: Run, runs: Sequence[Run], pools: dict[str, Any]) -> list[Line]:
@@ -108,6 +122,8 @@ def _against_global(run: Run, runs: Sequence[Run], pools: dict[str, Any]) -> lis
     lines = [Line(f"one global model ({other.name}): {share(base['accuracy'])}, so {gain:+.3f} with pools; {worst:+.3f} for the worst client")]
     if other.config.privacy.unit != run.config.privacy.unit:
         lines.append(Line("the two differ in differential privacy too", "quiet"))
+    if _tests(other) != _tests(run):
+        lines.append(Line("clients were tested on other examples there", "quiet"))
     return lines
 
 
@@ -121,13 +137,10 @@ def _how_private(run: Run) -> Tile:
         if said is not None:
             lines.append(Line(f"sketches that start the pools: ε = {epsilon(said['epsilon'])} for one {said['unit']}, and they alone"))
         return Tile(question, "no ε", "bad", (*lines, rest), "privacy")
-    claims, values = by_epsilon(said["claims"]), [claim["epsilon"] for claim in said["claims"]]
-    worst = None if None in values or not values else max(values)
-    lines = [Line(f"for one {said['unit']} at δ = {said['delta']:g}, over the whole run; budget {said['budget']:g}")]
-    lines += [
-        Line(f"{epsilon(value)}{'' if unit == said['unit'] else f' for one {unit}'} against {'; '.join(who)}", "bad" if value is None else "")
-        for unit, value, who in claims
-    ]
+    worst, lines = largest(said), [Line(f"for one {said['unit']} at δ = {said['delta']:g}, over the whole run; budget {said['budget']:g}")]
+    for unit, value, who in by_epsilon(said["claims"]):
+        against = "; ".join(who) if unit == said["unit"] else f"{len(who)} of the same"
+        lines.append(Line(f"{epsilon(value)}{'' if unit == said['unit'] else f' for one {unit}'} against {against}", "bad" if value is None else ""))
     answer = "no bound" if worst is None else f"ε ≤ {epsilon(worst)}"
     return Tile(question, answer, "bad" if worst is None else "", (*lines, sums, rest), "privacy")
 
@@ -137,9 +150,15 @@ def _who_is_where(run: Run) -> Tile:
     if not run.pool_count:
         return Tile(question, "no pools", "quiet", (Line("this run trains an encoder only"),), "pools")
     least = Line(f"a pool with fewer than {run.config.security.min_pool_clients} clients in a round is not opened", "quiet")
-    small = [] if is_plain(run) else [least]
+    small = [least] if has_minimum(run) else []
     if pools is None:
-        return Tile(question, f"{run.pool_count} pools", "quiet", (Line(f"who uses which is {LEFT_OUT}"), *small), "clients")
+        return Tile(
+            question,
+            "1 pool" if run.pool_count == 1 else f"{run.pool_count} pools",
+            "quiet",
+            (Line(f"who uses which is {LEFT_OUT}"), *small),
+            "clients",
+        )
     members = members_of(pools)
     lines = [
         Line(f"pool {pool}: {len(ids)} {'client' if len(ids) == 1 else 'clients'} ({some([brief(run.client(c)) for c in ids], 4)})", pool=pool)

@@ -346,3 +346,27 @@ def test_damaged_records_are_typed_errors(file: str, change: Callable[[Any], obj
     with pytest.raises(SecureFLError):
         write_report([copies["private"]], tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
+
+
+def test_units_are_not_mixed(copies: dict[str, Path], tmp_path: Path) -> None:
+    """Under client-level noise examples have an ε of their own, or none; the run's is that of clients."""
+
+    def other(document: Any) -> None:
+        claims = document["privacy"]["claims"]
+        claims += [claim | {"unit": "client", "epsilon": None} for claim in claims]
+
+    edit(copies["private"] / "summary.json", other)
+    _, reader = read([copies["private"]], tmp_path / "page.html")
+    assert "ε ≤ " in reader.tiles[1]
+    assert "no bound for one client" in reader.tiles[1]
+
+
+def test_declared_labels_make_no_other_data(copies: dict[str, Path], tmp_path: Path) -> None:
+    """A private run declares what an open one reads off; where it tests on other examples, that is said."""
+    config = copies["global"] / "config.toml"
+    config.write_text(config.read_text().replace("[data]\n", "[data]\nclasses = 3\n"))
+    good = read([copies["pools"], copies["global"]], tmp_path / "page.html")[1].tiles[0]
+    assert "one global model (global)" in good
+    assert "tested on other examples" not in good
+    edit(copies["global"] / "partition.json", lambda d: d["clients"][0].update(test=1))
+    assert "tested on other examples" in read([copies["pools"], copies["global"]], tmp_path / "page.html")[1].tiles[0]
