@@ -1,34 +1,25 @@
-"""The page: what was run, what came out, what it cost, what is not protected."""
+"""The page: four answers first, then each run's pools, clients, protection, course and cost. One file, which asks for no other."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from secure_fl.data.summary import PartitionSummary
 from secure_fl.errors import DependencyError, RunFolderError
-from secure_fl.federation.folder import RunFolder
-from secure_fl.files import is_file, read_bytes, read_json, write_atomically
-from secure_fl.report import plots
+from secure_fl.files import write_atomically
+from secure_fl.report import plots, sections, tiles
+from secure_fl.report.findings import alerts
+from secure_fl.report.plots import Chart
+from secure_fl.report.runs import Run, read_runs
 from secure_fl.report.units import clock, size
 
-_TEMPLATE = "run.html.j2"
-_REMEDY = "restore the file that the run wrote"
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
-
-@dataclass(frozen=True)
-class Run:
-    """One run as the page needs it; None where the record leaves the experimenter's files out."""
-
-    name: str
-    summary: dict[str, Any]
-    rounds: list[dict[str, Any]]
-    partition: PartitionSummary | None
-    embedding: dict[str, Any] | None
-    config: str
+_TEMPLATE, _SCRIPT = "page.html.j2", "sort.js"
 
 
 def write_report(folders: Sequence[Path], path: Path) -> None:
@@ -38,77 +29,97 @@ def write_report(folders: Sequence[Path], path: Path) -> None:
         RunFolderError: a folder holds no finished run, or a damaged one.
         DependencyError: jinja2 or matplotlib is missing.
     """
+    environment = _environment()
+    from jinja2 import UndefinedError
+
+    runs = read_runs(folders)
     try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
-    except ImportError:
-        raise DependencyError("the page needs jinja2", field="report", value=None, remedy="pip install 'secure-fl[report]'") from None
-    runs = [_read(folder) for folder in folders]
-    loader = PackageLoader("secure_fl.report")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"bytes": size, "clock": clock}
-    try:
-        page = environment.get_template(_TEMPLATE).render(
-            title=" · ".join(run.name for run in runs),
-            rows=[_row(run) for run in runs],
-            details=[_details(run) for run in runs],
-            compared=_compared(runs),
-        )
+        page = _page(environment, runs).encode()
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, UndefinedError) as error:
         problem, remedy = f"holds a record that this version does not write: {type(error).__name__}", "restore the files that the run wrote"
         raise RunFolderError(problem, field="run folder", value=[str(folder) for folder in folders], remedy=remedy) from None
     write_atomically(path, page)
 
 
-def _read(path: Path) -> Run:
-    folder = RunFolder.open(path)
-    folder.read_config()
-    summary = folder.read_summary()
-    partition = read_json(folder.partition, PartitionSummary, _REMEDY) if is_file(folder.partition) else None
-    embedding = read_json(folder.embedding, dict[str, Any], _REMEDY) if is_file(folder.embedding) else None
-    config = read_bytes(folder.config).decode(errors="replace")
-    return Run(str(summary.get("name")), summary, folder.read_metrics(), partition, embedding, config)
+def _environment() -> Environment:
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+    except ImportError:
+        raise DependencyError("the page needs jinja2", field="report", value=None, remedy="pip install 'secure-fl[report]'") from None
+    loader = PackageLoader("secure_fl.report")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"bytes": size, "clock": clock, "image": _image}
+    environment.globals["pool_colour"] = plots.pool_colour
+    return environment
 
 
-def _row(run: Run) -> dict[str, Any]:
-    """A run's line in the table of results."""
-    pools, costs = run.summary.get("pools"), run.summary["costs"].values()
-    row = {
-        "name": run.name,
-        "seconds": sum(cost["seconds"] for cost in costs) if all("seconds" in cost for cost in costs) else None,
-        "down": sum(cost["bytes_down"] for cost in costs),
-        "up": sum(cost["bytes_up"] for cost in costs),
-        "pools": pools,
-    }
-    if pools:
-        row["active"] = [sum(count > 0 for count in counts) for counts in pools["occupancy_per_round"]]
-    return row
+def _page(environment: Environment, runs: Sequence[Run]) -> str:
+    script = environment.get_template(_SCRIPT).render()
+    subject = tiles.subject(runs)
+    return environment.get_template(_TEMPLATE).render(
+        runs=[_told(run, runs) for run in runs],
+        subject=runs.index(subject) + 1,
+        comparison=sections.comparison(runs) if len(runs) > 1 else None,
+        charts=_compared(runs),
+        script=script,
+        # The one script that runs is known by its digest, and nothing is loaded from anywhere: what a run is called cannot become either.
+        allowed=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{_digest(script)}'",
+    )
 
 
-def _compared(runs: Sequence[Run]) -> dict[str, Any]:
-    """Plots that several runs share."""
-    clustered = [run for run in runs if "pools" in run.summary]
-    courses = [(run.name, run.summary["pools"]["accuracy_per_round"]) for run in clustered]
-    occupancies = [plots.occupancy_plot(run.summary["pools"]["occupancy_per_round"], run.name) for run in clustered]
-    measured = any(value is not None for _, course in courses for value in course)
-    return {"accuracy": _image(plots.accuracy_plot(courses)) if measured else None, "occupancy": [_image(svg) for svg in occupancies]}
-
-
-def _details(run: Run) -> dict[str, Any]:
-    """What one run alone has to show."""
-    training = [line.get("metrics", {}) for line in run.rounds if line["phase"] == "pretrain"]
-    told = bool(training) and all(metrics.get("loss") is not None for metrics in training)
-    spent = [line["metrics"]["privacy"]["epsilon"] for line in run.rounds if "privacy" in line.get("metrics", {})]
-    pictured = run.embedding if "representation" in run.summary else None
-    coloured = [] if pictured is None else ["label", *(["group"] if any(group is not None for group in pictured["group"]) else [])]
+def _told(run: Run, runs: Sequence[Run]) -> dict[str, Any]:
+    """A run as the template tells it."""
     return {
         "run": run,
-        "partition": None if run.partition is None else _image(plots.partition_plot(run.partition)),
-        "loss": _image(plots.loss_plot([m["loss"] for m in training], [m["terms"] for m in training])) if told else None,
-        "spent": _image(plots.spent_plot(spent, run.summary["privacy"]["budget"])) if spent else None,
-        "embedding": [_image(plots.embedding_plot(pictured, by)) for by in coloured if pictured is not None],
+        "badges": sections.badges(run),
+        "tiles": tiles.tiles(run, runs),
+        "alerts": alerts(run),
+        "pools": sections.pool_table(run),
+        "pool_notes": sections.pool_notes(run),
+        "clients": sections.client_table(run),
+        "claims": sections.claim_table(run),
+        "claim_notes": sections.claim_notes(run),
+        "terms": sections.claim_terms(run),
+        "secrecy": sections.secrecy_table(run),
+        "encoder": sections.encoder_table(run),
+        "costs": sections.cost_table(run),
+        "charts": _charts(run),
     }
+
+
+def _compared(runs: Sequence[Run]) -> list[Chart]:
+    """Plots that several runs share."""
+    courses = [(run.name, run.pools["accuracy_per_round"]) for run in runs if run.pools is not None]
+    measured = [(name, course) for name, course in courses if any(value is not None for value in course)]
+    return [plots.accuracy_plot(measured)] if len(measured) > 1 else []
+
+
+def _charts(run: Run) -> dict[str, list[Chart]]:
+    """What one run alone has to show, by the part of its section."""
+    training = [line.get("metrics", {}) for line in run.lines("pretrain")]
+    told = bool(training) and all(metrics.get("loss") is not None for metrics in training)
+    spent = [line["metrics"]["privacy"]["epsilon"] for line in run.rounds if "privacy" in line.get("metrics", {})]
+    names = () if run.partition is None else run.partition.class_names
+    pictured = run.embedding if "representation" in run.summary else None
+    coloured = [] if pictured is None else ["label", *(["group"] if any(group is not None for group in pictured["group"]) else [])]
+    pools, course = run.pools, [] if run.pools is None else run.pools["accuracy_per_round"]
+    embeddings = [plots.embedding_plot(pictured, by, names if by == "label" else ()) for by in coloured if pictured is not None]
+    losses = [plots.loss_plot([m["loss"] for m in training], [m["terms"] for m in training])] if told else []
+    return {
+        "pools": [
+            *([plots.accuracy_plot([(run.name, course)])] if any(value is not None for value in course) else []),
+            *([] if pools is None else [plots.occupancy_plot(pools["occupancy_per_round"], run.name)]),
+        ],
+        "clients": [] if run.partition is None else [plots.partition_plot(run.partition)],
+        "privacy": [plots.spent_plot(spent, run.summary["privacy"]["budget"])] if spent and None not in spent else [],
+        "encoder": [*embeddings, *losses],
+    }
+
+
+def _digest(script: str) -> str:
+    return base64.b64encode(sha256(script.encode()).digest()).decode()
 
 
 def _image(svg: str) -> str:
-    """A data address for an <img>, so that the ids inside one plot cannot meet another's."""
+    """A data address for an <img>: ids inside one plot cannot meet another's, and nothing in it runs."""
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()

@@ -132,15 +132,18 @@ def test_doctor() -> None:
 
 def test_report_is_one_self_contained_page(finished: Path) -> None:
     pytest.importorskip("matplotlib")
-    secure_fl("report", finished / "run", "--to", finished / "page.html")
+    secure_fl("report", finished / "run", "--out", finished / "page.html")
     page = (finished / "page.html").read_text()
     assert page.count("data:image/svg+xml;base64,") >= 5
     assert "http://" not in page
     assert "https://" not in page
     assert "Not protected" in page
-    assert "Sketches of tiny" in page
+    assert "sketches alone ε = " in page
     assert "covers the sketches that start the pools, and nothing else" in page
-    assert "Privacy of tiny" not in page
+    assert "ε ≤" not in page
+    secure_fl("report", finished / "run", "--to", finished / "former.html")
+    assert (finished / "former.html").read_text() == page, "the option's former name goes on working"
+    assert "--to" in secure_fl("report", finished / "run", "--out", "a.html", "--to", "b.html", code=2).stderr
 
 
 def test_export_and_assign(finished: Path) -> None:

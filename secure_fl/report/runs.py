@@ -1,0 +1,92 @@
+"""Run folders as the page needs them: read whole, and told apart by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from secure_fl.config import FederationConfig
+from secure_fl.data.summary import PartitionSummary
+from secure_fl.federation.folder import RunFolder
+from secure_fl.files import is_file, read_bytes, read_json
+from secure_fl.report.names import printable, told_apart
+
+_REMEDY = "restore the file that the run wrote"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run.
+
+    Attributes:
+        name: its own, or its folder's where it has none; told apart from the other runs' on the page.
+        folder: its place.
+        config: its settings.
+        text: `config.toml`.
+        summary: `summary.json`.
+        rounds: the lines of `metrics.jsonl`.
+        partition: None where the record leaves the experimenter's files out, as `embedding` is.
+    """
+
+    name: str
+    folder: Path
+    config: FederationConfig
+    text: str
+    summary: dict[str, Any]
+    rounds: list[dict[str, Any]]
+    partition: PartitionSummary | None
+    embedding: dict[str, Any] | None
+
+    @property
+    def pools(self) -> dict[str, Any] | None:
+        """What was measured of the pools; None where nothing was."""
+        found = self.summary.get("pools")
+        return None if found is None else dict(found)
+
+    @property
+    def pool_count(self) -> int:
+        """Models that clients choose among; 0 where there are none."""
+        return self.config.pools.count if self.config.pools.enabled else 0
+
+    @property
+    def clients(self) -> int:
+        """How many there are."""
+        return int(self.summary["clients"])
+
+    @property
+    def client_names(self) -> dict[int, str]:
+        """Names of the clients that have one."""
+        members = () if self.partition is None else self.partition.clients
+        return {member.client: printable(member.name) for member in members if member.name}
+
+    def client(self, number: int) -> str:
+        """What a client is called: its name, or its number."""
+        names = self.client_names
+        return names.get(number) or (f"client {number}" if names else str(number))
+
+    def lines(self, phase: str) -> list[dict[str, Any]]:
+        """A phase's rounds."""
+        return [line for line in self.rounds if line["phase"] == phase]
+
+
+def read_runs(folders: Sequence[Path]) -> list[Run]:
+    """Every folder once, in the order given.
+
+    Raises:
+        RunFolderError: a folder holds no finished run, or a damaged one.
+    """
+    found = [_read(folder) for folder in {folder.resolve(): folder for folder in folders}.values()]
+    names = told_apart([(run.name, run.folder) for run in found])
+    return [replace(run, name=name) for run, name in zip(found, names, strict=True)]
+
+
+def _read(path: Path) -> Run:
+    folder = RunFolder.open(path)
+    config, summary = folder.read_config(), folder.read_summary()
+    partition = read_json(folder.partition, PartitionSummary, _REMEDY) if is_file(folder.partition) else None
+    embedding = read_json(folder.embedding, dict[str, Any], _REMEDY) if is_file(folder.embedding) else None
+    text = read_bytes(folder.config).decode(errors="replace")
+    name = printable(str(summary.get("name", config.name)))
+    return Run(name, path.resolve(), config, text, summary, folder.read_metrics(), partition, embedding)
