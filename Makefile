@@ -46,7 +46,7 @@ nightly: $(STAMP)  ## The kernels under the next versions of Triton, in environm
 lowest: $(STAMP)  ## Quick tests with the lowest version of everything that pyproject.toml allows (downloads an old torch)
 	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
 	$(BIN)/python tests/lowest.py > .venv-lowest/constraints.txt
-	.venv-lowest/bin/python -m pip install -q -c .venv-lowest/constraints.txt -e '.[data,report]' pytest pytest-timeout pytest-xdist hypothesis
+	.venv-lowest/bin/python -m pip install -q -c .venv-lowest/constraints.txt -e '.[data,images,report,tables]' pytest pytest-timeout pytest-xdist hypothesis
 	.venv-lowest/bin/python -m pytest -n auto --dist loadfile -o filterwarnings=default \
 	    tests/cli tests/data tests/federation tests/models tests/objectives tests/pools tests/report tests/secure_sum tests/*.py
 

@@ -6,7 +6,7 @@ import re
 import tomllib
 from pathlib import Path
 
-EXTRAS = ("data", "report")
+EXTRAS = ("data", "images", "report", "tables")
 
 
 def lowest(text: str) -> list[str]:

@@ -13,7 +13,7 @@ from secure_fl.data.partitions import ClientData
 
 @dataclass(frozen=True)
 class ClientSummary:
-    """One client's row. `labels` counts training examples a class; unlabelled ones are `examples - sum(labels)`. `name` is "" in older records."""
+    """One client's row. `labels` counts training examples a class; unlabelled ones are `examples - sum(labels)`. `name` is "" where it has none."""
 
     client: int
     group: int | None
@@ -48,8 +48,9 @@ def summarise(clients: Sequence[ClientData]) -> PartitionSummary:
     """Figures of a partition; reads counts only."""
     classes = max(client.test.classes for client in clients)
     counts = torch.stack([torch.bincount(c.train.y[c.train.y != UNLABELLED], minlength=classes) for c in clients])
+    names = ["" if c.name == str(c.id) else c.name for c in clients]
     rows = tuple(
-        ClientSummary(c.id, c.group, c.note, len(c.train), len(c.validation), len(c.test), tuple(counts[i].tolist()), c.name)
+        ClientSummary(c.id, c.group, c.note, len(c.train), len(c.validation), len(c.test), tuple(counts[i].tolist()), names[i])
         for i, c in enumerate(clients)
     )
     return PartitionSummary(clients[0].train.shape, classes, _label_skew(counts), rows, clients[0].train.class_names)
