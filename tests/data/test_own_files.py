@@ -404,3 +404,39 @@ def test_columns_of_two_sources_must_agree(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="columns differ") as caught:
         load_sources(DataConfig(sources=sources), 0)
     assert "grey" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["npz", "npy", "images", "csv", "parquet"])
+def test_damage_anywhere_is_a_typed_error_or_none(tmp_path: Path, name: str) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    from secure_fl.errors import SecureFLError
+
+    path = tmp_path / f"t.{name}"
+    x, y = RNG.random((6, 4)).astype(np.float32), np.arange(6) % 2
+    if name == "npz":
+        np.savez_compressed(path, x=x, y=y)
+    elif name == "npy":
+        np.save(path, x)
+    elif name == "images":
+        path = tmp_path / "pictures" / "a" / "0.png"
+        picture(path, "RGB")
+    elif name == "csv":
+        table(path, "a,b,y\n" + "".join(f"{row[0]},{row[1]},{label}\n" for row, label in zip(x, y, strict=True)))
+    else:
+        parquet.write_table(pyarrow.table({"a": x[:, 0], "y": y}), path)
+    whole, rng, typed = path.read_bytes(), np.random.default_rng(1), 0
+    for attempt in range(60):
+        torn = bytearray(whole)
+        at = int(rng.integers(len(torn)))
+        if attempt % 3 == 0:
+            torn = torn[:at]
+        else:
+            torn[at : at + 4] = rng.bytes(4)
+        path.write_bytes(torn)
+        try:
+            read(name, tmp_path / "pictures" if name == "images" else path)
+        except SecureFLError:
+            typed += 1
+    assert typed > 5
