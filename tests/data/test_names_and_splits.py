@@ -16,6 +16,7 @@ from secure_fl.artifacts import load_card
 from secure_fl.cli.partition_table import partition_table
 from secure_fl.config import DataConfig
 from secure_fl.data.dataset import join
+from secure_fl.data.holdout import hold_out
 from secure_fl.data.partitions import ClientData, partition
 from secure_fl.data.summary import PartitionSummary, summarise
 from secure_fl.errors import ConfigError, DataError, PartitionError, SecureFLError
@@ -267,6 +268,24 @@ def test_a_group_is_never_divided(spec: dict[str, Any], privacy: str) -> None:
     assert not set.union(*everything) & tested
     assert all(map(len, kept))
     assert all(len(client.train) == 5 * len(mine) for client, mine in zip(clients, trained, strict=True))
+
+
+def test_groups_of_one_example_are_dealt_as_examples_are() -> None:
+    """Numbered the other way round: a group's number is not its example's place."""
+    data = numbered(400, y=torch.arange(400) // 100, group=np.arange(400)[::-1].copy())
+    clients = deal(data, kind="shards", clients=4, shards_per_client=1)
+    assert max(len(client.train.y.unique()) for client in clients) <= 2
+    _, held = hold_out(data, 0.2, data.y, torch.Generator().manual_seed(0))
+    assert held.y.bincount().tolist() == [20] * 4, "held out by label"
+
+
+def test_clients_that_choose_on_validation_examples_need_some() -> None:
+    config = tiny_config(data={"validation_fraction": 0.1}, pools={"select_on": "validation"}, partition={"clients": 4})
+    images = make_images(80)
+    few = Dataset.from_arrays(images.x, images.y, split=np.asarray(["val"] * 2 + ["train"] * 78))
+    with pytest.raises(PartitionError, match="no validation examples") as caught:
+        partition([(few, None)], config)
+    assert caught.value.field == "pools.select_on"
 
 
 def test_groups_that_cannot_be_kept_together_are_refused() -> None:

@@ -378,8 +378,18 @@ def test_private_runs_want_categories_declared(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="read off private examples") as caught:
         Federation(tiny_config(data={"sources": [source], "classes": 3}, **tables))
     assert caught.value.field == "data.sources.categories"
+    from secure_fl.config_file import dump_config, load_config
+
     declared = source | {"categories": {"colour": ["red", "blue"]}}
     assert tiny_config(data={"sources": [declared]}).data.sources[0].categories == {"colour": ("red", "blue")}
+    config = tiny_config(data={"sources": [declared], "class_names": ["0", "1", "2"]})
+    assert load_config(table(tmp_path / "run.toml", dump_config(config))) == config
+
+
+def test_two_columns_that_could_be_the_label(tmp_path: Path) -> None:
+    path = table(tmp_path / "t.csv", "a,label,y\n1,0,1\n2,1,0\n")
+    assert refused("csv", path).value == ["label", "y"]
+    assert read("csv", path, label="y", features=("a",)).y.tolist() == [1, 0]
 
 
 @pytest.mark.parametrize("first", ["1.5,2,0", "a,,y", "a,7,y"])
