@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from secure_fl.data.dataset import join
 from secure_fl.data.holdout import hold_out
 from secure_fl.data.partitions import ClientData, partition
 from secure_fl.data.summary import PartitionSummary, summarise
+from secure_fl.engines.embedded import EmbeddedEngine
 from secure_fl.errors import ConfigError, DataError, PartitionError, SecureFLError
 
 OPEN: dict[str, Any] = {"security": {"protection": "plain"}, "pools": {"enabled": False}}
@@ -111,7 +113,26 @@ def test_declared_names_must_agree() -> None:
 # Names of clients
 
 
-def test_clients_keep_their_names_everywhere_but_in_numbers(tmp_path: Path) -> None:
+def told(message: object) -> str:
+    """Everything that a message holds but numbers, as text."""
+    if isinstance(message, dict):
+        return " ".join(told(item) for pair in message.items() for item in pair)
+    if isinstance(message, list | tuple):
+        return " ".join(map(told, message))
+    return told(vars(message)) if hasattr(message, "__dataclass_fields__") else str(message) if isinstance(message, str) else ""
+
+
+def test_clients_keep_their_names_everywhere_but_in_messages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    crossed: list[str] = []
+    ask = EmbeddedEngine.ask
+
+    def spied(engine: EmbeddedEngine, call: Any) -> Iterator[tuple[int, Any]]:
+        crossed.append(told(call.request))
+        for client, reply in ask(engine, call):
+            crossed.append(told(reply))
+            yield client, reply
+
+    monkeypatch.setattr(EmbeddedEngine, "ask", spied)
     images = make_images(90)
     owner = np.asarray(["ward-west", "ward-east", "ward-south"])[np.arange(90) // 3 % 3]
     data = Dataset.from_arrays(images.x, np.asarray(["u", "v", "w"])[images.y.numpy()], client=owner)
@@ -129,6 +150,8 @@ def test_clients_keep_their_names_everywhere_but_in_numbers(tmp_path: Path) -> N
     assert (tags["class_names"], tags["client_names"]) == ("experimenter", "experimenter")
     named = {file.name for file in (tmp_path / "run").rglob("*") if file.is_file() and b"ward-" in file.read_bytes()}
     assert named == {"partition.json", "model.json"}
+    assert len(crossed) > 6
+    assert not [message for message in crossed if "ward" in message or "client" in message]
 
 
 def test_names_in_errors_are_those_of_the_data_and_numbers_are_places() -> None:
@@ -186,6 +209,16 @@ def test_cohorts_are_checked_once_it_is_known_how_many_clients_there_are(tmp_pat
     config = FederationConfig(data={"sources": [source]}, partition={"clients": 2}, pools={"task": "self_supervised"})
     with pytest.raises(SecureFLError, match="3 x 3 = 9"):
         Federation(config)
+
+
+def test_a_kind_for_data_that_are_not_named_waits_for_them() -> None:
+    waiting = {"kind": "dirichlet", "clients": 4}
+    config = FederationConfig(partition=waiting)
+    with pytest.raises(SecureFLError, match="3 x 3 = 9"):
+        Federation(config, data=make_images(90))
+    for known in ({"partition": {"clients": 4}}, {"partition": waiting, "data": {"sources": [{"name": "digits"}]}}):
+        with pytest.raises(ConfigError, match="3 x 3 = 9"):
+            FederationConfig(**known)
 
 
 def test_rare_classes_stay_with_few_at_any_concentration() -> None:
