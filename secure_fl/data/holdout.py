@@ -31,29 +31,29 @@ class Units:
     Attributes:
         unit: int64 `[N]`, the unit of each example.
         label: int64 `[U]`, the commonest of its labels.
+        single: whether unit i is example i.
     """
 
     unit: Tensor
     label: Tensor
+    single: bool
 
     @classmethod
     def of(cls, data: Dataset, labels: Tensor) -> Units:
         """Units of a dataset by its groups, or one an example."""
         if data.group is None:
-            return cls(torch.arange(len(data)), labels)
+            return cls(torch.arange(len(data)), labels, single=True)
         groups, unit = data.group.unique(return_inverse=True)
         values, code = labels.unique(return_inverse=True)
         counts = torch.bincount(unit * len(values) + code, minlength=len(groups) * len(values)).view(len(groups), len(values))
-        return cls(unit, values[counts.argmax(1)])
+        return cls(unit, values[counts.argmax(1)], single=False)
 
     def __len__(self) -> int:
         return len(self.label)
 
     def rows(self, units: Tensor) -> Tensor:
         """The examples of some units: in their order where each is one example, else in the data's."""
-        if len(self.unit) == len(self.label):
-            return units
-        return torch.isin(self.unit, units).nonzero().flatten()
+        return units if self.single else torch.isin(self.unit, units).nonzero().flatten()
 
 
 def separated(source: Splits) -> Parts:

@@ -368,6 +368,10 @@ def _client(i: int, held: Held, transforms: Sequence[tuple[str, Transform]], con
         remedy = "use fewer clients, less validation and test data, or lower partition.min_examples"
         problem = f"{_said(i, held.name or str(i))} would train on too few examples"
         raise PartitionError(problem, field="partition.min_examples", value=least, remedy=remedy)
+    if not len(validation) and config.pools.enabled and config.pools.select_on == "validation":
+        remedy = 'give every client validation examples, or set pools.select_on = "train"'
+        problem = f"{_said(i, held.name or str(i))} has no validation examples to choose a pool by"
+        raise PartitionError(problem, field="pools.select_on", value="validation", remedy=remedy)
     return ClientData(i, train, validation, test, held.group, note, str(i) if held.name is None else held.name)
 
 

@@ -44,6 +44,9 @@ class Roles:
             if asked is not None and asked not in columns:
                 raise _absent(asked, columns, f"{name}.{role}")
             near = [column for word in usual for column in columns if column.strip().lower() == word and column not in (self.features or ())]
+            if asked is None and len(near) > 1:
+                remedy = f"say which with data.sources.{role}, and the columns to learn from with data.sources.features"
+                raise DataError(f"several columns could be the {role}", field=f"{name}.{role}", value=near, remedy=remedy)
             taken[role] = asked if asked is not None else next(iter(near), None)
         named = [column for column in taken.values() if column is not None] + list(self.features or ())
         if twice := next((column for column in named if named.count(column) > 1), None):

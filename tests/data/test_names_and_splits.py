@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from secure_fl.artifacts import load_card
 from secure_fl.cli.partition_table import partition_table
 from secure_fl.config import DataConfig
 from secure_fl.data.dataset import join
+from secure_fl.data.holdout import hold_out
 from secure_fl.data.partitions import ClientData, partition
 from secure_fl.data.summary import PartitionSummary, summarise
+from secure_fl.engines.embedded import EmbeddedEngine
 from secure_fl.errors import ConfigError, DataError, PartitionError, SecureFLError
 
 OPEN: dict[str, Any] = {"security": {"protection": "plain"}, "pools": {"enabled": False}}
@@ -110,7 +113,26 @@ def test_declared_names_must_agree() -> None:
 # Names of clients
 
 
-def test_clients_keep_their_names_everywhere_but_in_numbers(tmp_path: Path) -> None:
+def told(message: object) -> str:
+    """Everything that a message holds but numbers, as text."""
+    if isinstance(message, dict):
+        return " ".join(told(item) for pair in message.items() for item in pair)
+    if isinstance(message, list | tuple):
+        return " ".join(map(told, message))
+    return told(vars(message)) if hasattr(message, "__dataclass_fields__") else str(message) if isinstance(message, str) else ""
+
+
+def test_clients_keep_their_names_everywhere_but_in_messages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    crossed: list[str] = []
+    ask = EmbeddedEngine.ask
+
+    def spied(engine: EmbeddedEngine, call: Any) -> Iterator[tuple[int, Any]]:
+        crossed.append(told(call.request))
+        for client, reply in ask(engine, call):
+            crossed.append(told(reply))
+            yield client, reply
+
+    monkeypatch.setattr(EmbeddedEngine, "ask", spied)
     images = make_images(90)
     owner = np.asarray(["ward-west", "ward-east", "ward-south"])[np.arange(90) // 3 % 3]
     data = Dataset.from_arrays(images.x, np.asarray(["u", "v", "w"])[images.y.numpy()], client=owner)
@@ -128,6 +150,8 @@ def test_clients_keep_their_names_everywhere_but_in_numbers(tmp_path: Path) -> N
     assert (tags["class_names"], tags["client_names"]) == ("experimenter", "experimenter")
     named = {file.name for file in (tmp_path / "run").rglob("*") if file.is_file() and b"ward-" in file.read_bytes()}
     assert named == {"partition.json", "model.json"}
+    assert len(crossed) > 6
+    assert not [message for message in crossed if "ward" in message or "client" in message]
 
 
 def test_names_in_errors_are_those_of_the_data_and_numbers_are_places() -> None:
@@ -185,6 +209,16 @@ def test_cohorts_are_checked_once_it_is_known_how_many_clients_there_are(tmp_pat
     config = FederationConfig(data={"sources": [source]}, partition={"clients": 2}, pools={"task": "self_supervised"})
     with pytest.raises(SecureFLError, match="3 x 3 = 9"):
         Federation(config)
+
+
+def test_a_kind_for_data_that_are_not_named_waits_for_them() -> None:
+    waiting = {"kind": "dirichlet", "clients": 4}
+    config = FederationConfig(partition=waiting)
+    with pytest.raises(SecureFLError, match="3 x 3 = 9"):
+        Federation(config, data=make_images(90))
+    for known in ({"partition": {"clients": 4}}, {"partition": waiting, "data": {"sources": [{"name": "digits"}]}}):
+        with pytest.raises(ConfigError, match="3 x 3 = 9"):
+            FederationConfig(**known)
 
 
 def test_rare_classes_stay_with_few_at_any_concentration() -> None:
@@ -267,6 +301,24 @@ def test_a_group_is_never_divided(spec: dict[str, Any], privacy: str) -> None:
     assert not set.union(*everything) & tested
     assert all(map(len, kept))
     assert all(len(client.train) == 5 * len(mine) for client, mine in zip(clients, trained, strict=True))
+
+
+def test_groups_of_one_example_are_dealt_as_examples_are() -> None:
+    """Numbered the other way round: a group's number is not its example's place."""
+    data = numbered(400, y=torch.arange(400) // 100, group=np.arange(400)[::-1].copy())
+    clients = deal(data, kind="shards", clients=4, shards_per_client=1)
+    assert max(len(client.train.y.unique()) for client in clients) <= 2
+    _, held = hold_out(data, 0.2, data.y, torch.Generator().manual_seed(0))
+    assert held.y.bincount().tolist() == [20] * 4, "held out by label"
+
+
+def test_clients_that_choose_on_validation_examples_need_some() -> None:
+    config = tiny_config(data={"validation_fraction": 0.1}, pools={"select_on": "validation"}, partition={"clients": 4})
+    images = make_images(80)
+    few = Dataset.from_arrays(images.x, images.y, split=np.asarray(["val"] * 2 + ["train"] * 78))
+    with pytest.raises(PartitionError, match="no validation examples") as caught:
+        partition([(few, None)], config)
+    assert caught.value.field == "pools.select_on"
 
 
 def test_groups_that_cannot_be_kept_together_are_refused() -> None:

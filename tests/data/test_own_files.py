@@ -378,8 +378,18 @@ def test_private_runs_want_categories_declared(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="read off private examples") as caught:
         Federation(tiny_config(data={"sources": [source], "classes": 3}, **tables))
     assert caught.value.field == "data.sources.categories"
+    from secure_fl.config_file import dump_config, load_config
+
     declared = source | {"categories": {"colour": ["red", "blue"]}}
     assert tiny_config(data={"sources": [declared]}).data.sources[0].categories == {"colour": ("red", "blue")}
+    config = tiny_config(data={"sources": [declared], "class_names": ["0", "1", "2"]})
+    assert load_config(table(tmp_path / "run.toml", dump_config(config))) == config
+
+
+def test_two_columns_that_could_be_the_label(tmp_path: Path) -> None:
+    path = table(tmp_path / "t.csv", "a,label,y\n1,0,1\n2,1,0\n")
+    assert refused("csv", path).value == ["label", "y"]
+    assert read("csv", path, label="y", features=("a",)).y.tolist() == [1, 0]
 
 
 @pytest.mark.parametrize("first", ["1.5,2,0", "a,,y", "a,7,y"])
@@ -404,3 +414,39 @@ def test_columns_of_two_sources_must_agree(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="columns differ") as caught:
         load_sources(DataConfig(sources=sources), 0)
     assert "grey" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["npz", "npy", "images", "csv", "parquet"])
+def test_damage_anywhere_is_a_typed_error_or_none(tmp_path: Path, name: str) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    from secure_fl.errors import SecureFLError
+
+    path = tmp_path / f"t.{name}"
+    x, y = RNG.random((6, 4)).astype(np.float32), np.arange(6) % 2
+    if name == "npz":
+        np.savez_compressed(path, x=x, y=y)
+    elif name == "npy":
+        np.save(path, x)
+    elif name == "images":
+        path = tmp_path / "pictures" / "a" / "0.png"
+        picture(path, "RGB")
+    elif name == "csv":
+        table(path, "a,b,y\n" + "".join(f"{row[0]},{row[1]},{label}\n" for row, label in zip(x, y, strict=True)))
+    else:
+        parquet.write_table(pyarrow.table({"a": x[:, 0], "y": y}), path)
+    whole, rng, typed = path.read_bytes(), np.random.default_rng(1), 0
+    for attempt in range(60):
+        torn = bytearray(whole)
+        at = int(rng.integers(len(torn)))
+        if attempt % 3 == 0:
+            torn = torn[:at]
+        else:
+            torn[at : at + 4] = rng.bytes(4)
+        path.write_bytes(torn)
+        try:
+            read(name, tmp_path / "pictures" if name == "images" else path)
+        except SecureFLError:
+            typed += 1
+    assert typed > 5

@@ -94,7 +94,7 @@ def _header(path: Path) -> tuple[str, list[str]]:
     delimiter = max(_DELIMITERS, key=line.count)
     names = next(csv.reader([line], delimiter=delimiter), [])
     if any(not name.strip() for name in names) or any(_is_number(name) for name in names):
-        remedy = "begin the file with a line that names each column"
+        remedy = "begin the file with a line that names each column (pandas: to_csv(path, index=False))"
         # What stands there may be an example, so it is not shown.
         raise DataError("its first line does not name the columns", field=path.name, value=str(path), remedy=remedy)
     return delimiter, names
