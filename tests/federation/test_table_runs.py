@@ -30,7 +30,7 @@ from secure_fl.privacy.private_sketch import PrivateSketch
 SHORT: dict[str, Any] = {
     "model": {"features": 16},
     "pretrain": {"rounds": 1, "local_epochs": 1},
-    "pools": {"rounds": 2, "warmup_rounds": 1, "local_epochs": 1},
+    "pools": {"rounds": 2, "warmup_rounds": 1, "local_epochs": 1, "sketch_starts": 8},
     "evaluate": {"probe_epochs": 5},
 }
 # What is known of wine beforehand: round numbers, not this table's own.
