@@ -30,7 +30,7 @@ from secure_fl.privacy.private_sketch import PrivateSketch
 SHORT: dict[str, Any] = {
     "model": {"features": 16},
     "pretrain": {"rounds": 1, "local_epochs": 1},
-    "pools": {"rounds": 3, "local_epochs": 1},
+    "pools": {"rounds": 2, "warmup_rounds": 1, "local_epochs": 1, "sketch_starts": 8},
     "evaluate": {"probe_epochs": 5},
 }
 # What is known of wine beforehand: round numbers, not this table's own.
@@ -85,11 +85,11 @@ def test_wine_runs_at_its_defaults_protected_and_takes_a_newcomer(tmp_path: Path
 
 
 def test_wine_under_example_level_privacy_with_given_scales(tmp_path: Path) -> None:
-    private = {"privacy": {"unit": "example", "epsilon": 8.0}, "pools": {"batch_size": 8}, "pretrain": {"batch_size": 8}}
+    private = {"privacy": {"unit": "example", "noise": 2.0, "epsilon": 60.0}, "pools": {"batch_size": 8}, "pretrain": {"batch_size": 8}}
     with pytest.raises(DataError, match=r"data\.column_means"):
         Federation(short(**private), data=wine())
     result = Federation(short(**private, data=GIVEN), data=wine()).run(tmp_path / "run")
-    assert 0 < result.summary["privacy"]["epsilon"] <= 8.0
+    assert 0 < result.summary["privacy"]["epsilon"] <= 60.0
     card = load_card(tmp_path / "run")
     assert (card.scale, card.column_means, card.column_deviations) == (
         "given",
