@@ -13,7 +13,7 @@ from secure_fl.errors import DependencyError, RunFolderError
 from secure_fl.federation.folder import RunFolder
 from secure_fl.files import is_file, read_bytes, read_json, write_atomically
 from secure_fl.report import plots
-from secure_fl.report.units import clock, size
+from secure_fl.units import clock, size
 
 _TEMPLATE = "run.html.j2"
 _REMEDY = "restore the file that the run wrote"
