@@ -13,14 +13,20 @@ ROOT = Path(__file__).parents[1]
 PACKAGE, KERNELS = ROOT / "secure_fl", ROOT / "kernels" / "secure_fl_kernels"
 
 FLOORS = [
-    {"errors", "odds", "seeds"},
+    {"errors", "lazy", "odds", "seeds", "units"},
     {"coins", "files"},
     {"config"},
     {"config_file", "data", "models", "objectives"},
     {"privacy", "secure_sum", "pools", "training"},
     {"federation"},
     {"engines", "baselines", "artifacts", "summary"},
-    {"run", "assign"},
+    {"inference"},
+    {"assign"},
+    {"result"},
+    {"callbacks", "export"},
+    {"arguments"},
+    {"run"},
+    {"sklearn"},
     {"audit", "report"},
     {"cli"},
 ]
