@@ -24,6 +24,8 @@ from secure_fl.pools.pool_set import PoolModel
 
 LARGEST = 1 << 36
 """Bytes of the largest model file that is read."""
+CENTRE = "guide.public_centre"
+"""What sketches were centred by, among the tensors of the pools."""
 _MOST_NUMBERS = 1 << 22
 _REMEDY = "write it again: delete summary.json and resume the run"
 
@@ -53,7 +55,7 @@ def save_models(
     if pools:
         tensors = {name: tensor for k, pool in enumerate(pools) for name, tensor in _portable(pool, f"pool.{k}.").items()}
         if guide is not None:
-            tensors |= {"guide.mean": guide.mean, "guide.centres": guide.centres} | ({} if centre is None else {"guide.public_centre": centre})
+            tensors |= {"guide.mean": guide.mean, "guide.centres": guide.centres} | ({} if centre is None else {CENTRE: centre})
         file = folder.model / "pools.safetensors"
         write_atomically(file, pack(folder.view(file, tensors)))
     folder.write(folder.model / "model.json", vars(card))
@@ -85,9 +87,7 @@ def load_encoder(path: Path | str, encoder: nn.Module | None = None) -> nn.Modul
         ModelError: the run used a module of the caller's own and none is given, or it does not fit.
     """
     card, config = load_card(path), RunFolder.open(Path(path)).read_config()
-    module = _encoder(card, config, encoder)
-    _load(module, _tensors(Path(path) / "model" / "encoder.safetensors"), "")
-    return module.eval()
+    return restored_encoder(card, config, _tensors(Path(path) / "model" / "encoder.safetensors"), encoder)
 
 
 def load_pools(path: Path | str, encoder: nn.Module | None = None) -> tuple[list[PoolModel], Guide | None]:
@@ -101,7 +101,20 @@ def load_pools(path: Path | str, encoder: nn.Module | None = None) -> tuple[list
     file = Path(path) / "model" / "pools.safetensors"
     if not is_file(file):
         raise RunFolderError("the run has no pools", field="run folder", value=str(path), remedy="run it with pools.enabled = true")
-    tensors = _tensors(file)
+    return restored_pools(card, config, _tensors(file), encoder)
+
+
+def restored_encoder(card: ModelCard, config: FederationConfig, tensors: dict[str, Tensor], encoder: nn.Module | None = None) -> nn.Module:
+    """The encoder whose stored tensors these are; see `load_encoder`."""
+    module = _encoder(card, config, encoder)
+    _load(module, tensors, "")
+    return module.eval()
+
+
+def restored_pools(
+    card: ModelCard, config: FederationConfig, tensors: dict[str, Tensor], encoder: nn.Module | None = None
+) -> tuple[list[PoolModel], Guide | None]:
+    """The pool models, and sketch groups, whose stored tensors these are; see `load_pools`."""
     pools = [_pool(card, config, encoder) for _ in range(config.pools.count)]
     for k, pool in enumerate(pools):
         _load(pool, tensors, f"pool.{k}.")
@@ -134,7 +147,7 @@ def _guide(tensors: dict[str, Tensor], pools: int) -> Guide | None:
 
 def load_centre(path: Path | str) -> Tensor | None:
     """What the sketches of a run were centred by, float64 `[F]`; None where they were not."""
-    return _tensors(Path(path) / "model" / "pools.safetensors").get("guide.public_centre")
+    return _tensors(Path(path) / "model" / "pools.safetensors").get(CENTRE)
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

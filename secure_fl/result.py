@@ -141,8 +141,7 @@ def _names(folder: RunFolder, models: Models) -> tuple[str, ...]:
     """Of the clients in order, where the record has them."""
     if is_file(folder.partition):
         clients = read_json(folder.partition, dict[str, Any], _REMEDY).get("clients", [])
-        found = tuple(str(client.get("name", "")) for client in clients if isinstance(client, dict))
-        return found if all(found) else ()
+        return tuple(str((client.get("name") if isinstance(client, dict) else "") or number) for number, client in enumerate(clients))
     return tuple(getattr(models.card, "client_names", ()))
 
 

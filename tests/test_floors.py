@@ -19,7 +19,7 @@ FLOORS = [
     {"config_file", "data", "models", "objectives"},
     {"privacy", "secure_sum", "pools", "training"},
     {"federation"},
-    {"engines", "baselines", "artifacts", "summary"},
+    {"engines", "baselines", "artifacts", "model_page", "summary"},
     {"inference"},
     {"assign"},
     {"result"},

@@ -42,6 +42,9 @@ class ClientData:
     group: int | None
     note: str
 
+    def __repr__(self) -> str:
+        return f"ClientData({self.id}, {self.train!r}, group={self.group})"
+
 
 def partition(sources: Sequence[Splits], config: FederationConfig) -> list[ClientData]:
     """Deal the examples of all sources out to clients.

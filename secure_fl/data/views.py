@@ -105,7 +105,7 @@ def _keyed(augment: KeyedAugmentation, x: Tensor, draws: Draws) -> Tensor:
     return _checked(augment, x, lambda: augment.changed(x, draws))
 
 
-def _checked(augment: Augmentation, x: Tensor, make: Callable[[], Tensor]) -> Tensor:
+def _checked(augment: Augmentation, x: Tensor, make: Callable[[], object]) -> Tensor:
     """What `make` returns, if it is like `x`. A caller's own message is not passed on: torch's say how many examples a batch has.
 
     Raises:

@@ -17,7 +17,7 @@ beyond c; who is on the roster and who dropped out, which are public.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import ceil, floor, inf, isqrt, nextafter, sqrt
 from typing import Literal
@@ -49,9 +49,9 @@ class Blocks:
         pools: `[K, W]`, opened where the count allows: the pooled part, then the weight where weights are on.
     """
 
-    head: Tensor
-    shared: Tensor
-    pools: Tensor
+    head: Tensor = field(repr=False)
+    shared: Tensor = field(repr=False)
+    pools: Tensor = field(repr=False)
 
     def __add__(self, other: Blocks) -> Blocks:
         return Blocks(self.head + other.head, self.shared + other.shared, self.pools + other.pools)
@@ -69,8 +69,8 @@ class Opened:
     """
 
     survivors: int
-    counts: Tensor
-    passing: Tensor
+    counts: Tensor = field(repr=False)
+    passing: Tensor = field(repr=False)
     inside: float | None
 
 
