@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
@@ -21,11 +21,12 @@ from secure_fl.config import FederationConfig
 from secure_fl.data.dataset import Array, Dataset
 from secure_fl.errors import ConfigError, ModelError
 from secure_fl.inference import class_names, from_rows
+from secure_fl.models.heads import feature_width
 from secure_fl.result import Result
 from secure_fl.run import Federation
 
 
-class SecureFLEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class SecureFLEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """A run's encoder as a transformer: `transform` gives features `[N, F]`. Nothing is fitted: the run has done it.
 
     Args:
@@ -54,6 +55,12 @@ class SecureFLEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """
         result = _result(self)
         return np.asarray(result.embed(from_rows(X, result.models.card)).numpy())
+
+    @property
+    def _n_features_out(self) -> int:
+        """Width of the features, by which scikit-learn names them."""
+        models = _result(self).models
+        return feature_width(models.encoder, models.card.shape)
 
     def __sklearn_is_fitted__(self) -> bool:
         return True
@@ -165,7 +172,9 @@ class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, allow_nd=True, dtype=np.float32)
-        return np.asarray(self.result_.predict_proba(X, self._number(client)).numpy()[:, : len(self.classes_)])
+        # A model has two classes at least, also where there was one.
+        known = self.result_.predict_proba(X, self._number(client)).numpy()[:, : len(self.classes_)]
+        return np.asarray(known / known.sum(1, keepdims=True))
 
     def _config(self, natural: bool) -> FederationConfig | Mapping[str, Any] | Path | str:
         """The configuration given; without one, clients as they were named, or by chance."""

@@ -116,9 +116,9 @@ class ClientLevel:
     bit_noise: float | None = None
 
     def __post_init__(self) -> None:
-        for holds, field, problem, remedy in self._rules():
+        for holds, name, problem, remedy in self._rules():
             if not holds:
-                raise PrivacyError(problem, field=field, value=getattr(self, field), remedy=remedy)
+                raise PrivacyError(problem, field=name, value=getattr(self, name), remedy=remedy)
         if self.counts and (found := self.false_pass) > self.accepted_false_pass + 1e-12:
             problem, remedy = f"a pool of one member passes with probability {found:.1%}", "lower it, raise minimum, or raise accepted_false_pass"
             raise PrivacyError(problem, field="count_noise", value=self.count_noise, remedy=remedy)
