@@ -24,6 +24,7 @@ from secure_fl.data.views import Augmentation, batch_views, build_views
 from secure_fl.errors import ConfigError, ModelError, SecureFLError
 from secure_fl.models.build import build_encoder, copy_of, fresh_copy, seeded
 from secure_fl.models.heads import feature_width
+from secure_fl.paths import path_of
 
 _ROWS = 4
 """Examples of noise that an encoder is tried on: normalisation by the batch needs two."""
@@ -42,7 +43,7 @@ def as_config(config: object) -> FederationConfig:
     if isinstance(config, Mapping) and all(isinstance(name, str) for name in config):
         return FederationConfig(**config)
     if isinstance(config, str | os.PathLike):
-        return load_config(os.fspath(config))
+        return load_config(path_of(config, "config"))
     remedy = "pass a FederationConfig, a dict of its tables, or the path of a TOML file"
     raise ConfigError("is no configuration", field="config", value=type(config).__name__, remedy=remedy)
 
@@ -53,7 +54,7 @@ def as_callbacks(callbacks: object) -> list[Callback]:
     Raises:
         ConfigError: one is no `Callback`, or a class in place of its instance.
     """
-    given = [callbacks] if isinstance(callbacks, Callback) else callbacks
+    given = [callbacks] if isinstance(callbacks, Callback) else () if callbacks is None else callbacks
     if not isinstance(given, Iterable) or isinstance(given, str | bytes | Mapping):
         raise ConfigError("are no callbacks", field="callbacks", value=type(given).__name__, remedy="pass a list of secure_fl.Callback instances")
     found = []
@@ -76,13 +77,7 @@ def as_folder(out: object, *, resume: object) -> Path | None:
         raise ConfigError("is neither True nor False", field="resume", value=type(resume).__name__, remedy="pass run(folder, resume=True)")
     if out is None and resume:
         raise ConfigError("there is no folder to resume", field="out", value=None, remedy="pass the folder of the run that was interrupted")
-    if out is None:
-        return None
-    path = os.fspath(out) if isinstance(out, str | os.PathLike) else None
-    if not isinstance(path, str) or not path.strip() or "\0" in path:
-        kind = type(out).__name__ if path is None else "an empty path" if isinstance(path, str) else "bytes"
-        raise ConfigError("is no path", field="out", value=kind, remedy='pass the folder to write to, such as "runs/mine", or None to write nothing')
-    return Path(path)
+    return None if out is None else path_of(out, "out")
 
 
 def encoder_maker(encoder: object, config: FederationConfig, shape: tuple[int, ...]) -> Callable[[int], nn.Module]:

@@ -20,6 +20,7 @@ from secure_fl.federation.tensors import pack, unpack
 from secure_fl.files import is_file, make_folder, read_bytes, read_json, write_atomically
 from secure_fl.models.build import build_encoder, build_head, build_projector
 from secure_fl.models.heads import Classifier, EncoderProjector, feature_width
+from secure_fl.paths import path_of
 from secure_fl.pools.pool_set import PoolModel
 
 LARGEST = 1 << 36
@@ -67,7 +68,7 @@ def load_card(path: Path | str) -> ModelCard:
     Raises:
         RunFolderError: the run has not finished, or the card is damaged.
     """
-    folder = RunFolder.open(Path(path))
+    folder = RunFolder.open(path_of(path, "run folder"))
     folder.read_summary()
     card = read_json(folder.model / "model.json", ModelCard, _REMEDY)
     if prod(card.shape) > _MOST_NUMBERS:
@@ -86,8 +87,8 @@ def load_encoder(path: Path | str, encoder: nn.Module | None = None) -> nn.Modul
         RunFolderError: no finished run there.
         ModelError: the run used a module of the caller's own and none is given, or it does not fit.
     """
-    card, config = load_card(path), RunFolder.open(Path(path)).read_config()
-    return restored_encoder(card, config, _tensors(Path(path) / "model" / "encoder.safetensors"), encoder)
+    card, config = load_card(path), RunFolder.open(path_of(path, "run folder")).read_config()
+    return restored_encoder(card, config, _tensors(path_of(path, "run folder") / "model" / "encoder.safetensors"), encoder)
 
 
 def load_pools(path: Path | str, encoder: nn.Module | None = None) -> tuple[list[PoolModel], Guide | None]:
@@ -97,8 +98,8 @@ def load_pools(path: Path | str, encoder: nn.Module | None = None) -> tuple[list
         RunFolderError: no finished run there, or one without pools.
         ModelError: as `load_encoder`.
     """
-    card, config = load_card(path), RunFolder.open(Path(path)).read_config()
-    file = Path(path) / "model" / "pools.safetensors"
+    card, config = load_card(path), RunFolder.open(path_of(path, "run folder")).read_config()
+    file = path_of(path, "run folder") / "model" / "pools.safetensors"
     if not is_file(file):
         raise RunFolderError("the run has no pools", field="run folder", value=str(path), remedy="run it with pools.enabled = true")
     return restored_pools(card, config, _tensors(file), encoder)
@@ -128,7 +129,7 @@ def model_files(path: Path | str) -> dict[str, bytes]:
         RunFolderError: one is damaged.
         FileError: one is missing.
     """
-    folder = RunFolder.open(Path(path))
+    folder = RunFolder.open(path_of(path, "run folder"))
     found = {}
     for name in ("encoder.safetensors", *(["pools.safetensors"] if folder.read_config().pools.enabled else [])):
         found[name] = read_bytes(folder.model / name, most=LARGEST)
@@ -147,7 +148,7 @@ def _guide(tensors: dict[str, Tensor], pools: int) -> Guide | None:
 
 def load_centre(path: Path | str) -> Tensor | None:
     """What the sketches of a run were centred by, float64 `[F]`; None where they were not."""
-    return _tensors(Path(path) / "model" / "pools.safetensors").get(CENTRE)
+    return _tensors(path_of(path, "run folder") / "model" / "pools.safetensors").get(CENTRE)
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

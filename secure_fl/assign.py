@@ -17,6 +17,7 @@ from secure_fl.federation.sketch_form import SketchForm
 from secure_fl.inference import Models
 from secure_fl.models.heads import feature_width
 from secure_fl.objectives.build import build_objective
+from secure_fl.paths import path_of
 from secure_fl.pools.pool_set import PoolModel
 from secure_fl.pools.selection import best_pool
 from secure_fl.seeds import derive_seed
@@ -56,8 +57,9 @@ def assign_pool(folder: Path | str, file: Path | str, *, encoder: nn.Module | No
         RunFolderError: no such run.
         DataError: the file is no `.npz`, or the examples are not of the run's shape.
     """
-    arrays = read_arrays(Path(file))
-    return assign(Models.load(folder, encoder), arrays["x"], arrays.get("y"))
+    path, models = path_of(file, "file"), Models.load(folder, encoder)
+    arrays = read_arrays(path)
+    return assign(models, arrays["x"], arrays.get("y"))
 
 
 def assign(models: Models, x: Array, y: Array | None = None) -> Assignment:

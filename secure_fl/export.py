@@ -26,6 +26,7 @@ from secure_fl.files import listed, make_folder, parse_json, read_bytes, write_a
 from secure_fl.inference import Models
 from secure_fl.model_page import model_page
 from secure_fl.models.heads import Classifier
+from secure_fl.paths import path_of
 
 Form = Literal["safetensors", "onnx", "hf"]
 FORMS: tuple[Form, ...] = ("safetensors", "onnx", "hf")
@@ -69,12 +70,12 @@ def export(folder: Path | str, out: Path | str, forms: Sequence[Form] = ("safete
     """
     if not forms or any(form not in FORMS for form in forms):
         raise ConfigError("no such form", field="forms", value=tuple(map(str, forms)), remedy=f"choose among {', '.join(FORMS)}")
-    target = Path(out)
+    source, target = path_of(folder, "run folder"), path_of(out, "out")
     if listed(target):
         raise RunFolderError("already holds something", field="out", value=str(target), remedy="choose another folder or delete it")
     files: dict[str, bytes] = {}
     for form in forms:
-        files |= {"safetensors": _safetensors, "onnx": lambda run: _onnx(run, encoder), "hf": _hub}[form](Path(folder))
+        files |= {"safetensors": _safetensors, "onnx": lambda run: _onnx(run, encoder), "hf": _hub}[form](source)
     make_folder(target)
     for name, data in files.items():
         write_atomically(target / name, data)
@@ -93,7 +94,7 @@ def load_exported(folder: Path | str, encoder: nn.Module | None = None) -> Model
         RunFolderError: a file is damaged, or another program's.
         ModelError: as `load_encoder`.
     """
-    path = Path(folder)
+    path = path_of(folder, "folder")
     found = parse_json(read_bytes(path / "config.json"), HubConfig, field="config.json", value=str(path), remedy=_REMEDY)
     data = read_bytes(path / "model.safetensors", most=LARGEST)
     tensors = unpack(data, field="model.safetensors", value=str(path), remedy=_REMEDY)

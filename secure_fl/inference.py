@@ -18,6 +18,7 @@ from secure_fl.errors import DataError, ModelError
 from secure_fl.federation.folder import RunFolder
 from secure_fl.federation.messages import Guide
 from secure_fl.models.heads import Classifier
+from secure_fl.paths import path_of
 from secure_fl.pools.pool_set import PoolModel
 from secure_fl.training.device import Compute
 from secure_fl.training.tasks import embed
@@ -55,7 +56,7 @@ class Models:
             RunFolderError: no finished run there.
             ModelError: the run used a module of the caller's own and none is given, or it does not fit.
         """
-        config = RunFolder.open(Path(folder)).read_config()
+        config = RunFolder.open(path_of(folder, "run folder")).read_config()
         card, module = load_card(folder), load_encoder(folder, encoder)
         if not config.pools.enabled:
             return cls(config, card, module, [])

@@ -16,6 +16,7 @@ from secure_fl.federation.folder import RunFolder
 from secure_fl.federation.phase import RoundRecord
 from secure_fl.files import is_file, read_json
 from secure_fl.inference import Models
+from secure_fl.paths import path_of
 from secure_fl.pools.pool_set import PoolModel
 
 _REMEDY = "restore the file that the run wrote, or delete it: it is not needed"
@@ -53,12 +54,13 @@ class Result:
             RunFolderError: no finished run there, or a file of it is damaged.
             ModelError: the run used a module of the caller's own and none is given, or it does not fit.
         """
-        opened = RunFolder.open(Path(folder))
+        path = path_of(folder, "run folder")
+        opened = RunFolder.open(path)
         summary = opened.read_summary()
-        models = Models.load(folder, encoder)
+        models = Models.load(path, encoder)
         choices = {int(client): pool for client, pool in models.card.choices.items()}
         records = [RoundRecord(**line) for line in opened.read_metrics()]
-        return cls(models, choices, summary, records, Path(folder), _names(opened, models))
+        return cls(models, choices, summary, records, path, _names(opened, models))
 
     @property
     def encoder(self) -> nn.Module:

@@ -79,7 +79,7 @@ class Federation:
         data: Dataset | None = None,
         encoder: nn.Module | Callable[[int], nn.Module] | None = None,
         augment: Augmentation | None = None,
-        callbacks: Sequence[Callback] | Callback = (),
+        callbacks: Sequence[Callback] | Callback | None = (),
     ) -> None:
         self.config = as_config(config)
         self._callbacks = as_callbacks(callbacks)

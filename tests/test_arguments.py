@@ -12,11 +12,12 @@ import torch
 from helpers import make_images, tiny_config
 from torch import Tensor, nn
 
-from secure_fl import Callback, Dataset, Federation, FederationConfig
+from secure_fl import Callback, Dataset, Federation, FederationConfig, assign_pool, load_config, load_encoder, load_pools, load_result
 from secure_fl.arguments import as_config
 from secure_fl.config_file import dump_config
 from secure_fl.data import GlyphViews
 from secure_fl.errors import ConfigError, ModelError, SecureFLError
+from secure_fl.export import export, load_exported
 
 ROWS = 240
 
@@ -192,6 +193,24 @@ def test_what_a_callback_raises_is_passed_on(images: Dataset) -> None:
 
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         Federation(tiny_config(), data=images, encoder=flat(), callbacks=Fails()).run()
+
+
+@pytest.mark.parametrize("path", [5, None, b"runs", "", "a\0b", ["runs"]])
+def test_paths_that_are_none(path: Any) -> None:
+    takers: list[Callable[[Any], Any]] = [
+        load_result,
+        load_encoder,
+        load_pools,
+        load_config,
+        load_exported,
+        lambda path: assign_pool(path, "new.npz"),
+        lambda path: assign_pool("runs/absent", path),
+        lambda path: export(path, "models"),
+        lambda path: export("runs/absent", path),
+    ]
+    for take in takers:
+        with pytest.raises(ConfigError, match="is no path"):
+            take(path)
 
 
 def test_messages_of_a_broken_encoder_say_nothing_of_the_data() -> None:

@@ -14,7 +14,7 @@ PACKAGE, KERNELS = ROOT / "secure_fl", ROOT / "kernels" / "secure_fl_kernels"
 
 FLOORS = [
     {"errors", "lazy", "odds", "seeds", "units"},
-    {"coins", "files"},
+    {"coins", "files", "paths"},
     {"config"},
     {"config_file", "data", "models", "objectives"},
     {"privacy", "secure_sum", "pools", "training"},
