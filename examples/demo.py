@@ -29,7 +29,7 @@ from secure_fl.errors import RunFolderError
 from secure_fl.federation.folder import RunFolder
 from secure_fl.report.page import write_report
 from secure_fl.report.plots import save_comparison
-from secure_fl.report.units import clock, size
+from secure_fl.units import clock, size
 
 ENCODER, OPEN = "SSD encoder", "in the open"
 ROWS = {"global model": "fedavg", "random start": "ifca", "SSD start": "cp-cfl", "sketch start": "sketch"}

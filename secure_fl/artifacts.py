@@ -23,10 +23,13 @@ from secure_fl.federation.tensors import pack, unpack
 from secure_fl.files import is_file, make_folder, read_bytes, read_json, write_atomically
 from secure_fl.models.build import build_encoder, build_head, build_projector
 from secure_fl.models.heads import Classifier, EncoderProjector, feature_width
+from secure_fl.paths import path_of
 from secure_fl.pools.pool_set import PoolModel
 
 LARGEST = 1 << 36
 """Bytes of the largest model file that is read."""
+CENTRE = "guide.public_centre"
+"""What sketches were centred by, among the tensors of the pools."""
 _MOST_NUMBERS = 1 << 22
 _REMEDY = "write it again: delete summary.json and resume the run"
 
@@ -38,7 +41,8 @@ class ModelCard:
     """How to use a run's models: shape of one example, classes, how it is scaled; each client's pool, where the record tells it.
 
     `scale` is as in [data]; of tables it is what `auto` came to. Under `per_client` a newcomer scales its examples by their own statistics, under
-    `given` by the card's numbers, one a column. `class_names` and `client_names` are in number order, and () where numbers are all there is.
+    `given` by the card's numbers, one a column. `class_names` and `client_names` are in number order, and () where numbers are all there is;
+    `columns` are those of a table, `colour=red` for a category.
     """
 
     shape: Annotated[tuple[Length, ...], Field(min_length=1, max_length=3)]
@@ -50,6 +54,7 @@ class ModelCard:
     choices: dict[str, int] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
     client_names: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
     column_means: tuple[float, ...] | None = None
     column_deviations: tuple[Annotated[float, Field(gt=0)], ...] | None = None
 
@@ -70,6 +75,7 @@ class ModelCard:
             {} if blueprint.client_plan is not None else {str(client): pool for client, pool in choices.items()},
             clients[0].train.class_names,
             tuple(client.name for client in clients) if any(client.name != str(client.id) for client in clients) else (),
+            clients[0].train.columns,
             scaling.means,
             scaling.deviations,
         )
@@ -90,7 +96,7 @@ def save_models(
     if pools:
         tensors = {name: tensor for k, pool in enumerate(pools) for name, tensor in _portable(pool, f"pool.{k}.").items()}
         if guide is not None:
-            tensors |= {"guide.mean": guide.mean, "guide.centres": guide.centres} | ({} if centre is None else {"guide.public_centre": centre})
+            tensors |= {"guide.mean": guide.mean, "guide.centres": guide.centres} | ({} if centre is None else {CENTRE: centre})
         file = folder.model / "pools.safetensors"
         write_atomically(file, pack(folder.view(file, tensors)))
     folder.write(folder.model / "model.json", vars(card))
@@ -102,7 +108,7 @@ def load_card(path: Path | str) -> ModelCard:
     Raises:
         RunFolderError: the run has not finished, or the card is damaged.
     """
-    folder = RunFolder.open(Path(path))
+    folder = RunFolder.open(path_of(path, "run folder"))
     folder.read_summary()
     card = read_json(folder.model / "model.json", ModelCard, _REMEDY)
     if prod(card.shape) > _MOST_NUMBERS:
@@ -123,10 +129,8 @@ def load_encoder(path: Path | str, encoder: nn.Module | None = None) -> nn.Modul
         RunFolderError: no finished run there.
         ModelError: the run used a module of the caller's own and none is given, or it does not fit.
     """
-    card, config = load_card(path), RunFolder.open(Path(path)).read_config()
-    module = _encoder(card, config, encoder)
-    _load(module, _tensors(Path(path) / "model" / "encoder.safetensors"), "")
-    return module.eval()
+    card, config = load_card(path), RunFolder.open(path_of(path, "run folder")).read_config()
+    return restored_encoder(card, config, _tensors(path_of(path, "run folder") / "model" / "encoder.safetensors"), encoder)
 
 
 def load_pools(path: Path | str, encoder: nn.Module | None = None) -> tuple[list[PoolModel], Guide | None]:
@@ -136,11 +140,24 @@ def load_pools(path: Path | str, encoder: nn.Module | None = None) -> tuple[list
         RunFolderError: no finished run there, or one without pools.
         ModelError: as `load_encoder`.
     """
-    card, config = load_card(path), RunFolder.open(Path(path)).read_config()
-    file = Path(path) / "model" / "pools.safetensors"
+    card, config = load_card(path), RunFolder.open(path_of(path, "run folder")).read_config()
+    file = path_of(path, "run folder") / "model" / "pools.safetensors"
     if not is_file(file):
         raise RunFolderError("the run has no pools", field="run folder", value=str(path), remedy="run it with pools.enabled = true")
-    tensors = _tensors(file)
+    return restored_pools(card, config, _tensors(file), encoder)
+
+
+def restored_encoder(card: ModelCard, config: FederationConfig, tensors: dict[str, Tensor], encoder: nn.Module | None = None) -> nn.Module:
+    """The encoder whose stored tensors these are; see `load_encoder`."""
+    module = _encoder(card, config, encoder)
+    _load(module, tensors, "")
+    return module.eval()
+
+
+def restored_pools(
+    card: ModelCard, config: FederationConfig, tensors: dict[str, Tensor], encoder: nn.Module | None = None
+) -> tuple[list[PoolModel], Guide | None]:
+    """The pool models, and sketch groups, whose stored tensors these are; see `load_pools`."""
     pools = [_pool(card, config, encoder) for _ in range(config.pools.count)]
     for k, pool in enumerate(pools):
         _load(pool, tensors, f"pool.{k}.")
@@ -154,7 +171,7 @@ def model_files(path: Path | str) -> dict[str, bytes]:
         RunFolderError: one is damaged.
         FileError: one is missing.
     """
-    folder = RunFolder.open(Path(path))
+    folder = RunFolder.open(path_of(path, "run folder"))
     found = {}
     for name in ("encoder.safetensors", *(["pools.safetensors"] if folder.read_config().pools.enabled else [])):
         found[name] = read_bytes(folder.model / name, most=LARGEST)
@@ -173,7 +190,7 @@ def _guide(tensors: dict[str, Tensor], pools: int) -> Guide | None:
 
 def load_centre(path: Path | str) -> Tensor | None:
     """What the sketches of a run were centred by, float64 `[F]`; None where they were not."""
-    return _tensors(Path(path) / "model" / "pools.safetensors").get("guide.public_centre")
+    return _tensors(path_of(path, "run folder") / "model" / "pools.safetensors").get(CENTRE)
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

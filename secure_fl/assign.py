@@ -8,23 +8,18 @@ from typing import Any, Literal
 
 from torch import nn
 
-from secure_fl.artifacts import ModelCard, load_card, load_centre, load_encoder, load_pools
-from secure_fl.config import FederationConfig, SourceConfig
-from secure_fl.data.columns import Declared
 from secure_fl.data.dataset import Dataset
 from secure_fl.data.pooled import pooled_values
-from secure_fl.data.sources import prepared
-from secure_fl.data.sources.npz import npz
 from secure_fl.data.views import build_views
-from secure_fl.errors import DataError
-from secure_fl.federation.folder import RunFolder
-from secure_fl.federation.messages import Guide
+from secure_fl.errors import ModelError
 from secure_fl.federation.sketch_form import SketchForm
+from secure_fl.inference import Examples, Models
 from secure_fl.models.heads import feature_width
 from secure_fl.objectives.build import build_objective
+from secure_fl.paths import path_of
+from secure_fl.pools.pool_set import PoolModel
 from secure_fl.pools.selection import best_pool
 from secure_fl.seeds import derive_seed
-from secure_fl.training.device import Compute
 from secure_fl.training.tasks import Score, SelfSupervised, Supervised, Task, embed
 
 
@@ -50,53 +45,58 @@ class Assignment:
 
 
 def assign_pool(folder: Path | str, file: Path | str, *, encoder: nn.Module | None = None) -> Assignment:
-    """Choose a pool for the examples in an `.npz`, prepared as the run's own were.
-
-    Without labels it is the group whose centre is nearest to the newcomer's own sketch. That sketch is made here, without noise, in the public
-    projection of the run's sketches where these were noised, and goes nowhere.
+    """Choose a pool of a finished run for the examples of a file or folder; see `assign`.
 
     Args:
         folder: a finished run with pools.
-        file: `x`, and `y` where there are labels.
+        file: of any kind that runs read: `.npz`, `.npy`, CSV, Parquet, a folder of pictures; with labels where there are some.
         encoder: a module of the same architecture where the run was given one.
 
     Raises:
         RunFolderError: no such run.
-        DataError: the examples are not of the run's shape.
+        DataError: the file is of no kind that is read, or the examples are not of the run's shape.
     """
-    config, card = RunFolder.open(Path(folder)).read_config(), load_card(folder)
-    kind: Literal["image", "series", "vector"] = "image" if len(card.shape) == 3 else "series" if len(card.shape) == 2 else "vector"
-    # Labels are numbered as the federation's are, whichever of them the newcomer has.
-    declared = Declared(card.classes, card.class_names or tuple(map(str, range(card.classes)))) if card.classes else Declared()
-    raw, _ = npz(SourceConfig(name="npz", path=str(file), kind=kind), declared)
-    data = prepared(raw, config.data.model_copy(update={"scale": card.scale, "image_size": card.image_size}))
-    if data.shape != card.shape:
-        remedy = "bring the examples into the shape the federation was trained on"
-        raise DataError(f"examples are not of shape {card.shape}", field="x", value=data.shape, remedy=remedy)
-    raw, data = data, card.scaling.alone(data)
-    pools, guide = load_pools(folder, encoder)
-    compute, seed = Compute.of(config.runtime), derive_seed(config.seed, "assign")
-    task: Task = Supervised(compute)
-    if card.task == "self_supervised":
-        task = SelfSupervised(build_objective(config.objective), build_views(config.views, card.shape), compute)
-    scores = [task.score(pool.to(compute.device), data, seed) for pool in pools]
-    distances: list[float | None] = [None] * len(pools)
-    if guide is not None:
-        distances = _distances(guide, folder, encoder, config, card, raw, compute)
-    known = card.task == "self_supervised" or data.labelled
-    pool, by = _decided(scores, known, config.pools.select_by, distances)
+    path, models = path_of(file, "file"), Models.load(folder, encoder)
+    return assign(models, models.of_file(path))
+
+
+def assign(models: Models, x: Examples, y: Any = None) -> Assignment:
+    """Choose a pool for a client's examples, prepared as the run's own were.
+
+    With labels it is the pool of lowest loss (as `pools.select_by` says). Without, the group whose centre is nearest to the newcomer's own sketch,
+    which is made here, without noise, in the public projection of the run's sketches where these were noised, and goes nowhere; and where the run
+    had no sketches, the pool with the surest predictions.
+
+    Raises:
+        ModelError: the run has no pools.
+        DataError: the examples are not of the run's shape, or labels outside of its own.
+    """
+    if not models.pools:
+        raise ModelError("the run has no pools", field="pools.enabled", value=False, remedy="run it with pools.enabled = true")
+    config, card, raw = models.config, models.card, models.read(x, y)
+    seed, data = derive_seed(config.seed, "assign"), card.scaling.alone(raw)
+
+    def task(pool: PoolModel) -> Task:
+        compute = models.compute(pool)
+        if card.task == "supervised":
+            return Supervised(compute)
+        return SelfSupervised(build_objective(config.objective), build_views(config.views, card.shape), compute)
+
+    scores = [task(pool).score(pool, data, seed) for pool in models.pools]
+    distances = _distances(models, raw)
+    pool, by = _decided(scores, card.task == "self_supervised" or data.labelled, config.pools.select_by, distances)
     rows = tuple((_finite(s.loss), s.accuracy, s.entropy, distance) for s, distance in zip(scores, distances, strict=True))
     return Assignment(pool, by, len(data), rows)
 
 
-def _distances(
-    guide: Guide, folder: Path | str, encoder: nn.Module | None, config: FederationConfig, card: ModelCard, raw: Dataset, compute: Compute
-) -> list[float | None]:
-    """How far the examples' plain sketch is from each group's."""
-    model = load_encoder(folder, encoder).to(compute.device)
-    form = SketchForm.of(config, card.shape, card.classes, feature_width(model, card.shape))
-    values = embed(model, card.scaling.alone(raw).x, compute) if form.of_encoder else pooled_values(card.scaling.sketched(raw))
-    own = form.plain_sketch(values, load_centre(folder))
+def _distances(models: Models, raw: Dataset) -> list[float | None]:
+    """How far the examples' plain sketch is from each group's; None without groups."""
+    guide, encoder, card = models.guide, models.encoder, models.card
+    if guide is None:
+        return [None] * len(models.pools)
+    form = SketchForm.of(models.config, card.shape, card.classes, feature_width(encoder, card.shape))
+    values = embed(encoder, card.scaling.alone(raw).x, models.compute(encoder)) if form.of_encoder else pooled_values(card.scaling.sketched(raw))
+    own = form.plain_sketch(values, models.centre)
     found: list[float | None] = (form.plain(guide.centres) - (own - form.plain(guide.mean))).norm(dim=1).tolist()
     return found
 

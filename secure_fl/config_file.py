@@ -13,6 +13,7 @@ import tomli_w
 from secure_fl.config import FederationConfig, Section
 from secure_fl.errors import ConfigError, FileError
 from secure_fl.files import read_bytes
+from secure_fl.paths import path_of
 
 Table = dict[str, Any]
 _LARGEST = 1 << 22
@@ -27,7 +28,7 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> FederationCo
     Raises:
         ConfigError: the file is missing, unreadable or no TOML, an override has no `=`, or a value is refused.
     """
-    table = _read(Path(path))
+    table = _read(path_of(path, "configuration"))
     for override in overrides:
         _apply(table, override)
     return FederationConfig(**table)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
-from functools import cached_property, partial
+from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from secure_fl.arguments import as_callbacks, as_config, as_folder, augmentation, encoder_maker, encoder_named
 from secure_fl.artifacts import ModelCard, load_encoder, save_models
+from secure_fl.callbacks.base import Callback
+from secure_fl.callbacks.progress import shown
 from secure_fl.config import FederationConfig
 from secure_fl.config_file import dump_config
 from secure_fl.data.dataset import Dataset, join
@@ -22,7 +25,7 @@ from secure_fl.data.partitions import ClientData, count_classes, partition, reso
 from secure_fl.data.scaling import Scaling
 from secure_fl.data.sources import given_sources, load_source, load_sources
 from secure_fl.data.summary import PartitionSummary, summarise
-from secure_fl.data.views import Augmentation, build_views, check_range
+from secure_fl.data.views import Augmentation, check_range
 from secure_fl.engines.embedded import EmbeddedEngine
 from secure_fl.engines.rounds import Rounds
 from secure_fl.federation.alerts import majorities, watched
@@ -43,9 +46,10 @@ from secure_fl.federation.run_state import RunState
 from secure_fl.federation.starts import FarthestStart, RestartStart, SketchCentre, SketchStart, get_guide, get_pools
 from secure_fl.federation.summing import Summing
 from secure_fl.files import held, read_json, remove_unfinished
-from secure_fl.models.build import build_encoder, copy_of, fresh_copy
+from secure_fl.inference import Models
 from secure_fl.models.state import count_parameters, load_vector, to_vector
 from secure_fl.pools.pool_set import PoolModel
+from secure_fl.result import Result
 from secure_fl.summary import final_summary, picture
 from secure_fl.training.device import Compute
 
@@ -53,54 +57,17 @@ _REMEDY = "restore the file that the run wrote, or start a new run"
 _STARTS: dict[str, type[Phase]] = {"sketch": SketchStart, "restarts": RestartStart, "farthest": FarthestStart}
 
 
-class Callback:
-    """Hooks into a run; override what you need. Exceptions raised here end the run, which can then be resumed."""
-
-    def on_phase(self, name: str, rounds: int, done: int) -> None:
-        """A phase begins, or goes on after `done` rounds."""
-
-    def on_client(self, done: int, total: int) -> None:
-        """A client of the round under way has replied."""
-
-    def on_round(self, record: RoundRecord) -> None:
-        """A round has ended and is recorded."""
-
-    def on_end(self, result: Result) -> None:
-        """The run has ended."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """What came out.
-
-    Attributes:
-        encoder: the pre-trained encoder (without pre-training: the first one), in eval mode.
-        pools: one model a pool, in eval mode; empty without a cluster phase.
-        choices: client -> pool, as this process read them off the clients; empty where a finished run's record does not tell.
-        summary: the content of `summary.json`, and beside it what the manifest keeps out of that file.
-        records: every round, likewise.
-        folder: where it was written, or None.
-    """
-
-    encoder: nn.Module
-    pools: list[PoolModel]
-    choices: dict[int, int]
-    summary: dict[str, Any]
-    records: list[RoundRecord] = field(repr=False)
-    folder: Path | None = None
-
-
 class Federation:
     """Clients with data, a configuration and the phases that follow from it, in this process.
 
     Args:
-        config: the run; `FederationConfig()` when not given.
+        config: the run: a configuration, a dict of its tables, or the path of a TOML file; `FederationConfig()` when not given.
         data: examples of your own instead of `config.data.sources`: a `Dataset`, or what `Dataset.of` takes; used as they are, but for columns
             of tables (`data.scale`).
         encoder: a module of your own instead of `config.model`; its trainable layers are initialised anew from the seed. Or a
             function `seed -> module`, whose weights are kept: `lambda seed: module` starts every model from the weights given.
         augment: a callable on batches instead of `config.views`; under example-level privacy it is given one example at a time.
-        callbacks: hooks.
+        callbacks: hooks; `secure_fl.callbacks` has some ready to use.
 
     Sets torch's number of threads in this process to `runtime.threads`.
 
@@ -110,14 +77,15 @@ class Federation:
 
     def __init__(
         self,
-        config: FederationConfig | None = None,
+        config: FederationConfig | Mapping[str, Any] | Path | str | None = None,
         *,
         data: Any = None,
         encoder: nn.Module | Callable[[int], nn.Module] | None = None,
         augment: Augmentation | None = None,
-        callbacks: Sequence[Callback] = (),
+        callbacks: Sequence[Callback] | Callback | None = (),
     ) -> None:
-        self.config = config or FederationConfig()
+        self.config = as_config(config)
+        self._callbacks = as_callbacks(callbacks)
         self._own_data, private = data is not None, self.config.privacy.unit != "none"
         sources = load_sources(self.config.data, self.config.seed) if data is None else given_sources(data, self.config.data)
         self.config = resolved(self.config, sources)
@@ -140,41 +108,51 @@ class Federation:
             shape,
             count_classes(self.clients, self.config),
             len(self.clients),
-            build_views(self.config.views, shape) if augment is None else augment,
-            self._maker(encoder, shape),
+            augmentation(augment, self.config, shape),
+            encoder_maker(encoder, self.config, shape),
             Compute.of(self.config.runtime),
             # Clients count alike under privacy, where sizes may not leave them.
             1 if private else max(len(client.train) for client in self.clients),
         )
-        self._callbacks = list(callbacks)
+
+    def __repr__(self) -> str:
+        return f"Federation({self.config.name!r}, clients={len(self.clients)}, shape={self.blueprint.shape})"
 
     def summarise(self) -> PartitionSummary:
         """What each client holds."""
         return summarise(self.clients)
 
-    def run(self, out: Path | str | None = None, *, resume: bool = False) -> Result:
+    def run(self, out: Path | str | None = None, *, resume: bool = False, progress: bool | None = None) -> Result:
         """Run all phases.
 
         Args:
             out: folder to write to; nothing is written when None.
             resume: continue the run in `out` after its last checkpoint; the results are those of an uninterrupted run.
+            progress: say what is not protected, and how far the run is, on stderr; None: where that is a terminal or a notebook.
 
         Raises:
             RunFolderError: `out` holds something and `resume` is off, or a run of another configuration, or is in use by another run.
             FileError: a file cannot be read or written; the run can be resumed.
+            ConfigError: an argument that is none.
             PrivacyError: the run's ledger is gone or has lost releases, or a budget would be passed.
             TrainingError: a loss is not finite.
         """
+        folder = as_folder(out, resume=resume)
+        with shown(progress, self.config) as bar, encoder_named(self._custom_encoder):
+            self._heard = [*bar, *self._callbacks]
+            return self._run_in(folder, resume=resume)
+
+    def _run_in(self, out: Path | None, *, resume: bool) -> Result:
         check_paths(self.blueprint, max(len(client.train) for client in self.clients))
         seen = None if resume else self._seen or self._seen_at_a_server()
         if out is None:
             return self._run(None, seen, ExitStack(), resume=False)
         found = RunFolder.open if resume else RunFolder.new
-        found(Path(out))
+        found(out)
         with ExitStack() as holding:
-            holding.enter_context(held(Path(out)))
-            remove_unfinished(Path(out))
-            return self._run(found(Path(out)), seen, holding, resume=resume)
+            holding.enter_context(held(out))
+            remove_unfinished(out)
+            return self._run(found(out), seen, holding, resume=resume)
 
     def _run(self, folder: RunFolder | None, seen: CentralSet | None, holding: ExitStack, *, resume: bool) -> Result:
         state, box = self._prepare(folder, seen, holding, resume=resume)
@@ -182,7 +160,7 @@ class Federation:
             self._gate.load_encoder(RunFolder.open(Path(self.config.pretrain.load_from or "")), len(self.clients))
         engine = EmbeddedEngine(self.clients, self.blueprint, box, self._gate.already)
         summing = Summing(self.config.security, len(self.clients), self.config.privacy.colluders)
-        rounds = Rounds(engine, summing, self._gate, partial(self._tell, "on_client"))
+        rounds = Rounds(engine, summing, self._gate, self._replied)
         records: list[RoundRecord] = []
         if folder is not None:
             records = [RoundRecord(**line) for line in folder.read_metrics()]
@@ -251,16 +229,14 @@ class Federation:
         return digest.hexdigest()
 
     @property
+    def _names(self) -> tuple[str, ...]:
+        """Of the clients."""
+        return tuple(client.name or str(client.id) for client in self.clients)
+
+    @property
     def _examples_digest(self) -> str:
         """Of every client's examples: what a resumed run must share too, and only the experimenter may know."""
         return whole_digest(part for client in self.clients for part in (client.train, client.validation, client.test))
-
-    def _maker(self, encoder: nn.Module | Callable[[int], nn.Module] | None, shape: tuple[int, ...]) -> Callable[[int], nn.Module]:
-        if isinstance(encoder, nn.Module):
-            return partial(fresh_copy, encoder)
-        if encoder is None:
-            return lambda seed: build_encoder(self.config.model, shape, seed)
-        return lambda seed: copy_of(encoder(seed))
 
     def _prepare(self, folder: RunFolder | None, seen: CentralSet | None, holding: ExitStack, *, resume: bool) -> tuple[ServerState, ReleaseBox]:
         """State to go on from, and the box of private results; opens the gate. A new run's ledger is there before the run counts as begun.
@@ -357,15 +333,16 @@ class Federation:
         summary = final_summary(self.config, records, self.summarise(), sizes, privacy_record(self.config, self._gate, records))
         sketches = sketch_record(self.config, self._gate)
         summary |= {} if sketches is None else {"sketches": sketches}
+        card = ModelCard.of(blueprint, self._scaling, self.clients, choices, own_data=self._own_data, own_encoder=self._custom_encoder)
+        guide, centre = get_guide(state) if pools else None, state.tensors.get("sketch.public_centre")
         if folder is not None:
             folder.check_own()
-            card = ModelCard.of(blueprint, self._scaling, self.clients, choices, own_data=self._own_data, own_encoder=self._custom_encoder)
-            guide = get_guide(state) if pools else None
-            save_models(folder, encoder, pools, guide, card, state.tensors.get("sketch.public_centre"))
+            save_models(folder, encoder, pools, guide, card, centre)
             if self.manifest.writes("embedding.json"):
                 folder.write(folder.embedding, picture(blueprint, state.tensors["encoder"], self.clients))
             folder.write(folder.summary, summary)
-        return Result(encoder.eval(), pools, choices, summary, records, None if folder is None else folder.path)
+        models = Models(self.config, card, encoder.eval(), pools, guide, centre)
+        return Result(models, choices, summary, records, None if folder is None else folder.path, self._names)
 
     def _pool_models(self, state: ServerState) -> list[PoolModel]:
         if not self.config.pools.enabled:
@@ -380,5 +357,10 @@ class Federation:
         return models
 
     def _tell(self, hook: str, *arguments: object) -> None:
-        for callback in self._callbacks:
+        for callback in self._heard:
             getattr(callback, hook)(*arguments)
+
+    def _replied(self, client: int, done: int, total: int) -> None:
+        if self.manifest.experiments:
+            self._tell("on_reply", self._names[client])
+        self._tell("on_client", done, total)

@@ -16,14 +16,20 @@ ROOT = Path(__file__).parents[1]
 PACKAGE, KERNELS = ROOT / "secure_fl", ROOT / "kernels" / "secure_fl_kernels"
 
 FLOORS = [
-    {"ciphers", "errors", "odds", "seeds", "terminal"},
-    {"coins", "files"},
+    {"ciphers", "errors", "lazy", "odds", "seeds", "terminal", "units"},
+    {"coins", "files", "paths"},
     {"config"},
     {"config_file", "data", "models", "objectives"},
     {"privacy", "secure_sum", "pools", "training"},
     {"federation"},
-    {"engines", "baselines", "artifacts", "summary"},
-    {"run", "assign"},
+    {"engines", "baselines", "artifacts", "model_page", "summary"},
+    {"inference"},
+    {"assign"},
+    {"result"},
+    {"callbacks", "export"},
+    {"arguments"},
+    {"run"},
+    {"sklearn"},
     {"audit", "report"},
     {"cli"},
 ]

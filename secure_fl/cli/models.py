@@ -8,36 +8,33 @@ from typing import Annotated
 import typer
 
 from secure_fl.cli.console import out, table
-from secure_fl.errors import RunFolderError
 
 
 def export(
     folder: Annotated[Path, typer.Argument(help="Run folder.")],
-    to: Annotated[Path, typer.Option("--to", help="Folder to write the models to.")] = Path("exported"),
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder to write the models to.")] = Path("exported"),
+    to: Annotated[Path | None, typer.Option("--to", hidden=True)] = None,
+    onnx: Annotated[bool, typer.Option("--onnx", help="As ONNX: encoder.onnx, and a file a pool.")] = False,
+    hf: Annotated[bool, typer.Option("--hf", help="As a Hugging Face folder: model.safetensors, config.json and a model card.")] = False,
 ) -> None:
-    """Copy the models out: safetensors by parameter name, with model.json (shape, scaling, classes) and config.toml.
+    """Copy the models out: safetensors by parameter name, with model.json (shape, scaling, classes) and config.toml; or in the forms asked for.
 
     What only the experimenter may know, such as who uses which pool, stays behind.
     """
-    from secure_fl.artifacts import load_card, model_files
-    from secure_fl.federation.folder import RunFolder
-    from secure_fl.files import listed, make_folder, read_bytes, write_atomically, write_json
+    from secure_fl.export import Form
+    from secure_fl.export import export as export_models
 
-    card, run, models = load_card(folder), RunFolder.open(folder), model_files(folder)
-    if listed(to):
-        raise RunFolderError("already holds something", field="--to", value=str(to), remedy="choose another folder or delete it")
-    make_folder(to)
-    write_json(to / "model.json", run.manifest.without_experiments().view("model/model.json", vars(card)))
-    for name, data in {**models, run.config.name: read_bytes(run.config)}.items():
-        write_atomically(to / name, data)
-    for path in listed(to):
+    asked: tuple[tuple[Form, bool], ...] = (("onnx", onnx), ("hf", hf))
+    forms = [form for form, wanted in asked if wanted]
+    for path in export_models(folder, to or out_dir, forms or ["safetensors"]):
         out.print(str(path), markup=False)
 
 
 def assign(
     folder: Annotated[Path, typer.Argument(help="Run folder.")],
     file: Annotated[Path, typer.Argument(help=".npz with x, and y where there are labels.")],
-    to: Annotated[Path | None, typer.Option("--to", help="Also write the answer as JSON.")] = None,
+    out_file: Annotated[Path | None, typer.Option("--out", help="Also write the answer as JSON.")] = None,
+    to: Annotated[Path | None, typer.Option("--to", hidden=True)] = None,
 ) -> None:
     """Find the right pool for a client that joins later, from its own examples; nothing is trained or sent.
 
@@ -47,10 +44,10 @@ def assign(
     from secure_fl.assign import assign_pool
     from secure_fl.files import write_json
 
-    found = assign_pool(folder, file)
+    found, target = assign_pool(folder, file), to or out_file
     rows = [[k, *("-" if value is None else value for value in row)] for k, row in enumerate(found.scores)]
     out.print(table("", ["pool", "loss", "accuracy", "entropy", "distance"], rows))
     out.print(f"pool {found.pool}, chosen by {found.by} over {found.examples} examples", markup=False)
-    if to is not None:
-        write_json(to, found.as_dict())
-        out.print(f"wrote {to}", markup=False)
+    if target is not None:
+        write_json(target, found.as_dict())
+        out.print(f"wrote {target}", markup=False)

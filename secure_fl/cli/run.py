@@ -11,11 +11,11 @@ import typer
 
 from secure_fl.cli.console import err, out, table
 from secure_fl.errors import ConfigError
-from secure_fl.report.units import clock, size
+from secure_fl.units import clock, size
 
 if TYPE_CHECKING:
+    from secure_fl.callbacks import Callback
     from secure_fl.config import FederationConfig
-    from secure_fl.run import Callback
 
 
 def run(
@@ -38,7 +38,7 @@ def run(
         if not quiet:
             _announce(federation)
         try:
-            federation.run(folder, resume=resume is not None)
+            federation.run(folder, resume=resume is not None, progress=False)
         except KeyboardInterrupt:
             err.print(f"stopped after the last checkpoint; go on with: secure-fl run --resume {folder}", style="yellow", markup=False)
             raise
@@ -64,7 +64,7 @@ def _chosen(config: Path | None, out_dir: Path | None, resume: Path | None, sett
 
 
 def _progress(quiet: bool) -> AbstractContextManager[Callback | None]:
-    from secure_fl.cli.progress import LiveProgress, PlainProgress
+    from secure_fl.callbacks.progress import LiveProgress, PlainProgress
 
     if quiet:
         return nullcontext()
@@ -72,7 +72,7 @@ def _progress(quiet: bool) -> AbstractContextManager[Callback | None]:
 
 
 def _announce(federation: Any) -> None:
-    from secure_fl.summary import unprotected
+    from secure_fl.callbacks.progress import warn
 
     kind, shape = federation.config.partition.kind, federation.blueprint.shape
     out.print(f"{federation.config.name}: {len(federation.clients)} clients ({kind}), examples of shape {shape}", markup=False)
@@ -80,8 +80,7 @@ def _announce(federation: Any) -> None:
     if privacy.unit != "none":
         claim = f"ε = {privacy.epsilon:g}, δ = {privacy.delta:g}, {privacy.unit} level, {privacy.adjacency}"
         out.print(f"privacy budget: {claim}; the noise is calibrated first, which takes some seconds", markup=False)
-    for line in unprotected(federation.config):
-        out.print(f"NOT PROTECTED: {line}", style="bold red", markup=False)
+    warn(out, federation.config)
 
 
 def _privacy_line(privacy: dict[str, Any]) -> str:

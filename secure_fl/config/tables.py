@@ -27,7 +27,7 @@ class SourceConfig(Section):
     )
     limit: int | None = Field(None, ge=1, description="use at most this many examples, drawn at random but the same for one seed")
     kind: Literal["auto", "image", "series", "vector"] = Field(
-        "auto", description="npz and npy: what x is; auto reads four dimensions as images, three and two as series"
+        "auto", description="npz and npy: what x is; auto reads four dimensions as images, three as series and two as vectors"
     )
     layout: Literal["auto", "channels_first", "channels_last"] = Field(
         "auto", description="which axis of images and series holds the channels; auto finds it or refuses: auto | channels_first | channels_last"

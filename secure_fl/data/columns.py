@@ -7,7 +7,7 @@ Errors never show what a column holds.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -65,7 +65,7 @@ UNDECLARED = Declared()
 class Labels:
     """Labels by number: `y` int64 `[N]`, their `names` (() where numbers are all there is) and whether the numbering was declared."""
 
-    y: Tensor
+    y: Tensor = field(repr=False)
     classes: int
     names: tuple[str, ...]
     declared: bool

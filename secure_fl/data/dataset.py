@@ -150,6 +150,10 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.x)
 
+    def __repr__(self) -> str:
+        """Settings and one example's shape; like errors, it tells neither values nor how many there are."""
+        return f"Dataset({self.name!r}, {self.kind} {self.shape}, classes={self.classes})"
+
     @property
     def kind(self) -> Kind:
         """What the dimensions of `x` mean."""

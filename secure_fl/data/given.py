@@ -15,7 +15,7 @@ from torch import Tensor
 
 from secure_fl.data.columns import Declared, owners_of
 from secure_fl.data.dataset import Dataset, join
-from secure_fl.data.tables import Roles, from_columns
+from secure_fl.data.tables import Roles, from_columns, roles_like
 from secure_fl.errors import DataError
 
 _ARRAYS = ("x", "y", "client", "split", "group")
@@ -141,12 +141,25 @@ def _arrays(arrays: Mapping[str, Any], name: str, columns: Mapping[str, Any]) ->
 
 def _frame(given: Any, name: str, columns: dict[str, Any]) -> Dataset:
     """A pandas or polars frame, or an Arrow table."""
+    return from_columns(_table(given, name), *_roles(columns), name)
+
+
+def frame_like(given: Any, wanted: Sequence[str], declared: Declared, name: str) -> Dataset:
+    """The columns `wanted` of a frame, as another frame was read, with labels where there are some.
+
+    Raises:
+        DataError: a column is missing, or what `from_columns` refuses.
+    """
+    table = _table(given, name)
+    return from_columns(table, roles_like(wanted, list(table), Roles(), name), declared, name)
+
+
+def _table(given: Any, name: str) -> dict[str, Any]:
     names = [str(each) for each in (given.column_names if hasattr(given, "column_names") else given.columns)]
     if len(set(names)) < len(names):
         raise DataError("two columns have one name", field=name, value=names[:12], remedy="name each column once")
     own = list(given.column_names if hasattr(given, "column_names") else given.columns)
-    table = {column: given[key] for column, key in zip(names, own, strict=True)}
-    return from_columns(table, *_roles(columns), name)
+    return {column: given[key] for column, key in zip(names, own, strict=True)}
 
 
 def _roles(columns: Mapping[str, Any]) -> tuple[Roles, Declared]:
@@ -238,7 +251,8 @@ def _is_hugging_face(given: Any) -> bool:
     return hasattr(given, "column_names") and hasattr(given, "features") and hasattr(given, "__getitem__")
 
 
-def _is_frame(given: Any) -> bool:
+def is_frame(given: Any) -> bool:
+    """Whether something has named columns: a pandas or polars frame, or an Arrow table."""
     return (hasattr(given, "columns") or hasattr(given, "column_names")) and hasattr(given, "__getitem__") and hasattr(given, "shape")
 
 
@@ -248,7 +262,7 @@ _DOORS: tuple[tuple[Any, Any], ...] = (
     (_is_array, _array),
     (lambda given: isinstance(given, list), _list),
     (_is_hugging_face, _hugging_face),
-    (_is_frame, _frame),
+    (is_frame, _frame),
     (lambda given: hasattr(given, "__getitem__") and hasattr(given, "__len__"), _torch_dataset),
 )
 """What it is known by, and how it is read; the first that fits."""

@@ -5,7 +5,7 @@ A group is one patient or recording: examples that know each other. Where data h
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Generator, Tensor
@@ -34,8 +34,8 @@ class Units:
         single: whether unit i is example i.
     """
 
-    unit: Tensor
-    label: Tensor
+    unit: Tensor = field(repr=False)
+    label: Tensor = field(repr=False)
     single: bool
 
     @classmethod

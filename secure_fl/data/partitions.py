@@ -47,6 +47,9 @@ class ClientData:
     name: str = ""
     sketched: Dataset | None = None
 
+    def __repr__(self) -> str:
+        return f"ClientData({self.id}, {self.train!r}, group={self.group})"
+
 
 def partition(sources: Sequence[Splits], config: FederationConfig) -> list[ClientData]:
     """Deal the examples of all sources out to clients.

@@ -55,6 +55,24 @@ class Roles:
         return taken
 
 
+def roles_like(wanted: Sequence[str], there: Sequence[str], roles: Roles, name: str) -> Roles:
+    """The roles that make the columns `wanted` of a table with other rows: `colour=red` stands for the value red of a text column.
+
+    Raises:
+        DataError: a column is not there.
+    """
+    features, categories = dict[str, None](), dict[str, list[str]]()
+    for column in wanted:
+        ends = [place for place, letter in enumerate(column) if letter == "="]
+        parent = None if column in there else next((column[:end] for end in ends if column[:end] in there), None)
+        if column not in there and parent is None:
+            raise _absent(column, there, f"{name}.features")
+        if parent is not None:
+            categories.setdefault(parent, []).append(column[len(parent) + 1 :])
+        features[parent or column] = None
+    return replace(roles, features=tuple(features), categories={each: tuple(values) for each, values in categories.items()})
+
+
 def from_columns(columns: Mapping[str, Any], roles: Roles, declared: Declared, name: str) -> Dataset:
     """Vectors `[N, F]` from a table's columns, one a number; a text column becomes one column a category.
 

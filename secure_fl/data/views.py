@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from pathlib import PurePath
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from secure_fl.coins import Coins, Draws, Use, global_generators
 from secure_fl.config import ViewsConfig
 from secure_fl.data.augmentations import GlyphViews, KeyedAugmentation, PhotoViews, SeriesViews, TableViews
 from secure_fl.data.dataset import Dataset
-from secure_fl.errors import ConfigError, DataError, PrivacyError
+from secure_fl.errors import ConfigError, DataError, PrivacyError, SecureFLError
 
 Augmentation = Callable[[Tensor], Tensor] | KeyedAugmentation
 
@@ -73,7 +74,7 @@ def two_views(augment: Augmentation, x: Tensor, draws: Draws | int) -> tuple[Ten
     draws = _draws(draws, len(x))
     if isinstance(augment, KeyedAugmentation):
         with _outside_autocast(x):
-            first, second = (augment.changed(x, draws.of_view(view)) for view in (0, 1))
+            first, second = (_keyed(augment, x, draws.of_view(view)) for view in (0, 1))
         return first, second
     before = global_generators()
     with _outside_autocast(x):
@@ -92,7 +93,7 @@ def batch_views(augment: Augmentation, x: Tensor, draws: Draws | int, count: int
     draws = _draws(draws, len(x))
     if isinstance(augment, KeyedAugmentation):
         with _outside_autocast(x):
-            return tuple(augment.changed(x, draws.of_view(view)) for view in range(count))
+            return tuple(_keyed(augment, x, draws.of_view(view)) for view in range(count))
     with _outside_autocast(x), draws.shared().torch_generators(x.device, Use.GENERATOR) as begin:
         begin(0)
         return tuple(_own(augment, x) for _ in range(count))
@@ -109,7 +110,46 @@ def _draws(draws: Draws | int, rows: int) -> Draws:
 
 def _own(augment: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """A view in memory of its own, also where a callable writes into what it is given, or into what it returned before."""
-    return augment(x.clone()).clone()
+    return _checked(augment, x, lambda: augment(x.clone())).clone()
+
+
+def _keyed(augment: KeyedAugmentation, x: Tensor, draws: Draws) -> Tensor:
+    return _checked(augment, x, lambda: augment.changed(x, draws))
+
+
+def _checked(augment: Augmentation, x: Tensor, make: Callable[[], object]) -> Tensor:
+    """What `make` returns, if it is like `x`. A caller's own message is not passed on: torch's say how many examples a batch has.
+
+    Raises:
+        ConfigError: it raises, or returns something else than a tensor of the examples' shape and type.
+    """
+    kind = getattr(augment, "__name__", type(augment).__name__)
+    try:
+        made = make()
+    except SecureFLError:
+        raise
+    except Exception as error:
+        remedy = f"mend it: it must take batches of examples of shape {tuple(x.shape[1:])} and return them changed"
+        raise ConfigError(f"raises {type(error).__name__}{_line_of(error)}", field="augment", value=kind, remedy=remedy) from None
+    if not isinstance(made, Tensor):
+        remedy = "return a tensor of the examples' shape"
+        raise ConfigError("returns no tensor", field="augment", value=type(made).__name__, remedy=remedy)
+    if made.shape != x.shape:
+        found = f"rows of shape {tuple(made.shape[1:])}" if made.shape[1:] != x.shape[1:] else "another number of rows"
+        remedy = f"return one view of shape {tuple(x.shape[1:])} for each example given"
+        raise ConfigError("changes the shape of examples", field="augment", value=found, remedy=remedy)
+    if made.dtype != x.dtype or made.device != x.device:
+        remedy = f"return {x.dtype} on the examples' device"
+        raise ConfigError("changes the type or device of examples", field="augment", value=f"{made.dtype} on {made.device}", remedy=remedy)
+    return made
+
+
+def _line_of(error: Exception) -> str:
+    """Where an exception was raised, as ` (name.py, line 3)`."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else f" ({PurePath(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno})"
 
 
 def _one_at_a_time(augment: Callable[[Tensor], Tensor], x: Tensor, draws: Draws) -> Tensor:

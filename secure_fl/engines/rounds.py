@@ -28,8 +28,8 @@ class Rounds:
     **Not covered.** A round that is run again after a resume, whose sum may have been opened before the process died.
     """
 
-    def __init__(self, engine: EmbeddedEngine, summing: Summing, gate: BudgetGate, heard: Callable[[int, int], None]) -> None:
-        """`heard` is told after each reply how many there are, and how many will be."""
+    def __init__(self, engine: EmbeddedEngine, summing: Summing, gate: BudgetGate, heard: Callable[[int, int, int], None]) -> None:
+        """`heard` is told after each reply whose it is, how many there are, and how many will be."""
         self._engine, self._summing, self._gate, self._heard = engine, summing, gate, heard
 
     def run(self, phase: Phase) -> RoundRecord:
@@ -73,7 +73,7 @@ class Rounds:
                 else:
                     tally.up += payload_bytes(reply)
                 phase.add(client, reply)
-                self._heard(done, len(call.answering))
+                self._heard(client, done, len(call.answering))
             if running is not None:
                 phase.take(running.open())
         finally:

@@ -1,1 +1,52 @@
-"""Messages, the client, the server's phases and checkpoints. Phases move no bytes: engines do."""
+"""Messages, the client, the server's phases and checkpoints. Phases move no bytes: engines do.
+
+Public names, each imported when it is used:
+
+- `Blueprint`: Public facts of one federation, equal at the server and at every client.
+- `BudgetGate`: The ledger of a run that releases anything with noise, its budget, and the file that survives a crash.
+- `check_paths`: Refuse a run in which an example could move more than its own part of a release, before anything is released or charged.
+- `Guide`: The found groups: the global mean sketch `[S]` and one centre a pool `[K, S]`.
+- `Manifest`: The tags of one run's files.
+- `Phase`: A part of a run that proceeds by rounds.
+- `PoolScore`: The choice, the score of every pool on the client's own examples (none under privacy), and the chosen pool's test score.
+- `RoundRecord`: One round, as a line of `metrics.jsonl` holds it.
+- `RunFolder`: Reads and writes one run's folder.
+- `Secrecy`: What one adversary reads, and what it cannot read.
+- `ServerState`: What the server knows between rounds; a checkpoint is this and nothing else.
+- `SketchForm`: Public facts of a federation's sketches.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from secure_fl.lazy import lazily
+
+if TYPE_CHECKING:
+    from secure_fl.federation.blueprint import Blueprint as Blueprint
+    from secure_fl.federation.budget import BudgetGate as BudgetGate
+    from secure_fl.federation.folder import RunFolder as RunFolder
+    from secure_fl.federation.manifest import Manifest as Manifest
+    from secure_fl.federation.messages import Guide as Guide
+    from secure_fl.federation.messages import PoolScore as PoolScore
+    from secure_fl.federation.path_check import check_paths as check_paths
+    from secure_fl.federation.phase import Phase as Phase
+    from secure_fl.federation.phase import RoundRecord as RoundRecord
+    from secure_fl.federation.phase import ServerState as ServerState
+    from secure_fl.federation.secrecy import Secrecy as Secrecy
+    from secure_fl.federation.sketch_form import SketchForm as SketchForm
+
+__getattr__, __dir__, __all__ = lazily(
+    __name__,
+    {
+        "blueprint": ["Blueprint"],
+        "budget": ["BudgetGate"],
+        "folder": ["RunFolder"],
+        "manifest": ["Manifest"],
+        "messages": ["Guide", "PoolScore"],
+        "path_check": ["check_paths"],
+        "phase": ["Phase", "RoundRecord", "ServerState"],
+        "secrecy": ["Secrecy"],
+        "sketch_form": ["SketchForm"],
+    },
+)

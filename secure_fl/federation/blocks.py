@@ -7,7 +7,7 @@ Under client-level privacy the rules are `privacy.client_level.ClientLevel`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -126,7 +126,7 @@ class _Part:
         weighted: whether a sum of weights stands at the end.
     """
 
-    wide: Tensor
+    wide: Tensor = field(repr=False)
     weighted: bool
 
     @cached_property

@@ -192,6 +192,7 @@ def _files(config: FederationConfig) -> Rules:
             **dict.fromkeys(("shape", "scale", "image_size", "column_means", "column_deviations", "task", "custom_encoder"), PUBLIC),
             "classes": classes,
             "class_names": class_names,
+            "columns": classes,
             **dict.fromkeys(("choices", "client_names"), EXPERIMENTER),
         },
         "model/encoder.safetensors": {ANY: encoder},

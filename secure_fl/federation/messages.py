@@ -15,7 +15,7 @@ class TrainEncoder:
     """Pre-train from this encoder and projector `[P]`. `bound`: client-level privacy's norm bound of the round, where it adapts."""
 
     round: int
-    vector: Tensor
+    vector: Tensor = field(repr=False)
     bound: float | None = None
 
 
@@ -26,7 +26,7 @@ class EncoderUpdate:
     `exploded`: the step at which the loss had left its scale, if it did; 0 where it ended in an update that is not finite, and zeros are sent.
     """
 
-    delta: Tensor
+    delta: Tensor = field(repr=False)
     weight: float
     terms: dict[str, float]
     exploded: int | None = None
@@ -36,7 +36,7 @@ class EncoderUpdate:
 class KeepEncoder:
     """Keep this pre-trained encoder `[E]`: it is the encoder of frozen pools, and makes sketches of embeddings."""
 
-    vector: Tensor
+    vector: Tensor = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -53,21 +53,21 @@ class GiveCentre:
 class CentreShare:
     """A noised mean of examples at unit length `[F]`."""
 
-    mean: Tensor
+    mean: Tensor = field(repr=False)
 
 
 @dataclass(frozen=True)
 class GiveSketch:
     """Ask for the sketch, to be summed with the others; released ones are centred by `centre` `[F]`."""
 
-    centre: Tensor | None = None
+    centre: Tensor | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
 class SketchUpdate:
     """A sketch, its squared length and a one, each a summand; all zero from a client that cannot make the sketch asked for."""
 
-    sketch: Tensor
+    sketch: Tensor = field(repr=False)
     square: float
     count: int
 
@@ -76,23 +76,23 @@ class SketchUpdate:
 class VoteCentre:
     """Centre the sketch by `mean` `[S]` and join the nearest of `centres` `[starts, K, S]`."""
 
-    mean: Tensor
-    centres: Tensor
+    mean: Tensor = field(repr=False)
+    centres: Tensor = field(repr=False)
 
 
 @dataclass(frozen=True)
 class CentreVote:
     """One-hot blocks `[starts, K, S + 2]`: the centred sketch, a one and its squared distance in the chosen block, else zeros."""
 
-    blocks: Tensor
+    blocks: Tensor = field(repr=False)
 
 
 @dataclass(frozen=True)
 class Guide:
     """The found groups: the global mean sketch `[S]` and one centre a pool `[K, S]`."""
 
-    mean: Tensor
-    centres: Tensor
+    mean: Tensor = field(repr=False)
+    centres: Tensor = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -134,8 +134,8 @@ class PoolUpdate:
     """Change of the chosen pool; `weight` is 0 for a client without labels, whose changes are zero. `exploded`: as in `EncoderUpdate`."""
 
     score: PoolScore
-    shared: Tensor
-    pooled: Tensor
+    shared: Tensor = field(repr=False)
+    pooled: Tensor = field(repr=False)
     weight: float
     terms: dict[str, float]
     exploded: int | None = None
@@ -167,7 +167,7 @@ class TrainCandidate:
 class Candidate:
     """A client's own model's pooled part `[P]`; None from a client that has nothing to train on."""
 
-    pooled: Tensor | None
+    pooled: Tensor | None = field(repr=False)
 
 
 Request = TrainEncoder | KeepEncoder | GiveCentre | GiveSketch | VoteCentre | ScorePools | TrainPool | TrainCandidate

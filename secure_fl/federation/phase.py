@@ -38,6 +38,10 @@ class ServerState:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """Names only: what is stored under them may follow clients' examples."""
+        return f"ServerState(phase={self.phase}, round={self.round}, tensors={sorted(self.tensors)}, facts={sorted(self.facts)})"
+
 
 @dataclass(frozen=True)
 class Call:

@@ -18,6 +18,9 @@ class TwoViews(NamedTuple):
     first: Tensor
     second: Tensor
 
+    def __repr__(self) -> str:
+        return f"TwoViews(rows of shape {tuple(self.first.shape[1:])})"
+
 
 class TwoViewModel(Protocol):
     """An encoder with a projector: `x` -> (`h` `[N, F]`, `z` `[N, D]`)."""

@@ -9,7 +9,7 @@ Suffixes: U units, R rows (views) of a unit, D dimensions, M pairs of features.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import exp, sqrt
 
 import torch
@@ -32,7 +32,7 @@ class RandomFeatures:
         t: the kernel's scale.
     """
 
-    frequencies: Tensor
+    frequencies: Tensor = field(repr=False)
     t: float
 
     @classmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -29,9 +29,9 @@ class Separation:
         ObjectiveError: dims repeat or lie outside the basis, alpha is below 1, or the basis is not orthonormal to 1e-6.
     """
 
-    dims: Tensor
+    dims: Tensor = field(repr=False)
     alpha: float = 10.0
-    basis: Tensor | None = None
+    basis: Tensor | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         dims = self.dims
@@ -73,9 +73,9 @@ class SeparationPlan:
         dims: int64 `[slices, S]` with S = ⌊D / clients⌋, at least 1.
     """
 
-    dims: Tensor
+    dims: Tensor = field(repr=False)
     alpha: float
-    basis: Tensor | None
+    basis: Tensor | None = field(repr=False)
     rule: str
 
     @classmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -24,8 +24,8 @@ class PoolSet:
         pooled: `[K, P]`, one row a pool (encoder and head under `finetune`, else the head).
     """
 
-    shared: Tensor
-    pooled: Tensor
+    shared: Tensor = field(repr=False)
+    pooled: Tensor = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.pooled)

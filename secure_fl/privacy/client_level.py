@@ -17,7 +17,7 @@ beyond c; who is on the roster and who dropped out, which are public.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import ceil, floor, inf, isqrt, nextafter, sqrt
 from typing import Literal
@@ -49,9 +49,9 @@ class Blocks:
         pools: `[K, W]`, opened where the count allows: the pooled part, then the weight where weights are on.
     """
 
-    head: Tensor
-    shared: Tensor
-    pools: Tensor
+    head: Tensor = field(repr=False)
+    shared: Tensor = field(repr=False)
+    pools: Tensor = field(repr=False)
 
     def __add__(self, other: Blocks) -> Blocks:
         return Blocks(self.head + other.head, self.shared + other.shared, self.pools + other.pools)
@@ -69,8 +69,8 @@ class Opened:
     """
 
     survivors: int
-    counts: Tensor
-    passing: Tensor
+    counts: Tensor = field(repr=False)
+    passing: Tensor = field(repr=False)
     inside: float | None
 
 
@@ -116,9 +116,9 @@ class ClientLevel:
     bit_noise: float | None = None
 
     def __post_init__(self) -> None:
-        for holds, field, problem, remedy in self._rules():
+        for holds, name, problem, remedy in self._rules():
             if not holds:
-                raise PrivacyError(problem, field=field, value=getattr(self, field), remedy=remedy)
+                raise PrivacyError(problem, field=name, value=getattr(self, name), remedy=remedy)
         if self.counts and (found := self.false_pass) > self.accepted_false_pass + 1e-12:
             problem, remedy = f"a pool of one member passes with probability {found:.1%}", "lower it, raise minimum, or raise accepted_false_pass"
             raise PrivacyError(problem, field="count_noise", value=self.count_noise, remedy=remedy)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
@@ -27,12 +27,12 @@ class LayerCall:
         edge: of the output.
     """
 
-    layer: nn.Module
-    inputs: Tensor
+    layer: nn.Module = field(repr=False)
+    inputs: Tensor = field(repr=False)
     version: int
     source: GradientEdge | None
     edge: GradientEdge
-    backprops: Tensor | None = None
+    backprops: Tensor | None = field(default=None, repr=False)
 
     def check_inputs(self) -> None:
         """Refuse inputs that are no longer what the layer saw.

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import compress
 from typing import Literal
 
@@ -46,8 +46,8 @@ class ClippedSum:
         square_norms: `[U]`, before clipping. Private: they go nowhere without noise.
     """
 
-    gradients: list[Tensor]
-    square_norms: Tensor
+    gradients: list[Tensor] = field(repr=False)
+    square_norms: Tensor = field(repr=False)
 
 
 def clipped_sum(model: nn.Module, rows: Tensor, rows_per_unit: int, unit_losses: UnitLosses, bound: float, *, method: Method = "ghost") -> ClippedSum:

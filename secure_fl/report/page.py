@@ -14,7 +14,7 @@ from secure_fl.report import plots, sections, tiles
 from secure_fl.report.findings import alerts
 from secure_fl.report.plots import Chart
 from secure_fl.report.runs import Run, read_runs
-from secure_fl.report.units import clock, size
+from secure_fl.units import clock, size
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -10,7 +10,7 @@ from secure_fl.report.findings import closed_pools, has_minimum, is_plain, large
 from secure_fl.report.runs import Run
 from secure_fl.report.tables import NONE, Cell, Table, clauses, count, epsilon, number, some, spans, table
 from secure_fl.report.tiles import members_of, totals
-from secure_fl.report.units import clock, size
+from secure_fl.units import clock, size
 
 _MOST_NAMES = 12
 

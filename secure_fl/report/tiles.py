@@ -10,7 +10,7 @@ from secure_fl.report.findings import by_epsilon, closed_pools, has_minimum, is_
 from secure_fl.report.names import brief
 from secure_fl.report.runs import Run
 from secure_fl.report.tables import Mark, epsilon, share, some, spans
-from secure_fl.report.units import duration, size
+from secure_fl.units import duration, size
 
 LEFT_OUT = "not in this record: the run left out what only its experimenter knows (evaluate.enabled = false)"
 _NO_GLOBAL = "no run with one pool to compare with: add one (`--set pools.count=1`)"

@@ -1,1 +1,84 @@
-"""Sums of integer vectors that nobody on the way can read: codec, masks, secret shares, encryption, keys."""
+"""Sums of integer vectors that nobody on the way can read: codec, masks, secret shares, encryption, keys.
+
+Public names, each imported when it is used:
+
+- `Authority`: The key holder as a party of its own: messages in, messages out.
+- `BfvClient`: Encrypts with the key it was given: the shared secret key (seeded, half the bytes) or the authority's public key.
+- `BfvHolder`: Decrypts sums.
+- `BfvServer`: The keyless server of BFV sums; see `KeylessServer`.
+- `Codec`: The grid of one federation; make it with `Codec.derive`, whose words it uses.
+- `combine_groups`: One vector out of the groups' opened sums.
+- `draw_groups`: Disjoint groups of at least `size`, equal at everyone who holds names and seed; the remainder is dealt over the groups.
+- `EmbeddedFederation`: All parties in one process: identities, roster, keys and what clients remember between rounds.
+- `EmbeddedRound`: One round of an `EmbeddedFederation`; a `SecureSum`.
+- `FieldLayout`: Fields of `bits` bits, `fields_per_slot` in a residue modulo `modulus`.
+- `Identity`: The private half of a participant's keys; shown by name only.
+- `Member`: The public half of a participant's keys.
+- `Opened`: What a round reveals.
+- `Outcome`: What a round gave, and its record.
+- `parameter_set`: The set that a name or an identifier stands for.
+- `ParameterSet`: One ring, its moduli and its plaintext space.
+- `PlainSum`: `protect`, `add` and `open` without protection.
+- `Reason`: Stable codes, recorded with every refusal; `docs/errors.md` explains them.
+- `RefusedError`: A message, ciphertext or key that is refused; `reason` says why in one stable word.
+- `Roster`: Members in order of name.
+- `RosterMemory`: What one identity remembers of the rosters it has seen.
+- `RoundClient`: One client in one round.
+- `RoundPlan`: Everything public about a round, equal at all parties.
+- `RoundServer`: The server in one round; made as `RoundInbox` is.
+- `SecureSum`: One round's sum, whatever protects it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from secure_fl.lazy import lazily
+
+if TYPE_CHECKING:
+    from secure_fl.secure_sum.bfv import BfvClient as BfvClient
+    from secure_fl.secure_sum.bfv import BfvHolder as BfvHolder
+    from secure_fl.secure_sum.bfv import BfvServer as BfvServer
+    from secure_fl.secure_sum.codec import Codec as Codec
+    from secure_fl.secure_sum.identities import Identity as Identity
+    from secure_fl.secure_sum.identities import Member as Member
+    from secure_fl.secure_sum.key_holder import Authority as Authority
+    from secure_fl.secure_sum.key_holder import Opened as Opened
+    from secure_fl.secure_sum.layout import FieldLayout as FieldLayout
+    from secure_fl.secure_sum.parameters import ParameterSet as ParameterSet
+    from secure_fl.secure_sum.parameters import parameter_set as parameter_set
+    from secure_fl.secure_sum.plain import PlainSum as PlainSum
+    from secure_fl.secure_sum.refusals import Reason as Reason
+    from secure_fl.secure_sum.refusals import RefusedError as RefusedError
+    from secure_fl.secure_sum.robust import combine_groups as combine_groups
+    from secure_fl.secure_sum.robust import draw_groups as draw_groups
+    from secure_fl.secure_sum.roster import Roster as Roster
+    from secure_fl.secure_sum.roster_memory import RosterMemory as RosterMemory
+    from secure_fl.secure_sum.round_client import RoundClient as RoundClient
+    from secure_fl.secure_sum.round_plan import RoundPlan as RoundPlan
+    from secure_fl.secure_sum.round_server import RoundServer as RoundServer
+    from secure_fl.secure_sum.secure_sum import EmbeddedFederation as EmbeddedFederation
+    from secure_fl.secure_sum.secure_sum import EmbeddedRound as EmbeddedRound
+    from secure_fl.secure_sum.secure_sum import Outcome as Outcome
+    from secure_fl.secure_sum.secure_sum import SecureSum as SecureSum
+
+__getattr__, __dir__, __all__ = lazily(
+    __name__,
+    {
+        "bfv": ["BfvClient", "BfvHolder", "BfvServer"],
+        "codec": ["Codec"],
+        "identities": ["Identity", "Member"],
+        "key_holder": ["Authority", "Opened"],
+        "layout": ["FieldLayout"],
+        "parameters": ["ParameterSet", "parameter_set"],
+        "plain": ["PlainSum"],
+        "refusals": ["Reason", "RefusedError"],
+        "robust": ["combine_groups", "draw_groups"],
+        "roster": ["Roster"],
+        "roster_memory": ["RosterMemory"],
+        "round_client": ["RoundClient"],
+        "round_plan": ["RoundPlan"],
+        "round_server": ["RoundServer"],
+        "secure_sum": ["EmbeddedFederation", "EmbeddedRound", "Outcome", "SecureSum"],
+    },
+)

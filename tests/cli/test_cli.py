@@ -147,13 +147,15 @@ def test_report_is_one_self_contained_page(finished: Path) -> None:
 
 
 def test_export_and_assign(finished: Path) -> None:
-    secure_fl("export", finished / "run", "--to", finished / "models")
+    secure_fl("export", finished / "run", "--out", finished / "models")
     assert {path.name for path in (finished / "models").iterdir()} == {"encoder.safetensors", "pools.safetensors", "model.json", "config.toml"}
     assert "choices" not in json.loads((finished / "models" / "model.json").read_text()), "who uses which pool stays behind"
-    secure_fl("export", finished / "run", "--to", finished / "models", code=2)
+    secure_fl("export", finished / "run", "--out", finished / "models", code=2)
+    secure_fl("export", finished / "run", "--to", finished / "earlier")  # the option's earlier name
+    assert (finished / "earlier" / "model.json").is_file()
     encoder = finished / "run" / "model" / "encoder.safetensors"
     encoder.rename(finished / "away")
-    assert "encoder.safetensors" in secure_fl("export", finished / "run", "--to", finished / "half", code=2).stderr
+    assert "encoder.safetensors" in secure_fl("export", finished / "run", "--out", finished / "half", code=2).stderr
     assert not (finished / "half").exists()
     (finished / "away").rename(encoder)
     from sklearn.datasets import load_digits
@@ -165,13 +167,26 @@ def test_export_and_assign(finished: Path) -> None:
     summary = json.loads((finished / "run" / "summary.json").read_text())
     turned = {summary["pools"]["choices"][client] for client in ("1", "3", "5")}
     for name, by in (("new", "loss"), ("unlabelled", "sketch distance")):
-        secure_fl("assign", finished / "run", finished / f"{name}.npz", "--to", finished / f"{name}.json")
+        secure_fl("assign", finished / "run", finished / f"{name}.npz", "--out", finished / f"{name}.json")
         answer = json.loads((finished / f"{name}.json").read_text())
         assert answer["by"] == by
         if len(set(summary["pools"]["choices"].values())) == 2:
             assert answer["pool"] in turned
     np.savez(finished / "wrong.npz", x=np.zeros((3, 1, 9, 9)))
     assert "not of shape" in secure_fl("assign", finished / "run", finished / "wrong.npz", code=2).stderr
+
+
+def test_other_forms_of_export(finished: Path, tmp_path: Path) -> None:
+    said = secure_fl("export", finished / "run", "--out", tmp_path / "hub", "--hf", "--onnx").stdout
+    names = {path.name for path in (tmp_path / "hub").iterdir()}
+    assert names == {"README.md", "config.json", "model.safetensors", "encoder.onnx", "pool-0.onnx", "pool-1.onnx"}
+    assert all(name in said for name in names)
+    assert "--to" not in secure_fl("export", "--help").stdout
+    card = finished / "run" / "model" / "model.json"
+    whole = card.read_text()
+    card.write_text(json.dumps({**json.loads(whole), "custom_encoder": True}))
+    assert "from Python: secure_fl.export.export" in secure_fl("export", finished / "run", "--out", tmp_path / "own", "--onnx", code=2).stderr
+    card.write_text(whole)
 
 
 def test_ctrl_c_leaves_a_folder_that_resumes_to_the_same_numbers(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from helpers import make_images, tiny_config
 from rich.console import Console
 
 from secure_fl import Federation, FederationConfig
-from secure_fl.cli.progress import PlainProgress
+from secure_fl.callbacks.progress import PlainProgress
 from secure_fl.config.advice import Lower, Raise, Setting, advise, value_of
 from secure_fl.data.dataset import Dataset
 from secure_fl.data.partitions import ClientData

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from secure_fl.config import SourceConfig
+from secure_fl.config import DataConfig, SourceConfig
 from secure_fl.data.columns import Declared, owners_of
 from secure_fl.data.dataset import Dataset, join
 from secure_fl.data.sources.images import images
@@ -17,6 +18,7 @@ from secure_fl.data.sources.npy import npy
 from secure_fl.data.sources.npz import npz
 from secure_fl.data.sources.tabular import tables
 from secure_fl.errors import DataError
+from secure_fl.files import is_file
 
 _SUFFIXES = {"npz": (".npz",), "npy": (".npy",), "csv": (".csv", ".tsv", ".txt"), "parquet": (".parquet", ".pq")}
 _ONE: dict[str, Callable[[SourceConfig, Declared], Dataset]] = {"npz": lambda source, declared: npz(source, declared)[0], "npy": npy}
@@ -39,6 +41,43 @@ def read_files(source: SourceConfig, declared: Declared, image_size: int | None)
         return tables(source, declared, {"": Path(source.path)} if files is None else files, name)
     read = _ONE[source.name]
     return read(source, declared) if files is None else _many(source, declared, read, files, name)
+
+
+def read_like(path: Path, data: DataConfig, declared: Declared, columns: Sequence[str], kind: Literal["image", "series", "vector"]) -> Dataset:
+    """A newcomer's examples, of the kind that the suffix says, read as a run's own were.
+
+    Args:
+        path: a file, or a folder of pictures or arrays.
+        data: the run's, whose first source of the same kind says how columns and arrays are called.
+        declared: the run's classes.
+        columns: of the run's table, where it was one.
+        kind: what the run's examples are.
+
+    Raises:
+        DataError: no such file, of no kind that is read, or what its reader refuses.
+    """
+    suffixes = {suffix: name for name, known in _SUFFIXES.items() for suffix in known}
+    name = ("npy" if is_file(path / "x.npy") else "images") if path.is_dir() else suffixes.get(path.suffix.lower())
+    if name is None:
+        remedy = f"give a folder of pictures, or a file ending in {', '.join(suffixes)}"
+        raise DataError("of no kind that is read", field="file", value=str(path), remedy=remedy)
+    known = next((source for source in data.sources if source.name == name), SourceConfig(name=name))
+    source = known.model_copy(update={"path": str(path), "limit": None, "client": None, "split": None, "group": None})
+    if name in ("npz", "npy"):
+        source = source.model_copy(update={"kind": kind})
+    try:
+        return _one(source, declared, data.image_size, path, columns)
+    except DataError as error:
+        if known.label is None or not error.field.endswith(".label"):
+            raise
+        # A newcomer may have no labels.
+        return _one(source.model_copy(update={"label": None}), declared, data.image_size, path, columns)
+
+
+def _one(source: SourceConfig, declared: Declared, image_size: int | None, path: Path, columns: Sequence[str]) -> Dataset:
+    if source.name in ("csv", "parquet"):
+        return tables(source.model_copy(update={"features": None, "categories": None}), declared, {"": path}, path.name, columns)
+    return read_files(source, declared, image_size)
 
 
 def _files(kind: str, path: str) -> Mapping[str, Path] | None:

@@ -1,8 +1,8 @@
 """A user's own arrays in one `.npz` file: `x`, and labels, clients, splits and groups where there are any.
 
-`x` of four dimensions is images, of three series (or, with `kind = "image"`, grey images `[N, H, W]`); of two, one-channel series `[N, L]`, or
-vectors with `kind = "vector"`. Channels that come last are moved to the front. Unsigned bytes are divided by 255. Object arrays, which would
-need pickle, are refused, and so are archives that would grow beyond measure.
+`x` of four dimensions is images, of three series (or, with `kind = "image"`, grey images `[N, H, W]`); of two, vectors, or with
+`kind = "series"` series `[N, L]` of one channel. Channels that come last are moved to the front. Unsigned bytes are divided by 255. Object
+arrays, which would need pickle, are refused, and so are archives that would grow beyond measure.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ def npz(source: SourceConfig, declared: Declared = UNDECLARED) -> tuple[Dataset,
 
 
 def dataset(arrays: dict[str, np.ndarray], source: SourceConfig, declared: Declared, name: str) -> Dataset:
-    """Arrays by their role as a dataset; two axes are one-channel series unless `kind` says otherwise."""
+    """Arrays by their role as a dataset; two axes are vectors, or series of one channel where `kind` says so."""
     x = arrays.pop("x")
-    if x.ndim == 2 and source.kind == "auto":
+    if x.ndim == 2 and source.kind == "series":
         x = x[:, None]
     beside: dict[str, Any] = {**arrays, "classes": declared.classes, "class_names": declared.names or None}
     return Dataset.from_arrays(x, **beside, kind=source.kind, layout=source.layout, name=name)

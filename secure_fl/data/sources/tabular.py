@@ -14,7 +14,7 @@ import numpy as np
 from secure_fl.config import SourceConfig
 from secure_fl.data.columns import Declared
 from secure_fl.data.dataset import Dataset
-from secure_fl.data.tables import Roles, from_columns
+from secure_fl.data.tables import Roles, from_columns, roles_like
 from secure_fl.errors import DataError, DependencyError
 from secure_fl.files import open_file
 
@@ -22,7 +22,7 @@ _BLOCK = 1 << 24
 _DELIMITERS = ",;\t|"
 
 
-def tables(source: SourceConfig, declared: Declared, files: Mapping[str, Path], name: str) -> Dataset:
+def tables(source: SourceConfig, declared: Declared, files: Mapping[str, Path], name: str, like: Sequence[str] = ()) -> Dataset:
     """The rows of all files.
 
     Args:
@@ -30,6 +30,7 @@ def tables(source: SourceConfig, declared: Declared, files: Mapping[str, Path], 
         declared: classes.
         files: client's name -> file.
         name: for summaries and errors.
+        like: the columns that are to come out; where there are none, those that the source says.
 
     Raises:
         DependencyError: pyarrow is missing.
@@ -50,7 +51,7 @@ def tables(source: SourceConfig, declared: Declared, files: Mapping[str, Path], 
     if len(arrow) > 1 and roles.found(list(columns), name)["client"] is None:
         owners = np.repeat(np.asarray([called for called, _, _ in arrow]), [table.num_rows for _, _, table in arrow])
         columns["client"] = owners
-    return from_columns(columns, roles, declared, name)
+    return from_columns(columns, roles_like(like, list(columns), roles, name) if like else roles, declared, name)
 
 
 def _csv(path: Path, roles: Roles) -> Any:

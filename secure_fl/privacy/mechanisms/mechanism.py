@@ -25,6 +25,9 @@ class Labelled(NamedTuple):
     rows: Tensor
     targets: Tensor
 
+    def __repr__(self) -> str:
+        return f"Labelled(rows of shape {tuple(self.rows.shape[1:])})"
+
 
 class ExampleMechanism(Protocol[Views_contra]):
     """Turns examples into noised gradients, step by step, and says what that costs.

@@ -1,19 +1,60 @@
-"""Live progress of a run: bars on a terminal, one line a round elsewhere."""
+"""Live progress of a run: bars on a terminal and in a notebook, one line a round elsewhere; and, before it begins, what it does not protect."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from secure_fl.callbacks.base import Callback
+from secure_fl.errors import ConfigError
 from secure_fl.federation.alerts import alerts_of, kind_of
-from secure_fl.report.units import clock
-from secure_fl.run import Callback
+from secure_fl.units import clock
 
 if TYPE_CHECKING:
+    from secure_fl.config import FederationConfig
     from secure_fl.federation.phase import RoundRecord
+
+_LONGEST_NAME = 24
+
+
+@contextmanager
+def shown(progress: object, config: FederationConfig) -> Iterator[list[Callback]]:
+    """The progress that a run asks for, on stderr, after what it does not protect has been said.
+
+    Args:
+        progress: True shows bars, or lines where there is no terminal; False nothing; None bars on a terminal or in a notebook, else nothing.
+
+    Raises:
+        ConfigError: `progress` is something else.
+    """
+    if progress is not None and not isinstance(progress, bool):
+        remedy = "pass True, False, or None for a bar where somebody looks"
+        raise ConfigError("is neither True, False nor None", field="progress", value=type(progress).__name__, remedy=remedy)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    live = console.is_terminal or console.is_jupyter
+    if progress is False or (progress is None and not live):
+        yield []
+        return
+    warn(console, config)
+    if not live:
+        yield [PlainProgress(console)]
+        return
+    with LiveProgress(console) as bar:
+        yield [bar]
+
+
+def warn(console: Console, config: FederationConfig) -> None:
+    """What a run does not protect, in red, a line each."""
+    from secure_fl.summary import unprotected
+
+    for line in unprotected(config):
+        console.print(f"NOT PROTECTED: {line}", style="bold red", markup=False)
 
 
 class PlainProgress(Callback):
@@ -52,6 +93,7 @@ class LiveProgress(Callback):
         self._phase: TaskID | None = None
         self._clients: TaskID | None = None
         self._alerts = _Alerts(console)
+        self._last = ""
 
     def __enter__(self) -> LiveProgress:
         self._progress.start()
@@ -65,10 +107,13 @@ class LiveProgress(Callback):
         self._drop_clients()
         self._phase = self._progress.add_task(name, total=rounds, completed=done, facts="")
 
+    def on_reply(self, client: str) -> None:
+        self._last = client if len(client) <= _LONGEST_NAME else client[: _LONGEST_NAME - 1] + "…"
+
     def on_client(self, done: int, total: int) -> None:
         if self._clients is None:
             self._clients = self._progress.add_task("  clients", total=total, facts="")
-        self._progress.update(self._clients, completed=done, total=total)
+        self._progress.update(self._clients, completed=done, total=total, facts=escape(self._last))
 
     def on_round(self, record: RoundRecord) -> None:
         if self._phase is not None:
