@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from secure_fl.config import FederationConfig
 from secure_fl.data.partitions import ClientData
-from secure_fl.data.scaling import Scaling
+from secure_fl.data.scaling import Scaling, Statistics
 from secure_fl.errors import ModelError, RunFolderError
 from secure_fl.federation.blueprint import Blueprint
 from secure_fl.federation.folder import RunFolder
@@ -42,7 +42,7 @@ class ModelCard:
 
     `scale` is as in [data]; of tables it is what `auto` came to. Under `per_client` a newcomer scales its examples by their own statistics, under
     `given` by the card's numbers, one a column. `class_names` and `client_names` are in number order, and () where numbers are all there is;
-    `columns` are those of a table, `colour=red` for a category.
+    `columns` are those of a table, `colour=red` for a category; `client_scales` the clients' own statistics, where the record tells them.
     """
 
     shape: Annotated[tuple[Length, ...], Field(min_length=1, max_length=3)]
@@ -57,10 +57,19 @@ class ModelCard:
     columns: tuple[str, ...] = ()
     column_means: tuple[float, ...] | None = None
     column_deviations: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    client_scales: dict[str, tuple[tuple[float, ...], tuple[Annotated[float, Field(gt=0)], ...]]] = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, blueprint: Blueprint, scaling: Scaling, clients: Sequence[ClientData], choices: dict[int, int], *, own_data: bool, own_encoder: bool
+        cls,
+        blueprint: Blueprint,
+        scaling: Scaling,
+        clients: Sequence[ClientData],
+        scales: Mapping[str, Statistics],
+        choices: dict[int, int],
+        *,
+        own_data: bool,
+        own_encoder: bool,
     ) -> Self:
         """The card of a run; the caller's own examples are used as they are, but for columns of tables."""
         config = blueprint.config
@@ -78,6 +87,7 @@ class ModelCard:
             clients[0].train.columns,
             scaling.means,
             scaling.deviations,
+            {} if blueprint.client_plan is not None else dict(scales),
         )
 
     @property

@@ -133,6 +133,9 @@ class Models:
         if not isinstance(x, Tensor | np.ndarray | list):
             return Dataset.of(x if y is None else (x, y), name="examples")
         array = _array(x, "x")
+        if array.ndim not in (len(self.card.shape) + 1, len(self.card.shape) + (self.card.shape[0] > 1)):
+            remedy = "bring the examples into the shape the federation was trained on"
+            raise DataError(f"examples are not of shape {self.card.shape}", field="x", value=tuple(array.shape[1:]), remedy=remedy)
         if array.ndim == 2 and self._kind == "series":
             array = array[:, None]
         names = {"classes": declared.classes, "class_names": declared.names or None}
@@ -145,9 +148,13 @@ class Models:
             return "channels_first" if sizes == self.card.shape else "auto"
         return "channels_first" if sizes[0] == channels else "channels_last"
 
-    def prepare(self, x: Examples, y: Any = None) -> Dataset:
-        """Examples, and labels, of a client's own, scaled and resized as the run's were; arguments and errors as `read`."""
-        return self.card.scaling.alone(self.read(x, y))
+    def prepare(self, x: Examples, y: Any = None, client: int | None = None) -> Dataset:
+        """Examples, and labels, of a client's own, scaled and resized as the run's were; arguments and errors as `read`.
+
+        Columns of tables that each client scales by its own statistics are scaled by those of `client`, where the record tells them, and else by
+        those of the examples given here.
+        """
+        return self.card.scaling.alone(self.read(x, y), self.card.client_scales.get(str(client)))
 
     def embed(self, data: Dataset) -> Tensor:
         """Features `[N, F]` of prepared examples, float32 on the processor."""

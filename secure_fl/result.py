@@ -10,12 +10,11 @@ from typing import Any, TypeGuard
 from torch import Tensor, nn
 
 from secure_fl.assign import Assignment, assign
-from secure_fl.data.dataset import Array
 from secure_fl.errors import ModelError
 from secure_fl.federation.folder import RunFolder
 from secure_fl.federation.phase import RoundRecord
 from secure_fl.files import is_file, read_json
-from secure_fl.inference import Models
+from secure_fl.inference import Examples, Models
 from secure_fl.paths import path_of
 from secure_fl.pools.pool_set import PoolModel
 
@@ -72,19 +71,24 @@ class Result:
         """One model a pool, in eval mode; empty without a cluster phase."""
         return self.models.pools
 
-    def embed(self, x: Array) -> Tensor:
+    def embed(self, x: Examples, client: int | str | None = None) -> Tensor:
         """Features `[N, F]` of examples `[N, *shape]`, prepared here as the run's own were.
+
+        Args:
+            x: examples, or anything that `Dataset.of` takes.
+            client: whose they are, by number or name; it matters where each client scales columns by its own statistics.
 
         Raises:
             DataError: the examples are not of the run's shape.
+            ModelError: no such client.
         """
-        return self.models.embed(self.models.prepare(x))
+        return self.models.embed(self.models.prepare(x, client=None if client is None else self._number(client)))
 
-    def predict(self, x: Array, client: int | str | None = None, *, pool: int | None = None) -> Tensor:
+    def predict(self, x: Examples, client: int | str | None = None, *, pool: int | None = None) -> Tensor:
         """The most probable class of each example, int64 `[N]`; arguments and errors as `predict_proba`."""
         return self.predict_proba(x, client, pool=pool).argmax(1)
 
-    def predict_proba(self, x: Array, client: int | str | None = None, *, pool: int | None = None) -> Tensor:
+    def predict_proba(self, x: Examples, client: int | str | None = None, *, pool: int | None = None) -> Tensor:
         """Probability of each class, `[N, classes]`, by one pool's model.
 
         Args:
@@ -97,9 +101,9 @@ class Result:
             ModelError: no such client or pool, the record does not tell the client's pool, or the pools know no classes.
         """
         chosen = self._pool(x, client, pool)
-        return self.models.probabilities(self.models.prepare(x), chosen)
+        return self.models.probabilities(self.models.prepare(x, client=None if client is None else self._number(client)), chosen)
 
-    def assign(self, x: Array, y: Array | None = None) -> Assignment:
+    def assign(self, x: Examples, y: Any = None) -> Assignment:
         """The right pool for a client that was not in the run, from its own examples; nothing is trained or sent. See `secure_fl.assign`."""
         return assign(self.models, x, y)
 
@@ -108,7 +112,7 @@ class Result:
         kind = type(self.encoder).__name__
         return f"Result({self.summary.get('name')!r}, encoder={kind}, pools={len(self.pools)}, clients={clients}, rounds={len(self.records)}{where})"
 
-    def _pool(self, x: Array, client: int | str | None, pool: int | None) -> int:
+    def _pool(self, x: Examples, client: int | str | None, pool: int | None) -> int:
         if client is not None and pool is not None:
             raise ModelError("client and pool are both given", field="pool", value=pool, remedy="give one of them")
         if client is not None:
@@ -121,17 +125,21 @@ class Result:
             raise ModelError("no such pool", field="pool", value=_shown(pool), remedy=f"use a number from 0 to {len(self.pools) - 1}")
         return pool
 
-    def _pool_of(self, client: int | str) -> int:
+    def _number(self, client: int | str) -> int:
         if isinstance(client, str) and client in self.names:
             client = self.names.index(client)
         if not _is_number(client) or not 0 <= client < int(self.summary.get("clients", 0)):
             known = f", or a name: {_few(self.names)}" if self.names else ""
             remedy = f"use a number below {self.summary.get('clients')}{known}"
             raise ModelError("no such client", field="client", value=_shown(client), remedy=remedy)
-        if int(client) not in self.choices:
+        return int(client)
+
+    def _pool_of(self, client: int | str) -> int:
+        number = self._number(client)
+        if number not in self.choices:
             remedy = "pass pool=, which the client itself knows, or leave client out: its examples then choose"
             raise ModelError("the run's record does not tell which pool a client uses", field="client", value=client, remedy=remedy)
-        return self.choices[int(client)]
+        return self.choices[number]
 
 
 def load_result(folder: Path | str, encoder: nn.Module | None = None) -> Result:

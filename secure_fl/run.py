@@ -92,6 +92,7 @@ class Federation:
         self.manifest = Manifest.of(self.config)
         dealt = partition(sources, self.config)
         self._scaling = Scaling.of(self.config, dealt[0].train)
+        self._scales = self._scaling.statistics(dealt)
         self.clients: list[ClientData] = [self._scaling.client(client) for client in dealt]
         self._custom_encoder = encoder is not None
         self._central = self._central_data()
@@ -333,7 +334,7 @@ class Federation:
         summary = final_summary(self.config, records, self.summarise(), sizes, privacy_record(self.config, self._gate, records))
         sketches = sketch_record(self.config, self._gate)
         summary |= {} if sketches is None else {"sketches": sketches}
-        card = ModelCard.of(blueprint, self._scaling, self.clients, choices, own_data=self._own_data, own_encoder=self._custom_encoder)
+        card = ModelCard.of(blueprint, self._scaling, self.clients, self._scales, choices, own_data=self._own_data, own_encoder=self._custom_encoder)
         guide, centre = get_guide(state) if pools else None, state.tensors.get("sketch.public_centre")
         if folder is not None:
             folder.check_own()

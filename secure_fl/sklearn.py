@@ -114,7 +114,7 @@ class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Args:
         config: the run, as `Federation` takes it. Without, and with clients named in `fit`, these are the clients; else examples are dealt out at
-            random. Pools are supervised.
+            random. Pools are supervised. Columns are used as they are unless `data.scale` is set: put a `StandardScaler` in front.
         encoder: as in `Federation`.
         augment: as in `Federation`.
         out: a folder for the run, which must not hold anything; None writes nothing.
@@ -178,8 +178,11 @@ class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _config(self, natural: bool) -> FederationConfig | Mapping[str, Any] | Path | str:
         """The configuration given; without one, clients as they were named, or by chance."""
         if self.config is None:
-            return {"partition": {"kind": "natural" if natural else "iid"}}
-        return as_config(self.config)
+            return {"partition": {"kind": "natural" if natural else "iid"}, "data": {"scale": "none"}}
+        config = as_config(self.config)
+        if "scale" in config.data.model_fields_set:
+            return config
+        return config.model_copy(update={"data": config.data.model_copy(update={"scale": "none"})})
 
     def _number(self, client: Any) -> int | None:
         if client is None:

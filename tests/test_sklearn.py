@@ -95,8 +95,8 @@ def test_fitting_over_named_clients_and_classes() -> None:
 
 
 def test_clients_are_the_partition_unless_the_configuration_says_otherwise() -> None:
-    assert FederatedClassifier()._config(True) == {"partition": {"kind": "natural"}}
-    assert FederatedClassifier()._config(False) == {"partition": {"kind": "iid"}}
+    assert FederatedClassifier()._config(True) == {"partition": {"kind": "natural"}, "data": {"scale": "none"}}
+    assert FederatedClassifier()._config(False) == {"partition": {"kind": "iid"}, "data": {"scale": "none"}}
     with pytest.raises(ConfigError, match="is no configuration"):
         FederatedClassifier(5).fit(np.zeros((4, 2)), np.arange(4) % 2)
     with pytest.raises(NotFittedError):

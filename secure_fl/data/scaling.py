@@ -22,6 +22,7 @@ reads what the models read. A sketch of embeddings, whose encoder has to be show
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
@@ -39,6 +40,8 @@ FARTHEST = 10.0
 """Deviations at which values are held under a client's own statistics: how far others lie from a column that hardly varies among few says nothing."""
 _NO_SPREAD = 1e-9
 """A deviation as a share of the mean below which a column is constant but for rounding: float32 values that differ do so by 6e-8 at least."""
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and deviation of each column of one client's training examples."""
 _LEAST_DEVIATION = 1e-6
 """Of an example over its columns."""
 
@@ -112,12 +115,25 @@ class Scaling:
         sketched = replace(client.train, x=squashed(client.train.x)) if self.kind == "per_client" else None
         return replace(client, train=train, validation=validation, test=test, sketched=sketched)
 
-    def alone(self, data: Dataset) -> Dataset:
+    def statistics(self, dealt: Sequence[ClientData]) -> dict[str, Statistics]:
+        """Those of each client, by its number, from its unscaled examples; nobody's where columns are not scaled by a client's own."""
+        if self.kind != "per_client":
+            return {}
+        found = {str(client.id): column_statistics(client.train.x) for client in dealt}
+        return {number: (tuple(means.tolist()), tuple(deviations.tolist())) for number, (means, deviations) in found.items()}
+
+    def alone(self, data: Dataset, own: Statistics | None = None) -> Dataset:
         """A set by itself: a newcomer's, or the one that a server pre-trains on; under `per_client` its own statistics are used.
+
+        Args:
+            own: under `per_client`, the statistics of the client whose the examples are, where these are known.
 
         Raises:
             DataError: `per_client` and a single example, which has no spread; given numbers do not fit the values.
         """
+        if self.kind == "per_client" and own is not None:
+            means, deviations = (torch.tensor(numbers, dtype=torch.float64) for numbers in own)
+            return replace(data, x=_held(data.x, means, deviations).float())
         if self.kind == "per_client" and len(data) < 2:
             remedy = "bring at least two examples, better thirty"
             raise DataError("one example has no statistics to scale by", field=f"{data.name}.x", value="not shown", remedy=remedy)
@@ -136,8 +152,7 @@ class Scaling:
             centred = x - x.mean(1, keepdim=True)
             scaled = centred / centred.square().mean(1, keepdim=True).sqrt().clamp_min(_LEAST_DEVIATION)
         elif self.kind == "per_client":
-            means, deviations = column_statistics(train.x)
-            scaled = ((x - means) / deviations).clamp(-FARTHEST, FARTHEST)
+            scaled = _held(x, *column_statistics(train.x))
         else:
             scaled = (x - torch.tensor(self.means, dtype=torch.float64)) / torch.tensor(self.deviations, dtype=torch.float64)
         made = replace(data, x=scaled.float())
@@ -145,6 +160,10 @@ class Scaling:
             remedy = "check data.column_means and data.column_deviations: they do not fit the values"
             raise DataError("values scaled beyond float32", field="data.column_deviations", value="not shown", remedy=remedy)
         return made
+
+
+def _held(x: Tensor, means: Tensor, deviations: Tensor) -> Tensor:
+    return ((x.double() - means) / deviations).clamp(-FARTHEST, FARTHEST)
 
 
 def column_statistics(x: Tensor) -> tuple[Tensor, Tensor]:

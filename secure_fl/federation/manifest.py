@@ -193,7 +193,7 @@ def _files(config: FederationConfig) -> Rules:
             "classes": classes,
             "class_names": class_names,
             "columns": classes,
-            **dict.fromkeys(("choices", "client_names"), EXPERIMENTER),
+            **dict.fromkeys(("choices", "client_names", "client_scales"), EXPERIMENTER),
         },
         "model/encoder.safetensors": {ANY: encoder},
         "model/pools.safetensors": {**dict.fromkeys(("guide.mean", "guide.centres", "guide.public_centre"), groups), ANY: pools},

@@ -26,6 +26,7 @@ from secure_fl.errors import DataError, PrivacyError, RunFolderError
 from secure_fl.privacy.ledger import PrivacyLedger
 from secure_fl.privacy.noise import NoiseSource
 from secure_fl.privacy.private_sketch import PrivateSketch
+from secure_fl.result import Result
 
 SHORT: dict[str, Any] = {
     "model": {"features": 16},
@@ -194,3 +195,20 @@ def test_cards_from_before_tables_are_read(tmp_path: Path) -> None:
     card = {name: value for name, value in json.loads(file.read_text()).items() if not name.startswith("column_")}
     file.write_text(json.dumps(card))
     assert load_card(tmp_path / "run").scaling.kind == "none"
+
+
+def test_a_client_s_single_row_is_scaled_by_its_own_statistics(tmp_path: Path) -> None:
+    """Predictions of a row do not depend on who else is asked about, in memory and from the folder."""
+    generator = torch.Generator().manual_seed(0)
+    rows, labels = torch.randn(240, 3, generator=generator) * torch.tensor([1.0, 50.0, 0.1]) + torch.tensor([0.0, 900.0, 3.0]), torch.arange(240) % 2
+    rows[:, 0] += 3 * labels
+    data = Dataset.from_arrays(rows, labels, client=[f"site {i % 6}" for i in range(240)])
+    tables = {"pretrain": {"mode": "none"}, "pools": {"count": 1, "rounds": 3}, "evaluate": {"probe_epochs": 0}, "security": {"protection": "plain"}}
+    made = Federation(FederationConfig(**tables), data=data).run(tmp_path / "run")
+    mine = rows[3::6]
+    for result in (made, Result.load(tmp_path / "run")):
+        together = result.predict_proba(mine, "site 3")
+        assert torch.allclose(result.predict_proba(mine[:1], "site 3"), together[:1], atol=1e-5)
+        assert not torch.allclose(result.embed(mine[:1], "site 3"), result.embed(mine[:1] + 1, "site 3"))
+    with pytest.raises(DataError, match="one example has no statistics"):
+        made.predict(mine[:1])
