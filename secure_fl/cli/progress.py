@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn, track
 
 from secure_fl.report.units import clock
 from secure_fl.run import Callback
 
 if TYPE_CHECKING:
     from secure_fl.federation.phase import RoundRecord
+
+Step = TypeVar("Step")
+_LOG_SECONDS = 3.0
 
 
 class PlainProgress(Callback):
@@ -80,6 +84,21 @@ class LiveProgress(Callback):
         if self._phase is not None:
             task = next(task for task in self._progress.tasks if task.id == self._phase)
             self._progress.update(self._phase, total=task.completed)
+
+
+def steps(said: str, items: Iterable[Step], total: int) -> Iterator[Step]:
+    """The items as they come, while a bar on the terminal, or a line now and then in a log, says how many there have been. On standard error."""
+    from secure_fl.cli.console import err
+
+    if err.is_terminal:
+        yield from track(items, said, total=total, console=err, transient=True)
+        return
+    told = time.monotonic()
+    for number, item in enumerate(items, 1):
+        if time.monotonic() - told > _LOG_SECONDS:
+            told = time.monotonic()
+            err.print(f"{said}: {number} of {total}", markup=False)
+        yield item
 
 
 def facts(record: RoundRecord) -> list[str]:

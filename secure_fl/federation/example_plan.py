@@ -9,7 +9,7 @@ from math import ceil
 from secure_fl.config import FederationConfig, OptimiserConfig
 from secure_fl.federation.blueprint import Blueprint
 from secure_fl.federation.private_paths import TrainingPath
-from secure_fl.privacy.calibration import smallest_noise
+from secure_fl.privacy.calibration import noise_of_run
 from secure_fl.privacy.choice import PrivateChoice
 from secure_fl.privacy.events import Event, GaussianEvent
 from secure_fl.privacy.ledger import Charges
@@ -114,7 +114,7 @@ def fixed_releases(blueprint: Blueprint) -> tuple[Event, ...]:
     return tuple(releases)
 
 
-@lru_cache
+@lru_cache(maxsize=8192)
 def _noise(
     epsilon: float, delta: float, adjacency: Adjacency, pretrain: Steps | None, pools: Steps | None, fixed: tuple[Event, ...], history: Charges
 ) -> float:
@@ -125,4 +125,5 @@ def _noise(
 
     if pretrain is None and pools is None:
         return 1.0
-    return smallest_noise(events, epsilon, delta, adjacency, also=history)
+    remedy = "release less beside training: a smaller privacy.sketch_epsilon, fewer or cheaper choices, another pools.start"
+    return noise_of_run(events, epsilon, delta, adjacency, also=history, remedy=remedy)
