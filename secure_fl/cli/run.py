@@ -21,13 +21,18 @@ if TYPE_CHECKING:
 def run(
     config: Annotated[Path | None, typer.Argument(help="Configuration, as `secure-fl init` writes it.")] = None,
     out_dir: Annotated[Path | None, typer.Option("--out", help="Run folder to make; runs/NAME when not given.")] = None,
-    resume: Annotated[Path | None, typer.Option("--resume", help="Continue the run in this folder.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", help="Continue the run in this folder; with --set pools.rounds=N make it longer.")
+    ] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="a.b=c", help="Change a setting; may be repeated.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
     """Pre-train an encoder, form cluster pools, evaluate, leave a run folder.
 
     After Ctrl-C, or a crash, `secure-fl run --resume FOLDER` goes on and ends with the numbers of an uninterrupted run.
+
+    A finished run can be made longer: `secure-fl run --resume FOLDER --set pools.rounds=20`, and likewise pretrain.rounds where no pools have
+    begun from the encoder. Nothing else may change, noise stays as it was made, and the budget holds: rounds beyond it are refused before they begin.
     """
     from secure_fl.federation.folder import RunFolder
     from secure_fl.run import Federation
@@ -52,10 +57,10 @@ def _chosen(config: Path | None, out_dir: Path | None, resume: Path | None, sett
     from secure_fl.federation.folder import RunFolder
 
     if resume is not None:
-        if config is not None or out_dir is not None or settings:
-            remedy = "give --resume alone: the run folder holds the configuration"
-            raise ConfigError("a resumed run takes nothing else", field="--resume", value=str(resume), remedy=remedy)
-        return RunFolder.open(resume).read_config(), resume
+        if config is not None or out_dir is not None:
+            remedy = "give --resume alone: the run folder holds the configuration; --set pools.rounds=N makes the run longer"
+            raise ConfigError("a resumed run takes no other configuration or folder", field="--resume", value=str(resume), remedy=remedy)
+        return RunFolder.open(resume).read_config(settings), resume
     if config is None:
         remedy = "`secure-fl init my.toml` writes one; or pass --resume FOLDER"
         raise ConfigError("no configuration given", field="CONFIG", value=None, remedy=remedy)

@@ -74,7 +74,7 @@ def plan_examples(blueprint: Blueprint, examples: int, labelled: int, already: t
     Raises:
         PrivacyError: the sketches and choices alone pass the budget.
     """
-    config, pretrain, pools = blueprint.config, None, None
+    config, pretrain, pools = blueprint.calibrated_for, None, None
     if config.pretrain.mode == "federated":
         pretrain = Steps.of(TrainingPath(blueprint, "pretrain"), config.pretrain, examples, config.pretrain.rounds)
     trained = labelled if config.pools.task == "supervised" else examples
@@ -106,7 +106,7 @@ def choice_of(config: FederationConfig, size: int) -> PrivateChoice:
 
 def fixed_releases(blueprint: Blueprint) -> tuple[Event, ...]:
     """Sketches and choices."""
-    config, sketch = blueprint.config, blueprint.private_sketch
+    config, sketch = blueprint.calibrated_for, blueprint.private_sketch
     releases: list[Event] = [] if sketch is None else list(sketch.events())
     choices = sum(chooses_in(config, number) for number in range(config.pools.rounds))
     if choices:
