@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +150,7 @@ def test_more_private_rounds_are_charged_and_the_budget_holds(tmp_path: Path, da
     assert not second.lost(RunFolder.open(out).marks())
     assert second.budget is not None
     assert first.maximum(first.budget or second.budget) < told.summary["privacy"]["epsilon"] <= 3.0
-    assert len(second.releases) == len({replace(release, key="") for release in second.releases}) == 5 * 2
+    assert len(second.releases) == len({(release.round, release.subjects) for release in second.releases}) == 5 * 2
 
 
 def test_an_old_copy_of_the_ledger_does_not_help(tmp_path: Path, data: Dataset) -> None:
