@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from secure_fl.cli.check import planned_line, quick_checks, short
 from secure_fl.cli.console import err, out, table
 from secure_fl.errors import ConfigError
 from secure_fl.report.units import clock, size
@@ -40,8 +41,13 @@ def run(
     chosen, folder = _chosen(config, out_dir, resume, settings or [])
     with _progress(quiet) as progress:
         federation = Federation(chosen, callbacks=[progress] if progress is not None else [])
+        taken = None if resume is not None else quick_checks(federation, folder)
         if not quiet:
             _announce(federation)
+        if resume is None and (spent := planned_line(federation)) and not quiet:
+            out.print(f"planned: {spent}", markup=False)
+        if taken is not None and not quiet:
+            out.print(short(taken), markup=False)
         try:
             federation.run(folder, resume=resume is not None)
         except KeyboardInterrupt:
@@ -84,7 +90,7 @@ def _announce(federation: Any) -> None:
     privacy = federation.config.privacy
     if privacy.unit != "none":
         claim = f"ε = {privacy.epsilon:g}, δ = {privacy.delta:g}, {privacy.unit} level, {privacy.adjacency}"
-        out.print(f"privacy budget: {claim}; the noise is calibrated first, which takes some seconds", markup=False)
+        out.print(f"privacy budget: {claim}; the noise is calibrated first", markup=False)
     for line in unprotected(federation.config):
         out.print(f"NOT PROTECTED: {line}", style="bold red", markup=False)
 
