@@ -27,8 +27,10 @@ from secure_fl.federation.block_replies import in_blocks
 from secure_fl.federation.blueprint import Blueprint
 from secure_fl.federation.messages import (
     BlockUpdate,
+    CentreShare,
     CentreVote,
     EncoderUpdate,
+    GiveCentre,
     GiveSketch,
     Guide,
     KeepEncoder,
@@ -159,6 +161,8 @@ def _phases(config: FederationConfig, sample: _Messages, clock: _Clock | None, c
     if not pools.enabled:
         return
     if pools.start == "sketch":
+        if config.noises_sketches and sample.blueprint.sketch.released is not None and sample.blueprint.sketch.released.centring:
+            yield asked("centre", 1, clients, *sample.centre(), lambda: clients * _of(clock).once(GiveCentre()))
         request, reply = sample.vote()
         most = 1 + pools.sketch_iterations
         found = asked("sketch", min(most, _SETTLES), clients, request, reply, lambda: clients * _of(clock).once(request))
@@ -259,6 +263,9 @@ class _Messages:
         config, width = self.blueprint.config.pools, self.blueprint.sketch_width
         centres = torch.zeros(config.sketch_starts, config.count, width)
         return VoteCentre(torch.zeros(width), centres), self._answer(CentreVote(torch.zeros(*centres.shape[:2], width + 2)), "votes")
+
+    def centre(self) -> tuple[GiveCentre, Reply]:
+        return GiveCentre(), self._answer(CentreShare(torch.zeros(self.blueprint.sketch.inputs)), "centre")
 
     def _answer(self, reply: Reply, phase: str) -> Reply:
         plan = self.blueprint.client_plan if self.blueprint.config.privacy.unit == "client" else None

@@ -21,7 +21,8 @@ FLOORS = [
     {"federation"},
     {"engines", "baselines", "artifacts", "summary"},
     {"run", "assign"},
-    {"planning", "estimate", "preflight", "audit", "report"},
+    {"planning", "estimate", "preflight"},
+    {"audit", "report"},
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

@@ -11,13 +11,16 @@ import typer
 from rich.console import Console
 
 from secure_fl.cli.console import err, out
-from secure_fl.report.units import clock, size
+from secure_fl.errors import PrivacyError
 
 if TYPE_CHECKING:
-    from secure_fl.estimate import Estimate, PhaseCost
+    from secure_fl.config import FederationConfig, OptimiserConfig
+    from secure_fl.estimate import Estimate
     from secure_fl.run import Federation
 
-_WIDEST, _NARROW, _NARROWEST = 100, 66, 20
+_WIDEST, _NARROWEST = 100, 20
+_DOUBT = 1.003
+"""By which a plan's ε may be above the fine one, which decides."""
 
 
 def check(
@@ -32,6 +35,7 @@ def check(
     """
     from secure_fl.config_file import load_config
     from secure_fl.estimate import estimate
+    from secure_fl.report.costs import lines
     from secure_fl.run import Federation
 
     chosen = load_config(config, settings or [])
@@ -76,7 +80,11 @@ def quick_checks(federation: Federation, folder: Path) -> Estimate:
 
 
 def planned_line(federation: Federation) -> str:
-    """What a private run would spend; empty without privacy. Calibrates the noise, which the run then finds done."""
+    """What a private run would spend; empty without privacy. Calibrates the noise, which the run then finds done.
+
+    Raises:
+        PrivacyError: no noise keeps to the budget, or the noise that is set does not.
+    """
     from secure_fl.cli.progress import steps
     from secure_fl.planning import client_plans
     from secure_fl.privacy.accounting import Charge, planned_epsilon
@@ -93,14 +101,19 @@ def planned_line(federation: Federation) -> str:
         epsilon, noises = max(row.epsilon for row in rows), [row.plan.noise for row in rows]
     least, most = min(noises), max(noises)
     noise = f"noise multiplier {least:.3g}" + (f" to {most:.3g}" if most > least * 1.005 else "")
-    over = "; THE BUDGET WOULD BE PASSED" if epsilon > privacy.epsilon else ""
+    over = "; it could pass the budget, and the round that would is not begun" if epsilon > privacy.epsilon else ""
+    if _is_certain(federation.config) and epsilon > privacy.epsilon * _DOUBT:
+        remedy = "leave privacy.noise out, which calibrates it, raise it, or take fewer rounds: `secure-fl privacy plan` says how many fit"
+        problem = f"the run would spend ε = {epsilon:.4g} of {privacy.epsilon:g}, and stop when that is gone"
+        raise PrivacyError(problem, field="privacy.noise", value=privacy.noise, remedy=remedy)
     return f"ε = {epsilon:.2f} of {privacy.epsilon:g} at δ = {privacy.delta:g} ({privacy.unit} level), {noise}{over}"
 
 
-def short(taken: Estimate) -> str:
-    """An estimate in a line."""
-    rounds = ", ".join(f"{phase.rounds} x {phase.name}" for phase in taken.phases if phase.name in ("pretrain", "cluster"))
-    return f"about to send {size(taken.bytes)} in all ({rounds}); `secure-fl check` estimates time too"
+def _is_certain(config: FederationConfig) -> bool:
+    """Whether every planned release will be made: not where only some clients are called, or a warm-up leaves choices out."""
+    phases: list[OptimiserConfig] = [config.pretrain] if config.pretrain.mode == "federated" else []
+    called = all(phase.participation == 1 for phase in [*phases, *([config.pools] if config.pools.enabled else [])])
+    return called and not (config.pools.enabled and config.pools.start == "sketch" and config.privacy.chooses_by_loss("sketch"))
 
 
 def page_width(console: Console) -> int:
@@ -108,34 +121,3 @@ def page_width(console: Console) -> int:
     columns = os.environ.get("COLUMNS", "")
     width = int(columns) if columns.isdecimal() else console.width if console.is_terminal else 80
     return max(_NARROWEST, min(_WIDEST, width))
-
-
-def lines(taken: Estimate, width: int) -> list[str]:
-    """An estimate as a table no wider than `width`; on a narrow page as a paragraph for each phase."""
-    seconds = taken.seconds
-    total = f"in all {size(taken.bytes)}, about {clock(seconds or 0)} here, memory about {size(taken.memory)}"
-    notes = ["time and memory are estimates; bytes follow from what is sent, where all clients answer and all pools open"]
-    if any(phase.most for phase in taken.phases):
-        notes.append("sketch rounds end when the groups have settled")
-    made = _table(taken) if width >= _NARROW else [part for phase in taken.phases for part in _paragraph(phase)]
-    return [*made, "", *textwrap.wrap(total, width), *(line for note in notes for line in textwrap.wrap(note, width))]
-
-
-def _table(taken: Estimate) -> list[str]:
-    head = f"{'phase':<10}{'rounds':>8}{'clients':>9}{'a client sends':>16}{'all bytes':>11}{'time':>10}"
-    return [head, *(_row(phase) for phase in taken.phases)]
-
-
-def _row(phase: PhaseCost) -> str:
-    each = size(phase.up / phase.clients) if phase.clients else "-"
-    whole = size(phase.bytes) if phase.clients else "-"
-    return f"{phase.name:<10}{_rounds(phase):>8}{phase.clients or '-':>9}{each:>16}{whole:>11}{clock(phase.rounds * (phase.seconds or 0)):>10}"
-
-
-def _paragraph(phase: PhaseCost) -> list[str]:
-    sent = [f"  {phase.clients} clients, each sends", f"  {size(phase.up / phase.clients)} a round; all {size(phase.bytes)}"] if phase.clients else []
-    return [f"{phase.name}: {_rounds(phase)} rounds, {clock(phase.rounds * (phase.seconds or 0))}", *sent]
-
-
-def _rounds(phase: PhaseCost) -> str:
-    return str(phase.rounds) if phase.most is None else f"{phase.rounds} (≤{phase.most})"

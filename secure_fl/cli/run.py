@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from secure_fl.cli.check import planned_line, quick_checks, short
+from secure_fl.cli.check import planned_line, quick_checks
 from secure_fl.cli.console import err, out, table
 from secure_fl.errors import ConfigError
 from secure_fl.report.units import clock, size
@@ -47,6 +47,8 @@ def run(
         if resume is None and (spent := planned_line(federation)) and not quiet:
             out.print(f"planned: {spent}", markup=False)
         if taken is not None and not quiet:
+            from secure_fl.report.costs import short
+
             out.print(short(taken), markup=False)
         try:
             federation.run(folder, resume=resume is not None)
