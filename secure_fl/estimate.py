@@ -163,9 +163,9 @@ def _phases(config: FederationConfig, sample: _Messages, clock: _Clock | None, c
     if pools.start == "sketch":
         if config.noises_sketches and sample.blueprint.sketch.released is not None and sample.blueprint.sketch.released.centring:
             yield asked("centre", 1, clients, *sample.centre(), lambda: clients * _of(clock).once(GiveCentre()))
-        request, reply = sample.vote()
+        vote, voted = sample.vote()
         most = 1 + pools.sketch_iterations
-        found = asked("sketch", min(most, _SETTLES), clients, request, reply, lambda: clients * _of(clock).once(request))
+        found = asked("sketch", min(most, _SETTLES), clients, vote, voted, lambda: clients * _of(clock).once(vote))
         yield replace(found, most=most)
     count = pools.cohort_size(clients)
     train, update = sample.train_pool()
@@ -316,8 +316,9 @@ class _Clock:
 
         def took(most: int) -> tuple[float, int]:
             few = [max(4, min(most, count)) for count in (train, test)]
-            data, begun = [self._noise(count) for count in few], time.perf_counter()
-            measure_representation(blueprint.encoder(), *data, config, augment=blueprint.augment, compute=blueprint.compute, seed=0)
+            bank, judged = (self._noise(count) for count in few)
+            begun = time.perf_counter()
+            measure_representation(blueprint.encoder(), bank, judged, config, augment=blueprint.augment, compute=blueprint.compute, seed=0)
             return time.perf_counter() - begun, sum(few)
 
         took(8)  # what is imported and compiled at the first call

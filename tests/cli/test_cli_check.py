@@ -55,7 +55,7 @@ def test_a_check_says_what_a_run_takes_and_keeps_to_the_page(folder: Path, comma
     ("settings", "message"),
     [
         (["pools.participation=0.3"], "pools.participation"),
-        (["partition.clients=2"], "pools.count"),
+        (["partition.clients=2"], "partition.clients"),
         (["protection=bfv"], "did you mean security.protection?"),
         (["pretrain.mode=load", "pretrain.load_from=nowhere"], "holds no run"),
         (["privacy.unit=example", "privacy.noise=0.3", "privacy.epsilon=2.0"], "privacy.noise"),
