@@ -86,7 +86,7 @@ def check_folder(folder: Path, needed: int, *, private: bool) -> None:
     for path, least in [(folder, needed), *([(state_directory(), 2**16)] if private else [])]:
         there = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-            remedy = "choose a folder that you may write to, with --out (or SECURE_FL_STATE for a private run's keys)"
+            remedy = "check the path and its permissions, or choose another folder with --out (SECURE_FL_STATE for a private run's keys)"
             raise FileError("cannot be written to", field="folder", value=str(path), remedy=remedy)
         free = shutil.disk_usage(there).free
         if free < least:
