@@ -102,7 +102,7 @@ def test_folders_are_not_mixed_up(tmp_path: Path, images: Dataset) -> None:
         Federation(config, data=images, encoder=nn.Sequential(nn.Flatten(), nn.Linear(64, 16))),
     )
     for other in others:
-        with pytest.raises(RunFolderError, match="another configuration, (data or encoder|which differs in pools.lr)"):
+        with pytest.raises(RunFolderError, match=r"another configuration, (data or encoder|which differs in pools\.lr)"):
             other.run(out, resume=True)
     aside = (out / "partition.json").rename(tmp_path / "partition.json")
     with pytest.raises(FileError, match=r"partition\.json"):
