@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import tomllib
 from collections.abc import Iterable, Sequence
@@ -17,6 +18,7 @@ from secure_fl.paths import path_of
 
 Table = dict[str, Any]
 _LARGEST = 1 << 22
+_AS_UTF8 = "name a TOML file, saved as UTF-8 by your editor (in PowerShell: Out-File -Encoding utf8)"
 
 
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> FederationConfig:
@@ -53,15 +55,27 @@ def config_schema() -> str:
 
 def _read(path: Path) -> Table:
     try:
-        return _parse(read_bytes(path, most=_LARGEST).decode())
+        return _parse(_decoded(read_bytes(path, most=_LARGEST), path))
     except FileError as error:
         problem = "no such file" if not path.exists() else "not a text file" if path.is_dir() else error.problem
         remedy = "name a TOML file; `secure-fl init NAME.toml` writes one"
         raise ConfigError(problem, field="configuration", value=str(path), remedy=remedy) from None
     except UnicodeDecodeError:
-        raise ConfigError("not a text file", field="configuration", value=str(path), remedy="name a TOML file") from None
+        raise ConfigError("not text in UTF-8", field="configuration", value=str(path), remedy=_AS_UTF8) from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"not valid TOML: {error}", field="configuration", value=str(path), remedy="mend the line named") from None
+
+
+def _decoded(data: bytes, path: Path) -> str:
+    """Text of a TOML file, which is UTF-8; the byte order mark that some editors put before it is dropped.
+
+    Raises:
+        ConfigError: it is UTF-16 or UTF-32, as some editors and shells write by themselves.
+        UnicodeDecodeError: it is no UTF-8 otherwise.
+    """
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data[:4]:  # of UTF-32 every ASCII letter brings three null bytes
+        raise ConfigError("text in UTF-16 or UTF-32, which TOML is not", field="configuration", value=str(path), remedy=_AS_UTF8)
+    return data.decode("utf-8-sig")
 
 
 def _parse(text: str) -> Table:

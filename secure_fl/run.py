@@ -34,6 +34,7 @@ from secure_fl.federation.budget import BudgetGate
 from secure_fl.federation.central import CentralSet
 from secure_fl.federation.client import Workbench
 from secure_fl.federation.cluster import Cluster, Evaluate
+from secure_fl.federation.extension import check_lengths_only, go_on, needs_sketches
 from secure_fl.federation.folder import RunFolder
 from secure_fl.federation.manifest import Manifest
 from secure_fl.federation.measure import Measure
@@ -128,7 +129,8 @@ class Federation:
 
         Args:
             out: folder to write to; nothing is written when None.
-            resume: continue the run in `out` after its last checkpoint; the results are those of an uninterrupted run.
+            resume: continue the run in `out` after its last checkpoint; the results are those of an uninterrupted run. A configuration with more
+                `pools.rounds`, or `pretrain.rounds` where no pools have begun from the encoder, makes a run longer, a finished one too.
             progress: say what is not protected, and how far the run is, on stderr; None: where that is a terminal or a notebook.
 
         Raises:
@@ -165,6 +167,8 @@ class Federation:
         records: list[RoundRecord] = []
         if folder is not None:
             records = [RoundRecord(**line) for line in folder.read_metrics()]
+        if self.blueprint.begun_as is not None:
+            engine.remember(next((each.metrics["choices"] for each in reversed(records) if "choices" in each.metrics), {}))
         earlier: list[Phase] = []
         for number, phase in enumerate(self._phases(state)):
             if number < state.phase or phase.done or (number == state.phase and state.round > 0):
@@ -224,7 +228,10 @@ class Federation:
     @cached_property
     def _digest(self) -> str:
         """Of the configuration and the encoder's layout: what a resumed run must share, and anybody may know."""
-        digest = hashlib.sha256(dump_config(self.config).encode())
+        return self._digest_of(self.config)
+
+    def _digest_of(self, config: FederationConfig) -> str:
+        digest = hashlib.sha256(dump_config(config).encode())
         layout = [(name, tuple(tensor.shape)) for name, tensor in self.blueprint.make_encoder(0).state_dict().items()]
         digest.update(repr(layout).encode())
         return digest.hexdigest()
@@ -252,6 +259,7 @@ class Federation:
             self._begin(folder, seen)
         elif self.manifest.writes("partition.json") and read_json(folder.partition, dict[str, Any], _REMEDY).get("digest") != self._examples_digest:
             # Where the record leaves the experimenter's fields out, other examples of the same sizes are not noticed.
+            check_lengths_only(folder.read_config(), self.config)
             raise folder.of_another_run()
         kept = None if opened.ledger is None else RunState(folder.run)
         if kept is not None:
@@ -259,8 +267,9 @@ class Federation:
             holding.enter_context(kept.held())
         self._gate = self._open_gate(folder.ledger, kept, resumed=True)
         self._gate.follows(folder.marks())
-        state = folder.restore(self._digest) if resume else ServerState()
+        state = ServerState()
         if resume:
+            state, self.blueprint = go_on(folder, self.blueprint, self._gate, self.clients, self._digest_of, self._phases)
             self._seen_at_a_server(folder if "encoder" in state.tensors else None)
         return state, ReleaseBox(folder.results, kept, self._gate.charged, folder.check_own)
 
@@ -317,12 +326,17 @@ class Federation:
         A sketch that is gone is released anew, and charged again.
         """
         call = phase.open() if isinstance(phase, HandOut) else None
-        if isinstance(phase, SketchStart) and self.config.noises_sketches:
+        if isinstance(phase, SketchStart) and self.config.noises_sketches and self._sketches_are_needed(phase.state):
             call = phase.first_call()
         if call is not None:
             self._gate.admit(engine.releases(call), engine.results.answers)
             for _ in engine.ask(call):
                 pass
+
+    def _sketches_are_needed(self, state: ServerState) -> bool:
+        """A run that goes on for longer leaves alone what nobody will ask for: its clients' sketches are gone, and new ones would be charged."""
+        names = [phase.name for phase in self._phases(state)]
+        return self.blueprint.begun_as is None or needs_sketches(self.config, state, names)
 
     def _finish(self, state: ServerState, records: list[RoundRecord], folder: RunFolder | None) -> Result:
         blueprint = self.blueprint

@@ -29,9 +29,15 @@ def test_the_default_is_valid_and_frozen() -> None:
     ("tables", "field", "remedy"),
     [
         ({"pools": {"count": 0}}, "pools.count", "number of pool models"),
-        ({"pools": {"cuont": 2}}, "pools.cuont", "did you mean 'count'?"),
-        ({"pool": {}}, "pool", "did you mean 'pools'?"),
+        ({"pools": {"cuont": 2}}, "pools.cuont", "did you mean pools.count?"),
+        ({"pool": {}}, "pool", "did you mean pools?"),
         ({"zzz": 1}, "zzz", "known keys: name, seed"),
+        ({"protection": "bfv"}, "protection", "did you mean security.protection?"),
+        ({"protecton": "bfv"}, "protecton", "did you mean security.protection?"),
+        ({"rounds": 3}, "rounds", "did you mean pretrain.rounds or pools.rounds?"),
+        ({"pools": {"epsilon": 3.0}}, "pools.epsilon", "did you mean privacy.epsilon?"),
+        ({"privacy": {"protection": "plain"}}, "privacy.protection", "did you mean security.protection?"),
+        ({"data": {"limit": 3}}, "data.limit", "did you mean data.sources.limit"),
         ({"data": {"sources": [{"name": "imagenet"}]}}, "data.sources.name", "digits | mnist5k"),
         ({"data": {"sources": []}}, "data.sources", "one or more"),
         ({"partition": {"clients": -1}}, "partition.clients", "number of clients"),
@@ -120,6 +126,25 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "large.toml").write_text("#" * (1 << 22) + "#")
     with pytest.raises(ConfigError, match="too large"):
         load_config(tmp_path / "large.toml")
+
+
+@pytest.mark.parametrize("text", ["seed = 7\n", "seed = 7\r\n[pools]\r\ncount = 2\r\n", 'seed = 7\nname = "Übung"\n'])
+def test_a_byte_order_mark_and_windows_line_ends_are_read(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "c.toml"
+    for encoding in ("utf-8", "utf-8-sig"):
+        path.write_bytes(text.encode(encoding))
+        assert load_config(path).seed == 7
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])
+def test_other_encodings_are_named(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "c.toml").write_bytes("seed = 7\n".encode(encoding))
+    with pytest.raises(ConfigError, match="UTF-16 or UTF-32") as caught:
+        load_config(tmp_path / "c.toml")
+    assert "saved as UTF-8" in caught.value.remedy
+    (tmp_path / "c.toml").write_bytes('name = "Übung"\n'.encode("latin-1"))
+    with pytest.raises(ConfigError, match="not text in UTF-8"):
+        load_config(tmp_path / "c.toml")
 
 
 @pytest.mark.parametrize("value", [10**400, 2**70, 1e40, 1e-40, "a\0b", float("inf"), float("nan")], ids=lambda value: str(value)[:8])

@@ -30,6 +30,7 @@ FLOORS = [
     {"arguments"},
     {"run"},
     {"sklearn"},
+    {"planning", "estimate", "preflight"},
     {"audit", "report"},
     {"cli"},
 ]

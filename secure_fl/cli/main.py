@@ -9,6 +9,7 @@ import typer
 
 from secure_fl import __version__
 from secure_fl.cli.bench import bench
+from secure_fl.cli.check import check
 from secure_fl.cli.console import err, out
 from secure_fl.cli.data import data
 from secure_fl.cli.doctor import doctor
@@ -32,6 +33,7 @@ A first hour:
   secure-fl doctor                               what works on this machine
   secure-fl init my.toml                         a commented configuration
   secure-fl data my.toml                         what each client would hold
+  secure-fl check my.toml                        whether it would run, and what it would take
   secure-fl run my.toml --out runs/mine          pre-train, cluster, evaluate
   secure-fl report runs/mine                     one HTML page with plots
   secure-fl assign runs/mine new_client.npz      the right pool for a newcomer
@@ -43,10 +45,14 @@ A first hour:
 \b
 Any setting can be changed on the way:
   secure-fl run my.toml --set pools.count=3 --set pools.start=pretrained
+
+\b
+A finished run can be made longer:
+  secure-fl run --resume runs/mine --set pools.rounds=20
 """
 
 app = typer.Typer(help=_TOUR, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-for _command in (run, report, data, init, export, assign, doctor):
+for _command in (run, check, report, data, init, export, assign, doctor):
     app.command()(_command)
 app.add_typer(kernels_app, name="kernels")
 app.add_typer(bench, name="bench")

@@ -73,32 +73,17 @@ def verify(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> Non
 
 
 def _show_examples(federation: Federation) -> None:
-    from secure_fl.federation.budget import BudgetGate
-    from secure_fl.federation.example_plan import plan_examples
-    from secure_fl.federation.folder import RunFolder
-    from secure_fl.privacy.accounting import Charge, epsilon_of
-    from secure_fl.privacy.calibration import rounds_within
-    from secure_fl.privacy.ledger import Budget
-    from secure_fl.privacy.units import Adjacency, PrivacyUnit
+    from secure_fl.cli.steps import steps
+    from secure_fl.planning import client_plans
 
     privacy, rows = federation.config.privacy, []
-    budget = Budget(privacy.epsilon, privacy.delta, PrivacyUnit.EXAMPLE, Adjacency(privacy.adjacency))
-    gate = BudgetGate(privacy, None)
-    if federation.config.pretrain.mode == "load":
-        gate.load_encoder(RunFolder.open(Path(federation.config.pretrain.load_from or "")), len(federation.clients))
-    for client in federation.clients:
-        labelled = len(client.train.with_labels()) if client.train.labelled else 0
-        histories = gate.already(client.id)
-        made = plan_examples(federation.blueprint, len(client.train), labelled, histories)
-        planned = [Charge(event, budget.adjacency) for event in made.events()]
-        spent = max(epsilon_of([*history, *planned], privacy.delta, fine=False) for history in histories)
-        fits = ""
-        if made.pretrain is not None:
-            others = [*made.fixed, *([made.pools.planned(made.noise, made.pools.rounds)] if made.pools is not None else [])]
-            fits = str(rounds_within(budget, [made.pretrain.planned(made.noise)], already=others, most=10_000))
-        rate = made.pretrain or made.pools
-        rows.append([client.id, len(client.train), "-" if rate is None else rate.rate, made.noise, spent, fits or "-"])
+    for row in steps("calibrating the noise, client by client", client_plans(federation), len(federation.clients)):
+        rate = row.plan.pretrain or row.plan.pools
+        fits = row.rounds_that_fit()
+        rows.append([row.client, row.examples, "-" if rate is None else rate.rate, row.plan.noise, row.epsilon, "-" if fits is None else str(fits)])
     out.print(table(_claim(federation), ["client", "examples", "rate", "noise", "ε planned", "pre-training rounds that fit"], rows))
+    if privacy.noise is None:
+        out.print("the noise is made for the rounds that are set, and at most 0.3 % above the least that keeps to the budget", markup=False)
 
 
 def _show_clients(federation: Federation, plan: ClientPlan) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from secure_fl.cli.check import planned_line, quick_checks
 from secure_fl.cli.console import err, out, table
 from secure_fl.errors import ConfigError
 from secure_fl.units import clock, size
@@ -21,13 +22,18 @@ if TYPE_CHECKING:
 def run(
     config: Annotated[Path | None, typer.Argument(help="Configuration, as `secure-fl init` writes it.")] = None,
     out_dir: Annotated[Path | None, typer.Option("--out", help="Run folder to make; runs/NAME when not given.")] = None,
-    resume: Annotated[Path | None, typer.Option("--resume", help="Continue the run in this folder.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", help="Continue the run in this folder; with --set pools.rounds=N make it longer.")
+    ] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="a.b=c", help="Change a setting; may be repeated.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
     """Pre-train an encoder, form cluster pools, evaluate, leave a run folder.
 
     After Ctrl-C, or a crash, `secure-fl run --resume FOLDER` goes on and ends with the numbers of an uninterrupted run.
+
+    A finished run can be made longer: `secure-fl run --resume FOLDER --set pools.rounds=20`, and likewise pretrain.rounds where no pools have
+    begun from the encoder. Nothing else may change, noise stays as it was made, and the budget holds: rounds beyond it are refused before they begin.
     """
     from secure_fl.federation.folder import RunFolder
     from secure_fl.run import Federation
@@ -35,8 +41,15 @@ def run(
     chosen, folder = _chosen(config, out_dir, resume, settings or [])
     with _progress(quiet) as progress:
         federation = Federation(chosen, callbacks=[progress] if progress is not None else [])
+        taken = None if resume is not None else quick_checks(federation, folder)
         if not quiet:
             _announce(federation)
+        if resume is None and (spent := planned_line(federation)) and not quiet:
+            out.print(f"planned: {spent}", markup=False)
+        if taken is not None and not quiet:
+            from secure_fl.report.costs import short
+
+            out.print(short(taken), markup=False)
         try:
             federation.run(folder, resume=resume is not None, progress=False)
         except KeyboardInterrupt:
@@ -52,10 +65,10 @@ def _chosen(config: Path | None, out_dir: Path | None, resume: Path | None, sett
     from secure_fl.federation.folder import RunFolder
 
     if resume is not None:
-        if config is not None or out_dir is not None or settings:
-            remedy = "give --resume alone: the run folder holds the configuration"
-            raise ConfigError("a resumed run takes nothing else", field="--resume", value=str(resume), remedy=remedy)
-        return RunFolder.open(resume).read_config(), resume
+        if config is not None or out_dir is not None:
+            remedy = "give --resume alone: the run folder holds the configuration; --set pools.rounds=N makes the run longer"
+            raise ConfigError("a resumed run takes no other configuration or folder", field="--resume", value=str(resume), remedy=remedy)
+        return RunFolder.open(resume).read_config(settings), resume
     if config is None:
         remedy = "`secure-fl init my.toml` writes one; or pass --resume FOLDER"
         raise ConfigError("no configuration given", field="CONFIG", value=None, remedy=remedy)
@@ -79,7 +92,7 @@ def _announce(federation: Any) -> None:
     privacy = federation.config.privacy
     if privacy.unit != "none":
         claim = f"ε = {privacy.epsilon:g}, δ = {privacy.delta:g}, {privacy.unit} level, {privacy.adjacency}"
-        out.print(f"privacy budget: {claim}; the noise is calibrated first, which takes some seconds", markup=False)
+        out.print(f"privacy budget: {claim}; the noise is calibrated first", markup=False)
     warn(out, federation.config)
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import difflib
 import os.path
-from typing import Annotated, Any, ClassVar
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, field_validator
 
 from secure_fl.errors import ConfigError
 
 _LEAST, _MOST = 1e-30, 2**62
+_SHOWN = 3
 
 
 class Section(BaseModel):
@@ -55,11 +57,45 @@ def _typed(error: ValidationError, section: type[Section]) -> ConfigError:
     first = error.errors()[0]
     path = ".".join(str(part) for part in (*filter(None, [section.table]), *first["loc"]))
     if first["type"] == "extra_forbidden":
-        known = list(section.model_fields)
-        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
-        remedy = f"did you mean {near[0]!r}?" if near else "known keys: " + ", ".join(known)
+        near = _near(str(first["loc"][-1]), section)
+        remedy = f"did you mean {' or '.join(near)}?" if near else "known keys: " + ", ".join(section.model_fields)
         return ConfigError("unknown key", field=path, value=first["input"], remedy=remedy)
     problem = str(first["msg"]).removeprefix("Value error, ")
     field = section.model_fields.get(str(first["loc"][0])) if first["loc"] else None
     remedy = f"{field.description}" if field is not None and field.description else "see `secure-fl init` for a commented example"
     return ConfigError(problem, field=path or "configuration", value=first.get("input"), remedy=remedy)
+
+
+def _near(key: str, section: type[Section]) -> list[str]:
+    """Dotted names of settings that an unknown key of a section may have meant, best first.
+
+    A key nearly of this section's own, else the same key of other tables, else what is nearly one there.
+    """
+    prefix = f"{section.table}." if section.table else ""
+    own = difflib.get_close_matches(key, list(section.model_fields), n=1, cutoff=0.75)
+    if own:
+        return [prefix + own[0]]
+    names = _settings()
+    same = [name for name in names if name.rpartition(".")[2] == key]
+    if same:
+        return same[:_SHOWN]
+    last = difflib.get_close_matches(key, sorted({name.rpartition(".")[2] for name in names}), n=1, cutoff=0.75)
+    if last:
+        return [name for name in names if name.rpartition(".")[2] == last[0]][:_SHOWN]
+    own = difflib.get_close_matches(key, list(section.model_fields), n=1)
+    return [prefix + name for name in own] or difflib.get_close_matches(prefix + key, names, n=1, cutoff=0.75)
+
+
+def _settings() -> list[str]:
+    """Dotted names of all settings and tables of a run."""
+    from secure_fl.config.federation import FederationConfig  # which is made of sections
+
+    def below(section: type[Section], prefix: str) -> Iterator[str]:
+        for name, field in section.model_fields.items():
+            yield prefix + name
+            kinds = [kind for kind in (field.annotation, *get_args(field.annotation)) if isinstance(kind, type)]
+            for kind in kinds:
+                if issubclass(kind, Section):
+                    yield from below(kind, f"{prefix}{name}.")
+
+    return list(below(FederationConfig, ""))

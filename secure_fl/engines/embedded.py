@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from secure_fl.data.partitions import ClientData
@@ -39,6 +39,11 @@ class EmbeddedEngine:
         if call.request is None:
             return []
         return [release for position, client in call.answering for release in self._clients[client].releases(call.request, position)]
+
+    def remember(self, choices: Mapping[str, int]) -> None:
+        """Remind clients of the pools that they used, by their numbers, where a run goes on whose sketches are gone."""
+        for client, pool in choices.items():
+            self._clients[int(client)].before = pool
 
     def ask(self, call: Call) -> Iterator[tuple[int, Reply]]:
         """(client, reply) in the call's order; a reply is made when it is taken, so only one is in memory."""

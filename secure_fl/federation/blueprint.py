@@ -42,6 +42,7 @@ class Blueprint:
         make_encoder: seed -> a fresh encoder.
         separations: who owns which dimensions; None unless the objective is SSD.
         largest: training examples of the largest client: the weight 1 of weighted averages. 1 under privacy, where all clients count alike.
+        begun_as: the configuration with which the run began, whose lengths noise was calibrated for; None where it is `config`.
     """
 
     config: FederationConfig
@@ -54,6 +55,7 @@ class Blueprint:
     features: int
     separations: SeparationPlan | None
     largest: int = 1
+    begun_as: FederationConfig | None = None
 
     @classmethod
     def draw(
@@ -112,7 +114,12 @@ class Blueprint:
         if self.config.privacy.unit != "client":
             return None
         shared, pooled = self.layout.parts(self.pool_model(0)) if self.config.pools.enabled else (torch.empty(0), torch.empty(0))
-        return plan_clients(self.config, self.clients, len(to_vector(self.encoder_projector())), (len(shared), len(pooled)))
+        return plan_clients(self.calibrated_for, self.clients, len(to_vector(self.encoder_projector())), (len(shared), len(pooled)))
+
+    @property
+    def calibrated_for(self) -> FederationConfig:
+        """The configuration whose lengths the noise is made for: a run that goes on for longer keeps its noise."""
+        return self.begun_as or self.config
 
     @property
     def secure(self) -> bool:

@@ -71,14 +71,32 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     Raises:
         FileError: it cannot be written.
     """
+    _write(folder, checkpoint)
+    for old in _found(folder)[:-_KEPT]:
+        remove(old)
+
+
+def go_back(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint of an earlier phase than the newest and remove the others, the newest first: a crash leaves the newest, or one between.
+
+    Raises:
+        FileError: it cannot be written.
+    """
+    written = _write(folder, checkpoint)
+    for other in reversed(_found(folder)):
+        if other != written:
+            remove(other)
+
+
+def _write(folder: Path, checkpoint: Checkpoint) -> Path:
     state, tensors = checkpoint.state, pack(checkpoint.state.tensors)
     sums = {_TENSORS: hashlib.sha256(tensors).hexdigest()}
     manifest = _Manifest(_SCHEMA, checkpoint.digest, checkpoint.lines, state.phase, state.round, state.facts, sums, checkpoint.ledger)
     written = json.dumps(replace(manifest, check=manifest.digest_of_rest).as_dict(), indent=1, allow_nan=False)
     make_folder(folder)
-    write_folder(folder / f"{state.phase:02d}-{state.round:05d}", {_MANIFEST: written.encode(), _TENSORS: tensors})
-    for old in _found(folder)[:-_KEPT]:
-        remove(old)
+    path = folder / f"{state.phase:02d}-{state.round:05d}"
+    write_folder(path, {_MANIFEST: written.encode(), _TENSORS: tensors})
+    return path
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:

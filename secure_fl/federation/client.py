@@ -121,6 +121,8 @@ class Client:
     def __init__(self, data: ClientData, bench: Workbench, sketch: ClientSketch | None = None) -> None:
         self.data, self._bench, self._blueprint = data, bench, bench.blueprint
         self._own_sketch = sketch
+        self.before: int | None = None
+        """The pool that it used when the run had ended, where the run goes on for longer and its sketch is gone."""
 
     def releases(self, request: Request, position: int = 0) -> tuple[Release, ...]:
         """What answering would release with noise: here a sketch, or nothing."""
@@ -205,13 +207,14 @@ class Client:
         """By loss or accuracy; where no pool has a loss, by the nearest sketch centre, or else by the surest predictions."""
         if any(isfinite(score.loss) for score in scores):
             best = best_pool([s.loss for s in scores], [s.accuracy for s in scores], self._blueprint.config.pools.select_by)
-            return best if guide is None else self._kept_or(best, scores, self.sketch.nearest(guide))
+            found = self.before if guide is None or not self.sketch.there else self.sketch.nearest(guide)
+            return best if found is None else self._kept_or(best, scores, found)
         if guide is not None:
             return self.sketch.nearest(guide)
         return best_pool([float("nan") if s.entropy is None else s.entropy for s in scores], [], "loss")
 
     def _kept_or(self, best: int, scores: list[Score], found: int) -> int:
-        """Pool `best`, or that of the found group where `best` is not clearly better. Judged anew each time, from the client's own examples."""
+        """Pool `best`, or `found` where `best` is not clearly better. Judged anew each time, from the client's own examples."""
         config = self._blueprint.config.pools
         other, own = (score.errors if config.select_by == "accuracy" else score.losses for score in (scores[best], scores[found]))
         if best == found or config.keep_margin == 0 or other is None or own is None:

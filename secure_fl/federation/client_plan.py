@@ -7,7 +7,7 @@ from math import ceil
 
 from secure_fl.config import FederationConfig
 from secure_fl.privacy.adaptive_clip import QuantileBound, bit_noise_for
-from secure_fl.privacy.calibration import smallest_noise
+from secure_fl.privacy.calibration import noise_of_run
 from secure_fl.privacy.client_level import ClientLevel
 from secure_fl.privacy.events import Event, IntegerEvent
 from secure_fl.privacy.units import Adjacency
@@ -64,7 +64,9 @@ def plan_clients(config: FederationConfig, roster: int, model: int, pool: tuple[
 
     if privacy.noise is not None:
         return plan(privacy.noise)
-    return plan(smallest_noise(lambda noise: plan(noise).events(), privacy.epsilon, privacy.delta, Adjacency(privacy.adjacency)))
+    remedy = "fewer rounds, more clients, or a finer field for their noise: fewer privacy.scale_bits"
+    noise = noise_of_run(lambda noise: plan(noise).events(), privacy.epsilon, privacy.delta, Adjacency(privacy.adjacency), remedy=remedy)
+    return plan(noise)
 
 
 def _level(config: FederationConfig, roster: int, noise: float, pools: int, shared: int, pooled: int) -> ClientLevel:

@@ -9,7 +9,7 @@ from math import ceil
 from secure_fl.config import FederationConfig, OptimiserConfig
 from secure_fl.federation.blueprint import Blueprint
 from secure_fl.federation.private_paths import TrainingPath
-from secure_fl.privacy.calibration import smallest_noise
+from secure_fl.privacy.calibration import noise_of_run
 from secure_fl.privacy.choice import PrivateChoice
 from secure_fl.privacy.events import Event, GaussianEvent
 from secure_fl.privacy.ledger import Charges
@@ -74,7 +74,7 @@ def plan_examples(blueprint: Blueprint, examples: int, labelled: int, already: t
     Raises:
         PrivacyError: the sketches and choices alone pass the budget.
     """
-    config, pretrain, pools = blueprint.config, None, None
+    config, pretrain, pools = blueprint.calibrated_for, None, None
     if config.pretrain.mode == "federated":
         pretrain = Steps.of(TrainingPath(blueprint, "pretrain"), config.pretrain, examples, config.pretrain.rounds)
     trained = labelled if config.pools.task == "supervised" else examples
@@ -106,7 +106,7 @@ def choice_of(config: FederationConfig, size: int) -> PrivateChoice:
 
 def fixed_releases(blueprint: Blueprint) -> tuple[Event, ...]:
     """Sketches and choices."""
-    config, sketch = blueprint.config, blueprint.private_sketch
+    config, sketch = blueprint.calibrated_for, blueprint.private_sketch
     releases: list[Event] = [] if sketch is None else list(sketch.events())
     choices = sum(chooses_in(config, number) for number in range(config.pools.rounds))
     if choices:
@@ -114,7 +114,7 @@ def fixed_releases(blueprint: Blueprint) -> tuple[Event, ...]:
     return tuple(releases)
 
 
-@lru_cache
+@lru_cache(maxsize=8192)
 def _noise(
     epsilon: float, delta: float, adjacency: Adjacency, pretrain: Steps | None, pools: Steps | None, fixed: tuple[Event, ...], history: Charges
 ) -> float:
@@ -125,4 +125,5 @@ def _noise(
 
     if pretrain is None and pools is None:
         return 1.0
-    return smallest_noise(events, epsilon, delta, adjacency, also=history)
+    remedy = "release less beside training: a smaller privacy.sketch_epsilon, fewer or cheaper choices, another pools.start"
+    return noise_of_run(events, epsilon, delta, adjacency, also=history, remedy=remedy)

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,10 +18,23 @@ from typing import Any
 from secure_fl.config import FederationConfig
 from secure_fl.config_file import dump_config, load_config
 from secure_fl.errors import RunFolderError
-from secure_fl.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from secure_fl.federation.checkpoint import Checkpoint, go_back, load_checkpoint, save_checkpoint
 from secure_fl.federation.manifest import Manifest
 from secure_fl.federation.phase import RoundRecord, ServerState
-from secure_fl.files import append_line, is_bare, is_file, lock_of, make_folder, parse_json, read_bytes, read_json, write_atomically, write_json
+from secure_fl.files import (
+    append_line,
+    is_bare,
+    is_file,
+    listed,
+    lock_of,
+    make_folder,
+    parse_json,
+    read_bytes,
+    read_json,
+    remove,
+    write_atomically,
+    write_json,
+)
 from secure_fl.privacy.chain import Mark
 
 _FIRST = re.compile(rb"# run ([0-9a-f]{32})\n# made with ([0-9a-f]*)\n")
@@ -69,7 +82,7 @@ class RunFolder:
         write_json(self.path / "manifest.json", self.manifest.as_dict())
         for path, document in (documents or {}).items():
             self.write(path, document)
-        write_atomically(self.config, f"# run {secrets.token_hex(16)}\n# made with {digest}\n{dump_config(config)}{_LAST.decode()}")
+        self._write_config(config, secrets.token_hex(16), digest)
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -92,24 +105,69 @@ class RunFolder:
         """
         return self._ends()[0]
 
-    def _ends(self) -> tuple[str, str]:
-        """What the first lines of `config.toml` say, the run's name and the digest of what it was made with, if the last one is there too."""
-        data = read_bytes(self.config)
+    def _ends(self, path: Path | None = None) -> tuple[str, str]:
+        """What the first lines of `config.toml` say, the run's name and the digest of what it was made with, if the last one is there too.
+
+        `path`: an earlier one instead.
+        """
+        data = read_bytes(path or self.config)
         found = _FIRST.match(data)
         if found is None or not data.endswith(_LAST):
             remedy = "restore the file that the run wrote: its first lines name the run, its last one ends it"
             raise RunFolderError("lost its first or last line", field="config.toml", value=str(self.path), remedy=remedy)
         return found[1].decode("ascii"), found[2].decode("ascii")
 
-    def read_config(self) -> FederationConfig:
-        """The resolved configuration.
+    def read_config(self, overrides: Sequence[str] = ()) -> FederationConfig:
+        """The resolved configuration, with `a.b=c` overrides.
 
         Raises:
             RunFolderError: the file lost its first or last line, as one does that was emptied or cut: settings would read as their defaults.
             ConfigError: it is damaged otherwise.
         """
         self._ends()
-        return load_config(self.config)
+        return load_config(self.config, overrides)
+
+    def begun_as(self) -> list[tuple[FederationConfig, str]]:
+        """The configurations that the run has had, oldest first and its own last, each with the digest in its first lines.
+
+        Raises:
+            RunFolderError: one is damaged or names another run.
+            ConfigError: likewise.
+        """
+        found = []
+        for path in [*self._earlier(), self.config]:
+            run, digest = self._ends(path)
+            if run != self.run:
+                remedy = "put back the files that the run wrote under configs/"
+                raise RunFolderError("names another run", field=path.name, value=str(self.path), remedy=remedy)
+            found.append((load_config(path), digest))
+        return found
+
+    def _earlier(self) -> list[Path]:
+        folder = self.path / "configs"
+        kept = [path for path in listed(folder) if path.suffix == ".toml" and path.stem.isdecimal()]
+        return sorted(kept, key=lambda path: int(path.stem))
+
+    def change(self, config: FederationConfig, digest: str) -> None:
+        """Go on with other lengths: the configuration is kept as `configs/N.toml`, then replaced under the same name of the run.
+
+        A crash in between leaves the run as it was.
+        """
+        self.check_own()
+        run, kept = self.run, len(self._earlier()) + 1
+        make_folder(self.path / "configs")
+        write_atomically(self.path / "configs" / f"{kept}.toml", read_bytes(self.config))
+        self._write_config(config, run, digest)
+
+    def rewind(self, state: ServerState, digest: str, lines: int) -> None:
+        """Go back to the end of an earlier phase, which is to go on: no summary, no later line, no later checkpoint."""
+        self.check_own()
+        remove(self.summary)
+        checkpoint = load_checkpoint(self.path / "checkpoints")
+        go_back(self.path / "checkpoints", Checkpoint(state, digest, lines, None if checkpoint is None else checkpoint.ledger))
+
+    def _write_config(self, config: FederationConfig, run: str, digest: str) -> None:
+        write_atomically(self.config, f"# run {run}\n# made with {digest}\n{dump_config(config)}{_LAST.decode()}")
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -188,14 +246,17 @@ class RunFolder:
         facts = self.view(newest / "manifest.json", {"facts": state.facts}).get("facts", {})
         save_checkpoint(self.path / "checkpoints", Checkpoint(replace(state, tensors=tensors, facts=facts), digest, self._lines, ledger))
 
-    def restore(self, digest: str) -> ServerState:
+    def restore(self, *digests: str) -> ServerState:
         """State of the newest checkpoint; lines of `metrics.jsonl` that came after it are cut.
+
+        Args:
+            digests: of what the run was made with, oldest first; the last is what its configuration says, any may be the checkpoint's.
 
         Raises:
             RunFolderError: the checkpoint is damaged, or the run is one with another configuration, other data or another encoder.
         """
         checkpoint = load_checkpoint(self.path / "checkpoints")
-        if digest != self._ends()[1] or (checkpoint is not None and checkpoint.digest != digest):
+        if digests[-1] != self._ends()[1] or (checkpoint is not None and checkpoint.digest not in digests):
             raise self.of_another_run()
         written, lines = self._read_lines(), 0 if checkpoint is None else checkpoint.lines
         kept = written[:lines]

@@ -173,6 +173,8 @@ def _files(config: FederationConfig) -> Rules:
     sizes = PUBLIC if config.privacy.unit == "example" else EXPERIMENTER
     return {
         "config.toml": {BELOW: PUBLIC},
+        # As it was before the run was made longer, once for each time.
+        "configs/*": {BELOW: PUBLIC},
         "manifest.json": {BELOW: PUBLIC},
         ".lock": PUBLIC,
         ".lock-holder": PUBLIC,

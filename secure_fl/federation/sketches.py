@@ -78,6 +78,11 @@ class ClientSketch(ABC):
             blocks[torch.arange(starts), index] = mine
         return CentreVote(blocks)
 
+    @property
+    def there(self) -> bool:
+        """Whether there is one to choose by: a released one is gone when its run has ended."""
+        return True
+
     def nearest(self, guide: Guide) -> int:
         """The pool of the nearest group."""
         mean, centres = guide.mean, guide.centres
@@ -149,6 +154,10 @@ class ReleasedSketch(ClientSketch):
         made = self._releasing.once(request, "sketch", _ROUNDS["sketch"], make, reused=True)["sketch"]
         self._made = shortened(made).float()
         return super().give(request)
+
+    @property
+    def there(self) -> bool:
+        return self._made is not None
 
     def own(self) -> Tensor:
         """The released sketch, and never another."""

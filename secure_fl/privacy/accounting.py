@@ -38,6 +38,9 @@ from secure_fl.privacy.units import Adjacency
 
 _FINE, _COARSE = 2e-4, 5e-3
 """Grid of privacy losses. At q=.01, σ=1, T=1000: ε 1.8283 in 0.4 s and 1.8463 in 0.1 s; a grid of 1e-4 gives 1.8282."""
+_PLANNED, _WIDEST = 1 / 8, 2.5e-2
+"""For planning a multiple of the fine grid, up to this share of q·s, by which most of a step's losses deviate, and no wider than the second: at
+q=.01, σ=1, T=1000 that is 1.2e-3, which takes 0.05 s and finds 1.8293."""
 _MOST_POINTS = 1e6
 _DELTA_SHARES = (0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98)
 
@@ -71,22 +74,37 @@ def epsilon(events: Sequence[Event], delta: float, adjacency: Adjacency, *, fine
 
 def epsilon_of(charges: Iterable[Charge], delta: float, *, fine: bool = True) -> float:
     """As `epsilon`, each event at its own adjacency."""
+    return _epsilon(merged(charges), _probability(delta), _FINE if fine else _COARSE)
+
+
+def planned_epsilon(charges: Iterable[Charge], delta: float) -> float:
+    """As `epsilon_of`, on a grid that is as fine as the steps need: as quick as the coarse one for most, and an upper bound like both.
+
+    Where a step loses little, the coarse grid's ε is 1 % too high; this one's is within 0.1 % of the fine one's.
+    """
+    held = merged(charges)
+    return _epsilon(held, _probability(delta), _planning_grid(_Parts.of(held)))
+
+
+def _probability(delta: float) -> float:
     if isinstance(delta, bool) or not 0 < delta < 1:
         raise PrivacyError("not a probability", field="delta", value=delta, remedy="a number within (0, 1), far below one over the units")
-    return _epsilon(merged(charges), delta, fine)
+    return delta
 
 
-@lru_cache(maxsize=1024)
-def _epsilon(charges: tuple[Charge, ...], delta: float, fine: bool) -> float:
-    """Kept, because the gate, the file, the live display and every claim ask for the same ε."""
+@lru_cache(maxsize=8192)
+def _epsilon(charges: tuple[Charge, ...], delta: float, base: float) -> float:
+    """Kept, because the plan, the gate, the file, the live display and every claim ask for the same ε. `base`: the grid at its widest."""
     parts = _Parts.of(charges)
-    return _with_sampler_error(_best_bound(parts, fine), delta, parts.sampler_error)
+    return _with_sampler_error(_best_bound(parts, base), delta, parts.sampler_error)
 
 
 def within(charges: Iterable[Charge], delta: float, limit: float) -> bool:
-    """Whether ε is at most `limit`: the coarse bound decides where it can, the fine one otherwise."""
-    held = tuple(charges)
-    return epsilon_of(held, delta, fine=False) <= limit or epsilon_of(held, delta, fine=True) <= limit
+    """Whether ε is at most `limit`: the coarse bound decides where it can, then the one that plans are made with, the fine one otherwise."""
+    held = merged(charges)
+    if epsilon_of(held, delta, fine=False) <= limit or planned_epsilon(held, delta) <= limit:
+        return True
+    return epsilon_of(held, delta, fine=True) <= limit
 
 
 def merged(charges: Iterable[Charge]) -> tuple[Charge, ...]:
@@ -170,12 +188,12 @@ Bound = Callable[[float], float]
 """δ -> ε, for releases that are fixed."""
 
 
-def _best_bound(parts: _Parts, fine: bool) -> Bound:
+def _best_bound(parts: _Parts, base: float) -> Bound:
     """The smallest of the bounds that are valid for these parts."""
     if parts.is_one_gaussian:
         return _one_gaussian(parts.full)
     if not parts.integer:
-        losses = _loss_bound(parts, fine)
+        losses = _loss_bound(parts, base)
         worth = parts.has_curve and any(event.bounded_range for event in parts.pure)
         curves = _curve_bound(parts) if worth else None
         return lambda delta: min(losses(delta), math.inf if curves is None else curves(delta))
@@ -183,7 +201,7 @@ def _best_bound(parts: _Parts, fine: bool) -> Bound:
     everything = _curve_bound(parts) if parts.has_curve else None
     if everything is not None and not (parts.full or parts.sampled):
         return everything
-    losses = _best_bound(gaussians, fine)
+    losses = _best_bound(gaussians, base)
 
     def split(delta: float) -> float:
         return min(losses(share * delta) + rest((1 - share) * delta) for share in _DELTA_SHARES)
@@ -212,12 +230,12 @@ def _curve_bound(parts: _Parts) -> Bound:
     return lambda delta: float(convert(ORDERS, total, delta)[0])
 
 
-def _loss_bound(parts: _Parts, fine: bool) -> Bound:
+def _loss_bound(parts: _Parts, base: float) -> Bound:
     """By composing privacy loss distributions, each rounded so that ε can only grow."""
     dp, pld = _load("dp_accounting"), _load("dp_accounting.pld.privacy_loss_distribution")
     relation = {True: dp.NeighboringRelation.REPLACE_ONE, False: dp.NeighboringRelation.ADD_OR_REMOVE_ONE}
-    width = _grid(parts, fine)
-    composed = [allocation_distribution(bins, width, fine=fine) for bins in parts.allocation]
+    width = _grid(parts, base)
+    composed = [allocation_distribution(bins, width, fine=base < _COARSE) for bins in parts.allocation]
     if parts.full:
         composed.append(pld.from_gaussian_mechanism(parts.full**-0.5, value_discretization_interval=width))
     for (noise, rate, replaced), steps in parts.sampled.items():
@@ -232,17 +250,28 @@ def _loss_bound(parts: _Parts, fine: bool) -> Bound:
     return lambda delta: float(total.get_epsilon_for_delta(delta))
 
 
-def _grid(parts: _Parts, fine: bool) -> float:
+def _deviation(noise: float, rate: float, replaced: bool) -> float:
+    """By which a sampled step's loss deviates, about: q·√(exp(s²) − 1)."""
+    return rate * math.sqrt(math.expm1(min(((2 if replaced else 1) / noise) ** 2, 50.0)))
+
+
+def _planning_grid(parts: _Parts) -> float:
+    if parts.allocation:
+        return _FINE
+    least = min((rate * (2 if replaced else 1) / noise for noise, rate, replaced in parts.sampled), default=math.inf)
+    return _FINE * max(1, math.floor(min(_PLANNED * least, _WIDEST) / _FINE))
+
+
+def _grid(parts: _Parts, base: float) -> float:
     """Width of the grid of losses: fine enough for the smallest step's loss, coarse enough for a million points in all.
 
-    A step's loss deviates by about q·√(exp(s²) − 1). Where that is below the grid's width w, rounding inflates its variance to about w times
+    Where a step's loss deviates by less than the grid's width w, rounding inflates its variance to about w times
     it, in every step. So the grid is at most half of it, unless the inflation of all steps together stays below a deviation of two widths.
     """
-    base = _FINE if fine else _COARSE
     width, farthest, squares = base, 0.0, parts.full
     for (noise, rate, replaced), steps in parts.sampled.items():
         shift = (2 if replaced else 1) / noise
-        deviation = rate * math.sqrt(math.expm1(min(shift**2, 50.0)))
+        deviation = _deviation(noise, rate, replaced)
         width = min(width, max(deviation / 2, (2 * base) ** 2 / (steps * deviation)))
         farthest = max(farthest, shift**2 / 2 + 10 * shift)
         squares += steps * min(shift**2, deviation**2)

@@ -71,10 +71,10 @@ def test_the_noise_is_calibrated_to_every_history(tmp_path: Path, uneven: Datase
     Federation(config(), data=uneven).run(tmp_path / "first")
     asked: dict[Any, float] = {}
 
-    def search(events: object, epsilon: float, delta: float, adjacency: Adjacency, *, also: Any) -> float:
+    def search(events: object, epsilon: float, delta: float, adjacency: Adjacency, *, also: Any, remedy: str) -> float:
         return asked.setdefault(also, 8.0 + len(asked))
 
-    monkeypatch.setattr(example_plan, "smallest_noise", search)
+    monkeypatch.setattr(example_plan, "noise_of_run", search)
     Federation(loading(tmp_path / "first", noise=None, epsilon=99.0), data=uneven).run(tmp_path / "second")
     ledger = PrivacyLedger.load(tmp_path / "second" / "ledger.json")
     assert set(asked) == set(ledger.brought(PrivacyUnit.EXAMPLE, 0, Adjacency.ZERO_OUT))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secure_fl.errors import PrivacyError
-from secure_fl.privacy.accounting import epsilon
-from secure_fl.privacy.calibration import noise_for, rounds_within, smallest_noise
+from secure_fl.privacy import calibration
+from secure_fl.privacy.accounting import Charge, epsilon, planned_epsilon
+from secure_fl.privacy.calibration import noise_for, noise_of_run, rounds_within, smallest_noise
 from secure_fl.privacy.events import Event, GaussianEvent, IntegerEvent, PureEvent
 from secure_fl.privacy.ledger import Budget
 from secure_fl.privacy.units import Adjacency, PrivacyUnit
@@ -105,3 +106,62 @@ def test_rounds_until_the_budget_is_gone() -> None:
     assert rounds_within(budget, [GaussianEvent(1.0, 1.0, 50)]) == 0
     assert rounds_within(budget, [GaussianEvent(1e4, 1.0, 1)], most=7) == 7
     assert rounds_within(budget, [], most=12) == 12
+
+
+@pytest.mark.parametrize(("target", "replaced"), [(0.5, False), (8.0, False), (8.0, True)])
+def test_a_search_takes_few_evaluations_and_what_it_finds_is_nearly_the_least(target: float, replaced: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients of different sizes cost a search each: a hundred of them must not take minutes."""
+    asked = []
+
+    def counted(charges: list[Charge], delta: float) -> float:
+        asked.append(charges)
+        return planned_epsilon(charges, delta)
+
+    monkeypatch.setattr(calibration, "planned_epsilon", counted)
+    adjacency = REPLACE if replaced else ZERO
+    for examples in (200, 700):
+
+        def plan(z: float, rate: float = 64 / examples) -> Sequence[Event]:
+            return [GaussianEvent(z, rate, math.ceil(10 / rate)), GaussianEvent(3 * z, rate / 2, 100), PureEvent(0.02, True, 5)]
+
+        asked.clear()
+        noise = smallest_noise(plan, target, 1e-5, adjacency)
+        assert len(asked) <= 6
+        assert epsilon(plan(noise), 1e-5, adjacency) <= target < epsilon(plan(noise * 0.996), 1e-5, adjacency)
+
+
+@pytest.mark.parametrize("rate", [0.002, 0.05, 0.6])
+@pytest.mark.parametrize("noise", [0.5, 1.0, 4.0])
+def test_the_grid_of_plans_gives_an_upper_bound_that_is_nearly_the_fine_one(rate: float, noise: float) -> None:
+    for adjacency in (ZERO, REPLACE):
+        charges = [Charge(GaussianEvent(noise, rate, 200), adjacency)]
+        fine = epsilon([charge.event for charge in charges], 1e-5, adjacency)
+        assert fine * (1 - 1e-9) <= planned_epsilon(charges, 1e-5) <= fine * 1.003 + 1e-4
+
+
+def test_a_budget_that_no_noise_reaches_is_named_with_the_smallest_that_one_does() -> None:
+    def narrow(z: float) -> Sequence[Event]:
+        if z > 3:
+            raise PrivacyError("fields overflow", field="levels", value=z, remedy="fewer clients")
+        return [GaussianEvent(z, 1.0, 4)]
+
+    def told(plan: Callable[[float], Sequence[Event]], also: Sequence[Charge] = ()) -> float:
+        with pytest.raises(PrivacyError, match="no noise reaches it") as caught:
+            noise_of_run(plan, 0.5, 1e-5, ZERO, also=also, remedy="fewer rounds")
+        assert (caught.value.field, caught.value.value) == ("privacy.epsilon", 0.5)
+        assert caught.value.remedy.endswith("or fewer rounds")
+        return float(caught.value.remedy.split()[2].rstrip(","))
+
+    least = told(narrow)
+    assert epsilon(narrow(3.0), 1e-5, ZERO) <= least < epsilon(narrow(3.0), 1e-5, ZERO) * 1.02
+    assert noise_of_run(narrow, least, 1e-5, ZERO, remedy="") <= 3
+    also = [Charge(PureEvent(0.9, False, 1), ZERO)]
+    least = told(lambda z: [GaussianEvent(z, 0.1, 10)], also)
+    assert 0.9 <= least < 0.95
+    noise_of_run(lambda z: [GaussianEvent(z, 0.1, 10)], least * 1.01, 1e-5, ZERO, also=also, remedy="")
+
+    def never(z: float) -> Sequence[Event]:
+        raise PrivacyError("too few clients", field="roster", value=1, remedy="more")
+
+    with pytest.raises(PrivacyError, match="too few clients"):
+        noise_of_run(never, 0.5, 1e-5, ZERO, remedy="fewer rounds")

@@ -1,0 +1,123 @@
+"""`secure-fl check`: whether a run would come to its end, and what it would take, before it begins."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from secure_fl.cli.console import err, out
+from secure_fl.errors import PrivacyError
+
+if TYPE_CHECKING:
+    from secure_fl.config import FederationConfig, OptimiserConfig
+    from secure_fl.estimate import Estimate
+    from secure_fl.run import Federation
+
+_WIDEST, _NARROWEST = 100, 20
+_DOUBT = 1.003
+"""By which a plan's ε may be above the fine one, which decides."""
+
+
+def check(
+    config: Annotated[Path, typer.Argument(help="Configuration, as `secure-fl init` writes it.")],
+    out_dir: Annotated[Path | None, typer.Option("--out", help="Run folder that the run would make; runs/NAME when not given.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="a.b=c", help="Change a setting; may be repeated.")] = None,
+) -> None:
+    """Check a run without training: settings against each other and the data, folder, packages, budget; and what it would take.
+
+    Bytes follow from what is sent. Time is an estimate: a few batches of noise and a few sums are timed and scaled; memory likewise. ε is what the
+    accountant gives for the noise that the run would use, never less than what it will spend. Exits with 2 where the run would be refused.
+    """
+    from secure_fl.config_file import load_config
+    from secure_fl.estimate import estimate
+    from secure_fl.report.costs import lines
+    from secure_fl.run import Federation
+
+    chosen = load_config(config, settings or [])
+    folder = out_dir if out_dir is not None else Path("runs") / chosen.name.replace("/", "-")
+    federation = Federation(chosen)
+    quick_checks(federation, folder)
+    spent = planned_line(federation)
+    with err.status("timing a few batches and sums") if err.is_terminal else _Nothing():
+        taken = estimate(federation)
+    width = page_width(out)
+    for line in lines(taken, width):
+        print(line)
+    if spent:
+        print(textwrap.fill(spent, width))
+    print(textwrap.fill(f"ok: `secure-fl run {config} --out {folder}` can begin", width, break_long_words=False, break_on_hyphens=False))
+
+
+class _Nothing:
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+def quick_checks(federation: Federation, folder: Path) -> Estimate:
+    """All that takes no time: refuse what would fail later, say what does less than it says; returns bytes and space without time.
+
+    Raises:
+        SecureFLError: the run would fail.
+    """
+    from secure_fl.estimate import estimate
+    from secure_fl.preflight import check_folder, check_loaded, check_packages, warnings
+
+    check_packages(federation.config)
+    check_loaded(federation)
+    taken = estimate(federation, timed=False)
+    check_folder(folder, taken.disk, private=federation.config.privacy.unit != "none" or federation.config.noises_sketches)
+    for warning in warnings(federation):
+        err.print(f"note: {warning}", style="yellow", markup=False)
+    return taken
+
+
+def planned_line(federation: Federation) -> str:
+    """What a private run would spend; empty without privacy. Calibrates the noise, which the run then finds done.
+
+    Raises:
+        PrivacyError: no noise keeps to the budget, or the noise that is set does not.
+    """
+    from secure_fl.cli.steps import steps
+    from secure_fl.planning import client_plans
+    from secure_fl.privacy.accounting import Charge, planned_epsilon
+    from secure_fl.privacy.units import Adjacency
+
+    privacy = federation.config.privacy
+    if privacy.unit == "none":
+        return ""
+    if (plan := federation.blueprint.client_plan) is not None:
+        epsilon = planned_epsilon([Charge(event, Adjacency(privacy.adjacency)) for event in plan.events()], privacy.delta)
+        noises = [level.noise_multiplier for level in (plan.pretrain, plan.pools) if level is not None]
+    else:
+        rows = list(steps("calibrating the noise, client by client", client_plans(federation), len(federation.clients)))
+        epsilon, noises = max(row.epsilon for row in rows), [row.plan.noise for row in rows]
+    least, most = min(noises), max(noises)
+    noise = f"noise multiplier {least:.3g}" + (f" to {most:.3g}" if most > least * 1.005 else "")
+    over = "; it could pass the budget, and the round that would is not begun" if epsilon > privacy.epsilon else ""
+    if _is_certain(federation.config) and epsilon > privacy.epsilon * _DOUBT:
+        remedy = "leave privacy.noise out, which calibrates it, raise it, or take fewer rounds: `secure-fl privacy plan` says how many fit"
+        problem = f"the run would spend ε = {epsilon:.4g} of {privacy.epsilon:g}, and stop when that is gone"
+        raise PrivacyError(problem, field="privacy.noise", value=privacy.noise, remedy=remedy)
+    return f"ε = {epsilon:.2f} of {privacy.epsilon:g} at δ = {privacy.delta:g} ({privacy.unit} level), {noise}{over}"
+
+
+def _is_certain(config: FederationConfig) -> bool:
+    """Whether every planned release will be made: not where only some clients are called, or a warm-up leaves choices out."""
+    phases: list[OptimiserConfig] = [config.pretrain] if config.pretrain.mode == "federated" else []
+    called = all(phase.participation == 1 for phase in [*phases, *([config.pools] if config.pools.enabled else [])])
+    return called and not (config.pools.enabled and config.pools.start == "sketch" and config.privacy.chooses_by_loss("sketch"))
+
+
+def page_width(console: Console) -> int:
+    """Columns to print in: the terminal's, `COLUMNS`, or 80 in a log."""
+    columns = os.environ.get("COLUMNS", "")
+    width = int(columns) if columns.isdecimal() else console.width if console.is_terminal else 80
+    return max(_NARROWEST, min(_WIDEST, width))
