@@ -67,7 +67,14 @@ def assign_pool(folder: Path | str, file: Path | str, *, encoder: nn.Module | No
     kind: Literal["image", "series", "vector"] = "image" if len(card.shape) == 3 else "series" if len(card.shape) == 2 else "vector"
     # Labels are numbered as the federation's are, whichever of them the newcomer has.
     declared = Declared(card.classes, card.class_names or tuple(map(str, range(card.classes)))) if card.classes else Declared()
-    raw, _ = npz(SourceConfig(name="npz", path=str(file), kind=kind), declared)
+    try:
+        raw, _ = npz(SourceConfig(name="npz", path=str(file), kind=kind), declared)
+    except DataError as error:
+        if not error.problem.startswith("labels outside"):
+            raise
+        known = "names of classes" if card.class_names else f"0..{card.classes - 1}"
+        remedy = "name or number its classes as the federation's clients do"
+        raise DataError(f"labels outside the federation's {known}", field="y", value="not shown", remedy=remedy) from None
     data = prepared(raw, config.data.model_copy(update={"scale": card.scale, "image_size": card.image_size}))
     if data.shape != card.shape:
         remedy = "bring the examples into the shape the federation was trained on"
