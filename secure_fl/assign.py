@@ -72,9 +72,9 @@ def assign_pool(folder: Path | str, file: Path | str, *, encoder: nn.Module | No
     except DataError as error:
         if not error.problem.startswith("labels outside"):
             raise
-        known = "names of classes" if card.class_names else f"0..{card.classes - 1}"
+        there = "names of classes" if card.class_names else f"0..{card.classes - 1}"
         remedy = "name or number its classes as the federation's clients do"
-        raise DataError(f"labels outside the federation's {known}", field="y", value="not shown", remedy=remedy) from None
+        raise DataError(f"labels outside the federation's {there}", field="y", value="not shown", remedy=remedy) from None
     data = prepared(raw, config.data.model_copy(update={"scale": card.scale, "image_size": card.image_size}))
     if data.shape != card.shape:
         remedy = "bring the examples into the shape the federation was trained on"
