@@ -248,7 +248,7 @@ def _is_array(given: Any) -> bool:
 
 
 def _is_hugging_face(given: Any) -> bool:
-    return hasattr(given, "column_names") and hasattr(given, "features") and hasattr(given, "__getitem__")
+    return all(hasattr(given, name) for name in ("column_names", "features", "__getitem__", "__len__"))
 
 
 def is_frame(given: Any) -> bool:

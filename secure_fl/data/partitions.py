@@ -375,7 +375,7 @@ def _client(i: int, held: Held, transforms: Sequence[tuple[str, Transform]], con
         remedy = 'give every client validation examples, or set pools.select_on = "train"'
         problem = f"{_said(i, held.name or str(i))} has no validation examples to choose a pool by"
         raise PartitionError(problem, field="pools.select_on", value="validation", remedy=remedy)
-    return ClientData(i, train, validation, test, held.group, note, str(i) if held.name is None else held.name)
+    return ClientData(i, train, validation, test, held.group, note, name=str(i) if held.name is None else held.name)
 
 
 def _without_labels(client: ClientData) -> ClientData:

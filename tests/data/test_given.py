@@ -56,6 +56,16 @@ class FakeTorch(torch.utils.data.Dataset[Any]):
         return X[i], int(Y[i])
 
 
+class Endless(torch.utils.data.IterableDataset[Any]):
+    """Without a length, as a stream of Hugging Face's."""
+
+    column_names, features = ("x",), {"x": None}
+
+    def __iter__(self) -> Any:
+        while True:
+            yield X[0]
+
+
 class Raising(FakeTorch):
     def __getitem__(self, i: int) -> Any:
         raise RuntimeError("secret")
@@ -184,6 +194,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "an object": (lambda: Dataset.of(object()), "data"),
     "a set": (lambda: Dataset.of({1, 2}), "data"),
     "an empty torch dataset": (lambda: Dataset.of(torch.utils.data.TensorDataset(X[:0])), "data"),
+    "a stream": (lambda: Dataset.of(Endless()), "data"),
     "a dataset that raises": (lambda: Dataset.of(Raising()), "data"),
     "labels that are objects": (lambda: Dataset.of((X, [{}] * 6)), "data.y"),
     "nested labels": (lambda: Dataset.of((X, [[1], [2, 3], 1, 1, 1, 1])), "data.y"),

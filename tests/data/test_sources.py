@@ -99,6 +99,23 @@ def test_damaged_idx_files(tmp_path: Path) -> None:
         read_idx(tmp_path / "absent")
 
 
+def test_no_more_of_an_idx_archive_is_expanded_than_its_header_promises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tracemalloc
+
+    from secure_fl.data.sources import idx
+
+    small, grows = idx_bytes(np.zeros((4, 28, 28))), bytes(1 << 25)
+    (tmp_path / "bomb.gz").write_bytes(gzip.compress(small + grows))
+    (tmp_path / "large.gz").write_bytes(gzip.compress(struct.pack(">BBBB1I", 0, 0, 8, 1, 1 << 25) + grows))
+    monkeypatch.setattr(idx, "_LARGEST", 1 << 20)
+    tracemalloc.start()
+    for name in ("bomb.gz", "large.gz"):
+        with pytest.raises(DataError, match="its header promises"):
+            read_idx(tmp_path / name)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 23
+    tracemalloc.stop()
+
+
 def test_missing_files_name_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="apt-get install dataset-fashion-mnist"):
         source("fashion_mnist", tmp_path)

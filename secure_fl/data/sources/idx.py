@@ -21,6 +21,8 @@ from secure_fl.files import open_file
 
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
 _UNSIGNED_BYTE = 8
+_LARGEST = 1 << 30
+"""Bytes of an idx file's values at most; MNIST has 47 million."""
 
 
 def mnist(source: SourceConfig) -> tuple[Dataset, Dataset]:
@@ -45,22 +47,26 @@ def read_idx(path: Path, remedy: str = "fetch the file again") -> np.ndarray:
     """
     try:
         with open_file(path) as file:
-            raw = gzip.decompress(file.read()) if path.suffix == ".gz" else file.read()
+            stream = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
+            head = stream.read(4)
+            head += stream.read(4 * head[3]) if len(head) == 4 else b""
+            dimensions = (len(head) - 4) // 4
+            shape = struct.unpack(f">{dimensions}I", head[4 : 4 + 4 * dimensions]) if dimensions > 0 else ()
+            # No more than the header promises is expanded, nor more than any such set holds.
+            body = stream.read(min(math.prod(shape), _LARGEST) + 1)
     except FileNotFoundError:
         raise DataError("no such file", field="data.sources.path", value=str(path), remedy=remedy) from None
     except (EOFError, OSError, zlib.error) as error:
         # Its class alone: gzip quotes bytes of the file.
         raise DataError(f"truncated or damaged archive: {type(error).__name__}", field=path.name, value=str(path), remedy=remedy) from None
-    if len(raw) < 4 or raw[:2] != b"\0\0" or raw[2] != _UNSIGNED_BYTE or len(raw) < 4 + 4 * raw[3]:
+    if len(head) < 4 or head[:2] != b"\0\0" or head[2] != _UNSIGNED_BYTE or len(head) < 4 + 4 * head[3]:
         raise DataError("not an idx file of unsigned bytes", field=path.name, value=str(path), remedy=remedy)
-    dimensions = raw[3]
-    shape = struct.unpack(f">{dimensions}I", raw[4 : 4 + 4 * dimensions])
-    held, promised = len(raw) - 4 - 4 * dimensions, math.prod(shape)
+    held, promised = len(body), math.prod(shape)
     if held != promised:
         problem = "truncated: its header promises more values" if held < promised else "its header promises fewer values"
         raise DataError(problem, field=path.name, value=str(path), remedy=remedy)
     try:
-        return np.frombuffer(raw, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+        return np.frombuffer(body, np.uint8).reshape(shape)
     except ValueError:  # more dimensions than an array may have, or empty ones beyond what can be addressed
         raise DataError("its header describes no array", field=path.name, value=str(path), remedy=remedy) from None
 
