@@ -8,7 +8,7 @@ from secure_fl import Dataset, Federation, FederationConfig, load_encoder
 bunch = load_digits()
 data = Dataset.from_arrays(tensor(bunch.images / 16)[:, None], tensor(bunch.target))
 encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 128), nn.LayerNorm(128), nn.GELU(), nn.Linear(128, 64))
-config = FederationConfig(pretrain={"rounds": 5}, pools={"rounds": 6}, partition={"clients": 12, "groups": 3})
+config = FederationConfig(pretrain={"rounds": 5}, pools={"rounds": 6}, partition={"kind": "rotation", "clients": 12, "groups": 3})
 
 if __name__ == "__main__":
     result = Federation(config, data=data, encoder=encoder, augment=lambda x: x + 0.1 * randn_like(x)).run("runs/own_model")

@@ -138,8 +138,8 @@ class Models:
             raise DataError(f"examples are not of shape {self.card.shape}", field="x", value=tuple(array.shape[1:]), remedy=remedy)
         if array.ndim == 2 and self._kind == "series":
             array = array[:, None]
-        names = {"classes": declared.classes, "class_names": declared.names or None}
-        return Dataset.from_arrays(array, y, **names, kind=self._kind, layout=self._layout(array), name="examples")
+        classes, names, kind = declared.classes, declared.names or None, self._kind
+        return Dataset.from_arrays(array, y, classes=classes, class_names=names, kind=kind, layout=self._layout(array), name="examples")
 
     def _layout(self, array: Any) -> Layout:
         """Where channels are, as the run's own examples tell it; found by the sizes where they do not."""
@@ -184,7 +184,7 @@ def from_rows(x: Array, card: ModelCard) -> Array:
     return x.reshape(-1, *card.shape) if flat else x
 
 
-def _array(values: Array, name: str) -> Array:
+def _array(values: Array | list[Any], name: str) -> Array:
     """A tensor as it is; lists, data frames and the like as an array."""
     try:
         return values if isinstance(values, Tensor) else np.asarray(values)

@@ -89,7 +89,7 @@ class Federation:
         self._callbacks = as_callbacks(callbacks)
         self._own_data, private = data is not None, self.config.privacy.unit != "none"
         sources = load_sources(self.config.data, self.config.seed) if data is None else given_sources(data, self.config.data)
-        self.config = resolved(self.config, sources)
+        self.config = resolved(self.config, sources, own=self._own_data)
         self.manifest = Manifest.of(self.config)
         dealt = partition(sources, self.config)
         self._scaling = Scaling.of(self.config, dealt[0].train)

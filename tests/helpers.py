@@ -45,7 +45,7 @@ def make_images(count: int, seed: int = 0, classes: int = 3) -> Dataset:
 def tiny_config(**tables: dict[str, Any]) -> FederationConfig:
     """Four clients in two rotation groups, a few short rounds, sums in the open; tables given are laid over it."""
     base: dict[str, dict[str, Any]] = {
-        "partition": {"clients": 4, "groups": 2},
+        "partition": {"kind": "rotation", "clients": 4, "groups": 2},
         "model": {"encoder": "convnet", "features": 16},
         "pretrain": {"rounds": 2, "local_epochs": 1, "batch_size": 16, "lr": 0.05},
         "pools": {"count": 2, "rounds": 3, "local_epochs": 3, "batch_size": 16, "lr": 0.1, "warmup_rounds": 1, "sketch_starts": 4},

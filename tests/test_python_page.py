@@ -41,6 +41,6 @@ def test_every_recipe_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert logged
     said = capsys.readouterr().out
     assert "Federation('secure-fl', clients=6, shape=(1, 8, 8))" in said
-    assert "did you mean 'count'?" in said
+    assert "did you mean pools.count?" in said
     assert "(7, 32)" in said
     assert (tmp_path / "exported" / "hub" / "README.md").is_file()

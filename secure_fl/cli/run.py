@@ -131,9 +131,11 @@ def show_summary(summary: dict[str, Any], folder: Path) -> None:
     first = {found["alert"]: found for found in reversed(summary.get("alerts", []))}
     for found in reversed(first.values()):
         out.print(f"warning ({found['phase']}, round {found['round']}): {found['alert']}", style="yellow", markup=False)
-    for row in summary["secrecy"]:
-        kept = f"cannot read {row['holds']}. Reads" if row["holds"] else "reads"
-        out.print(f"{row['adversary']}: {kept} {row['reads']}.", style="dim", markup=False)
+    told = [row for row in summary["secrecy"] if row["holds"]]
+    for row in told:
+        out.print(f"{row['adversary']}: cannot read {row['holds']}", style="dim", markup=False)
+    if told:
+        out.print("what each of them does read is on the page and in summary.json", style="dim", markup=False)
     if "privacy" in summary:
         out.print(_privacy_line(summary["privacy"]), markup=False)
     if "sketches" in summary:

@@ -120,7 +120,7 @@ class PartitionConfig(Section):
     table = "partition"
     kind: Literal["auto", "iid", "dirichlet", "shards", "rotation", "label_permutation", "source", "natural"] = Field(
         "auto",
-        description="auto (natural where the data say who holds what, else rotation for images, else iid) | iid | dirichlet | shards | rotation | "
+        description="auto (natural where the data say who holds what, else iid; known images: rotation) | iid | dirichlet | shards | rotation | "
         "label_permutation | source | natural (each client its own examples)",
     )
     clients: int = Field(12, ge=1, le=1_000_000, description="number of clients (natural: read from the data instead)")

@@ -78,8 +78,11 @@ def partition(sources: Sequence[Splits], config: FederationConfig) -> list[Clien
     return clients[:labelled] + [_without_labels(client) for client in clients[labelled:]]
 
 
-def resolved(config: FederationConfig, sources: Sequence[Splits]) -> FederationConfig:
+def resolved(config: FederationConfig, sources: Sequence[Splits], *, own: bool = False) -> FederationConfig:
     """The configuration with the kind of partition that `auto` stands for on these data.
+
+    Args:
+        own: whether the data were given from Python, in place of the configuration's sources. Only known sets of images are rotated unasked.
 
     Raises:
         PartitionError: the data say who holds what and the kind would deal it anew, or there are more groups than clients.
@@ -87,7 +90,8 @@ def resolved(config: FederationConfig, sources: Sequence[Splits]) -> FederationC
     spec = config.partition
     brought = any(train.client is not None for train, _ in sources) and not spec.ignore_clients
     if spec.kind == "auto":
-        kind = "natural" if brought else "rotation" if all(train.kind == "image" for train, _ in sources) else "iid"
+        known = config.data.packaged and not own
+        kind = "natural" if brought else "rotation" if known and all(train.kind == "image" for train, _ in sources) else "iid"
         spec = spec.model_copy(update={"kind": kind})
         config = config.model_copy(update={"partition": spec})
     elif brought and spec.kind != "natural":

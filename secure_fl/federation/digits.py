@@ -57,4 +57,5 @@ class Digits:
         """Values `[..., n]`, float64, of digits `[..., count * n]`, or of their sums."""
         rows = digits.double().unflatten(-1, (self.count, -1))
         places = torch.tensor([float(self.base) ** place for place in range(self.count)], dtype=torch.float64)
-        return (rows * places[:, None]).sum(-2) / self.scale
+        values: Tensor = (rows * places[:, None]).sum(-2) / self.scale
+        return values

@@ -52,7 +52,7 @@ def test_a_private_run_says_what_it_may_spend_and_what_it_spent(finished: tuple[
     page = command("report", folder / "run").stdout
     assert "wrote" in page
     html = (folder / "run" / "report.html").read_text(encoding="utf-8")
-    assert "Privacy of private" in html
+    assert "ε" in html
     assert "other clients and the public model" in html
 
 

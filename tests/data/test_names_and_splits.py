@@ -403,5 +403,5 @@ def test_a_newcomers_labels_are_matched_by_name(tmp_path: Path) -> None:
     np.savez(tmp_path / "same.npz", x=images.x.numpy()[names != "v"], y=images.y.numpy()[names != "v"])
     assert assign_pool(tmp_path / "run", tmp_path / "same.npz").scores[0][0] == found[0], "the numbers of the names"
     np.savez(tmp_path / "other.npz", x=images.x.numpy(), y=np.full(90, "z"))
-    with pytest.raises(DataError, match="outside the federation's names"):
+    with pytest.raises(DataError, match="use the run's: u, v, w"):
         assign_pool(tmp_path / "run", tmp_path / "other.npz")

@@ -169,7 +169,8 @@ def test_npz_orientations(tmp_path: Path) -> None:
         ((5, 8, 8, 3), "auto", (3, 8, 8)),
         ((5, 2, 30), "auto", (2, 30)),
         ((5, 8, 8), "image", (1, 8, 8)),
-        ((5, 30), "auto", (1, 30)),
+        ((5, 30), "series", (1, 30)),
+        ((5, 30), "auto", (30,)),
     ]
     for given, kind, expected in shapes:
         train, _ = source("npz", npz(tmp_path, x=floats(given)), kind=kind)

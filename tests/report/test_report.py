@@ -93,6 +93,6 @@ def test_missing_packages_are_named(tmp_path: Path, images: Dataset, monkeypatch
 
 
 def test_units() -> None:
-    assert [size(n) for n in (0, 999, 1200, 53_100_000, 2e9, 3e12)] == ["0 B", "999 B", "1.2 kB", "53.1 MB", "2.0 GB", "3000.0 GB"]
+    assert [size(n) for n in (0, 999, 1200, 53_100_000, 2e9, 3e12)] == ["0 B", "999 B", "1.2 kB", "53.1 MB", "2.0 GB", "3.0 TB"]
     assert [clock(s) for s in (0.4, 61, 3723)] == ["0:00", "1:01", "1:02:03"]
     assert [duration(s) for s in (0.4, 12.3, 61, 3723, 7200)] == ["0 s", "12 s", "1 min 1 s", "1 h 2 min", "2 h"]

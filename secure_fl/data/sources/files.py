@@ -6,7 +6,7 @@ import glob
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 
@@ -18,8 +18,8 @@ from secure_fl.data.sources.npy import npy
 from secure_fl.data.sources.npz import npz
 from secure_fl.data.sources.tabular import tables
 from secure_fl.errors import DataError
-from secure_fl.files import is_file
 
+SourceName = Literal["npz", "npy", "csv", "parquet", "images"]
 _SUFFIXES = {"npz": (".npz",), "npy": (".npy",), "csv": (".csv", ".tsv", ".txt"), "parquet": (".parquet", ".pq")}
 _ONE: dict[str, Callable[[SourceConfig, Declared], Dataset]] = {"npz": lambda source, declared: npz(source, declared)[0], "npy": npy}
 
@@ -43,6 +43,24 @@ def read_files(source: SourceConfig, declared: Declared, image_size: int | None)
     return read(source, declared) if files is None else _many(source, declared, read, files, name)
 
 
+def kind_of(path: Path) -> SourceName:
+    """What a file or folder is, as `data.sources.name` has it: by the suffix, of a folder by what is in it.
+
+    Raises:
+        DataError: nothing is there, or nothing that is read.
+    """
+    suffixes = {suffix: name for name, known in _SUFFIXES.items() for suffix in known}
+    if path.is_dir():
+        inside = {suffixes.get(file.suffix.lower()) for file in path.iterdir() if file.is_file()} - {None}
+        found = inside.pop() if len(inside) == 1 else None if inside else "images"
+    else:
+        found = suffixes.get(path.suffix.lower())
+    if found is None or not path.exists():
+        remedy = f"give a folder of pictures, a file ending in {', '.join(suffixes)}, or a folder of such files, all of one kind"
+        raise DataError("of no kind that is read" if path.exists() else "no such file", field="path", value=str(path), remedy=remedy)
+    return cast("SourceName", found)
+
+
 def read_like(path: Path, data: DataConfig, declared: Declared, columns: Sequence[str], kind: Literal["image", "series", "vector"]) -> Dataset:
     """A newcomer's examples, of the kind that the suffix says, read as a run's own were.
 
@@ -56,11 +74,7 @@ def read_like(path: Path, data: DataConfig, declared: Declared, columns: Sequenc
     Raises:
         DataError: no such file, of no kind that is read, or what its reader refuses.
     """
-    suffixes = {suffix: name for name, known in _SUFFIXES.items() for suffix in known}
-    name = ("npy" if is_file(path / "x.npy") else "images") if path.is_dir() else suffixes.get(path.suffix.lower())
-    if name is None:
-        remedy = f"give a folder of pictures, or a file ending in {', '.join(suffixes)}"
-        raise DataError("of no kind that is read", field="file", value=str(path), remedy=remedy)
+    name = kind_of(path)
     known = next((source for source in data.sources if source.name == name), SourceConfig(name=name))
     source = known.model_copy(update={"path": str(path), "limit": None, "client": None, "split": None, "group": None})
     if name in ("npz", "npy"):

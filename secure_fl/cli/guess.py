@@ -1,0 +1,95 @@
+"""A configuration to begin with, for data of one's own: what was found in a file, and what the runs that people want next need."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from secure_fl.config import DataConfig, FederationConfig, SourceConfig
+from secure_fl.config.security import FEWEST
+from secure_fl.data.dataset import Dataset
+from secure_fl.data.sources import load_source
+from secure_fl.data.sources.files import kind_of
+from secure_fl.errors import DataError
+
+_MOST_POOLS, _ROUNDS, _SIDE = 3, 20, 32
+_SHOWN = 40
+
+
+def guessed(path: Path, label: str | None, client: str | None) -> tuple[str, Dataset]:
+    """A small configuration for a file or folder, and its examples as they are read by it.
+
+    Args:
+        path: of any kind that runs read.
+        label, client: the columns or arrays that hold them, where their names do not say it.
+
+    Raises:
+        DataError: the path is of no kind that is read, or what its reader refuses.
+    """
+    name = kind_of(path)
+    source: dict[str, Any] = {"name": name, "path": str(path)}
+    source |= {key: value for key, value in (("label", label), ("client", client)) if value is not None}
+    read, size = SourceConfig(**source), None
+    try:
+        data, _ = load_source(read, DataConfig(sources=(read,)), 0)
+    except DataError as error:
+        if error.field != "data.image_size":
+            raise
+        size = _SIDE  # pictures differ in size
+        data, _ = load_source(read, DataConfig(sources=(read,), image_size=size), 0)
+    lines = [f"# Made from {path.name}: {data.reading}.", *(f"# {note}" for note in data.notes), ""]
+    tables: dict[str, Any] = {"pretrain": {"rounds": _ROUNDS}, "pools": {"rounds": _ROUNDS // 2}}
+    clients = FederationConfig().partition.clients if data.client is None else len(data.client.unique())
+    tables["pools"]["count"] = max(1, min(_MOST_POOLS, clients // FEWEST))
+    if not data.labelled:
+        tables["pools"]["task"] = "self_supervised"
+    lines += [f"name = {json.dumps(tables.pop('name'))}", "", "[data]", *_declared(data, size)]
+    lines += ["", "[[data.sources]]", tomli_w.dumps(source).rstrip(), *_columns(data, read)]
+    lines += ["", "[partition]", *_partition(data, clients)]
+    for table, settings in tables.items():
+        lines += ["", f"[{table}]", tomli_w.dumps(settings).rstrip()]
+    lines += [
+        "",
+        "# To hide each example from everybody else, take the # away here and under [data].",
+        "# [privacy]",
+        '# unit = "example"',
+        "# epsilon = 8.0",
+    ]
+    return "\n".join([*lines, ""]), data
+
+
+def unsaid(data: Dataset) -> list[str]:
+    """Which of label and client nothing in the data says."""
+    return [role for role, missing in (("label", not data.labelled), ("client", data.client is None)) if missing]
+
+
+def _columns(data: Dataset, source: SourceConfig) -> list[str]:
+    """What to say where no column was taken for labels or clients."""
+    asked = unsaid(data)
+    if source.name in ("images", "npy") or not asked:
+        return []
+    names = list(dict.fromkeys(column.partition("=")[0] for column in data.columns))
+    there = f" There are: {', '.join(names[:_SHOWN])}." if names else ""
+    return [f"# Nothing says which is the {' and the '.join(asked)}: name it here.{there}", *(f'# {role} = "..."' for role in asked)]
+
+
+def _partition(data: Dataset, clients: int) -> list[str]:
+    if data.client is not None:
+        return [f'kind = "natural"  # the {clients} clients that the data name']
+    return ['kind = "iid"  # nobody says who holds what: examples are dealt out evenly, for a trial', f"clients = {clients}"]
+
+
+def _declared(data: Dataset, size: int | None) -> list[str]:
+    """Settings of [data]; what a private run needs is commented out, since declaring it is the user's decision."""
+    lines = [] if size is None else [f"image_size = {size}  # the pictures differ in size"]
+    if data.classes:
+        names = list(data.class_names or map(str, range(data.classes)))
+        lines.append(f"# class_names = {json.dumps(names)}  # private runs: everybody may then know these names")
+    if data.kind == "vector":
+        count = data.shape[0]
+        lines += ["# private runs: public numbers, one a column, from a handbook or an open set, not computed from the clients' examples"]
+        lines += [f"# column_means = [...]  # {count} numbers", f"# column_deviations = [...]  # {count} numbers"]
+    return lines
