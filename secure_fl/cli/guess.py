@@ -46,7 +46,7 @@ def guessed(path: Path, label: str | None, client: str | None) -> tuple[str, Dat
     tables["pools"]["count"] = max(1, min(_MOST_POOLS, clients // FEWEST))
     if not data.labelled:
         tables["pools"]["task"] = "self_supervised"
-    lines += [f"name = {json.dumps(tables.pop('name'))}", "", "[data]", *_declared(data, size)]
+    lines += [f"name = {json.dumps(path.stem[:80] or 'mine')}", "", "[data]", *_declared(data, size)]
     lines += ["", "[[data.sources]]", tomli_w.dumps(source).rstrip(), *_columns(data, read)]
     lines += ["", "[partition]", *_partition(data, clients)]
     for table, settings in tables.items():

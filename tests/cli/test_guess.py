@@ -74,5 +74,5 @@ def test_what_cannot_be_read(tmp_path: Path, name: str) -> None:
     (tmp_path / "mixed").mkdir()
     for other in ("a.csv", "b.npz"):
         (tmp_path / "mixed" / other).write_bytes(b"x")
-    with pytest.raises(DataError, match="no such file|of no kind"):
+    with pytest.raises(DataError, match=r"no such file|of no kind"):
         guessed(tmp_path / name, None, None)
