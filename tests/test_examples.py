@@ -76,11 +76,14 @@ def test_own_model_runs(tmp_path: Path) -> None:
     run(str(EXAMPLES / "own_model.py"), cwd=tmp_path)
 
 
-def test_the_demo_compares_four_runs_that_differ_in_their_start_only() -> None:
+def test_the_demo_compares_runs_that_differ_in_their_start_only_and_a_private_one() -> None:
     demo = load("demo")
     configs = demo.configurations(Path("demo"))
     unprotected = configs.pop(demo.OPEN)
+    private = configs.pop(demo.PRIVATE)
     assert unprotected.security.protection == "plain"
+    assert (private.privacy.unit, private.privacy.epsilon, private.pretrain.mode, private.pools.start) == ("example", 8.0, "none", "sketch")
+    assert private.model_dump(include={"seed", "data", "partition", "views"}) == demo.BASE.model_dump(include={"seed", "data", "partition", "views"})
     assert all(config.security.protection == "bfv+masked" for config in configs.values())
     starts = {name: (config.pools.count, config.pools.start, config.pretrain.mode) for name, config in configs.items()}
     assert starts == {

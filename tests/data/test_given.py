@@ -165,7 +165,11 @@ def test_clients_in_every_form() -> None:
     torch.testing.assert_close(named.x, pairs.x)
     alone = Dataset.from_clients([x for x, _ in CLIENTS])
     assert not alone.labelled
-    assert [client.name for client in Federation(tiny_config(pools={"count": 1}), data=named).clients] == ["east", "north", "west"]
+    assert [client.name for client in Federation(tiny_config(partition={"kind": "auto"}, pools={"count": 1}), data=named).clients] == [
+        "east",
+        "north",
+        "west",
+    ]
     labels = Dataset.from_clients({"a": (torch.rand(3, 4), ["u", "v", "u"]), "b": (torch.rand(2, 4), ["w", "v"])})
     assert (labels.class_names, labels.y.tolist()) == (("u", "v", "w"), [0, 1, 0, 2, 1])
     parts = Dataset.from_clients([(torch.rand(2, 4), [0, 1]), (torch.rand(2, 4), [2, 3])])

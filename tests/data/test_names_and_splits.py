@@ -136,7 +136,8 @@ def test_clients_keep_their_names_everywhere_but_in_messages(tmp_path: Path, mon
     images = make_images(90)
     owner = np.asarray(["ward-west", "ward-east", "ward-south"])[np.arange(90) // 3 % 3]
     data = Dataset.from_arrays(images.x, np.asarray(["u", "v", "w"])[images.y.numpy()], client=owner)
-    config = tiny_config(pools={"count": 1, "rounds": 2, "start": "random"}, pretrain={"mode": "none"}, data={"validation_fraction": 0.1})
+    tables = {"pretrain": {"mode": "none"}, "partition": {"kind": "auto"}, "data": {"validation_fraction": 0.1}}
+    config = tiny_config(pools={"count": 1, "rounds": 2, "start": "random"}, **tables)
     federation = Federation(config, data=data)
     assert federation.config.partition.kind == "natural"
     assert [(client.id, client.name) for client in federation.clients] == [(0, "ward-east"), (1, "ward-south"), (2, "ward-west")]

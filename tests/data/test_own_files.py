@@ -238,7 +238,7 @@ def test_one_npz_a_client(tmp_path: Path) -> None:
     assert data.x[data.client == 1].max() == 0, "b-ward's"
     assert (data.classes, data.class_names) == (3, ())
     assert data.y.tolist() == [1, 2, 1, 2, 0, 2, 0, 2]
-    clients = Federation(tiny_config(pools={"count": 1}), data=data).clients
+    clients = Federation(tiny_config(partition={"kind": "auto"}, pools={"count": 1}), data=data).clients
     assert [client.name for client in clients] == ["a-ward", "b-ward"]
     np.savez(tmp_path / "c.npz", x=np.zeros((4, 1, 8, 8)), client=np.arange(4))
     assert refused("npz", tmp_path).field == "data.sources.client"
