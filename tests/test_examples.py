@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -102,3 +103,12 @@ def test_the_server_process_of_the_example_holds_no_key_and_opens_nothing(tmp_pa
     assert done.returncode == 0, done.stderr
     assert "opened: None" in done.stdout
     assert "counts [1, 2, 1], opened sums by pool {1: 7}" in done.stdout
+
+
+def test_the_ten_lines_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (EXAMPLES.parent / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 1
+    monkeypatch.chdir(tmp_path)
+    exec(compile(blocks[0], "README.md", "exec"), {"__name__": "readme"})
+    accuracy = float(capsys.readouterr().out.split()[0])
+    assert accuracy > 0.8

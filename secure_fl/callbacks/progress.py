@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from secure_fl.callbacks.base import Callback
 from secure_fl.errors import ConfigError
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from secure_fl.config import FederationConfig
     from secure_fl.federation.phase import RoundRecord
 
-_LONGEST_NAME = 24
+_LONGEST_NAME, _NARROW = 24, 80
 
 
 @contextmanager
@@ -62,12 +63,16 @@ class PlainProgress(Callback):
 
     def __init__(self, console: Console) -> None:
         self._console, self._began, self._rounds, self._done = console, 0.0, 0, 0
+        self._last: tuple[str, int] | None = None
         self._alerts = _Alerts(console)
 
     def on_phase(self, name: str, rounds: int, done: int) -> None:
-        self._began, self._rounds, self._done = time.monotonic(), rounds, done
+        if self._last is not None and self._last[1] < self._rounds:
+            self._console.print(f"{self._last[0]} has settled after {self._last[1]} of at most {self._rounds} rounds", markup=False)
+        self._began, self._rounds, self._done, self._last = time.monotonic(), rounds, done, None
 
     def on_round(self, record: RoundRecord) -> None:
+        self._last = record.phase, record.round
         made = record.round - self._done
         left = (time.monotonic() - self._began) / made * (self._rounds - record.round)
         took = [] if record.seconds is None else [f"{record.seconds:.1f} s"]
@@ -82,13 +87,11 @@ class LiveProgress(Callback):
     """A bar for each phase and, under it, one for the clients of the round."""
 
     def __init__(self, console: Console) -> None:
-        columns = (
-            TextColumn("{task.description:<10}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[facts]}"),
-        )
+        name, count = TextColumn("{task.description:<10}"), MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=5))
+        if console.width < _NARROW:  # numbers before pictures
+            columns: tuple[ProgressColumn, ...] = (name, count, TextColumn("{task.fields[facts]}", table_column=Column(overflow="fold")))
+        else:
+            columns = (name, BarColumn(bar_width=24), count, TimeRemainingColumn(compact=True), TextColumn("{task.fields[facts]}"))
         self._progress = Progress(*columns, console=console)
         self._phase: TaskID | None = None
         self._clients: TaskID | None = None

@@ -79,3 +79,30 @@ def test_names_are_told_where_the_experimenter_may_read_them(experiments: bool) 
 
     Federation(tiny_config(**SHORT, evaluate={"enabled": experiments}), data=make_images(120), callbacks=Ear()).run()
     assert set(heard) == ({"0", "1", "2", "3"} if experiments else set())
+
+
+@pytest.mark.parametrize(("width", "bar"), [(40, False), (120, True)])
+def test_a_narrow_terminal_keeps_the_numbers(width: int, bar: bool) -> None:
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    with LiveProgress(console) as progress:
+        progress.on_phase("pretrain", 20, 0)
+        progress.on_client(7, 12)
+        progress.on_round(RoundRecord("pretrain", 3, 12, 0, 0, 1.0, {"loss": 1.25}))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "3/20" in shown
+    assert "7/12" in shown
+    assert "loss 1.250" in shown
+    assert ("━" in shown) == bar
+
+
+def test_a_phase_that_ends_before_its_last_round_says_so() -> None:
+    console = Console(file=io.StringIO(), width=120)
+    lines = PlainProgress(console)
+    lines.on_phase("sketch", 16, 0)
+    lines.on_round(RoundRecord("sketch", 6, 12, 0, 0, 1.0, {}))
+    lines.on_phase("cluster", 3, 0)
+    lines.on_round(RoundRecord("cluster", 3, 12, 0, 0, 1.0, {}))
+    lines.on_phase("evaluate", 1, 0)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert shown.count("has settled") == 1
+    assert "sketch has settled after 6 of at most 16 rounds" in shown
