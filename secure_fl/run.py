@@ -167,6 +167,7 @@ class Federation:
         records: list[RoundRecord] = []
         if folder is not None:
             records = [RoundRecord(**line) for line in folder.read_metrics()]
+        self._known = any("choices" in each.metrics for each in records)
         if self.blueprint.begun_as is not None:
             engine.remember(next((each.metrics["choices"] for each in reversed(records) if "choices" in each.metrics), {}))
         earlier: list[Phase] = []
@@ -336,7 +337,7 @@ class Federation:
     def _sketches_are_needed(self, state: ServerState) -> bool:
         """A run that goes on for longer leaves alone what nobody will ask for: its clients' sketches are gone, and new ones would be charged."""
         names = [phase.name for phase in self._phases(state)]
-        return self.blueprint.begun_as is None or needs_sketches(self.config, state, names)
+        return self.blueprint.begun_as is None or needs_sketches(self.config, state, names, self._known)
 
     def _finish(self, state: ServerState, records: list[RoundRecord], folder: RunFolder | None) -> Result:
         blueprint = self.blueprint

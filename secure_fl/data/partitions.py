@@ -332,7 +332,7 @@ def _private(config: FederationConfig) -> bool:
 
 def _strata(data: Dataset, config: FederationConfig) -> Tensor:
     """What a part is held out by: the labels, unless they are private; then all examples are alike."""
-    return torch.zeros_like(data.y) if _private(config) else data.y
+    return torch.zeros_like(data.y) if _private(config) or config.noises_sketches else data.y
 
 
 def _at_random(test: Dataset, config: FederationConfig, seed: int) -> Dataset:

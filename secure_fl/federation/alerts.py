@@ -17,6 +17,8 @@ from secure_fl.data.partitions import ClientData
 from secure_fl.federation.phase import Metrics, RoundRecord
 from secure_fl.training.fit import EXPLODED, has_exploded
 
+_CUT = 1e-3
+"""Share of values beyond the clamp from which on it is worth a word."""
 _NAMED = 5
 """Clients that one alert names; it counts the others."""
 
@@ -75,10 +77,10 @@ def _alerts(phase: str, metrics: Metrics, first: float | None, config: Federatio
     steadier = advise(config, Lower(f"{table}.lr"), Setting("runtime.precision", "float32"), "look for extreme values in the data")
     if "exploded" in metrics:
         yield f"exploding loss within a round: {_places(metrics['exploded'])}, over {EXPLODED:g} times the size of its first value; {steadier}"
-    if "cut" in metrics:
+    if metrics.get("cut", {}).get("share", 0.0) >= _CUT:
         count, share = metrics["cut"]["clients"], metrics["cut"]["share"]
         remedy = advise(config, Raise("security.clamp"), Raise("security.buffer_clamp"), Lower(f"{table}.lr"), "scale what your encoder is given")
-        yield f"updates were cut: of {count} clients, up to {share:.1%} of an update's values lay beyond the clamp; {remedy}"
+        yield f"updates were cut: at {count} client{'' if count == 1 else 's'}, up to {share:.1%} of a kind of values lay beyond the clamp; {remedy}"
     loss = metrics.get("loss")
     if loss is not None and not isfinite(loss):
         yield f"loss that is no number: the mean over clients is not finite; {steadier}"

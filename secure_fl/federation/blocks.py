@@ -88,15 +88,19 @@ class Grid:
         return Blocks(head, shared, pools)
 
     def cut(self, update: Tensor) -> float:
-        """The share of a change's coordinates that lie beyond their limits, so that `blocks` cuts them."""
+        """The share of a change's coordinates beyond their limits, which `blocks` cuts: of the plain ones or of the wide ones, the larger share."""
         wide = torch.cat([part.wide for part in self._parts])
         beyond = update.abs() > torch.where(wide, self._digits.limit, self.limit)
-        return float(beyond.float().mean())
+        return max(float(part.float().mean()) if len(part) else 0.0 for part in (beyond[~wide], beyond[wide]))
 
     def means(self, total: Blocks, survivors: int, minimum: int) -> tuple[Tensor, Tensor]:
         """Mean changes, float64: `[shared]` and `[K, pooled]`; zero for pools with fewer than `minimum` members, or without weight."""
-        values = [part.read(fields, self._digits, self.codec) for part, fields in zip(self._parts, (total.shared, total.pools), strict=True)]
         counts = total.head.double() if self.counts else torch.tensor([float(survivors)], dtype=torch.float64)
+        members, blocks = (torch.tensor(float(survivors)), counts[:, None]), (total.shared, total.pools)
+        values = [
+            part.read(fields, self._digits, self.codec, most)
+            for part, fields, most in zip(self._parts, (total.shared, total.pools), members, strict=True)
+        ]
         if not self.weighted:
             return values[0] / survivors, values[1] / counts.clamp_min(1)[:, None] * (counts >= minimum)[:, None]
         shared = _weighted(values[0][None], self.limit)[0] if self.shared else values[0]
@@ -156,8 +160,11 @@ class _Part:
             made.append(torch.tensor([weight]))
         return torch.cat(made) if len(made) > 1 else fields
 
-    def read(self, fields: Tensor, digits: Digits, codec: Codec) -> Tensor:
-        """Sums `[..., coordinates]` in the update's units and order, float64, with the sum of weights (times the limit) at their end."""
+    def read(self, fields: Tensor, digits: Digits, codec: Codec, members: Tensor) -> Tensor:
+        """Sums `[..., coordinates]` in the update's units and order, float64, with the sum of weights (times the limit) at their end.
+
+        Of wide coordinates no more is read than so many `members` can have sent: a digit alone may say more, and stay within its field.
+        """
         if not bool(self.wide.any()):
             return torch.from_numpy(codec.dequantise(fields.numpy()))
         end = fields.shape[-1] - int(self.weighted)
@@ -165,7 +172,8 @@ class _Part:
         values[..., len(self.wide) :] = torch.from_numpy(codec.dequantise(fields[..., end:].numpy()))
         of_change = values[..., : len(self.wide)]
         of_change[..., ~self.wide] = torch.from_numpy(codec.dequantise(fields[..., : self.plain].numpy()))
-        of_change[..., self.wide] = digits.read(fields[..., self.plain : end])
+        most = members * digits.limit
+        of_change[..., self.wide] = digits.read(fields[..., self.plain : end]).clamp(-most, most)
         return values
 
 

@@ -207,11 +207,16 @@ class Client:
         """By loss or accuracy; where no pool has a loss, by the nearest sketch centre, or else by the surest predictions."""
         if any(isfinite(score.loss) for score in scores):
             best = best_pool([s.loss for s in scores], [s.accuracy for s in scores], self._blueprint.config.pools.select_by)
-            found = self.before if guide is None or not self.sketch.there else self.sketch.nearest(guide)
+            found = self._found(guide)
             return best if found is None else self._kept_or(best, scores, found)
-        if guide is not None:
-            return self.sketch.nearest(guide)
+        found = self._found(guide)
+        if found is not None:
+            return found
         return best_pool([float("nan") if s.entropy is None else s.entropy for s in scores], [], "loss")
+
+    def _found(self, guide: Guide | None) -> int | None:
+        """The pool of its group: by its sketch; where that is gone with a run that had ended, the pool that it used then, if it is known."""
+        return self.before if guide is None or not self.sketch.there else self.sketch.nearest(guide)
 
     def _kept_or(self, best: int, scores: list[Score], found: int) -> int:
         """Pool `best`, or `found` where `best` is not clearly better. Judged anew each time, from the client's own examples."""

@@ -68,8 +68,10 @@ def go_on(
     back, kept = rewound(state, names, [line["phase"] for line in folder.read_metrics()], config)
     if changed:
         if names[back.phase :] and names[back.phase] in LENGTHS:
+            known = choices_known(folder.read_metrics())
             sizes = {client.id: (len(client.train), len(client.train.with_labels()) if client.train.labelled else 0) for client in clients}
-            check_budget(gate, blueprint, back, sizes, _released_again(folder, blueprint, back, names), names[back.phase])
+            again = _released_again(folder, blueprint, back, names, known)
+            check_budget(gate, blueprint, back, sizes, again, names[back.phase], chosen=known)
         folder.change(config, digest_of(config))
         digests.append(digest_of(config))
     if back.phase != state.phase:
@@ -78,10 +80,15 @@ def go_on(
     return state, blueprint
 
 
-def _released_again(folder: RunFolder, blueprint: Blueprint, state: ServerState, phases: Sequence[str]) -> Sequence[Event]:
+def choices_known(lines: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a run's record says which pool each client used."""
+    return any("choices" in line.get("metrics", {}) for line in lines)
+
+
+def _released_again(folder: RunFolder, blueprint: Blueprint, state: ServerState, phases: Sequence[str], known: bool) -> Sequence[Event]:
     """Sketches that clients need and that a finished run has deleted: they are made and charged anew."""
-    sketch = blueprint.private_sketch
-    if sketch is None or "sketch" not in phases[: state.phase] or not needs_sketches(blueprint.config, state, phases) or listed(folder.results):
+    sketch, needed = blueprint.private_sketch, needs_sketches(blueprint.config, state, phases, known)
+    if sketch is None or "sketch" not in phases[: state.phase] or not needed or listed(folder.results):
         return ()
     return sketch.events()
 
@@ -140,16 +147,27 @@ def rewound(state: ServerState, phases: Sequence[str], lines: Sequence[str], con
     return state, len(lines)
 
 
-def needs_sketches(config: FederationConfig, state: ServerState, phases: Sequence[str]) -> bool:
-    """Whether clients will still ask which group their sketch belongs to: choosing by it under privacy, during the warm-up, or without labels."""
+def needs_sketches(config: FederationConfig, state: ServerState, phases: Sequence[str], known: bool) -> bool:
+    """Whether clients will still ask which group their sketch belongs to: during the warm-up, or where they choose by it and have forgotten.
+
+    Args:
+        known: whether the pools that they used are known: then they keep to these.
+    """
     by_sketch = config.privacy.unit == "example" and not chooses_by_loss(config)
     place = phases.index("cluster") if "cluster" in phases else 0
     warm = state.phase > place or (state.phase == place and state.round >= config.pools.warmup_rounds)
-    return by_sketch or not warm or config.data.labelled_clients < 1
+    return not warm or (not known and (by_sketch or config.data.labelled_clients < 1))
 
 
 def check_budget(
-    gate: BudgetGate, blueprint: Blueprint, state: ServerState, sizes: Mapping[int, tuple[int, int]], again: Sequence[Event], phase: str
+    gate: BudgetGate,
+    blueprint: Blueprint,
+    state: ServerState,
+    sizes: Mapping[int, tuple[int, int]],
+    again: Sequence[Event],
+    phase: str,
+    *,
+    chosen: bool,
 ) -> None:
     """Refuse more rounds than the budget holds, before any of them begins.
 
@@ -158,15 +176,16 @@ def check_budget(
         sizes: examples, and those with labels, of every client.
         again: what has to be released anew before, because what was stored of it is gone.
         phase: that goes on.
+        chosen: whether clients know the pools that they chose; otherwise those who choose by loss do so in the first round to come.
 
     Raises:
         PrivacyError: naming the length, and how many rounds still fit.
     """
     budget, ledger = gate.budget, gate.ledger
-    if budget is None or ledger is None or not gate.covers_run:
+    if budget is None or ledger is None:
         return
     asked, calls = _length(blueprint.config, phase), _calls(blueprint, state, phase)
-    each = _events_of(blueprint, gate, sizes, phase)
+    each = _events_of(blueprint, gate, sizes, phase, None if chosen else state.round)
 
     def fits(rounds: int) -> bool:
         tried = set[Charges]()
@@ -202,8 +221,12 @@ def _calls(blueprint: Blueprint, state: ServerState, phase: str) -> dict[int, tu
     return {number: kind(blueprint, ServerState(0, number), ()).sampled(settings) for number in rounds}
 
 
-def _events_of(blueprint: Blueprint, gate: BudgetGate, sizes: Mapping[int, tuple[int, int]], phase: str) -> Callable[[int, int], list[Event]]:
-    """(client, round) -> what it will release in that round."""
+def _events_of(
+    blueprint: Blueprint, gate: BudgetGate, sizes: Mapping[int, tuple[int, int]], phase: str, anew: int | None
+) -> Callable[[int, int], list[Event]]:
+    """(client, round) -> what it will release in that round; in round `anew` also a choice out of turn."""
+    if not gate.covers_run:
+        return lambda *_: []
     if blueprint.client_plan is not None:
         event = blueprint.client_plan.of(phase).event(1)
         return lambda *_: [event]
@@ -212,7 +235,8 @@ def _events_of(blueprint: Blueprint, gate: BudgetGate, sizes: Mapping[int, tuple
     def each(client: int, number: int) -> list[Event]:
         steps = plans[client].pretrain if phase == "pretrain" else plans[client].pools
         made: list[Event] = [] if steps is None else [steps.planned(plans[client].noise)]
-        if phase == "cluster" and chooses_in(blueprint.config, number):
+        out_of_turn = number == anew and chooses_by_loss(blueprint.config)
+        if phase == "cluster" and (chooses_in(blueprint.config, number) or out_of_turn):
             made.append(choice_of(blueprint.config, 1).event(1))
         return made
 

@@ -167,7 +167,7 @@ class PrivateClient(Client):
     def _held(self, number: int) -> int | None:
         """The newest choice that it made in round `number` or before."""
         made = (self._chosen(earlier) for earlier in range(number, -1, -1))
-        return next((choice for choice in made if choice is not None), None)
+        return next((choice for choice in made if choice is not None), self.before)
 
     def _choice_key(self, number: int) -> str:
         return f"choice/{number}/client-{self.data.id}"
@@ -183,7 +183,10 @@ class PrivateClient(Client):
     def _private_choice(self, request: ScorePools | TrainPool) -> int:
         config = self._blueprint.config
         if not chooses_by_loss(config) or (isinstance(request, TrainPool) and request.forced):
-            return self.sketch.nearest(request.guide) if request.guide is not None else 0
+            found = self._found(request.guide)
+            if found is None and request.guide is not None:
+                return self.sketch.nearest(request.guide)
+            return found or 0
         if isinstance(request, ScorePools):
             return self._held(config.pools.rounds - 1) or 0
         if self._chooses(request):
@@ -200,7 +203,7 @@ class PrivateClient(Client):
         scores = [bounded_score(self._losses(pools, index, data), choice.bound, choice.size) for index in range(len(pools))]
         previous = self._held(request.round - 1)
         if previous is None and request.guide is not None:
-            previous = self.sketch.nearest(request.guide)
+            previous = self._found(request.guide)
         return choice.choose(scores, self._releasing.stream(request, "choice", request.round), previous)
 
     def _losses(self, pools: PoolSet, index: int, data: Dataset) -> Tensor:

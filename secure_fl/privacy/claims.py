@@ -183,6 +183,8 @@ def _assumptions(releases: Iterable[Release], setting: Setting, *, alone: bool, 
     integers = [(release.event, release.purpose) for release in releases if isinstance(release.event, IntegerEvent)]
     shared = [event.parties for event, purpose in integers if isinstance(event, IntegerEvent) and purpose != NOISED_BY_KEY_HOLDER]
     found = ["noise and sampling coins stay secret"]
+    if any(release.unit is PrivacyUnit.EXAMPLE for release in releases):
+        found.append("who the clients are, and which classes, columns, splits and groups there are, is known")
     if declared:
         found.append("clients sample and train as they declare")
     if len(shared) < len(integers):
