@@ -97,7 +97,7 @@ def test_damaged_hub_folders_are_typed(made: Result, tmp_path: Path) -> None:
     (tmp_path / "hub" / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(RunFolderError, match=r"config\.json: is damaged"):
         load_exported(tmp_path / "hub")
-    with pytest.raises(FileError):
+    with pytest.raises(RunFolderError, match="holds no exported models"):
         load_exported(tmp_path)
 
 
