@@ -60,7 +60,7 @@ def check_loaded(federation: Federation) -> None:
     config = federation.config
     if config.pretrain.mode != "load" or config.pretrain.load_from is None:
         return
-    folder = RunFolder.open(Path(config.pretrain.load_from))
+    folder = RunFolder.open(Path(config.pretrain.load_from), "pretrain.load_from")
     try:
         folder.read_summary()
     except RunFolderError as error:

@@ -14,7 +14,7 @@ from torch import nn
 
 from secure_fl import Federation, Result
 from secure_fl.config import FederationConfig
-from secure_fl.errors import ConfigError, DependencyError, FileError, ModelError, RunFolderError
+from secure_fl.errors import ConfigError, DependencyError, ModelError, RunFolderError
 from secure_fl.export import export, load_exported
 from secure_fl.model_page import model_page
 

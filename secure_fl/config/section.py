@@ -15,6 +15,7 @@ from secure_fl.paths import at_home
 
 _LEAST, _MOST = 1e-30, 2**62
 _SHOWN = 3
+_PROBLEMS = {"model_type": "is no table", "tuple_type": "is no list"}
 _BOUNDS = {"ge": "from", "gt": "above", "le": "to", "lt": "below"}
 
 
@@ -64,7 +65,7 @@ def _typed(error: ValidationError, section: type[Section]) -> ConfigError:
         near = _near(str(first["loc"][-1]), section)
         remedy = f"did you mean {' or '.join(near)}?" if near else "known keys: " + ", ".join(section.model_fields)
         return ConfigError("unknown key", field=path, value=first["input"], remedy=remedy)
-    problem = str(first["msg"]).removeprefix("Value error, ").replace("Input should", "should", 1)
+    problem = _PROBLEMS.get(first["type"], str(first["msg"]).removeprefix("Value error, ").replace("Input should", "should", 1))
     field = section.model_fields.get(str(first["loc"][0])) if first["loc"] else None
     if first["type"] == "value_error" and ": " in problem:  # our own, which brings its remedy
         problem, _, remedy = problem.partition(": ")
@@ -84,7 +85,7 @@ def _wanted(field: FieldInfo) -> str:
     bounds = {name: bound for each in field.metadata for name in _BOUNDS if (bound := getattr(each, name, None)) is not None}
     if not any(_is(kind, number) for kind in kinds for number in (int, float)):
         return said
-    return " ".join([said, *(f"{_BOUNDS[name]} {bound:g}" for name, bound in bounds.items())])
+    return " ".join([said, *(f"{_BOUNDS[name]} {bound}" for name, bound in bounds.items())])
 
 
 def _kinds(annotation: Any) -> tuple[Any, ...]:

@@ -101,15 +101,18 @@ class RunFolder:
         self._write_config(config, secrets.token_hex(16), digest)
 
     @classmethod
-    def open(cls, path: Path) -> RunFolder:
+    def open(cls, path: Path, field: str = "run folder") -> RunFolder:
         """An existing run's folder.
+
+        Args:
+            field: where the caller named it, for the error.
 
         Raises:
             RunFolderError: there is no run.
         """
         folder = cls(path)
         if not is_file(folder.config):
-            raise RunFolderError("holds no run", field="run folder", value=str(path), remedy="name the folder that `secure-fl run` wrote")
+            raise RunFolderError("holds no run", field=field, value=str(path), remedy="name the folder that `secure-fl run` wrote")
         return folder
 
     @property
