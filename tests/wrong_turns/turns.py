@@ -39,6 +39,8 @@ class Turn:
         with pytest.raises(SecureFLError) as caught:
             self.do(given)
         error, text = caught.value, str(caught.value)
+        if given is not None:
+            text = text.replace(str(given), "FOLDER")  # whose name has digits of its own
         assert error.field == self.field, text
         assert f"(got {error_value(text)}). Remedy: " in text, text
         assert self.shows in error_value(text), text
