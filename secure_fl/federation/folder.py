@@ -55,7 +55,7 @@ def check_bare(path: Path) -> None:
     if is_file(path):
         raise FileError("is a file", field="out", value=str(path), remedy="name a folder that is empty or does not exist yet")
     if above := next((parent for parent in path.absolute().parents if is_file(parent)), None):
-        remedy = "name a folder that is empty or does not exist yet, below folders only"
+        remedy = "check the path, and name a folder that is empty or does not exist yet"
         raise FileError(f"cannot be written to: {above.name} is a file", field="out", value=str(path), remedy=remedy)
     if not is_bare(path):
         going_on = ", or continue its run with --resume (from Python: resume=True)" if is_file(RunFolder(path).config) else ""
