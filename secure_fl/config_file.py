@@ -63,7 +63,10 @@ def _read(path: Path) -> Table:
     except UnicodeDecodeError:
         raise ConfigError("not text in UTF-8", field="configuration", value=str(path), remedy=_AS_UTF8) from None
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"not valid TOML: {error}", field="configuration", value=str(path), remedy="mend the line named") from None
+        remedy = "mend the line named"
+        if path.suffix.lower() != ".toml":
+            remedy = f"name a TOML file; for data of your own `secure-fl init my.toml --data {path}` writes one"
+        raise ConfigError(f"not valid TOML: {error}", field="configuration", value=str(path), remedy=remedy) from None
 
 
 def _decoded(data: bytes, path: Path) -> str:
@@ -100,7 +103,8 @@ def _apply(table: Table, override: str) -> None:
     *parents, last = key.strip().split(".")
     here: Any = table
     for part in parents:
-        here = _step(here, part, override)
+        here = _step(_only(here, part), part, override)
+    here = _only(here, last)
     if isinstance(here, list):
         _step(here, last, override)
         here[int(last)] = value
@@ -108,11 +112,18 @@ def _apply(table: Table, override: str) -> None:
         here[last] = value
 
 
+def _only(here: Any, part: str) -> Any:
+    """The one item of a list that a key steps into by name: `data.sources.path`, where there is one source."""
+    return here[0] if isinstance(here, list) and len(here) == 1 and not part.isdigit() else here
+
+
 def _step(here: Any, part: str, override: str) -> Any:
     """Descend one part of a dotted key, making tables on the way; list items are named by number."""
     if isinstance(here, list):
         if not part.isdigit() or int(part) >= len(here):
-            raise ConfigError("no such list item", field="--set", value=override, remedy=f"use a number below {len(here)}")
+            raise ConfigError(
+                "no such list item", field="--set", value=override, remedy=f"say which by a number below {len(here)}: data.sources.0.path"
+            )
         return here[int(part)]
     if part == "sources" and "sources" not in here:
         here[part] = [{}]

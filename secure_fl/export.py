@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from secure_fl.artifacts import CENTRE, LARGEST, ModelCard, load_card, model_files, restored_encoder, restored_pools
 from secure_fl.config import FederationConfig
 from secure_fl.data.scaling import FARTHEST
-from secure_fl.errors import ConfigError, DependencyError, ModelError, RunFolderError
+from secure_fl.errors import ConfigError, DependencyError, FileError, ModelError, RunFolderError
 from secure_fl.federation.folder import RunFolder
 from secure_fl.federation.tensors import pack, unpack
-from secure_fl.files import listed, make_folder, parse_json, read_bytes, write_atomically
+from secure_fl.files import is_file, listed, make_folder, parse_json, read_bytes, write_atomically
 from secure_fl.inference import Models
 from secure_fl.model_page import model_page
 from secure_fl.models.heads import Classifier
@@ -65,13 +65,19 @@ def export(folder: Path | str, out: Path | str, forms: Sequence[Form] = ("safete
 
     Raises:
         RunFolderError: no finished run there, or `out` holds something.
+        FileError: `out` is a file, or cannot be written to.
         ConfigError: no such form.
         ModelError: an encoder of the caller's own is needed, or cannot be expressed in ONNX.
         DependencyError: what writes ONNX is not installed.
     """
+    if isinstance(forms, str) or not isinstance(forms, Sequence):
+        shown = forms if isinstance(forms, str) else type(forms).__name__
+        raise ConfigError("is no list of forms", field="forms", value=shown, remedy=f"pass a list of some of {', '.join(FORMS)}")
     if not forms or any(form not in FORMS for form in forms):
         raise ConfigError("no such form", field="forms", value=tuple(map(str, forms)), remedy=f"choose among {', '.join(FORMS)}")
     source, target = path_of(folder, "run folder"), path_of(out, "out")
+    if is_file(target):
+        raise FileError("is a file", field="out", value=str(target), remedy="name a folder that is empty or does not exist yet")
     if listed(target):
         raise RunFolderError("already holds something", field="out", value=str(target), remedy="choose another folder or delete it")
     files: dict[str, bytes] = {}
@@ -92,10 +98,13 @@ def load_exported(folder: Path | str, encoder: nn.Module | None = None) -> Model
 
     Raises:
         FileError: a file is missing.
-        RunFolderError: a file is damaged, or another program's.
+        RunFolderError: nothing was exported there, or a file is damaged, or another program's.
         ModelError: as `load_encoder`.
     """
     path = path_of(folder, "folder")
+    if not is_file(path / "config.json"):
+        remedy = "name a folder that `secure-fl export --hf` wrote; a run's own folder is read by load_result"
+        raise RunFolderError("holds no exported models", field="folder", value=str(path), remedy=remedy)
     found = parse_json(read_bytes(path / "config.json"), HubConfig, field="config.json", value=str(path), remedy=_REMEDY)
     data = read_bytes(path / "model.safetensors", most=LARGEST)
     tensors = unpack(data, field="model.safetensors", value=str(path), remedy=_REMEDY)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from secure_fl.artifacts import load_encoder
 from secure_fl.config import FederationConfig
 from secure_fl.errors import DependencyError, FileError, RunFolderError
-from secure_fl.federation.folder import RunFolder
+from secure_fl.federation.folder import RunFolder, check_bare
 from secure_fl.federation.run_state import state_directory
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def check_loaded(federation: Federation) -> None:
     config = federation.config
     if config.pretrain.mode != "load" or config.pretrain.load_from is None:
         return
-    folder = RunFolder.open(Path(config.pretrain.load_from))
+    folder = RunFolder.open(Path(config.pretrain.load_from), "pretrain.load_from")
     try:
         folder.read_summary()
     except RunFolderError as error:
@@ -78,11 +78,7 @@ def check_folder(folder: Path, needed: int, *, private: bool) -> None:
         FileError: it says which folder, and what is wrong.
         RunFolderError: the folder holds something already.
     """
-    if folder.exists() and not folder.is_dir():
-        raise FileError("is a file", field="folder", value=str(folder), remedy="name another folder with --out")
-    if folder.is_dir() and any(folder.iterdir()):
-        remedy = "choose another --out, delete it, or continue its run with --resume"
-        raise RunFolderError("already holds something", field="out", value=str(folder), remedy=remedy)
+    check_bare(folder)
     for path, least in [(folder, needed), *([(state_directory(), 2**16)] if private else [])]:
         there = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):

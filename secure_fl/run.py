@@ -160,7 +160,7 @@ class Federation:
     def _run(self, folder: RunFolder | None, seen: CentralSet | None, holding: ExitStack, *, resume: bool) -> Result:
         state, box = self._prepare(folder, seen, holding, resume=resume)
         if self.config.pretrain.mode == "load" and "encoder" not in state.tensors:
-            self._gate.load_encoder(RunFolder.open(Path(self.config.pretrain.load_from or "")), len(self.clients))
+            self._gate.load_encoder(RunFolder.open(Path(self.config.pretrain.load_from or ""), "pretrain.load_from"), len(self.clients))
         engine = EmbeddedEngine(self.clients, self.blueprint, box, self._gate.already)
         summing = Summing(self.config.security, len(self.clients), self.config.privacy.colluders)
         rounds = Rounds(engine, summing, self._gate, self._replied)

@@ -48,7 +48,7 @@ def test_the_default_is_valid_and_frozen() -> None:
         ({"pretrain": {"mode": "none"}, "pools": {"enabled": False}}, "pools.enabled", "enable the pools"),
         ({"pools": {"select_on": "validation"}}, "data.validation_fraction", "0.1"),
         ({"pools": {"task": "self_supervised", "select_by": "accuracy"}}, "pools.select_by", "loss"),
-        ({"pools": {"rounds": 2}}, "pools.warmup_rounds", "below pools.rounds = 2"),
+        ({"pools": {"rounds": 2, "warmup_rounds": 2}}, "pools.warmup_rounds", "below pools.rounds = 2"),
         ({"views": {"crop_scale": [0.9, 0.1]}}, "views.crop_scale", "[0.4, 1.0]"),
         ({"evaluate": {"fine_tune": [2.0]}}, "evaluate.fine_tune", "[0.01, 0.1]"),
     ],

@@ -14,7 +14,7 @@ from torch import nn
 
 from secure_fl import Federation, Result
 from secure_fl.config import FederationConfig
-from secure_fl.errors import ConfigError, DependencyError, FileError, ModelError, RunFolderError
+from secure_fl.errors import ConfigError, DependencyError, ModelError, RunFolderError
 from secure_fl.export import export, load_exported
 from secure_fl.model_page import model_page
 
@@ -97,7 +97,7 @@ def test_damaged_hub_folders_are_typed(made: Result, tmp_path: Path) -> None:
     (tmp_path / "hub" / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(RunFolderError, match=r"config\.json: is damaged"):
         load_exported(tmp_path / "hub")
-    with pytest.raises(FileError):
+    with pytest.raises(RunFolderError, match="holds no exported models"):
         load_exported(tmp_path)
 
 

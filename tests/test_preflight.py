@@ -32,7 +32,7 @@ class Count(Callback):
     [
         ({"security": MASKED, "pools": {"participation": 0.2, "start": "pretrained"}, "partition": {"clients": 8}}, "pools.participation"),
         ({"security": MASKED, "pretrain": {"participation": 0.1}, "partition": {"clients": 8}}, "pretrain.participation"),
-        ({"security": MASKED, "partition": {"kind": "iid", "clients": 1}}, "pools.count"),
+        ({"security": MASKED, "partition": {"kind": "iid", "clients": 1}}, "partition.clients"),
         ({"security": MASKED, "partition": {"kind": "iid", "clients": 1}, "pools": {"enabled": False}}, "partition.clients"),
         ({"security": MASKED, "partition": {"kind": "iid", "clients": 2}, "pools": {"enabled": False}}, "partition.clients"),
         ({"security": MASKED, "partition": {"clients": 5}}, "partition.clients"),

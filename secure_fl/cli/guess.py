@@ -29,7 +29,7 @@ def guessed(path: Path, label: str | None, client: str | None) -> tuple[str, Dat
     Raises:
         DataError: the path is of no kind that is read, or what its reader refuses.
     """
-    name = kind_of(path)
+    name = kind_of(path, "--data")
     source: dict[str, Any] = {"name": name, "path": str(path)}
     source |= {key: value for key, value in (("label", label), ("client", client)) if value is not None}
     read, size = SourceConfig(**source), None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,6 +22,7 @@ from secure_fl.cli.report import report
 from secure_fl.cli.run import run
 from secure_fl.cli.start import init
 from secure_fl.errors import SecureFLError
+from secure_fl.files import file_error
 from secure_fl.terminal import prepare
 
 FAILED = 2
@@ -80,7 +82,7 @@ def main() -> None:
         err.print(str(error), style="red", markup=False)
         sys.exit(FAILED)
     except OSError as error:
-        err.print(f"[io] {error.filename}: {error.strerror}. Remedy: check the path, its permissions and the space left", style="red", markup=False)
+        err.print(str(file_error(error, Path(str(error.filename)), "used")), style="red", markup=False)
         sys.exit(FAILED)
 
 

@@ -19,6 +19,10 @@ _MOST_ROWS = 60
 _MOST_LINES = 6
 
 
+_FORMATS = (".png", ".svg", ".pdf")
+_NAME_IT = "end the name in .png, .svg or .pdf"
+
+
 def save_examples(summary: PartitionSummary, clients: Sequence[ClientData], path: Path) -> None:
     """Write the picture to a file whose suffix names the format.
 
@@ -26,6 +30,8 @@ def save_examples(summary: PartitionSummary, clients: Sequence[ClientData], path
         DependencyError: matplotlib is missing.
         ConfigError: no format of that name.
     """
+    if path.suffix.lower() not in _FORMATS:
+        raise ConfigError("ends in no format that is drawn", field="--plot", value=str(path), remedy=_NAME_IT)
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -43,7 +49,7 @@ def save_examples(summary: PartitionSummary, clients: Sequence[ClientData], path
     try:
         figure.savefig(path, dpi=110, bbox_inches="tight")
     except ValueError as error:
-        raise ConfigError(f"{error}", field="plot", value=str(path), remedy="end the name in .png, .svg or .pdf") from None
+        raise ConfigError(f"{error}", field="--plot", value=str(path), remedy=_NAME_IT) from None
 
 
 def one_a_class(clients: Sequence[ClientData]) -> list[tuple[str, Dataset]]:

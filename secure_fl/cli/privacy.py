@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from secure_fl.cli.console import err, out, table
-from secure_fl.errors import ConfigError
+from secure_fl.errors import ConfigError, RunFolderError
 
 if TYPE_CHECKING:
     from secure_fl.federation.client_plan import ClientPlan
@@ -51,6 +51,9 @@ def verify(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> Non
     from secure_fl.privacy.ledger import PrivacyLedger
 
     run = RunFolder.open(folder)
+    if not is_file(run.ledger) and not ((config := run.read_config()).noises_sketches or config.privacy.unit != "none"):
+        remedy = 'run it with privacy.unit = "example" or "client" for a run that has a ledger'
+        raise RunFolderError("the run released nothing with noise, so it has no ledger", field="folder", value=str(folder), remedy=remedy)
     ledger = PrivacyLedger.load(run.ledger)
     found = ledger.verify(marks := run.marks())
     problems = list(found.problems)

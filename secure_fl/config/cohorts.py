@@ -37,7 +37,7 @@ def group_sizes(clients: int, least: int) -> set[int]:
 def cohort_rules(config: FederationConfig, clients: int) -> Iterator[Rule]:
     """What must hold for a run of so many clients."""
     pools, protected = config.pools, config.security.protection != "plain"
-    if pools.enabled:
+    if pools.enabled and not protected:
         problem, remedy = f"more pools than the {clients} clients (partition.clients)", f"at most {clients}, or more clients"
         yield pools.count <= clients, "pools.count", pools.count, problem, remedy
     if protected and config.pretrain.mode == "federated":
@@ -46,7 +46,9 @@ def cohort_rules(config: FederationConfig, clients: int) -> Iterator[Rule]:
     if protected and pools.enabled:
         least = config.security.min_pool_clients
         needed = f"pools.count x security.min_pool_clients = {pools.count} x {least} = {pools.count * least}"
-        problem, remedy = "{cohort} of {clients} clients a round cannot fill every pool: " + needed, "more clients, or fewer pools"
+        most = pools.cohort_size(clients) // least
+        fewer = f"or pools.count at most {most}" if most else 'or security.protection = "plain"'
+        problem, remedy = "{cohort} of {clients} clients a round cannot fill every pool: " + needed, f"more clients, {fewer}"
         if least > FEWEST:
             remedy += f", or security.min_pool_clients = {FEWEST}"
         yield _enough("pools", pools, clients, pools.count * least, problem, remedy)

@@ -72,6 +72,9 @@ class FederationConfig(Section):
         given = dict(tables)
         if _setting(given.get("pools"), "start") in _OPEN_STARTS:
             given["security"] = _with_defaults(given.get("security"), {"protection": "plain"})
+        rounds = _setting(given.get("pools"), "rounds")
+        if isinstance(rounds, int) and 1 <= rounds <= PoolsConfig.model_fields["warmup_rounds"].default:
+            given["pools"] = _with_defaults(given.get("pools"), {"warmup_rounds": rounds - 1})
         unit = _setting(given.get("privacy"), "unit")
         if unit not in ("example", "client") and _setting(given.get("security"), "protection") == "plain":
             given["pretrain"] = _with_defaults(given.get("pretrain"), {"weights": "examples"})
@@ -151,7 +154,7 @@ class FederationConfig(Section):
             (not pools.enabled or pools.task == "supervised" or pools.select_by == "loss", "pools.select_by", pools.select_by,
              "a self-supervised pool has no accuracy", 'set pools.select_by = "loss"'),
             (not pools.enabled or pools.start != "sketch" or pools.warmup_rounds < pools.rounds, "pools.warmup_rounds", pools.warmup_rounds,
-             "no round is left after the warm-up", f"set it below pools.rounds = {pools.rounds}"),
+             "no round is left after the warm-up", f"set it below pools.rounds = {pools.rounds}, leave it out, or set more pools.rounds"),
             (self.partition.kind != "natural" or not self.partition.ignore_clients, "partition.ignore_clients", True,
              "natural clients are those that the data bring", "set it to false, or choose another partition.kind"),
             (not self.partition.grouped or self.partition.groups <= self.partition.clients, "partition.groups", self.partition.groups,

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import difflib
-import os.path
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, get_args
+from types import UnionType
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic.fields import FieldInfo
 
 from secure_fl.errors import ConfigError
+from secure_fl.paths import at_home
 
 _LEAST, _MOST = 1e-30, 2**62
 _SHOWN = 3
+_PROBLEMS = {"model_type": "is no table", "tuple_type": "is no list"}
+_BOUNDS = {"ge": "from", "gt": "above", "le": "to", "lt": "below"}
 
 
 class Section(BaseModel):
@@ -38,18 +42,19 @@ class Section(BaseModel):
         return value
 
 
-def _at_home(path: str) -> str:
-    """A path whose leading `~` is the home folder; the one place where settings that name files are read."""
-    if not path.startswith("~"):
-        return path
-    found = os.path.expanduser(path)  # noqa: PTH111 - of pathlib a missing home is a RuntimeError, and `~/` loses its form
-    if found.startswith("~"):
-        raise ValueError("names a home folder that is not known: write the whole path, or set HOME")
-    return found
-
-
-PathText = Annotated[str, AfterValidator(_at_home)]
+PathText = Annotated[str, AfterValidator(at_home)]
 """A setting that names a file or folder."""
+
+
+_KINDS: tuple[tuple[type, str], ...] = (
+    (bool, "true or false"),
+    (int, "a whole number"),
+    (float, "a finite number"),
+    (str, "text"),
+    (Section, "a table of settings"),
+    (tuple, "a list"),
+)
+"""Kinds of settings in words; the first that fits, since a truth value is an integer to Python."""
 
 
 def _typed(error: ValidationError, section: type[Section]) -> ConfigError:
@@ -60,10 +65,40 @@ def _typed(error: ValidationError, section: type[Section]) -> ConfigError:
         near = _near(str(first["loc"][-1]), section)
         remedy = f"did you mean {' or '.join(near)}?" if near else "known keys: " + ", ".join(section.model_fields)
         return ConfigError("unknown key", field=path, value=first["input"], remedy=remedy)
-    problem = str(first["msg"]).removeprefix("Value error, ")
+    problem = _PROBLEMS.get(first["type"], str(first["msg"]).removeprefix("Value error, ").replace("Input should", "should", 1))
     field = section.model_fields.get(str(first["loc"][0])) if first["loc"] else None
-    remedy = f"{field.description}" if field is not None and field.description else "see `secure-fl init` for a commented example"
-    return ConfigError(problem, field=path or "configuration", value=first.get("input"), remedy=remedy)
+    if first["type"] == "value_error" and ": " in problem:  # our own, which brings its remedy
+        problem, _, remedy = problem.partition(": ")
+        return ConfigError(problem, field=path or "configuration", value=first.get("input"), remedy=remedy)
+    if field is None:
+        return ConfigError(problem, field=path or "configuration", value=first.get("input"), remedy="see `secure-fl init` for a commented example")
+    said = f" ({field.description})" if field.description else ""
+    return ConfigError(problem, field=path, value=first.get("input"), remedy=f"set it to {_wanted(field)}{said}")
+
+
+def _wanted(field: FieldInfo) -> str:
+    """What a setting takes, in words: its kind and its bounds."""
+    kinds = [kind for kind in _kinds(field.annotation) if kind is not type(None)]
+    if words := [f'"{value}"' for kind in kinds if get_origin(kind) is Literal for value in get_args(kind)]:
+        return f"one of {', '.join(words)}"
+    said = next((said for known, said in _KINDS if any(_is(kind, known) for kind in kinds)), "a value of another kind")
+    bounds = {name: bound for each in field.metadata for name in _BOUNDS if (bound := getattr(each, name, None)) is not None}
+    if not any(_is(kind, number) for kind in kinds for number in (int, float)):
+        return said
+    return " ".join([said, *(f"{_BOUNDS[name]} {bound}" for name, bound in bounds.items())])
+
+
+def _kinds(annotation: Any) -> tuple[Any, ...]:
+    """The alternatives of a setting's type."""
+    if get_origin(annotation) in (Union, UnionType):
+        return tuple(kind for each in get_args(annotation) for kind in _kinds(each))
+    return _kinds(get_args(annotation)[0]) if get_origin(annotation) is Annotated else (annotation,)
+
+
+def _is(kind: Any, known: type) -> bool:
+    """Whether a type is, or is made of, a known one."""
+    found = get_origin(kind) or kind
+    return isinstance(found, type) and issubclass(found, known)
 
 
 def _near(key: str, section: type[Section]) -> list[str]:

@@ -248,7 +248,9 @@ class PoolsConfig(OptimiserConfig):
     local_epochs: int = Field(2, ge=1, le=1_000_000, description="passes over the client's data a round")
     batch_size: int = Field(32, ge=2, description="examples a step")
     lr: float = Field(0.05, gt=0, description="learning rate")
-    warmup_rounds: int = Field(2, ge=0, description="sketch: rounds on the found groups before clients may leave them")
+    warmup_rounds: int = Field(
+        2, ge=0, description="sketch: rounds on the found groups before clients may leave them; fewer where pools.rounds leaves none after"
+    )
     keep_margin: float = Field(
         0.1,
         ge=0,

@@ -6,7 +6,7 @@ Errors never show what a column holds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,7 +49,10 @@ class Declared:
         Raises:
             DataError: a name twice, or another number than there are names.
         """
-        told = tuple(str(name) for name in names or ())
+        if classes is not None and (isinstance(classes, bool) or not hasattr(classes, "__index__") or classes < 1):
+            shown = classes if isinstance(classes, int | float) else type(classes).__name__
+            raise DataError("is no number of classes", field="classes", value=shown, remedy="give a whole number of 1 or more, or leave it out")
+        told = names_of(names, field, "give the classes' names in a list, in the order of their numbers")
         if len(set(told)) < len(told):
             raise DataError("names a class twice", field=field, value=told, remedy="name each class once")
         if told and classes not in (None, len(told)):
@@ -59,6 +62,19 @@ class Declared:
 
 
 UNDECLARED = Declared()
+
+
+def names_of(names: Any, field: str, remedy: str) -> tuple[str, ...]:
+    """Names that a caller gives, as text; () for None.
+
+    Raises:
+        DataError: they are no sequence of names, such as one text, whose letters are none.
+    """
+    if names is None:
+        return ()
+    if isinstance(names, str | bytes | Mapping) or not isinstance(names, Iterable):
+        raise DataError("is no list of names", field=field, value=type(names).__name__, remedy=remedy)
+    return tuple(str(name) for name in names)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secure_fl.data.columns import TRAIN, UNLABELLED, Declared, Labels, declared_labels, groups_of, labels_of, owners_of, splits_of
+from secure_fl.data.columns import TRAIN, UNLABELLED, Declared, Labels, declared_labels, groups_of, labels_of, names_of, owners_of, splits_of
 from secure_fl.data.layout import Layout, Meaning, oriented
 from secure_fl.errors import DataError
 
@@ -98,12 +98,18 @@ class Dataset:
             DataError: naming the array, what is wrong with it and the remedy; never a value in it, nor how many there are.
         """
         examples, turned = _examples(x, kind, layout, name)
+        named = names_of(columns, f"{name}.columns", "give the columns' names in a list")
+        if named and (examples.ndim != 2 or len(named) != examples.shape[1]):
+            remedy = "give a name for each column of [N, F], or leave columns out"
+            raise DataError(
+                f"not one name a column of examples of shape {tuple(examples.shape[1:])}", field=f"{name}.columns", value=len(named), remedy=remedy
+            )
         count = len(examples)
         told = Declared.of(classes, class_names, f"{name}.class_names")
         bare = Labels(torch.full((count,), UNLABELLED), 0, (), False)
         labels = declared_labels(bare, told, f"{name}.y") if y is None else labels_of(y, count, told, f"{name}.y")
         owners, names = (None, ()) if client is None else owners_of(client, count, f"{name}.client")
-        made = cls(examples, labels.y, labels.classes, owners, name, labels.declared, labels.names, names, columns=tuple(columns))
+        made = cls(examples, labels.y, labels.classes, owners, name, labels.declared, labels.names, names, columns=named)
         made = replace(
             made,
             split=None if split is None else splits_of(split, count, f"{name}.split"),

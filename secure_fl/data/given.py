@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,11 @@ _LABELS = ("label", "y", "labels", "fine_label")
 _REMEDY = (
     "pass a Dataset, arrays or tensors, (x, y), a mapping with x and y, a frame, a torch or Hugging Face dataset; "
     "for clients: Dataset.from_clients({name: (x, y), ...})"
+)
+
+_READ_FIRST = (
+    "read the file first (numpy.load, pandas.read_csv, ...), or leave data out and name it in the configuration: "
+    '{"data": {"sources": [{"name": "csv", "path": ...}]}}; `secure-fl init my.toml --data FILE` writes one'
 )
 
 
@@ -273,5 +279,7 @@ def _kind(given: Any) -> str:
 
 
 def _refused(given: Any, name: str) -> DataError:
+    if isinstance(given, str | bytes | PurePath):
+        return DataError("is a path or text, not examples", field=name, value=_kind(given), remedy=_READ_FIRST)
     value = _kind(given) + (" without items" if isinstance(given, list | tuple) and not given else "")
     return DataError("no examples that can be read", field=name, value=value, remedy=_REMEDY)

@@ -214,7 +214,8 @@ def _natural(data: Dataset, config: FederationConfig, seed: int) -> list[Held]:
         mine = separated((replace(data.take(torch.nonzero(data.client == owner).flatten()), name=f"client {name}"), None))
         least = config.partition.min_examples
         if len(mine.train) < least + (mine.test is None):
-            remedy = "drop the client, or lower partition.min_examples"
+            fewest = PartitionConfig.model_fields["min_examples"].default
+            remedy = "drop the client, or give it more examples" + (", or lower partition.min_examples" if least > fewest else "")
             problem = f"{_said(i, name)} holds too few examples to train and test on"
             raise PartitionError(problem, field="partition.min_examples", value=least, remedy=remedy)
         train, test = mine.train, mine.test

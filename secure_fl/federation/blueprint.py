@@ -90,8 +90,9 @@ class Blueprint:
                 raise ConfigError(f"distillation needs z as wide as h, {features}", field="model.embedding", value=embedding, remedy=remedy)
             separations = SeparationPlan.draw(config.objective, embedding, clients, config.seed)
         if pools.enabled and pools.task == "supervised" and classes < 2:
-            remedy = 'set pools.task = "self_supervised", or give labels'
-            raise ConfigError("supervised pools need labels", field="pools.task", value=f"{classes} classes", remedy=remedy)
+            remedy = 'set pools.task = "self_supervised", or give labels of two classes or more'
+            found = "1 class" if classes else "no labels"
+            raise ConfigError("supervised pools need labels of two classes", field="pools.task", value=found, remedy=remedy)
         if pools.enabled and pools.start == "sketch" and pools.sketch == "labelled" and classes < 2:
             remedy = 'set pools.sketch = "features"'
             raise ConfigError("there are no labels to split sketches by", field="pools.sketch", value="labelled", remedy=remedy)

@@ -60,7 +60,7 @@ class CentralSet:
             return cls(salt, frozenset(content_digests(data, salt)))
         if pretrain.mode != "load" or pretrain.load_from is None:
             return None
-        folder = RunFolder.open(Path(pretrain.load_from))
+        folder = RunFolder.open(Path(pretrain.load_from), "pretrain.load_from")
         if folder.read_config().pretrain.mode not in ("centralized", "load"):
             return cls(b"", frozenset())
         return cls.recorded(folder)

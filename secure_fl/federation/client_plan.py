@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, sqrt
 
 from secure_fl.config import FederationConfig
+from secure_fl.errors import PrivacyError
 from secure_fl.privacy.adaptive_clip import QuantileBound, bit_noise_for
 from secure_fl.privacy.calibration import noise_of_run
-from secure_fl.privacy.client_level import ClientLevel
+from secure_fl.privacy.client_level import SMALLEST_GRID, ClientLevel
 from secure_fl.privacy.events import Event, IntegerEvent
+from secure_fl.privacy.integer_noise import LARGEST_DEVIATION
 from secure_fl.privacy.units import Adjacency
 
 ADAPTATION = QuantileBound()
@@ -71,6 +73,38 @@ def plan_clients(config: FederationConfig, roster: int, model: int, pool: tuple[
 
 def _level(config: FederationConfig, roster: int, noise: float, pools: int, shared: int, pooled: int) -> ClientLevel:
     privacy = config.privacy
+    n_min = ceil(0.75 * roster) if privacy.min_clients is None else privacy.min_clients
+    if n_min <= privacy.colluders:
+        remedy = f"set it above privacy.colluders = {privacy.colluders}, with as many clients at least, or lower privacy.colluders"
+        problem = f"no honest client is left among the fewest survivors, {n_min} of {roster} clients"
+        raise PrivacyError(problem, field="privacy.min_clients", value=privacy.min_clients, remedy=remedy)
+    try:
+        return _mechanism(config, roster, noise, n_min, pools, shared, pooled)
+    except PrivacyError as error:
+        raise _in_settings(error, config, noise, n_min - privacy.colluders) from None
+
+
+def _in_settings(error: PrivacyError, config: FederationConfig, noise: float, honest: int) -> PrivacyError:
+    """What the mechanism refuses by the names of its own arguments, by the settings that they were made from."""
+    privacy = config.privacy
+    if error.field == "count_noise":
+        remedy = "leave it out, lower it, or raise privacy.false_pass or security.min_pool_clients"
+        return PrivacyError(error.problem, field="privacy.count_noise", value=privacy.count_noise, remedy=remedy)
+    if error.field != "levels":
+        return error
+    steps = 2**privacy.scale_bits
+    least, most = SMALLEST_GRID / steps, LARGEST_DEVIATION * sqrt(honest) / steps
+    if noise > most:
+        remedy = f"at most {most:.3g}, or fewer privacy.scale_bits than {privacy.scale_bits}"
+    elif noise < least:
+        remedy = f"at least {least:.3g}, or leave it out, which calibrates it"
+    else:
+        remedy = "leave it out, which calibrates it, or take fewer clients or pools"
+    return PrivacyError(error.problem, field="privacy.noise", value=noise, remedy=remedy)
+
+
+def _mechanism(config: FederationConfig, roster: int, noise: float, n_min: int, pools: int, shared: int, pooled: int) -> ClientLevel:
+    privacy = config.privacy
     return ClientLevel(
         pools=pools,
         pooled=pooled,
@@ -79,7 +113,7 @@ def _level(config: FederationConfig, roster: int, noise: float, pools: int, shar
         levels=2**privacy.scale_bits,
         noise_multiplier=noise,
         roster=roster,
-        n_min=ceil(0.75 * roster) if privacy.min_clients is None else privacy.min_clients,
+        n_min=n_min,
         colluders=privacy.colluders,
         kind=privacy.integer_noise,
         rounding=privacy.rounding,

@@ -17,7 +17,7 @@ from typing import Any
 
 from secure_fl.config import FederationConfig
 from secure_fl.config_file import dump_config, load_config
-from secure_fl.errors import RunFolderError
+from secure_fl.errors import FileError, RunFolderError
 from secure_fl.federation.checkpoint import Checkpoint, go_back, load_checkpoint, save_checkpoint
 from secure_fl.federation.manifest import Manifest
 from secure_fl.federation.phase import RoundRecord, ServerState
@@ -45,6 +45,24 @@ MARKED = ("metrics.jsonl", "summary.json", "the last checkpoint")
 _LONGEST = 1 << 32
 
 
+def check_bare(path: Path) -> None:
+    """Refuse a place for a new run where something is.
+
+    Raises:
+        RunFolderError: a folder that holds something.
+        FileError: a file; or nobody can say.
+    """
+    if is_file(path):
+        raise FileError("is a file", field="out", value=str(path), remedy="name a folder that is empty or does not exist yet")
+    if above := next((parent for parent in path.absolute().parents if is_file(parent)), None):
+        remedy = "check the path, and name a folder that is empty or does not exist yet"
+        raise FileError(f"cannot be written to: {above.name} is a file", field="out", value=str(path), remedy=remedy)
+    if not is_bare(path):
+        going_on = ", or continue its run with --resume (from Python: resume=True)" if is_file(RunFolder(path).config) else ""
+        remedy = f"choose another folder with --out, or empty it{going_on}"
+        raise RunFolderError("already holds something", field="out", value=str(path), remedy=remedy)
+
+
 class RunFolder:
     """Reads and writes one run's folder. `metrics.jsonl` grows line by line; `summary.json` comes last and marks a finished run."""
 
@@ -61,11 +79,9 @@ class RunFolder:
 
         Raises:
             RunFolderError: the folder already holds something.
-            FileError: it cannot be made.
+            FileError: it is a file, or cannot be made.
         """
-        if not is_bare(path):
-            remedy = "choose another --out, delete it, or continue its run with --resume"
-            raise RunFolderError("already holds something", field="out", value=str(path), remedy=remedy)
+        check_bare(path)
         make_folder(path, tighten=True)
         return cls(path)
 
@@ -85,15 +101,18 @@ class RunFolder:
         self._write_config(config, secrets.token_hex(16), digest)
 
     @classmethod
-    def open(cls, path: Path) -> RunFolder:
+    def open(cls, path: Path, field: str = "run folder") -> RunFolder:
         """An existing run's folder.
+
+        Args:
+            field: where the caller named it, for the error.
 
         Raises:
             RunFolderError: there is no run.
         """
         folder = cls(path)
         if not is_file(folder.config):
-            raise RunFolderError("holds no run", field="run folder", value=str(path), remedy="name the folder that `secure-fl run` wrote")
+            raise RunFolderError("holds no run", field=field, value=str(path), remedy="name the folder that `secure-fl run` wrote")
         return folder
 
     @property
@@ -195,7 +214,7 @@ class RunFolder:
             RunFolderError: the run has not finished, or the file is damaged.
         """
         if not is_file(self.summary):
-            remedy = f"finish it with `secure-fl run --resume {self.path}`"
+            remedy = f"finish it with `secure-fl run --resume {self.path}`, from Python with Federation(...).run({str(self.path)!r}, resume=True)"
             raise RunFolderError("the run is not finished", field="run folder", value=str(self.path), remedy=remedy)
         return read_json(self.summary, dict[str, Any], f"delete it and write it again with `secure-fl run --resume {self.path}`")
 

@@ -42,6 +42,8 @@ _PLANNED, _WIDEST = 1 / 8, 2.5e-2
 """For planning a multiple of the fine grid, up to this share of q·s, by which most of a step's losses deviate, and no wider than the second: at
 q=.01, σ=1, T=1000 that is 1.2e-3, which takes 0.05 s and finds 1.8293."""
 _MOST_POINTS = 1e6
+_NO_BOUND = 500.0
+"""Nats between the points of a grid, which dp_accounting raises e to: losses that need so wide a grid are bounded by nothing that helps."""
 _DELTA_SHARES = (0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98)
 
 
@@ -235,6 +237,8 @@ def _loss_bound(parts: _Parts, base: float) -> Bound:
     dp, pld = _load("dp_accounting"), _load("dp_accounting.pld.privacy_loss_distribution")
     relation = {True: dp.NeighboringRelation.REPLACE_ONE, False: dp.NeighboringRelation.ADD_OR_REMOVE_ONE}
     width = _grid(parts, base)
+    if width > _NO_BOUND:
+        return lambda _: math.inf
     composed = [allocation_distribution(bins, width, fine=base < _COARSE) for bins in parts.allocation]
     if parts.full:
         composed.append(pld.from_gaussian_mechanism(parts.full**-0.5, value_discretization_interval=width))

@@ -35,8 +35,11 @@ from secure_fl.privacy.tables import TOTAL_VARIATION
 FIELD_LIMIT = 2**19 - 1
 """Largest magnitude of a sum in one field of the secure sum: two signed fields a 40-bit slot."""
 _TRIES = 20
-_SMALLEST_DEVIATION = 16
-"""In grid steps. Below it Skellam noise costs visibly more than Gaussian, and its tail is not the normal's to three digits."""
+SMALLEST_GRID = 16
+"""Least deviation of the noise, in grid steps.
+
+Below it Skellam noise costs visibly more than Gaussian, and its tail is not the normal's to three digits.
+"""
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,7 @@ class ClientLevel:
             (0 < self.bound < inf, "bound", "not a finite positive norm", "for example 1.0"),
             (self.levels >= 1, "levels", "the grid has no step below the bound", "for example 2**12"),
             (0 < self.noise_multiplier < inf, "noise_multiplier", "not a finite positive number", "for example 1.0"),
-            (self.noise_multiplier * self.levels >= _SMALLEST_DEVIATION, "levels", "the grid is too coarse for the noise", "raise levels"),
+            (self.noise_multiplier * self.levels >= SMALLEST_GRID, "levels", "the grid is too coarse for the noise", "raise levels"),
             (1 <= self.colluders < self.n_min, "colluders", "every client knows its own noise, and one must be honest", "at least 1, below n_min"),
             (self.n_min <= self.roster, "n_min", "more than the roster", "at most the roster"),
             (self.variance <= self.honest * LARGEST_DEVIATION**2, "levels", "a share's noise is too wide to draw", "lower levels, or fitted()"),
@@ -251,7 +254,7 @@ class ClientLevel:
         Raises:
             PrivacyError: not even the coarsest grid fits.
         """
-        low = ceil(_SMALLEST_DEVIATION / self.noise_multiplier)
+        low = ceil(SMALLEST_GRID / self.noise_multiplier)
         high = min(limit, floor(LARGEST_DEVIATION * sqrt(self.honest) / self.noise_multiplier))
         if self._with_levels(low).largest > limit:
             remedy = "fewer clients, less noise, noisier counts (a larger minimum), or wider fields"

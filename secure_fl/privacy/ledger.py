@@ -164,7 +164,7 @@ class PrivacyLedger:
                 if charges not in fits and not within(charges, budget.delta, budget.epsilon):
                     raise PrivacyError(
                         f"client {subject} would pass ε = {budget.epsilon:g} at δ = {budget.delta:g} ({budget.unit}, {budget.adjacency})",
-                        field="budget.epsilon",
+                        field="privacy.epsilon",
                         value=round(epsilon_of(charges, budget.delta), 4),
                         remedy="stop here, train fewer rounds, or plan the next run with more noise",
                     )

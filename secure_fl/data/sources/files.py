@@ -43,8 +43,11 @@ def read_files(source: SourceConfig, declared: Declared, image_size: int | None)
     return read(source, declared) if files is None else _many(source, declared, read, files, name)
 
 
-def kind_of(path: Path) -> SourceName:
+def kind_of(path: Path, field: str) -> SourceName:
     """What a file or folder is, as `data.sources.name` has it: by the suffix, of a folder by what is in it.
+
+    Args:
+        field: where the caller named it, for the error.
 
     Raises:
         DataError: nothing is there, or nothing that is read.
@@ -57,7 +60,7 @@ def kind_of(path: Path) -> SourceName:
         found = suffixes.get(path.suffix.lower())
     if found is None or not path.exists():
         remedy = f"give a folder of pictures, a file ending in {', '.join(suffixes)}, or a folder of such files, all of one kind"
-        raise DataError("of no kind that is read" if path.exists() else "no such file", field="path", value=str(path), remedy=remedy)
+        raise DataError("of no kind that is read" if path.exists() else "no such file", field=field, value=str(path), remedy=remedy)
     return cast("SourceName", found)
 
 
@@ -74,7 +77,7 @@ def read_like(path: Path, data: DataConfig, declared: Declared, columns: Sequenc
     Raises:
         DataError: no such file, of no kind that is read, or what its reader refuses.
     """
-    name = kind_of(path)
+    name = kind_of(path, "file")
     known = next((source for source in data.sources if source.name == name), SourceConfig(name=name))
     source = known.model_copy(update={"path": str(path), "limit": None, "client": None, "split": None, "group": None})
     if name in ("npz", "npy"):
@@ -90,7 +93,8 @@ def read_like(path: Path, data: DataConfig, declared: Declared, columns: Sequenc
 
 def _one(source: SourceConfig, declared: Declared, image_size: int | None, path: Path, columns: Sequence[str]) -> Dataset:
     if source.name in ("csv", "parquet"):
-        return tables(source.model_copy(update={"features": None, "categories": None}), declared, {"": path}, path.name, columns)
+        files = _files(source.name, str(path)) or {"": path}
+        return tables(source.model_copy(update={"features": None, "categories": None}), declared, files, path.name, columns)
     return read_files(source, declared, image_size)
 
 

@@ -63,7 +63,7 @@ def _csv(path: Path, roles: Roles) -> Any:
     text = [column for column, role in _roles_of(header, roles, path).items() if role in ("client", "group", "split")]
     try:
         with open_file(path) as file:
-            return csv.read_csv(
+            table = csv.read_csv(
                 file,
                 read_options=csv.ReadOptions(block_size=_BLOCK),
                 parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
@@ -75,6 +75,14 @@ def _csv(path: Path, roles: Roles) -> Any:
         remedy = "write it as UTF-8 with one header line and as many values in each line as there are names in it"
         # Its class alone: the message quotes lines of the file.
         raise DataError(f"not a readable table: {type(error).__name__}", field=path.name, value=str(path), remedy=remedy) from None
+    if any(arrow.types.is_binary(kind) for kind in table.schema.types):  # which is how pyarrow reads text that is no UTF-8
+        raise _no_text(path)
+    return table
+
+
+def _no_text(path: Path) -> DataError:
+    remedy = "save the table as UTF-8 (spreadsheets: CSV UTF-8; pandas: to_csv(path, index=False))"
+    return DataError("not text in UTF-8", field=path.name, value=str(path), remedy=remedy)
 
 
 def _roles_of(header: Sequence[str], roles: Roles, path: Path) -> dict[str, str]:
@@ -91,7 +99,10 @@ def _header(path: Path) -> tuple[str, list[str]]:
     except OSError as error:
         raise _unreadable(error, path) from None
     except UnicodeDecodeError:
-        raise DataError("not a text file", field=path.name, value=str(path), remedy="write the table as UTF-8") from None
+        raise _no_text(path) from None
+    if not line.strip():
+        remedy = "begin the file with a line that names each column, and give it a row an example"
+        raise DataError("its first line is empty", field=path.name, value=str(path), remedy=remedy)
     delimiter = max(_DELIMITERS, key=line.count)
     names = next(csv.reader([line], delimiter=delimiter), [])
     if any(not name.strip() for name in names) or any(_is_number(name) for name in names):
