@@ -97,10 +97,7 @@ class Grid:
         """Mean changes, float64: `[shared]` and `[K, pooled]`; zero for pools with fewer than `minimum` members, or without weight."""
         counts = total.head.double() if self.counts else torch.tensor([float(survivors)], dtype=torch.float64)
         members, blocks = (torch.tensor(float(survivors)), counts[:, None]), (total.shared, total.pools)
-        values = [
-            part.read(fields, self._digits, self.codec, most)
-            for part, fields, most in zip(self._parts, (total.shared, total.pools), members, strict=True)
-        ]
+        values = [part.read(fields, self._digits, self.codec, most) for part, fields, most in zip(self._parts, blocks, members, strict=True)]
         if not self.weighted:
             return values[0] / survivors, values[1] / counts.clamp_min(1)[:, None] * (counts >= minimum)[:, None]
         shared = _weighted(values[0][None], self.limit)[0] if self.shared else values[0]

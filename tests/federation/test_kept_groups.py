@@ -69,7 +69,9 @@ def test_a_client_leaves_a_group_that_is_not_its_own(monkeypatch: pytest.MonkeyP
     data = digits(brighter=False)
     lost = [
         client.train.x
-        for client in Federation(FederationConfig(partition={"kind": "natural"}, data={"test_limit": 20}), data=data).clients
+        for client in Federation(
+            FederationConfig(partition={"kind": "natural"}, data={"test_limit": 20}, security={"protection": "plain"}), data=data
+        ).clients
         if client.id in misled
     ]
     monkeypatch.setattr(ClientSketch, "nearest", wrong)
