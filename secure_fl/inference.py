@@ -21,6 +21,7 @@ from secure_fl.data.given import frame_like, is_frame
 from secure_fl.data.layout import Layout
 from secure_fl.data.sources import prepared
 from secure_fl.data.sources.files import read_like
+from secure_fl.data.tables import aligned
 from secure_fl.errors import DataError, ModelError
 from secure_fl.federation.folder import RunFolder
 from secure_fl.federation.messages import Guide
@@ -87,7 +88,7 @@ class Models:
             raise DataError("a Dataset has its labels already", field="y", value=type(y).__name__, remedy="give the labels when it is made")
         declared = self._declared
         with self._as_ours():
-            raw = x if isinstance(x, Dataset) else self._given(x, y)
+            raw = aligned(x, self.card.columns) if isinstance(x, Dataset) else self._given(x, y)
             raw = raw.with_classes(declared.classes, declared.names or None)
         data = prepared(raw, self.config.data.model_copy(update={"scale": self.card.scale, "image_size": self.card.image_size}))
         if data.shape != self.card.shape:
@@ -110,11 +111,19 @@ class Models:
         try:
             yield
         except DataError as error:
+            if "data.sources" in error.remedy:
+                remedy = "bring the column as the run's table had it: drop such rows, or fill them in"
+                raise DataError(error.problem, field=error.field, value=error.value, remedy=remedy) from None
             if not error.problem.startswith("labels "):
                 raise
             known, last = self.card.class_names, self.card.classes - 1
             remedy = f"use the run's: {', '.join(known)}" if known else f"number the classes 0..{last} as the federation's clients do"
             raise DataError(f"labels outside the federation's {self.card.classes}", field="y", value="not shown", remedy=remedy) from None
+
+    @property
+    def _label(self) -> str | None:
+        """The column that the run's table had its labels in."""
+        return next((source.label for source in self.config.data.sources if source.label is not None), None)
 
     @property
     def _kind(self) -> Literal["image", "series", "vector"]:
@@ -129,7 +138,8 @@ class Models:
     def _given(self, x: Any, y: Any) -> Dataset:
         declared = self._declared
         if is_frame(x) and self.card.columns:
-            return frame_like(x, self.card.columns, declared, "examples")
+            data = frame_like(x, self.card.columns, self._label, declared, "examples")
+            return data if y is None else data.labelled_as(y, declared)
         if not isinstance(x, Tensor | np.ndarray | list):
             return Dataset.of(x if y is None else (x, y), name="examples")
         array = _array(x, "x")

@@ -76,6 +76,9 @@ class FederationConfig(Section):
         if isinstance(rounds, int) and 1 <= rounds <= PoolsConfig.model_fields["warmup_rounds"].default:
             given["pools"] = _with_defaults(given.get("pools"), {"warmup_rounds": rounds - 1})
         unit = _setting(given.get("privacy"), "unit")
+        if _setting(given.get("pools"), "count") == 1:  # there is nothing to find
+            trained = _setting(given.get("pretrain"), "mode") != "none"
+            given["pools"] = _with_defaults(given.get("pools"), {"start": "pretrained" if trained else "random"})
         if unit not in ("example", "client") and _setting(given.get("security"), "protection") == "plain":
             given["pretrain"] = _with_defaults(given.get("pretrain"), {"weights": "examples"})
             given["pools"] = _with_defaults(given.get("pools"), {"weights": "examples", "sketch_starts": 32})

@@ -28,6 +28,8 @@ SPLIT_NAMES = {
 }
 """How splits are called."""
 _MOST_CLASSES = 1 << 20
+_MISSING = {"", "nan", "none", "null", "na", "n/a", "<na>", "nat"}
+"""Text that frames and people write where there is nothing."""
 
 
 @dataclass(frozen=True)
@@ -197,9 +199,12 @@ def column(values: Any, length: int, field: str) -> np.ndarray:
     Raises:
         DataError: another length, missing values, or other values.
     """
+    if np.ma.is_masked(values):
+        raise _missing(field)
     array = values.detach().cpu().numpy() if isinstance(values, Tensor) else _as_array(values, field)
     if array.shape != (length,):
-        raise DataError("not one value for each example", field=field, value=f"{array.ndim} axes", remedy="give it the shape (N,), N as in x")
+        found = "another length than x" if array.ndim == 1 else f"{array.ndim} axes"
+        raise DataError("not one value for each example", field=field, value=found, remedy="give it the shape (N,), N as in x")
     kind = array.dtype.kind
     if kind == "f" and not bool(np.isfinite(array).all()):
         raise _missing(field)
@@ -213,7 +218,7 @@ def column(values: Any, length: int, field: str) -> np.ndarray:
         array = np.char.decode(array, "utf-8", "replace")
     if array.dtype.kind != "U":
         raise DataError("not integers or text", field=field, value=str(array.dtype), remedy="number the categories from 0, or give their names")
-    if bool((np.char.strip(array) == "").any()):
+    if not _MISSING.isdisjoint(np.char.lower(np.char.strip(np.unique(array))).tolist()):
         raise _missing(field)
     return array
 
@@ -221,7 +226,7 @@ def column(values: Any, length: int, field: str) -> np.ndarray:
 def _as_array(values: Any, field: str) -> np.ndarray:
     try:
         return np.asarray(values)
-    except (ValueError, TypeError):
+    except Exception:  # what a lazy sequence raises may quote what it holds
         remedy = "give one whole number or name for each example"
         raise DataError("not one value for each example", field=field, value=type(values).__name__, remedy=remedy) from None
 

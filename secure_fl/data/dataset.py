@@ -197,6 +197,15 @@ class Dataset:
         labels = declared_labels(own, told, f"{self.name}.y")
         return replace(self, y=labels.y, classes=labels.classes, class_names=labels.names, declared=labels.declared)
 
+    def labelled_as(self, y: Any, declared: Declared) -> Dataset:
+        """The same examples with other labels, as `from_arrays` takes them.
+
+        Raises:
+            DataError: as `from_arrays`.
+        """
+        labels = labels_of(y, len(self), declared, f"{self.name}.y")
+        return replace(self, y=labels.y, classes=labels.classes, class_names=labels.names, declared=labels.declared)
+
     def unlabelled(self) -> Dataset:
         """The same examples without their labels."""
         return replace(self, y=torch.full_like(self.y, UNLABELLED))
@@ -231,7 +240,9 @@ def join(parts: Sequence[Dataset], name: str) -> Dataset:
                 f"shape differs from that of {parts[0].name}, {parts[0].shape}",
                 field=part.name,
                 value=part.shape,
-                remedy="set data.image_size, so that all images get one size; channels must agree",
+                remedy="set data.image_size, so that all images get one size; channels must agree"
+                if part.kind == "image"
+                else "bring them to one shape: cut series into windows of one length, or pad them; give tables the same columns",
             )
         if part.columns and parts[0].columns and part.columns != parts[0].columns:
             remedy = "give both the same columns in the same order; for text, name its values in data.sources.categories"
@@ -314,6 +325,8 @@ def _sorted_names(names: set[str]) -> tuple[str, ...]:
 def _examples(x: Any, kind: Meaning, layout: Layout, name: str) -> tuple[Tensor, str]:
     """`x` as finite float32 of two to four dimensions, channels first, and what was turned."""
     field = f"{name}.x"
+    if np.ma.is_masked(x):
+        raise DataError("values are masked", field=field, value="not shown", remedy="drop or impute such examples before loading")
     if isinstance(x, Tensor):
         try:
             array = (x.float() if x.is_floating_point() else x).detach().cpu().numpy()
@@ -322,7 +335,7 @@ def _examples(x: Any, kind: Meaning, layout: Layout, name: str) -> tuple[Tensor,
     else:
         try:
             array = np.asarray(x)
-        except (ValueError, TypeError):
+        except Exception:  # what a lazy array raises may quote an example
             raise DataError("examples differ in shape", field=field, value=type(x).__name__, remedy="pad or crop them to one shape") from None
     if array.dtype.kind not in "fiub":
         raise DataError("not numbers", field=field, value=str(array.dtype), remedy="convert it to float32 or uint8")

@@ -17,7 +17,7 @@ from torch import Tensor
 from secure_fl.data.columns import Declared, owners_of
 from secure_fl.data.dataset import Dataset, join
 from secure_fl.data.tables import Roles, from_columns, roles_like
-from secure_fl.errors import DataError
+from secure_fl.errors import DataError, SecureFLError
 
 _ARRAYS = ("x", "y", "client", "split", "group")
 _IMAGES = ("image", "img", "x", "pixel_values", "features", "input")
@@ -43,10 +43,16 @@ def dataset_of(given: Any, *, name: str = "data", **columns: Any) -> Dataset:
         return _again(given, columns)
     if isinstance(given, str | bytes) or given is None or isinstance(given, int | float | complex):
         raise _refused(given, name)
-    for known, read in _DOORS:
-        if known(given):
+    try:
+        read = next((read for known, read in _DOORS if known(given)), None)
+        if read is not None:
             made: Dataset = read(given, name, columns)
             return made
+    except (SecureFLError, MemoryError):
+        raise
+    except Exception:  # what another package raises may quote an example
+        remedy = "look at its items one by one: one of them raises an error, or is nothing that can be read"
+        raise DataError("cannot be read", field=name, value=_kind(given), remedy=remedy) from None
     raise _refused(given, name)
 
 
@@ -150,14 +156,14 @@ def _frame(given: Any, name: str, columns: dict[str, Any]) -> Dataset:
     return from_columns(_table(given, name), *_roles(columns), name)
 
 
-def frame_like(given: Any, wanted: Sequence[str], declared: Declared, name: str) -> Dataset:
-    """The columns `wanted` of a frame, as another frame was read, with labels where there are some.
+def frame_like(given: Any, wanted: Sequence[str], label: str | None, declared: Declared, name: str) -> Dataset:
+    """The columns `wanted` of a frame, as another frame was read, with labels where there are some: in the column `label`, if there is one.
 
     Raises:
         DataError: a column is missing, or what `from_columns` refuses.
     """
     table = _table(given, name)
-    return from_columns(table, roles_like(wanted, list(table), Roles(), name), declared, name)
+    return from_columns(table, roles_like(wanted, list(table), Roles(label=label if label in table else None), name), declared, name)
 
 
 def _table(given: Any, name: str) -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from dataclasses import field as default
 from typing import Any
 
 import numpy as np
+import torch
 
 from secure_fl.data.columns import Declared
 from secure_fl.data.dataset import Dataset
@@ -15,6 +17,8 @@ from secure_fl.errors import DataError
 
 MOST_CATEGORIES = 64
 """Values of a text column that become columns of their own; one with more is a name, an address or a note, and no category."""
+_NUMBER = re.compile(r"\s*[-+]?\d+([.,]\d+)*\s*\D{0,12}$")
+"""Text that begins as a number, perhaps with a unit behind: a column mostly of it is a column of numbers that was not read as one."""
 _DEFAULTS = {"label": ("label", "y"), "client": ("client",), "split": ("split",), "group": ("group",)}
 
 
@@ -22,7 +26,7 @@ _DEFAULTS = {"label": ("label", "y"), "client": ("client",), "split": ("split",)
 class Roles:
     """Which column is what; None stands for the usual name where there is one, and `features` for all other columns.
 
-    `categories` says which values text columns have, in the order of the columns that they become.
+    `categories` says which values text columns have, in the order of the columns that they become; `numbers` are columns that cannot be text.
     """
 
     label: str | None = None
@@ -30,6 +34,7 @@ class Roles:
     split: str | None = None
     group: str | None = None
     features: tuple[str, ...] | None = None
+    numbers: tuple[str, ...] = ()
     categories: Mapping[str, Sequence[str]] = default(default_factory=dict)
 
     def found(self, columns: Sequence[str], name: str) -> dict[str, str | None]:
@@ -70,7 +75,30 @@ def roles_like(wanted: Sequence[str], there: Sequence[str], roles: Roles, name: 
         if parent is not None:
             categories.setdefault(parent, []).append(column[len(parent) + 1 :])
         features[parent or column] = None
-    return replace(roles, features=tuple(features), categories={each: tuple(values) for each, values in categories.items()})
+    numbers = tuple(column for column in features if column not in categories)
+    return replace(roles, features=tuple(features), numbers=numbers, categories={each: tuple(values) for each, values in categories.items()})
+
+
+def aligned(data: Dataset, wanted: Sequence[str]) -> Dataset:
+    """A table that was read by itself, in the columns of another: what `colour=red` is there, and what is not there of a text column, is found.
+
+    Raises:
+        DataError: a column is missing, or a text column holds values that the other does not know.
+    """
+    if data.columns == tuple(wanted) or not data.columns:
+        return data
+    place = {column: number for number, column in enumerate(data.columns)}
+    parents = {column.partition("=")[0] for column in wanted if column not in place and "=" in column}
+    for column in wanted:
+        if column not in place and not any(there.startswith(column.partition("=")[0] + "=") for there in data.columns):
+            raise _absent(column, data.columns, f"{data.name}.features")
+    if unknown := {column.partition("=")[0] for column in data.columns if "=" in column and column not in wanted} & (
+        parents | {column.partition("=")[0] for column in wanted if "=" in column}
+    ):
+        raise DataError("holds values that are not known", field=f"{data.name}.{sorted(unknown)[0]}", value="not shown", remedy="drop such rows")
+    zeros = data.x.new_zeros(len(data))
+    x = torch.stack([data.x[:, place[column]] if column in place else zeros for column in wanted], 1)
+    return replace(data, x=x, columns=tuple(wanted))
 
 
 def from_columns(columns: Mapping[str, Any], roles: Roles, declared: Declared, name: str) -> Dataset:
@@ -94,7 +122,7 @@ def from_columns(columns: Mapping[str, Any], roles: Roles, declared: Declared, n
             raise _absent(column, chosen, f"{name}.categories")
     blocks, names, notes = list[np.ndarray](), list[str](), list[str]()
     for column in chosen:
-        block, parts = _numbers(columns[column], column, name, roles.categories.get(column))
+        block, parts = _numbers(columns[column], column, name, roles.categories.get(column), number=column in roles.numbers)
         blocks.append(block)
         names += parts
         if parts != [column]:
@@ -132,9 +160,11 @@ def _checked(
         raise DataError(error.problem, field=f"{name}.{said[error.field]}", value=error.value, remedy=error.remedy) from None
 
 
-def _numbers(values: Any, column: str, name: str, categories: Sequence[str] | None) -> tuple[np.ndarray, list[str]]:
+def _numbers(values: Any, column: str, name: str, categories: Sequence[str] | None, *, number: bool = False) -> tuple[np.ndarray, list[str]]:
     """A column as float32 `[N, F]`, and the names of its F parts; one with declared categories is text whatever it looks like."""
     field = f"{name}.{column}"
+    if np.ma.is_masked(values):
+        raise _missing(field)
     array = np.asarray(values)
     if array.ndim != 1:
         raise DataError("not one value a row", field=field, value=f"{array.ndim} axes", remedy="leave it out of data.sources.features")
@@ -154,7 +184,15 @@ def _numbers(values: Any, column: str, name: str, categories: Sequence[str] | No
         raise DataError("neither numbers nor categories", field=field, value=str(array.dtype), remedy=remedy)
     if bool((np.char.strip(array) == ("" if array.dtype.kind == "U" else b"")).any()):
         raise _missing(field)
-    return _one_hot(array.astype(str), column, field, categories)
+    texts = array.astype(str)
+    if categories is None:
+        kinds = np.unique(texts).tolist()
+        if number or 2 * sum(_NUMBER.match(text) is not None for text in kinds) >= len(kinds):
+            remedy = (
+                "write numbers alone, with a decimal point and without units; text that only looks like numbers is named in data.sources.categories"
+            )
+            raise DataError("holds text where numbers are expected", field=field, value="not shown", remedy=remedy)
+    return _one_hot(texts, column, field, categories)
 
 
 def _one_hot(array: np.ndarray, column: str, field: str, categories: Sequence[str] | None) -> tuple[np.ndarray, list[str]]:

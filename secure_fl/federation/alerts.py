@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from math import isfinite
+from math import isfinite, sqrt
 from statistics import fmean
 
 from secure_fl.config import FederationConfig
@@ -17,6 +17,8 @@ from secure_fl.data.partitions import ClientData
 from secure_fl.federation.phase import Metrics, RoundRecord
 from secure_fl.training.fit import EXPLODED, has_exploded
 
+_ERRORS = 2.0
+"""Standard errors, over clients, by which pools must be better than the most frequent label."""
 _CUT = 1e-3
 """Share of values beyond the clamp from which on it is worth a word."""
 _NAMED = 5
@@ -102,7 +104,10 @@ def _places(exploded: dict[str, int]) -> str:
 def _no_better(metrics: Metrics, config: FederationConfig) -> Iterator[str]:
     """Pools that know no more than which label is the most frequent."""
     accuracy, majority = metrics.get("accuracy"), metrics.get("majority")
-    if accuracy is None or majority is None or accuracy > majority:
+    if accuracy is None or majority is None:
+        return
+    clients = max(1, sum(each is not None for each in metrics.get("accuracies", {}).values()))
+    if accuracy > majority + _ERRORS * (metrics.get("accuracy_std") or 0.0) / sqrt(clients):
         return
     remedy = advise(
         config,
@@ -120,12 +125,17 @@ def _no_better(metrics: Metrics, config: FederationConfig) -> Iterator[str]:
 
 def _worse_than_random(metrics: Metrics, config: FederationConfig) -> Iterator[str]:
     """Pre-training that left neighbours of one label further apart than a random encoder does."""
-    before, after = (metrics.get(name, {}).get("knn") for name in ("initial", "pretrained"))
-    if before is None or after is None or after >= before:
+    measured = {
+        said: tuple(metrics.get(when, {}).get(name) for when in ("initial", "pretrained"))
+        for name, said in (("knn", "kNN"), ("linear_probe", "the linear probe"))
+    }
+    lower = [(said, *pair) for said, pair in measured.items() if None not in pair and pair[1] < pair[0]]
+    if not lower:
         return
+    what, before, after = lower[0]
     pretrain = config.pretrain
     trained: list[Option] = [] if pretrain.mode == "load" else [Raise("pretrain.rounds"), Lower("pretrain.lr")]
     other = "load another run's encoder" if pretrain.mode == "load" else "choose [views] that keep what tells the labels apart"
     private = [Raise("privacy.epsilon")] if config.privacy.unit != "none" and pretrain.mode == "federated" else []
     remedy = advise(config, *private, *trained, other, Setting("pretrain.mode", "none"))
-    yield f"pre-training lowered kNN: accuracy {before:.3f} by the random encoder, {after:.3f} by the pre-trained one; {remedy}"
+    yield f"pre-training lowered {what}: accuracy {before:.3f} by the random encoder, {after:.3f} by the pre-trained one; {remedy}"

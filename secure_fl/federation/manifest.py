@@ -194,7 +194,8 @@ def _files(config: FederationConfig) -> Rules:
             **dict.fromkeys(("shape", "scale", "image_size", "column_means", "column_deviations", "task", "custom_encoder"), PUBLIC),
             "classes": classes,
             "class_names": class_names,
-            "columns": classes,
+            # A private run's are declared; otherwise values of text columns may be among their names.
+            "columns": PUBLIC if private else EXPERIMENTER,
             **dict.fromkeys(("choices", "client_names", "client_scales"), EXPERIMENTER),
         },
         "model/encoder.safetensors": {ANY: encoder},

@@ -75,7 +75,7 @@ def _remedy(config: FederationConfig) -> str:
         options.append(Setting("pools.start", "pretrained"))
     if pretrain.mode == "federated" and pools.start == "pretrained":
         options.append(Raise("pretrain.rounds"))
-    return advise(config, *options, Lower("pools.count"))
+    return advise(config, *options, Lower("pools.count", limit=2))
 
 
 def _ari(choices: Sequence[int], groups: Sequence[int | None]) -> float | None:

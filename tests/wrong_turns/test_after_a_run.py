@@ -149,7 +149,7 @@ QUESTIONS = [
     Turn("a prediction without pools", lambda at: at.bare.predict(X), "pools.enabled", "False", r"embed\(x\)", mended=lambda at: at.bare.embed(X)),
     Turn("a pool without pools", lambda at: at.bare.assign(X), "pools.enabled", "False", r"pools\.enabled = true"),
     Turn("labels of elsewhere", lambda at: at.done.assign(X, ["mad"] * ROWS), "y", "not shown", "use the run's: sick, well", ("mad",)),
-    Turn("fewer labels", lambda at: at.done.assign(X, ["sick"] * 4), "examples.y", "1 axes", r"the shape \(N,\)"),
+    Turn("fewer labels", lambda at: at.done.assign(X, ["sick"] * 4), "examples.y", "another length", r"the shape \(N,\)"),
     Turn("features of a stranger", lambda at: at.done.embed(X, client="nobody"), "client", "nobody", NAMES),
     Turn("features of text", lambda at: at.done.embed([["a"] * 5]), "examples.x", "<U1", "float32"),
     Turn("a newcomer's missing file", lambda at: assign_pool(at / "done", at / "no.npz"), "file", "no.npz", READ),
@@ -160,7 +160,7 @@ QUESTIONS = [
     Turn("scikit-learn, no folder", lambda _: SecureFLClassifier(None).predict(X), "run folder", "NoneType", "runs/mine"),  # type: ignore[arg-type]
     Turn("scikit-learn, a stranger", lambda at: SecureFLClassifier(at / "done", client="nobody").predict(X), "client", "nobody", NAMES),
     Turn("scikit-learn, other columns", lambda at: SecureFLEncoder(at / "done").transform(X[:, :2]), "x", "(2,)", SHAPE),
-    Turn("scikit-learn, clients", lambda _: FederatedClassifier().fit(X, SICK, clients=[1, 2]), "X.client", "1 axes", r"the shape \(N,\)"),
+    Turn("scikit-learn, clients", lambda _: FederatedClassifier().fit(X, SICK, clients=[1, 2]), "X.client", "another length", r"the shape \(N,\)"),
     Turn("scikit-learn, a setting", lambda _: FederatedClassifier({"pools": {"cuont": 1}}).fit(X, SICK), "pools.cuont", "1", r"pools\.count"),
 ]
 

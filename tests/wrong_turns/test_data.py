@@ -93,7 +93,7 @@ FILES = [
     Turn("no arrays", file("g.npz", "hello", "npz"), "g.npz", "g.npz", r"numpy\.savez"),
     Turn("no x", arrays("x.npz", data=X), "x.npz", "['data']", r"savez\(path, x=", mended=arrays("x.npz", x=X, y=Y, client=WHO)),
     Turn("objects", arrays("o.npz", x=np.array([{}, 1], dtype=object)), "o.npz", "o.npz", "plain numeric arrays only"),
-    Turn("arrays that differ in length", arrays("y.npz", x=X, y=Y[:7]), "y.npz.y", "1 axes", r"the shape \(N,\)", HELD),
+    Turn("arrays that differ in length", arrays("y.npz", x=X, y=Y[:7]), "y.npz.y", "another length", r"the shape \(N,\)", HELD),
     Turn("not a table at all", file("t.parquet", "hello", "parquet"), "t.parquet", "t.parquet", "write the file again"),
 ]
 
@@ -116,8 +116,8 @@ ARRAYS = [
     ),
     Turn("another library's layout", made(np.zeros((4, 8, 8, 3)), layout="NHWC"), "layout", "NHWC", "channels_last"),
     Turn("a kind that is none", made(X, kind="table"), "kind", "table", "vector"),
-    Turn("fewer labels than examples", made(X, Y[:3]), "data.y", "1 axes", r"the shape \(N,\)", HELD),
-    Turn("fewer owners than examples", made(X, Y, client=WHO[:3]), "data.client", "1 axes", r"the shape \(N,\)", HELD),
+    Turn("fewer labels than examples", made(X, Y[:3]), "data.y", "another length", r"the shape \(N,\)", HELD),
+    Turn("fewer owners than examples", made(X, Y, client=WHO[:3]), "data.client", "another length", r"the shape \(N,\)", HELD),
     Turn("one-hot labels", made(X, np.eye(2)[Y]), "data.y", "2 axes", r"the shape \(N,\)", HELD),
     Turn("fractions for labels", made(X, Y + 0.5), "data.y", "float64", "number the categories from 0", ("0.5", "1.5")),
     Turn("labels below -1", made(X, Y - 5), "data.y", "not shown", "mark examples without a label with -1", ("-5", "-4")),
@@ -152,8 +152,10 @@ GIVEN = [
     Turn("labels twice", of((X, Y), y=Y), "data.y", "ndarray", "once"),
     Turn("no clients", clients([]), "data", "empty", r"\[\(x, y\), \.\.\.\]"),
     Turn("an array of clients", clients(X), "data", "ndarray", r"\{name: \(x, y\), \.\.\.\}"),
-    Turn("clients of other shapes", clients([(X, Y), (X[:, :3], Y)]), "data[1]", "(3,)", "one size"),
-    Turn("one client's labels", clients({"north": (X, Y), "south": (X, Y[:3])}), "data['south'].y", "1 axes", r"the shape \(N,\)", (str(ROWS),)),
+    Turn("clients of other shapes", clients([(X, Y), (X[:, :3], Y)]), "data[1]", "(3,)", "one shape"),
+    Turn(
+        "one client's labels", clients({"north": (X, Y), "south": (X, Y[:3])}), "data['south'].y", "another length", r"the shape \(N,\)", (str(ROWS),)
+    ),
     Turn("one client's nothing", clients({"north": (X, Y), "south": None}), "data['south']", "NoneType", "pass a Dataset"),
     Turn(
         "one client in all",

@@ -68,16 +68,18 @@ def given_sources(data: Any, config: DataConfig) -> list[Splits]:
 
 def prepared(data: Dataset, config: DataConfig) -> Dataset:
     """Examples scaled and resized as [data] asks; bytes are in [0, 1] already. Vectors are scaled once clients have them (`data.scaling`)."""
-    x = data.x
+    x, notes = data.x, data.notes
     if data.kind != "vector" and (config.scale == "per_example" or (config.scale == "auto" and data.kind == "series")):
         axes = tuple(range(2, x.ndim))
+        if config.scale == "auto":
+            notes = (*notes, 'each series is brought to mean 0 and deviation 1, channel by channel; data.scale = "none" keeps its level')
         x = (x - x.mean(axes, keepdim=True)) / x.std(axes, keepdim=True, correction=0).clamp_min(1e-6)
     if config.image_size is not None:
         if data.kind != "image":
             remedy = 'leave data.image_size out, or set kind = "image" on the source'
             raise DataError("only images can be resized", field="data.image_size", value=data.kind, remedy=remedy)
         x = functional.interpolate(x, size=(config.image_size, config.image_size), mode="bilinear", align_corners=False, antialias=True)
-    return replace(data, x=x)
+    return replace(data, x=x, notes=notes)
 
 
 def _thin(data: Dataset, source: SourceConfig, seed: int, split: str) -> Dataset:

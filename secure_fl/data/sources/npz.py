@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -36,7 +37,19 @@ def npz(source: SourceConfig, declared: Declared = UNDECLARED) -> tuple[Dataset,
     if source.path is None:
         raise DataError("needs a file", field="data.sources.path", value=None, remedy="set data.sources.0.path to an .npz file")
     path = Path(source.path)
-    return dataset(read_arrays(path, source), source, declared, path.name), None
+    data = dataset(read_arrays(path, source), source, declared, path.name)
+    return replace(data, notes=(*_taken(path, source), *data.notes)), None
+
+
+def _taken(path: Path, source: SourceConfig) -> list[str]:
+    """Which array was taken as what, and which was not: an array of another name than the usual is not read."""
+    with open_file(path) as file, np.load(file, allow_pickle=False) as archive:
+        roles = names_of(archive.files, source, path)
+        unused = [name for name in archive.files if name not in roles.values()]
+    words = {"y": "label"}
+    said = [f"{name} as {words.get(role, role)}" for role, name in roles.items() if role != "x"]
+    found = [f"taken: {', '.join(said)}"] if said else []
+    return found + ([f"arrays not used: {', '.join(unused)} (name them with label, client, split or group)"] if unused else [])
 
 
 def dataset(arrays: dict[str, np.ndarray], source: SourceConfig, declared: Declared, name: str) -> Dataset:

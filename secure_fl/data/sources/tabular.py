@@ -36,7 +36,7 @@ def tables(source: SourceConfig, declared: Declared, files: Mapping[str, Path], 
         DependencyError: pyarrow is missing.
         DataError: a file is missing or damaged, files differ in their columns, or a column is refused, by its name.
     """
-    roles = Roles(source.label, source.client, source.split, source.group, source.features, source.categories or {})
+    roles = Roles(source.label, source.client, source.split, source.group, source.features, categories=source.categories or {})
     arrow = [(called, file, _csv(file, roles) if source.name == "csv" else _parquet(file)) for called, file in files.items()]
     for _, file, table in arrow:
         names = table.column_names
