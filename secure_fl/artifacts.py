@@ -125,6 +125,11 @@ def load_card(path: Path | str) -> ModelCard:
         raise RunFolderError("is damaged: no example is so large", field="model.json", value=card.shape, remedy=_REMEDY)
     if card.scale == "given" and any(card.shape != (len(numbers or ()),) for numbers in (card.column_means, card.column_deviations)):
         raise RunFolderError("is damaged: not one mean and deviation a column", field="model.json", value=card.shape, remedy=_REMEDY)
+    columns, pools = prod(card.shape), folder.read_config().pools.count
+    if any(not 0 <= pool < pools for pool in card.choices.values()):
+        raise RunFolderError("is damaged: a client uses a pool that there is not", field="model.json", value=pools, remedy=_REMEDY)
+    if any(len(numbers) != columns for scales in card.client_scales.values() for numbers in scales):
+        raise RunFolderError("is damaged: a client's scales are not one a column", field="model.json", value=card.shape, remedy=_REMEDY)
     return card
 
 

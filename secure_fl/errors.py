@@ -25,7 +25,7 @@ class SecureFLError(Exception):
 
     def __init__(self, problem: str, *, field: str, value: object, remedy: str) -> None:
         self.problem, self.field, self.value, self.remedy = problem, field, value, remedy
-        super().__init__(f"[{self.code}] {field}: {problem} (got {_short(value)}). Remedy: {remedy}")
+        super().__init__(_printable(f"[{self.code}] {field}: {problem} (got {_short(value)}). Remedy: {remedy}"))
 
     def within(self, where: str, remedy: str | None = None) -> Self:
         """The same error with the place where it came up before the problem, and another remedy where one is given."""
@@ -100,6 +100,11 @@ class DependencyError(SecureFLError):
     """An optional package that is not installed."""
 
     code = "dependency"
+
+
+def _printable(text: str) -> str:
+    """The text with what could steer a terminal spelled out: names may come from anywhere."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text)
 
 
 def _rebuilt(kind: type[SecureFLError], args: tuple[object, ...], state: dict[str, object]) -> SecureFLError:

@@ -71,6 +71,16 @@ class Result:
         """One model a pool, in eval mode; empty without a cluster phase."""
         return self.models.pools
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes in the order of their numbers; () where numbers are all there is."""
+        return self.models.card.class_names
+
+    @property
+    def client_names(self) -> tuple[str, ...]:
+        """Names of the clients in the order of their numbers, or their numbers as text; () where the record does not tell."""
+        return self.names
+
     def embed(self, x: Examples, client: int | str | None = None) -> Tensor:
         """Features `[N, F]` of examples `[N, *shape]`, prepared here as the run's own were.
 

@@ -16,6 +16,7 @@ from secure_fl.data.sources.files import kind_of
 from secure_fl.errors import DataError
 
 _MOST_POOLS, _ROUNDS, _SIDE = 3, 20, 32
+_STEPS, _FEW = 40, 500
 _SHOWN = 40
 
 
@@ -41,8 +42,11 @@ def guessed(path: Path, label: str | None, client: str | None) -> tuple[str, Dat
         size = _SIDE  # pictures differ in size
         data, _ = load_source(read, DataConfig(sources=(read,), image_size=size), 0)
     lines = [f"# Made from {path.name}: {data.reading}.", *(f"# {note}" for note in data.notes), ""]
-    tables: dict[str, Any] = {"pretrain": {"rounds": _ROUNDS}, "pools": {"rounds": _ROUNDS // 2}}
     clients = FederationConfig().partition.clients if data.client is None else len(data.client.unique())
+    tables: dict[str, Any] = {"pretrain": {"rounds": _ROUNDS}, "pools": {"rounds": _ROUNDS // 2}}
+    tables["pools"] |= _enough_steps(len(data) // clients)
+    if data.kind == "image" and data.shape[0] == 3:
+        tables["model"] = {"encoder": "convnet"}  # resnet18, the default for colour, is for a GPU
     tables["pools"]["count"] = max(1, min(_MOST_POOLS, clients // FEWEST))
     if not data.labelled:
         tables["pools"]["task"] = "self_supervised"
@@ -51,6 +55,8 @@ def guessed(path: Path, label: str | None, client: str | None) -> tuple[str, Dat
     lines += ["", "[partition]", *_partition(data, clients)]
     for table, settings in tables.items():
         lines += ["", f"[{table}]", tomli_w.dumps(settings).rstrip()]
+        if table == "pretrain":
+            lines.append('# mode = "none"  # private runs of few examples: leaves the whole budget to the pools')
     lines += [
         "",
         "# To hide each example from everybody else, take the # away here and under [data].",
@@ -59,6 +65,12 @@ def guessed(path: Path, label: str | None, client: str | None) -> tuple[str, Dat
         "# epsilon = 8.0",
     ]
     return "\n".join([*lines, ""]), data
+
+
+def _enough_steps(examples: int) -> dict[str, int]:
+    """Passes and batches that let a client of so many examples learn something in a round."""
+    batch = 32 if examples >= _FEW else 16
+    return {"batch_size": batch, "local_epochs": min(10, max(2, -(-_STEPS * batch // max(1, examples))))}
 
 
 def unsaid(data: Dataset) -> list[str]:
@@ -70,16 +82,31 @@ def _columns(data: Dataset, source: SourceConfig) -> list[str]:
     """What to say where no column was taken for labels or clients."""
     asked = unsaid(data)
     if source.name in ("images", "npy") or not asked:
-        return []
+        return _categories(data)
     names = list(dict.fromkeys(column.partition("=")[0] for column in data.columns))
+    lines = _categories(data)
     there = f" There are: {', '.join(names[:_SHOWN])}." if names else ""
-    return [f"# Nothing says which is the {' and the '.join(asked)}: name it here.{there}", *(f'# {role} = "..."' for role in asked)]
+    return [*lines, f"# Nothing says which is the {' and the '.join(asked)}: name it here.{there}", *(f'# {role} = "..."' for role in asked)]
+
+
+def _categories(data: Dataset) -> list[str]:
+    """The values of text columns, for private runs to declare."""
+    found: dict[str, list[str]] = {}
+    for column in data.columns:
+        name, equals, value = column.partition("=")
+        if equals and not data.columns_declared:
+            found.setdefault(name, []).append(value)
+    pairs = ", ".join(f"{json.dumps(name)} = {json.dumps(values)}" for name, values in found.items())
+    return [f"# categories = {{ {pairs} }}  # private runs: everybody may then know these values"] if pairs else []
 
 
 def _partition(data: Dataset, clients: int) -> list[str]:
     if data.client is not None:
         return [f'kind = "natural"  # the {clients} clients that the data name']
-    return ['kind = "iid"  # nobody says who holds what: examples are dealt out evenly, for a trial', f"clients = {clients}"]
+    return [
+        'kind = "iid"  # nobody says who holds what: examples are dealt out evenly, for a trial; leave both out when a client column is named',
+        f"clients = {clients}",
+    ]
 
 
 def _declared(data: Dataset, size: int | None) -> list[str]:
@@ -91,5 +118,6 @@ def _declared(data: Dataset, size: int | None) -> list[str]:
     if data.kind == "vector":
         count = data.shape[0]
         lines += ["# private runs: public numbers, one a column, from a handbook or an open set, not computed from the clients' examples"]
-        lines += [f"# column_means = [...]  # {count} numbers", f"# column_deviations = [...]  # {count} numbers"]
+        lines += [f"# columns in order: {', '.join(data.columns)}"] if data.columns else []
+        lines += [f"# column_means = [...]  # {count} numbers; 0 for a column of a category", f"# column_deviations = [...]  # {count}; 1 there"]
     return lines

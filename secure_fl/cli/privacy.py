@@ -12,6 +12,7 @@ from secure_fl.errors import ConfigError, RunFolderError
 
 if TYPE_CHECKING:
     from secure_fl.federation.client_plan import ClientPlan
+    from secure_fl.federation.folder import RunFolder
     from secure_fl.run import Federation
 
 FAILED = 1
@@ -61,7 +62,8 @@ def verify(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> Non
         silent = set(MARKED) - {where for where, _ in marks}
         problems += [f"{where} does not count the ledger's releases: it is not what the run wrote" for where in sorted(silent)]
         problems += differences(run.read_summary(), ledger)
-    rows = [[f"client {row.subject}", row.epsilon] for row in found.recomputed]
+    names = _names(run)
+    rows = [[names.get(row.subject) or f"client {row.subject}", row.epsilon] for row in found.recomputed]
     kind = "" if ledger.budget is None else f"δ = {ledger.budget.delta:g}, {ledger.budget.unit} level, {ledger.budget.adjacency}"
     out.print(table(f"recomputed from {len(ledger.releases)} releases ({kind})", ["subject", "ε"], rows))
     out.print(
@@ -83,7 +85,16 @@ def _show_examples(federation: Federation) -> None:
     for row in steps("calibrating the noise, client by client", client_plans(federation), len(federation.clients)):
         rate = row.plan.pretrain or row.plan.pools
         fits = row.rounds_that_fit()
-        rows.append([row.client, row.examples, "-" if rate is None else rate.rate, row.plan.noise, row.epsilon, "-" if fits is None else str(fits)])
+        rows.append(
+            [
+                federation.clients[row.client].name or row.client,
+                row.examples,
+                "-" if rate is None else rate.rate,
+                row.plan.noise,
+                row.epsilon,
+                "-" if fits is None else str(fits),
+            ]
+        )
     out.print(table(_claim(federation), ["client", "examples", "rate", "noise", "ε planned", "pre-training rounds that fit"], rows))
     if privacy.noise is None:
         out.print("the noise is made for the rounds that are set, and at most 0.3 % above the least that keeps to the budget", markup=False)
@@ -105,6 +116,17 @@ def _show_clients(federation: Federation, plan: ClientPlan) -> None:
     columns = ["phase", "rounds", "noise", "grid steps in the bound", "pool of one passes", "fewest clients", "rounds that fit"]
     out.print(table(_claim(federation), columns, rows))
     out.print(f"the run would spend ε = {epsilon(plan.events(), privacy.delta, budget.adjacency):.2f}", markup=False)
+
+
+def _names(run: RunFolder) -> dict[int, str]:
+    """Clients by their numbers, where the record has names."""
+    from secure_fl.data.summary import PartitionSummary
+    from secure_fl.files import is_file, read_json
+
+    if not is_file(run.partition):
+        return {}
+    clients = read_json(run.partition, PartitionSummary, "restore the file that the run wrote").clients
+    return {client.client: client.name for client in clients if client.name}
 
 
 def _claim(federation: Federation) -> str:

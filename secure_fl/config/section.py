@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from secure_fl.errors import ConfigError
 from secure_fl.paths import at_home
 
-_LEAST, _MOST = 1e-30, 2**62
+_LEAST, _MOST, _LONGEST = 1e-30, 2**62, 4000
 _SHOWN = 3
 _PROBLEMS = {"model_type": "is no table", "tuple_type": "is no list"}
 _BOUNDS = {"ge": "from", "gt": "above", "le": "to", "lt": "below"}
@@ -37,8 +37,10 @@ class Section(BaseModel):
         """Numbers that later arithmetic can hold, far beyond what any setting needs; text that can be a path."""
         if isinstance(value, int | float) and value != 0 and not _LEAST <= abs(value) <= _MOST:
             raise ValueError(f"beyond any sense: use a number between {_LEAST:g} and {float(_MOST):g}")
-        if isinstance(value, str) and "\0" in value:
-            raise ValueError("holds a null byte")
+        if isinstance(value, str) and any(ord(letter) < 32 for letter in value):
+            raise ValueError("holds a control character")
+        if isinstance(value, str) and len(value) > _LONGEST:
+            raise ValueError(f"is longer than {_LONGEST} letters")
         return value
 
 

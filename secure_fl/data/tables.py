@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from dataclasses import field as default
@@ -54,7 +55,7 @@ class Roles:
                 raise DataError(f"several columns could be the {role}", field=f"{name}.{role}", value=near, remedy=remedy)
             taken[role] = asked if asked is not None else next(iter(near), None)
         named = [column for column in taken.values() if column is not None] + list(self.features or ())
-        if twice := next((column for column in named if named.count(column) > 1), None):
+        if twice := next((column for column, count in Counter(named).items() if count > 1), None):
             remedy = "name each column once among label, client, split, group and features"
             raise DataError("a column has two meanings", field=f"{name}.{twice}", value=twice, remedy=remedy)
         return taken

@@ -36,6 +36,9 @@ def read_files(source: SourceConfig, declared: Declared, image_size: int | None)
     if source.name == "images":
         return images(source, declared, image_size)
     files = _files(source.name, source.path)
+    if files is None and not Path(source.path).exists():
+        remedy = f"check the path; it was looked for in {Path.cwd()}, where the command runs"
+        raise DataError("no such file", field="data.sources.path", value=source.path, remedy=remedy)
     name = Path(source.path).name or source.name
     if source.name in ("csv", "parquet"):
         return tables(source, declared, {"": Path(source.path)} if files is None else files, name)

@@ -5,6 +5,7 @@ Several files are one table; where it has no client column, each file is a clien
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def tables(source: SourceConfig, declared: Declared, files: Mapping[str, Path], 
     arrow = [(called, file, _csv(file, roles) if source.name == "csv" else _parquet(file)) for called, file in files.items()]
     for _, file, table in arrow:
         names = table.column_names
-        if twice := next((column for column in names if names.count(column) > 1), None):
+        if twice := next((column for column, count in Counter(names).items() if count > 1), None):
             raise DataError("two columns have one name", field=file.name, value=twice, remedy="name each column once")
         if other := sorted(set(names) ^ set(arrow[0][2].column_names)):
             remedy = "give all files the same columns"
@@ -104,7 +105,11 @@ def _header(path: Path) -> tuple[str, list[str]]:
         remedy = "begin the file with a line that names each column, and give it a row an example"
         raise DataError("its first line is empty", field=path.name, value=str(path), remedy=remedy)
     delimiter = max(_DELIMITERS, key=line.count)
-    names = next(csv.reader([line], delimiter=delimiter), [])
+    try:
+        names = next(csv.reader([line], delimiter=delimiter), [])
+    except csv.Error:
+        remedy = "begin the file with one line that names each column"
+        raise DataError("its first line cannot be read", field=path.name, value=str(path), remedy=remedy) from None
     if any(not name.strip() for name in names) or any(_is_number(name) for name in names):
         remedy = "begin the file with a line that names each column (pandas: to_csv(path, index=False))"
         # What stands there may be an example, so it is not shown.
