@@ -13,6 +13,7 @@ from secure_fl.config.security import FEWEST
 from secure_fl.data.dataset import Dataset
 from secure_fl.data.sources import load_source
 from secure_fl.data.sources.files import kind_of
+from secure_fl.data.sources.tabular import column_names
 from secure_fl.errors import DataError
 
 _MOST_POOLS, _ROUNDS, _SIDE = 3, 20, 32
@@ -33,14 +34,8 @@ def guessed(path: Path, label: str | None, client: str | None) -> tuple[str, Dat
     name = kind_of(path, "--data")
     source: dict[str, Any] = {"name": name, "path": str(path)}
     source |= {key: value for key, value in (("label", label), ("client", client)) if value is not None}
-    read, size = SourceConfig(**source), None
-    try:
-        data, _ = load_source(read, DataConfig(sources=(read,)), 0)
-    except DataError as error:
-        if error.field != "data.image_size":
-            raise
-        size = _SIDE  # pictures differ in size
-        data, _ = load_source(read, DataConfig(sources=(read,), image_size=size), 0)
+    data, size, left_out = _read(source, path)
+    read = SourceConfig(**source)
     lines = [f"# Made from {path.name}: {data.reading}.", *(f"# {note}" for note in data.notes), ""]
     clients = FederationConfig().partition.clients if data.client is None else len(data.client.unique())
     tables: dict[str, Any] = {"pretrain": {"rounds": _ROUNDS}, "pools": {"rounds": _ROUNDS // 2}}
@@ -51,7 +46,8 @@ def guessed(path: Path, label: str | None, client: str | None) -> tuple[str, Dat
     if not data.labelled:
         tables["pools"]["task"] = "self_supervised"
     lines += [f"name = {json.dumps(path.stem[:80] or 'mine')}", "", "[data]", *_declared(data, size)]
-    lines += ["", "[[data.sources]]", tomli_w.dumps(source).rstrip(), *_columns(data, read)]
+    lines += ["", "[[data.sources]]", *(f"# left out: {column}, {reason}" for column, reason in left_out.items())]
+    lines += [tomli_w.dumps(source).rstrip(), *_columns(data, read)]
     lines += ["", "[partition]", *_partition(data, clients)]
     for table, settings in tables.items():
         lines += ["", f"[{table}]", tomli_w.dumps(settings).rstrip()]
@@ -65,6 +61,24 @@ def guessed(path: Path, label: str | None, client: str | None) -> tuple[str, Dat
         "# epsilon = 8.0",
     ]
     return "\n".join([*lines, ""]), data
+
+
+def _read(source: dict[str, Any], path: Path) -> tuple[Dataset, int | None, dict[str, str]]:
+    """The examples; pixels a side where pictures differ in size; columns that cannot be learnt from, with the reason: `source` leaves them out."""
+    size, left_out = None, dict[str, str]()
+    while True:
+        read = SourceConfig(**source)
+        try:
+            return load_source(read, DataConfig(sources=(read,), image_size=size), 0)[0], size, left_out
+        except DataError as error:
+            column = error.field.removeprefix(f"{path.name}.")
+            if error.field == "data.image_size" and size is None:
+                size = _SIDE
+            elif source["name"] in ("csv", "parquet") and path.is_file() and column in (free := column_names(read)[0]) and column not in left_out:
+                left_out[column] = error.problem
+                source["features"] = [each for each in free if each not in left_out]
+            else:
+                raise
 
 
 def _enough_steps(examples: int) -> dict[str, int]:

@@ -76,3 +76,17 @@ def test_what_cannot_be_read(tmp_path: Path, name: str) -> None:
         (tmp_path / "mixed" / other).write_bytes(b"x")
     with pytest.raises(DataError, match=r"no such file|of no kind"):
         guessed(tmp_path / name, None, None)
+
+
+def test_columns_that_cannot_be_learnt_from_are_left_out_with_the_reason(tmp_path: Path) -> None:
+    rows = [f"{i},p{i},{'' if i % 9 == 0 else i % 4},{i % 5} mm,{i % 2},site {i % 3}" for i in range(120)]
+    path = tmp_path / "visits.csv"
+    path.write_text("\n".join(["age,tag,gaps,rain,cured,site", *rows]) + "\n")
+    written, data = guessed(path, "cured", "site")
+    assert data.columns == ("age",)
+    assert "# left out: tag, text of more than 64 kinds is no category" in written
+    assert "# left out: gaps, missing values" in written
+    assert "# left out: rain, holds text where numbers are expected" in written
+    (tmp_path / "my.toml").write_text(written)
+    config = load_config(tmp_path / "my.toml")
+    assert load_sources(config.data, 0)[0][0].columns == ("age",)

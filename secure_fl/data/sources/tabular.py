@@ -55,6 +55,19 @@ def tables(source: SourceConfig, declared: Declared, files: Mapping[str, Path], 
     return from_columns(columns, roles_like(like, list(columns), roles, name) if like else roles, declared, name)
 
 
+def column_names(source: SourceConfig) -> tuple[list[str], list[str]]:
+    """Columns of a table: those that examples could be made of, and those that say something about them.
+
+    Raises:
+        DependencyError: pyarrow is missing.
+        DataError: the file is missing or damaged, or a column that was asked for is not there.
+    """
+    path = Path(source.path or "")
+    names = _header(path)[1] if source.name == "csv" else _parquet(path).column_names
+    taken = [column for column in Roles(source.label, source.client, source.split, source.group).found(names, path.name).values() if column]
+    return [column for column in names if column not in taken], taken
+
+
 def _csv(path: Path, roles: Roles) -> Any:
     """A table of a file with a header; its delimiter is found there. Names of clients and groups stay the text that they are."""
     arrow = _arrow()
