@@ -112,3 +112,9 @@ def test_the_ten_lines_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.Mon
     exec(compile(blocks[0], "README.md", "exec"), {"__name__": "readme"})
     accuracy = float(capsys.readouterr().out.split()[0])
     assert accuracy > 0.8
+
+
+@pytest.mark.parametrize("path", sorted((EXAMPLES / "first-hour").glob("*/*.toml")), ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_the_first_hours_configurations_are_valid(path: Path) -> None:
+    config = load_config(path)
+    assert config.privacy.unit == ("example" if path.stem == "private" else "none")
