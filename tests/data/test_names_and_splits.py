@@ -406,3 +406,21 @@ def test_a_newcomers_labels_are_matched_by_name(tmp_path: Path) -> None:
     np.savez(tmp_path / "other.npz", x=images.x.numpy(), y=np.full(90, "z"))
     with pytest.raises(DataError, match="use the run's: u, v, w"):
         assign_pool(tmp_path / "run", tmp_path / "other.npz")
+
+
+@pytest.mark.parametrize("kind", ["natural", "iid"])
+def test_changed_labels_move_no_example_where_sketches_are_noised(kind: str) -> None:
+    """What is sketched is what is trained on: were it chosen by labels, one label would move others in or out of a client's sketch."""
+    x, y = torch.arange(240.0)[:, None].expand(240, 3).contiguous(), torch.arange(240) % 4
+    owner = torch.arange(240) // 20 if kind == "natural" else None
+
+    def trained(labels: torch.Tensor, **tables: Any) -> list[list[float]]:
+        data = Dataset.from_arrays(x, labels, client=owner, classes=5)
+        config = FederationConfig(partition={"kind": kind}, data={"validation_fraction": 0.1}, **tables)
+        return [client.train.x[:, 0].tolist() for client in partition([(data, None)], config)]
+
+    changed = y.clone()
+    changed[::7] = 4
+    assert FederationConfig().noises_sketches
+    assert trained(y) == trained(changed)
+    assert trained(y, security={"protection": "plain"}) != trained(changed, security={"protection": "plain"}), "or this would show nothing"
