@@ -118,7 +118,8 @@ def show(folder: Path, console: Console) -> None:
     console.print(_private(summaries[PRIVATE], summaries["sketch start"]), markup=False)
     console.print(_price(RunFolder.open(folder / slug(OPEN)).read_summary(), summaries["random start"]), markup=False)
     console.print("One seed; bench/results/pool_starts.csv has rates over five seeds for every start and seven scenarios.")
-    write_report([folder / slug(name) for name in summaries], folder / "report.html")
+    best_first = sorted(summaries, key=lambda name: name != "sketch start")
+    write_report([folder / slug(name) for name in best_first], folder / "report.html")
     save_comparison([(name, summaries[name]) for name in (*ROWS, PRIVATE)], folder / "result.png")
     console.print(f"Look at {folder / 'report.html'} and {folder / 'result.png'}.", markup=False)
 

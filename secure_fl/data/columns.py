@@ -51,9 +51,10 @@ class Declared:
         Raises:
             DataError: a name twice, or another number than there are names.
         """
-        if classes is not None and (isinstance(classes, bool) or not hasattr(classes, "__index__") or classes < 1):
+        if classes is not None and (isinstance(classes, bool) or not hasattr(classes, "__index__") or not 1 <= classes <= _MOST_CLASSES):
             shown = classes if isinstance(classes, int | float) else type(classes).__name__
-            raise DataError("is no number of classes", field="classes", value=shown, remedy="give a whole number of 1 or more, or leave it out")
+            remedy = f"give a whole number from 1 to {_MOST_CLASSES}, or leave it out"
+            raise DataError("is no number of classes", field="classes", value=shown, remedy=remedy)
         told = names_of(names, field, "give the classes' names in a list, in the order of their numbers")
         if len(set(told)) < len(told):
             raise DataError("names a class twice", field=field, value=told, remedy="name each class once")
