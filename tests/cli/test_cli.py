@@ -177,6 +177,7 @@ def test_export_and_assign(finished: Path) -> None:
 
 
 def test_other_forms_of_export(finished: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
     said = secure_fl("export", finished / "run", "--out", tmp_path / "hub", "--hf", "--onnx").stdout
     names = {path.name for path in (tmp_path / "hub").iterdir()}
     assert names == {"README.md", "config.json", "model.safetensors", "encoder.onnx", "pool-0.onnx", "pool-1.onnx"}
