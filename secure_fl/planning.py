@@ -69,9 +69,8 @@ def client_plans(federation: Federation) -> Iterator[ClientRow]:
     if config.pretrain.mode == "load":
         gate.load_encoder(RunFolder.open(Path(config.pretrain.load_from or "")), len(federation.clients))
     for client in federation.clients:
-        labelled = len(client.train.with_labels()) if client.train.labelled else 0
         histories = gate.already(client.id)
-        plan = plan_examples(federation.blueprint, len(client.train), labelled, histories)
+        plan = plan_examples(federation.blueprint, len(client.train), client.train.labels, histories)
         planned = [Charge(event, budget.adjacency) for event in plan.events()]
         spent = max(planned_epsilon([*history, *planned], config.privacy.delta) for history in histories)
         yield ClientRow(client.id, len(client.train), plan, spent, budget, config.privacy.noise is not None)

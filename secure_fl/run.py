@@ -34,7 +34,7 @@ from secure_fl.federation.budget import BudgetGate
 from secure_fl.federation.central import CentralSet
 from secure_fl.federation.client import Workbench
 from secure_fl.federation.cluster import Cluster, Evaluate
-from secure_fl.federation.extension import check_lengths_only, go_on, needs_sketches
+from secure_fl.federation.extension import check_lengths_only, go_on, last_choices, needs_sketches
 from secure_fl.federation.folder import RunFolder
 from secure_fl.federation.manifest import Manifest
 from secure_fl.federation.measure import Measure
@@ -167,9 +167,10 @@ class Federation:
         records: list[RoundRecord] = []
         if folder is not None:
             records = [RoundRecord(**line) for line in folder.read_metrics()]
-        self._known = any("choices" in each.metrics for each in records)
+        chosen = last_choices(each.metrics for each in records)
+        self._chosen = bool(chosen)
         if self.blueprint.begun_as is not None:
-            engine.remember(next((each.metrics["choices"] for each in reversed(records) if "choices" in each.metrics), {}))
+            engine.remember(chosen)
         earlier: list[Phase] = []
         for number, phase in enumerate(self._phases(state)):
             if number < state.phase or phase.done or (number == state.phase and state.round > 0):
@@ -337,7 +338,7 @@ class Federation:
     def _sketches_are_needed(self, state: ServerState) -> bool:
         """A run that goes on for longer leaves alone what nobody will ask for: its clients' sketches are gone, and new ones would be charged."""
         names = [phase.name for phase in self._phases(state)]
-        return self.blueprint.begun_as is None or needs_sketches(self.config, state, names, self._known)
+        return self.blueprint.begun_as is None or needs_sketches(self.config, state, names, self._chosen)
 
     def _finish(self, state: ServerState, records: list[RoundRecord], folder: RunFolder | None) -> Result:
         blueprint = self.blueprint

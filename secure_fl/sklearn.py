@@ -25,7 +25,26 @@ from secure_fl.result import Result
 from secure_fl.run import Federation
 
 
-class SecureFLEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class _OfRun(BaseEstimator):  # type: ignore[misc]
+    """What is made from a finished run: there is nothing to fit."""
+
+    folder: Path | str
+    encoder: nn.Module | None
+
+    def fit(self, X: Array | None = None, y: Array | None = None) -> Self:
+        """Load the run; the arguments are there for pipelines.
+
+        Raises:
+            SecureFLError: as `Result.load`.
+        """
+        self.result_ = Result.load(self.folder, self.encoder)
+        return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+
+class SecureFLEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _OfRun):  # type: ignore[misc]
     """A run's encoder as a transformer: `transform` gives features `[N, F]`. Nothing is fitted: the run has done it.
 
     Args:
@@ -36,15 +55,6 @@ class SecureFLEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     def __init__(self, folder: Path | str, encoder: nn.Module | None = None) -> None:
         self.folder = folder
         self.encoder = encoder
-
-    def fit(self, X: Array | None = None, y: Array | None = None) -> Self:
-        """Load the run; the arguments are there for pipelines.
-
-        Raises:
-            SecureFLError: as `Result.load`.
-        """
-        self.result_ = Result.load(self.folder, self.encoder)
-        return self
 
     def transform(self, X: Array) -> np.ndarray:
         """Features `[N, F]`, float32.
@@ -61,11 +71,8 @@ class SecureFLEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         models = _result(self).models
         return feature_width(models.encoder, models.card.shape)
 
-    def __sklearn_is_fitted__(self) -> bool:
-        return True
 
-
-class SecureFLClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class SecureFLClassifier(ClassifierMixin, _OfRun):  # type: ignore[misc]
     """A run's pools as a classifier. Nothing is fitted: the run has done it.
 
     Args:
@@ -81,15 +88,6 @@ class SecureFLClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.pool = pool
         self.encoder = encoder
 
-    def fit(self, X: Array | None = None, y: Array | None = None) -> Self:
-        """Load the run; the arguments are there for pipelines.
-
-        Raises:
-            SecureFLError: as `Result.load`.
-        """
-        self.result_ = Result.load(self.folder, self.encoder)
-        return self
-
     @property
     def classes_(self) -> np.ndarray:
         """The classes in order: names, where the run has them, or numbers."""
@@ -104,9 +102,6 @@ class SecureFLClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Probability of each class, `[N, classes]`; errors as `Result.predict_proba`."""
         result = _result(self)
         return np.asarray(result.predict_proba(from_rows(X, result.models.card), self.client, pool=self.pool).numpy())
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return True
 
 
 class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import textwrap
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,11 +40,11 @@ def check(
     from secure_fl.run import Federation
 
     chosen = load_config(config, settings or [])
-    folder = out_dir if out_dir is not None else Path("runs") / chosen.name.replace("/", "-")
+    folder = folder_of(chosen, out_dir)
     federation = Federation(chosen)
     quick_checks(federation, folder)
     spent = planned_line(federation)
-    with err.status("timing a few batches and sums") if err.is_terminal else _Nothing():
+    with err.status("timing a few batches and sums") if err.is_terminal else nullcontext():
         taken = estimate(federation)
     width = page_width(out)
     for line in lines(taken, width):
@@ -53,12 +54,9 @@ def check(
     print(textwrap.fill(f"ok: `secure-fl run {config} --out {folder}` can begin", width, break_long_words=False, break_on_hyphens=False))
 
 
-class _Nothing:
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *_: object) -> None:
-        return None
+def folder_of(config: FederationConfig, out_dir: Path | None) -> Path:
+    """The run folder that is asked for, else runs/NAME."""
+    return out_dir if out_dir is not None else Path("runs") / config.name.replace("/", "-")
 
 
 def quick_checks(federation: Federation, folder: Path) -> Estimate:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from secure_fl.cli.check import planned_line, quick_checks
+from secure_fl.cli.check import folder_of, planned_line, quick_checks
 from secure_fl.cli.console import err, out, table
 from secure_fl.errors import ConfigError
 from secure_fl.units import clock, size
@@ -73,7 +73,7 @@ def _chosen(config: Path | None, out_dir: Path | None, resume: Path | None, sett
         remedy = "`secure-fl init my.toml` writes one; or pass --resume FOLDER"
         raise ConfigError("no configuration given", field="CONFIG", value=None, remedy=remedy)
     loaded = load_config(config, settings)
-    return loaded, out_dir if out_dir is not None else Path("runs") / loaded.name.replace("/", "-")
+    return loaded, folder_of(loaded, out_dir)
 
 
 def _progress(quiet: bool) -> AbstractContextManager[Callback | None]:

@@ -1,7 +1,7 @@
 """Random changes of images, series and tables, each example's from coins of its own: what one looks like does not depend on who else is there.
 
 Which numbers decide is drawn at once for all rows (`secure_fl.coins`), and every change is a formula of a row and its numbers. Formulas of
-colour are those of kornia and torchvision; under autocast too they are computed in float32, since positions in a grid need its bits.
+colour are those of kornia and torchvision. Positions in a grid need the bits of float32: `views` draws outside of autocast.
 
 Suffixes: N rows, C channels, H and W sides, L time steps.
 """
@@ -55,12 +55,11 @@ class PhotoViews:
         numbers = draws.uniform(2 * _TRIES + 9, Use.DECISIONS)
         order = list(permutations(range(4)))[int(24 * float(draws.shared().uniform(1, Use.SHARED)))]
         boxes, (flip, jitter, grey, *factors) = numbers[:, : 2 * _TRIES + 2], numbers[:, 2 * _TRIES + 2 :].to(x.device).unbind(1)
-        with torch.autocast(x.device.type, enabled=False):
-            x = cropped(x, boxes, self.crop_scale)
-            _change(x, flip < self.flip, lambda x, _: x.flip(3))
-            _change(x, jitter < _JITTER_SHARE, lambda x, rows: self._jittered(x, [factor[rows] for factor in factors], order))
-            _change(x, grey < _GREY_SHARE, lambda x, _: _grey(x).expand_as(x))
-            return x
+        x = cropped(x, boxes, self.crop_scale)
+        _change(x, flip < self.flip, lambda x, _: x.flip(3))
+        _change(x, jitter < _JITTER_SHARE, lambda x, rows: self._jittered(x, [factor[rows] for factor in factors], order))
+        _change(x, grey < _GREY_SHARE, lambda x, _: _grey(x).expand_as(x))
+        return x
 
     def _jittered(self, x: Tensor, factors: list[Tensor], order: tuple[int, ...]) -> Tensor:
         """Brightness, contrast, saturation and hue, in an order that the whole batch shares."""
@@ -99,10 +98,9 @@ class GlyphViews:
         boxes, (flip, lit, brightness, sharpened, contrast) = numbers[:, : 2 * _TRIES + 2], numbers[:, 2 * _TRIES + 2 :].to(x.device).unbind(1)
         added = torch.where(lit < _JITTER_SHARE, _between(brightness, self.jitter) - 1, 0.0)
         factor = torch.where(sharpened < _JITTER_SHARE, _between(contrast, self.jitter), 1.0)
-        with torch.autocast(x.device.type, enabled=False):
-            x = cropped(x, boxes, self.crop_scale)
-            _change(x, flip < self.flip, lambda x, _: x.flip(3))
-            return x.add_(_over_pixels(added)).clamp_(0, 1).mul_(_over_pixels(factor)).clamp_(0, 1)
+        x = cropped(x, boxes, self.crop_scale)
+        _change(x, flip < self.flip, lambda x, _: x.flip(3))
+        return x.add_(_over_pixels(added)).clamp_(0, 1).mul_(_over_pixels(factor)).clamp_(0, 1)
 
 
 @dataclass(frozen=True)
@@ -127,12 +125,11 @@ class SeriesViews:
         values = prod(x.shape[1:])
         deviates = draws.normal(values + 1, Use.NOISE).to(x.device)
         decisions = draws.uniform(2 if x.ndim == 3 else values, Use.DECISIONS).to(x.device)
-        with torch.autocast(x.device.type, enabled=False):
-            x = x * (1 + self.scale * deviates[:, -1]).view(-1, *[1] * (x.ndim - 1))
-            if x.ndim == 3:
-                x = self._warped(x, decisions[:, :1])
-            x = x + self.noise * deviates[:, :values].view_as(x)
-            return x * self._kept(x, decisions)
+        x = x * (1 + self.scale * deviates[:, -1]).view(-1, *[1] * (x.ndim - 1))
+        if x.ndim == 3:
+            x = self._warped(x, decisions[:, :1])
+        x = x + self.noise * deviates[:, :values].view_as(x)
+        return x * self._kept(x, decisions)
 
     def _warped(self, x_NCL: Tensor, number_N1: Tensor) -> Tensor:
         """Read each series at times bent by a random sine that leaves both ends in place."""
@@ -176,8 +173,7 @@ class TableViews:
         deviates = draws.normal(2 * columns, Use.NOISE).to(x.device)
         decisions = draws.uniform(columns, Use.DECISIONS).to(x.device)
         replaced = (decisions < self.corrupt) & (decisions < decisions.amax(1, keepdim=True))
-        with torch.autocast(x.device.type, enabled=False):
-            return torch.where(replaced, deviates[:, :columns], x) + self.noise * deviates[:, columns:]
+        return torch.where(replaced, deviates[:, :columns], x) + self.noise * deviates[:, columns:]
 
 
 def cropped(x_NCHW: Tensor, numbers: Tensor, scale: tuple[float, float]) -> Tensor:

@@ -181,6 +181,11 @@ class Dataset:
         """Whether any example has a label."""
         return bool((self.y != UNLABELLED).any())
 
+    @property
+    def labels(self) -> int:
+        """How many examples have a label."""
+        return int((self.y != UNLABELLED).sum())
+
     def take(self, index: Tensor) -> Dataset:
         """The examples at `index` `[M]`, copied."""
         client, split, group = (None if values is None else values[index] for values in (self.client, self.split, self.group))

@@ -22,7 +22,7 @@ from secure_fl.federation.budget import BudgetGate
 from secure_fl.federation.cluster import Cluster
 from secure_fl.federation.example_plan import choice_of, chooses_by_loss, chooses_in, plan_examples
 from secure_fl.federation.folder import RunFolder
-from secure_fl.federation.phase import Phase, ServerState
+from secure_fl.federation.phase import Metrics, Phase, ServerState
 from secure_fl.federation.pretrain import Pretrain
 from secure_fl.files import listed
 from secure_fl.privacy.accounting import Charge, within
@@ -65,11 +65,12 @@ def go_on(
         return state, blueprint
     blueprint = replace(blueprint, begun_as=begun[0][0])
     names = [phase.name for phase in phases_of(replace(state, tensors=dict(state.tensors), facts=dict(state.facts)))]
-    back, kept = rewound(state, names, [line["phase"] for line in folder.read_metrics()], config)
+    lines = folder.read_metrics()
+    back, kept = rewound(state, names, [line["phase"] for line in lines], config)
     if changed:
         if names[back.phase :] and names[back.phase] in LENGTHS:
-            known = choices_known(folder.read_metrics())
-            sizes = {client.id: (len(client.train), len(client.train.with_labels()) if client.train.labelled else 0) for client in clients}
+            known = bool(last_choices(line.get("metrics", {}) for line in lines))
+            sizes = {client.id: (len(client.train), client.train.labels) for client in clients}
             again = _released_again(folder, blueprint, back, names, known)
             check_budget(gate, blueprint, back, sizes, again, names[back.phase], chosen=known)
         folder.change(config, digest_of(config))
@@ -80,9 +81,12 @@ def go_on(
     return state, blueprint
 
 
-def choices_known(lines: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a run's record says which pool each client used."""
-    return any("choices" in line.get("metrics", {}) for line in lines)
+def last_choices(rounds: Iterable[Metrics]) -> Mapping[str, int]:
+    """The pool that each client used last, by its number, as far as the metrics of a run's rounds tell; empty where they do not."""
+    found: Mapping[str, int] = {}
+    for metrics in rounds:
+        found = metrics.get("choices", found)
+    return found
 
 
 def _released_again(folder: RunFolder, blueprint: Blueprint, state: ServerState, phases: Sequence[str], known: bool) -> Sequence[Event]:

@@ -65,8 +65,7 @@ class PrivateClient(Client):
     @cached_property
     def plan(self) -> ExamplePlan:
         """What it will release, and with which noise."""
-        labelled = len(self.data.train.with_labels()) if self.data.train.labelled else 0
-        return plan_examples(self._blueprint, len(self.data.train), labelled, self._already)
+        return plan_examples(self._blueprint, len(self.data.train), self.data.train.labels, self._already)
 
     def releases(self, request: Request, position: int = 0) -> tuple[Release, ...]:
         match request:

@@ -37,19 +37,17 @@ def npz(source: SourceConfig, declared: Declared = UNDECLARED) -> tuple[Dataset,
     if source.path is None:
         raise DataError("needs a file", field="data.sources.path", value=None, remedy="set data.sources.0.path to an .npz file")
     path = Path(source.path)
-    data = dataset(read_arrays(path, source), source, declared, path.name)
-    return replace(data, notes=(*_taken(path, source), *data.notes)), None
+    arrays, notes = read_arrays(path, source)
+    data = dataset(arrays, source, declared, path.name)
+    return replace(data, notes=(*notes, *data.notes)), None
 
 
-def _taken(path: Path, source: SourceConfig) -> list[str]:
+def _taken(roles: dict[str, str], there: list[str]) -> tuple[str, ...]:
     """Which array was taken as what, and which was not: an array of another name than the usual is not read."""
-    with open_file(path) as file, np.load(file, allow_pickle=False) as archive:
-        roles = names_of(archive.files, source, path)
-        unused = [name for name in archive.files if name not in roles.values()]
-    words = {"y": "label"}
-    said = [f"{name} as {words.get(role, role)}" for role, name in roles.items() if role != "x"]
-    found = [f"taken: {', '.join(said)}"] if said else []
-    return found + ([f"arrays not used: {', '.join(unused)} (name them with label, client, split or group)"] if unused else [])
+    said = [f"{name} as {'label' if role == 'y' else role}" for role, name in roles.items() if role != "x"]
+    unused = [name for name in there if name not in roles.values()]
+    found = (f"taken: {', '.join(said)}",) if said else ()
+    return found + ((f"arrays not used: {', '.join(unused)} (name them with label, client, split or group)",) if unused else ())
 
 
 def dataset(arrays: dict[str, np.ndarray], source: SourceConfig, declared: Declared, name: str) -> Dataset:
@@ -61,8 +59,8 @@ def dataset(arrays: dict[str, np.ndarray], source: SourceConfig, declared: Decla
     return Dataset.from_arrays(x, **beside, kind=source.kind, layout=source.layout, name=name)
 
 
-def read_arrays(path: Path, source: SourceConfig | None = None) -> dict[str, np.ndarray]:
-    """The arrays `x`, `y`, `client`, `split`, `group` of a file, whichever it has, under the names that the source gives them.
+def read_arrays(path: Path, source: SourceConfig | None = None) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """The arrays `x`, `y`, `client`, `split`, `group` of a file, whichever it has, under the names that the source gives them; and that in words.
 
     Raises:
         DataError: missing or damaged file, no `x`, an array that was asked for is not there, pickled objects, or too much of it.
@@ -71,7 +69,7 @@ def read_arrays(path: Path, source: SourceConfig | None = None) -> dict[str, np.
         with open_file(path) as file, np.load(file, allow_pickle=False) as archive:
             names = names_of(archive.files, source, path)
             check_growth(file, path)
-            arrays = {role: archive[name] for role, name in names.items()}
+            arrays, notes = {role: archive[name] for role, name in names.items()}, _taken(names, archive.files)
     except FileNotFoundError:
         raise DataError("no such file", field="data.sources.path", value=str(path), remedy="check the path") from None
     except DataError:
@@ -83,7 +81,7 @@ def read_arrays(path: Path, source: SourceConfig | None = None) -> dict[str, np.
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray):  # an entry that is no .npy comes as its bytes
             raise DataError("is no array", field=name, value=str(path), remedy="write it with numpy.savez(path, x=…, y=…)")
-    return arrays
+    return arrays, notes
 
 
 def names_of(there: list[str], source: SourceConfig | None, path: Path) -> dict[str, str]:
