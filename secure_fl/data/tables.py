@@ -89,14 +89,13 @@ def aligned(data: Dataset, wanted: Sequence[str]) -> Dataset:
     if data.columns == tuple(wanted) or not data.columns:
         return data
     place = {column: number for number, column in enumerate(data.columns)}
-    parents = {column.partition("=")[0] for column in wanted if column not in place and "=" in column}
+    own, text = ({column.partition("=")[0] for column in columns if "=" in column} for columns in (data.columns, wanted))
     for column in wanted:
-        if column not in place and not any(there.startswith(column.partition("=")[0] + "=") for there in data.columns):
+        if column not in place and not ("=" in column and column.partition("=")[0] in own):
             raise _absent(column, data.columns, f"{data.name}.features")
-    if unknown := {column.partition("=")[0] for column in data.columns if "=" in column and column not in wanted} & (
-        parents | {column.partition("=")[0] for column in wanted if "=" in column}
-    ):
-        raise DataError("holds values that are not known", field=f"{data.name}.{sorted(unknown)[0]}", value="not shown", remedy="drop such rows")
+    unknown = sorted(text & {column.partition("=")[0] for column in data.columns if "=" in column and column not in wanted})
+    if unknown:
+        raise DataError("holds values that are not known", field=f"{data.name}.{unknown[0]}", value="not shown", remedy="drop such rows")
     zeros = data.x.new_zeros(len(data))
     x = torch.stack([data.x[:, place[column]] if column in place else zeros for column in wanted], 1)
     return replace(data, x=x, columns=tuple(wanted))

@@ -6,7 +6,7 @@ from math import isfinite
 from statistics import fmean, pstdev
 
 from secure_fl.federation.messages import BlockUpdate, PoolScore, PoolUpdate, Reply, ScorePools, TrainPool
-from secure_fl.federation.phase import Call, Metrics, Phase, exploded, mean_terms
+from secure_fl.federation.phase import Call, Metrics, Phase, mean_terms
 from secure_fl.federation.starts import draw_pools, get_guide, get_pools, set_pools
 from secure_fl.federation.summing import Summed
 from secure_fl.federation.sums import BlockSum
@@ -40,22 +40,17 @@ class Cluster(Phase):
         self._shared = BlockSum(1, len(pools.shared))
         self._summed: Summed | None = None
         self._scores: dict[int, PoolScore] = {}
-        self._terms: list[dict[str, float]] = []
-        self._cut = []
-        self._exploded: dict[str, int] = {}
+        self._watch()
         guide = get_guide(self.state)
         forced = guide is not None and self.state.round < config.warmup_rounds
         return Call(self.sampled(config), TrainPool(self.state.round, pools, guide, forced, self.bound))
 
     def add(self, client: int, reply: Reply) -> None:
         assert isinstance(reply, BlockUpdate | PoolUpdate)
-        self._terms.append(reply.terms)
-        if reply.exploded is not None:
-            self._exploded[str(client)] = reply.exploded
+        self._observe(client, reply)
         if isinstance(reply, BlockUpdate):
             assert reply.observed is not None
             self._scores[client] = reply.observed
-            self._cut.append(reply.cut)
             return
         self._pooled.add(reply.score.choice, reply.pooled, reply.weight)
         self._shared.add(0, reply.shared, reply.weight)
@@ -74,7 +69,7 @@ class Cluster(Phase):
         set_pools(self.state, moved)
         terms, scores = mean_terms(self._terms), self._scores
         loss = sum(self.blueprint.pool_weights[name] * value for name, value in terms.items()) if terms else None
-        return {"loss": loss, **_occupancy(self, scores, len(pools)), **exploded(self._exploded), **self.group_metrics, **self.cut_metrics}
+        return {"loss": loss, **_occupancy(self, scores, len(pools)), **self.watched_metrics}
 
 
 class Evaluate(Phase):

@@ -14,7 +14,7 @@ from secure_fl.config.tables import OptimiserConfig
 from secure_fl.federation.blueprint import Blueprint
 from secure_fl.federation.client_plan import ADAPTATION
 from secure_fl.federation.grouping import PHASES, Grouping
-from secure_fl.federation.messages import Reply, Request
+from secure_fl.federation.messages import BlockUpdate, EncoderUpdate, PoolUpdate, Reply, Request
 from secure_fl.federation.summing import Opening, Summed
 from secure_fl.privacy.client_level import ClientLevel
 from secure_fl.seeds import derive_seed
@@ -87,7 +87,7 @@ class Phase(ABC):
         self.blueprint, self.state, self.groups = blueprint, state, groups
         self._opened_by: list[int] | None = None
         self._left_out: tuple[str, ...] = ()
-        self._cut = list[float]()
+        self._watch()
 
     @property
     @abstractmethod
@@ -176,11 +176,23 @@ class Phase(ABC):
             return {}
         return {"groups_opened": self._opened_by} | ({"groups_left_out": list(self._left_out)} if self._left_out else {})
 
+    def _watch(self) -> None:
+        """Begin a round's observations of clients that train: the experimenter's, no part of the protocol."""
+        self._terms, self._exploded, self._cut = list[dict[str, float]](), dict[str, int](), list[float]()
+
+    def _observe(self, client: int, reply: EncoderUpdate | PoolUpdate | BlockUpdate) -> None:
+        self._terms.append(reply.terms)
+        if reply.exploded is not None:
+            self._exploded[str(client)] = reply.exploded
+        if isinstance(reply, BlockUpdate):
+            self._cut.append(reply.cut)
+
     @property
-    def cut_metrics(self) -> Metrics:
-        """At how many clients the round just closed cut something, and the largest share of one's values; empty where nothing was cut."""
+    def watched_metrics(self) -> Metrics:
+        """Whose losses left their scale; how groups fared; at how many clients something was cut, and the largest share of one's values."""
         cut = [share for share in self._cut if share > 0]
-        return {"cut": {"clients": len(cut), "share": max(cut)}} if cut else {}
+        of_clamp = {"cut": {"clients": len(cut), "share": max(cut)}} if cut else {}
+        return {**exploded(self._exploded), **self.group_metrics, **of_clamp}
 
     @property
     def everyone(self) -> tuple[int, ...]:

@@ -42,20 +42,16 @@ class Pretrain(Phase):
         if "model" not in self.state.tensors:
             self.state.tensors["model"] = to_vector(self.blueprint.encoder_projector())
         vector = self.state.tensors["model"]
-        self._sum, self._terms, self._exploded = BlockSum(1, len(vector)), list[dict[str, float]](), dict[str, int]()
+        self._sum = BlockSum(1, len(vector))
         self._summed: Summed | None = None
-        self._cut = []
+        self._watch()
         return Call(self.sampled(self.blueprint.config.pretrain), TrainEncoder(self.state.round, vector, self.bound))
 
     def add(self, client: int, reply: Reply) -> None:
         assert isinstance(reply, BlockUpdate | EncoderUpdate)
-        self._terms.append(reply.terms)
-        if reply.exploded is not None:
-            self._exploded[str(client)] = reply.exploded
+        self._observe(client, reply)
         if isinstance(reply, EncoderUpdate):
             self._sum.add(0, reply.delta, reply.weight)
-        else:
-            self._cut.append(reply.cut)
 
     def take(self, summed: Summed) -> None:
         self._summed = summed
@@ -70,7 +66,7 @@ class Pretrain(Phase):
         terms = mean_terms(self._terms)
         weights = self.blueprint.objective(0).weights
         loss = sum(weights[name] * value for name, value in terms.items()) if terms else None
-        return {"loss": loss, "terms": terms, **exploded(self._exploded), **self.group_metrics, **self.cut_metrics}
+        return {"loss": loss, "terms": terms, **self.watched_metrics}
 
 
 class CentralPretrain(Phase):

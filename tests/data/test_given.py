@@ -11,6 +11,7 @@ import torch
 from helpers import make_images, tiny_config
 
 from secure_fl import Dataset, Federation
+from secure_fl.data.tables import aligned
 from secure_fl.errors import DataError, SecureFLError
 
 X, Y = torch.rand(6, 1, 8, 8), torch.arange(6) % 3
@@ -226,3 +227,15 @@ def test_a_federation_refuses_it_too(data: Any) -> None:
     with pytest.raises(SecureFLError) as caught:
         Federation(tiny_config(), data=data)
     assert isinstance(caught.value, DataError)
+
+
+def test_a_table_is_brought_into_another_s_columns() -> None:
+    wanted = ("age", "ward=a", "ward=b")
+    x = np.array([[0.0, 1.0, 7.0], [1.0, 0.0, 9.0]])
+    made = aligned(Dataset.from_arrays(x, columns=("more", "ward=b", "age")), wanted)
+    assert made.columns == wanted
+    assert made.x.tolist() == [[7.0, 0.0, 1.0], [9.0, 0.0, 0.0]]
+    for columns, field in ((("more", "ward=b", "age=old"), "features"), (("more", "ward=c", "age"), "ward"), (("more", "less", "age"), "features")):
+        with pytest.raises(DataError) as caught:
+            aligned(Dataset.from_arrays(x, columns=columns), wanted)
+        assert caught.value.field.endswith(field)
