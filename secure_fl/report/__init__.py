@@ -9,7 +9,6 @@ Public names, each imported when it is used:
 - `partition_plot`: Training examples of each label at each client.
 - `Run`: One run as the page needs it; None where the record leaves the experimenter's files out.
 - `save_comparison`: Accuracy and occupancy of several runs, `(name, summary)`, as one picture; the suffix names the format.
-- `save_partition`: Write the partition plot to a file whose suffix names the format.
 - `spent_plot`: ε spent after each round of the run, all phases in order, and the budget.
 - `write_report`: Write the page for one run, or for several side by side.
 """
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from secure_fl.report.plots import occupancy_plot as occupancy_plot
     from secure_fl.report.plots import partition_plot as partition_plot
     from secure_fl.report.plots import save_comparison as save_comparison
-    from secure_fl.report.plots import save_partition as save_partition
     from secure_fl.report.plots import spent_plot as spent_plot
     from secure_fl.report.runs import Run as Run
 
@@ -44,7 +42,6 @@ __getattr__, __dir__, __all__ = lazily(
             "occupancy_plot",
             "partition_plot",
             "save_comparison",
-            "save_partition",
             "spent_plot",
         ],
     },

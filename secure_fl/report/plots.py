@@ -215,17 +215,6 @@ def partition_plot(summary: PartitionSummary) -> Chart:
     return Chart(f"Who holds what{part}", f"{kind} at each of {clients} clients{part}; label skew {summary.label_skew:.2f} (0 is even).", svg)
 
 
-def save_partition(summary: PartitionSummary, path: Path) -> None:
-    """Write the partition plot to a file whose suffix names the format.
-
-    Raises:
-        DependencyError: matplotlib is missing.
-        ConfigError: the name's end is no format's.
-    """
-    with _style():
-        _save(_partition_figure(summary, 5.6), path)
-
-
 def _partition_figure(summary: PartitionSummary, width: float) -> Figure:
     from matplotlib.colors import LinearSegmentedColormap, to_rgb
     from matplotlib.ticker import MaxNLocator

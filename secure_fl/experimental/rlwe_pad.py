@@ -38,12 +38,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from secure_fl.errors import SecureSumError
-from secure_fl.secure_sum.codec import FAILURE_LOG2
-from secure_fl.secure_sum.layout import FieldLayout, magnitude
-from secure_fl.secure_sum.masks import UsedSeeds
-from secure_fl.secure_sum.prg import KEY_BYTES, WORDS, Slots
-from secure_fl.secure_sum.refusals import Reason, RefusedError
-from secure_fl.secure_sum.rlwe_ring import (
+from secure_fl.experimental.rlwe_ring import (
     BYTES_PER_ELEMENT,
     DEGREE,
     WIDEST_SHORT,
@@ -57,6 +52,11 @@ from secure_fl.secure_sum.rlwe_ring import (
     to_bytes,
     uniform_elements,
 )
+from secure_fl.secure_sum.codec import FAILURE_LOG2
+from secure_fl.secure_sum.layout import FieldLayout, magnitude
+from secure_fl.secure_sum.masks import UsedSeeds
+from secure_fl.secure_sum.prg import KEY_BYTES, WORDS, Slots
+from secure_fl.secure_sum.refusals import Reason, RefusedError
 from secure_fl.secure_sum.round_plan import BlockShape
 from secure_fl.secure_sum.tails import noise_bound
 

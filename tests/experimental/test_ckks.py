@@ -11,19 +11,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tenseal.sealapi as api
 from numpy.typing import NDArray
 from secure_sum.he_helpers import pack, parties, unpack
+from secure_sum.he_standard import security_level
 
 from secure_fl.errors import SecureSumError
+from secure_fl.experimental.ckks import CKKS_8192, LARGEST, WARNING, CkksClient, CkksHolder, CkksServer, CkksWarning
 from secure_fl.secure_sum.bfv import BfvClient
 from secure_fl.secure_sum.ciphertexts import HEAD_BYTES, Kind, read_body
-from secure_fl.secure_sum.ckks import LARGEST, WARNING, CkksClient, CkksHolder, CkksServer, CkksWarning
 from secure_fl.secure_sum.he_keys import HolderKey
-from secure_fl.secure_sum.parameters import BFV_4096, CKKS_8192, KeyHolder
+from secure_fl.secure_sum.parameters import BFV_4096, KeyHolder
 from secure_fl.secure_sum.refusals import Reason, RefusedError
 from secure_fl.secure_sum.seal_bridge import SealBridge
 
-pytestmark = pytest.mark.filterwarnings("ignore::secure_fl.secure_sum.ckks.CkksWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::secure_fl.experimental.ckks.CkksWarning")
 SLOTS = CKKS_8192.capacity
 
 
@@ -181,3 +183,10 @@ def test_the_attack_fails_on_what_our_holder_gives_out() -> None:
     party, body, words = scene()
     opened = party.holder.decrypt(body, 2 * SLOTS).astype(np.float64).reshape(2, SLOTS)
     assert right_coefficients(party, Attacker().recover(words, list(opened))) < 10
+
+
+def test_the_set_is_what_its_docstring_says() -> None:
+    bits = [prime.bit_length() for prime in CKKS_8192.primes]
+    assert CKKS_8192.primes == tuple(prime.value() for prime in api.CoeffModulus.Create(CKKS_8192.degree, bits))
+    assert security_level(CKKS_8192, "authority") == (192, 192)
+    assert CKKS_8192.lazy_additions == 16

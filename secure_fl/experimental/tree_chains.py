@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from secure_fl.errors import PrivacyError
-from secure_fl.privacy.correlated import PrefixTree, node_of
+from secure_fl.experimental.correlated import PrefixTree, node_of
 from secure_fl.privacy.ledger import PrivacyLedger, Release
 from secure_fl.privacy.noise import NoiseSource
 

@@ -15,17 +15,17 @@ from scipy.stats import binom, chisquare
 from secure_sum.round_helpers import make_federation
 
 from secure_fl.errors import SecureSumError
-from secure_fl.secure_sum import rlwe_pad, rlwe_ring
+from secure_fl.experimental import rlwe_pad, rlwe_ring
+from secure_fl.experimental.rlwe_pad import PAD_LAYOUT, ExperimentalWarning, PadPlan, PadSum, RlwePad, secrets_shape
+from secure_fl.experimental.rlwe_ring import DEGREE, WIDEST_SHORT, centred, from_bytes, to_bytes
 from secure_fl.secure_sum.codec import Codec
 from secure_fl.secure_sum.envelope import Phase
 from secure_fl.secure_sum.masks import UsedSeeds
 from secure_fl.secure_sum.refusals import RefusedError
-from secure_fl.secure_sum.rlwe_pad import PAD_LAYOUT, ExperimentalWarning, PadPlan, PadSum, RlwePad, secrets_shape
-from secure_fl.secure_sum.rlwe_ring import DEGREE, WIDEST_SHORT, centred, from_bytes, to_bytes
 from secure_fl.secure_sum.round_plan import BlockVector
 from secure_fl.secure_sum.tails import noise_tail_log2
 
-pytestmark = pytest.mark.filterwarnings("ignore::secure_fl.secure_sum.rlwe_pad.ExperimentalWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::secure_fl.experimental.rlwe_pad.ExperimentalWarning")
 
 Q = 2**50
 ALARM = 1e-6

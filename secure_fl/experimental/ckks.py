@@ -1,8 +1,10 @@
-"""CKKS sums of integers, for systems that expect CKKS. Prefer BFV: it is exact, needs an eighth of the bytes, and has no such trap.
+"""CKKS sums of integers, for systems that expect CKKS; no run offers them.
+
+Prefer BFV: it is exact, needs an eighth of the bytes, and has no such trap.
 
 The trap (Li and Micciancio, EUROCRYPT 2021): a raw CKKS decryption is message plus encryption noise, so ciphertext and decryption
-together are noiseless equations in the key. Two ciphertexts and their raw decryptions give the whole key; `tests/secure_sum/
-test_ckks_attack.py` does it in a second. Here raw decryptions stay inside `CkksHolder.decrypt`: what leaves is an integer, which is
+together are noiseless equations in the key. Two ciphertexts and their raw decryptions give the whole key; `tests/experimental/
+test_ckks.py` does it in a second. Here raw decryptions stay inside `CkksHolder.decrypt`: what leaves is an integer, which is
 a function of the clients' integers alone. A coordinate that is not close to an integer refuses the whole vector.
 
 Guarantee: for sums that the server made by adding uploads, what leaves the holder carries no encryption noise.
@@ -31,12 +33,14 @@ from secure_fl.secure_sum.seal_bridge import SealBridge
 
 Integers = NDArray[np.int64]
 
+CKKS_8192 = ParameterSet("ckks-8192-60.60-32", "ckks", 8192, (1_152_921_504_606_748_673, 1_152_921_504_606_830_593), scale_bits=32)
+"""The one set that this file was measured with: 192 bits, 60-bit ciphertexts, a scale of 2^32."""
 LARGEST = 2**19 - 1
 """Largest magnitude of a summed integer: the edge of the codec's 20-bit field."""
 GRID_TOLERANCE = 1 / 16
 """Farthest that a decryption may lie from an integer."""
 WARNING = (
-    "protection `ckks` is kept for compatibility: it is approximate, needs 8 times the bytes of `bfv`, and a raw decryption that leaks "
+    "CKKS is an experiment here: it is approximate, needs 8 times the bytes of `bfv`, and a raw decryption that leaks "
     "gives away the secret key (Li and Micciancio 2021); decryptions are rounded to integers inside the key holder. Prefer `bfv+masked`."
 )
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy.stats import binom, chisquare
 
 from secure_fl.errors import SecureSumError
-from secure_fl.secure_sum import rlwe_ring
-from secure_fl.secure_sum.rlwe_ring import DEGREE, WIDEST_FACTOR, WIDEST_SHORT, from_bytes, products, to_bytes
+from secure_fl.experimental import rlwe_ring
+from secure_fl.experimental.rlwe_ring import DEGREE, WIDEST_FACTOR, WIDEST_SHORT, from_bytes, products, to_bytes
 
 Q = 2**50
 ALARM = 1e-6

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from secure_fl.errors import PrivacyError
+from secure_fl.experimental import row_grams
+from secure_fl.experimental.row_grams import embeddings_and_grams, jacobian_grams
 from secure_fl.models.heads import EncoderProjector
-from secure_fl.privacy.mechanisms import row_grams
-from secure_fl.privacy.mechanisms.row_grams import embeddings_and_grams, jacobian_grams
 
 
 def networks() -> dict[str, tuple[nn.Module, tuple[int, ...]]]:

@@ -17,13 +17,13 @@ from privacy.randomness import assert_z
 from torch import Tensor
 
 from secure_fl.errors import PrivacyError
+from secure_fl.experimental.correlated import PrefixTree, node_of, nodes_in_prefix, participation_bound, require_correlated_noise
+from secure_fl.experimental.tree_chains import ClientChain, KeyHolderChain, SumChain, _Noise
 from secure_fl.privacy.accounting import epsilon
 from secure_fl.privacy.calibration import smallest_noise
 from secure_fl.privacy.claims import Adversary, Setting, claims
-from secure_fl.privacy.correlated import PrefixTree, node_of, nodes_in_prefix, participation_bound, require_correlated_noise
 from secure_fl.privacy.ledger import Budget, PrivacyLedger
 from secure_fl.privacy.noise import NoiseSource
-from secure_fl.privacy.tree_chains import ClientChain, KeyHolderChain, SumChain, _Noise
 from secure_fl.privacy.units import Adjacency, PrivacyUnit
 
 DELTA = 1e-5
@@ -217,7 +217,7 @@ class OneForAll(_Noise):
 
 @pytest.mark.parametrize("broken", [DrawnAgain, OneForAll])
 def test_a_node_that_is_noised_again_or_like_another_is_caught(broken: type[_Noise], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("secure_fl.privacy.tree_chains._Noise", broken)
+    monkeypatch.setattr("secure_fl.experimental.tree_chains._Noise", broken)
     found, plan = noises_of_the_key_holder()
     with pytest.raises(AssertionError, match="deviations from 0"):
         covariances(found, plan, plan.variance)
