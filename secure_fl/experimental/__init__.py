@@ -11,8 +11,8 @@ yet: whoever brings one in takes it on, and until then a release may change or r
   adds the noise and no client takes part often. Owner: none. What would bring it in: a deployment whose
   authority may add noise, and a chain that survives a crash without its state lying on a disk.
 - **Pairs clipped one by one** (`logit`, `row_grams`). InfoNCE over a whole batch with a sensitivity that is
-  proved. Owner: none. What would bring it in: a data set on which it learns more than groups do; in
-  `docs/private-accuracy.md` it learns nothing.
+  proved. Owner: none. What would bring it in: a data set on which it learns more than groups do; on
+  those of `docs/private-accuracy.md` it keeps nothing.
 - **CKKS** (`ckks`). Approximate sums for systems that speak nothing else, rounded to integers inside the
   key holder. Owner: none. What would bring it in: a partner that cannot take BFV, and masks below it.
 
