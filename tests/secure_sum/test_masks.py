@@ -10,11 +10,12 @@ from cryptography.hazmat.primitives import hashes, hmac
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from secure_sum.whole_blocks import mask
 
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.graph import draw
 from secure_fl.secure_sum.layout import FieldLayout
-from secure_fl.secure_sum.masks import SlotSum, UsedSeeds, mask, pair_seeds, self_seeds, subtract, unmask_sum
+from secure_fl.secure_sum.masks import SlotSum, UsedSeeds, pair_seeds, self_seeds, subtract, unmask_sum
 from secure_fl.secure_sum.plain import from_bytes, to_bytes
 from secure_fl.secure_sum.prg import Slots, Terms
 from secure_fl.secure_sum.shamir import combine, split
