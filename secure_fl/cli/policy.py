@@ -54,35 +54,44 @@ def init(
     out.print(said, markup=False)
 
 
+_Plan = Annotated[Path, typer.Argument(help="The plan: a configuration in TOML.")]
+_Policy = Annotated[Path, typer.Option("--policy", help="This site's policy.")]
+_Clients = Annotated[
+    int | None,
+    typer.Option("--clients", min=1, help="How many take part, where the plan does not say."),
+]
+_Examples = Annotated[
+    int | None,
+    typer.Option("--examples", min=2, help="Training examples here: for ε of a set noise."),
+]
+_Labelled = Annotated[
+    int | None, typer.Option("--labelled", min=0, help="How many have labels; all, unset.")
+]
+_Shape = Annotated[
+    str | None, typer.Option("--shape", help="Of one example, 1x28x28: for ε at client level.")
+]
+_Classes = Annotated[
+    int | None, typer.Option("--classes", min=1, help="How many, for ε at client level.")
+]
+_Roster = Annotated[
+    Path | None, typer.Option("--roster", help="The signed roster: its clients are counted.")
+]
+_SignedBy = Annotated[
+    Path | None, typer.Option("--signed-by", help="The coordinator's card, with --roster.")
+]
+
+
 @policy_app.command()
 def check(
-    plan: Annotated[Path, typer.Argument(help="The plan: a configuration in TOML.")],
-    policy: Annotated[Path, typer.Option("--policy", help="This site's policy.")] = _DEFAULT,
-    clients: Annotated[
-        int | None,
-        typer.Option("--clients", min=1, help="How many take part, where the plan does not say."),
-    ] = None,
-    examples: Annotated[
-        int | None,
-        typer.Option("--examples", min=2, help="Training examples here; with them ε is computed."),
-    ] = None,
-    labelled: Annotated[
-        int | None, typer.Option("--labelled", min=0, help="How many have labels; all, unset.")
-    ] = None,
-    shape: Annotated[
-        str | None,
-        typer.Option("--shape", help="Of one example, such as 1x28x28: for ε at client level."),
-    ] = None,
-    classes: Annotated[
-        int | None,
-        typer.Option("--classes", min=1, help="Number of classes: for ε at client level."),
-    ] = None,
-    roster: Annotated[
-        Path | None, typer.Option("--roster", help="The signed roster: its clients are counted.")
-    ] = None,
-    signed_by: Annotated[
-        Path | None, typer.Option("--signed-by", help="The coordinator's card, with --roster.")
-    ] = None,
+    plan: _Plan,
+    policy: _Policy = _DEFAULT,
+    clients: _Clients = None,
+    examples: _Examples = None,
+    labelled: _Labelled = None,
+    shape: _Shape = None,
+    classes: _Classes = None,
+    roster: _Roster = None,
+    signed_by: _SignedBy = None,
 ) -> None:
     r"""Hold a plan against this site's policy, setting by setting. Needs no data, trains nothing.
 
@@ -106,14 +115,10 @@ def check(
 
     limits, config = Policy.load(policy), load_config(plan)
     members = _roster(roster, signed_by)
-    own = OwnData(examples, labelled, _shape(shape), classes)
+    count = _clients(config, clients, members)
+    own, signed = OwnData(examples, labelled, _shape(shape), classes), _signed(members)
     terms = PlanTerms.of(
-        config,
-        _clients(config, clients, members),
-        own,
-        signed=_signed(members),
-        code=code_digest(),
-        accounted=limits.accounted,
+        config, count, own, signed=signed, code=code_digest(), accounted=limits.accounted
     )
     if not _show(limits, terms, plan, policy):
         raise typer.Exit(REFUSED)
@@ -196,10 +201,15 @@ def _clients(config: FederationConfig, given: int | None, roster: Roster | None)
 
 
 def _shape(text: str | None) -> tuple[int, ...] | None:
+    """Sizes written with an x between them.
+
+    Raises:
+        ConfigError: something else.
+    """
     if text is None:
         return None
     sizes = text.lower().split("x")
-    if not all(size.isdecimal() and len(size) < 7 for size in sizes):
+    if not all(size.isascii() and size.isdecimal() and len(size) < 7 for size in sizes):
         remedy = "sizes with an x between them, such as 1x28x28 or 30"
         raise ConfigError("not a shape", field="--shape", value=text, remedy=remedy)
     return tuple(map(int, sizes))

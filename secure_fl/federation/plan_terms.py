@@ -12,7 +12,7 @@ import datetime
 from collections.abc import Set
 from dataclasses import dataclass
 from math import ceil, inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from secure_fl import __version__
 from secure_fl.config import FederationConfig, PrivacyConfig
@@ -63,8 +63,8 @@ class Signed:
     """What a signed plan says beside its configuration. None: nothing.
 
     Attributes:
-        roster_revision, roster_digest: of the roster that the plan names; 64 hex digits.
-        plan: digest of the plan, 64 hex digits.
+        roster_revision, roster_digest: of the roster in force, its signature checked.
+        plan: digest of the plan's bytes, computed here, 64 hex digits.
         code: digest of the source that all parties are to run, 64 hex digits.
         begin, end: first and last day of the study.
     """
@@ -86,8 +86,9 @@ class PlanTerms:
     budget by the accountant and what the plan's budget would admit.
     Assumes: this process's code is what the site will run.
     Not covered: what earlier plans released of the same examples, which the site's ledger counts;
-    what the other sites do; ε against somebody who opens this site's single upload, of whose noise
-    at client level its own share is left: `threshold` and `against_a_liar` say how many it takes.
+    what averages by number of examples show of that number; what the other sites do; ε against
+    somebody who opens this site's single upload, of whose noise at client level its own share is
+    left: `threshold` and `against_a_liar` say how many clients that takes.
 
     Attributes:
         unit, adjacency: what differential privacy hides; `none`, and neighbours.
@@ -161,30 +162,9 @@ class PlanTerms:
             PrivacyError: no noise keeps the plan within its own budget.
         """
         config.check_sums(clients)
-        privacy, unit = config.privacy, config.privacy.unit
-        epsilon, noise = _account(config, clients, own or OwnData(), accounted)
-        cohort, survivors, pool, threshold, liar = _sums(config, clients)
-        security = config.security
         return cls(
-            unit=unit,
-            adjacency=privacy.adjacency,
-            epsilon=epsilon,
-            delta=privacy.delta,
-            sketch_epsilon=_sketch_epsilon(config),
-            noise=noise,
-            clip=inf if unit == "none" else privacy.clip,
-            noise_colluders=privacy.colluders if unit == "client" else inf,
-            metrics=config.evaluate.enabled,
-            protection=security.protection,
-            key_holder=security.key_holder if security.protection.startswith("bfv") else NOBODY,
-            # No setting today; one that comes must not pass unseen.
-            publish_models=bool(getattr(security, "publish_models", False)),
-            cohort=cohort,
-            survivors=survivors,
-            pool=pool,
-            threshold=threshold,
-            against_a_liar=liar,
-            clamp=privacy.clip if unit == "client" else security.clamp,
+            **_privacy(config, *_account(config, clients, own or OwnData(), accounted)),
+            **_sums(config, clients),
             rounds=_rounds(config),
             releases=_releases(config),
             code=code,
@@ -192,19 +172,41 @@ class PlanTerms:
         )
 
 
-def _sums(config: FederationConfig, clients: int) -> tuple[int, int, int, int, int]:
-    """(cohort, survivors, pool, t, 2t - m), each the smallest of all sums of a run."""
-    cohorts = config.cohorts(clients)
-    if config.security.protection == "plain":
-        return min(cohorts), 1, 1, 0, 0
-    rules = [config.security.sums(cohort, config.privacy.colluders) for cohort in cohorts]
-    return (
-        min(cohorts),
-        min(each.survivors for each in rules),
-        config.security.min_pool_clients,
-        min(each.threshold for each in rules),
-        min(each.against_a_lying_server for each in rules),
-    )
+def _privacy(config: FederationConfig, epsilon: Figure, noise: Figure) -> dict[str, Any]:
+    privacy, unit = config.privacy, config.privacy.unit
+    return {
+        "unit": unit,
+        "adjacency": privacy.adjacency,
+        "epsilon": epsilon,
+        "delta": privacy.delta,
+        "sketch_epsilon": _sketch_epsilon(config),
+        "noise": noise,
+        "clip": inf if unit == "none" else privacy.clip,
+        "noise_colluders": privacy.colluders if unit == "client" else inf,
+        "metrics": config.evaluate.enabled,
+    }
+
+
+def _sums(config: FederationConfig, clients: int) -> dict[str, Any]:
+    """The numbers of a cohort, each the smallest of all sums of a run; in the open none protects."""
+    security, cohorts = config.security, config.cohorts(clients)
+    found: dict[str, Any] = {
+        "protection": security.protection,
+        "key_holder": security.key_holder if security.protection.startswith("bfv") else NOBODY,
+        # No setting today; one that comes must not pass unseen.
+        "publish_models": bool(getattr(security, "publish_models", False)),
+        "clamp": config.privacy.clip if config.privacy.unit == "client" else security.clamp,
+        "cohort": min(cohorts),
+    }
+    if security.protection == "plain":
+        return found | {"survivors": 1, "pool": 1, "threshold": 0, "against_a_liar": 0}
+    rules = [security.sums(cohort, config.privacy.colluders) for cohort in cohorts]
+    return found | {
+        "survivors": min(each.survivors for each in rules),
+        "pool": security.min_pool_clients,
+        "threshold": min(each.threshold for each in rules),
+        "against_a_liar": min(each.against_a_lying_server for each in rules),
+    }
 
 
 def _sketch_epsilon(config: FederationConfig) -> float:
@@ -220,14 +222,15 @@ def _rounds(config: FederationConfig) -> int:
 
 
 def _releases(config: FederationConfig) -> int:
-    """An update a round; a centre and a sketch; and every choice that is a release of its own."""
+    """An update a round; what the pools' start takes; every choice that is released by itself."""
     pools, privacy = config.pools, config.privacy
-    sketches = 2 if pools.enabled and pools.start == "sketch" else 0
+    starts = {"sketch": 2, "restarts": pools.restart_attempts, "farthest": pools.count}
+    started = starts.get(pools.start, 0) if pools.enabled else 0
     chooses = privacy.unit == "example" and pools.enabled and pools.count > 1
     choices = 0
     if chooses and privacy.chooses_by_loss(pools.start):
         choices = ceil(pools.rounds / privacy.choice_every)
-    return _rounds(config) + sketches + choices
+    return _rounds(config) + started + choices
 
 
 def _account(

@@ -9,7 +9,7 @@ import pytest
 
 from secure_fl.errors import ConfigError
 from secure_fl.federation.installed import code_digest
-from secure_fl.federation.policy_rules import Objection, ObjectionWord
+from secure_fl.federation.policy_rules import RULES, Objection, ObjectionWord
 from secure_fl.federation.refusal import Refusal, open_refusal, refusal
 from secure_fl.secure_sum.identities import Identity
 from secure_fl.secure_sum.refusals import RefusedError
@@ -132,3 +132,14 @@ def test_the_installed_code_has_a_digest_over_both_packages() -> None:
                (("secure_fl", secure_fl), ("secure_fl_kernels", secure_fl_kernels))}  # fmt: skip
     assert code_digest() == code_digest(folders)
     assert code_digest() != code_digest({"secure_fl": folders["secure_fl"]})
+
+
+def test_every_word_and_every_setting_is_explained() -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    errors = (docs / "errors.md").read_text(encoding="utf-8")
+    assert [word for word in ObjectionWord if f"`{word}`" not in errors] == []
+    page = (docs / "secure-sum.md").read_text(encoding="utf-8").split("## What a site accepts")[1]
+    table = [line for line in page.split("\n## ")[0].splitlines() if line.startswith("| `")]
+    settings = {rule.field.partition(".")[2] for rule in RULES}
+    named = {name.rpartition(".")[2] for line in table for name in line.split("|")[1].split("`")}
+    assert settings - named == set()
