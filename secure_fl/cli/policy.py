@@ -93,7 +93,7 @@ def check(
     roster: _Roster = None,
     signed_by: _SignedBy = None,
 ) -> None:
-    r"""Hold a plan against this site's policy, setting by setting. Needs no data, trains nothing.
+    """Hold a plan against this site's policy, setting by setting. Needs no data, trains nothing.
 
     Whatever the plan says of itself is worked out again here: thresholds from its settings and the
     number of clients, ε from its noise, rates and rounds by this site's own accountant. Noise that
@@ -102,15 +102,14 @@ def check(
     much. What cannot be known counts as refused.
 
     Exits with 0 where the plan is accepted, 1 where it is refused, 2 where something cannot be
-    read. For example:
+    read.
 
-    \b
-      secure-fl policy init
-      secure-fl policy check plan.toml --clients 8 --examples 1200
+    For example: secure-fl policy check plan.toml --clients 8 --examples 1200
     """
     from secure_fl.config_file import load_config
     from secure_fl.federation.installed import code_digest
-    from secure_fl.federation.plan_terms import OwnData, PlanTerms
+    from secure_fl.federation.plan_cost import OwnData
+    from secure_fl.federation.plan_terms import PlanTerms
     from secure_fl.federation.policy import Policy
 
     limits, config = Policy.load(policy), load_config(plan)

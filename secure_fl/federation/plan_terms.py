@@ -2,60 +2,52 @@
 
 Everything here is computed by the site from the plan's configuration and the size of its roster,
 by the same functions that the run will use. What a plan says of itself (an ε, a threshold in a
-comment, a report) is not looked at. Only the roster, the dates and the digests are taken from the
-signed document, which says nothing of them that the site could compute.
+comment, a report) is not looked at. Only what no configuration says is taken from the signed
+document: the roster, the days, the digests, and whether the server is given the models.
 """
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Set
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from math import ceil, inf
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from secure_fl import __version__
-from secure_fl.config import FederationConfig, PrivacyConfig
+from secure_fl.config import FederationConfig
 from secure_fl.errors import ConfigError
+from secure_fl.federation.plan_cost import Figure, OwnData, account
 
-if TYPE_CHECKING:
-    from secure_fl.federation.client_plan import ClientPlan
-    from secure_fl.federation.example_plan import ExamplePlan
-
-Figure = float | None
-"""A number of the plan: infinite where nothing bounds it, None where it cannot be known here."""
-_DOUBT = 1.003
-"""By which a plan's quick ε may be above the fine one, which decides."""
+SOURCE = "secure_fl"
+"""The name under which a plan gives the `code_digest` that all parties are to have."""
 NOBODY = "nobody"
 """The key holder where nothing is encrypted."""
 
 
-@dataclass(frozen=True)
-class OwnData:
-    """What the site says of its own examples; it stays with the site. Only ε and noise need it.
+class SignedPlan(Protocol):
+    """What is read of a plan here: public facts that its coordinator signed."""
 
-    Attributes:
-        examples: training examples, that is without those held out.
-        labelled: how many of them have labels; all, when None.
-        shape: of one example, such as (1, 28, 28).
-        classes: number of classes of the federation.
-    """
-
-    examples: int | None = None
-    labelled: int | None = None
-    shape: tuple[int, ...] | None = None
-    classes: int | None = None
-
-    def __post_init__(self) -> None:
-        counts = [
-            ("examples", self.examples, 2),
-            ("labelled", self.labelled, 0),
-            ("classes", self.classes, 0),
-        ]
-        counts += [("shape", size, 1) for size in self.shape or ()]
-        for name, value, least in counts:
-            if value is not None and value < least:
-                raise ConfigError("too few", field=name, value=value, remedy=f"at least {least}")
+    @property
+    def config(self) -> FederationConfig: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def classes(self) -> int: ...
+    @property
+    def clients(self) -> Sequence[str]: ...
+    @property
+    def roster(self) -> bytes: ...
+    @property
+    def digest(self) -> bytes: ...
+    @property
+    def first_day(self) -> str: ...
+    @property
+    def last_day(self) -> str: ...
+    @property
+    def code(self) -> Mapping[str, str]: ...
+    @property
+    def publish_models(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -67,6 +59,7 @@ class Signed:
         plan: digest of the plan's bytes, computed here, 64 hex digits.
         code: digest of the source that all parties are to run, 64 hex digits.
         begin, end: first and last day of the study.
+        publish_models: whether the server is given the models.
     """
 
     roster_revision: int | None = None
@@ -75,6 +68,24 @@ class Signed:
     code: str | None = None
     begin: datetime.date | None = None
     end: datetime.date | None = None
+    publish_models: bool = False
+
+    @classmethod
+    def by(cls, plan: SignedPlan, revision: int) -> Signed:
+        """What a plan says whose signature was checked, under the roster of this revision.
+
+        Raises:
+            ConfigError: a day that is none.
+        """
+        return cls(
+            roster_revision=revision,
+            roster_digest=plan.roster.hex(),
+            plan=plan.digest.hex(),
+            code=_one_source(plan.code),
+            begin=_day("first_day", plan.first_day),
+            end=_day("last_day", plan.last_day),
+            publish_models=plan.publish_models,
+        )
 
 
 @dataclass(frozen=True)
@@ -162,14 +173,54 @@ class PlanTerms:
             PrivacyError: no noise keeps the plan within its own budget.
         """
         config.check_sums(clients)
+        said = signed or Signed()
         return cls(
-            **_privacy(config, *_account(config, clients, own or OwnData(), accounted)),
+            **_privacy(config, *account(config, clients, own or OwnData(), accounted)),
             **_sums(config, clients),
             rounds=_rounds(config),
             releases=_releases(config),
+            publish_models=said.publish_models,
             code=code,
-            signed=signed or Signed(),
+            signed=said,
         )
+
+    @classmethod
+    def of_plan(
+        cls,
+        plan: SignedPlan,
+        own: OwnData | None = None,
+        *,
+        revision: int,
+        code: str,
+        accounted: Set[str] = frozenset({"epsilon", "noise"}),
+    ) -> PlanTerms:
+        """The terms of a signed plan, which says shape, classes and clients itself.
+
+        Args:
+            plan: opened, so that its signature, digest and roster were checked.
+            revision: of the roster in force.
+
+        Raises:
+            ConfigError: as `of`, or a day that is none.
+            PrivacyError: as `of`.
+        """
+        known = replace(own or OwnData(), shape=tuple(plan.shape), classes=plan.classes)
+        signed, count = Signed.by(plan, revision), len(plan.clients)
+        return cls.of(plan.config, count, known, signed=signed, code=code, accounted=accounted)
+
+
+def _one_source(code: Mapping[str, str]) -> str | None:
+    """The digest of the source that a plan asks for; a part that is not known here fits nothing."""
+    others = sorted(set(code) - {SOURCE})
+    return f"{others[0]}: {code[others[0]]}" if others else code.get(SOURCE)
+
+
+def _day(name: str, text: str) -> datetime.date | None:
+    try:
+        return datetime.date.fromisoformat(text) if text else None
+    except ValueError:
+        remedy = "a day such as 2026-01-31, or nothing"
+        raise ConfigError("not a day", field=f"plan.{name}", value=text, remedy=remedy) from None
 
 
 def _privacy(config: FederationConfig, epsilon: Figure, noise: Figure) -> dict[str, Any]:
@@ -188,13 +239,11 @@ def _privacy(config: FederationConfig, epsilon: Figure, noise: Figure) -> dict[s
 
 
 def _sums(config: FederationConfig, clients: int) -> dict[str, Any]:
-    """The numbers of a cohort, each the smallest of all sums of a run; in the open none protects."""
+    """What protects a sum, each number the smallest of all sums of a run; in the open none does."""
     security, cohorts = config.security, config.cohorts(clients)
     found: dict[str, Any] = {
         "protection": security.protection,
         "key_holder": security.key_holder if security.protection.startswith("bfv") else NOBODY,
-        # No setting today; one that comes must not pass unseen.
-        "publish_models": bool(getattr(security, "publish_models", False)),
         "clamp": config.privacy.clip if config.privacy.unit == "client" else security.clamp,
         "cohort": min(cohorts),
     }
@@ -231,105 +280,3 @@ def _releases(config: FederationConfig) -> int:
     if chooses and privacy.chooses_by_loss(pools.start):
         choices = ceil(pools.rounds / privacy.choice_every)
     return _rounds(config) + started + choices
-
-
-def _account(
-    config: FederationConfig, clients: int, own: OwnData, accounted: Set[str]
-) -> tuple[Figure, Figure]:
-    """(ε, noise multiplier).
-
-    A budget is what the site's own gate admits, so ε is never below it. Noise that is not set is
-    made for the budget by the site itself; noise that is set may spend more than the budget says.
-    """
-    privacy = config.privacy
-    if privacy.unit == "none":
-        return inf, 0.0
-    if privacy.noise is None:
-        plan = _planned(config, clients, own) if "noise" in accounted else None
-        return privacy.epsilon, None if plan is None else _least_noise(plan)
-    plan = _planned(config, clients, own) if "epsilon" in accounted else None
-    if plan is None:
-        return None, privacy.noise
-    return max(privacy.epsilon, _spent(plan, config.privacy)), privacy.noise
-
-
-def _spent(plan: ExamplePlan | ClientPlan, privacy: PrivacyConfig) -> float:
-    """ε of all releases, as `secure-fl privacy plan` says it; close to the budget, finer."""
-    from secure_fl.privacy.accounting import Charge, epsilon_of, planned_epsilon
-    from secure_fl.privacy.units import Adjacency
-
-    charges = [Charge(event, Adjacency(privacy.adjacency)) for event in plan.events()]
-    spent = planned_epsilon(charges, privacy.delta)
-    close = privacy.epsilon < spent <= privacy.epsilon * _DOUBT
-    return epsilon_of(charges, privacy.delta) if close else spent
-
-
-def _planned(
-    config: FederationConfig, clients: int, own: OwnData
-) -> ExamplePlan | ClientPlan | None:
-    """All that the plan would have this site release; None where the site has not said enough."""
-    if config.privacy.unit == "client":
-        return None if own.shape is None else _client_plan(config, clients, own.shape, own.classes)
-    if own.examples is None:
-        return None
-    labelled = own.examples if own.labelled is None else own.labelled
-    return _example_plan(config, clients, own.examples, labelled)
-
-
-def _least_noise(plan: ExamplePlan | ClientPlan) -> float:
-    from secure_fl.federation.example_plan import ExamplePlan
-
-    if isinstance(plan, ExamplePlan):
-        return plan.noise
-    return min(level.noise_multiplier for level in (plan.pretrain, plan.pools) if level is not None)
-
-
-def _client_plan(
-    config: FederationConfig, clients: int, shape: tuple[int, ...], classes: int | None
-) -> ClientPlan | None:
-    """The run's own plan; the models are built once, since noise is drawn for each parameter."""
-    import torch
-
-    from secure_fl.federation.blueprint import Blueprint
-    from secure_fl.models.build import build_encoder
-    from secure_fl.training.device import Compute
-
-    blueprint = Blueprint.draw(
-        config,
-        shape,
-        classes or config.data.classes or 0,
-        clients,
-        lambda batch: batch,  # no views are made
-        lambda seed: build_encoder(config.model, shape, seed),
-        Compute(torch.device("cpu")),
-    )
-    return blueprint.client_plan
-
-
-def _example_plan(
-    config: FederationConfig, clients: int, examples: int, labelled: int
-) -> ExamplePlan:
-    """The run's own plan for one client of this size.
-
-    What a release costs depends on sizes, rates, steps and mechanisms, not on what examples look
-    like: shape, classes and encoder are placeholders here, and no model is built.
-    """
-    import torch
-    from torch import nn
-
-    from secure_fl.federation.blueprint import Blueprint
-    from secure_fl.federation.example_plan import plan_examples
-    from secure_fl.training.device import Compute
-
-    blueprint = Blueprint(
-        config,
-        shape=(1, 8, 8),
-        classes=2,
-        clients=clients,
-        compute=Compute(torch.device("cpu")),
-        augment=lambda batch: batch,
-        make_encoder=lambda _seed: nn.Identity(),
-        features=config.model.features or 64,
-        separations=None,
-    )
-    return plan_examples(blueprint, examples, labelled)

@@ -39,6 +39,9 @@ class Objection:
     allowed: str
     reason: ObjectionWord
 
+    def __str__(self) -> str:
+        return f"{self.field}: {self.asked} asked, {self.allowed} allowed [{self.reason}]"
+
 
 @dataclass(frozen=True)
 class Judgement:

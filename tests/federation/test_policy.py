@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from secure_fl.config import FederationConfig
 from secure_fl.errors import ConfigError
-from secure_fl.federation.plan_terms import NOBODY, OwnData, PlanTerms, Signed
+from secure_fl.federation.plan_cost import OwnData
+from secure_fl.federation.plan_terms import NOBODY, PlanTerms, Signed
 from secure_fl.federation.policy import Policy, default_policy
 from secure_fl.federation.policy_rules import RULES, Objection
 
