@@ -30,7 +30,7 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> FederationCo
     Raises:
         ConfigError: the file is missing, unreadable or no TOML, an override has no `=`, or a value is refused.
     """
-    table = _read(path_of(path, "configuration"))
+    table = read_table(path_of(path, "configuration"))
     for override in overrides:
         _apply(table, override)
     return FederationConfig(**table)
@@ -44,7 +44,7 @@ def dump_config(config: FederationConfig) -> str:
 def starter_config() -> str:
     """A commented TOML file with every setting at its default; unset optional ones are commented out."""
     lines = ["# A secure_fl run. Every setting is shown with its default; delete what you do not change.", ""]
-    lines += _commented(FederationConfig(), prefix="")
+    lines += commented(FederationConfig())
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -53,23 +53,35 @@ def config_schema() -> str:
     return json.dumps(FederationConfig.model_json_schema(), indent=2) + "\n"
 
 
-def _read(path: Path) -> Table:
+def read_table(path: Path, field: str = "configuration", maker: str = "secure-fl init NAME.toml") -> Table:
+    """The tables of a TOML file.
+
+    Args:
+        field: what the file is, for errors.
+        maker: the command that writes one.
+
+    Raises:
+        ConfigError: the file is missing, unreadable or no TOML in UTF-8.
+    """
+
+    def refused(problem: str, remedy: str) -> ConfigError:
+        return ConfigError(problem, field=field, value=str(path), remedy=remedy)
+
     try:
-        return _parse(_decoded(read_bytes(path, most=_LARGEST), path))
+        return _parse(_decoded(read_bytes(path, most=_LARGEST), path, field))
     except FileError as error:
         problem = "no such file" if not path.exists() else "not a text file" if path.is_dir() else error.problem
-        remedy = "name a TOML file; `secure-fl init NAME.toml` writes one"
-        raise ConfigError(problem, field="configuration", value=str(path), remedy=remedy) from None
+        raise refused(problem, f"name a TOML file; `{maker}` writes one") from None
     except UnicodeDecodeError:
-        raise ConfigError("not text in UTF-8", field="configuration", value=str(path), remedy=_AS_UTF8) from None
+        raise refused("not text in UTF-8", _AS_UTF8) from None
     except tomllib.TOMLDecodeError as error:
         remedy = "mend the line named"
-        if path.suffix.lower() != ".toml":
+        if path.suffix.lower() != ".toml" and field == "configuration":
             remedy = f"name a TOML file; for data of your own `secure-fl init my.toml --data {path}` writes one"
-        raise ConfigError(f"not valid TOML: {error}", field="configuration", value=str(path), remedy=remedy) from None
+        raise refused(f"not valid TOML: {error}", remedy) from None
 
 
-def _decoded(data: bytes, path: Path) -> str:
+def _decoded(data: bytes, path: Path, field: str) -> str:
     """Text of a TOML file, which is UTF-8; the byte order mark that some editors put before it is dropped.
 
     Raises:
@@ -77,7 +89,7 @@ def _decoded(data: bytes, path: Path) -> str:
         UnicodeDecodeError: it is no UTF-8 otherwise.
     """
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data[:4]:  # of UTF-32 every ASCII letter brings three null bytes
-        raise ConfigError("text in UTF-16 or UTF-32, which TOML is not", field="configuration", value=str(path), remedy=_AS_UTF8)
+        raise ConfigError("text in UTF-16 or UTF-32, which TOML is not", field=field, value=str(path), remedy=_AS_UTF8)
     return data.decode("utf-8-sig")
 
 
@@ -142,24 +154,27 @@ def _without_none(value: Any) -> Any:
     return value
 
 
-def _commented(section: Section, prefix: str) -> Iterable[str]:
-    """A section's own settings first, then its tables, as TOML asks."""
+def commented(section: Section, prefix: str = "") -> Iterable[str]:
+    """A section as lines of TOML, each setting under its description: its own settings first, then its tables, as TOML asks."""
     tables: list[str] = []
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
         if isinstance(value, Section):
             note = (type(value).__doc__ or "").splitlines()[0]
-            tables += [f"# {note}", f"[{prefix}{name}]", *_commented(value, f"{prefix}{name}.")]
+            tables += [f"# {note}", f"[{prefix}{name}]", *commented(value, f"{prefix}{name}.")]
         elif isinstance(value, tuple) and value and isinstance(value[0], Section):
             for item in value:
-                tables += [f"# {field.description}", f"[[{prefix}{name}]]", *_commented(item, f"{prefix}{name}.")]
+                tables += [f"# {field.description}", f"[[{prefix}{name}]]", *commented(item, f"{prefix}{name}.")]
         else:
             yield f"# {field.description}"
-            yield f"# {name} =" if value is None else tomli_w.dumps({name: _plain(value)}).rstrip()
+            yield f"# {name} =" if value is None else f"{name} = {_inline(value)}"
     if tables or prefix:
         yield ""
     yield from tables
 
 
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+def _inline(value: Any) -> str:
+    """A value as TOML, on one line."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_inline, value))}]"
+    return tomli_w.dumps({"_": value}, multiline_strings=False).removeprefix("_ = ").rstrip()
