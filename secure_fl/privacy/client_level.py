@@ -309,8 +309,9 @@ class ClientLevel:
         Raises:
             SecureSumError: no such pool, or the bit is missing.
         """
-        shared, pooled = integers.split([self.shared, self.pooled])
-        return self.frame.blocks(shared, pooled, pool, inside)
+        made = self.frame.blank(pool, inside)
+        made.shared[:], made.pools[pool] = integers.split([self.shared, self.pooled])
+        return made
 
     def absent(self) -> Blocks:
         """All zeros: what a client without an update contributes, together with its noise share."""

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.layout import FieldLayout
+from secure_fl.secure_sum.prg import RUN, runs
 
 FEWEST_STEPS = 16
 """A grid with fewer steps from 0 to the limit is refused: it would carry almost no signal."""
@@ -78,14 +79,22 @@ class Codec:
         scale = ldexp(floor(mantissa * 2**_SCALE_BITS), exponent - _SCALE_BITS)
         return cls(scale, bound)
 
-    def quantise(self, values: Tensor) -> Tensor:
-        """Values, float32 `[n]`, in steps, int64 `[n]`: cut to ± the limit, then toward zero.
+    def quantise(self, values: Tensor, out: Tensor) -> None:
+        """Values, float32 `[n]`, in steps: cut to ± the limit, then toward zero.
+
+        Args:
+            values: in the units of an update.
+            out: int64 `[n]`, where the steps are written, run by run: memory for whole vectors in
+                between would cost more than the arithmetic.
 
         Raises:
             SecureSumError: a value is not finite.
         """
         _need_finite(values, "a coordinate")
-        return rounded(values.double().mul_(self.scale).clamp_(-self.bound, self.bound))
+        work = torch.empty(min(RUN, len(values)), dtype=torch.float64)
+        for start, stop in runs(len(values)):
+            steps = work[: stop - start].copy_(values[start:stop]).mul_(self.scale)
+            out[start:stop] = rounded(steps.clamp_(-self.bound, self.bound))
 
     def dequantise(self, sums: Tensor) -> Tensor:
         """Integers, sums or one client's, in the units of values, float64."""

@@ -92,13 +92,10 @@ class Frame:
         head, shared, pools = flat.split([self.head, self.shared, self.pools * self.pooled])
         return Blocks(head, shared, pools.view(self.pools, self.pooled))
 
-    def blocks(self, shared: Tensor, pooled: Tensor, pool: int, yes: bool | None = None) -> Blocks:
-        """The vector of a client that chose `pool`, from its integers `[shared]` and `[pooled]`.
+    def blank(self, pool: int, yes: bool | None = None) -> Blocks:
+        """The vector of a client that chose `pool`: its head, and zeros where its integers go.
 
-        Args:
-            shared, pooled: what goes into the shared part and into the pool's block.
-            pool: of 0..K−1.
-            yes: what the client says in the head's last field; None where the frame has none.
+        `yes` is what the client says in the head's last field; None where the frame has none.
 
         Raises:
             SecureSumError: no such pool, or a yes or no that does not fit the frame.
@@ -110,14 +107,12 @@ class Frame:
             problem = "a bit is missing, or there is no field for it"
             remedy = "pass it where the frame has a bit, and there alone"
             raise SecureSumError(problem, field="yes", value="not shown", remedy=remedy)
-        head = torch.zeros(self.head, dtype=torch.int64)
-        pools = torch.zeros(self.pools, self.pooled, dtype=torch.int64)
+        made = self.cut(torch.zeros(self.fields, dtype=torch.int64))
         if self.counts:
-            head[pool] = self.unit
+            made.head[pool] = self.unit
         if yes is not None:
-            head[-1] = self.bit if yes else -self.bit
-        pools[pool] = pooled
-        return Blocks(head, shared, pools)
+            made.head[-1] = self.bit if yes else -self.bit
+        return made
 
     def counted(self, head: Tensor, survivors: int, minimum: int) -> Counted:
         """What a summed head `[H]` says of so many survivors; a pool passes at `minimum` members."""
@@ -209,10 +204,11 @@ class Grid:
         if self.weighted:
             # As its field will say: what a sum is divided by is what its members were multiplied by.
             weight = steps / full
-        changes = (weight * update.float()).split([self.shared, self.pooled])
-        parts = zip(self._parts, changes, strict=True)
-        shared, pooled = (part.written(change, steps) for part, change in parts)
-        return self.frame.blocks(shared, pooled, pool)
+        shared, pooled = (weight * update.float()).split([self.shared, self.pooled])
+        made = self.frame.blank(pool)
+        self._parts[0].write(shared, steps, made.shared)
+        self._parts[1].write(pooled, steps, made.pools[pool])
+        return made
 
     def cut(self, update: Tensor) -> float:
         """The share of a change's coordinates beyond their limits, which `blocks` cuts.
@@ -280,15 +276,14 @@ class _Part:
         """Length of the block."""
         return self._plain + (len(self.wide) - self._plain) * self.digits.count + self.weighted
 
-    def written(self, change: Tensor, weight: int) -> Tensor:
-        """The block of one client from its change `[coordinates]` and its weight in steps."""
-        plain, wide = (change[~self.wide], change[self.wide]) if self._any else (change, None)
-        made = [self.codec.quantise(plain)]
-        if wide is not None:
-            made.append(self.digits.written(wide))
+    def write(self, change: Tensor, weight: int, out: Tensor) -> None:
+        """Fill `out` `[fields]` from one client's change `[coordinates]` and its weight in steps."""
+        plain = change[~self.wide] if self._any else change
+        self.codec.quantise(plain, out[: self._plain])
+        if self._any:
+            out[self._plain : self.fields - self.weighted] = self.digits.written(change[self.wide])
         if self.weighted:
-            made.append(torch.tensor([weight]))
-        return torch.cat(made) if len(made) > 1 else made[0]
+            out[-1] = weight
 
     def read(self, fields: Tensor, members: Tensor) -> Tensor:
         """Sums `[..., coordinates]` in the update's units and order, float64.

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from math import asinh, hypot, inf, log, log2
+from math import asinh, ceil, hypot, inf, log, log2
 
 FAILURE_LOG2 = -40.0
 """Noise passes its margin in any of the fields of a sum with at most this probability, as log2."""
-_BEYOND_ALL = 2**62
 
 
 def noise_tail_log2(bound: float, deviation: float) -> float:
@@ -34,5 +33,6 @@ def largest_noise(deviation: float, fields: int) -> int:
     need not be independent. The deviation is that of the noise in the sum, in grid steps.
     """
     allowed = FAILURE_LOG2 - log2(fields)
-    margins = range(_BEYOND_ALL)
-    return bisect_left(margins, True, key=lambda m: noise_tail_log2(m + 1, deviation) <= allowed)
+    most = ceil((1 - allowed) * (deviation + 1))  # by Bernstein's bound
+    within = range(most)
+    return bisect_left(within, True, key=lambda m: noise_tail_log2(m + 1, deviation) <= allowed)

@@ -81,14 +81,14 @@ def test_many_clients_are_summed_exactly() -> None:
 
 
 def test_a_grid_feeds_the_pad() -> None:
-    codec = Grid(6, 0, 500, 1, 1.0, False, PAD_LAYOUT).codec
+    grid = Grid(6, 0, 500, 1, 1.0, False, PAD_LAYOUT)
     plan = make_plan(500, 6)
-    assert codec.bound == plan.bound
+    assert grid.codec.bound == plan.bound
     updates = np.random.default_rng(1).uniform(-1, 1, (6, 500)).astype(np.float32)
-    vectors = torch.from_numpy(updates)
-    values = {f"c{k}": codec.quantise(vector).numpy() for k, vector in enumerate(vectors)}
-    found = codec.dequantise(torch.from_numpy(padded_sum(plan, values, list(values))))
-    np.testing.assert_allclose(found, updates.sum(0), atol=6 / codec.scale)
+    vectors = [grid.blocks(update, 0).pools[0].numpy() for update in torch.from_numpy(updates)]
+    values = {f"c{k}": vector for k, vector in enumerate(vectors)}
+    found = grid.codec.dequantise(torch.from_numpy(padded_sum(plan, values, list(values))))
+    np.testing.assert_allclose(found, updates.sum(0), atol=6 / grid.codec.scale)
 
 
 def test_a_round_of_pads_opens_sums_of_secrets_and_nothing_else() -> None:
