@@ -36,7 +36,7 @@ LARGEST_CUT = 4095
 
 
 def layout_of(protection: str) -> FieldLayout:
-    """Where fields lie in a slot: what `Codec.derive` is to be given.
+    """Where fields lie in a slot: what a `Grid` is to be given.
 
     Raises:
         SecureSumError: a protection that does not exist.
