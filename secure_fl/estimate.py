@@ -48,7 +48,7 @@ from secure_fl.federation.messages import (
 from secure_fl.federation.phase import Call
 from secure_fl.models.state import to_vector
 from secure_fl.pools.pool_set import PoolSet
-from secure_fl.privacy.client_level import Blocks
+from secure_fl.secure_sum.grid import Blocks
 from secure_fl.secure_sum.round_layers import body_bytes
 from secure_fl.secure_sum.round_plan import BlockShape, BlockVector, RoundPlan
 from secure_fl.secure_sum.round_sizes import sum_bytes

@@ -13,7 +13,7 @@ from secure_fl.config import SecurityConfig
 from secure_fl.errors import ConfigError
 from secure_fl.federation import summing
 from secure_fl.federation.secrecy import secrecy
-from secure_fl.privacy.client_level import Blocks
+from secure_fl.secure_sum.grid import Blocks
 from secure_fl.secure_sum.robust import draw_groups
 
 OPEN = {"protection": "plain"}

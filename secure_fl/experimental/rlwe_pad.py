@@ -30,7 +30,7 @@ import warnings
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
-from math import floor, sqrt
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -52,13 +52,12 @@ from secure_fl.experimental.rlwe_ring import (
     to_bytes,
     uniform_elements,
 )
-from secure_fl.secure_sum.codec import FAILURE_LOG2
 from secure_fl.secure_sum.layout import FieldLayout, magnitude
 from secure_fl.secure_sum.masks import UsedSeeds
+from secure_fl.secure_sum.noise_bounds import largest_noise
 from secure_fl.secure_sum.prg import KEY_BYTES, WORDS, Slots
 from secure_fl.secure_sum.refusals import Reason, RefusedError
 from secure_fl.secure_sum.round_plan import BlockShape
-from secure_fl.secure_sum.tails import noise_bound
 
 NOISE_BITS = 10
 DEVIATION = 4.0
@@ -67,7 +66,7 @@ FEWEST_HONEST = 3
 MOST_CLIENTS = 250
 """Eight deviations of their summed noise are half of 2^10; long vectors allow fewer, see `PadPlan.noise`."""
 PAD_LAYOUT = FieldLayout(bits=20, fields_per_slot=2, modulus=WORDS)
-"""For `Codec.derive`: where fields lie in a slot. A slot is an integer within ±2^39 here, 2^10 of which the pad adds below it."""
+"""For `Grid`: where fields lie in a slot. A slot is an integer within ±2^39 here, 2^10 of which the pad adds below it."""
 WARNING = (
     "the RLWE pad is experimental: nobody outside has reviewed it, and the hardness of its parameters is read off the HE standard's "
     "table. Prefer `masked` or `bfv+masked`."
@@ -125,7 +124,7 @@ class PadPlan:
     @cached_property
     def noise(self) -> int:
         """Largest magnitude that Σ e may have; with probability 2^-40 honest noise passes it in some of the R·N coefficients."""
-        return floor(noise_bound(DEVIATION * sqrt(self.clients), self.elements * DEGREE, FAILURE_LOG2))
+        return largest_noise(DEVIATION * sqrt(self.clients), self.elements * DEGREE)
 
     @property
     def bound(self) -> int:

@@ -12,7 +12,6 @@ from torch import nn
 from secure_fl.config import FederationConfig
 from secure_fl.data.views import Augmentation
 from secure_fl.errors import ConfigError
-from secure_fl.federation.blocks import Grid
 from secure_fl.federation.client_plan import ClientPlan, plan_clients
 from secure_fl.federation.grouping import check_groups
 from secure_fl.federation.sketch_form import SketchForm
@@ -25,6 +24,7 @@ from secure_fl.objectives.separation import SeparationPlan
 from secure_fl.pools.pool_set import PoolLayout, PoolModel
 from secure_fl.privacy.private_sketch import PrivateSketch
 from secure_fl.privacy.whole_path import Examples
+from secure_fl.secure_sum.grid import Grid
 from secure_fl.secure_sum.round_plan import layout_of
 from secure_fl.seeds import derive_seed
 from secure_fl.training.device import Compute

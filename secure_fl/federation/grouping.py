@@ -17,8 +17,8 @@ from torch import Tensor
 
 from secure_fl.config import FederationConfig, SecurityConfig
 from secure_fl.errors import ConfigError
-from secure_fl.federation.blocks import Grid
 from secure_fl.federation.summing import Summed
+from secure_fl.secure_sum.grid import Grid
 from secure_fl.secure_sum.robust import combine_means
 
 PHASES = ("pretrain", "cluster")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, is_dataclass
 from torch import Tensor
 
 from secure_fl.pools.pool_set import PoolSet
-from secure_fl.privacy.client_level import Blocks
+from secure_fl.secure_sum.grid import Blocks
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from secure_fl.config import SecurityConfig
 from secure_fl.config.security import SumRules
 from secure_fl.errors import SecureSumError
 from secure_fl.federation.messages import payload_bytes
-from secure_fl.privacy.client_level import Blocks
 from secure_fl.secure_sum.envelope import Phase
+from secure_fl.secure_sum.grid import Blocks
 from secure_fl.secure_sum.robust import draw_groups
 from secure_fl.secure_sum.round_messages import RoundRefusedError
 from secure_fl.secure_sum.round_plan import BlockShape, BlockVector

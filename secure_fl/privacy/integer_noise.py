@@ -16,7 +16,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
-from math import ceil, log, sqrt
 from typing import Protocol
 
 import numpy as np
@@ -90,15 +89,6 @@ def discrete_gaussian(deviation: float) -> IntegerNoise:
     """
     _check_deviation("deviation", deviation, deviation)
     return TabulatedNoise(deviation**2, _gaussian_table(Fraction(float(deviation))))
-
-
-def largest_noise(variance: float, fields: int) -> int:
-    """A magnitude that Skellam or discrete Gaussian noise of this variance passes in none of so many fields, save with probability 2^-40.
-
-    By Bernstein's inequality, which both obey: P(|N| ≥ t) ≤ 2·exp(−t²/(2v + 2t/3)).
-    """
-    exponent = 40 * log(2) + log(2 * fields)
-    return ceil(exponent / 3 + sqrt(exponent**2 / 9 + 2 * exponent * variance))
 
 
 @lru_cache(maxsize=4)

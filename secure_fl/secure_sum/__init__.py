@@ -1,4 +1,4 @@
-"""Sums of integer vectors that nobody on the way can read: codec, masks, secret shares, encryption, keys.
+"""Sums of integer vectors that nobody on the way can read: grid, masks, secret shares, encryption, keys.
 
 Public names, each imported when it is used:
 
@@ -6,11 +6,11 @@ Public names, each imported when it is used:
 - `BfvClient`: Encrypts with the key it was given: the shared secret key (seeded, half the bytes) or the authority's public key.
 - `BfvHolder`: Decrypts sums.
 - `BfvServer`: The keyless server of BFV sums; see `KeylessServer`.
-- `Codec`: The grid of one federation; make it with `Codec.derive`, whose words it uses.
 - `draw_groups`: Disjoint groups of at least `size`, equal at everyone who holds names and seed; the remainder is dealt over the groups.
 - `EmbeddedFederation`: All parties in one process: identities, roster, keys and what clients remember between rounds.
 - `EmbeddedRound`: One round of an `EmbeddedFederation`; a `SecureSum`.
 - `FieldLayout`: Fields of `bits` bits, `fields_per_slot` in a residue modulo `modulus`.
+- `Grid`: Fixed point in blocks, for one kind of sum without noise.
 - `Identity`: The private half of a participant's keys; shown by name only.
 - `Member`: The public half of a participant's keys.
 - `Opened`: What a round reveals.
@@ -37,10 +37,9 @@ if TYPE_CHECKING:
     from secure_fl.secure_sum.bfv import BfvClient as BfvClient
     from secure_fl.secure_sum.bfv import BfvHolder as BfvHolder
     from secure_fl.secure_sum.bfv import BfvServer as BfvServer
-    from secure_fl.secure_sum.codec import Codec as Codec
+    from secure_fl.secure_sum.grid import Grid as Grid
     from secure_fl.secure_sum.identities import Identity as Identity
     from secure_fl.secure_sum.identities import Member as Member
-    from secure_fl.secure_sum.key_holder import Authority as Authority
     from secure_fl.secure_sum.key_holder import Opened as Opened
     from secure_fl.secure_sum.layout import FieldLayout as FieldLayout
     from secure_fl.secure_sum.parameters import ParameterSet as ParameterSet
@@ -50,6 +49,7 @@ if TYPE_CHECKING:
     from secure_fl.secure_sum.robust import draw_groups as draw_groups
     from secure_fl.secure_sum.roster import Roster as Roster
     from secure_fl.secure_sum.roster_memory import RosterMemory as RosterMemory
+    from secure_fl.secure_sum.round_authority import Authority as Authority
     from secure_fl.secure_sum.round_client import RoundClient as RoundClient
     from secure_fl.secure_sum.round_plan import RoundPlan as RoundPlan
     from secure_fl.secure_sum.round_server import RoundServer as RoundServer
@@ -62,15 +62,16 @@ __getattr__, __dir__, __all__ = lazily(
     __name__,
     {
         "bfv": ["BfvClient", "BfvHolder", "BfvServer"],
-        "codec": ["Codec"],
+        "grid": ["Grid"],
         "identities": ["Identity", "Member"],
-        "key_holder": ["Authority", "Opened"],
+        "key_holder": ["Opened"],
         "layout": ["FieldLayout"],
         "parameters": ["ParameterSet", "parameter_set"],
         "refusals": ["Reason", "RefusedError"],
         "robust": ["draw_groups"],
         "roster": ["Roster"],
         "roster_memory": ["RosterMemory"],
+        "round_authority": ["Authority"],
         "round_client": ["RoundClient"],
         "round_plan": ["RoundPlan"],
         "round_server": ["RoundServer"],

@@ -18,8 +18,7 @@ from secure_fl.secure_sum.parameters import BATCHING_PRIME
 from secure_fl.secure_sum.prg import RUN, WORDS, Slots, check_modulus, check_slots, runs
 
 WIDEST = 24
-"""Bits of the widest field: 2^15 squares of such integers can be added exactly in int64."""
-_FLOAT_BITS = 52
+"""Bits of the widest field."""
 
 Integers = NDArray[np.signedinteger[Any]]
 
@@ -129,25 +128,6 @@ class FieldLayout:
         for plane in reversed(rest):
             total <<= self.bits
             total[: len(plane)] += plane
-        self._wrap(total, work)
-
-    def pack_floats(self, out: Slots, planes: list[NDArray[np.float64]], work: NDArray[np.int64]) -> None:
-        """Pack a run of integers held as float64, which it spoils: as many planes as 52 bits hold are joined before they are converted.
-
-        No array is made: page faults would cost more than the arithmetic. `work` is int64, as long as `out` or longer.
-        """
-        together, total, work = _FLOAT_BITS // self.bits, out.view(np.int64), work[: len(out)]
-        for first in range(0, len(planes), together):
-            joined = planes[first]
-            for number, plane in enumerate(planes[first + 1 : first + together], 1):
-                plane *= float(1 << (number * self.bits))
-                joined[: len(plane)] += plane
-            if first == 0:
-                np.copyto(total, joined, casting="unsafe")
-            else:
-                np.copyto(work[: len(joined)], joined, casting="unsafe")
-                work <<= first * self.bits
-                total[: len(joined)] += work[: len(joined)]
         self._wrap(total, work)
 
     def _wrap(self, total: NDArray[np.int64], work: NDArray[np.int64]) -> None:

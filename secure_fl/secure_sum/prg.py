@@ -147,7 +147,7 @@ def check_slots(vector: Slots) -> None:
     """
     if not isinstance(vector, np.ndarray) or vector.dtype != np.uint64 or vector.ndim != 1 or not vector.flags.c_contiguous:
         found = (getattr(vector, "dtype", type(vector).__name__), getattr(vector, "shape", None))
-        raise SecureSumError("not a contiguous uint64 vector", field="slots", value=found, remedy="pass the output of `Codec.pack`")
+        raise SecureSumError("not a contiguous uint64 vector", field="slots", value=found, remedy="pass the output of `FieldLayout.pack`")
 
 
 def _in_groups(slots: int) -> int:

@@ -56,7 +56,7 @@ def proved_head(
     if len(set(everyone)) < len(everyone) or not set(everyone) <= set(range(len(book.names))):
         remedy = "discard the round, begin the next"
         raise RoundRefusedError(RoundReason.NOT_PROVED, "positions of nobody", field="survivors", value=len(survivors), remedy=remedy)
-    proof = CountProof.of(evidence, len(survivors), len(dropped))
+    proof = CountProof.of(evidence, len(survivors), len(dropped), masked=plan.masked)
     name = commitment([plan.digest, book.view(sorted(everyone), survivors), *evidence])
     if verified is not None and name in verified.heads:
         return verified.heads[name]
@@ -67,7 +67,7 @@ def proved_head(
         if header.chunk:
             raise _unproved("not the block of counts", book, position)
         adder.add(0, adder.read(0, body))
-    found = open_sum(plan, cipher, 0, adder.finish(0, _masks(book, survivors, dropped, proof)), len(survivors))
+    found = open_sum(plan, cipher, 0, adder.finish(0, _masks(book, survivors, dropped, proof) if plan.masked else None), len(survivors))
     if plan.exact_counts and (int(found.min()) < 0 or int(found.sum()) != len(survivors) * plan.count_unit):
         remedy = "discard the round: a client counted itself more or less than once"
         raise RefusedError(Reason.OUT_OF_RANGE, "not one pool a survivor", field="counts", value=f"{len(survivors)} survivors", remedy=remedy)

@@ -8,6 +8,7 @@ from math import log2
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -18,12 +19,12 @@ from secure_fl.errors import SecureSumError
 from secure_fl.experimental import rlwe_pad, rlwe_ring
 from secure_fl.experimental.rlwe_pad import PAD_LAYOUT, ExperimentalWarning, PadPlan, PadSum, RlwePad, secrets_shape
 from secure_fl.experimental.rlwe_ring import DEGREE, WIDEST_SHORT, centred, from_bytes, to_bytes
-from secure_fl.secure_sum.codec import Codec
 from secure_fl.secure_sum.envelope import Phase
+from secure_fl.secure_sum.grid import Grid
 from secure_fl.secure_sum.masks import UsedSeeds
+from secure_fl.secure_sum.noise_bounds import noise_tail_log2
 from secure_fl.secure_sum.refusals import RefusedError
 from secure_fl.secure_sum.round_plan import BlockVector
-from secure_fl.secure_sum.tails import noise_tail_log2
 
 pytestmark = pytest.mark.filterwarnings("ignore::secure_fl.experimental.rlwe_pad.ExperimentalWarning")
 
@@ -79,14 +80,15 @@ def test_many_clients_are_summed_exactly() -> None:
     assert np.array_equal(padded_sum(plan, values, list(values)), np.sum(list(values.values()), axis=0))
 
 
-def test_a_codec_feeds_the_pad() -> None:
-    codec = Codec.derive(clients=6, width=500, limit=1.0, layout=PAD_LAYOUT)
+def test_a_grid_feeds_the_pad() -> None:
+    grid = Grid(6, 0, 500, 1, 1.0, False, PAD_LAYOUT)
     plan = make_plan(500, 6)
-    assert codec.bound == plan.bound
+    assert grid.codec.bound == plan.bound
     updates = np.random.default_rng(1).uniform(-1, 1, (6, 500)).astype(np.float32)
-    values = {f"c{k}": codec.quantise(update) for k, update in enumerate(updates)}
-    found = codec.dequantise(padded_sum(plan, values, list(values)))
-    np.testing.assert_allclose(found, updates.sum(0), atol=6 / codec.scale)
+    vectors = [grid.blocks(update, 0).pools[0].numpy() for update in torch.from_numpy(updates)]
+    values = {f"c{k}": vector for k, vector in enumerate(vectors)}
+    found = grid.codec.dequantise(torch.from_numpy(padded_sum(plan, values, list(values))))
+    np.testing.assert_allclose(found, updates.sum(0), atol=6 / grid.codec.scale)
 
 
 def test_a_round_of_pads_opens_sums_of_secrets_and_nothing_else() -> None:

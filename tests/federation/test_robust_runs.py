@@ -20,13 +20,12 @@ from secure_fl.config_file import starter_config
 from secure_fl.engines import embedded
 from secure_fl.engines.embedded import EmbeddedEngine
 from secure_fl.errors import ConfigError, SecureSumError
-from secure_fl.federation.blocks import Grid
 from secure_fl.federation.grouping import Grouping
 from secure_fl.federation.messages import BlockUpdate, Reply, TrainEncoder
 from secure_fl.federation.phase import Call
 from secure_fl.federation.summing import GroupedSum, Opening, ProtectedSum, Summed, Summing
-from secure_fl.privacy.client_level import Blocks
 from secure_fl.privacy.noise import NoiseSource
+from secure_fl.secure_sum.grid import Blocks, Grid
 from secure_fl.secure_sum.layout import FieldLayout
 from secure_fl.summary import unprotected
 

@@ -13,12 +13,11 @@ from torch import nn
 
 from secure_fl import Dataset, Federation, FederationConfig
 from secure_fl.errors import ConfigError, SecureSumError
-from secure_fl.federation.blocks import Grid
-from secure_fl.federation.digits import Digits
 from secure_fl.models.build import build_encoder
 from secure_fl.models.state import averaged_tensors, buffer_places, moving_buffers, to_vector
 from secure_fl.pools.pool_set import PoolLayout
-from secure_fl.secure_sum.codec import Codec
+from secure_fl.secure_sum.fixed_point import Codec, Digits
+from secure_fl.secure_sum.grid import Grid
 from secure_fl.secure_sum.layout import FieldLayout
 
 
@@ -100,7 +99,7 @@ def test_wide_places_carry_their_weighted_mean_at_any_size(data: st.DataObject) 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(1, 30_000), st.floats(-1e12, 1e12), st.floats(-1e12, 1e12))
 def test_digits_of_a_sum_are_sums_of_digits(clients: int, one: float, other: float) -> None:
-    codec = Codec.derive(clients=clients, width=1, limit=1.0)
+    codec = Codec.finest(clients, 1.0, FieldLayout())
     digits = Digits.of(codec, 1e12)
     written = [digits.written(torch.tensor([value], dtype=torch.float64)) for value in (one, other)]
     assert max(int(each.abs().max()) for each in written) <= codec.bound

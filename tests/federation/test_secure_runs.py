@@ -16,11 +16,10 @@ from secure_fl import Dataset, Federation, FederationConfig
 from secure_fl.engines import embedded
 from secure_fl.errors import ConfigError, SecureSumError
 from secure_fl.federation.block_replies import in_blocks
-from secure_fl.federation.blocks import Grid
 from secure_fl.federation.messages import BlockUpdate, EncoderUpdate, SketchUpdate, TrainEncoder
 from secure_fl.federation.summing import Opening, Summing
-from secure_fl.privacy.client_level import Blocks
 from secure_fl.privacy.noise import NoiseSource
+from secure_fl.secure_sum.grid import Blocks, Grid
 from secure_fl.secure_sum.layout import FieldLayout
 from secure_fl.secure_sum.round_plan import BlockVector
 from secure_fl.secure_sum.secure_sum import EmbeddedRound

@@ -23,11 +23,11 @@ from secure_fl.federation.sketch_form import shortened
 from secure_fl.federation.sketches import OpenSketch, ReleasedSketch
 from secure_fl.pools.sketch import sketch_of
 from secure_fl.privacy import private_sketch
-from secure_fl.privacy.client_level import Blocks
 from secure_fl.privacy.events import GaussianEvent
 from secure_fl.privacy.ledger import PrivacyLedger
 from secure_fl.privacy.noise import NoiseSource, NoiseStream
 from secure_fl.privacy.private_sketch import GRID, PrivateSketch, on_grid
+from secure_fl.secure_sum.grid import Blocks
 from secure_fl.summary import unprotected
 
 SHORT: dict[str, dict[str, Any]] = {

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from secure_fl.errors import SecureSumError
-from secure_fl.odds import default_threshold, odds, smallest_degree, withstands
+from secure_fl.odds import default_threshold, hypergeometric_tail_log2, odds, smallest_degree, withstands
 from secure_fl.secure_sum.graph import Neighbourhoods, commitment, draw
 from secure_fl.secure_sum.round_plan import BlockShape
 from secure_fl.secure_sum.secure_sum import EmbeddedFederation
@@ -184,3 +185,13 @@ def test_stranded_clients_are_named() -> None:
 def test_unsound_graphs_are_refused(committed: list[bytes], settings: dict[str, int]) -> None:
     with pytest.raises(SecureSumError):
         draw(committed, **settings)
+
+
+@pytest.mark.parametrize(
+    ("total", "marked", "draws", "least"),
+    [(99, 20, 30, 15), (10, 3, 9, 3), (10, 3, 5, 4), (50, 50, 7, 7), (8, 0, 3, 1)],
+)
+def test_tail_of_draws_without_replacement(total: int, marked: int, draws: int, least: int) -> None:
+    exact = stats.hypergeom(total, marked, draws).sf(least - 1)
+    found = 2.0 ** hypergeometric_tail_log2(total, marked, draws, least)
+    assert found == pytest.approx(exact, rel=1e-9, abs=1e-300)
