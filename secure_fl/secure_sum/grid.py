@@ -177,6 +177,11 @@ class Grid:
         shared, pooled = (part.fields for part in self._parts)
         return Frame(self.pools, shared, pooled)
 
+    @property
+    def counts(self) -> int:
+        """Number of count fields in the head."""
+        return self.frame.counts
+
     @cached_property
     def _digits(self) -> Digits:
         return Digits.of(self.codec, self.wide_limit)
