@@ -115,10 +115,11 @@ class RoundEntry:
         cohort: clients asked, ascending.
         left_out: clients that are left out from the start.
         plan: digest of the round's plan; None where nothing is signed.
-        fewest: survivors without whom nothing is opened.
+        fewest: survivors without whom nothing is opened; 0 where nobody sees to it (`plain`).
         minimum: members without whom a pool stays closed.
         unit: what each member adds to its pool's count.
-        pools: counts at the beginning of the sum; 0 where none are kept.
+        pools: counts that the sum begins with; 0 where there are none.
+        exact: whether these counts are free of noise, so that they come to `unit` times the survivors.
         key: fingerprint of the encryption key; zeros without one.
     """
 
@@ -134,6 +135,7 @@ class RoundEntry:
     minimum: Count
     unit: Count
     pools: Count
+    exact: bool
     key: Hex32
 
 

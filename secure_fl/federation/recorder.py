@@ -1,0 +1,207 @@
+"""The transcript of a simulated run: what its sums, checkpoints and ledger come to is written down, entry by entry, as rounds end.
+
+Guarantee: a sum, or a checkpoint's digest, is in the transcript before anything that follows from it is in the run's folder; every field
+that is written has a tag (`manifest`), and none is the experimenter's.
+Assumes: the caller says in which round of which phase it is.
+Not covered: one process holds all parties, and signs for all of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from secure_fl import __version__
+from secure_fl.config import FederationConfig
+from secure_fl.federation.folder import RunFolder
+from secure_fl.federation.transcript import Transcript
+from secure_fl.federation.transcript_entries import (
+    EndEntry,
+    Entry,
+    LedgerEntry,
+    PlanEntry,
+    RefusedEntry,
+    RoundEntry,
+    StateEntry,
+    SumEntry,
+    entry_of,
+    facts_of,
+)
+from secure_fl.files import is_file, is_lock, read_bytes, remove
+from secure_fl.privacy.chain import Mark, digest
+from secure_fl.privacy.client_level import Blocks
+from secure_fl.secure_sum.envelope import NO_KEY, head_bytes, read_header
+from secure_fl.secure_sum.round_messages import unframe
+from secure_fl.secure_sum.round_plan import RoundPlan
+from secure_fl.secure_sum.round_steps import Refusal, claimed
+from secure_fl.secure_sum.secure_sum import EmbeddedFederation, Outcome
+
+_WHOLE = ("advertise", "agree", "apply")
+"""Phases whose messages are short, and evidence as they are."""
+_LARGEST = 1 << 36
+
+
+class Recorder:
+    """Writes a run's transcript; nothing where there is no folder."""
+
+    def __init__(self, folder: RunFolder | None, config: FederationConfig, clients: int) -> None:
+        """Opens the folder's transcript, or begins it.
+
+        Raises:
+            RefusedError: the transcript is damaged.
+            FileError: it cannot be read or written.
+        """
+        self._folder, self._config = folder, config
+        self._clients = tuple(f"client-{number:04d}" for number in range(clients))
+        self._transcript: Transcript | None = None
+        self._step, self._place, self._attempt = "", (0, 0), 0
+        self._evidence: dict[tuple[int, str, str], tuple[bytes, ...]] = {}
+        self.rounds = 0
+        """Rounds of sums that there have been: the next one's number."""
+        if folder is not None:
+            known = is_file(folder.transcript)
+            self._transcript = Transcript.open(folder.transcript) if known else Transcript.new(folder.transcript)
+            numbers = (line.entry.round for line in self._transcript.lines() if isinstance(line.entry, RoundEntry))
+            self.rounds = max(numbers, default=-1) + 1
+            folder.told = lambda place, check: self._add(StateEntry(place, check))
+
+    def plan(self, parties: EmbeddedFederation | None) -> None:
+        """What the run goes by from here on.
+
+        Args:
+            parties: whose keys sign; None where sums are made in the open.
+        """
+        if self._folder is None:
+            return
+        remove(self._folder.digests)
+        security, privacy, clients = self._config.security, self._config.privacy, len(self._clients)
+        fewest = 0
+        if parties is not None:
+            cohorts = self._config.cohorts(clients)
+            fewest = min(security.sums(cohort, privacy.colluders).survivors for cohort in cohorts)
+        entry = PlanEntry(
+            hashlib.sha256(read_bytes(self._folder.config)).hexdigest(),
+            "embedded",
+            security.protection,
+            security.key_holder,
+            self._clients,
+            fewest,
+            privacy.colluders,
+            None if parties is None else parties.roster.digest.hex(),
+            0 if parties is None else parties.roster.revision,
+            {"secure-fl": __version__},
+        )
+        self._add(entry, () if parties is None else parties.credentials)
+
+    def begins(self, step: str, place: tuple[int, int]) -> None:
+        """The round that comes next: name and number of its step, and rounds finished in it."""
+        self._step, self._place, self._attempt = step, place, 0
+
+    def attempt(self) -> None:
+        """The round is tried, once more or for the first time."""
+        self._attempt += 1
+        self._evidence = {}
+
+    def open_round(self, number: int, cohort: Sequence[int], pools: int, unit: int) -> None:
+        """A sum in the open begins, of which nobody enforces anything."""
+        names = tuple(self._clients[client] for client in sorted(cohort))
+        self._round(number, names, key=NO_KEY, unit=unit, pools=pools)
+
+    def signed_round(self, plan: RoundPlan, without: Sequence[int]) -> None:
+        """A protected sum begins."""
+        left_out = tuple(self._clients[client] for client in without)
+        pools = plan.shape.pools if plan.shape.counted else 0
+        cohort = tuple(sorted({*plan.cohort, *left_out}))
+        self._round(
+            plan.round,
+            cohort,
+            left_out=left_out,
+            plan=plan.digest.hex(),
+            fewest=plan.survivors_needed,
+            minimum=plan.minimum,
+            unit=plan.count_unit,
+            pools=pools,
+            exact=plan.exact_counts,
+            key=plan.key_fingerprint,
+        )
+
+    def _round(
+        self,
+        number: int,
+        cohort: tuple[str, ...],
+        *,
+        key: bytes,
+        unit: int,
+        pools: int,
+        left_out: tuple[str, ...] = (),
+        plan: str | None = None,
+        fewest: int = 0,
+        minimum: int = 0,
+        exact: bool = False,
+    ) -> None:
+        where = self._place, self._step, self._attempt
+        self._add(RoundEntry(number, *where, cohort, left_out, plan, fewest, minimum, unit, pools, exact, key.hex()))
+
+    def tap(self, sender: str, recipient: str, data: bytes) -> bytes:
+        """Sees every message, and keeps what is evidence of the round under way: short messages, and the signed heads of uploads."""
+        phase = claimed(data)[1] if recipient == "server" and self._folder is not None else "?"
+        if phase in _WHOLE:
+            self._evidence.setdefault((read_header(data).round, sender, phase), (data,))
+        elif phase == "upload":
+            heads = [read_header(part[:2048]) for part in unframe(memoryview(data))]
+            parts = zip(unframe(memoryview(data)), heads, strict=True)
+            kept = tuple(bytes(part[: head_bytes(header)]) for part, header in parts)
+            self._evidence.setdefault((heads[0].round, sender, phase), kept)
+        return data
+
+    def signed_sum(self, plan: RoundPlan, outcome: Outcome) -> None:
+        """A protected sum was opened."""
+        opened, shape = outcome.opened, plan.shape
+        counts = tuple(int(count) for count in opened.head[: shape.pools]) if shape.counted else ()
+        uploads = {name: upload.hex() for name, upload in sorted(outcome.uploads.items())}
+        facts = outcome.view.hex(), outcome.survivors, uploads, dict(sorted(outcome.missed.items()))
+        signed = [each for (number, *_), kept in sorted(self._evidence.items()) if number == plan.round for each in kept]
+        self._add(SumEntry(plan.round, *facts, counts, tuple(opened.passing), outcome.digest.hex()), signed)
+
+    def open_sum(self, number: int, survivors: Sequence[int], blocks: Blocks, pools: int) -> None:
+        """A sum in the open was made; `pools` as in `open_round`."""
+        parts = (blocks.head, blocks.shared, blocks.pools)
+        found = hashlib.sha256(b"".join(part.contiguous().numpy().tobytes() for part in parts)).hexdigest()
+        names = tuple(self._clients[client] for client in sorted(survivors))
+        counts = tuple(int(count) for count in blocks.head[:pools])
+        self._add(SumEntry(number, None, names, {}, {}, counts, tuple(range(len(blocks.pools))), found))
+
+    def refused(self, plan: RoundPlan, refusals: Sequence[Refusal]) -> None:
+        """Messages that were turned away in a round."""
+        for each in refusals:
+            self._add(RefusedEntry(each.sender, each.phase, each.reason, each.by, plan.round))
+
+    def ledger(self, mark: Mark | None) -> None:
+        """How far the run's ledger has come; None without one."""
+        if mark is not None:
+            self._add(LedgerEntry(None, mark.length, mark.head))
+
+    def end(self) -> None:
+        """The run is over: digests of all its files, those with the experimenter's fields in a file of their own."""
+        if self._folder is None or self._transcript is None:
+            return
+        # A report is made when the run is over, and made anew.
+        own = (self._folder.transcript, self._folder.digests, self._folder.path / "report.html")
+        files, manifest = dict[str, str](), self._folder.manifest
+        for path in sorted(self._folder.path.rglob("*")):
+            name = path.relative_to(self._folder.path).as_posix()
+            if path.is_file() and path not in own and not is_lock(path) and manifest.covers(name):
+                files[name] = hashlib.sha256(read_bytes(path, most=_LARGEST)).hexdigest()
+        told = {name: found for name, found in files.items() if not manifest.is_experimenters(name)}
+        self._add(EndEntry("done", told))
+        if manifest.experiments:
+            rest = {name: found for name, found in files.items() if name not in told}
+            content = {"transcript": self._transcript.head.hex(), "files": rest}
+            self._folder.write(self._folder.digests, {**content, "digest": digest(content)})
+
+    def _add(self, entry: Entry, evidence: Sequence[bytes] = ()) -> None:
+        if self._folder is None or self._transcript is None:
+            return
+        document = {"kind": entry.kind, "facts": facts_of(entry), "evidence": [], "before": "", "hash": ""}
+        kept = self._folder.view(self._folder.transcript, document)
+        self._transcript.add(entry_of(entry.kind, kept["facts"]), evidence)
