@@ -284,7 +284,7 @@ def _transcript(groups: str, pools: str, questions: str) -> Rules:
     facts: dict[str, str | Rules] = {
         **dict.fromkeys(("federation", "protection", "key_holder", "clients", "fewest", "colluders", "revision"), PUBLIC),
         **dict.fromkeys(("client", "sender", "phase", "reason", "by", "maker", "first", "last", "length"), PUBLIC),
-        **dict.fromkeys(("place", "step", "attempt", "cohort", "left_out", "minimum", "unit", "pools", "exact", "survivors"), PUBLIC),
+        **dict.fromkeys(("place", "step", "attempt", "cohort", "left_out", "threshold", "minimum", "unit", "pools", "exact", "survivors"), PUBLIC),
         **{key: {ANY: PUBLIC} for key in ("versions", "missed")},
         # Counts up over all phases; some end when what they found has settled.
         "round": groups,

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from math import isclose, isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from secure_fl.config import FederationConfig
 from secure_fl.errors import PrivacyError
-from secure_fl.federation.budget import BudgetGate
 from secure_fl.federation.manifest import Manifest
-from secure_fl.federation.phase import RoundRecord
 from secure_fl.privacy.claims import PrivacyClaim, Setting, claims
 from secure_fl.privacy.ledger import PrivacyLedger
 from secure_fl.privacy.units import Adjacency, PrivacyUnit
+
+if TYPE_CHECKING:  # whoever checks a record has no torch
+    from secure_fl.federation.budget import BudgetGate
+    from secure_fl.federation.phase import RoundRecord
 
 SKETCHES_ONLY = "everything else of this run: updates, choices of pools and models have no differential privacy"
 """What no claim covers where only sketches are noised."""

@@ -18,6 +18,7 @@ from secure_fl.federation.transcript import Transcript
 from secure_fl.federation.transcript_entries import (
     EndEntry,
     Entry,
+    KeysEntry,
     LedgerEntry,
     PlanEntry,
     RefusedEntry,
@@ -30,6 +31,7 @@ from secure_fl.federation.transcript_entries import (
 from secure_fl.files import is_file, is_lock, read_bytes, remove
 from secure_fl.privacy.chain import Mark, digest
 from secure_fl.privacy.client_level import Blocks
+from secure_fl.secure_sum.ceremony import Epoch
 from secure_fl.secure_sum.envelope import NO_KEY, head_bytes, read_header
 from secure_fl.secure_sum.round_messages import unframe
 from secure_fl.secure_sum.round_plan import RoundPlan
@@ -56,6 +58,7 @@ class Recorder:
         self._transcript: Transcript | None = None
         self._step, self._place, self._attempt = "", (0, 0), 0
         self._evidence: dict[tuple[int, str, str], tuple[bytes, ...]] = {}
+        self._keys = {NO_KEY}
         self.rounds = 0
         """Rounds of sums that there have been: the next one's number."""
         if folder is not None:
@@ -109,6 +112,10 @@ class Recorder:
 
     def signed_round(self, plan: RoundPlan, without: Sequence[int]) -> None:
         """A protected sum begins."""
+        if plan.key_fingerprint not in self._keys:
+            epoch, maker = Epoch.of(plan.round, plan.roster), plan.authority if plan.opener == "authority" else plan.cohort[0]
+            self._add(KeysEntry(plan.key_fingerprint.hex(), maker, epoch.first_round, epoch.last_round))
+            self._keys.add(plan.key_fingerprint)
         left_out = tuple(self._clients[client] for client in without)
         pools = plan.shape.pools if plan.shape.counted else 0
         cohort = tuple(sorted({*plan.cohort, *left_out}))
@@ -118,6 +125,7 @@ class Recorder:
             left_out=left_out,
             plan=plan.digest.hex(),
             fewest=plan.survivors_needed,
+            threshold=plan.shares_needed if plan.masked else 0,
             minimum=plan.minimum,
             unit=plan.count_unit,
             pools=pools,
@@ -136,11 +144,12 @@ class Recorder:
         left_out: tuple[str, ...] = (),
         plan: str | None = None,
         fewest: int = 0,
+        threshold: int = 0,
         minimum: int = 0,
         exact: bool = False,
     ) -> None:
         where = self._place, self._step, self._attempt
-        self._add(RoundEntry(number, *where, cohort, left_out, plan, fewest, minimum, unit, pools, exact, key.hex()))
+        self._add(RoundEntry(number, *where, cohort, left_out, plan, fewest, threshold, minimum, unit, pools, exact, key.hex()))
 
     def tap(self, sender: str, recipient: str, data: bytes) -> bytes:
         """Sees every message, and keeps what is evidence of the round under way: short messages, and the signed heads of uploads."""

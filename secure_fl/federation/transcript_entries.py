@@ -116,6 +116,7 @@ class RoundEntry:
         left_out: clients that are left out from the start.
         plan: digest of the round's plan; None where nothing is signed.
         fewest: survivors without whom nothing is opened; 0 where nobody sees to it (`plain`).
+        threshold: signatures on the survivors without which no secret is opened; 0 without masks.
         minimum: members without whom a pool stays closed.
         unit: what each member adds to its pool's count.
         pools: counts that the sum begins with; 0 where there are none.
@@ -132,6 +133,7 @@ class RoundEntry:
     left_out: tuple[Name, ...]
     plan: Hex32 | None
     fewest: Count
+    threshold: Count
     minimum: Count
     unit: Count
     pools: Count
