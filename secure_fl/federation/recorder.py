@@ -36,7 +36,7 @@ from secure_fl.secure_sum.envelope import NO_KEY, head_bytes, read_header
 from secure_fl.secure_sum.round_messages import unframe
 from secure_fl.secure_sum.round_plan import RoundPlan
 from secure_fl.secure_sum.round_steps import Refusal, claimed
-from secure_fl.secure_sum.secure_sum import EmbeddedFederation, Outcome
+from secure_fl.secure_sum.secure_sum import EmbeddedFederation, Outcome, Tap
 
 _WHOLE = ("advertise", "agree", "apply")
 """Phases whose messages are short, and evidence as they are."""
@@ -151,9 +151,13 @@ class Recorder:
         where = self._place, self._step, self._attempt
         self._add(RoundEntry(number, *where, cohort, left_out, plan, fewest, threshold, minimum, unit, pools, exact, key.hex()))
 
-    def tap(self, sender: str, recipient: str, data: bytes) -> bytes:
+    @property
+    def tap(self) -> Tap | None:
         """Sees every message, and keeps what is evidence of the round under way: short messages, and the signed heads of uploads."""
-        phase = claimed(data)[1] if recipient == "server" and self._folder is not None else "?"
+        return None if self._folder is None else self._seen
+
+    def _seen(self, sender: str, recipient: str, data: bytes) -> bytes:
+        phase = claimed(data)[1] if recipient == "server" else "?"
         if phase in _WHOLE:
             self._evidence.setdefault((read_header(data).round, sender, phase), (data,))
         elif phase == "upload":

@@ -33,6 +33,13 @@ from secure_fl.privacy.ledger import PrivacyLedger
 
 CONFIG, METRICS, MANIFEST, DIGESTS = "config.toml", "metrics.jsonl", "manifest.json", "digests.json"
 _LARGEST = 1 << 36
+_WHY = {
+    ".lock*": "says who writes to the folder now",
+    "report.html": "made from the other files, and made anew",
+    "private-results/": "answers sealed under keys that are not here; who opens one finds damage",
+    METRICS: "until the run has ended: rounds, clients and the ledger's marks only",
+}
+"""Why files are not covered."""
 
 
 @dataclass(frozen=True)
@@ -280,9 +287,8 @@ class _Check:
         for path in sorted(self.folder.rglob("*")):
             name = path.relative_to(self.folder).as_posix()
             if path.is_file() and name not in self.covered:
-                found[name] = "nothing tells its content"
-                if not self.finished and name == METRICS:
-                    found[name] = "rounds, clients and marks only, until the run has ended"
+                known = next((pattern for pattern in _WHY if path.match(pattern) or name.startswith(pattern)), "")
+                found[known or name] = _WHY.get(known, "nothing tells its content")
         if rounds.unsigned:
             found[FILE] = f"no signed messages of {len(rounds.unsigned)} rounds are kept"
         return found

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from secure_fl.errors import SecureSumError
 from secure_fl.federation.transcript import Line
-from secure_fl.federation.transcript_entries import EndEntry, KeysEntry, PlanEntry, RoundEntry, SumEntry
+from secure_fl.federation.transcript_entries import EndEntry, KeysEntry, PlanEntry, RoundEntry, StateEntry, SumEntry
 from secure_fl.secure_sum.envelope import NO_KEY, Expected, Header, Phase, open_envelope, open_head, read_header
 from secure_fl.secure_sum.identities import Member
 from secure_fl.secure_sum.roster import Roster
@@ -79,7 +79,7 @@ class Rounds:
             yield from self._planned(entry, line.evidence)
         elif self._plan is None:
             yield "kind", "comes before any plan"
-        elif self._ended:
+        elif self._ended and not isinstance(entry, StateEntry):
             yield "kind", "comes after the end"
         elif isinstance(entry, KeysEntry):
             self._keys.append(entry)
@@ -87,7 +87,8 @@ class Rounds:
             yield from self._begins(self._plan, entry)
         elif isinstance(entry, SumEntry):
             yield from self._summed(self._plan, entry, line.evidence)
-        self._ended = isinstance(entry, EndEntry)
+        # A run that is made longer goes back to an earlier state first.
+        self._ended = isinstance(entry, EndEntry) or (self._ended and isinstance(entry, StateEntry))
 
     def _planned(self, plan: PlanEntry, evidence: tuple[bytes, ...]) -> Iterator[tuple[str, str]]:
         self._plan, self._roster = plan, None
