@@ -16,24 +16,35 @@ DIFFERS = 1
 
 def verify(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run's folder, or one party's.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object instead of tables.")
+    ] = False,
 ) -> None:
-    """Check a record without its models: chain, signatures, survivors, counts, every ε, every digest.
+    """Check a record without its models: chain, signatures, survivors, counts, every ε, digests.
 
-    Exits with 1 where anything does not fit; each finding names the file and the place in it. What nothing is held against is listed too.
+    Exits with 1 where anything does not fit; each finding names the file and the place in it. What
+    nothing is held against is listed too.
     """
     from secure_fl.federation.verify import verify as checked
 
     found = checked(folder)
     if as_json:
-        document = {"ok": found.ok, "findings": [asdict(each) for each in found.findings], "checked": dict(found.checked)}
-        out.print(json.dumps({**document, "not_covered": found.uncovered}), markup=False, soft_wrap=True)
+        document = {
+            "ok": found.ok,
+            "findings": [asdict(each) for each in found.findings],
+            "checked": dict(found.checked),
+        }
+        out.print(
+            json.dumps({**document, "not_covered": found.uncovered}), markup=False, soft_wrap=True
+        )
     else:
         out.print(table("checked", ["what", "how"], found.checked))
         if found.uncovered:
             out.print(table("not covered", ["file", "why"], list(found.uncovered.items())))
         for each in found.findings:
             err.print(f"{each.file}: {each.field}: {each.problem}", style="red", markup=False)
-        out.print("everything fits" if found.ok else f"{len(found.findings)} do not fit", markup=False)
+        out.print(
+            "everything fits" if found.ok else f"{len(found.findings)} do not fit", markup=False
+        )
     if not found.ok:
         raise typer.Exit(DIFFERS)

@@ -1,7 +1,8 @@
-"""The transcript of a simulated run: what its sums, checkpoints and ledger come to is written down, entry by entry, as rounds end.
+"""Writes the transcript of a simulated run, entry by entry, as rounds end.
 
-Guarantee: a sum, or a checkpoint's digest, is in the transcript before anything that follows from it is in the run's folder; every field
-that is written has a tag (`manifest`), and none is the experimenter's.
+Guarantee: a sum, or a checkpoint's digest, is in the transcript before anything that follows from
+it is in the run's folder; every field that is written has a tag (`manifest`), and none is the
+experimenter's.
 Assumes: the caller says in which round of which phase it is.
 Not covered: one process holds all parties, and signs for all of them.
 """
@@ -10,9 +11,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 
 from secure_fl import __version__
 from secure_fl.config import FederationConfig
+from secure_fl.errors import SecureSumError
 from secure_fl.federation.folder import RunFolder
 from secure_fl.federation.transcript import Transcript
 from secure_fl.federation.transcript_entries import (
@@ -63,8 +66,14 @@ class Recorder:
         """Rounds of sums that there have been: the next one's number."""
         if folder is not None:
             known = is_file(folder.transcript)
-            self._transcript = Transcript.open(folder.transcript) if known else Transcript.new(folder.transcript)
-            numbers = (line.entry.round for line in self._transcript.lines() if isinstance(line.entry, RoundEntry))
+            self._transcript = (
+                Transcript.open(folder.transcript) if known else Transcript.new(folder.transcript)
+            )
+            numbers = (
+                line.entry.round
+                for line in self._transcript.lines()
+                if isinstance(line.entry, RoundEntry)
+            )
             self.rounds = max(numbers, default=-1) + 1
             folder.told = lambda place, check: self._add(StateEntry(place, check))
 
@@ -113,8 +122,13 @@ class Recorder:
     def signed_round(self, plan: RoundPlan, without: Sequence[int]) -> None:
         """A protected sum begins."""
         if plan.key_fingerprint not in self._keys:
-            epoch, maker = Epoch.of(plan.round, plan.roster), plan.authority if plan.opener == "authority" else plan.cohort[0]
-            self._add(KeysEntry(plan.key_fingerprint.hex(), maker, epoch.first_round, epoch.last_round))
+            epoch, maker = (
+                Epoch.of(plan.round, plan.roster),
+                plan.authority if plan.opener == "authority" else plan.cohort[0],
+            )
+            self._add(
+                KeysEntry(plan.key_fingerprint.hex(), maker, epoch.first_round, epoch.last_round)
+            )
             self._keys.add(plan.key_fingerprint)
         left_out = tuple(self._clients[client] for client in without)
         pools = plan.shape.pools if plan.shape.counted else 0
@@ -149,22 +163,42 @@ class Recorder:
         exact: bool = False,
     ) -> None:
         where = self._place, self._step, self._attempt
-        self._add(RoundEntry(number, *where, cohort, left_out, plan, fewest, threshold, minimum, unit, pools, exact, key.hex()))
+        self._add(
+            RoundEntry(
+                number,
+                *where,
+                cohort,
+                left_out,
+                plan,
+                fewest,
+                threshold,
+                minimum,
+                unit,
+                pools,
+                exact,
+                key.hex(),
+            )
+        )
 
     @property
     def tap(self) -> Tap | None:
-        """Sees every message, and keeps what is evidence of the round under way: short messages, and the signed heads of uploads."""
+        """Sees every message, and keeps what is evidence of the round under way.
+
+        That is short messages, and the signed heads of uploads.
+        """
         return None if self._folder is None else self._seen
 
     def _seen(self, sender: str, recipient: str, data: bytes) -> bytes:
         phase = claimed(data)[1] if recipient == "server" else "?"
-        if phase in _WHOLE:
-            self._evidence.setdefault((read_header(data).round, sender, phase), (data,))
-        elif phase == "upload":
-            heads = [read_header(part[:2048]) for part in unframe(memoryview(data))]
-            parts = zip(unframe(memoryview(data)), heads, strict=True)
-            kept = tuple(bytes(part[: head_bytes(header)]) for part, header in parts)
-            self._evidence.setdefault((heads[0].round, sender, phase), kept)
+        with suppress(SecureSumError):  # what the server cannot read is no evidence
+            if phase in _WHOLE:
+                self._evidence.setdefault((read_header(data).round, sender, phase), (data,))
+            elif phase == "upload":
+                parts = unframe(memoryview(data))
+                heads = [read_header(part) for part in parts]
+                ends = [head_bytes(header) for header in heads]
+                kept = tuple(bytes(part[:end]) for part, end in zip(parts, ends, strict=True))
+                self._evidence.setdefault((heads[0].round, sender, phase), kept)
         return data
 
     def signed_sum(self, plan: RoundPlan, outcome: Outcome) -> None:
@@ -173,16 +207,28 @@ class Recorder:
         counts = tuple(int(count) for count in opened.head[: shape.pools]) if shape.counted else ()
         uploads = {name: upload.hex() for name, upload in sorted(outcome.uploads.items())}
         facts = outcome.view.hex(), outcome.survivors, uploads, dict(sorted(outcome.missed.items()))
-        signed = [each for (number, *_), kept in sorted(self._evidence.items()) if number == plan.round for each in kept]
-        self._add(SumEntry(plan.round, *facts, counts, tuple(opened.passing), outcome.digest.hex()), signed)
+        signed = [
+            each
+            for (number, *_), kept in sorted(self._evidence.items())
+            if number == plan.round
+            for each in kept
+        ]
+        self._add(
+            SumEntry(plan.round, *facts, counts, tuple(opened.passing), outcome.digest.hex()),
+            signed,
+        )
 
     def open_sum(self, number: int, survivors: Sequence[int], blocks: Blocks, pools: int) -> None:
         """A sum in the open was made; `pools` as in `open_round`."""
         parts = (blocks.head, blocks.shared, blocks.pools)
-        found = hashlib.sha256(b"".join(part.contiguous().numpy().tobytes() for part in parts)).hexdigest()
+        found = hashlib.sha256(
+            b"".join(part.contiguous().numpy().tobytes() for part in parts)
+        ).hexdigest()
         names = tuple(self._clients[client] for client in sorted(survivors))
         counts = tuple(int(count) for count in blocks.head[:pools])
-        self._add(SumEntry(number, None, names, {}, {}, counts, tuple(range(len(blocks.pools))), found))
+        self._add(
+            SumEntry(number, None, names, {}, {}, counts, tuple(range(len(blocks.pools))), found)
+        )
 
     def refused(self, plan: RoundPlan, refusals: Sequence[Refusal]) -> None:
         """Messages that were turned away in a round."""
@@ -195,7 +241,10 @@ class Recorder:
             self._add(LedgerEntry(None, mark.length, mark.head))
 
     def end(self) -> None:
-        """The run is over: digests of all its files, those with the experimenter's fields in a file of their own."""
+        """The run is over: digests of all its files.
+
+        Those of files with the experimenter's fields are in a file of their own.
+        """
         if self._folder is None or self._transcript is None:
             return
         # A report is made when the run is over, and made anew.
@@ -215,6 +264,12 @@ class Recorder:
     def _add(self, entry: Entry, evidence: Sequence[bytes] = ()) -> None:
         if self._folder is None or self._transcript is None:
             return
-        document = {"kind": entry.kind, "facts": facts_of(entry), "evidence": [], "before": "", "hash": ""}
+        document = {
+            "kind": entry.kind,
+            "facts": facts_of(entry),
+            "evidence": [],
+            "before": "",
+            "hash": "",
+        }
         kept = self._folder.view(self._folder.transcript, document)
         self._transcript.add(entry_of(entry.kind, kept["facts"]), evidence)

@@ -1,16 +1,22 @@
-"""The transcript: what happened in a federation, in order, as a chain of hashes that anybody can check without the models.
+"""The transcript: what happened in a federation, in order, as a chain of hashes.
 
-A file of lines, each one JSON object in its canonical spelling (`strict_json`):
+Anybody can check it without the models. It is a file of lines, each one JSON object in its
+canonical spelling (`strict_json`):
 
-    {"before": hash of the line before, "evidence": [base64, ...], "facts": {...}, "hash": this line's hash, "kind": "sum"}
+    {"before": hash of the line before, "evidence": [base64, ...], "facts": {...},
+     "hash": this line's hash, "kind": "sum"}
 
-`hash` is SHA-256 over the line without it. The first line's `before` is `START`. Facts are public or released; evidence are signed
-messages, or signed heads of them. What each kind of entry says is in `transcript_entries`.
+`hash` is SHA-256 over the line without it. The first line's `before` is `START`. Facts are public
+or released; evidence are signed messages, or signed heads of them. What each kind of entry says is
+in `transcript_entries`.
 
-Guarantee: a transcript that `follows` a head begins with exactly the entries that were there when that was its head, in their order. Every
-append reaches the disk whole or is cut away when the file is opened again.
-Assumes: SHA-256 without collisions; heads are kept where whoever rewrites the file does not rewrite them: every client keeps its own.
-Not covered: a transcript and all heads of it rewritten together; whether a signed message says the truth.
+Guarantee: a transcript that `follows` a head begins with exactly the entries that were there when
+that was its head, in their order. Every append reaches the disk whole or is cut away when the file
+is opened again.
+Assumes: SHA-256 without collisions; heads are kept where whoever rewrites the file does not rewrite
+them: every client keeps its own.
+Not covered: a transcript and all heads of it rewritten together; whether a signed message says the
+truth.
 """
 
 from __future__ import annotations
@@ -25,7 +31,15 @@ from secure_fl.errors import SecureSumError
 from secure_fl.federation.transcript_entries import Entry, entry_of, facts_of
 from secure_fl.files import append_line, read_bytes, write_atomically
 from secure_fl.secure_sum.round_messages import RoundReason, RoundRefusedError
-from secure_fl.secure_sum.strict_json import canonical, fields, from_base64, from_hex, malformed, parse_object, to_base64
+from secure_fl.secure_sum.strict_json import (
+    canonical,
+    fields,
+    from_base64,
+    from_hex,
+    malformed,
+    parse_object,
+    to_base64,
+)
 
 START = hashlib.sha256(b"secure-fl transcript 1").digest()
 """Head of an empty transcript."""
@@ -58,10 +72,13 @@ class Line:
 
     @classmethod
     def read(cls, data: bytes) -> Line:
-        """A line without its line break; whether its hash is right is checked, whether it continues a chain is not.
+        """A line from its bytes, without the line break.
+
+        Whether its hash is right is checked; whether it continues a chain is not.
 
         Raises:
-            RefusedError: `malformed`: another spelling, an unknown kind or field, or not the hash of its content.
+            RefusedError: `malformed`: another spelling, an unknown kind or field, or not the hash
+                of its content.
         """
         if len(data) > _LONGEST_LINE:
             raise malformed("transcript", "a line is too long")
@@ -78,11 +95,19 @@ class Line:
 
     def _document(self) -> dict[str, Any]:
         evidence = [to_base64(each) for each in self.evidence]
-        return {"before": self.before.hex(), "evidence": evidence, "facts": facts_of(self.entry), "kind": self.entry.kind}
+        return {
+            "before": self.before.hex(),
+            "evidence": evidence,
+            "facts": facts_of(self.entry),
+            "kind": self.entry.kind,
+        }
 
 
 class Transcript:
-    """An append-only list of entries, in a file or in memory. Made by `new` or `open`; a file has one writer at a time (`files.held`)."""
+    """An append-only list of entries, in a file or in memory.
+
+    Made by `new` or `open`; a file has one writer at a time (`files.held`).
+    """
 
     def __init__(self, path: Path | None, heads: list[bytes], kept: list[bytes] | None) -> None:
         self._path, self._heads, self._kept = path, heads, kept
@@ -101,10 +126,13 @@ class Transcript:
 
     @classmethod
     def open(cls, path: Path) -> Transcript:
-        """The one in a file, to go on with. Half a line at its end, of a process that was killed, is cut away.
+        """The one in a file, to go on with.
+
+        Half a line at its end, of a process that was killed, is cut away.
 
         Raises:
-            RefusedError: `malformed`: a damaged line, or one that does not continue the one before; the line's number is named.
+            RefusedError: `malformed`: a damaged line, or one that does not continue the one before;
+                the line's number is named.
             FileError: the file cannot be read or written.
         """
         data = read_bytes(path, most=_LARGEST)
@@ -145,7 +173,7 @@ class Transcript:
         return self._write(Line.made(self.head, checked, evidence))
 
     def take(self, data: bytes) -> Line:
-        """Add a line that another party wrote: a client follows the server's transcript so, line by line.
+        """Add a line that another party wrote: a client follows the server's transcript so.
 
         Raises:
             RefusedError: `malformed`.
@@ -174,7 +202,11 @@ class Transcript:
             RefusedError: `malformed`: the file was damaged meanwhile.
             FileError: it cannot be read.
         """
-        data = b"".join(self._kept or ()) if self._path is None else read_bytes(self._path, most=_LARGEST)
+        data = (
+            b"".join(self._kept or ())
+            if self._path is None
+            else read_bytes(self._path, most=_LARGEST)
+        )
         return read_lines(data)
 
     def _write(self, line: Line) -> bytes:
@@ -200,7 +232,9 @@ def read_lines(data: bytes) -> Iterator[Line]:
         except SecureSumError as problem:
             raise malformed("transcript", f"line {number}: {problem.problem}") from None
         if line.before != before:
-            raise malformed("transcript", f"line {number}: before: does not continue the line before")
+            raise malformed(
+                "transcript", f"line {number}: before: does not continue the line before"
+            )
         before = line.head
         yield line
 
@@ -211,4 +245,10 @@ def _hashed(document: Mapping[str, Any]) -> bytes:
 
 def _forked(entries: int) -> RoundRefusedError:
     remedy = "trust no later entry: somebody shows different parties different histories"
-    return RoundRefusedError(RoundReason.FORKED, "not the transcript that was known", field="transcript", value=f"{entries} entries", remedy=remedy)
+    return RoundRefusedError(
+        RoundReason.FORKED,
+        "not the transcript that was known",
+        field="transcript",
+        value=f"{entries} entries",
+        remedy=remedy,
+    )

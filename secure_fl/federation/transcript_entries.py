@@ -1,7 +1,7 @@
 """What each kind of transcript entry says: typed records of public facts, read strictly.
 
-An entry of an unknown kind, with a field too many or too few, or with a value of another form is refused. Digests, heads and
-fingerprints are 64 lower-case hex digits.
+An entry of an unknown kind, with a field too many or too few, or with a value of another form is
+refused. Digests, heads and fingerprints are 64 lower-case hex digits.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ Place = tuple[Count, Count]
 
 @dataclass(frozen=True)
 class PlanEntry:
-    """What everybody agreed to; the first entry, and again where a run goes on under other identities or for longer.
+    """What everybody agreed to.
 
-    Evidence: the coordinator's identity card, then the signed roster; none where nothing is signed (`plain`).
+    It is the first entry, and comes again where a run goes on under other identities or for longer.
+    Evidence: the coordinator's identity card, then the signed roster; none where nothing is signed
+    (`plain`).
 
     Attributes:
         digest: of the signed plan; of a simulation, SHA-256 of `config.toml`.
@@ -120,7 +122,8 @@ class RoundEntry:
         minimum: members without whom a pool stays closed.
         unit: what each member adds to its pool's count.
         pools: counts that the sum begins with; 0 where there are none.
-        exact: whether these counts are free of noise, so that they come to `unit` times the survivors.
+        exact: whether these counts are free of noise, so that they come to `unit` times the
+            survivors.
         key: fingerprint of the encryption key; zeros without one.
     """
 
@@ -145,8 +148,8 @@ class RoundEntry:
 class SumEntry:
     """A sum was opened.
 
-    Evidence: signed key advertisements, signed agreements on the survivors, signed digests of what was opened (whole messages), and the
-    signed heads of uploads (without bodies), in any order.
+    Evidence: signed key advertisements, signed agreements on the survivors, signed digests of what
+    was opened (whole messages), and the signed heads of uploads (without bodies), in any order.
 
     Attributes:
         round: the round's number.
@@ -214,7 +217,17 @@ class EndEntry:
     files: dict[Word, Hex32]
 
 
-Entry = PlanEntry | JoinedEntry | RefusedEntry | KeysEntry | RoundEntry | SumEntry | StateEntry | LedgerEntry | EndEntry
+Entry = (
+    PlanEntry
+    | JoinedEntry
+    | RefusedEntry
+    | KeysEntry
+    | RoundEntry
+    | SumEntry
+    | StateEntry
+    | LedgerEntry
+    | EndEntry
+)
 
 KINDS: dict[str, type[Entry]] = {
     "plan": PlanEntry,
@@ -234,7 +247,8 @@ def entry_of(kind: str, facts: object) -> Entry:
     """The typed record of an entry's facts, which are JSON values: `facts_of` is the inverse.
 
     Raises:
-        RefusedError: `malformed`: an unknown kind; a field that is missing, unknown or of another form, which is named.
+        RefusedError: `malformed`: an unknown kind; a field that is missing, unknown or of another
+            form, which is named.
     """
     if kind not in KINDS:
         raise malformed("transcript", "unknown kind of entry")

@@ -1,8 +1,9 @@
-"""What a record claims of privacy, computed again from the ledger's events, and held against the survivors that were opened.
+"""What a record claims of privacy, computed again, and held against the survivors of its sums.
 
-Guarantee: where nothing is found, every ε and every claim that the record states follows from the ledger's events by `privacy.accounting`;
-each opened sum of a round that counts on distributed noise has at least the survivors that this noise was charged for; and each of these
-survivors was charged for that round.
+Guarantee: where nothing is found, every ε and every claim that the record states follows from the
+ledger's events by `privacy.accounting`; each opened sum of a round that counts on distributed noise
+has at least the survivors that this noise was charged for; and each of these survivors was charged
+for that round.
 Assumes: survivors added the noise shares that they were to add.
 Not covered: releases that nobody recorded; what a client says of its own sampling (`declared`).
 """
@@ -40,11 +41,14 @@ def events_again(ledger: PrivacyLedger, marks: Sequence[tuple[str, Mark]]) -> li
     return [Finding(LEDGER, "stated or releases", problem) for problem in found.problems]
 
 
-def claims_again(summary: Mapping[str, Any], config: FederationConfig, ledger: PrivacyLedger, *, words: bool) -> list[Finding]:
+def claims_again(
+    summary: Mapping[str, Any], config: FederationConfig, ledger: PrivacyLedger, *, words: bool
+) -> list[Finding]:
     """What `summary.json` says of privacy against what its ledger gives.
 
     Args:
-        words: whether it was written by this version of the software, so that its sentences are the same as well.
+        words: whether it was written by this version of the software, so that its sentences are the
+            same as well.
     """
     name = "privacy" if config.privacy.unit != "none" else "sketches"
     if ledger.budget is None:
@@ -57,7 +61,11 @@ def claims_again(summary: Mapping[str, Any], config: FederationConfig, ledger: P
         return [Finding(SUMMARY, name, "missing, though there is a ledger")]
     stated = {key: value for key, value in summary[name].items() if key in said}
     found = differing(stated, said, name)
-    return [Finding(SUMMARY, where, problem) for where, problem in found if words or not _WORDS.search(where)]
+    return [
+        Finding(SUMMARY, where, problem)
+        for where, problem in found
+        if words or not _WORDS.search(where)
+    ]
 
 
 def differing(stated: object, found: object, where: str) -> Iterator[tuple[str, str]]:
@@ -77,11 +85,20 @@ def differing(stated: object, found: object, where: str) -> Iterator[tuple[str, 
         yield where, f"stated as {_short(stated)}, computed {_short(found)}"
 
 
-def noise_of_sums(releases: Iterable[Release], sums: Iterable[tuple[PlanEntry, RoundEntry, SumEntry]]) -> list[Finding]:
-    """Distributed noise counts on `parties` honest clients beside the colluders: so many must be in every sum that it hides."""
+def noise_of_sums(
+    releases: Iterable[Release], sums: Iterable[tuple[PlanEntry, RoundEntry, SumEntry]]
+) -> list[Finding]:
+    """Where distributed noise counts on more clients than were in the sum that it hides.
+
+    It counts on `parties` honest ones beside the colluders.
+    """
     charged: dict[tuple[str, int], list[Release]] = {}
     for release in releases:
-        own = release.unit is PrivacyUnit.CLIENT and release.purpose != NOISED_BY_KEY_HOLDER and release.history is None
+        own = (
+            release.unit is PrivacyUnit.CLIENT
+            and release.purpose != NOISED_BY_KEY_HOLDER
+            and release.history is None
+        )
         if own and isinstance(release.event, IntegerEvent):
             charged.setdefault((release.phase, release.round), []).append(release)
     phases, findings = {phase for phase, _ in charged}, list[Finding]()
@@ -89,12 +106,21 @@ def noise_of_sums(releases: Iterable[Release], sums: Iterable[tuple[PlanEntry, R
         if begun.step not in phases:
             continue
         held = charged.get((begun.step, begun.place[1]), [])
-        parties = max((release.event.parties for release in held if isinstance(release.event, IntegerEvent)), default=0)
+        parties = max(
+            (release.event.parties for release in held if isinstance(release.event, IntegerEvent)),
+            default=0,
+        )
         needed, survivors = parties + plan.colluders, len(total.survivors)
-        known = {plan.clients[subject] for release in held for subject in release.subjects if subject < len(plan.clients)}
+        known = {
+            plan.clients[subject]
+            for release in held
+            for subject in release.subjects
+            if subject < len(plan.clients)
+        }
         where = f"round {total.round}: sum.survivors"
         if survivors < needed:
-            problem = f"{survivors}; the noise is charged for {parties} honest ones and {plan.colluders} colluding: this round refutes the claim"
+            told = f"the noise is charged for {parties} honest ones and {plan.colluders} colluding"
+            problem = f"{survivors}; {told}: this round refutes the claim"
             findings.append(Finding(FILE, where, problem))
         if not set(total.survivors) <= known:
             findings.append(Finding(FILE, where, "a survivor was not charged for this round"))
@@ -102,9 +128,10 @@ def noise_of_sums(releases: Iterable[Release], sums: Iterable[tuple[PlanEntry, R
 
 
 def marks_of(entries: Iterable[LedgerEntry], ledger: PrivacyLedger) -> list[tuple[str, Mark]]:
-    """Marks in a transcript that this ledger must hold: a simulation's, or those of the client whose ledger it is.
+    """Marks in a transcript that this ledger must hold: a simulation's, or its own client's.
 
-    A client's ledger is known by its marks, which are nobody else's; where it fits none, those of the first client are given.
+    A client's ledger is known by its marks, which are nobody else's; where it fits none, those of
+    the first client are given.
     """
     by_owner: dict[str | None, list[tuple[str, Mark]]] = {}
     for entry in entries:

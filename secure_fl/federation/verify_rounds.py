@@ -1,9 +1,13 @@
-"""What a transcript shows of a federation's rounds, checked from its entries and the signed messages among them. No torch, no models.
+"""Checks a transcript's rounds from its entries and the signed messages among them.
 
-Guarantee: where nothing is found, every sum has a round of its own, at least as many survivors as the plan and the round ask for, pools
-opened by the rule that was announced, and, where there are signed messages, the survivors' signatures over the one view, their uploads'
-signed headers, and the openers' signatures over what was opened.
-Assumes: the coordinator's identity is the right one: its fingerprint is among the facts to be compared with what is known from elsewhere.
+No torch, no models.
+
+Guarantee: where nothing is found, every sum has a round of its own, at least as many survivors as
+the plan and the round ask for, pools opened by the rule that was announced, and, where there are
+signed messages, the survivors' signatures over the one view, their uploads' signed headers, and the
+openers' signatures over what was opened.
+Assumes: the coordinator's identity is the right one: its fingerprint is among the facts to be
+compared with what is known from elsewhere.
 Not covered: what a party did beside the protocol; whether uploads hold honest updates.
 """
 
@@ -15,8 +19,23 @@ from dataclasses import dataclass, field
 
 from secure_fl.errors import SecureSumError
 from secure_fl.federation.transcript import Line
-from secure_fl.federation.transcript_entries import EndEntry, KeysEntry, PlanEntry, RoundEntry, StateEntry, SumEntry
-from secure_fl.secure_sum.envelope import NO_KEY, Expected, Header, Phase, open_envelope, open_head, read_header
+from secure_fl.federation.transcript_entries import (
+    EndEntry,
+    KeysEntry,
+    PlanEntry,
+    RoundEntry,
+    StateEntry,
+    SumEntry,
+)
+from secure_fl.secure_sum.envelope import (
+    NO_KEY,
+    Expected,
+    Header,
+    Phase,
+    open_envelope,
+    open_head,
+    read_header,
+)
 from secure_fl.secure_sum.identities import Member
 from secure_fl.secure_sum.roster import Roster
 from secure_fl.secure_sum.round_book import view_of
@@ -70,7 +89,9 @@ class Rounds:
         """Take in a transcript's lines, in order."""
         for number, line in enumerate(lines, 1):
             for place, problem in self._entry(line):
-                self.findings.append(Finding(FILE, f"line {number}: {line.entry.kind}.{place}", problem))
+                self.findings.append(
+                    Finding(FILE, f"line {number}: {line.entry.kind}.{place}", problem)
+                )
         return self
 
     def _entry(self, line: Line) -> Iterator[tuple[str, str]]:
@@ -113,21 +134,40 @@ class Rounds:
             ("evidence", itself.role, "coordinator"),
             ("evidence", itself.fingerprint, coordinator.fingerprint),
         ]
-        yield from ((name, "not what the signed roster says") for name, said, found in facts if said != found)
+        yield from (
+            (name, "not what the signed roster says")
+            for name, said, found in facts
+            if said != found
+        )
 
     def _begins(self, plan: PlanEntry, entry: RoundEntry) -> Iterator[tuple[str, str]]:
         tried = self._tried.setdefault(entry.place, [])
         beside = {name for each in tried if each.attempt == entry.attempt for name in each.cohort}
         again = any(each.round in self._opened for each in tried if each.attempt != entry.attempt)
-        known = any(keys.fingerprint == entry.key and keys.first <= entry.round <= keys.last for keys in self._keys)
+        known = any(
+            keys.fingerprint == entry.key and keys.first <= entry.round <= keys.last
+            for keys in self._keys
+        )
         rules = [
             (entry.round > self._last, "round", "its number was used before, or does not count up"),
-            (_ascending(entry.cohort) and set(entry.cohort) <= set(plan.clients), "cohort", "not clients of the plan, each once and in order"),
+            (
+                _ascending(entry.cohort) and set(entry.cohort) <= set(plan.clients),
+                "cohort",
+                "not clients of the plan, each once and in order",
+            ),
             (set(entry.left_out) <= set(entry.cohort), "left_out", "not of the cohort"),
-            ((entry.plan is None) == (plan.roster is None), "plan", "signed rounds need a roster, and a roster signed rounds"),
+            (
+                (entry.plan is None) == (plan.roster is None),
+                "plan",
+                "signed rounds need a roster, and a roster signed rounds",
+            ),
             (entry.fewest >= plan.fewest, "fewest", f"below the plan's {plan.fewest}"),
             (entry.fewest >= entry.threshold, "fewest", "below the threshold"),
-            (not beside & set(entry.cohort), "cohort", "a client is in another sum of the same attempt"),
+            (
+                not beside & set(entry.cohort),
+                "cohort",
+                "a client is in another sum of the same attempt",
+            ),
             (not again, "attempt", "a sum of an earlier attempt at this place was opened"),
             (entry.key == NO_KEY.hex() or known, "key", "no entry says that this key is in force"),
         ]
@@ -136,7 +176,9 @@ class Rounds:
         self._begun.setdefault(entry.round, entry)
         tried.append(entry)
 
-    def _summed(self, plan: PlanEntry, entry: SumEntry, evidence: tuple[bytes, ...]) -> Iterator[tuple[str, str]]:
+    def _summed(
+        self, plan: PlanEntry, entry: SumEntry, evidence: tuple[bytes, ...]
+    ) -> Iterator[tuple[str, str]]:
         begun = self._begun.get(entry.round)
         if begun is None or entry.round in self._opened:
             yield "round", "has not begun" if begun is None else "was opened before"
@@ -158,11 +200,23 @@ class Rounds:
 def _rules_of(begun: RoundEntry, entry: SumEntry) -> list[tuple[bool, str, str]]:
     asked, survivors = set(begun.cohort) - set(begun.left_out), set(entry.survivors)
     return [
-        (_ascending(entry.survivors) and survivors <= asked, "survivors", "not clients that were asked, each once and in order"),
-        (len(survivors) >= begun.fewest, "survivors", f"{len(survivors)}, fewer than the {begun.fewest} that must survive"),
+        (
+            _ascending(entry.survivors) and survivors <= asked,
+            "survivors",
+            "not clients that were asked, each once and in order",
+        ),
+        (
+            len(survivors) >= begun.fewest,
+            "survivors",
+            f"{len(survivors)}, fewer than the {begun.fewest} that must survive",
+        ),
         (set(entry.missed) <= set(begun.cohort), "missed", "not of the cohort"),
         (begun.plan is None or set(entry.uploads) == survivors, "uploads", "not the survivors'"),
-        ((entry.view is None) == (begun.plan is None), "view", "there where nothing is signed, or missing where something is"),
+        (
+            (entry.view is None) == (begun.plan is None),
+            "view",
+            "there where nothing is signed, or missing where something is",
+        ),
     ]
 
 
@@ -175,8 +229,16 @@ def _counted(begun: RoundEntry, entry: SumEntry) -> list[tuple[bool, str, str]]:
     total = not begun.exact or sum(entry.counts) == begun.unit * survivors
     return [
         (len(entry.counts) == begun.pools, "counts", f"{len(entry.counts)} of {begun.pools}"),
-        (total, "counts", f"they come to {sum(entry.counts)}, not to {begun.unit} for each of {survivors} survivors"),
-        (begun.plan is None or entry.passing == passing, "passing", f"not the pools with {begun.minimum} members or more"),
+        (
+            total,
+            "counts",
+            f"they come to {sum(entry.counts)}, not {begun.unit} for each of {survivors} survivors",
+        ),
+        (
+            begun.plan is None or entry.passing == passing,
+            "passing",
+            f"not the pools with {begun.minimum} members or more",
+        ),
     ]
 
 
@@ -238,7 +300,9 @@ class Signed:
         self._keys[sender] = Advertise.decode(body)
 
     def _agreement(self, sender: str, body: bytes) -> None:
-        if Agreement.decode(body) == Agreement(bytes.fromhex(self.entry.view or ""), len(self.entry.survivors)):
+        if Agreement.decode(body) == Agreement(
+            bytes.fromhex(self.entry.view or ""), len(self.entry.survivors)
+        ):
             self._agreed.add(sender)
 
     def _applied(self, sender: str, body: bytes) -> None:
@@ -252,27 +316,56 @@ class Signed:
         return [
             (not strange, "evidence", "messages of clients that were not asked"),
             (self._headers() == entry.uploads, "uploads", "not the digests of the signed headers"),
-            (self._agreed <= survivors, "evidence", "an agreement of a client that did not survive"),
-            (len(self._agreed) >= begun.threshold, "view", f"{len(self._agreed)} of {begun.threshold} signatures that are needed fit it"),
+            (
+                self._agreed <= survivors,
+                "evidence",
+                "an agreement of a client that did not survive",
+            ),
+            (
+                len(self._agreed) >= begun.threshold,
+                "view",
+                f"{len(self._agreed)} of {begun.threshold} signatures that are needed fit it",
+            ),
             (not forked, "digest", f"{', '.join(forked)} signed another"),
-            (self._view() == entry.view, "view", "not that of the plan, the advertised keys and the survivors"),
+            (
+                self._view() == entry.view,
+                "view",
+                "not that of the plan, the advertised keys and the survivors",
+            ),
         ]
 
     def _headers(self) -> dict[str, str]:
-        whole = {name: parts for name, parts in self._uploads.items() if sorted(parts) == list(range(parts[min(parts)].chunks))}
-        encoded = {name: b"".join(parts[chunk].encode() for chunk in sorted(parts)) for name, parts in whole.items()}
-        return {name: hashlib.sha256(data).hexdigest() for name, data in encoded.items() if name in self.entry.survivors}
+        whole = {
+            name: parts
+            for name, parts in self._uploads.items()
+            if sorted(parts) == list(range(parts[min(parts)].chunks))
+        }
+        encoded = {
+            name: b"".join(parts[chunk].encode() for chunk in sorted(parts))
+            for name, parts in whole.items()
+        }
+        return {
+            name: hashlib.sha256(data).hexdigest()
+            for name, data in encoded.items()
+            if name in self.entry.survivors
+        }
 
     def _view(self) -> str:
         """What the survivors must have signed."""
         begun, masked = self.begun, self.begun.threshold > 0
         asked = [name for name in begun.cohort if name not in begun.left_out]
         names = sorted(self._keys) if masked else asked
-        silent = {name for name, phase in self.entry.missed.items() if phase in ("advertise", "share")}
+        silent = {
+            name for name, phase in self.entry.missed.items() if phase in ("advertise", "share")
+        }
         survivors = [place for place, name in enumerate(names) if name in self.entry.survivors]
         # without masks nobody deals shares
-        dealers = [place for place, name in enumerate(names) if name not in silent] if masked else []
-        digests = (bytes.fromhex(text) for text in (begun.plan or "", self.plan.roster or "", begun.key))
+        dealers = (
+            [place for place, name in enumerate(names) if name not in silent] if masked else []
+        )
+        digests = (
+            bytes.fromhex(text) for text in (begun.plan or "", self.plan.roster or "", begun.key)
+        )
         plan, roster, key = digests
         keys: dict[str, Advertise | None] = {name: self._keys.get(name) for name in names}
         return view_of(plan, roster, key, begun.round, keys, dealers, survivors).hex()
