@@ -42,6 +42,8 @@ from secure_fl.privacy.ledger import PrivacyLedger
 
 CONFIG, METRICS, MANIFEST = "config.toml", "metrics.jsonl", "manifest.json"
 DIGESTS, CHECKPOINTS = "digests.json", "checkpoints/*/manifest.json"
+_SUMMED = {"pretrain", "cluster"}
+"""Steps whose every round sums updates, where sums are protected."""
 _SPELLED = "not spelled as it was written"
 _WHY = {
     ".lock*": "says who writes to the folder now",
@@ -263,13 +265,15 @@ class _Check(ReadFolder):
 
     def _metrics(self, rounds: Rounds) -> None:
         """Each round that summed something has a sum, of as many clients."""
-        if not self.whole or not self.metrics:
+        if not (self.whole and self.metrics and self.plans):
             return
         asked: dict[str, set[str]] = {}
         for _, begun, _ in rounds.sums:
             place = f"{begun.step} {begun.place[1] + 1}"
             asked.setdefault(place, set()).update(begun.cohort)
         steps = {begun.step for _, begun, _ in rounds.sums}
+        if self.plans[-1].roster is not None:
+            steps |= _SUMMED
         for number, line in enumerate(self.metrics, 1):
             clients = asked.get(f"{line.get('phase')} {line.get('round')}", ())
             if str(line.get("phase")) in steps and len(clients) != line.get("clients"):

@@ -11,61 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from federation.records import DIGEST, FACTS
 
 from secure_fl.errors import SecureSumError
 from secure_fl.federation.transcript import START, Line, Transcript
 from secure_fl.federation.transcript_entries import KINDS, entry_of, facts_of
 from secure_fl.secure_sum.refusals import RefusedError
 from secure_fl.secure_sum.round_messages import RoundRefusedError
-
-DIGEST = "ab" * 32
-FACTS: dict[str, dict[str, Any]] = {
-    "plan": {
-        "digest": DIGEST,
-        "federation": "lab",
-        "protection": "masked",
-        "key_holder": "clients",
-        "clients": ["a", "b"],
-        "fewest": 2,
-        "colluders": 1,
-        "roster": DIGEST,
-        "revision": 1,
-        "versions": {"secure-fl": "1"},
-    },
-    "joined": {"client": "a", "fingerprint": DIGEST, "policy": None},
-    "refused": {"sender": "?", "phase": "plan", "reason": "noise", "by": "b", "round": None},
-    "keys": {"fingerprint": DIGEST, "maker": "a", "first": 0, "last": 9},
-    "round": {
-        "round": 3,
-        "place": [1, 2],
-        "step": "cluster",
-        "attempt": 1,
-        "cohort": ["a", "b"],
-        "left_out": [],
-        "plan": DIGEST,
-        "fewest": 2,
-        "threshold": 2,
-        "minimum": 2,
-        "unit": 1,
-        "pools": 2,
-        "exact": True,
-        "key": "00" * 32,
-    },
-    "sum": {
-        "round": 3,
-        "view": DIGEST,
-        "survivors": ["a", "b"],
-        "uploads": {"a": DIGEST, "b": DIGEST},
-        "missed": {},
-        "counts": [2, -1],
-        "passing": [0],
-        "digest": DIGEST,
-    },
-    "state": {"place": [1, 3], "digest": DIGEST},
-    "ledger": {"client": None, "length": 4, "head": DIGEST},
-    "end": {"reason": "done", "files": {"model/encoder.safetensors": DIGEST}},
-}
-"""One entry of each kind."""
 
 
 def written(path: Path, *kinds: str) -> Transcript:
