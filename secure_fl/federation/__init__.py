@@ -14,6 +14,7 @@ Public names, each imported when it is used:
 - `Secrecy`: What one adversary reads, and what it cannot read.
 - `ServerState`: What the server knows between rounds; a checkpoint is this and nothing else.
 - `SketchForm`: Public facts of a federation's sketches.
+- `Transcript`: An append-only list of entries, in a file or in memory.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from secure_fl.federation.phase import ServerState as ServerState
     from secure_fl.federation.secrecy import Secrecy as Secrecy
     from secure_fl.federation.sketch_form import SketchForm as SketchForm
+    from secure_fl.federation.transcript import Transcript as Transcript
 
 __getattr__, __dir__, __all__ = lazily(
     __name__,
@@ -48,5 +50,6 @@ __getattr__, __dir__, __all__ = lazily(
         "phase": ["Phase", "RoundRecord", "ServerState"],
         "secrecy": ["Secrecy"],
         "sketch_form": ["SketchForm"],
+        "transcript": ["Transcript"],
     },
 )

@@ -17,11 +17,11 @@ from secure_fl import __version__
 from secure_fl.config import FederationConfig
 from secure_fl.errors import SecureSumError
 from secure_fl.federation.folder import RunFolder
+from secure_fl.federation.round_entries import evidence_in, keys_entry, round_entry, sum_entry
 from secure_fl.federation.transcript import Transcript
 from secure_fl.federation.transcript_entries import (
     EndEntry,
     Entry,
-    KeysEntry,
     LedgerEntry,
     PlanEntry,
     RefusedEntry,
@@ -34,15 +34,11 @@ from secure_fl.federation.transcript_entries import (
 from secure_fl.files import is_file, is_lock, read_bytes, remove
 from secure_fl.privacy.chain import Mark, digest
 from secure_fl.privacy.client_level import Blocks
-from secure_fl.secure_sum.ceremony import Epoch
-from secure_fl.secure_sum.envelope import NO_KEY, head_bytes, read_header
-from secure_fl.secure_sum.round_messages import unframe
+from secure_fl.secure_sum.envelope import NO_KEY
 from secure_fl.secure_sum.round_plan import RoundPlan
 from secure_fl.secure_sum.round_steps import Refusal, claimed
 from secure_fl.secure_sum.secure_sum import EmbeddedFederation, Outcome, Tap
 
-_WHOLE = ("advertise", "agree", "apply")
-"""Phases whose messages are short, and evidence as they are."""
 _LARGEST = 1 << 36
 
 
@@ -116,69 +112,34 @@ class Recorder:
 
     def open_round(self, number: int, cohort: Sequence[int], pools: int, unit: int) -> None:
         """A sum in the open begins, of which nobody enforces anything."""
-        names = tuple(self._clients[client] for client in sorted(cohort))
-        self._round(number, names, key=NO_KEY, unit=unit, pools=pools)
+        entry = RoundEntry(
+            round=number,
+            place=self._place,
+            step=self._step,
+            attempt=self._attempt,
+            cohort=tuple(self._clients[client] for client in sorted(cohort)),
+            left_out=(),
+            plan=None,
+            fewest=0,
+            threshold=0,
+            minimum=0,
+            unit=unit,
+            pools=pools,
+            exact=False,
+            key=NO_KEY.hex(),
+        )
+        self._add(entry)
 
     def signed_round(self, plan: RoundPlan, without: Sequence[int]) -> None:
-        """A protected sum begins."""
+        """A protected sum begins, from the start without some of its clients."""
         if plan.key_fingerprint not in self._keys:
-            epoch, maker = (
-                Epoch.of(plan.round, plan.roster),
-                plan.authority if plan.opener == "authority" else plan.cohort[0],
-            )
-            self._add(
-                KeysEntry(plan.key_fingerprint.hex(), maker, epoch.first_round, epoch.last_round)
-            )
             self._keys.add(plan.key_fingerprint)
-        left_out = tuple(self._clients[client] for client in without)
-        pools = plan.shape.pools if plan.shape.counted else 0
-        cohort = tuple(sorted({*plan.cohort, *left_out}))
-        self._round(
-            plan.round,
-            cohort,
-            left_out=left_out,
-            plan=plan.digest.hex(),
-            fewest=plan.survivors_needed,
-            threshold=plan.shares_needed if plan.masked else 0,
-            minimum=plan.minimum,
-            unit=plan.count_unit,
-            pools=pools,
-            exact=plan.exact_counts,
-            key=plan.key_fingerprint,
-        )
-
-    def _round(
-        self,
-        number: int,
-        cohort: tuple[str, ...],
-        *,
-        key: bytes,
-        unit: int,
-        pools: int,
-        left_out: tuple[str, ...] = (),
-        plan: str | None = None,
-        fewest: int = 0,
-        threshold: int = 0,
-        minimum: int = 0,
-        exact: bool = False,
-    ) -> None:
-        where = self._place, self._step, self._attempt
-        self._add(
-            RoundEntry(
-                number,
-                *where,
-                cohort,
-                left_out,
-                plan,
-                fewest,
-                threshold,
-                minimum,
-                unit,
-                pools,
-                exact,
-                key.hex(),
-            )
-        )
+            by_authority = plan.opener == "authority"
+            self._add(keys_entry(plan, plan.authority if by_authority else plan.cohort[0]))
+        left_out = [self._clients[client] for client in without]
+        at, attempt = self._place, self._attempt
+        entry = round_entry(plan, step=self._step, place=at, attempt=attempt, left_out=left_out)
+        self._add(entry)
 
     @property
     def tap(self) -> Tap | None:
@@ -189,34 +150,26 @@ class Recorder:
         return None if self._folder is None else self._seen
 
     def _seen(self, sender: str, recipient: str, data: bytes) -> bytes:
-        phase = claimed(data)[1] if recipient == "server" else "?"
         with suppress(SecureSumError):  # what the server cannot read is no evidence
-            if phase in _WHOLE:
-                self._evidence.setdefault((read_header(data).round, sender, phase), (data,))
-            elif phase == "upload":
-                parts = unframe(memoryview(data))
-                heads = [read_header(part) for part in parts]
-                ends = [head_bytes(header) for header in heads]
-                kept = tuple(bytes(part[:end]) for part, end in zip(parts, ends, strict=True))
-                self._evidence.setdefault((heads[0].round, sender, phase), kept)
+            found = evidence_in(data) if recipient == "server" else None
+            if found is not None:
+                number, kept = found
+                self._evidence.setdefault((number, sender, claimed(data)[1]), kept)
         return data
 
     def signed_sum(self, plan: RoundPlan, outcome: Outcome) -> None:
         """A protected sum was opened."""
-        opened, shape = outcome.opened, plan.shape
-        counts = tuple(int(count) for count in opened.head[: shape.pools]) if shape.counted else ()
-        uploads = {name: upload.hex() for name, upload in sorted(outcome.uploads.items())}
-        facts = outcome.view.hex(), outcome.survivors, uploads, dict(sorted(outcome.missed.items()))
-        signed = [
-            each
-            for (number, *_), kept in sorted(self._evidence.items())
-            if number == plan.round
-            for each in kept
-        ]
-        self._add(
-            SumEntry(plan.round, *facts, counts, tuple(opened.passing), outcome.digest.hex()),
-            signed,
+        entry = sum_entry(
+            plan,
+            outcome.opened,
+            view=outcome.view,
+            survivors=outcome.survivors,
+            uploads=outcome.uploads,
+            missed=outcome.missed,
         )
+        kept = sorted(self._evidence.items())
+        signed = [each for (number, *_), parts in kept if number == plan.round for each in parts]
+        self._add(entry, signed)
 
     def open_sum(self, number: int, survivors: Sequence[int], blocks: Blocks, pools: int) -> None:
         """A sum in the open was made; `pools` as in `open_round`."""

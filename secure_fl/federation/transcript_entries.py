@@ -157,7 +157,8 @@ class SumEntry:
         survivors: clients in the sum, ascending.
         uploads: client -> SHA-256 over the headers of its upload, which hold their bodies' hashes.
         missed: client -> the first phase that it was silent in.
-        counts: the opened counts of pools, with their noise where there is any.
+        counts: the opened counts of pools, with their noise where there is any; None where who
+            writes this does not know them.
         passing: pools that were opened.
         digest: of everything that was opened.
     """
@@ -168,7 +169,7 @@ class SumEntry:
     survivors: tuple[Name, ...]
     uploads: dict[Name, Hex32]
     missed: dict[Name, Word]
-    counts: tuple[int, ...]
+    counts: tuple[int, ...] | None
     passing: tuple[Count, ...]
     digest: Hex32
 

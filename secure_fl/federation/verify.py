@@ -267,10 +267,8 @@ class _Check(ReadFolder):
         """Each round that summed something has a sum, of as many clients."""
         if not (self.whole and self.metrics and self.plans):
             return
-        asked: dict[str, set[str]] = {}
-        for _, begun, _ in rounds.sums:
-            place = f"{begun.step} {begun.place[1] + 1}"
-            asked.setdefault(place, set()).update(begun.cohort)
+        summed = {(begun.step, begun.place[1]) for _, begun, _ in rounds.sums}
+        asked = {f"{step} {at + 1}": rounds.asked[step, at] for step, at in summed}
         steps = {begun.step for _, begun, _ in rounds.sums}
         if self.plans[-1].roster is not None:
             steps |= _SUMMED

@@ -66,6 +66,7 @@ class Rounds:
 
     Attributes:
         sums: opened sums, each with its round and the plan that was in force.
+        asked: (step, rounds finished in it) -> clients that were asked.
         signatures: how many were checked.
         unsigned: rounds of signed sums of whose messages nothing was kept.
         coordinators: fingerprints of who signed rosters.
@@ -73,6 +74,7 @@ class Rounds:
 
     findings: list[Finding] = field(default_factory=list)
     sums: list[tuple[PlanEntry, RoundEntry, SumEntry]] = field(default_factory=list)
+    asked: dict[tuple[str, int], set[str]] = field(default_factory=dict)
     signatures: int = 0
     unsigned: list[int] = field(default_factory=list)
     coordinators: list[str] = field(default_factory=list)
@@ -175,6 +177,7 @@ class Rounds:
         self._last = max(self._last, entry.round)
         self._begun.setdefault(entry.round, entry)
         tried.append(entry)
+        self.asked.setdefault((entry.step, entry.place[1]), set()).update(entry.cohort)
 
     def _summed(
         self, plan: PlanEntry, entry: SumEntry, evidence: tuple[bytes, ...]
@@ -221,21 +224,23 @@ def _rules_of(begun: RoundEntry, entry: SumEntry) -> list[tuple[bool, str, str]]
 
 
 def _counted(begun: RoundEntry, entry: SumEntry) -> list[tuple[bool, str, str]]:
-    """Counts against the number of survivors, and pools against counts."""
-    least, survivors = begun.minimum * begun.unit, len(entry.survivors)
-    passing = tuple(pool for pool, count in enumerate(entry.counts) if count >= least)
+    """Counts against the number of survivors, and pools against counts, as far as they are told."""
+    survivors, signed = len(entry.survivors), begun.plan is not None
     if not begun.pools:
         passing = (0,) if survivors >= begun.minimum else ()
-    total = not begun.exact or sum(entry.counts) == begun.unit * survivors
+        right = not signed or entry.passing == passing
+        return [(right, "passing", f"a pool is opened from {begun.minimum} survivors on")]
+    if entry.counts is None:
+        return []
+    least, total = begun.minimum * begun.unit, sum(entry.counts)
+    large = tuple(pool for pool, count in enumerate(entry.counts) if count >= least)
+    comes = not begun.exact or total == begun.unit * survivors
+    told = f"they come to {total}, not {begun.unit} for each of {survivors} survivors"
     return [
         (len(entry.counts) == begun.pools, "counts", f"{len(entry.counts)} of {begun.pools}"),
+        (comes, "counts", told),
         (
-            total,
-            "counts",
-            f"they come to {sum(entry.counts)}, not {begun.unit} for each of {survivors} survivors",
-        ),
-        (
-            begun.plan is None or entry.passing == passing,
+            not signed or entry.passing == large,
             "passing",
             f"not the pools with {begun.minimum} members or more",
         ),
