@@ -208,7 +208,7 @@ class _Check(ReadFolder):
             return
         marks = [*marks_of(entries, ledger), *self._marks()]
         self.findings += events_again(ledger, marks)
-        self.findings += noise_of_sums(ledger.releases, rounds.sums)
+        self.findings += noise_of_sums(ledger.releases, rounds.sums, everybodys=config is not None)
         told = "releases, chained; ε of every subject from their events"
         counts = f"{len(ledger.releases)} {told}; {len(marks)} marks of it elsewhere"
         self.checked.append(("ledger", counts))

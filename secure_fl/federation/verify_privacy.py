@@ -86,45 +86,46 @@ def differing(stated: object, found: object, where: str) -> Iterator[tuple[str, 
 
 
 def noise_of_sums(
-    releases: Iterable[Release], sums: Iterable[tuple[PlanEntry, RoundEntry, SumEntry]]
+    releases: Iterable[Release],
+    sums: Iterable[tuple[PlanEntry, RoundEntry, SumEntry]],
+    *,
+    everybodys: bool,
 ) -> list[Finding]:
     """Where distributed noise counts on more clients than were in the sum that it hides.
 
     It counts on `parties` honest ones beside the colluders.
+
+    Args:
+        everybodys: whether the ledger holds the releases of all clients, and not of one.
     """
-    charged: dict[tuple[str, int], list[Release]] = {}
-    for release in releases:
-        own = (
-            release.unit is PrivacyUnit.CLIENT
-            and release.purpose != NOISED_BY_KEY_HOLDER
-            and release.history is None
-        )
-        if own and isinstance(release.event, IntegerEvent):
-            charged.setdefault((release.phase, release.round), []).append(release)
+    charged = _charged(releases)
     phases, findings = {phase for phase, _ in charged}, list[Finding]()
+    subjects = {subject for each in charged.values() for subject in each}
     for plan, begun, total in sums:
         if begun.step not in phases:
             continue
-        held = charged.get((begun.step, begun.place[1]), [])
-        parties = max(
-            (release.event.parties for release in held if isinstance(release.event, IntegerEvent)),
-            default=0,
-        )
-        needed, survivors = parties + plan.colluders, len(total.survivors)
-        known = {
-            plan.clients[subject]
-            for release in held
-            for subject in release.subjects
-            if subject < len(plan.clients)
-        }
+        parties = charged.get((begun.step, begun.place[1]), {})
+        counted, survivors = max(parties.values(), default=0), len(total.survivors)
         where = f"round {total.round}: sum.survivors"
-        if survivors < needed:
-            told = f"the noise is charged for {parties} honest ones and {plan.colluders} colluding"
+        if survivors < counted + plan.colluders:
+            told = f"the noise is charged for {counted} honest ones and {plan.colluders} colluding"
             problem = f"{survivors}; {told}: this round refutes the claim"
             findings.append(Finding(FILE, where, problem))
-        if not set(total.survivors) <= known:
+        numbers = {plan.clients.index(name) for name in total.survivors if name in plan.clients}
+        if not (numbers if everybodys else numbers & subjects) <= parties.keys():
             findings.append(Finding(FILE, where, "a survivor was not charged for this round"))
     return findings
+
+
+def _charged(releases: Iterable[Release]) -> dict[tuple[str, int], dict[int, int]]:
+    """(phase, round) -> client -> honest clients that its release's noise counts on."""
+    found: dict[tuple[str, int], dict[int, int]] = {}
+    for release in releases:
+        own = release.purpose != NOISED_BY_KEY_HOLDER and release.history is None
+        if own and release.unit is PrivacyUnit.CLIENT and isinstance(release.event, IntegerEvent):
+            of_round = found.setdefault((release.phase, release.round), {})
+            of_round |= dict.fromkeys(release.subjects, release.event.parties)
+    return found
 
 
 def marks_of(entries: Iterable[LedgerEntry], ledger: PrivacyLedger) -> list[tuple[str, Mark]]:

@@ -24,7 +24,6 @@ from federation.records import (
 )
 from helpers import StopAfter
 
-from secure_fl.errors import RunFolderError
 from secure_fl.federation.verify import verify
 from secure_fl.federation.verify_rounds import Rounds
 from secure_fl.privacy.events import IntegerEvent
@@ -317,69 +316,3 @@ def test_a_wrong_noise_in_the_ledger_is_found(finished: Path, tmp_path: Path) ->
     )
     forge(folder)
     assert {"ledger.json", "summary.json"} <= {file for file, _ in said(folder)}
-
-
-# What runs write
-
-
-@pytest.mark.parametrize(
-    "tables",
-    [
-        {"security": {"protection": "bfv+masked", "key_holder": "authority"}},
-        {
-            "security": {"protection": "bfv+masked"},
-            "privacy": {"unit": "example", "noise": 4.0, "epsilon": 60.0},
-        },
-        {"privacy": {"unit": "none"}, "evaluate": {"enabled": False}},
-    ],
-    ids=["authority", "examples", "unprotected"],
-)
-def test_every_kind_of_run_fits_its_own_record(
-    tmp_path: Path, tables: dict[str, dict[str, Any]]
-) -> None:
-    found = verify(run(tmp_path / "run", config(**tables)))
-    assert found.findings == ()
-    assert {"transcript", "rounds", "signatures", "checkpoints", "metrics", "files"} <= dict(
-        found.checked
-    ).keys()
-    assert set(found.uncovered) == {".lock*"}
-
-
-def test_a_run_that_was_stopped_resumed_and_made_longer_fits(
-    under_way: Path, tmp_path: Path
-) -> None:
-    folder = copied(under_way, tmp_path / "run")
-    with (folder / "transcript.jsonl").open("a") as file:
-        file.write('{"before":"')
-    assert said(folder) == [("transcript.jsonl", "last line")], "a kill in the middle of a line"
-    run(folder, resume=True)
-    assert said(folder) == []
-    numbers = [entry["round"] for kind, entry, _ in as_written(lines_of(folder)) if kind == "sum"]
-    assert numbers == sorted(set(numbers))
-    run(folder, config(pools={"rounds": 3}), resume=True)
-    assert said(folder) == []
-    assert len([line for line in lines_of(folder) if line.entry.kind == "end"]) == 2
-
-
-def test_a_sum_that_is_not_in_the_transcript_is_missed(under_way: Path, tmp_path: Path) -> None:
-    folder = copied(under_way, tmp_path / "run")
-    lines = (folder / "transcript.jsonl").read_bytes().splitlines(keepends=True)
-    (folder / "transcript.jsonl").write_bytes(b"".join(lines[:4]))
-    assert {"checkpoints/02-00001/manifest.json", "metrics.jsonl"} <= {
-        file for file, _ in said(folder)
-    }
-
-
-def test_one_partys_folder_is_checked_for_what_it_holds(finished: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "site"
-    folder.mkdir()
-    for name in ("transcript.jsonl", "ledger.json"):
-        (folder / name).write_bytes((finished / name).read_bytes())
-    (folder / "transcript.jsonl").write_bytes(
-        b"".join(line.encode() + b"\n" for line in lines_of(finished) if line.entry.kind != "end")
-    )
-    found = verify(folder)
-    assert found.findings == ()
-    assert dict(found.checked).keys() == {"transcript", "rounds", "signatures", "ledger"}
-    with pytest.raises(RunFolderError, match="no record"):
-        verify(tmp_path)
