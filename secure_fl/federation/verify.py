@@ -198,8 +198,8 @@ class _Check(ReadFolder):
     def _ledger(self, rounds: Rounds) -> None:
         entries = [line.entry for line in self.lines if isinstance(line.entry, LedgerEntry)]
         config, ledger = self.config, self.ledger
+        counted = any(entry.client is None for entry in entries)
         if ledger is None:
-            counted = any(entry.client is None for entry in entries)
             private = config is not None and (
                 config.privacy.unit != "none" or config.noises_sketches
             )
@@ -208,7 +208,7 @@ class _Check(ReadFolder):
             return
         marks = [*marks_of(entries, ledger), *self._marks()]
         self.findings += events_again(ledger, marks)
-        self.findings += noise_of_sums(ledger.releases, rounds.sums, everybodys=config is not None)
+        self.findings += noise_of_sums(ledger.releases, rounds.sums, everybodys=counted)
         told = "releases, chained; ε of every subject from their events"
         counts = f"{len(ledger.releases)} {told}; {len(marks)} marks of it elsewhere"
         self.checked.append(("ledger", counts))
