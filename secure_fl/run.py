@@ -42,6 +42,7 @@ from secure_fl.federation.path_check import check_paths
 from secure_fl.federation.phase import Phase, RoundRecord, ServerState
 from secure_fl.federation.pretrain import CentralPretrain, HandOut, Pretrain
 from secure_fl.federation.privacy_record import privacy_record, sketch_record
+from secure_fl.federation.recorder import Recorder
 from secure_fl.federation.release_box import ReleaseBox
 from secure_fl.federation.run_state import RunState
 from secure_fl.federation.starts import FarthestStart, RestartStart, SketchCentre, SketchStart, get_guide, get_pools
@@ -162,7 +163,7 @@ class Federation:
         if self.config.pretrain.mode == "load" and "encoder" not in state.tensors:
             self._gate.load_encoder(RunFolder.open(Path(self.config.pretrain.load_from or ""), "pretrain.load_from"), len(self.clients))
         engine = EmbeddedEngine(self.clients, self.blueprint, box, self._gate.already)
-        summing = Summing(self.config.security, len(self.clients), self.config.privacy.colluders)
+        summing = Summing(self.config.security, len(self.clients), self.config.privacy.colluders, self._recorder)
         rounds = Rounds(engine, summing, self._gate, self._replied)
         records: list[RoundRecord] = []
         if folder is not None:
@@ -183,10 +184,12 @@ class Federation:
                     folder.check_own()
                 while earlier:
                     self._repeat(earlier.pop(0), engine)
+                self._recorder.begins(phase.name, (number, state.round))
                 record = watched(rounds.run(phase), records, self.config, self._majorities)
                 records.append(record)
                 if folder is not None:
                     folder.append(record)
+                    self._recorder.ledger(self._gate.mark)
                     if state.round % self.config.runtime.checkpoint_every == 0:
                         folder.save(state, self._digest, self._gate.mark)
                         engine.results.checkpointed()
@@ -196,6 +199,7 @@ class Federation:
                 folder.save(state, self._digest, self._gate.mark)
         result = self._finish(state, records, folder)
         engine.results.close()
+        self._recorder.end()
         self._tell("on_end", result)
         return result
 
@@ -254,7 +258,7 @@ class Federation:
         `holding`: what is held until the run ends; the run's own state is added.
         """
         if folder is None:
-            self._gate = self._open_gate(None)
+            self._gate, self._recorder = self._open_gate(None), Recorder(None, self.config, len(self.clients))
             return ServerState(), ReleaseBox(None)
         opened = self._open_gate(None if resume else folder.ledger)
         if not resume:
@@ -269,6 +273,7 @@ class Federation:
             holding.enter_context(kept.held())
         self._gate = self._open_gate(folder.ledger, kept, resumed=True)
         self._gate.follows(folder.marks())
+        self._recorder = Recorder(folder, self.config, len(self.clients))
         state = ServerState()
         if resume:
             state, self.blueprint = go_on(folder, self.blueprint, self._gate, self.clients, self._digest_of, self._phases)

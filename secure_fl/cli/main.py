@@ -22,6 +22,7 @@ from secure_fl.cli.privacy import privacy_app
 from secure_fl.cli.report import report
 from secure_fl.cli.run import run
 from secure_fl.cli.start import init
+from secure_fl.cli.verify import verify
 from secure_fl.errors import SecureFLError
 from secure_fl.files import file_error
 from secure_fl.terminal import prepare
@@ -39,6 +40,7 @@ A first hour:
   secure-fl check my.toml                        whether it would run, and what it would take
   secure-fl run my.toml --out runs/mine          pre-train, cluster, evaluate
   secure-fl report runs/mine                     one HTML page with plots
+  secure-fl verify runs/mine                     the record against itself: signatures, survivors, ε, digests
   secure-fl assign runs/mine new_client.npz      the right pool for a newcomer
   secure-fl privacy plan my.toml                 what a private run would spend, before it does
   secure-fl privacy verify runs/mine             every ε again, from the ledger's events
@@ -56,7 +58,7 @@ A finished run can be made longer:
 """
 
 app = typer.Typer(help=_TOUR, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-for _command in (run, check, report, data, init, export, assign, doctor):
+for _command in (run, check, report, verify, data, init, export, assign, doctor):
     app.command()(_command)
 app.add_typer(kernels_app, name="kernels")
 app.add_typer(bench, name="bench")

@@ -17,6 +17,7 @@ Public names, each imported when it is used:
 - `Secrecy`: What one adversary reads, and what it cannot read.
 - `ServerState`: What the server knows between rounds; a checkpoint is this and nothing else.
 - `SketchForm`: Public facts of a federation's sketches.
+- `Transcript`: An append-only list of entries, in a file or in memory.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from secure_fl.federation.policy_rules import Objection as Objection
     from secure_fl.federation.secrecy import Secrecy as Secrecy
     from secure_fl.federation.sketch_form import SketchForm as SketchForm
+    from secure_fl.federation.transcript import Transcript as Transcript
 
 __getattr__, __dir__, __all__ = lazily(
     __name__,
@@ -57,5 +59,6 @@ __getattr__, __dir__, __all__ = lazily(
         "policy_rules": ["Objection"],
         "secrecy": ["Secrecy"],
         "sketch_form": ["SketchForm"],
+        "transcript": ["Transcript"],
     },
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -25,6 +26,7 @@ _NAME = re.compile(r"[0-9]+-[0-9]+")
 _MANIFEST, _TENSORS = "manifest.json", "state.safetensors"
 
 Count = Annotated[int, Field(ge=0, le=10**9)]
+Told = Callable[[tuple[int, int], str], None]
 
 
 @dataclass(frozen=True)
@@ -65,35 +67,40 @@ class _Manifest:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, told: Told = lambda *_: None) -> None:
     """Write a checkpoint under `folder` so that a crash at any moment leaves the previous one whole; keep the last two.
+
+    Args:
+        told: is told where the run is then (phases finished, rounds finished in the next), and the checkpoint's digest, before it is there.
 
     Raises:
         FileError: it cannot be written.
     """
-    _write(folder, checkpoint)
+    _write(folder, checkpoint, told)
     for old in _found(folder)[:-_KEPT]:
         remove(old)
 
 
-def go_back(folder: Path, checkpoint: Checkpoint) -> None:
+def go_back(folder: Path, checkpoint: Checkpoint, told: Told = lambda *_: None) -> None:
     """Write a checkpoint of an earlier phase than the newest and remove the others, the newest first: a crash leaves the newest, or one between.
 
     Raises:
         FileError: it cannot be written.
     """
-    written = _write(folder, checkpoint)
+    written = _write(folder, checkpoint, told)
     for other in reversed(_found(folder)):
         if other != written:
             remove(other)
 
 
-def _write(folder: Path, checkpoint: Checkpoint) -> Path:
+def _write(folder: Path, checkpoint: Checkpoint, told: Told) -> Path:
     state, tensors = checkpoint.state, pack(checkpoint.state.tensors)
     sums = {_TENSORS: hashlib.sha256(tensors).hexdigest()}
     manifest = _Manifest(_SCHEMA, checkpoint.digest, checkpoint.lines, state.phase, state.round, state.facts, sums, checkpoint.ledger)
-    written = json.dumps(replace(manifest, check=manifest.digest_of_rest).as_dict(), indent=1, allow_nan=False)
+    check = manifest.digest_of_rest
+    written = json.dumps(replace(manifest, check=check).as_dict(), indent=1, allow_nan=False)
     make_folder(folder)
+    told((state.phase, state.round), check)
     path = folder / f"{state.phase:02d}-{state.round:05d}"
     write_folder(path, {_MANIFEST: written.encode(), _TENSORS: tensors})
     return path

@@ -18,7 +18,7 @@ from typing import Any
 from secure_fl.config import FederationConfig
 from secure_fl.config_file import dump_config, load_config
 from secure_fl.errors import FileError, RunFolderError
-from secure_fl.federation.checkpoint import Checkpoint, go_back, load_checkpoint, save_checkpoint
+from secure_fl.federation.checkpoint import Checkpoint, Told, go_back, load_checkpoint, save_checkpoint
 from secure_fl.federation.manifest import Manifest
 from secure_fl.federation.phase import RoundRecord, ServerState
 from secure_fl.files import (
@@ -71,6 +71,9 @@ class RunFolder:
         self.metrics, self.summary, self.config = path / "metrics.jsonl", path / "summary.json", path / "config.toml"
         self.model, self.partition, self.embedding = path / "model", path / "partition.json", path / "embedding.json"
         self.ledger, self.results, self.central = path / "ledger.json", path / "private-results", path / "central.json"
+        self.transcript, self.digests = path / "transcript.jsonl", path / "digests.json"
+        self.told: Told = lambda *_: None
+        """Is told each checkpoint's place and digest before it is there."""
         self._lines, self._process, self._lock = 0, os.getpid(), lock_of(path)
 
     @classmethod
@@ -183,7 +186,8 @@ class RunFolder:
         self.check_own()
         remove(self.summary)
         checkpoint = load_checkpoint(self.path / "checkpoints")
-        go_back(self.path / "checkpoints", Checkpoint(state, digest, lines, None if checkpoint is None else checkpoint.ledger))
+        back = Checkpoint(state, digest, lines, None if checkpoint is None else checkpoint.ledger)
+        go_back(self.path / "checkpoints", back, self.told)
 
     def _write_config(self, config: FederationConfig, run: str, digest: str) -> None:
         write_atomically(self.config, f"# run {run}\n# made with {digest}\n{dump_config(config)}{_LAST.decode()}")
@@ -263,7 +267,8 @@ class RunFolder:
         newest = self.path / "checkpoints" / "newest"
         tensors = self.view(newest / "state.safetensors", state.tensors)
         facts = self.view(newest / "manifest.json", {"facts": state.facts}).get("facts", {})
-        save_checkpoint(self.path / "checkpoints", Checkpoint(replace(state, tensors=tensors, facts=facts), digest, self._lines, ledger))
+        checkpoint = Checkpoint(replace(state, tensors=tensors, facts=facts), digest, self._lines, ledger)
+        save_checkpoint(self.path / "checkpoints", checkpoint, self.told)
 
     def restore(self, *digests: str) -> ServerState:
         """State of the newest checkpoint; lines of `metrics.jsonl` that came after it are cut.

@@ -74,6 +74,17 @@ class Manifest:
         """Whether anything of a file is written."""
         return self.experiments or bool(_tags(self._rules(file)) - {EXPERIMENTER})
 
+    def covers(self, file: str) -> bool:
+        """Whether a file is the run's own."""
+        try:
+            return self._rules(file) is not None
+        except RunFolderError:
+            return False
+
+    def is_experimenters(self, file: str) -> bool:
+        """Whether anything that is written of a file is the experimenter's."""
+        return self.experiments and EXPERIMENTER in _tags(self._rules(file))
+
     def without_experiments(self) -> Manifest:
         """The same for a reader who is not the experimenter."""
         return replace(self, experiments=False)
@@ -181,6 +192,9 @@ def _files(config: FederationConfig) -> Rules:
         "metrics.jsonl": _record(groups, pools, questions),
         "summary.json": _summary(groups, pools, classes, sizes, questions),
         "ledger.json": _ledger(questions),
+        "transcript.jsonl": _transcript(groups, pools, questions),
+        # Digests of files that have fields of the experimenter's.
+        "digests.json": EXPERIMENTER,
         "partition.json": EXPERIMENTER,
         "embedding.json": EXPERIMENTER,
         # The page of `secure-fl report`, which shows what the other files say.
@@ -263,6 +277,22 @@ def _ledger(questions: str) -> Rules:
     release: Rules = {"key": questions, "hash": questions, "event": {BELOW: PUBLIC}, ANY: PUBLIC}
     told: Rules = {"claims": {BELOW: PUBLIC}, "stated": {ANY: PUBLIC}, "budget": {ANY: PUBLIC}, "format": PUBLIC}
     return {"releases": release, "mark": _mark(questions), "digest": questions, **told}
+
+
+def _transcript(groups: str, pools: str, questions: str) -> Rules:
+    """A line's hash is over all of it, and everything that parties sign is about keys, uploads and questions."""
+    facts: dict[str, str | Rules] = {
+        **dict.fromkeys(("federation", "protection", "key_holder", "clients", "fewest", "colluders", "revision"), PUBLIC),
+        **dict.fromkeys(("client", "sender", "phase", "reason", "by", "maker", "first", "last", "length"), PUBLIC),
+        **dict.fromkeys(("place", "step", "attempt", "cohort", "left_out", "threshold", "minimum", "unit", "pools", "exact", "survivors"), PUBLIC),
+        **{key: {ANY: PUBLIC} for key in ("versions", "missed")},
+        # Counts up over all phases; some end when what they found has settled.
+        "round": groups,
+        "head": questions,
+        **dict.fromkeys(("digest", "roster", "fingerprint", "policy", "plan", "key", "view", "counts", "passing"), pools),
+        **{key: {ANY: pools} for key in ("uploads", "files")},
+    }
+    return {"kind": PUBLIC, "facts": facts, **dict.fromkeys(("before", "hash", "evidence"), pools)}
 
 
 def _checkpoint(groups: str, pools: str, questions: str) -> Rules:

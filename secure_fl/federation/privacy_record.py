@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from math import isclose, isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from secure_fl.config import FederationConfig
 from secure_fl.errors import PrivacyError
-from secure_fl.federation.budget import BudgetGate
 from secure_fl.federation.manifest import Manifest
-from secure_fl.federation.phase import RoundRecord
 from secure_fl.privacy.claims import PrivacyClaim, Setting, claims
-from secure_fl.privacy.ledger import PrivacyLedger
+from secure_fl.privacy.ledger import Budget, PrivacyLedger
 from secure_fl.privacy.units import Adjacency, PrivacyUnit
+
+if TYPE_CHECKING:  # whoever checks a record has no torch
+    from secure_fl.federation.budget import BudgetGate
+    from secure_fl.federation.phase import RoundRecord
 
 SKETCHES_ONLY = "everything else of this run: updates, choices of pools and models have no differential privacy"
 """What no claim covers where only sketches are noised."""
@@ -28,9 +30,15 @@ def sketch_record(config: FederationConfig, gate: BudgetGate) -> dict[str, Any] 
     ledger, budget = gate.ledger, gate.budget
     if ledger is None or budget is None or gate.covers_run:
         return None
+    said = sketches_said(config, ledger, budget)
+    gate.state(said["claims"])
+    return said
+
+
+def sketches_said(config: FederationConfig, ledger: PrivacyLedger, budget: Budget) -> dict[str, Any]:
+    """What follows from the ledger of a run that noises its sketches and nothing else."""
     rows = [row.to_dict() for row in _claims(config, ledger, budget.unit)]
     stated = [{**row, "not_covered": [SKETCHES_ONLY, *row["not_covered"]]} for row in rows]  # type: ignore[misc]
-    gate.state(stated)
     return {
         "covers": "the sketches that start the pools, and nothing else",
         "unit": str(budget.unit),
@@ -52,21 +60,27 @@ def privacy_record(config: FederationConfig, gate: BudgetGate, records: Sequence
     ledger, budget = gate.ledger, gate.budget
     if ledger is None or budget is None or not gate.covers_run:
         return None
-    rows = [row for unit in _units(ledger, budget.unit) for row in _claims(config, ledger, unit)]
-    stated = [{**row.to_dict(), "epsilon": _number(row.epsilon)} for row in rows]
-    gate.state(stated)
+    said = privacy_said(config, ledger, budget)
+    gate.state(said["claims"])
     clients = {row.subject: row.epsilon for row in ledger.table(budget, fine=False)}
+    pools = {str(pool): _number(max(clients[client] for client in members)) for pool, members in _trained(records).items()}
+    return {**said, "pools": pools}
+
+
+def privacy_said(config: FederationConfig, ledger: PrivacyLedger, budget: Budget) -> dict[str, Any]:
+    """What follows from the ledger of a run with differential privacy: the same, whoever computes it."""
+    rows = [row for unit in _units(ledger, budget.unit) for row in _claims(config, ledger, unit)]
+    clients = ledger.table(budget, fine=False)
     return {
         "unit": str(budget.unit),
         "adjacency": str(budget.adjacency),
         "delta": budget.delta,
         "budget": budget.epsilon,
         "epsilon": _number(ledger.maximum(budget)),
-        "clients": {str(client): _number(epsilon) for client, epsilon in clients.items()},
-        "pools": {str(pool): _number(max(clients[client] for client in members)) for pool, members in _trained(records).items()},
+        "clients": {str(row.subject): _number(row.epsilon) for row in clients},
         "releases": len(ledger.releases),
         "ledger": asdict(ledger.mark),
-        "claims": stated,
+        "claims": [{**row.to_dict(), "epsilon": _number(row.epsilon)} for row in rows],
         "outside": Manifest.of(config).outside,
     }
 

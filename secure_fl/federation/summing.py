@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,6 +19,9 @@ from secure_fl.secure_sum.robust import draw_groups
 from secure_fl.secure_sum.round_messages import RoundRefusedError
 from secure_fl.secure_sum.round_plan import BlockShape, BlockVector
 from secure_fl.secure_sum.secure_sum import EmbeddedFederation, EmbeddedRound, Outcome
+
+if TYPE_CHECKING:
+    from secure_fl.federation.recorder import Recorder
 
 
 @dataclass(frozen=True)
@@ -80,20 +84,23 @@ class Opening:
 class OpenSum:
     """`plain`: a running sum that the server reads, and refuses nothing of."""
 
-    def __init__(self) -> None:
+    def __init__(self, number: int = 0, recorder: Recorder | None = None) -> None:
         self._total: Blocks | None = None
-        self._count, self._bytes = 0, 0
+        self._bytes, self._clients = 0, list[int]()
+        self._number, self._recorder = number, recorder
 
     def add(self, client: int, blocks: Blocks) -> None:
         """Add one client's vector."""
         self._total = blocks if self._total is None else self._total + blocks
-        self._count += 1
+        self._clients.append(client)
         self._bytes += payload_bytes(blocks)
 
     def open(self) -> Summed:
         """The sum so far."""
         assert self._total is not None
-        return Summed(self._total, self._count)
+        if self._recorder is not None:
+            self._recorder.open_sum(self._number, self._clients, self._total, _counts(self._total))
+        return Summed(self._total, len(self._clients))
 
     @property
     def cost(self) -> Cost:
@@ -104,8 +111,8 @@ class OpenSum:
 class ProtectedSum:
     """One round of the protocol; vectors are protected and added as they come."""
 
-    def __init__(self, running: EmbeddedRound, names: list[str]) -> None:
-        self._round, self._names = running, names
+    def __init__(self, running: EmbeddedRound, names: list[str], recorder: Recorder | None = None) -> None:
+        self._round, self._names, self._recorder = running, names, recorder
 
     def add(self, client: int, blocks: Blocks) -> None:
         """Protect one client's vector and give the upload to the server; nothing where the round goes on without this client."""
@@ -117,7 +124,13 @@ class ProtectedSum:
 
     def open(self) -> Summed:
         """Run the round to its end."""
-        outcome = self._round.open()
+        try:
+            outcome = self._round.open()
+        finally:
+            if self._recorder is not None:
+                self._recorder.refused(self._round.plan, self._round.refusals)
+        if self._recorder is not None:
+            self._recorder.signed_sum(self._round.plan, outcome)
         return Summed(_blocks(outcome, self._round.plan.shape), len(outcome.survivors))
 
     @property
@@ -180,14 +193,21 @@ RunningSum = OpenSum | ProtectedSum | GroupedSum
 class Summing:
     """The run's sums. Under protection it holds all parties' identities and keys: in this process, which the record says in red."""
 
-    def __init__(self, config: SecurityConfig, clients: int, colluders: int = 1) -> None:
-        self._config, self._colluders = config, colluders
+    def __init__(self, config: SecurityConfig, clients: int, colluders: int = 1, recorder: Recorder | None = None) -> None:
+        """`recorder`: writes down what is summed."""
+        self._config, self._colluders, self._recorder = config, colluders, recorder
         self._parties: EmbeddedFederation | None = None
         if config.protection != "plain":
             self._parties = EmbeddedFederation(
-                clients, protection=config.protection, key_holder=config.key_holder, rotation_rounds=config.rotation_rounds
+                clients,
+                protection=config.protection,
+                key_holder=config.key_holder,
+                rotation_rounds=config.rotation_rounds,
+                tap=None if recorder is None else recorder.tap,
             )
-        self._rounds = 0
+        self._rounds = 0 if recorder is None else recorder.rounds
+        if recorder is not None:
+            recorder.plan(self._parties)
 
     def begin(
         self, first: Blocks, cohort: tuple[int, ...], opening: Opening, without: frozenset[int] = frozenset(), question: bytes = b""
@@ -201,6 +221,8 @@ class Summing:
         Raises:
             SecureSumError: too few clients for the protocol, or for one group.
         """
+        if self._recorder is not None:
+            self._recorder.attempt()
         if opening.group_size is None:
             return self._begin(first, cohort, opening, without, question)
         names = {str(client): client for client in cohort}
@@ -225,11 +247,13 @@ class Summing:
         return [] if self._parties is None else list(self._parties.clients)
 
     def _begin(self, first: Blocks, cohort: tuple[int, ...], opening: Opening, without: frozenset[int], question: bytes) -> OpenSum | ProtectedSum:
+        number, self._rounds = self._rounds, self._rounds + 1
         if self._parties is None:
-            return OpenSum()
+            if self._recorder is not None:
+                self._recorder.open_round(number, cohort, _counts(first), opening.count_unit)
+            return OpenSum(number, self._recorder)
         names, rules, head = self._names, self._rules(cohort), len(first.head)
         shape = BlockShape(len(first.pools), first.pools.shape[1], len(first.shared), head, counted=len(first.pools) > 1)
-        number, self._rounds = self._rounds, self._rounds + 1
         running = self._parties.begin(
             number,
             shape,
@@ -245,7 +269,14 @@ class Summing:
             colluders=rules.colluders,
             question=question,
         )
-        return ProtectedSum(running, names)
+        if self._recorder is not None:
+            self._recorder.signed_round(running.plan, sorted(without))
+        return ProtectedSum(running, names, self._recorder)
+
+
+def _counts(blocks: Blocks) -> int:
+    """Counts that the head begins with: none where one pool holds everybody."""
+    return len(blocks.pools) if len(blocks.pools) > 1 else 0
 
 
 def _blocks(outcome: Outcome, shape: BlockShape) -> Blocks:

@@ -106,12 +106,9 @@ class KeyBook:
 
     def view(self, dealers: Sequence[int], survivors: Sequence[int]) -> bytes:
         """32 bytes that bind plan, roster, round, every key, who dealt shares, and U. Signed once, it is the one set of both openings."""
-        facts = [self.plan.digest, self.plan.roster.digest, self.plan.key_fingerprint, self.plan.round.to_bytes(8, "big")]
-        facts.append(commitment([name.encode() for name in self.names]))
-        facts.append(commitment([key.encode() for key in self.keys]))
-        for positions in (dealers, survivors):
-            facts.append(len(positions).to_bytes(4, "big") + b"".join(position.to_bytes(4, "big") for position in positions))
-        return hashlib.sha256(b"secure-fl round view 1|" + b"".join(facts)).digest()
+        plan = self.plan
+        of_plan = plan.digest, plan.roster.digest, plan.key_fingerprint, plan.round
+        return view_of(*of_plan, dict(zip(self.names, self.keys, strict=False)) or dict.fromkeys(self.names), dealers, survivors)
 
     def box_context(self, dealer: int, reader: int) -> bytes:
         """What a box of shares is for."""
@@ -148,6 +145,31 @@ class KeyBook:
     def box_tags(self, box: bytes) -> bytes:
         """The tags before a box's contents: of the mask key's share, then of each block's seed."""
         return box[: TAG_BYTES * (1 + self.plan.shape.blocks)]
+
+
+def view_of(
+    plan: bytes,
+    roster: bytes,
+    key: bytes,
+    number: int,
+    advertised: Mapping[str, Advertise | None],
+    dealers: Sequence[int],
+    survivors: Sequence[int],
+) -> bytes:
+    """32 bytes over everything that survivors agree on.
+
+    Args:
+        plan, roster, key: digests of plan and roster, fingerprint of the encryption key, 32 bytes each.
+        number: of the round.
+        advertised: name -> keys, in order of name; None without masks.
+        dealers, survivors: places in that order.
+    """
+    facts = [plan, roster, key, number.to_bytes(8, "big")]
+    facts.append(commitment([name.encode() for name in advertised]))
+    facts.append(commitment([keys.encode() for keys in advertised.values() if keys is not None]))
+    for positions in (dealers, survivors):
+        facts.append(len(positions).to_bytes(4, "big") + b"".join(position.to_bytes(4, "big") for position in positions))
+    return hashlib.sha256(b"secure-fl round view 1|" + b"".join(facts)).digest()
 
 
 def tags(context: bytes, shares: Iterable[bytes]) -> list[bytes]:

@@ -139,7 +139,10 @@ class EmbeddedFederation:
         self._authority = Identity.generate("authority", "authority")
         everyone = (self._coordinator, self._server, self._authority, *self.clients.values())
         unsigned = Roster(name, tuple(identity.member for identity in everyone), rotation_rounds)
-        self.roster = Roster.open(unsigned.sign(self._coordinator), self._coordinator.member)
+        signed = unsigned.sign(self._coordinator)
+        self.credentials = (self._coordinator.card(), signed)
+        """The coordinator's identity card, and the roster that it signed."""
+        self.roster = Roster.open(signed, self._coordinator.member)
         self._used = {client: UsedSeeds() for client in names}
         self._stores = {client: MemoryStore() for client in names}
         self._keys: _Keys | None = None

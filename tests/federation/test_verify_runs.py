@@ -1,0 +1,129 @@
+"""What runs write fits their own record: stopped, resumed, made longer; and one party's folder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from federation.records import Written, as_written, chained, config, copied, lines_of, run
+from helpers import StopAfter
+
+from secure_fl.errors import RunFolderError
+from secure_fl.federation.verify import verify
+from secure_fl.privacy.ledger import PrivacyLedger
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run(tmp_path_factory.mktemp("finished") / "run", config(pools={"enabled": False}))
+
+
+@pytest.fixture(scope="module")
+def under_way(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("under way") / "run"
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, callbacks=[StopAfter(3, midway=True)])
+    return folder
+
+
+def said(folder: Path) -> list[tuple[str, str]]:
+    """File and field of every finding."""
+    return [(each.file, each.field) for each in verify(folder).findings]
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        {"security": {"protection": "bfv+masked", "key_holder": "authority"}},
+        {
+            "security": {"protection": "bfv+masked"},
+            "privacy": {"unit": "example", "noise": 4.0, "epsilon": 60.0},
+        },
+        {"privacy": {"unit": "none"}, "evaluate": {"enabled": False}},
+    ],
+    ids=["authority", "examples", "unprotected"],
+)
+def test_every_kind_of_run_fits_its_own_record(
+    tmp_path: Path, tables: dict[str, dict[str, Any]]
+) -> None:
+    found = verify(run(tmp_path / "run", config(**tables)))
+    assert found.findings == ()
+    assert {"transcript", "rounds", "signatures", "checkpoints", "metrics", "files"} <= dict(
+        found.checked
+    ).keys()
+    assert set(found.uncovered) == {".lock*"}
+
+
+def test_a_run_that_was_stopped_resumed_and_made_longer_fits(
+    under_way: Path, tmp_path: Path
+) -> None:
+    folder = copied(under_way, tmp_path / "run")
+    with (folder / "transcript.jsonl").open("a") as file:
+        file.write('{"before":"')
+    assert said(folder) == [("transcript.jsonl", "last line")], "a kill in the middle of a line"
+    run(folder, resume=True)
+    assert said(folder) == []
+    numbers = [entry["round"] for kind, entry, _ in as_written(lines_of(folder)) if kind == "sum"]
+    assert numbers == sorted(set(numbers))
+    run(folder, config(pools={"rounds": 3}), resume=True)
+    assert said(folder) == []
+    assert len([line for line in lines_of(folder) if line.entry.kind == "end"]) == 2
+
+
+def test_a_sum_that_is_not_in_the_transcript_is_missed(under_way: Path, tmp_path: Path) -> None:
+    folder = copied(under_way, tmp_path / "run")
+    lines = (folder / "transcript.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "transcript.jsonl").write_bytes(b"".join(lines[:4]))
+    assert {"checkpoints/02-00001/manifest.json", "metrics.jsonl"} <= {
+        file for file, _ in said(folder)
+    }
+
+
+def test_one_partys_folder_is_checked_for_what_it_holds(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "site"
+    folder.mkdir()
+    for name in ("transcript.jsonl", "ledger.json"):
+        (folder / name).write_bytes((finished / name).read_bytes())
+    (folder / "transcript.jsonl").write_bytes(
+        b"".join(line.encode() + b"\n" for line in lines_of(finished) if line.entry.kind != "end")
+    )
+    found = verify(folder)
+    assert found.findings == ()
+    assert dict(found.checked).keys() == {"transcript", "rounds", "signatures", "ledger"}
+    with pytest.raises(RunFolderError, match="no record"):
+        verify(tmp_path)
+
+
+def test_a_clients_folder_is_held_against_its_own_marks(finished: Path, tmp_path: Path) -> None:
+    """Every client's ledger has marks in the transcript; each folder must hold its owner's."""
+    whole = PrivacyLedger.load(finished / "ledger.json")
+    entries: Written = [
+        each for each in as_written(lines_of(finished)) if each[0] in ("plan", "round", "sum")
+    ]
+    for owner in range(6):
+        ledger, folder = PrivacyLedger(whole.budget), tmp_path / str(owner)
+        folder.mkdir()
+        for release in whole.releases:
+            if owner in release.subjects:
+                ledger.record(replace(release, subjects=(owner,)))
+        ledger.save(folder / "ledger.json")
+        facts = {"client": f"client-000{owner}", **vars(ledger.mark)}
+        entries.append(("ledger", facts, ()))
+    data = b"".join(line.encode() + b"\n" for line in chained(entries))
+    for owner in range(6):
+        (tmp_path / str(owner) / "transcript.jsonl").write_bytes(data)
+        assert said(tmp_path / str(owner)) == []
+    PrivacyLedger(whole.budget).save(tmp_path / "3" / "ledger.json")
+    assert ("ledger.json", "stated or releases") in said(tmp_path / "3")
+
+
+def test_a_run_that_died_before_its_last_line_says_so(finished: Path, tmp_path: Path) -> None:
+    folder = copied(finished, tmp_path / "run")
+    lines = (folder / "transcript.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "transcript.jsonl").write_bytes(b"".join(lines[:-1]))
+    (folder / "digests.json").unlink()
+    assert said(folder) == [("transcript.jsonl", "last line")]
+    run(folder, config(pools={"enabled": False}), resume=True)
+    assert said(folder) == []
