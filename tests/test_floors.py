@@ -79,17 +79,24 @@ def test_a_planted_violation_is_found() -> None:
 
 
 def test_kernels_import_torch_only() -> None:
-    """And triton, with numpy under its interpreter, in the two folders that are imported when they are needed."""
+    """And triton, with numpy under its interpreter, in the two folders that are imported when they
+    are needed.
+    """
     for path in KERNELS.rglob("*.py"):
-        foreign = {name.split(".")[0] for name in imports(path)} - set(sys.stdlib_module_names) - {"torch", "secure_fl_kernels"}
+        foreign = (
+            {name.split(".")[0] for name in imports(path)}
+            - set(sys.stdlib_module_names)
+            - {"torch", "secure_fl_kernels"}
+        )
         folder = path.relative_to(KERNELS).parts[0]
         assert foreign <= {"gpu": {"triton"}, "proof": {"triton", "numpy"}}.get(folder, set()), path
 
 
 def test_losses_on_the_processor_import_no_gpu_kernels() -> None:
     code = (
-        "import sys, torch, secure_fl_kernels.functional as f; f.nt_xent_loss(torch.ones(600, 2), torch.ones(600, 2));"
-        "assert not any(name.startswith('secure_fl_kernels.gpu') for name in sys.modules)"
+        "import sys, torch, secure_fl_kernels.functional as f; f.nt_xent_loss(torch.ones(600, 2), "
+        "torch.ones(600, 2));assert not any(name.startswith('secure_fl_kernels.gpu') for name in "
+        "sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -102,12 +109,14 @@ def test_configuration_imports_no_torch(room: str) -> None:
 
 def test_importing_the_package_is_cheap() -> None:
     code = (
-        "import sys; before = set(sys.modules); import secure_fl;"
-        "heavy = {'torch', 'numpy', 'pydantic', 'tenseal', 'triton', 'flwr', 'kornia'} & set(sys.modules);"
-        "assert not heavy, heavy; print(len(set(sys.modules) - before))"
+        "import sys; before = set(sys.modules); import secure_fl;heavy = {'torch', 'numpy', "
+        "'pydantic', 'tenseal', 'triton', 'flwr', 'kornia'} & set(sys.modules);assert not heavy, "
+        "heavy; print(len(set(sys.modules) - before))"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert int(done.stdout) < 80, "modules, most of them of importlib.metadata: typing, email and friends"
+    assert int(done.stdout) < 80, (
+        "modules, most of them of importlib.metadata: typing, email and friends"
+    )
 
 
 def test_command_line_help_imports_no_torch() -> None:
@@ -133,7 +142,11 @@ def test_no_pickle_anywhere() -> None:
 
 
 def test_files_stay_short() -> None:
-    long = {str(path.relative_to(ROOT)): n for path in PACKAGE.rglob("*.py") if (n := len(path.read_text().splitlines())) > 400}
+    long = {
+        str(path.relative_to(ROOT)): n
+        for path in PACKAGE.rglob("*.py")
+        if (n := len(path.read_text().splitlines())) > 400
+    }
     assert long == {}
 
 
@@ -141,5 +154,10 @@ def test_every_requirement_names_the_lowest_version_that_is_tested() -> None:
     """`make lowest` would take a newer one in silence."""
     text = (ROOT / "pyproject.toml").read_text()
     project = tomllib.loads(text)["project"]
-    wanted = [*project["dependencies"], *(each for extra in EXTRAS for each in project["optional-dependencies"][extra])]
-    assert [each.partition("==")[0] for each in lowest(text)] == [re.split(r"[<>=;]", each)[0] for each in wanted]
+    wanted = [
+        *project["dependencies"],
+        *(each for extra in EXTRAS for each in project["optional-dependencies"][extra]),
+    ]
+    assert [each.partition("==")[0] for each in lowest(text)] == [
+        re.split(r"[<>=;]", each)[0] for each in wanted
+    ]

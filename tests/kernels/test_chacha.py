@@ -1,4 +1,6 @@
-"""ChaCha20 against RFC 8439 and another implementation, and the deviates made of it against the formula."""
+"""ChaCha20 against RFC 8439 and another implementation, and the deviates made of it against
+the formula.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,10 @@ from secure_fl_kernels import dispatch, gradient_operators, per_sample
 from secure_fl_kernels.reference import chacha
 
 KEY = bytes(range(32))
-SUNSCREEN = b"Ladies and Gentlemen of the class of '99: If I could offer you only one tip for the future, sunscreen would be it."
+SUNSCREEN = (
+    b"Ladies and Gentlemen of the class of '99: If I could offer you only one tip for the future, "
+    b"sunscreen would be it."
+)
 
 BLOCKS = {
     "2.3.2": (KEY, "000000090000004a00000000", 1, "10f1e7e4d13b5915500fdd1fa32071c4c7d1f4c733c068030422aa9ac3d46c4e"
@@ -40,7 +45,9 @@ CIPHERTEXT = (
 
 
 def keystream(key: bytes, nonce: bytes, counter: int, blocks: int) -> bytes:
-    words = per_sample.chacha20_words(per_sample.little_endian_words(key), per_sample.little_endian_words(nonce), counter, blocks)
+    words = per_sample.chacha20_words(
+        per_sample.little_endian_words(key), per_sample.little_endian_words(nonce), counter, blocks
+    )
     return words.numpy().astype("<i4").tobytes()
 
 
@@ -61,12 +68,19 @@ def test_the_ciphertext_of_the_standard() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    key=st.binary(min_size=32, max_size=32), nonce=st.binary(min_size=12, max_size=12), counter=st.integers(0, 2**32 - 9), blocks=st.integers(0, 9)
+    key=st.binary(min_size=32, max_size=32),
+    nonce=st.binary(min_size=12, max_size=12),
+    counter=st.integers(0, 2**32 - 9),
+    blocks=st.integers(0, 9),
 )
-def test_agrees_with_another_implementation(key: bytes, nonce: bytes, counter: int, blocks: int) -> None:
+def test_agrees_with_another_implementation(
+    key: bytes, nonce: bytes, counter: int, blocks: int
+) -> None:
     algorithms = pytest.importorskip("cryptography.hazmat.primitives.ciphers.algorithms")
     ciphers = pytest.importorskip("cryptography.hazmat.primitives.ciphers")
-    cipher = ciphers.Cipher(algorithms.ChaCha20(key, counter.to_bytes(4, "little") + nonce), mode=None).encryptor()
+    cipher = ciphers.Cipher(
+        algorithms.ChaCha20(key, counter.to_bytes(4, "little") + nonce), mode=None
+    ).encryptor()
     assert keystream(key, nonce, counter, blocks) == cipher.update(bytes(64 * blocks))
 
 
@@ -91,11 +105,21 @@ def test_the_last_block_is_given_and_the_counter_never_wraps() -> None:
 
 def test_what_is_wrong_is_said_without_the_key() -> None:
     key, nonce = words(b"\x11\x22\x33\x44" * 8), words(b"\x55\x66\x77\x88" * 3)
-    wrong = ((key[:7], nonce), (key, nonce[:2]), (key.long(), nonce), (key, nonce.float()), (key, nonce.to("meta")), (key[None], nonce))
+    wrong = (
+        (key[:7], nonce),
+        (key, nonce[:2]),
+        (key.long(), nonce),
+        (key, nonce.float()),
+        (key, nonce.to("meta")),
+        (key[None], nonce),
+    )
     for bad in wrong:
         with pytest.raises((TypeError, ValueError)) as caught:
             per_sample.chacha20_words(*bad, 0, 1)
-        assert not any(secret in str(caught.value) for secret in ("11", "22", "33", "44", str(int(key[0])), str(int(nonce[0]))))
+        assert not any(
+            secret in str(caught.value)
+            for secret in ("11", "22", "33", "44", str(int(key[0])), str(int(nonce[0])))
+        )
     with pytest.raises(ValueError, match="33 bytes"):
         per_sample.little_endian_words(bytes(33))
     for count, std in ((1, -1.0), (1, float("nan")), (1, float("inf")), (-1, 1.0)):
@@ -111,8 +135,12 @@ def test_deviates_are_normal_and_cut_where_documented() -> None:
         assert abs(moment - expected) < 4 * sqrt(variance / len(x))
     distance = (torch.special.ndtr(x.sort().values) - torch.arange(len(x)) / len(x)).abs().max()
     assert distance < 1.63 / sqrt(len(x)), "Kolmogorov and Smirnov's distance, 1 % level"
-    assert abs(float((x[:-1:2] * x[1::2]).mean())) < 4 / sqrt(len(x) / 2), "pairs share a radius and are still uncorrelated"
-    extreme = chacha.normal(torch.tensor([0, 0, -1, 1 << 30, 0, -(1 << 31)], dtype=torch.int32), 1.0)
+    assert abs(float((x[:-1:2] * x[1::2]).mean())) < 4 / sqrt(len(x) / 2), (
+        "pairs share a radius and are still uncorrelated"
+    )
+    extreme = chacha.normal(
+        torch.tensor([0, 0, -1, 1 << 30, 0, -(1 << 31)], dtype=torch.int32), 1.0
+    )
     assert extreme[0] == pytest.approx(sqrt(2 * 33 * log(2)))
     assert float(extreme.abs().max()) < 6.77
     assert extreme[4] == pytest.approx(-sqrt(2 * 33 * log(2)))

@@ -1,7 +1,8 @@
 """ChaCha20's keystream (RFC 8439) in 64-bit integers, and normal deviates made of it in float64.
 
-Words are 32-bit patterns held in int32, as torch has no arithmetic on unsigned words; the state of a stream is 16 of them:
-four constants, eight of the key, the block counter, three of the nonce. Nothing here checks its arguments: `per_sample` does.
+Words are 32-bit patterns held in int32, as torch has no arithmetic on unsigned words; the state of
+a stream is 16 of them: four constants, eight of the key, the block counter, three of the nonce.
+Nothing here checks its arguments: `per_sample` does.
 """
 
 from __future__ import annotations
@@ -27,11 +28,15 @@ def state(key: Tensor, nonce: Tensor, counter: int) -> Tensor:
     """The 16 words that a stream starts from, int32 on the key's device."""
     signed = (counter + (1 << 31)) % BLOCKS - (1 << 31)
     constants = torch.tensor(CONSTANTS, dtype=torch.int32, device=key.device)
-    return torch.cat([constants, key, torch.full((1,), signed, dtype=torch.int32, device=key.device), nonce])
+    return torch.cat(
+        [constants, key, torch.full((1,), signed, dtype=torch.int32, device=key.device), nonce]
+    )
 
 
 def words(start: Tensor, blocks: int) -> Tensor:
-    """`blocks` blocks of 16 words, one after the other, int32 `[16 · blocks]`, from the state `start`."""
+    """`blocks` blocks of 16 words, one after the other, int32 `[16 · blocks]`, from the
+    state `start`.
+    """
     first = (start.long() & _MASK)[:, None].repeat(1, blocks)
     first[12] = (first[12] + torch.arange(blocks, device=start.device)) & _MASK
     rows = list(first.view(4, 4, blocks))
@@ -60,7 +65,9 @@ def _rotated(x: Tensor, by: int) -> Tensor:
 
 
 def normal(keystream: Tensor, std: float) -> Tensor:
-    """std · (√(−2 ln u) cos v, √(−2 ln u) sin v) of every two words, float64: u = (w + ½)/2³², v = 2πw'/2³²."""
+    """std · (√(−2 ln u) cos v, √(−2 ln u) sin v) of every two words, float64: u = (w + ½)/2³²,
+    v = 2πw'/2³².
+    """
     unsigned = (keystream.long() & _MASK).double().view(-1, 2)
     radius = (-2 * ((unsigned[:, 0] + 0.5) / BLOCKS).log()).sqrt()
     angle = unsigned[:, 1] * (2 * pi / BLOCKS)

@@ -1,4 +1,6 @@
-"""ChaCha20 in Triton gives the reference's words to the bit, and its deviates to float32's accuracy."""
+"""ChaCha20 in Triton gives the reference's words to the bit, and its deviates to
+float32's accuracy.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ tl = pytest.importorskip("triton.language")
 gpu = pytest.importorskip("secure_fl_kernels.gpu.chacha")
 two_deviates = gpu._normal
 
-few = settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+few = settings(
+    max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 @triton.jit
@@ -32,7 +36,9 @@ def pairs_kernel(WORDS, ALONG, ACROSS, count, BLOCK: tl.constexpr):  # type: ign
 
 
 def start(key: bytes, nonce: bytes, counter: int) -> Tensor:
-    return chacha.state(per_sample.little_endian_words(key), per_sample.little_endian_words(nonce), counter)
+    return chacha.state(
+        per_sample.little_endian_words(key), per_sample.little_endian_words(nonce), counter
+    )
 
 
 def test_the_block_of_section_2_3_2(device: str) -> None:
@@ -51,13 +57,17 @@ def test_the_block_of_section_2_3_2(device: str) -> None:
     counter=st.one_of(st.integers(0, 2**32 - 300), st.integers(2**31 - 200, 2**31)),
     blocks=st.integers(0, 200),
 )
-def test_words_are_the_references(device: str, key: bytes, nonce: bytes, counter: int, blocks: int) -> None:
+def test_words_are_the_references(
+    device: str, key: bytes, nonce: bytes, counter: int, blocks: int
+) -> None:
     state = start(key, nonce, counter)
     assert torch.equal(gpu.words(state.to(device), blocks).cpu(), chacha.words(state, blocks))
 
 
 @few
-@given(key=st.binary(min_size=32, max_size=32), count=st.integers(0, 3000), std=st.floats(1e-3, 1e3))
+@given(
+    key=st.binary(min_size=32, max_size=32), count=st.integers(0, 3000), std=st.floats(1e-3, 1e3)
+)
 def test_deviates_are_the_references(device: str, key: bytes, count: int, std: float) -> None:
     state = start(key, bytes(12), 0)
     expected = chacha.normal(chacha.words(state, -(-count // 16)), std)[:count]
