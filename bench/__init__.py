@@ -1,1 +1,3 @@
-"""Measurements: one harness, one file a claim. Results are CSV with machine, versions and commit in `bench/results/`."""
+"""Measurements: one harness, one file a claim. Results are CSV with machine, versions and commit
+in `bench/results/`.
+"""

@@ -18,7 +18,9 @@ RESULTS = ROOT / "bench" / "results"
 
 
 def provenance(packages: Iterable[str] = ()) -> dict[str, str]:
-    """Date, machine, versions and commit of a measurement; `packages` are named too where they are installed."""
+    """Date, machine, versions and commit of a measurement; `packages` are named too where they
+    are installed.
+    """
     found = versions() | {name: version for name in packages if (version := _version(name))}
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -37,7 +39,9 @@ def read_rows(name: str, folder: Path = RESULTS) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def append_row(name: str, row: dict[str, object], where: dict[str, str], folder: Path = RESULTS) -> None:
+def append_row(
+    name: str, row: dict[str, object], where: dict[str, str], folder: Path = RESULTS
+) -> None:
     """Add one row with the `provenance()` taken when its measurement began.
 
     Raises:
@@ -48,7 +52,10 @@ def append_row(name: str, row: dict[str, object], where: dict[str, str], folder:
     full = {**row, **where}
     new = not path.exists()
     if not new and (columns := _columns(path)) != list(full):
-        raise ValueError(f"{path} has columns {columns}, not {list(full)}: move it away, or choose another folder")
+        raise ValueError(
+            f"{path} has columns {columns}, not {list(full)}: move it "
+            "away, or choose another folder"
+        )
     with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(full), lineterminator="\n")
         if new:
@@ -73,15 +80,23 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor() or platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
+        platform.machine(),
+    )
 
 
 def _commit() -> str:
     """Short commit, with `+` where tracked files differ from it."""
     git = ["git", "-C", str(ROOT)]
     try:
-        commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "secure_fl", "kernels", "bench/*.py"], check=False).returncode
+        commit = subprocess.run(
+            [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changed = subprocess.run(
+            [*git, "diff", "--quiet", "HEAD", "--", "secure_fl", "kernels", "bench/*.py"],
+            check=False,
+        ).returncode
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return commit + ("+" if changed else "")

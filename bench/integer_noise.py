@@ -1,12 +1,15 @@
-"""What a draw of noise costs: Skellam, discrete Gaussian and Gaussian from the cryptographic source, against named peers.
+"""What a draw of noise costs: Skellam, discrete Gaussian and Gaussian from the cryptographic
+source, against named peers.
 
     python -m bench.integer_noise [--rounds 15] [--results FOLDER]
 
-All samplers draw in turn in one process and one thread, so that a busy machine slows them alike; figures are nanoseconds a draw, quantiles
-over rounds. Rows go to `results/integer_noise.csv`. Tables are built before the clock starts; what that takes is a column.
+All samplers draw in turn in one process and one thread, so that a busy machine slows them alike;
+figures are nanoseconds a draw, quantiles over rounds. Rows go to `results/integer_noise.csv`.
+Tables are built before the clock starts; what that takes is a column.
 
-Claims: an integer draw takes at most 500 ns at deviation 4096, a Gaussian one 60 ns, both with the AES keystream they consume. The peers'
-generators are not cryptographic (PCG64, Mersenne Twister), but for OpenDP's, which is exact and draws one at a time.
+Claims: an integer draw takes at most 500 ns at deviation 4096, a Gaussian one 60 ns, both with the
+AES keystream they consume. The peers' generators are not cryptographic (PCG64, Mersenne Twister),
+but for OpenDP's, which is exact and draws one at a time.
 """
 
 from __future__ import annotations
@@ -51,7 +54,9 @@ def samplers() -> Iterator[Sampler]:
     yield Sampler("word", "secure_fl", 0, DRAWS, partial(stream.words, DRAWS))
     yield Sampler("gaussian", "secure_fl", 1, DRAWS, partial(stream.gaussian, (DRAWS,), 1.0))
     yield Sampler("gaussian", "torch.randn", 1, DRAWS, partial(torch.randn, DRAWS))
-    yield Sampler("gaussian", "numpy standard_normal", 1, DRAWS, partial(generator.standard_normal, DRAWS))
+    yield Sampler(
+        "gaussian", "numpy standard_normal", 1, DRAWS, partial(generator.standard_normal, DRAWS)
+    )
     for deviation in DEVIATIONS:
         laws: tuple[tuple[str, Callable[[], IntegerNoise]], ...] = (
             ("skellam", partial(skellam, deviation**2)),
@@ -60,8 +65,21 @@ def samplers() -> Iterator[Sampler]:
         for law, make in laws:
             began = time.perf_counter()
             noise = make()
-            yield Sampler(law, "secure_fl", deviation, DRAWS, partial(noise.sample, stream, DRAWS), 1e3 * (time.perf_counter() - began))
-        yield Sampler("skellam", "numpy poisson difference", deviation, DRAWS, partial(_poisson_difference, generator, deviation))
+            yield Sampler(
+                law,
+                "secure_fl",
+                deviation,
+                DRAWS,
+                partial(noise.sample, stream, DRAWS),
+                1e3 * (time.perf_counter() - began),
+            )
+        yield Sampler(
+            "skellam",
+            "numpy poisson difference",
+            deviation,
+            DRAWS,
+            partial(_poisson_difference, generator, deviation),
+        )
         yield from _opendp(deviation)
 
 
@@ -76,7 +94,10 @@ def _opendp(deviation: float) -> Iterator[Sampler]:
     except ImportError:
         return
     opendp.enable_features("contrib")
-    domain, distance = opendp.vector_domain(opendp.atom_domain(T="i64")), opendp.l2_distance(T="f64")
+    domain, distance = (
+        opendp.vector_domain(opendp.atom_domain(T="i64")),
+        opendp.l2_distance(T="f64"),
+    )
     measurement = opendp.m.make_gaussian(domain, distance, scale=deviation)
     yield Sampler("discrete gaussian", "OpenDP", deviation, FEW, partial(measurement, [0] * FEW))
 
@@ -101,7 +122,11 @@ def run(rounds: int, folder: Path) -> None:
     found = list(samplers())
     for sampler, taken in zip(found, measure(found, rounds), strict=True):
         low, middle, high = np.quantile(taken, (0.2, 0.5, 0.8))
-        most = CLAIMS.get((sampler.law, sampler.deviation)) if sampler.provider == "secure_fl" else None
+        most = (
+            CLAIMS.get((sampler.law, sampler.deviation))
+            if sampler.provider == "secure_fl"
+            else None
+        )
         row: dict[str, object] = {
             "law": sampler.law,
             "provider": sampler.provider,
@@ -118,11 +143,17 @@ def run(rounds: int, folder: Path) -> None:
             "load": f"{load:.2f}",
         }
         append_row(CSV, row, where, folder)
-        print(f"{sampler.law:18} {sampler.provider:25} {sampler.deviation:8g} {middle:9.1f} ns a draw  {row['target']} {row['verdict']}", flush=True)
+        print(
+            f"{sampler.law:18} {sampler.provider:25} {sampler.deviation:8g} {middle:9.1f} ns a "
+            f"draw  {row['target']} {row['verdict']}",
+            flush=True,
+        )
 
 
 def share_of_a_round(folder: Path) -> None:
-    """What part of a client's round its noise is, at client level: default digits, four pools of the default encoder, one local epoch."""
+    """What part of a client's round its noise is, at client level: default digits, four pools of
+    the default encoder, one local epoch.
+    """
     from secure_fl import Federation, FederationConfig
     from secure_fl.engines.embedded import EmbeddedEngine
     from secure_fl.federation.cluster import Cluster
@@ -130,7 +161,11 @@ def share_of_a_round(folder: Path) -> None:
     from secure_fl.federation.phase import ServerState
     from secure_fl.models.state import to_vector
 
-    tables = {"pools": {"local_epochs": 1}, "privacy": {"unit": "client", "noise": 1.0}, "security": {"min_pool_clients": 3}}
+    tables = {
+        "pools": {"local_epochs": 1},
+        "privacy": {"unit": "client", "noise": 1.0},
+        "security": {"min_pool_clients": 3},
+    }
     federation = Federation(FederationConfig.model_validate(tables))
     blueprint = federation.blueprint
     state = ServerState(tensors={"encoder": to_vector(blueprint.encoder())})
@@ -146,19 +181,39 @@ def share_of_a_round(folder: Path) -> None:
         began = time.perf_counter()
         client.handle(request)
         whole.append(time.perf_counter() - began)
-    share, milliseconds = float(np.median(noise[1:]) / np.median(whole[1:])), 1e3 * float(np.median(whole[1:]))
-    row: dict[str, object] = dict.fromkeys(("law", "provider", "deviation", "draws", "rounds", "ns20", "ns50", "ns80", "build_ms"), "")
-    row |= {"law": "skellam", "provider": "secure_fl", "draws": level.fields, "rounds": len(whole) - 1, "target": "share of a client's round"}
+    share, milliseconds = (
+        float(np.median(noise[1:]) / np.median(whole[1:])),
+        1e3 * float(np.median(whole[1:])),
+    )
+    row: dict[str, object] = dict.fromkeys(
+        ("law", "provider", "deviation", "draws", "rounds", "ns20", "ns50", "ns80", "build_ms"), ""
+    )
+    row |= {
+        "law": "skellam",
+        "provider": "secure_fl",
+        "draws": level.fields,
+        "rounds": len(whole) - 1,
+        "target": "share of a client's round",
+    }
     row |= {"verdict": f"{share:.2%}", "threads": 1, "load": f"{os.getloadavg()[0]:.2f}"}
     append_row(CSV, row, provenance(("cryptography", "opendp")), folder)
-    print(f"noise on {level.fields:,} fields: {share:.1%} of a client's round of {milliseconds:.0f} ms, one epoch of training and sending")
+    print(
+        f"noise on {level.fields:,} fields: {share:.1%} of a client's round of {milliseconds:.0f} "
+        "ms, one epoch of training and sending"
+    )
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15, help="times that each sampler draws (default 15)")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the CSV (default bench/results)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=15, help="times that each sampler draws (default 15)"
+    )
+    parser.add_argument(
+        "--results", type=Path, default=RESULTS, help="folder of the CSV (default bench/results)"
+    )
     arguments = parser.parse_args()
     run(arguments.rounds, arguments.results)
     share_of_a_round(arguments.results)

@@ -1,4 +1,6 @@
-"""Pages in `docs/` whose tables come from measurements: whatever stands between a `<!-- table: NAME -->` and `<!-- end -->` is written anew."""
+"""Pages in `docs/` whose tables come from measurements: whatever stands between a
+`<!-- table: NAME -->` and `<!-- end -->` is written anew.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,12 @@ _MARKED = re.compile(r"<!-- table: (\S+) -->\n.*?<!-- end -->", re.DOTALL)
 def fill(page: Path, table: Callable[[str], str]) -> Path:
     """Put `table(NAME)`, Markdown, into every marked place."""
     text = page.read_text(encoding="utf-8")
-    page.write_text(_MARKED.sub(lambda found: f"<!-- table: {found[1]} -->\n{table(found[1])}\n<!-- end -->", text), encoding="utf-8")
+    page.write_text(
+        _MARKED.sub(
+            lambda found: f"<!-- table: {found[1]} -->\n{table(found[1])}\n<!-- end -->", text
+        ),
+        encoding="utf-8",
+    )
     return page
 
 

@@ -1,11 +1,14 @@
-"""Do clients keep the groups that a sketch start found, and do they leave them where they are wrong?
+"""Do clients keep the groups that a sketch start found, and do they leave them where they
+are wrong?
 
     python -m bench.pool_keeping [--seeds 5] [--scenario NAME ...]
 
-The scenarios of `bench.pool_starts` at a small size, and others: two with few labels or heads that one pool trains faster, three whose groups
-differ in size, two in which noise leaves nothing of the sketches. Each starts from sketches of the examples, labelled, without pre-training,
-and runs twice: choosing freely after the warm-up (`pools.keep_margin = 0`), and by the default rule. Rows go to `results/pool_keeping.csv`;
-rows already there are not measured again. The table is printed at the end.
+The scenarios of `bench.pool_starts` at a small size, and others: two with few labels or heads that
+one pool trains faster, three whose groups differ in size, two in which noise leaves nothing of the
+sketches. Each starts from sketches of the examples, labelled, without pre-training, and runs
+twice: choosing freely after the warm-up (`pools.keep_margin = 0`), and by the default rule. Rows
+go to `results/pool_keeping.csv`; rows already there are not measured again. The table is printed
+at the end.
 
 Claims: groups are found when choices equal the known groups (ARI 1), in the warm-up and in the end.
 """
@@ -36,7 +39,8 @@ class Uneven:
     """Digits, dealt to groups of clients by hand.
 
     Attributes:
-        change: what sets group g apart: `rotated` (by g half or quarter turns), `permuted` (labels), `inverted` or `brighter` (pictures).
+        change: what sets group g apart: `rotated` (by g half or quarter turns), `permuted`
+            (labels), `inverted` or `brighter` (pictures).
         sizes: examples of each client of each group.
         labels: share of a client's examples that have a label.
         sketch_epsilon: of the noised sketches; None: sketches are exact.
@@ -60,14 +64,21 @@ class Uneven:
         from secure_fl import Dataset
 
         bunch, generator = load_digits(), torch.Generator().manual_seed(seed + 1000)
-        images, targets = torch.tensor(bunch.images / 16).float()[:, None], torch.tensor(bunch.target)
+        images, targets = (
+            torch.tensor(bunch.images / 16).float()[:, None],
+            torch.tensor(bunch.target),
+        )
         order, held = torch.randperm(len(targets), generator=generator), []
-        permutations = [torch.arange(10)] + [torch.randperm(10, generator=generator) for _ in self.sizes[1:]]
+        permutations = [torch.arange(10)] + [
+            torch.randperm(10, generator=generator) for _ in self.sizes[1:]
+        ]
         lengths = [size for sizes in self.sizes for size in sizes]
         for group, index in zip(self.groups, order[: sum(lengths)].split(lengths), strict=True):
             x, y = images[index], targets[index]
             if self.change == "rotated":
-                x = torch.rot90(x, group * (2 if len(self.sizes) == 2 else 1), (-2, -1)).contiguous()
+                x = torch.rot90(
+                    x, group * (2 if len(self.sizes) == 2 else 1), (-2, -1)
+                ).contiguous()
             elif self.change == "permuted":
                 y = permutations[group][y]
             elif self.change == "inverted":
@@ -81,31 +92,58 @@ class Uneven:
 
 OTHERS = {
     "digits, brighter in half of the clients": Uneven("brighter", ((60,) * 6,) * 2),
-    "digits, inverted in half of the clients, 3 labels in 10": Uneven("inverted", ((60,) * 6,) * 2, labels=0.3),
-    "unbalanced: digits, inverted, 9 and 3 clients, 3 labels in 10": Uneven("inverted", ((60,) * 9, (60,) * 3), labels=0.3),
-    "unbalanced: digits, labels permuted, 9 and 3 clients": Uneven("permuted", ((60,) * 9, (60,) * 3)),
-    "unbalanced: digits, 3 rotations, 8, 2 and 2 clients of 120, 60 and 60": Uneven("rotated", ((120,) * 8, (60,) * 2, (60,) * 2)),
-    "useless sketches: digits, 2 rotations": Uneven("rotated", ((140,) * 6,) * 2, sketch_epsilon=0.01),
-    "useless sketches: digits, labels permuted in half of the clients": Uneven("permuted", ((140,) * 6,) * 2, sketch_epsilon=0.01),
+    "digits, inverted in half of the clients, 3 labels in 10": Uneven(
+        "inverted", ((60,) * 6,) * 2, labels=0.3
+    ),
+    "unbalanced: digits, inverted, 9 and 3 clients, 3 labels in 10": Uneven(
+        "inverted", ((60,) * 9, (60,) * 3), labels=0.3
+    ),
+    "unbalanced: digits, labels permuted, 9 and 3 clients": Uneven(
+        "permuted", ((60,) * 9, (60,) * 3)
+    ),
+    "unbalanced: digits, 3 rotations, 8, 2 and 2 clients of 120, 60 and 60": Uneven(
+        "rotated", ((120,) * 8, (60,) * 2, (60,) * 2)
+    ),
+    "useless sketches: digits, 2 rotations": Uneven(
+        "rotated", ((140,) * 6,) * 2, sketch_epsilon=0.01
+    ),
+    "useless sketches: digits, labels permuted in half of the clients": Uneven(
+        "permuted", ((140,) * 6,) * 2, sketch_epsilon=0.01
+    ),
 }
 ALL: dict[str, Scenario | Uneven] = {**SCENARIOS, **OTHERS}
 
 
 def tables_of(scenario: Scenario | Uneven, seed: int, margin: float) -> Tables:
     """The configuration of one run."""
-    tables: dict[str, Any] = scenario.tables() if isinstance(scenario, Scenario) else {"partition": {"kind": "natural"}}
+    tables: dict[str, Any] = (
+        scenario.tables() if isinstance(scenario, Scenario) else {"partition": {"kind": "natural"}}
+    )
     count = scenario.pools if isinstance(scenario, Scenario) else len(scenario.sizes)
-    sources = tuple({"limit": _SMALLEST, **source} for source in tables.get("data", {}).get("sources", ()))
+    sources = tuple(
+        {"limit": _SMALLEST, **source} for source in tables.get("data", {}).get("sources", ())
+    )
     noised = isinstance(scenario, Uneven) and scenario.sketch_epsilon is not None
     return tables | {
         "seed": seed,
         "data": {"test_limit": 50, **({"sources": sources} if sources else {"test_fraction": 0.3})},
         "model": {"features": 32},
         "pretrain": {"mode": "none"},
-        "pools": {"count": count, "rounds": 8, "local_epochs": 1, "start": "sketch", "sketch": "labelled", "keep_margin": margin},
+        "pools": {
+            "count": count,
+            "rounds": 8,
+            "local_epochs": 1,
+            "start": "sketch",
+            "sketch": "labelled",
+            "keep_margin": margin,
+        },
         "evaluate": {"enabled": False},
         "security": {"protection": "masked" if noised else "plain"},
-        **({"privacy": {"sketch_epsilon": scenario.sketch_epsilon}} if isinstance(scenario, Uneven) and noised else {}),
+        **(
+            {"privacy": {"sketch_epsilon": scenario.sketch_epsilon}}
+            if isinstance(scenario, Uneven) and noised
+            else {}
+        ),
     }
 
 
@@ -118,9 +156,15 @@ def measure(name: str, seed: int, margin: float) -> dict[str, object]:
     scenario = ALL[name]
     data = scenario.data(seed) if isinstance(scenario, Uneven) else None
     federation = Federation(FederationConfig(**tables_of(scenario, seed, margin)), data=data)
-    groups = scenario.groups if isinstance(scenario, Uneven) else [client.group for client in federation.clients]
+    groups = (
+        scenario.groups
+        if isinstance(scenario, Uneven)
+        else [client.group for client in federation.clients]
+    )
     result = federation.run()
-    first = next(record for record in result.records if record.phase == "cluster").metrics["choices"]
+    first = next(record for record in result.records if record.phase == "cluster").metrics[
+        "choices"
+    ]
     at_first, in_the_end = (
         adjusted_rand_score(groups, [choices[client] for client in range(len(groups))])
         for choices in ({int(client): pool for client, pool in first.items()}, result.choices)
@@ -140,7 +184,9 @@ def measure(name: str, seed: int, margin: float) -> dict[str, object]:
 def run(names: Sequence[str], seeds: int) -> None:
     """Measure what is missing."""
     where = provenance()
-    done = {(row["scenario"], int(row["seed"]), float(row["keep_margin"])) for row in read_rows(CSV)}
+    done = {
+        (row["scenario"], int(row["seed"]), float(row["keep_margin"])) for row in read_rows(CSV)
+    }
     for name in names:
         for seed in range(seeds):
             for margin in MARGINS:
@@ -153,24 +199,42 @@ def table() -> str:
     """Rates and means over seeds, as Markdown."""
     rows = read_rows(CSV)
     lines = [
-        "| scenario | keep_margin | found in the warm-up | found in the end | ARI | accuracy | pools in use | seeds |",
+        (
+            "| scenario | keep_margin | found in the warm-up | found in the end | ARI | accuracy | "
+            "pools in use | seeds |"
+        ),
         "|---|---|---|---|---|---|---|---|",
     ]
     for name in ALL:
         for margin in MARGINS:
-            mine = [row for row in rows if row["scenario"] == name and float(row["keep_margin"]) == margin]
+            mine = [
+                row
+                for row in rows
+                if row["scenario"] == name and float(row["keep_margin"]) == margin
+            ]
             if mine:
-                first, end = (sum(float(row[key]) == 1 for row in mine) for key in ("ari_warm_up", "ari"))
-                ari, accuracy, active = (fmean(float(row[key]) for row in mine) for key in ("ari", "accuracy", "active"))
-                lines.append(f"| {name} | {margin:g} | {first} | {end} | {ari:.2f} | {accuracy:.3f} | {active:.1f} | {len(mine)} |")
+                first, end = (
+                    sum(float(row[key]) == 1 for row in mine) for key in ("ari_warm_up", "ari")
+                )
+                ari, accuracy, active = (
+                    fmean(float(row[key]) for row in mine) for key in ("ari", "accuracy", "active")
+                )
+                lines.append(
+                    f"| {name} | {margin:g} | {first} | {end} | {ari:.2f} | {accuracy:.3f} | "
+                    f"{active:.1f} | {len(mine)} |"
+                )
     return "\n".join(lines)
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, default=5, help="seeds 0 to SEEDS - 1 (default 5)")
-    parser.add_argument("--scenario", action="append", choices=list(ALL), help="only this one; may be repeated")
+    parser.add_argument(
+        "--scenario", action="append", choices=list(ALL), help="only this one; may be repeated"
+    )
     arguments = parser.parse_args()
     run(arguments.scenario or list(ALL), arguments.seeds)
     print(table())

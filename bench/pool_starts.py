@@ -1,17 +1,22 @@
-"""How pools should start: does each start find the known groups, how often does it fail, and what accuracy follows?
+"""How pools should start: does each start find the known groups, how often does it fail, and what
+accuracy follows?
 
     python -m bench.pool_starts [--seeds 5] [--workers 2] [--scenario NAME ...]
 
-Every scenario and seed pre-trains one SSD encoder and then tries each start on it. Rows go to `results/pool_starts.csv`;
-rows already there are not measured again. The table of means is printed at the end.
+Every scenario and seed pre-trains one SSD encoder and then tries each start on it. Rows go to
+`results/pool_starts.csv`; rows already there are not measured again. The table of means is printed
+at the end.
 
-Claims: a pool set has failed when all clients choose one pool. ARI is 1 when choices equal the known groups.
+Claims: a pool set has failed when all clients choose one pool. ARI is 1 when choices equal the
+known groups.
 
-Starts are compared alone: after the warm-up clients choose freely (`pools.keep_margin = 0`). What keeping the found groups does is measured over
-the same scenarios, and uneven ones, by `bench.pool_keeping`.
+Starts are compared alone: after the warm-up clients choose freely
+(`pools.keep_margin = 0`). What keeping the found groups does is measured over the same
+scenarios, and uneven ones, by `bench.pool_keeping`.
 
-Sketches are measured as they are in an open experiment, and noised as in a protected run of the default settings (ε = 1, masks; at 3 clients a
-pool and more), which is left out where there are too few clients for the pools. Noise is fresh: such a row cannot be repeated exactly.
+Sketches are measured as they are in an open experiment, and noised as in a protected run of the
+default settings (ε = 1, masks; at 3 clients a pool and more), which is left out where there are too
+few clients for the pools. Noise is fresh: such a row cannot be repeated exactly.
 """
 
 from __future__ import annotations
@@ -38,7 +43,8 @@ _COMMON: Tables = {
     "pretrain": {"rounds": 10, "local_epochs": 3, "batch_size": 64},
     "pools": {"rounds": 6, "local_epochs": 1},
     "evaluate": {"enabled": False},
-    "security": {"protection": "plain"},  # starts are compared, and sums of integers differ from these in the sixth digit
+    # starts are compared, and sums of integers differ from these in the sixth digit
+    "security": {"protection": "plain"},
 }
 
 
@@ -61,12 +67,18 @@ class Scenario:
         return tables
 
 
-_DIGITS, _MNIST, _FASHION = {"name": "digits"}, {"name": "mnist5k"}, {"name": "fashion_mnist", "limit": 5000}
+_DIGITS, _MNIST, _FASHION = (
+    {"name": "digits"},
+    {"name": "mnist5k"},
+    {"name": "fashion_mnist", "limit": 5000},
+)
 SCENARIOS = {
     "digits, 4 rotations, 4 pools": Scenario((_DIGITS,), "rotation", 4, clients=12),
     "digits, 4 rotations, 6 pools": Scenario((_DIGITS,), "rotation", 6, clients=12),
     "digits, 4 rotations, 2 pools": Scenario((_DIGITS,), "rotation", 2, clients=12),
-    "digits, 4 label permutations, 4 pools": Scenario((_DIGITS,), "label_permutation", 4, clients=12),
+    "digits, 4 label permutations, 4 pools": Scenario(
+        (_DIGITS,), "label_permutation", 4, clients=12
+    ),
     "MNIST-5k, 4 rotations, 4 pools": Scenario((_MNIST,), "rotation", 4),
     "Fashion-MNIST, 4 rotations, 4 pools": Scenario((_FASHION,), "rotation", 4),
     "MNIST-5k and Fashion-MNIST, 2 pools": Scenario((_MNIST, _FASHION), "source", 2),
@@ -78,8 +90,12 @@ STARTS: dict[str, Tables] = {
     "restarts (IFCA)": METHODS["ifca-restarts"],
     "farthest (HypCluster)": METHODS["hypcluster"],
     "pretrained (CP-CFL)": METHODS["cp-cfl"],
-    "sketch of embeddings, features": {"pools": {"start": "sketch", "sketch": "features", "sketch_of": "encoder"}},
-    "sketch of embeddings, labelled": {"pools": {"start": "sketch", "sketch": "labelled", "sketch_of": "encoder"}},
+    "sketch of embeddings, features": {
+        "pools": {"start": "sketch", "sketch": "features", "sketch_of": "encoder"}
+    },
+    "sketch of embeddings, labelled": {
+        "pools": {"start": "sketch", "sketch": "labelled", "sketch_of": "encoder"}
+    },
     "sketch of embeddings, labelled, random encoder": {
         "pools": {"start": "sketch", "sketch": "labelled", "sketch_of": "encoder"},
         "pretrain": {"mode": "none"},
@@ -87,7 +103,12 @@ STARTS: dict[str, Tables] = {
     "sketch of examples, features": {"pools": {"start": "sketch", "sketch": "features"}},
     "sketch of examples, labelled": {"pools": {"start": "sketch", "sketch": "labelled"}},
     "noised sketch of embeddings, labelled": {
-        "pools": {"start": "sketch", "sketch": "labelled", "sketch_of": "encoder", "sketch_starts": 128},
+        "pools": {
+            "start": "sketch",
+            "sketch": "labelled",
+            "sketch_of": "encoder",
+            "sketch_starts": 128,
+        },
         "security": {"protection": "masked"},
     },
     "noised sketch of examples, features": {
@@ -103,7 +124,11 @@ STARTS: dict[str, Tables] = {
 
 def applies(scenario: Scenario, start: str) -> bool:
     """Whether the start's protection lets so few clients fill so many pools."""
-    return "security" not in STARTS[start] or STARTS[start]["security"]["protection"] == "plain" or scenario.clients >= FEWEST * scenario.pools
+    return (
+        "security" not in STARTS[start]
+        or STARTS[start]["security"]["protection"] == "plain"
+        or scenario.clients >= FEWEST * scenario.pools
+    )
 
 
 def measure(name: str, seed: int, starts: list[str]) -> Iterator[dict[str, object]]:
@@ -143,9 +168,17 @@ def run(scenarios: list[str], seeds: int, workers: int) -> None:
     where = provenance()
     done = {(row["scenario"], int(row["seed"]), row["start"]) for row in read_rows(CSV)}
     missing = {(name, s) for name in scenarios for s in STARTS if applies(SCENARIOS[name], s)}
-    jobs = {(name, seed): [s for s in STARTS if (name, s) in missing and (name, seed, s) not in done] for seed in range(seeds) for name in scenarios}
+    jobs = {
+        (name, seed): [s for s in STARTS if (name, s) in missing and (name, seed, s) not in done]
+        for seed in range(seeds)
+        for name in scenarios
+    }
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(_measured, name, seed, starts) for (name, seed), starts in jobs.items() if starts]
+        futures = [
+            pool.submit(_measured, name, seed, starts)
+            for (name, seed), starts in jobs.items()
+            if starts
+        ]
         for number, future in enumerate(as_completed(futures), 1):
             for row in future.result():
                 append_row(CSV, row, where)
@@ -155,24 +188,39 @@ def run(scenarios: list[str], seeds: int, workers: int) -> None:
 def table() -> str:
     """Means over seeds, as Markdown."""
     rows = read_rows(CSV)
-    lines = ["| scenario | start | accuracy | ARI | all groups found | pools in use | failed | seeds |", "|---|---|---|---|---|---|---|---|"]
+    lines = [
+        "| scenario | start | accuracy | ARI | all groups found | pools in use | failed | seeds |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for scenario in SCENARIOS:
         for start in STARTS:
             mine = [row for row in rows if row["scenario"] == scenario and row["start"] == start]
             if mine:
-                accuracy, ari, active = (fmean(float(row[key]) for row in mine) for key in ("accuracy", "ari", "active"))
+                accuracy, ari, active = (
+                    fmean(float(row[key]) for row in mine) for key in ("accuracy", "ari", "active")
+                )
                 found = sum(float(row["ari"]) == 1 for row in mine)
                 failed = sum(int(row["failed"]) for row in mine)
-                lines.append(f"| {scenario} | {start} | {accuracy:.3f} | {ari:.2f} | {found} | {active:.1f} | {failed} | {len(mine)} |")
+                lines.append(
+                    f"| {scenario} | {start} | {accuracy:.3f} | {ari:.2f} | {found} | {active:.1f} "
+                    f"| {failed} | {len(mine)} |"
+                )
     return "\n".join(lines)
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, default=5, help="seeds 0 to SEEDS - 1 (default 5)")
     parser.add_argument("--workers", type=int, default=2, help="processes (default 2)")
-    parser.add_argument("--scenario", action="append", choices=list(SCENARIOS), help="only this one; may be repeated")
+    parser.add_argument(
+        "--scenario",
+        action="append",
+        choices=list(SCENARIOS),
+        help="only this one; may be repeated",
+    )
     arguments = parser.parse_args()
     run(arguments.scenario or list(SCENARIOS), arguments.seeds, arguments.workers)
     print(table())

@@ -1,4 +1,6 @@
-"""The runs that the bench of private accuracy consists of: methods, levels, federations, what was tried for the rates, and the variants."""
+"""The runs that the bench of private accuracy consists of: methods, levels, federations, what was
+tried for the rates, and the variants.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +11,20 @@ from typing import Any, Literal
 CSV = "private_accuracy.csv"
 DELTA, TUNING_SEED, MOMENTUM = 1e-5, 99, 0.9
 FEATURES, EMBEDDING, HIDDEN, PAIRS = 64, 64, 64, 512
-"""Projector 64-64-64: with the usual hidden width of 256 half of all parameters, and so half of the noise's square, would be its own."""
+"""Projector 64-64-64: with the usual hidden width of 256 half of all parameters, and so half of the
+noise's square, would be its own.
+"""
 OWNERS = 4
-"""SSD needs somebody else: the client owns a quarter of the dimensions, as one of four would. Owning all, its regulariser is zero."""
+"""SSD needs somebody else: the client owns a quarter of the dimensions, as one of four would.
+Owning all, its regulariser is zero.
+"""
 JUDGED = 5000
 """Examples that probe and kNN read, and as many that they are tested on, at most."""
 
 LEVELS = ("ordinary", "no clipping", "no noise", "8", "2")
-"""Of these the last two are private. `no clipping` is the mechanism's sampling and its form of the loss alone."""
+"""Of these the last two are private. `no clipping` is the mechanism's sampling and its form of the
+loss alone.
+"""
 RANDOM = "random encoder"
 _RATE_OF = {"ordinary": 0, "no clipping": 0, "no noise": 1, "8": 1, "2": 2}
 _NO_CLIP = 1e9
@@ -28,7 +36,8 @@ class Method:
 
     Attributes:
         objective: as in the configuration; `labels` is cross-entropy.
-        lr: learning rates of ordinary training, of ε = 8, which is used without noise as well, and of ε = 2.
+        lr: learning rates of ordinary training, of ε = 8, which is used without noise as well, and
+            of ε = 2.
         clip: C; of a pair, for logit.
         embedding: width of z.
         temperature: of NT-Xent.
@@ -46,8 +55,16 @@ class Method:
     shown: Literal["table", "variant"] = "table"
 
 
-SPECTRAL, ALIGN, SSD = "spectral contrastive, released moment", "align + uniformity, released mean", "SSD, released mean"
-GROUPS, MASKED, LABELS = "NT-Xent in groups of 4", "masked reconstruction, per example", "labels, per example"
+SPECTRAL, ALIGN, SSD = (
+    "spectral contrastive, released moment",
+    "align + uniformity, released mean",
+    "SSD, released mean",
+)
+GROUPS, MASKED, LABELS = (
+    "NT-Xent in groups of 4",
+    "masked reconstruction, per example",
+    "labels, per example",
+)
 FEW_PAIRS, MANY_PAIRS = f"{ALIGN}, 128 pairs", f"{ALIGN}, 2048 pairs"
 LOGIT = "InfoNCE by pairs (logit), τ = 1, z of 8"
 METHODS = {
@@ -62,7 +79,9 @@ METHODS = {
     MANY_PAIRS: Method("align_uniform", "auto", (0.1, 0.3, 0.3), 1.0, pairs=2048, shown="variant"),
 }
 BATCH, STEPS, SIDE = 250, 150, 14
-"""Images are halved: a step costs a quarter, and in the few steps that are affordable the network learns more, without privacy as well."""
+"""Images are halved: a step costs a quarter, and in the few steps that are affordable the network
+learns more, without privacy as well.
+"""
 
 
 @dataclass(frozen=True)
@@ -73,9 +92,11 @@ class Federated:
         objective: every client trains with it on its own examples only.
         clients: on the roster; all of them take part in all rounds.
         rounds: one epoch at every client in each.
-        batch: of a client's share of 4,000 examples; in proportion with more, so that an epoch is as many steps.
+        batch: of a client's share of 4,000 examples; in proportion with more, so that an epoch is
+            as many steps.
         lr: of clients' steps.
-        clips: C, the bound on the norm of a client's whole update: of ε = 8, which is used without noise as well, and of ε = 2.
+        clips: C, the bound on the norm of a client's whole update: of ε = 8, which is used without
+            noise as well, and of ε = 2.
     """
 
     objective: str
@@ -87,16 +108,23 @@ class Federated:
 
 
 HUNDRED, THOUSAND = "NT-Xent, 100 clients", "NT-Xent, 1,000 clients"
-FEDERATED = {HUNDRED: Federated("nt_xent", 100, 10, 20, 0.1, (0.3, 0.3)), THOUSAND: Federated("nt_xent", 1000, 5, 4, 0.1, (0.3, 0.3))}
+FEDERATED = {
+    HUNDRED: Federated("nt_xent", 100, 10, 20, 0.1, (0.3, 0.3)),
+    THOUSAND: Federated("nt_xent", 1000, 5, 4, 0.1, (0.3, 0.3)),
+}
 FEDERATED_LEVELS = ("ordinary", "no noise", "8", "2")
-"""A federation's ordinary training, FedAvg, differs from the mechanism's only by clipping, rounding and noise."""
+"""A federation's ordinary training, FedAvg, differs from the mechanism's only by clipping, rounding
+and noise.
+"""
 DATA = {"MNIST-5k": ("mnist5k", 4000), "Fashion-MNIST": ("fashion_mnist", 10_000)}
 """Source and how many examples the client trains on."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run: all that it depends on. A federation's batch is a client's, and its steps are rounds."""
+    """One run: all that it depends on. A federation's batch is a client's, and its steps
+    are rounds.
+    """
 
     data: str
     method: str
@@ -116,12 +144,20 @@ class Cell:
             many = FEDERATED[method]
             clip = 0.0 if level == "ordinary" else many.clips[level == "2"]
             batch = many.batch * DATA[data][1] // 4000
-            return replace(cls(data, method, level, seed, DATA[data][1], batch, many.rounds, many.lr, clip), **other)
+            return replace(
+                cls(data, method, level, seed, DATA[data][1], batch, many.rounds, many.lr, clip),
+                **other,
+            )
         if method != RANDOM:
             known = METHODS[method]
-            lr, clip = known.lr[_RATE_OF[level]], {"ordinary": 0.0, "no clipping": _NO_CLIP}.get(level, known.clip)
+            lr, clip = (
+                known.lr[_RATE_OF[level]],
+                {"ordinary": 0.0, "no clipping": _NO_CLIP}.get(level, known.clip),
+            )
         steps = 0 if method == RANDOM else STEPS
-        return replace(cls(data, method, level, seed, DATA[data][1], BATCH, steps, lr, clip), **other)
+        return replace(
+            cls(data, method, level, seed, DATA[data][1], BATCH, steps, lr, clip), **other
+        )
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -151,10 +187,22 @@ class Variant:
 
 _PRIVATE = ("8", "2")
 VARIANTS = (
-    *(Variant("MNIST-5k", name, "random features", LEVELS[1:], {}) for name in (FEW_PAIRS, MANY_PAIRS)),
-    *(Variant("Fashion-MNIST", name, "six times the examples", _PRIVATE, {"examples": 60_000}) for name in (GROUPS, LABELS)),
+    *(
+        Variant("MNIST-5k", name, "random features", LEVELS[1:], {})
+        for name in (FEW_PAIRS, MANY_PAIRS)
+    ),
+    *(
+        Variant("Fashion-MNIST", name, "six times the examples", _PRIVATE, {"examples": 60_000})
+        for name in (GROUPS, LABELS)
+    ),
     Variant("MNIST-5k", GROUPS, "four times the batch", _PRIVATE, {"batch": 4 * BATCH}),
-    Variant("MNIST-5k", GROUPS, "four times the steps", ("ordinary", "no noise", *_PRIVATE), {"steps": 4 * STEPS}),
+    Variant(
+        "MNIST-5k",
+        GROUPS,
+        "four times the steps",
+        ("ordinary", "no noise", *_PRIVATE),
+        {"steps": 4 * STEPS},
+    ),
 )
 """What would help: more data and larger batches lower the noise, more steps raise it."""
 FEDERATIONS = (("MNIST-5k", HUNDRED), ("Fashion-MNIST", HUNDRED), ("Fashion-MNIST", THOUSAND))
@@ -165,28 +213,45 @@ TRIED = {
     MASKED: {"8": (0.15, 0.5, 1.5), "2": (0.05, 0.15, 0.5), "ordinary": (0.03, 0.1, 0.3, 1.0)},
     LABELS: {"8": (0.3, 1.0, 3.0), "2": (0.3, 1.0, 3.0), "ordinary": (0.1, 0.3)},
 }
-"""Learning rates, on one split of MNIST-5k that no reported seed has; align + uniformity takes SSD's."""
+"""Learning rates, on one split of MNIST-5k that no reported seed has; align + uniformity
+takes SSD's.
+"""
 TRIED_CLIPS = (0.1, 0.3, 1.0)
 """Of a client's update, on the same split; a thousand clients take those of a hundred."""
 
 
 def main_cells(seeds: int) -> Iterator[Cell]:
-    """Every method at every level, and the floor, one seed of all before the next; then the federations, and the variants."""
+    """Every method at every level, and the floor, one seed of all before the next; then the
+    federations, and the variants.
+    """
     for seed in range(seeds):
         for data in DATA:
             yield Cell.of(data, RANDOM, "", seed)
-            yield from (Cell.of(data, name, level, seed) for name, method in METHODS.items() if method.shown == "table" for level in LEVELS)
+            yield from (
+                Cell.of(data, name, level, seed)
+                for name, method in METHODS.items()
+                if method.shown == "table"
+                for level in LEVELS
+            )
     for seed in range(seeds):
-        yield from (Cell.of(data, name, level, seed) for data, name in FEDERATIONS for level in FEDERATED_LEVELS)
+        yield from (
+            Cell.of(data, name, level, seed)
+            for data, name in FEDERATIONS
+            for level in FEDERATED_LEVELS
+        )
     for seed in range(seeds):
         yield from (variant.cell(level, seed) for variant in VARIANTS for level in variant.levels)
 
 
 def tuning_cells() -> Iterator[Cell]:
-    """What the rates were chosen from. C was not tried further: where it clips nearly all gradients, only lr · C matters."""
+    """What the rates were chosen from. C was not tried further: where it clips nearly all
+    gradients, only lr · C matters.
+    """
     for method, levels in TRIED.items():
         for level, rates in levels.items():
             for lr in rates:
                 yield Cell.of("MNIST-5k", method, level, TUNING_SEED, lr=lr)
     for level in ("8", "2"):
-        yield from (Cell.of("MNIST-5k", HUNDRED, level, TUNING_SEED, clip=clip) for clip in TRIED_CLIPS)
+        yield from (
+            Cell.of("MNIST-5k", HUNDRED, level, TUNING_SEED, clip=clip) for clip in TRIED_CLIPS
+        )

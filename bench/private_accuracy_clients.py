@@ -1,10 +1,13 @@
-"""Client level: a federation pre-trains by FedAvg, and each client's whole update is hidden by all clients' integer noise together.
+"""Client level: a federation pre-trains by FedAvg, and each client's whole update is hidden by all
+clients' integer noise together.
 
-Examples are dealt out at random, as many to each client. A round is that of a run: the public model, one epoch at every client, the update clipped,
-rounded and noised by `ClientLevel`, the sum opened, the mean added. The plan, with its noise, is the one that a run with this budget makes.
+Examples are dealt out at random, as many to each client. A round is that of a run: the public
+model, one epoch at every client, the update clipped, rounded and noised by `ClientLevel`, the sum
+opened, the mean added. The plan, with its noise, is the one that a run with this budget makes.
 
-Sums are plain: masks and encryption give the server the same integers, bit for bit, so accuracy does not depend on them. What does is who may
-be claimed against: under plain sums the server sees single uploads, and ε here is that of the opened sums.
+Sums are plain: masks and encryption give the server the same integers, bit for bit, so accuracy
+does not depend on them. What does is who may be claimed against: under plain sums the server sees
+single uploads, and ε here is that of the opened sums.
 """
 
 from __future__ import annotations
@@ -30,43 +33,72 @@ from secure_fl.training.tasks import SelfSupervised
 
 
 def level_of(cell: Cell, parameters: int) -> ClientLevel | None:
-    """The mechanism of a cell; None for ordinary training. Without noise it clips and rounds on the grid that a noise of 1 gives."""
+    """The mechanism of a cell; None for ordinary training. Without noise it clips and rounds on the
+    grid that a noise of 1 gives.
+    """
     if cell.level == "ordinary":
         return None
     budget = {"noise": 1.0} if cell.level == "no noise" else {"epsilon": float(cell.level)}
     privacy = {"unit": "client", "delta": DELTA, "clip": cell.clip, **budget}
-    config = FederationConfig.model_validate({"privacy": privacy, "pretrain": {"rounds": cell.steps}, "pools": {"enabled": False}})
+    config = FederationConfig.model_validate(
+        {"privacy": privacy, "pretrain": {"rounds": cell.steps}, "pools": {"enabled": False}}
+    )
     return plan_clients(config, FEDERATED[cell.method].clients, parameters, (0, 0)).pretrain
 
 
 def noise_of_mean(level: ClientLevel) -> float:
-    """Deviation of the noise on one coordinate of the mean update, when the whole roster's noise is in it."""
+    """Deviation of the noise on one coordinate of the mean update, when the whole roster's noise is
+    in it.
+    """
     return level.noise_multiplier * level.bound * sqrt(level.roster / level.honest) / level.roster
 
 
 def federated(model: nn.Module, cell: Cell, train: Dataset) -> dict[str, object]:
-    """Pre-train `model` and say of the first and of the last round what clipping and noise met there."""
+    """Pre-train `model` and say of the first and of the last round what clipping and noise
+    met there.
+    """
     generator = torch.Generator().manual_seed(derive_seed(cell.seed, "deal"))
-    shares = [train.take(part) for part in torch.randperm(len(train), generator=generator).tensor_split(FEDERATED[cell.method].clients)]
+    shares = [
+        train.take(part)
+        for part in torch.randperm(len(train), generator=generator).tensor_split(
+            FEDERATED[cell.method].clients
+        )
+    ]
     vector = to_vector(model)
-    level, source = level_of(cell, len(vector)), NoiseSource.for_tests(derive_seed(cell.seed, "noise", *cell.key))
+    level, source = (
+        level_of(cell, len(vector)),
+        NoiseSource.for_tests(derive_seed(cell.seed, "noise", *cell.key)),
+    )
     found: dict[str, object] = {}
     model.train()
     for number in range(cell.steps):
-        updates = (_update(model, vector, share, cell, derive_seed(cell.seed, number, i)) for i, share in enumerate(shares))
+        updates = (
+            _update(model, vector, share, cell, derive_seed(cell.seed, number, i))
+            for i, share in enumerate(shares)
+        )
         if level is None:
             vector = vector + torch.stack(list(updates)).double().mean(0).float()
             continue
-        total, clear, norms = level.absent(), torch.zeros(len(vector), dtype=torch.int64), list[float]()
+        total, clear, norms = (
+            level.absent(),
+            torch.zeros(len(vector), dtype=torch.int64),
+            list[float](),
+        )
         for i, update in enumerate(updates):
             norms.append(norm_of(update))
             mine = level.blocks(level.encode(update), 0)
             clear += mine.pools[0]
-            total = total + (mine if cell.level == "no noise" else level.noised(mine, source.stream(client=i, round=number, purpose="bench")))
+            total = total + (
+                mine
+                if cell.level == "no noise"
+                else level.noised(mine, source.stream(client=i, round=number, purpose="bench"))
+            )
         means = level.open_pools(total, level.open_head(total.head, len(shares)))[1]
         vector = vector + means[0].float()
         if number in (0, cell.steps - 1):
-            found |= _seen(level, cell, clear, torch.tensor(norms), "first" if number == 0 else "last")
+            found |= _seen(
+                level, cell, clear, torch.tensor(norms), "first" if number == 0 else "last"
+            )
     load_vector(model, vector)
     return found
 
@@ -74,14 +106,25 @@ def federated(model: nn.Module, cell: Cell, train: Dataset) -> dict[str, object]
 def _update(model: nn.Module, vector: Tensor, share: Dataset, cell: Cell, seed: int) -> Tensor:
     """One client's change of the public model; zero where its training diverged."""
     load_vector(model, vector)
-    objective = build_objective(ObjectiveConfig(name=FEDERATED[cell.method].objective, form="normalized", temperature=0.5), None)
-    task = SelfSupervised(objective, build_views(ViewsConfig(), tuple(share.x.shape[1:])), Compute(torch.device("cpu")))
+    objective = build_objective(
+        ObjectiveConfig(name=FEDERATED[cell.method].objective, form="normalized", temperature=0.5),
+        None,
+    )
+    task = SelfSupervised(
+        objective,
+        build_views(ViewsConfig(), tuple(share.x.shape[1:])),
+        Compute(torch.device("cpu")),
+    )
     task.fit(model, share, LocalSpec(1, cell.batch, cell.lr, MOMENTUM, 0.0), seed)
     return to_vector(model) - vector
 
 
-def _seen(level: ClientLevel, cell: Cell, clear: Tensor, norms: Tensor, when: str) -> dict[str, object]:
-    """Median norm of updates, share that C clips, and the mean clipped update's length over that of its noise."""
+def _seen(
+    level: ClientLevel, cell: Cell, clear: Tensor, norms: Tensor, when: str
+) -> dict[str, object]:
+    """Median norm of updates, share that C clips, and the mean clipped update's length over that of
+    its noise.
+    """
     noise = 0.0 if cell.level == "no noise" else noise_of_mean(level)
     signal = float(clear.double().norm()) * level.bound / level.levels / level.roster
     return {

@@ -1,4 +1,6 @@
-"""What a mechanism does to gradients, measured on the examples themselves: for the bench only, since all of it is private."""
+"""What a mechanism does to gradients, measured on the examples themselves: for the bench only,
+since all of it is private.
+"""
 
 from __future__ import annotations
 
@@ -23,27 +25,57 @@ SILENT = 1e-20
 """A noise multiplier that stands for none, which no mechanism takes."""
 
 
-def gradients(mechanism: Any, model: nn.Module, views_of: Callable[[Tensor, Draws], Tensor | Labelled], examples: int) -> dict[str, object]:
-    """Median norm of units' gradients, the share that C clips, and ‖mean clipped gradient‖ over the length of one step's noise.
+def gradients(
+    mechanism: Any,
+    model: nn.Module,
+    views_of: Callable[[Tensor, Draws], Tensor | Labelled],
+    examples: int,
+) -> dict[str, object]:
+    """Median norm of units' gradients, the share that C clips, and ‖mean clipped gradient‖ over the
+    length of one step's noise.
 
-    The mean of 500 examples stands for the expected one; its own sampling error is about 1/√units of C.
+    The mean of 500 examples stands for the expected one; its own sampling error is about 1/√units
+    of C.
     """
     members = mechanism.units.members if isinstance(mechanism, GroupNTXent) else 1
-    looked_at = min(LOOKED_AT, mechanism.largest_batch) if isinstance(mechanism, LogitDP) else LOOKED_AT
-    index = torch.randperm(examples, generator=torch.Generator().manual_seed(0))[:looked_at].view(-1, members)
+    looked_at = (
+        min(LOOKED_AT, mechanism.largest_batch) if isinstance(mechanism, LogitDP) else LOOKED_AT
+    )
+    index = torch.randperm(examples, generator=torch.Generator().manual_seed(0))[:looked_at].view(
+        -1, members
+    )
     views = views_of(index, Coins.public(0).at(0, index.flatten()))
     if isinstance(mechanism, LogitDP):
         assert isinstance(views, Tensor)
-        total, norms, expected = mechanism.released_sums(model, views)[0], None, mechanism.sampling_rate * mechanism.examples
+        total, norms, expected = (
+            mechanism.released_sums(model, views)[0],
+            None,
+            mechanism.sampling_rate * mechanism.examples,
+        )
     else:
         rows = views.rows if isinstance(views, Labelled) else views
-        summed = clipped_sum(model, rows.flatten(0, 1), rows.shape[1], _losses(mechanism, views), mechanism.bound)
-        total, norms, expected = flat(summed.gradients), summed.square_norms.sqrt(), mechanism.expected_units
-    noise = getattr(mechanism, "gradient_noise", mechanism.noise_multiplier) * mechanism.bound * sqrt(total.numel()) / expected
+        summed = clipped_sum(
+            model, rows.flatten(0, 1), rows.shape[1], _losses(mechanism, views), mechanism.bound
+        )
+        total, norms, expected = (
+            flat(summed.gradients),
+            summed.square_norms.sqrt(),
+            mechanism.expected_units,
+        )
+    noise = (
+        getattr(mechanism, "gradient_noise", mechanism.noise_multiplier)
+        * mechanism.bound
+        * sqrt(total.numel())
+        / expected
+    )
     return {
         "norm": "" if norms is None else round(float(norms.median()), 4),
-        "clipped": "" if norms is None else round(float((norms > mechanism.bound).double().mean()), 4),
-        "signal": round(float(total.norm()) / len(index) / noise, 4) if mechanism.noise_multiplier > SILENT else "",
+        "clipped": ""
+        if norms is None
+        else round(float((norms > mechanism.bound).double().mean()), 4),
+        "signal": round(float(total.norm()) / len(index) / noise, 4)
+        if mechanism.noise_multiplier > SILENT
+        else "",
     }
 
 

@@ -1,22 +1,28 @@
-"""One private training step on the small ConvNet: what the released statistic and whole groups cost beside plain DP-SGD.
+"""One private training step on the small ConvNet: what the released statistic and whole groups cost
+beside plain DP-SGD.
 
     python -m bench.private_step [--rounds 21] [--batch 256] [--threads 1] [--skip-memory]
 
-All programs take one step on the same encoder and projector (28×28, one channel, z of width 64) and the same 2·batch rows, views given:
+All programs take one step on the same encoder and projector (28×28, one channel, z of width 64) and
+the same 2·batch rows, views given:
 
-- `opacus`: ghost clipping as Opacus 1.6 does it, every row a unit, cross-entropy on z; forward, two backward passes, noise, SGD.
+- `opacus`: ghost clipping as Opacus 1.6 does it, every row a unit, cross-entropy on z; forward, two
+  backward passes, noise, SGD.
 - `opacus, one view`: the same on `batch` rows; for the reader, not for the bar.
-- `released, ...`: two views a unit, statistic released, ghost-clipped gradients, noise from AES, SGD.
+- `released, ...`: two views a unit, statistic released, ghost-clipped gradients, noise from
+  AES, SGD.
 - `per-example`: this project's DP-SGD with `opacus`'s loss and rows.
 - `group of m`: NT-Xent in groups of m, clipped as wholes, noise, SGD.
-- `two passes`: forward and backward of NT-Xent over all rows, twice: what a group's step is held against.
+- `two passes`: forward and backward of NT-Xent over all rows, twice: what a group's step is
+  held against.
 - `plain`: forward, backward, SGD; no privacy.
 
-Time: programs in turn, every other round in reverse order, in one process; quantiles over rounds. Memory: the peak beyond what is
-resident before the step, each program in a process of its own (`bench/kernels/memory.py`). Rows go to `results/private_step.csv`.
+Time: programs in turn, every other round in reverse order, in one process; quantiles over rounds.
+Memory: the peak beyond what is resident before the step, each program in a process of its own
+(`bench/kernels/memory.py`). Rows go to `results/private_step.csv`.
 
-Claims: released-statistics at most 1.3 times the time and 1.2 times the peak memory of `opacus`; groups at most 1.3 times the time of
-`two passes`.
+Claims: released-statistics at most 1.3 times the time and 1.2 times the peak memory of `opacus`;
+groups at most 1.3 times the time of `two passes`.
 """
 
 from __future__ import annotations
@@ -91,11 +97,19 @@ def _opacus(setting: Setting, views: int) -> Step:
             return self.inner(x)[1]
 
     x = setting.views()[:, :views].flatten(0, 1)
-    model = GradSampleModuleFastGradientClipping(Embedding(), max_grad_norm=1.0, use_ghost_clipping=True)
-    optimiser = DPOptimizerFastGradientClipping(
-        torch.optim.SGD(model.parameters(), lr=LR), noise_multiplier=NOISE, max_grad_norm=1.0, expected_batch_size=len(x)
+    model = GradSampleModuleFastGradientClipping(
+        Embedding(), max_grad_norm=1.0, use_ghost_clipping=True
     )
-    criterion, labels = DPLossFastGradientClipping(model, optimiser, nn.CrossEntropyLoss()), setting.labels(len(x))
+    optimiser = DPOptimizerFastGradientClipping(
+        torch.optim.SGD(model.parameters(), lr=LR),
+        noise_multiplier=NOISE,
+        max_grad_norm=1.0,
+        expected_batch_size=len(x),
+    )
+    criterion, labels = (
+        DPLossFastGradientClipping(model, optimiser, nn.CrossEntropyLoss()),
+        setting.labels(len(x)),
+    )
 
     def step() -> None:
         optimiser.zero_grad()
@@ -121,7 +135,9 @@ def _private(setting: Setting, mechanism: ExampleMechanism[object], views: objec
 def _released(setting: Setting, name: str) -> Step:
     config = ObjectiveConfig(name=name, form="normalized", delta=0)  # type: ignore[arg-type]
     objective = build_objective(config, Separation(torch.arange(8)))
-    mechanism = ReleasedStatistics(unit_form(objective, WIDTH, seed=0), 60_000, setting.batch / 60_000, NOISE)
+    mechanism = ReleasedStatistics(
+        unit_form(objective, WIDTH, seed=0), 60_000, setting.batch / 60_000, NOISE
+    )
     return _private(setting, mechanism, setting.views())
 
 
@@ -133,8 +149,16 @@ def _per_example(setting: Setting) -> Step:
 
 def _group(setting: Setting, members: int) -> Step:
     """Groups of examples, first views before second."""
-    units = group_form(build_objective(ObjectiveConfig(name="nt_xent", temperature=TEMPERATURE)), members)
-    mechanism = GroupNTXent(units, bound=1.0, noise_multiplier=NOISE, sampling_rate=setting.batch / 60_000, examples=60_000)
+    units = group_form(
+        build_objective(ObjectiveConfig(name="nt_xent", temperature=TEMPERATURE)), members
+    )
+    mechanism = GroupNTXent(
+        units,
+        bound=1.0,
+        noise_multiplier=NOISE,
+        sampling_rate=setting.batch / 60_000,
+        examples=60_000,
+    )
     views = setting.views().unflatten(0, (-1, members)).transpose(1, 2).flatten(1, 2)
     return _private(setting, mechanism, views)
 
@@ -184,8 +208,20 @@ def measure_time(setting: Setting, rounds: int) -> dict[str, list[float]]:
 
 def measure_memory(setting: Setting, name: str) -> float:
     """MiB that one step takes at its peak, in a fresh process."""
-    command = [sys.executable, "-W", "ignore", "-m", "bench.private_step", "--batch", str(setting.batch), "--peak-of", name]
-    done = subprocess.run(command, env=os.environ | ALLOCATOR, check=True, capture_output=True, text=True)
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "bench.private_step",
+        "--batch",
+        str(setting.batch),
+        "--peak-of",
+        name,
+    ]
+    done = subprocess.run(
+        command, env=os.environ | ALLOCATOR, check=True, capture_output=True, text=True
+    )
     return float(done.stdout.split()[-1])
 
 
@@ -200,7 +236,9 @@ def peak_here(setting: Setting, name: str) -> float:
 
 def main() -> None:
     """Measure, print and append."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--threads", type=int, default=1)
@@ -214,20 +252,30 @@ def main() -> None:
         return
     where = provenance(["opacus"])
     seconds = measure_time(setting, arguments.rounds)
-    memory = {} if arguments.skip_memory else {name: measure_memory(setting, name) for name in PROGRAMS}
+    memory = (
+        {} if arguments.skip_memory else {name: measure_memory(setting, name) for name in PROGRAMS}
+    )
     for name, samples in seconds.items():
         low, _, _, high = quantiles(samples, n=5)
         # Ratios of the two programs within each round, since a busy machine slows both alike.
-        ratio = median(mine / other for mine, other in zip(samples, seconds[AGAINST[name]], strict=True))
+        ratio = median(
+            mine / other for mine, other in zip(samples, seconds[AGAINST[name]], strict=True)
+        )
         row: dict[str, object] = {
-            "program": name, "batch": setting.batch, "threads": arguments.threads, "rounds": arguments.rounds,
-            "ms": round(1e3 * median(samples), 2), "ms_q20": round(1e3 * low, 2), "ms_q80": round(1e3 * high, 2),
-            "against": AGAINST[name], "time_ratio": round(ratio, 3),
-            "mib": round(memory[name], 1) if memory else "",
+            "program": name, "batch": setting.batch, "threads": arguments.threads,
+            "rounds": arguments.rounds, "ms": round(1e3 * median(samples), 2),
+            "ms_q20": round(1e3 * low, 2), "ms_q80": round(1e3 * high, 2), "against": AGAINST[name],
+            "time_ratio": round(ratio, 3), "mib": round(memory[name], 1) if memory else "",
             "memory_ratio": round(memory[name] / memory[AGAINST[name]], 3) if memory else "",
         }  # fmt: skip
         append_row(CSV, row, where)
-        print("  ".join(f"{key} {row[key]}" for key in ("program", "ms", "time_ratio", "mib", "memory_ratio", "against")), flush=True)
+        print(
+            "  ".join(
+                f"{key} {row[key]}"
+                for key in ("program", "ms", "time_ratio", "mib", "memory_ratio", "against")
+            ),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

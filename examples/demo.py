@@ -2,10 +2,12 @@
 
     python examples/demo.py [--out demo]
 
-Pre-trains one encoder by federated SSD, then clusters five times: one global model (FedAvg), pools from a random start
-(IFCA), pools from the SSD encoder (CP-CFL), pools from the default sketch start, and these once more with every example hidden
-(differential privacy, ε = 8, without the encoder, which nobody noised). All sums are under masks and encryption; a short run in the
-open shows what that costs. Runs go two at a time. Prints a table and writes OUT/report.html; whatever the runs gave is what is shown.
+Pre-trains one encoder by federated SSD, then clusters five times: one global model (FedAvg), pools
+from a random start (IFCA), pools from the SSD encoder (CP-CFL), pools from the default sketch
+start, and these once more with every example hidden (differential privacy, ε = 8, without the
+encoder, which nobody noised). All sums are under masks and encryption; a short run in the open
+shows what that costs. Runs go two at a time. Prints a table and writes OUT/report.html; whatever
+the runs gave is what is shown.
 """
 
 from __future__ import annotations
@@ -32,7 +34,12 @@ from secure_fl.report.plots import save_comparison
 from secure_fl.units import clock, size
 
 ENCODER, OPEN, PRIVATE = "SSD encoder", "in the open", "private"
-ROWS = {"global model": "fedavg", "random start": "ifca", "SSD start": "cp-cfl", "sketch start": "sketch"}
+ROWS = {
+    "global model": "fedavg",
+    "random start": "ifca",
+    "SSD start": "cp-cfl",
+    "sketch start": "sketch",
+}
 AT_ONCE = 2
 
 HIDDEN: Tables = {
@@ -55,13 +62,20 @@ def configurations(folder: Path) -> dict[str, FederationConfig]:
     """The encoder's run and those that the table compares."""
     only_encoder: Tables = {"pools": {"enabled": False}}
     no_encoder: Tables = {"pretrain": {"mode": "none"}}
-    from_encoder: Tables = {"pretrain": {"mode": "load", "load_from": str(folder / slug(ENCODER))}, "evaluate": {"probe_epochs": 0}}
+    from_encoder: Tables = {
+        "pretrain": {"mode": "load", "load_from": str(folder / slug(ENCODER))},
+        "evaluate": {"probe_epochs": 0},
+    }
     made = {ENCODER: with_tables(BASE, only_encoder)}
     for name, method in ROWS.items():
         needs_encoder = method in ("cp-cfl", "sketch")
-        made[name] = with_tables(as_method(BASE, method), from_encoder if needs_encoder else no_encoder)
+        made[name] = with_tables(
+            as_method(BASE, method), from_encoder if needs_encoder else no_encoder
+        )
     made[PRIVATE] = with_tables(as_method(BASE, "sketch"), no_encoder | HIDDEN)
-    made[OPEN] = with_tables(made["random start"], {"security": {"protection": "plain"}, "pools": {"rounds": 2}})
+    made[OPEN] = with_tables(
+        made["random start"], {"security": {"protection": "plain"}, "pools": {"rounds": 2}}
+    )
     return {name: config.model_copy(update={"name": name}) for name, config in made.items()}
 
 
@@ -74,8 +88,18 @@ def run_one(name: str, config: FederationConfig, folder: Path, console: Console)
     """One run in a process of its own, its progress printed line by line."""
     settings = folder / f"{slug(name)}.toml"
     settings.write_text(dump_config(config), encoding="utf-8")
-    command = [sys.executable, "-m", "secure_fl.cli.main", "run", str(settings), "--out", str(folder / slug(name))]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8") as process:
+    command = [
+        sys.executable,
+        "-m",
+        "secure_fl.cli.main",
+        "run",
+        str(settings),
+        "--out",
+        str(folder / slug(name)),
+    ]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8"
+    ) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if re.match(r"\w+ \d+/\d+|warning|\[", line):
@@ -90,34 +114,72 @@ def run_all(folder: Path, console: Console) -> None:
     configs = configurations(folder)
     with ThreadPoolExecutor(AT_ONCE) as pool:
         encoder = pool.submit(run_one, ENCODER, configs[ENCODER], folder, console)
-        others = [pool.submit(run_one, name, configs[name], folder, console) for name in ("random start", "global model", PRIVATE)]
+        others = [
+            pool.submit(run_one, name, configs[name], folder, console)
+            for name in ("random start", "global model", PRIVATE)
+        ]
         encoder.result()
-        others += [pool.submit(run_one, name, configs[name], folder, console) for name in ("SSD start", "sketch start", OPEN)]
+        others += [
+            pool.submit(run_one, name, configs[name], folder, console)
+            for name in ("SSD start", "sketch start", OPEN)
+        ]
         for other in others:
             other.result()
 
 
 def show(folder: Path, console: Console) -> None:
     """The table, the page and the picture, from what the run folders hold."""
-    summaries = {name: RunFolder.open(folder / slug(name)).read_summary() for name in (ENCODER, *ROWS, PRIVATE)}
+    summaries = {
+        name: RunFolder.open(folder / slug(name)).read_summary()
+        for name in (ENCODER, *ROWS, PRIVATE)
+    }
     rows = []
     for name in (*ROWS, PRIVATE):
         pools, costs = summaries[name]["pools"], summaries[name]["costs"].values()
-        in_use = " ".join(str(sum(count > 0 for count in counts)) for counts in pools["occupancy_per_round"])
+        in_use = " ".join(
+            str(sum(count > 0 for count in counts)) for counts in pools["occupancy_per_round"]
+        )
         moved = sum(cost["bytes_down"] + cost["bytes_up"] for cost in costs)
         seconds = sum(cost["seconds"] for cost in costs)
-        rows.append([name, pools["accuracy"], pools["accuracy_std"], pools["accuracy_min"], in_use, pools["ari"], size(moved), f"{seconds:.0f}"])
-    columns = ["run", "accuracy", "spread", "worst client", "pools in use, round by round", "ARI", "bytes", "seconds"]
+        rows.append(
+            [
+                name,
+                pools["accuracy"],
+                pools["accuracy_std"],
+                pools["accuracy_min"],
+                in_use,
+                pools["ari"],
+                size(moved),
+                f"{seconds:.0f}",
+            ]
+        )
+    columns = [
+        "run",
+        "accuracy",
+        "spread",
+        "worst client",
+        "pools in use, round by round",
+        "ARI",
+        "bytes",
+        "seconds",
+    ]
     console.print(table("", columns, rows))
     cost, measured = summaries[ENCODER]["costs"]["pretrain"], summaries[ENCODER]["representation"]
     console.print(
-        f"The SSD and sketch starts begin from one {ENCODER}: {cost['seconds']:.0f} s and {size(cost['bytes_down'] + cost['bytes_up'])} more, "
-        f"kNN {measured['initial']['knn']:.3f} -> {measured['pretrained']['knn']:.3f}.",
+        f"The SSD and sketch starts begin from one {ENCODER}: {cost['seconds']:.0f} s and "
+        f"{size(cost['bytes_down'] + cost['bytes_up'])} more, kNN "
+        f"{measured['initial']['knn']:.3f} -> {measured['pretrained']['knn']:.3f}.",
         markup=False,
     )
     console.print(_private(summaries[PRIVATE], summaries["sketch start"]), markup=False)
-    console.print(_price(RunFolder.open(folder / slug(OPEN)).read_summary(), summaries["random start"]), markup=False)
-    console.print("One seed; bench/results/pool_starts.csv has rates over five seeds for every start and seven scenarios.")
+    console.print(
+        _price(RunFolder.open(folder / slug(OPEN)).read_summary(), summaries["random start"]),
+        markup=False,
+    )
+    console.print(
+        "One seed; bench/results/pool_starts.csv has rates over five seeds for every start and "
+        "seven scenarios."
+    )
     best_first = sorted(summaries, key=lambda name: name != "sketch start")
     write_report([folder / slug(name) for name in best_first], folder / "report.html")
     save_comparison([(name, summaries[name]) for name in (*ROWS, PRIVATE)], folder / "result.png")
@@ -126,10 +188,14 @@ def show(folder: Path, console: Console) -> None:
 
 def _private(hidden: dict[str, Any], shown: dict[str, Any]) -> str:
     """What hiding every example costs."""
-    privacy, accuracies = hidden["privacy"], [summary["pools"]["accuracy"] for summary in (hidden, shown)]
+    privacy, accuracies = (
+        hidden["privacy"],
+        [summary["pools"]["accuracy"] for summary in (hidden, shown)],
+    )
     return (
-        f"The private row hides each example from everybody else (ε = {privacy['epsilon']:.2f}, δ = {privacy['delta']:g}); "
-        f"it costs {accuracies[1] - accuracies[0]:.3f} of accuracy against the sketch start, whose encoder is pre-trained and not private."
+        f"The private row hides each example from everybody else (ε = {privacy['epsilon']:.2f}, δ "
+        f"= {privacy['delta']:g}); it costs {accuracies[1] - accuracies[0]:.3f} of accuracy "
+        "against the sketch start, whose encoder is pre-trained and not private."
     )
 
 
@@ -138,18 +204,25 @@ def _price(plain: dict[str, Any], protected: dict[str, Any]) -> str:
     per_round = []
     for summary in (plain, protected):
         cost = summary["costs"]["cluster"]
-        per_round.append([cost[key] / cost["rounds"] for key in ("bytes_up", "seconds", "sum_seconds")])
+        per_round.append(
+            [cost[key] / cost["rounds"] for key in ("bytes_up", "seconds", "sum_seconds")]
+        )
     (up, seconds, _), (safe_up, safe_seconds, sums) = per_round
     return (
-        f"A round of clustering under bfv+masked: {size(safe_up)} to the server and {safe_seconds:.1f} s, {sums:.1f} s of it the secure sum with all "
-        f"parties in one process; in the open {size(up)} and {seconds:.1f} s."
+        f"A round of clustering under bfv+masked: {size(safe_up)} to the server and "
+        f"{safe_seconds:.1f} s, {sums:.1f} s of it the secure sum with all parties in one process; "
+        f"in the open {size(up)} and {seconds:.1f} s."
     )
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder to write (default demo)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo"), help="folder to write (default demo)"
+    )
     folder: Path = parser.parse_args().out
     console = Console(highlight=False, width=150)
     if folder.exists() and any(folder.iterdir()):

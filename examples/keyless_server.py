@@ -1,10 +1,12 @@
-"""A server process that never holds a key: it is forked before any key exists, and adds what it cannot read.
+"""A server process that never holds a key: it is forked before any key exists, and adds what it
+cannot read.
 
     python examples/keyless_server.py
 
-Five clients, three pools, one drop-out. The server process makes an identity of its own, to sign with, and is told public facts: roster, plan,
-the encryption key's fingerprint. Everything else that reaches it is bytes of the protocol, over a socket. At the end it prints what it has
-seen; the clients print the sums that they opened.
+Five clients, three pools, one drop-out. The server process makes an identity of its own, to sign
+with, and is told public facts: roster, plan, the encryption key's fingerprint. Everything else that
+reaches it is bytes of the protocol, over a socket. At the end it prints what it has seen; the
+clients print the sums that they opened.
 """
 
 from __future__ import annotations
@@ -16,7 +18,14 @@ import struct
 
 import numpy as np
 
-from secure_fl.secure_sum.ceremony import Epoch, GrantExpected, accept_grant, granted_fingerprint, make_grant, new_key
+from secure_fl.secure_sum.ceremony import (
+    Epoch,
+    GrantExpected,
+    accept_grant,
+    granted_fingerprint,
+    make_grant,
+    new_key,
+)
 from secure_fl.secure_sum.he_keys import HolderKey, SecretKey
 from secure_fl.secure_sum.identities import Identity, Member
 from secure_fl.secure_sum.parameters import BFV_4096
@@ -34,7 +43,10 @@ DROPS_OUT = "ben"
 
 def send(wire: socket.socket, *parts: bytes | memoryview) -> None:
     """One message of several parts, each with its length."""
-    wire.sendall(struct.pack(">I", len(parts)) + b"".join(piece for part in parts for piece in (struct.pack(">I", len(part)), part)))
+    wire.sendall(
+        struct.pack(">I", len(parts))
+        + b"".join(piece for part in parts for piece in (struct.pack(">I", len(part)), part))
+    )
 
 
 def receive(wire: socket.socket) -> list[bytes]:
@@ -65,7 +77,9 @@ def serve(wire: socket.socket) -> None:
     identity = Identity.generate("server", "server")
     send(wire, identity.card())
     roster, coordinator, fingerprint = receive(wire)
-    server = RoundServer(plan_of(Roster.open(roster, Member.from_card(coordinator)), fingerprint), identity)
+    server = RoundServer(
+        plan_of(Roster.open(roster, Member.from_card(coordinator)), fingerprint), identity
+    )
     seen = 0
     while server.step is not Step.DONE:
         what, *data = receive(wire)
@@ -74,9 +88,17 @@ def serve(wire: socket.socket) -> None:
             send(wire, (server.receive(data[0]) or "").encode())
         else:
             messages = server.advance()
-            send(wire, json.dumps([int(server.step)]).encode(), *(part for m in messages for part in (m.recipient.encode(), m.data)))
+            send(
+                wire,
+                json.dumps([int(server.step)]).encode(),
+                *(part for m in messages for part in (m.recipient.encode(), m.data)),
+            )
     kinds = sorted({type(value).__name__ for value in vars(server).values()})
-    print(f"server: {seen:,} bytes seen, {len(server.survivors)} clients summed; it holds {', '.join(kinds)}", flush=True)
+    print(
+        f"server: {seen:,} bytes seen, {len(server.survivors)} clients summed; it holds "
+        f"{', '.join(kinds)}",
+        flush=True,
+    )
 
 
 def main() -> None:
@@ -91,7 +113,9 @@ def main() -> None:
     server_card = receive(wire)[0]
     coordinator = Identity.generate("coordinator", "coordinator")
     people = {name: Identity.generate(name) for name in CHOICES}
-    roster = Roster("example", (), 10).add([server_card, coordinator.card(), *(person.card() for person in people.values())])
+    roster = Roster("example", (), 10).add(
+        [server_card, coordinator.card(), *(person.card() for person in people.values())]
+    )
     epoch = Epoch.of(0, roster)
     grant = make_grant(people["ada"], roster, new_key(BFV_4096, "clients"), epoch, PROTECTION)
     expected = GrantExpected("ada", "clients", BFV_4096, PROTECTION, epoch, frozenset())
@@ -102,14 +126,21 @@ def main() -> None:
     for name, person in people.items():
         key = accept_grant(grant, roster, person, expected).for_round(0)
         assert isinstance(key, SecretKey)
-        clients[name] = RoundClient(plan, person, cipher=client_cipher(plan, key), holder=holder_cipher(plan, HolderKey(key)))
+        clients[name] = RoundClient(
+            plan,
+            person,
+            cipher=client_cipher(plan, key),
+            holder=holder_cipher(plan, HolderKey(key)),
+        )
     run(wire, clients)
     os.waitpid(child, 0)
 
 
 def run(wire: socket.socket, clients: dict[str, RoundClient]) -> None:
     """One round: every answer goes to the server, every step's messages come back."""
-    values = {name: np.full(SHAPE.width, number + 1, np.int64) for number, name in enumerate(clients)}
+    values = {
+        name: np.full(SHAPE.width, number + 1, np.int64) for number, name in enumerate(clients)
+    }
     for client in clients.values():
         give(wire, client.advertise())
     while True:
@@ -127,7 +158,10 @@ def run(wire: socket.socket, clients: dict[str, RoundClient]) -> None:
             break
     opened = next(client.opened for client in clients.values() if client.opened is not None)
     sums = {pool: int(block[0]) for pool, block in opened.pools.items()}
-    print(f"clients: {DROPS_OUT} dropped out; counts {opened.head.tolist()}, opened sums by pool {sums}; pools of one stay closed")
+    print(
+        f"clients: {DROPS_OUT} dropped out; counts {opened.head.tolist()}, opened sums by pool "
+        f"{sums}; pools of one stay closed"
+    )
 
 
 def give(wire: socket.socket, message: bytes | memoryview) -> None:

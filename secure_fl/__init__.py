@@ -4,7 +4,8 @@ Names are imported when they are used: `import secure_fl` loads neither torch no
 
 - `Callback`: Hooks into a run; override what you need.
 - `Dataset`: Examples with optional labels.
-- `Federation`: Clients with data, a configuration and the phases that follow from it, in this process.
+- `Federation`: Clients with data, a configuration and the phases that follow from it, in
+  this process.
 - `FederationConfig`: A whole run's settings.
 - `Result`: What came out of a run, to be used and to be read.
 - `SecureFLError`: Base of all errors raised on purpose.
@@ -14,9 +15,10 @@ Names are imported when they are used: `import secure_fl` loads neither torch no
 - `load_pools`: The pool models of a finished run.
 - `load_result`: The result of a finished run, from its folder.
 
-What else there is to import is in the rooms, each of which lists its names: `secure_fl.data`, `models`, `objectives`, `training`, `pools`, `privacy`,
-`secure_sum`, `federation`, `engines`, `baselines`, `callbacks`, `audit`, `report`, `config`; and in `secure_fl.errors`, `secure_fl.export` and
-`secure_fl.sklearn`.
+What else there is to import is in the rooms, each of which lists its names: `secure_fl.data`,
+`models`, `objectives`, `training`, `pools`, `privacy`, `secure_sum`, `federation`, `engines`,
+`baselines`, `callbacks`, `audit`, `report`, `config`; and in `secure_fl.errors`, `secure_fl.export`
+and `secure_fl.sklearn`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Models out of and into a run's folder: safetensors by parameter name, and a JSON file that says how to use them."""
+"""Models out of and into a run's folder: safetensors by parameter name, and a JSON file that says
+how to use them.
+"""
 
 from __future__ import annotations
 
@@ -38,11 +40,14 @@ Length = Annotated[int, Field(ge=1, le=1 << 16)]
 
 @dataclass(frozen=True)
 class ModelCard:
-    """How to use a run's models: shape of one example, classes, how it is scaled; each client's pool, where the record tells it.
+    """How to use a run's models: shape of one example, classes, how it is scaled; each client's
+    pool, where the record tells it.
 
-    `scale` is as in [data]; of tables it is what `auto` came to. Under `per_client` a newcomer scales its examples by their own statistics, under
-    `given` by the card's numbers, one a column. `class_names` and `client_names` are in number order, and () where numbers are all there is;
-    `columns` are those of a table, `colour=red` for a category; `client_scales` the clients' own statistics, where the record tells them.
+    `scale` is as in [data]; of tables it is what `auto` came to. Under `per_client` a newcomer
+    scales its examples by their own statistics, under `given` by the card's numbers, one a column.
+    `class_names` and `client_names` are in number order, and () where numbers are all there is;
+    `columns` are those of a table, `colour=red` for a category; `client_scales` the clients' own
+    statistics, where the record tells them.
     """
 
     shape: Annotated[tuple[Length, ...], Field(min_length=1, max_length=3)]
@@ -57,7 +62,9 @@ class ModelCard:
     columns: tuple[str, ...] = ()
     column_means: tuple[float, ...] | None = None
     column_deviations: tuple[Annotated[float, Field(gt=0)], ...] | None = None
-    client_scales: dict[str, tuple[tuple[float, ...], tuple[Annotated[float, Field(gt=0)], ...]]] = field(default_factory=dict)
+    client_scales: dict[
+        str, tuple[tuple[float, ...], tuple[Annotated[float, Field(gt=0)], ...]]
+    ] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -71,9 +78,13 @@ class ModelCard:
         own_data: bool,
         own_encoder: bool,
     ) -> Self:
-        """The card of a run; the caller's own examples are used as they are, but for columns of tables."""
+        """The card of a run; the caller's own examples are used as they are, but for columns
+        of tables.
+        """
         config = blueprint.config
-        scale, image_size = ("none", None) if own_data else (config.data.scale, config.data.image_size)
+        scale, image_size = (
+            ("none", None) if own_data else (config.data.scale, config.data.image_size)
+        )
         return cls(
             blueprint.shape,
             blueprint.classes,
@@ -81,9 +92,13 @@ class ModelCard:
             image_size,
             config.pools.task,
             own_encoder,
-            {} if blueprint.client_plan is not None else {str(client): pool for client, pool in choices.items()},
+            {}
+            if blueprint.client_plan is not None
+            else {str(client): pool for client, pool in choices.items()},
             clients[0].train.class_names,
-            tuple(client.name for client in clients) if any(client.name != str(client.id) for client in clients) else (),
+            tuple(client.name for client in clients)
+            if any(client.name != str(client.id) for client in clients)
+            else (),
             clients[0].train.columns,
             scaling.means,
             scaling.deviations,
@@ -93,20 +108,37 @@ class ModelCard:
     @property
     def scaling(self) -> Scaling:
         """How columns of tables are scaled."""
-        return Scaling("none" if self.scale == "auto" else self.scale, self.column_means, self.column_deviations)
+        return Scaling(
+            "none" if self.scale == "auto" else self.scale,
+            self.column_means,
+            self.column_deviations,
+        )
 
 
 def save_models(
-    folder: RunFolder, encoder: nn.Module, pools: Sequence[PoolModel], guide: Guide | None, card: ModelCard, centre: Tensor | None = None
+    folder: RunFolder,
+    encoder: nn.Module,
+    pools: Sequence[PoolModel],
+    guide: Guide | None,
+    card: ModelCard,
+    centre: Tensor | None = None,
 ) -> None:
-    """Write encoder, pools and card; `centre` is what the guide's sketches were centred by, if anything."""
+    """Write encoder, pools and card; `centre` is what the guide's sketches were centred by,
+    if anything.
+    """
     make_folder(folder.model)
     file = folder.model / "encoder.safetensors"
     write_atomically(file, pack(folder.view(file, _portable(encoder, ""))))
     if pools:
-        tensors = {name: tensor for k, pool in enumerate(pools) for name, tensor in _portable(pool, f"pool.{k}.").items()}
+        tensors = {
+            name: tensor
+            for k, pool in enumerate(pools)
+            for name, tensor in _portable(pool, f"pool.{k}.").items()
+        }
         if guide is not None:
-            tensors |= {"guide.mean": guide.mean, "guide.centres": guide.centres} | ({} if centre is None else {CENTRE: centre})
+            tensors |= {"guide.mean": guide.mean, "guide.centres": guide.centres} | (
+                {} if centre is None else {CENTRE: centre}
+            )
         file = folder.model / "pools.safetensors"
         write_atomically(file, pack(folder.view(file, tensors)))
     folder.write(folder.model / "model.json", vars(card))
@@ -122,14 +154,37 @@ def load_card(path: Path | str) -> ModelCard:
     folder.read_summary()
     card = read_json(folder.model / "model.json", ModelCard, _REMEDY)
     if prod(card.shape) > _MOST_NUMBERS:
-        raise RunFolderError("is damaged: no example is so large", field="model.json", value=card.shape, remedy=_REMEDY)
-    if card.scale == "given" and any(card.shape != (len(numbers or ()),) for numbers in (card.column_means, card.column_deviations)):
-        raise RunFolderError("is damaged: not one mean and deviation a column", field="model.json", value=card.shape, remedy=_REMEDY)
+        raise RunFolderError(
+            "is damaged: no example is so large",
+            field="model.json",
+            value=card.shape,
+            remedy=_REMEDY,
+        )
+    if card.scale == "given" and any(
+        card.shape != (len(numbers or ()),)
+        for numbers in (card.column_means, card.column_deviations)
+    ):
+        raise RunFolderError(
+            "is damaged: not one mean and deviation a column",
+            field="model.json",
+            value=card.shape,
+            remedy=_REMEDY,
+        )
     columns, pools = prod(card.shape), folder.read_config().pools.count
     if any(not 0 <= pool < pools for pool in card.choices.values()):
-        raise RunFolderError("is damaged: a client uses a pool that there is not", field="model.json", value=pools, remedy=_REMEDY)
+        raise RunFolderError(
+            "is damaged: a client uses a pool that there is not",
+            field="model.json",
+            value=pools,
+            remedy=_REMEDY,
+        )
     if any(len(numbers) != columns for scales in card.client_scales.values() for numbers in scales):
-        raise RunFolderError("is damaged: a client's scales are not one a column", field="model.json", value=card.shape, remedy=_REMEDY)
+        raise RunFolderError(
+            "is damaged: a client's scales are not one a column",
+            field="model.json",
+            value=card.shape,
+            remedy=_REMEDY,
+        )
     return card
 
 
@@ -138,18 +193,27 @@ def load_encoder(path: Path | str, encoder: nn.Module | None = None) -> nn.Modul
 
     Args:
         path: a finished run's folder.
-        encoder: a module of the same architecture, needed where the run was given one of the caller's own.
+        encoder: a module of the same architecture, needed where the run was given one of the
+            caller's own.
 
     Raises:
         RunFolderError: no finished run there.
         ModelError: the run used a module of the caller's own and none is given, or it does not fit.
     """
     card, config = load_card(path), RunFolder.open(path_of(path, "run folder")).read_config()
-    return restored_encoder(card, config, _tensors(path_of(path, "run folder") / "model" / "encoder.safetensors"), encoder)
+    return restored_encoder(
+        card,
+        config,
+        _tensors(path_of(path, "run folder") / "model" / "encoder.safetensors"),
+        encoder,
+    )
 
 
-def load_pools(path: Path | str, encoder: nn.Module | None = None) -> tuple[list[PoolModel], Guide | None]:
-    """The pool models of a run, in eval mode, and the sketch groups where the run found them; arguments as `load_encoder`.
+def load_pools(
+    path: Path | str, encoder: nn.Module | None = None
+) -> tuple[list[PoolModel], Guide | None]:
+    """The pool models of a run, in eval mode, and the sketch groups where the run found them;
+    arguments as `load_encoder`.
 
     Raises:
         RunFolderError: no finished run there, or one without pools.
@@ -158,11 +222,21 @@ def load_pools(path: Path | str, encoder: nn.Module | None = None) -> tuple[list
     card, config = load_card(path), RunFolder.open(path_of(path, "run folder")).read_config()
     file = path_of(path, "run folder") / "model" / "pools.safetensors"
     if not is_file(file):
-        raise RunFolderError("the run has no pools", field="run folder", value=str(path), remedy="run it with pools.enabled = true")
+        raise RunFolderError(
+            "the run has no pools",
+            field="run folder",
+            value=str(path),
+            remedy="run it with pools.enabled = true",
+        )
     return restored_pools(card, config, _tensors(file), encoder)
 
 
-def restored_encoder(card: ModelCard, config: FederationConfig, tensors: dict[str, Tensor], encoder: nn.Module | None = None) -> nn.Module:
+def restored_encoder(
+    card: ModelCard,
+    config: FederationConfig,
+    tensors: dict[str, Tensor],
+    encoder: nn.Module | None = None,
+) -> nn.Module:
     """The encoder whose stored tensors these are; see `load_encoder`."""
     module = _encoder(card, config, encoder)
     _load(module, tensors, "")
@@ -170,7 +244,10 @@ def restored_encoder(card: ModelCard, config: FederationConfig, tensors: dict[st
 
 
 def restored_pools(
-    card: ModelCard, config: FederationConfig, tensors: dict[str, Tensor], encoder: nn.Module | None = None
+    card: ModelCard,
+    config: FederationConfig,
+    tensors: dict[str, Tensor],
+    encoder: nn.Module | None = None,
 ) -> tuple[list[PoolModel], Guide | None]:
     """The pool models, and sketch groups, whose stored tensors these are; see `load_pools`."""
     pools = [_pool(card, config, encoder) for _ in range(config.pools.count)]
@@ -188,7 +265,10 @@ def model_files(path: Path | str) -> dict[str, bytes]:
     """
     folder = RunFolder.open(path_of(path, "run folder"))
     found = {}
-    for name in ("encoder.safetensors", *(["pools.safetensors"] if folder.read_config().pools.enabled else [])):
+    for name in (
+        "encoder.safetensors",
+        *(["pools.safetensors"] if folder.read_config().pools.enabled else []),
+    ):
         found[name] = read_bytes(folder.model / name, most=LARGEST)
         unpack(found[name], field=name, value=str(folder.model), remedy=_REMEDY)
     return found
@@ -199,7 +279,12 @@ def _guide(tensors: dict[str, Tensor], pools: int) -> Guide | None:
     if mean is None and centres is None:
         return None
     if mean is None or centres is None or mean.ndim != 1 or centres.shape != (pools, len(mean)):
-        raise RunFolderError("is damaged: its sketch groups do not fit its pools", field="pools.safetensors", value=pools, remedy=_REMEDY)
+        raise RunFolderError(
+            "is damaged: its sketch groups do not fit its pools",
+            field="pools.safetensors",
+            value=pools,
+            remedy=_REMEDY,
+        )
     return Guide(mean, centres)
 
 
@@ -213,13 +298,21 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _portable(module: nn.Module, prefix: str) -> dict[str, Tensor]:
-    return {prefix + name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
+    return {
+        prefix + name: tensor.detach().cpu().contiguous().clone()
+        for name, tensor in module.state_dict().items()
+    }
 
 
 def _encoder(card: ModelCard, config: FederationConfig, encoder: nn.Module | None) -> nn.Module:
     if encoder is None and card.custom_encoder:
         remedy = "pass encoder=, a module of the same class"
-        raise ModelError("the run was given an encoder of the caller's own", field="encoder", value=None, remedy=remedy)
+        raise ModelError(
+            "the run was given an encoder of the caller's own",
+            field="encoder",
+            value=None,
+            remedy=remedy,
+        )
     if encoder is None:
         return build_encoder(config.model, card.shape, 0)
     return copy.deepcopy(encoder)
@@ -228,18 +321,27 @@ def _encoder(card: ModelCard, config: FederationConfig, encoder: nn.Module | Non
 def _pool(card: ModelCard, config: FederationConfig, encoder: nn.Module | None) -> PoolModel:
     module = _encoder(card, config, encoder)
     if card.task == "self_supervised":
-        pool: PoolModel = EncoderProjector(module, build_projector(config.model, module, card.shape, 0))
+        pool: PoolModel = EncoderProjector(
+            module, build_projector(config.model, module, card.shape, 0)
+        )
     else:
         pool = Classifier(module, build_head(feature_width(module, card.shape), card.classes, 0))
     return pool.eval()
 
 
 def _load(module: nn.Module, tensors: dict[str, Tensor], prefix: str) -> None:
-    mine = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    mine = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
     try:
         module.load_state_dict(mine)
     except RuntimeError as error:
         remedy = "pass a module of the class the run was given"
         raise ModelError(
-            f"the stored weights do not fit: {str(error).splitlines()[-1].strip()}", field="encoder", value=type(module).__name__, remedy=remedy
+            f"the stored weights do not fit: {str(error).splitlines()[-1].strip()}",
+            field="encoder",
+            value=type(module).__name__,
+            remedy=remedy,
         ) from None

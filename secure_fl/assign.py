@@ -44,12 +44,15 @@ class Assignment:
         return asdict(self)
 
 
-def assign_pool(folder: Path | str, file: Path | str, *, encoder: nn.Module | None = None) -> Assignment:
+def assign_pool(
+    folder: Path | str, file: Path | str, *, encoder: nn.Module | None = None
+) -> Assignment:
     """Choose a pool of a finished run for the examples of a file or folder; see `assign`.
 
     Args:
         folder: a finished run with pools.
-        file: of any kind that runs read: `.npz`, `.npy`, CSV, Parquet, a folder of pictures; with labels where there are some.
+        file: of any kind that runs read: `.npz`, `.npy`, CSV, Parquet, a folder of pictures; with
+            labels where there are some.
         encoder: a module of the same architecture where the run was given one.
 
     Raises:
@@ -63,8 +66,9 @@ def assign_pool(folder: Path | str, file: Path | str, *, encoder: nn.Module | No
 def assign(models: Models, x: Examples, y: Any = None) -> Assignment:
     """Choose a pool for a client's examples, prepared as the run's own were.
 
-    With labels it is the pool of lowest loss (as `pools.select_by` says). Without, the group whose centre is nearest to the newcomer's own sketch,
-    which is made here, without noise, in the public projection of the run's sketches where these were noised, and goes nowhere; and where the run
+    With labels it is the pool of lowest loss (as `pools.select_by` says). Without, the group whose
+    centre is nearest to the newcomer's own sketch, which is made here, without noise, in the public
+    projection of the run's sketches where these were noised, and goes nowhere; and where the run
     had no sketches, the pool with the surest predictions.
 
     Raises:
@@ -72,7 +76,12 @@ def assign(models: Models, x: Examples, y: Any = None) -> Assignment:
         DataError: the examples are not of the run's shape, or labels outside of its own.
     """
     if not models.pools:
-        raise ModelError("the run has no pools", field="pools.enabled", value=False, remedy="run it with pools.enabled = true")
+        raise ModelError(
+            "the run has no pools",
+            field="pools.enabled",
+            value=False,
+            remedy="run it with pools.enabled = true",
+        )
     config, card, raw = models.config, models.card, models.read(x, y)
     seed, data = derive_seed(config.seed, "assign"), card.scaling.alone(raw)
 
@@ -80,12 +89,19 @@ def assign(models: Models, x: Examples, y: Any = None) -> Assignment:
         compute = models.compute(pool)
         if card.task == "supervised":
             return Supervised(compute)
-        return SelfSupervised(build_objective(config.objective), build_views(config.views, card.shape), compute)
+        return SelfSupervised(
+            build_objective(config.objective), build_views(config.views, card.shape), compute
+        )
 
     scores = [task(pool).score(pool, data, seed) for pool in models.pools]
     distances = _distances(models, raw)
-    pool, by = _decided(scores, card.task == "self_supervised" or data.labelled, config.pools.select_by, distances)
-    rows = tuple((_finite(s.loss), s.accuracy, s.entropy, distance) for s, distance in zip(scores, distances, strict=True))
+    pool, by = _decided(
+        scores, card.task == "self_supervised" or data.labelled, config.pools.select_by, distances
+    )
+    rows = tuple(
+        (_finite(s.loss), s.accuracy, s.entropy, distance)
+        for s, distance in zip(scores, distances, strict=True)
+    )
     return Assignment(pool, by, len(data), rows)
 
 
@@ -94,21 +110,35 @@ def _distances(models: Models, raw: Dataset) -> list[float | None]:
     guide, encoder, card = models.guide, models.encoder, models.card
     if guide is None:
         return [None] * len(models.pools)
-    form = SketchForm.of(models.config, card.shape, card.classes, feature_width(encoder, card.shape))
-    values = embed(encoder, card.scaling.alone(raw).x, models.compute(encoder)) if form.of_encoder else pooled_values(card.scaling.sketched(raw))
+    form = SketchForm.of(
+        models.config, card.shape, card.classes, feature_width(encoder, card.shape)
+    )
+    values = (
+        embed(encoder, card.scaling.alone(raw).x, models.compute(encoder))
+        if form.of_encoder
+        else pooled_values(card.scaling.sketched(raw))
+    )
     own = form.plain_sketch(values, models.centre)
-    found: list[float | None] = (form.plain(guide.centres) - (own - form.plain(guide.mean))).norm(dim=1).tolist()
+    found: list[float | None] = (
+        (form.plain(guide.centres) - (own - form.plain(guide.mean))).norm(dim=1).tolist()
+    )
     return found
 
 
-def _decided(scores: list[Score], known: bool, select_by: str, distances: list[float | None]) -> tuple[int, str]:
-    """The order of preference is that of a client inside the federation, but for `pools.keep_margin`, which is for young heads."""
+def _decided(
+    scores: list[Score], known: bool, select_by: str, distances: list[float | None]
+) -> tuple[int, str]:
+    """The order of preference is that of a client inside the federation, but for
+    `pools.keep_margin`, which is for young heads.
+    """
     if known:
         by: Literal["loss", "accuracy"] = "accuracy" if select_by == "accuracy" else "loss"
         return best_pool([s.loss for s in scores], [s.accuracy for s in scores], by), by
     if distances[0] is not None:
         return min(range(len(scores)), key=lambda k: distances[k] or 0.0), "sketch distance"
-    return best_pool([float("nan") if s.entropy is None else s.entropy for s in scores], [], "loss"), "entropy"
+    return best_pool(
+        [float("nan") if s.entropy is None else s.entropy for s in scores], [], "loss"
+    ), "entropy"
 
 
 def _finite(value: float) -> float | None:

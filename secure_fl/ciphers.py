@@ -1,4 +1,6 @@
-"""One way to read a counter's keystream, under every version of `cryptography` that the project takes."""
+"""One way to read a counter's keystream, under every version of `cryptography` that the
+project takes.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +10,14 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers import CipherContext
 
 
-def encrypt_into(cipher: CipherContext, data: bytes | memoryview, out: bytearray | memoryview) -> None:
-    """Encrypt `data` into `out`, of as many bytes, without an array in between where the library can.
+def encrypt_into(
+    cipher: CipherContext, data: bytes | memoryview, out: bytearray | memoryview
+) -> None:
+    """Encrypt `data` into `out`, of as many bytes, without an array in between where the
+    library can.
 
-    Older versions of `cryptography` want a block more room than they fill, and say so before anything is encrypted.
+    Older versions of `cryptography` want a block more room than they fill, and say so before
+    anything is encrypted.
     """
     try:
         cipher.update_into(data, out)

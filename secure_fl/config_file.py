@@ -1,4 +1,6 @@
-"""Configurations as TOML: reading, `--set` overrides, the resolved copy and the commented starter."""
+"""Configurations as TOML: reading, `--set` overrides, the resolved copy and the
+commented starter.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +20,20 @@ from secure_fl.paths import path_of
 
 Table = dict[str, Any]
 _LARGEST = 1 << 22
-_AS_UTF8 = "name a TOML file, saved as UTF-8 by your editor (in PowerShell: Out-File -Encoding utf8)"
+_AS_UTF8 = (
+    "name a TOML file, saved as UTF-8 by your editor (in PowerShell: Out-File -Encoding utf8)"
+)
 
 
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> FederationConfig:
     """Read a TOML file, apply `a.b=c` overrides in order, validate.
 
-    A relative path inside the file (`data.sources.path`, `pretrain.load_from`, `pretrain.source.path`) is relative to the
-    working directory, as on the command line.
+    A relative path inside the file (`data.sources.path`, `pretrain.load_from`,
+    `pretrain.source.path`) is relative to the working directory, as on the command line.
 
     Raises:
-        ConfigError: the file is missing, unreadable or no TOML, an override has no `=`, or a value is refused.
+        ConfigError: the file is missing, unreadable or no TOML, an override has no `=`, or a value
+            is refused.
     """
     table = read_table(path_of(path, "configuration"))
     for override in overrides:
@@ -42,8 +47,16 @@ def dump_config(config: FederationConfig) -> str:
 
 
 def starter_config() -> str:
-    """A commented TOML file with every setting at its default; unset optional ones are commented out."""
-    lines = ["# A secure_fl run. Every setting is shown with its default; delete what you do not change.", ""]
+    """A commented TOML file with every setting at its default; unset optional ones are
+    commented out.
+    """
+    lines = [
+        (
+            "# A secure_fl run. Every setting is shown with its default; "
+            "delete what you do not change."
+        ),
+        "",
+    ]
     lines += commented(FederationConfig())
     return "\n".join(lines).rstrip() + "\n"
 
@@ -53,7 +66,9 @@ def config_schema() -> str:
     return json.dumps(FederationConfig.model_json_schema(), indent=2) + "\n"
 
 
-def read_table(path: Path, field: str = "configuration", maker: str = "secure-fl init NAME.toml") -> Table:
+def read_table(
+    path: Path, field: str = "configuration", maker: str = "secure-fl init NAME.toml"
+) -> Table:
     """The tables of a TOML file.
 
     Args:
@@ -70,31 +85,49 @@ def read_table(path: Path, field: str = "configuration", maker: str = "secure-fl
     try:
         return _parse(_decoded(read_bytes(path, most=_LARGEST), path, field))
     except FileError as error:
-        problem = "no such file" if not path.exists() else "not a text file" if path.is_dir() else error.problem
+        problem = (
+            "no such file"
+            if not path.exists()
+            else "not a text file"
+            if path.is_dir()
+            else error.problem
+        )
         raise refused(problem, f"name a TOML file; `{maker}` writes one") from None
     except UnicodeDecodeError:
         raise refused("not text in UTF-8", _AS_UTF8) from None
     except tomllib.TOMLDecodeError as error:
         remedy = "mend the line named"
         if path.suffix.lower() != ".toml" and field == "configuration":
-            remedy = f"name a TOML file; for data of your own `secure-fl init my.toml --data {path}` writes one"
+            remedy = (
+                "name a TOML file; for data of your own `secure-fl init "
+                f"my.toml --data {path}` writes one"
+            )
         raise refused(f"not valid TOML: {error}", remedy) from None
 
 
 def _decoded(data: bytes, path: Path, field: str) -> str:
-    """Text of a TOML file, which is UTF-8; the byte order mark that some editors put before it is dropped.
+    """Text of a TOML file, which is UTF-8; the byte order mark that some editors put before it
+    is dropped.
 
     Raises:
         ConfigError: it is UTF-16 or UTF-32, as some editors and shells write by themselves.
         UnicodeDecodeError: it is no UTF-8 otherwise.
     """
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data[:4]:  # of UTF-32 every ASCII letter brings three null bytes
-        raise ConfigError("text in UTF-16 or UTF-32, which TOML is not", field=field, value=str(path), remedy=_AS_UTF8)
+    # of UTF-32 every ASCII letter brings three null bytes
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data[:4]:
+        raise ConfigError(
+            "text in UTF-16 or UTF-32, which TOML is not",
+            field=field,
+            value=str(path),
+            remedy=_AS_UTF8,
+        )
     return data.decode("utf-8-sig")
 
 
 def _parse(text: str) -> Table:
-    """TOML; what it holds that no setting can be, such as a number of thousands of digits, is no TOML either."""
+    """TOML; what it holds that no setting can be, such as a number of thousands of digits, is no
+    TOML either.
+    """
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError:
@@ -107,7 +140,12 @@ def _apply(table: Table, override: str) -> None:
     """Set one dotted key; the value is read as TOML, and as a plain string where it is none."""
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
-        raise ConfigError("not of the form a.b=c", field="--set", value=override, remedy="for example --set pools.count=4")
+        raise ConfigError(
+            "not of the form a.b=c",
+            field="--set",
+            value=override,
+            remedy="for example --set pools.count=4",
+        )
     try:
         value = _parse(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -125,23 +163,35 @@ def _apply(table: Table, override: str) -> None:
 
 
 def _only(here: Any, part: str) -> Any:
-    """The one item of a list that a key steps into by name: `data.sources.path`, where there is one source."""
+    """The one item of a list that a key steps into by name: `data.sources.path`, where there is
+    one source.
+    """
     return here[0] if isinstance(here, list) and len(here) == 1 and not part.isdigit() else here
 
 
 def _step(here: Any, part: str, override: str) -> Any:
-    """Descend one part of a dotted key, making tables on the way; list items are named by number."""
+    """Descend one part of a dotted key, making tables on the way; list items are named
+    by number.
+    """
     if isinstance(here, list):
         if not part.isdigit() or int(part) >= len(here):
             raise ConfigError(
-                "no such list item", field="--set", value=override, remedy=f"say which by a number below {len(here)}: data.sources.0.path"
+                "no such list item",
+                field="--set",
+                value=override,
+                remedy=f"say which by a number below {len(here)}: data.sources.0.path",
             )
         return here[int(part)]
     if part == "sources" and "sources" not in here:
         here[part] = [{}]
     child = here.setdefault(part, {})
     if not isinstance(child, dict | list):
-        raise ConfigError(f"{part!r} is a value, not a table", field="--set", value=override, remedy="shorten the key")
+        raise ConfigError(
+            f"{part!r} is a value, not a table",
+            field="--set",
+            value=override,
+            remedy="shorten the key",
+        )
     return child
 
 
@@ -155,7 +205,9 @@ def _without_none(value: Any) -> Any:
 
 
 def commented(section: Section, prefix: str = "") -> Iterable[str]:
-    """A section as lines of TOML, each setting under its description: its own settings first, then its tables, as TOML asks."""
+    """A section as lines of TOML, each setting under its description: its own settings first, then
+    its tables, as TOML asks.
+    """
     tables: list[str] = []
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
@@ -164,7 +216,11 @@ def commented(section: Section, prefix: str = "") -> Iterable[str]:
             tables += [f"# {note}", f"[{prefix}{name}]", *commented(value, f"{prefix}{name}.")]
         elif isinstance(value, tuple) and value and isinstance(value[0], Section):
             for item in value:
-                tables += [f"# {field.description}", f"[[{prefix}{name}]]", *commented(item, f"{prefix}{name}.")]
+                tables += [
+                    f"# {field.description}",
+                    f"[[{prefix}{name}]]",
+                    *commented(item, f"{prefix}{name}."),
+                ]
         else:
             yield f"# {field.description}"
             yield f"# {name} =" if value is None else f"{name} = {_inline(value)}"

@@ -1,7 +1,8 @@
 """Typed errors: each names the field, the value that was refused and a remedy.
 
-Every error a user can cause derives from `SecureFLError`. `code` is stable, so scripts may match on it; `docs/errors.md` has a
-paragraph for each. The value shown is a setting or a shape, never an example, a weight or a key.
+Every error a user can cause derives from `SecureFLError`. `code` is stable, so scripts may match on
+it; `docs/errors.md` has a paragraph for each. The value shown is a setting or a shape, never an
+example, a weight or a key.
 """
 
 from __future__ import annotations
@@ -25,15 +26,30 @@ class SecureFLError(Exception):
 
     def __init__(self, problem: str, *, field: str, value: object, remedy: str) -> None:
         self.problem, self.field, self.value, self.remedy = problem, field, value, remedy
-        super().__init__(_printable(f"[{self.code}] {field}: {problem} (got {_short(value)}). Remedy: {remedy}"))
+        super().__init__(
+            _printable(f"[{self.code}] {field}: {problem} (got {_short(value)}). Remedy: {remedy}")
+        )
 
     def within(self, where: str, remedy: str | None = None) -> Self:
-        """The same error with the place where it came up before the problem, and another remedy where one is given."""
-        return type(self)(f"{where}: {self.problem}", field=self.field, value=self.value, remedy=self.remedy if remedy is None else remedy)
+        """The same error with the place where it came up before the problem, and another remedy
+        where one is given.
+        """
+        return type(self)(
+            f"{where}: {self.problem}",
+            field=self.field,
+            value=self.value,
+            remedy=self.remedy if remedy is None else remedy,
+        )
 
     def __reduce__(self) -> tuple[object, ...]:
-        """For worker processes, which send their errors back: the message is kept, not made anew."""
-        return _rebuilt, (type(self), self.args, vars(self) | {"value": _without_arrays(self.value)})
+        """For worker processes, which send their errors back: the message is kept, not
+        made anew.
+        """
+        return _rebuilt, (
+            type(self),
+            self.args,
+            vars(self) | {"value": _without_arrays(self.value)},
+        )
 
 
 class ConfigError(SecureFLError):
@@ -73,7 +89,9 @@ class TrainingError(SecureFLError):
 
 
 class PrivacyError(SecureFLError):
-    """A release without a valid guarantee, beyond the budget, or a mechanism used where its proof does not hold."""
+    """A release without a valid guarantee, beyond the budget, or a mechanism used where its proof
+    does not hold.
+    """
 
     code = "privacy"
 
@@ -91,7 +109,9 @@ class RunFolderError(SecureFLError):
 
 
 class FileError(SecureFLError):
-    """A file or folder that cannot be read, written or locked: missing, not permitted, no space left."""
+    """A file or folder that cannot be read, written or locked: missing, not permitted, no
+    space left.
+    """
 
     code = "io"
 
@@ -104,10 +124,14 @@ class DependencyError(SecureFLError):
 
 def _printable(text: str) -> str:
     """The text with what could steer a terminal spelled out: names may come from anywhere."""
-    return "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text)
+    return "".join(
+        letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text
+    )
 
 
-def _rebuilt(kind: type[SecureFLError], args: tuple[object, ...], state: dict[str, object]) -> SecureFLError:
+def _rebuilt(
+    kind: type[SecureFLError], args: tuple[object, ...], state: dict[str, object]
+) -> SecureFLError:
     error = kind.__new__(kind, *args)
     vars(error).update(state)
     return error
@@ -119,10 +143,14 @@ def _short(value: object) -> str:
 
 
 class _Shape:
-    """Stands for an array in a message: its values are nobody's to read, and how many rows it has may be a secret too."""
+    """Stands for an array in a message: its values are nobody's to read, and how many rows it has
+    may be a secret too.
+    """
 
     def __init__(self, array: object) -> None:
-        self._text = f"{type(array).__name__} of one row's shape {tuple(getattr(array, 'shape', ())[1:])}"
+        self._text = (
+            f"{type(array).__name__} of one row's shape {tuple(getattr(array, 'shape', ())[1:])}"
+        )
 
     def __repr__(self) -> str:
         return self._text

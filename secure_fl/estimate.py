@@ -1,7 +1,8 @@
 """What a run will take, before it takes it: time, bytes and memory, phase by phase.
 
-Bytes follow from what is sent: requests and replies as they are, sums from the secure sum's own layout, with all that does not grow with the model
-read off one small round of the protocol. Time is an estimate: a client's work on a few batches of noise, and a sum of a few clients, scaled. No
+Bytes follow from what is sent: requests and replies as they are, sums from the secure sum's own
+layout, with all that does not grow with the model read off one small round of the protocol. Time is
+an estimate: a client's work on a few batches of noise, and a sum of a few clients, scaled. No
 example of anybody's is touched.
 """
 
@@ -73,7 +74,8 @@ class PhaseCost:
     """What one phase will take.
 
     Attributes:
-        rounds: that there will be; of `sketch`, which ends when it has settled, as many as it usually takes.
+        rounds: that there will be; of `sketch`, which ends when it has settled, as many as it
+            usually takes.
         most: rounds that there may be.
         clients: called in a round.
         down, up: bytes of one round, over all clients; of `sketch` of a round of k-means.
@@ -121,21 +123,42 @@ class Estimate:
 
 
 def estimate(federation: Federation, *, timed: bool = True) -> Estimate:
-    """What a run of this federation will take, without time where that is not asked for: then in a moment."""
+    """What a run of this federation will take, without time where that is not asked for: then in
+    a moment.
+    """
     config, blueprint, clients = federation.config, federation.blueprint, federation.clients
     sample, clock = _Messages(blueprint), _Clock(blueprint, clients) if timed else None
     phases = tuple(_phases(config, sample, clock, len(clients)))
     fields = sample.fields
-    held = 4 * fields * 6 + 8 * fields * 4 + (0 if config.security.protection == "plain" else 12 * sample.largest_upload)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    held = (
+        4 * fields * 6
+        + 8 * fields * 4
+        + (0 if config.security.protection == "plain" else 12 * sample.largest_upload)
+    )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
     return Estimate(phases, peak + held, 3 * 4 * fields + 2**20)
 
 
-def _phases(config: FederationConfig, sample: _Messages, clock: _Clock | None, clients: int) -> Iterator[PhaseCost]:
+def _phases(
+    config: FederationConfig, sample: _Messages, clock: _Clock | None, clients: int
+) -> Iterator[PhaseCost]:
     """Every phase, in order."""
 
-    def asked(name: str, rounds: int, count: int, request: Request, reply: Reply, work: Callable[[], float]) -> PhaseCost:
-        down, up, blocks = count * payload_bytes(request), 0, reply.blocks if isinstance(reply, BlockUpdate) else None
+    def asked(
+        name: str,
+        rounds: int,
+        count: int,
+        request: Request,
+        reply: Reply,
+        work: Callable[[], float],
+    ) -> PhaseCost:
+        down, up, blocks = (
+            count * payload_bytes(request),
+            0,
+            reply.blocks if isinstance(reply, BlockUpdate) else None,
+        )
         seconds = None if clock is None else work()
         if blocks is None:
             return PhaseCost(name, rounds, count, down, count * payload_bytes(reply), seconds)
@@ -145,16 +168,34 @@ def _phases(config: FederationConfig, sample: _Messages, clock: _Clock | None, c
         size = max(group_sizes(count, config.security.group_size)) if grouped else count
         groups = max(1, round(count / size))
         more_down, more_up = sum_cost(config, blocks, size)
-        spent = None if clock is None or seconds is None else seconds + groups * clock.of_sum(config, blocks, size)
-        return PhaseCost(name, rounds, count, down + groups * more_down, up + groups * more_up, spent)
+        spent = (
+            None
+            if clock is None or seconds is None
+            else seconds + groups * clock.of_sum(config, blocks, size)
+        )
+        return PhaseCost(
+            name, rounds, count, down + groups * more_down, up + groups * more_up, spent
+        )
 
     pretrain, pools = config.pretrain, config.pools
     if pretrain.mode == "federated":
         count = pretrain.cohort_size(clients)
         request, reply = sample.train_encoder()
-        yield asked("pretrain", pretrain.rounds, count, request, reply, lambda: count * _of(clock).client(request, pretrain))
+        yield asked(
+            "pretrain",
+            pretrain.rounds,
+            count,
+            request,
+            reply,
+            lambda: count * _of(clock).client(request, pretrain),
+        )
     elif pretrain.mode == "centralized":
-        yield PhaseCost("pretrain", pretrain.rounds, 0, seconds=None if clock is None else clock.client(sample.train_encoder()[0], pretrain))
+        yield PhaseCost(
+            "pretrain",
+            pretrain.rounds,
+            0,
+            seconds=None if clock is None else clock.client(sample.train_encoder()[0], pretrain),
+        )
     if config.evaluate.enabled and pretrain.mode != "none":
         yield PhaseCost("measure", 1, 0, seconds=None if clock is None else clock.measuring())
     if sample.blueprint.needs_kept_encoder:
@@ -162,17 +203,43 @@ def _phases(config: FederationConfig, sample: _Messages, clock: _Clock | None, c
     if not pools.enabled:
         return
     if pools.start == "sketch":
-        if config.noises_sketches and sample.blueprint.sketch.released is not None and sample.blueprint.sketch.released.centring:
-            yield asked("centre", 1, clients, *sample.centre(), lambda: clients * _of(clock).once(GiveCentre()))
+        if (
+            config.noises_sketches
+            and sample.blueprint.sketch.released is not None
+            and sample.blueprint.sketch.released.centring
+        ):
+            yield asked(
+                "centre",
+                1,
+                clients,
+                *sample.centre(),
+                lambda: clients * _of(clock).once(GiveCentre()),
+            )
         vote, voted = sample.vote()
         most = 1 + pools.sketch_iterations
-        found = asked("sketch", min(most, _SETTLES), clients, vote, voted, lambda: clients * _of(clock).once(vote))
+        found = asked(
+            "sketch",
+            min(most, _SETTLES),
+            clients,
+            vote,
+            voted,
+            lambda: clients * _of(clock).once(vote),
+        )
         yield replace(found, most=most)
     count = pools.cohort_size(clients)
     train, update = sample.train_pool()
-    yield asked("cluster", pools.rounds, count, train, update, lambda: count * _of(clock).client(train, pools))
+    yield asked(
+        "cluster",
+        pools.rounds,
+        count,
+        train,
+        update,
+        lambda: count * _of(clock).client(train, pools),
+    )
     score, told = sample.score()
-    yield asked("evaluate", 1, clients, score, told, lambda: clients * _of(clock).client(score, pools))
+    yield asked(
+        "evaluate", 1, clients, score, told, lambda: clients * _of(clock).client(score, pools)
+    )
 
 
 def _of(clock: _Clock | None) -> _Clock:
@@ -183,23 +250,34 @@ def _of(clock: _Clock | None) -> _Clock:
 def sum_cost(config: FederationConfig, blocks: Blocks, clients: int) -> tuple[int, int]:
     """Bytes down and up of one protected sum over so many clients, every pool opened.
 
-    A round of the protocol with narrow pools, and as many clients up to sixteen, shows what the rest costs. That grows with clients times those
-    they share masks with; bodies and sums are the layout's own.
+    A round of the protocol with narrow pools, and as many clients up to sixteen, shows what the
+    rest costs. That grows with clients times those they share masks with; bodies and sums are the
+    layout's own.
     """
     few, real = min(clients, _SMALL_COHORT), _shape(blocks)
     small = replace(real, width=_SMALL_WIDTH, shared=min(real.shared, _SMALL_WIDTH))
     plan, down, up = _round(config, small, few)
     grown = replace(plan, shape=real)
     bodies = sum(body_bytes(grown, block) - body_bytes(plan, block) for block in range(real.blocks))
-    degree = config.security.sums(clients, config.privacy.colluders).degree if clients > few else None
+    degree = (
+        config.security.sums(clients, config.privacy.colluders).degree if clients > few else None
+    )
     more = clients / few * ((clients if degree is None else degree + 1) / few)
     fixed = sum(body_bytes(plan, block) for block in range(real.blocks))
-    return round((down - _sums(plan)) * more) + _sums(grown), round((up - few * fixed) * more) + clients * (fixed + bodies)
+    return round((down - _sums(plan)) * more) + _sums(grown), round(
+        (up - few * fixed) * more
+    ) + clients * (fixed + bodies)
 
 
 def _sums(plan: RoundPlan) -> int:
-    """Bytes of all sums that are sent to whoever decrypts, beside the counts'; none where there is nothing to decrypt."""
-    return sum(sum_bytes(plan, block) for block in range(1, plan.shape.blocks)) if plan.encrypted else 0
+    """Bytes of all sums that are sent to whoever decrypts, beside the counts'; none where there is
+    nothing to decrypt.
+    """
+    return (
+        sum(sum_bytes(plan, block) for block in range(1, plan.shape.blocks))
+        if plan.encrypted
+        else 0
+    )
 
 
 def _shape(blocks: Blocks) -> BlockShape:
@@ -207,20 +285,37 @@ def _shape(blocks: Blocks) -> BlockShape:
     return BlockShape(pools, width, len(blocks.shared), len(blocks.head), counted=pools > 1)
 
 
-def _round(config: FederationConfig, shape: BlockShape, clients: int, parties: EmbeddedFederation | None = None, number: int = 0) -> _Round:
+def _round(
+    config: FederationConfig,
+    shape: BlockShape,
+    clients: int,
+    parties: EmbeddedFederation | None = None,
+    number: int = 0,
+) -> _Round:
     """A whole round of the protocol over made-up vectors."""
-    running = (parties or _parties(config, clients)).begin(number, shape, cohort=[], bound=1, minimum=1)
+    running = (parties or _parties(config, clients)).begin(
+        number, shape, cohort=[], bound=1, minimum=1
+    )
     for place, name in enumerate(running.plan.cohort):
         ones = np.ones(shape.width, dtype=np.int64)
         shared = np.ones(shape.shared, dtype=np.int64) if shape.shared else None
-        running.add(running.protect(name, BlockVector.one_hot(shape, place % shape.pools, ones, shared=shared)))
+        running.add(
+            running.protect(
+                name, BlockVector.one_hot(shape, place % shape.pools, ones, shared=shared)
+            )
+        )
     running.open()
     return _Round(running.plan, sum(running.down.values()), sum(running.up.values()))
 
 
 def _parties(config: FederationConfig, clients: int) -> EmbeddedFederation:
     security = config.security
-    return EmbeddedFederation(clients, protection=security.protection, key_holder=security.key_holder, rotation_rounds=security.rotation_rounds)
+    return EmbeddedFederation(
+        clients,
+        protection=security.protection,
+        key_holder=security.key_holder,
+        rotation_rounds=security.rotation_rounds,
+    )
 
 
 class _Round(NamedTuple):
@@ -237,23 +332,48 @@ class _Messages:
     def __init__(self, blueprint: Blueprint) -> None:
         self.blueprint, config = blueprint, blueprint.config
         self.encoder = to_vector(blueprint.encoder())
-        self.vector = to_vector(blueprint.encoder_projector()) if config.pretrain.mode in ("federated", "centralized") else torch.empty(0)
-        shared, pooled = blueprint.layout.parts(blueprint.pool_model(0)) if config.pools.enabled else (torch.empty(0), torch.empty(0))
+        self.vector = (
+            to_vector(blueprint.encoder_projector())
+            if config.pretrain.mode in ("federated", "centralized")
+            else torch.empty(0)
+        )
+        shared, pooled = (
+            blueprint.layout.parts(blueprint.pool_model(0))
+            if config.pools.enabled
+            else (torch.empty(0), torch.empty(0))
+        )
         self.pools = PoolSet(shared, pooled.repeat(max(1, config.pools.count), 1))
         self.largest_upload = 0
         self.fields = len(self.vector) + len(self.encoder) + self.pools.pooled.numel() + len(shared)
-        width = blueprint.sketch_width if config.pools.enabled and config.pools.start == "sketch" else 0
-        self._guide = Guide(torch.zeros(width), torch.zeros(config.pools.count, width)) if width else None
+        width = (
+            blueprint.sketch_width if config.pools.enabled and config.pools.start == "sketch" else 0
+        )
+        self._guide = (
+            Guide(torch.zeros(width), torch.zeros(config.pools.count, width)) if width else None
+        )
         losses = tuple(0.0 for _ in range(config.pools.count))
         self._score = PoolScore(0, () if config.privacy.unit != "none" else losses, 0.0, 0.0, 0.0)
 
     def train_encoder(self) -> tuple[TrainEncoder, Reply]:
-        terms = dict.fromkeys(self.blueprint.objective(0).weights, 0.0) if self.blueprint.config.privacy.unit == "none" else {}
-        return TrainEncoder(0, self.vector), self._answer(EncoderUpdate(torch.zeros(len(self.vector)), 1.0, terms), "pretrain")
+        terms = (
+            dict.fromkeys(self.blueprint.objective(0).weights, 0.0)
+            if self.blueprint.config.privacy.unit == "none"
+            else {}
+        )
+        return TrainEncoder(0, self.vector), self._answer(
+            EncoderUpdate(torch.zeros(len(self.vector)), 1.0, terms), "pretrain"
+        )
 
     def train_pool(self) -> tuple[TrainPool, Reply]:
-        terms = dict.fromkeys(self.blueprint.pool_weights, 0.0) if self.blueprint.config.privacy.unit == "none" else {}
-        shared, pooled = torch.zeros(len(self.pools.shared)), torch.zeros(self.pools.pooled.shape[1])
+        terms = (
+            dict.fromkeys(self.blueprint.pool_weights, 0.0)
+            if self.blueprint.config.privacy.unit == "none"
+            else {}
+        )
+        shared, pooled = (
+            torch.zeros(len(self.pools.shared)),
+            torch.zeros(self.pools.pooled.shape[1]),
+        )
         reply = PoolUpdate(self._score, shared, pooled, 1.0, terms)
         return TrainPool(0, self.pools, self._guide), self._answer(reply, "cluster")
 
@@ -263,17 +383,27 @@ class _Messages:
     def vote(self) -> tuple[VoteCentre, Reply]:
         config, width = self.blueprint.config.pools, self.blueprint.sketch_width
         centres = torch.zeros(config.sketch_starts, config.count, width)
-        return VoteCentre(torch.zeros(width), centres), self._answer(CentreVote(torch.zeros(*centres.shape[:2], width + 2)), "votes")
+        return VoteCentre(torch.zeros(width), centres), self._answer(
+            CentreVote(torch.zeros(*centres.shape[:2], width + 2)), "votes"
+        )
 
     def centre(self) -> tuple[GiveCentre, Reply]:
-        return GiveCentre(), self._answer(CentreShare(torch.zeros(self.blueprint.sketch.inputs)), "centre")
+        return GiveCentre(), self._answer(
+            CentreShare(torch.zeros(self.blueprint.sketch.inputs)), "centre"
+        )
 
     def _answer(self, reply: Reply, phase: str) -> Reply:
-        plan = self.blueprint.client_plan if self.blueprint.config.privacy.unit == "client" else None
+        plan = (
+            self.blueprint.client_plan if self.blueprint.config.privacy.unit == "client" else None
+        )
         if plan is not None and phase in plan.by_phase():
             level = plan.of(phase)
             inside = None if level.bit_noise is None else False
-            reply = BlockUpdate(level.blocks(torch.zeros(level.shared + level.pooled, dtype=torch.int64), 0, inside=inside))
+            reply = BlockUpdate(
+                level.blocks(
+                    torch.zeros(level.shared + level.pooled, dtype=torch.int64), 0, inside=inside
+                )
+            )
         made = in_blocks(reply, self.blueprint)
         if isinstance(made, BlockUpdate) and made.blocks is not None:
             self.largest_upload = max(self.largest_upload, payload_bytes(made.blocks))
@@ -286,20 +416,29 @@ class _Clock:
     def __init__(self, blueprint: Blueprint, clients: list[ClientData]) -> None:
         self._clients, self._blueprint = clients, blueprint
         privacy = blueprint.config.privacy
-        trial = blueprint.config.model_copy(update={"privacy": privacy.model_copy(update={"noise": privacy.noise or 1.0})})
+        trial = blueprint.config.model_copy(
+            update={"privacy": privacy.model_copy(update={"noise": privacy.noise or 1.0})}
+        )
         self._trial = replace(blueprint, config=trial)
 
     def client(self, request: Request, settings: OptimiserConfig) -> float:
-        """Seconds that a client takes to answer, the mean over the clients: linear in its examples."""
+        """Seconds that a client takes to answer, the mean over the clients: linear in
+        its examples.
+        """
         batch = settings.batch_size
         sizes = [ceil(len(client.train) / batch) for client in self._clients]
         batches = sum(sizes) / len(sizes)
         largest = max(len(client.train) for client in self._clients)
         if largest <= 2 * batch:
-            examples = round(sum(len(client.train) for client in self._clients) / len(self._clients))
+            examples = round(
+                sum(len(client.train) for client in self._clients) / len(self._clients)
+            )
             self._answered(request, max(2, examples))
             return self._answered(request, max(2, examples))
-        if self._answered(request, batch) > _SLOW or (first := self._answered(request, batch)) > _SLOW:
+        if (
+            self._answered(request, batch) > _SLOW
+            or (first := self._answered(request, batch)) > _SLOW
+        ):
             return batches * self._answered(request, batch)
         more = min(3, max(2, round(batches)))
         each = max(0.0, (self._answered(request, more * batch) - first) / (more - 1))
@@ -313,13 +452,24 @@ class _Clock:
     def measuring(self) -> float:
         """Seconds for the metrics of the representation, before and after pre-training."""
         blueprint, config = self._blueprint, self._blueprint.config.evaluate
-        train, test = (sum(len(getattr(client, name)) for client in self._clients) for name in ("train", "test"))
+        train, test = (
+            sum(len(getattr(client, name)) for client in self._clients)
+            for name in ("train", "test")
+        )
 
         def took(most: int) -> tuple[float, int]:
             few = [max(4, min(most, count)) for count in (train, test)]
             bank, judged = (self._noise(count) for count in few)
             begun = time.perf_counter()
-            measure_representation(blueprint.encoder(), bank, judged, config, augment=blueprint.augment, compute=blueprint.compute, seed=0)
+            measure_representation(
+                blueprint.encoder(),
+                bank,
+                judged,
+                config,
+                augment=blueprint.augment,
+                compute=blueprint.compute,
+                seed=0,
+            )
             return time.perf_counter() - begun, sum(few)
 
         took(8)  # what is imported and compiled at the first call
@@ -327,7 +477,9 @@ class _Clock:
         return 2 * (least + max(0.0, more - least) / max(1, many - few) * (train + test - few))
 
     def of_sum(self, config: FederationConfig, blocks: Blocks, clients: int) -> float:
-        """Seconds of one protected sum, all parties: what a client adds, by the fields, and the rest of the protocol."""
+        """Seconds of one protected sum, all parties: what a client adds, by the fields, and the
+        rest of the protocol.
+        """
         real, few = _shape(blocks), min(clients, 4)
         width = min(real.width, max(_SMALL_WIDTH, _MOST_FIELDS // real.pools))
         small = replace(real, width=_SMALL_WIDTH, shared=min(real.shared, _SMALL_WIDTH))
@@ -342,7 +494,12 @@ class _Clock:
     def _sum(self, config: FederationConfig, shape: BlockShape, clients: int) -> float:
         """Seconds of a round under keys that are there already."""
         parties = _parties(config, clients)
-        _round(config, replace(shape, width=_SMALL_WIDTH, shared=min(shape.shared, _SMALL_WIDTH)), clients, parties)
+        _round(
+            config,
+            replace(shape, width=_SMALL_WIDTH, shared=min(shape.shared, _SMALL_WIDTH)),
+            clients,
+            parties,
+        )
         begun = time.perf_counter()
         _round(config, shape, clients, parties, 1)
         return time.perf_counter() - begun
@@ -357,7 +514,11 @@ class _Clock:
                 pass
         if isinstance(request, VoteCentre):
             released = self._trial.private_sketch
-            centre = torch.zeros(self._trial.sketch.inputs) if released is not None and released.centring else None
+            centre = (
+                torch.zeros(self._trial.sketch.inputs)
+                if released is not None and released.centring
+                else None
+            )
             for _ in engine.ask(Call((0,), GiveSketch(centre))):
                 pass
         if isinstance(request, TrainPool | ScorePools):
@@ -373,4 +534,6 @@ class _Clock:
         generator = torch.Generator().manual_seed(0)
         x = torch.rand(count, *self._blueprint.shape, generator=generator)
         labels = torch.arange(count) % classes if self._blueprint.classes else None
-        return Dataset.from_arrays(x, labels, classes=classes if self._blueprint.classes else None, name="noise")
+        return Dataset.from_arrays(
+            x, labels, classes=classes if self._blueprint.classes else None, name="noise"
+        )

@@ -1,4 +1,5 @@
-"""Models out of a run, in the forms that others read: safetensors, ONNX, and a folder as Hugging Face's hub has them.
+"""Models out of a run, in the forms that others read: safetensors, ONNX, and a folder as Hugging
+Face's hub has them.
 
 What only the experimenter may know, such as who uses which pool, stays behind, whatever the form.
 """
@@ -17,7 +18,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from secure_fl.artifacts import CENTRE, LARGEST, ModelCard, load_card, model_files, restored_encoder, restored_pools
+from secure_fl.artifacts import (
+    CENTRE,
+    LARGEST,
+    ModelCard,
+    load_card,
+    model_files,
+    restored_encoder,
+    restored_pools,
+)
 from secure_fl.config import FederationConfig
 from secure_fl.data.scaling import FARTHEST
 from secure_fl.errors import ConfigError, DependencyError, FileError, ModelError, RunFolderError
@@ -49,16 +58,24 @@ class HubConfig:
     federation: dict[str, Any]
 
 
-def export(folder: Path | str, out: Path | str, forms: Sequence[Form] = ("safetensors",), *, encoder: nn.Module | None = None) -> list[Path]:
+def export(
+    folder: Path | str,
+    out: Path | str,
+    forms: Sequence[Form] = ("safetensors",),
+    *,
+    encoder: nn.Module | None = None,
+) -> list[Path]:
     """Write a finished run's models to a new folder.
 
     Args:
         folder: the run's.
         out: where to write; must not hold anything.
-        forms: `safetensors`: tensors by parameter name, with `model.json` and `config.toml`. `onnx`: `encoder.onnx` and `pool-K.onnx`, any number
-            of examples at once, how these are prepared in the metadata. `hf`: `model.safetensors`, `config.json` and a model card, `README.md`,
-            that says what the run protects; `load_exported` reads it back.
-        encoder: a module of the same architecture, needed for `onnx` where the run was given one of the caller's own.
+        forms: `safetensors`: tensors by parameter name, with `model.json` and `config.toml`.
+            `onnx`: `encoder.onnx` and `pool-K.onnx`, any number of examples at once, how these are
+            prepared in the metadata. `hf`: `model.safetensors`, `config.json` and a model card,
+            `README.md`, that says what the run protects; `load_exported` reads it back.
+        encoder: a module of the same architecture, needed for `onnx` where the run was given one of
+            the caller's own.
 
     Returns:
         What was written.
@@ -72,17 +89,39 @@ def export(folder: Path | str, out: Path | str, forms: Sequence[Form] = ("safete
     """
     if isinstance(forms, str) or not isinstance(forms, Sequence):
         shown = forms if isinstance(forms, str) else type(forms).__name__
-        raise ConfigError("is no list of forms", field="forms", value=shown, remedy=f"pass a list of some of {', '.join(FORMS)}")
+        raise ConfigError(
+            "is no list of forms",
+            field="forms",
+            value=shown,
+            remedy=f"pass a list of some of {', '.join(FORMS)}",
+        )
     if not forms or any(form not in FORMS for form in forms):
-        raise ConfigError("no such form", field="forms", value=tuple(map(str, forms)), remedy=f"choose among {', '.join(FORMS)}")
+        raise ConfigError(
+            "no such form",
+            field="forms",
+            value=tuple(map(str, forms)),
+            remedy=f"choose among {', '.join(FORMS)}",
+        )
     source, target = path_of(folder, "run folder"), path_of(out, "out")
     if is_file(target):
-        raise FileError("is a file", field="out", value=str(target), remedy="name a folder that is empty or does not exist yet")
+        raise FileError(
+            "is a file",
+            field="out",
+            value=str(target),
+            remedy="name a folder that is empty or does not exist yet",
+        )
     if listed(target):
-        raise RunFolderError("already holds something", field="out", value=str(target), remedy="choose another folder or delete it")
+        raise RunFolderError(
+            "already holds something",
+            field="out",
+            value=str(target),
+            remedy="choose another folder or delete it",
+        )
     files: dict[str, bytes] = {}
     for form in forms:
-        files |= {"safetensors": _safetensors, "onnx": lambda run: _onnx(run, encoder), "hf": _hub}[form](source)
+        files |= {"safetensors": _safetensors, "onnx": lambda run: _onnx(run, encoder), "hf": _hub}[
+            form
+        ](source)
     make_folder(target)
     for name, data in files.items():
         write_atomically(target / name, data)
@@ -94,7 +133,8 @@ def load_exported(folder: Path | str, encoder: nn.Module | None = None) -> Model
 
     Args:
         folder: with `model.safetensors` and `config.json`.
-        encoder: a module of the same architecture, needed where the run was given one of the caller's own.
+        encoder: a module of the same architecture, needed where the run was given one of the
+            caller's own.
 
     Raises:
         FileError: a file is missing.
@@ -103,13 +143,28 @@ def load_exported(folder: Path | str, encoder: nn.Module | None = None) -> Model
     """
     path = path_of(folder, "folder")
     if not is_file(path / "config.json"):
-        remedy = "name a folder that `secure-fl export --hf` wrote; a run's own folder is read by load_result"
-        raise RunFolderError("holds no exported models", field="folder", value=str(path), remedy=remedy)
-    found = parse_json(read_bytes(path / "config.json"), HubConfig, field="config.json", value=str(path), remedy=_REMEDY)
+        remedy = (
+            "name a folder that `secure-fl export --hf` wrote; a run's "
+            "own folder is read by load_result"
+        )
+        raise RunFolderError(
+            "holds no exported models", field="folder", value=str(path), remedy=remedy
+        )
+    found = parse_json(
+        read_bytes(path / "config.json"),
+        HubConfig,
+        field="config.json",
+        value=str(path),
+        remedy=_REMEDY,
+    )
     data = read_bytes(path / "model.safetensors", most=LARGEST)
     tensors = unpack(data, field="model.safetensors", value=str(path), remedy=_REMEDY)
     config, prefix = FederationConfig(**found.federation), "encoder."
-    own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    own = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
     module = restored_encoder(found.card, config, own, encoder)
     if not config.pools.enabled:
         return Models(config, found.card, module, [])
@@ -127,11 +182,16 @@ def _hub(path: Path) -> dict[str, bytes]:
     config, tensors = run.read_config(), dict[str, Tensor]()
     for name, data in model_files(path).items():
         prefix = "encoder." if name == "encoder.safetensors" else ""
-        tensors |= {prefix + key: tensor for key, tensor in unpack(data, field=name, value=str(path), remedy=_REMEDY).items()}
+        tensors |= {
+            prefix + key: tensor
+            for key, tensor in unpack(data, field=name, value=str(path), remedy=_REMEDY).items()
+        }
     summary = run.manifest.without_experiments().view("summary.json", run.read_summary())
     return {
         "model.safetensors": pack(tensors),
-        "config.json": _json({"model_type": "secure_fl", "card": card, "federation": config.model_dump(mode="json")}),
+        "config.json": _json(
+            {"model_type": "secure_fl", "card": card, "federation": config.model_dump(mode="json")}
+        ),
         "README.md": model_page(config, card, summary).encode(),
     }
 
@@ -140,7 +200,12 @@ def _onnx(path: Path, encoder: nn.Module | None) -> dict[str, bytes]:
     card = load_card(path)
     if card.custom_encoder and encoder is None:
         remedy = "from Python: secure_fl.export.export(folder, out, ['onnx'], encoder=YourModule())"
-        raise ModelError("the run was given an encoder of the caller's own", field="encoder", value=None, remedy=remedy)
+        raise ModelError(
+            "the run was given an encoder of the caller's own",
+            field="encoder",
+            value=None,
+            remedy=remedy,
+        )
     models = Models.load(path, encoder)
     facts = {f"secure_fl.{name}": json.dumps(value) for name, value in _public_card(path).items()}
     facts["secure_fl.preparation"] = preparation(card)
@@ -153,15 +218,26 @@ def _onnx(path: Path, encoder: nn.Module | None) -> dict[str, bytes]:
 
 def preparation(card: ModelCard) -> str:
     """How examples are made ready for a run's models, in words."""
-    steps = [f"x is float32 [N, {', '.join(map(str, card.shape))}]", "unsigned bytes are divided by 255"]
+    steps = [
+        f"x is float32 [N, {', '.join(map(str, card.shape))}]",
+        "unsigned bytes are divided by 255",
+    ]
     if card.scale == "per_example" or (card.scale == "auto" and len(card.shape) == 2):
         steps.append("each example, channel by channel, is brought to mean 0 and deviation 1")
     if len(card.shape) == 1 and card.scale == "per_client":
-        steps.append(f"each column by the mean and deviation of a client's own examples, held within ±{FARTHEST:g}")
+        steps.append(
+            "each column by the mean and deviation of a client's own examples, held within "
+            f"±{FARTHEST:g}"
+        )
     if len(card.shape) == 1 and card.scale == "given":
-        steps.append("from each column its mean is subtracted, and it is divided by its deviation: column_means and column_deviations of the card")
+        steps.append(
+            "from each column its mean is subtracted, and it is divided by its deviation: "
+            "column_means and column_deviations of the card"
+        )
     if card.image_size is not None:
-        steps.append(f"images are resized to {card.image_size}×{card.image_size}, bilinear with antialiasing")
+        steps.append(
+            f"images are resized to {card.image_size}×{card.image_size}, bilinear with antialiasing"
+        )
     return "; ".join(steps)
 
 
@@ -171,17 +247,28 @@ def _as_onnx(model: nn.Module, card: ModelCard, outputs: list[str], facts: dict[
         import onnx
         import onnxscript  # noqa: F401  (torch's exporter imports it)
     except ImportError:
-        raise DependencyError("is not installed", field="onnx", value=None, remedy="pip install 'secure-fl[onnx]'") from None
+        raise DependencyError(
+            "is not installed", field="onnx", value=None, remedy="pip install 'secure-fl[onnx]'"
+        ) from None
     example, rows = torch.rand(2, *card.shape), torch.export.Dim("examples")
     with _quiet_exporter():
         try:
             program = torch.onnx.export(
-                model.cpu().eval(), (example,), dynamo=True, input_names=["x"], output_names=outputs, dynamic_shapes=({0: rows},), verbose=False
+                model.cpu().eval(),
+                (example,),
+                dynamo=True,
+                input_names=["x"],
+                output_names=outputs,
+                dynamic_shapes=({0: rows},),
+                verbose=False,
             )
-        except Exception as error:  # torch says nowhere what it raises for a module that it cannot express
+        except Exception as error:
+            # torch says nowhere what it raises for a module that it cannot express
             remedy = "use operations that torch.onnx.export knows, or the form safetensors"
             problem = f"cannot be expressed in ONNX: {type(error).__name__}"
-            raise ModelError(problem, field="encoder", value=type(model).__name__, remedy=remedy) from None
+            raise ModelError(
+                problem, field="encoder", value=type(model).__name__, remedy=remedy
+            ) from None
     assert program is not None
     proto = program.model_proto
     _without_traces(proto)
@@ -194,7 +281,12 @@ def _without_traces(proto: Any) -> None:
     """The exporter notes for every node where in whose files it was traced."""
     graphs = [proto.graph, *proto.functions]
     for graph in graphs:
-        for part in (*graph.node, *getattr(graph, "value_info", ()), *getattr(graph, "input", ()), *getattr(graph, "output", ())):
+        for part in (
+            *graph.node,
+            *getattr(graph, "value_info", ()),
+            *getattr(graph, "input", ()),
+            *getattr(graph, "output", ()),
+        ):
             if hasattr(part, "metadata_props"):
                 del part.metadata_props[:]
             if hasattr(part, "doc_string"):
@@ -219,7 +311,11 @@ def _quiet_exporter() -> Iterator[None]:
 
 def _public_card(path: Path) -> dict[str, Any]:
     """The card without what is the experimenter's."""
-    return RunFolder.open(path).manifest.without_experiments().view("model/model.json", vars(load_card(path)))
+    return (
+        RunFolder.open(path)
+        .manifest.without_experiments()
+        .view("model/model.json", vars(load_card(path)))
+    )
 
 
 def _json(value: object) -> bytes:

@@ -1,6 +1,8 @@
-"""Files and folders: written whole or not at all, readable by their owner only, and a folder held by one run at a time.
+"""Files and folders: written whole or not at all, readable by their owner only, and a folder held
+by one run at a time.
 
-Everything that a run writes goes through here, so that modes, syncing and errors are decided in one place.
+Everything that a run writes goes through here, so that modes, syncing and errors are decided in
+one place.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ from typing import BinaryIO, TypeVar
 from secure_fl.errors import FileError, RunFolderError, SecureFLError
 
 PRIVATE, PUBLIC = 0o600, 0o644
-"""Modes of files, under any umask: a run's files are its owner's; identity cards, rosters and starter configurations are for everybody."""
+"""Modes of files, under any umask: a run's files are its owner's; identity cards, rosters and
+starter configurations are for everybody.
+"""
 _FOLDER = 0o700
 _LONGEST, _PART = 1 << 26, 1 << 20
 _LOCK, _HOLDER = ".lock", ".lock-holder"
@@ -31,8 +35,11 @@ _UNFINISHED = ".unfinished"
 T = TypeVar("T")
 
 
-def write_atomically(path: Path, content: str | bytes | memoryview, *, mode: int = PRIVATE, exclusive: bool = False) -> None:
-    """Write a file so that a crash, or a full disk, leaves the old content or the new, never half; it outlives a power cut.
+def write_atomically(
+    path: Path, content: str | bytes | memoryview, *, mode: int = PRIVATE, exclusive: bool = False
+) -> None:
+    """Write a file so that a crash, or a full disk, leaves the old content or the new, never half;
+    it outlives a power cut.
 
     Args:
         content: text is written as UTF-8.
@@ -67,7 +74,8 @@ def write_json(path: Path, value: object, *, mode: int = PRIVATE) -> None:
 
 
 def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
-    """Write a folder of files in one step, in place of one that is there: a crash leaves the old folder, the new one, or none.
+    """Write a folder of files in one step, in place of one that is there: a crash leaves the old
+    folder, the new one, or none.
 
     Raises:
         FileError: it cannot be written.
@@ -101,7 +109,12 @@ def append_line(path: Path, line: str) -> None:
             os.fchmod(handle, PRIVATE)
             end = os.lseek(handle, 0, os.SEEK_END)
             if end and os.pread(handle, 1, end - 1) != b"\n":
-                raise RunFolderError("ends in half a line", field=path.name, value=str(path), remedy="resume the run, which cuts it")
+                raise RunFolderError(
+                    "ends in half a line",
+                    field=path.name,
+                    value=str(path),
+                    remedy="resume the run, which cuts it",
+                )
             try:
                 _write_all(handle, f"{line}\n".encode())
                 os.fsync(handle)
@@ -115,7 +128,8 @@ def append_line(path: Path, line: str) -> None:
 
 
 def open_file(path: Path, *, links: bool = True) -> BinaryIO:
-    """A file to read from. A pipe or device at its place, which could be waited for or read from for ever, is refused at once.
+    """A file to read from. A pipe or device at its place, which could be waited for or read from
+    for ever, is refused at once.
 
     Args:
         links: whether it may be a symbolic link.
@@ -123,7 +137,10 @@ def open_file(path: Path, *, links: bool = True) -> BinaryIO:
     Raises:
         OSError: it is missing, cannot be read, or is no file.
     """
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | (0 if links else getattr(os, "O_NOFOLLOW", 0)))
+    handle = os.open(
+        path,
+        os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | (0 if links else getattr(os, "O_NOFOLLOW", 0)),
+    )
     try:
         kind = os.fstat(handle).st_mode
         if stat.S_ISDIR(kind):
@@ -151,12 +168,18 @@ def read_bytes(path: Path, *, most: int = _LONGEST) -> bytes:
     except OSError as error:
         raise file_error(error, path, "read") from None
     if length > most:
-        raise FileError("is too large", field=path.name, value=str(path), remedy=f"name a file of at most {most} bytes")
+        raise FileError(
+            "is too large",
+            field=path.name,
+            value=str(path),
+            remedy=f"name a file of at most {most} bytes",
+        )
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def read_json(path: Path, kind: type[T], remedy: str) -> T:
-    """A JSON file as `kind`, a dataclass or a type of plain values, whose every type is checked; see `parse_json`.
+    """A JSON file as `kind`, a dataclass or a type of plain values, whose every type is checked;
+    see `parse_json`.
 
     Raises:
         RunFolderError: damaged, or something else.
@@ -165,7 +188,15 @@ def read_json(path: Path, kind: type[T], remedy: str) -> T:
     return parse_json(read_bytes(path), kind, field=path.name, value=str(path), remedy=remedy)
 
 
-def parse_json(data: bytes, kind: type[T], *, field: str, value: object, remedy: str, error: type[SecureFLError] = RunFolderError) -> T:
+def parse_json(
+    data: bytes,
+    kind: type[T],
+    *,
+    field: str,
+    value: object,
+    remedy: str,
+    error: type[SecureFLError] = RunFolderError,
+) -> T:
     """JSON as `kind`, strictly: no NaN, no missing fields, no text for a number.
 
     What is wrong is said by field and kind of fault, never by the content.
@@ -177,12 +208,18 @@ def parse_json(data: bytes, kind: type[T], *, field: str, value: object, remedy:
     from pydantic_core import from_json
 
     try:
-        json.dumps(from_json(data, allow_inf_nan=False), allow_nan=False)  # a number may be too large for a float
+        # a number may be too large for a float
+        json.dumps(from_json(data, allow_inf_nan=False), allow_nan=False)
         return TypeAdapter(kind).validate_json(data, strict=True)
     except ValidationError as problem:
         first = problem.errors(include_input=False, include_url=False, include_context=False)[0]
         where = ".".join(str(part) for part in first["loc"][:3])
-        raise error(f"is damaged: {where or 'content'}: {first['type']}", field=field, value=value, remedy=remedy) from None
+        raise error(
+            f"is damaged: {where or 'content'}: {first['type']}",
+            field=field,
+            value=value,
+            remedy=remedy,
+        ) from None
     except (ValueError, RecursionError):
         raise error("is damaged: not JSON", field=field, value=value, remedy=remedy) from None
 
@@ -263,9 +300,11 @@ def sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def held(path: Path, *, wait: float = 0.0) -> Iterator[None]:
-    """Hold a folder, so that no other run, thread or process does; the system lets go of it when this process dies.
+    """Hold a folder, so that no other run, thread or process does; the system lets go of it when
+    this process dies.
 
-    Or hold a file, there or not, from reading it until it is written. Beside the lock a file says who holds it.
+    Or hold a file, there or not, from reading it until it is written. Beside the lock a file says
+    who holds it.
 
     Args:
         wait: seconds to wait for another holder.
@@ -285,11 +324,21 @@ def held(path: Path, *, wait: float = 0.0) -> Iterator[None]:
         taken.acquire(timeout=wait)
     except Timeout:
         remedy = "wait until it has ended, or end it; then try again"
-        raise RunFolderError(f"is in use by {_holder_of(holder)}", field="folder", value=str(path), remedy=remedy) from None
+        raise RunFolderError(
+            f"is in use by {_holder_of(holder)}", field="folder", value=str(path), remedy=remedy
+        ) from None
     except OSError as error:
         raise file_error(error, lock, "locked") from None
     try:
-        write_json(holder, {"process": process, "host": socket.gethostname(), "user": _user(), "since": datetime.now(UTC).isoformat("T", "seconds")})
+        write_json(
+            holder,
+            {
+                "process": process,
+                "host": socket.gethostname(),
+                "user": _user(),
+                "since": datetime.now(UTC).isoformat("T", "seconds"),
+            },
+        )
         yield
     finally:
         if os.getpid() == process:  # a forked child that leaves this block holds nothing
@@ -303,7 +352,9 @@ def is_lock(path: Path) -> bool:
 
 
 def lock_of(folder: Path) -> tuple[int, int] | None:
-    """Which file a folder's lock is, or None. While the lock is held, another answer shows that the folder was moved away or replaced."""
+    """Which file a folder's lock is, or None. While the lock is held, another answer shows that the
+    folder was moved away or replaced.
+    """
     try:
         found = (folder / _LOCK).stat()
     except OSError:
@@ -326,7 +377,10 @@ def _holder_of(holder: Path) -> str:
     """Who holds a lock, as far as it can be read."""
     try:
         known = read_json(holder, dict[str, int | str], "")
-        return f"process {known['process']} of {known['user']} on {known['host']} since {known['since']}"
+        return (
+            f"process {known['process']} of {known['user']} on {known['host']} since "
+            f"{known['since']}"
+        )
     except (SecureFLError, KeyError):
         return "another process"
 
@@ -361,6 +415,13 @@ def _write_all(handle: int, data: bytes | memoryview) -> None:
 
 
 def file_error(error: OSError, path: Path, what: str) -> FileError:
-    """The system's refusal as a typed error; `what` was to happen to the path: written, read, made."""
+    """The system's refusal as a typed error; `what` was to happen to the path: written,
+    read, made.
+    """
     remedy = "check the path, its permissions and the space left"
-    return FileError(f"cannot be {what}: {error.strerror or type(error).__name__}", field=path.name, value=str(path), remedy=remedy)
+    return FileError(
+        f"cannot be {what}: {error.strerror or type(error).__name__}",
+        field=path.name,
+        value=str(path),
+        remedy=remedy,
+    )

@@ -1,4 +1,6 @@
-"""Using what a finished run leaves: examples prepared as the run's own were, embedded, and classified by a pool."""
+"""Using what a finished run leaves: examples prepared as the run's own were, embedded, and
+classified by a pool.
+"""
 
 from __future__ import annotations
 
@@ -61,11 +63,13 @@ class Models:
 
         Args:
             folder: the run's.
-            encoder: a module of the same architecture, needed where the run was given one of the caller's own.
+            encoder: a module of the same architecture, needed where the run was given one of the
+                caller's own.
 
         Raises:
             RunFolderError: no finished run there.
-            ModelError: the run used a module of the caller's own and none is given, or it does not fit.
+            ModelError: the run used a module of the caller's own and none is given, or it does
+                not fit.
         """
         config = RunFolder.open(path_of(folder, "run folder")).read_config()
         card, module = load_card(folder), load_encoder(folder, encoder)
@@ -75,29 +79,48 @@ class Models:
         return cls(config, card, module, pools, guide, load_centre(folder))
 
     def read(self, x: Examples, y: Any = None) -> Dataset:
-        """Examples, and labels, of a client's own in the run's shape and numbering; columns of tables are not scaled yet.
+        """Examples, and labels, of a client's own in the run's shape and numbering; columns of
+        tables are not scaled yet.
 
         Args:
-            x: `[N, *shape]`, or anything that `Dataset.of` takes. A missing channel axis is added, and one that comes last is brought to the front.
-            y: numbers of classes or, where the run has them, their names; -1 for an example without a label.
+            x: `[N, *shape]`, or anything that `Dataset.of` takes. A missing channel axis is added,
+                and one that comes last is brought to the front.
+            y: numbers of classes or, where the run has them, their names; -1 for an example without
+                a label.
 
         Raises:
             DataError: not of the run's shape, or labels that the run does not know.
         """
         if isinstance(x, Dataset) and y is not None:
-            raise DataError("a Dataset has its labels already", field="y", value=type(y).__name__, remedy="give the labels when it is made")
+            raise DataError(
+                "a Dataset has its labels already",
+                field="y",
+                value=type(y).__name__,
+                remedy="give the labels when it is made",
+            )
         declared = self._declared
         with self._as_ours():
             raw = aligned(x, self.card.columns) if isinstance(x, Dataset) else self._given(x, y)
             raw = raw.with_classes(declared.classes, declared.names or None)
-        data = prepared(raw, self.config.data.model_copy(update={"scale": self.card.scale, "image_size": self.card.image_size}))
+        data = prepared(
+            raw,
+            self.config.data.model_copy(
+                update={"scale": self.card.scale, "image_size": self.card.image_size}
+            ),
+        )
         if data.shape != self.card.shape:
             remedy = "bring the examples into the shape the federation was trained on"
-            raise DataError(f"examples are not of shape {self.card.shape}", field="x", value=data.shape, remedy=remedy)
+            raise DataError(
+                f"examples are not of shape {self.card.shape}",
+                field="x",
+                value=data.shape,
+                remedy=remedy,
+            )
         return data
 
     def of_file(self, path: Path) -> Dataset:
-        """Examples of a newcomer's file or folder, of any kind that runs read, by its suffix; columns are named as the run's were.
+        """Examples of a newcomer's file or folder, of any kind that runs read, by its suffix;
+        columns are named as the run's were.
 
         Raises:
             DataError: no such file, or what its reader refuses.
@@ -112,18 +135,33 @@ class Models:
             yield
         except DataError as error:
             if "data.sources" in error.remedy:
-                remedy = "bring the column as the run's table had it: drop such rows, or fill them in"
-                raise DataError(error.problem, field=error.field, value=error.value, remedy=remedy) from None
+                remedy = (
+                    "bring the column as the run's table had it: drop such rows, or fill them in"
+                )
+                raise DataError(
+                    error.problem, field=error.field, value=error.value, remedy=remedy
+                ) from None
             if not error.problem.startswith("labels "):
                 raise
             known, last = self.card.class_names, self.card.classes - 1
-            remedy = f"use the run's: {', '.join(known)}" if known else f"number the classes 0..{last} as the federation's clients do"
-            raise DataError(f"labels outside the federation's {self.card.classes}", field="y", value="not shown", remedy=remedy) from None
+            remedy = (
+                f"use the run's: {', '.join(known)}"
+                if known
+                else f"number the classes 0..{last} as the federation's clients do"
+            )
+            raise DataError(
+                f"labels outside the federation's {self.card.classes}",
+                field="y",
+                value="not shown",
+                remedy=remedy,
+            ) from None
 
     @property
     def _label(self) -> str | None:
         """The column that the run's table had its labels in."""
-        return next((source.label for source in self.config.data.sources if source.label is not None), None)
+        return next(
+            (source.label for source in self.config.data.sources if source.label is not None), None
+        )
 
     @property
     def _kind(self) -> Literal["image", "series", "vector"]:
@@ -133,7 +171,14 @@ class Models:
     @property
     def _declared(self) -> Declared:
         """Labels are numbered as the federation's are, whichever of them the newcomer has."""
-        return Declared(self.card.classes, self.card.class_names or tuple(map(str, range(self.card.classes)))) if self.card.classes else Declared()
+        return (
+            Declared(
+                self.card.classes,
+                self.card.class_names or tuple(map(str, range(self.card.classes))),
+            )
+            if self.card.classes
+            else Declared()
+        )
 
     def _given(self, x: Any, y: Any) -> Dataset:
         declared = self._declared
@@ -143,26 +188,49 @@ class Models:
         if not isinstance(x, Tensor | np.ndarray | list):
             return Dataset.of(x if y is None else (x, y), name="examples")
         array = _array(x, "x")
-        if array.ndim not in (len(self.card.shape) + 1, len(self.card.shape) + (self.card.shape[0] > 1)):
+        if array.ndim not in (
+            len(self.card.shape) + 1,
+            len(self.card.shape) + (self.card.shape[0] > 1),
+        ):
             remedy = "bring the examples into the shape the federation was trained on"
-            raise DataError(f"examples are not of shape {self.card.shape}", field="x", value=tuple(array.shape[1:]), remedy=remedy)
+            raise DataError(
+                f"examples are not of shape {self.card.shape}",
+                field="x",
+                value=tuple(array.shape[1:]),
+                remedy=remedy,
+            )
         if array.ndim == 2 and self._kind == "series":
             array = array[:, None]
         classes, names, kind = declared.classes, declared.names or None, self._kind
-        return Dataset.from_arrays(array, y, classes=classes, class_names=names, kind=kind, layout=self._layout(array), name="examples")
+        return Dataset.from_arrays(
+            array,
+            y,
+            classes=classes,
+            class_names=names,
+            kind=kind,
+            layout=self._layout(array),
+            name="examples",
+        )
 
     def _layout(self, array: Any) -> Layout:
-        """Where channels are, as the run's own examples tell it; found by the sizes where they do not."""
+        """Where channels are, as the run's own examples tell it; found by the sizes where they
+        do not.
+        """
         channels, sizes = self.card.shape[0], tuple(array.shape[1:])
-        if len(sizes) != len(self.card.shape) or len(sizes) < 2 or (sizes[0] == channels) == (sizes[-1] == channels):
+        if (
+            len(sizes) != len(self.card.shape)
+            or len(sizes) < 2
+            or (sizes[0] == channels) == (sizes[-1] == channels)
+        ):
             return "channels_first" if sizes == self.card.shape else "auto"
         return "channels_first" if sizes[0] == channels else "channels_last"
 
     def prepare(self, x: Examples, y: Any = None, client: int | None = None) -> Dataset:
-        """Examples, and labels, of a client's own, scaled and resized as the run's were; arguments and errors as `read`.
+        """Examples, and labels, of a client's own, scaled and resized as the run's were; arguments
+        and errors as `read`.
 
-        Columns of tables that each client scales by its own statistics are scaled by those of `client`, where the record tells them, and else by
-        those of the examples given here.
+        Columns of tables that each client scales by its own statistics are scaled by those of
+        `client`, where the record tells them, and else by those of the examples given here.
         """
         return self.card.scaling.alone(self.read(x, y), self.card.client_scales.get(str(client)))
 
@@ -171,7 +239,8 @@ class Models:
         return embed(self.encoder, data.x, self.compute(self.encoder))
 
     def probabilities(self, data: Dataset, pool: int) -> Tensor:
-        """What a pool's model says of prepared examples: probability of each class, `[N, classes]`, float32 on the processor.
+        """What a pool's model says of prepared examples: probability of each class, `[N, classes]`,
+        float32 on the processor.
 
         Raises:
             ModelError: the pools were trained without labels.
@@ -179,7 +248,12 @@ class Models:
         model = self.pools[pool]
         if not isinstance(model, Classifier):
             remedy = 'use embed(x), or train the pools with pools.task = "supervised"'
-            raise ModelError("the run's pools know no classes", field="pools.task", value=self.card.task, remedy=remedy)
+            raise ModelError(
+                "the run's pools know no classes",
+                field="pools.task",
+                value=self.card.task,
+                remedy=remedy,
+            )
         return embed(model, data.x, self.compute(model)).softmax(1)
 
     def compute(self, model: nn.Module) -> Compute:
@@ -189,7 +263,9 @@ class Models:
 
 
 def from_rows(x: Array, card: ModelCard) -> Array:
-    """Rows `[N, F]`, as scikit-learn passes examples, in the shape of one example where they have as many values."""
+    """Rows `[N, F]`, as scikit-learn passes examples, in the shape of one example where they have
+    as many values.
+    """
     flat = getattr(x, "ndim", 0) == 2 and len(card.shape) > 1 and x.shape[1] == prod(card.shape)
     return x.reshape(-1, *card.shape) if flat else x
 
@@ -200,4 +276,6 @@ def _array(values: Array | list[Any], name: str) -> Array:
         return values if isinstance(values, Tensor) else np.asarray(values)
     except ValueError:
         remedy = "give one array of numbers"
-        raise DataError("entries differ in shape", field=name, value=type(values).__name__, remedy=remedy) from None
+        raise DataError(
+            "entries differ in shape", field=name, value=type(values).__name__, remedy=remedy
+        ) from None

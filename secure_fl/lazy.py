@@ -1,4 +1,6 @@
-"""Names of a package that are imported when they are used (PEP 562), so that importing a package costs nothing."""
+"""Names of a package that are imported when they are used (PEP 562), so that importing a package
+costs nothing.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 
 
-def lazily(package: str, homes: Mapping[str, Iterable[str]]) -> tuple[Callable[[str], object], Callable[[], list[str]], list[str]]:
+def lazily(
+    package: str, homes: Mapping[str, Iterable[str]]
+) -> tuple[Callable[[str], object], Callable[[], list[str]], list[str]]:
     """`__getattr__`, `__dir__` and `__all__` of a package.
 
     Type checkers do not see through these: the package repeats the imports under `TYPE_CHECKING`.

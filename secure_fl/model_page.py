@@ -1,4 +1,6 @@
-"""The model card of an exported run: what the models are, what they take, how to load them, and what the run protected against whom."""
+"""The model card of an exported run: what the models are, what they take, how to load them, and
+what the run protected against whom.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ tags:
 """
 
 
-def model_page(config: FederationConfig, card: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
+def model_page(
+    config: FederationConfig, card: Mapping[str, Any], summary: Mapping[str, Any]
+) -> str:
     """Markdown.
 
     Args:
@@ -24,15 +28,39 @@ def model_page(config: FederationConfig, card: Mapping[str, Any], summary: Mappi
         card: how to use the models, without the experimenter's fields.
         summary: `summary.json`, without the experimenter's fields.
     """
-    return "\n".join([_HEAD, f"# {config.name}", "", *_models(config, card, summary), *_loading(card), *_privacy(summary)]) + "\n"
+    return (
+        "\n".join(
+            [
+                _HEAD,
+                f"# {config.name}",
+                "",
+                *_models(config, card, summary),
+                *_loading(card),
+                *_privacy(summary),
+            ]
+        )
+        + "\n"
+    )
 
 
-def _models(config: FederationConfig, card: Mapping[str, Any], summary: Mapping[str, Any]) -> Iterator[str]:
+def _models(
+    config: FederationConfig, card: Mapping[str, Any], summary: Mapping[str, Any]
+) -> Iterator[str]:
     shape = " × ".join(map(str, card["shape"]))
-    pools = f", and {config.pools.count} pool models, each for the clients whom it suits" if config.pools.enabled else ""
-    yield f"An encoder pre-trained by federated learning over {summary['clients']} clients{pools}, made with secure_fl."
+    pools = (
+        f", and {config.pools.count} pool models, each for the clients whom it suits"
+        if config.pools.enabled
+        else ""
+    )
+    yield (
+        f"An encoder pre-trained by federated learning over {summary['clients']} clients{pools}, "
+        "made with secure_fl."
+    )
     yield ""
-    yield f"- Examples: float32, {shape} each; unsigned bytes are divided by 255; scaling `{card['scale']}`"
+    yield (
+        f"- Examples: float32, {shape} each; unsigned bytes are divided by 255; scaling "
+        f"`{card['scale']}`"
+    )
     if card.get("image_size"):
         yield f"- Images are resized to {card['image_size']} × {card['image_size']}"
     if card.get("classes"):
@@ -56,14 +84,20 @@ def _loading(card: Mapping[str, Any]) -> Iterator[str]:
         yield "probabilities = models.probabilities(models.prepare(x), pool=0)"
     yield "```"
     yield ""
-    yield "Which pool suits a client is for its own examples to say: `secure_fl.assign.assign(models, x, y)`."
+    yield (
+        "Which pool suits a client is for its own examples to say: "
+        "`secure_fl.assign.assign(models, x, y)`."
+    )
     yield ""
 
 
 def _privacy(summary: Mapping[str, Any]) -> Iterator[str]:
     yield "## What is protected, and against whom"
     yield ""
-    for name, covers in (("privacy", "the whole run"), ("sketches", "the sketches that start the pools, and nothing else")):
+    for name, covers in (
+        ("privacy", "the whole run"),
+        ("sketches", "the sketches that start the pools, and nothing else"),
+    ):
         record = summary.get(name)
         if record:
             yield from _claims(record, covers)
@@ -84,5 +118,8 @@ def _claims(record: Mapping[str, Any], covers: str) -> Iterator[str]:
     for claim in record["claims"]:
         epsilon = "no bound" if claim["epsilon"] is None else f"{claim['epsilon']:.2f}"
         assumes = "; ".join(claim["assumes"])
-        yield f"| {claim['adversary']} | {epsilon} | {claim['delta']:g} | {claim['unit']} | {claim['adjacency']} | {assumes} |"
+        yield (
+            f"| {claim['adversary']} | {epsilon} | {claim['delta']:g} | {claim['unit']} | "
+            f"{claim['adjacency']} | {assumes} |"
+        )
     yield ""

@@ -1,4 +1,6 @@
-"""What a run's clients would release under example-level privacy, planned before anything trains. Clients that are alike share one search."""
+"""What a run's clients would release under example-level privacy, planned before anything trains.
+Clients that are alike share one search.
+"""
 
 from __future__ import annotations
 
@@ -42,13 +44,19 @@ class ClientRow:
     given: bool
 
     def rounds_that_fit(self) -> int | None:
-        """Rounds of pre-training that the budget holds beside the rest of the plan; those that are set, where noise was made for them."""
+        """Rounds of pre-training that the budget holds beside the rest of the plan; those that are
+        set, where noise was made for them.
+        """
         steps, noise = self.plan.pretrain, self.plan.noise
         if steps is None:
             return None
         if not self.given:
             return steps.rounds
-        pools = [] if self.plan.pools is None else [self.plan.pools.planned(noise, self.plan.pools.rounds)]
+        pools = (
+            []
+            if self.plan.pools is None
+            else [self.plan.pools.planned(noise, self.plan.pools.rounds)]
+        )
         return _rounds(self.budget, steps.planned(noise), (*self.plan.fixed, *pools))
 
 
@@ -58,19 +66,33 @@ def _rounds(budget: Budget, each: Event, others: tuple[Event, ...]) -> int:
 
 
 def client_plans(federation: Federation) -> Iterator[ClientRow]:
-    """Every client's plan, one after the other, as the run itself will make it; what is found here is not searched for again in this process.
+    """Every client's plan, one after the other, as the run itself will make it; what is found here
+    is not searched for again in this process.
 
     Raises:
         PrivacyError: no noise keeps a client within the budget; it says which ε can be reached.
     """
     config = federation.config
-    budget = Budget(config.privacy.epsilon, config.privacy.delta, PrivacyUnit.EXAMPLE, Adjacency(config.privacy.adjacency))
+    budget = Budget(
+        config.privacy.epsilon,
+        config.privacy.delta,
+        PrivacyUnit.EXAMPLE,
+        Adjacency(config.privacy.adjacency),
+    )
     gate = BudgetGate(config.privacy, None)
     if config.pretrain.mode == "load":
-        gate.load_encoder(RunFolder.open(Path(config.pretrain.load_from or "")), len(federation.clients))
+        gate.load_encoder(
+            RunFolder.open(Path(config.pretrain.load_from or "")), len(federation.clients)
+        )
     for client in federation.clients:
         histories = gate.already(client.id)
-        plan = plan_examples(federation.blueprint, len(client.train), client.train.labels, histories)
+        plan = plan_examples(
+            federation.blueprint, len(client.train), client.train.labels, histories
+        )
         planned = [Charge(event, budget.adjacency) for event in plan.events()]
-        spent = max(planned_epsilon([*history, *planned], config.privacy.delta) for history in histories)
-        yield ClientRow(client.id, len(client.train), plan, spent, budget, config.privacy.noise is not None)
+        spent = max(
+            planned_epsilon([*history, *planned], config.privacy.delta) for history in histories
+        )
+        yield ClientRow(
+            client.id, len(client.train), plan, spent, budget, config.privacy.noise is not None
+        )

@@ -1,4 +1,6 @@
-"""What would fail late, found before anything trains: folders, space, packages, runs to load from; and settings that do less than they say."""
+"""What would fail late, found before anything trains: folders, space, packages, runs to load from;
+and settings that do less than they say.
+"""
 
 from __future__ import annotations
 
@@ -42,12 +44,19 @@ def check_packages(config: FederationConfig) -> None:
     """
     private = config.privacy.unit != "none" or config.noises_sketches
     needed = [
-        ("tenseal", config.security.protection.startswith("bfv"), f'security.protection = "{config.security.protection}"', "pip install tenseal"),
+        (
+            "tenseal",
+            config.security.protection.startswith("bfv"),
+            f'security.protection = "{config.security.protection}"',
+            "pip install tenseal",
+        ),
         ("dp_accounting", private, "differential privacy", "pip install dp-accounting"),
     ]
     for package, wanted, by, remedy in needed:
         if wanted and util.find_spec(package) is None:
-            raise DependencyError(f"not installed, and {by} needs it", field=package, value=None, remedy=remedy)
+            raise DependencyError(
+                f"not installed, and {by} needs it", field=package, value=None, remedy=remedy
+            )
 
 
 def check_loaded(federation: Federation) -> None:
@@ -64,12 +73,15 @@ def check_loaded(federation: Federation) -> None:
     try:
         folder.read_summary()
     except RunFolderError as error:
-        raise RunFolderError(error.problem, field="pretrain.load_from", value=str(folder.path), remedy=error.remedy) from None
+        raise RunFolderError(
+            error.problem, field="pretrain.load_from", value=str(folder.path), remedy=error.remedy
+        ) from None
     load_encoder(config.pretrain.load_from, federation.blueprint.make_encoder(0))
 
 
 def check_folder(folder: Path, needed: int, *, private: bool) -> None:
-    """Refuse a folder that cannot be written to, or has too little space, for the run, or for what a private one keeps apart from it.
+    """Refuse a folder that cannot be written to, or has too little space, for the run, or for what
+    a private one keeps apart from it.
 
     Args:
         needed: bytes that the run will write, about.
@@ -80,31 +92,68 @@ def check_folder(folder: Path, needed: int, *, private: bool) -> None:
     """
     check_bare(folder)
     for path, least in [(folder, needed), *([(state_directory(), 2**16)] if private else [])]:
-        there = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
+        there = next(
+            parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists()
+        )
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-            remedy = "check the path and its permissions, or choose another folder with --out (SECURE_FL_STATE for a private run's keys)"
+            remedy = (
+                "check the path and its permissions, or choose another folder with --out "
+                "(SECURE_FL_STATE for a private run's keys)"
+            )
             raise FileError("cannot be written to", field="folder", value=str(path), remedy=remedy)
         free = shutil.disk_usage(there).free
         if free < least:
-            problem = f"has {free / 1e6:.0f} MB left, and the run will write about {least / 1e6:.0f} MB"
-            raise FileError(problem, field="folder", value=str(path), remedy="make room, or choose a folder on another disk with --out")
+            problem = (
+                f"has {free / 1e6:.0f} MB left, and the run will write about {least / 1e6:.0f} MB"
+            )
+            raise FileError(
+                problem,
+                field="folder",
+                value=str(path),
+                remedy="make room, or choose a folder on another disk with --out",
+            )
 
 
 def warnings(federation: Federation) -> Iterator[Warn]:
-    """Settings that the data make do less than they say. Numbers of examples are the experimenter's, who simulates the clients."""
+    """Settings that the data make do less than they say. Numbers of examples are the
+    experimenter's, who simulates the clients.
+    """
     config, clients = federation.config, federation.clients
-    smallest, together = min(len(client.train) for client in clients), sum(len(client.train) for client in clients)
-    trains = [("pretrain", config.pretrain.batch_size)] if config.pretrain.mode == "federated" else []
+    smallest, together = (
+        min(len(client.train) for client in clients),
+        sum(len(client.train) for client in clients),
+    )
+    trains = (
+        [("pretrain", config.pretrain.batch_size)] if config.pretrain.mode == "federated" else []
+    )
     trains += [("pools", config.pools.batch_size)] if config.pools.enabled else []
     for table, batch in trains:
         if batch > smallest:
-            yield Warn(f"{table}.batch_size", batch, f"the smallest client has {smallest} training examples, which is all its batch will hold")
+            yield Warn(
+                f"{table}.batch_size",
+                batch,
+                f"the smallest client has {smallest} training examples, "
+                "which is all its batch will hold",
+            )
     evaluate = config.evaluate
     if evaluate.enabled and config.pretrain.mode != "none" and evaluate.knn > together:
-        yield Warn("evaluate.knn", evaluate.knn, f"all clients together have {together} training examples: kNN will ask all of them, each time")
+        yield Warn(
+            "evaluate.knn",
+            evaluate.knn,
+            f"all clients together have {together} training examples: kNN "
+            "will ask all of them, each time",
+        )
     for share in evaluate.fine_tune if evaluate.enabled else ():
         if share * together < max(2, federation.blueprint.classes):
-            yield Warn("evaluate.fine_tune", share, f"of {together} examples that is fewer than there are classes")
+            yield Warn(
+                "evaluate.fine_tune",
+                share,
+                f"of {together} examples that is fewer than there are classes",
+            )
     missing = [name for name in _REPORT if util.find_spec(name) is None]
     if missing:
-        yield Warn("secure-fl report", "later", f"needs {' and '.join(missing)}: pip install 'secure-fl[report]'")
+        yield Warn(
+            "secure-fl report",
+            "later",
+            f"needs {' and '.join(missing)}: pip install 'secure-fl[report]'",
+        )

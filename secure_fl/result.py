@@ -27,8 +27,10 @@ class Result:
 
     Attributes:
         models: encoder, pools, and how their examples are prepared.
-        choices: client -> pool, as this process read them off the clients; empty where a finished run's record does not tell.
-        summary: the content of `summary.json`, and beside it what the manifest keeps out of that file.
+        choices: client -> pool, as this process read them off the clients; empty where a finished
+            run's record does not tell.
+        summary: the content of `summary.json`, and beside it what the manifest keeps out of
+            that file.
         records: every round, likewise.
         folder: where it was written, or None.
         names: of the clients, by number; () where the record does not tell.
@@ -47,11 +49,13 @@ class Result:
 
         Args:
             folder: the run's.
-            encoder: a module of the same architecture, needed where the run was given one of the caller's own.
+            encoder: a module of the same architecture, needed where the run was given one of the
+                caller's own.
 
         Raises:
             RunFolderError: no finished run there, or a file of it is damaged.
-            ModelError: the run used a module of the caller's own and none is given, or it does not fit.
+            ModelError: the run used a module of the caller's own and none is given, or it does
+                not fit.
         """
         path = path_of(folder, "run folder")
         opened = RunFolder.open(path)
@@ -78,7 +82,9 @@ class Result:
 
     @property
     def client_names(self) -> tuple[str, ...]:
-        """Names of the clients in the order of their numbers, or their numbers as text; () where the record does not tell."""
+        """Names of the clients in the order of their numbers, or their numbers as text; () where
+        the record does not tell.
+        """
         return self.names
 
     def embed(self, x: Examples, client: int | str | None = None) -> Tensor:
@@ -86,53 +92,89 @@ class Result:
 
         Args:
             x: examples, or anything that `Dataset.of` takes.
-            client: whose they are, by number or name; it matters where each client scales columns by its own statistics.
+            client: whose they are, by number or name; it matters where each client scales columns
+                by its own statistics.
 
         Raises:
             DataError: the examples are not of the run's shape.
             ModelError: no such client.
         """
-        return self.models.embed(self.models.prepare(x, client=None if client is None else self._number(client)))
+        return self.models.embed(
+            self.models.prepare(x, client=None if client is None else self._number(client))
+        )
 
-    def predict(self, x: Examples, client: int | str | None = None, *, pool: int | None = None) -> Tensor:
-        """The most probable class of each example, int64 `[N]`; arguments and errors as `predict_proba`."""
+    def predict(
+        self, x: Examples, client: int | str | None = None, *, pool: int | None = None
+    ) -> Tensor:
+        """The most probable class of each example, int64 `[N]`; arguments and errors as
+        `predict_proba`.
+        """
         return self.predict_proba(x, client, pool=pool).argmax(1)
 
-    def predict_proba(self, x: Examples, client: int | str | None = None, *, pool: int | None = None) -> Tensor:
+    def predict_proba(
+        self, x: Examples, client: int | str | None = None, *, pool: int | None = None
+    ) -> Tensor:
         """Probability of each class, `[N, classes]`, by one pool's model.
 
         Args:
             x: examples `[N, *shape]`, prepared here as the run's own were.
-            client: whose pool to use, by number or name. Without it the examples are taken for a newcomer's, all of one client: `assign` chooses.
+            client: whose pool to use, by number or name. Without it the examples are taken for a
+                newcomer's, all of one client: `assign` chooses.
             pool: the pool to use, where it is known otherwise.
 
         Raises:
             DataError: the examples are not of the run's shape.
-            ModelError: no such client or pool, the record does not tell the client's pool, or the pools know no classes.
+            ModelError: no such client or pool, the record does not tell the client's pool, or the
+                pools know no classes.
         """
         chosen = self._pool(x, client, pool)
-        return self.models.probabilities(self.models.prepare(x, client=None if client is None else self._number(client)), chosen)
+        return self.models.probabilities(
+            self.models.prepare(x, client=None if client is None else self._number(client)), chosen
+        )
 
     def assign(self, x: Examples, y: Any = None) -> Assignment:
-        """The right pool for a client that was not in the run, from its own examples; nothing is trained or sent. See `secure_fl.assign`."""
+        """The right pool for a client that was not in the run, from its own examples; nothing is
+        trained or sent. See `secure_fl.assign`.
+        """
         return assign(self.models, x, y)
 
     def __repr__(self) -> str:
-        clients, where = self.summary.get("clients"), "" if self.folder is None else f", folder={str(self.folder)!r}"
+        clients, where = (
+            self.summary.get("clients"),
+            "" if self.folder is None else f", folder={str(self.folder)!r}",
+        )
         kind = type(self.encoder).__name__
-        return f"Result({self.summary.get('name')!r}, encoder={kind}, pools={len(self.pools)}, clients={clients}, rounds={len(self.records)}{where})"
+        return (
+            f"Result({self.summary.get('name')!r}, encoder={kind}, pools={len(self.pools)}, "
+            f"clients={clients}, rounds={len(self.records)}{where})"
+        )
 
     def _pool(self, x: Examples, client: int | str | None, pool: int | None) -> int:
         if client is not None and pool is not None:
-            raise ModelError("client and pool are both given", field="pool", value=pool, remedy="give one of them")
+            raise ModelError(
+                "client and pool are both given",
+                field="pool",
+                value=pool,
+                remedy="give one of them",
+            )
         if client is not None:
             return self._pool_of(client)
         if not self.pools:
-            raise ModelError("the run has no pools", field="pools.enabled", value=False, remedy="use embed(x), or run it with pools.enabled = true")
+            raise ModelError(
+                "the run has no pools",
+                field="pools.enabled",
+                value=False,
+                remedy="use embed(x), or run it with pools.enabled = true",
+            )
         if pool is None:
             return 0 if len(self.pools) == 1 else self.assign(x).pool
         if not _is_number(pool) or not 0 <= pool < len(self.pools):
-            raise ModelError("no such pool", field="pool", value=_shown(pool), remedy=f"use a number from 0 to {len(self.pools) - 1}")
+            raise ModelError(
+                "no such pool",
+                field="pool",
+                value=_shown(pool),
+                remedy=f"use a number from 0 to {len(self.pools) - 1}",
+            )
         return pool
 
     def _number(self, client: int | str) -> int:
@@ -147,8 +189,16 @@ class Result:
     def _pool_of(self, client: int | str) -> int:
         number = self._number(client)
         if number not in self.choices:
-            remedy = "pass pool=, which the client itself knows, or leave client out: its examples then choose"
-            raise ModelError("the run's record does not tell which pool a client uses", field="client", value=client, remedy=remedy)
+            remedy = (
+                "pass pool=, which the client itself knows, or leave client "
+                "out: its examples then choose"
+            )
+            raise ModelError(
+                "the run's record does not tell which pool a client uses",
+                field="client",
+                value=client,
+                remedy=remedy,
+            )
         return self.choices[number]
 
 
@@ -161,7 +211,10 @@ def _names(folder: RunFolder, models: Models) -> tuple[str, ...]:
     """Of the clients in order, where the record has them."""
     if is_file(folder.partition):
         clients = read_json(folder.partition, dict[str, Any], _REMEDY).get("clients", [])
-        return tuple(str((client.get("name") if isinstance(client, dict) else "") or number) for number, client in enumerate(clients))
+        return tuple(
+            str((client.get("name") if isinstance(client, dict) else "") or number)
+            for number, client in enumerate(clients)
+        )
     return tuple(models.card.client_names)
 
 

@@ -11,7 +11,8 @@ import hashlib
 def derive_seed(master: int, *purpose: str | int) -> int:
     """A 63-bit seed for `purpose`, independent of every other purpose's.
 
-    SHA-256 over the labels, so that adding a purpose never shifts another's stream, and the result is the same on every platform.
+    SHA-256 over the labels, so that adding a purpose never shifts another's stream, and the result
+    is the same on every platform.
 
     Example:
         `derive_seed(0, "pretrain", round_number, client_id)`

@@ -1,6 +1,8 @@
-"""scikit-learn's interface: a finished run as a transformer or a classifier, and a federation that is fitted like any estimator.
+"""scikit-learn's interface: a finished run as a transformer or a classifier, and a federation that
+is fitted like any estimator.
 
-`X` may be `[N, *shape]`, or rows `[N, F]` with as many values as an example has, as scikit-learn's own tools pass them.
+`X` may be `[N, *shape]`, or rows `[N, F]` with as many values as an example has, as scikit-learn's
+own tools pass them.
 """
 
 from __future__ import annotations
@@ -10,7 +12,12 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.base import (
+    BaseEstimator,
+    ClassifierMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+)
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
@@ -45,11 +52,13 @@ class _OfRun(BaseEstimator):  # type: ignore[misc]
 
 
 class SecureFLEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _OfRun):  # type: ignore[misc]
-    """A run's encoder as a transformer: `transform` gives features `[N, F]`. Nothing is fitted: the run has done it.
+    """A run's encoder as a transformer: `transform` gives features `[N, F]`. Nothing is fitted: the
+    run has done it.
 
     Args:
         folder: of a finished run.
-        encoder: a module of the same architecture, needed where the run was given one of the caller's own.
+        encoder: a module of the same architecture, needed where the run was given one of the
+            caller's own.
     """
 
     def __init__(self, folder: Path | str, encoder: nn.Module | None = None) -> None:
@@ -77,12 +86,20 @@ class SecureFLClassifier(ClassifierMixin, _OfRun):  # type: ignore[misc]
 
     Args:
         folder: of a finished run with supervised pools.
-        client: whose pool to use, by number or name; None: the examples of each call choose it together, as a newcomer's do.
+        client: whose pool to use, by number or name; None: the examples of each call choose it
+            together, as a newcomer's do.
         pool: the pool to use, where it is known otherwise.
-        encoder: a module of the same architecture, needed where the run was given one of the caller's own.
+        encoder: a module of the same architecture, needed where the run was given one of the
+            caller's own.
     """
 
-    def __init__(self, folder: Path | str, client: int | str | None = None, pool: int | None = None, encoder: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path | str,
+        client: int | str | None = None,
+        pool: int | None = None,
+        encoder: nn.Module | None = None,
+    ) -> None:
         self.folder = folder
         self.client = client
         self.pool = pool
@@ -101,15 +118,21 @@ class SecureFLClassifier(ClassifierMixin, _OfRun):  # type: ignore[misc]
     def predict_proba(self, X: Array) -> np.ndarray:
         """Probability of each class, `[N, classes]`; errors as `Result.predict_proba`."""
         result = _result(self)
-        return np.asarray(result.predict_proba(from_rows(X, result.models.card), self.client, pool=self.pool).numpy())
+        return np.asarray(
+            result.predict_proba(
+                from_rows(X, result.models.card), self.client, pool=self.pool
+            ).numpy()
+        )
 
 
 class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """A federation that is simulated on `fit`, over the clients named there, and predicts as a classifier.
+    """A federation that is simulated on `fit`, over the clients named there, and predicts as
+    a classifier.
 
     Args:
-        config: the run, as `Federation` takes it. Without, and with clients named in `fit`, these are the clients; else examples are dealt out at
-            random. Pools are supervised. Columns are used as they are unless `data.scale` is set: put a `StandardScaler` in front.
+        config: the run, as `Federation` takes it. Without, and with clients named in `fit`, these
+            are the clients; else examples are dealt out at random. Pools are supervised. Columns
+            are used as they are unless `data.scale` is set: put a `StandardScaler` in front.
         encoder: as in `Federation`.
         augment: as in `Federation`.
         out: a folder for the run, which must not hold anything; None writes nothing.
@@ -137,7 +160,8 @@ class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Raises:
             SecureFLError: as `Federation`.
-            ValueError: what scikit-learn refuses: lengths that differ, missing values, a target that is no class.
+            ValueError: what scikit-learn refuses: lengths that differ, missing values, a target
+                that is no class.
         """
         X, y = validate_data(self, X, y, allow_nd=True, dtype=np.float32)
         check_classification_targets(y)
@@ -145,12 +169,18 @@ class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         owners = None
         if clients is not None:
             self.clients_, owners = np.unique(np.asarray(clients), return_inverse=True)
-        data = Dataset.from_arrays(X, numbers, client=owners, classes=max(2, len(self.classes_)), name="X")
-        self.result_ = Federation(self._config(owners is not None), data=data, encoder=self.encoder, augment=self.augment).run(self.out)
+        data = Dataset.from_arrays(
+            X, numbers, client=owners, classes=max(2, len(self.classes_)), name="X"
+        )
+        self.result_ = Federation(
+            self._config(owners is not None), data=data, encoder=self.encoder, augment=self.augment
+        ).run(self.out)
         return self
 
     def predict(self, X: Array, client: Any = None) -> np.ndarray:
-        """The most probable class of each example `[N]`; arguments and errors as `predict_proba`."""
+        """The most probable class of each example `[N]`; arguments and errors as
+        `predict_proba`.
+        """
         best = self.predict_proba(X, client).argmax(1)
         return np.asarray(self.classes_[best])
 
@@ -159,7 +189,8 @@ class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Args:
             X: examples.
-            client: as named in `fit`, whose pool is used; None: with several pools, the examples choose it together, as a newcomer's do.
+            client: as named in `fit`, whose pool is used; None: with several pools, the examples
+                choose it together, as a newcomer's do.
 
         Raises:
             ModelError: no such client.
@@ -173,7 +204,10 @@ class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _config(self, natural: bool) -> FederationConfig | Mapping[str, Any] | Path | str:
         """The configuration given; without one, clients as they were named, or by chance."""
         if self.config is None:
-            return {"partition": {"kind": "natural" if natural else "iid"}, "data": {"scale": "none"}}
+            return {
+                "partition": {"kind": "natural" if natural else "iid"},
+                "data": {"scale": "none"},
+            }
         config = as_config(self.config)
         if "scale" in config.data.model_fields_set:
             return config
@@ -182,9 +216,18 @@ class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _number(self, client: Any) -> int | None:
         if client is None:
             return None
-        found = np.flatnonzero(self.clients_ == client) if hasattr(self, "clients_") else np.array([client])
+        found = (
+            np.flatnonzero(self.clients_ == client)
+            if hasattr(self, "clients_")
+            else np.array([client])
+        )
         if len(found) != 1:
-            raise ModelError("no such client", field="client", value=type(client).__name__, remedy="use a client that fit() was given examples of")
+            raise ModelError(
+                "no such client",
+                field="client",
+                value=type(client).__name__,
+                remedy="use a client that fit() was given examples of",
+            )
         return int(found[0])
 
 

@@ -29,15 +29,28 @@ def unprotected(config: FederationConfig) -> list[str]:
     found, plain = [], config.security.protection == "plain"
     if config.privacy.unit == "none":
         sums = "updates, choices" if plain else "sums of updates"
-        found.append(f"no differential privacy: {sums} and metrics are released as they are{_sketches(config)}")
+        found.append(
+            f"no differential privacy: {sums} and metrics are released as they "
+            f"are{_sketches(config)}"
+        )
     if plain:
         found.append("no protection: the server reads every client's update")
     if plain and config.privacy.unit == "client":
-        found.append("client-level noise protects sums: without a secure sum the server sees single updates, each with one share of it")
+        found.append(
+            "client-level noise protects sums: without a secure sum the server sees single "
+            "updates, each with one share of it"
+        )
     found += [] if plain else _by_difference(config)
     if config.security.robust != "none":
-        inside = f", of a pool over {config.security.min_pool_clients} or more of them" if config.pools.enabled else ""
-        found.append(f"robust averages: sums over groups of {config.security.group_size} clients are opened{inside}, not only over all clients")
+        inside = (
+            f", of a pool over {config.security.min_pool_clients} or more of them"
+            if config.pools.enabled
+            else ""
+        )
+        found.append(
+            f"robust averages: sums over groups of {config.security.group_size} clients are "
+            f"opened{inside}, not only over all clients"
+        )
     return [*found, "simulated in one process: all data, and all keys, are in one place"]
 
 
@@ -47,31 +60,59 @@ def _sketches(config: FederationConfig) -> str:
         return ""
     if not config.noises_sketches:
         return "; sketches too: the server reads what each client's examples look like on average"
-    return f"; only the sketches that start the pools are noised, to ε = {config.privacy.sketch_epsilon:g} of an example for the sketches alone"
+    return (
+        "; only the sketches that start the pools are noised, to ε = "
+        f"{config.privacy.sketch_epsilon:g} of an example for the sketches alone"
+    )
 
 
 def _by_difference(config: FederationConfig) -> list[str]:
-    """What stands still from round to round and is summed over changing clients: sums hide it from a single opening only."""
+    """What stands still from round to round and is summed over changing clients: sums hide it from
+    a single opening only.
+    """
     phases: list[OptimiserConfig] = [config.pretrain] if config.pretrain.mode == "federated" else []
     phases += [config.pools] if config.pools.enabled else []
     found = []
     if any(phase.weights == "examples" for phase in phases):
-        found.append("averages by number of examples: where a client is missing from one round, the difference of two sums shows its number")
-    if config.pools.enabled and config.pools.count > 1 and config.pools.participation < 1 and config.privacy.unit != "client":
-        found.append("pools.participation below 1: which pool a client uses follows from the counts of several rounds")
-    batch = config.model.norm == "batch" or (config.model.norm == "auto" and config.model.encoder == "resnet18")
+        found.append(
+            "averages by number of examples: where a client is missing from one round, the "
+            "difference of two sums shows its number"
+        )
+    if (
+        config.pools.enabled
+        and config.pools.count > 1
+        and config.pools.participation < 1
+        and config.privacy.unit != "client"
+    ):
+        found.append(
+            "pools.participation below 1: which pool a client uses follows from the counts of "
+            "several rounds"
+        )
+    batch = config.model.norm == "batch" or (
+        config.model.norm == "auto" and config.model.encoder == "resnet18"
+    )
     if phases and batch and config.privacy.unit == "none":
         found.append(
-            "normalisation by the batch: where a client is missing from one round, the difference of two sums shows its means and variances, roughly"
+            "normalisation by the batch: where a client is missing from one round, the difference "
+            "of two sums shows its means and variances, roughly"
         )
     return found
 
 
 def final_summary(
-    config: FederationConfig, records: Sequence[RoundRecord], data: PartitionSummary, sizes: dict[str, int], privacy: dict[str, Any] | None = None
+    config: FederationConfig,
+    records: Sequence[RoundRecord],
+    data: PartitionSummary,
+    sizes: dict[str, int],
+    privacy: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Results, costs and warnings of a finished run, as plain values: all that this process knows, of which the manifest says what is written."""
-    by_phase = {name: [r for r in records if r.phase == name] for name in dict.fromkeys(r.phase for r in records)}
+    """Results, costs and warnings of a finished run, as plain values: all that this process knows,
+    of which the manifest says what is written.
+    """
+    by_phase = {
+        name: [r for r in records if r.phase == name]
+        for name in dict.fromkeys(r.phase for r in records)
+    }
     summary: dict[str, Any] = {
         "name": config.name,
         "status": "finished",
@@ -106,7 +147,8 @@ def versions() -> dict[str, str]:
 
 
 def picture(blueprint: Blueprint, vector: Tensor, clients: Sequence[ClientData]) -> dict[str, Any]:
-    """Test examples under the first encoder and the one of `vector`, on their two principal axes. Simulation only.
+    """Test examples under the first encoder and the one of `vector`, on their two principal axes.
+    Simulation only.
 
     About 800 points in all, at least one a client.
     """
@@ -115,7 +157,9 @@ def picture(blueprint: Blueprint, vector: Tensor, clients: Sequence[ClientData])
     share = max(1, _PICTURED // len(clients))
     parts = [client.test.take(torch.arange(min(share, len(client.test)))) for client in clients]
     data: Dataset = join(parts, "picture")
-    owners = [client.id for client, part in zip(clients, parts, strict=True) for _ in range(len(part))]
+    owners = [
+        client.id for client, part in zip(clients, parts, strict=True) for _ in range(len(part))
+    ]
     groups = [clients[owner].group for owner in owners]
     planes = {
         "initial": _plane(embed(blueprint.encoder(), data.x, blueprint.compute)),
@@ -125,7 +169,9 @@ def picture(blueprint: Blueprint, vector: Tensor, clients: Sequence[ClientData])
 
 
 def _plane(h: Tensor) -> list[list[float]]:
-    """Unit features `[N, F]` on their two principal axes, each axis' sign fixed so that equal runs draw equal pictures."""
+    """Unit features `[N, F]` on their two principal axes, each axis' sign fixed so that equal runs
+    draw equal pictures.
+    """
     unit = torch.nn.functional.normalize(h, dim=1).double()
     centred = unit - unit.mean(0)
     _, _, axes = torch.linalg.svd(centred, full_matrices=False)
@@ -136,9 +182,17 @@ def _plane(h: Tensor) -> list[list[float]]:
 
 def _cost(rounds: Sequence[RoundRecord]) -> dict[str, float]:
     """Of one phase. Times are left out where a round's record has none."""
-    counted = {"rounds": len(rounds), "bytes_down": sum(r.bytes_down for r in rounds), "bytes_up": sum(r.bytes_up for r in rounds)}
+    counted = {
+        "rounds": len(rounds),
+        "bytes_down": sum(r.bytes_down for r in rounds),
+        "bytes_up": sum(r.bytes_up for r in rounds),
+    }
     times = {"seconds": [r.seconds for r in rounds], "sum_seconds": [r.sum_seconds for r in rounds]}
-    return counted | {name: sum(t for t in taken if t is not None) for name, taken in times.items() if None not in taken}
+    return counted | {
+        name: sum(t for t in taken if t is not None)
+        for name, taken in times.items()
+        if None not in taken
+    }
 
 
 def _pools(by_phase: dict[str, list[RoundRecord]], data: PartitionSummary) -> dict[str, Any]:
@@ -155,11 +209,23 @@ def _pools(by_phase: dict[str, list[RoundRecord]], data: PartitionSummary) -> di
         if accuracy is not None and groups[int(client)] is not None:
             by_group.setdefault(str(groups[int(client)]), []).append(accuracy)
     return {
-        **{key: final[key] for key in ("accuracy", "accuracy_std", "accuracy_min", "test_loss", "choices", "accuracies")},
+        **{
+            key: final[key]
+            for key in (
+                "accuracy",
+                "accuracy_std",
+                "accuracy_min",
+                "test_loss",
+                "choices",
+                "accuracies",
+            )
+        },
         **{key: final.get(key) for key in ("balanced_accuracy", "majority")},
         **final["pools"],
         "accuracy_per_round": [metrics.get("accuracy") for metrics in course],
         "occupancy_per_round": [pools["counts"] for pools in health],
         "alerts": [pools["alert"] for pools in health if pools["alert"]],
-        "accuracy_by_group": {group: sum(values) / len(values) for group, values in sorted(by_group.items())},
+        "accuracy_by_group": {
+            group: sum(values) / len(values) for group, values in sorted(by_group.items())
+        },
     }

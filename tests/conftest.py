@@ -31,5 +31,7 @@ def _one_thread() -> None:
 
 @pytest.fixture
 def images() -> Dataset:
-    """240 grey images of 8×8 in three classes that a linear model can tell apart, none equal to another."""
+    """240 grey images of 8×8 in three classes that a linear model can tell apart, none equal
+    to another.
+    """
     return make_images(240)

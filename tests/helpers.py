@@ -13,7 +13,9 @@ from secure_fl.federation.phase import RoundRecord
 
 
 class StopAfter(Callback):
-    """Raise after `rounds` rounds, or in the middle of the next one; `at_end`: when its last client has answered."""
+    """Raise after `rounds` rounds, or in the middle of the next one; `at_end`: when its last client
+    has answered.
+    """
 
     def __init__(self, rounds: int, *, midway: bool = False, at_end: bool = False) -> None:
         self.left, self.midway, self.at_end = rounds, midway, at_end
@@ -30,7 +32,13 @@ class StopAfter(Callback):
 
 def weights(result: Result) -> torch.Tensor:
     """The encoder's and all pools' parameters, one after the other."""
-    return torch.cat([p.detach().flatten() for model in (result.encoder, *result.pools) for p in model.parameters()])
+    return torch.cat(
+        [
+            p.detach().flatten()
+            for model in (result.encoder, *result.pools)
+            for p in model.parameters()
+        ]
+    )
 
 
 def make_images(count: int, seed: int = 0, classes: int = 3) -> Dataset:
@@ -43,13 +51,25 @@ def make_images(count: int, seed: int = 0, classes: int = 3) -> Dataset:
 
 
 def tiny_config(**tables: dict[str, Any]) -> FederationConfig:
-    """Four clients in two rotation groups, a few short rounds, sums in the open; tables given are laid over it."""
+    """Four clients in two rotation groups, a few short rounds, sums in the open; tables given are
+    laid over it.
+    """
     base: dict[str, dict[str, Any]] = {
         "partition": {"kind": "rotation", "clients": 4, "groups": 2},
         "model": {"encoder": "convnet", "features": 16},
         "pretrain": {"rounds": 2, "local_epochs": 1, "batch_size": 16, "lr": 0.05},
-        "pools": {"count": 2, "rounds": 3, "local_epochs": 3, "batch_size": 16, "lr": 0.1, "warmup_rounds": 1, "sketch_starts": 4},
+        "pools": {
+            "count": 2,
+            "rounds": 3,
+            "local_epochs": 3,
+            "batch_size": 16,
+            "lr": 0.1,
+            "warmup_rounds": 1,
+            "sketch_starts": 4,
+        },
         "evaluate": {"probe_epochs": 5, "knn": 5},
         "security": {"protection": "plain"},
     }
-    return FederationConfig(**{name: {**base.get(name, {}), **tables.get(name, {})} for name in base | tables})
+    return FederationConfig(
+        **{name: {**base.get(name, {}), **tables.get(name, {})} for name in base | tables}
+    )

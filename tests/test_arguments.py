@@ -1,4 +1,6 @@
-"""What callers pass wrongly to `Federation` is refused by name, before a run folder is begun, and without showing how many examples there are."""
+"""What callers pass wrongly to `Federation` is refused by name, before a run folder is begun, and
+without showing how many examples there are.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,17 @@ import torch
 from helpers import make_images, tiny_config
 from torch import Tensor, nn
 
-from secure_fl import Callback, Dataset, Federation, FederationConfig, assign_pool, load_config, load_encoder, load_pools, load_result
+from secure_fl import (
+    Callback,
+    Dataset,
+    Federation,
+    FederationConfig,
+    assign_pool,
+    load_config,
+    load_encoder,
+    load_pools,
+    load_result,
+)
 from secure_fl.arguments import as_config
 from secure_fl.config_file import dump_config
 from secure_fl.data import GlyphViews
@@ -69,7 +81,9 @@ def test_encoders_that_are_none(images: Dataset, encoder: Any, tmp_path: Path) -
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("encoder", [flat(), flat(nn.BatchNorm1d(16)), lambda seed: flat(nn.Dropout())])
+@pytest.mark.parametrize(
+    "encoder", [flat(), flat(nn.BatchNorm1d(16)), lambda seed: flat(nn.Dropout())]
+)
 def test_encoders_that_are_one(images: Dataset, encoder: Any) -> None:
     before = torch.random.get_rng_state()
     Federation(tiny_config(), data=images, encoder=encoder)
@@ -94,14 +108,20 @@ AUGMENTATIONS = {
 
 
 @pytest.mark.parametrize("augment", AUGMENTATIONS.values(), ids=AUGMENTATIONS.keys())
-def test_augmentations_that_are_none(images: Dataset, augment: Any, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_augmentations_that_are_none(
+    images: Dataset, augment: Any, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     with pytest.raises(ConfigError) as caught:
         Federation(tiny_config(), data=images, augment=augment).run(tmp_path / "run")
     assert caught.value.field == "augment"
     if "large" not in request.node.callspec.id:
         assert not (tmp_path / "run").exists()
-    shown = re.sub(r"line \d+", "", str(caught.value)).replace("(1, 8, 8)", "").replace("(1, 8, 7)", "")
-    assert not re.search(r"\d", shown.replace("float32", "").replace("float64", "").replace("'5'", ""))
+    shown = (
+        re.sub(r"line \d+", "", str(caught.value)).replace("(1, 8, 8)", "").replace("(1, 8, 7)", "")
+    )
+    assert not re.search(
+        r"\d", shown.replace("float32", "").replace("float64", "").replace("'5'", "")
+    )
     assert caught.value.__cause__ is None
 
 
@@ -122,7 +142,10 @@ def test_an_augmentation_that_nothing_uses_is_not_called(images: Dataset) -> Non
     Federation(tiny_config(**tables), data=images, augment=raising)
 
 
-@pytest.mark.parametrize("callbacks", [5, "bar", [5], [None], Callback, [Callback], {"a": Callback()}, [lambda record: None]])
+@pytest.mark.parametrize(
+    "callbacks",
+    [5, "bar", [5], [None], Callback, [Callback], {"a": Callback()}, [lambda record: None]],
+)
 def test_callbacks_that_are_none(images: Dataset, callbacks: Any) -> None:
     with pytest.raises(ConfigError, match="callback"):
         Federation(tiny_config(), data=images, callbacks=callbacks)

@@ -1,4 +1,6 @@
-"""The counter's keystream under versions of `cryptography` that write in place, and under those that want more room."""
+"""The counter's keystream under versions of `cryptography` that write in place, and under those
+that want more room.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from secure_fl.ciphers import encrypt_into
 
 
 class Older:
-    """As cryptography 42 has it: room for fifteen bytes more is asked for before anything is encrypted."""
+    """As cryptography 42 has it: room for fifteen bytes more is asked for before anything
+    is encrypted.
+    """
 
     def __init__(self) -> None:
         self._cipher = Cipher(AES(bytes(16)), CTR(bytes(16))).encryptor()

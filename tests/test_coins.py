@@ -1,4 +1,6 @@
-"""Coins at given places: one place, one number, whoever else is there; and the numbers are those of AES-256."""
+"""Coins at given places: one place, one number, whoever else is there; and the numbers are those
+of AES-256.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,13 @@ def test_numbers_are_the_counter_mode_s_own() -> None:
 
 
 def test_no_two_places_share_their_numbers() -> None:
-    seen = [draws([example], step).of_view(view).words(8, use) for example in (0, 1) for step in (0, 1) for view in (0, 1) for use in (0, 1)]
+    seen = [
+        draws([example], step).of_view(view).words(8, use)
+        for example in (0, 1)
+        for step in (0, 1)
+        for view in (0, 1)
+        for use in (0, 1)
+    ]
     shared = draws([0, 1], 0).shared().words(8, 0)
     assert len({row.tobytes() for row in [*seen, shared]}) == 17
     assert torch.equal(draws([0, 1]).shared().uniform(3, 0), draws([5]).shared().uniform(3, 0))

@@ -1,4 +1,6 @@
-"""Configurations: frozen, refused with field, value and remedy, and the same after a trip through TOML."""
+"""Configurations: frozen, refused with field, value and remedy, and the same after a trip
+through TOML.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,11 @@ from secure_fl.errors import ConfigError, SecureFLError
 def test_the_default_is_valid_and_frozen() -> None:
     config = FederationConfig()
     assert config.pretrain.rounds == 100
-    assert (config.partition.clients, config.pools.count, config.security.min_pool_clients) == (12, 3, 3)
+    assert (config.partition.clients, config.pools.count, config.security.min_pool_clients) == (
+        12,
+        3,
+        3,
+    )
     with pytest.raises(ValidationError, match="frozen"):
         config.seed = 3
 
@@ -36,7 +42,11 @@ def test_the_default_is_valid_and_frozen() -> None:
         ({"protecton": "bfv"}, "protecton", "did you mean security.protection?"),
         ({"rounds": 3}, "rounds", "did you mean pretrain.rounds or pools.rounds?"),
         ({"pools": {"epsilon": 3.0}}, "pools.epsilon", "did you mean privacy.epsilon?"),
-        ({"privacy": {"protection": "plain"}}, "privacy.protection", "did you mean security.protection?"),
+        (
+            {"privacy": {"protection": "plain"}},
+            "privacy.protection",
+            "did you mean security.protection?",
+        ),
         ({"data": {"limit": 3}}, "data.limit", "did you mean data.sources.limit"),
         ({"data": {"sources": [{"name": "imagenet"}]}}, "data.sources.name", "digits | mnist5k"),
         ({"data": {"sources": []}}, "data.sources", "one or more"),
@@ -45,15 +55,29 @@ def test_the_default_is_valid_and_frozen() -> None:
         ({"pretrain": {"mode": "centralized"}}, "pretrain.source", "name a set"),
         ({"pretrain": {"mode": "load"}}, "pretrain.load_from", "finished run folder"),
         ({"pretrain": {"mode": "none"}, "pools": {"start": "pretrained"}}, "pools.start", "random"),
-        ({"pretrain": {"mode": "none"}, "pools": {"enabled": False}}, "pools.enabled", "enable the pools"),
+        (
+            {"pretrain": {"mode": "none"}, "pools": {"enabled": False}},
+            "pools.enabled",
+            "enable the pools",
+        ),
         ({"pools": {"select_on": "validation"}}, "data.validation_fraction", "0.1"),
-        ({"pools": {"task": "self_supervised", "select_by": "accuracy"}}, "pools.select_by", "loss"),
-        ({"pools": {"rounds": 2, "warmup_rounds": 2}}, "pools.warmup_rounds", "below pools.rounds = 2"),
+        (
+            {"pools": {"task": "self_supervised", "select_by": "accuracy"}},
+            "pools.select_by",
+            "loss",
+        ),
+        (
+            {"pools": {"rounds": 2, "warmup_rounds": 2}},
+            "pools.warmup_rounds",
+            "below pools.rounds = 2",
+        ),
         ({"views": {"crop_scale": [0.9, 0.1]}}, "views.crop_scale", "[0.4, 1.0]"),
         ({"evaluate": {"fine_tune": [2.0]}}, "evaluate.fine_tune", "[0.01, 0.1]"),
     ],
 )
-def test_refusals_name_field_value_and_remedy(tables: dict[str, Any], field: str, remedy: str) -> None:
+def test_refusals_name_field_value_and_remedy(
+    tables: dict[str, Any], field: str, remedy: str
+) -> None:
     with pytest.raises(ConfigError) as caught:
         FederationConfig(**tables)
     assert caught.value.field == field
@@ -63,7 +87,15 @@ def test_refusals_name_field_value_and_remedy(tables: dict[str, Any], field: str
 
 
 def test_rules_of_pools_do_not_bind_runs_without_pools() -> None:
-    FederationConfig(pools={"enabled": False, "rounds": 1, "select_on": "validation", "task": "self_supervised", "select_by": "accuracy"})
+    FederationConfig(
+        pools={
+            "enabled": False,
+            "rounds": 1,
+            "select_on": "validation",
+            "task": "self_supervised",
+            "select_by": "accuracy",
+        }
+    )
 
 
 def test_tables_made_by_hand_raise_the_same() -> None:
@@ -86,10 +118,20 @@ def test_starter_file_is_the_default_and_explains_every_setting(tmp_path: Path) 
         {},
         optional={
             "seed": st.integers(0, 2**40),
-            "name": st.text(st.characters(codec="utf-8", exclude_categories=["C"]), min_size=1, max_size=30),
+            "name": st.text(
+                st.characters(codec="utf-8", exclude_categories=["C"]), min_size=1, max_size=30
+            ),
             "partition": st.just({"clients": 27}),
-            "pools": st.fixed_dictionaries({"count": st.integers(1, 4), "lr": st.floats(1e-6, 10), "start": st.sampled_from(["random", "sketch"])}),
-            "evaluate": st.fixed_dictionaries({"fine_tune": st.lists(st.floats(0.01, 1), max_size=3)}),
+            "pools": st.fixed_dictionaries(
+                {
+                    "count": st.integers(1, 4),
+                    "lr": st.floats(1e-6, 10),
+                    "start": st.sampled_from(["random", "sketch"]),
+                }
+            ),
+            "evaluate": st.fixed_dictionaries(
+                {"fine_tune": st.lists(st.floats(0.01, 1), max_size=3)}
+            ),
             "views": st.fixed_dictionaries({"crop_scale": st.none() | st.just((0.2, 0.9))}),
         },
     )
@@ -104,12 +146,32 @@ def test_toml_round_trip(tmp_path_factory: pytest.TempPathFactory, tables: dict[
 def test_overrides(tmp_path: Path) -> None:
     path = tmp_path / "c.toml"
     path.write_text("[pools]\ncount = 3\n")
-    changed = ["pools.count=2", "pools.start=random", "data.sources.0.limit=10", "views.crop_scale=[0.5, 1.0]", "evaluate.enabled=false", "name=a b"]
+    changed = [
+        "pools.count=2",
+        "pools.start=random",
+        "data.sources.0.limit=10",
+        "views.crop_scale=[0.5, 1.0]",
+        "evaluate.enabled=false",
+        "name=a b",
+    ]
     config = load_config(path, changed)
-    assert (config.pools.count, config.pools.start, config.data.sources[0].limit) == (2, "random", 10)
-    assert (config.views.crop_scale, config.evaluate.enabled, config.name) == ((0.5, 1.0), False, "a b")
+    assert (config.pools.count, config.pools.start, config.data.sources[0].limit) == (
+        2,
+        "random",
+        10,
+    )
+    assert (config.views.crop_scale, config.evaluate.enabled, config.name) == (
+        (0.5, 1.0),
+        False,
+        "a b",
+    )
     assert load_config(path, ['data.sources=[{name="mnist5k"}]']).data.sources[0].name == "mnist5k"
-    for wrong, message in (("pools", "a.b=c"), ("data.sources.3.name=digits", "number below 1"), ("pools.count.x=1", "shorten"), ("=2", "a.b=c")):
+    for wrong, message in (
+        ("pools", "a.b=c"),
+        ("data.sources.3.name=digits", "number below 1"),
+        ("pools.count.x=1", "shorten"),
+        ("=2", "a.b=c"),
+    ):
         with pytest.raises(ConfigError, match=message):
             load_config(path, [wrong])
 
@@ -128,7 +190,9 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         load_config(tmp_path / "large.toml")
 
 
-@pytest.mark.parametrize("text", ["seed = 7\n", "seed = 7\r\n[pools]\r\ncount = 2\r\n", 'seed = 7\nname = "Übung"\n'])
+@pytest.mark.parametrize(
+    "text", ["seed = 7\n", "seed = 7\r\n[pools]\r\ncount = 2\r\n", 'seed = 7\nname = "Übung"\n']
+)
 def test_a_byte_order_mark_and_windows_line_ends_are_read(tmp_path: Path, text: str) -> None:
     path = tmp_path / "c.toml"
     for encoding in ("utf-8", "utf-8-sig"):
@@ -147,7 +211,11 @@ def test_other_encodings_are_named(tmp_path: Path, encoding: str) -> None:
         load_config(tmp_path / "c.toml")
 
 
-@pytest.mark.parametrize("value", [10**400, 2**70, 1e40, 1e-40, "a\0b", float("inf"), float("nan")], ids=lambda value: str(value)[:8])
+@pytest.mark.parametrize(
+    "value",
+    [10**400, 2**70, 1e40, 1e-40, "a\0b", float("inf"), float("nan")],
+    ids=lambda value: str(value)[:8],
+)
 def test_absurd_values_are_refused_wherever_they_stand(value: Any) -> None:
     base = tomllib.loads(dump_config(FederationConfig()))
     for table, settings in base.items():

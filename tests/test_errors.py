@@ -14,11 +14,24 @@ from secure_fl.errors import DataError, SecureFLError
 from secure_fl.secure_sum.refusals import Reason, RefusedError
 from secure_fl.secure_sum.round_messages import RoundReason, RoundRefusedError
 
-PLAIN = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, SecureFLError)]
-CASES: list[SecureFLError] = [kind("is wrong", field="some.field", value=[1, 2], remedy="mend it") for kind in PLAIN]
+PLAIN = [
+    kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, SecureFLError)
+]
+CASES: list[SecureFLError] = [
+    kind("is wrong", field="some.field", value=[1, 2], remedy="mend it") for kind in PLAIN
+]
 CASES += [
     RefusedError(Reason.STALE, "is late", field="round", value=3, remedy="wait"),
-    RoundRefusedError(RoundReason.NOT_PROVED, "is open", field="evidence", value="client-0001", remedy="leave it out", blamed=["client-0001"]),
+    RoundRefusedError(
+        RoundReason.NOT_PROVED,
+        "is open",
+        field="evidence",
+        value="client-0001",
+        remedy="leave it out",
+        blamed=["client-0001"],
+    ),
 ]
 
 

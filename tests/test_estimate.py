@@ -14,8 +14,16 @@ from secure_fl.report.costs import lines
 CASES: dict[str, dict[str, dict[str, Any]]] = {
     "plain": {},
     "masked": {"security": {"protection": "masked"}, "partition": {"clients": 6}},
-    "bfv": {"security": {"protection": "bfv+masked"}, "partition": {"clients": 6}, "pools": {"encoder": "shared"}},
-    "authority": {"security": {"protection": "bfv+masked", "key_holder": "authority"}, "partition": {"clients": 6}, "pools": {"start": "pretrained"}},
+    "bfv": {
+        "security": {"protection": "bfv+masked"},
+        "partition": {"clients": 6},
+        "pools": {"encoder": "shared"},
+    },
+    "authority": {
+        "security": {"protection": "bfv+masked", "key_holder": "authority"},
+        "partition": {"clients": 6},
+        "pools": {"start": "pretrained"},
+    },
     "frozen": {"pools": {"encoder": "frozen"}},
     "more than the small round": {
         "security": {"protection": "masked"},
@@ -40,9 +48,16 @@ def test_bytes_are_what_a_run_sends(tables: dict[str, dict[str, Any]]) -> None:
     records = federation.run().records
     for name in dict.fromkeys(record.phase for record in records):
         rounds = [record for record in records if record.phase == name]
-        if any(count < 3 for record in rounds for count in record.metrics.get("pools", {}).get("counts", ())):
+        if any(
+            count < 3
+            for record in rounds
+            for count in record.metrics.get("pools", {}).get("counts", ())
+        ):
             continue  # a pool stayed closed
-        down, up = (sum(getattr(record, f"bytes_{way}") for record in rounds) / len(rounds) for way in ("down", "up"))
+        down, up = (
+            sum(getattr(record, f"bytes_{way}") for record in rounds) / len(rounds)
+            for way in ("down", "up")
+        )
         near = 0.5 if name == "sketch" else 0.03
         assert told[name].down == pytest.approx(down, rel=near), name
         assert told[name].up == pytest.approx(up, rel=near), name
@@ -62,11 +77,17 @@ def test_client_level_noise_is_sent_too() -> None:
 
 
 def test_time_is_of_the_right_order() -> None:
-    federation = Federation(tiny_config(pretrain={"rounds": 8, "local_epochs": 4}, pools={"enabled": False}), data=make_images(400))
+    federation = Federation(
+        tiny_config(pretrain={"rounds": 8, "local_epochs": 4}, pools={"enabled": False}),
+        data=make_images(400),
+    )
     told = {phase.name: phase for phase in estimate(federation).phases}["pretrain"]
     assert told.seconds is not None
-    took = [record.seconds or 0.0 for record in federation.run().records if record.phase == "pretrain"]
-    assert sum(took) / 5 < told.seconds * 8 < sum(took) * 5  # the machine is shared; docs give figures of a quiet one
+    took = [
+        record.seconds or 0.0 for record in federation.run().records if record.phase == "pretrain"
+    ]
+    # the machine is shared; docs give figures of a quiet one
+    assert sum(took) / 5 < told.seconds * 8 < sum(took) * 5
 
 
 @pytest.mark.parametrize("width", [40, 60, 66, 80, 100])

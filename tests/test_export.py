@@ -1,4 +1,6 @@
-"""Models out of a run: each form computes what the run's models do, and tells nothing that is the experimenter's."""
+"""Models out of a run: each form computes what the run's models do, and tells nothing that is
+the experimenter's.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ X = make_images(7, seed=3).x
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Result:
-    return Federation(tiny_config(), data=make_images(240)).run(tmp_path_factory.mktemp("made") / "run")
+    return Federation(tiny_config(), data=make_images(240)).run(
+        tmp_path_factory.mktemp("made") / "run"
+    )
 
 
 def folder_of(result: Result) -> Path:
@@ -42,10 +46,17 @@ def test_onnx_computes_what_the_models_do(made: Result, tmp_path: Path) -> None:
     written = export(folder_of(made), tmp_path / "onnx", ["onnx"])
     assert [path.name for path in written] == ["encoder.onnx", "pool-0.onnx", "pool-1.onnx"]
     for rows in (1, 7):  # it was traced with two
-        np.testing.assert_allclose(computed(written[0], X[:rows].numpy())[0], made.embed(X[:rows]).numpy(), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            computed(written[0], X[:rows].numpy())[0],
+            made.embed(X[:rows]).numpy(),
+            rtol=1e-4,
+            atol=1e-5,
+        )
         for number, pool in enumerate(made.pools):
             logits = computed(written[1 + number], X[:rows].numpy())[0]
-            np.testing.assert_allclose(logits, pool(X[:rows]).detach().numpy(), rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(
+                logits, pool(X[:rows]).detach().numpy(), rtol=1e-4, atol=1e-5
+            )
     import onnx
 
     model = onnx.load(written[1])
@@ -56,13 +67,20 @@ def test_onnx_computes_what_the_models_do(made: Result, tmp_path: Path) -> None:
     assert "secure_fl.choices" not in facts
     assert [value.name for value in (*model.graph.input, *model.graph.output)] == ["x", "logits"]
     here = str(Path(__file__).parents[1]).encode()
-    assert not any(word in path.read_bytes() for path in written for word in (here, b"site-packages", b".py"))
+    assert not any(
+        word in path.read_bytes() for path in written for word in (here, b"site-packages", b".py")
+    )
 
 
 def test_self_supervised_pools_as_onnx(tmp_path: Path) -> None:
     images = make_images(240)
-    tables = {"pools": {"task": "self_supervised", "count": 1, "rounds": 1, "start": "random"}, "pretrain": {"mode": "none"}}
-    made = Federation(tiny_config(**tables, evaluate={"enabled": False}), data=images.unlabelled()).run(tmp_path / "run")
+    tables = {
+        "pools": {"task": "self_supervised", "count": 1, "rounds": 1, "start": "random"},
+        "pretrain": {"mode": "none"},
+    }
+    made = Federation(
+        tiny_config(**tables, evaluate={"enabled": False}), data=images.unlabelled()
+    ).run(tmp_path / "run")
     written = export(tmp_path / "run", tmp_path / "onnx", ["onnx"])
     for found, expected in zip(computed(written[1], X.numpy()), made.pools[0](X), strict=True):
         np.testing.assert_allclose(found, expected.detach().numpy(), rtol=1e-4, atol=1e-5)
@@ -102,7 +120,14 @@ def test_damaged_hub_folders_are_typed(made: Result, tmp_path: Path) -> None:
 
 
 def test_a_model_card_carries_the_claim_against_each_adversary() -> None:
-    claim = {"epsilon": 3.14159, "delta": 1e-5, "unit": "example", "adjacency": "add-remove", "adversary": "server", "assumes": ["honest clients"]}
+    claim = {
+        "epsilon": 3.14159,
+        "delta": 1e-5,
+        "unit": "example",
+        "adjacency": "add-remove",
+        "adversary": "server",
+        "assumes": ["honest clients"],
+    }
     summary = {
         "clients": 4,
         "encoder_parameters": 7,
@@ -110,7 +135,14 @@ def test_a_model_card_carries_the_claim_against_each_adversary() -> None:
         "secrecy": [{"adversary": "server", "holds": "", "reads": "sums"}],
         "unprotected": ["simulated"],
     }
-    card = {"shape": [1, 8, 8], "scale": "none", "image_size": 32, "classes": 3, "task": "supervised", "custom_encoder": True}
+    card = {
+        "shape": [1, 8, 8],
+        "scale": "none",
+        "image_size": 32,
+        "classes": 3,
+        "task": "supervised",
+        "custom_encoder": True,
+    }
     page = model_page(FederationConfig(name="ward"), card, summary)
     assert "| server | 3.14 | 1e-05 | example | add-remove | honest clients |" in page
     assert "| key holder | no bound |" in page
@@ -120,7 +152,15 @@ def test_a_model_card_carries_the_claim_against_each_adversary() -> None:
 
 def test_several_forms_and_what_is_refused(made: Result, tmp_path: Path) -> None:
     both = {path.name for path in export(folder_of(made), tmp_path / "both", ["safetensors", "hf"])}
-    assert both == {"encoder.safetensors", "pools.safetensors", "model.json", "config.toml", "model.safetensors", "config.json", "README.md"}
+    assert both == {
+        "encoder.safetensors",
+        "pools.safetensors",
+        "model.json",
+        "config.toml",
+        "model.safetensors",
+        "config.json",
+        "README.md",
+    }
     with pytest.raises(RunFolderError, match="already holds something"):
         export(folder_of(made), tmp_path / "both")
     for forms in ([], ["pickle"]):
@@ -136,7 +176,9 @@ def test_own_encoders(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"from Python: secure_fl\.export\.export"):
         export(tmp_path / "run", tmp_path / "onnx", ["onnx"])
     written = export(tmp_path / "run", tmp_path / "onnx", ["onnx"], encoder=module)
-    np.testing.assert_allclose(computed(written[0], X.numpy())[0], made.embed(X).numpy(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        computed(written[0], X.numpy())[0], made.embed(X).numpy(), rtol=1e-4, atol=1e-5
+    )
     export(tmp_path / "run", tmp_path / "hub", ["hf"])
     assert "encoder=YourModule()" in (tmp_path / "hub" / "README.md").read_text()
     with pytest.raises(ModelError, match="pass encoder="):
@@ -158,7 +200,11 @@ class Loops(nn.Module):
 
 
 def test_what_onnx_cannot_express_is_typed(tmp_path: Path) -> None:
-    tables = {"pretrain": {"rounds": 1}, "pools": {"enabled": False}, "evaluate": {"enabled": False}}
+    tables = {
+        "pretrain": {"rounds": 1},
+        "pools": {"enabled": False},
+        "evaluate": {"enabled": False},
+    }
     Federation(tiny_config(**tables), data=make_images(240), encoder=Loops()).run(tmp_path / "run")
     with pytest.raises(ModelError, match="cannot be expressed in ONNX"):
         export(tmp_path / "run", tmp_path / "onnx", ["onnx"], encoder=Loops())

@@ -1,4 +1,6 @@
-"""Files are whole or as they were, for their owner only, and a folder is held by one process at a time."""
+"""Files are whole or as they were, for their owner only, and a folder is held by one process at
+a time.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,17 @@ from secure_fl.data.sources.cifar import cifar10
 from secure_fl.data.sources.idx import read_idx
 from secure_fl.data.sources.npz import read_arrays
 from secure_fl.errors import DataError, FileError, RunFolderError, SecureSumError
-from secure_fl.files import PUBLIC, append_line, held, make_folder, parse_json, read_bytes, write_atomically, write_folder, write_json
+from secure_fl.files import (
+    PUBLIC,
+    append_line,
+    held,
+    make_folder,
+    parse_json,
+    read_bytes,
+    write_atomically,
+    write_folder,
+    write_json,
+)
 from secure_fl.secure_sum.secret_files import read_secret, write_secret
 
 FORK = multiprocessing.get_context("fork")
@@ -77,7 +89,11 @@ WRITES: dict[str, Callable[[Path], None]] = {
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 @pytest.fixture
@@ -89,7 +105,9 @@ def old(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("write", WRITES)
 @pytest.mark.parametrize("fails", ["write", "fsync", "open"])
-def test_a_write_that_fails_is_typed_and_leaves_all_as_it_was(write: str, fails: str, old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_fails_is_typed_and_leaves_all_as_it_was(
+    write: str, fails: str, old: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before, real = content(old), getattr(os, fails)
     calls = []
 
@@ -101,7 +119,9 @@ def test_a_write_that_fails_is_typed_and_leaves_all_as_it_was(write: str, fails:
 
     with monkeypatch.context() as patch:
         patch.setattr(os, fails, full)
-        with pytest.raises(FileError, match=r"\[io\] (file|another|folder): cannot be written: No space left"):
+        with pytest.raises(
+            FileError, match=r"\[io\] (file|another|folder): cannot be written: No space left"
+        ):
             WRITES[write](old)
     assert content(old) == before
     assert calls
@@ -111,7 +131,9 @@ def test_a_write_that_fails_is_typed_and_leaves_all_as_it_was(write: str, fails:
 
 @pytest.mark.parametrize("write", WRITES)
 def test_the_system_s_own_limit_is_met_without_loss(write: str, old: Path) -> None:
-    """A limit on the size of files stands for a full disk: the write fails half way, in the kernel."""
+    """A limit on the size of files stands for a full disk: the write fails half way, in
+    the kernel.
+    """
     before = content(old)
 
     def limited() -> None:
@@ -127,16 +149,26 @@ def test_the_system_s_own_limit_is_met_without_loss(write: str, old: Path) -> No
     assert content(old) == before
 
 
-def test_a_plain_write_would_be_caught_half_done(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plain_write_would_be_caught_half_done(
+    old: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The planted fault: writing in place."""
-    monkeypatch.setattr(files, "_write", lambda path, data, mode: Path(old / "file").write_bytes(bytes(data)[:3]) and os.open("/none", 0))
+    monkeypatch.setattr(
+        files,
+        "_write",
+        lambda path, data, mode: (
+            Path(old / "file").write_bytes(bytes(data)[:3]) and os.open("/none", 0)
+        ),
+    )
     before = content(old)
     with pytest.raises(FileError):
         WRITES["replace"](old)
     assert content(old) != before
 
 
-def test_files_and_their_folders_are_synced_before_and_after_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_and_their_folders_are_synced_before_and_after_the_rename(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     done: list[str] = []
     fsync, replace = os.fsync, Path.replace
 
@@ -145,7 +177,9 @@ def test_files_and_their_folders_are_synced_before_and_after_the_rename(tmp_path
         fsync(handle)
 
     monkeypatch.setattr(os, "fsync", synced)
-    monkeypatch.setattr(Path, "replace", lambda self, to: (done.append("rename"), replace(self, to))[1])
+    monkeypatch.setattr(
+        Path, "replace", lambda self, to: (done.append("rename"), replace(self, to))[1]
+    )
     write_atomically(tmp_path / "file", "x")
     assert done == ["file", "rename", "folder"]
     append_line(tmp_path / "file2", "x")
@@ -213,7 +247,9 @@ READERS: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("read", READERS)
 @pytest.mark.parametrize("kind", ["pipe", "pipe behind a link", "device"])
-def test_a_pipe_or_device_in_place_of_a_file_is_refused_and_not_waited_for(read: str, kind: str, tmp_path: Path) -> None:
+def test_a_pipe_or_device_in_place_of_a_file_is_refused_and_not_waited_for(
+    read: str, kind: str, tmp_path: Path
+) -> None:
     path = tmp_path / "data_batch_1.bin"
     if kind == "pipe":
         os.mkfifo(path, 0o600)
@@ -232,7 +268,21 @@ def test_a_pipe_or_device_in_place_of_a_file_is_refused_and_not_waited_for(read:
     assert in_child(reads, seconds=10) == 7
 
 
-@pytest.mark.parametrize("text", ["", "{", "NaN", '{"a": NaN}', "[" * 5000, "9" * 5000, '"\\ud800"', "null", '{"a": "secret-number-123"}', "\x00"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "NaN",
+        '{"a": NaN}',
+        "[" * 5000,
+        "9" * 5000,
+        '"\\ud800"',
+        "null",
+        '{"a": "secret-number-123"}',
+        "\x00",
+    ],
+)
 def test_json_of_another_kind_is_typed_and_not_shown(text: str) -> None:
     with pytest.raises(RunFolderError, match="is damaged") as caught:
         parse_json(text.encode(), dict[str, int], field="f", value="v", remedy="r")
@@ -260,9 +310,16 @@ def tried(folder: Path) -> None:
         os._exit(3 if f"process {os.getppid()} of" in str(refused) else 4)
 
 
-def test_a_held_folder_is_refused_to_the_same_thread_others_forks_and_processes(tmp_path: Path) -> None:
+def test_a_held_folder_is_refused_to_the_same_thread_others_forks_and_processes(
+    tmp_path: Path,
+) -> None:
     with held(tmp_path):
-        with pytest.raises(RunFolderError, match=f"in use by process {os.getpid()} of .* on .* since 20"), held(tmp_path):
+        with (
+            pytest.raises(
+                RunFolderError, match=f"in use by process {os.getpid()} of .* on .* since 20"
+            ),
+            held(tmp_path),
+        ):
             pass
         refused: list[bool] = []
 

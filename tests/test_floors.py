@@ -89,24 +89,33 @@ def test_nothing_imports_an_experiment() -> None:
 
 def test_every_experiment_says_what_would_bring_it_in() -> None:
     tree = ast.parse((PACKAGE / "experimental" / "__init__.py").read_text(encoding="utf-8"))
-    notes = [note for note in (ast.get_docstring(tree) or "").split("\n- **")[1:] if "Owner: " in note]
+    notes = [
+        note for note in (ast.get_docstring(tree) or "").split("\n- **")[1:] if "Owner: " in note
+    ]
     assert all("bring" in note for note in notes)
     named = set(re.findall(r"`(\w+)`", " ".join(note.split("\n\n")[0] for note in notes)))
     assert {path.stem for path in (PACKAGE / "experimental").glob("*.py")} - {"__init__"} <= named
 
 
 def test_kernels_import_torch_only() -> None:
-    """And triton, with numpy under its interpreter, in the two folders that are imported when they are needed."""
+    """And triton, with numpy under its interpreter, in the two folders that are imported when they
+    are needed.
+    """
     for path in KERNELS.rglob("*.py"):
-        foreign = {name.split(".")[0] for name in imports(path)} - set(sys.stdlib_module_names) - {"torch", "secure_fl_kernels"}
+        foreign = (
+            {name.split(".")[0] for name in imports(path)}
+            - set(sys.stdlib_module_names)
+            - {"torch", "secure_fl_kernels"}
+        )
         folder = path.relative_to(KERNELS).parts[0]
         assert foreign <= {"gpu": {"triton"}, "proof": {"triton", "numpy"}}.get(folder, set()), path
 
 
 def test_losses_on_the_processor_import_no_gpu_kernels() -> None:
     code = (
-        "import sys, torch, secure_fl_kernels.functional as f; f.nt_xent_loss(torch.ones(600, 2), torch.ones(600, 2));"
-        "assert not any(name.startswith('secure_fl_kernels.gpu') for name in sys.modules)"
+        "import sys, torch, secure_fl_kernels.functional as f; f.nt_xent_loss(torch.ones(600, 2), "
+        "torch.ones(600, 2));assert not any(name.startswith('secure_fl_kernels.gpu') for name in "
+        "sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -119,12 +128,14 @@ def test_configuration_imports_no_torch(room: str) -> None:
 
 def test_importing_the_package_is_cheap() -> None:
     code = (
-        "import sys; before = set(sys.modules); import secure_fl;"
-        "heavy = {'torch', 'numpy', 'pydantic', 'tenseal', 'triton', 'flwr', 'kornia'} & set(sys.modules);"
-        "assert not heavy, heavy; print(len(set(sys.modules) - before))"
+        "import sys; before = set(sys.modules); import secure_fl;heavy = {'torch', 'numpy', "
+        "'pydantic', 'tenseal', 'triton', 'flwr', 'kornia'} & set(sys.modules);assert not heavy, "
+        "heavy; print(len(set(sys.modules) - before))"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert int(done.stdout) < 80, "modules, most of them of importlib.metadata: typing, email and friends"
+    assert int(done.stdout) < 80, (
+        "modules, most of them of importlib.metadata: typing, email and friends"
+    )
 
 
 def test_command_line_help_imports_no_torch() -> None:
@@ -150,7 +161,11 @@ def test_no_pickle_anywhere() -> None:
 
 
 def test_files_stay_short() -> None:
-    long = {str(path.relative_to(ROOT)): n for path in PACKAGE.rglob("*.py") if (n := len(path.read_text().splitlines())) > 400}
+    long = {
+        str(path.relative_to(ROOT)): n
+        for path in PACKAGE.rglob("*.py")
+        if (n := len(path.read_text().splitlines())) > 400
+    }
     assert long == {}
 
 
@@ -158,5 +173,10 @@ def test_every_requirement_names_the_lowest_version_that_is_tested() -> None:
     """`make lowest` would take a newer one in silence."""
     text = (ROOT / "pyproject.toml").read_text()
     project = tomllib.loads(text)["project"]
-    wanted = [*project["dependencies"], *(each for extra in EXTRAS for each in project["optional-dependencies"][extra])]
-    assert [each.partition("==")[0] for each in lowest(text)] == [re.split(r"[<>=;]", each)[0] for each in wanted]
+    wanted = [
+        *project["dependencies"],
+        *(each for extra in EXTRAS for each in project["optional-dependencies"][extra]),
+    ]
+    assert [each.partition("==")[0] for each in lowest(text)] == [
+        re.split(r"[<>=;]", each)[0] for each in wanted
+    ]

@@ -12,7 +12,11 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "secure_fl"
-ROOMS = sorted(f"secure_fl.{path.parent.name}" for path in PACKAGE.glob("*/__init__.py") if path.parent.name != "cli")
+ROOMS = sorted(
+    f"secure_fl.{path.parent.name}"
+    for path in PACKAGE.glob("*/__init__.py")
+    if path.parent.name != "cli"
+)
 PUBLIC = ["secure_fl", *ROOMS]
 
 
@@ -20,11 +24,22 @@ def typed_names(package: str) -> set[str]:
     """What a type checker sees, which does not look through `lazily`."""
     tree = ast.parse(Path(str(import_module(package).__file__)).read_text())
     guarded = [node for block in tree.body if isinstance(block, ast.If) for node in block.body]
-    return {alias.asname or "" for node in guarded if isinstance(node, ast.ImportFrom) for alias in node.names}
+    return {
+        alias.asname or ""
+        for node in guarded
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
 
 
 def test_all_rooms_are_looked_at() -> None:
-    assert {"secure_fl.data", "secure_fl.models", "secure_fl.privacy", "secure_fl.secure_sum", "secure_fl.callbacks"} <= set(ROOMS)
+    assert {
+        "secure_fl.data",
+        "secure_fl.models",
+        "secure_fl.privacy",
+        "secure_fl.secure_sum",
+        "secure_fl.callbacks",
+    } <= set(ROOMS)
     assert all(import_module(room).__all__ for room in ROOMS)
 
 
@@ -33,14 +48,18 @@ def test_every_name_resolves_is_listed_and_explained(package: str) -> None:
     module = import_module(package)
     for name in module.__all__:
         assert inspect.getdoc(getattr(module, name)), f"{package}.{name} has no docstring"
-        assert f"`{name}`" in (module.__doc__ or ""), f"the docstring of {package} does not list {name}"
+        assert f"`{name}`" in (module.__doc__ or ""), (
+            f"the docstring of {package} does not list {name}"
+        )
     assert set(module.__all__) <= set(dir(module))
     assert len(set(module.__all__)) == len(module.__all__)
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         _ = module.Nothing
 
 
-@pytest.mark.parametrize("package", [package for package in PUBLIC if package != "secure_fl.config"])
+@pytest.mark.parametrize(
+    "package", [package for package in PUBLIC if package != "secure_fl.config"]
+)
 def test_type_checkers_see_the_same_names(package: str) -> None:
     assert typed_names(package) == set(import_module(package).__all__)
 
@@ -56,7 +75,10 @@ def test_no_name_is_hidden_by_a_file(package: str) -> None:
 def test_importing_rooms_is_cheap() -> None:
     rooms = [room for room in ROOMS if room != "secure_fl.config"]
     heavy = "{'torch', 'numpy', 'pydantic', 'rich', 'tenseal', 'sklearn', 'matplotlib', 'jinja2'}"
-    code = f"import sys, {', '.join(rooms)}; found = {heavy} & set(sys.modules); assert not found, found"
+    code = (
+        f"import sys, {', '.join(rooms)}; found = {heavy} & "
+        "set(sys.modules); assert not found, found"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -67,4 +89,7 @@ def test_names_of_everyday_use() -> None:
     from secure_fl.report import write_report
     from secure_fl.secure_sum import RoundClient
 
-    assert all(callable(one) for one in (check_sensitivity, Dataset, nt_xent_loss, write_report, RoundClient))
+    assert all(
+        callable(one)
+        for one in (check_sensitivity, Dataset, nt_xent_loss, write_report, RoundClient)
+    )

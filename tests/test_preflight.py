@@ -30,16 +30,52 @@ class Count(Callback):
 @pytest.mark.parametrize(
     ("tables", "field"),
     [
-        ({"security": MASKED, "pools": {"participation": 0.2, "start": "pretrained"}, "partition": {"clients": 8}}, "pools.participation"),
-        ({"security": MASKED, "pretrain": {"participation": 0.1}, "partition": {"clients": 8}}, "pretrain.participation"),
+        (
+            {
+                "security": MASKED,
+                "pools": {"participation": 0.2, "start": "pretrained"},
+                "partition": {"clients": 8},
+            },
+            "pools.participation",
+        ),
+        (
+            {"security": MASKED, "pretrain": {"participation": 0.1}, "partition": {"clients": 8}},
+            "pretrain.participation",
+        ),
         ({"security": MASKED, "partition": {"kind": "iid", "clients": 1}}, "partition.clients"),
-        ({"security": MASKED, "partition": {"kind": "iid", "clients": 1}, "pools": {"enabled": False}}, "partition.clients"),
-        ({"security": MASKED, "partition": {"kind": "iid", "clients": 2}, "pools": {"enabled": False}}, "partition.clients"),
+        (
+            {
+                "security": MASKED,
+                "partition": {"kind": "iid", "clients": 1},
+                "pools": {"enabled": False},
+            },
+            "partition.clients",
+        ),
+        (
+            {
+                "security": MASKED,
+                "partition": {"kind": "iid", "clients": 2},
+                "pools": {"enabled": False},
+            },
+            "partition.clients",
+        ),
         ({"security": MASKED, "partition": {"clients": 5}}, "partition.clients"),
         ({"pools": {"count": 5}}, "pools.count"),
-        ({"security": {**MASKED, "robust": "median", "group_size": 6}, "partition": {"clients": 8}}, "security.robust"),
-        ({"security": {**MASKED, "min_survivors": 9}, "partition": {"clients": 8}}, "security.min_survivors"),
-        ({"security": {**MASKED, "threshold": 9}, "partition": {"clients": 8}}, "security.threshold"),
+        (
+            {
+                "security": {**MASKED, "robust": "median", "group_size": 6},
+                "partition": {"clients": 8},
+            },
+            "security.robust",
+        ),
+        (
+            {"security": {**MASKED, "min_survivors": 9}, "partition": {"clients": 8}},
+            "security.min_survivors",
+        ),
+        (
+            {"security": {**MASKED, "threshold": 9}, "partition": {"clients": 8}},
+            "security.threshold",
+        ),
         (
             {
                 "security": MASKED,
@@ -51,14 +87,21 @@ class Count(Callback):
         ),
         (
             {
-                "privacy": {"unit": "example", "epsilon": 0.6, "choice_epsilon": 0.5, "choice_every": 1},
+                "privacy": {
+                    "unit": "example",
+                    "epsilon": 0.6,
+                    "choice_epsilon": 0.5,
+                    "choice_every": 1,
+                },
                 "pools": {"start": "pretrained", "rounds": 3},
             },
             "privacy.epsilon",
         ),
     ],
 )
-def test_nothing_trains_where_the_settings_cannot_work_out(tables: dict[str, Any], field: str) -> None:
+def test_nothing_trains_where_the_settings_cannot_work_out(
+    tables: dict[str, Any], field: str
+) -> None:
     heard = Count()
     with pytest.raises(SecureFLError) as caught:
         Federation(tiny_config(**tables), data=make_images(300), callbacks=[heard]).run()
@@ -82,7 +125,14 @@ def test_a_run_to_load_from_must_have_finished(tmp_path: Path) -> None:
     Federation(tiny_config(), data=data).run(tmp_path / "first", resume=True)
     check_loaded(Federation(loading, data=data))
     with pytest.raises(SecureFLError):
-        check_loaded(Federation(loading.model_copy(update={"model": loading.model.model_copy(update={"features": 32})}), data=data))
+        check_loaded(
+            Federation(
+                loading.model_copy(
+                    update={"model": loading.model.model_copy(update={"features": 32})}
+                ),
+                data=data,
+            )
+        )
 
 
 def test_a_missing_package_is_named_before_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +141,11 @@ def test_a_missing_package_is_named_before_it_is_needed(monkeypatch: pytest.Monk
     check_packages(config)
     for package in ("tenseal", "dp_accounting"):
         with monkeypatch.context() as patch:
-            patch.setattr(util, "find_spec", lambda name, package=package: None if name == package else found(name))
+            patch.setattr(
+                util,
+                "find_spec",
+                lambda name, package=package: None if name == package else found(name),
+            )
             with pytest.raises(DependencyError, match="pip install") as caught:
                 check_packages(config)
             assert caught.value.field == package

@@ -26,7 +26,9 @@ def test_recipes_are_short() -> None:
     assert all(len([line for line in block.splitlines() if line.strip()]) <= 16 for block in BLOCKS)
 
 
-def test_every_recipe_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_recipe_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     logged: list[Any] = []
     quiet = SimpleNamespace(log=logged.append, finish=lambda: None)
     writer = SimpleNamespace(add_scalar=lambda *values: logged.append(values), close=lambda: None)

@@ -1,4 +1,6 @@
-"""Using what a run leaves: embedding, predicting, assigning; in memory and from a folder; and what is shown of it."""
+"""Using what a run leaves: embedding, predicting, assigning; in memory and from a folder; and what
+is shown of it.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ from secure_fl.objectives import TwoViews
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Result:
-    return Federation(tiny_config(), data=make_images(240)).run(tmp_path_factory.mktemp("made") / "run")
+    return Federation(tiny_config(), data=make_images(240)).run(
+        tmp_path_factory.mktemp("made") / "run"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +79,11 @@ def test_arrays_and_files_are_prepared_the_same_way(made: Result, tmp_path: Path
     data = make_images(30, seed=9)
     np.savez(tmp_path / "new.npz", x=data.x.numpy(), y=data.y.numpy())
     assert made.folder is not None
-    assert assign_pool(made.folder, tmp_path / "new.npz") == made.assign(data.x, data.y) == made.assign(data.x.numpy(), data.y.numpy())
+    assert (
+        assign_pool(made.folder, tmp_path / "new.npz")
+        == made.assign(data.x, data.y)
+        == made.assign(data.x.numpy(), data.y.numpy())
+    )
 
 
 def test_bytes_and_missing_or_trailing_channels(made: Result) -> None:
@@ -93,10 +101,18 @@ def test_scaled_series_are_scaled_for_prediction_too(tmp_path: Path) -> None:
     x = 5 + torch.randn(120, 2, 40, generator=generator) * (1 + 3 * y[:, None, None])
     np.savez(tmp_path / "series.npz", x=x.numpy(), y=y.numpy())
     source = {"name": "npz", "path": str(tmp_path / "series.npz"), "kind": "series"}
-    tables: dict[str, Any] = {"data": {"sources": [source]}, "partition": {"kind": "iid", "clients": 4}, "model": {"encoder": "auto"}}
-    result = Federation(tiny_config(**tables, pretrain={"mode": "none"}, pools={"start": "random", "rounds": 1})).run()
+    tables: dict[str, Any] = {
+        "data": {"sources": [source]},
+        "partition": {"kind": "iid", "clients": 4},
+        "model": {"encoder": "auto"},
+    }
+    result = Federation(
+        tiny_config(**tables, pretrain={"mode": "none"}, pools={"start": "random", "rounds": 1})
+    ).run()
     scaled = (x - x.mean(2, keepdim=True)) / x.std(2, keepdim=True, correction=0)
-    torch.testing.assert_close(result.embed(x), result.encoder(scaled).detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        result.embed(x), result.encoder(scaled).detach(), rtol=1e-4, atol=1e-5
+    )
     assert not torch.allclose(result.embed(x), result.encoder(x).detach())
 
 
@@ -182,7 +198,18 @@ def test_reprs_are_short_and_show_no_tensor(made: Result) -> None:
     federation = Federation(FederationConfig(), data=images)
     views = TwoViews(images.x, images.x)
     state = ServerState(tensors={"encoder": images.x}, facts={"sketch.spread": 0.125})
-    shown = [repr(one) for one in (made, images, federation, federation.clients[0], state, EncoderUpdate(images.x, 1.0, {}), views)]
+    shown = [
+        repr(one)
+        for one in (
+            made,
+            images,
+            federation,
+            federation.clients[0],
+            state,
+            EncoderUpdate(images.x, 1.0, {}),
+            views,
+        )
+    ]
     for text in shown:
         assert len(text) < 250
         assert not re.search(r"tensor\(|0\.\d\d|240", text), text
@@ -196,8 +223,16 @@ def test_no_dataclass_shows_a_tensor() -> None:
         if module.name.startswith("secure_fl.cli"):
             continue
         for name, kind in vars(import_module(module.name)).items():
-            if inspect.isclass(kind) and dataclasses.is_dataclass(kind) and kind.__module__ == module.name:
+            if (
+                inspect.isclass(kind)
+                and dataclasses.is_dataclass(kind)
+                and kind.__module__ == module.name
+            ):
                 own = not hasattr(kind.__repr__, "__wrapped__")
-                shown = [field.name for field in dataclasses.fields(kind) if field.repr and re.search(r"Tensor|ndarray|nn\.Module$", str(field.type))]
+                shown = [
+                    field.name
+                    for field in dataclasses.fields(kind)
+                    if field.repr and re.search(r"Tensor|ndarray|nn\.Module$", str(field.type))
+                ]
                 found += [f"{module.name}.{name}.{field}" for field in shown if not own]
     assert found == []

@@ -12,31 +12,52 @@ from helpers import StopAfter, make_images, tiny_config
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from secure_fl import Callback, Dataset, Federation, FederationConfig, Result, load_encoder, load_pools
+from secure_fl import (
+    Callback,
+    Dataset,
+    Federation,
+    FederationConfig,
+    Result,
+    load_encoder,
+    load_pools,
+)
 from secure_fl.assign import assign_pool
 from secure_fl.errors import DataError, FileError, ModelError, RunFolderError
 
 
 def numbers(result: Result) -> tuple[Any, ...]:
     """All that must not depend on interruptions: everything but wall time."""
-    rounds = [(r.phase, r.round, r.clients, r.bytes_down, r.bytes_up, json.dumps(r.metrics)) for r in result.records]
+    rounds = [
+        (r.phase, r.round, r.clients, r.bytes_down, r.bytes_up, json.dumps(r.metrics))
+        for r in result.records
+    ]
     summary = {key: value for key, value in result.summary.items() if key != "costs"}
     return rounds, json.dumps(summary), result.choices
 
 
 def tensors(folder: Path) -> dict[str, Tensor]:
-    return {**load_file(folder / "model" / "encoder.safetensors"), **load_file(folder / "model" / "pools.safetensors")}
+    return {
+        **load_file(folder / "model" / "encoder.safetensors"),
+        **load_file(folder / "model" / "pools.safetensors"),
+    }
 
 
-@pytest.mark.parametrize("tables", [{}, {"pools": {"start": "farthest", "encoder": "shared"}}, {"pools": {"encoder": "frozen"}}])
-def test_resume_equals_uninterrupted(tmp_path: Path, images: Dataset, tables: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "tables",
+    [{}, {"pools": {"start": "farthest", "encoder": "shared"}}, {"pools": {"encoder": "frozen"}}],
+)
+def test_resume_equals_uninterrupted(
+    tmp_path: Path, images: Dataset, tables: dict[str, Any]
+) -> None:
     config = tiny_config(**tables)
     whole = Federation(config, data=images).run(tmp_path / "whole")
     expected, models = numbers(whole), tensors(tmp_path / "whole")
     for stop in range(1, len(whole.records)):
         out = tmp_path / f"stopped-{stop}"
         with pytest.raises(KeyboardInterrupt):
-            Federation(config, data=images, callbacks=[StopAfter(stop, midway=stop % 2 == 0)]).run(out)
+            Federation(config, data=images, callbacks=[StopAfter(stop, midway=stop % 2 == 0)]).run(
+                out
+            )
         assert not (out / "summary.json").exists()
         resumed = Federation(config, data=images).run(out, resume=True)
         assert numbers(resumed) == expected, f"stopped after {stop} rounds"
@@ -52,11 +73,15 @@ def test_resume_after_several_stops_with_rare_checkpoints(tmp_path: Path, images
         Federation(config, data=images, callbacks=[StopAfter(1)]).run(tmp_path / "run")
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            Federation(config, data=images, callbacks=[StopAfter(3)]).run(tmp_path / "run", resume=True)
+            Federation(config, data=images, callbacks=[StopAfter(3)]).run(
+                tmp_path / "run", resume=True
+            )
     assert numbers(Federation(config, data=images).run(tmp_path / "run", resume=True)) == expected
 
 
-def test_a_torn_line_and_an_unfinished_checkpoint_do_no_harm(tmp_path: Path, images: Dataset) -> None:
+def test_a_torn_line_and_an_unfinished_checkpoint_do_no_harm(
+    tmp_path: Path, images: Dataset
+) -> None:
     config = tiny_config()
     expected = numbers(Federation(config, data=images).run())
     with pytest.raises(KeyboardInterrupt):
@@ -71,7 +96,9 @@ def test_a_torn_line_and_an_unfinished_checkpoint_do_no_harm(tmp_path: Path, ima
 def test_a_finished_run_resumes_to_itself(tmp_path: Path, images: Dataset) -> None:
     config = tiny_config()
     first = Federation(config, data=images).run(tmp_path / "run")
-    assert numbers(Federation(config, data=images).run(tmp_path / "run", resume=True)) == numbers(first)
+    assert numbers(Federation(config, data=images).run(tmp_path / "run", resume=True)) == numbers(
+        first
+    )
 
 
 def test_damaged_checkpoints_are_refused(tmp_path: Path, images: Dataset) -> None:
@@ -102,7 +129,10 @@ def test_folders_are_not_mixed_up(tmp_path: Path, images: Dataset) -> None:
         Federation(config, data=images, encoder=nn.Sequential(nn.Flatten(), nn.Linear(64, 16))),
     )
     for other in others:
-        with pytest.raises(RunFolderError, match=r"another configuration, (data or encoder|which differs in pools\.lr)"):
+        with pytest.raises(
+            RunFolderError,
+            match=r"another configuration, (data or encoder|which differs in pools\.lr)",
+        ):
             other.run(out, resume=True)
     aside = (out / "partition.json").rename(tmp_path / "partition.json")
     with pytest.raises(FileError, match=r"partition\.json"):
@@ -120,14 +150,21 @@ def test_every_start_with_every_encoder_mode(images: Dataset, start: str, encode
     assert len(result.pools) == 2
     assert sum(result.summary["pools"]["counts"]) == 4
     x = images.x[:5]
-    equal = all(torch.equal(a, b) for a, b in zip(result.pools[0].encoder.parameters(), result.pools[1].encoder.parameters(), strict=True))
+    equal = all(
+        torch.equal(a, b)
+        for a, b in zip(
+            result.pools[0].encoder.parameters(), result.pools[1].encoder.parameters(), strict=True
+        )
+    )
     assert equal == (encoder != "finetune")
     assert result.pools[0](x).shape == (5, 3)
 
 
 @pytest.mark.parametrize("name", ["ssd", "align_uniform", "nt_xent", "spectral_contrastive"])
 def test_every_objective_pretrains(images: Dataset, name: str) -> None:
-    result = Federation(tiny_config(objective={"name": name}, pools={"enabled": False}), data=images.unlabelled()).run()
+    result = Federation(
+        tiny_config(objective={"name": name}, pools={"enabled": False}), data=images.unlabelled()
+    ).run()
     assert [record.phase for record in result.records] == ["pretrain", "pretrain", "measure"]
     assert result.pools == []
     assert "knn" not in result.summary["representation"]["pretrained"]
@@ -142,17 +179,27 @@ def test_self_supervised_pools(images: Dataset) -> None:
 
 def test_centralized_pretraining_and_loading_it(tmp_path: Path, images: Dataset) -> None:
     source = {"name": "digits", "limit": 100}
-    central = tiny_config(pretrain={"mode": "centralized", "source": source}, pools={"enabled": False})
+    central = tiny_config(
+        pretrain={"mode": "centralized", "source": source}, pools={"enabled": False}
+    )
     first = Federation(central, data=images).run(tmp_path / "central")
     loaded = tiny_config(pretrain={"mode": "load", "load_from": str(tmp_path / "central")})
     second = Federation(loaded, data=images).run()
-    assert all(torch.equal(a, b) for a, b in zip(first.encoder.parameters(), second.encoder.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(first.encoder.parameters(), second.encoder.parameters(), strict=True)
+    )
     assert not any(record.phase == "pretrain" for record in second.records)
 
 
 def test_fine_tuning_is_measured_when_asked(images: Dataset) -> None:
-    tables = {"evaluate": {"fine_tune": [0.1, 0.5], "fine_tune_epochs": 2}, "pools": {"enabled": False}}
-    measured = Federation(tiny_config(**tables), data=images).run().summary["representation"]["pretrained"]
+    tables = {
+        "evaluate": {"fine_tune": [0.1, 0.5], "fine_tune_epochs": 2},
+        "pools": {"enabled": False},
+    }
+    measured = (
+        Federation(tiny_config(**tables), data=images).run().summary["representation"]["pretrained"]
+    )
     assert {"fine_tune_0.1", "fine_tune_0.5", "linear_probe", "knn", "alignment"} <= set(measured)
 
 
@@ -180,7 +227,9 @@ def test_own_module_and_augmentation(tmp_path: Path, images: Dataset, as_functio
         torch.manual_seed(seed)
         return OwnEncoder()
 
-    federation = Federation(tiny_config(), data=images, encoder=make if as_function else OwnEncoder(), augment=augment)
+    federation = Federation(
+        tiny_config(), data=images, encoder=make if as_function else OwnEncoder(), augment=augment
+    )
     result = federation.run(tmp_path / "run")
     assert calls
     assert result.encoder(images.x[:2]).shape == (2, 16)
@@ -194,7 +243,9 @@ def test_own_module_and_augmentation(tmp_path: Path, images: Dataset, as_functio
 
 def test_given_weights_are_kept_when_given_by_a_function(images: Dataset) -> None:
     module = OwnEncoder()
-    config = tiny_config(pretrain={"mode": "none"}, pools={"start": "random", "rounds": 1, "encoder": "finetune"})
+    config = tiny_config(
+        pretrain={"mode": "none"}, pools={"start": "random", "rounds": 1, "encoder": "finetune"}
+    )
     kept = Federation(config, data=images, encoder=lambda seed: module).run()
     assert torch.equal(kept.encoder.net[1].weight, module.net[1].weight)  # type: ignore[union-attr, index]
     assert len({id(pool.encoder) for pool in kept.pools} | {id(module), id(kept.encoder)}) == 4
@@ -227,7 +278,12 @@ def test_assigning_prepares_examples_as_the_run_did(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     y = torch.arange(160) % 2
     x = 5 + torch.randn(160, 2, 40, generator=generator) * (1 + 3 * y[:, None, None])
-    config = tiny_config(partition={"kind": "iid", "clients": 4}, model={"encoder": "auto"}, pretrain={"mode": "none"}, pools={"start": "random"})
+    config = tiny_config(
+        partition={"kind": "iid", "clients": 4},
+        model={"encoder": "auto"},
+        pretrain={"mode": "none"},
+        pools={"start": "random"},
+    )
     result = Federation(config, data=Dataset.from_arrays(x, y)).run(tmp_path / "run")
     np.savez(tmp_path / "new.npz", x=x.numpy(), y=y.numpy())
     found = assign_pool(tmp_path / "run", tmp_path / "new.npz")
@@ -242,7 +298,12 @@ def test_vectors_can_be_assigned(tmp_path: Path) -> None:
     import numpy as np
 
     x, y = torch.randn(120, 9, generator=torch.Generator().manual_seed(0)), torch.arange(120) % 2
-    config = tiny_config(partition={"kind": "iid"}, model={"encoder": "auto"}, pretrain={"mode": "none"}, pools={"start": "random"})
+    config = tiny_config(
+        partition={"kind": "iid"},
+        model={"encoder": "auto"},
+        pretrain={"mode": "none"},
+        pools={"start": "random"},
+    )
     Federation(config, data=Dataset.from_arrays(x, y)).run(tmp_path / "run")
     np.savez(tmp_path / "new.npz", x=x.numpy())
     assert assign_pool(tmp_path / "run", tmp_path / "new.npz").by == "entropy"
@@ -266,7 +327,11 @@ def test_batch_norm_models_run_too(images: Dataset) -> None:
 def test_natural_clients_through_the_api() -> None:
     parts = [make_images(count, seed=count) for count in (60, 45, 60, 45, 60, 45)]
     data = Dataset.from_clients([(part.x, part.y) for part in parts])
-    config = FederationConfig(partition={"kind": "natural"}, pretrain={"mode": "none"}, pools={"count": 2, "rounds": 2, "start": "random"})
+    config = FederationConfig(
+        partition={"kind": "natural"},
+        pretrain={"mode": "none"},
+        pools={"count": 2, "rounds": 2, "start": "random"},
+    )
     assert set(Federation(config, data=data).run().choices) == set(range(6))
 
 
@@ -291,7 +356,13 @@ def test_callbacks_hear_everything(images: Dataset) -> None:
             heard.append("end")
 
     result = Federation(tiny_config(), data=images, callbacks=[Ear()]).run()
-    assert [h for h in heard if h not in ("client", "end")] == ["pretrain", "measure", "sketch", "cluster", "evaluate"]
+    assert [h for h in heard if h not in ("client", "end")] == [
+        "pretrain",
+        "measure",
+        "sketch",
+        "cluster",
+        "evaluate",
+    ]
     assert heard.count("client") == sum(record.clients for record in result.records)
     assert heard[-1] == "end"
 
@@ -300,17 +371,30 @@ def test_the_record_says_what_is_not_protected(tmp_path: Path, images: Dataset) 
     Federation(tiny_config(), data=images).run(tmp_path / "run")
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert any("no differential privacy" in line for line in summary["unprotected"])
-    for name in ("config.toml", "metrics.jsonl", "partition.json", "embedding.json", "model/model.json"):
+    for name in (
+        "config.toml",
+        "metrics.jsonl",
+        "partition.json",
+        "embedding.json",
+        "model/model.json",
+    ):
         assert (tmp_path / "run" / name).is_file()
     assert not list((tmp_path / "run").rglob("*.pkl")) + list((tmp_path / "run").rglob("*.pt"))
 
 
-def test_a_run_that_died_before_its_first_checkpoint_is_resumed_with_its_own_encoder_only(tmp_path: Path, images: Dataset) -> None:
+def test_a_run_that_died_before_its_first_checkpoint_is_resumed_with_its_own_encoder_only(
+    tmp_path: Path, images: Dataset
+) -> None:
     config = tiny_config(runtime={"checkpoint_every": 100}, evaluate={"enabled": False})
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 16))
     with pytest.raises(KeyboardInterrupt):
-        Federation(config, data=images, encoder=encoder, callbacks=[StopAfter(1)]).run(tmp_path / "run")
-    for other in (Federation(config, data=images), Federation(config.model_copy(update={"seed": 7}), data=images, encoder=encoder)):
+        Federation(config, data=images, encoder=encoder, callbacks=[StopAfter(1)]).run(
+            tmp_path / "run"
+        )
+    for other in (
+        Federation(config, data=images),
+        Federation(config.model_copy(update={"seed": 7}), data=images, encoder=encoder),
+    ):
         with pytest.raises(RunFolderError, match="another configuration"):
             other.run(tmp_path / "run", resume=True)
     Federation(config, data=images, encoder=encoder).run(tmp_path / "run", resume=True)

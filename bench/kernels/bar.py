@@ -1,7 +1,8 @@
 """The targets of the kernels, each with its figure: `python -m bench.kernels bar`.
 
-Ratios are medians over rounds of the ratio within a round, so that what slows a round slows both sides of it. They are printed with
-their 0.2 and 0.8 quantiles. Reduced precision is asked for only where the processor has AMX.
+Ratios are medians over rounds of the ratio within a round, so that what slows a round slows both
+sides of it. They are printed with their 0.2 and 0.8 quantiles. Reduced precision is asked for only
+where the processor has AMX.
 """
 
 from __future__ import annotations
@@ -59,14 +60,26 @@ class Bar:
 
     def __str__(self) -> str:
         found = "-" if self.figure is None else f"{self.figure:.3g}"
-        spread = "" if self.low is None or self.high is None else f" ({self.low:.3g} to {self.high:.3g})"
+        spread = (
+            "" if self.low is None or self.high is None else f" ({self.low:.3g} to {self.high:.3g})"
+        )
         note = f"; {self.note}" if self.note else ""
-        size = f"{self.case.rows} rows, D = {self.case.dimension}, {self.case.threads} thread{'s' if self.case.threads > 1 else ''}"
-        return f"{self.verdict:>14}  {self.name} [{size}]: {found}{spread}, target {'<=' if self.most else '>='} {self.target:g}{note}"
+        size = (
+            f"{self.case.rows} rows, D = {self.case.dimension}, {self.case.threads} "
+            f"thread{'s' if self.case.threads > 1 else ''}"
+        )
+        return (
+            f"{self.verdict:>14}  {self.name} [{size}]: {found}{spread}, target "
+            f"{'<=' if self.most else '>='} {self.target:g}{note}"
+        )
 
 
-def measure_bar(case: Case, threads: tuple[int, ...], options: Options, folder: Path, say: Say) -> list[Bar]:
-    """Measure every target at these rows and width, print each and append it to `bar.csv`; smaller sizes are for trying it out."""
+def measure_bar(
+    case: Case, threads: tuple[int, ...], options: Options, folder: Path, say: Say
+) -> list[Bar]:
+    """Measure every target at these rows and width, print each and append it to `bar.csv`; smaller
+    sizes are for trying it out.
+    """
     where, found = provenance(PACKAGES), []
     options = replace(options, limit=max(options.limit, _LIMIT))
     load = os.getloadavg()[0]
@@ -75,7 +88,10 @@ def measure_bar(case: Case, threads: tuple[int, ...], options: Options, folder: 
         found.append(bar)
         say(str(bar))
         append_row(CSV, _row(bar, load), where, folder)
-    counts = {verdict: sum(bar.verdict == verdict for bar in found) for verdict in ("met", "NOT MET", "not applicable")}
+    counts = {
+        verdict: sum(bar.verdict == verdict for bar in found)
+        for verdict in ("met", "NOT MET", "not applicable")
+    }
     say(", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
     return found
 
@@ -91,9 +107,18 @@ def _bars(case: Case, threads: tuple[int, ...], options: Options) -> Iterator[Ba
             yield from _clip(at, options)
             yield from _step(replace(at, rows=case.rows // 2), options)
         elif count > processors:
-            yield Bar("NT-Xent, times naive torch", at, 5, None, note=f"there are {processors} processors")
+            yield Bar(
+                "NT-Xent, times naive torch", at, 5, None, note=f"there are {processors} processors"
+            )
         else:
-            yield _times(_found(ntxent.KERNEL, at, options, (TILES, NAIVE)), (NAIVE, ""), (TILES, ""), "NT-Xent, times naive torch", at, 5)
+            yield _times(
+                _found(ntxent.KERNEL, at, options, (TILES, NAIVE)),
+                (NAIVE, ""),
+                (TILES, ""),
+                "NT-Xent, times naive torch",
+                at,
+                5,
+            )
 
 
 def _nt_xent(case: Case, options: Options) -> Iterator[Bar]:
@@ -104,31 +129,60 @@ def _nt_xent(case: Case, options: Options) -> Iterator[Bar]:
     yield _times(found, lightly, tiles, "NT-Xent, times lightly", case, 8)
     yield _floor_share(found, "NT-Xent, share of the sgemm floor", case)
     yield _gradient(found, tiles, "NT-Xent, relative error of the gradient", case, 1e-6)
-    yield _gradient(found, reduced, "NT-Xent in reduced precision, relative error of the gradient", case, 2e-4)
+    yield _gradient(
+        found, reduced, "NT-Xent in reduced precision, relative error of the gradient", case, 2e-4
+    )
     provider = ntxent.KERNEL.provider(TILES)
     for at, target in ((case, 24), (replace(case, rows=4 * case.rows), 80)):
-        yield Bar("NT-Xent, extra memory in MiB", at, target, peak_mib(ntxent.KERNEL, provider, at, _LIMIT), most=True)
+        yield Bar(
+            "NT-Xent, extra memory in MiB",
+            at,
+            target,
+            peak_mib(ntxent.KERNEL, provider, at, _LIMIT),
+            most=True,
+        )
 
 
 def _uniformity(case: Case, options: Options) -> Iterator[Bar]:
     found = _found(uniformity.KERNEL, case, options, (TILES, uniformity.PDIST))
-    yield _times(found, (uniformity.PDIST, ""), (TILES, ""), "uniformity, times the pdist form", case, 15)
+    yield _times(
+        found, (uniformity.PDIST, ""), (TILES, ""), "uniformity, times the pdist form", case, 15
+    )
     yield _floor_share(found, "uniformity, share of the sgemm floor", case)
 
 
 def _regulariser(case: Case, options: Options) -> Iterator[Bar]:
     """What fusing the regulariser adds to each loss, in each basis."""
     for kernel, loss in ((ssd.ALIGN_UNIFORMITY, "align + uniformity"), (ssd.NT_XENT, "NT-Xent")):
-        found = _found(kernel, case, replace(options, rounds=2 * options.rounds), (TILES,))  # a small difference needs more
+        # a small difference needs more
+        found = _found(kernel, case, replace(options, rounds=2 * options.rounds), (TILES,))
         for basis in ssd.BASES:
-            name = f"{loss} with the regulariser fused, times without; basis: {basis}, |S| = {max(1, case.dimension // ssd.CLIENTS)}, code form"
-            yield _times(found, (TILES, ssd.with_dsr(basis)), (TILES, ssd.WITHOUT), name, case, 1.05, most=True)
+            name = (
+                f"{loss} with the regulariser fused, times without; basis: {basis}, |S| = "
+                f"{max(1, case.dimension // ssd.CLIENTS)}, code form"
+            )
+            yield _times(
+                found,
+                (TILES, ssd.with_dsr(basis)),
+                (TILES, ssd.WITHOUT),
+                name,
+                case,
+                1.05,
+                most=True,
+            )
 
 
 def _clip(case: Case, options: Options) -> Iterator[Bar]:
     at = replace(case, rows=64, dimension=_PARAMETERS * case.rows // _ROWS)
     found = _found(clip.KERNEL, at, options, (clip.NAME, NAIVE))
-    yield _times(found, (NAIVE, ""), (clip.NAME, ""), "clip and sum, times naive torch; rows are examples, D is parameters", at, 6)
+    yield _times(
+        found,
+        (NAIVE, ""),
+        (clip.NAME, ""),
+        "clip and sum, times naive torch; rows are examples, D is parameters",
+        at,
+        6,
+    )
 
 
 def _step(case: Case, options: Options) -> Iterator[Bar]:
@@ -139,16 +193,37 @@ def _step(case: Case, options: Options) -> Iterator[Bar]:
         share = middle[NAIVE, step.LOSS] / middle[NAIVE, setting]
         faster = middle[NAIVE, step.LOSS] / middle[step.KERNELS, step.LOSS]
         allowed = 1 / (1 - share + share / faster)
-        bar = _times(found, (NAIVE, setting), (step.KERNELS, setting), f"pre-training {setting}, times without kernels", case, 1)
-        yield replace(bar, note=f"the loss is {share:.1%} of the step and {faster:.2f} times faster, which allows {allowed:.3f}")
+        bar = _times(
+            found,
+            (NAIVE, setting),
+            (step.KERNELS, setting),
+            f"pre-training {setting}, times without kernels",
+            case,
+            1,
+        )
+        yield replace(
+            bar,
+            note=f"the loss is {share:.1%} of the step and {faster:.2f} times faster, which "
+            f"allows {allowed:.3f}",
+        )
 
 
 def _found(kernel: Kernel, case: Case, options: Options, names: tuple[str, ...]) -> Measured:
-    chosen: tuple[Provider, ...] = tuple(provider for provider in kernel.providers if provider.name in names)
+    chosen: tuple[Provider, ...] = tuple(
+        provider for provider in kernel.providers if provider.name in names
+    )
     return measure(kernel, case, options, History(), chosen)
 
 
-def _times(found: Measured, above: Key, below: Key, name: str, case: Case, target: float, most: bool = False) -> Bar:
+def _times(
+    found: Measured,
+    above: Key,
+    below: Key,
+    name: str,
+    case: Case,
+    target: float,
+    most: bool = False,
+) -> Bar:
     """Seconds of `above` over seconds of `below`, round by round."""
     for key in (above, below):
         if key in found.skipped:

@@ -1,4 +1,6 @@
-"""What is measured: a kernel, the providers that compute it, and a case, which is one size of it."""
+"""What is measured: a kernel, the providers that compute it, and a case, which is one size
+of it.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from secure_fl_kernels import dispatch
 
 Inputs = tuple[Tensor, ...]
 Function = Callable[..., Tensor]
-"""The kernel's inputs -> a scalar or a vector of losses, or what a kernel without a backward pass returns."""
+"""The kernel's inputs -> a scalar or a vector of losses, or what a kernel without a backward
+pass returns.
+"""
 
 NAIVE = "naive torch"
 TILES = "tiles"
@@ -26,7 +30,9 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Case:
-    """One size. `rows` and `dimension` are the kernel's own two: rows of the similarity matrix and width, or as it says."""
+    """One size. `rows` and `dimension` are the kernel's own two: rows of the similarity matrix and
+    width, or as it says.
+    """
 
     rows: int
     dimension: int
@@ -65,7 +71,8 @@ class Provider:
 
     Attributes:
         make: builds the program for a case; it may import and compile.
-        bytes: predicted extra memory, so that a case that cannot fit is left out before it is tried.
+        bytes: predicted extra memory, so that a case that cannot fit is left out before it
+            is tried.
         missing: why it cannot run here, or the empty string.
         order: its time grows as `rows ** order`.
         request: value of `SECURE_FL_KERNELS` while it runs; None leaves it alone.
@@ -97,7 +104,11 @@ class Provider:
     @contextmanager
     def active(self, threads: int) -> Iterator[None]:
         """Its request, precision and threads, put back afterwards."""
-        before = os.environ.get(dispatch.VARIABLE), torch.get_float32_matmul_precision(), torch.get_num_threads()
+        before = (
+            os.environ.get(dispatch.VARIABLE),
+            torch.get_float32_matmul_precision(),
+            torch.get_num_threads(),
+        )
         if self.request is not None:
             os.environ[dispatch.VARIABLE] = self.request
         torch.set_float32_matmul_precision(self.precision)
@@ -114,7 +125,9 @@ class Provider:
 
 @dataclass(frozen=True)
 class Floor:
-    """What the best method cannot do without: `amount` flops of matrix products, or times the first input is read from memory."""
+    """What the best method cannot do without: `amount` flops of matrix products, or times the first
+    input is read from memory.
+    """
 
     kind: Literal["flops", "reads"]
     amount: float
@@ -128,11 +141,13 @@ class Kernel:
         title: says what rows and dimension are.
         exact: setting -> plain torch, called with float64 inputs; None where errors are not meant.
         exact_bytes: extra memory of `exact` in float64.
-        tiles64: setting -> a program that is exact in float64 without the memory, for sizes `exact` cannot have.
+        tiles64: setting -> a program that is exact in float64 without the memory, for sizes `exact`
+            cannot have.
         floor: for the share of it that a provider reaches.
         backward: whether the gradient by the inputs is computed and timed too.
         baseline: the provider that `times_naive` compares with, within a setting.
-        rows, dimensions: sizes measured unless others are asked for; `full_rows` and `full_dimensions` for all.
+        rows, dimensions: sizes measured unless others are asked for; `full_rows` and
+            `full_dimensions` for all.
     """
 
     name: str
@@ -156,8 +171,12 @@ class Kernel:
         return "forward+backward" if self.backward else "forward"
 
     def provider(self, name: str, setting: str = "") -> Provider:
-        """The provider of that name and setting; of several settings, without one named, the first."""
-        found = [p for p in self.providers if p.name == name and (not setting or p.setting == setting)]
+        """The provider of that name and setting; of several settings, without one named,
+        the first.
+        """
+        found = [
+            p for p in self.providers if p.name == name and (not setting or p.setting == setting)
+        ]
         if not found:
             raise KeyError(f"{self.name} has no provider {name!r} with setting {setting!r}")
         return found[0]

@@ -17,7 +17,9 @@ def _max_norm(gradients: Tensor) -> float:
 
 
 def _ours(gradients: Tensor, noise: Tensor) -> Tensor:
-    return per_sample.clip_and_sum(gradients, per_sample.square_norms(gradients), _max_norm(gradients), noise)
+    return per_sample.clip_and_sum(
+        gradients, per_sample.square_norms(gradients), _max_norm(gradients), noise
+    )
 
 
 def _naive(gradients: Tensor, noise: Tensor) -> Tensor:
@@ -36,9 +38,13 @@ def _bytes(case: Case) -> float:
 
 KERNEL = Kernel(
     name="clip",
-    title="clip and sum per-sample gradients, noise given; rows are examples, dimension is parameters",
+    title="clip and sum per-sample gradients, noise given; rows are "
+    "examples, dimension is parameters",
     inputs=_inputs,
-    providers=(*ours(_ours, bytes_of=lambda case: 16.0 * case.dimension, name=NAME), naive(_naive, lambda case: 2 * _bytes(case))),
+    providers=(
+        *ours(_ours, bytes_of=lambda case: 16.0 * case.dimension, name=NAME),
+        naive(_naive, lambda case: 2 * _bytes(case)),
+    ),
     exact=lambda _: _naive,
     exact_bytes=lambda case: 4 * _bytes(case),
     floor=lambda _, __: Floor("reads", 2),

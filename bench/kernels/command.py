@@ -17,19 +17,53 @@ _FULL_BUDGET = 300.0
 
 def parser() -> argparse.ArgumentParser:
     """What the command takes."""
-    made = argparse.ArgumentParser(prog="python -m bench.kernels", description="Measure the kernels against plain torch and other people's programs.")
-    made.add_argument("what", nargs="+", choices=[*NAMES, "all", "bar", "plot", "page"], help="kernels, or: all; bar; plot; page", metavar="WHAT")
+    made = argparse.ArgumentParser(
+        prog="python -m bench.kernels",
+        description="Measure the kernels against plain torch and other people's programs.",
+    )
+    made.add_argument(
+        "what",
+        nargs="+",
+        choices=[*NAMES, "all", "bar", "plot", "page"],
+        help="kernels, or: all; bar; plot; page",
+        metavar="WHAT",
+    )
     made.add_argument("--rows", type=int, nargs="+", help="sizes; of bar the first (default 8192)")
-    made.add_argument("--dimension", type=int, nargs="+", help="widths; of bar the first (default 128)")
+    made.add_argument(
+        "--dimension", type=int, nargs="+", help="widths; of bar the first (default 128)"
+    )
     made.add_argument("--threads", type=int, nargs="+", help="threads (default 1; of bar 1 and 2)")
-    made.add_argument("--dtype", nargs="+", default=["float32"], choices=["float32", "float64", "bfloat16", "float16"])
+    made.add_argument(
+        "--dtype",
+        nargs="+",
+        default=["float32"],
+        choices=["float32", "float64", "bfloat16", "float16"],
+    )
     made.add_argument("--device", default="cpu", help="cpu or cuda")
     made.add_argument("--full", action="store_true", help="all sizes, longer limits: hours")
-    made.add_argument("--rounds", type=int, default=Options.rounds, help=f"samples of each provider (default {Options.rounds})")
-    made.add_argument("--budget", type=float, help=f"seconds of timing a size, at least three rounds (default {Options.budget:g})")
-    made.add_argument("--limit", type=float, help=f"leave out a provider whose call takes longer, in seconds (default {Options.limit:g})")
-    made.add_argument("--no-memory", dest="memory", action="store_false", help="do not measure memory")
-    made.add_argument("--out", type=Path, default=RESULTS, help="folder of kernels.csv, bar.csv and the plots")
+    made.add_argument(
+        "--rounds",
+        type=int,
+        default=Options.rounds,
+        help=f"samples of each provider (default {Options.rounds})",
+    )
+    made.add_argument(
+        "--budget",
+        type=float,
+        help=f"seconds of timing a size, at least three rounds (default {Options.budget:g})",
+    )
+    made.add_argument(
+        "--limit",
+        type=float,
+        help="leave out a provider whose call takes longer, in seconds (default "
+        f"{Options.limit:g})",
+    )
+    made.add_argument(
+        "--no-memory", dest="memory", action="store_false", help="do not measure memory"
+    )
+    made.add_argument(
+        "--out", type=Path, default=RESULTS, help="folder of kernels.csv, bar.csv and the plots"
+    )
     made.add_argument("--plot", action="store_true", help="draw the plots afterwards")
     made.add_argument("--strict", action="store_true", help="bar: end with 1 when one is not met")
     return made
@@ -38,8 +72,16 @@ def parser() -> argparse.ArgumentParser:
 def cases_of(chosen: Kernel, options: argparse.Namespace) -> list[Case]:
     """Every size, width, number of threads and dtype asked for."""
     rows = options.rows or (chosen.full_rows if options.full else chosen.rows)
-    dimensions = options.dimension or (chosen.full_dimensions if options.full else chosen.dimensions)
-    return [Case(n, d, t, dtype, options.device) for n in rows for d in dimensions for t in options.threads or [1] for dtype in options.dtype]
+    dimensions = options.dimension or (
+        chosen.full_dimensions if options.full else chosen.dimensions
+    )
+    return [
+        Case(n, d, t, dtype, options.device)
+        for n in rows
+        for d in dimensions
+        for t in options.threads or [1]
+        for dtype in options.dtype
+    ]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -76,7 +118,13 @@ def _bar(options: argparse.Namespace, settings: Options) -> bool:
     from bench.kernels.bar import measure_bar
 
     case = Case((options.rows or [8192])[0], (options.dimension or [128])[0])
-    bars = measure_bar(case, tuple(options.threads or (1, 2)), replace(settings, budget=options.budget or _FULL_BUDGET), options.out, say)
+    bars = measure_bar(
+        case,
+        tuple(options.threads or (1, 2)),
+        replace(settings, budget=options.budget or _FULL_BUDGET),
+        options.out,
+        say,
+    )
     return any(bar.met is False for bar in bars)
 
 

@@ -22,7 +22,9 @@ def _steps(setting: str) -> int:
 
 def _ours(steps: int) -> Function:
     def function(inputs: Tensor, outputs: Tensor) -> Tensor:
-        return per_sample.ghost_square_norms_linear(inputs[:, :steps], outputs[:, :steps], bias=True)
+        return per_sample.ghost_square_norms_linear(
+            inputs[:, :steps], outputs[:, :steps], bias=True
+        )
 
     return function
 
@@ -38,7 +40,9 @@ def _naive(steps: int) -> Function:
 
 def _inputs(case: Case) -> Inputs:
     steps = max(STEPS)
-    return case.random(case.rows, steps, case.dimension), case.random(case.rows, steps, case.dimension, seed=1)
+    return case.random(case.rows, steps, case.dimension), case.random(
+        case.rows, steps, case.dimension, seed=1
+    )
 
 
 def _bytes(case: Case) -> float:
@@ -56,7 +60,8 @@ def _providers(steps: int) -> tuple[Provider, ...]:
 
 KERNEL = Kernel(
     name="ghost",
-    title="squared norms of a linear layer's per-sample gradients, bias too; rows are examples, dimension is both widths, T positions",
+    title="squared norms of a linear layer's per-sample gradients, bias too; rows are examples, "
+    "dimension is both widths, T positions",
     inputs=_inputs,
     providers=tuple(provider for steps in STEPS for provider in _providers(steps)),
     exact=lambda setting: _naive(_steps(setting)),

@@ -42,7 +42,10 @@ def _providers(size: int) -> tuple[Provider, ...]:
     def bytes_of(case: Case) -> float:
         return case.rows * (_bytes(size) + 40 * case.dimension)
 
-    return (*ours(_ours(size), _setting(size), bytes_of), naive(_naive(size), bytes_of, _setting(size)))
+    return (
+        *ours(_ours(size), _setting(size), bytes_of),
+        naive(_naive(size), bytes_of, _setting(size)),
+    )
 
 
 KERNEL = Kernel(

@@ -29,7 +29,12 @@ KERNEL = Kernel(
         *ours(_ours),
         naive(_naive, square_bytes(14)),
         compiled_naive(_naive, square_bytes(6)),
-        Provider(INF_CL, lambda _: inf_cl(TEMPERATURE), lambda case: 40.0 * case.rows * case.dimension, lambda _: inf_cl_missing()),
+        Provider(
+            INF_CL,
+            lambda _: inf_cl(TEMPERATURE),
+            lambda case: 40.0 * case.rows * case.dimension,
+            lambda _: inf_cl_missing(),
+        ),
     ),
     exact=lambda _: _naive,
     exact_bytes=square_bytes(28),

@@ -1,7 +1,8 @@
 """Time and error: providers in turn in one process, so that a busy machine slows all of them alike.
 
-Every round runs each provider once, every other round in reverse order, and the floor's own work (a large matrix product, or a read
-of the input) among them. A sample is the mean over as many calls as fill `SHORTEST` seconds. Reported are quantiles over rounds.
+Every round runs each provider once, every other round in reverse order, and the floor's own work (a
+large matrix product, or a read of the input) among them. A sample is the mean over as many calls as
+fill `SHORTEST` seconds. Reported are quantiles over rounds.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ QUANTILES = (0.2, 0.5, 0.8)
 
 @dataclass(frozen=True)
 class Program:
-    """A provider's function, built for a case and warm; `once` is about what a call takes, in seconds."""
+    """A provider's function, built for a case and warm; `once` is about what a call takes,
+    in seconds.
+    """
 
     provider: Provider
     function: Function
@@ -56,13 +59,21 @@ class Timing:
     @property
     def quantiles(self) -> tuple[float, float, float]:
         """The 0.2, 0.5 and 0.8 quantiles."""
-        low, middle, high = torch.tensor(self.seconds, dtype=torch.float64).quantile(torch.tensor(QUANTILES, dtype=torch.float64)).tolist()
+        low, middle, high = (
+            torch.tensor(self.seconds, dtype=torch.float64)
+            .quantile(torch.tensor(QUANTILES, dtype=torch.float64))
+            .tolist()
+        )
         return low, middle, high
 
 
 def call(function: Function, inputs: Inputs, backward: bool) -> tuple[float, Tensor, Tensor | None]:
-    """(seconds, value, gradient by all inputs as one vector) of one call; the gradient is None without a backward pass."""
-    leaves = [z.detach().clone().requires_grad_(backward) for z in inputs] if backward else list(inputs)
+    """(seconds, value, gradient by all inputs as one vector) of one call; the gradient is None
+    without a backward pass.
+    """
+    leaves = (
+        [z.detach().clone().requires_grad_(backward) for z in inputs] if backward else list(inputs)
+    )
     _wait(inputs)
     began = time.perf_counter()
     value = function(*leaves)
@@ -75,24 +86,43 @@ def call(function: Function, inputs: Inputs, backward: bool) -> tuple[float, Ten
 
 
 def interleave(
-    programs: Sequence[Program], floors: Mapping[str, Callable[[], float]], kernel: Kernel, case: Case, rounds: int, budget: float
+    programs: Sequence[Program],
+    floors: Mapping[str, Callable[[], float]],
+    kernel: Kernel,
+    case: Case,
+    rounds: int,
+    budget: float,
 ) -> tuple[dict[tuple[str, str], Timing], dict[str, list[float]]]:
-    """Timings of every program, and the samples of every floor; fewer rounds, at least three, where they would exceed `budget` seconds."""
+    """Timings of every program, and the samples of every floor; fewer rounds, at least three, where
+    they would exceed `budget` seconds.
+    """
     inputs = kernel.inputs(case)
     timings = {program.provider.key: Timing() for program in programs}
     samples: dict[str, list[float]] = {name: [] for name in floors}
-    loops = {program.provider.key: min(_MOST_LOOPS, ceil(SHORTEST / program.once)) for program in programs}
+    loops = {
+        program.provider.key: min(_MOST_LOOPS, ceil(SHORTEST / program.once))
+        for program in programs
+    }
     a_round = sum(program.once * loops[program.provider.key] for program in programs)
     rounds = max(_FEWEST_ROUNDS, min(rounds, int(budget / max(a_round, 1e-9))))
     for number in range(rounds):
         for program in list(programs) if number % 2 == 0 else list(reversed(programs)):
-            _sample(program, inputs, kernel.backward, case.threads, loops[program.provider.key], timings[program.provider.key])
+            _sample(
+                program,
+                inputs,
+                kernel.backward,
+                case.threads,
+                loops[program.provider.key],
+                timings[program.provider.key],
+            )
         for name, floor in floors.items():
             samples[name].append(floor())
     return timings, samples
 
 
-def _sample(program: Program, inputs: Inputs, backward: bool, threads: int, loops: int, timing: Timing) -> None:
+def _sample(
+    program: Program, inputs: Inputs, backward: bool, threads: int, loops: int, timing: Timing
+) -> None:
     total = 0.0
     with program.provider.active(threads):
         for _ in range(loops):
@@ -102,7 +132,9 @@ def _sample(program: Program, inputs: Inputs, backward: bool, threads: int, loop
 
 
 def floor_of(floor: Floor, kernel: Kernel, case: Case, precision: str) -> Callable[[], float]:
-    """A function that does a piece of the floor's work and returns the seconds that all of it would take."""
+    """A function that does a piece of the floor's work and returns the seconds that all of it
+    would take.
+    """
     if floor.kind == "reads":
         largest = max(kernel.inputs(case), key=Tensor.numel)
         return lambda: floor.amount * _timed(largest.sum, case, "highest")
@@ -112,7 +144,12 @@ def floor_of(floor: Floor, kernel: Kernel, case: Case, precision: str) -> Callab
 
 
 def _timed(work: Callable[[], Tensor], case: Case, precision: str) -> float:
-    idle = Provider("floor", lambda _: work, no_bytes, precision="medium" if precision == "medium" else "highest")
+    idle = Provider(
+        "floor",
+        lambda _: work,
+        no_bytes,
+        precision="medium" if precision == "medium" else "highest",
+    )
     with idle.active(case.threads):
         made = work()
         _wait((made,))

@@ -1,8 +1,9 @@
 """Peak extra memory of one call, gradient included, inputs not: each in a fresh process.
 
-The processes are forked from one that has imported torch and computed nothing. On Linux the peak is the system's own record of resident
-memory (`VmHWM`, reset after a small warm-up), elsewhere the growth of `ru_maxrss`. Freed blocks go back to the system at once, so that what
-is counted was in use. On a GPU it is torch's record, in this process.
+The processes are forked from one that has imported torch and computed nothing. On Linux the peak is
+the system's own record of resident memory (`VmHWM`, reset after a small warm-up), elsewhere the
+growth of `ru_maxrss`. Freed blocks go back to the system at once, so that what is counted was in
+use. On a GPU it is torch's record, in this process.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ from bench.kernels.registry import kernel as kernel_named
 _SMALL_ROWS = 512
 _PROCESS = Path("/proc/self")
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-"""glibc maps blocks above 64 KiB and unmaps them when they are freed, instead of keeping them for later."""
+"""glibc maps blocks above 64 KiB and unmaps them when they are freed, instead of keeping them
+for later.
+"""
 _IMPORTED = ["torch._dynamo", "bench.kernels.memory"]
 
 
@@ -98,12 +101,18 @@ def _gpu_peak(kernel: Kernel, provider: Provider, case: Case) -> float:
 
 
 def grown_mib(kernel: Kernel, provider: Provider, case: Case) -> float:
-    """Peak extra memory of one call in this process, after a warm-up at a small size (a compiled program: at its own)."""
+    """Peak extra memory of one call in this process, after a warm-up at a small size (a compiled
+    program: at its own).
+    """
     small = case if provider.compiles else replace(case, rows=min(case.rows, _SMALL_ROWS))
     with provider.active(case.threads):
         function = provider.make(case)
         leaves = [z.requires_grad_(kernel.backward) for z in kernel.inputs(case)]
-        call(function if provider.compiles else provider.make(small), kernel.inputs(small), kernel.backward)
+        call(
+            function if provider.compiles else provider.make(small),
+            kernel.inputs(small),
+            kernel.backward,
+        )
         before = settle()
         value = function(*leaves)
         if kernel.backward:
@@ -137,4 +146,6 @@ def _status(name: str) -> int:
 
 def _largest() -> int:
     """`ru_maxrss`, in bytes on macOS and in KiB elsewhere."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )

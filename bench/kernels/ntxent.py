@@ -5,7 +5,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from bench.kernels.case import Case, Floor, Inputs, Kernel, Provider
-from bench.kernels.peers import lightly_missing, lightly_nt_xent, metric_learning, metric_learning_missing
+from bench.kernels.peers import (
+    lightly_missing,
+    lightly_nt_xent,
+    metric_learning,
+    metric_learning_missing,
+)
 from bench.kernels.providers import compiled_naive, naive, ours, square_bytes
 from secure_fl_kernels import functional, reference
 
@@ -35,8 +40,18 @@ KERNEL = Kernel(
         *ours(_ours),
         naive(_naive, square_bytes(14)),
         compiled_naive(_naive, square_bytes(6)),
-        Provider(LIGHTLY, lambda _: lightly_nt_xent(TEMPERATURE), square_bytes(18), lambda _: lightly_missing()),
-        Provider(SUPCON, lambda _: metric_learning("SupConLoss", TEMPERATURE), square_bytes(46), lambda _: metric_learning_missing()),
+        Provider(
+            LIGHTLY,
+            lambda _: lightly_nt_xent(TEMPERATURE),
+            square_bytes(18),
+            lambda _: lightly_missing(),
+        ),
+        Provider(
+            SUPCON,
+            lambda _: metric_learning("SupConLoss", TEMPERATURE),
+            square_bytes(46),
+            lambda _: metric_learning_missing(),
+        ),
         Provider(
             CUBIC,
             lambda _: metric_learning("NTXentLoss", TEMPERATURE),

@@ -33,7 +33,16 @@ def table(name: str, folder: Path) -> str:
     if name not in NAMES:
         raise KeyError(f"no table {name!r}: bar, provenance, {', '.join(NAMES)}")
     records = [record for record in newest(read_rows(CSV, folder)) if record["kernel"] == name]
-    return "\n\n".join(part for part in (_title(name), _plots(records, folder), _kernel(measured(records)), _left_out(records)) if part)
+    return "\n\n".join(
+        part
+        for part in (
+            _title(name),
+            _plots(records, folder),
+            _kernel(measured(records)),
+            _left_out(records),
+        )
+        if part
+    )
 
 
 def _title(name: str) -> str:
@@ -45,20 +54,44 @@ def _plots(records: list[Record], folder: Path) -> str:
     """The pictures that were drawn of these rows."""
     stems = dict.fromkeys(file_stem(tuple(record[column] for column in SAME)) for record in records)
     found = [folder / f"{stem}.svg" for stem in stems if (folder / f"{stem}.svg").exists()]
-    return "\n\n".join(f"![{path.stem}]({Path(os.path.relpath(path, PAGE.parent)).as_posix()})" for path in found)
+    return "\n\n".join(
+        f"![{path.stem}]({Path(os.path.relpath(path, PAGE.parent)).as_posix()})" for path in found
+    )
 
 
 def _kernel(records: list[Record]) -> str:
     if not records:
         return "Not measured yet."
     settings = any(record["setting"] for record in records)
-    head = ["rows", "D", "threads", *(["setting"] if settings else []), "provider", "seconds (0.2 to 0.8)"]
+    head = [
+        "rows",
+        "D",
+        "threads",
+        *(["setting"] if settings else []),
+        "provider",
+        "seconds (0.2 to 0.8)",
+    ]
     head += ["times naive", "MiB", "error of value", "of gradient", "share of floor"]
     lines = [line(head), line(["---"] * len(head))]
     for record in sorted(records, key=_order):
-        cells = [record["rows"], record["dimension"], record["threads"], *([record["setting"]] if settings else []), record["provider"]]
+        cells = [
+            record["rows"],
+            record["dimension"],
+            record["threads"],
+            *([record["setting"]] if settings else []),
+            record["provider"],
+        ]
         cells += [f"{record['y50']} ({record['y20']} to {record['y80']})"]
-        cells += [record[column] or "–" for column in ("times_naive", "peak_mib", "value_error", "gradient_error", "floor_share")]
+        cells += [
+            record[column] or "–"
+            for column in (
+                "times_naive",
+                "peak_mib",
+                "value_error",
+                "gradient_error",
+                "floor_share",
+            )
+        ]
         lines.append(line(cells))
     return "\n".join(lines)
 
@@ -75,14 +108,23 @@ def _left_out(records: list[Record]) -> str:
         if record["skipped"]:
             sizes = where.setdefault((record["provider"], record["skipped"]), [])
             sizes += [record["rows"]] if record["rows"] not in sizes else []
-    return "\n".join(f"- Left out at {', '.join(sizes)} rows: {provider}; {reason}." for (provider, reason), sizes in where.items())
+    return "\n".join(
+        f"- Left out at {', '.join(sizes)} rows: {provider}; {reason}."
+        for (provider, reason), sizes in where.items()
+    )
 
 
 def _bars(records: list[Record]) -> str:
     if not records:
         return "Not measured yet."
-    kept = {(record["bar"], record["rows"], record["dimension"], record["threads"]): record for record in records}
-    lines = [line(["target", "rows", "D", "threads", "found (0.2 to 0.8)", "wanted", "", "note"]), line(["---"] * 8)]
+    kept = {
+        (record["bar"], record["rows"], record["dimension"], record["threads"]): record
+        for record in records
+    }
+    lines = [
+        line(["target", "rows", "D", "threads", "found (0.2 to 0.8)", "wanted", "", "note"]),
+        line(["---"] * 8),
+    ]
     for record in kept.values():
         spread = f" ({record['y20']} to {record['y80']})" if record["y20"] else ""
         found = f"{record['figure']}{spread}" if record["figure"] else "–"
@@ -93,5 +135,14 @@ def _bars(records: list[Record]) -> str:
 
 
 def _provenance(records: list[Record]) -> str:
-    places = dict.fromkeys((record["date"], record["machine"], record["versions"], record["commit"]) for record in records)
-    return "\n".join(f"- {date}, commit `{commit}`: {machine}; {versions}" for date, machine, versions, commit in places) or "Nothing yet."
+    places = dict.fromkeys(
+        (record["date"], record["machine"], record["versions"], record["commit"])
+        for record in records
+    )
+    return (
+        "\n".join(
+            f"- {date}, commit `{commit}`: {machine}; {versions}"
+            for date, machine, versions, commit in places
+        )
+        or "Nothing yet."
+    )

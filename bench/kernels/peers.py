@@ -1,4 +1,6 @@
-"""Other people's programs: lightly, pytorch-metric-learning, Inf-CL, torch.compile. All optional; each says why it is missing."""
+"""Other people's programs: lightly, pytorch-metric-learning, Inf-CL, torch.compile. All optional;
+each says why it is missing.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ def metric_learning_missing() -> str:
 
 
 def metric_learning(name: str, temperature: float) -> Function:
-    """pytorch-metric-learning's `SupConLoss` or `NTXentLoss` of two views, row i of one being row i's partner in the other."""
+    """pytorch-metric-learning's `SupConLoss` or `NTXentLoss` of two views, row i of one being row
+    i's partner in the other.
+    """
     loss = _metric_learning(name)(temperature=temperature)
 
     def function(z1: Tensor, z2: Tensor) -> Tensor:
@@ -62,12 +66,16 @@ def inf_cl_missing() -> str:
 
 
 def inf_cl(temperature: float) -> Function:
-    """Inf-CL's loss of queries and keys on one GPU; it takes unit rows, so torch normalises them first."""
+    """Inf-CL's loss of queries and keys on one GPU; it takes unit rows, so torch normalises
+    them first.
+    """
     program = _inf_cl()
 
     def function(q: Tensor, k: Tensor) -> Tensor:
         unit_q, unit_k = torch.nn.functional.normalize(q), torch.nn.functional.normalize(k)
-        value: Tensor = program(unit_q, unit_k, scale=1 / temperature, head_dim=min(q.shape[1], _INF_CL_WIDTH))
+        value: Tensor = program(
+            unit_q, unit_k, scale=1 / temperature, head_dim=min(q.shape[1], _INF_CL_WIDTH)
+        )
         return value.mean()
 
     return function
@@ -84,7 +92,8 @@ def compiler_missing() -> str:
 
 def compiled(function: Function) -> Function:
     """`function` by torch.compile, built for one size; earlier builds are dropped."""
-    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # no pool of compiling processes beside the measurement
+    # no pool of compiling processes beside the measurement
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     torch._dynamo.reset()
     made: Function = torch.compile(function, dynamic=False)
     return made
@@ -94,7 +103,11 @@ def _reason(load: Callable[[], object]) -> str:
     try:
         load()
     except Exception as error:
-        return f"{type(error).__name__}: {error}" if not isinstance(error, ModuleNotFoundError) else f"{error}; {INSTALL}"
+        return (
+            f"{type(error).__name__}: {error}"
+            if not isinstance(error, ModuleNotFoundError)
+            else f"{error}; {INSTALL}"
+        )
     return ""
 
 
@@ -112,15 +125,17 @@ def _inf_cl() -> Any:
 def _lightly_class() -> Any:
     """The class, by the ordinary import where that works, else without lightly's package files.
 
-    Those import torchvision, which no torch but its own pairs with. The loss itself needs nothing of it, so its module is
-    loaded from lightly's own unchanged file; torchvision's one name that is imported on the way raises when it is used.
+    Those import torchvision, which no torch but its own pairs with. The loss itself needs nothing
+    of it, so its module is loaded from lightly's own unchanged file; torchvision's one name that is
+    imported on the way raises when it is used.
     """
     try:
         return importlib.import_module("lightly.loss.ntx_ent_loss").NTXentLoss
     except ModuleNotFoundError as error:
         if error.name == "lightly":
             raise
-    except (ImportError, RuntimeError):  # torchvision of another torch: an operator it registers does not exist
+    except (ImportError, RuntimeError):
+        # torchvision of another torch: an operator it registers does not exist
         pass
     with _without_package_files("lightly"):
         return importlib.import_module("lightly.loss.ntx_ent_loss").NTXentLoss
@@ -128,7 +143,9 @@ def _lightly_class() -> Any:
 
 @contextmanager
 def _without_package_files(name: str) -> Iterator[None]:
-    """Inside, `import name.a.b` runs b's file only, and torchvision is a stand-in; afterwards neither has been imported."""
+    """Inside, `import name.a.b` runs b's file only, and torchvision is a stand-in; afterwards
+    neither has been imported.
+    """
 
     def involved(module: str) -> bool:
         return module.split(".")[0] in (name, "torchvision")
@@ -138,7 +155,13 @@ def _without_package_files(name: str) -> Iterator[None]:
     if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
     root = Path(next(iter(spec.submodule_search_locations)))
-    for folder in (root, root / "loss", root / "models", root / "models" / "modules", root / "utils"):
+    for folder in (
+        root,
+        root / "loss",
+        root / "models",
+        root / "models" / "modules",
+        root / "utils",
+    ):
         package = ".".join((name, *folder.relative_to(root).parts))
         _put(package, [str(folder)])
     _put("torchvision", [])

@@ -1,4 +1,6 @@
-"""Plots of `kernels.csv`: seconds and extra memory against rows, a line a provider, the 0.2 to 0.8 quantiles as a band."""
+"""Plots of `kernels.csv`: seconds and extra memory against rows, a line a provider, the 0.2 to 0.8
+quantiles as a band.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def measured(records: list[Record]) -> list[Record]:
 
 
 def draw_all(folder: Path) -> list[Path]:
-    """One picture for each kernel, setting, width, dtype, device and number of threads that has two sizes or more, beside the CSV."""
+    """One picture for each kernel, setting, width, dtype, device and number of threads that has two
+    sizes or more, beside the CSV.
+    """
     plots: dict[tuple[str, ...], list[Record]] = defaultdict(list)
     for record in measured(newest(read_rows(CSV, folder))):
         plots[tuple(record[name] for name in SAME)].append(record)
@@ -46,7 +50,15 @@ def draw_all(folder: Path) -> list[Path]:
 def file_stem(key: tuple[str, ...]) -> str:
     """`kernels-ntxent-d128-t1`, and what else is not the usual."""
     kernel, setting, dimension, dtype, device, threads = key
-    extra = [part for part in (setting, dtype if dtype != "float32" else "", device if device != "cpu" else "") if part]
+    extra = [
+        part
+        for part in (
+            setting,
+            dtype if dtype != "float32" else "",
+            device if device != "cpu" else "",
+        )
+        if part
+    ]
     name = "-".join(["kernels", kernel, f"d{dimension}", f"t{threads}", *extra])
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
@@ -63,18 +75,37 @@ def draw(records: list[Record], path: Path) -> Path:
         import matplotlib as mpl
         from matplotlib.figure import Figure
     except ImportError:
-        raise DependencyError("plots need matplotlib", field="report", value=None, remedy="pip install 'secure-fl[report]'") from None
+        raise DependencyError(
+            "plots need matplotlib",
+            field="report",
+            value=None,
+            remedy="pip install 'secure-fl[report]'",
+        ) from None
     figure = Figure(figsize=(8.6, 3.4), layout="constrained")
     seconds, memory = figure.subplots(1, 2)
     for number, name in enumerate(dict.fromkeys(record["provider"] for record in records)):
-        rows = sorted((record for record in records if record["provider"] == name), key=lambda record: int(record["rows"]))
-        _draw_provider(seconds, memory, rows, name, _PLAIN if name == NAIVE else _COLOURS[number % len(_COLOURS)])
+        rows = sorted(
+            (record for record in records if record["provider"] == name),
+            key=lambda record: int(record["rows"]),
+        )
+        _draw_provider(
+            seconds,
+            memory,
+            rows,
+            name,
+            _PLAIN if name == NAIVE else _COLOURS[number % len(_COLOURS)],
+        )
     for axes, label in ((seconds, "seconds"), (memory, "peak extra memory, MiB")):
         _finish(axes, label, [int(record["rows"]) for record in records])
     first = records[0]
-    title = f"{first['kernel']} {first['setting']}, {first['mode']}, D = {first['dimension']}, {first['dtype']}, threads: {first['threads']}"
+    title = (
+        f"{first['kernel']} {first['setting']}, {first['mode']}, D = {first['dimension']}, "
+        f"{first['dtype']}, threads: {first['threads']}"
+    )
     figure.suptitle(title.replace(" ,", ","), fontsize=9)
-    figure.legend(*seconds.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=7)
+    figure.legend(
+        *seconds.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=7
+    )
     with mpl.rc_context({"svg.hashsalt": "secure_fl", "svg.fonttype": "none"}):
         figure.savefig(path, metadata={"Date": None})
     return path
@@ -86,7 +117,13 @@ def _draw_provider(seconds: Axes, memory: Axes, rows: list[Record], name: str, c
     seconds.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
     seconds.plot(x, middle, marker="o", markersize=3, color=colour, label=name)
     weighed = [row for row in rows if row["peak_mib"] and float(row["peak_mib"]) > 0]
-    memory.plot([int(row["rows"]) for row in weighed], [float(row["peak_mib"]) for row in weighed], marker="o", markersize=3, color=colour)
+    memory.plot(
+        [int(row["rows"]) for row in weighed],
+        [float(row["peak_mib"]) for row in weighed],
+        marker="o",
+        markersize=3,
+        color=colour,
+    )
 
 
 def _finish(axes: Axes, label: str, rows: list[int]) -> None:

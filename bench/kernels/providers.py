@@ -19,7 +19,9 @@ _COPIES = 4
 
 @cache
 def has_amx() -> bool:
-    """Whether the processor multiplies bfloat16 matrices in tiles, which is what reduced precision runs on."""
+    """Whether the processor multiplies bfloat16 matrices in tiles, which is what reduced precision
+    runs on.
+    """
     try:
         return "amx_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
@@ -31,14 +33,34 @@ def tile_bytes(case: Case) -> float:
     return (case.threads + _COPIES) * (4 * case.rows * case.dimension + _BUFFERS)
 
 
-def ours(function: Function, setting: str = "", bytes_of: Callable[[Case], float] = tile_bytes, name: str = TILES) -> tuple[Provider, ...]:
-    """One function by our kernels: exact and, of matrix products, reduced precision on the processor; Triton on a GPU."""
+def ours(
+    function: Function,
+    setting: str = "",
+    bytes_of: Callable[[Case], float] = tile_bytes,
+    name: str = TILES,
+) -> tuple[Provider, ...]:
+    """One function by our kernels: exact and, of matrix products, reduced precision on the
+    processor; Triton on a GPU.
+    """
     found = [
         Provider(name, lambda _: function, bytes_of, _no_processor, request="cpu", setting=setting),
-        Provider(TRITON, lambda _: function, bytes_of, _no_triton, request="triton", setting=setting),
+        Provider(
+            TRITON, lambda _: function, bytes_of, _no_triton, request="triton", setting=setting
+        ),
     ]
     if name == TILES:
-        found.insert(1, Provider(REDUCED, lambda _: function, bytes_of, _no_amx, request="cpu", precision="medium", setting=setting))
+        found.insert(
+            1,
+            Provider(
+                REDUCED,
+                lambda _: function,
+                bytes_of,
+                _no_amx,
+                request="cpu",
+                precision="medium",
+                setting=setting,
+            ),
+        )
     return tuple(found)
 
 
@@ -47,13 +69,24 @@ def naive(function: Function, bytes_of: Callable[[Case], float], setting: str = 
     return Provider(NAIVE, lambda _: function, bytes_of, setting=setting)
 
 
-def compiled_naive(function: Function, bytes_of: Callable[[Case], float], setting: str = "") -> Provider:
+def compiled_naive(
+    function: Function, bytes_of: Callable[[Case], float], setting: str = ""
+) -> Provider:
     """Plain torch by torch.compile, for one size at a time."""
-    return Provider(COMPILED, lambda _: compiled(function), bytes_of, _no_compiler, setting=setting, compiles=True)
+    return Provider(
+        COMPILED,
+        lambda _: compiled(function),
+        bytes_of,
+        _no_compiler,
+        setting=setting,
+        compiles=True,
+    )
 
 
 def square_bytes(per_element: float) -> Callable[[Case], float]:
-    """Extra memory of a program that takes so many bytes an element of the matrix of similarities."""
+    """Extra memory of a program that takes so many bytes an element of the matrix of
+    similarities.
+    """
     return lambda case: per_element * case.rows**2
 
 

@@ -1,4 +1,6 @@
-"""Walks kernels over sizes: leaves out what cannot fit or would take too long, saying so, and makes one row a provider and size."""
+"""Walks kernels over sizes: leaves out what cannot fit or would take too long, saying so, and makes
+one row a provider and size.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from bench.kernels.peers import PACKAGES
 
 CSV = "kernels.csv"
 _PROBE_ROWS = {1: 0, 2: 1024, 3: 256}
-"""Size of the first call of a program whose time grows with that power of the rows; smaller cases are tried unseen."""
+"""Size of the first call of a program whose time grows with that power of the rows; smaller cases
+are tried unseen.
+"""
 _SHARE_OF_FREE = 0.6
 _SHARE_FOR_EXACT = 0.3
 _MOST_ROWS_EXACT = 8192
@@ -34,7 +38,8 @@ class Options:
     """How a measurement is made.
 
     Attributes:
-        rounds: samples of each provider; fewer, at least three, where a case would exceed `budget` seconds.
+        rounds: samples of each provider; fewer, at least three, where a case would exceed
+            `budget` seconds.
         limit: a provider whose one call is predicted to take longer, in seconds, is left out.
         memory: whether to weigh each provider in a process of its own.
     """
@@ -47,18 +52,28 @@ class Options:
 
 @dataclass
 class History:
-    """Seconds of earlier calls, to predict later ones: (rows, seconds) by kernel, provider and all but the rows."""
+    """Seconds of earlier calls, to predict later ones: (rows, seconds) by kernel, provider and all
+    but the rows.
+    """
 
     known: dict[tuple[object, ...], tuple[int, float]] = field(default_factory=dict)
 
-    def predict(self, kernel: Kernel, provider: Provider, case: Case, inputs: Callable[[Case], Inputs]) -> float:
-        """Seconds one call will take; probes a small size first where nothing is known. 0 for small sizes, which are tried."""
+    def predict(
+        self, kernel: Kernel, provider: Provider, case: Case, inputs: Callable[[Case], Inputs]
+    ) -> float:
+        """Seconds one call will take; probes a small size first where nothing is known. 0 for small
+        sizes, which are tried.
+        """
         probe = _PROBE_ROWS[provider.order]
         if case.rows <= probe or not probe:
             return 0.0
         key = _identity(kernel, provider, case)
         if key not in self.known:
-            source = provider if not provider.compiles else kernel.provider(kernel.baseline, provider.setting)
+            source = (
+                provider
+                if not provider.compiles
+                else kernel.provider(kernel.baseline, provider.setting)
+            )
             small = replace(case, rows=probe)
             with source.active(case.threads):
                 function = source.make(small)
@@ -78,7 +93,9 @@ def _identity(kernel: Kernel, provider: Provider, case: Case) -> tuple[object, .
 
 @dataclass
 class Measured:
-    """What `measure` found: timings by provider, reasons of those left out, seconds of each precision's floor, exact results."""
+    """What `measure` found: timings by provider, reasons of those left out, seconds of each
+    precision's floor, exact results.
+    """
 
     timings: dict[Key, Timing]
     skipped: dict[Key, str]
@@ -87,7 +104,13 @@ class Measured:
     oracle: str
 
 
-def measure(kernel: Kernel, case: Case, options: Options, history: History, providers: tuple[Provider, ...] = ()) -> Measured:
+def measure(
+    kernel: Kernel,
+    case: Case,
+    options: Options,
+    history: History,
+    providers: tuple[Provider, ...] = (),
+) -> Measured:
     """Time every provider of the kernel, or those given, at one size."""
     chosen = providers or kernel.providers
     skipped: dict[Key, str] = {}
@@ -103,7 +126,9 @@ def measure(kernel: Kernel, case: Case, options: Options, history: History, prov
     for program in programs:
         floor = kernel.floor(case, program.provider.setting)
         if floor is not None and program.provider.precision not in floors:
-            floors[program.provider.precision] = floor_of(floor, kernel, case, program.provider.precision)
+            floors[program.provider.precision] = floor_of(
+                floor, kernel, case, program.provider.precision
+            )
     timings, samples = interleave(programs, floors, kernel, case, options.rounds, options.budget)
     for program in programs:
         history.learn(kernel, program.provider, case, timings[program.provider.key].quantiles[1])
@@ -112,7 +137,9 @@ def measure(kernel: Kernel, case: Case, options: Options, history: History, prov
     return Measured(timings, skipped, samples, exact, oracle)
 
 
-def _reason(kernel: Kernel, provider: Provider, case: Case, options: Options, history: History) -> str:
+def _reason(
+    kernel: Kernel, provider: Provider, case: Case, options: Options, history: History
+) -> str:
     """Why this provider is left out of this case, or the empty string."""
     missing = provider.missing(case)
     if missing:
@@ -121,7 +148,11 @@ def _reason(kernel: Kernel, provider: Provider, case: Case, options: Options, hi
     if needed > free:
         return f"would need {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} may be used"
     seconds = history.predict(kernel, provider, case, kernel.inputs)
-    return f"a call would take about {seconds:.0f} s, more than {options.limit:g}" if seconds > options.limit else ""
+    return (
+        f"a call would take about {seconds:.0f} s, more than {options.limit:g}"
+        if seconds > options.limit
+        else ""
+    )
 
 
 def _built(kernel: Kernel, provider: Provider, case: Case) -> Program | str:
@@ -134,16 +165,24 @@ def _built(kernel: Kernel, provider: Provider, case: Case) -> Program | str:
         return f"failed: {type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
 
 
-def _exact(kernel: Kernel, case: Case, settings: list[str]) -> tuple[dict[str, tuple[Tensor, Tensor | None]], str]:
-    """Value and gradient in float64 by setting, and by what: plain torch where it fits, else the tiles."""
+def _exact(
+    kernel: Kernel, case: Case, settings: list[str]
+) -> tuple[dict[str, tuple[Tensor, Tensor | None]], str]:
+    """Value and gradient in float64 by setting, and by what: plain torch where it fits, else
+    the tiles.
+    """
     if kernel.exact is None:
         return {}, ""
-    fits = case.rows <= _MOST_ROWS_EXACT and kernel.exact_bytes(case) < _SHARE_FOR_EXACT * free_bytes(replace(case, device="cpu"))
+    fits = case.rows <= _MOST_ROWS_EXACT and kernel.exact_bytes(
+        case
+    ) < _SHARE_FOR_EXACT * free_bytes(replace(case, device="cpu"))
     source = kernel.exact if fits else kernel.tiles64
     if source is None:
         return {}, ""
     inputs = tuple(z.double().cpu() for z in kernel.inputs(case))
-    runner = Provider("exact", lambda _: source(""), no_bytes, request="reference" if fits else "cpu")
+    runner = Provider(
+        "exact", lambda _: source(""), no_bytes, request="reference" if fits else "cpu"
+    )
     found = {}
     for setting in settings:
         with runner.active(case.threads):
@@ -152,11 +191,15 @@ def _exact(kernel: Kernel, case: Case, settings: list[str]) -> tuple[dict[str, t
     return found, "plain torch in float64" if fits else "tiles in float64"
 
 
-def rows_of(kernel: Kernel, case: Case, options: Options, history: History, say: Say) -> Iterator[Row]:
+def rows_of(
+    kernel: Kernel, case: Case, options: Options, history: History, say: Say
+) -> Iterator[Row]:
     """One row a provider at one size, those left out too."""
     load = os.getloadavg()[0]
     found = measure(kernel, case, options, history)
-    for name, reason in dict.fromkeys((provider.name, found.skipped.get(provider.key)) for provider in kernel.providers):
+    for name, reason in dict.fromkeys(
+        (provider.name, found.skipped.get(provider.key)) for provider in kernel.providers
+    ):
         if reason:
             say(f"  {name}: left out, {reason}")
     for provider in kernel.providers:
@@ -182,7 +225,11 @@ def rows_of(kernel: Kernel, case: Case, options: Options, history: History, say:
             "times_naive": f"{baseline.quantiles[1] / middle:.3g}" if baseline else "",
             "load": round(load, 2),
         }
-        facts = [f"{row[column]} {unit}" for column, unit in (("times_naive", "times naive"), ("peak_mib", "MiB")) if row[column] != ""]
+        facts = [
+            f"{row[column]} {unit}"
+            for column, unit in (("times_naive", "times naive"), ("peak_mib", "MiB"))
+            if row[column] != ""
+        ]
         say(", ".join([f"  {_label(provider)}: {middle:.4g} s ({low:.4g} to {high:.4g})", *facts]))
         yield row
 
@@ -199,13 +246,29 @@ def _row(kernel: Kernel, provider: Provider, case: Case) -> Row:
         "dtype": case.dtype,
         "device": case.device if case.device == "cpu" else torch.cuda.get_device_name(),
         "threads": case.threads,
-        **dict.fromkeys(("samples", "y20", "y50", "y80", "peak_mib", "value_error", "gradient_error", "oracle", "floor_share", "times_naive"), ""),
+        **dict.fromkeys(
+            (
+                "samples",
+                "y20",
+                "y50",
+                "y80",
+                "peak_mib",
+                "value_error",
+                "gradient_error",
+                "oracle",
+                "floor_share",
+                "times_naive",
+            ),
+            "",
+        ),
         "skipped": "",
         "load": "",
     }
 
 
-def _weigh(kernel: Kernel, provider: Provider, case: Case, options: Options, seconds: float, say: Say) -> float | str:
+def _weigh(
+    kernel: Kernel, provider: Provider, case: Case, options: Options, seconds: float, say: Say
+) -> float | str:
     if not options.memory:
         return ""
     try:
@@ -221,7 +284,10 @@ def walk(kernel: Kernel, cases: list[Case], options: Options, folder: Path, say:
     """Measure the cases, smallest first, and append their rows to the folder's CSV as they come."""
     history, where = History(), provenance(PACKAGES)
     for number, case in enumerate(sorted(cases, key=lambda c: (c.dimension, c.threads, c.rows)), 1):
-        say(f"{kernel.name} {number}/{len(cases)}: {case.rows} rows, dimension {case.dimension}, {case.dtype}, {_threads(case)}, {case.device}")
+        say(
+            f"{kernel.name} {number}/{len(cases)}: {case.rows} rows, dimension {case.dimension}, "
+            f"{case.dtype}, {_threads(case)}, {case.device}"
+        )
         for row in rows_of(kernel, case, options, history, say):
             append_row(CSV, row, where, folder)
 
@@ -231,7 +297,11 @@ def free_bytes(case: Case) -> float:
     if case.device != "cpu":
         return float(torch.cuda.mem_get_info()[0])
     limits = [_machine_free(), _group_free()]
-    return min(limit for limit in limits if limit is not None) if any(limit is not None for limit in limits) else float("inf")
+    return (
+        min(limit for limit in limits if limit is not None)
+        if any(limit is not None for limit in limits)
+        else float("inf")
+    )
 
 
 def _machine_free() -> float | None:
@@ -239,14 +309,19 @@ def _machine_free() -> float | None:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:
         return None
-    return next((1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")), None)
+    return next(
+        (1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")), None
+    )
 
 
 def _group_free() -> float | None:
     """What the container's limit leaves, where there is one."""
     folder = Path("/sys/fs/cgroup")
     try:
-        limit, used = (folder / "memory.max").read_text(encoding="ascii"), (folder / "memory.current").read_text(encoding="ascii")
+        limit, used = (
+            (folder / "memory.max").read_text(encoding="ascii"),
+            (folder / "memory.current").read_text(encoding="ascii"),
+        )
         return float(limit) - float(used)
     except (OSError, ValueError):
         return None

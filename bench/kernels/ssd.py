@@ -1,7 +1,8 @@
 """SSD's quadratic losses with and without the dimension-scaled regulariser, fused and apart.
 
-A setting names the loss, the regulariser's form, its basis and |S|, the number of own dimensions: a tenth of the width, as
-ten clients have them. What the regulariser costs is the ratio of two settings of one provider.
+A setting names the loss, the regulariser's form, its basis and |S|, the number of own dimensions: a
+tenth of the width, as ten clients have them. What the regulariser costs is the ratio of two
+settings of one provider.
 """
 
 from __future__ import annotations
@@ -33,12 +34,18 @@ def _basis_of(setting: str) -> str | None:
 def _subspace(width: int, basis: str, like: Tensor) -> Subspace:
     generator = torch.Generator().manual_seed(7)
     dims = torch.randperm(width, generator=generator)[: max(1, width // CLIENTS)]
-    rotation = torch.linalg.qr(torch.randn(width, width, generator=generator, dtype=torch.float64))[0]
-    return Subspace(dims, ALPHA, rotation.float().to(like.device) if basis == "rotation" else None, "code")
+    rotation = torch.linalg.qr(torch.randn(width, width, generator=generator, dtype=torch.float64))[
+        0
+    ]
+    return Subspace(
+        dims, ALPHA, rotation.float().to(like.device) if basis == "rotation" else None, "code"
+    )
 
 
 class _Losses:
-    """One of the two losses, with the regulariser or without; the subspace is drawn once for each width and device."""
+    """One of the two losses, with the regulariser or without; the subspace is drawn once for each
+    width and device.
+    """
 
     def __init__(self, loss: str, basis: str | None) -> None:
         self._contrastive, self._basis = loss == "nt_xent", basis
@@ -69,7 +76,10 @@ class _Losses:
         if self._contrastive:
             base = reference.nt_xent_loss(z1, z2, TEMPERATURE)
         else:
-            base = reference.align_loss(z1, z2) + (reference.uniformity_loss(z1, T) + reference.uniformity_loss(z2, T)) / 2
+            base = (
+                reference.align_loss(z1, z2)
+                + (reference.uniformity_loss(z1, T) + reference.uniformity_loss(z2, T)) / 2
+            )
         own = self.subspace(z1)
         return base if own is None else base + _dsr(z1, z2, own)
 
@@ -84,7 +94,9 @@ def _total(terms: tuple[Tensor, ...]) -> Tensor:
 
 
 def _dsr(z1: Tensor, z2: Tensor, own: Subspace) -> Tensor:
-    first, second = (reference.dsr_loss(z, own.dims, own.alpha, own.basis, own.form) for z in (z1, z2))
+    first, second = (
+        reference.dsr_loss(z, own.dims, own.alpha, own.basis, own.form) for z in (z1, z2)
+    )
     return (first + second) / 2
 
 
@@ -113,7 +125,8 @@ def _halves(case: Case) -> Inputs:
 
 ALIGN_UNIFORMITY = Kernel(
     name="ssd",
-    title="align + uniformity of two views at t = 2; rows are examples, so two matrices of similarities",
+    title="align + uniformity of two views at t = 2; rows are examples, so two matrices of "
+    "similarities",
     inputs=lambda case: case.views(case.rows),
     providers=_providers("align_uniformity", 52),
     exact=lambda setting: _exact("align_uniformity", setting),
@@ -125,7 +138,8 @@ ALIGN_UNIFORMITY = Kernel(
 
 NT_XENT = Kernel(
     name="ssd-ntxent",
-    title="NT-Xent with the regulariser at temperature 0.2; rows are those of the similarity matrix",
+    title="NT-Xent with the regulariser at temperature 0.2; rows are "
+    "those of the similarity matrix",
     inputs=_halves,
     providers=_providers("nt_xent", 14),
     exact=lambda setting: _exact("nt_xent", setting),

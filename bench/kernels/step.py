@@ -1,8 +1,10 @@
-"""End to end: one pre-training step of the small ConvNet with NT-Xent, with the kernels and without, and the loss alone.
+"""End to end: one pre-training step of the small ConvNet with NT-Xent, with the kernels and
+without, and the loss alone.
 
-The step is the framework's own: views, encoder and projector, loss, backward, SGD, checks. Each setting is run with
-`SECURE_FL_KERNELS=reference` and with `auto`. The loss's share of the step without kernels bounds what kernels can give:
-with a share p and a loss that is s times faster, a step is 1/(1 − p + p/s) times faster (Amdahl), and never more than 1/(1 − p).
+The step is the framework's own: views, encoder and projector, loss, backward, SGD, checks. Each
+setting is run with `SECURE_FL_KERNELS=reference` and with `auto`. The loss's share of the step
+without kernels bounds what kernels can give: with a share p and a loss that is s times faster, a
+step is 1/(1 − p + p/s) times faster (Amdahl), and never more than 1/(1 − p).
 """
 
 from __future__ import annotations
@@ -33,12 +35,16 @@ def _step(case: Case, augment: Augmentation) -> Function:
     """A function that trains its model by one step on a batch and returns the loss."""
     config = ModelConfig(encoder="convnet", features=case.dimension)
     encoder = build_encoder(config, SHAPE, seed=0)
-    model = EncoderProjector(encoder, build_projector(config, encoder, SHAPE, seed=0)).to(case.device)
+    model = EncoderProjector(encoder, build_projector(config, encoder, SHAPE, seed=0)).to(
+        case.device
+    )
     task = SelfSupervised(NTXent(TEMPERATURE), augment, Compute(torch.device(case.device)))
     spec = LocalSpec(epochs=1, batch_size=case.rows // 2, lr=1e-3, momentum=0.9, weight_decay=0.0)
 
     def function(x: Tensor) -> Tensor:
-        data = Dataset.from_arrays(x, torch.zeros(len(x), dtype=torch.int64), classes=1, name="noise")
+        data = Dataset.from_arrays(
+            x, torch.zeros(len(x), dtype=torch.int64), classes=1, name="noise"
+        )
         return torch.tensor(task.fit(model, data, spec, seed=0).terms["nt_xent"])
 
     return function
@@ -78,10 +84,13 @@ _MADE = {STEP: _with_views, STEP_WITHOUT_VIEWS: _without_views, LOSS: _loss}
 
 KERNEL = Kernel(
     name="step",
-    title="a pre-training step of the ConvNet on 28×28 images with NT-Xent; rows are those of the similarity matrix, twice the batch",
+    title="a pre-training step of the ConvNet on 28×28 images with NT-Xent; rows are those of the "
+    "similarity matrix, twice the batch",
     inputs=_inputs,
     providers=tuple(
-        Provider(name, make, _bytes, request=request, setting=setting, order=2 if setting == LOSS else 1)
+        Provider(
+            name, make, _bytes, request=request, setting=setting, order=2 if setting == LOSS else 1
+        )
         for setting, make in _MADE.items()
         for name, request in _REQUESTS.items()
     ),

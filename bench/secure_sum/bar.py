@@ -1,11 +1,14 @@
-"""The secure sum's targets, each with its figure, beside NVFlare's TenSEAL setting and plain float32 addition.
+"""The secure sum's targets, each with its figure, beside NVFlare's TenSEAL setting and plain
+float32 addition.
 
     python -m bench.secure_sum.bar [--parameters 1000000] [--pools 1] [--repeats 5] [--full] [--page]
 
-Nine clients, so eight neighbours each. Milliseconds of processor time of one thread for a million fields (K·P), medians over clients and
-repeats with their 0.2 and 0.8 quantiles; in every repeat all systems take turns, so that a busy machine slows all alike. `--full`
-measures 1 and 11 million parameters with 1, 4 and 8 pools (an hour or more, and many gigabytes). Rows go to
-`bench/results/secure_sum.csv`; `--page` writes them into `docs/secure-sum-speed.md` (`--page --repeats 0` does no more than that).
+Nine clients, so eight neighbours each. Milliseconds of processor time of one thread for a million
+fields (K·P), medians over clients and repeats with their 0.2 and 0.8 quantiles; in every repeat all
+systems take turns, so that a busy machine slows all alike. `--full` measures 1 and 11 million
+parameters with 1, 4 and 8 pools (an hour or more, and many gigabytes). Rows go to
+`bench/results/secure_sum.csv`; `--page` writes them into `docs/secure-sum-speed.md`
+(`--page --repeats 0` does no more than that).
 """
 
 from __future__ import annotations
@@ -58,13 +61,18 @@ class Line:
     def __str__(self) -> str:
         spread = "" if self.low is None else f" ({self.low:.4g} to {self.high:.4g})"
         target = "" if self.target is None else f", target ≤ {self.target:g}"
-        return f"{self.verdict:>8}  {self.system}: {self.figure} {self.value:.4g} {self.unit}{spread}{target}{'; ' if self.note else ''}{self.note}"
+        return (
+            f"{self.verdict:>8}  {self.system}: {self.figure} {self.value:.4g} "
+            f"{self.unit}{spread}{target}{'; ' if self.note else ''}{self.note}"
+        )
 
 
 def measure(shape: BlockShape, repeats: int) -> dict[str, Samples]:
     """All systems in turn, after a round of each to warm up."""
     fields = shape.pools * shape.width
-    systems: dict[str, Any] = {FLOATS: Floats(shape)} | {name: SecureRounds(*kind, shape) for name, kind in PROTECTIONS.items()}
+    systems: dict[str, Any] = {FLOATS: Floats(shape)} | {
+        name: SecureRounds(*kind, shape) for name, kind in PROTECTIONS.items()
+    }
     if fields <= _NVFLARE_FIELDS:
         systems[NVFLARE] = NvFlare(shape)
     found = {name: Samples(fields) for name in systems}
@@ -93,7 +101,14 @@ def lines(shape: BlockShape, found: dict[str, Samples]) -> Iterator[Line]:
         yield Line(NVFLARE, "wrong integers", "", found[NVFLARE].wrong, note="it is approximate")
 
 
-def _time(system: str, samples: Samples, step: str, figure: str = "", target: float | None = None, note: str = "") -> Line:
+def _time(
+    system: str,
+    samples: Samples,
+    step: str,
+    figure: str = "",
+    target: float | None = None,
+    note: str = "",
+) -> Line:
     values = samples.times[step]
     low, high = np.quantile(values, [0.2, 0.8])
     return Line(system, figure or step, "ms", median(values), float(low), float(high), target, note)
@@ -103,20 +118,40 @@ def _protect(name: str, samples: Samples) -> Iterator[Line]:
     sent = "integers to signed bytes, hash included"
     yield _time(name, samples, "protect", "protect and serialise", PROTECT[name], sent)
     if "vector" in samples.times:
-        yield _time(name, samples, "vector", "protect and serialise, unsigned", PROTECT[name], "integers to masked bytes: what NVFlare's figure has")
+        yield _time(
+            name,
+            samples,
+            "vector",
+            "protect and serialise, unsigned",
+            PROTECT[name],
+            "integers to masked bytes: what NVFlare's figure has",
+        )
     yield _time(name, samples, "AES", "floor: AES-CTR keystream of all masks")
     if "SEAL" in samples.times:
         yield _time(name, samples, "SEAL", "floor: SEAL's encrypt", note="of zeros")
-    yield _time(name, samples, "keys", "key agreement and shares", note="one client's, whatever the fields")
+    yield _time(
+        name, samples, "keys", "key agreement and shares", note="one client's, whatever the fields"
+    )
 
 
 def _add(name: str, samples: Samples, floats: Samples) -> Iterator[Line]:
     if name == "masked":
         for step, figure, note in (
             ("add", "server add, times plain addition", "the range check included"),
-            ("receive", "server receives, times plain floats", "floats in the same signed envelope"),
+            (
+                "receive",
+                "server receives, times plain floats",
+                "floats in the same signed envelope",
+            ),
         ):
-            yield Line(name, figure, "x", median(samples.times[step]) / median(floats.times[step]), target=1.2, note=note)
+            yield Line(
+                name,
+                figure,
+                "x",
+                median(samples.times[step]) / median(floats.times[step]),
+                target=1.2,
+                note=note,
+            )
         yield _time(name, samples, "add", "server add")
         yield _time(name, samples, "receive", "server receives", note="signature and hash included")
     else:
@@ -127,14 +162,26 @@ def _add(name: str, samples: Samples, floats: Samples) -> Iterator[Line]:
 def _open(name: str, samples: Samples) -> Iterator[Line]:
     yield _time(name, samples, "open", target=400 + 4 * CLIENTS, note=f"{CLIENTS} live clients")
     yield _time(name, samples, "unmask", "open: unmask", note="the server's steps")
-    yield _time(name, samples, "decrypt", "open: decrypt", note="the key holder's, checks and digest included")
+    yield _time(
+        name,
+        samples,
+        "decrypt",
+        "open: decrypt",
+        note="the key holder's, checks and digest included",
+    )
 
 
 def _bytes(name: str, samples: Samples, fields: int) -> Iterator[Line]:
     yield Line(name, "upload", "B/field", samples.fixed["upload"] / fields, target=UPLOAD.get(name))
     if name in PROTECTIONS:
         yield Line(name, "keys and shares up", "B", samples.fixed["shares up"], note="one client's")
-    yield Line(name, "down", "B/field", samples.fixed["down"] / fields, note="all messages to one client, mean" if name in PROTECTIONS else "")
+    yield Line(
+        name,
+        "down",
+        "B/field",
+        samples.fixed["down"] / fields,
+        note="all messages to one client, mean" if name in PROTECTIONS else "",
+    )
 
 
 def _memory(name: str, samples: Samples, shape: BlockShape) -> Iterator[Line]:
@@ -149,15 +196,40 @@ def _memory(name: str, samples: Samples, shape: BlockShape) -> Iterator[Line]:
 
 def run(shape: BlockShape, repeats: int, folder: Path) -> list[Line]:
     """Measure, print, append."""
-    where, load, fields = provenance(("tenseal", "zstandard", "cryptography")), os.getloadavg()[0], shape.pools * shape.width
+    where, load, fields = (
+        provenance(("tenseal", "zstandard", "cryptography")),
+        os.getloadavg()[0],
+        shape.pools * shape.width,
+    )
     repeats = max(1, min(repeats, _ENOUGH_FIELDS // fields))
-    print(f"P = {shape.width}, K = {shape.pools}, {repeats} repeats, load {load:.2f} at the start", flush=True)
+    print(
+        f"P = {shape.width}, K = {shape.pools}, {repeats} repeats, load {load:.2f} at the start",
+        flush=True,
+    )
     found = []
     for line in lines(shape, measure(shape, repeats)):
-        row: dict[str, object] = {"P": shape.width, "K": shape.pools, "clients": CLIENTS, "repeats": repeats, "load": round(load, 2)}
-        row |= {"system": line.system, "figure": line.figure, "unit": line.unit, "value": f"{line.value:.5g}"}
-        row |= {"y20": "" if line.low is None else f"{line.low:.4g}", "y80": "" if line.high is None else f"{line.high:.4g}"}
-        row |= {"target": "" if line.target is None else f"{line.target:g}", "verdict": line.verdict, "note": line.note}
+        row: dict[str, object] = {
+            "P": shape.width,
+            "K": shape.pools,
+            "clients": CLIENTS,
+            "repeats": repeats,
+            "load": round(load, 2),
+        }
+        row |= {
+            "system": line.system,
+            "figure": line.figure,
+            "unit": line.unit,
+            "value": f"{line.value:.5g}",
+        }
+        row |= {
+            "y20": "" if line.low is None else f"{line.low:.4g}",
+            "y80": "" if line.high is None else f"{line.high:.4g}",
+        }
+        row |= {
+            "target": "" if line.target is None else f"{line.target:g}",
+            "verdict": line.verdict,
+            "note": line.note,
+        }
         append_row(CSV, row, where, folder)
         print(line, flush=True)
         found.append(line)
@@ -166,19 +238,44 @@ def run(shape: BlockShape, repeats: int, folder: Path) -> list[Line]:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parameters", type=int, nargs="+", default=[1_000_000], help="P, fields of a pool (default a million)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--parameters",
+        type=int,
+        nargs="+",
+        default=[1_000_000],
+        help="P, fields of a pool (default a million)",
+    )
     parser.add_argument("--pools", type=int, nargs="+", default=[1], help="K (default 1)")
-    parser.add_argument("--repeats", type=int, default=5, help="rounds of each system that count; fewer above ten million fields (default 5)")
-    parser.add_argument("--full", action="store_true", help="1 and 11 million parameters, 1, 4 and 8 pools")
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=5,
+        help="rounds of each system that count; fewer above ten million fields (default 5)",
+    )
+    parser.add_argument(
+        "--full", action="store_true", help="1 and 11 million parameters, 1, 4 and 8 pools"
+    )
     parser.add_argument("--page", action="store_true", help="write docs/secure-sum-speed.md")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the CSV")
     arguments = parser.parse_args()
-    widths, pools = ([1_000_000, 11_000_000], [1, 4, 8]) if arguments.full else (arguments.parameters, arguments.pools)
+    widths, pools = (
+        ([1_000_000, 11_000_000], [1, 4, 8])
+        if arguments.full
+        else (arguments.parameters, arguments.pools)
+    )
     for width in widths if arguments.repeats else ():
         for number in pools:
             found = run(BlockShape(number, width), arguments.repeats, arguments.results)
-            print(", ".join(f"{sum(line.verdict == verdict for line in found)} {verdict}" for verdict in ("met", "NOT MET")), flush=True)
+            print(
+                ", ".join(
+                    f"{sum(line.verdict == verdict for line in found)} {verdict}"
+                    for verdict in ("met", "NOT MET")
+                ),
+                flush=True,
+            )
     if arguments.page:
         print(write_page(arguments.results))
 

@@ -1,4 +1,5 @@
-"""What the experimental RLWE pad costs: processor time of one thread, for a million fields and nine clients.
+"""What the experimental RLWE pad costs: processor time of one thread, for a million fields and
+nine clients.
 
 python -m bench.secure_sum.pad [FIELDS]
 """

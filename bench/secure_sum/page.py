@@ -25,34 +25,73 @@ def write_page(folder: Path, page: Path = PAGE) -> Path:
 
 def newest(records: list[Record]) -> list[Record]:
     """The last row of every figure and size."""
-    return list({(record["P"], record["K"], record["system"], record["figure"]): record for record in records}.values())
+    return list(
+        {
+            (record["P"], record["K"], record["system"], record["figure"]): record
+            for record in records
+        }.values()
+    )
 
 
 def _bar(records: list[Record]) -> str:
     head = ["P", "K", "system", "figure", "found (0.2 to 0.8)", "at most", "", "note"]
-    rows = [[*_size(r), r["system"], r["figure"], _found(r), r["target"], r["verdict"], r["note"]] for r in records if r["target"]]
+    rows = [
+        [*_size(r), r["system"], r["figure"], _found(r), r["target"], r["verdict"], r["note"]]
+        for r in records
+        if r["target"]
+    ]
     return _table(head, rows)
 
 
 def _others(records: list[Record]) -> str:
     head = ["P", "K", "system", "figure", "found (0.2 to 0.8)", "note"]
-    return _table(head, [[*_size(r), r["system"], r["figure"], _found(r), r["note"]] for r in records if not r["target"]])
+    return _table(
+        head,
+        [
+            [*_size(r), r["system"], r["figure"], _found(r), r["note"]]
+            for r in records
+            if not r["target"]
+        ],
+    )
 
 
 def _provenance(records: list[Record]) -> str:
-    places = dict.fromkeys((r["date"], r["commit"], r["machine"], r["versions"], r["repeats"], r["load"]) for r in records)
+    places = dict.fromkeys(
+        (r["date"], r["commit"], r["machine"], r["versions"], r["repeats"], r["load"])
+        for r in records
+    )
     text = "- {}, commit `{}`: {}; {}; {} repeats, load {} at the start"
     return "\n".join(text.format(*place) for place in places) or "Nothing yet."
 
 
 def _counts(records: list[Record]) -> str:
     last = {(record["clients"], record["system"]): record for record in records}
-    columns = ["clients", "system", "neighbours", "proof, B to each", "proof, ms to check", "share of a round's bytes", "round, s", "verdict"]
-    places = dict.fromkeys(f"{record['date']}, commit `{record['commit']}`, {record['machine']}" for record in last.values())
-    return _table(columns, [[record[column] for column in columns] for record in last.values()]) + "\n\n" + "; ".join(places)
+    columns = [
+        "clients",
+        "system",
+        "neighbours",
+        "proof, B to each",
+        "proof, ms to check",
+        "share of a round's bytes",
+        "round, s",
+        "verdict",
+    ]
+    places = dict.fromkeys(
+        f"{record['date']}, commit `{record['commit']}`, {record['machine']}"
+        for record in last.values()
+    )
+    return (
+        _table(columns, [[record[column] for column in columns] for record in last.values()])
+        + "\n\n"
+        + "; ".join(places)
+    )
 
 
-TABLES: dict[str, Callable[[list[Record]], str]] = {"bar": _bar, "others": _others, "provenance": _provenance}
+TABLES: dict[str, Callable[[list[Record]], str]] = {
+    "bar": _bar,
+    "others": _others,
+    "provenance": _provenance,
+}
 
 
 def _size(record: Record) -> list[str]:
@@ -60,7 +99,9 @@ def _size(record: Record) -> list[str]:
 
 
 def _found(record: Record) -> str:
-    return f"{record['value']} {record['unit']}".strip() + (f" ({record['y20']} to {record['y80']})" if record["y20"] else "")
+    return f"{record['value']} {record['unit']}".strip() + (
+        f" ({record['y20']} to {record['y80']})" if record["y20"] else ""
+    )
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

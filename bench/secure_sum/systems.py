@@ -1,6 +1,8 @@
-"""What is measured: rounds of the secure sum, TenSEAL's CKKS in NVFlare's setting, plain float32 addition.
+"""What is measured: rounds of the secure sum, TenSEAL's CKKS in NVFlare's setting, plain
+float32 addition.
 
-Every system notes milliseconds of processor time per million fields, one sample for each client and repeat, by step.
+Every system notes milliseconds of processor time per million fields, one sample for each client and
+repeat, by step.
 """
 
 from __future__ import annotations
@@ -59,22 +61,31 @@ class Samples:
 
 
 def vectors_of(shape: BlockShape, names: list[str]) -> dict[str, BlockVector]:
-    """Integers up to the field's edge over the number of clients; clients deal themselves over the pools, two to each as far as they go."""
+    """Integers up to the field's edge over the number of clients; clients deal themselves over the
+    pools, two to each as far as they go.
+    """
     rng, share = np.random.default_rng(0), (2**19 - 1) // len(names)
     return {
-        name: BlockVector.one_hot(shape, number // 2 % shape.pools, rng.integers(-share, share + 1, shape.width)) for number, name in enumerate(names)
+        name: BlockVector.one_hot(
+            shape, number // 2 % shape.pools, rng.integers(-share, share + 1, shape.width)
+        )
+        for number, name in enumerate(names)
     }
 
 
 class SecureRounds:
-    """Rounds of one protection. Steps: `keys`, `protect`, `add`, `receive`, `unmask`, `decrypt`, `open`, and `floor` of `protect`.
+    """Rounds of one protection. Steps: `keys`, `protect`, `add`, `receive`, `unmask`, `decrypt`,
+    `open`, and `floor` of `protect`.
 
-    `protect` is everything from integers to the signed bytes that are sent; `vector` (masks alone) is the same without hash, signature
-    and key agreement; `add` is parsing and adding, `receive` adds signatures and hashes to it.
+    `protect` is everything from integers to the signed bytes that are sent; `vector` (masks alone)
+    is the same without hash, signature and key agreement; `add` is parsing and adding, `receive`
+    adds signatures and hashes to it.
     """
 
     def __init__(self, protection: str, key_holder: str, shape: BlockShape) -> None:
-        self.federation = EmbeddedFederation(CLIENTS, protection=protection, key_holder=key_holder, clock=time.process_time)
+        self.federation = EmbeddedFederation(
+            CLIENTS, protection=protection, key_holder=key_holder, clock=time.process_time
+        )
         self.shape, self.number = shape, 0
         self.vectors = vectors_of(shape, list(self.federation.clients))
 
@@ -95,10 +106,20 @@ class SecureRounds:
         into.fixed["upload"] = len(upload)
         self._floors(running, into)
 
-    def _add_alone(self, adder: Adder, running: EmbeddedRound, name: str, upload: bytes | memoryview, into: Samples) -> None:
+    def _add_alone(
+        self,
+        adder: Adder,
+        running: EmbeddedRound,
+        name: str,
+        upload: bytes | memoryview,
+        into: Samples,
+    ) -> None:
         plan = running.plan
         expected = plan.expect(Phase.UPLOAD, "client", sender=name, chunks=plan.shape.blocks)
-        bodies = [open_envelope(envelope, plan.roster, expected)[1] for envelope in unframe(memoryview(upload))]
+        bodies = [
+            open_envelope(envelope, plan.roster, expected)[1]
+            for envelope in unframe(memoryview(upload))
+        ]
         into.timed("add", _read_and_add, adder, bodies)
 
     def _note(self, outcome: Outcome, into: Samples) -> None:
@@ -108,15 +129,23 @@ class SecureRounds:
             return sum(seconds.get(phase, {}).get(party, 0.0) for phase in phases)
 
         # every client answers a request, but one alone opens the sums (`appliers=1`)
-        opening = spent(AFTER, "holder") + spent(("open_pools",), "clients") / clients + spent(("apply",), "clients")
+        opening = (
+            spent(AFTER, "holder")
+            + spent(("open_pools",), "clients") / clients
+            + spent(("apply",), "clients")
+        )
         into.note("keys", spent((*BEFORE, "agree", "open_counts"), "clients") / clients)
         into.note("unmask", spent(AFTER, "server"))
         into.note("decrypt", opening)
         into.note("open", spent(AFTER, "server") + opening)
         into.fixed["down"] = sum(outcome.down.values()) / clients
-        into.fixed["shares up"] = sum(size for phase, size in outcome.up.items() if phase != "upload") / clients
+        into.fixed["shares up"] = (
+            sum(size for phase, size in outcome.up.items() if phase != "upload") / clients
+        )
         for pool, opened in outcome.opened.pools.items():
-            into.wrong += int((opened != sum(vector.pools[pool] for vector in self.vectors.values())).sum())
+            into.wrong += int(
+                (opened != sum(vector.pools[pool] for vector in self.vectors.values())).sum()
+            )
 
     def _floors(self, running: EmbeddedRound, into: Samples) -> None:
         plan, cipher = running.plan, running.clients[next(iter(self.vectors))]._cipher
@@ -159,17 +188,27 @@ def _encryptions(client: BfvClient, count: int) -> None:
 
 
 class NvFlare:
-    """TenSEAL's CKKS vectors as NVFlare's HEBuilder sets them up: 8192, [60, 40, 40], scale 2^40, symmetric. Nothing is signed."""
+    """TenSEAL's CKKS vectors as NVFlare's HEBuilder sets them up: 8192, [60, 40, 40], scale 2^40,
+    symmetric. Nothing is signed.
+    """
 
     def __init__(self, shape: BlockShape) -> None:
         ts = import_optional("tenseal", "tenseal")
 
         self.ts: Any = ts
         kind = ts.ENCRYPTION_TYPE.SYMMETRIC
-        self.context = ts.context(ts.SCHEME_TYPE.CKKS, poly_modulus_degree=8192, coeff_mod_bit_sizes=[60, 40, 40], encryption_type=kind, n_threads=1)
+        self.context = ts.context(
+            ts.SCHEME_TYPE.CKKS,
+            poly_modulus_degree=8192,
+            coeff_mod_bit_sizes=[60, 40, 40],
+            encryption_type=kind,
+            n_threads=1,
+        )
         self.context.global_scale = 2.0**40
         self.public = ts.context_from(self.context.serialize(save_secret_key=False), n_threads=1)
-        self.vectors = [np.concatenate(list(vector.pools)) for vector in vectors_of(shape, ["a", "b"]).values()]
+        self.vectors = [
+            np.concatenate(list(vector.pools)) for vector in vectors_of(shape, ["a", "b"]).values()
+        ]
 
     def run(self, into: Samples) -> None:
         """Two clients."""
@@ -194,16 +233,23 @@ class NvFlare:
 
 
 class Floats:
-    """float32 vectors: added as they are (`add`), and out of the signed envelope that a masked vector travels in (`receive`)."""
+    """float32 vectors: added as they are (`add`), and out of the signed envelope that a masked
+    vector travels in (`receive`).
+    """
 
     def __init__(self, shape: BlockShape) -> None:
         self._rounds = SecureRounds("plain", "clients", BlockShape(1, 1))
         rng = np.random.default_rng(0)
-        self.vectors = [rng.standard_normal(shape.pools * shape.width, np.float32) for _ in range(3)]
+        self.vectors = [
+            rng.standard_normal(shape.pools * shape.width, np.float32) for _ in range(3)
+        ]
 
     def run(self, into: Samples) -> None:
         """Three clients."""
-        running, (name, identity) = self._rounds.begin(), next(iter(self._rounds.federation.clients.items()))
+        running, (name, identity) = (
+            self._rounds.begin(),
+            next(iter(self._rounds.federation.clients.items())),
+        )
         plan, total = running.plan, np.zeros_like(self.vectors[0])
         total.fill(0)
         for vector in self.vectors:
@@ -215,12 +261,16 @@ class Floats:
     @staticmethod
     def _receive(message: bytes, running: EmbeddedRound, total: NDArray[np.float32]) -> None:
         plan = running.plan
-        body = open_envelope(memoryview(message), plan.roster, plan.expect(Phase.UPLOAD, "client"))[1]
+        body = open_envelope(memoryview(message), plan.roster, plan.expect(Phase.UPLOAD, "client"))[
+            1
+        ]
         np.add(total, np.frombuffer(body, np.float32), out=total)
 
 
 def peaks(protection: str, key_holder: str, shape: BlockShape) -> tuple[float, float]:
-    """Bytes of memory that a client's `protect` and a server's round add at most, in a fresh process (Linux)."""
+    """Bytes of memory that a client's `protect` and a server's round add at most, in a fresh
+    process (Linux).
+    """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(_peaks, protection, key_holder, shape).result()
 

@@ -1,8 +1,10 @@
-"""Which implementation computes a function: asked for by `SECURE_FL_KERNELS`, or the fastest that is valid for the tensors.
+"""Which implementation computes a function: asked for by `SECURE_FL_KERNELS`, or the fastest that
+is valid for the tensors.
 
-`auto` takes Triton on a GPU, the tiles on the processor where there are enough rows to pay for them, and plain torch for
-all else. `triton` and `cpu` insist, `reference` is plain torch. Triton serves tensors on the processor only when it
-interprets (`TRITON_INTERPRET=1`, for tests); float64 takes the tiles or plain torch everywhere.
+`auto` takes Triton on a GPU, the tiles on the processor where there are enough rows to pay for
+them, and plain torch for all else. `triton` and `cpu` insist, `reference` is plain torch. Triton
+serves tensors on the processor only when it interprets (`TRITON_INTERPRET=1`, for tests); float64
+takes the tiles or plain torch everywhere.
 """
 
 from __future__ import annotations
@@ -49,7 +51,8 @@ def choose(z: Tensor, rows: int | None = None, tiles: bool = True) -> Provider:
     """Who computes a function of tensors like `z`.
 
     Args:
-        rows: rows of the similarity matrix, of functions that are quadratic in them; None for the others.
+        rows: rows of the similarity matrix, of functions that are quadratic in them; None for
+            the others.
         tiles: whether the processor's own form exists and its exponentials stay in range.
 
     Raises:
@@ -61,7 +64,10 @@ def choose(z: Tensor, rows: int | None = None, tiles: bool = True) -> Provider:
     if z.device.type != "cpu":
         return _elsewhere(z, request)
     if request == "triton" and not interpreting():
-        raise ProviderError(f"{VARIABLE}=triton, and the tensors are on the processor, where Triton only interprets (TRITON_INTERPRET=1)")
+        raise ProviderError(
+            f"{VARIABLE}=triton, and the tensors are on the processor, where Triton only "
+            "interprets (TRITON_INTERPRET=1)"
+        )
     if request == "triton" and z.dtype != torch.float64:
         return "triton"
     enough = request != "auto" or rows is None or rows >= FEWEST_ROWS
@@ -73,7 +79,11 @@ def _elsewhere(z: Tensor, request: Request) -> Provider:
         raise ProviderError(f"{VARIABLE}=cpu, and the tensors are on {z.device}")
     if z.device.type != "cuda" or find_spec("triton") is None:
         if request == "triton":
-            what = "triton is not installed" if z.device.type == "cuda" else f"the tensors are on {z.device}"
+            what = (
+                "triton is not installed"
+                if z.device.type == "cuda"
+                else f"the tensors are on {z.device}"
+            )
             raise ProviderError(f"{VARIABLE}=triton, and {what}")
         return "reference"
     return "reference" if z.dtype == torch.float64 else "triton"
@@ -86,7 +96,11 @@ def explain() -> str:
         return f"plain torch, since {VARIABLE}=reference"
     if request == "cpu":
         return f"symmetric tiles on the processor, since {VARIABLE}=cpu"
-    gpu = "on a GPU plain torch, since triton is not installed" if find_spec("triton") is None else "on a GPU Triton kernels"
+    gpu = (
+        "on a GPU plain torch, since triton is not installed"
+        if find_spec("triton") is None
+        else "on a GPU Triton kernels"
+    )
     if request == "triton":
         there = "interpreted on the processor" if interpreting() else "refused on the processor"
         return f"{gpu}, {there}, since {VARIABLE}=triton"

@@ -1,7 +1,9 @@
-"""The losses that callers use: checked, dispatched to the fastest valid implementation, and computed outside autocast.
+"""The losses that callers use: checked, dispatched to the fastest valid implementation, and
+computed outside autocast.
 
-Definitions, shapes and edges are those of `reference`. Functions that return several losses compute them in one pass.
-Half-precision rows are computed in float32 on the processor; Triton takes them as they are and sums in float32.
+Definitions, shapes and edges are those of `reference`. Functions that return several losses compute
+them in one pass. Half-precision rows are computed in float32 on the processor; Triton takes them as
+they are and sums in float32.
 """
 
 from __future__ import annotations
@@ -47,8 +49,12 @@ def nt_xent_loss(z1: Tensor, z2: Tensor, temperature: float = 0.5) -> Tensor:
 
 
 @_outside_autocast
-def nt_xent_dsr_loss(z1: Tensor, z2: Tensor, temperature: float, subspace: Subspace) -> tuple[Tensor, Tensor]:
-    """(NT-Xent, mean over the views of the dimension-scaled regulariser) over two views `[N, D]`, in one pass."""
+def nt_xent_dsr_loss(
+    z1: Tensor, z2: Tensor, temperature: float, subspace: Subspace
+) -> tuple[Tensor, Tensor]:
+    """(NT-Xent, mean over the views of the dimension-scaled regulariser) over two views `[N, D]`,
+    in one pass.
+    """
     return _nt_xent(z1, z2, temperature, subspace)
 
 
@@ -70,8 +76,12 @@ def align_uniformity_loss(z1: Tensor, z2: Tensor, t: float = 2.0) -> tuple[Tenso
 
 
 @_outside_autocast
-def align_uniformity_dsr_loss(z1: Tensor, z2: Tensor, t: float, subspace: Subspace) -> tuple[Tensor, Tensor, Tensor]:
-    """(alignment, uniformity, mean over the views of the dimension-scaled regulariser) of two views `[N, D]`, in one pass."""
+def align_uniformity_dsr_loss(
+    z1: Tensor, z2: Tensor, t: float, subspace: Subspace
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(alignment, uniformity, mean over the views of the dimension-scaled regulariser) of two views
+    `[N, D]`, in one pass.
+    """
     return _align_uniformity(z1, z2, t, subspace)
 
 
@@ -96,10 +106,14 @@ def group_nt_xent_loss(z1: Tensor, z2: Tensor, group_size: int, temperature: flo
 
 @torch.no_grad()
 @_outside_autocast
-def group_nt_xent_gradients(z1: Tensor, z2: Tensor, group_size: int, temperature: float = 0.5) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(losses `[G]`, every group's own gradient by z1 and by z2, `[G · group_size, D]`, and its squared norm `[G]`).
+def group_nt_xent_gradients(
+    z1: Tensor, z2: Tensor, group_size: int, temperature: float = 0.5
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(losses `[G]`, every group's own gradient by z1 and by z2, `[G · group_size, D]`, and its
+    squared norm `[G]`).
 
-    What a mechanism that clips whole groups starts from: row i of a gradient belongs to group i // group_size alone.
+    What a mechanism that clips whole groups starts from: row i of a gradient belongs to group i //
+    group_size alone.
     """
     return _groups(z1, z2, group_size, temperature)
 
@@ -115,10 +129,21 @@ def spectral_moment(z1: Tensor, z2: Tensor) -> Tensor:
 
 
 @_outside_autocast
-def distillation_loss(h: Tensor, z: Tensor, temperature: float = 0.5, direction: reference.Direction = "projector_to_encoder") -> Tensor:
+def distillation_loss(
+    h: Tensor,
+    z: Tensor,
+    temperature: float = 0.5,
+    direction: reference.Direction = "projector_to_encoder",
+) -> Tensor:
     """Mean KL between the softmaxes of `h` and `z`; see `reference.distillation_loss`."""
-    same = h.shape == z.shape and h.dtype == z.dtype and h.ndim == 2 and h.shape[1] <= WIDEST_DISTILLED
-    if dispatch.choose(z) != "triton" or not same or direction not in ("projector_to_encoder", "encoder_to_projector"):
+    same = (
+        h.shape == z.shape and h.dtype == z.dtype and h.ndim == 2 and h.shape[1] <= WIDEST_DISTILLED
+    )
+    if (
+        dispatch.choose(z) != "triton"
+        or not same
+        or direction not in ("projector_to_encoder", "encoder_to_projector")
+    ):
         return reference.distillation_loss(h, z, temperature, direction)
     reference.rows(z)
     target, source = (z, h) if direction == "projector_to_encoder" else (h, z)
@@ -126,7 +151,9 @@ def distillation_loss(h: Tensor, z: Tensor, temperature: float = 0.5, direction:
     return value
 
 
-def _groups(z1: Tensor, z2: Tensor, group_size: int, temperature: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _groups(
+    z1: Tensor, z2: Tensor, group_size: int, temperature: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     first, second = reference.pair(z1, z2)
     if group_size < 1 or len(first) % group_size:
         raise ValueError(f"the examples do not fill groups of {group_size}")
@@ -134,28 +161,44 @@ def _groups(z1: Tensor, z2: Tensor, group_size: int, temperature: float) -> tupl
         first, second, provider = z1, z2, "triton"
     else:
         provider = "cpu"
-    loss, by_first, by_second, square = operators.group_ntxent(first, second, group_size, temperature, provider)
+    loss, by_first, by_second, square = operators.group_ntxent(
+        first, second, group_size, temperature, provider
+    )
     return loss, by_first, by_second, square
 
 
-def _nt_xent(z1: Tensor, z2: Tensor, temperature: float, subspace: Subspace | None) -> tuple[Tensor, Tensor]:
+def _nt_xent(
+    z1: Tensor, z2: Tensor, temperature: float, subspace: Subspace | None
+) -> tuple[Tensor, Tensor]:
     rows = 2 * len(z1) if z1.ndim else 0
     provider, (z1, z2) = _prepared((z1, z2), rows, ntxent.fits(rows, temperature, _computed(z1)))
     if provider == "reference" or z1.shape != z2.shape or z1.dtype != z2.dtype:
         return reference.nt_xent_loss(z1, z2, temperature), _plain_dsr(z1, z2, subspace)
     x = torch.cat([z1, z2])
-    loss, dsr, *_ = operators.ntxent(x, _columns(x, subspace), temperature, *_settings(subspace), provider)
+    loss, dsr, *_ = operators.ntxent(
+        x, _columns(x, subspace), temperature, *_settings(subspace), provider
+    )
     return loss, dsr
 
 
-def _align_uniformity(z1: Tensor, z2: Tensor, t: float, subspace: Subspace | None) -> tuple[Tensor, Tensor, Tensor]:
+def _align_uniformity(
+    z1: Tensor, z2: Tensor, t: float, subspace: Subspace | None
+) -> tuple[Tensor, Tensor, Tensor]:
     fits = uniform.fits(t, _computed(z1))
     provider, (z1, z2) = _prepared((z1, z2), len(z1) if z1.ndim else 0, fits)
-    if provider == "reference" or z1.shape != z2.shape or z1.dtype != z2.dtype or len(z1) < 2 or not fits:
+    if (
+        provider == "reference"
+        or z1.shape != z2.shape
+        or z1.dtype != z2.dtype
+        or len(z1) < 2
+        or not fits
+    ):
         both = (reference.uniformity_loss(z1, t) + reference.uniformity_loss(z2, t)) / 2
         return reference.align_loss(z1, z2), both, _plain_dsr(z1, z2, subspace)
     x = torch.cat([z1, z2])
-    loss, align, dsr, *_ = operators.uniformity(x, _columns(x, subspace), 2, t, *_settings(subspace), provider)
+    loss, align, dsr, *_ = operators.uniformity(
+        x, _columns(x, subspace), 2, t, *_settings(subspace), provider
+    )
     return align, loss, dsr
 
 
@@ -164,7 +207,9 @@ def _computed(z: Tensor) -> torch.dtype:
     return torch.float64 if z.dtype == torch.float64 else torch.float32
 
 
-def _prepared(rows: tuple[Tensor, ...], count: int, fits: bool) -> tuple[dispatch.Provider, tuple[Tensor, ...]]:
+def _prepared(
+    rows: tuple[Tensor, ...], count: int, fits: bool
+) -> tuple[dispatch.Provider, tuple[Tensor, ...]]:
     """Who computes, and the checked rows in the dtype that it takes."""
     provider = dispatch.choose(rows[0], count, fits)
     checked = tuple(reference.rows(z) for z in rows)
@@ -183,5 +228,8 @@ def _settings(subspace: Subspace | None) -> tuple[float, str]:
 def _plain_dsr(z1: Tensor, z2: Tensor, subspace: Subspace | None) -> Tensor:
     if subspace is None:
         return z1.new_zeros(())
-    both = [reference.dsr_loss(z, subspace.dims, subspace.alpha, subspace.basis, subspace.form) for z in (z1, z2)]
+    both = [
+        reference.dsr_loss(z, subspace.dims, subspace.alpha, subspace.basis, subspace.form)
+        for z in (z1, z2)
+    ]
     return (both[0] + both[1]) / 2

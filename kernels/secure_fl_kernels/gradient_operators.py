@@ -1,6 +1,8 @@
-"""Per-sample gradients as torch operators: what `torch.compile` and fake tensors have to know of them.
+"""Per-sample gradients as torch operators: what `torch.compile` and fake tensors have to know
+of them.
 
-Each picks its provider when it runs, so that one compiled program serves all. `per_sample` checks the arguments.
+Each picks its provider when it runs, so that one compiled program serves all. `per_sample` checks
+the arguments.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ _P = ParamSpec("_P")
 
 @contextmanager
 def _full_precision(x: Tensor) -> Iterator[None]:
-    """Products in float32 and no less, whatever autocast and torch's precision of products say: a bound on lengths depends on it."""
+    """Products in float32 and no less, whatever autocast and torch's precision of products say: a
+    bound on lengths depends on it.
+    """
     units: list[Any] = [torch.backends.mkldnn.matmul, torch.backends.cuda.matmul]  # type: ignore[attr-defined]
     units = [unit for unit in units if unit.fp32_precision not in ("none", "ieee")]
     before = [unit.fp32_precision for unit in units]
@@ -52,7 +56,9 @@ def _precise(function: Callable[_P, Tensor]) -> Callable[_P, Tensor]:
 
 
 def _provider(*tensors: Tensor) -> ModuleType:
-    """The file that computes for these tensors, by the widest of them: float64 has no Triton form."""
+    """The file that computes for these tensors, by the widest of them: float64 has no
+    Triton form.
+    """
     provider = dispatch.choose(max(tensors, key=Tensor.element_size))
     if provider == "triton":
         from secure_fl_kernels.gpu import gradients
@@ -76,7 +82,9 @@ def _(gradients: Tensor) -> Tensor:
 
 @torch.library.custom_op("secure_fl::clip_and_sum", mutates_args=())
 @_precise
-def clip_and_sum(gradients: Tensor, square_norms: Tensor, max_norm: float, noise: Tensor | None) -> Tensor:
+def clip_and_sum(
+    gradients: Tensor, square_norms: Tensor, max_norm: float, noise: Tensor | None
+) -> Tensor:
     """Σ_b f_b g_b + noise, `[P]`."""
     result: Tensor = _provider(gradients).clip_and_sum(gradients, square_norms, max_norm, noise)
     return result
@@ -91,13 +99,18 @@ def _(gradients: Tensor, *_: Any) -> Tensor:
 @_precise
 def ghost_linear(activations: Tensor, backprops: Tensor, bias: bool) -> Tensor:
     """‖Σ_t b_t a_tᵀ‖² + bias · ‖Σ_t b_t‖² of `[B, T, I]` and `[B, T, O]`."""
-    result: Tensor = _provider(activations, backprops).ghost_square_norms_linear(activations, backprops, bias)
+    result: Tensor = _provider(activations, backprops).ghost_square_norms_linear(
+        activations, backprops, bias
+    )
     return result
 
 
 @ghost_linear.register_fake
 def _(activations: Tensor, backprops: Tensor, _bias: bool) -> Tensor:
-    return activations.new_empty(activations.shape[0], dtype=accumulator(torch.promote_types(activations.dtype, backprops.dtype)))
+    return activations.new_empty(
+        activations.shape[0],
+        dtype=accumulator(torch.promote_types(activations.dtype, backprops.dtype)),
+    )
 
 
 @torch.library.custom_op("secure_fl::ghost_square_norms_conv2d", mutates_args=())
@@ -113,20 +126,28 @@ def ghost_conv2d(
     bias: bool,
     group_size: int,
 ) -> Tensor:
-    """The same of a convolution over `[B, C, H, W]`, `[B / group_size]`; the fake function takes `group_size` for the last argument."""
+    """The same of a convolution over `[B, C, H, W]`, `[B / group_size]`; the fake function takes
+    `group_size` for the last argument.
+    """
     shape = Convolution(kernel_size, stride, padding, dilation, groups)
-    result: Tensor = _provider(inputs, backprops).ghost_square_norms_conv2d(inputs, backprops, shape, bias, group_size)
+    result: Tensor = _provider(inputs, backprops).ghost_square_norms_conv2d(
+        inputs, backprops, shape, bias, group_size
+    )
     return result
 
 
 @ghost_conv2d.register_fake
 def _(inputs: Tensor, backprops: Tensor, *geometry: Any) -> Tensor:
-    return inputs.new_empty(inputs.shape[0] // geometry[-1], dtype=accumulator(torch.promote_types(inputs.dtype, backprops.dtype)))
+    return inputs.new_empty(
+        inputs.shape[0] // geometry[-1],
+        dtype=accumulator(torch.promote_types(inputs.dtype, backprops.dtype)),
+    )
 
 
 def _refuse(*_: object) -> None:
     raise RuntimeError(
-        "norms and clipped sums of per-sample gradients are not differentiable: detach() what is passed in, or write the formula in plain torch"
+        "norms and clipped sums of per-sample gradients are not differentiable: detach() what is "
+        "passed in, or write the formula in plain torch"
     )
 
 

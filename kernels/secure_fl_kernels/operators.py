@@ -1,8 +1,9 @@
-"""The losses as torch operators: what autograd, `torch.compile` and fake tensors have to know of them.
+"""The losses as torch operators: what autograd, `torch.compile` and fake tensors have to know
+of them.
 
-A forward returns the losses and, after them, what its gradient needs; a `provider` chosen when the operator is called goes
-along, so that both halves are computed by the same one. Tensors beside the losses are not differentiable, and there is no
-second derivative.
+A forward returns the losses and, after them, what its gradient needs; a `provider` chosen when the
+operator is called goes along, so that both halves are computed by the same one. Tensors beside the
+losses are not differentiable, and there is no second derivative.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ def _empty_rows(x: Tensor, provider: str, views: int = 1) -> Tensor:
     return x.new_empty((views * rows, width), dtype=_kept(x, provider))
 
 
-def _empty_own(x: Tensor, columns: Tensor | None, provider: str, views: int = 1) -> tuple[Tensor, Tensor]:
+def _empty_own(
+    x: Tensor, columns: Tensor | None, provider: str, views: int = 1
+) -> tuple[Tensor, Tensor]:
     """(own coordinates, energies), empty without columns."""
     dtype, single = _kept(x, provider), _single(x).dtype
     if columns is None:
@@ -71,15 +74,28 @@ def _weights(grad: Tensor, energy: Tensor, alpha: float, form: str, views: int) 
 def ntxent(
     x: Tensor, columns: Tensor | None, temperature: float, alpha: float, form: str, provider: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """(NT-Xent, regulariser, unit rows, inverse lengths, row sums, own coordinates, energies) of two views' rows `[2N, D]`."""
-    loss, z, inverse, sums, own, energy = _file("ntxent", provider).forward(x.contiguous(), temperature, columns)
+    """(NT-Xent, regulariser, unit rows, inverse lengths, row sums, own coordinates, energies) of
+    two views' rows `[2N, D]`.
+    """
+    loss, z, inverse, sums, own, energy = _file("ntxent", provider).forward(
+        x.contiguous(), temperature, columns
+    )
     return loss, _dsr(energy, alpha, form, 2), z, inverse, sums, own, energy
 
 
 @ntxent.register_fake
-def _(x: Tensor, columns: Tensor | None, temperature: float, alpha: float, form: str, provider: str) -> tuple[Tensor, ...]:
+def _(
+    x: Tensor, columns: Tensor | None, temperature: float, alpha: float, form: str, provider: str
+) -> tuple[Tensor, ...]:
     rows = x.shape[0]
-    return _single(x), _single(x), _empty_rows(x, provider, 2), _single(x, rows), _single(x, 2, rows), *_empty_own(x, columns, provider, 2)
+    return (
+        _single(x),
+        _single(x),
+        _empty_rows(x, provider, 2),
+        _single(x, rows),
+        _single(x, 2, rows),
+        *_empty_own(x, columns, provider, 2),
+    )
 
 
 @torch.library.custom_op("secure_fl::ntxent_gradient", mutates_args=())
@@ -101,7 +117,9 @@ def ntxent_gradient(
 ) -> Tensor:
     """Gradient by the raw rows, `[2N, dimension]`."""
     weights = _weights(grad_dsr, energy, alpha, form, 2)
-    gradient: Tensor = _file("ntxent", provider).backward(grad, weights, z, inverse, sums, own, columns, temperature, dimension, dtype)
+    gradient: Tensor = _file("ntxent", provider).backward(
+        grad, weights, z, inverse, sums, own, columns, temperature, dimension, dtype
+    )
     return gradient
 
 
@@ -118,8 +136,17 @@ def _keep_ntxent(ctx: Context, inputs: tuple[Any, ...], output: tuple[Tensor, ..
     ctx.mark_non_differentiable(*output[2:])
 
 
-def _ntxent_backward(ctx: Context, grad: Tensor, grad_dsr: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-    return ntxent_gradient(grad, grad_dsr, *ctx.saved_tensors, *ctx.shape, *ctx.settings), None, None, None, None, None
+def _ntxent_backward(
+    ctx: Context, grad: Tensor, grad_dsr: Tensor, *_: Tensor
+) -> tuple[Tensor | None, ...]:
+    return (
+        ntxent_gradient(grad, grad_dsr, *ctx.saved_tensors, *ctx.shape, *ctx.settings),
+        None,
+        None,
+        None,
+        None,
+        None,
+    )
 
 
 ntxent.register_autograd(_ntxent_backward, setup_context=_keep_ntxent)
@@ -132,16 +159,30 @@ ntxent.register_autograd(_ntxent_backward, setup_context=_keep_ntxent)
 def uniformity(
     x: Tensor, columns: Tensor | None, views: int, t: float, alpha: float, form: str, provider: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """(uniformity, alignment, regulariser, inverse lengths, pull, its rates, own coordinates, energies) of `[views · N, D]`."""
-    loss, align, inverse, pull, rates, own, energy = _file("uniform", provider).forward(x.contiguous(), views, t, columns)
+    """(uniformity, alignment, regulariser, inverse lengths, pull, its rates, own coordinates,
+    energies) of `[views · N, D]`.
+    """
+    loss, align, inverse, pull, rates, own, energy = _file("uniform", provider).forward(
+        x.contiguous(), views, t, columns
+    )
     return loss, align, _dsr(energy, alpha, form, views), inverse, pull, rates, own, energy
 
 
 @uniformity.register_fake
-def _(x: Tensor, columns: Tensor | None, views: int, t: float, alpha: float, form: str, provider: str) -> tuple[Tensor, ...]:
+def _(
+    x: Tensor, columns: Tensor | None, views: int, t: float, alpha: float, form: str, provider: str
+) -> tuple[Tensor, ...]:
     pull = _single(x, *_empty_rows(x, provider, views).shape)
     inverse, rates = _single(x, x.shape[0]), _single(x, views)
-    return _single(x), _single(x), _single(x), inverse, pull, rates, *_empty_own(x, columns, provider, views)
+    return (
+        _single(x),
+        _single(x),
+        _single(x),
+        inverse,
+        pull,
+        rates,
+        *_empty_own(x, columns, provider, views),
+    )
 
 
 @torch.library.custom_op("secure_fl::uniformity_gradient", mutates_args=())
@@ -165,7 +206,9 @@ def uniformity_gradient(
     """Gradient by the raw rows."""
     weights = _weights(grad_dsr, energy, alpha, form, views)
     by_align = grad_align if views == 2 else None
-    gradient: Tensor = _file("uniform", provider).backward(grad, by_align, weights, x.contiguous(), inverse, pull, rates, own, columns, t)
+    gradient: Tensor = _file("uniform", provider).backward(
+        grad, by_align, weights, x.contiguous(), inverse, pull, rates, own, columns, t
+    )
     return gradient
 
 
@@ -180,8 +223,18 @@ def _keep_uniformity(ctx: Context, inputs: tuple[Any, ...], output: tuple[Tensor
     ctx.mark_non_differentiable(*output[3:])
 
 
-def _uniformity_backward(ctx: Context, grad: Tensor, grad_align: Tensor, grad_dsr: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-    return uniformity_gradient(grad, grad_align, grad_dsr, *ctx.saved_tensors, *ctx.settings), None, None, None, None, None, None
+def _uniformity_backward(
+    ctx: Context, grad: Tensor, grad_align: Tensor, grad_dsr: Tensor, *_: Tensor
+) -> tuple[Tensor | None, ...]:
+    return (
+        uniformity_gradient(grad, grad_align, grad_dsr, *ctx.saved_tensors, *ctx.settings),
+        None,
+        None,
+        None,
+        None,
+        None,
+        None,
+    )
 
 
 uniformity.register_autograd(_uniformity_backward, setup_context=_keep_uniformity)
@@ -191,16 +244,29 @@ uniformity.register_autograd(_uniformity_backward, setup_context=_keep_uniformit
 
 
 @torch.library.custom_op("secure_fl::infonce", mutates_args=())
-def infonce(q: Tensor, k: Tensor, temperature: float, provider: str) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """(loss, unit queries, their inverse lengths, unit keys, theirs, row sums) of `[N, D]` and `[K, D]`."""
-    loss, zq, inverse_q, zk, inverse_k, sums = _file("infonce", provider).forward(q.contiguous(), k.contiguous(), temperature)
+def infonce(
+    q: Tensor, k: Tensor, temperature: float, provider: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """(loss, unit queries, their inverse lengths, unit keys, theirs, row sums) of `[N, D]` and
+    `[K, D]`.
+    """
+    loss, zq, inverse_q, zk, inverse_k, sums = _file("infonce", provider).forward(
+        q.contiguous(), k.contiguous(), temperature
+    )
     return loss, zq, inverse_q, zk, inverse_k, sums
 
 
 @infonce.register_fake
 def _(q: Tensor, k: Tensor, temperature: float, provider: str) -> tuple[Tensor, ...]:
     rows, keys = q.shape[0], k.shape[0]
-    return _single(q), _empty_rows(q, provider), _single(q, rows), _empty_rows(k, provider), _single(q, keys), _single(q, 2, rows)
+    return (
+        _single(q),
+        _empty_rows(q, provider),
+        _single(q, rows),
+        _empty_rows(k, provider),
+        _single(q, keys),
+        _single(q, 2, rows),
+    )
 
 
 @torch.library.custom_op("secure_fl::infonce_gradient", mutates_args=())
@@ -217,14 +283,19 @@ def infonce_gradient(
     provider: str,
 ) -> tuple[Tensor, Tensor]:
     """Gradients by raw queries `[N, dimension]` and keys `[K, dimension]`."""
-    by_q, by_k = _file("infonce", provider).backward(grad, zq, inverse_q, zk, inverse_k, sums, temperature, dimension, dtype)
+    by_q, by_k = _file("infonce", provider).backward(
+        grad, zq, inverse_q, zk, inverse_k, sums, temperature, dimension, dtype
+    )
     return by_q, by_k
 
 
 @infonce_gradient.register_fake
 def _(grad: Tensor, zq: Tensor, inverse_q: Tensor, zk: Tensor, inverse_k: Tensor, sums: Tensor, dimension: int,
       dtype: torch.dtype, *settings: Any) -> tuple[Tensor, Tensor]:  # fmt: skip
-    by_q, by_k = (z.new_empty((inverse.shape[0], dimension), dtype=dtype) for z, inverse in ((zq, inverse_q), (zk, inverse_k)))
+    by_q, by_k = (
+        z.new_empty((inverse.shape[0], dimension), dtype=dtype)
+        for z, inverse in ((zq, inverse_q), (zk, inverse_k))
+    )
     return by_q, by_k
 
 
@@ -286,8 +357,12 @@ moment.register_autograd(_moment_backward, setup_context=_keep_moment)
 
 
 @torch.library.custom_op("secure_fl::distillation", mutates_args=())
-def distillation(target: Tensor, source: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
-    """(mean KL of the target's softmax from the source's, its gradient by both) of `[N, D]` rows."""
+def distillation(
+    target: Tensor, source: Tensor, temperature: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(mean KL of the target's softmax from the source's, its gradient by both) of
+    `[N, D]` rows.
+    """
     from secure_fl_kernels.gpu import distil
 
     return distil.forward(target.contiguous(), source.contiguous(), temperature)
@@ -312,22 +387,41 @@ distillation.register_autograd(_distillation_backward, setup_context=_keep_gradi
 
 
 @torch.library.custom_op("secure_fl::group_ntxent", mutates_args=())
-def group_ntxent(first: Tensor, second: Tensor, size: int, temperature: float, provider: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(losses `[G]`, each group's gradient by both views, its squared norm `[G]`) of `[G · size, D]` views."""
-    loss, by_first, by_second, square = _file("groups", provider).forward(first.contiguous(), second.contiguous(), size, temperature)
+def group_ntxent(
+    first: Tensor, second: Tensor, size: int, temperature: float, provider: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(losses `[G]`, each group's gradient by both views, its squared norm `[G]`) of
+    `[G · size, D]` views.
+    """
+    loss, by_first, by_second, square = _file("groups", provider).forward(
+        first.contiguous(), second.contiguous(), size, temperature
+    )
     return loss, by_first, by_second, square
 
 
 @group_ntxent.register_fake
-def _(first: Tensor, second: Tensor, size: int, temperature: float, provider: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _(
+    first: Tensor, second: Tensor, size: int, temperature: float, provider: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     groups = first.shape[0] // size
-    return _single(first, groups), first.new_empty(first.shape), second.new_empty(second.shape), _single(first, groups)
+    return (
+        _single(first, groups),
+        first.new_empty(first.shape),
+        second.new_empty(second.shape),
+        _single(first, groups),
+    )
 
 
 def _group_backward(ctx: Context, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
     by_first, by_second, _square = ctx.saved_tensors
     each = grad.repeat_interleave(by_first.shape[0] // grad.shape[0])[:, None]
-    return (each * by_first).to(by_first.dtype), (each * by_second).to(by_second.dtype), None, None, None
+    return (
+        (each * by_first).to(by_first.dtype),
+        (each * by_second).to(by_second.dtype),
+        None,
+        None,
+        None,
+    )
 
 
 group_ntxent.register_autograd(_group_backward, setup_context=_keep_gradients)

@@ -1,6 +1,7 @@
 """What Triton's kernels hold and how, for those who must know it without importing triton.
 
-Buffers of unit rows are padded with zeros to whole tiles, so that no load in a hot loop needs a mask.
+Buffers of unit rows are padded with zeros to whole tiles, so that no load in a hot loop needs
+a mask.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ WIDEST_DISTILLED = 4096
 """Dimensions of a row that distillation holds in registers; wider ones are left to plain torch."""
 
 LARGEST_GROUP = 16
-"""Examples of a group whose 32 rows and similarities are held in registers; larger ones are left to batched products of torch."""
+"""Examples of a group whose 32 rows and similarities are held in registers; larger ones are left to
+batched products of torch.
+"""
 
 ROWS = 128
 """Rows come in whole multiples of the tallest block."""
@@ -40,6 +43,7 @@ def padded_own(rows: int, own: int) -> tuple[int, int]:
 def kept(x: Tensor) -> torch.dtype:
     """The dtype that unit rows are kept in: float16 for half-precision rows, bfloat16 ones too.
 
-    Unit rows and what is made of them are bounded, so bfloat16's range is of no use and float16's three more bits are.
+    Unit rows and what is made of them are bounded, so bfloat16's range is of no use and float16's
+    three more bits are.
     """
     return torch.float32 if x.dtype == torch.float32 else torch.float16

@@ -1,13 +1,16 @@
-"""The dimension-scaled regulariser from a row's energy in the client's own dimensions, without its target matrix.
+"""The dimension-scaled regulariser from a row's energy in the client's own dimensions, without its
+target matrix.
 
-With ẑ a unit row, U_S the `[D, S]` orthonormal columns of the own dimensions, c = ẑU_S, e = ‖c‖² and a = α − 1, the target
-ẑ + a(cU_Sᵀ) has length n = √(1 + (α²−1)e). The squared distance to it is a²e, and to its unit vector
+With ẑ a unit row, U_S the `[D, S]` orthonormal columns of the own dimensions, c = ẑU_S, e = ‖c‖²
+and a = α − 1, the target ẑ + a(cU_Sᵀ) has length n = √(1 + (α²−1)e). The squared distance to it is
+a²e, and to its unit vector
 
     2 − 2(1 + ae)/n = 2a²e(1 − e) / (n(n + 1 + ae)),
 
-the right side without cancellation (but for 1 − e, taken as 0 below 8 ulp: such a row is its own target). Every form's
-gradient at ẑ, along the sphere, is ω(cU_Sᵀ − eẑ) with one weight ω a row. So value and gradient cost 2·N·D·S flops each, where
-the rotated target itself costs 4·N·D². Definition: `reference.dsr_loss`.
+the right side without cancellation (but for 1 − e, taken as 0 below 8 ulp: such a row is its own
+target). Every form's gradient at ẑ, along the sphere, is ω(cU_Sᵀ − eẑ) with one weight ω a row. So
+value and gradient cost 2·N·D·S flops each, where the rotated target itself costs 4·N·D².
+Definition: `reference.dsr_loss`.
 """
 
 from __future__ import annotations
@@ -34,7 +37,8 @@ class Subspace:
         form: as in `reference.dsr_loss`.
 
     Raises:
-        ValueError: the basis is not orthonormal to 1e-5 (`reference.dsr_loss` takes any), or the form is unknown.
+        ValueError: the basis is not orthonormal to 1e-5 (`reference.dsr_loss` takes any), or the
+            form is unknown.
     """
 
     dims: Tensor
@@ -52,8 +56,13 @@ class Subspace:
                 raise ValueError(f"the basis is not orthonormal to {_ORTHONORMAL_WITHIN}")
 
     def columns(self, like: Tensor) -> Tensor:
-        """U_S, `[D, S]`, for rows like `like`: on their device, as wide, and in at least float32."""
-        dims, dtype = self.dims.to(like.device), torch.float64 if like.dtype == torch.float64 else torch.float32
+        """U_S, `[D, S]`, for rows like `like`: on their device, as wide, and in at
+        least float32.
+        """
+        dims, dtype = (
+            self.dims.to(like.device),
+            torch.float64 if like.dtype == torch.float64 else torch.float32,
+        )
         if self.basis is None:
             every = torch.arange(like.shape[1], device=like.device)
             return (every.unsqueeze(1) == dims).to(dtype)
@@ -69,7 +78,9 @@ def values(energy: Tensor, alpha: float, form: str, views: int) -> Tensor:
 
 
 def weights(energy: Tensor, alpha: float, form: str, views: int) -> Tensor:
-    """ω `[views · N]`: the gradient of `values` at row i, along the sphere, is ω_i(c_iU_Sᵀ − e_iẑ_i)."""
+    """ω `[views · N]`: the gradient of `values` at row i, along the sphere, is
+    ω_i(c_iU_Sᵀ − e_iẑ_i).
+    """
     count = len(energy)
     if form == "paper":
         return torch.full_like(energy, -2 * (alpha - 1) / count)

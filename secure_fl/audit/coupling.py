@@ -1,7 +1,8 @@
 """Does an objective couple examples as it declares, and no more?
 
-What clipping needs is that the other examples' gradients stay as they are when one example changes. An example's gradient is its
-Jacobian, which is its own, times the loss's gradient by its embeddings; so these are compared, N·∂T/∂(h, z), where T is a mean.
+What clipping needs is that the other examples' gradients stay as they are when one example changes.
+An example's gradient is its Jacobian, which is its own, times the loss's gradient by its
+embeddings; so these are compared, N·∂T/∂(h, z), where T is a mean.
 
 | declared | what must not change |
 |---|---|
@@ -10,9 +11,9 @@ Jacobian, which is its own, times the loss's gradient by its embeddings; so thes
 | `GROUP` | the gradients of all other groups of `objective.group_size` neighbouring examples |
 | `BATCH` | nothing is claimed |
 
-The condition on `STATISTIC` is necessary, not sufficient. What a mechanism trains with is the objective cut into units
-(`objectives.units`), and that is checked with its statistic held fixed: a unit's contribution has norm at most 1, and neither contributions
-nor losses depend on other units.
+The condition on `STATISTIC` is necessary, not sufficient. What a mechanism trains with is the
+objective cut into units (`objectives.units`), and that is checked with its statistic held fixed: a
+unit's contribution has norm at most 1, and neither contributions nor losses depend on other units.
 """
 
 from __future__ import annotations
@@ -35,8 +36,16 @@ _UNCHANGED = 1e-6
 """Of the gradients' length; float64 sums in another order change them by 1e-13."""
 
 
-def objective_findings(objective: Objective, model: nn.Module, shape: tuple[int, ...], examples: int, generator: Generator) -> Iterator[Finding]:
-    """Every term of the objective against its declared coupling, on `examples` inputs of `shape`, in float64."""
+def objective_findings(
+    objective: Objective,
+    model: nn.Module,
+    shape: tuple[int, ...],
+    examples: int,
+    generator: Generator,
+) -> Iterator[Finding]:
+    """Every term of the objective against its declared coupling, on `examples` inputs of `shape`,
+    in float64.
+    """
     model = copy.deepcopy(model).double()
     for cloud in CLOUDS.values():
         x = cloud(examples, 2, shape, generator).double()
@@ -46,13 +55,25 @@ def objective_findings(objective: Objective, model: nn.Module, shape: tuple[int,
         for name in FINITE:
             newcomer = NEWCOMERS[name](x[1:], generator).double()
             replaced, added = torch.cat([newcomer[None], x[1:]]), torch.cat([x, newcomer[None]])
-            yield from _edited(objective, before, _gradients(objective, model, replaced), 0, "replace", name)
+            yield from _edited(
+                objective, before, _gradients(objective, model, replaced), 0, "replace", name
+            )
             if not tossing:
-                yield from _edited(objective, before, _gradients(objective, model, added), examples, "add", name)
+                yield from _edited(
+                    objective, before, _gradients(objective, model, added), examples, "add", name
+                )
 
 
-def unit_findings(units: UnitObjective, model: nn.Module, shape: tuple[int, ...], examples: int, generator: Generator) -> Iterator[Finding]:
-    """The objective's units against what is claimed of them; a group's members are `units.members`, where it has that attribute."""
+def unit_findings(
+    units: UnitObjective,
+    model: nn.Module,
+    shape: tuple[int, ...],
+    examples: int,
+    generator: Generator,
+) -> Iterator[Finding]:
+    """The objective's units against what is claimed of them; a group's members are `units.members`,
+    where it has that attribute.
+    """
     model = copy.deepcopy(model).double()
     members, views = getattr(units, "members", 1), getattr(units, "views", 2)
     for cloud in CLOUDS.values():
@@ -65,9 +86,17 @@ def unit_findings(units: UnitObjective, model: nn.Module, shape: tuple[int, ...]
             after = _by_unit(units, model, changed, members, released)
             for part, value in after.items():
                 change = float((value - before[part])[1:].norm())
-                yield Finding("replace", name, f"{part} of other units", change, _UNCHANGED * float(before[part].norm()))
+                yield Finding(
+                    "replace",
+                    name,
+                    f"{part} of other units",
+                    change,
+                    _UNCHANGED * float(before[part].norm()),
+                )
             if "statistic" in after:
-                yield Finding("add", name, "statistic", float(after["statistic"][0].norm()), 1 + _UNCHANGED)
+                yield Finding(
+                    "add", name, "statistic", float(after["statistic"][0].norm()), 1 + _UNCHANGED
+                )
 
 
 def _released(units: UnitObjective, model: nn.Module, x: Tensor, count: int) -> Tensor | None:
@@ -75,10 +104,14 @@ def _released(units: UnitObjective, model: nn.Module, x: Tensor, count: int) -> 
         return None
     with torch.no_grad():
         z = model(x.flatten(0, 1))[1]
-        return units.statistic.mean(units.statistic.contributions(z.reshape(count, -1, z.shape[1])).sum(0), count, 0.0)
+        return units.statistic.mean(
+            units.statistic.contributions(z.reshape(count, -1, z.shape[1])).sum(0), count, 0.0
+        )
 
 
-def _by_unit(units: UnitObjective, model: nn.Module, x: Tensor, members: int, released: Tensor | None) -> dict[str, Tensor]:
+def _by_unit(
+    units: UnitObjective, model: nn.Module, x: Tensor, members: int, released: Tensor | None
+) -> dict[str, Tensor]:
     """Losses `[U]`, their gradients by (h, z), and contributions: a row a unit."""
     rows = as_units(x, members)
     with torch.no_grad():
@@ -86,14 +119,19 @@ def _by_unit(units: UnitObjective, model: nn.Module, x: Tensor, members: int, re
     h, z = h.clone().requires_grad_(), z.clone().requires_grad_()
     losses = units.unit_losses(h, z, released)
     gradients = torch.autograd.grad(losses.sum(), (h, z), materialize_grads=True)
-    found = {"loss": losses.detach(), "gradient": torch.cat([part.flatten(1) for part in gradients], 1)}
+    found = {
+        "loss": losses.detach(),
+        "gradient": torch.cat([part.flatten(1) for part in gradients], 1),
+    }
     if units.statistic is not None:
         found["statistic"] = units.statistic.contributions(z.detach())
     return found
 
 
 def _tosses_coins(objective: Objective, model: nn.Module, x: Tensor) -> bool:
-    """Then one example more gives all others new coins, and their gradients change for that alone."""
+    """Then one example more gives all others new coins, and their gradients change for
+    that alone.
+    """
     with fixed_coins(), torch.no_grad():
         before = torch.random.get_rng_state()
         objective.terms(TwoViews(x[:, 0], x[:, 1]), model)
@@ -102,7 +140,9 @@ def _tosses_coins(objective: Objective, model: nn.Module, x: Tensor) -> bool:
 
 @contextmanager
 def fixed_coins() -> Iterator[None]:
-    """Dropout, masks and the like draw the same in every call; the caller's random state is left alone."""
+    """Dropout, masks and the like draw the same in every call; the caller's random state is
+    left alone.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
@@ -114,8 +154,17 @@ def as_units(x: Tensor, members: int) -> Tensor:
     return units.transpose(1, 2).flatten(1, 2)
 
 
-def _edited(objective: Objective, before: dict[str, Tensor], after: dict[str, Tensor], edited: int, edit: str, newcomer: str) -> Iterator[Finding]:
-    """Rows of `before` and `after` that must be equal: all but the edited example's, or all but its group's."""
+def _edited(
+    objective: Objective,
+    before: dict[str, Tensor],
+    after: dict[str, Tensor],
+    edited: int,
+    edit: str,
+    newcomer: str,
+) -> Iterator[Finding]:
+    """Rows of `before` and `after` that must be equal: all but the edited example's, or all but
+    its group's.
+    """
     for term, coupling in objective.couplings.items():
         if coupling not in (Coupling.PER_EXAMPLE, Coupling.GROUP):
             continue
@@ -126,20 +175,34 @@ def _edited(objective: Objective, before: dict[str, Tensor], after: dict[str, Te
         yield Finding(edit, newcomer, term, change, _UNCHANGED * float(before[term].norm()))
 
 
-def _replicated(objective: Objective, model: nn.Module, x: Tensor, before: dict[str, Tensor]) -> Iterator[Finding]:
+def _replicated(
+    objective: Objective, model: nn.Module, x: Tensor, before: dict[str, Tensor]
+) -> Iterator[Finding]:
     """Terms declared to meet in a statistic, with every example there twice."""
-    terms = [term for term, coupling in objective.couplings.items() if coupling is Coupling.STATISTIC]
+    terms = [
+        term for term, coupling in objective.couplings.items() if coupling is Coupling.STATISTIC
+    ]
     after = _gradients(objective, model, torch.cat([x, x])) if terms else {}
     for term in terms:
         change = float((after[term][: len(x)] - before[term]).norm())
-        yield Finding("add", "every example again", term, change, _UNCHANGED * float(before[term].norm()))
+        yield Finding(
+            "add", "every example again", term, change, _UNCHANGED * float(before[term].norm())
+        )
 
 
 def _group_size(objective: Objective) -> int:
     size = getattr(objective, "group_size", None)
     if not isinstance(size, int) or size < 1:
-        remedy = "give the objective an attribute `group_size`: how many neighbouring examples make a group"
-        raise PrivacyError("a term is declared GROUP and the groups are not", field="group_size", value=size, remedy=remedy)
+        remedy = (
+            "give the objective an attribute `group_size`: how many "
+            "neighbouring examples make a group"
+        )
+        raise PrivacyError(
+            "a term is declared GROUP and the groups are not",
+            field="group_size",
+            value=size,
+            remedy=remedy,
+        )
     return size
 
 
@@ -159,6 +222,9 @@ def _gradients(objective: Objective, model: nn.Module, x: Tensor) -> dict[str, T
     result = {}
     for name, term in terms.items():
         found = torch.autograd.grad(term, outputs, retain_graph=True, materialize_grads=True)
-        rows = [gradient.reshape(-1, len(x), gradient.shape[-1]).transpose(0, 1).flatten(1) for gradient in found]
+        rows = [
+            gradient.reshape(-1, len(x), gradient.shape[-1]).transpose(0, 1).flatten(1)
+            for gradient in found
+        ]
         result[name] = len(x) * torch.cat(rows, 1)
     return result

@@ -1,8 +1,9 @@
-"""Neighbouring data sets that are hard on a private mechanism, and a tiny linear model on which coupling shows.
+"""Neighbouring data sets that are hard on a private mechanism, and a tiny linear model on which
+coupling shows.
 
-Examples are `[N, V, ...]`: N examples of V views. Random neighbours find almost nothing: in high dimension they are orthogonal to
-all others. What finds coupling is the hub, an example whose key is what all others have in common, so that it takes a share of
-every softmax.
+Examples are `[N, V, ...]`: N examples of V views. Random neighbours find almost nothing: in high
+dimension they are orthogonal to all others. What finds coupling is the hub, an example whose key is
+what all others have in common, so that it takes a share of every softmax.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from secure_fl.models.heads import EncoderProjector
 
 
 def linear_model(width: int) -> EncoderProjector:
-    """The identity as a linear layer, `[N, width]` -> `(h, z)`: what is done to the inputs is done to the embeddings."""
+    """The identity as a linear layer, `[N, width]` -> `(h, z)`: what is done to the inputs is done
+    to the embeddings.
+    """
     layer = nn.Linear(width, width, bias=False)
     nn.init.eye_(layer.weight)
     return EncoderProjector(layer, nn.Identity())
@@ -30,7 +33,15 @@ def spread(count: int, views: int, shape: tuple[int, ...], generator: Generator)
     return centre + 0.3 * torch.randn(count, views, *shape, generator=generator)
 
 
-def fan(count: int, views: int, shape: tuple[int, ...], generator: Generator, *, shared: float, agreement: float) -> Tensor:
+def fan(
+    count: int,
+    views: int,
+    shape: tuple[int, ...],
+    generator: Generator,
+    *,
+    shared: float,
+    agreement: float,
+) -> Tensor:
     """Anchors around one common direction, keys away from it: `[count, views, *shape]`.
 
     Args:
@@ -43,7 +54,9 @@ def fan(count: int, views: int, shape: tuple[int, ...], generator: Generator, *,
     anchors = shared**0.5 * basis[0] + (1 - shared) ** 0.5 * own
     along = min(1.0, agreement / (1 - shared) ** 0.5)
     keys = along * own + (1 - along**2) ** 0.5 * apart
-    rows: Tensor = width**0.5 * torch.stack([anchors] + [keys] * (views - 1), 1).reshape(count, views, *shape)
+    rows: Tensor = width**0.5 * torch.stack([anchors] + [keys] * (views - 1), 1).reshape(
+        count, views, *shape
+    )
     return rows
 
 
@@ -52,7 +65,9 @@ CLOUDS: Mapping[str, Callable[[int, int, tuple[int, ...], Generator], Tensor]] =
     "loud fan": partial(fan, shared=0.75, agreement=0.5),
     "spread": spread,
 }
-"""Anchors of a quiet fan agree with their keys, so that gradients are near zero until a hub comes; those of a loud one repel each other."""
+"""Anchors of a quiet fan agree with their keys, so that gradients are near zero until a hub comes;
+those of a loud one repel each other.
+"""
 
 
 def _common(others: Tensor) -> Tensor:

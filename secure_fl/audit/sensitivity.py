@@ -1,7 +1,9 @@
-"""Try to find a released sum that changes by more than its claim. It needs seconds, and finds batch coupling that canaries cannot.
+"""Try to find a released sum that changes by more than its claim. It needs seconds, and finds batch
+coupling that canaries cannot.
 
-A canary measures what one example adds. Under a coupled loss the leak is in what it does to everybody else's gradient, so the sums
-themselves are compared, noise off and coins fixed, on data sets that differ by one example.
+A canary measures what one example adds. Under a coupled loss the leak is in what it does to
+everybody else's gradient, so the sums themselves are compared, noise off and coins fixed, on data
+sets that differ by one example.
 """
 
 from __future__ import annotations
@@ -52,21 +54,27 @@ def check_sensitivity(
     seed: int = 0,
     prepare: Callable[[Tensor], Any] | None = None,
 ) -> SensitivityReport:
-    """Compare what `subject` releases on neighbouring data sets with what it claims; `report.require()` raises if it is more.
+    """Compare what `subject` releases on neighbouring data sets with what it claims;
+    `report.require()` raises if it is more.
 
-    **Guarantee**: a failed report holds neighbours on which the claim is false. **Assumes**: an example's own embedding does not
-    depend on the others, which a model with batch statistics breaks; pass your model and such a one fails. **Not covered**: data
-    that nobody thought of, how examples are drawn, and noise. A pass is no proof.
+    **Guarantee**: a failed report holds neighbours on which the claim is false. **Assumes**: an
+    example's own embedding does not depend on the others, which a model with batch statistics
+    breaks; pass your model and such a one fails. **Not covered**: data that nobody thought of, how
+    examples are drawn, and noise. A pass is no proof.
 
     Args:
-        subject: an objective, whose declared coupling is checked, or a mechanism, whose released sums are.
-        model: input -> `(h, z)`, or what the mechanism trains; by default a linear layer on which coupling shows. It is left as it is.
-        shape: of one input, to be given together with a model. By default a wide one, `(2 * examples + 2,)`, where a hub meets all
-            others and these do not meet each other, and a narrow one, `(4,)`, where everything gets in everything's way.
+        subject: an objective, whose declared coupling is checked, or a mechanism, whose released
+            sums are.
+        model: input -> `(h, z)`, or what the mechanism trains; by default a linear layer on which
+            coupling shows. It is left as it is.
+        shape: of one input, to be given together with a model. By default a wide one,
+            `(2 * examples + 2,)`, where a hub meets all others and these do not meet each other,
+            and a narrow one, `(4,)`, where everything gets in everything's way.
         examples: in the larger data set. Batch coupling shows better with more.
         trials: how often to draw all data afresh.
         seed: of the data; no noise is drawn.
-        prepare: units `[U, R, ...]` -> what the mechanism takes, such as `Labelled`, each unit by itself.
+        prepare: units `[U, R, ...]` -> what the mechanism takes, such as `Labelled`, each unit
+            by itself.
 
     Raises:
         PrivacyError: a term declares `GROUP` and the objective does not say how large groups are.
@@ -84,7 +92,11 @@ def check_sensitivity(
 
 
 def _objective_findings(
-    subject: Objective | UnitObjective, model: nn.Module, shape: tuple[int, ...], examples: int, generator: Generator
+    subject: Objective | UnitObjective,
+    model: nn.Module,
+    shape: tuple[int, ...],
+    examples: int,
+    generator: Generator,
 ) -> Iterator[Finding]:
     if has_units(subject):
         yield from unit_findings(subject, model, shape, examples, generator)
@@ -97,7 +109,9 @@ def _objective_findings(
 
 @torch.no_grad()
 def _units(objective: Objective, model: nn.Module, shape: tuple[int, ...]) -> UnitObjective | None:
-    """The form that a mechanism would train with; where there is none, no mechanism takes the objective."""
+    """The form that a mechanism would train with; where there is none, no mechanism takes
+    the objective.
+    """
     try:
         return unit_form(objective, model(torch.zeros(2, *shape))[1].shape[1], seed=0)
     except PrivacyError:
@@ -112,7 +126,8 @@ def mechanism_findings(
     generator: Generator,
     prepare: Callable[[Tensor], Any] | None = None,
 ) -> Iterator[Finding]:
-    """What a mechanism releases, with one example there, missing, and another; on a full and on a very small data set.
+    """What a mechanism releases, with one example there, missing, and another; on a full and on a
+    very small data set.
 
     Small ones show what large ones hide: an example's weight in a mean of the examples at hand.
     """
@@ -120,8 +135,13 @@ def mechanism_findings(
     for cloud in CLOUDS.values():
         for units in sorted({max(2, examples // members), 2}):
             x = cloud(units * members, views, shape, generator)
-            worlds = {"itself": x} | {name: torch.cat([new(x[1:], generator)[None], x[1:]]) for name, new in NEWCOMERS.items()}
-            worlds_U = {name: as_units(world, members) for name, world in worlds.items()} | {_MISSING: _without_first(x, members)}
+            worlds = {"itself": x} | {
+                name: torch.cat([new(x[1:], generator)[None], x[1:]])
+                for name, new in NEWCOMERS.items()
+            }
+            worlds_U = {name: as_units(world, members) for name, world in worlds.items()} | {
+                _MISSING: _without_first(x, members)
+            }
             sums = {}
             for name, rows in worlds_U.items():
                 with fixed_coins():
@@ -130,14 +150,23 @@ def mechanism_findings(
 
 
 def _without_first(x: Tensor, members: int) -> Tensor:
-    """Units without the first example: its unit is gone, or, where others are in it, the example is missing in it."""
-    return as_units(x[1:], 1) if members == 1 else as_units(torch.cat([torch.full_like(x[:1], torch.nan), x[1:]]), members)
+    """Units without the first example: its unit is gone, or, where others are in it, the example is
+    missing in it.
+    """
+    return (
+        as_units(x[1:], 1)
+        if members == 1
+        else as_units(torch.cat([torch.full_like(x[:1], torch.nan), x[1:]]), members)
+    )
 
 
 def _compare(mechanism: ReleasesSums, sums: dict[str, list[Tensor]]) -> Iterator[Finding]:
     without = sums.pop(_MISSING)
     presence = mechanism.adjacencies & {Adjacency.ADD_REMOVE, Adjacency.ZERO_OUT}
-    claims = [min(claim) for claim in zip(*(mechanism.sensitivity(adjacency) for adjacency in presence), strict=True)]
+    claims = [
+        min(claim)
+        for claim in zip(*(mechanism.sensitivity(adjacency) for adjacency in presence), strict=True)
+    ]
     for name, world in sums.items():
         yield from _changes("remove" if name == "itself" else "add", name, world, without, claims)
     if Adjacency.REPLACE_ONE in mechanism.adjacencies:
@@ -146,7 +175,17 @@ def _compare(mechanism: ReleasesSums, sums: dict[str, list[Tensor]]) -> Iterator
             yield from _changes("replace", f"{old} by {new}", before, after, claims)
 
 
-def _changes(edit: str, newcomer: str, before: list[Tensor], after: list[Tensor], claims: list[float]) -> Iterator[Finding]:
-    """One finding a released sum; the lists are as long as the shortest, so that no claim means nothing checked."""
+def _changes(
+    edit: str, newcomer: str, before: list[Tensor], after: list[Tensor], claims: list[float]
+) -> Iterator[Finding]:
+    """One finding a released sum; the lists are as long as the shortest, so that no claim means
+    nothing checked.
+    """
     for number, (one, other, claim) in enumerate(zip(before, after, claims, strict=bool(claims))):
-        yield Finding(edit, newcomer, f"released sum {number}", float((one.double() - other.double()).norm()), claim)
+        yield Finding(
+            edit,
+            newcomer,
+            f"released sum {number}",
+            float((one.double() - other.double()).norm()),
+            claim,
+        )

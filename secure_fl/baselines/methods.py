@@ -1,8 +1,9 @@
-"""Known methods by name. Each is the same machinery with other settings, so that a comparison differs in nothing else.
+"""Known methods by name. Each is the same machinery with other settings, so that a comparison
+differs in nothing else.
 
-Sources: FedAvg (McMahan et al. 2017); IFCA and its restarts (Ghosh et al. 2020, and the official code); HypCluster (Mansour et
-al. 2020, as in google/fedjax); CP-CFL after the abstract of arXiv 2311.16535; SSD and FedAlignUniform (arXiv 2508.01251);
-FedSimCLR is FedAvg of NT-Xent.
+Sources: FedAvg (McMahan et al. 2017); IFCA and its restarts (Ghosh et al. 2020, and the official
+code); HypCluster (Mansour et al. 2020, as in google/fedjax); CP-CFL after the abstract of arXiv
+2311.16535; SSD and FedAlignUniform (arXiv 2508.01251); FedSimCLR is FedAvg of NT-Xent.
 """
 
 from __future__ import annotations
@@ -31,10 +32,13 @@ def as_method(config: FederationConfig, method: str) -> FederationConfig:
     """`config` with the settings of a method laid over it.
 
     Raises:
-        ConfigError: no such method, or its settings do not fit the rest (CP-CFL needs pre-training).
+        ConfigError: no such method, or its settings do not fit the rest (CP-CFL needs
+            pre-training).
     """
     if method not in METHODS:
-        raise ConfigError("unknown method", field="method", value=method, remedy="one of " + ", ".join(METHODS))
+        raise ConfigError(
+            "unknown method", field="method", value=method, remedy="one of " + ", ".join(METHODS)
+        )
     return with_tables(config, METHODS[method])
 
 

@@ -1,4 +1,5 @@
-"""Hooks into a run: progress on a terminal or in a notebook, and loggers for TensorBoard, MLflow and Weights & Biases.
+"""Hooks into a run: progress on a terminal or in a notebook, and loggers for TensorBoard, MLflow
+and Weights & Biases.
 
 Public names, each imported when it is used:
 

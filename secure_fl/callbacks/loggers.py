@@ -1,8 +1,9 @@
-"""Loggers for TensorBoard, MLflow and Weights & Biases: the numbers of every round, as the manifest lets them be written.
+"""Loggers for TensorBoard, MLflow and Weights & Biases: the numbers of every round, as the manifest
+lets them be written.
 
-A round's record comes here as it goes into `metrics.jsonl`: with `evaluate.enabled = false` no field of the experimenter's is in it.
-Numbers of single clients stay out in any case, since these tools send what they are given elsewhere. Steps are rounds, which begin at 1 in every
-phase.
+A round's record comes here as it goes into `metrics.jsonl`: with `evaluate.enabled = false` no
+field of the experimenter's is in it. Numbers of single clients stay out in any case, since these
+tools send what they are given elsewhere. Steps are rounds, which begin at 1 in every phase.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ class TensorBoard(Callback):
 
     def __init__(self, folder: Path | str) -> None:
         _needed("tensorboard", "tensorboard")
-        self._writer: Any = _needed("torch.utils.tensorboard", "tensorboard").SummaryWriter(str(folder))
+        self._writer: Any = _needed("torch.utils.tensorboard", "tensorboard").SummaryWriter(
+            str(folder)
+        )
 
     def on_round(self, record: RoundRecord) -> None:
         for name, value in numbers(record).items():
@@ -72,7 +75,8 @@ class WeightsAndBiases(Callback):
         self._run: Any = _needed("wandb", "wandb").init(**settings)
 
     def on_round(self, record: RoundRecord) -> None:
-        # Its steps only grow, and rounds begin at 1 in every phase: the round is a number like the others.
+        # Its steps only grow, and rounds begin at 1 in every phase: the round is a number like
+        # the others.
         self._run.log({**numbers(record), f"{record.phase}/round": record.round})
 
     def on_end(self, result: Result) -> None:
@@ -80,8 +84,13 @@ class WeightsAndBiases(Callback):
 
 
 def numbers(record: RoundRecord) -> dict[str, float]:
-    """The numbers of a round as `phase/name`, nested names joined by `/`, lists by position; nothing of single clients."""
-    found = {name: getattr(record, name) for name in ("clients", "bytes_down", "bytes_up", "seconds", "sum_seconds")}
+    """The numbers of a round as `phase/name`, nested names joined by `/`, lists by position;
+    nothing of single clients.
+    """
+    found = {
+        name: getattr(record, name)
+        for name in ("clients", "bytes_down", "bytes_up", "seconds", "sum_seconds")
+    }
     kept = {name: value for name, value in record.metrics.items() if name not in _OF_SINGLE_CLIENTS}
     return {f"{record.phase}/{name}": value for name, value in _flat({**found, **kept}, "")}
 

@@ -1,4 +1,6 @@
-"""Live progress of a run: bars on a terminal and in a notebook, one line a round elsewhere; and, before it begins, what it does not protect."""
+"""Live progress of a run: bars on a terminal and in a notebook, one line a round elsewhere; and,
+before it begins, what it does not protect.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Column
 
 from secure_fl.callbacks.base import Callback
@@ -29,14 +39,20 @@ def shown(progress: object, config: FederationConfig) -> Iterator[list[Callback]
     """The progress that a run asks for, on stderr, after what it does not protect has been said.
 
     Args:
-        progress: True shows bars, or lines where there is no terminal; False nothing; None bars on a terminal or in a notebook, else nothing.
+        progress: True shows bars, or lines where there is no terminal; False nothing; None bars on
+            a terminal or in a notebook, else nothing.
 
     Raises:
         ConfigError: `progress` is something else.
     """
     if progress is not None and not isinstance(progress, bool):
         remedy = "pass True, False, or None for a bar where somebody looks"
-        raise ConfigError("is neither True, False nor None", field="progress", value=type(progress).__name__, remedy=remedy)
+        raise ConfigError(
+            "is neither True, False nor None",
+            field="progress",
+            value=type(progress).__name__,
+            remedy=remedy,
+        )
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     live = console.is_terminal or console.is_jupyter
     if progress is False or (progress is None and not live):
@@ -68,7 +84,11 @@ class PlainProgress(Callback):
 
     def on_phase(self, name: str, rounds: int, done: int) -> None:
         if self._last is not None and self._last[1] < self._rounds:
-            self._console.print(f"{self._last[0]} has settled after {self._last[1]} of at most {self._rounds} rounds", markup=False)
+            self._console.print(
+                f"{self._last[0]} has settled after {self._last[1]} of at "
+                f"most {self._rounds} rounds",
+                markup=False,
+            )
         self._began, self._rounds, self._done, self._last = time.monotonic(), rounds, done, None
 
     def on_round(self, record: RoundRecord) -> None:
@@ -87,11 +107,24 @@ class LiveProgress(Callback):
     """A bar for each phase and, under it, one for the clients of the round."""
 
     def __init__(self, console: Console) -> None:
-        name, count = TextColumn("{task.description:<10}"), MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=5))
+        name, count = (
+            TextColumn("{task.description:<10}"),
+            MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=5)),
+        )
         if console.width < _NARROW:  # numbers before pictures
-            columns: tuple[ProgressColumn, ...] = (name, count, TextColumn("{task.fields[facts]}", table_column=Column(overflow="fold")))
+            columns: tuple[ProgressColumn, ...] = (
+                name,
+                count,
+                TextColumn("{task.fields[facts]}", table_column=Column(overflow="fold")),
+            )
         else:
-            columns = (name, BarColumn(bar_width=24), count, TimeRemainingColumn(compact=True), TextColumn("{task.fields[facts]}"))
+            columns = (
+                name,
+                BarColumn(bar_width=24),
+                count,
+                TimeRemainingColumn(compact=True),
+                TextColumn("{task.fields[facts]}"),
+            )
         self._progress = Progress(*columns, console=console)
         self._phase: TaskID | None = None
         self._clients: TaskID | None = None
@@ -120,7 +153,9 @@ class LiveProgress(Callback):
 
     def on_round(self, record: RoundRecord) -> None:
         if self._phase is not None:
-            self._progress.update(self._phase, completed=record.round, facts="  ".join(facts(record)))
+            self._progress.update(
+                self._phase, completed=record.round, facts="  ".join(facts(record))
+            )
         self._alerts.show(record)
 
     def _drop_clients(self) -> None:
@@ -141,8 +176,15 @@ def facts(record: RoundRecord) -> list[str]:
         said.append(f"loss {metrics['loss']:.3f}")
     if metrics.get("accuracy") is not None:
         said.append(f"accuracy {metrics['accuracy']:.3f}")
-        beside = (("balanced", metrics.get("balanced_accuracy")), ("majority", metrics.get("majority")))
-        said += [f"{name} {value:.3f}" for name, value in beside if value is not None and record.phase == "evaluate"]
+        beside = (
+            ("balanced", metrics.get("balanced_accuracy")),
+            ("majority", metrics.get("majority")),
+        )
+        said += [
+            f"{name} {value:.3f}"
+            for name, value in beside
+            if value is not None and record.phase == "evaluate"
+        ]
     if "pools" in metrics:
         said.append("pools " + "/".join(map(str, metrics["pools"]["counts"])))
     if "counts" in metrics:

@@ -1,1 +1,3 @@
-"""The `secure-fl` command, one file a command group. Heavy imports happen inside commands, so help is instant."""
+"""The `secure-fl` command, one file a command group. Heavy imports happen inside commands, so help
+is instant.
+"""

@@ -1,4 +1,6 @@
-"""`secure-fl check`: whether a run would come to its end, and what it would take, before it begins."""
+"""`secure-fl check`: whether a run would come to its end, and what it would take, before
+it begins.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +28,21 @@ _DOUBT = 1.003
 
 def check(
     config: Annotated[Path, typer.Argument(help="Configuration, as `secure-fl init` writes it.")],
-    out_dir: Annotated[Path | None, typer.Option("--out", help="Run folder that the run would make; runs/NAME when not given.")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", metavar="a.b=c", help="Change a setting; may be repeated.")] = None,
+    out_dir: Annotated[
+        Path | None,
+        typer.Option("--out", help="Run folder that the run would make; runs/NAME when not given."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="a.b=c", help="Change a setting; may be repeated."),
+    ] = None,
 ) -> None:
-    """Check a run without training: settings against each other and the data, folder, packages, budget; and what it would take.
+    """Check a run without training: settings against each other and the data, folder, packages,
+    budget; and what it would take.
 
-    Bytes follow from what is sent. Time is an estimate: a few batches of noise and a few sums are timed and scaled; memory likewise. ε is what the
-    accountant gives for the noise that the run would use, never less than what it will spend. Exits with 2 where the run would be refused.
+    Bytes follow from what is sent. Time is an estimate: a few batches of noise and a few sums are
+    timed and scaled; memory likewise. ε is what the accountant gives for the noise that the run
+    would use, never less than what it will spend. Exits with 2 where the run would be refused.
     """
     from secure_fl.config_file import load_config
     from secure_fl.estimate import estimate
@@ -51,7 +61,14 @@ def check(
         print(line)
     if spent:
         print(textwrap.fill(spent, width))
-    print(textwrap.fill(f"ok: `secure-fl run {config} --out {folder}` can begin", width, break_long_words=False, break_on_hyphens=False))
+    print(
+        textwrap.fill(
+            f"ok: `secure-fl run {config} --out {folder}` can begin",
+            width,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    )
 
 
 def folder_of(config: FederationConfig, out_dir: Path | None) -> Path:
@@ -60,7 +77,8 @@ def folder_of(config: FederationConfig, out_dir: Path | None) -> Path:
 
 
 def quick_checks(federation: Federation, folder: Path) -> Estimate:
-    """All that takes no time: refuse what would fail later, say what does less than it says; returns bytes and space without time.
+    """All that takes no time: refuse what would fail later, say what does less than it says;
+    returns bytes and space without time.
 
     Raises:
         SecureFLError: the run would fail.
@@ -71,14 +89,19 @@ def quick_checks(federation: Federation, folder: Path) -> Estimate:
     check_packages(federation.config)
     check_loaded(federation)
     taken = estimate(federation, timed=False)
-    check_folder(folder, taken.disk, private=federation.config.privacy.unit != "none" or federation.config.noises_sketches)
+    check_folder(
+        folder,
+        taken.disk,
+        private=federation.config.privacy.unit != "none" or federation.config.noises_sketches,
+    )
     for warning in warnings(federation):
         err.print(f"note: {warning}", style="yellow", markup=False)
     return taken
 
 
 def planned_line(federation: Federation) -> str:
-    """What a private run would spend; empty without privacy. Calibrates the noise, which the run then finds done.
+    """What a private run would spend; empty without privacy. Calibrates the noise, which the run
+    then finds done.
 
     Raises:
         PrivacyError: no noise keeps to the budget, or the noise that is set does not.
@@ -92,26 +115,58 @@ def planned_line(federation: Federation) -> str:
     if privacy.unit == "none":
         return ""
     if (plan := federation.blueprint.client_plan) is not None:
-        epsilon = planned_epsilon([Charge(event, Adjacency(privacy.adjacency)) for event in plan.events()], privacy.delta)
-        noises = [level.noise_multiplier for level in (plan.pretrain, plan.pools) if level is not None]
+        epsilon = planned_epsilon(
+            [Charge(event, Adjacency(privacy.adjacency)) for event in plan.events()], privacy.delta
+        )
+        noises = [
+            level.noise_multiplier for level in (plan.pretrain, plan.pools) if level is not None
+        ]
     else:
-        rows = list(steps("calibrating the noise, client by client", client_plans(federation), len(federation.clients)))
+        rows = list(
+            steps(
+                "calibrating the noise, client by client",
+                client_plans(federation),
+                len(federation.clients),
+            )
+        )
         epsilon, noises = max(row.epsilon for row in rows), [row.plan.noise for row in rows]
     least, most = min(noises), max(noises)
     noise = f"noise multiplier {least:.3g}" + (f" to {most:.3g}" if most > least * 1.005 else "")
-    over = "; it could pass the budget, and the round that would is not begun" if epsilon > privacy.epsilon else ""
+    over = (
+        "; it could pass the budget, and the round that would is not begun"
+        if epsilon > privacy.epsilon
+        else ""
+    )
     if _is_certain(federation.config) and epsilon > privacy.epsilon * _DOUBT:
-        remedy = "leave privacy.noise out, which calibrates it, raise it, or take fewer rounds: `secure-fl privacy plan` says how many fit"
-        problem = f"the run would spend ε = {epsilon:.4g} of {privacy.epsilon:g}, and stop when that is gone"
+        remedy = (
+            "leave privacy.noise out, which calibrates it, raise it, or take fewer rounds: "
+            "`secure-fl privacy plan` says how many fit"
+        )
+        problem = (
+            f"the run would spend ε = {epsilon:.4g} of {privacy.epsilon:g}, "
+            "and stop when that is gone"
+        )
         raise PrivacyError(problem, field="privacy.noise", value=privacy.noise, remedy=remedy)
-    return f"ε = {epsilon:.2f} of {privacy.epsilon:g} at δ = {privacy.delta:g} ({privacy.unit} level), {noise}{over}"
+    return (
+        f"ε = {epsilon:.2f} of {privacy.epsilon:g} at δ = {privacy.delta:g} ({privacy.unit} "
+        f"level), {noise}{over}"
+    )
 
 
 def _is_certain(config: FederationConfig) -> bool:
-    """Whether every planned release will be made: not where only some clients are called, or a warm-up leaves choices out."""
+    """Whether every planned release will be made: not where only some clients are called, or a
+    warm-up leaves choices out.
+    """
     phases: list[OptimiserConfig] = [config.pretrain] if config.pretrain.mode == "federated" else []
-    called = all(phase.participation == 1 for phase in [*phases, *([config.pools] if config.pools.enabled else [])])
-    return called and not (config.pools.enabled and config.pools.start == "sketch" and config.privacy.chooses_by_loss("sketch"))
+    called = all(
+        phase.participation == 1
+        for phase in [*phases, *([config.pools] if config.pools.enabled else [])]
+    )
+    return called and not (
+        config.pools.enabled
+        and config.pools.start == "sketch"
+        and config.privacy.chooses_by_loss("sketch")
+    )
 
 
 def page_width(console: Console) -> int:

@@ -1,4 +1,6 @@
-"""Printing: one console for results, one for errors. Rich honours NO_COLOR and drops colour when not on a terminal."""
+"""Printing: one console for results, one for errors. Rich honours NO_COLOR and drops colour when
+not on a terminal.
+"""
 
 from __future__ import annotations
 
@@ -19,35 +21,59 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 class Sheet:
-    """Rows under named columns: as a table where it fits the terminal, else row by row, as words."""
+    """Rows under named columns: as a table where it fits the terminal, else row by row,
+    as words.
+    """
 
-    def __init__(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        self._title, self._columns, self._rows = title, list(columns), [[_cell(value) for value in row] for row in rows]
-        self._right = [all(isinstance(row[place], int | float) or row[place] in ("", "-") for row in rows) for place in range(len(self._columns))]
+    def __init__(
+        self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]
+    ) -> None:
+        self._title, self._columns, self._rows = (
+            title,
+            list(columns),
+            [[_cell(value) for value in row] for row in rows],
+        )
+        self._right = [
+            all(isinstance(row[place], int | float) or row[place] in ("", "-") for row in rows)
+            for place in range(len(self._columns))
+        ]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         made = self._table()
-        if Measurement.get(console, options.update(max_width=10_000), made).maximum <= options.max_width:
+        if (
+            Measurement.get(console, options.update(max_width=10_000), made).maximum
+            <= options.max_width
+        ):
             yield made
             return
         if self._title:
             yield Text(self._title, style="italic")
         for row in self._rows:
-            first, *rest = (f"{name} {cell}".strip() for name, cell in zip(self._columns, row, strict=True) if cell)
+            first, *rest = (
+                f"{name} {cell}".strip()
+                for name, cell in zip(self._columns, row, strict=True)
+                if cell
+            )
             yield Text(first, style="bold")
             yield Text("  " + ", ".join(rest))
 
     def _table(self) -> Table:
-        made = Table(title=self._title or None, title_justify="left", box=None, padding=(0, 2, 0, 0))
+        made = Table(
+            title=self._title or None, title_justify="left", box=None, padding=(0, 2, 0, 0)
+        )
         for name, right in zip(self._columns, self._right, strict=True):
-            made.add_column(name, justify="right" if right else "left", no_wrap=True, overflow="ignore")
+            made.add_column(
+                name, justify="right" if right else "left", no_wrap=True, overflow="ignore"
+            )
         for row in self._rows:
             made.add_row(*map(escape, row))
         return made
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Sheet:
-    """A table with text to the left and numbers to the right, its cells whole; on a narrow terminal each row becomes a sentence."""
+    """A table with text to the left and numbers to the right, its cells whole; on a narrow terminal
+    each row becomes a sentence.
+    """
     return Sheet(title, columns, rows)
 
 

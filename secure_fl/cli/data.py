@@ -19,12 +19,21 @@ _MOST_CLASSES = 12
 
 def data(
     config: Annotated[Path, typer.Argument(help="Configuration.")],
-    settings: Annotated[list[str] | None, typer.Option("--set", metavar="a.b=c", help="Change a setting; may be repeated.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="a.b=c", help="Change a setting; may be repeated."),
+    ] = None,
     plot: Annotated[
-        Path | None, typer.Option("--plot", help="Also draw it, and an example of each class: a file ending in .png, .svg or .pdf.")
+        Path | None,
+        typer.Option(
+            "--plot",
+            help="Also draw it, and an example of each class: a file ending in .png, .svg or .pdf.",
+        ),
     ] = None,
 ) -> None:
-    """Show what each client would hold: examples, tests, labels, known group; and what the examples were read as."""
+    """Show what each client would hold: examples, tests, labels, known group; and what the examples
+    were read as.
+    """
     from secure_fl.cli.partition_table import partition_table
     from secure_fl.config_file import load_config
     from secure_fl.data.partitions import partition
@@ -50,11 +59,16 @@ def _reading(clients: Sequence[ClientData], summary: PartitionSummary) -> list[s
     first = clients[0].train
     names = ""
     if summary.class_names:
-        shown = ", ".join(summary.class_names[:_MOST_CLASSES]) + (", …" if len(summary.class_names) > _MOST_CLASSES else "")
+        shown = ", ".join(summary.class_names[:_MOST_CLASSES]) + (
+            ", …" if len(summary.class_names) > _MOST_CLASSES else ""
+        )
         names = f": {shown}"
     notes = list(dict.fromkeys(note for client in clients for note in client.train.notes))
     return [
         f"read as {first.reading}",
         *notes,
-        f"examples of shape {summary.shape}, {summary.classes} classes, label skew {summary.label_skew:.2f} (0 is IID){names}",
+        (
+            f"examples of shape {summary.shape}, {summary.classes} classes, label skew "
+            f"{summary.label_skew:.2f} (0 is IID){names}"
+        ),
     ]

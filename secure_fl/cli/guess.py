@@ -1,4 +1,6 @@
-"""A configuration to begin with, for data of one's own: what was found in a file, and what the runs that people want next need."""
+"""A configuration to begin with, for data of one's own: what was found in a file, and what the runs
+that people want next need.
+"""
 
 from __future__ import annotations
 
@@ -33,11 +35,15 @@ def guessed(path: Path, label: str | None, client: str | None) -> tuple[str, Dat
     """
     name = kind_of(path, "--data")
     source: dict[str, Any] = {"name": name, "path": str(path)}
-    source |= {key: value for key, value in (("label", label), ("client", client)) if value is not None}
+    source |= {
+        key: value for key, value in (("label", label), ("client", client)) if value is not None
+    }
     data, size, left_out = _read(source, path)
     read = SourceConfig(**source)
     lines = [f"# Made from {path.name}: {data.reading}.", *(f"# {note}" for note in data.notes), ""]
-    clients = FederationConfig().partition.clients if data.client is None else len(data.client.unique())
+    clients = (
+        FederationConfig().partition.clients if data.client is None else len(data.client.unique())
+    )
     tables: dict[str, Any] = {"pretrain": {"rounds": _ROUNDS}, "pools": {"rounds": _ROUNDS // 2}}
     tables["pools"] |= _enough_steps(len(data) // clients)
     if data.kind == "image" and data.shape[0] == 3:
@@ -45,14 +51,26 @@ def guessed(path: Path, label: str | None, client: str | None) -> tuple[str, Dat
     tables["pools"]["count"] = max(1, min(_MOST_POOLS, clients // FEWEST))
     if not data.labelled:
         tables["pools"]["task"] = "self_supervised"
-    lines += [f"name = {json.dumps(path.stem[:80] or 'mine')}", "", "[data]", *_declared(data, size)]
-    lines += ["", "[[data.sources]]", *(f"# left out: {column}, {reason}" for column, reason in left_out.items())]
+    lines += [
+        f"name = {json.dumps(path.stem[:80] or 'mine')}",
+        "",
+        "[data]",
+        *_declared(data, size),
+    ]
+    lines += [
+        "",
+        "[[data.sources]]",
+        *(f"# left out: {column}, {reason}" for column, reason in left_out.items()),
+    ]
     lines += [tomli_w.dumps(source).rstrip(), *_columns(data, read)]
     lines += ["", "[partition]", *_partition(data, clients)]
     for table, settings in tables.items():
         lines += ["", f"[{table}]", tomli_w.dumps(settings).rstrip()]
         if table == "pretrain":
-            lines.append('# mode = "none"  # private runs of few examples: leaves the whole budget to the pools')
+            lines.append(
+                '# mode = "none"  # private runs of few examples: leaves the '
+                "whole budget to the pools"
+            )
     lines += [
         "",
         "# To hide each example from everybody else, take the # away here and under [data].",
@@ -64,17 +82,28 @@ def guessed(path: Path, label: str | None, client: str | None) -> tuple[str, Dat
 
 
 def _read(source: dict[str, Any], path: Path) -> tuple[Dataset, int | None, dict[str, str]]:
-    """The examples; pixels a side where pictures differ in size; columns that cannot be learnt from, with the reason: `source` leaves them out."""
+    """The examples; pixels a side where pictures differ in size; columns that cannot be learnt
+    from, with the reason: `source` leaves them out.
+    """
     size, left_out = None, dict[str, str]()
     while True:
         read = SourceConfig(**source)
         try:
-            return load_source(read, DataConfig(sources=(read,), image_size=size), 0)[0], size, left_out
+            return (
+                load_source(read, DataConfig(sources=(read,), image_size=size), 0)[0],
+                size,
+                left_out,
+            )
         except DataError as error:
             column = error.field.removeprefix(f"{path.name}.")
             if error.field == "data.image_size" and size is None:
                 size = _SIDE
-            elif source["name"] in ("csv", "parquet") and path.is_file() and column in (free := column_names(read)[0]) and column not in left_out:
+            elif (
+                source["name"] in ("csv", "parquet")
+                and path.is_file()
+                and column in (free := column_names(read)[0])
+                and column not in left_out
+            ):
                 left_out[column] = error.problem
                 source["features"] = [each for each in free if each not in left_out]
             else:
@@ -84,12 +113,19 @@ def _read(source: dict[str, Any], path: Path) -> tuple[Dataset, int | None, dict
 def _enough_steps(examples: int) -> dict[str, int]:
     """Passes and batches that let a client of so many examples learn something in a round."""
     batch = 32 if examples >= _FEW else 16
-    return {"batch_size": batch, "local_epochs": min(10, max(2, -(-_STEPS * batch // max(1, examples))))}
+    return {
+        "batch_size": batch,
+        "local_epochs": min(10, max(2, -(-_STEPS * batch // max(1, examples)))),
+    }
 
 
 def unsaid(data: Dataset) -> list[str]:
     """Which of label and client nothing in the data says."""
-    return [role for role, missing in (("label", not data.labelled), ("client", data.client is None)) if missing]
+    return [
+        role
+        for role, missing in (("label", not data.labelled), ("client", data.client is None))
+        if missing
+    ]
 
 
 def _columns(data: Dataset, source: SourceConfig) -> list[str]:
@@ -100,7 +136,11 @@ def _columns(data: Dataset, source: SourceConfig) -> list[str]:
     names = list(dict.fromkeys(column.partition("=")[0] for column in data.columns))
     lines = _categories(data)
     there = f" There are: {', '.join(names[:_SHOWN])}." if names else ""
-    return [*lines, f"# Nothing says which is the {' and the '.join(asked)}: name it here.{there}", *(f'# {role} = "..."' for role in asked)]
+    return [
+        *lines,
+        f"# Nothing says which is the {' and the '.join(asked)}: name it here.{there}",
+        *(f'# {role} = "..."' for role in asked),
+    ]
 
 
 def _categories(data: Dataset) -> list[str]:
@@ -110,28 +150,50 @@ def _categories(data: Dataset) -> list[str]:
         name, equals, value = column.partition("=")
         if equals and not data.columns_declared:
             found.setdefault(name, []).append(value)
-    pairs = ", ".join(f"{json.dumps(name)} = {json.dumps(values)}" for name, values in found.items())
-    return [f"# categories = {{ {pairs} }}  # private runs: everybody may then know these values"] if pairs else []
+    pairs = ", ".join(
+        f"{json.dumps(name)} = {json.dumps(values)}" for name, values in found.items()
+    )
+    return (
+        [f"# categories = {{ {pairs} }}  # private runs: everybody may then know these values"]
+        if pairs
+        else []
+    )
 
 
 def _partition(data: Dataset, clients: int) -> list[str]:
     if data.client is not None:
         return [f'kind = "natural"  # the {clients} clients that the data name']
     return [
-        'kind = "iid"  # nobody says who holds what: examples are dealt out evenly, for a trial; leave both out when a client column is named',
+        (
+            'kind = "iid"  # nobody says who holds what: examples are dealt out evenly, for a '
+            "trial; leave both out when a client column is named"
+        ),
         f"clients = {clients}",
     ]
 
 
 def _declared(data: Dataset, size: int | None) -> list[str]:
-    """Settings of [data]; what a private run needs is commented out, since declaring it is the user's decision."""
+    """Settings of [data]; what a private run needs is commented out, since declaring it is the
+    user's decision.
+    """
     lines = [] if size is None else [f"image_size = {size}  # the pictures differ in size"]
     if data.classes:
         names = list(data.class_names or map(str, range(data.classes)))
-        lines.append(f"# class_names = {json.dumps(names)}  # private runs: everybody may then know these names")
+        lines.append(
+            f"# class_names = {json.dumps(names)}  # private runs: everybody "
+            "may then know these names"
+        )
     if data.kind == "vector":
         count = data.shape[0]
-        lines += ["# private runs: public numbers, one a column, from a handbook or an open set, not computed from the clients' examples"]
+        lines += [
+            (
+                "# private runs: public numbers, one a column, from a handbook or an open set, not "
+                "computed from the clients' examples"
+            )
+        ]
         lines += [f"# columns in order: {', '.join(data.columns)}"] if data.columns else []
-        lines += [f"# column_means = [...]  # {count} numbers; 0 for a column of a category", f"# column_deviations = [...]  # {count}; 1 there"]
+        lines += [
+            f"# column_means = [...]  # {count} numbers; 0 for a column of a category",
+            f"# column_deviations = [...]  # {count}; 1 there",
+        ]
     return lines

@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 WRONG = 1
 """Exit code where a kernel disagrees or a binary has a fault."""
 
-kernels_app = typer.Typer(help="The fused kernels: check them on this machine.", no_args_is_help=True, rich_markup_mode=None)
+kernels_app = typer.Typer(
+    help="The fused kernels: check them on this machine.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 
 @kernels_app.callback()
@@ -32,23 +36,43 @@ def _kernels() -> None:
 
 @kernels_app.command()
 def check(
-    target: Annotated[list[str] | None, typer.Option("--target", help="GPU to compile for, such as sm90 or gfx942; repeatable.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Compile for all four families: sm80, sm90, sm100, gfx942.")] = False,
-    full: Annotated[bool, typer.Option("--full", help="Compile every shipped configuration, not just the core.")] = False,
+    target: Annotated[
+        list[str] | None,
+        typer.Option("--target", help="GPU to compile for, such as sm90 or gfx942; repeatable."),
+    ] = None,
+    everything: Annotated[
+        bool,
+        typer.Option("--all", help="Compile for all four families: sm80, sm90, sm100, gfx942."),
+    ] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Compile every shipped configuration, not just the core.")
+    ] = False,
 ) -> None:
-    """Compare every provider with the float64 reference, interpret the Triton kernels under a guard, compile and inspect them.
+    """Compare every provider with the float64 reference, interpret the Triton kernels under a
+    guard, compile and inspect them.
 
-    No GPU is needed. A few minutes; with --all --full about half an hour on two processors. Exits with 1 where anything is wrong.
+    No GPU is needed. A few minutes; with --all --full about half an hour on two processors. Exits
+    with 1 where anything is wrong.
     """
     targets = _targets(target, everything)
     sound = _report_agreement("against the float64 reference", _agreements(), None)
     if find_spec("triton") is None:
-        raise DependencyError("the Triton kernels cannot be checked", field="triton", value=None, remedy="pip install 'secure-fl[triton]'")
+        raise DependencyError(
+            "the Triton kernels cannot be checked",
+            field="triton",
+            value=None,
+            remedy="pip install 'secure-fl[triton]'",
+        )
     from secure_fl_kernels.proof.check import INTERPRETED, interpreted
 
-    sound &= _report_agreement("Triton, interpreted under a guard, programs in both orders", interpreted(), INTERPRETED)
+    sound &= _report_agreement(
+        "Triton, interpreted under a guard, programs in both orders", interpreted(), INTERPRETED
+    )
     sound &= _report_binaries(targets, full)
-    out.print("everything holds" if sound else "something is wrong, see above", style="green" if sound else "red")
+    out.print(
+        "everything holds" if sound else "something is wrong, see above",
+        style="green" if sound else "red",
+    )
     if not sound:
         raise typer.Exit(WRONG)
 
@@ -63,11 +87,25 @@ def _targets(names: list[str] | None, everything: bool) -> list[str]:
 
     if triton.knobs.runtime.interpret:
         remedy = "unset it: the interpreter is run in a process of its own"
-        raise ConfigError("interpreted kernels cannot be compiled", field="TRITON_INTERPRET", value="1", remedy=remedy)
+        raise ConfigError(
+            "interpreted kernels cannot be compiled",
+            field="TRITON_INTERPRET",
+            value="1",
+            remedy=remedy,
+        )
     for name in names or ():
         if name not in TARGETS:
-            raise ConfigError("no such target", field="--target", value=name, remedy=f"one of {', '.join(TARGETS)}")
-    return [family.name for family in FAMILIES] if everything else list(dict.fromkeys(names or ["sm90"]))
+            raise ConfigError(
+                "no such target",
+                field="--target",
+                value=name,
+                remedy=f"one of {', '.join(TARGETS)}",
+            )
+    return (
+        [family.name for family in FAMILIES]
+        if everything
+        else list(dict.fromkeys(names or ["sm90"]))
+    )
 
 
 def _agreements() -> Iterator[Agreement]:
@@ -89,12 +127,36 @@ def _report_agreement(title: str, agreements: Iterable[Agreement], total: int | 
         members = list(group)
         values, gradients = max(a.value for a in members), max(a.gradient for a in members)
         verdict = "ok" if all(a.holds for a in members) else "WRONG"
-        rows.append([provider, dtype, len(members), f"{values:.1e}", f"{gradients:.1e}", f"{members[0].tolerance:.0e}", verdict])
-    out.print(table(title, ["provider", "dtype", "cases", "value error", "gradient error", "allowed", ""], rows))
+        rows.append(
+            [
+                provider,
+                dtype,
+                len(members),
+                f"{values:.1e}",
+                f"{gradients:.1e}",
+                f"{members[0].tolerance:.0e}",
+                verdict,
+            ]
+        )
+    out.print(
+        table(
+            title,
+            ["provider", "dtype", "cases", "value error", "gradient error", "allowed", ""],
+            rows,
+        )
+    )
     for a in found:
         if not a.holds:
-            what = a.problem or f"value error {a.value:.1e}, gradient error {a.gradient:.1e}, allowed {a.tolerance:.0e}"
-            out.print(f"{a.function} by {a.provider} in {a.dtype}, {a.rows} rows of {a.width}: {what}", style="red", markup=False)
+            what = (
+                a.problem
+                or f"value error {a.value:.1e}, gradient error {a.gradient:.1e}, allowed "
+                f"{a.tolerance:.0e}"
+            )
+            out.print(
+                f"{a.function} by {a.provider} in {a.dtype}, {a.rows} rows of {a.width}: {what}",
+                style="red",
+                markup=False,
+            )
     return all(a.holds for a in found)
 
 
@@ -110,14 +172,26 @@ def _report_binaries(names: list[str], full: bool) -> bool:
     targets: list[Target] = [target_of(name) for name in names]
     planned, snapshot = jobs(targets, core=not full), read_snapshot()
     rows, findings = [], []
-    with _bar(f"compiling for {', '.join(names)}", sum(len(job.variants) for job in planned)) as advance:
+    with _bar(
+        f"compiling for {', '.join(names)}", sum(len(job.variants) for job in planned)
+    ) as advance:
         for job in planned:
             verdicts = examine(job, snapshot)
             rows.append([job.target.name, job.kernel, *_summary(verdicts)])
             findings += [finding for verdict in verdicts for finding in verdict.findings]
             for _ in verdicts:
                 advance()
-    columns = ["target", "kernel", "binaries", "registers", "spills", "shared KiB", "slots/element", "exps/element", ""]
+    columns = [
+        "target",
+        "kernel",
+        "binaries",
+        "registers",
+        "spills",
+        "shared KiB",
+        "slots/element",
+        "exps/element",
+        "",
+    ]
     out.print(table("compiled, the largest of each kernel's configurations", columns, rows))
     for finding in findings:
         out.print(str(finding), style="red", markup=False)
@@ -129,9 +203,15 @@ def _summary(verdicts: list[Verdict]) -> list[object]:
 
     binaries = [v.result for v in verdicts if isinstance(v.result, Binary)]
     costs = [v.cost for v in verdicts if v.cost is not None]
-    used = [max((getattr(b, part) for b in binaries), default="-") for part in ("registers", "spills")]
+    used = [
+        max((getattr(b, part) for b in binaries), default="-") for part in ("registers", "spills")
+    ]
     shared = max((b.shared / 1024 for b in binaries), default=0.0)
-    loop = [f"{max(c.slots for c in costs):.1f}", f"{max(c.exps for c in costs):.2f}"] if costs else ["-", "-"]
+    loop = (
+        [f"{max(c.slots for c in costs):.1f}", f"{max(c.exps for c in costs):.2f}"]
+        if costs
+        else ["-", "-"]
+    )
     wrong = sum(len(v.findings) for v in verdicts)
     return [len(verdicts), *used, f"{shared:.0f}", *loop, f"{wrong} FOUND" if wrong else "ok"]
 
@@ -149,6 +229,11 @@ class _Advance:
 @contextmanager
 def _bar(title: str, total: int | None) -> Iterator[_Advance]:
     """A bar on a terminal, nothing elsewhere."""
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         yield _Advance(progress, total, title)

@@ -17,23 +17,41 @@ if TYPE_CHECKING:
     from secure_fl.secure_sum.roster_memory import RosterMemory
 
 keys_app = typer.Typer(
-    help="Identities and the roster. Private files are 0600, encrypted when --passphrase-env names a variable that holds a passphrase.",
+    help="Identities and the roster. Private files are 0600, encrypted when --passphrase-env "
+    "names a variable that holds a passphrase.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
-_Passphrase = Annotated[str | None, typer.Option("--passphrase-env", help="Environment variable with the passphrase; never given on the line.")]
+_Passphrase = Annotated[
+    str | None,
+    typer.Option(
+        "--passphrase-env",
+        help="Environment variable with the passphrase; never given on the line.",
+    ),
+]
 _Signer = Annotated[Path, typer.Option("--as", help="The coordinator's private identity.")]
 
 
 @keys_app.command()
 def new(
     name: Annotated[str, typer.Argument(help="Letters, digits, dots, dashes, underscores.")],
-    role: Annotated[str, typer.Option(help="client, server, authority (holds the encryption key) or coordinator (signs the roster).")] = "client",
-    folder: Annotated[Path, typer.Option("--out", help="Folder for NAME.identity (private) and NAME.card (public).")] = Path("keys"),
+    role: Annotated[
+        str,
+        typer.Option(
+            help="client, server, authority (holds the encryption key) or "
+            "coordinator (signs the roster)."
+        ),
+    ] = "client",
+    folder: Annotated[
+        Path,
+        typer.Option("--out", help="Folder for NAME.identity (private) and NAME.card (public)."),
+    ] = Path("keys"),
     passphrase_env: _Passphrase = None,
 ) -> None:
-    """Make an identity. The card goes to the coordinator; compare its fingerprint over another channel. The identity stays where it is."""
+    """Make an identity. The card goes to the coordinator; compare its fingerprint over another
+    channel. The identity stays where it is.
+    """
     from secure_fl.files import PUBLIC, make_folder, write_atomically
     from secure_fl.secure_sum.identities import Identity
 
@@ -41,17 +59,25 @@ def new(
     make_folder(folder)
     identity.save(folder / f"{name}.identity", passphrase=_passphrase(passphrase_env))
     write_atomically(folder / f"{name}.card", identity.card(), mode=PUBLIC)
-    out.print(f"wrote {folder / f'{name}.identity'} (private, 0600) and {folder / f'{name}.card'} (public)", markup=False)
+    out.print(
+        f"wrote {folder / f'{name}.identity'} (private, 0600) and "
+        f"{folder / f'{name}.card'} (public)",
+        markup=False,
+    )
     out.print(f"fingerprint {identity.member.fingerprint}", markup=False)
 
 
 @keys_app.command()
 def roster(
-    path: Annotated[Path, typer.Argument(help="The roster to write, or to extend by its next revision.")],
+    path: Annotated[
+        Path, typer.Argument(help="The roster to write, or to extend by its next revision.")
+    ],
     cards: Annotated[list[Path], typer.Argument(help="Cards of new members.")],
     signer: _Signer,
     federation: Annotated[str, typer.Option(help="Name of a new federation.")] = "federation",
-    rotation_rounds: Annotated[int, typer.Option(help="Rounds that one encryption key serves.")] = 10,
+    rotation_rounds: Annotated[
+        int, typer.Option(help="Rounds that one encryption key serves.")
+    ] = 10,
     passphrase_env: _Passphrase = None,
 ) -> None:
     """Sign a roster with these members, or the next revision of one with these added."""
@@ -60,10 +86,17 @@ def roster(
     from secure_fl.secure_sum.roster import Roster
     from secure_fl.secure_sum.roster_memory import RosterMemory
 
-    coordinator, memory = Identity.load(signer, passphrase=_passphrase(passphrase_env)), RosterMemory(signer)
+    coordinator, memory = (
+        Identity.load(signer, passphrase=_passphrase(passphrase_env)),
+        RosterMemory(signer),
+    )
     make_folder(path.parent)
     with held(path):  # of two changes at once, neither is lost
-        before = memory.open(read_bytes(path), coordinator.member) if is_file(path) else Roster(federation, (), rotation_rounds)
+        before = (
+            memory.open(read_bytes(path), coordinator.member)
+            if is_file(path)
+            else Roster(federation, (), rotation_rounds)
+        )
         _publish(before.add(read_bytes(card) for card in cards), coordinator, memory, path)
 
 
@@ -74,23 +107,40 @@ def revoke(
     signer: _Signer,
     passphrase_env: _Passphrase = None,
 ) -> None:
-    """Sign the next revision without a member; its keys cannot come back, and the encryption key is made anew."""
+    """Sign the next revision without a member; its keys cannot come back, and the encryption key is
+    made anew.
+    """
     from secure_fl.files import held, read_bytes
     from secure_fl.secure_sum.identities import Identity
     from secure_fl.secure_sum.roster_memory import RosterMemory
 
-    coordinator, memory = Identity.load(signer, passphrase=_passphrase(passphrase_env)), RosterMemory(signer)
+    coordinator, memory = (
+        Identity.load(signer, passphrase=_passphrase(passphrase_env)),
+        RosterMemory(signer),
+    )
     with held(path):
-        _publish(memory.open(read_bytes(path), coordinator.member).revoke(name), coordinator, memory, path)
+        _publish(
+            memory.open(read_bytes(path), coordinator.member).revoke(name),
+            coordinator,
+            memory,
+            path,
+        )
 
 
 @keys_app.command()
 def show(
     path: Annotated[Path, typer.Argument(help="The roster.")],
     signed_by: Annotated[Path, typer.Option("--signed-by", help="The coordinator's card.")],
-    mine: Annotated[Path | None, typer.Option("--as", help="Your private identity: an older roster than you have seen is refused.")] = None,
+    mine: Annotated[
+        Path | None,
+        typer.Option(
+            "--as", help="Your private identity: an older roster than you have seen is refused."
+        ),
+    ] = None,
 ) -> None:
-    """Check a roster's signature and list its members; with --as, that it is not older than the newest one seen."""
+    """Check a roster's signature and list its members; with --as, that it is not older than the
+    newest one seen.
+    """
     from secure_fl.files import read_bytes
     from secure_fl.secure_sum.identities import Member
     from secure_fl.secure_sum.roster import Roster
@@ -111,7 +161,10 @@ def _publish(roster: Roster, coordinator: Identity, memory: RosterMemory, path: 
 
 def _show(roster: Roster) -> None:
     rows = [[member.name, member.role, member.fingerprint] for member in roster.members]
-    title = f"{roster.federation}, revision {roster.revision}, {len(roster.revoked)} revoked; digest {roster.digest.hex()}"
+    title = (
+        f"{roster.federation}, revision {roster.revision}, {len(roster.revoked)} revoked; digest "
+        f"{roster.digest.hex()}"
+    )
     out.print(table(title, ["name", "role", "fingerprint"], rows))
 
 

@@ -57,7 +57,13 @@ A finished run can be made longer:
   secure-fl run --resume runs/mine --set pools.rounds=20
 """
 
-app = typer.Typer(help=_TOUR, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(
+    help=_TOUR,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
 for _command in (run, check, report, verify, data, init, export, assign, doctor):
     app.command()(_command)
 app.add_typer(kernels_app, name="kernels")
@@ -74,12 +80,18 @@ def _version(value: bool) -> None:
 
 
 @app.callback()
-def _options(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False) -> None:
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
     pass
 
 
 def main() -> None:
-    """Run the command line. Exit codes: 0 done, 2 refused (the message says why and what to do), 130 interrupted (by typer)."""
+    """Run the command line. Exit codes: 0 done, 2 refused (the message says why and what to do),
+    130 interrupted (by typer).
+    """
     prepare()
     try:
         app()
@@ -87,7 +99,9 @@ def main() -> None:
         err.print(str(error), style="red", markup=False)
         sys.exit(FAILED)
     except OSError as error:
-        err.print(str(file_error(error, Path(str(error.filename)), "used")), style="red", markup=False)
+        err.print(
+            str(file_error(error, Path(str(error.filename)), "used")), style="red", markup=False
+        )
         sys.exit(FAILED)
 
 

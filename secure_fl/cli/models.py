@@ -12,12 +12,23 @@ from secure_fl.cli.console import out, table
 
 def export(
     folder: Annotated[Path, typer.Argument(help="Run folder.")],
-    out_dir: Annotated[Path, typer.Option("--out", help="Folder to write the models to.")] = Path("exported"),
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder to write the models to.")] = Path(
+        "exported"
+    ),
     to: Annotated[Path | None, typer.Option("--to", hidden=True)] = None,
-    onnx: Annotated[bool, typer.Option("--onnx", help="As ONNX: encoder.onnx, and a file a pool.")] = False,
-    hf: Annotated[bool, typer.Option("--hf", help="As a Hugging Face folder: model.safetensors, config.json and a model card.")] = False,
+    onnx: Annotated[
+        bool, typer.Option("--onnx", help="As ONNX: encoder.onnx, and a file a pool.")
+    ] = False,
+    hf: Annotated[
+        bool,
+        typer.Option(
+            "--hf",
+            help="As a Hugging Face folder: model.safetensors, config.json and a model card.",
+        ),
+    ] = False,
 ) -> None:
-    """Copy the models out: safetensors by parameter name, with model.json (shape, scaling, classes) and config.toml; or in the forms asked for.
+    """Copy the models out: safetensors by parameter name, with model.json (shape, scaling, classes)
+    and config.toml; or in the forms asked for.
 
     What only the experimenter may know, such as who uses which pool, stays behind.
     """
@@ -33,21 +44,29 @@ def export(
 def assign(
     folder: Annotated[Path, typer.Argument(help="Run folder.")],
     file: Annotated[Path, typer.Argument(help=".npz with x, and y where there are labels.")],
-    out_file: Annotated[Path | None, typer.Option("--out", help="Also write the answer as JSON.")] = None,
+    out_file: Annotated[
+        Path | None, typer.Option("--out", help="Also write the answer as JSON.")
+    ] = None,
     to: Annotated[Path | None, typer.Option("--to", hidden=True)] = None,
 ) -> None:
-    """Find the right pool for a client that joins later, from its own examples; nothing is trained or sent.
+    """Find the right pool for a client that joins later, from its own examples; nothing is trained
+    or sent.
 
-    With labels the pool of lowest loss is chosen (as pools.select_by says); without, the nearest group of the sketch start,
-    and where the run had none, the pool with the surest predictions.
+    With labels the pool of lowest loss is chosen (as pools.select_by says); without, the nearest
+    group of the sketch start, and where the run had none, the pool with the surest predictions.
     """
     from secure_fl.assign import assign_pool
     from secure_fl.files import write_json
 
     found, target = assign_pool(folder, file), to or out_file
-    rows = [[k, *("-" if value is None else value for value in row)] for k, row in enumerate(found.scores)]
+    rows = [
+        [k, *("-" if value is None else value for value in row)]
+        for k, row in enumerate(found.scores)
+    ]
     out.print(table("", ["pool", "loss", "accuracy", "entropy", "distance"], rows))
-    out.print(f"pool {found.pool}, chosen by {found.by} over {found.examples} examples", markup=False)
+    out.print(
+        f"pool {found.pool}, chosen by {found.by} over {found.examples} examples", markup=False
+    )
     if target is not None:
         write_json(target, found.as_dict())
         out.print(f"wrote {target}", markup=False)

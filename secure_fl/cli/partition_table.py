@@ -1,4 +1,6 @@
-"""The table of `secure-fl data`: as much of a partition as fits the terminal, label shares as bars."""
+"""The table of `secure-fl data`: as much of a partition as fits the terminal, label shares
+as bars.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +19,21 @@ _OPTIONAL = ("test", "group", "val", "data")
 """Columns that a narrow terminal leaves out, the last first."""
 
 
-def partition_table(summary: PartitionSummary, width: int, encoding: str) -> tuple[list[str], list[list[object]]]:
-    """Headings and rows that fit into `width` columns: clients by name, what each holds, and its label shares as a picture.
+def partition_table(
+    summary: PartitionSummary, width: int, encoding: str
+) -> tuple[list[str], list[list[object]]]:
+    """Headings and rows that fit into `width` columns: clients by name, what each holds, and its
+    label shares as a picture.
 
     Counts of labels follow where there is room and there are few classes.
     """
-    bars = shares_pictures(summary, encoding, _BARS if width >= 80 else max(4, min(_BARS, width // 4)))
+    bars = shares_pictures(
+        summary, encoding, _BARS if width >= 80 else max(4, min(_BARS, width // 4))
+    )
     cells: dict[str, list[object]] = {
-        "client": [_named(c, _LONGEST_NAME if width >= 60 else width // 4) for c in summary.clients],
+        "client": [
+            _named(c, _LONGEST_NAME if width >= 60 else width // 4) for c in summary.clients
+        ],
         "group": ["-" if c.group is None else c.group for c in summary.clients],
         "data": [c.note for c in summary.clients],
         "train": [c.examples for c in summary.clients],
@@ -33,7 +42,11 @@ def partition_table(summary: PartitionSummary, width: int, encoding: str) -> tup
     }
     shown = [name for name in cells if name not in _OPTIONAL]
     pictured: list[tuple[str, list[object]]] = [("labels", list(bars))] if summary.classes else []
-    left = width - sum(_width(name, cells[name]) for name in shown) - sum(_width(*column) for column in pictured)
+    left = (
+        width
+        - sum(_width(name, cells[name]) for name in shown)
+        - sum(_width(*column) for column in pictured)
+    )
     for name in _OPTIONAL:
         if left < _width(name, cells[name]):
             break
@@ -42,16 +55,20 @@ def partition_table(summary: PartitionSummary, width: int, encoding: str) -> tup
     if 0 < summary.classes <= _MOST_CLASSES:
         names = summary.class_names or tuple(map(str, range(summary.classes)))
         counts: list[tuple[str, list[object]]] = [
-            (name[:_LONGEST_NAME], [c.labels[number] for c in summary.clients]) for number, name in enumerate(names)
+            (name[:_LONGEST_NAME], [c.labels[number] for c in summary.clients])
+            for number, name in enumerate(names)
         ]
         if sum(_width(*column) for column in counts) <= left:
             pictured += counts
     columns = [(name, cells[name]) for name in cells if name in shown] + pictured
-    return [name for name, _ in columns], [list(row) for row in zip(*(values for _, values in columns), strict=True)]
+    return [name for name, _ in columns], [
+        list(row) for row in zip(*(values for _, values in columns), strict=True)
+    ]
 
 
 def shares_pictures(summary: PartitionSummary, encoding: str, most: int) -> list[str]:
-    """Each client's label shares as bars, one a class from left to right, against its largest share; empty without labels.
+    """Each client's label shares as bars, one a class from left to right, against its largest
+    share; empty without labels.
 
     Args:
         summary: the partition.
@@ -66,9 +83,17 @@ def shares_pictures(summary: PartitionSummary, encoding: str, most: int) -> list
     bins = min(most, summary.classes)
     pictures = []
     for client in summary.clients:
-        counts = [sum(client.labels[summary.classes * b // bins : summary.classes * (b + 1) // bins]) for b in range(bins)]
+        counts = [
+            sum(client.labels[summary.classes * b // bins : summary.classes * (b + 1) // bins])
+            for b in range(bins)
+        ]
         top = max(counts, default=0)
-        pictures.append("".join(levels[0 if not count else max(1, round(count / top * (len(levels) - 1)))] for count in counts))
+        pictures.append(
+            "".join(
+                levels[0 if not count else max(1, round(count / top * (len(levels) - 1)))]
+                for count in counts
+            )
+        )
     return [f"|{bars}|" for bars in pictures]
 
 

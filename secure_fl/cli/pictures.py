@@ -1,4 +1,6 @@
-"""The picture of `secure-fl data --plot`: the partition, and below it an example of each class as it was read."""
+"""The picture of `secure-fl data --plot`: the partition, and below it an example of each class as
+it was read.
+"""
 
 from __future__ import annotations
 
@@ -31,14 +33,24 @@ def save_examples(summary: PartitionSummary, clients: Sequence[ClientData], path
         ConfigError: no format of that name.
     """
     if path.suffix.lower() not in _FORMATS:
-        raise ConfigError("ends in no format that is drawn", field="--plot", value=str(path), remedy=_NAME_IT)
+        raise ConfigError(
+            "ends in no format that is drawn", field="--plot", value=str(path), remedy=_NAME_IT
+        )
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise DependencyError("plots need matplotlib", field="--plot", value=None, remedy="pip install 'secure-fl[report]'") from None
+        raise DependencyError(
+            "plots need matplotlib",
+            field="--plot",
+            value=None,
+            remedy="pip install 'secure-fl[report]'",
+        ) from None
     shown = one_a_class(clients)
     rows = min(_MOST_ROWS, len(summary.clients))
-    figure = Figure(figsize=(max(5.6, 0.9 * len(shown)), max(1.6, 0.22 * rows + 0.8) + 1.3), layout="constrained")
+    figure = Figure(
+        figsize=(max(5.6, 0.9 * len(shown)), max(1.6, 0.22 * rows + 0.8) + 1.3),
+        layout="constrained",
+    )
     halves = figure.add_gridspec(2, 1, height_ratios=[max(1.6, 0.22 * rows + 0.8), 1.3])
     above, below = figure.add_subfigure(halves[0]), figure.add_subfigure(halves[1])
     _draw_partition(above.add_subplot(), summary, rows)
@@ -53,25 +65,40 @@ def save_examples(summary: PartitionSummary, clients: Sequence[ClientData], path
 
 
 def one_a_class(clients: Sequence[ClientData]) -> list[tuple[str, Dataset]]:
-    """The first example of each of the first classes, by the class's name; without labels, of the first clients by theirs."""
+    """The first example of each of the first classes, by the class's name; without labels, of the
+    first clients by theirs.
+    """
     found: dict[int, Dataset] = {}
     for client in clients:
         for row, label in enumerate(client.train.y.tolist()):
             if label != UNLABELLED and label not in found and len(found) < _MOST_EXAMPLES:
                 found[label] = client.train.take(client.train.y.new_tensor([row]))
     if not found:
-        return [(client.name, client.train.take(client.train.y.new_tensor([0]))) for client in clients[:_MOST_EXAMPLES]]
-    return [(example.class_names[label] if example.class_names else str(label), example) for label, example in sorted(found.items())]
+        return [
+            (client.name, client.train.take(client.train.y.new_tensor([0])))
+            for client in clients[:_MOST_EXAMPLES]
+        ]
+    return [
+        (example.class_names[label] if example.class_names else str(label), example)
+        for label, example in sorted(found.items())
+    ]
 
 
 def _draw_partition(axes: Axes, summary: PartitionSummary, rows: int) -> None:
     clients = summary.clients[:rows]
     if summary.classes:
-        image = axes.imshow([client.labels for client in clients], cmap="Blues", aspect="auto", vmin=0)
+        image = axes.imshow(
+            [client.labels for client in clients], cmap="Blues", aspect="auto", vmin=0
+        )
         axes.figure.colorbar(image, ax=axes, label="training examples")
         axes.set_xlabel("label", fontsize=8)
         if summary.class_names and summary.classes <= 20:
-            axes.set_xticks(range(summary.classes), [name[:14] for name in summary.class_names], rotation=45, ha="right")
+            axes.set_xticks(
+                range(summary.classes),
+                [name[:14] for name in summary.class_names],
+                rotation=45,
+                ha="right",
+            )
     else:
         axes.barh(range(len(clients)), [client.examples for client in clients])
         axes.invert_yaxis()
@@ -82,7 +109,9 @@ def _draw_partition(axes: Axes, summary: PartitionSummary, rows: int) -> None:
 
 
 def _draw_example(axes: Axes, example: Dataset) -> None:
-    """An image as it is (of other channels than grey and colour, the first), the channels of a series, or the columns of a vector."""
+    """An image as it is (of other channels than grey and colour, the first), the channels of a
+    series, or the columns of a vector.
+    """
     x = example.x[0].numpy()
     if example.kind == "image":
         pixels = x.transpose(1, 2, 0) if len(x) == 3 else x[0]

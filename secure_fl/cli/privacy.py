@@ -1,4 +1,6 @@
-"""`secure-fl privacy`: what a run would spend, and whether a finished one's ledger says the truth."""
+"""`secure-fl privacy`: what a run would spend, and whether a finished one's ledger says
+the truth.
+"""
 
 from __future__ import annotations
 
@@ -17,21 +19,35 @@ if TYPE_CHECKING:
 
 FAILED = 1
 
-privacy_app = typer.Typer(help="Plan a privacy budget, and check one that was spent.", no_args_is_help=True, rich_markup_mode=None)
+privacy_app = typer.Typer(
+    help="Plan a privacy budget, and check one that was spent.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 
 @privacy_app.command()
 def plan(
     config: Annotated[Path, typer.Argument(help="Configuration with a [privacy] table.")],
-    settings: Annotated[list[str] | None, typer.Option("--set", metavar="a.b=c", help="Change a setting; may be repeated.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="a.b=c", help="Change a setting; may be repeated."),
+    ] = None,
 ) -> None:
-    """Say, before any training, which noise keeps the run within its budget, what it will spend, and how many rounds would fit."""
+    """Say, before any training, which noise keeps the run within its budget, what it will spend,
+    and how many rounds would fit.
+    """
     from secure_fl.config_file import load_config
     from secure_fl.run import Federation
 
     chosen = load_config(config, settings or [])
     if chosen.privacy.unit == "none":
-        raise ConfigError("the run has no differential privacy to plan", field="privacy.unit", value="none", remedy='set it to "example" or "client"')
+        raise ConfigError(
+            "the run has no differential privacy to plan",
+            field="privacy.unit",
+            value="none",
+            remedy='set it to "example" or "client"',
+        )
     federation = Federation(chosen)
     if federation.blueprint.client_plan is not None:
         _show_clients(federation, federation.blueprint.client_plan)
@@ -41,10 +57,12 @@ def plan(
 
 @privacy_app.command()
 def verify(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
-    """Recompute every ε of a run from the events in its ledger, and hold the ledger against the run's records.
+    """Recompute every ε of a run from the events in its ledger, and hold the ledger against the
+    run's records.
 
-    Exits with 1 where a stated ε differs, the budget was passed, or the ledger has lost releases that a checkpoint, a round or the summary
-    counts; and where one of these is gone from a finished run.
+    Exits with 1 where a stated ε differs, the budget was passed, or the ledger has lost releases
+    that a checkpoint, a round or the summary counts; and where one of these is gone from a
+    finished run.
     """
     from secure_fl.federation.folder import MARKED, RunFolder
     from secure_fl.federation.privacy_record import SKETCHES_ONLY, differences
@@ -52,22 +70,42 @@ def verify(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> Non
     from secure_fl.privacy.ledger import PrivacyLedger
 
     run = RunFolder.open(folder)
-    if not is_file(run.ledger) and not ((config := run.read_config()).noises_sketches or config.privacy.unit != "none"):
+    if not is_file(run.ledger) and not (
+        (config := run.read_config()).noises_sketches or config.privacy.unit != "none"
+    ):
         remedy = 'run it with privacy.unit = "example" or "client" for a run that has a ledger'
-        raise RunFolderError("the run released nothing with noise, so it has no ledger", field="folder", value=str(folder), remedy=remedy)
+        raise RunFolderError(
+            "the run released nothing with noise, so it has no ledger",
+            field="folder",
+            value=str(folder),
+            remedy=remedy,
+        )
     ledger = PrivacyLedger.load(run.ledger)
     found = ledger.verify(marks := run.marks())
     problems = list(found.problems)
     if is_file(run.summary):
         silent = set(MARKED) - {where for where, _ in marks}
-        problems += [f"{where} does not count the ledger's releases: it is not what the run wrote" for where in sorted(silent)]
+        problems += [
+            f"{where} does not count the ledger's releases: it is not what the run wrote"
+            for where in sorted(silent)
+        ]
         problems += differences(run.read_summary(), ledger)
     names = _names(run)
-    rows = [[names.get(row.subject) or f"client {row.subject}", row.epsilon] for row in found.recomputed]
-    kind = "" if ledger.budget is None else f"δ = {ledger.budget.delta:g}, {ledger.budget.unit} level, {ledger.budget.adjacency}"
-    out.print(table(f"recomputed from {len(ledger.releases)} releases ({kind})", ["subject", "ε"], rows))
+    rows = [
+        [names.get(row.subject) or f"client {row.subject}", row.epsilon] for row in found.recomputed
+    ]
+    kind = (
+        ""
+        if ledger.budget is None
+        else f"δ = {ledger.budget.delta:g}, {ledger.budget.unit} level, {ledger.budget.adjacency}"
+    )
     out.print(
-        f"{len(found.derived)} releases follow from the protocol, {len(found.declared)} rest on a client's word for its rate and steps", markup=False
+        table(f"recomputed from {len(ledger.releases)} releases ({kind})", ["subject", "ε"], rows)
+    )
+    out.print(
+        f"{len(found.derived)} releases follow from the protocol, {len(found.declared)} rest on a "
+        "client's word for its rate and steps",
+        markup=False,
     )
     if run.read_config().privacy.unit == "none":
         out.print(f"this is for the sketches alone; not covered: {SKETCHES_ONLY}", markup=False)
@@ -82,7 +120,9 @@ def _show_examples(federation: Federation) -> None:
     from secure_fl.planning import client_plans
 
     privacy, rows = federation.config.privacy, []
-    for row in steps("calibrating the noise, client by client", client_plans(federation), len(federation.clients)):
+    for row in steps(
+        "calibrating the noise, client by client", client_plans(federation), len(federation.clients)
+    ):
         rate = row.plan.pretrain or row.plan.pools
         fits = row.rounds_that_fit()
         rows.append(
@@ -95,9 +135,19 @@ def _show_examples(federation: Federation) -> None:
                 "-" if fits is None else str(fits),
             ]
         )
-    out.print(table(_claim(federation), ["client", "examples", "rate", "noise", "ε planned", "pre-training rounds that fit"], rows))
+    out.print(
+        table(
+            _claim(federation),
+            ["client", "examples", "rate", "noise", "ε planned", "pre-training rounds that fit"],
+            rows,
+        )
+    )
     if privacy.noise is None:
-        out.print("the noise is made for the rounds that are set, and at most 0.3 % above the least that keeps to the budget", markup=False)
+        out.print(
+            "the noise is made for the rounds that are set, and at most 0.3 % above the least "
+            "that keeps to the budget",
+            markup=False,
+        )
 
 
 def _show_clients(federation: Federation, plan: ClientPlan) -> None:
@@ -107,15 +157,38 @@ def _show_clients(federation: Federation, plan: ClientPlan) -> None:
     from secure_fl.privacy.units import Adjacency, PrivacyUnit
 
     privacy, rows = federation.config.privacy, []
-    budget = Budget(privacy.epsilon, privacy.delta, PrivacyUnit.CLIENT, Adjacency(privacy.adjacency))
+    budget = Budget(
+        privacy.epsilon, privacy.delta, PrivacyUnit.CLIENT, Adjacency(privacy.adjacency)
+    )
     for name, event in plan.by_phase().items():
         level = plan.of(name)
         others = [other for phase, other in plan.by_phase().items() if phase != name]
         fits = rounds_within(budget, [level.event(1)], already=others, most=10_000)
-        rows.append([name, event.releases, level.noise_multiplier, level.levels, level.false_pass, level.n_min, fits])
-    columns = ["phase", "rounds", "noise", "grid steps in the bound", "pool of one passes", "fewest clients", "rounds that fit"]
+        rows.append(
+            [
+                name,
+                event.releases,
+                level.noise_multiplier,
+                level.levels,
+                level.false_pass,
+                level.n_min,
+                fits,
+            ]
+        )
+    columns = [
+        "phase",
+        "rounds",
+        "noise",
+        "grid steps in the bound",
+        "pool of one passes",
+        "fewest clients",
+        "rounds that fit",
+    ]
     out.print(table(_claim(federation), columns, rows))
-    out.print(f"the run would spend ε = {epsilon(plan.events(), privacy.delta, budget.adjacency):.2f}", markup=False)
+    out.print(
+        f"the run would spend ε = {epsilon(plan.events(), privacy.delta, budget.adjacency):.2f}",
+        markup=False,
+    )
 
 
 def _names(run: RunFolder) -> dict[int, str]:
@@ -125,10 +198,15 @@ def _names(run: RunFolder) -> dict[int, str]:
 
     if not is_file(run.partition):
         return {}
-    clients = read_json(run.partition, PartitionSummary, "restore the file that the run wrote").clients
+    clients = read_json(
+        run.partition, PartitionSummary, "restore the file that the run wrote"
+    ).clients
     return {client.client: client.name for client in clients if client.name}
 
 
 def _claim(federation: Federation) -> str:
     privacy = federation.config.privacy
-    return f"budget ε = {privacy.epsilon:g}, δ = {privacy.delta:g}, {privacy.unit} level, {privacy.adjacency}"
+    return (
+        f"budget ε = {privacy.epsilon:g}, δ = {privacy.delta:g}, {privacy.unit} level, "
+        f"{privacy.adjacency}"
+    )

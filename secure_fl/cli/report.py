@@ -14,15 +14,26 @@ _OUT = "File to write; report.html in the first run's folder when not given."
 
 
 def report(
-    folders: Annotated[list[Path], typer.Argument(help="One or more finished run folders; several are compared.")],
+    folders: Annotated[
+        list[Path], typer.Argument(help="One or more finished run folders; several are compared.")
+    ],
     path: Annotated[Path | None, typer.Option("--out", help=_OUT)] = None,
-    to: Annotated[Path | None, typer.Option("--to", hidden=True, help="The former name of --out.")] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", hidden=True, help="The former name of --out.")
+    ] = None,
 ) -> None:
-    """Write one self-contained HTML page: four answers first, then each run's pools, clients, protection, course and cost."""
+    """Write one self-contained HTML page: four answers first, then each run's pools, clients,
+    protection, course and cost.
+    """
     from secure_fl.report.page import write_report
 
     if path is not None and to is not None:
-        raise ConfigError("is named twice", field="--out", value=[str(path), str(to)], remedy="leave out --to, its former name")
+        raise ConfigError(
+            "is named twice",
+            field="--out",
+            value=[str(path), str(to)],
+            remedy="leave out --to, its former name",
+        )
     written = path or to or folders[0] / "report.html"
     write_report(folders, written)
     out.print(f"wrote {written}", markup=False)

@@ -20,20 +20,34 @@ if TYPE_CHECKING:
 
 
 def run(
-    config: Annotated[Path | None, typer.Argument(help="Configuration, as `secure-fl init` writes it.")] = None,
-    out_dir: Annotated[Path | None, typer.Option("--out", help="Run folder to make; runs/NAME when not given.")] = None,
-    resume: Annotated[
-        Path | None, typer.Option("--resume", help="Continue the run in this folder; with --set pools.rounds=N make it longer.")
+    config: Annotated[
+        Path | None, typer.Argument(help="Configuration, as `secure-fl init` writes it.")
     ] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", metavar="a.b=c", help="Change a setting; may be repeated.")] = None,
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", help="Run folder to make; runs/NAME when not given.")
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            "--resume",
+            help="Continue the run in this folder; with --set pools.rounds=N make it longer.",
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="a.b=c", help="Change a setting; may be repeated."),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
     """Pre-train an encoder, form cluster pools, evaluate, leave a run folder.
 
-    After Ctrl-C, or a crash, `secure-fl run --resume FOLDER` goes on and ends with the numbers of an uninterrupted run.
+    After Ctrl-C, or a crash, `secure-fl run --resume FOLDER` goes on and ends with the numbers of
+    an uninterrupted run.
 
-    A finished run can be made longer: `secure-fl run --resume FOLDER --set pools.rounds=20`, and likewise pretrain.rounds where no pools have
-    begun from the encoder. Nothing else may change, noise stays as it was made, and the budget holds: rounds beyond it are refused before they begin.
+    A finished run can be made longer: `secure-fl run --resume FOLDER --set pools.rounds=20`,
+    and likewise pretrain.rounds where no pools have begun from the encoder. Nothing else may
+    change, noise stays as it was made, and the budget holds: rounds beyond it are refused
+    before they begin.
     """
     from secure_fl.federation.folder import RunFolder
     from secure_fl.run import Federation
@@ -53,21 +67,35 @@ def run(
         try:
             federation.run(folder, resume=resume is not None, progress=False)
         except KeyboardInterrupt:
-            err.print(f"stopped after the last checkpoint; go on with: secure-fl run --resume {folder}", style="yellow", markup=False)
+            err.print(
+                f"stopped after the last checkpoint; go on with: secure-fl run --resume {folder}",
+                style="yellow",
+                markup=False,
+            )
             raise
     if not quiet:
         show_summary(RunFolder.open(folder).read_summary(), folder)
 
 
-def _chosen(config: Path | None, out_dir: Path | None, resume: Path | None, settings: Sequence[str]) -> tuple[FederationConfig, Path]:
+def _chosen(
+    config: Path | None, out_dir: Path | None, resume: Path | None, settings: Sequence[str]
+) -> tuple[FederationConfig, Path]:
     """Configuration and folder, new or resumed."""
     from secure_fl.config_file import load_config
     from secure_fl.federation.folder import RunFolder
 
     if resume is not None:
         if config is not None or out_dir is not None:
-            remedy = "give --resume alone: the run folder holds the configuration; --set pools.rounds=N makes the run longer"
-            raise ConfigError("a resumed run takes no other configuration or folder", field="--resume", value=str(resume), remedy=remedy)
+            remedy = (
+                "give --resume alone: the run folder holds the configuration; --set pools.rounds=N "
+                "makes the run longer"
+            )
+            raise ConfigError(
+                "a resumed run takes no other configuration or folder",
+                field="--resume",
+                value=str(resume),
+                remedy=remedy,
+            )
         return RunFolder.open(resume).read_config(settings), resume
     if config is None:
         remedy = "`secure-fl init my.toml` writes one; or pass --resume FOLDER"
@@ -88,28 +116,49 @@ def _announce(federation: Any) -> None:
     from secure_fl.callbacks.progress import warn
 
     kind, shape = federation.config.partition.kind, federation.blueprint.shape
-    out.print(f"{federation.config.name}: {len(federation.clients)} clients ({kind}), examples of shape {shape}", markup=False)
+    out.print(
+        f"{federation.config.name}: {len(federation.clients)} clients "
+        f"({kind}), examples of shape {shape}",
+        markup=False,
+    )
     privacy = federation.config.privacy
     if privacy.unit != "none":
-        claim = f"ε = {privacy.epsilon:g}, δ = {privacy.delta:g}, {privacy.unit} level, {privacy.adjacency}"
+        claim = (
+            f"ε = {privacy.epsilon:g}, δ = {privacy.delta:g}, {privacy.unit} level, "
+            f"{privacy.adjacency}"
+        )
         out.print(f"privacy budget: {claim}; the noise is calibrated first", markup=False)
     warn(out, federation.config)
 
 
 def _privacy_line(privacy: dict[str, Any]) -> str:
-    spent = "no bound" if privacy["epsilon"] is None else f"ε = {privacy['epsilon']:.2f} of {privacy['budget']:g}"
-    kind = f"δ = {privacy['delta']:g}, {privacy['unit']} level, {privacy['adjacency']}, the largest of any client"
+    spent = (
+        "no bound"
+        if privacy["epsilon"] is None
+        else f"ε = {privacy['epsilon']:.2f} of {privacy['budget']:g}"
+    )
+    kind = (
+        f"δ = {privacy['delta']:g}, {privacy['unit']} level, {privacy['adjacency']}, the largest "
+        "of any client"
+    )
     against = ", ".join(
-        f"{claim['adversary']} {'no bound' if claim['epsilon'] is None else format(claim['epsilon'], '.2f')}"
+        f"{claim['adversary']} "
+        f"{'no bound' if claim['epsilon'] is None else format(claim['epsilon'], '.2f')}"
         for claim in privacy["claims"]
         if claim["unit"] == privacy["unit"]
     )
-    return f"privacy spent: {spent} ({kind}); {privacy['releases']} releases in ledger.json\nε against: {against}"
+    return (
+        f"privacy spent: {spent} ({kind}); {privacy['releases']} releases in ledger.json\nε "
+        f"against: {against}"
+    )
 
 
 def _sketch_line(sketches: dict[str, Any]) -> str:
     kind = f"δ = {sketches['delta']:g}, {sketches['unit']} level, {sketches['adjacency']}"
-    return f"sketches: ε = {sketches['epsilon']:.2f} ({kind}), for the sketches alone; updates and models have no differential privacy"
+    return (
+        f"sketches: ε = {sketches['epsilon']:.2f} ({kind}), for the sketches alone; updates and "
+        "models have no differential privacy"
+    )
 
 
 _BESIDE = {"balanced_accuracy": "balanced", "majority": "majority class"}
@@ -117,31 +166,60 @@ _BESIDE = {"balanced_accuracy": "balanced", "majority": "majority class"}
 
 
 def show_summary(summary: dict[str, Any], folder: Path) -> None:
-    """A run in a few lines, as its record tells it: representation, pools, costs, where things are."""
+    """A run in a few lines, as its record tells it: representation, pools, costs, where
+    things are.
+    """
     measured = summary.get("representation")
     if measured:
-        rows = [[name, measured["initial"][name], value] for name, value in measured["pretrained"].items()]
+        rows = [
+            [name, measured["initial"][name], value]
+            for name, value in measured["pretrained"].items()
+        ]
         out.print(table("encoder", ["metric", "random", "pre-trained"], rows))
     pools = summary.get("pools")
     if pools:
         ari = "" if pools["ari"] is None else f", ARI {pools['ari']:.2f} against the known groups"
-        accuracy = "unknown" if pools["accuracy"] is None else f"{pools['accuracy']:.3f} ± {pools['accuracy_std']:.3f} over clients"
-        beside = "".join(f", {said} {pools[key]:.3f}" for key, said in _BESIDE.items() if pools.get(key) is not None)
-        out.print(f"accuracy {accuracy}{beside}; {pools['active']} of {len(pools['counts'])} pools in use{ari}", markup=False)
+        accuracy = (
+            "unknown"
+            if pools["accuracy"] is None
+            else f"{pools['accuracy']:.3f} ± {pools['accuracy_std']:.3f} over clients"
+        )
+        beside = "".join(
+            f", {said} {pools[key]:.3f}"
+            for key, said in _BESIDE.items()
+            if pools.get(key) is not None
+        )
+        out.print(
+            f"accuracy {accuracy}{beside}; {pools['active']} of "
+            f"{len(pools['counts'])} pools in use{ari}",
+            markup=False,
+        )
     first = {found["alert"]: found for found in reversed(summary.get("alerts", []))}
     for found in reversed(first.values()):
-        out.print(f"warning ({found['phase']}, round {found['round']}): {found['alert']}", style="yellow", markup=False)
+        out.print(
+            f"warning ({found['phase']}, round {found['round']}): {found['alert']}",
+            style="yellow",
+            markup=False,
+        )
     told = [row for row in summary["secrecy"] if row["holds"]]
     for row in told:
         out.print(f"{row['adversary']}: cannot read {row['holds']}", style="dim", markup=False)
     if told:
-        out.print("what each of them does read is on the page and in summary.json", style="dim", markup=False)
+        out.print(
+            "what each of them does read is on the page and in summary.json",
+            style="dim",
+            markup=False,
+        )
     if "privacy" in summary:
         out.print(_privacy_line(summary["privacy"]), markup=False)
     if "sketches" in summary:
         out.print(_sketch_line(summary["sketches"]), markup=False)
     costs = summary["costs"].values()
     down, up = (sum(cost[key] for cost in costs) for key in ("bytes_down", "bytes_up"))
-    took = f"{clock(sum(cost['seconds'] for cost in costs))}, " if all("seconds" in cost for cost in costs) else ""
+    took = (
+        f"{clock(sum(cost['seconds'] for cost in costs))}, "
+        if all("seconds" in cost for cost in costs)
+        else ""
+    )
     out.print(f"{took}{size(down)} to the clients, {size(up)} to the server", markup=False)
     out.print(f"wrote {folder}; see it with `secure-fl report {folder}`", markup=False)

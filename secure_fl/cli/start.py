@@ -13,13 +13,33 @@ from secure_fl.errors import ConfigError
 
 def init(
     path: Annotated[Path, typer.Argument(help="File to write.")] = Path("secure-fl.toml"),
-    data: Annotated[Path | None, typer.Option("--data", help="Your file or folder: write what is in it, in place of every setting.")] = None,
-    label: Annotated[str | None, typer.Option("--label", help="With --data: the column or array of labels, where its name does not say it.")] = None,
-    client: Annotated[str | None, typer.Option("--client", help="With --data: the column or array that says who holds an example.")] = None,
-    schema: Annotated[bool, typer.Option("--schema", help="Also write PATH with the suffix .schema.json, for editors.")] = False,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data", help="Your file or folder: write what is in it, in place of every setting."
+        ),
+    ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(
+            "--label",
+            help="With --data: the column or array of labels, where its name does not say it.",
+        ),
+    ] = None,
+    client: Annotated[
+        str | None,
+        typer.Option(
+            "--client", help="With --data: the column or array that says who holds an example."
+        ),
+    ] = None,
+    schema: Annotated[
+        bool,
+        typer.Option("--schema", help="Also write PATH with the suffix .schema.json, for editors."),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
-    """Write a configuration: every setting with its default and what it means; or, with --data, a small one for a file of your own.
+    """Write a configuration: every setting with its default and what it means; or, with --data, a
+    small one for a file of your own.
 
     For example: secure-fl init my.toml --data records.csv --label diagnosis --client hospital
     """
@@ -27,10 +47,18 @@ def init(
     from secure_fl.files import PUBLIC, make_folder, write_atomically
 
     if path.exists() and not force:
-        raise ConfigError("exists already", field="path", value=str(path), remedy="choose another name or pass --force")
+        raise ConfigError(
+            "exists already",
+            field="path",
+            value=str(path),
+            remedy="choose another name or pass --force",
+        )
     if data is None and (label or client):
         raise ConfigError(
-            "says what is in a file, and there is none", field="--label, --client", value=label or client, remedy="pass --data FILE too"
+            "says what is in a file, and there is none",
+            field="--label, --client",
+            value=label or client,
+            remedy="pass --data FILE too",
         )
     written = starter_config()
     if data is not None:
@@ -42,10 +70,19 @@ def init(
             out.print(note, markup=False)
         if missing := unsaid(read):
             named = " and ".join(f"--{role} NAME" for role in missing)
-            out.print(f"nothing says which is the {' and the '.join(missing)}: pass {named}, or name it in {path}", style="yellow", markup=False)
+            out.print(
+                f"nothing says which is the {' and the '.join(missing)}: pass "
+                f"{named}, or name it in {path}",
+                style="yellow",
+                markup=False,
+            )
     make_folder(path.parent)
     write_atomically(path, written, mode=PUBLIC)
-    out.print(f"wrote {path}; look at its clients with `secure-fl data {path}`, run it with `secure-fl run {path}`", markup=False)
+    out.print(
+        f"wrote {path}; look at its clients with `secure-fl data {path}`, "
+        f"run it with `secure-fl run {path}`",
+        markup=False,
+    )
     if schema:
         beside = path.with_suffix(".schema.json")
         write_atomically(beside, config_schema(), mode=PUBLIC)

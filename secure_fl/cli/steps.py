@@ -15,7 +15,9 @@ _LOG_SECONDS = 3.0
 
 
 def steps(said: str, items: Iterable[Step], total: int) -> Iterator[Step]:
-    """The items as they come, while a bar on the terminal, or a line now and then in a log, says how many there have been. On standard error."""
+    """The items as they come, while a bar on the terminal, or a line now and then in a log, says
+    how many there have been. On standard error.
+    """
     if err.is_terminal:
         yield from track(items, said, total=total, console=err, transient=True)
         return

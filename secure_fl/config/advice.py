@@ -1,4 +1,6 @@
-"""What a warning advises: settings that this configuration does not have yet, and that it could have."""
+"""What a warning advises: settings that this configuration does not have yet, and that it
+could have.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,12 @@ class Setting:
     value: Value
 
     def words(self, config: FederationConfig) -> str | None:
-        """In words; None where it is set already, or where the configuration would be refused with it."""
-        if value_of(config, self.field) == self.value or not _allowed(config, self.field, self.value):
+        """In words; None where it is set already, or where the configuration would be refused
+        with it.
+        """
+        if value_of(config, self.field) == self.value or not _allowed(
+            config, self.field, self.value
+        ):
             return None
         return f"set {self.field} = {_toml(self.value)}"
 
@@ -34,7 +40,11 @@ class Raise:
     def words(self, config: FederationConfig) -> str | None:
         """In words; None at the limit."""
         value = float(value_of(config, self.field))
-        return None if self.limit is not None and value >= self.limit else f"raise {self.field} above {value:g}"
+        return (
+            None
+            if self.limit is not None and value >= self.limit
+            else f"raise {self.field} above {value:g}"
+        )
 
 
 @dataclass(frozen=True)
@@ -47,15 +57,25 @@ class Lower:
     def words(self, config: FederationConfig) -> str | None:
         """In words; None at the limit."""
         value = float(value_of(config, self.field))
-        return None if self.limit is not None and value <= self.limit else f"lower {self.field} below {value:g}"
+        return (
+            None
+            if self.limit is not None and value <= self.limit
+            else f"lower {self.field} below {value:g}"
+        )
 
 
 Option = Setting | Raise | Lower | str
 
 
 def advise(config: FederationConfig, *options: Option) -> str:
-    """The options that this configuration leaves open, as a sentence without its full stop; a string is always one of them."""
-    said = [words for option in options if (words := option if isinstance(option, str) else option.words(config)) is not None]
+    """The options that this configuration leaves open, as a sentence without its full stop; a
+    string is always one of them.
+    """
+    said = [
+        words
+        for option in options
+        if (words := option if isinstance(option, str) else option.words(config)) is not None
+    ]
     return said[0] if len(said) == 1 else f"{', '.join(said[:-1])}, or {said[-1]}" if said else ""
 
 

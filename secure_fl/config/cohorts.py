@@ -1,4 +1,6 @@
-"""How many clients a round needs: rules between their number, the share that is called, the pools and the smallest sum that is opened."""
+"""How many clients a round needs: rules between their number, the share that is called, the pools
+and the smallest sum that is opened.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def check_cohorts(config: FederationConfig, clients: int) -> None:
 
 
 def group_sizes(clients: int, least: int) -> set[int]:
-    """Sizes of the groups that so many clients are dealt into, as many as have `least` members or more."""
+    """Sizes of the groups that so many clients are dealt into, as many as have `least` members
+    or more.
+    """
     groups = max(1, clients // least)
     return {clients // groups, -(-clients // groups)}
 
@@ -38,17 +42,35 @@ def cohort_rules(config: FederationConfig, clients: int) -> Iterator[Rule]:
     """What must hold for a run of so many clients."""
     pools, protected = config.pools, config.security.protection != "plain"
     if pools.enabled and not protected:
-        problem, remedy = f"more pools than the {clients} clients (partition.clients)", f"at most {clients}, or more clients"
+        problem, remedy = (
+            f"more pools than the {clients} clients (partition.clients)",
+            f"at most {clients}, or more clients",
+        )
         yield pools.count <= clients, "pools.count", pools.count, problem, remedy
     if protected and config.pretrain.mode == "federated":
-        problem = "{cohort} of {clients} clients a round: a sum of fewer than 3 shows each to the others"
-        yield _enough("pretrain", config.pretrain, clients, FEWEST, problem, 'more clients, or security.protection = "plain"')
+        problem = (
+            "{cohort} of {clients} clients a round: a sum of fewer than 3 shows each to the others"
+        )
+        yield _enough(
+            "pretrain",
+            config.pretrain,
+            clients,
+            FEWEST,
+            problem,
+            'more clients, or security.protection = "plain"',
+        )
     if protected and pools.enabled:
         least = config.security.min_pool_clients
-        needed = f"pools.count x security.min_pool_clients = {pools.count} x {least} = {pools.count * least}"
+        needed = (
+            f"pools.count x security.min_pool_clients = {pools.count} x {least} = "
+            f"{pools.count * least}"
+        )
         most = pools.cohort_size(clients) // least
         fewer = f"or pools.count at most {most}" if most else 'or security.protection = "plain"'
-        problem, remedy = "{cohort} of {clients} clients a round cannot fill every pool: " + needed, f"more clients, {fewer}"
+        problem, remedy = (
+            "{cohort} of {clients} clients a round cannot fill every pool: " + needed,
+            f"more clients, {fewer}",
+        )
         if least > FEWEST:
             remedy += f", or security.min_pool_clients = {FEWEST}"
         yield _enough("pools", pools, clients, pools.count * least, problem, remedy)
@@ -56,21 +78,42 @@ def cohort_rules(config: FederationConfig, clients: int) -> Iterator[Rule]:
         yield from _survivors(config, clients, config.privacy.min_clients, protected=protected)
 
 
-def _enough(table: str, settings: OptimiserConfig, clients: int, least: int, problem: str, remedy: str) -> Rule:
-    """A round of the phase calls `least` clients; where all clients would do, the share that is called is to blame."""
+def _enough(
+    table: str, settings: OptimiserConfig, clients: int, least: int, problem: str, remedy: str
+) -> Rule:
+    """A round of the phase calls `least` clients; where all clients would do, the share that is
+    called is to blame.
+    """
     cohort, share = settings.cohort_size(clients), settings.participation
     problem = problem.format(cohort=cohort, clients=clients)
     if clients >= least:
-        return cohort >= least, f"{table}.participation", share, problem, f"at least {ceil(100 * least / clients) / 100:g}, {remedy}"
+        return (
+            cohort >= least,
+            f"{table}.participation",
+            share,
+            problem,
+            f"at least {ceil(100 * least / clients) / 100:g}, {remedy}",
+        )
     return False, "partition.clients", clients, problem, f"at least {least}: {remedy}"
 
 
-def _survivors(config: FederationConfig, clients: int, fewest: int, *, protected: bool) -> Iterator[Rule]:
+def _survivors(
+    config: FederationConfig, clients: int, fewest: int, *, protected: bool
+) -> Iterator[Rule]:
     """Client-level privacy's own smallest sum against the roster, the colluders and the pools."""
     field, privacy = "privacy.min_clients", config.privacy
-    yield fewest <= clients, field, fewest, f"more survivors than the {clients} clients (partition.clients)", f"at most {clients}"
+    yield (
+        fewest <= clients,
+        field,
+        fewest,
+        f"more survivors than the {clients} clients (partition.clients)",
+        f"at most {clients}",
+    )
     problem = f"no honest client is left beside privacy.colluders = {privacy.colluders}"
     yield fewest > privacy.colluders, field, fewest, problem, f"at least {privacy.colluders + 1}"
     least = max(FEWEST, config.security.min_pool_clients if config.pools.enabled else 0)
-    problem = f"a sum of so few could be opened, and no pool of it has security.min_pool_clients = {config.security.min_pool_clients}"
+    problem = (
+        "a sum of so few could be opened, and no pool of it has security.min_pool_clients = "
+        f"{config.security.min_pool_clients}"
+    )
     yield not protected or fewest >= least, field, fewest, problem, f"at least {least}"

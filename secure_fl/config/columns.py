@@ -1,4 +1,6 @@
-"""How the columns of tables are brought to one scale: what the settings of [data] must agree on before any data is read."""
+"""How the columns of tables are brought to one scale: what the settings of [data] must agree on
+before any data is read.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,14 @@ def column_rules(data: DataConfig, privacy: PrivacyConfig) -> Iterator[Rule]:
         data.scale != "per_client" or privacy.unit != "example",
         "data.scale",
         data.scale,
-        "a client's own statistics tie each of its examples to all others, and example-level privacy hides one at a time",
-        'set data.scale = "given", with public numbers in data.column_means and data.column_deviations',
+        (
+            "a client's own statistics tie each of its examples to all others, and example-level "
+            "privacy hides one at a time"
+        ),
+        (
+            'set data.scale = "given", with public numbers in data.column_means and '
+            "data.column_deviations"
+        ),
     )
     yield (
         data.scale != "given" or given,

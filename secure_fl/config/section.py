@@ -35,9 +35,13 @@ class Section(BaseModel):
     @field_validator("*", mode="after")
     @classmethod
     def _sensible(cls, value: Any) -> Any:
-        """Numbers that later arithmetic can hold, far beyond what any setting needs; text that can be a path."""
+        """Numbers that later arithmetic can hold, far beyond what any setting needs; text that can
+        be a path.
+        """
         if isinstance(value, int | float) and value != 0 and not _LEAST <= abs(value) <= _MOST:
-            raise ValueError(f"beyond any sense: use a number between {_LEAST:g} and {float(_MOST):g}")
+            raise ValueError(
+                f"beyond any sense: use a number between {_LEAST:g} and {float(_MOST):g}"
+            )
         if isinstance(value, str) and any(ord(letter) < 32 for letter in value):
             raise ValueError("holds a control character")
         if isinstance(value, str) and len(value) > _LONGEST:
@@ -67,26 +71,52 @@ def _typed(error: ValidationError, section: type[Section]) -> ConfigError:
     path = ".".join(str(part) for part in (*filter(None, [section.table]), *first["loc"]))
     if first["type"] == "extra_forbidden":
         near = _near(str(first["loc"][-1]), section)
-        remedy = f"did you mean {' or '.join(near)}?" if near else "known keys: " + ", ".join(section.model_fields)
+        remedy = (
+            f"did you mean {' or '.join(near)}?"
+            if near
+            else "known keys: " + ", ".join(section.model_fields)
+        )
         return ConfigError("unknown key", field=path, value=first["input"], remedy=remedy)
-    problem = _PROBLEMS.get(first["type"], str(first["msg"]).removeprefix("Value error, ").replace("Input should", "should", 1))
+    problem = _PROBLEMS.get(
+        first["type"],
+        str(first["msg"]).removeprefix("Value error, ").replace("Input should", "should", 1),
+    )
     field = section.model_fields.get(str(first["loc"][0])) if first["loc"] else None
     if first["type"] == "value_error" and ": " in problem:  # our own, which brings its remedy
         problem, _, remedy = problem.partition(": ")
-        return ConfigError(problem, field=path or "configuration", value=first.get("input"), remedy=remedy)
+        return ConfigError(
+            problem, field=path or "configuration", value=first.get("input"), remedy=remedy
+        )
     if field is None:
-        return ConfigError(problem, field=path or "configuration", value=first.get("input"), remedy="see `secure-fl init` for a commented example")
+        return ConfigError(
+            problem,
+            field=path or "configuration",
+            value=first.get("input"),
+            remedy="see `secure-fl init` for a commented example",
+        )
     said = f" ({field.description})" if field.description else ""
-    return ConfigError(problem, field=path, value=first.get("input"), remedy=f"set it to {_wanted(field)}{said}")
+    return ConfigError(
+        problem, field=path, value=first.get("input"), remedy=f"set it to {_wanted(field)}{said}"
+    )
 
 
 def _wanted(field: FieldInfo) -> str:
     """What a setting takes, in words: its kind and its bounds."""
     kinds = [kind for kind in _kinds(field.annotation) if kind is not type(None)]
-    if words := [f'"{value}"' for kind in kinds if get_origin(kind) is Literal for value in get_args(kind)]:
+    if words := [
+        f'"{value}"' for kind in kinds if get_origin(kind) is Literal for value in get_args(kind)
+    ]:
         return f"one of {', '.join(words)}"
-    said = next((said for known, said in _KINDS if any(_is(kind, known) for kind in kinds)), "a value of another kind")
-    bounds = {name: bound for each in field.metadata for name in _BOUNDS if (bound := getattr(each, name, None)) is not None}
+    said = next(
+        (said for known, said in _KINDS if any(_is(kind, known) for kind in kinds)),
+        "a value of another kind",
+    )
+    bounds = {
+        name: bound
+        for each in field.metadata
+        for name in _BOUNDS
+        if (bound := getattr(each, name, None)) is not None
+    }
     if not any(_is(kind, number) for kind in kinds for number in (int, float)):
         return said
     return " ".join([said, *(f"{_BOUNDS[name]} {bound}" for name, bound in bounds.items())])
@@ -108,7 +138,8 @@ def _is(kind: Any, known: type) -> bool:
 def _near(key: str, section: type[Section]) -> list[str]:
     """Dotted names of settings that an unknown key of a section may have meant, best first.
 
-    A key nearly of this section's own, else the same key of other tables, else what is nearly one there.
+    A key nearly of this section's own, else the same key of other tables, else what is nearly
+    one there.
     """
     prefix = f"{section.table}." if section.table else ""
     own = difflib.get_close_matches(key, list(section.model_fields), n=1, cutoff=0.75)
@@ -118,11 +149,15 @@ def _near(key: str, section: type[Section]) -> list[str]:
     same = [name for name in names if name.rpartition(".")[2] == key]
     if same:
         return same[:_SHOWN]
-    last = difflib.get_close_matches(key, sorted({name.rpartition(".")[2] for name in names}), n=1, cutoff=0.75)
+    last = difflib.get_close_matches(
+        key, sorted({name.rpartition(".")[2] for name in names}), n=1, cutoff=0.75
+    )
     if last:
         return [name for name in names if name.rpartition(".")[2] == last[0]][:_SHOWN]
     own = difflib.get_close_matches(key, list(section.model_fields), n=1)
-    return [prefix + name for name in own] or difflib.get_close_matches(prefix + key, names, n=1, cutoff=0.75)
+    return [prefix + name for name in own] or difflib.get_close_matches(
+        prefix + key, names, n=1, cutoff=0.75
+    )
 
 
 def _settings() -> list[str]:
@@ -132,7 +167,11 @@ def _settings() -> list[str]:
     def below(section: type[Section], prefix: str) -> Iterator[str]:
         for name, field in section.model_fields.items():
             yield prefix + name
-            kinds = [kind for kind in (field.annotation, *get_args(field.annotation)) if isinstance(kind, type)]
+            kinds = [
+                kind
+                for kind in (field.annotation, *get_args(field.annotation))
+                if isinstance(kind, type)
+            ]
             for kind in kinds:
                 if issubclass(kind, Section):
                     yield from below(kind, f"{prefix}{name}.")

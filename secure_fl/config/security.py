@@ -12,7 +12,9 @@ from secure_fl.errors import ConfigError
 from secure_fl.odds import default_threshold, smallest_degree, withstands
 
 COMPLETE_UP_TO = 128
-"""Clients in a round that all mask with all unless `neighbours` is set: their work grows with the square of their number."""
+"""Clients in a round that all mask with all unless `neighbours` is set: their work grows with the
+square of their number.
+"""
 FEWEST = 3
 """Of two clients in a sum each reads the other."""
 
@@ -42,7 +44,9 @@ class SumRules:
 
     @property
     def against_a_lying_server(self) -> int:
-        """Colluding clients that a server needs that shows two survivor sets to two halves: 2t − m."""
+        """Colluding clients that a server needs that shows two survivor sets to two halves:
+        2t − m.
+        """
         return 2 * self.threshold - self.holders
 
 
@@ -51,37 +55,72 @@ class SecurityConfig(Section):
 
     table = "security"
     protection: Literal["bfv+masked", "masked", "plain"] = Field(
-        "bfv+masked", description="bfv+masked | masked | plain (an open experiment: the server reads everything)"
+        "bfv+masked",
+        description="bfv+masked | masked | plain (an open experiment: the server reads everything)",
     )
-    key_holder: Literal["clients", "authority"] = Field("clients", description="who can decrypt sums: clients (one key, sealed to each) | authority")
+    key_holder: Literal["clients", "authority"] = Field(
+        "clients", description="who can decrypt sums: clients (one key, sealed to each) | authority"
+    )
     rotation_rounds: int = Field(10, ge=1, description="rounds that one encryption key serves")
     min_pool_clients: int = Field(
-        3, ge=3, description="a pool with fewer clients in a round is not opened and stays as it is; of two, each would read the other's update"
+        3,
+        ge=3,
+        description="a pool with fewer clients in a round is not opened and stays as it is; of "
+        "two, each would read the other's update",
     )
-    clamp: float = Field(1.0, gt=0, description="largest change of one parameter in a round; larger ones are cut (without client-level privacy)")
-    buffer_clamp: float = Field(1e12, gt=0, description="the same for running statistics (batch normalisation), which have the units of the data")
+    clamp: float = Field(
+        1.0,
+        gt=0,
+        description="largest change of one parameter in a round; larger ones are cut (without "
+        "client-level privacy)",
+    )
+    buffer_clamp: float = Field(
+        1e12,
+        gt=0,
+        description="the same for running statistics (batch normalisation), "
+        "which have the units of the data",
+    )
     robust: Literal["none", "median", "trimmed_mean"] = Field(
         "none",
-        description="against clients that lie: none | median | trimmed_mean, coordinate by coordinate, of the means of groups that are summed apart",
+        description="against clients that lie: none | median | trimmed_mean, coordinate by "
+        "coordinate, of the means of groups that are summed apart",
     )
-    group_size: int = Field(9, ge=3, description="robust: clients that a group has at least; sums over a group are opened, so fewer hide less")
-    trim: int = Field(1, ge=1, description="trimmed_mean: groups left out at each end of every coordinate; as many may lie")
+    group_size: int = Field(
+        9,
+        ge=3,
+        description="robust: clients that a group has at least; sums over a group are opened, so "
+        "fewer hide less",
+    )
+    trim: int = Field(
+        1,
+        ge=1,
+        description="trimmed_mean: groups left out at each end of every "
+        "coordinate; as many may lie",
+    )
     neighbours: int | None = Field(
         None,
         ge=2,
         multiple_of=2,
-        description="clients that a client shares masks with, an even number; unset: all, and of more than 128 as few as `colluders` allow",
+        description="clients that a client shares masks with, an even number; unset: all, and of "
+        "more than 128 as few as `colluders` allow",
     )
     threshold: int | None = Field(
         None,
         ge=2,
-        description="t: clients whose shares open one client's masks, with the server; unset: two thirds of those who hold shares, and one",
+        description="t: clients whose shares open one client's masks, with the server; unset: two "
+        "thirds of those who hold shares, and one",
     )
     min_survivors: int | None = Field(
-        None, ge=3, description="clients of a round's cohort without whom nothing is opened; unset: two thirds of it, and one"
+        None,
+        ge=3,
+        description="clients of a round's cohort without whom nothing is opened; unset: two "
+        "thirds of it, and one",
     )
     colluders: int | None = Field(
-        None, ge=1, description="neighbours: clients that may collude with the server and draw keys until they sit well; unset: a twentieth"
+        None,
+        ge=1,
+        description="neighbours: clients that may collude with the server and draw keys until "
+        "they sit well; unset: a twentieth",
     )
 
     def sums(self, cohort: int, colluders: int = 1) -> SumRules:
@@ -92,13 +131,16 @@ class SecurityConfig(Section):
             colluders: that must be withstood whatever is set here.
 
         Raises:
-            ConfigError: settings that contradict each other or the cohort, each named with the remedy.
+            ConfigError: settings that contradict each other or the cohort, each named with
+                the remedy.
         """
         allowed = max(-(-cohort // 20) if self.colluders is None else self.colluders, colluders)
         survivors = self.min_survivors or default_threshold(cohort)
         degree = self.neighbours
         if degree is None and cohort > COMPLETE_UP_TO:
-            degree = smallest_degree(cohort, colluders=allowed, dropouts=cohort // 10, shown=survivors)
+            degree = smallest_degree(
+                cohort, colluders=allowed, dropouts=cohort // 10, shown=survivors
+            )
         degree = None if degree is None or degree >= cohort - 1 else degree
         holders = cohort if degree is None else degree + 1
         threshold = self.threshold or default_threshold(holders)
@@ -113,24 +155,44 @@ class SecurityConfig(Section):
 
 def _rules(rules: SumRules, given: int | None) -> list[tuple[bool, str, object, str, str]]:
     """What must hold for a cohort: (holds, setting, value, problem, remedy)."""
-    cohort, degree, threshold, survivors, colluders = rules.cohort, rules.degree, rules.threshold, rules.survivors, rules.colluders
-    holders, named, usual = rules.holders, f"of {cohort} clients in a round", default_threshold(rules.holders)
+    cohort, degree, threshold, survivors, colluders = (
+        rules.cohort,
+        rules.degree,
+        rules.threshold,
+        rules.survivors,
+        rules.colluders,
+    )
+    holders, named, usual = (
+        rules.holders,
+        f"of {cohort} clients in a round",
+        default_threshold(rules.holders),
+    )
     kept = degree is None or withstands(survivors, degree, threshold, colluders=colluders)
     # fmt: off
     return [
         (holders / 2 < threshold <= holders, "threshold", threshold,
-         f"{named}, {holders} hold shares of one client's masks", f"between {holders // 2 + 1} and {holders}, or unset: {usual}"),
+         f"{named}, {holders} hold shares of one client's masks",
+         f"between {holders // 2 + 1} and {holders}, or unset: {usual}"),
         (threshold >= FEWEST, "threshold", threshold,
-         f"{named}, so few could open each other's updates", f"at least {FEWEST}, with as many clients in a round"),
+         f"{named}, so few could open each other's updates",
+         f"at least {FEWEST}, with as many clients in a round"),
         (threshold <= survivors <= cohort, "min_survivors", survivors,
-         f"{named}, at least security.threshold = {threshold} must survive", f"between {threshold} and {cohort}, or unset"),
+         f"{named}, at least security.threshold = {threshold} must survive",
+         f"between {threshold} and {cohort}, or unset"),
         (kept, "neighbours", degree,
-         f"{named}, {colluders} who collude and draw keys surround a client", _more_neighbours(rules, given)),
+         f"{named}, {colluders} who collude and draw keys surround a client",
+         _more_neighbours(rules, given)),
     ]
     # fmt: on
 
 
 def _more_neighbours(rules: SumRules, given: int | None) -> str:
-    least = smallest_degree(rules.cohort, colluders=rules.colluders, dropouts=0, shown=rules.survivors)
-    enough = f"at least {least}" if least < rules.cohort - 1 else "leave it unset, so that all mask with all"
+    least = smallest_degree(
+        rules.cohort, colluders=rules.colluders, dropouts=0, shown=rules.survivors
+    )
+    enough = (
+        f"at least {least}"
+        if least < rules.cohort - 1
+        else "leave it unset, so that all mask with all"
+    )
     return enough + ("" if given is None else ", and leave security.threshold unset")

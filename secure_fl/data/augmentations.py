@@ -1,7 +1,9 @@
-"""Random changes of images, series and tables, each example's from coins of its own: what one looks like does not depend on who else is there.
+"""Random changes of images, series and tables, each example's from coins of its own: what one looks
+like does not depend on who else is there.
 
-Which numbers decide is drawn at once for all rows (`secure_fl.coins`), and every change is a formula of a row and its numbers. Formulas of
-colour are those of kornia and torchvision. Positions in a grid need the bits of float32: `views` draws outside of autocast.
+Which numbers decide is drawn at once for all rows (`secure_fl.coins`), and every change is a
+formula of a row and its numbers. Formulas of colour are those of kornia and torchvision. Positions
+in a grid need the bits of float32: `views` draws outside of autocast.
 
 Suffixes: N rows, C channels, H and W sides, L time steps.
 """
@@ -31,7 +33,9 @@ _LUMA = (0.299, 0.587, 0.114)
 
 @runtime_checkable
 class KeyedAugmentation(Protocol):
-    """An augmentation whose coins are given to it, so that whole batches can be changed at once without tying rows together."""
+    """An augmentation whose coins are given to it, so that whole batches can be changed at once
+    without tying rows together.
+    """
 
     def changed(self, x: Tensor, draws: Draws) -> Tensor:
         """`x` `[N, ...]` -> as many rows, row i from `x[i]` and the i-th row of coins alone."""
@@ -39,12 +43,14 @@ class KeyedAugmentation(Protocol):
 
 @dataclass(frozen=True)
 class PhotoViews:
-    """SSD's: crop, flip, colour jitter, occasional grey; no blur, no normalisation. Images `[N, 3, H, W]` within [0, 1].
+    """SSD's: crop, flip, colour jitter, occasional grey; no blur, no normalisation. Images
+    `[N, 3, H, W]` within [0, 1].
 
     Attributes:
         crop_scale: share of the area that a crop keeps, from and to.
         flip: probability of a horizontal flip.
-        jitter: strength of brightness, contrast and saturation; hue is turned by a quarter of it at most.
+        jitter: strength of brightness, contrast and saturation; hue is turned by a quarter of it
+            at most.
     """
 
     crop_scale: tuple[float, float] = (0.08, 1.0)
@@ -54,10 +60,17 @@ class PhotoViews:
     def changed(self, x: Tensor, draws: Draws) -> Tensor:
         numbers = draws.uniform(2 * _TRIES + 9, Use.DECISIONS)
         order = list(permutations(range(4)))[int(24 * float(draws.shared().uniform(1, Use.SHARED)))]
-        boxes, (flip, jitter, grey, *factors) = numbers[:, : 2 * _TRIES + 2], numbers[:, 2 * _TRIES + 2 :].to(x.device).unbind(1)
+        boxes, (flip, jitter, grey, *factors) = (
+            numbers[:, : 2 * _TRIES + 2],
+            numbers[:, 2 * _TRIES + 2 :].to(x.device).unbind(1),
+        )
         x = cropped(x, boxes, self.crop_scale)
         _change(x, flip < self.flip, lambda x, _: x.flip(3))
-        _change(x, jitter < _JITTER_SHARE, lambda x, rows: self._jittered(x, [factor[rows] for factor in factors], order))
+        _change(
+            x,
+            jitter < _JITTER_SHARE,
+            lambda x, rows: self._jittered(x, [factor[rows] for factor in factors], order),
+        )
         _change(x, grey < _GREY_SHARE, lambda x, _: _grey(x).expand_as(x))
         return x
 
@@ -65,7 +78,9 @@ class PhotoViews:
         """Brightness, contrast, saturation and hue, in an order that the whole batch shares."""
         from kornia.enhance import adjust_hue
 
-        brightness, contrast, saturation = (_over_pixels(_between(factor, self.jitter)) for factor in factors[:3])
+        brightness, contrast, saturation = (
+            _over_pixels(_between(factor, self.jitter)) for factor in factors[:3]
+        )
         turn = 2 * torch.pi * (2 * factors[3] - 1) * self.jitter / 4
         steps: list[Callable[[Tensor], Tensor]] = [
             lambda x: x * brightness,
@@ -81,7 +96,8 @@ class PhotoViews:
 
 @dataclass(frozen=True)
 class GlyphViews:
-    """For images `[N, C, H, W]` within [0, 1] whose meaning a flip would change: gentle crop, brightness and contrast.
+    """For images `[N, C, H, W]` within [0, 1] whose meaning a flip would change: gentle crop,
+    brightness and contrast.
 
     Attributes:
         crop_scale: share of the area that a crop keeps, from and to.
@@ -95,7 +111,10 @@ class GlyphViews:
 
     def changed(self, x: Tensor, draws: Draws) -> Tensor:
         numbers = draws.uniform(2 * _TRIES + 7, Use.DECISIONS)
-        boxes, (flip, lit, brightness, sharpened, contrast) = numbers[:, : 2 * _TRIES + 2], numbers[:, 2 * _TRIES + 2 :].to(x.device).unbind(1)
+        boxes, (flip, lit, brightness, sharpened, contrast) = (
+            numbers[:, : 2 * _TRIES + 2],
+            numbers[:, 2 * _TRIES + 2 :].to(x.device).unbind(1),
+        )
         added = torch.where(lit < _JITTER_SHARE, _between(brightness, self.jitter) - 1, 0.0)
         factor = torch.where(sharpened < _JITTER_SHARE, _between(contrast, self.jitter), 1.0)
         x = cropped(x, boxes, self.crop_scale)
@@ -137,7 +156,9 @@ class SeriesViews:
         time = torch.linspace(-1, 1, length, device=x_NCL.device)
         bend = self.warp * 2 * (2 * number_N1 - 1) * torch.sin(torch.pi * (time + 1) / 2)
         grid = torch.stack([time + bend, torch.zeros_like(bend)], dim=-1)[:, None]
-        warped = functional.grid_sample(x_NCL[:, :, None], grid, padding_mode="border", align_corners=True)
+        warped = functional.grid_sample(
+            x_NCL[:, :, None], grid, padding_mode="border", align_corners=True
+        )
         return warped[:, :, 0]
 
     def _kept(self, x: Tensor, decisions: Tensor) -> Tensor:
@@ -152,13 +173,16 @@ class SeriesViews:
 
 @dataclass(frozen=True)
 class TableViews:
-    """Replace random columns and add noise: corruption as in SCARF (Bahri et al. 2022), for vectors `[N, F]` whose columns are standardised.
+    """Replace random columns and add noise: corruption as in SCARF (Bahri et al. 2022), for vectors
+    `[N, F]` whose columns are standardised.
 
-    SCARF draws what replaces a value from the same column of other examples. That would put one example into another's view, so here it is
-    drawn from a standard normal, which has the mean and deviation of every standardised column and is public. At least one column of an
-    example stays. Pixels as columns are far from normal, and there SCARF's share of 0.6 harms: kNN of digits 0.928 before, then 0.911 with
-    0.6, 0.936 with 0.3, 0.942 with 0.15, and 0.952 with columns hidden instead (`views.kind = "series"`); breast cancer 0.940, then 0.958, 0.954,
-    0.954 and 0.950; wine 0.945, then 0.947, 0.950, 0.950 and 0.955 (`python -m bench.table_views`, SSD, three seeds).
+    SCARF draws what replaces a value from the same column of other examples. That would put one
+    example into another's view, so here it is drawn from a standard normal, which has the mean and
+    deviation of every standardised column and is public. At least one column of an example stays.
+    Pixels as columns are far from normal, and there SCARF's share of 0.6 harms: kNN of digits 0.928
+    before, then 0.911 with 0.6, 0.936 with 0.3, 0.942 with 0.15, and 0.952 with columns hidden
+    instead (`views.kind = "series"`); breast cancer 0.940, then 0.958, 0.954, 0.954 and 0.950; wine
+    0.945, then 0.947, 0.950, 0.950 and 0.955 (`python -m bench.table_views`, SSD, three seeds).
 
     Attributes:
         corrupt: probability that a column is replaced.
@@ -177,14 +201,17 @@ class TableViews:
 
 
 def cropped(x_NCHW: Tensor, numbers: Tensor, scale: tuple[float, float]) -> Tensor:
-    """A box of each image, resized to the whole: the first of ten that fits, its area within `scale` and its shape from 3:4 to 4:3.
+    """A box of each image, resized to the whole: the first of ten that fits, its area within
+    `scale` and its shape from 3:4 to 4:3.
 
     Args:
         numbers: `[N, 22]` within [0, 1): areas, shapes, and where the box begins.
     """
     height, width = x_NCHW.shape[2:]
     area = (scale[0] + (scale[1] - scale[0]) * numbers[:, :_TRIES]) * (height * width)
-    shape = (log(_NARROWEST) + (log(_WIDEST) - log(_NARROWEST)) * numbers[:, _TRIES : 2 * _TRIES]).exp()
+    shape = (
+        log(_NARROWEST) + (log(_WIDEST) - log(_NARROWEST)) * numbers[:, _TRIES : 2 * _TRIES]
+    ).exp()
     wide, high = (area * shape).sqrt().round(), (area / shape).sqrt().round()
     fits = (wide >= 1) & (wide <= width) & (high >= 1) & (high <= height)
     first = fits.int().argmax(1, keepdim=True)
@@ -194,15 +221,21 @@ def cropped(x_NCHW: Tensor, numbers: Tensor, scale: tuple[float, float]) -> Tens
     wide[none] = min(float(width), float(round(height * _WIDEST)))
     high[none] = min(float(height), float(round(width / _NARROWEST)))
     columns, rows = _places(wide, width, numbers[:, -2]), _places(high, height, numbers[:, -1])
-    grid = torch.stack(torch.broadcast_tensors(columns[:, None, :], rows[:, :, None]), 3).to(x_NCHW.device)
+    grid = torch.stack(torch.broadcast_tensors(columns[:, None, :], rows[:, :, None]), 3).to(
+        x_NCHW.device
+    )
     return functional.grid_sample(x_NCHW, grid, padding_mode="border", align_corners=True)
 
 
 def _places(extent_N: Tensor, side: int, number_N: Tensor) -> Tensor:
-    """Where a side's pixels are read, `[N, side]` from -1 to 1: evenly from the first pixel of a random extent to its last."""
+    """Where a side's pixels are read, `[N, side]` from -1 to 1: evenly from the first pixel of a
+    random extent to its last.
+    """
     start = (number_N * (side - extent_N + 1)).floor()
     step = (extent_N - 1) / max(1, side - 1)
-    places: Tensor = 2 * (start[:, None] + step[:, None] * torch.arange(side)) / max(1, side - 1) - 1
+    places: Tensor = (
+        2 * (start[:, None] + step[:, None] * torch.arange(side)) / max(1, side - 1) - 1
+    )
     return places
 
 

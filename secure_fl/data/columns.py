@@ -1,7 +1,8 @@
-"""Columns beside the examples: labels, clients, splits and groups, as people write them, and their numbers.
+"""Columns beside the examples: labels, clients, splits and groups, as people write them, and
+their numbers.
 
-Names are numbered once, in sorted order, and kept beside the numbers. Numbers 0, 1, 2, … without gaps are their own names, for which `()` stands.
-Errors never show what a column holds.
+Names are numbered once, in sorted order, and kept beside the numbers. Numbers 0, 1, 2, … without
+gaps are their own names, for which `()` stands. Errors never show what a column holds.
 """
 
 from __future__ import annotations
@@ -45,22 +46,37 @@ class Declared:
     names: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, classes: int | None, names: Sequence[str] | None, field: str = "class_names") -> Declared:
+    def of(
+        cls, classes: int | None, names: Sequence[str] | None, field: str = "class_names"
+    ) -> Declared:
         """Both together, checked to agree.
 
         Raises:
             DataError: a name twice, or another number than there are names.
         """
-        if classes is not None and (isinstance(classes, bool) or not hasattr(classes, "__index__") or not 1 <= classes <= _MOST_CLASSES):
+        if classes is not None and (
+            isinstance(classes, bool)
+            or not hasattr(classes, "__index__")
+            or not 1 <= classes <= _MOST_CLASSES
+        ):
             shown = classes if isinstance(classes, int | float) else type(classes).__name__
             remedy = f"give a whole number from 1 to {_MOST_CLASSES}, or leave it out"
             raise DataError("is no number of classes", field="classes", value=shown, remedy=remedy)
-        told = names_of(names, field, "give the classes' names in a list, in the order of their numbers")
+        told = names_of(
+            names, field, "give the classes' names in a list, in the order of their numbers"
+        )
         if len(set(told)) < len(told):
-            raise DataError("names a class twice", field=field, value=told, remedy="name each class once")
+            raise DataError(
+                "names a class twice", field=field, value=told, remedy="name each class once"
+            )
         if told and classes not in (None, len(told)):
             remedy = "leave the number out, or name every class"
-            raise DataError(f"{len(told)} names for another number of classes", field=field, value=classes, remedy=remedy)
+            raise DataError(
+                f"{len(told)} names for another number of classes",
+                field=field,
+                value=classes,
+                remedy=remedy,
+            )
         return cls(len(told) if told else classes, told)
 
 
@@ -76,13 +92,17 @@ def names_of(names: Any, field: str, remedy: str) -> tuple[str, ...]:
     if names is None:
         return ()
     if isinstance(names, str | bytes | Mapping) or not isinstance(names, Iterable):
-        raise DataError("is no list of names", field=field, value=type(names).__name__, remedy=remedy)
+        raise DataError(
+            "is no list of names", field=field, value=type(names).__name__, remedy=remedy
+        )
     return tuple(str(name) for name in names)
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Labels by number: `y` int64 `[N]`, their `names` (() where numbers are all there is) and whether the numbering was declared."""
+    """Labels by number: `y` int64 `[N]`, their `names` (() where numbers are all there is) and
+    whether the numbering was declared.
+    """
 
     y: Tensor = field(repr=False)
     classes: int
@@ -102,25 +122,43 @@ def labels_of(values: Any, length: int, declared: Declared, field: str) -> Label
         known = np.ones(length, bool)
     else:
         known = found != bare
-        if found.dtype.kind == "i" and not declared.names and set(np.unique(found).tolist()) == {-1, 1}:
+        if (
+            found.dtype.kind == "i"
+            and not declared.names
+            and set(np.unique(found).tolist()) == {-1, 1}
+        ):
             remedy = 'number the classes 0 and 1, or name them: data.class_names = ["-1", "1"]'
-            raise DataError("either two classes, or one beside examples without a label", field=field, value="-1 and 1 only", remedy=remedy)
+            raise DataError(
+                "either two classes, or one beside examples without a label",
+                field=field,
+                value="-1 and 1 only",
+                remedy=remedy,
+            )
     codes, names = numbered(found[known])
     y = np.full(length, UNLABELLED, np.int64)
     y[known] = codes
     if not declared.names and any(_whole(name) and int(name) < 0 for name in names):
-        remedy = "number the classes from 0, mark examples without a label with -1, or name them all in data.class_names"
+        remedy = (
+            "number the classes from 0, mark examples without a label with -1, or name them all in "
+            "data.class_names"
+        )
         raise DataError("labels outside -1, 0, 1, …", field=field, value="not shown", remedy=remedy)
     classes = len(names) or int(y.max(initial=UNLABELLED)) + 1
     if classes > _MOST_CLASSES:
-        raise DataError(f"more than {_MOST_CLASSES} classes", field=field, value="not shown", remedy="name a column of categories")
+        raise DataError(
+            f"more than {_MOST_CLASSES} classes",
+            field=field,
+            value="not shown",
+            remedy="name a column of categories",
+        )
     return declared_labels(Labels(torch.from_numpy(y), classes, names, False), declared, field)
 
 
 def declared_labels(labels: Labels, declared: Declared, field: str) -> Labels:
     """The same labels in the declared numbering.
 
-    Names are found among the declared ones. Numbers are too, where these are numbers; otherwise the number i means the i-th name.
+    Names are found among the declared ones. Numbers are too, where these are numbers; otherwise the
+    number i means the i-th name.
 
     Raises:
         DataError: a label is not among the declared ones.
@@ -130,24 +168,46 @@ def declared_labels(labels: Labels, declared: Declared, field: str) -> Labels:
     own = labels.names or tuple(map(str, range(labels.classes)))
     if declared.names:
         place = {name: number for number, name in enumerate(declared.names)}
-        by_number = all(_whole(name) for name in own) and not all(_whole(name) for name in declared.names)
+        by_number = all(_whole(name) for name in own) and not all(
+            _whole(name) for name in declared.names
+        )
         numbers = [int(name) if by_number else place.get(name, -1) for name in own]
-        problem, names = f"labels outside the {len(declared.names)} of data.class_names", declared.names
+        problem, names = (
+            f"labels outside the {len(declared.names)} of data.class_names",
+            declared.names,
+        )
         if declared.names == tuple(map(str, range(len(declared.names)))):
             names = ()
     elif all(_whole(name) for name in own):
-        numbers, names, problem = [int(name) for name in own], (), f"labels outside 0..{declared.classes - 1}"
+        numbers, names, problem = (
+            [int(name) for name in own],
+            (),
+            f"labels outside 0..{declared.classes - 1}",
+        )
     else:
-        numbers, names, problem = list(range(len(own))), own, f"labels by name, and not of {declared.classes} kinds"
+        numbers, names, problem = (
+            list(range(len(own))),
+            own,
+            f"labels by name, and not of {declared.classes} kinds",
+        )
         if len(own) != declared.classes:
             remedy = "name every class in data.class_names (from Python: class_names=)"
             raise DataError(problem, field=field, value="not shown", remedy=remedy)
     there = set(labels.y.unique().tolist()) - {UNLABELLED}
     if any(not 0 <= numbers[code] < declared.classes for code in there):
-        remedy = "declare every label there is (data.classes, data.class_names), or number the classes from 0; -1 marks an example without a label"
+        remedy = (
+            "declare every label there is (data.classes, data.class_names), or number the classes "
+            "from 0; -1 marks an example without a label"
+        )
         raise DataError(problem, field=field, value="not shown", remedy=remedy)
-    table = torch.tensor([*(number if 0 <= number < declared.classes else UNLABELLED for number in numbers), UNLABELLED])
-    # Names that were read off private labels are private, also where somebody said how many there are.
+    table = torch.tensor(
+        [
+            *(number if 0 <= number < declared.classes else UNLABELLED for number in numbers),
+            UNLABELLED,
+        ]
+    )
+    # Names that were read off private labels are private, also where somebody said how many
+    # there are.
     told = bool(declared.names) or not names or labels.declared
     return Labels(table[labels.y], declared.classes, names, told)
 
@@ -168,10 +228,17 @@ def splits_of(values: Any, length: int, field: str) -> Tensor:
     numbers = [SPLIT_NAMES.get(name.strip().lower()) for name in found.tolist()]
     if any(number is None for number in numbers):
         remedy = "write train, validation (val, valid, dev) or test, or 0, 1 and 2"
-        raise DataError("neither training, validation nor test", field=field, value="not shown", remedy=remedy)
+        raise DataError(
+            "neither training, validation nor test", field=field, value="not shown", remedy=remedy
+        )
     split = torch.tensor(numbers, dtype=torch.int64)[torch.from_numpy(codes.reshape(-1))]
     if not bool((split == TRAIN).any()):
-        raise DataError("no example is for training", field=field, value="not shown", remedy="mark some with train, or leave the column out")
+        raise DataError(
+            "no example is for training",
+            field=field,
+            value="not shown",
+            remedy="mark some with train, or leave the column out",
+        )
     return split
 
 
@@ -181,7 +248,8 @@ def groups_of(values: Any, length: int, field: str) -> Tensor:
 
 
 def numbered(values: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Numbers 0, 1, … in sorted order, int64 `[N]`, and the values as text; () where these are the same numbers.
+    """Numbers 0, 1, … in sorted order, int64 `[N]`, and the values as text; () where these are the
+    same numbers.
 
     Text of whole numbers sorts as they do.
     """
@@ -189,7 +257,10 @@ def numbered(values: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     names = [str(value) for value in found.tolist()]
     if found.dtype.kind == "U" and all(_whole(name) for name in names):
         order = sorted(range(len(names)), key=lambda i: int(names[i]))
-        codes, names = np.argsort(np.asarray(order, dtype=np.int64), kind="stable")[codes], [names[i] for i in order]
+        codes, names = (
+            np.argsort(np.asarray(order, dtype=np.int64), kind="stable")[codes],
+            [names[i] for i in order],
+        )
     codes = codes.reshape(-1).astype(np.int64)
     return codes, () if names == list(map(str, range(len(names)))) else tuple(names)
 
@@ -202,10 +273,17 @@ def column(values: Any, length: int, field: str) -> np.ndarray:
     """
     if np.ma.is_masked(values):
         raise _missing(field)
-    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else _as_array(values, field)
+    array = (
+        values.detach().cpu().numpy() if isinstance(values, Tensor) else _as_array(values, field)
+    )
     if array.shape != (length,):
         found = "another length than x" if array.ndim == 1 else f"{array.ndim} axes"
-        raise DataError("not one value for each example", field=field, value=found, remedy="give it the shape (N,), N as in x")
+        raise DataError(
+            "not one value for each example",
+            field=field,
+            value=found,
+            remedy="give it the shape (N,), N as in x",
+        )
     kind = array.dtype.kind
     if kind == "f" and not bool(np.isfinite(array).all()):
         raise _missing(field)
@@ -218,7 +296,12 @@ def column(values: Any, length: int, field: str) -> np.ndarray:
     if kind == "S":
         array = np.char.decode(array, "utf-8", "replace")
     if array.dtype.kind != "U":
-        raise DataError("not integers or text", field=field, value=str(array.dtype), remedy="number the categories from 0, or give their names")
+        raise DataError(
+            "not integers or text",
+            field=field,
+            value=str(array.dtype),
+            remedy="number the categories from 0, or give their names",
+        )
     if not _MISSING.isdisjoint(np.char.lower(np.char.strip(np.unique(array))).tolist()):
         raise _missing(field)
     return array
@@ -229,25 +312,51 @@ def _as_array(values: Any, field: str) -> np.ndarray:
         return np.asarray(values)
     except Exception:  # what a lazy sequence raises may quote what it holds
         remedy = "give one whole number or name for each example"
-        raise DataError("not one value for each example", field=field, value=type(values).__name__, remedy=remedy) from None
+        raise DataError(
+            "not one value for each example",
+            field=field,
+            value=type(values).__name__,
+            remedy=remedy,
+        ) from None
 
 
 def _of_objects(array: np.ndarray, field: str) -> np.ndarray:
     """What frames keep text in."""
     items = array.tolist()
-    if any(item is None or item is not item or type(item).__name__ in ("NAType", "NaTType") or item != item for item in items):
+    if any(
+        item is None
+        or item is not item
+        or type(item).__name__ in ("NAType", "NaTType")
+        or item != item
+        for item in items
+    ):
         raise _missing(field)
     kinds = {type(item) for item in items}
     if kinds <= {str} or kinds <= {int, bool}:
         return column(np.asarray(items), len(items), field)
     names = ", ".join(sorted(kind.__name__ for kind in kinds))
-    raise DataError("not integers or text", field=field, value=f"objects: {names}", remedy="number the categories from 0, or give their names")
+    raise DataError(
+        "not integers or text",
+        field=field,
+        value=f"objects: {names}",
+        remedy="number the categories from 0, or give their names",
+    )
 
 
 def _missing(field: str) -> DataError:
-    return DataError("missing values", field=field, value="not shown", remedy="drop such rows, or fill them in (a label: -1 where there is none)")
+    return DataError(
+        "missing values",
+        field=field,
+        value="not shown",
+        remedy="drop such rows, or fill them in (a label: -1 where there is none)",
+    )
 
 
 def _whole(text: str) -> bool:
     digits = text.removeprefix("-")
-    return digits.isdecimal() and digits.isascii() and (digits == "0" or digits[0] != "0") and text != "-0"
+    return (
+        digits.isdecimal()
+        and digits.isascii()
+        and (digits == "0" or digits[0] != "0")
+        and text != "-0"
+    )

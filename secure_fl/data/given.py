@@ -1,6 +1,8 @@
-"""One door for data from Python: whatever holds examples becomes a `Dataset`, and everything else is refused with what it was.
+"""One door for data from Python: whatever holds examples becomes a `Dataset`, and everything else
+is refused with what it was.
 
-Frames and datasets of other packages are known by what they can do, so that none of them needs to be installed.
+Frames and datasets of other packages are known by what they can do, so that none of them needs to
+be installed.
 """
 
 from __future__ import annotations
@@ -23,13 +25,15 @@ _ARRAYS = ("x", "y", "client", "split", "group")
 _IMAGES = ("image", "img", "x", "pixel_values", "features", "input")
 _LABELS = ("label", "y", "labels", "fine_label")
 _REMEDY = (
-    "pass a Dataset, arrays or tensors, (x, y), a mapping with x and y, a frame, a torch or Hugging Face dataset; "
-    "for clients: Dataset.from_clients({name: (x, y), ...})"
+    "pass a Dataset, arrays or tensors, (x, y), a mapping with x and y, a frame, a torch or "
+    "Hugging Face dataset; for clients: Dataset.from_clients({name: (x, y), ...})"
 )
 
 _READ_FIRST = (
-    "read the file first (numpy.load, pandas.read_csv, ...), or leave data out and name it in the configuration: "
-    '{"data": {"sources": [{"name": "csv", "path": ...}]}}; `secure-fl init my.toml --data FILE` writes one'
+    "read the file first (numpy.load, pandas.read_csv, ...), or leave data out and name it in the "
+    "configuration: "
+    '{"data": {"sources": [{"name": "csv", "path": ...}]}}; `secure-fl init '
+    "my.toml --data FILE` writes one"
 )
 
 
@@ -51,7 +55,10 @@ def dataset_of(given: Any, *, name: str = "data", **columns: Any) -> Dataset:
     except (SecureFLError, MemoryError):
         raise
     except Exception:  # what another package raises may quote an example
-        remedy = "look at its items one by one: one of them raises an error, or is nothing that can be read"
+        remedy = (
+            "look at its items one by one: one of them raises an error, or is "
+            "nothing that can be read"
+        )
         raise DataError("cannot be read", field=name, value=_kind(given), remedy=remedy) from None
     raise _refused(given, name)
 
@@ -65,20 +72,43 @@ def of_clients(clients: Any, declared: Declared, name: str) -> Dataset:
     if isinstance(clients, Mapping):
         called, items = [str(key) for key in clients], list(clients.values())
         if len(set(called)) < len(called):
-            raise DataError("two clients have one name", field=name, value="not shown", remedy="give each client a name of its own")
+            raise DataError(
+                "two clients have one name",
+                field=name,
+                value="not shown",
+                remedy="give each client a name of its own",
+            )
     elif isinstance(clients, list | tuple):
         called, items = [], list(clients)
     else:
         remedy = "pass [(x, y), ...] or {name: (x, y), ...}"
-        raise DataError("no list of clients and no mapping from their names", field=name, value=_kind(clients), remedy=remedy)
+        raise DataError(
+            "no list of clients and no mapping from their names",
+            field=name,
+            value=_kind(clients),
+            remedy=remedy,
+        )
     if not items:
-        raise DataError("no client", field=name, value="empty", remedy="pass [(x, y), ...] or {name: (x, y), ...}")
+        raise DataError(
+            "no client",
+            field=name,
+            value="empty",
+            remedy="pass [(x, y), ...] or {name: (x, y), ...}",
+        )
     bare = [_is_array(item) for item in items]
     if any(bare) and not all(bare):
         place = f"{name}[{called[bare.index(True)]!r}]" if called else f"{name}[{bare.index(True)}]"
         remedy = "give every client as (x, y), with y None where it has no labels"
-        raise DataError("an array alone among clients with labels", field=place, value=_kind(items[bare.index(True)]), remedy=remedy)
-    parts = [_client(item, declared, f"{name}[{called[i]!r}]" if called else f"{name}[{i}]") for i, item in enumerate(items)]
+        raise DataError(
+            "an array alone among clients with labels",
+            field=place,
+            value=_kind(items[bare.index(True)]),
+            remedy=remedy,
+        )
+    parts = [
+        _client(item, declared, f"{name}[{called[i]!r}]" if called else f"{name}[{i}]")
+        for i, item in enumerate(items)
+    ]
     sizes = torch.tensor([len(part) for part in parts])
     places = torch.arange(len(parts)).repeat_interleave(sizes)
     joined = join([replace(part, client=None, client_names=()) for part in parts], name)
@@ -98,7 +128,12 @@ def _again(data: Dataset, columns: Mapping[str, Any]) -> Dataset:
     """A dataset as it is, in the numbering that is declared now."""
     asked = {key: value for key, value in columns.items() if value is not None}
     if unknown := sorted(set(asked) - {"classes", "class_names"}):
-        raise DataError("a Dataset has its columns already", field=unknown[0], value=_kind(asked[unknown[0]]), remedy="give them when it is made")
+        raise DataError(
+            "a Dataset has its columns already",
+            field=unknown[0],
+            value=_kind(asked[unknown[0]]),
+            remedy="give them when it is made",
+        )
     return data.with_classes(asked.get("classes"), asked.get("class_names")) if asked else data
 
 
@@ -116,11 +151,19 @@ def _mapping(given: Mapping[Any, Any], name: str, columns: dict[str, Any]) -> Da
         parts = [_hugging_face(value, f"{name}[{key!r}]", columns) for key, value in given.items()]
         whole = join(parts, name)
         split = np.repeat(np.asarray(keys), [len(part) for part in parts])
-        return replace(whole, split=Dataset.from_arrays(np.zeros((len(whole), 1)), split=split, name=name).split)
+        return replace(
+            whole,
+            split=Dataset.from_arrays(np.zeros((len(whole), 1)), split=split, name=name).split,
+        )
     if "x" not in keys:
         raise DataError("a mapping without x", field=f"{name}.x", value=keys[:8], remedy=_REMEDY)
     if unknown := [key for key in keys if key not in _ARRAYS]:
-        raise DataError("no such array", field=f"{name}.{unknown[0]}", value=unknown[0], remedy=f"one of {', '.join(_ARRAYS)}")
+        raise DataError(
+            "no such array",
+            field=f"{name}.{unknown[0]}",
+            value=unknown[0],
+            remedy=f"one of {', '.join(_ARRAYS)}",
+        )
     return _arrays({str(key): value for key, value in given.items()}, name, columns)
 
 
@@ -133,7 +176,12 @@ def _list(given: list[Any], name: str, columns: dict[str, Any]) -> Dataset:
         raise _refused(given, name)
     if isinstance(given[0], Tensor):
         if len({tuple(row.shape) if isinstance(row, Tensor) else None for row in given}) > 1:
-            raise DataError("examples differ in shape", field=f"{name}.x", value="list", remedy="pad or crop them to one shape")
+            raise DataError(
+                "examples differ in shape",
+                field=f"{name}.x",
+                value="list",
+                remedy="pad or crop them to one shape",
+            )
         return _array(torch.stack(given), name, columns)
     return _array(given, name, columns)
 
@@ -143,11 +191,18 @@ def _arrays(arrays: Mapping[str, Any], name: str, columns: Mapping[str, Any]) ->
     asked = {key: value for key, value in columns.items() if value is not None}
     beside = {key: value for key, value in arrays.items() if key != "x"}
     if twice := sorted(set(beside) & set(asked)):
-        raise DataError("given twice", field=f"{name}.{twice[0]}", value=_kind(asked[twice[0]]), remedy="give it once")
+        raise DataError(
+            "given twice",
+            field=f"{name}.{twice[0]}",
+            value=_kind(asked[twice[0]]),
+            remedy="give it once",
+        )
     known = {"y", "client", "split", "group", "classes", "class_names", "layout", "kind", "columns"}
     if unknown := sorted(set(asked) - known):
         remedy = f"one of {', '.join(sorted(known))}"
-        raise DataError("unknown argument", field=unknown[0], value=_kind(asked[unknown[0]]), remedy=remedy)
+        raise DataError(
+            "unknown argument", field=unknown[0], value=_kind(asked[unknown[0]]), remedy=remedy
+        )
     return Dataset.from_arrays(arrays["x"], **beside, **asked, name=name)
 
 
@@ -156,44 +211,91 @@ def _frame(given: Any, name: str, columns: dict[str, Any]) -> Dataset:
     return from_columns(_table(given, name), *_roles(columns), name)
 
 
-def frame_like(given: Any, wanted: Sequence[str], label: str | None, declared: Declared, name: str) -> Dataset:
-    """The columns `wanted` of a frame, as another frame was read, with labels where there are some: in the column `label`, if there is one.
+def frame_like(
+    given: Any, wanted: Sequence[str], label: str | None, declared: Declared, name: str
+) -> Dataset:
+    """The columns `wanted` of a frame, as another frame was read, with labels where there are some:
+    in the column `label`, if there is one.
 
     Raises:
         DataError: a column is missing, or what `from_columns` refuses.
     """
     table = _table(given, name)
-    return from_columns(table, roles_like(wanted, list(table), Roles(label=label if label in table else None), name), declared, name)
+    return from_columns(
+        table,
+        roles_like(wanted, list(table), Roles(label=label if label in table else None), name),
+        declared,
+        name,
+    )
 
 
 def _table(given: Any, name: str) -> dict[str, Any]:
-    names = [str(each) for each in (given.column_names if hasattr(given, "column_names") else given.columns)]
+    names = [
+        str(each)
+        for each in (given.column_names if hasattr(given, "column_names") else given.columns)
+    ]
     if len(set(names)) < len(names):
-        raise DataError("two columns have one name", field=name, value=names[:12], remedy="name each column once")
+        raise DataError(
+            "two columns have one name",
+            field=name,
+            value=names[:12],
+            remedy="name each column once",
+        )
     own = list(given.column_names if hasattr(given, "column_names") else given.columns)
     return {column: given[key] for column, key in zip(names, own, strict=True)}
 
 
 def _roles(columns: Mapping[str, Any]) -> tuple[Roles, Declared]:
     asked = {key: value for key, value in columns.items() if value is not None}
-    known = {"label", "client", "split", "group", "features", "categories", "classes", "class_names"}
+    known = {
+        "label",
+        "client",
+        "split",
+        "group",
+        "features",
+        "categories",
+        "classes",
+        "class_names",
+    }
     if unknown := sorted(set(asked) - known):
-        raise DataError("unknown argument", field=unknown[0], value=_kind(asked[unknown[0]]), remedy=f"one of {', '.join(sorted(known))}")
+        raise DataError(
+            "unknown argument",
+            field=unknown[0],
+            value=_kind(asked[unknown[0]]),
+            remedy=f"one of {', '.join(sorted(known))}",
+        )
     declared = Declared.of(asked.pop("classes", None), asked.pop("class_names", None))
-    if wrong := [key for key, value in asked.items() if key not in ("features", "categories") and not isinstance(value, str)]:
-        raise DataError("not the name of a column", field=wrong[0], value=_kind(asked[wrong[0]]), remedy="name a column of the table")
+    if wrong := [
+        key
+        for key, value in asked.items()
+        if key not in ("features", "categories") and not isinstance(value, str)
+    ]:
+        raise DataError(
+            "not the name of a column",
+            field=wrong[0],
+            value=_kind(asked[wrong[0]]),
+            remedy="name a column of the table",
+        )
     features = asked.pop("features", None)
-    return Roles(**asked, features=None if features is None else tuple(map(str, features))), declared
+    return Roles(
+        **asked, features=None if features is None else tuple(map(str, features))
+    ), declared
 
 
 def _hugging_face(given: Any, name: str, columns: dict[str, Any]) -> Dataset:
     """A Hugging Face dataset: a table, or a column of images or arrays beside one of labels."""
     names = list(given.column_names)
-    image = columns.get("features") if isinstance(columns.get("features"), str) else next((n for n in _IMAGES if n in names), None)
+    image = (
+        columns.get("features")
+        if isinstance(columns.get("features"), str)
+        else next((n for n in _IMAGES if n in names), None)
+    )
     first = None if image is None or len(given) == 0 else given[0][image]
     if first is None or np.ndim(np.asarray(first)) == 0:
         return _frame(_Columns(given), name, columns)
-    asked = {key: value for key, value in columns.items() if value is not None and key != "features"}
+    asked = {
+        key: value for key, value in columns.items() if value is not None and key != "features"
+    }
     label = asked.pop("label", None) or next((n for n in _LABELS if n in names), None)
     arrays: dict[str, Any] = {"x": _stacked([given[i][image] for i in range(len(given))], name)}
     for role, usual in (("y", label), ("client", "client"), ("split", "split"), ("group", "group")):
@@ -221,22 +323,40 @@ def _torch_dataset(given: Any, name: str, columns: dict[str, Any]) -> Dataset:
     """A torch dataset, item by item: `(x, y)` or `x`."""
     count = len(given)
     if count == 0:
-        raise DataError("no example", field=name, value=_kind(given), remedy="pass a dataset that is not empty")
+        raise DataError(
+            "no example", field=name, value=_kind(given), remedy="pass a dataset that is not empty"
+        )
     try:
         items = [given[i] for i in range(count)]
     except Exception as error:  # whatever the caller's own code raises
         remedy = "let every item be (x, y), or x alone"
-        raise DataError(f"raises {type(error).__name__} when its items are read", field=name, value=_kind(given), remedy=remedy) from None
+        raise DataError(
+            f"raises {type(error).__name__} when its items are read",
+            field=name,
+            value=_kind(given),
+            remedy=remedy,
+        ) from None
     asked = {key: value for key, value in columns.items() if value is not None}
     pairs = isinstance(items[0], tuple | list)
     if pairs and any(not isinstance(item, tuple | list) or len(item) != 2 for item in items):
-        raise DataError("items are not (x, y)", field=name, value=_kind(given), remedy="let every item be (x, y), or x alone")
+        raise DataError(
+            "items are not (x, y)",
+            field=name,
+            value=_kind(given),
+            remedy="let every item be (x, y), or x alone",
+        )
     arrays: dict[str, Any] = {"x": _stacked([item[0] if pairs else item for item in items], name)}
     if pairs:
         arrays["y"] = [_scalar(item[1]) for item in items]
         names = getattr(given, "classes", None)
         numbers = all(isinstance(label, int) for label in arrays["y"])
-        if isinstance(names, list | tuple) and names and numbers and asked.get("class_names") is None and asked.get("classes") is None:
+        if (
+            isinstance(names, list | tuple)
+            and names
+            and numbers
+            and asked.get("class_names") is None
+            and asked.get("classes") is None
+        ):
             asked["class_names"] = [str(each) for each in names]
     return _arrays(arrays, name, asked)
 
@@ -247,9 +367,16 @@ def _scalar(value: Any) -> Any:
 
 def _stacked(rows: Sequence[Any], name: str) -> np.ndarray:
     """Examples one below the other; pictures of other packages as the arrays they are."""
-    arrays = [row.detach().cpu().numpy() if isinstance(row, Tensor) else np.asarray(row) for row in rows]
+    arrays = [
+        row.detach().cpu().numpy() if isinstance(row, Tensor) else np.asarray(row) for row in rows
+    ]
     if len({array.shape for array in arrays}) > 1:
-        raise DataError("examples differ in shape", field=f"{name}.x", value="not shown", remedy="bring them to one shape: resize, pad or crop them")
+        raise DataError(
+            "examples differ in shape",
+            field=f"{name}.x",
+            value="not shown",
+            remedy="bring them to one shape: resize, pad or crop them",
+        )
     stacked = np.stack(arrays)
     # A picture without a channel axis is grey, which an array of series is not.
     return stacked[:, None] if stacked.ndim == 3 and hasattr(rows[0], "getbands") else stacked
@@ -260,12 +387,18 @@ def _is_array(given: Any) -> bool:
 
 
 def _is_hugging_face(given: Any) -> bool:
-    return all(hasattr(given, name) for name in ("column_names", "features", "__getitem__", "__len__"))
+    return all(
+        hasattr(given, name) for name in ("column_names", "features", "__getitem__", "__len__")
+    )
 
 
 def is_frame(given: Any) -> bool:
     """Whether something has named columns: a pandas or polars frame, or an Arrow table."""
-    return (hasattr(given, "columns") or hasattr(given, "column_names")) and hasattr(given, "__getitem__") and hasattr(given, "shape")
+    return (
+        (hasattr(given, "columns") or hasattr(given, "column_names"))
+        and hasattr(given, "__getitem__")
+        and hasattr(given, "shape")
+    )
 
 
 _DOORS: tuple[tuple[Any, Any], ...] = (
@@ -286,6 +419,10 @@ def _kind(given: Any) -> str:
 
 def _refused(given: Any, name: str) -> DataError:
     if isinstance(given, str | bytes | PurePath):
-        return DataError("is a path or text, not examples", field=name, value=_kind(given), remedy=_READ_FIRST)
-    value = _kind(given) + (" without items" if isinstance(given, list | tuple) and not given else "")
+        return DataError(
+            "is a path or text, not examples", field=name, value=_kind(given), remedy=_READ_FIRST
+        )
+    value = _kind(given) + (
+        " without items" if isinstance(given, list | tuple) and not given else ""
+    )
     return DataError("no examples that can be read", field=name, value=value, remedy=_REMEDY)

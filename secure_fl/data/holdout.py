@@ -1,6 +1,7 @@
 """What is kept apart from training: test and validation examples, whole groups at a time.
 
-A group is one patient or recording: examples that know each other. Where data have no groups each example is one.
+A group is one patient or recording: examples that know each other. Where data have no groups each
+example is one.
 """
 
 from __future__ import annotations
@@ -45,14 +46,18 @@ class Units:
             return cls(torch.arange(len(data)), labels, single=True)
         groups, unit = data.group.unique(return_inverse=True)
         values, code = labels.unique(return_inverse=True)
-        counts = torch.bincount(unit * len(values) + code, minlength=len(groups) * len(values)).view(len(groups), len(values))
+        counts = torch.bincount(
+            unit * len(values) + code, minlength=len(groups) * len(values)
+        ).view(len(groups), len(values))
         return cls(unit, values[counts.argmax(1)], single=False)
 
     def __len__(self) -> int:
         return len(self.label)
 
     def rows(self, units: Tensor) -> Tensor:
-        """The examples of some units: in their order where each is one example, else in the data's."""
+        """The examples of some units: in their order where each is one example, else in
+        the data's.
+        """
         return units if self.single else torch.isin(self.unit, units).nonzero().flatten()
 
 
@@ -61,32 +66,57 @@ def separated(source: Splits) -> Parts:
     train, official = source
     if train.split is None:
         return Parts(train, None, official)
-    by = {number: train.take(torch.nonzero(train.split == number).flatten()) for number in (TRAIN, VALIDATION, TEST)}
+    by = {
+        number: train.take(torch.nonzero(train.split == number).flatten())
+        for number in (TRAIN, VALIDATION, TEST)
+    }
     tests = [part for part in (by[TEST], official) if part is not None and len(part)]
-    return Parts(by[TRAIN], by[VALIDATION] if len(by[VALIDATION]) else None, join(tests, "test") if tests else None)
+    return Parts(
+        by[TRAIN],
+        by[VALIDATION] if len(by[VALIDATION]) else None,
+        join(tests, "test") if tests else None,
+    )
 
 
-def hold_out(data: Dataset, fraction: float, strata: Tensor, generator: Generator) -> tuple[Dataset, Dataset]:
-    """(kept, held out): about `fraction` of every stratum, at least one example, or group, in each part.
+def hold_out(
+    data: Dataset, fraction: float, strata: Tensor, generator: Generator
+) -> tuple[Dataset, Dataset]:
+    """(kept, held out): about `fraction` of every stratum, at least one example, or group, in
+    each part.
 
     Raises:
         PartitionError: all examples are of one group.
     """
     units = Units.of(data, strata)
     if len(units) < 2:
-        remedy = "add a split column that says which examples are for testing, or drop data of a single group"
-        raise PartitionError("nothing can be held out of a single group or example", field=data.name, value="group", remedy=remedy)
+        remedy = (
+            "add a split column that says which examples are for testing, or "
+            "drop data of a single group"
+        )
+        raise PartitionError(
+            "nothing can be held out of a single group or example",
+            field=data.name,
+            value="group",
+            remedy=remedy,
+        )
     order = torch.randperm(len(units), generator=generator)
     position = torch.empty(len(units), dtype=torch.float64)
     for stratum in units.label.unique():
         members = order[units.label[order] == stratum]
-        position[members] = (torch.arange(len(members), dtype=torch.float64) + torch.rand(1, generator=generator)) / len(members)
+        position[members] = (
+            torch.arange(len(members), dtype=torch.float64) + torch.rand(1, generator=generator)
+        ) / len(members)
     ranked = position.argsort(stable=True)
     count = min(max(1, round(fraction * len(units))), len(units) - 1)
-    return data.take(units.rows(ranked[count:].sort().values)), data.take(units.rows(ranked[:count]))
+    return data.take(units.rows(ranked[count:].sort().values)), data.take(
+        units.rows(ranked[:count])
+    )
 
 
 def dealt(data: Dataset, clients: int, generator: Generator) -> list[Dataset]:
     """Examples dealt out evenly, whole groups at a time; a client may get none."""
     units = Units.of(data, torch.zeros_like(data.y))
-    return [data.take(units.rows(index)) for index in torch.randperm(len(units), generator=generator).tensor_split(clients)]
+    return [
+        data.take(units.rows(index))
+        for index in torch.randperm(len(units), generator=generator).tensor_split(clients)
+    ]

@@ -1,6 +1,8 @@
-"""Which axis of an example holds its channels: found where the sizes tell it, otherwise asked for, never guessed.
+"""Which axis of an example holds its channels: found where the sizes tell it, otherwise asked for,
+never guessed.
 
-Images are `[N, C, H, W]` and series `[N, C, L]` inside the project. What comes as `[N, H, W, C]` or `[N, L, C]` is turned, with a note.
+Images are `[N, C, H, W]` and series `[N, C, L]` inside the project. What comes as `[N, H, W, C]` or
+`[N, L, C]` is turned, with a note.
 """
 
 from __future__ import annotations
@@ -31,11 +33,17 @@ def oriented(x: Held, kind: Meaning, layout: Layout, field: str) -> tuple[Held, 
         layout: where channels are; auto finds it.
 
     Raises:
-        DataError: the number of axes does not fit `kind`, or the sizes leave open which axis is which.
+        DataError: the number of axes does not fit `kind`, or the sizes leave open which axis
+            is which.
     """
     if layout not in LAYOUTS or kind not in MEANINGS:
         wrong, known = ("layout", LAYOUTS) if layout not in LAYOUTS else ("kind", MEANINGS)
-        raise DataError("unknown", field=wrong, value=layout if wrong == "layout" else kind, remedy=f"one of {', '.join(known)}")
+        raise DataError(
+            "unknown",
+            field=wrong,
+            value=layout if wrong == "layout" else kind,
+            remedy=f"one of {', '.join(known)}",
+        )
     shape = tuple(x.shape[1:])
     _check_axes(shape, kind, field)
     if len(shape) == 1:
@@ -69,11 +77,15 @@ def _layout(shape: tuple[int, ...], field: str) -> Layout:
     found = _of_image(*shape) if len(shape) == 3 else _of_series(*shape)
     if found is None:
         what = "image" if len(shape) == 3 else "series"
-        remedy = 'say it with layout = "channels_first" or "channels_last" (in a configuration: data.sources.layout)'
+        remedy = (
+            'say it with layout = "channels_first" or "channels_last" (in a configuration: '
+            "data.sources.layout)"
+        )
         if what == "series":
             remedy += '; grey images [N, H, W] with kind = "image"'
         raise DataError(
-            f"the shape of {'an image' if what == 'image' else 'a series'} leaves open which axis is the channels'",
+            f"the shape of {'an image' if what == 'image' else 'a series'} leaves open which axis "
+            "is the channels'",
             field=field,
             value=("N", *shape),
             remedy=remedy,
@@ -82,16 +94,26 @@ def _layout(shape: tuple[int, ...], field: str) -> Layout:
 
 
 def _of_image(first: int, middle: int, last: int) -> Layout | None:
-    """Square images show their channels; so does an axis that is much shorter than the two others."""
+    """Square images show their channels; so does an axis that is much shorter than the
+    two others.
+    """
     if first == middle == last:
         return "channels_first" if first == 1 else None
     if middle == last:
         return "channels_first" if last > _FEW or first < last else None
     if first == middle:
         return "channels_last" if first > _FEW or last < first else None
-    if first < min(middle, last) and last > _FEW and (first <= _FEW or 2 * first <= min(middle, last)):
+    if (
+        first < min(middle, last)
+        and last > _FEW
+        and (first <= _FEW or 2 * first <= min(middle, last))
+    ):
         return "channels_first"
-    if last < min(first, middle) and first > _FEW and (last <= _FEW or 2 * last <= min(first, middle)):
+    if (
+        last < min(first, middle)
+        and first > _FEW
+        and (last <= _FEW or 2 * last <= min(first, middle))
+    ):
         return "channels_last"
     return None
 

@@ -1,10 +1,12 @@
 """How clients differ: who holds which examples, and what is done to them.
 
-Every partition is a function of the data, the configuration and the seed. A client's test set is drawn from the held-out split
-with the client's own label shares and put through the client's own transform, so each client is tested on its own law.
+Every partition is a function of the data, the configuration and the seed. A client's test set is
+drawn from the held-out split with the client's own label shares and put through the client's own
+transform, so each client is tested on its own law.
 
-With differential privacy nothing is held out or drawn by labels, since who is in a test or validation set would then show them: test
-and validation sets are random, by coins of their own, and tell a client's law from others' by its transform alone.
+With differential privacy nothing is held out or drawn by labels, since who is in a test or
+validation set would then show them: test and validation sets are random, by coins of their own, and
+tell a client's law from others' by its transform alone.
 """
 
 from __future__ import annotations
@@ -32,10 +34,13 @@ class ClientData:
     Attributes:
         id: position in the roster.
         train, validation, test: `validation` has no examples when none are kept.
-        group: which of the partition's known groups the client is in, or None. For measurement only.
+        group: which of the partition's known groups the client is in, or None. For
+            measurement only.
         note: what was done to its data, in words.
-        name: the client's name, its number as text where it has none. It stays with the client and with whoever simulates it.
-        sketched: the training examples as a sketch of them reads them, where these are not `train`: each from its own values only.
+        name: the client's name, its number as text where it has none. It stays with the client and
+            with whoever simulates it.
+        sketched: the training examples as a sketch of them reads them, where these are not `train`:
+            each from its own values only.
     """
 
     id: int
@@ -55,18 +60,26 @@ def partition(sources: Sequence[Splits], config: FederationConfig) -> list[Clien
     """Deal the examples of all sources out to clients.
 
     Raises:
-        PartitionError: more clients than examples, a client below `partition.min_examples`, labels or client column missing, or a kind that
-            would dissolve the clients that the data bring.
+        PartitionError: more clients than examples, a client below `partition.min_examples`, labels
+            or client column missing, or a kind that would dissolve the clients that the data bring.
         DataError: examples are private, and what their columns are was read off them.
     """
     config, sources = resolved(config, sources), _alike(sources)
     if _private(config) and not all(train.columns_declared for train, _ in sources):
-        remedy = "name the values of text columns in data.sources.categories, or leave them out with data.sources.features"
-        problem = "columns were made of values read off private examples, and every model would show how many"
+        remedy = (
+            "name the values of text columns in data.sources.categories, or leave them out with "
+            "data.sources.features"
+        )
+        problem = (
+            "columns were made of values read off private examples, and every "
+            "model would show how many"
+        )
         raise DataError(problem, field="data.sources.categories", value=None, remedy=remedy)
     spec, seed = config.partition, config.seed
     if spec.kind == "natural":
-        held = _natural(_joined_clients([split for split, _ in sources]), config, derive_seed(seed, "partition"))
+        held = _natural(
+            _joined_clients([split for split, _ in sources]), config, derive_seed(seed, "partition")
+        )
     elif spec.kind == "source":
         held = _by_source([separated(source) for source in sources], config)
     else:
@@ -78,33 +91,57 @@ def partition(sources: Sequence[Splits], config: FederationConfig) -> list[Clien
     return clients[:labelled] + [_without_labels(client) for client in clients[labelled:]]
 
 
-def resolved(config: FederationConfig, sources: Sequence[Splits], *, own: bool = False) -> FederationConfig:
+def resolved(
+    config: FederationConfig, sources: Sequence[Splits], *, own: bool = False
+) -> FederationConfig:
     """The configuration with the kind of partition that `auto` stands for on these data.
 
     Args:
-        own: whether the data were given from Python, in place of the configuration's sources. Only known sets of images are rotated unasked.
+        own: whether the data were given from Python, in place of the configuration's sources. Only
+            known sets of images are rotated unasked.
 
     Raises:
-        PartitionError: the data say who holds what and the kind would deal it anew, or there are more groups than clients.
+        PartitionError: the data say who holds what and the kind would deal it anew, or there are
+            more groups than clients.
     """
     spec = config.partition
     brought = any(train.client is not None for train, _ in sources) and not spec.ignore_clients
     if spec.kind == "auto":
         known = config.data.packaged and not own
-        kind = "natural" if brought else "rotation" if known and all(train.kind == "image" for train, _ in sources) else "iid"
+        kind = (
+            "natural"
+            if brought
+            else "rotation"
+            if known and all(train.kind == "image" for train, _ in sources)
+            else "iid"
+        )
         spec = spec.model_copy(update={"kind": kind})
         config = config.model_copy(update={"partition": spec})
     elif brought and spec.kind != "natural":
-        remedy = 'set partition.kind = "natural" or leave it out; to dissolve them, set partition.ignore_clients = true'
-        raise PartitionError("the data bring clients of their own, who would be dissolved", field="partition.kind", value=spec.kind, remedy=remedy)
+        remedy = (
+            'set partition.kind = "natural" or leave it out; to dissolve them, set '
+            "partition.ignore_clients = true"
+        )
+        raise PartitionError(
+            "the data bring clients of their own, who would be dissolved",
+            field="partition.kind",
+            value=spec.kind,
+            remedy=remedy,
+        )
     if spec.grouped and spec.groups > spec.clients:
         remedy = f"at most {spec.clients}, or more clients"
-        raise PartitionError(f"more groups than the {spec.clients} clients", field="partition.groups", value=spec.groups, remedy=remedy)
+        raise PartitionError(
+            f"more groups than the {spec.clients} clients",
+            field="partition.groups",
+            value=spec.groups,
+            remedy=remedy,
+        )
     return config
 
 
 def count_classes(clients: Sequence[ClientData], config: FederationConfig) -> int:
-    """Number of classes that models and sketches are made for; 0 without labels, or where nothing is made for it.
+    """Number of classes that models and sketches are made for; 0 without labels, or where nothing
+    is made for it.
 
     Raises:
         DataError: labels are private, and the number was read off them.
@@ -114,14 +151,24 @@ def count_classes(clients: Sequence[ClientData], config: FederationConfig) -> in
     if not _private(config) or all(client.train.declared for client in clients):
         return max(client.test.classes for client in clients)
     if config.needs_classes:
-        remedy = "set data.classes or data.class_names (names of labels want the latter), or pass Dataset.from_arrays(..., classes=...)"
-        raise DataError("read off private labels, and every model would show it", field="data.classes", value=None, remedy=remedy)
+        remedy = (
+            "set data.classes or data.class_names (names of labels want the latter), or pass "
+            "Dataset.from_arrays(..., classes=...)"
+        )
+        raise DataError(
+            "read off private labels, and every model would show it",
+            field="data.classes",
+            value=None,
+            remedy=remedy,
+        )
     return 0
 
 
 @dataclass(frozen=True)
 class Held:
-    """What one client holds before its transform: examples, known group, and its name where it has one."""
+    """What one client holds before its transform: examples, known group, and its name where it
+    has one.
+    """
 
     train: Dataset
     validation: Dataset | None
@@ -142,14 +189,25 @@ def _by_source(sources: Sequence[Parts], config: FederationConfig) -> list[Held]
     clients, count = config.partition.clients, len(sources)
     if count < 2:
         raise PartitionError(
-            "a partition by source needs several sources", field="data.sources", value=count, remedy="add a second [[data.sources]] table"
+            "a partition by source needs several sources",
+            field="data.sources",
+            value=count,
+            remedy="add a second [[data.sources]] table",
         )
     if clients < count:
         raise PartitionError(
-            f"{count} sources need at least as many clients", field="partition.clients", value=clients, remedy=f"set it to {count} or more"
+            f"{count} sources need at least as many clients",
+            field="partition.clients",
+            value=clients,
+            remedy=f"set it to {count} or more",
         )
     shares = [
-        _deal(parts, config, len(range(number, clients, count)), derive_seed(config.seed, "partition", number))
+        _deal(
+            parts,
+            config,
+            len(range(number, clients, count)),
+            derive_seed(config.seed, "partition", number),
+        )
         for number, parts in enumerate(sources)
     ]
     return [replace(shares[i % count][i // count], group=i % count) for i in range(clients)]
@@ -163,18 +221,36 @@ def _deal(parts: Parts, config: FederationConfig, clients: int, seed: int) -> li
         train, test = hold_out(train, config.data.test_fraction, _strata(train, config), generator)
     units = Units.of(train, train.y)
     if clients > len(units):
-        what, remedy = "examples" if train.group is None else "groups of examples", "use fewer clients or more examples"
-        raise PartitionError(f"more clients than training {what}", field="partition.clients", value=clients, remedy=remedy)
-    owned = [units.rows(index) for index in _SPLITTERS[spec.kind](units.label, spec, clients, generator)]
+        what, remedy = (
+            "examples" if train.group is None else "groups of examples",
+            "use fewer clients or more examples",
+        )
+        raise PartitionError(
+            f"more clients than training {what}",
+            field="partition.clients",
+            value=clients,
+            remedy=remedy,
+        )
+    owned = [
+        units.rows(index) for index in _SPLITTERS[spec.kind](units.label, spec, clients, generator)
+    ]
     if min(len(index) for index in owned) < spec.min_examples:
         raise _too_few(spec)
     kept: list[Dataset] | list[None] = [None] * clients
     if parts.validation is not None:
-        kept = dealt(parts.validation, clients, torch.Generator().manual_seed(derive_seed(seed, "validation")))
+        kept = dealt(
+            parts.validation,
+            clients,
+            torch.Generator().manual_seed(derive_seed(seed, "validation")),
+        )
     held = []
     for i, index in enumerate(owned):
         mine = train.take(index)
-        tested = _at_random(test, config, derive_seed(seed, "test", i)) if _private(config) else _like(mine, test, config.data.test_limit, generator)
+        tested = (
+            _at_random(test, config, derive_seed(seed, "test", i))
+            if _private(config)
+            else _like(mine, test, config.data.test_limit, generator)
+        )
         held.append(Held(mine, kept[i], tested, i % spec.groups if spec.grouped else None))
     return held
 
@@ -191,44 +267,78 @@ def _joined(parts: Sequence[Parts]) -> Parts:
 
 
 def _all_tested(parts: Sequence[Parts], config: FederationConfig) -> list[Parts]:
-    """Where some sources say what is for testing and some do not, it is held out of these one by one."""
+    """Where some sources say what is for testing and some do not, it is held out of these one
+    by one.
+    """
     if len({part.test is None for part in parts}) == 1:
         return list(parts)
     made = []
     for number, part in enumerate(parts):
         if part.test is None:
-            generator = torch.Generator().manual_seed(derive_seed(config.seed, "source held out", number))
-            train, test = hold_out(part.train, config.data.test_fraction, _strata(part.train, config), generator)
+            generator = torch.Generator().manual_seed(
+                derive_seed(config.seed, "source held out", number)
+            )
+            train, test = hold_out(
+                part.train, config.data.test_fraction, _strata(part.train, config), generator
+            )
             part = replace(part, train=train, test=test)
         made.append(part)
     return made
 
 
 def _natural(data: Dataset, config: FederationConfig, seed: int) -> list[Held]:
-    """Each client's own examples, its test split held out of them by coins that no other client's number of examples moves."""
+    """Each client's own examples, its test split held out of them by coins that no other client's
+    number of examples moves.
+    """
     assert data.client is not None
     _check_groups(data)
     held: list[Held] = []
     for i, owner in enumerate(data.client.unique().tolist()):
         name = data.client_names[owner] if data.client_names else str(owner)
-        mine = separated((replace(data.take(torch.nonzero(data.client == owner).flatten()), name=f"client {name}"), None))
+        mine = separated(
+            (
+                replace(
+                    data.take(torch.nonzero(data.client == owner).flatten()), name=f"client {name}"
+                ),
+                None,
+            )
+        )
         least = config.partition.min_examples
         if len(mine.train) < least + (mine.test is None):
             fewest = PartitionConfig.model_fields["min_examples"].default
-            remedy = "drop the client, or give it more examples" + (", or lower partition.min_examples" if least > fewest else "")
+            remedy = "drop the client, or give it more examples" + (
+                ", or lower partition.min_examples" if least > fewest else ""
+            )
             problem = f"{_said(i, name)} holds too few examples to train and test on"
-            raise PartitionError(problem, field="partition.min_examples", value=least, remedy=remedy)
+            raise PartitionError(
+                problem, field="partition.min_examples", value=least, remedy=remedy
+            )
         train, test = mine.train, mine.test
         if test is None:
             generator = torch.Generator().manual_seed(derive_seed(seed, "held out", i))
-            train, test = hold_out(replace(train, name=_said(i, name)), config.data.test_fraction, _strata(train, config), generator)
+            train, test = hold_out(
+                replace(train, name=_said(i, name)),
+                config.data.test_fraction,
+                _strata(train, config),
+                generator,
+            )
         train = replace(train, name=f"client {name}")
-        held.append(Held(train, mine.validation, test.take(torch.arange(min(len(test), config.data.test_limit))), None, name))
+        held.append(
+            Held(
+                train,
+                mine.validation,
+                test.take(torch.arange(min(len(test), config.data.test_limit))),
+                None,
+                name,
+            )
+        )
     return held
 
 
 def _said(i: int, name: str) -> str:
-    """A client in an error: by its name, or its place where numbers are all there is, which are data."""
+    """A client in an error: by its name, or its place where numbers are all there is, which
+    are data.
+    """
     return f"client {i}" if _is_number(name.rpartition("/")[2]) else f"client {name!r}"
 
 
@@ -241,22 +351,42 @@ def _check_groups(data: Dataset) -> None:
     if data.group is None or data.client is None:
         return
     if len(torch.stack([data.group, data.client], 1).unique(dim=0)) > len(data.group.unique()):
-        remedy = "give each client's groups names of their own (such as client/recording), or leave the group column out"
-        raise PartitionError("examples of one group are with two clients", field="data.sources.group", value="not shown", remedy=remedy)
+        remedy = (
+            "give each client's groups names of their own (such as client/recording), or leave the "
+            "group column out"
+        )
+        raise PartitionError(
+            "examples of one group are with two clients",
+            field="data.sources.group",
+            value="not shown",
+            remedy=remedy,
+        )
 
 
 def _joined_clients(parts: Sequence[Dataset]) -> Dataset:
-    """All sources together. Clients that are called the same are one; equal numbers in two sources are different clients."""
+    """All sources together. Clients that are called the same are one; equal numbers in two sources
+    are different clients.
+    """
     if any(part.client is None for part in parts):
-        remedy = "add an array or column `client`, name it in data.sources.client, or choose another partition.kind"
-        raise PartitionError("no client column", field="partition.kind", value="natural", remedy=remedy)
+        remedy = (
+            "add an array or column `client`, name it in data.sources.client, or choose another "
+            "partition.kind"
+        )
+        raise PartitionError(
+            "no client column", field="partition.kind", value="natural", remedy=remedy
+        )
     if len(parts) == 1:
         return parts[0]
     called: list[list[str]] = []
     for number, part in enumerate(parts):
-        names = part.client_names or tuple(map(str, range(int(part.client.max()) + 1 if part.client is not None else 0)))
+        names = part.client_names or tuple(
+            map(str, range(int(part.client.max()) + 1 if part.client is not None else 0))
+        )
         called.append([f"{number}/{name}" if _is_number(name) else name for name in names])
-    place = {name: number for number, name in enumerate(dict.fromkeys(name for names in called for name in names))}
+    place = {
+        name: number
+        for number, name in enumerate(dict.fromkeys(name for names in called for name in names))
+    }
     made = []
     for part, own in zip(parts, called, strict=True):
         assert part.client is not None
@@ -266,23 +396,43 @@ def _joined_clients(parts: Sequence[Dataset]) -> Dataset:
 
 
 def _too_few(spec: PartitionConfig) -> PartitionError:
-    remedy = "use fewer clients, a larger partition.concentration, or a smaller partition.min_examples"
-    return PartitionError("a client would hold fewer examples", field="partition.min_examples", value=spec.min_examples, remedy=remedy)
+    remedy = (
+        "use fewer clients, a larger partition.concentration, or a smaller partition.min_examples"
+    )
+    return PartitionError(
+        "a client would hold fewer examples",
+        field="partition.min_examples",
+        value=spec.min_examples,
+        remedy=remedy,
+    )
 
 
-def _iid(labels: Tensor, _spec: PartitionConfig, clients: int, generator: Generator) -> list[Tensor]:
+def _iid(
+    labels: Tensor, _spec: PartitionConfig, clients: int, generator: Generator
+) -> list[Tensor]:
     return list(torch.randperm(len(labels), generator=generator).tensor_split(clients))
 
 
-def _dirichlet(labels: Tensor, spec: PartitionConfig, clients: int, generator: Generator) -> list[Tensor]:
-    """Each class is split by its own Dirichlet draw, as in SSD; redrawn while a client is below the minimum."""
+def _dirichlet(
+    labels: Tensor, spec: PartitionConfig, clients: int, generator: Generator
+) -> list[Tensor]:
+    """Each class is split by its own Dirichlet draw, as in SSD; redrawn while a client is below
+    the minimum.
+    """
     _need_labels(labels, spec)
     for _ in range(_DIRICHLET_DRAWS):
         parts: list[list[Tensor]] = [[] for _ in range(clients)]
         for label in labels.unique():
             members = torch.nonzero(labels == label).flatten()
             members = members[torch.randperm(len(members), generator=generator)]
-            cuts = (_dirichlet_shares(spec.concentration, clients, generator).cumsum(0)[:-1] * len(members)).round().long()
+            cuts = (
+                (
+                    _dirichlet_shares(spec.concentration, clients, generator).cumsum(0)[:-1]
+                    * len(members)
+                )
+                .round()
+                .long()
+            )
             for mine, piece in zip(parts, members.tensor_split(cuts), strict=True):
                 mine.append(piece)
         owned = [torch.cat(mine) for mine in parts]
@@ -292,17 +442,26 @@ def _dirichlet(labels: Tensor, spec: PartitionConfig, clients: int, generator: G
 
 
 def _dirichlet_shares(concentration: float, clients: int, generator: Generator) -> Tensor:
-    """One draw, float64 `[clients]`, by logarithms of gammas, which themselves would all be 0 where the concentration a is small.
+    """One draw, float64 `[clients]`, by logarithms of gammas, which themselves would all be 0 where
+    the concentration a is small.
 
     A gamma of concentration a is one of a + 1 times a uniform number to the power 1/a.
     """
-    ahead = torch._standard_gamma(torch.full((clients,), concentration + 1, dtype=torch.float64), generator=generator)
-    uniform = torch.rand(clients, dtype=torch.float64, generator=generator).clamp_min(torch.finfo(torch.float64).tiny)
+    ahead = torch._standard_gamma(
+        torch.full((clients,), concentration + 1, dtype=torch.float64), generator=generator
+    )
+    uniform = torch.rand(clients, dtype=torch.float64, generator=generator).clamp_min(
+        torch.finfo(torch.float64).tiny
+    )
     return torch.softmax(ahead.log() + uniform.log() / concentration, 0)
 
 
-def _shards(labels: Tensor, spec: PartitionConfig, clients: int, generator: Generator) -> list[Tensor]:
-    """Examples sorted by label, cut into equal shards, each client dealt `shards_per_client` of them."""
+def _shards(
+    labels: Tensor, spec: PartitionConfig, clients: int, generator: Generator
+) -> list[Tensor]:
+    """Examples sorted by label, cut into equal shards, each client dealt `shards_per_client`
+    of them.
+    """
     _need_labels(labels, spec)
     shuffled = torch.randperm(len(labels), generator=generator)
     in_order = shuffled[labels[shuffled].argsort(stable=True)]
@@ -324,7 +483,12 @@ _SPLITTERS: dict[str, Callable[[Tensor, PartitionConfig, int, Generator], list[T
 def _need_labels(labels: Tensor, spec: PartitionConfig) -> None:
     if not bool((labels != UNLABELLED).all()):
         remedy = 'label every example, or use partition.kind = "iid"'
-        raise PartitionError("deals examples out by label, and some have none", field="partition.kind", value=spec.kind, remedy=remedy)
+        raise PartitionError(
+            "deals examples out by label, and some have none",
+            field="partition.kind",
+            value=spec.kind,
+            remedy=remedy,
+        )
 
 
 def _private(config: FederationConfig) -> bool:
@@ -332,18 +496,24 @@ def _private(config: FederationConfig) -> bool:
 
 
 def _strata(data: Dataset, config: FederationConfig) -> Tensor:
-    """What a part is held out by: the labels, unless they are private; then all examples are alike."""
+    """What a part is held out by: the labels, unless they are private; then all examples
+    are alike.
+    """
     return torch.zeros_like(data.y) if _private(config) or config.noises_sketches else data.y
 
 
 def _at_random(test: Dataset, config: FederationConfig, seed: int) -> Dataset:
-    """At most `data.test_limit` test examples. Coins of their own: how many the dealing has used up depends on training labels."""
+    """At most `data.test_limit` test examples. Coins of their own: how many the dealing has used up
+    depends on training labels.
+    """
     order = torch.randperm(len(test), generator=torch.Generator().manual_seed(seed))
     return test.take(order[: config.data.test_limit])
 
 
 def _like(mine: Dataset, test: Dataset, limit: int, generator: Generator) -> Dataset:
-    """Test examples in the label shares of `mine`, at most `limit`; as many as the scarcest label allows."""
+    """Test examples in the label shares of `mine`, at most `limit`; as many as the scarcest
+    label allows.
+    """
     order = torch.randperm(len(test), generator=generator)
     values, counts = mine.y.unique(return_counts=True)
     available = torch.tensor([int((test.y == value).sum()) for value in values])
@@ -354,17 +524,25 @@ def _like(mine: Dataset, test: Dataset, limit: int, generator: Generator) -> Dat
     total = min(float(limit), float((available / shares)[shares > 0].min()))
     wanted = (shares * total).floor().long().clamp(max=available)
     wanted[int(shares.argmax())] = max(1, int(wanted[int(shares.argmax())]))
-    ranks = [order[test.y[order] == value][: int(n)] for value, n in zip(values, wanted, strict=True)]
+    ranks = [
+        order[test.y[order] == value][: int(n)] for value, n in zip(values, wanted, strict=True)
+    ]
     chosen = torch.cat(ranks)
     return test.take(chosen[torch.randperm(len(chosen), generator=generator)])
 
 
-def _client(i: int, held: Held, transforms: Sequence[tuple[str, Transform]], config: FederationConfig) -> ClientData:
+def _client(
+    i: int, held: Held, transforms: Sequence[tuple[str, Transform]], config: FederationConfig
+) -> ClientData:
     """Apply the group's transform and keep validation examples."""
     train, test, validation, note = held.train, held.test, held.validation, held.train.name
     if transforms and held.group is not None:
         note, change = transforms[held.group]
-        train, test, validation = change(train), change(test), None if validation is None else change(validation)
+        train, test, validation = (
+            change(train),
+            change(test),
+            None if validation is None else change(validation),
+        )
     fraction = config.data.validation_fraction
     if validation is None and fraction > 0 and len(Units.of(train, train.y)) >= 2:
         generator = torch.Generator().manual_seed(derive_seed(config.seed, "validation", i))
@@ -380,10 +558,23 @@ def _client(i: int, held: Held, transforms: Sequence[tuple[str, Transform]], con
         remedy = 'give every client validation examples, or set pools.select_on = "train"'
         problem = f"{_said(i, held.name or str(i))} has no validation examples to choose a pool by"
         raise PartitionError(problem, field="pools.select_on", value="validation", remedy=remedy)
-    return ClientData(i, train, validation, test, held.group, note, name=str(i) if held.name is None else held.name)
+    return ClientData(
+        i,
+        train,
+        validation,
+        test,
+        held.group,
+        note,
+        name=str(i) if held.name is None else held.name,
+    )
 
 
 def _without_labels(client: ClientData) -> ClientData:
     """Test labels stay: they only measure."""
     note = f"{client.note}, unlabelled"
-    return replace(client, train=client.train.unlabelled(), validation=client.validation.unlabelled(), note=note)
+    return replace(
+        client,
+        train=client.train.unlabelled(),
+        validation=client.validation.unlabelled(),
+        note=note,
+    )

@@ -1,23 +1,30 @@
-"""Columns of tables on one scale: what vectors `[N, F]` are divided by, and whose statistics these are.
+"""Columns of tables on one scale: what vectors `[N, F]` are divided by, and whose statistics
+these are.
 
 `data.scale` says it:
 
-- `per_client` (what `auto` means unless means are given): each client subtracts the means of its own training examples and divides by their
-  deviations. Nothing leaves it, and validation and test examples are measured with the same numbers without ever entering them. Two clients
-  who differ by a column's level or spread alone look alike afterwards; where that difference matters, give means and deviations.
-- `given`: everybody uses `data.column_means` and `data.column_deviations`, public numbers: differences between clients stay.
+- `per_client` (what `auto` means unless means are given): each client subtracts the means of its
+  own training examples and divides by their deviations. Nothing leaves it, and validation and test
+  examples are measured with the same numbers without ever entering them. Two clients who differ by
+  a column's level or spread alone look alike afterwards; where that difference matters, give means
+  and deviations.
+- `given`: everybody uses `data.column_means` and `data.column_deviations`, public numbers:
+  differences between clients stay.
 - `per_example`: each example by its own mean and deviation over its columns.
 - `none`: as they are.
 
-**Differential privacy.** `per_client` makes every example of a client depend on all its others: with example-level privacy one example would
-move all gradients of its client, so there it is refused, and `auto` wants the numbers given. At client level a client is hidden as a whole, and
-its own statistics are part of it.
+**Differential privacy.** `per_client` makes every example of a client depend on all its others:
+with example-level privacy one example would move all gradients of its client, so there it is
+refused, and `auto` wants the numbers given. At client level a client is hidden as a whole, and its
+own statistics are part of it.
 
-**Sketches** are released with a claim about single examples in every protected run, also where nothing else is private. So they never read what
-`per_client` has made: of a client standardised with its own statistics the mean is zero anyhow. They read the values as they were, each by
-itself on a logarithmic scale that is the same for everybody (`squashed`): positive columns of any unit then differ by their relative spread.
-A column far from zero that hardly varies, such as a year, says little in it; given means and deviations say more, and with these the sketch
-reads what the models read. A sketch of embeddings, whose encoder has to be shown standardised values, is refused.
+**Sketches** are released with a claim about single examples in every protected run, also where
+nothing else is private. So they never read what `per_client` has made: of a client standardised
+with its own statistics the mean is zero anyhow. They read the values as they were, each by itself
+on a logarithmic scale that is the same for everybody (`squashed`): positive columns of any unit
+then differ by their relative spread. A column far from zero that hardly varies, such as a year,
+says little in it; given means and deviations say more, and with these the sketch reads what the
+models read. A sketch of embeddings, whose encoder has to be shown standardised values, is refused.
 """
 
 from __future__ import annotations
@@ -37,9 +44,13 @@ from secure_fl.errors import ConfigError, DataError
 Kind = Literal["none", "per_example", "per_client", "given"]
 
 FARTHEST = 10.0
-"""Deviations at which values are held under a client's own statistics: how far others lie from a column that hardly varies among few says nothing."""
+"""Deviations at which values are held under a client's own statistics: how far others lie from a
+column that hardly varies among few says nothing.
+"""
 _NO_SPREAD = 1e-9
-"""A deviation as a share of the mean below which a column is constant but for rounding: float32 values that differ do so by 6e-8 at least."""
+"""A deviation as a share of the mean below which a column is constant but for rounding: float32
+values that differ do so by 6e-8 at least.
+"""
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and deviation of each column of one client's training examples."""
 _LEAST_DEVIATION = 1e-6
@@ -64,30 +75,60 @@ class Scaling:
         """What a configuration means for data that look like `example`.
 
         Raises:
-            DataError: example-level privacy without given numbers; not as many as columns; columns of what is no table.
+            DataError: example-level privacy without given numbers; not as many as columns; columns
+                of what is no table.
             ConfigError: sketches of embeddings of what a client's own statistics have made.
         """
         data = config.data
         if example.kind != "vector":
             if data.scale in ("per_client", "given") or data.column_means is not None:
-                remedy = 'set data.scale = "auto" and leave data.column_means and data.column_deviations out'
-                raise DataError("only tables have columns to scale", field="data.scale", value=f"{data.scale} for {example.kind} data", remedy=remedy)
+                remedy = (
+                    'set data.scale = "auto" and leave data.column_means and '
+                    "data.column_deviations out"
+                )
+                raise DataError(
+                    "only tables have columns to scale",
+                    field="data.scale",
+                    value=f"{data.scale} for {example.kind} data",
+                    remedy=remedy,
+                )
             return cls()
-        kind = data.scale if data.scale != "auto" else "given" if data.column_means is not None else "per_client"
+        kind = (
+            data.scale
+            if data.scale != "auto"
+            else "given"
+            if data.column_means is not None
+            else "per_client"
+        )
         if kind == "per_client" and config.privacy.unit == "example":
-            problem = "a client's own statistics tie each of its examples to all others, and example-level privacy hides one at a time"
+            problem = (
+                "a client's own statistics tie each of its examples to all others, and "
+                "example-level privacy hides one at a time"
+            )
             remedy = (
-                "set data.column_means and data.column_deviations to public numbers, one a column, that were not computed from the "
-                'clients\' examples; or data.scale = "none" where the columns have one scale already'
+                "set data.column_means and data.column_deviations to public numbers, one a column, "
+                "that were not computed from the "
+                'clients\' examples; or data.scale = "none" where the '
+                "columns have one scale already"
             )
             raise DataError(problem, field="data.column_means", value=None, remedy=remedy)
         if kind == "per_client" and config.noises_sketches and config.pools.sketch_of == "encoder":
-            problem = "an embedding of what a client's own statistics have made depends on all its examples, and a sketch's noise hides one"
-            remedy = 'set pools.sketch_of = "examples", or data.column_means and data.column_deviations'
+            problem = (
+                "an embedding of what a client's own statistics have made depends on all its "
+                "examples, and a sketch's noise hides one"
+            )
+            remedy = (
+                'set pools.sketch_of = "examples", or data.column_means and data.column_deviations'
+            )
             raise ConfigError(problem, field="pools.sketch_of", value="encoder", remedy=remedy)
         if kind == "per_example" and example.shape == (1,):
             remedy = 'set data.scale = "auto" or "none"'
-            raise DataError("of a single column nothing would be left", field="data.scale", value=kind, remedy=remedy)
+            raise DataError(
+                "of a single column nothing would be left",
+                field="data.scale",
+                value=kind,
+                remedy=remedy,
+            )
         made = cls(kind, data.column_means, data.column_deviations)
         made.check_width(example)
         return made
@@ -101,7 +142,12 @@ class Scaling:
         if self.kind == "given" and example.shape != (len(self.means or ()),):
             remedy = "give one number a column, in the order of the columns"
             value = f"{len(self.means or ())} means for examples of shape {example.shape}"
-            raise DataError("not one mean and deviation a column", field="data.column_means", value=value, remedy=remedy)
+            raise DataError(
+                "not one mean and deviation a column",
+                field="data.column_means",
+                value=value,
+                remedy=remedy,
+            )
 
     def client(self, client: ClientData) -> ClientData:
         """A client's examples scaled, its sketch's examples beside them where these are others.
@@ -111,32 +157,50 @@ class Scaling:
         """
         if self.kind == "none" or client.train.kind != "vector":
             return client
-        train, validation, test = (self._applied(part, client.train) for part in (client.train, client.validation, client.test))
-        sketched = replace(client.train, x=squashed(client.train.x)) if self.kind == "per_client" else None
+        train, validation, test = (
+            self._applied(part, client.train)
+            for part in (client.train, client.validation, client.test)
+        )
+        sketched = (
+            replace(client.train, x=squashed(client.train.x)) if self.kind == "per_client" else None
+        )
         return replace(client, train=train, validation=validation, test=test, sketched=sketched)
 
     def statistics(self, dealt: Sequence[ClientData]) -> dict[str, Statistics]:
-        """Those of each client, by its number, from its unscaled examples; nobody's where columns are not scaled by a client's own."""
+        """Those of each client, by its number, from its unscaled examples; nobody's where columns
+        are not scaled by a client's own.
+        """
         if self.kind != "per_client":
             return {}
         found = {str(client.id): column_statistics(client.train.x) for client in dealt}
-        return {number: (tuple(means.tolist()), tuple(deviations.tolist())) for number, (means, deviations) in found.items()}
+        return {
+            number: (tuple(means.tolist()), tuple(deviations.tolist()))
+            for number, (means, deviations) in found.items()
+        }
 
     def alone(self, data: Dataset, own: Statistics | None = None) -> Dataset:
-        """A set by itself: a newcomer's, or the one that a server pre-trains on; under `per_client` its own statistics are used.
+        """A set by itself: a newcomer's, or the one that a server pre-trains on; under `per_client`
+        its own statistics are used.
 
         Args:
-            own: under `per_client`, the statistics of the client whose the examples are, where these are known.
+            own: under `per_client`, the statistics of the client whose the examples are, where
+                these are known.
 
         Raises:
-            DataError: `per_client` and a single example, which has no spread; given numbers do not fit the values.
+            DataError: `per_client` and a single example, which has no spread; given numbers do not
+                fit the values.
         """
         if self.kind == "per_client" and own is not None:
             means, deviations = (torch.tensor(numbers, dtype=torch.float64) for numbers in own)
             return replace(data, x=_held(data.x, means, deviations).float())
         if self.kind == "per_client" and len(data) < 2:
             remedy = "bring at least two examples, better thirty"
-            raise DataError("one example has no statistics to scale by", field=f"{data.name}.x", value="not shown", remedy=remedy)
+            raise DataError(
+                "one example has no statistics to scale by",
+                field=f"{data.name}.x",
+                value="not shown",
+                remedy=remedy,
+            )
         return self._applied(data, data)
 
     def sketched(self, raw: Dataset) -> Tensor:
@@ -150,15 +214,26 @@ class Scaling:
         x = data.x.double()
         if self.kind == "per_example":
             centred = x - x.mean(1, keepdim=True)
-            scaled = centred / centred.square().mean(1, keepdim=True).sqrt().clamp_min(_LEAST_DEVIATION)
+            scaled = centred / centred.square().mean(1, keepdim=True).sqrt().clamp_min(
+                _LEAST_DEVIATION
+            )
         elif self.kind == "per_client":
             scaled = _held(x, *column_statistics(train.x))
         else:
-            scaled = (x - torch.tensor(self.means, dtype=torch.float64)) / torch.tensor(self.deviations, dtype=torch.float64)
+            scaled = (x - torch.tensor(self.means, dtype=torch.float64)) / torch.tensor(
+                self.deviations, dtype=torch.float64
+            )
         made = replace(data, x=scaled.float())
         if not bool(torch.isfinite(made.x).all()):
-            remedy = "check data.column_means and data.column_deviations: they do not fit the values"
-            raise DataError("values scaled beyond float32", field="data.column_deviations", value="not shown", remedy=remedy)
+            remedy = (
+                "check data.column_means and data.column_deviations: they do not fit the values"
+            )
+            raise DataError(
+                "values scaled beyond float32",
+                field="data.column_deviations",
+                value="not shown",
+                remedy=remedy,
+            )
         return made
 
 
@@ -167,13 +242,19 @@ def _held(x: Tensor, means: Tensor, deviations: Tensor) -> Tensor:
 
 
 def column_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each column of `[N, F]`, N at least 1, float64 `[F]` each; the deviation of a constant column is 1."""
+    """Mean and deviation of each column of `[N, F]`, N at least 1, float64 `[F]` each; the
+    deviation of a constant column is 1.
+    """
     x = x.double()
     means, deviations = x.mean(0), x.std(0, correction=0)
-    return means, torch.where(deviations > _NO_SPREAD * means.abs(), deviations, torch.ones_like(deviations))
+    return means, torch.where(
+        deviations > _NO_SPREAD * means.abs(), deviations, torch.ones_like(deviations)
+    )
 
 
 def squashed(x: Tensor) -> Tensor:
-    """Each value by itself on a scale that is linear up to about 1 and logarithmic beyond: sign(x)·log(1 + |x|), float32."""
+    """Each value by itself on a scale that is linear up to about 1 and logarithmic beyond:
+    sign(x)·log(1 + |x|), float32.
+    """
     x = x.double()
     return (x.sign() * x.abs().log1p()).float()

@@ -13,7 +13,9 @@ from secure_fl.data.partitions import ClientData
 
 @dataclass(frozen=True)
 class ClientSummary:
-    """One client's row. `labels` counts training examples a class; unlabelled ones are `examples - sum(labels)`. `name` is "" where it has none."""
+    """One client's row. `labels` counts training examples a class; unlabelled ones are
+    `examples - sum(labels)`. `name` is "" where it has none.
+    """
 
     client: int
     group: int | None
@@ -29,8 +31,9 @@ class ClientSummary:
 class PartitionSummary:
     """All clients, the shape of an example and how uneven labels are.
 
-    `label_skew` is the mean total-variation distance between a client's label shares and the federation's: 0 is IID, towards 1
-    each client holds classes nobody else does. `class_names` are () where numbers are all there is.
+    `label_skew` is the mean total-variation distance between a client's label shares and the
+    federation's: 0 is IID, towards 1 each client holds classes nobody else does. `class_names` are
+    () where numbers are all there is.
     """
 
     shape: tuple[int, ...]
@@ -47,13 +50,26 @@ class PartitionSummary:
 def summarise(clients: Sequence[ClientData]) -> PartitionSummary:
     """Figures of a partition; reads counts only."""
     classes = max(client.test.classes for client in clients)
-    counts = torch.stack([torch.bincount(c.train.y[c.train.y != UNLABELLED], minlength=classes) for c in clients])
+    counts = torch.stack(
+        [torch.bincount(c.train.y[c.train.y != UNLABELLED], minlength=classes) for c in clients]
+    )
     names = ["" if c.name == str(c.id) else c.name for c in clients]
     rows = tuple(
-        ClientSummary(c.id, c.group, c.note, len(c.train), len(c.validation), len(c.test), tuple(counts[i].tolist()), names[i])
+        ClientSummary(
+            c.id,
+            c.group,
+            c.note,
+            len(c.train),
+            len(c.validation),
+            len(c.test),
+            tuple(counts[i].tolist()),
+            names[i],
+        )
         for i, c in enumerate(clients)
     )
-    return PartitionSummary(clients[0].train.shape, classes, _label_skew(counts), rows, clients[0].train.class_names)
+    return PartitionSummary(
+        clients[0].train.shape, classes, _label_skew(counts), rows, clients[0].train.class_names
+    )
 
 
 def _label_skew(counts: torch.Tensor) -> float:

@@ -1,4 +1,6 @@
-"""Columns of a table as examples: which column is what, text as categories, and what is missing refused by its column's name."""
+"""Columns of a table as examples: which column is what, text as categories, and what is missing
+refused by its column's name.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +19,28 @@ from secure_fl.data.dataset import Dataset
 from secure_fl.errors import DataError
 
 MOST_CATEGORIES = 64
-"""Values of a text column that become columns of their own; one with more is a name, an address or a note, and no category."""
+"""Values of a text column that become columns of their own; one with more is a name, an address or
+a note, and no category.
+"""
 _NUMBER = re.compile(r"\s*[-+]?\d+([.,]\d+)*\s*\D{0,12}$")
-"""Text that begins as a number, perhaps with a unit behind: a column mostly of it is a column of numbers that was not read as one."""
-_DEFAULTS = {"label": ("label", "y"), "client": ("client",), "split": ("split",), "group": ("group",)}
+"""Text that begins as a number, perhaps with a unit behind: a column mostly of it is a column of
+numbers that was not read as one.
+"""
+_DEFAULTS = {
+    "label": ("label", "y"),
+    "client": ("client",),
+    "split": ("split",),
+    "group": ("group",),
+}
 
 
 @dataclass(frozen=True)
 class Roles:
-    """Which column is what; None stands for the usual name where there is one, and `features` for all other columns.
+    """Which column is what; None stands for the usual name where there is one, and `features` for
+    all other columns.
 
-    `categories` says which values text columns have, in the order of the columns that they become; `numbers` are columns that cannot be text.
+    `categories` says which values text columns have, in the order of the columns that they become;
+    `numbers` are columns that cannot be text.
     """
 
     label: str | None = None
@@ -49,20 +62,38 @@ class Roles:
             asked = getattr(self, role)
             if asked is not None and asked not in columns:
                 raise _absent(asked, columns, f"{name}.{role}")
-            near = [column for word in usual for column in columns if column.strip().lower() == word and column not in (self.features or ())]
+            near = [
+                column
+                for word in usual
+                for column in columns
+                if column.strip().lower() == word and column not in (self.features or ())
+            ]
             if asked is None and len(near) > 1:
-                remedy = f"say which with data.sources.{role}, and the columns to learn from with data.sources.features"
-                raise DataError(f"several columns could be the {role}", field=f"{name}.{role}", value=near, remedy=remedy)
+                remedy = (
+                    f"say which with data.sources.{role}, and the columns to learn from with "
+                    "data.sources.features"
+                )
+                raise DataError(
+                    f"several columns could be the {role}",
+                    field=f"{name}.{role}",
+                    value=near,
+                    remedy=remedy,
+                )
             taken[role] = asked if asked is not None else next(iter(near), None)
-        named = [column for column in taken.values() if column is not None] + list(self.features or ())
+        named = [column for column in taken.values() if column is not None] + list(
+            self.features or ()
+        )
         if twice := next((column for column, count in Counter(named).items() if count > 1), None):
             remedy = "name each column once among label, client, split, group and features"
-            raise DataError("a column has two meanings", field=f"{name}.{twice}", value=twice, remedy=remedy)
+            raise DataError(
+                "a column has two meanings", field=f"{name}.{twice}", value=twice, remedy=remedy
+            )
         return taken
 
 
 def roles_like(wanted: Sequence[str], there: Sequence[str], roles: Roles, name: str) -> Roles:
-    """The roles that make the columns `wanted` of a table with other rows: `colour=red` stands for the value red of a text column.
+    """The roles that make the columns `wanted` of a table with other rows: `colour=red` stands for
+    the value red of a text column.
 
     Raises:
         DataError: a column is not there.
@@ -70,18 +101,28 @@ def roles_like(wanted: Sequence[str], there: Sequence[str], roles: Roles, name: 
     features, categories = dict[str, None](), dict[str, list[str]]()
     for column in wanted:
         ends = [place for place, letter in enumerate(column) if letter == "="]
-        parent = None if column in there else next((column[:end] for end in ends if column[:end] in there), None)
+        parent = (
+            None
+            if column in there
+            else next((column[:end] for end in ends if column[:end] in there), None)
+        )
         if column not in there and parent is None:
             raise _absent(column, there, f"{name}.features")
         if parent is not None:
             categories.setdefault(parent, []).append(column[len(parent) + 1 :])
         features[parent or column] = None
     numbers = tuple(column for column in features if column not in categories)
-    return replace(roles, features=tuple(features), numbers=numbers, categories={each: tuple(values) for each, values in categories.items()})
+    return replace(
+        roles,
+        features=tuple(features),
+        numbers=numbers,
+        categories={each: tuple(values) for each, values in categories.items()},
+    )
 
 
 def aligned(data: Dataset, wanted: Sequence[str]) -> Dataset:
-    """A table that was read by itself, in the columns of another: what `colour=red` is there, and what is not there of a text column, is found.
+    """A table that was read by itself, in the columns of another: what `colour=red` is there, and
+    what is not there of a text column, is found.
 
     Raises:
         DataError: a column is missing, or a text column holds values that the other does not know.
@@ -89,23 +130,44 @@ def aligned(data: Dataset, wanted: Sequence[str]) -> Dataset:
     if data.columns == tuple(wanted) or not data.columns:
         return data
     place = {column: number for number, column in enumerate(data.columns)}
-    own, text = ({column.partition("=")[0] for column in columns if "=" in column} for columns in (data.columns, wanted))
+    own, text = (
+        {column.partition("=")[0] for column in columns if "=" in column}
+        for columns in (data.columns, wanted)
+    )
     for column in wanted:
         if column not in place and not ("=" in column and column.partition("=")[0] in own):
             raise _absent(column, data.columns, f"{data.name}.features")
-    unknown = sorted(text & {column.partition("=")[0] for column in data.columns if "=" in column and column not in wanted})
+    unknown = sorted(
+        text
+        & {
+            column.partition("=")[0]
+            for column in data.columns
+            if "=" in column and column not in wanted
+        }
+    )
     if unknown:
-        raise DataError("holds values that are not known", field=f"{data.name}.{unknown[0]}", value="not shown", remedy="drop such rows")
+        raise DataError(
+            "holds values that are not known",
+            field=f"{data.name}.{unknown[0]}",
+            value="not shown",
+            remedy="drop such rows",
+        )
     zeros = data.x.new_zeros(len(data))
-    x = torch.stack([data.x[:, place[column]] if column in place else zeros for column in wanted], 1)
+    x = torch.stack(
+        [data.x[:, place[column]] if column in place else zeros for column in wanted], 1
+    )
     return replace(data, x=x, columns=tuple(wanted))
 
 
-def from_columns(columns: Mapping[str, Any], roles: Roles, declared: Declared, name: str) -> Dataset:
-    """Vectors `[N, F]` from a table's columns, one a number; a text column becomes one column a category.
+def from_columns(
+    columns: Mapping[str, Any], roles: Roles, declared: Declared, name: str
+) -> Dataset:
+    """Vectors `[N, F]` from a table's columns, one a number; a text column becomes one column
+    a category.
 
     Raises:
-        DataError: naming the column: it is missing, has missing values, or is neither numbers nor categories.
+        DataError: naming the column: it is missing, has missing values, or is neither numbers
+            nor categories.
     """
     taken = roles.found(list(columns), name)
     chosen = roles.features
@@ -116,29 +178,54 @@ def from_columns(columns: Mapping[str, Any], roles: Roles, declared: Declared, n
             raise _absent(column, list(columns), f"{name}.features")
     if not chosen:
         remedy = "name the columns in data.sources.features"
-        raise DataError("no column is left to learn from", field=f"{name}.features", value=list(columns)[:12], remedy=remedy)
+        raise DataError(
+            "no column is left to learn from",
+            field=f"{name}.features",
+            value=list(columns)[:12],
+            remedy=remedy,
+        )
     for column in roles.categories:
         if column not in chosen:
             raise _absent(column, chosen, f"{name}.categories")
     blocks, names, notes = list[np.ndarray](), list[str](), list[str]()
     for column in chosen:
-        block, parts = _numbers(columns[column], column, name, roles.categories.get(column), number=column in roles.numbers)
+        block, parts = _numbers(
+            columns[column],
+            column,
+            name,
+            roles.categories.get(column),
+            number=column in roles.numbers,
+        )
         blocks.append(block)
         names += parts
         if parts != [column]:
             notes.append(f"column {column} is text: one column for each of its {len(parts)} values")
     if len({len(block) for block in blocks}) > 1:
-        raise DataError("columns differ in length", field=name, value=list(chosen)[:12], remedy="give every column one value a row")
+        raise DataError(
+            "columns differ in length",
+            field=name,
+            value=list(chosen)[:12],
+            remedy="give every column one value a row",
+        )
     given = {role: None if column is None else columns[column] for role, column in taken.items()}
     data = _checked(np.concatenate(blocks, 1), given, declared, tuple(names), taken, name)
     said = [f"{column} as {role}" for role, column in taken.items() if column is not None]
     said += ["no column as label, so examples have none"] if taken["label"] is None else []
     read_off = len(notes) > len(roles.categories)
-    return replace(data, columns_declared=not read_off, notes=(f"taken: {', '.join(said)}", *notes, *data.notes))
+    return replace(
+        data,
+        columns_declared=not read_off,
+        notes=(f"taken: {', '.join(said)}", *notes, *data.notes),
+    )
 
 
 def _checked(
-    x: np.ndarray, given: Mapping[str, Any], declared: Declared, names: tuple[str, ...], taken: Mapping[str, str | None], name: str
+    x: np.ndarray,
+    given: Mapping[str, Any],
+    declared: Declared,
+    names: tuple[str, ...],
+    taken: Mapping[str, str | None],
+    name: str,
 ) -> Dataset:
     """The dataset; what is wrong with a column is said by its own name."""
     try:
@@ -154,20 +241,38 @@ def _checked(
             name=name,
         )
     except DataError as error:
-        said = {f"{name}.{'y' if role == 'label' else role}": column for role, column in taken.items() if column is not None}
+        said = {
+            f"{name}.{'y' if role == 'label' else role}": column
+            for role, column in taken.items()
+            if column is not None
+        }
         if error.field not in said:
             raise
-        raise DataError(error.problem, field=f"{name}.{said[error.field]}", value=error.value, remedy=error.remedy) from None
+        raise DataError(
+            error.problem,
+            field=f"{name}.{said[error.field]}",
+            value=error.value,
+            remedy=error.remedy,
+        ) from None
 
 
-def _numbers(values: Any, column: str, name: str, categories: Sequence[str] | None, *, number: bool = False) -> tuple[np.ndarray, list[str]]:
-    """A column as float32 `[N, F]`, and the names of its F parts; one with declared categories is text whatever it looks like."""
+def _numbers(
+    values: Any, column: str, name: str, categories: Sequence[str] | None, *, number: bool = False
+) -> tuple[np.ndarray, list[str]]:
+    """A column as float32 `[N, F]`, and the names of its F parts; one with declared categories is
+    text whatever it looks like.
+    """
     field = f"{name}.{column}"
     if np.ma.is_masked(values):
         raise _missing(field)
     array = np.asarray(values)
     if array.ndim != 1:
-        raise DataError("not one value a row", field=field, value=f"{array.ndim} axes", remedy="leave it out of data.sources.features")
+        raise DataError(
+            "not one value a row",
+            field=field,
+            value=f"{array.ndim} axes",
+            remedy="leave it out of data.sources.features",
+        )
     if array.dtype.kind == "O":
         array = _plain(array, field)
     if categories is not None and array.dtype.kind in "iub":
@@ -177,11 +282,21 @@ def _numbers(values: Any, column: str, name: str, categories: Sequence[str] | No
         if array.dtype.kind == "f" and bool(np.isnan(array).any()):
             raise _missing(field)
         if not bool(np.isfinite(numbers).all()):
-            raise DataError("infinite, or too large for float32", field=field, value="not shown", remedy="scale it, or drop such rows")
+            raise DataError(
+                "infinite, or too large for float32",
+                field=field,
+                value="not shown",
+                remedy="scale it, or drop such rows",
+            )
         return numbers, [column]
     if array.dtype.kind not in "US":
-        remedy = "turn it into numbers (dates: into days since one of them), or leave it out with data.sources.features"
-        raise DataError("neither numbers nor categories", field=field, value=str(array.dtype), remedy=remedy)
+        remedy = (
+            "turn it into numbers (dates: into days since one of them), or leave it out with "
+            "data.sources.features"
+        )
+        raise DataError(
+            "neither numbers nor categories", field=field, value=str(array.dtype), remedy=remedy
+        )
     if bool((np.char.strip(array) == ("" if array.dtype.kind == "U" else b"")).any()):
         raise _missing(field)
     texts = array.astype(str)
@@ -189,30 +304,54 @@ def _numbers(values: Any, column: str, name: str, categories: Sequence[str] | No
         kinds = np.unique(texts).tolist()
         if number or 2 * sum(_NUMBER.match(text) is not None for text in kinds) >= len(kinds):
             remedy = (
-                "write numbers alone, with a decimal point and without units; text that only looks like numbers is named in data.sources.categories"
+                "write numbers alone, with a decimal point and without units; text that only looks "
+                "like numbers is named in data.sources.categories"
             )
-            raise DataError("holds text where numbers are expected", field=field, value="not shown", remedy=remedy)
+            raise DataError(
+                "holds text where numbers are expected",
+                field=field,
+                value="not shown",
+                remedy=remedy,
+            )
     return _one_hot(texts, column, field, categories)
 
 
-def _one_hot(array: np.ndarray, column: str, field: str, categories: Sequence[str] | None) -> tuple[np.ndarray, list[str]]:
-    """Text as one column a category: those that are declared, else those that are found, in sorted order."""
+def _one_hot(
+    array: np.ndarray, column: str, field: str, categories: Sequence[str] | None
+) -> tuple[np.ndarray, list[str]]:
+    """Text as one column a category: those that are declared, else those that are found, in
+    sorted order.
+    """
     found, codes = np.unique(array, return_inverse=True)
     names = found.tolist() if categories is None else list(categories)
     if len(found) > MOST_CATEGORIES and categories is None:
         remedy = "leave it out with data.sources.features, or bring it to fewer categories"
-        raise DataError(f"text of more than {MOST_CATEGORIES} kinds is no category", field=field, value="not shown", remedy=remedy)
+        raise DataError(
+            f"text of more than {MOST_CATEGORIES} kinds is no category",
+            field=field,
+            value="not shown",
+            remedy=remedy,
+        )
     if not set(found.tolist()) <= set(names):
         remedy = "name every value that there is in data.sources.categories"
-        raise DataError("a value is not among the declared ones", field=field, value="not shown", remedy=remedy)
+        raise DataError(
+            "a value is not among the declared ones", field=field, value="not shown", remedy=remedy
+        )
     places = np.asarray([names.index(value) for value in found.tolist()])
-    return np.eye(len(names), dtype=np.float32)[places[codes.reshape(-1)]], [f"{column}={value}" for value in names]
+    return np.eye(len(names), dtype=np.float32)[places[codes.reshape(-1)]], [
+        f"{column}={value}" for value in names
+    ]
 
 
 def _plain(array: np.ndarray, field: str) -> np.ndarray:
     """What frames keep as objects, as numbers or text."""
     items = array.tolist()
-    if any(item is None or type(item).__name__ in ("NAType", "NaTType") or (isinstance(item, float) and item != item) for item in items):
+    if any(
+        item is None
+        or type(item).__name__ in ("NAType", "NaTType")
+        or (isinstance(item, float) and item != item)
+        for item in items
+    ):
         raise _missing(field)
     kinds = {type(item) for item in items}
     if kinds <= {str}:
@@ -221,7 +360,9 @@ def _plain(array: np.ndarray, field: str) -> np.ndarray:
         return np.asarray([float(item) for item in items])
     names = ", ".join(sorted(kind.__name__ for kind in kinds))
     remedy = "turn it into numbers or text, or leave it out with data.sources.features"
-    raise DataError("neither numbers nor categories", field=field, value=f"objects: {names}", remedy=remedy)
+    raise DataError(
+        "neither numbers nor categories", field=field, value=f"objects: {names}", remedy=remedy
+    )
 
 
 def _missing(field: str) -> DataError:

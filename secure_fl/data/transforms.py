@@ -15,7 +15,9 @@ from secure_fl.seeds import derive_seed
 Transform = Callable[[Dataset], Dataset]
 
 
-def transforms_for(spec: PartitionConfig, example: Dataset, seed: int) -> list[tuple[str, Transform]]:
+def transforms_for(
+    spec: PartitionConfig, example: Dataset, seed: int
+) -> list[tuple[str, Transform]]:
     """One (note, transform) a group; empty for partitions without groups of their own.
 
     Raises:
@@ -31,8 +33,16 @@ def transforms_for(spec: PartitionConfig, example: Dataset, seed: int) -> list[t
 def _rotations(spec: PartitionConfig, example: Dataset) -> list[tuple[str, Transform]]:
     if example.kind != "image":
         remedy = "use another partition.kind"
-        raise PartitionError("only images can be rotated", field="partition.kind", value=f"rotation of {example.kind} data", remedy=remedy)
-    return [(f"rotated {360 * g / spec.groups:g}°", _rotation(360 * g / spec.groups)) for g in range(spec.groups)]
+        raise PartitionError(
+            "only images can be rotated",
+            field="partition.kind",
+            value=f"rotation of {example.kind} data",
+            remedy=remedy,
+        )
+    return [
+        (f"rotated {360 * g / spec.groups:g}°", _rotation(360 * g / spec.groups))
+        for g in range(spec.groups)
+    ]
 
 
 def _rotation(degrees: float) -> Transform:
@@ -43,16 +53,25 @@ def _rotation(degrees: float) -> Transform:
             return replace(data, x=torch.rot90(data.x, int(degrees // 90), (-2, -1)).contiguous())
         from kornia.geometry.transform import rotate
 
-        return replace(data, x=rotate(data.x, torch.full((len(data),), degrees)) if len(data) else data.x)
+        return replace(
+            data, x=rotate(data.x, torch.full((len(data),), degrees)) if len(data) else data.x
+        )
 
     return apply
 
 
-def _permutations(spec: PartitionConfig, example: Dataset, seed: int) -> list[tuple[str, Transform]]:
+def _permutations(
+    spec: PartitionConfig, example: Dataset, seed: int
+) -> list[tuple[str, Transform]]:
     """Group 0 keeps its labels, every other group has a permutation of its own."""
     if example.classes < 2:
         remedy = "use labelled data of at least two classes"
-        raise PartitionError("there are no labels to permute", field="partition.kind", value=f"{example.classes} classes", remedy=remedy)
+        raise PartitionError(
+            "there are no labels to permute",
+            field="partition.kind",
+            value=f"{example.classes} classes",
+            remedy=remedy,
+        )
     generator = torch.Generator().manual_seed(derive_seed(seed, "label_permutation"))
     chosen = [torch.arange(example.classes)]
     for _ in range(1000 * spec.groups):
@@ -63,7 +82,12 @@ def _permutations(spec: PartitionConfig, example: Dataset, seed: int) -> list[tu
             chosen.append(candidate)
     if len(chosen) < spec.groups:
         remedy = f"use at most {len(chosen)} groups"
-        raise PartitionError("there are fewer permutations than groups", field="partition.groups", value=spec.groups, remedy=remedy)
+        raise PartitionError(
+            "there are fewer permutations than groups",
+            field="partition.groups",
+            value=spec.groups,
+            remedy=remedy,
+        )
     return [(f"labels {' '.join(map(str, p.tolist()))}", _permutation(p)) for p in chosen]
 
 

@@ -1,7 +1,9 @@
-"""Two views of an example: crops and colours for images, warps for series, other columns for tables, or an augmentation of the caller's.
+"""Two views of an example: crops and colours for images, warps for series, other columns for
+tables, or an augmentation of the caller's.
 
-A caller's augmentation is a callable `x -> x'` on a batch that draws from torch's global generator, or a `KeyedAugmentation`, which is
-given its coins. Views are a function of the examples and of the coins given, and torch's own state is left alone.
+A caller's augmentation is a callable `x -> x'` on a batch that draws from torch's global generator,
+or a `KeyedAugmentation`, which is given its coins. Views are a function of the examples and of the
+coins given, and torch's own state is left alone.
 """
 
 from __future__ import annotations
@@ -17,7 +19,13 @@ from torch import Tensor
 
 from secure_fl.coins import Coins, Draws, Use, global_generators
 from secure_fl.config import ViewsConfig
-from secure_fl.data.augmentations import GlyphViews, KeyedAugmentation, PhotoViews, SeriesViews, TableViews
+from secure_fl.data.augmentations import (
+    GlyphViews,
+    KeyedAugmentation,
+    PhotoViews,
+    SeriesViews,
+    TableViews,
+)
 from secure_fl.data.dataset import Dataset
 from secure_fl.errors import ConfigError, DataError, PrivacyError, SecureFLError
 
@@ -34,42 +42,71 @@ def build_views(config: ViewsConfig, shape: tuple[int, ...]) -> KeyedAugmentatio
     """
     kind = config.kind
     if kind == "auto":
-        kind = ("photo" if shape[0] == 3 else "glyph") if len(shape) == 3 else "series" if len(shape) == 2 else "table"
+        kind = (
+            ("photo" if shape[0] == 3 else "glyph")
+            if len(shape) == 3
+            else "series"
+            if len(shape) == 2
+            else "table"
+        )
     axes = {"series": (1, 2), "table": (1,)}.get(kind, (3,))
     if len(shape) not in axes or (kind == "photo" and shape[0] != 3):
         remedy = 'set views.kind = "auto", or pass an augmentation of your own'
-        raise ConfigError(f"does not fit examples of shape {shape}", field="views.kind", value=config.kind, remedy=remedy)
+        raise ConfigError(
+            f"does not fit examples of shape {shape}",
+            field="views.kind",
+            value=config.kind,
+            remedy=remedy,
+        )
     if kind == "series":
         return SeriesViews(config.noise, config.mask)
     if kind == "table":
         return TableViews(config.corrupt, config.noise)
     made = PhotoViews() if kind == "photo" else GlyphViews()
-    asked: dict[str, Any] = {"crop_scale": config.crop_scale, "flip": config.flip, "jitter": config.colour_jitter}
+    asked: dict[str, Any] = {
+        "crop_scale": config.crop_scale,
+        "flip": config.flip,
+        "jitter": config.colour_jitter,
+    }
     return replace(made, **{name: value for name, value in asked.items() if value is not None})
 
 
 def check_range(data: Dataset) -> None:
-    """Refuse images outside [0, 1]: the image views jitter brightness there and would clip them silently.
+    """Refuse images outside [0, 1]: the image views jitter brightness there and would clip
+    them silently.
 
     Raises:
         DataError: a value is outside.
     """
-    if data.kind == "image" and not (float(data.x.min()) >= -_ROUNDING and float(data.x.max()) <= 1 + _ROUNDING):
-        remedy = "scale images to [0, 1] or give them as unsigned bytes, leave data.scale at auto, or pass an augmentation of your own"
-        raise DataError("images outside [0, 1] cannot be augmented", field=f"{data.name}.x", value="not shown", remedy=remedy)
+    if data.kind == "image" and not (
+        float(data.x.min()) >= -_ROUNDING and float(data.x.max()) <= 1 + _ROUNDING
+    ):
+        remedy = (
+            "scale images to [0, 1] or give them as unsigned bytes, leave data.scale at auto, or "
+            "pass an augmentation of your own"
+        )
+        raise DataError(
+            "images outside [0, 1] cannot be augmented",
+            field=f"{data.name}.x",
+            value="not shown",
+            remedy=remedy,
+        )
 
 
 def two_views(augment: Augmentation, x: Tensor, draws: Draws | int) -> tuple[Tensor, Tensor]:
-    """Two views of each row of `x`, every row by itself, so that no example can be in another's view.
+    """Two views of each row of `x`, every row by itself, so that no example can be in
+    another's view.
 
-    Ours and other `KeyedAugmentation`s take all rows at once. A callable of a caller's gets one row `[1, ...]` at a time and torch's generator in a
-    state that belongs to that row: it costs a call a row and view.
+    Ours and other `KeyedAugmentation`s take all rows at once. A callable of a caller's gets one row
+    `[1, ...]` at a time and torch's generator in a state that belongs to that row: it costs a call
+    a row and view.
 
     Args:
         draws: one row of coins for each row; or a public seed, rows then being examples 0, 1, ...
 
     Raises:
-        PrivacyError: a callable draws from Python's or numpy's generators, whose coins would depend on the order of rows.
+        PrivacyError: a callable draws from Python's or numpy's generators, whose coins would depend
+            on the order of rows.
     """
     draws = _draws(draws, len(x))
     if isinstance(augment, KeyedAugmentation):
@@ -81,12 +118,20 @@ def two_views(augment: Augmentation, x: Tensor, draws: Draws | int) -> tuple[Ten
         views = [_one_at_a_time(augment, x, draws.of_view(view)) for view in (0, 1)]
     if before != global_generators():
         remedy = "draw from torch's global generator, which is seeded for every example"
-        raise PrivacyError("draws from Python's or numpy's generator", field="augment", value=type(augment).__name__, remedy=remedy)
+        raise PrivacyError(
+            "draws from Python's or numpy's generator",
+            field="augment",
+            value=type(augment).__name__,
+            remedy=remedy,
+        )
     return views[0], views[1]
 
 
-def batch_views(augment: Augmentation, x: Tensor, draws: Draws | int, count: int = 2) -> tuple[Tensor, ...]:
-    """`count` views of the batch `x`, where rows may meet: a caller's callable gets the whole batch. For training without privacy.
+def batch_views(
+    augment: Augmentation, x: Tensor, draws: Draws | int, count: int = 2
+) -> tuple[Tensor, ...]:
+    """`count` views of the batch `x`, where rows may meet: a caller's callable gets the whole
+    batch. For training without privacy.
 
     The same for one seed, or one row of coins each; the caller's random state is left alone.
     """
@@ -100,7 +145,9 @@ def batch_views(augment: Augmentation, x: Tensor, draws: Draws | int, count: int
 
 
 def _outside_autocast(x: Tensor) -> AbstractContextManager[object]:
-    """In the examples' own precision: positions of pixels need more bits than a model does, and training must see what is measured on."""
+    """In the examples' own precision: positions of pixels need more bits than a model does, and
+    training must see what is measured on.
+    """
     return torch.autocast(x.device.type, enabled=False)
 
 
@@ -109,7 +156,9 @@ def _draws(draws: Draws | int, rows: int) -> Draws:
 
 
 def _own(augment: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """A view in memory of its own, also where a callable writes into what it is given, or into what it returned before."""
+    """A view in memory of its own, also where a callable writes into what it is given, or into what
+    it returned before.
+    """
     return _checked(augment, x, lambda: augment(x.clone())).clone()
 
 
@@ -118,10 +167,12 @@ def _keyed(augment: KeyedAugmentation, x: Tensor, draws: Draws) -> Tensor:
 
 
 def _checked(augment: Augmentation, x: Tensor, make: Callable[[], object]) -> Tensor:
-    """What `make` returns, if it is like `x`. A caller's own message is not passed on: torch's say how many examples a batch has.
+    """What `make` returns, if it is like `x`. A caller's own message is not passed on: torch's say
+    how many examples a batch has.
 
     Raises:
-        ConfigError: it raises, or returns something else than a tensor of the examples' shape and type.
+        ConfigError: it raises, or returns something else than a tensor of the examples' shape
+            and type.
     """
     kind = getattr(augment, "__name__", type(augment).__name__)
     try:
@@ -129,18 +180,39 @@ def _checked(augment: Augmentation, x: Tensor, make: Callable[[], object]) -> Te
     except SecureFLError:
         raise
     except Exception as error:
-        remedy = f"mend it: it must take batches of examples of shape {tuple(x.shape[1:])} and return them changed"
-        raise ConfigError(f"raises {type(error).__name__}{_line_of(error)}", field="augment", value=kind, remedy=remedy) from None
+        remedy = (
+            f"mend it: it must take batches of examples of shape {tuple(x.shape[1:])} and return "
+            "them changed"
+        )
+        raise ConfigError(
+            f"raises {type(error).__name__}{_line_of(error)}",
+            field="augment",
+            value=kind,
+            remedy=remedy,
+        ) from None
     if not isinstance(made, Tensor):
         remedy = "return a tensor of the examples' shape"
-        raise ConfigError("returns no tensor", field="augment", value=type(made).__name__, remedy=remedy)
+        raise ConfigError(
+            "returns no tensor", field="augment", value=type(made).__name__, remedy=remedy
+        )
     if made.shape != x.shape:
-        found = f"rows of shape {tuple(made.shape[1:])}" if made.shape[1:] != x.shape[1:] else "another number of rows"
+        found = (
+            f"rows of shape {tuple(made.shape[1:])}"
+            if made.shape[1:] != x.shape[1:]
+            else "another number of rows"
+        )
         remedy = f"return one view of shape {tuple(x.shape[1:])} for each example given"
-        raise ConfigError("changes the shape of examples", field="augment", value=found, remedy=remedy)
+        raise ConfigError(
+            "changes the shape of examples", field="augment", value=found, remedy=remedy
+        )
     if made.dtype != x.dtype or made.device != x.device:
         remedy = f"return {x.dtype} on the examples' device"
-        raise ConfigError("changes the type or device of examples", field="augment", value=f"{made.dtype} on {made.device}", remedy=remedy)
+        raise ConfigError(
+            "changes the type or device of examples",
+            field="augment",
+            value=f"{made.dtype} on {made.device}",
+            remedy=remedy,
+        )
     return made
 
 
@@ -149,7 +221,11 @@ def _line_of(error: Exception) -> str:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    return "" if trace is None else f" ({PurePath(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno})"
+    return (
+        ""
+        if trace is None
+        else f" ({PurePath(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno})"
+    )
 
 
 def _one_at_a_time(augment: Callable[[Tensor], Tensor], x: Tensor, draws: Draws) -> Tensor:

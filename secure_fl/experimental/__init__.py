@@ -1,20 +1,23 @@
 """Parts that no run uses: each works and is tested, and waits for somebody who needs it.
 
-This room imports from the rest of the house; nothing in the house imports from here. No part has an owner
-yet: whoever brings one in takes it on, and until then a release may change or remove it without notice.
+This room imports from the rest of the house; nothing in the house imports from here. No part has an
+owner yet: whoever brings one in takes it on, and until then a release may change or remove it
+without notice.
 
-- **RLWE pads** (`rlwe_pad`, `rlwe_ring`). Hide one large message of a client that cannot stay for the
-  round, or that would have seventy neighbours or more to mask with. Owner: none. What would bring them in:
-  a review from outside, a lattice estimate of the parameters, and a federation in which the mask streams
-  are what clients wait for.
-- **Correlated noise** (`correlated`, `tree_chains`). Prefix sums noised by a tree, where the key holder
-  adds the noise and no client takes part often. Owner: none. What would bring it in: a deployment whose
-  authority may add noise, and a chain that survives a crash without its state lying on a disk.
-- **Pairs clipped one by one** (`logit`, `row_grams`). InfoNCE over a whole batch with a sensitivity that is
-  proved. Owner: none. What would bring it in: a data set on which it learns more than groups do; on
-  those of `docs/private-accuracy.md` it keeps nothing.
-- **CKKS** (`ckks`). Approximate sums for systems that speak nothing else, rounded to integers inside the
-  key holder. Owner: none. What would bring it in: a partner that cannot take BFV, and masks below it.
+- **RLWE pads** (`rlwe_pad`, `rlwe_ring`). Hide one large message of a client that cannot stay for
+  the round, or that would have seventy neighbours or more to mask with. Owner: none. What would
+  bring them in: a review from outside, a lattice estimate of the parameters, and a federation in
+  which the mask streams are what clients wait for.
+- **Correlated noise** (`correlated`, `tree_chains`). Prefix sums noised by a tree, where the key
+  holder adds the noise and no client takes part often. Owner: none. What would bring it in: a
+  deployment whose authority may add noise, and a chain that survives a crash without its state
+  lying on a disk.
+- **Pairs clipped one by one** (`logit`, `row_grams`). InfoNCE over a whole batch with a sensitivity
+  that is proved. Owner: none. What would bring it in: a data set on which it learns more than
+  groups do; on those of `docs/private-accuracy.md` it keeps nothing.
+- **CKKS** (`ckks`). Approximate sums for systems that speak nothing else, rounded to integers
+  inside the key holder. Owner: none. What would bring it in: a partner that cannot take BFV, and
+  masks below it.
 
 Public names, each imported when it is used:
 

@@ -4,18 +4,23 @@ Public names, each imported when it is used:
 
 - `build_encoder`: An encoder `[N, *shape]` -> `[N, features]`, initialised from `seed`.
 - `build_head`: A linear classifier on `h`.
-- `build_projector`: The projector on top of `encoder`; its output is as wide as `h` unless `model.embedding` says otherwise.
+- `build_projector`: The projector on top of `encoder`; its output is as wide as `h` unless
+  `model.embedding` says otherwise.
 - `Classifier`: What a supervised pool is: encoder and linear head, `x` -> logits `[N, classes]`.
-- `ConvNet`: Three strided 3×3 convolutions and global average pooling: `[N, C, H, W]` -> `[N, features]`.
+- `ConvNet`: Three strided 3×3 convolutions and global average pooling: `[N, C, H, W]` ->
+  `[N, features]`.
 - `count_parameters`: Parameters, buffers not counted.
 - `EncoderProjector`: What the self-supervised phase trains: `x` -> `(h, z)`.
 - `feature_width`: Width of `h`, found by passing one zero example through.
-- `fresh_copy`: A copy of a caller's module with its trainable layers initialised anew from `seed`; frozen layers keep their weights.
+- `fresh_copy`: A copy of a caller's module with its trainable layers initialised anew from `seed`;
+  frozen layers keep their weights.
 - `load_vector`: Write a vector made by `to_vector` into a module of the same layout.
 - `MLP`: Two hidden layers over the flattened example: `[N, ...]` -> `[N, features]`.
-- `Projector`: SSD's two-layer projector, `[N, features]` -> `[N, embedding]`: Linear, norm, ReLU, Linear.
+- `Projector`: SSD's two-layer projector, `[N, features]` -> `[N, embedding]`: Linear, norm,
+  ReLU, Linear.
 - `ResNet18`: `[N, C, H, W]` -> `[N, 512]`: 3×3 stem of stride 1, no max-pool, two blocks a stage.
-- `SeriesConvNet`: Three strided 1-D convolutions and global average pooling: `[N, C, L]` -> `[N, features]`; any length.
+- `SeriesConvNet`: Three strided 1-D convolutions and global average pooling: `[N, C, L]` ->
+  `[N, features]`; any length.
 - `to_vector`: All averaged values as one float32 vector `[P]` on the processor, copied.
 """
 

@@ -29,16 +29,30 @@ def build_encoder(config: ModelConfig, shape: tuple[int, ...], seed: int) -> nn.
     dimensions = {"convnet": 3, "resnet18": 3, "series_convnet": 2}.get(kind)
     if dimensions is not None and len(shape) != dimensions:
         remedy = 'set model.encoder = "auto"'
-        raise ModelError(f"does not take examples of shape {shape}", field="model.encoder", value=config.encoder, remedy=remedy)
+        raise ModelError(
+            f"does not take examples of shape {shape}",
+            field="model.encoder",
+            value=config.encoder,
+            remedy=remedy,
+        )
     if kind == "resnet18" and config.features not in (None, FEATURES):
-        raise ModelError(f"resnet18 is {FEATURES} wide", field="model.features", value=config.features, remedy="leave it out")
+        raise ModelError(
+            f"resnet18 is {FEATURES} wide",
+            field="model.features",
+            value=config.features,
+            remedy="leave it out",
+        )
     width, norm = config.features or _WIDTH, _norm(config, kind)
     with seeded(seed):
         if kind == "resnet18":
             return ResNet18(shape[0], norm)
         if kind == "convnet":
             return ConvNet(shape[0], width, norm)
-        return SeriesConvNet(shape[0], width, norm) if kind == "series_convnet" else MLP(shape, width, norm)
+        return (
+            SeriesConvNet(shape[0], width, norm)
+            if kind == "series_convnet"
+            else MLP(shape, width, norm)
+        )
 
 
 def copy_of(module: nn.Module) -> nn.Module:
@@ -50,12 +64,18 @@ def copy_of(module: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(module)
     except (RuntimeError, TypeError) as error:
-        remedy = "use torch.nn.utils.parametrizations in place of the older weight_norm and spectral_norm, and keep no results on the module"
-        raise ModelError("cannot be copied", field="encoder", value=type(module).__name__, remedy=remedy) from error
+        remedy = (
+            "use torch.nn.utils.parametrizations in place of the older weight_norm and "
+            "spectral_norm, and keep no results on the module"
+        )
+        raise ModelError(
+            "cannot be copied", field="encoder", value=type(module).__name__, remedy=remedy
+        ) from error
 
 
 def fresh_copy(module: nn.Module, seed: int) -> nn.Module:
-    """A copy of a caller's module with its trainable layers initialised anew from `seed`; frozen layers keep their weights.
+    """A copy of a caller's module with its trainable layers initialised anew from `seed`; frozen
+    layers keep their weights.
 
     Raises:
         ModelError: a trainable layer has no `reset_parameters`, or as `copy_of`.
@@ -67,18 +87,35 @@ def fresh_copy(module: nn.Module, seed: int) -> nn.Module:
                 continue
             reset = getattr(layer, "reset_parameters", None)
             if reset is None:
-                remedy = "give the layer a reset_parameters(), or pass a function `seed -> module` as encoder="
-                raise ModelError("has no way to be initialised anew", field=f"encoder.{name}", value=type(layer).__name__, remedy=remedy)
+                remedy = (
+                    "give the layer a reset_parameters(), or pass a function "
+                    "`seed -> module` as encoder="
+                )
+                raise ModelError(
+                    "has no way to be initialised anew",
+                    field=f"encoder.{name}",
+                    value=type(layer).__name__,
+                    remedy=remedy,
+                )
             reset()
     return copied
 
 
-def build_projector(config: ModelConfig, encoder: nn.Module, shape: tuple[int, ...], seed: int) -> nn.Module:
-    """The projector on top of `encoder`; its output is as wide as `h` unless `model.embedding` says otherwise."""
+def build_projector(
+    config: ModelConfig, encoder: nn.Module, shape: tuple[int, ...], seed: int
+) -> nn.Module:
+    """The projector on top of `encoder`; its output is as wide as `h` unless `model.embedding`
+    says otherwise.
+    """
     features = feature_width(encoder, shape)
     embedding = config.embedding or features
     with seeded(seed):
-        return Projector(features, config.projector_hidden or 4 * embedding, embedding, _norm(config, _kind(config, shape)))
+        return Projector(
+            features,
+            config.projector_hidden or 4 * embedding,
+            embedding,
+            _norm(config, _kind(config, shape)),
+        )
 
 
 def build_head(features: int, classes: int, seed: int) -> nn.Linear:

@@ -1,4 +1,6 @@
-"""What sits on an encoder: the projector of the self-supervised phase, the head of the supervised one."""
+"""What sits on an encoder: the projector of the self-supervised phase, the head of the
+supervised one.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,17 @@ from secure_fl.models.norms import Norm, norm_layer
 
 
 class Projector(nn.Sequential):
-    """SSD's two-layer projector, `[N, features]` -> `[N, embedding]`: Linear, norm, ReLU, Linear."""
+    """SSD's two-layer projector, `[N, features]` -> `[N, embedding]`: Linear, norm,
+    ReLU, Linear.
+    """
 
     def __init__(self, features: int, hidden: int, embedding: int, norm: Norm = "batch") -> None:
-        super().__init__(nn.Linear(features, hidden), norm_layer(norm, hidden, 0), nn.ReLU(), nn.Linear(hidden, embedding))
+        super().__init__(
+            nn.Linear(features, hidden),
+            norm_layer(norm, hidden, 0),
+            nn.ReLU(),
+            nn.Linear(hidden, embedding),
+        )
 
 
 class EncoderProjector(nn.Module):
@@ -65,9 +74,19 @@ def feature_width(encoder: nn.Module, shape: tuple[int, ...]) -> int:
             h = encoder(torch.zeros(1, *shape, device=device))
     except Exception as error:
         remedy = 'pass an encoder made for this shape, or set model.encoder = "auto"'
-        raise ModelError(f"cannot take an example of shape {shape}: {error}", field="encoder", value=type(encoder).__name__, remedy=remedy) from None
+        raise ModelError(
+            f"cannot take an example of shape {shape}: {error}",
+            field="encoder",
+            value=type(encoder).__name__,
+            remedy=remedy,
+        ) from None
     encoder.train(was_training)
     if not isinstance(h, Tensor) or h.ndim != 2:
         found = tuple(h.shape) if isinstance(h, Tensor) else type(h).__name__
-        raise ModelError("does not return [N, features]", field="encoder", value=found, remedy="flatten or pool its output")
+        raise ModelError(
+            "does not return [N, features]",
+            field="encoder",
+            value=found,
+            remedy="flatten or pool its output",
+        )
     return h.shape[1]

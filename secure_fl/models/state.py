@@ -1,8 +1,9 @@
 """Models as flat float32 vectors: what is averaged, in which order, and what stays at home.
 
-Averaged: parameters with `requires_grad`, and floating-point buffers (a BatchNorm's running mean and variance).
-Not averaged: frozen parameters, which keep the value every party started from, and integer buffers (a BatchNorm's batch
-counter), which start as they were made each time a client is called, as momentum does.
+Averaged: parameters with `requires_grad`, and floating-point buffers (a BatchNorm's running mean
+and variance). Not averaged: frozen parameters, which keep the value every party started from, and
+integer buffers (a BatchNorm's batch counter), which start as they were made each time a client is
+called, as momentum does.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from secure_fl.errors import ModelError
 
 
 def averaged_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """(name, tensor) of all that is averaged, in `state_dict` order; the tensors share the module's memory."""
+    """(name, tensor) of all that is averaged, in `state_dict` order; the tensors share the
+    module's memory.
+    """
     trained = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
     parameters = {name for name, _ in module.named_parameters()}
     for name, tensor in module.state_dict(keep_vars=True).items():
@@ -26,7 +29,9 @@ def averaged_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def buffer_places(module: nn.Module) -> tuple[int, ...]:
-    """Where floating-point buffers lie in `to_vector(module)`, ascending: their changes have the units of the data, unlike a trained weight's."""
+    """Where floating-point buffers lie in `to_vector(module)`, ascending: their changes have the
+    units of the data, unlike a trained weight's.
+    """
     parameters, places, start = {name for name, _ in module.named_parameters()}, list[int](), 0
     for name, tensor in averaged_tensors(module):
         if name not in parameters:
@@ -36,12 +41,20 @@ def buffer_places(module: nn.Module) -> tuple[int, ...]:
 
 
 def moving_buffers(module: nn.Module, x: Tensor) -> list[str]:
-    """Names of the floating-point buffers that training on `x` `[N, ...]` moves, found by one pass of a copy."""
+    """Names of the floating-point buffers that training on `x` `[N, ...]` moves, found by one pass
+    of a copy.
+    """
     tried = copy.deepcopy(module).train()
-    before = {name: buffer.clone() for name, buffer in tried.named_buffers() if buffer.is_floating_point()}
+    before = {
+        name: buffer.clone() for name, buffer in tried.named_buffers() if buffer.is_floating_point()
+    }
     with torch.no_grad():
         tried(x)
-    return [name for name, buffer in tried.named_buffers() if name in before and not torch.equal(buffer, before[name])]
+    return [
+        name
+        for name, buffer in tried.named_buffers()
+        if name in before and not torch.equal(buffer, before[name])
+    ]
 
 
 def vector_size(module: nn.Module) -> int:
@@ -64,7 +77,10 @@ def load_vector(module: nn.Module, vector: Tensor) -> None:
     size = vector_size(module)
     if vector.shape != (size,):
         raise ModelError(
-            f"does not fit a model of {size} averaged values", field="vector", value=tuple(vector.shape), remedy="use the same model on all sides"
+            f"does not fit a model of {size} averaged values",
+            field="vector",
+            value=tuple(vector.shape),
+            remedy="use the same model on all sides",
         )
     start = 0
     for _, tensor in averaged_tensors(module):
@@ -74,7 +90,11 @@ def load_vector(module: nn.Module, vector: Tensor) -> None:
 
 def integer_buffers(module: nn.Module) -> dict[str, Tensor]:
     """Copies of the buffers that are not averaged."""
-    return {name: buffer.clone() for name, buffer in module.named_buffers() if not buffer.is_floating_point()}
+    return {
+        name: buffer.clone()
+        for name, buffer in module.named_buffers()
+        if not buffer.is_floating_point()
+    }
 
 
 def set_buffers(module: nn.Module, values: Mapping[str, Tensor]) -> None:

@@ -1,6 +1,7 @@
 """The losses with typed errors: what callers use.
 
-Definitions, shapes and edges are in `secure_fl_kernels.reference`; `secure_fl_kernels.dispatch` says who computes them.
+Definitions, shapes and edges are in `secure_fl_kernels.reference`; `secure_fl_kernels.dispatch`
+says who computes them.
 """
 
 from __future__ import annotations
@@ -28,8 +29,15 @@ def align_loss(z1: Tensor, z2: Tensor) -> Tensor:
 
 
 def uniformity_loss(z: Tensor, t: float = 2.0) -> Tensor:
-    """log mean exp(−t‖ẑᵢ − ẑⱼ‖²) over distinct pairs of `[N, D]`, N at least 2. Source: Wang & Isola 2020."""
-    return _call(functional.uniformity_loss, "pass [N, D] with N at least 2: leave out batches of one example", z, t)
+    """log mean exp(−t‖ẑᵢ − ẑⱼ‖²) over distinct pairs of `[N, D]`, N at least 2. Source: Wang &
+    Isola 2020.
+    """
+    return _call(
+        functional.uniformity_loss,
+        "pass [N, D] with N at least 2: leave out batches of one example",
+        z,
+        t,
+    )
 
 
 def nt_xent_loss(z1: Tensor, z2: Tensor, temperature: float = 0.5) -> Tensor:
@@ -37,18 +45,32 @@ def nt_xent_loss(z1: Tensor, z2: Tensor, temperature: float = 0.5) -> Tensor:
     return _call(functional.nt_xent_loss, _PAIR, z1, z2, temperature)
 
 
-def align_uniformity_loss(z1: Tensor, z2: Tensor, t: float, own: Subspace | None = None) -> dict[str, Tensor]:
-    """`align`, `uniformity` (mean over the views) and, with own dimensions, `dsr` (likewise) of two views `[N, D]`, in one pass."""
+def align_uniformity_loss(
+    z1: Tensor, z2: Tensor, t: float, own: Subspace | None = None
+) -> dict[str, Tensor]:
+    """`align`, `uniformity` (mean over the views) and, with own dimensions, `dsr` (likewise) of two
+    views `[N, D]`, in one pass.
+    """
     remedy = "pass two [N, D] with N at least 2: leave out batches of one example"
     if own is None:
-        return dict(zip(("align", "uniformity"), _call(functional.align_uniformity_loss, remedy, z1, z2, t), strict=True))
+        return dict(
+            zip(
+                ("align", "uniformity"),
+                _call(functional.align_uniformity_loss, remedy, z1, z2, t),
+                strict=True,
+            )
+        )
     _check_width(z1, own.dims, own.basis)
     terms = _call(functional.align_uniformity_dsr_loss, remedy, z1, z2, t, own)
     return dict(zip(("align", "uniformity", "dsr"), terms, strict=True))
 
 
-def nt_xent_dsr_loss(z1: Tensor, z2: Tensor, temperature: float, own: Subspace) -> tuple[Tensor, Tensor]:
-    """(NT-Xent, mean over the views of the dimension-scaled regulariser) of two views `[N, D]`, in one pass."""
+def nt_xent_dsr_loss(
+    z1: Tensor, z2: Tensor, temperature: float, own: Subspace
+) -> tuple[Tensor, Tensor]:
+    """(NT-Xent, mean over the views of the dimension-scaled regulariser) of two views `[N, D]`, in
+    one pass.
+    """
     _check_width(z1, own.dims, own.basis)
     return _call(functional.nt_xent_dsr_loss, _PAIR, z1, z2, temperature, own)
 
@@ -64,23 +86,31 @@ def spectral_moment(z1: Tensor, z2: Tensor) -> Tensor:
 
 
 def dsr_loss(z: Tensor, separation: Separation, form: DSRForm = "code") -> Tensor:
-    """Dimension-scaled regulariser of `[N, D]`. Source: SSD, arXiv 2508.01251; `code` as its authors' program.
+    """Dimension-scaled regulariser of `[N, D]`. Source: SSD, arXiv 2508.01251; `code` as its
+    authors' program.
 
     Raises:
         ObjectiveError: z is narrower than the separation's dimensions, or unlike its basis.
     """
     _check_width(z, separation.dims, separation.basis)
     remedy = 'pass a floating [N, D] and form = "code", "paper" or "normalized"'
-    return _call(functional.dsr_loss, remedy, z, separation.dims, separation.alpha, separation.basis, form)
+    return _call(
+        functional.dsr_loss, remedy, z, separation.dims, separation.alpha, separation.basis, form
+    )
 
 
-def distillation_loss(h: Tensor, z: Tensor, temperature: float = 0.5, direction: Direction = "projector_to_encoder") -> Tensor:
+def distillation_loss(
+    h: Tensor, z: Tensor, temperature: float = 0.5, direction: Direction = "projector_to_encoder"
+) -> Tensor:
     """Mean KL between the softmaxes of `h` and `z`, both `[N, D]`. Source: SSD, arXiv 2508.01251.
 
     Raises:
         ObjectiveError: h and z have different widths.
     """
-    remedy = "distillation needs h and z of one width: leave model.embedding out, or set objective.delta = 0"
+    remedy = (
+        "distillation needs h and z of one width: leave model.embedding out, or set "
+        "objective.delta = 0"
+    )
     return _call(functional.distillation_loss, remedy, h, z, temperature, direction)
 
 
@@ -102,16 +132,25 @@ def _check_width(z: Tensor, dims: Tensor, basis: Tensor | None) -> None:
     if width < needed or (basis is not None and width != len(basis)):
         needed = needed if basis is None else len(basis)
         remedy = "draw the plan for the projector's width"
-        raise ObjectiveError(f"z is {width} wide, the separation {needed}", field="separation", value=("N", *z.shape[1:]), remedy=remedy)
+        raise ObjectiveError(
+            f"z is {width} wide, the separation {needed}",
+            field="separation",
+            value=("N", *z.shape[1:]),
+            remedy=remedy,
+        )
 
 
 def _bad_provider(error: dispatch.ProviderError) -> ConfigError:
     remedy = "unset it, or choose one of " + ", ".join(dispatch.PROVIDERS)
-    return ConfigError(str(error), field=dispatch.VARIABLE, value=os.environ.get(dispatch.VARIABLE), remedy=remedy)
+    return ConfigError(
+        str(error), field=dispatch.VARIABLE, value=os.environ.get(dispatch.VARIABLE), remedy=remedy
+    )
 
 
 def _call(loss: Callable[..., _Result], remedy: str, *arguments: Any) -> _Result:
-    """Run a kernel; what it refuses becomes a typed error. How many rows there are is not in it: in a private step that is secret."""
+    """Run a kernel; what it refuses becomes a typed error. How many rows there are is not in it: in
+    a private step that is secret.
+    """
     try:
         return loss(*arguments)
     except dispatch.ProviderError as error:

@@ -1,13 +1,15 @@
-"""Masked reconstruction: predict what was hidden in an image or a series from what was not. Examples do not meet at all.
+"""Masked reconstruction: predict what was hidden in an image or a series from what was not.
+Examples do not meet at all.
 
-Patches of a coarse grid are hidden, different ones for every example and drawn without looking at it. The target is the hidden
-part alone, averaged over the grid's cells and mapped to D numbers by a fixed random matrix; z is pulled towards it. So the
-projector's output is the reconstruction, and no decoder is needed: a linear decoder from z back to the cells would be the
-matrix's pseudo-inverse. That costs detail, which a low-resolution target would not have kept anyway.
+Patches of a coarse grid are hidden, different ones for every example and drawn without looking at
+it. The target is the hidden part alone, averaged over the grid's cells and mapped to D numbers by a
+fixed random matrix; z is pulled towards it. So the projector's output is the reconstruction, and no
+decoder is needed: a linear decoder from z back to the cells would be the matrix's pseudo-inverse.
+That costs detail, which a low-resolution target would not have kept anyway.
 
-Because the target belongs to an example as a label does, ordinary per-example clipping is valid: `hide` makes (input, target) for
-it. `terms` is the same loss for training without privacy. After: He et al. 2022 (masked autoencoders); under differential privacy
-Yu et al. 2023, arXiv 2306.08842.
+Because the target belongs to an example as a label does, ordinary per-example clipping is valid:
+`hide` makes (input, target) for it. `terms` is the same loss for training without privacy. After:
+He et al. 2022 (masked autoencoders); under differential privacy Yu et al. 2023, arXiv 2306.08842.
 """
 
 from __future__ import annotations
@@ -42,8 +44,15 @@ class MaskedReconstruction:
 
     def __post_init__(self) -> None:
         if self.cells < 2 or not 0 < self.hidden < 1:
-            remedy = "use at least 2 cells a side and hide a share between 0 and 1, such as 4 and 0.5"
-            raise ObjectiveError("nothing to hide or nothing to see", field="masked", value=(self.cells, self.hidden), remedy=remedy)
+            remedy = (
+                "use at least 2 cells a side and hide a share between 0 and 1, such as 4 and 0.5"
+            )
+            raise ObjectiveError(
+                "nothing to hide or nothing to see",
+                field="masked",
+                value=(self.cells, self.hidden),
+                remedy=remedy,
+            )
 
     @property
     def weights(self) -> Mapping[str, float]:
@@ -58,7 +67,9 @@ class MaskedReconstruction:
         return Coupling.PER_EXAMPLE
 
     def terms(self, batch: TwoViews, model: TwoViewModel) -> dict[str, Tensor]:
-        """Mean over both views; cells are drawn by torch's global generator, as augmentations are."""
+        """Mean over both views; cells are drawn by torch's global generator, as
+        augmentations are.
+        """
         losses = []
         for x in batch:
             visible, cells = self.hide(x)
@@ -71,10 +82,12 @@ class MaskedReconstruction:
         return int(self.cells ** (x.ndim - 2))
 
     def hide(self, x: Tensor, numbers: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """`x` `[N, C, H, W]` or `[N, C, L]` with cells set to zero, and the hidden cells' means `[N, C·cells]`, zero where not hidden.
+        """`x` `[N, C, H, W]` or `[N, C, L]` with cells set to zero, and the hidden cells' means
+        `[N, C·cells]`, zero where not hidden.
 
         Args:
-            numbers: `[N, places(x)]`: the cells of an example with the smallest ones are hidden. Without them torch's global generator draws.
+            numbers: `[N, places(x)]`: the cells of an example with the smallest ones are hidden.
+                Without them torch's global generator draws.
 
         Raises:
             ObjectiveError: x has no place to hide, or is smaller than the grid.
@@ -82,11 +95,22 @@ class MaskedReconstruction:
         sides = x.ndim - 2
         if sides not in (1, 2) or min(x.shape[2:]) < self.cells:
             remedy = "use images or series at least as large as the grid"
-            raise ObjectiveError("cannot be cut into cells", field="x", value=("N", *x.shape[1:]), remedy=remedy)
-        chosen = self._choose(x, torch.rand(len(x), self.places(x), device=x.device) if numbers is None else numbers.to(x.device))
+            raise ObjectiveError(
+                "cannot be cut into cells", field="x", value=("N", *x.shape[1:]), remedy=remedy
+            )
+        chosen = self._choose(
+            x,
+            torch.rand(len(x), self.places(x), device=x.device)
+            if numbers is None
+            else numbers.to(x.device),
+        )
         size = list(x.shape[2:])
         mask = functional.interpolate(chosen, size=size, mode="nearest")
-        means = functional.adaptive_avg_pool2d(x, self.cells) if sides == 2 else functional.adaptive_avg_pool1d(x, self.cells)
+        means = (
+            functional.adaptive_avg_pool2d(x, self.cells)
+            if sides == 2
+            else functional.adaptive_avg_pool1d(x, self.cells)
+        )
         return x * (1 - mask), (means * chosen).flatten(1)
 
     def target_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -102,7 +126,9 @@ class MaskedReconstruction:
         return chosen.to(x.dtype).reshape(len(x), 1, *[self.cells] * (x.ndim - 2))
 
     def _projection(self, inputs: int, outputs: int) -> Tensor:
-        """Random signs over √(hidden · inputs), so that a target's elements have the size of the cells' root mean square."""
+        """Random signs over √(hidden · inputs), so that a target's elements have the size of the
+        cells' root mean square.
+        """
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "masked", inputs, outputs))
         signs = 2.0 * torch.randint(0, 2, (inputs, outputs), generator=generator) - 1
         return signs / sqrt(self.hidden * inputs)

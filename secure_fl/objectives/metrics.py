@@ -1,4 +1,6 @@
-"""How good a representation is without labels, by geometry. Features are L2-normalised and not centred."""
+"""How good a representation is without labels, by geometry. Features are L2-normalised and
+not centred.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ def alignment(h1: Tensor, h2: Tensor) -> float:
 
 
 def uniformity(h: Tensor, t: float = 2.0) -> float:
-    """log mean exp(−t‖ĥᵢ − ĥⱼ‖²) over distinct pairs of `[N, F]`, in blocks; about −2t on a high-dimensional sphere is best."""
+    """log mean exp(−t‖ĥᵢ − ĥⱼ‖²) over distinct pairs of `[N, F]`, in blocks; about −2t on a
+    high-dimensional sphere is best.
+    """
     unit = normalize(h.double())
     square = unit.square().sum(1)
     total = 0.0
@@ -33,7 +37,9 @@ def uniformity(h: Tensor, t: float = 2.0) -> float:
 
 
 def effective_rank(h: Tensor) -> float:
-    """exp of the entropy of the singular values' shares, for `[N, F]`: between 1 and min(N, F), 0 for zero features. Source: Roy & Vetterli 2007."""
+    """exp of the entropy of the singular values' shares, for `[N, F]`: between 1 and min(N, F), 0
+    for zero features. Source: Roy & Vetterli 2007.
+    """
     singular = torch.linalg.svdvals(normalize(h.double()))
     if float(singular.sum()) == 0:
         return 0.0

@@ -55,7 +55,9 @@ def total_loss(weights: Mapping[str, float], terms: Mapping[str, Tensor]) -> Ten
     """
     total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
     if not bool(torch.isfinite(total)):
-        values = {name: term.item() for name, term in terms.items() if not bool(torch.isfinite(term))}
+        values = {
+            name: term.item() for name, term in terms.items() if not bool(torch.isfinite(term))
+        }
         remedy = "lower the learning rate, or look for extreme values in the data"
         raise TrainingError("the loss is not finite", field="loss", value=values, remedy=remedy)
     return total

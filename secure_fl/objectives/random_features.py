@@ -1,8 +1,10 @@
-"""The Gaussian kernel as an inner product of unit vectors, so that uniformity needs a mean of the examples and no pairs.
+"""The Gaussian kernel as an inner product of unit vectors, so that uniformity needs a mean of the
+examples and no pairs.
 
-φ(z) = m^(-1/2) [cos Wz, sin Wz] with the m rows of W from N(0, 2t·I). Then ‖φ(z)‖ = 1 exactly, since cos² + sin² = 1 in each
-pair, and E_W φ(u)·φ(v) = exp(−t‖u − v‖²), whose error falls as m^(-1/2). The usual random phases, √2 cos(Wz + b), need twice the
-norm for the same kernel, and so twice the noise. Source: Rahimi & Recht 2007.
+φ(z) = m^(-1/2) [cos Wz, sin Wz] with the m rows of W from N(0, 2t·I). Then ‖φ(z)‖ = 1 exactly,
+since cos² + sin² = 1 in each pair, and E_W φ(u)·φ(v) = exp(−t‖u − v‖²), whose error falls as
+m^(-1/2). The usual random phases, √2 cos(Wz + b), need twice the norm for the same kernel, and so
+twice the noise. Source: Rahimi & Recht 2007.
 
 Suffixes: U units, R rows (views) of a unit, D dimensions, M pairs of features.
 """
@@ -20,7 +22,9 @@ from secure_fl.seeds import derive_seed
 from secure_fl_kernels.reference import normalize
 
 PAIRS = 512
-"""Noise in a gradient does not grow with the number of pairs: φ has norm 1 for any. 512 keep the kernel within about 0.03."""
+"""Noise in a gradient does not grow with the number of pairs: φ has norm 1 for any. 512 keep the
+kernel within about 0.03.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +49,11 @@ class RandomFeatures:
         if pairs < 1:
             raise ObjectiveError("no features", field="pairs", value=pairs, remedy=f"use {PAIRS}")
         generator = torch.Generator().manual_seed(derive_seed(seed, "random-features"))
-        return cls(torch.randn(pairs, dimension, generator=generator, dtype=torch.float64) * (2 * t) ** 0.5, t)
+        return cls(
+            torch.randn(pairs, dimension, generator=generator, dtype=torch.float64)
+            * (2 * t) ** 0.5,
+            t,
+        )
 
     def __call__(self, z: Tensor) -> Tensor:
         """φ of the unit vectors of `[..., D]`: `[..., 2M]`, of norm 1 but for rounding."""
@@ -56,10 +64,11 @@ class RandomFeatures:
 
 @dataclass(frozen=True, eq=False)
 class KernelMean:
-    """The statistic of uniformity: the mean feature vector, whose squared length is the mean of the kernel over pairs.
+    """The statistic of uniformity: the mean feature vector, whose squared length is the mean of the
+    kernel over pairs.
 
-    After its release it is a vector `[2M + 2]`: the mean features μ, the kernel's mean k over distinct pairs, and 1/n with n the
-    public expected number of units.
+    After its release it is a vector `[2M + 2]`: the mean features μ, the kernel's mean k over
+    distinct pairs, and 1/n with n the public expected number of units.
     """
 
     features: RandomFeatures
@@ -79,9 +88,9 @@ class KernelMean:
     def mean(self, noised_sum: Tensor, expected_units: float, deviation: float) -> Tensor:
         """The mean, and from it the kernel's mean over distinct pairs, by post-processing alone.
 
-        ‖noised mean‖² is too large by the noise's own square, size·deviation²/n², and by the 1/n that each unit adds with
-        itself; both are public. No distribution on the sphere has a kernel mean below exp(−2t) (Jensen: E exp(2t u·v) ≥
-        exp(2t‖E u‖²) ≥ 1), so that is the floor.
+        ‖noised mean‖² is too large by the noise's own square, size·deviation²/n², and by the 1/n
+        that each unit adds with itself; both are public. No distribution on the sphere has a kernel
+        mean below exp(−2t) (Jensen: E exp(2t u·v) ≥ exp(2t‖E u‖²) ≥ 1), so that is the floor.
         """
         mean = noised_sum / expected_units
         own = 1 / expected_units + self.size * (deviation / expected_units) ** 2
@@ -89,10 +98,12 @@ class KernelMean:
         return torch.cat([mean, kernel[None], torch.full_like(kernel, 1 / expected_units)[None]])
 
     def unit_losses(self, z_URD: Tensor, released: Tensor) -> Tensor:
-        """`[U]`: losses whose mean has the gradient of log (kernel mean over distinct pairs), all else held fixed.
+        """`[U]`: losses whose mean has the gradient of log (kernel mean over distinct pairs), all
+        else held fixed.
 
-        With c_u a unit's contribution and μ the released mean: 2 c_u·(μ − c_u/n)/k, where the unit's own part of μ is taken
-        out (it would push the two views of one example apart) and k is the released kernel mean.
+        With c_u a unit's contribution and μ the released mean: 2 c_u·(μ − c_u/n)/k, where the
+        unit's own part of μ is taken out (it would push the two views of one example apart) and k
+        is the released kernel mean.
         """
         mean, kernel, share = released[:-2], released[-2], released[-1]
         contribution = self.contributions(z_URD)

@@ -23,10 +23,12 @@ class Separation:
     Attributes:
         dims: int64 `[S]`, distinct.
         alpha: scale of these dimensions, at least 1.
-        basis: `[D, D]`, orthonormal columns, or None for the axes; the target operator is ((ẑU)⊙d)Uᵀ.
+        basis: `[D, D]`, orthonormal columns, or None for the axes; the target operator
+            is ((ẑU)⊙d)Uᵀ.
 
     Raises:
-        ObjectiveError: dims repeat or lie outside the basis, alpha is below 1, or the basis is not orthonormal to 1e-6.
+        ObjectiveError: dims repeat or lie outside the basis, alpha is below 1, or the basis is not
+            orthonormal to 1e-6.
     """
 
     dims: Tensor = field(repr=False)
@@ -35,11 +37,27 @@ class Separation:
 
     def __post_init__(self) -> None:
         dims = self.dims
-        if dims.dtype != torch.int64 or dims.ndim != 1 or len(dims) == 0 or len(dims.unique()) != len(dims) or int(dims.min()) < 0:
+        if (
+            dims.dtype != torch.int64
+            or dims.ndim != 1
+            or len(dims) == 0
+            or len(dims.unique()) != len(dims)
+            or int(dims.min()) < 0
+        ):
             remedy = "give a non-empty int64 vector of different dimensions"
-            raise ObjectiveError("not a set of dimensions", field="separation.dims", value=dims.tolist(), remedy=remedy)
+            raise ObjectiveError(
+                "not a set of dimensions",
+                field="separation.dims",
+                value=dims.tolist(),
+                remedy=remedy,
+            )
         if not self.alpha >= 1:
-            raise ObjectiveError("below 1", field="separation.alpha", value=self.alpha, remedy="the paper uses 10; 1 switches DSR off")
+            raise ObjectiveError(
+                "below 1",
+                field="separation.alpha",
+                value=self.alpha,
+                remedy="the paper uses 10; 1 switches DSR off",
+            )
         if self.basis is not None:
             self._check_basis(self.basis)
 
@@ -49,25 +67,41 @@ class Separation:
 
     def _check_basis(self, basis: Tensor) -> None:
         square = basis.ndim == 2 and basis.shape[0] == basis.shape[1]
-        if not square or float((basis.double().T @ basis.double() - torch.eye(len(basis))).abs().max()) > _ORTHONORMAL_WITHIN:
+        if (
+            not square
+            or float((basis.double().T @ basis.double() - torch.eye(len(basis))).abs().max())
+            > _ORTHONORMAL_WITHIN
+        ):
             remedy = "take `random_basis(dimension, seed)`"
-            raise ObjectiveError("not orthonormal", field="separation.basis", value=tuple(basis.shape), remedy=remedy)
+            raise ObjectiveError(
+                "not orthonormal", field="separation.basis", value=tuple(basis.shape), remedy=remedy
+            )
         if int(self.dims.max()) >= len(basis):
             remedy = f"keep them below {len(basis)}"
-            raise ObjectiveError("outside the basis", field="separation.dims", value=int(self.dims.max()), remedy=remedy)
+            raise ObjectiveError(
+                "outside the basis",
+                field="separation.dims",
+                value=int(self.dims.max()),
+                remedy=remedy,
+            )
 
 
 def random_basis(dimension: int, seed: int) -> Tensor:
-    """A random rotation `[D, D]`: QR of a Gaussian matrix, signs fixed, float64, so that it is orthonormal to 1e-15 where losses are."""
+    """A random rotation `[D, D]`: QR of a Gaussian matrix, signs fixed, float64, so that it is
+    orthonormal to 1e-15 where losses are.
+    """
     generator = torch.Generator().manual_seed(derive_seed(seed, "basis"))
-    q, r = torch.linalg.qr(torch.randn(dimension, dimension, generator=generator, dtype=torch.float64))
+    q, r = torch.linalg.qr(
+        torch.randn(dimension, dimension, generator=generator, dtype=torch.float64)
+    )
     basis: Tensor = q * r.diagonal().sign()
     return basis
 
 
 @dataclass(frozen=True)
 class SeparationPlan:
-    """Every client's separation: consecutive slices of one random permutation of the dimensions, as in SSD's code.
+    """Every client's separation: consecutive slices of one random permutation of the dimensions, as
+    in SSD's code.
 
     Attributes:
         dims: int64 `[slices, S]` with S = ⌊D / clients⌋, at least 1.
@@ -79,16 +113,23 @@ class SeparationPlan:
     rule: str
 
     @classmethod
-    def draw(cls, config: ObjectiveConfig, dimension: int, clients: int, seed: int) -> SeparationPlan:
+    def draw(
+        cls, config: ObjectiveConfig, dimension: int, clients: int, seed: int
+    ) -> SeparationPlan:
         """The public plan of a federation.
 
         Raises:
             ObjectiveError: more clients than dimensions, and slices are not to be shared.
         """
         if clients > dimension and config.assign != "modulo":
-            remedy = 'set objective.assign = "modulo" (clients share slices), or widen model.embedding'
+            remedy = (
+                'set objective.assign = "modulo" (clients share slices), or widen model.embedding'
+            )
             raise ObjectiveError(
-                f"{clients} clients cannot each own one of {dimension} dimensions", field="objective.assign", value=config.assign, remedy=remedy
+                f"{clients} clients cannot each own one of {dimension} dimensions",
+                field="objective.assign",
+                value=config.assign,
+                remedy=remedy,
             )
         size = max(1, dimension // clients)
         generator = torch.Generator().manual_seed(derive_seed(seed, "separation"))

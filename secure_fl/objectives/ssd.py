@@ -1,4 +1,6 @@
-"""SSD: alignment, uniformity, dimension-scaled regulariser and projector distillation (arXiv 2508.01251)."""
+"""SSD: alignment, uniformity, dimension-scaled regulariser and projector distillation
+(arXiv 2508.01251).
+"""
 
 from __future__ import annotations
 
@@ -23,15 +25,17 @@ from secure_fl.objectives.separation import Separation
 from secure_fl_kernels.subspace import Subspace
 
 GAMMA = {"code": 1.0, "normalized": 0.055, "paper": 0.01}
-"""Weight of the regulariser that gives each form about the same tangential gradient; 1 is the paper's, with the code form."""
+"""Weight of the regulariser that gives each form about the same tangential gradient; 1 is the
+paper's, with the code form.
+"""
 
 
 @dataclass(frozen=True)
 class SSD:
     """align + β·uniformity + γ·DSR + δ·PD, each but align the mean over the two views.
 
-    Without a separation, or with γ = δ = 0, it is align + uniformity (FedAlignUniform). Under the name `ssd_nt_xent`,
-    NT-Xent stands in place of align + β·uniformity.
+    Without a separation, or with γ = δ = 0, it is align + uniformity (FedAlignUniform). Under the
+    name `ssd_nt_xent`, NT-Xent stands in place of align + β·uniformity.
     """
 
     config: ObjectiveConfig
@@ -48,7 +52,9 @@ class SSD:
 
     @property
     def couplings(self) -> Mapping[str, Coupling]:
-        """The code form's Frobenius norm runs over the batch; the squared forms are means of one example's terms."""
+        """The code form's Frobenius norm runs over the batch; the squared forms are means of one
+        example's terms.
+        """
         known = {
             "nt_xent": Coupling.BATCH,
             "align": Coupling.PER_EXAMPLE,
@@ -82,12 +88,21 @@ class SSD:
         if "nt_xent" in self.weights:
             if own is None:
                 return {"nt_xent": nt_xent_loss(z1, z2, config.temperature)}
-            return dict(zip(("nt_xent", "dsr"), nt_xent_dsr_loss(z1, z2, config.temperature, own), strict=True))
+            return dict(
+                zip(
+                    ("nt_xent", "dsr"),
+                    nt_xent_dsr_loss(z1, z2, config.temperature, own),
+                    strict=True,
+                )
+            )
         if "uniformity" in self.weights:
             return align_uniformity_loss(z1, z2, config.t, own)
         terms = {"align": align_loss(z1, z2)}
         if own is not None and self.separation is not None:
-            terms["dsr"] = (dsr_loss(z1, self.separation, config.form) + dsr_loss(z2, self.separation, config.form)) / 2
+            terms["dsr"] = (
+                dsr_loss(z1, self.separation, config.form)
+                + dsr_loss(z2, self.separation, config.form)
+            ) / 2
         return terms
 
     def _distil(self, h: Tensor, z: Tensor) -> Tensor:

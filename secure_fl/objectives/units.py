@@ -1,8 +1,10 @@
-"""Objectives cut into units: one loss an example, so that clipping each one's gradient bounds what it adds.
+"""Objectives cut into units: one loss an example, so that clipping each one's gradient bounds what
+it adds.
 
-An objective whose examples meet in a statistic only falls apart into units once that statistic has been released: the released
-value is a constant, and a unit's loss then depends on the unit's own rows and on it, on nothing else. `unit_form` finds the unit
-form of an objective, or says which mechanism fits one that has none.
+An objective whose examples meet in a statistic only falls apart into units once that statistic has
+been released: the released value is a constant, and a unit's loss then depends on the unit's own
+rows and on it, on nothing else. `unit_form` finds the unit form of an objective, or says which
+mechanism fits one that has none.
 
 Suffixes: U units, R rows of a unit (an example's views), D dimensions, F features, C classes.
 """
@@ -56,18 +58,24 @@ class UnitObjective(Protocol):
 
     @property
     def coupling(self) -> Coupling:
-        """Of what is left once `statistic` is released: `PER_EXAMPLE`, or `GROUP` where a unit is a group."""
+        """Of what is left once `statistic` is released: `PER_EXAMPLE`, or `GROUP` where a unit is
+        a group.
+        """
 
     @property
     def statistic(self) -> Statistic | None:
         """What must be released before the step."""
 
     def unit_losses(self, h: Tensor, z: Tensor, released: Tensor | None) -> Tensor:
-        """`h` `[U, R, F]` and `z` `[U, R, D]` -> `[U]`, each from its own rows and `released` only."""
+        """`h` `[U, R, F]` and `z` `[U, R, D]` -> `[U]`, each from its own rows and
+        `released` only.
+        """
 
 
 class TargetObjective(Protocol):
-    """A loss of a model's outputs and a target that belongs to the same unit: labels, hidden pixels."""
+    """A loss of a model's outputs and a target that belongs to the same unit: labels,
+    hidden pixels.
+    """
 
     @property
     def coupling(self) -> Coupling:
@@ -79,7 +87,9 @@ class TargetObjective(Protocol):
 
 @dataclass(frozen=True)
 class CrossEntropy:
-    """Classification: the mean over a unit's rows of the cross-entropy with its label, int64 `[U]`."""
+    """Classification: the mean over a unit's rows of the cross-entropy with its label,
+    int64 `[U]`.
+    """
 
     coupling: Coupling = Coupling.PER_EXAMPLE
 
@@ -90,7 +100,9 @@ class CrossEntropy:
 
 @dataclass(frozen=True)
 class SecondMoment:
-    """E ẑẑᵀ over both views, `[D, D]`, in the coordinates (diagonal, √2·upper triangle), where ‖ẑẑᵀ‖ is its Frobenius norm, 1."""
+    """E ẑẑᵀ over both views, `[D, D]`, in the coordinates (diagonal, √2·upper triangle), where
+    ‖ẑẑᵀ‖ is its Frobenius norm, 1.
+    """
 
     dimension: int
 
@@ -120,7 +132,8 @@ class SecondMoment:
 class SpectralUnits:
     """Spectral contrastive: −2 ẑ¹·ẑ² + 2 mean over views of ẑᵀMẑ.
 
-    With M the moment itself and not a constant the second term would be ‖M‖², whose gradient is 2⟨M, ∂M⟩: the same.
+    With M the moment itself and not a constant the second term would be ‖M‖², whose gradient is
+    2⟨M, ∂M⟩: the same.
     """
 
     statistic: SecondMoment
@@ -134,7 +147,8 @@ class SpectralUnits:
 
 @dataclass(frozen=True, eq=False)
 class SSDUnits:
-    """align + β·uniformity + γ·DSR + δ·PD, with uniformity's kernel by random features; terms of weight 0 are left out.
+    """align + β·uniformity + γ·DSR + δ·PD, with uniformity's kernel by random features; terms of
+    weight 0 are left out.
 
     Attributes:
         statistic: of uniformity; None where β is 0.
@@ -159,12 +173,15 @@ class SSDUnits:
         if self.separation is not None and self.gamma:
             losses = losses + self.gamma * dsr_rows(z_URD, self.separation, self.form).mean(1)
         if self.separation is not None and self.delta:
-            losses = losses + self.delta * distillation_rows(h_URF, z_URD, self.temperature, self.direction).mean(1)
+            losses = losses + self.delta * distillation_rows(
+                h_URF, z_URD, self.temperature, self.direction
+            ).mean(1)
         return losses
 
 
 def dsr_rows(z: Tensor, separation: Separation, form: DSRForm) -> Tensor:
-    """The squared forms of the dimension-scaled regulariser of each row of `[..., D]`; their mean is `dsr_loss`.
+    """The squared forms of the dimension-scaled regulariser of each row of `[..., D]`; their mean
+    is `dsr_loss`.
 
     Raises:
         PrivacyError: the form is `code`, a norm over the whole batch.
@@ -180,20 +197,31 @@ def dsr_rows(z: Tensor, separation: Separation, form: DSRForm) -> Tensor:
 
 
 def distillation_rows(h: Tensor, z: Tensor, temperature: float, direction: Direction) -> Tensor:
-    """KL divergence between the softmaxes of each row of `h` and `z`, both `[..., D]`; their mean is `distillation_loss`.
+    """KL divergence between the softmaxes of each row of `h` and `z`, both `[..., D]`; their mean
+    is `distillation_loss`.
 
     Raises:
         PrivacyError: h and z have different widths.
     """
     if h.shape != z.shape:
         remedy = "leave model.embedding out, or set objective.delta = 0"
-        raise PrivacyError("distillation needs h and z of one width", field="model.embedding", value=z.shape[-1], remedy=remedy)
-    log_h, log_z = functional.log_softmax(h / temperature, -1), functional.log_softmax(z / temperature, -1)
+        raise PrivacyError(
+            "distillation needs h and z of one width",
+            field="model.embedding",
+            value=z.shape[-1],
+            remedy=remedy,
+        )
+    log_h, log_z = (
+        functional.log_softmax(h / temperature, -1),
+        functional.log_softmax(z / temperature, -1),
+    )
     target, other = (log_z, log_h) if direction == "projector_to_encoder" else (log_h, log_z)
     return (target.exp() * (target - other)).sum(-1)
 
 
-def unit_form(objective: Objective | UnitObjective, dimension: int, seed: int, *, pairs: int = PAIRS) -> UnitObjective:
+def unit_form(
+    objective: Objective | UnitObjective, dimension: int, seed: int, *, pairs: int = PAIRS
+) -> UnitObjective:
     """The objective as one loss an example.
 
     Args:
@@ -202,7 +230,8 @@ def unit_form(objective: Objective | UnitObjective, dimension: int, seed: int, *
         pairs: of random features.
 
     Raises:
-        PrivacyError: examples depend on each other through more than a statistic; names what to use instead.
+        PrivacyError: examples depend on each other through more than a statistic; names what to
+            use instead.
     """
     if has_units(objective):
         return objective
@@ -212,8 +241,16 @@ def unit_form(objective: Objective | UnitObjective, dimension: int, seed: int, *
         return _ssd(objective, dimension, seed, pairs)
     if isinstance(objective, NTXent):
         raise _contrastive(objective)
-    remedy = "give it `unit_losses`, `statistic` and `coupling` (UnitObjective), or use client-level privacy"
-    raise PrivacyError("has no form with one loss an example", field="objective", value=type(objective).__name__, remedy=remedy)
+    remedy = (
+        "give it `unit_losses`, `statistic` and `coupling` (UnitObjective), "
+        "or use client-level privacy"
+    )
+    raise PrivacyError(
+        "has no form with one loss an example",
+        field="objective",
+        value=type(objective).__name__,
+        remedy=remedy,
+    )
 
 
 def has_units(objective: object) -> TypeIs[UnitObjective]:
@@ -227,7 +264,11 @@ def _ssd(objective: SSD, dimension: int, seed: int, pairs: int) -> SSDUnits:
         raise _contrastive(objective)
     if "dsr" in weights and config.form == "code":
         raise _code_form()
-    statistic = KernelMean(RandomFeatures.draw(dimension, config.t, seed, pairs)) if "uniformity" in weights else None
+    statistic = (
+        KernelMean(RandomFeatures.draw(dimension, config.t, seed, pairs))
+        if "uniformity" in weights
+        else None
+    )
     return SSDUnits(
         statistic,
         weights.get("uniformity", 0.0),
@@ -241,10 +282,23 @@ def _ssd(objective: SSD, dimension: int, seed: int, pairs: int) -> SSDUnits:
 
 
 def _contrastive(objective: object) -> PrivacyError:
-    remedy = 'use mechanism = "group", which clips whole groups, or an objective whose examples meet in a statistic: spectral_contrastive, ssd'
-    return PrivacyError("NT-Xent couples every example with the whole batch", field="objective", value=type(objective).__name__, remedy=remedy)
+    remedy = (
+        'use mechanism = "group", which clips whole groups, or an objective whose examples meet in '
+        "a statistic: spectral_contrastive, ssd"
+    )
+    return PrivacyError(
+        "NT-Xent couples every example with the whole batch",
+        field="objective",
+        value=type(objective).__name__,
+        remedy=remedy,
+    )
 
 
 def _code_form() -> PrivacyError:
     remedy = 'set objective.form = "normalized"'
-    return PrivacyError("the code form's norm runs over the whole batch", field="objective.form", value="code", remedy=remedy)
+    return PrivacyError(
+        "the code form's norm runs over the whole batch",
+        field="objective.form",
+        value="code",
+        remedy=remedy,
+    )

@@ -1,4 +1,6 @@
-"""Watching pools for collapse: CP-CFL's clustering failure is that all clients choose the same model."""
+"""Watching pools for collapse: CP-CFL's clustering failure is that all clients choose the
+same model.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ class PoolHealth:
         active: pools with at least one client.
         largest_share: share of clients in the fullest pool.
         entropy: of the occupancy, divided by log K; 1 is even, 0 is one pool.
-        ari: adjusted Rand index against known groups, or None without them. Simulation only: it needs each client's choice.
+        ari: adjusted Rand index against known groups, or None without them. Simulation only: it
+            needs each client's choice.
         alert: what is wrong and what to do, or None.
     """
 
@@ -38,20 +41,35 @@ class PoolHealth:
 
 
 def pool_health(
-    counts: Sequence[int], choices: Sequence[int] = (), groups: Sequence[int | None] = (), config: FederationConfig | None = None
+    counts: Sequence[int],
+    choices: Sequence[int] = (),
+    groups: Sequence[int | None] = (),
+    config: FederationConfig | None = None,
 ) -> PoolHealth:
-    """Figures and alert for `counts[k]` clients in pool k; `choices` and `groups` give each client's pool and known group.
+    """Figures and alert for `counts[k]` clients in pool k; `choices` and `groups` give each
+    client's pool and known group.
 
     `config`: of the run, which decides what the alert advises; without it, it advises nothing.
     """
     total = sum(counts)
     shares = [count / total for count in counts if count] if total else []
     active, largest = len(shares), max(shares, default=0.0)
-    entropy = -sum(share * log(share) for share in shares) / log(len(counts)) if len(counts) > 1 else 0.0
-    return PoolHealth(tuple(counts), active, largest, entropy + 0.0, _ari(choices, groups), _alert(len(counts), total, active, largest, config))
+    entropy = (
+        -sum(share * log(share) for share in shares) / log(len(counts)) if len(counts) > 1 else 0.0
+    )
+    return PoolHealth(
+        tuple(counts),
+        active,
+        largest,
+        entropy + 0.0,
+        _ari(choices, groups),
+        _alert(len(counts), total, active, largest, config),
+    )
 
 
-def _alert(pools: int, total: int, active: int, largest: float, config: FederationConfig | None) -> str | None:
+def _alert(
+    pools: int, total: int, active: int, largest: float, config: FederationConfig | None
+) -> str | None:
     if pools < 2 or total < 2:
         return None
     remedy = "" if config is None else f"; {_remedy(config)}"
@@ -63,13 +81,19 @@ def _alert(pools: int, total: int, active: int, largest: float, config: Federati
 
 
 def _remedy(config: FederationConfig) -> str:
-    """What this configuration leaves to try: a start that finds groups; or what makes the found ones clearer and keeps them."""
+    """What this configuration leaves to try: a start that finds groups; or what makes the found
+    ones clearer and keeps them.
+    """
     pretrain, pools = config.pretrain, config.pools
     options: list[Option] = [Setting("pools.start", "sketch")]
     if pools.start == "sketch":
         options += [Raise("privacy.sketch_epsilon")] if config.noises_sketches else []
         if config.privacy.unit != "example" or config.privacy.chooses_by_loss(pools.start):
-            keeps = Raise("privacy.choice_stay") if config.privacy.unit == "example" else Raise("pools.keep_margin", limit=1)
+            keeps = (
+                Raise("privacy.choice_stay")
+                if config.privacy.unit == "example"
+                else Raise("pools.keep_margin", limit=1)
+            )
             options += [Raise("pools.warmup_rounds", limit=pools.rounds - 1), keeps]
     elif pools.start == "random":
         options.append(Setting("pools.start", "pretrained"))

@@ -1,4 +1,6 @@
-"""K models as vectors, and how one model is split into what is shared, what is pooled and what is frozen."""
+"""K models as vectors, and how one model is split into what is shared, what is pooled and what
+is frozen.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ class PoolSet:
     """K pool models.
 
     Attributes:
-        shared: `[S]`, the part averaged over all clients (the encoder, under `encoder = "shared"`; else empty).
+        shared: `[S]`, the part averaged over all clients (the encoder, under `encoder = "shared"`;
+            else empty).
         pooled: `[K, P]`, one row a pool (encoder and head under `finetune`, else the head).
     """
 
@@ -33,7 +36,9 @@ class PoolSet:
 
 @dataclass(frozen=True)
 class PoolLayout:
-    """How vectors of a `PoolSet` are written into a model. A frozen encoder is in neither: every party already has it."""
+    """How vectors of a `PoolSet` are written into a model. A frozen encoder is in neither: every
+    party already has it.
+    """
 
     mode: EncoderMode
 
@@ -41,10 +46,14 @@ class PoolLayout:
         """(shared `[S]`, pooled `[P]`) of a model."""
         if self.mode == "finetune":
             return torch.empty(0), to_vector(model)
-        return (to_vector(model.encoder) if self.mode == "shared" else torch.empty(0)), to_vector(model.top)
+        return (to_vector(model.encoder) if self.mode == "shared" else torch.empty(0)), to_vector(
+            model.top
+        )
 
     def buffers(self, model: PoolModel) -> tuple[int, ...]:
-        """Where a model's floating-point buffers lie in its shared part followed by its pooled part, ascending."""
+        """Where a model's floating-point buffers lie in its shared part followed by its pooled
+        part, ascending.
+        """
         if self.mode == "finetune":
             return buffer_places(model)
         shared = vector_size(model.encoder) if self.mode == "shared" else 0

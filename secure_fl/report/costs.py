@@ -10,21 +10,42 @@ from secure_fl.units import clock, size
 
 def short(taken: Estimate) -> str:
     """An estimate in a line."""
-    rounds = ", ".join(f"{phase.rounds} x {phase.name}" for phase in taken.phases if phase.name in ("pretrain", "cluster"))
-    return f"about to send {size(taken.bytes)} in all ({rounds}); `secure-fl check` estimates time too"
+    rounds = ", ".join(
+        f"{phase.rounds} x {phase.name}"
+        for phase in taken.phases
+        if phase.name in ("pretrain", "cluster")
+    )
+    return (
+        f"about to send {size(taken.bytes)} in all ({rounds}); `secure-fl check` estimates time too"
+    )
 
 
 def lines(taken: Estimate, width: int) -> list[str]:
-    """An estimate as a table no wider than `width`; on a narrow page as a paragraph for each phase."""
+    """An estimate as a table no wider than `width`; on a narrow page as a paragraph for
+    each phase.
+    """
     seconds = taken.seconds
-    total = f"in all {size(taken.bytes)}, about {clock(seconds or 0)} here, memory about {size(taken.memory)}"
-    notes = ["time and memory are estimates; bytes follow from what is sent, where all clients answer and all pools open"]
+    total = (
+        f"in all {size(taken.bytes)}, about {clock(seconds or 0)} here, memory about "
+        f"{size(taken.memory)}"
+    )
+    notes = [
+        (
+            "time and memory are estimates; bytes follow from what is sent, where all clients "
+            "answer and all pools open"
+        )
+    ]
     if any(phase.most for phase in taken.phases):
         notes.append("sketch rounds end when the groups have settled")
     made = _table(taken)
     if max(map(len, made)) > width:
         made = [part for phase in taken.phases for part in _paragraph(phase)]
-    return [*made, "", *textwrap.wrap(total, width), *(line for note in notes for line in textwrap.wrap(note, width))]
+    return [
+        *made,
+        "",
+        *textwrap.wrap(total, width),
+        *(line for note in notes for line in textwrap.wrap(note, width)),
+    ]
 
 
 def _table(taken: Estimate) -> list[str]:
@@ -35,12 +56,25 @@ def _table(taken: Estimate) -> list[str]:
 def _row(phase: PhaseCost) -> str:
     each = size(phase.up / phase.clients) if phase.clients else "-"
     whole = size(phase.bytes) if phase.clients else "-"
-    return f"{phase.name:<9} {_rounds(phase):>8} {phase.clients or '-':>8}{each:>16} {whole:>10} {clock(phase.rounds * (phase.seconds or 0)):>9}"
+    return (
+        f"{phase.name:<9} {_rounds(phase):>8} {phase.clients or '-':>8}{each:>16} {whole:>10} "
+        f"{clock(phase.rounds * (phase.seconds or 0)):>9}"
+    )
 
 
 def _paragraph(phase: PhaseCost) -> list[str]:
-    sent = [f"  {phase.clients} clients, each sends", f"  {size(phase.up / phase.clients)} a round; all {size(phase.bytes)}"] if phase.clients else []
-    return [f"{phase.name}: {_rounds(phase)} rounds, {clock(phase.rounds * (phase.seconds or 0))}", *sent]
+    sent = (
+        [
+            f"  {phase.clients} clients, each sends",
+            f"  {size(phase.up / phase.clients)} a round; all {size(phase.bytes)}",
+        ]
+        if phase.clients
+        else []
+    )
+    return [
+        f"{phase.name}: {_rounds(phase)} rounds, {clock(phase.rounds * (phase.seconds or 0))}",
+        *sent,
+    ]
 
 
 def _rounds(phase: PhaseCost) -> str:

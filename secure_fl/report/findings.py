@@ -1,4 +1,6 @@
-"""What a run's record says beyond its figures: how it was protected, which pools stayed closed, what was raised and when."""
+"""What a run's record says beyond its figures: how it was protected, which pools stayed closed,
+what was raised and when.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,11 @@ def protection(run: Run) -> str:
     said = PROTECTIONS[run.config.security.protection]
     if run.config.security.protection != "bfv+masked":
         return said
-    return f"{said}; {'every client holds' if run.config.security.key_holder == 'clients' else 'an authority holds'} the key"
+    return (
+        f"{said}; "
+        f"{'every client holds' if run.config.security.key_holder == 'clients' else 'an authority holds'} "
+        "the key"
+    )
 
 
 def is_plain(run: Run) -> bool:
@@ -56,19 +62,31 @@ def is_plain(run: Run) -> bool:
 
 
 def has_minimum(run: Run) -> bool:
-    """Whether a pool needs security.min_pool_clients to be opened: in the open only what is summed in groups or under noise does."""
-    return not is_plain(run) or run.config.security.robust != "none" or run.config.privacy.unit == "client"
+    """Whether a pool needs security.min_pool_clients to be opened: in the open only what is summed
+    in groups or under noise does.
+    """
+    return (
+        not is_plain(run)
+        or run.config.security.robust != "none"
+        or run.config.privacy.unit == "client"
+    )
 
 
 def stated(run: Run) -> dict[str, Any] | None:
-    """What was charged to a budget: of the whole run, or of its sketches alone; None where nothing was."""
+    """What was charged to a budget: of the whole run, or of its sketches alone; None where
+    nothing was.
+    """
     found = run.summary.get("privacy") or run.summary.get("sketches")
     return None if found is None else dict(found)
 
 
 def largest(said: dict[str, Any]) -> float | None:
-    """The largest ε of any adversary, for the unit that a run protects; None where one has no bound. Units are not mixed."""
-    own = [claim["epsilon"] for claim in said["claims"] if claim["unit"] == said["unit"]] or [said["epsilon"]]
+    """The largest ε of any adversary, for the unit that a run protects; None where one has no
+    bound. Units are not mixed.
+    """
+    own = [claim["epsilon"] for claim in said["claims"] if claim["unit"] == said["unit"]] or [
+        said["epsilon"]
+    ]
     return None if None in own else float(max(own))
 
 
@@ -85,16 +103,27 @@ def closed_pools(run: Run) -> Closed:
     security, rounds = run.config.security, run.lines("cluster")
     grouping = Grouping.of(security)
     if grouping is not None and all("groups_opened" in line["metrics"] for line in rounds):
-        short = [(line["round"], [opened < grouping.needed for opened in line["metrics"]["groups_opened"]]) for line in rounds]
+        short = [
+            (
+                line["round"],
+                [opened < grouping.needed for opened in line["metrics"]["groups_opened"]],
+            )
+            for line in rounds
+        ]
     elif run.config.privacy.unit == "client":
         return Closed({}, "pools are opened by noised counts, which the record does not keep")
     elif not has_minimum(run):
         return Closed({}, "nothing stays closed: without a secure sum a pool of any size is opened")
     elif not all("pools" in line.get("metrics", {}) for line in rounds):
-        return Closed({}, "not in this record: which pools stayed closed follows from clients' choices")
+        return Closed(
+            {}, "not in this record: which pools stayed closed follows from clients' choices"
+        )
     else:
         least = security.min_pool_clients
-        short = [(line["round"], [0 < members < least for members in line["metrics"]["pools"]["counts"]]) for line in rounds]
+        short = [
+            (line["round"], [0 < members < least for members in line["metrics"]["pools"]["counts"]])
+            for line in rounds
+        ]
     found: dict[int, list[int]] = {}
     for number, pools in short:
         for pool, is_short in enumerate(pools):
@@ -104,19 +133,29 @@ def closed_pools(run: Run) -> Closed:
 
 
 def alerts(run: Run) -> list[Alert]:
-    """Every alert once, in the order of its first round, with the rounds of its phase; the last one may still stand at the end."""
+    """Every alert once, in the order of its first round, with the rounds of its phase; the last one
+    may still stand at the end.
+    """
     found: dict[tuple[str, str], list[int]] = {}
     for line in run.rounds:
         for text in _raised(line.get("metrics", {})):
             found.setdefault((line["phase"], text), []).append(line["round"])
     ended = {text for phase, text in found if phase == "evaluate"}
     shown = [
-        Alert(text, f"{PHASES.get(phase, phase)}, {spans(rounds)}" + (", and at the end" if phase == "cluster" and text in ended else ""))
+        Alert(
+            text,
+            f"{PHASES.get(phase, phase)}, {spans(rounds)}"
+            + (", and at the end" if phase == "cluster" and text in ended else ""),
+        )
         for (phase, text), rounds in found.items()
         if phase != "evaluate"
     ]
     told = {text for phase, text in found if phase == "cluster"}
-    return shown + [Alert(text, "at the end") for phase, text in found if phase == "evaluate" and text not in told]
+    return shown + [
+        Alert(text, "at the end")
+        for phase, text in found
+        if phase == "evaluate" and text not in told
+    ]
 
 
 def _raised(metrics: dict[str, Any]) -> list[str]:

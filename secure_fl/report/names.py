@@ -17,7 +17,9 @@ _NO_XML = ("\ufffe", "\uffff")
 
 
 def told_apart(runs: Sequence[tuple[str, Path]]) -> list[str]:
-    """Names of which no two are equal: a run without one is called as its folder, runs of one name have their folders' beside it."""
+    """Names of which no two are equal: a run without one is called as its folder, runs of one name
+    have their folders' beside it.
+    """
     runs = [(name, Path(_clean(str(folder)))) for name, folder in runs]
     firsts = [folder.name if name in _UNNAMED else name for name, folder in runs]
     met, names = Counter(firsts), firsts
@@ -33,7 +35,8 @@ def told_apart(runs: Sequence[tuple[str, Path]]) -> list[str]:
 
 
 def printable(text: str) -> str:
-    """A name in one line: without control characters and turns of direction, cut where it is very long.
+    """A name in one line: without control characters and turns of direction, cut where it is
+    very long.
 
     One that is written from the right is kept apart from what stands beside it.
     """
@@ -47,12 +50,22 @@ def brief(name: str, most: int = 26) -> str:
     """A printable name where there is little room."""
     if len(name) <= most:
         return name
-    return name[: most - 1].rstrip() + "…" + ("\N{POP DIRECTIONAL ISOLATE}" if "\N{FIRST STRONG ISOLATE}" in name else "")
+    return (
+        name[: most - 1].rstrip()
+        + "…"
+        + ("\N{POP DIRECTIONAL ISOLATE}" if "\N{FIRST STRONG ISOLATE}" in name else "")
+    )
 
 
 def _clean(text: str) -> str:
-    return "".join("\N{REPLACEMENT CHARACTER}" if _is_control(character) else character for character in text)
+    return "".join(
+        "\N{REPLACEMENT CHARACTER}" if _is_control(character) else character for character in text
+    )
 
 
 def _is_control(character: str) -> bool:
-    return unicodedata.category(character) in ("Cc", "Cs") or unicodedata.bidirectional(character) in _TURNS or character in _NO_XML
+    return (
+        unicodedata.category(character) in ("Cc", "Cs")
+        or unicodedata.bidirectional(character) in _TURNS
+        or character in _NO_XML
+    )

@@ -1,4 +1,6 @@
-"""The page: four answers first, then each run's pools, clients, protection, course and cost. One file, which asks for no other."""
+"""The page: four answers first, then each run's pools, clients, protection, course and cost. One
+file, which asks for no other.
+"""
 
 from __future__ import annotations
 
@@ -35,9 +37,21 @@ def write_report(folders: Sequence[Path], path: Path) -> None:
     runs = read_runs(folders)
     try:
         page = _page(environment, runs).encode()
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, UndefinedError) as error:
-        problem, remedy = f"holds a record that this version does not write: {type(error).__name__}", "restore the files that the run wrote"
-        raise RunFolderError(problem, field="run folder", value=[str(folder) for folder in folders], remedy=remedy) from None
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+        UndefinedError,
+    ) as error:
+        problem, remedy = (
+            f"holds a record that this version does not write: {type(error).__name__}",
+            "restore the files that the run wrote",
+        )
+        raise RunFolderError(
+            problem, field="run folder", value=[str(folder) for folder in folders], remedy=remedy
+        ) from None
     write_atomically(path, page)
 
 
@@ -45,9 +59,20 @@ def _environment() -> Environment:
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError:
-        raise DependencyError("the page needs jinja2", field="report", value=None, remedy="pip install 'secure-fl[report]'") from None
+        raise DependencyError(
+            "the page needs jinja2",
+            field="report",
+            value=None,
+            remedy="pip install 'secure-fl[report]'",
+        ) from None
     loader = PackageLoader("secure_fl.report")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters |= {"bytes": size, "clock": clock, "image": _image}
     environment.globals["pool_colour"] = plots.pool_colour
     return environment
@@ -62,8 +87,10 @@ def _page(environment: Environment, runs: Sequence[Run]) -> str:
         comparison=sections.comparison(runs) if len(runs) > 1 else None,
         charts=_compared(runs),
         script=script,
-        # The one script that runs is known by its digest, and nothing is loaded from anywhere: what a run is called cannot become either.
-        allowed=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{_digest(script)}'",
+        # The one script that runs is known by its digest, and nothing is loaded from anywhere: what
+        # a run is called cannot become either.
+        allowed="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src "
+        f"'sha256-{_digest(script)}'",
     )
 
 
@@ -90,7 +117,9 @@ def _told(run: Run, runs: Sequence[Run]) -> dict[str, Any]:
 def _compared(runs: Sequence[Run]) -> list[Chart]:
     """Plots that several runs share."""
     courses = [(run.name, run.pools["accuracy_per_round"]) for run in runs if run.pools is not None]
-    measured = [(name, course) for name, course in courses if any(value is not None for value in course)]
+    measured = [
+        (name, course) for name, course in courses if any(value is not None for value in course)
+    ]
     return [plots.accuracy_plot(measured)] if len(measured) > 1 else []
 
 
@@ -98,20 +127,49 @@ def _charts(run: Run) -> dict[str, list[Chart]]:
     """What one run alone has to show, by the part of its section."""
     training = [line.get("metrics", {}) for line in run.lines("pretrain")]
     told = bool(training) and all(metrics.get("loss") is not None for metrics in training)
-    spent = [line["metrics"]["privacy"]["epsilon"] for line in run.rounds if "privacy" in line.get("metrics", {})]
+    spent = [
+        line["metrics"]["privacy"]["epsilon"]
+        for line in run.rounds
+        if "privacy" in line.get("metrics", {})
+    ]
     names = () if run.partition is None else run.partition.class_names
     pictured = run.embedding if "representation" in run.summary else None
-    coloured = [] if pictured is None else ["label", *(["group"] if any(group is not None for group in pictured["group"]) else [])]
+    coloured = (
+        []
+        if pictured is None
+        else [
+            "label",
+            *(["group"] if any(group is not None for group in pictured["group"]) else []),
+        ]
+    )
     pools, course = run.pools, [] if run.pools is None else run.pools["accuracy_per_round"]
-    embeddings = [plots.embedding_plot(pictured, by, names if by == "label" else ()) for by in coloured if pictured is not None]
-    losses = [plots.loss_plot([m["loss"] for m in training], [m["terms"] for m in training])] if told else []
+    embeddings = [
+        plots.embedding_plot(pictured, by, names if by == "label" else ())
+        for by in coloured
+        if pictured is not None
+    ]
+    losses = (
+        [plots.loss_plot([m["loss"] for m in training], [m["terms"] for m in training])]
+        if told
+        else []
+    )
     return {
         "pools": [
-            *([plots.accuracy_plot([(run.name, course)])] if any(value is not None for value in course) else []),
-            *([] if pools is None else [plots.occupancy_plot(pools["occupancy_per_round"], run.name)]),
+            *(
+                [plots.accuracy_plot([(run.name, course)])]
+                if any(value is not None for value in course)
+                else []
+            ),
+            *(
+                []
+                if pools is None
+                else [plots.occupancy_plot(pools["occupancy_per_round"], run.name)]
+            ),
         ],
         "clients": [] if run.partition is None else [plots.partition_plot(run.partition)],
-        "privacy": [plots.spent_plot(spent, run.summary["privacy"]["budget"])] if spent and None not in spent else [],
+        "privacy": [plots.spent_plot(spent, run.summary["privacy"]["budget"])]
+        if spent and None not in spent
+        else [],
         "encoder": [*embeddings, *losses],
     }
 
@@ -121,5 +179,7 @@ def _digest(script: str) -> str:
 
 
 def _image(svg: str) -> str:
-    """A data address for an <img>: ids inside one plot cannot meet another's, and nothing in it runs."""
+    """A data address for an <img>: ids inside one plot cannot meet another's, and nothing in
+    it runs.
+    """
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()

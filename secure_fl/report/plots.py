@@ -1,4 +1,6 @@
-"""Plots of runs. One function a plot; matplotlib draws, nothing is shown. Figures are narrow, so that they can be read on a phone."""
+"""Plots of runs. One function a plot; matplotlib draws, nothing is shown. Figures are narrow, so
+that they can be read on a phone.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = ("#3d7fc4", "#d9772b", "#3f9a5a", "#cf4a5c", "#8f6bc2", "#9a7355", "#c8609e", "#7c868f", "#2a9494", "#8a8a2b")
+COLOURS = (
+    "#3d7fc4",
+    "#d9772b",
+    "#3f9a5a",
+    "#cf4a5c",
+    "#8f6bc2",
+    "#9a7355",
+    "#c8609e",
+    "#7c868f",
+    "#2a9494",
+    "#8a8a2b",
+)
 """Of pools, runs and labels; each can be told from white and from near-black."""
 _INK, _INK_IN_THE_DARK, _NEITHER = "#1f2733", "#d5dbe3", "#a9b1ba"
 """Of text and axes by day and by night, and of dots without a label."""
@@ -68,7 +81,9 @@ def accuracy_plot(runs: Sequence[tuple[str, Sequence[float | None]]]) -> Chart:
         _draw_accuracy(figure.add_subplot(), runs)
         svg = _svg(figure)
     ends = [(name, [value for value in course if value is not None]) for name, course in runs]
-    told = "; ".join(f"{name}: from {known[0]:.2f} to {known[-1]:.2f}" for name, known in ends if known)
+    told = "; ".join(
+        f"{name}: from {known[0]:.2f} to {known[-1]:.2f}" for name, known in ends if known
+    )
     alt = f"Lines: test accuracy, mean over clients, by rounds of training. {told}."
     return Chart("Accuracy per round", alt, svg, _line_keys([name for name, _ in runs]))
 
@@ -120,7 +135,8 @@ def _draw_occupancy(axes: Axes, counts: Sequence[Sequence[int]]) -> None:
 
 
 def save_comparison(runs: Sequence[tuple[str, dict[str, Any]]], path: Path) -> None:
-    """Accuracy and occupancy of several runs, `(name, summary)`, as one picture; the suffix names the format.
+    """Accuracy and occupancy of several runs, `(name, summary)`, as one picture; the suffix names
+    the format.
 
     Raises:
         DependencyError: matplotlib is missing.
@@ -130,7 +146,9 @@ def save_comparison(runs: Sequence[tuple[str, dict[str, Any]]], path: Path) -> N
         figure = _figure(2.6 * max(2, len(runs)), 5.2)
         grid = figure.add_gridspec(2, len(runs))
         above = figure.add_subplot(grid[0, :])
-        _draw_accuracy(above, [(name, summary["pools"]["accuracy_per_round"]) for name, summary in runs])
+        _draw_accuracy(
+            above, [(name, summary["pools"]["accuracy_per_round"]) for name, summary in runs]
+        )
         above.legend(frameon=False, fontsize=8)
         for column, (name, summary) in enumerate(runs):
             below = figure.add_subplot(grid[1, column])
@@ -147,11 +165,21 @@ def loss_plot(losses: Sequence[float], terms: Sequence[dict[str, float]]) -> Cha
         axes = figure.add_subplot()
         for place, values in enumerate(lines.values()):
             colour, dash = _line(place)
-            axes.plot(range(1, len(losses) + 1), values, color=colour, linestyle=(0, dash) if dash else "-", marker="o", markersize=2.5)
+            axes.plot(
+                range(1, len(losses) + 1),
+                values,
+                color=colour,
+                linestyle=(0, dash) if dash else "-",
+                marker="o",
+                markersize=2.5,
+            )
         axes.set_xlabel("round")
         axes.set_ylabel("loss, mean over clients")
         svg = _svg(figure)
-    alt = f"Lines: the pre-training loss and its terms, by round. The loss goes from {losses[0]:.3g} to {losses[-1]:.3g}."
+    alt = (
+        f"Lines: the pre-training loss and its terms, by round. The loss goes from {losses[0]:.3g} "
+        f"to {losses[-1]:.3g}."
+    )
     return Chart("Pre-training loss", alt, svg, _line_keys(list(lines)))
 
 
@@ -161,18 +189,31 @@ def spent_plot(epsilons: Sequence[float], budget: float) -> Chart:
         figure = _figure(4.2, 2.4)
         axes = figure.add_subplot()
         colour, over = COLOURS[0], COLOURS[3]
-        axes.step(range(1, len(epsilons) + 1), epsilons, where="post", color=colour, marker="o", markersize=3)
+        axes.step(
+            range(1, len(epsilons) + 1),
+            epsilons,
+            where="post",
+            color=colour,
+            marker="o",
+            markersize=3,
+        )
         axes.axhline(budget, color=over, linewidth=1.2, linestyle=(0, (4, 2)))
         axes.set_ylim(0, 1.08 * max(budget, *epsilons))
         axes.set_xlabel("round")
         axes.set_ylabel("ε spent")
         svg = _svg(figure)
-    alt = f"Steps: ε spent, by round, all phases in order: {epsilons[-1]:.2f} at the end, of a budget of {budget:g}."
-    return Chart("ε spent, round by round", alt, svg, (Key("spent", colour, ""), Key("budget", over, "4 2")))
+    alt = (
+        f"Steps: ε spent, by round, all phases in order: {epsilons[-1]:.2f} at the end, of a "
+        f"budget of {budget:g}."
+    )
+    return Chart(
+        "ε spent, round by round", alt, svg, (Key("spent", colour, ""), Key("budget", over, "4 2"))
+    )
 
 
 def embedding_plot(embedding: dict[str, Any], colour_by: str, names: Sequence[str] = ()) -> Chart:
-    """Test examples on the two principal axes of their unit features, before and after pre-training.
+    """Test examples on the two principal axes of their unit features, before and after
+    pre-training.
 
     Args:
         embedding: of `embedding.json`.
@@ -184,15 +225,30 @@ def embedding_plot(embedding: dict[str, Any], colour_by: str, names: Sequence[st
     colours = _colours(found)
     with _style():
         figure = _figure(4.2, 2.4)
-        for place, (stage, title) in enumerate((("initial", "random"), ("final", "pre-trained")), 1):
+        for place, (stage, title) in enumerate(
+            (("initial", "random"), ("final", "pre-trained")), 1
+        ):
             axes, points = figure.add_subplot(1, 2, place), embedding[stage]
-            axes.scatter([p[0] for p in points], [p[1] for p in points], c=[colours[value] for value in values], s=5, linewidths=0, rasterized=True)
+            axes.scatter(
+                [p[0] for p in points],
+                [p[1] for p in points],
+                c=[colours[value] for value in values],
+                s=5,
+                linewidths=0,
+                rasterized=True,
+            )
             axes.set_title(title, fontsize=9)
             axes.set_xticks([])
             axes.set_yticks([])
         svg = _svg(figure)
-    keys = [Key("none" if value < 0 else _called(names, value, colour_by), colours[value]) for value in found]
-    alt = f"Two scatter plots: test examples under the random and the pre-trained encoder, coloured by {colour_by}; {len(found)} colours."
+    keys = [
+        Key("none" if value < 0 else _called(names, value, colour_by), colours[value])
+        for value in found
+    ]
+    alt = (
+        "Two scatter plots: test examples under the random and the pre-trained encoder, coloured "
+        f"by {colour_by}; {len(found)} colours."
+    )
     shown = tuple(keys) if 1 < len(keys) <= _MOST_KEYS else ()
     return Chart(f"Embedding, by {colour_by}", alt, svg, shown)
 
@@ -201,8 +257,14 @@ def _colours(values: Sequence[int]) -> dict[int, str]:
     """A colour for each label: the page's where they are enough, else evenly around the circle."""
     if max(values, default=0) < len(COLOURS):
         return {value: _NEITHER if value < 0 else COLOURS[value] for value in values}
-    turns = {value: hls_to_rgb(place / len(values), 0.45 + 0.15 * (place % 2), 0.6) for place, value in enumerate(values)}
-    return {value: _NEITHER if value < 0 else "#" + "".join(f"{round(255 * part):02x}" for part in turn) for value, turn in turns.items()}
+    turns = {
+        value: hls_to_rgb(place / len(values), 0.45 + 0.15 * (place % 2), 0.6)
+        for place, value in enumerate(values)
+    }
+    return {
+        value: _NEITHER if value < 0 else "#" + "".join(f"{round(255 * part):02x}" for part in turn)
+        for value, turn in turns.items()
+    }
 
 
 def partition_plot(summary: PartitionSummary) -> Chart:
@@ -210,9 +272,18 @@ def partition_plot(summary: PartitionSummary) -> Chart:
     with _style():
         svg = _svg(_partition_figure(summary, 4.2))
     clients, shown = len(summary.clients), min(len(summary.clients), _MOST_ROWS)
-    kind = f"Heat map: training examples of {summary.classes} labels" if summary.classes else "Bars: training examples"
+    kind = (
+        f"Heat map: training examples of {summary.classes} labels"
+        if summary.classes
+        else "Bars: training examples"
+    )
     part = "" if shown == clients else f", the first {shown} of them"
-    return Chart(f"Who holds what{part}", f"{kind} at each of {clients} clients{part}; label skew {summary.label_skew:.2f} (0 is even).", svg)
+    return Chart(
+        f"Who holds what{part}",
+        f"{kind} at each of {clients} clients{part}; label skew "
+        f"{summary.label_skew:.2f} (0 is even).",
+        svg,
+    )
 
 
 def _partition_figure(summary: PartitionSummary, width: float) -> Figure:
@@ -221,15 +292,36 @@ def _partition_figure(summary: PartitionSummary, width: float) -> Figure:
 
     clients = summary.clients[:_MOST_ROWS]
     labels = _label_ticks(summary.class_names, summary.classes)
-    below = 1.5 + 0.075 * max(len(text) for text in labels.values()) * _are_upright(labels) if labels else 0.8
+    below = (
+        1.5 + 0.075 * max(len(text) for text in labels.values()) * _are_upright(labels)
+        if labels
+        else 0.8
+    )
     figure = _figure(width, 0.2 * max(4, len(clients)) + below)
     axes = figure.add_subplot()
     if labels:
         blue = to_rgb(COLOURS[0])
-        shades = LinearSegmentedColormap.from_list("shades", [(*blue, 0.03), (*blue, 1.0)])  # see-through where nothing is, on any ground
-        image = axes.imshow([client.labels for client in clients], cmap=shades, aspect="auto", vmin=0, interpolation="nearest")
-        figure.colorbar(image, ax=axes, label="training examples", location="bottom", aspect=40, pad=0.02, ticks=MaxNLocator(5, integer=True))
-        axes.set_xticks(list(labels), list(labels.values()), rotation=90 if _are_upright(labels) else 0)
+        # see-through where nothing is, on any ground
+        shades = LinearSegmentedColormap.from_list("shades", [(*blue, 0.03), (*blue, 1.0)])
+        image = axes.imshow(
+            [client.labels for client in clients],
+            cmap=shades,
+            aspect="auto",
+            vmin=0,
+            interpolation="nearest",
+        )
+        figure.colorbar(
+            image,
+            ax=axes,
+            label="training examples",
+            location="bottom",
+            aspect=40,
+            pad=0.02,
+            ticks=MaxNLocator(5, integer=True),
+        )
+        axes.set_xticks(
+            list(labels), list(labels.values()), rotation=90 if _are_upright(labels) else 0
+        )
         axes.set_xlabel("label")
     else:
         axes.barh(range(len(clients)), [client.examples for client in clients], color=COLOURS[0])
@@ -241,9 +333,15 @@ def _partition_figure(summary: PartitionSummary, width: float) -> Figure:
 
 
 def _label_ticks(names: Sequence[str], classes: int) -> dict[int, str]:
-    """Texts of the labels by their place, every one where there is room; names where there are some."""
+    """Texts of the labels by their place, every one where there is room; names where there
+    are some.
+    """
     step = -(-classes // _MOST_TICKS)
-    return {place: _short(_called(names, place)) for place in range(0, classes, step)} if classes else {}
+    return (
+        {place: _short(_called(names, place)) for place in range(0, classes, step)}
+        if classes
+        else {}
+    )
 
 
 def _are_upright(labels: dict[int, str]) -> bool:
@@ -269,27 +367,58 @@ def _short(text: str) -> str:
 
 
 def _line(place: int) -> tuple[str, tuple[float, ...]]:
-    """Colour and dashes of a line: lines that share a colour differ in dashes, and neighbours in both."""
+    """Colour and dashes of a line: lines that share a colour differ in dashes, and neighbours
+    in both.
+    """
     return COLOURS[place % len(COLOURS)], _DASHES[place % len(_DASHES)]
 
 
 def _line_keys(names: Sequence[str]) -> tuple[Key, ...]:
-    return tuple(Key(name, _line(place)[0], " ".join(f"{each:g}" for each in _line(place)[1])) for place, name in enumerate(names))
+    return tuple(
+        Key(name, _line(place)[0], " ".join(f"{each:g}" for each in _line(place)[1]))
+        for place, name in enumerate(names)
+    )
 
 
 @contextmanager
 def _style() -> Iterator[None]:
-    """Settings while a figure is made and drawn. Text is drawn as it is written: a `$` in a name starts no formula."""
+    """Settings while a figure is made and drawn. Text is drawn as it is written: a `$` in a name
+    starts no formula.
+    """
     try:
         import matplotlib as mpl
     except ImportError:
-        raise DependencyError("plots need matplotlib", field="report", value=None, remedy="pip install 'secure-fl[report]'") from None
-    inked = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color"), _INK)
-    plain = {"text.parse_math": False, "svg.hashsalt": "secure_fl", "svg.fonttype": "none", "savefig.dpi": 150}
-    sizes = {"font.size": 8.5, **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "axes.labelsize"), 8.5)}
+        raise DependencyError(
+            "plots need matplotlib",
+            field="report",
+            value=None,
+            remedy="pip install 'secure-fl[report]'",
+        ) from None
+    inked = dict.fromkeys(
+        (
+            "text.color",
+            "axes.edgecolor",
+            "axes.labelcolor",
+            "axes.titlecolor",
+            "xtick.color",
+            "ytick.color",
+        ),
+        _INK,
+    )
+    plain = {
+        "text.parse_math": False,
+        "svg.hashsalt": "secure_fl",
+        "svg.fonttype": "none",
+        "savefig.dpi": 150,
+    }
+    sizes = {
+        "font.size": 8.5,
+        **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "axes.labelsize"), 8.5),
+    }
     settings: dict[Any, Any] = {**inked, **plain, **sizes}
     with mpl.rc_context(settings), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # a name in another script: the viewer's own fonts have it
+        # a name in another script: the viewer's own fonts have it
+        warnings.filterwarnings("ignore", message="Glyph")
         yield
 
 
@@ -306,7 +435,9 @@ def _save(figure: Figure, path: Path) -> None:
     try:
         figure.savefig(path, dpi=110, bbox_inches="tight")
     except ValueError as error:
-        raise ConfigError(f"{error}", field="plot", value=str(path), remedy="end the name in .png, .svg or .pdf") from None
+        raise ConfigError(
+            f"{error}", field="plot", value=str(path), remedy="end the name in .png, .svg or .pdf"
+        ) from None
 
 
 def _svg(figure: Figure) -> str:

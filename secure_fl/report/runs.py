@@ -21,7 +21,8 @@ class Run:
     """One run.
 
     Attributes:
-        name: its own, or its folder's where it has none; told apart from the other runs' on the page.
+        name: its own, or its folder's where it has none; told apart from the other runs' on
+            the page.
         folder: its place.
         config: its settings.
         text: `config.toml`.
@@ -85,8 +86,16 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
 def _read(path: Path) -> Run:
     folder = RunFolder.open(path)
     config, summary = folder.read_config(), folder.read_summary()
-    partition = read_json(folder.partition, PartitionSummary, _REMEDY) if is_file(folder.partition) else None
-    embedding = read_json(folder.embedding, dict[str, Any], _REMEDY) if is_file(folder.embedding) else None
+    partition = (
+        read_json(folder.partition, PartitionSummary, _REMEDY)
+        if is_file(folder.partition)
+        else None
+    )
+    embedding = (
+        read_json(folder.embedding, dict[str, Any], _REMEDY) if is_file(folder.embedding) else None
+    )
     text = read_bytes(folder.config).decode(errors="replace")
     name = printable(str(summary.get("name", config.name)))
-    return Run(name, path.resolve(), config, text, summary, folder.read_metrics(), partition, embedding)
+    return Run(
+        name, path.resolve(), config, text, summary, folder.read_metrics(), partition, embedding
+    )

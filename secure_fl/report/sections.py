@@ -1,4 +1,6 @@
-"""What the page says of each run, as tables: its pools, its clients, who can read what, and what it cost."""
+"""What the page says of each run, as tables: its pools, its clients, who can read what, and what
+it cost.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +8,27 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from secure_fl.report.findings import closed_pools, has_minimum, is_plain, largest, protection, stated
+from secure_fl.report.findings import (
+    closed_pools,
+    has_minimum,
+    is_plain,
+    largest,
+    protection,
+    stated,
+)
 from secure_fl.report.runs import Run
-from secure_fl.report.tables import NONE, Cell, Table, clauses, count, epsilon, number, some, spans, table
+from secure_fl.report.tables import (
+    NONE,
+    Cell,
+    Table,
+    clauses,
+    count,
+    epsilon,
+    number,
+    some,
+    spans,
+    table,
+)
 from secure_fl.report.tiles import members_of, totals
 from secure_fl.units import clock, size
 
@@ -30,19 +50,28 @@ def comparison(runs: Sequence[Run]) -> Table:
         "to server",
         "time",
     ]
-    return table("The runs compared", titles, [_compared(run) for run in runs], sortable=len(runs) > 1)
+    return table(
+        "The runs compared", titles, [_compared(run) for run in runs], sortable=len(runs) > 1
+    )
 
 
 def _compared(run: Run) -> list[Cell]:
     pools, (seconds, down, up) = run.pools or {}, totals(run)
-    in_use = Cell(f"{pools['active']} of {len(pools['counts'])}", sort=pools["active"]) if pools else count(None)
+    in_use = (
+        Cell(f"{pools['active']} of {len(pools['counts'])}", sort=pools["active"])
+        if pools
+        else count(None)
+    )
     plain = is_plain(run)
     return [
         Cell(run.name),
         *(number(pools.get(name)) for name in ("accuracy", "accuracy_std", "accuracy_min")),
         in_use,
         number(pools.get("ari"), 2),
-        Cell("plain: read by the server" if plain else run.config.security.protection, mark="bad" if plain else ""),
+        Cell(
+            "plain: read by the server" if plain else run.config.security.protection,
+            mark="bad" if plain else "",
+        ),
         privacy_in_short(run),
         Cell(size(down), sort=down),
         Cell(size(up), sort=up),
@@ -77,21 +106,41 @@ def pool_table(run: Run) -> Table | None:
         return None
     closed, spent = closed_pools(run), (run.summary.get("privacy") or {}).get("pools", {})
     course = pools["occupancy_per_round"]
-    titles = ["/pool/", "clients", "/who/", "accuracy, mean", "worst", "/round by round/", "/not opened/", *(["ε"] if spent else [])]
+    titles = [
+        "/pool/",
+        "clients",
+        "/who/",
+        "accuracy, mean",
+        "worst",
+        "/round by round/",
+        "/not opened/",
+        *(["ε"] if spent else []),
+    ]
     rows = []
     for pool, members in enumerate(members_of(pools)):
-        reached = [value for value in (pools["accuracies"][str(client)] for client in members) if value is not None]
+        reached = [
+            value
+            for value in (pools["accuracies"][str(client)] for client in members)
+            if value is not None
+        ]
         shut = closed.rounds.get(pool, [])
         row = [
             Cell(f"pool {pool}", sort=pool, pool=pool),
             count(len(members)),
-            Cell(some([run.client(client) for client in members], _MOST_NAMES) or "nobody", mark="" if members else "bad"),
+            Cell(
+                some([run.client(client) for client in members], _MOST_NAMES) or "nobody",
+                mark="" if members else "bad",
+            ),
             number(fmean(reached) if reached else None),
             number(min(reached, default=None)),
             Cell(" ".join(str(counts[pool]) for counts in course)),
             Cell(spans(shut) if shut else NONE, mark="bad" if shut else ""),
         ]
-        rows.append([*row, Cell(epsilon(spent[str(pool)])) if str(pool) in spent else Cell(NONE)] if spent else row)
+        rows.append(
+            [*row, Cell(epsilon(spent[str(pool)])) if str(pool) in spent else Cell(NONE)]
+            if spent
+            else row
+        )
     return table("Pools at the end of the run", titles, rows)
 
 
@@ -100,24 +149,58 @@ def pool_notes(run: Run) -> list[str]:
     if not run.pool_count:
         return []
     least, unknown = run.config.security.min_pool_clients, closed_pools(run).unknown
-    rule = f"Minimum pool size: {least} clients in a round (security.min_pool_clients). A smaller pool is not opened and stays as it is."
+    rule = (
+        f"Minimum pool size: {least} clients in a round (security.min_pool_clients). A smaller "
+        "pool is not opened and stays as it is."
+    )
     notes = [rule] if has_minimum(run) else []
     notes += [f"{unknown[0].upper()}{unknown[1:]}."] if unknown else []
     groups = (run.pools or {}).get("accuracy_by_group") or {}
-    return [*notes, f"Accuracy by known group: {', '.join(f'group {group}: {value:.3f}' for group, value in groups.items())}."] if groups else notes
+    return (
+        [
+            *notes,
+            (
+                "Accuracy by known group: "
+                f"{', '.join(f'group {group}: {value:.3f}' for group, value in groups.items())}."
+            ),
+        ]
+        if groups
+        else notes
+    )
 
 
 def client_table(run: Run) -> Table | None:
     """A row for each client, with whatever the record holds of it; None where it holds nothing."""
     pools, spent = run.pools or {}, (run.summary.get("privacy") or {}).get("clients", {})
-    members = {} if run.partition is None else {member.client: member for member in run.partition.clients}
+    members = (
+        {} if run.partition is None else {member.client: member for member in run.partition.clients}
+    )
     choices = {int(client): pool for client, pool in pools.get("choices", {}).items()}
     ids = sorted(members.keys() | choices.keys() | {int(client) for client in spent})
     if not ids:
         return None
-    grouped, noted = any(m.group is not None for m in members.values()), any(m.note for m in members.values())
-    shown = [bool(pools), bool(pools), bool(members), bool(members), bool(members) and grouped, bool(members) and noted, bool(spent)]
-    titles = ["/pool/", "accuracy", "training examples", "test examples", "known group", "/data/", "ε"]
+    grouped, noted = (
+        any(m.group is not None for m in members.values()),
+        any(m.note for m in members.values()),
+    )
+    shown = [
+        bool(pools),
+        bool(pools),
+        bool(members),
+        bool(members),
+        bool(members) and grouped,
+        bool(members) and noted,
+        bool(spent),
+    ]
+    titles = [
+        "/pool/",
+        "accuracy",
+        "training examples",
+        "test examples",
+        "known group",
+        "/data/",
+        "ε",
+    ]
     rows = []
     for client in ids:
         member, pool = members.get(client), choices.get(client)
@@ -128,12 +211,28 @@ def client_table(run: Run) -> Table | None:
             count(None if member is None else member.test),
             count(None if member is None else member.group),
             Cell(NONE if member is None else member.note, mark="quiet"),
-            Cell(epsilon(spent[str(client)]), sort=spent[str(client)]) if str(client) in spent else Cell(NONE, sort=-1),
+            Cell(epsilon(spent[str(client)]), sort=spent[str(client)])
+            if str(client) in spent
+            else Cell(NONE, sort=-1),
         ]
-        first = Cell(run.client(client)) if run.client_names else Cell(f"client {client}", sort=client)
-        rows.append([first, *(cell for cell, is_shown in zip(cells, shown, strict=True) if is_shown)])
-    heads = ["/client/", *(title for title, is_shown in zip(titles, shown, strict=True) if is_shown)]
-    return table("Clients, the pool each one uses and how well it serves them" if pools else "What each client holds", heads, rows, sortable=True)
+        first = (
+            Cell(run.client(client)) if run.client_names else Cell(f"client {client}", sort=client)
+        )
+        rows.append(
+            [first, *(cell for cell, is_shown in zip(cells, shown, strict=True) if is_shown)]
+        )
+    heads = [
+        "/client/",
+        *(title for title, is_shown in zip(titles, shown, strict=True) if is_shown),
+    ]
+    return table(
+        "Clients, the pool each one uses and how well it serves them"
+        if pools
+        else "What each client holds",
+        heads,
+        rows,
+        sortable=True,
+    )
 
 
 def claim_table(run: Run) -> Table | None:
@@ -144,14 +243,22 @@ def claim_table(run: Run) -> Table | None:
     rows = [
         [
             Cell(claim["adversary"]),
-            Cell(epsilon(claim["epsilon"]), sort=claim["epsilon"], mark="bad" if claim["epsilon"] is None else ""),
+            Cell(
+                epsilon(claim["epsilon"]),
+                sort=claim["epsilon"],
+                mark="bad" if claim["epsilon"] is None else "",
+            ),
             Cell(f"{claim['delta']:g}", sort=claim["delta"]),
             Cell(f"one {claim['unit']}, {claim['adjacency']}"),
             Cell(str(claim["sampling"])),
         ]
         for claim in said["claims"]
     ]
-    covered = f"ε against each adversary: covers {said['covers']}" if "covers" in said else "ε against each adversary, over the whole run"
+    covered = (
+        f"ε against each adversary: covers {said['covers']}"
+        if "covers" in said
+        else "ε against each adversary, over the whole run"
+    )
     return table(covered, ["/who looks/", "ε", "δ", "/hidden/", "/sampling/"], rows)
 
 
@@ -173,7 +280,12 @@ def _terms(run: Run, key: str) -> list[str]:
     for claim in claims:
         for text in claim[key]:
             found.setdefault(text, []).append(claim["adversary"])
-    return [text if len(who) == len(claims) else f"{text} (said against: {'; '.join(dict.fromkeys(who))})" for text, who in found.items()]
+    return [
+        text
+        if len(who) == len(claims)
+        else f"{text} (said against: {'; '.join(dict.fromkeys(who))})"
+        for text, who in found.items()
+    ]
 
 
 def claim_notes(run: Run) -> list[str]:
@@ -181,11 +293,24 @@ def claim_notes(run: Run) -> list[str]:
     said = stated(run)
     if said is None:
         return ["Nothing of this run is noised: no ε holds for anything that it releases."]
-    kind = f"ε = {epsilon(said['epsilon'])} at δ = {said['delta']:g}, {said['unit']} level, {said['adjacency']}"
+    kind = (
+        f"ε = {epsilon(said['epsilon'])} at δ = {said['delta']:g}, {said['unit']} level, "
+        f"{said['adjacency']}"
+    )
     told = f"{said['releases']} releases, every one in ledger.json."
     if "covers" in said:
-        return [f"{kind}, covers {said['covers']}: updates, choices of pools and models of this run have no differential privacy. {told}"]
-    return [f"{kind}, the largest of any client, of a budget of {said['budget']:g}. {told} ε of different units is never added."]
+        return [
+            (
+                f"{kind}, covers {said['covers']}: updates, choices of pools and models of this "
+                f"run have no differential privacy. {told}"
+            )
+        ]
+    return [
+        (
+            f"{kind}, the largest of any client, of a budget of {said['budget']:g}. {told} ε of "
+            "different units is never added."
+        )
+    ]
 
 
 def secrecy_table(run: Run) -> Table | None:
@@ -193,12 +318,18 @@ def secrecy_table(run: Run) -> Table | None:
     rows = [
         [
             Cell(row["adversary"]),
-            Cell("", items=clauses(row["holds"])) if row["holds"] else Cell("nothing is kept from it", mark="bad"),
+            Cell("", items=clauses(row["holds"]))
+            if row["holds"]
+            else Cell("nothing is kept from it", mark="bad"),
             Cell("", items=clauses(row["reads"])),
         ]
         for row in run.summary.get("secrecy", [])
     ]
-    return table("Who can read what of the sums", ["/who looks/", "/cannot read/", "/reads/"], rows) if rows else None
+    return (
+        table("Who can read what of the sums", ["/who looks/", "/cannot read/", "/reads/"], rows)
+        if rows
+        else None
+    )
 
 
 def encoder_table(run: Run) -> Table | None:
@@ -211,18 +342,36 @@ def encoder_table(run: Run) -> Table | None:
             Cell(name.replace("_", " ")),
             number(measured["initial"][name]),
             number(value),
-            Cell(str(measured["measured_on"]["fine_tune" if name.startswith("fine_tune") else name]), mark="quiet"),
+            Cell(
+                str(measured["measured_on"]["fine_tune" if name.startswith("fine_tune") else name]),
+                mark="quiet",
+            ),
         ]
         for name, value in measured["pretrained"].items()
     ]
-    return table("The encoder before and after pre-training", ["/measure/", "random", "pre-trained", "/measured on/"], rows)
+    return table(
+        "The encoder before and after pre-training",
+        ["/measure/", "random", "pre-trained", "/measured on/"],
+        rows,
+    )
 
 
 def cost_table(run: Run) -> Table:
     """A row for each phase."""
     rows = []
     for phase, cost in run.summary["costs"].items():
-        times = [Cell(clock(cost[name])) if name in cost else Cell(NONE) for name in ("seconds", "sum_seconds")]
-        rows.append([Cell(phase), count(cost["rounds"]), *times, Cell(size(cost["bytes_down"])), Cell(size(cost["bytes_up"]))])
+        times = [
+            Cell(clock(cost[name])) if name in cost else Cell(NONE)
+            for name in ("seconds", "sum_seconds")
+        ]
+        rows.append(
+            [
+                Cell(phase),
+                count(cost["rounds"]),
+                *times,
+                Cell(size(cost["bytes_down"])),
+                Cell(size(cost["bytes_up"])),
+            ]
+        )
     titles = ["/phase/", "rounds", "time", "secure sum", "to clients", "to server"]
     return table("Cost of each phase; bytes are of message bodies, over all clients", titles, rows)

@@ -1,4 +1,6 @@
-"""Tables as data, which the page draws as rows where it is narrow; and short texts for numbers that may be missing."""
+"""Tables as data, which the page draws as rows where it is narrow; and short texts for numbers that
+may be missing.
+"""
 
 from __future__ import annotations
 
@@ -49,10 +51,18 @@ class Table:
     sortable: bool = False
 
 
-def table(caption: str, titles: Sequence[str], rows: Iterable[Sequence[Cell | str]], *, sortable: bool = False) -> Table:
+def table(
+    caption: str,
+    titles: Sequence[str],
+    rows: Iterable[Sequence[Cell | str]],
+    *,
+    sortable: bool = False,
+) -> Table:
     """A table whose titles in `/slashes/` head columns of words."""
     columns = tuple(Column(title.strip("/"), title.startswith("/")) for title in titles)
-    cells = tuple(tuple(cell if isinstance(cell, Cell) else Cell(cell) for cell in row) for row in rows)
+    cells = tuple(
+        tuple(cell if isinstance(cell, Cell) else Cell(cell) for cell in row) for row in rows
+    )
     if any(len(row) != len(columns) for row in cells):
         raise ValueError("a row has as many cells as there are columns")
     return Table(caption, columns, cells, sortable)
@@ -72,7 +82,11 @@ def epsilon(value: float | None) -> str:
     """An ε, never rounded down: an ε that is shown is one that holds."""
     if value is None:
         return "no bound"
-    return f"{ceil(value * 100 - 1e-6) / 100:.2f}" if value >= 0.1 else f"{ceil(value * 10000 - 1e-6) / 10000:.4f}"
+    return (
+        f"{ceil(value * 100 - 1e-6) / 100:.2f}"
+        if value >= 0.1
+        else f"{ceil(value * 10000 - 1e-6) / 10000:.4f}"
+    )
 
 
 def spans(rounds: Iterable[int]) -> str:

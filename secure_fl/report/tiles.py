@@ -6,13 +6,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from secure_fl.report.findings import by_epsilon, closed_pools, has_minimum, is_plain, largest, protection, stated
+from secure_fl.report.findings import (
+    by_epsilon,
+    closed_pools,
+    has_minimum,
+    is_plain,
+    largest,
+    protection,
+    stated,
+)
 from secure_fl.report.names import brief
 from secure_fl.report.runs import Run
 from secure_fl.report.tables import Mark, epsilon, share, some, spans
 from secure_fl.units import duration, size
 
-LEFT_OUT = "not in this record: the run left out what only its experimenter knows (evaluate.enabled = false)"
+LEFT_OUT = (
+    "not in this record: the run left out what only its experimenter knows "
+    "(evaluate.enabled = false)"
+)
 _NO_GLOBAL = "no run with one pool to compare with: add one (`--set pools.count=1`)"
 _MOST_POOLS = 6
 
@@ -56,9 +67,21 @@ def tiles(run: Run, runs: Sequence[Run]) -> tuple[Tile, ...]:
 
 
 def global_model(run: Run, runs: Sequence[Run]) -> Run | None:
-    """A measured run with one pool, on the same data, clients and seed; of several, one of the same privacy."""
-    same = [other for other in runs if other is not run and other.pool_count == 1 and _comparable(run, other) and _accuracy(other) is not None]
-    return next((other for other in same if other.config.privacy.unit == run.config.privacy.unit), same[0] if same else None)
+    """A measured run with one pool, on the same data, clients and seed; of several, one of the
+    same privacy.
+    """
+    same = [
+        other
+        for other in runs
+        if other is not run
+        and other.pool_count == 1
+        and _comparable(run, other)
+        and _accuracy(other) is not None
+    ]
+    return next(
+        (other for other in same if other.config.privacy.unit == run.config.privacy.unit),
+        same[0] if same else None,
+    )
 
 
 def _comparable(run: Run, other: Run) -> bool:
@@ -73,7 +96,11 @@ def _setting(run: Run) -> tuple[object, ...]:
 
 def _tests(run: Run) -> list[tuple[int, int]]:
     """How many test examples each client has."""
-    return [] if run.partition is None else [(member.client, member.test) for member in run.partition.clients]
+    return (
+        []
+        if run.partition is None
+        else [(member.client, member.test) for member in run.partition.clients]
+    )
 
 
 def _accuracy(run: Run) -> float | None:
@@ -84,28 +111,69 @@ def _how_good(run: Run, runs: Sequence[Run]) -> Tile:
     question, pools = "How good, against one global model?", run.pools
     if pools is None:
         if not run.pool_count:
-            alone = (*_encoder(run), Line("this run trains an encoder only (pools.enabled = false)"))
-            return Tile(question, "no pools", "quiet", alone, "encoder" if "representation" in run.summary else "pools")
+            alone = (
+                *_encoder(run),
+                Line("this run trains an encoder only (pools.enabled = false)"),
+            )
+            return Tile(
+                question,
+                "no pools",
+                "quiet",
+                alone,
+                "encoder" if "representation" in run.summary else "pools",
+            )
         return Tile(question, "not measured", "quiet", (Line(LEFT_OUT),), "pools")
     if pools["accuracy"] is None:
         loss = pools.get("test_loss")
         answer = "no accuracy" if loss is None else f"test loss {loss:.3f}"
-        return Tile(question, answer, "quiet", (Line("pools were trained without labels: accuracies are not known"),), "pools")
-    worst = [brief(run.client(int(client))) for client, value in pools["accuracies"].items() if value == pools["accuracy_min"]]
-    lines = [Line(f"accuracy, mean over {run.clients} clients, ± {share(pools['accuracy_std'])} between them")]
+        return Tile(
+            question,
+            answer,
+            "quiet",
+            (Line("pools were trained without labels: accuracies are not known"),),
+            "pools",
+        )
+    worst = [
+        brief(run.client(int(client)))
+        for client, value in pools["accuracies"].items()
+        if value == pools["accuracy_min"]
+    ]
+    lines = [
+        Line(
+            f"accuracy, mean over {run.clients} clients, ± "
+            f"{share(pools['accuracy_std'])} between them"
+        )
+    ]
     noun = "" if run.client_names else "client " if len(worst) == 1 else "clients "
     lines.append(Line(f"the worst served: {share(pools['accuracy_min'])}, {noun}{some(worst, 3)}"))
-    for key, name in (("balanced_accuracy", "balanced accuracy"), ("majority", "always the most frequent class")):
+    for key, name in (
+        ("balanced_accuracy", "balanced accuracy"),
+        ("majority", "always the most frequent class"),
+    ):
         if pools.get(key) is not None:
             lines.append(Line(f"{name}: {share(pools[key])}"))
-    return Tile(question, share(pools["accuracy"]), "", (*lines, *_against_global(run, runs, pools)), "pools")
+    return Tile(
+        question,
+        share(pools["accuracy"]),
+        "",
+        (*lines, *_against_global(run, runs, pools)),
+        "pools",
+    )
 
 
 def _encoder(run: Run) -> list[Line]:
     measured = run.summary.get("representation") or {}
-    told = [(name, said) for name, said in (("linear_probe", "linear probe"), ("knn", "kNN")) if name in measured.get("pretrained", {})]
+    told = [
+        (name, said)
+        for name, said in (("linear_probe", "linear probe"), ("knn", "kNN"))
+        if name in measured.get("pretrained", {})
+    ]
     return [
-        Line(f"{said}: {measured['initial'][name]:.3f} with a random encoder, {measured['pretrained'][name]:.3f} pre-trained") for name, said in told
+        Line(
+            f"{said}: {measured['initial'][name]:.3f} with a random encoder, "
+            f"{measured['pretrained'][name]:.3f} pre-trained"
+        )
+        for name, said in told
     ]
 
 
@@ -115,11 +183,19 @@ def _against_global(run: Run, runs: Sequence[Run], pools: dict[str, Any]) -> lis
     other = global_model(run, runs)
     if other is None:
         others = [other for other in runs if other is not run and other.pool_count == 1]
-        unlike = f"no run to compare with: {some([o.name for o in others], 2)} has one pool, but other data, clients or seed, or was not measured"
+        unlike = (
+            f"no run to compare with: {some([o.name for o in others], 2)} has one pool, but other "
+            "data, clients or seed, or was not measured"
+        )
         return [Line(unlike if others else _NO_GLOBAL, "quiet")]
     base = other.pools or {}
     gain, worst = pools["accuracy"] - base["accuracy"], pools["accuracy_min"] - base["accuracy_min"]
-    lines = [Line(f"one global model ({other.name}): {share(base['accuracy'])}, so {gain:+.3f} with pools; {worst:+.3f} for the worst client")]
+    lines = [
+        Line(
+            f"one global model ({other.name}): {share(base['accuracy'])}, so {gain:+.3f} with "
+            f"pools; {worst:+.3f} for the worst client"
+        )
+    ]
     if other.config.privacy.unit != run.config.privacy.unit:
         lines.append(Line("the two differ in differential privacy too", "quiet"))
     if _tests(other) != _tests(run):
@@ -131,16 +207,44 @@ def _how_private(run: Run) -> Tile:
     question, said = "How private, against whom?", stated(run)
     sums = Line(protection(run), "bad" if is_plain(run) else "")
     open_ends = len(run.summary["unprotected"])
-    rest = Line(f"{open_ends} {'thing' if open_ends == 1 else 'things'} not protected, named below", "bad" if open_ends else "quiet")
+    rest = Line(
+        f"{open_ends} {'thing' if open_ends == 1 else 'things'} not protected, named below",
+        "bad" if open_ends else "quiet",
+    )
     if said is None or "covers" in said:
-        lines = [Line("no differential privacy: what models and sums show of an example has no bound", "bad"), sums]
+        lines = [
+            Line(
+                "no differential privacy: what models and sums show of an example has no bound",
+                "bad",
+            ),
+            sums,
+        ]
         if said is not None:
-            lines.append(Line(f"sketches that start the pools: ε = {epsilon(said['epsilon'])} for one {said['unit']}, and they alone"))
+            lines.append(
+                Line(
+                    f"sketches that start the pools: ε = {epsilon(said['epsilon'])} for one "
+                    f"{said['unit']}, and they alone"
+                )
+            )
         return Tile(question, "no ε", "bad", (*lines, rest), "privacy")
-    worst, lines = largest(said), [Line(f"for one {said['unit']} at δ = {said['delta']:g}, over the whole run; budget {said['budget']:g}")]
+    worst, lines = (
+        largest(said),
+        [
+            Line(
+                f"for one {said['unit']} at δ = {said['delta']:g}, over the whole run; budget "
+                f"{said['budget']:g}"
+            )
+        ],
+    )
     for unit, value, who in by_epsilon(said["claims"]):
         against = "; ".join(who) if unit == said["unit"] else f"{len(who)} of the same"
-        lines.append(Line(f"{epsilon(value)}{'' if unit == said['unit'] else f' for one {unit}'} against {against}", "bad" if value is None else ""))
+        lines.append(
+            Line(
+                f"{epsilon(value)}{'' if unit == said['unit'] else f' for one {unit}'} against "
+                f"{against}",
+                "bad" if value is None else "",
+            )
+        )
     answer = "no bound" if worst is None else f"ε ≤ {epsilon(worst)}"
     return Tile(question, answer, "bad" if worst is None else "", (*lines, sums, rest), "privacy")
 
@@ -148,8 +252,14 @@ def _how_private(run: Run) -> Tile:
 def _who_is_where(run: Run) -> Tile:
     question, pools = "Who is in which pool?", run.pools
     if not run.pool_count:
-        return Tile(question, "no pools", "quiet", (Line("this run trains an encoder only"),), "pools")
-    least = Line(f"a pool with fewer than {run.config.security.min_pool_clients} clients in a round is not opened", "quiet")
+        return Tile(
+            question, "no pools", "quiet", (Line("this run trains an encoder only"),), "pools"
+        )
+    least = Line(
+        f"a pool with fewer than {run.config.security.min_pool_clients} "
+        "clients in a round is not opened",
+        "quiet",
+    )
     small = [least] if has_minimum(run) else []
     if pools is None:
         return Tile(
@@ -161,15 +271,36 @@ def _who_is_where(run: Run) -> Tile:
         )
     members = members_of(pools)
     lines = [
-        Line(f"pool {pool}: {len(ids)} {'client' if len(ids) == 1 else 'clients'} ({some([brief(run.client(c)) for c in ids], 4)})", pool=pool)
+        Line(
+            f"pool {pool}: {len(ids)} {'client' if len(ids) == 1 else 'clients'} "
+            f"({some([brief(run.client(c)) for c in ids], 4)})",
+            pool=pool,
+        )
         for pool, ids in list(enumerate(members))[:_MOST_POOLS]
         if ids
     ]
     empty = [str(pool) for pool, ids in enumerate(members) if not ids]
-    more = [Line(f"and {len(members) - _MOST_POOLS} more pools below")] if len(members) > _MOST_POOLS else []
-    more += [Line(f"nobody in {'pool' if len(empty) == 1 else 'pools'} {some(empty)}", "bad")] if empty else []
-    more += [Line(f"pool {pool} not opened in {spans(rounds)}: too few clients", "bad") for pool, rounds in closed_pools(run).rounds.items()]
-    return Tile(question, f"{pools['active']} of {len(members)} in use", "", (*lines, *more, *small), "clients")
+    more = (
+        [Line(f"and {len(members) - _MOST_POOLS} more pools below")]
+        if len(members) > _MOST_POOLS
+        else []
+    )
+    more += (
+        [Line(f"nobody in {'pool' if len(empty) == 1 else 'pools'} {some(empty)}", "bad")]
+        if empty
+        else []
+    )
+    more += [
+        Line(f"pool {pool} not opened in {spans(rounds)}: too few clients", "bad")
+        for pool, rounds in closed_pools(run).rounds.items()
+    ]
+    return Tile(
+        question,
+        f"{pools['active']} of {len(members)} in use",
+        "",
+        (*lines, *more, *small),
+        "clients",
+    )
 
 
 def members_of(pools: dict[str, Any]) -> list[list[int]]:
@@ -184,7 +315,9 @@ def _what_it_cost(run: Run) -> Tile:
     costs = run.summary["costs"]
     seconds, down, up = totals(run)
     rounds = ", ".join(
-        f"{costs[name]['rounds']} of {said}" for name, said in (("pretrain", "pre-training"), ("cluster", "clustering")) if name in costs
+        f"{costs[name]['rounds']} of {said}"
+        for name, said in (("pretrain", "pre-training"), ("cluster", "clustering"))
+        if name in costs
     )
     lines = [
         Line(f"{size(down)} to the clients, {size(up)} to the server"),
@@ -193,8 +326,14 @@ def _what_it_cost(run: Run) -> Tile:
     lines += [Line(f"rounds: {rounds}")] if rounds else []
     sums = [cost.get("sum_seconds") for cost in costs.values()]
     if seconds is not None and None not in sums:
-        lines.append(Line(f"all parties in one process; {duration(sum(sums))} of it the secure sum"))
-    lines += [Line(f"{run.summary['encoder_parameters']:,} parameters in the encoder")] if "encoder_parameters" in run.summary else []
+        lines.append(
+            Line(f"all parties in one process; {duration(sum(sums))} of it the secure sum")
+        )
+    lines += (
+        [Line(f"{run.summary['encoder_parameters']:,} parameters in the encoder")]
+        if "encoder_parameters" in run.summary
+        else []
+    )
     answer = size(down + up) if seconds is None else duration(seconds)
     return Tile("What did it cost?", answer, "", tuple(lines), "costs")
 
@@ -202,5 +341,11 @@ def _what_it_cost(run: Run) -> Tile:
 def totals(run: Run) -> tuple[float | None, int, int]:
     """Seconds, where they are recorded, bytes to the clients and to the server."""
     costs = run.summary["costs"].values()
-    seconds = sum(cost["seconds"] for cost in costs) if all("seconds" in cost for cost in costs) else None
-    return seconds, sum(cost["bytes_down"] for cost in costs), sum(cost["bytes_up"] for cost in costs)
+    seconds = (
+        sum(cost["seconds"] for cost in costs) if all("seconds" in cost for cost in costs) else None
+    )
+    return (
+        seconds,
+        sum(cost["bytes_down"] for cost in costs),
+        sum(cost["bytes_up"] for cost in costs),
+    )

@@ -17,9 +17,13 @@ from secure_fl.training.device import Compute
 
 Terms = dict[str, Tensor]
 EXPLODED = 10.0
-"""A loss has exploded when it is above its first value by this many times that value's size (or by as many nats, where it is below 1)."""
+"""A loss has exploded when it is above its first value by this many times that value's size (or by
+as many nats, where it is below 1).
+"""
 _FIRST_SCALE = 1024.0
-"""float16 on cuda: every call begins with it, and a client's few steps leave no time to come down from torch's 65,536."""
+"""float16 on cuda: every call begins with it, and a client's few steps leave no time to come down
+from torch's 65,536.
+"""
 
 
 @dataclass(frozen=True)
@@ -36,12 +40,20 @@ class LocalSpec:
     def at_round(cls, config: OptimiserConfig, round_number: int, rounds: int) -> LocalSpec:
         """The specification of round `round_number` out of `rounds`, counted from 0."""
         factor = (1 + cos(pi * round_number / rounds)) / 2 if config.schedule == "cosine" else 1.0
-        return cls(config.local_epochs, config.batch_size, config.lr * factor, config.momentum, config.weight_decay)
+        return cls(
+            config.local_epochs,
+            config.batch_size,
+            config.lr * factor,
+            config.momentum,
+            config.weight_decay,
+        )
 
 
 @dataclass(frozen=True)
 class FitReport:
-    """Mean of each term over the steps taken, and the first step, counted from 1, at which the loss had exploded; None where it did not."""
+    """Mean of each term over the steps taken, and the first step, counted from 1, at which the loss
+    had exploded; None where it did not.
+    """
 
     terms: dict[str, float]
     exploded: int | None = None
@@ -53,17 +65,31 @@ def has_exploded(loss: float, first: float) -> bool:
 
 
 def fit(
-    model: nn.Module, batches: Iterable[Tensor], terms_of: Callable[[Tensor], Terms], weights: Mapping[str, float], spec: LocalSpec, compute: Compute
+    model: nn.Module,
+    batches: Iterable[Tensor],
+    terms_of: Callable[[Tensor], Terms],
+    weights: Mapping[str, float],
+    spec: LocalSpec,
+    compute: Compute,
 ) -> FitReport:
-    """SGD from a fresh optimiser over the index batches; trains what has `requires_grad`. The caller sets train or eval mode.
+    """SGD from a fresh optimiser over the index batches; trains what has `requires_grad`. The
+    caller sets train or eval mode.
 
     Raises:
-        TrainingError: a step's loss or a trained weight is not finite, naming the step; or there is no batch.
+        TrainingError: a step's loss or a trained weight is not finite, naming the step; or there is
+            no batch.
     """
     optimiser = torch.optim.SGD(
-        [p for p in model.parameters() if p.requires_grad], lr=spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay
+        [p for p in model.parameters() if p.requires_grad],
+        lr=spec.lr,
+        momentum=spec.momentum,
+        weight_decay=spec.weight_decay,
     )
-    scaler = torch.amp.GradScaler(compute.device.type, init_scale=_FIRST_SCALE, enabled=compute.mixed and compute.device.type == "cuda")
+    scaler = torch.amp.GradScaler(
+        compute.device.type,
+        init_scale=_FIRST_SCALE,
+        enabled=compute.mixed and compute.device.type == "cuda",
+    )
     sums: dict[str, float] = defaultdict(float)
     steps, first, exploded = 0, 0.0, None
     remedy = advice(spec, mixed=compute.mixed)
@@ -86,24 +112,34 @@ def fit(
             sums[name] += term.item()
     if steps == 0:
         remedy = "lower the batch size, or give the client more examples"
-        raise TrainingError("a client has no batch of two or more examples", field="steps", value=0, remedy=remedy)
+        raise TrainingError(
+            "a client has no batch of two or more examples", field="steps", value=0, remedy=remedy
+        )
     if not all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters()):
-        raise TrainingError(f"step {steps}: training has diverged: a weight is not finite", field="lr", value=spec.lr, remedy=remedy)
+        raise TrainingError(
+            f"step {steps}: training has diverged: a weight is not finite",
+            field="lr",
+            value=spec.lr,
+            remedy=remedy,
+        )
     return FitReport({name: value / steps for name, value in sums.items()}, exploded)
 
 
 def advice(spec: LocalSpec, *, mixed: bool) -> str:
     """What to do about a loss or weight that is not finite."""
     precision = ', set runtime.precision = "float32"' if mixed else ""
-    return f"lower the learning rate below {spec.lr:g}{precision}, or look for extreme values in the data"
+    return (
+        f"lower the learning rate below {spec.lr:g}{precision}, or look for "
+        "extreme values in the data"
+    )
 
 
 def epochs(count: int, spec: LocalSpec, seed: int, *, whole: bool) -> Iterator[Tensor]:
     """Index batches over `count` examples, `spec.epochs` times, each epoch in a new order.
 
     Args:
-        whole: drop an epoch's incomplete last batch where a whole one exists (contrastive losses need equal batches).
-            Batches of one example are dropped always.
+        whole: drop an epoch's incomplete last batch where a whole one exists (contrastive losses
+            need equal batches). Batches of one example are dropped always.
     """
     generator = torch.Generator().manual_seed(seed)
     for _ in range(spec.epochs):

@@ -1,4 +1,6 @@
-"""How useful a representation is: weighted kNN, linear probe, fine-tuning with few labels. Settings as in SSD's evaluation."""
+"""How useful a representation is: weighted kNN, linear probe, fine-tuning with few labels. Settings
+as in SSD's evaluation.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ _PROBE_LR, _PROBE_BATCH = 3e-3, 512
 _TUNE_LR_ENCODER, _TUNE_LR_HEAD, _TUNE_BATCH = 1e-3, 0.3, 128
 
 
-def weighted_knn(bank: Tensor, bank_y: Tensor, h: Tensor, y: Tensor, *, k: int = 200, temperature: float = 0.1) -> float:
+def weighted_knn(
+    bank: Tensor, bank_y: Tensor, h: Tensor, y: Tensor, *, k: int = 200, temperature: float = 0.1
+) -> float:
     """Accuracy of kNN on cosine similarity, a neighbour's vote weighing exp(cosine / temperature).
 
     Args:
@@ -41,8 +45,19 @@ def weighted_knn(bank: Tensor, bank_y: Tensor, h: Tensor, y: Tensor, *, k: int =
     return right / len(h)
 
 
-def linear_probe(bank: Tensor, bank_y: Tensor, h: Tensor, y: Tensor, *, classes: int, epochs: int = 200, seed: int = 0) -> float:
-    """Test accuracy of a linear classifier on frozen features after the last epoch; Adam, 3e-3, batch 512."""
+def linear_probe(
+    bank: Tensor,
+    bank_y: Tensor,
+    h: Tensor,
+    y: Tensor,
+    *,
+    classes: int,
+    epochs: int = 200,
+    seed: int = 0,
+) -> float:
+    """Test accuracy of a linear classifier on frozen features after the last epoch; Adam, 3e-3,
+    batch 512.
+    """
     head = build_head(bank.shape[1], classes, derive_seed(seed, "probe"))
     optimiser = torch.optim.Adam(head.parameters(), lr=_PROBE_LR)
     generator = torch.Generator().manual_seed(derive_seed(seed, "probe", "order"))
@@ -56,19 +71,31 @@ def linear_probe(bank: Tensor, bank_y: Tensor, h: Tensor, y: Tensor, *, classes:
 
 
 def fine_tune(
-    encoder: nn.Module, train: Dataset, test: Dataset, *, share: float, epochs: int, augment: Augmentation, compute: Compute, seed: int = 0
+    encoder: nn.Module,
+    train: Dataset,
+    test: Dataset,
+    *,
+    share: float,
+    epochs: int,
+    augment: Augmentation,
+    compute: Compute,
+    seed: int = 0,
 ) -> float:
-    """Test accuracy after training the whole encoder and a linear head on `share` of the labels, stratified.
+    """Test accuracy after training the whole encoder and a linear head on `share` of the
+    labels, stratified.
 
-    SGD with momentum 0.9, learning rate 1e-3 for the encoder and 0.3 for the head, batch 128; the last epoch's accuracy, not
-    the best one's. The encoder given is left as it is.
+    SGD with momentum 0.9, learning rate 1e-3 for the encoder and 0.3 for the head, batch 128; the
+    last epoch's accuracy, not the best one's. The encoder given is left as it is.
     """
     few = train.take(_stratified(train.y, share, derive_seed(seed, "fine_tune", "subset")))
     with torch.no_grad():
         features = encoder(few.x[:1].to(compute.device)).shape[1]
     head = build_head(features, train.classes, derive_seed(seed, "fine_tune", "head"))
     model = Classifier(copy.deepcopy(encoder).requires_grad_(True), head).to(compute.device)
-    groups = [{"params": model.encoder.parameters(), "lr": _TUNE_LR_ENCODER}, {"params": model.head.parameters(), "lr": _TUNE_LR_HEAD}]
+    groups = [
+        {"params": model.encoder.parameters(), "lr": _TUNE_LR_ENCODER},
+        {"params": model.head.parameters(), "lr": _TUNE_LR_HEAD},
+    ]
     optimiser = torch.optim.SGD(groups, momentum=0.9)
     steps, coins = count(), Coins.public(derive_seed(seed, "fine_tune", "views"))
     with seeded(derive_seed(seed, "fine_tune", "order")):
@@ -78,7 +105,9 @@ def fine_tune(
                 if len(index) < 2 and len(few) > 1:
                     continue
                 optimiser.zero_grad()
-                (view,) = batch_views(augment, few.x[index].to(compute.device), coins.at(next(steps), index), 1)
+                (view,) = batch_views(
+                    augment, few.x[index].to(compute.device), coins.at(next(steps), index), 1
+                )
                 logits = model(view)
                 functional.cross_entropy(logits, few.y[index].to(compute.device)).backward()
                 optimiser.step()

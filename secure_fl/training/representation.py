@@ -1,6 +1,8 @@
-"""Every metric of an encoder, each on a declared set: fitted on the pooled training examples, measured on the pooled test ones.
+"""Every metric of an encoder, each on a declared set: fitted on the pooled training examples,
+measured on the pooled test ones.
 
-Clients of one group draw their tests from one held-out split, so an example can occur more than once in the pooled test set.
+Clients of one group draw their tests from one held-out split, so an example can occur more than
+once in the pooled test set.
 """
 
 from __future__ import annotations
@@ -23,18 +25,29 @@ MEASURED_ON = {
     "uniformity": "all clients' test examples, features h, t = 2",
     "effective_rank": "all clients' test examples, features h",
     "knn": "bank: all clients' labelled training examples; measured on all clients' test examples",
-    "linear_probe": "fitted on all clients' labelled training examples; measured on all clients' test examples",
-    "fine_tune": "a stratified share of all clients' labelled training examples; measured on all clients' test examples",
+    "linear_probe": "fitted on all clients' labelled training examples; measured on all clients' "
+    "test examples",
+    "fine_tune": "a stratified share of all clients' labelled training examples; measured on all "
+    "clients' test examples",
 }
 
 
 def measure_representation(
-    encoder: nn.Module, train: Dataset, test: Dataset, config: EvaluateConfig, *, augment: Augmentation, compute: Compute, seed: int
+    encoder: nn.Module,
+    train: Dataset,
+    test: Dataset,
+    config: EvaluateConfig,
+    *,
+    augment: Augmentation,
+    compute: Compute,
+    seed: int,
 ) -> dict[str, float]:
-    """All metrics of [evaluate]. Needs every client's data in one place, so it belongs to simulations.
+    """All metrics of [evaluate]. Needs every client's data in one place, so it belongs
+    to simulations.
 
     Returns:
-        Values by name; the label metrics are left out when there are no labels, all of them below two test examples.
+        Values by name; the label metrics are left out when there are no labels, all of them below
+        two test examples.
     """
     if len(test) < 2:
         return {}
@@ -52,15 +65,35 @@ def measure_representation(
     features = (bank_h, bank.y, judged_h, judged.y)
     metrics["knn"] = weighted_knn(*features, k=config.knn, temperature=config.knn_temperature)
     if config.probe_epochs:
-        metrics["linear_probe"] = linear_probe(*features, classes=train.classes, epochs=config.probe_epochs, seed=seed)
-    metrics |= _fine_tuned(encoder, bank, judged, config.fine_tune, config.fine_tune_epochs, augment, compute, seed)
+        metrics["linear_probe"] = linear_probe(
+            *features, classes=train.classes, epochs=config.probe_epochs, seed=seed
+        )
+    metrics |= _fine_tuned(
+        encoder, bank, judged, config.fine_tune, config.fine_tune_epochs, augment, compute, seed
+    )
     return metrics
 
 
 def _fine_tuned(
-    encoder: nn.Module, bank: Dataset, judged: Dataset, shares: Sequence[float], epochs: int, augment: Augmentation, compute: Compute, seed: int
+    encoder: nn.Module,
+    bank: Dataset,
+    judged: Dataset,
+    shares: Sequence[float],
+    epochs: int,
+    augment: Augmentation,
+    compute: Compute,
+    seed: int,
 ) -> dict[str, float]:
     def tuned(share: float) -> float:
-        return fine_tune(encoder, bank, judged, share=share, epochs=epochs, augment=augment, compute=compute, seed=seed)
+        return fine_tune(
+            encoder,
+            bank,
+            judged,
+            share=share,
+            epochs=epochs,
+            augment=augment,
+            compute=compute,
+            seed=seed,
+        )
 
     return {f"fine_tune_{share:g}": tuned(share) for share in shares}

@@ -1,4 +1,6 @@
-"""What a model is trained for: a label, or the agreement of two views. Both can be fitted and scored."""
+"""What a model is trained for: a label, or the agreement of two views. Both can be fitted
+and scored.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,8 @@ class Score:
         loss: mean over the labelled examples, or of an objective over batches.
         accuracy: share of the labelled examples that are told right.
         entropy: of the predictions, in nats.
-        balanced_accuracy: mean over the classes present of the share told right: a class counts alike however rare it is.
+        balanced_accuracy: mean over the classes present of the share told right: a class counts
+            alike however rare it is.
         losses: of each example (self-supervised: of each batch), `[N]`.
         errors: 1 where a labelled example is told wrong, else 0, `[N]`.
     """
@@ -56,7 +59,9 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class Supervised:
-    """Cross-entropy on the labelled examples. With `frozen`, the encoder stays in eval mode and is not trained."""
+    """Cross-entropy on the labelled examples. With `frozen`, the encoder stays in eval mode and is
+    not trained.
+    """
 
     compute: Compute
     frozen: bool = False
@@ -68,25 +73,48 @@ class Supervised:
 
         def terms_of(index: Tensor) -> dict[str, Tensor]:
             logits = model(x[index.to(x.device)])
-            return {"cross_entropy": functional.cross_entropy(logits.float(), y[index.to(y.device)])}
+            return {
+                "cross_entropy": functional.cross_entropy(logits.float(), y[index.to(y.device)])
+            }
 
         with _seeded(seed, self.compute):
-            return fit(model, epochs(len(data), spec, seed, whole=False), terms_of, {"cross_entropy": 1.0}, spec, self.compute)
+            return fit(
+                model,
+                epochs(len(data), spec, seed, whole=False),
+                terms_of,
+                {"cross_entropy": 1.0},
+                spec,
+                self.compute,
+            )
 
     def score(self, model: nn.Module, data: Dataset, seed: int) -> Score:
-        """Loss and accuracy over the labelled examples; over all, when none is labelled, only the predictions' entropy."""
+        """Loss and accuracy over the labelled examples; over all, when none is labelled, only the
+        predictions' entropy.
+        """
         labelled = data.labelled
         data = data.with_labels() if labelled else data
         model.eval()
         with torch.no_grad(), self.compute.autocast():
-            logits = torch.cat([model(x.to(self.compute.device)).float().cpu() for x in data.x.split(SCORE_BATCH)])
+            logits = torch.cat(
+                [model(x.to(self.compute.device)).float().cpu() for x in data.x.split(SCORE_BATCH)]
+            )
         log_p = functional.log_softmax(logits, 1)
         entropy = float(-(log_p.exp() * log_p).sum(1).mean())
         if not labelled:
             return Score(float("nan"), None, entropy)
-        losses, right = functional.nll_loss(log_p, data.y, reduction="none"), (logits.argmax(1) == data.y).double()
+        losses, right = (
+            functional.nll_loss(log_p, data.y, reduction="none"),
+            (logits.argmax(1) == data.y).double(),
+        )
         recalls = torch.stack([right[data.y == label].mean() for label in data.y.unique()])
-        return Score(float(losses.mean()), float(right.mean()), entropy, float(recalls.mean()), losses, 1 - right)
+        return Score(
+            float(losses.mean()),
+            float(right.mean()),
+            entropy,
+            float(recalls.mean()),
+            losses,
+            1 - right,
+        )
 
 
 @dataclass(frozen=True)
@@ -107,10 +135,19 @@ class SelfSupervised:
 
         weights: Mapping[str, float] = self.objective.weights
         with _seeded(seed, self.compute):
-            return fit(model, epochs(len(data), spec, seed, whole=True), terms_of, weights, spec, self.compute)
+            return fit(
+                model,
+                epochs(len(data), spec, seed, whole=True),
+                terms_of,
+                weights,
+                spec,
+                self.compute,
+            )
 
     def score(self, model: nn.Module, data: Dataset, seed: int) -> Score:
-        """Mean objective over batches of the same views for one seed, so that models can be compared; NaN below two examples."""
+        """Mean objective over batches of the same views for one seed, so that models can be
+        compared; NaN below two examples.
+        """
         model.eval()
         losses, coins = list[float](), Coins.public(derive_seed(seed, "views"))
         with torch.no_grad(), self.compute.autocast():
@@ -118,8 +155,12 @@ class SelfSupervised:
                 if len(index) < 2:
                     continue
                 terms = self._terms(model, data.x[index], coins.at(0, index))
-                losses.append(sum(self.objective.weights[name] * float(term) for name, term in terms.items()))
-        return Score(sum(losses) / len(losses) if losses else float("nan"), losses=torch.tensor(losses))
+                losses.append(
+                    sum(self.objective.weights[name] * float(term) for name, term in terms.items())
+                )
+        return Score(
+            sum(losses) / len(losses) if losses else float("nan"), losses=torch.tensor(losses)
+        )
 
     def _terms(self, model: nn.Module, x: Tensor, draws: Draws) -> dict[str, Tensor]:
         batch = TwoViews(*batch_views(self.augment, x.to(self.compute.device), draws))
@@ -145,4 +186,6 @@ def embed(encoder: nn.Module, x: Tensor, compute: Compute) -> Tensor:
     """Features `[N, F]` of un-augmented examples, float32 on the processor, in eval mode."""
     encoder.eval()
     with torch.no_grad(), compute.autocast():
-        return torch.cat([encoder(part.to(compute.device)).float().cpu() for part in x.split(SCORE_BATCH)])
+        return torch.cat(
+            [encoder(part.to(compute.device)).float().cpu() for part in x.split(SCORE_BATCH)]
+        )

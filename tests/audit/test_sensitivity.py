@@ -1,4 +1,6 @@
-"""The sensitivity check passes what is right, every objective and every mechanism of the project, and finds what is not."""
+"""The sensitivity check passes what is right, every objective and every mechanism of the project,
+and finds what is not.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,10 @@ def objective(name: str, form: str = "normalized") -> Any:
 
 
 OBJECTIVES: dict[str, Objective] = {
-    **{name: objective(name) for name in ("nt_xent", "spectral_contrastive", "align_uniform", "ssd_nt_xent")},
+    **{
+        name: objective(name)
+        for name in ("nt_xent", "spectral_contrastive", "align_uniform", "ssd_nt_xent")
+    },
     **{f"ssd_{form}": objective("ssd", form) for form in ("code", "paper", "normalized")},
     "groups": InGroups(2, 2),
 }
@@ -50,18 +55,25 @@ def network(kind: str) -> nn.Module:
     if kind == "linear":
         return linear_model(WIDTH)
     torch.manual_seed(0)
-    return EncoderProjector(nn.Sequential(nn.Linear(WIDTH, 8), nn.GroupNorm(2, 8), nn.Tanh(), nn.Linear(8, WIDTH)), nn.Linear(WIDTH, WIDTH))
+    return EncoderProjector(
+        nn.Sequential(nn.Linear(WIDTH, 8), nn.GroupNorm(2, 8), nn.Tanh(), nn.Linear(8, WIDTH)),
+        nn.Linear(WIDTH, WIDTH),
+    )
 
 
 @pytest.mark.parametrize("kind", ["linear", "user"])
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_every_objective_couples_as_it_declares(name: str, kind: str) -> None:
-    audit.check_sensitivity(OBJECTIVES[name], model=network(kind), shape=(WIDTH,), examples=8).require()
+    audit.check_sensitivity(
+        OBJECTIVES[name], model=network(kind), shape=(WIDTH,), examples=8
+    ).require()
 
 
 def test_an_objective_that_draws_coins_is_compared_with_the_same_coins() -> None:
     model = EncoderProjector(nn.Flatten(), nn.Linear(64, WIDTH))
-    audit.check_sensitivity(MaskedReconstruction(0), model=model, shape=(1, 8, 8), examples=8).require()
+    audit.check_sensitivity(
+        MaskedReconstruction(0), model=model, shape=(1, 8, 8), examples=8
+    ).require()
 
 
 LIES: dict[str, tuple[Any, dict[str, Coupling]]] = {
@@ -70,7 +82,10 @@ LIES: dict[str, tuple[Any, dict[str, Coupling]]] = {
     "NT-Xent as groups": (objective("nt_xent"), {"nt_xent": Coupling.GROUP}),
     "uniformity as per-example": (objective("align_uniform"), {"uniformity": Coupling.PER_EXAMPLE}),
     "uniformity as a statistic": (objective("align_uniform"), {"uniformity": Coupling.STATISTIC}),
-    "a moment as per-example": (objective("spectral_contrastive"), {"moment": Coupling.PER_EXAMPLE}),
+    "a moment as per-example": (
+        objective("spectral_contrastive"),
+        {"moment": Coupling.PER_EXAMPLE},
+    ),
     "a moment as groups": (objective("spectral_contrastive"), {"moment": Coupling.GROUP}),
     "DSR's code form as per-example": (objective("ssd", "code"), {"dsr": Coupling.PER_EXAMPLE}),
     "DSR's code form as a statistic": (objective("ssd", "code"), {"dsr": Coupling.STATISTIC}),
@@ -94,8 +109,12 @@ def test_groups_without_a_size_are_refused() -> None:
 
 
 def test_a_model_that_mixes_examples_is_found() -> None:
-    mixing = EncoderProjector(nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.BatchNorm1d(WIDTH)), nn.Identity())
-    report = audit.check_sensitivity(Lying(objective("spectral_contrastive"), {}), model=mixing, shape=(WIDTH,), examples=8)
+    mixing = EncoderProjector(
+        nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.BatchNorm1d(WIDTH)), nn.Identity()
+    )
+    report = audit.check_sensitivity(
+        Lying(objective("spectral_contrastive"), {}), model=mixing, shape=(WIDTH,), examples=8
+    )
     assert not report.passed
 
 
@@ -112,11 +131,20 @@ MECHANISMS: dict[str, tuple[Any, Callable[[Tensor], Any] | None]] = {
     "spectral": (ReleasedStatistics(units("spectral_contrastive"), *SETTINGS), None),
     "ssd": (ReleasedStatistics(units("ssd"), *SETTINGS, 0.1), None),
     "ssd by hooks": (ReleasedStatistics(units("ssd"), *SETTINGS, 0.1, method="hooks"), None),
-    "masked": (PerExample(MaskedReconstruction(0), *SETTINGS, 0.1), lambda rows: Labelled(rows, rows[:, 0].cos())),
+    "masked": (
+        PerExample(MaskedReconstruction(0), *SETTINGS, 0.1),
+        lambda rows: Labelled(rows, rows[:, 0].cos()),
+    ),
     "labels": (PerExample(CrossEntropy(), *SETTINGS, 0.1), labelled),
     "labels, adaptive": (PerExample(CrossEntropy(), *SETTINGS, AdaptiveBound(0.1)), labelled),
-    **{f"groups of {m}": (GroupNTXent(group_form(NTXent(0.1), m), 0.5, 1.0, 0.1, 100), None) for m in (2, 3, 8)},
-    "groups, hooks": (GroupNTXent(group_form(NTXent(0.1), 4), 0.5, 1.0, 0.1, 100, method="hooks"), None),
+    **{
+        f"groups of {m}": (GroupNTXent(group_form(NTXent(0.1), m), 0.5, 1.0, 0.1, 100), None)
+        for m in (2, 3, 8)
+    },
+    "groups, hooks": (
+        GroupNTXent(group_form(NTXent(0.1), 4), 0.5, 1.0, 0.1, 100, method="hooks"),
+        None,
+    ),
     "groups, SSD": (GroupNTXent(group_form(objective("ssd_nt_xent"), 4), 0.5, 1.0, 0.1, 100), None),
     "logit": (LogitDP(0.5, 0.05, 1.0, 0.1, 100, 32), None),
 }
@@ -126,16 +154,25 @@ MECHANISMS: dict[str, tuple[Any, Callable[[Tensor], Any] | None]] = {
 @pytest.mark.parametrize("name", MECHANISMS)
 def test_no_mechanism_releases_more_than_it_claims(name: str, kind: str) -> None:
     mechanism, prepare = MECHANISMS[name]
-    report = audit.check_sensitivity(mechanism, model=network(kind), shape=(WIDTH,), examples=8, prepare=prepare)
+    report = audit.check_sensitivity(
+        mechanism, model=network(kind), shape=(WIDTH,), examples=8, prepare=prepare
+    )
     report.require()
     assert report.findings
 
 
 @pytest.mark.parametrize("name", ["spectral", "groups of 3", "groups, SSD", "labels"])
 def test_claims_are_not_idle(name: str) -> None:
-    """Somewhere the bound is attained: a check that compares nothing, or a claim that is far too large, would pass as well."""
+    """Somewhere the bound is attained: a check that compares nothing, or a claim that is far too
+    large, would pass as well.
+    """
     mechanism, prepare = MECHANISMS[name]
-    assert audit.check_sensitivity(mechanism, model=linear_model(WIDTH), shape=(WIDTH,), examples=8, prepare=prepare).ratio > 0.95
+    assert (
+        audit.check_sensitivity(
+            mechanism, model=linear_model(WIDTH), shape=(WIDTH,), examples=8, prepare=prepare
+        ).ratio
+        > 0.95
+    )
 
 
 @pytest.mark.parametrize("name", ["spectral", "ssd", "groups of 3", "logit"])
@@ -147,9 +184,14 @@ def test_a_claim_that_is_too_small_is_found(name: str) -> None:
         released_sums = staticmethod(mechanism.released_sums)
 
         def sensitivity(self, adjacency: Any) -> list[float]:
-            return [claim * (0.9 if name != "logit" else 1e-3) for claim in mechanism.sensitivity(adjacency)]
+            return [
+                claim * (0.9 if name != "logit" else 1e-3)
+                for claim in mechanism.sensitivity(adjacency)
+            ]
 
-    assert not audit.check_sensitivity(Smaller(), model=linear_model(WIDTH), shape=(WIDTH,), examples=8).passed
+    assert not audit.check_sensitivity(
+        Smaller(), model=linear_model(WIDTH), shape=(WIDTH,), examples=8
+    ).passed
 
 
 def test_units_are_checked_alone_too() -> None:
@@ -159,11 +201,16 @@ def test_units_are_checked_alone_too() -> None:
 
 
 def test_the_report_names_what_it_found() -> None:
-    findings = (Finding("add", "hub", "x", 3.0, 1.0), Finding("remove", "itself", "x", float("nan"), 1.0))
+    findings = (
+        Finding("add", "hub", "x", 3.0, 1.0),
+        Finding("remove", "itself", "x", float("nan"), 1.0),
+    )
     report = SensitivityReport("Subject", findings)
     assert report.worst is findings[1]
     assert report.ratio == float("inf")
-    with pytest.raises(PrivacyError, match=r"x of Subject changes by 3 where 1 is claimed \(add, hub\)"):
+    with pytest.raises(
+        PrivacyError, match=r"x of Subject changes by 3 where 1 is claimed \(add, hub\)"
+    ):
         SensitivityReport("Subject", findings[:1]).require()
     assert SensitivityReport("Subject", ()).passed
     assert Finding("add", "hub", "x", 0.0, 0.0).ratio == 0
@@ -173,8 +220,13 @@ def test_models_and_random_state_are_left_alone() -> None:
     model, state = network("user"), torch.random.get_rng_state()
     before = [p.clone() for p in model.parameters()]
     first = audit.check_sensitivity(SpectralContrastive(), model=model, shape=(WIDTH,), examples=8)
-    assert first == audit.check_sensitivity(SpectralContrastive(), model=model, shape=(WIDTH,), examples=8)
-    assert all(torch.equal(p, q) and p.grad is None for p, q in zip(model.parameters(), before, strict=True))
+    assert first == audit.check_sensitivity(
+        SpectralContrastive(), model=model, shape=(WIDTH,), examples=8
+    )
+    assert all(
+        torch.equal(p, q) and p.grad is None
+        for p, q in zip(model.parameters(), before, strict=True)
+    )
     assert torch.equal(torch.random.get_rng_state(), state)
 
 

@@ -24,7 +24,9 @@ TINY = {"ghost": Case(4, 16), "clip": Case(4, 500), "step": Case(16, 16), "group
 
 @pytest.fixture(autouse=True)
 def _no_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Compiling takes longer than these tests may; that it is left out with a reason is one of them."""
+    """Compiling takes longer than these tests may; that it is left out with a reason is one
+    of them.
+    """
     monkeypatch.setenv("CXX", "no-such-compiler")
     caches = (peers.compiler_missing, peers._lightly_class, peers._metric_learning)
     for cached in caches:
@@ -36,7 +38,13 @@ def _no_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def simple(*made: Provider) -> Kernel:
     """A kernel whose value is the sum of its input."""
-    return Kernel("simple", "a sum", lambda case: (case.random(case.rows, case.dimension),), made, exact=lambda _: torch.sum)
+    return Kernel(
+        "simple",
+        "a sum",
+        lambda case: (case.random(case.rows, case.dimension),),
+        made,
+        exact=lambda _: torch.sum,
+    )
 
 
 def provider(name: str = NAIVE, function: object = torch.sum, **settings: object) -> Provider:
@@ -60,7 +68,8 @@ def test_every_kernel_is_measured(name: str, tmp_path: Path) -> None:
         if row["y50"]:
             assert 0 < float(row["y20"]) <= float(row["y50"]) <= float(row["y80"])
             assert int(row["samples"]) == 3
-            # on processors with AMX reduced precision rounds both factors of a product to bfloat16, each by up to 2⁻⁹
+            # on processors with AMX reduced precision rounds both factors of a product to bfloat16,
+            # each by up to 2⁻⁹
             most = 2**-8 if row["provider"] == REDUCED else 1e-4
             assert kernel.exact is None or float(row["value_error"]) < most
             assert (kernel.exact is None or not kernel.backward) == (not row["gradient_error"])
@@ -68,7 +77,8 @@ def test_every_kernel_is_measured(name: str, tmp_path: Path) -> None:
             assert float(row["times_naive"]) > 0
     assert {row["provider"] for row in rows if row["skipped"]} <= {
         "tiles, reduced precision", "triton", "Inf-CL", "torch.compile of naive",
-        "lightly NTXentLoss", "pytorch-metric-learning SupConLoss", "pytorch-metric-learning NTXentLoss",
+        "lightly NTXentLoss", "pytorch-metric-learning SupConLoss",
+        "pytorch-metric-learning NTXentLoss",
     }  # fmt: skip
 
 
@@ -78,7 +88,9 @@ def test_errors_are_against_float64() -> None:
     value, gradient = found.exact[""]
     assert value.dtype == torch.float64
     assert relative_error(found.timings["wrong", ""].value, value) == pytest.approx(0.01, rel=1e-3)
-    assert relative_error(found.timings["wrong", ""].gradient, gradient) == pytest.approx(0.01, rel=1e-3)
+    assert relative_error(found.timings["wrong", ""].gradient, gradient) == pytest.approx(
+        0.01, rel=1e-3
+    )
     assert relative_error(found.timings[NAIVE, ""].gradient, gradient) == 0
     assert relative_error(None, value) is None
 
@@ -120,9 +132,13 @@ def test_short_calls_are_repeated_within_a_sample_and_long_ones_are_sampled_less
         calls[0] += 1
         return x.sum()
 
-    interleave([Program(provider("short", function), function, 0.002)], {}, simple(), Case(4, 4), 3, 100)
+    interleave(
+        [Program(provider("short", function), function, 0.002)], {}, simple(), Case(4, 4), 3, 100
+    )
     assert calls[0] == 30
-    timings, _ = interleave([Program(provider("long", function), function, 10.0)], {}, simple(), Case(4, 4), 9, 50)
+    timings, _ = interleave(
+        [Program(provider("long", function), function, 10.0)], {}, simple(), Case(4, 4), 9, 50
+    )
     assert len(timings["long", ""].seconds) == 5
 
 
@@ -131,10 +147,16 @@ def test_what_a_provider_needs_is_set_while_it_runs_only(monkeypatch: pytest.Mon
     monkeypatch.delenv("SECURE_FL_KERNELS", raising=False)
 
     def state() -> tuple[str | None, str, int]:
-        return run.os.environ.get("SECURE_FL_KERNELS"), torch.get_float32_matmul_precision(), torch.get_num_threads()
+        return (
+            run.os.environ.get("SECURE_FL_KERNELS"),
+            torch.get_float32_matmul_precision(),
+            torch.get_num_threads(),
+        )
 
     before = state()
-    kernel = simple(provider("a", lambda x: seen.append(state()) or x.sum(), request="cpu", precision="medium"))
+    kernel = simple(
+        provider("a", lambda x: seen.append(state()) or x.sum(), request="cpu", precision="medium")
+    )
     run.measure(kernel, Case(4, 4, threads=2), QUICK, History())
     assert set(seen) == {("cpu", "medium", 2)}
     assert state() == before
@@ -158,7 +180,9 @@ def test_predictions_follow_the_order_of_growth() -> None:
     history = History()
     history.learn(kernel, provider(), replace(case, rows=2048), 0.5)
     assert history.predict(kernel, provider(), case, kernel.inputs) == pytest.approx(8.0)
-    assert history.predict(kernel, replace(provider(), order=3), case, kernel.inputs) == pytest.approx(32.0)
+    assert history.predict(
+        kernel, replace(provider(), order=3), case, kernel.inputs
+    ) == pytest.approx(32.0)
 
 
 def test_others_may_fail_and_ours_may_not() -> None:
@@ -171,24 +195,37 @@ def test_others_may_fail_and_ours_may_not() -> None:
         run.measure(simple(provider("ours", broken, request="cpu")), Case(4, 4), QUICK, History())
 
 
-def test_missing_peers_are_left_out_with_the_way_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in [name for name in sys.modules if name.split(".")[0] in ("lightly", "pytorch_metric_learning")]:
+def test_missing_peers_are_left_out_with_the_way_to_get_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in [
+        name for name in sys.modules if name.split(".")[0] in ("lightly", "pytorch_metric_learning")
+    ]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if "packages" not in path])
     sys.path_importer_cache.clear()
     for missing in (peers.lightly_missing, peers.metric_learning_missing):
         assert peers.INSTALL in missing()
-    assert peers.compiler_missing() == "torch.compile needs a C++ compiler, and there is no no-such-compiler"
+    assert (
+        peers.compiler_missing()
+        == "torch.compile needs a C++ compiler, and there is no no-such-compiler"
+    )
     assert "GPU" in peers.inf_cl_missing() or torch.cuda.is_available()
 
 
-def test_lightly_is_loaded_without_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lightly_is_loaded_without_torchvision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A package laid out as lightly is, whose own package files import what is not there."""
     for folder in ("loss", "models/modules", "utils"):
         (tmp_path / "lightly" / folder).mkdir(parents=True)
     for folder in (".", "loss", "models", "models/modules", "utils"):
-        (tmp_path / "lightly" / folder / "__init__.py").write_text("import torchvision_of_another_torch\n")
-    (tmp_path / "lightly" / "models" / "utils.py").write_text("from torchvision.ops import StochasticDepth\n")
+        (tmp_path / "lightly" / folder / "__init__.py").write_text(
+            "import torchvision_of_another_torch\n"
+        )
+    (tmp_path / "lightly" / "models" / "utils.py").write_text(
+        "from torchvision.ops import StochasticDepth\n"
+    )
     (tmp_path / "lightly" / "loss" / "ntx_ent_loss.py").write_text(
         "from lightly.models import utils\nclass NTXentLoss: used = utils.StochasticDepth\n"
     )
@@ -201,14 +238,23 @@ def test_lightly_is_loaded_without_torchvision(tmp_path: Path, monkeypatch: pyte
         loss.used()
 
 
-@pytest.mark.parametrize("name", ["lightly NTXentLoss", "pytorch-metric-learning SupConLoss", "pytorch-metric-learning NTXentLoss"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lightly NTXentLoss",
+        "pytorch-metric-learning SupConLoss",
+        "pytorch-metric-learning NTXentLoss",
+    ],
+)
 def test_peers_compute_the_same_loss(name: str) -> None:
     kernel, case = registry.kernel("ntxent"), Case(32, 8)
     peer = kernel.provider(name)
     if peer.missing(case):
         pytest.skip(peer.missing(case))
     inputs = kernel.inputs(case)
-    assert float(peer.make(case)(*inputs)) == pytest.approx(float(kernel.exact("")(*inputs)), rel=1e-5)
+    assert float(peer.make(case)(*inputs)) == pytest.approx(
+        float(kernel.exact("")(*inputs)), rel=1e-5
+    )
 
 
 def test_reduced_precision_is_asked_for_where_there_is_amx(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,7 +267,9 @@ def test_reduced_precision_is_asked_for_where_there_is_amx(monkeypatch: pytest.M
     assert reduced.missing(Case(64, 8)) == "the processor has no amx_bf16"
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system keeps no such record")
+@pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="the system keeps no such record"
+)
 @pytest.mark.parametrize("blocks", [1, 3])
 def test_memory_in_use_is_what_is_counted(blocks: int) -> None:
     """Blocks of 64 MiB held at once, and as many again after they are freed."""
@@ -232,7 +280,9 @@ def test_memory_in_use_is_what_is_counted(blocks: int) -> None:
             del held
         return x.sum()
 
-    assert grown_mib(simple(), provider("holds", function), Case(600, 4)) == pytest.approx(64 * blocks, abs=6)
+    assert grown_mib(simple(), provider("holds", function), Case(600, 4)) == pytest.approx(
+        64 * blocks, abs=6
+    )
 
 
 def test_memory_is_measured_in_a_process_of_its_own() -> None:
@@ -273,8 +323,14 @@ def test_pool_keeping_makes_runs_of_its_scenarios_and_finds_its_rows() -> None:
     from secure_fl import FederationConfig
 
     for name, scenario in pool_keeping.ALL.items():
-        configs = [FederationConfig(**pool_keeping.tables_of(scenario, 0, margin)) for margin in pool_keeping.MARGINS]
-        assert [config.pools.keep_margin for config in configs] == [0, FederationConfig().pools.keep_margin], name
+        configs = [
+            FederationConfig(**pool_keeping.tables_of(scenario, 0, margin))
+            for margin in pool_keeping.MARGINS
+        ]
+        assert [config.pools.keep_margin for config in configs] == [
+            0,
+            FederationConfig().pools.keep_margin,
+        ], name
     data = pool_keeping.Uneven("inverted", ((9,) * 2, (5,)), labels=0.5).data(0)
     assert data.client is not None
     assert data.client.bincount().tolist() == [9, 9, 5]

@@ -20,7 +20,8 @@ from bench.kernels.run import CSV, Measured, Options
 from secure_fl.errors import DependencyError
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)  # typer imports names that click has deprecated
+    # typer imports names that click has deprecated
+    warnings.simplefilter("ignore", DeprecationWarning)
     from typer.testing import CliRunner
 
     from secure_fl.cli import bench as cli
@@ -28,13 +29,22 @@ with warnings.catch_warnings():
 ROOT = Path(__file__).parents[2]
 CASE = Case(64, 8)
 COLUMNS = [
-    "kernel", "provider", "setting", "mode", "rows", "dimension", "dtype", "device", "threads", "samples", "y20", "y50", "y80",
-    "peak_mib", "value_error", "gradient_error", "oracle", "floor_share", "times_naive", "skipped", "load", "date", "machine", "versions", "commit",
+    "kernel", "provider", "setting", "mode", "rows", "dimension", "dtype", "device", "threads",
+    "samples", "y20", "y50", "y80", "peak_mib", "value_error", "gradient_error", "oracle",
+    "floor_share", "times_naive", "skipped", "load", "date", "machine", "versions", "commit",
 ]  # fmt: skip
 
 
 def write(folder: Path, *rows: dict[str, object]) -> None:
-    usual = {"kernel": "ntxent", "provider": TILES, "mode": "forward+backward", "dimension": 128, "dtype": "float32", "device": "cpu", "threads": 1}
+    usual = {
+        "kernel": "ntxent",
+        "provider": TILES,
+        "mode": "forward+backward",
+        "dimension": 128,
+        "dtype": "float32",
+        "device": "cpu",
+        "threads": 1,
+    }
     with (folder / CSV).open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, restval="")
         writer.writeheader()
@@ -42,11 +52,31 @@ def write(folder: Path, *rows: dict[str, object]) -> None:
 
 
 def timed(rows: int, seconds: float, **others: object) -> dict[str, object]:
-    return {"rows": rows, "y20": seconds * 0.9, "y50": seconds, "y80": seconds * 1.2, "peak_mib": rows / 100, **others}
+    return {
+        "rows": rows,
+        "y20": seconds * 0.9,
+        "y50": seconds,
+        "y80": seconds * 1.2,
+        "peak_mib": rows / 100,
+        **others,
+    }
 
 
 def test_columns_are_those_of_the_program(tmp_path: Path) -> None:
-    command.main(["clip", "--rows", "4", "--dimension", "100", "--rounds", "3", "--no-memory", "--out", str(tmp_path)])
+    command.main(
+        [
+            "clip",
+            "--rows",
+            "4",
+            "--dimension",
+            "100",
+            "--rounds",
+            "3",
+            "--no-memory",
+            "--out",
+            str(tmp_path),
+        ]
+    )
     assert (tmp_path / CSV).read_text().splitlines()[0].split(",") == COLUMNS
 
 
@@ -73,7 +103,9 @@ def test_a_ratio_is_the_median_of_the_rounds_ratios() -> None:
 
 def test_bars_are_measured_and_recorded(tmp_path: Path) -> None:
     said: list[str] = []
-    found = bar.measure_bar(Case(600, 16), (2, 10_000), Options(rounds=3, budget=1), tmp_path, said.append)
+    found = bar.measure_bar(
+        Case(600, 16), (2, 10_000), Options(rounds=3, budget=1), tmp_path, said.append
+    )
     assert [b.met is None for b in found] == [False, True]
     assert "processors" in found[1].note
     with (tmp_path / bar.CSV).open(newline="") as file:
@@ -96,7 +128,11 @@ def test_every_target_of_the_contrastive_loss_is_there(monkeypatch: pytest.Monke
 
 def test_plots_are_drawn_of_two_sizes_or_more(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    others = [timed(256, 2.0, provider=NAIVE), timed(1024, 9.0, provider=NAIVE), {"rows": 1024, "provider": "lightly", "skipped": "missing"}]
+    others = [
+        timed(256, 2.0, provider=NAIVE),
+        timed(1024, 9.0, provider=NAIVE),
+        {"rows": 1024, "provider": "lightly", "skipped": "missing"},
+    ]
     write(tmp_path, timed(256, 1.0), timed(1024, 4.0), *others, timed(256, 1.0, threads=2))
     (path,) = plots.draw_all(tmp_path)
     assert path == tmp_path / "kernels-ntxent-d128-t1.svg"
@@ -145,7 +181,11 @@ def test_the_committed_page_is_that_of_the_committed_rows(tmp_path: Path) -> Non
 
 
 def test_the_page_has_every_kernel() -> None:
-    assert set(re.findall(r"<!-- table: (\S+) -->", page.PAGE.read_text())) == {"bar", "provenance", *registry.NAMES}
+    assert set(re.findall(r"<!-- table: (\S+) -->", page.PAGE.read_text())) == {
+        "bar",
+        "provenance",
+        *registry.NAMES,
+    }
 
 
 @pytest.mark.parametrize(
@@ -169,12 +209,25 @@ def test_the_page_has_every_kernel() -> None:
             "--full",
             "--plot",
         ],
-        ["kernels", "--no-memory", "--limit", "2.5", "--rounds", "3", "--device", "cpu", "--dimension", "64"],
+        [
+            "kernels",
+            "--no-memory",
+            "--limit",
+            "2.5",
+            "--rounds",
+            "3",
+            "--device",
+            "cpu",
+            "--dimension",
+            "64",
+        ],
         ["bar", "--rows", "512", "--dimension", "16", "--threads", "1", "--strict"],
         ["plot"],
     ],
 )
-def test_the_command_says_what_the_program_understands(typed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_says_what_the_program_understands(
+    typed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ran: list[list[str]] = []
 
     def record(arguments: list[str], **_: object) -> subprocess.CompletedProcess[str]:
@@ -187,22 +240,30 @@ def test_the_command_says_what_the_program_understands(typed: list[str], tmp_pat
     assert ran[0][:3] == [sys.executable, "-m", "bench.kernels"]
     options = command.parser().parse_args(ran[0][3:])
     assert options.out == tmp_path
-    assert options.what == {"bar": ["bar"], "plot": ["plot"]}.get(typed[0], ["ntxent", "clip"] if "clip" in typed else ["all"])
+    assert options.what == {"bar": ["bar"], "plot": ["plot"]}.get(
+        typed[0], ["ntxent", "clip"] if "clip" in typed else ["all"]
+    )
     assert options.memory == ("--no-memory" not in typed)
     assert options.full == ("--full" in typed)
     assert options.rows == ([256, 512] if "256" in typed else [512] if "512" in typed else None)
 
 
-def test_the_checkout_is_found_from_within_and_from_the_editable_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_checkout_is_found_from_within_and_from_the_editable_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(ROOT / "docs")
     assert cli.checkout() == ROOT
     monkeypatch.chdir(tmp_path)
     assert cli.checkout() == ROOT
 
 
-def test_without_a_checkout_the_error_says_how_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_checkout_the_error_says_how_to_get_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "__file__", str(tmp_path / "site-packages" / "secure_fl" / "cli" / "bench.py"))
+    monkeypatch.setattr(
+        cli, "__file__", str(tmp_path / "site-packages" / "secure_fl" / "cli" / "bench.py")
+    )
     with pytest.raises(DependencyError, match="git clone"):
         cli.checkout()
 
@@ -210,7 +271,9 @@ def test_without_a_checkout_the_error_says_how_to_get_one(tmp_path: Path, monkey
 def test_sizes_asked_for_are_the_sizes_measured() -> None:
     kernel = registry.kernel("ntxent")
     options = command.parser().parse_args(["ntxent", "--rows", "256", "512", "--threads", "1", "2"])
-    assert command.cases_of(kernel, options) == [Case(n, 128, t) for n in (256, 512) for t in (1, 2)]
+    assert command.cases_of(kernel, options) == [
+        Case(n, 128, t) for n in (256, 512) for t in (1, 2)
+    ]
     full = command.cases_of(kernel, command.parser().parse_args(["ntxent", "--full"]))
     assert {case.rows for case in full} >= {256, 65536}
     assert {case.dimension for case in full} >= {64, 1024}

@@ -1,4 +1,6 @@
-"""What loggers send elsewhere: numbers that the manifest lets be written, nothing of single clients."""
+"""What loggers send elsewhere: numbers that the manifest lets be written, nothing of
+single clients.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,10 @@ def fake_mlflow(patch: pytest.MonkeyPatch, sent: Sent) -> Callback:
 def fake_wandb(patch: pytest.MonkeyPatch, sent: Sent) -> Callback:
     def begin(**settings: Any) -> SimpleNamespace:
         assert settings == {"project": "wards"}
-        return SimpleNamespace(log=lambda values: sent.append((values, None)), finish=lambda: sent.append(({"closed": 1.0}, None)))
+        return SimpleNamespace(
+            log=lambda values: sent.append((values, None)),
+            finish=lambda: sent.append(({"closed": 1.0}, None)),
+        )
 
     module = ModuleType("wandb")
     module.init = begin  # type: ignore[attr-defined]
@@ -60,16 +65,26 @@ def fake_wandb(patch: pytest.MonkeyPatch, sent: Sent) -> Callback:
 FAKES = [fake_tensorboard, fake_mlflow, fake_wandb]
 
 
-def ran(fake: Callable[[pytest.MonkeyPatch, Sent], Callback], patch: pytest.MonkeyPatch, **tables: Any) -> tuple[Sent, Result]:
+def ran(
+    fake: Callable[[pytest.MonkeyPatch, Sent], Callback], patch: pytest.MonkeyPatch, **tables: Any
+) -> tuple[Sent, Result]:
     sent: Sent = []
-    return sent, Federation(tiny_config(**tables), data=make_images(240), callbacks=fake(patch, sent)).run()
+    return sent, Federation(
+        tiny_config(**tables), data=make_images(240), callbacks=fake(patch, sent)
+    ).run()
 
 
 @pytest.mark.parametrize("fake", FAKES)
 def test_every_round_is_logged(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     sent, result = ran(fake, monkeypatch)
     logged = {name for values, _ in sent for name in values}
-    assert {"pretrain/loss", "cluster/accuracy", "cluster/pools/counts/0", "measure/pretrained/knn", "pretrain/bytes_up"} <= logged
+    assert {
+        "pretrain/loss",
+        "cluster/accuracy",
+        "cluster/pools/counts/0",
+        "measure/pretrained/knn",
+        "pretrain/bytes_up",
+    } <= logged
     assert not any("choices" in name or "accuracies" in name for name in logged)
     last = next(record for record in reversed(result.records) if record.phase == "cluster")
     assert any(values.get("cluster/loss") == last.metrics["loss"] for values, _ in sent)
@@ -78,11 +93,20 @@ def test_every_round_is_logged(fake: Any, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("fake", FAKES)
-def test_what_the_manifest_keeps_back_is_not_logged(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_manifest_keeps_back_is_not_logged(
+    fake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sent, _ = ran(fake, monkeypatch, evaluate={"enabled": False})
     logged = {name.partition("/")[2] for values, _ in sent for name in values}
     assert "bytes_down" in logged
-    assert not logged & {"loss", "accuracy", "seconds", "sum_seconds", "test_loss", "pools/largest_share"}
+    assert not logged & {
+        "loss",
+        "accuracy",
+        "seconds",
+        "sum_seconds",
+        "test_loss",
+        "pools/largest_share",
+    }
 
 
 def test_steps_are_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,13 +115,31 @@ def test_steps_are_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nested_metrics_become_names() -> None:
-    record = RoundRecord("cluster", 3, 4, 10, 20, None, {"a": {"b": [1, None]}, "said": "text", "flag": True, "choices": {"0": 1}})
-    expected = {"cluster/clients": 4.0, "cluster/bytes_down": 10.0, "cluster/bytes_up": 20.0, "cluster/a/b/0": 1.0}
+    record = RoundRecord(
+        "cluster",
+        3,
+        4,
+        10,
+        20,
+        None,
+        {"a": {"b": [1, None]}, "said": "text", "flag": True, "choices": {"0": 1}},
+    )
+    expected = {
+        "cluster/clients": 4.0,
+        "cluster/bytes_down": 10.0,
+        "cluster/bytes_up": 20.0,
+        "cluster/a/b/0": 1.0,
+    }
     assert numbers(record) == expected
 
 
-@pytest.mark.parametrize(("make", "module"), [(lambda: TensorBoard("logs"), "tensorboard"), (MLflow, "mlflow"), (WeightsAndBiases, "wandb")])
-def test_what_is_missing_is_named(make: Callable[[], Callback], module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("make", "module"),
+    [(lambda: TensorBoard("logs"), "tensorboard"), (MLflow, "mlflow"), (WeightsAndBiases, "wandb")],
+)
+def test_what_is_missing_is_named(
+    make: Callable[[], Callback], module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(DependencyError, match=rf"pip install 'secure-fl\[{module}\]'"):
         make()

@@ -1,4 +1,6 @@
-"""Progress from Python: who sees a bar, who is warned, and that nothing is said where nobody looks."""
+"""Progress from Python: who sees a bar, who is warned, and that nothing is said where
+nobody looks.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from secure_fl.summary import unprotected
 SHORT = {"pretrain": {"mode": "none"}, "pools": {"start": "random", "rounds": 1}}
 
 
-def test_nothing_is_said_into_a_pipe_unless_it_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_said_into_a_pipe_unless_it_is_asked_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     federation = Federation(tiny_config(**SHORT), data=make_images(120))
     federation.run()
     federation.run(progress=False)
@@ -36,7 +40,12 @@ def test_a_bar_is_shown_where_somebody_looks(seen: str, monkeypatch: pytest.Monk
     config, said = tiny_config(), io.StringIO()
 
     def console(**settings: object) -> Console:
-        return Console(file=said, force_terminal=seen != "notebook", force_jupyter=seen == "notebook", width=200)
+        return Console(
+            file=said,
+            force_terminal=seen != "notebook",
+            force_jupyter=seen == "notebook",
+            width=200,
+        )
 
     monkeypatch.setattr("secure_fl.callbacks.progress.Console", console)
     monkeypatch.setattr("rich.live.Live.refresh", lambda self: None)
@@ -77,7 +86,11 @@ def test_names_are_told_where_the_experimenter_may_read_them(experiments: bool) 
         def on_reply(self, client: str) -> None:
             heard.append(client)
 
-    Federation(tiny_config(**SHORT, evaluate={"enabled": experiments}), data=make_images(120), callbacks=Ear()).run()
+    Federation(
+        tiny_config(**SHORT, evaluate={"enabled": experiments}),
+        data=make_images(120),
+        callbacks=Ear(),
+    ).run()
     assert set(heard) == ({"0", "1", "2", "3"} if experiments else set())
 
 

@@ -33,8 +33,17 @@ probe_epochs = 2
 """
 
 
-def secure_fl(*arguments: object, code: int = 0, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, env={**os.environ, "NO_COLOR": "1"}, check=False)
+def secure_fl(
+    *arguments: object, code: int = 0, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "NO_COLOR": "1"},
+        check=False,
+    )
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done
@@ -84,7 +93,15 @@ def test_what_a_run_says_of_its_sketches_covers_nothing_else(finished: Path) -> 
 
 
 def test_quiet_prints_nothing(finished: Path) -> None:
-    done = secure_fl("run", finished / "tiny.toml", "--out", finished / "quiet", "--quiet", "--set", "pools.enabled=false")
+    done = secure_fl(
+        "run",
+        finished / "tiny.toml",
+        "--out",
+        finished / "quiet",
+        "--quiet",
+        "--set",
+        "pools.enabled=false",
+    )
     assert done.stdout == done.stderr == ""
     assert (finished / "quiet" / "summary.json").is_file()
 
@@ -108,7 +125,9 @@ def test_quiet_prints_nothing(finished: Path) -> None:
         (["run", "tiny.toml", "--out", "tiny.toml/run"], "check the path"),
     ],
 )
-def test_mistakes_get_a_message_a_remedy_and_code_2(finished: Path, arguments: list[str], message: str) -> None:
+def test_mistakes_get_a_message_a_remedy_and_code_2(
+    finished: Path, arguments: list[str], message: str
+) -> None:
     done = secure_fl(*arguments, code=2, cwd=finished)
     assert message in done.stderr
     assert "Remedy:" in done.stderr
@@ -142,20 +161,35 @@ def test_report_is_one_self_contained_page(finished: Path) -> None:
     assert "covers the sketches that start the pools, and nothing else" in page
     assert "ε ≤" not in page
     secure_fl("report", finished / "run", "--to", finished / "former.html")
-    assert (finished / "former.html").read_text() == page, "the option's former name goes on working"
-    assert "--to" in secure_fl("report", finished / "run", "--out", "a.html", "--to", "b.html", code=2).stderr
+    assert (finished / "former.html").read_text() == page, (
+        "the option's former name goes on working"
+    )
+    assert (
+        "--to"
+        in secure_fl("report", finished / "run", "--out", "a.html", "--to", "b.html", code=2).stderr
+    )
 
 
 def test_export_and_assign(finished: Path) -> None:
     secure_fl("export", finished / "run", "--out", finished / "models")
-    assert {path.name for path in (finished / "models").iterdir()} == {"encoder.safetensors", "pools.safetensors", "model.json", "config.toml"}
-    assert "choices" not in json.loads((finished / "models" / "model.json").read_text()), "who uses which pool stays behind"
+    assert {path.name for path in (finished / "models").iterdir()} == {
+        "encoder.safetensors",
+        "pools.safetensors",
+        "model.json",
+        "config.toml",
+    }
+    assert "choices" not in json.loads((finished / "models" / "model.json").read_text()), (
+        "who uses which pool stays behind"
+    )
     secure_fl("export", finished / "run", "--out", finished / "models", code=2)
     secure_fl("export", finished / "run", "--to", finished / "earlier")  # the option's earlier name
     assert (finished / "earlier" / "model.json").is_file()
     encoder = finished / "run" / "model" / "encoder.safetensors"
     encoder.rename(finished / "away")
-    assert "encoder.safetensors" in secure_fl("export", finished / "run", "--out", finished / "half", code=2).stderr
+    assert (
+        "encoder.safetensors"
+        in secure_fl("export", finished / "run", "--out", finished / "half", code=2).stderr
+    )
     assert not (finished / "half").exists()
     (finished / "away").rename(encoder)
     from sklearn.datasets import load_digits
@@ -165,27 +199,42 @@ def test_export_and_assign(finished: Path) -> None:
     np.savez(finished / "new.npz", x=x, y=digits.target[:300])
     np.savez(finished / "unlabelled.npz", x=x)
     for name, by, column in (("new", "loss", 0), ("unlabelled", "sketch distance", 3)):
-        secure_fl("assign", finished / "run", finished / f"{name}.npz", "--out", finished / f"{name}.json")
+        secure_fl(
+            "assign", finished / "run", finished / f"{name}.npz", "--out", finished / f"{name}.json"
+        )
         answer = json.loads((finished / f"{name}.json").read_text())
         decisive = [scores[column] for scores in answer["scores"]]
         assert (answer["by"], answer["examples"]) == (by, 300)
         # Which pool that is follows from noise: the run released its sketches.
         assert answer["pool"] == decisive.index(min(decisive))
     np.savez(finished / "wrong.npz", x=np.zeros((3, 1, 9, 9)))
-    assert "not of shape" in secure_fl("assign", finished / "run", finished / "wrong.npz", code=2).stderr
+    assert (
+        "not of shape"
+        in secure_fl("assign", finished / "run", finished / "wrong.npz", code=2).stderr
+    )
 
 
 def test_other_forms_of_export(finished: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     said = secure_fl("export", finished / "run", "--out", tmp_path / "hub", "--hf", "--onnx").stdout
     names = {path.name for path in (tmp_path / "hub").iterdir()}
-    assert names == {"README.md", "config.json", "model.safetensors", "encoder.onnx", "pool-0.onnx", "pool-1.onnx"}
+    assert names == {
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "encoder.onnx",
+        "pool-0.onnx",
+        "pool-1.onnx",
+    }
     assert all(name in said for name in names)
     assert "--to" not in secure_fl("export", "--help").stdout
     card = finished / "run" / "model" / "model.json"
     whole = card.read_text()
     card.write_text(json.dumps({**json.loads(whole), "custom_encoder": True}))
-    assert "from Python: secure_fl.export.export" in secure_fl("export", finished / "run", "--out", tmp_path / "own", "--onnx", code=2).stderr
+    assert (
+        "from Python: secure_fl.export.export"
+        in secure_fl("export", finished / "run", "--out", tmp_path / "own", "--onnx", code=2).stderr
+    )
     card.write_text(whole)
 
 
@@ -194,7 +243,9 @@ def test_ctrl_c_leaves_a_folder_that_resumes_to_the_same_numbers(tmp_path: Path)
     (tmp_path / "tiny.toml").write_text(TINY + '[security]\nprotection = "plain"\n')
     secure_fl("run", tmp_path / "tiny.toml", "--out", tmp_path / "whole")
     command = [*COMMAND, "run", str(tmp_path / "tiny.toml"), "--out", str(tmp_path / "run")]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     deadline = time.monotonic() + 120
     while not list((tmp_path / "run").glob("checkpoints/0*")) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -204,7 +255,9 @@ def test_ctrl_c_leaves_a_folder_that_resumes_to_the_same_numbers(tmp_path: Path)
         assert process.returncode == 130
         assert "--resume" in stderr
     secure_fl("run", "--resume", tmp_path / "run")
-    summaries = [json.loads((tmp_path / name / "summary.json").read_text()) for name in ("run", "whole")]
+    summaries = [
+        json.loads((tmp_path / name / "summary.json").read_text()) for name in ("run", "whole")
+    ]
     for summary in summaries:
         del summary["costs"]
     assert summaries[0] == summaries[1]

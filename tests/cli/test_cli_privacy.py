@@ -42,13 +42,17 @@ def finished(tmp_path_factory: pytest.TempPathFactory, command: Command) -> tupl
     return folder, told
 
 
-def test_a_private_run_says_what_it_may_spend_and_what_it_spent(finished: tuple[Path, str], command: Command) -> None:
+def test_a_private_run_says_what_it_may_spend_and_what_it_spent(
+    finished: tuple[Path, str], command: Command
+) -> None:
     folder, told = finished
     assert "privacy budget: ε = 20, δ = 1e-05, example level, zero-out" in told
     assert "privacy spent: ε = " in told
     assert "  ε " in told
     assert "no differential privacy" not in told
-    assert not [word for word in ("accuracy", "pools in use", "loss ") if word in told], "nothing that was measured is printed either"
+    assert not [word for word in ("accuracy", "pools in use", "loss ") if word in told], (
+        "nothing that was measured is printed either"
+    )
     page = command("report", folder / "run").stdout
     assert "wrote" in page
     html = (folder / "run" / "report.html").read_text(encoding="utf-8")
@@ -56,7 +60,9 @@ def test_a_private_run_says_what_it_may_spend_and_what_it_spent(finished: tuple[
     assert "other clients and the public model" in html
 
 
-def test_the_ledger_is_recomputed_and_a_changed_one_is_refused(finished: tuple[Path, str], command: Command) -> None:
+def test_the_ledger_is_recomputed_and_a_changed_one_is_refused(
+    finished: tuple[Path, str], command: Command
+) -> None:
     folder, _ = finished
     assert "rest on a client's word" in command("privacy", "verify", folder / "run").stdout
     ledger = folder / "run" / "ledger.json"
@@ -65,14 +71,22 @@ def test_the_ledger_is_recomputed_and_a_changed_one_is_refused(finished: tuple[P
         content = json.loads(kept)
         content["releases"] = content["releases"][1:]
         ledger.write_text(json.dumps(content), encoding="utf-8")
-        assert "changed since it was written" in command("privacy", "verify", folder / "run", code=2).stderr
+        assert (
+            "changed since it was written"
+            in command("privacy", "verify", folder / "run", code=2).stderr
+        )
     finally:
         ledger.write_text(kept, encoding="utf-8")
 
 
-def test_a_ledger_that_lost_releases_or_says_less_than_the_summary_is_found(finished: tuple[Path, str], command: Command) -> None:
+def test_a_ledger_that_lost_releases_or_says_less_than_the_summary_is_found(
+    finished: tuple[Path, str], command: Command
+) -> None:
     folder, _ = finished
-    kept = {path: path.read_bytes() for path in (folder / "run" / "ledger.json", folder / "run" / "summary.json")}
+    kept = {
+        path: path.read_bytes()
+        for path in (folder / "run" / "ledger.json", folder / "run" / "summary.json")
+    }
     ledger, summary = kept
     whole = PrivacyLedger.load(ledger)
     shorter = PrivacyLedger(whole.budget)
@@ -103,27 +117,41 @@ def test_a_plan_says_noise_and_rounds_before_any_training(tmp_path: Path, comman
                       "--set", "pools.start=pretrained", "--set", "privacy.min_clients=3").stdout  # fmt: skip
     assert "pool of one passes" in clients
     assert "the run would spend" in clients
-    assert "no differential privacy to plan" in command("privacy", "plan", tmp_path / "plan.toml", "--set", "privacy.unit=none", code=2).stderr
+    assert (
+        "no differential privacy to plan"
+        in command(
+            "privacy", "plan", tmp_path / "plan.toml", "--set", "privacy.unit=none", code=2
+        ).stderr
+    )
 
 
-def test_a_plan_counts_what_a_loaded_encoder_brings_along(finished: tuple[Path, str], command: Command) -> None:
+def test_a_plan_counts_what_a_loaded_encoder_brings_along(
+    finished: tuple[Path, str], command: Command
+) -> None:
     folder, _ = finished
     settings = ["--set", "pretrain.mode=load", "--set", f"pretrain.load_from={folder / 'run'}"]
     told = command("privacy", "plan", folder / "private.toml", *settings).stdout
     spent = json.loads((folder / "run" / "summary.json").read_text())["privacy"]["epsilon"]
-    planned = [float(line.split()[-2]) for line in told.splitlines() if line.strip().startswith("0 ")]
+    planned = [
+        float(line.split()[-2]) for line in told.splitlines() if line.strip().startswith("0 ")
+    ]
     assert planned
     assert planned[0] > spent
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "summary.json", "checkpoints"])
-def test_a_finished_run_without_a_record_of_its_ledger_is_found(name: str, finished: tuple[Path, str], command: Command) -> None:
+def test_a_finished_run_without_a_record_of_its_ledger_is_found(
+    name: str, finished: tuple[Path, str], command: Command
+) -> None:
     path = finished[0] / "run" / name
     aside = path.rename(finished[0] / name)
     if name == "summary.json":
         path.write_text("{}")
     try:
         told = " ".join(command("privacy", "verify", finished[0] / "run", code=1).stderr.split())
-        assert f"{'the last checkpoint' if name == 'checkpoints' else name} does not count the ledger's releases" in told
+        assert (
+            f"{'the last checkpoint' if name == 'checkpoints' else name} does not count the "
+            "ledger's releases" in told
+        )
     finally:
         aside.replace(path)

@@ -17,7 +17,10 @@ pytest.importorskip("pyarrow")
 
 
 def table(folder: Path, clients: int = 9) -> Path:
-    rows = [f"{i % 7},{i % 5},{'yes' if i % 2 else 'no'},ward {i % clients}" for i in range(12 * clients)]
+    rows = [
+        f"{i % 7},{i % 5},{'yes' if i % 2 else 'no'},ward {i % clients}"
+        for i in range(12 * clients)
+    ]
     path = folder / "visits.csv"
     path.write_text("\n".join(["age,stay,cured,ward", *rows]) + "\n")
     return path
@@ -44,7 +47,11 @@ def test_what_a_private_run_needs_is_there_to_be_declared(tmp_path: Path) -> Non
     written, _ = guessed(table(tmp_path), "cured", "ward")
     (tmp_path / "private.toml").write_text(uncommented(written))
     config = load_config(tmp_path / "private.toml")
-    assert (config.privacy.unit, config.data.class_names, config.data.column_means) == ("example", ("no", "yes"), (3.0, 2.0))
+    assert (config.privacy.unit, config.data.class_names, config.data.column_means) == (
+        "example",
+        ("no", "yes"),
+        (3.0, 2.0),
+    )
 
 
 def test_columns_that_nobody_named_are_asked_for(tmp_path: Path) -> None:
@@ -60,12 +67,18 @@ def test_pictures_of_several_sizes_get_one(tmp_path: Path) -> None:
     for number in range(12):
         folder = tmp_path / "scans" / f"site {number % 3}" / ("ill" if number % 2 else "well")
         folder.mkdir(parents=True, exist_ok=True)
-        image.fromarray(np.full((8 + number, 9, 3), 20 * number, np.uint8)).save(folder / f"{number}.png")
+        image.fromarray(np.full((8 + number, 9, 3), 20 * number, np.uint8)).save(
+            folder / f"{number}.png"
+        )
     written, data = guessed(tmp_path / "scans", None, None)
     (tmp_path / "my.toml").write_text(written)
     config = load_config(tmp_path / "my.toml")
     assert config.data.image_size is not None
-    assert load_sources(config.data, 0)[0][0].client_names == ("site 0", "site 1", "site 2") == data.client_names
+    assert (
+        load_sources(config.data, 0)[0][0].client_names
+        == ("site 0", "site 1", "site 2")
+        == data.client_names
+    )
 
 
 @pytest.mark.parametrize("name", ["absent.csv", "notes.docx", "mixed"])
@@ -79,7 +92,10 @@ def test_what_cannot_be_read(tmp_path: Path, name: str) -> None:
 
 
 def test_columns_that_cannot_be_learnt_from_are_left_out_with_the_reason(tmp_path: Path) -> None:
-    rows = [f"{i},p{i},{'' if i % 9 == 0 else i % 4},{i % 5} mm,{i % 2},site {i % 3}" for i in range(120)]
+    rows = [
+        f"{i},p{i},{'' if i % 9 == 0 else i % 4},{i % 5} mm,{i % 2},site {i % 3}"
+        for i in range(120)
+    ]
     path = tmp_path / "visits.csv"
     path.write_text("\n".join(["age,tag,gaps,rain,cured,site", *rows]) + "\n")
     written, data = guessed(path, "cured", "site")

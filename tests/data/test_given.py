@@ -1,4 +1,6 @@
-"""One door for data from Python: everything that holds examples, and a typed refusal of everything else."""
+"""One door for data from Python: everything that holds examples, and a typed refusal of
+everything else.
+"""
 
 from __future__ import annotations
 
@@ -25,21 +27,36 @@ class FakeHuggingFace:
     """What `datasets.Dataset` shows of itself."""
 
     def __init__(self, columns: dict[str, list[Any]], names: list[str] | None = None) -> None:
-        self._columns, self.column_names, self.shape = columns, list(columns), (len(next(iter(columns.values()))), len(columns))
-        self.features = {name: type("ClassLabel", (), {"names": names if name == "label" else None})() for name in columns}
+        self._columns, self.column_names, self.shape = (
+            columns,
+            list(columns),
+            (len(next(iter(columns.values()))), len(columns)),
+        )
+        self.features = {
+            name: type("ClassLabel", (), {"names": names if name == "label" else None})()
+            for name in columns
+        }
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, key: int | str) -> Any:
-        return Column(self._columns[key]) if isinstance(key, str) else {name: values[key] for name, values in self._columns.items()}
+        return (
+            Column(self._columns[key])
+            if isinstance(key, str)
+            else {name: values[key] for name, values in self._columns.items()}
+        )
 
 
 class FakePolars:
     """What a polars frame shows of itself: its columns are names and series with `__array__`."""
 
     def __init__(self, columns: dict[str, np.ndarray]) -> None:
-        self._columns, self.columns, self.shape = columns, list(columns), (len(next(iter(columns.values()))), len(columns))
+        self._columns, self.columns, self.shape = (
+            columns,
+            list(columns),
+            (len(next(iter(columns.values()))), len(columns)),
+        )
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self._columns[name]
@@ -81,13 +98,27 @@ def grey_pictures() -> list[Any]:
 def frame() -> Any:
     import pandas as pd
 
-    return pd.DataFrame({"a": np.arange(6.0), "kind": ["u", "v"] * 3, "client": ["n", "s", "n"] * 2, "label": [10, 20, 30] * 2})
+    return pd.DataFrame(
+        {
+            "a": np.arange(6.0),
+            "kind": ["u", "v"] * 3,
+            "client": ["n", "s", "n"] * 2,
+            "label": [10, 20, 30] * 2,
+        }
+    )
 
 
 def arrow() -> Any:
     import pyarrow
 
-    return pyarrow.table({"a": np.arange(6.0), "kind": ["u", "v"] * 3, "client": ["n", "s", "n"] * 2, "label": [10, 20, 30] * 2})
+    return pyarrow.table(
+        {
+            "a": np.arange(6.0),
+            "kind": ["u", "v"] * 3,
+            "client": ["n", "s", "n"] * 2,
+            "label": [10, 20, 30] * 2,
+        }
+    )
 
 
 IMAGES: dict[str, Callable[[], Any]] = {
@@ -99,7 +130,9 @@ IMAGES: dict[str, Callable[[], Any]] = {
     "torch": FakeTorch,
     "tensor dataset": lambda: torch.utils.data.TensorDataset(X, Y),
     "a subset": lambda: torch.utils.data.Subset(FakeTorch(), range(6)),
-    "hugging face": lambda: FakeHuggingFace({"x": X.tolist(), "label": Y.tolist()}, ["cat", "dog", "horse"]),
+    "hugging face": lambda: FakeHuggingFace(
+        {"x": X.tolist(), "label": Y.tolist()}, ["cat", "dog", "horse"]
+    ),
 }
 
 
@@ -114,20 +147,36 @@ def test_images_in_every_form_are_the_same(form: str) -> None:
     assert data.declared == named
 
 
-@pytest.mark.parametrize("form", [frame, arrow, lambda: FakePolars({name: np.asarray(frame()[name]) for name in frame().columns})])
+@pytest.mark.parametrize(
+    "form",
+    [
+        frame,
+        arrow,
+        lambda: FakePolars({name: np.asarray(frame()[name]) for name in frame().columns}),
+    ],
+)
 def test_frames_in_every_form_are_the_same(form: Callable[[], Any]) -> None:
     data = Dataset.of(form())
     assert data.columns == ("a", "kind=u", "kind=v")
     assert (data.class_names, data.client_names) == (("10", "20", "30"), ("n", "s"))
     data = Dataset.of(form(), features=["a"], label="kind", client="label")
-    assert (data.columns, data.class_names, data.client_names) == (("a",), ("u", "v"), ("10", "20", "30"))
+    assert (data.columns, data.class_names, data.client_names) == (
+        ("a",),
+        ("u", "v"),
+        ("10", "20", "30"),
+    )
     with pytest.raises(DataError, match="no such column"):
         Dataset.of(form(), label="nothing")
 
 
 def test_frames_with_holes_name_the_column() -> None:
     pd = pytest.importorskip("pandas")
-    for values in ([1.0, None], ["a", None], pd.array([1, None], dtype="Int64"), pd.array(["a", None], dtype="string")):
+    for values in (
+        [1.0, None],
+        ["a", None],
+        pd.array([1, None], dtype="Int64"),
+        pd.array(["a", None], dtype="string"),
+    ):
         for role in ({}, {"label": "hole"}):
             with pytest.raises(DataError, match="missing") as caught:
                 Dataset.of(pd.DataFrame({"a": [1, 2], "hole": values}), **role)
@@ -136,7 +185,10 @@ def test_frames_with_holes_name_the_column() -> None:
 
 def test_pictures_of_hugging_face_and_its_splits() -> None:
     pytest.importorskip("PIL")
-    train, test = (FakeHuggingFace({"image": grey_pictures(), "label": Y.tolist()}, ["a", "b", "c"]) for _ in range(2))
+    train, test = (
+        FakeHuggingFace({"image": grey_pictures(), "label": Y.tolist()}, ["a", "b", "c"])
+        for _ in range(2)
+    )
     data = Dataset.of({"train": train, "test": test})
     assert data.shape == (1, 8, 9)
     assert float(data.x[5, 0, 0, 0]) == pytest.approx(200 / 255)
@@ -150,7 +202,9 @@ def test_a_federation_takes_what_the_door_takes() -> None:
     images = make_images(60)
     federation = Federation(tiny_config(), data=(images.x, images.y))
     assert federation.config.partition.kind == "rotation"
-    assert Federation(tiny_config(data={"class_names": ["a", "b", "c"]}), data=(images.x, images.y)).clients[0].train.class_names == ("a", "b", "c")
+    assert Federation(
+        tiny_config(data={"class_names": ["a", "b", "c"]}), data=(images.x, images.y)
+    ).clients[0].train.class_names == ("a", "b", "c")
 
 
 CLIENTS = [(make_images(30, seed).x, make_images(30, seed).y) for seed in range(3)]
@@ -159,19 +213,28 @@ CLIENTS = [(make_images(30, seed).x, make_images(30, seed).y) for seed in range(
 def test_clients_in_every_form() -> None:
     pairs = Dataset.from_clients(CLIENTS)
     assert pairs.client_names == ()
-    named = Dataset.from_clients({"west": CLIENTS[0], "east": list(CLIENTS[1]), "north": Dataset.from_arrays(*CLIENTS[2])})
+    named = Dataset.from_clients(
+        {"west": CLIENTS[0], "east": list(CLIENTS[1]), "north": Dataset.from_arrays(*CLIENTS[2])}
+    )
     assert named.client_names == ("east", "north", "west")
     assert named.client is not None
     assert named.client.tolist() == [2] * 30 + [0] * 30 + [1] * 30
     torch.testing.assert_close(named.x, pairs.x)
     alone = Dataset.from_clients([x for x, _ in CLIENTS])
     assert not alone.labelled
-    assert [client.name for client in Federation(tiny_config(partition={"kind": "auto"}, pools={"count": 1}), data=named).clients] == [
+    assert [
+        client.name
+        for client in Federation(
+            tiny_config(partition={"kind": "auto"}, pools={"count": 1}), data=named
+        ).clients
+    ] == [
         "east",
         "north",
         "west",
     ]
-    labels = Dataset.from_clients({"a": (torch.rand(3, 4), ["u", "v", "u"]), "b": (torch.rand(2, 4), ["w", "v"])})
+    labels = Dataset.from_clients(
+        {"a": (torch.rand(3, 4), ["u", "v", "u"]), "b": (torch.rand(2, 4), ["w", "v"])}
+    )
     assert (labels.class_names, labels.y.tolist()) == (("u", "v", "w"), [0, 1, 0, 2, 1])
     parts = Dataset.from_clients([(torch.rand(2, 4), [0, 1]), (torch.rand(2, 4), [2, 3])])
     assert (parts.class_names, parts.classes, parts.y.tolist()) == ((), 4, [0, 1, 2, 3])
@@ -206,10 +269,19 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "a bare tensor among pairs": (lambda: Dataset.from_clients([CLIENTS[0], X]), "data[1]"),
     "no client": (lambda: Dataset.from_clients([]), "data"),
     "no clients": (lambda: Dataset.from_clients(X), "data"),  # type: ignore[arg-type]
-    "a client that is none": (lambda: Dataset.from_clients({"west": CLIENTS[0], "east": 5}), "data['east']"),
+    "a client that is none": (
+        lambda: Dataset.from_clients({"west": CLIENTS[0], "east": 5}),
+        "data['east']",
+    ),
     "a number for clients": (lambda: Dataset.from_clients(5), "data"),  # type: ignore[arg-type]
-    "a class twice": (lambda: Dataset.from_arrays(X, Y, class_names=["a", "a", "b"]), "data.class_names"),
-    "names of another number": (lambda: Dataset.from_arrays(X, Y, class_names=["a", "b", "c"], classes=4), "data.class_names"),
+    "a class twice": (
+        lambda: Dataset.from_arrays(X, Y, class_names=["a", "a", "b"]),
+        "data.class_names",
+    ),
+    "names of another number": (
+        lambda: Dataset.from_arrays(X, Y, class_names=["a", "b", "c"], classes=4),
+        "data.class_names",
+    ),
 }
 
 
@@ -235,7 +307,11 @@ def test_a_table_is_brought_into_another_s_columns() -> None:
     made = aligned(Dataset.from_arrays(x, columns=("more", "ward=b", "age")), wanted)
     assert made.columns == wanted
     assert made.x.tolist() == [[7.0, 0.0, 1.0], [9.0, 0.0, 0.0]]
-    for columns, field in ((("more", "ward=b", "age=old"), "features"), (("more", "ward=c", "age"), "ward"), (("more", "less", "age"), "features")):
+    for columns, field in (
+        (("more", "ward=b", "age=old"), "features"),
+        (("more", "ward=c", "age"), "ward"),
+        (("more", "less", "age"), "features"),
+    ):
         with pytest.raises(DataError) as caught:
             aligned(Dataset.from_arrays(x, columns=columns), wanted)
         assert caught.value.field.endswith(field)

@@ -1,4 +1,6 @@
-"""Which axis holds the channels: found, or asked for, never guessed; the same rule from every side."""
+"""Which axis holds the channels: found, or asked for, never guessed; the same rule from
+every side.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ CASES: list[tuple[tuple[int, ...], tuple[int, ...] | None]] = [
 
 
 @pytest.mark.parametrize(("given", "expected"), CASES)
-def test_channels_are_found_or_asked_for(tmp_path: Path, given: tuple[int, ...], expected: tuple[int, ...] | None) -> None:
+def test_channels_are_found_or_asked_for(
+    tmp_path: Path, given: tuple[int, ...], expected: tuple[int, ...] | None
+) -> None:
     x = np.random.default_rng(0).random((3, *given)).astype(np.float32)
     np.savez(tmp_path / "own.npz", x=x)
     ways = [
@@ -52,7 +56,13 @@ def test_channels_are_found_or_asked_for(tmp_path: Path, given: tuple[int, ...],
         lambda: Dataset.from_arrays(torch.from_numpy(x)),
         lambda: Dataset.of({"x": x}),
         lambda: Dataset.from_clients([x]),
-        lambda: npz(SourceConfig(name="npz", path=str(tmp_path / "own.npz"), kind="vector" if len(given) == 1 else "auto"))[0],
+        lambda: npz(
+            SourceConfig(
+                name="npz",
+                path=str(tmp_path / "own.npz"),
+                kind="vector" if len(given) == 1 else "auto",
+            )
+        )[0],
     ]
     for way in ways:
         if expected is None:
@@ -70,7 +80,9 @@ def test_channels_are_found_or_asked_for(tmp_path: Path, given: tuple[int, ...],
 
 def test_what_is_said_is_believed(tmp_path: Path) -> None:
     x = np.random.default_rng(0).random((3, 4, 4, 4)).astype(np.float32)
-    first, last = (Dataset.from_arrays(x, layout=layout) for layout in ("channels_first", "channels_last"))
+    first, last = (
+        Dataset.from_arrays(x, layout=layout) for layout in ("channels_first", "channels_last")
+    )
     assert np.array_equal(first.x.numpy(), x)
     assert np.array_equal(last.x.numpy(), x.transpose(0, 3, 1, 2))
     np.savez(tmp_path / "own.npz", x=x)
@@ -87,4 +99,6 @@ def test_what_is_said_is_believed(tmp_path: Path) -> None:
 def test_the_reading_in_words() -> None:
     assert Dataset.from_arrays(torch.rand(2, 100, 6)).reading == "100 steps of 6 channels"
     assert Dataset.from_arrays(torch.rand(2, 1)).reading == "1 column"
-    assert Dataset.from_arrays(torch.rand(2, 20), columns=[f"c{i}" for i in range(20)]).reading.startswith("20 columns: c0, c1")
+    assert Dataset.from_arrays(
+        torch.rand(2, 20), columns=[f"c{i}" for i in range(20)]
+    ).reading.startswith("20 columns: c0, c1")

@@ -1,4 +1,6 @@
-"""Names of clients and labels, splits and groups that the data bring, and the partition that follows from the data."""
+"""Names of clients and labels, splits and groups that the data bring, and the partition that
+follows from the data.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +38,13 @@ def numbers(*parts: Dataset) -> set[int]:
     return {int(n) for part in parts for n in part.x[:, 0].tolist()}
 
 
-def deal(data: Dataset, table: dict[str, Any] | None = None, privacy: str = "none", **spec: Any) -> list[ClientData]:
-    return partition([(data, None)], FederationConfig(data=table or {}, partition=spec, privacy={"unit": privacy}, **OPEN))
+def deal(
+    data: Dataset, table: dict[str, Any] | None = None, privacy: str = "none", **spec: Any
+) -> list[ClientData]:
+    return partition(
+        [(data, None)],
+        FederationConfig(data=table or {}, partition=spec, privacy={"unit": privacy}, **OPEN),
+    )
 
 
 # Labels
@@ -59,7 +66,9 @@ def deal(data: Dataset, table: dict[str, Any] | None = None, privacy: str = "non
         (np.array([1 << 40, 5, 5, 5]), ("5", str(1 << 40)), [1, 0, 0, 0]),
     ],
 )
-def test_labels_are_numbered_without_gaps(labels: Any, names: tuple[str, ...], y: list[int]) -> None:
+def test_labels_are_numbered_without_gaps(
+    labels: Any, names: tuple[str, ...], y: list[int]
+) -> None:
     data = numbered(4, y=labels)
     assert (data.class_names, data.y.tolist()) == (names, y)
     assert data.classes == max(y) + 1
@@ -76,7 +85,9 @@ def test_the_declaration_numbers_labels() -> None:
     assert (years.y.tolist(), years.classes) == ([1, 0, 1, 1], 3)
     few = numbered(4, y=[1, 2, 1, 1], classes=5)
     assert (few.y.tolist(), few.classes, few.class_names) == ([1, 2, 1, 1], 5, ())
-    assert numbered(4, y=[1, 2, 1, 1]).with_classes(5).y.tolist() == [1, 2, 1, 1], "numbered apart, then declared"
+    assert numbered(4, y=[1, 2, 1, 1]).with_classes(5).y.tolist() == [1, 2, 1, 1], (
+        "numbered apart, then declared"
+    )
     for wrong in ({"class_names": ["a", "c"]}, {"classes": 1}, {"classes": 3}):
         with pytest.raises(DataError) as caught:
             numbered(4, y=["b", "a", "b", "b"], **wrong)
@@ -88,7 +99,10 @@ def test_names_of_several_parts_become_one_numbering() -> None:
     joined = join([first, second], "both")
     assert (joined.class_names, joined.y.tolist()) == (("a", "b", "c"), [1, 0, 1, 2, 0, 2])
     clients = partition(
-        [(first, None), (second, None)], FederationConfig(**OPEN, partition={"kind": "source", "clients": 2}, data={"sources": [{}] * 2})
+        [(first, None), (second, None)],
+        FederationConfig(
+            **OPEN, partition={"kind": "source", "clients": 2}, data={"sources": [{}] * 2}
+        ),
     )
     assert {client.train.class_names for client in clients} == {("a", "b", "c")}
 
@@ -96,7 +110,10 @@ def test_names_of_several_parts_become_one_numbering() -> None:
 def test_private_runs_want_names_declared() -> None:
     names = np.asarray(["a", "b", "c"])[make_images(120).y.numpy()]
     tables: dict[str, Any] = {"privacy": {"unit": "example", "noise": 2.0, "epsilon": 60.0}}
-    for found in (Dataset.from_arrays(make_images(120).x, names), Dataset.from_arrays(make_images(120).x, names, classes=3)):
+    for found in (
+        Dataset.from_arrays(make_images(120).x, names),
+        Dataset.from_arrays(make_images(120).x, names, classes=3),
+    ):
         with pytest.raises(DataError, match="read off private labels") as caught:
             Federation(tiny_config(**tables), data=found)
         assert "class_names" in caught.value.remedy
@@ -119,10 +136,18 @@ def told(message: object) -> str:
         return " ".join(told(item) for pair in message.items() for item in pair)
     if isinstance(message, list | tuple):
         return " ".join(map(told, message))
-    return told(vars(message)) if hasattr(message, "__dataclass_fields__") else str(message) if isinstance(message, str) else ""
+    return (
+        told(vars(message))
+        if hasattr(message, "__dataclass_fields__")
+        else str(message)
+        if isinstance(message, str)
+        else ""
+    )
 
 
-def test_clients_keep_their_names_everywhere_but_in_messages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clients_keep_their_names_everywhere_but_in_messages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     crossed: list[str] = []
     ask = EmbeddedEngine.ask
 
@@ -135,21 +160,42 @@ def test_clients_keep_their_names_everywhere_but_in_messages(tmp_path: Path, mon
     monkeypatch.setattr(EmbeddedEngine, "ask", spied)
     images = make_images(90)
     owner = np.asarray(["ward-west", "ward-east", "ward-south"])[np.arange(90) // 3 % 3]
-    data = Dataset.from_arrays(images.x, np.asarray(["u", "v", "w"])[images.y.numpy()], client=owner)
-    tables = {"pretrain": {"mode": "none"}, "partition": {"kind": "auto"}, "data": {"validation_fraction": 0.1}}
+    data = Dataset.from_arrays(
+        images.x, np.asarray(["u", "v", "w"])[images.y.numpy()], client=owner
+    )
+    tables = {
+        "pretrain": {"mode": "none"},
+        "partition": {"kind": "auto"},
+        "data": {"validation_fraction": 0.1},
+    }
     config = tiny_config(pools={"count": 1, "rounds": 2, "start": "random"}, **tables)
     federation = Federation(config, data=data)
     assert federation.config.partition.kind == "natural"
-    assert [(client.id, client.name) for client in federation.clients] == [(0, "ward-east"), (1, "ward-south"), (2, "ward-west")]
+    assert [(client.id, client.name) for client in federation.clients] == [
+        (0, "ward-east"),
+        (1, "ward-south"),
+        (2, "ward-west"),
+    ]
     federation.run(tmp_path / "run")
     card = load_card(tmp_path / "run")
-    assert (card.class_names, card.client_names) == (("u", "v", "w"), ("ward-east", "ward-south", "ward-west"))
+    assert (card.class_names, card.client_names) == (
+        ("u", "v", "w"),
+        ("ward-east", "ward-south", "ward-west"),
+    )
     written = json.loads((tmp_path / "run" / "partition.json").read_text())
-    assert [client["name"] for client in written["clients"]] == ["ward-east", "ward-south", "ward-west"]
+    assert [client["name"] for client in written["clients"]] == [
+        "ward-east",
+        "ward-south",
+        "ward-west",
+    ]
     assert written["class_names"] == ["u", "v", "w"]
     tags = json.loads((tmp_path / "run" / "manifest.json").read_text())["files"]["model/model.json"]
     assert (tags["class_names"], tags["client_names"]) == ("experimenter", "experimenter")
-    named = {file.name for file in (tmp_path / "run").rglob("*") if file.is_file() and b"ward-" in file.read_bytes()}
+    named = {
+        file.name
+        for file in (tmp_path / "run").rglob("*")
+        if file.is_file() and b"ward-" in file.read_bytes()
+    }
     assert named == {"partition.json", "model.json"}
     assert len(crossed) > 6
     assert not [message for message in crossed if "ward" in message or "client" in message]
@@ -165,9 +211,16 @@ def test_names_in_errors_are_those_of_the_data_and_numbers_are_places() -> None:
 
 
 def test_equal_names_in_two_files_are_one_client() -> None:
-    both = [(numbered(40, client=np.asarray(["a", "b"] * 20)), None), (numbered(40, client=np.asarray(["c", "b"] * 20)), None)]
+    both = [
+        (numbered(40, client=np.asarray(["a", "b"] * 20)), None),
+        (numbered(40, client=np.asarray(["c", "b"] * 20)), None),
+    ]
     clients = partition(both, FederationConfig(**OPEN))
-    assert [(client.name, len(client.train) + len(client.test)) for client in clients] == [("a", 20), ("b", 40), ("c", 20)]
+    assert [(client.name, len(client.train) + len(client.test)) for client in clients] == [
+        ("a", 20),
+        ("b", 40),
+        ("c", 20),
+    ]
     with pytest.raises(PartitionError, match="no client column"):
         partition([both[0], (numbered(40), None)], FederationConfig(**OPEN))
 
@@ -207,7 +260,9 @@ def test_more_groups_than_clients_are_refused() -> None:
 def test_cohorts_are_checked_once_it_is_known_how_many_clients_there_are(tmp_path: Path) -> None:
     np.savez(tmp_path / "own.npz", x=make_images(90).x.numpy(), client=np.arange(90) % 3)
     source = {"name": "npz", "path": str(tmp_path / "own.npz")}
-    config = FederationConfig(data={"sources": [source]}, partition={"clients": 2}, pools={"task": "self_supervised"})
+    config = FederationConfig(
+        data={"sources": [source]}, partition={"clients": 2}, pools={"task": "self_supervised"}
+    )
     with pytest.raises(SecureFLError, match="3 x 3 = 9"):
         Federation(config)
 
@@ -217,18 +272,29 @@ def test_a_kind_for_data_that_are_not_named_waits_for_them() -> None:
     config = FederationConfig(partition=waiting)
     with pytest.raises(SecureFLError, match="3 x 3 = 9"):
         Federation(config, data=make_images(90))
-    for known in ({"partition": {"clients": 4}}, {"partition": waiting, "data": {"sources": [{"name": "digits"}]}}):
+    for known in (
+        {"partition": {"clients": 4}},
+        {"partition": waiting, "data": {"sources": [{"name": "digits"}]}},
+    ):
         with pytest.raises(ConfigError, match="3 x 3 = 9"):
             FederationConfig(**known)
 
 
 def test_rare_classes_stay_with_few_at_any_concentration() -> None:
     data = Dataset.from_arrays(torch.rand(2000, 2), torch.arange(10).repeat_interleave(200))
-    skew = [summarise(deal(data, kind="dirichlet", clients=4, concentration=c)).label_skew for c in (10.0, 0.1, 1e-2, 1e-4, 1e-9, 1e-30)]
+    skew = [
+        summarise(deal(data, kind="dirichlet", clients=4, concentration=c)).label_skew
+        for c in (10.0, 0.1, 1e-2, 1e-4, 1e-9, 1e-30)
+    ]
     assert skew[0] < 0.2 < skew[1]
     assert min(skew[2:]) > 0.7
     with pytest.raises(PartitionError, match="fewer examples") as caught:
-        deal(Dataset.from_arrays(torch.rand(200, 2), torch.zeros(200, dtype=torch.long)), kind="dirichlet", clients=4, concentration=1e-9)
+        deal(
+            Dataset.from_arrays(torch.rand(200, 2), torch.zeros(200, dtype=torch.long)),
+            kind="dirichlet",
+            clients=4,
+            concentration=1e-9,
+        )
     assert caught.value.field == "partition.min_examples"
 
 
@@ -248,7 +314,12 @@ KINDS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("spec", KINDS, ids=lambda spec: spec["kind"])
 def test_rows_go_where_the_split_says(spec: dict[str, Any], privacy: str) -> None:
     owner = np.arange(120) // 4 % 3 if spec["kind"] == "natural" else None
-    clients = deal(numbered(120, y=torch.arange(120) // 7 % 4, split=SPLIT, client=owner), None, privacy, **spec)
+    clients = deal(
+        numbered(120, y=torch.arange(120) // 7 % 4, split=SPLIT, client=owner),
+        None,
+        privacy,
+        **spec,
+    )
     assert numbers(*(client.train for client in clients)) == {n for n in range(120) if n % 4 < 2}
     validation = [n for client in clients for n in numbers(client.validation)]
     assert sorted(validation) == [n for n in range(120) if n % 4 == 2], "each with one client"
@@ -259,17 +330,30 @@ def test_rows_go_where_the_split_says(spec: dict[str, Any], privacy: str) -> Non
 def test_a_split_without_tests_is_held_out_of_training() -> None:
     clients = deal(numbered(120, split=np.asarray(["train", "valid"] * 60)), kind="iid", clients=3)
     assert numbers(*(client.test for client in clients)) <= set(range(0, 120, 2))
-    assert not numbers(*(client.test for client in clients)) & numbers(*(client.train for client in clients))
+    assert not numbers(*(client.test for client in clients)) & numbers(
+        *(client.train for client in clients)
+    )
 
 
-@pytest.mark.parametrize("spelling", [["train", "val", "test"], ["Training", "valid", "TEST"], [0, 1, 2], ["0", "1", "2"], [0.0, 1.0, 2.0]])
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        ["train", "val", "test"],
+        ["Training", "valid", "TEST"],
+        [0, 1, 2],
+        ["0", "1", "2"],
+        [0.0, 1.0, 2.0],
+    ],
+)
 def test_splits_in_every_spelling(spelling: list[Any]) -> None:
     data = numbered(9, split=np.asarray(spelling * 3))
     assert data.split is not None
     assert data.split.tolist() == [0, 1, 2] * 3
 
 
-@pytest.mark.parametrize("wrong", [["train", "later"], [0, 3], ["test", "test"], [1, 2], ["train", None]])
+@pytest.mark.parametrize(
+    "wrong", [["train", "later"], [0, 3], ["test", "test"], [1, 2], ["train", None]]
+)
 def test_other_splits_are_refused(wrong: list[Any]) -> None:
     with pytest.raises(DataError) as caught:
         numbered(2, split=wrong)
@@ -279,7 +363,10 @@ def test_other_splits_are_refused(wrong: list[Any]) -> None:
 def test_sources_with_and_without_tests_are_held_out_one_by_one() -> None:
     split = numbered(40, split=np.asarray(["train", "test"] * 20))
     other = Dataset.from_arrays(numbered(40).x + 1000, numbered(40).y)
-    clients = partition([(split, None), (other, None)], FederationConfig(**OPEN, partition={"kind": "iid", "clients": 2}))
+    clients = partition(
+        [(split, None), (other, None)],
+        FederationConfig(**OPEN, partition={"kind": "iid", "clients": 2}),
+    )
     trained, tested = numbers(*(c.train for c in clients)), numbers(*(c.test for c in clients))
     assert {n for n in trained if n < 1000} == set(range(0, 40, 2))
     assert sum(n >= 1000 for n in trained) == 32
@@ -301,7 +388,9 @@ def test_a_group_is_never_divided(spec: dict[str, Any], privacy: str) -> None:
     assert sum(map(len, everything)) == len(set.union(*everything)), "no recording at two places"
     assert not set.union(*everything) & tested
     assert all(map(len, kept))
-    assert all(len(client.train) == 5 * len(mine) for client, mine in zip(clients, trained, strict=True))
+    assert all(
+        len(client.train) == 5 * len(mine) for client, mine in zip(clients, trained, strict=True)
+    )
 
 
 def test_groups_of_one_example_are_dealt_as_examples_are() -> None:
@@ -314,7 +403,11 @@ def test_groups_of_one_example_are_dealt_as_examples_are() -> None:
 
 
 def test_clients_that_choose_on_validation_examples_need_some() -> None:
-    config = tiny_config(data={"validation_fraction": 0.1}, pools={"select_on": "validation"}, partition={"clients": 4})
+    config = tiny_config(
+        data={"validation_fraction": 0.1},
+        pools={"select_on": "validation"},
+        partition={"clients": 4},
+    )
     images = make_images(80)
     few = Dataset.from_arrays(images.x, images.y, split=np.asarray(["val"] * 2 + ["train"] * 78))
     with pytest.raises(PartitionError, match="no validation examples") as caught:
@@ -334,7 +427,14 @@ def test_groups_that_cannot_be_kept_together_are_refused() -> None:
 
 
 def test_groups_of_different_parts_are_different() -> None:
-    joined = join([numbered(4, group=["p", "p", "q", "q"]), numbered(4), numbered(4, group=["p", "p", "p", "r"])], "all")
+    joined = join(
+        [
+            numbered(4, group=["p", "p", "q", "q"]),
+            numbered(4),
+            numbered(4, group=["p", "p", "p", "r"]),
+        ],
+        "all",
+    )
     assert joined.group is not None
     assert joined.group.tolist() == [0, 0, 1, 1, 2, 3, 4, 5, 6, 6, 6, 7]
 
@@ -342,10 +442,17 @@ def test_groups_of_different_parts_are_different() -> None:
 # The terminal's table
 
 
-def summary_of(classes: int, clients: int = 3, name: str = "a ward with a very long name") -> PartitionSummary:
+def summary_of(
+    classes: int, clients: int = 3, name: str = "a ward with a very long name"
+) -> PartitionSummary:
     images = make_images(60 * clients, classes=classes)
     owner = [f"{name} {number}" for number in range(clients)] * 60
-    return summarise(partition([(Dataset.from_arrays(images.x, images.y, client=owner), None)], FederationConfig(**OPEN)))
+    return summarise(
+        partition(
+            [(Dataset.from_arrays(images.x, images.y, client=owner), None)],
+            FederationConfig(**OPEN),
+        )
+    )
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 160])
@@ -353,11 +460,16 @@ def summary_of(classes: int, clients: int = 3, name: str = "a ward with a very l
 def test_the_table_fits_the_terminal_and_pictures_label_shares(width: int, classes: int) -> None:
     summary = summary_of(3) if classes == 3 else summary_of(10)
     if classes == 200:
-        rows = tuple(type(row)(**{**vars(row), "labels": row.labels * 20}) for row in summary.clients)
+        rows = tuple(
+            type(row)(**{**vars(row), "labels": row.labels * 20}) for row in summary.clients
+        )
         summary = PartitionSummary(summary.shape, 200, summary.label_skew, rows)
     for encoding in ("utf-8", "ascii", "cp1252", "no such encoding"):
         columns, rows_shown = partition_table(summary, width, encoding)
-        widths = [max(len(name), *(len(str(row[i])) for row in rows_shown)) + 2 for i, name in enumerate(columns)]
+        widths = [
+            max(len(name), *(len(str(row[i])) for row in rows_shown)) + 2
+            for i, name in enumerate(columns)
+        ]
         assert sum(widths) <= width
         assert {"client", "train", "labels"} <= set(columns)
         bars = [str(row[columns.index("labels")]) for row in rows_shown]
@@ -375,13 +487,19 @@ def test_bars_follow_the_labels_a_client_holds() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 8), (5, 8, 8), (2, 40), (6,)])
 @pytest.mark.parametrize("labelled", [True, False])
-def test_the_picture_shows_the_partition_and_examples(tmp_path: Path, shape: tuple[int, ...], labelled: bool) -> None:
+def test_the_picture_shows_the_partition_and_examples(
+    tmp_path: Path, shape: tuple[int, ...], labelled: bool
+) -> None:
     pytest.importorskip("matplotlib")
     from secure_fl.cli.pictures import one_a_class, save_examples
 
     names = np.asarray(["u", "v", "w"])[np.arange(60) % 3] if labelled else None
-    clients = deal(Dataset.from_arrays(torch.rand(60, *shape), names, client=np.asarray(["n", "s"] * 30)))
-    assert [title for title, _ in one_a_class(clients)] == (["u", "v", "w"] if labelled else ["n", "s"])
+    clients = deal(
+        Dataset.from_arrays(torch.rand(60, *shape), names, client=np.asarray(["n", "s"] * 30))
+    )
+    assert [title for title, _ in one_a_class(clients)] == (
+        ["u", "v", "w"] if labelled else ["n", "s"]
+    )
     save_examples(summarise(clients), clients, tmp_path / "who.svg")
     drawn = (tmp_path / "who.svg").read_text()
     assert drawn.startswith("<?xml")
@@ -394,15 +512,23 @@ def test_a_newcomers_labels_are_matched_by_name(tmp_path: Path) -> None:
 
     images = make_images(90)
     names = np.asarray(["u", "v", "w"])[images.y.numpy()]
-    config = tiny_config(pools={"rounds": 1, "start": "random", "local_epochs": 1}, pretrain={"mode": "none"}, evaluate={"probe_epochs": 0})
+    config = tiny_config(
+        pools={"rounds": 1, "start": "random", "local_epochs": 1},
+        pretrain={"mode": "none"},
+        evaluate={"probe_epochs": 0},
+    )
     Federation(config, data=Dataset.from_arrays(images.x, names)).run(tmp_path / "run")
     found = []
     for labels in (names, np.where(names == "u", "w", names)):
         np.savez(tmp_path / "new.npz", x=images.x.numpy()[names != "v"], y=labels[names != "v"])
         found.append(assign_pool(tmp_path / "run", tmp_path / "new.npz").scores[0][0])
     assert found[0] != found[1]
-    np.savez(tmp_path / "same.npz", x=images.x.numpy()[names != "v"], y=images.y.numpy()[names != "v"])
-    assert assign_pool(tmp_path / "run", tmp_path / "same.npz").scores[0][0] == found[0], "the numbers of the names"
+    np.savez(
+        tmp_path / "same.npz", x=images.x.numpy()[names != "v"], y=images.y.numpy()[names != "v"]
+    )
+    assert assign_pool(tmp_path / "run", tmp_path / "same.npz").scores[0][0] == found[0], (
+        "the numbers of the names"
+    )
     np.savez(tmp_path / "other.npz", x=images.x.numpy(), y=np.full(90, "z"))
     with pytest.raises(DataError, match="use the run's: u, v, w"):
         assign_pool(tmp_path / "run", tmp_path / "other.npz")
@@ -410,17 +536,23 @@ def test_a_newcomers_labels_are_matched_by_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["natural", "iid"])
 def test_changed_labels_move_no_example_where_sketches_are_noised(kind: str) -> None:
-    """What is sketched is what is trained on: were it chosen by labels, one label would move others in or out of a client's sketch."""
+    """What is sketched is what is trained on: were it chosen by labels, one label would move others
+    in or out of a client's sketch.
+    """
     x, y = torch.arange(240.0)[:, None].expand(240, 3).contiguous(), torch.arange(240) % 4
     owner = torch.arange(240) // 20 if kind == "natural" else None
 
     def trained(labels: torch.Tensor, **tables: Any) -> list[list[float]]:
         data = Dataset.from_arrays(x, labels, client=owner, classes=5)
-        config = FederationConfig(partition={"kind": kind}, data={"validation_fraction": 0.1}, **tables)
+        config = FederationConfig(
+            partition={"kind": kind}, data={"validation_fraction": 0.1}, **tables
+        )
         return [client.train.x[:, 0].tolist() for client in partition([(data, None)], config)]
 
     changed = y.clone()
     changed[::7] = 4
     assert FederationConfig().noises_sketches
     assert trained(y) == trained(changed)
-    assert trained(y, security={"protection": "plain"}) != trained(changed, security={"protection": "plain"}), "or this would show nothing"
+    assert trained(y, security={"protection": "plain"}) != trained(
+        changed, security={"protection": "plain"}
+    ), "or this would show nothing"

@@ -28,7 +28,9 @@ def read(name: str, path: Path | str, data: dict[str, Any] | None = None, **more
     return train
 
 
-def refused(name: str, path: Path | str, data: dict[str, Any] | None = None, **more: Any) -> DataError:
+def refused(
+    name: str, path: Path | str, data: dict[str, Any] | None = None, **more: Any
+) -> DataError:
     with pytest.raises(DataError) as caught:
         read(name, path, data, **more)
     assert caught.value.remedy
@@ -55,7 +57,9 @@ def test_a_folder_of_labels(tmp_path: Path) -> None:
     assert data.shape == (1, 8, 9)
     assert data.class_names == ("ant", "cat", "dog")
     assert data.y.tolist() == [0] * 3 + [1] * 3 + [2] * 3
-    torch.testing.assert_close(data.x[:, 0, 0, 0], torch.tensor([150] * 3 + [50] * 3 + [100] * 3) / 255)
+    torch.testing.assert_close(
+        data.x[:, 0, 0, 0], torch.tensor([150] * 3 + [50] * 3 + [100] * 3) / 255
+    )
     assert data.client is None
     assert data.reading == "images of 8 x 9 pixels, 1 channel"
 
@@ -105,7 +109,9 @@ def test_pictures_that_cannot_be_read(tmp_path: Path) -> None:
     assert error.value == "a/1.png"
 
 
-def test_a_picture_beyond_measure_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_picture_beyond_measure_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from PIL import Image
 
     picture(tmp_path / "a" / "0.png", size=(64, 64))
@@ -113,8 +119,12 @@ def test_a_picture_beyond_measure_is_refused(tmp_path: Path, monkeypatch: pytest
     assert "DecompressionBomb" in refused("images", tmp_path).problem
 
 
-@pytest.mark.parametrize(("name", "package"), [("images", "PIL"), ("csv", "pyarrow"), ("parquet", "pyarrow")])
-def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, package: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "package"), [("images", "PIL"), ("csv", "pyarrow"), ("parquet", "pyarrow")]
+)
+def test_a_missing_package_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, package: str
+) -> None:
     picture(tmp_path / "a" / "0.png")
     (tmp_path / "t.csv").write_text("a,y\n1,0\n")
     monkeypatch.setitem(__import__("sys").modules, package, None)
@@ -132,7 +142,10 @@ def table(path: Path, text: str) -> Path:
 
 def test_a_table_of_numbers_text_and_roles(tmp_path: Path) -> None:
     lines = ["age,colour,client,label,split"]
-    lines += [f"{20 + i},{('red', 'blue')[i % 2]},{('007', '08')[i % 2]},{('ill', 'well')[i % 2]},{('train', 'test')[i % 2]}" for i in range(6)]
+    lines += [
+        f"{20 + i},{('red', 'blue')[i % 2]},{('007', '08')[i % 2]},{('ill', 'well')[i % 2]},{('train', 'test')[i % 2]}"
+        for i in range(6)
+    ]
     data = read("csv", table(tmp_path / "t.csv", "\n".join(lines)))
     assert data.columns == ("age", "colour=blue", "colour=red")
     assert data.x.tolist() == [[20 + i, i % 2, 1 - i % 2] for i in range(6)]
@@ -145,7 +158,17 @@ def test_a_table_of_numbers_text_and_roles(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("delimiter", [";", "\t", "|"])
 def test_delimiters_are_found_in_the_header(tmp_path: Path, delimiter: str) -> None:
-    data = read("csv", table(tmp_path / "t.csv", "\ufeff" + delimiter.join(("a", "b", "y")) + "\n" + delimiter.join(("1", "2", "0")) + "\n"))
+    data = read(
+        "csv",
+        table(
+            tmp_path / "t.csv",
+            "\ufeff"
+            + delimiter.join(("a", "b", "y"))
+            + "\n"
+            + delimiter.join(("1", "2", "0"))
+            + "\n",
+        ),
+    )
     assert data.columns == ("a", "b")
     assert data.x.tolist() == [[1, 2]]
 
@@ -179,7 +202,9 @@ def test_columns_by_name(tmp_path: Path) -> None:
         ("a,b,y\n" + "".join(f"{i},name{i},0\n" for i in range(80)), "b", "no category"),
     ],
 )
-def test_a_column_is_refused_by_its_name(tmp_path: Path, text: str, column: str, problem: str) -> None:
+def test_a_column_is_refused_by_its_name(
+    tmp_path: Path, text: str, column: str, problem: str
+) -> None:
     error = refused("csv", table(tmp_path / "t.csv", text))
     assert error.field == f"t.csv.{column}"
     assert problem in error.problem
@@ -189,7 +214,12 @@ def test_a_column_is_refused_by_its_name(tmp_path: Path, text: str, column: str,
 def test_tables_that_are_none(tmp_path: Path) -> None:
     assert "no such file" in refused("csv", tmp_path / "absent.csv").problem
     assert "no such file" in refused("parquet", tmp_path / "absent.parquet").problem
-    for name, content in {"empty": b"", "torn": b"a,b\n1,2\n8765\n", "latin": "a,b\nÄ,8765\n".encode("latin-1"), "zero": b"a,\xff\n"}.items():
+    for name, content in {
+        "empty": b"",
+        "torn": b"a,b\n1,2\n8765\n",
+        "latin": "a,b\nÄ,8765\n".encode("latin-1"),
+        "zero": b"a,\xff\n",
+    }.items():
         (tmp_path / f"{name}.csv").write_bytes(content)
         assert "8765" not in str(refused("csv", tmp_path / f"{name}.csv"))
         assert "readable" in str(refused("parquet", tmp_path / f"{name}.csv"))
@@ -202,13 +232,21 @@ def test_parquet(tmp_path: Path) -> None:
     from pyarrow import parquet
 
     kinds = pyarrow.array(["b", "a", "b"]).dictionary_encode()
-    columns = {"a": [1, 2, 3], "kind": kinds, "ok": [True, False, True], "client": ["n", "s", "s"], "y": [10, 30, 10]}
+    columns = {
+        "a": [1, 2, 3],
+        "kind": kinds,
+        "ok": [True, False, True],
+        "client": ["n", "s", "s"],
+        "y": [10, 30, 10],
+    }
     parquet.write_table(pyarrow.table(columns), tmp_path / "t.parquet")
     data = read("parquet", tmp_path / "t.parquet")
     assert data.columns == ("a", "kind=a", "kind=b", "ok")
     assert data.x.tolist() == [[1, 0, 1, 1], [2, 1, 0, 0], [3, 0, 1, 1]]
     assert (data.class_names, data.y.tolist()) == (("10", "30"), [0, 1, 0])
-    parquet.write_table(pyarrow.table({"a": [1, None, 3], "y": [0, 1, 0]}), tmp_path / "holes.parquet")
+    parquet.write_table(
+        pyarrow.table({"a": [1, None, 3], "y": [0, 1, 0]}), tmp_path / "holes.parquet"
+    )
     assert refused("parquet", tmp_path / "holes.parquet").field == "holes.parquet.a"
 
 
@@ -232,13 +270,19 @@ def test_one_table_a_client_has_one_set_of_categories(tmp_path: Path) -> None:
 
 def test_one_npz_a_client(tmp_path: Path) -> None:
     for number, name in enumerate(("b-ward", "a-ward")):
-        np.savez(tmp_path / f"{name}.npz", x=np.full((4, 1, 8, 8), number, np.float32), y=np.array([number, 2, number, 2]))
+        np.savez(
+            tmp_path / f"{name}.npz",
+            x=np.full((4, 1, 8, 8), number, np.float32),
+            y=np.array([number, 2, number, 2]),
+        )
     data = read("npz", tmp_path)
     assert data.client_names == ("a-ward", "b-ward")
     assert data.x[data.client == 1].max() == 0, "b-ward's"
     assert (data.classes, data.class_names) == (3, ())
     assert data.y.tolist() == [1, 2, 1, 2, 0, 2, 0, 2]
-    clients = Federation(tiny_config(partition={"kind": "auto"}, pools={"count": 1}), data=data).clients
+    clients = Federation(
+        tiny_config(partition={"kind": "auto"}, pools={"count": 1}), data=data
+    ).clients
     assert [client.name for client in clients] == ["a-ward", "b-ward"]
     np.savez(tmp_path / "c.npz", x=np.zeros((4, 1, 8, 8)), client=np.arange(4))
     assert refused("npz", tmp_path).field == "data.sources.client"
@@ -247,14 +291,22 @@ def test_one_npz_a_client(tmp_path: Path) -> None:
 
 def test_npz_roles_by_name(tmp_path: Path) -> None:
     path = tmp_path / "own.npz"
-    np.savez(path, x=np.zeros((4, 1, 8, 8)), what=np.array(["u", "v", "u", "v"]), who=np.array([1, 1, 2, 2]), split=np.array([0, 2, 0, 2]))
+    np.savez(
+        path,
+        x=np.zeros((4, 1, 8, 8)),
+        what=np.array(["u", "v", "u", "v"]),
+        who=np.array([1, 1, 2, 2]),
+        split=np.array([0, 2, 0, 2]),
+    )
     data = read("npz", path, label="what", client="who")
     assert (data.class_names, data.client_names) == (("u", "v"), ("1", "2"))
     assert data.split is not None
     assert refused("npz", path, label="nothing").field == "data.sources.label"
 
 
-def test_an_archive_that_grows_beyond_measure_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_archive_that_grows_beyond_measure_is_refused_unread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from secure_fl.data.sources import npz as reader
 
     monkeypatch.setattr(reader, "_SMALL", 1 << 16)
@@ -317,7 +369,12 @@ def test_declared_names_number_the_labels_of_a_file(tmp_path: Path) -> None:
     np.savez(path, x=np.zeros((4, 1, 8, 8)), y=np.array([-1, 1, 1, -1]))
     assert "-1 and 1 only" in str(refused("npz", path))
     data = read("npz", path, {"class_names": ["-1", "1"]})
-    assert (data.y.tolist(), data.classes, data.class_names, data.declared) == ([0, 1, 1, 0], 2, ("-1", "1"), True)
+    assert (data.y.tolist(), data.classes, data.class_names, data.declared) == (
+        [0, 1, 1, 0],
+        2,
+        ("-1", "1"),
+        True,
+    )
     np.savez(path, x=np.zeros((4, 1, 8, 8)), y=np.array(["dog", "cat", "dog", "-1"]))
     data = read("npz", path, {"class_names": ["horse", "dog", "cat"]})
     assert (data.y.tolist(), data.classes) == ([1, 2, 1, -1], 3)
@@ -331,7 +388,13 @@ def test_the_home_folder_in_every_path(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("HOME", str(tmp_path))
     np.savez(tmp_path / "mine.npz", x=np.zeros((4, 1, 8, 8), np.float32))
     assert len(npz(SourceConfig(name="npz", path="~/mine.npz"))[0]) == 4
-    config = tiny_config(pretrain={"mode": "load", "load_from": "~/run", "source": {"name": "npz", "path": "~/mine.npz"}})
+    config = tiny_config(
+        pretrain={
+            "mode": "load",
+            "load_from": "~/run",
+            "source": {"name": "npz", "path": "~/mine.npz"},
+        }
+    )
     assert config.pretrain.load_from == str(tmp_path / "run")
     assert config.pretrain.source is not None
     assert load_source(config.pretrain.source, DataConfig(), 0)[0].shape == (1, 8, 8)
@@ -381,7 +444,9 @@ def test_private_runs_want_categories_declared(tmp_path: Path) -> None:
     from secure_fl.config_file import dump_config, load_config
 
     declared = source | {"categories": {"colour": ["red", "blue"]}}
-    assert tiny_config(data={"sources": [declared]}).data.sources[0].categories == {"colour": ("red", "blue")}
+    assert tiny_config(data={"sources": [declared]}).data.sources[0].categories == {
+        "colour": ("red", "blue")
+    }
     config = tiny_config(data={"sources": [declared], "class_names": ["0", "1", "2"]})
     assert load_config(table(tmp_path / "run.toml", dump_config(config))) == config
 
@@ -399,9 +464,16 @@ def test_a_table_without_names_is_refused(tmp_path: Path, first: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "setting"),
-    [("digits", {"label": "y"}), ("images", {"layout": "channels_last"}), ("npz", {"features": ("a",)}), ("csv", {"kind": "image"})],
+    [
+        ("digits", {"label": "y"}),
+        ("images", {"layout": "channels_last"}),
+        ("npz", {"features": ("a",)}),
+        ("csv", {"kind": "image"}),
+    ],
 )
-def test_settings_that_a_source_does_not_read_are_refused(name: str, setting: dict[str, Any]) -> None:
+def test_settings_that_a_source_does_not_read_are_refused(
+    name: str, setting: dict[str, Any]
+) -> None:
     with pytest.raises(ConfigError, match="means nothing") as caught:
         SourceConfig(name=name, **setting)
     assert caught.value.field == f"data.sources.{next(iter(setting))}"
@@ -433,7 +505,11 @@ def test_damage_anywhere_is_a_typed_error_or_none(tmp_path: Path, name: str) -> 
         path = tmp_path / "pictures" / "a" / "0.png"
         picture(path, "RGB")
     elif name == "csv":
-        table(path, "a,b,y\n" + "".join(f"{row[0]},{row[1]},{label}\n" for row, label in zip(x, y, strict=True)))
+        table(
+            path,
+            "a,b,y\n"
+            + "".join(f"{row[0]},{row[1]},{label}\n" for row, label in zip(x, y, strict=True)),
+        )
     else:
         parquet.write_table(pyarrow.table({"a": x[:, 0], "y": y}), path)
     whole, rng, typed = path.read_bytes(), np.random.default_rng(1), 0

@@ -1,4 +1,6 @@
-"""Who holds what: nothing is lost, doubled or leaked into a test set, and each kind differs in the way it says."""
+"""Who holds what: nothing is lost, doubled or leaked into a test set, and each kind differs in the
+way it says.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +29,16 @@ OPEN: dict[str, Any] = {"security": {"protection": "plain"}, "pools": {"enabled"
 """Nothing is summed or pooled, so any number of clients will do."""
 
 
-def deal(data: Dataset, seed: int = 0, test: Dataset | None = None, data_table: dict[str, Any] | None = None, **spec: Any) -> list[ClientData]:
-    return partition([(data, test)], FederationConfig(seed=seed, data=data_table or {}, partition=spec, **OPEN))
+def deal(
+    data: Dataset,
+    seed: int = 0,
+    test: Dataset | None = None,
+    data_table: dict[str, Any] | None = None,
+    **spec: Any,
+) -> list[ClientData]:
+    return partition(
+        [(data, test)], FederationConfig(seed=seed, data=data_table or {}, partition=spec, **OPEN)
+    )
 
 
 def numbers(data: Dataset) -> list[int]:
@@ -44,7 +54,9 @@ KINDS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("spec", KINDS, ids=lambda spec: spec["kind"])
-def test_every_training_example_has_one_owner_and_no_test_example_is_trained_on(spec: dict[str, Any]) -> None:
+def test_every_training_example_has_one_owner_and_no_test_example_is_trained_on(
+    spec: dict[str, Any],
+) -> None:
     clients = deal(numbered(), **spec)
     owned = [n for client in clients for n in numbers(client.train)]
     tested = {n for client in clients for n in numbers(client.test)}
@@ -55,16 +67,25 @@ def test_every_training_example_has_one_owner_and_no_test_example_is_trained_on(
 
 @pytest.mark.parametrize("spec", KINDS, ids=lambda spec: spec["kind"])
 def test_the_seed_decides(spec: dict[str, Any]) -> None:
-    first, again, other = ([numbers(c.train) + numbers(c.test) for c in deal(numbered(), seed, **spec)] for seed in (1, 1, 2))
+    first, again, other = (
+        [numbers(c.train) + numbers(c.test) for c in deal(numbered(), seed, **spec)]
+        for seed in (1, 1, 2)
+    )
     assert first == again
     assert first != other
 
 
 @settings(max_examples=30, deadline=None)
 @given(
-    clients=st.integers(1, 20), count=st.integers(60, 120), classes=st.integers(1, 5), seed=st.integers(0, 5), kind=st.sampled_from(["iid", "shards"])
+    clients=st.integers(1, 20),
+    count=st.integers(60, 120),
+    classes=st.integers(1, 5),
+    seed=st.integers(0, 5),
+    kind=st.sampled_from(["iid", "shards"]),
 )
-def test_nothing_is_lost_for_any_size(clients: int, count: int, classes: int, seed: int, kind: str) -> None:
+def test_nothing_is_lost_for_any_size(
+    clients: int, count: int, classes: int, seed: int, kind: str
+) -> None:
     dealt = deal(numbered(count, classes), seed, kind=kind, clients=clients, min_examples=2)
     held_out = round(0.2 * count)
     owned = [n for client in dealt for n in numbers(client.train)]
@@ -73,7 +94,12 @@ def test_nothing_is_lost_for_any_size(clients: int, count: int, classes: int, se
 
 
 def test_small_concentrations_are_more_uneven() -> None:
-    skew = [summarise(deal(numbered(2000), kind="dirichlet", clients=5, concentration=c, min_examples=2)).label_skew for c in (0.1, 1.0, 100.0)]
+    skew = [
+        summarise(
+            deal(numbered(2000), kind="dirichlet", clients=5, concentration=c, min_examples=2)
+        ).label_skew
+        for c in (0.1, 1.0, 100.0)
+    ]
     assert skew[0] > skew[1] > skew[2]
     assert skew[2] < 0.1
 
@@ -92,7 +118,10 @@ def test_tests_follow_a_clients_own_labels() -> None:
 
 def test_rotations_are_exact_quarter_turns() -> None:
     images = make_images(160)
-    clients = partition([(images, None)], FederationConfig(**OPEN, partition={"kind": "rotation", "clients": 4, "groups": 4}))
+    clients = partition(
+        [(images, None)],
+        FederationConfig(**OPEN, partition={"kind": "rotation", "clients": 4, "groups": 4}),
+    )
     for client in clients:
         assert client.group == client.id
         back = torch.rot90(client.train.x, -client.id, (-2, -1))
@@ -101,7 +130,10 @@ def test_rotations_are_exact_quarter_turns() -> None:
 
 
 def test_other_angles_keep_the_shape() -> None:
-    clients = partition([(make_images(60), None)], FederationConfig(**OPEN, partition={"kind": "rotation", "clients": 3, "groups": 3}))
+    clients = partition(
+        [(make_images(60), None)],
+        FederationConfig(**OPEN, partition={"kind": "rotation", "clients": 3, "groups": 3}),
+    )
     assert {client.train.shape for client in clients} == {(1, 8, 8)}
     assert not torch.equal(clients[1].train.x, torch.rot90(clients[1].train.x, 1, (-2, -1)))
 
@@ -111,7 +143,14 @@ def test_label_permutations_differ_and_are_bijections() -> None:
     clients = deal(data, kind="label_permutation", clients=3, groups=3)
     maps = []
     for client in clients:
-        pairs = {(n % 5, int(y)) for n, y in zip(numbers(client.train) + numbers(client.test), [*client.train.y, *client.test.y], strict=True)}
+        pairs = {
+            (n % 5, int(y))
+            for n, y in zip(
+                numbers(client.train) + numbers(client.test),
+                [*client.train.y, *client.test.y],
+                strict=True,
+            )
+        }
         assert len(pairs) == 5
         assert len({y for _, y in pairs}) == 5
         maps.append(tuple(sorted(pairs)))
@@ -123,15 +162,24 @@ def test_by_source() -> None:
     first, second = numbered(100), numbered(60)
     second = Dataset.from_arrays(second.x + 1000, second.y, name="second")
     clients = partition(
-        [(first, None), (second, None)], FederationConfig(**OPEN, data={"sources": [{}, {}]}, partition={"kind": "source", "clients": 5})
+        [(first, None), (second, None)],
+        FederationConfig(
+            **OPEN, data={"sources": [{}, {}]}, partition={"kind": "source", "clients": 5}
+        ),
     )
     assert [client.group for client in clients] == [0, 1, 0, 1, 0]
-    assert all((n >= 1000) == (client.group == 1) for client in clients for n in numbers(client.train) + numbers(client.test))
+    assert all(
+        (n >= 1000) == (client.group == 1)
+        for client in clients
+        for n in numbers(client.train) + numbers(client.test)
+    )
 
 
 def test_natural_clients_keep_what_is_theirs() -> None:
     owner = torch.arange(200) % 3
-    clients = partition([(numbered(client=owner), None)], FederationConfig(**OPEN, partition={"kind": "natural"}))
+    clients = partition(
+        [(numbered(client=owner), None)], FederationConfig(**OPEN, partition={"kind": "natural"})
+    )
     assert len(clients) == 3
     for client in clients:
         held = numbers(client.train) + numbers(client.test)
@@ -149,7 +197,13 @@ def test_equal_client_numbers_in_two_files_are_different_clients() -> None:
 
 def test_validation_examples_do_not_starve_training() -> None:
     with pytest.raises(PartitionError, match="would train on too few"):
-        deal(numbered(60), data_table={"validation_fraction": 0.8}, kind="iid", clients=12, min_examples=3)
+        deal(
+            numbered(60),
+            data_table={"validation_fraction": 0.8},
+            kind="iid",
+            clients=12,
+            min_examples=3,
+        )
 
 
 def test_an_official_test_split_is_used() -> None:

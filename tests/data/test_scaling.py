@@ -1,4 +1,6 @@
-"""Columns of tables on one scale: whose statistics they are, what they never read, and what they refuse."""
+"""Columns of tables on one scale: whose statistics they are, what they never read, and what
+they refuse.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,13 @@ def table(columns: int = 3, rows: int = 40, seed: int = 0) -> Dataset:
     """Two clients on scales of their own."""
     generator = torch.Generator().manual_seed(seed)
     scale, offset = torch.logspace(-2, 3, columns), torch.linspace(-50, 400, columns)
-    clients = [((torch.randn(rows, columns, generator=generator) * scale + offset) * (1 + client), torch.arange(rows) % 2) for client in range(2)]
+    clients = [
+        (
+            (torch.randn(rows, columns, generator=generator) * scale + offset) * (1 + client),
+            torch.arange(rows) % 2,
+        )
+        for client in range(2)
+    ]
     return Dataset.from_clients(clients, classes=2)
 
 
@@ -30,7 +38,9 @@ def config(**tables: dict[str, Any]) -> FederationConfig:
     return FederationConfig(**{**TABLE, **tables})
 
 
-def scaled(examples: Dataset, **tables: dict[str, Any]) -> tuple[list[ClientData], list[ClientData]]:
+def scaled(
+    examples: Dataset, **tables: dict[str, Any]
+) -> tuple[list[ClientData], list[ClientData]]:
     """(as dealt, as scaled)."""
     made = config(**tables)
     dealt = partition([(examples, None)], made)
@@ -41,10 +51,15 @@ def scaled(examples: Dataset, **tables: dict[str, Any]) -> tuple[list[ClientData
 def test_each_client_uses_the_statistics_of_its_own_training_examples_only() -> None:
     dealt, clients = scaled(table(), data={"validation_fraction": 0.2})
     for raw, client in zip(dealt, clients, strict=True):
-        means, deviations = raw.train.x.numpy().astype(float).mean(0), raw.train.x.numpy().astype(float).std(0)
+        means, deviations = (
+            raw.train.x.numpy().astype(float).mean(0),
+            raw.train.x.numpy().astype(float).std(0),
+        )
         for part in ("train", "validation", "test"):
             expected = (getattr(raw, part).x.numpy() - means) / deviations
-            np.testing.assert_allclose(getattr(client, part).x.numpy(), np.clip(expected, -FARTHEST, FARTHEST), atol=1e-5)
+            np.testing.assert_allclose(
+                getattr(client, part).x.numpy(), np.clip(expected, -FARTHEST, FARTHEST), atol=1e-5
+            )
         np.testing.assert_allclose(client.train.x.std(0, correction=0).numpy(), 1, rtol=1e-5)
         assert float(client.test.x.mean(0).abs().max()) > 1e-3
         assert torch.equal(client.train.y, raw.train.y)
@@ -54,14 +69,18 @@ def test_given_numbers_serve_every_client_and_keep_what_sets_them_apart() -> Non
     data = {"column_means": [1.0, 2.0, 3.0], "column_deviations": [0.5, 10.0, 200.0]}
     dealt, clients = scaled(table(), data=data)
     for raw, client in zip(dealt, clients, strict=True):
-        np.testing.assert_allclose(client.train.x.numpy(), (raw.train.x.numpy() - [1, 2, 3]) / [0.5, 10, 200], rtol=1e-5)
+        np.testing.assert_allclose(
+            client.train.x.numpy(), (raw.train.x.numpy() - [1, 2, 3]) / [0.5, 10, 200], rtol=1e-5
+        )
         assert client.sketched is None
     assert float((clients[0].train.x.mean(0) - clients[1].train.x.mean(0)).abs().max()) > 1
 
 
 def test_none_and_per_example() -> None:
     dealt, clients = scaled(table(), data={"scale": "none"})
-    assert all(torch.equal(raw.train.x, client.train.x) for raw, client in zip(dealt, clients, strict=True))
+    assert all(
+        torch.equal(raw.train.x, client.train.x) for raw, client in zip(dealt, clients, strict=True)
+    )
     _, clients = scaled(table(), data={"scale": "per_example"})
     np.testing.assert_allclose(clients[0].train.x.mean(1).numpy(), 0, atol=1e-6)
     np.testing.assert_allclose(clients[0].test.x.std(1, correction=0).numpy(), 1, rtol=1e-4)
@@ -87,7 +106,9 @@ def test_a_column_that_varies_in_its_last_bits_is_not_constant() -> None:
 
 
 def test_a_sketch_reads_each_value_by_itself() -> None:
-    """One example replaced: no other is read differently, though all were standardised differently."""
+    """One example replaced: no other is read differently, though all were standardised
+    differently.
+    """
     before = table()
     x = before.x.clone()
     x[int(torch.nonzero(before.client == 0)[3])] = 1e5
@@ -110,7 +131,9 @@ def test_squashing_is_one_to_one_and_keeps_the_order() -> None:
 
 def test_example_level_privacy_wants_the_numbers_given() -> None:
     private = {"privacy": {"unit": "example"}}
-    with pytest.raises(DataError, match=r"data\.column_means.*data\.column_deviations.*data\.scale") as error:
+    with pytest.raises(
+        DataError, match=r"data\.column_means.*data\.column_deviations.*data\.scale"
+    ) as error:
         scaled(table(), **private)
     assert error.value.field == "data.column_means"
     with pytest.raises(ConfigError, match=r"data\.scale.*column_means"):
@@ -128,7 +151,9 @@ def test_no_statistics_of_a_client_under_example_level_privacy_move_anything() -
     x[int(torch.nonzero(before.client == 0)[3])] = 1e5
     after = Dataset(x, before.y, before.classes, before.client, before.name, before.declared)
     for data in ({"scale": "none"}, {"scale": "per_example"}, given):
-        (_, one), (_, other) = (scaled(each, data=data, privacy={"unit": "example"}) for each in (before, after))
+        (_, one), (_, other) = (
+            scaled(each, data=data, privacy={"unit": "example"}) for each in (before, after)
+        )
         for part in ("train", "test"):
             rows = [getattr(client[0], part).x for client in (one, other)]
             assert int((rows[0] != rows[1]).any(1).sum()) <= 1

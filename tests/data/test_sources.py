@@ -19,7 +19,10 @@ from secure_fl.errors import DataError, DependencyError
 
 
 def idx_bytes(array: np.ndarray) -> bytes:
-    return struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
+    return (
+        struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
+        + array.astype(np.uint8).tobytes()
+    )
 
 
 def write_mnist(folder: Path, *, compressed: bool = True, train: int = 40, test: int = 20) -> None:
@@ -31,7 +34,9 @@ def write_mnist(folder: Path, *, compressed: bool = True, train: int = 40, test:
             (f"{split}-labels-idx1-ubyte", np.arange(count) % 10),
         ):
             raw = idx_bytes(array)
-            (folder / f"{stem}{'.gz' if compressed else ''}").write_bytes(gzip.compress(raw) if compressed else raw)
+            (folder / f"{stem}{'.gz' if compressed else ''}").write_bytes(
+                gzip.compress(raw) if compressed else raw
+            )
 
 
 def source(name: str, path: Path | None = None, **more: object) -> tuple[Dataset, Dataset | None]:
@@ -86,8 +91,14 @@ def test_damaged_idx_files(tmp_path: Path) -> None:
         "floats": (b"\0\0\x0d" + whole[3:], "not an idx file of unsigned bytes"),
         "header": (whole[:6], "not an idx file"),
         "empty": (b"", "not an idx file"),
-        "wraps round": (b"\0\0\x08\x03" + struct.pack(">3I", 1 << 22, 1 << 21, 1 << 21), "its header promises more"),
-        "no array": (b"\0\0\x08\x05" + struct.pack(">5I", 0, *[(1 << 32) - 1] * 4), "describes no array"),
+        "wraps round": (
+            b"\0\0\x08\x03" + struct.pack(">3I", 1 << 22, 1 << 21, 1 << 21),
+            "its header promises more",
+        ),
+        "no array": (
+            b"\0\0\x08\x05" + struct.pack(">5I", 0, *[(1 << 32) - 1] * 4),
+            "describes no array",
+        ),
         "deep": (b"\0\0\x08\x64" + struct.pack(">100I", *[1] * 100) + b"\0", "describes no array"),
     }
     for name, (content, message) in cases.items():
@@ -99,14 +110,18 @@ def test_damaged_idx_files(tmp_path: Path) -> None:
         read_idx(tmp_path / "absent")
 
 
-def test_no_more_of_an_idx_archive_is_expanded_than_its_header_promises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_of_an_idx_archive_is_expanded_than_its_header_promises(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import tracemalloc
 
     from secure_fl.data.sources import idx
 
     small, grows = idx_bytes(np.zeros((4, 28, 28))), bytes(1 << 25)
     (tmp_path / "bomb.gz").write_bytes(gzip.compress(small + grows))
-    (tmp_path / "large.gz").write_bytes(gzip.compress(struct.pack(">BBBB1I", 0, 0, 8, 1, 1 << 25) + grows))
+    (tmp_path / "large.gz").write_bytes(
+        gzip.compress(struct.pack(">BBBB1I", 0, 0, 8, 1, 1 << 25) + grows)
+    )
     monkeypatch.setattr(idx, "_LARGEST", 1 << 20)
     tracemalloc.start()
     for name in ("bomb.gz", "large.gz"):
@@ -140,7 +155,11 @@ def test_idx_counts_that_differ(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "label_bytes", "files"), [("cifar10", 1, 6), ("cifar100", 2, 2)])
 def test_cifar_binary(tmp_path: Path, name: str, label_bytes: int, files: int) -> None:
-    names = [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"] if files == 6 else ["train.bin", "test.bin"]
+    names = (
+        [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]
+        if files == 6
+        else ["train.bin", "test.bin"]
+    )
     for number, file in enumerate(names):
         labels = [9] * (label_bytes - 1) + [number]
         pixels = np.repeat(np.arange(3, dtype=np.uint8) * 100, 1024)
@@ -181,7 +200,9 @@ def test_npz_orientations(tmp_path: Path) -> None:
 def test_npz_bytes_are_scaled_and_series_standardised(tmp_path: Path) -> None:
     train, _ = source("npz", npz(tmp_path, x=np.full((2, 1, 8, 8), 255, np.uint8)))
     assert float(train.x.max()) == 1
-    train, _ = source("npz", npz(tmp_path, x=5 + 3 * np.random.default_rng(0).standard_normal((4, 2, 50))))
+    train, _ = source(
+        "npz", npz(tmp_path, x=5 + 3 * np.random.default_rng(0).standard_normal((4, 2, 50)))
+    )
     torch.testing.assert_close(train.x.mean(2), torch.zeros(4, 2), atol=1e-5, rtol=0)
     torch.testing.assert_close(train.x.std(2, correction=0), torch.ones(4, 2), atol=1e-4, rtol=0)
 
@@ -266,7 +287,9 @@ def test_datasets_from_tensors_and_clients() -> None:
     torch.testing.assert_close(data.x, x / 255)
     assert len(data.with_labels()) == 3
     assert not data.unlabelled().labelled
-    joined = Dataset.from_clients([(torch.zeros(2, 3), None), (torch.ones(1, 3), torch.tensor([0]))])
+    joined = Dataset.from_clients(
+        [(torch.zeros(2, 3), None), (torch.ones(1, 3), torch.tensor([0]))]
+    )
     assert joined.client is not None
     assert joined.client.tolist() == [0, 0, 1]
     assert joined.kind == "vector"

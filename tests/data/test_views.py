@@ -22,7 +22,9 @@ SHAPES = [(3, 32, 32), (1, 28, 28), (4, 50), (12,), (1,)]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_views_are_a_function_of_the_seed_and_leave_the_global_state_alone(shape: tuple[int, ...]) -> None:
+def test_views_are_a_function_of_the_seed_and_leave_the_global_state_alone(
+    shape: tuple[int, ...],
+) -> None:
     augment, x = build_views(ViewsConfig(), shape), torch.rand(6, *shape)
     torch.manual_seed(5)
     state = torch.get_rng_state()
@@ -100,7 +102,14 @@ def test_a_column_of_every_example_stays(columns: int) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "shape"),
-    [("photo", (1, 28, 28)), ("series", (1, 28, 28)), ("glyph", (4, 50)), ("photo", (9,)), ("table", (4, 50)), ("table", (1, 8, 8))],
+    [
+        ("photo", (1, 28, 28)),
+        ("series", (1, 28, 28)),
+        ("glyph", (4, 50)),
+        ("photo", (9,)),
+        ("table", (4, 50)),
+        ("table", (1, 8, 8)),
+    ],
 )
 def test_views_that_do_not_fit_are_refused(kind: str, shape: tuple[int, ...]) -> None:
     with pytest.raises(ConfigError, match=r"views\.kind"):
@@ -138,7 +147,9 @@ def test_a_caller_s_callable_gets_one_example_at_a_time_and_coins_of_its_own() -
     assert not torch.equal(together[0][0] - x[0], together[0][1] - x[1])
 
 
-def test_a_callable_that_writes_into_its_input_or_its_last_output_makes_two_views_all_the_same() -> None:
+def test_a_callable_that_writes_into_its_input_or_its_last_output_makes_two_views_all_the_same() -> (
+    None
+):
     def in_place(x: Tensor) -> Tensor:
         return x.mul_(torch.rand(len(x), 1))
 
@@ -166,8 +177,14 @@ def test_an_augmentation_that_mixes_the_batch_cannot_do_so() -> None:
 
     x = torch.rand(8, 5)
     other = torch.cat([x[:7], torch.full((1, 5), 99.0)])
-    assert all(torch.equal(a[:7], b[:7]) for a, b in zip(two_views(mixup, x, 0), two_views(mixup, other, 0), strict=True))
-    assert not all(torch.equal(a[:7], b[:7]) for a, b in zip(batch_views(mixup, x, 0), batch_views(mixup, other, 0), strict=True))
+    assert all(
+        torch.equal(a[:7], b[:7])
+        for a, b in zip(two_views(mixup, x, 0), two_views(mixup, other, 0), strict=True)
+    )
+    assert not all(
+        torch.equal(a[:7], b[:7])
+        for a, b in zip(batch_views(mixup, x, 0), batch_views(mixup, other, 0), strict=True)
+    )
 
 
 @pytest.mark.parametrize("draw", [random.random, np.random.rand])
@@ -179,24 +196,39 @@ def test_coins_of_other_generators_are_refused(draw: Callable[[], float]) -> Non
 # The formulas are kornia's
 
 
-KORNIA = pytest.mark.skipif(metadata.version("kornia") < "0.9", reason="this kornia takes its numbers in another order")
+KORNIA = pytest.mark.skipif(
+    metadata.version("kornia") < "0.9", reason="this kornia takes its numbers in another order"
+)
 
 
 @KORNIA
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 20, 33), (1, 2, 7), (2, 1, 5)])
-def test_crops_are_kornia_s_for_the_same_numbers(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_crops_are_kornia_s_for_the_same_numbers(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from kornia import augmentation
     from kornia.augmentation.random_generator._2d import crop
 
     x, numbers = torch.rand(32, *shape), torch.rand(32, 22)
-    given = iter([numbers[:, :10], (4 / 3 / (3 / 4)) ** numbers[:, 10:20] * (3 / 4), numbers[:, 20], numbers[:, 21]])
+    given = iter(
+        [
+            numbers[:, :10],
+            (4 / 3 / (3 / 4)) ** numbers[:, 10:20] * (3 / 4),
+            numbers[:, 20],
+            numbers[:, 21],
+        ]
+    )
     monkeypatch.setattr(crop, "_adapted_rsampling", lambda size, *_: _log_second(next(given), size))
-    peer = augmentation.RandomResizedCrop(shape[1:], scale=(0.08, 1.0), p=1.0, cropping_mode="resample")
+    peer = augmentation.RandomResizedCrop(
+        shape[1:], scale=(0.08, 1.0), p=1.0, cropping_mode="resample"
+    )
     torch.testing.assert_close(cropped(x, numbers, (0.08, 1.0)), peer(x), rtol=0, atol=2e-5)
 
 
 def _log_second(values: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Shapes of boxes are asked for as logarithms; they are the only numbers that can be 1 or more."""
+    """Shapes of boxes are asked for as logarithms; they are the only numbers that can be 1
+    or more.
+    """
     return (values.log() if values.ndim == 2 and float(values.max()) > 1 else values).reshape(size)
 
 
@@ -207,18 +239,30 @@ def test_colours_are_kornia_s_for_the_same_factors() -> None:
     x, numbers, order = torch.rand(16, 3, 8, 8), torch.rand(4, 16), (2, 0, 3, 1)
     peer = augmentation.ColorJitter(0.8, 0.8, 0.8, 0.2, p=1.0, order=order)
     names = ("brightness_factor", "contrast_factor", "saturation_factor")
-    factors = {name: 0.2 + 1.6 * row for name, row in zip(names, numbers, strict=False)} | {"hue_factor": 0.2 * (2 * numbers[3] - 1)}
+    factors = {name: 0.2 + 1.6 * row for name, row in zip(names, numbers, strict=False)} | {
+        "hue_factor": 0.2 * (2 * numbers[3] - 1)
+    }
     ours = PhotoViews()._jittered(x, list(numbers), order)
-    torch.testing.assert_close(ours, peer.apply_transform(x, {**factors, "order": torch.tensor(order)}, {}), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        ours,
+        peer.apply_transform(x, {**factors, "order": torch.tensor(order)}, {}),
+        rtol=0,
+        atol=1e-5,
+    )
 
 
 @pytest.mark.parametrize("kind", [GlyphViews, PhotoViews])
 def test_each_change_is_made_as_often_as_it_says(kind: type[GlyphViews | PhotoViews]) -> None:
-    """Flips of a picture that shows them, and the share of pictures whose colours stay; 5 standard deviations of 4,000 coins."""
+    """Flips of a picture that shows them, and the share of pictures whose colours stay; 5 standard
+    deviations of 4,000 coins.
+    """
     ramp = (torch.arange(16) / 32 + 0.2).expand(4000, 3, 16, 16)
     plain = kind(crop_scale=(1.0, 1.0), flip=0.25, jitter=0.0)
     view = plain.changed(ramp.clone(), Coins.public(0).at(0, torch.arange(4000)))
-    assert abs(float((view[:, 0, 0, 0] > view[:, 0, 0, -1]).double().mean()) - 0.25) < 5 * (0.25 * 0.75 / 4000) ** 0.5
+    assert (
+        abs(float((view[:, 0, 0, 0] > view[:, 0, 0, -1]).double().mean()) - 0.25)
+        < 5 * (0.25 * 0.75 / 4000) ** 0.5
+    )
 
 
 def test_views_are_the_same_under_mixed_precision() -> None:
@@ -232,10 +276,15 @@ def test_views_are_the_same_under_mixed_precision() -> None:
 
 
 @pytest.mark.parametrize("draw", [two_views, batch_views])
-def test_a_callers_own_augmentation_is_computed_in_full_precision_too(draw: Callable[..., tuple[Tensor, ...]]) -> None:
+def test_a_callers_own_augmentation_is_computed_in_full_precision_too(
+    draw: Callable[..., tuple[Tensor, ...]],
+) -> None:
     """Matrix products are what autocast computes in fewer bits."""
     x, turn = torch.rand(6, 3, 8, 8), torch.rand(8, 8)
     exact = draw(lambda rows: rows @ turn, x, 3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         mixed = draw(lambda rows: rows @ turn, x, 3)
-    assert all(torch.equal(one, other) and other.dtype == torch.float32 for one, other in zip(exact, mixed, strict=True))
+    assert all(
+        torch.equal(one, other) and other.dtype == torch.float32
+        for one, other in zip(exact, mixed, strict=True)
+    )

@@ -1,4 +1,6 @@
-"""The operators against the reference: values, gradients, every provider, and what torch asks of an operator."""
+"""The operators against the reference: values, gradients, every provider, and what torch asks of
+an operator.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,11 @@ def on_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def rows(n: int, d: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype).requires_grad_()
+    return (
+        torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        .to(dtype)
+        .requires_grad_()
+    )
 
 
 def relative(a: Tensor, b: Tensor) -> float:
@@ -35,23 +41,47 @@ def relative(a: Tensor, b: Tensor) -> float:
     return float((a - b).norm() / b.norm().clamp_min(1e-3))
 
 
-def agree(n: int, d: int, temperature: float, t: float, dtype: torch.dtype = torch.float64, tolerance: float = 1e-12) -> None:
+def agree(
+    n: int,
+    d: int,
+    temperature: float,
+    t: float,
+    dtype: torch.dtype = torch.float64,
+    tolerance: float = 1e-12,
+) -> None:
     """Both quadratic losses equal the float64 reference, and so do their gradients."""
     first, second = rows(n, d, 1, dtype), rows(n, d, 2, dtype)
     wide = [x.detach().double().requires_grad_() for x in (first, second)]
-    got, expected = functional.nt_xent_loss(first, second, temperature), reference.nt_xent_loss(wide[0], wide[1], temperature)
-    assert float((got - expected).abs().detach()) <= tolerance * max(1, float(expected.abs().detach()))
-    for mine, theirs in zip(torch.autograd.grad(got, (first, second)), torch.autograd.grad(expected, wide), strict=True):
+    got, expected = (
+        functional.nt_xent_loss(first, second, temperature),
+        reference.nt_xent_loss(wide[0], wide[1], temperature),
+    )
+    assert float((got - expected).abs().detach()) <= tolerance * max(
+        1, float(expected.abs().detach())
+    )
+    for mine, theirs in zip(
+        torch.autograd.grad(got, (first, second)), torch.autograd.grad(expected, wide), strict=True
+    ):
         assert relative(mine.double(), theirs) <= 10 * tolerance
     if n >= 2:
         got, expected = functional.uniformity_loss(first, t), reference.uniformity_loss(wide[0], t)
-        assert float((got - expected).abs().detach()) <= tolerance * max(1, float(expected.abs().detach()))
-        assert relative(torch.autograd.grad(got, first)[0].double(), torch.autograd.grad(expected, wide[0])[0]) <= 10 * tolerance
+        assert float((got - expected).abs().detach()) <= tolerance * max(
+            1, float(expected.abs().detach())
+        )
+        assert (
+            relative(
+                torch.autograd.grad(got, first)[0].double(),
+                torch.autograd.grad(expected, wide[0])[0],
+            )
+            <= 10 * tolerance
+        )
 
 
 @pytest.mark.usefixtures("on_tiles")
 @settings(max_examples=40, deadline=None)
-@given(n=st.integers(1, 300), d=st.integers(2, 40), temperature=st.floats(0.02, 2), t=st.floats(0.1, 8))
+@given(
+    n=st.integers(1, 300), d=st.integers(2, 40), temperature=st.floats(0.02, 2), t=st.floats(0.1, 8)
+)
 def test_any_size_temperature_and_scale(n: int, d: int, temperature: float, t: float) -> None:
     agree(n, d, temperature, t)
 
@@ -90,16 +120,26 @@ def test_single_precision_is_as_good_as_the_reference() -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_computed_in_single(dtype: torch.dtype) -> None:
     first, second = rows(40, 8, 1).detach().to(dtype), rows(40, 8, 2).detach().to(dtype)
-    torch.testing.assert_close(functional.nt_xent_loss(first, second), reference.nt_xent_loss(first.float(), second.float()))
-    torch.testing.assert_close(functional.uniformity_loss(first), reference.uniformity_loss(first.float()))
+    torch.testing.assert_close(
+        functional.nt_xent_loss(first, second),
+        reference.nt_xent_loss(first.float(), second.float()),
+    )
+    torch.testing.assert_close(
+        functional.uniformity_loss(first), reference.uniformity_loss(first.float())
+    )
 
 
 @pytest.mark.parametrize("provider", ["auto", "cpu", "reference"])
 @pytest.mark.parametrize("case", ["small", "odd", "paper"])
-def test_golden_values_for_every_provider(provider: str, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_golden_values_for_every_provider(
+    provider: str, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(dispatch.VARIABLE, provider)
     with np.load(GOLDEN) as golden:
-        z1, z2 = (torch.from_numpy(golden[f"{case}/{name}"]).double().requires_grad_() for name in ("z1", "z2"))
+        z1, z2 = (
+            torch.from_numpy(golden[f"{case}/{name}"]).double().requires_grad_()
+            for name in ("z1", "z2")
+        )
         losses = {
             "ntxent": functional.nt_xent_loss(z1, z2, float(golden[f"{case}/temperature"])),
             "uniform": (functional.uniformity_loss(z1) + functional.uniformity_loss(z2)) / 2,
@@ -109,12 +149,19 @@ def test_golden_values_for_every_provider(provider: str, case: str, monkeypatch:
             gradients = torch.autograd.grad(loss, (z1, z2))
             for key, gradient in zip(("z1", "z2"), gradients, strict=True):
                 if f"{case}/{name}.grad_{key}" in golden:
-                    torch.testing.assert_close(gradient, torch.from_numpy(golden[f"{case}/{name}.grad_{key}"]), atol=1e-8, rtol=0)
+                    torch.testing.assert_close(
+                        gradient,
+                        torch.from_numpy(golden[f"{case}/{name}.grad_{key}"]),
+                        atol=1e-8,
+                        rtol=0,
+                    )
 
 
 @pytest.mark.usefixtures("on_tiles")
 def test_gradcheck() -> None:
-    assert torch.autograd.gradcheck(lambda a, b: functional.nt_xent_loss(a, b, 0.3), (rows(5, 3), rows(5, 3, 1)))
+    assert torch.autograd.gradcheck(
+        lambda a, b: functional.nt_xent_loss(a, b, 0.3), (rows(5, 3), rows(5, 3, 1))
+    )
     assert torch.autograd.gradcheck(functional.uniformity_loss, (rows(6, 3),))
 
 
@@ -135,16 +182,23 @@ def test_a_compiled_training_step_is_one_graph() -> None:
     compiled = torch.compile(step, fullgraph=True, dynamic=True, backend="aot_eager")
     for n in (10, 17):
         x = rows(n, 6, n)
-        torch.testing.assert_close(torch.autograd.grad(compiled(x), x), torch.autograd.grad(step(x), x))
+        torch.testing.assert_close(
+            torch.autograd.grad(compiled(x), x), torch.autograd.grad(step(x), x)
+        )
 
 
 @pytest.mark.usefixtures("on_tiles")
 def test_strides_zero_rows_and_nan() -> None:
     wide = rows(12, 10).detach()
-    torch.testing.assert_close(functional.uniformity_loss(wide[::2, 1::2]), reference.uniformity_loss(wide[::2, 1::2].contiguous()))
+    torch.testing.assert_close(
+        functional.uniformity_loss(wide[::2, 1::2]),
+        reference.uniformity_loss(wide[::2, 1::2].contiguous()),
+    )
     wide[3] = 0
     zero = wide.clone().requires_grad_()
-    torch.testing.assert_close(functional.nt_xent_loss(zero, wide), reference.nt_xent_loss(wide, wide))
+    torch.testing.assert_close(
+        functional.nt_xent_loss(zero, wide), reference.nt_xent_loss(wide, wide)
+    )
     assert torch.autograd.grad(functional.uniformity_loss(zero), zero)[0][3].abs().max() == 0
     wide[5, 2] = torch.nan
     assert torch.isnan(functional.nt_xent_loss(wide, wide))
@@ -154,7 +208,9 @@ def test_strides_zero_rows_and_nan() -> None:
 @pytest.mark.usefixtures("on_tiles")
 def test_repeats_bit_for_bit() -> None:
     z, other = rows(600, 20), rows(600, 20, 1)
-    first, again = (torch.autograd.grad(functional.nt_xent_loss(z, other, 0.1), z)[0] for _ in range(2))
+    first, again = (
+        torch.autograd.grad(functional.nt_xent_loss(z, other, 0.1), z)[0] for _ in range(2)
+    )
     assert torch.equal(first, again)
 
 
@@ -170,7 +226,10 @@ def test_temperatures_out_of_range_take_the_reference(temperature: float) -> Non
 
 def test_tiles_cover_the_triangle_once() -> None:
     for count in (1, 255, 256, 257, 1000, 4500):
-        for found, rows in ((tiles.triangle(count), count), (tiles.two_views(count // 2), count // 2 * 2)):
+        for found, rows in (
+            (tiles.triangle(count), count),
+            (tiles.two_views(count // 2), count // 2 * 2),
+        ):
             seen = torch.zeros(rows, rows, dtype=torch.int8)
             for tile in found:
                 seen[tile.top : tile.bottom, tile.left : tile.right] += 1
@@ -184,17 +243,28 @@ def test_itself_and_the_partner_lie_on_diagonals_left_out(half: int) -> None:
         if tile.zero:
             left_out[tile.top : tile.bottom, tile.left : tile.right].fill_diagonal_(True)
     index = torch.arange(2 * half)
-    assert torch.equal((left_out | left_out.T).nonzero(), ((index[:, None] - index) % half == 0).nonzero())
+    assert torch.equal(
+        (left_out | left_out.T).nonzero(), ((index[:, None] - index) % half == 0).nonzero()
+    )
 
 
-def test_dispatch_says_what_it_does_and_refuses_what_it_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dispatch_says_what_it_does_and_refuses_what_it_cannot(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     z = torch.randn(4, 2)
     answers = {}
     for request in ("auto", "cpu", "reference"):
         monkeypatch.setenv(dispatch.VARIABLE, request)
-        answers[request] = [dispatch.choose(z, count, tiles) for count, tiles in ((2, True), (dispatch.FEWEST_ROWS, True), (9999, False))]
+        answers[request] = [
+            dispatch.choose(z, count, tiles)
+            for count, tiles in ((2, True), (dispatch.FEWEST_ROWS, True), (9999, False))
+        ]
         assert dispatch.explain()
-    assert answers == {"auto": ["reference", "cpu", "reference"], "cpu": ["cpu", "cpu", "reference"], "reference": ["reference"] * 3}
+    assert answers == {
+        "auto": ["reference", "cpu", "reference"],
+        "cpu": ["cpu", "cpu", "reference"],
+        "reference": ["reference"] * 3,
+    }
     monkeypatch.setenv(dispatch.VARIABLE, "cpu")
     with pytest.raises(ValueError, match="the tensors are on meta"):
         dispatch.choose(z.to("meta"), 9)
@@ -203,7 +273,9 @@ def test_dispatch_says_what_it_does_and_refuses_what_it_cannot(monkeypatch: pyte
         functional.uniformity_loss(z)
 
 
-def test_triton_on_the_processor_is_refused_unless_interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_triton_on_the_processor_is_refused_unless_interpreted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     z = torch.randn(4, 2)
     monkeypatch.setenv(dispatch.VARIABLE, "triton")
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
@@ -216,9 +288,11 @@ def test_triton_on_the_processor_is_refused_unless_interpreted(monkeypatch: pyte
 
 
 def test_the_route_to_a_gpu_has_the_right_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fake tensors on a GPU that is not there: what each operator promises of its results, forward and backward.
+    """Fake tensors on a GPU that is not there: what each operator promises of its results, forward
+    and backward.
 
-    The gradients' operators are called by hand: autograd's engine asks the GPU's driver for a stream.
+    The gradients' operators are called by hand: autograd's engine asks the GPU's driver for
+    a stream.
     """
     monkeypatch.setenv(dispatch.VARIABLE, "triton")
     own = Subspace(torch.tensor([0, 2]), form="normalized")
@@ -235,16 +309,24 @@ def test_the_route_to_a_gpu_has_the_right_shapes(monkeypatch: pytest.MonkeyPatch
                 functional.distillation_loss(z1, z2),
                 functional.group_nt_xent_loss(z1, z2, 7).sum(),
             ]
-            assert {(term.shape, term.dtype, term.device.type) for term in terms} == {((), torch.float32, "cuda")}
+            assert {(term.shape, term.dtype, term.device.type) for term in terms} == {
+                ((), torch.float32, "cuda")
+            }
             x, settings = torch.cat([z1, z2]), (0.2, 10.0, "code", "triton")
             columns = own.columns(x)
             loss, dsr, *kept = operators.ntxent(x, columns, *settings)
             pulled, align, also, *spread = operators.uniformity(x, columns, 2, *settings)
             for gradient in (
                 operators.ntxent_gradient(loss, dsr, *kept, columns, 33, dtype, *settings),
-                operators.uniformity_gradient(pulled, align, also, x, *spread, columns, 2, *settings),
+                operators.uniformity_gradient(
+                    pulled, align, also, x, *spread, columns, 2, *settings
+                ),
             ):
-                assert (gradient.shape, gradient.dtype, gradient.device.type) == (x.shape, dtype, "cuda")
+                assert (gradient.shape, gradient.dtype, gradient.device.type) == (
+                    x.shape,
+                    dtype,
+                    "cuda",
+                )
 
 
 _MEMORY = """
@@ -261,8 +343,12 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 
 @pytest.mark.parametrize("loss", ["ntxent", "uniformity"])
 def test_no_matrix_of_similarities_is_held(loss: str) -> None:
-    """8,192 rows: the matrix alone would be 256 MiB; inputs, unit rows and gradients are about 4 MiB each."""
-    done = subprocess.run([sys.executable, "-c", _MEMORY, loss], capture_output=True, text=True, check=True)
+    """8,192 rows: the matrix alone would be 256 MiB; inputs, unit rows and gradients are about 4
+    MiB each.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", _MEMORY, loss], capture_output=True, text=True, check=True
+    )
     assert float(done.stdout) < 48
 
 
@@ -283,7 +369,9 @@ def test_autocast_does_not_reach_the_losses() -> None:
 
 @pytest.mark.usefixtures("on_tiles")
 def test_reduced_precision_is_opted_into_and_close(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On processors with AMX the products are bfloat16 with float32 sums; on others nothing changes."""
+    """On processors with AMX the products are bfloat16 with float32 sums; on others
+    nothing changes.
+    """
     first, second = rows(700, 32, 1, torch.float32), rows(700, 32, 2, torch.float32)
     wide = [x.detach().double().requires_grad_() for x in (first, second)]
     exact = torch.autograd.grad(reference.nt_xent_loss(wide[0], wide[1], 0.2), wide)
@@ -293,7 +381,8 @@ def test_reduced_precision_is_opted_into_and_close(monkeypatch: pytest.MonkeyPat
     finally:
         torch.set_float32_matmul_precision("highest")
     for mine, theirs in zip(got, exact, strict=True):
-        # products of rows that are rounded to bfloat16, recomputed in float64, differ from exact ones by 2.7e-4 here; one rounding is 2⁻⁹
+        # products of rows that are rounded to bfloat16, recomputed in float64, differ from exact
+        # ones by 2.7e-4 here; one rounding is 2⁻⁹
         assert relative(mine.double(), theirs) <= 2**-11
 
 
@@ -305,7 +394,9 @@ def test_vmap_goes_one_by_one() -> None:
 
 
 def test_a_trained_loss_keeps_its_digits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Views alike to 1e-4 at a low temperature: the loss is 1e-9, and float32 still has four digits of it and of its gradient."""
+    """Views alike to 1e-4 at a low temperature: the loss is 1e-9, and float32 still has four digits
+    of it and of its gradient.
+    """
     monkeypatch.setenv(dispatch.VARIABLE, "cpu")
     base = torch.eye(32, dtype=torch.float64)
     first, second = (base + 1e-4 * rows(32, 32, seed).detach() for seed in (1, 2))
@@ -314,5 +405,7 @@ def test_a_trained_loss_keeps_its_digits(monkeypatch: pytest.MonkeyPatch) -> Non
     exact, got = reference.nt_xent_loss(*wide, 0.04), functional.nt_xent_loss(*single, 0.04)
     assert exact.item() < 1e-8
     assert got.item() == pytest.approx(exact.item(), rel=1e-3)
-    for mine, theirs in zip(torch.autograd.grad(got, single), torch.autograd.grad(exact, wide), strict=True):
+    for mine, theirs in zip(
+        torch.autograd.grad(got, single), torch.autograd.grad(exact, wide), strict=True
+    ):
         assert float((mine.double() - theirs).norm()) < 1e-3 * float(theirs.norm())

@@ -1,4 +1,6 @@
-"""Ghost norms of whole networks against per-sample and per-group gradients that autograd forms one at a time."""
+"""Ghost norms of whole networks against per-sample and per-group gradients that autograd forms one
+at a time.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,11 @@ class Sequences(nn.Module):
 
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
-        self.first, self.second, self.last = nn.Linear(inputs, width), nn.Linear(width, 5, bias=False), nn.Linear(5, 3)
+        self.first, self.second, self.last = (
+            nn.Linear(inputs, width),
+            nn.Linear(width, 5, bias=False),
+            nn.Linear(5, 3),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(self.second(self.first(x).tanh()).tanh().flatten(1, -2).mean(1))
@@ -42,7 +48,9 @@ class Images(nn.Module):
 
 
 def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+    return torch.randn(
+        *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    ).to(dtype)
 
 
 def of_layer(layer: nn.Module, activations: Tensor, backprops: Tensor, group_size: int) -> Tensor:
@@ -67,12 +75,20 @@ def ghost(network: nn.Module, x: Tensor, losses: Losses, group_size: int = 1) ->
     """Squared norms from one forward and one backward pass over the whole batch."""
     layers = [layer for layer in network.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
     seen: dict[nn.Module, tuple[Tensor, Tensor]] = {}
-    hooks = [layer.register_forward_hook(lambda one, given, out: seen.update({one: (given[0], out)})) for layer in layers]
+    hooks = [
+        layer.register_forward_hook(lambda one, given, out: seen.update({one: (given[0], out)}))
+        for layer in layers
+    ]
     total = losses(network(x)).sum()
     for hook in hooks:
         hook.remove()
     backprops = torch.autograd.grad(total, [seen[layer][1] for layer in layers])
-    return torch.stack([of_layer(layer, seen[layer][0], b, group_size) for layer, b in zip(layers, backprops, strict=True)]).sum(0)
+    return torch.stack(
+        [
+            of_layer(layer, seen[layer][0], b, group_size)
+            for layer, b in zip(layers, backprops, strict=True)
+        ]
+    ).sum(0)
 
 
 def formed(network: nn.Module, x: Tensor, losses: Losses, group_size: int = 1) -> Tensor:
@@ -80,7 +96,9 @@ def formed(network: nn.Module, x: Tensor, losses: Losses, group_size: int = 1) -
     parameters = list(network.parameters())
     result = []
     for start in range(0, len(x), group_size):
-        gradients: Sequence[Tensor] = torch.autograd.grad(losses(network(x[start : start + group_size])).sum(), parameters)
+        gradients: Sequence[Tensor] = torch.autograd.grad(
+            losses(network(x[start : start + group_size])).sum(), parameters
+        )
         result.append(torch.stack([gradient.square().sum() for gradient in gradients]).sum())
     return torch.stack(result)
 
@@ -90,8 +108,12 @@ def squared(outputs: Tensor) -> Tensor:
 
 
 def contrasted(outputs: Tensor) -> Tensor:
-    """NT-Xent inside every group of four rows, two pairs each: a loss that does not split into samples."""
-    return torch.stack([reference.nt_xent_loss(group[:2], group[2:], 0.5) for group in outputs.split(4)])
+    """NT-Xent inside every group of four rows, two pairs each: a loss that does not split
+    into samples.
+    """
+    return torch.stack(
+        [reference.nt_xent_loss(group[:2], group[2:], 0.5) for group in outputs.split(4)]
+    )
 
 
 @pytest.fixture(params=["cpu", "reference"])
@@ -103,7 +125,9 @@ def provider(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize(("losses", "group_size"), [(squared, 1), (contrasted, 4)])
 @pytest.mark.parametrize("kind", ["vectors", "sequences", "images"])
-def test_a_network_in_one_backward_pass(kind: str, losses: Losses, group_size: int, dtype: torch.dtype) -> None:
+def test_a_network_in_one_backward_pass(
+    kind: str, losses: Losses, group_size: int, dtype: torch.dtype
+) -> None:
     torch.manual_seed(0)
     network = (Images() if kind == "images" else Sequences(7, 30)).to(dtype)
     shape = {"vectors": (8, 1, 7), "sequences": (8, 2, 3, 7), "images": (8, 2, 9, 8)}[kind]
@@ -111,7 +135,9 @@ def test_a_network_in_one_backward_pass(kind: str, losses: Losses, group_size: i
     expected = formed(network.double(), x.double(), losses, group_size)
     got = ghost(network.to(dtype), x, losses, group_size)
     assert got.shape == (8 // group_size,)
-    assert torch.allclose(got.double(), expected, rtol=1e-10 if dtype == torch.float64 else 1e-4, atol=0)
+    assert torch.allclose(
+        got.double(), expected, rtol=1e-10 if dtype == torch.float64 else 1e-4, atol=0
+    )
 
 
 @settings(max_examples=30, deadline=None)
@@ -141,14 +167,18 @@ def test_any_convolution(
     size: tuple[int, int],
     bias: bool,
 ) -> None:
-    layer = nn.Conv2d(channels * groups, outputs * groups, kernel, stride, padding, dilation, groups, bias).double()
+    layer = nn.Conv2d(
+        channels * groups, outputs * groups, kernel, stride, padding, dilation, groups, bias
+    ).double()
     x = random(samples * group_size, channels * groups, *size, seed=samples)
     weights = random(*layer(x).shape[1:], seed=1)
 
     def losses(y: Tensor) -> Tensor:
         return (y.square() * weights).sum((1, 2, 3))
 
-    assert torch.allclose(ghost(layer, x, losses, group_size), formed(layer, x, losses, group_size), rtol=1e-9, atol=0)
+    assert torch.allclose(
+        ghost(layer, x, losses, group_size), formed(layer, x, losses, group_size), rtol=1e-9, atol=0
+    )
 
 
 def test_patches_in_several_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,30 +187,50 @@ def test_patches_in_several_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = random(6, 3, 7, 7), random(6, 4, 7, 7, seed=1)
     whole = per_sample.ghost_square_norms_conv2d(x, y, 3, padding=1, group_size=2)
     monkeypatch.setattr(gradients, "PATCHES", 1)
-    assert torch.allclose(per_sample.ghost_square_norms_conv2d(x, y, 3, padding=1, group_size=2), whole, rtol=1e-12)
+    assert torch.allclose(
+        per_sample.ghost_square_norms_conv2d(x, y, 3, padding=1, group_size=2), whole, rtol=1e-12
+    )
     assert per_sample.ghost_square_norms_conv2d(x[:0], y[:0], 3, padding=1).shape == (0,)
 
 
 def test_a_clipped_step_without_gradients_is_the_step_with_them() -> None:
-    """Factors from ghost norms in a second backward pass: Σ_b f_b ∇ℓ_b, which `clip_and_sum` forms from rows."""
+    """Factors from ghost norms in a second backward pass: Σ_b f_b ∇ℓ_b, which `clip_and_sum` forms
+    from rows.
+    """
     torch.manual_seed(0)
     network, x = Sequences(7, 12).double(), random(6, 4, 7)
     factors = per_sample.clip_factors(ghost(network, x, squared), 1.27)
     second = torch.autograd.grad((factors * squared(network(x))).sum(), list(network.parameters()))
-    singles = [torch.autograd.grad(squared(network(row[None])).sum(), list(network.parameters())) for row in x]
-    rows = torch.stack([torch.cat([gradient.flatten() for gradient in gradients]) for gradients in singles])
+    singles = [
+        torch.autograd.grad(squared(network(row[None])).sum(), list(network.parameters()))
+        for row in x
+    ]
+    rows = torch.stack(
+        [torch.cat([gradient.flatten() for gradient in gradients]) for gradients in singles]
+    )
     assert int((factors < 1).sum()) not in (0, 6)
     expected = per_sample.clip_and_sum(rows, per_sample.square_norms(rows), 1.27)
-    assert torch.allclose(torch.cat([gradient.flatten() for gradient in second]), expected, rtol=1e-9, atol=1e-12)
+    assert torch.allclose(
+        torch.cat([gradient.flatten() for gradient in second]), expected, rtol=1e-9, atol=1e-12
+    )
 
 
 def test_what_is_no_such_convolution_is_refused() -> None:
     x, y = random(4, 4, 6, 6), random(4, 6, 4, 4)
     assert per_sample.ghost_square_norms_conv2d(x, y, 3).shape == (4,)
     for match, call in (
-        (r"backprops must be \[B, O, 6, 6\]", lambda: per_sample.ghost_square_norms_conv2d(x, y, 3, padding=1)),
-        (r"backprops must be \[B, O, 4, 4\]", lambda: per_sample.ghost_square_norms_conv2d(x, y[:3], 3)),
-        ("do not divide into 4 groups", lambda: per_sample.ghost_square_norms_conv2d(x, y, 3, groups=4)),
+        (
+            r"backprops must be \[B, O, 6, 6\]",
+            lambda: per_sample.ghost_square_norms_conv2d(x, y, 3, padding=1),
+        ),
+        (
+            r"backprops must be \[B, O, 4, 4\]",
+            lambda: per_sample.ghost_square_norms_conv2d(x, y[:3], 3),
+        ),
+        (
+            "do not divide into 4 groups",
+            lambda: per_sample.ghost_square_norms_conv2d(x, y, 3, groups=4),
+        ),
         ("groups of 3", lambda: per_sample.ghost_square_norms_conv2d(x, y, 3, group_size=3)),
         ("4 axes", lambda: per_sample.ghost_square_norms_conv2d(x[0], y, 3)),
     ):

@@ -1,4 +1,6 @@
-"""Per-sample gradients as torch operators: what compilation, autograd and the environment may ask of them, and what they cost."""
+"""Per-sample gradients as torch operators: what compilation, autograd and the environment may ask
+of them, and what they cost.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,10 @@ def operators() -> Iterator[tuple[Callable[..., Tensor], tuple[object, ...]]]:
     yield gradient_operators.clip_and_sum, (g, norms, 1.0, random(9))
     yield gradient_operators.clip_and_sum, (g.double(), norms, 1.0, None)
     yield gradient_operators.ghost_linear, (random(4, 3, 5), random(4, 3, 6).half(), True)
-    yield gradient_operators.ghost_conv2d, (random(4, 2, 5, 5), random(4, 4, 3, 3), [3, 3], [1, 1], [0, 0], [1, 1], 2, True, 2)
+    yield (
+        gradient_operators.ghost_conv2d,
+        (random(4, 2, 5, 5), random(4, 4, 3, 3), [3, 3], [1, 1], [0, 0], [1, 1], 2, True, 2),
+    )
 
 
 def test_operators_keep_torchs_contract(provider: str) -> None:
@@ -40,9 +45,15 @@ def test_operators_keep_torchs_contract(provider: str) -> None:
 
 def test_a_compiled_step_is_one_graph() -> None:
     def step(g: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        norms = per_sample.square_norms(g) + per_sample.ghost_square_norms_linear(a, b, group_size=2).repeat_interleave(2)
-        images = per_sample.ghost_square_norms_conv2d(a[:, None], b[:, None, :, 2:], 3, padding=(1, 0))
-        return per_sample.clip_and_sum(g, norms + images, 1.0, g[0]), per_sample.clip_factors(norms, 1.0)
+        norms = per_sample.square_norms(g) + per_sample.ghost_square_norms_linear(
+            a, b, group_size=2
+        ).repeat_interleave(2)
+        images = per_sample.ghost_square_norms_conv2d(
+            a[:, None], b[:, None, :, 2:], 3, padding=(1, 0)
+        )
+        return per_sample.clip_and_sum(g, norms + images, 1.0, g[0]), per_sample.clip_factors(
+            norms, 1.0
+        )
 
     compiled = torch.compile(step, fullgraph=True, dynamic=True, backend="aot_eager")
     for samples, width in ((4, 11), (6, 30)):
@@ -53,7 +64,11 @@ def test_a_compiled_step_is_one_graph() -> None:
 
 def test_backward_is_refused_with_the_remedy() -> None:
     g = random(3, 4).requires_grad_()
-    for result in (per_sample.square_norms(g), per_sample.ghost_square_norms_linear(g, g.detach()), per_sample.clip_and_sum(g, torch.ones(3), 1.0)):
+    for result in (
+        per_sample.square_norms(g),
+        per_sample.ghost_square_norms_linear(g, g.detach()),
+        per_sample.clip_and_sum(g, torch.ones(3), 1.0),
+    ):
         with pytest.raises(RuntimeError, match=r"not differentiable: detach\(\)"):
             result.sum().backward()
     assert not per_sample.square_norms(g.detach()).requires_grad
@@ -76,12 +91,18 @@ def test_repeats_bit_for_bit() -> None:
     for operator, arguments in operators():
         assert torch.equal(operator(*arguments), operator(*arguments))
     g = random(9, 100_003)
-    assert torch.equal(*(per_sample.clip_and_sum(g, per_sample.square_norms(g), 1.0) for _ in range(2)))
+    assert torch.equal(
+        *(per_sample.clip_and_sum(g, per_sample.square_norms(g), 1.0) for _ in range(2))
+    )
 
 
 def test_triton_is_neither_imported_nor_taken_for_granted(monkeypatch: pytest.MonkeyPatch) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "import sys; import secure_fl_kernels.per_sample; print('triton' in sys.modules)"],
+        [
+            sys.executable,
+            "-c",
+            "import sys; import secure_fl_kernels.per_sample; print('triton' in sys.modules)",
+        ],
         capture_output=True,
         text=True,
         check=True,
@@ -119,8 +140,12 @@ peak(lambda n: per_sample.ghost_square_norms_conv2d(images[:n], outputs[:n], 3, 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_nothing_of_the_size_of_all_gradients_is_held() -> None:
-    """In MiB: the clipped rows would be 122, the layers' gradients 64 and all patches 36; 16 MiB of patches are held at once."""
-    done = subprocess.run([sys.executable, "-c", _MEMORY], capture_output=True, text=True, check=True)
+    """In MiB: the clipped rows would be 122, the layers' gradients 64 and all patches 36; 16 MiB of
+    patches are held at once.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", _MEMORY], capture_output=True, text=True, check=True
+    )
     peaks = dict(zip(("clip", "linear", "conv2d"), map(float, done.stdout.split()), strict=True))
     assert peaks["clip"] < 24, peaks
     assert peaks["linear"] < 16, peaks
@@ -128,7 +153,9 @@ def test_nothing_of_the_size_of_all_gradients_is_held() -> None:
 
 
 def test_clipping_costs_a_fraction_of_the_obvious_form() -> None:
-    """Eight times here at 64 rows of 10⁶; three with a busy neighbour and a fifth of the rows' length."""
+    """Eight times here at 64 rows of 10⁶; three with a busy neighbour and a fifth of the
+    rows' length.
+    """
     g, noise = random(64, 200_000) * 1e-3, random(200_000, seed=1)
 
     def obvious() -> Tensor:

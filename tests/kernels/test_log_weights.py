@@ -1,4 +1,6 @@
-"""NT-Xent's weights in the exponent: how exact the expansion is, when it is used, and that the gradient does not notice."""
+"""NT-Xent's weights in the exponent: how exact the expansion is, when it is used, and that the
+gradient does not notice.
+"""
 
 from __future__ import annotations
 
@@ -19,33 +21,52 @@ HALF_UNIT = 2.0**-24
 
 def spread(half: float, rows: int, seed: int = 0, middle: float = -7.0) -> Tensor:
     """log w between `middle` ± `half`, both ends included."""
-    within = torch.rand(rows, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 2 - 1
+    within = (
+        torch.rand(rows, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 2 - 1
+    )
     within[:2] = torch.tensor([-1.0, 1.0])
     return middle + half * within
 
 
 def uneven(half: int, spread_out: float, seed: int, apart: float = 0.05) -> Tensor:
-    """Two views `[2 · half, 24]` of rows of which a part, as large as `1 − spread_out`, crowds together: their weights are the smallest.
+    """Two views `[2 · half, 24]` of rows of which a part, as large as `1 − spread_out`, crowds
+    together: their weights are the smallest.
 
-    With views alike 2h is at most log(rows), as each row's own positive is in its sum; with views `apart` it is not bounded so.
+    With views alike 2h is at most log(rows), as each row's own positive is in its sum; with views
+    `apart` it is not bounded so.
     """
     generator = torch.Generator().manual_seed(seed)
     base = torch.randn(half, 24, generator=generator, dtype=torch.float64)
     crowd = torch.rand(half, 1, generator=generator, dtype=torch.float64) > spread_out
     base = torch.where(crowd, 0.1 * base + torch.ones(24, dtype=torch.float64), base)
-    return torch.cat([base, base + apart * torch.randn(half, 24, generator=generator, dtype=torch.float64)])
+    return torch.cat(
+        [base, base + apart * torch.randn(half, 24, generator=generator, dtype=torch.float64)]
+    )
 
 
 def backward(x: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """(gradient by the raw rows, log w)."""
     _, scaled, inverse, statistics, own, _ = ntxent.forward(x, temperature, None)
-    gradient = ntxent.backward(x.new_ones(()), None, scaled, inverse, statistics, own, None, temperature, x.shape[1], x.dtype)
+    gradient = ntxent.backward(
+        x.new_ones(()),
+        None,
+        scaled,
+        inverse,
+        statistics,
+        own,
+        None,
+        temperature,
+        x.shape[1],
+        x.dtype,
+    )
     return gradient, -statistics[1] - torch.logaddexp(statistics[0], x.new_zeros(()))
 
 
 @settings(max_examples=60, deadline=None)
 @given(a=st.floats(-1, 1), b=st.floats(-1, 1), reach=st.sampled_from(log_weights._REACHES))
-def test_the_expansion_is_exact_to_half_a_unit(a: float, b: float, reach: tuple[float, int]) -> None:
+def test_the_expansion_is_exact_to_half_a_unit(
+    a: float, b: float, reach: tuple[float, int]
+) -> None:
     points = torch.tensor([a, b], dtype=torch.float64) * reach[0]
     values, signs = log_weights.terms(points, *reach)
     found = (values * signs) @ values.T
@@ -92,9 +113,18 @@ def test_reduced_precision_is_added_tile_by_tile() -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(half=st.integers(2, 700), spread_out=st.floats(0, 1), temperature=st.floats(0.05, 1), apart=st.floats(0, 2))
-def test_the_gradient_is_that_of_double_precision(half: int, spread_out: float, temperature: float, apart: float) -> None:
-    """Whatever the spread; rows are as few as float32's own error allows, so this asks for the terms at any number of rows."""
+@given(
+    half=st.integers(2, 700),
+    spread_out=st.floats(0, 1),
+    temperature=st.floats(0.05, 1),
+    apart=st.floats(0, 2),
+)
+def test_the_gradient_is_that_of_double_precision(
+    half: int, spread_out: float, temperature: float, apart: float
+) -> None:
+    """Whatever the spread; rows are as few as float32's own error allows, so this asks for the
+    terms at any number of rows.
+    """
     x = uneven(half, spread_out, half, apart)
     exact, _ = backward(x, temperature)
     with pytest.MonkeyPatch.context() as patch:
@@ -106,7 +136,10 @@ def test_the_gradient_is_that_of_double_precision(half: int, spread_out: float, 
     assert error <= 2 * before + 2e-6 * float(exact.norm())
 
 
-@pytest.mark.parametrize(("temperature", "apart", "terms"), [(0.5, 0.05, 8), (0.2, 0.05, 16), (0.1, 0.05, 16), (0.05, 2.0, None)])
+@pytest.mark.parametrize(
+    ("temperature", "apart", "terms"),
+    [(0.5, 0.05, 8), (0.2, 0.05, 16), (0.1, 0.05, 16), (0.05, 2.0, None)],
+)
 def test_each_way_is_taken_and_right(temperature: float, apart: float, terms: int | None) -> None:
     x = uneven(1100, 0.5, 3, apart)
     exact, log_w = backward(x, temperature)

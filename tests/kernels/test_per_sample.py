@@ -1,4 +1,6 @@
-"""Norms and clipped sums of per-sample gradients: against float64, autograd, extreme rows, and deliberately broken forms."""
+"""Norms and clipped sums of per-sample gradients: against float64, autograd, extreme rows, and
+deliberately broken forms.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ def provider(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+    return torch.randn(
+        *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    ).to(dtype)
 
 
 def squares(g: Tensor) -> Tensor:
@@ -43,8 +47,12 @@ def clipped(g: Tensor, max_norm: float, noise: Tensor | None = None) -> Tensor:
 
 
 def close(got: Tensor, expected: Tensor, tolerance: float = 1e-5) -> bool:
-    """Within `tolerance` of the largest element: clipping in float32 is 2⁻¹⁸ too strong on purpose."""
-    return not got.numel() or bool((got.double() - expected).abs().max() <= tolerance * expected.abs().max())
+    """Within `tolerance` of the largest element: clipping in float32 is 2⁻¹⁸ too strong
+    on purpose.
+    """
+    return not got.numel() or bool(
+        (got.double() - expected).abs().max() <= tolerance * expected.abs().max()
+    )
 
 
 # Norms of rows
@@ -58,12 +66,17 @@ def close(got: Tensor, expected: Tensor, tolerance: float = 1e-5) -> bool:
     scale=st.floats(-8, 8).map(lambda power: 10**power),
     layout=st.sampled_from(["rows", "apart", "columns", "every other"]),
 )
-def test_square_norms_of_any_shape(samples: int, width: int, dtype: torch.dtype, scale: float, layout: str) -> None:
+def test_square_norms_of_any_shape(
+    samples: int, width: int, dtype: torch.dtype, scale: float, layout: str
+) -> None:
     scale = 1.0 if dtype == torch.float16 else scale
     wide = (random(samples, 2 * width + 3, seed=width) * scale).to(dtype)
-    g = {"rows": wide[:, :width].clone(), "apart": wide[:, :width], "columns": wide[:, :width].T.clone().T, "every other": wide[:, : 2 * width : 2]}[
-        layout
-    ]
+    g = {
+        "rows": wide[:, :width].clone(),
+        "apart": wide[:, :width],
+        "columns": wide[:, :width].T.clone().T,
+        "every other": wide[:, : 2 * width : 2],
+    }[layout]
     got = per_sample.square_norms(g)
     assert got.shape == (samples,)
     assert got.dtype == plain.accumulator(dtype)
@@ -71,12 +84,16 @@ def test_square_norms_of_any_shape(samples: int, width: int, dtype: torch.dtype,
 
 
 def test_one_long_row_is_summed_as_well_as_a_short_one() -> None:
-    """One float32 sum over it loses 2·10⁻³ of the norm's square: the ones fill the accumulators and the rest is rounded off."""
+    """One float32 sum over it loses 2·10⁻³ of the norm's square: the ones fill the accumulators and
+    the rest is rounded off.
+    """
     row = torch.cat([torch.ones(64), torch.full((10_000_000,), 2.0**-13)])[None]
     assert float(per_sample.square_norms(row)) == pytest.approx(64 + 1e7 * 2.0**-26, rel=2.0**-20)
     row = random(1, 3_000_001)
     assert float(per_sample.square_norms(row)) == pytest.approx(float(squares(row)), rel=4e-7)
-    assert float(per_sample.square_norms(row.bfloat16())) == pytest.approx(float(squares(row.bfloat16())), rel=4e-7)
+    assert float(per_sample.square_norms(row.bfloat16())) == pytest.approx(
+        float(squares(row.bfloat16())), rel=4e-7
+    )
 
 
 def test_what_float32_cannot_square_is_infinite() -> None:
@@ -94,23 +111,36 @@ def test_what_float32_cannot_square_is_infinite() -> None:
 def faults(clip: Clip) -> set[str]:
     """What is wrong with a way of clipping and summing; nothing is, of the right one."""
     g = torch.stack([random(50, seed=k) for k in range(6)])
-    g = g / g.norm(dim=1, keepdim=True) * torch.tensor([0.1, 0.5, 1.0, 1.0 + 1e-6, 3.0, 1e12])[:, None]
+    g = (
+        g
+        / g.norm(dim=1, keepdim=True)
+        * torch.tensor([0.1, 0.5, 1.0, 1.0 + 1e-6, 3.0, 1e12])[:, None]
+    )
     noise, found = random(50, seed=9), set()
     singles = [clip(row[None], squares(row[None]).float(), 1.0, None) for row in g]
     if any(float(single.double().norm()) > 1 + 2.0**-23 for single in singles):
         found.add("longer than the bound")
-    if not all(close(single, clipped(row[None], 1.0)) for single, row in zip(singles, g, strict=True)):
+    if not all(
+        close(single, clipped(row[None], 1.0)) for single, row in zip(singles, g, strict=True)
+    ):
         found.add("wrong length")
     norms = squares(g).float()
     if not close(clip(g, norms, 1.0, noise) - clip(g, norms, 1.0, None), noise.double()):
         found.add("wrong noise")
-    bad = torch.stack([torch.full((50,), torch.nan), torch.full((50,), -torch.inf), torch.full((50,), 1e30)])
+    bad = torch.stack(
+        [torch.full((50,), torch.nan), torch.full((50,), -torch.inf), torch.full((50,), 1e30)]
+    )
     if not torch.equal(clip(bad, squares(bad).float(), 1.0, noise), noise):
         found.add("rows that are not finite leak")
     if not torch.equal(clip(g, torch.full_like(norms, -1.0), 1.0, noise), noise):
         found.add("negative squares count")
     near = torch.cat([2.0 ** torch.arange(40, 62, 0.5), torch.tensor([1 - 3e-7]) * 2.0**64])
-    lengths = [torch.cat([clip(row[None], squares(row[None]).float(), 1.0, None) for row in (k * near)[:, None]]) for k in (1.0, 1 + 1e-6)]
+    lengths = [
+        torch.cat(
+            [clip(row[None], squares(row[None]).float(), 1.0, None) for row in (k * near)[:, None]]
+        )
+        for k in (1.0, 1 + 1e-6)
+    ]
     if float((lengths[0] - lengths[1]).abs().max()) > 4e-6:
         found.add("a step that rounding can flip")
     return found
@@ -119,11 +149,16 @@ def faults(clip: Clip) -> set[str]:
 def test_the_right_form_has_no_fault(provider: str) -> None:
     assert faults(per_sample.clip_and_sum) == set()
     mixed = {"longer than the bound", "a step that rounding can flip"}
-    assert faults(lambda g, s, c, n: per_sample.clip_and_sum(g.double(), s, c, n)) <= mixed, "float32's squares, float64's slack and ceiling"
+    assert faults(lambda g, s, c, n: per_sample.clip_and_sum(g.double(), s, c, n)) <= mixed, (
+        "float32's squares, float64's slack and ceiling"
+    )
 
 
 def _without_minimum(g: Tensor, s: Tensor, c: float, n: Tensor | None) -> Tensor:
-    return (torch.nan_to_num(g, 0, 0, 0) * torch.where(s.isfinite() & (s >= 0), c / s.sqrt(), 0)[:, None]).sum(0) + (0 if n is None else n)
+    return (
+        torch.nan_to_num(g, 0, 0, 0)
+        * torch.where(s.isfinite() & (s >= 0), c / s.sqrt(), 0)[:, None]
+    ).sum(0) + (0 if n is None else n)
 
 
 def _without_root(g: Tensor, s: Tensor, c: float, n: Tensor | None) -> Tensor:
@@ -172,10 +207,14 @@ def test_planted_faults_are_found(broken: Clip, fault: str) -> None:
     width=st.one_of(st.integers(1, 20), st.integers(1000, 4000)),
     dtype=st.sampled_from(DTYPES),
     max_norm=st.floats(-33, 33).map(lambda power: 10**power),
-    ratio=st.one_of(st.floats(-1e-6, 1e-6).map(lambda x: 1 + x), st.floats(-30, 30).map(lambda power: 10**power)),
+    ratio=st.one_of(
+        st.floats(-1e-6, 1e-6).map(lambda x: 1 + x), st.floats(-30, 30).map(lambda power: 10**power)
+    ),
     seed=st.integers(0, 99),
 )
-def test_no_sample_is_ever_longer_than_the_bound(width: int, dtype: torch.dtype, max_norm: float, ratio: float, seed: int) -> None:
+def test_no_sample_is_ever_longer_than_the_bound(
+    width: int, dtype: torch.dtype, max_norm: float, ratio: float, seed: int
+) -> None:
     row = random(width, seed=seed, dtype=torch.float64)
     g = (row / row.norm() * max_norm * ratio).to(dtype)[None]
     norms = per_sample.square_norms(g)
@@ -200,7 +239,9 @@ def test_no_sample_is_ever_longer_than_the_bound(width: int, dtype: torch.dtype,
     noisy=st.booleans(),
     bad=st.sets(st.integers(0, 11)),
 )
-def test_clipped_sums_of_any_shape(samples: int, width: int, dtype: torch.dtype, max_norm: float, noisy: bool, bad: set[int]) -> None:
+def test_clipped_sums_of_any_shape(
+    samples: int, width: int, dtype: torch.dtype, max_norm: float, noisy: bool, bad: set[int]
+) -> None:
     g = random(samples, width + 2, seed=width, dtype=dtype)[:, :width]
     good = [row for row in range(samples) if row not in bad or width == 0]
     for row in set(range(samples)) - set(good):
@@ -213,14 +254,19 @@ def test_clipped_sums_of_any_shape(samples: int, width: int, dtype: torch.dtype,
 
 def test_no_rows_give_the_noise_and_inputs_stay_as_they_were(provider: str) -> None:
     noise = random(7)
-    assert torch.equal(per_sample.clip_and_sum(torch.empty(0, 7), torch.empty(0), 1.0), torch.zeros(7))
+    assert torch.equal(
+        per_sample.clip_and_sum(torch.empty(0, 7), torch.empty(0), 1.0), torch.zeros(7)
+    )
     g, kept = random(3, 7), noise.clone()
     got = per_sample.clip_and_sum(torch.empty(0, 7), torch.empty(0), 1.0, noise)
     assert torch.equal(got, noise)
     assert got.data_ptr() != noise.data_ptr()
     per_sample.clip_and_sum(g, per_sample.square_norms(g), 1.0, noise)
     assert torch.equal(noise, kept)
-    assert torch.equal(per_sample.clip_and_sum(g, per_sample.square_norms(g), 1e300), per_sample.clip_and_sum(g, torch.zeros(3), 1.0))
+    assert torch.equal(
+        per_sample.clip_and_sum(g, per_sample.square_norms(g), 1e300),
+        per_sample.clip_and_sum(g, torch.zeros(3), 1.0),
+    )
 
 
 @pytest.mark.parametrize("max_norm", [0.0, -1.0, float("inf"), float("nan")])
@@ -236,14 +282,38 @@ def test_what_does_not_fit_is_refused() -> None:
     for error, match, call in (
         (TypeError, "gradients must be floating", lambda: per_sample.square_norms(g.int())),
         (ValueError, "2 axes", lambda: per_sample.square_norms(g[0])),
-        (ValueError, "not one squared norm for each row", lambda: per_sample.clip_and_sum(g, torch.ones(3), 1.0)),
-        (ValueError, "3 elements and the noise has 4", lambda: per_sample.clip_and_sum(g, ones, 1.0, torch.ones(4))),
-        (TypeError, "noise must be floating", lambda: per_sample.clip_and_sum(g, ones, 1.0, torch.ones(3, dtype=torch.int64))),
+        (
+            ValueError,
+            "not one squared norm for each row",
+            lambda: per_sample.clip_and_sum(g, torch.ones(3), 1.0),
+        ),
+        (
+            ValueError,
+            "3 elements and the noise has 4",
+            lambda: per_sample.clip_and_sum(g, ones, 1.0, torch.ones(4)),
+        ),
+        (
+            TypeError,
+            "noise must be floating",
+            lambda: per_sample.clip_and_sum(g, ones, 1.0, torch.ones(3, dtype=torch.int64)),
+        ),
         (TypeError, "float32 or float64", lambda: per_sample.clip_factors(ones.half(), 1.0)),
         (ValueError, "features", lambda: per_sample.ghost_square_norms_linear(g[0], g[0])),
-        (ValueError, "positions differ", lambda: per_sample.ghost_square_norms_linear(random(2, 4, 3), random(2, 5, 3))),
-        (ValueError, "groups of 3", lambda: per_sample.ghost_square_norms_linear(g, g, group_size=3)),
-        (ValueError, "groups of 0", lambda: per_sample.ghost_square_norms_linear(g, g, group_size=0)),
+        (
+            ValueError,
+            "positions differ",
+            lambda: per_sample.ghost_square_norms_linear(random(2, 4, 3), random(2, 5, 3)),
+        ),
+        (
+            ValueError,
+            "groups of 3",
+            lambda: per_sample.ghost_square_norms_linear(g, g, group_size=3),
+        ),
+        (
+            ValueError,
+            "groups of 0",
+            lambda: per_sample.ghost_square_norms_linear(g, g, group_size=0),
+        ),
     ):
         with pytest.raises(error, match=match):
             call()
@@ -261,8 +331,13 @@ def test_what_does_not_fit_is_refused() -> None:
     dtype=st.sampled_from(DTYPES),
     bias=st.booleans(),
 )
-def test_both_forms_err_upwards_and_little(samples: int, positions: int, inputs: int, outputs: int, dtype: torch.dtype, bias: bool) -> None:
-    a, b = random(samples, positions, inputs, dtype=dtype), random(samples, positions, outputs, seed=1, dtype=dtype)
+def test_both_forms_err_upwards_and_little(
+    samples: int, positions: int, inputs: int, outputs: int, dtype: torch.dtype, bias: bool
+) -> None:
+    a, b = (
+        random(samples, positions, inputs, dtype=dtype),
+        random(samples, positions, outputs, seed=1, dtype=dtype),
+    )
     true = plain.ghost_square_norms_linear(a.double(), b.double(), bias)
     wide = plain.accumulator(dtype)
     margin = plain.ghost_margin(inputs, outputs, wide)
@@ -285,7 +360,9 @@ def test_positions_that_cancel_never_make_the_norm_too_small() -> None:
 
 @pytest.mark.parametrize("form", [cpu._by_gram, cpu._by_gradient])
 def test_extreme_inputs_of_a_layer(form: Callable[[Tensor, Tensor, bool], Tensor]) -> None:
-    """Squares lost to underflow are allowed for, and overflow is never mistaken for a small norm."""
+    """Squares lost to underflow are allowed for, and overflow is never mistaken for a
+    small norm.
+    """
     a, b = random(4, 3, 6), random(4, 3, 5, seed=1)
     for small, large in ((1e-24, 1e17), (1e-15, 1e16), (1e17, 1e-24), (1e-19, 1e-19)):
         true = plain.ghost_square_norms_linear(a.double() * small, b.double() * large, False)

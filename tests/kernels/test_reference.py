@@ -1,4 +1,6 @@
-"""The losses against golden vectors from independent code, gradcheck, closed forms and their edges."""
+"""The losses against golden vectors from independent code, gradcheck, closed forms and
+their edges.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,10 @@ def over_views(loss: Callable[[Tensor, Tensor], Tensor]) -> Loss:
 
 def losses(golden: dict[str, np.ndarray], case: str) -> dict[str, Loss]:
     dims, alpha = torch.from_numpy(golden[f"{case}/subspace"]), float(golden[f"{case}/alpha"])
-    basis, temperature = torch.from_numpy(golden[f"{case}/basis"]), float(golden[f"{case}/temperature"])
+    basis, temperature = (
+        torch.from_numpy(golden[f"{case}/basis"]),
+        float(golden[f"{case}/temperature"]),
+    )
 
     def dsr(form: str, basis: Tensor | None = None) -> Loss:
         return over_views(lambda h, z: reference.dsr_loss(z, dims, alpha, basis, form))
@@ -42,7 +47,9 @@ def losses(golden: dict[str, np.ndarray], case: str) -> dict[str, Loss]:
         "dsr_paper_axis": dsr("paper"),
         "dsr_paper_normtarget_axis": dsr("normalized"),
         "pd_code": over_views(lambda h, z: reference.distillation_loss(h, z, 0.5)),
-        "pd_paper": over_views(lambda h, z: reference.distillation_loss(h, z, 1.0, "encoder_to_projector")),
+        "pd_paper": over_views(
+            lambda h, z: reference.distillation_loss(h, z, 1.0, "encoder_to_projector")
+        ),
     }
 
 
@@ -56,20 +63,27 @@ def golden() -> dict[str, np.ndarray]:
 def test_golden_values_and_gradients(golden: dict[str, np.ndarray], case: str) -> None:
     compared = 0
     for name, loss in losses(golden, case).items():
-        x = {k: torch.from_numpy(golden[f"{case}/{k}"]).double().requires_grad_() for k in ("h1", "h2", "z1", "z2")}
+        x = {
+            k: torch.from_numpy(golden[f"{case}/{k}"]).double().requires_grad_()
+            for k in ("h1", "h2", "z1", "z2")
+        }
         value = loss(x)
         assert value.item() == pytest.approx(float(golden[f"{case}/{name}"]), abs=VALUE), name
         value.backward()
         for key, tensor in x.items():
             expected = golden.get(f"{case}/{name}.grad_{key}")
             if expected is not None:
-                torch.testing.assert_close(tensor.grad, torch.from_numpy(expected), atol=GRADIENT, rtol=0)
+                torch.testing.assert_close(
+                    tensor.grad, torch.from_numpy(expected), atol=GRADIENT, rtol=0
+                )
                 compared += 1
     assert compared == {"small": 22, "odd": 22, "paper": 0}[case]
 
 
 def rows(n: int, d: int, seed: int = 0) -> Tensor:
-    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).requires_grad_()
+    return torch.randn(
+        n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    ).requires_grad_()
 
 
 @pytest.mark.parametrize(("n", "d"), [(1, 3), (2, 1), (5, 7), (8, 4)])
@@ -92,9 +106,17 @@ def test_gradcheck(n: int, d: int) -> None:
 @pytest.mark.parametrize("form", ["code", "paper", "normalized"])
 @pytest.mark.parametrize("rotated", [False, True])
 def test_dsr_gradient_equals_that_of_a_twin_whose_target_is_fixed(form: str, rotated: bool) -> None:
-    """Plain gradcheck fails by design: the target is detached. The twin's target is a constant, so gradcheck holds for it."""
+    """Plain gradcheck fails by design: the target is detached. The twin's target is a constant, so
+    gradcheck holds for it.
+    """
     z, dims = rows(6, 5), torch.tensor([1, 3])
-    basis = torch.linalg.qr(torch.randn(5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(2)))[0] if rotated else None
+    basis = (
+        torch.linalg.qr(
+            torch.randn(5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+        )[0]
+        if rotated
+        else None
+    )
     target = reference.dsr_target(z, dims, 10.0, basis).detach()
 
     def twin(z: Tensor) -> Tensor:
@@ -115,12 +137,16 @@ def test_paper_dsr_has_the_closed_form_its_stop_gradient_gives() -> None:
     loss = reference.dsr_loss(z, dims, 10.0, form="paper")
     assert loss.item() == pytest.approx(81 * own.item())
     (got,) = torch.autograd.grad(loss, z)
-    (expected,) = torch.autograd.grad(-9 * reference.normalize(z)[:, dims].square().sum(1).mean(), z)
+    (expected,) = torch.autograd.grad(
+        -9 * reference.normalize(z)[:, dims].square().sum(1).mean(), z
+    )
     torch.testing.assert_close(got, expected)
 
 
 def test_values_the_papers_imply() -> None:
-    """Uniform points on the 511-sphere, and isotropic embeddings under DSR with the paper's sizes."""
+    """Uniform points on the 511-sphere, and isotropic embeddings under DSR with the
+    paper's sizes.
+    """
     z = torch.randn(4000, 512, generator=torch.Generator().manual_seed(0))
     assert reference.uniformity_loss(z).item() == pytest.approx(-3.984, abs=0.003)
     few, dims = z[:128], torch.arange(51)
@@ -140,7 +166,9 @@ def test_alpha_one_switches_dsr_off(form: str) -> None:
 
 
 def test_code_dsr_is_flat_where_target_and_embedding_agree() -> None:
-    """Rows that lie in the client's own dimensions are their own target: the square root's corner."""
+    """Rows that lie in the client's own dimensions are their own target: the square
+    root's corner.
+    """
     z = torch.zeros(3, 4, dtype=torch.float64)
     z[:, 1] = torch.tensor([1.0, 2.0, 3.0])
     z.requires_grad_()
@@ -159,7 +187,9 @@ def every_loss(z: Tensor, other: Tensor) -> dict[str, Tensor]:
         "nt_xent": reference.nt_xent_loss(z, other),
         "attraction": reference.spectral_attraction(z, other),
         "moment": reference.spectral_moment(z, other),
-        **{form: reference.dsr_loss(z, dims, form=form) for form in ("code", "paper", "normalized")},
+        **{
+            form: reference.dsr_loss(z, dims, form=form) for form in ("code", "paper", "normalized")
+        },
         "distillation": reference.distillation_loss(z, other),
     }
 
@@ -195,7 +225,9 @@ def test_nt_xent_of_one_example_is_zero() -> None:
 def test_distillation_of_equals_is_zero_and_positive_otherwise() -> None:
     h, z = rows(5, 4), rows(5, 4, 1)
     for direction in ("projector_to_encoder", "encoder_to_projector"):
-        assert reference.distillation_loss(h, h, 0.5, direction).item() == pytest.approx(0, abs=1e-15)
+        assert reference.distillation_loss(h, h, 0.5, direction).item() == pytest.approx(
+            0, abs=1e-15
+        )
         assert reference.distillation_loss(h, z, 0.5, direction).item() > 0
 
 
@@ -216,15 +248,33 @@ def test_refusals() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(n=st.integers(2, 9), d=st.integers(1, 9), scale=st.sampled_from([1e-6, 1.0, 1e6]), seed=st.integers(0, 99))
+@given(
+    n=st.integers(2, 9),
+    d=st.integers(1, 9),
+    scale=st.sampled_from([1e-6, 1.0, 1e6]),
+    seed=st.integers(0, 99),
+)
 def test_invariances(n: int, d: int, scale: float, seed: int) -> None:
-    """Scale of rows, order of examples and a common rotation change none of the contrastive losses."""
+    """Scale of rows, order of examples and a common rotation change none of the
+    contrastive losses.
+    """
     z, other = rows(n, d, seed).detach(), rows(n, d, seed + 100).detach()
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    rotation = torch.linalg.qr(torch.randn(d, d, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)))[0]
-    for loss in (reference.align_loss, reference.nt_xent_loss, reference.spectral_moment, lambda a, b: reference.uniformity_loss(a)):
+    rotation = torch.linalg.qr(
+        torch.randn(d, d, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    )[0]
+    for loss in (
+        reference.align_loss,
+        reference.nt_xent_loss,
+        reference.spectral_moment,
+        lambda a, b: reference.uniformity_loss(a),
+    ):
         value = loss(z, other)
-        for changed in (loss(scale * z, other), loss(z[order], other[order]), loss(z @ rotation, other @ rotation)):
+        for changed in (
+            loss(scale * z, other),
+            loss(z[order], other[order]),
+            loss(z @ rotation, other @ rotation),
+        ):
             torch.testing.assert_close(changed, value, atol=1e-9, rtol=1e-9)
 
 

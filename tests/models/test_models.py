@@ -35,26 +35,39 @@ def test_the_papers_sizes() -> None:
         ("auto", (1,)),
     ],
 )
-def test_every_encoder_has_both_norms_and_returns_features(kind: str, shape: tuple[int, ...], norm: str) -> None:
+def test_every_encoder_has_both_norms_and_returns_features(
+    kind: str, shape: tuple[int, ...], norm: str
+) -> None:
     config = ModelConfig(encoder=kind, norm=norm)
     encoder = build_encoder(config, shape, 0)
     width = feature_width(encoder, shape)
     assert encoder(torch.rand(3, *shape)).shape == (3, width)
-    batch_layers = [layer for layer in encoder.modules() if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)]
+    batch_layers = [
+        layer for layer in encoder.modules() if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)
+    ]
     assert bool(batch_layers) == (norm == "batch")
     h = encoder(torch.rand(4, *shape))
     assert build_projector(config, encoder, shape, 0)(h).shape == (4, width)
 
 
-@pytest.mark.parametrize(("shape", "layer"), [((3, 8, 8), nn.Conv2d), ((1, 8, 8), nn.Conv2d), ((2, 40), nn.Conv1d), ((9,), nn.Linear)])
+@pytest.mark.parametrize(
+    ("shape", "layer"),
+    [((3, 8, 8), nn.Conv2d), ((1, 8, 8), nn.Conv2d), ((2, 40), nn.Conv1d), ((9,), nn.Linear)],
+)
 def test_auto_fits_the_shape(shape: tuple[int, ...], layer: type[nn.Module]) -> None:
-    assert any(isinstance(module, layer) for module in build_encoder(ModelConfig(), shape, 0).modules())
+    assert any(
+        isinstance(module, layer) for module in build_encoder(ModelConfig(), shape, 0).modules()
+    )
 
 
 @pytest.mark.parametrize("features", [16, 64, 128])
 @pytest.mark.parametrize("columns", [1, 2, 3, 500])
-def test_an_encoder_of_vectors_of_any_length_tells_them_apart_by_more_than_direction(columns: int, features: int) -> None:
-    """Normalised features of x and 3x were equal without a bias, and of one column only the sign was left."""
+def test_an_encoder_of_vectors_of_any_length_tells_them_apart_by_more_than_direction(
+    columns: int, features: int
+) -> None:
+    """Normalised features of x and 3x were equal without a bias, and of one column only the sign
+    was left.
+    """
     encoder = build_encoder(ModelConfig(features=features), (columns,), 0).eval()
     x = torch.tensor([[0.1], [0.5], [1.0], [3.0]]).expand(4, columns)
     h = encoder(x).detach()
@@ -65,7 +78,9 @@ def test_an_encoder_of_vectors_of_any_length_tells_them_apart_by_more_than_direc
 
 def test_seeds_decide_and_the_global_generator_is_left_alone() -> None:
     state = torch.get_rng_state()
-    first, again, other = (to_vector(build_encoder(ModelConfig(), (1, 8, 8), seed)) for seed in (1, 1, 2))
+    first, again, other = (
+        to_vector(build_encoder(ModelConfig(), (1, 8, 8), seed)) for seed in (1, 1, 2)
+    )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert torch.equal(torch.get_rng_state(), state)
@@ -109,7 +124,9 @@ def test_vectors_round_trip() -> None:
         load_vector(second, torch.zeros(3))
 
 
-@pytest.mark.parametrize(("channels", "dimensions"), [(4, 2), (8, 2), (16, 1), (8, 0), (16, 0), (32, 0), (24, 2), (7, 2)])
+@pytest.mark.parametrize(
+    ("channels", "dimensions"), [(4, 2), (8, 2), (16, 1), (8, 0), (16, 0), (32, 0), (24, 2), (7, 2)]
+)
 def test_group_norm_keeps_enough_channels_a_group(channels: int, dimensions: int) -> None:
     layer = norm_layer("group", channels, dimensions)
     assert isinstance(layer, nn.GroupNorm)
@@ -124,7 +141,9 @@ def test_narrow_encoders_still_tell_examples_apart() -> None:
 
 
 def test_what_is_averaged() -> None:
-    """Trained parameters and running statistics are; frozen parameters and batch counters are not."""
+    """Trained parameters and running statistics are; frozen parameters and batch counters
+    are not.
+    """
     model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))
     model[2].requires_grad_(False)
     names = [name for name, _ in averaged_tensors(model)]

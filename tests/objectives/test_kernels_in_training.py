@@ -19,13 +19,17 @@ STEPS = 100
 def network(dtype: torch.dtype) -> EncoderProjector:
     torch.manual_seed(0)
     encoder = nn.Sequential(nn.Linear(12, 24), nn.ReLU(), nn.Linear(24, 16))
-    return EncoderProjector(encoder, nn.Sequential(nn.Linear(16, 24), nn.ReLU(), nn.Linear(24, 16))).to(dtype)
+    return EncoderProjector(
+        encoder, nn.Sequential(nn.Linear(16, 24), nn.ReLU(), nn.Linear(24, 16))
+    ).to(dtype)
 
 
 def batch(step: int, dtype: torch.dtype) -> TwoViews:
     generator = torch.Generator().manual_seed(step)
     x = torch.randn(40, 12, generator=generator, dtype=torch.float64)
-    first, second = (x + 0.3 * torch.randn(40, 12, generator=generator, dtype=torch.float64) for _ in range(2))
+    first, second = (
+        x + 0.3 * torch.randn(40, 12, generator=generator, dtype=torch.float64) for _ in range(2)
+    )
     return TwoViews(first.to(dtype), second.to(dtype))
 
 
@@ -34,7 +38,9 @@ def objective(name: str) -> Objective:
     return build_objective(config, SeparationPlan.draw(config, 16, 4, seed=0).of(1, 0))
 
 
-def loss_and_gradient(chosen: Objective, model: EncoderProjector, views: TwoViews) -> tuple[Tensor, Tensor]:
+def loss_and_gradient(
+    chosen: Objective, model: EncoderProjector, views: TwoViews
+) -> tuple[Tensor, Tensor]:
     loss = total_loss(chosen.weights, chosen.terms(views, model))
     gradients = torch.autograd.grad(loss, list(model.parameters()))
     return loss.detach(), torch.cat([g.flatten() for g in gradients])
@@ -55,14 +61,18 @@ def train(name: str, provider: str, monkeypatch: pytest.MonkeyPatch) -> list[flo
 
 
 @pytest.mark.parametrize("name", ["ssd", "ssd_nt_xent"])
-def test_a_hundred_steps_in_double_precision_are_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hundred_steps_in_double_precision_are_the_same(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with_kernels, without = train(name, "cpu", monkeypatch), train(name, "reference", monkeypatch)
     assert max(abs(a - b) for a, b in zip(with_kernels, without, strict=True)) < 1e-9
     assert without[-1] < without[0] - 0.1
 
 
 @pytest.mark.parametrize("name", ["ssd", "ssd_nt_xent"])
-def test_a_hundred_steps_in_single_precision_agree_at_the_same_weights(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hundred_steps_in_single_precision_agree_at_the_same_weights(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, chosen = network(torch.float32), objective(name)
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     for step in range(STEPS):

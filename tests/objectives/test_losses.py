@@ -7,7 +7,13 @@ import torch
 
 from secure_fl.config import ObjectiveConfig
 from secure_fl.errors import ConfigError, ObjectiveError
-from secure_fl.objectives.losses import align_loss, distillation_loss, dsr_loss, implementation, uniformity_loss
+from secure_fl.objectives.losses import (
+    align_loss,
+    distillation_loss,
+    dsr_loss,
+    implementation,
+    uniformity_loss,
+)
 from secure_fl.objectives.separation import Separation, SeparationPlan, random_basis
 
 
@@ -28,7 +34,9 @@ def test_refusals_name_loss_shape_and_remedy() -> None:
         dsr_loss(torch.randn(3, 3), Separation(torch.tensor([0]), basis=torch.eye(4)))
 
 
-def test_an_unknown_implementation_is_a_configuration_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_implementation_is_a_configuration_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert "tiles" in implementation()
     monkeypatch.setenv("SECURE_FL_KERNELS", "abacus")
     for ask in (implementation, lambda: uniformity_loss(torch.randn(3, 2))):
@@ -51,7 +59,9 @@ def test_an_unknown_implementation_is_a_configuration_error(monkeypatch: pytest.
         (torch.tensor([3]), 10.0, torch.eye(3)),
     ],
 )
-def test_bad_separations_are_refused(dims: torch.Tensor, alpha: float, basis: torch.Tensor | None) -> None:
+def test_bad_separations_are_refused(
+    dims: torch.Tensor, alpha: float, basis: torch.Tensor | None
+) -> None:
     with pytest.raises(ObjectiveError, match="separation"):
         Separation(dims, alpha, basis)
 
@@ -81,6 +91,8 @@ def test_more_clients_than_dimensions() -> None:
 
 def test_basis_is_orthonormal_and_shared() -> None:
     basis = random_basis(64, seed=1)
-    torch.testing.assert_close(basis.T @ basis, torch.eye(64, dtype=torch.float64), atol=1e-14, rtol=0)
+    torch.testing.assert_close(
+        basis.T @ basis, torch.eye(64, dtype=torch.float64), atol=1e-14, rtol=0
+    )
     assert torch.equal(basis, random_basis(64, seed=1))
     assert SeparationPlan.draw(ObjectiveConfig(basis="axis"), 64, 2, seed=1).basis is None

@@ -21,7 +21,9 @@ def images(*shape: int) -> Tensor:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_hidden_cells_are_gone_from_the_input_and_alone_in_the_target(shape: tuple[int, ...]) -> None:
+def test_hidden_cells_are_gone_from_the_input_and_alone_in_the_target(
+    shape: tuple[int, ...],
+) -> None:
     objective, x = MaskedReconstruction(seed=0), images(*shape)
     visible, cells = objective.hide(x)
     assert visible.shape == x.shape
@@ -50,24 +52,33 @@ def test_examples_hide_different_cells_that_do_not_depend_on_them() -> None:
 def test_it_is_an_objective_without_coupling() -> None:
     objective = MaskedReconstruction(seed=0)
     torch.manual_seed(0)
-    model = EncoderProjector(nn.Sequential(nn.Flatten(), nn.Linear(144, 10)), nn.Linear(10, 12)).double()
+    model = EncoderProjector(
+        nn.Sequential(nn.Flatten(), nn.Linear(144, 10)), nn.Linear(10, 12)
+    ).double()
     x = images(8, 1, 12, 12).double()
     torch.manual_seed(1)
     whole = objective.terms(TwoViews(x, x), model)["reconstruction"]
     torch.manual_seed(1)
-    alone = [objective.target_losses(model(visible)[1][:, None], cells) for visible, cells in (objective.hide(x) for _ in range(2))]
+    alone = [
+        objective.target_losses(model(visible)[1][:, None], cells)
+        for visible, cells in (objective.hide(x) for _ in range(2))
+    ]
     assert torch.allclose(whole, torch.cat(alone).mean())
     assert objective.coupling is Coupling.PER_EXAMPLE
     assert set(objective.weights) == set(objective.couplings) == {"reconstruction"}
 
 
 def test_the_target_can_be_learnt_and_needs_the_example() -> None:
-    """A constant output leaves the targets' variance; a trained network explains half of it, though it never sees a hidden cell."""
+    """A constant output leaves the targets' variance; a trained network explains half of it, though
+    it never sees a hidden cell.
+    """
     objective = MaskedReconstruction(seed=0)
     torch.manual_seed(0)
     base = torch.rand(256, 1, 3, 3)
     x = functional.interpolate(base, size=8, mode="bilinear")
-    model = EncoderProjector(nn.Sequential(nn.Flatten(), nn.Linear(64, 128), nn.ReLU()), nn.Linear(128, 16))
+    model = EncoderProjector(
+        nn.Sequential(nn.Flatten(), nn.Linear(64, 128), nn.ReLU()), nn.Linear(128, 16)
+    )
     optimiser = torch.optim.Adam(model.parameters(), 3e-3)
     for _ in range(100):
         optimiser.zero_grad()

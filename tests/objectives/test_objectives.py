@@ -14,13 +14,19 @@ from secure_fl.objectives.coupling import Coupling
 from secure_fl.objectives.objective import Objective, TwoViews, total_loss
 from secure_fl.objectives.separation import Separation
 
-SEPARATION = Separation(torch.tensor([0, 2]), basis=torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(0)))[0])
+SEPARATION = Separation(
+    torch.tensor([0, 2]),
+    basis=torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(0)))[0],
+)
 OBJECTIVES: dict[str, Objective] = {
     "nt_xent": build_objective(ObjectiveConfig(name="nt_xent")),
     "spectral": build_objective(ObjectiveConfig(name="spectral_contrastive")),
     "align_uniform": build_objective(ObjectiveConfig(name="align_uniform"), SEPARATION),
     "ssd_nt_xent": build_objective(ObjectiveConfig(name="ssd_nt_xent"), SEPARATION),
-    **{f"ssd_{form}": build_objective(ObjectiveConfig(form=form), SEPARATION) for form in ("code", "paper", "normalized")},
+    **{
+        f"ssd_{form}": build_objective(ObjectiveConfig(form=form), SEPARATION)
+        for form in ("code", "paper", "normalized")
+    },
 }
 
 
@@ -31,7 +37,9 @@ def model() -> EncoderProjector:
 
 def views(n: int = 5) -> TwoViews:
     generator = torch.Generator().manual_seed(1)
-    return TwoViews(*(torch.randn(n, 5, dtype=torch.float64, generator=generator) for _ in range(2)))
+    return TwoViews(
+        *(torch.randn(n, 5, dtype=torch.float64, generator=generator) for _ in range(2))
+    )
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -44,15 +52,21 @@ def test_terms_declared_per_example_are_means_of_single_examples(name: str) -> N
             torch.testing.assert_close(whole[term], torch.stack(alone).mean())
 
 
-def _single_term(objective: Objective, network: EncoderProjector, batch: TwoViews, i: int, term: str) -> Tensor:
-    """The term on one example; uniformity, undefined there, is left out by asking for it twice and reading the other terms."""
+def _single_term(
+    objective: Objective, network: EncoderProjector, batch: TwoViews, i: int, term: str
+) -> Tensor:
+    """The term on one example; uniformity, undefined there, is left out by asking for it twice and
+    reading the other terms.
+    """
     twice = TwoViews(batch.first[[i, i]], batch.second[[i, i]])
     return objective.terms(twice, network)[term]
 
 
 def test_code_form_couples_the_batch_through_its_norm() -> None:
     objective, network, batch = OBJECTIVES["ssd_code"], model(), views()
-    alone = torch.stack([_single_term(objective, network, batch, i, "dsr") for i in range(5)]).mean()
+    alone = torch.stack(
+        [_single_term(objective, network, batch, i, "dsr") for i in range(5)]
+    ).mean()
     assert not torch.isclose(objective.terms(batch, network)["dsr"], alone, rtol=1e-3)
     assert objective.couplings["dsr"] is Coupling.BATCH
 
@@ -66,7 +80,11 @@ def test_widest_coupling() -> None:
 
 def test_terms_weights_and_couplings_agree() -> None:
     for objective in OBJECTIVES.values():
-        assert set(objective.weights) == set(objective.couplings) == set(objective.terms(views(), model()))
+        assert (
+            set(objective.weights)
+            == set(objective.couplings)
+            == set(objective.terms(views(), model()))
+        )
 
 
 def test_gamma_belongs_to_its_form_and_zero_weights_cost_nothing() -> None:
@@ -86,7 +104,10 @@ def test_ssd_without_gamma_and_delta_is_align_uniform() -> None:
 
 
 def test_ssd_around_nt_xent_replaces_alignment_and_uniformity() -> None:
-    terms, plain = OBJECTIVES["ssd_nt_xent"].terms(views(), model()), OBJECTIVES["ssd_code"].terms(views(), model())
+    terms, plain = (
+        OBJECTIVES["ssd_nt_xent"].terms(views(), model()),
+        OBJECTIVES["ssd_code"].terms(views(), model()),
+    )
     assert terms.keys() == {"nt_xent", "dsr", "distillation"}
     assert torch.equal(terms["nt_xent"], OBJECTIVES["nt_xent"].terms(views(), model())["nt_xent"])
     torch.testing.assert_close(terms["dsr"], plain["dsr"])

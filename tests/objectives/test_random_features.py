@@ -1,4 +1,6 @@
-"""Random features: unit norm exactly, the Gaussian kernel on average, and the mean that uniformity needs."""
+"""Random features: unit norm exactly, the Gaussian kernel on average, and the mean that
+uniformity needs.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +21,21 @@ def embeddings(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-@given(pairs=st.integers(1, 40), dimension=st.integers(1, 9), scale=st.floats(1e-9, 1e9), seed=st.integers(0, 99))
-def test_features_have_norm_one_exactly(pairs: int, dimension: int, scale: float, seed: int) -> None:
+@given(
+    pairs=st.integers(1, 40),
+    dimension=st.integers(1, 9),
+    scale=st.floats(1e-9, 1e9),
+    seed=st.integers(0, 99),
+)
+def test_features_have_norm_one_exactly(
+    pairs: int, dimension: int, scale: float, seed: int
+) -> None:
     features = RandomFeatures.draw(dimension, 2.0, seed, pairs)
     z = scale * embeddings(5, dimension, seed=seed)
     assert torch.allclose(features(z).norm(dim=1), torch.ones(5, dtype=torch.float64), rtol=1e-12)
-    assert torch.allclose(features(0 * z).norm(dim=1), torch.ones(5, dtype=torch.float64), rtol=1e-12)
+    assert torch.allclose(
+        features(0 * z).norm(dim=1), torch.ones(5, dtype=torch.float64), rtol=1e-12
+    )
 
 
 @pytest.mark.parametrize("t", [0.5, 2.0])

@@ -1,4 +1,6 @@
-"""Objectives cut into units: they average to the losses they are made of, and step along the same gradient."""
+"""Objectives cut into units: they average to the losses they are made of, and step along the
+same gradient.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,19 @@ from secure_fl.objectives.losses import align_loss, distillation_loss, dsr_loss,
 from secure_fl.objectives.objective import TwoViews
 from secure_fl.objectives.random_features import KernelMean
 from secure_fl.objectives.separation import Separation
-from secure_fl.objectives.units import CrossEntropy, SecondMoment, SSDUnits, distillation_rows, dsr_rows, unit_form
+from secure_fl.objectives.units import (
+    CrossEntropy,
+    SecondMoment,
+    SSDUnits,
+    distillation_rows,
+    dsr_rows,
+    unit_form,
+)
 
-SEPARATION = Separation(torch.tensor([0, 2]), basis=torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(0)))[0])
+SEPARATION = Separation(
+    torch.tensor([0, 2]),
+    basis=torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(0)))[0],
+)
 
 
 def model() -> EncoderProjector:
@@ -29,7 +41,9 @@ def model() -> EncoderProjector:
 
 def views(n: int = 9) -> TwoViews:
     generator = torch.Generator().manual_seed(1)
-    return TwoViews(*(torch.randn(n, 5, dtype=torch.float64, generator=generator) for _ in range(2)))
+    return TwoViews(
+        *(torch.randn(n, 5, dtype=torch.float64, generator=generator) for _ in range(2))
+    )
 
 
 def outputs(network: EncoderProjector, batch: TwoViews) -> tuple[Tensor, Tensor]:
@@ -39,7 +53,14 @@ def outputs(network: EncoderProjector, batch: TwoViews) -> tuple[Tensor, Tensor]
 
 
 def gradient(network: nn.Module, loss: Tensor) -> Tensor:
-    return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(network.parameters()), retain_graph=True, materialize_grads=True)])
+    return torch.cat(
+        [
+            g.flatten()
+            for g in torch.autograd.grad(
+                loss, list(network.parameters()), retain_graph=True, materialize_grads=True
+            )
+        ]
+    )
 
 
 def test_spectral_units_step_along_the_objective_s_gradient() -> None:
@@ -49,7 +70,9 @@ def test_spectral_units_step_along_the_objective_s_gradient() -> None:
     assert units.statistic is not None
     h, z = outputs(network, batch)
     released = units.statistic.mean(units.statistic.contributions(z).sum(0).detach(), len(z), 0.0)
-    assert torch.allclose(gradient(network, units.unit_losses(h, z, released).mean()), ordinary, rtol=1e-9, atol=1e-12)
+    assert torch.allclose(
+        gradient(network, units.unit_losses(h, z, released).mean()), ordinary, rtol=1e-9, atol=1e-12
+    )
 
 
 def test_second_moment_coordinates_keep_lengths_and_come_back() -> None:
@@ -85,9 +108,14 @@ def test_rows_of_the_regulariser_average_to_it(form: str, alpha: float) -> None:
 def test_rows_of_the_distillation_average_to_it(direction: str) -> None:
     h, z = (torch.randn(9, 2, 6, dtype=torch.float64, requires_grad=True) for _ in range(2))
     rows = distillation_rows(h, z, 0.5, direction)  # type: ignore[arg-type]
-    whole = (distillation_loss(h[:, 0], z[:, 0], 0.5, direction) + distillation_loss(h[:, 1], z[:, 1], 0.5, direction)) / 2  # type: ignore[arg-type]
+    whole = (
+        distillation_loss(h[:, 0], z[:, 0], 0.5, direction)
+        + distillation_loss(h[:, 1], z[:, 1], 0.5, direction)
+    ) / 2  # type: ignore[arg-type]
     assert torch.allclose(rows.mean(), whole)
-    for found, expected in zip(torch.autograd.grad(rows.mean(), (h, z)), torch.autograd.grad(whole, (h, z)), strict=True):
+    for found, expected in zip(
+        torch.autograd.grad(rows.mean(), (h, z)), torch.autograd.grad(whole, (h, z)), strict=True
+    ):
         assert torch.allclose(found, expected)
 
 
@@ -98,14 +126,18 @@ def test_ssd_units_average_to_ssd_s_per_example_terms(form: str) -> None:
     objective = build_objective(ObjectiveConfig(form=form, beta=0), SEPARATION)  # type: ignore[arg-type]
     units = unit_form(objective, 6, 0)
     assert units.statistic is None
-    whole = torch.stack([objective.weights[name] * term for name, term in objective.terms(batch, network).items()]).sum()
+    whole = torch.stack(
+        [objective.weights[name] * term for name, term in objective.terms(batch, network).items()]
+    ).sum()
     parts = units.unit_losses(*outputs(network, batch), None).mean()
     assert torch.allclose(parts, whole)
     assert torch.allclose(gradient(network, parts), gradient(network, whole))
 
 
 def kernel_mean(z: Tensor, t: float, statistic: KernelMean | None) -> Tensor:
-    """Mean over ordered pairs of distinct examples, n² in the denominator, of the kernel averaged over views: exact or by features."""
+    """Mean over ordered pairs of distinct examples, n² in the denominator, of the kernel averaged
+    over views: exact or by features.
+    """
     n = len(z)
     if statistic is not None:
         contributions = statistic.contributions(z)
@@ -117,7 +149,9 @@ def kernel_mean(z: Tensor, t: float, statistic: KernelMean | None) -> Tensor:
     return (gram.sum() - gram.diagonal().sum()) / n**2
 
 
-def test_uniformity_s_units_step_along_the_gradient_of_the_kernel_mean_over_distinct_pairs() -> None:
+def test_uniformity_s_units_step_along_the_gradient_of_the_kernel_mean_over_distinct_pairs() -> (
+    None
+):
     network, batch = model(), views()
     units = unit_form(build_objective(ObjectiveConfig(name="align_uniform")), 6, 0)
     assert isinstance(units, SSDUnits)
@@ -125,7 +159,12 @@ def test_uniformity_s_units_step_along_the_gradient_of_the_kernel_mean_over_dist
     h, z = outputs(network, batch)
     released = units.statistic.mean(units.statistic.contributions(z).sum(0).detach(), len(z), 0.0)
     expected = align_loss(z[:, 0], z[:, 1]) + kernel_mean(z, 2.0, units.statistic) / released[-2]
-    assert torch.allclose(gradient(network, units.unit_losses(h, z, released).mean()), gradient(network, expected), rtol=1e-9, atol=1e-12)
+    assert torch.allclose(
+        gradient(network, units.unit_losses(h, z, released).mean()),
+        gradient(network, expected),
+        rtol=1e-9,
+        atol=1e-12,
+    )
 
 
 def test_with_many_features_it_is_the_gradient_of_uniformity() -> None:
@@ -139,20 +178,28 @@ def test_with_many_features_it_is_the_gradient_of_uniformity() -> None:
     pooled = gradient(network, align_loss(z[:, 0], z[:, 1]) + kernel_mean(z, 2.0, None).log())
     assert float(functional.cosine_similarity(found, pooled, dim=0)) > 0.999
     assert float(found.norm() / pooled.norm()) == pytest.approx(1, abs=0.1)
-    by_view = gradient(network, align_loss(z[:, 0], z[:, 1]) + (uniformity_loss(z[:, 0]) + uniformity_loss(z[:, 1])) / 2)
+    by_view = gradient(
+        network,
+        align_loss(z[:, 0], z[:, 1]) + (uniformity_loss(z[:, 0]) + uniformity_loss(z[:, 1])) / 2,
+    )
     assert float(functional.cosine_similarity(found, by_view, dim=0)) > 0.98
 
 
 def test_a_unit_s_loss_depends_on_its_own_rows_and_the_released_value_only() -> None:
     network, batch = model(), views()
-    for objective in (SpectralContrastive(), build_objective(ObjectiveConfig(form="normalized"), SEPARATION)):
+    for objective in (
+        SpectralContrastive(),
+        build_objective(ObjectiveConfig(form="normalized"), SEPARATION),
+    ):
         units = unit_form(objective, 6, 0)
         assert units.coupling is Coupling.PER_EXAMPLE
         assert units.statistic is not None
         h, z = (x.detach() for x in outputs(network, batch))
         released = units.statistic.mean(units.statistic.contributions(z).sum(0), 9, 1.0)
         together = units.unit_losses(h, z, released)
-        alone = torch.cat([units.unit_losses(h[i : i + 1], z[i : i + 1], released) for i in range(9)])
+        alone = torch.cat(
+            [units.unit_losses(h[i : i + 1], z[i : i + 1], released) for i in range(9)]
+        )
         assert torch.allclose(together, alone, rtol=1e-12)
 
 
@@ -179,6 +226,11 @@ def test_batch_coupled_objectives_are_refused_with_what_fits() -> None:
 
 
 def test_the_code_form_is_fine_where_it_has_no_weight() -> None:
-    assert unit_form(build_objective(ObjectiveConfig(form="code", gamma=0), SEPARATION), 6, 0).statistic is not None
+    assert (
+        unit_form(
+            build_objective(ObjectiveConfig(form="code", gamma=0), SEPARATION), 6, 0
+        ).statistic
+        is not None
+    )
     units = unit_form(SpectralContrastive(), 6, 0)
     assert unit_form(units, 6, 0) is units

@@ -13,7 +13,14 @@ from secure_fl.models.heads import Classifier
 from secure_fl.pools.monitor import pool_health
 from secure_fl.pools.pool_set import PoolLayout, PoolSet
 from secure_fl.pools.selection import best_pool, clearly_lower
-from secure_fl.pools.sketch import first_centres, moved_centres, nearest_centre, sketch_of, tightest_start, without_labels
+from secure_fl.pools.sketch import (
+    first_centres,
+    moved_centres,
+    nearest_centre,
+    sketch_of,
+    tightest_start,
+    without_labels,
+)
 
 NAN = float("nan")
 
@@ -27,16 +34,26 @@ def test_choice_by_loss_and_by_accuracy() -> None:
 
 @given(st.lists(st.just(0.5), min_size=1, max_size=6))
 def test_equal_pools_send_everyone_to_the_first(losses: list[float]) -> None:
-    assert best_pool(losses, [None] * len(losses), "loss") == best_pool(losses, [0.5] * len(losses), "accuracy") == 0
+    assert (
+        best_pool(losses, [None] * len(losses), "loss")
+        == best_pool(losses, [0.5] * len(losses), "accuracy")
+        == 0
+    )
 
 
 def test_a_pool_is_left_for_one_that_is_better_by_a_share_and_beyond_chance() -> None:
     own = torch.full((40,), 2.0)
     assert clearly_lower(own - 0.25, own, 0.1)
-    assert not clearly_lower(own - 0.15, own, 0.1), "ahead as a head is that was trained a little more"
-    assert clearly_lower(own / 10 - 0.025, own / 10, 0.1), "a share of what is left to learn, whatever its scale"
+    assert not clearly_lower(own - 0.15, own, 0.1), (
+        "ahead as a head is that was trained a little more"
+    )
+    assert clearly_lower(own / 10 - 0.025, own / 10, 0.1), (
+        "a share of what is left to learn, whatever its scale"
+    )
     few = torch.tensor([2.0, 2.0, 2.0])
-    assert not clearly_lower(few - torch.tensor([3.0, -1.0, 0.0]), few, 0.1), "three labels that disagree"
+    assert not clearly_lower(few - torch.tensor([3.0, -1.0, 0.0]), few, 0.1), (
+        "three labels that disagree"
+    )
     assert clearly_lower(few[:1] - 1, few[:1], 0.1), "of one value there is no error to tell"
     assert clearly_lower(own - 1, -own.new_full((40,), NAN), 0.1)
     assert not clearly_lower(own.new_full((40,), NAN), own.new_full((40,), NAN), 0.1)
@@ -45,7 +62,12 @@ def test_a_pool_is_left_for_one_that_is_better_by_a_share_and_beyond_chance() ->
 
 
 def test_collapse_raises_an_alert_with_a_remedy() -> None:
-    health = pool_health([8, 0, 0, 0], [0] * 8, [0, 1, 2, 3] * 2, FederationConfig(pools={"start": "random", "count": 4}))
+    health = pool_health(
+        [8, 0, 0, 0],
+        [0] * 8,
+        [0, 1, 2, 3] * 2,
+        FederationConfig(pools={"start": "random", "count": 4}),
+    )
     assert health.active == 1
     assert health.largest_share == 1
     assert health.entropy == 0
@@ -81,19 +103,29 @@ def test_sketches_by_hand() -> None:
     torch.testing.assert_close(without_labels(split, 2), sketch_of(h))
 
 
-def blobs(groups: int, per_group: int, dimension: int, seed: int, noise: float = 0.05) -> tuple[torch.Tensor, list[int]]:
+def blobs(
+    groups: int, per_group: int, dimension: int, seed: int, noise: float = 0.05
+) -> tuple[torch.Tensor, list[int]]:
     generator = torch.Generator().manual_seed(seed)
     means = torch.randn(groups, dimension, generator=generator)
-    points = means.repeat_interleave(per_group, 0) + noise * torch.randn(groups * per_group, dimension, generator=generator)
+    points = means.repeat_interleave(per_group, 0) + noise * torch.randn(
+        groups * per_group, dimension, generator=generator
+    )
     return points - points.mean(0), [g for g in range(groups) for _ in range(per_group)]
 
 
 def k_means(points: torch.Tensor, pools: int, starts: int, seed: int) -> torch.Tensor:
-    """The protocol in one place: votes from every point, sums, moved centres; the tightest start's choices."""
+    """The protocol in one place: votes from every point, sums, moved centres; the tightest
+    start's choices.
+    """
     spread = float(points.square().sum(1).mean().sqrt())
     centres = first_centres(starts, pools, points.shape[1], spread, seed)
     for iteration in range(20):
-        sums, counts, distortion = torch.zeros(starts, pools, points.shape[1]), torch.zeros(starts, pools), torch.zeros(starts, pools)
+        sums, counts, distortion = (
+            torch.zeros(starts, pools, points.shape[1]),
+            torch.zeros(starts, pools),
+            torch.zeros(starts, pools),
+        )
         for point in points:
             index, distance = nearest_centre(point, centres)
             rows = torch.arange(starts)
@@ -117,16 +149,24 @@ def test_k_means_over_sums_is_as_tight_as_scikit_learns() -> None:
 
     points, _ = blobs(5, 6, 8, 3, noise=0.6)
     choices = k_means(points, 5, 32, 0)
-    ours = sum(float((points[choices == k] - points[choices == k].mean(0)).square().sum()) for k in range(5))
+    ours = sum(
+        float((points[choices == k] - points[choices == k].mean(0)).square().sum())
+        for k in range(5)
+    )
     theirs = KMeans(5, n_init=50, random_state=0).fit(points.numpy()).inertia_
     assert ours <= theirs * 1.02
 
 
 def test_the_tightest_start_is_one_whose_pools_could_all_be_opened() -> None:
-    distortion, counts = torch.tensor([[1.0, 0.0], [2.0, 2.0], [3.0, 3.0]]), torch.tensor([[5.0, 1.0], [3.0, 3.0], [3.0, 3.0]])
+    distortion, counts = (
+        torch.tensor([[1.0, 0.0], [2.0, 2.0], [3.0, 3.0]]),
+        torch.tensor([[5.0, 1.0], [3.0, 3.0], [3.0, 3.0]]),
+    )
     assert tightest_start(distortion, counts) == 0
     assert tightest_start(distortion, counts, 3) == 1
-    assert tightest_start(distortion, counts, 4) == 0, "where no start fills its pools, the tightest"
+    assert tightest_start(distortion, counts, 4) == 0, (
+        "where no start fills its pools, the tightest"
+    )
 
 
 def test_empty_blocks_split_the_widest() -> None:
@@ -138,7 +178,9 @@ def test_empty_blocks_split_the_widest() -> None:
     assert not torch.equal(centres[0], centres[1])
 
 
-@pytest.mark.parametrize(("mode", "shared", "pooled"), [("finetune", 0, 23), ("frozen", 0, 8), ("shared", 15, 8)])
+@pytest.mark.parametrize(
+    ("mode", "shared", "pooled"), [("finetune", 0, 23), ("frozen", 0, 8), ("shared", 15, 8)]
+)
 def test_layouts_cut_and_restore_models(mode: str, shared: int, pooled: int) -> None:
     torch.manual_seed(0)
     models = [Classifier(nn.Linear(4, 3), nn.Linear(3, 2)) for _ in range(2)]

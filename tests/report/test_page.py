@@ -1,4 +1,6 @@
-"""What the page says: four answers first, who is where under which name, each run's own protection, and nothing that a name can turn into."""
+"""What the page says: four answers first, who is where under which name, each run's own protection,
+and nothing that a name can turn into.
+"""
 
 from __future__ import annotations
 
@@ -113,7 +115,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture
 def copies(runs: dict[str, Path], tmp_path: Path) -> dict[str, Path]:
     """The same, to be edited."""
-    return {name: Path(copytree(folder, tmp_path / "copies" / name)) for name, folder in runs.items()}
+    return {
+        name: Path(copytree(folder, tmp_path / "copies" / name)) for name, folder in runs.items()
+    }
 
 
 def summary(folder: Path) -> dict[str, Any]:
@@ -126,7 +130,10 @@ def test_four_tiles_answer_first(runs: dict[str, Path], tmp_path: Path) -> None:
     good, private, who, cost = reader.tiles[:4]
     pools, base = summary(runs["pools"])["pools"], summary(runs["global"])["pools"]
     assert f"{pools['accuracy']:.3f}" in good
-    assert f"one global model (global): {base['accuracy']:.3f}, so {pools['accuracy'] - base['accuracy']:+.3f}" in good
+    assert (
+        f"one global model (global): {base['accuracy']:.3f}, so "
+        f"{pools['accuracy'] - base['accuracy']:+.3f}" in good
+    )
     assert "no ε" in private
     assert "the server reads every client's update" in private
     for pool in set(pools["choices"].values()):
@@ -137,25 +144,36 @@ def test_four_tiles_answer_first(runs: dict[str, Path], tmp_path: Path) -> None:
     assert page.index('class="tiles"') < page.index("<table")
 
 
-def test_a_run_without_a_global_model_says_what_to_add(runs: dict[str, Path], tmp_path: Path) -> None:
+def test_a_run_without_a_global_model_says_what_to_add(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
     assert NO_GLOBAL in read([runs["pools"]], tmp_path / "page.html")[1].tiles[0]
     assert "this is the global model" in read([runs["global"]], tmp_path / "page.html")[1].tiles[0]
 
 
-def test_a_global_model_of_other_clients_is_not_compared_with(runs: dict[str, Path], tmp_path: Path) -> None:
+def test_a_global_model_of_other_clients_is_not_compared_with(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
     _, reader = read([runs["private"], runs["global"]], tmp_path / "page.html")
     assert "global has one pool, but other data, clients or seed" in reader.tiles[0]
     assert "so +" not in reader.tiles[0]
 
 
-def test_balanced_accuracy_and_the_most_frequent_class_are_shown_where_they_are(copies: dict[str, Path], tmp_path: Path) -> None:
-    edit(copies["pools"] / "summary.json", lambda s: s["pools"].update(balanced_accuracy=0.4321, majority=0.1234))
+def test_balanced_accuracy_and_the_most_frequent_class_are_shown_where_they_are(
+    copies: dict[str, Path], tmp_path: Path
+) -> None:
+    edit(
+        copies["pools"] / "summary.json",
+        lambda s: s["pools"].update(balanced_accuracy=0.4321, majority=0.1234),
+    )
     good = read([copies["pools"]], tmp_path / "page.html")[1].tiles[0]
     assert "balanced accuracy: 0.432" in good
     assert "always the most frequent class: 0.123" in good
 
 
-def test_each_run_stands_with_its_own_protection_and_claims(runs: dict[str, Path], tmp_path: Path) -> None:
+def test_each_run_stands_with_its_own_protection_and_claims(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
     page, reader = read([runs["pools"], runs["private"]], tmp_path / "page.html")
     compared = {row[0]: row for row in reader.rows if len(row) == 11}
     assert "plain: read by the server" in compared["pools"]
@@ -171,7 +189,11 @@ def test_each_run_stands_with_its_own_protection_and_claims(runs: dict[str, Path
             assert warning.replace("'", "&#39;") in section
     assert "no protection: the server reads" not in sections[1]
     for claim in summary(runs["private"])["privacy"]["claims"]:
-        row = next(row for row in Reader(sections[1]).rows if row[0] == claim["adversary"] and len(row) == 5)
+        row = next(
+            row
+            for row in Reader(sections[1]).rows
+            if row[0] == claim["adversary"] and len(row) == 5
+        )
         assert f"{claim['delta']:g}" == row[2]
         assert claim["epsilon"] <= float(row[1]) < claim["epsilon"] + 0.02
 
@@ -198,14 +220,21 @@ def test_clients_go_by_their_names(copies: dict[str, Path], tmp_path: Path) -> N
         row = reader.row(called)
         assert row[1] == f"pool {pools['choices'][str(client)]}"
         assert row[2] == f"{pools['accuracies'][str(client)]:.3f}"
-    assert any(("class", "sortable") in attributes.items() for tag, attributes in reader.tags if tag == "table")
+    assert any(
+        ("class", "sortable") in attributes.items()
+        for tag, attributes in reader.tags
+        if tag == "table"
+    )
 
 
 def test_labels_go_by_their_names_in_plots(copies: dict[str, Path]) -> None:
     from secure_fl.report.plots import embedding_plot, partition_plot
     from secure_fl.report.runs import read_runs
 
-    edit(copies["pools"] / "partition.json", lambda d: d.update(class_names=["normal", "$a_{", "<b>"]))
+    edit(
+        copies["pools"] / "partition.json",
+        lambda d: d.update(class_names=["normal", "$a_{", "<b>"]),
+    )
     found = read_runs([copies["pools"]])[0]
     assert found.partition is not None
     drawn = partition_plot(found.partition).svg
@@ -216,7 +245,9 @@ def test_labels_go_by_their_names_in_plots(copies: dict[str, Path]) -> None:
     assert [key.label for key in keys] == ["normal", "$a_{", "<b>"]
 
 
-def test_names_turn_into_nothing_and_nothing_is_asked_for(copies: dict[str, Path], tmp_path: Path) -> None:
+def test_names_turn_into_nothing_and_nothing_is_asked_for(
+    copies: dict[str, Path], tmp_path: Path
+) -> None:
     folder = copies["pools"]
     edit(folder / "summary.json", lambda s: s.update(name=HOSTILE, unprotected=[HOSTILE]))
 
@@ -235,7 +266,11 @@ def test_names_turn_into_nothing_and_nothing_is_asked_for(copies: dict[str, Path
                 assert value is not None
                 assert value.startswith(("data:image/svg+xml;base64,", "#")), (tag, name_)
             assert not name_.startswith("on")
-    policy = next(attributes["content"] for tag, attributes in reader.tags if attributes.get("http-equiv") == "Content-Security-Policy")
+    policy = next(
+        attributes["content"]
+        for tag, attributes in reader.tags
+        if attributes.get("http-equiv") == "Content-Security-Policy"
+    )
     assert policy is not None
     assert policy.startswith("default-src 'none'; img-src data:;")
     assert "unsafe-inline" not in policy.split("script-src")[1]
@@ -256,14 +291,41 @@ def test_runs_are_told_apart() -> None:
 
     places = [Path("/a/x"), Path("/a/y"), Path("/b/x"), Path("/b/y")]
     assert told_apart([("secure-fl", places[0]), ("digits", places[1])]) == ["x", "digits"]
-    assert told_apart([("digits", places[0]), ("digits", places[1])]) == ["digits (x)", "digits (y)"]
-    assert told_apart([("digits", places[0]), ("digits", places[2])]) == ["digits (a/x)", "digits (b/x)"]
+    assert told_apart([("digits", places[0]), ("digits", places[1])]) == [
+        "digits (x)",
+        "digits (y)",
+    ]
+    assert told_apart([("digits", places[0]), ("digits", places[2])]) == [
+        "digits (a/x)",
+        "digits (b/x)",
+    ]
     assert told_apart([("secure-fl", places[0]), ("secure-fl", places[2])]) == ["a/x", "b/x"]
-    assert len(set(told_apart([("digits (x)", places[1]), ("digits", places[0]), ("digits", places[1]), ("x", places[3])]))) == 4
+    assert (
+        len(
+            set(
+                told_apart(
+                    [
+                        ("digits (x)", places[1]),
+                        ("digits", places[0]),
+                        ("digits", places[1]),
+                        ("x", places[3]),
+                    ]
+                )
+            )
+        )
+        == 4
+    )
 
 
 def test_a_folder_named_twice_is_one_run(runs: dict[str, Path], tmp_path: Path) -> None:
-    assert len(read([runs["pools"], runs["pools"]], tmp_path / "page.html")[0].split('<details class="run"')) == 2
+    assert (
+        len(
+            read([runs["pools"], runs["pools"]], tmp_path / "page.html")[0].split(
+                '<details class="run"'
+            )
+        )
+        == 2
+    )
 
 
 @pytest.mark.parametrize("name", ["a\u202eb\x00\n\ud800", "x" * 500, "\ufffe", "مستشفى"])
@@ -286,7 +348,9 @@ def with_course(folder: Path, counts: list[list[int]], alerts: dict[int, str]) -
         pools = like["metrics"]["pools"] | {"counts": members, "alert": alerts.get(number)}
         course.append(like | {"round": number, "metrics": like["metrics"] | {"pools": pools}})
     kept = [line for line in lines if line["phase"] not in ("cluster", "evaluate")]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [*kept, *course]))
+    (folder / "metrics.jsonl").write_text(
+        "".join(json.dumps(line) + "\n" for line in [*kept, *course])
+    )
 
 
 def test_closed_pools_and_the_minimum_are_told(copies: dict[str, Path], tmp_path: Path) -> None:
@@ -295,14 +359,24 @@ def test_closed_pools_and_the_minimum_are_told(copies: dict[str, Path], tmp_path
     assert "Minimum pool size: 3 clients in a round" in page
     assert "pool 1 not opened in rounds 1–2, 4: too few clients" in reader.tiles[2]
     with_course(copies["pools"], [[3, 1]], {})
-    assert "not opened in" not in read([copies["pools"]], tmp_path / "page.html")[1].tiles[2], "in the open any pool learns"
+    assert "not opened in" not in read([copies["pools"]], tmp_path / "page.html")[1].tiles[2], (
+        "in the open any pool learns"
+    )
 
 
 def test_alerts_come_with_their_rounds(copies: dict[str, Path], tmp_path: Path) -> None:
-    with_course(copies["pools"], [[4, 0]] * 6, {1: "one pool", 3: "one pool", 4: "one pool", 5: "other", 6: "one pool"})
-    lines = [json.loads(line) for line in (copies["pools"] / "metrics.jsonl").read_text().splitlines()]
+    with_course(
+        copies["pools"],
+        [[4, 0]] * 6,
+        {1: "one pool", 3: "one pool", 4: "one pool", 5: "other", 6: "one pool"},
+    )
+    lines = [
+        json.loads(line) for line in (copies["pools"] / "metrics.jsonl").read_text().splitlines()
+    ]
     lines[0]["metrics"]["alerts"] = ["loss <is> not finite"]
-    (copies["pools"] / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (copies["pools"] / "metrics.jsonl").write_text(
+        "".join(json.dumps(line) + "\n" for line in lines)
+    )
     page, _ = read([copies["pools"]], tmp_path / "page.html")
     assert "<strong>clustering, rounds 1, 3–4, 6</strong>: one pool" in page
     assert "<strong>clustering, round 5</strong>: other" in page
@@ -319,7 +393,10 @@ def test_an_epsilon_is_never_rounded_down() -> None:
 
 def test_older_records_have_a_page(copies: dict[str, Path], tmp_path: Path) -> None:
     """Without the table of secrecy, and names of clients and labels."""
-    edit(copies["pools"] / "summary.json", lambda s: [s.pop(name) for name in ("secrecy", "encoder_parameters")])
+    edit(
+        copies["pools"] / "summary.json",
+        lambda s: [s.pop(name) for name in ("secrecy", "encoder_parameters")],
+    )
     assert "client 0" in read([copies["pools"]], tmp_path / "page.html")[0]
 
 
@@ -339,7 +416,9 @@ def test_older_records_have_a_page(copies: dict[str, Path], tmp_path: Path) -> N
         ("embedding.json", lambda d: d.update(initial=[[1]])),
     ],
 )
-def test_damaged_records_are_typed_errors(file: str, change: Callable[[Any], object], copies: dict[str, Path], tmp_path: Path) -> None:
+def test_damaged_records_are_typed_errors(
+    file: str, change: Callable[[Any], object], copies: dict[str, Path], tmp_path: Path
+) -> None:
     from secure_fl.report.page import write_report
 
     edit(copies["private"] / file, change)
@@ -349,7 +428,9 @@ def test_damaged_records_are_typed_errors(file: str, change: Callable[[Any], obj
 
 
 def test_units_are_not_mixed(copies: dict[str, Path], tmp_path: Path) -> None:
-    """Under client-level noise examples have an ε of their own, or none; the run's is that of clients."""
+    """Under client-level noise examples have an ε of their own, or none; the run's is that
+    of clients.
+    """
 
     def other(document: Any) -> None:
         claims = document["privacy"]["claims"]
@@ -362,11 +443,16 @@ def test_units_are_not_mixed(copies: dict[str, Path], tmp_path: Path) -> None:
 
 
 def test_declared_labels_make_no_other_data(copies: dict[str, Path], tmp_path: Path) -> None:
-    """A private run declares what an open one reads off; where it tests on other examples, that is said."""
+    """A private run declares what an open one reads off; where it tests on other examples, that
+    is said.
+    """
     config = copies["global"] / "config.toml"
     config.write_text(config.read_text().replace("[data]\n", "[data]\nclasses = 3\n"))
     good = read([copies["pools"], copies["global"]], tmp_path / "page.html")[1].tiles[0]
     assert "one global model (global)" in good
     assert "tested on other examples" not in good
     edit(copies["global"] / "partition.json", lambda d: d["clients"][0].update(test=1))
-    assert "tested on other examples" in read([copies["pools"], copies["global"]], tmp_path / "page.html")[1].tiles[0]
+    assert (
+        "tested on other examples"
+        in read([copies["pools"], copies["global"]], tmp_path / "page.html")[1].tiles[0]
+    )

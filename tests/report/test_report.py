@@ -22,13 +22,22 @@ def finished(folder: Path, data: Dataset, config: FederationConfig) -> Path:
     return folder
 
 
-def test_several_runs_are_compared_whatever_phases_they_had(tmp_path: Path, images: Dataset) -> None:
+def test_several_runs_are_compared_whatever_phases_they_had(
+    tmp_path: Path, images: Dataset
+) -> None:
     from secure_fl.report.page import write_report
 
-    only_encoder = tiny_config(pools={"enabled": False}).model_copy(update={"name": "encoder <only>"})
-    only_pools = tiny_config(pretrain={"mode": "none"}).model_copy(update={"name": "pools & nothing"})
+    only_encoder = tiny_config(pools={"enabled": False}).model_copy(
+        update={"name": "encoder <only>"}
+    )
+    only_pools = tiny_config(pretrain={"mode": "none"}).model_copy(
+        update={"name": "pools & nothing"}
+    )
     both = tiny_config(evaluate={"fine_tune": [0.5, 1.0], "fine_tune_epochs": 1})
-    folders = [finished(tmp_path / str(i), images, config) for i, config in enumerate((only_encoder, only_pools, both))]
+    folders = [
+        finished(tmp_path / str(i), images, config)
+        for i, config in enumerate((only_encoder, only_pools, both))
+    ]
     write_report(folders, tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     assert "encoder &lt;only&gt;" in page
@@ -49,7 +58,9 @@ def test_unlabelled_runs_have_a_page_too(tmp_path: Path, images: Dataset) -> Non
     assert "pools were trained without labels" in page
 
 
-def test_a_record_without_the_experimenters_fields_has_a_page_too(tmp_path: Path, images: Dataset) -> None:
+def test_a_record_without_the_experimenters_fields_has_a_page_too(
+    tmp_path: Path, images: Dataset
+) -> None:
     """Alone, and beside a run that was measured."""
     from secure_fl.report.page import write_report
 
@@ -82,7 +93,9 @@ def test_equal_runs_draw_equal_pictures(tmp_path: Path, images: Dataset) -> None
     assert partition_plot(summarise(made.clients)) == partition_plot(summarise(made.clients))
 
 
-def test_missing_packages_are_named(tmp_path: Path, images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_named(
+    tmp_path: Path, images: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import sys
 
     from secure_fl.report.page import write_report
@@ -93,6 +106,19 @@ def test_missing_packages_are_named(tmp_path: Path, images: Dataset, monkeypatch
 
 
 def test_units() -> None:
-    assert [size(n) for n in (0, 999, 1200, 53_100_000, 2e9, 3e12)] == ["0 B", "999 B", "1.2 kB", "53.1 MB", "2.0 GB", "3.0 TB"]
+    assert [size(n) for n in (0, 999, 1200, 53_100_000, 2e9, 3e12)] == [
+        "0 B",
+        "999 B",
+        "1.2 kB",
+        "53.1 MB",
+        "2.0 GB",
+        "3.0 TB",
+    ]
     assert [clock(s) for s in (0.4, 61, 3723)] == ["0:00", "1:01", "1:02:03"]
-    assert [duration(s) for s in (0.4, 12.3, 61, 3723, 7200)] == ["0 s", "12 s", "1 min 1 s", "1 h 2 min", "2 h"]
+    assert [duration(s) for s in (0.4, 12.3, 61, 3723, 7200)] == [
+        "0 s",
+        "12 s",
+        "1 min 1 s",
+        "1 h 2 min",
+        "2 h",
+    ]

@@ -24,16 +24,23 @@ SPEC = LocalSpec(epochs=2, batch_size=16, lr=0.1, momentum=0.9, weight_decay=0.0
 
 def classifier(features: int = 8, *, dropout: float = 0.0) -> Classifier:
     torch.manual_seed(0)
-    return Classifier(nn.Sequential(nn.Flatten(), nn.Linear(64, features), nn.ReLU(), nn.Dropout(dropout)), nn.Linear(features, 3))
+    return Classifier(
+        nn.Sequential(nn.Flatten(), nn.Linear(64, features), nn.ReLU(), nn.Dropout(dropout)),
+        nn.Linear(features, 3),
+    )
 
 
 def self_supervised(name: str = "align_uniform") -> SelfSupervised:
-    return SelfSupervised(build_objective(ObjectiveConfig(name=name)), lambda x: x + 0.1 * torch.randn_like(x), CPU)
+    return SelfSupervised(
+        build_objective(ObjectiveConfig(name=name)), lambda x: x + 0.1 * torch.randn_like(x), CPU
+    )
 
 
 def projector_model() -> EncoderProjector:
     torch.manual_seed(0)
-    return EncoderProjector(nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU()), nn.Linear(8, 8))
+    return EncoderProjector(
+        nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU()), nn.Linear(8, 8)
+    )
 
 
 def test_batches_cover_each_epoch_once_in_new_orders() -> None:
@@ -44,7 +51,10 @@ def test_batches_cover_each_epoch_once_in_new_orders() -> None:
     assert not torch.equal(per_epoch[0], per_epoch[1])
 
 
-@pytest.mark.parametrize(("count", "whole", "sizes"), [(50, True, [16, 16, 16]), (10, True, [10]), (33, False, [16, 16]), (1, False, [])])
+@pytest.mark.parametrize(
+    ("count", "whole", "sizes"),
+    [(50, True, [16, 16, 16]), (10, True, [10]), (33, False, [16, 16]), (1, False, [])],
+)
 def test_incomplete_batches(count: int, whole: bool, sizes: list[int]) -> None:
     assert [len(b) for b in epochs(count, LocalSpec(1, 16, 0.1, 0, 0), 0, whole=whole)] == sizes
 
@@ -70,7 +80,11 @@ def test_supervised_training_learns_and_repeats_bit_for_bit() -> None:
 
 def test_unlabelled_examples_are_left_out() -> None:
     data = make_images(60)
-    some = Dataset.from_arrays(torch.cat([data.x, torch.rand(20, 1, 8, 8)]), torch.cat([data.y, torch.full((20,), -1)]), classes=3)
+    some = Dataset.from_arrays(
+        torch.cat([data.x, torch.rand(20, 1, 8, 8)]),
+        torch.cat([data.y, torch.full((20,), -1)]),
+        classes=3,
+    )
     first, second = classifier(), classifier()
     Supervised(CPU).fit(first, data, SPEC, seed=0)
     Supervised(CPU).fit(second, some, SPEC, seed=0)
@@ -116,7 +130,10 @@ def test_divergence_in_the_last_step_is_noticed() -> None:
 
 
 def test_one_example_has_no_self_supervised_score() -> None:
-    assert self_supervised().score(projector_model(), make_images(1), 0).loss != self_supervised().score(projector_model(), make_images(1), 0).loss
+    assert (
+        self_supervised().score(projector_model(), make_images(1), 0).loss
+        != self_supervised().score(projector_model(), make_images(1), 0).loss
+    )
 
 
 def test_a_loss_that_is_not_finite_stops_training() -> None:
@@ -163,16 +180,31 @@ def test_knn_agrees_with_scikit_learn_where_weights_are_flat() -> None:
     from sklearn.neighbors import KNeighborsClassifier
 
     generator = torch.Generator().manual_seed(1)
-    bank, h = (torch.nn.functional.normalize(torch.randn(n, 5, generator=generator), dim=1) for n in (80, 40))
+    bank, h = (
+        torch.nn.functional.normalize(torch.randn(n, 5, generator=generator), dim=1)
+        for n in (80, 40)
+    )
     bank_y, y = torch.arange(80) % 4, torch.arange(40) % 4
-    theirs = KNeighborsClassifier(7, metric="cosine").fit(bank.numpy(), bank_y.numpy()).score(h.numpy(), y.numpy())
+    theirs = (
+        KNeighborsClassifier(7, metric="cosine")
+        .fit(bank.numpy(), bank_y.numpy())
+        .score(h.numpy(), y.numpy())
+    )
     assert weighted_knn(bank, bank_y, h, y, k=7, temperature=1e6) == pytest.approx(theirs, abs=0.06)
 
 
 def test_fine_tuning_leaves_the_encoder_alone() -> None:
     model, data = classifier(), make_images(240)
     before = to_vector(model.encoder)
-    accuracy = fine_tune(model.encoder, data, make_images(60, seed=9), share=0.1, epochs=20, augment=lambda x: x, compute=CPU)
+    accuracy = fine_tune(
+        model.encoder,
+        data,
+        make_images(60, seed=9),
+        share=0.1,
+        epochs=20,
+        augment=lambda x: x,
+        compute=CPU,
+    )
     assert accuracy > 0.9
     assert torch.equal(to_vector(model.encoder), before)
 

@@ -1,4 +1,5 @@
-"""Runs many lines of `secure-fl` in one process, since each new one takes seconds to start; prints what came of each as JSON.
+"""Runs many lines of `secure-fl` in one process, since each new one takes seconds to start; prints
+what came of each as JSON.
 
 Lines come as JSON on stdin: a list of lists of arguments.
 """

@@ -1,4 +1,6 @@
-"""What is asked of a run that is over, was cut short, or never was; and what is passed to a run that is about to begin."""
+"""What is asked of a run that is over, was cut short, or never was; and what is passed to a run
+that is about to begin.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,16 @@ from helpers import StopAfter, tiny_config
 from torch import nn
 from wrong_turns.turns import Turn, named
 
-from secure_fl import Callback, Dataset, Federation, Result, assign_pool, load_encoder, load_pools, load_result
+from secure_fl import (
+    Callback,
+    Dataset,
+    Federation,
+    Result,
+    assign_pool,
+    load_encoder,
+    load_pools,
+    load_result,
+)
 from secure_fl.callbacks import MLflow, TensorBoard, WeightsAndBiases
 from secure_fl.errors import DependencyError, FileError
 from secure_fl.export import export, load_exported
@@ -29,15 +40,23 @@ SICK = np.array(["sick", "well"])[np.arange(ROWS) % 2]
 
 
 def federation(**tables: Any) -> Federation:
-    base: dict[str, Any] = {"partition": {"kind": "natural"}, "model": {"encoder": "mlp", "features": 16}, "data": {"scale": "none"}}
-    others = {name: tables.pop(name) for name in ("encoder", "augment", "callbacks") if name in tables}
+    base: dict[str, Any] = {
+        "partition": {"kind": "natural"},
+        "model": {"encoder": "mlp", "features": 16},
+        "data": {"scale": "none"},
+    }
+    others = {
+        name: tables.pop(name) for name in ("encoder", "augment", "callbacks") if name in tables
+    }
     data = Dataset.from_arrays(X, SICK, client=[f"site {i % 4}" for i in range(ROWS)])
     return Federation(tiny_config(**{**base, **tables}), data=data, **others)
 
 
 @dataclass(frozen=True)
 class Runs:
-    """A folder with `done`, `half` and `bare` (a run without pools), `full` (of something else) and `file`; and the results of two of them."""
+    """A folder with `done`, `half` and `bare` (a run without pools), `full` (of something else) and
+    `file`; and the results of two of them.
+    """
 
     folder: Path
     done: Result
@@ -79,17 +98,65 @@ NAMES = "site 0, site 1, site 2, site 3"
 READ = r"\.npz, \.npy, \.csv"
 
 FOLDERS = [
-    Turn("a folder that holds something", lambda at: federation().run(at / "full"), "out", "full", "^choose another folder with --out, or empty it$"),
-    Turn("a finished run's folder", lambda at: federation().run(at / "done"), "out", "done", "resume=True"),
+    Turn(
+        "a folder that holds something",
+        lambda at: federation().run(at / "full"),
+        "out",
+        "full",
+        "^choose another folder with --out, or empty it$",
+    ),
+    Turn(
+        "a finished run's folder",
+        lambda at: federation().run(at / "done"),
+        "out",
+        "done",
+        "resume=True",
+    ),
     Turn("a file for a folder", lambda at: federation().run(at / "file"), "out", "file", EMPTY),
     Turn("below a file", lambda at: federation().run(at / "file" / "run"), "out", "run", EMPTY),
-    Turn("a home that is not there", lambda _: federation().run("~nobody-x/run"), "out", "~nobody-x/run", "write the whole path"),
+    Turn(
+        "a home that is not there",
+        lambda _: federation().run("~nobody-x/run"),
+        "out",
+        "~nobody-x/run",
+        "write the whole path",
+    ),
     Turn("no path", lambda _: federation().run(5), "out", "int", "runs/mine"),  # type: ignore[arg-type]
-    Turn("resume, of no folder", lambda _: federation().run(resume=True), "out", "None", "the run that was interrupted"),
-    Turn("resume, of nothing", lambda at: federation().run(at / "never", resume=True), "run folder", "never", WROTE),
-    Turn("resume, of an empty folder", lambda at: federation().run(at / "empty", resume=True), "run folder", "empty", WROTE),
-    Turn("resume, of something else", lambda at: federation().run(at / "full", resume=True), "run folder", "full", WROTE),
-    Turn("resume, changed", lambda at: federation(pools={"lr": 0.3}).run(at / "half", resume=True), "pools.lr", "0.3", "leave the rest as"),
+    Turn(
+        "resume, of no folder",
+        lambda _: federation().run(resume=True),
+        "out",
+        "None",
+        "the run that was interrupted",
+    ),
+    Turn(
+        "resume, of nothing",
+        lambda at: federation().run(at / "never", resume=True),
+        "run folder",
+        "never",
+        WROTE,
+    ),
+    Turn(
+        "resume, of an empty folder",
+        lambda at: federation().run(at / "empty", resume=True),
+        "run folder",
+        "empty",
+        WROTE,
+    ),
+    Turn(
+        "resume, of something else",
+        lambda at: federation().run(at / "full", resume=True),
+        "run folder",
+        "full",
+        WROTE,
+    ),
+    Turn(
+        "resume, changed",
+        lambda at: federation(pools={"lr": 0.3}).run(at / "half", resume=True),
+        "pools.lr",
+        "0.3",
+        "leave the rest as",
+    ),
     Turn(
         "resume, with another encoder",
         lambda at: federation(encoder=nn.Linear(5, 7)).run(at / "half", resume=True),
@@ -100,9 +167,27 @@ FOLDERS = [
     Turn("load, of nothing", lambda _: load_result("never"), "run folder", "never", WROTE),
     Turn("load, of a file", lambda at: load_result(at / "file"), "run folder", "file", WROTE),
     Turn("load, of no path", lambda _: load_result(5), "run folder", "int", "runs/mine"),  # type: ignore[arg-type]
-    Turn("load, of an unfinished run", lambda at: load_result(at / "half"), "run folder", "half", r"--resume .*resume=True\)"),
-    Turn("an unfinished run's encoder", lambda at: load_encoder(at / "half"), "run folder", "half", "finish it with"),
-    Turn("pools of a run without", lambda at: load_pools(at / "bare"), "run folder", "bare", r"pools\.enabled = true"),
+    Turn(
+        "load, of an unfinished run",
+        lambda at: load_result(at / "half"),
+        "run folder",
+        "half",
+        r"--resume .*resume=True\)",
+    ),
+    Turn(
+        "an unfinished run's encoder",
+        lambda at: load_encoder(at / "half"),
+        "run folder",
+        "half",
+        "finish it with",
+    ),
+    Turn(
+        "pools of a run without",
+        lambda at: load_pools(at / "bare"),
+        "run folder",
+        "bare",
+        r"pools\.enabled = true",
+    ),
     Turn(
         "an encoder of nothing",
         lambda _: federation(pretrain={"mode": "load", "load_from": "never"}).run(),
@@ -110,22 +195,88 @@ FOLDERS = [
         "never",
         WROTE,
     ),
-    Turn("an export over a run", lambda at: export(at / "done", at / "done"), "out", "done", "another folder"),
-    Turn("an export over a file", lambda at: export(at / "done", at / "file"), "out", "file", EMPTY),
-    Turn("an export of half a run", lambda at: export(at / "half", at / "models"), "run folder", "half", "finish it with"),
-    Turn("a form that is none", lambda at: export(at / "done", at / "models", ["pickle"]), "forms", "pickle", "safetensors, onnx, hf"),  # type: ignore[list-item]
-    Turn("one form, not in a list", lambda at: export(at / "done", at / "models", "hf"), "forms", "'hf'", "pass a list"),  # type: ignore[arg-type]
-    Turn("a number for forms", lambda at: export(at / "done", at / "models", 5), "forms", "int", "pass a list"),  # type: ignore[arg-type]
-    Turn("a run for an export", lambda at: load_exported(at / "done"), "folder", "done", "export --hf.*load_result"),
+    Turn(
+        "an export over a run",
+        lambda at: export(at / "done", at / "done"),
+        "out",
+        "done",
+        "another folder",
+    ),
+    Turn(
+        "an export over a file", lambda at: export(at / "done", at / "file"), "out", "file", EMPTY
+    ),
+    Turn(
+        "an export of half a run",
+        lambda at: export(at / "half", at / "models"),
+        "run folder",
+        "half",
+        "finish it with",
+    ),
+    Turn(
+        "a form that is none",
+        lambda at: export(at / "done", at / "models", ["pickle"]),
+        "forms",
+        "pickle",
+        "safetensors, onnx, hf",
+    ),  # type: ignore[list-item]
+    Turn(
+        "one form, not in a list",
+        lambda at: export(at / "done", at / "models", "hf"),
+        "forms",
+        "'hf'",
+        "pass a list",
+    ),  # type: ignore[arg-type]
+    Turn(
+        "a number for forms",
+        lambda at: export(at / "done", at / "models", 5),
+        "forms",
+        "int",
+        "pass a list",
+    ),  # type: ignore[arg-type]
+    Turn(
+        "a run for an export",
+        lambda at: load_exported(at / "done"),
+        "folder",
+        "done",
+        "export --hf.*load_result",
+    ),
 ]
 
 QUESTIONS = [
-    Turn("fewer columns", lambda at: at.done.predict(X[:, :3]), "x", "(3,)", SHAPE, (str(ROWS),), lambda at: at.done.predict(X)),
-    Turn("one example alone", lambda at: at.done.predict(X[0]), "x", "()", SHAPE, mended=lambda at: at.done.predict(X[:1])),
+    Turn(
+        "fewer columns",
+        lambda at: at.done.predict(X[:, :3]),
+        "x",
+        "(3,)",
+        SHAPE,
+        (str(ROWS),),
+        lambda at: at.done.predict(X),
+    ),
+    Turn(
+        "one example alone",
+        lambda at: at.done.predict(X[0]),
+        "x",
+        "()",
+        SHAPE,
+        mended=lambda at: at.done.predict(X[:1]),
+    ),
     Turn("no example", lambda at: at.done.predict(X[:0]), "examples.x", "2 axes", "N at least 1"),
-    Turn("NaN", lambda at: at.done.predict(X * np.nan), "examples.x", "not shown", "impute", (str(ROWS),)),
+    Turn(
+        "NaN",
+        lambda at: at.done.predict(X * np.nan),
+        "examples.x",
+        "not shown",
+        "impute",
+        (str(ROWS),),
+    ),
     Turn("nothing", lambda at: at.done.predict(None), "examples", "NoneType", "arrays or tensors"),
-    Turn("a file's name", lambda at: at.done.predict("new.csv"), "examples", "str", "read the file first"),
+    Turn(
+        "a file's name",
+        lambda at: at.done.predict("new.csv"),
+        "examples",
+        "str",
+        "read the file first",
+    ),
     Turn(
         "a client by a name that is none",
         lambda at: at.done.predict(X, "site 9"),
@@ -143,40 +294,219 @@ QUESTIONS = [
         mended=lambda at: at.done.predict(X, 3),
     ),
     Turn("several clients", lambda at: at.done.predict(X, ["site 1"]), "client", "list", NAMES),
-    Turn("a pool that is none", lambda at: at.done.predict(X, pool=7), "pool", "7", "from 0 to 1", mended=lambda at: at.done.predict(X, pool=1)),
-    Turn("a pool in words", lambda at: at.done.predict(X, pool="first"), "pool", "first", "a number from 0 to 1"),
+    Turn(
+        "a pool that is none",
+        lambda at: at.done.predict(X, pool=7),
+        "pool",
+        "7",
+        "from 0 to 1",
+        mended=lambda at: at.done.predict(X, pool=1),
+    ),
+    Turn(
+        "a pool in words",
+        lambda at: at.done.predict(X, pool="first"),
+        "pool",
+        "first",
+        "a number from 0 to 1",
+    ),
     Turn("client and pool", lambda at: at.done.predict(X, 0, pool=1), "pool", "1", "one of them"),
-    Turn("a prediction without pools", lambda at: at.bare.predict(X), "pools.enabled", "False", r"embed\(x\)", mended=lambda at: at.bare.embed(X)),
-    Turn("a pool without pools", lambda at: at.bare.assign(X), "pools.enabled", "False", r"pools\.enabled = true"),
-    Turn("labels of elsewhere", lambda at: at.done.assign(X, ["mad"] * ROWS), "y", "not shown", "use the run's: sick, well", ("mad",)),
-    Turn("fewer labels", lambda at: at.done.assign(X, ["sick"] * 4), "examples.y", "another length", r"the shape \(N,\)"),
-    Turn("features of a stranger", lambda at: at.done.embed(X, client="nobody"), "client", "nobody", NAMES),
+    Turn(
+        "a prediction without pools",
+        lambda at: at.bare.predict(X),
+        "pools.enabled",
+        "False",
+        r"embed\(x\)",
+        mended=lambda at: at.bare.embed(X),
+    ),
+    Turn(
+        "a pool without pools",
+        lambda at: at.bare.assign(X),
+        "pools.enabled",
+        "False",
+        r"pools\.enabled = true",
+    ),
+    Turn(
+        "labels of elsewhere",
+        lambda at: at.done.assign(X, ["mad"] * ROWS),
+        "y",
+        "not shown",
+        "use the run's: sick, well",
+        ("mad",),
+    ),
+    Turn(
+        "fewer labels",
+        lambda at: at.done.assign(X, ["sick"] * 4),
+        "examples.y",
+        "another length",
+        r"the shape \(N,\)",
+    ),
+    Turn(
+        "features of a stranger",
+        lambda at: at.done.embed(X, client="nobody"),
+        "client",
+        "nobody",
+        NAMES,
+    ),
     Turn("features of text", lambda at: at.done.embed([["a"] * 5]), "examples.x", "<U1", "float32"),
-    Turn("a newcomer's missing file", lambda at: assign_pool(at / "done", at / "no.npz"), "file", "no.npz", READ),
-    Turn("a newcomer's notebook", lambda at: assign_pool(at / "done", at / "file"), "file", "file", READ),
-    Turn("a newcomer of another shape", lambda at: assign_pool(at / "done", at.npz(x=X[:, :2])), "x", "(2,)", SHAPE),
-    Turn("a newcomer's labels", lambda at: assign_pool(at / "done", at.npz(x=X, y=np.full(ROWS, "mad"))), "y", "not shown", "sick, well", ("mad",)),
-    Turn("scikit-learn, of nothing", lambda _: SecureFLEncoder("never").transform(X), "run folder", "never", WROTE),
-    Turn("scikit-learn, no folder", lambda _: SecureFLClassifier(None).predict(X), "run folder", "NoneType", "runs/mine"),  # type: ignore[arg-type]
-    Turn("scikit-learn, a stranger", lambda at: SecureFLClassifier(at / "done", client="nobody").predict(X), "client", "nobody", NAMES),
-    Turn("scikit-learn, other columns", lambda at: SecureFLEncoder(at / "done").transform(X[:, :2]), "x", "(2,)", SHAPE),
-    Turn("scikit-learn, clients", lambda _: FederatedClassifier().fit(X, SICK, clients=[1, 2]), "X.client", "another length", r"the shape \(N,\)"),
-    Turn("scikit-learn, a setting", lambda _: FederatedClassifier({"pools": {"cuont": 1}}).fit(X, SICK), "pools.cuont", "1", r"pools\.count"),
+    Turn(
+        "a newcomer's missing file",
+        lambda at: assign_pool(at / "done", at / "no.npz"),
+        "file",
+        "no.npz",
+        READ,
+    ),
+    Turn(
+        "a newcomer's notebook",
+        lambda at: assign_pool(at / "done", at / "file"),
+        "file",
+        "file",
+        READ,
+    ),
+    Turn(
+        "a newcomer of another shape",
+        lambda at: assign_pool(at / "done", at.npz(x=X[:, :2])),
+        "x",
+        "(2,)",
+        SHAPE,
+    ),
+    Turn(
+        "a newcomer's labels",
+        lambda at: assign_pool(at / "done", at.npz(x=X, y=np.full(ROWS, "mad"))),
+        "y",
+        "not shown",
+        "sick, well",
+        ("mad",),
+    ),
+    Turn(
+        "scikit-learn, of nothing",
+        lambda _: SecureFLEncoder("never").transform(X),
+        "run folder",
+        "never",
+        WROTE,
+    ),
+    Turn(
+        "scikit-learn, no folder",
+        lambda _: SecureFLClassifier(None).predict(X),
+        "run folder",
+        "NoneType",
+        "runs/mine",
+    ),  # type: ignore[arg-type]
+    Turn(
+        "scikit-learn, a stranger",
+        lambda at: SecureFLClassifier(at / "done", client="nobody").predict(X),
+        "client",
+        "nobody",
+        NAMES,
+    ),
+    Turn(
+        "scikit-learn, other columns",
+        lambda at: SecureFLEncoder(at / "done").transform(X[:, :2]),
+        "x",
+        "(2,)",
+        SHAPE,
+    ),
+    Turn(
+        "scikit-learn, clients",
+        lambda _: FederatedClassifier().fit(X, SICK, clients=[1, 2]),
+        "X.client",
+        "another length",
+        r"the shape \(N,\)",
+    ),
+    Turn(
+        "scikit-learn, a setting",
+        lambda _: FederatedClassifier({"pools": {"cuont": 1}}).fit(X, SICK),
+        "pools.cuont",
+        "1",
+        r"pools\.count",
+    ),
 ]
 
 ARGUMENTS = [
-    Turn("a callback's name", lambda _: federation(callbacks=["tqdm"]), "callbacks[0]", "str", "an instance of a subclass"),
-    Turn("a callback's class", lambda _: federation(callbacks=[Callback]), "callbacks[0]", "the class Callback", "an instance"),
-    Turn("an encoder's name", lambda _: federation(encoder="resnet"), "encoder", "str", r"an nn\.Module that maps"),
-    Turn("an encoder's class", lambda _: federation(encoder=nn.Flatten), "encoder", "Flatten", r"pass Flatten\(\)"),
-    Turn("an encoder of another width", lambda _: federation(encoder=nn.Linear(4, 8)), "encoder", "Linear", "an encoder made for this shape"),
-    Turn("no encoder from a function", lambda _: federation(encoder=lambda seed: None), "encoder", "NoneType", r"return an nn\.Module"),
-    Turn("an encoder that raises", lambda _: federation(encoder=raising), "encoder", "raising", r"return an nn\.Module"),
-    Turn("an augmentation's class", lambda _: federation(augment=nn.Dropout), "augment", "Dropout", "an instance"),
-    Turn("an augmentation of nothing", lambda _: federation(augment=lambda x: None), "augment", "NoneType", "a tensor of the examples' shape"),
-    Turn("an augmentation that raises", lambda _: federation(augment=raising), "augment", "raising", ".", (str(ROWS),)),
-    Turn("an augmentation that cuts", lambda _: federation(augment=lambda x: x[:, :2]), "augment", "(2,)", r"one view of shape \(5,\)"),
-    Turn("an augmentation that forgets rows", lambda _: federation(augment=lambda x: x[:1]), "augment", "", r"one view of shape \(5,\)"),
+    Turn(
+        "a callback's name",
+        lambda _: federation(callbacks=["tqdm"]),
+        "callbacks[0]",
+        "str",
+        "an instance of a subclass",
+    ),
+    Turn(
+        "a callback's class",
+        lambda _: federation(callbacks=[Callback]),
+        "callbacks[0]",
+        "the class Callback",
+        "an instance",
+    ),
+    Turn(
+        "an encoder's name",
+        lambda _: federation(encoder="resnet"),
+        "encoder",
+        "str",
+        r"an nn\.Module that maps",
+    ),
+    Turn(
+        "an encoder's class",
+        lambda _: federation(encoder=nn.Flatten),
+        "encoder",
+        "Flatten",
+        r"pass Flatten\(\)",
+    ),
+    Turn(
+        "an encoder of another width",
+        lambda _: federation(encoder=nn.Linear(4, 8)),
+        "encoder",
+        "Linear",
+        "an encoder made for this shape",
+    ),
+    Turn(
+        "no encoder from a function",
+        lambda _: federation(encoder=lambda seed: None),
+        "encoder",
+        "NoneType",
+        r"return an nn\.Module",
+    ),
+    Turn(
+        "an encoder that raises",
+        lambda _: federation(encoder=raising),
+        "encoder",
+        "raising",
+        r"return an nn\.Module",
+    ),
+    Turn(
+        "an augmentation's class",
+        lambda _: federation(augment=nn.Dropout),
+        "augment",
+        "Dropout",
+        "an instance",
+    ),
+    Turn(
+        "an augmentation of nothing",
+        lambda _: federation(augment=lambda x: None),
+        "augment",
+        "NoneType",
+        "a tensor of the examples' shape",
+    ),
+    Turn(
+        "an augmentation that raises",
+        lambda _: federation(augment=raising),
+        "augment",
+        "raising",
+        ".",
+        (str(ROWS),),
+    ),
+    Turn(
+        "an augmentation that cuts",
+        lambda _: federation(augment=lambda x: x[:, :2]),
+        "augment",
+        "(2,)",
+        r"one view of shape \(5,\)",
+    ),
+    Turn(
+        "an augmentation that forgets rows",
+        lambda _: federation(augment=lambda x: x[:1]),
+        "augment",
+        "",
+        r"one view of shape \(5,\)",
+    ),
 ]
 
 
@@ -196,11 +526,20 @@ def test_arguments(turn: Turn) -> None:
 
 
 @pytest.mark.parametrize(
-    ("logger", "package"), [(lambda: MLflow(), "mlflow"), (lambda: WeightsAndBiases(), "wandb"), (lambda: TensorBoard("logs"), "tensorboard")]
+    ("logger", "package"),
+    [
+        (lambda: MLflow(), "mlflow"),
+        (lambda: WeightsAndBiases(), "wandb"),
+        (lambda: TensorBoard("logs"), "tensorboard"),
+    ],
 )
-def test_loggers_that_are_not_installed(logger: Callable[[], Any], package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loggers_that_are_not_installed(
+    logger: Callable[[], Any], package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    error = Turn("", lambda _: logger(), package, "None", rf"pip install 'secure-fl\[{package}\]'").taken(None)
+    error = Turn(
+        "", lambda _: logger(), package, "None", rf"pip install 'secure-fl\[{package}\]'"
+    ).taken(None)
     assert isinstance(error, DependencyError)
 
 

@@ -38,14 +38,21 @@ EMPTY = "that is empty or does not exist yet"
 TRY = r"Try 'secure-fl.* --help'"
 
 Row = tuple[str, str, str, str]
-"""(what is typed, field, value, remedy): where a usage error names no value, what it names instead."""
+"""(what is typed, field, value, remedy): where a usage error names no value, what it
+names instead.
+"""
 
 FIRST_STEPS: list[Row] = [
     ("init mine.toml", "path", "mine.toml", "--force"),
     ("init new.toml --data absent.csv", "--data", "absent.csv", r"a file ending in \.npz"),
     ("init new.toml --data empty.csv", "empty.csv", "empty.csv", "names each column"),
     ("init new.toml --data paper.pdf", "--data", "paper.pdf", r"a file ending in \.npz"),
-    ("init new.toml --data r.csv --label diagnosis", "r.csv.label", "diagnosis", "age, sex, site, label"),
+    (
+        "init new.toml --data r.csv --label diagnosis",
+        "r.csv.label",
+        "diagnosis",
+        "age, sex, site, label",
+    ),
     ("init new.toml --data r.csv --client ward", "r.csv.client", "ward", "age, sex, site, label"),
     ("init new.toml --label age", "--label", "age", "pass --data FILE"),
     ("init r.csv/new.toml", "r.csv", "r.csv", "check the path"),
@@ -61,8 +68,18 @@ FIRST_STEPS: list[Row] = [
     ("data mine.toml --plot full", "--plot", "full", r"\.png"),
     ("data mine.toml --plot nowhere/who.png", "who.png", "nowhere/who.png", "check the path"),
     ("data mine.toml --set pools.cuont=3", "pools.cuont", "3", r"pools\.count"),
-    ("check mine.toml --set data.sources.path=absent.csv", "data.sources.path", "absent.csv", "check the path"),
-    ("check mine.toml --set data.sources.3.path=r.csv", "--set", "data.sources.3.path=r.csv", "below 1"),
+    (
+        "check mine.toml --set data.sources.path=absent.csv",
+        "data.sources.path",
+        "absent.csv",
+        "check the path",
+    ),
+    (
+        "check mine.toml --set data.sources.3.path=r.csv",
+        "--set",
+        "data.sources.3.path=r.csv",
+        "below 1",
+    ),
     ("check mine.toml --set pools.count", "--set", "pools.count", "--set pools.count=4"),
     ("check mine.toml --set pools.count=9", "pools.count", "9", "at most 4"),
     ("check mine.toml --set count=9", "count", "9", r"pools\.count"),
@@ -83,7 +100,12 @@ RUNS: list[Row] = [
     ("run --resume full", "run folder", "full", WROTE),
     ("run --resume done --set pools.lr=3", "pools.lr", "3.0", "leave the rest as"),
     ("run --resume done --set pools.rounds=0", "pools.rounds", "0", "from 1 to 1000000 "),
-    ("run mine.toml --set pretrain.mode=load --set pretrain.load_from=absent", "pretrain.load_from", "absent", WROTE),
+    (
+        "run mine.toml --set pretrain.mode=load --set pretrain.load_from=absent",
+        "pretrain.load_from",
+        "absent",
+        WROTE,
+    ),
     ("run mine.toml --set runtime.device=gpu", "runtime.device", "gpu", '"auto", "cpu", "cuda"'),
     ("report absent", "run folder", "absent", WROTE),
     ("report full", "run folder", "full", WROTE),
@@ -100,12 +122,22 @@ RUNS: list[Row] = [
     ("export done --out r.csv", "out", "r.csv", EMPTY),
     ("export half --out models", "run folder", "half", "--resume half"),
     ("privacy plan mine.toml", "privacy.unit", "none", '"example" or "client"'),
-    ("privacy plan mine.toml --set privacy.unit=patient", "privacy.unit", "patient", '"none", "example", "client"'),
+    (
+        "privacy plan mine.toml --set privacy.unit=patient",
+        "privacy.unit",
+        "patient",
+        '"none", "example", "client"',
+    ),
     ("privacy verify absent", "run folder", "absent", WROTE),
     ("privacy verify done", "folder", "done", "privacy.unit"),
     ("keys new a/b", "name", "a/b", "letters, digits"),
     ("keys new it --role boss", "role", "boss", "coordinator"),
-    ("keys new it --passphrase-env NOT_SET", "--passphrase-env", "NOT_SET", "set it for this command"),
+    (
+        "keys new it --passphrase-env NOT_SET",
+        "--passphrase-env",
+        "NOT_SET",
+        "set it for this command",
+    ),
     ("keys new it --out r.csv", "r.csv", "r.csv", "check the path"),
     ("keys show absent --signed-by absent", "absent", "absent", "check the path"),
     ("keys roster new.roster it.card --as absent", "key file", "absent", "`secure-fl keys` wrote"),
@@ -134,7 +166,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     here = tmp_path_factory.mktemp("newcomer")
     (here / "full").mkdir()
     (here / "full" / "notes.txt").write_text("mine")
-    texts = {"r.csv": CSV, "mine.toml": MINE, "empty.csv": "", "bad.toml": "pools = {", "loose.toml": "count = 3\n"}
+    texts = {
+        "r.csv": CSV,
+        "mine.toml": MINE,
+        "empty.csv": "",
+        "bad.toml": "pools = {",
+        "loose.toml": "count = 3\n",
+    }
     texts |= {"paper.pdf": "%PDF", "twice.toml": "[pools]\ncount = 1\n[pools]\n"}
     for name, text in texts.items():
         (here / name).write_text(text)
@@ -150,8 +188,19 @@ def typed(lines: list[str], folder: Path, **environment: str | None) -> Answers:
     given = {**os.environ, "NO_COLOR": "1", **environment}
     variables = {name: value for name, value in given.items() if value is not None}
     asked = json.dumps([line.split() for line in lines])
-    done = subprocess.run([sys.executable, str(MANY)], input=asked, capture_output=True, text=True, cwd=folder, env=variables, check=True)
-    return {line: (code, text) for line, (code, text) in zip(lines, json.loads(done.stdout), strict=True)}
+    done = subprocess.run(
+        [sys.executable, str(MANY)],
+        input=asked,
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=variables,
+        check=True,
+    )
+    return {
+        line: (code, text)
+        for line, (code, text) in zip(lines, json.loads(done.stdout), strict=True)
+    }
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +220,9 @@ def held_against(answer: tuple[int, str], field: str, value: str, remedy: str) -
     code, text = answer
     assert code == 2, text
     assert "Traceback" not in text
-    found = re.search(r"^\[[a-z-]+\] (.*?): .* \(got (.*)\)\. Remedy: (.*)", text, re.DOTALL | re.MULTILINE)
+    found = re.search(
+        r"^\[[a-z-]+\] (.*?): .* \(got (.*)\)\. Remedy: (.*)", text, re.DOTALL | re.MULTILINE
+    )
     assert found is not None, text
     assert field in found[1], text
     assert value in found[2], text
@@ -193,7 +244,10 @@ def test_remedies_that_are_followed(folder: Path, answers: Answers) -> None:
     assert answers
     lines = [
         "init data.toml --data r.csv --label label --client site",
-        "check data.toml --out new --set security.protection=plain --set pools.count=4 --set pretrain.rounds=1 --set pools.rounds=1",
+        (
+            "check data.toml --out new --set security.protection=plain --set pools.count=4 --set "
+            "pretrain.rounds=1 --set pools.rounds=1"
+        ),
         "check mine.toml --set data.sources.path=r.csv --out new",
         "run --resume half -q",
         "run --resume done -q",
@@ -205,4 +259,6 @@ def test_remedies_that_are_followed(folder: Path, answers: Answers) -> None:
 
 def test_no_home(folder: Path) -> None:
     line = "check mine.toml --set data.sources.0.path=~nobody-x/r.csv"
-    held_against(typed([line], folder, HOME=None)[line], "data.sources.path", "~nobody-x/r.csv", "set HOME")
+    held_against(
+        typed([line], folder, HOME=None)[line], "data.sources.path", "~nobody-x/r.csv", "set HOME"
+    )

@@ -1,4 +1,6 @@
-"""Settings that are misspelt, in the wrong table, of the wrong kind, out of range, or at odds with each other and with the data."""
+"""Settings that are misspelt, in the wrong table, of the wrong kind, out of range, or at odds with
+each other and with the data.
+"""
 
 from __future__ import annotations
 
@@ -31,42 +33,156 @@ def config(tables: dict[str, Any]) -> Any:
 
 def private(**privacy: Any) -> Any:
     """A client-level run over four clients, as far as its plan."""
-    return lambda _: Federation(tiny_config(privacy={**CLIENTS, **privacy}, **MASKED), data=IMAGES).blueprint.client_plan
+    return lambda _: (
+        Federation(
+            tiny_config(privacy={**CLIENTS, **privacy}, **MASKED), data=IMAGES
+        ).blueprint.client_plan
+    )
 
 
 def over(given: Any, /, **tables: Any) -> Any:
     model = {"encoder": "mlp", "features": 16} if given is not IMAGES else {}
-    return lambda _: Federation(tiny_config(**{"model": model, **tables}), data=given() if callable(given) else given)
+    return lambda _: Federation(
+        tiny_config(**{"model": model, **tables}), data=given() if callable(given) else given
+    )
 
 
 NATURAL = {"kind": "natural"}
 
 NAMES = [
     Turn("a table misspelt", config({"pool": {"count": 2}}), "pool", "count", "did you mean pools"),
-    Turn("a setting misspelt", config({"pools": {"cuont": 2}}), "pools.cuont", "2", r"did you mean pools\.count"),
-    Turn("a setting of another table", config({"pools": {"epsilon": 2}}), "pools.epsilon", "2", r"privacy\.epsilon"),
+    Turn(
+        "a setting misspelt",
+        config({"pools": {"cuont": 2}}),
+        "pools.cuont",
+        "2",
+        r"did you mean pools\.count",
+    ),
+    Turn(
+        "a setting of another table",
+        config({"pools": {"epsilon": 2}}),
+        "pools.epsilon",
+        "2",
+        r"privacy\.epsilon",
+    ),
     Turn("a setting without its table", config({"count": 2}), "count", "2", r"pools\.count"),
-    Turn("another library's name", config({"pretrain": {"learning_rate": 2}}), "pretrain.learning_rate", "2", r"known keys: .*\blr\b"),
-    Turn("half a name", config({"pretrain": {"epochs": 2}}), "pretrain.epochs", "2", r"pretrain\.local_epochs"),
+    Turn(
+        "another library's name",
+        config({"pretrain": {"learning_rate": 2}}),
+        "pretrain.learning_rate",
+        "2",
+        r"known keys: .*\blr\b",
+    ),
+    Turn(
+        "half a name",
+        config({"pretrain": {"epochs": 2}}),
+        "pretrain.epochs",
+        "2",
+        r"pretrain\.local_epochs",
+    ),
 ]
 
 KINDS = [
-    Turn("text for a number", config({"pools": {"count": "three"}}), "pools.count", "three", "whole number from 1 to 10000 "),
-    Turn("a fraction for a count", config({"pools": {"count": 2.5}}), "pools.count", "2.5", "a whole number"),
+    Turn(
+        "text for a number",
+        config({"pools": {"count": "three"}}),
+        "pools.count",
+        "three",
+        "whole number from 1 to 10000 ",
+    ),
+    Turn(
+        "a fraction for a count",
+        config({"pools": {"count": 2.5}}),
+        "pools.count",
+        "2.5",
+        "a whole number",
+    ),
     Turn("no rounds", config({"pools": {"rounds": 0}}), "pools.rounds", "0", "from 1 to 1000000 "),
-    Turn("a negative rate", config({"pretrain": {"lr": -1}}), "pretrain.lr", "-1", "a finite number above 0 "),
-    Turn("not a number", config({"pretrain": {"lr": float("nan")}}), "pretrain.lr", "nan", "a finite number above 0 "),
+    Turn(
+        "a negative rate",
+        config({"pretrain": {"lr": -1}}),
+        "pretrain.lr",
+        "-1",
+        "a finite number above 0 ",
+    ),
+    Turn(
+        "not a number",
+        config({"pretrain": {"lr": float("nan")}}),
+        "pretrain.lr",
+        "nan",
+        "a finite number above 0 ",
+    ),
     Turn("a number for a table", config({"pools": 3}), "pools", "3", "a table of settings"),
-    Turn("true for a word", config({"privacy": {"unit": True}}), "privacy.unit", "True", 'one of "none", "example", "client"'),
-    Turn("a word that is none", config({"privacy": {"unit": "patient"}}), "privacy.unit", "patient", "whose presence is hidden"),
-    Turn("no budget", config({"privacy": {"unit": "example", "epsilon": 0}}), "privacy.epsilon", "0", "above 0"),
-    Turn("certain failure", config({"privacy": {"unit": "example", "delta": 1}}), "privacy.delta", "1", r"above 0 below 0\.1"),
-    Turn("one source, not in a list", config({"data": {"sources": {"name": "csv"}}}), "data.sources", "csv", "set it to a list"),
-    Turn("a format that is none", config({"data": {"sources": [{"name": "excel"}]}}), "data.sources.name", "excel", '"csv", "parquet"'),
-    Turn("a null byte", config({"data": {"sources": [{"name": "csv", "path": "a\0"}]}}), "data.sources.path", "a\\x00", "set it to text"),
-    Turn("a home that is not there", config({"pretrain": {"load_from": "~nobody-x/run"}}), "pretrain.load_from", "~nobody-x", "set HOME"),
-    Turn("a list for a configuration", lambda _: Federation([1]), "config", "list", "a dict of its tables"),  # type: ignore[arg-type]
-    Turn("data for a configuration", lambda _: Federation(COLUMNS), "config", "ndarray", "a FederationConfig"),  # type: ignore[arg-type]
+    Turn(
+        "true for a word",
+        config({"privacy": {"unit": True}}),
+        "privacy.unit",
+        "True",
+        'one of "none", "example", "client"',
+    ),
+    Turn(
+        "a word that is none",
+        config({"privacy": {"unit": "patient"}}),
+        "privacy.unit",
+        "patient",
+        "whose presence is hidden",
+    ),
+    Turn(
+        "no budget",
+        config({"privacy": {"unit": "example", "epsilon": 0}}),
+        "privacy.epsilon",
+        "0",
+        "above 0",
+    ),
+    Turn(
+        "certain failure",
+        config({"privacy": {"unit": "example", "delta": 1}}),
+        "privacy.delta",
+        "1",
+        r"above 0 below 0\.1",
+    ),
+    Turn(
+        "one source, not in a list",
+        config({"data": {"sources": {"name": "csv"}}}),
+        "data.sources",
+        "csv",
+        "set it to a list",
+    ),
+    Turn(
+        "a format that is none",
+        config({"data": {"sources": [{"name": "excel"}]}}),
+        "data.sources.name",
+        "excel",
+        '"csv", "parquet"',
+    ),
+    Turn(
+        "a null byte",
+        config({"data": {"sources": [{"name": "csv", "path": "a\0"}]}}),
+        "data.sources.path",
+        "a\\x00",
+        "set it to text",
+    ),
+    Turn(
+        "a home that is not there",
+        config({"pretrain": {"load_from": "~nobody-x/run"}}),
+        "pretrain.load_from",
+        "~nobody-x",
+        "set HOME",
+    ),
+    Turn(
+        "a list for a configuration",
+        lambda _: Federation([1]),
+        "config",
+        "list",
+        "a dict of its tables",
+    ),  # type: ignore[arg-type]
+    Turn(
+        "data for a configuration",
+        lambda _: Federation(COLUMNS),
+        "config",
+        "ndarray",
+        "a FederationConfig",
+    ),  # type: ignore[arg-type]
 ]
 
 TOGETHER = [
@@ -76,7 +192,10 @@ TOGETHER = [
         "partition.clients",
         "12",
         "at least 15: more clients, or pools.count at most 4",
-        mended=lambda _: (FederationConfig(pools={"count": 4}), FederationConfig(pools={"count": 5}, partition={"clients": 15})),
+        mended=lambda _: (
+            FederationConfig(pools={"count": 4}),
+            FederationConfig(pools={"count": 5}, partition={"clients": 15}),
+        ),
     ),
     Turn(
         "one client",
@@ -84,7 +203,9 @@ TOGETHER = [
         "partition.clients",
         "1",
         'at least 3: .*protection = "plain"',
-        mended=lambda _: FederationConfig(partition={"clients": 3, "groups": 1}, pools={"count": 1}),
+        mended=lambda _: FederationConfig(
+            partition={"clients": 3, "groups": 1}, pools={"count": 1}
+        ),
     ),
     Turn(
         "a warm-up as long as the run",
@@ -92,34 +213,113 @@ TOGETHER = [
         "pools.warmup_rounds",
         "2",
         "below pools.rounds = 2, leave it out",
-        mended=lambda _: (FederationConfig(pools={"rounds": 2, "warmup_rounds": 1}), FederationConfig(pools={"rounds": 2})),
+        mended=lambda _: (
+            FederationConfig(pools={"rounds": 2, "warmup_rounds": 1}),
+            FederationConfig(pools={"rounds": 2}),
+        ),
     ),
-    Turn("centralized, on nothing", config({"pretrain": {"mode": "centralized"}}), "pretrain.source", "None", r"\[pretrain\.source\]"),
-    Turn("load, from nowhere", config({"pretrain": {"mode": "load"}}), "pretrain.load_from", "None", "a finished run folder"),
-    Turn("everything switched off", over(IMAGES, pretrain={"mode": "none"}, pools={"enabled": False}), "pools.enabled", "False", "enable the pools"),
-    Turn("a threshold above the clients", config({"security": {"threshold": 99}}), "security.threshold", "99", "between 7 and 12"),
-    Turn("a device that is not there", over(IMAGES, runtime={"device": "cuda"}), "runtime.device", "cuda", '"auto" or "cpu"'),
-    Turn("tables rotated", over(lambda: Dataset.from_arrays(COLUMNS, LABELS)), "partition.kind", "rotation", r"another partition\.kind"),
-    Turn("an encoder of pictures", over(table, partition=NATURAL, model={"encoder": "convnet"}), "model.encoder", "convnet", 'encoder = "auto"'),
-    Turn("natural without clients", over(lambda: Dataset.from_arrays(COLUMNS), partition=NATURAL), "partition.kind", "natural", r"sources\.client"),
-    Turn("real clients dissolved", over(table, partition={"kind": "iid"}), "partition.kind", "iid", r"partition\.ignore_clients = true"),
-    Turn("means without deviations", over(table, data={"column_means": [0] * 5}), "data.column_deviations", "5 means", "as many numbers"),
+    Turn(
+        "centralized, on nothing",
+        config({"pretrain": {"mode": "centralized"}}),
+        "pretrain.source",
+        "None",
+        r"\[pretrain\.source\]",
+    ),
+    Turn(
+        "load, from nowhere",
+        config({"pretrain": {"mode": "load"}}),
+        "pretrain.load_from",
+        "None",
+        "a finished run folder",
+    ),
+    Turn(
+        "everything switched off",
+        over(IMAGES, pretrain={"mode": "none"}, pools={"enabled": False}),
+        "pools.enabled",
+        "False",
+        "enable the pools",
+    ),
+    Turn(
+        "a threshold above the clients",
+        config({"security": {"threshold": 99}}),
+        "security.threshold",
+        "99",
+        "between 7 and 12",
+    ),
+    Turn(
+        "a device that is not there",
+        over(IMAGES, runtime={"device": "cuda"}),
+        "runtime.device",
+        "cuda",
+        '"auto" or "cpu"',
+    ),
+    Turn(
+        "tables rotated",
+        over(lambda: Dataset.from_arrays(COLUMNS, LABELS)),
+        "partition.kind",
+        "rotation",
+        r"another partition\.kind",
+    ),
+    Turn(
+        "an encoder of pictures",
+        over(table, partition=NATURAL, model={"encoder": "convnet"}),
+        "model.encoder",
+        "convnet",
+        'encoder = "auto"',
+    ),
+    Turn(
+        "natural without clients",
+        over(lambda: Dataset.from_arrays(COLUMNS), partition=NATURAL),
+        "partition.kind",
+        "natural",
+        r"sources\.client",
+    ),
+    Turn(
+        "real clients dissolved",
+        over(table, partition={"kind": "iid"}),
+        "partition.kind",
+        "iid",
+        r"partition\.ignore_clients = true",
+    ),
+    Turn(
+        "means without deviations",
+        over(table, data={"column_means": [0] * 5}),
+        "data.column_deviations",
+        "5 means",
+        "as many numbers",
+    ),
     Turn(
         "too few means",
-        over(table, partition=NATURAL, data={"column_means": [0] * 4, "column_deviations": [1] * 4}),
+        over(
+            table, partition=NATURAL, data={"column_means": [0] * 4, "column_deviations": [1] * 4}
+        ),
         "data.column_means",
         "4 means",
         "one number a column",
-        mended=over(table, partition=NATURAL, data={"column_means": [0] * 5, "column_deviations": [1] * 5}),
+        mended=over(
+            table, partition=NATURAL, data={"column_means": [0] * 5, "column_deviations": [1] * 5}
+        ),
     ),
     Turn(
         "labels that nobody declared",
-        over(table, partition=NATURAL, privacy={"unit": "example"}, data={"scale": "none"}, pools={"start": "pretrained"}),
+        over(
+            table,
+            partition=NATURAL,
+            privacy={"unit": "example"},
+            data={"scale": "none"},
+            pools={"start": "pretrained"},
+        ),
         "data.classes",
         "None",
         r"set data\.classes or data\.class_names",
         ("site", str(ROWS)),
-        over(table, partition=NATURAL, privacy={"unit": "example"}, data={"scale": "none", "classes": 2}, pools={"start": "pretrained"}),
+        over(
+            table,
+            partition=NATURAL,
+            privacy={"unit": "example"},
+            data={"scale": "none", "classes": 2},
+            pools={"start": "pretrained"},
+        ),
     ),
     Turn(
         "columns that are not scaled in public",
@@ -131,7 +331,14 @@ TOGETHER = [
 ]
 
 PRIVATE = [
-    Turn("more noise than is drawn", private(noise=1000.0), "privacy.noise", "1000.0", r"at most 5\.66", mended=private(noise=5.6)),
+    Turn(
+        "more noise than is drawn",
+        private(noise=1000.0),
+        "privacy.noise",
+        "1000.0",
+        r"at most 5\.66",
+        mended=private(noise=5.6),
+    ),
     Turn(
         "noise for a coarser grid",
         private(noise=50.0),
@@ -140,12 +347,46 @@ PRIVATE = [
         "fewer privacy.scale_bits",
         mended=private(noise=50.0, scale_bits=10),
     ),
-    Turn("next to no noise", private(noise=1e-6), "privacy.noise", "1e-06", r"at least 0\.000977", mended=private(noise=1e-3)),
-    Turn("a budget beyond reach", private(epsilon=1e-4), "privacy.epsilon", "0.0001", r"at least 1\.02", mended=private(epsilon=1.02)),
+    Turn(
+        "next to no noise",
+        private(noise=1e-6),
+        "privacy.noise",
+        "1e-06",
+        r"at least 0\.000977",
+        mended=private(noise=1e-3),
+    ),
+    Turn(
+        "a budget beyond reach",
+        private(epsilon=1e-4),
+        "privacy.epsilon",
+        "0.0001",
+        r"at least 1\.02",
+        mended=private(epsilon=1.02),
+    ),
     Turn("a budget that nothing fits", private(epsilon=-1), "privacy.epsilon", "-1", "above 0"),
-    Turn("all others collude", private(min_clients=None, colluders=3), "privacy.min_clients", "None", "lower privacy.colluders"),
-    Turn("nobody honest", private(colluders=3), "privacy.min_clients", "3", "at least 4", mended=private(min_clients=4, colluders=3)),
-    Turn("more survivors than clients", private(min_clients=5), "privacy.min_clients", "5", "at most 4", mended=private(min_clients=4)),
+    Turn(
+        "all others collude",
+        private(min_clients=None, colluders=3),
+        "privacy.min_clients",
+        "None",
+        "lower privacy.colluders",
+    ),
+    Turn(
+        "nobody honest",
+        private(colluders=3),
+        "privacy.min_clients",
+        "3",
+        "at least 4",
+        mended=private(min_clients=4, colluders=3),
+    ),
+    Turn(
+        "more survivors than clients",
+        private(min_clients=5),
+        "privacy.min_clients",
+        "5",
+        "at most 4",
+        mended=private(min_clients=4),
+    ),
 ]
 
 
@@ -167,15 +408,29 @@ def test_private_settings(turn: Turn) -> None:
 
 
 def test_counts_noised_beyond_use() -> None:
-    tables = {"partition": {"clients": 12}, "pools": {"start": "pretrained"}, "security": {"protection": "masked"}}
+    tables = {
+        "partition": {"clients": 12},
+        "pools": {"start": "pretrained"},
+        "security": {"protection": "masked"},
+    }
 
     def plan(count_noise: float | None) -> Any:
         return Federation(
-            tiny_config(privacy={"unit": "client", "noise": 1.0, "count_noise": count_noise}, **tables), data=IMAGES
+            tiny_config(
+                privacy={"unit": "client", "noise": 1.0, "count_noise": count_noise}, **tables
+            ),
+            data=IMAGES,
         ).blueprint.client_plan
 
     remedy = r"leave it out, .* privacy\.false_pass or security\.min_pool_clients"
-    Turn("", lambda _: plan(100.0), "privacy.count_noise", "100.0", remedy, mended=lambda _: plan(None)).taken(None)
+    Turn(
+        "",
+        lambda _: plan(100.0),
+        "privacy.count_noise",
+        "100.0",
+        remedy,
+        mended=lambda _: plan(None),
+    ).taken(None)
 
 
 @pytest.mark.parametrize("rounds", [1, 2, 3, 10])
@@ -185,5 +440,8 @@ def test_a_short_run_has_a_short_warm_up(rounds: int) -> None:
 
 
 def test_the_budget_of_a_run_that_would_pass_it_is_named_as_it_is_set() -> None:
-    federation = Federation(tiny_config(privacy={"unit": "example", "noise": 1e-9}, pools={"enabled": False}), data=IMAGES)
+    federation = Federation(
+        tiny_config(privacy={"unit": "example", "noise": 1e-9}, pools={"enabled": False}),
+        data=IMAGES,
+    )
     Turn("", lambda _: federation.run(), "privacy.epsilon", "inf", "more noise").taken(None)

@@ -1,7 +1,8 @@
-"""InfoNCE of queries against keys in tiles: O(N·D) memory, 8NKD flops with the recomputation that saves the matrix.
+"""InfoNCE of queries against keys in tiles: O(N·D) memory, 8NKD flops with the recomputation that
+saves the matrix.
 
-With q, k unit rows, s = q·kᵀ/τ, r_i = Σ_{j≠i} exp s_ij, x_i = log r_i − s_ii, R_i = r_i + exp s_ii and G_ij = exp(s_ij)/R_i off the
-diagonal, zero on it:
+With q, k unit rows, s = q·kᵀ/τ, r_i = Σ_{j≠i} exp s_ij, x_i = log r_i − s_ii, R_i = r_i + exp s_ii
+and G_ij = exp(s_ij)/R_i off the diagonal, zero on it:
     loss = (1/N) Σ_i softplus(x_i),
     ∂loss/∂q_i = (1/Nτ) (Σ_j G_ij k_j − σ(x_i) k_i),   ∂loss/∂k_j = (1/Nτ) (Σ_i G_ij q_i − σ(x_j) q_j), without q_j where j ≥ N.
 """
@@ -18,7 +19,9 @@ from secure_fl_kernels.cpu.tiles import Tile, edge_of, rectangle, shared
 
 
 def forward(q: Tensor, k: Tensor, temperature: float) -> tuple[Tensor, ...]:
-    """(loss, unit queries · √(1/τ), their inverse lengths, keys likewise, theirs, `[2, N]`: x_i and s_ii) of raw rows `[N, D]` and `[K, D]`."""
+    """(loss, unit queries · √(1/τ), their inverse lengths, keys likewise, theirs, `[2, N]`: x_i and
+    s_ii) of raw rows `[N, D]` and `[K, D]`.
+    """
     (scaled_q, inverse_q), (scaled_k, inverse_k) = unit(q), unit(k)
     scaled_q.mul_(temperature**-0.5)
     scaled_k.mul_(temperature**-0.5)
@@ -30,8 +33,18 @@ def forward(q: Tensor, k: Tensor, temperature: float) -> tuple[Tensor, ...]:
         return sums
 
     positive = (scaled_q * scaled_k[: len(scaled_q)]).sum(1)
-    ahead = shared(work, rectangle(len(scaled_q), len(scaled_k), edge_of(len(scaled_k)))).log() - positive
-    return soft_positive(ahead).mean(), scaled_q, inverse_q, scaled_k, inverse_k, torch.stack([ahead, positive])
+    ahead = (
+        shared(work, rectangle(len(scaled_q), len(scaled_k), edge_of(len(scaled_k)))).log()
+        - positive
+    )
+    return (
+        soft_positive(ahead).mean(),
+        scaled_q,
+        inverse_q,
+        scaled_k,
+        inverse_k,
+        torch.stack([ahead, positive]),
+    )
 
 
 def backward(
@@ -65,7 +78,9 @@ def backward(
     by_q.addcmul_(pull, scaled_k[:count], value=-1)
     by_k[:count].addcmul_(pull, scaled_q, value=-1)
     gradient.mul_(grad * (temperature**-0.5 / count))
-    return tangent(by_q, scaled_q, inverse_q, 1 / temperature).clone(), tangent(by_k, scaled_k, inverse_k, 1 / temperature).clone()
+    return tangent(by_q, scaled_q, inverse_q, 1 / temperature).clone(), tangent(
+        by_k, scaled_k, inverse_k, 1 / temperature
+    ).clone()
 
 
 def _square(z: Tensor) -> Tensor:
@@ -74,5 +89,7 @@ def _square(z: Tensor) -> Tensor:
 
 
 def _kernel(q: Tensor, k: Tensor, tile: Tile, buffer: Tensor) -> Tensor:
-    kernel = torch.mm(q[tile.top : tile.bottom], k[tile.left : tile.right].T, out=tile.of(buffer)).exp_()
+    kernel = torch.mm(
+        q[tile.top : tile.bottom], k[tile.left : tile.right].T, out=tile.of(buffer)
+    ).exp_()
     return kernel.fill_diagonal_(0.0) if tile.zero else kernel

@@ -1,13 +1,17 @@
-"""NT-Xent in two passes over symmetric tiles: 4N²D flops instead of the 6N²D of a full matrix, O(N·D) memory.
+"""NT-Xent in two passes over symmetric tiles: 4N²D flops instead of the 6N²D of a full matrix,
+O(N·D) memory.
 
-With z unit rows, s = z·zᵀ/τ, p(i) the partner of row i and r_i = Σ_k exp s_ik over all k but i and p(i):
+With z unit rows, s = z·zᵀ/τ, p(i) the partner of row i and r_i = Σ_k exp s_ik over all k but i
+and p(i):
     loss = (1/M) Σ_i softplus(x_i), x_i = log r_i − s_{i,p(i)},
     ∂loss/∂z_i = (1/Mτ) [ Σ_k exp(s_ik)(1/R_i + 1/R_k) z_k − (σ(x_i) + σ(x_p)) z_{p(i)} ],  R_i = r_i + exp s_{i,p(i)}.
-Partners stay out of the sums because 1 − (their probability), which σ(x) is, would otherwise lose its digits in a trained model.
+Partners stay out of the sums because 1 − (their probability), which σ(x) is, would otherwise lose
+its digits in a trained model.
 
-Unit rows bound |s| by 1/τ, so no maximum is subtracted while exp(1/τ) times the number of rows stays in range (`fits`).
-The products run at `torch.get_float32_matmul_precision()`; "medium" is bfloat16 with float32 sums where the processor
-has AMX. The positives, which carry most of a trained loss, are added apart in full precision.
+Unit rows bound |s| by 1/τ, so no maximum is subtracted while exp(1/τ) times the number of rows
+stays in range (`fits`). The products run at `torch.get_float32_matmul_precision()`; "medium" is
+bfloat16 with float32 sums where the processor has AMX. The positives, which carry most of a trained
+loss, are added apart in full precision.
 """
 
 from __future__ import annotations
@@ -29,7 +33,9 @@ def fits(rows: int, temperature: float, dtype: torch.dtype) -> bool:
 
 
 def forward(x: Tensor, temperature: float, columns: Tensor | None) -> tuple[Tensor, ...]:
-    """(loss, unit rows · √(1/τ), inverse lengths, `[2, M]`: x_i and s_{i,p(i)}, own coordinates, energies) of two views' raw rows `[M, D]`."""
+    """(loss, unit rows · √(1/τ), inverse lengths, `[2, M]`: x_i and s_{i,p(i)}, own coordinates,
+    energies) of two views' raw rows `[M, D]`.
+    """
     scaled, inverse = unit(x)
     scaled.mul_(temperature**-0.5)
 
@@ -46,7 +52,13 @@ def forward(x: Tensor, temperature: float, columns: Tensor | None) -> tuple[Tens
     half = len(scaled) // 2
     positive = (scaled[:half] * scaled[half:]).sum(1).repeat(2)
     ahead = shared(work, two_views(half)).log() - positive
-    return soft_positive(ahead).mean(), scaled, inverse, torch.stack([ahead, positive]), *energies(scaled, columns, temperature**-0.5)
+    return (
+        soft_positive(ahead).mean(),
+        scaled,
+        inverse,
+        torch.stack([ahead, positive]),
+        *energies(scaled, columns, temperature**-0.5),
+    )
 
 
 def backward(
@@ -78,7 +90,9 @@ def _pushed(scaled: Tensor, log_weights: Tensor, steepest: float) -> Tensor:
 
     def work(tiles: Iterator[Tile]) -> Tensor:
         gradient = torch.zeros_like(scaled)
-        weighted = _added(scaled, log_weights.exp()) if terms is None else _in_exponent(scaled, terms)
+        weighted = (
+            _added(scaled, log_weights.exp()) if terms is None else _in_exponent(scaled, terms)
+        )
         for tile in tiles:
             kernel = weighted(tile)
             gradient[tile.rows].addmm_(kernel, scaled[tile.columns])
@@ -106,7 +120,12 @@ def _in_exponent(scaled: Tensor, terms: Terms) -> Callable[[Tile], Tensor]:
     buffer = _square(scaled)
 
     def weighted(tile: Tile) -> Tensor:
-        return _exponential(_similarities(scaled, tile, buffer).addmm_(terms.left[tile.rows], terms.right[tile.columns].T), tile)
+        return _exponential(
+            _similarities(scaled, tile, buffer).addmm_(
+                terms.left[tile.rows], terms.right[tile.columns].T
+            ),
+            tile,
+        )
 
     return weighted
 

@@ -9,7 +9,9 @@ from secure_fl_kernels.reference.losses import SMALLEST_NORM
 
 
 def unit(x: Tensor) -> tuple[Tensor, Tensor]:
-    """(unit rows `[M, D]`, inverse lengths `[M]`); both zero for rows shorter than `SMALLEST_NORM`."""
+    """(unit rows `[M, D]`, inverse lengths `[M]`); both zero for rows shorter than
+    `SMALLEST_NORM`.
+    """
     length = torch.linalg.vector_norm(x, dim=1)
     inverse = torch.where(length < SMALLEST_NORM, torch.zeros_like(length), length.reciprocal())
     # A division, as in the reference: x · (1/‖x‖) can overflow in the factor or round twice.
@@ -26,7 +28,8 @@ def energies(z: Tensor, columns: Tensor | None, scale: float = 1.0) -> tuple[Ten
 
 
 def tangent(v: Tensor, z: Tensor, inverse: Tensor, square: float = 1.0) -> Tensor:
-    """The gradient by the raw rows, (v − (ẑ·v)ẑ) / ‖x‖, of a loss with gradient `v` by its unit rows; overwrites `v`.
+    """The gradient by the raw rows, (v − (ẑ·v)ẑ) / ‖x‖, of a loss with gradient `v` by its unit
+    rows; overwrites `v`.
 
     Args:
         z: unit rows, or rows of squared length `square`.

@@ -1,7 +1,8 @@
 """Walking a similarity matrix, or its lower triangle, in tiles, on one thread or several.
 
-Torch releases the interpreter's lock inside its operations, so Python threads over tiles keep all processors busy, and each
-works on tiles that fit its cache. Torch's own threads inside small products do not: beside another process they collapse.
+Torch releases the interpreter's lock inside its operations, so Python threads over tiles keep all
+processors busy, and each works on tiles that fit its cache. Torch's own threads inside small
+products do not: beside another process they collapse.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import torch
 from torch import Tensor
 
 _SMALL, _LARGE, _MANY_ROWS = 256, 512, 1024
-"""Tile edges, measured from 192 to 1,024 at 2,048 to 16,384 rows: 512² float32 are 1 MiB, and larger ones fall out of L2."""
+"""Tile edges, measured from 192 to 1,024 at 2,048 to 16,384 rows: 512² float32 are 1 MiB, and
+larger ones fall out of L2.
+"""
 
 
 class Tile(NamedTuple):
@@ -60,7 +63,11 @@ def edge_of(rows: int) -> int:
 
 def rectangle(rows: int, columns: int, edge: int) -> list[Tile]:
     """All tiles of a matrix, row by row."""
-    return [Tile(i, min(i + edge, rows), j, min(j + edge, columns), i == j) for i in range(0, rows, edge) for j in range(0, columns, edge)]
+    return [
+        Tile(i, min(i + edge, rows), j, min(j + edge, columns), i == j)
+        for i in range(0, rows, edge)
+        for j in range(0, columns, edge)
+    ]
 
 
 def triangle(rows: int, edge: int | None = None) -> list[Tile]:
@@ -69,15 +76,24 @@ def triangle(rows: int, edge: int | None = None) -> list[Tile]:
 
 
 def two_views(count: int) -> list[Tile]:
-    """A triangle for two views of `count` rows each, whose tiles never straddle views: positives lie on tiles' diagonals."""
+    """A triangle for two views of `count` rows each, whose tiles never straddle views: positives
+    lie on tiles' diagonals.
+    """
     edge = edge_of(2 * count)
-    across = [Tile(count + i, count + i_end, j, j_end, zero) for i, i_end, j, j_end, zero in rectangle(count, count, edge)]
-    second = [Tile(count + i, count + i_end, count + j, count + j_end, zero) for i, i_end, j, j_end, zero in triangle(count, edge)]
+    across = [
+        Tile(count + i, count + i_end, j, j_end, zero)
+        for i, i_end, j, j_end, zero in rectangle(count, count, edge)
+    ]
+    second = [
+        Tile(count + i, count + i_end, count + j, count + j_end, zero)
+        for i, i_end, j, j_end, zero in triangle(count, edge)
+    ]
     return triangle(count, edge) + across + second
 
 
 def shared(work: Work, tiles: list[Tile]) -> Tensor:
-    """`work` over the tiles, dealt out to as many threads as torch has; the parts are added in thread order, so results repeat bit for bit.
+    """`work` over the tiles, dealt out to as many threads as torch has; the parts are added in
+    thread order, so results repeat bit for bit.
 
     `work` returns a tensor of its own: accumulators are private, never shared.
     """

@@ -1,10 +1,12 @@
-"""Uniformity of one or two views in one pass over symmetric tiles: loss and gradient together, 3N²D flops, O(N·D) memory.
+"""Uniformity of one or two views in one pass over symmetric tiles: loss and gradient together, 3N²D
+flops, O(N·D) memory.
 
 With z unit rows, w_ij = exp(−t‖z_i − z_j‖²) and S = Σ_{i≠j} w_ij:
     loss = log(S / N(N−1)),   ∂loss/∂z_i = (4t/S) Σ_j w_ij (z_j − z_i).
 
-w_ij = b_i b_j exp(2t z_i·z_j) with b_i = exp(−t‖z_i‖²), so a tile is one product and one exponential; and the gradient's
-part along z_i drops out on the way to the raw row, so no row sums of w are kept.
+w_ij = b_i b_j exp(2t z_i·z_j) with b_i = exp(−t‖z_i‖²), so a tile is one product and one
+exponential; and the gradient's part along z_i drops out on the way to the raw row, so no row sums
+of w are kept.
 """
 
 from __future__ import annotations
@@ -25,10 +27,11 @@ def fits(t: float, dtype: torch.dtype) -> bool:
 
 
 def forward(x: Tensor, views: int, t: float, columns: Tensor | None) -> tuple[Tensor, ...]:
-    """(uniformity, mean over the views; alignment of two views or 0; inverse lengths; pull; rates; own coordinates; energies).
+    """(uniformity, mean over the views; alignment of two views or 0; inverse lengths; pull; rates;
+    own coordinates; energies).
 
-    Raw rows are `[views · N, D]`, one view after the other. The pull `[views · N, D]`, times its view's rate, is
-    uniformity's gradient by the unit rows, up to its part along them.
+    Raw rows are `[views · N, D]`, one view after the other. The pull `[views · N, D]`, times its
+    view's rate, is uniformity's gradient by the unit rows, up to its part along them.
     """
     z, inverse = unit(x)
     parts = [_one_view(view, t) for view in z.chunk(views)]
@@ -51,7 +54,9 @@ def backward(
     columns: Tensor | None,
     t: float,
 ) -> Tensor:
-    """Gradient `[M, D]` by the raw rows of grad · uniformity + grad_align · alignment, plus the regulariser's with weights ω."""
+    """Gradient `[M, D]` by the raw rows of grad · uniformity + grad_align · alignment, plus the
+    regulariser's with weights ω.
+    """
     z = x * inverse[:, None]
     gradient = (pull.reshape(len(rates), -1) * (grad * rates)[:, None]).reshape(pull.shape)
     if grad_align is not None:

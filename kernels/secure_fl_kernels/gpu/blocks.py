@@ -1,7 +1,8 @@
 """The pieces that kernels share: a tile of a padded buffer, and a tile of similarities.
 
-Buffers of unit rows are padded with zeros to whole tiles (`padding`), so these loads need no mask. A row is held whole in
-one tile of `DEPTH` dimensions where it fits (`WHOLE`), and is walked in chunks of `DEPTH` where it does not.
+Buffers of unit rows are padded with zeros to whole tiles (`padding`), so these loads need no mask.
+A row is held whole in one tile of `DEPTH` dimensions where it fits (`WHOLE`), and is walked in
+chunks of `DEPTH` where it does not.
 """
 
 import triton
@@ -18,8 +19,20 @@ def load_tile(BASE, first, column, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLU
 
 
 @triton.jit
-def similarities(z_m, LEFT, RIGHT, first, start, WIDTH: tl.constexpr, M: tl.constexpr, N: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr):
-    """(products of M rows of LEFT from `first` with N rows of RIGHT from `start`, the latter's first DEPTH columns).
+def similarities(
+    z_m,
+    LEFT,
+    RIGHT,
+    first,
+    start,
+    WIDTH: tl.constexpr,
+    M: tl.constexpr,
+    N: tl.constexpr,
+    DEPTH: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """(products of M rows of LEFT from `first` with N rows of RIGHT from `start`, the latter's
+    first DEPTH columns).
 
     Where rows are held whole, `z_m` is the tile of LEFT and the second result all of the N rows.
     """

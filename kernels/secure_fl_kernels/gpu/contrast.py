@@ -1,17 +1,22 @@
-"""Contrast: the two loops over all pairs that NT-Xent and InfoNCE are made of. Neither writes a similarity to memory.
+"""Contrast: the two loops over all pairs that NT-Xent and InfoNCE are made of. Neither writes a
+similarity to memory.
 
-LEFT and RIGHT hold unit rows scaled by √(log₂e / τ), view by view and padded, so a product is a similarity in units of log₂
-and exp₂ needs nothing before it. Row i of one view has its positive at i of the other (NT-Xent, both buffers one, VIEWS 2) or
-of the keys (InfoNCE, VIEWS 1). Columns with the row's own index, itself and its positive, are left out of both loops: what is
-due to positives is added apart, without the cancellation that a well-trained loss would suffer.
+LEFT and RIGHT hold unit rows scaled by √(log₂e / τ), view by view and padded, so a product is a
+similarity in units of log₂ and exp₂ needs nothing before it. Row i of one view has its positive at
+i of the other (NT-Xent, both buffers one, VIEWS 2) or of the keys (InfoNCE, VIEWS 1). Columns with
+the row's own index, itself and its positive, are left out of both loops: what is due to positives
+is added apart, without the cancellation that a well-trained loss would suffer.
 
-Exponentials are kept in range in one of two ways: `ONLINE` false takes them as they are (τ ≥ 1/76 with unit rows), true
-subtracts a running maximum. The tiles at the row's own index and the last columns are done after the hot loop, which has no mask.
+Exponentials are kept in range in one of two ways: `ONLINE` false takes them as they are (τ ≥ 1/76
+with unit rows), true subtracts a running maximum. The tiles at the row's own index and the last
+columns are done after the hot loop, which has no mask.
 
 row_sums:  Σ_j exp₂ s_ij, or its log₂ when ONLINE, and the positive's s_ip.
-gradient:  Σ_j G_ij right_j − pull_i · right_p(i), G_ij = exp₂(s_ij)(a_i + a_j), or exp₂(s_ij − a_i) + exp₂(s_ij − a_j) when ONLINE;
+gradient: Σ_j G_ij right_j − pull_i · right_p(i), G_ij = exp₂(s_ij)(a_i + a_j), or exp₂(s_ij −
+a_i) + exp₂(s_ij − a_j) when ONLINE;
            then the dimension-scaled regulariser and the normalisation's backward, so the raw rows' gradient leaves in one write.
-Rows wider than a tile split the output: each program recomputes its similarities and writes one chunk of dimensions.
+Rows wider than a tile split the output: each program recomputes its similarities and writes one
+chunk of dimensions.
 """
 
 import triton
@@ -22,7 +27,9 @@ from secure_fl_kernels.gpu.blocks import load_tile, similarities, skip_zone
 
 @triton.jit
 def _hot_columns(first, columns, M: tl.constexpr, N: tl.constexpr):
-    """(columns that the hot loop walks, where the last columns start if the zone does not hold them)."""
+    """(columns that the hot loop walks, where the last columns start if the zone does not
+    hold them).
+    """
     full = columns // N * N
     beyond = tl.where(first <= full, first, full)
     hot = tl.where(first + M <= full, full - M, beyond)
@@ -43,9 +50,9 @@ def _accumulate(total, top, s, ONLINE: tl.constexpr):
 
 @triton.jit
 def row_sums_kernel(
-    LEFT, RIGHT, SUMS, POSITIVE, count, columns, padded_left, padded_right,
-    WIDTH: tl.constexpr, VIEWS: tl.constexpr, ONLINE: tl.constexpr, M: tl.constexpr, N: tl.constexpr, DEPTH: tl.constexpr,
-    PRECISION: tl.constexpr,
+    LEFT, RIGHT, SUMS, POSITIVE, count, columns, padded_left, padded_right, WIDTH: tl.constexpr,
+    VIEWS: tl.constexpr, ONLINE: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
+    DEPTH: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Row sums, and every row's similarity with its positive. Axes: blocks of M rows, views."""
     tl.static_assert(M % N == 0)
@@ -60,14 +67,20 @@ def row_sums_kernel(
     for other in range(VIEWS):
         base = other * padded_right
         for k in range(0, hot, N):
-            s, _ = similarities(z_m, LEFT, RIGHT, row, base + skip_zone(k, first, M), WIDTH, M, N, DEPTH, PRECISION)
+            s, _ = similarities(
+                z_m, LEFT, RIGHT, row, base + skip_zone(k, first, M), WIDTH, M, N, DEPTH, PRECISION
+            )
             total, top = _accumulate(total, top, s, ONLINE)
         for k in range(0, M + N, N):
             start = tl.where(k < M, first + k, tail)
             if start < columns:
-                s, _ = similarities(z_m, LEFT, RIGHT, row, base + start, WIDTH, M, N, DEPTH, PRECISION)
+                s, _ = similarities(
+                    z_m, LEFT, RIGHT, row, base + start, WIDTH, M, N, DEPTH, PRECISION
+                )
                 n = start + tl.arange(0, N)
-                s = tl.where((n[None, :] < columns) & (n[None, :] != rows[:, None]), s, float("-inf"))
+                s = tl.where(
+                    (n[None, :] < columns) & (n[None, :] != rows[:, None]), s, float("-inf")
+                )
                 total, top = _accumulate(total, top, s, ONLINE)
     if ONLINE:
         total = top + tl.log2(total)
@@ -82,10 +95,13 @@ def row_sums_kernel(
 
 @triton.jit
 def _gather(
-    acc, turn, z_m, a_m, LEFT, RIGHT, A_RIGHT, rows, row, base, start, chunk, columns, WIDTH: tl.constexpr, ONLINE: tl.constexpr,
-    EDGE: tl.constexpr, M: tl.constexpr, N: tl.constexpr, DEPTH: tl.constexpr, CHUNK: tl.constexpr, PRECISION: tl.constexpr,
+    acc, turn, z_m, a_m, LEFT, RIGHT, A_RIGHT, rows, row, base, start, chunk, columns,
+    WIDTH: tl.constexpr, ONLINE: tl.constexpr, EDGE: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
+    DEPTH: tl.constexpr, CHUNK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """One tile into the accumulator; `turn` gathers Σ_j G_ij s_ij where the row's own dimensions are not all here."""
+    """One tile into the accumulator; `turn` gathers Σ_j G_ij s_ij where the row's own dimensions
+    are not all here.
+    """
     s, z_n = similarities(z_m, LEFT, RIGHT, row, base + start, WIDTH, M, N, DEPTH, PRECISION)
     n = start + tl.arange(0, N)
     if EDGE:
@@ -107,11 +123,15 @@ def _gather(
 
 @triton.jit
 def gradient_kernel(
-    LEFT, RIGHT, A_LEFT, A_RIGHT, PULL, GRAD, POSITIVE, INVERSE, OMEGA, ENERGY, OWN, SPAN, OUT, count, columns, pairs, padded_left, padded_right,
-    factor, shrink, D: tl.constexpr, WIDTH: tl.constexpr, OWNED: tl.constexpr, VIEWS: tl.constexpr, ONLINE: tl.constexpr,
-    M: tl.constexpr, N: tl.constexpr, DEPTH: tl.constexpr, CHUNK: tl.constexpr, PRECISION: tl.constexpr,
+    LEFT, RIGHT, A_LEFT, A_RIGHT, PULL, GRAD, POSITIVE, INVERSE, OMEGA, ENERGY, OWN, SPAN, OUT,
+    count, columns, pairs, padded_left, padded_right, factor, shrink, D: tl.constexpr,
+    WIDTH: tl.constexpr, OWNED: tl.constexpr, VIEWS: tl.constexpr, ONLINE: tl.constexpr,
+    M: tl.constexpr, N: tl.constexpr, DEPTH: tl.constexpr, CHUNK: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Gradient by the raw rows of LEFT. Axes: blocks of M rows, chunks of dimensions, views. `shrink` undoes the rows' scale."""
+    """Gradient by the raw rows of LEFT. Axes: blocks of M rows, chunks of dimensions, views.
+    `shrink` undoes the rows' scale.
+    """
     tl.static_assert(M % N == 0)
     first = tl.program_id(0) * M
     chunk = tl.program_id(1) * CHUNK
@@ -129,21 +149,26 @@ def gradient_kernel(
         base = other * padded_right
         for k in range(0, hot, N):
             acc, turn = _gather(
-                acc, turn, z_m, a_m, LEFT, RIGHT, A_RIGHT + other * columns, rows, row, base, skip_zone(k, first, M), chunk, columns,
-                WIDTH, ONLINE, False, M, N, DEPTH, CHUNK, PRECISION,
+                acc, turn, z_m, a_m, LEFT, RIGHT, A_RIGHT + other * columns, rows, row, base,
+                skip_zone(k, first, M), chunk, columns, WIDTH, ONLINE, False, M, N, DEPTH, CHUNK,
+                PRECISION,
             )  # fmt: skip
         for k in range(0, M + N, N):
             start = tl.where(k < M, first + k, tail)
             if start < columns:
                 acc, turn = _gather(
-                    acc, turn, z_m, a_m, LEFT, RIGHT, A_RIGHT + other * columns, rows, row, base, start, chunk, columns,
-                    WIDTH, ONLINE, True, M, N, DEPTH, CHUNK, PRECISION,
+                    acc, turn, z_m, a_m, LEFT, RIGHT, A_RIGHT + other * columns, rows, row, base,
+                    start, chunk, columns, WIDTH, ONLINE, True, M, N, DEPTH, CHUNK, PRECISION,
                 )  # fmt: skip
     d = chunk + tl.arange(0, CHUNK)
     paired = rows < pairs
     pull = tl.load(PULL + at, mask=there & paired, other=0.0)
     partner = (VIEWS - 1 - view) * padded_right + rows
-    other_z = tl.load(RIGHT + tl.cast(partner, tl.int64)[:, None] * WIDTH + d[None, :], mask=paired[:, None], other=0.0)
+    other_z = tl.load(
+        RIGHT + tl.cast(partner, tl.int64)[:, None] * WIDTH + d[None, :],
+        mask=paired[:, None],
+        other=0.0,
+    )
     acc -= other_z.to(tl.float32) * pull[:, None]
     scale = tl.load(GRAD) * factor
     v = acc * scale
@@ -163,4 +188,8 @@ def gradient_kernel(
         along += omega * tl.load(ENERGY + at, mask=there, other=0.0)
     inverse = tl.load(INVERSE + at, mask=there, other=0.0)
     out = ((v - along[:, None] * z) * inverse[:, None]).to(OUT.dtype.element_ty)
-    tl.store(OUT + tl.cast(at, tl.int64)[:, None] * D + d[None, :], out, mask=there[:, None] & (d[None, :] < D))
+    tl.store(
+        OUT + tl.cast(at, tl.int64)[:, None] * D + d[None, :],
+        out,
+        mask=there[:, None] & (d[None, :] < D),
+    )

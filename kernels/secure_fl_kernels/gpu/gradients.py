@@ -1,7 +1,8 @@
 """Triton: per-sample squared norms, ghost norms of linear layers and convolutions, clipped sums.
 
-Every program owns what it stores: nothing is added atomically, and the few numbers that programs leave are summed by torch in
-float64, in a fixed order. Results therefore repeat bit for bit on one device.
+Every program owns what it stores: nothing is added atomically, and the few numbers that programs
+leave are summed by torch in float64, in a fixed order. Results therefore repeat bit for bit on
+one device.
 """
 
 from __future__ import annotations
@@ -17,7 +18,15 @@ from torch import Tensor
 from secure_fl_kernels.gpu.launch import ELEMENT, architecture, blocks, exact, on
 from secure_fl_kernels.gpu.variants import Architecture, Variant
 from secure_fl_kernels.reference import gradients as plain
-from secure_fl_kernels.reference.gradients import CEILING, FLOOR, SLACK, Convolution, ghost_margin, gram_is_cheaper, sequences
+from secure_fl_kernels.reference.gradients import (
+    CEILING,
+    FLOOR,
+    SLACK,
+    Convolution,
+    ghost_margin,
+    gram_is_cheaper,
+    sequences,
+)
 
 _FLOOR = tl.constexpr(FLOOR[torch.float32])
 _LONGER = tl.constexpr(1 + SLACK[torch.float32])
@@ -26,29 +35,40 @@ _PER_CEILING = tl.constexpr(1 / CEILING[torch.float32])
 _LARGEST = 3.0e38
 """A bound on lengths in float32: 10³⁰⁰ and 3·10³⁸ clip the same rows, which is none."""
 _CUT = 2.0**-27
-"""Per position, what a squared norm is raised by for sums in matrix units, which cut to 24 bits every 16 positions, not round."""
+"""Per position, what a squared norm is raised by for sums in matrix units, which cut to 24 bits
+every 16 positions, not round.
+"""
 _FARTHEST = 1 << 31
-"""Ghost norms place elements inside a sample by 32-bit numbers: with 64 bits addresses take twice the registers, and they spill."""
+"""Ghost norms place elements inside a sample by 32-bit numbers: with 64 bits addresses take twice
+the registers, and they spill.
+"""
 
 
 @triton.jit
 def square_kernel(G, OUT, width, stride, parts, BLOCK: tl.constexpr, STEPS: tl.constexpr):
-    """Σ g² over `BLOCK * STEPS` elements of one row of G `[B, P]`; OUT `[B, parts]`. Reference: `square_norms`."""
+    """Σ g² over `BLOCK * STEPS` elements of one row of G `[B, P]`; OUT `[B, parts]`.
+    Reference: `square_norms`.
+    """
     sample, part = tl.program_id(0) // parts, tl.program_id(0) % parts
     first = part.to(tl.int64) * (BLOCK * STEPS) + tl.arange(0, BLOCK)
     total = tl.zeros([BLOCK], tl.float32)
     for step in range(STEPS):
         column = first + step * BLOCK
-        g = tl.load(G + sample.to(tl.int64) * stride + column, mask=column < width, other=0.0).to(tl.float32)
+        g = tl.load(G + sample.to(tl.int64) * stride + column, mask=column < width, other=0.0).to(
+            tl.float32
+        )
         total += g * g
     tl.store(OUT + tl.program_id(0), tl.sum(total, 0))
 
 
 @triton.jit
 def clip_kernel(
-    G, SQUARE, NOISE, OUT, samples, width, stride, max_norm, HAS_NOISE: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_P: tl.constexpr
+    G, SQUARE, NOISE, OUT, samples, width, stride, max_norm, HAS_NOISE: tl.constexpr,
+    BLOCK_B: tl.constexpr, BLOCK_P: tl.constexpr
 ):  # fmt: skip
-    """Σ_b f_b g_b + noise over one block of columns, f as in `clip_factors`; rows that do not count are not read. Reference: `clip_and_sum`."""
+    """Σ_b f_b g_b + noise over one block of columns, f as in `clip_factors`; rows that do not count
+    are not read. Reference: `clip_and_sum`.
+    """
     column = tl.program_id(0).to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
     inside = column < width
     total = tl.zeros([BLOCK_B, BLOCK_P], tl.float32)
@@ -58,9 +78,13 @@ def clip_kernel(
         counts = (square >= 0.0) & (square < _CEILING)
         square = tl.where(counts, square, 1.0)
         length = tl.sqrt(square + _FLOOR) * _LONGER
-        factor = tl.where(counts, tl.minimum((1.0 / length) * max_norm, 1.0) * (1.0 - square * _PER_CEILING), 0.0)
+        factor = tl.where(
+            counts, tl.minimum((1.0 / length) * max_norm, 1.0) * (1.0 - square * _PER_CEILING), 0.0
+        )
         mask = (factor > 0.0)[:, None] & inside[None, :]
-        g = tl.load(G + row.to(tl.int64)[:, None] * stride + column[None, :], mask=mask, other=0.0).to(tl.float32)
+        g = tl.load(
+            G + row.to(tl.int64)[:, None] * stride + column[None, :], mask=mask, other=0.0
+        ).to(tl.float32)
         total += g * factor[:, None]
     result = tl.sum(total, 0)
     if HAS_NOISE:
@@ -70,7 +94,8 @@ def clip_kernel(
 
 @triton.jit
 def _product(
-    X, first, second, length, width, stride_t, stride_d, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr
+    X, first, second, length, width, stride_t, stride_d, BLOCK_T: tl.constexpr,
+    BLOCK_D: tl.constexpr, PRECISION: tl.constexpr
 ):  # fmt: skip
     """The Gram tile of positions `first` and `second` of X `[T, D]`."""
     gram = tl.zeros([BLOCK_T, BLOCK_T], tl.float32)
@@ -78,20 +103,29 @@ def _product(
     for start in range(0, width, BLOCK_D):
         place = start + tl.arange(0, BLOCK_D)
         inside, step = place < width, place * stride_d
-        x = tl.load(X + (rows + step[None, :]), mask=(first < length)[:, None] & inside[None, :], other=0.0)
-        y = tl.load(X + (columns + step[:, None]), mask=inside[:, None] & (second < length)[None, :], other=0.0)
+        x = tl.load(
+            X + (rows + step[None, :]), mask=(first < length)[:, None] & inside[None, :], other=0.0
+        )
+        y = tl.load(
+            X + (columns + step[:, None]),
+            mask=inside[:, None] & (second < length)[None, :],
+            other=0.0,
+        )
         gram = tl.dot(x, y, gram, input_precision=PRECISION)
     return gram
 
 
 @triton.jit
 def gram_kernel(
-    A, B, SQUARE, LENGTH, positions, inputs, outputs, tiles, stride_ab, stride_at, stride_ai, stride_bb, stride_bt, stride_bo,
-    bias, lost_a, lost_b, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
+    A, B, SQUARE, LENGTH, positions, inputs, outputs, tiles, stride_ab, stride_at, stride_ai,
+    stride_bb, stride_bt, stride_bo, bias, lost_a, lost_b, BLOCK_T: tl.constexpr,
+    BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """One block of rows of Σ_{t,u} (a_t·a_u + bias)(b_t·b_u) up to the diagonal, off-diagonal tiles twice, of A `[B, T, I]`, B `[B, T, O]`.
+    """One block of rows of Σ_{t,u} (a_t·a_u + bias)(b_t·b_u) up to the diagonal, off-diagonal tiles
+    twice, of A `[B, T, I]`, B `[B, T, O]`.
 
-    LENGTH gets the block's Σ_t √((‖a_t‖² + bias + lost_a)(‖b_t‖² + lost_b)), for the margin. Reference: `ghost_square_norms_linear`.
+    LENGTH gets the block's Σ_t √((‖a_t‖² + bias + lost_a)(‖b_t‖² + lost_b)), for the margin.
+    Reference: `ghost_square_norms_linear`.
     """
     sample, tile = (tl.program_id(0) // tiles).to(tl.int64), tl.program_id(0) % tiles
     row = tile * BLOCK_T + tl.arange(0, BLOCK_T)
@@ -99,8 +133,33 @@ def gram_kernel(
     square_a, square_b = tl.zeros([BLOCK_T], tl.float32), tl.zeros([BLOCK_T], tl.float32)
     for start in range(0, (tile + 1) * BLOCK_T, BLOCK_T):
         other = start + tl.arange(0, BLOCK_T)
-        a = _product(A + sample * stride_ab, row, other, positions, inputs, stride_at, stride_ai, BLOCK_T, BLOCK_D, PRECISION) + bias
-        b = _product(B + sample * stride_bb, row, other, positions, outputs, stride_bt, stride_bo, BLOCK_T, BLOCK_D, PRECISION)
+        a = (
+            _product(
+                A + sample * stride_ab,
+                row,
+                other,
+                positions,
+                inputs,
+                stride_at,
+                stride_ai,
+                BLOCK_T,
+                BLOCK_D,
+                PRECISION,
+            )
+            + bias
+        )
+        b = _product(
+            B + sample * stride_bb,
+            row,
+            other,
+            positions,
+            outputs,
+            stride_bt,
+            stride_bo,
+            BLOCK_T,
+            BLOCK_D,
+            PRECISION,
+        )
         total += tl.sum(a * b, 1) * tl.where(start == tile * BLOCK_T, 1.0, 2.0)
         same = row[:, None] == other[None, :]
         square_a += tl.sum(tl.where(same, a, 0.0), 1)
@@ -112,10 +171,13 @@ def gram_kernel(
 
 @triton.jit
 def outer_kernel(
-    A, B, SQUARE, positions, inputs, outputs, tiles, across, stride_ab, stride_at, stride_ai, stride_bb, stride_bt, stride_bo,
-    BIAS: tl.constexpr, BLOCK_O: tl.constexpr, BLOCK_I: tl.constexpr, BLOCK_T: tl.constexpr, PRECISION: tl.constexpr,
+    A, B, SQUARE, positions, inputs, outputs, tiles, across, stride_ab, stride_at, stride_ai,
+    stride_bb, stride_bt, stride_bo, BIAS: tl.constexpr, BLOCK_O: tl.constexpr,
+    BLOCK_I: tl.constexpr, BLOCK_T: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """‖·‖² of one block of Σ_t b_t a_tᵀ, which is never stored; the first block of each row adds ‖Σ_t b_t‖². Reference: as `gram_kernel`."""
+    """‖·‖² of one block of Σ_t b_t a_tᵀ, which is never stored; the first block of each row adds
+    ‖Σ_t b_t‖². Reference: as `gram_kernel`.
+    """
     sample, tile = (tl.program_id(0) // tiles).to(tl.int64), tl.program_id(0) % tiles
     output = (tile // across) * BLOCK_O + tl.arange(0, BLOCK_O)
     feature = (tile % across) * BLOCK_I + tl.arange(0, BLOCK_I)
@@ -126,8 +188,16 @@ def outer_kernel(
     for start in range(0, positions, BLOCK_T):
         place = start + tl.arange(0, BLOCK_T)
         inside = place < positions
-        b = tl.load(B + (rows + place[None, :] * stride_bt), mask=(output < outputs)[:, None] & inside[None, :], other=0.0)
-        a = tl.load(A + (columns + place[:, None] * stride_at), mask=inside[:, None] & (feature < inputs)[None, :], other=0.0)
+        b = tl.load(
+            B + (rows + place[None, :] * stride_bt),
+            mask=(output < outputs)[:, None] & inside[None, :],
+            other=0.0,
+        )
+        a = tl.load(
+            A + (columns + place[:, None] * stride_at),
+            mask=inside[:, None] & (feature < inputs)[None, :],
+            other=0.0,
+        )
         gradient = tl.dot(b, a, gradient, input_precision=PRECISION)
     square = tl.sum(gradient * gradient, 1)
     if BIAS:  # noqa: SIM102  # a constant of the kernel and a value in it cannot be joined by `and`
@@ -136,7 +206,9 @@ def outer_kernel(
             for start in range(0, positions, BLOCK_T):
                 place = start + tl.arange(0, BLOCK_T)
                 mask = (output < outputs)[:, None] & (place < positions)[None, :]
-                total += tl.load(B + (rows + place[None, :] * stride_bt), mask=mask, other=0.0).to(tl.float32)
+                total += tl.load(B + (rows + place[None, :] * stride_bt), mask=mask, other=0.0).to(
+                    tl.float32
+                )
             row = tl.sum(total, 1)
             square += row * row
     tl.store(SQUARE + tl.program_id(0), tl.sum(square, 0))
@@ -178,8 +250,12 @@ class Outer(NamedTuple):
 
 
 def rows_for(width: int) -> Rows:
-    """Short rows take one small block; long ones 8,192 elements a program, 8 to 16 in a thread's registers."""
-    return Rows(256, 1, 2) if width <= 256 else Rows(1024, 1, 4) if width <= 1024 else Rows(2048, 4, 4)
+    """Short rows take one small block; long ones 8,192 elements a program, 8 to 16 in a
+    thread's registers.
+    """
+    return (
+        Rows(256, 1, 2) if width <= 256 else Rows(1024, 1, 4) if width <= 1024 else Rows(2048, 4, 4)
+    )
 
 
 def columns_for(width: int) -> Columns:
@@ -188,7 +264,9 @@ def columns_for(width: int) -> Columns:
 
 
 def gram_for(positions: int, half: bool) -> Gram:
-    """Sequences of up to 16, 32 or more positions. Three tf32 products for one of float32 need twice the registers."""
+    """Sequences of up to 16, 32 or more positions. Three tf32 products for one of float32 need
+    twice the registers.
+    """
     if positions <= 16:
         return Gram(16, 64, 2, 3) if half else Gram(16, 16, 2, 2)
     if positions <= 32:
@@ -214,12 +292,25 @@ def square_norms(gradients_BP: Tensor, rows: Rows | None = None) -> Tensor:
     if samples:
         with on(gradients_BP):
             square_kernel[(samples * parts,)](
-                gradients_BP, out, width, gradients_BP.stride(0), parts, BLOCK=rows.block, STEPS=rows.steps, num_warps=rows.warps
+                gradients_BP,
+                out,
+                width,
+                gradients_BP.stride(0),
+                parts,
+                BLOCK=rows.block,
+                STEPS=rows.steps,
+                num_warps=rows.warps,
             )
     return _added(out)
 
 
-def clip_and_sum(gradients_BP: Tensor, square_norms_B: Tensor, max_norm: float, noise_P: Tensor | None, columns: Columns | None = None) -> Tensor:
+def clip_and_sum(
+    gradients_BP: Tensor,
+    square_norms_B: Tensor,
+    max_norm: float,
+    noise_P: Tensor | None,
+    columns: Columns | None = None,
+) -> Tensor:
     """Σ_b min(1, C/‖g_b‖) g_b + noise, `[P]` in float32, of `[B, P]` whose rows may lie apart."""
     if gradients_BP.stride(1) != 1:
         gradients_BP = gradients_BP.contiguous()
@@ -230,14 +321,17 @@ def clip_and_sum(gradients_BP: Tensor, square_norms_B: Tensor, max_norm: float, 
     if width:
         with on(gradients_BP):
             clip_kernel[(blocks(width, columns.columns),)](
-                gradients_BP, square_norms_B.to(torch.float32).contiguous(), noise, out, samples, width, gradients_BP.stride(0),
-                min(max_norm, _LARGEST), HAS_NOISE=noise_P is not None, BLOCK_B=columns.samples, BLOCK_P=columns.columns,
+                gradients_BP, square_norms_B.to(torch.float32).contiguous(), noise, out, samples,
+                width, gradients_BP.stride(0), min(max_norm, _LARGEST),
+                HAS_NOISE=noise_P is not None, BLOCK_B=columns.samples, BLOCK_P=columns.columns,
                 num_warps=columns.warps,
             )  # fmt: skip
     return out
 
 
-def ghost_square_norms_linear(activations_BTI: Tensor, backprops_BTO: Tensor, bias: bool, blocking: Gram | Outer | None = None) -> Tensor:
+def ghost_square_norms_linear(
+    activations_BTI: Tensor, backprops_BTO: Tensor, bias: bool, blocking: Gram | Outer | None = None
+) -> Tensor:
     """Squared norms of Σ_t b_t a_tᵀ and, with a bias, Σ_t b_t; `[B]` in float32. Any strides."""
     common = torch.promote_types(activations_BTI.dtype, backprops_BTO.dtype)
     a, b = activations_BTI.to(common), backprops_BTO.to(common)
@@ -251,12 +345,19 @@ def ghost_square_norms_linear(activations_BTI: Tensor, backprops_BTO: Tensor, bi
     if max(_reach(a), _reach(b)) >= _FARTHEST:
         return plain.ghost_square_norms_linear(a, b, bias)
     with on(a):
-        return _gram(a, b, bias, blocking) if isinstance(blocking, Gram) else _outer(a, b, bias, blocking)
+        return (
+            _gram(a, b, bias, blocking)
+            if isinstance(blocking, Gram)
+            else _outer(a, b, bias, blocking)
+        )
 
 
 def _reach(x: Tensor) -> int:
     """Elements from the first to the last of one sample."""
-    return sum(abs(stride) * max(0, size - 1) for stride, size in zip(x.stride()[1:], x.shape[1:], strict=True))
+    return sum(
+        abs(stride) * max(0, size - 1)
+        for stride, size in zip(x.stride()[1:], x.shape[1:], strict=True)
+    )
 
 
 def _gram(a: Tensor, b: Tensor, bias: bool, by: Gram) -> Tensor:
@@ -266,8 +367,8 @@ def _gram(a: Tensor, b: Tensor, bias: bool, by: Gram) -> Tensor:
     margin = ghost_margin(inputs, b.shape[2], torch.float32)
     gram_kernel[(samples * tiles,)](
         a, b, square, length, positions, inputs, b.shape[2], tiles, *a.stride(), *b.stride(),
-        float(bias), margin.activations, margin.backprops,
-        BLOCK_T=by.positions, BLOCK_D=by.depth, PRECISION=exact(architecture(a.device)), num_warps=by.warps, num_stages=by.stages,
+        float(bias), margin.activations, margin.backprops, BLOCK_T=by.positions, BLOCK_D=by.depth,
+        PRECISION=exact(architecture(a.device)), num_warps=by.warps, num_stages=by.stages,
     )  # fmt: skip
     lengths = length.sum(1, dtype=torch.float64)
     total: Tensor = square.sum(1, dtype=torch.float64) + margin.relative * lengths.square()
@@ -281,62 +382,126 @@ def _outer(a: Tensor, b: Tensor, bias: bool, by: Outer) -> Tensor:
     square = a.new_empty((samples, tiles), dtype=torch.float32)
     outer_kernel[(samples * tiles,)](
         a, b, square, positions, inputs, b.shape[2], tiles, across, *a.stride(), *b.stride(),
-        BIAS=bias, BLOCK_O=by.outputs, BLOCK_I=by.inputs, BLOCK_T=by.positions, PRECISION=exact(architecture(a.device)),
-        num_warps=by.warps, num_stages=by.stages,
+        BIAS=bias, BLOCK_O=by.outputs, BLOCK_I=by.inputs, BLOCK_T=by.positions,
+        PRECISION=exact(architecture(a.device)), num_warps=by.warps, num_stages=by.stages,
     )  # fmt: skip
     return _added(square) * (1 + positions * _CUT)
 
 
-def ghost_square_norms_conv2d(inputs: Tensor, backprops: Tensor, shape: Convolution, bias: bool, group_size: int) -> Tensor:
+def ghost_square_norms_conv2d(
+    inputs: Tensor, backprops: Tensor, shape: Convolution, bias: bool, group_size: int
+) -> Tensor:
     """As the reference, patches of a few samples at a time."""
-    parts = [ghost_square_norms_linear(a, b, bias).view(-1, shape.groups).sum(1) for a, b in sequences(inputs, backprops, shape, group_size)]
+    parts = [
+        ghost_square_norms_linear(a, b, bias).view(-1, shape.groups).sum(1)
+        for a, b in sequences(inputs, backprops, shape, group_size)
+    ]
     return torch.cat(parts) if parts else inputs.new_empty(0, dtype=torch.float32)
 
 
 def _added(parts: Tensor) -> Tensor:
-    """`[B, parts]` summed in float64; what float32 cannot hold becomes infinite, and such a sample does not count."""
+    """`[B, parts]` summed in float64; what float32 cannot hold becomes infinite, and such a sample
+    does not count.
+    """
     return parts.sum(1, dtype=torch.float64).to(torch.float32)
 
 
 def variants(arch: Architecture) -> Iterator[Variant]:
-    """Every configuration that the launchers choose on their own; the largest of each kernel has the shortest name."""
+    """Every configuration that the launchers choose on their own; the largest of each kernel has
+    the shortest name.
+    """
     for element in ELEMENT.values():
         yield from _elementwise(element)
         for positions, size in ((16, "/16"), (32, "/32"), (64, "")):
             yield from _gram_variants(arch, element, size, gram_for(positions, element != "fp32"))
         for width, size in ((32, "/32"), (64, "")):
-            yield from _outer_variants(arch, element, size, outer_for(width, width, element != "fp32"))
+            yield from _outer_variants(
+                arch, element, size, outer_for(width, width, element != "fp32")
+            )
 
 
 def _elementwise(element: str) -> Iterator[Variant]:
     for width, size in ((256, "/256"), (1024, "/1024"), (1 << 20, "")):
         rows = rows_for(width)
-        types = {"G": f"*{element}", "OUT": "*fp32", "width": "i32", "stride": "i32", "parts": "i32"}
-        yield Variant(f"square_norms/{element}{size}", square_kernel, types, {"BLOCK": rows.block, "STEPS": rows.steps}, rows.warps, 3)
+        types = {
+            "G": f"*{element}",
+            "OUT": "*fp32",
+            "width": "i32",
+            "stride": "i32",
+            "parts": "i32",
+        }
+        yield Variant(
+            f"square_norms/{element}{size}",
+            square_kernel,
+            types,
+            {"BLOCK": rows.block, "STEPS": rows.steps},
+            rows.warps,
+            3,
+        )
     for width, size in ((1024, "/1024"), (1 << 20, "")):
         by = columns_for(width)
-        types = {"G": f"*{element}", "SQUARE": "*fp32", "NOISE": "*fp32", "OUT": "*fp32", "max_norm": "fp32"}
+        types = {
+            "G": f"*{element}",
+            "SQUARE": "*fp32",
+            "NOISE": "*fp32",
+            "OUT": "*fp32",
+            "max_norm": "fp32",
+        }
         types |= dict.fromkeys(("samples", "width", "stride"), "i32")
         constants = {"HAS_NOISE": True, "BLOCK_B": by.samples, "BLOCK_P": by.columns}
         yield Variant(f"clip_and_sum/{element}{size}", clip_kernel, types, constants, by.warps, 3)
 
 
 _LAYOUTS = {"rows": ("stride_ai", "stride_bo"), "columns": ("stride_at", "stride_bt")}
-"""Strides that are 1: of rows that lie one after the other (linear layers), and of columns that do (patches of a convolution)."""
-_SIZES = ("positions", "inputs", "outputs", "tiles", "stride_ab", "stride_at", "stride_ai", "stride_bb", "stride_bt", "stride_bo")
+"""Strides that are 1: of rows that lie one after the other (linear layers), and of columns that do
+(patches of a convolution).
+"""
+_SIZES = (
+    "positions",
+    "inputs",
+    "outputs",
+    "tiles",
+    "stride_ab",
+    "stride_at",
+    "stride_ai",
+    "stride_bb",
+    "stride_bt",
+    "stride_bo",
+)
 
 
 def _gram_variants(arch: Architecture, element: str, size: str, by: Gram) -> Iterator[Variant]:
     for layout, ones in _LAYOUTS.items():
         types = {"A": f"*{element}", "B": f"*{element}", "SQUARE": "*fp32", "LENGTH": "*fp32"}
-        types |= {name: "i32" for name in _SIZES if name not in ones} | dict.fromkeys(("bias", "lost_a", "lost_b"), "fp32")
-        constants = {"BLOCK_T": by.positions, "BLOCK_D": by.depth, "PRECISION": exact(arch)} | dict.fromkeys(ones, 1)
-        yield Variant(f"gram_{layout}/{element}{size}", gram_kernel, types, constants, by.warps, by.stages)
+        types |= {name: "i32" for name in _SIZES if name not in ones} | dict.fromkeys(
+            ("bias", "lost_a", "lost_b"), "fp32"
+        )
+        constants = {
+            "BLOCK_T": by.positions,
+            "BLOCK_D": by.depth,
+            "PRECISION": exact(arch),
+        } | dict.fromkeys(ones, 1)
+        yield Variant(
+            f"gram_{layout}/{element}{size}", gram_kernel, types, constants, by.warps, by.stages
+        )
 
 
 def _outer_variants(arch: Architecture, element: str, size: str, by: Outer) -> Iterator[Variant]:
     for layout, ones in _LAYOUTS.items():
         types = {"A": f"*{element}", "B": f"*{element}", "SQUARE": "*fp32", "across": "i32"}
         types |= {name: "i32" for name in _SIZES if name not in ones}
-        constants = {"BIAS": True, "BLOCK_O": by.outputs, "BLOCK_I": by.inputs, "BLOCK_T": by.positions, "PRECISION": exact(arch)}
-        yield Variant(f"outer_{layout}/{element}{size}", outer_kernel, types, constants | dict.fromkeys(ones, 1), by.warps, by.stages)
+        constants = {
+            "BIAS": True,
+            "BLOCK_O": by.outputs,
+            "BLOCK_I": by.inputs,
+            "BLOCK_T": by.positions,
+            "PRECISION": exact(arch),
+        }
+        yield Variant(
+            f"outer_{layout}/{element}{size}",
+            outer_kernel,
+            types,
+            constants | dict.fromkeys(ones, 1),
+            by.warps,
+            by.stages,
+        )

@@ -1,6 +1,8 @@
-"""NT-Xent within disjoint groups on a GPU: loss, gradient and the gradient's squared norm of every group in one program.
+"""NT-Xent within disjoint groups on a GPU: loss, gradient and the gradient's squared norm of every
+group in one program.
 
-A group's 2m rows and their similarities fit one tile; rows are read twice, for the products and for the gradient:
+A group's 2m rows and their similarities fit one tile; rows are read twice, for the products and for
+the gradient:
     dx_i = (Σ_k H_ik z_k − (Σ_k H_ik z_i·z_k) z_i) / (2mτ‖x_i‖),   H = P + Pᵀ − 2·partner, P the softmax of each row.
 Reference: `reference.group_nt_xent_loss`.
 """
@@ -23,7 +25,9 @@ _DEPTH, _WARPS = 64, 4
 
 
 @triton.jit
-def _rows_of_group(FIRST, SECOND, group, size, column, D: tl.constexpr, ROWS: tl.constexpr, DEPTH: tl.constexpr):
+def _rows_of_group(
+    FIRST, SECOND, group, size, column, D: tl.constexpr, ROWS: tl.constexpr, DEPTH: tl.constexpr
+):
     """Both views' rows of one group, one after the other, zero beyond them."""
     r = tl.arange(0, ROWS)[:, None]
     d = (column + tl.arange(0, DEPTH))[None, :]
@@ -59,11 +63,19 @@ def group_kernel(
     total = tl.sum(p, 1)
     p = tl.where((r < 2 * size)[:, None], p / total[:, None], 0.0)
     mine = (r[None, :] == partner[:, None]) & (r[:, None] < 2 * size)
-    row_loss = tl.where(r < 2 * size, top + tl.log(total), 0.0) - tl.sum(tl.where(mine, cosine, 0.0), 1) * sharpness
+    row_loss = (
+        tl.where(r < 2 * size, top + tl.log(total), 0.0)
+        - tl.sum(tl.where(mine, cosine, 0.0), 1) * sharpness
+    )
     tl.store(LOSS + group, tl.sum(row_loss, 0) / (2 * size))
     h = p + tl.trans(p) - tl.where(mine, 2.0, 0.0)
     along = tl.sum(h * cosine, 1)
-    h = (h - tl.where(r[None, :] == r[:, None], along[:, None], 0.0)) * inverse[:, None] * inverse[None, :] * factor
+    h = (
+        (h - tl.where(r[None, :] == r[:, None], along[:, None], 0.0))
+        * inverse[:, None]
+        * inverse[None, :]
+        * factor
+    )
     square = tl.zeros([ROWS], tl.float32)
     for column in range(0, D, DEPTH):
         x = _rows_of_group(FIRST, SECOND, group, size, column, D, ROWS, DEPTH)
@@ -73,20 +85,28 @@ def group_kernel(
         at = (tl.cast(group, tl.int64) * size + r[:, None]) * D + d
         out = gradient.to(D_FIRST.dtype.element_ty)
         tl.store(D_FIRST + at, out, mask=(r[:, None] < size) & (d < D))
-        tl.store(D_SECOND + at - size * D, out, mask=(r[:, None] >= size) & (r[:, None] < 2 * size) & (d < D))
+        tl.store(
+            D_SECOND + at - size * D,
+            out,
+            mask=(r[:, None] >= size) & (r[:, None] < 2 * size) & (d < D),
+        )
     tl.store(SQUARE + group, tl.sum(square, 0))
 
 
-def forward(first: Tensor, second: Tensor, size: int, temperature: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(losses `[G]`, each group's gradient by both views `[G · size, D]`, its squared norm `[G]`)."""
+def forward(
+    first: Tensor, second: Tensor, size: int, temperature: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(losses `[G]`, each group's gradient by both views `[G · size, D]`, its squared
+    norm `[G]`).
+    """
     groups, dimension = len(first) // size, first.shape[1]
     rows = max(16, triton.next_power_of_2(2 * size))
     loss, square = (first.new_empty(groups, dtype=torch.float32) for _ in range(2))
     by_first, by_second = torch.empty_like(first), torch.empty_like(second)
     with on(first):
         group_kernel[(groups,)](
-            first, second, loss, square, by_first, by_second, size, 1 / temperature, 1 / (2 * size * temperature), SMALLEST_NORM,
-            D=dimension, ROWS=rows, DEPTH=_DEPTH,
+            first, second, loss, square, by_first, by_second, size, 1 / temperature,
+            1 / (2 * size * temperature), SMALLEST_NORM, D=dimension, ROWS=rows, DEPTH=_DEPTH,
             PRECISION=precision(first), num_warps=_WARPS, num_stages=1,
         )  # fmt: skip
     return loss, by_first, by_second, square
@@ -96,7 +116,16 @@ def variants(family: Architecture) -> Iterator[Variant]:
     """Shipped: every dtype, the smallest and the largest group; any width is the same loop."""
     scalars = {"size": "i32", "sharpness": "fp32", "factor": "fp32", "smallest": "fp32"}
     for dtype, name in ELEMENT.items():
-        types = dict.fromkeys(("FIRST", "SECOND", "D_FIRST", "D_SECOND"), f"*{name}") | dict.fromkeys(("LOSS", "SQUARE"), "*fp32") | scalars
+        types = (
+            dict.fromkeys(("FIRST", "SECOND", "D_FIRST", "D_SECOND"), f"*{name}")
+            | dict.fromkeys(("LOSS", "SQUARE"), "*fp32")
+            | scalars
+        )
         for rows in (16, 2 * LARGEST_GROUP):
-            constants = {"D": 128, "ROWS": rows, "DEPTH": _DEPTH, "PRECISION": exact(family) if dtype == torch.float32 else "tf32"}
+            constants = {
+                "D": 128,
+                "ROWS": rows,
+                "DEPTH": _DEPTH,
+                "PRECISION": exact(family) if dtype == torch.float32 else "tf32",
+            }
             yield Variant(f"groups{rows}/{name}/128", group_kernel, types, constants, _WARPS, 1)

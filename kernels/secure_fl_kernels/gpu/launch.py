@@ -1,4 +1,6 @@
-"""What every launcher has to know: the architecture, the precision of its products, and the buffers that kernels pass on."""
+"""What every launcher has to know: the architecture, the precision of its products, and the buffers
+that kernels pass on.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +15,18 @@ from secure_fl_kernels import padding
 from secure_fl_kernels.gpu.variants import Architecture
 
 Precision = str
-"""Of the products of float32 operands: `tf32` has 10 bits of mantissa, `tf32x3` and `ieee` nearly all 23."""
+"""Of the products of float32 operands: `tf32` has 10 bits of mantissa, `tf32x3` and `ieee` nearly
+all 23.
+"""
 
 ELEMENT = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 """Triton's names of the dtypes taken."""
 
 
 class Tile(NamedTuple):
-    """Rows and columns of a program's block of similarities, dimensions held at once, warps, and pipeline stages."""
+    """Rows and columns of a program's block of similarities, dimensions held at once, warps, and
+    pipeline stages.
+    """
 
     rows: int
     columns: int
@@ -39,15 +45,23 @@ def architecture(device: torch.device) -> Architecture:
 
 
 def precision(z: Tensor) -> Precision:
-    """How float32 products are computed, by `torch.get_float32_matmul_precision()`; half precision has one way only."""
+    """How float32 products are computed, by `torch.get_float32_matmul_precision()`; half precision
+    has one way only.
+    """
     if z.device.type == "cpu" or z.dtype != torch.float32:
         return "ieee" if z.device.type == "cpu" else "tf32"
     family = architecture(z.device)
-    return "tf32" if torch.get_float32_matmul_precision() != "highest" and family != "gfx942" else exact(family)
+    return (
+        "tf32"
+        if torch.get_float32_matmul_precision() != "highest" and family != "gfx942"
+        else exact(family)
+    )
 
 
 def exact(family: Architecture) -> Precision:
-    """Products of float32 operands to float32's accuracy, on matrix units: three tf32 products, which AMD has no need of."""
+    """Products of float32 operands to float32's accuracy, on matrix units: three tf32 products,
+    which AMD has no need of.
+    """
     return "ieee" if family == "gfx942" else "tf32x3"
 
 
@@ -65,6 +79,8 @@ def span_of(columns: Tensor | None, width: int, dtype: torch.dtype, device: torc
     """U_S padded with zeros, `[W, S']`; empty without columns."""
     if columns is None:
         return torch.empty(0, 0, dtype=dtype, device=device)
-    span = torch.zeros(width, padding.padded_own(1, columns.shape[1])[1], dtype=dtype, device=device)
+    span = torch.zeros(
+        width, padding.padded_own(1, columns.shape[1])[1], dtype=dtype, device=device
+    )
     span[: columns.shape[0], : columns.shape[1]] = columns
     return span

@@ -1,7 +1,8 @@
-"""The second moment of unit rows and the spectral contrastive loss's spreading half, ‖M‖²_F with M = ẐᵀẐ/N.
+"""The second moment of unit rows and the spectral contrastive loss's spreading half, ‖M‖²_F with
+M = ẐᵀẐ/N.
 
-Rows are dealt out in slices, one `[W, W]` partial sum each, added in a fixed order. The pull at a row is zM, one ordinary
-product. Reference: `reference.spectral_moment`.
+Rows are dealt out in slices, one `[W, W]` partial sum each, added in a fixed order. The pull at a
+row is zM, one ordinary product. Reference: `reference.spectral_moment`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,16 @@ def _depth(product: Precision) -> int:
 
 
 @triton.jit
-def moment_kernel(Z, PART, rows, WIDTH: tl.constexpr, SLICE: tl.constexpr, EDGE: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr):
+def moment_kernel(
+    Z,
+    PART,
+    rows,
+    WIDTH: tl.constexpr,
+    SLICE: tl.constexpr,
+    EDGE: tl.constexpr,
+    DEPTH: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """One tile of Σ zzᵀ over one slice of rows. Axes: slices, tiles down, tiles across."""
     first = tl.program_id(0) * SLICE
     down = tl.program_id(1) * EDGE
@@ -80,6 +90,12 @@ def backward(grad: Tensor, x: Tensor, inverse: Tensor, moment: Tensor) -> Tensor
 def variants(family: Architecture) -> Iterator[Variant]:
     """Shipped: half and single rows at 128 dimensions, of which wider rows are tiles."""
     for title, element, product in products(family):
-        constants = {"WIDTH": 128, "SLICE": _SLICE, "EDGE": _EDGE, "DEPTH": _depth(product), "PRECISION": product}
+        constants = {
+            "WIDTH": 128,
+            "SLICE": _SLICE,
+            "EDGE": _EDGE,
+            "DEPTH": _depth(product),
+            "PRECISION": product,
+        }
         types = {"Z": f"*{element}", "PART": "*fp32", "rows": "i32"}
         yield Variant(f"moment/{title}/128", moment_kernel, types, constants, _WARPS, _STAGES)

@@ -1,4 +1,6 @@
-"""What a shipped kernel is made of, so that every one of them can be compiled and inspected without a GPU."""
+"""What a shipped kernel is made of, so that every one of them can be compiled and inspected without
+a GPU.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,9 @@ from typing import Any, Literal
 
 Architecture = Literal["sm80", "sm90", "sm100", "gfx942"]
 ARCHITECTURES: tuple[Architecture, ...] = ("sm80", "sm90", "sm100", "gfx942")
-"""The families that have tiles of their own; every other GPU runs the tiles of the family below it."""
+"""The families that have tiles of their own; every other GPU runs the tiles of the family
+below it.
+"""
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,8 @@ class Variant:
     Attributes:
         name: `kernel/dtype/D`, as in `ntxent_backward/bf16/128`.
         kernel: the `triton.jit` function.
-        types: every argument that is not a constexpr, `*bf16`, `*fp32`, `*i64`, `i32`, `fp32`, in any order.
+        types: every argument that is not a constexpr, `*bf16`, `*fp32`, `*i64`, `i32`, `fp32`, in
+            any order.
         constants: every constexpr.
         loop: of kernels whose time is in one loop of matrix products.
     """
@@ -46,7 +51,18 @@ class Variant:
     loop: Loop | None = None
 
 
-def variant(name: str, kernel: Any, types: Mapping[str, str], constants: Mapping[str, Any], tile: Any, loop: Loop | None = None) -> Variant:
-    """A variant from types that may name more arguments than this kernel has, and a `launch.Tile`."""
-    types = {argument: types[argument] for argument in kernel.arg_names if argument not in constants}
+def variant(
+    name: str,
+    kernel: Any,
+    types: Mapping[str, str],
+    constants: Mapping[str, Any],
+    tile: Any,
+    loop: Loop | None = None,
+) -> Variant:
+    """A variant from types that may name more arguments than this kernel has, and a
+    `launch.Tile`.
+    """
+    types = {
+        argument: types[argument] for argument in kernel.arg_names if argument not in constants
+    }
     return Variant(name, kernel, types, constants, tile.warps, tile.stages, loop)

@@ -1,7 +1,8 @@
-"""Compile a shipped variant for a GPU that is not there, and read from the binary what it will need and do.
+"""Compile a shipped variant for a GPU that is not there, and read from the binary what it will need
+and do.
 
-Everything used comes with triton's wheel: the compilers for NVIDIA and AMD, and NVIDIA's disassembler. Triton keeps compiled
-kernels in its cache, so a second run only reads.
+Everything used comes with triton's wheel: the compilers for NVIDIA and AMD, and NVIDIA's
+disassembler. Triton keeps compiled kernels in its cache, so a second run only reads.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from secure_fl_kernels.proof.sass import Code
 from secure_fl_kernels.proof.targets import Target
 
 ALIGNED = [["tt.divisibility", 16]]
-"""What a launch finds out about its arguments by itself: torch aligns tensors, and padded widths are multiples of 16."""
+"""What a launch finds out about its arguments by itself: torch aligns tensors, and padded widths
+are multiples of 16.
+"""
 
 _AMD_EXPONENTIAL = re.compile(r"v_exp_f(16|32)")
 _AMD_MATRIX = re.compile(r"v_(mfma|smfmac|wmma)")
@@ -35,7 +38,8 @@ class Binary:
 
     Attributes:
         registers: of one thread.
-        spills: instructions that move registers to local memory and back (NVIDIA), registers spilled (AMD).
+        spills: instructions that move registers to local memory and back (NVIDIA), registers
+            spilled (AMD).
         shared: bytes of shared memory of one block.
         columns: of tensor memory.
         chunks: turns of the loop over chunks of dimensions inside the hot loop; 1 without one.
@@ -65,19 +69,27 @@ class Failure:
 
 
 def compile_all(variants: Sequence[Variant], target: Target) -> list[Binary | Failure]:
-    """Every variant for one target, in order. Several at once cost less than one by one: the disassembler is slow to start.
+    """Every variant for one target, in order. Several at once cost less than one by one: the
+    disassembler is slow to start.
 
     Raises:
         RuntimeError: kernels are interpreted in this process, so there is nothing to compile.
     """
     if triton.knobs.runtime.interpret:
-        raise RuntimeError("TRITON_INTERPRET is set: an interpreted kernel cannot be compiled; run this in a process without it")
+        raise RuntimeError(
+            "TRITON_INTERPRET is set: an interpreted kernel cannot be compiled; run this in a "
+            "process without it"
+        )
     compiled = [_compile(variant, target) for variant in variants]
     start = _clock()
-    codes = iter(_codes([kernel for kernel, _ in compiled if not isinstance(kernel, Failure)], target))
+    codes = iter(
+        _codes([kernel for kernel, _ in compiled if not isinstance(kernel, Failure)], target)
+    )
     share = (_clock() - start) / max(1, len(compiled))
     return [
-        kernel if isinstance(kernel, Failure) else _read(variant, target, kernel, next(codes), seconds + share)
+        kernel
+        if isinstance(kernel, Failure)
+        else _read(variant, target, kernel, next(codes), seconds + share)
         for variant, (kernel, seconds) in zip(variants, compiled, strict=True)
     ]
 
@@ -89,22 +101,32 @@ def _codes(kernels: Sequence[Any], target: Target) -> list[Code]:
 
 
 def _clock() -> float:
-    """Processor time of this process and of those it has waited for: the compilers' back ends are programs of their own."""
+    """Processor time of this process and of those it has waited for: the compilers' back ends are
+    programs of their own.
+    """
     return sum(os.times()[:4])
 
 
 def source(variant: Variant) -> ASTSource:
-    """The kernel with its types: pointers and strides aligned as torch makes them, everything not typed a constexpr.
+    """The kernel with its types: pointers and strides aligned as torch makes them, everything not
+    typed a constexpr.
 
     Raises:
         ValueError: the variant's arguments are not the kernel's.
     """
     names = list(variant.kernel.arg_names)
     if unknown := (set(variant.types) | set(variant.constants)) ^ set(names):
-        raise ValueError(f"{variant.name}: {', '.join(sorted(unknown))} must be both an argument and in types or constants")
+        raise ValueError(
+            f"{variant.name}: {', '.join(sorted(unknown))} must be both an argument and in types "
+            "or constants"
+        )
     signature = {name: variant.types.get(name, "constexpr") for name in names}
-    attributes = {(place,): ALIGNED for place, name in enumerate(names) if aligned(name, signature[name])}
-    return ASTSource(fn=variant.kernel, signature=signature, constexprs=dict(variant.constants), attrs=attributes)
+    attributes = {
+        (place,): ALIGNED for place, name in enumerate(names) if aligned(name, signature[name])
+    }
+    return ASTSource(
+        fn=variant.kernel, signature=signature, constexprs=dict(variant.constants), attrs=attributes
+    )
 
 
 def aligned(name: str, kind: str) -> bool:
@@ -114,7 +136,8 @@ def aligned(name: str, kind: str) -> bool:
 
 def _compile(variant: Variant, target: Target) -> tuple[Any, float]:
     start = _clock()
-    options = {"num_warps": variant.warps, "num_stages": variant.stages, "enable_fp_fusion": True}  # the default; 3.9 wants it said
+    # the default; 3.9 wants it said
+    options = {"num_warps": variant.warps, "num_stages": variant.stages, "enable_fp_fusion": True}
     try:
         return triton.compile(source(variant), target=target.gpu, options=options), _clock() - start
     except Exception as error:  # the compiler raises whatever its passes and its assembler raise
@@ -131,20 +154,39 @@ def _read(variant: Variant, target: Target, kernel: Any, code: Code, seconds: fl
     counts = Counter(instruction.name for instruction in code)
     columns = int(getattr(kernel.metadata, "tmem_size", None) or 0)
     if target.processor:
-        registers, spills = sass.resources(kernel.asm["cubin"])["REG"], counts["STL"] + counts["LDL"]
+        registers, spills = (
+            sass.resources(kernel.asm["cubin"])["REG"],
+            counts["STL"] + counts["LDL"],
+        )
     else:
         text = kernel.asm["amdgcn"]
         registers, spills = _noted(text, "vgpr_count"), _noted(text, "vgpr_spill_count")
     chunks = _chunks(kernel.asm["ttgir"])
-    return Binary(variant, target, registers, spills, kernel.metadata.shared, columns, chunks, counts, code, seconds)
+    return Binary(
+        variant,
+        target,
+        registers,
+        spills,
+        kernel.metadata.shared,
+        columns,
+        chunks,
+        counts,
+        code,
+        seconds,
+    )
 
 
-_LOOP = re.compile(r"^(?P<indent>\s*)(?:%\S+ = )?scf\.for %\S+ = (?P<first>%\S+) to (?P<last>%\S+) step (?P<step>%\S+)")
+_LOOP = re.compile(
+    r"^(?P<indent>\s*)(?:%\S+ = )?scf\.for %\S+ = (?P<first>%\S+) to (?P<last>%\S+) step "
+    r"(?P<step>%\S+)"
+)
 _CONSTANT = re.compile(r"%c(-?\d+)_i32")
 
 
 def _chunks(text: str) -> int:
-    """Turns of the first loop with constant bounds that stands right inside one without, in triton's own intermediate code."""
+    """Turns of the first loop with constant bounds that stands right inside one without, in
+    triton's own intermediate code.
+    """
     above: list[tuple[int, bool]] = []
     for line in text.splitlines():
         if found := _LOOP.match(line):

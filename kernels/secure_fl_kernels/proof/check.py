@@ -1,8 +1,10 @@
-"""What a user can ask of the kernels on their own machine: do all providers agree, and are the binaries sound.
+"""What a user can ask of the kernels on their own machine: do all providers agree, and are the
+binaries sound.
 
-`agreements` compares every provider at hand with plain torch in float64. `interpreted` does so for Triton's kernels in a process
-of its own, under the guard and in both orders of programs. The binaries are `matrix`'s. Results come one by one, as plain
-records; `secure-fl kernels check` prints them.
+`agreements` compares every provider at hand with plain torch in float64. `interpreted` does so for
+Triton's kernels in a process of its own, under the guard and in both orders of programs. The
+binaries are `matrix`'s. Results come one by one, as plain records; `secure-fl kernels check`
+prints them.
 """
 
 from __future__ import annotations
@@ -25,7 +27,12 @@ from secure_fl_kernels import dispatch, functional, reference
 from secure_fl_kernels.cpu import gradients as on_processor
 from secure_fl_kernels.subspace import Subspace
 
-TOLERANCES: Mapping[str, float] = {"float64": 1e-9, "float32": 1e-5, "bfloat16": 5e-3, "float16": 5e-3}
+TOLERANCES: Mapping[str, float] = {
+    "float64": 1e-9,
+    "float32": 1e-5,
+    "bfloat16": 5e-3,
+    "float16": 5e-3,
+}
 """Relative error that values and gradients of a dtype are allowed."""
 
 _ROWS = 70
@@ -44,7 +51,8 @@ class Agreement:
         value: relative error of the result.
         gradient: relative error of the gradients, by norm; 0 where there is none.
         tolerance: what both may be.
-        problem: what else is wrong: the guard's violation, other bits in another order, an exception.
+        problem: what else is wrong: the guard's violation, other bits in another order,
+            an exception.
     """
 
     function: str
@@ -64,14 +72,18 @@ class Agreement:
 
 _INTERPRETED_DTYPES = ("float32", "bfloat16")
 INTERPRETED = 26
-"""Agreements that `interpreted` yields: 9 functions narrow and wide in float32, 8 narrow in bfloat16."""
+"""Agreements that `interpreted` yields: 9 functions narrow and wide in float32, 8 narrow
+in bfloat16.
+"""
 
 Function = Callable[[Tensor, Tensor], Tensor]
 Outcome = tuple[Tensor, tuple[Tensor, ...]]
 """A result and its gradients."""
 
 
-def agreements(provider: dispatch.Provider, device: str, dtypes: tuple[str, ...]) -> Iterator[Agreement]:
+def agreements(
+    provider: dispatch.Provider, device: str, dtypes: tuple[str, ...]
+) -> Iterator[Agreement]:
     """Every function in every dtype; narrow rows in all of them, wide ones in the first."""
     for dtype in dtypes:
         for width in (_NARROW, _WIDE) if dtype == dtypes[0] else (_NARROW,):
@@ -81,7 +93,9 @@ def agreements(provider: dispatch.Provider, device: str, dtypes: tuple[str, ...]
 
 
 def available() -> Iterator[tuple[dispatch.Provider, str, tuple[str, ...]]]:
-    """What `agreements` can be asked for in this process: the processor's forms, and Triton on a GPU."""
+    """What `agreements` can be asked for in this process: the processor's forms, and Triton on
+    a GPU.
+    """
     yield "reference", "cpu", ("float32",)
     yield "cpu", "cpu", ("float64", "float32")
     if torch.cuda.is_available() and find_spec("triton") is not None:
@@ -89,26 +103,35 @@ def available() -> Iterator[tuple[dispatch.Provider, str, tuple[str, ...]]]:
 
 
 def interpreted() -> Iterator[Agreement]:
-    """Triton's kernels on the processor, guarded and in both orders, from a process that imports triton as an interpreter.
+    """Triton's kernels on the processor, guarded and in both orders, from a process that imports
+    triton as an interpreter.
 
     Raises:
         RuntimeError: that process failed before its end.
     """
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-m", __name__]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:  # noqa: S603
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:  # noqa: S603
         assert process.stdout is not None
         assert process.stderr is not None
         for line in process.stdout:
             yield Agreement(**json.loads(line))
         complaint = process.stderr.read()
     if process.returncode:
-        raise RuntimeError(f"the interpreter's process ended with {process.returncode}: {complaint.strip()[-500:]}")
+        raise RuntimeError(
+            f"the interpreter's process ended with {process.returncode}: {complaint.strip()[-500:]}"
+        )
 
 
 def _functions(width: int, dtype: str) -> dict[str, Function]:
-    """By name. A temperature that needs a running maximum multiplies rounding by 83, more than half precision has to spare."""
-    cold: dict[str, Function] = {"nt_xent, online": lambda a, b: functional.nt_xent_loss(a, b, 0.012)}
+    """By name. A temperature that needs a running maximum multiplies rounding by 83, more than half
+    precision has to spare.
+    """
+    cold: dict[str, Function] = {
+        "nt_xent, online": lambda a, b: functional.nt_xent_loss(a, b, 0.012)
+    }
     subspace = Subspace(torch.arange(0, width, 4), 10.0, None, "normalized")
     return {
         "nt_xent": lambda a, b: functional.nt_xent_loss(a, b, 0.2),
@@ -121,15 +144,23 @@ def _functions(width: int, dtype: str) -> dict[str, Function]:
     } | ({} if dtype in ("bfloat16", "float16") else cold)
 
 
-def _compare(name: str, function: Function, provider: dispatch.Provider, device: str, dtype: str, width: int) -> Agreement:
+def _compare(
+    name: str, function: Function, provider: dispatch.Provider, device: str, dtype: str, width: int
+) -> Agreement:
     rows = [view.to(device, getattr(torch, dtype)) for view in _views(width)]
     with _asked_for("reference"):
         expected = _outcome(function, [view.cpu().double() for view in rows])
-    return _judged(name, provider, device, dtype, width, expected, lambda: _outcome(function, rows), provider)
+    return _judged(
+        name, provider, device, dtype, width, expected, lambda: _outcome(function, rows), provider
+    )
 
 
-def _compare_clipping(provider: dispatch.Provider, device: str, dtype: str, width: int) -> Agreement:
-    """Squared norms, and clip and sum with noise: what differential privacy does to per-sample gradients."""
+def _compare_clipping(
+    provider: dispatch.Provider, device: str, dtype: str, width: int
+) -> Agreement:
+    """Squared norms, and clip and sum with noise: what differential privacy does to
+    per-sample gradients.
+    """
     samples, noise = (view.to(device, getattr(torch, dtype)) for view in _views(width))
 
     def clipped(module: ModuleType, g: Tensor, extra: Tensor) -> Outcome:
@@ -138,7 +169,16 @@ def _compare_clipping(provider: dispatch.Provider, device: str, dtype: str, widt
 
     expected = clipped(reference.gradients, samples.cpu().double(), noise.cpu().double())
     module = _gradients_of(provider)
-    return _judged("clip_and_sum", provider, device, dtype, width, expected, lambda: clipped(module, samples, noise), "reference")
+    return _judged(
+        "clip_and_sum",
+        provider,
+        device,
+        dtype,
+        width,
+        expected,
+        lambda: clipped(module, samples, noise),
+        "reference",
+    )
 
 
 def _gradients_of(provider: dispatch.Provider) -> ModuleType:
@@ -150,16 +190,27 @@ def _gradients_of(provider: dispatch.Provider) -> ModuleType:
 
 
 def _judged(
-    name: str, provider: str, device: str, dtype: str, width: int, expected: Outcome, run: Callable[[], Outcome], asked: dispatch.Provider
+    name: str,
+    provider: str,
+    device: str,
+    dtype: str,
+    width: int,
+    expected: Outcome,
+    run: Callable[[], Outcome],
+    asked: dispatch.Provider,
 ) -> Agreement:
     values, problem = (inf, inf), ""
     try:
         with _asked_for(asked):
-            outcome, problem = _watched(run) if provider == "triton" and device == "cpu" else (run(), "")
+            outcome, problem = (
+                _watched(run) if provider == "triton" and device == "cpu" else (run(), "")
+            )
         values = _error([outcome[0]], [expected[0]], 1.0), _error(outcome[1], expected[1], 1e-3)
     except Exception as error:  # a check reports whatever a kernel does, and goes on
         problem = f"{type(error).__name__}: {error}"
-    return Agreement(name, f"{provider} on {device}", dtype, _ROWS, width, *values, TOLERANCES[dtype], problem)
+    return Agreement(
+        name, f"{provider} on {device}", dtype, _ROWS, width, *values, TOLERANCES[dtype], problem
+    )
 
 
 def _watched(run: Callable[[], Outcome]) -> tuple[Outcome, str]:
@@ -171,26 +222,37 @@ def _watched(run: Callable[[], Outcome]) -> tuple[Outcome, str]:
         forwards = run()
         with interpreter.reversed_grid():
             backwards = run()
-    same = all(torch.equal(a, b) for a, b in zip((forwards[0], *forwards[1]), (backwards[0], *backwards[1]), strict=True))
+    same = all(
+        torch.equal(a, b)
+        for a, b in zip((forwards[0], *forwards[1]), (backwards[0], *backwards[1]), strict=True)
+    )
     return forwards, "" if same else "other bits when programs run in reverse order"
 
 
 def _outcome(function: Function, views: list[Tensor]) -> Outcome:
     views = [view.clone().requires_grad_() for view in views]
     result = function(*views)
-    weights = torch.linspace(1, 2, result.numel(), device=result.device, dtype=result.dtype).view_as(result)
+    weights = torch.linspace(
+        1, 2, result.numel(), device=result.device, dtype=result.dtype
+    ).view_as(result)
     return result.detach(), torch.autograd.grad((result * weights).sum(), views)
 
 
 def _error(got: Sequence[Tensor], expected: Sequence[Tensor], least: float) -> float:
-    """Largest relative error by norm, of norms that are at least `least`: below it, it is an absolute one. NaN is infinitely wrong."""
+    """Largest relative error by norm, of norms that are at least `least`: below it, it is an
+    absolute one. NaN is infinitely wrong.
+    """
     pairs = zip((x.detach().cpu().double() for x in got), expected, strict=True)
-    errors = [float((mine - theirs).norm() / theirs.norm().clamp_min(least)) for mine, theirs in pairs]
+    errors = [
+        float((mine - theirs).norm() / theirs.norm().clamp_min(least)) for mine, theirs in pairs
+    ]
     return inf if any(isnan(error) for error in errors) else max(errors, default=0.0)
 
 
 def _views(width: int) -> list[Tensor]:
-    """Two views of the same rows, far enough apart for losses of order 1 at every temperature here."""
+    """Two views of the same rows, far enough apart for losses of order 1 at every
+    temperature here.
+    """
     generator = torch.Generator().manual_seed(width)
     first = torch.randn(_ROWS, width, generator=generator, dtype=torch.float64)
     return [first, first + 4 * torch.randn(_ROWS, width, generator=generator, dtype=torch.float64)]

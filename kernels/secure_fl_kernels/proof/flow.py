@@ -1,7 +1,9 @@
-"""Loops of machine code: by control flow, since compilers lay out the rare paths of a loop far from it.
+"""Loops of machine code: by control flow, since compilers lay out the rare paths of a loop far
+from it.
 
-A loop is what goes around a jump back to an instruction that every way there passes (it dominates the jump). Looking at jumps
-alone would also take for loops the waits that sm100 code puts behind a kernel's end and returns from.
+A loop is what goes around a jump back to an instruction that every way there passes (it dominates
+the jump). Looking at jumps alone would also take for loops the waits that sm100 code puts behind a
+kernel's end and returns from.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ from secure_fl_kernels.proof.sass import Code, Instruction
 
 @dataclass(frozen=True)
 class Cycle:
-    """One loop: its first instruction, and the places of all its instructions, those of loops inside it too."""
+    """One loop: its first instruction, and the places of all its instructions, those of loops
+    inside it too.
+    """
 
     head: int
     body: frozenset[int]
@@ -44,7 +48,14 @@ def cycles(code: Code) -> list[Cycle]:
             if head in above[number]:
                 bodies.setdefault(head, {head}).update(_around(number, head, before))
     found = [
-        Cycle(blocks[head].start, frozenset(place for number in members for place in range(blocks[number].start, blocks[number].stop)))
+        Cycle(
+            blocks[head].start,
+            frozenset(
+                place
+                for number in members
+                for place in range(blocks[number].start, blocks[number].stop)
+            ),
+        )
         for head, members in bodies.items()
     ]
     return sorted(found, key=lambda cycle: cycle.head)
@@ -69,8 +80,12 @@ def _blocks(code: Code) -> list[range]:
     return [range(first, last) for first, last in pairwise(ordered)]
 
 
-def _dominators(after: Sequence[Sequence[int]], before: Sequence[Sequence[int]]) -> list[frozenset[int]]:
-    """For each block those that every way to it passes, itself too; none for blocks that nothing leads to."""
+def _dominators(
+    after: Sequence[Sequence[int]], before: Sequence[Sequence[int]]
+) -> list[frozenset[int]]:
+    """For each block those that every way to it passes, itself too; none for blocks that nothing
+    leads to.
+    """
     order = _reachable(after)
     above: dict[int, frozenset[int]] = {0: frozenset({0})} if order else {}
     changed = True
@@ -85,7 +100,9 @@ def _dominators(after: Sequence[Sequence[int]], before: Sequence[Sequence[int]])
 
 
 def _reachable(after: Sequence[Sequence[int]]) -> list[int]:
-    """Blocks in reverse postorder from the first: each but heads of loops comes after all that lead to it."""
+    """Blocks in reverse postorder from the first: each but heads of loops comes after all that lead
+    to it.
+    """
     seen, done = {0}, []
     stack = [(0, iter(after[0]))] if after else []
     while stack:

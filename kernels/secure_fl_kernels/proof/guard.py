@@ -1,8 +1,10 @@
-"""A guard around interpreted kernels: every lane must fall on an element of a tensor that its own launch was given.
+"""A guard around interpreted kernels: every lane must fall on an element of a tensor that its own
+launch was given.
 
-Tensors are taken from the launch itself, so a guard around any function covers the temporaries made inside it. A view counts as
-its elements alone: neither the rest of its storage nor the gaps between its rows. Within a launch the guard also knows which
-program touched what, and finds two programs that depend on each other's order.
+Tensors are taken from the launch itself, so a guard around any function covers the temporaries made
+inside it. A view counts as its elements alone: neither the rest of its storage nor the gaps between
+its rows. Within a launch the guard also knows which program touched what, and finds two programs
+that depend on each other's order.
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ class Race(Violation):
 class Traffic:
     """Bytes moved by active lanes, per kernel and argument, and launches per kernel.
 
-    A lane that loads what another lane has loaded counts again: this is what kernels ask for, before any cache.
+    A lane that loads what another lane has loaded counts again: this is what kernels ask for,
+    before any cache.
     """
 
     def __init__(self) -> None:
@@ -55,7 +58,11 @@ class Traffic:
         return self._sum("store", kernel, argument)
 
     def _sum(self, action: Action, kernel: str | None, argument: str | None) -> int:
-        return sum(n for (k, a, what), n in self.bytes.items() if what == action and kernel in (None, k) and argument in (None, a))
+        return sum(
+            n
+            for (k, a, what), n in self.bytes.items()
+            if what == action and kernel in (None, k) and argument in (None, a)
+        )
 
 
 class _Region:
@@ -64,9 +71,15 @@ class _Region:
     def __init__(self, name: str, tensor: Tensor) -> None:
         self.name, self.item, self.start = name, tensor.element_size(), tensor.data_ptr()
         self.storage = tensor.untyped_storage()
-        steps = [(stride * self.item, size) for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1 and stride]
+        steps = [
+            (stride * self.item, size)
+            for stride, size in zip(tensor.stride(), tensor.shape, strict=True)
+            if size > 1 and stride
+        ]
         self.steps = sorted(steps, reverse=True)
-        self.stop = self.start + (sum(step * (size - 1) for step, size in steps) + self.item if tensor.numel() else 0)
+        self.stop = self.start + (
+            sum(step * (size - 1) for step, size in steps) + self.item if tensor.numel() else 0
+        )
         self.gaps = tensor.numel() > 0 and not _dense(self.steps, self.item)
 
     def holds(self, first: Ints, width: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -97,7 +110,11 @@ class _Shadow:
     """Who stored and who loaded each element of a storage during one launch."""
 
     def __init__(self, storage: torch.UntypedStorage, item: int) -> None:
-        self.start, self.item, self.size = storage.data_ptr(), item, max(1, storage.nbytes() // item)
+        self.start, self.item, self.size = (
+            storage.data_ptr(),
+            item,
+            max(1, storage.nbytes() // item),
+        )
         self.writer, self.reader = (np.full(self.size, _NOBODY, np.int32) for _ in range(2))
 
     def at(self, address: Ints) -> Ints:
@@ -144,7 +161,14 @@ class _Guard:
         for region in self.regions:
             key = region.storage.data_ptr()
             items[key] = min(items.get(key, region.item), region.item)
-        self.shadows = {r.storage.data_ptr(): _Shadow(r.storage, items[r.storage.data_ptr()]) for r in self.regions} if self.races else {}
+        self.shadows = (
+            {
+                r.storage.data_ptr(): _Shadow(r.storage, items[r.storage.data_ptr()])
+                for r in self.regions
+            }
+            if self.races
+            else {}
+        )
 
     def access(self, action: Action, pointers: Any, mask: Any, value: Any) -> None:
         width = max(1, pointers.get_element_ty().primitive_bitwidth // 8)
@@ -165,12 +189,18 @@ class _Guard:
         if left.any():
             raise OutOfBounds(self._where() + self._astray(action, lanes[left], lanes.size, width))
 
-    def _order(self, action: Action, region: _Region, lanes: Ints, values: np.ndarray[Any, Any] | None) -> None:
+    def _order(
+        self, action: Action, region: _Region, lanes: Ints, values: np.ndarray[Any, Any] | None
+    ) -> None:
         shadow = self.shadows.get(region.storage.data_ptr())
         if shadow is None or action == "atomic":
             return
         spots = shadow.at(lanes)
-        wrong = shadow.load(spots, self.program) if values is None else shadow.store(spots, self.program, values)
+        wrong = (
+            shadow.load(spots, self.program)
+            if values is None
+            else shadow.store(spots, self.program, values)
+        )
         if wrong:
             raise Race(f"{self._where()}{wrong}, in {region.name}")
 
@@ -179,10 +209,19 @@ class _Guard:
 
     def _astray(self, action: Action, lanes: Ints, active: int, width: int) -> str:
         first = int(lanes[0])
-        near = min(self.regions, key=lambda r: max(r.start - first, first - r.stop, 0), default=None)
-        where = "the launch has no tensors" if near is None else f"the first {first - near.start:+d} bytes from the start of {near.name}"
+        near = min(
+            self.regions, key=lambda r: max(r.start - first, first - r.stop, 0), default=None
+        )
+        where = (
+            "the launch has no tensors"
+            if near is None
+            else f"the first {first - near.start:+d} bytes from the start of {near.name}"
+        )
         size = "" if near is None else f", which has {near.stop - near.start} bytes"
-        return f"{action} of {width} bytes out of bounds in {len(lanes)} of {active} active lanes, {where}{size}"
+        return (
+            f"{action} of {width} bytes out of bounds in {len(lanes)} of {active} active lanes, "
+            f"{where}{size}"
+        )
 
 
 _ACTIVE: list[_Guard] = []
@@ -193,15 +232,19 @@ _HOOKED = "_secure_fl_hooked"
 def guarded(*tensors: Tensor, races: bool = True) -> Iterator[Traffic]:
     """Watch every interpreted launch inside the block.
 
-    Blocks may be nested: each counts its own `Traffic`, and the innermost alone says what is a violation.
+    Blocks may be nested: each counts its own `Traffic`, and the innermost alone says what is
+    a violation.
 
     Args:
-        tensors: further tensors that lanes may touch, for kernels that get addresses in some other way than as arguments.
+        tensors: further tensors that lanes may touch, for kernels that get addresses in some other
+            way than as arguments.
         races: whether to find races too. Atomics are never taken for one.
 
     Raises:
-        OutOfBounds: an active lane misses every tensor of its launch; nothing is read or written by that access.
-        Race: programs touch the same element and at least one of them stores, or one store gives an element two values.
+        OutOfBounds: an active lane misses every tensor of its launch; nothing is read or written by
+            that access.
+        Race: programs touch the same element and at least one of them stores, or one store gives an
+            element two values.
     """
     hook()
     guard = _Guard(tensors, races)
@@ -218,7 +261,9 @@ def hook() -> None:
     if hasattr(builder, _HOOKED):
         return
     builder.create_masked_load = _watching(builder.create_masked_load, "load", pointers=0, mask=1)
-    builder.create_masked_store = _watching(builder.create_masked_store, "store", pointers=0, mask=2, value=1)
+    builder.create_masked_store = _watching(
+        builder.create_masked_store, "store", pointers=0, mask=2, value=1
+    )
     builder.create_atomic_rmw = _watching(builder.create_atomic_rmw, "atomic", pointers=1, mask=3)
     builder.create_atomic_cas = _watching(builder.create_atomic_cas, "atomic", pointers=0)
     builder.set_grid_idx = _counting(builder.set_grid_idx)
@@ -227,12 +272,23 @@ def hook() -> None:
     setattr(builder, _HOOKED, True)
 
 
-def _watching(original: Callable[..., Any], action: Action, pointers: int, mask: int | None = None, value: int | None = None) -> Callable[..., Any]:
+def _watching(
+    original: Callable[..., Any],
+    action: Action,
+    pointers: int,
+    mask: int | None = None,
+    value: int | None = None,
+) -> Callable[..., Any]:
     """`original` of the interpreter's builder, with the places of its arguments."""
 
     def watched(self: Any, *args: Any, **kwargs: Any) -> Any:
         if _ACTIVE:
-            _ACTIVE[-1].access(action, args[pointers], True if mask is None else args[mask], None if value is None else args[value])
+            _ACTIVE[-1].access(
+                action,
+                args[pointers],
+                True if mask is None else args[mask],
+                None if value is None else args[value],
+            )
         return original(self, *args, **kwargs)
 
     return watched
@@ -249,7 +305,9 @@ def _counting(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _announcing(original: Callable[..., Any]) -> Callable[..., Any]:
-    """The arguments as the interpreter holds them: on the processor, whatever device they came from."""
+    """The arguments as the interpreter holds them: on the processor, whatever device they
+    came from.
+    """
 
     def init(self: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         hosted, named = original(self, args, kwargs)
@@ -265,7 +323,9 @@ def _announcing(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _unwrapping(original: Callable[..., Any]) -> Callable[..., Any]:
-    """The interpreter wraps what a kernel raises, once per function it is inside of; a violation comes out bare."""
+    """The interpreter wraps what a kernel raises, once per function it is inside of; a violation
+    comes out bare.
+    """
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -282,7 +342,9 @@ def _unwrapping(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _tensors(name: str, value: Any) -> list[tuple[str, Tensor]]:
-    """Tensors in an argument: itself, in a tuple, under a descriptor or a wrapper that reinterprets its type."""
+    """Tensors in an argument: itself, in a tuple, under a descriptor or a wrapper that reinterprets
+    its type.
+    """
     if isinstance(value, Tensor):
         return [(name, value)]
     if isinstance(value, tuple):

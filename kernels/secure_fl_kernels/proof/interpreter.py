@@ -1,8 +1,10 @@
-"""Triton's interpreter made fit for proofs: bfloat16 that rounds as a GPU does, autotuning without one, programs in any order.
+"""Triton's interpreter made fit for proofs: bfloat16 that rounds as a GPU does, autotuning without
+one, programs in any order.
 
-The interpreter of triton 3.7 to 3.9 multiplies bfloat16 by its bit patterns (a product of two ones comes out near 1e10) and
-casts to bfloat16 by cutting bits off, where a GPU rounds to the nearest even. `install` mends both; without it every
-bfloat16 result is garbage. Bfloat16 sums and comparisons stay broken there: kernels do all but matrix products in float32.
+The interpreter of triton 3.7 to 3.9 multiplies bfloat16 by its bit patterns (a product of two ones
+comes out near 1e10) and casts to bfloat16 by cutting bits off, where a GPU rounds to the nearest
+even. `install` mends both; without it every bfloat16 result is garbage. Bfloat16 sums and
+comparisons stay broken there: kernels do all but matrix products in float32.
 
 `guarded`, which finds accesses out of bounds and races, is in `guard`.
 """
@@ -22,7 +24,17 @@ from triton.runtime import interpreter as machine
 
 from secure_fl_kernels.proof.guard import OutOfBounds, Race, Traffic, Violation, guarded, hook
 
-__all__ = ["OutOfBounds", "Race", "Traffic", "Violation", "guarded", "install", "interpreted", "reversed_grid", "shuffled_grid"]
+__all__ = [
+    "OutOfBounds",
+    "Race",
+    "Traffic",
+    "Violation",
+    "guarded",
+    "install",
+    "interpreted",
+    "reversed_grid",
+    "shuffled_grid",
+]
 
 Order = Callable[[int], Sequence[int]]
 """From the number of programs to the order they run in."""
@@ -31,12 +43,16 @@ _INSTALLED = "_secure_fl_installed"
 
 
 def interpreted() -> bool:
-    """Whether kernels decorated from now on are interpreted, as `TRITON_INTERPRET=1` asks before triton is imported."""
+    """Whether kernels decorated from now on are interpreted, as `TRITON_INTERPRET=1` asks before
+    triton is imported.
+    """
     return bool(triton.knobs.runtime.interpret)
 
 
 def install() -> None:
-    """Mend bfloat16 and let `triton.autotune` and `warmup` work with no GPU; calling it twice is calling it once."""
+    """Mend bfloat16 and let `triton.autotune` and `warmup` work with no GPU; calling it twice is
+    calling it once.
+    """
     builder = machine.InterpreterBuilder
     if not hasattr(builder, _INSTALLED):
         builder.create_dot = _wide_dot(builder.create_dot)
@@ -107,7 +123,9 @@ def _rounding_cast(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _patch_once_a_launch() -> None:
-    """Spare the interpreter half of its time: it patches triton's language anew for every call of every device function."""
+    """Spare the interpreter half of its time: it patches triton's language anew for every call of
+    every device function.
+    """
     patch, launch = machine._patch_lang, machine.GridExecutor.__call__
     patched: set[int] = set()
 
@@ -133,15 +151,21 @@ def _widened(handle: Any) -> Any:
     return machine.TensorHandle((handle.data.astype(np.uint32) << 16).view(np.float32), tl.float32)
 
 
-def _to_bfloat16(single: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, np.dtype[np.uint16]]:
-    """Bits of the nearest bfloat16, ties to even: add just under half of the last kept bit, plus that bit, and cut."""
+def _to_bfloat16(
+    single: np.ndarray[Any, np.dtype[np.float32]],
+) -> np.ndarray[Any, np.dtype[np.uint16]]:
+    """Bits of the nearest bfloat16, ties to even: add just under half of the last kept bit, plus
+    that bit, and cut.
+    """
     bits = np.ascontiguousarray(single, dtype=np.float32).view(np.uint32).reshape(single.shape)
     rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
     return np.where(np.isnan(single), np.uint16(0x7FC0), rounded)
 
 
 class _NoDriver:
-    """What autotuning and warm-up ask of a driver. Every configuration ties, so the first is taken and none is run to be timed."""
+    """What autotuning and warm-up ask of a driver. Every configuration ties, so the first is taken
+    and none is run to be timed.
+    """
 
     @classmethod
     def is_active(cls) -> bool:

@@ -1,12 +1,14 @@
-"""What the hot loop costs, read from its instructions: a bound on cycles that needs no GPU, and two numbers that CI can hold.
+"""What the hot loop costs, read from its instructions: a bound on cycles that needs no GPU, and two
+numbers that CI can hold.
 
-The hot loop is the first innermost loop with products and exponentials of them (products alone where there are none). A loop
-inside it, over chunks of dimensions, counts as often as it turns. Work that warps repeat of each other, or that the compiler does
-twice, counts as often as it is done: a loop that promises one exponential and shows two is one to look at.
+The hot loop is the first innermost loop with products and exponentials of them (products alone
+where there are none). A loop inside it, over chunks of dimensions, counts as often as it turns.
+Work that warps repeat of each other, or that the compiler does twice, counts as often as it is
+done: a loop that promises one exponential and shows two is one to look at.
 
-Per similarity: `slots`, instructions issued by one thread, and `exps`, exp₂ on the special-function units. The cycles of a
-multiprocessor per similarity are at least the largest of tensor, exponential and issue cycles. It is a model of lower bounds:
-latency, memory and the scheduler come on top.
+Per similarity: `slots`, instructions issued by one thread, and `exps`, exp₂ on the special-function
+units. The cycles of a multiprocessor per similarity are at least the largest of tensor, exponential
+and issue cycles. It is a model of lower bounds: latency, memory and the scheduler come on top.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ class Cost:
         slots: instructions of one thread.
         exps: exp₂ on the special-function units.
         cycles: of a multiprocessor, by resource.
-        matrix: instructions that multiply matrices, per warp and turn; 0 is a loop that does not use the matrix units.
+        matrix: instructions that multiply matrices, per warp and turn; 0 is a loop that does not
+            use the matrix units.
     """
 
     slots: float
@@ -55,7 +58,12 @@ def cost(binary: Binary) -> Cost | None:
     hot = None if loop is None else hot_loop(binary.code)
     if loop is None or hot is None:
         return None
-    places = {place for cycle in cycles(binary.code) if hot.holds(cycle) and _matrix(cycle.of(binary.code)) for place in cycle.body}
+    places = {
+        place
+        for cycle in cycles(binary.code)
+        if hot.holds(cycle) and _matrix(cycle.of(binary.code))
+        for place in cycle.body
+    }
     inner = [binary.code[place] for place in sorted(places)]
     outer = [binary.code[place] for place in sorted(hot.body - places)]
     repeats = binary.chunks if inner else 0
@@ -68,19 +76,27 @@ def cost(binary: Binary) -> Cost | None:
         "exponential": exps / target.exponentials,
         "issue": slots / target.slots,
     }
-    return Cost(slots, exps, busy, frozenset(i.name for i in hot.of(binary.code) if is_matrix(i.name)))
+    return Cost(
+        slots, exps, busy, frozenset(i.name for i in hot.of(binary.code) if is_matrix(i.name))
+    )
 
 
 def hot_loop(code: Code) -> Cycle | None:
-    """The first innermost loop with products and exponentials, else the first innermost with products."""
+    """The first innermost loop with products and exponentials, else the first innermost
+    with products.
+    """
     products = [cycle for cycle in cycles(code) if _matrix(cycle.of(code))]
     candidates = [cycle for cycle in products if _exps(cycle.of(code))] or products
-    innermost = [cycle for cycle in candidates if not any(cycle.holds(other) for other in candidates)]
+    innermost = [
+        cycle for cycle in candidates if not any(cycle.holds(other) for other in candidates)
+    ]
     return min(innermost, key=lambda cycle: cycle.head, default=None)
 
 
 def precision(binary: Binary) -> str:
-    """How the operands of the products are held: their type, or for float32 what the variant's constants ask for."""
+    """How the operands of the products are held: their type, or for float32 what the variant's
+    constants ask for.
+    """
     half = {kind.lstrip("*k") for kind in binary.variant.types.values()} & {"bf16", "fp16"}
     if half:
         return half.pop()

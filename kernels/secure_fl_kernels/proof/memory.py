@@ -1,7 +1,8 @@
 """How much memory a function allocates, and that no allocation grows with the square of the rows.
 
-Counted where torch makes tensors, so it holds on any device and under the interpreter, whose launchers allocate with torch.
-A custom operator is one operation to torch, and shows its results alone: count around the launcher that it calls.
+Counted where torch makes tensors, so it holds on any device and under the interpreter, whose
+launchers allocate with torch. A custom operator is one operation to torch, and shows its results
+alone: count around the launcher that it calls.
 """
 
 from __future__ import annotations
@@ -34,10 +35,24 @@ class _Counting(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.counted = counted
 
-    def __torch_dispatch__(self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> Any:
-        given = {leaf.untyped_storage().data_ptr() for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        given = {
+            leaf.untyped_storage().data_ptr()
+            for leaf in tree_leaves((args, kwargs))
+            if isinstance(leaf, Tensor)
+        }
         result = func(*args, **(kwargs or {}))
-        made = {leaf.untyped_storage().data_ptr(): leaf.untyped_storage().nbytes() for leaf in tree_leaves(result) if isinstance(leaf, Tensor)}
+        made = {
+            leaf.untyped_storage().data_ptr(): leaf.untyped_storage().nbytes()
+            for leaf in tree_leaves(result)
+            if isinstance(leaf, Tensor)
+        }
         for address, size in made.items():
             if address not in given:
                 self.counted.total += size
@@ -47,7 +62,9 @@ class _Counting(TorchDispatchMode):
 
 @contextmanager
 def allocations() -> Iterator[Allocations]:
-    """Count what operations inside the block allocate; memory that an operation uses inside itself does not show."""
+    """Count what operations inside the block allocate; memory that an operation uses inside itself
+    does not show.
+    """
     counted = Allocations()
     with _Counting(counted):
         yield counted

@@ -2,11 +2,12 @@
 
     python -m secure_fl_kernels.proof.roofline > bench/results/roofline.csv
 
-Each pass takes at least the largest of: its flop at the tensor cores' rate, its exponentials at the special-function units', its
-traffic at L2's bandwidth (every block of rows reads all others through L2 once) and at the memory's. Passes follow one another.
-Work is what the loss needs: similarities that a kernel computes twice, as for rows wider than a tile, count against it. Nothing
-is added for latency, launches or uneven ends, so a kernel at 50 % of this floor is a good one: published kernels of the
-same structure (FlashAttention-2 in Triton, H100, D = 128) reach 48 % of the tensor peak.
+Each pass takes at least the largest of: its flop at the tensor cores' rate, its exponentials at the
+special-function units', its traffic at L2's bandwidth (every block of rows reads all others through
+L2 once) and at the memory's. Passes follow one another. Work is what the loss needs: similarities
+that a kernel computes twice, as for rows wider than a tile, count against it. Nothing is added for
+latency, launches or uneven ends, so a kernel at 50 % of this floor is a good one: published kernels
+of the same structure (FlashAttention-2 in Triton, H100, D = 128) reach 48 % of the tensor peak.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ ROWS_PER_PROGRAM = 128
 
 @dataclass(frozen=True)
 class Device:
-    """What bounds a GPU. Every figure is an assumption taken from outside; none was measured by this project.
+    """What bounds a GPU. Every figure is an assumption taken from outside; none was measured by
+    this project.
 
     Attributes:
         tensor: sustained dense TFLOP/s by precision of the operands, with float32 sums.
@@ -45,27 +47,33 @@ class Device:
 
     @property
     def exponentials(self) -> float:
-        """Exp₂ per second: 16 per clock and multiprocessor, by NVIDIA's throughput table; AMD's quarter rate comes to the same."""
+        """Exp₂ per second: 16 per clock and multiprocessor, by NVIDIA's throughput table; AMD's
+        quarter rate comes to the same.
+        """
         return 16 * self.processors * self.clock * 1e9
 
 
 def _nvidia(half: float) -> dict[Precision, float]:
-    """Tf32 runs at half the rate of bf16, and float32 to its own accuracy is three tf32 products."""
+    """Tf32 runs at half the rate of bf16, and float32 to its own accuracy is three tf32
+    products.
+    """
     return {"bf16": half, "tf32": half / 2, "tf32x3": half / 6}
 
 
 DEVICES: tuple[Device, ...] = (
-    # Data sheet: 312 and 156 TFLOP/s, 2.04 TB/s (80 GB), 108 SMs, 1.41 GHz. Assumed: 83 % of tensor peak (what cuBLAS is
-    # reported to sustain), 80 % of memory; L2 of 4 TB/s is from published microbenchmarks.
+    # Data sheet: 312 and 156 TFLOP/s, 2.04 TB/s (80 GB), 108 SMs, 1.41 GHz. Assumed: 83 % of
+    # tensor peak (what cuBLAS is reported to sustain), 80 % of memory; L2 of 4 TB/s is from
+    # published microbenchmarks.
     Device("A100", _nvidia(260), 4.0, 1.6, 108, 1.41),
-    # Data sheet: 989 and 495 TFLOP/s, 3.35 TB/s, 132 SMs. Assumed: 80 % of tensor peak, 90 % of memory, 1.7 GHz under load (1.83
-    # boost), L2 of 5.5 TB/s from published microbenchmarks.
+    # Data sheet: 989 and 495 TFLOP/s, 3.35 TB/s, 132 SMs. Assumed: 80 % of tensor peak, 90 % of
+    # memory, 1.7 GHz under load (1.83 boost), L2 of 5.5 TB/s from published microbenchmarks.
     Device("H100", _nvidia(800), 5.5, 3.0, 132, 1.70),
-    # Data sheet: 2,250 and 1,125 TFLOP/s, 8 TB/s, 148 SMs. Assumed: 75 % of tensor peak, 88 % of memory; L2 of 10 TB/s is a guess
-    # that scales the H100's with its size.
+    # Data sheet: 2,250 and 1,125 TFLOP/s, 8 TB/s, 148 SMs. Assumed: 75 % of tensor peak, 88 % of
+    # memory; L2 of 10 TB/s is a guess that scales the H100's with its size.
     Device("B200", _nvidia(1700), 10.0, 7.0, 148, 1.85),
-    # Data sheet: 1,307 TFLOP/s and 163 for float32 itself, which is what the kernels ask for there; 5.3 TB/s, 304 CUs, 2.1 GHz.
-    # Assumed: 50 % of tensor peak, 75 % of memory, L2 of 8 TB/s; all three are guesses from published GEMM and bandwidth figures.
+    # Data sheet: 1,307 TFLOP/s and 163 for float32 itself, which is what the kernels ask for there;
+    # 5.3 TB/s, 304 CUs, 2.1 GHz. Assumed: 50 % of tensor peak, 75 % of memory, L2 of 8 TB/s; all
+    # three are guesses from published GEMM and bandwidth figures.
     Device("MI300X", {"bf16": 650, "ieee": 82}, 8.0, 4.0, 304, 2.10),
 )
 
@@ -95,8 +103,8 @@ def passes(loss: str, rows: int, width: int, precision: Precision) -> dict[str, 
     """Passes of one loss, forward and backward.
 
     Args:
-        loss: `ntxent`, two passes that each compute all similarities (2N²D flop and 4N²D); `uniformity`, one pass that gives loss
-            and gradient together (4N²D).
+        loss: `ntxent`, two passes that each compute all similarities (2N²D flop and 4N²D);
+            `uniformity`, one pass that gives loss and gradient together (4N²D).
         rows: of the matrix of similarities; NT-Xent's are both views'.
     """
     size = 2 if precision == "bf16" else 4
@@ -105,7 +113,10 @@ def passes(loss: str, rows: int, width: int, precision: Precision) -> dict[str, 
     gradient = held + 4.0 * rows
     if loss == "ntxent":
         forward = Pass(2 * pairs * width, pairs, through, held + 8.0 * rows)
-        return {"forward": forward, "backward": Pass(4 * pairs * width, pairs, through, held + gradient + 8.0 * rows)}
+        return {
+            "forward": forward,
+            "backward": Pass(4 * pairs * width, pairs, through, held + gradient + 8.0 * rows),
+        }
     if loss == "uniformity":
         return {"forward and backward": Pass(4 * pairs * width, pairs, through, held + gradient)}
     raise ValueError(f"{loss!r} is not 'ntxent' or 'uniformity'")
@@ -126,11 +137,26 @@ class Row:
     tflops: float
 
 
-COLUMNS = ("loss", "part", "device", "precision", "rows", "width", "floor_ms", "bound", "tflops_at_floor", "basis")
+COLUMNS = (
+    "loss",
+    "part",
+    "device",
+    "precision",
+    "rows",
+    "width",
+    "floor_ms",
+    "bound",
+    "tflops_at_floor",
+    "basis",
+)
 BASIS = "model, not measured"
 
 
-def table(rows: Iterable[int] = (8192, 32768, 65536), widths: Iterable[int] = (128, 256, 512), devices: Iterable[Device] = DEVICES) -> Iterator[Row]:
+def table(
+    rows: Iterable[int] = (8192, 32768, 65536),
+    widths: Iterable[int] = (128, 256, 512),
+    devices: Iterable[Device] = DEVICES,
+) -> Iterator[Row]:
     """Floors of every loss, part, device, precision, number of rows and width."""
     widths, devices = tuple(widths), tuple(devices)
     for loss in ("ntxent", "uniformity"):
@@ -140,7 +166,17 @@ def table(rows: Iterable[int] = (8192, 32768, 65536), widths: Iterable[int] = (1
                     for precision in device.tensor:
                         for part, work in passes(loss, count, width, precision).items():
                             bound, seconds = work.floor(device, precision)
-                            yield Row(loss, part, device.name, precision, count, width, seconds * 1e3, bound, work.flop / seconds / 1e12)
+                            yield Row(
+                                loss,
+                                part,
+                                device.name,
+                                precision,
+                                count,
+                                width,
+                                seconds * 1e3,
+                                bound,
+                                work.flop / seconds / 1e12,
+                            )
 
 
 def main() -> None:

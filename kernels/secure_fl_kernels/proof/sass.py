@@ -1,7 +1,8 @@
-"""Machine code as a list of instructions, NVIDIA's from the cubin and AMD's from the assembly, with jumps resolved.
+"""Machine code as a list of instructions, NVIDIA's from the cubin and AMD's from the assembly, with
+jumps resolved.
 
-`nvdisasm` needs a second to start, whatever it is given; so many kernels of one processor are read in one go, as raw code laid
-end to end.
+`nvdisasm` needs a second to start, whatever it is given; so many kernels of one processor are read
+in one go, as raw code laid end to end.
 """
 
 from __future__ import annotations
@@ -55,19 +56,32 @@ def disassemble(cubins: Sequence[bytes], processor: str) -> list[Code]:
     with tempfile.NamedTemporaryFile(suffix=".bin") as file:
         file.write(b"".join(texts))
         file.flush()
-        run = subprocess.run([_TOOLS / "nvdisasm", "-b", processor, file.name], capture_output=True, text=True, check=False)  # noqa: S603
+        run = subprocess.run(
+            [_TOOLS / "nvdisasm", "-b", processor, file.name],
+            capture_output=True,
+            text=True,
+            check=False,
+        )  # noqa: S603
     lines = list(_NVIDIA.finditer(run.stdout))
     if run.returncode or len(lines) * _WIDTH != sum(map(len, texts)):
-        raise RuntimeError(f"nvdisasm read {len(lines)} instructions of {sum(map(len, texts)) // _WIDTH}: {run.stderr[:200]}")
+        raise RuntimeError(
+            f"nvdisasm read {len(lines)} instructions of {sum(map(len, texts)) // _WIDTH}: "
+            f"{run.stderr[:200]}"
+        )
     codes, start = [], 0
     for text in texts:
         count = len(text) // _WIDTH
-        codes.append(tuple(_instruction(line, start, count) for line in lines[start : start + count]))
+        codes.append(
+            tuple(_instruction(line, start, count) for line in lines[start : start + count])
+        )
         start += count
     return codes
 
 
-_NVIDIA = re.compile(r"^\s*/\*[0-9a-f]+\*/\s+(?P<if>@!?U?P\w+\s+)?(?P<name>\w+)(?P<modifiers>[\w.]*)(?P<rest>[^;]*);", re.MULTILINE)
+_NVIDIA = re.compile(
+    r"^\s*/\*[0-9a-f]+\*/\s+(?P<if>@!?U?P\w+\s+)?(?P<name>\w+)(?P<modifiers>[\w.]*)(?P<rest>[^;]*);",
+    re.MULTILINE,
+)
 _TARGET = re.compile(r"0x([0-9a-f]+)\s*$")
 
 
@@ -76,8 +90,14 @@ def _instruction(line: re.Match[str], start: int, count: int) -> Instruction:
     if line["name"] == "BRA" and (target := _TARGET.search(line["rest"])):
         index = int(target[1], 16) // _WIDTH - start
         jump = index if 0 <= index < count else None
-    conditional = line["if"] is not None or "," in line["rest"]  # `BRA.U !UP0, 0x120` has its condition among the operands
-    return Instruction(line["name"], line["modifiers"], jump, line["name"] in ("BRA", "EXIT", "RET") and not conditional)
+    # `BRA.U !UP0, 0x120` has its condition among the operands
+    conditional = line["if"] is not None or "," in line["rest"]
+    return Instruction(
+        line["name"],
+        line["modifiers"],
+        jump,
+        line["name"] in ("BRA", "EXIT", "RET") and not conditional,
+    )
 
 
 def _text(cubin: bytes) -> bytes:
@@ -95,7 +115,8 @@ def _text(cubin: bytes) -> bytes:
 
 
 def resources(cubin: bytes) -> dict[str, int]:
-    """What `cuobjdump` says one kernel needs: `REG`, `STACK`, `SHARED`, `LOCAL`; the largest of each over its functions.
+    """What `cuobjdump` says one kernel needs: `REG`, `STACK`, `SHARED`, `LOCAL`; the largest of
+    each over its functions.
 
     Raises:
         RuntimeError: the tool says nothing of the kind.
@@ -103,7 +124,12 @@ def resources(cubin: bytes) -> dict[str, int]:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        run = subprocess.run([_TOOLS / "cuobjdump", "--dump-resource-usage", file.name], capture_output=True, text=True, check=False)  # noqa: S603
+        run = subprocess.run(
+            [_TOOLS / "cuobjdump", "--dump-resource-usage", file.name],
+            capture_output=True,
+            text=True,
+            check=False,
+        )  # noqa: S603
     needs: dict[str, int] = {}
     for key, value in re.findall(r"\b(REG|STACK|SHARED|LOCAL):(\d+)", run.stdout):
         needs[key] = max(needs.get(key, 0), int(value))
@@ -126,7 +152,10 @@ def read_assembly(text: str) -> Code:
         elif (found := _AMD.match(line)) and not line.lstrip().startswith("."):
             kept.append((found["name"], found["rest"].split(";")[0].strip()))
     final = ("s_branch", "s_endpgm", "s_setpc_b64")
-    return tuple(Instruction(name, "", labels.get(rest) if "branch" in name else None, name in final) for name, rest in kept)
+    return tuple(
+        Instruction(name, "", labels.get(rest) if "branch" in name else None, name in final)
+        for name, rest in kept
+    )
 
 
 def _kernel_lines(text: str) -> Iterator[str]:

@@ -1,7 +1,9 @@
-"""The GPUs that kernels are compiled for: what a binary may use there, and how fast a multiprocessor is at what.
+"""The GPUs that kernels are compiled for: what a binary may use there, and how fast a
+multiprocessor is at what.
 
-Rates are per clock and multiprocessor (NVIDIA: SM, AMD: compute unit), from the vendors' data sheets: peak dense rate divided by
-multiprocessors and boost clock, which gives powers of two. They are assumptions of the static model, never measured here.
+Rates are per clock and multiprocessor (NVIDIA: SM, AMD: compute unit), from the vendors' data
+sheets: peak dense rate divided by multiprocessors and boost clock, which gives powers of two. They
+are assumptions of the static model, never measured here.
 """
 
 from __future__ import annotations
@@ -47,22 +49,65 @@ class Target:
     processor: str = ""
 
 
-def _nvidia(capability: int, tiles: Architecture, shared: int, matrix: str, half: int, single: int, columns: int = 0) -> Target:
-    """`half` is the rate of bf16 and fp16 with fp32 sums; tf32 runs at half of it, fp32 on the ordinary units at `single`."""
+def _nvidia(
+    capability: int,
+    tiles: Architecture,
+    shared: int,
+    matrix: str,
+    half: int,
+    single: int,
+    columns: int = 0,
+) -> Target:
+    """`half` is the rate of bf16 and fp16 with fp32 sums; tf32 runs at half of it, fp32 on the
+    ordinary units at `single`.
+    """
     name = f"sm{capability}"
     suffix = "a" if capability >= 90 else ""
     rates = {"bf16": half, "fp16": half, "tf32": half // 2, "fp32": single}
     gpu = GPUTarget("cuda", capability, 32)
     units = frozenset({"bf16", "fp16", "tf32"})
-    return Target(name, gpu, tiles, shared * KIB, columns, 255, matrix, units, rates, processor=f"SM{capability}{suffix}")
+    return Target(
+        name,
+        gpu,
+        tiles,
+        shared * KIB,
+        columns,
+        255,
+        matrix,
+        units,
+        rates,
+        processor=f"SM{capability}{suffix}",
+    )
 
 
-def _amd(name: str, shared: int, matrix: str, half: int, single: int, tf32: int | None = None, lanes: int = 64, registers: int = 512) -> Target:
-    """A wave of 64 lanes has 512 registers a lane, half of them for sums; 4 SIMDs issue 16 lanes each, exponentials at a quarter."""
+def _amd(
+    name: str,
+    shared: int,
+    matrix: str,
+    half: int,
+    single: int,
+    tf32: int | None = None,
+    lanes: int = 64,
+    registers: int = 512,
+) -> Target:
+    """A wave of 64 lanes has 512 registers a lane, half of them for sums; 4 SIMDs issue 16 lanes
+    each, exponentials at a quarter.
+    """
     rates = {"bf16": half, "fp16": half, "fp32": single} | ({"tf32": tf32} if tf32 else {})
     units = frozenset({"bf16", "fp16", "fp32"} | ({"tf32"} if tf32 else set()))
     units -= {"fp32"} if matrix == "v_wmma" else set()
-    return Target(name, GPUTarget("hip", name, lanes), "gfx942", shared * KIB, 0, registers, matrix, units, rates, slots=64)
+    return Target(
+        name,
+        GPUTarget("hip", name, lanes),
+        "gfx942",
+        shared * KIB,
+        0,
+        registers,
+        matrix,
+        units,
+        rates,
+        slots=64,
+    )
 
 
 TARGETS: Mapping[str, Target] = {
@@ -72,12 +117,18 @@ TARGETS: Mapping[str, Target] = {
         _nvidia(86, "sm80", 99, "HMMA", 1024, 256),  # A10: 125 TFLOP/s, 72 SMs, 1.695 GHz
         _nvidia(89, "sm80", 99, "HMMA", 1024, 256),  # L40S: 362 TFLOP/s, 142 SMs, 2.52 GHz
         _nvidia(90, "sm90", 227, "HGMMA", 4096, 256),  # H100 SXM: 989 TFLOP/s, 132 SMs, 1.83 GHz
-        _nvidia(100, "sm100", 227, "UTCHMMA", 8192, 256, columns=512),  # B200: 2,250 TFLOP/s, 148 SMs, 1.85 GHz
-        _nvidia(120, "sm80", 99, "HMMA", 1024, 256),  # RTX PRO 6000: 504 TFLOP/s, 188 SMs, 2.6 GHz; has no tensor memory
-        _amd("gfx90a", 64, "v_mfma", 1024, 256),  # MI250X: 383 TFLOP/s bf16, 96 fp32, 220 CUs, 1.7 GHz
-        _amd("gfx942", 64, "v_mfma", 2048, 256, tf32=1024),  # MI300X: 1,307 TFLOP/s bf16, 654 tf32, 163 fp32, 304 CUs, 2.1 GHz
-        _amd("gfx950", 160, "v_mfma", 4096, 256),  # MI355X: 2,500 TFLOP/s bf16, 157 fp32, 256 CUs, 2.4 GHz
-        _amd("gfx1100", 64, "v_wmma", 512, 256, lanes=32, registers=256),  # RX 7900 XTX: 123 TFLOP/s bf16, 96 CUs, 2.5 GHz; fp32 has no wmma
+        # B200: 2,250 TFLOP/s, 148 SMs, 1.85 GHz
+        _nvidia(100, "sm100", 227, "UTCHMMA", 8192, 256, columns=512),
+        # RTX PRO 6000: 504 TFLOP/s, 188 SMs, 2.6 GHz; has no tensor memory
+        _nvidia(120, "sm80", 99, "HMMA", 1024, 256),
+        # MI250X: 383 TFLOP/s bf16, 96 fp32, 220 CUs, 1.7 GHz
+        _amd("gfx90a", 64, "v_mfma", 1024, 256),
+        # MI300X: 1,307 TFLOP/s bf16, 654 tf32, 163 fp32, 304 CUs, 2.1 GHz
+        _amd("gfx942", 64, "v_mfma", 2048, 256, tf32=1024),
+        # MI355X: 2,500 TFLOP/s bf16, 157 fp32, 256 CUs, 2.4 GHz
+        _amd("gfx950", 160, "v_mfma", 4096, 256),
+        # RX 7900 XTX: 123 TFLOP/s bf16, 96 CUs, 2.5 GHz; fp32 has no wmma
+        _amd("gfx1100", 64, "v_wmma", 512, 256, lanes=32, registers=256),
     )
 }
 

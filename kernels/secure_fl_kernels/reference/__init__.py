@@ -1,4 +1,5 @@
-"""Every function in plain torch: short, differentiable, correct in float64. All faster forms are judged by these.
+"""Every function in plain torch: short, differentiable, correct in float64. All faster forms are
+judged by these.
 
 `losses` holds the objectives, `gradients` what differential privacy does to per-sample gradients.
 """

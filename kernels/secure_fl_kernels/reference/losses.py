@@ -1,12 +1,14 @@
-"""The objectives in plain torch: short, differentiable, correct in float64. Every other implementation is judged by these.
+"""The objectives in plain torch: short, differentiable, correct in float64. Every other
+implementation is judged by these.
 
-Shapes: `z`, `z1`, `z2`, `h` are `[N, D]`; every loss is a scalar. A suffix names a tensor's axes: N rows, D dimensions,
-S own dimensions. Inputs need not be unit vectors. Half-precision inputs are computed in float32.
+Shapes: `z`, `z1`, `z2`, `h` are `[N, D]`; every loss is a scalar. A suffix names a tensor's axes: N
+rows, D dimensions, S own dimensions. Inputs need not be unit vectors. Half-precision inputs are
+computed in float32.
 
 Edges: a row with norm below 1e-12 normalises to zero and gets zero gradient. NaN passes through.
 
-Sources: SSD, arXiv 2508.01251, and its authors' code; Wang & Isola 2020 (alignment, uniformity); Chen et al. 2020 (NT-Xent);
-HaoChen et al. 2021 (spectral contrastive).
+Sources: SSD, arXiv 2508.01251, and its authors' code; Wang & Isola 2020 (alignment, uniformity);
+Chen et al. 2020 (NT-Xent); HaoChen et al. 2021 (spectral contrastive).
 """
 
 from __future__ import annotations
@@ -24,10 +26,14 @@ SMALLEST_NORM = 1e-12
 
 
 def normalize(z: Tensor) -> Tensor:
-    """Rows scaled to unit length; rows shorter than `SMALLEST_NORM` become zero, with zero gradient."""
+    """Rows scaled to unit length; rows shorter than `SMALLEST_NORM` become zero, with
+    zero gradient.
+    """
     norm = torch.linalg.vector_norm(z, dim=-1, keepdim=True)
     tiny = norm < SMALLEST_NORM
-    return torch.where(tiny, torch.zeros_like(z), z / torch.where(tiny, torch.ones_like(norm), norm))
+    return torch.where(
+        tiny, torch.zeros_like(z), z / torch.where(tiny, torch.ones_like(norm), norm)
+    )
 
 
 def align_loss(z1: Tensor, z2: Tensor) -> Tensor:
@@ -54,7 +60,9 @@ def uniformity_loss(z: Tensor, t: float = 2.0) -> Tensor:
 
 
 def nt_xent_loss(z1: Tensor, z2: Tensor, temperature: float = 0.5) -> Tensor:
-    """SimCLR's loss over the 2N rows: cross-entropy of each row's partner among all others; 0 at N = 1."""
+    """SimCLR's loss over the 2N rows: cross-entropy of each row's partner among all others; 0 at
+    N = 1.
+    """
     z1, z2 = pair(z1, z2)
     count = len(z1)
     z_ND = normalize(torch.cat([z1, z2]))
@@ -65,20 +73,25 @@ def nt_xent_loss(z1: Tensor, z2: Tensor, temperature: float = 0.5) -> Tensor:
 
 
 def info_nce_loss(q: Tensor, k: Tensor, temperature: float = 0.5) -> Tensor:
-    """Cross-entropy of every query's own key among all keys: q `[N, D]`, k `[K, D]`, key i belongs to query i, N ≤ K.
+    """Cross-entropy of every query's own key among all keys: q `[N, D]`, k `[K, D]`, key i belongs
+    to query i, N ≤ K.
 
     Raises:
         ValueError: widths differ or keys are fewer than queries.
     """
     q, k = rows(q), rows(k)
     if q.shape[1] != k.shape[1] or len(k) < len(q):
-        raise ValueError(f"keys must be as wide as queries and at least as many: widths {q.shape[1]} and {k.shape[1]}")
+        raise ValueError(
+            f"keys must be as wide as queries and at least as many: widths {q.shape[1]} and "
+            f"{k.shape[1]}"
+        )
     similarity_NK = normalize(q) @ normalize(k).T / temperature
     return functional.cross_entropy(similarity_NK, torch.arange(len(q), device=q.device))
 
 
 def group_nt_xent_loss(z1: Tensor, z2: Tensor, group_size: int, temperature: float = 0.5) -> Tensor:
-    """NT-Xent within disjoint groups of consecutive examples: `[G]` losses of `[G · group_size, D]` views.
+    """NT-Xent within disjoint groups of consecutive examples: `[G]` losses of
+    `[G · group_size, D]` views.
 
     Raises:
         ValueError: the examples do not fill groups.
@@ -102,28 +115,42 @@ def spectral_attraction(z1: Tensor, z2: Tensor) -> Tensor:
 
 
 def spectral_moment(z1: Tensor, z2: Tensor) -> Tensor:
-    """‖M‖²_F with M the second moment of all 2N unit vectors, `[D, D]`: the spreading half of the spectral contrastive loss."""
+    """‖M‖²_F with M the second moment of all 2N unit vectors, `[D, D]`: the spreading half of the
+    spectral contrastive loss.
+    """
     z_ND = normalize(torch.cat(pair(z1, z2)))
     return (z_ND.T @ z_ND / len(z_ND)).square().sum()
 
 
 def dsr_target(z: Tensor, dims: Tensor, alpha: float, basis: Tensor | None = None) -> Tensor:
-    """((ẑU)⊙d)Uᵀ with d = alpha on `dims`, 1 elsewhere; without a basis U is the identity. Not detached."""
+    """((ẑU)⊙d)Uᵀ with d = alpha on `dims`, 1 elsewhere; without a basis U is the identity.
+    Not detached.
+    """
     unit_ND = normalize(z)
-    scale_D = torch.ones(z.shape[1], dtype=z.dtype, device=z.device).index_fill(0, dims.to(z.device), alpha)
+    scale_D = torch.ones(z.shape[1], dtype=z.dtype, device=z.device).index_fill(
+        0, dims.to(z.device), alpha
+    )
     if basis is None:
         return unit_ND * scale_D
     basis_DD = basis.to(z)
     return ((unit_ND @ basis_DD) * scale_D) @ basis_DD.T
 
 
-def dsr_loss(z: Tensor, dims: Tensor, alpha: float = 10.0, basis: Tensor | None = None, form: DSRForm = "code") -> Tensor:
-    """Dimension-scaled regulariser: pull ẑ towards a copy of itself whose own dimensions are scaled.
+def dsr_loss(
+    z: Tensor,
+    dims: Tensor,
+    alpha: float = 10.0,
+    basis: Tensor | None = None,
+    form: DSRForm = "code",
+) -> Tensor:
+    """Dimension-scaled regulariser: pull ẑ towards a copy of itself whose own dimensions
+    are scaled.
 
-    With P the detached target of `dsr_target`, and P̂ its rows renormalised:
-    `code` ‖Ẑ − P̂‖_F / N, not squared (the authors' runs); `paper` mean ‖ẑ − p‖² (as printed); `normalized` mean ‖ẑ − p̂‖².
+    With P the detached target of `dsr_target`, and P̂ its rows renormalised: `code` ‖Ẑ − P̂‖_F / N,
+    not squared (the authors' runs); `paper` mean ‖ẑ − p‖² (as printed); `normalized` mean ‖ẑ − p̂‖².
 
-    All forms are zero with zero gradient at alpha = 1; so is `code` where ‖Ẑ − P̂‖_F ≤ 8·eps·√N, its square root's corner.
+    All forms are zero with zero gradient at alpha = 1; so is `code` where ‖Ẑ − P̂‖_F ≤ 8·eps·√N, its
+    square root's corner.
 
     Args:
         dims: int64 `[S]`, the client's own dimensions (of the basis, where there is one).
@@ -146,20 +173,30 @@ def dsr_loss(z: Tensor, dims: Tensor, alpha: float = 10.0, basis: Tensor | None 
     return torch.where(corner, torch.zeros_like(length), length) / len(z)
 
 
-def distillation_loss(h: Tensor, z: Tensor, temperature: float = 0.5, direction: Direction = "projector_to_encoder") -> Tensor:
-    """Mean KL divergence between the softmaxes of `h` and `z` over their features; gradients reach both.
+def distillation_loss(
+    h: Tensor, z: Tensor, temperature: float = 0.5, direction: Direction = "projector_to_encoder"
+) -> Tensor:
+    """Mean KL divergence between the softmaxes of `h` and `z` over their features; gradients
+    reach both.
 
-    `projector_to_encoder` is D(σ(z/τ) ‖ σ(h/τ)), `encoder_to_projector` its reverse. Rows are used as they are, not normalised.
+    `projector_to_encoder` is D(σ(z/τ) ‖ σ(h/τ)), `encoder_to_projector` its reverse. Rows are used
+    as they are, not normalised.
 
     Raises:
         ValueError: widths differ.
     """
     h, z = pair(h, z)
-    log_h, log_z = functional.log_softmax(h / temperature, 1), functional.log_softmax(z / temperature, 1)
+    log_h, log_z = (
+        functional.log_softmax(h / temperature, 1),
+        functional.log_softmax(z / temperature, 1),
+    )
     if direction == "encoder_to_projector":
         log_h, log_z = log_z, log_h
     elif direction != "projector_to_encoder":
-        raise ValueError(f"unknown direction {direction!r}; it is 'projector_to_encoder' or 'encoder_to_projector'")
+        raise ValueError(
+            f"unknown direction {direction!r}; it is 'projector_to_encoder' or "
+            "'encoder_to_projector'"
+        )
     return (log_z.exp() * (log_z - log_h)).sum(1).mean()
 
 
@@ -168,12 +205,17 @@ def rows(z: Tensor) -> Tensor:
     if not z.is_floating_point():
         raise TypeError(f"floating-point rows are needed, not {z.dtype}")
     if z.ndim != 2 or 0 in z.shape:
-        raise ValueError(f"[N, D] with N, D at least 1 is needed, not {z.ndim} axes or an empty one")
+        raise ValueError(
+            f"[N, D] with N, D at least 1 is needed, not {z.ndim} axes or an empty one"
+        )
     return z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
 
 
 def pair(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     """Both views, checked as `rows` does and to have one shape."""
     if first.shape != second.shape:
-        raise ValueError(f"shapes differ, in the number of rows or in a row's: {tuple(first.shape[1:])} and {tuple(second.shape[1:])}")
+        raise ValueError(
+            f"shapes differ, in the number of rows or in a row's: {tuple(first.shape[1:])} and "
+            f"{tuple(second.shape[1:])}"
+        )
     return rows(first), rows(second)

@@ -37,13 +37,21 @@ def load_source(source: SourceConfig, config: DataConfig, seed: int) -> Splits:
     if source.name in READERS:
         train, test = READERS[source.name](source)
     else:
-        train, test = read_files(source, Declared.of(config.classes, config.class_names, "data.class_names"), config.image_size), None
+        train, test = (
+            read_files(
+                source,
+                Declared.of(config.classes, config.class_names, "data.class_names"),
+                config.image_size,
+            ),
+            None,
+        )
     train = _thin(prepared(train, config), source, seed, "train")
     return train, None if test is None else _thin(prepared(test, config), source, seed, "test")
 
 
 def load_sources(config: DataConfig, seed: int) -> list[Splits]:
-    """Every source of a configuration, checked to have one shape, and labels below `data.classes` where it is set.
+    """Every source of a configuration, checked to have one shape, and labels below `data.classes`
+    where it is set.
 
     Raises:
         DataError: as `load_source`; shapes differ, or a label is outside.
@@ -52,13 +60,16 @@ def load_sources(config: DataConfig, seed: int) -> list[Splits]:
     for source in config.sources:
         train, test = load_source(source, config, seed)
         declared = config.classes, config.class_names
-        loaded.append((train.with_classes(*declared), None if test is None else test.with_classes(*declared)))
+        loaded.append(
+            (train.with_classes(*declared), None if test is None else test.with_classes(*declared))
+        )
     join([train.take(torch.tensor([0])) for train, _ in loaded], "sources")
     return loaded
 
 
 def given_sources(data: Any, config: DataConfig) -> list[Splits]:
-    """Data from Python in place of the configuration's sources, as `load_sources` returns them; neither scaled nor resized.
+    """Data from Python in place of the configuration's sources, as `load_sources` returns them;
+    neither scaled nor resized.
 
     Raises:
         DataError: no data, or a label that is not among the declared classes.
@@ -67,18 +78,41 @@ def given_sources(data: Any, config: DataConfig) -> list[Splits]:
 
 
 def prepared(data: Dataset, config: DataConfig) -> Dataset:
-    """Examples scaled and resized as [data] asks; bytes are in [0, 1] already. Vectors are scaled once clients have them (`data.scaling`)."""
+    """Examples scaled and resized as [data] asks; bytes are in [0, 1] already. Vectors are scaled
+    once clients have them (`data.scaling`).
+    """
     x, notes = data.x, data.notes
-    if data.kind != "vector" and (config.scale == "per_example" or (config.scale == "auto" and data.kind == "series")):
+    if data.kind != "vector" and (
+        config.scale == "per_example" or (config.scale == "auto" and data.kind == "series")
+    ):
         axes = tuple(range(2, x.ndim))
         if config.scale == "auto":
-            notes = (*notes, 'each series is brought to mean 0 and deviation 1, channel by channel; data.scale = "none" keeps its level')
-        x = (x - x.mean(axes, keepdim=True)) / x.std(axes, keepdim=True, correction=0).clamp_min(1e-6)
+            notes = (
+                *notes,
+                (
+                    "each series is brought to mean 0 and deviation 1, channel by channel; "
+                    'data.scale = "none" keeps its level'
+                ),
+            )
+        x = (x - x.mean(axes, keepdim=True)) / x.std(axes, keepdim=True, correction=0).clamp_min(
+            1e-6
+        )
     if config.image_size is not None:
         if data.kind != "image":
             remedy = 'leave data.image_size out, or set kind = "image" on the source'
-            raise DataError("only images can be resized", field="data.image_size", value=data.kind, remedy=remedy)
-        x = functional.interpolate(x, size=(config.image_size, config.image_size), mode="bilinear", align_corners=False, antialias=True)
+            raise DataError(
+                "only images can be resized",
+                field="data.image_size",
+                value=data.kind,
+                remedy=remedy,
+            )
+        x = functional.interpolate(
+            x,
+            size=(config.image_size, config.image_size),
+            mode="bilinear",
+            align_corners=False,
+            antialias=True,
+        )
     return replace(data, x=x, notes=notes)
 
 

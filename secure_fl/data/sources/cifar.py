@@ -1,6 +1,7 @@
 """CIFAR-10 and CIFAR-100 in their binary distribution (the Python one is pickled and not read).
 
-A record is one label byte (CIFAR-100: coarse, then fine) and 3,072 bytes, channel by channel, row by row.
+A record is one label byte (CIFAR-100: coarse, then fine) and 3,072 bytes, channel by channel, row
+by row.
 Source: https://www.cs.toronto.edu/~kriz/cifar.html.
 """
 
@@ -31,12 +32,18 @@ def cifar100(source: SourceConfig) -> tuple[Dataset, Dataset]:
 
 
 def _read(source: SourceConfig, files: Sequence[str], label_bytes: int, classes: int) -> Dataset:
-    remedy = f"set data.sources.0.path to the unpacked folder of {source.name}'s *binary* distribution"
+    remedy = (
+        f"set data.sources.0.path to the unpacked folder of {source.name}'s *binary* distribution"
+    )
     if source.path is None:
         raise DataError("needs a folder", field="data.sources.path", value=None, remedy=remedy)
-    records = np.concatenate([_records(Path(source.path) / name, label_bytes + _PIXELS, remedy) for name in files])
+    records = np.concatenate(
+        [_records(Path(source.path) / name, label_bytes + _PIXELS, remedy) for name in files]
+    )
     x = records[:, label_bytes:].reshape(-1, 3, 32, 32)
-    return Dataset.from_arrays(x, records[:, label_bytes - 1], classes=classes, layout="channels_first", name=source.name)
+    return Dataset.from_arrays(
+        x, records[:, label_bytes - 1], classes=classes, layout="channels_first", name=source.name
+    )
 
 
 def _records(path: Path, size: int, remedy: str) -> np.ndarray:
@@ -44,7 +51,14 @@ def _records(path: Path, size: int, remedy: str) -> np.ndarray:
         with open_file(path) as file:
             raw = np.fromfile(file, np.uint8)
     except OSError:
-        raise DataError("no such file", field="data.sources.path", value=str(path), remedy=remedy) from None
+        raise DataError(
+            "no such file", field="data.sources.path", value=str(path), remedy=remedy
+        ) from None
     if len(raw) == 0 or len(raw) % size:
-        raise DataError(f"truncated: not a whole number of {size}-byte records", field=path.name, value=str(path), remedy=remedy)
+        raise DataError(
+            f"truncated: not a whole number of {size}-byte records",
+            field=path.name,
+            value=str(path),
+            remedy=remedy,
+        )
     return raw.reshape(-1, size)

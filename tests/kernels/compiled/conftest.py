@@ -1,4 +1,6 @@
-"""Kernels under test are compiled for GPUs that are not there: `pytest -m compiled -n auto --dist load tests/kernels/compiled`."""
+"""Kernels under test are compiled for GPUs that are not there:
+`pytest -m compiled -n auto --dist load tests/kernels/compiled`.
+"""
 
 from __future__ import annotations
 
@@ -17,4 +19,7 @@ def _compiling(request: pytest.FixtureRequest) -> None:
     import triton
 
     if triton.knobs.runtime.interpret:
-        pytest.fail("TRITON_INTERPRET is set, and interpreted kernels cannot be compiled: run these tests in a process without it")
+        pytest.fail(
+            "TRITON_INTERPRET is set, and interpreted kernels cannot be compiled: run these tests "
+            "in a process without it"
+        )

@@ -28,7 +28,9 @@ def row_sums(
     Z, SUMS, rows, stride, scaled,
     M: tl.constexpr, N: tl.constexpr, WIDTH: tl.constexpr, DEPTH: tl.constexpr, EXPS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # type: ignore[no-untyped-def]  # fmt: skip
-    """Row sums of exp2(scaled·Z·Zᵀ) of whole tiles; EXPS of them an element, dimensions in chunks of DEPTH."""
+    """Row sums of exp2(scaled·Z·Zᵀ) of whole tiles; EXPS of them an element, dimensions in chunks
+    of DEPTH.
+    """
     tl.static_assert(EXPS >= 0)
     mine = tl.program_id(0) * M + tl.arange(0, M)
     deep = tl.arange(0, DEPTH)
@@ -37,7 +39,11 @@ def row_sums(
     for start in range(0, rows, N):
         other = start + tl.arange(0, N)
         if WIDTH == DEPTH:
-            s = tl.dot(left, tl.trans(tl.load(Z + other[:, None] * stride + deep[None, :])), input_precision=PRECISION)
+            s = tl.dot(
+                left,
+                tl.trans(tl.load(Z + other[:, None] * stride + deep[None, :])),
+                input_precision=PRECISION,
+            )
         else:
             s = tl.zeros([M, N], tl.float32)
             for d in range(0, WIDTH, DEPTH):
@@ -51,11 +57,38 @@ def row_sums(
     tl.store(SUMS + mine, total)
 
 
-def variant(dtype: str = "bf16", m: int = 128, n: int = 64, depth: int = 128, warps: int = 8, stages: int = 2, exps: int = 1, **more: Any) -> Variant:
-    width, precision = more.get("width", depth), more.get("precision", "ieee" if dtype != "fp32" else "tf32")
+def variant(
+    dtype: str = "bf16",
+    m: int = 128,
+    n: int = 64,
+    depth: int = 128,
+    warps: int = 8,
+    stages: int = 2,
+    exps: int = 1,
+    **more: Any,
+) -> Variant:
+    width, precision = (
+        more.get("width", depth),
+        more.get("precision", "ieee" if dtype != "fp32" else "tf32"),
+    )
     types = {"Z": f"*{dtype}", "SUMS": "*fp32", "rows": "i32", "stride": "i32", "scaled": "fp32"}
-    constants = {"M": m, "N": n, "WIDTH": width, "DEPTH": depth, "EXPS": exps, "PRECISION": precision}
-    return Variant(f"row_sums/{dtype}/{width}", row_sums, types, constants, warps, stages, Loop(m * n, 1, width))
+    constants = {
+        "M": m,
+        "N": n,
+        "WIDTH": width,
+        "DEPTH": depth,
+        "EXPS": exps,
+        "PRECISION": precision,
+    }
+    return Variant(
+        f"row_sums/{dtype}/{width}",
+        row_sums,
+        types,
+        constants,
+        warps,
+        stages,
+        Loop(m * n, 1, width),
+    )
 
 
 @cache
@@ -77,7 +110,9 @@ def snapshot(binary: Binary, slots: float | None = None, exps: float = 1.0) -> S
 
 
 def kinds(binary: Binary, held: Snapshot | None = None) -> list[Kind]:
-    return [finding.kind for finding in matrix.judge(binary, held or snapshot(binary), cost(binary))]
+    return [
+        finding.kind for finding in matrix.judge(binary, held or snapshot(binary), cost(binary))
+    ]
 
 
 @pytest.mark.parametrize("target", [target.name for target in FAMILIES])
@@ -100,18 +135,29 @@ def test_a_spilled_configuration_is_found() -> None:
 
 
 def test_spills_of_amd_are_read_from_the_closing_notes() -> None:
-    """A kernel that spills there takes LLVM many seconds; what it notes of one that does not is a zero in the same place."""
-    kernel = triton.compile(source(variant(m=64, warps=4)), target=TARGETS["gfx942"].gpu, options={"num_warps": 4, "enable_fp_fusion": True})
+    """A kernel that spills there takes LLVM many seconds; what it notes of one that does not is a
+    zero in the same place.
+    """
+    kernel = triton.compile(
+        source(variant(m=64, warps=4)),
+        target=TARGETS["gfx942"].gpu,
+        options={"num_warps": 4, "enable_fp_fusion": True},
+    )
     notes = kernel.asm["amdgcn"]
     assert _noted(notes, "vgpr_spill_count") == 0 < _noted(notes, "vgpr_count")
-    assert _noted(notes.replace(".vgpr_spill_count: 0", ".vgpr_spill_count: 17"), "vgpr_spill_count") == 17
+    assert (
+        _noted(notes.replace(".vgpr_spill_count: 0", ".vgpr_spill_count: 17"), "vgpr_spill_count")
+        == 17
+    )
 
 
 def test_an_extra_exponential_in_the_hot_loop_is_found() -> None:
     one, two = compiled(), compiled(exps=2)
     assert (priced(one).exps, priced(two).exps) == (1, 2)
     assert set(kinds(two, snapshot(one))) == {"exponentials", "slots"}
-    assert kinds(two, snapshot(two, exps=2.0)) == ["exponentials"], "no snapshot makes a second one right"
+    assert kinds(two, snapshot(two, exps=2.0)) == ["exponentials"], (
+        "no snapshot makes a second one right"
+    )
 
 
 @pytest.mark.parametrize("target", ["sm80", "sm100", "gfx942"])
@@ -122,7 +168,10 @@ def test_an_extra_exponential_is_found_on_the_other_families(target: str) -> Non
 def test_a_running_maximum_may_take_two_exponentials_and_the_snapshot_may_allow_less() -> None:
     def online(exps: int) -> Binary:
         binary = compiled(exps=exps)
-        return replace(binary, variant=replace(binary.variant, constants={**binary.variant.constants, "ONLINE": True}))
+        return replace(
+            binary,
+            variant=replace(binary.variant, constants={**binary.variant.constants, "ONLINE": True}),
+        )
 
     assert kinds(online(2), snapshot(online(2), exps=2.0)) == []
     assert kinds(online(2), snapshot(online(2), exps=1.1)) == ["exponentials"]
@@ -130,7 +179,9 @@ def test_a_running_maximum_may_take_two_exponentials_and_the_snapshot_may_allow_
 
 
 def test_warps_that_repeat_each_other_show_as_exponentials() -> None:
-    """Rows of 32 by 32 are one AMD wave's product: four waves do it four times, and every one its exponentials."""
+    """Rows of 32 by 32 are one AMD wave's product: four waves do it four times, and every one
+    its exponentials.
+    """
     binary = compiled("gfx942", m=32, n=32, warps=4)
     assert priced(binary).exps >= 2
     assert "exponentials" in kinds(binary)
@@ -141,7 +192,9 @@ def test_slots_may_grow_by_five_percent_and_no_more() -> None:
     slots = priced(binary).slots
     assert kinds(binary, snapshot(binary, slots / 1.04)) == []
     assert kinds(binary, snapshot(binary, slots / 1.06)) == ["slots"]
-    assert kinds(binary, replace(snapshot(binary, slots / 1.06), triton="0.0.0")) == [], "another compiler's slots are not ours to hold"
+    assert kinds(binary, replace(snapshot(binary, slots / 1.06), triton="0.0.0")) == [], (
+        "another compiler's slots are not ours to hold"
+    )
 
 
 def test_a_kernel_that_no_snapshot_holds_is_a_finding() -> None:
@@ -159,15 +212,29 @@ def test_too_much_shared_memory_is_found() -> None:
 def test_limits_of_the_target_are_the_ones_that_count() -> None:
     binary = compiled("sm100")
     assert 0 < binary.columns <= 512
-    narrow = replace(binary, target=replace(binary.target, columns=binary.columns - 1, registers=binary.registers - 1, shared=binary.shared - 1))
+    narrow = replace(
+        binary,
+        target=replace(
+            binary.target,
+            columns=binary.columns - 1,
+            registers=binary.registers - 1,
+            shared=binary.shared - 1,
+        ),
+    )
     assert kinds(narrow) == ["registers", "shared memory", "tensor memory"]
 
 
 def test_products_that_miss_the_matrix_units_are_found() -> None:
-    """Float32 asked for exactly has no matrix unit on NVIDIA; a kernel whose operands say tf32 must have one."""
-    exact = compiled("sm80", dtype="fp32", m=32, n=32, depth=64, warps=4, stages=1, precision="ieee")
+    """Float32 asked for exactly has no matrix unit on NVIDIA; a kernel whose operands say tf32 must
+    have one.
+    """
+    exact = compiled(
+        "sm80", dtype="fp32", m=32, n=32, depth=64, warps=4, stages=1, precision="ieee"
+    )
     assert exact.counts["HMMA"] == 0 < exact.counts["FFMA"]
-    assert cost(exact) is None, "no instruction multiplies matrices, so there is no hot loop to find"
+    assert cost(exact) is None, (
+        "no instruction multiplies matrices, so there is no hot loop to find"
+    )
     assert kinds(exact, Snapshot("", {})) == ["no hot loop"]
     old = compiled("sm80", m=64, warps=4)
     as_hopper = replace(old, target=replace(old.target, matrix="HGMMA"))
@@ -195,14 +262,20 @@ def test_arguments_that_do_not_fit_the_kernel_are_named() -> None:
 
 @pytest.mark.parametrize("target", ["sm80", "sm90", "sm100", "gfx942"])
 def test_a_loop_over_chunks_counts_as_often_as_it_turns(target: str) -> None:
-    """Eight chunks of 64 do the products of 512 dimensions: as many exps, and about twice the slots of the products of 256."""
-    chunked, half = (compiled(target, m=64, n=64, depth=64, width=width, warps=4) for width in (512, 256))
+    """Eight chunks of 64 do the products of 512 dimensions: as many exps, and about twice the slots
+    of the products of 256.
+    """
+    chunked, half = (
+        compiled(target, m=64, n=64, depth=64, width=width, warps=4) for width in (512, 256)
+    )
     assert priced(chunked).exps == priced(half).exps == 1
     assert 1.3 * priced(half).slots < priced(chunked).slots < 2 * priced(half).slots
     hot = hot_loop(chunked.code)
     assert hot is not None
     inside = [cycle for cycle in cycles(chunked.code) if hot.holds(cycle)]
-    assert inside or target == "gfx942", "the chunks are a loop of their own, which AMD's compiler may unroll"
+    assert inside or target == "gfx942", (
+        "the chunks are a loop of their own, which AMD's compiler may unroll"
+    )
     once = len(hot.body) * 4 * chunked.target.gpu.warp_size / (64 * 64)
     assert priced(chunked).slots > once or not inside
 
@@ -210,7 +283,12 @@ def test_a_loop_over_chunks_counts_as_often_as_it_turns(target: str) -> None:
 def test_many_kernels_read_at_once_are_the_ones_read_alone() -> None:
     target = TARGETS["sm80"]
     kernels = [
-        triton.compile(source(variant(depth=depth)), target=target.gpu, options={"num_warps": 8, "enable_fp_fusion": True}) for depth in (64, 128)
+        triton.compile(
+            source(variant(depth=depth)),
+            target=target.gpu,
+            options={"num_warps": 8, "enable_fp_fusion": True},
+        )
+        for depth in (64, 128)
     ]
     cubins = [kernel.asm["cubin"] for kernel in kernels]
     together = sass.disassemble(cubins, target.processor)
@@ -222,9 +300,11 @@ def test_many_kernels_read_at_once_are_the_ones_read_alone() -> None:
 
 def test_loops_of_assembly() -> None:
     text = "\n".join((
-        "kernel:  ; @kernel", "\ts_mov_b32 s0, 0", ".LBB0_1: ; outer", "\tv_add_f32 v0, v1, v2 ; comment", ".LBB0_2:",
-        "\tv_mfma_f32_32x32x8_bf16 v[0:1], v[2:3]", "\ts_cbranch_scc1 .LBB0_2", "\tv_exp_f32_e32 v0, v1", "\ts_cbranch_vccnz .LBB0_1",
-        "\ts_cbranch_scc0 .LBB0_4", ".LBB0_4:", "\ts_endpgm", ".Lfunc_end0:", "\t.section x", "  - .agpr_count:     0",
+        "kernel:  ; @kernel", "\ts_mov_b32 s0, 0", ".LBB0_1: ; outer",
+        "\tv_add_f32 v0, v1, v2 ; comment", ".LBB0_2:", "\tv_mfma_f32_32x32x8_bf16 v[0:1], v[2:3]",
+        "\ts_cbranch_scc1 .LBB0_2", "\tv_exp_f32_e32 v0, v1", "\ts_cbranch_vccnz .LBB0_1",
+        "\ts_cbranch_scc0 .LBB0_4", ".LBB0_4:", "\ts_endpgm", ".Lfunc_end0:", "\t.section x",
+        "  - .agpr_count:     0",
     ))  # fmt: skip
     code = sass.read_assembly(text)
     assert [i.name for i in code][-1] == "s_endpgm"
@@ -235,13 +315,26 @@ def test_loops_of_assembly() -> None:
 
 
 def test_a_path_laid_behind_the_end_belongs_to_the_loop_it_returns_to() -> None:
-    """Place 1 to 3 is the loop; 1 may wait at 5, which is a loop by itself, and comes back to 2. No loop goes from 2 to 6."""
+    """Place 1 to 3 is the loop; 1 may wait at 5, which is a loop by itself, and comes back to 2. No
+    loop goes from 2 to 6.
+    """
 
     def at(name: str, jump: int | None = None, final: bool = False) -> Instruction:
         return Instruction(name, "", jump, final)
 
-    code = (at("MOV"), at("BRA", 5), at("HMMA"), at("BRA", 1), at("EXIT", final=True), at("BRA", 5), at("BRA", 2, final=True))
-    assert [(cycle.head, sorted(cycle.body)) for cycle in cycles(code)] == [(1, [1, 2, 3, 5, 6]), (5, [5])]
+    code = (
+        at("MOV"),
+        at("BRA", 5),
+        at("HMMA"),
+        at("BRA", 1),
+        at("EXIT", final=True),
+        at("BRA", 5),
+        at("BRA", 2, final=True),
+    )
+    assert [(cycle.head, sorted(cycle.body)) for cycle in cycles(code)] == [
+        (1, [1, 2, 3, 5, 6]),
+        (5, [5]),
+    ]
 
 
 def test_unknown_targets_are_refused_with_those_there_are() -> None:
@@ -265,7 +358,10 @@ def test_a_snapshot_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_renewing_a_part_keeps_what_is_shipped_and_drops_what_is_not(tmp_path: Path) -> None:
     binary, file = compiled(), tmp_path / "snapshot.json"
     mine, other, gone = f"sm90/{binary.variant.name}", "sm80/other/half/128", "sm80/gone/half/128"
-    file.write_text(f'{{"triton": "{triton.__version__}", "slots and exponentials": {{"{mine}": [99, 9], "{other}": [3.5, 1.0], "{gone}": [1, 1]}}}}')
+    file.write_text(
+        f'{{"triton": "{triton.__version__}", "slots and exponentials": {{"{mine}": [99, 9], '
+        f'"{other}": [3.5, 1.0], "{gone}": [1, 1]}}}}'
+    )
     matrix.write_snapshot([Verdict(binary, cost(binary), ())], file, [mine, other])
     read = matrix.read_snapshot(file).held
     assert set(read) == {mine, other}
@@ -276,20 +372,33 @@ def test_renewing_a_part_keeps_what_is_shipped_and_drops_what_is_not(tmp_path: P
 
 
 def test_a_finding_reads_as_a_sentence() -> None:
-    assert str(Finding("slots", "a/bf16/128", "sm90", 6.49999, 5.0)) == "sm90 a/bf16/128: slots: 6.5, allowed 5"
+    assert (
+        str(Finding("slots", "a/bf16/128", "sm90", 6.49999, 5.0))
+        == "sm90 a/bf16/128: slots: 6.5, allowed 5"
+    )
 
 
 def test_the_core_is_what_ci_has_time_for() -> None:
     names = (
-        "loss/bf16/64", "loss/bf16/128", "loss/bf16/512", "loss/fp16/128", "loss/fp32.tf32/128", "loss/fp32.tf32x3/128", "loss/fp32.tf32x3/512",
-        "clip/fp32/256", "clip/fp32/1024", "rows/bf16/128", "rows/bf16/128/own", "noise",
+        "loss/bf16/64", "loss/bf16/128", "loss/bf16/512", "loss/fp16/128", "loss/fp32.tf32/128",
+        "loss/fp32.tf32x3/128", "loss/fp32.tf32x3/512", "clip/fp32/256", "clip/fp32/1024",
+        "rows/bf16/128", "rows/bf16/128/own", "noise",
     )  # fmt: skip
-    shipped = [Variant(name, None, {}, {}, 4, 2, Loop(1, 1, 1) if name.startswith("loss") else None) for name in names]
+    shipped = [
+        Variant(name, None, {}, {}, 4, 2, Loop(1, 1, 1) if name.startswith("loss") else None)
+        for name in names
+    ]
 
     def core(target: str) -> set[str]:
-        return {variant.name for variant in matrix.core_of(sorted(shipped, key=lambda v: v.name), TARGETS[target])}
+        return {
+            variant.name
+            for variant in matrix.core_of(sorted(shipped, key=lambda v: v.name), TARGETS[target])
+        }
 
-    quadratic, others = {"loss/bf16/128", "loss/fp32.tf32x3/128"}, {"clip/fp32/1024", "rows/bf16/128/own", "noise"}
+    quadratic, others = (
+        {"loss/bf16/128", "loss/fp32.tf32x3/128"},
+        {"clip/fp32/1024", "rows/bf16/128/own", "noise"},
+    )
     assert core("sm80") == core("sm100") == quadratic
     assert core("gfx942") == quadratic | others
     assert core("sm90") == quadratic | others | {"loss/bf16/512"}

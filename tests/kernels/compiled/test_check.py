@@ -1,4 +1,6 @@
-"""`secure-fl kernels check` and what it is made of: each kind of fault is reported, and ends in exit code 1."""
+"""`secure-fl kernels check` and what it is made of: each kind of fault is reported, and ends in
+exit code 1.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,10 @@ from secure_fl_kernels.proof.check import Agreement
 from secure_fl_kernels.proof.matrix import Job, Verdict
 from secure_fl_kernels.proof.targets import TARGETS, Target
 
-pytestmark = [pytest.mark.compiled, pytest.mark.filterwarnings("ignore:.*will be removed in Click:DeprecationWarning")]
+pytestmark = [
+    pytest.mark.compiled,
+    pytest.mark.filterwarnings("ignore:.*will be removed in Click:DeprecationWarning"),
+]
 
 GOOD = Agreement("nt_xent", "triton on cpu", "float32", 70, 33, 1e-7, 1e-7, 1e-5)
 
@@ -38,14 +43,22 @@ def test_the_processors_forms_agree() -> None:
         found = judged(*which)
         assert len(found) == 9
         assert all(agreement.holds for agreement in found.values())
-        assert max(agreement.value for agreement in found.values()) > 0, "no form is its own reference"
+        assert max(agreement.value for agreement in found.values()) > 0, (
+            "no form is its own reference"
+        )
 
 
-def test_a_wrong_value_a_wrong_gradient_and_an_exception_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_value_a_wrong_gradient_and_an_exception_are_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     right = functional.nt_xent_loss
 
     def planted(fault: Callable[[Tensor], Tensor]) -> Agreement:
-        monkeypatch.setattr(functional, "nt_xent_loss", lambda a, b, t: fault(right(a, b, t)) if a.dtype == torch.float32 else right(a, b, t))
+        monkeypatch.setattr(
+            functional,
+            "nt_xent_loss",
+            lambda a, b, t: fault(right(a, b, t)) if a.dtype == torch.float32 else right(a, b, t),
+        )
         return judged("reference", "cpu", ("float32",))["nt_xent"]
 
     def broken(loss: Tensor) -> Tensor:
@@ -93,14 +106,27 @@ def command() -> ModuleType:
 def run(command: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Said]:
     """The command with canned results, all of them good unless told otherwise."""
 
-    def go(*targets: str, every: bool = False, interpreted: tuple[Agreement, ...] = (GOOD,), verdicts: tuple[Verdict, ...] = ()) -> Said:
-        variant, page, said = Variant("loss/bf16/128", None, {}, {}, 4, 2, Loop(1, 1, 1)), StringIO(), Said()
+    def go(
+        *targets: str,
+        every: bool = False,
+        interpreted: tuple[Agreement, ...] = (GOOD,),
+        verdicts: tuple[Verdict, ...] = (),
+    ) -> Said:
+        variant, page, said = (
+            Variant("loss/bf16/128", None, {}, {}, 4, 2, Loop(1, 1, 1)),
+            StringIO(),
+            Said(),
+        )
 
         def jobs(targets: list[Target], core: bool) -> list[Job]:
             said.planned = (*(target.name for target in targets), f"core={core}")
             return [Job(target, "loss", (variant,)) for target in targets]
 
-        monkeypatch.setattr(check, "agreements", lambda provider, device, dtypes: [replace(GOOD, provider=f"{provider} on {device}")])
+        monkeypatch.setattr(
+            check,
+            "agreements",
+            lambda provider, device, dtypes: [replace(GOOD, provider=f"{provider} on {device}")],
+        )
         monkeypatch.setattr(check, "interpreted", lambda: iter(interpreted))
         monkeypatch.setattr(matrix, "jobs", jobs)
         monkeypatch.setattr(matrix, "examine", lambda job, snapshot: list(verdicts))
@@ -127,7 +153,10 @@ def test_targets_can_be_chosen(run: Callable[..., Said]) -> None:
     assert run(every=True).planned == ("sm80", "sm90", "sm100", "gfx942", "core=False")
 
 
-@pytest.mark.parametrize("fault", [{"problem": "OutOfBounds: load [of] 4 bytes"}, {"value": 1.0}, {"gradient": float("nan")}])
+@pytest.mark.parametrize(
+    "fault",
+    [{"problem": "OutOfBounds: load [of] 4 bytes"}, {"value": 1.0}, {"gradient": float("nan")}],
+)
 def test_a_disagreement_is_exit_code_1(run: Callable[..., Said], fault: dict[str, Any]) -> None:
     said = run(interpreted=(GOOD, replace(GOOD, **fault)))
     assert said.code == 1
@@ -137,10 +166,19 @@ def test_a_disagreement_is_exit_code_1(run: Callable[..., Said], fault: dict[str
 
 
 def test_a_finding_is_exit_code_1(run: Callable[..., Said]) -> None:
-    failure = Failure(Variant("loss/bf16/128", None, {}, {}, 4, 2), TARGETS["sm90"], "CompilationError: no [such] thing")
-    said = run(verdicts=(Verdict(failure, None, tuple(matrix.judge(failure, matrix.Snapshot("", {})))),))
+    failure = Failure(
+        Variant("loss/bf16/128", None, {}, {}, 4, 2),
+        TARGETS["sm90"],
+        "CompilationError: no [such] thing",
+    )
+    said = run(
+        verdicts=(Verdict(failure, None, tuple(matrix.judge(failure, matrix.Snapshot("", {})))),)
+    )
     assert said.code == 1
-    assert "sm90 loss/bf16/128: not compiled: CompilationError: no [such] thing, allowed a binary" in said.output
+    assert (
+        "sm90 loss/bf16/128: not compiled: CompilationError: no [such] thing, allowed a binary"
+        in said.output
+    )
 
 
 def test_an_unknown_target_is_refused_before_anything_is_run(run: Callable[..., Said]) -> None:
@@ -149,7 +187,9 @@ def test_an_unknown_target_is_refused_before_anything_is_run(run: Callable[..., 
     assert said.output == ""
 
 
-def test_an_interpreting_process_is_refused(run: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interpreting_process_is_refused(
+    run: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(triton.knobs.runtime, "interpret", True)
     assert isinstance(run().ended, ConfigError)
 

@@ -18,7 +18,9 @@ H100 = next(device for device in roofline.DEVICES if device.name == "H100")
 
 
 def test_floors_by_hand() -> None:
-    """N = 32,768, D = 128, bf16: 0.275 TFLOP forward, 1.07e9 exponentials, 256 blocks that read 8 MiB each through L2."""
+    """N = 32,768, D = 128, bf16: 0.275 TFLOP forward, 1.07e9 exponentials, 256 blocks that read 8
+    MiB each through L2.
+    """
     forward, backward = roofline.passes("ntxent", 32768, 128, "bf16").values()
     assert forward.flop == 2 * 32768**2 * 128
     assert backward.flop == 2 * forward.flop
@@ -32,7 +34,11 @@ def test_floors_by_hand() -> None:
 
 
 def test_every_bound_can_bind() -> None:
-    assert {row.bound for row in roofline.table((8192,), (16, 32, 128, 512))} == {"tensor", "exponential", "L2"}
+    assert {row.bound for row in roofline.table((8192,), (16, 32, 128, 512))} == {
+        "tensor",
+        "exponential",
+        "L2",
+    }
     assert roofline.Pass(0, 0, 0, 3e12).floor(H100, "bf16") == ("memory", pytest.approx(1.0))
 
 

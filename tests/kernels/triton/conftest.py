@@ -1,4 +1,6 @@
-"""Kernels under test run interpreted on the processor (`TRITON_INTERPRET=1 pytest -m triton`) or on a GPU (`pytest -m gpu`)."""
+"""Kernels under test run interpreted on the processor (`TRITON_INTERPRET=1 pytest -m triton`) or on
+a GPU (`pytest -m gpu`).
+"""
 
 from __future__ import annotations
 
@@ -27,12 +29,17 @@ def device() -> str:
         return "cpu"
     if torch.cuda.is_available():
         return "cuda"
-    pytest.fail("nothing to run Triton kernels on: set TRITON_INTERPRET=1 to interpret them, or run on a machine with a GPU")
+    pytest.fail(
+        "nothing to run Triton kernels on: set TRITON_INTERPRET=1 to interpret them, or run on a "
+        "machine with a GPU"
+    )
 
 
 @pytest.fixture(autouse=True)
 def guard(device: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Traffic]:
-    """Every test runs guarded where kernels are interpreted; what it yields counts the bytes moved (none on a GPU)."""
+    """Every test runs guarded where kernels are interpreted; what it yields counts the bytes moved
+    (none on a GPU).
+    """
     from secure_fl_kernels.proof import interpreter
 
     monkeypatch.setenv(PROVIDER, "triton")

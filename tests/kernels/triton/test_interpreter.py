@@ -1,4 +1,6 @@
-"""The interpreter's repairs and its guard, each shown a kernel with the fault that it is there to find."""
+"""The interpreter's repairs and its guard, each shown a kernel with the fault that it is there
+to find.
+"""
 
 from __future__ import annotations
 
@@ -30,20 +32,37 @@ pytestmark.append(needs_interpreter)
 def scale(X, Y, rows, width, step, BLOCK: tl.constexpr, MASKED: tl.constexpr):  # type: ignore[no-untyped-def]
     row, column = tl.program_id(0), tl.arange(0, BLOCK)
     if MASKED:
-        tl.store(Y + row * step + column, 2 * tl.load(X + row * step + column, mask=column < width), mask=column < width)
+        tl.store(
+            Y + row * step + column,
+            2 * tl.load(X + row * step + column, mask=column < width),
+            mask=column < width,
+        )
     else:
         tl.store(Y + row * step + column, 2 * tl.load(X + row * step + column))
 
 
 @triton.jit
-def row_sums(Z, SUMS, rows, width: tl.constexpr, scaled, BLOCK: tl.constexpr, MASK: tl.constexpr, SHIFT: tl.constexpr):  # type: ignore[no-untyped-def]
+def row_sums(
+    Z,
+    SUMS,
+    rows,
+    width: tl.constexpr,
+    scaled,
+    BLOCK: tl.constexpr,
+    MASK: tl.constexpr,
+    SHIFT: tl.constexpr,
+):  # type: ignore[no-untyped-def]
     """Row sums of exp2(scaled·Z·Zᵀ) without the diagonal; MASK and SHIFT plant the faults."""
     mine, column = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK), tl.arange(0, width)
-    left = tl.load(Z + mine[:, None] * width + column[None, :], mask=mine[:, None] < rows, other=0.0)
+    left = tl.load(
+        Z + mine[:, None] * width + column[None, :], mask=mine[:, None] < rows, other=0.0
+    )
     total = tl.zeros([BLOCK], tl.float32)
     for start in range(0, rows, BLOCK):
         other = start + tl.arange(0, BLOCK)
-        right = tl.load(Z + other[:, None] * width + column[None, :], mask=other[:, None] < rows, other=0.0)
+        right = tl.load(
+            Z + other[:, None] * width + column[None, :], mask=other[:, None] < rows, other=0.0
+        )
         kernel = tl.exp2(tl.dot(left, tl.trans(right), input_precision="ieee") * scaled)
         kept = other[None, :] != mine[:, None] + SHIFT
         if MASK:
@@ -73,7 +92,9 @@ def lanes_collide(X, OUT, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
 
 @triton.jit
 def added_up(X, OUT, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
-    tl.atomic_add(OUT + tl.arange(0, BLOCK), tl.load(X + tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)))
+    tl.atomic_add(
+        OUT + tl.arange(0, BLOCK), tl.load(X + tl.program_id(0) * BLOCK + tl.arange(0, BLOCK))
+    )
 
 
 @triton.jit
@@ -94,7 +115,9 @@ def cast_only(X, OUT, SIZE: tl.constexpr):  # type: ignore[no-untyped-def]
 
 
 def unit(rows: int, width: int) -> Tensor:
-    return reference.normalize(torch.randn(rows, width, generator=torch.Generator().manual_seed(rows)))
+    return reference.normalize(
+        torch.randn(rows, width, generator=torch.Generator().manual_seed(rows))
+    )
 
 
 def sums_of(z: Tensor, block: int = 32, mask: bool = True, shift: int = 0) -> Tensor:
@@ -114,7 +137,8 @@ def test_a_sound_kernel_passes_and_agrees() -> None:
 
 def test_a_lane_out_of_bounds_is_found_and_nothing_is_written() -> None:
     said = (
-        r"scale, program \(0, 0, 0\): load of 4 bytes out of bounds in 8 of 16 active lanes, the first \+32 bytes from the start of X, which has 32"
+        r"scale, program \(0, 0, 0\): load of 4 bytes out of bounds in 8 of 16 active lanes, the "
+        r"first \+32 bytes from the start of X, which has 32"
     )
     with pytest.raises(OutOfBounds, match=said):
         scale[(1,)](torch.ones(1, 8), torch.zeros(1, 16), 1, 8, 8, 16, False)
@@ -136,7 +160,9 @@ def test_a_lane_in_the_gap_between_a_views_rows_is_out_of_bounds() -> None:
 
 
 def test_a_missing_tail_mask_gives_wrong_sums() -> None:
-    """Its loads are masked, so the guard is content: rows past the end count as similarity 0, and the reference shows it."""
+    """Its loads are masked, so the guard is content: rows past the end count as similarity 0, and
+    the reference shows it.
+    """
     z = unit(100, 16)
     error = (sums_of(z, mask=False) - expected(z)).abs().max()
     assert error > 20
@@ -149,7 +175,9 @@ def test_a_wrong_diagonal_gives_wrong_sums() -> None:
 
 
 @pytest.mark.parametrize("order", [interpreter.reversed_grid, lambda: interpreter.shuffled_grid(0)])
-def test_bits_do_not_depend_on_the_order_of_programs(order: Callable[[], AbstractContextManager[None]]) -> None:
+def test_bits_do_not_depend_on_the_order_of_programs(
+    order: Callable[[], AbstractContextManager[None]],
+) -> None:
     z = unit(100, 16)
     forwards = sums_of(z)
     with order():
@@ -157,7 +185,9 @@ def test_bits_do_not_depend_on_the_order_of_programs(order: Callable[[], Abstrac
 
 
 @pytest.mark.parametrize("order", [interpreter.reversed_grid, lambda: interpreter.shuffled_grid(0)])
-def test_a_race_gives_other_bits_in_another_order(order: Callable[[], AbstractContextManager[None]]) -> None:
+def test_a_race_gives_other_bits_in_another_order(
+    order: Callable[[], AbstractContextManager[None]],
+) -> None:
     def run() -> Tensor:
         x = torch.arange(64.0)
         with interpreter.guarded(races=False):
@@ -171,7 +201,9 @@ def test_a_race_gives_other_bits_in_another_order(order: Callable[[], AbstractCo
 
 
 @pytest.mark.parametrize("order", [nullcontext, interpreter.reversed_grid])
-def test_the_guard_names_races_between_programs(order: Callable[[], AbstractContextManager[None]]) -> None:
+def test_the_guard_names_races_between_programs(
+    order: Callable[[], AbstractContextManager[None]],
+) -> None:
     x, out = torch.arange(64.0), torch.zeros(16)
     with order(), pytest.raises(Race, match=r"another program has (stored|loaded), in X"):
         passed_on[(4,)](x, 64, 16)
@@ -196,7 +228,9 @@ def test_atomics_are_no_race_but_must_be_in_bounds() -> None:
 
 
 def test_a_check_compares_bits_in_both_orders() -> None:
-    """An exchange is atomic and still leaves what came last: the guard has no objection, the reversed order finds it."""
+    """An exchange is atomic and still leaves what came last: the guard has no objection, the
+    reversed order finds it.
+    """
 
     def ordered() -> Outcome:
         out = torch.zeros(1, dtype=torch.int32)
@@ -243,14 +277,18 @@ def test_traffic_is_what_active_lanes_move(guard: Traffic) -> None:
 
 
 def test_bfloat16_products_are_right_once_installed() -> None:
-    a, b = (torch.randn(32, 32, generator=torch.Generator().manual_seed(k)).bfloat16() for k in range(2))
+    a, b = (
+        torch.randn(32, 32, generator=torch.Generator().manual_seed(k)).bfloat16() for k in range(2)
+    )
     out = torch.empty(32, 32)
     product[(1,)](a, b, out, 32)
     torch.testing.assert_close(out, a.float() @ b.float(), rtol=1e-5, atol=1e-5)
 
 
 def test_bfloat16_products_are_garbage_unless_installed() -> None:
-    """Documents why `install` exists; when this fails, triton has learnt bfloat16 and the repair can go."""
+    """Documents why `install` exists; when this fails, triton has learnt bfloat16 and the repair
+    can go.
+    """
     script = (
         "import torch, triton, triton.language as tl\n"
         "import importlib.util as u\n"
@@ -261,25 +299,54 @@ def test_bfloat16_products_are_garbage_unless_installed() -> None:
         "planted.product[(1,)](one, one, out, 16)\n"
         "print(out[0, 0].item())\n"
     )
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env={**os.environ, "TRITON_INTERPRET": "1"})
+    run = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+    )
     assert float(run.stdout) > 1e9
 
 
 def test_casts_to_bfloat16_round_to_the_nearest_even() -> None:
     hard = torch.tensor(
-        [1.99999, 1.00390625, 1.01171875, -3.9999, 0.1, 1e-40, 3.4e38, torch.inf, -torch.inf, torch.nan, 0.0, -0.0, 7e-46, 65504.0, 2.0**-133, 5.0]
+        [
+            1.99999,
+            1.00390625,
+            1.01171875,
+            -3.9999,
+            0.1,
+            1e-40,
+            3.4e38,
+            torch.inf,
+            -torch.inf,
+            torch.nan,
+            0.0,
+            -0.0,
+            7e-46,
+            65504.0,
+            2.0**-133,
+            5.0,
+        ]
     )
-    x = torch.cat([hard, torch.randn(1008, generator=torch.Generator().manual_seed(0))]).reshape(1, 1024)
+    x = torch.cat([hard, torch.randn(1008, generator=torch.Generator().manual_seed(0))]).reshape(
+        1, 1024
+    )
     out = torch.empty(1, 1024, dtype=torch.bfloat16)
     cast_only[(1,)](x, out, 1024)
-    assert torch.equal(out.nan_to_num(nan=7).view(torch.int16), x.bfloat16().nan_to_num(nan=7).view(torch.int16))
+    assert torch.equal(
+        out.nan_to_num(nan=7).view(torch.int16), x.bfloat16().nan_to_num(nan=7).view(torch.int16)
+    )
     back = torch.empty(1, 1024)
     cast_only[(1,)](out, back, 1024)
     assert torch.equal(back.nan_to_num(nan=7), out.float().nan_to_num(nan=7))
 
 
 def test_autotuned_kernels_run_without_a_gpu() -> None:
-    tuned = triton.autotune(configs=[triton.Config({"BLOCK": size}) for size in (16, 32)], key=["rows"])(scale)
+    tuned = triton.autotune(
+        configs=[triton.Config({"BLOCK": size}) for size in (16, 32)], key=["rows"]
+    )(scale)
     out = torch.zeros(4, 8)
     tuned[(4,)](torch.ones(4, 8), out, 4, 8, 8, MASKED=True)
     assert torch.equal(out, torch.full((4, 8), 2.0))
