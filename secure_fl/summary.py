@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from secure_fl.config import FederationConfig, OptimiserConfig
-from secure_fl.data.dataset import Dataset, join
+from secure_fl.data.dataset import Dataset
+from secure_fl.data.joining import join
 from secure_fl.data.partitions import ClientData
 from secure_fl.data.summary import PartitionSummary
 from secure_fl.federation.alerts import listed

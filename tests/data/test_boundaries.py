@@ -19,8 +19,9 @@ from torch import Tensor
 from secure_fl import Federation, FederationConfig
 from secure_fl.assign import assign_pool
 from secure_fl.config import DataConfig, PartitionConfig, SourceConfig
-from secure_fl.data import partitions
-from secure_fl.data.dataset import Dataset, join
+from secure_fl.data import holdout, partitions
+from secure_fl.data.dataset import Dataset
+from secure_fl.data.joining import join
 from secure_fl.data.partitions import ClientData, partition
 from secure_fl.data.sources import load_source, load_sources
 from secure_fl.data.sources.idx import read_idx
@@ -91,7 +92,8 @@ def test_private_test_sets_follow_from_no_training_label(spec: dict[str, Any], u
 def test_test_sets_drawn_by_training_labels_are_found(
     spec: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(partitions, "_private", lambda config: False)
+    for module in (partitions, holdout):
+        monkeypatch.setattr(module, "labels_are_private", lambda config: False)
     assert changed_test_sets(spec, "example")
 
 

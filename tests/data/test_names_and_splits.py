@@ -18,8 +18,8 @@ from secure_fl import Dataset, Federation, FederationConfig
 from secure_fl.artifacts import load_card
 from secure_fl.cli.partition_table import partition_table
 from secure_fl.config import DataConfig
-from secure_fl.data.dataset import join
 from secure_fl.data.holdout import hold_out
+from secure_fl.data.joining import join
 from secure_fl.data.partitions import ClientData, partition
 from secure_fl.data.summary import PartitionSummary, summarise
 from secure_fl.engines.embedded import EmbeddedEngine
