@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE, KERNELS = ROOT / "secure_fl", ROOT / "kernels" / "secure_fl_kernels"
 
 FLOORS = [
-    {"ciphers", "errors", "lazy", "odds", "seeds", "terminal", "units"},
+    {"ciphers", "errors", "lazy", "lock_holder", "odds", "seeds", "terminal", "units"},
     {"coins", "files", "paths"},
     {"config"},
     {"config_file", "data", "models", "objectives"},
