@@ -7,7 +7,7 @@ embeddings; so these are compared, N·∂T/∂(h, z), where T is a mean.
 | declared | what must not change |
 |---|---|
 | `PER_EXAMPLE` | the others' gradients, when one example is added or replaced |
-| `STATISTIC` | any gradient, when every example is there twice: means stay, and so must all that depends on means only |
+| `STATISTIC` | any gradient, when every example is there twice: means stay, and so must it |
 | `GROUP` | the gradients of all other groups of `objective.group_size` neighbouring examples |
 | `BATCH` | nothing is claimed |
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import torch
 
 from secure_fl.federation.block_replies import in_blocks

@@ -34,7 +34,6 @@ from secure_fl.privacy.client_level import Blocks
 from secure_fl.secure_sum.round_plan import BlockShape
 from secure_fl.training.representation import measure_representation
 
-
 _MOST_FIELDS = 150_000
 """Fields of a pool that a sum is timed with; wider ones are scaled."""
 

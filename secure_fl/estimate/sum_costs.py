@@ -14,7 +14,6 @@ from secure_fl.secure_sum.round_plan import BlockShape, BlockVector, RoundPlan
 from secure_fl.secure_sum.round_sizes import sum_bytes
 from secure_fl.secure_sum.secure_sum import EmbeddedFederation
 
-
 SMALL_COHORT, SMALL_WIDTH = 16, 64
 """Clients, and fields of a pool, of the round that shows what a sum costs beside its vectors."""
 
@@ -53,7 +52,7 @@ def _sums(plan: RoundPlan) -> int:
 
 
 def block_shape(blocks: Blocks) -> BlockShape:
-    """The shape of a client\'s blocks."""
+    """The shape of a client's blocks."""
     pools, width = blocks.pools.shape
     return BlockShape(pools, width, len(blocks.shared), len(blocks.head), counted=pools > 1)
 
