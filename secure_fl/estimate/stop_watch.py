@@ -36,12 +36,8 @@ from secure_fl.training.representation import measure_representation
 
 _MOST_FIELDS = 150_000
 """Fields of a pool that a sum is timed with; wider ones are scaled."""
-
-
 _SLOW = 2.0
 """Seconds after which one batch is enough to scale from."""
-
-
 _MEASURED = 256
 
 

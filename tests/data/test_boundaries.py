@@ -214,12 +214,38 @@ def _idx(count: int) -> bytes:
     )
 
 
+def _file_cases(folder: Path, images: Tensor, labels: Tensor) -> dict[str, Callable[[], object]]:
+    config = DataConfig()
+    return {
+        "npz labels": lambda: load_source(
+            _npz(folder, x=images.numpy(), y=labels.numpy() - 8765), config, 0
+        ),
+        "npz length": lambda: load_source(
+            _npz(folder, x=images.numpy(), y=labels.numpy()[:37]), config, 0
+        ),
+        "npz axes": lambda: load_source(
+            _npz(folder, x=np.zeros((COUNT, 6))).model_copy(update={"kind": "image"}), config, 0
+        ),
+        "npz bytes": lambda: load_source(
+            SourceConfig(name="npz", path=str(_damaged(folder, b"8765" * 9, "torn.npz"))), config, 0
+        ),
+        "npy bytes": lambda: load_source(
+            SourceConfig(name="npz", path=str(_damaged(folder, b"\x93NUMPY8765" * 9, "torn.npy"))),
+            config,
+            0,
+        ),
+        "gz bytes": lambda: read_idx(_damaged(folder, b"8765" * 9, "torn.gz")),
+        "idx bytes": lambda: read_idx(_damaged(folder, b"8765" * 9, "torn")),
+        "idx short": lambda: read_idx(_damaged(folder, _idx(37), "short")),
+        "idx long": lambda: read_idx(_damaged(folder, gzip.compress(_idx(53)), "long.gz")),
+    }
+
+
 def _cases(folder: Path) -> dict[str, Callable[[], object]]:
     labels = torch.arange(COUNT) % 4
     own, images = Dataset.from_arrays, torch.rand(COUNT, 1, 8, 8)
     spec, grouped = PartitionConfig, numbered(labels, torch.tensor([0] * (COUNT - 1) + [977]))
     natural = FederationConfig(**OPEN, partition={"kind": "natural", "min_examples": 3})
-    config = DataConfig()
     return {
         "pixels": lambda: check_range(own(loud(1.2345678))),
         "dark pixels": lambda: check_range(own(loud(-7.7531))),
@@ -247,27 +273,7 @@ def _cases(folder: Path) -> dict[str, Callable[[], object]]:
         ),
         "natural": lambda: partition([(grouped, None)], natural),
         "rotation": lambda: transforms_for(spec(kind="rotation"), own(torch.zeros(COUNT, 3)), 0),
-        "npz labels": lambda: load_source(
-            _npz(folder, x=images.numpy(), y=labels.numpy() - 8765), config, 0
-        ),
-        "npz length": lambda: load_source(
-            _npz(folder, x=images.numpy(), y=labels.numpy()[:37]), config, 0
-        ),
-        "npz axes": lambda: load_source(
-            _npz(folder, x=np.zeros((COUNT, 6))).model_copy(update={"kind": "image"}), config, 0
-        ),
-        "npz bytes": lambda: load_source(
-            SourceConfig(name="npz", path=str(_damaged(folder, b"8765" * 9, "torn.npz"))), config, 0
-        ),
-        "npy bytes": lambda: load_source(
-            SourceConfig(name="npz", path=str(_damaged(folder, b"\x93NUMPY8765" * 9, "torn.npy"))),
-            config,
-            0,
-        ),
-        "gz bytes": lambda: read_idx(_damaged(folder, b"8765" * 9, "torn.gz")),
-        "idx bytes": lambda: read_idx(_damaged(folder, b"8765" * 9, "torn")),
-        "idx short": lambda: read_idx(_damaged(folder, _idx(37), "short")),
-        "idx long": lambda: read_idx(_damaged(folder, gzip.compress(_idx(53)), "long.gz")),
+        **_file_cases(folder, images, labels),
     }
 
 

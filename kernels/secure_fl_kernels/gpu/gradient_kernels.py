@@ -16,14 +16,8 @@ from secure_fl_kernels.reference.gradients import (
 )
 
 _FLOOR = tl.constexpr(FLOOR[torch.float32])
-
-
 _LONGER = tl.constexpr(1 + SLACK[torch.float32])
-
-
 _CEILING = tl.constexpr(CEILING[torch.float32])
-
-
 _PER_CEILING = tl.constexpr(1 / CEILING[torch.float32])
 
 
