@@ -61,6 +61,7 @@ from secure_fl.data.dataset import Dataset
 from secure_fl.data.sources import load_source
 from secure_fl.data.views import batch_views, build_views, two_views
 from secure_fl.errors import TrainingError
+from secure_fl.experimental.logit import LogitDP
 from secure_fl.models.build import build_encoder, build_head, build_projector
 from secure_fl.models.heads import Classifier, EncoderProjector
 from secure_fl.objectives.build import build_objective, separates
@@ -70,7 +71,6 @@ from secure_fl.objectives.separation import SeparationPlan
 from secure_fl.objectives.units import CrossEntropy
 from secure_fl.privacy.calibration import noise_for
 from secure_fl.privacy.engine import PrivateSpec, Sampling, choose_mechanism, train_privately
-from secure_fl.privacy.mechanisms.logit import LogitDP
 from secure_fl.privacy.mechanisms.mechanism import Labelled
 from secure_fl.privacy.noise import NoiseSource
 from secure_fl.privacy.units import Adjacency

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from secure_fl.coins import Coins, Draws
+from secure_fl.experimental.logit import LogitDP
 from secure_fl.privacy.mechanisms.group import GroupNTXent
-from secure_fl.privacy.mechanisms.logit import LogitDP
 from secure_fl.privacy.mechanisms.mechanism import Labelled, flat
 from secure_fl.privacy.mechanisms.per_example import PerExample
 from secure_fl.privacy.mechanisms.released import statistic_sum

@@ -35,7 +35,7 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> FederationCo
         ConfigError: the file is missing, unreadable or no TOML, an override has no `=`, or a value
             is refused.
     """
-    table = _read(path_of(path, "configuration"))
+    table = read_table(path_of(path, "configuration"))
     for override in overrides:
         _apply(table, override)
     return FederationConfig(**table)
@@ -57,7 +57,7 @@ def starter_config() -> str:
         ),
         "",
     ]
-    lines += _commented(FederationConfig(), prefix="")
+    lines += commented(FederationConfig())
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -66,9 +66,24 @@ def config_schema() -> str:
     return json.dumps(FederationConfig.model_json_schema(), indent=2) + "\n"
 
 
-def _read(path: Path) -> Table:
+def read_table(
+    path: Path, field: str = "configuration", maker: str = "secure-fl init NAME.toml"
+) -> Table:
+    """The tables of a TOML file.
+
+    Args:
+        field: what the file is, for errors.
+        maker: the command that writes one.
+
+    Raises:
+        ConfigError: the file is missing, unreadable or no TOML in UTF-8.
+    """
+
+    def refused(problem: str, remedy: str) -> ConfigError:
+        return ConfigError(problem, field=field, value=str(path), remedy=remedy)
+
     try:
-        return _parse(_decoded(read_bytes(path, most=_LARGEST), path))
+        return _parse(_decoded(read_bytes(path, most=_LARGEST), path, field))
     except FileError as error:
         problem = (
             "no such file"
@@ -77,25 +92,20 @@ def _read(path: Path) -> Table:
             if path.is_dir()
             else error.problem
         )
-        remedy = "name a TOML file; `secure-fl init NAME.toml` writes one"
-        raise ConfigError(problem, field="configuration", value=str(path), remedy=remedy) from None
+        raise refused(problem, f"name a TOML file; `{maker}` writes one") from None
     except UnicodeDecodeError:
-        raise ConfigError(
-            "not text in UTF-8", field="configuration", value=str(path), remedy=_AS_UTF8
-        ) from None
+        raise refused("not text in UTF-8", _AS_UTF8) from None
     except tomllib.TOMLDecodeError as error:
         remedy = "mend the line named"
-        if path.suffix.lower() != ".toml":
+        if path.suffix.lower() != ".toml" and field == "configuration":
             remedy = (
                 "name a TOML file; for data of your own `secure-fl init "
                 f"my.toml --data {path}` writes one"
             )
-        raise ConfigError(
-            f"not valid TOML: {error}", field="configuration", value=str(path), remedy=remedy
-        ) from None
+        raise refused(f"not valid TOML: {error}", remedy) from None
 
 
-def _decoded(data: bytes, path: Path) -> str:
+def _decoded(data: bytes, path: Path, field: str) -> str:
     """Text of a TOML file, which is UTF-8; the byte order mark that some editors put before it
     is dropped.
 
@@ -107,7 +117,7 @@ def _decoded(data: bytes, path: Path) -> str:
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data[:4]:
         raise ConfigError(
             "text in UTF-16 or UTF-32, which TOML is not",
-            field="configuration",
+            field=field,
             value=str(path),
             remedy=_AS_UTF8,
         )
@@ -194,28 +204,33 @@ def _without_none(value: Any) -> Any:
     return value
 
 
-def _commented(section: Section, prefix: str) -> Iterable[str]:
-    """A section's own settings first, then its tables, as TOML asks."""
+def commented(section: Section, prefix: str = "") -> Iterable[str]:
+    """A section as lines of TOML, each setting under its description: its own settings first, then
+    its tables, as TOML asks.
+    """
     tables: list[str] = []
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
         if isinstance(value, Section):
             note = " ".join((type(value).__doc__ or "").partition("\n\n")[0].split())
-            tables += [f"# {note}", f"[{prefix}{name}]", *_commented(value, f"{prefix}{name}.")]
+            tables += [f"# {note}", f"[{prefix}{name}]", *commented(value, f"{prefix}{name}.")]
         elif isinstance(value, tuple) and value and isinstance(value[0], Section):
             for item in value:
                 tables += [
                     f"# {field.description}",
                     f"[[{prefix}{name}]]",
-                    *_commented(item, f"{prefix}{name}."),
+                    *commented(item, f"{prefix}{name}."),
                 ]
         else:
             yield f"# {field.description}"
-            yield f"# {name} =" if value is None else tomli_w.dumps({name: _plain(value)}).rstrip()
+            yield f"# {name} =" if value is None else f"{name} = {_inline(value)}"
     if tables or prefix:
         yield ""
     yield from tables
 
 
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+def _inline(value: Any) -> str:
+    """A value as TOML, on one line."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_inline, value))}]"
+    return tomli_w.dumps({"_": value}, multiline_strings=False).removeprefix("_ = ").rstrip()

@@ -7,7 +7,6 @@ from __future__ import annotations
 import codecs
 import sys
 import unicodedata
-from typing import TextIO
 
 _SPELLED = {
     "ε": "eps", "δ": "delta", "σ": "sigma", "γ": "gamma", "α": "alpha", "β": "beta", "τ": "tau",
@@ -28,15 +27,6 @@ def prepare() -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors=_NAME)
-
-
-def carries(stream: TextIO, text: str) -> bool:
-    """Whether a stream's encoding has every letter of a text."""
-    try:
-        text.encode(stream.encoding or "ascii")
-    except (UnicodeEncodeError, LookupError):
-        return False
-    return True
 
 
 def _spell(error: UnicodeError) -> tuple[str | bytes, int]:

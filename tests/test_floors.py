@@ -33,6 +33,7 @@ FLOORS = [
     {"planning", "estimate", "preflight"},
     {"audit", "report"},
     {"cli"},
+    {"experimental"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 
@@ -76,6 +77,24 @@ def test_rooms_import_downwards_only() -> None:
 def test_a_planted_violation_is_found() -> None:
     assert violations(PACKAGE / "data" / "views.py", {"secure_fl.federation.client.Client"})
     assert violations(PACKAGE / "data" / "views.py", {"secure_fl.models.build.build_encoder"})
+
+
+def test_nothing_imports_an_experiment() -> None:
+    """Not even by name in a string: what a run needs cannot be in a room that may be removed."""
+    house = [path for path in PACKAGE.rglob("*.py") if room_of(path) != "experimental"]
+    assert len(house) > 200
+    for path in [*house, *KERNELS.rglob("*.py")]:
+        assert "secure_fl.experimental" not in path.read_text(encoding="utf-8"), path
+
+
+def test_every_experiment_says_what_would_bring_it_in() -> None:
+    tree = ast.parse((PACKAGE / "experimental" / "__init__.py").read_text(encoding="utf-8"))
+    notes = [
+        note for note in (ast.get_docstring(tree) or "").split("\n- **")[1:] if "Owner: " in note
+    ]
+    assert all("bring" in note for note in notes)
+    named = set(re.findall(r"`(\w+)`", " ".join(note.split("\n\n")[0] for note in notes)))
+    assert {path.stem for path in (PACKAGE / "experimental").glob("*.py")} - {"__init__"} <= named
 
 
 def test_kernels_import_torch_only() -> None:

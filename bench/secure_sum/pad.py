@@ -16,9 +16,9 @@ from typing import TypeVar
 
 import numpy as np
 
+from secure_fl.experimental.rlwe_pad import ExperimentalWarning, PadPlan, PadSum, RlwePad
+from secure_fl.experimental.rlwe_ring import DEGREE, Integers
 from secure_fl.secure_sum.masks import UsedSeeds
-from secure_fl.secure_sum.rlwe_pad import ExperimentalWarning, PadPlan, PadSum, RlwePad
-from secure_fl.secure_sum.rlwe_ring import DEGREE, Integers
 
 CLIENTS, REPEATS = 9, 9
 T = TypeVar("T")

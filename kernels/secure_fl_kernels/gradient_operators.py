@@ -1,5 +1,5 @@
-"""Per-sample gradients and ChaCha20 as torch operators: what `torch.compile` and fake tensors have
-to know of them.
+"""Per-sample gradients as torch operators: what `torch.compile` and fake tensors have to know
+of them.
 
 Each picks its provider when it runs, so that one compiled program serves all. `per_sample` checks
 the arguments.
@@ -18,14 +18,10 @@ from torch import Tensor
 
 from secure_fl_kernels import dispatch
 from secure_fl_kernels.cpu import gradients as cpu_gradients
-from secure_fl_kernels.reference import chacha as reference_chacha
 from secure_fl_kernels.reference import gradients as reference_gradients
 from secure_fl_kernels.reference.gradients import Convolution, accumulator
 
 _P = ParamSpec("_P")
-
-_HELD = 1 << 15
-"""Blocks of ChaCha20 that plain torch computes at once: 4 MiB of 64-bit words."""
 
 
 @contextmanager
@@ -146,48 +142,6 @@ def _(inputs: Tensor, backprops: Tensor, *geometry: Any) -> Tensor:
         inputs.shape[0] // geometry[-1],
         dtype=accumulator(torch.promote_types(inputs.dtype, backprops.dtype)),
     )
-
-
-@torch.library.custom_op("secure_fl::chacha20_words", mutates_args=())
-def chacha20_words(start: Tensor, blocks: int) -> Tensor:
-    """`[16 · blocks]` words from the state `start`."""
-    if dispatch.choose(start) == "triton":
-        from secure_fl_kernels.gpu import chacha
-
-        return chacha.words(start, blocks)
-    return torch.cat([start.new_empty(0), *_stretches(start, blocks)])
-
-
-@chacha20_words.register_fake
-def _(start: Tensor, blocks: int) -> Tensor:
-    return start.new_empty(reference_chacha.WORDS * blocks)
-
-
-@torch.library.custom_op("secure_fl::chacha20_normal", mutates_args=())
-def chacha20_normal(start: Tensor, count: int, std: float) -> Tensor:
-    """`[count]` deviates from the state `start`."""
-    if dispatch.choose(start) == "triton":
-        from secure_fl_kernels.gpu import chacha
-
-        return chacha.normal(start, count, std)
-    parts = [
-        reference_chacha.normal(words, std).float()
-        for words in _stretches(start, -(-count // reference_chacha.WORDS))
-    ]
-    return torch.cat([start.new_empty(0, dtype=torch.float32), *parts])[:count].clone()
-
-
-@chacha20_normal.register_fake
-def _(start: Tensor, count: int, _std: float) -> Tensor:
-    return start.new_empty(count, dtype=torch.float32)
-
-
-def _stretches(start: Tensor, blocks: int) -> Iterator[Tensor]:
-    """The keystream, `_HELD` blocks at a time."""
-    for first in range(0, blocks, _HELD):
-        ahead = start.clone()
-        ahead[12] += first
-        yield reference_chacha.words(ahead, min(_HELD, blocks - first))
 
 
 def _refuse(*_: object) -> None:

@@ -9,30 +9,25 @@ operators of `torch.compile` and give the same bits each time on one device with
 threads. `torch.func.vmap` works and loops. `dispatch` says who computes them.
 
 Noise is the caller's, drawn by a generator that the privacy claim can bear. Triton's own is Philox,
-which is not cryptographic, so no kernel here draws from it; `chacha20_normal` is for keys that are
-secret, and says what it does not cover.
+which is not cryptographic, so no kernel here draws from it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import inf, isfinite
+from math import isfinite
 
 import torch
 from torch import Tensor
 
 from secure_fl_kernels import gradient_operators as operators
-from secure_fl_kernels.reference import chacha
 from secure_fl_kernels.reference import gradients as plain
 
 __all__ = [
-    "chacha20_normal",
-    "chacha20_words",
     "clip_and_sum",
     "clip_factors",
     "ghost_square_norms_conv2d",
     "ghost_square_norms_linear",
-    "little_endian_words",
     "square_norms",
 ]
 
@@ -218,69 +213,6 @@ def _check_convolution(inputs: Tensor, backprops: Tensor, shape: plain.Convoluti
         )
 
 
-def little_endian_words(data: bytes, device: torch.device | str = "cpu") -> Tensor:
-    """Bytes as int32 bit patterns, four a word: `[len / 4]`. 32 random bytes make a key, 12
-    a nonce.
-
-    Raises:
-        ValueError: the length is not a multiple of four.
-    """
-    if len(data) % 4:
-        raise ValueError(f"whole words of four bytes are needed, not {len(data)} bytes")
-    numbers = [
-        int.from_bytes(data[k : k + 4], "little", signed=True) for k in range(0, len(data), 4)
-    ]
-    return torch.tensor(numbers, dtype=torch.int32, device=device)
-
-
-def chacha20_words(key: Tensor, nonce: Tensor, counter: int, blocks: int) -> Tensor:
-    """ChaCha20's keystream (RFC 8439): int32 bit patterns `[16 · blocks]` of its little-endian
-    words, on the key's device.
-
-    Guarantee: the words of the RFC. Assumes: the key is secret and random, and no pair of nonce and
-    counter is used twice with it. Not covered: wiping key and keystream from memory, and timing.
-
-    Args:
-        key: int32 `[8]`, as `little_endian_words` makes it.
-        nonce: int32 `[3]`.
-        counter: number of the first block.
-
-    Raises:
-        TypeError: key or nonce is not int32.
-        ValueError: shapes or devices are wrong, or the counter would pass 2³² − 1; the message
-            holds no key material.
-    """
-    result: Tensor = operators.chacha20_words(_state(key, nonce, counter, blocks), blocks)
-    return result
-
-
-def chacha20_normal(key: Tensor, nonce: Tensor, count: int, std: float, counter: int = 0) -> Tensor:
-    """Normal deviates with mean 0 and standard deviation `std` from ChaCha20's keystream:
-    float32 `[count]`.
-
-    Box and Muller's transform of neighbouring words w, w': std · √(−2 ln((w + ½)/2³²)) times the
-    cosine and the sine of 2πw'/2³². Sixteen deviates use up one block.
-
-    Guarantee: as unpredictable as ChaCha20's keystream. Assumes: as `chacha20_words`. Not covered:
-    a radius never exceeds 6.77 standard deviations, past which a pair lies with probability 2⁻³³;
-    values are rounded to float32, so that a deviate's last bits may give away what it was added to
-    (Mironov 2012), and devices differ in them; timing. Claims of differential privacy should rest
-    on integer noise, not on this.
-
-    Raises:
-        TypeError: key or nonce is not int32.
-        ValueError: as `chacha20_words`, or `std` is negative or not finite, or `count` negative.
-    """
-    if not 0 <= std < inf:
-        raise ValueError(f"std must be finite and not negative, not {std}")
-    if count < 0:
-        raise ValueError(f"count must not be negative, and is {count}")
-    result: Tensor = operators.chacha20_normal(
-        _state(key, nonce, counter, -(-count // chacha.WORDS)), count, std
-    )
-    return result
-
-
 # Checks
 
 
@@ -312,19 +244,3 @@ def _output_size(shape: plain.Convolution, image: Sequence[int]) -> tuple[int, .
         (side + 2 * pad - dilation * (taps - 1) - 1) // stride + 1
         for side, taps, stride, pad, dilation in sizes
     )
-
-
-def _state(key: Tensor, nonce: Tensor, counter: int, blocks: int) -> Tensor:
-    for name, words, length in (("key", key, 8), ("nonce", nonce, 3)):
-        if words.dtype != torch.int32:
-            raise TypeError(f"{name} must be int32, not {words.dtype}")
-        if tuple(words.shape) != (length,):
-            raise ValueError(f"{name} must have {length} words, not shape {tuple(words.shape)}")
-    if key.device != nonce.device:
-        raise ValueError(f"key is on {key.device} and nonce on {nonce.device}")
-    if counter < 0 or blocks < 0 or counter + blocks > chacha.BLOCKS:
-        raise ValueError(
-            f"blocks {counter} to {counter + blocks} do not fit a counter of "
-            "32 bits: a nonce has 2³² of them"
-        )
-    return chacha.state(key, nonce, counter)

@@ -17,6 +17,7 @@ from secure_fl.cli.doctor import doctor
 from secure_fl.cli.kernels import kernels_app
 from secure_fl.cli.keys import keys_app
 from secure_fl.cli.models import assign, export
+from secure_fl.cli.policy import policy_app
 from secure_fl.cli.privacy import privacy_app
 from secure_fl.cli.report import report
 from secure_fl.cli.run import run
@@ -42,6 +43,7 @@ A first hour:
   secure-fl privacy plan my.toml                 what a private run would spend, before it does
   secure-fl privacy verify runs/mine             every ε again, from the ledger's events
   secure-fl keys new hospital-3                  an identity, for a federation over a network
+  secure-fl policy init                          what this site accepts of such a federation
   secure-fl kernels check                        the kernels' own proof on this machine
 
 \b
@@ -66,6 +68,7 @@ app.add_typer(kernels_app, name="kernels")
 app.add_typer(bench, name="bench")
 app.add_typer(privacy_app, name="privacy")
 app.add_typer(keys_app, name="keys")
+app.add_typer(policy_app, name="policy")
 
 
 def _version(value: bool) -> None:

@@ -117,12 +117,12 @@ class FederationConfig(Section):
         for holds, field, value, problem, remedy in rules_between(self):
             if not holds:
                 raise ConfigError(problem, field=field, value=value, remedy=remedy)
-        if self._knows_clients:
+        if self.knows_clients:
             self.check_sums(self.partition.clients)
         return self
 
     @property
-    def _knows_clients(self) -> bool:
+    def knows_clients(self) -> bool:
         """Whether the configuration says how many clients there are.
 
         Otherwise they are counted once the data are read: where these may bring clients of their

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import difflib
 from collections.abc import Iterator
 from types import UnionType
@@ -57,6 +58,7 @@ _KINDS: tuple[tuple[type, str], ...] = (
     (int, "a whole number"),
     (float, "a finite number"),
     (str, "text"),
+    (datetime.date, "a date without quotes, such as 2026-01-31"),
     (Section, "a table of settings"),
     (tuple, "a list"),
 )

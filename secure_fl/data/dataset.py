@@ -60,7 +60,8 @@ class Dataset:
             read off the examples to make them.
         notes: what was done to the examples when they were read, in words, for whoever holds them.
 
-    Unsigned bytes are divided by 255, and channels that come last are moved to the front. Names, and numbers with gaps, are numbered in sorted order and kept in `class_names` and
+    Unsigned bytes are divided by 255, and channels that come last are moved to the front. Names,
+    and numbers with gaps, are numbered in sorted order and kept in `class_names` and
     `client_names`. Runs with differential privacy that train on labels want `classes` or
     `class_names` given, because what is read off private labels is private.
     """

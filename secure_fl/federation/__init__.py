@@ -7,7 +7,10 @@ Public names, each imported when it is used:
 - `check_paths`: Refuse a run in which an example could move more than its own part of a release, before anything is released or charged.
 - `Guide`: The found groups: the global mean sketch `[S]` and one centre a pool `[K, S]`.
 - `Manifest`: The tags of one run's files.
+- `Objection`: One respect in which a plan is weaker than the policy.
 - `Phase`: A part of a run that proceeds by rounds.
+- `PlanTerms`: One plan in numbers.
+- `Policy`: What a site accepts; `Policy()` asks for differential privacy and a protected sum.
 - `PoolScore`: The choice, the score of every pool on the client's own examples (none under privacy), and the chosen pool's test score.
 - `RoundRecord`: One round, as a line of `metrics.jsonl` holds it.
 - `RunFolder`: Reads and writes one run's folder.
@@ -33,6 +36,9 @@ if TYPE_CHECKING:
     from secure_fl.federation.phase import Phase as Phase
     from secure_fl.federation.phase import RoundRecord as RoundRecord
     from secure_fl.federation.phase import ServerState as ServerState
+    from secure_fl.federation.plan_terms import PlanTerms as PlanTerms
+    from secure_fl.federation.policy import Policy as Policy
+    from secure_fl.federation.policy_rules import Objection as Objection
     from secure_fl.federation.secrecy import Secrecy as Secrecy
     from secure_fl.federation.sketch_form import SketchForm as SketchForm
 
@@ -46,6 +52,9 @@ __getattr__, __dir__, __all__ = lazily(
         "messages": ["Guide", "PoolScore"],
         "path_check": ["check_paths"],
         "phase": ["Phase", "RoundRecord", "ServerState"],
+        "plan_terms": ["PlanTerms"],
+        "policy": ["Policy"],
+        "policy_rules": ["Objection"],
         "secrecy": ["Secrecy"],
         "sketch_form": ["SketchForm"],
     },

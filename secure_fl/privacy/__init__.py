@@ -4,7 +4,6 @@ Public names, each imported when it is used:
 
 - `Adjacency`: How neighbours differ.
 - `Adversary`: Who is looking: the server, other clients, whoever gets the models.
-- `AllocationEvent`: Balls in bins: in every epoch each unit falls into one of `steps_per_epoch` batches, on its own secret coin.
 - `Budget`: The (ε, δ) that no subject's releases may pass.
 - `check_separable`: Refuse what is known to mix rows, and trainable layers without a rule.
 - `choose_mechanism`: A mechanism that is valid for the objective's coupling: `auto` takes released statistics or per-example clipping.
@@ -18,7 +17,6 @@ Public names, each imported when it is used:
 - `noise_for`: Noise multiplier of a Poisson-sampled Gaussian so that `steps` of it, together with `also`, are (ε, δ)-DP.
 - `NoiseSource`: The secret key of one run, and the record of which streams were taken from it.
 - `NoiseStream`: Consecutive draws from one keystream; no part of it is used twice.
-- `PrefixTree`: One chain of correlated noise: what everybody knows of it before it begins.
 - `PrivacyClaim`: One row of the table of ε per adversary.
 - `PrivacyLedger`: All releases of a run, and the budget they are held against, if any.
 - `PrivacyUnit`: What one neighbouring data set differs by.
@@ -27,7 +25,6 @@ Public names, each imported when it is used:
 - `PrivateSpec`: One call's share of private training: SGD from a fresh optimiser.
 - `PrivateTraining`: One call of private training: what it is charged for is what it does, since both are of one mechanism and one number of steps.
 - `PureEvent`: `releases` of an ε-DP mechanism: exponential mechanism or randomised response.
-- `randomised_response`: `choice` with probability 1 − `lie`, else one of all `pools` at random.
 - `Release`: One thing that leaves somebody, with the event that says what it costs.
 - `rounds_within`: How many rounds of `per_round`, after `already`, a subject's budget holds; at most `most`, 0 when not even one.
 - `Sampling`: What of a client's set and steps the accounting needs; all of it public.
@@ -50,17 +47,14 @@ if TYPE_CHECKING:
     from secure_fl.privacy.calibration import rounds_within as rounds_within
     from secure_fl.privacy.calibration import smallest_noise as smallest_noise
     from secure_fl.privacy.choice import PrivateChoice as PrivateChoice
-    from secure_fl.privacy.choice import randomised_response as randomised_response
     from secure_fl.privacy.claims import Adversary as Adversary
     from secure_fl.privacy.claims import PrivacyClaim as PrivacyClaim
     from secure_fl.privacy.client_level import ClientLevel as ClientLevel
-    from secure_fl.privacy.correlated import PrefixTree as PrefixTree
     from secure_fl.privacy.engine import PrivateSpec as PrivateSpec
     from secure_fl.privacy.engine import PrivateTraining as PrivateTraining
     from secure_fl.privacy.engine import Sampling as Sampling
     from secure_fl.privacy.engine import choose_mechanism as choose_mechanism
     from secure_fl.privacy.engine import train_privately as train_privately
-    from secure_fl.privacy.events import AllocationEvent as AllocationEvent
     from secure_fl.privacy.events import GaussianEvent as GaussianEvent
     from secure_fl.privacy.events import IntegerEvent as IntegerEvent
     from secure_fl.privacy.events import PureEvent as PureEvent
@@ -83,12 +77,11 @@ __getattr__, __dir__, __all__ = lazily(
     {
         "accounting": ["epsilon", "epsilon_of"],
         "calibration": ["noise_for", "rounds_within", "smallest_noise"],
-        "choice": ["PrivateChoice", "randomised_response"],
+        "choice": ["PrivateChoice"],
         "claims": ["Adversary", "PrivacyClaim"],
         "client_level": ["ClientLevel"],
-        "correlated": ["PrefixTree"],
         "engine": ["PrivateSpec", "PrivateTraining", "Sampling", "choose_mechanism", "train_privately"],
-        "events": ["AllocationEvent", "GaussianEvent", "IntegerEvent", "PureEvent"],
+        "events": ["GaussianEvent", "IntegerEvent", "PureEvent"],
         "integer_noise": ["discrete_gaussian", "skellam"],
         "ledger": ["PrivacyLedger", "Verification"],
         "noise": ["NoiseSource", "NoiseStream"],

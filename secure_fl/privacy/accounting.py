@@ -11,8 +11,7 @@ Which pair of distributions stands for a Gaussian event, with s = contributions/
 - replace-one: (1−q)N(0) + qN(s) against (1−q)N(0) + qN(−s). Both contents move the sum by at most s from where it is without the unit.
   Opposite directions are the worst: for likelihood ratios L₁, L₂ against "not drawn", the test's gain is a convex function of
   (1−q)(1−γ) + qL₁ − γqL₂, its mixed second derivative in (L₁, L₂) is negative, so no choice of directions, also none made adaptively between
-  two releases of one step, does better than keeping them opposed throughout (the verification step of stochastic control). For bins
-  (contributions = 2) the two contents are at most 2C apart as well, so this charge is safe there and not the tightest.
+  two releases of one step, does better than keeping them opposed throughout (the verification step of stochastic control).
 
 The Rényi accountant of dp_accounting ignores the relation for Gaussians (ε of 2.17 instead of 4.38 for one release at σ = 2): for replace-one
 no Gaussian passes through it; full participation has a closed form, and sampled steps are a PLD or nothing.
@@ -31,8 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from secure_fl.errors import DependencyError, PrivacyError
-from secure_fl.privacy.allocation import allocation_distribution
-from secure_fl.privacy.events import AllocationEvent, Event, GaussianEvent, IntegerEvent, PureEvent
+from secure_fl.privacy.events import Event, GaussianEvent, IntegerEvent, PureEvent
 from secure_fl.privacy.integer_curves import ORDERS, Curve, gaussian_curve, integer_curve, pure_curve, sampled_gaussian_curve
 from secure_fl.privacy.units import Adjacency
 
@@ -69,7 +67,7 @@ def epsilon(events: Sequence[Event], delta: float, adjacency: Adjacency, *, fine
 
     Raises:
         PrivacyError: δ outside (0, 1), or an event that has no proof for this adjacency.
-        DependencyError: dp-accounting is missing, or PLD_accounting for balls in bins.
+        DependencyError: dp-accounting is missing.
     """
     return epsilon_of([Charge(event, adjacency) for event in events], delta, fine=fine)
 
@@ -129,9 +127,6 @@ def _check_adjacency(event: Event, adjacency: Adjacency) -> None:
     if isinstance(event, IntegerEvent) and adjacency is Adjacency.ADD_REMOVE:
         remedy = "claim zero-out on a public roster, or replace-one"
         raise PrivacyError("an absent client takes its noise share along", field="adjacency", value=str(adjacency), remedy=remedy)
-    if isinstance(event, AllocationEvent) and adjacency is Adjacency.REPLACE_ONE:
-        remedy = "claim add-remove or zero-out, or sample by Poisson"
-        raise PrivacyError("balls in bins have no bound under replace-one here", field="adjacency", value=str(adjacency), remedy=remedy)
 
 
 @dataclass(frozen=True)
@@ -142,7 +137,6 @@ class _Parts:
     sampled: dict[tuple[float, float, bool], int]  # noise over sensitivity, rate, replaced -> steps
     pure: tuple[PureEvent, ...]
     integer: tuple[Charge, ...]
-    allocation: tuple[AllocationEvent, ...]
 
     @classmethod
     def of(cls, charges: Sequence[Charge]) -> _Parts:
@@ -159,7 +153,6 @@ class _Parts:
             dict(sampled),
             tuple(event for event, _ in charges if isinstance(event, PureEvent)),
             tuple(charge for charge in charges if isinstance(charge.event, IntegerEvent)),
-            tuple(event for event, _ in charges if isinstance(event, AllocationEvent)),
         )
 
     @property
@@ -170,20 +163,20 @@ class _Parts:
 
     @property
     def has_curve(self) -> bool:
-        """Whether every part has a Rényi curve: sampled Gaussians under replace-one and balls in bins have none."""
-        return not self.allocation and not any(replaced for _, _, replaced in self.sampled)
+        """Whether every part has a Rényi curve: sampled Gaussians under replace-one have none."""
+        return not any(replaced for _, _, replaced in self.sampled)
 
     @property
     def is_one_gaussian(self) -> bool:
-        return not (self.sampled or self.pure or self.integer or self.allocation)
+        return not (self.sampled or self.pure or self.integer)
 
     def without_losses(self) -> _Parts:
         """What has to go through Rényi curves, and pure events with them."""
-        return _Parts(0.0, {}, self.pure, self.integer, ())
+        return _Parts(0.0, {}, self.pure, self.integer)
 
     def losses_only(self) -> _Parts:
         """The Gaussian part."""
-        return _Parts(self.full, self.sampled, (), (), self.allocation)
+        return _Parts(self.full, self.sampled, (), ())
 
 
 Bound = Callable[[float], float]
@@ -239,7 +232,7 @@ def _loss_bound(parts: _Parts, base: float) -> Bound:
     width = _grid(parts, base)
     if width > _NO_BOUND:
         return lambda _: math.inf
-    composed = [allocation_distribution(bins, width, fine=base < _COARSE) for bins in parts.allocation]
+    composed = []
     if parts.full:
         composed.append(pld.from_gaussian_mechanism(parts.full**-0.5, value_discretization_interval=width))
     for (noise, rate, replaced), steps in parts.sampled.items():
@@ -260,8 +253,6 @@ def _deviation(noise: float, rate: float, replaced: bool) -> float:
 
 
 def _planning_grid(parts: _Parts) -> float:
-    if parts.allocation:
-        return _FINE
     least = min((rate * (2 if replaced else 1) / noise for noise, rate, replaced in parts.sampled), default=math.inf)
     return _FINE * max(1, math.floor(min(_PLANNED * least, _WIDEST) / _FINE))
 
@@ -279,10 +270,6 @@ def _grid(parts: _Parts, base: float) -> float:
         width = min(width, max(deviation / 2, (2 * base) ** 2 / (steps * deviation)))
         farthest = max(farthest, shift**2 / 2 + 10 * shift)
         squares += steps * min(shift**2, deviation**2)
-    for bins in parts.allocation:
-        shift = 1 / bins.noise_multiplier
-        farthest = max(farthest, shift**2 / 2 + 10 * shift)
-        squares += bins.epochs * min(shift**2, math.expm1(min(shift**2, 50.0)) / bins.steps_per_epoch)
     for pure in parts.pure:
         width = min(width, pure.epsilon / 100)  # it is rounded up to the grid once a release
     spread = squares / 2 + 10 * math.sqrt(squares) + sum(pure.epsilon * pure.releases for pure in parts.pure)

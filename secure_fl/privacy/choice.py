@@ -1,10 +1,7 @@
 """Which pool a client trains, chosen privately for its examples.
 
-Where only its own example-level noise protects a client, the choice it shows is a release. Cheapest first:
-
-1. `initial_clusters`: clusters of updates that were noised already cost nothing more;
-2. `PrivateChoice`: the exponential mechanism on bounded losses, in few rounds (`ChoiceSchedule`); between them the client stays where it is;
-3. `randomised_response`: the true choice or a random one; it does not use that nearly as good pools are nearly as good.
+Where only its own example-level noise protects a client, the choice it shows is a release: the exponential mechanism on bounded losses,
+in few rounds (`privacy.choice_every`); between them the client stays where it is.
 
 Source of the policy: R-DPCFL, arXiv 2405.19272. The mechanism: McSherry, Talwar 2007; its zCDP: Cesar, Rogers 2021 (bounded range).
 """
@@ -13,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf, log
+from math import inf
 
 import numpy as np
 import torch
@@ -103,71 +100,3 @@ class PrivateChoice:
     def event(self, choices: int) -> PureEvent:
         """What `choices` of them cost."""
         return PureEvent(epsilon=self.epsilon, bounded_range=True, releases=choices)
-
-
-@dataclass(frozen=True)
-class ChoiceSchedule:
-    """In which rounds clients choose: in `first`, `first + every`, … In all others they stay, which releases nothing.
-
-    Raises:
-        PrivacyError: a setting is out of range.
-    """
-
-    first: int = 0
-    every: int = 5
-
-    def __post_init__(self) -> None:
-        if self.first < 0 or self.every < 1:
-            raise PrivacyError("out of range", field="schedule", value=(self.first, self.every), remedy="first from 0 on, every from 1 on")
-
-    def chooses(self, round_number: int) -> bool:
-        """Whether `round_number` (from 0) is one of them."""
-        return round_number >= self.first and (round_number - self.first) % self.every == 0
-
-    def choices(self, rounds: int) -> int:
-        """How many there are in the first `rounds`: what to charge for."""
-        return len(range(self.first, rounds, self.every))
-
-
-def randomised_response(choice: int, pools: int, lie: float, stream: NoiseStream) -> int:
-    """`choice` with probability 1 − `lie`, else one of all `pools` at random. The last resort; charged by `response_event`.
-
-    **Guarantee**: ln(1 + K(1 − p)/p)-DP for anything that `choice` was made from, in every round in which it is called.
-
-    Raises:
-        PrivacyError: no such choice, or a probability that protects nothing.
-    """
-    response_event(pools, lie, 1)
-    if not 0 <= choice < pools:
-        raise PrivacyError("no such pool", field="choice", value="not shown", remedy=f"choose among 0..{pools - 1}")
-    lies, other = bool(stream.coins(1, lie)), int(stream.permutation(pools)[0])
-    return other if lies else choice
-
-
-def response_event(pools: int, lie: float, releases: int) -> PureEvent:
-    """What `releases` randomised responses cost: ε = ln(1 + K(1 − p)/p) each, with p = `lie`.
-
-    Raises:
-        PrivacyError: `lie` is not within (0, 1], or there is no pool.
-    """
-    if not 0 < lie <= 1 or pools < 1:
-        raise PrivacyError("a response that protects nothing", field="lie", value=lie, remedy="a probability within (0, 1], for example 0.4")
-    return PureEvent(epsilon=log(1 + pools * (1 - lie) / lie), bounded_range=False, releases=releases)
-
-
-def initial_clusters(updates: Tensor, pools: int, seed: int) -> Tensor:
-    """Pool of each client by k-means over the directions of its noised update `[clients, P]`: int64 `[clients]`.
-
-    **Guarantee**: costs nothing beyond what the updates' noise was charged for.
-
-    **Assumes**: every row left its client noised, and is visible one by one: under a secure sum only sums are, so cluster sketches there.
-
-    Raises:
-        PrivacyError: fewer clients than pools, or a value that is not finite.
-    """
-    from sklearn.cluster import KMeans
-
-    if not 1 <= pools <= len(updates) or not bool(updates.isfinite().all()):
-        raise PrivacyError("cannot be clustered", field="updates", value=tuple(updates.shape), remedy="finite rows, at least as many as pools")
-    centred = torch.nn.functional.normalize(updates.double() - updates.double().mean(0), dim=1)
-    return torch.from_numpy(KMeans(pools, n_init=32, random_state=seed % 2**32).fit_predict(centred.numpy())).long()

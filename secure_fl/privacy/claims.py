@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Literal, NoReturn
 
 from secure_fl.errors import PrivacyError
 from secure_fl.privacy.accounting import Charge, epsilon_of
-from secure_fl.privacy.events import AllocationEvent, GaussianEvent, IntegerEvent, PureEvent
+from secure_fl.privacy.events import GaussianEvent, IntegerEvent, PureEvent
 from secure_fl.privacy.ledger import NOISED_BY_KEY_HOLDER, PrivacyLedger, Release
 from secure_fl.privacy.units import Adjacency, PrivacyUnit
 
-Protection = Literal["plain", "masked", "bfv", "bfv+masked", "ckks"]
+Protection = Literal["plain", "masked", "bfv+masked"]
 
 
 class Adversary(StrEnum):
@@ -49,14 +49,14 @@ class Setting:
     key_holder: Literal["clients", "authority"] = "clients"
 
     def __post_init__(self) -> None:
-        if self.protection not in ("plain", "masked", "bfv", "bfv+masked", "ckks"):
-            raise PrivacyError("unknown layer", field="protection", value=self.protection, remedy="plain, masked, bfv, bfv+masked or ckks")
+        if self.protection not in ("plain", "masked", "bfv+masked"):
+            raise PrivacyError("unknown layer", field="protection", value=self.protection, remedy="plain, masked or bfv+masked")
         if self.colluders < 0:
             raise PrivacyError("not a count", field="colluders", value=self.colluders, remedy="at least 0")
 
     def adversaries(self) -> tuple[Adversary, ...]:
         """Everybody there is: without encryption there is no key holder."""
-        return tuple(who for who in Adversary if who is not Adversary.KEY_HOLDER or self.protection not in ("plain", "masked"))
+        return tuple(who for who in Adversary if who is not Adversary.KEY_HOLDER or self.protection == "bfv+masked")
 
     def sees_single_uploads(self, adversary: Adversary) -> bool:
         """Whether one client's upload is laid open, so that only its own share of distributed noise is left to protect it."""
@@ -68,7 +68,7 @@ class Setting:
         enough = self.threshold
         if adversary is Adversary.LIAR and self.against_a_liar is not None:
             enough = self.against_a_liar
-        masks_hold = "masked" in self.protection and (enough is None or self.colluders < enough)
+        masks_hold = enough is None or self.colluders < enough
         return has_key and not masks_hold
 
 
@@ -138,39 +138,21 @@ def claims(
     return rows
 
 
-def largest(rows: Iterable[PrivacyClaim]) -> PrivacyClaim:
-    """The federation's claim out of its clients', which speak of different data: the maximum.
-
-    Raises:
-        PrivacyError: none given, or they differ in unit, adjacency, δ or adversary, so that their ε cannot be compared.
-    """
-    held = list(rows)
-    if len({(row.unit, row.adjacency, row.delta, row.adversary) for row in held}) != 1:
-        kinds = sorted({f"{row.unit}, {row.adjacency}" for row in held})
-        raise PrivacyError("only claims of one kind compare", field="claims", value=kinds, remedy="report them side by side")
-    basis: Literal["declared", "derived"] = "declared" if any(row.basis == "declared" for row in held) else "derived"
-    return replace(max(held, key=lambda row: row.epsilon), basis=basis)
-
-
 def _laid_open(charges: tuple[Charge, ...]) -> tuple[Charge, ...]:
     return tuple(Charge(event.own_share() if isinstance(event, IntegerEvent) else event, adjacency) for event, adjacency in charges)
 
 
 def _sampling(charged: Iterable[tuple[Charge, ...]]) -> str:
     events = [charge.event for charges in charged for charge in charges]
-    found = []
-    if any(isinstance(event, GaussianEvent) and event.sampling_rate < 1 for event in events):
-        found.append("Poisson within each client")
-    if any(isinstance(event, AllocationEvent) for event in events):
-        found.append("balls in bins within each client")
-    return " and ".join(found) or "none: every round is paid in full"
+    sampled = any(isinstance(event, GaussianEvent) and event.sampling_rate < 1 for event in events)
+    return "Poisson within each client" if sampled else "none: every round is paid in full"
 
 
 def _noised_by_holder(releases: Iterable[Release], setting: Setting) -> bool:
     """Whether some noise is the key holder's: then the holder must be neither the server nor a client, who would see the sums without it."""
     if not any(release.purpose == NOISED_BY_KEY_HOLDER for release in releases):
         return False
-    if setting.protection in ("plain", "masked") or setting.key_holder == "clients":
+    if setting.protection != "bfv+masked" or setting.key_holder == "clients":
         remedy = 'encryption with key_holder = "authority"; or let all clients add the noise'
         value = f"{setting.protection}, {setting.key_holder}"
         raise PrivacyError(

@@ -178,33 +178,7 @@ class PureEvent(Event):
             raise PrivacyError("not a truth value", field="bounded_range", value=self.bounded_range, remedy="true or false")
 
 
-@dataclass(frozen=True)
-class AllocationEvent(Event):
-    """Balls in bins: in every epoch each unit falls into one of `steps_per_epoch` batches, on its own secret coin.
-
-    Args:
-        noise_multiplier: deviation of the Gaussian noise of a step over the norm bound C; > 0.
-        steps_per_epoch: batches an epoch; ≥ 1.
-        epochs: ≥ 1.
-
-    **Guarantee.** Random allocation of the Gaussian mechanism (Feldman and Shenfeld), by `PLD_accounting`'s upper bound.
-    **Assumes.** Units fall independently and uniformly, afresh in each epoch; batch sizes are random and normalisers constant.
-    **Not covered.** Replace-one; a permutation cut into batches of equal size.
-    """
-
-    name: ClassVar[str] = "allocation"
-    counted: ClassVar[str] = "epochs"
-
-    noise_multiplier: float
-    steps_per_epoch: int
-    epochs: int
-
-    def __post_init__(self) -> None:
-        _positive(self, "noise_multiplier")
-        _whole(self, "steps_per_epoch", "epochs")
-
-
-_EVENTS: dict[str, type[Event]] = {made.name: made for made in (GaussianEvent, IntegerEvent, PureEvent, AllocationEvent)}
+_EVENTS: dict[str, type[Event]] = {made.name: made for made in (GaussianEvent, IntegerEvent, PureEvent)}
 
 
 def _positive(event: Event, *names: str, most: float = math.inf) -> None:

@@ -11,7 +11,6 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from secure_fl.errors import PrivacyError
 from secure_fl.privacy.events import IntegerEvent
 from secure_fl.privacy.units import Adjacency
 
@@ -91,28 +90,3 @@ def pure_curve(epsilon: float, *, bounded_range: bool) -> Curve:
     shrink = (1 - ORDERS) * epsilon - np.logaddexp(0, epsilon)
     worst: Curve = np.minimum(np.logaddexp(grow, shrink) / (ORDERS - 1), epsilon)
     return np.minimum(worst, ORDERS * epsilon**2 / 8) if bounded_range else worst
-
-
-def one_hot_shift(update_noise: float, count_noise: float, adjacency: Adjacency, *, weight_noise: float | None = None) -> float:
-    """μ of a client's one-hot vector [update, weight, count] in K blocks with Gaussian noise in every one; μ-GDP.
-
-    The noises σ are deviations over the largest contribution: of the update over C, of a weight in [0, 1] and of a count of 1. Zero-out
-    clears one block: μ² = σ_u⁻² + σ_w⁻² + σ_c⁻². Replaced, a client either stays in its pool, where the update turns round and the weight
-    goes from 0 to 1 (4σ_u⁻² + σ_w⁻²), or changes it, where two blocks move by one contribution each (twice the zero-out).
-
-    **Guarantee.** The L2 distance of neighbours' vectors in noise units is at most μ; none is closer to it than the cases above.
-    **Assumes.** One pool a client; ‖update‖ ≤ C also where its weight is 0; without `weight_noise` every weight is 1.
-    **Not covered.** Add-remove: an absent client's share of the noise is absent too.
-
-    Raises:
-        PrivacyError: add-remove was asked for.
-    """
-    update, count = update_noise**-2, count_noise**-2
-    weight = 0.0 if weight_noise is None else weight_noise**-2
-    if adjacency is Adjacency.ADD_REMOVE:
-        raise PrivacyError(
-            "an absent client takes its noise share along", field="adjacency", value=str(adjacency), remedy="claim zero-out or replace-one"
-        )
-    if adjacency is Adjacency.ZERO_OUT:
-        return math.sqrt(update + weight + count)
-    return math.sqrt(max(4 * update + weight, 2 * (update + weight + count)))

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from secure_fl.errors import PrivacyError
 from secure_fl.privacy.accounting import Charge
-from secure_fl.privacy.events import AllocationEvent, Event, GaussianEvent, IntegerEvent
+from secure_fl.privacy.events import Event, GaussianEvent, IntegerEvent
 from secure_fl.privacy.units import Adjacency, PrivacyUnit
 
 
@@ -81,7 +81,7 @@ class Release:
 
     def _rules(self) -> list[tuple[bool, str, str, str]]:
         client = self.unit is PrivacyUnit.CLIENT
-        sampled = isinstance(self.event, AllocationEvent) or (isinstance(self.event, GaussianEvent) and self.event.sampling_rate < 1)
+        sampled = isinstance(self.event, GaussianEvent) and self.event.sampling_rate < 1
         # fmt: off
         return [
             (bool(self.key), "key", "a release needs a name of its own", "for example pretrain/3/client 2/step"),

@@ -7,9 +7,6 @@ drawn over anything. A draw may be empty; the step is then noise alone, and is t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import torch
 from torch import Tensor
 
 from secure_fl.errors import PrivacyError
@@ -41,23 +38,6 @@ def draw_groups(count: int, size: int, rate: float, stream: NoiseStream) -> Tens
     groups = count // size
     partition = stream.permutation(count)[: groups * size].view(groups, size)
     return partition[stream.coins(groups, rate)]
-
-
-def balls_in_bins(count: int, bins: int, stream: NoiseStream) -> Iterator[Tensor]:
-    """One epoch in which every index is used exactly once: each is thrown into one of `bins` batches, independently.
-
-    Yields int64 `[U]`, ascending, `bins` times; some may be empty. Its accounting is that of random allocation (`AllocationEvent`),
-    not of Poisson sampling, and a shuffled order cut into equal batches has neither.
-
-    Raises:
-        PrivacyError: there are no bins, or the count is negative.
-    """
-    _check_count(count)
-    if bins < 1:
-        raise PrivacyError("no bins", field="bins", value=bins, remedy="use examples / batch size")
-    # A word modulo `bins` is off from uniform by less than bins / 2^64 in total variation.
-    thrown = torch.from_numpy((stream.words(count) % bins).astype("int64"))
-    return ((thrown == number).nonzero().flatten() for number in range(bins))
 
 
 def check_rate(rate: float) -> None:

@@ -50,7 +50,7 @@ def output_gradients(model: nn.Module, h: Tensor, z: Tensor, rows_per_unit: int,
     agree = [_alike(one[in_half].flatten(1), other[in_half].flatten(1)) for one, other in zip(found, beside, strict=True)]
     reaches = [bool(other[~in_half].nan_to_num(0, 0, 0).any()) for other in beside]
     if not all(agree) or any(reaches) or not _alike(losses[half][:, None], again[half][:, None]):
-        remedy = "a loss of each unit's own rows, such as NT-Xent within groups; `LogitDP` allows for one over the batch"
+        remedy = "a loss of each unit's own rows, such as NT-Xent within groups"
         raise PrivacyError("a unit's loss depends on other units' rows", field="unit_losses", value="losses of the whole batch", remedy=remedy)
     return found
 

@@ -11,7 +11,6 @@ Public names, each imported when it is used:
 - `Run`: One run as the page needs it; None where the record leaves the experimenter's files out.
 - `save_comparison`: Accuracy and occupancy of several runs, `(name, summary)`, as one picture; the
   suffix names the format.
-- `save_partition`: Write the partition plot to a file whose suffix names the format.
 - `spent_plot`: ε spent after each round of the run, all phases in order, and the budget.
 - `write_report`: Write the page for one run, or for several side by side.
 """
@@ -25,7 +24,6 @@ from secure_fl.lazy import lazily
 if TYPE_CHECKING:
     from secure_fl.report.page import write_report as write_report
     from secure_fl.report.partition_plots import partition_plot as partition_plot
-    from secure_fl.report.partition_plots import save_partition as save_partition
     from secure_fl.report.plots import accuracy_plot as accuracy_plot
     from secure_fl.report.plots import embedding_plot as embedding_plot
     from secure_fl.report.plots import loss_plot as loss_plot
@@ -39,7 +37,7 @@ __getattr__, __dir__, __all__ = lazily(
     {
         "page": ["write_report"],
         "runs": ["Run"],
-        "partition_plots": ["partition_plot", "save_partition"],
+        "partition_plots": ["partition_plot"],
         "plots": [
             "accuracy_plot",
             "embedding_plot",

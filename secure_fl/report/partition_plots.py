@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from secure_fl.data.summary import ClientSummary, PartitionSummary
@@ -14,7 +13,6 @@ from secure_fl.report.figures import (
     called,
     drawing,
     new_figure,
-    save,
     shortened,
 )
 from secure_fl.report.names import printable
@@ -44,17 +42,6 @@ def partition_plot(summary: PartitionSummary) -> Chart:
         f"{summary.label_skew:.2f} (0 is even).",
         svg,
     )
-
-
-def save_partition(summary: PartitionSummary, path: Path) -> None:
-    """Write the partition plot to a file whose suffix names the format.
-
-    Raises:
-        DependencyError: matplotlib is missing.
-        ConfigError: the name's end is no format's.
-    """
-    with drawing():
-        save(_partition_figure(summary, 5.6), path)
 
 
 def _partition_figure(summary: PartitionSummary, width: float) -> Figure:

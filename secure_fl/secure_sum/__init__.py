@@ -7,7 +7,6 @@ Public names, each imported when it is used:
 - `BfvHolder`: Decrypts sums.
 - `BfvServer`: The keyless server of BFV sums; see `KeylessServer`.
 - `Codec`: The grid of one federation; make it with `Codec.derive`, whose words it uses.
-- `combine_groups`: One vector out of the groups' opened sums.
 - `draw_groups`: Disjoint groups of at least `size`, equal at everyone who holds names and seed; the remainder is dealt over the groups.
 - `EmbeddedFederation`: All parties in one process: identities, roster, keys and what clients remember between rounds.
 - `EmbeddedRound`: One round of an `EmbeddedFederation`; a `SecureSum`.
@@ -18,7 +17,6 @@ Public names, each imported when it is used:
 - `Outcome`: What a round gave, and its record.
 - `parameter_set`: The set that a name or an identifier stands for.
 - `ParameterSet`: One ring, its moduli and its plaintext space.
-- `PlainSum`: `protect`, `add` and `open` without protection.
 - `Reason`: Stable codes, recorded with every refusal; `docs/errors.md` explains them.
 - `RefusedError`: A message, ciphertext or key that is refused; `reason` says why in one stable word.
 - `Roster`: Members in order of name.
@@ -47,10 +45,8 @@ if TYPE_CHECKING:
     from secure_fl.secure_sum.layout import FieldLayout as FieldLayout
     from secure_fl.secure_sum.parameters import ParameterSet as ParameterSet
     from secure_fl.secure_sum.parameters import parameter_set as parameter_set
-    from secure_fl.secure_sum.plain import PlainSum as PlainSum
     from secure_fl.secure_sum.refusals import Reason as Reason
     from secure_fl.secure_sum.refusals import RefusedError as RefusedError
-    from secure_fl.secure_sum.robust import combine_groups as combine_groups
     from secure_fl.secure_sum.robust import draw_groups as draw_groups
     from secure_fl.secure_sum.roster import Roster as Roster
     from secure_fl.secure_sum.roster_memory import RosterMemory as RosterMemory
@@ -71,9 +67,8 @@ __getattr__, __dir__, __all__ = lazily(
         "key_holder": ["Authority", "Opened"],
         "layout": ["FieldLayout"],
         "parameters": ["ParameterSet", "parameter_set"],
-        "plain": ["PlainSum"],
         "refusals": ["Reason", "RefusedError"],
-        "robust": ["combine_groups", "draw_groups"],
+        "robust": ["draw_groups"],
         "roster": ["Roster"],
         "roster_memory": ["RosterMemory"],
         "round_client": ["RoundClient"],

@@ -154,10 +154,6 @@ class Seen:
         """Remember a message that was accepted."""
         self.digests[_place(header)] = _identity_of(header)
 
-    def forget_before(self, round_number: int) -> None:
-        """Drop rounds that `stale` covers."""
-        self.digests = {place: digest for place, digest in self.digests.items() if place[1] >= round_number}
-
 
 def sign_envelope(identity: Identity, header: Header, body: bytes) -> bytes:
     """The bytes of a message.

@@ -35,11 +35,6 @@ class Neighbourhoods:
         """Neighbours a client has."""
         return len(self.neighbours[0])
 
-    @property
-    def complete(self) -> bool:
-        """Whether everybody masks with everybody."""
-        return self.degree == len(self.neighbours) - 1
-
     def holders(self, client: int) -> tuple[int, ...]:
         """Who holds shares of a client's secrets, itself among them; share number h + 1 belongs to the h-th."""
         return self._holders[client]

@@ -1,7 +1,7 @@
 """Who opens sums: counts first, proved, then only pools whose opened count reaches the minimum, each block once.
 
 Guarantee: a holder that follows this file decrypts no pool below the minimum, nothing before t holders of every survivor's shares signed
-one set (under masks), no count that it did not add up itself from what survivors signed, and gives out integers only.
+one set, no count that it did not add up itself from what survivors signed, and gives out integers only.
 Assumes: the server took the masks out of the one set that was signed.
 Not covered: a server that shifts an encrypted sum of a pool that passes (BFV is malleable): range checks and the guard see damage, not a
 well-made shift. Under `plain` there is no holder: the server opens.
@@ -131,7 +131,7 @@ class Authority:
             RoundRefusedError: `not-agreed`, `survivors-switched`, `not-proved`, or those of `SumOpener`.
         """
         request = self._request(data, Phase.OPEN_COUNTS)
-        book, proof = self._agreed(request) if self._plan.masked else (KeyBook.of(self._plan, {}), request.evidence)
+        book, proof = self._agreed(request)
         survivors, self._view = len(request.survivors), request.view
         opened = proved_head(book, self._opener.cipher, request.survivors, request.dropped, proof)
         head, passing = self._opener.open_counts(opened, survivors)

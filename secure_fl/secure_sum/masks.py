@@ -123,27 +123,6 @@ def mask_terms(*, own: int, self_seed: bytes, pairs: Mapping[int, bytes], used: 
     return [(self_seed, 1), *((seed, _sign(own, other)) for other, seed in pairs.items())]
 
 
-def mask(
-    slots: Slots,
-    *,
-    own: int,
-    self_seed: bytes,
-    pairs: Mapping[int, bytes],
-    modulus: int,
-    used: UsedSeeds,
-    streams: Streams = add_streams,
-) -> None:
-    """Turn a whole packed block x_i into y_i, in place; a round does the same run by run.
-
-    Args:
-        slots: uint64 `[slots]`, below the modulus.
-        own: as the rest, of `mask_terms`.
-        modulus: the layout's.
-        streams: what adds streams; tests put formal variables here.
-    """
-    streams(slots, mask_terms(own=own, self_seed=self_seed, pairs=pairs, used=used), modulus)
-
-
 def unmask_sum(
     slots: int,
     *,

@@ -120,11 +120,6 @@ class SignedStreams:
             _reduce_signed(run.view(np.int64), self._modulus)
 
 
-def add_into(vector: Slots, key: bytes, sign: int, modulus: int = WORDS) -> None:
-    """`add_streams` for one key."""
-    add_streams(vector, [(key, sign)], modulus)
-
-
 def reduce(vector: Slots, modulus: int) -> None:
     """Bring lazily added residues (below 2^63) back below the modulus, in place; nothing to do modulo 2^64."""
     if modulus != WORDS:

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.graph import commitment
-from secure_fl.secure_sum.round_plan import Integers
 
 Combination = Literal["mean", "median", "trimmed_mean"]
 
@@ -43,31 +42,6 @@ def draw_groups(names: Sequence[str], size: int, seed: bytes) -> tuple[tuple[str
     order = sorted(names, key=lambda name: hashlib.sha256(base + name.encode()).digest())
     count = len(order) // size
     return tuple(tuple(sorted(order[group::count])) for group in range(count))
-
-
-def combine_groups(sums: Sequence[Integers], counts: Sequence[int], how: Combination = "median", *, trim: int = 1) -> NDArray[np.float64]:
-    """One vector out of the groups' opened sums.
-
-    Args:
-        sums: G vectors int64 `[P]`.
-        counts: members in each sum; a group without members is left out.
-        how: `mean` (of all clients alike), `median` or `trimmed_mean` (of group means, coordinate by coordinate).
-        trim: b, groups left out at each end by `trimmed_mean`.
-
-    Returns:
-        Mean change a client, float64 `[P]`, in grid steps.
-
-    Raises:
-        SecureSumError: no group with members, vectors of different lengths, or `trim` that leaves none.
-    """
-    used = [(vector, count) for vector, count in zip(sums, counts, strict=True) if count > 0]
-    if not used or len({vector.shape for vector, _ in used}) != 1 or how not in ("mean", "median", "trimmed_mean"):
-        raise SecureSumError("nothing to combine, or in no known way", field="robust", value=(how, len(used)), remedy="mean, median or trimmed_mean")
-    if how == "mean":
-        total: NDArray[np.float64] = np.sum([vector for vector, _ in used], axis=0).astype(np.float64)
-        return total / sum(count for _, count in used)
-    means = np.stack([vector / count for vector, count in used])
-    return combine_means(means, how, trim=trim)
 
 
 def combine_means(means: NDArray[np.float64], how: Literal["median", "trimmed_mean"], *, trim: int = 1) -> NDArray[np.float64]:

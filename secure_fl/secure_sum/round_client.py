@@ -2,7 +2,7 @@
 
     advertise → share → take_shares (→ settle) → upload → agree → open_counts → open_pools → apply → confirm
 
-Protections without masks begin at `upload` and go on at `open_pools`. `settle` comes only where somebody's boxes did not open.
+Under `plain` a client uploads, and that is all. `settle` comes only where somebody's boxes did not open.
 
 Guarantee: thresholds are the plan's, whatever list the server shows. Nothing is revealed before, for every client concerned, t of the m
 holders of its shares signed one set of survivors; of one client either the self-mask seeds or the mask key are revealed, never both; a
@@ -256,12 +256,11 @@ class RoundClient:
             RoundRefusedError: `survivors-switched`, `both-kinds-of-shares`, `not-proved`, or `below-minimum` for a pool that may not pass.
         """
         request = self._from_server(data, Phase.OPEN_POOLS, OpenRequest.decode)
-        if self._plan.masked:
-            self._same_sets(request)
-        self._turn(ClientStep.COUNTED if self._plan.masked else ClientStep.UPLOADED, ClientStep.OPENED)
+        self._same_sets(request)
+        self._turn(ClientStep.COUNTED, ClientStep.OPENED)
         passing = self._passing(request)
         self._survivors, self._view = request.survivors, request.view
-        blocks = self._plan.shape.after_counts(passing) if self._plan.masked else ()
+        blocks = self._plan.shape.after_counts(passing)
         self._store.open(self._plan.question)
         return self._reveal(Phase.OPEN_POOLS, passing, [(block, owner) for block in blocks for owner in self._survivors])
 
@@ -339,8 +338,7 @@ class RoundClient:
         plan, survivors = self._plan, len(request.survivors)
         if plan.opener != "authority":
             cipher = self._opener.cipher if self._opener is not None else None
-            book = self._book if plan.masked else KeyBook.of(plan, {})
-            head = proved_head(book, cipher, request.survivors, request.dropped, request.evidence, self._verified)
+            head = proved_head(self._book, cipher, request.survivors, request.dropped, request.evidence, self._verified)
             return self._opener.open_counts(head, survivors)[1] if self._opener is not None else plan.passing(head, survivors)
         evidence = request.evidence[0] if len(request.evidence) == 1 else b""
         expected = plan.expect(Phase.OPEN_COUNTS, "authority", sender=plan.authority)

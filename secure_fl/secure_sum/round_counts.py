@@ -18,7 +18,6 @@ from collections.abc import Sequence
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from secure_fl.secure_sum.bfv import BfvHolder
 from secure_fl.secure_sum.envelope import Phase, open_envelope
 from secure_fl.secure_sum.graph import commitment
 from secure_fl.secure_sum.masks import pair_seeds, unmask_sum
@@ -57,18 +56,18 @@ def proved_head(
     if len(set(everyone)) < len(everyone) or not set(everyone) <= set(range(len(book.names))):
         remedy = "discard the round, begin the next"
         raise RoundRefusedError(RoundReason.NOT_PROVED, "positions of nobody", field="survivors", value=len(survivors), remedy=remedy)
-    proof = CountProof.of(evidence, len(survivors), len(dropped), masked=plan.masked)
+    proof = CountProof.of(evidence, len(survivors), len(dropped))
     name = commitment([plan.digest, book.view(sorted(everyone), survivors), *evidence])
     if verified is not None and name in verified.heads:
         return verified.heads[name]
-    adder = Adder(plan, cipher.adder if isinstance(cipher, BfvHolder) else server_cipher(plan), blocks=1)
+    adder = Adder(plan, server_cipher(plan) if cipher is None else cipher.adder, blocks=1)
     for position, head in zip(survivors, proof.heads, strict=True):
         expected = plan.expect(Phase.UPLOAD, "client", sender=book.names[position], chunks=plan.shape.blocks)
         header, body = open_envelope(head, plan.roster, expected)
         if header.chunk:
             raise _unproved("not the block of counts", book, position)
         adder.add(0, adder.read(0, body))
-    found = open_sum(plan, cipher, 0, adder.finish(0, _masks(book, survivors, dropped, proof) if plan.masked else None), len(survivors))
+    found = open_sum(plan, cipher, 0, adder.finish(0, _masks(book, survivors, dropped, proof)), len(survivors))
     if plan.exact_counts and (int(found.min()) < 0 or int(found.sum()) != len(survivors) * plan.count_unit):
         remedy = "discard the round: a client counted itself more or less than once"
         raise RefusedError(Reason.OUT_OF_RANGE, "not one pool a survivor", field="counts", value=f"{len(survivors)} survivors", remedy=remedy)

@@ -11,7 +11,6 @@ from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.bfv import BfvClient, BfvHolder, BfvServer
 from secure_fl.secure_sum.ciphertexts import CipherVector, Kind
 from secure_fl.secure_sum.ciphertexts import body_bytes as cipher_bytes
-from secure_fl.secure_sum.ckks import CkksClient, CkksHolder, CkksServer
 from secure_fl.secure_sum.he_keys import HolderKey, PublicKey, SecretKey
 from secure_fl.secure_sum.layout import magnitude
 from secure_fl.secure_sum.masks import SlotSum, subtract
@@ -21,9 +20,9 @@ from secure_fl.secure_sum.refusals import Reason, RefusedError
 from secure_fl.secure_sum.round_messages import RoundReason, RoundRefusedError
 from secure_fl.secure_sum.round_plan import Integers, RoundPlan
 
-ClientCipher = BfvClient | CkksClient
-ServerCipher = BfvServer | CkksServer
-HolderCipher = BfvHolder | CkksHolder
+ClientCipher = BfvClient
+ServerCipher = BfvServer
+HolderCipher = BfvHolder
 
 
 def client_cipher(plan: RoundPlan, key: SecretKey | PublicKey | None) -> ClientCipher | None:
@@ -36,14 +35,12 @@ def client_cipher(plan: RoundPlan, key: SecretKey | PublicKey | None) -> ClientC
         return None
     if key is None:
         raise SecureSumError("missing", field="key", value=None, remedy=f"`{plan.protection}` needs the key from the ceremony")
-    return CkksClient(key) if plan.protection == "ckks" else BfvClient(key)
+    return BfvClient(key)
 
 
 def server_cipher(plan: RoundPlan) -> ServerCipher | None:
     """What the server adds ciphertexts with; it holds no key."""
-    if plan.parameters is None:
-        return None
-    return (CkksServer if plan.protection == "ckks" else BfvServer)(plan.parameters, plan.key_fingerprint)
+    return None if plan.parameters is None else BfvServer(plan.parameters, plan.key_fingerprint)
 
 
 def holder_cipher(plan: RoundPlan, key: HolderKey | None) -> HolderCipher | None:
@@ -56,7 +53,7 @@ def holder_cipher(plan: RoundPlan, key: HolderKey | None) -> HolderCipher | None
         return None
     if key is None:
         raise SecureSumError("missing", field="key", value=None, remedy=f"`{plan.protection}` needs the key from the ceremony")
-    return CkksHolder(key) if plan.protection == "ckks" else BfvHolder(key)
+    return BfvHolder(key)
 
 
 def body_bytes(plan: RoundPlan, block: int) -> int:
@@ -87,11 +84,7 @@ def protect(plan: RoundPlan, cipher: ClientCipher | None, block: int, values: In
     numbers, length = plan.numbers(block), body_bytes(plan, block)
     if len(place) != length:
         raise SecureSumError("not the body's length", field="place", value=len(place), remedy=f"{length} bytes")
-    if isinstance(cipher, CkksClient):
-        padded = np.zeros(numbers, np.int64)
-        padded[: len(values)] = values
-        cipher.body(padded, place)
-    elif cipher is not None:
+    if cipher is not None:
         cipher.body(numbers, _runs(plan, numbers, values, terms), place, cut=plan.cut(block))
     else:
         start = 0
@@ -155,9 +148,7 @@ class Adder:
             if masks is not None:
                 subtract(slots, masks, self._plan.layout.modulus)
             return to_bytes(slots)
-        if masks is not None and isinstance(self._cipher, BfvServer):
-            return self._cipher.subtract_plain(total, masks)
-        return self._cipher.finish(total)
+        return self._cipher.finish(total) if masks is None else self._cipher.subtract_plain(total, masks)
 
 
 def open_sum(plan: RoundPlan, cipher: HolderCipher | None, block: int, body: bytes, survivors: int) -> Integers:
@@ -168,17 +159,12 @@ def open_sum(plan: RoundPlan, cipher: HolderCipher | None, block: int, body: byt
         RoundRefusedError: `still-masked` where the guard behind the fields is not 0: masks are left, or the sum was damaged.
     """
     fields, numbers = plan.shape.fields(block), plan.numbers(block)
-    if isinstance(cipher, CkksHolder):
-        opened = cipher.decrypt(body, numbers)
-        values, rest = opened[:fields], opened[fields:]
-    else:
-        slots = from_bytes(body, numbers) if cipher is None else cipher.decrypt(body, numbers, cut=plan.cut(block))
-        used = plan.layout.slots(fields)
-        rest = slots[used:].view(np.int64)
-        values = plan.layout.unpack(np.ascontiguousarray(slots[:used]), fields) if not rest.any() else np.zeros(0, np.int64)
-    if rest.any():
+    slots = from_bytes(body, numbers) if cipher is None else cipher.decrypt(body, numbers, cut=plan.cut(block))
+    used = plan.layout.slots(fields)
+    if slots[used:].any():
         remedy = "discard the round: masks were not taken out, or the sum was changed"
         raise RoundRefusedError(RoundReason.STILL_MASKED, "the guard behind the fields is not 0", field="sum", value=f"block {block}", remedy=remedy)
+    values = plan.layout.unpack(np.ascontiguousarray(slots[:used]), fields)
     one = plan.bound if block else plan.head_bound
     most = plan.layout.edge if one is None else min(survivors * one + plan.margin, plan.layout.edge)
     if magnitude(values) > most:

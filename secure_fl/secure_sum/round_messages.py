@@ -207,26 +207,26 @@ class CountProof:
 
     Args:
         heads: each survivor's signed envelope of block 0.
-        seeds: each survivor's self-mask seed of block 0, 32 bytes; empty without masks.
+        seeds: each survivor's self-mask seed of block 0, 32 bytes.
         mask_keys: each dropped client's private mask key, 32 bytes.
     """
 
     heads: tuple[bytes, ...] = field(repr=False)
-    seeds: tuple[bytes, ...] = field(default=(), repr=False)
-    mask_keys: tuple[bytes, ...] = field(default=(), repr=False)
+    seeds: tuple[bytes, ...] = field(repr=False)
+    mask_keys: tuple[bytes, ...] = field(repr=False)
 
     def evidence(self) -> tuple[bytes, ...]:
         """As a request carries it."""
         return (*self.heads, b"".join(self.seeds), b"".join(self.mask_keys))
 
     @classmethod
-    def of(cls, evidence: Sequence[bytes], survivors: int, dropped: int, *, masked: bool) -> CountProof:
+    def of(cls, evidence: Sequence[bytes], survivors: int, dropped: int) -> CountProof:
         """The inverse.
 
         Raises:
             RoundRefusedError: `not-proved` for more or fewer parts than there are clients.
         """
-        sizes = [survivors * _KEY_BYTES, dropped * _KEY_BYTES] if masked else [0, 0]
+        sizes = [survivors * _KEY_BYTES, dropped * _KEY_BYTES]
         if len(evidence) != survivors + 2 or [len(part) for part in evidence[-2:]] != sizes:
             remedy = "send every survivor's signed block 0, and what takes its masks off"
             raise RoundRefusedError(RoundReason.NOT_PROVED, "no proof of the counts", field="evidence", value=len(evidence), remedy=remedy)

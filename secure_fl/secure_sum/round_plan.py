@@ -18,12 +18,12 @@ from secure_fl.errors import SecureSumError
 from secure_fl.odds import default_threshold, smallest_degree, withstands
 from secure_fl.secure_sum.envelope import NO_KEY, Expected, Header, Phase
 from secure_fl.secure_sum.layout import FieldLayout
-from secure_fl.secure_sum.parameters import BFV_4096, BFV_4096_58, CKKS_8192, KeyHolder, ParameterSet
+from secure_fl.secure_sum.parameters import BFV_4096, BFV_4096_58, KeyHolder, ParameterSet
 from secure_fl.secure_sum.roster import Roster
 from secure_fl.secure_sum.shamir import check_threshold
 from secure_fl.secure_sum.strict_json import canonical
 
-Protection = Literal["plain", "masked", "bfv", "bfv+masked", "ckks"]
+Protection = Literal["plain", "masked", "bfv+masked"]
 PROTECTIONS: tuple[str, ...] = get_args(Protection)
 KEY_HOLDERS: tuple[str, ...] = get_args(KeyHolder)
 Integers = NDArray[np.int64]
@@ -52,9 +52,9 @@ def parameters_of(protection: str, key_holder: str = "clients") -> ParameterSet 
     Public-key encryption publishes a key modulo all primes: one prime of 58 bits keeps 192 bits against quantum attacks and encrypts a
     third faster than 54 + 55 bits, which stay below 128. Seeded uploads publish the first prime only, where 54 bits are shorter.
     """
-    if protection in ("bfv", "bfv+masked"):
-        return BFV_4096_58 if key_holder == "authority" else BFV_4096
-    return CKKS_8192 if protection == "ckks" else None
+    if protection != "bfv+masked":
+        return None
+    return BFV_4096_58 if key_holder == "authority" else BFV_4096
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ class RoundPlan:
     """Everything public about a round, equal at all parties.
 
     Args:
-        protection: `plain`, `masked`, `bfv`, `bfv+masked` or `ckks`.
+        protection: `plain`, `masked` or `bfv+masked`.
         roster: in force.
         round: counted from 0.
         shape: blocks of an upload.
@@ -272,12 +272,12 @@ class RoundPlan:
     @property
     def masked(self) -> bool:
         """Whether masks lie under the encryption, or alone."""
-        return self.protection in ("masked", "bfv+masked")
+        return self.protection != "plain"
 
     @property
     def encrypted(self) -> bool:
         """Whether a key is needed to open sums."""
-        return self.protection in ("bfv", "bfv+masked", "ckks")
+        return self.protection == "bfv+masked"
 
     @property
     def opener(self) -> str:
@@ -290,16 +290,15 @@ class RoundPlan:
         return layout_of(self.protection)
 
     def numbers(self, block: int) -> int:
-        """Slots of a block (fields for `ckks`), guard and padding included; whole ciphertexts where there are any."""
-        fields = self.shape.fields(block)
-        plain = _GUARD + (fields if self.protection == "ckks" else self.layout.slots(fields))
+        """Slots of a block, guard and padding included; whole ciphertexts where there are any."""
+        plain = _GUARD + self.layout.slots(self.shape.fields(block))
         if self.parameters is None or self.cut(block):
             return plain
         return self.parameters.ciphertexts(plain) * self.parameters.capacity
 
     def cut(self, block: int) -> bool:
         """Whether a block's ciphertext is cut to what it needs: the head's, which goes to everybody who opens."""
-        return block == 0 and self.encrypted and self.protection != "ckks" and self.layout.slots(self.shape.head_fields) < LARGEST_CUT
+        return block == 0 and self.encrypted and self.layout.slots(self.shape.head_fields) < LARGEST_CUT
 
     @property
     def exact_counts(self) -> bool:

@@ -145,23 +145,21 @@ class RoundServer(RoundInbox):
         return self._after_count_shares()
 
     def _after_count_shares(self) -> list[Message]:
-        plan, proof = self._plan, self._proof()
+        plan = self._plan
         if plan.opener == "authority":
-            shown = [frames([self._kept_keys[name] for name in self._book.names]), frames(self._agreements)] if plan.masked else []
-            return self._broadcast(Step.COUNTS, [plan.authority], Phase.OPEN_COUNTS, self._request([*shown, *proof]))
+            shown = [frames([self._kept_keys[name] for name in self._book.names]), frames(self._agreements)]
+            return self._broadcast(Step.COUNTS, [plan.authority], Phase.OPEN_COUNTS, self._request([*shown, *self._proof()]))
         if plan.opener == "server":
             self._opener = SumOpener(plan, None)
             head = open_sum(plan, None, 0, self._finish(0), len(self._survivors))
             self._passing = self._opener.open_counts(head, len(self._survivors))[1]
             if not plan.masked:
                 return self._open_here()
-        return self._broadcast(Step.POOL_SHARES, self._alive(), Phase.OPEN_POOLS, self._request(proof))
+        return self._broadcast(Step.POOL_SHARES, self._alive(), Phase.OPEN_POOLS, self._request(self._proof()))
 
     def _proof(self) -> tuple[bytes, ...]:
         """What shows the counts to be the survivors' own."""
         heads = tuple(self._heads[position] for position in self._survivors)
-        if not self._plan.masked:
-            return CountProof(heads).evidence()
         seeds = self._shares.seeds(0)[0]
         return CountProof(heads, tuple(seeds[position] for position in self._survivors), tuple(self._shares.mask_keys.values())).evidence()
 
@@ -169,8 +167,6 @@ class RoundServer(RoundInbox):
         plan = self._plan
         if plan.authority not in self._kept:
             raise RoundRefusedError(RoundReason.TOO_FEW, "did not answer", field="authority", value=plan.authority, remedy="discard the round")
-        if not plan.masked:
-            return self._to_authority()
         return self._broadcast(Step.POOL_SHARES, self._alive(), Phase.OPEN_POOLS, self._request([self._kept[plan.authority]]))
 
     def _end_pool_shares(self) -> list[Message]:
@@ -183,8 +179,7 @@ class RoundServer(RoundInbox):
             if name not in self._waiting and passing != self._passing:
                 self._record(Refusal(name, Phase.OPEN_POOLS.name.lower(), str(RoundReason.FORKED), 0))
         blocks = plan.shape.after_counts(self._passing)
-        if plan.masked:
-            self._shares.combine_blocks(blocks)
+        self._shares.combine_blocks(blocks)
         if plan.opener == "authority":
             return self._to_authority()
         if plan.opener == "server":

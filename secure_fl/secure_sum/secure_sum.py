@@ -99,7 +99,7 @@ class EmbeddedFederation:
 
     Args:
         clients: their names, or how many.
-        protection: `plain`, `masked`, `bfv`, `bfv+masked` or `ckks`.
+        protection: `plain`, `masked` or `bfv+masked`.
         key_holder: `clients` or `authority`.
         name: the federation's.
         rotation_rounds: R, rounds that one encryption key serves.
@@ -202,8 +202,7 @@ class EmbeddedFederation:
         """
         assert self.parameters is not None
         epoch, by_clients = Epoch.of(plan.round, self.roster), plan.opener == "clients"
-        if self.parameters.scheme == "bfv":
-            check_noise_budget(self.parameters, "clients" if by_clients else "authority", len(self.clients))
+        check_noise_budget(self.parameters, "clients" if by_clients else "authority", len(self.clients))
         maker = self.clients[plan.cohort[0]] if by_clients else self._authority
         key = new_key(self.parameters, "clients" if by_clients else "authority")
         grant = make_grant(maker, self.roster, key, epoch, self.protection)

@@ -17,6 +17,7 @@ from secure_fl.audit.finding import Finding, SensitivityReport
 from secure_fl.audit.neighbours import CLOUDS, NEWCOMERS, linear_model
 from secure_fl.config import ObjectiveConfig
 from secure_fl.errors import PrivacyError
+from secure_fl.experimental.logit import LogitDP
 from secure_fl.models.heads import EncoderProjector
 from secure_fl.objectives.build import build_objective
 from secure_fl.objectives.contrastive import NTXent, SpectralContrastive
@@ -26,7 +27,6 @@ from secure_fl.objectives.objective import Objective
 from secure_fl.objectives.separation import Separation
 from secure_fl.objectives.units import CrossEntropy, unit_form
 from secure_fl.privacy.mechanisms.group import GroupNTXent, group_form
-from secure_fl.privacy.mechanisms.logit import LogitDP
 from secure_fl.privacy.mechanisms.mechanism import Labelled
 from secure_fl.privacy.mechanisms.per_example import AdaptiveBound, PerExample
 from secure_fl.privacy.mechanisms.released import ReleasedStatistics
@@ -145,12 +145,7 @@ MECHANISMS: dict[str, tuple[Any, Callable[[Tensor], Any] | None]] = {
         GroupNTXent(group_form(NTXent(0.1), 4), 0.5, 1.0, 0.1, 100, method="hooks"),
         None,
     ),
-    "groups, more views": (
-        GroupNTXent(group_form(NTXent(0.1), 3, extra_views=1), 0.5, 1.0, 0.1, 100),
-        None,
-    ),
     "groups, SSD": (GroupNTXent(group_form(objective("ssd_nt_xent"), 4), 0.5, 1.0, 0.1, 100), None),
-    "bins": (GroupNTXent(group_form(NTXent(0.1), 4), 0.5, 1.0, 0.1, 100, bins=5), None),
     "logit": (LogitDP(0.5, 0.05, 1.0, 0.1, 100, 32), None),
 }
 

@@ -21,8 +21,8 @@ def make_target() -> tuple[Callable[[bytes], None], list[bytes]]:
     """A function that raises where a parser misbehaves, and messages to start from."""
     who = Identity.generate("clinic")
     roster = Roster("hospitals", (who.member,))
-    expected = Expected("bfv", BFV_4096.identifier, "hospitals", 0, Phase.UPLOAD, 1, bytes(32))
-    header = Header("bfv", BFV_4096.identifier, "hospitals", 0, Phase.UPLOAD, 1, who.name, bytes(32), roster.digest)
+    expected = Expected("bfv+masked", BFV_4096.identifier, "hospitals", 0, Phase.UPLOAD, 1, bytes(32))
+    header = Header("bfv+masked", BFV_4096.identifier, "hospitals", 0, Phase.UPLOAD, 1, who.name, bytes(32), roster.digest)
     message = sign_envelope(who, header, b"body")
     parsers: list[Callable[[bytes], object]] = [
         lambda data: open_envelope(data, roster, expected, Seen()),

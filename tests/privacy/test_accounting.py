@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from secure_fl.errors import PrivacyError
 from secure_fl.privacy.accounting import Charge, epsilon, epsilon_of, merged, within
-from secure_fl.privacy.events import AllocationEvent, Event, GaussianEvent, IntegerEvent, PureEvent
+from secure_fl.privacy.events import Event, GaussianEvent, IntegerEvent, PureEvent
 from secure_fl.privacy.units import Adjacency
 
 ADD, ZERO, REPLACE = Adjacency.ADD_REMOVE, Adjacency.ZERO_OUT, Adjacency.REPLACE_ONE
@@ -129,21 +129,6 @@ def test_no_two_contents_are_worse_than_opposite_ones(rate: float) -> None:
     assert closest > 0.9  # the search comes close to the worst, so it would see a worse one
 
 
-def test_bins_need_both_contributions_under_replace_one() -> None:
-    """A bin's clipped content without the unit, with it and with another: three points of the ball, at most 2 apart."""
-    rate, x = 0.05, np.arange(-12, 12, 2e-2)
-
-    def mixture(without: float, drawn: float) -> np.ndarray:
-        return (1 - rate) * normal(x, without) + rate * normal(x, drawn)
-
-    def exact(without: float, one: float, other: float) -> float:
-        return integrated_epsilon(mixture(without, one), mixture(without, other), 2e-2, 1e-4)
-
-    worst = max(exact(without, one, other) for without in (-1.0, 0.0, 1.0) for one in (-1.0, 0.0, 1.0) for other in (-1.0, 0.0, 1.0))
-    charged = {c: epsilon([GaussianEvent(1.0, rate, 1, c)], 1e-4, REPLACE, fine=False) for c in (1.0, 2.0)}
-    assert charged[1.0] < worst <= charged[2.0]
-
-
 def test_pure_events_compose_to_the_binomial_law() -> None:
     """Three answers at ε₀: δ(ε) by counting how many of three two-answer questions are told truly."""
     pure, releases, delta = 0.7, 3, 1e-2
@@ -183,29 +168,6 @@ def test_integer_and_gaussian_events_share_one_delta(adjacency: Adjacency) -> No
         shares = [0.01, 0.02, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 0.98, 0.99]
         best = min(epsilon(gaussians, s * 1e-5, adjacency, fine=False) + epsilon(integers, (1 - s) * 1e-5, adjacency) for s in shares)
         assert best * 0.999 <= together
-
-
-def test_balls_in_bins_lie_between_the_published_bounds() -> None:
-    pytest.importorskip("dp_accounting")
-    from secure_fl.errors import DependencyError
-
-    try:
-        found = epsilon([AllocationEvent(1.0, 100, 10)], 1e-5, ADD, fine=False)
-    except DependencyError:
-        pytest.skip("PLD_accounting is not installed")
-    assert 1.66 <= found <= 2.1
-    with_one_more = epsilon([AllocationEvent(1.0, 100, 10), GaussianEvent(5.0, 1.0, 1)], 1e-5, ADD, fine=False)
-    assert found < with_one_more < found + epsilon([GaussianEvent(5.0, 1.0, 1)], 1e-5, ADD) + 0.1
-
-
-def test_balls_in_bins_with_one_bin_are_full_participation() -> None:
-    from secure_fl.errors import DependencyError
-
-    try:
-        found = epsilon([AllocationEvent(4.0, 1, 3)], 1e-5, ZERO, fine=False)
-    except DependencyError:
-        pytest.skip("PLD_accounting is not installed")
-    assert found >= epsilon([GaussianEvent(4.0, 1.0, 3)], 1e-5, ZERO)
 
 
 def test_charges_at_different_relations_compose() -> None:
@@ -277,13 +239,11 @@ def test_delta_must_be_a_probability(delta: float) -> None:
 def test_refusals_name_what_to_claim_instead() -> None:
     with pytest.raises(PrivacyError, match="noise share along"):
         epsilon([SKELLAM], 1e-5, ADD)
-    with pytest.raises(PrivacyError, match="balls in bins"):
-        epsilon([AllocationEvent(1.0, 10, 1)], 1e-5, REPLACE)
     with pytest.raises(PrivacyError, match="adjacency"):
         epsilon([GaussianEvent(1.0, 1.0, 1)], 1e-5, "zero-out")  # type: ignore[arg-type]
 
 
-ALL: Sequence[Event] = (GaussianEvent(1, 0.5, 3, 2), SKELLAM, PureEvent(0.5, True, 2), AllocationEvent(2.0, 5, 4))
+ALL: Sequence[Event] = (GaussianEvent(1, 0.5, 3, 2), SKELLAM, PureEvent(0.5, True, 2))
 
 
 @pytest.mark.parametrize("event", ALL)

@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from secure_fl.errors import PrivacyError
 from secure_fl.privacy.accounting import epsilon
 from secure_fl.privacy.events import GaussianEvent, IntegerEvent
 from secure_fl.privacy.integer_curves import (
@@ -16,7 +15,6 @@ from secure_fl.privacy.integer_curves import (
     discrete_gaussian_curve,
     gaussian_curve,
     integer_curve,
-    one_hot_shift,
     pure_curve,
     sampled_gaussian_curve,
     skellam_curve,
@@ -140,42 +138,3 @@ def test_the_sampler_s_error_is_taken_out_of_delta() -> None:
 
 
 NOISES = [(1.0, 10.0, None), (2.0, 0.5, None), (1.0, 10.0, 3.0), (4.0, 4.0, 0.7)]
-
-
-@pytest.mark.parametrize(("update", "count", "weight"), NOISES)
-def test_one_hot_vectors_are_never_farther_apart_than_charged(update: float, count: float, weight: float | None) -> None:
-    """Random and extreme pairs of contents in two pools, in noise units; the farthest pair found attains the charge."""
-    draws = np.random.default_rng(1)
-    farthest = {ZERO: 0.0, REPLACE: 0.0}
-
-    def vector(extreme: bool) -> np.ndarray:
-        """[pool, field]: three coordinates of the update, weight, count."""
-        field = np.zeros((2, 5))
-        direction = np.array([1.0, 0, 0]) * draws.choice([-1, 1]) if extreme else draws.normal(size=3)
-        length = 1.0 if extreme else draws.uniform()
-        shown = 0.0 if weight is None else (draws.choice([0.0, 1.0]) if extreme else draws.uniform())
-        pool = draws.integers(2)
-        field[pool, :3] = direction / np.linalg.norm(direction) * length / update
-        field[pool, 3] = 0.0 if weight is None else shown / weight
-        field[pool, 4] = 1 / count
-        return field
-
-    for trial in range(3000):
-        first, second = vector(trial % 2 == 0), vector(trial % 2 == 0)
-        farthest[ZERO] = max(farthest[ZERO], float(np.linalg.norm(first)))
-        farthest[REPLACE] = max(farthest[REPLACE], float(np.linalg.norm(first - second)))
-    for adjacency, found in farthest.items():
-        charged = one_hot_shift(update, count, adjacency, weight_noise=weight)
-        assert found <= charged + 1e-12
-        assert found == pytest.approx(charged, rel=1e-9)
-
-
-def test_the_formulas_of_the_one_hot_vector() -> None:
-    assert one_hot_shift(2.0, 5.0, ZERO) ** 2 == pytest.approx(1 / 4 + 1 / 25)
-    assert one_hot_shift(2.0, 5.0, REPLACE) ** 2 == pytest.approx(1.0)
-    assert one_hot_shift(2.0, 1.0, REPLACE) ** 2 == pytest.approx(2.5)
-    assert one_hot_shift(2.0, 5.0, REPLACE, weight_noise=1.0) ** 2 == pytest.approx(max(4 / 4 + 1, 2 * (1 / 4 + 1 + 1 / 25)))
-    with pytest.raises(PrivacyError, match="noise share"):
-        one_hot_shift(2.0, 5.0, Adjacency.ADD_REMOVE)
-    one_round = epsilon([GaussianEvent(1 / one_hot_shift(1.0, 10.0, ZERO), 1.0, 1)], 1e-5, ZERO)
-    assert one_round == pytest.approx(4.402, abs=1e-3)  # against 4.377 without the count

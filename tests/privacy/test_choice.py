@@ -11,14 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from secure_fl.errors import PrivacyError
-from secure_fl.privacy.choice import (
-    ChoiceSchedule,
-    PrivateChoice,
-    bounded_score,
-    initial_clusters,
-    randomised_response,
-    response_event,
-)
+from secure_fl.privacy.choice import PrivateChoice, bounded_score
 from secure_fl.privacy.noise import NoiseSource, NoiseStream
 
 DRAWS = 20_000
@@ -95,48 +88,11 @@ def test_a_score_counts_the_public_size() -> None:
             bounded_score(losses, bound, size)
 
 
-@given(st.integers(0, 9), st.integers(1, 9), st.integers(0, 60))
-def test_a_schedule_charges_for_the_rounds_it_chooses_in(first: int, every: int, rounds: int) -> None:
-    schedule = ChoiceSchedule(first, every)
-    assert schedule.choices(rounds) == sum(schedule.chooses(r) for r in range(rounds))
-    assert not any(schedule.chooses(r) for r in range(first))
-    with pytest.raises(PrivacyError):
-        ChoiceSchedule(-1, every)
-
-
-def test_randomised_response_tells_the_truth_as_often_as_it_says() -> None:
-    coins, counts = stream(3), [0] * 4
-    for _ in range(DRAWS):
-        counts[randomised_response(1, 4, 0.4, coins)] += 1
-    assert chisquare(counts, [DRAWS * p for p in (0.1, 0.7, 0.1, 0.1)]).pvalue > FALSE_ALARM
-    event = response_event(4, 0.4, 3)
-    assert event.epsilon == pytest.approx(log(0.7 / 0.1))
-    assert (event.bounded_range, event.releases) == (False, 3)
-
-
-def test_a_response_that_protects_nothing_is_refused() -> None:
-    with pytest.raises(PrivacyError):
-        randomised_response(1, 4, 0.0, stream())
-    with pytest.raises(PrivacyError) as caught:
-        randomised_response(77, 4, 0.5, stream())
-    assert "77" not in str(caught.value)
-    with pytest.raises(PrivacyError):
+def test_a_choice_that_protects_nothing_is_refused() -> None:
+    with pytest.raises(PrivacyError, match="epsilon"):
         PrivateChoice(0.0, 1.0, 1)
 
 
 def test_the_exponential_mechanism_is_charged_by_its_bounded_range() -> None:
     event = PrivateChoice(1.5, 1.0, 10).event(4)
     assert (event.epsilon, event.bounded_range, event.releases) == (1.5, True, 4)
-
-
-def test_clusters_of_noised_updates_are_found_by_direction() -> None:
-    generator = torch.Generator().manual_seed(0)
-    centres = torch.randn(3, 200, generator=generator)
-    groups = torch.arange(12) % 3
-    updates = centres[groups] * (1 + torch.arange(12.0))[:, None] ** 0.1 + 0.5 * torch.randn(12, 200, generator=generator)
-    found = initial_clusters(updates, 3, seed=2)
-    assert all(len(set(found[groups == g].tolist())) == 1 for g in range(3))
-    assert len(set(found.tolist())) == 3
-    for bad in (updates[:2], torch.full((4, 2), float("nan"))):
-        with pytest.raises(PrivacyError):
-            initial_clusters(bad, 3, seed=2)

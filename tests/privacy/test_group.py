@@ -20,7 +20,7 @@ from secure_fl.objectives.losses import nt_xent_loss
 from secure_fl.objectives.objective import TwoViews, total_loss
 from secure_fl.objectives.separation import Separation
 from secure_fl.privacy.keyed_dropout import keyed_dropout, row_draws
-from secure_fl.privacy.mechanisms.group import GroupNTXent, group_form, many_view_nt_xent
+from secure_fl.privacy.mechanisms.group import GroupNTXent, group_form
 from secure_fl.privacy.noise import NoiseSource, NoiseStream
 from secure_fl.privacy.units import Adjacency
 
@@ -39,9 +39,8 @@ def rows(units: int, members: int, views: int = 2, seed: int = 1) -> Tensor:
 
 
 def mechanism(members: int = 4, objective: Any = None, **options: Any) -> GroupNTXent:
-    extra = options.pop("extra_views", 0)
     settings: dict[str, Any] = {"bound": 0.5, "noise_multiplier": 1e-12, "sampling_rate": 0.5, "examples": 40} | options
-    return GroupNTXent(group_form(objective or NTXent(0.2), members, extra), **settings)
+    return GroupNTXent(group_form(objective or NTXent(0.2), members), **settings)
 
 
 def stream(seed: int = 0) -> NoiseStream:
@@ -90,32 +89,6 @@ def test_ssd_around_nt_xent_is_the_objective_of_one_group() -> None:
     torch.testing.assert_close(mechanism(4, objective).released_sums(model, views)[0], expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("members", [2, 5])
-def test_many_views_are_nt_xent_for_two_and_its_mean_over_pairs_of_views_with_all_negatives_for_more(members: int) -> None:
-    z = torch.randn(3, 3 * members, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    two = z[:, : 2 * members]
-    expected = torch.stack([nt_xent_loss(unit[:members], unit[members:], 0.3) for unit in two])
-    torch.testing.assert_close(many_view_nt_xent(two, 2, 0.3), expected)
-    unit = nn.functional.normalize(z, dim=-1)
-    terms = []
-    for row in range(3 * members):
-        others = [r for r in range(3 * members) if r % members != row % members]
-        for partner in range(3 * members):
-            if partner != row and partner % members == row % members:
-                logits = unit[:, [partner, *others]] @ unit[:, row, :, None] / 0.3
-                terms.append(-logits.squeeze(2).log_softmax(1)[:, 0])
-    torch.testing.assert_close(many_view_nt_xent(z, 3, 0.3), torch.stack(terms).mean(0))
-
-
-def test_more_views_cost_nothing_and_are_clipped_with_their_group() -> None:
-    model, views = network(), rows(4, 3, views=4)
-    more = mechanism(3, extra_views=2, bound=0.1, noise_multiplier=1.0)
-    expected = sum(clipped(flat_gradient(many_view_nt_xent(model(g)[1][None], 4, 0.2).sum(), model), 0.1) for g in views)
-    torch.testing.assert_close(more.released_sums(model, views)[0], expected, rtol=1e-4, atol=1e-5)
-    assert more.event(7) == mechanism(3, noise_multiplier=1.0).event(7)
-    assert more.sensitivity(Adjacency.ZERO_OUT) == [0.1]
-
-
 # Missing members
 
 
@@ -129,15 +102,14 @@ def test_a_group_with_a_broken_or_missing_member_contributes_zero(value: float) 
     assert not mechanism().released_sums(model, broken[1:2])[0].any()
 
 
-@pytest.mark.parametrize("bins", [None, 5])
-def test_a_missing_member_takes_nobody_else_s_place_or_masks(bins: int | None) -> None:
+def test_a_missing_member_takes_nobody_else_s_place_or_masks() -> None:
     """With dropout: the others' groups add what they add when it is there."""
     model, views = network(), rows(5, 4)
     model.encoder.append(nn.Dropout(0.5))
-    made, draws = mechanism(bins=bins), Coins.public(0).at(0, torch.arange(20))
+    made, draws = mechanism(), Coins.public(0).at(0, torch.arange(20))
     missing = views.clone()
     missing[1, [0, 4]] = torch.nan  # the first member's two views
-    missing[1, [1, 5]] = torch.nan if bins is None else missing[1, [1, 5]]
+    missing[1, [1, 5]] = torch.nan
 
     def sums(views: Tensor, chosen: list[int]) -> Tensor:
         members = torch.cat([torch.arange(4 * unit, 4 * unit + 4) for unit in chosen])
@@ -146,28 +118,16 @@ def test_a_missing_member_takes_nobody_else_s_place_or_masks(bins: int | None) -
 
     everybody, others, alone = sums(missing, [0, 1, 2, 3, 4]), sums(missing, [0, 2, 3, 4]), sums(missing, [1])
     torch.testing.assert_close(everybody, others + alone, rtol=1e-4, atol=1e-6)
-    assert bool(alone.any()) == (bins is not None)
-
-
-def test_bins_go_on_without_them() -> None:
-    model, views = network(), rows(2, 4)
-    views[0, [1, 5]] = torch.nan
-    z = model(views[0, [0, 2, 3, 4, 6, 7]])[1]
-    expected = clipped(flat_gradient(nt_xent_loss(z[:3], z[3:], 0.2), model), 0.5)
-    bins = mechanism(bins=5)
-    torch.testing.assert_close(bins.released_sums(model, views[:1])[0], expected, rtol=1e-4, atol=1e-5)
-    views[0, [0, 6]] = torch.nan
-    assert not bins.released_sums(model, views[:1])[0].any()
+    assert not alone.any()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bins", [None, 5])
 @pytest.mark.parametrize("members", [2, 3, 5])
-def test_long_search_finds_no_change_beyond_the_claim(members: int, bins: int | None) -> None:
-    """Zero-out within C, replaced within 2C, bins within 2C; and nearly 2C is found for bins, so the factor is needed."""
-    report = check_sensitivity(mechanism(members, NTXent(0.5), bins=bins, bound=0.2), examples=10, trials=10)
+def test_long_search_finds_no_change_beyond_the_claim(members: int) -> None:
+    """Zero-out within C, replaced within 2C; and nearly that is found."""
+    report = check_sensitivity(mechanism(members, NTXent(0.5), bound=0.2), examples=10, trials=10)
     report.require()
-    assert report.ratio > (0.6 if bins and members > 2 else 0.95 if bins is None else 0.45)
+    assert report.ratio > 0.95
 
 
 # Drawing
@@ -204,43 +164,21 @@ def test_rates_are_those_that_the_event_charges() -> None:
     assert groups.event(9).sampling_rate == 0.3
 
 
-def test_bins_hold_every_drawn_example_once_and_mark_free_places() -> None:
-    coins, counts = stream(2), torch.zeros(20)
-    for _ in range(2000):
-        drawn = mechanism(bins=4, examples=20, sampling_rate=0.5).draw(coins)
-        assert len(drawn) == 4
-        inside = drawn[drawn < 20]
-        assert len(inside.unique()) == len(inside)
-        assert ((drawn >= 0) & (drawn <= 20)).all()
-        counts[inside] += 1
-    assert (counts - 1000).abs().max() < 5 * 500**0.5
-
-
-def test_one_example_more_changes_one_bin_only() -> None:
-    """Coins and bins belong to indices, so who else is there does not matter: that is what 2C rests on."""
-    few, many = (mechanism(bins=4, examples=20, sampling_rate=rate).draw(stream(3)) for rate in (0.5, 0.6))
-    for smaller, larger in zip(few.tolist(), many.tolist(), strict=True):
-        assert set(smaller) - {20} <= set(larger)
-
-
 # What is charged and written
 
 
 def test_events_and_claims() -> None:
-    groups, bins = mechanism(noise_multiplier=1.5), mechanism(noise_multiplier=1.5, bins=6)
+    groups = mechanism(noise_multiplier=1.5)
     assert (groups.event(3).noise_multiplier, groups.event(3).steps, groups.event(3).contributions) == (1.5, 3, 1.0)
-    assert (bins.event(3).contributions, bins.event(3).sampling_rate) == (2.0, 0.5)
     assert groups.adjacencies == {Adjacency.ZERO_OUT, Adjacency.REPLACE_ONE}
-    assert bins.adjacencies == {Adjacency.ADD_REMOVE}
     assert groups.sensitivity(Adjacency.ZERO_OUT) == [0.5]
-    assert groups.sensitivity(Adjacency.REPLACE_ONE) == bins.sensitivity(Adjacency.ADD_REMOVE) == [1.0]
+    assert groups.sensitivity(Adjacency.REPLACE_ONE) == [1.0]
 
 
 NORMALISERS: list[tuple[int, dict[str, Any], float]] = [
     (5, {}, 5.0),
     (3, {}, 5.0),
     (5, {"examples": 43, "sampling_rate": 0.3}, 3.0),
-    (2, {"bins": 7}, 7.0),
 ]
 
 
@@ -279,14 +217,12 @@ def test_frozen_parameters_get_no_gradient() -> None:
     [
         (lambda: group_form(NTXent(), 1), "group_size"),
         (lambda: group_form(NTXent(), 17), "group_size"),
-        (lambda: group_form(NTXent(), 4, -1), "extra_views"),
         (lambda: group_form(SpectralContrastive(), 4), "released-statistics"),
         (lambda: group_form(build_objective(ObjectiveConfig(name="ssd")), 4), "released-statistics"),
         (lambda: group_form(build_objective(ObjectiveConfig(name="ssd_nt_xent"), Separation(torch.tensor([0]))), 4), "normalized"),
         (lambda: mechanism(bound=0.0), "clip"),
         (lambda: mechanism(sampling_rate=1.5), "sampling_rate"),
         (lambda: mechanism(examples=3), "one group of 4"),
-        (lambda: mechanism(bins=0), "bins"),
     ],
 )
 def test_settings_without_a_guarantee_are_refused(make: Any, word: str) -> None:

@@ -14,7 +14,7 @@ from secure_fl.errors import FileError, PrivacyError
 from secure_fl.privacy.accounting import epsilon
 from secure_fl.privacy.calibration import rounds_within
 from secure_fl.privacy.chain import digest
-from secure_fl.privacy.claims import Adversary, PrivacyClaim, Setting, claims, largest
+from secure_fl.privacy.claims import Adversary, PrivacyClaim, Setting, claims
 from secure_fl.privacy.events import Event, GaussianEvent, IntegerEvent, PureEvent
 from secure_fl.privacy.ledger import Budget, PrivacyLedger, Release
 from secure_fl.privacy.units import Adjacency, PrivacyUnit
@@ -261,11 +261,8 @@ TOGETHER = {Adversary.COLLUSION, Adversary.LIAR}
         (Setting("masked", colluders=3, threshold=3), TOGETHER),
         (Setting("masked", colluders=2, threshold=3, against_a_liar=2), {Adversary.LIAR}),
         (Setting("masked", colluders=1, threshold=3, against_a_liar=2), set()),
-        (Setting("bfv"), TOGETHER),
-        (Setting("bfv", colluders=0), set()),
-        (Setting("bfv", key_holder="authority"), set()),
-        (Setting("ckks"), TOGETHER),
         (Setting("bfv+masked", threshold=3), set()),
+        (Setting("bfv+masked", colluders=0, threshold=0), set()),
         (Setting("bfv+masked", colluders=3, threshold=3), TOGETHER),
         (Setting("bfv+masked", colluders=3, threshold=3, key_holder="authority"), set()),
     ],
@@ -286,19 +283,15 @@ def test_claims_say_what_they_rest_on() -> None:
     assert json.loads(json.dumps(example.to_dict()))["adjacency"] == "zero-out"
     with pytest.raises(PrivacyError, match="not added"):
         example + client
-    with pytest.raises(PrivacyError, match="one kind"):
-        largest([example, client])
-    lower = replace(example, epsilon=example.epsilon / 2, basis="derived")
-    assert largest([lower, example]) == example
     with pytest.raises(PrivacyError, match="no release of this unit"):
-        claims(filled(local(0, 0)), CLIENT, ZERO, 1e-6, Setting("bfv"))
+        claims(filled(local(0, 0)), CLIENT, ZERO, 1e-6, Setting("bfv+masked"))
 
 
 def test_settings_are_checked() -> None:
     with pytest.raises(PrivacyError, match="layer"):
         Setting("rot13")  # type: ignore[arg-type]
     with pytest.raises(PrivacyError, match="count"):
-        Setting("bfv", colluders=-1)
+        Setting("bfv+masked", colluders=-1)
     with pytest.raises(PrivacyError, match="ε"):
         Budget(float("nan"), 1e-5, EXAMPLE, ADD)
     with pytest.raises(PrivacyError, match="probability"):

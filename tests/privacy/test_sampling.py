@@ -9,7 +9,7 @@ import torch
 
 from secure_fl.errors import PrivacyError
 from secure_fl.privacy.noise import NoiseSource, NoiseStream
-from secure_fl.privacy.sampling import balls_in_bins, draw_examples, draw_groups
+from secure_fl.privacy.sampling import draw_examples, draw_groups
 
 DEVIATIONS = 5.0
 
@@ -75,18 +75,6 @@ def test_groups_are_drawn_at_the_rate_from_a_fresh_uniform_partition() -> None:
     assert all(near(float(n), steps, inside * (size - 1) / (count - 1)) for n in pairs)
 
 
-def test_bins_use_every_example_once_an_epoch_and_uniformly() -> None:
-    source, epochs, count, bins = stream(4), 1500, 30, 7
-    where = torch.zeros(count, bins)
-    for _ in range(epochs):
-        batches = list(balls_in_bins(count, bins, source))
-        assert len(batches) == bins
-        assert sorted(torch.cat(batches).tolist()) == list(range(count))
-        for number, batch in enumerate(batches):
-            where[batch, number] += 1
-    assert all(near(float(n), epochs, 1 / bins) for n in where.flatten())
-
-
 def test_settings_without_a_meaning_are_refused() -> None:
     for rate in (0.0, -0.1, 1.1, float("nan")):
         with pytest.raises(PrivacyError, match="sampling_rate"):
@@ -96,5 +84,3 @@ def test_settings_without_a_meaning_are_refused() -> None:
     for size in (0, 11):
         with pytest.raises(PrivacyError, match="group_size"):
             draw_groups(10, size, 0.5, stream())
-    with pytest.raises(PrivacyError, match="bins"):
-        balls_in_bins(10, 0, stream())

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from secure_fl.errors import PrivacyError, SecureFLError
+from secure_fl.experimental.logit import LogitDP
 from secure_fl.models.heads import EncoderProjector
 from secure_fl.objectives import losses
 from secure_fl.objectives.masked import MaskedReconstruction
 from secure_fl.objectives.separation import Separation
-from secure_fl.privacy.mechanisms.logit import LogitDP
 from secure_fl.privacy.mechanisms.per_example import PerExample
 from secure_fl.privacy.separable import check_rows_stay_apart
 from secure_fl.privacy.unit_gradients import clipped_sum

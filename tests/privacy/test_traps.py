@@ -15,7 +15,7 @@ from secure_fl.errors import PrivacyError
 from secure_fl.privacy import calibration, events, ledger
 from secure_fl.privacy.accounting import epsilon
 from secure_fl.privacy.claims import Setting, claims
-from secure_fl.privacy.events import AllocationEvent, Event, GaussianEvent, IntegerEvent, PureEvent
+from secure_fl.privacy.events import Event, GaussianEvent, IntegerEvent, PureEvent
 from secure_fl.privacy.ledger import Budget, PrivacyLedger, Release
 from secure_fl.privacy.units import Adjacency, PrivacyUnit
 
@@ -58,12 +58,11 @@ def test_1_full_participation_under_replace_one_is_twice_the_shift_in_every_mixt
 
 
 def test_2_there_is_nowhere_to_put_a_rate_at_which_clients_are_sampled() -> None:
-    names = {field.name for kind in (GaussianEvent, IntegerEvent, PureEvent, AllocationEvent, Release, Budget) for field in fields(kind)}
+    names = {field.name for kind in (GaussianEvent, IntegerEvent, PureEvent, Release, Budget) for field in fields(kind)}
     names |= {name for function in (epsilon, calibration.noise_for, calibration.rounds_within) for name in inspect.signature(function).parameters}
     assert {name for name in names if "rate" in name or "sampl" in name or "fraction" in name} == {"sampling_rate"}
-    for event in (GaussianEvent(1.0, 0.5, 1), AllocationEvent(1.0, 10, 1)):
-        with pytest.raises(PrivacyError, match="sampling clients amplifies nothing"):
-            client_release(event)
+    with pytest.raises(PrivacyError, match="sampling clients amplifies nothing"):
+        client_release(GaussianEvent(1.0, 0.5, 1))
     assert client_release(GaussianEvent(1.0, 1.0, 1)).unit is PrivacyUnit.CLIENT
 
 
@@ -78,7 +77,7 @@ def test_2_local_steps_under_one_coin_are_charged_in_full() -> None:
 
 
 def test_3_a_shuffled_batch_is_no_event() -> None:
-    assert {kind.name for kind in Event.__subclasses__()} == {"gaussian", "integer", "pure", "allocation"}
+    assert {kind.name for kind in Event.__subclasses__()} == {"gaussian", "integer", "pure"}
     for name in ("shuffle", "shuffled", "poisson_sampling", "without_replacement"):
         with pytest.raises(PrivacyError, match="unknown kind"):
             Event.from_dict({"event": name})
@@ -87,7 +86,6 @@ def test_3_a_shuffled_batch_is_no_event() -> None:
     with pytest.raises(TypeError):
         GaussianEvent(1.0, 0.1, 1, shuffle=True)  # type: ignore[call-arg]
     assert "Shuffled" in str(GaussianEvent.__doc__)
-    assert "permutation" in str(AllocationEvent.__doc__)
 
 
 def test_4_noise_spent_on_a_second_release_raises_the_charge() -> None:

@@ -18,11 +18,11 @@ from torch.nn import functional
 from secure_fl.coins import Coins, Draws
 from secure_fl.data.augmentations import GlyphViews, PhotoViews
 from secure_fl.errors import PrivacyError
+from secure_fl.experimental.logit import LogitDP
 from secure_fl.models.heads import EncoderProjector
 from secure_fl.objectives.coupling import Coupling
 from secure_fl.objectives.units import CrossEntropy
 from secure_fl.privacy.engine import PrivateSpec, Sampling, choose_mechanism, train_privately
-from secure_fl.privacy.mechanisms.logit import LogitDP
 from secure_fl.privacy.mechanisms.mechanism import Labelled
 from secure_fl.privacy.mechanisms.per_example import AdaptiveBound, PerExample
 from secure_fl.privacy.unit_gradients import clipped_sum

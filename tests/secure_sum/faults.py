@@ -11,8 +11,9 @@ from enum import Enum
 from itertools import combinations
 
 import numpy as np
+from secure_sum.whole_blocks import mask
 
-from secure_fl.secure_sum.masks import UsedSeeds, mask, unmask_sum
+from secure_fl.secure_sum.masks import UsedSeeds, unmask_sum
 from secure_fl.secure_sum.prg import Slots, Streams, Terms
 
 

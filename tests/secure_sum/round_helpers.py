@@ -18,14 +18,10 @@ from secure_fl.secure_sum.secure_sum import EmbeddedFederation, Outcome
 COMBINATIONS = [
     ("plain", "clients"),
     ("masked", "clients"),
-    ("bfv", "clients"),
-    ("bfv", "authority"),
     ("bfv+masked", "clients"),
     ("bfv+masked", "authority"),
-    ("ckks", "clients"),
 ]
-EXACT = [combination for combination in COMBINATIONS if combination[0] != "ckks"]
-MASKED = [combination for combination in COMBINATIONS if "masked" in combination[0]]
+MASKED = [combination for combination in COMBINATIONS if combination[0] != "plain"]
 SHAPE = BlockShape(pools=3, width=11, shared=5)
 CLIENTS = 5
 

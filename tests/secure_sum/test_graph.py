@@ -43,7 +43,6 @@ def test_regular_symmetric_and_connected(count: int, degree: int | None) -> None
         assert graph.holders(i) == tuple(sorted({*row, i}))
     assert connected(graph, set(range(count)))
     assert graph.threshold == default_threshold(graph.degree + 1)
-    assert graph.complete == (graph.degree == count - 1)
 
 
 def test_everyone_draws_the_same_and_one_key_changes_it() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,13 @@ from secure_sum.he_helpers import EDGE, Parties, pack, parties, unpack
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.bfv import BfvClient, BfvHolder, BfvServer, check_noise_budget, measure_noise_budget
 from secure_fl.secure_sum.ciphertexts import HEAD_BYTES, Kind, body_bytes
-from secure_fl.secure_sum.parameters import BFV_4096, BFV_4096_58, CKKS_8192, KeyHolder, ParameterSet
+from secure_fl.secure_sum.parameters import BFV_4096, BFV_4096_58, KeyHolder, ParameterSet
 from secure_fl.secure_sum.refusals import Reason, RefusedError
 from secure_fl.secure_sum.seal_bridge import SEED_BYTES, SealBridge
 from secure_fl.secure_sum.words import PackedWords
 
 T = BFV_4096.plain_modulus
+OTHER_SCHEME = replace(BFV_4096, scheme="ckks")
 HOLDERS: list[KeyHolder] = ["clients", "authority"]
 SETS = [BFV_4096, BFV_4096_58]
 
@@ -234,7 +236,7 @@ def test_noise_budget_is_measured_and_poor_set_ups_refused(holder: KeyHolder) ->
     with pytest.raises(SecureSumError):
         check_noise_budget(BFV_4096, holder, 0)
     with refused(Reason.WRONG_PARAMETERS):
-        check_noise_budget(CKKS_8192, holder, 2)
+        check_noise_budget(OTHER_SCHEME, holder, 2)
 
 
 def test_the_extrapolated_budget_is_no_better_than_the_measured_one() -> None:
@@ -298,7 +300,7 @@ def test_nothing_secret_is_shown(shared: Parties) -> None:
 
 def test_wrong_scheme_is_refused() -> None:
     key = parties("clients").key
-    wrong = type(key.secret)(CKKS_8192, bytes(16 * 8192))
+    wrong = type(key.secret)(OTHER_SCHEME, bytes(16 * 4096))
     with refused(Reason.WRONG_PARAMETERS):
         BfvClient(wrong)
     with refused(Reason.WRONG_PARAMETERS):

@@ -109,7 +109,7 @@ def test_refusals() -> None:
         (Reason.WRONG_PARAMETERS, grant, replace(expected, parameters=BFV_4096_58)),
         (Reason.WRONG_PARAMETERS, grant, replace(expected, epoch=Epoch(4, 9))),
         (Reason.STALE, grant, replace(expected, epoch=Epoch(8, 11))),
-        (Reason.WRONG_SUITE, grant, replace(expected, suite="bfv")),
+        (Reason.WRONG_SUITE, grant, replace(expected, suite="masked")),
         (Reason.BIT_FLIPPED, grant[:-5] + b"x" + grant[-4:], expected),
         (Reason.TRUNCATED, grant[:-5], expected),
     ]

@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 from secure_sum.round_helpers import MASKED, Tape, flip, make_federation, make_vectors, read_end
 
-from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum import key_holder as holders
 from secure_fl.secure_sum import round_client, round_store
 from secure_fl.secure_sum.envelope import Phase, read_header, sign_envelope
 from secure_fl.secure_sum.refusals import RefusedError
+from secure_fl.secure_sum.round_book import KeyBook
 from secure_fl.secure_sum.round_client import RoundClient
+from secure_fl.secure_sum.round_counts import proved_head
 from secure_fl.secure_sum.round_messages import MASK_KEY, CountProof, OpenRequest, Revealed, RoundReason, RoundRefusedError, frames, unframe
-from secure_fl.secure_sum.round_plan import BlockShape, BlockVector, RoundPlan
+from secure_fl.secure_sum.round_plan import BlockShape, RoundPlan
 from secure_fl.secure_sum.secure_sum import EmbeddedFederation, EmbeddedRound
 
 SHAPE = BlockShape(pools=3, width=6)
@@ -244,10 +245,10 @@ def test_an_authority_wants_the_keys_that_the_view_was_made_of() -> None:
 
 def test_a_proof_is_cut_where_it_was_joined() -> None:
     proof = CountProof((b"a", b"bc"), (bytes(32), bytes([1] * 32)), (bytes([2] * 32),))
-    assert CountProof.of(proof.evidence(), 2, 1, masked=True) == proof
-    for survivors, dropped, masked in ((3, 1, True), (2, 0, True), (1, 1, True), (2, 1, False)):
+    assert CountProof.of(proof.evidence(), 2, 1) == proof
+    for survivors, dropped in ((3, 1), (2, 0), (1, 1)):
         with pytest.raises(RoundRefusedError, match="not-proved"):
-            CountProof.of(proof.evidence(), survivors, dropped, masked=masked)
+            CountProof.of(proof.evidence(), survivors, dropped)
 
 
 # Answers that stand still
@@ -291,18 +292,7 @@ def test_a_second_sum_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("survivors", [(0, 1, 2, 3, 99), (0, 1, 2, 3, 3)])
-@pytest.mark.parametrize("key_holder", ["clients", "authority"])
-def test_survivors_that_nobody_is_are_no_proof(key_holder: str, survivors: tuple[int, ...]) -> None:
-    """Also without masks, where no view names them."""
-    federation = EmbeddedFederation(5, protection="bfv", key_holder=key_holder)
-    shape = BlockShape(pools=2, width=4)
-    running = federation.begin(0, shape)
-    for name in federation.clients:
-        running.add(running.protect(name, BlockVector.one_hot(shape, 0, np.arange(4))))
-    heads = tuple(running.server._heads[position] for position in range(5))
-    request = OpenRequest(bytes(32), survivors, (), (*heads, b"", b"")).encode()
-    phase = Phase.OPEN_COUNTS if key_holder == "authority" else Phase.OPEN_POOLS
-    message = sign_envelope(federation._server, running.plan.header(phase, "server"), request)
-    opener = running._authority.open_counts if running._authority is not None else running.clients["client-0000"].open_pools
-    with pytest.raises(SecureSumError):
-        opener(message)
+def test_survivors_that_nobody_is_are_no_proof(survivors: tuple[int, ...]) -> None:
+    plan = make_federation(clients=5).begin(0, SHAPE).plan
+    with pytest.raises(RoundRefusedError, match="positions of nobody"):
+        proved_head(KeyBook(plan, plan.cohort), None, survivors, (), ())

@@ -10,12 +10,13 @@ from cryptography.hazmat.primitives import hashes, hmac
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from secure_sum.whole_blocks import mask
 
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.graph import draw
 from secure_fl.secure_sum.layout import FieldLayout
-from secure_fl.secure_sum.masks import SlotSum, UsedSeeds, mask, pair_seeds, self_seeds, subtract, unmask_sum
-from secure_fl.secure_sum.plain import PlainSum, from_bytes, to_bytes
+from secure_fl.secure_sum.masks import SlotSum, UsedSeeds, pair_seeds, self_seeds, subtract, unmask_sum
+from secure_fl.secure_sum.plain import from_bytes, to_bytes
 from secure_fl.secure_sum.prg import Slots, Terms
 from secure_fl.secure_sum.shamir import combine, split
 
@@ -61,15 +62,14 @@ def test_what_is_opened_is_the_sum_of_the_survivors(data: st.DataObject, clients
     assert layout.unpack(opened, width).tolist() == values[sorted(survivors)].sum(axis=0).tolist()
 
 
-def test_backends_open_the_same_integers() -> None:
-    """Plain and masked, in both layouts: one codec, one sum."""
+def test_masked_sums_are_the_integers_sums() -> None:
+    """In both layouts: one codec, one sum."""
     values = np.random.default_rng(0).integers(-100_000, 100_000, (4, 100_001))
     opened = []
     for layout in LAYOUTS:
-        plain, masked = PlainSum(layout), SlotSum(layout.slots(100_001), layout.modulus)
-        total, own = plain.start(100_001), [self_seeds(1)[0] for _ in range(4)]
+        masked = SlotSum(layout.slots(100_001), layout.modulus)
+        own = [self_seeds(1)[0] for _ in range(4)]
         for i in range(4):
-            plain.add(total, plain.protect(values[i]), 100_001)
             slots = layout.pack(values[i])
             pairs = {j: seeds_between(i, j)[0] for j in range(4) if j != i}
             mask(slots, own=i, self_seed=own[i], pairs=pairs, modulus=layout.modulus, used=UsedSeeds())
@@ -77,7 +77,7 @@ def test_backends_open_the_same_integers() -> None:
         unmasked = masked.total()
         masks = unmask_sum(len(unmasked), self_seeds=dict(enumerate(own)), dropped={}, modulus=layout.modulus)
         subtract(unmasked, masks, layout.modulus)
-        opened += [plain.open(total, 100_001), layout.unpack(unmasked, 100_001)]
+        opened += [layout.unpack(unmasked, 100_001)]
     assert all(np.array_equal(found, values.sum(axis=0)) for found in opened)
 
 
@@ -211,5 +211,3 @@ def test_sums_refuse_what_does_not_fit() -> None:
         subtract(np.zeros(4, np.uint64), np.zeros(5, np.uint64), layout.modulus)
     with pytest.raises(SecureSumError, match="another length"):
         from_bytes(bytes(33), 4)
-    with pytest.raises(SecureSumError):
-        PlainSum(layout).add(total, bytes(31), 8)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.parameters import BATCHING_PRIME
-from secure_fl.secure_sum.prg import RUN, WORDS, SignedStreams, add_into, add_streams, expand, reduce
+from secure_fl.secure_sum.prg import RUN, WORDS, SignedStreams, add_streams, expand, reduce
 
 KEY = bytes(range(32))
 HALF = 2**39 + 7
@@ -89,8 +89,7 @@ def test_lazy_sums_are_sums(modulus: int) -> None:
     for key, sign in terms:
         exact = exact + sign * expand(key, 36_000, modulus).astype(object)
     assert np.array_equal(vector.astype(object), exact % modulus)
-    for key, sign in terms:
-        add_into(vector, key, -sign, modulus)
+    add_streams(vector, [(key, -sign) for key, sign in terms], modulus)
     assert np.array_equal(vector, start)
 
 
@@ -123,10 +122,10 @@ def test_refusals_name_no_key() -> None:
             expand(KEY, 4, modulus)
     for vector in (np.zeros(4), np.zeros((2, 2), np.uint64), np.zeros(8, np.uint64)[::2], [0]):
         with pytest.raises(SecureSumError, match="uint64"):
-            add_into(vector, KEY, 1)  # type: ignore[arg-type]
+            add_streams(vector, [(KEY, 1)])  # type: ignore[arg-type]
     for sign in (0, 2):
         with pytest.raises(SecureSumError, match="signs"):
-            add_into(np.zeros(4, np.uint64), KEY, sign)
+            add_streams(np.zeros(4, np.uint64), [(KEY, sign)])
     with pytest.raises(SecureSumError, match="negative"):
         expand(KEY, -1)
 

@@ -21,7 +21,7 @@ from secure_fl.secure_sum.round_steps import PHASES, Step
 SHAPE = BlockShape(pools=3, width=50, shared=4)
 
 
-@pytest.mark.parametrize(("protection", "key_holder"), [*MASKED, ("plain", "clients"), ("bfv", "authority")])
+@pytest.mark.parametrize(("protection", "key_holder"), [*MASKED, ("plain", "clients")])
 def test_no_message_of_a_round_is_longer_than_its_bound(protection: str, key_holder: str) -> None:
     """And bounds are near: a fifth of them is used at the least, by the longest message of each phase."""
     tape = Tape()

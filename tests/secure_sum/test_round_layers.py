@@ -8,10 +8,11 @@ import tracemalloc
 import numpy as np
 import pytest
 from secure_sum.round_helpers import make_federation
+from secure_sum.whole_blocks import mask
 
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.envelope import Phase, head_bytes, sign_envelope, sign_in_place
-from secure_fl.secure_sum.masks import UsedSeeds, mask, mask_terms
+from secure_fl.secure_sum.masks import UsedSeeds, mask_terms
 from secure_fl.secure_sum.prg import RUN
 from secure_fl.secure_sum.round_layers import ClientCipher, body_bytes, protect, server_cipher
 from secure_fl.secure_sum.round_messages import empty_frames, frames

@@ -108,7 +108,7 @@ REFUSED: list[tuple[str, Reason, Callable[[Scene], bytes]]] = [
 ]
 
 
-@pytest.mark.parametrize(("protection", "key_holder"), [("masked", "clients"), ("bfv+masked", "clients"), ("bfv", "authority")])
+@pytest.mark.parametrize(("protection", "key_holder"), [("masked", "clients"), ("bfv+masked", "clients"), ("bfv+masked", "authority")])
 def test_refused_uploads_are_recorded_and_not_added(protection: str, key_holder: str) -> None:
     scene = make_scene(protection, key_holder)
     for what, reason, make in REFUSED:
@@ -138,13 +138,13 @@ def test_late_uploads_are_discarded() -> None:
         check_exact(scene.running.open(), SHAPE, scene.vectors, names[1:], 2)
 
 
-@pytest.mark.parametrize(("protection", "key_holder"), [("plain", "clients"), ("bfv", "clients"), ("masked", "clients")])
+@pytest.mark.parametrize(("protection", "key_holder"), [("plain", "clients"), ("bfv+masked", "clients"), ("masked", "clients")])
 def test_damaged_bodies_with_good_signatures(protection: str, key_holder: str) -> None:
     scene = make_scene(protection, key_holder)
     assert scene.running.add(scene.forged(body=lambda body: body[:-8])) in (Reason.TRUNCATED, Reason.WRONG_LENGTH)
     assert scene.running.add(scene.forged(body=lambda body: body + bytes(8))) == Reason.WRONG_LENGTH
     if protection != "masked":
-        head = 73 + 64 if protection == "bfv" else 0
+        head = 73 + 64 if protection == "bfv+masked" else 0
         assert scene.running.add(scene.forged(body=lambda body: body[:head] + b"\xff" * (len(body) - head))) == Reason.OUT_OF_RANGE
     assert scene.running.add(scene.upload) is None
     check_exact(scene.running.open(), SHAPE, scene.vectors, list(scene.vectors), 2)
@@ -157,13 +157,13 @@ def body_of(plan: RoundPlan, cipher: ClientCipher | None, block: int, values: In
 
 
 def test_a_ciphertext_of_another_client_is_a_replay() -> None:
-    scene = make_scene("bfv", "clients")
+    scene = make_scene("bfv+masked", "clients")
     names, running = list(scene.vectors), scene.running
     cipher = running.clients[names[0]]._cipher
     body = body_of(scene.plan, cipher, 0, scene.vectors[names[0]].head)
     copied = scene.forged(body=lambda _: body_of(scene.plan, cipher, 2, np.zeros(11, np.int64)))
     assert running.add(copied) is None
-    again = shared_federation("bfv", "clients").federation.begin(shared_federation("bfv", "clients").next(), SHAPE)
+    again = shared_federation("bfv+masked", "clients").federation.begin(shared_federation("bfv+masked", "clients").next(), SHAPE)
     first, second = (
         frames(
             [
@@ -196,11 +196,11 @@ def test_uploads_of_clients_that_dealt_no_shares_are_refused() -> None:
 
 
 def test_clients_outside_the_cohort_are_refused() -> None:
-    federation = make_federation("bfv", clients=5)
+    federation = make_federation("plain", clients=5)
     names = list(federation.clients)
     vectors = make_vectors(SHAPE, dict.fromkeys(names, 0))
     running = federation.begin(0, SHAPE, cohort=names[:4])
-    other = RoundClient(running.plan, federation.clients[names[4]], cipher=running.clients[names[0]]._cipher)
+    other = RoundClient(running.plan, federation.clients[names[4]])
     assert running.add(other.upload(vectors[names[4]])) == Reason.UNKNOWN_CLIENT
     for name in names[:4]:
         assert running.add(running.protect(name, vectors[name])) is None
@@ -233,27 +233,26 @@ def test_two_clients_with_one_key_are_refused() -> None:
 
 
 def test_no_second_vector_for_a_round_and_the_same_bytes_after_a_resume(tmp_path: Path) -> None:
-    federation = make_federation("bfv", "clients")
+    federation = make_federation("plain")
     running = federation.begin(3, SHAPE)
     name, vector = "client-0000", make_vectors(SHAPE, {"client-0000": 1})["client-0000"]
-    cipher = running.clients[name]._cipher
     store = FolderStore(tmp_path / "store")
-    client = RoundClient(running.plan, federation.clients[name], cipher=cipher, store=store)
+    client = RoundClient(running.plan, federation.clients[name], store=store)
     sent = client.upload(vector)
     with pytest.raises(RoundRefusedError, match="already-begun"):
         client.upload(vector)
-    resumed = RoundClient(running.plan, federation.clients[name], cipher=cipher, store=FolderStore(tmp_path / "store"))
+    resumed = RoundClient(running.plan, federation.clients[name], store=FolderStore(tmp_path / "store"))
     assert resumed.resend() == sent
     with pytest.raises(RoundRefusedError, match="already-begun"):
         resumed.upload(vector)
     assert running.add(sent) is None
     assert running.add(resumed.resend() or b"") == Reason.REPLAYED
     assert (tmp_path / "store" / "upload").stat().st_mode & 0o077 == 0
-    later = RoundClient(federation.begin(4, SHAPE).plan, federation.clients[name], cipher=cipher, store=FolderStore(tmp_path / "store"))
+    later = RoundClient(federation.begin(4, SHAPE).plan, federation.clients[name], store=FolderStore(tmp_path / "store"))
     assert later.resend() is None
     assert later.upload(vector) != sent
     with pytest.raises(RoundRefusedError, match="already-begun"):
-        RoundClient(running.plan, federation.clients[name], cipher=cipher, store=FolderStore(tmp_path / "store")).upload(vector)
+        RoundClient(running.plan, federation.clients[name], store=FolderStore(tmp_path / "store")).upload(vector)
 
 
 def test_a_client_resumed_before_its_upload_drops_out() -> None:

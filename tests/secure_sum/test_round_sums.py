@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from secure_sum.round_helpers import CLIENTS, COMBINATIONS, EXACT, MASKED, SHAPE, check_exact, make_federation, make_vectors, shared_federation
+from secure_sum.round_helpers import CLIENTS, COMBINATIONS, MASKED, SHAPE, check_exact, make_federation, make_vectors, shared_federation
 
 from secure_fl.errors import SecureSumError
-from secure_fl.secure_sum.ckks import CkksWarning
 from secure_fl.secure_sum.envelope import Phase
 from secure_fl.secure_sum.key_holder import SumOpener
 from secure_fl.secure_sum.refusals import Reason, RefusedError
@@ -50,14 +48,14 @@ def run_one(protection: str, key_holder: str, drawn: tuple[list[int], int, int, 
         assert outcome.missed[name] == (phase.name.lower() if masked else "upload")
 
 
-@pytest.mark.parametrize(("protection", "key_holder"), [pair for pair in EXACT if pair[0] in ("plain", "masked")])
+@pytest.mark.parametrize(("protection", "key_holder"), [pair for pair in COMBINATIONS if pair[0] in ("plain", "masked")])
 @settings(max_examples=25)
 @given(drawn=rounds())
 def test_sums_are_exact(protection: str, key_holder: str, drawn: tuple[list[int], int, int, dict[int, Phase], int, int]) -> None:
     run_one(protection, key_holder, drawn)
 
 
-@pytest.mark.parametrize(("protection", "key_holder"), [pair for pair in EXACT if "bfv" in pair[0]])
+@pytest.mark.parametrize(("protection", "key_holder"), [pair for pair in COMBINATIONS if "bfv" in pair[0]])
 @settings(max_examples=5)
 @given(drawn=rounds())
 def test_encrypted_sums_are_exact(protection: str, key_holder: str, drawn: tuple[list[int], int, int, dict[int, Phase], int, int]) -> None:
@@ -67,19 +65,17 @@ def test_encrypted_sums_are_exact(protection: str, key_holder: str, drawn: tuple
 def test_every_protection_opens_the_same() -> None:
     digests = set()
     for protection, key_holder in COMBINATIONS:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", CkksWarning)
-            rounds = shared_federation(protection, key_holder)
-            names = list(rounds.federation.clients)
-            vectors = make_vectors(SHAPE, dict(zip(names, [0, 1, 1, 2, 0], strict=True)), 7, 2**19 // 5)
-            outcome = rounds.federation.round(rounds.next(), vectors, SHAPE, kills={names[4]: Phase.UPLOAD}, threshold=3)
+        rounds = shared_federation(protection, key_holder)
+        names = list(rounds.federation.clients)
+        vectors = make_vectors(SHAPE, dict(zip(names, [0, 1, 1, 2, 0], strict=True)), 7, 2**19 // 5)
+        outcome = rounds.federation.round(rounds.next(), vectors, SHAPE, kills={names[4]: Phase.UPLOAD}, threshold=3)
         check_exact(outcome, SHAPE, vectors, names[:4], 2)
         assert outcome.opened.passing == (1,)
         digests.add(outcome.digest)
     assert len(digests) == 1
 
 
-KILLS = [(*pair, phase) for pair in EXACT for phase in PHASES if pair in MASKED or phase in (Phase.UPLOAD, Phase.OPEN_POOLS, Phase.APPLY)]
+KILLS = [(*pair, phase) for pair in COMBINATIONS for phase in PHASES if pair in MASKED or phase in (Phase.UPLOAD, Phase.OPEN_POOLS, Phase.APPLY)]
 
 
 @pytest.mark.parametrize(("protection", "key_holder", "phase"), KILLS)
@@ -103,7 +99,7 @@ def test_below_the_threshold_nothing_opens(protection: str, key_holder: str, pha
     assert caught.value.reason == RoundReason.TOO_FEW
 
 
-@pytest.mark.parametrize(("protection", "key_holder"), EXACT)
+@pytest.mark.parametrize(("protection", "key_holder"), COMBINATIONS)
 def test_fewest_holds_under_every_protection(protection: str, key_holder: str) -> None:
     rounds = shared_federation(protection, key_holder)
     names = list(rounds.federation.clients)
@@ -124,7 +120,7 @@ def test_sparse_neighbourhoods(protection: str, key_holder: str) -> None:
 
 
 def test_one_pool_without_counts() -> None:
-    for protection, key_holder in EXACT:
+    for protection, key_holder in COMBINATIONS:
         rounds = shared_federation(protection, key_holder)
         names = list(rounds.federation.clients)
         for head in (0, 1):
@@ -146,7 +142,7 @@ def test_counts_in_units_with_noise() -> None:
     assert outcome.opened.passing == (0,)
 
 
-@pytest.mark.parametrize(("protection", "key_holder"), EXACT)
+@pytest.mark.parametrize(("protection", "key_holder"), COMBINATIONS)
 def test_sums_beyond_what_clients_can_send_are_refused(protection: str, key_holder: str) -> None:
     rounds = shared_federation(protection, key_holder)
     names = list(rounds.federation.clients)
@@ -233,6 +229,6 @@ def test_shapes_that_cannot_be_are_refused() -> None:
             BlockShape(**arguments)  # type: ignore[arg-type]
     with pytest.raises(SecureSumError):
         BlockVector.one_hot(SHAPE, 3, np.zeros(11, np.int64))
-    for protection, key_holder in (("magic", "clients"), ("bfv", "server")):
+    for protection, key_holder in (("magic", "clients"), ("bfv", "clients"), ("ckks", "clients"), ("bfv+masked", "server")):
         with pytest.raises(SecureSumError):
             make_federation(protection, key_holder).begin(0, SHAPE)

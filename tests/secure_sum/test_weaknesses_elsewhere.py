@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from secure_sum.whole_blocks import mask
 
 import secure_fl.secure_sum
-from secure_fl.secure_sum.masks import UsedSeeds, mask, self_seeds
+from secure_fl.secure_sum.masks import UsedSeeds, self_seeds
 from secure_fl.secure_sum.parameters import BATCHING_PRIME
 from secure_fl.secure_sum.prg import WORDS, expand
 from secure_fl.secure_sum.shamir import split

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from secure_fl_kernels.gpu import chacha, distil, gradients, groups, moment, ntxent, rows, uniform
+from secure_fl_kernels.gpu import distil, gradients, groups, moment, ntxent, rows, uniform
 from secure_fl_kernels.gpu.variants import Architecture, Variant
 
-_FILES = (rows, ntxent, uniform, moment, distil, groups, gradients, chacha)
+_FILES = (rows, ntxent, uniform, moment, distil, groups, gradients)
 
 
 def shipped(family: Architecture) -> list[Variant]:

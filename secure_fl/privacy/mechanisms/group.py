@@ -17,18 +17,12 @@ Replace-one: both contributions lie in one ball of radius C, so the same event h
 clip(∇ loss(G∖x)): two vectors that may point apart, 2C. For the same reason an order of the *present* examples, cut into groups,
 is not covered at C: one example more moves others to new groups.
 
-**Bins** (add-remove, n secret): every example is drawn with probability q and thrown into one of M bins, on coins of its own. One
-example changes one bin, from one vector of the ball to another: 2C, and the event says `contributions = 2`.
-
 **Assumes**: coins of sampling and grouping stay secret; no hard negatives, clusters or anything learned in the grouping; no batch statistics,
 queue or other path between groups; a member's views depend on its own coins; an example is in at most one group a step.
 
 **Not covered**: float rounding of sums and noise (Mironov 2012); a choice of m, q or C made by looking at the data.
 
-More views of the same members inside their group (`extra_views`) cost no privacy: the group's gradient is still one vector of the
-ball.
-
-Suffixes: U groups, R = V·m rows of a group (view by view), m members, V views, D dimensions.
+Suffixes: U groups, R = 2m rows of a group (the first views of its m members, then the second ones), D dimensions.
 """
 
 from __future__ import annotations
@@ -48,15 +42,13 @@ from secure_fl.objectives.units import distillation_rows, dsr_rows
 from secure_fl.privacy.events import GaussianEvent
 from secure_fl.privacy.mechanisms.mechanism import check_settings, flat, write_gradients
 from secure_fl.privacy.noise import NoiseStream
-from secure_fl.privacy.sampling import balls_in_bins, draw_groups
+from secure_fl.privacy.sampling import draw_groups
 from secure_fl.privacy.unit_gradients import Method, clipped_sum
 from secure_fl.privacy.units import Adjacency
 from secure_fl_kernels.functional import group_nt_xent_loss
-from secure_fl_kernels.reference import Direction, DSRForm, normalize
+from secure_fl_kernels.reference import Direction, DSRForm
 
 SMALLEST_GROUP, LARGEST_GROUP = 2, 16
-_NOBODY = -1e9
-"""A similarity that takes no share of a softmax; finite, so that a row without any other gets the gradient zero and not NaN."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +56,6 @@ class GroupUnits:
     """One loss a group: NT-Xent within it, plus γ·DSR and δ·PD as means over its rows (`ssd_nt_xent`)."""
 
     members: int
-    views: int
     temperature: float
     gamma: float = 0.0
     delta: float = 0.0
@@ -75,51 +66,19 @@ class GroupUnits:
     coupling: Coupling = Coupling.GROUP
     statistic: None = None
 
-    def unit_losses(self, h_URF: Tensor, z_URD: Tensor, released: Tensor | None = None, present_Um: Tensor | None = None) -> Tensor:
-        """`[U]`. With `present_Um` only those members take part, for bins of different sizes."""
-        if present_Um is None and self.views == 2:
-            first, second = z_URD.unflatten(1, (2, self.members)).unbind(1)
-            losses = group_nt_xent_loss(first.flatten(0, 1), second.flatten(0, 1), self.members, self.temperature)
-        else:
-            losses = many_view_nt_xent(z_URD, self.views, self.temperature, present_Um)
+    def unit_losses(self, h_URF: Tensor, z_URD: Tensor, released: Tensor | None = None) -> Tensor:
+        """The loss of each group from its own rows: `[U]`."""
+        first, second = z_URD.unflatten(1, (2, self.members)).unbind(1)
+        losses = group_nt_xent_loss(first.flatten(0, 1), second.flatten(0, 1), self.members, self.temperature)
         if self.separation is not None and self.gamma:
-            losses = losses + self.gamma * self._mean(dsr_rows(z_URD, self.separation, self.form), present_Um)
+            losses = losses + self.gamma * dsr_rows(z_URD, self.separation, self.form).mean(1)
         if self.separation is not None and self.delta:
             rows_UR = distillation_rows(h_URF, z_URD, self.distillation_temperature, self.direction)
-            losses = losses + self.delta * self._mean(rows_UR, present_Um)
+            losses = losses + self.delta * rows_UR.mean(1)
         return losses
 
-    def _mean(self, rows_UR: Tensor, present_Um: Tensor | None) -> Tensor:
-        if present_Um is None:
-            return rows_UR.mean(1)
-        weight_UR = present_Um.repeat(1, self.views).to(rows_UR)
-        return (rows_UR * weight_UR).sum(1) / weight_UR.sum(1).clamp_min(1)
 
-
-def many_view_nt_xent(z_URD: Tensor, views: int, temperature: float, present_Um: Tensor | None = None) -> Tensor:
-    """`[U]`: the mean, over every ordered pair of views of a member, of the cross-entropy of one among itself and all rows of other members.
-
-    For two views it is NT-Xent. Other views of the same member are never negatives.
-    """
-    members = z_URD.shape[1] // views
-    unit = normalize(z_URD)
-    similarity_URR = unit @ unit.mT / temperature
-    member_R = torch.arange(views * members, device=z_URD.device) % members
-    hidden = (member_R[:, None] == member_R)[None]
-    if present_Um is not None:
-        hidden = hidden | ~present_Um.repeat(1, views)[:, None, :]
-    others_UVm = similarity_URR.masked_fill(hidden, _NOBODY).logsumexp(2).unflatten(1, (views, members))
-    own_UVVm = similarity_URR.unflatten(1, (views, members)).unflatten(3, (views, members)).diagonal(dim1=2, dim2=4)
-    different = ~torch.eye(views, dtype=torch.bool, device=z_URD.device)[:, :, None]
-    losses_UVVm = (torch.logaddexp(others_UVm[:, :, None], own_UVVm) - own_UVVm) * different
-    losses_Um: Tensor = losses_UVVm.sum((1, 2)) / (views * (views - 1))
-    if present_Um is None:
-        return losses_Um.mean(1)
-    summed_U = torch.where(present_Um, losses_Um, 0.0).sum(1)
-    return summed_U / present_Um.sum(1).clamp_min(1)
-
-
-def group_form(objective: Objective, members: int, extra_views: int = 0) -> GroupUnits:
+def group_form(objective: Objective, members: int) -> GroupUnits:
     """NT-Xent, or SSD around it, as one loss a group.
 
     Raises:
@@ -128,10 +87,8 @@ def group_form(objective: Objective, members: int, extra_views: int = 0) -> Grou
     if not SMALLEST_GROUP <= members <= LARGEST_GROUP:
         remedy = "use 4 or 8: larger groups dilute the signal, and two members have one negative pair"
         raise PrivacyError("groups have 2 to 16 members", field="group_size", value=members, remedy=remedy)
-    if extra_views < 0:
-        raise PrivacyError("negative", field="extra_views", value=extra_views, remedy="use 0 or more")
     if isinstance(objective, NTXent):
-        return GroupUnits(members, 2 + extra_views, objective.temperature)
+        return GroupUnits(members, objective.temperature)
     if not (isinstance(objective, SSD) and "nt_xent" in objective.weights):
         remedy = 'use mechanism = "released-statistics" for it, or objective "nt_xent" or "ssd_nt_xent"'
         raise PrivacyError("has no form in groups", field="objective", value=type(objective).__name__, remedy=remedy)
@@ -141,7 +98,6 @@ def group_form(objective: Objective, members: int, extra_views: int = 0) -> Grou
         raise PrivacyError("the code form's norm is no mean over rows", field="objective.form", value="code", remedy=remedy)
     return GroupUnits(
         members,
-        2 + extra_views,
         config.temperature,
         weights.get("dsr", 0.0),
         weights.get("distillation", 0.0),
@@ -159,10 +115,9 @@ class GroupNTXent:
     Attributes:
         units: the loss, from `group_form`.
         bound: C, to which a group's gradient is clipped.
-        noise_multiplier: σ; the noise's deviation is σ·C, for bins too.
-        sampling_rate: q, of a group; of an example, for bins.
-        examples: n, size of the public index set; for bins, how many there are, which nobody learns.
-        bins: M, a public constant, for the add-remove variant; None for groups.
+        noise_multiplier: σ; the noise's deviation is σ·C.
+        sampling_rate: q, of a group.
+        examples: n, size of the public index set.
         method: how gradients are clipped (`unit_gradients.clipped_sum`).
 
     Raises:
@@ -174,59 +129,40 @@ class GroupNTXent:
     noise_multiplier: float
     sampling_rate: float
     examples: int
-    bins: int | None = None
     method: Method = "ghost"
 
     name = "group"
+    adjacencies = frozenset({Adjacency.ZERO_OUT, Adjacency.REPLACE_ONE})
 
     def __post_init__(self) -> None:
         check_settings(self.examples, self.sampling_rate, self.noise_multiplier, self.bound)
-        if self.bins is None and self.examples < self.members:
+        if self.examples < self.members:
             remedy = "use smaller groups, or client-level privacy"
             raise PrivacyError(f"they do not fill one group of {self.members}", field="examples", value=self.examples, remedy=remedy)
-        if self.bins is not None and self.bins < 1:
-            raise PrivacyError("no bins", field="bins", value=self.bins, remedy="use expected examples a step / group size")
 
     @property
     def members(self) -> int:
-        """m: examples in a group; the expected number, for bins."""
+        """m: examples in a group."""
         return self.units.members
 
-    @property
-    def views(self) -> int:
-        """V: views of each member that `gradients` takes."""
-        return self.units.views
-
-    @property
-    def adjacencies(self) -> frozenset[Adjacency]:
-        """Those for which the guarantee above was shown."""
-        return frozenset({Adjacency.ZERO_OUT, Adjacency.REPLACE_ONE} if self.bins is None else {Adjacency.ADD_REMOVE})
-
     def sensitivity(self, adjacency: Adjacency) -> list[float]:
-        """What one example moves the released sum by: C when it is there or missing; 2C when it is another, or changes its bin."""
-        return [self.bound if self.bins is None and adjacency is not Adjacency.REPLACE_ONE else 2 * self.bound]
+        """What one example moves the released sum by: C when it is there or missing; 2C when it is another."""
+        return [self.bound * (2 if adjacency is Adjacency.REPLACE_ONE else 1)]
 
     def event(self, steps: int) -> GaussianEvent:
-        return GaussianEvent(self.noise_multiplier, self.sampling_rate, steps, contributions=1.0 if self.bins is None else 2.0)
+        return GaussianEvent(self.noise_multiplier, self.sampling_rate, steps)
 
     @property
     def expected_units(self) -> float:
-        """What sums are divided by: the expected number of groups, or the number of bins. Public, whatever is drawn."""
-        return float(self.bins) if self.bins is not None else self.sampling_rate * (self.examples // self.members)
+        """What sums are divided by: the expected number of groups. Public, whatever is drawn."""
+        return self.sampling_rate * (self.examples // self.members)
 
     def draw(self, stream: NoiseStream) -> Tensor:
-        """Indices `[U, m]` of the groups drawn; for bins `[M, largest]`, free places holding n, which is no example."""
-        if self.bins is not None:
-            return self._thrown(stream, self.bins)
+        """Indices `[U, m]` of the groups drawn."""
         return draw_groups(self.examples, self.members, self.sampling_rate, stream)
 
-    def _thrown(self, stream: NoiseStream, bins: int) -> Tensor:
-        drawn = stream.coins(self.examples, self.sampling_rate)
-        inside = [thrown[drawn[thrown]] for thrown in balls_in_bins(self.examples, bins, stream)]
-        return nn.utils.rnn.pad_sequence(inside, batch_first=True, padding_value=self.examples)
-
     def released_sums(self, model: nn.Module, views: Tensor) -> list[Tensor]:
-        """Σ clip_C(∇ loss(G)) over `[U, V·m, ...]`, missing members NaN: `[P]`."""
+        """Σ clip_C(∇ loss(G)) over `[U, 2m, ...]`, missing members NaN: `[P]`."""
         return [flat(self._sum(model, views))]
 
     def gradients(self, model: nn.Module, views: Tensor, stream: NoiseStream) -> None:
@@ -237,15 +173,14 @@ class GroupNTXent:
         """One tensor a trainable parameter."""
         if len(views) == 0:
             return clipped_sum(model, views, 1, self.units.unit_losses, self.bound).gradients
-        whole_UV = torch.isfinite(views).flatten(2).all(2).unflatten(1, (self.units.views, -1))
-        present_Um = whole_UV.all(1)
-        counts_U = present_Um.all(1) if self.bins is None else present_Um.sum(1) >= SMALLEST_GROUP
-        absent_UR = ~present_Um.repeat(1, self.units.views)
+        present_Um = torch.isfinite(views).flatten(2).all(2).unflatten(1, (2, -1)).all(1)
+        counts_U = present_Um.all(1)
+        absent_UR = ~present_Um.repeat(1, 2)
         # Groups that do not count stay, so that all others keep their places and coins; their loss is the constant 0.
         views = views.masked_fill(absent_UR.view(*absent_UR.shape, *[1] * (views.ndim - 2)), 0)
 
         def losses(h: Tensor, z: Tensor) -> Tensor:
-            losses_U = self.units.unit_losses(h, z, None, None if self.bins is None else present_Um)
+            losses_U = self.units.unit_losses(h, z)
             return torch.where(counts_U, losses_U, torch.zeros_like(losses_U))
 
         return clipped_sum(model, views.flatten(0, 1), views.shape[1], losses, self.bound, method=self.method).gradients

@@ -1,14 +1,20 @@
-"""CKKS sums of integers, for systems that expect CKKS. Prefer BFV: it is exact, needs an eighth of the bytes, and has no such trap.
+"""CKKS sums of integers, for systems that expect CKKS; no run offers them.
 
-The trap (Li and Micciancio, EUROCRYPT 2021): a raw CKKS decryption is message plus encryption noise, so ciphertext and decryption
-together are noiseless equations in the key. Two ciphertexts and their raw decryptions give the whole key; `tests/secure_sum/
-test_ckks_attack.py` does it in a second. Here raw decryptions stay inside `CkksHolder.decrypt`: what leaves is an integer, which is
-a function of the clients' integers alone. A coordinate that is not close to an integer refuses the whole vector.
+Prefer BFV: it is exact, needs an eighth of the bytes, and has no such trap.
 
-Guarantee: for sums that the server made by adding uploads, what leaves the holder carries no encryption noise.
-Assumes: numbers are integers of at most 2^19 in magnitude when summed (the codec's field), error below 1/16.
-Not covered: a server that adds fractions of its own and learns, one bit a query, whether the holder refused (rotate keys, and
-treat a refusal as an alarm); everything that `bfv` does not cover.
+The trap (Li and Micciancio, EUROCRYPT 2021): a raw CKKS decryption is message plus encryption
+noise, so ciphertext and decryption together are noiseless equations in the key. Two ciphertexts and
+their raw decryptions give the whole key; `tests/experimental/ test_ckks.py` does it in a second.
+Here raw decryptions stay inside `CkksHolder.decrypt`: what leaves is an integer, which is a
+function of the clients' integers alone. A coordinate that is not close to an integer refuses the
+whole vector.
+
+Guarantee: for sums that the server made by adding uploads, what leaves the holder carries no
+encryption noise.
+Assumes: numbers are integers of at most 2^19 in magnitude when summed (the codec's field), error
+below 1/16.
+Not covered: a server that adds fractions of its own and learns, one bit a query, whether the holder
+refused (rotate keys, and treat a refusal as an alarm); everything that `bfv` does not cover.
 """
 
 from __future__ import annotations
@@ -31,13 +37,22 @@ from secure_fl.secure_sum.seal_bridge import SealBridge
 
 Integers = NDArray[np.int64]
 
+CKKS_8192 = ParameterSet(
+    "ckks-8192-60.60-32",
+    "ckks",
+    8192,
+    (1_152_921_504_606_748_673, 1_152_921_504_606_830_593),
+    scale_bits=32,
+)
+"""The one set that this file was measured with: 192 bits, 60-bit ciphertexts, a scale of 2^32."""
 LARGEST = 2**19 - 1
 """Largest magnitude of a summed integer: the edge of the codec's 20-bit field."""
 GRID_TOLERANCE = 1 / 16
 """Farthest that a decryption may lie from an integer."""
 WARNING = (
-    "protection `ckks` is kept for compatibility: it is approximate, needs 8 times the bytes of `bfv`, and a raw decryption that leaks "
-    "gives away the secret key (Li and Micciancio 2021); decryptions are rounded to integers inside the key holder. Prefer `bfv+masked`."
+    "CKKS is an experiment here: it is approximate, needs 8 times the bytes of `bfv`, and a raw "
+    "decryption that leaks gives away the secret key (Li and Micciancio 2021); decryptions are "
+    "rounded to integers inside the key holder. Prefer `bfv+masked`."
 )
 
 
@@ -73,14 +88,26 @@ class CkksClient:
         Raises:
             SecureSumError: another type, or out of range.
         """
-        if integers.dtype != np.int64 or integers.ndim != 1 or not integers.size or magnitude(integers) > LARGEST:
+        if (
+            integers.dtype != np.int64
+            or integers.ndim != 1
+            or not integers.size
+            or magnitude(integers) > LARGEST
+        ):
             value = (str(integers.dtype), integers.shape)
-            raise SecureSumError(f"must be int64 [n] within ±{LARGEST}", field="integers", value=value, remedy="quantise with the codec")
+            raise SecureSumError(
+                f"must be int64 [n] within ±{LARGEST}",
+                field="integers",
+                value=value,
+                remedy="quantise with the codec",
+            )
         parameters = self.parameters
         count = parameters.ciphertexts(integers.size)
         rows = np.zeros((count, parameters.capacity))
         rows.reshape(-1)[: integers.size] = integers
-        return self.encryptor.body(integers.size, map(self.encryptor.ciphertext, map(self._plaintext, rows)), place)
+        return self.encryptor.body(
+            integers.size, map(self.encryptor.ciphertext, map(self._plaintext, rows)), place
+        )
 
     def _plaintext(self, row: NDArray[np.float64]) -> Any:
         plaintext = self.encryptor.bridge.api.Plaintext()
@@ -104,7 +131,9 @@ class CkksHolder:
         warnings.warn(WARNING, CkksWarning, stacklevel=2)
         self.parameters, self.fingerprint = key.parameters, key.fingerprint
         self._bridge = SealBridge(key.parameters)
-        self._decryptor: Any = self._bridge.api.Decryptor(self._bridge.context, seal_secret(self._bridge, key.secret))
+        self._decryptor: Any = self._bridge.api.Decryptor(
+            self._bridge.context, seal_secret(self._bridge, key.secret)
+        )
         self._encoder: Any = self._bridge.api.CKKSEncoder(self._bridge.context)
 
     def decrypt(self, body: bytes, numbers: int) -> Integers:
@@ -114,8 +143,9 @@ class CkksHolder:
             int64 `[numbers]`.
 
         Raises:
-            RefusedError: as `read_body`; `not-on-grid` where a coordinate is not within 1/16 of an integer, which is what a damaged
-                ciphertext, another key or a tampering server shows; `out-of-range` beyond the field's edge.
+            RefusedError: as `read_body`; `not-on-grid` where a coordinate is not within 1/16 of an
+                integer, which is what a damaged ciphertext, another key or a tampering server
+                shows; `out-of-range` beyond the field's edge.
         """
         vector = read_body(body, self.parameters, self.fingerprint, numbers, (Kind.SUM,))
         opened = np.empty((self.parameters.ciphertexts(numbers), self.parameters.capacity))
@@ -126,13 +156,31 @@ class CkksHolder:
         nearest = np.rint(opened)
         if not np.isfinite(opened).all() or float(np.abs(opened - nearest).max()) > GRID_TOLERANCE:
             remedy = "treat it as an alarm: renew the key, and ask who changed the sum"
-            raise RefusedError(Reason.NOT_ON_GRID, "a decryption is not close to an integer", field="sum", value=f"{numbers} numbers", remedy=remedy)
+            raise RefusedError(
+                Reason.NOT_ON_GRID,
+                "a decryption is not close to an integer",
+                field="sum",
+                value=f"{numbers} numbers",
+                remedy=remedy,
+            )
         if float(np.abs(nearest).max()) > LARGEST:
             remedy = "clip or quantise more coarsely"
-            raise RefusedError(Reason.OUT_OF_RANGE, f"beyond ±{LARGEST}", field="sum", value=f"{numbers} numbers", remedy=remedy)
+            raise RefusedError(
+                Reason.OUT_OF_RANGE,
+                f"beyond ±{LARGEST}",
+                field="sum",
+                value=f"{numbers} numbers",
+                remedy=remedy,
+            )
         return nearest.astype(np.int64).reshape(-1)[:numbers]
 
 
 def _need_ckks(parameters: ParameterSet) -> None:
     if parameters.scheme != "ckks":
-        raise RefusedError(Reason.WRONG_PARAMETERS, "not a CKKS parameter set", field="parameters", value=parameters.name, remedy="use CKKS_8192")
+        raise RefusedError(
+            Reason.WRONG_PARAMETERS,
+            "not a CKKS parameter set",
+            field="parameters",
+            value=parameters.name,
+            remedy="use CKKS_8192",
+        )

@@ -1,11 +1,15 @@
-"""Chains of correlated noise: the parties that add it and open it, round by round. What is claimed, and why, is in `correlated`.
+"""Chains of correlated noise: the parties that add it and open it, round by round. What is claimed,
+and why, is in `correlated`.
 
-**Guarantee**: a node's noise is drawn once, from a stream that no other draw uses; every round is released once and in order; after a lost client, an
-`end()` or the last round nothing more is; the whole chain is charged before its first round, once.
+**Guarantee**: a node's noise is drawn once, from a stream that no other draw uses; every round is
+released once and in order; after a lost client, an `end()` or the last round nothing more is; the
+whole chain is charged before its first round, once.
 
-**Assumes**: one process holds a chain from its first round to its last; a chain's name is used for no other chain.
+**Assumes**: one process holds a chain from its first round to its last; a chain's name is used for
+no other chain.
 
-**Not covered**: fields of the secure sum. A round's noise is that of up to ⌊log₂ T⌋ + 1 nodes, and vectors here are int64.
+**Not covered**: fields of the secure sum. A round's noise is that of up to ⌊log₂ T⌋ + 1 nodes, and
+vectors here are int64.
 """
 
 from __future__ import annotations
@@ -17,17 +21,24 @@ import torch
 from torch import Tensor
 
 from secure_fl.errors import PrivacyError
-from secure_fl.privacy.correlated import PrefixTree, node_of
+from secure_fl.experimental.correlated import PrefixTree, node_of
 from secure_fl.privacy.ledger import PrivacyLedger, Release
 from secure_fl.privacy.noise import NoiseSource
 
 
 class _Chain:
-    """Rounds in order, each once; over at the last one, or when it is ended. Neither copied nor stored."""
+    """Rounds in order, each once; over at the last one, or when it is ended. Neither copied
+    nor stored.
+    """
 
     def __init__(self, tree: PrefixTree, adder: str) -> None:
         if tree.adder != adder:
-            raise PrivacyError("another party adds this chain's noise", field="adder", value=tree.adder, remedy=f'a tree with adder = "{adder}"')
+            raise PrivacyError(
+                "another party adds this chain's noise",
+                field="adder",
+                value=tree.adder,
+                remedy=f'a tree with adder = "{adder}"',
+            )
         self.tree = tree
         self.round = 0
         """The next round."""
@@ -41,16 +52,26 @@ class _Chain:
         if self.ended or self.round >= self.tree.rounds:
             problem = "has ended" if self.ended else "has released all its rounds"
             remedy = "begin a chain of another name; it is charged again"
-            raise PrivacyError(f"the chain {problem}", field="chain", value=self.tree.name, remedy=remedy)
+            raise PrivacyError(
+                f"the chain {problem}", field="chain", value=self.tree.name, remedy=remedy
+            )
 
     def _check_vector(self, vector: Tensor) -> None:
         if vector.dtype != torch.int64 or vector.shape != (self.tree.dimension,):
-            found, remedy = (str(vector.dtype), tuple(vector.shape)), f"pass int64 [{self.tree.dimension}]"
+            found, remedy = (
+                (str(vector.dtype), tuple(vector.shape)),
+                f"pass int64 [{self.tree.dimension}]",
+            )
             raise PrivacyError("not a round's vector", field="vector", value=found, remedy=remedy)
 
     def _refuse(self, *_: object) -> NoReturn:
         remedy = "begin a new chain after a crash; it is charged again"
-        raise PrivacyError("its noise is secret and drawn once", field="chain", value="copied or stored", remedy=remedy)
+        raise PrivacyError(
+            "its noise is secret and drawn once",
+            field="chain",
+            value="copied or stored",
+            remedy=remedy,
+        )
 
     __reduce__ = __reduce_ex__ = __getstate__ = __copy__ = __deepcopy__ = _refuse
 
@@ -59,7 +80,9 @@ class _Chain:
 
 
 class _Noise:
-    """One party's noise: each node's is drawn once, in the round that completes it, and forgotten when a larger node takes it up."""
+    """One party's noise: each node's is drawn once, in the round that completes it, and forgotten
+    when a larger node takes it up.
+    """
 
     def __init__(self, tree: PrefixTree, source: NoiseSource, party: int) -> None:
         self._tree, self._source, self._party, self._law = tree, source, party, tree.noise()
@@ -67,7 +90,9 @@ class _Noise:
 
     def step(self, round_number: int) -> Tensor:
         """What to add in this round, int64 `[d]`."""
-        stream = self._source.stream(client=self._party, round=round_number, purpose=f"tree/{self._tree.name}")
+        stream = self._source.stream(
+            client=self._party, round=round_number, purpose=f"tree/{self._tree.name}"
+        )
         drawn = torch.from_numpy(self._law.sample(stream, self._tree.dimension))
         added, start = drawn.clone(), node_of(round_number).start
         while self._open and self._open[-1][0] >= start:
@@ -77,15 +102,24 @@ class _Noise:
 
 
 class KeyHolderChain(_Chain):
-    """The key holder's side: it opens a round's exact sum, adds the noise and gives out the noised prefix sum.
+    """The key holder's side: it opens a round's exact sum, adds the noise and gives out the noised
+    prefix sum.
 
     Beginning charges the ledger for the whole chain.
 
     Raises:
-        PrivacyError: the ledger knows the chain, or its budget would be passed; or clients add this chain's noise.
+        PrivacyError: the ledger knows the chain, or its budget would be passed; or clients add this
+            chain's noise.
     """
 
-    def __init__(self, tree: PrefixTree, source: NoiseSource, ledger: PrivacyLedger, *, phase: str = "pretrain") -> None:
+    def __init__(
+        self,
+        tree: PrefixTree,
+        source: NoiseSource,
+        ledger: PrivacyLedger,
+        *,
+        phase: str = "pretrain",
+    ) -> None:
         super().__init__(tree, "key_holder")
         self._noise = _Noise(tree, source, 0)
         _charge(ledger, tree.release(phase))
@@ -100,18 +134,34 @@ class KeyHolderChain(_Chain):
             participants: whose vectors are in it.
 
         Raises:
-            PrivacyError: the chain is over, the vector does not fit, or somebody would take part more often than charged; then nothing is
-                released and the round can be asked for again without that client.
+            PrivacyError: the chain is over, the vector does not fit, or somebody would take part
+                more often than charged; then nothing is released and the round can be asked for
+                again without that client.
         """
         self._check_open()
         self._check_vector(total)
         for client in set(participants):
             before = self._took.get(client, [])
             if not 0 <= client < self.tree.roster:
-                raise PrivacyError("not on the roster", field="participants", value=client, remedy=f"clients 0..{self.tree.roster - 1}")
-            if len(before) >= self.tree.participations or (before and self.round - before[-1] < self.tree.separation):
-                remedy = f"at most {self.tree.participations} rounds a client, at least {self.tree.separation} apart; leave it out"
-                raise PrivacyError("would take part more often than is charged", field="participants", value=client, remedy=remedy)
+                raise PrivacyError(
+                    "not on the roster",
+                    field="participants",
+                    value=client,
+                    remedy=f"clients 0..{self.tree.roster - 1}",
+                )
+            if len(before) >= self.tree.participations or (
+                before and self.round - before[-1] < self.tree.separation
+            ):
+                remedy = (
+                    f"at most {self.tree.participations} rounds a client, at least "
+                    f"{self.tree.separation} apart; leave it out"
+                )
+                raise PrivacyError(
+                    "would take part more often than is charged",
+                    field="participants",
+                    value=client,
+                    remedy=remedy,
+                )
         self._prefix = self._prefix + total + self._noise.step(self.round)
         for client in set(participants):
             self._took.setdefault(client, []).append(self.round)
@@ -120,7 +170,9 @@ class KeyHolderChain(_Chain):
 
 
 class ClientChain(_Chain):
-    """One client's side under full participation: its vector of each round plus its share of the chain's noise, once a round."""
+    """One client's side under full participation: its vector of each round plus its share of the
+    chain's noise, once a round.
+    """
 
     def __init__(self, tree: PrefixTree, source: NoiseSource, client: int) -> None:
         super().__init__(tree, "clients")
@@ -130,23 +182,34 @@ class ClientChain(_Chain):
         """What may leave the client in this round, under masks and encryption, int64 `[d]`.
 
         Raises:
-            PrivacyError: the chain is over, or the vector has another shape or is longer than `levels`.
+            PrivacyError: the chain is over, or the vector has another shape or is longer
+                than `levels`.
         """
         self._check_open()
         self._check_vector(integers)
         longest = self.tree.levels
-        if bool(((integers > longest) | (integers < -longest)).any()) or int(integers.square().sum()) > longest**2:
-            raise PrivacyError("the integers are longer than charged", field="integers", value="their norm", remedy="clip before rounding")
+        if (
+            bool(((integers > longest) | (integers < -longest)).any())
+            or int(integers.square().sum()) > longest**2
+        ):
+            raise PrivacyError(
+                "the integers are longer than charged",
+                field="integers",
+                value="their norm",
+                remedy="clip before rounding",
+            )
         added = self._noise.step(self.round)
         self.round += 1
         return integers + added
 
 
 class SumChain(_Chain):
-    """Whoever opens sums of `ClientChain`s: every client in every round, or never again. Beginning charges the ledger for the whole chain.
+    """Whoever opens sums of `ClientChain`s: every client in every round, or never again. Beginning
+    charges the ledger for the whole chain.
 
     Raises:
-        PrivacyError: the ledger knows the chain, or its budget would be passed; or the key holder adds this chain's noise.
+        PrivacyError: the ledger knows the chain, or its budget would be passed; or the key holder
+            adds this chain's noise.
     """
 
     def __init__(self, tree: PrefixTree, ledger: PrivacyLedger, *, phase: str = "pretrain") -> None:
@@ -158,16 +221,26 @@ class SumChain(_Chain):
         """To be called before a round's sum is opened.
 
         Raises:
-            PrivacyError: somebody is missing, and with them noise of this and earlier rounds; the chain has ended.
+            PrivacyError: somebody is missing, and with them noise of this and earlier rounds; the
+                chain has ended.
         """
         self._check_open()
         if set(survivors) != set(range(self.tree.roster)):
             self.end()
-            remedy = "do not open the sum; begin a chain of another name with those who are left, which is charged again"
-            raise PrivacyError("a lost client takes its noise along: the chain has ended", field="survivors", value="not the roster", remedy=remedy)
+            remedy = (
+                "do not open the sum; begin a chain of another name with those who are left, which "
+                "is charged again"
+            )
+            raise PrivacyError(
+                "a lost client takes its noise along: the chain has ended",
+                field="survivors",
+                value="not the roster",
+                remedy=remedy,
+            )
 
     def release(self, total: Tensor, survivors: Iterable[int]) -> Tensor:
-        """The noised prefix sum up to this round, int64 `[d]`, from the sum of all clients' contributions.
+        """The noised prefix sum up to this round, int64 `[d]`, from the sum of all
+        clients' contributions.
 
         Raises:
             PrivacyError: as `check`, or the vector does not fit.
@@ -183,7 +256,9 @@ def _charge(ledger: PrivacyLedger, release: Release) -> None:
     """Record a chain that has not begun."""
     if any(known.key == release.key for known in ledger.releases):
         remedy = "give the new chain a name of its own; the old one cannot be resumed"
-        raise PrivacyError("the chain was begun before", field="name", value=release.key, remedy=remedy)
+        raise PrivacyError(
+            "the chain was begun before", field="name", value=release.key, remedy=remedy
+        )
     if ledger.budget is not None:
         ledger.would_exceed([release])
     ledger.record(release)

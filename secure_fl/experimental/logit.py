@@ -1,23 +1,29 @@
-"""InfoNCE over a whole batch, its gradient clipped pair by pair (Logit-DP, arXiv 2310.03104), with a bound derived anew.
+"""InfoNCE over a whole batch, its gradient clipped pair by pair (Logit-DP, arXiv 2310.03104), with
+a bound derived anew.
 
-The loss of pairs (xᵢ, xᵢ') with unit embeddings eᵢ, eᵢ' and similarities sᵢⱼ = eᵢ·eⱼ' is Σᵢ −log pᵢᵢ, p the softmax of each row of s/τ.
-Its gradient is (1/τ) Σᵢⱼ (pᵢⱼ − 1[i=j]) ∇sᵢⱼ, where ∇sᵢⱼ depends on examples i and j only. Clip each ∇sᵢⱼ to length L; call it gᵢⱼ.
+The loss of pairs (xᵢ, xᵢ') with unit embeddings eᵢ, eᵢ' and similarities sᵢⱼ = eᵢ·eⱼ' is Σᵢ −log
+pᵢᵢ, p the softmax of each row of s/τ. Its gradient is (1/τ) Σᵢⱼ (pᵢⱼ − 1[i=j]) ∇sᵢⱼ, where ∇sᵢⱼ
+depends on examples i and j only. Clip each ∇sᵢⱼ to length L; call it gᵢⱼ.
 
-**Bound.** Add example x to n others; primes are its presence. Old rows lose weight to the new column, p'ᵢⱼ = pᵢⱼ(1 − p'ᵢₓ), so the sum moves by
+**Bound.** Add example x to n others; primes are its presence. Old rows lose weight to the new
+column, p'ᵢⱼ = pᵢⱼ(1 − p'ᵢₓ), so the sum moves by
 
     (1/τ) [ Σⱼ (pₓⱼ − 1[j=x]) gₓⱼ  +  Σᵢ p'ᵢₓ (gᵢₓ − Σⱼ pᵢⱼ gᵢⱼ) ].
 
-The new row has length at most 2L(1 − pₓₓ), and pₓₓ ≥ 1/(1 + n·e^(2/τ)), since similarities lie in [−1, 1]. Each bracket of the columns has
-length at most 2L, and p'ᵢₓ ≤ e^(2/τ)/(n + e^(2/τ)). With E = e^(2/τ), therefore,
+The new row has length at most 2L(1 − pₓₓ), and pₓₓ ≥ 1/(1 + n·e^(2/τ)), since similarities lie in
+[−1, 1]. Each bracket of the columns has length at most 2L, and p'ᵢₓ ≤ e^(2/τ)/(n + e^(2/τ)). With
+E = e^(2/τ), therefore,
 
     Δ(n) = (2L/τ) · [ nE/(1 + nE) + nE/(n + E) ],
 
-which grows with n. It is attained: all old anchors u and old keys −u, the new anchor −u and the new key u, and gradients that point alike.
-The second term is the price of coupling. It nears e^(2/τ) for large batches, so one example counts like 1 + e^(2/τ) of its kind: 8 at τ = 1, 55
-at 0.5, and the whole batch at 0.1. Where groups do better, below τ = 0.5, this mechanism is refused.
+which grows with n. It is attained: all old anchors u and old keys −u, the new anchor −u and the new
+key u, and gradients that point alike. The second term is the price of coupling. It nears e^(2/τ)
+for large batches, so one example counts like 1 + e^(2/τ) of its kind: 8 at τ = 1, 55 at 0.5, and
+the whole batch at 0.1. Where groups do better, below τ = 0.5, this mechanism is refused.
 
-The program published with the paper bounds the mean gradient by L·(1/n + min(2E/(n + E − 1), 2)), without 1/τ and with half of the row:
-the instance above exceeds it 5 times at τ = 0.2. Nothing is taken from there.
+The program published with the paper bounds the mean gradient by L·(1/n + min(2E/(n + E − 1), 2)),
+without 1/τ and with half of the row: the instance above exceeds it 5 times at τ = 0.2. Nothing is
+taken from there.
 """
 
 from __future__ import annotations
@@ -29,9 +35,9 @@ import torch
 from torch import Tensor, nn
 
 from secure_fl.errors import PrivacyError
+from secure_fl.experimental.row_grams import embeddings_and_grams
 from secure_fl.privacy.events import GaussianEvent
 from secure_fl.privacy.mechanisms.mechanism import check_settings, flat, write_gradients
-from secure_fl.privacy.mechanisms.row_grams import embeddings_and_grams
 from secure_fl.privacy.noise import NoiseStream
 from secure_fl.privacy.sampling import draw_examples
 from secure_fl.privacy.units import Adjacency
@@ -39,36 +45,54 @@ from secure_fl_kernels.reference import normalize
 
 LOWEST_TEMPERATURE = 0.5
 _LONGEST = 1e12
-"""Jacobians longer than so many pair bounds count as not finite: clipping them would leave rounding errors, not gradients."""
+"""Jacobians longer than so many pair bounds count as not finite: clipping them would leave rounding
+errors, not gradients.
+"""
 _SLACK = 1e-6
-"""Of the Jacobians' lengths, added to a gradient's: eight times float32's rounding, for embeddings that nearly agree and cancel."""
+"""Of the Jacobians' lengths, added to a gradient's: eight times float32's rounding, for embeddings
+that nearly agree and cancel.
+"""
 
 
 def logit_sensitivity(pair_bound: float, temperature: float, others: int) -> float:
     """Δ(n): what one example moves the summed gradient by, next to `others` examples."""
     reach = exp(min(2 / temperature, 700.0))
-    return 2 * pair_bound / temperature * (1 / (1 + 1 / (others * reach)) + 1 / (1 / others + 1 / reach)) if others else 0.0
+    return (
+        2
+        * pair_bound
+        / temperature
+        * (1 / (1 + 1 / (others * reach)) + 1 / (1 / others + 1 / reach))
+        if others
+        else 0.0
+    )
 
 
 def pair_coefficients(similarity: Tensor, temperature: float) -> Tensor:
     """(p − I)/τ of similarities `[N, N]`: the summed InfoNCE's derivative by each of them."""
-    return ((similarity / temperature).softmax(1) - torch.eye(len(similarity), dtype=similarity.dtype, device=similarity.device)) / temperature
+    return (
+        (similarity / temperature).softmax(1)
+        - torch.eye(len(similarity), dtype=similarity.dtype, device=similarity.device)
+    ) / temperature
 
 
 @dataclass(frozen=True)
 class LogitDP:
-    """InfoNCE between first and second views of one Poisson sample. Off by default: `group` is better at nearly every setting.
+    """InfoNCE between first and second views of one Poisson sample. Off by default: `group` is
+    better at nearly every setting.
 
-    **Guarantee**: zero-out, dominated by the Poisson-subsampled Gaussian of this rate and noise multiplier. Given the others' coins,
-    the sum with and without x differs by at most Δ(B − 1) = `bound` if x is drawn, and not at all if it is not. A draw of more than
-    B indices releases noise alone; indices are public, so both neighbours do so together and the argument stands: with B others
-    drawn, x's coin empties both sums. Replace-one holds by the same event, since both contributions lie in one ball of that radius.
+    **Guarantee**: zero-out, dominated by the Poisson-subsampled Gaussian of this rate and noise
+    multiplier. Given the others' coins, the sum with and without x differs by at most Δ(B − 1) =
+    `bound` if x is drawn, and not at all if it is not. A draw of more than B indices releases noise
+    alone; indices are public, so both neighbours do so together and the argument stands: with B
+    others drawn, x's coin empties both sums. Replace-one holds by the same event, since both
+    contributions lie in one ball of that radius.
 
-    **Assumes**: the index set 0 … n − 1 is public, and a missing example is given as NaN; coins are secret; an example's embedding is
-    its own (no batch statistics) and deterministic. Examples with NaN, infinity or a Jacobian beyond 10¹² pair bounds count as missing.
+    **Assumes**: the index set 0 … n − 1 is public, and a missing example is given as NaN; coins are
+    secret; an example's embedding is its own (no batch statistics) and deterministic. Examples with
+    NaN, infinity or a Jacobian beyond 10¹² pair bounds count as missing.
 
-    **Not covered**: add-remove, where the number drawn would be secret; float rounding of sums and noise (Mironov 2012), also where it takes many
-    Jacobians across 10¹² at once, which is a step.
+    **Not covered**: add-remove, where the number drawn would be secret; float rounding of sums and
+    noise (Mironov 2012), also where it takes many Jacobians across 10¹² at once, which is a step.
 
     Attributes:
         temperature: τ, at least 0.5.
@@ -96,12 +120,20 @@ class LogitDP:
 
     def __post_init__(self) -> None:
         if not self.temperature >= LOWEST_TEMPERATURE:
-            problem = "one example would weigh like the batch, or like more than 55 others; a group of m costs m"
+            problem = (
+                "one example would weigh like the batch, or like more than 55 "
+                "others; a group of m costs m"
+            )
             remedy = 'use mechanism = "group", or a temperature of 0.5 or more'
             raise PrivacyError(problem, field="temperature", value=self.temperature, remedy=remedy)
         check_settings(self.examples, self.sampling_rate, self.noise_multiplier, self.pair_bound)
         if self.largest_batch < 2:
-            raise PrivacyError("holds no pair", field="largest_batch", value=self.largest_batch, remedy="use six deviations above q·n")
+            raise PrivacyError(
+                "holds no pair",
+                field="largest_batch",
+                value=self.largest_batch,
+                remedy="use six deviations above q·n",
+            )
 
     @property
     def bound(self) -> float:
@@ -126,18 +158,31 @@ class LogitDP:
 
     def gradients(self, model: nn.Module, views: Tensor, stream: NoiseStream) -> None:
         """Write the noised sum over q·n to `.grad`."""
-        write_gradients(model, self._sum(model, views), self.noise_multiplier * self.bound, self.sampling_rate * self.examples, stream)
+        write_gradients(
+            model,
+            self._sum(model, views),
+            self.noise_multiplier * self.bound,
+            self.sampling_rate * self.examples,
+            stream,
+        )
 
     def _sum(self, model: nn.Module, views: Tensor) -> list[Tensor]:
         """One tensor a trainable parameter, in their order."""
         if len(views) > self.largest_batch:
             remedy = "draw with this mechanism's draw()"
-            raise PrivacyError("more examples than the bound was made for", field="views", value="not shown", remedy=remedy)
+            raise PrivacyError(
+                "more examples than the bound was made for",
+                field="views",
+                value="not shown",
+                remedy=remedy,
+            )
         trained = [p for p in model.parameters() if p.requires_grad]
         if len(views) == 0:
             return [torch.zeros_like(p) for p in trained]
         embedded, grams = embeddings_and_grams(model, views)
-        kept = torch.isfinite(grams.sum((1, 2, 3))) & (grams.diagonal(dim1=2, dim2=3).sum((1, 2)) <= (_LONGEST * self.pair_bound) ** 2)
+        kept = torch.isfinite(grams.sum((1, 2, 3))) & (
+            grams.diagonal(dim1=2, dim2=3).sum((1, 2)) <= (_LONGEST * self.pair_bound) ** 2
+        )
         if int(kept.sum()) < 2:
             return [torch.zeros_like(p) for p in trained]
         scale = self._scale(embedded[kept], grams[kept])
@@ -145,10 +190,14 @@ class LogitDP:
         unit = normalize(model(rows)[1]).unflatten(0, (-1, 2))
         similarity = unit[:, 0] @ unit[:, 1].T
         weight = pair_coefficients(similarity.detach(), self.temperature) * scale.to(similarity)
-        return list(torch.autograd.grad((weight * similarity).sum(), trained, materialize_grads=True))
+        return list(
+            torch.autograd.grad((weight * similarity).sum(), trained, materialize_grads=True)
+        )
 
     def _scale(self, embedded: Tensor, grams: Tensor) -> Tensor:
-        """min(1, L/u) `[N, N]`, u at least the length of ∇sᵢⱼ = Jᵢᵀeⱼ' + Jⱼ'ᵀeᵢ by the triangle inequality."""
+        """min(1, L/u) `[N, N]`, u at least the length of ∇sᵢⱼ = Jᵢᵀeⱼ' + Jⱼ'ᵀeᵢ by the
+        triangle inequality.
+        """
         first, second = embedded.double().unbind(1)
         by_first = torch.einsum("jd,ide,je->ij", second, grams[:, 0], second).clamp_min(0).sqrt()
         by_second = torch.einsum("id,jde,ie->ij", first, grams[:, 1], first).clamp_min(0).sqrt()

@@ -1,4 +1,6 @@
-"""The experimental additive pad: sums are exact, what is sent looks uniform, and what would give it away is found or refused."""
+"""The experimental additive pad: sums are exact, what is sent looks uniform, and what would give it
+away is found or refused.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +17,26 @@ from scipy.stats import binom, chisquare
 from secure_sum.round_helpers import make_federation
 
 from secure_fl.errors import SecureSumError
-from secure_fl.secure_sum import rlwe_pad, rlwe_ring
+from secure_fl.experimental import rlwe_pad, rlwe_ring
+from secure_fl.experimental.rlwe_pad import (
+    PAD_LAYOUT,
+    ExperimentalWarning,
+    PadPlan,
+    PadSum,
+    RlwePad,
+    secrets_shape,
+)
+from secure_fl.experimental.rlwe_ring import DEGREE, WIDEST_SHORT, centred, from_bytes, to_bytes
 from secure_fl.secure_sum.codec import Codec
 from secure_fl.secure_sum.envelope import Phase
 from secure_fl.secure_sum.masks import UsedSeeds
 from secure_fl.secure_sum.refusals import RefusedError
-from secure_fl.secure_sum.rlwe_pad import PAD_LAYOUT, ExperimentalWarning, PadPlan, PadSum, RlwePad, secrets_shape
-from secure_fl.secure_sum.rlwe_ring import DEGREE, WIDEST_SHORT, centred, from_bytes, to_bytes
 from secure_fl.secure_sum.round_plan import BlockVector
 from secure_fl.secure_sum.tails import noise_tail_log2
 
-pytestmark = pytest.mark.filterwarnings("ignore::secure_fl.secure_sum.rlwe_pad.ExperimentalWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::secure_fl.experimental.rlwe_pad.ExperimentalWarning"
+)
 
 Q = 2**50
 ALARM = 1e-6
@@ -76,7 +87,9 @@ def test_many_clients_are_summed_exactly() -> None:
     plan = make_plan(8190, 196)
     rng = np.random.default_rng(0)
     values = {f"c{k}": rng.integers(-plan.bound, plan.bound + 1, plan.fields) for k in range(196)}
-    assert np.array_equal(padded_sum(plan, values, list(values)), np.sum(list(values.values()), axis=0))
+    assert np.array_equal(
+        padded_sum(plan, values, list(values)), np.sum(list(values.values()), axis=0)
+    )
 
 
 def test_a_codec_feeds_the_pad() -> None:
@@ -90,27 +103,42 @@ def test_a_codec_feeds_the_pad() -> None:
 
 
 def test_a_round_of_pads_opens_sums_of_secrets_and_nothing_else() -> None:
-    """Two pools, each with a secret of its own: one client drops out, one pool stays below the minimum and its pad stays on."""
+    """Two pools, each with a secret of its own: one client drops out, one pool stays below the
+    minimum and its pad stays on.
+    """
     federation, names = make_federation("masked", clients=6), [f"client-{k:04d}" for k in range(6)]
     plans = [PadPlan("embedded", 0, pool, 300, 6, colluders=1) for pool in range(2)]
     choices = {name: int(name == "client-0005") for name in names}
     rng, shape = np.random.default_rng(4), secrets_shape(2)
-    values = {name: [rng.integers(-900, 900, 300) * (choices[name] == pool) for pool in range(2)] for name in names}
+    values = {
+        name: [rng.integers(-900, 900, 300) * (choices[name] == pool) for pool in range(2)]
+        for name in names
+    }
     pads = {name: [RlwePad(plan, UsedSeeds()) for plan in plans] for name in names}
-    running = federation.begin(0, shape, kills={"client-0002": Phase.UPLOAD}, minimum=2, **plans[0].rules)
+    running = federation.begin(
+        0, shape, kills={"client-0002": Phase.UPLOAD}, minimum=2, **plans[0].rules
+    )
     sums = [PadSum(plan) for plan in plans]
     for name in names:
         uploads = [pad.protect(row) for pad, row in zip(pads[name], values[name], strict=True)]
         if running.silent(name, Phase.UPLOAD):
             continue
         head = np.eye(2, dtype=np.int64)[choices[name]]
-        assert running.add(running.protect(name, BlockVector(head, [pad.secret for pad in pads[name]]))) is None
+        assert (
+            running.add(
+                running.protect(name, BlockVector(head, [pad.secret for pad in pads[name]]))
+            )
+            is None
+        )
         for total, upload in zip(sums, uploads, strict=True):
             total.add(name, upload)
     outcome = running.open()
     assert "client-0002" not in outcome.survivors
     assert outcome.opened.passing == (0,)
-    assert np.array_equal(outcome.opened.pools[0], np.sum([pads[name][0].secret for name in outcome.survivors], axis=0))
+    assert np.array_equal(
+        outcome.opened.pools[0],
+        np.sum([pads[name][0].secret for name in outcome.survivors], axis=0),
+    )
     expected = np.sum([values[name][0] for name in outcome.survivors], axis=0)
     assert np.array_equal(sums[0].open(outcome.survivors, outcome.opened.pools[0]), expected)
     with pytest.raises(RefusedError, match="out-of-range"):
@@ -118,20 +146,28 @@ def test_a_round_of_pads_opens_sums_of_secrets_and_nothing_else() -> None:
 
 
 def noisy_sum(plan: PadPlan, value: int, noise: int) -> Integers:
-    """What opens where the clients' noise sums to `noise` in every coefficient, under pads of zero secrets."""
+    """What opens where the clients' noise sums to `noise` in every coefficient, under pads of
+    zero secrets.
+    """
     total, values = PadSum(plan), np.full(plan.fields, value)
     for client in range(plan.clients):
         share = noise // plan.clients + (client < noise % plan.clients)
         slots = np.zeros((plan.elements, DEGREE), np.int64)
-        slots.reshape(-1)[: PAD_LAYOUT.slots(plan.fields)] = PAD_LAYOUT.pack(values).view(np.int64) << 10
+        slots.reshape(-1)[: PAD_LAYOUT.slots(plan.fields)] = (
+            PAD_LAYOUT.pack(values).view(np.int64) << 10
+        )
         total.add(f"c{client}", to_bytes(rlwe_ring.reduced(slots + share)))
     return total.open([f"c{k}" for k in range(plan.clients)], np.zeros(DEGREE, np.int64))
 
 
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize(("clients", "noise"), [(3, 61), (15, 133), (226, 510)])
-def test_the_largest_noise_is_rounded_off_and_more_is_refused(clients: int, noise: int, sign: int) -> None:
-    """At the edges of fields and counts, where a carry would show; 226 clients are the most for one element."""
+def test_the_largest_noise_is_rounded_off_and_more_is_refused(
+    clients: int, noise: int, sign: int
+) -> None:
+    """At the edges of fields and counts, where a carry would show; 226 clients are the most for
+    one element.
+    """
     plan = make_plan(4094, clients)
     assert plan.noise == noise
     for value in (plan.bound, -plan.bound):
@@ -141,7 +177,9 @@ def test_the_largest_noise_is_rounded_off_and_more_is_refused(clients: int, nois
 
 
 def test_the_margin_is_what_it_says() -> None:
-    """Fifteen clients cannot reach half of the noise's room; beyond that, it is passed with at most 2^-40 in the whole vector."""
+    """Fifteen clients cannot reach half of the noise's room; beyond that, it is passed with at most
+    2^-40 in the whole vector.
+    """
     assert 15 * WIDEST_SHORT < 512
     for plan in (make_plan(4094, 226), make_plan(1_000_000, 196), make_plan(11_000_000, 185)):
         assert noise_tail_log2(512, 4 * plan.clients**0.5) + log2(plan.elements * DEGREE) <= -40
@@ -180,14 +218,29 @@ def test_a_pad_is_used_once() -> None:
     plan, used = make_plan(), UsedSeeds()
     pad, values = RlwePad(plan, used, randomness=fixed(1)), np.zeros(300, np.int64)
     pad.protect(values)
-    for again in (pad, RlwePad(plan, used, randomness=fixed(1)), RlwePad(make_plan(block=1), used, randomness=fixed(1))):
+    for again in (
+        pad,
+        RlwePad(plan, used, randomness=fixed(1)),
+        RlwePad(make_plan(block=1), used, randomness=fixed(1)),
+    ):
         with pytest.raises(SecureSumError, match="used once"):
             again.protect(values)
     assert not np.array_equal(RlwePad(plan, used).secret, RlwePad(plan, used).secret)
 
 
-@pytest.mark.parametrize("values", [np.zeros(299, np.int64), np.zeros(300), np.full(300, 131_072), np.full(300, -131_072), np.full(300, LOWEST)])
-def test_vectors_that_do_not_fit_are_refused_before_the_pad_is_spent(values: NDArray[np.generic]) -> None:
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.zeros(299, np.int64),
+        np.zeros(300),
+        np.full(300, 131_072),
+        np.full(300, -131_072),
+        np.full(300, LOWEST),
+    ],
+)
+def test_vectors_that_do_not_fit_are_refused_before_the_pad_is_spent(
+    values: NDArray[np.generic],
+) -> None:
     pad = draw(make_plan(), 1)
     with pytest.raises(SecureSumError, match="integers"):
         pad.protect(values)  # type: ignore[arg-type]
@@ -207,7 +260,12 @@ def test_only_the_sum_of_the_right_secrets_opens() -> None:
     names, secrets = list(pads), np.sum([pad.secret for pad in pads.values()], axis=0)
     with pytest.raises(SecureSumError, match="whose secrets were opened"):
         total.open(names[1:], secrets - pads["c0"].secret)
-    for wrong in (secrets.astype(np.int32), secrets[:-1], np.full(DEGREE, 161), np.full(DEGREE, LOWEST)):
+    for wrong in (
+        secrets.astype(np.int32),
+        secrets[:-1],
+        np.full(DEGREE, 161),
+        np.full(DEGREE, LOWEST),
+    ):
         with pytest.raises(SecureSumError, match="no sum of so many secrets"):
             total.open(names, wrong)
     for left in (secrets - pads["c0"].secret, secrets + np.eye(1, DEGREE, dtype=np.int64)[0]):
@@ -227,7 +285,11 @@ def test_a_sum_beyond_its_clients_is_refused() -> None:
     total = PadSum(plan)
     shifted = np.zeros((1, DEGREE), np.uint64)
     shifted[0, 0] = PAD_LAYOUT.edge << 30
-    for name, words in (("a", shifted), ("b", shifted * np.uint64(0)), ("c", shifted * np.uint64(0))):
+    for name, words in (
+        ("a", shifted),
+        ("b", shifted * np.uint64(0)),
+        ("c", shifted * np.uint64(0)),
+    ):
         total.add(name, to_bytes(words))
     assert plan.bound * 3 < PAD_LAYOUT.edge
     with pytest.raises(RefusedError, match="beyond what its clients"):
@@ -235,7 +297,12 @@ def test_a_sum_beyond_its_clients_is_refused() -> None:
 
 
 def test_public_elements_are_of_one_block_and_round_alone() -> None:
-    plans = [PadPlan(name, number, block, 300, 4) for name in ("a", "b") for number in (0, 1) for block in (0, 1)]
+    plans = [
+        PadPlan(name, number, block, 300, 4)
+        for name in ("a", "b")
+        for number in (0, 1)
+        for block in (0, 1)
+    ]
     assert len({plan.public_seed for plan in plans}) == len(plans)
     assert plans[0].public_seed == PadPlan("a", 0, 0, 999, 9).public_seed
 
@@ -249,13 +316,20 @@ def test_it_says_that_it_is_an_experiment() -> None:
 
 
 def uniform_p(words: NDArray[np.uint64]) -> float:
-    """Bonferroni-corrected p of chi-square tests on the high and the low eight bits of residues modulo 2^50."""
+    """Bonferroni-corrected p of chi-square tests on the high and the low eight bits of residues
+    modulo 2^50.
+    """
     parts = [(words >> np.uint64(42)) & np.uint64(255), words & np.uint64(255)]
-    return 2 * min(chisquare(np.bincount(part.reshape(-1).astype(np.int64), minlength=256)).pvalue for part in parts)
+    return 2 * min(
+        chisquare(np.bincount(part.reshape(-1).astype(np.int64), minlength=256)).pvalue
+        for part in parts
+    )
 
 
 def weaknesses(plan: PadPlan, trials: int = 4) -> set[str]:
-    """What is wrong with uploads of small values under the functions in force, at a false-alarm rate of `ALARM` a test."""
+    """What is wrong with uploads of small values under the functions in force, at a false-alarm
+    rate of `ALARM` a test.
+    """
     found: set[str] = set()
     rng, rows = np.random.default_rng(9), list[NDArray[np.uint64]]()
     for trial in range(trials):
@@ -266,7 +340,10 @@ def weaknesses(plan: PadPlan, trials: int = 4) -> set[str]:
         noise = ((noise + 512) & 1023) - 512
         if not 14 < float(noise.var()) < 18:
             found.add("noise of another size")
-        shown = PAD_LAYOUT.unpack((centred(words).reshape(-1)[: PAD_LAYOUT.slots(plan.fields)] >> 10).view(np.uint64), plan.fields)
+        shown = PAD_LAYOUT.unpack(
+            (centred(words).reshape(-1)[: PAD_LAYOUT.slots(plan.fields)] >> 10).view(np.uint64),
+            plan.fields,
+        )
         if abs(np.corrcoef(shown, values)[0, 1]) * plan.fields**0.5 > 6:
             found.add("correlated with the truth")
     mask = np.uint64(Q - 1)
@@ -288,15 +365,27 @@ def plant(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
     def replaced(fault: str) -> None:
         def faulty_short(key: bytes, group: int, count: int) -> Integers:
-            drawn = short(b"fixed" if fault == "one secret for all" and key.startswith(b"secret") else key, group, count)
-            factors = {"zero secret": (b"secret", 0), "no noise": (b"noise", 0), "noise too large": (b"noise", 12)}
+            drawn = short(
+                b"fixed" if fault == "one secret for all" and key.startswith(b"secret") else key,
+                group,
+                count,
+            )
+            factors = {
+                "zero secret": (b"secret", 0),
+                "no noise": (b"noise", 0),
+                "noise too large": (b"noise", 12),
+            }
             prefix, factor = factors.get(fault, (b"-", 1))
             return drawn * factor if key.startswith(prefix) else drawn
 
         def faulty_uniform(key: bytes, group: int, count: int) -> NDArray[np.uint64]:
             if fault == "constant a":
                 return np.eye(1, DEGREE, dtype=np.uint64).repeat(count, axis=0)
-            return uniform(key, 0, 1).repeat(count, axis=0) if fault == "one a for all elements" else uniform(key, group, count)
+            return (
+                uniform(key, 0, 1).repeat(count, axis=0)
+                if fault == "one a for all elements"
+                else uniform(key, group, count)
+            )
 
         monkeypatch.setattr(rlwe_pad, "short_elements", faulty_short)
         monkeypatch.setattr(rlwe_pad, "uniform_elements", faulty_uniform)

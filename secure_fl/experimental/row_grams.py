@@ -1,11 +1,15 @@
-"""J Jᵀ of one row's Jacobian J `[D, P]`, its unit embedding e by all trained parameters, for a whole batch at once.
+"""J Jᵀ of one row's Jacobian J `[D, P]`, its unit embedding e by all trained parameters, for a
+whole batch at once.
 
-‖Jᵀv‖² = vᵀ(J Jᵀ)v then costs nothing for any v, where the gradients of all pairs of N rows would be N² of them.
+‖Jᵀv‖² = vᵀ(J Jᵀ)v then costs nothing for any v, where the gradients of all pairs of N rows would be
+N² of them.
 
-J Jᵀ is a sum over layers. At a layer with outputs W aₜ + b at positions t, write βₜ,d for the derivative of e's element d by the output at t. The
-layer's rows of J are Σₜ βₜ,d aₜᵀ and Σₜ βₜ,d, so it adds Σₜᵤ (aₜ·aᵤ + 1)(βₜ,d·βᵤ,d'), and no Jacobian is formed: D backward passes over the whole
-batch, which stop at layers' outputs, serve all rows. Other layers' Jacobians are formed by their rule. With 250 pairs, D = 8 and 28,216 parameters
-that takes a quarter of the time of `torch.func`'s Jacobian of each row, which remains for models that are not made of such layers.
+J Jᵀ is a sum over layers. At a layer with outputs W aₜ + b at positions t, write βₜ,d for the
+derivative of e's element d by the output at t. The layer's rows of J are Σₜ βₜ,d aₜᵀ and Σₜ βₜ,d,
+so it adds Σₜᵤ (aₜ·aᵤ + 1)(βₜ,d·βᵤ,d'), and no Jacobian is formed: D backward passes over the whole
+batch, which stop at layers' outputs, serve all rows. Other layers' Jacobians are formed by their
+rule. With 250 pairs, D = 8 and 28,216 parameters that takes a quarter of the time of `torch.func`'s
+Jacobian of each row, which remains for models that are not made of such layers.
 
 All products are float64: e'·J Jᵀ·e' cancels where two embeddings nearly agree.
 
@@ -33,14 +37,16 @@ _JACOBIAN_ELEMENTS = 1 << 25
 
 
 def embeddings_and_grams(model: nn.Module, views: Tensor) -> tuple[Tensor, Tensor]:
-    """Unit embeddings `[N, 2, D]` and J Jᵀ of their Jacobians by all trained parameters, float64 `[N, 2, D, D]`.
+    """Unit embeddings `[N, 2, D]` and J Jᵀ of their Jacobians by all trained parameters, float64
+    `[N, 2, D, D]`.
 
     Args:
         model: to (h, z); every row is treated by itself.
         views: `[N, 2, ...]`, N at least 1.
 
     Raises:
-        PrivacyError: the model embeds a row differently each time, or changes a layer's input in place.
+        PrivacyError: the model embeds a row differently each time, or changes a layer's input
+            in place.
     """
     rows = views.flatten(0, 1)
     with torch.no_grad():
@@ -56,8 +62,13 @@ def embeddings_and_grams(model: nn.Module, views: Tensor) -> tuple[Tensor, Tenso
 
 def jacobian_grams(model: nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]:
     """e `[N, D]` and J Jᵀ `[N, D, D]` of any model, by `torch.func`; slow."""
-    # One entry a place where a weight is kept: torch would lose the weights of a module that has two names.
-    places = {f"{at}.{name}".lstrip("."): p for at, module in model.named_modules() for name, p in module.named_parameters(recurse=False)}
+    # One entry a place where a weight is kept: torch would lose the weights of a module that has
+    # two names.
+    places = {
+        f"{at}.{name}".lstrip("."): p
+        for at, module in model.named_modules()
+        for name, p in module.named_parameters(recurse=False)
+    }
     names = {id(p): name for name, p in places.items()}
     trained = {names[id(p)]: p.detach() for p in places.values() if p.requires_grad}
     fixed = {name: p.detach() for name, p in places.items() if not p.requires_grad}
@@ -81,20 +92,43 @@ def _check_repeats(model: nn.Module, rows: Tensor) -> None:
     """
     with torch.no_grad():
         z, again = model(rows)[1], model(rows)[1]
-    if not torch.allclose(z, again, rtol=1e-3, atol=1e-5 * float(again.nan_to_num(0, 0, 0).abs().max()), equal_nan=True):
+    if not torch.allclose(
+        z,
+        again,
+        rtol=1e-3,
+        atol=1e-5 * float(again.nan_to_num(0, 0, 0).abs().max()),
+        equal_nan=True,
+    ):
         remedy = "leave out dropout and other layers that draw"
-        raise PrivacyError("embeds a row differently each time", field="model", value=type(model).__name__, remedy=remedy)
+        raise PrivacyError(
+            "embeds a row differently each time",
+            field="model",
+            value=type(model).__name__,
+            remedy=remedy,
+        )
 
 
 def _only_through_layers(model: nn.Module, z: Tensor, calls: Sequence[LayerCall]) -> bool:
-    """Whether trained weights act through one call each of the layer that holds them, and in no other way: else parts of J Jᵀ would be missing."""
-    held = Counter(id(p) for layer in model.modules() for p in layer.parameters(recurse=False) if p.requires_grad)
+    """Whether trained weights act through one call each of the layer that holds them, and in no
+    other way: else parts of J Jᵀ would be missing.
+    """
+    held = Counter(
+        id(p)
+        for layer in model.modules()
+        for p in layer.parameters(recurse=False)
+        if p.requires_grad
+    )
     called = Counter(id(call.layer) for call in calls)
-    return max([*held.values(), *called.values()], default=1) == 1 and weight_beside_layers(model, [z], calls) is None
+    return (
+        max([*held.values(), *called.values()], default=1) == 1
+        and weight_beside_layers(model, [z], calls) is None
+    )
 
 
 def _by_layers(model: nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """e `[N, D]` and J Jᵀ `[N, D, D]`, a layer at a time; by Jacobians where weights act in other ways too."""
+    """e `[N, D]` and J Jᵀ `[N, D, D]`, a layer at a time; by Jacobians where weights act in other
+    ways too.
+    """
     with torch.enable_grad():
         with recorded(model, len(rows)) as calls:
             z = model(rows)[1]
@@ -102,30 +136,51 @@ def _by_layers(model: nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]:
             return jacobian_grams(model, rows)
         e = normalize(z)
         edges = [call.edge for call in calls]
-        found = [torch.autograd.grad(part.sum(), edges, retain_graph=True, allow_unused=True) for part in e.unbind(1)] if calls else []
+        found = (
+            [
+                torch.autograd.grad(part.sum(), edges, retain_graph=True, allow_unused=True)
+                for part in e.unbind(1)
+            ]
+            if calls
+            else []
+        )
     grams = torch.zeros(*e.shape, e.shape[1], dtype=torch.float64, device=e.device)
     for call, backprops in zip(calls, zip(*found, strict=True), strict=True):
         call.check_inputs()
         if any(b is not None for b in backprops):
             like = next(b for b in backprops if b is not None)
-            grams += _layer_grams(call, [torch.zeros_like(like) if b is None else b for b in backprops])
+            grams += _layer_grams(
+                call, [torch.zeros_like(like) if b is None else b for b in backprops]
+            )
     return e.detach(), grams
 
 
 def _layer_grams(call: LayerCall, backprops: Sequence[Tensor]) -> Tensor:
-    """One layer's part of J Jᵀ `[N, D, D]`, from the derivatives of e's elements by its output, one `[N, ...]` each."""
+    """One layer's part of J Jᵀ `[N, D, D]`, from the derivatives of e's elements by its output, one
+    `[N, ...]` each.
+    """
     layer = call.layer
     if isinstance(layer, nn.Linear) and has_ghost(layer):
         inputs = call.inputs.flatten(1, -2) if call.inputs.ndim > 2 else call.inputs[:, None]
-        outputs = torch.stack([b.flatten(1, -2) if b.ndim > 2 else b[:, None] for b in backprops], 1)
+        outputs = torch.stack(
+            [b.flatten(1, -2) if b.ndim > 2 else b[:, None] for b in backprops], 1
+        )
         return _products(inputs, outputs, bias=trains_bias(layer))
     if isinstance(layer, nn.Conv1d | nn.Conv2d) and has_ghost(layer) and layer.groups == 1:
-        images, _, (kernel, stride, padding, dilation, _) = as_images(layer, call.inputs, backprops[0])
+        images, _, (kernel, stride, padding, dilation, _) = as_images(
+            layer, call.inputs, backprops[0]
+        )
         patches = functional.unfold(images, kernel, dilation, padding, stride).mT
         outputs = torch.stack([b.flatten(2).mT for b in backprops], 1)
         return _products(patches, outputs, bias=trains_bias(layer))
     formed = [layer_rule(layer)(layer, [call.inputs], b) for b in backprops]
-    grams = torch.zeros(len(call.inputs), len(backprops), len(backprops), dtype=torch.float64, device=call.inputs.device)
+    grams = torch.zeros(
+        len(call.inputs),
+        len(backprops),
+        len(backprops),
+        dtype=torch.float64,
+        device=call.inputs.device,
+    )
     for parameter in (p for p in formed[0] if p.requires_grad):
         jacobian = torch.stack([by_row[parameter].flatten(1) for by_row in formed], 1).double()
         grams += jacobian @ jacobian.mT

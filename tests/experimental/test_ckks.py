@@ -1,7 +1,8 @@
-"""The key-recovery attack on CKKS works on raw decryptions and fails on what our key holder gives out.
+"""The key-recovery attack on CKKS works on raw decryptions and fails on what our key holder
+gives out.
 
-Li and Micciancio, "On the Security of Homomorphic Encryption on Approximate Numbers", EUROCRYPT 2021. Own keys, own data: a
-demonstration of why a raw decryption must never leave the key holder.
+Li and Micciancio, "On the Security of Homomorphic Encryption on Approximate Numbers", EUROCRYPT
+2021. Own keys, own data: a demonstration of why a raw decryption must never leave the key holder.
 """
 
 from __future__ import annotations
@@ -11,19 +12,29 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tenseal.sealapi as api
 from numpy.typing import NDArray
 from secure_sum.he_helpers import pack, parties, unpack
+from secure_sum.he_standard import security_level
 
 from secure_fl.errors import SecureSumError
+from secure_fl.experimental.ckks import (
+    CKKS_8192,
+    LARGEST,
+    WARNING,
+    CkksClient,
+    CkksHolder,
+    CkksServer,
+    CkksWarning,
+)
 from secure_fl.secure_sum.bfv import BfvClient
 from secure_fl.secure_sum.ciphertexts import HEAD_BYTES, Kind, read_body
-from secure_fl.secure_sum.ckks import LARGEST, WARNING, CkksClient, CkksHolder, CkksServer, CkksWarning
 from secure_fl.secure_sum.he_keys import HolderKey
-from secure_fl.secure_sum.parameters import BFV_4096, CKKS_8192, KeyHolder
+from secure_fl.secure_sum.parameters import BFV_4096, KeyHolder
 from secure_fl.secure_sum.refusals import Reason, RefusedError
 from secure_fl.secure_sum.seal_bridge import SealBridge
 
-pytestmark = pytest.mark.filterwarnings("ignore::secure_fl.secure_sum.ckks.CkksWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::secure_fl.experimental.ckks.CkksWarning")
 SLOTS = CKKS_8192.capacity
 
 
@@ -58,7 +69,9 @@ def test_sums_are_the_integers_themselves_to_the_edge(party: Ckks, clients: int)
     rng, share = np.random.default_rng(clients), LARGEST // clients
     vectors = rng.integers(-share, share + 1, (clients, SLOTS + 5))
     vectors[:, 0], vectors[:, 1] = share, -share
-    np.testing.assert_array_equal(party.holder.decrypt(summed(party, vectors), SLOTS + 5), vectors.sum(0))
+    np.testing.assert_array_equal(
+        party.holder.decrypt(summed(party, vectors), SLOTS + 5), vectors.sum(0)
+    )
 
 
 def test_equal_to_bfv_and_to_plain_addition() -> None:
@@ -67,7 +80,9 @@ def test_equal_to_bfv_and_to_plain_addition() -> None:
     total = exact.server.new_sum(700)
     for k in range(5):
         exact.server.add(total, exact.client.encrypt(pack(low[k], high[k], BFV_4096.plain_modulus)))
-    bfv = np.concatenate(unpack(exact.holder.decrypt(exact.server.finish(total), 700), BFV_4096.plain_modulus))
+    bfv = np.concatenate(
+        unpack(exact.holder.decrypt(exact.server.finish(total), 700), BFV_4096.plain_modulus)
+    )
     approximate = close.holder.decrypt(summed(close, np.concatenate([low, high], axis=1)), 1400)
     np.testing.assert_array_equal(bfv, approximate)
     np.testing.assert_array_equal(bfv, np.concatenate([low.sum(0), high.sum(0)]))
@@ -85,7 +100,11 @@ def test_it_warns_and_says_why() -> None:
 def test_the_holder_has_no_way_to_a_raw_decryption() -> None:
     """Public names give integers or nothing."""
     holder = ckks().holder
-    assert [name for name in dir(holder) if not name.startswith("_")] == ["decrypt", "fingerprint", "parameters"]
+    assert [name for name in dir(holder) if not name.startswith("_")] == [
+        "decrypt",
+        "fingerprint",
+        "parameters",
+    ]
     assert CkksHolder.decrypt.__annotations__["return"] == "Integers"
 
 
@@ -97,12 +116,22 @@ def test_refusals(party: Ckks) -> None:
     flipped = bytearray(body)
     flipped[HEAD_BYTES + 4 * 8192 - 1] ^= 0x80
     beyond = summed(party, np.full((2, 4), LARGEST, np.int64))
-    table = [(Reason.RE_KEYED, foreign), (Reason.NOT_ON_GRID, forged), (Reason.OUT_OF_RANGE, beyond), (Reason.TRUNCATED, body[:-9])]
+    table = [
+        (Reason.RE_KEYED, foreign),
+        (Reason.NOT_ON_GRID, forged),
+        (Reason.OUT_OF_RANGE, beyond),
+        (Reason.TRUNCATED, body[:-9]),
+    ]
     for reason, bad in [*table, (Reason.NOT_ON_GRID, bytes(flipped))]:
         with pytest.raises(RefusedError) as caught:
             party.holder.decrypt(bad, 4)
         assert caught.value.reason is reason
-    for wrong in (np.array([LARGEST + 1]), np.array([np.iinfo(np.int64).min]), np.array([1.5]), np.zeros(0, np.int64)):
+    for wrong in (
+        np.array([LARGEST + 1]),
+        np.array([np.iinfo(np.int64).min]),
+        np.array([1.5]),
+        np.zeros(0, np.int64),
+    ):
         with pytest.raises(SecureSumError):
             party.client.encrypt(wrong)  # type: ignore[arg-type]
     with pytest.raises(RefusedError):
@@ -112,21 +141,27 @@ def test_refusals(party: Ckks) -> None:
 
 
 def test_a_server_that_adds_a_fraction_is_refused() -> None:
-    """Half a grid step, added without the key, would leak one noise bit a query; it stops the opening instead."""
+    """Half a grid step, added without the key, would leak one noise bit a query; it stops the
+    opening instead.
+    """
     party = ckks()
     bridge, encoder = party.holder._bridge, party.holder._encoder
     total = party.server.new_sum(SLOTS)
     party.server.add(total, party.client.encrypt(np.zeros(SLOTS, np.int64)))
     half = bridge.api.Plaintext()
     encoder.encode([0.5] * SLOTS, 2.0**CKKS_8192.scale_bits, half)
-    total.words[0, 0] += np.frombuffer(bridge.body(half), np.uint64)[-8192:] % np.uint64(CKKS_8192.modulus)
+    total.words[0, 0] += np.frombuffer(bridge.body(half), np.uint64)[-8192:] % np.uint64(
+        CKKS_8192.modulus
+    )
     with pytest.raises(RefusedError) as caught:
         party.holder.decrypt(party.server.finish(total), SLOTS)
     assert caught.value.reason is Reason.NOT_ON_GRID
 
 
 class Attacker:
-    """Has summed ciphertexts, what was published of their decryptions, and the public parameters."""
+    """Has summed ciphertexts, what was published of their decryptions, and the public
+    parameters.
+    """
 
     def __init__(self) -> None:
         self.bridge = SealBridge(CKKS_8192)
@@ -134,14 +169,24 @@ class Attacker:
         self.q = CKKS_8192.modulus
 
     def message(self, published: NDArray[np.float64]) -> list[int]:
-        """Evaluations of the published message, doubled: slots hold conjugate pairs, and only real parts are published."""
+        """Evaluations of the published message, doubled: slots hold conjugate pairs, and only real
+        parts are published.
+        """
         plaintext = self.bridge.api.Plaintext()
         self.encoder.encode((2 * published).tolist(), 2.0**CKKS_8192.scale_bits, plaintext)
-        return np.frombuffer(self.bridge.body(plaintext)[-8 * CKKS_8192.degree :], np.uint64).tolist()
+        return np.frombuffer(
+            self.bridge.body(plaintext)[-8 * CKKS_8192.degree :], np.uint64
+        ).tolist()
 
-    def recover(self, ciphertexts: NDArray[np.uint64], published: list[NDArray[np.float64]]) -> list[int]:
-        """Each conjugate pair of evaluation points gives two equations in two unknowns -> the key `[N]`, evaluations modulo q."""
-        (a0, a1), (b0, b1) = (tuple(half.tolist() for half in ciphertext) for ciphertext in ciphertexts)
+    def recover(
+        self, ciphertexts: NDArray[np.uint64], published: list[NDArray[np.float64]]
+    ) -> list[int]:
+        """Each conjugate pair of evaluation points gives two equations in two unknowns -> the key
+        `[N]`, evaluations modulo q.
+        """
+        (a0, a1), (b0, b1) = (
+            tuple(half.tolist() for half in ciphertext) for ciphertext in ciphertexts
+        )
         first, second = (self.message(values) for values in published)
         q, n = self.q, CKKS_8192.degree
         key = [0] * n
@@ -181,3 +226,12 @@ def test_the_attack_fails_on_what_our_holder_gives_out() -> None:
     party, body, words = scene()
     opened = party.holder.decrypt(body, 2 * SLOTS).astype(np.float64).reshape(2, SLOTS)
     assert right_coefficients(party, Attacker().recover(words, list(opened))) < 10
+
+
+def test_the_set_is_what_its_docstring_says() -> None:
+    bits = [prime.bit_length() for prime in CKKS_8192.primes]
+    assert CKKS_8192.primes == tuple(
+        prime.value() for prime in api.CoeffModulus.Create(CKKS_8192.degree, bits)
+    )
+    assert security_level(CKKS_8192, "authority") == (192, 192)
+    assert CKKS_8192.lazy_additions == 16

@@ -1,4 +1,6 @@
-"""J Jᵀ layer by layer is that of the Jacobians, and weights that act beside their layers are noticed."""
+"""J Jᵀ layer by layer is that of the Jacobians, and weights that act beside their layers
+are noticed.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +10,28 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from secure_fl.errors import PrivacyError
+from secure_fl.experimental import row_grams
+from secure_fl.experimental.row_grams import embeddings_and_grams, jacobian_grams
 from secure_fl.models.heads import EncoderProjector
-from secure_fl.privacy.mechanisms import row_grams
-from secure_fl.privacy.mechanisms.row_grams import embeddings_and_grams, jacobian_grams
 
 
 def networks() -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
-    """Models and the shape of a row, between them every kind of layer and every way through `_layer_grams`."""
+    """Models and the shape of a row, between them every kind of layer and every way
+    through `_layer_grams`.
+    """
     torch.manual_seed(0)
     image = nn.Sequential(
         nn.Conv2d(2, 6, 3, stride=2, padding=1, bias=False), nn.GroupNorm(2, 6), nn.ReLU(),
-        nn.Conv2d(6, 6, (2, 3), dilation=(1, 2), groups=3), nn.InstanceNorm2d(6, affine=True), nn.Tanh(),
-        nn.Conv2d(6, 5, 3, padding="same"), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Conv2d(6, 6, (2, 3), dilation=(1, 2), groups=3), nn.InstanceNorm2d(6, affine=True),
+        nn.Tanh(), nn.Conv2d(6, 5, 3, padding="same"), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
     )  # fmt: skip
-    series = nn.Sequential(nn.Conv1d(2, 4, 5, stride=2, padding=2), nn.LayerNorm(4), nn.Tanh(), nn.Linear(4, 3), nn.Flatten())
+    series = nn.Sequential(
+        nn.Conv1d(2, 4, 5, stride=2, padding=2),
+        nn.LayerNorm(4),
+        nn.Tanh(),
+        nn.Linear(4, 3),
+        nn.Flatten(),
+    )
     frozen = nn.Sequential(nn.Linear(7, 6), nn.Tanh(), nn.Linear(6, 5))
     frozen[0].weight.requires_grad_(False)
     return {
@@ -45,7 +55,9 @@ def test_grams_by_layers_are_those_by_jacobians(name: str, monkeypatch: pytest.M
         patch.setattr(row_grams, "_JACOBIAN_ELEMENTS", 3 * 4 * 300)  # several chunks
         found = embeddings_and_grams(model, views)
     torch.testing.assert_close(found[0].flatten(0, 1), expected[0], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(found[1].flatten(0, 1), expected[1], rtol=1e-4, atol=1e-5 * float(expected[1].abs().max()))
+    torch.testing.assert_close(
+        found[1].flatten(0, 1), expected[1], rtol=1e-4, atol=1e-5 * float(expected[1].abs().max())
+    )
 
 
 class Borrows(nn.Module):
@@ -67,11 +79,15 @@ class Borrows(nn.Module):
 
 
 @pytest.mark.parametrize("way", ["functional", "twice", "shared", "after"])
-def test_weights_that_act_beside_their_layer_are_not_left_out(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_act_beside_their_layer_are_not_left_out(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(0)
     model, views = Borrows(way), views_for((4,))
     right = jacobian_grams(model, views.flatten(0, 1))[1]
-    assert all(parameter.requires_grad for parameter in model.parameters()), "the model is left as it was"
+    assert all(parameter.requires_grad for parameter in model.parameters()), (
+        "the model is left as it was"
+    )
     torch.testing.assert_close(embeddings_and_grams(model, views)[1].flatten(0, 1), right)
     if way in ("functional", "after"):  # without the check the lengths would be too small
         monkeypatch.setattr(row_grams, "_only_through_layers", lambda *_: True)

@@ -1,4 +1,6 @@
-"""Logit-DP: the bound is attained and never exceeded, and the mechanism computes what the bound is about."""
+"""Logit-DP: the bound is attained and never exceeded, and the mechanism computes what the bound
+is about.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from secure_fl.errors import PrivacyError
+from secure_fl.experimental.logit import LogitDP, logit_sensitivity, pair_coefficients
+from secure_fl.experimental.row_grams import embeddings_and_grams
 from secure_fl.models.heads import EncoderProjector
-from secure_fl.privacy.mechanisms.logit import LogitDP, logit_sensitivity, pair_coefficients
-from secure_fl.privacy.mechanisms.row_grams import embeddings_and_grams
 from secure_fl.privacy.noise import NoiseSource, NoiseStream
 from secure_fl.privacy.units import Adjacency
 
@@ -27,12 +29,22 @@ def summed(similarity: Tensor, gradients: Tensor, temperature: float) -> Tensor:
 
 def change(similarity: Tensor, gradients: Tensor, temperature: float) -> float:
     """By the last example."""
-    return float((summed(similarity, gradients, temperature) - summed(similarity[:-1, :-1], gradients[:-1, :-1], temperature)).norm())
+    return float(
+        (
+            summed(similarity, gradients, temperature)
+            - summed(similarity[:-1, :-1], gradients[:-1, :-1], temperature)
+        ).norm()
+    )
 
 
 def adversary(others: int, bound: float) -> tuple[Tensor, Tensor]:
-    """Old anchors u, old keys −u; the newcomer's anchor −u and key u; gradients along one line, signs as they hurt most."""
-    anchors, keys = torch.ones(others + 1, dtype=torch.float64), -torch.ones(others + 1, dtype=torch.float64)
+    """Old anchors u, old keys −u; the newcomer's anchor −u and key u; gradients along one line,
+    signs as they hurt most.
+    """
+    anchors, keys = (
+        torch.ones(others + 1, dtype=torch.float64),
+        -torch.ones(others + 1, dtype=torch.float64),
+    )
     anchors[-1], keys[-1] = -1, 1
     gradients = -bound * torch.ones(others + 1, others + 1, 1, dtype=torch.float64)
     gradients[:-1, -1] = gradients[-1, :-1] = bound
@@ -40,7 +52,9 @@ def adversary(others: int, bound: float) -> tuple[Tensor, Tensor]:
 
 
 def published_bound(bound: float, others: int, temperature: float) -> float:
-    """Of the mean gradient, as the paper's program has it (google-research/logit_dp, read at 073c9c3)."""
+    """Of the mean gradient, as the paper's program has it (google-research/logit_dp, read
+    at 073c9c3).
+    """
     reach = exp(2 / temperature)
     return bound * (1 / others + min(2 * reach / (others + reach - 1), 2))
 
@@ -48,26 +62,49 @@ def published_bound(bound: float, others: int, temperature: float) -> float:
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 0.2, 0.1])
 @pytest.mark.parametrize("others", [1, 2, 32, 100, 512])
 def test_the_bound_is_attained_and_not_exceeded(others: int, temperature: float) -> None:
-    found, claim = change(*adversary(others, 0.7), temperature), logit_sensitivity(0.7, temperature, others)
+    found, claim = (
+        change(*adversary(others, 0.7), temperature),
+        logit_sensitivity(0.7, temperature, others),
+    )
     assert 0.99 * claim < found <= claim * (1 + 1e-9)
 
 
 def test_the_published_bound_is_exceeded_by_the_same_instance() -> None:
-    """The mean over the actual batch, as that program releases it, at its default temperature: nearly 5 times for batches of 33, 101 and 513."""
+    """The mean over the actual batch, as that program releases it, at its default temperature:
+    nearly 5 times for batches of 33, 101 and 513.
+    """
     for others in (32, 100, 512):
         similarity, gradients = adversary(others, 1.0)
-        after, before = summed(similarity, gradients, 0.2) / (others + 1), summed(similarity[:-1, :-1], gradients[:-1, :-1], 0.2) / others
+        after, before = (
+            summed(similarity, gradients, 0.2) / (others + 1),
+            summed(similarity[:-1, :-1], gradients[:-1, :-1], 0.2) / others,
+        )
         assert float((after - before).norm()) > 4.9 * published_bound(1.0, others, 0.2)
 
 
-@given(others=st.integers(1, 12), temperature=st.sampled_from([1.0, 0.5, 0.2, 0.05]), seed=st.integers(0, 10**6), extreme=st.booleans())
-def test_no_similarities_and_gradients_exceed_it(others: int, temperature: float, seed: int, extreme: bool) -> None:
+@given(
+    others=st.integers(1, 12),
+    temperature=st.sampled_from([1.0, 0.5, 0.2, 0.05]),
+    seed=st.integers(0, 10**6),
+    extreme=st.booleans(),
+)
+def test_no_similarities_and_gradients_exceed_it(
+    others: int, temperature: float, seed: int, extreme: bool
+) -> None:
     generator = torch.Generator().manual_seed(seed)
-    similarity = 2 * torch.rand(others + 1, others + 1, dtype=torch.float64, generator=generator) - 1
-    gradients = torch.randn(others + 1, others + 1, 1 + seed % 3, dtype=torch.float64, generator=generator)
+    similarity = (
+        2 * torch.rand(others + 1, others + 1, dtype=torch.float64, generator=generator) - 1
+    )
+    gradients = torch.randn(
+        others + 1, others + 1, 1 + seed % 3, dtype=torch.float64, generator=generator
+    )
     similarity = similarity.sign() if extreme else similarity
-    gradients = functional.normalize(gradients, dim=2) * (1 if extreme else torch.rand(others + 1, others + 1, 1, generator=generator))
-    assert change(similarity, gradients, temperature) <= logit_sensitivity(1.0, temperature, others) * (1 + 1e-9)
+    gradients = functional.normalize(gradients, dim=2) * (
+        1 if extreme else torch.rand(others + 1, others + 1, 1, generator=generator)
+    )
+    assert change(similarity, gradients, temperature) <= logit_sensitivity(
+        1.0, temperature, others
+    ) * (1 + 1e-9)
 
 
 def test_the_bound_grows_with_the_batch_towards_its_limit() -> None:
@@ -83,12 +120,15 @@ def test_the_bound_grows_with_the_batch_towards_its_limit() -> None:
 
 def network(width: int = 5) -> EncoderProjector:
     torch.manual_seed(0)
-    return EncoderProjector(nn.Sequential(nn.Linear(4, 8), nn.GroupNorm(2, 8), nn.Tanh()), nn.Linear(8, width))
+    return EncoderProjector(
+        nn.Sequential(nn.Linear(4, 8), nn.GroupNorm(2, 8), nn.Tanh()), nn.Linear(8, width)
+    )
 
 
 def mechanism(**options: Any) -> LogitDP:
     settings: dict[str, Any] = {
-        "temperature": 0.5, "pair_bound": 0.3, "noise_multiplier": 1e-12, "sampling_rate": 0.5, "examples": 20, "largest_batch": 16,
+        "temperature": 0.5, "pair_bound": 0.3, "noise_multiplier": 1e-12, "sampling_rate": 0.5,
+        "examples": 20, "largest_batch": 16,
     }  # fmt: skip
     return LogitDP(**settings | options)
 
@@ -105,7 +145,10 @@ def pair_gradients(model: nn.Module, views: Tensor) -> tuple[Tensor, Tensor]:
     """Similarities `[N, N]` and their gradients `[N, N, P]`, one autograd call each."""
     unit = functional.normalize(model(views.flatten(0, 1))[1], dim=1).unflatten(0, (-1, 2))
     similarity = unit[:, 0] @ unit[:, 1].T
-    rows = [torch.autograd.grad(s, list(model.parameters()), retain_graph=True, materialize_grads=True) for s in similarity.flatten()]
+    rows = [
+        torch.autograd.grad(s, list(model.parameters()), retain_graph=True, materialize_grads=True)
+        for s in similarity.flatten()
+    ]
     gradients = torch.stack([torch.cat([g.flatten() for g in row]) for row in rows])
     return similarity.detach(), gradients.unflatten(0, similarity.shape)
 
@@ -114,7 +157,17 @@ def test_grams_are_those_of_the_jacobians() -> None:
     model, views = network(), pairs(2)
     embedded, grams = embeddings_and_grams(model, views)
     unit = functional.normalize(model(views[1, :1])[1], dim=1)[0]
-    jacobian = torch.stack([torch.cat([g.flatten() for g in torch.autograd.grad(e, list(model.parameters()), retain_graph=True)]) for e in unit])
+    jacobian = torch.stack(
+        [
+            torch.cat(
+                [
+                    g.flatten()
+                    for g in torch.autograd.grad(e, list(model.parameters()), retain_graph=True)
+                ]
+            )
+            for e in unit
+        ]
+    )
     torch.testing.assert_close(embedded[1, 0], unit)
     torch.testing.assert_close(grams[1, 0].float(), jacobian @ jacobian.T, rtol=1e-4, atol=1e-6)
 
@@ -122,9 +175,18 @@ def test_grams_are_those_of_the_jacobians() -> None:
 def test_without_clipping_it_is_the_gradient_of_info_nce() -> None:
     model, views = network(), pairs()
     unit = functional.normalize(model(views.flatten(0, 1))[1], dim=1).unflatten(0, (-1, 2))
-    loss = functional.cross_entropy(unit[:, 0] @ unit[:, 1].T / 0.5, torch.arange(6), reduction="sum")
-    expected = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()), materialize_grads=True)])
-    torch.testing.assert_close(mechanism(pair_bound=1e3).released_sums(model, views)[0], expected, rtol=1e-4, atol=1e-5)
+    loss = functional.cross_entropy(
+        unit[:, 0] @ unit[:, 1].T / 0.5, torch.arange(6), reduction="sum"
+    )
+    expected = torch.cat(
+        [
+            g.flatten()
+            for g in torch.autograd.grad(loss, list(model.parameters()), materialize_grads=True)
+        ]
+    )
+    torch.testing.assert_close(
+        mechanism(pair_bound=1e3).released_sums(model, views)[0], expected, rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("bound", [1.0, 0.3, 0.01])
@@ -137,7 +199,9 @@ def test_every_pair_is_clipped_by_an_upper_bound_of_its_length(bound: float) -> 
     assert float(clipped.norm(dim=2).max()) <= bound
     assert float(clipped.norm(dim=2).max()) > 0.4 * bound, "the triangle bound is not wasteful"
     expected = summed(similarity, clipped, 0.5)
-    torch.testing.assert_close(mechanism(pair_bound=bound).released_sums(model, views)[0], expected, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(
+        mechanism(pair_bound=bound).released_sums(model, views)[0], expected, rtol=1e-3, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
@@ -145,13 +209,17 @@ def test_a_broken_example_is_a_missing_one(value: float) -> None:
     model, views = network(), pairs()
     broken = views.clone()
     broken[2, 1, 0] = value
-    torch.testing.assert_close(mechanism().released_sums(model, broken)[0], mechanism().released_sums(model, views[[0, 1, 3, 4, 5]])[0])
+    torch.testing.assert_close(
+        mechanism().released_sums(model, broken)[0],
+        mechanism().released_sums(model, views[[0, 1, 3, 4, 5]])[0],
+    )
 
 
 def test_a_jacobian_beyond_all_bounds_is_a_missing_example_too() -> None:
     model, views = network(), pairs()
     with torch.no_grad():
-        model.projector.weight.mul_(1e-16)  # z is nearly zero: its direction changes as fast as one likes
+        # z is nearly zero: its direction changes as fast as one likes
+        model.projector.weight.mul_(1e-16)
         model.projector.bias.zero_()
     assert not mechanism().released_sums(model, views)[0].any()
 
@@ -171,9 +239,14 @@ class Circle(nn.Module):
 
 @pytest.mark.parametrize("others", [1, 15])
 def test_a_network_attains_the_bound(others: int) -> None:
-    """The adversary as embeddings: points at ±1 of each other but for 0.01, turned fast enough for every pair to be clipped."""
+    """The adversary as embeddings: points at ±1 of each other but for 0.01, turned fast enough for
+    every pair to be clipped.
+    """
     near, speed = 0.01, 1e4
-    anchors, keys = torch.tensor([0.0, speed]).expand(others, 2), torch.tensor([torch.pi + near, -speed]).expand(others, 2)
+    anchors, keys = (
+        torch.tensor([0.0, speed]).expand(others, 2),
+        torch.tensor([torch.pi + near, -speed]).expand(others, 2),
+    )
     newcomer = torch.tensor([[[torch.pi, speed], [near, -speed]]])
     views = torch.cat([torch.stack([anchors, keys], 1), newcomer])
     found = mechanism(largest_batch=others + 1)
@@ -211,10 +284,17 @@ def test_claims() -> None:
     assert found.adjacencies == {Adjacency.ZERO_OUT, Adjacency.REPLACE_ONE}
     assert found.sensitivity(Adjacency.ZERO_OUT) == [logit_sensitivity(0.3, 0.5, 15)]
     assert found.sensitivity(Adjacency.REPLACE_ONE) == [2 * logit_sensitivity(0.3, 0.5, 15)]
-    assert (found.event(4).noise_multiplier, found.event(4).sampling_rate, found.event(4).steps) == (3.0, 0.5, 4)
+    assert (
+        found.event(4).noise_multiplier,
+        found.event(4).sampling_rate,
+        found.event(4).steps,
+    ) == (3.0, 0.5, 4)
 
 
-USELESS: list[dict[str, Any]] = [{"temperature": t} for t in (0.2, 0.0, float("nan"))] + [{"largest_batch": 1}, {"pair_bound": 0.0}]
+USELESS: list[dict[str, Any]] = [{"temperature": t} for t in (0.2, 0.0, float("nan"))] + [
+    {"largest_batch": 1},
+    {"pair_bound": 0.0},
+]
 
 
 @pytest.mark.parametrize("options", USELESS)

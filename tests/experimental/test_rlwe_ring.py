@@ -1,4 +1,6 @@
-"""Products in the pad's ring are exact, bytes hold fifty bits a coefficient, short coefficients are distributed as they should be."""
+"""Products in the pad's ring are exact, bytes hold fifty bits a coefficient, short coefficients are
+distributed as they should be.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,15 @@ from numpy.typing import NDArray
 from scipy.stats import binom, chisquare
 
 from secure_fl.errors import SecureSumError
-from secure_fl.secure_sum import rlwe_ring
-from secure_fl.secure_sum.rlwe_ring import DEGREE, WIDEST_FACTOR, WIDEST_SHORT, from_bytes, products, to_bytes
+from secure_fl.experimental import rlwe_ring
+from secure_fl.experimental.rlwe_ring import (
+    DEGREE,
+    WIDEST_FACTOR,
+    WIDEST_SHORT,
+    from_bytes,
+    products,
+    to_bytes,
+)
 
 Q = 2**50
 ALARM = 1e-6
@@ -20,7 +29,9 @@ LOWEST = np.iinfo(np.int64).min
 
 
 def schoolbook(element: list[int], factor: list[int], kind: type = np.int64) -> list[int]:
-    """Shifts and sums: a coefficient that passes the end comes back with the other sign. In int64 exact modulo 2^64, as `object` anyhow."""
+    """Shifts and sums: a coefficient that passes the end comes back with the other sign. In int64
+    exact modulo 2^64, as `object` anyhow.
+    """
     total = np.zeros(DEGREE, kind)
     base = np.array(element, kind)
     for shift, coefficient in enumerate(factor):
@@ -35,16 +46,25 @@ def test_the_oracle_agrees_with_unbounded_integers() -> None:
 
 
 def extreme(values: tuple[int, ...], seed: int) -> list[int]:
-    return [int(value) for value in np.random.default_rng(seed).choice(np.array(values, object), DEGREE)]
+    return [
+        int(value) for value in np.random.default_rng(seed).choice(np.array(values, object), DEGREE)
+    ]
 
 
 HALVES = (2**24 - 1, 2**24, 2**25 - 1, 2**25 * (2**24 - 1) + 2**24 - 1, 2**49 - 1, 2**49, Q - 1, 0)
 """Residues whose centred halves are as long as they can be."""
 
 
-@pytest.mark.parametrize("residues", [(HALVES[3],), (2**49 + 2**24,), HALVES, (Q - 1,), (2**49,), tuple(range(7, 7 * DEGREE, 7))])
-@pytest.mark.parametrize("short", [(32,), (-32,), (32, -32), (8000, -8000), (WIDEST_FACTOR,), (-WIDEST_FACTOR,), (0, 1)])
-def test_products_are_exact_at_the_worst_coefficients(residues: tuple[int, ...], short: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    "residues",
+    [(HALVES[3],), (2**49 + 2**24,), HALVES, (Q - 1,), (2**49,), tuple(range(7, 7 * DEGREE, 7))],
+)
+@pytest.mark.parametrize(
+    "short", [(32,), (-32,), (32, -32), (8000, -8000), (WIDEST_FACTOR,), (-WIDEST_FACTOR,), (0, 1)]
+)
+def test_products_are_exact_at_the_worst_coefficients(
+    residues: tuple[int, ...], short: tuple[int, ...]
+) -> None:
     element, factor = extreme(residues, 1), extreme(short, 2)
     found = products(np.array([element], np.uint64), np.array(factor, np.int64))
     assert found[0].tolist() == schoolbook(element, factor)
@@ -54,13 +74,20 @@ def test_products_are_exact_at_the_worst_coefficients(residues: tuple[int, ...],
 @given(seed=st.integers(0, 10**6), most=st.sampled_from([1, 32, 300, 8000]))
 def test_products_are_exact_at_random(seed: int, most: int) -> None:
     rng = np.random.default_rng(seed)
-    elements, factor = rng.integers(0, Q, (2, DEGREE), np.uint64), rng.integers(-most, most + 1, DEGREE)
+    elements, factor = (
+        rng.integers(0, Q, (2, DEGREE), np.uint64),
+        rng.integers(-most, most + 1, DEGREE),
+    )
     found = products(elements, factor)
-    assert [row.tolist() for row in found] == [schoolbook(row.tolist(), factor.tolist()) for row in elements]
+    assert [row.tolist() for row in found] == [
+        schoolbook(row.tolist(), factor.tolist()) for row in elements
+    ]
 
 
 def test_rounding_has_the_room_that_the_bound_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Factors as long as one product takes, aligned with the element so that nothing cancels: off by 0.19 at most, 0.25 would be refused."""
+    """Factors as long as one product takes, aligned with the element so that nothing cancels: off
+    by 0.19 at most, 0.25 would be refused.
+    """
     worst, plain = 0.0, rlwe_ring.np.rint
 
     def watched(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -79,14 +106,22 @@ def test_rounding_has_the_room_that_the_bound_says(monkeypatch: pytest.MonkeyPat
 
 def test_twists_are_as_close_as_the_bound_takes_them_for() -> None:
     with mpmath.workprec(120):
-        off = max(abs(mpmath.mpc(complex(twist)) - mpmath.expjpi(mpmath.mpf(k) / DEGREE)) for k, twist in enumerate(rlwe_ring._twist()))
+        off = max(
+            abs(mpmath.mpc(complex(twist)) - mpmath.expjpi(mpmath.mpf(k) / DEGREE))
+            for k, twist in enumerate(rlwe_ring._twist())
+        )
     assert float(off) < 4 * 2.0**-53
     assert 193 * 2.0**-53 * 2.0**30 * rlwe_ring._LONGEST < 0.19
 
 
 def test_factors_that_are_not_short_are_refused() -> None:
     element = np.zeros((1, DEGREE), np.uint64)
-    for factor in (np.full(DEGREE, WIDEST_FACTOR + 1), np.full(DEGREE, LOWEST), np.zeros(DEGREE - 1, np.int64), np.zeros(DEGREE)):
+    for factor in (
+        np.full(DEGREE, WIDEST_FACTOR + 1),
+        np.full(DEGREE, LOWEST),
+        np.zeros(DEGREE - 1, np.int64),
+        np.zeros(DEGREE),
+    ):
         with pytest.raises(SecureSumError, match="short ring element"):
             products(element, factor)
 
