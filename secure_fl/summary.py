@@ -182,7 +182,7 @@ def _plane(h: Tensor) -> list[list[float]]:
 
 
 def _cost(rounds: Sequence[RoundRecord]) -> dict[str, float]:
-    """Of one phase. Times are left out where a round's record has none."""
+    """What one phase cost. Times are left out where a round's record has none."""
     counted = {
         "rounds": len(rounds),
         "bytes_down": sum(r.bytes_down for r in rounds),

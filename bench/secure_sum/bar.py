@@ -56,7 +56,7 @@ class Line:
 
     @property
     def verdict(self) -> str:
-        """In words; empty without a target."""
+        """Whether the target is met, in words; empty without a target."""
         return "" if self.target is None else "met" if self.value <= self.target else "NOT MET"
 
     def __str__(self) -> str:

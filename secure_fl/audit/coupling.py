@@ -33,7 +33,9 @@ from secure_fl.objectives.objective import Objective, TwoViews
 from secure_fl.objectives.units import UnitObjective
 
 _UNCHANGED = 1e-6
-"""Of the gradients' length; float64 sums in another order change them by 1e-13."""
+"""Share of the gradients' length below which they are unchanged; float64 sums in another order
+change them by 1e-13.
+"""
 
 
 def objective_findings(

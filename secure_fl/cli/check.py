@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _WIDEST, _NARROWEST = 100, 20
 _DOUBT = 1.003
-"""By which a plan's ε may be above the fine one, which decides."""
+"""Factor by which a plan's ε may be above the finely computed one, which decides."""
 
 
 def check(

@@ -28,7 +28,7 @@ class PhaseCost:
 
     @property
     def bytes(self) -> int:
-        """Of all rounds, both ways."""
+        """Bytes of all rounds, to the clients and from them."""
         return self.rounds * (self.down + self.up)
 
 
@@ -47,7 +47,7 @@ class Estimate:
 
     @property
     def bytes(self) -> int:
-        """Both ways, over all phases."""
+        """Bytes of all phases, to the clients and from them."""
         return sum(phase.bytes for phase in self.phases)
 
     @property
