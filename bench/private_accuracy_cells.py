@@ -166,7 +166,7 @@ class Cell:
 
     @property
     def rate(self) -> float:
-        """q."""
+        """The share of all examples that a step draws."""
         return self.batch / self.examples
 
 
