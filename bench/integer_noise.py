@@ -154,6 +154,30 @@ def share_of_a_round(folder: Path) -> None:
     """What part of a client's round its noise is, at client level: default digits, four pools of
     the default encoder, one local epoch.
     """
+    noise, whole, fields = _noise_and_round()
+    # the first client's round also loads what is loaded once
+    share = float(np.median(noise[1:]) / np.median(whole[1:]))
+    milliseconds = 1e3 * float(np.median(whole[1:]))
+    row: dict[str, object] = dict.fromkeys(
+        ("law", "provider", "deviation", "draws", "rounds", "ns20", "ns50", "ns80", "build_ms"), ""
+    )
+    row |= {
+        "law": "skellam",
+        "provider": "secure_fl",
+        "draws": fields,
+        "rounds": len(whole) - 1,
+        "target": "share of a client's round",
+    }
+    row |= {"verdict": f"{share:.2%}", "threads": 1, "load": f"{os.getloadavg()[0]:.2f}"}
+    append_row(CSV, row, provenance(("cryptography", "opendp")), folder)
+    print(
+        f"noise on {fields:,} fields: {share:.1%} of a client's round of {milliseconds:.0f} "
+        "ms, one epoch of training and sending"
+    )
+
+
+def _noise_and_round() -> tuple[list[float], list[float], int]:
+    """Seconds of every client's noise and of its whole round, and how many fields are noised."""
     from secure_fl import Federation, FederationConfig
     from secure_fl.engines.embedded import EmbeddedEngine
     from secure_fl.federation.cluster import Cluster
@@ -181,26 +205,7 @@ def share_of_a_round(folder: Path) -> None:
         began = time.perf_counter()
         client.handle(request)
         whole.append(time.perf_counter() - began)
-    share, milliseconds = (
-        float(np.median(noise[1:]) / np.median(whole[1:])),
-        1e3 * float(np.median(whole[1:])),
-    )
-    row: dict[str, object] = dict.fromkeys(
-        ("law", "provider", "deviation", "draws", "rounds", "ns20", "ns50", "ns80", "build_ms"), ""
-    )
-    row |= {
-        "law": "skellam",
-        "provider": "secure_fl",
-        "draws": level.fields,
-        "rounds": len(whole) - 1,
-        "target": "share of a client's round",
-    }
-    row |= {"verdict": f"{share:.2%}", "threads": 1, "load": f"{os.getloadavg()[0]:.2f}"}
-    append_row(CSV, row, provenance(("cryptography", "opendp")), folder)
-    print(
-        f"noise on {level.fields:,} fields: {share:.1%} of a client's round of {milliseconds:.0f} "
-        "ms, one epoch of training and sending"
-    )
+    return noise, whole, level.fields
 
 
 def main() -> None:

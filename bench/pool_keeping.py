@@ -53,7 +53,7 @@ class Uneven:
 
     @property
     def groups(self) -> list[int]:
-        """Of each client."""
+        """The group that each client is in."""
         return [group for group, sizes in enumerate(self.sizes) for _ in sizes]
 
     def data(self, seed: int) -> Dataset:

@@ -1,9 +1,11 @@
 """What privacy costs in accuracy: every mechanism at ε of infinity, 8 and 2, between the random
 encoder and ordinary training.
 
-    python -m bench.private_accuracy [run] [--seeds 3]     measure what is missing (hours), then write the page
+    python -m bench.private_accuracy [run] [--seeds 3]     measure what is missing (hours), then
+                                                           write the page
     python -m bench.private_accuracy tune                  the learning rates tried on seed 99
-    python -m bench.private_accuracy page                  write the tables into docs/private-accuracy.md
+    python -m bench.private_accuracy page                  write the tables into
+                                                           docs/private-accuracy.md
 
 One client holds the whole training set, so ε is that of its examples; in the federations of
 `private_accuracy_clients` it is a client's. The encoder is trained without labels (or with them,

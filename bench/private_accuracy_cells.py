@@ -22,8 +22,8 @@ JUDGED = 5000
 """Examples that probe and kNN read, and as many that they are tested on, at most."""
 
 LEVELS = ("ordinary", "no clipping", "no noise", "8", "2")
-"""Of these the last two are private. `no clipping` is the mechanism's sampling and its form of the
-loss alone.
+"""Ways to train, of which the last two are private. `no clipping` is the mechanism's sampling and
+its form of the loss alone.
 """
 RANDOM = "random encoder"
 _RATE_OF = {"ordinary": 0, "no clipping": 0, "no noise": 1, "8": 1, "2": 2}
@@ -161,12 +161,12 @@ class Cell:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """As it stands in the CSV."""
+        """The setting's columns as they stand in the CSV."""
         return tuple(str(value) for value in astuple(self))
 
     @property
     def rate(self) -> float:
-        """q."""
+        """The share of all examples that a step draws."""
         return self.batch / self.examples
 
 
@@ -217,7 +217,9 @@ TRIED = {
 takes SSD's.
 """
 TRIED_CLIPS = (0.1, 0.3, 1.0)
-"""Of a client's update, on the same split; a thousand clients take those of a hundred."""
+"""Bounds of a client's update that were tried, on the same split; a thousand clients take those of
+a hundred.
+"""
 
 
 def main_cells(seeds: int) -> Iterator[Cell]:

@@ -12,6 +12,7 @@ single uploads, and ε here is that of the opened sums.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf, sqrt
 
 import torch
@@ -24,7 +25,7 @@ from secure_fl.data.views import build_views
 from secure_fl.federation.client_plan import plan_clients
 from secure_fl.models.state import load_vector, to_vector
 from secure_fl.objectives.build import build_objective
-from secure_fl.privacy.client_level import ClientLevel, norm_of
+from secure_fl.privacy.client_level import Blocks, ClientLevel, norm_of
 from secure_fl.privacy.noise import NoiseSource
 from secure_fl.seeds import derive_seed
 from secure_fl.training.device import Compute
@@ -58,49 +59,44 @@ def federated(model: nn.Module, cell: Cell, train: Dataset) -> dict[str, object]
     met there.
     """
     generator = torch.Generator().manual_seed(derive_seed(cell.seed, "deal"))
-    shares = [
-        train.take(part)
-        for part in torch.randperm(len(train), generator=generator).tensor_split(
-            FEDERATED[cell.method].clients
-        )
-    ]
+    order = torch.randperm(len(train), generator=generator)
+    shares = [train.take(part) for part in order.tensor_split(FEDERATED[cell.method].clients)]
     vector = to_vector(model)
-    level, source = (
-        level_of(cell, len(vector)),
-        NoiseSource.for_tests(derive_seed(cell.seed, "noise", *cell.key)),
-    )
+    level = level_of(cell, len(vector))
+    source = NoiseSource.for_tests(derive_seed(cell.seed, "noise", *cell.key))
     found: dict[str, object] = {}
     model.train()
     for number in range(cell.steps):
-        updates = (
+        updates = [
             _update(model, vector, share, cell, derive_seed(cell.seed, number, i))
             for i, share in enumerate(shares)
-        )
+        ]
         if level is None:
-            vector = vector + torch.stack(list(updates)).double().mean(0).float()
+            vector = vector + torch.stack(updates).double().mean(0).float()
             continue
-        total, clear, norms = (
-            level.absent(),
-            torch.zeros(len(vector), dtype=torch.int64),
-            list[float](),
-        )
-        for i, update in enumerate(updates):
-            norms.append(norm_of(update))
-            mine = level.blocks(level.encode(update), 0)
-            clear += mine.pools[0]
-            total = total + (
-                mine
-                if cell.level == "no noise"
-                else level.noised(mine, source.stream(client=i, round=number, purpose="bench"))
-            )
+        total, clear = _summed(level, cell, updates, source, number)
         means = level.open_pools(total, level.open_head(total.head, len(shares)))[1]
         vector = vector + means[0].float()
         if number in (0, cell.steps - 1):
-            found |= _seen(
-                level, cell, clear, torch.tensor(norms), "first" if number == 0 else "last"
-            )
+            norms = torch.tensor([norm_of(update) for update in updates])
+            when = "first" if number == 0 else "last"
+            found |= _seen(level, cell, clear, norms, when)
     load_vector(model, vector)
     return found
+
+
+def _summed(
+    level: ClientLevel, cell: Cell, updates: Sequence[Tensor], source: NoiseSource, number: int
+) -> tuple[Blocks, Tensor]:
+    """The sum of all clients' blocks, noised where the cell says so, and the sum without noise."""
+    total, clear = level.absent(), torch.zeros(len(updates[0]), dtype=torch.int64)
+    for i, update in enumerate(updates):
+        mine = level.blocks(level.encode(update), 0)
+        clear += mine.pools[0]
+        if cell.level != "no noise":
+            mine = level.noised(mine, source.stream(client=i, round=number, purpose="bench"))
+        total = total + mine
+    return total, clear
 
 
 def _update(model: nn.Module, vector: Tensor, share: Dataset, cell: Cell, seed: int) -> Tensor:

@@ -20,7 +20,7 @@ from secure_fl.privacy.mechanisms.released import statistic_sum
 from secure_fl.privacy.unit_gradients import clipped_sum
 
 LOOKED_AT = 500
-"""Examples."""
+"""Examples whose gradients are looked at."""
 SILENT = 1e-20
 """A noise multiplier that stands for none, which no mechanism takes."""
 
@@ -38,45 +38,35 @@ def gradients(
     of C.
     """
     members = mechanism.units.members if isinstance(mechanism, GroupNTXent) else 1
-    looked_at = (
-        min(LOOKED_AT, mechanism.largest_batch) if isinstance(mechanism, LogitDP) else LOOKED_AT
-    )
-    index = torch.randperm(examples, generator=torch.Generator().manual_seed(0))[:looked_at].view(
-        -1, members
-    )
+    most = mechanism.largest_batch if isinstance(mechanism, LogitDP) else LOOKED_AT
+    order = torch.randperm(examples, generator=torch.Generator().manual_seed(0))
+    index = order[: min(LOOKED_AT, most)].view(-1, members)
     views = views_of(index, Coins.public(0).at(0, index.flatten()))
+    total, norms, expected = _clipped(mechanism, model, views)
+    multiplier = getattr(mechanism, "gradient_noise", mechanism.noise_multiplier)
+    noise = multiplier * mechanism.bound * sqrt(total.numel()) / expected
+    found: dict[str, object] = dict.fromkeys(("norm", "clipped", "signal"), "")
+    if norms is not None:
+        found["norm"] = round(float(norms.median()), 4)
+        found["clipped"] = round(float((norms > mechanism.bound).double().mean()), 4)
+    if mechanism.noise_multiplier > SILENT:
+        found["signal"] = round(float(total.norm()) / len(index) / noise, 4)
+    return found
+
+
+def _clipped(
+    mechanism: Any, model: nn.Module, views: Tensor | Labelled
+) -> tuple[Tensor, Tensor | None, float]:
+    """The clipped sum, each unit's norm where the mechanism has one, and the units expected."""
     if isinstance(mechanism, LogitDP):
         assert isinstance(views, Tensor)
-        total, norms, expected = (
-            mechanism.released_sums(model, views)[0],
-            None,
-            mechanism.sampling_rate * mechanism.examples,
-        )
-    else:
-        rows = views.rows if isinstance(views, Labelled) else views
-        summed = clipped_sum(
-            model, rows.flatten(0, 1), rows.shape[1], _losses(mechanism, views), mechanism.bound
-        )
-        total, norms, expected = (
-            flat(summed.gradients),
-            summed.square_norms.sqrt(),
-            mechanism.expected_units,
-        )
-    noise = (
-        getattr(mechanism, "gradient_noise", mechanism.noise_multiplier)
-        * mechanism.bound
-        * sqrt(total.numel())
-        / expected
+        expected = mechanism.sampling_rate * mechanism.examples
+        return mechanism.released_sums(model, views)[0], None, expected
+    rows = views.rows if isinstance(views, Labelled) else views
+    summed = clipped_sum(
+        model, rows.flatten(0, 1), rows.shape[1], _losses(mechanism, views), mechanism.bound
     )
-    return {
-        "norm": "" if norms is None else round(float(norms.median()), 4),
-        "clipped": ""
-        if norms is None
-        else round(float((norms > mechanism.bound).double().mean()), 4),
-        "signal": round(float(total.norm()) / len(index) / noise, 4)
-        if mechanism.noise_multiplier > SILENT
-        else "",
-    }
+    return flat(summed.gradients), summed.square_norms.sqrt(), mechanism.expected_units
 
 
 def _losses(mechanism: Any, views: Tensor | Labelled) -> Callable[[Tensor, Tensor], Tensor]:

@@ -89,38 +89,23 @@ def losses(rows: Sequence[Record]) -> str:
     ]
     for data in DATA:
         floor = _mean(_usual(rows, data, RANDOM, ""), "probe")
-        for method, known in METHODS.items():
+        for method in METHODS:
             found = {level: _usual(rows, data, method, level) for level in LEVELS}
-            if not all(found.values()) or floor is None:
-                continue
-            plain, form, clipped, eight, two = (
-                _mean(found[level], "probe") or 0.0 for level in LEVELS
-            )
-            cells = [
-                f"{100 * change:+.1f}"
-                for change in (
-                    form - plain,
-                    clipped - form,
-                    eight - clipped,
-                    two - clipped,
-                    two - floor,
-                )
-            ]
-            cells += [
-                _ends(found["no noise"], "norm", ".1f", known.clip),
-                _ends(found["no noise"], "clipped", ".0%"),
-            ]
-            lines.append(
-                line(
-                    [
-                        data,
-                        method,
-                        *cells,
-                        *(_ends(found[level], "signal", ".2f") for level in ("8", "2")),
-                    ]
-                )
-            )
+            if all(found.values()) and floor is not None:
+                lines.append(line([data, method, *_lost(found, floor, METHODS[method].clip)]))
     return "\n".join(lines)
+
+
+def _lost(found: dict[str, list[Record]], floor: float, clip: float) -> list[str]:
+    """Points of accuracy lost at each step, and what gradients look like, of one method."""
+    plain, form, clipped, eight, two = (_mean(found[level], "probe") or 0.0 for level in LEVELS)
+    changes = (form - plain, clipped - form, eight - clipped, two - clipped, two - floor)
+    return [
+        *(f"{100 * change:+.1f}" for change in changes),
+        _ends(found["no noise"], "norm", ".1f", clip),
+        _ends(found["no noise"], "clipped", ".0%"),
+        *(_ends(found[level], "signal", ".2f") for level in ("8", "2")),
+    ]
 
 
 def clients(rows: Sequence[Record]) -> str:

@@ -32,7 +32,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median, quantiles
 
@@ -255,27 +255,36 @@ def main() -> None:
     memory = (
         {} if arguments.skip_memory else {name: measure_memory(setting, name) for name in PROGRAMS}
     )
-    for name, samples in seconds.items():
-        low, _, _, high = quantiles(samples, n=5)
-        # Ratios of the two programs within each round, since a busy machine slows both alike.
-        ratio = median(
-            mine / other for mine, other in zip(samples, seconds[AGAINST[name]], strict=True)
-        )
-        row: dict[str, object] = {
-            "program": name, "batch": setting.batch, "threads": arguments.threads,
-            "rounds": arguments.rounds, "ms": round(1e3 * median(samples), 2),
-            "ms_q20": round(1e3 * low, 2), "ms_q80": round(1e3 * high, 2), "against": AGAINST[name],
-            "time_ratio": round(ratio, 3), "mib": round(memory[name], 1) if memory else "",
-            "memory_ratio": round(memory[name] / memory[AGAINST[name]], 3) if memory else "",
-        }  # fmt: skip
+    shown = ("program", "ms", "time_ratio", "mib", "memory_ratio", "against")
+    for name in seconds:
+        row = {
+            "program": name,
+            "batch": setting.batch,
+            "threads": arguments.threads,
+            "rounds": arguments.rounds,
+            **_compared(name, seconds, memory),
+        }
         append_row(CSV, row, where)
-        print(
-            "  ".join(
-                f"{key} {row[key]}"
-                for key in ("program", "ms", "time_ratio", "mib", "memory_ratio", "against")
-            ),
-            flush=True,
-        )
+        print("  ".join(f"{key} {row[key]}" for key in shown), flush=True)
+
+
+def _compared(
+    name: str, seconds: Mapping[str, Sequence[float]], memory: Mapping[str, float]
+) -> dict[str, object]:
+    """A program's time and memory, and both over those of the one it is held against."""
+    samples, against = seconds[name], AGAINST[name]
+    low, _, _, high = quantiles(samples, n=5)
+    # Ratios of the two programs within each round, since a busy machine slows both alike.
+    ratio = median(mine / other for mine, other in zip(samples, seconds[against], strict=True))
+    return {
+        "ms": round(1e3 * median(samples), 2),
+        "ms_q20": round(1e3 * low, 2),
+        "ms_q80": round(1e3 * high, 2),
+        "against": against,
+        "time_ratio": round(ratio, 3),
+        "mib": round(memory[name], 1) if memory else "",
+        "memory_ratio": round(memory[name] / memory[against], 3) if memory else "",
+    }
 
 
 if __name__ == "__main__":

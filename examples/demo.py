@@ -133,26 +133,6 @@ def show(folder: Path, console: Console) -> None:
         name: RunFolder.open(folder / slug(name)).read_summary()
         for name in (ENCODER, *ROWS, PRIVATE)
     }
-    rows = []
-    for name in (*ROWS, PRIVATE):
-        pools, costs = summaries[name]["pools"], summaries[name]["costs"].values()
-        in_use = " ".join(
-            str(sum(count > 0 for count in counts)) for counts in pools["occupancy_per_round"]
-        )
-        moved = sum(cost["bytes_down"] + cost["bytes_up"] for cost in costs)
-        seconds = sum(cost["seconds"] for cost in costs)
-        rows.append(
-            [
-                name,
-                pools["accuracy"],
-                pools["accuracy_std"],
-                pools["accuracy_min"],
-                in_use,
-                pools["ari"],
-                size(moved),
-                f"{seconds:.0f}",
-            ]
-        )
     columns = [
         "run",
         "accuracy",
@@ -163,27 +143,47 @@ def show(folder: Path, console: Console) -> None:
         "bytes",
         "seconds",
     ]
-    console.print(table("", columns, rows))
-    cost, measured = summaries[ENCODER]["costs"]["pretrain"], summaries[ENCODER]["representation"]
-    console.print(
-        f"The SSD and sketch starts begin from one {ENCODER}: {cost['seconds']:.0f} s and "
-        f"{size(cost['bytes_down'] + cost['bytes_up'])} more, kNN "
-        f"{measured['initial']['knn']:.3f} -> {measured['pretrained']['knn']:.3f}.",
-        markup=False,
-    )
-    console.print(_private(summaries[PRIVATE], summaries["sketch start"]), markup=False)
-    console.print(
-        _price(RunFolder.open(folder / slug(OPEN)).read_summary(), summaries["random start"]),
-        markup=False,
-    )
-    console.print(
+    shown = {name: summaries[name] for name in (*ROWS, PRIVATE)}
+    console.print(table("", columns, [_row(name, summary) for name, summary in shown.items()]))
+    in_the_open = RunFolder.open(folder / slug(OPEN)).read_summary()
+    for line in (
+        _beginning(summaries[ENCODER]),
+        _private(summaries[PRIVATE], summaries["sketch start"]),
+        _price(in_the_open, summaries["random start"]),
         "One seed; bench/results/pool_starts.csv has rates over five seeds for every start and "
-        "seven scenarios."
-    )
+        "seven scenarios.",
+    ):
+        console.print(line, markup=False)
     best_first = sorted(summaries, key=lambda name: name != "sketch start")
     write_report([folder / slug(name) for name in best_first], folder / "report.html")
-    save_comparison([(name, summaries[name]) for name in (*ROWS, PRIVATE)], folder / "result.png")
+    save_comparison(list(shown.items()), folder / "result.png")
     console.print(f"Look at {folder / 'report.html'} and {folder / 'result.png'}.", markup=False)
+
+
+def _row(name: str, summary: dict[str, Any]) -> list[object]:
+    """One run's row of the table."""
+    pools, costs = summary["pools"], summary["costs"].values()
+    in_use = [sum(count > 0 for count in counts) for counts in pools["occupancy_per_round"]]
+    return [
+        name,
+        pools["accuracy"],
+        pools["accuracy_std"],
+        pools["accuracy_min"],
+        " ".join(map(str, in_use)),
+        pools["ari"],
+        size(sum(cost["bytes_down"] + cost["bytes_up"] for cost in costs)),
+        f"{sum(cost['seconds'] for cost in costs):.0f}",
+    ]
+
+
+def _beginning(encoder: dict[str, Any]) -> str:
+    """What the encoder cost that two of the starts begin from, and what it is worth."""
+    cost, measured = encoder["costs"]["pretrain"], encoder["representation"]
+    return (
+        f"The SSD and sketch starts begin from one {ENCODER}: {cost['seconds']:.0f} s and "
+        f"{size(cost['bytes_down'] + cost['bytes_up'])} more, kNN "
+        f"{measured['initial']['knn']:.3f} -> {measured['pretrained']['knn']:.3f}."
+    )
 
 
 def _private(hidden: dict[str, Any], shown: dict[str, Any]) -> str:

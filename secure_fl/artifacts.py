@@ -5,7 +5,7 @@ how to use them.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -153,39 +153,25 @@ def load_card(path: Path | str) -> ModelCard:
     folder = RunFolder.open(path_of(path, "run folder"))
     folder.read_summary()
     card = read_json(folder.model / "model.json", ModelCard, _REMEDY)
-    if prod(card.shape) > _MOST_NUMBERS:
-        raise RunFolderError(
-            "is damaged: no example is so large",
-            field="model.json",
-            value=card.shape,
-            remedy=_REMEDY,
-        )
-    if card.scale == "given" and any(
-        card.shape != (len(numbers or ()),)
-        for numbers in (card.column_means, card.column_deviations)
-    ):
-        raise RunFolderError(
-            "is damaged: not one mean and deviation a column",
-            field="model.json",
-            value=card.shape,
-            remedy=_REMEDY,
-        )
-    columns, pools = prod(card.shape), folder.read_config().pools.count
-    if any(not 0 <= pool < pools for pool in card.choices.values()):
-        raise RunFolderError(
-            "is damaged: a client uses a pool that there is not",
-            field="model.json",
-            value=pools,
-            remedy=_REMEDY,
-        )
-    if any(len(numbers) != columns for scales in card.client_scales.values() for numbers in scales):
-        raise RunFolderError(
-            "is damaged: a client's scales are not one a column",
-            field="model.json",
-            value=card.shape,
-            remedy=_REMEDY,
-        )
+    pools = folder.read_config().pools.count
+    for problem, value in _damage(card, pools):
+        problem = f"is damaged: {problem}"
+        raise RunFolderError(problem, field="model.json", value=value, remedy=_REMEDY)
     return card
+
+
+def _damage(card: ModelCard, pools: int) -> Iterator[tuple[str, object]]:
+    """What cannot be in a card, with the value that shows it."""
+    columns = prod(card.shape)
+    if columns > _MOST_NUMBERS:
+        yield "no example is so large", card.shape
+    given = (card.column_means, card.column_deviations)
+    if card.scale == "given" and any(card.shape != (len(each or ()),) for each in given):
+        yield "not one mean and deviation a column", card.shape
+    if any(not 0 <= pool < pools for pool in card.choices.values()):
+        yield "a client uses a pool that there is not", pools
+    if any(len(numbers) != columns for scales in card.client_scales.values() for numbers in scales):
+        yield "a client's scales are not one a column", card.shape
 
 
 def load_encoder(path: Path | str, encoder: nn.Module | None = None) -> nn.Module:

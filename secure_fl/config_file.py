@@ -212,7 +212,7 @@ def commented(section: Section, prefix: str = "") -> Iterable[str]:
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
         if isinstance(value, Section):
-            note = (type(value).__doc__ or "").splitlines()[0]
+            note = " ".join((type(value).__doc__ or "").partition("\n\n")[0].split())
             tables += [f"# {note}", f"[{prefix}{name}]", *commented(value, f"{prefix}{name}.")]
         elif isinstance(value, tuple) and value and isinstance(value[0], Section):
             for item in value:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +41,8 @@ from secure_fl.paths import path_of
 Form = Literal["safetensors", "onnx", "hf"]
 FORMS: tuple[Form, ...] = ("safetensors", "onnx", "hf")
 _REMEDY = "export it again from the run's folder"
+_ENCODER = "encoder."
+"""What names of the encoder's tensors begin with in a hub folder."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def export(
     *,
     encoder: nn.Module | None = None,
 ) -> list[Path]:
-    """Write a finished run's models to a new folder.
+    """Write a finished run's models to a new folder; returns what was written.
 
     Args:
         folder: the run's.
@@ -77,9 +79,6 @@ def export(
         encoder: a module of the same architecture, needed for `onnx` where the run was given one of
             the caller's own.
 
-    Returns:
-        What was written.
-
     Raises:
         RunFolderError: no finished run there, or `out` holds something.
         FileError: `out` is a file, or cannot be written to.
@@ -87,45 +86,39 @@ def export(
         ModelError: an encoder of the caller's own is needed, or cannot be expressed in ONNX.
         DependencyError: what writes ONNX is not installed.
     """
-    if isinstance(forms, str) or not isinstance(forms, Sequence):
-        shown = forms if isinstance(forms, str) else type(forms).__name__
-        raise ConfigError(
-            "is no list of forms",
-            field="forms",
-            value=shown,
-            remedy=f"pass a list of some of {', '.join(FORMS)}",
-        )
-    if not forms or any(form not in FORMS for form in forms):
-        raise ConfigError(
-            "no such form",
-            field="forms",
-            value=tuple(map(str, forms)),
-            remedy=f"choose among {', '.join(FORMS)}",
-        )
+    _check_forms(forms)
     source, target = path_of(folder, "run folder"), path_of(out, "out")
-    if is_file(target):
-        raise FileError(
-            "is a file",
-            field="out",
-            value=str(target),
-            remedy="name a folder that is empty or does not exist yet",
-        )
-    if listed(target):
-        raise RunFolderError(
-            "already holds something",
-            field="out",
-            value=str(target),
-            remedy="choose another folder or delete it",
-        )
+    _check_empty(target)
     files: dict[str, bytes] = {}
     for form in forms:
-        files |= {"safetensors": _safetensors, "onnx": lambda run: _onnx(run, encoder), "hf": _hub}[
-            form
-        ](source)
+        files |= _onnx(source, encoder) if form == "onnx" else _WRITERS[form](source)
     make_folder(target)
     for name, data in files.items():
         write_atomically(target / name, data)
     return [target / name for name in sorted(files)]
+
+
+def _check_forms(forms: object) -> None:
+    """Refuse what is no list of forms."""
+    if isinstance(forms, str) or not isinstance(forms, Sequence):
+        shown = forms if isinstance(forms, str) else type(forms).__name__
+        remedy = f"pass a list of some of {', '.join(FORMS)}"
+        raise ConfigError("is no list of forms", field="forms", value=shown, remedy=remedy)
+    if not forms or any(form not in FORMS for form in forms):
+        asked, remedy = tuple(map(str, forms)), f"choose among {', '.join(FORMS)}"
+        raise ConfigError("no such form", field="forms", value=asked, remedy=remedy)
+
+
+def _check_empty(target: Path) -> None:
+    """Refuse a file, or a folder with something in it."""
+    if is_file(target):
+        remedy = "name a folder that is empty or does not exist yet"
+        raise FileError("is a file", field="out", value=str(target), remedy=remedy)
+    if listed(target):
+        remedy = "choose another folder or delete it"
+        raise RunFolderError(
+            "already holds something", field="out", value=str(target), remedy=remedy
+        )
 
 
 def load_exported(folder: Path | str, encoder: nn.Module | None = None) -> Models:
@@ -150,20 +143,15 @@ def load_exported(folder: Path | str, encoder: nn.Module | None = None) -> Model
         raise RunFolderError(
             "holds no exported models", field="folder", value=str(path), remedy=remedy
         )
-    found = parse_json(
-        read_bytes(path / "config.json"),
-        HubConfig,
-        field="config.json",
-        value=str(path),
-        remedy=_REMEDY,
-    )
+    head = read_bytes(path / "config.json")
+    found = parse_json(head, HubConfig, field="config.json", value=str(path), remedy=_REMEDY)
     data = read_bytes(path / "model.safetensors", most=LARGEST)
     tensors = unpack(data, field="model.safetensors", value=str(path), remedy=_REMEDY)
-    config, prefix = FederationConfig(**found.federation), "encoder."
+    config = FederationConfig(**found.federation)
     own = {
-        name.removeprefix(prefix): tensor
+        name.removeprefix(_ENCODER): tensor
         for name, tensor in tensors.items()
-        if name.startswith(prefix)
+        if name.startswith(_ENCODER)
     }
     module = restored_encoder(found.card, config, own, encoder)
     if not config.pools.enabled:
@@ -181,7 +169,7 @@ def _hub(path: Path) -> dict[str, bytes]:
     run, card = RunFolder.open(path), _public_card(path)
     config, tensors = run.read_config(), dict[str, Tensor]()
     for name, data in model_files(path).items():
-        prefix = "encoder." if name == "encoder.safetensors" else ""
+        prefix = _ENCODER if name == "encoder.safetensors" else ""
         tensors |= {
             prefix + key: tensor
             for key, tensor in unpack(data, field=name, value=str(path), remedy=_REMEDY).items()
@@ -194,6 +182,12 @@ def _hub(path: Path) -> dict[str, bytes]:
         ),
         "README.md": model_page(config, card, summary).encode(),
     }
+
+
+_WRITERS: dict[str, Callable[[Path], dict[str, bytes]]] = {
+    "safetensors": _safetensors,
+    "hf": _hub,
+}
 
 
 def _onnx(path: Path, encoder: nn.Module | None) -> dict[str, bytes]:

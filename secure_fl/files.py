@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import getpass
 import json
 import os
 import secrets
 import shutil
-import socket
 import stat
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from secure_fl.errors import FileError, RunFolderError, SecureFLError
+from secure_fl.lock_holder import in_words, this_process
 
 PRIVATE, PUBLIC = 0o600, 0o644
 """Modes of files, under any umask: a run's files are its owner's; identity cards, rosters and
@@ -109,11 +107,9 @@ def append_line(path: Path, line: str) -> None:
             os.fchmod(handle, PRIVATE)
             end = os.lseek(handle, 0, os.SEEK_END)
             if end and os.pread(handle, 1, end - 1) != b"\n":
+                remedy = "resume the run, which cuts it"
                 raise RunFolderError(
-                    "ends in half a line",
-                    field=path.name,
-                    value=str(path),
-                    remedy="resume the run, which cuts it",
+                    "ends in half a line", field=path.name, value=str(path), remedy=remedy
                 )
             try:
                 _write_all(handle, f"{line}\n".encode())
@@ -168,12 +164,8 @@ def read_bytes(path: Path, *, most: int = _LONGEST) -> bytes:
     except OSError as error:
         raise file_error(error, path, "read") from None
     if length > most:
-        raise FileError(
-            "is too large",
-            field=path.name,
-            value=str(path),
-            remedy=f"name a file of at most {most} bytes",
-        )
+        remedy = f"name a file of at most {most} bytes"
+        raise FileError("is too large", field=path.name, value=str(path), remedy=remedy)
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
@@ -330,15 +322,7 @@ def held(path: Path, *, wait: float = 0.0) -> Iterator[None]:
     except OSError as error:
         raise file_error(error, lock, "locked") from None
     try:
-        write_json(
-            holder,
-            {
-                "process": process,
-                "host": socket.gethostname(),
-                "user": _user(),
-                "since": datetime.now(UTC).isoformat("T", "seconds"),
-            },
-        )
+        write_json(holder, this_process())
         yield
     finally:
         if os.getpid() == process:  # a forked child that leaves this block holds nothing
@@ -376,20 +360,9 @@ def is_bare(folder: Path) -> bool:
 def _holder_of(holder: Path) -> str:
     """Who holds a lock, as far as it can be read."""
     try:
-        known = read_json(holder, dict[str, int | str], "")
-        return (
-            f"process {known['process']} of {known['user']} on {known['host']} since "
-            f"{known['since']}"
-        )
-    except (SecureFLError, KeyError):
+        return in_words(read_json(holder, dict[str, int | str], ""))
+    except SecureFLError:
         return "another process"
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # an account without a name, as in containers
-        return str(os.getuid())
 
 
 def _beside(path: Path) -> Path:

@@ -118,23 +118,9 @@ def warnings(federation: Federation) -> Iterator[Warn]:
     """Settings that the data make do less than they say. Numbers of examples are the
     experimenter's, who simulates the clients.
     """
-    config, clients = federation.config, federation.clients
-    smallest, together = (
-        min(len(client.train) for client in clients),
-        sum(len(client.train) for client in clients),
-    )
-    trains = (
-        [("pretrain", config.pretrain.batch_size)] if config.pretrain.mode == "federated" else []
-    )
-    trains += [("pools", config.pools.batch_size)] if config.pools.enabled else []
-    for table, batch in trains:
-        if batch > smallest:
-            yield Warn(
-                f"{table}.batch_size",
-                batch,
-                f"the smallest client has {smallest} training examples, "
-                "which is all its batch will hold",
-            )
+    config = federation.config
+    yield from _large_batches(federation)
+    together = sum(len(client.train) for client in federation.clients)
     evaluate = config.evaluate
     if evaluate.enabled and config.pretrain.mode != "none" and evaluate.knn > together:
         yield Warn(
@@ -145,15 +131,28 @@ def warnings(federation: Federation) -> Iterator[Warn]:
         )
     for share in evaluate.fine_tune if evaluate.enabled else ():
         if share * together < max(2, federation.blueprint.classes):
-            yield Warn(
-                "evaluate.fine_tune",
-                share,
-                f"of {together} examples that is fewer than there are classes",
-            )
+            said = f"of {together} examples that is fewer than there are classes"
+            yield Warn("evaluate.fine_tune", share, said)
     missing = [name for name in _REPORT if util.find_spec(name) is None]
     if missing:
-        yield Warn(
-            "secure-fl report",
-            "later",
-            f"needs {' and '.join(missing)}: pip install 'secure-fl[report]'",
-        )
+        said = f"needs {' and '.join(missing)}: pip install 'secure-fl[report]'"
+        yield Warn("secure-fl report", "later", said)
+
+
+def _large_batches(federation: Federation) -> Iterator[Warn]:
+    """Batches that the smallest client cannot fill."""
+    config = federation.config
+    smallest = min(len(client.train) for client in federation.clients)
+    batches = {}
+    if config.pretrain.mode == "federated":
+        batches["pretrain"] = config.pretrain.batch_size
+    if config.pools.enabled:
+        batches["pools"] = config.pools.batch_size
+    for table, batch in batches.items():
+        if batch > smallest:
+            yield Warn(
+                f"{table}.batch_size",
+                batch,
+                f"the smallest client has {smallest} training examples, "
+                "which is all its batch will hold",
+            )

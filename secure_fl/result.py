@@ -208,7 +208,7 @@ def load_result(folder: Path | str, encoder: nn.Module | None = None) -> Result:
 
 
 def _names(folder: RunFolder, models: Models) -> tuple[str, ...]:
-    """Of the clients in order, where the record has them."""
+    """Names of the clients in order, where the record has them."""
     if is_file(folder.partition):
         clients = read_json(folder.partition, dict[str, Any], _REMEDY).get("clients", [])
         return tuple(

@@ -19,8 +19,9 @@ from secure_fl.callbacks.base import Callback
 from secure_fl.callbacks.progress import shown
 from secure_fl.config import FederationConfig
 from secure_fl.config_file import dump_config
-from secure_fl.data.dataset import Dataset, join
+from secure_fl.data.dataset import Dataset
 from secure_fl.data.digests import whole_digest
+from secure_fl.data.joining import join
 from secure_fl.data.partitions import ClientData, count_classes, partition, resolved
 from secure_fl.data.scaling import Scaling
 from secure_fl.data.sources import given_sources, load_source, load_sources

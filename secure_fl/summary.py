@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from secure_fl.config import FederationConfig, OptimiserConfig
-from secure_fl.data.dataset import Dataset, join
+from secure_fl.data.dataset import Dataset
+from secure_fl.data.joining import join
 from secure_fl.data.partitions import ClientData
 from secure_fl.data.summary import PartitionSummary
 from secure_fl.federation.alerts import listed
@@ -181,7 +182,7 @@ def _plane(h: Tensor) -> list[list[float]]:
 
 
 def _cost(rounds: Sequence[RoundRecord]) -> dict[str, float]:
-    """Of one phase. Times are left out where a round's record has none."""
+    """What one phase cost. Times are left out where a round's record has none."""
     counted = {
         "rounds": len(rounds),
         "bytes_down": sum(r.bytes_down for r in rounds),

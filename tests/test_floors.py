@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE, KERNELS = ROOT / "secure_fl", ROOT / "kernels" / "secure_fl_kernels"
 
 FLOORS = [
-    {"ciphers", "errors", "lazy", "odds", "seeds", "terminal", "units"},
+    {"ciphers", "errors", "lazy", "lock_holder", "odds", "seeds", "terminal", "units"},
     {"coins", "files", "paths"},
     {"config"},
     {"config_file", "data", "models", "objectives", "secure_sum"},
@@ -160,13 +160,40 @@ def test_no_pickle_anywhere() -> None:
         assert "torch.load(" not in path.read_text(), path
 
 
-def test_files_stay_short() -> None:
-    long = {
-        str(path.relative_to(ROOT)): n
-        for path in PACKAGE.rglob("*.py")
-        if (n := len(path.read_text().splitlines())) > 400
-    }
-    assert long == {}
+LONGEST_FILE, LONGEST_FUNCTION = 400, 40
+HELD_SHORT = ("secure_fl", "kernels", "tests", "bench", "examples")
+
+
+def too_long(source: str, name: str) -> list[str]:
+    """A file of too many lines, and functions that are too long from `def` to their last line."""
+    lines = len(source.splitlines())
+    found = [f"{name}: {lines} lines"] if lines > LONGEST_FILE else []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            if length > LONGEST_FUNCTION:
+                found.append(f"{name}:{node.lineno}: {node.name}, {length} lines")
+    return found
+
+
+@pytest.mark.parametrize("folder", HELD_SHORT)
+def test_files_and_functions_stay_short(folder: str) -> None:
+    sources = sorted((ROOT / folder).rglob("*.py"))
+    assert sources, f"nothing is looked at in {folder}"
+    found = [
+        each for path in sources for each in too_long(path.read_text(), str(path.relative_to(ROOT)))
+    ]
+    assert found == []
+
+
+def test_what_is_too_long_is_found() -> None:
+    def function(lines: int) -> str:
+        return "class C:\n    async def f(self):\n" + "        x = 1\n" * (lines - 1)
+
+    assert too_long(function(41), "a.py") == ["a.py:2: f, 41 lines"]
+    assert too_long(function(40), "a.py") == []
+    assert too_long("x = 1\n" * 401, "a.py") == ["a.py: 401 lines"]
+    assert too_long("x = 1\n" * 400, "a.py") == []
 
 
 def test_every_requirement_names_the_lowest_version_that_is_tested() -> None:

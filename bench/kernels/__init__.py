@@ -1,7 +1,8 @@
 """How fast the kernels are and how much memory they take, against plain torch and other
 people's programs.
 
-    python -m bench.kernels all                        # everything, small sizes: about ten minutes on two processors
+    python -m bench.kernels all                        # everything, small sizes: about ten
+                                                       # minutes on two processors
     python -m bench.kernels ntxent --rows 8192 --dimension 128 --threads 1
     python -m bench.kernels bar                        # the targets, each with its figure
 

@@ -40,6 +40,13 @@ def parser() -> argparse.ArgumentParser:
         choices=["float32", "float64", "bfloat16", "float16"],
     )
     made.add_argument("--device", default="cpu", help="cpu or cuda")
+    _add_limits(made)
+    _add_outputs(made)
+    return made
+
+
+def _add_limits(made: argparse.ArgumentParser) -> None:
+    """How long to measure."""
     made.add_argument("--full", action="store_true", help="all sizes, longer limits: hours")
     made.add_argument(
         "--rounds",
@@ -58,6 +65,10 @@ def parser() -> argparse.ArgumentParser:
         help="leave out a provider whose call takes longer, in seconds (default "
         f"{Options.limit:g})",
     )
+
+
+def _add_outputs(made: argparse.ArgumentParser) -> None:
+    """What to measure beside time, and where the rows go."""
     made.add_argument(
         "--no-memory", dest="memory", action="store_false", help="do not measure memory"
     )
@@ -66,7 +77,6 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--plot", action="store_true", help="draw the plots afterwards")
     made.add_argument("--strict", action="store_true", help="bar: end with 1 when one is not met")
-    return made
 
 
 def cases_of(chosen: Kernel, options: argparse.Namespace) -> list[Case]:

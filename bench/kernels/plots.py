@@ -75,40 +75,32 @@ def draw(records: list[Record], path: Path) -> Path:
         import matplotlib as mpl
         from matplotlib.figure import Figure
     except ImportError:
+        remedy = "pip install 'secure-fl[report]'"
         raise DependencyError(
-            "plots need matplotlib",
-            field="report",
-            value=None,
-            remedy="pip install 'secure-fl[report]'",
+            "plots need matplotlib", field="report", value=None, remedy=remedy
         ) from None
     figure = Figure(figsize=(8.6, 3.4), layout="constrained")
     seconds, memory = figure.subplots(1, 2)
     for number, name in enumerate(dict.fromkeys(record["provider"] for record in records)):
-        rows = sorted(
-            (record for record in records if record["provider"] == name),
-            key=lambda record: int(record["rows"]),
-        )
-        _draw_provider(
-            seconds,
-            memory,
-            rows,
-            name,
-            _PLAIN if name == NAIVE else _COLOURS[number % len(_COLOURS)],
-        )
+        own = [record for record in records if record["provider"] == name]
+        colour = _PLAIN if name == NAIVE else _COLOURS[number % len(_COLOURS)]
+        in_order = sorted(own, key=lambda record: int(record["rows"]))
+        _draw_provider(seconds, memory, in_order, name, colour)
     for axes, label in ((seconds, "seconds"), (memory, "peak extra memory, MiB")):
         _finish(axes, label, [int(record["rows"]) for record in records])
-    first = records[0]
-    title = (
-        f"{first['kernel']} {first['setting']}, {first['mode']}, D = {first['dimension']}, "
-        f"{first['dtype']}, threads: {first['threads']}"
-    )
-    figure.suptitle(title.replace(" ,", ","), fontsize=9)
-    figure.legend(
-        *seconds.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=7
-    )
+    figure.suptitle(_title(records[0]), fontsize=9)
+    names = seconds.get_legend_handles_labels()
+    figure.legend(*names, loc="outside right center", frameon=False, fontsize=7)
     with mpl.rc_context({"svg.hashsalt": "secure_fl", "svg.fonttype": "none"}):
         figure.savefig(path, metadata={"Date": None})
     return path
+
+
+def _title(record: Record) -> str:
+    """What all records of a plot have in common."""
+    kernel = f"{record['kernel']} {record['setting']}, {record['mode']}".replace(" ,", ",")
+    size = f"D = {record['dimension']}, {record['dtype']}, threads: {record['threads']}"
+    return f"{kernel}, {size}"
 
 
 def _draw_provider(seconds: Axes, memory: Axes, rows: list[Record], name: str, colour: str) -> None:

@@ -225,11 +225,8 @@ def rows_of(
             "times_naive": f"{baseline.quantiles[1] / middle:.3g}" if baseline else "",
             "load": round(load, 2),
         }
-        facts = [
-            f"{row[column]} {unit}"
-            for column, unit in (("times_naive", "times naive"), ("peak_mib", "MiB"))
-            if row[column] != ""
-        ]
+        units = {"times_naive": "times naive", "peak_mib": "MiB"}
+        facts = [f"{row[column]} {unit}" for column, unit in units.items() if row[column] != ""]
         say(", ".join([f"  {_label(provider)}: {middle:.4g} s ({low:.4g} to {high:.4g})", *facts]))
         yield row
 

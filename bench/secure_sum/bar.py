@@ -1,7 +1,8 @@
 """The secure sum's targets, each with its figure, beside NVFlare's TenSEAL setting and plain
 float32 addition.
 
-    python -m bench.secure_sum.bar [--parameters 1000000] [--pools 1] [--repeats 5] [--full] [--page]
+    python -m bench.secure_sum.bar [--parameters 1000000] [--pools 1] [--repeats 5]
+                                   [--full] [--page]
 
 Nine clients, so eight neighbours each. Milliseconds of processor time of one thread for a million
 fields (K·P), medians over clients and repeats with their 0.2 and 0.8 quantiles; in every repeat all
@@ -55,7 +56,7 @@ class Line:
 
     @property
     def verdict(self) -> str:
-        """In words; empty without a target."""
+        """Whether the target is met, in words; empty without a target."""
         return "" if self.target is None else "met" if self.value <= self.target else "NOT MET"
 
     def __str__(self) -> str:
@@ -238,6 +239,25 @@ def run(shape: BlockShape, repeats: int, folder: Path) -> list[Line]:
 
 def main() -> None:
     """Command line."""
+    arguments = _parser().parse_args()
+    widths, pools = arguments.parameters, arguments.pools
+    if arguments.full:
+        widths, pools = [1_000_000, 11_000_000], [1, 4, 8]
+    for width in widths if arguments.repeats else ():
+        for number in pools:
+            found = run(BlockShape(number, width), arguments.repeats, arguments.results)
+            print(
+                ", ".join(
+                    f"{sum(line.verdict == verdict for line in found)} {verdict}"
+                    for verdict in ("met", "NOT MET")
+                ),
+                flush=True,
+            )
+    if arguments.page:
+        print(write_page(arguments.results))
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -260,24 +280,7 @@ def main() -> None:
     )
     parser.add_argument("--page", action="store_true", help="write docs/secure-sum-speed.md")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the CSV")
-    arguments = parser.parse_args()
-    widths, pools = (
-        ([1_000_000, 11_000_000], [1, 4, 8])
-        if arguments.full
-        else (arguments.parameters, arguments.pools)
-    )
-    for width in widths if arguments.repeats else ():
-        for number in pools:
-            found = run(BlockShape(number, width), arguments.repeats, arguments.results)
-            print(
-                ", ".join(
-                    f"{sum(line.verdict == verdict for line in found)} {verdict}"
-                    for verdict in ("met", "NOT MET")
-                ),
-                flush=True,
-            )
-    if arguments.page:
-        print(write_page(arguments.results))
+    return parser
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-from secure_fl_kernels import dispatch, operators, reference
+from secure_fl_kernels import dispatch, joint_operators, operators, reference
 from secure_fl_kernels.cpu import ntxent, uniform
 from secure_fl_kernels.padding import LARGEST_GROUP, WIDEST_DISTILLED
 from secure_fl_kernels.subspace import Subspace
@@ -124,7 +124,7 @@ def spectral_moment(z1: Tensor, z2: Tensor) -> Tensor:
     if dispatch.choose(z1) != "triton" or z1.shape != z2.shape or z1.dtype != z2.dtype:
         return reference.spectral_moment(z1, z2)
     reference.rows(z1)
-    value: Tensor = operators.moment(torch.cat([z1, z2]))[0]
+    value: Tensor = joint_operators.moment(torch.cat([z1, z2]))[0]
     return value
 
 
@@ -147,7 +147,7 @@ def distillation_loss(
         return reference.distillation_loss(h, z, temperature, direction)
     reference.rows(z)
     target, source = (z, h) if direction == "projector_to_encoder" else (h, z)
-    value: Tensor = operators.distillation(target, source, temperature)[0]
+    value: Tensor = joint_operators.distillation(target, source, temperature)[0]
     return value
 
 
@@ -161,7 +161,7 @@ def _groups(
         first, second, provider = z1, z2, "triton"
     else:
         provider = "cpu"
-    loss, by_first, by_second, square = operators.group_ntxent(
+    loss, by_first, by_second, square = joint_operators.group_ntxent(
         first, second, group_size, temperature, provider
     )
     return loss, by_first, by_second, square

@@ -22,7 +22,7 @@ Context = Any
 """torch's autograd context, which takes any attribute."""
 
 
-def _file(name: str, provider: str) -> ModuleType:
+def twin(name: str, provider: str) -> ModuleType:
     """The twin that computes: triton's is imported when it is first needed."""
     return import_module(f"secure_fl_kernels.{'gpu' if provider == 'triton' else 'cpu'}.{name}")
 
@@ -44,17 +44,17 @@ def _empty_own(
     x: Tensor, columns: Tensor | None, provider: str, views: int = 1
 ) -> tuple[Tensor, Tensor]:
     """(own coordinates, energies), empty without columns."""
-    dtype, single = _kept(x, provider), _single(x).dtype
+    dtype, precise = _kept(x, provider), single(x).dtype
     if columns is None:
-        return x.new_empty((0, 0), dtype=dtype), x.new_empty(0, dtype=single)
+        return x.new_empty((0, 0), dtype=dtype), x.new_empty(0, dtype=precise)
     rows, wide = x.shape[0], columns.shape[1]
     if provider == "triton":
         tall, wide = padded_own(rows // views, wide)
         rows = views * tall
-    return x.new_empty((rows, wide), dtype=dtype), x.new_empty(x.shape[0], dtype=single)
+    return x.new_empty((rows, wide), dtype=dtype), x.new_empty(x.shape[0], dtype=precise)
 
 
-def _single(x: Tensor, *shape: Any) -> Tensor:
+def single(x: Tensor, *shape: Any) -> Tensor:
     """Per-row results, in at least float32."""
     return x.new_empty(shape, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
 
@@ -77,7 +77,7 @@ def ntxent(
     """(NT-Xent, regulariser, unit rows, inverse lengths, row sums, own coordinates, energies) of
     two views' rows `[2N, D]`.
     """
-    loss, z, inverse, sums, own, energy = _file("ntxent", provider).forward(
+    loss, z, inverse, sums, own, energy = twin("ntxent", provider).forward(
         x.contiguous(), temperature, columns
     )
     return loss, _dsr(energy, alpha, form, 2), z, inverse, sums, own, energy
@@ -89,11 +89,11 @@ def _(
 ) -> tuple[Tensor, ...]:
     rows = x.shape[0]
     return (
-        _single(x),
-        _single(x),
+        single(x),
+        single(x),
         _empty_rows(x, provider, 2),
-        _single(x, rows),
-        _single(x, 2, rows),
+        single(x, rows),
+        single(x, 2, rows),
         *_empty_own(x, columns, provider, 2),
     )
 
@@ -117,15 +117,17 @@ def ntxent_gradient(
 ) -> Tensor:
     """Gradient by the raw rows, `[2N, dimension]`."""
     weights = _weights(grad_dsr, energy, alpha, form, 2)
-    gradient: Tensor = _file("ntxent", provider).backward(
+    gradient: Tensor = twin("ntxent", provider).backward(
         grad, weights, z, inverse, sums, own, columns, temperature, dimension, dtype
     )
     return gradient
 
 
 @ntxent_gradient.register_fake
-def _(grad: Tensor, grad_dsr: Tensor, z: Tensor, inverse: Tensor, sums: Tensor, own: Tensor, energy: Tensor, columns: Tensor | None,
-      dimension: int, dtype: torch.dtype, *settings: Any) -> Tensor:  # fmt: skip
+def _(
+    grad: Tensor, grad_dsr: Tensor, z: Tensor, inverse: Tensor, sums: Tensor, own: Tensor,
+    energy: Tensor, columns: Tensor | None, dimension: int, dtype: torch.dtype, *settings: Any,
+) -> Tensor:  # fmt: skip
     return z.new_empty((inverse.shape[0], dimension), dtype=dtype)
 
 
@@ -162,7 +164,7 @@ def uniformity(
     """(uniformity, alignment, regulariser, inverse lengths, pull, its rates, own coordinates,
     energies) of `[views · N, D]`.
     """
-    loss, align, inverse, pull, rates, own, energy = _file("uniform", provider).forward(
+    loss, align, inverse, pull, rates, own, energy = twin("uniform", provider).forward(
         x.contiguous(), views, t, columns
     )
     return loss, align, _dsr(energy, alpha, form, views), inverse, pull, rates, own, energy
@@ -172,12 +174,12 @@ def uniformity(
 def _(
     x: Tensor, columns: Tensor | None, views: int, t: float, alpha: float, form: str, provider: str
 ) -> tuple[Tensor, ...]:
-    pull = _single(x, *_empty_rows(x, provider, views).shape)
-    inverse, rates = _single(x, x.shape[0]), _single(x, views)
+    pull = single(x, *_empty_rows(x, provider, views).shape)
+    inverse, rates = single(x, x.shape[0]), single(x, views)
     return (
-        _single(x),
-        _single(x),
-        _single(x),
+        single(x),
+        single(x),
+        single(x),
         inverse,
         pull,
         rates,
@@ -206,7 +208,7 @@ def uniformity_gradient(
     """Gradient by the raw rows."""
     weights = _weights(grad_dsr, energy, alpha, form, views)
     by_align = grad_align if views == 2 else None
-    gradient: Tensor = _file("uniform", provider).backward(
+    gradient: Tensor = twin("uniform", provider).backward(
         grad, by_align, weights, x.contiguous(), inverse, pull, rates, own, columns, t
     )
     return gradient
@@ -250,7 +252,7 @@ def infonce(
     """(loss, unit queries, their inverse lengths, unit keys, theirs, row sums) of `[N, D]` and
     `[K, D]`.
     """
-    loss, zq, inverse_q, zk, inverse_k, sums = _file("infonce", provider).forward(
+    loss, zq, inverse_q, zk, inverse_k, sums = twin("infonce", provider).forward(
         q.contiguous(), k.contiguous(), temperature
     )
     return loss, zq, inverse_q, zk, inverse_k, sums
@@ -260,12 +262,12 @@ def infonce(
 def _(q: Tensor, k: Tensor, temperature: float, provider: str) -> tuple[Tensor, ...]:
     rows, keys = q.shape[0], k.shape[0]
     return (
-        _single(q),
+        single(q),
         _empty_rows(q, provider),
-        _single(q, rows),
+        single(q, rows),
         _empty_rows(k, provider),
-        _single(q, keys),
-        _single(q, 2, rows),
+        single(q, keys),
+        single(q, 2, rows),
     )
 
 
@@ -283,15 +285,17 @@ def infonce_gradient(
     provider: str,
 ) -> tuple[Tensor, Tensor]:
     """Gradients by raw queries `[N, dimension]` and keys `[K, dimension]`."""
-    by_q, by_k = _file("infonce", provider).backward(
+    by_q, by_k = twin("infonce", provider).backward(
         grad, zq, inverse_q, zk, inverse_k, sums, temperature, dimension, dtype
     )
     return by_q, by_k
 
 
 @infonce_gradient.register_fake
-def _(grad: Tensor, zq: Tensor, inverse_q: Tensor, zk: Tensor, inverse_k: Tensor, sums: Tensor, dimension: int,
-      dtype: torch.dtype, *settings: Any) -> tuple[Tensor, Tensor]:  # fmt: skip
+def _(
+    grad: Tensor, zq: Tensor, inverse_q: Tensor, zk: Tensor, inverse_k: Tensor, sums: Tensor,
+    dimension: int, dtype: torch.dtype, *settings: Any,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     by_q, by_k = (
         z.new_empty((inverse.shape[0], dimension), dtype=dtype)
         for z, inverse in ((zq, inverse_q), (zk, inverse_k))
@@ -312,116 +316,3 @@ def _infonce_backward(ctx: Context, grad: Tensor, *_: Tensor) -> tuple[Tensor | 
 
 
 infonce.register_autograd(_infonce_backward, setup_context=_keep_infonce)
-
-
-# What only Triton has a form of its own for, beyond plain torch: loss and gradient leave together
-
-
-@torch.library.custom_op("secure_fl::moment", mutates_args=())
-def moment(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(‖M‖²_F, inverse lengths, M padded) of `[N, D]`."""
-    from secure_fl_kernels.gpu import moment as gpu
-
-    return gpu.forward(x.contiguous())
-
-
-@moment.register_fake
-def _(x: Tensor) -> tuple[Tensor, ...]:
-    width = padded_rows(*x.shape)[1]
-    return _single(x), _single(x, x.shape[0]), _single(x, width, width)
-
-
-@torch.library.custom_op("secure_fl::moment_gradient", mutates_args=())
-def moment_gradient(grad: Tensor, x: Tensor, inverse: Tensor, second: Tensor) -> Tensor:
-    """Gradient by the raw rows."""
-    from secure_fl_kernels.gpu import moment as gpu
-
-    return gpu.backward(grad, x.contiguous(), inverse, second)
-
-
-@moment_gradient.register_fake
-def _(grad: Tensor, x: Tensor, inverse: Tensor, second: Tensor) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
-
-
-def _keep_moment(ctx: Context, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    ctx.save_for_backward(inputs[0], *output[1:])
-    ctx.mark_non_differentiable(*output[1:])
-
-
-def _moment_backward(ctx: Context, grad: Tensor, *_: Tensor) -> Any:
-    return moment_gradient(grad, *ctx.saved_tensors)
-
-
-moment.register_autograd(_moment_backward, setup_context=_keep_moment)
-
-
-@torch.library.custom_op("secure_fl::distillation", mutates_args=())
-def distillation(
-    target: Tensor, source: Tensor, temperature: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(mean KL of the target's softmax from the source's, its gradient by both) of
-    `[N, D]` rows.
-    """
-    from secure_fl_kernels.gpu import distil
-
-    return distil.forward(target.contiguous(), source.contiguous(), temperature)
-
-
-@distillation.register_fake
-def _(target: Tensor, source: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
-    return _single(target), target.new_empty(target.shape), source.new_empty(source.shape)
-
-
-def _keep_gradients(ctx: Context, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    ctx.save_for_backward(*output[1:])
-    ctx.mark_non_differentiable(*output[1:])
-
-
-def _distillation_backward(ctx: Context, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-    by_target, by_source = ctx.saved_tensors
-    return (grad * by_target).to(by_target.dtype), (grad * by_source).to(by_source.dtype), None
-
-
-distillation.register_autograd(_distillation_backward, setup_context=_keep_gradients)
-
-
-@torch.library.custom_op("secure_fl::group_ntxent", mutates_args=())
-def group_ntxent(
-    first: Tensor, second: Tensor, size: int, temperature: float, provider: str
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(losses `[G]`, each group's gradient by both views, its squared norm `[G]`) of
-    `[G · size, D]` views.
-    """
-    loss, by_first, by_second, square = _file("groups", provider).forward(
-        first.contiguous(), second.contiguous(), size, temperature
-    )
-    return loss, by_first, by_second, square
-
-
-@group_ntxent.register_fake
-def _(
-    first: Tensor, second: Tensor, size: int, temperature: float, provider: str
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    groups = first.shape[0] // size
-    return (
-        _single(first, groups),
-        first.new_empty(first.shape),
-        second.new_empty(second.shape),
-        _single(first, groups),
-    )
-
-
-def _group_backward(ctx: Context, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-    by_first, by_second, _square = ctx.saved_tensors
-    each = grad.repeat_interleave(by_first.shape[0] // grad.shape[0])[:, None]
-    return (
-        (each * by_first).to(by_first.dtype),
-        (each * by_second).to(by_second.dtype),
-        None,
-        None,
-        None,
-    )
-
-
-group_ntxent.register_autograd(_group_backward, setup_context=_keep_gradients)

@@ -134,8 +134,7 @@ def ghost_square_norms_linear(
 
     Args:
         activations: `[B, I]`, or `[B, ..., I]` with positions between.
-        backprops: gradient of the *sum* of the samples' losses by the layer's output, `[B, O]` or
-            `[B, ..., O]`.
+        backprops: `[B, O]` or `[B, ..., O]`, gradient of the *sum* of losses by the layer's output.
         bias: whether the layer has one.
         group_size: m neighbouring samples that are clipped as a whole; their rows are positions of
             one sequence.
@@ -146,14 +145,11 @@ def ghost_square_norms_linear(
     """
     for name, rows in (("activations", activations), ("backprops", backprops)):
         if _floating(name, rows).ndim < 2:
-            raise ValueError(
-                f"{name} must be [B, features] or [B, ..., features], and has {rows.ndim} axes"
-            )
+            shapes = "[B, features] or [B, ..., features]"
+            raise ValueError(f"{name} must be {shapes}, and has {rows.ndim} axes")
     if activations.shape[:-1] != backprops.shape[:-1]:
-        raise ValueError(
-            f"samples or positions differ: [B, {activations.shape[1:-1]}, I] and [B, "
-            f"{backprops.shape[1:-1]}, O]"
-        )
+        left, right = activations.shape[1:-1], backprops.shape[1:-1]
+        raise ValueError(f"samples or positions differ: [B, {left}, I] and [B, {right}, O]")
     _whole_groups(activations.shape[0], group_size)
     a, b = (plain.grouped(rows, group_size) for rows in (activations, backprops))
     result: Tensor = operators.ghost_linear(a, b, bias)
@@ -197,10 +193,17 @@ def ghost_square_norms_conv2d(
     shape = plain.Convolution(
         _pair(kernel_size), _pair(stride), _pair(padding), _pair(dilation), groups
     )
-    if groups < 1 or inputs.shape[1] % groups or backprops.shape[1] % groups:
+    _check_convolution(inputs, backprops, shape)
+    result: Tensor = operators.ghost_conv2d(inputs, backprops, *shape, bias, group_size)
+    return result
+
+
+def _check_convolution(inputs: Tensor, backprops: Tensor, shape: plain.Convolution) -> None:
+    """Refuse channels that do not divide into groups, and another output than the layer has."""
+    channels, groups = (inputs.shape[1], backprops.shape[1]), shape.groups
+    if groups < 1 or any(each % groups for each in channels):
         raise ValueError(
-            f"{inputs.shape[1]} and {backprops.shape[1]} channels do not "
-            f"divide into {groups} groups"
+            f"{channels[0]} and {channels[1]} channels do not divide into {groups} groups"
         )
     expected = (inputs.shape[0], *_output_size(shape, inputs.shape[2:]))
     if (backprops.shape[0], *backprops.shape[2:]) != expected:
@@ -208,8 +211,6 @@ def ghost_square_norms_conv2d(
             f"backprops must be [B, O, {expected[1]}, {expected[2]}], B as in the inputs, not "
             f"{tuple(backprops.shape[2:])} behind B and O"
         )
-    result: Tensor = operators.ghost_conv2d(inputs, backprops, *shape, bias, group_size)
-    return result
 
 
 # Checks

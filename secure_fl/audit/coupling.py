@@ -7,7 +7,7 @@ embeddings; so these are compared, N·∂T/∂(h, z), where T is a mean.
 | declared | what must not change |
 |---|---|
 | `PER_EXAMPLE` | the others' gradients, when one example is added or replaced |
-| `STATISTIC` | any gradient, when every example is there twice: means stay, and so must all that depends on means only |
+| `STATISTIC` | any gradient, when every example is there twice: means stay, and so must it |
 | `GROUP` | the gradients of all other groups of `objective.group_size` neighbouring examples |
 | `BATCH` | nothing is claimed |
 
@@ -33,7 +33,9 @@ from secure_fl.objectives.objective import Objective, TwoViews
 from secure_fl.objectives.units import UnitObjective
 
 _UNCHANGED = 1e-6
-"""Of the gradients' length; float64 sums in another order change them by 1e-13."""
+"""Share of the gradients' length below which they are unchanged; float64 sums in another order
+change them by 1e-13.
+"""
 
 
 def objective_findings(

@@ -59,7 +59,7 @@ class SensitivityReport:
 
     @property
     def ratio(self) -> float:
-        """Of the worst finding."""
+        """The ratio of the worst finding: what was seen, over what is claimed."""
         return 0.0 if self.worst is None else self.worst.ratio
 
     @property

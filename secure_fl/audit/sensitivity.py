@@ -54,27 +54,22 @@ def check_sensitivity(
     seed: int = 0,
     prepare: Callable[[Tensor], Any] | None = None,
 ) -> SensitivityReport:
-    """Compare what `subject` releases on neighbouring data sets with what it claims;
-    `report.require()` raises if it is more.
+    """Compare what `subject` releases on neighbouring data sets with what it claims.
 
     **Guarantee**: a failed report holds neighbours on which the claim is false. **Assumes**: an
-    example's own embedding does not depend on the others, which a model with batch statistics
-    breaks; pass your model and such a one fails. **Not covered**: data that nobody thought of, how
-    examples are drawn, and noise. A pass is no proof.
+    example's own embedding does not depend on the others; a model with batch statistics fails.
+    **Not covered**: data that nobody thought of, how examples are drawn, and noise.
 
     Args:
-        subject: an objective, whose declared coupling is checked, or a mechanism, whose released
-            sums are.
+        subject: an objective (its declared coupling is checked) or a mechanism (its sums are).
         model: input -> `(h, z)`, or what the mechanism trains; by default a linear layer on which
             coupling shows. It is left as it is.
-        shape: of one input, to be given together with a model. By default a wide one,
-            `(2 * examples + 2,)`, where a hub meets all others and these do not meet each other,
-            and a narrow one, `(4,)`, where everything gets in everything's way.
+        shape: of one input, to be given together with a model. By default a wide one, where a
+            hub meets all others and these do not meet each other, and a narrow one, `(4,)`.
         examples: in the larger data set. Batch coupling shows better with more.
         trials: how often to draw all data afresh.
         seed: of the data; no noise is drawn.
-        prepare: units `[U, R, ...]` -> what the mechanism takes, such as `Labelled`, each unit
-            by itself.
+        prepare: units `[U, R, ...]` -> what the mechanism takes, unit by unit: `Labelled`.
 
     Raises:
         PrivacyError: a term declares `GROUP` and the objective does not say how large groups are.

@@ -38,38 +38,41 @@ _Out = Annotated[
         "--out", help="Folder for the CSV and plots; the checkout's bench/results when not given."
     ),
 ]
+_Kernels = Annotated[
+    list[str] | None,
+    typer.Option("--kernel", help="Only this one; may be repeated. All when not given."),
+]
+_Dtypes = Annotated[
+    list[str] | None,
+    typer.Option("--dtype", help="float32, float64, bfloat16 or float16; may be repeated."),
+]
+_Limit = Annotated[
+    float | None,
+    typer.Option("--limit", help="Leave out a provider whose call takes longer, in seconds."),
+]
+_Memory = Annotated[
+    bool,
+    typer.Option("--memory/--no-memory", help="Measure peak memory, each in a process of its own."),
+]
+_Plot = Annotated[
+    bool, typer.Option("--plot", help="Draw time and memory against rows, beside the CSV.")
+]
 _Rounds = Annotated[int | None, typer.Option("--rounds", min=3, help="Samples of each provider.")]
 
 
 @bench.command()
 def kernels(
-    kernel: Annotated[
-        list[str] | None,
-        typer.Option("--kernel", help="Only this one; may be repeated. All when not given."),
-    ] = None,
+    kernel: _Kernels = None,
     rows: _Rows = None,
     dimension: _Dimension = None,
     threads: _Threads = None,
-    dtype: Annotated[
-        list[str] | None,
-        typer.Option("--dtype", help="float32, float64, bfloat16 or float16; may be repeated."),
-    ] = None,
+    dtype: _Dtypes = None,
     device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
     full: Annotated[bool, typer.Option("--full", help="All sizes, longer limits: hours.")] = False,
     rounds: _Rounds = None,
-    limit: Annotated[
-        float | None,
-        typer.Option("--limit", help="Leave out a provider whose call takes longer, in seconds."),
-    ] = None,
-    memory: Annotated[
-        bool,
-        typer.Option(
-            "--memory/--no-memory", help="Measure peak memory, each in a process of its own."
-        ),
-    ] = True,
-    plot: Annotated[
-        bool, typer.Option("--plot", help="Draw time and memory against rows, beside the CSV.")
-    ] = False,
+    limit: _Limit = None,
+    memory: _Memory = True,
+    plot: _Plot = False,
     out: _Out = None,
 ) -> None:
     """Time, memory, error and share of the floor of every provider; about ten minutes on
@@ -81,23 +84,10 @@ def kernels(
         *_many("--threads", threads),
         *_many("--dtype", dtype),
     ]
-    flags = [
-        flag
-        for flag, given in (("--full", full), ("--no-memory", not memory), ("--plot", plot))
-        if given
-    ]
-    _run(
-        [
-            *(kernel or ["all"]),
-            *sizes,
-            "--device",
-            device,
-            *_one("--rounds", rounds),
-            *_one("--limit", limit),
-            *flags,
-        ],
-        out,
-    )
+    limits = ["--device", device, *_one("--rounds", rounds), *_one("--limit", limit)]
+    switches = {"--full": full, "--no-memory": not memory, "--plot": plot}
+    flags = [flag for flag, given in switches.items() if given]
+    _run([*(kernel or ["all"]), *sizes, *limits, *flags], out)
 
 
 @bench.command()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _WIDEST, _NARROWEST = 100, 20
 _DOUBT = 1.003
-"""By which a plan's ε may be above the fine one, which decides."""
+"""Factor by which a plan's ε may be above the finely computed one, which decides."""
 
 
 def check(
@@ -61,14 +61,8 @@ def check(
         print(line)
     if spent:
         print(textwrap.fill(spent, width))
-    print(
-        textwrap.fill(
-            f"ok: `secure-fl run {config} --out {folder}` can begin",
-            width,
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-    )
+    ok = f"ok: `secure-fl run {config} --out {folder}` can begin"
+    print(textwrap.fill(ok, width, break_long_words=False, break_on_hyphens=False))
 
 
 def folder_of(config: FederationConfig, out_dir: Path | None) -> Path:
@@ -106,37 +100,10 @@ def planned_line(federation: Federation) -> str:
     Raises:
         PrivacyError: no noise keeps to the budget, or the noise that is set does not.
     """
-    from secure_fl.cli.steps import steps
-    from secure_fl.planning import client_plans
-    from secure_fl.privacy.accounting import Charge, planned_epsilon
-    from secure_fl.privacy.units import Adjacency
-
     privacy = federation.config.privacy
     if privacy.unit == "none":
         return ""
-    if (plan := federation.blueprint.client_plan) is not None:
-        epsilon = planned_epsilon(
-            [Charge(event, Adjacency(privacy.adjacency)) for event in plan.events()], privacy.delta
-        )
-        noises = [
-            level.noise_multiplier for level in (plan.pretrain, plan.pools) if level is not None
-        ]
-    else:
-        rows = list(
-            steps(
-                "calibrating the noise, client by client",
-                client_plans(federation),
-                len(federation.clients),
-            )
-        )
-        epsilon, noises = max(row.epsilon for row in rows), [row.plan.noise for row in rows]
-    least, most = min(noises), max(noises)
-    noise = f"noise multiplier {least:.3g}" + (f" to {most:.3g}" if most > least * 1.005 else "")
-    over = (
-        "; it could pass the budget, and the round that would is not begun"
-        if epsilon > privacy.epsilon
-        else ""
-    )
+    epsilon, noises = _planned(federation)
     if _is_certain(federation.config) and epsilon > privacy.epsilon * _DOUBT:
         remedy = (
             "leave privacy.noise out, which calibrates it, raise it, or take fewer rounds: "
@@ -147,10 +114,31 @@ def planned_line(federation: Federation) -> str:
             "and stop when that is gone"
         )
         raise PrivacyError(problem, field="privacy.noise", value=privacy.noise, remedy=remedy)
+    least, most = min(noises), max(noises)
+    noise = f"noise multiplier {least:.3g}" + (f" to {most:.3g}" if most > least * 1.005 else "")
+    over = "; it could pass the budget, and the round that would is not begun"
     return (
         f"ε = {epsilon:.2f} of {privacy.epsilon:g} at δ = {privacy.delta:g} ({privacy.unit} "
-        f"level), {noise}{over}"
+        f"level), {noise}{over if epsilon > privacy.epsilon else ''}"
     )
+
+
+def _planned(federation: Federation) -> tuple[float, list[float]]:
+    """The largest ε of any client, and every noise multiplier."""
+    from secure_fl.cli.steps import steps
+    from secure_fl.planning import client_plans
+    from secure_fl.privacy.accounting import Charge, planned_epsilon
+    from secure_fl.privacy.units import Adjacency
+
+    privacy, plan = federation.config.privacy, federation.blueprint.client_plan
+    if plan is not None:
+        charges = [Charge(event, Adjacency(privacy.adjacency)) for event in plan.events()]
+        levels = [level for level in (plan.pretrain, plan.pools) if level is not None]
+        noises = [level.noise_multiplier for level in levels]
+        return planned_epsilon(charges, privacy.delta), noises
+    title, plans = "calibrating the noise, client by client", client_plans(federation)
+    rows = list(steps(title, plans, len(federation.clients)))
+    return max(row.epsilon for row in rows), [row.plan.noise for row in rows]
 
 
 def _is_certain(config: FederationConfig) -> bool:

@@ -21,6 +21,13 @@ from secure_fl.errors import DataError
 _MOST_POOLS, _ROUNDS, _SIDE = 3, 20, 32
 _STEPS, _FEW = 40, 500
 _SHOWN = 40
+_UNTRAINED = '# mode = "none"  # private runs of few examples: leaves the whole budget to the pools'
+_PRIVATE = (
+    "# To hide each example from everybody else, take the # away here and under [data].",
+    "# [privacy]",
+    '# unit = "example"',
+    "# epsilon = 8.0",
+)
 
 
 def guessed(path: Path, label: str | None, client: str | None) -> tuple[str, Dataset]:
@@ -33,52 +40,37 @@ def guessed(path: Path, label: str | None, client: str | None) -> tuple[str, Dat
     Raises:
         DataError: the path is of no kind that is read, or what its reader refuses.
     """
-    name = kind_of(path, "--data")
+    name, roles = kind_of(path, "--data"), {"label": label, "client": client}
     source: dict[str, Any] = {"name": name, "path": str(path)}
-    source |= {
-        key: value for key, value in (("label", label), ("client", client)) if value is not None
-    }
+    source |= {role: column for role, column in roles.items() if column is not None}
     data, size, left_out = _read(source, path)
     read = SourceConfig(**source)
-    lines = [f"# Made from {path.name}: {data.reading}.", *(f"# {note}" for note in data.notes), ""]
-    clients = (
-        FederationConfig().partition.clients if data.client is None else len(data.client.unique())
-    )
-    tables: dict[str, Any] = {"pretrain": {"rounds": _ROUNDS}, "pools": {"rounds": _ROUNDS // 2}}
-    tables["pools"] |= _enough_steps(len(data) // clients)
+    dealt = FederationConfig().partition.clients
+    clients = dealt if data.client is None else len(data.client.unique())
+    lines = [f"# Made from {path.name}: {data.reading}.", *(f"# {note}" for note in data.notes)]
+    lines += ["", f"name = {json.dumps(path.stem[:80] or 'mine')}"]
+    lines += ["", "[data]", *_declared(data, size), "", "[[data.sources]]"]
+    lines += [f"# left out: {column}, {reason}" for column, reason in left_out.items()]
+    lines += [tomli_w.dumps(source).rstrip(), *_columns(data, read)]
+    lines += ["", "[partition]", *_partition(data, clients)]
+    for table, settings in _training(data, clients).items():
+        lines += ["", f"[{table}]", tomli_w.dumps(settings).rstrip()]
+        lines += [_UNTRAINED] if table == "pretrain" else []
+    return "\n".join([*lines, "", *_PRIVATE, ""]), data
+
+
+def _training(data: Dataset, clients: int) -> dict[str, dict[str, Any]]:
+    """Tables of the training that suits data of this kind, so many examples and clients."""
+    tables: dict[str, dict[str, Any]] = {
+        "pretrain": {"rounds": _ROUNDS},
+        "pools": {"rounds": _ROUNDS // 2, **_enough_steps(len(data) // clients)},
+    }
     if data.kind == "image" and data.shape[0] == 3:
         tables["model"] = {"encoder": "convnet"}  # resnet18, the default for colour, is for a GPU
     tables["pools"]["count"] = max(1, min(_MOST_POOLS, clients // FEWEST))
     if not data.labelled:
         tables["pools"]["task"] = "self_supervised"
-    lines += [
-        f"name = {json.dumps(path.stem[:80] or 'mine')}",
-        "",
-        "[data]",
-        *_declared(data, size),
-    ]
-    lines += [
-        "",
-        "[[data.sources]]",
-        *(f"# left out: {column}, {reason}" for column, reason in left_out.items()),
-    ]
-    lines += [tomli_w.dumps(source).rstrip(), *_columns(data, read)]
-    lines += ["", "[partition]", *_partition(data, clients)]
-    for table, settings in tables.items():
-        lines += ["", f"[{table}]", tomli_w.dumps(settings).rstrip()]
-        if table == "pretrain":
-            lines.append(
-                '# mode = "none"  # private runs of few examples: leaves the '
-                "whole budget to the pools"
-            )
-    lines += [
-        "",
-        "# To hide each example from everybody else, take the # away here and under [data].",
-        "# [privacy]",
-        '# unit = "example"',
-        "# epsilon = 8.0",
-    ]
-    return "\n".join([*lines, ""]), data
+    return tables
 
 
 def _read(source: dict[str, Any], path: Path) -> tuple[Dataset, int | None, dict[str, str]]:

@@ -122,42 +122,30 @@ def _report_agreement(title: str, agreements: Iterable[Agreement], total: int | 
         for agreement in agreements:
             advance()
             found.append(agreement)
-    rows = []
-    for (provider, dtype), group in groupby(sorted(found, key=_who), key=_who):
-        members = list(group)
-        values, gradients = max(a.value for a in members), max(a.gradient for a in members)
-        verdict = "ok" if all(a.holds for a in members) else "WRONG"
-        rows.append(
-            [
-                provider,
-                dtype,
-                len(members),
-                f"{values:.1e}",
-                f"{gradients:.1e}",
-                f"{members[0].tolerance:.0e}",
-                verdict,
-            ]
-        )
-    out.print(
-        table(
-            title,
-            ["provider", "dtype", "cases", "value error", "gradient error", "allowed", ""],
-            rows,
-        )
-    )
+    rows = [_agreed(list(group)) for _, group in groupby(sorted(found, key=_who), key=_who)]
+    heads = ["provider", "dtype", "cases", "value error", "gradient error", "allowed", ""]
+    out.print(table(title, heads, rows))
     for a in found:
         if not a.holds:
-            what = (
-                a.problem
-                or f"value error {a.value:.1e}, gradient error {a.gradient:.1e}, allowed "
+            errors = (
+                f"value error {a.value:.1e}, gradient error {a.gradient:.1e}, allowed "
                 f"{a.tolerance:.0e}"
             )
-            out.print(
-                f"{a.function} by {a.provider} in {a.dtype}, {a.rows} rows of {a.width}: {what}",
-                style="red",
-                markup=False,
-            )
+            case = f"{a.function} by {a.provider} in {a.dtype}, {a.rows} rows of {a.width}"
+            out.print(f"{case}: {a.problem or errors}", style="red", markup=False)
     return all(a.holds for a in found)
+
+
+def _agreed(members: list[Agreement]) -> list[object]:
+    """The row of one provider and dtype: its largest errors."""
+    return [
+        *_who(members[0]),
+        len(members),
+        f"{max(a.value for a in members):.1e}",
+        f"{max(a.gradient for a in members):.1e}",
+        f"{members[0].tolerance:.0e}",
+        "ok" if all(a.holds for a in members) else "WRONG",
+    ]
 
 
 def _who(agreement: Agreement) -> tuple[str, str]:

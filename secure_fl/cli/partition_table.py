@@ -27,42 +27,44 @@ def partition_table(
 
     Counts of labels follow where there is room and there are few classes.
     """
-    bars = shares_pictures(
-        summary, encoding, _BARS if width >= 80 else max(4, min(_BARS, width // 4))
-    )
-    cells: dict[str, list[object]] = {
-        "client": [
-            _named(c, _LONGEST_NAME if width >= 60 else width // 4) for c in summary.clients
-        ],
-        "group": ["-" if c.group is None else c.group for c in summary.clients],
-        "data": [c.note for c in summary.clients],
-        "train": [c.examples for c in summary.clients],
-        "val": [c.validation for c in summary.clients],
-        "test": [c.test for c in summary.clients],
-    }
+    bars = _BARS if width >= 80 else max(4, min(_BARS, width // 4))
+    cells = _cells(summary, _LONGEST_NAME if width >= 60 else width // 4)
     shown = [name for name in cells if name not in _OPTIONAL]
-    pictured: list[tuple[str, list[object]]] = [("labels", list(bars))] if summary.classes else []
-    left = (
-        width
-        - sum(_width(name, cells[name]) for name in shown)
-        - sum(_width(*column) for column in pictured)
-    )
+    pictured: list[tuple[str, list[object]]] = []
+    if summary.classes:
+        pictured = [("labels", list(shares_pictures(summary, encoding, bars)))]
+    left = width - _together([(name, cells[name]) for name in shown] + pictured)
     for name in _OPTIONAL:
         if left < _width(name, cells[name]):
             break
         left -= _width(name, cells[name])
         shown.append(name)
-    if 0 < summary.classes <= _MOST_CLASSES:
-        names = summary.class_names or tuple(map(str, range(summary.classes)))
-        counts: list[tuple[str, list[object]]] = [
-            (name[:_LONGEST_NAME], [c.labels[number] for c in summary.clients])
-            for number, name in enumerate(names)
-        ]
-        if sum(_width(*column) for column in counts) <= left:
-            pictured += counts
+    if 0 < summary.classes <= _MOST_CLASSES and _together(counts := _counts(summary)) <= left:
+        pictured += counts
     columns = [(name, cells[name]) for name in cells if name in shown] + pictured
-    return [name for name, _ in columns], [
-        list(row) for row in zip(*(values for _, values in columns), strict=True)
+    rows = zip(*(values for _, values in columns), strict=True)
+    return [name for name, _ in columns], [list(row) for row in rows]
+
+
+def _cells(summary: PartitionSummary, longest: int) -> dict[str, list[object]]:
+    """Heading -> one cell a client."""
+    clients = summary.clients
+    return {
+        "client": [_named(c, longest) for c in clients],
+        "group": ["-" if c.group is None else c.group for c in clients],
+        "data": [c.note for c in clients],
+        "train": [c.examples for c in clients],
+        "val": [c.validation for c in clients],
+        "test": [c.test for c in clients],
+    }
+
+
+def _counts(summary: PartitionSummary) -> list[tuple[str, list[object]]]:
+    """A column for each class, of every client's number of examples."""
+    names = summary.class_names or tuple(map(str, range(summary.classes)))
+    return [
+        (name[:_LONGEST_NAME], [c.labels[number] for c in summary.clients])
+        for number, name in enumerate(names)
     ]
 
 
@@ -102,6 +104,10 @@ def _named(client: ClientSummary, most: int) -> object:
     if client.name in ("", str(client.client)):
         return client.client
     return client.name if len(client.name) <= most else client.name[: max(1, most - 1)] + "~"
+
+
+def _together(columns: Sequence[tuple[str, list[object]]]) -> int:
+    return sum(_width(*column) for column in columns)
 
 
 def _width(name: str, values: Sequence[object]) -> int:

@@ -182,7 +182,7 @@ def _signed(roster: Roster | None) -> Signed | None:
 
 
 def _clients(config: FederationConfig, given: int | None, roster: Roster | None) -> int:
-    """Of the roster, of the option, or of the configuration where it says how many there are."""
+    """How many clients: by the roster, the option, or the configuration where it says so."""
     counted = None if roster is None else len(roster.names())
     if counted is not None and given not in (None, counted):
         remedy = "leave it out: the roster says how many"

@@ -15,6 +15,7 @@ from secure_fl.errors import ConfigError, RunFolderError
 if TYPE_CHECKING:
     from secure_fl.federation.client_plan import ClientPlan
     from secure_fl.federation.folder import RunFolder
+    from secure_fl.privacy.ledger import PrivacyLedger
     from secure_fl.run import Federation
 
 FAILED = 1
@@ -64,44 +65,24 @@ def verify(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> Non
     that a checkpoint, a round or the summary counts; and where one of these is gone from a
     finished run.
     """
-    from secure_fl.federation.folder import MARKED, RunFolder
-    from secure_fl.federation.privacy_record import SKETCHES_ONLY, differences
-    from secure_fl.files import is_file
+    from secure_fl.federation.folder import RunFolder
+    from secure_fl.federation.privacy_record import SKETCHES_ONLY
     from secure_fl.privacy.ledger import PrivacyLedger
 
     run = RunFolder.open(folder)
-    if not is_file(run.ledger) and not (
-        (config := run.read_config()).noises_sketches or config.privacy.unit != "none"
-    ):
-        remedy = 'run it with privacy.unit = "example" or "client" for a run that has a ledger'
-        raise RunFolderError(
-            "the run released nothing with noise, so it has no ledger",
-            field="folder",
-            value=str(folder),
-            remedy=remedy,
-        )
+    _check_ledger(run)
     ledger = PrivacyLedger.load(run.ledger)
     found = ledger.verify(marks := run.marks())
-    problems = list(found.problems)
-    if is_file(run.summary):
-        silent = set(MARKED) - {where for where, _ in marks}
-        problems += [
-            f"{where} does not count the ledger's releases: it is not what the run wrote"
-            for where in sorted(silent)
-        ]
-        problems += differences(run.read_summary(), ledger)
-    names = _names(run)
+    problems = [*found.problems, *_contradictions(run, ledger, {where for where, _ in marks})]
+    names, budget = _names(run), ledger.budget
     rows = [
         [names.get(row.subject) or f"client {row.subject}", row.epsilon] for row in found.recomputed
     ]
     kind = (
-        ""
-        if ledger.budget is None
-        else f"δ = {ledger.budget.delta:g}, {ledger.budget.unit} level, {ledger.budget.adjacency}"
+        "" if budget is None else f"δ = {budget.delta:g}, {budget.unit} level, {budget.adjacency}"
     )
-    out.print(
-        table(f"recomputed from {len(ledger.releases)} releases ({kind})", ["subject", "ε"], rows)
-    )
+    title = f"recomputed from {len(ledger.releases)} releases ({kind})"
+    out.print(table(title, ["subject", "ε"], rows))
     out.print(
         f"{len(found.derived)} releases follow from the protocol, {len(found.declared)} rest on a "
         "client's word for its rate and steps",
@@ -113,6 +94,40 @@ def verify(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> Non
         err.print(problem, style="red", markup=False)
     if problems:
         raise typer.Exit(FAILED)
+
+
+def _check_ledger(run: RunFolder) -> None:
+    """Refuse a run without a ledger that released nothing with noise."""
+    from secure_fl.files import is_file
+
+    if is_file(run.ledger):
+        return
+    config = run.read_config()
+    if not config.noises_sketches and config.privacy.unit == "none":
+        remedy = 'run it with privacy.unit = "example" or "client" for a run that has a ledger'
+        raise RunFolderError(
+            "the run released nothing with noise, so it has no ledger",
+            field="folder",
+            value=str(run.path),
+            remedy=remedy,
+        )
+
+
+def _contradictions(run: RunFolder, ledger: PrivacyLedger, counted: set[str]) -> list[str]:
+    """What a finished run's records say otherwise than its ledger; `counted` are those that
+    count the ledger's releases.
+    """
+    from secure_fl.federation.folder import MARKED
+    from secure_fl.federation.privacy_record import differences
+    from secure_fl.files import is_file
+
+    if not is_file(run.summary):
+        return []
+    silent = [
+        f"{where} does not count the ledger's releases: it is not what the run wrote"
+        for where in sorted(set(MARKED) - counted)
+    ]
+    return [*silent, *differences(run.read_summary(), ledger)]
 
 
 def _show_examples(federation: Federation) -> None:

@@ -17,26 +17,32 @@ from secure_fl.units import clock, size
 if TYPE_CHECKING:
     from secure_fl.callbacks import Callback
     from secure_fl.config import FederationConfig
+    from secure_fl.estimate import Estimate
+
+_Config = Annotated[
+    Path | None, typer.Argument(help="Configuration, as `secure-fl init` writes it.")
+]
+_Out = Annotated[
+    Path | None, typer.Option("--out", help="Run folder to make; runs/NAME when not given.")
+]
+_Resume = Annotated[
+    Path | None,
+    typer.Option(
+        "--resume",
+        help="Continue the run in this folder; with --set pools.rounds=N make it longer.",
+    ),
+]
+_Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="a.b=c", help="Change a setting; may be repeated."),
+]
 
 
 def run(
-    config: Annotated[
-        Path | None, typer.Argument(help="Configuration, as `secure-fl init` writes it.")
-    ] = None,
-    out_dir: Annotated[
-        Path | None, typer.Option("--out", help="Run folder to make; runs/NAME when not given.")
-    ] = None,
-    resume: Annotated[
-        Path | None,
-        typer.Option(
-            "--resume",
-            help="Continue the run in this folder; with --set pools.rounds=N make it longer.",
-        ),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="a.b=c", help="Change a setting; may be repeated."),
-    ] = None,
+    config: _Config = None,
+    out_dir: _Out = None,
+    resume: _Resume = None,
+    settings: _Settings = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
     """Pre-train an encoder, form cluster pools, evaluate, leave a run folder.
@@ -58,23 +64,28 @@ def run(
         taken = None if resume is not None else quick_checks(federation, folder)
         if not quiet:
             _announce(federation)
-        if resume is None and (spent := planned_line(federation)) and not quiet:
-            out.print(f"planned: {spent}", markup=False)
-        if taken is not None and not quiet:
-            from secure_fl.report.costs import short
-
-            out.print(short(taken), markup=False)
+        planned = planned_line(federation) if resume is None else ""
+        if not quiet:
+            _expect(planned, taken)
         try:
             federation.run(folder, resume=resume is not None, progress=False)
         except KeyboardInterrupt:
-            err.print(
-                f"stopped after the last checkpoint; go on with: secure-fl run --resume {folder}",
-                style="yellow",
-                markup=False,
-            )
+            go_on = f"secure-fl run --resume {folder}"
+            said = f"stopped after the last checkpoint; go on with: {go_on}"
+            err.print(said, style="yellow", markup=False)
             raise
     if not quiet:
         show_summary(RunFolder.open(folder).read_summary(), folder)
+
+
+def _expect(planned: str, taken: Estimate | None) -> None:
+    """Say what the run will spend and take."""
+    from secure_fl.report.costs import short
+
+    if planned:
+        out.print(f"planned: {planned}", markup=False)
+    if taken is not None:
+        out.print(short(taken), markup=False)
 
 
 def _chosen(
@@ -162,64 +173,53 @@ def _sketch_line(sketches: dict[str, Any]) -> str:
 
 
 _BESIDE = {"balanced_accuracy": "balanced", "majority": "majority class"}
-"""What stands beside the accuracy."""
+"""Figures that stand beside the accuracy, and how they are called there."""
 
 
 def show_summary(summary: dict[str, Any], folder: Path) -> None:
     """A run in a few lines, as its record tells it: representation, pools, costs, where
     things are.
     """
-    measured = summary.get("representation")
-    if measured:
+    if measured := summary.get("representation"):
         rows = [
             [name, measured["initial"][name], value]
             for name, value in measured["pretrained"].items()
         ]
         out.print(table("encoder", ["metric", "random", "pre-trained"], rows))
-    pools = summary.get("pools")
-    if pools:
-        ari = "" if pools["ari"] is None else f", ARI {pools['ari']:.2f} against the known groups"
-        accuracy = (
-            "unknown"
-            if pools["accuracy"] is None
-            else f"{pools['accuracy']:.3f} ± {pools['accuracy_std']:.3f} over clients"
-        )
-        beside = "".join(
-            f", {said} {pools[key]:.3f}"
-            for key, said in _BESIDE.items()
-            if pools.get(key) is not None
-        )
-        out.print(
-            f"accuracy {accuracy}{beside}; {pools['active']} of "
-            f"{len(pools['counts'])} pools in use{ari}",
-            markup=False,
-        )
+    if pools := summary.get("pools"):
+        out.print(_pools_line(pools), markup=False)
     first = {found["alert"]: found for found in reversed(summary.get("alerts", []))}
     for found in reversed(first.values()):
-        out.print(
-            f"warning ({found['phase']}, round {found['round']}): {found['alert']}",
-            style="yellow",
-            markup=False,
-        )
+        said = f"warning ({found['phase']}, round {found['round']}): {found['alert']}"
+        out.print(said, style="yellow", markup=False)
     told = [row for row in summary["secrecy"] if row["holds"]]
     for row in told:
         out.print(f"{row['adversary']}: cannot read {row['holds']}", style="dim", markup=False)
     if told:
-        out.print(
-            "what each of them does read is on the page and in summary.json",
-            style="dim",
-            markup=False,
-        )
+        said = "what each of them does read is on the page and in summary.json"
+        out.print(said, style="dim", markup=False)
     if "privacy" in summary:
         out.print(_privacy_line(summary["privacy"]), markup=False)
     if "sketches" in summary:
         out.print(_sketch_line(summary["sketches"]), markup=False)
-    costs = summary["costs"].values()
-    down, up = (sum(cost[key] for cost in costs) for key in ("bytes_down", "bytes_up"))
-    took = (
-        f"{clock(sum(cost['seconds'] for cost in costs))}, "
-        if all("seconds" in cost for cost in costs)
-        else ""
-    )
-    out.print(f"{took}{size(down)} to the clients, {size(up)} to the server", markup=False)
+    out.print(_costs_line(list(summary["costs"].values())), markup=False)
     out.print(f"wrote {folder}; see it with `secure-fl report {folder}`", markup=False)
+
+
+def _pools_line(pools: dict[str, Any]) -> str:
+    ari = "" if pools["ari"] is None else f", ARI {pools['ari']:.2f} against the known groups"
+    accuracy = "unknown"
+    if pools["accuracy"] is not None:
+        accuracy = f"{pools['accuracy']:.3f} ± {pools['accuracy_std']:.3f} over clients"
+    there = {said: pools.get(key) for key, said in _BESIDE.items()}
+    beside = "".join(f", {said} {value:.3f}" for said, value in there.items() if value is not None)
+    used = f"{pools['active']} of {len(pools['counts'])} pools in use"
+    return f"accuracy {accuracy}{beside}; {used}{ari}"
+
+
+def _costs_line(costs: list[dict[str, Any]]) -> str:
+    down, up = (sum(cost[key] for cost in costs) for key in ("bytes_down", "bytes_up"))
+    took = ""
+    if all("seconds" in cost for cost in costs):
+        took = f"{clock(sum(cost['seconds'] for cost in costs))}, "
+    return f"{took}{size(down)} to the clients, {size(up)} to the server"

@@ -10,32 +10,37 @@ import typer
 from secure_fl.cli.console import out
 from secure_fl.errors import ConfigError
 
+_Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data", help="Your file or folder: write what is in it, in place of every setting."
+    ),
+]
+_Label = Annotated[
+    str | None,
+    typer.Option(
+        "--label",
+        help="With --data: the column or array of labels, where its name does not say it.",
+    ),
+]
+_Client = Annotated[
+    str | None,
+    typer.Option(
+        "--client", help="With --data: the column or array that says who holds an example."
+    ),
+]
+_Schema = Annotated[
+    bool,
+    typer.Option("--schema", help="Also write PATH with the suffix .schema.json, for editors."),
+]
+
 
 def init(
     path: Annotated[Path, typer.Argument(help="File to write.")] = Path("secure-fl.toml"),
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            "--data", help="Your file or folder: write what is in it, in place of every setting."
-        ),
-    ] = None,
-    label: Annotated[
-        str | None,
-        typer.Option(
-            "--label",
-            help="With --data: the column or array of labels, where its name does not say it.",
-        ),
-    ] = None,
-    client: Annotated[
-        str | None,
-        typer.Option(
-            "--client", help="With --data: the column or array that says who holds an example."
-        ),
-    ] = None,
-    schema: Annotated[
-        bool,
-        typer.Option("--schema", help="Also write PATH with the suffix .schema.json, for editors."),
-    ] = False,
+    data: _Data = None,
+    label: _Label = None,
+    client: _Client = None,
+    schema: _Schema = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
     """Write a configuration: every setting with its default and what it means; or, with --data, a
@@ -47,35 +52,13 @@ def init(
     from secure_fl.files import PUBLIC, make_folder, write_atomically
 
     if path.exists() and not force:
-        raise ConfigError(
-            "exists already",
-            field="path",
-            value=str(path),
-            remedy="choose another name or pass --force",
-        )
+        remedy = "choose another name or pass --force"
+        raise ConfigError("exists already", field="path", value=str(path), remedy=remedy)
     if data is None and (label or client):
-        raise ConfigError(
-            "says what is in a file, and there is none",
-            field="--label, --client",
-            value=label or client,
-            remedy="pass --data FILE too",
-        )
-    written = starter_config()
-    if data is not None:
-        from secure_fl.cli.guess import guessed, unsaid
-
-        written, read = guessed(data, label, client)
-        out.print(f"read as {read.reading}", markup=False)
-        for note in read.notes:
-            out.print(note, markup=False)
-        if missing := unsaid(read):
-            named = " and ".join(f"--{role} NAME" for role in missing)
-            out.print(
-                f"nothing says which is the {' and the '.join(missing)}: pass "
-                f"{named}, or name it in {path}",
-                style="yellow",
-                markup=False,
-            )
+        problem, field = "says what is in a file, and there is none", "--label, --client"
+        remedy = "pass --data FILE too"
+        raise ConfigError(problem, field=field, value=label or client, remedy=remedy)
+    written = starter_config() if data is None else _for_file(data, label, client, path)
     make_folder(path.parent)
     write_atomically(path, written, mode=PUBLIC)
     out.print(
@@ -87,3 +70,22 @@ def init(
         beside = path.with_suffix(".schema.json")
         write_atomically(beside, config_schema(), mode=PUBLIC)
         out.print(f"wrote {beside}", markup=False)
+
+
+def _for_file(data: Path, label: str | None, client: str | None, path: Path) -> str:
+    """The configuration for a file of the user's own; says how its examples were read."""
+    from secure_fl.cli.guess import guessed, unsaid
+
+    written, read = guessed(data, label, client)
+    out.print(f"read as {read.reading}", markup=False)
+    for note in read.notes:
+        out.print(note, markup=False)
+    if missing := unsaid(read):
+        named = " and ".join(f"--{role} NAME" for role in missing)
+        out.print(
+            f"nothing says which is the {' and the '.join(missing)}: pass "
+            f"{named}, or name it in {path}",
+            style="yellow",
+            markup=False,
+        )
+    return written

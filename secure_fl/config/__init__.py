@@ -11,22 +11,19 @@ no torch.
   `EvaluateConfig`, `RuntimeConfig`: A table each.
 """
 
+from secure_fl.config.data_tables import DataConfig, PartitionConfig, SourceConfig, ViewsConfig
 from secure_fl.config.federation import FederationConfig
 from secure_fl.config.privacy import PrivacyConfig
 from secure_fl.config.section import Section
 from secure_fl.config.security import SecurityConfig
 from secure_fl.config.tables import (
-    DataConfig,
     EvaluateConfig,
     ModelConfig,
     ObjectiveConfig,
     OptimiserConfig,
-    PartitionConfig,
     PoolsConfig,
     PretrainConfig,
     RuntimeConfig,
-    SourceConfig,
-    ViewsConfig,
 )
 
 __all__ = [

@@ -20,8 +20,8 @@ class Setting:
     value: Value
 
     def words(self, config: FederationConfig) -> str | None:
-        """In words; None where it is set already, or where the configuration would be refused
-        with it.
+        """The advice in words; None where it is set already, or where the configuration would be
+        refused with it.
         """
         if value_of(config, self.field) == self.value or not _allowed(
             config, self.field, self.value
@@ -38,7 +38,7 @@ class Raise:
     limit: float | None = None
 
     def words(self, config: FederationConfig) -> str | None:
-        """In words; None at the limit."""
+        """The advice in words; None where the setting is at its limit already."""
         value = float(value_of(config, self.field))
         return (
             None
@@ -55,7 +55,7 @@ class Lower:
     limit: float | None = None
 
     def words(self, config: FederationConfig) -> str | None:
-        """In words; None at the limit."""
+        """The advice in words; None where the setting is at its limit already."""
         value = float(value_of(config, self.field))
         return (
             None

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from secure_fl.config.cohorts import Rule
 
 if TYPE_CHECKING:
+    from secure_fl.config.data_tables import DataConfig
     from secure_fl.config.privacy import PrivacyConfig
-    from secure_fl.config.tables import DataConfig
 
 
 def column_rules(data: DataConfig, privacy: PrivacyConfig) -> Iterator[Rule]:

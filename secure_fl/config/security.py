@@ -16,7 +16,7 @@ COMPLETE_UP_TO = 128
 square of their number.
 """
 FEWEST = 3
-"""Of two clients in a sum each reads the other."""
+"""The fewest clients in a sum: of two, each would read the other's update."""
 
 
 @dataclass(frozen=True)

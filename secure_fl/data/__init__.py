@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from secure_fl.data.augmentations import PhotoViews as PhotoViews
     from secure_fl.data.augmentations import SeriesViews as SeriesViews
     from secure_fl.data.dataset import Dataset as Dataset
-    from secure_fl.data.dataset import join as join
+    from secure_fl.data.joining import join as join
     from secure_fl.data.partitions import ClientData as ClientData
     from secure_fl.data.partitions import count_classes as count_classes
     from secure_fl.data.partitions import partition as partition
@@ -64,7 +64,8 @@ __getattr__, __dir__, __all__ = lazily(
     __name__,
     {
         "augmentations": ["GlyphViews", "KeyedAugmentation", "PhotoViews", "SeriesViews"],
-        "dataset": ["Dataset", "join"],
+        "dataset": ["Dataset"],
+        "joining": ["join"],
         "partitions": ["ClientData", "count_classes", "partition"],
         "pooled": ["pooled_values"],
         "sources": ["load_source", "load_sources"],

@@ -117,23 +117,7 @@ def labels_of(values: Any, length: int, declared: Declared, field: str) -> Label
         DataError: values are missing or no labels, or a label is not among the declared ones.
     """
     found = column(values, length, field)
-    bare = UNLABELLED if found.dtype.kind in "iu" else str(UNLABELLED)
-    if str(UNLABELLED) in declared.names:
-        known = np.ones(length, bool)
-    else:
-        known = found != bare
-        if (
-            found.dtype.kind == "i"
-            and not declared.names
-            and set(np.unique(found).tolist()) == {-1, 1}
-        ):
-            remedy = 'number the classes 0 and 1, or name them: data.class_names = ["-1", "1"]'
-            raise DataError(
-                "either two classes, or one beside examples without a label",
-                field=field,
-                value="-1 and 1 only",
-                remedy=remedy,
-            )
+    known = _has_label(found, declared, field)
     codes, names = numbered(found[known])
     y = np.full(length, UNLABELLED, np.int64)
     y[known] = codes
@@ -145,13 +129,25 @@ def labels_of(values: Any, length: int, declared: Declared, field: str) -> Label
         raise DataError("labels outside -1, 0, 1, …", field=field, value="not shown", remedy=remedy)
     classes = len(names) or int(y.max(initial=UNLABELLED)) + 1
     if classes > _MOST_CLASSES:
-        raise DataError(
-            f"more than {_MOST_CLASSES} classes",
-            field=field,
-            value="not shown",
-            remedy="name a column of categories",
-        )
+        problem, remedy = f"more than {_MOST_CLASSES} classes", "name a column of categories"
+        raise DataError(problem, field=field, value="not shown", remedy=remedy)
     return declared_labels(Labels(torch.from_numpy(y), classes, names, False), declared, field)
+
+
+def _has_label(found: np.ndarray, declared: Declared, field: str) -> np.ndarray:
+    """Which examples have a label, bool `[N]`: all where -1 is declared to be one."""
+    if str(UNLABELLED) in declared.names:
+        return np.ones(len(found), bool)
+    if found.dtype.kind == "i" and not declared.names and set(np.unique(found).tolist()) == {-1, 1}:
+        remedy = 'number the classes 0 and 1, or name them: data.class_names = ["-1", "1"]'
+        raise DataError(
+            "either two classes, or one beside examples without a label",
+            field=field,
+            value="-1 and 1 only",
+            remedy=remedy,
+        )
+    there: np.ndarray = found != (UNLABELLED if found.dtype.kind in "iu" else str(UNLABELLED))
+    return there
 
 
 def declared_labels(labels: Labels, declared: Declared, field: str) -> Labels:
@@ -163,53 +159,49 @@ def declared_labels(labels: Labels, declared: Declared, field: str) -> Labels:
     Raises:
         DataError: a label is not among the declared ones.
     """
-    if declared.classes is None:
+    classes = declared.classes
+    if classes is None:
         return labels
     own = labels.names or tuple(map(str, range(labels.classes)))
-    if declared.names:
-        place = {name: number for number, name in enumerate(declared.names)}
-        by_number = all(_whole(name) for name in own) and not all(
-            _whole(name) for name in declared.names
-        )
-        numbers = [int(name) if by_number else place.get(name, -1) for name in own]
-        problem, names = (
-            f"labels outside the {len(declared.names)} of data.class_names",
-            declared.names,
-        )
-        if declared.names == tuple(map(str, range(len(declared.names)))):
-            names = ()
-    elif all(_whole(name) for name in own):
-        numbers, names, problem = (
-            [int(name) for name in own],
-            (),
-            f"labels outside 0..{declared.classes - 1}",
-        )
-    else:
-        numbers, names, problem = (
-            list(range(len(own))),
-            own,
-            f"labels by name, and not of {declared.classes} kinds",
-        )
-        if len(own) != declared.classes:
-            remedy = "name every class in data.class_names (from Python: class_names=)"
-            raise DataError(problem, field=field, value="not shown", remedy=remedy)
+    numbers, names = _declared_numbers(own, declared, field)
     there = set(labels.y.unique().tolist()) - {UNLABELLED}
-    if any(not 0 <= numbers[code] < declared.classes for code in there):
+    if any(not 0 <= numbers[code] < classes for code in there):
         remedy = (
             "declare every label there is (data.classes, data.class_names), or number the classes "
             "from 0; -1 marks an example without a label"
         )
+        problem = f"labels outside 0..{classes - 1}"
+        if declared.names:
+            problem = f"labels outside the {len(declared.names)} of data.class_names"
         raise DataError(problem, field=field, value="not shown", remedy=remedy)
-    table = torch.tensor(
-        [
-            *(number if 0 <= number < declared.classes else UNLABELLED for number in numbers),
-            UNLABELLED,
-        ]
-    )
+    inside = [number if 0 <= number < classes else UNLABELLED for number in numbers]
+    table = torch.tensor([*inside, UNLABELLED])
     # Names that were read off private labels are private, also where somebody said how many
     # there are.
     told = bool(declared.names) or not names or labels.declared
-    return Labels(table[labels.y], declared.classes, names, told)
+    return Labels(table[labels.y], classes, names, told)
+
+
+def _declared_numbers(
+    own: Sequence[str], declared: Declared, field: str
+) -> tuple[list[int], tuple[str, ...]]:
+    """The declared number of each class that was found, outside of 0..classes - 1 where it is not
+    declared; and the names that classes have from now on.
+    """
+    counted = all(_whole(name) for name in own)
+    if declared.names:
+        place = {name: number for number, name in enumerate(declared.names)}
+        by_number = counted and not all(_whole(name) for name in declared.names)
+        numbers = [int(name) if by_number else place.get(name, -1) for name in own]
+        as_counted = declared.names == tuple(map(str, range(len(declared.names))))
+        return numbers, () if as_counted else declared.names
+    if counted:
+        return [int(name) for name in own], ()
+    if len(own) != declared.classes:
+        problem = f"labels by name, and not of {declared.classes} kinds"
+        remedy = "name every class in data.class_names (from Python: class_names=)"
+        raise DataError(problem, field=field, value="not shown", remedy=remedy)
+    return list(range(len(own))), tuple(own)
 
 
 def owners_of(values: Any, length: int, field: str) -> tuple[Tensor, tuple[str, ...]]:

@@ -6,7 +6,6 @@ many there are: messages travel further than data may.
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -16,7 +15,6 @@ import torch
 from torch import Tensor
 
 from secure_fl.data.columns import (
-    TRAIN,
     UNLABELLED,
     Declared,
     Labels,
@@ -27,18 +25,15 @@ from secure_fl.data.columns import (
     owners_of,
     splits_of,
 )
-from secure_fl.data.layout import Layout, Meaning, oriented
+from secure_fl.data.example_tensors import example_tensor
+from secure_fl.data.layout import Layout, Meaning
 from secure_fl.errors import DataError
 
-__all__ = ["UNLABELLED", "Array", "Dataset", "Kind", "Splits", "join", "same_classes"]
+__all__ = ["UNLABELLED", "Array", "Dataset", "Kind", "Splits"]
 
 Kind = Literal["image", "series", "vector"]
 
 Array = np.ndarray | Tensor
-_AT_A_TIME = 1 << 24
-"""Numbers that are looked at or converted at a time, so that memory beside the examples does not
-follow them.
-"""
 
 
 @dataclass(frozen=True)
@@ -64,6 +59,11 @@ class Dataset:
         columns_declared: whether the columns follow from what somebody said; otherwise values were
             read off the examples to make them.
         notes: what was done to the examples when they were read, in words, for whoever holds them.
+
+    Unsigned bytes are divided by 255, and channels that come last are moved to the front. Names,
+    and numbers with gaps, are numbered in sorted order and kept in `class_names` and
+    `client_names`. Runs with differential privacy that train on labels want `classes` or
+    `class_names` given, because what is read off private labels is private.
     """
 
     x: Tensor = field(repr=False)
@@ -96,77 +96,31 @@ class Dataset:
         columns: Sequence[str] = (),
         name: str = "data",
     ) -> Dataset:
-        """Check arrays or tensors and wrap them. Unsigned bytes are divided by 255; channels that
-        come last are moved to the front.
+        """Check arrays or tensors and wrap them; the class says how bytes and names are read.
 
         Args:
             x: `[N, C, H, W]`, `[N, C, L]` or `[N, F]`, finite numbers.
-            y: `[N]` names or whole numbers, -1 for unlabelled; None for no labels at all. Names,
-                and numbers with gaps, are numbered in sorted order and kept in `class_names`.
+            y: `[N]` names or whole numbers, -1 for unlabelled; None for no labels at all.
             client: `[N]` names or whole numbers of who holds each example.
-            split: `[N]` train, validation or test (0, 1, 2); examples then go there instead of
-                being held out at random.
-            group: `[N]` names or whole numbers; examples of one group are never divided between
-                training, validation, test or clients.
-            classes: number of classes, numbered from 0. Runs with differential privacy that train
-                on labels want it, or `class_names`, given, because what is read off private labels
-                is private.
+            split: `[N]` train, validation or test (0, 1, 2), in place of drawing at random.
+            group: `[N]` names or whole numbers; examples of one group are never divided.
+            classes: number of classes, numbered from 0.
             class_names: the classes in the order of their numbers; another label is refused.
             layout: which axis holds the channels; `auto` finds it or refuses.
             kind: what three axes are, `series` (auto) or `image` without a channel axis.
             columns: names of the columns of vectors.
+            name: for summaries and errors.
 
         Raises:
-            DataError: naming the array, what is wrong with it and the remedy; never a value in it,
-                nor how many there are.
+            DataError: names the array, what is wrong with it and the remedy; never a value in it.
         """
-        examples, turned = _examples(x, kind, layout, name)
-        named = names_of(columns, f"{name}.columns", "give the columns' names in a list")
-        if named and (examples.ndim != 2 or len(named) != examples.shape[1]):
-            remedy = "give a name for each column of [N, F], or leave columns out"
-            raise DataError(
-                f"not one name a column of examples of shape {tuple(examples.shape[1:])}",
-                field=f"{name}.columns",
-                value=len(named),
-                remedy=remedy,
-            )
-        count = len(examples)
+        examples, turned = example_tensor(x, kind, layout, name)
+        bare = cls(examples, torch.full((len(examples),), UNLABELLED), 0, name=name)
+        bare = replace(bare, columns=_column_names(columns, bare), notes=_said(turned))
         told = Declared.of(classes, class_names, f"{name}.class_names")
-        bare = Labels(torch.full((count,), UNLABELLED), 0, (), False)
-        labels = (
-            declared_labels(bare, told, f"{name}.y")
-            if y is None
-            else labels_of(y, count, told, f"{name}.y")
-        )
-        owners, names = (None, ()) if client is None else owners_of(client, count, f"{name}.client")
-        made = cls(
-            examples,
-            labels.y,
-            labels.classes,
-            owners,
-            name,
-            labels.declared,
-            labels.names,
-            names,
-            columns=named,
-        )
-        made = replace(
-            made,
-            split=None if split is None else splits_of(split, count, f"{name}.split"),
-            group=None if group is None else groups_of(group, count, f"{name}.group"),
-            notes=tuple(
-                filter(
-                    None,
-                    (
-                        turned,
-                        _renumbered("labels", labels.names, told.names),
-                        _renumbered("clients", names, ()),
-                    ),
-                )
-            ),
-        )
-        made._check_groups()
-        return made
+        made = bare._as_declared(told) if y is None else bare.labelled_as(y, told)
+        note = _renumbered("labels", made.class_names, told.names)
+        return replace(made, notes=_said(*made.notes, note))._with_columns(client, split, group)
 
     @classmethod
     def from_clients(
@@ -189,7 +143,7 @@ class Dataset:
         Raises:
             DataError: as `from_arrays`, with the client's place or name.
         """
-        from secure_fl.data.given import of_clients
+        from secure_fl.data.given_clients import of_clients
 
         return of_clients(clients, Declared.of(classes, class_names), name)
 
@@ -264,16 +218,11 @@ class Dataset:
         Raises:
             DataError: a label is not among the declared classes.
         """
-        told = Declared.of(classes, class_names, f"{self.name}.class_names")
+        return self._as_declared(Declared.of(classes, class_names, f"{self.name}.class_names"))
+
+    def _as_declared(self, told: Declared) -> Dataset:
         own = Labels(self.y, self.classes, self.class_names, self.declared)
-        labels = declared_labels(own, told, f"{self.name}.y")
-        return replace(
-            self,
-            y=labels.y,
-            classes=labels.classes,
-            class_names=labels.names,
-            declared=labels.declared,
-        )
+        return self._relabelled(declared_labels(own, told, f"{self.name}.y"))
 
     def labelled_as(self, y: Any, declared: Declared) -> Dataset:
         """The same examples with other labels, as `from_arrays` takes them.
@@ -281,7 +230,9 @@ class Dataset:
         Raises:
             DataError: as `from_arrays`.
         """
-        labels = labels_of(y, len(self), declared, f"{self.name}.y")
+        return self._relabelled(labels_of(y, len(self), declared, f"{self.name}.y"))
+
+    def _relabelled(self, labels: Labels) -> Dataset:
         return replace(
             self,
             y=labels.y,
@@ -289,6 +240,21 @@ class Dataset:
             class_names=labels.names,
             declared=labels.declared,
         )
+
+    def _with_columns(self, client: Any, split: Any, group: Any) -> Dataset:
+        """The same examples with what stands beside them, as `from_arrays` takes it."""
+        count, name = len(self), self.name
+        owners, names = (None, ()) if client is None else owners_of(client, count, f"{name}.client")
+        made = replace(
+            self,
+            client=owners,
+            client_names=names,
+            split=None if split is None else splits_of(split, count, f"{name}.split"),
+            group=None if group is None else groups_of(group, count, f"{name}.group"),
+            notes=_said(*self.notes, _renumbered("clients", names, ())),
+        )
+        made._check_groups()
+        return made
 
     def unlabelled(self) -> Dataset:
         """The same examples without their labels."""
@@ -323,208 +289,21 @@ Splits = tuple[Dataset, Dataset | None]
 """Training examples, and the official test split where the source has one."""
 
 
-def join(parts: Sequence[Dataset], name: str) -> Dataset:
-    """Concatenate datasets of one shape. Classes and clients that have names are one where their
-    names are; groups of different parts are different.
-
-    Raises:
-        DataError: shapes differ.
-    """
-    for part in parts[1:]:
-        if part.shape != parts[0].shape:
-            raise DataError(
-                f"shape differs from that of {parts[0].name}, {parts[0].shape}",
-                field=part.name,
-                value=part.shape,
-                remedy="set data.image_size, so that all images get one size; channels must agree"
-                if part.kind == "image"
-                else "bring them to one shape: cut series into windows of one length, or pad "
-                "them; give tables the same columns",
-            )
-        if part.columns and parts[0].columns and part.columns != parts[0].columns:
-            remedy = (
-                "give both the same columns in the same order; for text, name its values in "
-                "data.sources.categories"
-            )
-            raise DataError(
-                f"columns differ from those of {parts[0].name}",
-                field=part.name,
-                value=f"{len(part.columns)} columns",
-                remedy=remedy,
-            )
-    parts = same_classes(parts)
-    first = parts[0]
-    owners, client_names = _joined_owners(parts)
-    return Dataset(
-        torch.cat([part.x for part in parts]) if len(parts) > 1 else first.x,
-        torch.cat([part.y for part in parts]),
-        max(part.classes for part in parts),
-        owners,
-        name,
-        all(part.declared for part in parts),
-        first.class_names,
-        client_names,
-        _joined_splits(parts),
-        _joined_groups(parts),
-        first.columns,
-        all(part.columns_declared for part in parts),
-        tuple(dict.fromkeys(note for part in parts for note in part.notes)),
-    )
-
-
-def same_classes(parts: Sequence[Dataset]) -> list[Dataset]:
-    """The same examples with one numbering of classes: equal names, or numbers, become
-    equal numbers.
-
-    Parts that are numbered alike stay as they are.
-    """
-    if len({part.class_names for part in parts}) == 1:
-        return list(parts)
-    own = [part.class_names or tuple(map(str, range(part.classes))) for part in parts]
-    names = _sorted_names({name for each in own for name in each})
-    place = {name: number for number, name in enumerate(names)}
-    kept = () if names == tuple(map(str, range(len(names)))) else names
-    made = []
-    for part, mine in zip(parts, own, strict=True):
-        table = torch.tensor([*(place[name] for name in mine), UNLABELLED])
-        made.append(replace(part, y=table[part.y], classes=len(names), class_names=kept))
-    return made
-
-
-def _joined_owners(parts: Sequence[Dataset]) -> tuple[Tensor | None, tuple[str, ...]]:
-    clients = [part.client for part in parts if part.client is not None]
-    if len(clients) < len(parts):
-        return None, ()
-    if len({part.client_names for part in parts}) == 1:
-        return torch.cat(clients), parts[0].client_names
-    own = [
-        part.client_names or tuple(map(str, range(int(client.max()) + 1)))
-        for part, client in zip(parts, clients, strict=True)
-    ]
-    names = _sorted_names({name for each in own for name in each})
-    place = {name: number for number, name in enumerate(names)}
-    joined = torch.cat(
-        [
-            torch.tensor([place[name] for name in mine])[client]
-            for mine, client in zip(own, clients, strict=True)
-        ]
-    )
-    return joined, () if names == tuple(map(str, range(len(names)))) else names
-
-
-def _joined_splits(parts: Sequence[Dataset]) -> Tensor | None:
-    """What nobody marked is for training."""
-    if all(part.split is None for part in parts):
-        return None
-    return torch.cat(
-        [torch.full((len(part),), TRAIN) if part.split is None else part.split for part in parts]
-    )
-
-
-def _joined_groups(parts: Sequence[Dataset]) -> Tensor | None:
-    """Examples of a part without groups are each a group of their own."""
-    if all(part.group is None for part in parts):
-        return None
-    groups, first = [], 0
-    for part in parts:
-        mine = torch.arange(len(part)) if part.group is None else part.group
-        groups.append(mine + first)
-        first += int(mine.max()) + 1 if len(mine) else 0
-    return torch.cat(groups)
-
-
-def _sorted_names(names: set[str]) -> tuple[str, ...]:
-    """Numbers before text, and as numbers are sorted."""
-    return tuple(
-        sorted(
-            names,
-            key=lambda name: (
-                (0, int(name), name) if name.removeprefix("-").isdecimal() else (1, 0, name)
-            ),
-        )
-    )
-
-
-def _examples(x: Any, kind: Meaning, layout: Layout, name: str) -> tuple[Tensor, str]:
-    """`x` as finite float32 of two to four dimensions, channels first, and what was turned."""
-    field = f"{name}.x"
-    if np.ma.is_masked(x):
+def _column_names(columns: Sequence[str], data: Dataset) -> tuple[str, ...]:
+    """Names of columns, one for each of a batch of vectors, or none."""
+    named = names_of(columns, f"{data.name}.columns", "give the columns' names in a list")
+    if named and (data.kind != "vector" or (len(named),) != data.shape):
         raise DataError(
-            "values are masked",
-            field=field,
-            value="not shown",
-            remedy="drop or impute such examples before loading",
+            f"not one name a column of examples of shape {data.shape}",
+            field=f"{data.name}.columns",
+            value=len(named),
+            remedy="give a name for each column of [N, F], or leave columns out",
         )
-    if isinstance(x, Tensor):
-        try:
-            array = (x.float() if x.is_floating_point() else x).detach().cpu().numpy()
-        except (TypeError, RuntimeError):  # sparse, quantised, without content
-            raise DataError(
-                "not a dense tensor", field=field, value=str(x.layout), remedy="pass x.to_dense()"
-            ) from None
-    else:
-        try:
-            array = np.asarray(x)
-        except Exception:  # what a lazy array raises may quote an example
-            raise DataError(
-                "examples differ in shape",
-                field=field,
-                value=type(x).__name__,
-                remedy="pad or crop them to one shape",
-            ) from None
-    if array.dtype.kind not in "fiub":
-        raise DataError(
-            "not numbers",
-            field=field,
-            value=str(array.dtype),
-            remedy="convert it to float32 or uint8",
-        )
-    if array.ndim not in (2, 3, 4) or 0 in array.shape:
-        remedy = (
-            "use [N, C, H, W] for images, [N, C, L] for series or [N, F] "
-            "for vectors, with N at least 1"
-        )
-        raise DataError(
-            "not a batch of examples", field=field, value=f"{array.ndim} axes", remedy=remedy
-        )
-    turned, note = oriented(array, kind, layout, field)
-    return _as_floats(turned, field), note
+    return named
 
 
-def _as_floats(array: np.ndarray, field: str) -> Tensor:
-    """Finite float32 numbers in a row. Memory-mapped ones that are that already stay where they
-    are; bytes are divided by 255.
-    """
-    mapped = (
-        _is_mapped(array)
-        and array.dtype == np.float32
-        and array.flags.c_contiguous
-        and array.flags.writeable
-    )
-    examples = torch.from_numpy(array if mapped else np.empty(array.shape, np.float32))
-    rows = max(1, _AT_A_TIME // max(1, array[0].size))
-    for first in range(0, len(array), rows):
-        block = examples[first : first + rows]
-        if not mapped:
-            with np.errstate(over="ignore"):
-                block.numpy()[:] = array[first : first + rows]
-            if array.dtype == np.uint8:
-                block /= 255
-        if not bool(torch.isfinite(block).all()):
-            raise DataError(
-                "NaN or infinity",
-                field=field,
-                value="not shown",
-                remedy="drop or impute such examples before loading",
-            )
-    return examples
-
-
-def _is_mapped(array: object) -> bool:
-    """Whether an array lies in a file."""
-    while isinstance(array, np.ndarray) and not isinstance(array, np.memmap):
-        array = array.base
-    return isinstance(array, np.memmap | mmap.mmap)
+def _said(*notes: str) -> tuple[str, ...]:
+    return tuple(note for note in notes if note)
 
 
 def _renumbered(what: str, names: tuple[str, ...], declared: tuple[str, ...]) -> str:

@@ -16,7 +16,9 @@ import numpy as np
 from secure_fl.data.dataset import Dataset
 
 _BYTES = 8
-"""Of a digest: two sets of a million examples each meet by chance with probability 2^-24."""
+"""Bytes of an example's digest: two sets of a million examples each meet by chance with
+probability 2^-24.
+"""
 _LEAST = 32
 """Values that a channel has at least where its own mean and deviation leave enough of it to know
 it by.
@@ -64,8 +66,8 @@ def content_digests(data: Dataset, salt: bytes) -> set[str]:
 
 
 def whole_digest(parts: Iterable[Dataset]) -> str:
-    """Of all examples and labels in order: whether two runs have the same data. It knows a set from
-    one with another example, so it is as private.
+    """A digest of all examples and labels in order: whether two runs have the same data. It knows a
+    set from one with another example, so it is as private.
     """
     digest = hashlib.sha256()
     for part in parts:

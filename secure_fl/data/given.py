@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secure_fl.data.columns import Declared, owners_of
-from secure_fl.data.dataset import Dataset, join
+from secure_fl.data.columns import Declared
+from secure_fl.data.dataset import Dataset
+from secure_fl.data.joining import join
 from secure_fl.data.tables import Roles, from_columns, roles_like
 from secure_fl.errors import DataError, SecureFLError
 
@@ -61,67 +62,6 @@ def dataset_of(given: Any, *, name: str = "data", **columns: Any) -> Dataset:
         )
         raise DataError("cannot be read", field=name, value=_kind(given), remedy=remedy) from None
     raise _refused(given, name)
-
-
-def of_clients(clients: Any, declared: Declared, name: str) -> Dataset:
-    """One dataset from what each client holds; see `Dataset.from_clients`.
-
-    Raises:
-        DataError: there is no client, or one's examples are refused, by the client's place or name.
-    """
-    if isinstance(clients, Mapping):
-        called, items = [str(key) for key in clients], list(clients.values())
-        if len(set(called)) < len(called):
-            raise DataError(
-                "two clients have one name",
-                field=name,
-                value="not shown",
-                remedy="give each client a name of its own",
-            )
-    elif isinstance(clients, list | tuple):
-        called, items = [], list(clients)
-    else:
-        remedy = "pass [(x, y), ...] or {name: (x, y), ...}"
-        raise DataError(
-            "no list of clients and no mapping from their names",
-            field=name,
-            value=_kind(clients),
-            remedy=remedy,
-        )
-    if not items:
-        raise DataError(
-            "no client",
-            field=name,
-            value="empty",
-            remedy="pass [(x, y), ...] or {name: (x, y), ...}",
-        )
-    bare = [_is_array(item) for item in items]
-    if any(bare) and not all(bare):
-        place = f"{name}[{called[bare.index(True)]!r}]" if called else f"{name}[{bare.index(True)}]"
-        remedy = "give every client as (x, y), with y None where it has no labels"
-        raise DataError(
-            "an array alone among clients with labels",
-            field=place,
-            value=_kind(items[bare.index(True)]),
-            remedy=remedy,
-        )
-    parts = [
-        _client(item, declared, f"{name}[{called[i]!r}]" if called else f"{name}[{i}]")
-        for i, item in enumerate(items)
-    ]
-    sizes = torch.tensor([len(part) for part in parts])
-    places = torch.arange(len(parts)).repeat_interleave(sizes)
-    joined = join([replace(part, client=None, client_names=()) for part in parts], name)
-    if not called:
-        return replace(joined, client=places)
-    numbers, names = owners_of(np.asarray(called), len(called), f"{name} (names of clients)")
-    return replace(joined, client=numbers[places], client_names=names)
-
-
-def _client(item: Any, declared: Declared, name: str) -> Dataset:
-    if isinstance(item, list) and len(item) == 2 and _is_array(item[0]):
-        item = tuple(item)
-    return dataset_of(item, name=name, classes=declared.classes, class_names=declared.names or None)
 
 
 def _again(data: Dataset, columns: Mapping[str, Any]) -> Dataset:
@@ -382,7 +322,8 @@ def _stacked(rows: Sequence[Any], name: str) -> np.ndarray:
     return stacked[:, None] if stacked.ndim == 3 and hasattr(rows[0], "getbands") else stacked
 
 
-def _is_array(given: Any) -> bool:
+def is_array(given: Any) -> bool:
+    """Whether something is an array of numpy or torch."""
     return isinstance(given, Tensor | np.ndarray)
 
 
@@ -404,7 +345,7 @@ def is_frame(given: Any) -> bool:
 _DOORS: tuple[tuple[Any, Any], ...] = (
     (lambda given: isinstance(given, Mapping), _mapping),
     (lambda given: isinstance(given, tuple), _pair),
-    (_is_array, _array),
+    (is_array, _array),
     (lambda given: isinstance(given, list), _list),
     (_is_hugging_face, _hugging_face),
     (is_frame, _frame),

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Generator, Tensor
 
+from secure_fl.config import FederationConfig
 from secure_fl.data.columns import TEST, TRAIN, VALIDATION
-from secure_fl.data.dataset import Dataset, Splits, join
+from secure_fl.data.dataset import Dataset, Splits
+from secure_fl.data.joining import join
 from secure_fl.errors import PartitionError
 
 
@@ -23,6 +25,19 @@ class Parts:
     train: Dataset
     validation: Dataset | None
     test: Dataset | None
+
+
+@dataclass(frozen=True)
+class Held:
+    """What one client holds before its transform: examples, known group, and its name where it
+    has one.
+    """
+
+    train: Dataset
+    validation: Dataset | None
+    test: Dataset
+    group: int | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -120,3 +135,17 @@ def dealt(data: Dataset, clients: int, generator: Generator) -> list[Dataset]:
         data.take(units.rows(index))
         for index in torch.randperm(len(units), generator=generator).tensor_split(clients)
     ]
+
+
+def labels_are_private(config: FederationConfig) -> bool:
+    """Whether differential privacy hides who is in a client's data, labels included."""
+    return config.privacy.unit != "none"
+
+
+def strata(data: Dataset, config: FederationConfig) -> Tensor:
+    """What a part is held out by: the labels, unless they are private; then all examples
+    are alike.
+    """
+    return (
+        torch.zeros_like(data.y) if labels_are_private(config) or config.noises_sketches else data.y
+    )

@@ -11,20 +11,30 @@ tell a client's law from others' by its transform alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator
 
-from secure_fl.config import FederationConfig, PartitionConfig
-from secure_fl.data.dataset import UNLABELLED, Dataset, Splits, join, same_classes
-from secure_fl.data.holdout import Parts, Units, dealt, hold_out, separated
+from secure_fl.config import FederationConfig
+from secure_fl.data.dataset import Dataset, Splits
+from secure_fl.data.dealing import SPLITTERS, too_few
+from secure_fl.data.holdout import (
+    Held,
+    Parts,
+    Units,
+    dealt,
+    hold_out,
+    labels_are_private,
+    separated,
+    strata,
+)
+from secure_fl.data.joining import join, same_classes
+from secure_fl.data.natural import joined_clients, natural_clients, said_in_errors
 from secure_fl.data.transforms import Transform, transforms_for
 from secure_fl.errors import DataError, PartitionError
 from secure_fl.seeds import derive_seed
-
-_DIRICHLET_DRAWS = 100
 
 
 @dataclass(frozen=True)
@@ -65,7 +75,7 @@ def partition(sources: Sequence[Splits], config: FederationConfig) -> list[Clien
         DataError: examples are private, and what their columns are was read off them.
     """
     config, sources = resolved(config, sources), _alike(sources)
-    if _private(config) and not all(train.columns_declared for train, _ in sources):
+    if labels_are_private(config) and not all(train.columns_declared for train, _ in sources):
         remedy = (
             "name the values of text columns in data.sources.categories, or leave them out with "
             "data.sources.features"
@@ -77,8 +87,8 @@ def partition(sources: Sequence[Splits], config: FederationConfig) -> list[Clien
         raise DataError(problem, field="data.sources.categories", value=None, remedy=remedy)
     spec, seed = config.partition, config.seed
     if spec.kind == "natural":
-        held = _natural(
-            _joined_clients([split for split, _ in sources]), config, derive_seed(seed, "partition")
+        held = natural_clients(
+            joined_clients([split for split, _ in sources]), config, derive_seed(seed, "partition")
         )
     elif spec.kind == "source":
         held = _by_source([separated(source) for source in sources], config)
@@ -107,35 +117,23 @@ def resolved(
     spec = config.partition
     brought = any(train.client is not None for train, _ in sources) and not spec.ignore_clients
     if spec.kind == "auto":
-        known = config.data.packaged and not own
-        kind = (
-            "natural"
-            if brought
-            else "rotation"
-            if known and all(train.kind == "image" for train, _ in sources)
-            else "iid"
-        )
-        spec = spec.model_copy(update={"kind": kind})
+        images = all(train.kind == "image" for train, _ in sources)
+        dealt_anew = "rotation" if config.data.packaged and not own and images else "iid"
+        spec = spec.model_copy(update={"kind": "natural" if brought else dealt_anew})
         config = config.model_copy(update={"partition": spec})
     elif brought and spec.kind != "natural":
         remedy = (
             'set partition.kind = "natural" or leave it out; to dissolve them, set '
             "partition.ignore_clients = true"
         )
-        raise PartitionError(
-            "the data bring clients of their own, who would be dissolved",
-            field="partition.kind",
-            value=spec.kind,
-            remedy=remedy,
-        )
+        problem = "the data bring clients of their own, who would be dissolved"
+        raise PartitionError(problem, field="partition.kind", value=spec.kind, remedy=remedy)
     if spec.grouped and spec.groups > spec.clients:
-        remedy = f"at most {spec.clients}, or more clients"
-        raise PartitionError(
+        problem, remedy = (
             f"more groups than the {spec.clients} clients",
-            field="partition.groups",
-            value=spec.groups,
-            remedy=remedy,
+            f"at most {spec.clients}, or more clients",
         )
+        raise PartitionError(problem, field="partition.groups", value=spec.groups, remedy=remedy)
     return config
 
 
@@ -148,7 +146,7 @@ def count_classes(clients: Sequence[ClientData], config: FederationConfig) -> in
     """
     if not any(client.train.labelled for client in clients):
         return 0
-    if not _private(config) or all(client.train.declared for client in clients):
+    if not labels_are_private(config) or all(client.train.declared for client in clients):
         return max(client.test.classes for client in clients)
     if config.needs_classes:
         remedy = (
@@ -162,19 +160,6 @@ def count_classes(clients: Sequence[ClientData], config: FederationConfig) -> in
             remedy=remedy,
         )
     return 0
-
-
-@dataclass(frozen=True)
-class Held:
-    """What one client holds before its transform: examples, known group, and its name where it
-    has one.
-    """
-
-    train: Dataset
-    validation: Dataset | None
-    test: Dataset
-    group: int | None = None
-    name: str | None = None
 
 
 def _alike(sources: Sequence[Splits]) -> list[Splits]:
@@ -218,7 +203,7 @@ def _deal(parts: Parts, config: FederationConfig, clients: int, seed: int) -> li
     spec, generator = config.partition, torch.Generator().manual_seed(seed)
     train, test = parts.train, parts.test
     if test is None:
-        train, test = hold_out(train, config.data.test_fraction, _strata(train, config), generator)
+        train, test = hold_out(train, config.data.test_fraction, strata(train, config), generator)
     units = Units.of(train, train.y)
     if clients > len(units):
         what, remedy = (
@@ -232,10 +217,10 @@ def _deal(parts: Parts, config: FederationConfig, clients: int, seed: int) -> li
             remedy=remedy,
         )
     owned = [
-        units.rows(index) for index in _SPLITTERS[spec.kind](units.label, spec, clients, generator)
+        units.rows(index) for index in SPLITTERS[spec.kind](units.label, spec, clients, generator)
     ]
     if min(len(index) for index in owned) < spec.min_examples:
-        raise _too_few(spec)
+        raise too_few(spec)
     kept: list[Dataset] | list[None] = [None] * clients
     if parts.validation is not None:
         kept = dealt(
@@ -248,7 +233,7 @@ def _deal(parts: Parts, config: FederationConfig, clients: int, seed: int) -> li
         mine = train.take(index)
         tested = (
             _at_random(test, config, derive_seed(seed, "test", i))
-            if _private(config)
+            if labels_are_private(config)
             else _like(mine, test, config.data.test_limit, generator)
         )
         held.append(Held(mine, kept[i], tested, i % spec.groups if spec.grouped else None))
@@ -279,227 +264,11 @@ def _all_tested(parts: Sequence[Parts], config: FederationConfig) -> list[Parts]
                 derive_seed(config.seed, "source held out", number)
             )
             train, test = hold_out(
-                part.train, config.data.test_fraction, _strata(part.train, config), generator
+                part.train, config.data.test_fraction, strata(part.train, config), generator
             )
             part = replace(part, train=train, test=test)
         made.append(part)
     return made
-
-
-def _natural(data: Dataset, config: FederationConfig, seed: int) -> list[Held]:
-    """Each client's own examples, its test split held out of them by coins that no other client's
-    number of examples moves.
-    """
-    assert data.client is not None
-    _check_groups(data)
-    held: list[Held] = []
-    for i, owner in enumerate(data.client.unique().tolist()):
-        name = data.client_names[owner] if data.client_names else str(owner)
-        mine = separated(
-            (
-                replace(
-                    data.take(torch.nonzero(data.client == owner).flatten()), name=f"client {name}"
-                ),
-                None,
-            )
-        )
-        least = config.partition.min_examples
-        if len(mine.train) < least + (mine.test is None):
-            fewest = PartitionConfig.model_fields["min_examples"].default
-            remedy = "drop the client, or give it more examples" + (
-                ", or lower partition.min_examples" if least > fewest else ""
-            )
-            problem = f"{_said(i, name)} holds too few examples to train and test on"
-            raise PartitionError(
-                problem, field="partition.min_examples", value=least, remedy=remedy
-            )
-        train, test = mine.train, mine.test
-        if test is None:
-            generator = torch.Generator().manual_seed(derive_seed(seed, "held out", i))
-            train, test = hold_out(
-                replace(train, name=_said(i, name)),
-                config.data.test_fraction,
-                _strata(train, config),
-                generator,
-            )
-        train = replace(train, name=f"client {name}")
-        held.append(
-            Held(
-                train,
-                mine.validation,
-                test.take(torch.arange(min(len(test), config.data.test_limit))),
-                None,
-                name,
-            )
-        )
-    return held
-
-
-def _said(i: int, name: str) -> str:
-    """A client in an error: by its name, or its place where numbers are all there is, which
-    are data.
-    """
-    return f"client {i}" if _is_number(name.rpartition("/")[2]) else f"client {name!r}"
-
-
-def _is_number(name: str) -> bool:
-    return name.removeprefix("-").isdecimal()
-
-
-def _check_groups(data: Dataset) -> None:
-    """Refuse a group that is with two clients: one could train on what the other is tested on."""
-    if data.group is None or data.client is None:
-        return
-    if len(torch.stack([data.group, data.client], 1).unique(dim=0)) > len(data.group.unique()):
-        remedy = (
-            "give each client's groups names of their own (such as client/recording), or leave the "
-            "group column out"
-        )
-        raise PartitionError(
-            "examples of one group are with two clients",
-            field="data.sources.group",
-            value="not shown",
-            remedy=remedy,
-        )
-
-
-def _joined_clients(parts: Sequence[Dataset]) -> Dataset:
-    """All sources together. Clients that are called the same are one; equal numbers in two sources
-    are different clients.
-    """
-    if any(part.client is None for part in parts):
-        remedy = (
-            "add an array or column `client`, name it in data.sources.client, or choose another "
-            "partition.kind"
-        )
-        raise PartitionError(
-            "no client column", field="partition.kind", value="natural", remedy=remedy
-        )
-    if len(parts) == 1:
-        return parts[0]
-    called: list[list[str]] = []
-    for number, part in enumerate(parts):
-        names = part.client_names or tuple(
-            map(str, range(int(part.client.max()) + 1 if part.client is not None else 0))
-        )
-        called.append([f"{number}/{name}" if _is_number(name) else name for name in names])
-    place = {
-        name: number
-        for number, name in enumerate(dict.fromkeys(name for names in called for name in names))
-    }
-    made = []
-    for part, own in zip(parts, called, strict=True):
-        assert part.client is not None
-        client = torch.tensor([place[name] for name in own])[part.client]
-        made.append(replace(part, client=client, client_names=tuple(place)))
-    return join(made, "+".join(part.name for part in parts))
-
-
-def _too_few(spec: PartitionConfig) -> PartitionError:
-    remedy = (
-        "use fewer clients, a larger partition.concentration, or a smaller partition.min_examples"
-    )
-    return PartitionError(
-        "a client would hold fewer examples",
-        field="partition.min_examples",
-        value=spec.min_examples,
-        remedy=remedy,
-    )
-
-
-def _iid(
-    labels: Tensor, _spec: PartitionConfig, clients: int, generator: Generator
-) -> list[Tensor]:
-    return list(torch.randperm(len(labels), generator=generator).tensor_split(clients))
-
-
-def _dirichlet(
-    labels: Tensor, spec: PartitionConfig, clients: int, generator: Generator
-) -> list[Tensor]:
-    """Each class is split by its own Dirichlet draw, as in SSD; redrawn while a client is below
-    the minimum.
-    """
-    _need_labels(labels, spec)
-    for _ in range(_DIRICHLET_DRAWS):
-        parts: list[list[Tensor]] = [[] for _ in range(clients)]
-        for label in labels.unique():
-            members = torch.nonzero(labels == label).flatten()
-            members = members[torch.randperm(len(members), generator=generator)]
-            cuts = (
-                (
-                    _dirichlet_shares(spec.concentration, clients, generator).cumsum(0)[:-1]
-                    * len(members)
-                )
-                .round()
-                .long()
-            )
-            for mine, piece in zip(parts, members.tensor_split(cuts), strict=True):
-                mine.append(piece)
-        owned = [torch.cat(mine) for mine in parts]
-        if min(map(len, owned)) >= spec.min_examples:
-            return owned
-    raise _too_few(spec)
-
-
-def _dirichlet_shares(concentration: float, clients: int, generator: Generator) -> Tensor:
-    """One draw, float64 `[clients]`, by logarithms of gammas, which themselves would all be 0 where
-    the concentration a is small.
-
-    A gamma of concentration a is one of a + 1 times a uniform number to the power 1/a.
-    """
-    ahead = torch._standard_gamma(
-        torch.full((clients,), concentration + 1, dtype=torch.float64), generator=generator
-    )
-    uniform = torch.rand(clients, dtype=torch.float64, generator=generator).clamp_min(
-        torch.finfo(torch.float64).tiny
-    )
-    return torch.softmax(ahead.log() + uniform.log() / concentration, 0)
-
-
-def _shards(
-    labels: Tensor, spec: PartitionConfig, clients: int, generator: Generator
-) -> list[Tensor]:
-    """Examples sorted by label, cut into equal shards, each client dealt `shards_per_client`
-    of them.
-    """
-    _need_labels(labels, spec)
-    shuffled = torch.randperm(len(labels), generator=generator)
-    in_order = shuffled[labels[shuffled].argsort(stable=True)]
-    shards = in_order.tensor_split(clients * spec.shards_per_client)
-    deal = torch.randperm(len(shards), generator=generator).reshape(clients, -1)
-    return [torch.cat([shards[int(j)] for j in row]) for row in deal]
-
-
-_SPLITTERS: dict[str, Callable[[Tensor, PartitionConfig, int, Generator], list[Tensor]]] = {
-    "iid": _iid,
-    "rotation": _iid,
-    "label_permutation": _iid,
-    "source": _iid,
-    "dirichlet": _dirichlet,
-    "shards": _shards,
-}
-
-
-def _need_labels(labels: Tensor, spec: PartitionConfig) -> None:
-    if not bool((labels != UNLABELLED).all()):
-        remedy = 'label every example, or use partition.kind = "iid"'
-        raise PartitionError(
-            "deals examples out by label, and some have none",
-            field="partition.kind",
-            value=spec.kind,
-            remedy=remedy,
-        )
-
-
-def _private(config: FederationConfig) -> bool:
-    return config.privacy.unit != "none"
-
-
-def _strata(data: Dataset, config: FederationConfig) -> Tensor:
-    """What a part is held out by: the labels, unless they are private; then all examples
-    are alike.
-    """
-    return torch.zeros_like(data.y) if _private(config) or config.noises_sketches else data.y
 
 
 def _at_random(test: Dataset, config: FederationConfig, seed: int) -> Dataset:
@@ -546,17 +315,18 @@ def _client(
     fraction = config.data.validation_fraction
     if validation is None and fraction > 0 and len(Units.of(train, train.y)) >= 2:
         generator = torch.Generator().manual_seed(derive_seed(config.seed, "validation", i))
-        train, validation = hold_out(train, fraction, _strata(train, config), generator)
+        train, validation = hold_out(train, fraction, strata(train, config), generator)
     if validation is None:
         validation = train.take(torch.tensor([], dtype=torch.long))
     least = config.partition.min_examples
+    who = said_in_errors(i, held.name or str(i))
     if len(train) < least:
         remedy = "use fewer clients, less validation and test data, or lower partition.min_examples"
-        problem = f"{_said(i, held.name or str(i))} would train on too few examples"
+        problem = f"{who} would train on too few examples"
         raise PartitionError(problem, field="partition.min_examples", value=least, remedy=remedy)
     if not len(validation) and config.pools.enabled and config.pools.select_on == "validation":
         remedy = 'give every client validation examples, or set pools.select_on = "train"'
-        problem = f"{_said(i, held.name or str(i))} has no validation examples to choose a pool by"
+        problem = f"{who} has no validation examples to choose a pool by"
         raise PartitionError(problem, field="pools.select_on", value="validation", remedy=remedy)
     return ClientData(
         i,

@@ -54,7 +54,39 @@ values that differ do so by 6e-8 at least.
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and deviation of each column of one client's training examples."""
 _LEAST_DEVIATION = 1e-6
-"""Of an example over its columns."""
+"""The smallest deviation of an example over its columns that it is divided by."""
+
+
+def _no_columns(scale: str, kind: str) -> DataError:
+    remedy = 'set data.scale = "auto" and leave data.column_means and data.column_deviations out'
+    return DataError(
+        "only tables have columns to scale",
+        field="data.scale",
+        value=f"{scale} for {kind} data",
+        remedy=remedy,
+    )
+
+
+def _check_private(config: FederationConfig) -> None:
+    """Refuse a client's own statistics where noise hides one example at a time."""
+    if config.privacy.unit == "example":
+        problem = (
+            "a client's own statistics tie each of its examples to all others, and "
+            "example-level privacy hides one at a time"
+        )
+        remedy = (
+            "set data.column_means and data.column_deviations to public numbers, one a column, "
+            "that were not computed from the clients' examples; or "
+            'data.scale = "none" where the columns have one scale already'
+        )
+        raise DataError(problem, field="data.column_means", value=None, remedy=remedy)
+    if config.noises_sketches and config.pools.sketch_of == "encoder":
+        problem = (
+            "an embedding of what a client's own statistics have made depends on all its "
+            "examples, and a sketch's noise hides one"
+        )
+        remedy = 'set pools.sketch_of = "examples", or data.column_means and data.column_deviations'
+        raise ConfigError(problem, field="pools.sketch_of", value="encoder", remedy=remedy)
 
 
 @dataclass(frozen=True)
@@ -82,53 +114,16 @@ class Scaling:
         data = config.data
         if example.kind != "vector":
             if data.scale in ("per_client", "given") or data.column_means is not None:
-                remedy = (
-                    'set data.scale = "auto" and leave data.column_means and '
-                    "data.column_deviations out"
-                )
-                raise DataError(
-                    "only tables have columns to scale",
-                    field="data.scale",
-                    value=f"{data.scale} for {example.kind} data",
-                    remedy=remedy,
-                )
+                raise _no_columns(data.scale, example.kind)
             return cls()
-        kind = (
-            data.scale
-            if data.scale != "auto"
-            else "given"
-            if data.column_means is not None
-            else "per_client"
-        )
-        if kind == "per_client" and config.privacy.unit == "example":
-            problem = (
-                "a client's own statistics tie each of its examples to all others, and "
-                "example-level privacy hides one at a time"
-            )
-            remedy = (
-                "set data.column_means and data.column_deviations to public numbers, one a column, "
-                "that were not computed from the "
-                'clients\' examples; or data.scale = "none" where the '
-                "columns have one scale already"
-            )
-            raise DataError(problem, field="data.column_means", value=None, remedy=remedy)
-        if kind == "per_client" and config.noises_sketches and config.pools.sketch_of == "encoder":
-            problem = (
-                "an embedding of what a client's own statistics have made depends on all its "
-                "examples, and a sketch's noise hides one"
-            )
-            remedy = (
-                'set pools.sketch_of = "examples", or data.column_means and data.column_deviations'
-            )
-            raise ConfigError(problem, field="pools.sketch_of", value="encoder", remedy=remedy)
+        unasked: Kind = "per_client" if data.column_means is None else "given"
+        kind = unasked if data.scale == "auto" else data.scale
+        if kind == "per_client":
+            _check_private(config)
         if kind == "per_example" and example.shape == (1,):
             remedy = 'set data.scale = "auto" or "none"'
-            raise DataError(
-                "of a single column nothing would be left",
-                field="data.scale",
-                value=kind,
-                remedy=remedy,
-            )
+            problem = "of a single column nothing would be left"
+            raise DataError(problem, field="data.scale", value=kind, remedy=remedy)
         made = cls(kind, data.column_means, data.column_deviations)
         made.check_width(example)
         return made

@@ -170,6 +170,35 @@ def from_columns(
             nor categories.
     """
     taken = roles.found(list(columns), name)
+    chosen = _chosen(columns, roles, taken, name)
+    blocks, names, notes = list[np.ndarray](), list[str](), list[str]()
+    for column in chosen:
+        wanted, number = roles.categories.get(column), column in roles.numbers
+        block, parts = _numbers(columns[column], column, name, wanted, number=number)
+        blocks.append(block)
+        names += parts
+        if parts != [column]:
+            notes.append(f"column {column} is text: one column for each of its {len(parts)} values")
+    if len({len(block) for block in blocks}) > 1:
+        remedy = "give every column one value a row"
+        raise DataError(
+            "columns differ in length", field=name, value=list(chosen)[:12], remedy=remedy
+        )
+    given = {role: None if column is None else columns[column] for role, column in taken.items()}
+    data = _checked(np.concatenate(blocks, 1), given, declared, tuple(names), taken, name)
+    said = [f"{column} as {role}" for role, column in taken.items() if column is not None]
+    said += ["no column as label, so examples have none"] if taken["label"] is None else []
+    return replace(
+        data,
+        columns_declared=len(notes) <= len(roles.categories),
+        notes=(f"taken: {', '.join(said)}", *notes, *data.notes),
+    )
+
+
+def _chosen(
+    columns: Mapping[str, Any], roles: Roles, taken: Mapping[str, str | None], name: str
+) -> tuple[str, ...]:
+    """The columns that examples are made of: those that are named, else all without a role."""
     chosen = roles.features
     if chosen is None:
         chosen = tuple(column for column in columns if column not in taken.values())
@@ -177,46 +206,16 @@ def from_columns(
         if column not in columns:
             raise _absent(column, list(columns), f"{name}.features")
     if not chosen:
-        remedy = "name the columns in data.sources.features"
         raise DataError(
             "no column is left to learn from",
             field=f"{name}.features",
             value=list(columns)[:12],
-            remedy=remedy,
+            remedy="name the columns in data.sources.features",
         )
     for column in roles.categories:
         if column not in chosen:
             raise _absent(column, chosen, f"{name}.categories")
-    blocks, names, notes = list[np.ndarray](), list[str](), list[str]()
-    for column in chosen:
-        block, parts = _numbers(
-            columns[column],
-            column,
-            name,
-            roles.categories.get(column),
-            number=column in roles.numbers,
-        )
-        blocks.append(block)
-        names += parts
-        if parts != [column]:
-            notes.append(f"column {column} is text: one column for each of its {len(parts)} values")
-    if len({len(block) for block in blocks}) > 1:
-        raise DataError(
-            "columns differ in length",
-            field=name,
-            value=list(chosen)[:12],
-            remedy="give every column one value a row",
-        )
-    given = {role: None if column is None else columns[column] for role, column in taken.items()}
-    data = _checked(np.concatenate(blocks, 1), given, declared, tuple(names), taken, name)
-    said = [f"{column} as {role}" for role, column in taken.items() if column is not None]
-    said += ["no column as label, so examples have none"] if taken["label"] is None else []
-    read_off = len(notes) > len(roles.categories)
-    return replace(
-        data,
-        columns_declared=not read_off,
-        notes=(f"taken: {', '.join(said)}", *notes, *data.notes),
-    )
+    return chosen
 
 
 def _checked(
@@ -267,28 +266,14 @@ def _numbers(
         raise _missing(field)
     array = np.asarray(values)
     if array.ndim != 1:
-        raise DataError(
-            "not one value a row",
-            field=field,
-            value=f"{array.ndim} axes",
-            remedy="leave it out of data.sources.features",
-        )
+        shown, remedy = f"{array.ndim} axes", "leave it out of data.sources.features"
+        raise DataError("not one value a row", field=field, value=shown, remedy=remedy)
     if array.dtype.kind == "O":
         array = _plain(array, field)
     if categories is not None and array.dtype.kind in "iub":
         array = array.astype(str)
     if array.dtype.kind in "fiub":
-        numbers = array.astype(np.float32)[:, None]
-        if array.dtype.kind == "f" and bool(np.isnan(array).any()):
-            raise _missing(field)
-        if not bool(np.isfinite(numbers).all()):
-            raise DataError(
-                "infinite, or too large for float32",
-                field=field,
-                value="not shown",
-                remedy="scale it, or drop such rows",
-            )
-        return numbers, [column]
+        return _as_float32(array, field)[:, None], [column]
     if array.dtype.kind not in "US":
         remedy = (
             "turn it into numbers (dates: into days since one of them), or leave it out with "
@@ -301,19 +286,30 @@ def _numbers(
         raise _missing(field)
     texts = array.astype(str)
     if categories is None:
-        kinds = np.unique(texts).tolist()
-        if number or 2 * sum(_NUMBER.match(text) is not None for text in kinds) >= len(kinds):
-            remedy = (
-                "write numbers alone, with a decimal point and without units; text that only looks "
-                "like numbers is named in data.sources.categories"
-            )
-            raise DataError(
-                "holds text where numbers are expected",
-                field=field,
-                value="not shown",
-                remedy=remedy,
-            )
+        _check_categories(texts, field, number)
     return _one_hot(texts, column, field, categories)
+
+
+def _as_float32(array: np.ndarray, field: str) -> np.ndarray:
+    numbers: np.ndarray = array.astype(np.float32)
+    if array.dtype.kind == "f" and bool(np.isnan(array).any()):
+        raise _missing(field)
+    if not bool(np.isfinite(numbers).all()):
+        problem, remedy = "infinite, or too large for float32", "scale it, or drop such rows"
+        raise DataError(problem, field=field, value="not shown", remedy=remedy)
+    return numbers
+
+
+def _check_categories(texts: np.ndarray, field: str, number: bool) -> None:
+    """Refuse text in a column of numbers: one that must be, or one of which half looks like it."""
+    kinds = np.unique(texts).tolist()
+    if number or 2 * sum(_NUMBER.match(text) is not None for text in kinds) >= len(kinds):
+        remedy = (
+            "write numbers alone, with a decimal point and without units; text that only looks "
+            "like numbers is named in data.sources.categories"
+        )
+        problem = "holds text where numbers are expected"
+        raise DataError(problem, field=field, value="not shown", remedy=remedy)
 
 
 def _one_hot(

@@ -174,45 +174,35 @@ def _checked(augment: Augmentation, x: Tensor, make: Callable[[], object]) -> Te
         ConfigError: it raises, or returns something else than a tensor of the examples' shape
             and type.
     """
-    kind = getattr(augment, "__name__", type(augment).__name__)
+    shape = tuple(x.shape[1:])
     try:
         made = make()
     except SecureFLError:
         raise
     except Exception as error:
         remedy = (
-            f"mend it: it must take batches of examples of shape {tuple(x.shape[1:])} and return "
-            "them changed"
+            f"mend it: it must take batches of examples of shape {shape} and return them changed"
         )
         raise ConfigError(
             f"raises {type(error).__name__}{_line_of(error)}",
             field="augment",
-            value=kind,
+            value=getattr(augment, "__name__", type(augment).__name__),
             remedy=remedy,
         ) from None
+    problem = found = remedy = ""
     if not isinstance(made, Tensor):
+        problem, found = "returns no tensor", type(made).__name__
         remedy = "return a tensor of the examples' shape"
-        raise ConfigError(
-            "returns no tensor", field="augment", value=type(made).__name__, remedy=remedy
-        )
-    if made.shape != x.shape:
-        found = (
-            f"rows of shape {tuple(made.shape[1:])}"
-            if made.shape[1:] != x.shape[1:]
-            else "another number of rows"
-        )
-        remedy = f"return one view of shape {tuple(x.shape[1:])} for each example given"
-        raise ConfigError(
-            "changes the shape of examples", field="augment", value=found, remedy=remedy
-        )
-    if made.dtype != x.dtype or made.device != x.device:
+    elif made.shape != x.shape:
+        rows = made.shape[1:] == x.shape[1:]
+        problem = "changes the shape of examples"
+        found = "another number of rows" if rows else f"rows of shape {tuple(made.shape[1:])}"
+        remedy = f"return one view of shape {shape} for each example given"
+    elif made.dtype != x.dtype or made.device != x.device:
+        problem, found = "changes the type or device of examples", f"{made.dtype} on {made.device}"
         remedy = f"return {x.dtype} on the examples' device"
-        raise ConfigError(
-            "changes the type or device of examples",
-            field="augment",
-            value=f"{made.dtype} on {made.device}",
-            remedy=remedy,
-        )
+    if problem or not isinstance(made, Tensor):
+        raise ConfigError(problem, field="augment", value=found, remedy=remedy)
     return made
 
 

@@ -58,8 +58,8 @@ class UnitObjective(Protocol):
 
     @property
     def coupling(self) -> Coupling:
-        """Of what is left once `statistic` is released: `PER_EXAMPLE`, or `GROUP` where a unit is
-        a group.
+        """The coupling of what is left once `statistic` is released: `PER_EXAMPLE`, or `GROUP`
+        where a unit is a group.
         """
 
     @property

@@ -49,7 +49,8 @@ def lines(taken: Estimate, width: int) -> list[str]:
 
 
 def _table(taken: Estimate) -> list[str]:
-    head = f"{'phase':<10}{'rounds':>8}{'clients':>9}{'a client sends':>16}{'all bytes':>11}{'time':>10}"
+    counts = f"{'phase':<10}{'rounds':>8}{'clients':>9}"
+    head = f"{counts}{'a client sends':>16}{'all bytes':>11}{'time':>10}"
     return [head, *(_row(phase) for phase in taken.phases)]
 
 

@@ -49,11 +49,8 @@ def protection(run: Run) -> str:
     said = PROTECTIONS[run.config.security.protection]
     if run.config.security.protection != "bfv+masked":
         return said
-    return (
-        f"{said}; "
-        f"{'every client holds' if run.config.security.key_holder == 'clients' else 'an authority holds'} "
-        "the key"
-    )
+    shared = run.config.security.key_holder == "clients"
+    return f"{said}; {'every client holds' if shared else 'an authority holds'} the key"
 
 
 def is_plain(run: Run) -> bool:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from secure_fl.errors import DependencyError, RunFolderError
 from secure_fl.files import write_atomically
 from secure_fl.report import plots, sections, tiles
+from secure_fl.report.figures import Chart, pool_colour
 from secure_fl.report.findings import alerts
-from secure_fl.report.plots import Chart
+from secure_fl.report.partition_plots import partition_plot
 from secure_fl.report.runs import Run, read_runs
 from secure_fl.units import clock, size
 
@@ -74,7 +75,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"bytes": size, "clock": clock, "image": _image}
-    environment.globals["pool_colour"] = plots.pool_colour
+    environment.globals["pool_colour"] = pool_colour
     return environment
 
 
@@ -125,53 +126,45 @@ def _compared(runs: Sequence[Run]) -> list[Chart]:
 
 def _charts(run: Run) -> dict[str, list[Chart]]:
     """What one run alone has to show, by the part of its section."""
-    training = [line.get("metrics", {}) for line in run.lines("pretrain")]
-    told = bool(training) and all(metrics.get("loss") is not None for metrics in training)
+    course = [] if run.pools is None else run.pools["accuracy_per_round"]
+    pools = []
+    if any(value is not None for value in course):
+        pools.append(plots.accuracy_plot([(run.name, course)]))
+    if run.pools is not None:
+        pools.append(plots.occupancy_plot(run.pools["occupancy_per_round"], run.name))
     spent = [
         line["metrics"]["privacy"]["epsilon"]
         for line in run.rounds
         if "privacy" in line.get("metrics", {})
     ]
-    names = () if run.partition is None else run.partition.class_names
-    pictured = run.embedding if "representation" in run.summary else None
-    coloured = (
-        []
-        if pictured is None
-        else [
-            "label",
-            *(["group"] if any(group is not None for group in pictured["group"]) else []),
-        ]
-    )
-    pools, course = run.pools, [] if run.pools is None else run.pools["accuracy_per_round"]
-    embeddings = [
-        plots.embedding_plot(pictured, by, names if by == "label" else ())
-        for by in coloured
-        if pictured is not None
-    ]
-    losses = (
-        [plots.loss_plot([m["loss"] for m in training], [m["terms"] for m in training])]
-        if told
-        else []
-    )
+    known = bool(spent) and None not in spent
     return {
-        "pools": [
-            *(
-                [plots.accuracy_plot([(run.name, course)])]
-                if any(value is not None for value in course)
-                else []
-            ),
-            *(
-                []
-                if pools is None
-                else [plots.occupancy_plot(pools["occupancy_per_round"], run.name)]
-            ),
-        ],
-        "clients": [] if run.partition is None else [plots.partition_plot(run.partition)],
-        "privacy": [plots.spent_plot(spent, run.summary["privacy"]["budget"])]
-        if spent and None not in spent
-        else [],
-        "encoder": [*embeddings, *losses],
+        "pools": pools,
+        "clients": [] if run.partition is None else [partition_plot(run.partition)],
+        "privacy": [plots.spent_plot(spent, run.summary["privacy"]["budget"])] if known else [],
+        "encoder": [*_embeddings(run), *_losses(run)],
     }
+
+
+def _embeddings(run: Run) -> list[Chart]:
+    """Test examples coloured by label, and by known group where there are any."""
+    pictured = run.embedding if "representation" in run.summary else None
+    if pictured is None:
+        return []
+    names = () if run.partition is None else run.partition.class_names
+    charts = [plots.embedding_plot(pictured, "label", names)]
+    if any(group is not None for group in pictured["group"]):
+        charts.append(plots.embedding_plot(pictured, "group"))
+    return charts
+
+
+def _losses(run: Run) -> list[Chart]:
+    """The course of pre-training, where every round says its loss."""
+    training = [line.get("metrics", {}) for line in run.lines("pretrain")]
+    if not training or any(metrics.get("loss") is None for metrics in training):
+        return []
+    losses, terms = [m["loss"] for m in training], [m["terms"] for m in training]
+    return [plots.loss_plot(losses, terms)]
 
 
 def _digest(script: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
+from secure_fl.data.summary import ClientSummary
 from secure_fl.report.findings import (
     closed_pools,
     has_minimum,
@@ -33,6 +34,8 @@ from secure_fl.report.tiles import members_of, totals
 from secure_fl.units import clock, size
 
 _MOST_NAMES = 12
+_MISSING = object()
+"""What stands for a client of whom no ε is recorded; None is one without a bound."""
 
 
 def comparison(runs: Sequence[Run]) -> Table:
@@ -104,8 +107,7 @@ def pool_table(run: Run) -> Table | None:
     pools = run.pools
     if pools is None:
         return None
-    closed, spent = closed_pools(run), (run.summary.get("privacy") or {}).get("pools", {})
-    course = pools["occupancy_per_round"]
+    spent = (run.summary.get("privacy") or {}).get("pools", {})
     titles = [
         "/pool/",
         "clients",
@@ -118,30 +120,30 @@ def pool_table(run: Run) -> Table | None:
     ]
     rows = []
     for pool, members in enumerate(members_of(pools)):
-        reached = [
-            value
-            for value in (pools["accuracies"][str(client)] for client in members)
-            if value is not None
-        ]
-        shut = closed.rounds.get(pool, [])
-        row = [
-            Cell(f"pool {pool}", sort=pool, pool=pool),
-            count(len(members)),
-            Cell(
-                some([run.client(client) for client in members], _MOST_NAMES) or "nobody",
-                mark="" if members else "bad",
-            ),
-            number(fmean(reached) if reached else None),
-            number(min(reached, default=None)),
-            Cell(" ".join(str(counts[pool]) for counts in course)),
-            Cell(spans(shut) if shut else NONE, mark="bad" if shut else ""),
-        ]
-        rows.append(
-            [*row, Cell(epsilon(spent[str(pool)])) if str(pool) in spent else Cell(NONE)]
-            if spent
-            else row
-        )
+        row = _pool_row(run, pools, pool, members)
+        if spent:
+            row.append(Cell(epsilon(spent[str(pool)]) if str(pool) in spent else NONE))
+        rows.append(row)
     return table("Pools at the end of the run", titles, rows)
+
+
+def _pool_row(run: Run, pools: dict[str, Any], pool: int, members: Sequence[int]) -> list[Cell]:
+    """One pool: who uses it, how well it serves them, how many did each round, and the rounds in
+    which it stayed closed.
+    """
+    accuracies = [pools["accuracies"][str(client)] for client in members]
+    reached = [value for value in accuracies if value is not None]
+    shut = closed_pools(run).rounds.get(pool, [])
+    who = some([run.client(client) for client in members], _MOST_NAMES)
+    return [
+        Cell(f"pool {pool}", sort=pool, pool=pool),
+        count(len(members)),
+        Cell(who or "nobody", mark="" if members else "bad"),
+        number(fmean(reached) if reached else None),
+        number(min(reached, default=None)),
+        Cell(" ".join(str(counts[pool]) for counts in pools["occupancy_per_round"])),
+        Cell(spans(shut) if shut else NONE, mark="bad" if shut else ""),
+    ]
 
 
 def pool_notes(run: Run) -> list[str]:
@@ -179,60 +181,45 @@ def client_table(run: Run) -> Table | None:
     ids = sorted(members.keys() | choices.keys() | {int(client) for client in spent})
     if not ids:
         return None
-    grouped, noted = (
-        any(m.group is not None for m in members.values()),
-        any(m.note for m in members.values()),
-    )
-    shown = [
-        bool(pools),
-        bool(pools),
-        bool(members),
-        bool(members),
-        bool(members) and grouped,
-        bool(members) and noted,
-        bool(spent),
-    ]
-    titles = [
-        "/pool/",
-        "accuracy",
-        "training examples",
-        "test examples",
-        "known group",
-        "/data/",
-        "ε",
-    ]
+    shown = {
+        "/pool/": bool(pools),
+        "accuracy": bool(pools),
+        "training examples": bool(members),
+        "test examples": bool(members),
+        "known group": any(member.group is not None for member in members.values()),
+        "/data/": any(member.note for member in members.values()),
+        "ε": bool(spent),
+    }
+    heads = [title for title, is_shown in shown.items() if is_shown]
     rows = []
     for client in ids:
-        member, pool = members.get(client), choices.get(client)
-        cells = [
-            Cell(NONE, sort=-1) if pool is None else Cell(f"pool {pool}", sort=pool, pool=pool),
-            number(pools.get("accuracies", {}).get(str(client))),
-            count(None if member is None else member.examples),
-            count(None if member is None else member.test),
-            count(None if member is None else member.group),
-            Cell(NONE if member is None else member.note, mark="quiet"),
-            Cell(epsilon(spent[str(client)]), sort=spent[str(client)])
-            if str(client) in spent
-            else Cell(NONE, sort=-1),
-        ]
+        accuracy = pools.get("accuracies", {}).get(str(client))
+        epsilon_of = spent.get(str(client), _MISSING)
+        cells = _client_cells(members.get(client), choices.get(client), accuracy, epsilon_of)
         first = (
             Cell(run.client(client)) if run.client_names else Cell(f"client {client}", sort=client)
         )
-        rows.append(
-            [first, *(cell for cell, is_shown in zip(cells, shown, strict=True) if is_shown)]
-        )
-    heads = [
-        "/client/",
-        *(title for title, is_shown in zip(titles, shown, strict=True) if is_shown),
-    ]
-    return table(
-        "Clients, the pool each one uses and how well it serves them"
-        if pools
-        else "What each client holds",
-        heads,
-        rows,
-        sortable=True,
-    )
+        rows.append([first, *(cells[title] for title in heads)])
+    title = "Clients, the pool each one uses and how well it serves them"
+    if not pools:
+        title = "What each client holds"
+    return table(title, ["/client/", *heads], rows, sortable=True)
+
+
+def _client_cells(
+    member: ClientSummary | None, pool: int | None, accuracy: float | None, spent: Any
+) -> dict[str, Cell]:
+    """Everything that may stand in a client's row, by heading."""
+    unknown = Cell(NONE, sort=-1)
+    return {
+        "/pool/": unknown if pool is None else Cell(f"pool {pool}", sort=pool, pool=pool),
+        "accuracy": number(accuracy),
+        "training examples": count(None if member is None else member.examples),
+        "test examples": count(None if member is None else member.test),
+        "known group": count(None if member is None else member.group),
+        "/data/": Cell(NONE if member is None else member.note, mark="quiet"),
+        "ε": unknown if spent is _MISSING else Cell(epsilon(spent), sort=spent),
+    }
 
 
 def claim_table(run: Run) -> Table | None:

@@ -109,56 +109,42 @@ def _accuracy(run: Run) -> float | None:
 
 def _how_good(run: Run, runs: Sequence[Run]) -> Tile:
     question, pools = "How good, against one global model?", run.pools
+    if pools is None and not run.pool_count:
+        alone = Line("this run trains an encoder only (pools.enabled = false)")
+        more = "encoder" if "representation" in run.summary else "pools"
+        return Tile(question, "no pools", "quiet", (*_encoder(run), alone), more)
     if pools is None:
-        if not run.pool_count:
-            alone = (
-                *_encoder(run),
-                Line("this run trains an encoder only (pools.enabled = false)"),
-            )
-            return Tile(
-                question,
-                "no pools",
-                "quiet",
-                alone,
-                "encoder" if "representation" in run.summary else "pools",
-            )
         return Tile(question, "not measured", "quiet", (Line(LEFT_OUT),), "pools")
     if pools["accuracy"] is None:
         loss = pools.get("test_loss")
         answer = "no accuracy" if loss is None else f"test loss {loss:.3f}"
-        return Tile(
-            question,
-            answer,
-            "quiet",
-            (Line("pools were trained without labels: accuracies are not known"),),
-            "pools",
-        )
+        unknown = Line("pools were trained without labels: accuracies are not known")
+        return Tile(question, answer, "quiet", (unknown,), "pools")
+    lines = (*_accuracies(run, pools), *_against_global(run, runs, pools))
+    return Tile(question, share(pools["accuracy"]), "", lines, "pools")
+
+
+def _accuracies(run: Run, pools: dict[str, Any]) -> list[Line]:
+    """How clients differ, who is served worst, and what stands beside the accuracy."""
     worst = [
         brief(run.client(int(client)))
         for client, value in pools["accuracies"].items()
         if value == pools["accuracy_min"]
     ]
-    lines = [
-        Line(
-            f"accuracy, mean over {run.clients} clients, ± "
-            f"{share(pools['accuracy_std'])} between them"
-        )
-    ]
     noun = "" if run.client_names else "client " if len(worst) == 1 else "clients "
-    lines.append(Line(f"the worst served: {share(pools['accuracy_min'])}, {noun}{some(worst, 3)}"))
-    for key, name in (
-        ("balanced_accuracy", "balanced accuracy"),
-        ("majority", "always the most frequent class"),
-    ):
+    between = f"± {share(pools['accuracy_std'])} between them"
+    lines = [
+        Line(f"accuracy, mean over {run.clients} clients, {between}"),
+        Line(f"the worst served: {share(pools['accuracy_min'])}, {noun}{some(worst, 3)}"),
+    ]
+    beside = {
+        "balanced_accuracy": "balanced accuracy",
+        "majority": "always the most frequent class",
+    }
+    for key, name in beside.items():
         if pools.get(key) is not None:
             lines.append(Line(f"{name}: {share(pools[key])}"))
-    return Tile(
-        question,
-        share(pools["accuracy"]),
-        "",
-        (*lines, *_against_global(run, runs, pools)),
-        "pools",
-    )
+    return lines
 
 
 def _encoder(run: Run) -> list[Line]:
@@ -207,100 +193,73 @@ def _how_private(run: Run) -> Tile:
     question, said = "How private, against whom?", stated(run)
     sums = Line(protection(run), "bad" if is_plain(run) else "")
     open_ends = len(run.summary["unprotected"])
-    rest = Line(
-        f"{open_ends} {'thing' if open_ends == 1 else 'things'} not protected, named below",
-        "bad" if open_ends else "quiet",
-    )
+    named = f"{open_ends} {'thing' if open_ends == 1 else 'things'} not protected, named below"
+    rest = Line(named, "bad" if open_ends else "quiet")
     if said is None or "covers" in said:
-        lines = [
-            Line(
-                "no differential privacy: what models and sums show of an example has no bound",
-                "bad",
-            ),
-            sums,
-        ]
+        unbounded = "no differential privacy: what models and sums show of an example has no bound"
+        lines = [Line(unbounded, "bad"), sums]
         if said is not None:
-            lines.append(
-                Line(
-                    f"sketches that start the pools: ε = {epsilon(said['epsilon'])} for one "
-                    f"{said['unit']}, and they alone"
-                )
-            )
+            one = f"ε = {epsilon(said['epsilon'])} for one {said['unit']}, and they alone"
+            lines.append(Line(f"sketches that start the pools: {one}"))
         return Tile(question, "no ε", "bad", (*lines, rest), "privacy")
-    worst, lines = (
-        largest(said),
-        [
-            Line(
-                f"for one {said['unit']} at δ = {said['delta']:g}, over the whole run; budget "
-                f"{said['budget']:g}"
-            )
-        ],
-    )
-    for unit, value, who in by_epsilon(said["claims"]):
-        against = "; ".join(who) if unit == said["unit"] else f"{len(who)} of the same"
-        lines.append(
-            Line(
-                f"{epsilon(value)}{'' if unit == said['unit'] else f' for one {unit}'} against "
-                f"{against}",
-                "bad" if value is None else "",
-            )
-        )
+    worst = largest(said)
     answer = "no bound" if worst is None else f"ε ≤ {epsilon(worst)}"
-    return Tile(question, answer, "bad" if worst is None else "", (*lines, sums, rest), "privacy")
+    lines = [*_claims(said), sums, rest]
+    return Tile(question, answer, "bad" if worst is None else "", tuple(lines), "privacy")
+
+
+def _claims(said: dict[str, Any]) -> list[Line]:
+    """The budget, and ε against each adversary."""
+    unit, budget = said["unit"], f"budget {said['budget']:g}"
+    lines = [Line(f"for one {unit} at δ = {said['delta']:g}, over the whole run; {budget}")]
+    for other, value, who in by_epsilon(said["claims"]):
+        against = "; ".join(who) if other == unit else f"{len(who)} of the same"
+        of = "" if other == unit else f" for one {other}"
+        lines.append(
+            Line(f"{epsilon(value)}{of} against {against}", "bad" if value is None else "")
+        )
+    return lines
 
 
 def _who_is_where(run: Run) -> Tile:
     question, pools = "Who is in which pool?", run.pools
+    least = run.config.security.min_pool_clients
     if not run.pool_count:
-        return Tile(
-            question, "no pools", "quiet", (Line("this run trains an encoder only"),), "pools"
-        )
-    least = Line(
-        f"a pool with fewer than {run.config.security.min_pool_clients} "
-        "clients in a round is not opened",
-        "quiet",
-    )
-    small = [least] if has_minimum(run) else []
+        alone = Line("this run trains an encoder only")
+        return Tile(question, "no pools", "quiet", (alone,), "pools")
+    rule = f"a pool with fewer than {least} clients in a round is not opened"
+    small = [Line(rule, "quiet")] if has_minimum(run) else []
     if pools is None:
-        return Tile(
-            question,
-            "1 pool" if run.pool_count == 1 else f"{run.pool_count} pools",
-            "quiet",
-            (Line(f"who uses which is {LEFT_OUT}"), *small),
-            "clients",
-        )
+        answer = "1 pool" if run.pool_count == 1 else f"{run.pool_count} pools"
+        lines = (Line(f"who uses which is {LEFT_OUT}"), *small)
+        return Tile(question, answer, "quiet", lines, "clients")
     members = members_of(pools)
-    lines = [
-        Line(
-            f"pool {pool}: {len(ids)} {'client' if len(ids) == 1 else 'clients'} "
-            f"({some([brief(run.client(c)) for c in ids], 4)})",
-            pool=pool,
-        )
-        for pool, ids in list(enumerate(members))[:_MOST_POOLS]
-        if ids
-    ]
-    empty = [str(pool) for pool, ids in enumerate(members) if not ids]
-    more = (
-        [Line(f"and {len(members) - _MOST_POOLS} more pools below")]
-        if len(members) > _MOST_POOLS
-        else []
-    )
-    more += (
-        [Line(f"nobody in {'pool' if len(empty) == 1 else 'pools'} {some(empty)}", "bad")]
-        if empty
-        else []
-    )
-    more += [
-        Line(f"pool {pool} not opened in {spans(rounds)}: too few clients", "bad")
-        for pool, rounds in closed_pools(run).rounds.items()
-    ]
-    return Tile(
-        question,
-        f"{pools['active']} of {len(members)} in use",
-        "",
-        (*lines, *more, *small),
-        "clients",
-    )
+    lines = (*_occupied(run, members), *_unused(run, members), *small)
+    return Tile(question, f"{pools['active']} of {len(members)} in use", "", lines, "clients")
+
+
+def _occupied(run: Run, members: Sequence[Sequence[int]]) -> list[Line]:
+    """Who is in each pool that somebody uses, of the first few."""
+    lines = []
+    for pool, ids in list(enumerate(members))[:_MOST_POOLS]:
+        who = some([brief(run.client(client)) for client in ids], 4)
+        noun = "client" if len(ids) == 1 else "clients"
+        if ids:
+            lines.append(Line(f"pool {pool}: {len(ids)} {noun} ({who})", pool=pool))
+    return lines
+
+
+def _unused(run: Run, members: Sequence[Sequence[int]]) -> list[Line]:
+    """Pools without a line of their own, without a client, and those that stayed closed."""
+    lines = []
+    if len(members) > _MOST_POOLS:
+        lines.append(Line(f"and {len(members) - _MOST_POOLS} more pools below"))
+    if empty := [str(pool) for pool, ids in enumerate(members) if not ids]:
+        noun = "pool" if len(empty) == 1 else "pools"
+        lines.append(Line(f"nobody in {noun} {some(empty)}", "bad"))
+    for pool, rounds in closed_pools(run).rounds.items():
+        lines.append(Line(f"pool {pool} not opened in {spans(rounds)}: too few clients", "bad"))
+    return lines
 
 
 def members_of(pools: dict[str, Any]) -> list[list[int]]:

@@ -79,31 +79,18 @@ def fit(
         TrainingError: a step's loss or a trained weight is not finite, naming the step; or there is
             no batch.
     """
-    optimiser = torch.optim.SGD(
-        [p for p in model.parameters() if p.requires_grad],
-        lr=spec.lr,
-        momentum=spec.momentum,
-        weight_decay=spec.weight_decay,
-    )
-    scaler = torch.amp.GradScaler(
-        compute.device.type,
-        init_scale=_FIRST_SCALE,
-        enabled=compute.mixed and compute.device.type == "cuda",
-    )
+    descent = _Descent(model, spec, compute)
     sums: dict[str, float] = defaultdict(float)
     steps, first, exploded = 0, 0.0, None
     remedy = advice(spec, mixed=compute.mixed)
     for index in batches:
-        optimiser.zero_grad(set_to_none=True)
         with compute.autocast():
             terms = terms_of(index)
             try:
                 loss = total_loss(weights, terms)
             except TrainingError as error:
                 raise error.within(f"step {steps + 1}", remedy) from error
-        scaler.scale(loss).backward()
-        scaler.step(optimiser)
-        scaler.update()
+        descent.step(loss)
         steps += 1
         first = loss.item() if steps == 1 else first
         if exploded is None and has_exploded(loss.item(), first):
@@ -111,18 +98,45 @@ def fit(
         for name, term in terms.items():
             sums[name] += term.item()
     if steps == 0:
+        problem = "a client has no batch of two or more examples"
         remedy = "lower the batch size, or give the client more examples"
-        raise TrainingError(
-            "a client has no batch of two or more examples", field="steps", value=0, remedy=remedy
-        )
-    if not all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters()):
-        raise TrainingError(
-            f"step {steps}: training has diverged: a weight is not finite",
-            field="lr",
-            value=spec.lr,
-            remedy=remedy,
-        )
+        raise TrainingError(problem, field="steps", value=0, remedy=remedy)
+    _check_weights(model, steps, spec, remedy)
     return FitReport({name: value / steps for name, value in sums.items()}, exploded)
+
+
+class _Descent:
+    """Momentum SGD on a model's trained parameters, whose losses are scaled where float16 would
+    lose their gradients.
+    """
+
+    def __init__(self, model: nn.Module, spec: LocalSpec, compute: Compute) -> None:
+        self._optimiser = torch.optim.SGD(
+            [p for p in model.parameters() if p.requires_grad],
+            lr=spec.lr,
+            momentum=spec.momentum,
+            weight_decay=spec.weight_decay,
+        )
+        self._optimiser.zero_grad(set_to_none=True)
+        self._scaler = torch.amp.GradScaler(
+            compute.device.type,
+            init_scale=_FIRST_SCALE,
+            enabled=compute.mixed and compute.device.type == "cuda",
+        )
+
+    def step(self, loss: Tensor) -> None:
+        """One step down the gradient of `loss`, which is forgotten afterwards."""
+        self._scaler.scale(loss).backward()
+        self._scaler.step(self._optimiser)
+        self._scaler.update()
+        self._optimiser.zero_grad(set_to_none=True)
+
+
+def _check_weights(model: nn.Module, steps: int, spec: LocalSpec, remedy: str) -> None:
+    """Refuse a model that training has driven beyond numbers."""
+    if not all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters()):
+        problem = f"step {steps}: training has diverged: a weight is not finite"
+        raise TrainingError(problem, field="lr", value=spec.lr, remedy=remedy)
 
 
 def advice(spec: LocalSpec, *, mixed: bool) -> str:

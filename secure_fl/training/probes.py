@@ -92,11 +92,7 @@ def fine_tune(
         features = encoder(few.x[:1].to(compute.device)).shape[1]
     head = build_head(features, train.classes, derive_seed(seed, "fine_tune", "head"))
     model = Classifier(copy.deepcopy(encoder).requires_grad_(True), head).to(compute.device)
-    groups = [
-        {"params": model.encoder.parameters(), "lr": _TUNE_LR_ENCODER},
-        {"params": model.head.parameters(), "lr": _TUNE_LR_HEAD},
-    ]
-    optimiser = torch.optim.SGD(groups, momentum=0.9)
+    optimiser = _tuning(model)
     steps, coins = count(), Coins.public(derive_seed(seed, "fine_tune", "views"))
     with seeded(derive_seed(seed, "fine_tune", "order")):
         for _ in range(epochs):
@@ -113,6 +109,15 @@ def fine_tune(
                 optimiser.step()
     accuracy = Supervised(compute).score(model, test, seed).accuracy
     return float("nan") if accuracy is None else accuracy
+
+
+def _tuning(model: Classifier) -> torch.optim.Optimizer:
+    """Momentum SGD with a rate for the encoder and another for the head."""
+    groups = [
+        {"params": model.encoder.parameters(), "lr": _TUNE_LR_ENCODER},
+        {"params": model.head.parameters(), "lr": _TUNE_LR_HEAD},
+    ]
+    return torch.optim.SGD(groups, momentum=0.9)
 
 
 def _stratified(y: Tensor, share: float, seed: int) -> Tensor:

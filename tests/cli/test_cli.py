@@ -170,7 +170,7 @@ def test_report_is_one_self_contained_page(finished: Path) -> None:
     )
 
 
-def test_export_and_assign(finished: Path) -> None:
+def test_export(finished: Path) -> None:
     secure_fl("export", finished / "run", "--out", finished / "models")
     assert {path.name for path in (finished / "models").iterdir()} == {
         "encoder.safetensors",
@@ -192,6 +192,9 @@ def test_export_and_assign(finished: Path) -> None:
     )
     assert not (finished / "half").exists()
     (finished / "away").rename(encoder)
+
+
+def test_assigning_newcomers(finished: Path) -> None:
     from sklearn.datasets import load_digits
 
     digits = load_digits()

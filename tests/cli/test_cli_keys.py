@@ -8,23 +8,15 @@ from cli.conftest import Command
 
 
 def test_from_identities_to_a_roster_and_a_revocation(tmp_path: Path, command: Command) -> None:
-    command(
-        "keys",
-        "new",
-        "boss",
-        "--role",
-        "coordinator",
-        "--passphrase-env",
-        "SECRET",
-        cwd=tmp_path,
-        SECRET="long enough",
-    )
+    protected = ("--passphrase-env", "SECRET")
+    boss = ("boss", "--role", "coordinator", *protected)
+    command("keys", "new", *boss, cwd=tmp_path, SECRET="long enough")
     for name in ("hospital-1", "hospital-2"):
         assert "fingerprint" in command("keys", "new", name, cwd=tmp_path).stdout
     private = tmp_path / "keys" / "hospital-1.identity"
     assert private.stat().st_mode & 0o777 == 0o600
     assert "long enough" not in (tmp_path / "keys" / "boss.identity").read_text()
-    signer = ("--as", "keys/boss.identity", "--passphrase-env", "SECRET")
+    signer = ("--as", "keys/boss.identity", *protected)
     cards = [f"keys/{name}.card" for name in ("hospital-1", "hospital-2")]
     command("keys", "roster", "roster.json", *cards, *signer, cwd=tmp_path, SECRET="long enough")
     shown = command(

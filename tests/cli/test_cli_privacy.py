@@ -113,8 +113,9 @@ def test_a_plan_says_noise_and_rounds_before_any_training(tmp_path: Path, comman
     told = command("privacy", "plan", tmp_path / "plan.toml").stdout
     assert "pre-training rounds that fit" in told
     assert "3.000" in told
-    clients = command("privacy", "plan", tmp_path / "plan.toml", "--set", "privacy.unit=client", "--set", "privacy.epsilon=100",
-                      "--set", "pools.start=pretrained", "--set", "privacy.min_clients=3").stdout  # fmt: skip
+    others = ("privacy.unit=client", "privacy.epsilon=100", "privacy.min_clients=3")
+    settings = [f"--set={each}" for each in (*others, "pools.start=pretrained")]
+    clients = command("privacy", "plan", tmp_path / "plan.toml", *settings).stdout
     assert "pool of one passes" in clients
     assert "the run would spend" in clients
     assert (

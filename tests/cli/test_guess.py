@@ -28,8 +28,10 @@ def table(folder: Path, clients: int = 9) -> Path:
 
 def uncommented(text: str) -> str:
     """The file of somebody who takes the marks away."""
-    lines = [line.removeprefix("# ") if line.startswith(("# class_names", "# column_", "# [privacy]", "# unit", "# epsilon")) else line
-             for line in text.splitlines()]  # fmt: skip
+    marked = ("# class_names", "# column_", "# [privacy]", "# unit", "# epsilon")
+    lines = [
+        line.removeprefix("# ") if line.startswith(marked) else line for line in text.splitlines()
+    ]
     return "\n".join(lines).replace("[...]", "[3.0, 2.0]") + "\n"
 
 

@@ -19,8 +19,9 @@ from torch import Tensor
 from secure_fl import Federation, FederationConfig
 from secure_fl.assign import assign_pool
 from secure_fl.config import DataConfig, PartitionConfig, SourceConfig
-from secure_fl.data import partitions
-from secure_fl.data.dataset import Dataset, join
+from secure_fl.data import holdout, partitions
+from secure_fl.data.dataset import Dataset
+from secure_fl.data.joining import join
 from secure_fl.data.partitions import ClientData, partition
 from secure_fl.data.sources import load_source, load_sources
 from secure_fl.data.sources.idx import read_idx
@@ -91,7 +92,8 @@ def test_private_test_sets_follow_from_no_training_label(spec: dict[str, Any], u
 def test_test_sets_drawn_by_training_labels_are_found(
     spec: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(partitions, "_private", lambda config: False)
+    for module in (partitions, holdout):
+        monkeypatch.setattr(module, "labels_are_private", lambda config: False)
     assert changed_test_sets(spec, "example")
 
 
@@ -212,12 +214,38 @@ def _idx(count: int) -> bytes:
     )
 
 
+def _file_cases(folder: Path, images: Tensor, labels: Tensor) -> dict[str, Callable[[], object]]:
+    config = DataConfig()
+    return {
+        "npz labels": lambda: load_source(
+            _npz(folder, x=images.numpy(), y=labels.numpy() - 8765), config, 0
+        ),
+        "npz length": lambda: load_source(
+            _npz(folder, x=images.numpy(), y=labels.numpy()[:37]), config, 0
+        ),
+        "npz axes": lambda: load_source(
+            _npz(folder, x=np.zeros((COUNT, 6))).model_copy(update={"kind": "image"}), config, 0
+        ),
+        "npz bytes": lambda: load_source(
+            SourceConfig(name="npz", path=str(_damaged(folder, b"8765" * 9, "torn.npz"))), config, 0
+        ),
+        "npy bytes": lambda: load_source(
+            SourceConfig(name="npz", path=str(_damaged(folder, b"\x93NUMPY8765" * 9, "torn.npy"))),
+            config,
+            0,
+        ),
+        "gz bytes": lambda: read_idx(_damaged(folder, b"8765" * 9, "torn.gz")),
+        "idx bytes": lambda: read_idx(_damaged(folder, b"8765" * 9, "torn")),
+        "idx short": lambda: read_idx(_damaged(folder, _idx(37), "short")),
+        "idx long": lambda: read_idx(_damaged(folder, gzip.compress(_idx(53)), "long.gz")),
+    }
+
+
 def _cases(folder: Path) -> dict[str, Callable[[], object]]:
     labels = torch.arange(COUNT) % 4
     own, images = Dataset.from_arrays, torch.rand(COUNT, 1, 8, 8)
     spec, grouped = PartitionConfig, numbered(labels, torch.tensor([0] * (COUNT - 1) + [977]))
     natural = FederationConfig(**OPEN, partition={"kind": "natural", "min_examples": 3})
-    config = DataConfig()
     return {
         "pixels": lambda: check_range(own(loud(1.2345678))),
         "dark pixels": lambda: check_range(own(loud(-7.7531))),
@@ -245,27 +273,7 @@ def _cases(folder: Path) -> dict[str, Callable[[], object]]:
         ),
         "natural": lambda: partition([(grouped, None)], natural),
         "rotation": lambda: transforms_for(spec(kind="rotation"), own(torch.zeros(COUNT, 3)), 0),
-        "npz labels": lambda: load_source(
-            _npz(folder, x=images.numpy(), y=labels.numpy() - 8765), config, 0
-        ),
-        "npz length": lambda: load_source(
-            _npz(folder, x=images.numpy(), y=labels.numpy()[:37]), config, 0
-        ),
-        "npz axes": lambda: load_source(
-            _npz(folder, x=np.zeros((COUNT, 6))).model_copy(update={"kind": "image"}), config, 0
-        ),
-        "npz bytes": lambda: load_source(
-            SourceConfig(name="npz", path=str(_damaged(folder, b"8765" * 9, "torn.npz"))), config, 0
-        ),
-        "npy bytes": lambda: load_source(
-            SourceConfig(name="npz", path=str(_damaged(folder, b"\x93NUMPY8765" * 9, "torn.npy"))),
-            config,
-            0,
-        ),
-        "gz bytes": lambda: read_idx(_damaged(folder, b"8765" * 9, "torn.gz")),
-        "idx bytes": lambda: read_idx(_damaged(folder, b"8765" * 9, "torn")),
-        "idx short": lambda: read_idx(_damaged(folder, _idx(37), "short")),
-        "idx long": lambda: read_idx(_damaged(folder, gzip.compress(_idx(53)), "long.gz")),
+        **_file_cases(folder, images, labels),
     }
 
 

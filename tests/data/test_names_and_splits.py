@@ -1,6 +1,4 @@
-"""Names of clients and labels, splits and groups that the data bring, and the partition that
-follows from the data.
-"""
+"""Names of clients and labels that the data bring, and the partition that follows from the data."""
 
 from __future__ import annotations
 
@@ -12,40 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from data.dealing import OPEN, deal, numbered
 from helpers import make_images, tiny_config
 
 from secure_fl import Dataset, Federation, FederationConfig
 from secure_fl.artifacts import load_card
-from secure_fl.cli.partition_table import partition_table
 from secure_fl.config import DataConfig
-from secure_fl.data.dataset import join
-from secure_fl.data.holdout import hold_out
-from secure_fl.data.partitions import ClientData, partition
-from secure_fl.data.summary import PartitionSummary, summarise
+from secure_fl.data.joining import join
+from secure_fl.data.partitions import partition
+from secure_fl.data.summary import summarise
 from secure_fl.engines.embedded import EmbeddedEngine
 from secure_fl.errors import ConfigError, DataError, PartitionError, SecureFLError
-
-OPEN: dict[str, Any] = {"security": {"protection": "plain"}, "pools": {"enabled": False}}
-
-
-def numbered(count: int, **columns: Any) -> Dataset:
-    """Vectors that carry their own number."""
-    x = torch.arange(count, dtype=torch.float32)[:, None].repeat(1, 2)
-    return Dataset.from_arrays(x, columns.pop("y", torch.arange(count) % 4), **columns)
-
-
-def numbers(*parts: Dataset) -> set[int]:
-    return {int(n) for part in parts for n in part.x[:, 0].tolist()}
-
-
-def deal(
-    data: Dataset, table: dict[str, Any] | None = None, privacy: str = "none", **spec: Any
-) -> list[ClientData]:
-    return partition(
-        [(data, None)],
-        FederationConfig(data=table or {}, partition=spec, privacy={"unit": privacy}, **OPEN),
-    )
-
 
 # Labels
 
@@ -145,9 +120,8 @@ def told(message: object) -> str:
     )
 
 
-def test_clients_keep_their_names_everywhere_but_in_messages(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def overheard(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The text of all requests and replies from now on."""
     crossed: list[str] = []
     ask = EmbeddedEngine.ask
 
@@ -158,11 +132,17 @@ def test_clients_keep_their_names_everywhere_but_in_messages(
             yield client, reply
 
     monkeypatch.setattr(EmbeddedEngine, "ask", spied)
+    return crossed
+
+
+def test_clients_keep_their_names_everywhere_but_in_messages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crossed = overheard(monkeypatch)
     images = make_images(90)
     owner = np.asarray(["ward-west", "ward-east", "ward-south"])[np.arange(90) // 3 % 3]
-    data = Dataset.from_arrays(
-        images.x, np.asarray(["u", "v", "w"])[images.y.numpy()], client=owner
-    )
+    labels = np.asarray(["u", "v", "w"])[images.y.numpy()]
+    data = Dataset.from_arrays(images.x, labels, client=owner)
     tables = {
         "pretrain": {"mode": "none"},
         "partition": {"kind": "auto"},
@@ -171,23 +151,13 @@ def test_clients_keep_their_names_everywhere_but_in_messages(
     config = tiny_config(pools={"count": 1, "rounds": 2, "start": "random"}, **tables)
     federation = Federation(config, data=data)
     assert federation.config.partition.kind == "natural"
-    assert [(client.id, client.name) for client in federation.clients] == [
-        (0, "ward-east"),
-        (1, "ward-south"),
-        (2, "ward-west"),
-    ]
+    names = ["ward-east", "ward-south", "ward-west"]
+    assert [(client.id, client.name) for client in federation.clients] == [*enumerate(names)]
     federation.run(tmp_path / "run")
     card = load_card(tmp_path / "run")
-    assert (card.class_names, card.client_names) == (
-        ("u", "v", "w"),
-        ("ward-east", "ward-south", "ward-west"),
-    )
+    assert (card.class_names, card.client_names) == (("u", "v", "w"), tuple(names))
     written = json.loads((tmp_path / "run" / "partition.json").read_text())
-    assert [client["name"] for client in written["clients"]] == [
-        "ward-east",
-        "ward-south",
-        "ward-west",
-    ]
+    assert [client["name"] for client in written["clients"]] == names
     assert written["class_names"] == ["u", "v", "w"]
     tags = json.loads((tmp_path / "run" / "manifest.json").read_text())["files"]["model/model.json"]
     assert (tags["class_names"], tags["client_names"]) == ("experimenter", "experimenter")
@@ -296,215 +266,6 @@ def test_rare_classes_stay_with_few_at_any_concentration() -> None:
             concentration=1e-9,
         )
     assert caught.value.field == "partition.min_examples"
-
-
-# Splits and groups
-
-SPLIT = np.asarray(["train", "train", "val", "test"] * 30)
-KINDS: list[dict[str, Any]] = [
-    {"kind": "natural"},
-    {"kind": "iid", "clients": 3},
-    {"kind": "dirichlet", "clients": 3, "concentration": 1.0},
-    {"kind": "shards", "clients": 3},
-    {"kind": "label_permutation", "clients": 3},
-]
-
-
-@pytest.mark.parametrize("privacy", ["none", "example", "client"])
-@pytest.mark.parametrize("spec", KINDS, ids=lambda spec: spec["kind"])
-def test_rows_go_where_the_split_says(spec: dict[str, Any], privacy: str) -> None:
-    owner = np.arange(120) // 4 % 3 if spec["kind"] == "natural" else None
-    clients = deal(
-        numbered(120, y=torch.arange(120) // 7 % 4, split=SPLIT, client=owner),
-        None,
-        privacy,
-        **spec,
-    )
-    assert numbers(*(client.train for client in clients)) == {n for n in range(120) if n % 4 < 2}
-    validation = [n for client in clients for n in numbers(client.validation)]
-    assert sorted(validation) == [n for n in range(120) if n % 4 == 2], "each with one client"
-    assert numbers(*(client.test for client in clients)) <= {n for n in range(120) if n % 4 == 3}
-    assert all(len(client.test) for client in clients)
-
-
-def test_a_split_without_tests_is_held_out_of_training() -> None:
-    clients = deal(numbered(120, split=np.asarray(["train", "valid"] * 60)), kind="iid", clients=3)
-    assert numbers(*(client.test for client in clients)) <= set(range(0, 120, 2))
-    assert not numbers(*(client.test for client in clients)) & numbers(
-        *(client.train for client in clients)
-    )
-
-
-@pytest.mark.parametrize(
-    "spelling",
-    [
-        ["train", "val", "test"],
-        ["Training", "valid", "TEST"],
-        [0, 1, 2],
-        ["0", "1", "2"],
-        [0.0, 1.0, 2.0],
-    ],
-)
-def test_splits_in_every_spelling(spelling: list[Any]) -> None:
-    data = numbered(9, split=np.asarray(spelling * 3))
-    assert data.split is not None
-    assert data.split.tolist() == [0, 1, 2] * 3
-
-
-@pytest.mark.parametrize(
-    "wrong", [["train", "later"], [0, 3], ["test", "test"], [1, 2], ["train", None]]
-)
-def test_other_splits_are_refused(wrong: list[Any]) -> None:
-    with pytest.raises(DataError) as caught:
-        numbered(2, split=wrong)
-    assert caught.value.field == "data.split"
-
-
-def test_sources_with_and_without_tests_are_held_out_one_by_one() -> None:
-    split = numbered(40, split=np.asarray(["train", "test"] * 20))
-    other = Dataset.from_arrays(numbered(40).x + 1000, numbered(40).y)
-    clients = partition(
-        [(split, None), (other, None)],
-        FederationConfig(**OPEN, partition={"kind": "iid", "clients": 2}),
-    )
-    trained, tested = numbers(*(c.train for c in clients)), numbers(*(c.test for c in clients))
-    assert {n for n in trained if n < 1000} == set(range(0, 40, 2))
-    assert sum(n >= 1000 for n in trained) == 32
-    assert not trained & tested
-
-
-@pytest.mark.parametrize("privacy", ["none", "example"])
-@pytest.mark.parametrize("spec", KINDS, ids=lambda spec: spec["kind"])
-def test_a_group_is_never_divided(spec: dict[str, Any], privacy: str) -> None:
-    """Windows of 40 recordings: hold-out, validation and dealing move whole recordings."""
-    recording = np.arange(200) // 5
-    owner = recording % 3 if spec["kind"] == "natural" else None
-    data = numbered(200, y=torch.from_numpy(recording % 4), group=recording, client=owner)
-    clients = deal(data, {"validation_fraction": 0.2}, privacy, **spec)
-    trained = [{n // 5 for n in numbers(client.train)} for client in clients]
-    kept = [{n // 5 for n in numbers(client.validation)} for client in clients]
-    tested = {n // 5 for client in clients for n in numbers(client.test)}
-    everything = [*trained, *kept]
-    assert sum(map(len, everything)) == len(set.union(*everything)), "no recording at two places"
-    assert not set.union(*everything) & tested
-    assert all(map(len, kept))
-    assert all(
-        len(client.train) == 5 * len(mine) for client, mine in zip(clients, trained, strict=True)
-    )
-
-
-def test_groups_of_one_example_are_dealt_as_examples_are() -> None:
-    """Numbered the other way round: a group's number is not its example's place."""
-    data = numbered(400, y=torch.arange(400) // 100, group=np.arange(400)[::-1].copy())
-    clients = deal(data, kind="shards", clients=4, shards_per_client=1)
-    assert max(len(client.train.y.unique()) for client in clients) <= 2
-    _, held = hold_out(data, 0.2, data.y, torch.Generator().manual_seed(0))
-    assert held.y.bincount().tolist() == [20] * 4, "held out by label"
-
-
-def test_clients_that_choose_on_validation_examples_need_some() -> None:
-    config = tiny_config(
-        data={"validation_fraction": 0.1},
-        pools={"select_on": "validation"},
-        partition={"clients": 4},
-    )
-    images = make_images(80)
-    few = Dataset.from_arrays(images.x, images.y, split=np.asarray(["val"] * 2 + ["train"] * 78))
-    with pytest.raises(PartitionError, match="no validation examples") as caught:
-        partition([(few, None)], config)
-    assert caught.value.field == "pools.select_on"
-
-
-def test_groups_that_cannot_be_kept_together_are_refused() -> None:
-    with pytest.raises(DataError, match="two splits"):
-        numbered(4, group=[0, 0, 1, 1], split=["train", "test", "train", "test"])
-    with pytest.raises(PartitionError, match="two clients"):
-        deal(numbered(40, group=np.arange(40) % 4, client=np.arange(40) // 20))
-    with pytest.raises(PartitionError, match="single group"):
-        deal(numbered(40, group=np.zeros(40, int)), kind="iid", clients=2)
-    with pytest.raises(PartitionError, match="groups of examples"):
-        deal(numbered(40, group=np.arange(40) // 10), kind="iid", clients=6)
-
-
-def test_groups_of_different_parts_are_different() -> None:
-    joined = join(
-        [
-            numbered(4, group=["p", "p", "q", "q"]),
-            numbered(4),
-            numbered(4, group=["p", "p", "p", "r"]),
-        ],
-        "all",
-    )
-    assert joined.group is not None
-    assert joined.group.tolist() == [0, 0, 1, 1, 2, 3, 4, 5, 6, 6, 6, 7]
-
-
-# The terminal's table
-
-
-def summary_of(
-    classes: int, clients: int = 3, name: str = "a ward with a very long name"
-) -> PartitionSummary:
-    images = make_images(60 * clients, classes=classes)
-    owner = [f"{name} {number}" for number in range(clients)] * 60
-    return summarise(
-        partition(
-            [(Dataset.from_arrays(images.x, images.y, client=owner), None)],
-            FederationConfig(**OPEN),
-        )
-    )
-
-
-@pytest.mark.parametrize("width", [40, 60, 80, 160])
-@pytest.mark.parametrize("classes", [3, 10, 200])
-def test_the_table_fits_the_terminal_and_pictures_label_shares(width: int, classes: int) -> None:
-    summary = summary_of(3) if classes == 3 else summary_of(10)
-    if classes == 200:
-        rows = tuple(
-            type(row)(**{**vars(row), "labels": row.labels * 20}) for row in summary.clients
-        )
-        summary = PartitionSummary(summary.shape, 200, summary.label_skew, rows)
-    for encoding in ("utf-8", "ascii", "cp1252", "no such encoding"):
-        columns, rows_shown = partition_table(summary, width, encoding)
-        widths = [
-            max(len(name), *(len(str(row[i])) for row in rows_shown)) + 2
-            for i, name in enumerate(columns)
-        ]
-        assert sum(widths) <= width
-        assert {"client", "train", "labels"} <= set(columns)
-        bars = [str(row[columns.index("labels")]) for row in rows_shown]
-        assert all(bar.isascii() for bar in bars) == (encoding != "utf-8")
-        assert len({len(bar) for bar in bars}) == 1
-
-
-def test_bars_follow_the_labels_a_client_holds() -> None:
-    x, y, owner = torch.rand(90, 2), np.repeat([0, 1, 2], 30), np.repeat(["a", "b", "c"], 30)
-    summary = summarise(deal(Dataset.from_arrays(x, y, client=owner)))
-    columns, rows = partition_table(summary, 80, "utf-8")
-    assert [row[columns.index("labels")] for row in rows] == ["|█  |", "| █ |", "|  █|"]
-    assert [row[columns.index("client")] for row in rows] == ["a", "b", "c"]
-
-
-@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 8), (5, 8, 8), (2, 40), (6,)])
-@pytest.mark.parametrize("labelled", [True, False])
-def test_the_picture_shows_the_partition_and_examples(
-    tmp_path: Path, shape: tuple[int, ...], labelled: bool
-) -> None:
-    pytest.importorskip("matplotlib")
-    from secure_fl.cli.pictures import one_a_class, save_examples
-
-    names = np.asarray(["u", "v", "w"])[np.arange(60) % 3] if labelled else None
-    clients = deal(
-        Dataset.from_arrays(torch.rand(60, *shape), names, client=np.asarray(["n", "s"] * 30))
-    )
-    assert [title for title, _ in one_a_class(clients)] == (
-        ["u", "v", "w"] if labelled else ["n", "s"]
-    )
-    save_examples(summarise(clients), clients, tmp_path / "who.svg")
-    drawn = (tmp_path / "who.svg").read_text()
-    assert drawn.startswith("<?xml")
-    with pytest.raises(ConfigError, match="plot"):
-        save_examples(summarise(clients), clients, tmp_path / "who.txt")
 
 
 def test_a_newcomers_labels_are_matched_by_name(tmp_path: Path) -> None:

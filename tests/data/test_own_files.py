@@ -1,150 +1,28 @@
-"""Sources of a user's own: pictures, tables, arrays, one file or one a client."""
+"""A user's own tables, the paths of files, and settings that say how they are read."""
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from data.own_files import picture, read, refused, table
 from helpers import tiny_config
 
 from secure_fl import Federation
 from secure_fl.config import DataConfig, SourceConfig
-from secure_fl.data.dataset import Dataset
 from secure_fl.data.sources import load_source, load_sources
 from secure_fl.data.sources.npz import npz
-from secure_fl.errors import ConfigError, DataError, DependencyError
+from secure_fl.errors import ConfigError, DataError
 
 RNG = np.random.default_rng(0)
-
-
-def read(name: str, path: Path | str, data: dict[str, Any] | None = None, **more: Any) -> Dataset:
-    source = SourceConfig(name=name, path=str(path), **more)
-    ((train, test),) = load_sources(DataConfig(sources=(source,), **(data or {})), 0)
-    assert test is None
-    return train
-
-
-def refused(
-    name: str, path: Path | str, data: dict[str, Any] | None = None, **more: Any
-) -> DataError:
-    with pytest.raises(DataError) as caught:
-        read(name, path, data, **more)
-    assert caught.value.remedy
-    return caught.value
-
-
-# Pictures
-
-
-def picture(path: Path, mode: str = "L", size: tuple[int, int] = (9, 8), value: int = 100) -> None:
-    from PIL import Image
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new(mode, size, value if mode in ("L", "I;16") else (value,) * len(mode)).save(path)
-
-
-def test_a_folder_of_labels(tmp_path: Path) -> None:
-    for number, label in enumerate(("cat", "dog", "ant")):
-        for i in range(3):
-            picture(tmp_path / label / f"{i}.png", value=50 * (number + 1))
-    (tmp_path / ".DS_Store").write_bytes(b"x")
-    (tmp_path / "cat" / "notes.txt").write_text("no picture")
-    data = read("images", tmp_path)
-    assert data.shape == (1, 8, 9)
-    assert data.class_names == ("ant", "cat", "dog")
-    assert data.y.tolist() == [0] * 3 + [1] * 3 + [2] * 3
-    torch.testing.assert_close(
-        data.x[:, 0, 0, 0], torch.tensor([150] * 3 + [50] * 3 + [100] * 3) / 255
-    )
-    assert data.client is None
-    assert data.reading == "images of 8 x 9 pixels, 1 channel"
-
-
-def test_a_folder_of_clients_of_labels_below_splits(tmp_path: Path) -> None:
-    for split in ("train", "val", "test"):
-        for client in ("north", "east"):
-            for label in ("0", "1"):
-                picture(tmp_path / split / client / label / "a.png", "RGB")
-    data = read("images", tmp_path)
-    assert data.shape == (3, 8, 9)
-    assert (data.client_names, data.class_names, data.classes) == (("east", "north"), (), 2)
-    assert data.split is not None
-    assert data.split.tolist() == [2] * 4 + [0] * 4 + [1] * 4
-
-
-def test_pictures_of_several_sizes_and_modes_want_a_size(tmp_path: Path) -> None:
-    picture(tmp_path / "a" / "0.png", "L", (9, 8))
-    picture(tmp_path / "a" / "1.png", "RGB", (12, 8))
-    picture(tmp_path / "b" / "0.png", "RGBA", (9, 8))
-    assert refused("images", tmp_path).field == "data.image_size"
-    data = read("images", tmp_path, {"image_size": 16})
-    assert data.shape == (3, 16, 16)
-    torch.testing.assert_close(data.x, torch.full_like(data.x, 100 / 255), atol=1e-3, rtol=0)
-
-
-def test_deep_grey_and_transparent_pictures_keep_their_values(tmp_path: Path) -> None:
-    picture(tmp_path / "deep" / "0.png", "I;16", value=32768)
-    assert read("images", tmp_path / "deep").x[0, 0, 0, 0] == pytest.approx(0.5, abs=1e-4)
-    picture(tmp_path / "clear" / "0.png", "RGBA")
-    assert read("images", tmp_path / "clear").shape == (4, 8, 9)
-
-
-def test_pictures_that_cannot_be_read(tmp_path: Path) -> None:
-    assert "no such folder" in refused("images", tmp_path / "absent").problem
-    (tmp_path / "empty").mkdir()
-    assert "no picture" in refused("images", tmp_path / "empty").problem
-    picture(tmp_path / "deep" / "a" / "b" / "c" / "0.png")
-    assert "too deep" in refused("images", tmp_path / "deep").problem
-    picture(tmp_path / "mixed" / "a" / "0.png")
-    picture(tmp_path / "mixed" / "1.png")
-    assert "several depths" in refused("images", tmp_path / "mixed").problem
-    picture(tmp_path / "torn" / "a" / "0.png", size=(64, 64))
-    whole = (tmp_path / "torn" / "a" / "0.png").read_bytes()
-    (tmp_path / "torn" / "a" / "1.png").write_bytes(whole[:60])
-    (error := refused("images", tmp_path / "torn"))
-    assert error.value == "a/1.png"
-
-
-def test_a_picture_beyond_measure_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from PIL import Image
-
-    picture(tmp_path / "a" / "0.png", size=(64, 64))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3000)
-    assert "DecompressionBomb" in refused("images", tmp_path).problem
-
-
-@pytest.mark.parametrize(
-    ("name", "package"), [("images", "PIL"), ("csv", "pyarrow"), ("parquet", "pyarrow")]
-)
-def test_a_missing_package_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, package: str
-) -> None:
-    picture(tmp_path / "a" / "0.png")
-    (tmp_path / "t.csv").write_text("a,y\n1,0\n")
-    monkeypatch.setitem(__import__("sys").modules, package, None)
-    with pytest.raises(DependencyError, match=r"secure-fl\[(images|tables)\]"):
-        read(name, tmp_path if name == "images" else tmp_path / "t.csv")
-
-
-# Tables
-
-
-def table(path: Path, text: str) -> Path:
-    path.write_text(text)
-    return path
 
 
 def test_a_table_of_numbers_text_and_roles(tmp_path: Path) -> None:
     lines = ["age,colour,client,label,split"]
     lines += [
-        f"{20 + i},{('red', 'blue')[i % 2]},{('007', '08')[i % 2]},{('ill', 'well')[i % 2]},{('train', 'test')[i % 2]}"
-        for i in range(6)
+        f"{20 + i},blue,08,well,test" if i % 2 else f"{20 + i},red,007,ill,train" for i in range(6)
     ]
     data = read("csv", table(tmp_path / "t.csv", "\n".join(lines)))
     assert data.columns == ("age", "colour=blue", "colour=red")
@@ -263,122 +141,6 @@ def test_one_table_a_client_has_one_set_of_categories(tmp_path: Path) -> None:
     assert "shade" in str(refused("csv", tmp_path))
     table(tmp_path / "west.csv", "a,colour,y\n1,7,cat\n")
     assert refused("csv", tmp_path).field.endswith(".colour")
-
-
-# Arrays
-
-
-def test_one_npz_a_client(tmp_path: Path) -> None:
-    for number, name in enumerate(("b-ward", "a-ward")):
-        np.savez(
-            tmp_path / f"{name}.npz",
-            x=np.full((4, 1, 8, 8), number, np.float32),
-            y=np.array([number, 2, number, 2]),
-        )
-    data = read("npz", tmp_path)
-    assert data.client_names == ("a-ward", "b-ward")
-    assert data.x[data.client == 1].max() == 0, "b-ward's"
-    assert (data.classes, data.class_names) == (3, ())
-    assert data.y.tolist() == [1, 2, 1, 2, 0, 2, 0, 2]
-    clients = Federation(
-        tiny_config(partition={"kind": "auto"}, pools={"count": 1}), data=data
-    ).clients
-    assert [client.name for client in clients] == ["a-ward", "b-ward"]
-    np.savez(tmp_path / "c.npz", x=np.zeros((4, 1, 8, 8)), client=np.arange(4))
-    assert refused("npz", tmp_path).field == "data.sources.client"
-    assert "no file of this kind" in refused("npz", tmp_path / "*.nothing").problem
-
-
-def test_npz_roles_by_name(tmp_path: Path) -> None:
-    path = tmp_path / "own.npz"
-    np.savez(
-        path,
-        x=np.zeros((4, 1, 8, 8)),
-        what=np.array(["u", "v", "u", "v"]),
-        who=np.array([1, 1, 2, 2]),
-        split=np.array([0, 2, 0, 2]),
-    )
-    data = read("npz", path, label="what", client="who")
-    assert (data.class_names, data.client_names) == (("u", "v"), ("1", "2"))
-    assert data.split is not None
-    assert refused("npz", path, label="nothing").field == "data.sources.label"
-
-
-def test_an_archive_that_grows_beyond_measure_is_refused_unread(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from secure_fl.data.sources import npz as reader
-
-    monkeypatch.setattr(reader, "_SMALL", 1 << 16)
-    path = tmp_path / "bomb.npz"
-    np.savez_compressed(path, x=np.zeros((400, 1, 16, 16)))
-    assert "too large when expanded" in refused("npz", path).problem
-    np.savez_compressed(path, x=RNG.random((400, 1, 16, 16)))
-    assert len(read("npz", path)) == 400, "what hardly shrinks is no bomb"
-    monkeypatch.setattr(reader, "_memory", lambda: 1000)
-    assert "too large when expanded" in refused("npz", path).problem
-
-
-def test_a_header_that_promises_more_than_is_there_is_refused_unread(tmp_path: Path) -> None:
-    import io
-
-    held = io.BytesIO()
-    np.save(held, np.zeros((4, 1, 8, 8)))
-    promised = held.getvalue().replace(b"(4, 1, 8, 8), }        ", b"(4000000, 1, 8, 8), }  ")
-    assert promised != held.getvalue()
-    with zipfile.ZipFile(tmp_path / "own.npz", "w") as archive:
-        archive.writestr("x.npy", promised)
-    assert "promises more" in refused("npz", tmp_path / "own.npz").problem
-
-
-def test_mapped_arrays_stay_where_they_lie(tmp_path: Path) -> None:
-    x = RNG.random((30, 2, 64)).astype(np.float32)
-    np.save(tmp_path / "x.npy", x)
-    np.save(tmp_path / "y.npy", np.arange(30) % 3)
-    np.save(tmp_path / "who.npy", np.array(["b", "a"] * 15))
-    data = read("npy", tmp_path / "x.npy", {"scale": "none"}, label="y.npy", client="who.npy")
-    assert (data.classes, data.client_names) == (3, ("a", "b"))
-    assert np.array_equal(data.x.numpy(), x)
-    assert any(
-        start <= data.x.data_ptr() < end
-        for line in Path("/proc/self/maps").read_text().splitlines()
-        if line.endswith(str(tmp_path / "x.npy"))
-        for start, end in [[int(number, 16) for number in line.split()[0].split("-")]]
-    ), "not copied"
-    before = (tmp_path / "x.npy").read_bytes()
-    data.x[0] = 7
-    assert (tmp_path / "x.npy").read_bytes() == before, "what is written stays in memory"
-    whole = read("npy", tmp_path, client="who")
-    assert (len(whole), whole.classes, whole.client_names) == (30, 3, ("a", "b"))
-
-
-def test_npy_of_clients_and_refusals(tmp_path: Path) -> None:
-    for name in ("n", "s"):
-        np.save(tmp_path / f"{name}.npy", np.full((3, 1, 8, 8), 255, np.uint8))
-    data = read("npy", tmp_path)
-    assert (data.client_names, float(data.x.max())) == (("n", "s"), 1.0)
-    assert "no such file" in refused("npy", tmp_path / "absent.npy").problem
-    (tmp_path / "torn.npy").write_bytes(b"\x93NUMPY8765" * 9)
-    assert "8765" not in str(refused("npy", tmp_path / "torn.npy"))
-    np.save(tmp_path / "objects.npy", np.array([{}], object), allow_pickle=True)
-    assert "not a readable" in refused("npy", tmp_path / "objects.npy").problem
-
-
-def test_declared_names_number_the_labels_of_a_file(tmp_path: Path) -> None:
-    path = tmp_path / "own.npz"
-    np.savez(path, x=np.zeros((4, 1, 8, 8)), y=np.array([-1, 1, 1, -1]))
-    assert "-1 and 1 only" in str(refused("npz", path))
-    data = read("npz", path, {"class_names": ["-1", "1"]})
-    assert (data.y.tolist(), data.classes, data.class_names, data.declared) == (
-        [0, 1, 1, 0],
-        2,
-        ("-1", "1"),
-        True,
-    )
-    np.savez(path, x=np.zeros((4, 1, 8, 8)), y=np.array(["dog", "cat", "dog", "-1"]))
-    data = read("npz", path, {"class_names": ["horse", "dog", "cat"]})
-    assert (data.y.tolist(), data.classes) == ([1, 2, 1, -1], 3)
-    assert "data.class_names" in refused("npz", path, {"class_names": ["horse", "dog"]}).remedy
 
 
 # Paths

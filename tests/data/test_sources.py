@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from secure_fl.config import DataConfig, SourceConfig
-from secure_fl.data.dataset import Dataset, join
+from secure_fl.data.dataset import Dataset
+from secure_fl.data.joining import join
 from secure_fl.data.sources import load_source, load_sources
 from secure_fl.data.sources.idx import read_idx
 from secure_fl.errors import DataError, DependencyError

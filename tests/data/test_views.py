@@ -147,7 +147,7 @@ def test_a_caller_s_callable_gets_one_example_at_a_time_and_coins_of_its_own() -
     assert not torch.equal(together[0][0] - x[0], together[0][1] - x[1])
 
 
-def test_a_callable_that_writes_into_its_input_or_its_last_output_makes_two_views_all_the_same() -> (
+def test_a_callable_that_writes_into_its_input_or_last_output_makes_two_views_all_the_same() -> (
     None
 ):
     def in_place(x: Tensor) -> Tensor:

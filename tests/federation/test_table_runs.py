@@ -17,7 +17,7 @@ from secure_fl import Dataset, Federation, FederationConfig, run
 from secure_fl.artifacts import load_card, load_centre, load_encoder, load_pools
 from secure_fl.assign import assign_pool
 from secure_fl.data.augmentations import TableViews
-from secure_fl.data.dataset import join
+from secure_fl.data.joining import join
 from secure_fl.data.pooled import pooled_values
 from secure_fl.data.scaling import column_statistics, squashed
 from secure_fl.engines import embedded

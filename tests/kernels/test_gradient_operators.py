@@ -120,7 +120,8 @@ from pathlib import Path
 from secure_fl_kernels import per_sample
 
 def status(key):
-    return int(next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key)).split()[1])
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(key)).split()[1])
 
 def peak(call):
     call(1)

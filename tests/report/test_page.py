@@ -7,122 +7,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
-from shutil import copytree
 from typing import Any
 
 import pytest
-from helpers import make_images, tiny_config
+from report.pages import Reader, edit, read, summary
 
-from secure_fl.config import FederationConfig
 from secure_fl.errors import SecureFLError
-from secure_fl.run import Federation
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 
 HOSTILE = '<script>alert("x")</script><img src=https://example.org/x>'
 NO_GLOBAL = "no run with one pool to compare with: add one (`--set pools.count=1`)"
-
-
-class Reader(HTMLParser):
-    """Texts, tags with their attributes, and tables as rows of texts."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.tiles: list[str] = []
-        self.rows: list[list[str]] = []
-        self.headings: list[str] = []
-        self._open: list[str] = []
-        self._tile = False
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        self._open.append(tag)
-        if tag == "section":
-            self.tiles.append("")
-            self._tile = True
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th") and self.rows:
-            self.rows[-1].append("")
-        if tag in ("h1", "h2"):
-            self.headings.append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag == "section":
-            self._tile = False
-        if tag in self._open:
-            while self._open.pop() != tag:
-                pass
-
-    def handle_data(self, data: str) -> None:
-        text = " ".join(data.split())
-        if self._tile:
-            self.tiles[-1] += f" {text}"
-        if "td" in self._open or "th" in self._open:
-            self.rows[-1][-1] = f"{self.rows[-1][-1]} {text}".strip()
-        if self._open and self._open[-1] in ("h1", "h2"):
-            self.headings[-1] += text
-
-    def row(self, first: str) -> list[str]:
-        """The last row that begins so."""
-        return [row for row in self.rows if row and row[0] == first][-1]
-
-
-def edit(file: Path, change: Callable[[Any], object]) -> None:
-    document = json.loads(file.read_text())
-    change(document)
-    file.write_text(json.dumps(document))
-
-
-def read(folders: list[Path], path: Path) -> tuple[str, Reader]:
-    from secure_fl.report.page import write_report
-
-    write_report(folders, path)
-    page = path.read_text(encoding="utf-8")
-    return page, Reader(page)
-
-
-def run(folder: Path, config: FederationConfig) -> Path:
-    Federation(config, data=make_images(240)).run(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Pools and one global model in the open, and a private run under masks."""
-    place = tmp_path_factory.mktemp("runs")
-    private = {"unit": "example", "noise": 4.0, "epsilon": 60.0}
-    configs = {
-        "pools": tiny_config(pretrain={"rounds": 1}),
-        "global": tiny_config(pretrain={"rounds": 1}, pools={"count": 1}),
-        "private": tiny_config(
-            pretrain={"rounds": 1},
-            pools={"rounds": 2},
-            security={"protection": "masked"},
-            partition={"clients": 6},
-            privacy=private,
-            data={"classes": 3},
-        ).model_copy(update={"name": "ward"}),
-    }
-    return {name: run(place / name, config) for name, config in configs.items()}
-
-
-@pytest.fixture
-def copies(runs: dict[str, Path], tmp_path: Path) -> dict[str, Path]:
-    """The same, to be edited."""
-    return {
-        name: Path(copytree(folder, tmp_path / "copies" / name)) for name, folder in runs.items()
-    }
-
-
-def summary(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "summary.json").read_text())
-    return found
 
 
 def test_four_tiles_answer_first(runs: dict[str, Path], tmp_path: Path) -> None:
@@ -228,7 +125,8 @@ def test_clients_go_by_their_names(copies: dict[str, Path], tmp_path: Path) -> N
 
 
 def test_labels_go_by_their_names_in_plots(copies: dict[str, Path]) -> None:
-    from secure_fl.report.plots import embedding_plot, partition_plot
+    from secure_fl.report.partition_plots import partition_plot
+    from secure_fl.report.plots import embedding_plot
     from secure_fl.report.runs import read_runs
 
     edit(

@@ -1,6 +1,4 @@
-"""What is asked of a run that is over, was cut short, or never was; and what is passed to a run
-that is about to begin.
-"""
+"""Where a run is written and resumed, and what is passed to one that is about to begin."""
 
 from __future__ import annotations
 
@@ -8,22 +6,16 @@ import errno
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from helpers import StopAfter, tiny_config
 from torch import nn
+from wrong_turns.finished_runs import ROWS, Runs, federation
 from wrong_turns.turns import Turn, named
 
 from secure_fl import (
     Callback,
-    Dataset,
-    Federation,
-    Result,
-    assign_pool,
     load_encoder,
     load_pools,
     load_result,
@@ -32,59 +24,6 @@ from secure_fl.callbacks import MLflow, TensorBoard, WeightsAndBiases
 from secure_fl.errors import DependencyError, FileError
 from secure_fl.export import export, load_exported
 from secure_fl.files import held
-from secure_fl.sklearn import FederatedClassifier, SecureFLClassifier, SecureFLEncoder
-
-ROWS = 60
-X = np.random.default_rng(0).normal(size=(ROWS, 5))
-SICK = np.array(["sick", "well"])[np.arange(ROWS) % 2]
-
-
-def federation(**tables: Any) -> Federation:
-    base: dict[str, Any] = {
-        "partition": {"kind": "natural"},
-        "model": {"encoder": "mlp", "features": 16},
-        "data": {"scale": "none"},
-    }
-    others = {
-        name: tables.pop(name) for name in ("encoder", "augment", "callbacks") if name in tables
-    }
-    data = Dataset.from_arrays(X, SICK, client=[f"site {i % 4}" for i in range(ROWS)])
-    return Federation(tiny_config(**{**base, **tables}), data=data, **others)
-
-
-@dataclass(frozen=True)
-class Runs:
-    """A folder with `done`, `half` and `bare` (a run without pools), `full` (of something else) and
-    `file`; and the results of two of them.
-    """
-
-    folder: Path
-    done: Result
-    bare: Result
-
-    def __truediv__(self, name: str) -> Path:
-        return self.folder / name
-
-    def __str__(self) -> str:
-        return str(self.folder)
-
-    def npz(self, **content: Any) -> Path:
-        np.savez(self.folder / "new.npz", **content)
-        return self.folder / "new.npz"
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    folder = tmp_path_factory.mktemp("runs")
-    done = federation().run(folder / "done")
-    with pytest.raises(KeyboardInterrupt):
-        federation(callbacks=[StopAfter(1)]).run(folder / "half")
-    bare = federation(pools={"enabled": False}, pretrain={"rounds": 1}).run(folder / "bare")
-    (folder / "full").mkdir()
-    (folder / "empty").mkdir()
-    (folder / "full" / "notes.txt").write_text("mine")
-    (folder / "file").write_text("mine")
-    return Runs(folder, done, bare)
 
 
 def raising(_: Any) -> Any:
@@ -93,9 +32,6 @@ def raising(_: Any) -> Any:
 
 EMPTY = "that is empty or does not exist yet"
 WROTE = "name the folder that `secure-fl run` wrote"
-SHAPE = "the shape the federation was trained on"
-NAMES = "site 0, site 1, site 2, site 3"
-READ = r"\.npz, \.npy, \.csv"
 
 FOLDERS = [
     Turn(
@@ -242,184 +178,6 @@ FOLDERS = [
     ),
 ]
 
-QUESTIONS = [
-    Turn(
-        "fewer columns",
-        lambda at: at.done.predict(X[:, :3]),
-        "x",
-        "(3,)",
-        SHAPE,
-        (str(ROWS),),
-        lambda at: at.done.predict(X),
-    ),
-    Turn(
-        "one example alone",
-        lambda at: at.done.predict(X[0]),
-        "x",
-        "()",
-        SHAPE,
-        mended=lambda at: at.done.predict(X[:1]),
-    ),
-    Turn("no example", lambda at: at.done.predict(X[:0]), "examples.x", "2 axes", "N at least 1"),
-    Turn(
-        "NaN",
-        lambda at: at.done.predict(X * np.nan),
-        "examples.x",
-        "not shown",
-        "impute",
-        (str(ROWS),),
-    ),
-    Turn("nothing", lambda at: at.done.predict(None), "examples", "NoneType", "arrays or tensors"),
-    Turn(
-        "a file's name",
-        lambda at: at.done.predict("new.csv"),
-        "examples",
-        "str",
-        "read the file first",
-    ),
-    Turn(
-        "a client by a name that is none",
-        lambda at: at.done.predict(X, "site 9"),
-        "client",
-        "site 9",
-        NAMES,
-        mended=lambda at: at.done.predict(X, "site 3"),
-    ),
-    Turn(
-        "a client by a number that is none",
-        lambda at: at.done.predict(X, 9),
-        "client",
-        "9",
-        "a number below 4",
-        mended=lambda at: at.done.predict(X, 3),
-    ),
-    Turn("several clients", lambda at: at.done.predict(X, ["site 1"]), "client", "list", NAMES),
-    Turn(
-        "a pool that is none",
-        lambda at: at.done.predict(X, pool=7),
-        "pool",
-        "7",
-        "from 0 to 1",
-        mended=lambda at: at.done.predict(X, pool=1),
-    ),
-    Turn(
-        "a pool in words",
-        lambda at: at.done.predict(X, pool="first"),
-        "pool",
-        "first",
-        "a number from 0 to 1",
-    ),
-    Turn("client and pool", lambda at: at.done.predict(X, 0, pool=1), "pool", "1", "one of them"),
-    Turn(
-        "a prediction without pools",
-        lambda at: at.bare.predict(X),
-        "pools.enabled",
-        "False",
-        r"embed\(x\)",
-        mended=lambda at: at.bare.embed(X),
-    ),
-    Turn(
-        "a pool without pools",
-        lambda at: at.bare.assign(X),
-        "pools.enabled",
-        "False",
-        r"pools\.enabled = true",
-    ),
-    Turn(
-        "labels of elsewhere",
-        lambda at: at.done.assign(X, ["mad"] * ROWS),
-        "y",
-        "not shown",
-        "use the run's: sick, well",
-        ("mad",),
-    ),
-    Turn(
-        "fewer labels",
-        lambda at: at.done.assign(X, ["sick"] * 4),
-        "examples.y",
-        "another length",
-        r"the shape \(N,\)",
-    ),
-    Turn(
-        "features of a stranger",
-        lambda at: at.done.embed(X, client="nobody"),
-        "client",
-        "nobody",
-        NAMES,
-    ),
-    Turn("features of text", lambda at: at.done.embed([["a"] * 5]), "examples.x", "<U1", "float32"),
-    Turn(
-        "a newcomer's missing file",
-        lambda at: assign_pool(at / "done", at / "no.npz"),
-        "file",
-        "no.npz",
-        READ,
-    ),
-    Turn(
-        "a newcomer's notebook",
-        lambda at: assign_pool(at / "done", at / "file"),
-        "file",
-        "file",
-        READ,
-    ),
-    Turn(
-        "a newcomer of another shape",
-        lambda at: assign_pool(at / "done", at.npz(x=X[:, :2])),
-        "x",
-        "(2,)",
-        SHAPE,
-    ),
-    Turn(
-        "a newcomer's labels",
-        lambda at: assign_pool(at / "done", at.npz(x=X, y=np.full(ROWS, "mad"))),
-        "y",
-        "not shown",
-        "sick, well",
-        ("mad",),
-    ),
-    Turn(
-        "scikit-learn, of nothing",
-        lambda _: SecureFLEncoder("never").transform(X),
-        "run folder",
-        "never",
-        WROTE,
-    ),
-    Turn(
-        "scikit-learn, no folder",
-        lambda _: SecureFLClassifier(None).predict(X),
-        "run folder",
-        "NoneType",
-        "runs/mine",
-    ),  # type: ignore[arg-type]
-    Turn(
-        "scikit-learn, a stranger",
-        lambda at: SecureFLClassifier(at / "done", client="nobody").predict(X),
-        "client",
-        "nobody",
-        NAMES,
-    ),
-    Turn(
-        "scikit-learn, other columns",
-        lambda at: SecureFLEncoder(at / "done").transform(X[:, :2]),
-        "x",
-        "(2,)",
-        SHAPE,
-    ),
-    Turn(
-        "scikit-learn, clients",
-        lambda _: FederatedClassifier().fit(X, SICK, clients=[1, 2]),
-        "X.client",
-        "another length",
-        r"the shape \(N,\)",
-    ),
-    Turn(
-        "scikit-learn, a setting",
-        lambda _: FederatedClassifier({"pools": {"cuont": 1}}).fit(X, SICK),
-        "pools.cuont",
-        "1",
-        r"pools\.count",
-    ),
-]
 
 ARGUMENTS = [
     Turn(
@@ -512,11 +270,6 @@ ARGUMENTS = [
 
 @pytest.mark.parametrize(**named(FOLDERS))
 def test_folders(turn: Turn, runs: Runs) -> None:
-    turn.taken(runs)
-
-
-@pytest.mark.parametrize(**named(QUESTIONS))
-def test_questions(turn: Turn, runs: Runs) -> None:
     turn.taken(runs)
 
 

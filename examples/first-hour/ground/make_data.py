@@ -3,7 +3,8 @@ twelve yards whose cameras differ.
 
     python make_data.py surfaces            # 3,072 grey pictures of 16 x 16 pixels, 12 yards
     python make_data.py surfaces --colour   # the same in colour: the light has a tint
-    python make_data.py newcomer --newcomer # one more yard, label/file, whose camera is mounted like those of the second four
+    python make_data.py newcomer --newcomer # one more yard, label/file, whose camera is mounted
+                                            # like those of the second four
 
 Every tile goes to one yard only, and tiles do not overlap. The newcomer's come from shifted places
 of the pictures and overlap with others' tiles.

@@ -4,7 +4,8 @@ saves the matrix.
 With q, k unit rows, s = q·kᵀ/τ, r_i = Σ_{j≠i} exp s_ij, x_i = log r_i − s_ii, R_i = r_i + exp s_ii
 and G_ij = exp(s_ij)/R_i off the diagonal, zero on it:
     loss = (1/N) Σ_i softplus(x_i),
-    ∂loss/∂q_i = (1/Nτ) (Σ_j G_ij k_j − σ(x_i) k_i),   ∂loss/∂k_j = (1/Nτ) (Σ_i G_ij q_i − σ(x_j) q_j), without q_j where j ≥ N.
+    ∂loss/∂q_i = (1/Nτ) (Σ_j G_ij k_j − σ(x_i) k_i),
+    ∂loss/∂k_j = (1/Nτ) (Σ_i G_ij q_i − σ(x_j) q_j), without q_j where j ≥ N.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ O(N·D) memory.
 With z unit rows, s = z·zᵀ/τ, p(i) the partner of row i and r_i = Σ_k exp s_ik over all k but i
 and p(i):
     loss = (1/M) Σ_i softplus(x_i), x_i = log r_i − s_{i,p(i)},
-    ∂loss/∂z_i = (1/Mτ) [ Σ_k exp(s_ik)(1/R_i + 1/R_k) z_k − (σ(x_i) + σ(x_p)) z_{p(i)} ],  R_i = r_i + exp s_{i,p(i)}.
+    ∂loss/∂z_i = (1/Mτ) [ Σ_k exp(s_ik)(1/R_i + 1/R_k) z_k − (σ(x_i) + σ(x_p)) z_{p(i)} ],
+    R_i = r_i + exp s_{i,p(i)}.
 Partners stay out of the sums because 1 − (their probability), which σ(x) is, would otherwise lose
 its digits in a trained model.
 

@@ -12,9 +12,10 @@ with unit rows), true subtracts a running maximum. The tiles at the row's own in
 columns are done after the hot loop, which has no mask.
 
 row_sums:  Σ_j exp₂ s_ij, or its log₂ when ONLINE, and the positive's s_ip.
-gradient: Σ_j G_ij right_j − pull_i · right_p(i), G_ij = exp₂(s_ij)(a_i + a_j), or exp₂(s_ij −
-a_i) + exp₂(s_ij − a_j) when ONLINE;
-           then the dimension-scaled regulariser and the normalisation's backward, so the raw rows' gradient leaves in one write.
+gradient:  Σ_j G_ij right_j − pull_i · right_p(i),
+           G_ij = exp₂(s_ij)(a_i + a_j), or exp₂(s_ij − a_i) + exp₂(s_ij − a_j) when ONLINE;
+           then the dimension-scaled regulariser and the normalisation's backward, so the raw rows'
+           gradient leaves in one write.
 Rows wider than a tile split the output: each program recomputes its similarities and writes one
 chunk of dimensions.
 """
@@ -46,6 +47,18 @@ def _accumulate(total, top, s, ONLINE: tl.constexpr):
         return total * tl.exp2(top - safe) + tl.sum(tl.exp2(s - safe[:, None]), 1), new
     else:
         return total + tl.sum(tl.exp2(s), 1), top
+
+
+@triton.jit
+def _with_partner(
+    LEFT, RIGHT, row, partner, WIDTH: tl.constexpr, M: tl.constexpr, DEPTH: tl.constexpr
+):
+    """Products of M rows of LEFT with those of RIGHT from `partner` on, one by one, `[M]`."""
+    positive = tl.zeros([M], tl.float32)
+    for d in range(0, WIDTH, DEPTH):
+        mine = load_tile(LEFT, row, d, WIDTH, M, DEPTH).to(tl.float32)
+        positive += tl.sum(mine * load_tile(RIGHT, partner, d, WIDTH, M, DEPTH).to(tl.float32), 1)
+    return positive
 
 
 @triton.jit
@@ -85,10 +98,7 @@ def row_sums_kernel(
     if ONLINE:
         total = top + tl.log2(total)
     partner = (VIEWS - 1 - view) * padded_right + first
-    positive = tl.zeros([M], tl.float32)
-    for d in range(0, WIDTH, DEPTH):
-        mine = load_tile(LEFT, row, d, WIDTH, M, DEPTH).to(tl.float32)
-        positive += tl.sum(mine * load_tile(RIGHT, partner, d, WIDTH, M, DEPTH).to(tl.float32), 1)
+    positive = _with_partner(LEFT, RIGHT, row, partner, WIDTH, M, DEPTH)
     tl.store(SUMS + view * count + rows, total, mask=rows < count)
     tl.store(POSITIVE + view * count + rows, positive, mask=rows < count)
 
@@ -122,28 +132,12 @@ def _gather(
 
 
 @triton.jit
-def gradient_kernel(
-    LEFT, RIGHT, A_LEFT, A_RIGHT, PULL, GRAD, POSITIVE, INVERSE, OMEGA, ENERGY, OWN, SPAN, OUT,
-    count, columns, pairs, padded_left, padded_right, factor, shrink, D: tl.constexpr,
-    WIDTH: tl.constexpr, OWNED: tl.constexpr, VIEWS: tl.constexpr, ONLINE: tl.constexpr,
-    M: tl.constexpr, N: tl.constexpr, DEPTH: tl.constexpr, CHUNK: tl.constexpr,
-    PRECISION: tl.constexpr,
+def _gather_all(
+    acc, turn, z_m, a_m, LEFT, RIGHT, A_RIGHT, rows, row, first, chunk, columns, padded_right,
+    WIDTH: tl.constexpr, VIEWS: tl.constexpr, ONLINE: tl.constexpr, M: tl.constexpr,
+    N: tl.constexpr, DEPTH: tl.constexpr, CHUNK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Gradient by the raw rows of LEFT. Axes: blocks of M rows, chunks of dimensions, views.
-    `shrink` undoes the rows' scale.
-    """
-    tl.static_assert(M % N == 0)
-    first = tl.program_id(0) * M
-    chunk = tl.program_id(1) * CHUNK
-    view = tl.program_id(2)
-    row = view * padded_left + first
-    rows = first + tl.arange(0, M)
-    at = view * count + rows
-    there = rows < count
-    z_m = load_tile(LEFT, row, 0, WIDTH, M, DEPTH)
-    a_m = tl.load(A_LEFT + at, mask=there, other=0.0)
-    acc = tl.zeros([M, CHUNK], tl.float32)
-    turn = tl.zeros([M], tl.float32)
+    """All columns into the accumulators: the hot loop, then the rows' own index and the end."""
     hot, tail = _hot_columns(first, columns, M, N)
     for other in range(VIEWS):
         base = other * padded_right
@@ -160,18 +154,67 @@ def gradient_kernel(
                     acc, turn, z_m, a_m, LEFT, RIGHT, A_RIGHT + other * columns, rows, row, base,
                     start, chunk, columns, WIDTH, ONLINE, True, M, N, DEPTH, CHUNK, PRECISION,
                 )  # fmt: skip
-    d = chunk + tl.arange(0, CHUNK)
-    paired = rows < pairs
+    return acc, turn
+
+
+@triton.jit
+def _regularised(
+    v, omega, OWN, SPAN, row, chunk, OWNED: tl.constexpr, M: tl.constexpr, CHUNK: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """v + ω · own coordinates in the span's dimensions: the dimension-scaled regulariser's pull."""
+    STEP: tl.constexpr = 32 if OWNED > 32 else OWNED
+    for o in tl.static_range(0, OWNED, STEP):
+        own = load_tile(OWN, row, o, OWNED, M, STEP).to(tl.float32) * omega[:, None]
+        span = load_tile(SPAN, chunk, o, OWNED, CHUNK, STEP).to(tl.float32)
+        v = tl.dot(own, tl.trans(span), v, input_precision=PRECISION)
+    return v
+
+
+@triton.jit
+def _less_partners(acc, RIGHT, partner, paired, pull, d, WIDTH: tl.constexpr):
+    """acc − pull · the rows `partner` of RIGHT, at dimensions `d`."""
+    place = RIGHT + tl.cast(partner, tl.int64)[:, None] * WIDTH + d[None, :]
+    other = tl.load(place, mask=paired[:, None], other=0.0)
+    return acc - other.to(tl.float32) * pull[:, None]
+
+
+@triton.jit
+def _store(OUT, out, at, d, there, D: tl.constexpr):
+    """Rows `at` and dimensions `d` of the gradient, without padding."""
+    place = OUT + tl.cast(at, tl.int64)[:, None] * D + d[None, :]
+    tl.store(place, out.to(OUT.dtype.element_ty), mask=there[:, None] & (d[None, :] < D))
+
+
+@triton.jit
+def gradient_kernel(
+    LEFT, RIGHT, A_LEFT, A_RIGHT, PULL, GRAD, POSITIVE, INVERSE, OMEGA, ENERGY, OWN, SPAN, OUT,
+    count, columns, pairs, padded_left, padded_right, factor, shrink, D: tl.constexpr,
+    WIDTH: tl.constexpr, OWNED: tl.constexpr, VIEWS: tl.constexpr, ONLINE: tl.constexpr,
+    M: tl.constexpr, N: tl.constexpr, DEPTH: tl.constexpr, CHUNK: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Gradient by the raw rows of LEFT. Axes: blocks of M rows, chunks of dimensions, views.
+    `shrink` undoes the rows' scale.
+    """
+    tl.static_assert(M % N == 0)
+    first, chunk, view = tl.program_id(0) * M, tl.program_id(1) * CHUNK, tl.program_id(2)
+    row = view * padded_left + first
+    rows = first + tl.arange(0, M)
+    at = view * count + rows
+    there = rows < count
+    z_m = load_tile(LEFT, row, 0, WIDTH, M, DEPTH)
+    a_m = tl.load(A_LEFT + at, mask=there, other=0.0)
+    acc, turn = tl.zeros([M, CHUNK], tl.float32), tl.zeros([M], tl.float32)
+    acc, turn = _gather_all(
+        acc, turn, z_m, a_m, LEFT, RIGHT, A_RIGHT, rows, row, first, chunk, columns, padded_right,
+        WIDTH, VIEWS, ONLINE, M, N, DEPTH, CHUNK, PRECISION,
+    )  # fmt: skip
+    d, paired = chunk + tl.arange(0, CHUNK), rows < pairs
     pull = tl.load(PULL + at, mask=there & paired, other=0.0)
     partner = (VIEWS - 1 - view) * padded_right + rows
-    other_z = tl.load(
-        RIGHT + tl.cast(partner, tl.int64)[:, None] * WIDTH + d[None, :],
-        mask=paired[:, None],
-        other=0.0,
-    )
-    acc -= other_z.to(tl.float32) * pull[:, None]
     scale = tl.load(GRAD) * factor
-    v = acc * scale
+    v = _less_partners(acc, RIGHT, partner, paired, pull, d, WIDTH) * scale
     z = load_tile(LEFT, row, chunk, WIDTH, M, CHUNK).to(tl.float32) * shrink
     if WIDTH != CHUNK:
         turn -= tl.load(POSITIVE + at, mask=there & paired, other=0.0) * pull
@@ -180,16 +223,7 @@ def gradient_kernel(
         along = tl.sum(z * v, 1)
     if OWNED > 0:
         omega = tl.load(OMEGA + at, mask=there, other=0.0)
-        STEP: tl.constexpr = 32 if OWNED > 32 else OWNED
-        for o in tl.static_range(0, OWNED, STEP):
-            own = load_tile(OWN, row, o, OWNED, M, STEP).to(tl.float32) * omega[:, None]
-            span = load_tile(SPAN, chunk, o, OWNED, CHUNK, STEP).to(tl.float32)
-            v = tl.dot(own, tl.trans(span), v, input_precision=PRECISION)
+        v = _regularised(v, omega, OWN, SPAN, row, chunk, OWNED, M, CHUNK, PRECISION)
         along += omega * tl.load(ENERGY + at, mask=there, other=0.0)
     inverse = tl.load(INVERSE + at, mask=there, other=0.0)
-    out = ((v - along[:, None] * z) * inverse[:, None]).to(OUT.dtype.element_ty)
-    tl.store(
-        OUT + tl.cast(at, tl.int64)[:, None] * D + d[None, :],
-        out,
-        mask=there[:, None] & (d[None, :] < D),
-    )
+    _store(OUT, (v - along[:, None] * z) * inverse[:, None], at, d, there, D)

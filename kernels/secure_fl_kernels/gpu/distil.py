@@ -2,7 +2,8 @@
 
 With p and q the softmaxes of `target` and `source` over their features at temperature τ, KL(p‖q) =
 Σ p(log p − log q):
-∂/∂source = (q − p)/τ,   ∂/∂target = p(log p − log q − KL)/τ. Reference: `reference.distillation_loss`.
+∂/∂source = (q − p)/τ,   ∂/∂target = p(log p − log q − KL)/τ.
+Reference: `reference.distillation_loss`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@ group in one program.
 
 A group's 2m rows and their similarities fit one tile; rows are read twice, for the products and for
 the gradient:
-    dx_i = (Σ_k H_ik z_k − (Σ_k H_ik z_i·z_k) z_i) / (2mτ‖x_i‖),   H = P + Pᵀ − 2·partner, P the softmax of each row.
+    dx_i = (Σ_k H_ik z_k − (Σ_k H_ik z_i·z_k) z_i) / (2mτ‖x_i‖),
+    H = P + Pᵀ − 2·partner, P the softmax of each row.
 Reference: `reference.group_nt_xent_loss`.
 """
 
@@ -38,11 +39,31 @@ def _rows_of_group(
 
 
 @triton.jit
+def _store_gradient(
+    h, FIRST, SECOND, D_FIRST, D_SECOND, group, size, D: tl.constexpr, ROWS: tl.constexpr,
+    DEPTH: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Store h · rows as both views' gradient; returns each row's squared norm, `[ROWS]`."""
+    r = tl.arange(0, ROWS)[:, None]
+    square = tl.zeros([ROWS], tl.float32)
+    for column in range(0, D, DEPTH):
+        x = _rows_of_group(FIRST, SECOND, group, size, column, D, ROWS, DEPTH)
+        gradient = tl.dot(h.to(x.dtype), x, input_precision=PRECISION)
+        square += tl.sum(gradient * gradient, 1)
+        d = (column + tl.arange(0, DEPTH))[None, :]
+        at = (tl.cast(group, tl.int64) * size + r) * D + d
+        out = gradient.to(D_FIRST.dtype.element_ty)
+        tl.store(D_FIRST + at, out, mask=(r < size) & (d < D))
+        tl.store(D_SECOND + at - size * D, out, mask=(r >= size) & (r < 2 * size) & (d < D))
+    return square
+
+
+@triton.jit
 def group_kernel(
     FIRST, SECOND, LOSS, SQUARE, D_FIRST, D_SECOND, size, sharpness, factor, smallest,
     D: tl.constexpr, ROWS: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Axis: groups."""
+    """Loss, gradient and its squared norm of one group. Axis: groups."""
     group = tl.program_id(0)
     r = tl.arange(0, ROWS)
     gram = tl.zeros([ROWS, ROWS], tl.float32)
@@ -70,26 +91,11 @@ def group_kernel(
     tl.store(LOSS + group, tl.sum(row_loss, 0) / (2 * size))
     h = p + tl.trans(p) - tl.where(mine, 2.0, 0.0)
     along = tl.sum(h * cosine, 1)
-    h = (
-        (h - tl.where(r[None, :] == r[:, None], along[:, None], 0.0))
-        * inverse[:, None]
-        * inverse[None, :]
-        * factor
+    h -= tl.where(r[None, :] == r[:, None], along[:, None], 0.0)
+    h = h * inverse[:, None] * inverse[None, :] * factor
+    square = _store_gradient(
+        h, FIRST, SECOND, D_FIRST, D_SECOND, group, size, D, ROWS, DEPTH, PRECISION
     )
-    square = tl.zeros([ROWS], tl.float32)
-    for column in range(0, D, DEPTH):
-        x = _rows_of_group(FIRST, SECOND, group, size, column, D, ROWS, DEPTH)
-        gradient = tl.dot(h.to(x.dtype), x, input_precision=PRECISION)
-        square += tl.sum(gradient * gradient, 1)
-        d = (column + tl.arange(0, DEPTH))[None, :]
-        at = (tl.cast(group, tl.int64) * size + r[:, None]) * D + d
-        out = gradient.to(D_FIRST.dtype.element_ty)
-        tl.store(D_FIRST + at, out, mask=(r[:, None] < size) & (d < D))
-        tl.store(
-            D_SECOND + at - size * D,
-            out,
-            mask=(r[:, None] >= size) & (r[:, None] < 2 * size) & (d < D),
-        )
     tl.store(SQUARE + group, tl.sum(square, 0))
 
 

@@ -15,7 +15,7 @@ from secure_fl_kernels import padding
 from secure_fl_kernels.gpu.variants import Architecture
 
 Precision = str
-"""Of the products of float32 operands: `tf32` has 10 bits of mantissa, `tf32x3` and `ieee` nearly
+"""How float32 operands are multiplied: `tf32` has 10 bits of mantissa, `tf32x3` and `ieee` nearly
 all 23.
 """
 

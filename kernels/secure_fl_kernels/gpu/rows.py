@@ -25,26 +25,18 @@ TILE = Tile(rows=32, columns=0, depth=64, warps=4, stages=2)
 
 
 @triton.jit
+def _raw(rows, columns, inside, D: tl.constexpr):
+    """Some columns of the rows that begin at `rows`, in float32; zeros beyond them."""
+    mask = inside[:, None] & (columns[None, :] < D)
+    return tl.load(rows + columns[None, :], mask=mask, other=0.0).to(tl.float32)
+
+
+@triton.jit
 def project_kernel(
-    X,
-    SPAN,
-    Z,
-    INVERSE,
-    SQUARE,
-    OWN,
-    ENERGY,
-    count,
-    padded,
-    stride,
-    scale,
-    smallest,
-    D: tl.constexpr,
-    WIDTH: tl.constexpr,
-    OWNED: tl.constexpr,
-    ROWS: tl.constexpr,
-    DEPTH: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+    X, SPAN, Z, INVERSE, SQUARE, OWN, ENERGY, count, padded, stride, scale, smallest,
+    D: tl.constexpr, WIDTH: tl.constexpr, OWNED: tl.constexpr, ROWS: tl.constexpr,
+    DEPTH: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     """z = scale · x/‖x‖ padded with zeros; 1/‖x‖; ‖z‖² of z as stored; c = (x/‖x‖)U_S and ‖c‖².
     Axes: blocks of rows, views.
     """
@@ -56,9 +48,7 @@ def project_kernel(
     raw = X + (view * count + rows)[:, None] * stride
     length = tl.zeros([ROWS], tl.float32)
     for start in range(0, WIDTH, DEPTH):
-        x = tl.load(
-            raw + (start + d)[None, :], mask=inside[:, None] & ((start + d)[None, :] < D), other=0.0
-        ).to(tl.float32)
+        x = _raw(raw, start + d, inside, D)
         length += tl.sum(x * x, 1)
     length = tl.sqrt(length)
     tiny = length < smallest
@@ -67,9 +57,7 @@ def project_kernel(
     if OWNED > 0:
         own = tl.zeros([ROWS, OWNED], tl.float32)
     for start in range(0, WIDTH, DEPTH):
-        x = tl.load(
-            raw + (start + d)[None, :], mask=inside[:, None] & ((start + d)[None, :] < D), other=0.0
-        ).to(tl.float32)
+        x = _raw(raw, start + d, inside, D)
         unit = x * inverse[:, None]
         z = (unit * scale).to(Z.dtype.element_ty)
         tl.store(Z + (view * padded + rows)[:, None] * WIDTH + (start + d)[None, :], z)
@@ -80,10 +68,8 @@ def project_kernel(
     tl.store(INVERSE + view * count + rows, inverse, mask=inside)
     tl.store(SQUARE + view * count + rows, square, mask=inside)
     if OWNED > 0:
-        tl.store(
-            OWN + (view * padded + rows)[:, None] * OWNED + tl.arange(0, OWNED)[None, :],
-            own.to(OWN.dtype.element_ty),
-        )
+        place = OWN + (view * padded + rows)[:, None] * OWNED + tl.arange(0, OWNED)[None, :]
+        tl.store(place, own.to(OWN.dtype.element_ty))
         tl.store(ENERGY + view * count + rows, tl.sum(own * own, 1), mask=inside)
 
 

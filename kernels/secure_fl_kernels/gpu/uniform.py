@@ -3,7 +3,8 @@
 With rows scaled by √(2t·log₂e), w_ij = b_i b_j exp₂(s_ij), b_i = exp₂(−‖z_i‖²/2): one product and
 one exponential a pair. The loop takes β b_j exp₂(s_ij) with β = exp(min(t, 10 − t)), about 1 for
 unrelated rows and at most e^10: float16 holds it.
-mass_i = Σ_{j≠i} w_ij,   pull_i = Σ_{j≠i} w_ij z_j;   loss = log(Σ mass / N(N−1)); see `cpu.uniform` for the gradient.
+mass_i = Σ_{j≠i} w_ij,   pull_i = Σ_{j≠i} w_ij z_j;   loss = log(Σ mass / N(N−1)).
+See `cpu.uniform` for the gradient.
 Reference: `reference.uniformity_loss` and `reference.align_loss`.
 """
 
@@ -47,21 +48,10 @@ def _gather(
 
 @triton.jit
 def pull_kernel(
-    Z,
-    DECAY,
-    MASS,
-    PULL,
-    count,
-    padded,
-    unboost,
-    WIDTH: tl.constexpr,
-    M: tl.constexpr,
-    N: tl.constexpr,
-    DEPTH: tl.constexpr,
-    CHUNK: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """mass and pull of one view's rows. Axes: blocks of M rows, chunks of dimensions, views."""
+    Z, DECAY, MASS, PULL, count, padded, unboost, WIDTH: tl.constexpr, M: tl.constexpr,
+    N: tl.constexpr, DEPTH: tl.constexpr, CHUNK: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Mass and pull of one view's rows. Axes: blocks of M rows, chunks of dimensions, views."""
     tl.static_assert(M % N == 0)
     first = tl.program_id(0) * M
     chunk = tl.program_id(1) * CHUNK
@@ -76,46 +66,16 @@ def pull_kernel(
     inside = first + M <= full
     for k in range(0, tl.where(inside, full - M, first), N):
         acc, mass = _gather(
-            acc,
-            mass,
-            z_m,
-            Z,
-            DECAY,
-            rows,
-            first,
-            skip_zone(k, first, M),
-            chunk,
-            count,
-            WIDTH,
-            False,
-            M,
-            N,
-            DEPTH,
-            CHUNK,
-            PRECISION,
-        )
+            acc, mass, z_m, Z, DECAY, rows, first, skip_zone(k, first, M), chunk, count, WIDTH,
+            False, M, N, DEPTH, CHUNK, PRECISION,
+        )  # fmt: skip
     for k in range(0, M + N, N):
         start = tl.where(k < M, first + k, tl.where(inside, full, count))
         if start < count:
             acc, mass = _gather(
-                acc,
-                mass,
-                z_m,
-                Z,
-                DECAY,
-                rows,
-                first,
-                start,
-                chunk,
-                count,
-                WIDTH,
-                True,
-                M,
-                N,
-                DEPTH,
-                CHUNK,
-                PRECISION,
-            )
+                acc, mass, z_m, Z, DECAY, rows, first, start, chunk, count, WIDTH, True, M, N,
+                DEPTH, CHUNK, PRECISION,
+            )  # fmt: skip
     decay = tl.load(DECAY + rows, mask=rows < count, other=0.0) * unboost
     tl.store(MASS + view * count + rows, mass * decay, mask=rows < tl.where(chunk == 0, count, 0))
     d = chunk + tl.arange(0, CHUNK)

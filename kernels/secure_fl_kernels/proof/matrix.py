@@ -1,10 +1,12 @@
 """Every shipped variant on every target, judged: what would make a kernel slow or unlaunchable and
 shows in its binary.
 
-    python -m secure_fl_kernels.proof.matrix                      the full matrix as CSV, findings to standard error
-    python -m secure_fl_kernels.proof.matrix --core               the part of it that CI runs
-    python -m secure_fl_kernels.proof.matrix --write-snapshot     renew the committed costs of the hot loops (of what is compiled:
-                                                                  --core or --target renew a part)
+    python -m secure_fl_kernels.proof.matrix                    the full matrix as CSV, findings
+                                                                to standard error
+    python -m secure_fl_kernels.proof.matrix --core             the part of it that CI runs
+    python -m secure_fl_kernels.proof.matrix --write-snapshot   renew the committed costs of the hot
+                                                                loops (of what is compiled: --core
+                                                                or --target renew a part)
 
 The snapshot holds slots and exponentials per similarity of each hot loop, so that a change that
 makes one dearer fails a test on a machine without a GPU. Renew it in the commit that changes a
@@ -338,23 +340,7 @@ def _short(value: str | float) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command of this module; 1 where something was found."""
-    parser = argparse.ArgumentParser(
-        prog="python -m secure_fl_kernels.proof.matrix",
-        description="Compile and judge every shipped kernel.",
-    )
-    parser.add_argument(
-        "--target",
-        action="append",
-        choices=list(TARGETS),
-        help=f"repeatable; default {' '.join(ARCHITECTURES)}",
-    )
-    parser.add_argument("--core", action="store_true", help="the part that CI runs")
-    parser.add_argument(
-        "--write-snapshot",
-        action="store_true",
-        help=f"write what is compiled now into {SNAPSHOT.name}; the rest of it stays",
-    )
-    chosen = parser.parse_args(arguments)
+    chosen = _parser().parse_args(arguments)
     targets = [TARGETS[name] for name in chosen.target] if chosen.target else FAMILIES
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -380,6 +366,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         file=sys.stderr,
     )
     return int(bool(findings))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m secure_fl_kernels.proof.matrix",
+        description="Compile and judge every shipped kernel.",
+    )
+    parser.add_argument(
+        "--target",
+        action="append",
+        choices=list(TARGETS),
+        help=f"repeatable; default {' '.join(ARCHITECTURES)}",
+    )
+    parser.add_argument("--core", action="store_true", help="the part that CI runs")
+    parser.add_argument(
+        "--write-snapshot",
+        action="store_true",
+        help=f"write what is compiled now into {SNAPSHOT.name}; the rest of it stays",
+    )
+    return parser
 
 
 if __name__ == "__main__":

@@ -65,7 +65,9 @@ class Margin(NamedTuple):
 
 
 def accumulator(dtype: torch.dtype) -> torch.dtype:
-    """Of sums over elements of `dtype`: float64 for float64, float32 for all others."""
+    """The dtype that elements of `dtype` are summed in: float64 for float64, float32 for
+    all others.
+    """
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 

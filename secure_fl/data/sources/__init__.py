@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from secure_fl.config import DataConfig, SourceConfig
 from secure_fl.data.columns import Declared
-from secure_fl.data.dataset import Dataset, Splits, join
+from secure_fl.data.dataset import Dataset, Splits
+from secure_fl.data.joining import join
 from secure_fl.data.sources import cifar, idx, packaged
 from secure_fl.data.sources.files import read_files
 from secure_fl.errors import DataError

@@ -14,7 +14,8 @@ import numpy as np
 
 from secure_fl.config import DataConfig, SourceConfig
 from secure_fl.data.columns import Declared, owners_of
-from secure_fl.data.dataset import Dataset, join
+from secure_fl.data.dataset import Dataset
+from secure_fl.data.joining import join
 from secure_fl.data.sources.images import images
 from secure_fl.data.sources.npy import npy
 from secure_fl.data.sources.npz import npz

@@ -54,47 +54,16 @@ def read_idx(path: Path, remedy: str = "fetch the file again") -> np.ndarray:
     Raises:
         DataError: missing, truncated, too long, or not an idx file of unsigned bytes.
     """
-    try:
-        with open_file(path) as file:
-            stream = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
-            head = stream.read(4)
-            head += stream.read(4 * head[3]) if len(head) == 4 else b""
-            dimensions = (len(head) - 4) // 4
-            shape = (
-                struct.unpack(f">{dimensions}I", head[4 : 4 + 4 * dimensions])
-                if dimensions > 0
-                else ()
-            )
-            # No more than the header promises is expanded, nor more than any such set holds.
-            body = stream.read(min(math.prod(shape), _LARGEST) + 1)
-    except FileNotFoundError:
-        raise DataError(
-            "no such file", field="data.sources.path", value=str(path), remedy=remedy
-        ) from None
-    except (EOFError, OSError, zlib.error) as error:
-        # Its class alone: gzip quotes bytes of the file.
-        raise DataError(
-            f"truncated or damaged archive: {type(error).__name__}",
-            field=path.name,
-            value=str(path),
-            remedy=remedy,
-        ) from None
-    if (
-        len(head) < 4
-        or head[:2] != b"\0\0"
-        or head[2] != _UNSIGNED_BYTE
-        or len(head) < 4 + 4 * head[3]
-    ):
-        raise DataError(
-            "not an idx file of unsigned bytes", field=path.name, value=str(path), remedy=remedy
-        )
-    held, promised = len(body), math.prod(shape)
-    if held != promised:
-        problem = (
-            "truncated: its header promises more values"
-            if held < promised
-            else "its header promises fewer values"
-        )
+    head, shape, body = _contents(path, remedy)
+    whole = len(head) >= 4 and len(head) >= 4 + 4 * head[3]
+    held, promised, problem = len(body), math.prod(shape), ""
+    if not whole or head[:2] != b"\0\0" or head[2] != _UNSIGNED_BYTE:
+        problem = "not an idx file of unsigned bytes"
+    elif held < promised:
+        problem = "truncated: its header promises more values"
+    elif held > promised:
+        problem = "its header promises fewer values"
+    if problem:
         raise DataError(problem, field=path.name, value=str(path), remedy=remedy)
     try:
         return np.frombuffer(body, np.uint8).reshape(shape)
@@ -103,6 +72,27 @@ def read_idx(path: Path, remedy: str = "fetch the file again") -> np.ndarray:
         raise DataError(
             "its header describes no array", field=path.name, value=str(path), remedy=remedy
         ) from None
+
+
+def _contents(path: Path, remedy: str) -> tuple[bytes, tuple[int, ...], bytes]:
+    """The header of a file, the shape that it promises, and one byte more than that at most."""
+    try:
+        with open_file(path) as file:
+            stream = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
+            head = stream.read(4)
+            head += stream.read(4 * head[3]) if len(head) == 4 else b""
+            dimensions = max(0, (len(head) - 4) // 4)
+            shape = struct.unpack(f">{dimensions}I", head[4 : 4 + 4 * dimensions])
+            # No more than the header promises is expanded, nor more than any such set holds.
+            return head, shape, stream.read(min(math.prod(shape), _LARGEST) + 1)
+    except FileNotFoundError:
+        raise DataError(
+            "no such file", field="data.sources.path", value=str(path), remedy=remedy
+        ) from None
+    except (EOFError, OSError, zlib.error) as error:
+        # Its class alone: gzip quotes bytes of the file.
+        problem = f"truncated or damaged archive: {type(error).__name__}"
+        raise DataError(problem, field=path.name, value=str(path), remedy=remedy) from None
 
 
 def _both(source: SourceConfig, folder: Path, remedy: str) -> tuple[Dataset, Dataset]:

@@ -46,11 +46,24 @@ def images(
             or folders of several depths.
     """
     folder = Path(source.path or "")
+    files = _pictures(folder, source.path)
+    beside = _by_folders(files, folder)
+    return Dataset.from_arrays(
+        _pixels(files, folder, image_size),
+        **beside,
+        classes=declared.classes,
+        class_names=declared.names or None,
+        kind="image",
+        layout="channels_first",
+        name=folder.name or "images",
+    )
+
+
+def _pictures(folder: Path, path: str | None) -> list[Path]:
+    """Files below a folder that are called like pictures, in the order of their names."""
     if not folder.is_dir():
         remedy = "set data.sources.path to a folder of label/file or client/label/file"
-        raise DataError(
-            "no such folder", field="data.sources.path", value=source.path, remedy=remedy
-        )
+        raise DataError("no such folder", field="data.sources.path", value=path, remedy=remedy)
     files = sorted(
         file
         for file in folder.rglob("*")
@@ -61,6 +74,13 @@ def images(
         raise DataError(
             "holds no picture", field="data.sources.path", value=str(folder), remedy=remedy
         )
+    return files
+
+
+def _by_folders(files: Sequence[Path], folder: Path) -> dict[str, Any]:
+    """What the folders above each picture say: split, client, and label, as `from_arrays` takes
+    them.
+    """
     above = [file.relative_to(folder).parts[:-1] for file in files]
     given: dict[str, Any] = {}
     if all(parts and parts[0].lower() in SPLIT_NAMES for parts in above):
@@ -68,23 +88,12 @@ def images(
         above = [parts[1:] for parts in above]
     depths = {len(parts) for parts in above}
     if len(depths) > 1 or max(depths) not in _LEVELS:
-        problem, remedy = (
-            "pictures lie at several depths, or too deep",
-            "put every picture as label/file, or every picture as client/label/file",
-        )
+        problem = "pictures lie at several depths, or too deep"
+        remedy = "put every picture as label/file, or every picture as client/label/file"
         raise DataError(problem, field="data.sources.path", value=str(folder), remedy=remedy)
     for level, role in enumerate(_LEVELS[max(depths)]):
         given["y" if role == "label" else role] = [parts[level] for parts in above]
-    x = _pixels(files, folder, image_size)
-    return Dataset.from_arrays(
-        x,
-        **given,
-        classes=declared.classes,
-        class_names=declared.names or None,
-        kind="image",
-        layout="channels_first",
-        name=folder.name or "images",
-    )
+    return given
 
 
 def _pixels(files: Sequence[Path], folder: Path, image_size: int | None) -> np.ndarray:

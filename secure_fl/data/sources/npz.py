@@ -96,14 +96,13 @@ def read_arrays(
         DataError: missing or damaged file, no `x`, an array that was asked for is not there,
             pickled objects, or too much of it.
     """
+    remedy = "write it with numpy.savez(path, x=…, y=…)"
     try:
         with open_file(path) as file, np.load(file, allow_pickle=False) as archive:
             names = names_of(archive.files, source, path)
             check_growth(file, path)
-            arrays, notes = (
-                {role: archive[name] for role, name in names.items()},
-                _taken(names, archive.files),
-            )
+            arrays = {role: archive[name] for role, name in names.items()}
+            notes = _taken(names, archive.files)
     except FileNotFoundError:
         raise DataError(
             "no such file", field="data.sources.path", value=str(path), remedy="check the path"
@@ -111,23 +110,14 @@ def read_arrays(
     except DataError:
         raise
     except Exception as error:
-        # numpy and zipfile say nowhere what they raise for a file that is damaged
-        remedy = "write it again with numpy.savez(path, x=…, y=…), plain numeric arrays only"
-        # Its class alone: numpy quotes bytes of the file, which may be an example's.
-        raise DataError(
-            f"not a readable .npz: {type(error).__name__}",
-            field=path.name,
-            value=str(path),
-            remedy=remedy,
-        ) from None
+        # Numpy and zipfile say nowhere what they raise for a file that is damaged. Its class alone:
+        # numpy quotes bytes of the file, which may be an example's.
+        problem = f"not a readable .npz: {type(error).__name__}"
+        again = "write it again with numpy.savez(path, x=…, y=…), plain numeric arrays only"
+        raise DataError(problem, field=path.name, value=str(path), remedy=again) from None
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray):  # an entry that is no .npy comes as its bytes
-            raise DataError(
-                "is no array",
-                field=name,
-                value=str(path),
-                remedy="write it with numpy.savez(path, x=…, y=…)",
-            )
+            raise DataError("is no array", field=name, value=str(path), remedy=remedy)
     return arrays, notes
 
 

@@ -53,47 +53,54 @@ def tables(
         source.features,
         categories=source.categories or {},
     )
-    arrow = [
-        (called, file, _csv(file, roles) if source.name == "csv" else _parquet(file))
+    read = {
+        called: _csv(file, roles) if source.name == "csv" else _parquet(file)
         for called, file in files.items()
-    ]
-    for _, file, table in arrow:
-        names = table.column_names
+    }
+    _check_columns(read, files)
+    columns = _all_rows(read, roles, name)
+    if like:
+        roles = roles_like(like, list(columns), roles, name)
+    return from_columns(columns, roles, declared, name)
+
+
+def _check_columns(read: Mapping[str, Any], files: Mapping[str, Path]) -> None:
+    """Refuse a file without rows, with two columns of one name, or with other columns than
+    the first has.
+    """
+    first = next(iter(read))
+    for called, table in read.items():
+        names, file = table.column_names, files[called]
         if twice := next((column for column, count in Counter(names).items() if count > 1), None):
+            remedy = "name each column once"
             raise DataError(
-                "two columns have one name",
-                field=file.name,
-                value=twice,
-                remedy="name each column once",
+                "two columns have one name", field=file.name, value=twice, remedy=remedy
             )
-        if other := sorted(set(names) ^ set(arrow[0][2].column_names)):
-            remedy = "give all files the same columns"
+        if other := sorted(set(names) ^ set(read[first].column_names)):
             raise DataError(
-                f"columns differ from those of {arrow[0][1].name}",
+                f"columns differ from those of {files[first].name}",
                 field=file.name,
                 value=other[:12],
-                remedy=remedy,
+                remedy="give all files the same columns",
             )
         if table.num_rows == 0:
-            raise DataError(
-                "holds no row",
-                field=file.name,
-                value=str(file),
-                remedy="give it a row an example, or leave the file out",
-            )
+            remedy = "give it a row an example, or leave the file out"
+            raise DataError("holds no row", field=file.name, value=str(file), remedy=remedy)
+
+
+def _all_rows(read: Mapping[str, Any], roles: Roles, name: str) -> dict[str, Any]:
+    """The columns of all files, one file below the other; each is a client where there are
+    several and no column says so.
+    """
+    parts = list(read.values())
     columns = {
-        column: _joined([table.column(column) for _, _, table in arrow], column, name)
-        for column in arrow[0][2].column_names
+        column: _joined([table.column(column) for table in parts], column, name)
+        for column in parts[0].column_names
     }
-    if len(arrow) > 1 and roles.found(list(columns), name)["client"] is None:
-        owners = np.repeat(
-            np.asarray([called for called, _, _ in arrow]),
-            [table.num_rows for _, _, table in arrow],
-        )
-        columns["client"] = owners
-    return from_columns(
-        columns, roles_like(like, list(columns), roles, name) if like else roles, declared, name
-    )
+    if len(parts) > 1 and roles.found(list(columns), name)["client"] is None:
+        rows = [table.num_rows for table in parts]
+        columns["client"] = np.repeat(np.asarray(list(read)), rows)
+    return columns
 
 
 def column_names(source: SourceConfig) -> tuple[list[str], list[str]]:
@@ -124,11 +131,8 @@ def _csv(path: Path, roles: Roles) -> Any:
     from pyarrow import csv
 
     delimiter, header = _header(path)
-    text = [
-        column
-        for column, role in _roles_of(header, roles, path).items()
-        if role in ("client", "group", "split")
-    ]
+    named = ("client", "group", "split")
+    text = [column for column, role in _roles_of(header, roles, path).items() if role in named]
     try:
         with open_file(path) as file:
             table = csv.read_csv(
@@ -147,12 +151,8 @@ def _csv(path: Path, roles: Roles) -> Any:
             "each line as there are names in it"
         )
         # Its class alone: the message quotes lines of the file.
-        raise DataError(
-            f"not a readable table: {type(error).__name__}",
-            field=path.name,
-            value=str(path),
-            remedy=remedy,
-        ) from None
+        problem = f"not a readable table: {type(error).__name__}"
+        raise DataError(problem, field=path.name, value=str(path), remedy=remedy) from None
     # which is how pyarrow reads text that is no UTF-8
     if any(arrow.types.is_binary(kind) for kind in table.schema.types):
         raise _no_text(path)

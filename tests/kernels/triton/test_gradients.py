@@ -314,8 +314,9 @@ def test_repeats_bit_for_bit_in_any_order_of_programs(device: str) -> None:
 
     def everything() -> list[Tensor]:
         norms = gpu.square_norms(g)
-        return [norms, gpu.clip_and_sum(g, norms, 1.0, None), gpu.ghost_square_norms_linear(a, b, True, gpu.Gram(16, 32, 2, 2)),
-                gpu.ghost_square_norms_linear(a, b, True, gpu.Outer(32, 32, 16, 4, 3))]  # fmt: skip
+        ways = (gpu.Gram(16, 32, 2, 2), gpu.Outer(32, 32, 16, 4, 3))
+        ghosts = [gpu.ghost_square_norms_linear(a, b, True, way) for way in ways]
+        return [norms, gpu.clip_and_sum(g, norms, 1.0, None), *ghosts]
 
     first = everything()
     if device == "cpu":

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from secure_fl_kernels import functional, operators, reference
+from secure_fl_kernels import functional, joint_operators, operators, reference
 from secure_fl_kernels.proof.guard import Traffic
 from secure_fl_kernels.subspace import Subspace
 
@@ -341,10 +341,12 @@ def test_operators_keep_torchs_contract(device: str) -> None:
     torch.library.opcheck(
         operators.infonce, (x, x.detach().flip(0), 0.3, "triton"), test_utils=checks
     )
-    torch.library.opcheck(operators.moment, (x,), test_utils=checks)
-    torch.library.opcheck(operators.distillation, (x, x.detach().flip(0), 0.5), test_utils=checks)
+    torch.library.opcheck(joint_operators.moment, (x,), test_utils=checks)
     torch.library.opcheck(
-        operators.group_ntxent, (x, x.detach().flip(0), 3, 0.3, "triton"), test_utils=checks
+        joint_operators.distillation, (x, x.detach().flip(0), 0.5), test_utils=checks
+    )
+    torch.library.opcheck(
+        joint_operators.group_ntxent, (x, x.detach().flip(0), 3, 0.3, "triton"), test_utils=checks
     )
 
 

@@ -1,0 +1,163 @@
+"""What must hold between the tables of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from secure_fl.config.cohorts import Rule
+from secure_fl.config.columns import column_rules
+
+if TYPE_CHECKING:
+    from secure_fl.config.federation import FederationConfig
+
+OPEN_STARTS = ("restarts", "farthest")
+"""Baselines whose server reads what a sum would hide; with them, protection is off unless it is
+asked for, and then refused.
+"""
+
+
+def rules_between(config: FederationConfig) -> Iterator[Rule]:
+    """Every rule between tables, as (holds, setting, its value, problem, remedy)."""
+    yield from _pretraining_rules(config)
+    yield from _pool_rules(config)
+    yield from _other_rules(config)
+    yield from column_rules(config.data, config.privacy)
+    yield from _private_rules(config)
+    yield from _unit_rules(config)
+    yield from _robust_rules(config)
+
+
+# fmt: off
+def _pretraining_rules(config: FederationConfig) -> list[Rule]:
+    """Pre-training has what it needs, and there is something to train."""
+    pretrain, pools = config.pretrain, config.pools
+    return [
+        (pretrain.mode != "centralized" or pretrain.source is not None, "pretrain.source", None,
+         "centralized pre-training has no data",
+         'name a set in [pretrain.source], or set pretrain.mode = "federated"'),
+        (pretrain.mode != "load" or pretrain.load_from is not None, "pretrain.load_from", None,
+         "no run folder to load from", "set pretrain.load_from to a finished run folder"),
+        (not pools.enabled or pools.start != "pretrained" or pretrain.mode != "none",
+         "pools.start", pools.start, "there is no pre-trained encoder",
+         'set pools.start = "random" or pretrain.mode = "federated"'),
+        (pools.enabled or pretrain.mode != "none", "pools.enabled", pools.enabled,
+         "both phases are switched off", "enable the pools or choose a pretrain.mode"),
+    ]
+
+
+def _pool_rules(config: FederationConfig) -> list[Rule]:
+    """Clients have what they choose a pool by, and a warm-up leaves rounds after it."""
+    pools, kept = config.pools, config.data.validation_fraction
+    return [
+        (not pools.enabled or pools.select_on == "train" or kept > 0,
+         "data.validation_fraction", kept,
+         "clients are to choose on validation data but keep none",
+         'set data.validation_fraction = 0.1, or pools.select_on = "train"'),
+        (not pools.enabled or pools.task == "supervised" or pools.select_by == "loss",
+         "pools.select_by", pools.select_by,
+         "a self-supervised pool has no accuracy", 'set pools.select_by = "loss"'),
+        (not pools.enabled or pools.start != "sketch" or pools.warmup_rounds < pools.rounds,
+         "pools.warmup_rounds", pools.warmup_rounds, "no round is left after the warm-up",
+         f"set it below pools.rounds = {pools.rounds}, leave it out, or set more pools.rounds"),
+    ]
+
+
+def _other_rules(config: FederationConfig) -> list[Rule]:
+    """Clients, views, measuring, and starts that need to be in the open."""
+    partition, pools = config.partition, config.pools
+    crop, shares = config.views.crop_scale, config.evaluate.fine_tune
+    seen = pools.enabled and pools.start in OPEN_STARTS
+    return [
+        (partition.kind != "natural" or not partition.ignore_clients,
+         "partition.ignore_clients", True, "natural clients are those that the data bring",
+         "set it to false, or choose another partition.kind"),
+        (not partition.grouped or partition.groups <= partition.clients,
+         "partition.groups", partition.groups,
+         f"more groups than the {partition.clients} clients (partition.clients)",
+         f"at most {partition.clients}, or more clients"),
+        (crop is None or 0 < crop[0] <= crop[1] <= 1, "views.crop_scale", crop,
+         "not an ascending pair within (0, 1]", "for example [0.4, 1.0]"),
+        (all(0 < share <= 1 for share in shares), "evaluate.fine_tune", shares,
+         "not a list of shares within (0, 1]", "for example [0.01, 0.1]"),
+        (not seen or config.security.protection == "plain", "pools.start", pools.start,
+         "this start shows the server clients' models or choices",
+         'set pools.start = "sketch", or security.protection = "plain"'),
+    ]
+
+
+def _private_rules(config: FederationConfig) -> list[Rule]:
+    """Nothing private is shown beside what is noised, whatever the unit."""
+    privacy, pretrain, pools = config.privacy, config.pretrain, config.pools
+    private = privacy.unit != "none"
+    chosen = privacy.unit == "example" and pools.enabled and pools.count > 1
+    by_loss = pools.task != "supervised" and privacy.chooses_by_loss(pools.start)
+    return [
+        (not private or (pretrain.weights == "uniform" and pools.weights == "uniform"),
+         "pools.weights", (pretrain.weights, pools.weights), "a weight is a private count",
+         'leave pretrain.weights and pools.weights out, or set them to "uniform"'),
+        (not private or not pools.enabled or pools.start not in OPEN_STARTS,
+         "pools.start", pools.start,
+         "this start shows clients' models or choices and has no private form",
+         'set pools.start = "sketch", "pretrained" or "random"'),
+        (privacy.adjacency != "add-remove" or not (private or config.noises_sketches),
+         "privacy.adjacency", privacy.adjacency,
+         "a run follows each client's number of examples, and an absent client's noise share "
+         "would be missing",
+         'set privacy.adjacency = "zero-out" or "replace-one"; mechanisms used from Python take '
+         "a public bound"),
+        (not chosen or not by_loss, "privacy.choice", privacy.choice,
+         "a self-supervised score is no mean of bounded losses",
+         'set pools.start = "sketch", whose choice is free, or pools.task = "supervised"'),
+    ]
+
+
+def _unit_rules(config: FederationConfig) -> list[Rule]:
+    """What one unit of privacy, a client or an example, needs and the other does not."""
+    privacy, pretrain, pools = config.privacy, config.pretrain, config.pools
+    example, client = privacy.unit == "example", privacy.unit == "client"
+    everybody = pretrain.participation == 1 and (pools.participation == 1 or not pools.enabled)
+    code = config.objective.form == "code" and config.objective.name.startswith("ssd")
+    unsketched = pools.enabled and privacy.choice == "sketch" and pools.start != "sketch"
+    return [
+        (not client or everybody, "pools.participation",
+         (pretrain.participation, pools.participation),
+         "every client on the roster adds its noise share each round, and sampling amplifies "
+         "nothing",
+         "set pretrain.participation and pools.participation to 1"),
+        (not client or not pools.enabled or pools.start != "sketch", "pools.start", pools.start,
+         "the sketch is released at example level only",
+         'set pools.start = "pretrained" or "random"'),
+        (not example or not code, "objective.form", config.objective.form,
+         "its Frobenius norm couples the examples of a batch",
+         'leave objective.form out, or set it to "normalized"'),
+        (not example or not config.noises_sketches or privacy.sketch_epsilon < privacy.epsilon,
+         "privacy.sketch_epsilon", privacy.sketch_epsilon,
+         f"sketches alone would use up privacy.epsilon = {privacy.epsilon:g}",
+         "set it below privacy.epsilon, or choose another pools.start"),
+        (not example or not unsketched, "privacy.choice", privacy.choice,
+         "there is no sketch to choose by",
+         'set pools.start = "sketch", or privacy.choice = "exponential"'),
+    ]
+
+
+def _robust_rules(config: FederationConfig) -> list[Rule]:
+    """Sums over groups; that there are enough clients for them is checked once the data are
+    known.
+    """
+    security, pools = config.security, config.pools
+    none, fewest = security.robust == "none", security.min_pool_clients
+    least = pools.count * fewest if pools.enabled else fewest
+    return [
+        (none or security.protection != "plain", "security.robust", security.robust,
+         "in the open no groups are summed",
+         'set security.protection = "bfv+masked" or "masked", or security.robust = "none"'),
+        (none or config.privacy.unit != "client", "security.robust", security.robust,
+         "each group would be a release of its own, and noise is made for the whole roster",
+         'set security.robust = "none", or privacy.unit = "example"'),
+        (none or security.group_size >= least, "security.group_size", security.group_size,
+         "a group would seldom have min_pool_clients in a pool",
+         f"set it to at least pools.count x security.min_pool_clients = {least}, or lower one "
+         "of the two"),
+    ]
+# fmt: on

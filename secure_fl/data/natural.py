@@ -1,0 +1,133 @@
+"""Clients that the data bring along: each keeps its own examples, some of them for testing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from secure_fl.config import FederationConfig, PartitionConfig
+from secure_fl.data.dataset import Dataset
+from secure_fl.data.holdout import (
+    Held,
+    Parts,
+    hold_out,
+    separated,
+    strata,
+)
+from secure_fl.data.joining import join
+from secure_fl.errors import PartitionError
+from secure_fl.seeds import derive_seed
+
+
+def natural_clients(data: Dataset, config: FederationConfig, seed: int) -> list[Held]:
+    """Each client's own examples, its test split held out of them by coins that no other client's
+    number of examples moves.
+
+    Raises:
+        PartitionError: a client holds too few examples, or a group is with two clients.
+    """
+    assert data.client is not None
+    _check_groups(data)
+    return [
+        _client_of(data, i, owner, config, seed)
+        for i, owner in enumerate(data.client.unique().tolist())
+    ]
+
+
+def _client_of(data: Dataset, i: int, owner: int, config: FederationConfig, seed: int) -> Held:
+    """What the client numbered `owner`, the i-th of all, holds."""
+    assert data.client is not None
+    name = data.client_names[owner] if data.client_names else str(owner)
+    own = data.take(torch.nonzero(data.client == owner).flatten())
+    mine = separated((replace(own, name=f"client {name}"), None))
+    _check_enough(mine, i, name, config.partition.min_examples)
+    train, test = mine.train, mine.test
+    if test is None:
+        generator = torch.Generator().manual_seed(derive_seed(seed, "held out", i))
+        train, test = hold_out(
+            replace(train, name=said_in_errors(i, name)),
+            config.data.test_fraction,
+            strata(train, config),
+            generator,
+        )
+    tested = test.take(torch.arange(min(len(test), config.data.test_limit)))
+    return Held(replace(train, name=f"client {name}"), mine.validation, tested, None, name)
+
+
+def _check_enough(mine: Parts, i: int, name: str, least: int) -> None:
+    """Refuse a client with fewer examples to train on than `least`, and one more where a test
+    split is still to be held out of them.
+    """
+    if len(mine.train) >= least + (mine.test is None):
+        return
+    fewest = PartitionConfig.model_fields["min_examples"].default
+    remedy = "drop the client, or give it more examples" + (
+        ", or lower partition.min_examples" if least > fewest else ""
+    )
+    problem = f"{said_in_errors(i, name)} holds too few examples to train and test on"
+    raise PartitionError(problem, field="partition.min_examples", value=least, remedy=remedy)
+
+
+def said_in_errors(i: int, name: str) -> str:
+    """A client in an error: by its name, or its place where numbers are all there is, which
+    are data.
+    """
+    return f"client {i}" if _is_number(name.rpartition("/")[2]) else f"client {name!r}"
+
+
+def _is_number(name: str) -> bool:
+    return name.removeprefix("-").isdecimal()
+
+
+def _check_groups(data: Dataset) -> None:
+    """Refuse a group that is with two clients: one could train on what the other is tested on."""
+    if data.group is None or data.client is None:
+        return
+    if len(torch.stack([data.group, data.client], 1).unique(dim=0)) > len(data.group.unique()):
+        remedy = (
+            "give each client's groups names of their own (such as client/recording), or leave the "
+            "group column out"
+        )
+        raise PartitionError(
+            "examples of one group are with two clients",
+            field="data.sources.group",
+            value="not shown",
+            remedy=remedy,
+        )
+
+
+def joined_clients(parts: Sequence[Dataset]) -> Dataset:
+    """All sources together. Clients that are called the same are one; equal numbers in two sources
+    are different clients.
+
+    Raises:
+        PartitionError: a source does not say who its clients are.
+    """
+    if any(part.client is None for part in parts):
+        remedy = (
+            "add an array or column `client`, name it in data.sources.client, or choose another "
+            "partition.kind"
+        )
+        raise PartitionError(
+            "no client column", field="partition.kind", value="natural", remedy=remedy
+        )
+    if len(parts) == 1:
+        return parts[0]
+    called: list[list[str]] = []
+    for number, part in enumerate(parts):
+        names = part.client_names or tuple(
+            map(str, range(int(part.client.max()) + 1 if part.client is not None else 0))
+        )
+        called.append([f"{number}/{name}" if _is_number(name) else name for name in names])
+    place = {
+        name: number
+        for number, name in enumerate(dict.fromkeys(name for names in called for name in names))
+    }
+    made = []
+    for part, own in zip(parts, called, strict=True):
+        assert part.client is not None
+        client = torch.tensor([place[name] for name in own])[part.client]
+        made.append(replace(part, client=client, client_names=tuple(place)))
+    return join(made, "+".join(part.name for part in parts))
