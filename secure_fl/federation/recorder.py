@@ -33,8 +33,8 @@ from secure_fl.federation.transcript_entries import (
 )
 from secure_fl.files import is_file, is_lock, read_bytes, remove
 from secure_fl.privacy.chain import Mark, digest
-from secure_fl.privacy.client_level import Blocks
 from secure_fl.secure_sum.envelope import NO_KEY
+from secure_fl.secure_sum.grid import Blocks
 from secure_fl.secure_sum.round_plan import RoundPlan
 from secure_fl.secure_sum.round_steps import Refusal, claimed
 from secure_fl.secure_sum.secure_sum import EmbeddedFederation, Outcome, Tap

@@ -113,7 +113,7 @@ def interpreted() -> Iterator[Agreement]:
     command = [sys.executable, "-m", __name__]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    ) as process:  # noqa: S603
+    ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         for line in process.stdout:

@@ -61,7 +61,7 @@ def disassemble(cubins: Sequence[bytes], processor: str) -> list[Code]:
             capture_output=True,
             text=True,
             check=False,
-        )  # noqa: S603
+        )
     lines = list(_NVIDIA.finditer(run.stdout))
     if run.returncode or len(lines) * _WIDTH != sum(map(len, texts)):
         raise RuntimeError(
@@ -129,7 +129,7 @@ def resources(cubin: bytes) -> dict[str, int]:
             capture_output=True,
             text=True,
             check=False,
-        )  # noqa: S603
+        )
     needs: dict[str, int] = {}
     for key, value in re.findall(r"\b(REG|STACK|SHARED|LOCAL):(\d+)", run.stdout):
         needs[key] = max(needs.get(key, 0), int(value))
