@@ -176,7 +176,7 @@ class RoundClient(ClientSetup):
         if not plan.masked and state.step != ClientStep.READY:
             self._turn(ClientStep.NEW, ClientStep.READY)
             self._begin()
-            self._store.open(plan.question)
+            self._store.open(plan.question, plan.round)
         values = [vector.block(plan.shape, block) for block in range(plan.shape.blocks)]
         self._turn(ClientStep.READY, ClientStep.UPLOADED)
         upload = self._written(values)
@@ -244,7 +244,7 @@ class RoundClient(ClientSetup):
         check_agreed(self._book, state.survivors, near.intersection(state.dealers), agreed)
         self._turn(ClientStep.AGREED, ClientStep.COUNTED)
         if self._plan.noised_head:
-            self._store.open(self._plan.question)
+            self._store.open(self._plan.question, self._plan.round)
         dropped = [(MASK_KEY, owner) for owner in request.dropped]
         heads = [(0, owner) for owner in state.survivors]
         return self._reveal(Phase.OPEN_COUNTS, (), [*dropped, *heads])
@@ -268,7 +268,7 @@ class RoundClient(ClientSetup):
         state.head, passing = self._proved(request)
         state.survivors, state.view = request.survivors, request.view
         blocks = self._plan.shape.after_counts(passing) if masked else ()
-        self._store.open(self._plan.question)
+        self._store.open(self._plan.question, self._plan.round)
         wanted = [(block, owner) for block in blocks for owner in state.survivors]
         return self._reveal(Phase.OPEN_POOLS, passing, wanted)
 

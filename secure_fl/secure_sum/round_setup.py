@@ -61,6 +61,28 @@ class ClientSetup:
         """On the roster."""
         return self._identity.name
 
+    @property
+    def plan(self) -> RoundPlan:
+        """Of the round."""
+        return self._plan
+
+    def begin(self) -> list[bytes]:
+        """What a client says first: its advertisement, again if it was killed after it.
+
+        Nothing where nothing is masked, or where it is further already.
+
+        Raises:
+            RoundRefusedError: as `advertise`.
+        """
+        early = self._state.step in (ClientStep.NEW, ClientStep.ADVERTISED)
+        return [self.advertise()] if self._plan.masked and early else []
+
+    def leave(self) -> None:
+        """Throw away what it has of the round, for good: it takes part no more."""
+        self._state.step = ClientStep.LEFT
+        self._pairs = {}
+        self._save()
+
     def advertise(self) -> bytes:
         """Two fresh public keys and the commitment to a fresh seed, signed; once a round.
 
