@@ -53,10 +53,10 @@ from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.envelope import read_header
 from secure_fl.secure_sum.refusals import Reason, RefusedError
 from secure_fl.secure_sum.round_client import RoundClient
-from secure_fl.secure_sum.round_messages import RoundReason, RoundRefusedError, unframe
+from secure_fl.secure_sum.round_messages import RoundReason, RoundRefusedError
 from secure_fl.secure_sum.round_plan import RoundPlan
 from secure_fl.secure_sum.round_server import RoundServer
-from secure_fl.secure_sum.round_steps import Message, Step
+from secure_fl.secure_sum.round_steps import Message, Step, claimed_round
 
 
 class ClientRounds:
@@ -215,7 +215,7 @@ class ServerRounds:
     def receive(self, data: bytes | memoryview) -> str | None:
         """Take one message, of either round; the reason it was refused for, if it was."""
         ahead = self._ahead
-        if ahead is not None and _number(data) == ahead.plan.round:
+        if ahead is not None and claimed_round(data) == ahead.plan.round:
             return ahead.receive(data)
         return self.current.receive(data)
 
@@ -272,18 +272,6 @@ def check_later(plan: RoundPlan, current: RoundClient | RoundServer) -> None:
             value=plan.round,
             remedy="begin a round, then prepare one with a later number",
         )
-
-
-def _number(data: bytes | memoryview) -> int:
-    """The round that a message claims to be of, an upload by its first envelope; −1 for none."""
-    try:
-        return read_header(data).round
-    except SecureSumError:
-        pass
-    try:
-        return read_header(unframe(memoryview(data))[0]).round
-    except (SecureSumError, IndexError):
-        return -1
 
 
 def _elsewhere(number: int, current: int) -> RefusedError:

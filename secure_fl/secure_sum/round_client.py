@@ -77,7 +77,8 @@ class RoundClient(ClientSetup):
         randomness: uniform secret bytes.
         verified: what clients of one process checked already; a client of its own has none.
         applied: makes the next state of the opened sums; None where nobody keeps one. What it gives
-            must outlive the process by itself.
+            must outlive the process by itself; after a kill it may be asked once more, and gives
+            the same.
 
     Raises:
         SecureSumError: the store is damaged, or another's.

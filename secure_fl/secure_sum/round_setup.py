@@ -26,7 +26,7 @@ from secure_fl.secure_sum.round_messages import (
 )
 from secure_fl.secure_sum.round_plan import RoundPlan
 from secure_fl.secure_sum.round_sizes import check_size, most_bytes
-from secure_fl.secure_sum.round_state import ClientState, question_of, state_context
+from secure_fl.secure_sum.round_state import RoundState, question_of, state_context
 from secure_fl.secure_sum.round_steps import ClientStep
 from secure_fl.secure_sum.round_store import MemoryStore, RoundStore, Sealed
 from secure_fl.secure_sum.shamir import split_many
@@ -48,7 +48,7 @@ class ClientSetup:
         self._store, self._randomness = store or MemoryStore(), randomness
         self._context = state_context(plan, identity.name)
         saved = self._store.saved(plan.round, self._context)
-        self._state = ClientState() if saved is None else ClientState.decode(saved)
+        self._state = RoundState() if saved is None else RoundState.decode(saved)
         self._book, self._position = KeyBook(plan, ()), -1
         self._pairs: dict[int, list[bytes]] = {}
         if self._state.keys:
@@ -269,7 +269,7 @@ class ClientSetup:
         try:
             self._store.begin(self._plan.round, self._plan.question, self._sealed())
         except BaseException:
-            self._state = ClientState()  # nothing was begun
+            self._state = RoundState()  # nothing was begun
             raise
 
     def _save(self) -> None:

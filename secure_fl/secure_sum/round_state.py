@@ -1,4 +1,4 @@
-"""What a client must not lose of a round it has begun: secrets, answers, how far it is."""
+"""What a client or authority must not lose of a round: secrets, answers, how far it is."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ _TYPES = {"version": int, "step": int, "rows": dict, "headed": int, **_TEXT, **_
 
 
 @dataclass
-class ClientState:
-    """One client in one round, as it would go on after a kill.
+class RoundState:
+    """One party in one round, as it would go on after a kill; of an authority's most is empty.
 
     A secret stays as long as something depends on it: keys and seeds until the upload, shares of
     others' secrets until the last opening.
@@ -102,7 +102,7 @@ class ClientState:
         return canonical(value)
 
     @classmethod
-    def decode(cls, data: bytes) -> ClientState:
+    def decode(cls, data: bytes) -> RoundState:
         """The inverse.
 
         Raises:
@@ -138,7 +138,7 @@ class ClientState:
 
 
 def state_context(plan: RoundPlan, name: str) -> bytes:
-    """What a sealed state is for: this client, in this round, under this plan and roster."""
+    """What a sealed state is for: this party, in this round, under this plan and roster."""
     number = plan.round.to_bytes(8, "big")
     facts = plan.digest + plan.roster.digest + plan.key_fingerprint + number + name.encode()
     return b"secure-fl round state 1|" + facts

@@ -11,14 +11,14 @@ import pytest
 from secure_sum.riding import Riding
 from secure_sum.round_helpers import MASKED, make_vectors, sum_block
 
-from secure_fl.secure_sum import round_ahead
+from secure_fl.secure_sum.envelope import read_header
 from secure_fl.secure_sum.key_holder import Opened
 from secure_fl.secure_sum.refusals import RefusedError
 from secure_fl.secure_sum.round_ahead import ServerRounds
 from secure_fl.secure_sum.round_messages import RoundRefusedError
 from secure_fl.secure_sum.round_plan import BlockShape, BlockVector, RoundPlan
-from secure_fl.secure_sum.round_state import ClientState, state_context
-from secure_fl.secure_sum.round_steps import ClientStep, Message, Step
+from secure_fl.secure_sum.round_state import RoundState, state_context
+from secure_fl.secure_sum.round_steps import ClientStep, Message, Step, claimed_round
 from secure_fl.secure_sum.round_store import FolderStore
 
 SHAPE = BlockShape(pools=2, width=4)
@@ -106,7 +106,7 @@ def test_what_was_prepared_for_another_plan_is_thrown_away(
     check(riding, riding.run(made(riding, 0)), 0, names)
     assert riding.server.unused == 2
     riding.start(riding.plan(2, **change))
-    prepared = [data for data in late if round_ahead.read_header(data).round == 1]
+    prepared = [data for data in late if read_header(data).round == 1]
     for data in prepared:
         with pytest.raises(RefusedError, match="stale"):
             riding.clients[names[0]].receive(data)
@@ -116,7 +116,7 @@ def test_what_was_prepared_for_another_plan_is_thrown_away(
         kept = FolderStore(tmp_path / name, riding.keys[name]).saved(
             1, state_context(riding.plan(1), name)
         )
-        state = ClientState.decode(kept or b"")
+        state = RoundState.decode(kept or b"")
         assert state.step == ClientStep.LEFT
         assert (state.sealing, state.masking, state.self_seeds, state.rows) == (None, None, [], {})
 
@@ -139,7 +139,7 @@ def test_a_set_up_that_fails_costs_the_running_round_nothing(tmp_path: Path) -> 
     riding = Riding.of(tmp_path, SHAPE)
     names = list(riding.clients)
     riding.tap = lambda sender, recipient, data: (
-        None if sender in names[:2] and round_ahead._number(data) == 1 else data
+        None if sender in names[:2] and claimed_round(data) == 1 else data
     )
     riding.start(riding.plan(0), riding.plan(1))
     check(riding, riding.run(made(riding, 0)), 0, names)
