@@ -131,7 +131,8 @@ class RoundClient(ClientSetup):
         """
         header, state = read_header(data), self._state
         if state.step != ClientStep.LEFT and question_of(data) == state.question:
-            self._save()  # in case it could not be stored before
+            if not self._stored:
+                self._save()
             upload = self.resend() if state.step == ClientStep.UPLOADED else None
             return list(state.answers) if upload is None else [bytes(upload)]
         takes: dict[tuple[Phase, int], Callable[[bytes], bytes | None]] = {
@@ -154,7 +155,8 @@ class RoundClient(ClientSetup):
         try:
             answer = take(data)
         except BaseException:
-            if before != (state.step, len(state.seen.digests)):
+            begun = state.step != ClientStep.NEW
+            if begun and before != (state.step, len(state.seen.digests)):
                 self._save()  # what it refused it refuses for good
             raise
         answers = () if answer is None else (answer,)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from secure_sum.riding import Riding
 from secure_sum.round_helpers import MASKED, make_vectors, sum_block
 
+from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.envelope import read_header
 from secure_fl.secure_sum.key_holder import Opened
 from secure_fl.secure_sum.refusals import RefusedError
@@ -173,3 +177,30 @@ def test_both_rounds_outlive_a_kill_of_anybody(
         check(riding, opened, number, list(riding.clients))
         assert riding.waits == (8 if number == 0 else 5)
     assert len(steps) == 18
+
+
+FUZZED: list[Riding] = []
+
+
+@settings(max_examples=80)
+@given(data=st.data())
+def test_whatever_the_bytes_both_only_refuse(data: st.DataObject) -> None:
+    """Messages of both rounds, damaged anywhere or cut, and nonsense: a word or a typed refusal."""
+    if not FUZZED:
+        folder = Path(tempfile.mkdtemp())
+        FUZZED.append(Riding.of(folder, SHAPE))
+        FUZZED[0].start(FUZZED[0].plan(0), FUZZED[0].plan(1))
+        FUZZED[0].run(made(FUZZED[0], 0))
+    riding = FUZZED[0]
+    _, recipient, message = data.draw(st.sampled_from(riding.sent))
+    at, byte = data.draw(st.integers(0, len(message) - 1)), data.draw(st.integers(1, 255))
+    kinds = {
+        "flip": message[:at] + bytes([message[at] ^ byte]) + message[at + 1 :],
+        "cut": message[:at],
+        "random": data.draw(st.binary(max_size=300)),
+    }
+    wrong = kinds[data.draw(st.sampled_from(sorted(kinds)))]
+    assert riding.server.receive(wrong) is not None
+    client = riding.clients[recipient if recipient in riding.clients else "client-0000"]
+    with pytest.raises(SecureSumError):
+        client.receive(wrong)

@@ -22,6 +22,7 @@ from secure_fl.secure_sum.round_messages import (
     OpenRequest,
     RoundRefusedError,
     Survivors,
+    frames,
 )
 from secure_fl.secure_sum.round_plan import BlockShape, BlockVector
 from secure_fl.secure_sum.round_state import RoundState, state_context
@@ -198,6 +199,17 @@ def test_both_kinds_of_shares_and_what_left_stay_refused(tmp_path: Path) -> None
     assert parties.again(ME)._state.step == ClientStep.LEFT
     with pytest.raises(RoundRefusedError, match="left the round"):
         parties.again(ME).receive(as_server(parties, message, request.encode()))
+
+
+def test_what_comes_before_a_round_is_begun_keeps_nobody_out_of_it(tmp_path: Path) -> None:
+    parties = few(tmp_path)
+    header = parties.plan.header(Phase.ADVERTISE, "server")
+    early = sign_envelope(parties.federation._server, header, frames([b"", b"", b""]))
+    with pytest.raises(SecureSumError):
+        parties.clients[ME].receive(early)
+    parties.again(ME)
+    parties.run()
+    check_sums(parties)
 
 
 def test_an_answer_that_cannot_be_stored_is_not_given(
