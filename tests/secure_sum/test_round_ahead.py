@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
+import random
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from secure_sum.riding import Riding
+from secure_sum.riding import KilledError, Riding
 from secure_sum.round_helpers import MASKED, make_vectors, sum_block
+from secure_sum.test_round_secrecy import envelopes
 
 from secure_fl.errors import SecureSumError
+from secure_fl.secure_sum import round_store
 from secure_fl.secure_sum.envelope import read_header
 from secure_fl.secure_sum.key_holder import Opened
 from secure_fl.secure_sum.refusals import RefusedError
@@ -177,6 +182,56 @@ def test_both_rounds_outlive_a_kill_of_anybody(
         check(riding, opened, number, list(riding.clients))
         assert riding.waits == (8 if number == 0 else 5)
     assert len(steps) == 18
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_kills_at_random_moments_change_no_sum(
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients die at one write in eight, and before one message in eight; the server after one step in three."""
+    riding, dice = Riding.of(tmp_path, SHAPE), random.Random(seed)
+    write, advance, kills = round_store.write_atomically, ServerRounds.advance, Counter[str]()
+
+    def killing(path: Path, *arguments: Any, **rest: Any) -> None:
+        late = dice.random() < 0.5
+        if late:
+            write(path, *arguments, **rest)
+        if dice.random() < 1 / 8:
+            kills["write"] += 1
+            raise KilledError
+        if not late:
+            write(path, *arguments, **rest)
+
+    def advancing(self: ServerRounds) -> list[Message]:
+        sent = advance(self)
+        if dice.random() < 1 / 3:
+            kills["server"] += 1
+            riding.server = ServerRounds(riding.make_server, riding.plans[0].round)
+            riding.server.begin(riding.plans[0])
+            riding.server.prepare(riding.plans[1])
+        return sent
+
+    def before(name: str) -> None:
+        if dice.random() < 1 / 8:
+            kills["message"] += 1
+            riding.attempt(name, lambda client: riding.again(name, *riding.plans) or [])
+
+    monkeypatch.setattr(round_store, "write_atomically", killing)
+    monkeypatch.setattr(ServerRounds, "advance", advancing)
+    for number in range(3):
+        riding.start(riding.plan(number), riding.plan(number + 1))
+        opened = riding.run(made(riding, number), before=before)
+        check(riding, opened, number, list(riding.clients))
+        assert riding.waits == (8 if number == 0 else 5)
+    assert min(kills["write"], kills["server"], kills["message"]) > 1
+    said: dict[tuple[object, ...], set[bytes]] = {}
+    for sender, _, data in riding.sent:
+        for part in envelopes(data) if sender != "server" else []:
+            header = read_header(part)
+            place = sender, header.round, header.phase, header.chunk, header.chunks
+            said.setdefault(place, set()).add(part)
+    assert len(said) > 100
+    assert {len(each) for each in said.values()} == {1}
 
 
 FUZZED: list[Riding] = []
