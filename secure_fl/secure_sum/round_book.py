@@ -108,7 +108,8 @@ class KeyBook:
         """32 bytes that bind plan, roster, round, every key, who dealt shares, and U. Signed once, it is the one set of both openings."""
         plan = self.plan
         of_plan = plan.digest, plan.roster.digest, plan.key_fingerprint, plan.round
-        return view_of(*of_plan, dict(zip(self.names, self.keys, strict=False)) or dict.fromkeys(self.names), dealers, survivors)
+        keys = self.keys or (None,) * len(self.names)
+        return view_of(*of_plan, dict(zip(self.names, keys, strict=True)), dealers, survivors)
 
     def box_context(self, dealer: int, reader: int) -> bytes:
         """What a box of shares is for."""

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from federation.records import Written, as_written, chained, config, copied, lines_of, run
+from federation.records import Written, as_written, chained, config, copied, lines_of, of_kind, run
 from helpers import StopAfter
 
 from secure_fl.errors import RunFolderError
+from secure_fl.federation.recorder import Recorder
 from secure_fl.federation.verify import verify
 from secure_fl.privacy.ledger import PrivacyLedger
+from secure_fl.secure_sum.round_steps import claimed
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +96,32 @@ def test_one_partys_folder_is_checked_for_what_it_holds(finished: Path, tmp_path
     assert dict(found.checked).keys() == {"transcript", "rounds", "signatures", "ledger"}
     with pytest.raises(RunFolderError, match="no record"):
         verify(tmp_path)
+
+
+def test_who_is_turned_away_is_written_down_and_the_record_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = Recorder._seen
+
+    def damaging(self: Recorder, sender: str, recipient: str, data: bytes) -> bytes:
+        data = seen(self, sender, recipient, data)
+        upload = sender == "client-0003" and claimed(data)[1] == "upload"
+        return data[:-1] + bytes([data[-1] ^ 1]) if upload else data
+
+    monkeypatch.setattr(Recorder, "_seen", damaging)
+    folder = run(tmp_path / "run", config(pools={"enabled": False}))
+    assert said(folder) == []
+    entries = as_written(lines_of(folder))
+    assert of_kind(entries, "refused") == {
+        "sender": "client-0003",
+        "phase": "upload",
+        "reason": "bit-flipped",
+        "by": "server",
+        "round": 0,
+    }
+    total = of_kind(entries, "sum")
+    assert total["missed"] == {"client-0003": "upload"}
+    assert "client-0003" not in total["survivors"]
 
 
 def test_a_clients_folder_is_held_against_its_own_marks(finished: Path, tmp_path: Path) -> None:
