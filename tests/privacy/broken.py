@@ -260,5 +260,5 @@ class InGroups:
         z = torch.stack([model(batch.first)[1], model(batch.second)[1]], 1)
         full = len(z) // self.members * self.members
         units = z[:full].unflatten(0, (-1, self.members)).transpose(1, 2).flatten(1, 2)
-        losses = GroupUnits(self.members, 2, 0.5).unit_losses(units, units)
+        losses = GroupUnits(self.members, 0.5).unit_losses(units, units)
         return {"nt_xent": losses.sum() / (len(z) / self.members)}
