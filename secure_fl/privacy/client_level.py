@@ -1,23 +1,24 @@
-"""Client-level privacy: one integer mechanism covers a client's whole update, its pool and every count.
+"""Client-level privacy: one integer mechanism for a client's update, its pool and every count.
 
-A client clips its update, takes it to a whole number of steps, puts it into the block of its pool with
-zeros in all others (`secure_sum.grid`), and adds its share of integer noise to every field. All fields
-get noise of one variance; how well a count must be known is set by its unit, the integer that one
-member adds. So head (counts first, then the bit of the adaptive bound), shared part and K pool blocks
-are one vector under one mechanism.
+A client clips its update, takes it to a whole number of steps, puts it into the block of its pool
+with zeros in all others (`secure_sum.grid`), and adds its share of integer noise to every field.
+All fields get noise of one variance; how well a count must be known is set by its unit, the integer
+that one member adds. So head (counts first, then the bit of the adaptive bound), shared part and K
+pool blocks are one vector under one mechanism.
 
-**Guarantee**: for zero-out on a public roster, or replace-one, the sum of the vectors moves by at most
-what `ClientLevel.event` states, and the noise of the n_min − c honest survivors that are certain alone
-has the variance it states. Everything after the sum is post-processing.
+**Guarantee**: for zero-out on a public roster, or replace-one, the sum of the vectors moves by at
+most what `ClientLevel.event` states, and the noise of the n_min − c honest survivors that are
+certain alone has the variance it states. Everything after the sum is post-processing.
 
 **Assumes**: every survivor adds its share, also when it has nothing to contribute; fewer than n_min
 survivors are never opened (neither function opens them); c is at least the number of survivors who
 would subtract their own shares; the choice depends on the client's own data and on released values
 only; the streams are secret.
 
-**Not covered**: add-remove, because a client that is missing takes its noise share along; clients that
-lie about their norm or leave out noise beyond c; who is on the roster and who dropped out, which are
-public; averages by a weight, which would be a count of a client's examples and is not sent.
+**Not covered**: add-remove, because a client that is missing takes its noise share along; clients
+that lie about their norm or leave out noise beyond c; who is on the roster and who dropped out,
+which are public; averages by a weight, which would be a count of a client's examples and is not
+sent.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class ClientLevel:
     """Settings of the mechanism, equal at every client and at whoever opens.
 
     Attributes:
-        pools, pooled, shared: K blocks of `pooled` fields, and `shared` fields that are not one-hot.
+        pools, pooled, shared: K blocks of `pooled` fields, and `shared` fields that all sum.
         bound: first norm bound C of an update, in the update's units.
         levels: C in grid steps, ⌊sC⌋ for a scale s; it stays when the bound adapts, so every round
             costs the same.
@@ -71,10 +72,10 @@ class ClientLevel:
         rounding: "toward_zero" never lengthens a vector. "conditional" is unbiased up to its
             condition, and charged for its larger bound.
         minimum: a pool is opened, and its sum divided, at this many members or more.
-        count_noise: σ_c, deviation of the certain noise on a count, in members; None for the largest
-            that `accepted_false_pass` allows.
-        accepted_false_pass: largest accepted probability that a pool of one true member passes, when
-            the whole roster's noise is in.
+        count_noise: σ_c, deviation of the certain noise on a count, in members; None for the
+            largest that `accepted_false_pass` allows.
+        accepted_false_pass: largest accepted probability that a pool of one true member passes,
+            when the whole roster's noise is in.
         bit_noise: σ_b of the adaptive bound's bit, in clients; None for a fixed bound.
 
     Raises:
@@ -113,7 +114,8 @@ class ClientLevel:
             (self.pools >= 1 and self.pooled >= 1 and self.shared >= 0, "pools",
              "there must be a block to release", "pools and pooled from 1 on"),
             (0 < self.bound < inf, "bound", "not a finite positive norm", "for example 1.0"),
-            (self.levels >= 1, "levels", "the grid has no step below the bound", "for example 2**12"),
+            (self.levels >= 1, "levels",
+             "the grid has no step below the bound", "for example 2**12"),
             (0 < z < inf, "noise_multiplier", "not a finite positive number", "for example 1.0"),
             (z * self.levels >= SMALLEST_GRID, "levels",
              "the grid is too coarse for the noise", "raise levels"),
@@ -146,7 +148,7 @@ class ClientLevel:
 
     @property
     def _every(self) -> float:
-        """Deviation of the whole roster's noise on a field, in grid steps: the most there can be."""
+        """Deviation of the whole roster's noise on a field, in steps: the most there can be."""
         return sqrt(self.variance * self.roster / self.honest)
 
     @cached_property
@@ -171,7 +173,7 @@ class ClientLevel:
 
     @property
     def _bit_unit(self) -> int:
-        """What the bit adds or takes off: half of a whole unit, so that it moves the sum half as far.
+        """What the bit adds or takes off: half of a unit, so that it moves the sum half as far.
 
         Andrew et al. 2021.
         """
@@ -192,10 +194,10 @@ class ClientLevel:
     def square_bound(self) -> int:
         """Largest square of an encoded update's norm.
 
-        Rounding at random adds up to a step a coordinate, so it is charged for more. An unconditioned
-        random rounding of a vector of norm L in d dimensions has a square of
-        L² + d/4 + √(2 ln 1/β)·(L + √d/2) at most with probability 1 − β, and (L + √d)² always
-        (Kairouz, Liu, Steinke 2021); here β = e^(-1/2), so that a try succeeds in 39 % or more.
+        Rounding at random adds up to a step a coordinate, so it is charged for more. An
+        unconditioned random rounding of a vector of norm L in d dimensions has a square of at most
+        L² + d/4 + √(2 ln 1/β)·(L + √d/2) with probability 1 − β, and (L + √d)² always (Kairouz,
+        Liu, Steinke 2021); here β = e^(-1/2), so that a try succeeds in 39 % or more.
         """
         if self.rounding == "toward_zero":
             return self.levels**2
@@ -204,7 +206,7 @@ class ClientLevel:
         return floor(min((self.levels + sqrt(d)) ** 2, likely))
 
     def event(self, releases: int) -> IntegerEvent:
-        """What `releases` rounds of a client on the roster cost, charged for the noise of n_min − c.
+        """What `releases` rounds of a client cost, charged for the noise of n_min − c.
 
         With B² the square bound, unit u for the count and h for the bit, the squared zero-out
         sensitivity is B² + u² + h². Replaced, a client stays in its pool: 4B² + 4h²; or changes it:
@@ -230,7 +232,7 @@ class ClientLevel:
 
     @property
     def largest_fields(self) -> tuple[int, int]:
-        """Largest magnitudes of one client's fields, its noise aside: outside the head, and in it."""
+        """Largest magnitudes of a client's fields, its noise aside: outside the head, and in it."""
         return isqrt(self.square_bound), max(self.count_unit, self._bit_unit)
 
     @cached_property
@@ -273,8 +275,8 @@ class ClientLevel:
     ) -> Tensor:
         """Clip `update` `[shared + pooled]` to `bound`, and round it to int64 of the same shape.
 
-        The bound is the first one when None. An update with a value that is not finite becomes zero.
-        "conditional" rounding takes its coins from `stream`.
+        The bound is the first one when None. An update with a value that is not finite becomes
+        zero. "conditional" rounding takes its coins from `stream`.
 
         Raises:
             PrivacyError: wrong length or bound; coins missing; or the integers are longer than
@@ -303,8 +305,8 @@ class ClientLevel:
     def blocks(self, integers: Tensor, pool: int, *, inside: bool | None = None) -> Blocks:
         """The one-hot vector of a client that chose `pool`: its `encode`d update, count and bit.
 
-        `inside` says whether the update was within the bound before clipping; needed where the bound
-        adapts.
+        `inside` says whether the update was within the bound before clipping; needed where the
+        bound adapts.
 
         Raises:
             SecureSumError: no such pool, or the bit is missing.
@@ -337,8 +339,8 @@ class ClientLevel:
         """Counts and bit from the summed head `[H]`; they decide which pools may be opened.
 
         Raises:
-            PrivacyError: fewer survivors than n_min: the noise charged for may not be there. Or more
-                than the roster.
+            PrivacyError: fewer survivors than n_min, so that the noise charged for may not be
+                there; or more than the roster.
         """
         self._check(survivors)
         return self.frame.counted(head, survivors, self._least)
@@ -349,7 +351,8 @@ class ClientLevel:
         """Mean changes, float64: of the shared part `[S]` and of every pool `[K, pooled]`.
 
         The shared sum is divided by the public survivors, a pool's by its noised count, at least
-        `minimum`. Pools that do not pass do not change; what `total.pools` holds for them is not read.
+        `minimum`. Pools that do not pass do not change; what `total.pools` holds for them is not
+        read.
 
         Raises:
             PrivacyError: as `open_head`.
@@ -367,8 +370,8 @@ class ClientLevel:
     def _check(self, survivors: int) -> None:
         if not self.n_min <= survivors <= self.roster:
             remedy = (
-                f"open only sums of {self.n_min} to {self.roster} clients; drop the round, or lower "
-                "n_min before it begins"
+                f"open only sums of {self.n_min} to {self.roster} clients; "
+                "drop the round, or lower n_min before it begins"
             )
             problem = "the sum must not be opened"
             raise PrivacyError(problem, field="survivors", value=survivors, remedy=remedy)

@@ -1,9 +1,9 @@
-"""Fixed point: floats as whole numbers of steps, so few that no sum of all clients overflows a field.
+"""Fixed point: floats as whole numbers of steps, so few that no sum of them overflows a field.
 
-No field overflows where n·B + m ≤ E: n clients, each within ±B in a field, their summed noise within
-±m (`noise_bounds.largest_noise`; 0 without noise), and E the edge of a field (`FieldLayout.edge`).
-`Codec` takes the finest grid with m = 0; client-level privacy, whose noise grows with its grid, the
-finest with the noise that it adds.
+No field overflows where n·B + m ≤ E: n clients, each within ±B in a field, their summed noise
+within ±m (`noise_bounds.largest_noise`; 0 without noise), and E the edge of a field
+(`FieldLayout.edge`). `Codec` takes the finest grid with m = 0; client-level privacy, whose noise
+grows with its grid, the finest with the noise that it adds.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def square_of(integers: Tensor) -> int:
 def rounded(steps: Tensor, square: int = 0, coins: Coins | None = None) -> Tensor:
     """A vector in grid steps, float64 `[P]`, as int64 `[P]`.
 
-    Toward zero, which never lengthens it. With coins each coordinate goes up with the probability of
-    its fraction, which is unbiased, on condition that the square of the vector's norm is at most
+    Toward zero, which never lengthens it. With coins each coordinate goes up with the probability
+    of its fraction, which is unbiased, on condition that the square of the vector's norm is at most
     `square`; after 20 draws that are longer it goes toward zero as well.
     """
     for _ in range(_TRIES if coins else 0):
@@ -107,8 +107,8 @@ class Digits:
 
     A whole number of steps is written to a base that one field holds for every client at once, and
     each digit is summed in a field of its own. Sums of digits are digits of the sum, so nothing is
-    carried and nothing rounds: the range grows by a factor of the base with every field, and the grid
-    stays as fine as that of updates.
+    carried and nothing rounds: the range grows by a factor of the base with every field, and the
+    grid stays as fine as that of updates.
 
     Attributes:
         scale: steps in one unit of a value.
@@ -124,7 +124,7 @@ class Digits:
 
     @classmethod
     def of(cls, codec: Codec, limit: float) -> Digits:
-        """The fewest digits that reach a limit; one beyond what int64 counts in steps is lowered."""
+        """The fewest digits that reach a limit; one that int64 cannot count in steps is lowered."""
         base = 1 << (codec.bound.bit_length() - 1)
         most = min(limit, _MOST_STEPS / codec.scale / 2)
         steps, count, reach = most * codec.scale, 1, base // 2 - 1

@@ -1,8 +1,9 @@
 """The grid: one client's update as bounded integers in blocks, and what the sum of all blocks says.
 
-A coordinate becomes a whole number of steps (`fixed_point`) and stands in the block of the pool that
-its client chose; the blocks of all other pools hold zeros. `Frame` says where the integers lie. `Grid`
-fills it with updates without noise; client-level privacy, which adds noise, fills one of its own.
+A coordinate becomes a whole number of steps (`fixed_point`) and stands in the block of the pool
+that its client chose; the blocks of all other pools hold zeros. `Frame` says where the integers
+lie. `Grid` fills it with updates without noise; client-level privacy, which adds noise, fills one
+of its own.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ class Frame:
         return made
 
     def counted(self, head: Tensor, survivors: int, minimum: int) -> Counted:
-        """What a summed head `[H]` says of so many survivors; a pool passes at `minimum` members."""
+        """What a summed head `[H]` says of its survivors; a pool passes at `minimum` members."""
         inside = None
         if self.bit:
             inside = min(1.0, max(0.0, 0.5 + float(head[-1]) / (2 * self.bit * survivors)))
@@ -140,8 +141,8 @@ class Grid:
     """Fixed point in blocks, for one kind of sum without noise.
 
     Guarantee: no sum of at most `clients` vectors of `blocks` overflows a field. Assumes: clients
-    follow the grid, since under masks nobody can check a coordinate. Not covered: what one that does
-    not spoils, which is as much of a field as all clients together may fill.
+    follow the grid, since under masks nobody can check a coordinate. Not covered: what one that
+    does not spoils, which is as much of a field as all clients together may fill.
 
     Attributes:
         clients: who may be in a sum, at most.
@@ -149,8 +150,8 @@ class Grid:
         limit: coordinates are cut to ± this.
         weighted: whether clients count by a weight within [0, 1] instead of alike.
         layout: fields in a slot of the secure sum.
-        wide: which coordinates are cut to ± `wide_limit` instead, as places in the update, ascending:
-            running statistics, whose changes have the units of the data.
+        wide: which coordinates are cut to ± `wide_limit` instead, as places in the update,
+            ascending: running statistics, whose changes have the units of the data.
 
     Raises:
         SecureSumError: where a grid is used that no useful number of steps makes safe.
@@ -177,6 +178,11 @@ class Grid:
         shared, pooled = (part.fields for part in self._parts)
         return Frame(self.pools, shared, pooled)
 
+    @property
+    def counts(self) -> int:
+        """Number of count fields in the head."""
+        return self.frame.counts
+
     @cached_property
     def _digits(self) -> Digits:
         return Digits.of(self.codec, self.wide_limit)
@@ -202,7 +208,7 @@ class Grid:
         full = self.limit * self.codec.scale
         steps = int(weight * full)
         if self.weighted:
-            # As its field will say: what a sum is divided by is what its members were multiplied by.
+            # As its field will say: a sum is divided by what its members were multiplied by.
             weight = steps / full
         shared, pooled = (weight * update.float()).split([self.shared, self.pooled])
         made = self.frame.blank(pool)
@@ -277,7 +283,7 @@ class _Part:
         return self._plain + (len(self.wide) - self._plain) * self.digits.count + self.weighted
 
     def write(self, change: Tensor, weight: int, out: Tensor) -> None:
-        """Fill `out` `[fields]` from one client's change `[coordinates]` and its weight in steps."""
+        """Fill `out` `[fields]` from a client's change `[coordinates]` and its weight in steps."""
         plain = change[~self.wide] if self._any else change
         self.codec.quantise(plain, out[: self._plain])
         if self._any:
@@ -288,8 +294,9 @@ class _Part:
     def read(self, fields: Tensor, members: Tensor) -> Tensor:
         """Sums `[..., coordinates]` in the update's units and order, float64.
 
-        The sum of weights, times the limit, stands at their end. Of wide coordinates no more is read
-        than so many `members` can have sent: a digit alone may say more, and stay within its field.
+        The sum of weights, times the limit, stands at their end. Of wide coordinates no more is
+        read than so many `members` can have sent: a digit alone may say more, and stay within its
+        field.
         """
         if not self._any:
             return self.codec.dequantise(fields)

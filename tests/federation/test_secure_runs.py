@@ -199,7 +199,7 @@ def test_opened_means_are_weighted_means_to_a_grid_step(data: st.DataObject) -> 
 def test_replies_that_are_summed_leave_as_integers_of_one_shape_whatever_was_chosen(images: Dataset) -> None:
     federation = Federation(secure(), data=images)
     blueprint = federation.blueprint
-    size = len(blueprint.grid("pretrain").codec.quantise(torch.zeros(blueprint.grid("pretrain").codec.width).numpy()))
+    size = blueprint.grid("pretrain").frame.pooled
     update = EncoderUpdate(torch.zeros(blueprint.grid("pretrain").pooled), 30.0, {"align": 1.0})
     reply = in_blocks(update, blueprint)
     assert isinstance(reply, BlockUpdate)

@@ -1,4 +1,4 @@
-"""The grid: no sum overflows a field, nothing is longer than its bound, and blocks show no choice."""
+"""The grid: no sum overflows a field, nothing passes its bound, and blocks show no choice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one tail bound: above every law it stands for, below the looser inequality, and with teeth."""
+"""The one tail bound: above every law that it stands for, below the looser one, and with teeth."""
 
 from __future__ import annotations
 
