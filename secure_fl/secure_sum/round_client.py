@@ -77,7 +77,8 @@ class RoundClient(ClientSetup):
         randomness: uniform secret bytes.
         verified: what clients of one process checked already; a client of its own has none.
         applied: makes the next state of the opened sums; None where nobody keeps one. What it gives
-            must outlive the process by itself.
+            must outlive the process by itself; after a kill it may be asked once more, and gives
+            the same.
 
     Raises:
         SecureSumError: the store is damaged, or another's.
@@ -130,7 +131,8 @@ class RoundClient(ClientSetup):
         """
         header, state = read_header(data), self._state
         if state.step != ClientStep.LEFT and question_of(data) == state.question:
-            self._save()  # in case it could not be stored before
+            if not self._stored:
+                self._save()
             upload = self.resend() if state.step == ClientStep.UPLOADED else None
             return list(state.answers) if upload is None else [bytes(upload)]
         takes: dict[tuple[Phase, int], Callable[[bytes], bytes | None]] = {
@@ -153,7 +155,8 @@ class RoundClient(ClientSetup):
         try:
             answer = take(data)
         except BaseException:
-            if before != (state.step, len(state.seen.digests)):
+            begun = state.step != ClientStep.NEW
+            if begun and before != (state.step, len(state.seen.digests)):
                 self._save()  # what it refused it refuses for good
             raise
         answers = () if answer is None else (answer,)
@@ -176,7 +179,7 @@ class RoundClient(ClientSetup):
         if not plan.masked and state.step != ClientStep.READY:
             self._turn(ClientStep.NEW, ClientStep.READY)
             self._begin()
-            self._store.open(plan.question)
+            self._store.open(plan.question, plan.round)
         values = [vector.block(plan.shape, block) for block in range(plan.shape.blocks)]
         self._turn(ClientStep.READY, ClientStep.UPLOADED)
         upload = self._written(values)
@@ -244,7 +247,7 @@ class RoundClient(ClientSetup):
         check_agreed(self._book, state.survivors, near.intersection(state.dealers), agreed)
         self._turn(ClientStep.AGREED, ClientStep.COUNTED)
         if self._plan.noised_head:
-            self._store.open(self._plan.question)
+            self._store.open(self._plan.question, self._plan.round)
         dropped = [(MASK_KEY, owner) for owner in request.dropped]
         heads = [(0, owner) for owner in state.survivors]
         return self._reveal(Phase.OPEN_COUNTS, (), [*dropped, *heads])
@@ -268,7 +271,7 @@ class RoundClient(ClientSetup):
         state.head, passing = self._proved(request)
         state.survivors, state.view = request.survivors, request.view
         blocks = self._plan.shape.after_counts(passing) if masked else ()
-        self._store.open(self._plan.question)
+        self._store.open(self._plan.question, self._plan.round)
         wanted = [(block, owner) for block in blocks for owner in state.survivors]
         return self._reveal(Phase.OPEN_POOLS, passing, wanted)
 

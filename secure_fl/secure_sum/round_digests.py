@@ -19,7 +19,7 @@ APPLIED_BYTES = 2 * _DIGEST + _PLACE.size
 Next = tuple[bytes, tuple[int, int]]
 """Digest of the state that follows from the opened sums, 32 bytes, and its place: step, round."""
 ApplySums = Callable[[Opened], Next]
-"""What makes the next state of what was opened; called once a round, before anything is said."""
+"""Makes the next state of what was opened, before anything is said of it."""
 NOTHING: Next = (bytes(_DIGEST), (0, 0))
 """For a caller that keeps no state."""
 

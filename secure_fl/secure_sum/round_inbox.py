@@ -82,6 +82,11 @@ class RoundInbox:
         self._shares = ShareBox(plan, self._book, (), ())
 
     @property
+    def plan(self) -> RoundPlan:
+        """Of the round."""
+        return self._plan
+
+    @property
     def waiting(self) -> frozenset[str]:
         """Who has not answered yet in this step."""
         return frozenset(self._waiting)

@@ -115,7 +115,8 @@ class RoundJournal:
     def entries(self) -> list[bytes | None]:
         """Messages in the order in which they were taken, None where a step ended.
 
-        Where there is no journal one begins. Half an entry at the end, of a server that was killed, is cut: what follows from it was never sent.
+        Where there is no journal one begins. Half an entry at the end, of a server that was
+        killed, is cut: what follows from it was never sent.
 
         Raises:
             SecureSumError: damaged, or another plan's.

@@ -26,7 +26,7 @@ from secure_fl.secure_sum.round_messages import (
 )
 from secure_fl.secure_sum.round_plan import RoundPlan
 from secure_fl.secure_sum.round_sizes import check_size, most_bytes
-from secure_fl.secure_sum.round_state import ClientState, question_of, state_context
+from secure_fl.secure_sum.round_state import RoundState, question_of, state_context
 from secure_fl.secure_sum.round_steps import ClientStep
 from secure_fl.secure_sum.round_store import MemoryStore, RoundStore, Sealed
 from secure_fl.secure_sum.shamir import split_many
@@ -48,8 +48,8 @@ class ClientSetup:
         self._store, self._randomness = store or MemoryStore(), randomness
         self._context = state_context(plan, identity.name)
         saved = self._store.saved(plan.round, self._context)
-        self._state = ClientState() if saved is None else ClientState.decode(saved)
-        self._book, self._position = KeyBook(plan, ()), -1
+        self._state = RoundState() if saved is None else RoundState.decode(saved)
+        self._stored, self._book, self._position = True, KeyBook(plan, ()), -1
         self._pairs: dict[int, list[bytes]] = {}
         if self._state.keys:
             self._know(KeyBook.of(plan, self._state.keys))
@@ -60,6 +60,28 @@ class ClientSetup:
     def name(self) -> str:
         """On the roster."""
         return self._identity.name
+
+    @property
+    def plan(self) -> RoundPlan:
+        """Of the round."""
+        return self._plan
+
+    def begin(self) -> list[bytes]:
+        """What a client says first: its advertisement, again if it was killed after it.
+
+        Nothing where nothing is masked, or where it is further already.
+
+        Raises:
+            RoundRefusedError: as `advertise`.
+        """
+        early = self._state.step in (ClientStep.NEW, ClientStep.ADVERTISED)
+        return [self.advertise()] if self._plan.masked and early else []
+
+    def leave(self) -> None:
+        """Throw away what it has of the round, for good: it takes part no more."""
+        self._state.step = ClientStep.LEFT
+        self._pairs = {}
+        self._save()
 
     def advertise(self) -> bytes:
         """Two fresh public keys and the commitment to a fresh seed, signed; once a round.
@@ -247,12 +269,14 @@ class ClientSetup:
         try:
             self._store.begin(self._plan.round, self._plan.question, self._sealed())
         except BaseException:
-            self._state = ClientState()  # nothing was begun
+            self._state = RoundState()  # nothing was begun
             raise
 
     def _save(self) -> None:
         self._state.spend()
+        self._stored = False
         self._store.save(self._plan.round, self._sealed())
+        self._stored = True
 
     def _answer(self, data: bytes, answers: tuple[bytes, ...]) -> None:
         """Keep the answers to a message, before they go out."""

@@ -1,15 +1,15 @@
-"""What a client must not lose of a round it has begun: secrets, answers, how far it is."""
+"""What a client or authority must not lose of a round: secrets, answers, how far it is."""
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 
 import numpy as np
+from blake3 import blake3
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from secure_fl.errors import SecureSumError
-from secure_fl.secure_sum.envelope import Seen, head_bytes, read_header
+from secure_fl.secure_sum.envelope import Seen
 from secure_fl.secure_sum.round_digests import Applied
 from secure_fl.secure_sum.round_messages import Advertise
 from secure_fl.secure_sum.round_plan import Integers, RoundPlan
@@ -32,8 +32,8 @@ _TYPES = {"version": int, "step": int, "rows": dict, "headed": int, **_TEXT, **_
 
 
 @dataclass
-class ClientState:
-    """One client in one round, as it would go on after a kill.
+class RoundState:
+    """One party in one round, as it would go on after a kill; of an authority's most is empty.
 
     A secret stays as long as something depends on it: keys and seeds until the upload, shares of
     others' secrets until the last opening.
@@ -102,7 +102,7 @@ class ClientState:
         return canonical(value)
 
     @classmethod
-    def decode(cls, data: bytes) -> ClientState:
+    def decode(cls, data: bytes) -> RoundState:
         """The inverse.
 
         Raises:
@@ -138,19 +138,15 @@ class ClientState:
 
 
 def state_context(plan: RoundPlan, name: str) -> bytes:
-    """What a sealed state is for: this client, in this round, under this plan and roster."""
+    """What a sealed state is for: this party, in this round, under this plan and roster."""
     number = plan.round.to_bytes(8, "big")
     facts = plan.digest + plan.roster.digest + plan.key_fingerprint + number + name.encode()
     return b"secure-fl round state 1|" + facts
 
 
 def question_of(data: bytes) -> bytes:
-    """32 bytes that name a message: over its signed head, which holds its body's hash.
-
-    Raises:
-        RefusedError: `truncated` or `malformed`.
-    """
-    return hashlib.sha256(data[: head_bytes(read_header(data))]).digest()
+    """32 bytes that name a message, whole."""
+    return blake3(data).digest()
 
 
 def _private(key: X25519PrivateKey | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -39,10 +39,10 @@ class RoundStore(Protocol):
         Refuse a round that has begun, or an earlier one, or one whose question was opened.
         """
 
-    def open(self, question: bytes) -> None:
+    def open(self, question: bytes, round_number: int) -> None:
         """Record that a sum of answers to this question may be open.
 
-        It comes before anything goes out that opens one.
+        It comes before anything goes out that opens one. Refuse where another round's may be.
         """
 
     def keep(self, round_number: int, upload: bytes | memoryview) -> None:
@@ -75,7 +75,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self._last = -1
         self._uploads = dict[int, bytes | memoryview]()
-        self._opened = set[bytes]()
+        self._opened = dict[bytes, int]()
 
     def begin(self, round_number: int, question: bytes = b"", state: Sealed | None = None) -> None:
         refuse_earlier(self._last, round_number)
@@ -84,8 +84,10 @@ class MemoryStore:
         for old in sorted(self._uploads)[:-_KEPT]:
             del self._uploads[old]
 
-    def open(self, question: bytes) -> None:
-        self._opened |= {question} - {b""}
+    def open(self, question: bytes, round_number: int) -> None:
+        if question:
+            refuse_opened(self._opened, question, round_number)
+            self._opened[question] = round_number
 
     def keep(self, round_number: int, upload: bytes | memoryview) -> None:
         self._uploads[round_number] = upload
@@ -107,8 +109,8 @@ class MemoryStore:
 class FolderStore:
     """Keeps rounds in a folder of its own.
 
-    `round` has the numbers of the last ones begun; `opened`, all questions opened, in hex;
-    `7.state` and `7.upload` are what round 7 needs to go on. Of several processes of one client,
+    `round` has the numbers of the last ones begun; `opened`, all questions opened, in hex, each
+    with its round; `7.state` and `7.upload` are what round 7 needs to go on. Of several processes of one client,
     one begins a round; the others are refused.
 
     **Guarantee.** Who has the folder without the key reads no secret of a round. A state that was
@@ -146,13 +148,15 @@ class FolderStore:
             numbers = " ".join(map(str, [*kept, round_number]))
             write_atomically(self._folder / "round", numbers)
 
-    def open(self, question: bytes) -> None:
+    def open(self, question: bytes, round_number: int) -> None:
         if not question:
             return
         with held(self._folder, wait=_PATIENCE):
             opened = self._opened()
+            refuse_opened(opened, question, round_number)
             if question not in opened:
-                lines = "".join(f"{each.hex()}\n" for each in sorted(opened | {question}))
+                opened[question] = round_number
+                lines = "".join(f"{each.hex()} {number}\n" for each, number in opened.items())
                 write_atomically(self._folder / "opened", lines)
 
     def keep(self, round_number: int, upload: bytes | memoryview) -> None:
@@ -219,13 +223,14 @@ class FolderStore:
             raise SecureSumError("damaged", field="round store", value=str(path), remedy=remedy)
         return begun | set(map(int, text.split(" ")))
 
-    def _opened(self) -> set[bytes]:
+    def _opened(self) -> dict[bytes, int]:
         path = self._folder / "opened"
         if not is_file(path):
-            return set()
+            return {}
         try:
             lines = read_bytes(path, most=_LARGEST).decode("ascii").splitlines()
-            return {bytes.fromhex(line) for line in lines}
+            pairs = (line.split(" ") for line in lines)
+            return {bytes.fromhex(question): int(number) for question, number in pairs}
         except ValueError:
             remedy = "take part in no round that is tried again; remove it when the run is over"
             raise SecureSumError(
@@ -233,15 +238,15 @@ class FolderStore:
             ) from None
 
 
-def refuse_opened(opened: set[bytes], question: bytes) -> None:
-    """Refuse a round for answers of which another sum may be open.
+def refuse_opened(opened: Mapping[bytes, int], question: bytes, by: int | None = None) -> None:
+    """Refuse a round for answers of which a sum may be open, but by the round `by`.
 
     The two differ by the answer of whoever is missing from one.
 
     Raises:
         RoundRefusedError: `already-opened`.
     """
-    if question in opened:
+    if question in opened and opened[question] != by:
         raise RoundRefusedError(
             RoundReason.ALREADY_OPENED,
             "a sum of these answers",

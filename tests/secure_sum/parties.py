@@ -51,7 +51,9 @@ class Parties:
         names = list(federation.clients)
         made = cls(federation, running.plan, folder, {name: os.urandom(32) for name in names})
         made.vectors = vectors(names)
-        made.authority = running._authority
+        made.keys["authority"] = os.urandom(32)
+        if running._authority is not None:
+            made.authority_again()
         for name in running.plan.cohort:
             made.again(name)
         return made
@@ -73,6 +75,15 @@ class Parties:
             applied=lambda opened: (opened.digest[::-1], (1, self.plan.round)),
         )
         return self.clients[name]
+
+    def authority_again(self) -> Authority:
+        """The authority, from its folder."""
+        keys = self.federation._keys
+        assert keys is not None
+        assert keys.holder is not None
+        who, store = self.federation._authority, self.store("authority")
+        self.authority = Authority(self.plan, who, keys.holder, store=store)
+        return self.authority
 
     def server(self) -> RoundServer:
         keys = self.federation._keys

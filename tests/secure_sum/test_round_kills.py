@@ -22,9 +22,10 @@ from secure_fl.secure_sum.round_messages import (
     OpenRequest,
     RoundRefusedError,
     Survivors,
+    frames,
 )
 from secure_fl.secure_sum.round_plan import BlockShape, BlockVector
-from secure_fl.secure_sum.round_state import ClientState, state_context
+from secure_fl.secure_sum.round_state import RoundState, state_context
 from secure_fl.secure_sum.round_steps import ClientStep, Message
 from secure_fl.secure_sum.round_store import FolderStore, Sealed
 from secure_fl.secure_sum.strict_json import canonical
@@ -200,6 +201,17 @@ def test_both_kinds_of_shares_and_what_left_stay_refused(tmp_path: Path) -> None
         parties.again(ME).receive(as_server(parties, message, request.encode()))
 
 
+def test_what_comes_before_a_round_is_begun_keeps_nobody_out_of_it(tmp_path: Path) -> None:
+    parties = few(tmp_path)
+    header = parties.plan.header(Phase.ADVERTISE, "server")
+    early = sign_envelope(parties.federation._server, header, frames([b"", b"", b""]))
+    with pytest.raises(SecureSumError):
+        parties.clients[ME].receive(early)
+    parties.again(ME)
+    parties.run()
+    check_sums(parties)
+
+
 def test_an_answer_that_cannot_be_stored_is_not_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,6 +238,64 @@ def test_an_answer_that_cannot_be_stored_is_not_given(
     check_sums(parties)
 
 
+# The authority
+
+
+def test_an_authority_that_is_killed_answers_again_with_the_same_bytes(tmp_path: Path) -> None:
+    parties, count = made(tmp_path, "bfv+masked", "authority"), [0]
+
+    def answer(message: Message) -> list[bytes]:
+        if message.recipient != "authority":
+            return parties.answers(message)
+        count[0] += 1
+        parties.authority_again()
+        first = parties.answers(message)
+        for _ in range(2):
+            assert parties.authority_again().receive(message.data) == first
+        return first
+
+    server = parties.run(answer=answer)
+    assert count == [2]
+    assert server.refusals == []
+    assert set(server.applied) == {"authority"}
+
+
+def counted(folder: Path) -> tuple[Parties, list[Message]]:
+    """Up to what the authority is asked, which it has answered."""
+    parties, asked = made(folder, "bfv+masked", "authority"), list[Message]()
+
+    def answer(message: Message) -> list[bytes]:
+        asked.extend([message] if message.recipient == "authority" else [])
+        return parties.answers(message)
+
+    parties.run(answer=answer)
+    return parties, asked
+
+
+def another(parties: Parties, message: Message) -> bytes:
+    """The same request once more, with a frame about its evidence that nobody asked for."""
+    body = message.data[-read_header(message.data).body_length :]
+    request = OpenRequest.decode(body)
+    return as_server(parties, message, replace(request, evidence=request.evidence[:-1]).encode())
+
+
+def test_what_an_authority_opened_it_opens_no_more_in_its_next_life(tmp_path: Path) -> None:
+    parties, asked = counted(tmp_path)
+    for message in asked:
+        for life in (parties.authority_again(), parties.authority_again()):
+            with pytest.raises(SecureSumError, match=r"duplicate|out-of-turn"):
+                life.receive(another(parties, message))
+    with pytest.raises(SecureSumError, match=r"replayed|out-of-turn"):
+        parties.authority_again().receive(asked[0].data)
+
+
+def test_an_authority_that_forgets_is_found(tmp_path: Path) -> None:
+    """Planted: its store is empty in its next life, and it opens the counts a second time."""
+    parties, asked = counted(tmp_path)
+    parties.folder = tmp_path / "elsewhere"
+    assert len(parties.authority_again().receive(asked[0].data)) == 1
+
+
 # What lies in the folder
 
 
@@ -247,7 +317,7 @@ def test_a_folder_shows_no_secret_and_the_end_leaves_none_in_it(tmp_path: Path) 
     for name, client in parties.clients.items():
         kept = parties.store(name).saved(0, state_context(parties.plan, name))
         assert kept is not None
-        state = ClientState.decode(kept)
+        state = RoundState.decode(kept)
         assert (state.sealing, state.masking, state.self_seeds, state.rows) == (None, None, [], {})
         assert state.mine == client._state.mine
 
@@ -277,13 +347,13 @@ def test_states_have_one_spelling(tmp_path: Path) -> None:
     parties = few(tmp_path)
     until(parties, Phase.OPEN_COUNTS)
     data = parties.clients[ME]._state.encode()
-    assert ClientState.decode(data).encode() == data
+    assert RoundState.decode(data).encode() == data
     for wrong in (b"", b"{}", data[:-1], data.replace(b'"version":1', b'"version":2')):
         with pytest.raises(SecureSumError, match="malformed"):
-            ClientState.decode(wrong)
+            RoundState.decode(wrong)
     for key in ("step", "sealing", "rows", "keys", "seen", "survivors", "view", "mine"):
         with pytest.raises(SecureSumError, match="malformed"):
-            ClientState.decode(canonical(json.loads(data) | {key: "?"}))
+            RoundState.decode(canonical(json.loads(data) | {key: "?"}))
 
 
 def test_without_a_key_no_state_is_kept(tmp_path: Path) -> None:

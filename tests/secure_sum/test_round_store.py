@@ -112,12 +112,14 @@ def test_a_question_whose_sum_was_opened_is_not_begun_again(kind: str, tmp_path:
     first, second = bytes([1] * 32), bytes([2] * 32)
     for number, question in enumerate([first, first, b"", second]):
         store.begin(number, question)
-    for question in (first, b"", second):
-        store.open(question)
+    for number, question in ((0, first), (2, b""), (3, second), (0, first)):
+        store.open(question, number)
     store = store if kind == "memory" else FolderStore(tmp_path)
     for question in (first, second):
         with pytest.raises(RoundRefusedError, match="already-opened"):
             store.begin(4, question)
+        with pytest.raises(RoundRefusedError, match="already-opened"):
+            store.open(question, 1)
     store.begin(4, b"")
     store.begin(5, bytes([3] * 32))
 
