@@ -137,9 +137,15 @@ class Groups(Sum):
         return [self._sum(model, views[torch.isfinite(views).flatten(1).all(1)])]
 
     def _sum(self, model: nn.Module, views: Tensor, present: Tensor | None = None) -> Tensor:
-        units = GroupUnits(self.members, 2, self.temperature)
-        losses = (lambda h, z: units.unit_losses(h, z, None, present)) if present is not None else units.unit_losses
+        units = GroupUnits(self.members, self.temperature)
+        losses = (lambda _, z: self._among(z, present)) if present is not None else units.unit_losses
         return flat(clipped_sum(model, views.flatten(0, 1), 2 * self.members, losses, self.bound).gradients)
+
+    def _among(self, z_URD: Tensor, present_Um: Tensor) -> Tensor:
+        """NT-Xent among the members that are there, `[U]`; zero where fewer than two are."""
+        pairs_UmVD = z_URD.unflatten(1, (2, self.members)).transpose(1, 2)
+        there = zip(pairs_UmVD, present_Um, strict=True)
+        return torch.stack([nt_xent_rows(pairs[here], self.temperature).mean() / 2 if here.sum() > 1 else 0 * pairs.sum() for pairs, here in there])
 
 
 @dataclass
@@ -254,5 +260,5 @@ class InGroups:
         z = torch.stack([model(batch.first)[1], model(batch.second)[1]], 1)
         full = len(z) // self.members * self.members
         units = z[:full].unflatten(0, (-1, self.members)).transpose(1, 2).flatten(1, 2)
-        losses = GroupUnits(self.members, 2, 0.5).unit_losses(units, units)
+        losses = GroupUnits(self.members, 0.5).unit_losses(units, units)
         return {"nt_xent": losses.sum() / (len(z) / self.members)}

@@ -122,10 +122,10 @@ def test_refusals_name_no_key() -> None:
             expand(KEY, 4, modulus)
     for vector in (np.zeros(4), np.zeros((2, 2), np.uint64), np.zeros(8, np.uint64)[::2], [0]):
         with pytest.raises(SecureSumError, match="uint64"):
-            add_streams(vector, [(KEY, 1)])  # type: ignore[arg-type]
+            add_streams(vector, [(KEY, 1)], WORDS)  # type: ignore[arg-type]
     for sign in (0, 2):
         with pytest.raises(SecureSumError, match="signs"):
-            add_streams(np.zeros(4, np.uint64), [(KEY, sign)])
+            add_streams(np.zeros(4, np.uint64), [(KEY, sign)], WORDS)
     with pytest.raises(SecureSumError, match="negative"):
         expand(KEY, -1)
 
