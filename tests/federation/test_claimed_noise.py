@@ -16,15 +16,15 @@ import pytest
 import torch
 from helpers import make_images, tiny_config
 from privacy.claimed_noise import Measured, noise_over_claim, quiet, share_over_claim, times
+from secure_fl.federation.messages import GiveCentre, GiveSketch, TrainEncoder, TrainPool
+from secure_fl.federation.phase import ServerState
+from secure_fl.federation.pretrain import Pretrain
+from secure_fl.federation.starts import draw_pools
 from torch import Tensor
 
 from secure_fl import Federation
 from secure_fl.config import FederationConfig
 from secure_fl.engines import embedded
-from secure_fl.federation.messages import GiveCentre, GiveSketch, TrainEncoder, TrainPool
-from secure_fl.federation.phase import ServerState
-from secure_fl.federation.pretrain import Pretrain
-from secure_fl.federation.starts import draw_pools
 from secure_fl.models.state import to_vector
 from secure_fl.objectives.random_features import KernelMean
 from secure_fl.objectives.units import CrossEntropy

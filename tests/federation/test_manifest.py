@@ -12,14 +12,14 @@ import pytest
 import torch
 from federation.run_record import fields, tagged, untagged
 from helpers import StopAfter, make_images, tiny_config
+from secure_fl.federation.cluster import Cluster
+from secure_fl.federation.phase import Metrics
 
 from secure_fl import Dataset, Federation, FederationConfig, Result
 from secure_fl.engines import embedded
 from secure_fl.errors import RunFolderError
 from secure_fl.federation import manifest
-from secure_fl.federation.cluster import Cluster
 from secure_fl.federation.manifest import EXPERIMENTER, PUBLIC, Manifest
-from secure_fl.federation.phase import Metrics
 from secure_fl.federation.sketches import ReleasedSketch
 from secure_fl.privacy.noise import NoiseSource
 from secure_fl.report.page import write_report
