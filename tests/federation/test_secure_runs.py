@@ -224,7 +224,6 @@ def test_opened_means_are_weighted_means_to_a_grid_step(data: st.DataObject) -> 
 def test_every_answer_has_the_shape_that_its_form_says_before_anybody_trains(protection: str, images: Dataset) -> None:
     federation = Federation(secure(protection, pools={"encoder": "shared"}), data=images)
     program, engine, whole = program_of(federation), engine_of(federation), sample_state(federation.blueprint)
-    engine.recall(whole)
     for number, step in enumerate(program.steps):
         for round_number in range(min(2, step.rounds)):
             place = Place(number, round_number)
