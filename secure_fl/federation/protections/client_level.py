@@ -46,7 +46,7 @@ class ClientLevel:
         self._open = Open(local)
 
     def check(self, ask: Ask) -> None:
-        if not isinstance(ask, TrainEncoder | TrainPool | ScorePools):
+        if not isinstance(ask, TrainEncoder | TrainPool):
             raise _unanswered(ask)
 
     def releases(self, ask: Ask, position: int) -> tuple[Release, ...]:

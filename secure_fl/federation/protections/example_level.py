@@ -18,11 +18,14 @@ from secure_fl.data.dataset import Dataset
 from secure_fl.errors import PrivacyError
 from secure_fl.federation.asks import (
     Ask,
+    GiveCentre,
+    GiveSketch,
     PoolScore,
     ScorePools,
     TrainCandidate,
     TrainEncoder,
     TrainPool,
+    VoteCentre,
 )
 from secure_fl.federation.example_plan import (
     ExamplePlan,
@@ -75,8 +78,9 @@ class ExampleLevel:
         return plan_examples(self._blueprint, len(train), train.labels, self._already)
 
     def check(self, ask: Ask) -> None:
-        if isinstance(ask, TrainCandidate):
-            raise _unanswered()
+        """Answered is what is noised: training, choices with it, and sketches with all that is made from them."""
+        if not isinstance(ask, TrainEncoder | TrainPool | GiveCentre | GiveSketch | VoteCentre):
+            raise _unanswered(ask)
 
     def releases(self, ask: Ask, position: int) -> tuple[Release, ...]:
         made: list[Release] = []
@@ -127,7 +131,7 @@ class ExampleLevel:
         return Trained(made["pooled"], made["shared"])
 
     def train_candidate(self, ask: TrainCandidate, position: int) -> Trained:
-        raise _unanswered()
+        raise _unanswered(ask)
 
     def _training(self, ask: TrainEncoder | TrainPool, position: int) -> PrivateTraining[Views]:
         """What answers an ask, made once: the mechanism that is charged is the one that adds the noise."""
@@ -245,10 +249,10 @@ def _step(ask: TrainEncoder | TrainPool) -> _Step:
     return "pretrain" if isinstance(ask, TrainEncoder) else "cluster"
 
 
-def _unanswered() -> PrivacyError:
+def _unanswered(ask: Ask) -> PrivacyError:
     return PrivacyError(
         "is not answered under privacy",
         field="ask",
-        value="TrainCandidate",
+        value=type(ask).__name__,
         remedy='set pools.start = "sketch", "pretrained" or "random"',
     )
