@@ -1,4 +1,7 @@
-"""Programs of steps: pure functions of plan, place, state and opened sums, the same wherever they are computed."""
+"""Programs of steps.
+
+Pure functions of plan, place, state and opened sums, the same wherever they are computed.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +82,10 @@ def test_nothing_is_written_to_a_state(start: str, images: Dataset) -> None:
 
 
 def test_forms_need_no_state(images: Dataset) -> None:
-    """Before the first round a server knows every sum: shapes, bounds, cohorts and opening rules."""
+    """Before the first round a server knows every sum.
+
+    Shapes, bounds, cohorts and opening rules.
+    """
     federation = made("protected", images)
     known = program_of(federation)
     forms = {
@@ -121,7 +127,10 @@ def test_the_monitor_works_from_opened_sums_alone(start: str, images: Dataset) -
 
 
 class Labelled(Step):
-    """A kind of step that nobody has thought of before: how many examples clients have of each class, as shares of the largest client's."""
+    """A kind of step that nobody has thought of before.
+
+    How many examples clients have of each class, as shares of the largest client's.
+    """
 
     name = "labelled"
     rounds = 2

@@ -17,7 +17,8 @@ from secure_fl.federation.summing import Summed
 class Centre(Step):
     """Average the clients' noised mean examples into the centre that sketches are taken from.
 
-    Opened once, over the clients that answer: nothing of it stands still between two openings, and each summand has noise of its own.
+    Opened once, over the clients that answer: nothing of it stands still between two openings, and
+    each summand has noise of its own.
     """
 
     name = "centre"

@@ -20,15 +20,20 @@ from secure_fl.pools.pool_set import PoolSet
 
 
 class Cluster(Step):
-    """Rounds of choosing, training and per-pool averaging (CP-CFL; IFCA's second option). Pools nobody chose stay.
+    """Rounds of choosing, training and per-pool averaging (CP-CFL; IFCA's second option).
 
-    A round's accuracy is measured when clients choose, before they train: it is that of the pools as the round found them.
+    Pools nobody chose stay.
 
-    **What differences of its sums show.** Choices stand still, and every pool's count is opened, below the minimum too: where one client is
-    missing from a round, or comes back, and the others keep their pools, the count that changed is that client's choice; with
-    `participation` below 1 every choice follows from a few rounds, and the run says so. Only noise on the counts hides it, which client-level
-    privacy adds. That a client has nothing to train on (weight 0) shows in the same way. Updates, the shared encoder's too, are new
-    every round; weights and running statistics are as in pre-training, and a frozen encoder is not sent at all.
+    A round's accuracy is measured when clients choose, before they train: it is that of the pools
+    as the round found them.
+
+    **What differences of its sums show.** Choices stand still, and every pool's count is opened,
+    below the minimum too: where one client is missing from a round, or comes back, and the others
+    keep their pools, the count that changed is that client's choice; with `participation` below 1
+    every choice follows from a few rounds, and the run says so. Only noise on the counts hides it,
+    which client-level privacy adds. That a client has nothing to train on (weight 0) shows in the
+    same way. Updates, the shared encoder's too, are new every round; weights and running statistics
+    are as in pre-training, and a frozen encoder is not sent at all.
     """
 
     name = "cluster"

@@ -25,21 +25,28 @@ from secure_fl.pools.monitor import pool_health
 
 _LARGEST_LOSS = 64.0
 _FIELDS = 4
-"""Of a pool: tested clients, their accuracy, its square, and their loss as a share of the largest."""
+"""Of a pool.
+
+Tested clients, their accuracy, its square, and their loss as a share of the largest.
+"""
 
 
 class Evaluate(Step):
     """Sums of test scores, a block a pool. No state follows from them.
 
-    **What its sums show.** How many clients chose each pool, as every round of clustering does, and of a pool with enough members the mean
-    and the spread of their accuracies and their mean loss: once, at the end, of test examples. Under differential privacy it is left out.
+    **What its sums show.** How many clients chose each pool, as every round of clustering does, and
+    of a pool with enough members the mean and the spread of their accuracies and their mean loss:
+    once, at the end, of test examples. Under differential privacy it is left out.
     """
 
     name = "evaluate"
 
     @staticmethod
     def is_summed(blueprint: Blueprint) -> bool:
-        """Whether a run sums test scores: without differential privacy, where metrics are asked for and some sum is over everybody."""
+        """Whether a run sums test scores.
+
+        Without differential privacy, where metrics are asked for and some sum is over everybody.
+        """
         config, clients = blueprint.config, blueprint.clients
         everyone = not blueprint.secure or clients in config.cohorts(clients)
         return config.privacy.unit == "none" and config.evaluate.enabled and everyone
@@ -98,7 +105,11 @@ def _fields(score: PoolScore) -> Tensor:
 
 
 def _figures(row: Tensor) -> dict[str, float | int | None]:
-    """Of one pool's sums: mean and standard deviation of its clients' accuracies, and their mean loss; None of a pool that stayed closed."""
+    """Of one pool's sums.
+
+    Mean and standard deviation of its clients' accuracies, and their mean loss; None of a pool that
+    stayed closed.
+    """
     clients = round(float(row[0]))
     if clients == 0:
         return {"clients": 0, "accuracy": None, "accuracy_std": None, "loss": None}

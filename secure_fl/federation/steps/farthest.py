@@ -1,6 +1,7 @@
-"""Every client trains a candidate from one start; pools are candidates, each of the client worst served by those before it.
+"""Pools start as models of single clients, each of the client worst served by those before it.
 
-HypCluster's start, as in google/fedjax. Open experiments only: a sum in which each client has a block of its own hides nothing.
+HypCluster's start, as in google/fedjax. Open experiments only: a sum in which each client has a
+block of its own hides nothing.
 """
 
 from __future__ import annotations
@@ -29,9 +30,12 @@ _LARGEST = 64.0
 
 
 class Farthest(Step):
-    """One round for the candidates, then one for each further pool, in which clients say how well the pools so far serve them.
+    """One round in which every client trains a candidate, then one for each further pool.
 
-    With a shared encoder, candidates are heads only: the encoder's change while training them is dropped.
+    In these, clients say how well the pools so far serve them.
+
+    With a shared encoder, candidates are heads only: the encoder's change while training them is
+    dropped.
     """
 
     name = "farthest"
@@ -42,7 +46,10 @@ class Farthest(Step):
 
     @cached_property
     def candidate_grid(self) -> Grid:
-        """A block a client, and in it the change that makes the candidate; weight 0 from who has nothing to train on."""
+        """A block a client, and in it the change that makes the candidate.
+
+        Weight 0 from who has nothing to train on.
+        """
         model, layout = self.blueprint.pool_model(0), self.blueprint.layout
         shared = len(layout.parts(model)[0])
         wide = tuple(place - shared for place in layout.buffers(model) if place >= shared)

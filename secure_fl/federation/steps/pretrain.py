@@ -23,10 +23,12 @@ from secure_fl.models.state import load_vector, to_vector
 class Pretrain(Step):
     """FedAvg of encoder and projector, each client under its own separation.
 
-    **What differences of its sums show.** A client missing from one round is the difference of two sums only where the others send the same
-    in both. Updates do not: every round starts from another model. A number of examples would, so protected runs count clients alike; with
-    `weights = "examples"` a missing client's number follows, and the run says so. Running statistics of batch normalisation nearly would: they
-    drift with the model only, so a missing client's means and variances of activations follow roughly; `model.norm = "group"` has none.
+    **What differences of its sums show.** A client missing from one round is the difference of two
+    sums only where the others send the same in both. Updates do not: every round starts from
+    another model. A number of examples would, so protected runs count clients alike; with `weights
+    = "examples"` a missing client's number follows, and the run says so. Running statistics of
+    batch normalisation nearly would: they drift with the model only, so a missing client's means
+    and variances of activations follow roughly; `model.norm = "group"` has none.
     """
 
     name = "pretrain"

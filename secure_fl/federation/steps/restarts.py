@@ -1,4 +1,4 @@
-"""Draw pools anew until each attracts its share of clients, as IFCA's code does (arXiv 2006.04088)."""
+"""Draw pools anew until each attracts its share of clients, as IFCA does (arXiv 2006.04088)."""
 
 from __future__ import annotations
 

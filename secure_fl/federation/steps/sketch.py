@@ -23,7 +23,7 @@ from secure_fl.pools.sketch import first_centres, moved_centres, tightest_start
 from secure_fl.seeds import derive_seed
 
 _SETTLED = 1e-6
-"""k-means has settled when no centre of any start moves further than this share of the sketches' spread."""
+"""k-means has settled when no centre moves further than this share of the sketches' spread."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,12 @@ class _Votes:
 class Sketch(Step):
     """One round for the mean sketch, then rounds of k-means, then a pool for each centre.
 
-    **What its openings show.** The sum, squared lengths and number of all sketches, then for each start and centre the sum, number and squared
-    distances of the sketches nearest to it. Sketches and all that is computed from them stand still, so differences of openings show single ones:
-    released ones, which carry their own noise, unless the run is an open experiment. Votes hide who joined which centre from a single opening
-    only: whoever is missing from one round and there in the next shows its centre by the difference.
+    **What its openings show.** The sum, squared lengths and number of all sketches, then for each
+    start and centre the sum, number and squared distances of the sketches nearest to it. Sketches
+    and all that is computed from them stand still, so differences of openings show single ones:
+    released ones, which carry their own noise, unless the run is an open experiment. Votes hide who
+    joined which centre from a single opening only: whoever is missing from one round and there in
+    the next shows its centre by the difference.
     """
 
     name = "sketch"
