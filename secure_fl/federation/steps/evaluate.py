@@ -30,6 +30,8 @@ _FIELDS = 4
 Tested clients, their accuracy, its square, and their loss as a share of the largest.
 """
 
+_NAMES = ("clients", "mean_accuracy", "accuracy_deviation", "mean_loss")
+
 
 class Evaluate(Step):
     """Sums of test scores, a block a pool. No state follows from them.
@@ -112,12 +114,7 @@ def _figures(row: Tensor) -> dict[str, float | int | None]:
     """
     clients = round(float(row[0]))
     if clients == 0:
-        return {"clients": 0, "accuracy": None, "accuracy_std": None, "loss": None}
+        return dict.fromkeys(_NAMES) | {"clients": 0}
     mean, square, loss = (row[1:] / clients).tolist()
     spread = sqrt(max(0.0, square - mean**2))
-    return {
-        "clients": clients,
-        "accuracy": mean,
-        "accuracy_std": spread,
-        "loss": loss * _LARGEST_LOSS,
-    }
+    return dict(zip(_NAMES, (clients, mean, spread, loss * _LARGEST_LOSS), strict=True))
