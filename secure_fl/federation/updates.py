@@ -30,13 +30,11 @@ class Moved:
     Attributes:
         shared, pooled: mean changes, float64 `[S]` and `[K, P]`; zero for pools that stayed closed.
         bound: the next round's norm bound, where it adapts.
-        opened_by: groups that opened each pool, where clients are summed in groups.
     """
 
     shared: Tensor = field(repr=False)
     pooled: Tensor = field(repr=False)
     bound: float | None = None
-    opened_by: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,8 +110,7 @@ class Updates:
         if self.level is None and self.grouping is None:
             return Moved(*self.grid.means(opened.total, opened.survivors, self.minimum))
         if self.level is None and self.grouping is not None:
-            shared, pooled, by = self.grouping.means(self.grid, opened.groups, self.minimum)
-            return Moved(shared, pooled, opened_by=tuple(by))
+            return Moved(*self.grouping.means(self.grid, opened.groups, self.minimum)[:2])
         assert self.level is not None
         head = self.level.open_head(opened.total.head, opened.survivors)
         means = self.level.open_pools(opened.total, head, bound)
@@ -138,7 +135,9 @@ class Updates:
         """
         if self.grouping is None:
             return {}
-        opened_by = {"groups_opened": list(self.moved(opened, None).opened_by)}
+        sums = ((group.total, group.survivors, self.minimum) for group in opened.groups)
+        heard = [self.grid.heard(*each)[1] for each in sums]
+        opened_by = {"groups_opened": torch.stack(heard).sum(0).tolist()}
         return opened_by | ({"groups_left_out": list(opened.left_out)} if opened.left_out else {})
 
 
