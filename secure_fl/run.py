@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import cached_property
@@ -13,7 +13,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from secure_fl.arguments import as_callbacks, as_config, as_folder, augmentation, encoder_maker, encoder_named
+from secure_fl.arguments import (
+    as_callbacks,
+    as_config,
+    as_folder,
+    augmentation,
+    encoder_maker,
+    encoder_named,
+)
 from secure_fl.artifacts import ModelCard, load_encoder, save_models
 from secure_fl.callbacks.base import Callback
 from secure_fl.callbacks.progress import shown
@@ -29,53 +36,58 @@ from secure_fl.data.summary import PartitionSummary, summarise
 from secure_fl.data.views import Augmentation, check_range
 from secure_fl.engines.embedded import EmbeddedEngine
 from secure_fl.engines.rounds import Rounds
+from secure_fl.engines.simulation import Simulation
 from secure_fl.federation.alerts import majorities, watched
+from secure_fl.federation.bench import Workbench
 from secure_fl.federation.blueprint import Blueprint
 from secure_fl.federation.budget import BudgetGate
 from secure_fl.federation.central import CentralSet
-from secure_fl.federation.client import Workbench
-from secure_fl.federation.cluster import Cluster, Evaluate
-from secure_fl.federation.extension import check_lengths_only, go_on, last_choices, needs_sketches
+from secure_fl.federation.extension import check_lengths_only, go_on, last_choices
 from secure_fl.federation.folder import RunFolder
 from secure_fl.federation.manifest import Manifest
-from secure_fl.federation.measure import Measure
 from secure_fl.federation.path_check import check_paths
-from secure_fl.federation.phase import Phase, RoundRecord, ServerState
-from secure_fl.federation.pretrain import CentralPretrain, HandOut, Pretrain
+from secure_fl.federation.pools import get_guide, get_pools
 from secure_fl.federation.privacy_record import privacy_record, sketch_record
+from secure_fl.federation.prologue import Prologue
+from secure_fl.federation.record import RoundRecord
 from secure_fl.federation.recorder import Recorder
 from secure_fl.federation.release_box import ReleaseBox
 from secure_fl.federation.run_state import RunState
-from secure_fl.federation.starts import FarthestStart, RestartStart, SketchCentre, SketchStart, get_guide, get_pools
+from secure_fl.federation.state import Place, State
+from secure_fl.federation.step_program import StepProgram
+from secure_fl.federation.steps.order import steps_of
 from secure_fl.federation.summing import Summing
 from secure_fl.files import held, read_json, remove_unfinished
 from secure_fl.inference import Models
-from secure_fl.models.state import count_parameters, load_vector, to_vector
+from secure_fl.models.state import count_parameters, load_vector
 from secure_fl.pools.pool_set import PoolModel
 from secure_fl.result import Result
 from secure_fl.summary import final_summary, picture
 from secure_fl.training.device import Compute
 
 _REMEDY = "restore the file that the run wrote, or start a new run"
-_STARTS: dict[str, type[Phase]] = {"sketch": SketchStart, "restarts": RestartStart, "farthest": FarthestStart}
 
 
 class Federation:
     """Clients with data, a configuration and the phases that follow from it, in this process.
 
     Args:
-        config: the run: a configuration, a dict of its tables, or the path of a TOML file; `FederationConfig()` when not given.
-        data: examples of your own instead of `config.data.sources`: a `Dataset`, or what `Dataset.of` takes; used as they are, but for columns
-            of tables (`data.scale`).
-        encoder: a module of your own instead of `config.model`; its trainable layers are initialised anew from the seed. Or a
-            function `seed -> module`, whose weights are kept: `lambda seed: module` starts every model from the weights given.
-        augment: a callable on batches instead of `config.views`; under example-level privacy it is given one example at a time.
+        config: the run: a configuration, a dict of its tables, or the path of a TOML file;
+            `FederationConfig()` when not given.
+        data: examples of your own instead of `config.data.sources`: a `Dataset`, or what
+            `Dataset.of` takes; used as they are, but for columns of tables (`data.scale`).
+        encoder: a module of your own instead of `config.model`; its trainable layers are
+            initialised anew from the seed. Or a function `seed -> module`, whose weights are kept:
+            `lambda seed: module` starts every model from the weights given.
+        augment: a callable on batches instead of `config.views`; under example-level privacy it is
+            given one example at a time.
         callbacks: hooks; `secure_fl.callbacks` has some ready to use.
 
     Sets torch's number of threads in this process to `runtime.threads`.
 
     Raises:
-        SecureFLError: data, models and configuration do not fit together; each with field, value and remedy.
+        SecureFLError: data, models and configuration do not fit together; each with field, value
+            and remedy.
     """
 
     def __init__(
@@ -90,7 +102,11 @@ class Federation:
         self.config = as_config(config)
         self._callbacks = as_callbacks(callbacks)
         self._own_data, private = data is not None, self.config.privacy.unit != "none"
-        sources = load_sources(self.config.data, self.config.seed) if data is None else given_sources(data, self.config.data)
+        sources = (
+            load_sources(self.config.data, self.config.seed)
+            if data is None
+            else given_sources(data, self.config.data)
+        )
         self.config = resolved(self.config, sources, own=self._own_data)
         self.manifest = Manifest.of(self.config)
         dealt = partition(sources, self.config)
@@ -100,11 +116,16 @@ class Federation:
         self._custom_encoder = encoder is not None
         self._central = self._central_data()
         compared = private and self.config.pretrain.mode in ("centralized", "load")
-        # As they were before clients' transforms: what is looked for in a set that a server has seen.
-        self._held = [part for split in sources for part in split if part is not None] if compared else []
+        # As they were before clients' transforms: what is looked for in a set that a server
+        # has seen.
+        self._held = (
+            [part for split in sources for part in split if part is not None] if compared else []
+        )
         self._seen = None if self._central is None else self._seen_at_a_server()
         if augment is None and self.config.augments:
-            for examples in [client.train for client in self.clients] + ([self._central] if self._central else []):
+            for examples in [client.train for client in self.clients] + (
+                [self._central] if self._central else []
+            ):
                 check_range(examples)
         shape = self.clients[0].train.shape
         self.blueprint = Blueprint.draw(
@@ -120,26 +141,35 @@ class Federation:
         )
 
     def __repr__(self) -> str:
-        return f"Federation({self.config.name!r}, clients={len(self.clients)}, shape={self.blueprint.shape})"
+        return (
+            f"Federation({self.config.name!r}, clients={len(self.clients)}, "
+            f"shape={self.blueprint.shape})"
+        )
 
     def summarise(self) -> PartitionSummary:
         """What each client holds."""
         return summarise(self.clients)
 
-    def run(self, out: Path | str | None = None, *, resume: bool = False, progress: bool | None = None) -> Result:
+    def run(
+        self, out: Path | str | None = None, *, resume: bool = False, progress: bool | None = None
+    ) -> Result:
         """Run all phases.
 
         Args:
             out: folder to write to; nothing is written when None.
-            resume: continue the run in `out` after its last checkpoint; the results are those of an uninterrupted run. A configuration with more
-                `pools.rounds`, or `pretrain.rounds` where no pools have begun from the encoder, makes a run longer, a finished one too.
-            progress: say what is not protected, and how far the run is, on stderr; None: where that is a terminal or a notebook.
+            resume: continue the run in `out` after its last checkpoint; the results are those of an
+                uninterrupted run. A configuration with more `pools.rounds`, or `pretrain.rounds`
+                where no pools have begun from the encoder, makes a run longer, a finished one too.
+            progress: say what is not protected, and how far the run is, on stderr; None: where that
+                is a terminal or a notebook.
 
         Raises:
-            RunFolderError: `out` holds something and `resume` is off, or a run of another configuration, or is in use by another run.
+            RunFolderError: `out` holds something and `resume` is off, or a run of another
+                configuration, or is in use by another run.
             FileError: a file cannot be read or written; the run can be resumed.
             ConfigError: an argument that is none.
-            PrivacyError: the run's ledger is gone or has lost releases, or a budget would be passed.
+            PrivacyError: the run's ledger is gone or has lost releases, or a budget would
+                be passed.
             TrainingError: a loss is not finite.
         """
         folder = as_folder(out, resume=resume)
@@ -159,48 +189,45 @@ class Federation:
             remove_unfinished(out)
             return self._run(found(out), seen, holding, resume=resume)
 
-    def _run(self, folder: RunFolder | None, seen: CentralSet | None, holding: ExitStack, *, resume: bool) -> Result:
-        state, box = self._prepare(folder, seen, holding, resume=resume)
-        if self.config.pretrain.mode == "load" and "encoder" not in state.tensors:
-            self._gate.load_encoder(RunFolder.open(Path(self.config.pretrain.load_from or ""), "pretrain.load_from"), len(self.clients))
-        engine = EmbeddedEngine(self.clients, self.blueprint, box, self._gate.already)
-        summing = Summing(self.config.security, len(self.clients), self.config.privacy.colluders, self._recorder)
-        rounds = Rounds(engine, summing, self._gate, self._replied)
-        records: list[RoundRecord] = []
-        if folder is not None:
-            records = [RoundRecord(**line) for line in folder.read_metrics()]
-        chosen = last_choices(each.metrics for each in records)
-        self._chosen = bool(chosen)
+    def _run(
+        self, folder: RunFolder | None, seen: CentralSet | None, holding: ExitStack, *, resume: bool
+    ) -> Result:
+        restored, box = self._prepare(folder, seen, holding, resume=resume)
+        if self.config.pretrain.mode == "load" and restored is None:
+            self._gate.load_encoder(
+                RunFolder.open(Path(self.config.pretrain.load_from or ""), "pretrain.load_from"),
+                len(self.clients),
+            )
+        central = None if self._central is None else self._scaling.alone(self._central)
+        prologue = Prologue(self.blueprint, central, self._loaded_encoder)
+        program = StepProgram(
+            self.blueprint, steps_of(self.blueprint), None if restored else prologue.initial()
+        )
+        engine = EmbeddedEngine(self.clients, program, box, self._gate.already)
+        book = _Book(self, folder, box)
+        chosen = last_choices(each.metrics for each in book.records)
         if self.blueprint.begun_as is not None:
-            engine.remember(chosen)
-        earlier: list[Phase] = []
-        for number, phase in enumerate(self._phases(state)):
-            if number < state.phase or phase.done or (number == state.phase and state.round > 0):
-                earlier.append(phase)
-            if number < state.phase:
-                continue
-            self._tell("on_phase", phase.name, phase.rounds, state.round)
-            while not phase.done:
-                if folder is not None:
-                    folder.check_own()
-                while earlier:
-                    self._repeat(earlier.pop(0), engine)
-                self._recorder.begins(phase.name, (number, state.round))
-                record = watched(rounds.run(phase), records, self.config, self._majorities)
-                records.append(record)
-                if folder is not None:
-                    folder.append(record)
-                    self._recorder.ledger(self._gate.mark)
-                    if state.round % self.config.runtime.checkpoint_every == 0:
-                        folder.save(state, self._digest, self._gate.mark)
-                        engine.results.checkpointed()
-                self._tell("on_round", RoundRecord(**self.manifest.view("metrics.jsonl", asdict(record))))
-            state.phase, state.round = number + 1, 0
-            if folder is not None:
-                folder.save(state, self._digest, self._gate.mark)
-        result = self._finish(state, records, folder)
-        engine.results.close()
-        self._recorder.end()
+            engine.remind(chosen)
+        summing = Summing(self.config.security, len(self.clients), self.config.privacy.colluders)
+        groups = [client.group for client in self.clients]
+        rounds = Rounds(program, engine, summing, self._gate, groups, self._replied)
+        simulation = Simulation(
+            program,
+            prologue,
+            engine,
+            rounds,
+            self._gate,
+            book,
+            self._pooled_data,
+            groups,
+            self._replied,
+            resumed=resume,
+            known=bool(chosen),
+        )
+        # A program enters its first step once a server's own pre-training is over.
+        state = simulation.to_the_end(restored or State(Place(0, 0), prologue.initial()))
+        result = self._finish(state, book.records, folder)
+        box.close()
         self._tell("on_end", result)
         return result
 
@@ -210,14 +237,19 @@ class Federation:
         if self.config.pretrain.mode != "centralized" or source is None:
             return None
         data, _ = load_source(source, self.config.data, self.config.seed)
-        join([self.clients[0].train.take(torch.tensor([0])), data.take(torch.tensor([0]))], "pretrain.source")
+        join(
+            [self.clients[0].train.take(torch.tensor([0])), data.take(torch.tensor([0]))],
+            "pretrain.source",
+        )
         return data
 
     def _seen_at_a_server(self, resumed: RunFolder | None = None) -> CentralSet | None:
-        """The set that a server trains this run's encoder on, or has trained it on, checked to hold no private example of the clients.
+        """The set that a server trains this run's encoder on, or has trained it on, checked to hold
+        no private example of the clients.
 
         Args:
-            resumed: a run that has loaded its encoder already, and whose own record says what that has seen.
+            resumed: a run that has loaded its encoder already, and whose own record says what that
+                has seen.
         """
         if resumed is not None and self.config.pretrain.mode == "load":
             seen: CentralSet | None = CentralSet.recorded(resumed)
@@ -234,12 +266,17 @@ class Federation:
 
     @cached_property
     def _digest(self) -> str:
-        """Of the configuration and the encoder's layout: what a resumed run must share, and anybody may know."""
+        """Of the configuration and the encoder's layout: what a resumed run must share, and anybody
+        may know.
+        """
         return self._digest_of(self.config)
 
     def _digest_of(self, config: FederationConfig) -> str:
         digest = hashlib.sha256(dump_config(config).encode())
-        layout = [(name, tuple(tensor.shape)) for name, tensor in self.blueprint.make_encoder(0).state_dict().items()]
+        layout = [
+            (name, tuple(tensor.shape))
+            for name, tensor in self.blueprint.make_encoder(0).state_dict().items()
+        ]
         digest.update(repr(layout).encode())
         return digest.hexdigest()
 
@@ -250,22 +287,39 @@ class Federation:
 
     @property
     def _examples_digest(self) -> str:
-        """Of every client's examples: what a resumed run must share too, and only the experimenter may know."""
-        return whole_digest(part for client in self.clients for part in (client.train, client.validation, client.test))
+        """Of every client's examples: what a resumed run must share too, and only the experimenter
+        may know.
+        """
+        return whole_digest(
+            part
+            for client in self.clients
+            for part in (client.train, client.validation, client.test)
+        )
 
-    def _prepare(self, folder: RunFolder | None, seen: CentralSet | None, holding: ExitStack, *, resume: bool) -> tuple[ServerState, ReleaseBox]:
-        """State to go on from, and the box of private results; opens the gate. A new run's ledger is there before the run counts as begun.
+    def _prepare(
+        self, folder: RunFolder | None, seen: CentralSet | None, holding: ExitStack, *, resume: bool
+    ) -> tuple[State | None, ReleaseBox]:
+        """State to go on from, None where the run begins, and the box of private results; opens
+        the gate.
+
+        A new run's ledger is there before the run counts as begun.
 
         `holding`: what is held until the run ends; the run's own state is added.
         """
         if folder is None:
-            self._gate, self._recorder = self._open_gate(None), Recorder(None, self.config, len(self.clients))
-            return ServerState(), ReleaseBox(None)
+            self._gate = self._open_gate(None)
+            self._recorder = Recorder(None, self.config, len(self.clients))
+            return None, ReleaseBox(None)
         opened = self._open_gate(None if resume else folder.ledger)
         if not resume:
             self._begin(folder, seen)
-        elif self.manifest.writes("partition.json") and read_json(folder.partition, dict[str, Any], _REMEDY).get("digest") != self._examples_digest:
-            # Where the record leaves the experimenter's fields out, other examples of the same sizes are not noticed.
+        elif (
+            self.manifest.writes("partition.json")
+            and read_json(folder.partition, dict[str, Any], _REMEDY).get("digest")
+            != self._examples_digest
+        ):
+            # Where the record leaves the experimenter's fields out, other examples of the same
+            # sizes are not noticed.
             check_lengths_only(folder.read_config(), self.config)
             raise folder.of_another_run()
         kept = None if opened.ledger is None else RunState(folder.run)
@@ -275,99 +329,99 @@ class Federation:
         self._gate = self._open_gate(folder.ledger, kept, resumed=True)
         self._gate.follows(folder.marks())
         self._recorder = Recorder(folder, self.config, len(self.clients))
-        state = ServerState()
+        state = None
         if resume:
-            state, self.blueprint = go_on(folder, self.blueprint, self._gate, self.clients, self._digest_of, self._phases)
-            self._seen_at_a_server(folder if "encoder" in state.tensors else None)
+            names = [step.name for step in steps_of(self.blueprint)]
+            state, self.blueprint = go_on(
+                folder, self.blueprint, self._gate, self.clients, self._digest_of, names
+            )
+            self._seen_at_a_server(
+                folder if state is not None and "encoder" in state.tensors else None
+            )
         return state, ReleaseBox(folder.results, kept, self._gate.charged, folder.check_own)
 
-    def _open_gate(self, path: Path | None, kept: RunState | None = None, *, resumed: bool = False) -> BudgetGate:
-        return BudgetGate(self.config.privacy, path, kept, sketches=self.config.noises_sketches, resumed=resumed)
+    def _open_gate(
+        self, path: Path | None, kept: RunState | None = None, *, resumed: bool = False
+    ) -> BudgetGate:
+        return BudgetGate(
+            self.config.privacy, path, kept, sketches=self.config.noises_sketches, resumed=resumed
+        )
 
     def _begin(self, folder: RunFolder, seen: CentralSet | None) -> None:
         """Write what a new run's folder begins with."""
         documents: dict[Path, dict[str, Any]] = {}
         if self.manifest.writes("partition.json"):
-            documents[folder.partition] = self.summarise().as_dict() | {"digest": self._examples_digest}
+            documents[folder.partition] = self.summarise().as_dict() | {
+                "digest": self._examples_digest
+            }
         if seen is not None:
             documents[folder.central] = seen.as_dict()
         folder.begin(self.config, documents, self._digest)
 
-    def _phases(self, state: ServerState) -> Iterator[Phase]:
-        """The phases in order. Each is made when it is reached, from what the earlier ones left in the state."""
-        config, blueprint = self.config, self.blueprint
-        groups = [client.group for client in self.clients]
-        if config.pretrain.mode == "federated":
-            yield Pretrain(blueprint, state, groups)
-        elif config.pretrain.mode == "centralized":
-            assert self._central is not None
-            yield CentralPretrain(blueprint, state, groups, self._scaling.alone(self._central))
-        elif "encoder" not in state.tensors:
-            state.tensors["encoder"] = to_vector(self._given_encoder())
-        if config.evaluate.enabled and config.pretrain.mode != "none":
-            yield Measure(blueprint, state, groups, *self._pooled_data())
-        if blueprint.needs_kept_encoder:
-            yield HandOut(blueprint, state, groups)
-        if not config.pools.enabled:
-            return
-        if self.config.noises_sketches and blueprint.sketch.released is not None and blueprint.sketch.released.centring:
-            yield SketchCentre(blueprint, state, groups)
-        if config.pools.start in _STARTS:
-            yield _STARTS[config.pools.start](blueprint, state, groups)
-        yield Cluster(blueprint, state, groups)
-        yield Evaluate(blueprint, state, groups)
-
-    def _given_encoder(self) -> nn.Module:
-        """The encoder of another run, or a random one."""
-        if self.config.pretrain.mode == "load":
-            assert self.config.pretrain.load_from is not None
-            return load_encoder(self.config.pretrain.load_from, self.blueprint.make_encoder(0) if self._custom_encoder else None)
-        return self.blueprint.encoder()
+    def _loaded_encoder(self) -> nn.Module:
+        """The encoder of another run."""
+        assert self.config.pretrain.load_from is not None
+        return load_encoder(
+            self.config.pretrain.load_from,
+            self.blueprint.make_encoder(0) if self._custom_encoder else None,
+        )
 
     def _pooled_data(self) -> tuple[Dataset, Dataset]:
         """All clients' training and test examples: only a simulation has them in one place."""
-        return join([c.train for c in self.clients], "all clients"), join([c.test for c in self.clients], "all clients")
+        return join([c.train for c in self.clients], "all clients"), join(
+            [c.test for c in self.clients], "all clients"
+        )
 
-    def _repeat(self, phase: Phase, engine: EmbeddedEngine) -> None:
-        """After a resume, this process' clients need again the encoder they were told to keep, and the private sketch they released.
-
-        A sketch that is gone is released anew, and charged again.
-        """
-        call = phase.open() if isinstance(phase, HandOut) else None
-        if isinstance(phase, SketchStart) and self.config.noises_sketches and self._sketches_are_needed(phase.state):
-            call = phase.first_call()
-        if call is not None:
-            self._gate.admit(engine.releases(call), engine.results.answers)
-            for _ in engine.ask(call):
-                pass
-
-    def _sketches_are_needed(self, state: ServerState) -> bool:
-        """A run that goes on for longer leaves alone what nobody will ask for: its clients' sketches are gone, and new ones would be charged."""
-        names = [phase.name for phase in self._phases(state)]
-        return self.blueprint.begun_as is None or needs_sketches(self.config, state, names, self._chosen)
-
-    def _finish(self, state: ServerState, records: list[RoundRecord], folder: RunFolder | None) -> Result:
+    def _finish(self, state: State, records: list[RoundRecord], folder: RunFolder | None) -> Result:
         blueprint = self.blueprint
         encoder = blueprint.encoder().cpu()
         load_vector(encoder, state.tensors["encoder"])
         pools = self._pool_models(state)
-        choices = {int(client): pool for client, pool in records[-1].metrics.get("choices", {}).items()} if pools else {}
-        sizes = {"encoder_parameters": count_parameters(encoder), "pool_parameters": count_parameters(pools[0]) if pools else 0}
-        summary = final_summary(self.config, records, self.summarise(), sizes, privacy_record(self.config, self._gate, records))
+        choices = (
+            {int(client): pool for client, pool in records[-1].metrics.get("choices", {}).items()}
+            if pools
+            else {}
+        )
+        sizes = {
+            "encoder_parameters": count_parameters(encoder),
+            "pool_parameters": count_parameters(pools[0]) if pools else 0,
+        }
+        summary = final_summary(
+            self.config,
+            records,
+            self.summarise(),
+            sizes,
+            privacy_record(self.config, self._gate, records),
+        )
         sketches = sketch_record(self.config, self._gate)
         summary |= {} if sketches is None else {"sketches": sketches}
-        card = ModelCard.of(blueprint, self._scaling, self.clients, self._scales, choices, own_data=self._own_data, own_encoder=self._custom_encoder)
-        guide, centre = get_guide(state) if pools else None, state.tensors.get("sketch.public_centre")
+        card = ModelCard.of(
+            blueprint,
+            self._scaling,
+            self.clients,
+            self._scales,
+            choices,
+            own_data=self._own_data,
+            own_encoder=self._custom_encoder,
+        )
+        guide, centre = (
+            get_guide(state) if pools else None,
+            state.tensors.get("sketch.public_centre"),
+        )
         if folder is not None:
             folder.check_own()
             save_models(folder, encoder, pools, guide, card, centre)
             if self.manifest.writes("embedding.json"):
-                folder.write(folder.embedding, picture(blueprint, state.tensors["encoder"], self.clients))
+                folder.write(
+                    folder.embedding, picture(blueprint, state.tensors["encoder"], self.clients)
+                )
             folder.write(folder.summary, summary)
         models = Models(self.config, card, encoder.eval(), pools, guide, centre)
-        return Result(models, choices, summary, records, None if folder is None else folder.path, self._names)
+        return Result(
+            models, choices, summary, records, None if folder is None else folder.path, self._names
+        )
 
-    def _pool_models(self, state: ServerState) -> list[PoolModel]:
+    def _pool_models(self, state: State) -> list[PoolModel]:
         if not self.config.pools.enabled:
             return []
         pools, models = get_pools(state), []
@@ -387,3 +441,31 @@ class Federation:
         if self.manifest.experiments:
             self._tell("on_reply", self._names[client])
         self._tell("on_client", done, total)
+
+
+class _Book:
+    """The records of one run: written to its folder if it has one, and told to callbacks."""
+
+    def __init__(self, federation: Federation, folder: RunFolder | None, box: ReleaseBox) -> None:
+        self._federation, self._folder, self._box = federation, folder, box
+        self.records = (
+            [] if folder is None else [RoundRecord(**line) for line in folder.read_metrics()]
+        )
+
+    def begin(self, name: str, rounds: int, finished: int) -> None:
+        self._federation._tell("on_phase", name, rounds, finished)
+
+    def check(self) -> None:
+        if self._folder is not None:
+            self._folder.check_own()
+
+    def write(self, record: RoundRecord, state: State, *, save: bool) -> None:
+        made, folder = self._federation, self._folder
+        record = watched(record, self.records, made.config, made._majorities)
+        self.records.append(record)
+        if folder is not None:
+            folder.append(record)
+            if save:
+                folder.save(state, made._digest, made._gate.mark)
+                self._box.checkpointed()
+        made._tell("on_round", RoundRecord(**made.manifest.view("metrics.jsonl", asdict(record))))

@@ -41,8 +41,10 @@ class Blueprint:
         clients: size of the roster.
         make_encoder: seed -> a fresh encoder.
         separations: who owns which dimensions; None unless the objective is SSD.
-        largest: training examples of the largest client: the weight 1 of weighted averages. 1 under privacy, where all clients count alike.
-        begun_as: the configuration with which the run began, whose lengths noise was calibrated for; None where it is `config`.
+        largest: training examples of the largest client: the weight 1 of weighted averages. 1 under
+            privacy, where all clients count alike.
+        begun_as: the configuration with which the run began, whose lengths noise was calibrated
+            for; None where it is `config`.
     """
 
     config: FederationConfig
@@ -73,8 +75,8 @@ class Blueprint:
 
         Raises:
             ModelError: the encoder does not fit the examples.
-            ConfigError: distillation between unequal widths, supervised pools without labels, too few clients for a round's sums or for robust
-                averages.
+            ConfigError: distillation between unequal widths, supervised pools without labels, too
+                few clients for a round's sums or for robust averages.
             ObjectiveError: more clients than dimensions.
         """
         config.check_sums(clients)
@@ -87,39 +89,86 @@ class Blueprint:
         if separates(config.objective) and (config.pretrain.mode == "federated" or pools_use_it):
             if config.objective.delta > 0 and embedding != features:
                 remedy = f"set model.embedding = {features}, or objective.delta = 0"
-                raise ConfigError(f"distillation needs z as wide as h, {features}", field="model.embedding", value=embedding, remedy=remedy)
+                raise ConfigError(
+                    f"distillation needs z as wide as h, {features}",
+                    field="model.embedding",
+                    value=embedding,
+                    remedy=remedy,
+                )
             separations = SeparationPlan.draw(config.objective, embedding, clients, config.seed)
         if pools.enabled and pools.task == "supervised" and classes < 2:
             remedy = 'set pools.task = "self_supervised", or give labels of two classes or more'
             found = "1 class" if classes else "no labels"
-            raise ConfigError("supervised pools need labels of two classes", field="pools.task", value=found, remedy=remedy)
+            raise ConfigError(
+                "supervised pools need labels of two classes",
+                field="pools.task",
+                value=found,
+                remedy=remedy,
+            )
         if pools.enabled and pools.start == "sketch" and pools.sketch == "labelled" and classes < 2:
             remedy = 'set pools.sketch = "features"'
-            raise ConfigError("there are no labels to split sketches by", field="pools.sketch", value="labelled", remedy=remedy)
-        drawn = cls(config, shape, classes, clients, compute, augment, make_encoder, features, separations, largest)
+            raise ConfigError(
+                "there are no labels to split sketches by",
+                field="pools.sketch",
+                value="labelled",
+                remedy=remedy,
+            )
+        drawn = cls(
+            config,
+            shape,
+            classes,
+            clients,
+            compute,
+            augment,
+            make_encoder,
+            features,
+            separations,
+            largest,
+        )
         if config.privacy.unit == "client":
             drawn._refuse_moving_buffers()
         return drawn
 
     def _refuse_moving_buffers(self) -> None:
-        """A client's update is clipped whole: a statistic that moves by hundreds would leave nothing of what was learned."""
+        """A client's update is clipped whole: a statistic that moves by hundreds would leave
+        nothing of what was learned.
+        """
         model = self.encoder_projector()
         moving = moving_buffers(model, Examples(self.shape, self.compute.device).noise(4))
         if moving:
-            problem = "running statistics have no bound, and the norm clip of client-level privacy is over the whole update"
-            raise ConfigError(problem, field="model.norm", value=moving[0], remedy='set model.norm = "group", or use GroupNorm in your encoder')
+            problem = (
+                "running statistics have no bound, and the norm clip of client-level privacy is "
+                "over the whole update"
+            )
+            raise ConfigError(
+                problem,
+                field="model.norm",
+                value=moving[0],
+                remedy='set model.norm = "group", or use GroupNorm in your encoder',
+            )
 
     @cached_property
     def client_plan(self) -> ClientPlan | None:
         """The mechanisms of client-level privacy; None without it."""
         if self.config.privacy.unit != "client":
             return None
-        shared, pooled = self.layout.parts(self.pool_model(0)) if self.config.pools.enabled else (torch.empty(0), torch.empty(0))
-        return plan_clients(self.calibrated_for, self.clients, len(to_vector(self.encoder_projector())), (len(shared), len(pooled)))
+        shared, pooled = (
+            self.layout.parts(self.pool_model(0))
+            if self.config.pools.enabled
+            else (torch.empty(0), torch.empty(0))
+        )
+        return plan_clients(
+            self.calibrated_for,
+            self.clients,
+            len(to_vector(self.encoder_projector())),
+            (len(shared), len(pooled)),
+        )
 
     @property
     def calibrated_for(self) -> FederationConfig:
-        """The configuration whose lengths the noise is made for: a run that goes on for longer keeps its noise."""
+        """The configuration whose lengths the noise is made for: a run that goes on for longer
+        keeps its noise.
+        """
         return self.begun_as or self.config
 
     @property
@@ -127,24 +176,32 @@ class Blueprint:
         """Whether the server sees sums only."""
         return self.config.security.protection != "plain"
 
-    def grid(self, kind: str) -> Grid:
-        """How vectors of a kind (`pretrain`, `cluster`, `centre`, `sketch`, `votes`) become integers, without client-level privacy."""
-        return self._grids[kind]
+    def grid(self, name: str) -> Grid:
+        """How updates of a step (`pretrain`, `cluster`) become integers, without
+        client-level privacy.
+        """
+        return self._grids[name]
+
+    def single_grid(self, width: int, pools: int = 1) -> Grid:
+        """How vectors become integers whose values lie within one."""
+        layout = layout_of(self.config.security.protection)
+        return Grid(self.clients, 0, width, pools, 1.0, False, layout)
 
     @cached_property
     def _grids(self) -> dict[str, Grid]:
-        """Made once; a phase that does not run has no grid."""
-        config, layout, clients = self.config, layout_of(self.config.security.protection), self.clients
-        clamp, pools = config.security.clamp, config.pools
-        vote, found = self.sketch_width + 2, {}
-        for kind, width in (("centre", self.sketch.inputs), ("sketch", vote), ("votes", pools.sketch_starts * pools.count * vote)):
-            found[kind] = Grid(clients, 0, width, 1, 1.0, False, layout)
-        trained, weighted, wide = self.encoder_projector(), config.pretrain.weights == "examples", config.security.buffer_clamp
-        found["pretrain"] = Grid(clients, 0, vector_size(trained), 1, clamp, weighted, layout, buffer_places(trained), wide)
+        """Made once; a step that does not run has no grid."""
+        security, pretrain, pools = self.config.security, self.config.pretrain, self.config.pools
+        layout, clamp, wide = layout_of(security.protection), security.clamp, security.buffer_clamp
+        trained, weighted = self.encoder_projector(), pretrain.weights == "examples"
+        size, places = vector_size(trained), buffer_places(trained)
+        found = {"pretrain": Grid(self.clients, 0, size, 1, clamp, weighted, layout, places, wide)}
         if pools.enabled:
             model = self.pool_model(0)
-            shared, pooled = self.layout.parts(model)
-            found["cluster"] = Grid(clients, len(shared), len(pooled), pools.count, clamp, True, layout, self.layout.buffers(model), wide)
+            shared, pooled = (len(part) for part in self.layout.parts(model))
+            places = self.layout.buffers(model)
+            found["cluster"] = Grid(
+                self.clients, shared, pooled, pools.count, clamp, True, layout, places, wide
+            )
         return found
 
     @property
@@ -159,13 +216,17 @@ class Blueprint:
 
     def encoder(self, seed: int | None = None) -> nn.Module:
         """A fresh encoder on the device; the federation's first one when no seed is given."""
-        return self.make_encoder(self._seed("encoder") if seed is None else seed).to(self.compute.device)
+        return self.make_encoder(self._seed("encoder") if seed is None else seed).to(
+            self.compute.device
+        )
 
     def encoder_projector(self, seed: int | None = None) -> EncoderProjector:
         """Encoder and projector for the self-supervised phase."""
         encoder = self.encoder(None if seed is None else derive_seed(seed, "encoder"))
         top_seed = self._seed("projector") if seed is None else derive_seed(seed, "projector")
-        return EncoderProjector(encoder, build_projector(self.config.model, encoder, self.shape, top_seed)).to(self.compute.device)
+        return EncoderProjector(
+            encoder, build_projector(self.config.model, encoder, self.shape, top_seed)
+        ).to(self.compute.device)
 
     def pool_model(self, seed: int) -> PoolModel:
         """One pool's model: encoder and top, both drawn from `seed`."""
@@ -198,17 +259,29 @@ class Blueprint:
     def needs_kept_encoder(self) -> bool:
         """Whether clients must keep the pre-trained encoder beside the pools."""
         pools = self.config.pools
-        return pools.enabled and ((pools.start == "sketch" and pools.sketch_of == "encoder") or pools.encoder == "frozen")
+        return pools.enabled and (
+            (pools.start == "sketch" and pools.sketch_of == "encoder") or pools.encoder == "frozen"
+        )
 
     def objective(self, client: int | None, position: int = 0) -> Objective:
-        """The self-supervised objective of one client; without a client, of nobody in particular."""
-        separation = None if self.separations is None or client is None else self.separations.of(client, position)
+        """The self-supervised objective of one client; without a client, of nobody in
+        particular.
+        """
+        separation = (
+            None
+            if self.separations is None or client is None
+            else self.separations.of(client, position)
+        )
         return build_objective(self.config.objective, separation)
 
     @property
     def pool_weights(self) -> Mapping[str, float]:
         """Weight of each term of the pools' loss."""
-        return {"cross_entropy": 1.0} if self.config.pools.task == "supervised" else self.objective(0).weights
+        return (
+            {"cross_entropy": 1.0}
+            if self.config.pools.task == "supervised"
+            else self.objective(0).weights
+        )
 
     def pretrain_task(self, client: int | None, position: int = 0) -> SelfSupervised:
         """What pre-training does."""

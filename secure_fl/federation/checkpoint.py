@@ -1,4 +1,6 @@
-"""Checkpoints: tensors in safetensors, everything else in a JSON manifest with hashes, published by rename. No pickle."""
+"""Checkpoints: tensors in safetensors, everything else in a JSON manifest with hashes, published by
+rename. No pickle.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +15,16 @@ from typing import Annotated
 from pydantic import Field, JsonValue
 
 from secure_fl.errors import RunFolderError
-from secure_fl.federation.phase import ServerState
+from secure_fl.federation.state import Place, State
 from secure_fl.federation.tensors import pack, unpack
 from secure_fl.files import listed, make_folder, parse_json, read_bytes, remove, write_folder
 from secure_fl.privacy.chain import Mark, digest
 
-_SCHEMA = 2
+_SCHEMA = 3
 _KEPT = 2
 _LARGEST = 1 << 36
 _REMEDY = "delete the damaged folder under checkpoints/ to go on from the one before it"
-_NAME = re.compile(r"[0-9]+-[0-9]+")
+_NAME = re.compile(r"[0-9]+-[0-9]+-[0-9]+")
 _MANIFEST, _TENSORS = "manifest.json", "state.safetensors"
 
 Count = Annotated[int, Field(ge=0, le=10**9)]
@@ -39,7 +41,7 @@ class Checkpoint:
         ledger: how far the ledger had come; None without one.
     """
 
-    state: ServerState
+    state: State
     digest: str
     lines: int
     ledger: Mark | None = None
@@ -52,7 +54,7 @@ class _Manifest:
     schema: int
     digest: str
     lines: Count
-    phase: Count
+    step: Count
     round: Count
     facts: dict[str, JsonValue]
     sha256: dict[str, str]
@@ -68,10 +70,12 @@ class _Manifest:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, told: Told = lambda *_: None) -> None:
-    """Write a checkpoint under `folder` so that a crash at any moment leaves the previous one whole; keep the last two.
+    """Write a checkpoint under `folder` so that a crash at any moment leaves the previous one
+    whole; keep the last two.
 
     Args:
-        told: is told where the run is then (phases finished, rounds finished in the next), and the checkpoint's digest, before it is there.
+        told: is told where the run is then (phases finished, rounds finished in the next), and the
+            checkpoint's digest, before it is there.
 
     Raises:
         FileError: it cannot be written.
@@ -82,7 +86,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, told: Told = lambda *_
 
 
 def go_back(folder: Path, checkpoint: Checkpoint, told: Told = lambda *_: None) -> None:
-    """Write a checkpoint of an earlier phase than the newest and remove the others, the newest first: a crash leaves the newest, or one between.
+    """Write a checkpoint of an earlier step than the newest and remove the others, the newest
+    first: a crash leaves the newest, or one between.
 
     Raises:
         FileError: it cannot be written.
@@ -96,12 +101,15 @@ def go_back(folder: Path, checkpoint: Checkpoint, told: Told = lambda *_: None) 
 def _write(folder: Path, checkpoint: Checkpoint, told: Told) -> Path:
     state, tensors = checkpoint.state, pack(checkpoint.state.tensors)
     sums = {_TENSORS: hashlib.sha256(tensors).hexdigest()}
-    manifest = _Manifest(_SCHEMA, checkpoint.digest, checkpoint.lines, state.phase, state.round, state.facts, sums, checkpoint.ledger)
+    place, facts, lines = state.place, dict(state.facts), checkpoint.lines
+    manifest = _Manifest(
+        _SCHEMA, checkpoint.digest, lines, place.step, place.round, facts, sums, checkpoint.ledger
+    )
     check = manifest.digest_of_rest
     written = json.dumps(replace(manifest, check=check).as_dict(), indent=1, allow_nan=False)
     make_folder(folder)
-    told((state.phase, state.round), check)
-    path = folder / f"{state.phase:02d}-{state.round:05d}"
+    told((place.step, place.round), check)
+    path = folder / f"{place.step:02d}-{place.round:05d}-{lines:06d}"
     write_folder(path, {_MANIFEST: written.encode(), _TENSORS: tensors})
     return path
 
@@ -118,19 +126,33 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
         return None
     newest, manifest = found[-1], _manifest(found[-1])
     tensors = read_bytes(newest / _TENSORS, most=_LARGEST)
-    if manifest.check != manifest.digest_of_rest or manifest.sha256 != {_TENSORS: hashlib.sha256(tensors).hexdigest()}:
-        raise RunFolderError("its files do not match their hashes", field="checkpoints", value=newest.name, remedy=_REMEDY)
+    if manifest.check != manifest.digest_of_rest or manifest.sha256 != {
+        _TENSORS: hashlib.sha256(tensors).hexdigest()
+    }:
+        raise RunFolderError(
+            "its files do not match their hashes",
+            field="checkpoints",
+            value=newest.name,
+            remedy=_REMEDY,
+        )
     loaded = unpack(tensors, field="checkpoints", value=newest.name, remedy=_REMEDY)
-    state = ServerState(manifest.phase, manifest.round, loaded, manifest.facts)
+    state = State(Place(manifest.step, manifest.round), loaded, manifest.facts)
     return Checkpoint(state, manifest.digest, manifest.lines, manifest.ledger)
 
 
 def _manifest(checkpoint: Path) -> _Manifest:
     data = read_bytes(checkpoint / _MANIFEST)
-    schema = parse_json(data, dict[str, JsonValue], field="checkpoints", value=checkpoint.name, remedy=_REMEDY).get("schema")
+    schema = parse_json(
+        data, dict[str, JsonValue], field="checkpoints", value=checkpoint.name, remedy=_REMEDY
+    ).get("schema")
     if schema != _SCHEMA:
         remedy = "resume it with the version of secure-fl that wrote it"
-        raise RunFolderError(f"is of another schema than {_SCHEMA}", field="checkpoints", value=checkpoint.name, remedy=remedy)
+        raise RunFolderError(
+            f"is of another schema than {_SCHEMA}",
+            field="checkpoints",
+            value=checkpoint.name,
+            remedy=remedy,
+        )
     return parse_json(data, _Manifest, field="checkpoints", value=checkpoint.name, remedy=_REMEDY)
 
 

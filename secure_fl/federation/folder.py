@@ -1,6 +1,8 @@
-"""A run's folder: `config.toml`, `metrics.jsonl`, `summary.json`, `partition.json`, `checkpoints/`, and the models in `model/`.
+"""A run's folder: `config.toml`, `metrics.jsonl`, `summary.json`, `partition.json`, `checkpoints/`,
+and the models in `model/`.
 
-One run writes to it at a time (`files.held`); whatever is read from it may be damaged, and is refused with a typed error then.
+One run writes to it at a time (`files.held`); whatever is read from it may be damaged, and is
+refused with a typed error then.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import os
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,16 @@ from typing import Any
 from secure_fl.config import FederationConfig
 from secure_fl.config_file import dump_config, load_config
 from secure_fl.errors import FileError, RunFolderError
-from secure_fl.federation.checkpoint import Checkpoint, Told, go_back, load_checkpoint, save_checkpoint
+from secure_fl.federation.checkpoint import (
+    Checkpoint,
+    Told,
+    go_back,
+    load_checkpoint,
+    save_checkpoint,
+)
 from secure_fl.federation.manifest import Manifest
-from secure_fl.federation.phase import RoundRecord, ServerState
+from secure_fl.federation.record import RoundRecord
+from secure_fl.federation.state import State
 from secure_fl.files import (
     append_line,
     is_bare,
@@ -53,24 +62,52 @@ def check_bare(path: Path) -> None:
         FileError: a file; or nobody can say.
     """
     if is_file(path):
-        raise FileError("is a file", field="out", value=str(path), remedy="name a folder that is empty or does not exist yet")
+        raise FileError(
+            "is a file",
+            field="out",
+            value=str(path),
+            remedy="name a folder that is empty or does not exist yet",
+        )
     if above := next((parent for parent in path.absolute().parents if is_file(parent)), None):
         remedy = "check the path, and name a folder that is empty or does not exist yet"
-        raise FileError(f"cannot be written to: {above.name} is a file", field="out", value=str(path), remedy=remedy)
+        raise FileError(
+            f"cannot be written to: {above.name} is a file",
+            field="out",
+            value=str(path),
+            remedy=remedy,
+        )
     if not is_bare(path):
-        going_on = ", or continue its run with --resume (from Python: resume=True)" if is_file(RunFolder(path).config) else ""
+        going_on = (
+            ", or continue its run with --resume (from Python: resume=True)"
+            if is_file(RunFolder(path).config)
+            else ""
+        )
         remedy = f"choose another folder with --out, or empty it{going_on}"
         raise RunFolderError("already holds something", field="out", value=str(path), remedy=remedy)
 
 
 class RunFolder:
-    """Reads and writes one run's folder. `metrics.jsonl` grows line by line; `summary.json` comes last and marks a finished run."""
+    """Reads and writes one run's folder. `metrics.jsonl` grows line by line; `summary.json` comes
+    last and marks a finished run.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.metrics, self.summary, self.config = path / "metrics.jsonl", path / "summary.json", path / "config.toml"
-        self.model, self.partition, self.embedding = path / "model", path / "partition.json", path / "embedding.json"
-        self.ledger, self.results, self.central = path / "ledger.json", path / "private-results", path / "central.json"
+        self.metrics, self.summary, self.config = (
+            path / "metrics.jsonl",
+            path / "summary.json",
+            path / "config.toml",
+        )
+        self.model, self.partition, self.embedding = (
+            path / "model",
+            path / "partition.json",
+            path / "embedding.json",
+        )
+        self.ledger, self.results, self.central = (
+            path / "ledger.json",
+            path / "private-results",
+            path / "central.json",
+        )
         self.transcript, self.digests = path / "transcript.jsonl", path / "digests.json"
         self.told: Told = lambda *_: None
         """Is told each checkpoint's place and digest before it is there."""
@@ -88,10 +125,17 @@ class RunFolder:
         make_folder(path, tighten=True)
         return cls(path)
 
-    def begin(self, config: FederationConfig, documents: Mapping[Path, Mapping[str, Any]] | None = None, digest: str = "") -> None:
-        """Write what a run begins with: `documents`, each as `write` does, and last the configuration.
+    def begin(
+        self,
+        config: FederationConfig,
+        documents: Mapping[Path, Mapping[str, Any]] | None = None,
+        digest: str = "",
+    ) -> None:
+        """Write what a run begins with: `documents`, each as `write` does, and last the
+        configuration.
 
-        That is under the name by which the user's state directory knows the run. From then on it can be resumed, and nothing is missing.
+        That is under the name by which the user's state directory knows the run. From then on it
+        can be resumed, and nothing is missing.
 
         Args:
             digest: of what a resumed run must share; hex.
@@ -115,7 +159,12 @@ class RunFolder:
         """
         folder = cls(path)
         if not is_file(folder.config):
-            raise RunFolderError("holds no run", field=field, value=str(path), remedy="name the folder that `secure-fl run` wrote")
+            raise RunFolderError(
+                "holds no run",
+                field=field,
+                value=str(path),
+                remedy="name the folder that `secure-fl run` wrote",
+            )
         return folder
 
     @property
@@ -128,29 +177,40 @@ class RunFolder:
         return self._ends()[0]
 
     def _ends(self, path: Path | None = None) -> tuple[str, str]:
-        """What the first lines of `config.toml` say, the run's name and the digest of what it was made with, if the last one is there too.
+        """What the first lines of `config.toml` say, the run's name and the digest of what it was
+        made with, if the last one is there too.
 
         `path`: an earlier one instead.
         """
         data = read_bytes(path or self.config)
         found = _FIRST.match(data)
         if found is None or not data.endswith(_LAST):
-            remedy = "restore the file that the run wrote: its first lines name the run, its last one ends it"
-            raise RunFolderError("lost its first or last line", field="config.toml", value=str(self.path), remedy=remedy)
+            remedy = (
+                "restore the file that the run wrote: its first lines name "
+                "the run, its last one ends it"
+            )
+            raise RunFolderError(
+                "lost its first or last line",
+                field="config.toml",
+                value=str(self.path),
+                remedy=remedy,
+            )
         return found[1].decode("ascii"), found[2].decode("ascii")
 
     def read_config(self, overrides: Sequence[str] = ()) -> FederationConfig:
         """The resolved configuration, with `a.b=c` overrides.
 
         Raises:
-            RunFolderError: the file lost its first or last line, as one does that was emptied or cut: settings would read as their defaults.
+            RunFolderError: the file lost its first or last line, as one does that was emptied or
+                cut: settings would read as their defaults.
             ConfigError: it is damaged otherwise.
         """
         self._ends()
         return load_config(self.config, overrides)
 
     def begun_as(self) -> list[tuple[FederationConfig, str]]:
-        """The configurations that the run has had, oldest first and its own last, each with the digest in its first lines.
+        """The configurations that the run has had, oldest first and its own last, each with the
+        digest in its first lines.
 
         Raises:
             RunFolderError: one is damaged or names another run.
@@ -161,7 +221,9 @@ class RunFolder:
             run, digest = self._ends(path)
             if run != self.run:
                 remedy = "put back the files that the run wrote under configs/"
-                raise RunFolderError("names another run", field=path.name, value=str(self.path), remedy=remedy)
+                raise RunFolderError(
+                    "names another run", field=path.name, value=str(self.path), remedy=remedy
+                )
             found.append((load_config(path), digest))
         return found
 
@@ -171,7 +233,8 @@ class RunFolder:
         return sorted(kept, key=lambda path: int(path.stem))
 
     def change(self, config: FederationConfig, digest: str) -> None:
-        """Go on with other lengths: the configuration is kept as `configs/N.toml`, then replaced under the same name of the run.
+        """Go on with other lengths: the configuration is kept as `configs/N.toml`, then replaced
+        under the same name of the run.
 
         A crash in between leaves the run as it was.
         """
@@ -181,8 +244,10 @@ class RunFolder:
         write_atomically(self.path / "configs" / f"{kept}.toml", read_bytes(self.config))
         self._write_config(config, run, digest)
 
-    def rewind(self, state: ServerState, digest: str, lines: int) -> None:
-        """Go back to the end of an earlier phase, which is to go on: no summary, no later line, no later checkpoint."""
+    def rewind(self, state: State, digest: str, lines: int) -> None:
+        """Go back to the end of an earlier step, which is to go on: no summary, no later line, no
+        later checkpoint.
+        """
         self.check_own()
         remove(self.summary)
         checkpoint = load_checkpoint(self.path / "checkpoints")
@@ -190,7 +255,9 @@ class RunFolder:
         go_back(self.path / "checkpoints", back, self.told)
 
     def _write_config(self, config: FederationConfig, run: str, digest: str) -> None:
-        write_atomically(self.config, f"# run {run}\n# made with {digest}\n{dump_config(config)}{_LAST.decode()}")
+        write_atomically(
+            self.config, f"# run {run}\n# made with {digest}\n{dump_config(config)}{_LAST.decode()}"
+        )
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -218,9 +285,18 @@ class RunFolder:
             RunFolderError: the run has not finished, or the file is damaged.
         """
         if not is_file(self.summary):
-            remedy = f"finish it with `secure-fl run --resume {self.path}`, from Python with Federation(...).run({str(self.path)!r}, resume=True)"
-            raise RunFolderError("the run is not finished", field="run folder", value=str(self.path), remedy=remedy)
-        return read_json(self.summary, dict[str, Any], f"delete it and write it again with `secure-fl run --resume {self.path}`")
+            remedy = (
+                f"finish it with `secure-fl run --resume {self.path}`, from Python with "
+                f"Federation(...).run({str(self.path)!r}, resume=True)"
+            )
+            raise RunFolderError(
+                "the run is not finished", field="run folder", value=str(self.path), remedy=remedy
+            )
+        return read_json(
+            self.summary,
+            dict[str, Any],
+            f"delete it and write it again with `secure-fl run --resume {self.path}`",
+        )
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """All rounds so far.
@@ -229,27 +305,49 @@ class RunFolder:
             RunFolderError: a line is damaged.
         """
         records = [_record(number, line) for number, line in enumerate(self._read_lines(), 1)]
-        return [{name: value for name, value in vars(record).items() if value is not None} for record in records]
+        return [
+            {name: value for name, value in vars(record).items() if value is not None}
+            for record in records
+        ]
 
     def check_own(self) -> None:
-        """Refuse to go on in a forked copy of the process that holds the folder, and where the folder is not the one that it holds.
+        """Refuse to go on in a forked copy of the process that holds the folder, and where the
+        folder is not the one that it holds.
 
         Raises:
-            RunFolderError: this is a copy; or the folder was moved or deleted, and what is there now is nobody's or another run's.
+            RunFolderError: this is a copy; or the folder was moved or deleted, and what is there
+                now is nobody's or another run's.
         """
         if os.getpid() != self._process:
-            remedy = "let the process that began the run go on, or wait until it has ended and resume"
+            remedy = (
+                "let the process that began the run go on, or wait until it has ended and resume"
+            )
             raise RunFolderError(
-                f"is in use by process {self._process}, a copy of which this is", field="folder", value=str(self.path), remedy=remedy
+                f"is in use by process {self._process}, a copy of which this is",
+                field="folder",
+                value=str(self.path),
+                remedy=remedy,
             )
         if lock_of(self.path) != self._lock:
-            remedy = "leave a folder where it is while its run goes on; resume the run where it is now"
-            raise RunFolderError("was moved, deleted or replaced while its run was under way", field="folder", value=str(self.path), remedy=remedy)
+            remedy = (
+                "leave a folder where it is while its run goes on; resume the run where it is now"
+            )
+            raise RunFolderError(
+                "was moved, deleted or replaced while its run was under way",
+                field="folder",
+                value=str(self.path),
+                remedy=remedy,
+            )
 
     def of_another_run(self) -> RunFolderError:
         """What is raised where a folder is resumed with what it was not made with."""
         remedy = "resume with the run's own configuration, data and encoder, or start a new run"
-        return RunFolderError("was made with another configuration, data or encoder", field="run folder", value=str(self.path), remedy=remedy)
+        return RunFolderError(
+            "was made with another configuration, data or encoder",
+            field="run folder",
+            value=str(self.path),
+            remedy=remedy,
+        )
 
     def append(self, record: RoundRecord) -> None:
         """Add a round to `metrics.jsonl`.
@@ -258,40 +356,53 @@ class RunFolder:
             FileError: it cannot be written; the file is as it was.
         """
         self.check_own()
-        append_line(self.metrics, json.dumps(self.view(self.metrics, asdict(record)), allow_nan=False))
+        append_line(
+            self.metrics, json.dumps(self.view(self.metrics, asdict(record)), allow_nan=False)
+        )
         self._lines += 1
 
-    def save(self, state: ServerState, digest: str, ledger: Mark | None = None) -> None:
+    def save(self, state: State, digest: str, ledger: Mark | None = None) -> None:
         """Checkpoint; `digest` says which run it belongs to, `ledger` how far that has come."""
         self.check_own()
         newest = self.path / "checkpoints" / "newest"
         tensors = self.view(newest / "state.safetensors", state.tensors)
-        facts = self.view(newest / "manifest.json", {"facts": state.facts}).get("facts", {})
-        checkpoint = Checkpoint(replace(state, tensors=tensors, facts=facts), digest, self._lines, ledger)
-        save_checkpoint(self.path / "checkpoints", checkpoint, self.told)
+        facts = self.view(newest / "manifest.json", {"facts": dict(state.facts)}).get("facts", {})
+        kept = Checkpoint(State(state.place, tensors, facts), digest, self._lines, ledger)
+        save_checkpoint(self.path / "checkpoints", kept, self.told)
 
-    def restore(self, *digests: str) -> ServerState:
-        """State of the newest checkpoint; lines of `metrics.jsonl` that came after it are cut.
+    def restore(self, *digests: str) -> State | None:
+        """State of the newest checkpoint, None where there is none; lines of `metrics.jsonl` that
+        came after it are cut.
 
         Args:
-            digests: of what the run was made with, oldest first; the last is what its configuration says, any may be the checkpoint's.
+            digests: of what the run was made with, oldest first; the last is what its configuration
+                says, any may be the checkpoint's.
 
         Raises:
-            RunFolderError: the checkpoint is damaged, or the run is one with another configuration, other data or another encoder.
+            RunFolderError: the checkpoint is damaged, or the run is one with another configuration,
+                other data or another encoder.
         """
         checkpoint = load_checkpoint(self.path / "checkpoints")
-        if digests[-1] != self._ends()[1] or (checkpoint is not None and checkpoint.digest not in digests):
+        if digests[-1] != self._ends()[1] or (
+            checkpoint is not None and checkpoint.digest not in digests
+        ):
             raise self.of_another_run()
         written, lines = self._read_lines(), 0 if checkpoint is None else checkpoint.lines
         kept = written[:lines]
         if len(kept) < lines:
-            raise RunFolderError("has lost rounds", field="metrics.jsonl", value=f"{len(kept)} of {lines} lines", remedy="start a new run")
+            raise RunFolderError(
+                "has lost rounds",
+                field="metrics.jsonl",
+                value=f"{len(kept)} of {lines} lines",
+                remedy="start a new run",
+            )
         write_atomically(self.metrics, b"".join(line + b"\n" for line in kept))
         self._lines = len(kept)
-        return ServerState() if checkpoint is None else checkpoint.state
+        return None if checkpoint is None else checkpoint.state
 
     def marks(self) -> list[tuple[str, Mark]]:
-        """How far the ledger had come at the last recorded round, at the newest checkpoint and in the summary, where they say so.
+        """How far the ledger had come at the last recorded round, at the newest checkpoint and in
+        the summary, where they say so.
 
         Raises:
             RunFolderError: one of them is damaged.
@@ -299,11 +410,19 @@ class RunFolder:
         checkpoint, lines = load_checkpoint(self.path / "checkpoints"), self._read_lines()
         last = _record(len(lines), lines[-1]).metrics if lines else {}
         summary = self.read_summary() if is_file(self.summary) else {}
-        found = (_mark_in(last), _mark_in(summary.get("privacy") or summary.get("sketches")), None if checkpoint is None else checkpoint.ledger)
-        return [(where, mark) for where, mark in zip(MARKED, found, strict=True) if mark is not None]
+        found = (
+            _mark_in(last),
+            _mark_in(summary.get("privacy") or summary.get("sketches")),
+            None if checkpoint is None else checkpoint.ledger,
+        )
+        return [
+            (where, mark) for where, mark in zip(MARKED, found, strict=True) if mark is not None
+        ]
 
     def _read_lines(self) -> list[bytes]:
-        """Whole lines of `metrics.jsonl`; half a line at its end, of a process that was killed, does not count."""
+        """Whole lines of `metrics.jsonl`; half a line at its end, of a process that was killed,
+        does not count.
+        """
         if not is_file(self.metrics):
             return []
         return read_bytes(self.metrics, most=_LONGEST).split(b"\n")[:-1]
@@ -311,7 +430,9 @@ class RunFolder:
 
 def _record(number: int, line: bytes) -> RoundRecord:
     remedy = "restore the file the run wrote, or start a new run"
-    return parse_json(line, RoundRecord, field="metrics.jsonl", value=f"line {number}", remedy=remedy)
+    return parse_json(
+        line, RoundRecord, field="metrics.jsonl", value=f"line {number}", remedy=remedy
+    )
 
 
 def _mark_in(record: object) -> Mark | None:
@@ -320,4 +441,6 @@ def _mark_in(record: object) -> Mark | None:
     if found is None:
         return None
     remedy = "restore the file the run wrote, or start a new run"
-    return parse_json(json.dumps(found).encode(), Mark, field="ledger", value="not shown", remedy=remedy)
+    return parse_json(
+        json.dumps(found).encode(), Mark, field="ledger", value="not shown", remedy=remedy
+    )

@@ -1,4 +1,6 @@
-"""What a finished run says of its privacy: the claim per adversary, each client's ε, and what the claims leave out."""
+"""What a finished run says of its privacy: the claim per adversary, each client's ε, and what the
+claims leave out.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +18,20 @@ from secure_fl.privacy.units import Adjacency, PrivacyUnit
 
 if TYPE_CHECKING:  # whoever checks a record has no torch
     from secure_fl.federation.budget import BudgetGate
-    from secure_fl.federation.phase import RoundRecord
+    from secure_fl.federation.record import RoundRecord
 
-SKETCHES_ONLY = "everything else of this run: updates, choices of pools and models have no differential privacy"
+SKETCHES_ONLY = (
+    "everything else of this run: updates, choices of pools and models have no differential privacy"
+)
 """What no claim covers where only sketches are noised."""
 
 
 def sketch_record(config: FederationConfig, gate: BudgetGate) -> dict[str, Any] | None:
-    """For `summary.json`, what the sketches of a run cost that has no differential privacy otherwise; None in all other runs.
+    """For `summary.json`, what the sketches of a run cost that has no differential privacy
+    otherwise; None in all other runs.
 
-    The claims are written into the ledger's file too, each saying that it covers the sketches alone.
+    The claims are written into the ledger's file too, each saying that it covers the
+    sketches alone.
     """
     ledger, budget = gate.ledger, gate.budget
     if ledger is None or budget is None or gate.covers_run:
@@ -35,7 +41,9 @@ def sketch_record(config: FederationConfig, gate: BudgetGate) -> dict[str, Any] 
     return said
 
 
-def sketches_said(config: FederationConfig, ledger: PrivacyLedger, budget: Budget) -> dict[str, Any]:
+def sketches_said(
+    config: FederationConfig, ledger: PrivacyLedger, budget: Budget
+) -> dict[str, Any]:
     """What follows from the ledger of a run that noises its sketches and nothing else."""
     rows = [row.to_dict() for row in _claims(config, ledger, budget.unit)]
     stated = [{**row, "not_covered": [SKETCHES_ONLY, *row["not_covered"]]} for row in rows]  # type: ignore[misc]
@@ -51,11 +59,15 @@ def sketches_said(config: FederationConfig, ledger: PrivacyLedger, budget: Budge
     }
 
 
-def privacy_record(config: FederationConfig, gate: BudgetGate, records: Sequence[RoundRecord]) -> dict[str, Any] | None:
-    """For `summary.json`; None without differential privacy of the run. An ε for which no bound is known is null, never a large number.
+def privacy_record(
+    config: FederationConfig, gate: BudgetGate, records: Sequence[RoundRecord]
+) -> dict[str, Any] | None:
+    """For `summary.json`; None without differential privacy of the run. An ε for which no bound is
+    known is null, never a large number.
 
-    The claims are written into the ledger's file too. A pool's ε is the largest of the clients that trained it; there is none where the record
-    does not say who did. `outside` is what the run writes beside its releases, file by file.
+    The claims are written into the ledger's file too. A pool's ε is the largest of the clients that
+    trained it; there is none where the record does not say who did. `outside` is what the run
+    writes beside its releases, file by file.
     """
     ledger, budget = gate.ledger, gate.budget
     if ledger is None or budget is None or not gate.covers_run:
@@ -63,12 +75,17 @@ def privacy_record(config: FederationConfig, gate: BudgetGate, records: Sequence
     said = privacy_said(config, ledger, budget)
     gate.state(said["claims"])
     clients = {row.subject: row.epsilon for row in ledger.table(budget, fine=False)}
-    pools = {str(pool): _number(max(clients[client] for client in members)) for pool, members in _trained(records).items()}
+    pools = {
+        str(pool): _number(max(clients[client] for client in members))
+        for pool, members in _trained(records).items()
+    }
     return {**said, "pools": pools}
 
 
 def privacy_said(config: FederationConfig, ledger: PrivacyLedger, budget: Budget) -> dict[str, Any]:
-    """What follows from the ledger of a run with differential privacy: the same, whoever computes it."""
+    """What follows from the ledger of a run with differential privacy: the same, whoever
+    computes it.
+    """
     rows = [row for unit in _units(ledger, budget.unit) for row in _claims(config, ledger, unit)]
     clients = ledger.table(budget, fine=False)
     return {
@@ -92,24 +109,41 @@ def differences(summary: Mapping[str, Any], ledger: PrivacyLedger) -> list[str]:
         return []
     found, said = _number(ledger.maximum(ledger.budget)), stated.get("epsilon")
     problems = []
-    if not (isclose(found, said, rel_tol=1e-3) if isinstance(found, float) and isinstance(said, float) else found is said):
+    if not (
+        isclose(found, said, rel_tol=1e-3)
+        if isinstance(found, float) and isinstance(said, float)
+        else found is said
+    ):
         problems.append(f"summary.json states ε = {said}, its ledger gives {found}")
     if stated.get("releases") != len(ledger.releases):
-        problems.append(f"summary.json counts {stated.get('releases')} releases, its ledger {len(ledger.releases)}")
+        problems.append(
+            f"summary.json counts {stated.get('releases')} releases, its ledger "
+            f"{len(ledger.releases)}"
+        )
     return problems
 
 
 def _units(ledger: PrivacyLedger, unit: PrivacyUnit) -> list[PrivacyUnit]:
-    """The budget's unit; under client-level noise also the examples behind it, whose ε is another number and is not added."""
-    return [each for each in (unit, PrivacyUnit.EXAMPLE) if ledger.subjects(each)] if unit is PrivacyUnit.CLIENT else [unit]
+    """The budget's unit; under client-level noise also the examples behind it, whose ε is another
+    number and is not added.
+    """
+    return (
+        [each for each in (unit, PrivacyUnit.EXAMPLE) if ledger.subjects(each)]
+        if unit is PrivacyUnit.CLIENT
+        else [unit]
+    )
 
 
-def _claims(config: FederationConfig, ledger: PrivacyLedger, unit: PrivacyUnit) -> list[PrivacyClaim]:
+def _claims(
+    config: FederationConfig, ledger: PrivacyLedger, unit: PrivacyUnit
+) -> list[PrivacyClaim]:
     security, privacy = config.security, config.privacy
     setting = Setting(security.protection, privacy.colluders, key_holder=security.key_holder)
     if security.protection != "plain":
         rules = config.weakest_sums(len(ledger.subjects(unit)))
-        setting = replace(setting, threshold=rules.threshold, against_a_liar=rules.against_a_lying_server)
+        setting = replace(
+            setting, threshold=rules.threshold, against_a_liar=rules.against_a_lying_server
+        )
     adjacency = Adjacency(config.privacy.adjacency)
     try:
         return claims(ledger, unit, adjacency, config.privacy.delta, setting)
@@ -119,7 +153,10 @@ def _claims(config: FederationConfig, ledger: PrivacyLedger, unit: PrivacyUnit) 
 
 def _trained(records: Sequence[RoundRecord]) -> dict[int, set[int]]:
     """Clients that trained each pool in any round; empty where a round's record does not tell."""
-    rounds, found = [record.metrics for record in records if record.phase == "cluster"], dict[int, set[int]]()
+    rounds, found = (
+        [record.metrics for record in records if record.phase == "cluster"],
+        dict[int, set[int]](),
+    )
     if not all("choices" in metrics for metrics in rounds):
         return {}
     for metrics in rounds:

@@ -1,4 +1,6 @@
-"""The sum of one round: client by client, in the open or by the secure sum's protocol, all of whose parties are simulated here."""
+"""The sum of one round: client by client, in the open or by the secure sum's protocol, all of whose
+parties are simulated here.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from torch import Tensor
 from secure_fl.config import SecurityConfig
 from secure_fl.config.security import SumRules
 from secure_fl.errors import SecureSumError
-from secure_fl.federation.messages import payload_bytes
+from secure_fl.federation.asks import payload_bytes
 from secure_fl.secure_sum.envelope import Phase
 from secure_fl.secure_sum.grid import Blocks
 from secure_fl.secure_sum.robust import draw_groups
@@ -21,7 +23,7 @@ from secure_fl.secure_sum.round_plan import BlockShape, BlockVector
 from secure_fl.secure_sum.secure_sum import EmbeddedFederation, EmbeddedRound, Outcome
 
 if TYPE_CHECKING:
-    from secure_fl.federation.recorder import Recorder
+    from secure_fl.federation.program import SumForm
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,12 @@ class Cost:
     """What a sum has taken so far, also one that could not be opened.
 
     Attributes:
-        bytes_down, bytes_up: of the protocol's messages, over all parties; 0 down in the open, where requests are counted as they are.
-        seconds: over all phases and parties: what one process spends on what many machines would do side by side.
-        refused: messages that were turned away, as `sender phase: reason`; sender and phase are what the message claimed. The first of them,
-            then how many more there were.
+        bytes_down, bytes_up: of the protocol's messages, over all parties; 0 down in the open,
+            where requests are counted as they are.
+        seconds: over all phases and parties: what one process spends on what many machines would do
+            side by side.
+        refused: messages that were turned away, as `sender phase: reason`; sender and phase are
+            what the message claimed. The first of them, then how many more there were.
     """
 
     bytes_down: int = 0
@@ -52,7 +56,8 @@ class Summed:
     Attributes:
         total: summed blocks; a pool that stayed closed is zero.
         survivors: clients in the sum.
-        groups: what each group's sum gave that was opened, where clients were summed in groups; `total` is the sum of theirs.
+        groups: what each group's sum gave that was opened, where clients were summed in groups;
+            `total` is the sum of theirs.
         left_out: why each group whose sum was refused is not among them, in one stable word.
     """
 
@@ -66,9 +71,11 @@ class Summed:
 class Opening:
     """When a sum may be opened.
 
-    There must be `fewest` clients in it, beside what `security` asks for, and `minimum` in a pool whose count goes up by `count_unit` a member.
-    An opened field lies within `bound` for each client in it, in the head within `head_bound`, and `margin` for their noise; a sum beyond that
-    is refused. With a `group_size`, groups of so many clients or more are drawn by `group_seed` and summed apart, and this holds for each.
+    There must be `fewest` clients in it, beside what `security` asks for, and `minimum` in a pool
+    whose count goes up by `count_unit` a member. An opened field lies within `bound` for each
+    client in it, in the head within `head_bound`, and `margin` for their noise; a sum beyond that
+    is refused. With a `group_size`, groups of so many clients or more are drawn by `group_seed` and
+    summed apart, and this holds for each.
     """
 
     bound: int
@@ -84,23 +91,20 @@ class Opening:
 class OpenSum:
     """`plain`: a running sum that the server reads, and refuses nothing of."""
 
-    def __init__(self, number: int = 0, recorder: Recorder | None = None) -> None:
+    def __init__(self) -> None:
         self._total: Blocks | None = None
-        self._bytes, self._clients = 0, list[int]()
-        self._number, self._recorder = number, recorder
+        self._count, self._bytes = 0, 0
 
     def add(self, client: int, blocks: Blocks) -> None:
         """Add one client's vector."""
         self._total = blocks if self._total is None else self._total + blocks
-        self._clients.append(client)
+        self._count += 1
         self._bytes += payload_bytes(blocks)
 
     def open(self) -> Summed:
         """The sum so far."""
         assert self._total is not None
-        if self._recorder is not None:
-            self._recorder.open_sum(self._number, self._clients, self._total, _counts(self._total))
-        return Summed(self._total, len(self._clients))
+        return Summed(self._total, self._count)
 
     @property
     def cost(self) -> Cost:
@@ -111,26 +115,26 @@ class OpenSum:
 class ProtectedSum:
     """One round of the protocol; vectors are protected and added as they come."""
 
-    def __init__(self, running: EmbeddedRound, names: list[str], recorder: Recorder | None = None) -> None:
-        self._round, self._names, self._recorder = running, names, recorder
+    def __init__(self, running: EmbeddedRound, names: list[str]) -> None:
+        self._round, self._names = running, names
 
     def add(self, client: int, blocks: Blocks) -> None:
-        """Protect one client's vector and give the upload to the server; nothing where the round goes on without this client."""
+        """Protect one client's vector and give the upload to the server; nothing where the round
+        goes on without this client.
+        """
         if self._round.silent(self._names[client], Phase.UPLOAD):
             return
         pools = [row.numpy() for row in blocks.pools]
         shared = blocks.shared.numpy() if len(blocks.shared) else None
-        self._round.add(self._round.protect(self._names[client], BlockVector(blocks.head.numpy(), pools, shared)))
+        self._round.add(
+            self._round.protect(
+                self._names[client], BlockVector(blocks.head.numpy(), pools, shared)
+            )
+        )
 
     def open(self) -> Summed:
         """Run the round to its end."""
-        try:
-            outcome = self._round.open()
-        finally:
-            if self._recorder is not None:
-                self._recorder.refused(self._round.plan, self._round.refusals)
-        if self._recorder is not None:
-            self._recorder.signed_sum(self._round.plan, outcome)
+        outcome = self._round.open()
         return Summed(_blocks(outcome, self._round.plan.shape), len(outcome.survivors))
 
     @property
@@ -142,10 +146,17 @@ class ProtectedSum:
     def cost(self) -> Cost:
         """So far; there also where the sum cannot be opened."""
         running, server = self._round, self._round.server
-        refused = tuple(f"{refusal.sender} {refusal.phase}: {refusal.reason}" for refusal in running.refusals)
+        refused = tuple(
+            f"{refusal.sender} {refusal.phase}: {refusal.reason}" for refusal in running.refusals
+        )
         more = server.refused.total() - len(server.refusals)
         seconds = sum(sum(parties.values()) for parties in running.seconds.values())
-        return Cost(sum(running.down.values()), sum(running.up.values()), seconds, (*refused, f"and {more} more") if more else refused)
+        return Cost(
+            sum(running.down.values()),
+            sum(running.up.values()),
+            seconds,
+            (*refused, f"and {more} more") if more else refused,
+        )
 
 
 class GroupedSum:
@@ -162,7 +173,8 @@ class GroupedSum:
     def open(self) -> Summed:
         """Open every group's sum.
 
-        A group whose sum is refused is left out: what one of its clients sends, or holds back, must not end the round for the others.
+        A group whose sum is refused is left out: what one of its clients sends, or holds back, must
+        not end the round for the others.
 
         Raises:
             SecureSumError: the sums of all groups are refused.
@@ -191,11 +203,12 @@ RunningSum = OpenSum | ProtectedSum | GroupedSum
 
 
 class Summing:
-    """The run's sums. Under protection it holds all parties' identities and keys: in this process, which the record says in red."""
+    """The run's sums. Under protection it holds all parties' identities and keys: in this process,
+    which the record says in red.
+    """
 
-    def __init__(self, config: SecurityConfig, clients: int, colluders: int = 1, recorder: Recorder | None = None) -> None:
-        """`recorder`: writes down what is summed."""
-        self._config, self._colluders, self._recorder = config, colluders, recorder
+    def __init__(self, config: SecurityConfig, clients: int, colluders: int = 1) -> None:
+        self._config, self._colluders = config, colluders
         self._parties: EmbeddedFederation | None = None
         if config.protection != "plain":
             self._parties = EmbeddedFederation(
@@ -203,32 +216,30 @@ class Summing:
                 protection=config.protection,
                 key_holder=config.key_holder,
                 rotation_rounds=config.rotation_rounds,
-                tap=None if recorder is None else recorder.tap,
             )
-        self._rounds = 0 if recorder is None else recorder.rounds
-        if recorder is not None:
-            recorder.plan(self._parties)
+        self._rounds = 0
 
     def begin(
-        self, first: Blocks, cohort: tuple[int, ...], opening: Opening, without: frozenset[int] = frozenset(), question: bytes = b""
+        self, form: SumForm, without: frozenset[int] = frozenset(), question: bytes = b""
     ) -> RunningSum:
-        """A new sum over the cohort; `first` shows the shape that every client's blocks have.
+        """A new sum, set up: keys are agreed on, and nothing depends on what clients will answer.
 
         Args:
-            without: of the cohort, clients left out from the start; thresholds are the whole cohort's all the same.
+            form: of the round's sum.
+            without: of the cohort, clients left out from the start; thresholds are the whole
+                cohort's all the same.
             question: names what is answered; clients open no second sum of the answers to it.
 
         Raises:
             SecureSumError: too few clients for the protocol, or for one group.
         """
-        if self._recorder is not None:
-            self._recorder.attempt()
+        cohort, opening = form.cohort, form.opening
         if opening.group_size is None:
-            return self._begin(first, cohort, opening, without, question)
+            return self._begin(form, cohort, without, question)
         names = {str(client): client for client in cohort}
         drawn = draw_groups(list(names), opening.group_size, opening.group_seed)
         groups = [tuple(sorted(names[name] for name in group)) for group in drawn]
-        return GroupedSum({group: self._begin(first, group, opening, without, question) for group in groups})
+        return GroupedSum({group: self._begin(form, group, without, question) for group in groups})
 
     def blamed(self, error: RoundRefusedError) -> frozenset[int]:
         """The clients whose messages made a round fail, as far as they can be told."""
@@ -246,17 +257,16 @@ class Summing:
     def _names(self) -> list[str]:
         return [] if self._parties is None else list(self._parties.clients)
 
-    def _begin(self, first: Blocks, cohort: tuple[int, ...], opening: Opening, without: frozenset[int], question: bytes) -> OpenSum | ProtectedSum:
-        number, self._rounds = self._rounds, self._rounds + 1
+    def _begin(
+        self, form: SumForm, cohort: tuple[int, ...], without: frozenset[int], question: bytes
+    ) -> OpenSum | ProtectedSum:
         if self._parties is None:
-            if self._recorder is not None:
-                self._recorder.open_round(number, cohort, _counts(first), opening.count_unit)
-            return OpenSum(number, self._recorder)
-        names, rules, head = self._names, self._rules(cohort), len(first.head)
-        shape = BlockShape(len(first.pools), first.pools.shape[1], len(first.shared), head, counted=len(first.pools) > 1)
+            return OpenSum()
+        names, rules, opening = self._names, self._rules(cohort), form.opening
+        number, self._rounds = self._rounds, self._rounds + 1
         running = self._parties.begin(
             number,
-            shape,
+            form.shape,
             cohort=[names[client] for client in cohort if client not in without],
             fewest=max(opening.fewest, rules.survivors),
             minimum=opening.minimum,
@@ -269,14 +279,13 @@ class Summing:
             colluders=rules.colluders,
             question=question,
         )
-        if self._recorder is not None:
-            self._recorder.signed_round(running.plan, sorted(without))
-        return ProtectedSum(running, names, self._recorder)
+        return ProtectedSum(running, names)
 
 
-def _counts(blocks: Blocks) -> int:
-    """Counts that the head begins with: none where one pool holds everybody."""
-    return len(blocks.pools) if len(blocks.pools) > 1 else 0
+def shape_of(blocks: Blocks) -> BlockShape:
+    """The shape of a client's integers."""
+    pools, width = blocks.pools.shape
+    return BlockShape(pools, width, len(blocks.shared), len(blocks.head), counted=pools > 1)
 
 
 def _blocks(outcome: Outcome, shape: BlockShape) -> Blocks:
@@ -284,5 +293,9 @@ def _blocks(outcome: Outcome, shape: BlockShape) -> Blocks:
     pools = torch.zeros(shape.pools, shape.width, dtype=torch.int64)
     for pool, values in opened.pools.items():
         pools[pool] = torch.from_numpy(values)
-    shared: Tensor = torch.zeros(0, dtype=torch.int64) if opened.shared is None else torch.from_numpy(opened.shared)
+    shared: Tensor = (
+        torch.zeros(0, dtype=torch.int64)
+        if opened.shared is None
+        else torch.from_numpy(opened.shared)
+    )
     return Blocks(torch.from_numpy(opened.head), shared, pools)

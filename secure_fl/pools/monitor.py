@@ -23,8 +23,8 @@ class PoolHealth:
         active: pools with at least one client.
         largest_share: share of clients in the fullest pool.
         entropy: of the occupancy, divided by log K; 1 is even, 0 is one pool.
-        ari: adjusted Rand index against known groups, or None without them. Simulation only: it
-            needs each client's choice.
+        ari: adjusted Rand index against known groups, or None without them. Only a simulation sets
+            it: it needs each client's choice.
         alert: what is wrong and what to do, or None.
     """
 
@@ -40,14 +40,8 @@ class PoolHealth:
         return asdict(self)
 
 
-def pool_health(
-    counts: Sequence[int],
-    choices: Sequence[int] = (),
-    groups: Sequence[int | None] = (),
-    config: FederationConfig | None = None,
-) -> PoolHealth:
-    """Figures and alert for `counts[k]` clients in pool k; `choices` and `groups` give each
-    client's pool and known group.
+def pool_health(counts: Sequence[int], config: FederationConfig | None = None) -> PoolHealth:
+    """Figures and alert for `counts[k]` clients in pool k, which an opened sum says.
 
     `config`: of the run, which decides what the alert advises; without it, it advises nothing.
     """
@@ -57,14 +51,8 @@ def pool_health(
     entropy = (
         -sum(share * log(share) for share in shares) / log(len(counts)) if len(counts) > 1 else 0.0
     )
-    return PoolHealth(
-        tuple(counts),
-        active,
-        largest,
-        entropy + 0.0,
-        _ari(choices, groups),
-        _alert(len(counts), total, active, largest, config),
-    )
+    alert = _alert(len(counts), total, active, largest, config)
+    return PoolHealth(tuple(counts), active, largest, entropy + 0.0, None, alert)
 
 
 def _alert(
@@ -102,7 +90,8 @@ def _remedy(config: FederationConfig) -> str:
     return advise(config, *options, Lower("pools.count", limit=2))
 
 
-def _ari(choices: Sequence[int], groups: Sequence[int | None]) -> float | None:
+def adjusted_rand(choices: Sequence[int], groups: Sequence[int | None]) -> float | None:
+    """Adjusted Rand index of choices against known groups; None where a group is not known."""
     known = [group for group in groups if group is not None]
     if not choices or len(known) != len(choices):
         return None

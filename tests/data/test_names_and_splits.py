@@ -21,6 +21,7 @@ from secure_fl.data.partitions import partition
 from secure_fl.data.summary import summarise
 from secure_fl.engines.embedded import EmbeddedEngine
 from secure_fl.errors import ConfigError, DataError, PartitionError, SecureFLError
+from secure_fl.federation.state import State
 
 # Labels
 
@@ -123,15 +124,15 @@ def told(message: object) -> str:
 def overheard(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The text of all requests and replies from now on."""
     crossed: list[str] = []
-    ask = EmbeddedEngine.ask
+    honest = EmbeddedEngine.answers
 
-    def spied(engine: EmbeddedEngine, call: Any) -> Iterator[tuple[int, Any]]:
-        crossed.append(told(call.request))
-        for client, reply in ask(engine, call):
-            crossed.append(told(reply))
-            yield client, reply
+    def spied(engine: EmbeddedEngine, state: State, places: Any) -> Iterator[tuple[int, Any]]:
+        crossed.append(told(dict(state.facts)) + told(dict(state.tensors)))
+        for client, answer in honest(engine, state, places):
+            crossed.append(told(answer.blocks))
+            yield client, answer
 
-    monkeypatch.setattr(EmbeddedEngine, "ask", spied)
+    monkeypatch.setattr(EmbeddedEngine, "answers", spied)
     return crossed
 
 

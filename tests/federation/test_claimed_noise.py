@@ -1,7 +1,9 @@
-"""Runs and their clients from outside: the noise, the rate and the shares that the ledger charges for are in what is released.
+"""Runs and their clients from outside: the noise, the rate and the shares that the ledger charges
+for are in what is released.
 
-Each kind of fault is planted once and must be found: no noise, halved noise, everybody taking part at a rate that is charged as less, a mechanism
-other than the one that is charged, a statistic, a count or a sketch without noise, and a client that leaves out its share.
+Each kind of fault is planted once and must be found: no noise, halved noise, everybody taking part
+at a rate that is charged as less, a mechanism other than the one that is charged, a statistic, a
+count or a sketch without noise, and a client that leaves out its share.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from federation.parts import drawn, engine_of
 from helpers import make_images, tiny_config
 from privacy.claimed_noise import Measured, noise_over_claim, quiet, share_over_claim, times
 from torch import Tensor
@@ -21,10 +24,9 @@ from torch import Tensor
 from secure_fl import Federation
 from secure_fl.config import FederationConfig
 from secure_fl.engines import embedded
-from secure_fl.federation.messages import GiveCentre, GiveSketch, TrainEncoder, TrainPool
-from secure_fl.federation.phase import ServerState
-from secure_fl.federation.pretrain import Pretrain
-from secure_fl.federation.starts import draw_pools
+from secure_fl.federation.asks import GiveCentre, GiveSketch, TrainEncoder, TrainPool
+from secure_fl.federation.pools import draw_pools
+from secure_fl.federation.steps.pretrain import Pretrain
 from secure_fl.models.state import to_vector
 from secure_fl.objectives.random_features import KernelMean
 from secure_fl.objectives.units import CrossEntropy
@@ -41,35 +43,61 @@ from secure_fl.secure_sum.grid import Blocks
 
 LR, CLIP, NOISE, CLIENTS = 1e-3, 0.5, 2.0, 4
 EXAMPLES = make_images(240)
-STILL: dict[str, Any] = {"momentum": 0.0, "weight_decay": 0.0, "lr": LR, "local_epochs": 1, "batch_size": 16, "rounds": 1}
+STILL: dict[str, Any] = {
+    "momentum": 0.0,
+    "weight_decay": 0.0,
+    "lr": LR,
+    "local_epochs": 1,
+    "batch_size": 16,
+    "rounds": 1,
+}
 
 
-def config(objective: dict[str, Any] | None = None, privacy: dict[str, Any] | None = None, **tables: dict[str, Any]) -> FederationConfig:
-    """One round of pre-training by small steps, so that a run's change is the sum of its noised gradients."""
+def config(
+    objective: dict[str, Any] | None = None,
+    privacy: dict[str, Any] | None = None,
+    **tables: dict[str, Any],
+) -> FederationConfig:
+    """One round of pre-training by small steps, so that a run's change is the sum of its
+    noised gradients.
+    """
     settings = {"unit": "example", "noise": NOISE, "epsilon": 1e6, "clip": CLIP, **(privacy or {})}
-    base: dict[str, dict[str, Any]] = {"pretrain": STILL, "pools": {"enabled": False}, "evaluate": {"enabled": False}}
-    return tiny_config(**{**base, **tables}, objective=objective or {"name": "align_uniform"}, privacy=settings)
+    base: dict[str, dict[str, Any]] = {
+        "pretrain": STILL,
+        "pools": {"enabled": False},
+        "evaluate": {"enabled": False},
+    }
+    return tiny_config(
+        **{**base, **tables}, objective=objective or {"name": "align_uniform"}, privacy=settings
+    )
 
 
 class Client:
-    """One client of a federation, with noise that can be drawn again, and what it says a request releases."""
+    """One client of a federation, with noise that can be drawn again, and what it says that
+    answering releases.
+    """
 
-    def __init__(self, settings: FederationConfig, monkeypatch: pytest.MonkeyPatch, seed: int = 0) -> None:
+    def __init__(
+        self, settings: FederationConfig, monkeypatch: pytest.MonkeyPatch, seed: int = 0
+    ) -> None:
         monkeypatch.setattr(embedded, "new_noise", lambda: NoiseSource.for_tests(seed))
         self.federation = Federation(settings, data=EXAMPLES)
-        (self.client,) = embedded.EmbeddedEngine(self.federation.clients[:1], self.federation.blueprint)._clients
+        (self.client,) = engine_of(self.federation, clients=self.federation.clients[:1]).clients
         self.examples = len(self.federation.clients[0].train)
 
     def pretrained(self) -> tuple[Tensor, GaussianEvent]:
         """The released change of the model, and what was charged for it."""
-        request = TrainEncoder(0, to_vector(self.federation.blueprint.encoder_projector()))
-        (release,) = self.client.releases(request)
+        ask = TrainEncoder(0, to_vector(self.federation.blueprint.encoder_projector()))
+        (release,) = self.client.protection.releases(ask, 0)
         assert isinstance(release.event, GaussianEvent)
-        return self.client.handle(request).delta, release.event  # type: ignore[union-attr]
+        return self.client.protection.train_encoder(ask, 0).pooled, release.event
 
 
 def gradient_noise(
-    settings: FederationConfig, monkeypatch: pytest.MonkeyPatch, share: float = 0.0, units: Callable[[int], float] = float
+    settings: FederationConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    share: float = 0.0,
+    units: Callable[[int], float] = float,
 ) -> Measured:
     """Noise in the change that a client releases over the claimed one.
 
@@ -82,7 +110,10 @@ def gradient_noise(
     with quiet(monkeypatch, length=len(noised)):
         clear, _ = Client(settings, monkeypatch).pretrained()
     expected = event.sampling_rate * units(asked.examples)
-    return noise_over_claim(noised - clear, LR * sqrt(event.steps) * event.noise_multiplier / sqrt(1 - share) * CLIP / expected)
+    return noise_over_claim(
+        noised - clear,
+        LR * sqrt(event.steps) * event.noise_multiplier / sqrt(1 - share) * CLIP / expected,
+    )
 
 
 KINDS: dict[str, tuple[dict[str, Any], dict[str, Any], float, Callable[[int], float]]] = {
@@ -93,7 +124,9 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Any], float, Callable[[int], fl
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_gradients_that_leave_a_client_hold_the_noise_that_is_charged(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradients_that_leave_a_client_hold_the_noise_that_is_charged(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     objective, privacy, share, units = KINDS[kind]
     gradient_noise(config(objective, privacy), monkeypatch, share, units).require()
 
@@ -101,17 +134,31 @@ def test_gradients_that_leave_a_client_hold_the_noise_that_is_charged(kind: str,
 def _other_mechanism(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is charged is made by another path than what is done, as it once was."""
     event = PrivateTraining.event.fget  # type: ignore[attr-defined]
-    monkeypatch.setattr(PrivateTraining, "event", property(lambda self: replace(event(self), noise_multiplier=2 * event(self).noise_multiplier)))
+    monkeypatch.setattr(
+        PrivateTraining,
+        "event",
+        property(
+            lambda self: replace(event(self), noise_multiplier=2 * event(self).noise_multiplier)
+        ),
+    )
 
 
 def _half_written(monkeypatch: pytest.MonkeyPatch) -> None:
     written = mechanism.write_gradients
-    monkeypatch.setattr(per_example, "write_gradients", lambda model, sums, deviation, *rest: written(model, sums, deviation / 2, *rest))
+    monkeypatch.setattr(
+        per_example,
+        "write_gradients",
+        lambda model, sums, deviation, *rest: written(model, sums, deviation / 2, *rest),
+    )
 
 
 def _fewer_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     event = PrivateTraining.event.fget  # type: ignore[attr-defined]
-    monkeypatch.setattr(PrivateTraining, "event", property(lambda self: replace(event(self), steps=2 * event(self).steps)))
+    monkeypatch.setattr(
+        PrivateTraining,
+        "event",
+        property(lambda self: replace(event(self), steps=2 * event(self).steps)),
+    )
 
 
 FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
@@ -124,7 +171,9 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_noise_that_is_not_what_is_charged_is_found(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_noise_that_is_not_what_is_charged_is_found(
+    fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     FAULTS[fault](monkeypatch)
     measured = gradient_noise(config({"name": "masked"}), monkeypatch)
     assert abs(measured.ratio - 1) > 10 * measured.error
@@ -136,21 +185,27 @@ def test_noise_that_is_not_what_is_charged_is_found(fault: str, monkeypatch: pyt
 
 
 def taking_part(monkeypatch: pytest.MonkeyPatch) -> Measured:
-    """Clipped contributions of examples that are all alike, counted from the released sum, over the rate that is charged."""
+    """Clipped contributions of examples that are all alike, counted from the released sum, over the
+    rate that is charged.
+    """
     alike = replace(EXAMPLES, x=EXAMPLES.x[:1].expand_as(EXAMPLES.x).clone(), y=EXAMPLES.y * 0)
     pools = {"enabled": True, "count": 1, "start": "random", **STILL, "local_epochs": 20}
-    settings = config(privacy={"clip": 1e-2}, pools=pools, pretrain={**STILL, "mode": "none"}, objective={"name": "align_uniform"})
+    settings = config(
+        privacy={"clip": 1e-2},
+        pools=pools,
+        pretrain={**STILL, "mode": "none"},
+        objective={"name": "align_uniform"},
+    )
     monkeypatch.setattr(embedded, "new_noise", lambda: NoiseSource.for_tests(0))
     federation = Federation(settings, data=alike, augment=lambda x: x)
-    (client,) = embedded.EmbeddedEngine(federation.clients[:1], federation.blueprint)._clients
-    state = ServerState(tensors={"encoder": to_vector(federation.blueprint.encoder())})
-    request = TrainPool(0, draw_pools(federation.blueprint, state))
-    event = client.releases(request)[-1].event
+    (client,) = engine_of(federation, clients=federation.clients[:1]).clients
+    ask = TrainPool(0, draw_pools(federation.blueprint, drawn(federation)))
+    event = client.protection.releases(ask, 0)[-1].event
     assert isinstance(event, GaussianEvent)
     examples = len(federation.clients[0].train)
     with quiet(monkeypatch):
-        reply = client.handle(request)
-    moved = float(reply.pooled.double().norm()) / LR * event.sampling_rate * examples / 1e-2  # type: ignore[union-attr]
+        trained = client.protection.train_pool(ask, 0, 0)
+    moved = float(trained.pooled.double().norm()) / LR * event.sampling_rate * examples / 1e-2
     return share_over_claim(moved, examples * event.steps, event.sampling_rate)
 
 
@@ -159,7 +214,9 @@ def test_examples_take_part_as_often_as_is_charged(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_rate_of_1_that_is_charged_as_less_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(per_example, "draw_examples", lambda count, rate, stream: torch.arange(count))
+    monkeypatch.setattr(
+        per_example, "draw_examples", lambda count, rate, stream: torch.arange(count)
+    )
     measured = taking_part(monkeypatch)
     assert measured.ratio > 2
     with pytest.raises(AssertionError, match="of what is claimed"):
@@ -170,11 +227,15 @@ def test_a_rate_of_1_that_is_charged_as_less_is_found(monkeypatch: pytest.Monkey
 
 
 def statistic_noise(monkeypatch: pytest.MonkeyPatch) -> Measured:
-    """Noise in the first statistic that a client's losses were given; later ones are of another model."""
+    """Noise in the first statistic that a client's losses were given; later ones are of
+    another model.
+    """
     seen: list[Tensor] = []
     mean = KernelMean.mean
 
-    def watched(self: KernelMean, noised_sum: Tensor, expected_units: float, deviation: float) -> Tensor:
+    def watched(
+        self: KernelMean, noised_sum: Tensor, expected_units: float, deviation: float
+    ) -> Tensor:
         seen.append(noised_sum)
         return mean(self, noised_sum, expected_units, deviation)
 
@@ -195,7 +256,13 @@ def test_the_statistic_holds_its_share_of_the_noise(monkeypatch: pytest.MonkeyPa
 def without(monkeypatch: pytest.MonkeyPatch, length: int) -> None:
     """Plant a fault: draws of one length are left out."""
     gaussian = NoiseStream.gaussian
-    monkeypatch.setattr(NoiseStream, "gaussian", lambda self, shape, deviation: gaussian(self, shape, deviation) * (tuple(shape) != (length,)))
+    monkeypatch.setattr(
+        NoiseStream,
+        "gaussian",
+        lambda self, shape, deviation: (
+            gaussian(self, shape, deviation) * (tuple(shape) != (length,))
+        ),
+    )
 
 
 def test_a_statistic_without_noise_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,31 +272,60 @@ def test_a_statistic_without_noise_is_found(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def heads(monkeypatch: pytest.MonkeyPatch) -> tuple[list[float], PerExample, GaussianEvent]:
-    """The counts that moved a head's bound, the mechanism as public numbers give it, and what was charged."""
+    """The counts that moved a head's bound, the mechanism as public numbers give it, and what
+    was charged.
+    """
     counts: list[float] = []
     follow = AdaptiveBound.follow
-    pools = {"enabled": True, "count": 1, "start": "random", **STILL, "local_epochs": 30, "lr": 1e-13}
-    asked = Client(config(privacy={"clip": 1e6, "adaptive_clip": True}, pools=pools, pretrain={**STILL, "mode": "none"}), monkeypatch)
-    blueprint = asked.federation.blueprint
-    request = TrainPool(0, draw_pools(blueprint, ServerState(tensors={"encoder": to_vector(blueprint.encoder())})))
-    event = asked.client.releases(request)[-1].event
+    pools = {
+        "enabled": True,
+        "count": 1,
+        "start": "random",
+        **STILL,
+        "local_epochs": 30,
+        "lr": 1e-13,
+    }
+    asked = Client(
+        config(
+            privacy={"clip": 1e6, "adaptive_clip": True},
+            pools=pools,
+            pretrain={**STILL, "mode": "none"},
+        ),
+        monkeypatch,
+    )
+    ask = TrainPool(0, draw_pools(asked.federation.blueprint, drawn(asked.federation)))
+    event = asked.client.protection.releases(ask, 0)[-1].event
     assert isinstance(event, GaussianEvent)
     with monkeypatch.context() as patch:
-        patch.setattr(AdaptiveBound, "follow", lambda self, count, units: (counts.append(count), follow(self, count, units))[1])
-        asked.client.handle(request)
-    public = PerExample(CrossEntropy(), asked.examples, event.sampling_rate, event.noise_multiplier, AdaptiveBound(1e6))
+        patch.setattr(
+            AdaptiveBound,
+            "follow",
+            lambda self, count, units: (counts.append(count), follow(self, count, units))[1],
+        )
+        asked.client.protection.train_pool(ask, 0, 0)
+    public = PerExample(
+        CrossEntropy(),
+        asked.examples,
+        event.sampling_rate,
+        event.noise_multiplier,
+        AdaptiveBound(1e6),
+    )
     return counts, public, event
 
 
 def count_noise(monkeypatch: pytest.MonkeyPatch) -> Measured:
-    """Noise in the counts: all norms are far within the bound, so that without it they are halves of the numbers drawn."""
+    """Noise in the counts: all norms are far within the bound, so that without it they are halves
+    of the numbers drawn.
+    """
     counts, public, event = heads(monkeypatch)
     with quiet(monkeypatch, length=1):
         clear = heads(monkeypatch)[0]
     assert len(counts) == event.steps
     assert public.count_noise is not None
     bit = public.sensitivity(Adjacency.ADD_REMOVE)[1]
-    assert (public.gradient_noise**-2 + (bit / public.count_noise) ** 2) ** -0.5 == pytest.approx(event.noise_multiplier)
+    assert (public.gradient_noise**-2 + (bit / public.count_noise) ** 2) ** -0.5 == pytest.approx(
+        event.noise_multiplier
+    )
     return noise_over_claim(torch.tensor(counts) - torch.tensor(clear), public.count_noise)
 
 
@@ -237,40 +333,57 @@ def test_the_count_of_adaptive_clipping_holds_its_noise(monkeypatch: pytest.Monk
     count_noise(monkeypatch).require()
 
 
-@pytest.mark.parametrize("fault", [lambda patch: without(patch, 1), lambda patch: times(patch, 0.5)], ids=["none", "half"])
-def test_a_count_without_its_noise_is_found(fault: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "fault",
+    [lambda patch: without(patch, 1), lambda patch: times(patch, 0.5)],
+    ids=["none", "half"],
+)
+def test_a_count_without_its_noise_is_found(
+    fault: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     fault(monkeypatch)
     with pytest.raises(AssertionError, match="of what is claimed"):
         count_noise(monkeypatch).require()
 
 
 def sketch_noise(monkeypatch: pytest.MonkeyPatch) -> Measured:
-    """Noise in the centre and in the sketch that clients give, over many draws, each over its own claim."""
-    settings = config(pools={"enabled": True, "start": "sketch", "count": 2}, pretrain={**STILL, "mode": "none"})
+    """Noise in the centre and in the sketch that clients give, over many draws, each over its
+    own claim.
+    """
+    settings = config(
+        pools={"enabled": True, "start": "sketch", "count": 2}, pretrain={**STILL, "mode": "none"}
+    )
     ratios: list[Tensor] = []
     for seed in range(12):
-        for request in (GiveCentre(), GiveSketch(torch.zeros(16, dtype=torch.float64))):
-            noised, event, examples = sketched(settings, request, monkeypatch, seed)
+        for ask in (GiveCentre(), GiveSketch(torch.zeros(16, dtype=torch.float64))):
+            noised, event, examples = sketched(settings, ask, monkeypatch, seed)
             with quiet(monkeypatch):
-                clear, _, _ = sketched(settings, request, monkeypatch, seed)
+                clear, _, _ = sketched(settings, ask, monkeypatch, seed)
             ratios.append((noised - clear)[noised != 0] * examples / event.noise_multiplier)
     return noise_over_claim(torch.cat(ratios), 1.0)
 
 
-def sketched(settings: FederationConfig, request: Any, monkeypatch: pytest.MonkeyPatch, seed: int) -> tuple[Tensor, GaussianEvent, int]:
+def sketched(
+    settings: FederationConfig, ask: Any, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> tuple[Tensor, GaussianEvent, int]:
     asked = Client(settings, monkeypatch, seed)
-    (release,) = asked.client.releases(request)
+    sketch = asked.client.sketch
+    (release,) = sketch.releases(ask)
     assert isinstance(release.event, GaussianEvent)
-    reply: Any = asked.client.handle(request)
-    return (reply.mean if isinstance(request, GiveCentre) else reply.sketch).double(), release.event, asked.examples
+    given = sketch.centre(ask) if isinstance(ask, GiveCentre) else sketch.give(ask)[:-2]
+    return given.double(), release.event, asked.examples
 
 
-def test_centres_and_sketches_hold_the_noise_that_is_charged(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_centres_and_sketches_hold_the_noise_that_is_charged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     sketch_noise(monkeypatch).require()
 
 
 @pytest.mark.parametrize("factor", [1e-9, 0.5], ids=["none", "half"])
-def test_a_sketch_without_its_noise_is_found(factor: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sketch_without_its_noise_is_found(
+    factor: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     times(monkeypatch, factor)
     with pytest.raises(AssertionError, match="of what is claimed"):
         sketch_noise(monkeypatch).require()
@@ -280,7 +393,9 @@ def test_a_sketch_without_its_noise_is_found(factor: float, monkeypatch: pytest.
 
 
 def run_noise(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Measured:
-    """Noise in the encoder that a run of several clients ends with, over what its ledger says that each of them was charged."""
+    """Noise in the encoder that a run of several clients ends with, over what its ledger says that
+    each of them was charged.
+    """
     encoders = []
     for name in ("noised", "clear"):
         monkeypatch.setattr(embedded, "new_noise", lambda: NoiseSource.for_tests(3))
@@ -292,32 +407,45 @@ def run_noise(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Measured:
     for release in PrivacyLedger.load(folder / "noised" / "ledger.json").releases:
         event, examples = release.event, len(federation.clients[release.subjects[0]].train)
         assert isinstance(event, GaussianEvent)
-        variance += event.steps * (LR * event.noise_multiplier * CLIP / (event.sampling_rate * examples) / CLIENTS) ** 2
+        variance += (
+            event.steps
+            * (LR * event.noise_multiplier * CLIP / (event.sampling_rate * examples) / CLIENTS) ** 2
+        )
     return noise_over_claim(encoders[0] - encoders[1], sqrt(variance))
 
 
-def test_a_run_s_model_holds_the_noise_that_its_ledger_charges(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_run_s_model_holds_the_noise_that_its_ledger_charges(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     run_noise(monkeypatch, tmp_path).require()
 
 
-def test_a_run_with_half_of_its_noise_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_run_with_half_of_its_noise_is_found(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     times(monkeypatch, 0.5)
     with pytest.raises(AssertionError, match="of what is claimed"):
         run_noise(monkeypatch, tmp_path).require()
 
 
 def level_run(monkeypatch: pytest.MonkeyPatch, folder: Path) -> tuple[list[Measured], Measured]:
-    """Each client's own share of the noise, and the noise in the opened sum, over what the ledger counts on."""
+    """Each client's own share of the noise, and the noise in the opened sum, over what the ledger
+    counts on.
+    """
     sent: list[tuple[Blocks, Blocks]] = []
     opened: list[Blocks] = []
-    noised, take = ClientLevel.noised, Pretrain.take
+    noised, applied = ClientLevel.noised, Pretrain.apply
 
     def watched(self: ClientLevel, blocks: Blocks, stream: NoiseStream) -> Blocks:
         sent.append((blocks, noised(self, blocks, stream)))
         return sent[-1][1]
 
     monkeypatch.setattr(ClientLevel, "noised", watched)
-    monkeypatch.setattr(Pretrain, "take", lambda self, summed: (opened.append(summed.total), take(self, summed))[1])
+    monkeypatch.setattr(
+        Pretrain,
+        "apply",
+        lambda self, state, summed: (opened.append(summed.total), applied(self, state, summed))[1],
+    )
     Federation(config(privacy={"unit": "client", "min_clients": 3}), data=EXAMPLES).run(folder)
     event = PrivacyLedger.load(folder / "ledger.json").releases[0].event
     assert isinstance(event, IntegerEvent)
@@ -331,7 +459,9 @@ def vector(blocks: Blocks) -> Tensor:
     return torch.cat([blocks.head, blocks.shared, blocks.pools.flatten()]).double()
 
 
-def test_every_client_adds_its_share_and_the_sum_holds_them_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_every_client_adds_its_share_and_the_sum_holds_them_all(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     shares, total = level_run(monkeypatch, tmp_path / "run")
     assert len(shares) == CLIENTS
     for measured in (*shares, total):
@@ -339,7 +469,9 @@ def test_every_client_adds_its_share_and_the_sum_holds_them_all(monkeypatch: pyt
 
 
 def _leaves_out(monkeypatch: pytest.MonkeyPatch, silent: Callable[[int], bool]) -> None:
-    """Plant a fault: clients, by the order in which they answer, that send their update without a share."""
+    """Plant a fault: clients, by the order in which they answer, that send their update without
+    a share.
+    """
     noised, calls = ClientLevel.noised, [0]
 
     def faulty(self: ClientLevel, blocks: Blocks, stream: NoiseStream) -> Blocks:
@@ -349,20 +481,30 @@ def _leaves_out(monkeypatch: pytest.MonkeyPatch, silent: Callable[[int], bool]) 
     monkeypatch.setattr(ClientLevel, "noised", faulty)
 
 
-@pytest.mark.parametrize("silent", [lambda client: client == 2, lambda client: client > 0], ids=["one share missing", "only one share"])
+@pytest.mark.parametrize(
+    "silent",
+    [lambda client: client == 2, lambda client: client > 0],
+    ids=["one share missing", "only one share"],
+)
 def test_shares_that_are_missing_are_found_in_the_sum_and_at_the_client(
     silent: Callable[[int], bool], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     _leaves_out(monkeypatch, silent)
     shares, total = level_run(monkeypatch, tmp_path / "run")
-    assert [measured.ratio == 0 for measured in shares] == [silent(client) for client in range(CLIENTS)]
+    assert [measured.ratio == 0 for measured in shares] == [
+        silent(client) for client in range(CLIENTS)
+    ]
     with pytest.raises(AssertionError, match="of what is claimed"):
         total.require()
 
 
-def test_shares_for_more_clients_than_are_certain_are_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_shares_for_more_clients_than_are_certain_are_found(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Sized for the whole roster, where n_min − c are counted on."""
-    monkeypatch.setattr(ClientLevel, "_share", property(lambda self: skellam(self.variance / self.roster)))
+    monkeypatch.setattr(
+        ClientLevel, "_share", property(lambda self: skellam(self.variance / self.roster))
+    )
     shares, total = level_run(monkeypatch, tmp_path / "run")
     for measured in (*shares, total):
         with pytest.raises(AssertionError, match="of what is claimed"):

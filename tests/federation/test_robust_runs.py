@@ -1,4 +1,6 @@
-"""Runs that sum updates in groups: a client that lies moves a model no further than honest groups reach."""
+"""Runs that sum updates in groups: a client that lies moves a model no further than honest
+groups reach.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from federation.parts import form_on, program_of
 from helpers import StopAfter, tiny_config, weights
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,8 +24,8 @@ from secure_fl.engines import embedded
 from secure_fl.engines.embedded import EmbeddedEngine
 from secure_fl.errors import ConfigError, SecureSumError
 from secure_fl.federation.grouping import Grouping
-from secure_fl.federation.messages import BlockUpdate, Reply, TrainEncoder
-from secure_fl.federation.phase import Call
+from secure_fl.federation.state import State
+from secure_fl.federation.steps.step import Answer
 from secure_fl.federation.summing import GroupedSum, Opening, ProtectedSum, Summed, Summing
 from secure_fl.privacy.noise import NoiseSource
 from secure_fl.secure_sum.grid import Blocks, Grid
@@ -35,7 +38,11 @@ ONE_ROUND: dict[str, Any] = {
     "pools": {"enabled": False},
     "evaluate": {"enabled": False},
 }
-POOLS: dict[str, Any] = {"partition": {"clients": 18, "groups": 2}, "pretrain": {"mode": "none"}, "pools": {"rounds": 2}}
+POOLS: dict[str, Any] = {
+    "partition": {"clients": 18, "groups": 2},
+    "pretrain": {"mode": "none"},
+    "pools": {"rounds": 2},
+}
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +51,9 @@ def _repeatable_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "new_noise", lambda: NoiseSource.for_tests(7))
 
 
-def robust(how: str, tables: dict[str, Any], size: int = 3, protection: str = "masked", **security: Any) -> FederationConfig:
+def robust(
+    how: str, tables: dict[str, Any], size: int = 3, protection: str = "masked", **security: Any
+) -> FederationConfig:
     settings = {"protection": protection, "robust": how, "group_size": size, **security}
     return tiny_config(security=settings, **tables)
 
@@ -54,21 +63,21 @@ def encoder(result: Any) -> torch.Tensor:
 
 
 def lie(monkeypatch: pytest.MonkeyPatch, liar: int, bound: int) -> None:
-    """One client sends the largest step that its clamp allows, in every coordinate, and keeps count and weight honest."""
-    honest = EmbeddedEngine.ask
+    """One client sends the largest step that its clamp allows, in every coordinate, and keeps count
+    and weight honest.
+    """
+    honest = EmbeddedEngine.answers
 
-    def ask(self: EmbeddedEngine, call: Call) -> Iterator[tuple[int, Reply]]:
-        for client, reply in honest(self, call):
-            if client == liar and isinstance(call.request, TrainEncoder):
-                assert isinstance(reply, BlockUpdate)
-                assert reply.blocks is not None
-                pools = torch.full_like(reply.blocks.pools, bound)
-                pools[:, -1] = reply.blocks.pools[:, -1]
-                yield client, replace(reply, blocks=replace(reply.blocks, pools=pools))
-            else:
-                yield client, reply
+    def answers(self: EmbeddedEngine, state: State, places: Any) -> Iterator[tuple[int, Answer]]:
+        for client, answer in honest(self, state, places):
+            # which has not been pre-trained yet
+            if client == liar and "encoder" not in state.tensors:
+                pools = torch.full_like(answer.blocks.pools, bound)
+                pools[:, -1] = answer.blocks.pools[:, -1]
+                answer = replace(answer, blocks=replace(answer.blocks, pools=pools))
+            yield client, answer
 
-    monkeypatch.setattr(EmbeddedEngine, "ask", ask)
+    monkeypatch.setattr(EmbeddedEngine, "answers", answers)
 
 
 @pytest.mark.parametrize(("how", "trim"), [("median", 1), ("trimmed_mean", 1)])
@@ -77,10 +86,14 @@ def test_a_liar_within_its_clamp_moves_the_mean_and_not_the_robust_average(
 ) -> None:
     settled = encoder(Federation(robust("none", ONE_ROUND), data=images).run())
     quiet = encoder(Federation(robust(how, ONE_ROUND, trim=trim), data=images).run())
-    bound = Federation(robust("none", ONE_ROUND), data=images).blueprint.grid("pretrain").codec.bound
+    bound = (
+        Federation(robust("none", ONE_ROUND), data=images).blueprint.grid("pretrain").codec.bound
+    )
     lie(monkeypatch, 4, bound)
     moved = (encoder(Federation(robust("none", ONE_ROUND), data=images).run()) - settled).abs()
-    kept = (encoder(Federation(robust(how, ONE_ROUND, trim=trim), data=images).run()) - settled).abs()
+    kept = (
+        encoder(Federation(robust(how, ONE_ROUND, trim=trim), data=images).run()) - settled
+    ).abs()
     assert float(moved.min()) > 0.05
     assert float(kept.max()) < 0.5 * float(moved.min())
     assert float(kept.mean()) < 0.1 * float(moved.mean())
@@ -88,31 +101,47 @@ def test_a_liar_within_its_clamp_moves_the_mean_and_not_the_robust_average(
 
 
 def test_every_protection_gives_the_same_models(images: Dataset) -> None:
-    runs = [Federation(robust("median", POOLS, 6, protection), data=images).run() for protection in ("masked", "bfv+masked")]
+    runs = [
+        Federation(robust("median", POOLS, 6, protection), data=images).run()
+        for protection in ("masked", "bfv+masked")
+    ]
     assert torch.equal(weights(runs[0]), weights(runs[1]))
-    opened = [record.metrics["groups_opened"] for record in runs[0].records if record.phase == "cluster"]
+    opened = [
+        record.metrics["groups_opened"] for record in runs[0].records if record.phase == "cluster"
+    ]
     assert [len(row) for row in opened] == [2, 2]
     assert all(0 <= groups <= 3 for row in opened for groups in row)
-    assert runs[0].summary["unprotected"] != Federation(robust("none", POOLS, 6), data=images).run().summary["unprotected"]
+    assert (
+        runs[0].summary["unprotected"]
+        != Federation(robust("none", POOLS, 6), data=images).run().summary["unprotected"]
+    )
 
 
 def test_k_means_is_left_alone_and_none_forms_no_groups(images: Dataset) -> None:
     runs = [Federation(robust(how, POOLS, 6), data=images).run() for how in ("none", "median")]
-    sketches = [[record.metrics for record in run.records if record.phase == "sketch"] for run in runs]
+    sketches = [
+        [record.metrics for record in run.records if record.phase == "sketch"] for run in runs
+    ]
     assert sketches[0]
     assert sketches[0] == sketches[1]
     assert not any("groups_opened" in record.metrics for record in runs[0].records)
-    assert {record.phase for record in runs[1].records if "groups_opened" in record.metrics} == {"cluster"}
+    assert {record.phase for record in runs[1].records if "groups_opened" in record.metrics} == {
+        "cluster"
+    }
 
 
 def test_a_stopped_run_ends_with_the_same_records(tmp_path: Path, images: Dataset) -> None:
-    config = robust("trimmed_mean", {**POOLS, "pretrain": {"rounds": 2}, "objective": {"assign": "modulo"}}, 6)
+    config = robust(
+        "trimmed_mean", {**POOLS, "pretrain": {"rounds": 2}, "objective": {"assign": "modulo"}}, 6
+    )
     whole = Federation(config, data=images).run()
     with pytest.raises(KeyboardInterrupt):
         Federation(config, data=images, callbacks=[StopAfter(3)]).run(tmp_path / "run")
     resumed = Federation(config, data=images).run(tmp_path / "run", resume=True)
     assert torch.equal(weights(whole), weights(resumed))
-    facts = [[(r.phase, r.round, r.clients, r.metrics) for r in run.records] for run in (whole, resumed)]
+    facts = [
+        [(r.phase, r.round, r.clients, r.metrics) for r in run.records] for run in (whole, resumed)
+    ]
     assert facts[0] == facts[1]
 
 
@@ -125,17 +154,16 @@ def vectors(grid: Grid, clients: int, seed: int) -> tuple[torch.Tensor, list[int
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("shared", [0, 4])
-def test_groups_of_a_protected_sum_give_the_medians_of_their_own_means(weighted: bool, shared: int) -> None:
+def test_groups_of_a_protected_sum_give_the_medians_of_their_own_means(
+    weighted: bool, shared: int
+) -> None:
     grid = Grid(13, shared, 6, 2, 1.0, weighted, FieldLayout.words())
     updates, chosen, share = vectors(grid, 13, 3)
     share = share if weighted else [1.0] * 13
-    opening = Opening(FieldLayout().edge, minimum=2, group_size=4, group_seed=b"seed")
-    running: Any = None
-    summing = Summing(SecurityConfig(protection="masked"), 13)
+    form = form_on(grid, range(13), minimum=2, group_size=4, group_seed=b"seed")
+    running: Any = Summing(SecurityConfig(protection="masked"), 13).begin(form)
     for client in range(13):
-        blocks = grid.blocks(updates[client], chosen[client], share[client])
-        running = running or summing.begin(blocks, tuple(range(13)), opening)
-        running.add(client, blocks)
+        running.add(client, grid.blocks(updates[client], chosen[client], share[client]))
     assert isinstance(running, GroupedSum)
     members = [sorted(group) for group in _groups(running)]
     assert sorted(len(group) for group in members) == [4, 4, 5]
@@ -145,13 +173,19 @@ def test_groups_of_a_protected_sum_give_the_medians_of_their_own_means(weighted:
     got_shared, got, opened = Grouping("median", 4, 1).means(grid, summed.groups, 2)
     for pool in range(2):
         inside = [[c for c in group if chosen[c] == pool] for group in members]
-        means = [_mean(updates[group, shared:], [share[c] for c in group]) for group in inside if len(group) >= 2]
+        means = [
+            _mean(updates[group, shared:], [share[c] for c in group])
+            for group in inside
+            if len(group) >= 2
+        ]
         assert opened[pool] == len(means)
         expected = np.median(means, axis=0) if len(means) >= 3 else np.zeros(6)
         np.testing.assert_allclose(got[pool].numpy(), expected, atol=100 / grid.codec.scale)
     if shared:
         means = [_mean(updates[group, :shared], [share[c] for c in group]) for group in members]
-        np.testing.assert_allclose(got_shared.numpy(), np.median(means, axis=0), atol=100 / grid.codec.scale)
+        np.testing.assert_allclose(
+            got_shared.numpy(), np.median(means, axis=0), atol=100 / grid.codec.scale
+        )
     else:
         assert got_shared.shape == (0,)
 
@@ -165,15 +199,22 @@ def _mean(rows: torch.Tensor, share: list[float]) -> np.ndarray:
     return np.average(rows.numpy().astype(np.float64), axis=0, weights=share)
 
 
-@given(seed=st.integers(0, 10**6), opened=st.integers(0, 6), trim=st.integers(1, 2), idle=st.booleans())
-def test_too_few_groups_move_nothing_and_idle_ones_do_not_vote(seed: int, opened: int, trim: int, idle: bool) -> None:
+@given(
+    seed=st.integers(0, 10**6), opened=st.integers(0, 6), trim=st.integers(1, 2), idle=st.booleans()
+)
+def test_too_few_groups_move_nothing_and_idle_ones_do_not_vote(
+    seed: int, opened: int, trim: int, idle: bool
+) -> None:
     grid = Grid(24, 0, 5, 2, 1.0, True, FieldLayout())
     rng, groups, means = torch.Generator().manual_seed(seed), [], []
     for group in range(6):
         total: Blocks | None = None
         for member in range(3):
             update = 2 * torch.rand(5, generator=rng) - 1
-            pool, weight = int(not (group < opened and member < 2)), 0.0 if idle and member < 2 else 1.0
+            pool, weight = (
+                int(not (group < opened and member < 2)),
+                0.0 if idle and member < 2 else 1.0,
+            )
             blocks = grid.blocks(update, pool, weight)
             total = blocks if total is None else total + blocks
         assert total is not None
@@ -193,7 +234,10 @@ def test_too_few_groups_move_nothing_and_idle_ones_do_not_vote(seed: int, opened
 
 @given(seed=st.integers(0, 10**6), bad=st.integers(0, 2))
 def test_lying_groups_move_a_pool_no_further_than_honest_ones_reach(seed: int, bad: int) -> None:
-    grid, generator = Grid(20, 3, 4, 1, 1.0, True, FieldLayout()), torch.Generator().manual_seed(seed)
+    grid, generator = (
+        Grid(20, 3, 4, 1, 1.0, True, FieldLayout()),
+        torch.Generator().manual_seed(seed),
+    )
     groups, honest = [], []
     for group in range(5):
         blocks = grid.blocks(2 * torch.rand(7, generator=generator) - 1, 0, 0.5)
@@ -212,39 +256,47 @@ def test_lying_groups_move_a_pool_no_further_than_honest_ones_reach(seed: int, b
 
 
 def test_groups_change_from_round_to_round_and_none_are_drawn_otherwise(images: Dataset) -> None:
-    from secure_fl.federation.phase import ServerState
-    from secure_fl.federation.pretrain import Pretrain
-    from secure_fl.federation.starts import SketchStart
-
-    blueprint = Federation(robust("median", {**POOLS, "pretrain": {"rounds": 2}, "objective": {"assign": "modulo"}}, 6), data=images).blueprint
-    state = ServerState()
-    phase = Pretrain(blueprint, state, [None] * 18)
-    first = phase.opening
-    state.round = 1
-    assert (first.group_size, phase.opening.group_size) == (6, 6)
-    assert first.group_seed != phase.opening.group_seed
-    for state.round, kind in enumerate(("sketch", "votes")):
-        assert SketchStart(blueprint, state, [None] * 18).opening == Opening(blueprint.grid(kind).codec.bound)
+    tables = {**POOLS, "pretrain": {"rounds": 2}, "objective": {"assign": "modulo"}}
+    steps = {
+        step.name: step
+        for step in program_of(Federation(robust("median", tables, 6), data=images)).steps
+    }
+    first, second = (steps["pretrain"].form(number).opening for number in (0, 1))
+    assert (first.group_size, second.group_size) == (6, 6)
+    assert first.group_seed != second.group_seed
+    assert [steps["sketch"].form(number).opening.group_size for number in (0, 1)] == [None, None]
     plain = Federation(robust("none", ONE_ROUND), data=images).blueprint
-    grid, opening = plain.grid("pretrain"), Pretrain(plain, state, [None] * 9).opening
-    assert opening == Opening(grid.codec.bound)
-    begun = Summing(plain.config.security, 9).begin(grid.blocks(torch.zeros(grid.pooled), 0), tuple(range(9)), opening)
-    assert isinstance(begun, ProtectedSum)
+    form = program_of(Federation(robust("none", ONE_ROUND), data=images)).steps[0].form(0)
+    assert form.opening == Opening(plain.grid("pretrain").codec.bound)
+    assert isinstance(Summing(plain.config.security, 9).begin(form), ProtectedSum)
 
 
 @pytest.mark.parametrize(
     ("tables", "field", "remedy"),
     [
         ({"security": {"robust": "median", "protection": "plain"}}, "security.robust", "masked"),
-        ({"security": {"robust": "median"}, "privacy": {"unit": "client"}}, "security.robust", "none"),
+        (
+            {"security": {"robust": "median"}, "privacy": {"unit": "client"}},
+            "security.robust",
+            "none",
+        ),
         ({"security": {"robust": "median", "group_size": 8}}, "security.group_size", "= 9"),
-        ({"security": {"robust": "median", "group_size": 3, "min_pool_clients": 4}, "pools": {"enabled": False}}, "security.group_size", "= 4"),
+        (
+            {
+                "security": {"robust": "median", "group_size": 3, "min_pool_clients": 4},
+                "pools": {"enabled": False},
+            },
+            "security.group_size",
+            "= 4",
+        ),
         ({"security": {"group_size": 2}}, "security.group_size", "group"),
         ({"security": {"robust": "mean"}}, "security.robust", "trimmed_mean"),
         ({"security": {"trim": 0}}, "security.trim", "lie"),
     ],
 )
-def test_settings_that_contradict_are_refused(tables: dict[str, Any], field: str, remedy: str) -> None:
+def test_settings_that_contradict_are_refused(
+    tables: dict[str, Any], field: str, remedy: str
+) -> None:
     with pytest.raises(ConfigError) as caught:
         FederationConfig(**tables)
     assert caught.value.field == field
@@ -261,7 +313,9 @@ def test_settings_that_contradict_are_refused(tables: dict[str, Any], field: str
         ("median", 6, {}, {**POOLS, "pools": {"participation": 0.6}}),
     ],
 )
-def test_too_few_clients_for_the_groups_are_refused(how: str, size: int, security: dict[str, Any], tables: dict[str, Any], images: Dataset) -> None:
+def test_too_few_clients_for_the_groups_are_refused(
+    how: str, size: int, security: dict[str, Any], tables: dict[str, Any], images: Dataset
+) -> None:
     with pytest.raises(ConfigError) as caught:
         Federation(robust(how, tables, size, **security), data=images)
     assert caught.value.field == "security.group_size"
@@ -271,15 +325,15 @@ def test_too_few_clients_for_the_groups_are_refused(how: str, size: int, securit
 def test_a_cohort_too_small_for_one_group_is_refused() -> None:
     grid = Grid(3, 0, 2, 1, 1.0, False, FieldLayout.words())
     with pytest.raises(SecureSumError, match="groups need"):
-        Summing(SecurityConfig(protection="masked"), 3).begin(grid.blocks(torch.zeros(2), 0), (0, 1, 2), Opening(grid.codec.bound, group_size=4))
+        Summing(SecurityConfig(protection="masked"), 3).begin(form_on(grid, range(3), group_size=4))
 
 
 def test_a_group_that_one_client_spoils_is_left_out() -> None:
     grid = Grid(9, 0, 2, 1, 1.0, False, FieldLayout.words())
-    opening = Opening(grid.codec.bound, group_size=3, group_seed=b"seed")
+    form = form_on(grid, range(9), group_size=3, group_seed=b"seed")
 
     def summed(silent: int) -> tuple[Any, list[list[int]]]:
-        running: Any = Summing(SecurityConfig(protection="masked"), 9).begin(grid.blocks(torch.zeros(2), 0), tuple(range(9)), opening)
+        running: Any = Summing(SecurityConfig(protection="masked"), 9).begin(form)
         members = _groups(running)
         for client in set(range(9)) - {group[0] for group in members[:silent]}:
             running.add(client, grid.blocks(torch.full((2,), client / 10), 0))
@@ -300,18 +354,27 @@ def test_a_group_that_one_client_spoils_is_left_out() -> None:
 
 @pytest.mark.parametrize("lies", [5, 12], ids=["within the field", "at the field's edge"])
 @pytest.mark.parametrize("protection", ["masked", "bfv+masked"])
-def test_a_liar_beyond_its_clamp_ends_no_run(protection: str, lies: int, images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A field holds more than one client's clamp: a group's sum beyond what its clients can have sent is refused."""
-    config = robust("median", {**ONE_ROUND, "partition": {"clients": 12, "groups": 1}}, protection=protection)
+def test_a_liar_beyond_its_clamp_ends_no_run(
+    protection: str, lies: int, images: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A field holds more than one client's clamp: a group's sum beyond what its clients can have
+    sent is refused.
+    """
+    config = robust(
+        "median", {**ONE_ROUND, "partition": {"clients": 12, "groups": 1}}, protection=protection
+    )
     federation = Federation(config, data=images)
     honest = encoder(federation.run())
     lie(monkeypatch, 4, lies * federation.blueprint.grid("pretrain").codec.bound)
     result = Federation(config, data=images).run()
     metrics = next(record.metrics for record in result.records if record.phase == "pretrain")
     assert metrics["groups_opened"] == [4 - len(metrics.get("groups_left_out", []))]
-    # sums of BFV's fields may also wrap around and stay within range: then the median takes care of them
+    # sums of BFV's fields may also wrap around and stay within range: then the median takes care
+    # of them
     wraps = protection == "bfv+masked" and lies == 12
-    assert metrics.get("groups_left_out") in ([["out-of-range"], None] if wraps else [["out-of-range"]])
+    assert metrics.get("groups_left_out") in (
+        [["out-of-range"], None] if wraps else [["out-of-range"]]
+    )
     assert float((encoder(result) - honest).abs().max()) < 0.5
 
 
@@ -319,8 +382,17 @@ def test_the_starter_file_explains_the_settings_and_a_run_says_what_groups_show(
     text = starter_config()
     assert 'robust = "none"' in text
     assert "group_size = 9" in text
-    shown = [line for line in unprotected(FederationConfig(security={"robust": "median"})) if "groups of 9" in line]
+    shown = [
+        line
+        for line in unprotected(FederationConfig(security={"robust": "median"}))
+        if "groups of 9" in line
+    ]
     assert len(shown) == 1
     assert "a pool over 3 or more" in shown[0]
-    assert not any("a pool over" in line for line in unprotected(FederationConfig(security={"robust": "median"}, pools={"enabled": False})))
+    assert not any(
+        "a pool over" in line
+        for line in unprotected(
+            FederationConfig(security={"robust": "median"}, pools={"enabled": False})
+        )
+    )
     assert not any("groups of" in line for line in unprotected(FederationConfig()))

@@ -1,4 +1,6 @@
-"""Runs on tables: wine at its defaults, under differential privacy, what a sketch's release reads, and newcomers."""
+"""Runs on tables: wine at its defaults, under differential privacy, what a sketch's release reads,
+and newcomers.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from federation.parts import engine_of
 from helpers import make_images, tiny_config
 from sklearn.datasets import load_wine
 from torch import nn
@@ -21,7 +24,6 @@ from secure_fl.data.joining import join
 from secure_fl.data.pooled import pooled_values
 from secure_fl.data.scaling import column_statistics, squashed
 from secure_fl.engines import embedded
-from secure_fl.engines.embedded import EmbeddedEngine
 from secure_fl.errors import DataError, PrivacyError, RunFolderError
 from secure_fl.privacy.ledger import PrivacyLedger
 from secure_fl.privacy.noise import NoiseSource
@@ -54,7 +56,9 @@ def wine() -> Dataset:
 def short(**tables: dict[str, Any]) -> FederationConfig:
     """Twelve clients, defaults but for sizes."""
     tables = {"partition": {"kind": "iid"}, **tables}
-    return FederationConfig(**{name: {**SHORT.get(name, {}), **tables.get(name, {})} for name in SHORT | tables})
+    return FederationConfig(
+        **{name: {**SHORT.get(name, {}), **tables.get(name, {})} for name in SHORT | tables}
+    )
 
 
 def test_wine_runs_at_its_defaults_protected_and_takes_a_newcomer(tmp_path: Path) -> None:
@@ -65,13 +69,20 @@ def test_wine_runs_at_its_defaults_protected_and_takes_a_newcomer(tmp_path: Path
     assert result.summary["sketches"]["epsilon"] == pytest.approx(1.0)
     assert PrivacyLedger.load(tmp_path / "run" / "ledger.json").verify().ok
     card = load_card(tmp_path / "run")
-    assert (card.shape, card.scale, card.column_means, card.classes) == ((13,), "per_client", None, 3)
+    assert (card.shape, card.scale, card.column_means, card.classes) == (
+        (13,),
+        "per_client",
+        None,
+        3,
+    )
     np.savez(tmp_path / "new.npz", x=data.x.numpy(), y=data.y.numpy())
     found = assign_pool(tmp_path / "run", tmp_path / "new.npz")
     means, deviations = column_statistics(data.x)
     x = ((data.x - means) / deviations).float().clamp(-10, 10)
     for pool, row in zip(result.pools, found.scores, strict=True):
-        assert row[0] == pytest.approx(nn.functional.cross_entropy(pool(x), data.y).item(), rel=1e-4)
+        assert row[0] == pytest.approx(
+            nn.functional.cross_entropy(pool(x), data.y).item(), rel=1e-4
+        )
     np.savez(tmp_path / "new.npz", x=data.x.numpy())
     found = assign_pool(tmp_path / "run", tmp_path / "new.npz")
     guide, form = load_pools(tmp_path / "run")[1], federation.blueprint.sketch
@@ -86,7 +97,11 @@ def test_wine_runs_at_its_defaults_protected_and_takes_a_newcomer(tmp_path: Path
 
 
 def test_wine_under_example_level_privacy_with_given_scales(tmp_path: Path) -> None:
-    private = {"privacy": {"unit": "example", "noise": 2.0, "epsilon": 60.0}, "pools": {"batch_size": 8}, "pretrain": {"batch_size": 8}}
+    private = {
+        "privacy": {"unit": "example", "noise": 2.0, "epsilon": 60.0},
+        "pools": {"batch_size": 8},
+        "pretrain": {"batch_size": 8},
+    }
     with pytest.raises(DataError, match=r"data\.column_means"):
         Federation(short(**private), data=wine())
     result = Federation(short(**private, data=GIVEN), data=wine()).run(tmp_path / "run")
@@ -100,8 +115,12 @@ def test_wine_under_example_level_privacy_with_given_scales(tmp_path: Path) -> N
     data = wine()
     x = (data.x - torch.tensor(GIVEN["column_means"])) / torch.tensor(GIVEN["column_deviations"])
     np.savez(tmp_path / "new.npz", x=data.x.numpy(), y=data.y.numpy())
-    for pool, row in zip(result.pools, assign_pool(tmp_path / "run", tmp_path / "new.npz").scores, strict=True):
-        assert row[0] == pytest.approx(nn.functional.cross_entropy(pool(x), data.y).item(), rel=1e-4)
+    for pool, row in zip(
+        result.pools, assign_pool(tmp_path / "run", tmp_path / "new.npz").scores, strict=True
+    ):
+        assert row[0] == pytest.approx(
+            nn.functional.cross_entropy(pool(x), data.y).item(), rel=1e-4
+        )
     assert load_encoder(tmp_path / "run")(x[:2]).shape == (2, 16)
 
 
@@ -118,7 +137,8 @@ def test_tables_of_very_few_columns_run(columns: int) -> None:
     y = torch.arange(120) % 2
     x = 50 + torch.randn(120, columns, generator=generator) + 3 * y[:, None]
     result = Federation(
-        short(partition={"kind": "iid", "clients": 4}, pools={"count": 1, "rounds": 4, "lr": 0.1}), data=Dataset.from_arrays(x, y)
+        short(partition={"kind": "iid", "clients": 4}, pools={"count": 1, "rounds": 4, "lr": 0.1}),
+        data=Dataset.from_arrays(x, y),
     ).run()
     assert result.records[-1].metrics["accuracy"] > 0.7
 
@@ -126,31 +146,52 @@ def test_tables_of_very_few_columns_run(columns: int) -> None:
 def read_by_sketches(data: Dataset, config: FederationConfig) -> list[torch.Tensor]:
     """What each example of client 0 adds to the two releases of its sketch."""
     federation = Federation(config, data=data)
-    sketch = EmbeddedEngine(federation.clients, federation.blueprint)._clients[0].sketch
+    sketch = engine_of(federation).clients[0].sketch
     values, form = sketch._values(sketch._train), federation.blueprint.private_sketch
     assert isinstance(form, PrivateSketch)
     centre = torch.ones(form.features, dtype=torch.float64) / form.features
-    return [pooled_values(federation.clients[0].train.x), values, form.contributions(values, sketch._train.y, centre)]
+    return [
+        pooled_values(federation.clients[0].train.x),
+        values,
+        form.contributions(values, sketch._train.y, centre),
+    ]
 
 
-@pytest.mark.parametrize("given", [{}, {"column_means": [100.0, 0.0, 7.0], "column_deviations": [3.0, 1.0, 50.0]}, {"scale": "per_example"}])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"column_means": [100.0, 0.0, 7.0], "column_deviations": [3.0, 1.0, 50.0]},
+        {"scale": "per_example"},
+    ],
+)
 def test_replacing_an_example_changes_no_other_s_part_of_a_sketch(given: dict[str, Any]) -> None:
-    """The claim ε <= 1 for an example rests on it, also where models see what a client's own statistics have made."""
+    """The claim ε <= 1 for an example rests on it, also where models see what a client's own
+    statistics have made.
+    """
     generator = torch.Generator().manual_seed(0)
-    parts = [(100 * torch.randn(20, 3, generator=generator), torch.arange(20) % 2) for _ in range(6)]
+    parts = [
+        (100 * torch.randn(20, 3, generator=generator), torch.arange(20) % 2) for _ in range(6)
+    ]
     config = short(partition={"kind": "natural"}, data={"classes": 2, **given}, pools={"count": 2})
     before = read_by_sketches(Dataset.from_clients(parts, classes=2), config)
     other = parts[0][0].clone()
     other[6] = torch.tensor([-3e4, 8.0, 0.5])
-    after = read_by_sketches(Dataset.from_clients([(other, parts[0][1]), *parts[1:]], classes=2), config)
+    after = read_by_sketches(
+        Dataset.from_clients([(other, parts[0][1]), *parts[1:]], classes=2), config
+    )
     moved = [int((one != two).any(1).sum()) for one, two in zip(before, after, strict=True)]
     assert moved[1:] == [1, 1]
     assert moved[0] == (len(before[0]) if not given else 1)
     assert float(after[2].double().norm(dim=1).max()) <= 2**20
 
 
-def test_a_central_set_of_tables_is_scaled_by_itself_and_still_known_by_content(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Digests are of the values as they came: an example that the clients share is found, though they and the server scaled it otherwise."""
+def test_a_central_set_of_tables_is_scaled_by_itself_and_still_known_by_content(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Digests are of the values as they came: an example that the clients share is found, though
+    they and the server scaled it otherwise.
+    """
     data, rows = wine(), torch.randperm(178, generator=torch.Generator().manual_seed(0))
     clients, server = data.take(rows[:120]), data.take(rows[120:])
     config = short(
@@ -161,12 +202,20 @@ def test_a_central_set_of_tables_is_scaled_by_itself_and_still_known_by_content(
     )
     monkeypatch.setattr(run, "load_source", lambda *_: (server, None))
     trained: list[torch.Tensor] = []
-    monkeypatch.setattr(run, "CentralPretrain", lambda _blueprint, _state, _groups, examples: trained.append(examples.x) or _Stop())
+    monkeypatch.setattr(
+        run,
+        "CentralPretrain",
+        lambda _blueprint, _state, _groups, examples: trained.append(examples.x) or _Stop(),
+    )
     federation = Federation(config, data=clients)
     with pytest.raises(KeyboardInterrupt):
         federation.run()
     np.testing.assert_allclose(trained[0].mean(0).numpy(), 0, atol=1e-5)
-    monkeypatch.setattr(run, "load_source", lambda *_: (join([server, clients.take(torch.tensor([7]))], "both"), None))
+    monkeypatch.setattr(
+        run,
+        "load_source",
+        lambda *_: (join([server, clients.take(torch.tensor([7]))], "both"), None),
+    )
     with pytest.raises(PrivacyError, match="holds examples of the clients"):
         Federation(config, data=clients)
 
@@ -183,7 +232,12 @@ def test_a_card_whose_numbers_do_not_fit_its_columns_is_damaged(tmp_path: Path) 
     Federation(short(data=GIVEN, pools={"enabled": False}), data=wine()).run(tmp_path / "run")
     file = tmp_path / "run" / "model" / "model.json"
     card = json.loads(file.read_text())
-    for broken in ({"column_means": None}, {"column_deviations": [1.0]}, {"column_deviations": [0.0] * 13}, {"column_means": ["a"] * 13}):
+    for broken in (
+        {"column_means": None},
+        {"column_deviations": [1.0]},
+        {"column_deviations": [0.0] * 13},
+        {"column_means": ["a"] * 13},
+    ):
         file.write_text(json.dumps(card | broken))
         with pytest.raises(RunFolderError, match=r"model\.json"):
             load_card(tmp_path / "run")
@@ -192,23 +246,40 @@ def test_a_card_whose_numbers_do_not_fit_its_columns_is_damaged(tmp_path: Path) 
 def test_cards_from_before_tables_are_read(tmp_path: Path) -> None:
     Federation(tiny_config(pools={"enabled": False}), data=make_images(80)).run(tmp_path / "run")
     file = tmp_path / "run" / "model" / "model.json"
-    card = {name: value for name, value in json.loads(file.read_text()).items() if not name.startswith("column_")}
+    card = {
+        name: value
+        for name, value in json.loads(file.read_text()).items()
+        if not name.startswith("column_")
+    }
     file.write_text(json.dumps(card))
     assert load_card(tmp_path / "run").scaling.kind == "none"
 
 
 def test_a_client_s_single_row_is_scaled_by_its_own_statistics(tmp_path: Path) -> None:
-    """Predictions of a row do not depend on who else is asked about, in memory and from the folder."""
+    """Predictions of a row do not depend on who else is asked about, in memory and from
+    the folder.
+    """
     generator = torch.Generator().manual_seed(0)
-    rows, labels = torch.randn(240, 3, generator=generator) * torch.tensor([1.0, 50.0, 0.1]) + torch.tensor([0.0, 900.0, 3.0]), torch.arange(240) % 2
+    rows, labels = (
+        torch.randn(240, 3, generator=generator) * torch.tensor([1.0, 50.0, 0.1])
+        + torch.tensor([0.0, 900.0, 3.0]),
+        torch.arange(240) % 2,
+    )
     rows[:, 0] += 3 * labels
     data = Dataset.from_arrays(rows, labels, client=[f"site {i % 6}" for i in range(240)])
-    tables = {"pretrain": {"mode": "none"}, "pools": {"count": 1, "rounds": 3}, "evaluate": {"probe_epochs": 0}, "security": {"protection": "plain"}}
+    tables = {
+        "pretrain": {"mode": "none"},
+        "pools": {"count": 1, "rounds": 3},
+        "evaluate": {"probe_epochs": 0},
+        "security": {"protection": "plain"},
+    }
     made = Federation(FederationConfig(**tables), data=data).run(tmp_path / "run")
     mine = rows[3::6]
     for result in (made, Result.load(tmp_path / "run")):
         together = result.predict_proba(mine, "site 3")
         assert torch.allclose(result.predict_proba(mine[:1], "site 3"), together[:1], atol=1e-5)
-        assert not torch.allclose(result.embed(mine[:1], "site 3"), result.embed(mine[:1] + 1, "site 3"))
+        assert not torch.allclose(
+            result.embed(mine[:1], "site 3"), result.embed(mine[:1] + 1, "site 3")
+        )
     with pytest.raises(DataError, match="one example has no statistics"):
         made.predict(mine[:1])
