@@ -39,7 +39,7 @@ NO_KEY = bytes(32)
 
 
 class Phase(IntEnum):
-    """Steps of a round, and the ceremony before it."""
+    """Steps of a round, and the ceremony before it; from 16 on, what is said around rounds."""
 
     KEYS = 0
     ADVERTISE = 1
@@ -50,6 +50,21 @@ class Phase(IntEnum):
     OPEN_COUNTS = 6
     OPEN_POOLS = 7
     APPLY = 8
+    HELLO = 16
+    PLAN = 17
+    JOIN = 18
+    REFUSE = 19
+    MAKE = 20
+    SECRET = 21
+    BEGIN = 22
+    GIVE = 23
+    PART = 24
+    PARTS = 25
+    RESULT = 26
+    RESULTS = 27
+    WANT = 28
+    STATE = 29
+    END = 30
 
 
 @dataclass(frozen=True)

@@ -182,6 +182,7 @@ class RoundPlan:
         appliers: how many survivors open the sums under `clients`; None for all. A simulation in one process needs one.
         question: names what the vectors answer, alike in every round that sums the same answers; a client opens one of them. Empty where
             each round's answers are new, or may be known one by one.
+        context: names what the round is a part of, so that no message of it passes in another; empty for nothing.
 
     Guarantee: thresholds follow from the cohort that is signed, never from a list that the server shows.
     Assumes: all parties are given the same plan; its digest in every header refuses messages of another.
@@ -212,6 +213,7 @@ class RoundPlan:
     margin: int = 0
     appliers: int | None = None
     question: bytes = b""
+    context: bytes = b""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cohort", tuple(sorted(self.cohort)) or self.roster.names("client"))
@@ -327,9 +329,9 @@ class RoundPlan:
             [shape.pools, shape.width, shape.shared, shape.head_fields, shape.counted],
             [self.layout.bits, self.layout.fields_per_slot, str(self.layout.modulus)],
             [self.survivors_needed, self.minimum, self.count_unit, self.shares_needed if self.masked else 0, self.degree, self.colluders_allowed],
-            [self.bound, self.head_bound, self.margin, self.appliers, self.question.hex()],
+            [self.bound, self.head_bound, self.margin, self.appliers, self.question.hex(), self.context.hex()],
         ]
-        return hashlib.sha256(b"secure-fl round plan 3|" + canonical(facts)).digest()
+        return hashlib.sha256(b"secure-fl round plan 4|" + canonical(facts)).digest()
 
     @cached_property
     def parameter_text(self) -> str:
