@@ -76,7 +76,7 @@ def serve(wire: socket.socket) -> None:
             messages = server.advance()
             send(wire, json.dumps([int(server.step)]).encode(), *(part for m in messages for part in (m.recipient.encode(), m.data)))
     kinds = sorted({type(value).__name__ for value in vars(server).values()})
-    print(f"server: {seen:,} bytes seen, {len(server.survivors)} clients summed, opened: {server.opened}; it holds {', '.join(kinds)}", flush=True)
+    print(f"server: {seen:,} bytes seen, {len(server.survivors)} clients summed; it holds {', '.join(kinds)}", flush=True)
 
 
 def main() -> None:
@@ -119,22 +119,10 @@ def run(wire: socket.socket, clients: dict[str, RoundClient]) -> None:
         for recipient, data in zip(parts[::2], parts[1::2], strict=True):
             name = recipient.decode()
             client = clients[name]
-            if at is Step.SHARE:
-                give(wire, client.share(data))
-            elif at is Step.UPLOAD:
-                client.take_shares(data)
-                if name != DROPS_OUT:
-                    give(wire, client.upload(BlockVector.one_hot(SHAPE, CHOICES[name], values[name])))
-            elif at is Step.AGREE:
-                give(wire, client.agree(data))
-            elif at is Step.COUNT_SHARES:
-                give(wire, client.open_counts(data))
-            elif at is Step.POOL_SHARES:
-                give(wire, client.open_pools(data))
-            elif at is Step.DIGESTS:
-                give(wire, client.apply(data))
-            else:
-                client.confirm(data)
+            for answer in client.receive(data):
+                give(wire, answer)
+            if at is Step.UPLOAD and name != DROPS_OUT:
+                give(wire, client.upload(BlockVector.one_hot(SHAPE, CHOICES[name], values[name])))
         if at is Step.DONE:
             break
     opened = next(client.opened for client in clients.values() if client.opened is not None)

@@ -77,7 +77,7 @@ def one_round(federation: EmbeddedFederation, number: int) -> tuple[EmbeddedRoun
 def milliseconds(running: EmbeddedRound, evidence: tuple[bytes, ...]) -> float:
     """Processor time of one who opens, who has seen nothing of it before."""
     server, client = running.server, next(iter(running.clients.values()))
-    opener = running._authority._opener if running._authority is not None else client._opener
+    opener = (running._authority or client)._opener
     begin = time.process_time()
     proved_head(server._book, None if opener is None else opener.cipher, server._survivors, (), evidence)
     return 1000 * (time.process_time() - begin)
@@ -92,7 +92,7 @@ def bytes_of(plan: RoundPlan, outcome: Outcome, evidence: tuple[bytes, ...], ope
     )
     growth = sum(body_bytes(wide, block) - body_bytes(plan, block) for block in range(plan.shape.blocks))
     opened = sum(sum_bytes(wide, block) - sum_bytes(plan, block) for block in range(1, plan.shape.blocks))
-    receivers = {"server": 0, "clients": clients, "authority": 1}[plan.opener]
+    receivers = {"clients": clients, "authority": 1}[plan.opener]
     return sent + clients * growth + receivers * opened
 
 

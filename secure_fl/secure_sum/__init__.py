@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from secure_fl.secure_sum.codec import Codec as Codec
     from secure_fl.secure_sum.identities import Identity as Identity
     from secure_fl.secure_sum.identities import Member as Member
-    from secure_fl.secure_sum.key_holder import Authority as Authority
     from secure_fl.secure_sum.key_holder import Opened as Opened
     from secure_fl.secure_sum.layout import FieldLayout as FieldLayout
     from secure_fl.secure_sum.parameters import ParameterSet as ParameterSet
@@ -54,6 +53,7 @@ if TYPE_CHECKING:
     from secure_fl.secure_sum.robust import draw_groups as draw_groups
     from secure_fl.secure_sum.roster import Roster as Roster
     from secure_fl.secure_sum.roster_memory import RosterMemory as RosterMemory
+    from secure_fl.secure_sum.round_authority import Authority as Authority
     from secure_fl.secure_sum.round_client import RoundClient as RoundClient
     from secure_fl.secure_sum.round_plan import RoundPlan as RoundPlan
     from secure_fl.secure_sum.round_server import RoundServer as RoundServer
@@ -68,7 +68,7 @@ __getattr__, __dir__, __all__ = lazily(
         "bfv": ["BfvClient", "BfvHolder", "BfvServer"],
         "codec": ["Codec"],
         "identities": ["Identity", "Member"],
-        "key_holder": ["Authority", "Opened"],
+        "key_holder": ["Opened"],
         "layout": ["FieldLayout"],
         "parameters": ["ParameterSet", "parameter_set"],
         "plain": ["PlainSum"],
@@ -76,6 +76,7 @@ __getattr__, __dir__, __all__ = lazily(
         "robust": ["combine_groups", "draw_groups"],
         "roster": ["Roster"],
         "roster_memory": ["RosterMemory"],
+        "round_authority": ["Authority"],
         "round_client": ["RoundClient"],
         "round_plan": ["RoundPlan"],
         "round_server": ["RoundServer"],

@@ -4,7 +4,7 @@ Guarantee: a holder that follows this file decrypts no pool below the minimum, n
 one set (under masks), no count that it did not add up itself from what survivors signed, and gives out integers only.
 Assumes: the server took the masks out of the one set that was signed.
 Not covered: a server that shifts an encrypted sum of a pool that passes (BFV is malleable): range checks and the guard see damage, not a
-well-made shift. Under `plain` there is no holder: the server opens.
+well-made shift.
 """
 
 from __future__ import annotations
@@ -17,14 +17,10 @@ from functools import cached_property
 import numpy as np
 from blake3 import blake3
 
-from secure_fl.secure_sum.envelope import Phase, Seen, sign_envelope
-from secure_fl.secure_sum.identities import Identity
-from secure_fl.secure_sum.round_book import KeyBook, agreed_by, check_agreed, need
-from secure_fl.secure_sum.round_counts import proved_head
+from secure_fl.secure_sum.round_book import need
 from secure_fl.secure_sum.round_layers import HolderCipher, open_sum
-from secure_fl.secure_sum.round_messages import Counts, OpenRequest, RoundReason, RoundRefusedError, accept, unframe
+from secure_fl.secure_sum.round_messages import RoundReason, RoundRefusedError
 from secure_fl.secure_sum.round_plan import Integers, RoundPlan
-from secure_fl.secure_sum.round_sizes import check_size, most_bytes
 
 
 @dataclass(frozen=True)
@@ -106,74 +102,6 @@ class SumOpener:
         sums = {block: open_sum(self._plan, self._cipher, block, body, self._survivors) for block, body in bodies.items()}
         pools = {pool: sums[shape.first_pool + pool] for pool in self.passing}
         return Opened(self._survivors, self._head, self.passing, sums.get(1) if shape.shared else None, pools)
-
-
-class Authority:
-    """The key holder as a party of its own: messages in, messages out.
-
-    Args:
-        plan: the round's, `key_holder="authority"`.
-        identity: of role `authority`.
-        cipher: from `holder_cipher`.
-    """
-
-    def __init__(self, plan: RoundPlan, identity: Identity, cipher: HolderCipher) -> None:
-        self._plan, self._identity = plan, identity
-        self._opener, self._seen = SumOpener(plan, cipher), Seen()
-        self._view = b""
-        self.opened: Opened | None = None
-
-    def open_counts(self, data: bytes) -> bytes:
-        """From everybody's keys, the survivors' signatures and the proof of their counts: the signed counts.
-
-        Raises:
-            RefusedError: the message's reasons, or those of a message in it.
-            RoundRefusedError: `not-agreed`, `survivors-switched`, `not-proved`, or those of `SumOpener`.
-        """
-        request = self._request(data, Phase.OPEN_COUNTS)
-        book, proof = self._agreed(request) if self._plan.masked else (KeyBook.of(self._plan, {}), request.evidence)
-        survivors, self._view = len(request.survivors), request.view
-        opened = proved_head(book, self._opener.cipher, request.survivors, request.dropped, proof)
-        head, passing = self._opener.open_counts(opened, survivors)
-        return self._sign(Phase.OPEN_COUNTS, Counts(request.view, head, passing).encode())
-
-    def open_pools(self, data: bytes) -> bytes:
-        """From the passing pools' encrypted sums: the signed digest of what was opened; the sums are in `opened`.
-
-        Raises:
-            RefusedError: the message's reasons.
-            RoundRefusedError: `survivors-switched` for another view than the counts', or those of `SumOpener`.
-        """
-        request = self._request(data, Phase.OPEN_POOLS)
-        if request.view != self._view:
-            raise RoundRefusedError(
-                RoundReason.SURVIVORS_SWITCHED, "counts had another set", field="view", value=self._plan.round, remedy="discard the round"
-            )
-        wanted = self._plan.shape.after_counts(self._opener.passing)
-        self.opened = self._opener.open_pools(by_block(wanted, request.evidence))
-        return self._sign(Phase.APPLY, self.opened.digest)
-
-    def _agreed(self, request: OpenRequest) -> tuple[KeyBook, tuple[bytes, ...]]:
-        """The book of everybody's keys, and the rest of the evidence, once t holders of all dealers' shares are seen to have signed the set."""
-        if len(request.evidence) < 2:
-            remedy = "send everybody's keys and the survivors' signatures"
-            raise RoundRefusedError(RoundReason.NOT_AGREED, "nobody signed", field="evidence", value=len(request.evidence), remedy=remedy)
-        plan, (keys, agreements, *proof) = self._plan, request.evidence
-        book, survivors = KeyBook.read(plan, unframe(keys)), request.survivors
-        dealers = sorted((*survivors, *request.dropped))
-        if not set(dealers) <= set(range(len(book.names))) or request.view != book.view(dealers, survivors):
-            remedy = "discard the round"
-            raise RoundRefusedError(RoundReason.SURVIVORS_SWITCHED, "not the set of these keys", field="view", value=plan.round, remedy=remedy)
-        check_agreed(book, survivors, dealers, agreed_by(plan, unframe(agreements), request.view, len(survivors)))
-        return book, tuple(proof)
-
-    def _request(self, data: bytes, phase: Phase) -> OpenRequest:
-        check_size(data, most_bytes(self._plan, phase, to_client=True))
-        expected = self._plan.expect(phase, "server", sender=self._plan.server)
-        return accept(data, self._plan.roster, expected, self._seen, OpenRequest.decode)[1]
-
-    def _sign(self, phase: Phase, body: bytes) -> bytes:
-        return sign_envelope(self._identity, self._plan.header(phase, self._identity.name), body)
 
 
 def by_block(wanted: Sequence[int], bodies: Sequence[bytes]) -> dict[int, bytes]:

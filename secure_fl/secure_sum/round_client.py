@@ -1,8 +1,9 @@
 """A client's side of one round: bytes in, bytes out.
 
-    advertise → share → take_shares (→ settle) → upload → agree → open_counts → open_pools → apply → confirm
+    advertise() → keys → boxes → who stays → upload(vector) → survivors → counts → pools → sums → digests
 
-Protections without masks begin at `upload` and go on at `open_pools`. `settle` comes only where somebody's boxes did not open.
+It begins with `advertise`, and with `upload` where nothing is masked; each later message goes to `receive`, which tells by its header what
+it is. Once the client is `ready` it may be given its vector.
 
 Guarantee: thresholds are the plan's, whatever list the server shows. Nothing is revealed before, for every client concerned, t of the m
 holders of its shares signed one set of survivors; of one client either the self-mask seeds or the mask key are revealed, never both; a
@@ -25,9 +26,10 @@ from secure_fl.secure_sum.identities import Identity
 from secure_fl.secure_sum.key_holder import Opened, SumOpener, by_block
 from secure_fl.secure_sum.masks import UsedSeeds, mask_terms, pair_seeds, self_seeds
 from secure_fl.secure_sum.prg import Terms
+from secure_fl.secure_sum.refusals import Reason, RefusedError
 from secure_fl.secure_sum.round_book import KeyBook, Verified, agreed_by, check_agreed, need, seed_commitment
 from secure_fl.secure_sum.round_counts import proved_head
-from secure_fl.secure_sum.round_digests import Applied, forks
+from secure_fl.secure_sum.round_digests import NOTHING, Applied, ApplySums, forks
 from secure_fl.secure_sum.round_layers import ClientCipher, HolderCipher, body_bytes, protect
 from secure_fl.secure_sum.round_messages import (
     MASK_KEY,
@@ -68,6 +70,7 @@ class RoundClient:
         store: what outlives the process.
         randomness: uniform secret bytes.
         verified: what clients of one process checked already; a client on its own machine has none.
+        applied: makes the next state of the opened sums; None where nobody keeps one.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class RoundClient:
         store: UploadStore | None = None,
         randomness: Callable[[int], bytes] = os.urandom,
         verified: Verified | None = None,
+        applied: ApplySums | None = None,
     ) -> None:
         self._plan, self._identity, self._cipher, self._verified = plan, identity, cipher, verified
         self._used, self._store, self._randomness = used or UsedSeeds(), store or MemoryStore(), randomness
@@ -96,13 +100,46 @@ class RoundClient:
         """Shares that this client holds, by owner: of the mask key, then of each block's seed. Boxes that do not open have none."""
         self._dealers: tuple[int, ...] = ()
         self._survivors: tuple[int, ...] = ()
-        self._view, self._sums = b"", b""
+        self._view, self._apply_sums = b"", applied or (lambda _: NOTHING)
+        self._mine: Applied | None = None
         self.opened: Opened | None = None
+        self.confirmed: tuple[bytes, ...] = ()
+        """Signed claims of the appliers that found what this client did, once they were compared."""
 
     @property
     def name(self) -> str:
         """On the roster."""
         return self._identity.name
+
+    @property
+    def ready(self) -> bool:
+        """Whether it may be given its vector: nothing is left to be done before, and none was given."""
+        return self._step == (ClientStep.READY if self._plan.masked else ClientStep.NEW)
+
+    def receive(self, data: bytes) -> list[bytes]:
+        """Take one of the server's messages, and give the answers to it, as the header says what it is.
+
+        Raises:
+            RefusedError: the message's reasons, or those of a message in it.
+            RoundRefusedError: why this client goes no further; it reveals nothing then.
+        """
+        header = read_header(data)
+        takes: dict[tuple[Phase, int], Callable[[bytes], bytes | None]] = {
+            (Phase.ADVERTISE, 0): self._share,
+            (Phase.SHARE, 0): self._take_boxes,
+            (Phase.SHARE, 1): self._settle,
+            (Phase.AGREE, 0): self._agree,
+            (Phase.OPEN_COUNTS, 0): self._open_counts,
+            (Phase.OPEN_POOLS, 0): self._open_pools,
+            (Phase.APPLY, 0): self._apply,
+            (Phase.APPLY, 1): self._confirm,
+        }
+        take = takes.get((header.phase, header.chunk))
+        if take is None:
+            problem, remedy = "nothing that a server sends", "send it to its reader"
+            raise RefusedError(Reason.WRONG_PHASE, problem, field="phase", value=header.phase.name, remedy=remedy)
+        answer = take(data)
+        return [] if answer is None else [answer]
 
     def advertise(self) -> bytes:
         """Two fresh public keys and the commitment to a fresh seed, signed.
@@ -116,7 +153,7 @@ class RoundClient:
         self._self_seeds = self_seeds(self._plan.shape.blocks, randomness=self._randomness)
         return self._sign(Phase.ADVERTISE, self._public().encode())
 
-    def share(self, data: bytes) -> bytes:
+    def _share(self, data: bytes) -> bytes:
         """From everybody's signed keys: shares of this client's mask key and self-mask seeds, a box for each neighbour.
 
         Raises:
@@ -141,11 +178,8 @@ class RoundClient:
             boxes.append((holder, book.close_box(key, self._position, holder, [share.to_bytes() for share in mine])))
         return self._sign(Phase.SHARE, Boxes((), tuple(boxes)).encode())
 
-    def take_shares(self, data: bytes) -> bytes | None:
-        """Who dealt shares, and the boxes for this client, which it opens.
-
-        Returns:
-            None where all open. Else what to tell the server, before anything is uploaded: whose boxes do not, or hold no shares.
+    def _take_boxes(self, data: bytes) -> bytes:
+        """Who dealt shares, and the boxes for this client, which it opens: whose do not, or hold no shares.
 
         Raises:
             RefusedError: the message's reasons.
@@ -157,22 +191,22 @@ class RoundClient:
         fits = self._position in dealers and dealers <= set(range(len(book.names))) and {dealer for dealer, _ in message.boxes} == near
         if not fits:
             raise self._leave(RoundReason.SURVIVORS_SWITCHED, "boxes and dealers do not fit together", "dealers", len(dealers))
-        self._turn(ClientStep.SHARED, ClientStep.READY)
+        self._turn(ClientStep.SHARED, ClientStep.DEALT)
         opened = ((dealer, book.open_box(self._box_keys[dealer], dealer, self._position, box)) for dealer, box in message.boxes)
         self._rows |= {dealer: row for dealer, row in opened if row is not None}
         self._stay(message.dealers)
         closed = tuple(sorted(near - self._rows.keys()))
-        return self._sign(Phase.SHARE, Dealers(closed).encode(), chunk=1, chunks=2) if closed else None
+        return self._sign(Phase.SHARE, Dealers(closed).encode(), chunk=1, chunks=2)
 
-    def settle(self, data: bytes) -> None:
-        """The dealers that stay, after some were left out because their boxes did not open.
+    def _settle(self, data: bytes) -> None:
+        """The dealers that stay: without those who fell silent, or whose boxes do not open.
 
         Raises:
             RefusedError: the message's reasons.
-            RoundRefusedError: `out-of-turn` after the upload, `too-few`, or `survivors-switched` for other clients than the dealers.
+            RoundRefusedError: `too-few`, or `survivors-switched` for other clients than the dealers.
         """
         positions = self._from_server(data, Phase.SHARE, Dealers.decode, chunk=1, chunks=2).positions
-        self._turn(ClientStep.READY, ClientStep.READY)
+        self._turn(ClientStep.DEALT, ClientStep.READY)
         if self._position not in positions or not set(positions) <= set(self._dealers):
             raise self._leave(RoundReason.SURVIVORS_SWITCHED, "this client is missing, or a stranger is in it", "dealers", len(positions))
         self._stay(positions)
@@ -210,7 +244,7 @@ class RoundClient:
         """The very bytes of this round's upload, if it was made; also by a client that was resumed."""
         return self._store.kept(self._plan.round)
 
-    def agree(self, data: bytes) -> bytes:
+    def _agree(self, data: bytes) -> bytes:
         """Sign the set of survivors, once.
 
         Raises:
@@ -228,7 +262,7 @@ class RoundClient:
         self._survivors, self._view = survivors, message.view
         return self._sign(Phase.AGREE, Agreement(message.view, len(survivors)).encode())
 
-    def open_counts(self, data: bytes) -> bytes:
+    def _open_counts(self, data: bytes) -> bytes:
         """From the survivors' signatures: shares of dropped clients' mask keys, and of survivors' self-mask seeds of block 0.
 
         Raises:
@@ -246,7 +280,7 @@ class RoundClient:
         dropped = [(MASK_KEY, owner) for owner in request.dropped]
         return self._reveal(Phase.OPEN_COUNTS, (), [*dropped, *((0, owner) for owner in self._survivors)])
 
-    def open_pools(self, data: bytes) -> bytes:
+    def _open_pools(self, data: bytes) -> bytes:
         """From proved counts: shares of survivors' self-mask seeds of the shared block and of pools that pass.
 
         The counts are added up here from what the survivors signed; under `authority` its signed opening stands for that.
@@ -265,24 +299,26 @@ class RoundClient:
         self._store.open(self._plan.question)
         return self._reveal(Phase.OPEN_POOLS, passing, [(block, owner) for block in blocks for owner in self._survivors])
 
-    def apply(self, data: bytes) -> bytes:
-        """Under `clients`: decrypt the sums of the blocks that may be opened; the signed digest of them.
+    def _apply(self, data: bytes) -> bytes:
+        """Where clients open: the sums of the blocks that may be opened; the signed digest of them and of what follows from them.
 
         Raises:
             RefusedError: the message's reasons, or a sum's.
             RoundRefusedError: `below-minimum` for a block too many.
         """
         bodies = self._from_server(data, Phase.APPLY, unframe, chunks=2)
-        self._sums = data[: head_bytes(read_header(data))]
         self._turn(ClientStep.OPENED, ClientStep.APPLIED)
         if self._opener is None:
             raise self._leave(RoundReason.OUT_OF_TURN, "this client holds no key", "sums", len(bodies))
         wanted = self._plan.shape.after_counts(self._opener.passing)
-        self.opened = self._opener.open_pools(by_block(wanted, bodies))
-        return self._sign(Phase.APPLY, Applied(self.opened.digest, self._sums).encode())
+        opened = self._opener.open_pools(by_block(wanted, bodies))
+        state, place = self._apply_sums(opened)
+        self._mine = Applied(opened.digest, state, place, data[: head_bytes(read_header(data))])
+        self.opened = opened
+        return self._sign(Phase.APPLY, self._mine.encode())
 
-    def confirm(self, data: bytes) -> int:
-        """Compare everybody's signed digest with its own; how many are the same.
+    def _confirm(self, data: bytes) -> None:
+        """Compare everybody's signed claims with its own: what was opened, the state that follows, its place.
 
         A client that found something else in the same sums is wrong or lies, and ends nothing; one that shows other sums, signed by the server,
         proves that the server does.
@@ -292,17 +328,19 @@ class RoundClient:
             RoundRefusedError: `forked` where the server signed other sums, or fewer than half found what this client did.
         """
         digests = self._from_server(data, Phase.APPLY, unframe, chunk=1, chunks=2)
-        if self.opened is None:
+        if self._mine is None:
             raise self._leave(RoundReason.OUT_OF_TURN, "this client opened nothing", "digests", len(digests))
-        plan, seen, same = self._plan, Seen(), 0
+        plan, seen, same = self._plan, Seen(), list[bytes]()
         for envelope in digests:
             header, applied = accept(envelope, plan.roster, plan.expect(Phase.APPLY, "client"), seen, Applied.decode)
-            if forks(plan, self._sums, applied.sums):
+            if forks(plan, self._mine.sums, applied.sums):
                 raise self._leave(RoundReason.FORKED, "another client was sent other sums", "digest", header.sender)
-            same += applied.digest == self.opened.digest
-        if 2 * same <= len(digests):
-            raise self._leave(RoundReason.FORKED, "other clients opened other sums", "digests", len(digests) - same)
-        return same
+            if applied.claim == self._mine.claim:
+                same.append(envelope)
+        if 2 * len(same) <= len(digests):
+            problem = "other clients opened other sums, or made another state of them"
+            raise self._leave(RoundReason.FORKED, problem, "digests", len(digests) - len(same))
+        self.confirmed = tuple(same)
 
     def _mask_terms(self, block: int) -> Terms:
         pairs = {other: row[block] for other, row in self._pairs.items()}
@@ -337,11 +375,10 @@ class RoundClient:
 
     def _passing(self, request: OpenRequest) -> tuple[int, ...]:
         plan, survivors = self._plan, len(request.survivors)
-        if plan.opener != "authority":
-            cipher = self._opener.cipher if self._opener is not None else None
+        if self._opener is not None:
             book = self._book if plan.masked else KeyBook.of(plan, {})
-            head = proved_head(book, cipher, request.survivors, request.dropped, request.evidence, self._verified)
-            return self._opener.open_counts(head, survivors)[1] if self._opener is not None else plan.passing(head, survivors)
+            head = proved_head(book, self._opener.cipher, request.survivors, request.dropped, request.evidence, self._verified)
+            return self._opener.open_counts(head, survivors)[1]
         evidence = request.evidence[0] if len(request.evidence) == 1 else b""
         expected = plan.expect(Phase.OPEN_COUNTS, "authority", sender=plan.authority)
         counts = accept(evidence, plan.roster, expected, Seen(), Counts.decode)[1]

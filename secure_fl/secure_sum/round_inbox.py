@@ -15,7 +15,6 @@ from collections.abc import Callable
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.envelope import Phase, Seen, open_envelope, read_header
 from secure_fl.secure_sum.identities import LONGEST_NAME, Identity
-from secure_fl.secure_sum.key_holder import Opened
 from secure_fl.secure_sum.refusals import Reason, RefusedError
 from secure_fl.secure_sum.round_book import KeyBook, check_cohort
 from secure_fl.secure_sum.round_digests import Applied
@@ -57,11 +56,13 @@ class RoundInbox:
         """The first of the round; `refused` counts all, by reason, so that whoever floods the server fills no memory."""
         self.refused = Counter[str]()
         self.left_out: tuple[str, ...] = ()
-        """Dealers that `settle` left out."""
+        """Dealers whose boxes did not open for enough others."""
         self.uploads: dict[str, bytes] = {}
         """SHA-256 over the signed headers of every accepted upload, which hold their bodies' hashes; for the transcript."""
-        self.opened: Opened | None = None
-        self.digests: dict[str, bytes] = {}
+        self.applied: dict[str, Applied] = {}
+        """What each applier says of the sums and of what follows from them."""
+        self.signed: dict[str, bytes] = {}
+        """The same as they signed it, for others to check."""
         self._adder = Adder(plan, cipher or server_cipher(plan))
         self._book = KeyBook.of(plan, {}) if not plan.masked else KeyBook(plan, ())
         self._seen, self._kept, self._keys = Seen(), dict[str, bytes](), dict[str, Advertise]()
@@ -118,6 +119,7 @@ class RoundInbox:
         takes: dict[Step, Callable[[bytes], str]] = {
             Step.ADVERTISE: self._take_keys,
             Step.SHARE: self._take_boxes,
+            Step.SETTLE: self._take_closed,
             Step.AGREE: self._take_agreement,
             Step.COUNT_SHARES: self._take_shares,
             Step.COUNTS: self._take_counts,
@@ -132,11 +134,8 @@ class RoundInbox:
         if upload and self.step > Step.UPLOAD:
             raise RefusedError(Reason.STALE, "uploads ended", field="upload", value=self._plan.round, remedy="take part in the next round")
         check_size(data, most_bytes(self._plan, PHASES[self.step], to_client=False))
-        complaint = phase == "share" and self.step == Step.UPLOAD
-        if upload != (self.step == Step.UPLOAD) and phase != "?" and not complaint:
+        if upload != (self.step == Step.UPLOAD) and phase != "?":
             raise RefusedError(Reason.WRONG_PHASE, f"{self.step.name} is running", field="phase", value=len(data), remedy="wait for its turn")
-        if complaint:
-            return self._take_complaint(bytes(data))
         return self._take_upload(data) if self.step == Step.UPLOAD else takes[self.step](bytes(data))
 
     def _take_keys(self, data: bytes) -> str:
@@ -160,14 +159,14 @@ class RoundInbox:
         self._boxes[position] = dict(message.boxes)
         return header.sender
 
-    def _take_complaint(self, data: bytes) -> str:
+    def _take_closed(self, data: bytes) -> str:
         plan = self._plan
         header, message = accept(data, plan.roster, plan.expect(Phase.SHARE, "client", chunks=2), self._seen, Dealers.decode, chunk=1)
         position = self._position(header.sender)
         if position not in self._dealers or not set(message.positions) <= set(self._book.neighbours(position)):
             raise _malformed("boxes of others than its neighbours", header.sender)
         self._closed[position] = message.positions
-        return ""
+        return header.sender
 
     def _take_upload(self, data: bytes | memoryview) -> str:
         plan, blocks = self._plan, self._plan.shape.blocks
@@ -229,7 +228,7 @@ class RoundInbox:
         header, applied = accept(data, self._plan.roster, self._plan.expect(Phase.APPLY, role), self._seen, Applied.decode)
         if header.sender not in self._waiting or applied.sums != self._sent:
             raise _malformed("a digest that nobody asked for, or of sums that were not sent", header.sender)
-        self._kept[header.sender], self.digests[header.sender] = data, applied.digest
+        self.signed[header.sender], self.applied[header.sender] = data, applied
         return header.sender
 
     def _position(self, name: str) -> int:

@@ -179,7 +179,7 @@ class RoundPlan:
         colluders: clients that a sparse graph must withstand; None for a twentieth of the cohort.
         bound, head_bound: largest magnitude of one client's field outside the head and in it, None for no check of opened sums.
         margin: what the noise of all may add to their sum.
-        appliers: how many survivors open the sums under `clients`; None for all. A simulation in one process needs one.
+        appliers: how many survivors open the sums where clients do; None for all. A simulation in one process needs one.
         question: names what the vectors answer, alike in every round that sums the same answers; a client opens one of them. Empty where
             each round's answers are new, or may be known one by one.
         context: names what the round is a part of, so that no message of it passes in another; empty for nothing.
@@ -283,8 +283,8 @@ class RoundPlan:
 
     @property
     def opener(self) -> str:
-        """Role of who opens sums: `server`, `clients` or `authority`."""
-        return self.key_holder if self.encrypted else "server"
+        """Role of who opens sums: `authority`, or `clients`, who do where nothing is encrypted too."""
+        return self.key_holder if self.encrypted else "clients"
 
     @cached_property
     def layout(self) -> FieldLayout:

@@ -3,7 +3,7 @@
     receive(bytes) takes one message of the running step and says why it was refused, if it was;
     advance() ends the step (everybody answered, or the deadline passed) and gives what is to be sent next.
 
-Steps: ADVERTISE, SHARE, UPLOAD, AGREE, COUNT_SHARES, COUNTS, POOL_SHARES, POOLS, DIGESTS, DONE; protections skip what they have no use for.
+Steps: ADVERTISE, SHARE, SETTLE, UPLOAD, AGREE, COUNT_SHARES, COUNTS, POOL_SHARES, POOLS, DIGESTS, DONE; protections skip what they have no use for.
 
 Guarantee: memory is one sum of all blocks and one upload, and of each client the few bytes that prove its counts; an upload is added whole
 or not at all; there is one set of survivors, fixed when UPLOAD ends, for both openings; later uploads are refused. Sizes, headers and
@@ -22,11 +22,9 @@ import numpy as np
 
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.envelope import Phase, sign_envelope
-from secure_fl.secure_sum.key_holder import SumOpener
 from secure_fl.secure_sum.masks import unmask_sum
 from secure_fl.secure_sum.round_book import KeyBook, need
 from secure_fl.secure_sum.round_inbox import RoundInbox
-from secure_fl.secure_sum.round_layers import open_sum
 from secure_fl.secure_sum.round_messages import (
     Boxes,
     CountProof,
@@ -54,6 +52,7 @@ class RoundServer(RoundInbox):
         ends: dict[Step, Callable[[], list[Message]]] = {
             Step.ADVERTISE: self._end_advertise,
             Step.SHARE: self._end_share,
+            Step.SETTLE: self._end_settle,
             Step.UPLOAD: self._end_upload,
             Step.AGREE: self._end_agree,
             Step.COUNT_SHARES: self._end_count_shares,
@@ -69,31 +68,6 @@ class RoundServer(RoundInbox):
         except SecureSumError:
             self.step = Step.DONE
             raise
-
-    def settle(self) -> list[Message]:
-        """Once the boxes were delivered: leave out dealers whose boxes do not open, if there are any, and tell the others who stays.
-
-        A client that others complain of is left out where too few of its holders have its shares; who complains of most stands for those it
-        complains of. Nothing is to be sent where all boxes opened.
-
-        Raises:
-            RoundRefusedError: `boxes-closed` where an upload is in already: it was masked for everybody. Begin again without those named.
-        """
-        gone = without_shares(self._book, self._dealers, self._closed)
-        names = tuple(self._book.names[position] for position in sorted(gone))
-        if gone and self._survivors:
-            self.step, remedy = Step.DONE, "begin the next without the clients named"
-            raise RoundRefusedError(RoundReason.BOXES_CLOSED, "after an upload", field="boxes", value=names, remedy=remedy, blamed=names)
-        if not gone:
-            return []
-        self.left_out = names
-        self._dealers = tuple(position for position in self._dealers if position not in gone)
-        self._waiting -= set(names)
-        for name in names:
-            self._record(Refusal(name, Phase.SHARE.name.lower(), str(RoundReason.BOXES_CLOSED), 0))
-        need(len(self._dealers), self._plan.survivors_needed, "dealers", names)
-        data = self._sign(Phase.SHARE, Dealers(self._dealers).encode(), chunk=1, chunks=2)
-        return [Message(self._book.names[position], data) for position in self._dealers]
 
     # The ends of steps
 
@@ -113,8 +87,29 @@ class RoundServer(RoundInbox):
             messages.append(self._message(book.names[reader], Phase.SHARE, boxes.encode()))
         self._tags = {(dealer, reader): book.box_tags(box) for dealer, dealt in self._boxes.items() for reader, box in dealt.items()}
         self._boxes = {}
-        self._begin(Step.UPLOAD, [book.names[dealer] for dealer in self._dealers])
+        self._begin(Step.SETTLE, [book.names[dealer] for dealer in self._dealers])
         return messages
+
+    def _end_settle(self) -> list[Message]:
+        """Say who stays: all dealers that answered, and whose boxes open for t of their holders.
+
+        A dealer that others complain of is left out where too few of its holders have its shares;
+        who complains of most stands for those it complains of.
+        """
+        book, silent = self._book, self._waiting
+        gone = without_shares(book, self._dealers, self._closed)
+        self.left_out = tuple(book.names[position] for position in sorted(gone))
+        for name in self.left_out:
+            self._record(Refusal(name, "share", str(RoundReason.BOXES_CLOSED), 0))
+        self._dealers = tuple(
+            position
+            for position in self._dealers
+            if position not in gone and book.names[position] not in silent
+        )
+        need(len(self._dealers), self._plan.survivors_needed, "dealers", self.left_out)
+        names = [book.names[position] for position in self._dealers]
+        body = Dealers(self._dealers).encode()
+        return self._broadcast(Step.UPLOAD, names, Phase.SHARE, body, chunk=1, chunks=2)
 
     def _end_upload(self) -> list[Message]:
         book, survivors = self._book, self._survivors
@@ -149,12 +144,6 @@ class RoundServer(RoundInbox):
         if plan.opener == "authority":
             shown = [frames([self._kept_keys[name] for name in self._book.names]), frames(self._agreements)] if plan.masked else []
             return self._broadcast(Step.COUNTS, [plan.authority], Phase.OPEN_COUNTS, self._request([*shown, *proof]))
-        if plan.opener == "server":
-            self._opener = SumOpener(plan, None)
-            head = open_sum(plan, None, 0, self._finish(0), len(self._survivors))
-            self._passing = self._opener.open_counts(head, len(self._survivors))[1]
-            if not plan.masked:
-                return self._open_here()
         return self._broadcast(Step.POOL_SHARES, self._alive(), Phase.OPEN_POOLS, self._request(proof))
 
     def _proof(self) -> tuple[bytes, ...]:
@@ -187,8 +176,6 @@ class RoundServer(RoundInbox):
             self._shares.combine_blocks(blocks)
         if plan.opener == "authority":
             return self._to_authority()
-        if plan.opener == "server":
-            return self._open_here()
         appliers = self._alive()[: plan.appliers]
         body = frames([self._finish(block) for block in blocks])
         messages = self._broadcast(Step.DIGESTS, appliers, Phase.APPLY, body, chunks=2)
@@ -196,33 +183,28 @@ class RoundServer(RoundInbox):
         return messages
 
     def _end_pools(self) -> list[Message]:
-        need(len(self.digests), 1, "authority")
+        need(len(self.applied), 1, "authority")
         self.step = Step.DONE
         return []
 
     def _end_digests(self) -> list[Message]:
-        need(len(self.digests), 1, "digests")
-        [(digest, most)] = Counter(self.digests.values()).most_common(1)
-        if 2 * most <= len(self.digests):
-            value = sorted(self.digests)
-            raise RoundRefusedError(RoundReason.FORKED, "clients opened different sums", field="digests", value=value, remedy="discard the round")
-        for name, found in self.digests.items():
-            if found != digest:
+        need(len(self.applied), 1, "digests")
+        claims = Counter(applied.claim for applied in self.applied.values())
+        [(claim, most)] = claims.most_common(1)
+        if 2 * most <= len(self.applied):
+            problem, value = "clients opened different sums, or made different states of them", sorted(self.applied)
+            raise RoundRefusedError(RoundReason.FORKED, problem, field="digests", value=value, remedy="discard the round")
+        for name, applied in self.applied.items():
+            if applied.claim != claim:
                 self._record(Refusal(name, Phase.APPLY.name.lower(), str(RoundReason.FORKED), 0))
-        names = list(self.digests)
-        messages = self._broadcast(Step.DONE, names, Phase.APPLY, frames([self._kept[name] for name in names]), chunk=1, chunks=2)
+        body = frames(list(self.signed.values()))
+        messages = self._broadcast(Step.DONE, list(self.signed), Phase.APPLY, body, chunk=1, chunks=2)
         self._waiting = set()
         return messages
 
     def _to_authority(self) -> list[Message]:
         bodies = [self._finish(block) for block in self._plan.shape.after_counts(self._passing)]
         return self._broadcast(Step.POOLS, [self._plan.authority], Phase.OPEN_POOLS, self._request(bodies))
-
-    def _open_here(self) -> list[Message]:
-        blocks = self._plan.shape.after_counts(self._passing)
-        self.opened = self._opener.open_pools({block: self._finish(block) for block in blocks})
-        self._begin(Step.DONE, [])
-        return []
 
     def _finish(self, block: int) -> bytes:
         """Take the masks out of a block's sum."""

@@ -8,6 +8,7 @@ from secure_fl.secure_sum.envelope import Phase, head_bytes
 from secure_fl.secure_sum.identities import LONGEST_NAME
 from secure_fl.secure_sum.refusals import Reason, RefusedError
 from secure_fl.secure_sum.round_book import TAG_BYTES
+from secure_fl.secure_sum.round_digests import APPLIED_BYTES
 from secure_fl.secure_sum.round_layers import body_bytes
 from secure_fl.secure_sum.round_plan import RoundPlan
 from secure_fl.secure_sum.sealing import SALTED_OVERHEAD
@@ -33,11 +34,12 @@ def most_bytes(plan: RoundPlan, phase: Phase, *, to_client: bool) -> int:
     """Length of the longest message of a phase, from the server to a client or the authority, or the other way."""
     clients, holders, blocks, shape = len(plan.cohort), plan.neighbourhood, plan.shape.blocks, plan.shape
     head = head_bytes(plan.header(phase, "x" * LONGEST_NAME, chunks=blocks))
-    places, applied = 2 + 2 * clients, 2 * head + _SECRET
+    places, applied = 2 + 2 * clients, 2 * head + APPLIED_BYTES
     boxes = 2 * places + holders * (_COUNT + box_bytes(plan))
     advertised = head + 3 * _SECRET
     agreed = head + _SECRET + 2
-    revealed = head + 2 + 2 * shape.pools + 4 + clients * (blocks + 1) * (_ENTRY + SHARE_BYTES)
+    shares = clients * (blocks + 1) * (_ENTRY + SHARE_BYTES) if plan.masked else 0
+    revealed = head + 2 + 2 * shape.pools + 4 + shares
     counts = head + _SECRET + 4 + 8 * shape.head_fields + 2 + 2 * shape.pools
     if not to_client:
         return {

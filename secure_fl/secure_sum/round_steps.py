@@ -17,14 +17,15 @@ class Step(IntEnum):
 
     ADVERTISE = 1
     SHARE = 2
-    UPLOAD = 3
-    AGREE = 4
-    COUNT_SHARES = 5
-    COUNTS = 6
-    POOL_SHARES = 7
-    POOLS = 8
-    DIGESTS = 9
-    DONE = 10
+    SETTLE = 3
+    UPLOAD = 4
+    AGREE = 5
+    COUNT_SHARES = 6
+    COUNTS = 7
+    POOL_SHARES = 8
+    POOLS = 9
+    DIGESTS = 10
+    DONE = 11
 
 
 class ClientStep(IntEnum):
@@ -33,18 +34,20 @@ class ClientStep(IntEnum):
     NEW = 0
     ADVERTISED = 1
     SHARED = 2
-    READY = 3
-    UPLOADED = 4
-    AGREED = 5
-    COUNTED = 6
-    OPENED = 7
-    APPLIED = 8
-    LEFT = 9
+    DEALT = 3
+    READY = 4
+    UPLOADED = 5
+    AGREED = 6
+    COUNTED = 7
+    OPENED = 8
+    APPLIED = 9
+    LEFT = 10
 
 
 PHASES = {
     Step.ADVERTISE: Phase.ADVERTISE,
     Step.SHARE: Phase.SHARE,
+    Step.SETTLE: Phase.SHARE,
     Step.UPLOAD: Phase.UPLOAD,
     Step.AGREE: Phase.AGREE,
     Step.COUNT_SHARES: Phase.OPEN_COUNTS,

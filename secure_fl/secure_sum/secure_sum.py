@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol
 
 from secure_fl.errors import SecureSumError
@@ -23,11 +24,12 @@ from secure_fl.secure_sum.ceremony import Epoch, GrantExpected, accept_grant, gr
 from secure_fl.secure_sum.envelope import NO_KEY, Phase, read_header
 from secure_fl.secure_sum.he_keys import HolderKey, SecretKey
 from secure_fl.secure_sum.identities import Identity
-from secure_fl.secure_sum.key_holder import Authority, Opened
+from secure_fl.secure_sum.key_holder import Opened
 from secure_fl.secure_sum.masks import UsedSeeds
 from secure_fl.secure_sum.parameters import ParameterSet
 from secure_fl.secure_sum.refusals import Reason
 from secure_fl.secure_sum.roster import Roster
+from secure_fl.secure_sum.round_authority import Authority
 from secure_fl.secure_sum.round_book import Verified
 from secure_fl.secure_sum.round_client import RoundClient
 from secure_fl.secure_sum.round_layers import ClientCipher, HolderCipher, ServerCipher, client_cipher, holder_cipher, server_cipher
@@ -241,10 +243,9 @@ class EmbeddedRound(SecureSum):
         self.seconds: dict[str, dict[str, float]] = {}
         if plan.masked:
             for name, client in clients.items():
-                self._answer(name, Phase.ADVERTISE, client.advertise)
-            for _ in (Phase.ADVERTISE, Phase.SHARE):
+                self._answer(name, Phase.ADVERTISE, partial(_begun, client))
+            while server.step < Step.UPLOAD:
                 self._deliver(self._advance())
-            self._deliver(server.settle())
             self._missed |= dict.fromkeys(server.left_out, Phase.SHARE.name.lower())
 
     def silent(self, name: str, phase: Phase) -> bool:
@@ -304,8 +305,6 @@ class EmbeddedRound(SecureSum):
     def _opened(self) -> Opened:
         if self._authority is not None:
             found = self._authority.opened
-        elif self.plan.opener == "server":
-            found = self.server.opened
         else:
             found = next((client.opened for client in self.clients.values() if client.opened is not None), None)
         if found is None:
@@ -331,34 +330,20 @@ class EmbeddedRound(SecureSum):
             data = self._tap("server", message.recipient, message.data) if self._tap else message.data
             self._count(self.down, read_header(message.data).phase, data)
             if message.recipient in self.clients:
-                call = self._client_call(self.clients[message.recipient], data)
-                self._answer(message.recipient, answers, call)
+                self._answer(message.recipient, answers, partial(self.clients[message.recipient].receive, data))
             else:
                 assert self._authority is not None
                 with self._timed(answers, "holder"):
-                    work = self._authority.open_counts if self.server.step == Step.COUNTS else self._authority.open_pools
-                    reply = work(data)
-                self._to_server(answers, reply, "authority")
+                    replies = self._authority.receive(data)
+                for reply in replies:
+                    self._to_server(answers, reply, "authority")
 
-    def _client_call(self, client: RoundClient, data: bytes) -> Callable[[], bytes | int | None]:
-        calls: dict[Step, Callable[[bytes], bytes | int | None]] = {
-            Step.SHARE: client.share,
-            Step.UPLOAD: client.settle if read_header(data).chunk else client.take_shares,
-            Step.AGREE: client.agree,
-            Step.COUNT_SHARES: client.open_counts,
-            Step.POOL_SHARES: client.open_pools,
-            Step.DIGESTS: client.apply,
-            Step.DONE: client.confirm,
-        }
-        call = calls[self.server.step]
-        return lambda: call(data)
-
-    def _answer(self, name: str, phase: Phase, call: Callable[[], bytes | int | None]) -> None:
+    def _answer(self, name: str, phase: Phase, call: Callable[[], list[bytes]]) -> None:
         if self.silent(name, phase):
             return
         with self._timed(phase, "clients"):
             try:
-                reply = call()
+                replies = call()
             except SecureSumError as error:
                 # a client that refuses is silent from then on, and the round goes on without it; a fork concerns everybody
                 reason = getattr(error, "reason", Reason.MALFORMED)
@@ -367,7 +352,7 @@ class EmbeddedRound(SecureSum):
                 self._refused[name] = Refusal(self.plan.server, phase.name.lower(), str(reason), 0, by=name), error
                 self._missed.setdefault(name, phase.name.lower())
                 return
-        if isinstance(reply, bytes):
+        for reply in replies:
             self._to_server(phase, reply, name)
 
     def _to_server(self, phase: Phase, data: bytes | memoryview, sender: str) -> str | None:
@@ -388,3 +373,7 @@ class EmbeddedRound(SecureSum):
         finally:
             row = self.seconds.setdefault(phase.name.lower(), {})
             row[party] = row.get(party, 0.0) + self._clock() - begin
+
+
+def _begun(client: RoundClient) -> list[bytes]:
+    return [client.advertise()]

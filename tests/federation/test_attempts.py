@@ -51,7 +51,7 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, int]]:
 
 def lies(monkeypatch: pytest.MonkeyPatch, rounds: Callable[[int], bool], names: tuple[str, ...] = (BAD,)) -> None:
     """In these rounds, some clients deal shares of another seed of block 0 than the one they committed to: known before any pool is opened."""
-    honest = RoundClient.share
+    honest = RoundClient._share
 
     def share(self: RoundClient, data: bytes) -> bytes:
         if self.name not in names or not rounds(self._plan.round):
@@ -61,7 +61,7 @@ def lies(monkeypatch: pytest.MonkeyPatch, rounds: Callable[[int], bool], names: 
         monkeypatch.setattr(self, "_public", lambda: keys)
         return honest(self, data)
 
-    monkeypatch.setattr(RoundClient, "share", share)
+    monkeypatch.setattr(RoundClient, "_share", share)
 
 
 @pytest.mark.parametrize("protection", ["masked", "bfv+masked"])
@@ -120,7 +120,7 @@ def test_private_answers_that_are_not_stored_are_not_given_again(images: Dataset
 
 def test_nothing_is_summed_again_once_pools_may_be_open(plans: list[Any], images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two sums of the same updates, of six clients and of five, would show the sixth's: shares of no secret of block 1 end the run."""
-    honest, honest_split, dealt = RoundClient.share, shamir.split, list[int]()
+    honest, honest_split, dealt = RoundClient._share, shamir.split, list[int]()
 
     def share(self: RoundClient, data: bytes) -> bytes:
         dealt[:] = [0] if self.name == BAD and self._plan.round == 1 else []
@@ -133,7 +133,7 @@ def test_nothing_is_summed_again_once_pools_may_be_open(plans: list[Any], images
             return [replace(each, value=each.value + each.index**50) for each in shares] if dealt[0] == 3 else shares
         return shares
 
-    monkeypatch.setattr(RoundClient, "share", share)
+    monkeypatch.setattr(RoundClient, "_share", share)
     monkeypatch.setattr(round_client, "split_many", each_alone(split))
     with pytest.raises(RoundRefusedError, match="false-shares") as caught:
         Federation(secure("masked", **SHORT), data=images).run()

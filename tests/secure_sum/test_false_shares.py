@@ -115,7 +115,7 @@ def test_all_who_dealt_falsely_are_named_at_once(monkeypatch: pytest.MonkeyPatch
 
 def deals(monkeypatch: pytest.MonkeyPatch, dealers: dict[str, int], secret: bytes) -> None:
     """Some clients share another secret in place of one of theirs, to which they commit where it has another length."""
-    honest_share, honest_split, honest_keys = round_client.RoundClient.share, shamir.split, round_client.RoundClient._public
+    honest_share, honest_split, honest_keys = round_client.RoundClient._share, shamir.split, round_client.RoundClient._public
     turn: list[int] = []
 
     def split(own: bytes, *arguments: object, **rest: object) -> list[Share]:
@@ -132,5 +132,5 @@ def deals(monkeypatch: pytest.MonkeyPatch, dealers: dict[str, int], secret: byte
         return replace(keys, commitment=round_client.seed_commitment(self._plan, self.name, secret)) if committed else keys
 
     monkeypatch.setattr(round_client, "split_many", each_alone(split))
-    monkeypatch.setattr(round_client.RoundClient, "share", share)
+    monkeypatch.setattr(round_client.RoundClient, "_share", share)
     monkeypatch.setattr(round_client.RoundClient, "_public", public)

@@ -13,7 +13,7 @@ import pytest
 from secure_sum.round_helpers import MASKED, Tape, flip, make_federation, make_vectors, read_end
 
 from secure_fl.errors import SecureSumError
-from secure_fl.secure_sum import key_holder as holders
+from secure_fl.secure_sum import round_authority as holders
 from secure_fl.secure_sum import round_client, round_store
 from secure_fl.secure_sum.envelope import Phase, read_header, sign_envelope
 from secure_fl.secure_sum.refusals import RefusedError
@@ -34,13 +34,13 @@ def signed(federation: EmbeddedFederation, plan: RoundPlan, phase: Phase, body: 
 # Shorter lists
 
 
-def shown(clients: int, listed: int, **rules: int) -> Callable[[], bytes]:
+def shown(clients: int, listed: int, **rules: int) -> Callable[[], list[bytes]]:
     """The first client's answer to a list of so many, every one signed by its owner."""
     federation = make_federation(clients=clients)
     plan = federation.begin(0, SHAPE, **rules).plan
     parties = [RoundClient(plan, identity) for identity in federation.clients.values()]
     keys = [party.advertise() for party in parties[:listed]]
-    return lambda: parties[0].share(signed(federation, plan, Phase.ADVERTISE, frames(keys)))
+    return lambda: parties[0].receive(signed(federation, plan, Phase.ADVERTISE, frames(keys)))
 
 
 @pytest.mark.parametrize(
@@ -303,6 +303,6 @@ def test_survivors_that_nobody_is_are_no_proof(key_holder: str, survivors: tuple
     request = OpenRequest(bytes(32), survivors, (), (*heads, b"", b"")).encode()
     phase = Phase.OPEN_COUNTS if key_holder == "authority" else Phase.OPEN_POOLS
     message = sign_envelope(federation._server, running.plan.header(phase, "server"), request)
-    opener = running._authority.open_counts if running._authority is not None else running.clients["client-0000"].open_pools
+    opener = running._authority or running.clients["client-0000"]
     with pytest.raises(SecureSumError):
-        opener(message)
+        opener.receive(message)

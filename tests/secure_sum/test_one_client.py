@@ -31,14 +31,26 @@ USELESS = [*(number.to_bytes(32, "little") for number in (0, 1, P - 1, P, P + 9)
 class Meddling(Tape):
     """Somebody whose messages of one phase become others, signed by the sender as before or not at all."""
 
-    def __init__(self, phase: Phase, edit: Callable[[bytes], bytes], *, resigned: bool = True, sender: str = BAD, recipient: str = "") -> None:
+    def __init__(
+        self,
+        phase: Phase,
+        edit: Callable[[bytes], bytes],
+        *,
+        resigned: bool = True,
+        sender: str = BAD,
+        recipient: str = "",
+        chunk: int = 0,
+    ) -> None:
         super().__init__()
+        self.chunk = chunk
         self.phase, self.edit, self.resigned, self.sender, self.recipient = phase, edit, resigned, sender, recipient
         self.federation: EmbeddedFederation | None = None
 
     def change(self, sender: str, recipient: str, data: bytes) -> bytes:
         concerned = sender == self.sender and self.recipient in ("", recipient) and data[:4] == b"SFE1"
-        if self.federation is None or not concerned or read_header(data).phase != self.phase:
+        if self.federation is None or not concerned:
+            return data
+        if (read_header(data).phase, read_header(data).chunk) != (self.phase, self.chunk):
             return data
         if not self.resigned:
             return self.edit(data)
@@ -140,25 +152,42 @@ def test_a_few_closed_boxes_cost_nothing(readers: int) -> None:
     outcome = run(Meddling(Phase.SHARE, boxes(lambda box: bytes(len(box)), readers)))
     assert len(outcome.survivors) == CLIENTS
 
-    federation = make_federation("masked", clients=CLIENTS)
-    running = federation.begin(0, SHAPE)
-    complaint = Dealers(tuple(position for position in range(CLIENTS) if position != 5)).encode()
-    assert running.server.receive(sign_envelope(federation.clients[BAD], running.plan.header(Phase.SHARE, BAD, chunk=1, chunks=2), complaint)) is None
-    assert running.server.settle() == []
-    assert running.server.left_out == ()
+    others = Dealers(tuple(position for position in range(CLIENTS) if position != 5)).encode()
+    outcome = run(Meddling(Phase.SHARE, lambda _: others, chunk=1))
+    assert len(outcome.survivors) == CLIENTS
+    assert outcome.missed == {}
 
 
-def test_a_complaint_after_an_upload_ends_the_round_with_a_name() -> None:
+def test_a_complaint_comes_before_uploads_or_not_at_all() -> None:
     federation = make_federation("masked", clients=3)
     running = federation.begin(0, SHAPE)
+    header = running.plan.header(Phase.SHARE, "client-0001", chunk=1, chunks=2)
+    late = sign_envelope(federation.clients["client-0001"], header, Dealers((2,)).encode())
+    assert running.server.receive(late) == "wrong-phase"
     vectors = make_vectors(SHAPE, dict.fromkeys(federation.clients, 0))
-    assert running.add(running.protect("client-0000", vectors["client-0000"])) is None
-    for name in ("client-0000", "client-0001"):
-        message = sign_envelope(federation.clients[name], running.plan.header(Phase.SHARE, name, chunk=1, chunks=2), Dealers((2,)).encode())
-        assert running.server.receive(message) is None
-    with pytest.raises(RoundRefusedError, match="boxes-closed") as caught:
-        running.server.settle()
-    assert caught.value.blamed == ("client-0002",)
+    for name, vector in vectors.items():
+        assert running.clients[name].ready
+        assert running.add(running.protect(name, vector)) is None
+        assert not running.clients[name].ready
+    check_exact(running.open(), SHAPE, vectors, list(vectors), 2)
+
+
+def test_who_says_nothing_of_its_boxes_is_left_out_before_anybody_masks_with_it() -> None:
+    class Silent(Tape):
+        def change(self, sender: str, recipient: str, data: bytes) -> bytes:
+            settles = sender == BAD and data[:4] == b"SFE1" and read_header(data).chunk == 1
+            return b"" if settles else data
+
+    federation = make_federation("masked", clients=CLIENTS, tape=Silent())
+    running = federation.begin(0, SHAPE)
+    assert running.silent(BAD, Phase.UPLOAD)
+    assert not running.clients[BAD].ready
+    vectors = make_vectors(SHAPE, dict.fromkeys(federation.clients, 0))
+    for name in vectors.keys() - {BAD}:
+        assert running.add(running.protect(name, vectors[name])) is None
+    outcome = running.open()
+    check_exact(outcome, SHAPE, vectors, sorted(vectors.keys() - {BAD}), 2)
+    assert outcome.missed == {BAD: "share"}
 
 
 def test_who_is_left_out_when_boxes_are_disputed() -> None:
@@ -209,7 +238,7 @@ def test_shares_of_no_polynomial_name_their_dealer(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_seed_other_than_the_one_committed_to_names_its_owner(monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = round_client.RoundClient.share
+    honest = round_client.RoundClient._share
 
     def share(self: round_client.RoundClient, data: bytes) -> bytes:
         sent = self._public()
@@ -218,7 +247,7 @@ def test_a_seed_other_than_the_one_committed_to_names_its_owner(monkeypatch: pyt
             monkeypatch.setattr(self, "_public", lambda: sent)
         return honest(self, data)
 
-    monkeypatch.setattr(round_client.RoundClient, "share", share)
+    monkeypatch.setattr(round_client.RoundClient, "_share", share)
     federation = make_federation("masked", clients=CLIENTS)
     with pytest.raises(RoundRefusedError, match="not-proved") as caught:
         federation.round(0, make_vectors(SHAPE, dict.fromkeys(federation.clients, 0)), SHAPE)

@@ -226,7 +226,7 @@ class Ledger:
                 if header.phase == Phase.ADVERTISE:
                     keys = Advertise.decode(body)
                     self.used += [("round key", keys.sealing), ("round key", keys.masking)]
-                elif header.phase == Phase.SHARE:
+                elif header.phase == Phase.SHARE and header.chunk == 0:
                     self.used += [("box salt", box[:32]) for _, box in Boxes.decode(body).boxes]
                     self.used += [("box", box) for _, box in Boxes.decode(body).boxes]
                 elif header.phase == Phase.UPLOAD:
