@@ -87,8 +87,8 @@ class _Progress:
     """How far a client is."""
 
     head: bytes = bytes(32)
-    last: bytes = b""
-    """Of the last call that was taken: the hash of its body."""
+    last: tuple[int, bytes] = (-1, b"")
+    """The last call that was taken: its number, and the hash of its body."""
     late: Post | None = field(default=None, repr=False)
     """A call that waits for the state of its place."""
     begun: Call | None = None
@@ -245,7 +245,8 @@ class FederationClient:
     def _on_call(self, post: Post) -> Sequence[bytes | memoryview]:
         """A round is called, or the federation ends."""
         seat, progress, place = self._seated(), self._progress, post.place
-        digest, last = from_hex(post.facts["state"], "state", 32), post.header.body_hash
+        digest = from_hex(post.facts["state"], "state", 32)
+        last = (post.header.round, post.header.body_hash)
         if last == progress.last:
             raise refused(Reason.REPLAYED, "called already", "round", post.header.round, "wait")
         self._settle(place, digest)
