@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
+from secure_fl.engines.pipes import Remote, wait_for
 from secure_fl.errors import TrainingError
 from secure_fl.federation.party import Message, Party
 
@@ -35,6 +36,11 @@ class Host(Protocol):
     @property
     def busy(self) -> bool:
         """Whether it works on a message, so that `collect` has something to wait for."""
+        ...
+
+    @property
+    def over(self) -> bool:
+        """Whether the federation has ended for all its parties."""
         ...
 
     def give(self, to: str, data: bytes | memoryview) -> None:
@@ -64,6 +70,11 @@ class Here:
         """When one of its parties is to be told the time."""
         found = [party.due for party in self._parties.values()]
         return min((due for due in found if due is not None), default=None)
+
+    @property
+    def over(self) -> bool:
+        """Whether the federation has ended for all its parties."""
+        return all(party.over for party in self._parties.values())
 
     def give(self, to: str, data: bytes | memoryview) -> None:
         """A message for one of its parties, which answers at once."""
@@ -97,53 +108,49 @@ class Queue:
         self._waiting: dict[int, deque[Message]] = {id(host): deque() for host in hosts}
         self.now = 0.0
 
-    def run(self, over: Callable[[], bool], *, most: int = 10_000) -> None:
-        """Go on until `over` and nothing is under way.
+    def run(self, *, most: int = 10_000) -> None:
+        """Go on until the first party has ended the federation and nothing is under way.
 
         Args:
-            over: whether the federation has ended.
             most: deadlines that may pass; more are an error, so that nothing runs for ever.
 
         Raises:
-            TrainingError: nothing is under way, nobody waits for a deadline, and it is not over.
+            TrainingError: nothing is under way, and nobody waits for a deadline.
         """
-        passed = 0
-        while True:
+        for _ in range(most):
             self._deliver()
-            if over():
-                return
             due = min((host.due for host in self._hosts if host.due is not None), default=None)
-            passed += 1
-            if due is None or passed > most:
-                raise TrainingError(
-                    "nobody goes on",
-                    field="federation",
-                    value=passed,
-                    remedy="read what the parties refused",
-                )
+            if self._at[self._first].over:
+                return
+            if due is None:
+                break
             self.now = max(self.now, due)
             for host in self._hosts:
                 host.tick(self.now)
+        problem, remedy = "nobody goes on", "read what the parties refused"
+        raise TrainingError(problem, field="federation", value=self.now, remedy=remedy)
 
     def _deliver(self) -> None:
         """Give every message to its reader, as long as there are any."""
-        while True:
+        given = True
+        while given:
             for host in self._hosts:
                 if not host.busy:
                     self._sort(host.collect())
-            if self._urgent:
-                message = self._urgent.popleft()
-                self._at[message.to].give(message.to, message.data)
-                continue
             given = self._give()
-            busy = [host for host in self._hosts if host.busy]
-            if busy:
-                self._sort(self._wait(busy))
-            elif not given:
-                return
+            busy = [host for host in self._hosts if isinstance(host, Remote) and host.busy]
+            if busy and not given:
+                self._sort(wait_for(busy).collect())
+                given = True
 
     def _give(self) -> bool:
-        """One message to each host that has none."""
+        """One message to the first party; where there is none, one to each host that is idle."""
+        if self._urgent:
+            host = self._at[self._first]
+            if host.busy:
+                return False
+            host.give(self._first, self._urgent.popleft().data)
+            return True
         given = False
         for host in self._hosts:
             waiting = self._waiting[id(host)]
@@ -154,10 +161,6 @@ class Queue:
                 if not host.busy:
                     self._sort(host.collect())
         return given
-
-    def _wait(self, busy: Sequence[Host]) -> list[tuple[str, Message]]:
-        """What the first of the busy hosts to say anything has sent."""
-        return busy[0].collect()
 
     def _sort(self, sent: Iterable[tuple[str, Message]]) -> None:
         for sender, message in sent:

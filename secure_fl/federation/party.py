@@ -39,6 +39,11 @@ class Party(Protocol):
     name: str
 
     @property
+    def over(self) -> bool:
+        """Whether the federation has ended for it."""
+        ...
+
+    @property
     def due(self) -> float | None:
         """When to call `tick`."""
         ...

@@ -1,4 +1,4 @@
-"""Who falls silent, and when: the round goes on without them, or ends with a reason, and never hangs."""
+"""Who falls silent, and when: the round goes on without them, or ends with a reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A federation of a few integer vectors: two pools, of which one may stay closed, and no training."""
+"""A federation of a few integer vectors: two pools, of which one stays closed; no training."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from secure_fl.federation.parties.authority import FederationAuthority
 from secure_fl.federation.parties.client import FederationClient, Site
 from secure_fl.federation.parties.server import FederationServer
 from secure_fl.federation.parties.shared import Shared
+from secure_fl.federation.party import Party
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.program import SumForm
 from secure_fl.federation.state import Place, State
@@ -30,7 +31,7 @@ WIDTH, BOUND, MINIMUM = 6, 100, 3
 
 @dataclass(frozen=True)
 class Toy:
-    """`rounds` rounds in one step: clients add a vector to the pool of their choice, and a common one."""
+    """`rounds` rounds in one step: clients add a vector to the pool that they choose."""
 
     clients: int
     rounds: int = 2
@@ -103,7 +104,7 @@ class Made:
     lost: set[str] = field(default_factory=set)
 
     @property
-    def parties(self) -> list[object]:
+    def parties(self) -> list[Party]:
         return [self.server, *self.clients, *([self.authority] if self.authority else [])]
 
     def run(self, tap: Tap | None = None) -> None:
@@ -114,8 +115,8 @@ class Made:
                 return None
             return data if tap is None else tap(sender, to, data)
 
-        queue = Queue([Here(self.parties)], self.server.name, tap=heard)  # type: ignore[arg-type]
-        queue.run(lambda: self.server.over)
+        hosts = [Here([self.server]), Here(self.parties[1:])]
+        Queue(hosts, self.server.name, tap=heard).run()
 
     def pools(self) -> list[torch.Tensor]:
         return [client.state.tensors["pools"] for client in self.clients if client.state]
@@ -125,6 +126,29 @@ def identities(clients: int) -> dict[str, Identity]:
     people = [Identity.generate(name, name) for name in ("coordinator", "server", "authority")]
     people += [Identity.generate(f"client-{number:04d}") for number in range(clients)]
     return {person.name: person for person in people}
+
+
+def roster_of(people: dict[str, Identity]) -> Roster:
+    unsigned = Roster("toy", tuple(person.member for person in people.values()), 2)
+    return Roster.open(unsigned.sign(people["coordinator"]), people["coordinator"].member)
+
+
+def plan_of(
+    roster: Roster, program: Toy, protection: str, key_holder: str, publish: bool = False
+) -> Plan:
+    return Plan(
+        configuration(program.clients, protection, key_holder).model_dump(mode="json"),
+        (1, 8, 8),
+        3,
+        roster.names("client")[: program.clients],
+        roster.digest,
+        hashlib.sha256(b"layout").digest(),
+        program.start().digest,
+        1 << 16,
+        "server",
+        "authority" if key_holder == "authority" else "",
+        publish_models=publish,
+    )
 
 
 def make(
@@ -141,23 +165,9 @@ def make(
 ) -> Made:
     """All parties, in this process."""
     people = people or identities(clients)
-    unsigned = Roster("toy", tuple(person.member for person in people.values()), 2)
-    roster = Roster.open(unsigned.sign(people["coordinator"]), people["coordinator"].member)
+    roster, program = roster_of(people), Toy(clients, rounds, groups)
     names = roster.names("client")[:clients]
-    program, config = Toy(clients, rounds, groups), configuration(clients, protection, key_holder)
-    plan = Plan(
-        config.model_dump(mode="json"),
-        (1, 8, 8),
-        3,
-        names,
-        roster.digest,
-        hashlib.sha256(b"layout").digest(),
-        program.start().digest,
-        1 << 16,
-        "server",
-        "authority" if key_holder == "authority" else "",
-        publish_models=publish,
-    )
+    plan = plan_of(roster, program, protection, key_holder, publish)
     signed, shared = plan.sign(people["coordinator"], roster), Shared()
 
     def site(number: int) -> Site:
