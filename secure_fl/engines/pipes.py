@@ -52,11 +52,7 @@ class Remote:
         make: `package.module:function`, which makes them; importable in a process of its own.
         facts: what the function is given.
 
-    Raises:
-        TrainingError: the process ended before it had its parties.
-
     Attributes:
-        names: of its parties.
         busy: whether it works on a message.
         alive: whether it can still be heard.
         over: whether its parties wait for nothing more.
@@ -74,19 +70,28 @@ class Remote:
         )
         assert self._process.stdin is not None and self._process.stdout is not None
         self._in, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
-        self.names: Sequence[str] = ()
-        self.busy = self.alive = True
+        self._names: Sequence[str] = ()
+        self._make, self.busy, self.alive = make, True, True
         self.over, self.due = False, None
         self._tell(Kind.MAKE, facts)
-        while self.busy:
-            self.collect()
-        if not self.alive:
-            self.close()
-            remedy = "read what it wrote to standard error"
-            raise TrainingError("did not start", field="process", value=make, remedy=remedy)
 
     due: float | None
     """When one of its parties is to be told the time."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Of its parties; waits until they are made, so start all processes before asking any.
+
+        Raises:
+            TrainingError: the process ended before it had them.
+        """
+        while self.busy and not self._names:
+            self.collect()
+        if not self._names:
+            self.close()
+            remedy = "read what it wrote to standard error"
+            raise TrainingError("did not start", field="process", value=self._make, remedy=remedy)
+        return self._names
 
     def fileno(self) -> int:
         """What to wait for: there is something to read."""
@@ -116,7 +121,7 @@ class Remote:
             return [(sender, Message(to, body))]
         due, self.over = _STATUS.unpack_from(data)
         self.due, self.busy = (None if math.isnan(due) else due), False
-        self.names = self.names or tuple(bytes(data[_STATUS.size :]).decode("ascii").split())
+        self._names = self._names or tuple(bytes(data[_STATUS.size :]).decode("ascii").split())
         return []
 
     def kill(self) -> None:

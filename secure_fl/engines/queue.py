@@ -20,13 +20,12 @@ Tap = Callable[[str, str, bytes | memoryview], bytes | memoryview | None]
 
 
 class Host(Protocol):
-    """Where parties live. One message is given to a host at a time.
+    """Where parties live. One message is given to a host at a time."""
 
-    Attributes:
-        names: of its parties.
-    """
-
-    names: Sequence[str]
+    @property
+    def names(self) -> Sequence[str]:
+        """Of its parties."""
+        ...
 
     @property
     def due(self) -> float | None:

@@ -62,6 +62,7 @@ class Keyring:
         self._granted: GrantedKey | None = None
         self._own: HolderKey | None = None
         self._used = frozenset[bytes]()
+        self._made: tuple[int, list[bytes]] = (-1, [])
         self.secret = b""
         """The federation's key; empty until it is given."""
 
@@ -73,6 +74,8 @@ class Keyring:
     def make(self, number: int, *, grant: bool, secret: bool) -> list[bytes]:
         """Make what is missing from round `number` on: signed messages for everybody.
 
+        Asked again, this gives the same bytes: one epoch has one key.
+
         Raises:
             RefusedError: `wrong-role` where the plan lets another member make keys; `noise-budget`.
         """
@@ -81,6 +84,8 @@ class Keyring:
             raise refused(
                 Reason.WRONG_ROLE, "makes no keys", "member", wire.identity.name, "ask another"
             )
+        if self._made[0] == number:
+            return self._made[1]
         made = []
         if grant and plan.parameters is not None:
             check_noise_budget(plan.parameters, plan.key_holder, len(plan.clients))
@@ -98,6 +103,7 @@ class Keyring:
                 for name in plan.holders
             }
             made.append(wire.sign(Phase.SECRET, {"sealed": boxes}))
+        self._made = (number, made)
         return made
 
     def take_grant(self, data: bytes) -> None:

@@ -47,4 +47,4 @@ def test_every_party_in_a_process_of_its_own_and_one_of_them_killed(hosts: list[
 
 def test_a_process_that_cannot_make_its_parties() -> None:
     with pytest.raises(TrainingError, match="did not start"):
-        Remote("federation.parties.toy_processes:make_party", b"{")
+        _ = Remote("federation.parties.toy_processes:make_party", b"{").names
