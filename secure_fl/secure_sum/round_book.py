@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from struct import Struct
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -33,6 +34,8 @@ class Verified:
     books: dict[bytes, KeyBook] = field(default_factory=dict)
     agreements: dict[bytes, frozenset[str]] = field(default_factory=dict)
     heads: dict[bytes, Integers] = field(default_factory=dict)
+    opened: dict[bytes, Any] = field(default_factory=dict)
+    """The sums opened last, which all these clients hold."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from secure_fl.secure_sum.envelope import Phase, Seen, head_bytes, read_header, sign_envelope, sign_in_place
 from secure_fl.secure_sum.identities import Identity
-from secure_fl.secure_sum.key_holder import Opened, SumOpener, by_block
+from secure_fl.secure_sum.key_holder import Opened, SumOpener, by_block, once
 from secure_fl.secure_sum.masks import UsedSeeds, mask_terms, pair_seeds, self_seeds
 from secure_fl.secure_sum.prg import Terms
 from secure_fl.secure_sum.refusals import Reason, RefusedError
@@ -311,7 +311,9 @@ class RoundClient:
         if self._opener is None:
             raise self._leave(RoundReason.OUT_OF_TURN, "this client holds no key", "sums", len(bodies))
         wanted = self._plan.shape.after_counts(self._opener.passing)
-        opened = self._opener.open_pools(by_block(wanted, bodies))
+        sums, opener = by_block(wanted, bodies), self._opener
+        name = opener.named(read_header(data).body_hash)
+        opened = once(self._verified, name, lambda: opener.open_pools(sums))
         state, place = self._apply_sums(opened)
         self._mine = Applied(opened.digest, state, place, data[: head_bytes(read_header(data))])
         self.opened = opened

@@ -32,10 +32,14 @@ class UploadStore(Protocol):
 
 
 class MemoryStore:
-    """Keeps the last round in memory: for simulations in one process, where nothing survives a kill."""
+    """Keeps the last round in memory: for simulations in one process, where nothing survives a kill.
 
-    def __init__(self) -> None:
-        self._last = -1
+    Args:
+        uploads: whether to keep their bytes, which a simulation of many clients has no memory for.
+    """
+
+    def __init__(self, *, uploads: bool = True) -> None:
+        self._last, self._uploads = -1, uploads
         self._upload: bytes | memoryview = b""
         self._opened = set[bytes]()
 
@@ -48,7 +52,7 @@ class MemoryStore:
         self._opened |= {question} - {b""}
 
     def keep(self, round_number: int, upload: bytes | memoryview) -> None:
-        self._upload = upload
+        self._upload = upload if self._uploads else b""
 
     def kept(self, round_number: int) -> bytes | memoryview | None:
         return self._upload or None if round_number == self._last else None

@@ -66,8 +66,12 @@ class Replica:
         state, shape = self.state, self.program.form(self.place).shape
         facts = [b"after|", state.digest, *(one.digest for one in opened)]
         name = hashlib.sha256(b"".join(facts) + canonical(list(left_out))).digest()
-        total = summed([summed_of(one, shape) for one in opened], tuple(left_out))
-        return self._shared.state(name, lambda: self.program.apply(state, total))
+
+        def apply() -> State:
+            total = summed([summed_of(one, shape) for one in opened], tuple(left_out))
+            return self.program.apply(state, total)
+
+        return self._shared.state(name, apply)
 
     def seal(self, secret: bytes) -> bytes:
         """The state for whoever knows the federation's key."""

@@ -23,7 +23,7 @@ from secure_fl.federation.parties.claims import read_result
 from secure_fl.federation.parties.server_flow import ServerFlow, Stage
 from secure_fl.federation.party import Message
 from secure_fl.federation.wire import Post, refused, route, shown
-from secure_fl.secure_sum.envelope import Header, Phase
+from secure_fl.secure_sum.envelope import Header, Phase, read_header
 from secure_fl.secure_sum.refusals import Reason
 from secure_fl.secure_sum.round_messages import frames
 from secure_fl.secure_sum.strict_json import from_hex
@@ -137,6 +137,8 @@ class FederationServer(ServerFlow):
         if self.stage != Stage.KEYS:
             raise refused(Reason.WRONG_PHASE, "no keys are made", "stage", self.stage, "wait")
         self._keys.take(data)
+        if self._reader is not None and read_header(data).phase == Phase.SECRET:
+            self._reader.take_secret(data)
         sent = [Message(name, data) for name in self._members]
         if any(self._keys.missing(self._progress.number + 1).values()):
             return sent
@@ -187,6 +189,7 @@ class FederationServer(ServerFlow):
     def _on_state(self, post: Post, data: bytes) -> list[Message]:
         if not self._states.take(post):
             return []
+        self._publish()
         readers = self._members if self.plan.by_authority else self._states.waiting
         message = self._states.message()
         sent = [Message(name, message) for name in readers if name != self.plan.authority]

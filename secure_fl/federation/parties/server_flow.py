@@ -14,12 +14,15 @@ from secure_fl.errors import SecureFLError, SecureSumError
 from secure_fl.federation.calling import ATTEMPTS, Call, cohort_names, round_plans
 from secure_fl.federation.parties.attempt import Attempt, Deadlines
 from secure_fl.federation.parties.claims import Claim, majority
+from secure_fl.federation.parties.keyring import Keyring
+from secure_fl.federation.parties.replica import open_state
 from secure_fl.federation.parties.server_desks import KeyDesk, StateDesk
 from secure_fl.federation.parties.server_record import call_facts, sum_facts
+from secure_fl.federation.parties.shared import Shared
 from secure_fl.federation.party import Message, RefusalLog
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.program import SumForm
-from secure_fl.federation.state import Place
+from secure_fl.federation.state import Place, State
 from secure_fl.federation.wire import Wire, shown
 from secure_fl.secure_sum.envelope import Phase
 from secure_fl.secure_sum.identities import Identity
@@ -114,6 +117,12 @@ class ServerFlow:
         self._attempt: Attempt | None = None
         self._now, self._until = 0.0, self._deadlines.join
         self.stage, self.failed = Stage.JOIN, None
+        self._reader: Keyring | None = None
+        """Opens sealed states, where the plan publishes the models."""
+        if self.plan.publish_models:
+            self._reader = Keyring(self._wire, self.plan, Shared())
+        self.models: State | None = None
+        """The state that is reached, where the plan publishes the models; else never any."""
         self.refusals = RefusalLog(self.name)
         self.said: list[Mapping[str, Any]] = []
         """Signed refusals of members, the first of them."""
@@ -325,13 +334,21 @@ class ServerFlow:
         early = self._states.sealed and self.plan.by_authority
         names = [name for name in self._members if name != self.plan.authority] if early else []
         message = self._states.message() if names else b""
-        return [*(Message(name, message) for name in names), *self._next()]
+        self._publish()
+        asked = self._ask_state() if self._reader is not None and not early else []
+        return [*(Message(name, message) for name in names), *asked, *self._next()]
 
     def _ask_state(self) -> list[Message]:
         """Ask one who came to it for the state that others wait for."""
         holders = [name for name in self._states.signed if name in self._members]
         asked = self._states.request(holders, self._now + self._deadlines.answer)
         return [] if asked is None else [Message(*asked)]
+
+    def _publish(self) -> None:
+        claim, sealed = self._states.claim, self._states.sealed
+        if self._reader is not None and claim is not None and sealed:
+            secret = self._reader.secret
+            self.models = open_state(self.plan, secret, sealed, claim.place, claim.state)
 
     def _finish(self, error: SecureFLError | None = None) -> list[Message]:
         self.failed, self.stage, self._attempt = error, Stage.OVER, None

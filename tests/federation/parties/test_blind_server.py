@@ -69,3 +69,12 @@ def test_the_scan_finds_what_is_planted() -> None:
     made.run()
     made.server.planted = {"deep": [made.clients[0].state]}  # type: ignore[attr-defined]
     assert any(isinstance(one, State) for one in secrets_at_server(made))
+
+
+@pytest.mark.parametrize("key_holder", ["clients", "authority"])
+def test_a_plan_that_publishes_the_models_gives_them_to_the_server(key_holder: str) -> None:
+    made = make(4, "bfv+masked", key_holder, rounds=2, publish=True)
+    made.run()
+    assert made.server.models is not None
+    assert made.server.models == made.clients[0].state
+    assert any(isinstance(one, State) for one in secrets_at_server(made))

@@ -25,6 +25,7 @@ from secure_fl.privacy.ledger import Release
 from secure_fl.secure_sum.identities import Identity
 from secure_fl.secure_sum.roster import Roster
 from secure_fl.secure_sum.round_plan import BlockShape
+from secure_fl.secure_sum.round_store import MemoryStore
 
 WIDTH, BOUND, MINIMUM = 6, 100, 3
 
@@ -174,7 +175,13 @@ def make(
         return Site(lambda plan: (program, answers(number)), judge=judge)
 
     made = [
-        FederationClient(people[name], roster, site(number), shared=shared)
+        FederationClient(
+            people[name],
+            roster,
+            site(number),
+            shared=shared,
+            store=MemoryStore(uploads=False),
+        )
         for number, name in enumerate(names)
     ]
     server = FederationServer(people["server"], roster, signed, program, deadlines=Deadlines())
