@@ -23,36 +23,19 @@ from secure_fl.config.cohorts import group_sizes
 from secure_fl.data.dataset import Dataset
 from secure_fl.data.partitions import ClientData
 from secure_fl.engines.embedded import EmbeddedEngine
-from secure_fl.federation.block_replies import in_blocks
+from secure_fl.federation.asks import payload_bytes
 from secure_fl.federation.blueprint import Blueprint
-from secure_fl.federation.messages import (
-    BlockUpdate,
-    CentreShare,
-    CentreVote,
-    EncoderUpdate,
-    GiveCentre,
-    GiveSketch,
-    Guide,
-    KeepEncoder,
-    Kept,
-    PoolScore,
-    PoolUpdate,
-    Reply,
-    Request,
-    ScorePools,
-    TrainEncoder,
-    TrainPool,
-    VoteCentre,
-    payload_bytes,
-)
-from secure_fl.federation.phase import Call
+from secure_fl.federation.state import Place, State
+from secure_fl.federation.step_program import StepProgram
+from secure_fl.federation.steps.evaluate import Evaluate
+from secure_fl.federation.steps.order import steps_of
+from secure_fl.federation.steps.step import Step
 from secure_fl.models.state import to_vector
-from secure_fl.pools.pool_set import PoolSet
-from secure_fl.privacy.client_level import Blocks
 from secure_fl.secure_sum.round_layers import body_bytes
 from secure_fl.secure_sum.round_plan import BlockShape, BlockVector, RoundPlan
 from secure_fl.secure_sum.round_sizes import sum_bytes
 from secure_fl.secure_sum.secure_sum import EmbeddedFederation
+from secure_fl.training.fit import LocalSpec
 from secure_fl.training.representation import measure_representation
 
 if TYPE_CHECKING:
@@ -123,70 +106,73 @@ class Estimate:
 def estimate(federation: Federation, *, timed: bool = True) -> Estimate:
     """What a run of this federation will take, without time where that is not asked for: then in a moment."""
     config, blueprint, clients = federation.config, federation.blueprint, federation.clients
-    sample, clock = _Messages(blueprint), _Clock(blueprint, clients) if timed else None
-    phases = tuple(_phases(config, sample, clock, len(clients)))
+    sample, clock = _Sample(blueprint), _Clock(blueprint, clients) if timed else None
+    phases = tuple(_phases(sample, clock))
     fields = sample.fields
     held = 4 * fields * 6 + 8 * fields * 4 + (0 if config.security.protection == "plain" else 12 * sample.largest_upload)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return Estimate(phases, peak + held, 3 * 4 * fields + 2**20)
 
 
-def _phases(config: FederationConfig, sample: _Messages, clock: _Clock | None, clients: int) -> Iterator[PhaseCost]:
+def _phases(sample: _Sample, clock: _Clock | None) -> Iterator[PhaseCost]:
     """Every phase, in order."""
+    blueprint, config = sample.blueprint, sample.blueprint.config
+    steps = steps_of(blueprint)
+    names = [step.name for step in steps]
+    if config.pretrain.mode == "centralized":
+        seconds = None if clock is None else clock.at_a_server()
+        yield PhaseCost("pretrain", config.pretrain.rounds, 0, seconds=seconds)
+    measures = config.evaluate.enabled and config.pretrain.mode != "none"
+    if measures and "pretrain" not in names:
+        yield _measuring(clock)
+    for place, step in enumerate(steps):
+        yield _cost(sample, clock, step, place)
+        if measures and step.name == "pretrain":
+            yield _measuring(clock)
+    if config.pools.enabled and "evaluate" not in names:
+        seconds = None if clock is None else blueprint.clients * clock.scored()
+        yield PhaseCost("evaluate", 1, blueprint.clients, seconds=seconds)
 
-    def asked(name: str, rounds: int, count: int, request: Request, reply: Reply, work: Callable[[], float]) -> PhaseCost:
-        down, up, blocks = count * payload_bytes(request), 0, reply.blocks if isinstance(reply, BlockUpdate) else None
-        seconds = None if clock is None else work()
-        if blocks is None:
-            return PhaseCost(name, rounds, count, down, count * payload_bytes(reply), seconds)
-        if config.security.protection == "plain":
-            return PhaseCost(name, rounds, count, down, count * payload_bytes(blocks), seconds)
-        grouped = config.security.robust != "none" and name in ("pretrain", "cluster")
+
+def _measuring(clock: _Clock | None) -> PhaseCost:
+    return PhaseCost("measure", 1, 0, seconds=None if clock is None else clock.measuring())
+
+
+def _cost(sample: _Sample, clock: _Clock | None, step: Step, place: int) -> PhaseCost:
+    """What a step of the program will take."""
+    config = sample.blueprint.config
+    number = 1 if step.name == "sketch" else 0
+    form, state = step.form(number), sample.state.at(Place(place, number))
+    count, shape = len(form.cohort), form.shape
+    rounds, most = step.rounds, None
+    if step.name == "sketch":
+        rounds, most = min(rounds, _SETTLES), rounds
+    down, up = count * payload_bytes(step.ask(state)), count * 8 * _fields(shape)
+    seconds = None if clock is None else count * clock.answer(step, place, number)
+    if config.security.protection != "plain":
+        grouped = form.opening.group_size is not None
         size = max(group_sizes(count, config.security.group_size)) if grouped else count
         groups = max(1, round(count / size))
-        more_down, more_up = sum_cost(config, blocks, size)
-        spent = None if clock is None or seconds is None else seconds + groups * clock.of_sum(config, blocks, size)
-        return PhaseCost(name, rounds, count, down + groups * more_down, up + groups * more_up, spent)
-
-    pretrain, pools = config.pretrain, config.pools
-    if pretrain.mode == "federated":
-        count = pretrain.cohort_size(clients)
-        request, reply = sample.train_encoder()
-        yield asked("pretrain", pretrain.rounds, count, request, reply, lambda: count * _of(clock).client(request, pretrain))
-    elif pretrain.mode == "centralized":
-        yield PhaseCost("pretrain", pretrain.rounds, 0, seconds=None if clock is None else clock.client(sample.train_encoder()[0], pretrain))
-    if config.evaluate.enabled and pretrain.mode != "none":
-        yield PhaseCost("measure", 1, 0, seconds=None if clock is None else clock.measuring())
-    if sample.blueprint.needs_kept_encoder:
-        yield asked("hand_out", 1, clients, KeepEncoder(sample.encoder), Kept(), lambda: 0.0)
-    if not pools.enabled:
-        return
-    if pools.start == "sketch":
-        if config.noises_sketches and sample.blueprint.sketch.released is not None and sample.blueprint.sketch.released.centring:
-            yield asked("centre", 1, clients, *sample.centre(), lambda: clients * _of(clock).once(GiveCentre()))
-        vote, voted = sample.vote()
-        most = 1 + pools.sketch_iterations
-        found = asked("sketch", min(most, _SETTLES), clients, vote, voted, lambda: clients * _of(clock).once(vote))
-        yield replace(found, most=most)
-    count = pools.cohort_size(clients)
-    train, update = sample.train_pool()
-    yield asked("cluster", pools.rounds, count, train, update, lambda: count * _of(clock).client(train, pools))
-    score, told = sample.score()
-    yield asked("evaluate", 1, clients, score, told, lambda: clients * _of(clock).client(score, pools))
+        more_down, more_up = sum_cost(config, shape, size)
+        down, up = down + groups * more_down, groups * more_up
+        if clock is not None and seconds is not None:
+            seconds += groups * clock.of_sum(config, shape, size)
+    sample.largest_upload = max(sample.largest_upload, 8 * _fields(shape))
+    return PhaseCost(step.name, rounds, count, down, up, seconds, most)
 
 
-def _of(clock: _Clock | None) -> _Clock:
-    assert clock is not None
-    return clock
+def _fields(shape: BlockShape) -> int:
+    """Of one client's integers."""
+    return sum(shape.fields(block) for block in range(shape.blocks))
 
 
-def sum_cost(config: FederationConfig, blocks: Blocks, clients: int) -> tuple[int, int]:
+def sum_cost(config: FederationConfig, real: BlockShape, clients: int) -> tuple[int, int]:
     """Bytes down and up of one protected sum over so many clients, every pool opened.
 
     A round of the protocol with narrow pools, and as many clients up to sixteen, shows what the rest costs. That grows with clients times those
     they share masks with; bodies and sums are the layout's own.
     """
-    few, real = min(clients, _SMALL_COHORT), _shape(blocks)
+    few = min(clients, _SMALL_COHORT)
     small = replace(real, width=_SMALL_WIDTH, shared=min(real.shared, _SMALL_WIDTH))
     plan, down, up = _round(config, small, few)
     grown = replace(plan, shape=real)
@@ -200,11 +186,6 @@ def sum_cost(config: FederationConfig, blocks: Blocks, clients: int) -> tuple[in
 def _sums(plan: RoundPlan) -> int:
     """Bytes of all sums that are sent to whoever decrypts, beside the counts'; none where there is nothing to decrypt."""
     return sum(sum_bytes(plan, block) for block in range(1, plan.shape.blocks)) if plan.encrypted else 0
-
-
-def _shape(blocks: Blocks) -> BlockShape:
-    pools, width = blocks.pools.shape
-    return BlockShape(pools, width, len(blocks.shared), len(blocks.head), counted=pools > 1)
 
 
 def _round(config: FederationConfig, shape: BlockShape, clients: int, parties: EmbeddedFederation | None = None, number: int = 0) -> _Round:
@@ -231,53 +212,34 @@ class _Round(NamedTuple):
     up: int
 
 
-class _Messages:
-    """Requests and replies of the shapes that a run sends, holding zeros."""
+class _Sample:
+    """A state of the shapes that a run has, holding zeros."""
 
     def __init__(self, blueprint: Blueprint) -> None:
         self.blueprint, config = blueprint, blueprint.config
-        self.encoder = to_vector(blueprint.encoder())
-        self.vector = to_vector(blueprint.encoder_projector()) if config.pretrain.mode in ("federated", "centralized") else torch.empty(0)
-        shared, pooled = blueprint.layout.parts(blueprint.pool_model(0)) if config.pools.enabled else (torch.empty(0), torch.empty(0))
-        self.pools = PoolSet(shared, pooled.repeat(max(1, config.pools.count), 1))
         self.largest_upload = 0
-        self.fields = len(self.vector) + len(self.encoder) + self.pools.pooled.numel() + len(shared)
-        width = blueprint.sketch_width if config.pools.enabled and config.pools.start == "sketch" else 0
-        self._guide = Guide(torch.zeros(width), torch.zeros(config.pools.count, width)) if width else None
-        losses = tuple(0.0 for _ in range(config.pools.count))
-        self._score = PoolScore(0, () if config.privacy.unit != "none" else losses, 0.0, 0.0, 0.0)
+        self.state = sample_state(blueprint)
+        held = ("model", "encoder", "pools.shared", "pools.pooled")
+        trained = config.pretrain.mode in ("federated", "centralized")
+        lengths = {name: tensor.numel() for name, tensor in self.state.tensors.items() if name in held}
+        self.fields = sum(lengths.values()) - (0 if trained else lengths["model"])
 
-    def train_encoder(self) -> tuple[TrainEncoder, Reply]:
-        terms = dict.fromkeys(self.blueprint.objective(0).weights, 0.0) if self.blueprint.config.privacy.unit == "none" else {}
-        return TrainEncoder(0, self.vector), self._answer(EncoderUpdate(torch.zeros(len(self.vector)), 1.0, terms), "pretrain")
 
-    def train_pool(self) -> tuple[TrainPool, Reply]:
-        terms = dict.fromkeys(self.blueprint.pool_weights, 0.0) if self.blueprint.config.privacy.unit == "none" else {}
-        shared, pooled = torch.zeros(len(self.pools.shared)), torch.zeros(self.pools.pooled.shape[1])
-        reply = PoolUpdate(self._score, shared, pooled, 1.0, terms)
-        return TrainPool(0, self.pools, self._guide), self._answer(reply, "cluster")
-
-    def score(self) -> tuple[ScorePools, Reply]:
-        return ScorePools(self.pools, self._guide), self._score
-
-    def vote(self) -> tuple[VoteCentre, Reply]:
-        config, width = self.blueprint.config.pools, self.blueprint.sketch_width
-        centres = torch.zeros(config.sketch_starts, config.count, width)
-        return VoteCentre(torch.zeros(width), centres), self._answer(CentreVote(torch.zeros(*centres.shape[:2], width + 2)), "votes")
-
-    def centre(self) -> tuple[GiveCentre, Reply]:
-        return GiveCentre(), self._answer(CentreShare(torch.zeros(self.blueprint.sketch.inputs)), "centre")
-
-    def _answer(self, reply: Reply, phase: str) -> Reply:
-        plan = self.blueprint.client_plan if self.blueprint.config.privacy.unit == "client" else None
-        if plan is not None and phase in plan.by_phase():
-            level = plan.of(phase)
-            inside = None if level.bit_noise is None else False
-            reply = BlockUpdate(level.blocks(torch.zeros(level.shared + level.pooled, dtype=torch.int64), 0, inside=inside))
-        made = in_blocks(reply, self.blueprint)
-        if isinstance(made, BlockUpdate) and made.blocks is not None:
-            self.largest_upload = max(self.largest_upload, payload_bytes(made.blocks))
-        return made
+def sample_state(blueprint: Blueprint) -> State:
+    """A state with all that any step of a run asks by, holding zeros."""
+    pools, tensors = blueprint.config.pools, {"model": to_vector(blueprint.encoder_projector())}
+    tensors["encoder"] = to_vector(blueprint.encoder())
+    if pools.enabled:
+        shared, pooled = blueprint.layout.parts(blueprint.pool_model(0))
+        tensors |= {"pools.shared": shared, "pools.pooled": pooled.repeat(pools.count, 1)}
+    if pools.enabled and pools.start == "sketch":
+        width, released = blueprint.sketch_width, blueprint.private_sketch
+        if released is not None and released.centring:
+            tensors["sketch.public_centre"] = torch.zeros(blueprint.sketch.inputs)
+        tensors |= {"guide.mean": torch.zeros(width), "guide.centres": torch.zeros(pools.count, width)}
+        tensors["sketch.mean"] = torch.zeros(width)
+        tensors["sketch.centres"] = torch.zeros(pools.sketch_starts, pools.count, width)
+    return State(Place(0, 0), tensors)
 
 
 class _Clock:
@@ -289,26 +251,48 @@ class _Clock:
         trial = blueprint.config.model_copy(update={"privacy": privacy.model_copy(update={"noise": privacy.noise or 1.0})})
         self._trial = replace(blueprint, config=trial)
 
-    def client(self, request: Request, settings: OptimiserConfig) -> float:
-        """Seconds that a client takes to answer, the mean over the clients: linear in its examples."""
+    def answer(self, step: Step, place: int, number: int) -> float:
+        """Seconds that a client takes to answer in a round of a step, the mean over the clients."""
+        config, at = self._blueprint.config, Place(place, number)
+        if step.name in ("centre", "sketch"):  # what a client holds makes little difference
+            self._answered(at, 8)
+            return self._answered(at, 8)
+        settings = config.pretrain if step.name == "pretrain" else config.pools
+        return self._scaled(settings, lambda examples: self._answered(at, examples))
+
+    def scored(self) -> float:
+        """Seconds that a client takes to choose and test a pool."""
+        settings = self._blueprint.config.pools
+        return self._scaled(settings, lambda examples: self._answered(None, examples))
+
+    def at_a_server(self) -> float:
+        """Seconds of a round of pre-training at a server, as a client of mean size would take."""
+        pretrain = self._blueprint.config.pretrain
+        task = self._blueprint.pretrain_task(None)
+        spec = LocalSpec.at_round(pretrain, 0, pretrain.rounds)
+
+        def trained(examples: int) -> float:
+            model, data, begun = self._blueprint.encoder_projector(), self._noise(examples), time.perf_counter()
+            task.fit(model, data, spec, 0)
+            return time.perf_counter() - begun
+
+        return self._scaled(pretrain, trained)
+
+    def _scaled(self, settings: OptimiserConfig, took: Callable[[int], float]) -> float:
+        """Seconds of something that is linear in a client's examples."""
         batch = settings.batch_size
         sizes = [ceil(len(client.train) / batch) for client in self._clients]
         batches = sum(sizes) / len(sizes)
         largest = max(len(client.train) for client in self._clients)
         if largest <= 2 * batch:
-            examples = round(sum(len(client.train) for client in self._clients) / len(self._clients))
-            self._answered(request, max(2, examples))
-            return self._answered(request, max(2, examples))
-        if self._answered(request, batch) > _SLOW or (first := self._answered(request, batch)) > _SLOW:
-            return batches * self._answered(request, batch)
+            examples = max(2, round(sum(len(client.train) for client in self._clients) / len(self._clients)))
+            took(examples)
+            return took(examples)
+        if took(batch) > _SLOW or (first := took(batch)) > _SLOW:
+            return batches * took(batch)
         more = min(3, max(2, round(batches)))
-        each = max(0.0, (self._answered(request, more * batch) - first) / (more - 1))
+        each = max(0.0, (took(more * batch) - first) / (more - 1))
         return max(first, first + (batches - 1) * each)
-
-    def once(self, request: Request) -> float:
-        """Seconds for an answer that takes the same whatever a client holds."""
-        self._answered(request, 8)
-        return self._answered(request, 8)
 
     def measuring(self) -> float:
         """Seconds for the metrics of the representation, before and after pre-training."""
@@ -326,9 +310,9 @@ class _Clock:
         (least, few), (more, many) = took(8), took(_MEASURED)
         return 2 * (least + max(0.0, more - least) / max(1, many - few) * (train + test - few))
 
-    def of_sum(self, config: FederationConfig, blocks: Blocks, clients: int) -> float:
+    def of_sum(self, config: FederationConfig, real: BlockShape, clients: int) -> float:
         """Seconds of one protected sum, all parties: what a client adds, by the fields, and the rest of the protocol."""
-        real, few = _shape(blocks), min(clients, 4)
+        few = min(clients, 4)
         width = min(real.width, max(_SMALL_WIDTH, _MOST_FIELDS // real.pools))
         small = replace(real, width=_SMALL_WIDTH, shared=min(real.shared, _SMALL_WIDTH))
         wide = replace(real, width=width, shared=min(real.shared, _MOST_FIELDS))
@@ -347,24 +331,21 @@ class _Clock:
         _round(config, shape, clients, parties, 1)
         return time.perf_counter() - begun
 
-    def _answered(self, request: Request, examples: int) -> float:
+    def _answered(self, place: Place | None, examples: int) -> float:
+        """Seconds of one client's answer at a place; without one, of its choice of a pool."""
         train = self._noise(examples)
         tested = round(sum(len(client.test) for client in self._clients) / len(self._clients))
         data = ClientData(0, train, train, self._noise(max(1, tested)), None, "noise")
-        engine = EmbeddedEngine([data], self._trial)
-        if self._trial.needs_kept_encoder:
-            for _ in engine.ask(Call((0,), KeepEncoder(to_vector(self._trial.encoder())))):
-                pass
-        if isinstance(request, VoteCentre):
-            released = self._trial.private_sketch
-            centre = torch.zeros(self._trial.sketch.inputs) if released is not None and released.centring else None
-            for _ in engine.ask(Call((0,), GiveSketch(centre))):
-                pass
-        if isinstance(request, TrainPool | ScorePools):
-            request = replace(request, guide=None)
+        program = StepProgram(self._trial, steps_of(self._trial))
+        engine, whole = EmbeddedEngine([data], program), sample_state(self._trial)
+        state = whole.with_values(without=["guide.mean", "guide.centres"]).at(place or whole.place)
+        if place is not None and program.step(place).name == "sketch":
+            engine.recall(state)
         begun = time.perf_counter()
-        for _ in engine.ask(Call((0,), request)):
-            pass
+        if place is None:
+            list(engine.scored(Evaluate(self._trial), state))
+        else:
+            list(engine.answers(state, [(0, 0)]))
         return time.perf_counter() - begun
 
     def _noise(self, count: int) -> Dataset:

@@ -23,8 +23,8 @@ from secure_fl.data.sources import prepared
 from secure_fl.data.sources.files import read_like
 from secure_fl.data.tables import aligned
 from secure_fl.errors import DataError, ModelError
+from secure_fl.federation.asks import Guide
 from secure_fl.federation.folder import RunFolder
-from secure_fl.federation.messages import Guide
 from secure_fl.models.heads import Classifier
 from secure_fl.paths import path_of
 from secure_fl.pools.pool_set import PoolModel

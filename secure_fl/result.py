@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from secure_fl.assign import Assignment, assign
 from secure_fl.errors import ModelError
 from secure_fl.federation.folder import RunFolder
-from secure_fl.federation.phase import RoundRecord
+from secure_fl.federation.record import RoundRecord
 from secure_fl.files import is_file, read_json
 from secure_fl.inference import Examples, Models
 from secure_fl.paths import path_of

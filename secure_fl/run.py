@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import cached_property
@@ -28,34 +28,35 @@ from secure_fl.data.summary import PartitionSummary, summarise
 from secure_fl.data.views import Augmentation, check_range
 from secure_fl.engines.embedded import EmbeddedEngine
 from secure_fl.engines.rounds import Rounds
+from secure_fl.engines.simulation import Simulation
 from secure_fl.federation.alerts import majorities, watched
+from secure_fl.federation.bench import Workbench
 from secure_fl.federation.blueprint import Blueprint
 from secure_fl.federation.budget import BudgetGate
 from secure_fl.federation.central import CentralSet
-from secure_fl.federation.client import Workbench
-from secure_fl.federation.cluster import Cluster, Evaluate
-from secure_fl.federation.extension import check_lengths_only, go_on, last_choices, needs_sketches
+from secure_fl.federation.extension import check_lengths_only, go_on, last_choices
 from secure_fl.federation.folder import RunFolder
 from secure_fl.federation.manifest import Manifest
-from secure_fl.federation.measure import Measure
 from secure_fl.federation.path_check import check_paths
-from secure_fl.federation.phase import Phase, RoundRecord, ServerState
-from secure_fl.federation.pretrain import CentralPretrain, HandOut, Pretrain
+from secure_fl.federation.pools import get_guide, get_pools
 from secure_fl.federation.privacy_record import privacy_record, sketch_record
+from secure_fl.federation.prologue import Prologue
+from secure_fl.federation.record import RoundRecord
 from secure_fl.federation.release_box import ReleaseBox
 from secure_fl.federation.run_state import RunState
-from secure_fl.federation.starts import FarthestStart, RestartStart, SketchCentre, SketchStart, get_guide, get_pools
+from secure_fl.federation.state import Place, State
+from secure_fl.federation.step_program import StepProgram
+from secure_fl.federation.steps.order import steps_of
 from secure_fl.federation.summing import Summing
 from secure_fl.files import held, read_json, remove_unfinished
 from secure_fl.inference import Models
-from secure_fl.models.state import count_parameters, load_vector, to_vector
+from secure_fl.models.state import count_parameters, load_vector
 from secure_fl.pools.pool_set import PoolModel
 from secure_fl.result import Result
 from secure_fl.summary import final_summary, picture
 from secure_fl.training.device import Compute
 
 _REMEDY = "restore the file that the run wrote, or start a new run"
-_STARTS: dict[str, type[Phase]] = {"sketch": SketchStart, "restarts": RestartStart, "farthest": FarthestStart}
 
 
 class Federation:
@@ -158,44 +159,37 @@ class Federation:
             return self._run(found(out), seen, holding, resume=resume)
 
     def _run(self, folder: RunFolder | None, seen: CentralSet | None, holding: ExitStack, *, resume: bool) -> Result:
-        state, box = self._prepare(folder, seen, holding, resume=resume)
-        if self.config.pretrain.mode == "load" and "encoder" not in state.tensors:
+        restored, box = self._prepare(folder, seen, holding, resume=resume)
+        if self.config.pretrain.mode == "load" and restored is None:
             self._gate.load_encoder(RunFolder.open(Path(self.config.pretrain.load_from or ""), "pretrain.load_from"), len(self.clients))
-        engine = EmbeddedEngine(self.clients, self.blueprint, box, self._gate.already)
-        summing = Summing(self.config.security, len(self.clients), self.config.privacy.colluders)
-        rounds = Rounds(engine, summing, self._gate, self._replied)
-        records: list[RoundRecord] = []
-        if folder is not None:
-            records = [RoundRecord(**line) for line in folder.read_metrics()]
-        chosen = last_choices(each.metrics for each in records)
-        self._chosen = bool(chosen)
+        central = None if self._central is None else self._scaling.alone(self._central)
+        prologue = Prologue(self.blueprint, central, self._loaded_encoder)
+        program = StepProgram(self.blueprint, steps_of(self.blueprint), None if restored else prologue.initial())
+        engine = EmbeddedEngine(self.clients, program, box, self._gate.already)
+        book = _Book(self, folder, box)
+        chosen = last_choices(each.metrics for each in book.records)
         if self.blueprint.begun_as is not None:
-            engine.remember(chosen)
-        earlier: list[Phase] = []
-        for number, phase in enumerate(self._phases(state)):
-            if number < state.phase or phase.done or (number == state.phase and state.round > 0):
-                earlier.append(phase)
-            if number < state.phase:
-                continue
-            self._tell("on_phase", phase.name, phase.rounds, state.round)
-            while not phase.done:
-                if folder is not None:
-                    folder.check_own()
-                while earlier:
-                    self._repeat(earlier.pop(0), engine)
-                record = watched(rounds.run(phase), records, self.config, self._majorities)
-                records.append(record)
-                if folder is not None:
-                    folder.append(record)
-                    if state.round % self.config.runtime.checkpoint_every == 0:
-                        folder.save(state, self._digest, self._gate.mark)
-                        engine.results.checkpointed()
-                self._tell("on_round", RoundRecord(**self.manifest.view("metrics.jsonl", asdict(record))))
-            state.phase, state.round = number + 1, 0
-            if folder is not None:
-                folder.save(state, self._digest, self._gate.mark)
-        result = self._finish(state, records, folder)
-        engine.results.close()
+            engine.remind(chosen)
+        summing = Summing(self.config.security, len(self.clients), self.config.privacy.colluders)
+        groups = [client.group for client in self.clients]
+        rounds = Rounds(program, engine, summing, self._gate, groups, self._replied)
+        simulation = Simulation(
+            program,
+            prologue,
+            engine,
+            rounds,
+            self._gate,
+            book,
+            self._pooled_data,
+            groups,
+            self._replied,
+            resumed=resume,
+            known=bool(chosen),
+        )
+        # A program enters its first step once a server's own pre-training is over.
+        state = simulation.to_the_end(restored or State(Place(0, 0), prologue.initial()))
+        result = self._finish(state, book.records, folder)
+        box.close()
         self._tell("on_end", result)
         return result
 
@@ -248,14 +242,16 @@ class Federation:
         """Of every client's examples: what a resumed run must share too, and only the experimenter may know."""
         return whole_digest(part for client in self.clients for part in (client.train, client.validation, client.test))
 
-    def _prepare(self, folder: RunFolder | None, seen: CentralSet | None, holding: ExitStack, *, resume: bool) -> tuple[ServerState, ReleaseBox]:
-        """State to go on from, and the box of private results; opens the gate. A new run's ledger is there before the run counts as begun.
+    def _prepare(self, folder: RunFolder | None, seen: CentralSet | None, holding: ExitStack, *, resume: bool) -> tuple[State | None, ReleaseBox]:
+        """State to go on from, None where the run begins, and the box of private results; opens the gate.
+
+        A new run's ledger is there before the run counts as begun.
 
         `holding`: what is held until the run ends; the run's own state is added.
         """
         if folder is None:
             self._gate = self._open_gate(None)
-            return ServerState(), ReleaseBox(None)
+            return None, ReleaseBox(None)
         opened = self._open_gate(None if resume else folder.ledger)
         if not resume:
             self._begin(folder, seen)
@@ -269,10 +265,11 @@ class Federation:
             holding.enter_context(kept.held())
         self._gate = self._open_gate(folder.ledger, kept, resumed=True)
         self._gate.follows(folder.marks())
-        state = ServerState()
+        state = None
         if resume:
-            state, self.blueprint = go_on(folder, self.blueprint, self._gate, self.clients, self._digest_of, self._phases)
-            self._seen_at_a_server(folder if "encoder" in state.tensors else None)
+            names = [step.name for step in steps_of(self.blueprint)]
+            state, self.blueprint = go_on(folder, self.blueprint, self._gate, self.clients, self._digest_of, names)
+            self._seen_at_a_server(folder if state is not None and "encoder" in state.tensors else None)
         return state, ReleaseBox(folder.results, kept, self._gate.charged, folder.check_own)
 
     def _open_gate(self, path: Path | None, kept: RunState | None = None, *, resumed: bool = False) -> BudgetGate:
@@ -287,60 +284,16 @@ class Federation:
             documents[folder.central] = seen.as_dict()
         folder.begin(self.config, documents, self._digest)
 
-    def _phases(self, state: ServerState) -> Iterator[Phase]:
-        """The phases in order. Each is made when it is reached, from what the earlier ones left in the state."""
-        config, blueprint = self.config, self.blueprint
-        groups = [client.group for client in self.clients]
-        if config.pretrain.mode == "federated":
-            yield Pretrain(blueprint, state, groups)
-        elif config.pretrain.mode == "centralized":
-            assert self._central is not None
-            yield CentralPretrain(blueprint, state, groups, self._scaling.alone(self._central))
-        elif "encoder" not in state.tensors:
-            state.tensors["encoder"] = to_vector(self._given_encoder())
-        if config.evaluate.enabled and config.pretrain.mode != "none":
-            yield Measure(blueprint, state, groups, *self._pooled_data())
-        if blueprint.needs_kept_encoder:
-            yield HandOut(blueprint, state, groups)
-        if not config.pools.enabled:
-            return
-        if self.config.noises_sketches and blueprint.sketch.released is not None and blueprint.sketch.released.centring:
-            yield SketchCentre(blueprint, state, groups)
-        if config.pools.start in _STARTS:
-            yield _STARTS[config.pools.start](blueprint, state, groups)
-        yield Cluster(blueprint, state, groups)
-        yield Evaluate(blueprint, state, groups)
-
-    def _given_encoder(self) -> nn.Module:
-        """The encoder of another run, or a random one."""
-        if self.config.pretrain.mode == "load":
-            assert self.config.pretrain.load_from is not None
-            return load_encoder(self.config.pretrain.load_from, self.blueprint.make_encoder(0) if self._custom_encoder else None)
-        return self.blueprint.encoder()
+    def _loaded_encoder(self) -> nn.Module:
+        """The encoder of another run."""
+        assert self.config.pretrain.load_from is not None
+        return load_encoder(self.config.pretrain.load_from, self.blueprint.make_encoder(0) if self._custom_encoder else None)
 
     def _pooled_data(self) -> tuple[Dataset, Dataset]:
         """All clients' training and test examples: only a simulation has them in one place."""
         return join([c.train for c in self.clients], "all clients"), join([c.test for c in self.clients], "all clients")
 
-    def _repeat(self, phase: Phase, engine: EmbeddedEngine) -> None:
-        """After a resume, this process' clients need again the encoder they were told to keep, and the private sketch they released.
-
-        A sketch that is gone is released anew, and charged again.
-        """
-        call = phase.open() if isinstance(phase, HandOut) else None
-        if isinstance(phase, SketchStart) and self.config.noises_sketches and self._sketches_are_needed(phase.state):
-            call = phase.first_call()
-        if call is not None:
-            self._gate.admit(engine.releases(call), engine.results.answers)
-            for _ in engine.ask(call):
-                pass
-
-    def _sketches_are_needed(self, state: ServerState) -> bool:
-        """A run that goes on for longer leaves alone what nobody will ask for: its clients' sketches are gone, and new ones would be charged."""
-        names = [phase.name for phase in self._phases(state)]
-        return self.blueprint.begun_as is None or needs_sketches(self.config, state, names, self._chosen)
-
-    def _finish(self, state: ServerState, records: list[RoundRecord], folder: RunFolder | None) -> Result:
+    def _finish(self, state: State, records: list[RoundRecord], folder: RunFolder | None) -> Result:
         blueprint = self.blueprint
         encoder = blueprint.encoder().cpu()
         load_vector(encoder, state.tensors["encoder"])
@@ -361,7 +314,7 @@ class Federation:
         models = Models(self.config, card, encoder.eval(), pools, guide, centre)
         return Result(models, choices, summary, records, None if folder is None else folder.path, self._names)
 
-    def _pool_models(self, state: ServerState) -> list[PoolModel]:
+    def _pool_models(self, state: State) -> list[PoolModel]:
         if not self.config.pools.enabled:
             return []
         pools, models = get_pools(state), []
@@ -381,3 +334,29 @@ class Federation:
         if self.manifest.experiments:
             self._tell("on_reply", self._names[client])
         self._tell("on_client", done, total)
+
+
+class _Book:
+    """The records of one run: written to its folder if it has one, and told to callbacks."""
+
+    def __init__(self, federation: Federation, folder: RunFolder | None, box: ReleaseBox) -> None:
+        self._federation, self._folder, self._box = federation, folder, box
+        self.records = [] if folder is None else [RoundRecord(**line) for line in folder.read_metrics()]
+
+    def begin(self, name: str, rounds: int, finished: int) -> None:
+        self._federation._tell("on_phase", name, rounds, finished)
+
+    def check(self) -> None:
+        if self._folder is not None:
+            self._folder.check_own()
+
+    def write(self, record: RoundRecord, state: State, *, save: bool) -> None:
+        made, folder = self._federation, self._folder
+        record = watched(record, self.records, made.config, made._majorities)
+        self.records.append(record)
+        if folder is not None:
+            folder.append(record)
+            if save:
+                folder.save(state, made._digest, made._gate.mark)
+                self._box.checkpointed()
+        made._tell("on_round", RoundRecord(**made.manifest.view("metrics.jsonl", asdict(record))))

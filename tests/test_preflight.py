@@ -11,7 +11,7 @@ from helpers import StopAfter, make_images, tiny_config
 
 from secure_fl import Callback, Federation
 from secure_fl.errors import DependencyError, FileError, RunFolderError, SecureFLError
-from secure_fl.federation.phase import RoundRecord
+from secure_fl.federation.record import RoundRecord
 from secure_fl.preflight import check_folder, check_loaded, check_packages, warnings
 
 MASKED = {"protection": "masked"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from secure_fl.federation.phase import RoundRecord
+    from secure_fl.federation.record import RoundRecord
     from secure_fl.result import Result
 
 

@@ -16,7 +16,7 @@ from secure_fl.callbacks.base import Callback
 from secure_fl.errors import DependencyError
 
 if TYPE_CHECKING:
-    from secure_fl.federation.phase import RoundRecord
+    from secure_fl.federation.record import RoundRecord
     from secure_fl.result import Result
 
 _OF_SINGLE_CLIENTS = ("choices", "accuracies")

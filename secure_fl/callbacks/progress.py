@@ -19,7 +19,7 @@ from secure_fl.units import clock
 
 if TYPE_CHECKING:
     from secure_fl.config import FederationConfig
-    from secure_fl.federation.phase import RoundRecord
+    from secure_fl.federation.record import RoundRecord
 
 _LONGEST_NAME, _NARROW = 24, 80
 

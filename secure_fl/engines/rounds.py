@@ -1,17 +1,20 @@
-"""One round of a phase: clients are asked, their replies added and summed, and asked once more where one of them made the sum fail."""
+"""One round: its sum is set up, clients answer into it, and what is opened moves the state. Tried again where a client made the sum fail."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
-from secure_fl.engines.embedded import EmbeddedEngine
-from secure_fl.federation.budget import BudgetGate, digest_of
-from secure_fl.federation.messages import BlockUpdate, Request, TrainEncoder, TrainPool, payload_bytes
-from secure_fl.federation.phase import Call, Phase, RoundRecord
-from secure_fl.federation.summing import Cost, ProtectedSum, RunningSum, Summing
+from secure_fl.engines.embedded import EmbeddedEngine, Places
+from secure_fl.federation.asks import payload_bytes
+from secure_fl.federation.budget import BudgetGate
+from secure_fl.federation.observe import Seen
+from secure_fl.federation.program import SumForm
+from secure_fl.federation.record import Metrics, RoundRecord
+from secure_fl.federation.state import State
+from secure_fl.federation.step_program import StepProgram
+from secure_fl.federation.summing import Cost, ProtectedSum, Summed, Summing
 from secure_fl.secure_sum.round_messages import RoundRefusedError
 
 ATTEMPTS = 3
@@ -24,81 +27,115 @@ class Rounds:
     **Guarantee.** A round is tried again only where no client has sent what opens a pool of the attempt before, or a count that noise hides, and
     each asked again gives the answer that it gave: nothing is released twice, and no two sums of the same updates are opened, whose difference
     is an update. Clients see to that themselves, by the digest of what they are asked, whatever is said here.
-    **Assumes.** Clients answer a request that comes again as they did before: from what is stored, or by the same coins.
+    **Assumes.** Clients that are asked again answer as they did before: from what is stored, or by the same coins.
     **Not covered.** A round that is run again after a resume, whose sum may have been opened before the process died.
     """
 
-    def __init__(self, engine: EmbeddedEngine, summing: Summing, gate: BudgetGate, heard: Callable[[int, int, int], None]) -> None:
-        """`heard` is told after each reply whose it is, how many there are, and how many will be."""
-        self._engine, self._summing, self._gate, self._heard = engine, summing, gate, heard
+    def __init__(
+        self,
+        program: StepProgram,
+        engine: EmbeddedEngine,
+        summing: Summing,
+        gate: BudgetGate,
+        groups: Sequence[int | None],
+        heard: Callable[[int, int, int], None],
+    ) -> None:
+        """`groups`: known, of every client. `heard` is told after each answer whose it is, how many there are, and how many will be."""
+        self._program, self._engine, self._summing = program, engine, summing
+        self._gate, self._groups, self._heard = gate, groups, heard
 
-    def run(self, phase: Phase) -> RoundRecord:
-        """One round, counted in the phase's state.
+    def run(self, state: State) -> tuple[State, RoundRecord]:
+        """The round at `state.place`: the state after it, and its record.
 
         Raises:
             SecureSumError: a sum that failed where nobody can be blamed, or may have been known when it failed; too few clients are left
                 without who can be blamed, or a private answer is not stored.
             PrivacyError: the budget would be passed.
         """
-        started, tally, without = time.perf_counter(), _Tally(), frozenset[int]()
+        started, form = time.perf_counter(), self._program.form(state.place)
+        tally = _Tally()
+        opened = self._summed(state, form, tally)
+        moved = self._program.apply(state, opened)
+        metrics = self._metrics(state, opened, tally)
+        return moved, RoundRecord(
+            form.name,
+            state.place.round + 1,
+            len(form.cohort),
+            tally.down + tally.cost.bytes_down,
+            tally.cost.bytes_up,
+            time.perf_counter() - started,
+            metrics,
+            tally.cost.seconds,
+        )
+
+    def _metrics(self, state: State, opened: Summed, tally: _Tally) -> Metrics:
+        refused = [*tally.again, *tally.cost.refused]
+        step = self._program.step(state.place)
+        observed = step.observe(state, opened, tally.seen, self._groups)
+        return ({"refused": refused} if refused else {}) | observed | self._gate.spent()
+
+    def _summed(self, state: State, form: SumForm, tally: _Tally) -> Summed:
+        """The opened sum of a round, after as many attempts as it takes."""
+        without = frozenset[int]()
         for attempt in range(1, ATTEMPTS + 1):
-            call = replace(phase.open(), without=without)
             try:
-                self._attempt(phase, call, tally)
-                break
+                return self._attempt(state, form, without, tally)
             except RoundRefusedError as error:
-                without |= self._summing.blamed(error)
-                if attempt == ATTEMPTS or without == call.without or not self._can_repeat(phase, replace(call, without=without), tally):
+                blamed = without | self._summing.blamed(error)
+                new = attempt < ATTEMPTS and blamed != without
+                if not new or not self._can_repeat(state, form, blamed, tally):
                     raise
                 tally.again += [f"{name} attempt {attempt}: {error.reason}" for name in error.blamed]
-        refused = [*tally.again, *tally.cost.refused]
-        metrics: dict[str, Any] = {"refused": refused} if refused else {}
-        metrics |= phase.close() | self._gate.spent()
-        phase.state.round += 1
-        down, up, sum_seconds = tally.down + tally.cost.bytes_down, tally.up + tally.cost.bytes_up, tally.cost.seconds
-        seconds = time.perf_counter() - started
-        return RoundRecord(phase.name, phase.state.round, len(call.clients), down, up, seconds, metrics, sum_seconds)
+                without = blamed
+        raise AssertionError
 
-    def _attempt(self, phase: Phase, call: Call, tally: _Tally) -> None:
-        """Ask, add, and take the sum; what it cost is tallied also where it fails."""
-        self._gate.admit(self._engine.releases(call), self._engine.results.answers)
-        tally.down += payload_bytes(call.request) * len(call.answering)
-        running: RunningSum | None = None
+    def _attempt(
+        self, state: State, form: SumForm, without: frozenset[int], tally: _Tally
+    ) -> Summed:
+        """Set up, ask, add, and open; what it cost is tallied also where it fails."""
+        places, tally.seen = _places(form, without), {}
+        question = state.digest if form.repeatable else b""
+        running = self._summing.begin(form, without, question)
         try:
-            for done, (client, reply) in enumerate(self._engine.ask(call), 1):
-                if isinstance(reply, BlockUpdate) and reply.blocks is not None:
-                    running = running or self._summing.begin(reply.blocks, call.clients, phase.opening, call.without, _question(call.request))
-                    running.add(client, reply.blocks)
-                    reply = replace(reply, blocks=None)
-                else:
-                    tally.up += payload_bytes(reply)
-                phase.add(client, reply)
-                self._heard(client, done, len(call.answering))
-            if running is not None:
-                phase.take(running.open())
+            self._gate.admit(self._engine.releases(state, places), self._engine.results.answers)
+            tally.down += payload_bytes(self._program.ask(state)) * len(places)
+            for done, (client, answer) in enumerate(self._engine.answers(state, places), 1):
+                running.add(client, answer.blocks)
+                tally.seen[client] = answer.seen
+                self._heard(client, done, len(places))
+            return running.open()
         finally:
-            if running is not None:
-                tally.cost += running.cost
-                tally.closed = isinstance(running, ProtectedSum) and running.closed
+            tally.cost += running.cost
+            tally.closed = isinstance(running, ProtectedSum) and running.closed
 
-    def _can_repeat(self, phase: Phase, call: Call, tally: _Tally) -> bool:
+    def _can_repeat(
+        self, state: State, form: SumForm, without: frozenset[int], tally: _Tally
+    ) -> bool:
         """Whether nothing can have been opened, enough clients are left, and each has its private answer stored."""
-        if not tally.closed or not self._summing.suffices(call.clients, phase.opening, call.without):
+        enough = self._summing.suffices(form.cohort, form.opening, without)
+        if not tally.closed or not enough:
             return False
-        return all(self._engine.results.find(release.key) is not None for release in self._engine.releases(call))
+        coming = self._engine.releases(state, _places(form, without))
+        return all(self._engine.results.find(release.key) is not None for release in coming)
 
 
-def _question(request: Request | None) -> bytes:
-    """Names a request for an update, whose answer is the same whenever it is asked; sketches and votes bring noise of their own along."""
-    return bytes.fromhex(digest_of(request)) if isinstance(request, TrainEncoder | TrainPool) else b""
+def _places(form: SumForm, without: frozenset[int]) -> Places:
+    """Places stay what they are when others are left out."""
+    return [each for each in enumerate(form.cohort) if each[1] not in without]
 
 
 @dataclass
 class _Tally:
-    """What a round has cost over its attempts, who made the earlier ones fail, and whether the last one's sum is unknown to everybody."""
+    """What a round has cost over its attempts.
+
+    Attributes:
+        again: who made the earlier attempts fail.
+        seen: what was read off the clients in the last one.
+        closed: whether the last one's sum is unknown to everybody.
+    """
 
     down: int = 0
-    up: int = 0
     cost: Cost = field(default_factory=Cost)
     again: list[str] = field(default_factory=list)
+    seen: dict[int, Seen] = field(default_factory=dict)
     closed: bool = True

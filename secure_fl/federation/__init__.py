@@ -1,4 +1,4 @@
-"""Messages, the client, the server's phases and checkpoints. Phases move no bytes: engines do.
+"""Steps, clients and checkpoints of a federation. Steps move no bytes: engines do.
 
 Public names, each imported when it is used:
 
@@ -7,13 +7,14 @@ Public names, each imported when it is used:
 - `check_paths`: Refuse a run in which an example could move more than its own part of a release, before anything is released or charged.
 - `Guide`: The found groups: the global mean sketch `[S]` and one centre a pool `[K, S]`.
 - `Manifest`: The tags of one run's files.
-- `Phase`: A part of a run that proceeds by rounds.
+- `Place`: Where a program is.
 - `PoolScore`: The choice, the score of every pool on the client's own examples (none under privacy), and the chosen pool's test score.
 - `RoundRecord`: One round, as a line of `metrics.jsonl` holds it.
 - `RunFolder`: Reads and writes one run's folder.
 - `Secrecy`: What one adversary reads, and what it cannot read.
-- `ServerState`: What the server knows between rounds; a checkpoint is this and nothing else.
 - `SketchForm`: Public facts of a federation's sketches.
+- `State`: The models, and what else a program carries from round to round.
+- `SumForm`: What everybody knows of one round's sum before anyone computes: from the plan and the place alone.
 """
 
 from __future__ import annotations
@@ -23,30 +24,33 @@ from typing import TYPE_CHECKING
 from secure_fl.lazy import lazily
 
 if TYPE_CHECKING:
+    from secure_fl.federation.asks import Guide as Guide
+    from secure_fl.federation.asks import PoolScore as PoolScore
     from secure_fl.federation.blueprint import Blueprint as Blueprint
     from secure_fl.federation.budget import BudgetGate as BudgetGate
     from secure_fl.federation.folder import RunFolder as RunFolder
     from secure_fl.federation.manifest import Manifest as Manifest
-    from secure_fl.federation.messages import Guide as Guide
-    from secure_fl.federation.messages import PoolScore as PoolScore
     from secure_fl.federation.path_check import check_paths as check_paths
-    from secure_fl.federation.phase import Phase as Phase
-    from secure_fl.federation.phase import RoundRecord as RoundRecord
-    from secure_fl.federation.phase import ServerState as ServerState
+    from secure_fl.federation.program import SumForm as SumForm
+    from secure_fl.federation.record import RoundRecord as RoundRecord
     from secure_fl.federation.secrecy import Secrecy as Secrecy
     from secure_fl.federation.sketch_form import SketchForm as SketchForm
+    from secure_fl.federation.state import Place as Place
+    from secure_fl.federation.state import State as State
 
 __getattr__, __dir__, __all__ = lazily(
     __name__,
     {
+        "asks": ["Guide", "PoolScore"],
         "blueprint": ["Blueprint"],
         "budget": ["BudgetGate"],
         "folder": ["RunFolder"],
         "manifest": ["Manifest"],
-        "messages": ["Guide", "PoolScore"],
         "path_check": ["check_paths"],
-        "phase": ["Phase", "RoundRecord", "ServerState"],
+        "program": ["SumForm"],
+        "record": ["RoundRecord"],
         "secrecy": ["Secrecy"],
         "sketch_form": ["SketchForm"],
+        "state": ["Place", "State"],
     },
 )

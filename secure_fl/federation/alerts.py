@@ -14,7 +14,7 @@ from secure_fl.config import FederationConfig
 from secure_fl.config.advice import Lower, Option, Raise, Setting, advise
 from secure_fl.data.dataset import UNLABELLED
 from secure_fl.data.partitions import ClientData
-from secure_fl.federation.phase import Metrics, RoundRecord
+from secure_fl.federation.record import Metrics, RoundRecord
 from secure_fl.training.fit import EXPLODED, has_exploded
 
 _ERRORS = 2.0

@@ -127,24 +127,30 @@ class Blueprint:
         """Whether the server sees sums only."""
         return self.config.security.protection != "plain"
 
-    def grid(self, kind: str) -> Grid:
-        """How vectors of a kind (`pretrain`, `cluster`, `centre`, `sketch`, `votes`) become integers, without client-level privacy."""
-        return self._grids[kind]
+    def grid(self, name: str) -> Grid:
+        """How updates of a step (`pretrain`, `cluster`) become integers, without client-level privacy."""
+        return self._grids[name]
+
+    def single_grid(self, width: int, pools: int = 1) -> Grid:
+        """How vectors become integers whose values lie within one."""
+        layout = layout_of(self.config.security.protection)
+        return Grid(self.clients, 0, width, pools, 1.0, False, layout)
 
     @cached_property
     def _grids(self) -> dict[str, Grid]:
-        """Made once; a phase that does not run has no grid."""
-        config, layout, clients = self.config, layout_of(self.config.security.protection), self.clients
-        clamp, pools = config.security.clamp, config.pools
-        vote, found = self.sketch_width + 2, {}
-        for kind, width in (("centre", self.sketch.inputs), ("sketch", vote), ("votes", pools.sketch_starts * pools.count * vote)):
-            found[kind] = Grid(clients, 0, width, 1, 1.0, False, layout)
-        trained, weighted, wide = self.encoder_projector(), config.pretrain.weights == "examples", config.security.buffer_clamp
-        found["pretrain"] = Grid(clients, 0, vector_size(trained), 1, clamp, weighted, layout, buffer_places(trained), wide)
+        """Made once; a step that does not run has no grid."""
+        security, pretrain, pools = self.config.security, self.config.pretrain, self.config.pools
+        layout, clamp, wide = layout_of(security.protection), security.clamp, security.buffer_clamp
+        trained, weighted = self.encoder_projector(), pretrain.weights == "examples"
+        size, places = vector_size(trained), buffer_places(trained)
+        found = {"pretrain": Grid(self.clients, 0, size, 1, clamp, weighted, layout, places, wide)}
         if pools.enabled:
             model = self.pool_model(0)
-            shared, pooled = self.layout.parts(model)
-            found["cluster"] = Grid(clients, len(shared), len(pooled), pools.count, clamp, True, layout, self.layout.buffers(model), wide)
+            shared, pooled = (len(part) for part in self.layout.parts(model))
+            places = self.layout.buffers(model)
+            found["cluster"] = Grid(
+                self.clients, shared, pooled, pools.count, clamp, True, layout, places, wide
+            )
         return found
 
     @property

@@ -12,16 +12,16 @@ from typing import Annotated
 from pydantic import Field, JsonValue
 
 from secure_fl.errors import RunFolderError
-from secure_fl.federation.phase import ServerState
+from secure_fl.federation.state import Place, State
 from secure_fl.federation.tensors import pack, unpack
 from secure_fl.files import listed, make_folder, parse_json, read_bytes, remove, write_folder
 from secure_fl.privacy.chain import Mark, digest
 
-_SCHEMA = 2
+_SCHEMA = 3
 _KEPT = 2
 _LARGEST = 1 << 36
 _REMEDY = "delete the damaged folder under checkpoints/ to go on from the one before it"
-_NAME = re.compile(r"[0-9]+-[0-9]+")
+_NAME = re.compile(r"[0-9]+-[0-9]+-[0-9]+")
 _MANIFEST, _TENSORS = "manifest.json", "state.safetensors"
 
 Count = Annotated[int, Field(ge=0, le=10**9)]
@@ -37,7 +37,7 @@ class Checkpoint:
         ledger: how far the ledger had come; None without one.
     """
 
-    state: ServerState
+    state: State
     digest: str
     lines: int
     ledger: Mark | None = None
@@ -50,7 +50,7 @@ class _Manifest:
     schema: int
     digest: str
     lines: Count
-    phase: Count
+    step: Count
     round: Count
     facts: dict[str, JsonValue]
     sha256: dict[str, str]
@@ -77,7 +77,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def go_back(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint of an earlier phase than the newest and remove the others, the newest first: a crash leaves the newest, or one between.
+    """Write a checkpoint of an earlier step than the newest and remove the others, the newest first: a crash leaves the newest, or one between.
 
     Raises:
         FileError: it cannot be written.
@@ -91,10 +91,13 @@ def go_back(folder: Path, checkpoint: Checkpoint) -> None:
 def _write(folder: Path, checkpoint: Checkpoint) -> Path:
     state, tensors = checkpoint.state, pack(checkpoint.state.tensors)
     sums = {_TENSORS: hashlib.sha256(tensors).hexdigest()}
-    manifest = _Manifest(_SCHEMA, checkpoint.digest, checkpoint.lines, state.phase, state.round, state.facts, sums, checkpoint.ledger)
+    place, facts, lines = state.place, dict(state.facts), checkpoint.lines
+    manifest = _Manifest(
+        _SCHEMA, checkpoint.digest, lines, place.step, place.round, facts, sums, checkpoint.ledger
+    )
     written = json.dumps(replace(manifest, check=manifest.digest_of_rest).as_dict(), indent=1, allow_nan=False)
     make_folder(folder)
-    path = folder / f"{state.phase:02d}-{state.round:05d}"
+    path = folder / f"{place.step:02d}-{place.round:05d}-{lines:06d}"
     write_folder(path, {_MANIFEST: written.encode(), _TENSORS: tensors})
     return path
 
@@ -114,7 +117,7 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
     if manifest.check != manifest.digest_of_rest or manifest.sha256 != {_TENSORS: hashlib.sha256(tensors).hexdigest()}:
         raise RunFolderError("its files do not match their hashes", field="checkpoints", value=newest.name, remedy=_REMEDY)
     loaded = unpack(tensors, field="checkpoints", value=newest.name, remedy=_REMEDY)
-    state = ServerState(manifest.phase, manifest.round, loaded, manifest.facts)
+    state = State(Place(manifest.step, manifest.round), loaded, manifest.facts)
     return Checkpoint(state, manifest.digest, manifest.lines, manifest.ledger)
 
 

@@ -19,11 +19,11 @@ from secure_fl.data.partitions import ClientData
 from secure_fl.errors import PrivacyError, RunFolderError
 from secure_fl.federation.blueprint import Blueprint
 from secure_fl.federation.budget import BudgetGate
-from secure_fl.federation.cluster import Cluster
 from secure_fl.federation.example_plan import choice_of, chooses_by_loss, chooses_in, plan_examples
 from secure_fl.federation.folder import RunFolder
-from secure_fl.federation.phase import Metrics, Phase, ServerState
-from secure_fl.federation.pretrain import Pretrain
+from secure_fl.federation.record import Metrics
+from secure_fl.federation.state import Place, State
+from secure_fl.federation.steps.step import sampled
 from secure_fl.files import listed
 from secure_fl.privacy.accounting import Charge, within
 from secure_fl.privacy.events import Event
@@ -31,7 +31,9 @@ from secure_fl.privacy.ledger import Charges
 
 LENGTHS = {"pretrain": "pretrain.rounds", "cluster": "pools.rounds"}
 """Settings that may differ where a run goes on, by the phase whose rounds they count."""
-_BEFORE_POOLS = ("pretrain", "measure", "hand_out")
+_BEFORE_POOLS = ("pretrain", "measure")
+CENTRAL_ROUNDS = "central.rounds"
+"""Fact of the state: rounds of pre-training at a server, which come before the program's steps."""
 
 
 def go_on(
@@ -40,14 +42,16 @@ def go_on(
     gate: BudgetGate,
     clients: Sequence[ClientData],
     digest_of: Callable[[FederationConfig], str],
-    phases_of: Callable[[ServerState], Iterable[Phase]],
-) -> tuple[ServerState, Blueprint]:
-    """The state that a run goes on from, and its blueprint; where its lengths are others than it was made with, the folder says so from here on.
+    names: Sequence[str],
+) -> tuple[State | None, Blueprint]:
+    """The state that a run goes on from, if there is one, and its blueprint.
+
+    Where its lengths are others than it was made with, the folder says so from here on.
 
     Args:
         blueprint: of the configuration as it is asked for now.
         digest_of: a configuration -> what the first lines of its file must say.
-        phases_of: the run's phases, in order.
+        names: of the program's steps, in order.
 
     Raises:
         RunFolderError: something else was changed, or the lengths cannot be.
@@ -64,21 +68,35 @@ def go_on(
     if not changed and len(begun) == 1:
         return state, blueprint
     blueprint = replace(blueprint, begun_as=begun[0][0])
-    names = [phase.name for phase in phases_of(replace(state, tensors=dict(state.tensors), facts=dict(state.facts)))]
+    if state is None:
+        if changed:
+            folder.change(config, digest_of(config))
+        return None, blueprint
     lines = folder.read_metrics()
     back, kept = rewound(state, names, [line["phase"] for line in lines], config)
     if changed:
-        if names[back.phase :] and names[back.phase] in LENGTHS:
+        phase, number = _under_way(back, names, config)
+        if phase in LENGTHS:
             known = bool(last_choices(line.get("metrics", {}) for line in lines))
             sizes = {client.id: (len(client.train), client.train.labels) for client in clients}
             again = _released_again(folder, blueprint, back, names, known)
-            check_budget(gate, blueprint, back, sizes, again, names[back.phase], chosen=known)
+            check_budget(gate, blueprint, number, sizes, again, phase, chosen=known)
         folder.change(config, digest_of(config))
         digests.append(digest_of(config))
-    if back.phase != state.phase:
+    if back is not state:
         folder.rewind(back, digests[-1], kept)
-        state = folder.restore(*digests)
+        return folder.restore(*digests), blueprint
     return state, blueprint
+
+
+def _under_way(
+    state: State, names: Sequence[str], config: FederationConfig
+) -> tuple[str | None, int]:
+    """The phase whose rounds come next, and how many of them are done."""
+    if config.pretrain.mode == "centralized" and "encoder" not in state.tensors:
+        return "pretrain", int(state.facts.get(CENTRAL_ROUNDS, 0))
+    place = state.place
+    return (names[place.step], place.round) if place.step < len(names) else (None, 0)
 
 
 def last_choices(rounds: Iterable[Metrics]) -> Mapping[str, int]:
@@ -89,10 +107,10 @@ def last_choices(rounds: Iterable[Metrics]) -> Mapping[str, int]:
     return found
 
 
-def _released_again(folder: RunFolder, blueprint: Blueprint, state: ServerState, phases: Sequence[str], known: bool) -> Sequence[Event]:
+def _released_again(folder: RunFolder, blueprint: Blueprint, state: State, phases: Sequence[str], known: bool) -> Sequence[Event]:
     """Sketches that clients need and that a finished run has deleted: they are made and charged anew."""
     sketch, needed = blueprint.private_sketch, needs_sketches(blueprint.config, state, phases, known)
-    if sketch is None or "sketch" not in phases[: state.phase] or not needed or listed(folder.results):
+    if sketch is None or "sketch" not in phases[: state.place.step] or not needed or listed(folder.results):
         return ()
     return sketch.events()
 
@@ -122,51 +140,72 @@ def check_lengths_only(old: FederationConfig, new: FederationConfig) -> None:
             raise RunFolderError(problem, field=name, value=changed[name][1], remedy="start a new run, or choose a constant schedule there")
 
 
-def rewound(state: ServerState, phases: Sequence[str], lines: Sequence[str], config: FederationConfig) -> tuple[ServerState, int]:
+def rewound(
+    state: State, names: Sequence[str], lines: Sequence[str], config: FederationConfig
+) -> tuple[State, int]:
     """The state from which a run has all rounds before it that its configuration asks for, and the lines of `metrics.jsonl` up to there.
 
     Args:
-        phases: names of the run's phases in order.
+        names: of the program's steps in order.
         lines: the phase of each line that belongs to the state.
 
     Raises:
         RunFolderError: fewer rounds are asked for than there have been, or more of a phase after which others have begun.
     """
-    done = Counter(lines)
+    done, central = Counter(lines), config.pretrain.mode == "centralized"
     for name, field in LENGTHS.items():
-        if name not in phases:
+        at_a_server = central and name == "pretrain"
+        if name not in names and not at_a_server:
             continue
-        asked, place = _length(config, name), phases.index(name)
+        asked, step = _length(config, name), 0 if at_a_server else names.index(name)
         if asked < done[name]:
             remedy = f"at least {done[name]}, the rounds that there have been"
-            raise RunFolderError(f"{done[name]} rounds are done", field=field, value=asked, remedy=remedy)
-        if state.phase <= place or asked == done[name]:
+            problem = f"{done[name]} rounds are done"
+            raise RunFolderError(problem, field=field, value=asked, remedy=remedy)
+        ended = "encoder" in state.tensors if at_a_server else state.place.step > step
+        if not ended or asked == done[name]:
             continue
-        later = [each for each in phases[place + 1 :] if done[each] and each not in (*_BEFORE_POOLS, "evaluate")]
-        if name == "pretrain" and later:
-            remedy = f"leave it at {done[name]}; a new run with more rounds can begin its pools from a better encoder"
-            raise RunFolderError(f"{later[0]} has begun from this encoder", field=field, value=asked, remedy=remedy)
+        _check_nothing_begun(name, field, asked, lines)
         kept = max(number for number, line in enumerate(lines, 1) if line == name)
-        return replace(state, phase=place, round=done[name]), kept
+        return _back(state, name, 0 if at_a_server else done[name], step), kept
     return state, len(lines)
 
 
-def needs_sketches(config: FederationConfig, state: ServerState, phases: Sequence[str], known: bool) -> bool:
+def _check_nothing_begun(name: str, field: str, asked: int, lines: Sequence[str]) -> None:
+    """Refuse more rounds of pre-training where later steps have begun from its encoder."""
+    done = lines.count(name)
+    later = [each for each in lines if each not in (*_BEFORE_POOLS, "evaluate")]
+    if name == "pretrain" and later:
+        remedy = f"leave it at {done}; a new run with more rounds can begin its pools from a better encoder"
+        problem = f"{later[0]} has begun from this encoder"
+        raise RunFolderError(problem, field=field, value=asked, remedy=remedy)
+
+
+def _back(state: State, name: str, rounds: int, step: int) -> State:
+    """The state at the end of a step's last round; of one before the pools, without what they were to begin with."""
+    place = Place(step, rounds)
+    if name != "pretrain":
+        return state.at(place)
+    facts = {fact: state.facts[fact] for fact in ("pretrain.bound", CENTRAL_ROUNDS) if fact in state.facts}
+    return State(place, {"model": state.tensors["model"]}, facts)
+
+
+def needs_sketches(config: FederationConfig, state: State, phases: Sequence[str], known: bool) -> bool:
     """Whether clients will still ask which group their sketch belongs to: during the warm-up, or where they choose by it and have forgotten.
 
     Args:
         known: whether the pools that they used are known: then they keep to these.
     """
     by_sketch = config.privacy.unit == "example" and not chooses_by_loss(config)
-    place = phases.index("cluster") if "cluster" in phases else 0
-    warm = state.phase > place or (state.phase == place and state.round >= config.pools.warmup_rounds)
+    step = phases.index("cluster") if "cluster" in phases else 0
+    warm = state.place >= Place(step, config.pools.warmup_rounds)
     return not warm or (not known and (by_sketch or config.data.labelled_clients < 1))
 
 
 def check_budget(
     gate: BudgetGate,
     blueprint: Blueprint,
-    state: ServerState,
+    begun: int,
     sizes: Mapping[int, tuple[int, int]],
     again: Sequence[Event],
     phase: str,
@@ -176,7 +215,7 @@ def check_budget(
     """Refuse more rounds than the budget holds, before any of them begins.
 
     Args:
-        state: from which the run will go on.
+        begun: rounds of the phase that are done.
         sizes: examples, and those with labels, of every client.
         again: what has to be released anew before, because what was stored of it is gone.
         phase: that goes on.
@@ -188,14 +227,14 @@ def check_budget(
     budget, ledger = gate.budget, gate.ledger
     if budget is None or ledger is None:
         return
-    asked, calls = _length(blueprint.config, phase), _calls(blueprint, state, phase)
-    each = _events_of(blueprint, gate, sizes, phase, None if chosen else state.round)
+    asked, calls = _length(blueprint.config, phase), _calls(blueprint, begun, phase)
+    each = _events_of(blueprint, gate, sizes, phase, None if chosen else begun)
 
     def fits(rounds: int) -> bool:
         tried = set[Charges]()
         for client in sizes:
-            called = [number for number in range(state.round, rounds) if client in calls[number]]
-            coming = [*again, *(event for number in called for event in each(client, number))] if rounds > state.round else []
+            called = [number for number in range(begun, rounds) if client in calls[number]]
+            coming = [*again, *(event for number in called for event in each(client, number))] if rounds > begun else []
             for history in ledger.histories(budget.unit, client, budget.adjacency):
                 charges = (*history, *(Charge(event, budget.adjacency) for event in coming))
                 if charges not in tried and not within(charges, budget.delta, budget.epsilon):
@@ -205,11 +244,11 @@ def check_budget(
 
     if fits(asked):
         return
-    low, high = state.round, asked
+    low, high = begun, asked
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
-    problem = f"the budget ε = {budget.epsilon:g} holds {low - state.round} more rounds, with the noise that the run was made with"
+    problem = f"the budget ε = {budget.epsilon:g} holds {low - begun} more rounds, with the noise that the run was made with"
     raise PrivacyError(problem, field=LENGTHS[phase], value=asked, remedy=f"at most {low}, or a new run whose noise is made for more")
 
 
@@ -217,12 +256,12 @@ def _length(config: FederationConfig, phase: str) -> int:
     return config.pretrain.rounds if phase == "pretrain" else config.pools.rounds
 
 
-def _calls(blueprint: Blueprint, state: ServerState, phase: str) -> dict[int, tuple[int, ...]]:
+def _calls(blueprint: Blueprint, begun: int, phase: str) -> dict[int, tuple[int, ...]]:
     """Who is called in each round to come."""
-    kind: Callable[..., Phase] = Pretrain if phase == "pretrain" else Cluster
-    settings = blueprint.config.pretrain if phase == "pretrain" else blueprint.config.pools
-    rounds = range(state.round, _length(blueprint.config, phase))
-    return {number: kind(blueprint, ServerState(0, number), ()).sampled(settings) for number in rounds}
+    config = blueprint.config
+    settings = config.pretrain if phase == "pretrain" else config.pools
+    coming = range(begun, _length(config, phase))
+    return {number: sampled(blueprint, phase, settings, number) for number in coming}
 
 
 def _events_of(

@@ -10,7 +10,7 @@ import os
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from secure_fl.config_file import dump_config, load_config
 from secure_fl.errors import FileError, RunFolderError
 from secure_fl.federation.checkpoint import Checkpoint, go_back, load_checkpoint, save_checkpoint
 from secure_fl.federation.manifest import Manifest
-from secure_fl.federation.phase import RoundRecord, ServerState
+from secure_fl.federation.record import RoundRecord
+from secure_fl.federation.state import State
 from secure_fl.files import (
     append_line,
     is_bare,
@@ -178,8 +179,8 @@ class RunFolder:
         write_atomically(self.path / "configs" / f"{kept}.toml", read_bytes(self.config))
         self._write_config(config, run, digest)
 
-    def rewind(self, state: ServerState, digest: str, lines: int) -> None:
-        """Go back to the end of an earlier phase, which is to go on: no summary, no later line, no later checkpoint."""
+    def rewind(self, state: State, digest: str, lines: int) -> None:
+        """Go back to the end of an earlier step, which is to go on: no summary, no later line, no later checkpoint."""
         self.check_own()
         remove(self.summary)
         checkpoint = load_checkpoint(self.path / "checkpoints")
@@ -257,16 +258,17 @@ class RunFolder:
         append_line(self.metrics, json.dumps(self.view(self.metrics, asdict(record)), allow_nan=False))
         self._lines += 1
 
-    def save(self, state: ServerState, digest: str, ledger: Mark | None = None) -> None:
+    def save(self, state: State, digest: str, ledger: Mark | None = None) -> None:
         """Checkpoint; `digest` says which run it belongs to, `ledger` how far that has come."""
         self.check_own()
         newest = self.path / "checkpoints" / "newest"
         tensors = self.view(newest / "state.safetensors", state.tensors)
-        facts = self.view(newest / "manifest.json", {"facts": state.facts}).get("facts", {})
-        save_checkpoint(self.path / "checkpoints", Checkpoint(replace(state, tensors=tensors, facts=facts), digest, self._lines, ledger))
+        facts = self.view(newest / "manifest.json", {"facts": dict(state.facts)}).get("facts", {})
+        kept = Checkpoint(State(state.place, tensors, facts), digest, self._lines, ledger)
+        save_checkpoint(self.path / "checkpoints", kept)
 
-    def restore(self, *digests: str) -> ServerState:
-        """State of the newest checkpoint; lines of `metrics.jsonl` that came after it are cut.
+    def restore(self, *digests: str) -> State | None:
+        """State of the newest checkpoint, None where there is none; lines of `metrics.jsonl` that came after it are cut.
 
         Args:
             digests: of what the run was made with, oldest first; the last is what its configuration says, any may be the checkpoint's.
@@ -283,7 +285,7 @@ class RunFolder:
             raise RunFolderError("has lost rounds", field="metrics.jsonl", value=f"{len(kept)} of {lines} lines", remedy="start a new run")
         write_atomically(self.metrics, b"".join(line + b"\n" for line in kept))
         self._lines = len(kept)
-        return ServerState() if checkpoint is None else checkpoint.state
+        return None if checkpoint is None else checkpoint.state
 
     def marks(self) -> list[tuple[str, Mark]]:
         """How far the ledger had come at the last recorded round, at the newest checkpoint and in the summary, where they say so.

@@ -220,6 +220,8 @@ def _record(groups: str, pools: str, questions: str) -> Rules:
         **dict.fromkeys(("groups_opened", "groups_left_out"), pools),
         **dict.fromkeys(("spread", "unexplained", "counts"), groups),
         **dict.fromkeys(("accepted", "centre"), _UNNOISED),
+        # Sums of test scores, which are made without differential privacy only.
+        "tested": dict.fromkeys(("clients", "accuracy", "accuracy_std", "loss"), _UNNOISED),
         **dict.fromkeys((*read_off, *watched, *measured), EXPERIMENTER),
     }
     return {
@@ -240,7 +242,7 @@ def _summary(groups: str, pools: str, classes: str, sizes: str, questions: str) 
         "examples": sizes,
         "pool_parameters": classes,
         # The first two end when what they found has settled; the third opens pools that are large enough.
-        "costs": {"sketch": cost(groups), "restarts": cost(_UNNOISED), "cluster": cost(pools), ANY: cost(PUBLIC)},
+        "costs": {"sketch": cost(groups), "restarts": cost(_UNNOISED), "cluster": cost(pools), "evaluate": cost(pools), ANY: cost(PUBLIC)},
         "versions": {ANY: PUBLIC},
         "secrecy": {BELOW: PUBLIC},
         "privacy": {
@@ -269,10 +271,11 @@ def _checkpoint(groups: str, pools: str, questions: str) -> Rules:
     facts = {
         "sketch.spread": groups,
         **dict.fromkeys(("pretrain.bound", "cluster.bound"), pools),
+        "central.rounds": PUBLIC,
         **dict.fromkeys(("restarts.done", "restarts.fewest", "farthest.able"), _UNNOISED),
     }
     return {
-        **dict.fromkeys(("schema", "digest", "phase", "round"), PUBLIC),
+        **dict.fromkeys(("schema", "digest", "step", "round"), PUBLIC),
         "lines": groups,
         "facts": facts,
         "ledger": _mark(questions),

@@ -11,7 +11,7 @@ from secure_fl.config import FederationConfig
 from secure_fl.errors import PrivacyError
 from secure_fl.federation.budget import BudgetGate
 from secure_fl.federation.manifest import Manifest
-from secure_fl.federation.phase import RoundRecord
+from secure_fl.federation.record import RoundRecord
 from secure_fl.privacy.claims import PrivacyClaim, Setting, claims
 from secure_fl.privacy.ledger import PrivacyLedger
 from secure_fl.privacy.units import Adjacency, PrivacyUnit

@@ -20,7 +20,7 @@ from secure_fl.data.dataset import Dataset
 from secure_fl.data.partitions import ClientData
 from secure_fl.data.pooled import pooled_values
 from secure_fl.errors import PrivacyError
-from secure_fl.federation.messages import CentreShare, CentreVote, GiveCentre, GiveSketch, Guide, Request, SketchUpdate, VoteCentre
+from secure_fl.federation.asks import Ask, GiveCentre, GiveSketch, Guide, VoteCentre
 from secure_fl.federation.releasing import Releasing
 from secure_fl.federation.sketch_form import SketchForm, shortened
 from secure_fl.pools.sketch import nearest_centre, sketch_of
@@ -28,10 +28,12 @@ from secure_fl.privacy.ledger import Release
 from secure_fl.training.tasks import embed
 
 if TYPE_CHECKING:
-    from secure_fl.federation.client import Workbench
+    from secure_fl.federation.bench import Workbench
 
 _ROUNDS = {"centre": 0, "sketch": 1}
 """Rounds under which the two releases are booked: each is made once a run."""
+FARTHEST = 4.0
+"""Largest squared distance between means of unit vectors, which sketches are: votes carry it divided by this."""
 
 
 class ClientSketch(ABC):
@@ -53,30 +55,36 @@ class ClientSketch(ABC):
     def own(self) -> Tensor:
         """The sketch, float32 `[width]`; `[part]` from a client that does not join."""
 
-    def releases(self, request: Request) -> tuple[Release, ...]:
+    def releases(self, ask: Ask) -> tuple[Release, ...]:
         """What answering would release with noise."""
         return ()
 
-    def centre(self, request: GiveCentre) -> CentreShare:
-        """The client's share of the centre."""
+    def centre(self, ask: GiveCentre) -> Tensor:
+        """The client's share of the centre, `[F]`."""
         raise AssertionError("only released sketches are centred before they are given")
 
-    def give(self, request: GiveSketch) -> SketchUpdate:
-        """The sketch as a summand; zeros from a client that does not join."""
+    def give(self, ask: GiveSketch) -> Tensor:
+        """The sketch, its squared length and a one, `[S + 2]`; zeros from a client that does not join."""
         if not self.joins:
-            return SketchUpdate(torch.zeros(self.form.width), 0.0, 0)
-        return SketchUpdate(self.own(), float(self.own().double().square().sum()), 1)
+            return torch.zeros(self.form.width + 2)
+        square = float(self.own().double().square().sum())
+        return torch.cat([self.own(), torch.tensor([square, 1.0])])
 
-    def vote(self, request: VoteCentre) -> CentreVote:
-        """Join the nearest centre of each start."""
-        starts, pools, width = request.centres.shape
+    def vote(self, ask: VoteCentre) -> Tensor:
+        """Join the nearest centre of each start.
+
+        Returns:
+            One-hot blocks `[starts, K, S + 2]` in a row: in the chosen one the centred sketch, a one and the squared distance, else zeros.
+        """
+        starts, pools, width = ask.centres.shape
         blocks = torch.zeros(starts, pools, width + 2)
         if self.joins:
-            centred = self.own() - request.mean
-            index, distance = nearest_centre(centred, request.centres)
-            mine = torch.cat([centred.expand(starts, -1), torch.ones(starts, 1), distance[:, None].float()], dim=1)
+            centred = self.own() - ask.mean
+            index, distance = nearest_centre(centred, ask.centres)
+            share = distance[:, None].float() / FARTHEST
+            mine = torch.cat([centred.expand(starts, -1), torch.ones(starts, 1), share], dim=1)
             blocks[torch.arange(starts), index] = mine
-        return CentreVote(blocks)
+        return blocks.flatten()
 
     @property
     def there(self) -> bool:
@@ -125,35 +133,38 @@ class ReleasedSketch(ClientSketch):
         self._releasing = releasing
         self._made: Tensor | None = None
 
-    def releases(self, request: Request) -> tuple[Release, ...]:
+    def releases(self, ask: Ask) -> tuple[Release, ...]:
         """The centre's share, or the sketch.
 
         Raises:
             PrivacyError: the encoder that sketches are taken from combines rows.
         """
-        if not isinstance(request, GiveCentre | GiveSketch):
+        if not isinstance(ask, GiveCentre | GiveSketch):
             return ()
         if self.form.of_encoder:
             self._bench.check_kept_encoder()
-        name, event = ("centre", 0) if isinstance(request, GiveCentre) else ("sketch", -1)
-        return (self._releasing.release(request, name, _ROUNDS[name], "statistic", self._settings.events()[event]),)
+        name, event = ("centre", 0) if isinstance(ask, GiveCentre) else ("sketch", -1)
+        number, charged = _ROUNDS[name], self._settings.events()[event]
+        return (self._releasing.release(ask, name, number, "statistic", charged),)
 
-    def centre(self, request: GiveCentre) -> CentreShare:
+    def centre(self, ask: GiveCentre) -> Tensor:
         def make() -> dict[str, Tensor]:
-            stream = self._releasing.stream(request, "centre", _ROUNDS["centre"])
-            return {"mean": self._settings.release_mean(self._values(self._train), len(self._train), stream)}
+            stream = self._releasing.stream(ask, "centre", _ROUNDS["centre"])
+            values, count = self._values(self._train), len(self._train)
+            return {"mean": self._settings.release_mean(values, count, stream)}
 
-        return CentreShare(self._releasing.once(request, "centre", _ROUNDS["centre"], make, reused=True)["mean"])
+        return self._releasing.once(ask, "centre", _ROUNDS["centre"], make, reused=True)["mean"]
 
-    def give(self, request: GiveSketch) -> SketchUpdate:
+    def give(self, ask: GiveSketch) -> Tensor:
         def make() -> dict[str, Tensor]:
             labels = self._train.y if self._settings.classes else None
-            stream = self._releasing.stream(request, "sketch", _ROUNDS["sketch"])
-            return {"sketch": self._settings.release(self._values(self._train), labels, len(self._train), request.centre, stream)}
+            stream = self._releasing.stream(ask, "sketch", _ROUNDS["sketch"])
+            values, count = self._values(self._train), len(self._train)
+            return {"sketch": self._settings.release(values, labels, count, ask.centre, stream)}
 
-        made = self._releasing.once(request, "sketch", _ROUNDS["sketch"], make, reused=True)["sketch"]
-        self._made = shortened(made).float()
-        return super().give(request)
+        made = self._releasing.once(ask, "sketch", _ROUNDS["sketch"], make, reused=True)
+        self._made = shortened(made["sketch"]).float()
+        return super().give(ask)
 
     @property
     def there(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,13 +12,16 @@ from torch import Tensor
 from secure_fl.config import SecurityConfig
 from secure_fl.config.security import SumRules
 from secure_fl.errors import SecureSumError
-from secure_fl.federation.messages import payload_bytes
+from secure_fl.federation.asks import payload_bytes
 from secure_fl.privacy.client_level import Blocks
 from secure_fl.secure_sum.envelope import Phase
 from secure_fl.secure_sum.robust import draw_groups
 from secure_fl.secure_sum.round_messages import RoundRefusedError
 from secure_fl.secure_sum.round_plan import BlockShape, BlockVector
 from secure_fl.secure_sum.secure_sum import EmbeddedFederation, EmbeddedRound, Outcome
+
+if TYPE_CHECKING:
+    from secure_fl.federation.program import SumForm
 
 
 @dataclass(frozen=True)
@@ -190,23 +194,25 @@ class Summing:
         self._rounds = 0
 
     def begin(
-        self, first: Blocks, cohort: tuple[int, ...], opening: Opening, without: frozenset[int] = frozenset(), question: bytes = b""
+        self, form: SumForm, without: frozenset[int] = frozenset(), question: bytes = b""
     ) -> RunningSum:
-        """A new sum over the cohort; `first` shows the shape that every client's blocks have.
+        """A new sum, set up: keys are agreed on, and nothing depends on what clients will answer.
 
         Args:
+            form: of the round's sum.
             without: of the cohort, clients left out from the start; thresholds are the whole cohort's all the same.
             question: names what is answered; clients open no second sum of the answers to it.
 
         Raises:
             SecureSumError: too few clients for the protocol, or for one group.
         """
+        cohort, opening = form.cohort, form.opening
         if opening.group_size is None:
-            return self._begin(first, cohort, opening, without, question)
+            return self._begin(form, cohort, without, question)
         names = {str(client): client for client in cohort}
         drawn = draw_groups(list(names), opening.group_size, opening.group_seed)
         groups = [tuple(sorted(names[name] for name in group)) for group in drawn]
-        return GroupedSum({group: self._begin(first, group, opening, without, question) for group in groups})
+        return GroupedSum({group: self._begin(form, group, without, question) for group in groups})
 
     def blamed(self, error: RoundRefusedError) -> frozenset[int]:
         """The clients whose messages made a round fail, as far as they can be told."""
@@ -224,15 +230,16 @@ class Summing:
     def _names(self) -> list[str]:
         return [] if self._parties is None else list(self._parties.clients)
 
-    def _begin(self, first: Blocks, cohort: tuple[int, ...], opening: Opening, without: frozenset[int], question: bytes) -> OpenSum | ProtectedSum:
+    def _begin(
+        self, form: SumForm, cohort: tuple[int, ...], without: frozenset[int], question: bytes
+    ) -> OpenSum | ProtectedSum:
         if self._parties is None:
             return OpenSum()
-        names, rules, head = self._names, self._rules(cohort), len(first.head)
-        shape = BlockShape(len(first.pools), first.pools.shape[1], len(first.shared), head, counted=len(first.pools) > 1)
+        names, rules, opening = self._names, self._rules(cohort), form.opening
         number, self._rounds = self._rounds, self._rounds + 1
         running = self._parties.begin(
             number,
-            shape,
+            form.shape,
             cohort=[names[client] for client in cohort if client not in without],
             fewest=max(opening.fewest, rules.survivors),
             minimum=opening.minimum,
@@ -246,6 +253,12 @@ class Summing:
             question=question,
         )
         return ProtectedSum(running, names)
+
+
+def shape_of(blocks: Blocks) -> BlockShape:
+    """The shape of a client's integers."""
+    pools, width = blocks.pools.shape
+    return BlockShape(pools, width, len(blocks.shared), len(blocks.head), counted=pools > 1)
 
 
 def _blocks(outcome: Outcome, shape: BlockShape) -> Blocks:

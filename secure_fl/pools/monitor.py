@@ -48,7 +48,8 @@ def pool_health(
     shares = [count / total for count in counts if count] if total else []
     active, largest = len(shares), max(shares, default=0.0)
     entropy = -sum(share * log(share) for share in shares) / log(len(counts)) if len(counts) > 1 else 0.0
-    return PoolHealth(tuple(counts), active, largest, entropy + 0.0, _ari(choices, groups), _alert(len(counts), total, active, largest, config))
+    ari, alert = adjusted_rand(choices, groups), _alert(len(counts), total, active, largest, config)
+    return PoolHealth(tuple(counts), active, largest, entropy + 0.0, ari, alert)
 
 
 def _alert(pools: int, total: int, active: int, largest: float, config: FederationConfig | None) -> str | None:
@@ -78,7 +79,8 @@ def _remedy(config: FederationConfig) -> str:
     return advise(config, *options, Lower("pools.count", limit=2))
 
 
-def _ari(choices: Sequence[int], groups: Sequence[int | None]) -> float | None:
+def adjusted_rand(choices: Sequence[int], groups: Sequence[int | None]) -> float | None:
+    """Adjusted Rand index of choices against known groups; None where a group is not known."""
     known = [group for group in groups if group is not None]
     if not choices or len(known) != len(choices):
         return None

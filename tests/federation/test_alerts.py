@@ -19,7 +19,7 @@ from secure_fl.data.dataset import Dataset
 from secure_fl.data.partitions import ClientData
 from secure_fl.errors import TrainingError
 from secure_fl.federation.alerts import alerts_of, listed, majority_accuracy, watched
-from secure_fl.federation.phase import RoundRecord
+from secure_fl.federation.record import RoundRecord
 from secure_fl.pools.monitor import pool_health
 from secure_fl.training.fit import LocalSpec, has_exploded
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from federation.parts import engine_of, program_of, state_at, summed
 from helpers import StopAfter, tiny_config
 
 from secure_fl import Dataset, Federation, FederationConfig, run
@@ -14,14 +15,11 @@ from secure_fl.engines import embedded
 from secure_fl.errors import ConfigError, PrivacyError, TrainingError
 from secure_fl.federation import privacy_record
 from secure_fl.federation.budget import digest_of
-from secure_fl.federation.client import Client
-from secure_fl.federation.cluster import Cluster
-from secure_fl.federation.messages import BlockUpdate, EncoderUpdate, PoolUpdate, TrainCandidate, TrainEncoder
-from secure_fl.federation.phase import ServerState
-from secure_fl.federation.pretrain import Pretrain
-from secure_fl.federation.private_client import PrivateClient
+from secure_fl.federation.asks import TrainCandidate, TrainEncoder
+from secure_fl.federation.protections.example_level import ExampleLevel
+from secure_fl.federation.protections.open import Open
+from secure_fl.federation.protections.protection import Trained
 from secure_fl.federation.release_box import ReleaseBox
-from secure_fl.federation.summing import OpenSum
 from secure_fl.pools.pool_set import PoolSet
 from secure_fl.privacy.accounting import epsilon
 from secure_fl.privacy.claims import Setting
@@ -61,20 +59,17 @@ def test_every_release_of_an_example_level_run_is_in_the_ledger_once(tmp_path: P
 
 
 def test_nothing_but_noised_values_leaves_a_private_client(images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[object] = []
-    handle = Client.handle
+    sent, seen = ExampleLevel.sent, list[Any]()
 
-    def watched(self: Client, request: Any, position: int = 0) -> Any:
-        reply = handle(self, request, position)
-        seen.append(reply)
-        return reply
+    def watched(self: ExampleLevel, ask: Any, updates: Any, trained: Trained, score: Any = None) -> Any:
+        seen.append((trained, score))
+        return sent(self, ask, updates, trained, score)
 
-    monkeypatch.setattr(Client, "handle", watched)
+    monkeypatch.setattr(ExampleLevel, "sent", watched)
     Federation(private(EXAMPLE), data=images).run()
-    trained = [reply for reply in seen if isinstance(reply, EncoderUpdate | PoolUpdate)]
-    assert trained
-    assert all(reply.weight == 1.0 and reply.terms == {} for reply in trained)
-    assert all(reply.score.losses == () for reply in trained if isinstance(reply, PoolUpdate))
+    assert seen
+    assert all(trained.weight == 1.0 and trained.terms == {} for trained, _ in seen)
+    assert all(score is None or score.losses == () for _, score in seen)
 
 
 @pytest.mark.parametrize("privacy", [EXAMPLE, {**EXAMPLE, "choice": "exponential", "choice_every": 2}, CLIENT], ids=["sketch", "choice", "client"])
@@ -98,14 +93,14 @@ def test_a_stopped_run_releases_nothing_twice_and_ends_the_same(
 def test_after_a_crash_the_same_answer_is_sent_again_even_with_other_noise(tmp_path: Path, images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     federation = Federation(private(EXAMPLE), data=images)
     vector = torch.zeros(len(_start(federation)))
-    request = TrainEncoder(0, vector)
+    ask = TrainEncoder(0, vector)
     answers = []
     for seed in (1, 2):
         monkeypatch.setattr(embedded, "new_noise", lambda seed=seed: NoiseSource.for_tests(seed))
-        engine = embedded.EmbeddedEngine(federation.clients, federation.blueprint, ReleaseBox(tmp_path / "results"))
-        answers.append(engine._clients[0].handle(request).delta)  # type: ignore[union-attr]
+        client = engine_of(federation, ReleaseBox(tmp_path / "results")).clients[0]
+        answers.append(client.protection.train_encoder(ask, 0).pooled)
     assert torch.equal(*answers)
-    other = engine._clients[0].handle(TrainEncoder(0, vector + 1)).delta  # type: ignore[union-attr]
+    other = client.protection.train_encoder(TrainEncoder(0, vector + 1), 0).pooled
     assert not torch.equal(other, answers[0])
 
 
@@ -117,8 +112,8 @@ def _start(federation: Federation) -> torch.Tensor:
 
 def test_another_question_in_the_same_round_is_another_release(images: Dataset) -> None:
     federation = Federation(private(EXAMPLE), data=images)
-    engine = embedded.EmbeddedEngine(federation.clients, federation.blueprint)
-    first, second = (engine._clients[0].releases(TrainEncoder(0, torch.full((3,), value))) for value in (0.0, 1.0))
+    protection = engine_of(federation).clients[0].protection
+    first, second = (protection.releases(TrainEncoder(0, torch.full((3,), value)), 0) for value in (0.0, 1.0))
     assert first[0].key != second[0].key
     assert digest_of(TrainEncoder(0, torch.zeros(3))) != digest_of(TrainEncoder(1, torch.zeros(3)))
 
@@ -141,19 +136,17 @@ def test_calibrated_noise_uses_the_budget_and_no_more(images: Dataset) -> None:
 
 def test_a_private_client_never_makes_up_a_sketch(images: Dataset) -> None:
     federation = Federation(private(EXAMPLE), data=images)
-    engine = embedded.EmbeddedEngine(federation.clients, federation.blueprint)
-    client = engine._clients[0]
-    assert isinstance(client, PrivateClient)
+    client = engine_of(federation).clients[0]
+    assert isinstance(client.protection, ExampleLevel)
     with pytest.raises(PrivacyError, match="has not been released"):
         client.sketch.own()
 
 
 def test_client_level_sums_are_integers_and_the_claim_has_both_units(tmp_path: Path, images: Dataset) -> None:
     federation = Federation(private(CLIENT), data=images)
-    replies = [
-        client.handle(TrainEncoder(0, _start(federation))) for client in embedded.EmbeddedEngine(federation.clients, federation.blueprint)._clients
-    ]
-    assert all(isinstance(reply, BlockUpdate) and reply.blocks.pools.dtype == torch.int64 for reply in replies)
+    _, state = state_at(federation, "pretrain")
+    answers = [client.answer(state, number) for number, client in enumerate(engine_of(federation).clients)]
+    assert all(blocks.pools.dtype == torch.int64 for blocks in answers)
     result = federation.run(tmp_path / "run")
     ledger = PrivacyLedger.load(tmp_path / "run" / "ledger.json")
     assert all(isinstance(release.event, IntegerEvent) for release in ledger.releases)
@@ -183,19 +176,13 @@ def test_the_opened_mean_is_the_mean_of_the_clients_changes(images: Dataset) -> 
     plain = Federation(tiny_config(**tables), data=images)
     privacy = {"unit": "client", "noise": 1e-3, "min_clients": 3, "clip": 100.0}
     federation = Federation(private(privacy, **tables), data=images)
-    request = TrainEncoder(0, _start(federation))
-    changes, total = [], OpenSum()
-    for number, (ours, theirs) in enumerate(
-        zip(*(embedded.EmbeddedEngine(federation.clients, f.blueprint)._clients for f in (federation, plain)), strict=True)
-    ):
-        noised, open_ = ours.handle(request), theirs.handle(request)
-        assert isinstance(noised, BlockUpdate)
-        assert isinstance(open_, EncoderUpdate)
-        total.add(number, noised.blocks)
-        changes.append(open_.delta.double())
+    ask, (program, state) = TrainEncoder(0, _start(federation)), state_at(federation, "pretrain")
+    clients = engine_of(plain, clients=federation.clients).clients
+    changes = [client.protection.train_encoder(ask, number).pooled.double() for number, client in enumerate(clients)]
+    opened, _ = summed(program, engine_of(federation), state)
     plan = federation.blueprint.client_plan
     assert plan is not None
-    level, opened = plan.of("pretrain"), total.open()
+    level = plan.of("pretrain")
     _, means = level.open_pools(opened.total, level.open_head(opened.total.head, opened.survivors))
     step = level.bound / level.levels
     noise = step * level.variance**0.5 * (4 / level.honest) ** 0.5 / 4
@@ -203,10 +190,11 @@ def test_the_opened_mean_is_the_mean_of_the_clients_changes(images: Dataset) -> 
 
 
 def test_openings_allow_what_the_mechanism_can_make_and_no_more(images: Dataset) -> None:
-    blueprint = Federation(private({**CLIENT, "adaptive_clip": True}), data=images).blueprint
-    assert blueprint.client_plan is not None
-    for phase in (Pretrain(blueprint, ServerState(), [None] * 4), Cluster(blueprint, ServerState(), [None] * 4)):
-        level, opening = blueprint.client_plan.of(phase.name), phase.opening
+    federation = Federation(private({**CLIENT, "adaptive_clip": True}), data=images)
+    plan = federation.blueprint.client_plan
+    assert plan is not None
+    for step in program_of(federation).steps:
+        level, opening = plan.of(step.name), step.form(0).opening
         assert (opening.bound, opening.head_bound, opening.margin) == (*level.largest_fields, level.noise_margin)
         assert 4 * max(opening.bound, opening.head_bound) + opening.margin == level.largest <= FIELD_LIMIT
         assert (opening.fewest, opening.minimum, opening.count_unit) == (3, level.minimum, max(1, level.count_unit))
@@ -275,24 +263,24 @@ def test_a_model_that_combines_or_remembers_rows_in_train_mode_is_refused(images
 def test_noised_updates_are_sent_by_clients_whose_training_fails(images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that stopped would show that its data made training diverge."""
     federation = Federation(private(CLIENT), data=images)
-    client = embedded.EmbeddedEngine(federation.clients, federation.blueprint)._clients[0]
+    client, (_, state) = engine_of(federation).clients[0], state_at(federation, "pretrain")
 
     def diverge(*_: object, **__: object) -> None:
         raise TrainingError("diverged", field="lr", value=1.0, remedy="less")
 
-    monkeypatch.setattr(Client, "_train_encoder", diverge)
-    reply = client.handle(TrainEncoder(0, _start(federation)))
-    assert isinstance(reply, BlockUpdate)
-    assert reply.blocks is not None
-    assert bool(reply.blocks.pools.any())
+    monkeypatch.setattr(Open, "train_encoder", diverge)
+    answer = client.answered(state, 0)
+    assert bool(answer.blocks.pools.any())
+    assert answer.seen.exploded == 0
 
 
 @pytest.mark.parametrize("privacy", [EXAMPLE, CLIENT], ids=["example", "client"])
-def test_requests_that_have_no_private_answer_get_none(images: Dataset, privacy: dict[str, Any]) -> None:
+def test_what_has_no_private_answer_gets_none(images: Dataset, privacy: dict[str, Any]) -> None:
     federation = Federation(private(privacy), data=images)
-    client = embedded.EmbeddedEngine(federation.clients, federation.blueprint)._clients[0]
-    with pytest.raises(PrivacyError, match="not answered"):
-        client.handle(TrainCandidate(PoolSet(torch.empty(0), torch.zeros(2, 3))))
+    protection, ask = engine_of(federation).clients[0].protection, TrainCandidate(PoolSet(torch.empty(0), torch.zeros(2, 3)))
+    for answer in (protection.check, lambda ask: protection.train_candidate(ask, 0)):
+        with pytest.raises(PrivacyError, match="not answered"):
+            answer(ask)
 
 
 def test_warm_up_follows_the_sketch_even_where_pools_are_chosen_by_loss(images: Dataset) -> None:

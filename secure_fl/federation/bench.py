@@ -1,0 +1,86 @@
+"""Modules that clients compute with. Clients of one process share them, so memory does not grow with their number."""
+
+from __future__ import annotations
+
+import copy
+from functools import cached_property
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from secure_fl.federation.blueprint import Blueprint
+from secure_fl.models.heads import EncoderProjector
+from secure_fl.models.state import integer_buffers, load_vector, set_buffers
+from secure_fl.pools.pool_set import PoolModel
+from secure_fl.privacy.rows_alone import check_rows_alone
+from secure_fl.privacy.whole_path import Examples
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+class Workbench:
+    """Modules that asks load their vectors into, and the pre-trained encoder of the replica."""
+
+    def __init__(self, blueprint: Blueprint) -> None:
+        self.blueprint = blueprint
+        self.kept: Tensor | None = None
+        """The vector of the encoder that clients keep."""
+        self._checked: Tensor | None = None
+        self._made: list[tuple[nn.Module, dict[str, Tensor]]] = []
+
+    @cached_property
+    def encoder_projector(self) -> EncoderProjector:
+        """For pre-training."""
+        return self._remembered(self.blueprint.encoder_projector())
+
+    @cached_property
+    def pool_model(self) -> PoolModel:
+        """For pools."""
+        return self._remembered(self.blueprint.pool_model(0))
+
+    @cached_property
+    def kept_encoder(self) -> nn.Module:
+        """The pre-trained encoder that clients keep."""
+        return self._begun(self.blueprint.encoder())
+
+    def _remembered(self, module: ModuleT) -> ModuleT:
+        self._made.append((module, integer_buffers(module)))
+        return self._begun(module)
+
+    def _begun(self, module: ModuleT) -> ModuleT:
+        """What a model makes of the first rows that it sees, and keeps, is made of noise: of a client's examples it would reach the other clients."""
+        if self.blueprint.config.privacy.unit == "example" or self.blueprint.private_sketch is not None:
+            training = module.training
+            with torch.no_grad():
+                module.eval()(self.noise())
+            module.train(training)
+        return module
+
+    def noise(self) -> Tensor:
+        """Four rows in the examples' shape, of nobody's data."""
+        return Examples(self.blueprint.shape, self.blueprint.compute.device).noise(4)
+
+    def restart(self) -> None:
+        """Put integer buffers back to what they were made with, so that no client's batch count reaches another."""
+        for module, buffers in self._made:
+            set_buffers(module, buffers)
+
+    def keep(self, vector: Tensor) -> None:
+        """Take in the pre-trained encoder; pools with a frozen encoder get it too."""
+        if self.kept is vector:
+            return
+        self.kept = vector
+        load_vector(self.kept_encoder, vector)
+        if self.blueprint.config.pools.encoder == "frozen":
+            self.pool_model.encoder = copy.deepcopy(self.kept_encoder).requires_grad_(False)
+
+    def check_kept_encoder(self) -> None:
+        """Refuse a kept encoder whose embedding of an example depends on other examples: a sketch's noise would not cover them.
+
+        Raises:
+            PrivacyError: as `check_rows_alone`, in eval mode, in which embeddings are made.
+        """
+        if self._checked is not self.kept:
+            check_rows_alone(self.kept_encoder.eval(), self.noise(), quick=True)
+            self._checked = self.kept

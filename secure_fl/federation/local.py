@@ -1,0 +1,82 @@
+"""One client's own: its examples, the modules that it computes with, its sketch."""
+
+from __future__ import annotations
+
+from secure_fl.data.dataset import Dataset
+from secure_fl.data.partitions import ClientData
+from secure_fl.errors import ConfigError
+from secure_fl.federation.asks import Guide, PoolScore
+from secure_fl.federation.bench import Workbench
+from secure_fl.federation.sketches import ClientSketch
+from secure_fl.pools.pool_set import PoolSet
+from secure_fl.seeds import derive_seed
+
+
+class Local:
+    """What a client's protection works on; the same for all of them.
+
+    Attributes:
+        before: the pool that the client used when the run had ended, where the run goes on for longer and its sketch is gone.
+    """
+
+    def __init__(
+        self, data: ClientData, bench: Workbench, sketch: ClientSketch | None = None
+    ) -> None:
+        self.data, self.bench, self.blueprint = data, bench, bench.blueprint
+        self.own_sketch = sketch
+        self.before: int | None = None
+
+    @property
+    def sketch(self) -> ClientSketch:
+        """Its sketch.
+
+        Raises:
+            ConfigError: pools do not start from sketches.
+        """
+        if self.own_sketch is None:
+            value, remedy = self.blueprint.config.pools.start, 'set pools.start = "sketch"'
+            raise ConfigError(
+                "this run has no sketches", field="pools.start", value=value, remedy=remedy
+            )
+        return self.own_sketch
+
+    @property
+    def choosing_examples(self) -> Dataset:
+        """By which it chooses a pool."""
+        validates = self.blueprint.config.pools.select_on == "validation"
+        return self.data.validation if validates else self.data.train
+
+    @property
+    def pool_examples(self) -> Dataset:
+        """That it trains a pool on."""
+        train = self.data.train
+        supervised = self.blueprint.config.pools.task == "supervised"
+        return train.with_labels() if supervised else train
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is a batch of what its pool's task needs."""
+        return len(self.pool_examples) >= 2
+
+    def weight(self, examples: int, weights: str) -> float:
+        """What it counts in an average: its examples as a share of the largest client's, which is public, or 1."""
+        return min(1.0, examples / self.blueprint.largest) if weights == "examples" else 1.0
+
+    def found(self, guide: Guide | None) -> int | None:
+        """The pool of its group: by its sketch; where that is gone with a run that had ended, the pool that it used then, if it is known."""
+        if guide is None or not self.sketch.there:
+            return self.before
+        return self.sketch.nearest(guide)
+
+    def tested(
+        self, pools: PoolSet, choice: int, position: int, losses: tuple[float, ...] = ()
+    ) -> PoolScore:
+        """How the chosen pool does on test examples."""
+        model, task = self.bench.pool_model, self.blueprint.pool_task(self.data.id, position)
+        self.blueprint.layout.load(model, pools, choice)
+        test = task.score(model, self.data.test, self.seed("test"))
+        return PoolScore(choice, losses, test.loss, test.accuracy, test.balanced_accuracy)
+
+    def seed(self, *purpose: str | int) -> int:
+        """Of one of its draws that are no secret."""
+        return derive_seed(self.blueprint.config.seed, "client", self.data.id, *purpose)

@@ -1,0 +1,80 @@
+"""What comes before a federation's program: the encoder that it begins with, where clients do not pre-train one.
+
+A server that pre-trains on a set of its own does so before any client is asked; clients get the result with the initial state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from secure_fl.data.dataset import Dataset
+from secure_fl.errors import TrainingError
+from secure_fl.federation.blueprint import Blueprint
+from secure_fl.federation.extension import CENTRAL_ROUNDS
+from secure_fl.federation.observe import exploded
+from secure_fl.federation.record import Metrics
+from secure_fl.federation.state import State
+from secure_fl.federation.steps.pretrain import encoder_of
+from secure_fl.models.state import load_vector, to_vector
+from secure_fl.seeds import derive_seed
+from secure_fl.training.fit import LocalSpec
+
+
+class Prologue:
+    """The initial state's encoder.
+
+    Args:
+        blueprint: of the federation.
+        data: the set of `pretrain.mode = "centralized"`.
+        load: the encoder of the run that `pretrain.mode = "load"` names.
+    """
+
+    def __init__(
+        self, blueprint: Blueprint, data: Dataset | None, load: Callable[[], nn.Module]
+    ) -> None:
+        self._blueprint, self._data, self._load = blueprint, data, load
+
+    def initial(self) -> dict[str, Tensor]:
+        """Tensors of the first state: a loaded encoder or a random one; none where one will be pre-trained."""
+        mode = self._blueprint.config.pretrain.mode
+        if mode in ("federated", "centralized"):
+            return {}
+        return {"encoder": to_vector(self._load() if mode == "load" else self._blueprint.encoder())}
+
+    @property
+    def rounds(self) -> int:
+        """Rounds of training at the server."""
+        pretrain = self._blueprint.config.pretrain
+        return pretrain.rounds if pretrain.mode == "centralized" else 0
+
+    def finished(self, state: State) -> int:
+        """Of these rounds, how many are behind a state."""
+        if "encoder" in state.tensors:
+            return self.rounds
+        return int(state.facts.get(CENTRAL_ROUNDS, 0))
+
+    def advanced(self, state: State) -> tuple[State, Metrics]:
+        """The state after one more round, and what to record of it: pre-training as clients do it, of one set and without separation.
+
+        Raises:
+            TrainingError: a loss is not finite.
+        """
+        assert self._data is not None
+        blueprint, number = self._blueprint, self.finished(state)
+        config, model = blueprint.config, blueprint.encoder_projector()
+        if "model" in state.tensors:
+            load_vector(model, state.tensors["model"])
+        task, spec = blueprint.pretrain_task(None), LocalSpec.at_round(config.pretrain, number, self.rounds)
+        try:
+            report = task.fit(model, self._data, spec, derive_seed(config.seed, "central", number))
+        except TrainingError as error:
+            raise error.within(f"server, phase pretrain, round {number + 1}") from error
+        vector = to_vector(model)
+        encoder = encoder_of(blueprint, vector) if number + 1 >= self.rounds else {}
+        moved = state.with_values({"model": vector, **encoder}, {CENTRAL_ROUNDS: number + 1})
+        weights = task.objective.weights
+        loss = sum(weights[name] * value for name, value in report.terms.items())
+        steps = {} if report.exploded is None else {"server": report.exploded}
+        return moved, {"loss": loss, "terms": report.terms, **exploded(steps)}

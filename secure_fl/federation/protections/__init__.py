@@ -1,0 +1,1 @@
+"""What may leave a client, and with which noise: `Open`, `ExampleLevel`, `ClientLevel`. A client is composed with one of them."""

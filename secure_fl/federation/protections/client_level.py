@@ -1,0 +1,128 @@
+"""A client under client-level privacy: its whole update, and the pool it chose, leave it as one noised vector of integers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from secure_fl.errors import PrivacyError, TrainingError
+from secure_fl.federation.asks import (
+    Ask,
+    PoolScore,
+    ScorePools,
+    TrainCandidate,
+    TrainEncoder,
+    TrainPool,
+)
+from secure_fl.federation.budget import digest_of
+from secure_fl.federation.client_plan import ClientPlan
+from secure_fl.federation.local import Local
+from secure_fl.federation.observe import Seen
+from secure_fl.federation.protections.open import Open
+from secure_fl.federation.protections.protection import Trained
+from secure_fl.federation.release_box import ReleaseBox
+from secure_fl.federation.steps.step import Answer
+from secure_fl.federation.updates import Updates
+from secure_fl.privacy.client_level import Blocks, norm_of
+from secure_fl.privacy.ledger import Release
+from secure_fl.privacy.noise import NoiseSource
+from secure_fl.privacy.units import PrivacyUnit
+
+
+class ClientLevel:
+    """A participant whose every trace in the sum is hidden by all participants' noise together.
+
+    **Guarantee**: of its data, what it sends depends on one clipped, one-hot vector only, charged by the mechanism's own event.
+
+    **Assumes**: the blocks are read as a sum over at least n_min clients; a single one holds one share of the noise, which protects little.
+
+    **Not covered**: `Answer.seen`, the experimenter's own reading of choices, test accuracy and divergence in a simulation.
+    """
+
+    def __init__(self, local: Local, plan: ClientPlan, noise: NoiseSource, box: ReleaseBox) -> None:
+        self._client, self._plan, self._noise, self._box = local.data.id, plan, noise, box
+        self._open = Open(local)
+
+    def check(self, ask: Ask) -> None:
+        if not isinstance(ask, TrainEncoder | TrainPool | ScorePools):
+            raise _unanswered(ask)
+
+    def releases(self, ask: Ask, position: int) -> tuple[Release, ...]:
+        if not isinstance(ask, TrainEncoder | TrainPool):
+            return ()
+        phase = _phase(ask)
+        return (
+            Release(
+                key=f"{phase}/{ask.round}/client-{self._client}/{digest_of(ask)}",
+                phase=phase,
+                round=ask.round,
+                purpose="update",
+                unit=PrivacyUnit.CLIENT,
+                subjects=(self._client,),
+                event=self._plan.of(phase).event(1),
+                basis="derived",
+                also_protects=PrivacyUnit.EXAMPLE,
+            ),
+        )
+
+    def train_encoder(self, ask: TrainEncoder, position: int) -> Trained:
+        """The update; zero where training diverged, since a client that stopped would show that it did. The experimenter is told."""
+        try:
+            return self._open.train_encoder(ask, position)
+        except TrainingError:
+            return Trained(torch.zeros_like(ask.vector), exploded=0)
+
+    def choose(self, ask: ScorePools | TrainPool, position: int) -> PoolScore:
+        return replace(self._open.choose(ask, position), losses=())
+
+    def train_pool(self, ask: TrainPool, choice: int, position: int) -> Trained:
+        """As `train_encoder`."""
+        try:
+            return self._open.train_pool(ask, choice, position)
+        except TrainingError:
+            pools = ask.pools
+            nothing = torch.zeros_like(pools.pooled[0]), torch.zeros_like(pools.shared)
+            return Trained(*nothing, exploded=0)
+
+    def train_candidate(self, ask: TrainCandidate, position: int) -> Trained:
+        raise _unanswered(ask)
+
+    def sent(
+        self,
+        ask: TrainEncoder | TrainPool,
+        updates: Updates,
+        trained: Trained,
+        score: PoolScore | None = None,
+    ) -> Answer:
+        """The one-hot vector of (update, pool) plus this client's noise share; stored before it is sent."""
+        phase, level = _phase(ask), self._plan.of(_phase(ask))
+        choice, change = 0 if score is None else score.choice, trained.change
+
+        def make() -> dict[str, Tensor]:
+            purpose = f"{phase}/{digest_of(ask)}"
+            stream = self._noise.stream(client=self._client, round=ask.round, purpose=purpose)
+            bound, inside = level.bound if ask.bound is None else ask.bound, None
+            if level.bit_noise is not None:
+                inside = norm_of(change) <= bound
+            integers = level.encode(change, ask.bound, stream=stream)
+            blocks = level.noised(level.blocks(integers, choice, inside=inside), stream)
+            return {"head": blocks.head, "shared": blocks.shared, "pools": blocks.pools}
+
+        made = self._box.once(self.releases(ask, 0)[0].key, make)
+        blocks = Blocks(made["head"], made["shared"], made["pools"])
+        return Answer(blocks, Seen(exploded=trained.exploded, score=score))
+
+
+def _phase(ask: TrainEncoder | TrainPool) -> str:
+    return "pretrain" if isinstance(ask, TrainEncoder) else "cluster"
+
+
+def _unanswered(ask: Ask) -> PrivacyError:
+    return PrivacyError(
+        "is not answered under client-level privacy",
+        field="ask",
+        value=type(ask).__name__,
+        remedy="such an answer would show what client-level noise is to hide",
+    )

@@ -1,0 +1,254 @@
+"""A client under example-level privacy: says what an answer would release, and answers with noised values only.
+
+Training, the choice of a pool and the released sketch are all that leaves a client. Nothing else is computed from its training examples
+and sent: no losses, no counts of examples, no weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from secure_fl.data.dataset import Dataset
+from secure_fl.errors import PrivacyError
+from secure_fl.federation.asks import (
+    Ask,
+    PoolScore,
+    ScorePools,
+    TrainCandidate,
+    TrainEncoder,
+    TrainPool,
+)
+from secure_fl.federation.example_plan import (
+    ExamplePlan,
+    choice_of,
+    chooses_by_loss,
+    chooses_in,
+    plan_examples,
+)
+from secure_fl.federation.local import Local
+from secure_fl.federation.private_paths import TrainingPath, Views
+from secure_fl.federation.protections.protection import Trained, on_grid
+from secure_fl.federation.releasing import Releasing
+from secure_fl.federation.steps.step import Answer
+from secure_fl.federation.updates import Updates
+from secure_fl.models.state import load_vector, to_vector
+from secure_fl.pools.pool_set import PoolSet
+from secure_fl.privacy.choice import PrivateChoice, bounded_score
+from secure_fl.privacy.engine import PrivateSpec, PrivateTraining
+from secure_fl.privacy.ledger import Charges, Release
+from secure_fl.privacy.rows_alone import check_rows_alone
+from secure_fl.training.fit import LocalSpec
+from secure_fl.training.tasks import embed, train_mode
+
+_Step = Literal["pretrain", "cluster"]
+
+
+class ExampleLevel:
+    """A participant whose examples are protected by its own noise, whoever reads what it sends.
+
+    **Guarantee**: everything that depends on its training examples and leaves it was recorded by `releases` before, and is charged there.
+
+    **Assumes**: the number of its examples is public (zero-out, replace-one), or a bound (add-remove).
+
+    **Not covered**: its test examples, which are other examples: their accuracy is reported as it is, for the experimenter.
+    """
+
+    def __init__(
+        self, local: Local, releasing: Releasing, already: tuple[Charges, ...] = ((),)
+    ) -> None:
+        """`already`: what earlier runs may have released of this client, a history each."""
+        self._local, self._blueprint = local, local.blueprint
+        self._releasing, self._already = releasing, already
+        self._made: tuple[str, PrivateTraining[Views]] | None = None
+        self._choices: dict[int, int | None] = {}
+
+    @cached_property
+    def plan(self) -> ExamplePlan:
+        """What it will release, and with which noise."""
+        train = self._local.data.train
+        return plan_examples(self._blueprint, len(train), train.labels, self._already)
+
+    def check(self, ask: Ask) -> None:
+        if isinstance(ask, TrainCandidate):
+            raise _unanswered()
+
+    def releases(self, ask: Ask, position: int) -> tuple[Release, ...]:
+        made: list[Release] = []
+        if isinstance(ask, TrainPool) and self._chooses(ask):
+            charged = self._choice.event(1)
+            choice = self._releasing.release(ask, "choice", ask.round, "choice", charged)
+            made.append(replace(choice, key=self._choice_key(ask.round)))
+        encodes = isinstance(ask, TrainEncoder)
+        if isinstance(ask, TrainEncoder | TrainPool) and (encodes or self._local.trains):
+            event = self._training(ask, position).event
+            made.append(self._releasing.release(ask, _step(ask), ask.round, "training", event))
+        return tuple(made)
+
+    def sent(
+        self,
+        ask: TrainEncoder | TrainPool,
+        updates: Updates,
+        trained: Trained,
+        score: PoolScore | None = None,
+    ) -> Answer:
+        return on_grid(updates, trained, score)
+
+    # Training
+
+    def train_encoder(self, ask: TrainEncoder, position: int) -> Trained:
+        def make() -> dict[str, Tensor]:
+            model = self._local.bench.encoder_projector
+            load_vector(model, ask.vector)
+            self._train(model, ask, position)
+            return {"delta": to_vector(model) - ask.vector}
+
+        return Trained(self._releasing.once(ask, "pretrain", ask.round, make)["delta"])
+
+    def train_pool(self, ask: TrainPool, choice: int, position: int) -> Trained:
+        pools = ask.pools
+        if not self._local.trains:
+            nothing = torch.zeros_like(pools.pooled[0]), torch.zeros_like(pools.shared)
+            return Trained(*nothing, weight=0.0)
+
+        def make() -> dict[str, Tensor]:
+            model, layout = self._local.bench.pool_model, self._blueprint.layout
+            layout.load(model, pools, choice)
+            self._train(model, ask, position)
+            shared, pooled = layout.parts(model)
+            return {"shared": shared - pools.shared, "pooled": pooled - pools.pooled[choice]}
+
+        made = self._releasing.once(ask, "cluster", ask.round, make)
+        return Trained(made["pooled"], made["shared"])
+
+    def train_candidate(self, ask: TrainCandidate, position: int) -> Trained:
+        raise _unanswered()
+
+    def _training(self, ask: TrainEncoder | TrainPool, position: int) -> PrivateTraining[Views]:
+        """What answers an ask, made once: the mechanism that is charged is the one that adds the noise."""
+        step, config = _step(ask), self._blueprint.config
+        key = f"{self._releasing.key(ask, step, ask.round)}/{position}"
+        if self._made is None or self._made[0] != key:
+            settings = config.pretrain if step == "pretrain" else config.pools
+            steps = self.plan.pretrain if step == "pretrain" else self.plan.pools
+            assert steps is not None
+            path = TrainingPath(self._blueprint, step, self._local.data.id, position)
+            mechanism = path.mechanism(steps.examples, steps.rate, self.plan.noise)
+            spec = LocalSpec.at_round(settings, ask.round, settings.rounds)
+            private = PrivateSpec(steps.per_round, spec.lr, spec.momentum, spec.weight_decay)
+            self._made = (key, PrivateTraining(mechanism, private))
+        return self._made[1]
+
+    def _train(self, model: nn.Module, ask: TrainEncoder | TrainPool, position: int) -> None:
+        step, client = _step(ask), self._local.data
+        path = TrainingPath(self._blueprint, step, client.id, position)
+        training = self._training(ask, position)
+        data = client.train.with_labels() if path.supervised else client.train
+        train_mode(model, path.frozen)
+        stream = self._releasing.stream(ask, step, ask.round)
+        training.run(model, path.views_of(data.x, data.y), stream)
+        self._made = None
+
+    # Choosing
+
+    def choose(self, ask: ScorePools | TrainPool, position: int) -> PoolScore:
+        """The private choice, and how the chosen pool does on test examples, which is for the experimenter."""
+        return self._local.tested(ask.pools, self._private_choice(ask), position)
+
+    @property
+    def _choosing_examples(self) -> Dataset:
+        data = self._local.choosing_examples
+        return data.with_labels() if data.labelled else data
+
+    @cached_property
+    def _choice(self) -> PrivateChoice:
+        """The mechanism of every choice: what it costs is asked of the one that chooses."""
+        return choice_of(self._blueprint.config, len(self._choosing_examples))
+
+    def _chooses(self, ask: TrainPool) -> bool:
+        """Whether it chooses anew in this round; otherwise it holds on to its last choice, or follows the sketch.
+
+        There is one choice a round, whatever pools are shown: asked again, the client repeats itself and releases nothing.
+        """
+        config, number = self._blueprint.config, ask.round
+        if not chooses_by_loss(config) or ask.forced or self._chosen(number) is not None:
+            return False
+        return chooses_in(config, number) or self._held(number) is None
+
+    def _chosen(self, number: int) -> int | None:
+        """The choice it made in a round, if it made one. Kept by the client, stored with its released results, and in no message."""
+        if number not in self._choices:
+            found = self._releasing.box.find(self._choice_key(number))
+            self._choices[number] = None if found is None else int(found["choice"])
+        return self._choices[number]
+
+    def _held(self, number: int) -> int | None:
+        """The newest choice that it made in round `number` or before."""
+        made = (self._chosen(earlier) for earlier in range(number, -1, -1))
+        return next((choice for choice in made if choice is not None), self._local.before)
+
+    def _choice_key(self, number: int) -> str:
+        return f"choice/{number}/client-{self._local.data.id}"
+
+    def _private_choice(self, ask: ScorePools | TrainPool) -> int:
+        config = self._blueprint.config
+        if not chooses_by_loss(config) or (isinstance(ask, TrainPool) and ask.forced):
+            found = self._local.found(ask.guide)
+            if found is None and ask.guide is not None:
+                return self._local.sketch.nearest(ask.guide)
+            return found or 0
+        if isinstance(ask, ScorePools):
+            return self._held(config.pools.rounds - 1) or 0
+        if self._chooses(ask):
+
+            def make() -> dict[str, Tensor]:
+                return {"choice": torch.tensor(self._exponential(ask))}
+
+            made = self._releasing.box.once(self._choice_key(ask.round), make, reused=True)
+            self._choices[ask.round] = int(made["choice"])
+        return self._held(ask.round) or 0
+
+    def _exponential(self, ask: TrainPool) -> int:
+        pools, data, choice = ask.pools, self._choosing_examples, self._choice
+        losses = (self._losses(pools, index, data) for index in range(len(pools)))
+        scores = [bounded_score(each, choice.bound, choice.size) for each in losses]
+        previous = self._held(ask.round - 1)
+        if previous is None and ask.guide is not None:
+            previous = self._local.found(ask.guide)
+        stream = self._releasing.stream(ask, "choice", ask.round)
+        return choice.choose(scores, stream, previous)
+
+    def _losses(self, pools: PoolSet, index: int, data: Dataset) -> Tensor:
+        """Cross-entropy of each example under one pool, `[N]`, in eval mode."""
+        if self._blueprint.config.pools.task != "supervised":
+            raise PrivacyError(
+                "a self-supervised score is no mean of bounded losses",
+                field="privacy.choice",
+                value="exponential",
+                remedy='set pools.start = "sketch", whose choice is free, or pools.task = "supervised"',
+            )
+        if not data.labelled:
+            return torch.zeros(0)
+        model = self._local.bench.pool_model
+        self._blueprint.layout.load(model, pools, index)
+        check_rows_alone(model.eval(), self._local.bench.noise(), quick=True)
+        outputs = embed(model, data.x, self._blueprint.compute)
+        return functional.cross_entropy(outputs, data.y, reduction="none")
+
+
+def _step(ask: TrainEncoder | TrainPool) -> _Step:
+    return "pretrain" if isinstance(ask, TrainEncoder) else "cluster"
+
+
+def _unanswered() -> PrivacyError:
+    return PrivacyError(
+        "is not answered under privacy",
+        field="ask",
+        value="TrainCandidate",
+        remedy='set pools.start = "sketch", "pretrained" or "random"',
+    )

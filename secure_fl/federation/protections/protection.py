@@ -1,0 +1,97 @@
+"""What a client's protection says: what training, choosing and sending mean for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from secure_fl.federation.asks import (
+    Ask,
+    PoolScore,
+    ScorePools,
+    TrainCandidate,
+    TrainEncoder,
+    TrainPool,
+)
+from secure_fl.federation.observe import Seen
+from secure_fl.federation.steps.step import Answer
+from secure_fl.federation.updates import Updates
+from secure_fl.privacy.ledger import Release
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a client's training changed.
+
+    Attributes:
+        pooled: change of the chosen pool `[P]`, or of the one model.
+        shared: change of the part that all pools share `[S]`.
+        weight: what it counts in an average, within [0, 1]; 0 of a client without anything to train on, whose changes are zero.
+        terms: mean of each loss term over the steps.
+        exploded: step at which the loss had left its scale, if it did; 0 where nothing was left to send.
+    """
+
+    pooled: Tensor = field(repr=False)
+    shared: Tensor = field(default_factory=lambda: torch.empty(0), repr=False)
+    weight: float = 1.0
+    terms: Mapping[str, float] = field(default_factory=dict)
+    exploded: int | None = None
+
+    @property
+    def change(self) -> Tensor:
+        """The whole change `[S + P]`."""
+        return torch.cat([self.shared, self.pooled])
+
+
+class Protection(Protocol):
+    """How one client answers. Steps say what is asked and where it goes; a protection says what may leave the client."""
+
+    def check(self, ask: Ask) -> None:
+        """Refuse what must not be answered under this protection.
+
+        Raises:
+            PrivacyError: it must not.
+        """
+        ...
+
+    def releases(self, ask: Ask, position: int) -> tuple[Release, ...]:
+        """What answering would release with noise, the sketch aside."""
+        ...
+
+    def train_encoder(self, ask: TrainEncoder, position: int) -> Trained:
+        """Train the model that is pre-trained."""
+        ...
+
+    def choose(self, ask: ScorePools | TrainPool, position: int) -> PoolScore:
+        """Choose a pool; the score beside the choice is for sums without privacy, and for the experimenter."""
+        ...
+
+    def train_pool(self, ask: TrainPool, choice: int, position: int) -> Trained:
+        """Train the chosen pool."""
+        ...
+
+    def train_candidate(self, ask: TrainCandidate, position: int) -> Trained:
+        """Train the first pool, as a candidate for another."""
+        ...
+
+    def sent(
+        self,
+        ask: TrainEncoder | TrainPool,
+        updates: Updates,
+        trained: Trained,
+        score: PoolScore | None = None,
+    ) -> Answer:
+        """The summand that a change becomes, in the block of the chosen pool, or of the only one."""
+        ...
+
+
+def on_grid(updates: Updates, trained: Trained, score: PoolScore | None) -> Answer:
+    """A change in fixed point, without noise of its own."""
+    choice = 0 if score is None else score.choice
+    blocks = updates.grid.blocks(trained.change, choice, trained.weight)
+    cut = updates.grid.cut(trained.weight * trained.change)
+    return Answer(blocks, Seen(trained.terms, trained.exploded, cut, score))

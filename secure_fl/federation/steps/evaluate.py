@@ -1,0 +1,112 @@
+"""Every client chooses among the final pools and tests its choice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from math import isfinite, sqrt
+
+import torch
+from torch import Tensor
+
+from secure_fl.federation.asks import PoolScore, ScorePools
+from secure_fl.federation.blocks import Grid
+from secure_fl.federation.blueprint import Blueprint
+from secure_fl.federation.client import Client
+from secure_fl.federation.observe import Seen, of_choices
+from secure_fl.federation.pools import get_guide, get_pools
+from secure_fl.federation.program import SumForm
+from secure_fl.federation.record import Metrics
+from secure_fl.federation.state import State
+from secure_fl.federation.steps.step import Answer, Step
+from secure_fl.federation.summing import Summed
+from secure_fl.federation.updates import counts_on
+from secure_fl.pools.monitor import pool_health
+
+_LARGEST_LOSS = 64.0
+_FIELDS = 4
+"""Of a pool: tested clients, their accuracy, its square, and their loss as a share of the largest."""
+
+
+class Evaluate(Step):
+    """Sums of test scores, a block a pool. No state follows from them.
+
+    **What its sums show.** How many clients chose each pool, as every round of clustering does, and of a pool with enough members the mean
+    and the spread of their accuracies and their mean loss: once, at the end, of test examples. Under differential privacy it is left out.
+    """
+
+    name = "evaluate"
+
+    @staticmethod
+    def is_summed(blueprint: Blueprint) -> bool:
+        """Whether a run sums test scores: without differential privacy, where metrics are asked for and some sum is over everybody."""
+        config, clients = blueprint.config, blueprint.clients
+        everyone = not blueprint.secure or clients in config.cohorts(clients)
+        return config.privacy.unit == "none" and config.evaluate.enabled and everyone
+
+    @property
+    def rounds(self) -> int:
+        return 1
+
+    @cached_property
+    def grid(self) -> Grid:
+        """A count and four fields a pool."""
+        return self.blueprint.single_grid(_FIELDS, self.blueprint.config.pools.count)
+
+    def form(self, round_number: int) -> SumForm:
+        minimum = self.blueprint.config.security.min_pool_clients
+        return self.on_grid(self.grid, minimum if self.blueprint.secure else 1)
+
+    def ask(self, state: State) -> ScorePools:
+        return ScorePools(get_pools(state), get_guide(state))
+
+    def answer(self, ask: ScorePools, client: Client, position: int) -> Answer:
+        score = client.protection.choose(ask, position)
+        return Answer(self.grid.blocks(_fields(score), score.choice), Seen(score=score))
+
+    def apply(self, state: State, opened: Summed) -> State:
+        return state
+
+    def monitor(self, state: State, opened: Summed) -> Metrics:
+        counts = counts_on(self.grid, opened)
+        sums = torch.from_numpy(self.grid.codec.dequantise(opened.total.pools.numpy()))
+        tested = [_figures(row) for row in sums]
+        health = pool_health(counts, config=self.blueprint.config)
+        return {"pools": health.as_dict(), "tested": tested}
+
+    def observe(
+        self,
+        state: State,
+        opened: Summed,
+        seen: Mapping[int, Seen],
+        groups: Sequence[int | None],
+    ) -> Metrics:
+        return self.monitor(state, opened) | self.read_off(seen, groups)
+
+    def read_off(self, seen: Mapping[int, Seen], groups: Sequence[int | None]) -> Metrics:
+        """The same of a simulation that sums nothing here."""
+        choices = [each.score.choice for each in seen.values() if each.score is not None]
+        counts = [choices.count(pool) for pool in range(self.blueprint.config.pools.count)]
+        return of_choices(pool_health(counts, config=self.blueprint.config), seen, groups)
+
+
+def _fields(score: PoolScore) -> Tensor:
+    if score.test_accuracy is None or not isfinite(score.test_loss):
+        return torch.zeros(_FIELDS)
+    loss = min(max(score.test_loss, -_LARGEST_LOSS), _LARGEST_LOSS) / _LARGEST_LOSS
+    return torch.tensor([1.0, score.test_accuracy, score.test_accuracy**2, loss])
+
+
+def _figures(row: Tensor) -> dict[str, float | int | None]:
+    """Of one pool's sums: mean and standard deviation of its clients' accuracies, and their mean loss; None of a pool that stayed closed."""
+    clients = round(float(row[0]))
+    if clients == 0:
+        return {"clients": 0, "accuracy": None, "accuracy_std": None, "loss": None}
+    mean, square, loss = (row[1:] / clients).tolist()
+    spread = sqrt(max(0.0, square - mean**2))
+    return {
+        "clients": clients,
+        "accuracy": mean,
+        "accuracy_std": spread,
+        "loss": loss * _LARGEST_LOSS,
+    }

@@ -1,0 +1,128 @@
+"""Every client trains a candidate from one start; pools are candidates, each of the client worst served by those before it.
+
+HypCluster's start, as in google/fedjax. Open experiments only: a sum in which each client has a block of its own hides nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from secure_fl.errors import ConfigError
+from secure_fl.federation.asks import ScorePools, TrainCandidate
+from secure_fl.federation.blocks import Grid
+from secure_fl.federation.client import Client
+from secure_fl.federation.observe import Seen
+from secure_fl.federation.pools import draw_pools, get_pools, with_pools
+from secure_fl.federation.program import SumForm
+from secure_fl.federation.record import Metrics
+from secure_fl.federation.state import State
+from secure_fl.federation.steps.step import Answer, Step
+from secure_fl.federation.summing import Summed
+from secure_fl.seeds import derive_seed
+
+_LARGEST = 64.0
+"""Losses are cut to this; a client's is a share of it in the sum."""
+
+
+class Farthest(Step):
+    """One round for the candidates, then one for each further pool, in which clients say how well the pools so far serve them.
+
+    With a shared encoder, candidates are heads only: the encoder's change while training them is dropped.
+    """
+
+    name = "farthest"
+
+    @property
+    def rounds(self) -> int:
+        return self.blueprint.config.pools.count
+
+    @cached_property
+    def candidate_grid(self) -> Grid:
+        """A block a client, and in it the change that makes the candidate; weight 0 from who has nothing to train on."""
+        model, layout = self.blueprint.pool_model(0), self.blueprint.layout
+        shared = len(layout.parts(model)[0])
+        wide = tuple(place - shared for place in layout.buffers(model) if place >= shared)
+        clients = self.blueprint.clients
+        return replace(self.blueprint.grid("cluster"), shared=0, pools=clients, wide=wide)
+
+    @cached_property
+    def loss_grid(self) -> Grid:
+        """A field a client."""
+        return self.blueprint.single_grid(self.blueprint.clients)
+
+    def form(self, round_number: int) -> SumForm:
+        grid = self.candidate_grid if round_number == 0 else self.loss_grid
+        return self.on_grid(grid)
+
+    def enter(self, state: State) -> State:
+        if "pools.pooled" in state.tensors:
+            return state
+        return with_pools(state, draw_pools(self.blueprint, state))
+
+    def ask(self, state: State) -> TrainCandidate | ScorePools:
+        pools = get_pools(state)
+        return TrainCandidate(pools) if state.place.round == 0 else ScorePools(pools)
+
+    def answer(self, ask: TrainCandidate | ScorePools, client: Client, position: int) -> Answer:
+        if isinstance(ask, TrainCandidate):
+            trained = client.protection.train_candidate(ask, position)
+            weight = min(1.0, trained.weight)
+            return Answer(self.candidate_grid.blocks(trained.pooled, position, weight), Seen())
+        score = client.protection.choose(ask, position)
+        fields = torch.zeros(self.blueprint.clients)
+        fields[position] = _within(min(loss if loss == loss else 0.0 for loss in score.losses))
+        return Answer(self.loss_grid.blocks(fields, 0), Seen())
+
+    def apply(self, state: State, opened: Summed) -> State:
+        pools, able = get_pools(state), state.facts.get("farthest.able", [])
+        candidates = state.tensors.get("candidates")
+        if state.place.round == 0:
+            able, changes = self._candidates(opened)
+            candidates = pools.pooled[0] + changes
+        assert candidates is not None
+        centre = self._centre(state, opened)
+        chosen = candidates[[centre]]
+        pooled = chosen if state.place.round == 0 else torch.cat([pools.pooled, chosen])
+        last = state.place.round + 1 >= self.rounds
+        kept = {} if last else {"candidates": candidates}
+        left = {"farthest.able": [client for client in able if client != centre]}
+        tensors = {"pools.pooled": pooled, **kept}
+        return state.with_values(tensors, left, without=["candidates"] if last else [])
+
+    def monitor(self, state: State, opened: Summed) -> Metrics:
+        return {"centre": self._centre(state, opened)}
+
+    def _candidates(self, opened: Summed) -> tuple[list[int], Tensor]:
+        """Who has trained a candidate, and everybody's changes `[clients, P]`."""
+        grid = self.candidate_grid
+        _, trained = grid.heard(opened.total, opened.survivors, 1)
+        _, changes = grid.means(opened.total, opened.survivors, 1)
+        return [int(client) for client in trained.nonzero().flatten()], changes.float()
+
+    def _centre(self, state: State, opened: Summed) -> int:
+        """The client whose candidate is the next pool.
+
+        Raises:
+            ConfigError: fewer clients than pools can train a candidate.
+        """
+        if state.place.round > 0:
+            losses = self.loss_grid.sums(opened.total)
+            left: list[int] = state.facts["farthest.able"]
+            return max(left, key=lambda client: float(losses[client]))
+        able, count = self._candidates(opened)[0], self.blueprint.config.pools.count
+        if len(able) < count:
+            raise ConfigError(
+                f"only {len(able)} clients can train a candidate",
+                field="pools.count",
+                value=count,
+                remedy="lower pools.count, label more clients, or choose another pools.start",
+            )
+        return able[derive_seed(self.blueprint.config.seed, "farthest") % len(able)]
+
+
+def _within(loss: float) -> float:
+    return min(max(loss, -_LARGEST), _LARGEST) / _LARGEST

@@ -1,0 +1,137 @@
+"""Pools start from groups of clients that look alike, found by k-means over sums."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import sqrt
+
+from torch import Tensor
+
+from secure_fl.federation.asks import GiveSketch, VoteCentre
+from secure_fl.federation.blocks import Grid
+from secure_fl.federation.client import Client
+from secure_fl.federation.observe import Seen
+from secure_fl.federation.pools import draw_pools, with_pools
+from secure_fl.federation.program import SumForm
+from secure_fl.federation.record import Metrics
+from secure_fl.federation.sketches import FARTHEST
+from secure_fl.federation.state import State
+from secure_fl.federation.steps.step import Answer, Step
+from secure_fl.federation.summing import Summed
+from secure_fl.pools.sketch import first_centres, moved_centres, tightest_start
+from secure_fl.seeds import derive_seed
+
+_SETTLED = 1e-6
+"""k-means has settled when no centre of any start moves further than this share of the sketches' spread."""
+
+
+@dataclass(frozen=True)
+class _Votes:
+    """A round's sums, for each start and centre.
+
+    Attributes:
+        sums: of the sketches nearest to it, `[starts, K, S]`.
+        counts: of them, `[starts, K]`.
+        distortion: sum of their squared distances, `[starts, K]`.
+    """
+
+    sums: Tensor = field(repr=False)
+    counts: Tensor
+    distortion: Tensor
+
+
+class Sketch(Step):
+    """One round for the mean sketch, then rounds of k-means, then a pool for each centre.
+
+    **What its openings show.** The sum, squared lengths and number of all sketches, then for each start and centre the sum, number and squared
+    distances of the sketches nearest to it. Sketches and all that is computed from them stand still, so differences of openings show single ones:
+    released ones, which carry their own noise, unless the run is an open experiment. Votes hide who joined which centre from a single opening
+    only: whoever is missing from one round and there in the next shows its centre by the difference.
+    """
+
+    name = "sketch"
+
+    @property
+    def rounds(self) -> int:
+        return 1 + self.blueprint.config.pools.sketch_iterations
+
+    def ended(self, state: State) -> bool:
+        """k-means has settled, and the groups are found."""
+        return "guide.mean" in state.tensors
+
+    @cached_property
+    def sketch_grid(self) -> Grid:
+        """A sketch, its squared length and a one."""
+        return self.blueprint.single_grid(self.blueprint.sketch_width + 2)
+
+    @cached_property
+    def vote_grid(self) -> Grid:
+        """The same for each start and centre, with a squared distance at the end."""
+        pools, width = self.blueprint.config.pools, self.blueprint.sketch_width + 2
+        return self.blueprint.single_grid(pools.sketch_starts * pools.count * width)
+
+    def form(self, round_number: int) -> SumForm:
+        grid = self.sketch_grid if round_number == 0 else self.vote_grid
+        return self.on_grid(grid)
+
+    def ask(self, state: State) -> GiveSketch | VoteCentre:
+        if state.place.round == 0:
+            return GiveSketch(state.tensors.get("sketch.public_centre"))
+        return VoteCentre(state.tensors["sketch.mean"], state.tensors["sketch.centres"])
+
+    def answer(self, ask: GiveSketch | VoteCentre, client: Client, position: int) -> Answer:
+        if isinstance(ask, GiveSketch):
+            return Answer(self.sketch_grid.blocks(client.sketch.give(ask), 0), Seen())
+        return Answer(self.vote_grid.blocks(client.sketch.vote(ask), 0), Seen())
+
+    def apply(self, state: State, opened: Summed) -> State:
+        if state.place.round == 0:
+            return self._first(state, opened)
+        votes, place = self._votes(opened), state.place.round
+        centres, spread = state.tensors["sketch.centres"], state.facts["sketch.spread"]
+        seed = derive_seed(self.blueprint.config.seed, "sketch", "split", place)
+        moved = moved_centres(votes.sums, votes.counts, votes.distortion, seed)
+        settled = float((moved - centres).norm(dim=-1).max()) <= _SETTLED * spread
+        if not settled and place + 1 < self.rounds:
+            return state.with_values({"sketch.centres": moved})
+        found = {
+            "guide.mean": state.tensors["sketch.mean"],
+            "guide.centres": centres[self._best(votes)].clone(),
+        }
+        state = state.with_values(found, without=["sketch.mean", "sketch.centres"])
+        return with_pools(state, draw_pools(self.blueprint, state))
+
+    def monitor(self, state: State, opened: Summed) -> Metrics:
+        if state.place.round == 0:
+            return {"spread": self._spread(opened)[1]}
+        votes, spread = self._votes(opened), state.facts["sketch.spread"]
+        best = self._best(votes)
+        within = float(votes.distortion[best].sum() / votes.counts[best].sum())
+        counts = votes.counts[best].long().tolist()
+        return {"unexplained": within / spread**2, "counts": counts}
+
+    def _first(self, state: State, opened: Summed) -> State:
+        pools, seed = self.blueprint.config.pools, self.blueprint.config.seed
+        mean, spread = self._spread(opened)
+        centres = first_centres(pools.sketch_starts, pools.count, len(mean), spread, seed)
+        tensors = {"sketch.mean": mean.float(), "sketch.centres": centres}
+        return state.with_values(tensors, {"sketch.spread": spread})
+
+    def _spread(self, opened: Summed) -> tuple[Tensor, float]:
+        """The mean sketch `[S]`, and the root mean square distance of sketches from it."""
+        sums = self.sketch_grid.sums(opened.total)
+        received = round(float(sums[-1]))
+        mean = sums[:-2] / received
+        variance = float(sums[-2]) / received - float(mean.square().sum())
+        return mean, sqrt(max(variance, 1e-12))
+
+    def _votes(self, opened: Summed) -> _Votes:
+        pools, width = self.blueprint.config.pools, self.blueprint.sketch_width + 2
+        sums = self.vote_grid.sums(opened.total).view(pools.sketch_starts, pools.count, width)
+        return _Votes(sums[..., :-2], sums[..., -2].round(), sums[..., -1] * FARTHEST)
+
+    def _best(self, votes: _Votes) -> int:
+        secure, security = self.blueprint.secure, self.blueprint.config.security
+        fewest = security.min_pool_clients if secure else 1
+        return tightest_start(votes.distortion, votes.counts, fewest)

@@ -1,0 +1,127 @@
+"""What a kind of step is: four pure functions that everybody runs alike, and one that only a simulation runs.
+
+A step is made from the plan alone. `form` needs no state; `ask` and `apply` need nothing but the state, and what was opened; `answer` is one
+client's. A new kind of step is a class of this kind in a file of its own.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+
+from secure_fl.config import OptimiserConfig
+from secure_fl.federation.blocks import Grid
+from secure_fl.federation.blueprint import Blueprint
+from secure_fl.federation.observe import Seen
+from secure_fl.federation.program import SumForm
+from secure_fl.federation.record import Metrics
+from secure_fl.federation.state import State
+from secure_fl.federation.summing import Opening, Summed
+from secure_fl.federation.updates import shape_on
+from secure_fl.privacy.client_level import Blocks
+from secure_fl.seeds import derive_seed
+
+if TYPE_CHECKING:
+    from secure_fl.federation.client import Client
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A client's summand, and what a simulation reads off it beside."""
+
+    blocks: Blocks
+    seen: Seen
+
+
+class Step(ABC):
+    """A row of rounds of one kind.
+
+    Attributes:
+        name: in forms, records and checkpoints.
+        blueprint: public facts of the federation.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, blueprint: Blueprint) -> None:
+        self.blueprint = blueprint
+
+    @property
+    @abstractmethod
+    def rounds(self) -> int:
+        """Rounds that there are, at most."""
+
+    @abstractmethod
+    def form(self, round_number: int) -> SumForm:
+        """The sum of a round, counted from 0."""
+
+    def enter(self, state: State) -> State:
+        """What the first round begins with; the same again where it has begun."""
+        return state
+
+    @abstractmethod
+    def ask(self, state: State) -> Any:
+        """What clients are to compute in the round at `state.place`."""
+
+    @abstractmethod
+    def answer(self, ask: Any, client: Client, position: int) -> Answer:
+        """One client's answer."""
+
+    @abstractmethod
+    def apply(self, state: State, opened: Summed) -> State:
+        """What an opened sum makes of the state. The place is the program's to move."""
+
+    def ended(self, state: State) -> bool:
+        """Whether the step ends early, with the round that gave `state`."""
+        return False
+
+    def monitor(self, state: State, opened: Summed) -> Metrics:
+        """What a round's record takes from its opened sum.
+
+        Args:
+            state: as the round began.
+            opened: its sum.
+        """
+        return {}
+
+    def observe(
+        self,
+        state: State,
+        opened: Summed,
+        seen: Mapping[int, Seen],
+        groups: Sequence[int | None],
+    ) -> Metrics:
+        """The record of a simulated round: the monitor's figures, and what is read off the clients.
+
+        Args:
+            state: as the round began.
+            opened: its sum.
+            seen: of every client that answered.
+            groups: the known group of every client, by its number.
+        """
+        return self.monitor(state, opened)
+
+    def on_grid(self, grid: Grid, minimum: int = 1) -> SumForm:
+        """The form of a sum over everybody whose answers are not given again: what they hold stands still, or is noised anew."""
+        opening = Opening(grid.codec.bound, minimum=minimum)
+        return SumForm(self.name, self.everyone, shape_on(grid), opening, repeatable=False)
+
+    @property
+    def everyone(self) -> tuple[int, ...]:
+        """All clients."""
+        return tuple(range(self.blueprint.clients))
+
+
+def sampled(
+    blueprint: Blueprint, name: str, settings: OptimiserConfig, round_number: int
+) -> tuple[int, ...]:
+    """A round's clients, ascending: the step's share of the roster, without replacement."""
+    seed = derive_seed(blueprint.config.seed, name, "sample", round_number)
+    drawn = torch.randperm(blueprint.clients, generator=torch.Generator().manual_seed(seed))
+    return tuple(sorted(drawn[: settings.cohort_size(blueprint.clients)].tolist()))
+
+
