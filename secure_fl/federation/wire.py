@@ -169,9 +169,7 @@ class Wire:
 
 def plain_header(name: str, roster: Roster, phase: Phase, plan: str, number: int = 0) -> Header:
     """The header of a message around rounds."""
-    return Header(
-        SUITE, plan, roster.federation, number, phase, 0, name, NO_KEY, roster.digest
-    )
+    return Header(SUITE, plan, roster.federation, number, phase, 0, name, NO_KEY, roster.digest)
 
 
 def read_place(value: Any) -> Place:

@@ -392,5 +392,3 @@ def sealed_state(wire: Wire, replica: Replica, keyring: Keyring) -> bytes:
     state = replica.state
     facts = {"place": shown(state.place), "state": state.digest.hex(), "call": {}}
     return wire.sign(Phase.STATE, facts, replica.seal(keyring.secret))
-
-

@@ -70,9 +70,7 @@ class ClientRound:
         RefusedError: no key is held that serves the round.
     """
 
-    def __init__(
-        self, seat: Seat, call: Call, form: SumForm, plans: Sequence[RoundPlan]
-    ) -> None:
+    def __init__(self, seat: Seat, call: Call, form: SumForm, plans: Sequence[RoundPlan]) -> None:
         self._seat, self.call, self._form, self._plans = seat, call, form, plans
         name = seat.wire.identity.name
         self._part = next(part for part, plan in enumerate(plans) if name in plan.cohort)
@@ -212,9 +210,7 @@ class ClientRound:
 def forked(problem: str, value: object) -> RoundRefusedError:
     """Somebody shows different parties different things."""
     remedy = "stop, and compare transcripts: do not go on with this server"
-    return RoundRefusedError(
-        RoundReason.FORKED, problem, field="state", value=value, remedy=remedy
-    )
+    return RoundRefusedError(RoundReason.FORKED, problem, field="state", value=value, remedy=remedy)
 
 
 def _out_of_turn(problem: str, value: object) -> RoundRefusedError:

@@ -91,9 +91,7 @@ class Keyring:
             check_noise_budget(plan.parameters, plan.key_holder, len(plan.clients))
             self._own = new_key(plan.parameters, plan.key_holder)
             epoch = plan.epoch(number, wire.roster)
-            made.append(
-                make_grant(wire.identity, wire.roster, self._own, epoch, plan.protection)
-            )
+            made.append(make_grant(wire.identity, wire.roster, self._own, epoch, plan.protection))
         if secret and not self.secret:
             fresh, context = self._randomness(_SECRET), self._context
             boxes = {

@@ -244,9 +244,7 @@ class ServerFlow:
             self._wait(Stage.PARTS, self._deadlines.answer)
             return self._send_parts() if self.plan.by_authority else self._ask_parts()
         one = attempt.sums[0]
-        claims = {
-            name: Claim(said.state, Place(*said.place)) for name, said in one.applied.items()
-        }
+        claims = {name: Claim(said.state, Place(*said.place)) for name, said in one.applied.items()}
         return self._reached(claims, one.signed)
 
     def _again(self, attempt: Attempt) -> list[Message]:

@@ -24,9 +24,9 @@ def prepare(folder: Path, program: Toy, protection: str) -> dict[str, bytes]:
     public = {
         "roster": roster.sign(people["coordinator"]).hex(),
         "coordinator": people["coordinator"].card().hex(),
-        "plan": plan_of(roster, program, protection, "clients").sign(
-            people["coordinator"], roster
-        ).hex(),
+        "plan": plan_of(roster, program, protection, "clients")
+        .sign(people["coordinator"], roster)
+        .hex(),
         "clients": program.clients,
         "rounds": program.rounds,
     }
