@@ -205,7 +205,8 @@ class FederationClient:
     # Joining
 
     def _on_plan(self, data: bytes | memoryview) -> list[bytes]:
-        plan = Plan.open(data, self._wire.roster)
+        roster, signed = self._wire.roster, bytes(data)
+        plan = self._shared.plan(signed, lambda: Plan.open(signed, roster))
         if self._seat is None:
             self._accept(plan)
         seat = self._seated()
@@ -280,7 +281,10 @@ class FederationClient:
         call = Call.read(facts | more)
         self._check_new(call)
         form = seat.replica.program.form(place)
-        plans = round_plans(seat.plan, self._wire.roster, form, call)
+        roster = self._wire.roster
+        plans = self._shared.plans(
+            seat.plan, call, lambda: round_plans(seat.plan, roster, form, call)
+        )
         if self.name not in cohort_names(seat.plan, form) or self.name in left_out:
             raise refused(Reason.UNKNOWN_CLIENT, "not asked", "cohort", self.name, "wait")
         position = form.cohort.index(seat.plan.clients.index(self.name))

@@ -11,6 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
 
+from blake3 import blake3
+
+from secure_fl.federation.calling import Call
+from secure_fl.federation.plan import Plan
 from secure_fl.federation.state import State
 from secure_fl.secure_sum.he_keys import HolderKey, PublicKey, SecretKey
 from secure_fl.secure_sum.round_book import Verified
@@ -21,6 +25,7 @@ from secure_fl.secure_sum.round_layers import (
     holder_cipher,
 )
 from secure_fl.secure_sum.round_plan import RoundPlan
+from secure_fl.secure_sum.strict_json import canonical
 
 
 @dataclass
@@ -29,11 +34,29 @@ class Shared:
 
     _number: int = -1
     _verified: Verified = field(default_factory=Verified, repr=False)
+    _plan: dict[bytes, Plan] = field(default_factory=dict, repr=False)
+    _plans: dict[bytes, tuple[RoundPlan, ...]] = field(default_factory=dict, repr=False)
     _ciphers: dict[bytes, ClientCipher | None] = field(default_factory=dict, repr=False)
     _holders: dict[bytes, HolderCipher | None] = field(default_factory=dict, repr=False)
     _states: WeakValueDictionary[bytes, State] = field(
         default_factory=WeakValueDictionary, repr=False
     )
+
+    def plan(self, data: bytes, make: Callable[[], Plan]) -> Plan:
+        """The plan of these signed bytes."""
+        name = blake3(data).digest()
+        if name not in self._plan:
+            self._plan = {name: make()}
+        return self._plan[name]
+
+    def plans(
+        self, plan: Plan, call: Call, make: Callable[[], tuple[RoundPlan, ...]]
+    ) -> tuple[RoundPlan, ...]:
+        """The plans of a call's sums."""
+        name = plan.digest + canonical(call.document())
+        if name not in self._plans:
+            self._plans = {name: make()}
+        return self._plans[name]
 
     def verified(self, number: int) -> Verified:
         """Checks of one round; those of the round before are forgotten."""
