@@ -17,12 +17,13 @@ from secure_fl.federation.parties.claims import Claim, majority
 from secure_fl.federation.parties.keyring import Keyring
 from secure_fl.federation.parties.replica import open_state
 from secure_fl.federation.parties.server_desks import KeyDesk, StateDesk
-from secure_fl.federation.parties.server_record import call_facts, sum_facts
+from secure_fl.federation.parties.server_record import call_facts, refused_facts, sum_facts
 from secure_fl.federation.parties.shared import Shared
 from secure_fl.federation.party import Message, RefusalLog
+from secure_fl.federation.place import Place
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.program import SumForm
-from secure_fl.federation.state import Place, State
+from secure_fl.federation.state import State
 from secure_fl.federation.wire import Wire, shown
 from secure_fl.secure_sum.envelope import Phase
 from secure_fl.secure_sum.identities import Identity
@@ -237,8 +238,9 @@ class ServerFlow:
         if not attempt.opened:
             return self._again(attempt)
         for part in attempt.opened:
-            one = attempt.sums[part]
-            self._journal.write("sum", sum_facts(one, attempt.call.number), [*one.signed.values()])
+            one, missed = attempt.sums[part], attempt.missed[part]
+            facts = sum_facts(one, attempt.call.number, missed)
+            self._journal.write("sum", facts, attempt.evidence[part])
         if len(attempt.sums) > 1:
             self._progress.asked = set()
             self._wait(Stage.PARTS, self._deadlines.answer)
@@ -351,7 +353,7 @@ class ServerFlow:
     def _finish(self, error: SecureFLError | None = None) -> list[Message]:
         self.failed, self.stage, self._attempt = error, Stage.OVER, None
         word = "" if error is None else str(getattr(error, "reason", error.code))
-        self._journal.write("end", {"reason": word or "finished"}, [])
+        self._journal.write("end", {"reason": word or "done", "files": {}}, [])
         return self._end(list(self._members))
 
     def _end(self, names: Sequence[str]) -> list[Message]:
@@ -378,8 +380,8 @@ class ServerFlow:
 
     def _note(self, refusal: Refusal) -> None:
         if len(self.refusals.first) < _MOST_NOTED:
-            facts = {"sender": refusal.sender, "phase": refusal.phase, "reason": refusal.reason}
-            self._journal.write("refused", {**facts, "by": refusal.by, "round": None}, [])
+            number = self._progress.number if self._attempt is not None else None
+            self._journal.write("refused", refused_facts(refusal, number), [])
 
 
 def _silent_group(part: int) -> RoundRefusedError:
