@@ -125,6 +125,8 @@ class ServerFlow:
         self.models: State | None = None
         """The state that is reached, where the plan publishes the models; else never any."""
         self.refusals = RefusalLog(self.name)
+        self.hindrance: SecureSumError | None = None
+        """Why the attempt before failed, where the round is tried again."""
         self.said: list[Mapping[str, Any]] = []
         """Signed refusals of members, the first of them."""
 
@@ -257,7 +259,11 @@ class ServerFlow:
         if not worth or not (closed or self.plan.protection == "plain"):
             raise error
         progress.without, progress.attempt = without, progress.attempt + 1
-        return self._next()
+        self.hindrance = error
+        try:
+            return self._next(final=True)
+        except RoundRefusedError:
+            raise error from None
 
     def _ask_parts(self) -> list[Message]:
         """Ask one more applier of each group whose opened sum has not come."""
@@ -328,7 +334,7 @@ class ServerFlow:
             self._note(self.refusals.note(name, "apply", str(RoundReason.FORKED)))
         self._states.reached(claim, attempt.call, same)
         progress.place, progress.state = claim.place, claim.state
-        progress.attempt, progress.without = 1, frozenset()
+        progress.attempt, progress.without, self.hindrance = 1, frozenset(), None
         facts = {"place": shown(claim.place), "digest": claim.state.hex()}
         self._journal.write("state", facts, list(same.values()))
         early = self._states.sealed and self.plan.by_authority
