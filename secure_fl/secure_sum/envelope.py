@@ -3,11 +3,12 @@
     magic 4 | phase u8 | round u32 | pools u16 | chunk u16 | chunks u16 | body length u64 | key fingerprint 32 | roster digest 32
     | body BLAKE3 32 | suite, parameters, federation, sender: u8 length and ASCII each | Ed25519 signature 64 | body
 
-The signature covers all bytes before it, and through the hash and the length the body. Nothing in a header depends on which pool
-a client chose.
+The signature covers all bytes before it, and through the hash and the length the body. Nothing in a
+header depends on which pool a client chose.
 
-Guarantee: a body that `open_envelope` returns was sent by the member named, for this federation, roster, round, phase, chunk, suite,
-parameter set and key, and was not accepted before by the same `Seen`.
+Guarantee: a body that `open_envelope` returns was sent by the member named, for this federation,
+roster, round, phase, chunk, suite, parameter set and key, and was not accepted before by the
+same `Seen`.
 Assumes: Ed25519 (EUF-CMA), SHA-256, BLAKE3; the roster is authentic.
 Not covered: a sender that lies inside the body; who may read it; traffic analysis.
 """
@@ -39,7 +40,7 @@ NO_KEY = bytes(32)
 
 
 class Phase(IntEnum):
-    """Steps of a round, and the ceremony before it."""
+    """Steps of a round, and the ceremony before it; from 16 on, what is said around rounds."""
 
     KEYS = 0
     ADVERTISE = 1
@@ -50,6 +51,21 @@ class Phase(IntEnum):
     OPEN_COUNTS = 6
     OPEN_POOLS = 7
     APPLY = 8
+    HELLO = 16
+    PLAN = 17
+    JOIN = 18
+    REFUSE = 19
+    MAKE = 20
+    SECRET = 21
+    BEGIN = 22
+    GIVE = 23
+    PART = 24
+    PARTS = 25
+    RESULT = 26
+    RESULTS = 27
+    WANT = 28
+    STATE = 29
+    END = 30
 
 
 @dataclass(frozen=True)
@@ -69,7 +85,8 @@ class Header:
         chunk: which of `chunks`, from 0.
         chunks: how many envelopes this sender's message has.
         body_length: bytes; filled in by `sign_envelope`.
-        body_hash: BLAKE3, seven times as fast as BLAKE2b on one thread; filled in by `sign_envelope`.
+        body_hash: BLAKE3, seven times as fast as BLAKE2b on one thread; filled in by
+            `sign_envelope`.
     """
 
     suite: str
@@ -92,17 +109,32 @@ class Header:
         Raises:
             SecureSumError: a number or text does not fit its field.
         """
-        numbers = (int(self.phase), self.round, self.pools, self.chunk, self.chunks, self.body_length)
+        numbers = (
+            int(self.phase),
+            self.round,
+            self.pools,
+            self.chunk,
+            self.chunks,
+            self.body_length,
+        )
         digests = (self.key_fingerprint, self.roster_digest, self.body_hash)
         texts = (self.suite, self.parameters, self.federation, self.sender)
-        plain = all(0 < len(text) < 256 and text.isascii() and text.isprintable() and " " not in text for text in texts)
+        plain = all(
+            0 < len(text) < 256 and text.isascii() and text.isprintable() and " " not in text
+            for text in texts
+        )
         try:
             fixed = _FIXED.pack(_MAGIC, *numbers, *digests)
         except struct.error:
             plain = False
         if not plain or any(len(digest) != 32 for digest in digests) or self.chunk >= self.chunks:
-            remedy = "counts below 65536, texts of 1 to 255 printable ASCII characters, digests of 32 bytes, chunk below chunks"
-            raise SecureSumError("a field does not fit", field="header", value=numbers, remedy=remedy)
+            remedy = (
+                "counts below 65536, texts of 1 to 255 printable ASCII characters, digests of 32 "
+                "bytes, chunk below chunks"
+            )
+            raise SecureSumError(
+                "a field does not fit", field="header", value=numbers, remedy=remedy
+            )
         return fixed + b"".join(bytes([len(text)]) + text.encode("ascii") for text in texts)
 
 
@@ -148,7 +180,9 @@ class Seen:
         where = (header.sender, header.round, header.phase.name, header.chunk)
         if earlier == _identity_of(header):
             raise _refuse(Reason.REPLAYED, "accepted already", "message", where)
-        raise _refuse(Reason.DUPLICATE, "another message of this sender is in its place", "message", where)
+        raise _refuse(
+            Reason.DUPLICATE, "another message of this sender is in its place", "message", where
+        )
 
     def record(self, header: Header) -> None:
         """Remember a message that was accepted."""
@@ -175,7 +209,9 @@ def head_bytes(header: Header) -> int:
 
 
 def sign_in_place(identity: Identity, header: Header, message: memoryview) -> None:
-    """`sign_envelope` for a large body that lies in its place already, `head_bytes` behind the start of `message`: it is not copied."""
+    """`sign_envelope` for a large body that lies in its place already, `head_bytes` behind the
+    start of `message`: it is not copied.
+    """
     start = head_bytes(header)
     message[:start] = _signed_head(identity, header, message[start:])
 
@@ -189,10 +225,13 @@ def read_header(data: bytes | memoryview) -> Header:
     return _parse(memoryview(data))[0]
 
 
-def open_envelope(data: Bytes, roster: Roster, expected: Expected, seen: Seen | None = None) -> tuple[Header, Bytes]:
+def open_envelope(
+    data: Bytes, roster: Roster, expected: Expected, seen: Seen | None = None
+) -> tuple[Header, Bytes]:
     """Check everything, then give out header and body.
 
-    Order: form, sender, signature, then what the signed header says, then length and hash of the body, then repetition.
+    Order: form, sender, signature, then what the signed header says, then length and hash of the
+    body, then repetition.
 
     Args:
         data: what arrived.
@@ -205,14 +244,21 @@ def open_envelope(data: Bytes, roster: Roster, expected: Expected, seen: Seen | 
     """
     header, head, signature, body = _parse(data)
     if header.federation != expected.federation:
-        raise _refuse(Reason.WRONG_FEDERATION, f"this is {expected.federation}", "federation", header.federation)
+        raise _refuse(
+            Reason.WRONG_FEDERATION,
+            f"this is {expected.federation}",
+            "federation",
+            header.federation,
+        )
     roster.member(header.sender).verify(_PURPOSE, head, signature)
     _compare(header, roster, expected)
     if len(body) != header.body_length:
         reason = Reason.TRUNCATED if len(body) < header.body_length else Reason.WRONG_LENGTH
         raise _refuse(reason, f"the body has {header.body_length} bytes", "body", len(body))
     if expected.body_length is not None and len(body) != expected.body_length:
-        raise _refuse(Reason.WRONG_LENGTH, f"{expected.body_length} bytes are expected", "body", len(body))
+        raise _refuse(
+            Reason.WRONG_LENGTH, f"{expected.body_length} bytes are expected", "body", len(body)
+        )
     if seen is not None:
         seen.check(header)
     if _hashed(body) != header.body_hash:
@@ -223,7 +269,8 @@ def open_envelope(data: Bytes, roster: Roster, expected: Expected, seen: Seen | 
 
 
 def open_head(data: bytes, roster: Roster, expected: Expected) -> Header:
-    """The header of a message whose body is elsewhere, from the `head_bytes` before it: what its sender signed of it.
+    """The header of a message whose body is elsewhere, from the `head_bytes` before it: what its
+    sender signed of it.
 
     Raises:
         RefusedError: as `open_envelope`, but for what is about the body.
@@ -238,7 +285,12 @@ def open_head(data: bytes, roster: Roster, expected: Expected) -> Header:
 
 def _signed_head(identity: Identity, header: Header, body: bytes | memoryview) -> bytes:
     if header.sender != identity.name:
-        raise SecureSumError("names another sender", field="header", value=header.sender, remedy=f"sign as {identity.name}")
+        raise SecureSumError(
+            "names another sender",
+            field="header",
+            value=header.sender,
+            remedy=f"sign as {identity.name}",
+        )
     head = replace(header, body_length=len(body), body_hash=_hashed(body)).encode()
     return head + identity.sign(_PURPOSE, head)
 
@@ -246,7 +298,9 @@ def _signed_head(identity: Identity, header: Header, body: bytes | memoryview) -
 def _parse(data: Bytes) -> tuple[Header, bytes, bytes, Bytes]:
     if len(data) < _FIXED.size:
         raise _refuse(Reason.TRUNCATED, "shorter than its head", "message", len(data))
-    magic, phase, round_number, pools, chunk, chunks, length, key, roster, body_hash = _FIXED.unpack_from(data)
+    magic, phase, round_number, pools, chunk, chunks, length, key, roster, body_hash = (
+        _FIXED.unpack_from(data)
+    )
     if magic != _MAGIC or phase not in {int(known) for known in Phase} or chunk >= chunks:
         raise _refuse(Reason.MALFORMED, "not an envelope of version 1", "message", len(data))
     texts, start = [], _FIXED.size
@@ -258,7 +312,19 @@ def _parse(data: Bytes) -> tuple[Header, bytes, bytes, Bytes]:
         raise _refuse(Reason.TRUNCATED, "shorter than its signature", "message", len(data))
     suite, parameters, federation, sender = texts
     header = Header(
-        suite, parameters, federation, round_number, Phase(phase), pools, sender, key, roster, chunk, chunks, body_length=length, body_hash=body_hash
+        suite,
+        parameters,
+        federation,
+        round_number,
+        Phase(phase),
+        pools,
+        sender,
+        key,
+        roster,
+        chunk,
+        chunks,
+        body_length=length,
+        body_hash=body_hash,
     )
     return header, bytes(data[:start]), bytes(data[start:end]), data[end:]
 
@@ -268,18 +334,32 @@ def _text(data: bytes | memoryview, start: int) -> tuple[str, int]:
         raise _refuse(Reason.TRUNCATED, "shorter than its head", "message", len(data))
     raw = bytes(data[start + 1 : start + 1 + data[start]])
     if not raw or any(byte < 33 or byte > 126 for byte in raw):
-        raise _refuse(Reason.MALFORMED, "a text is empty or not printable ASCII", "header", len(raw))
+        raise _refuse(
+            Reason.MALFORMED, "a text is empty or not printable ASCII", "header", len(raw)
+        )
     return raw.decode("ascii"), start + 1 + len(raw)
 
 
 def _compare(header: Header, roster: Roster, expected: Expected) -> None:
     if header.roster_digest != roster.digest:
-        raise _refuse(Reason.WRONG_ROSTER, f"revision {roster.revision} is in force", "roster", header.roster_digest.hex()[:16])
+        raise _refuse(
+            Reason.WRONG_ROSTER,
+            f"revision {roster.revision} is in force",
+            "roster",
+            header.roster_digest.hex()[:16],
+        )
     if expected.sender is not None and header.sender != expected.sender:
-        raise _refuse(Reason.WRONG_ROLE, f"only {expected.sender} may send this", "sender", header.sender)
+        raise _refuse(
+            Reason.WRONG_ROLE, f"only {expected.sender} may send this", "sender", header.sender
+        )
     role = roster.member(header.sender).role
     if expected.role is not None and role != expected.role:
-        raise _refuse(Reason.WRONG_ROLE, f"only a {expected.role} may send this", "sender", f"{header.sender}, a {role}")
+        raise _refuse(
+            Reason.WRONG_ROLE,
+            f"only a {expected.role} may send this",
+            "sender",
+            f"{header.sender}, a {role}",
+        )
     if header.round != expected.round:
         reason = Reason.STALE if header.round < expected.round else Reason.FUTURE
         raise _refuse(reason, f"round {expected.round} is running", "round", header.round)
@@ -289,13 +369,23 @@ def _compare(header: Header, roster: Roster, expected: Expected) -> None:
         (Reason.WRONG_PHASE, "phase", header.phase.name, expected.phase.name),
         (Reason.WRONG_POOLS, "pools", header.pools, expected.pools),
         (Reason.WRONG_CHUNK, "chunks", header.chunks, expected.chunks),
-        (Reason.RE_KEYED, "key fingerprint", header.key_fingerprint.hex()[:16], expected.key_fingerprint.hex()[:16]),
+        (
+            Reason.RE_KEYED,
+            "key fingerprint",
+            header.key_fingerprint.hex()[:16],
+            expected.key_fingerprint.hex()[:16],
+        ),
     )
     for reason, name, found, right in wanted:
         if found != right:
             raise _refuse(reason, f"{right} is in force", name, found)
     if header.key_fingerprint != expected.key_fingerprint:
-        raise _refuse(Reason.RE_KEYED, "another key is in force", "key fingerprint", header.key_fingerprint.hex())
+        raise _refuse(
+            Reason.RE_KEYED,
+            "another key is in force",
+            "key fingerprint",
+            header.key_fingerprint.hex(),
+        )
 
 
 def _place(header: Header) -> tuple[str, int, int, int]:
@@ -308,11 +398,18 @@ def _identity_of(header: Header) -> bytes:
 
 def _refuse(reason: Reason, problem: str, name: str, value: object) -> RefusedError:
     remedies = {
-        Reason.STALE: "send what belongs to the running round; a late client takes part in the next one",
+        Reason.STALE: "send what belongs to the running round; a late "
+        "client takes part in the next one",
         Reason.RE_KEYED: "fetch the key of this epoch from the ceremony",
         Reason.WRONG_ROSTER: "fetch the roster in force",
     }
-    return RefusedError(reason, problem, field=name, value=value, remedy=remedies.get(reason, "send the message as it was written, once"))
+    return RefusedError(
+        reason,
+        problem,
+        field=name,
+        value=value,
+        remedy=remedies.get(reason, "send the message as it was written, once"),
+    )
 
 
 def _hashed(body: bytes | memoryview) -> bytes:

@@ -10,14 +10,15 @@ well-made shift.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 from blake3 import blake3
 
-from secure_fl.secure_sum.round_book import need
+from secure_fl.secure_sum.graph import commitment
+from secure_fl.secure_sum.round_book import Verified, need
 from secure_fl.secure_sum.round_layers import HolderCipher, open_sum
 from secure_fl.secure_sum.round_messages import RoundReason, RoundRefusedError
 from secure_fl.secure_sum.round_plan import Integers, RoundPlan
@@ -84,6 +85,14 @@ class SumOpener:
         self._head, self._survivors, self.passing = head, survivors, self._plan.passing(head, survivors)
         return head, self.passing
 
+    def named(self, body_hash: bytes) -> bytes:
+        """32 bytes that name the sums that were sent, and what of them this opener opens."""
+        assert self._head is not None
+        passing = struct.pack(f">I{len(self.passing)}H", self._survivors, *self.passing)
+        number = self._plan.round.to_bytes(8, "big")
+        parts = [self._plan.digest, number, self._head.tobytes(), passing, body_hash]
+        return commitment(parts)
+
     def open_pools(self, bodies: Mapping[int, bytes]) -> Opened:
         """The shared block and the passing pools, by block number: these blocks, and no other.
 
@@ -102,6 +111,16 @@ class SumOpener:
         sums = {block: open_sum(self._plan, self._cipher, block, body, self._survivors) for block, body in bodies.items()}
         pools = {pool: sums[shape.first_pool + pool] for pool in self.passing}
         return Opened(self._survivors, self._head, self.passing, sums.get(1) if shape.shared else None, pools)
+
+
+def once(verified: Verified | None, name: bytes, work: Callable[[], Opened]) -> Opened:
+    """Sums opened by the first of one process's clients, for all of them; the same bytes give the same integers."""
+    if verified is None:
+        return work()
+    if name not in verified.opened:
+        verified.opened = {name: work()}
+    found: Opened = verified.opened[name]
+    return found
 
 
 def by_block(wanted: Sequence[int], bodies: Sequence[bytes]) -> dict[int, bytes]:

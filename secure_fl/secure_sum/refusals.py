@@ -35,6 +35,14 @@ class Reason(StrEnum):
     OUT_OF_RANGE = "out-of-range"
     NOT_ON_GRID = "not-on-grid"
     ROLLED_BACK = "rolled-back"
+    OTHER_PLAN = "other-plan"
+    AGAINST_POLICY = "against-policy"
+    OTHER_START = "other-start"
+    OLDER_PLACE = "older-place"
+    REPEATED = "repeated"
+    NO_KEY = "no-key"
+    OVER_BUDGET = "over-budget"
+    NO_ANSWER = "no-answer"
 
 
 class RefusedError(SecureSumError):

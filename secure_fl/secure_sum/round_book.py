@@ -1,4 +1,6 @@
-"""What every party computes alike from the advertised keys: positions, neighbourhoods, keys of share boxes, the view that is signed."""
+"""What every party computes alike from the advertised keys: positions, neighbourhoods, keys of
+share boxes, the view that is signed.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from struct import Struct
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -16,7 +19,13 @@ from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.envelope import Phase, Seen
 from secure_fl.secure_sum.graph import Neighbourhoods, commitment, draw
 from secure_fl.secure_sum.refusals import Reason, RefusedError
-from secure_fl.secure_sum.round_messages import Advertise, Agreement, RoundReason, RoundRefusedError, accept
+from secure_fl.secure_sum.round_messages import (
+    Advertise,
+    Agreement,
+    RoundReason,
+    RoundRefusedError,
+    accept,
+)
 from secure_fl.secure_sum.round_plan import Integers, RoundPlan
 from secure_fl.secure_sum.sealing import open_with, seal_with
 from secure_fl.secure_sum.shamir import SHARE_BYTES, Share
@@ -28,11 +37,15 @@ _POSITIONS = Struct(">II")
 
 @dataclass
 class Verified:
-    """Checks that clients of one process share: each sees the same bytes, and n clients would verify n signatures each."""
+    """Checks that clients of one process share: each sees the same bytes, and n clients would
+    verify n signatures each.
+    """
 
     books: dict[bytes, KeyBook] = field(default_factory=dict)
     agreements: dict[bytes, frozenset[str]] = field(default_factory=dict)
     heads: dict[bytes, Integers] = field(default_factory=dict)
+    opened: dict[bytes, Any] = field(default_factory=dict)
+    """The sums opened last, which all these clients hold."""
 
 
 @dataclass(frozen=True)
@@ -63,22 +76,33 @@ class KeyBook:
         drawn_from = [name.encode() + key.encode() for name, key in zip(names, keys, strict=True)]
         graph = draw(drawn_from, degree=plan.degree, threshold=plan.shares_needed)
         if len({part for key in keys for part in (key.sealing, key.masking)}) != 2 * len(keys):
-            raise RefusedError(Reason.DUPLICATE, "two clients share a key", field="keys", value=len(keys), remedy="every client makes its own")
+            raise RefusedError(
+                Reason.DUPLICATE,
+                "two clients share a key",
+                field="keys",
+                value=len(keys),
+                remedy="every client makes its own",
+            )
         return cls(plan, names, keys, graph)
 
     @classmethod
-    def read(cls, plan: RoundPlan, envelopes: Sequence[bytes], verified: Verified | None = None) -> KeyBook:
+    def read(
+        cls, plan: RoundPlan, envelopes: Sequence[bytes], verified: Verified | None = None
+    ) -> KeyBook:
         """The book from the clients' own signed envelopes, as the server passed them on.
 
         Raises:
-            RefusedError: any reason of the envelope's, `unknown-client` for a client outside the cohort.
+            RefusedError: any reason of the envelope's, `unknown-client` for a client outside
+                the cohort.
         """
         name = commitment([plan.digest, *envelopes])
         if verified is not None and name in verified.books:
             return verified.books[name]
         seen, advertised = Seen(), dict[str, Advertise]()
         for data in envelopes:
-            header, keys = accept(data, plan.roster, plan.expect(Phase.ADVERTISE, "client"), seen, Advertise.decode)
+            header, keys = accept(
+                data, plan.roster, plan.expect(Phase.ADVERTISE, "client"), seen, Advertise.decode
+            )
             check_cohort(plan, header.sender)
             keys.check(header.sender)
             advertised[header.sender] = keys
@@ -105,7 +129,9 @@ class KeyBook:
         return X25519PublicKey.from_public_bytes(self.keys[position].masking)
 
     def view(self, dealers: Sequence[int], survivors: Sequence[int]) -> bytes:
-        """32 bytes that bind plan, roster, round, every key, who dealt shares, and U. Signed once, it is the one set of both openings."""
+        """32 bytes that bind plan, roster, round, every key, who dealt shares, and U. Signed once,
+        it is the one set of both openings.
+        """
         plan = self.plan
         of_plan = plan.digest, plan.roster.digest, plan.key_fingerprint, plan.round
         keys = self.keys or (None,) * len(self.names)
@@ -117,30 +143,50 @@ class KeyBook:
 
     @cached_property
     def _boxes(self) -> bytes:
-        """What all boxes of the round are for; asked for hundred thousands of times in a large one."""
-        return b"secure-fl share box 1|" + self.plan.digest + self.plan.roster.digest + self.plan.round.to_bytes(8, "big")
+        """What all boxes of the round are for; asked for hundred thousands of times in a
+        large one.
+        """
+        return (
+            b"secure-fl share box 1|"
+            + self.plan.digest
+            + self.plan.roster.digest
+            + self.plan.round.to_bytes(8, "big")
+        )
 
     def box_key(self, own: int, private: X25519PrivateKey, other: int) -> bytes:
-        """The 32-byte key that two clients know: each box is authenticated by it and opens for nobody else."""
+        """The 32-byte key that two clients know: each box is authenticated by it and opens for
+        nobody else.
+        """
         shared = private.exchange(X25519PublicKey.from_public_bytes(self.keys[other].sealing))
-        return HKDF(SHA256(), 32, None, self.box_context(min(own, other), max(own, other))).derive(shared)
+        return HKDF(SHA256(), 32, None, self.box_context(min(own, other), max(own, other))).derive(
+            shared
+        )
 
     def close_box(self, key: bytes, dealer: int, reader: int, rows: Sequence[bytes]) -> bytes:
-        """A box of shares for one reader, behind the tag of each: who sees the tags can tell whether a share that is shown later was dealt."""
+        """A box of shares for one reader, behind the tag of each: who sees the tags can tell
+        whether a share that is shown later was dealt.
+        """
         context = self.box_context(dealer, reader)
         return b"".join(tags(context, rows)) + seal_with(key, b"".join(rows), context)
 
     def open_box(self, key: bytes, dealer: int, reader: int, box: bytes) -> list[bytes] | None:
-        """A reader's shares of a dealer's secrets: of its mask key, then of each block's seed. None where the box holds anything else."""
+        """A reader's shares of a dealer's secrets: of its mask key, then of each block's seed. None
+        where the box holds anything else.
+        """
         context, shown = self.box_context(dealer, reader), self.box_tags(box)
         try:
             contents = open_with(key, box[len(shown) :], context)
-            rows = [contents[start : start + SHARE_BYTES] for start in range(0, len(contents), SHARE_BYTES)]
+            rows = [
+                contents[start : start + SHARE_BYTES]
+                for start in range(0, len(contents), SHARE_BYTES)
+            ]
             shares = [Share.from_bytes(row) for row in rows]
         except SecureSumError:
             return None
         mine = (self.holders(dealer).index(reader) + 1, self.threshold)
-        whole = len(rows) == 1 + self.plan.shape.blocks and all((share.index, share.threshold) == mine for share in shares)
+        whole = len(rows) == 1 + self.plan.shape.blocks and all(
+            (share.index, share.threshold) == mine for share in shares
+        )
         return rows if whole and shown == b"".join(tags(context, rows)) else None
 
     def box_tags(self, box: bytes) -> bytes:
@@ -160,7 +206,8 @@ def view_of(
     """32 bytes over everything that survivors agree on.
 
     Args:
-        plan, roster, key: digests of plan and roster, fingerprint of the encryption key, 32 bytes each.
+        plan, roster, key: digests of plan and roster, fingerprint of the encryption key, 32
+            bytes each.
         number: of the round.
         advertised: name -> keys, in order of name; None without masks.
         dealers, survivors: places in that order.
@@ -169,12 +216,16 @@ def view_of(
     facts.append(commitment([name.encode() for name in advertised]))
     facts.append(commitment([keys.encode() for keys in advertised.values() if keys is not None]))
     for positions in (dealers, survivors):
-        facts.append(len(positions).to_bytes(4, "big") + b"".join(position.to_bytes(4, "big") for position in positions))
+        facts.append(
+            len(positions).to_bytes(4, "big")
+            + b"".join(position.to_bytes(4, "big") for position in positions)
+        )
     return hashlib.sha256(b"secure-fl round view 1|" + b"".join(facts)).digest()
 
 
 def tags(context: bytes, shares: Iterable[bytes]) -> list[bytes]:
-    """16 bytes for each share of a box: they tell whether a share is the one that was dealt, and nothing to who cannot guess it.
+    """16 bytes for each share of a box: they tell whether a share is the one that was dealt, and
+    nothing to who cannot guess it.
 
     Args:
         context: of the box.
@@ -189,12 +240,22 @@ def tags(context: bytes, shares: Iterable[bytes]) -> list[bytes]:
 
 
 def seed_commitment(plan: RoundPlan, name: str, seed: bytes) -> bytes:
-    """SHA-256 over a self-mask seed of 32 random bytes and what it is for: binding, and hiding since nobody can try so many seeds."""
-    facts = commitment([plan.digest, plan.roster.digest, plan.round.to_bytes(8, "big"), name.encode(), seed])
+    """SHA-256 over a self-mask seed of 32 random bytes and what it is for: binding, and hiding
+    since nobody can try so many seeds.
+    """
+    facts = commitment(
+        [plan.digest, plan.roster.digest, plan.round.to_bytes(8, "big"), name.encode(), seed]
+    )
     return hashlib.sha256(b"secure-fl seed commitment 1|" + facts).digest()
 
 
-def agreed_by(plan: RoundPlan, envelopes: Sequence[bytes], view: bytes, survivors: int, verified: Verified | None = None) -> frozenset[str]:
+def agreed_by(
+    plan: RoundPlan,
+    envelopes: Sequence[bytes],
+    view: bytes,
+    survivors: int,
+    verified: Verified | None = None,
+) -> frozenset[str]:
     """Names of those who signed this view.
 
     Raises:
@@ -206,11 +267,17 @@ def agreed_by(plan: RoundPlan, envelopes: Sequence[bytes], view: bytes, survivor
         return verified.agreements[name]
     seen, names = Seen(), set[str]()
     for data in envelopes:
-        header, agreement = accept(data, plan.roster, plan.expect(Phase.AGREE, "client"), seen, Agreement.decode)
+        header, agreement = accept(
+            data, plan.roster, plan.expect(Phase.AGREE, "client"), seen, Agreement.decode
+        )
         check_cohort(plan, header.sender)
         if agreement != Agreement(view, survivors):
             raise RoundRefusedError(
-                RoundReason.SURVIVORS_SWITCHED, "a survivor signed another set", field="view", value=header.sender, remedy="leave this round"
+                RoundReason.SURVIVORS_SWITCHED,
+                "a survivor signed another set",
+                field="view",
+                value=header.sender,
+                remedy="leave this round",
             )
         names.add(header.sender)
     if verified is not None:
@@ -218,17 +285,27 @@ def agreed_by(plan: RoundPlan, envelopes: Sequence[bytes], view: bytes, survivor
     return frozenset(names)
 
 
-def check_agreed(book: KeyBook, survivors: Sequence[int], owners: Iterable[int], agreed: frozenset[str]) -> None:
-    """Refuse to open anything of these owners before t of each one's holders, survivors all, signed the one set.
+def check_agreed(
+    book: KeyBook, survivors: Sequence[int], owners: Iterable[int], agreed: frozenset[str]
+) -> None:
+    """Refuse to open anything of these owners before t of each one's holders, survivors all, signed
+    the one set.
 
     Raises:
         RoundRefusedError: `not-agreed`.
     """
     signed = {position for position in survivors if book.names[position] in agreed}
-    fewest = min((len(signed.intersection(book.holders(owner))) for owner in owners), default=book.threshold)
+    fewest = min(
+        (len(signed.intersection(book.holders(owner))) for owner in owners), default=book.threshold
+    )
     if fewest < book.threshold:
-        problem, remedy = "too few of a client's holders signed this set", f"{book.threshold} signatures of survivors are needed"
-        raise RoundRefusedError(RoundReason.NOT_AGREED, problem, field="signatures", value=fewest, remedy=remedy)
+        problem, remedy = (
+            "too few of a client's holders signed this set",
+            f"{book.threshold} signatures of survivors are needed",
+        )
+        raise RoundRefusedError(
+            RoundReason.NOT_AGREED, problem, field="signatures", value=fewest, remedy=remedy
+        )
 
 
 def check_cohort(plan: RoundPlan, name: str) -> None:
@@ -238,7 +315,13 @@ def check_cohort(plan: RoundPlan, name: str) -> None:
         RefusedError: `unknown-client`.
     """
     if name not in plan.cohort:
-        raise RefusedError(Reason.UNKNOWN_CLIENT, "not in this round's cohort", field="sender", value=name, remedy="wait for a round that asks it")
+        raise RefusedError(
+            Reason.UNKNOWN_CLIENT,
+            "not in this round's cohort",
+            field="sender",
+            value=name,
+            remedy="wait for a round that asks it",
+        )
 
 
 def need(found: int, least: int, what: str, blamed: Sequence[str] = ()) -> None:
@@ -249,4 +332,11 @@ def need(found: int, least: int, what: str, blamed: Sequence[str] = ()) -> None:
     """
     if found < least:
         remedy = "discard the round, begin the next"
-        raise RoundRefusedError(RoundReason.TOO_FEW, f"{least} are needed", field=what, value=found, remedy=remedy, blamed=blamed)
+        raise RoundRefusedError(
+            RoundReason.TOO_FEW,
+            f"{least} are needed",
+            field=what,
+            value=found,
+            remedy=remedy,
+            blamed=blamed,
+        )

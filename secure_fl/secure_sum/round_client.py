@@ -34,7 +34,7 @@ from secure_fl.secure_sum.envelope import (
     sign_in_place,
 )
 from secure_fl.secure_sum.identities import Identity
-from secure_fl.secure_sum.key_holder import Opened, SumOpener, by_block
+from secure_fl.secure_sum.key_holder import Opened, SumOpener, by_block, once
 from secure_fl.secure_sum.masks import UsedSeeds, mask_terms
 from secure_fl.secure_sum.prg import Terms
 from secure_fl.secure_sum.refusals import Reason, RefusedError
@@ -189,7 +189,9 @@ class RoundClient(ClientSetup):
         return upload
 
     def resend(self) -> bytes | memoryview | None:
-        """The very bytes of this round's upload, if it was made, by whatever life of this client."""
+        """The very bytes of this round's upload, if it was made, by whatever life of
+        this client.
+        """
         return self._store.kept(self._plan.round)
 
     def _written(self, values: list[Integers]) -> memoryview:
@@ -219,9 +221,7 @@ class RoundClient(ClientSetup):
         survivors, state = message.survivors, self._state
         if self._position not in survivors or not set(survivors) <= set(state.dealers):
             problem = "this client is missing, or a stranger is in it"
-            raise self._leave(
-                RoundReason.SURVIVORS_SWITCHED, problem, "survivors", len(survivors)
-            )
+            raise self._leave(RoundReason.SURVIVORS_SWITCHED, problem, "survivors", len(survivors))
         if message.view != self._book.view(state.dealers, survivors):
             problem = "keys, dealers or survivors differ from the server's"
             raise self._leave(RoundReason.SURVIVORS_SWITCHED, problem, "view", self._plan.round)
@@ -253,7 +253,8 @@ class RoundClient(ClientSetup):
         return self._reveal(Phase.OPEN_COUNTS, (), [*dropped, *heads])
 
     def _open_pools(self, data: bytes) -> bytes:
-        """From proved counts: shares of survivors' seeds of the shared block and of pools that pass.
+        """From proved counts: shares of survivors' seeds of the shared block and of pools
+        that pass.
 
         The counts are added up here from what the survivors signed; under `authority` its signed
         opening stands for that.
@@ -288,7 +289,9 @@ class RoundClient(ClientSetup):
             problem = "this client holds no key"
             raise self._leave(RoundReason.OUT_OF_TURN, problem, "sums", len(bodies))
         wanted = self._plan.shape.after_counts(self._opener.passing)
-        opened = self._opener.open_pools(by_block(wanted, bodies))
+        sums, opener = by_block(wanted, bodies), self._opener
+        name = opener.named(read_header(data).body_hash)
+        opened = once(self._verified, name, lambda: opener.open_pools(sums))
         state, place = self._apply_sums(opened)
         mine = Applied(opened.digest, state, place, data[: head_bytes(read_header(data))])
         self._state.mine, self.opened = mine, opened
@@ -333,9 +336,7 @@ class RoundClient(ClientSetup):
     def _same_sets(self, request: OpenRequest) -> None:
         """One set for both openings, and nobody in both parts of it."""
         state = self._state
-        dropped = tuple(
-            position for position in state.dealers if position not in state.survivors
-        )
+        dropped = tuple(position for position in state.dealers if position not in state.survivors)
         if set(request.survivors) & set(request.dropped):
             problem = "a client is asked for as survivor and as dropped"
             raise self._leave(RoundReason.BOTH_KINDS, problem, "request", len(request.dropped))

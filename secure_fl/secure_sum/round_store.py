@@ -70,10 +70,14 @@ class Sealed:
 
 
 class MemoryStore:
-    """Keeps rounds in memory: for simulations in one process, where nothing survives a kill."""
+    """Keeps rounds in memory: for simulations in one process, where nothing survives a kill.
 
-    def __init__(self) -> None:
-        self._last = -1
+    Args:
+        bytes_too: whether to keep uploads, which a simulation of many clients has no memory for.
+    """
+
+    def __init__(self, *, bytes_too: bool = True) -> None:
+        self._last, self._bytes_too = -1, bytes_too
         self._uploads = dict[int, bytes | memoryview]()
         self._opened = dict[bytes, int]()
 
@@ -90,7 +94,8 @@ class MemoryStore:
             self._opened[question] = round_number
 
     def keep(self, round_number: int, upload: bytes | memoryview) -> None:
-        self._uploads[round_number] = upload
+        if self._bytes_too:
+            self._uploads[round_number] = upload
 
     def kept(self, round_number: int) -> bytes | memoryview | None:
         return self._uploads.get(round_number)

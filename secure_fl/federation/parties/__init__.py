@@ -1,0 +1,1 @@
+"""The parties of a federation: clients, the server, and an authority where one holds the key."""

@@ -1,0 +1,212 @@
+"""The authority of a federation, where one holds the key.
+
+It opens sums, has the models, and seals them for the clients.
+
+Guarantee: it opens counts and pools as `Authority` of a round does, applies the opened sums to its
+replica, and gives the models out sealed only.
+Assumes: it is not the server.
+Not covered: an authority that lies: it alone says what the sums were.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+from secure_fl.errors import SecureFLError
+from secure_fl.federation.calling import Call, round_plans
+from secure_fl.federation.parties.client import PATIENCE, sealed_state
+from secure_fl.federation.parties.client_round import forked
+from secure_fl.federation.parties.keyring import Keyring
+from secure_fl.federation.parties.replica import Replica
+from secure_fl.federation.parties.shared import Shared
+from secure_fl.federation.party import Message, RefusalLog
+from secure_fl.federation.plan import Plan
+from secure_fl.federation.program import Program
+from secure_fl.federation.state import State
+from secure_fl.federation.wire import Post, Wire, refused, route, shown
+from secure_fl.secure_sum.envelope import Header, Phase
+from secure_fl.secure_sum.identities import Identity
+from secure_fl.secure_sum.key_holder import Opened
+from secure_fl.secure_sum.refusals import Reason
+from secure_fl.secure_sum.roster import Roster
+from secure_fl.secure_sum.round_authority import Authority
+from secure_fl.secure_sum.round_digests import Next
+from secure_fl.secure_sum.strict_json import from_hex
+
+
+class FederationAuthority:
+    """The key holder, as a party.
+
+    Args:
+        identity: of role `authority`.
+        roster: in force.
+        prepare: makes the program of a plan.
+        judge: why it does not take part in a plan, None where it does.
+        shared: what parties of one process share.
+        randomness: uniform secret bytes.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        roster: Roster,
+        prepare: Callable[[Plan], Program],
+        *,
+        judge: Callable[[Plan], str | None] = lambda plan: None,
+        shared: Shared | None = None,
+        randomness: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self.name, self._prepare, self._judge = identity.name, prepare, judge
+        self._wire, self._server = Wire(identity, roster), roster.names("server")[0]
+        self._shared, self._randomness = shared or Shared(), randomness
+        self._plan: Plan | None = None
+        self._replica: Replica | None = None
+        self._keyring: Keyring | None = None
+        self._call: Call | None = None
+        self._sums: dict[str, Authority] = {}
+        self._next: State | None = None
+        self._due: float | None = 0.0
+        self.over = False
+        self.refusals = RefusalLog(identity.name)
+
+    @property
+    def due(self) -> float | None:
+        """When to say again that it is there."""
+        return self._due
+
+    @property
+    def state(self) -> State | None:
+        """The models, once there is a plan."""
+        return None if self._replica is None else self._replica.state
+
+    def tick(self, now: float) -> list[Message]:
+        """Say that it is there, until it is shown a plan."""
+        if self._due is None or now < self._due:
+            return []
+        self._due = now + PATIENCE
+        return self._messages([self._wire.sign(Phase.HELLO, {})])
+
+    def receive(self, data: bytes | memoryview) -> list[Message]:
+        """One message, and the answers to it; silence for one that is refused."""
+        try:
+            return self._messages(self._take(route(data), bytes(data)))
+        except SecureFLError as error:
+            self.refusals.add(data, error)
+            return []
+
+    def _messages(self, sent: Sequence[bytes]) -> list[Message]:
+        return [Message(self._server, data) for data in sent]
+
+    def _take(self, header: Header, data: bytes) -> list[bytes]:
+        if header.phase == Phase.PLAN:
+            return self._on_plan(data)
+        plan, _, keyring = self._seated()
+        if header.phase in (Phase.KEYS, Phase.SECRET):
+            (keyring.take_grant if header.phase == Phase.KEYS else keyring.take_secret)(data)
+            return []
+        if header.phase < Phase.HELLO:
+            return self._on_sum(header, data)
+        most = plan.most(header.phase)
+        post = self._wire.open(data, most=most, role="server", sender=plan.server)
+        takes: dict[Phase, Callable[[Post], list[bytes]]] = {
+            Phase.MAKE: self._on_make,
+            Phase.BEGIN: self._on_call,
+            Phase.END: self._on_call,
+            Phase.PARTS: self._on_parts,
+            Phase.GIVE: lambda post: [self._sealed()],
+        }
+        if post.header.phase not in takes:
+            word = post.header.phase.name
+            raise refused(Reason.WRONG_PHASE, "not for an authority", "phase", word, "send it on")
+        return takes[post.header.phase](post)
+
+    def _on_plan(self, data: bytes) -> list[bytes]:
+        plan = Plan.open(data, self._wire.roster)
+        if self._plan is None:
+            objection = self._judge(plan) if plan.authority == self.name else "not in this plan"
+            if objection is not None:
+                digest, remedy = plan.digest.hex()[:16], "change the plan"
+                raise refused(Reason.AGAINST_POLICY, objection, "plan", digest, remedy)
+            self._replica = Replica(plan, self._prepare(plan), self._shared)
+            self._wire.plan, self._plan, self._due = plan.digest.hex(), plan, None
+            self._keyring = Keyring(self._wire, plan, self._shared, self._randomness)
+        known, replica, _ = self._seated()
+        if plan.digest != known.digest:
+            digest = plan.digest.hex()[:16]
+            raise refused(Reason.OTHER_PLAN, "another was agreed to", "plan", digest, "compare")
+        place, digest = shown(replica.place), replica.state.digest.hex()
+        facts = {"place": place, "state": digest, "head": bytes(32).hex()}
+        return [self._wire.sign(Phase.JOIN, facts)]
+
+    def _on_make(self, post: Post) -> list[bytes]:
+        grant, secret = bool(post.facts["grant"]), bool(post.facts["secret"])
+        return self._seated()[2].make(post.header.round, grant=grant, secret=secret)
+
+    def _on_call(self, post: Post) -> list[bytes]:
+        plan, replica, keyring = self._seated()
+        digest = from_hex(post.facts["state"], "state", 32)
+        if (post.place, digest) != (replica.place, replica.state.digest):
+            raise forked("the server says another state of this place", shown(post.place))
+        if post.header.phase == Phase.END:
+            self.over = True
+            return []
+        facts = {"number": post.header.round, "attempt": post.facts["attempt"]}
+        more = {"place": shown(post.place), "left_out": list(post.names("left_out"))}
+        call = Call.read({**facts, **more, "key": keyring.fingerprint.hex()})
+        before = self._call
+        if before is not None and call.number <= before.number:
+            raise refused(Reason.REPEATED, "not newer", "round", call.number, "go on")
+        plans = round_plans(plan, self._wire.roster, replica.program.form(call.place), call)
+        applied = self._applied if len(plans) == 1 else None
+        self._call, self._next, self._sums = call, None, {}
+        for one in plans:
+            holder = keyring.holder(one)
+            assert holder is not None
+            sums = Authority(one, self._wire.identity, holder, applied=applied)
+            self._sums[one.parameter_text] = sums
+        return []
+
+    def _on_sum(self, header: Header, data: bytes) -> list[bytes]:
+        if header.parameters not in self._sums:
+            found = header.parameters
+            raise refused(Reason.WRONG_PARAMETERS, "of no running sum", "sum", found, "call first")
+        replies = self._sums[header.parameters].receive(data)
+        return [*self._go_on(), *replies]
+
+    def _on_parts(self, post: Post) -> list[bytes]:
+        """The server says which groups were opened; what follows from them, signed."""
+        _, replica, _ = self._seated()
+        call, sums, words = self._call, list(self._sums.values()), post.facts["left_out"]
+        if call is None or post.header.round != call.number or len(sums) < 2:
+            number = post.header.round
+            raise refused(Reason.STALE, "not the running round", "round", number, "call first")
+        chosen = [sums[part].opened for part in post.facts["parts"] if part in range(len(sums))]
+        opened: list[Opened] = [one for one in chosen if one is not None]
+        right = opened and len(opened) == len(post.facts["parts"])
+        if not right or len(opened) + len(words) != len(sums):
+            raise refused(Reason.WRONG_PHASE, "not opened here", "parts", len(opened), "open them")
+        self._next = replica.after(opened, words)
+        facts = {"place": shown(self._next.place), "state": self._next.digest.hex()}
+        result = self._wire.sign(Phase.RESULT, facts, number=call.number)
+        return [*self._go_on(), result]
+
+    def _applied(self, opened: Opened) -> Next:
+        self._next = self._seated()[1].after([opened])
+        return self._next.digest, (self._next.place.step, self._next.place.round)
+
+    def _go_on(self) -> list[bytes]:
+        """Take the next state; it goes out sealed, before what says that it is there."""
+        if self._next is None:
+            return []
+        self._seated()[1].state, self._next = self._next, None
+        return [self._sealed()]
+
+    def _sealed(self) -> bytes:
+        _, replica, keyring = self._seated()
+        return sealed_state(self._wire, replica, keyring)
+
+    def _seated(self) -> tuple[Plan, Replica, Keyring]:
+        if self._plan is None or self._replica is None or self._keyring is None:
+            raise refused(Reason.STALE, "no plan was agreed to", "plan", self.name, "send the plan")
+        return self._plan, self._replica, self._keyring

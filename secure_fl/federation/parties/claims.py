@@ -1,0 +1,99 @@
+"""Who signed which state: what a holder of the models says follows from a round's sums.
+
+Guarantee: a state that `enough` appliers signed is the one that honest appliers came to, as long as
+fewer than that many lie together. `enough` is the plan's threshold t for the round's cohort; the
+authority alone where it holds the key, for nobody else opens sums there.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from secure_fl.federation.calling import Call, round_plans
+from secure_fl.federation.place import Place
+from secure_fl.federation.plan import Plan
+from secure_fl.federation.program import SumForm
+from secure_fl.federation.wire import Wire, refused
+from secure_fl.secure_sum.envelope import Phase, Seen, read_header
+from secure_fl.secure_sum.refusals import Reason
+from secure_fl.secure_sum.round_book import check_cohort
+from secure_fl.secure_sum.round_digests import Applied
+from secure_fl.secure_sum.round_messages import accept
+from secure_fl.secure_sum.round_plan import RoundPlan
+from secure_fl.secure_sum.strict_json import from_hex
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A state, by digest and place."""
+
+    state: bytes
+    place: Place
+
+
+def read_claims(
+    wire: Wire, plan: Plan, form: SumForm, call: Call, envelopes: Sequence[bytes]
+) -> Mapping[str, Claim]:
+    """What each applier of that round signed, by name.
+
+    Raises:
+        RefusedError: a message that is not a signed claim of this round, `duplicate` for two of
+            one sender.
+    """
+    plans = round_plans(plan, wire.roster, form, call)
+    seen, found = Seen(), dict[str, Claim]()
+    for data in envelopes:
+        if read_header(data).phase == Phase.APPLY and len(plans) == 1:
+            name, claim = _applied(plans[0], data, seen)
+        else:
+            name, claim = read_result(wire, plan, plans, call, data)
+        if name in found:
+            raise refused(Reason.DUPLICATE, "two claims of one", "claim", name, "send one of each")
+        found[name] = claim
+    return found
+
+
+def read_result(
+    wire: Wire, plan: Plan, plans: Sequence[RoundPlan], call: Call, data: bytes | memoryview
+) -> tuple[str, Claim]:
+    """What one applier of a round in groups signed.
+
+    Raises:
+        RefusedError: the message's reasons, `stale`, or `unknown-client`.
+    """
+    role = "authority" if plan.by_authority else "client"
+    post = wire.open(data, most=plan.most(Phase.RESULT), role=role)
+    if post.header.phase != Phase.RESULT or post.header.round != call.number:
+        number = post.header.round
+        raise refused(Reason.STALE, f"round {call.number} is asked of", "round", number, "none")
+    cohort = {name for one in plans for name in one.cohort}
+    if not plan.by_authority and post.sender not in cohort:
+        raise refused(Reason.UNKNOWN_CLIENT, "was not asked", "sender", post.sender, "wait")
+    return post.sender, Claim(from_hex(post.facts["state"], "state", 32), post.place)
+
+
+def enough(plan: Plan, form: SumForm) -> int:
+    """Signatures that a state needs for whoever did not apply the sums."""
+    if plan.by_authority:
+        return 1
+    rules = plan.rules(len(form.cohort))
+    return rules.threshold if rules else min(form.opening.fewest, len(form.cohort))
+
+
+def majority(claims: Mapping[str, Claim]) -> Claim | None:
+    """What more than half of them say; None where there is no such thing."""
+    if not claims:
+        return None
+    [(claim, count)] = Counter(claims.values()).most_common(1)
+    return claim if 2 * count > len(claims) else None
+
+
+def _applied(plan: RoundPlan, data: bytes, seen: Seen) -> tuple[str, Claim]:
+    role = "authority" if plan.opener == "authority" else "client"
+    expected = plan.expect(Phase.APPLY, role)
+    header, applied = accept(data, plan.roster, expected, seen, Applied.decode)
+    if role == "client":
+        check_cohort(plan, header.sender)
+    return header.sender, Claim(applied.state, Place(*applied.place))

@@ -1,0 +1,399 @@
+"""A client of a federation: its examples, its ledger and gate, its replica of the models.
+
+    HELLO → PLAN → JOIN; then a round after the other, as the server calls them; END
+
+Guarantee: the plan is accepted once, after the site's own judgement; no shape, bound, threshold or
+place is ever taken from the server, and no round is answered twice. What is refused gives a signed
+reason, or silence where the message may be anybody's. The gate admits what an answer releases
+before the client takes part. Nothing but a client's own messages leaves its object.
+Assumes: the roster is the coordinator's; `prepare` makes what the plan says.
+Not covered: what a server does with its power to leave clients out or to end the federation.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from secure_fl.errors import SecureFLError
+from secure_fl.federation.calling import Call, cohort_names, round_plans
+from secure_fl.federation.parties.claims import Claim, enough, read_claims
+from secure_fl.federation.parties.client_round import ClientRound, Seat, forked
+from secure_fl.federation.parties.keyring import Keyring
+from secure_fl.federation.parties.replica import Replica
+from secure_fl.federation.parties.shared import Shared
+from secure_fl.federation.party import Message, RefusalLog, reason_of
+from secure_fl.federation.place import Place
+from secure_fl.federation.plan import Plan
+from secure_fl.federation.program import Answers, Program
+from secure_fl.federation.state import State
+from secure_fl.federation.wire import Post, Wire, refused, route, shown
+from secure_fl.privacy.ledger import Release
+from secure_fl.secure_sum.envelope import Phase
+from secure_fl.secure_sum.identities import Identity
+from secure_fl.secure_sum.refusals import Reason
+from secure_fl.secure_sum.roster import Roster
+from secure_fl.secure_sum.round_messages import (
+    RoundReason,
+    RoundRefusedError,
+    unframe,
+)
+from secure_fl.secure_sum.round_store import MemoryStore, RoundStore
+from secure_fl.secure_sum.strict_json import from_hex
+
+PATIENCE = 30.0
+"""Seconds after which a client says again that it is there, until it is shown a plan."""
+_ANYBODYS = frozenset(
+    {
+        Reason.MALFORMED,
+        Reason.TRUNCATED,
+        Reason.WRONG_LENGTH,
+        Reason.BIT_FLIPPED,
+        Reason.WRONG_SIGNATURE,
+        Reason.UNKNOWN_CLIENT,
+        Reason.WRONG_ROLE,
+        Reason.WRONG_FEDERATION,
+        Reason.WRONG_PHASE,
+        Reason.STALE,
+        Reason.FUTURE,
+        Reason.REPLAYED,
+        Reason.DUPLICATE,
+    }
+)
+"""Reasons that bytes of anybody can cause: they are recorded, and nothing is answered."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """What a client brings along of its own; nobody else's word takes the place of any of it.
+
+    Attributes:
+        prepare: makes the program and this client's answers of a plan.
+        judge: why this site does not take part in a plan, None where it does.
+        admit: records what an answer will release, or raises `PrivacyError` beyond the budget.
+        follow: takes the transcript's next lines and gives its head, 32 bytes; raises where they
+            do not continue what was there.
+    """
+
+    prepare: Callable[[Plan], tuple[Program, Answers]]
+    judge: Callable[[Plan], str | None] = lambda plan: None
+    admit: Callable[[Sequence[Release]], None] = lambda releases: None
+    follow: Callable[[Sequence[bytes]], bytes] = lambda lines: bytes(32)
+
+
+@dataclass
+class _Progress:
+    """How far a client is."""
+
+    head: bytes = bytes(32)
+    last: tuple[int, bytes] = (-1, b"")
+    """The last call that was taken: its number, and the hash of its body."""
+    late: Post | None = field(default=None, repr=False)
+    """A call that waits for the state of its place."""
+    begun: Call | None = None
+    round: ClientRound | None = field(default=None, repr=False)
+    over: bool = False
+
+
+class FederationClient:
+    """One client, as a party.
+
+    Args:
+        identity: of role `client`.
+        roster: in force.
+        site: what it brings along.
+        store: what outlives its process.
+        shared: what parties of one process share; one to itself where it has a process of its own.
+        randomness: uniform secret bytes.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        roster: Roster,
+        site: Site,
+        *,
+        store: RoundStore | None = None,
+        shared: Shared | None = None,
+        randomness: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self.name, self._site, self._randomness = identity.name, site, randomness
+        self._wire, self._server = Wire(identity, roster), roster.names("server")[0]
+        self._store, self._shared = store or MemoryStore(), shared or Shared()
+        self._seat: Seat | None = None
+        self._progress = _Progress()
+        self._due: float | None = 0.0
+        self.refusals = RefusalLog(identity.name)
+
+    @property
+    def due(self) -> float | None:
+        """When to say again that it is there."""
+        return self._due
+
+    @property
+    def state(self) -> State | None:
+        """The models, once there is a plan."""
+        return None if self._seat is None else self._seat.replica.state
+
+    @property
+    def over(self) -> bool:
+        """Whether the federation has ended, and this client has its last state."""
+        return self._progress.over
+
+    def tick(self, now: float) -> list[Message]:
+        """Say that this client is there, until it is shown a plan."""
+        if self._due is None or now < self._due:
+            return []
+        self._due = now + PATIENCE
+        return self._messages([self._wire.sign(Phase.HELLO, {})])
+
+    def receive(self, data: bytes | memoryview) -> list[Message]:
+        """One message, and the answers to it."""
+        try:
+            return self._messages(self._take(data))
+        except SecureFLError as error:
+            refusal = self.refusals.add(data, error)
+            if refusal.reason in _ANYBODYS:
+                return []
+            return self._messages([self._refusal(data, error)])
+
+    def _messages(self, sent: Sequence[bytes | memoryview]) -> list[Message]:
+        return [Message(self._server, data) for data in sent]
+
+    def _take(self, data: bytes | memoryview) -> Sequence[bytes | memoryview]:
+        header = route(data)
+        if header.phase == Phase.PLAN:
+            return self._on_plan(data)
+        seat = self._seated()
+        if header.phase in (Phase.KEYS, Phase.SECRET):
+            ring, grant = seat.keyring, header.phase == Phase.KEYS
+            (ring.take_grant if grant else ring.take_secret)(bytes(data))
+            return []
+        if header.phase < Phase.HELLO:
+            return self._running(header.round).receive(bytes(data))
+        most = seat.plan.most(header.phase)
+        post = self._wire.open(data, most=most, role="server", sender=seat.plan.server)
+        takes: dict[Phase, Callable[[Post], Sequence[bytes | memoryview]]] = {
+            Phase.MAKE: self._on_make,
+            Phase.BEGIN: self._on_call,
+            Phase.END: self._on_call,
+            Phase.GIVE: self._on_give,
+            Phase.PARTS: self._on_parts,
+            Phase.RESULTS: self._on_results,
+            Phase.STATE: self._on_state,
+        }
+        if header.phase not in takes:
+            raise refused(
+                Reason.WRONG_PHASE, "not for a client", "phase", header.phase.name, "send it on"
+            )
+        return takes[header.phase](post)
+
+    def _refusal(self, data: bytes | memoryview, error: SecureFLError) -> bytes:
+        """What is refused and why, signed; of a plan the words of whoever judged it as well."""
+        header = route(data)
+        plan = header.parameters if header.phase == Phase.PLAN else self._wire.plan
+        facts = {
+            "plan": plan[:64],
+            "about": header.phase.name.lower(),
+            "reason": reason_of(error),
+            "problem": error.problem[:400] if header.phase == Phase.PLAN else "",
+            "blamed": sorted(set(getattr(error, "blamed", ()))),
+        }
+        return self._wire.sign(Phase.REFUSE, facts, number=header.round)
+
+    # Joining
+
+    def _on_plan(self, data: bytes | memoryview) -> list[bytes]:
+        roster, signed = self._wire.roster, bytes(data)
+        plan = self._shared.plan(signed, lambda: Plan.open(signed, roster))
+        if self._seat is None:
+            self._accept(plan)
+        seat = self._seated()
+        if plan.digest != seat.plan.digest:
+            raise refused(
+                Reason.OTHER_PLAN,
+                "another plan was agreed to",
+                "plan",
+                plan.digest.hex()[:16],
+                "compare plans: this server shows two",
+            )
+        state = seat.replica.state
+        head, digest = self._progress.head.hex(), state.digest.hex()
+        facts = {"place": shown(state.place), "state": digest, "head": head}
+        return [self._wire.sign(Phase.JOIN, facts)]
+
+    def _accept(self, plan: Plan) -> None:
+        if self.name not in plan.clients or plan.server != self._server:
+            raise refused(Reason.UNKNOWN_CLIENT, "not in this plan", "plan", self.name, "join")
+        objection = self._site.judge(plan)
+        if objection is not None:
+            digest, remedy = plan.digest.hex()[:16], "change the plan, or this site's policy"
+            raise refused(Reason.AGAINST_POLICY, objection, "plan", digest, remedy)
+        program, answers = self._site.prepare(plan)
+        replica = Replica(plan, program, self._shared)
+        self._wire.plan, self._due = plan.digest.hex(), None
+        keyring = Keyring(self._wire, plan, self._shared, self._randomness)
+        seat = (self._wire, plan, replica, answers, keyring)
+        self._seat = Seat(*seat, self._store, self._shared, self._randomness)
+
+    def _on_make(self, post: Post) -> list[bytes]:
+        grant, secret = bool(post.facts["grant"]), bool(post.facts["secret"])
+        return self._seated().keyring.make(post.header.round, grant=grant, secret=secret)
+
+    # Rounds
+
+    def _on_call(self, post: Post) -> Sequence[bytes | memoryview]:
+        """A round is called, or the federation ends."""
+        seat, progress, place = self._seated(), self._progress, post.place
+        digest = from_hex(post.facts["state"], "state", 32)
+        last = (post.header.round, post.header.body_hash)
+        if last == progress.last:
+            raise refused(Reason.REPLAYED, "called already", "round", post.header.round, "wait")
+        self._settle(place, digest)
+        own = seat.replica.state
+        if place < own.place:
+            raise refused(
+                Reason.OLDER_PLACE, f"{shown(own.place)} is reached", "place", shown(place), "go on"
+            )
+        progress.last, progress.head = last, self._site.follow(unframe(post.rest))
+        if progress.head.hex() != post.facts["head"]:
+            raise forked("not the transcript that this client follows", post.header.round)
+        if place > own.place:
+            progress.late = post
+            return [self._wire.sign(Phase.WANT, {"place": shown(place)})]
+        if digest != own.digest:
+            raise forked("the server says another state of this place", shown(place))
+        return self._begin(post)
+
+    def _begin(self, post: Post) -> Sequence[bytes | memoryview]:
+        """Take part in the round that is called, at this client's place."""
+        if post.header.phase == Phase.END:
+            self._progress.over = True
+            return []
+        seat, place = self._seated(), post.place
+        if seat.replica.program.done(place):
+            raise refused(Reason.OLDER_PLACE, "nothing is left", "place", shown(place), "end")
+        key, left_out = seat.keyring.fingerprint, post.names("left_out")
+        fingerprint = key if seat.plan.parameters is not None else bytes(32)
+        facts = {"number": post.header.round, "attempt": post.facts["attempt"]}
+        more = {"place": shown(place), "left_out": list(left_out), "key": fingerprint.hex()}
+        call = Call.read(facts | more)
+        self._check_new(call)
+        form = seat.replica.program.form(place)
+        roster = self._wire.roster
+        plans = self._shared.plans(
+            seat.plan, call, lambda: round_plans(seat.plan, roster, form, call)
+        )
+        if self.name not in cohort_names(seat.plan, form) or self.name in left_out:
+            raise refused(Reason.UNKNOWN_CLIENT, "not asked", "cohort", self.name, "wait")
+        position = form.cohort.index(seat.plan.clients.index(self.name))
+        self._progress.begun, self._progress.round = call, None
+        self._site.admit(seat.answers.releases(seat.replica.state, position))
+        self._progress.round = ClientRound(seat, call, form, plans)
+        return self._progress.round.begin()
+
+    def _check_new(self, call: Call) -> None:
+        """Refuse a number that was called before, and a place that was called so often."""
+        before = self._progress.begun
+        if before is None:
+            return
+        again = call.place == before.place and call.attempt <= before.attempt
+        if call.number <= before.number or again:
+            value = (call.number, *shown(call.place), call.attempt)
+            raise refused(
+                Reason.REPEATED, "not newer than the last", "round, place, attempt", value, "go on"
+            )
+
+    def _on_give(self, post: Post) -> list[bytes]:
+        """The sealed state of this client's place, or its group's opened sum."""
+        seat = self._seated()
+        if post.facts["part"] >= 0:
+            return [self._running(post.header.round).part(post.facts["part"])]
+        self._agree_by(post.place)
+        state = seat.replica.state
+        if post.place != state.place or not seat.keyring.secret:
+            raise refused(
+                Reason.NO_KEY, "cannot seal that state", "place", shown(post.place), "ask another"
+            )
+        return [sealed_state(self._wire, seat.replica, seat.keyring)]
+
+    def _on_parts(self, post: Post) -> list[bytes]:
+        return [self._running(post.header.round).take_parts(post)]
+
+    def _on_results(self, post: Post) -> list[bytes]:
+        self._running(post.header.round).take_results(post)
+        return []
+
+    # The replica
+
+    def _settle(self, place: Place, digest: bytes) -> None:
+        """Go on to the state that this client came to itself, once it is the one of this place."""
+        running = self._progress.round
+        if running is None or running.next is None:
+            return
+        after = running.next
+        if after.place == place and after.digest != digest and running.agreed:
+            raise forked("the server says another state than the appliers", shown(place))
+        if after.place == place and after.digest == digest:
+            self._seated().replica.state = after
+            self._progress.round = None
+
+    def _agree_by(self, place: Place) -> None:
+        running = self._progress.round
+        if running is not None and running.agreed and running.next is not None:
+            self._settle(place, running.next.digest)
+
+    def _on_state(self, post: Post) -> Sequence[bytes | memoryview]:
+        """A sealed state, with the signatures of those who came to it."""
+        seat, late = self._seated(), self._progress.late
+        self._agree_by(post.place)
+        if post.place <= seat.replica.place:
+            return []
+        digest = from_hex(post.facts["state"], "state", 32)
+        call, form, claims = self._claims(post.facts["call"], unframe(post.rest)[1:])
+        found = list(claims.values()).count(Claim(digest, post.place))
+        if found < enough(seat.plan, form) or call.place >= post.place:
+            remedy = f"{enough(seat.plan, form)} signatures of appliers are needed"
+            raise RoundRefusedError(
+                RoundReason.NOT_AGREED,
+                "too few signed this state",
+                field="signatures",
+                value=found,
+                remedy=remedy,
+            )
+        seat.replica.take(seat.keyring.secret, unframe(post.rest)[0], post.place, digest)
+        if late is None or late.place != post.place:
+            return []
+        self._progress.late = None
+        if late.facts["state"] != digest.hex():
+            raise forked("the server says another state of this place", shown(post.place))
+        return self._begin(late)
+
+    def _claims(
+        self, value: Mapping[str, Any], envelopes: Sequence[bytes]
+    ) -> tuple[Call, Any, Mapping[str, Claim]]:
+        seat, call = self._seated(), Call.read(value)
+        form = seat.replica.program.form(call.place)
+        return call, form, read_claims(self._wire, seat.plan, form, call, envelopes)
+
+    def _seated(self) -> Seat:
+        if self._seat is None:
+            raise refused(Reason.STALE, "no plan was agreed to", "plan", self.name, "send the plan")
+        return self._seat
+
+    def _running(self, number: int) -> ClientRound:
+        running = self._progress.round
+        if running is None or running.call.number != number:
+            older = running is not None and number < running.call.number
+            reason = Reason.STALE if older else Reason.FUTURE
+            raise refused(reason, "not the running round", "round", number, "wait")
+        return running
+
+
+def sealed_state(wire: Wire, replica: Replica, keyring: Keyring) -> bytes:
+    """A holder's state, sealed for the others, and signed."""
+    state = replica.state
+    facts = {"place": shown(state.place), "state": state.digest.hex(), "call": {}}
+    return wire.sign(Phase.STATE, facts, replica.seal(keyring.secret))

@@ -1,0 +1,219 @@
+"""One attempt at one round, as one client sees it: keys, its answer, what follows from the sums.
+
+    BEGIN → set-up → answer → survivors → counts → pools → sums → what others say of them
+
+Where clients are summed in groups, each opens its own group's sum, seals it for the others under
+the federation's key, and goes on once it has those of all groups.
+
+Guarantee: plans of sums are computed here, from the plan, the place, the attempt and who is left
+out. Another group's sum is taken only as what t of its appliers signed.
+Assumes: what `RoundClient` assumes.
+Not covered: which groups a server leaves out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from secure_fl.federation.calling import Call
+from secure_fl.federation.parties.claims import majority, read_claims
+from secure_fl.federation.parties.keyring import Keyring
+from secure_fl.federation.parties.replica import Replica, decode_opened, encode_opened
+from secure_fl.federation.parties.shared import Shared
+from secure_fl.federation.plan import Plan
+from secure_fl.federation.program import Answers, SumForm
+from secure_fl.federation.state import State
+from secure_fl.federation.wire import Post, Wire, shown
+from secure_fl.secure_sum.envelope import Phase, Seen
+from secure_fl.secure_sum.key_holder import Opened
+from secure_fl.secure_sum.masks import UsedSeeds
+from secure_fl.secure_sum.round_client import RoundClient
+from secure_fl.secure_sum.round_digests import Applied, Next
+from secure_fl.secure_sum.round_messages import (
+    RoundReason,
+    RoundRefusedError,
+    accept,
+    unframe,
+)
+from secure_fl.secure_sum.round_plan import BlockVector, RoundPlan
+from secure_fl.secure_sum.round_store import RoundStore
+from secure_fl.secure_sum.sealing import open_with, seal_with
+from secure_fl.secure_sum.strict_json import canonical, malformed
+
+
+@dataclass(frozen=True)
+class Seat:
+    """What a client has throughout a federation."""
+
+    wire: Wire
+    plan: Plan
+    replica: Replica
+    answers: Answers
+    keyring: Keyring
+    store: RoundStore
+    shared: Shared
+    randomness: Callable[[int], bytes] = field(repr=False)
+    used: UsedSeeds = field(default_factory=UsedSeeds, repr=False)
+
+
+class ClientRound:
+    """A client in one attempt.
+
+    Args:
+        seat: what it has throughout.
+        call: the attempt.
+        form: of the round's sum.
+        plans: of the sums, one a group.
+
+    Raises:
+        RefusedError: no key is held that serves the round.
+    """
+
+    def __init__(self, seat: Seat, call: Call, form: SumForm, plans: Sequence[RoundPlan]) -> None:
+        self._seat, self.call, self._form, self._plans = seat, call, form, plans
+        name = seat.wire.identity.name
+        self._part = next(part for part, plan in enumerate(plans) if name in plan.cohort)
+        self._plan = plans[self._part]
+        self._answered = False
+        self.next: State | None = None
+        """The state that follows, once this client has applied the sums."""
+        self.agreed = False
+        """Whether the others were heard to come to the same."""
+        self._round = RoundClient(
+            self._plan,
+            seat.wire.identity,
+            cipher=seat.keyring.cipher(self._plan),
+            holder=seat.keyring.holder(self._plan) if self._plan.opener == "clients" else None,
+            used=seat.used,
+            store=seat.store,
+            randomness=seat.randomness,
+            verified=seat.shared.verified(call.number),
+            applied=self._applied if len(plans) == 1 else None,
+        )
+
+    def begin(self) -> list[bytes | memoryview]:
+        """The first message: keys, or the answer itself where nothing is masked.
+
+        Raises:
+            RoundRefusedError: `already-begun`, or `already-opened`.
+        """
+        return [self._round.advertise()] if self._plan.masked else [self._upload()]
+
+    def receive(self, data: bytes) -> list[bytes | memoryview]:
+        """One of the sum's messages, and the answers to it.
+
+        Raises:
+            SecureFLError: why this client goes no further.
+        """
+        replies: list[bytes | memoryview] = [*self._round.receive(data)]
+        if self._round.ready and not self._answered:
+            replies.append(self._upload())
+        if self._round.confirmed and self.next is not None:
+            self.agreed = True
+        return replies
+
+    def part(self, part: int) -> bytes:
+        """This client's group's opened sum, sealed for the other groups.
+
+        Raises:
+            RoundRefusedError: `out-of-turn`.
+        """
+        opened = self._round.opened
+        if part != self._part or opened is None:
+            raise _out_of_turn("this client opened no such sum", part)
+        box = seal_with(
+            self._seat.keyring.secret, encode_opened(opened, self._form.shape), self._context(part)
+        )
+        return self._seat.wire.sign(Phase.PART, {"part": part}, box, number=self.call.number)
+
+    def take_parts(self, post: Post) -> bytes:
+        """The sums of all groups that were opened; what follows from them, signed.
+
+        Raises:
+            RefusedError: a box or a claim that does not fit.
+            RoundRefusedError: `not-agreed`, or `out-of-turn`.
+        """
+        if self.next is not None or len(self._plans) == 1:
+            raise _out_of_turn("the sums are known", self.call.number)
+        bodies = unframe(post.rest, len(post.facts["parts"]))
+        parts, reasons = post.facts["parts"], post.facts["left_out"]
+        known = [part for part in parts if type(part) is int and 0 <= part < len(self._plans)]
+        words = all(isinstance(reason, str) and len(reason) < 64 for reason in reasons)
+        if not parts or known != sorted(set(parts)) or not words:
+            raise malformed("parts", "are groups of the round, ascending")
+        if len(parts) + len(reasons) != len(self._plans):
+            raise malformed("parts", "every group is opened or left out")
+        opened = [self._open(part, body) for part, body in zip(parts, bodies, strict=True)]
+        self.next = self._seat.replica.after(opened, reasons)
+        facts = {"place": shown(self.next.place), "state": self.next.digest.hex()}
+        return self._seat.wire.sign(Phase.RESULT, facts, number=self.call.number)
+
+    def take_results(self, post: Post) -> None:
+        """What everybody signed after a round in groups.
+
+        Raises:
+            RefusedError: a claim that does not fit.
+            RoundRefusedError: `forked`: most came to another state.
+        """
+        seat = self._seat
+        claims = read_claims(seat.wire, seat.plan, self._form, self.call, unframe(post.rest))
+        found = majority(claims)
+        if self.next is None or found is None or found.state != self.next.digest:
+            raise forked("other clients came to another state", len(claims))
+        self.agreed = True
+
+    def _upload(self) -> memoryview:
+        """The client's answer, protected; it is computed when nothing is left to be done before."""
+        seat, self._answered = self._seat, True
+        name = seat.wire.identity.name
+        position = self._form.cohort.index(seat.plan.clients.index(name))
+        blocks = seat.answers.answer(seat.replica.state, position)
+        shared = blocks.shared.numpy() if len(blocks.shared) else None
+        pools = [row.numpy() for row in blocks.pools]
+        return self._round.upload(BlockVector(blocks.head.numpy(), pools, shared))
+
+    def _applied(self, opened: Opened) -> Next:
+        self.next = self._seat.replica.after([opened])
+        return self.next.digest, (self.next.place.step, self.next.place.round)
+
+    def _open(self, part: int, body: bytes) -> Opened:
+        """One group's sums, as t of its appliers signed them."""
+        if part == self._part and self._round.opened is not None:
+            return self._round.opened
+        plan, (box, *claims) = self._plans[part], unframe(body) or [b""]
+        seen, digests = Seen(), dict[str, bytes]()
+        for data in claims:
+            expected = plan.expect(Phase.APPLY, "client")
+            header, applied = accept(data, plan.roster, expected, seen, Applied.decode)
+            if header.sender in plan.cohort:
+                digests[header.sender] = applied.digest
+        shape, secret = self._form.shape, self._seat.keyring.secret
+        opened = decode_opened(open_with(secret, box, self._context(part)), shape)
+        needed = plan.shares_needed if plan.masked else 1
+        if list(digests.values()).count(opened.digest) < needed:
+            remedy = f"{needed} signatures of its appliers are needed"
+            raise RoundRefusedError(
+                RoundReason.NOT_AGREED,
+                "too few signed this group's sums",
+                field="part",
+                value=part,
+                remedy=remedy,
+            )
+        return opened
+
+    def _context(self, part: int) -> bytes:
+        facts = canonical([self.call.document(), part])
+        return b"secure-fl opened part 1|" + self._seat.plan.digest + facts
+
+
+def forked(problem: str, value: object) -> RoundRefusedError:
+    """Somebody shows different parties different things."""
+    remedy = "stop, and compare transcripts: do not go on with this server"
+    return RoundRefusedError(RoundReason.FORKED, problem, field="state", value=value, remedy=remedy)
+
+
+def _out_of_turn(problem: str, value: object) -> RoundRefusedError:
+    return RoundRefusedError(
+        RoundReason.OUT_OF_TURN, problem, field="part", value=value, remedy="follow the order"
+    )

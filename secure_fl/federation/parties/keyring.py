@@ -1,0 +1,198 @@
+"""Keys that a member of a federation makes and is given: of the encryption, and the federation's.
+
+The federation's key is 32 random bytes, made once by the first who makes an encryption key, and
+sealed to the X25519 key of everybody who may hold the models. Both pass through the server, which
+cannot read them.
+
+Guarantee: a member holds the encryption key whose fingerprint a maker that the plan allows signed
+for this roster and epoch; the federation's key is taken once and never replaced.
+Assumes: whoever makes keys makes them honestly and keeps them.
+Not covered: forward secrecy: whoever is given the federation's key can open all states that were
+sealed under it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from secure_fl.federation.parties.shared import Shared
+from secure_fl.federation.plan import Plan
+from secure_fl.federation.wire import Wire, refused
+from secure_fl.secure_sum.bfv import check_noise_budget
+from secure_fl.secure_sum.ceremony import (
+    GrantedKey,
+    GrantExpected,
+    accept_grant,
+    granted_fingerprint,
+    make_grant,
+    new_key,
+)
+from secure_fl.secure_sum.envelope import NO_KEY, Phase, read_header
+from secure_fl.secure_sum.he_keys import HolderKey, SecretKey
+from secure_fl.secure_sum.refusals import Reason
+from secure_fl.secure_sum.roster import Roster
+from secure_fl.secure_sum.round_layers import ClientCipher, HolderCipher
+from secure_fl.secure_sum.round_plan import RoundPlan
+from secure_fl.secure_sum.sealing import seal_to
+from secure_fl.secure_sum.strict_json import from_base64, to_base64
+
+_SECRET = 32
+
+
+class Keyring:
+    """One member's keys.
+
+    Args:
+        wire: of the member.
+        plan: of the federation.
+        shared: what parties of one process share.
+        randomness: uniform secret bytes.
+    """
+
+    def __init__(
+        self,
+        wire: Wire,
+        plan: Plan,
+        shared: Shared,
+        randomness: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self._wire, self._plan, self._shared = wire, plan, shared
+        self._randomness = randomness
+        self._granted: GrantedKey | None = None
+        self._own: HolderKey | None = None
+        self._used = frozenset[bytes]()
+        self._made: tuple[int, list[bytes]] = (-1, [])
+        self.secret = b""
+        """The federation's key; empty until it is given."""
+
+    @property
+    def fingerprint(self) -> bytes:
+        """Of the encryption key in force; zeros without one."""
+        return NO_KEY if self._granted is None else self._granted.key.fingerprint
+
+    def make(self, number: int, *, grant: bool, secret: bool) -> list[bytes]:
+        """Make what is missing from round `number` on: signed messages for everybody.
+
+        Asked again, this gives the same bytes: one epoch has one key.
+
+        Raises:
+            RefusedError: `wrong-role` where the plan lets another member make keys; `noise-budget`.
+        """
+        wire, plan = self._wire, self._plan
+        if wire.identity.name not in plan.key_makers:
+            raise refused(
+                Reason.WRONG_ROLE, "makes no keys", "member", wire.identity.name, "ask another"
+            )
+        if self._made[0] == number:
+            return self._made[1]
+        made = []
+        if grant and plan.parameters is not None:
+            check_noise_budget(plan.parameters, plan.key_holder, len(plan.clients))
+            self._own = new_key(plan.parameters, plan.key_holder)
+            epoch = plan.epoch(number, wire.roster)
+            made.append(make_grant(wire.identity, wire.roster, self._own, epoch, plan.protection))
+        if secret and not self.secret:
+            fresh, context = self._randomness(_SECRET), self._context
+            boxes = {
+                name: to_base64(
+                    seal_to(wire.roster.member(name).agree, fresh, context + name.encode())
+                )
+                for name in plan.holders
+            }
+            made.append(wire.sign(Phase.SECRET, {"sealed": boxes}))
+        self._made = (number, made)
+        return made
+
+    def take_grant(self, data: bytes) -> None:
+        """The encryption key of an epoch.
+
+        Raises:
+            RefusedError: the grant's reasons.
+        """
+        expected = grant_expected(self._plan, self._wire.roster, data, self._used)
+        name = self._wire.identity.name
+        if self._wire.identity.role == "authority":
+            fingerprint = granted_fingerprint(data, self._wire.roster, expected)
+            if self._own is None or self._own.fingerprint != fingerprint:
+                raise refused(
+                    Reason.WRONG_KEY, "not the key that this member made", "grant", name, "stop"
+                )
+            assert self._own.public is not None
+            self._granted = GrantedKey(self._own.public, expected.epoch)
+        else:
+            self._granted = accept_grant(data, self._wire.roster, self._wire.identity, expected)
+        self._used |= {self._granted.key.fingerprint}
+
+    def take_secret(self, data: bytes) -> None:
+        """The federation's key.
+
+        Raises:
+            RefusedError: the message's reasons; `wrong-role`; `re-keyed` for another than the
+                first; `unknown-client` where nothing is sealed to this member.
+        """
+        name, most = self._wire.identity.name, self._plan.most(Phase.SECRET)
+        role = "authority" if self._plan.by_authority else "client"
+        sealed = self._wire.open(data, most=most, role=role).facts["sealed"]
+        if name not in sealed:
+            raise refused(
+                Reason.UNKNOWN_CLIENT, "nothing is sealed to this member", "key", name, "join"
+            )
+        box = from_base64(sealed[name], "key")
+        secret = self._wire.identity.open_sealed(box, self._context + name.encode())
+        if self.secret not in (b"", secret) or len(secret) != _SECRET:
+            raise refused(
+                Reason.RE_KEYED, "the federation has a key", "key", name, "keep the first"
+            )
+        self.secret = secret
+
+    def cipher(self, plan: RoundPlan) -> ClientCipher | None:
+        """What a client encrypts with in this round.
+
+        Raises:
+            RefusedError: `no-key`, `re-keyed` or `stale`: no key is held that serves it.
+        """
+        if not plan.encrypted:
+            return None
+        return self._shared.cipher(plan, self._key(plan).for_round(plan.round))
+
+    def holder(self, plan: RoundPlan) -> HolderCipher | None:
+        """What opens this round's sums, where this member may.
+
+        Raises:
+            RefusedError: as `cipher`.
+        """
+        if not plan.encrypted:
+            return None
+        key = self._key(plan).for_round(plan.round)
+        own = HolderKey(key) if isinstance(key, SecretKey) else self._own
+        return self._shared.holder(plan, own)
+
+    def _key(self, plan: RoundPlan) -> GrantedKey:
+        if self._granted is None:
+            raise refused(
+                Reason.NO_KEY, "none was given", "key", plan.round, "wait for the ceremony"
+            )
+        if plan.key_fingerprint != self.fingerprint:
+            found = plan.key_fingerprint.hex()[:16]
+            raise refused(Reason.RE_KEYED, "another is in force", "key", found, "ask for the grant")
+        return self._granted
+
+    @property
+    def _context(self) -> bytes:
+        return b"secure-fl federation key 1|" + self._plan.digest + b"|"
+
+
+def grant_expected(
+    plan: Plan, roster: Roster, data: bytes, used: frozenset[bytes] = frozenset()
+) -> GrantExpected:
+    """What a grant must be, made by whom its header names.
+
+    Raises:
+        RefusedError: `wrong-role` for a maker that the plan does not allow; `malformed`.
+    """
+    header = read_header(data)
+    if header.sender not in plan.key_makers or plan.parameters is None:
+        raise refused(Reason.WRONG_ROLE, "makes no keys", "grant", header.sender, "ask another")
+    epoch, maker = plan.epoch(header.round, roster), header.sender
+    return GrantExpected(maker, plan.key_holder, plan.parameters, plan.protection, epoch, used)

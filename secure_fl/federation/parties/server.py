@@ -1,0 +1,218 @@
+"""The server of a federation: a clock and an adder.
+
+It calls cohorts, waits until deadlines, adds what it cannot read, passes on keys and states that
+are sealed for others, and counts signatures. Where the program goes it learns from what appliers
+sign, never from a model.
+
+    JOIN → KEYS → SUM (→ PARTS → RESULTS) → … → OVER
+
+Guarantee: it holds no model, no key and no choice; only `publish_models` in the plan, which
+everybody has seen, gives it the models, sealed to its own key like to everybody's. A round that
+fails is tried again without whom it blames, at most three times, and only while nobody has sent
+what opens anything; thresholds stay the whole cohort's. Every wait has an end.
+Assumes: one server runs a federation at a time.
+Not covered: a server that does otherwise; clients and authority see to what it gains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from secure_fl.errors import SecureFLError
+from secure_fl.federation.parties.claims import read_result
+from secure_fl.federation.parties.server_flow import ServerFlow, Stage
+from secure_fl.federation.parties.server_record import keys_facts
+from secure_fl.federation.party import Message
+from secure_fl.federation.wire import Post, refused, route, shown
+from secure_fl.secure_sum.envelope import Header, Phase, read_header
+from secure_fl.secure_sum.refusals import Reason
+from secure_fl.secure_sum.round_messages import frames
+from secure_fl.secure_sum.strict_json import from_hex
+
+_MOST_SMALL = 1 << 20
+
+
+class FederationServer(ServerFlow):
+    """The server, as a party.
+
+    Args:
+        identity: of role `server`.
+        roster: in force.
+        plan: as its coordinator signed it.
+        schedule: of the program that the plan makes.
+        deadlines: how long it waits.
+        journal: where it writes what happens.
+
+    Raises:
+        RefusedError: a plan that is not its coordinator's.
+    """
+
+    def tick(self, now: float) -> list[Message]:
+        """End what has waited for too long."""
+        self._now = max(self._now, now)
+        sent: list[Message] = []
+        if self._states.until is not None and self._now >= self._states.until:
+            sent += self._ask_state()
+        if self._now >= self._until and not self.over:
+            sent += self._go(self._overdue)
+        return sent
+
+    def receive(self, data: bytes | memoryview) -> list[Message]:
+        """One message, and what is to be sent because of it."""
+        try:
+            header = route(data)
+            sent = self._take(header, data)
+        except SecureFLError as error:
+            self._note(self.refusals.add(data, error))
+            return []
+        self._silent.discard(header.sender)
+        return sent
+
+    # What arrives
+
+    def _take(self, header: Header, data: bytes | memoryview) -> list[Message]:
+        if header.phase < Phase.HELLO and header.phase != Phase.KEYS:
+            return self._on_sum(header, data)
+        if header.phase in (Phase.KEYS, Phase.SECRET):
+            return self._on_keys(bytes(data))
+        takes: dict[Phase, Callable[[Post, bytes], list[Message]]] = {
+            Phase.HELLO: self._on_hello,
+            Phase.JOIN: self._on_join,
+            Phase.REFUSE: self._on_refusal,
+            Phase.PART: self._on_part,
+            Phase.RESULT: self._on_result,
+            Phase.WANT: self._on_want,
+            Phase.STATE: self._on_state,
+        }
+        role = self._wire.roster.member(header.sender).role
+        if header.phase not in takes or role not in ("client", "authority"):
+            word = header.phase.name
+            raise refused(Reason.WRONG_PHASE, "not for a server", "phase", word, "send it on")
+        most = self.plan.most(header.phase)
+        post = self._wire.open(data, most=most, role=role)
+        return takes[header.phase](post, bytes(data))
+
+    def _on_hello(self, post: Post, data: bytes) -> list[Message]:
+        self._known(post.sender)
+        return [Message(post.sender, self._plan_data)]
+
+    def _on_join(self, post: Post, data: bytes) -> list[Message]:
+        self._known(post.sender)
+        head = from_hex(post.facts["head"], "head", 32)
+        self._members[post.sender] = head
+        self._declined.discard(post.sender)
+        fingerprint = self._wire.roster.member(post.sender).fingerprint
+        facts = {"client": post.sender, "fingerprint": fingerprint, "policy": None}
+        self._journal.write("joined", facts, [data])
+        sent = [Message(post.sender, data) for data in self._keys.current]
+        if self.over:
+            return [*sent, *self._end([post.sender])]
+        return sent + (self._go(self._next) if self._waits_no_more() else [])
+
+    def _on_refusal(self, post: Post, data: bytes) -> list[Message]:
+        self._known(post.sender)
+        if len(self.said) < 256:
+            self.said.append({"sender": post.sender, "round": post.header.round, **post.facts})
+        about, reason = post.facts["about"], post.facts["reason"]
+        self._note(self.refusals.note(self.name, about[:64], reason[:64], len(data)))
+        if about == "plan":
+            self._declined.add(post.sender)
+            self._members.pop(post.sender, None)
+            return self._go(self._next) if self._waits_no_more() else []
+        return self._leave(post)
+
+    def _leave(self, post: Post) -> list[Message]:
+        """A member goes no further in the running round."""
+        attempt, sender = self._attempt, post.sender
+        if self.stage == Stage.KEYS and sender == self._keys.maker:
+            return self._go(self._make_keys)
+        if attempt is None or post.header.round != attempt.call.number:
+            return []
+        attempt.leave(sender, post.names("blamed"))
+        if self.stage == Stage.PARTS:
+            return self._go(self._ask_parts)
+        if self.stage == Stage.RESULTS:
+            self._progress.asked.discard(sender)
+            return self._go(self._end_results) if not self._progress.asked else []
+        return self._go(self._pump) if self.stage == Stage.SUM else []
+
+    def _on_keys(self, data: bytes) -> list[Message]:
+        if self.stage != Stage.KEYS:
+            raise refused(Reason.WRONG_PHASE, "no keys are made", "stage", self.stage, "wait")
+        self._keys.take(data)
+        if self._reader is not None and read_header(data).phase == Phase.SECRET:
+            self._reader.take_secret(data)
+        sent = [Message(name, data) for name in self._members]
+        if any(self._keys.missing(self._progress.number + 1).values()):
+            return sent
+        if self._keys.epoch is not None:
+            facts = keys_facts(self._keys.fingerprint, self._keys.maker, self._keys.epoch)
+            self._journal.write("keys", facts, [])
+        return sent + self._go(self._next)
+
+    def _on_sum(self, header: Header, data: bytes | memoryview) -> list[Message]:
+        if self.stage != Stage.SUM or self._attempt is None:
+            number = header.round
+            raise refused(Reason.STALE, "no sum is under way", "round", number, "wait for a call")
+        reason = self._attempt.receive(header, data)
+        if reason is not None:
+            self._note(
+                self.refusals.note(header.sender, header.phase.name.lower(), reason, len(data))
+            )
+            return []
+        return self._go(self._pump)
+
+    def _on_part(self, post: Post, data: bytes) -> list[Message]:
+        attempt, progress, part = self._attempt, self._progress, post.facts["part"]
+        right = self.stage == Stage.PARTS and attempt is not None and part in attempt.opened
+        if not right or post.sender not in progress.asked or part in progress.parts:
+            raise refused(Reason.WRONG_PHASE, "nobody asked for it", "part", part, "wait")
+        assert attempt is not None
+        progress.parts[part] = frames([post.rest, *attempt.sums[part].signed.values()])
+        return self._go(self._ask_parts)
+
+    def _on_result(self, post: Post, data: bytes) -> list[Message]:
+        attempt, progress = self._attempt, self._progress
+        if self.stage != Stage.RESULTS or attempt is None or post.sender not in progress.asked:
+            raise refused(Reason.WRONG_PHASE, "nobody asked for it", "result", post.sender, "wait")
+        name, claim = read_result(self._wire, self.plan, attempt.plans, attempt.call, data)
+        progress.results[name] = claim, data
+        progress.asked.discard(name)
+        return self._go(self._end_results) if not progress.asked else []
+
+    def _on_want(self, post: Post, data: bytes) -> list[Message]:
+        claim = self._states.claim
+        if post.sender not in self._members or claim is None or post.place != claim.place:
+            place = shown(post.place)
+            raise refused(Reason.STALE, "not the state that is reached", "place", place, "wait")
+        if self._states.sealed:
+            return [Message(post.sender, self._states.message())]
+        self._states.waiting.add(post.sender)
+        return self._ask_state() if self._states.until is None else []
+
+    def _on_state(self, post: Post, data: bytes) -> list[Message]:
+        if not self._states.take(post):
+            return []
+        self._publish()
+        readers = self._members if self.plan.by_authority else self._states.waiting
+        message = self._states.message()
+        sent = [Message(name, message) for name in readers if name != self.plan.authority]
+        self._states.waiting = set()
+        return sent
+
+    def _overdue(self) -> list[Message]:
+        ends: dict[Stage, Callable[[], list[Message]]] = {
+            Stage.JOIN: lambda: self._next(final=True),
+            Stage.KEYS: self._make_keys,
+            Stage.SUM: self._pump,
+            Stage.PARTS: self._ask_parts,
+            Stage.RESULTS: self._end_results,
+        }
+        return ends[self.stage]()
+
+    def _waits_no_more(self) -> bool:
+        return self.stage == Stage.JOIN and not self._missing()
+
+    def _known(self, name: str) -> None:
+        if name not in self.plan.clients and name != self.plan.authority:
+            raise refused(Reason.UNKNOWN_CLIENT, "not in the plan", "sender", name, "join")

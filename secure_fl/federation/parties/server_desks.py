@@ -1,0 +1,136 @@
+"""What a server keeps for others: keys and states that it cannot read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from secure_fl.federation.calling import Call
+from secure_fl.federation.parties.claims import Claim
+from secure_fl.federation.parties.keyring import grant_expected
+from secure_fl.federation.plan import Plan
+from secure_fl.federation.wire import Post, Wire, refused, shown
+from secure_fl.secure_sum.ceremony import Epoch, granted_fingerprint
+from secure_fl.secure_sum.envelope import NO_KEY, Phase, read_header
+from secure_fl.secure_sum.refusals import Reason
+from secure_fl.secure_sum.round_messages import frames
+from secure_fl.secure_sum.strict_json import from_hex
+
+
+class KeyDesk:
+    """Grants on their way from who makes keys to everybody else."""
+
+    def __init__(self, wire: Wire, plan: Plan) -> None:
+        self._wire, self._plan = wire, plan
+        self.epoch: Epoch | None = None
+        self._used = frozenset[bytes]()
+        self._grant, self._secret = b"", b""
+        self.maker, self.fingerprint = "", NO_KEY
+        self.tried: set[str] = set()
+
+    @property
+    def current(self) -> list[bytes]:
+        """What a member is given that joins."""
+        return [data for data in (self._grant, self._secret) if data]
+
+    def missing(self, number: int) -> dict[str, int]:
+        """What must be made before round `number`: nothing where both are 0."""
+        encrypted = self._plan.parameters is not None
+        stale = encrypted and (self.epoch is None or number not in self.epoch)
+        return {"grant": int(stale), "secret": int(not self._secret)}
+
+    def ask(self, makers: Sequence[str], number: int) -> tuple[str, bytes] | None:
+        """Whom to ask to make what is missing, and the request; None where nobody is left."""
+        left = [name for name in makers if name not in self.tried]
+        if not left:
+            return None
+        self.maker = left[0]
+        self.tried.add(self.maker)
+        epoch = self._plan.epoch(number, self._wire.roster)
+        request = self._wire.sign(Phase.MAKE, self.missing(number), number=epoch.first_round)
+        return self.maker, request
+
+    def take(self, data: bytes) -> None:
+        """What the maker sends.
+
+        Raises:
+            RefusedError: the message's reasons, or `wrong-role` where another was asked.
+        """
+        header = read_header(data)
+        if header.sender != self.maker:
+            raise refused(Reason.WRONG_ROLE, "was not asked", "maker", header.sender, "wait")
+        if header.phase == Phase.KEYS:
+            expected = grant_expected(self._plan, self._wire.roster, data, self._used)
+            fingerprint = granted_fingerprint(data, self._wire.roster, expected)
+            self._grant, self.epoch, self.fingerprint = data, expected.epoch, fingerprint
+            self._used |= {fingerprint}
+        else:
+            role = "authority" if self._plan.by_authority else "client"
+            self._wire.open(data, most=self._plan.most(Phase.SECRET), role=role)
+            if self._secret:
+                raise refused(Reason.DUPLICATE, "there is one", "key", header.sender, "keep it")
+            self._secret = data
+        self.tried = set()
+
+
+@dataclass
+class StateDesk:
+    """The sealed state of the place that the federation has reached, and who waits for it.
+
+    Attributes:
+        claim: what most appliers signed; None before the first round.
+        call: the attempt that led there.
+        signed: their signatures, by name.
+        sealed: the state; empty where nobody has asked for it.
+    """
+
+    wire: Wire
+    claim: Claim | None = None
+    call: Call | None = None
+    signed: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    sealed: bytes = field(default=b"", repr=False)
+    waiting: set[str] = field(default_factory=set)
+    tried: set[str] = field(default_factory=set)
+    until: float | None = None
+    _early: tuple[bytes, bytes] = field(default=(b"", b""), repr=False)
+
+    def reached(self, claim: Claim, call: Call, signed: Mapping[str, bytes]) -> None:
+        """Another place; what was kept of the one before is forgotten."""
+        digest, sealed = self._early
+        self.claim, self.call, self.signed = claim, call, signed
+        self.sealed = sealed if digest == claim.state else b""
+        self.waiting, self.tried, self.until, self._early = set(), set(), None, (b"", b"")
+
+    def request(self, holders: Sequence[str], until: float) -> tuple[str, bytes] | None:
+        """Whom to ask for the state, and the request; None where nobody is left to ask."""
+        left = [name for name in holders if name in self.signed and name not in self.tried]
+        if not left or self.claim is None:
+            self.until = None
+            return None
+        self.tried.add(left[0])
+        self.until = until
+        facts = {"place": shown(self.claim.place), "part": -1}
+        return left[0], self.wire.sign(Phase.GIVE, facts)
+
+    def take(self, post: Post) -> bool:
+        """A sealed state; whether it is the one of this place. An authority's may come early.
+
+        Raises:
+            RefusedError: `wrong-role`: its sender came to no state.
+        """
+        authority = self.wire.roster.member(post.sender).role == "authority"
+        if not authority and post.sender not in self.signed:
+            raise refused(Reason.WRONG_ROLE, "applied no sums", "state", post.sender, "wait")
+        digest = from_hex(post.facts["state"], "state", 32)
+        if self.claim is None or (post.place, digest) != (self.claim.place, self.claim.state):
+            self._early = (digest, post.rest) if authority else self._early
+            return False
+        self.sealed, self.until = post.rest, None
+        return True
+
+    def message(self) -> bytes:
+        """The state as it goes to a holder, with what shows it to be the right one."""
+        assert self.claim is not None and self.call is not None
+        place, digest = shown(self.claim.place), self.claim.state.hex()
+        facts = {"place": place, "state": digest, "call": self.call.document()}
+        return self.wire.sign(Phase.STATE, facts, frames([self.sealed, *self.signed.values()]))

@@ -1,0 +1,86 @@
+"""What parties of one process may share.
+
+A simulation's memory and time should not grow with the number of its clients. Everything is found
+by the digest of the very bytes that each party received, so a party that is shown something else
+does its own work. A party on a machine of its own has one of these to itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
+
+from blake3 import blake3
+
+from secure_fl.federation.calling import Call
+from secure_fl.federation.plan import Plan
+from secure_fl.federation.state import State
+from secure_fl.secure_sum.he_keys import HolderKey, PublicKey, SecretKey
+from secure_fl.secure_sum.round_book import Verified
+from secure_fl.secure_sum.round_layers import (
+    ClientCipher,
+    HolderCipher,
+    client_cipher,
+    holder_cipher,
+)
+from secure_fl.secure_sum.round_plan import RoundPlan
+from secure_fl.secure_sum.strict_json import canonical
+
+
+@dataclass
+class Shared:
+    """Checks, ciphers and states, each made once."""
+
+    _number: int = -1
+    _verified: Verified = field(default_factory=Verified, repr=False)
+    _plan: dict[bytes, Plan] = field(default_factory=dict, repr=False)
+    _plans: dict[bytes, tuple[RoundPlan, ...]] = field(default_factory=dict, repr=False)
+    _ciphers: dict[bytes, ClientCipher | None] = field(default_factory=dict, repr=False)
+    _holders: dict[bytes, HolderCipher | None] = field(default_factory=dict, repr=False)
+    _states: WeakValueDictionary[bytes, State] = field(
+        default_factory=WeakValueDictionary, repr=False
+    )
+
+    def plan(self, data: bytes, make: Callable[[], Plan]) -> Plan:
+        """The plan of these signed bytes."""
+        name = blake3(data).digest()
+        if name not in self._plan:
+            self._plan = {name: make()}
+        return self._plan[name]
+
+    def plans(
+        self, plan: Plan, call: Call, make: Callable[[], tuple[RoundPlan, ...]]
+    ) -> tuple[RoundPlan, ...]:
+        """The plans of a call's sums."""
+        name = plan.digest + canonical(call.document())
+        if name not in self._plans:
+            self._plans = {name: make()}
+        return self._plans[name]
+
+    def verified(self, number: int) -> Verified:
+        """Checks of one round; those of the round before are forgotten."""
+        if number != self._number:
+            self._number, self._verified = number, Verified()
+        return self._verified
+
+    def cipher(self, plan: RoundPlan, key: SecretKey | PublicKey | None) -> ClientCipher | None:
+        """What clients encrypt with."""
+        if plan.key_fingerprint not in self._ciphers:
+            self._ciphers = {plan.key_fingerprint: client_cipher(plan, key)}
+        return self._ciphers[plan.key_fingerprint]
+
+    def holder(self, plan: RoundPlan, key: HolderKey | None) -> HolderCipher | None:
+        """What key holders decrypt with."""
+        if plan.key_fingerprint not in self._holders:
+            self._holders = {plan.key_fingerprint: holder_cipher(plan, key)}
+        return self._holders[plan.key_fingerprint]
+
+    def state(self, name: bytes, make: Callable[[], State]) -> State:
+        """The state of that name, as long as anybody holds it; made where nobody does."""
+        found = self._states.get(name)
+        if found is None:
+            found = make()
+            found = self._states.setdefault(found.digest, found)
+            self._states[name] = found
+        return found

@@ -1,0 +1,209 @@
+"""Messages around rounds: signed envelopes whose body is a head in canonical JSON, then raw bytes.
+
+    body = length of the head u32 | head, canonical JSON with exactly the fields of its kind | rest
+
+The header's suite is the version of this file and its parameters are the plan's digest, so that a
+message made under another plan is refused. `HELLO`, `PLAN` and `REFUSE` may come from or go to
+somebody who has no plan yet, and name the one they speak of inside.
+
+Guarantee: what `Wire.open` returns was signed by the member named, for this federation, roster and
+plan, and is no longer than public facts allow; whatever the bytes, nothing but `RefusedError` is
+raised, and nothing is parsed before length and signature are checked.
+Assumes: what the envelope assumes.
+Not covered: repetition; who receives a message sees to that by its round's number.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from secure_fl.federation.place import Place
+from secure_fl.secure_sum.envelope import (
+    NO_KEY,
+    Expected,
+    Header,
+    Phase,
+    open_envelope,
+    read_header,
+    sign_envelope,
+)
+from secure_fl.secure_sum.identities import Identity
+from secure_fl.secure_sum.refusals import Reason, RefusedError
+from secure_fl.secure_sum.roster import Roster
+from secure_fl.secure_sum.round_sizes import check_size
+from secure_fl.secure_sum.strict_json import canonical, fields, malformed, parse_object
+
+SUITE = "parties-1"
+NO_PLAN = "no-plan"
+_LENGTH = struct.Struct(">I")
+_PLANLESS = (Phase.HELLO, Phase.REFUSE)
+_FACTS: dict[Phase, dict[str, type]] = {
+    Phase.HELLO: {},
+    Phase.JOIN: {"place": list, "state": str, "head": str},
+    Phase.REFUSE: {"plan": str, "about": str, "reason": str, "problem": str, "blamed": list},
+    Phase.MAKE: {"grant": int, "secret": int},
+    Phase.SECRET: {"sealed": dict},
+    Phase.BEGIN: {"place": list, "attempt": int, "left_out": list, "state": str, "head": str},
+    Phase.GIVE: {"place": list, "part": int},
+    Phase.PART: {"part": int},
+    Phase.PARTS: {"parts": list, "left_out": list},
+    Phase.RESULT: {"place": list, "state": str},
+    Phase.RESULTS: {},
+    Phase.WANT: {"place": list},
+    Phase.STATE: {"place": list, "state": str, "call": dict},
+    Phase.END: {"place": list, "state": str, "head": str, "reason": str},
+}
+"""What the head of each kind holds; `PLAN` and `KEYS` have bodies of their own."""
+
+
+@dataclass(frozen=True)
+class Post:
+    """A message that was opened.
+
+    Attributes:
+        header: what was signed of it.
+        facts: the head's values, of the types that its kind has.
+        rest: what follows the head.
+    """
+
+    header: Header
+    facts: Mapping[str, Any]
+    rest: bytes = field(repr=False)
+
+    @property
+    def sender(self) -> str:
+        """Who signed it."""
+        return self.header.sender
+
+    @property
+    def place(self) -> Place:
+        """The place that the head names.
+
+        Raises:
+            RefusedError: `malformed`.
+        """
+        return read_place(self.facts["place"])
+
+    def names(self, key: str) -> tuple[str, ...]:
+        """A list of names, ascending.
+
+        Raises:
+            RefusedError: `malformed`.
+        """
+        found = self.facts[key]
+        if not all(isinstance(name, str) for name in found) or found != sorted(set(found)):
+            raise malformed("head", f"{key} are names, ascending")
+        return tuple(found)
+
+
+class Wire:
+    """Signs and opens one party's messages around rounds.
+
+    Args:
+        identity: who signs.
+        roster: in force.
+
+    Attributes:
+        plan: digest of the plan in hex, once there is one.
+    """
+
+    def __init__(self, identity: Identity, roster: Roster) -> None:
+        self.identity, self.roster, self.plan = identity, roster, NO_PLAN
+
+    def sign(
+        self, phase: Phase, facts: Mapping[str, Any], rest: bytes = b"", *, number: int = 0
+    ) -> bytes:
+        """A message, from the values of its head and what follows them."""
+        head = canonical(dict(facts))
+        header = self._header(phase, number)
+        return sign_envelope(self.identity, header, _LENGTH.pack(len(head)) + head + rest)
+
+    def open(
+        self, data: bytes | memoryview, *, most: int, role: str, sender: str | None = None
+    ) -> Post:
+        """A message of the kind that its header names.
+
+        Args:
+            data: what arrived.
+            most: bytes that it may have.
+            role: of its sender.
+            sender: the only one who may send it; None for everybody of that role.
+
+        Raises:
+            RefusedError: any of the envelope's reasons, or `malformed`.
+        """
+        check_size(data, most)
+        claimed = read_header(data)
+        header, body = open_envelope(bytes(data), self.roster, self.expect(claimed, role, sender))
+        if len(body) < _LENGTH.size:
+            raise malformed("message", "shorter than the length of its head")
+        end = _LENGTH.size + _LENGTH.unpack_from(body)[0]
+        if end > len(body) or header.phase not in _FACTS:
+            raise malformed("message", "the head is longer than its body, or of no kind")
+        head = parse_object(body[_LENGTH.size : end], "message")
+        return Post(header, fields(head, "message", _FACTS[header.phase]), body[end:])
+
+    def expect(self, claimed: Header, role: str, sender: str | None) -> Expected:
+        """What an envelope around rounds must be, at the round and phase that it names."""
+        plan = NO_PLAN if claimed.phase in _PLANLESS else self.plan
+        federation = self.roster.federation
+        return Expected(
+            SUITE,
+            claimed.parameters if claimed.phase == Phase.PLAN else plan,
+            federation,
+            claimed.round,
+            claimed.phase,
+            0,
+            NO_KEY,
+            sender=sender,
+            role=role,
+        )
+
+    def _header(self, phase: Phase, number: int) -> Header:
+        plan = NO_PLAN if phase in _PLANLESS else self.plan
+        return plain_header(self.identity.name, self.roster, phase, plan, number)
+
+
+def plain_header(name: str, roster: Roster, phase: Phase, plan: str, number: int = 0) -> Header:
+    """The header of a message around rounds."""
+    return Header(SUITE, plan, roster.federation, number, phase, 0, name, NO_KEY, roster.digest)
+
+
+def read_place(value: Any) -> Place:
+    """A place out of JSON.
+
+    Raises:
+        RefusedError: `malformed`.
+    """
+    if not isinstance(value, list) or [type(number) for number in value] != [int, int]:
+        raise malformed("head", "a place is two whole numbers")
+    return Place(*value)
+
+
+def shown(place: Place) -> list[int]:
+    """A place as JSON."""
+    return [place.step, place.round]
+
+
+def route(data: bytes | memoryview) -> Header:
+    """The header that a message claims; of an upload, its first envelope's.
+
+    Raises:
+        RefusedError: `truncated` or `malformed`.
+    """
+    try:
+        return read_header(data[:4096])
+    except RefusedError:
+        return read_header(data[_FIRST : _FIRST + 4096])
+
+
+_FIRST = 12
+"""Bytes before the first envelope of an upload."""
+
+
+def refused(reason: Reason, problem: str, name: str, value: object, remedy: str) -> RefusedError:
+    """A refusal, in one line."""
+    return RefusedError(reason, problem, field=name, value=value, remedy=remedy)

@@ -1,0 +1,102 @@
+"""Who falls silent, and when: the round goes on without them, or ends with a reason."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from federation.parties.toy_federation import Made, expected, make
+
+from secure_fl.federation.wire import route
+from secure_fl.secure_sum.envelope import Phase
+from secure_fl.secure_sum.round_messages import RoundReason
+
+SUM = [
+    Phase.ADVERTISE,
+    Phase.SHARE,
+    Phase.UPLOAD,
+    Phase.AGREE,
+    Phase.OPEN_COUNTS,
+    Phase.OPEN_POOLS,
+    Phase.APPLY,
+]
+
+
+def silent_from(made: Made, name: str, phase: Phase, number: int = 0) -> object:
+    """A tap through which nothing of this client comes from a phase of a round on."""
+
+    def tap(sender: str, to: str, data: bytes | memoryview) -> bytes | memoryview | None:
+        header = route(data)
+        if sender == name and header.round == number and header.phase == phase:
+            made.lost.add(name)
+            return None
+        return data
+
+    return tap
+
+
+@pytest.mark.parametrize("phase", SUM)
+@pytest.mark.parametrize(
+    ("protection", "key_holder"), [("masked", "clients"), ("bfv+masked", "authority")]
+)
+def test_a_client_that_falls_silent_is_done_without(
+    phase: Phase, protection: str, key_holder: str
+) -> None:
+    if phase == Phase.APPLY and key_holder == "authority":
+        pytest.skip("clients apply nothing there")
+    made = make(4, protection, key_holder, rounds=2)
+    made.run(silent_from(made, "client-0003", phase))  # type: ignore[arg-type]
+    assert made.server.failed is None
+    states = {client.state.digest for client in made.clients[:3] if client.state}
+    assert len(states) == 1
+    state = made.clients[0].state
+    assert state is not None
+    first = 3 if phase <= Phase.UPLOAD else 4
+    assert state.facts["survivors"] == [first, 3]
+
+
+def test_too_few_end_the_federation_for_everybody() -> None:
+    made = make(4, "masked")
+    made.lost = {"client-0002", "client-0003"}
+    made.run()
+    assert made.server.failed is not None
+    assert made.server.failed.reason == RoundReason.TOO_FEW  # type: ignore[attr-defined]
+
+
+def test_the_authority_falls_silent() -> None:
+    made = make(4, "bfv+masked", "authority")
+    made.run(silent_from(made, "authority", Phase.OPEN_COUNTS))  # type: ignore[arg-type]
+    assert made.server.failed is not None
+
+
+def test_who_comes_late_takes_the_sealed_state_and_goes_on() -> None:
+    """One is not there at first, another's upload is lost on the way: both have missed a state."""
+    made = make(7, "masked", rounds=4)
+    late, slow = made.clients[6], made.clients[0]
+    made.lost, sealed = {late.name}, list[str]()
+
+    def tap(sender: str, to: str, data: bytes | memoryview) -> bytes | memoryview | None:
+        header = route(data)
+        sealed.extend([to] if header.phase == Phase.STATE and sender == "server" else [])
+        if (header.round, header.phase, sender) == (1, Phase.UPLOAD, slow.name):
+            made.lost.clear()
+            return None
+        return data
+
+    made.run(tap)
+    assert made.server.failed is None
+    assert sorted(sealed) == [slow.name, late.name]
+    assert all(client.over for client in made.clients)
+    assert {client.state for client in made.clients} == {made.clients[1].state}
+    assert made.clients[1].state is not None
+    assert made.clients[1].state.facts["survivors"] == [6, 5, 7, 7]
+
+
+def test_groups_are_summed_apart_and_everybody_gets_all_of_them() -> None:
+    for protection, key_holder in (("masked", "clients"), ("bfv+masked", "authority")):
+        made = make(8, protection, key_holder, rounds=2, groups=4)
+        made.run()
+        assert made.server.failed is None
+        assert made.clients[0].state is not None
+        assert made.clients[0].state.facts["groups"] == [2, []]
+        for pools in made.pools():
+            torch.testing.assert_close(pools[0], expected(range(8), 2)[0])
