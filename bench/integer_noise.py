@@ -125,26 +125,26 @@ def share_of_a_round(folder: Path) -> None:
     """What part of a client's round its noise is, at client level: default digits, four pools of the default encoder, one local epoch."""
     from secure_fl import Federation, FederationConfig
     from secure_fl.engines.embedded import EmbeddedEngine
-    from secure_fl.federation.cluster import Cluster
-    from secure_fl.federation.messages import TrainPool
-    from secure_fl.federation.phase import ServerState
+    from secure_fl.federation.state import Place, State
+    from secure_fl.federation.step_program import StepProgram
+    from secure_fl.federation.steps.order import steps_of
     from secure_fl.models.state import to_vector
 
     tables = {"pools": {"local_epochs": 1}, "privacy": {"unit": "client", "noise": 1.0}, "security": {"min_pool_clients": 3}}
     federation = Federation(FederationConfig.model_validate(tables))
     blueprint = federation.blueprint
-    state = ServerState(tensors={"encoder": to_vector(blueprint.encoder())})
-    request = Cluster(blueprint, state, [None] * blueprint.clients).open().request
-    assert isinstance(request, TrainPool)
+    program = StepProgram(blueprint, steps_of(blueprint))
+    place = Place(program.names.index("cluster"), 0)
+    state = program.entered(State(place, {"encoder": to_vector(blueprint.encoder())}))
     assert blueprint.client_plan is not None
     level, source = blueprint.client_plan.of("cluster"), NoiseSource.fresh()
     noise, whole = [], []
-    for number, client in enumerate(EmbeddedEngine(federation.clients, blueprint)._clients):
+    for number, client in enumerate(EmbeddedEngine(federation.clients, program).clients):
         began = time.perf_counter()
         level.share(source.stream(client=number, round=0, purpose="bench"), level.fields)
         noise.append(time.perf_counter() - began)
         began = time.perf_counter()
-        client.handle(request)
+        client.answer(state, number)
         whole.append(time.perf_counter() - began)
     share, milliseconds = float(np.median(noise[1:]) / np.median(whole[1:])), 1e3 * float(np.median(whole[1:]))
     row: dict[str, object] = dict.fromkeys(("law", "provider", "deviation", "draws", "rounds", "ns20", "ns50", "ns80", "build_ms"), "")

@@ -20,8 +20,8 @@ from torch import nn
 import secure_fl
 from secure_fl import Federation, FederationConfig, Result, assign_pool, load_result
 from secure_fl.errors import DataError, ModelError, RunFolderError
-from secure_fl.federation import ServerState
-from secure_fl.federation.messages import EncoderUpdate
+from secure_fl.federation.protections.protection import Trained
+from secure_fl.federation.state import Place, State
 from secure_fl.objectives import TwoViews
 
 
@@ -181,8 +181,8 @@ def test_reprs_are_short_and_show_no_tensor(made: Result) -> None:
     images = make_images(240)
     federation = Federation(FederationConfig(), data=images)
     views = TwoViews(images.x, images.x)
-    state = ServerState(tensors={"encoder": images.x}, facts={"sketch.spread": 0.125})
-    shown = [repr(one) for one in (made, images, federation, federation.clients[0], state, EncoderUpdate(images.x, 1.0, {}), views)]
+    state = State(Place(0, 0), {"encoder": images.x}, {"sketch.spread": 0.125})
+    shown = [repr(one) for one in (made, images, federation, federation.clients[0], state, Trained(images.x), views)]
     for text in shown:
         assert len(text) < 250
         assert not re.search(r"tensor\(|0\.\d\d|240", text), text

@@ -102,15 +102,32 @@ class KeylessServer:
         """
         if not total.added:
             raise RefusedError(Reason.WRONG_LENGTH, "nothing to open", field="sum", value=0, remedy="add at least one upload")
+        self.words(total)
+        writer = BodyWriter(self.parameters, self.fingerprint, Kind.SUM, total.numbers)
+        for words in total.words:
+            writer.put(words)
+        return bytes(writer.close())
+
+    def words(self, total: CipherSum) -> Words:
+        """The sum as it is, `[c, 2, N]`, reduced; more may be added to it afterwards."""
         self._make_room(total)
         for row, ciphertext in enumerate(total.grown):
             total.words[row] += self._bridge.cipher_words(ciphertext)
         total.grown = []
         self._reduce(total)
-        writer = BodyWriter(self.parameters, self.fingerprint, Kind.SUM, total.numbers)
-        for words in total.words:
-            writer.put(words)
-        return bytes(writer.close())
+        return total.words
+
+    def take_up(self, total: CipherSum, words: Words, added: int) -> None:
+        """Go on with the words of so many uploads. Their seeds are not known: it takes no more.
+
+        Raises:
+            RefusedError: `wrong-length`, or `out-of-range` for a word that is not reduced.
+        """
+        if words.size != total.words.size:
+            raise RefusedError(Reason.WRONG_LENGTH, "another sum", field="sum", value=words.size, remedy="take this round's")
+        if words.size and int(words.max()) >= self.parameters.modulus:
+            raise RefusedError(Reason.OUT_OF_RANGE, "a word is not reduced", field="sum", value="(hidden)", remedy="take it as it was kept")
+        total.words, total.pending, total.added, total.grown = words.reshape(total.words.shape), 1, added, []
 
     def _grow(self, total: CipherSum, vector: CipherVector) -> None:
         for row, (words, seed) in enumerate(zip(vector.rows(), vector.seeds, strict=True)):

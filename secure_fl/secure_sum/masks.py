@@ -217,6 +217,16 @@ class SlotSum:
         np.add(self._total, upload, out=self._total)
         self.count += 1
 
+    def take_up(self, total: Slots, count: int) -> None:
+        """Go on with the `total` of so many uploads.
+
+        Raises:
+            SecureSumError: another length or type, or a residue that is not below the modulus.
+        """
+        self._total, self.count = np.zeros(self._total.shape, np.uint64), 0
+        self.add(total)
+        self.count = count
+
     def total(self) -> Slots:
         """The sum so far, a reduced copy."""
         total = self._total.copy()

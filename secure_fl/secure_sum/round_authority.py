@@ -1,10 +1,16 @@
-"""The key holder as a party of its own: messages in, messages out."""
+"""The key holder as a party of its own: messages in, messages out.
+
+Guarantee: of a round it opens counts once, and pools once, after them, and of the answers to one
+question one sum; a message that comes again is answered with the same bytes, also by an authority
+that was killed and made again with its store.
+Assumes, Not covered: as `SumOpener`; the store is what it was.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from secure_fl.secure_sum.envelope import Phase, Seen, read_header, sign_envelope
+from secure_fl.secure_sum.envelope import Phase, read_header, sign_envelope
 from secure_fl.secure_sum.identities import Identity
 from secure_fl.secure_sum.key_holder import Opened, SumOpener, by_block
 from secure_fl.secure_sum.refusals import Reason, RefusedError
@@ -22,6 +28,9 @@ from secure_fl.secure_sum.round_messages import (
 )
 from secure_fl.secure_sum.round_plan import RoundPlan
 from secure_fl.secure_sum.round_sizes import check_size, most_bytes
+from secure_fl.secure_sum.round_state import RoundState, question_of, state_context
+from secure_fl.secure_sum.round_steps import ClientStep
+from secure_fl.secure_sum.round_store import MemoryStore, RoundStore, Sealed
 
 
 class Authority:
@@ -31,7 +40,12 @@ class Authority:
         plan: the round's, `key_holder="authority"`.
         identity: of role `authority`.
         cipher: from `holder_cipher`.
-        applied: makes the next state of the opened sums; None where nobody keeps one.
+        store: what outlives the process; where it has a state of this round, it goes on.
+        applied: makes the next state of the opened sums; None where nobody keeps one. It is called
+            again where the answer could not be stored, and gives the same then.
+
+    Raises:
+        SecureSumError: the store is damaged, or another's.
     """
 
     def __init__(
@@ -40,12 +54,18 @@ class Authority:
         identity: Identity,
         cipher: HolderCipher,
         *,
+        store: RoundStore | None = None,
         applied: ApplySums | None = None,
     ) -> None:
-        self._plan, self._identity = plan, identity
-        self._opener, self._seen = SumOpener(plan, cipher), Seen()
-        self._applied, self._view = applied or (lambda _: NOTHING), b""
+        self._plan, self._identity, self._store = plan, identity, store or MemoryStore()
+        self._opener, self._applied = SumOpener(plan, cipher), applied or (lambda _: NOTHING)
+        self._context = state_context(plan, identity.name)
+        saved = self._store.saved(plan.round, self._context)
+        self._state = RoundState() if saved is None else RoundState.decode(saved)
+        if self._state.head is not None:
+            self._opener.open_counts(self._state.head, len(self._state.survivors))
         self.opened: Opened | None = None
+        """What it opened, until it is made again."""
 
     def receive(self, data: bytes) -> list[bytes]:
         """Take one of the server's messages, and give the answer to it.
@@ -57,14 +77,18 @@ class Authority:
 
         Raises:
             RefusedError: the message's reasons, or those of a message in it.
-            RoundRefusedError: `not-agreed`, `survivors-switched`, `not-proved`, or those of
-                `SumOpener`.
+            RoundRefusedError: `not-agreed`, `survivors-switched`, `not-proved`, `already-begun`,
+                `already-opened`, or those of `SumOpener`.
+            FileError: the answer cannot be stored; it is not given either.
         """
         answers: dict[Phase, Callable[[OpenRequest], bytes]] = {
             Phase.OPEN_COUNTS: self._open_counts,
             Phase.OPEN_POOLS: self._open_pools,
         }
-        phase = read_header(data).phase
+        phase, state = read_header(data).phase, self._state
+        if question_of(data) == state.question:
+            self._store.save(self._plan.round, self._sealed())
+            return list(state.answers)
         if phase not in answers:
             problem, remedy = "an authority is asked for openings only", "send it to its reader"
             raise RefusedError(
@@ -72,27 +96,42 @@ class Authority:
             )
         check_size(data, most_bytes(self._plan, phase, to_client=True))
         expected = self._plan.expect(phase, "server", sender=self._plan.server)
-        request = accept(data, self._plan.roster, expected, self._seen, OpenRequest.decode)[1]
-        return [answers[phase](request)]
+        request = accept(data, self._plan.roster, expected, state.seen, OpenRequest.decode)[1]
+        answer = answers[phase](request)
+        state.question, state.answers = question_of(data), (answer,)
+        self._store.save(self._plan.round, self._sealed())
+        return [answer]
 
     def _open_counts(self, request: OpenRequest) -> bytes:
         if self._plan.masked:
             book, proof = self._agreed(request)
         else:
             book, proof = KeyBook.of(self._plan, {}), request.evidence
-        cipher, survivors = self._opener.cipher, request.survivors
+        cipher, survivors, state = self._opener.cipher, request.survivors, self._state
         opened = proved_head(book, cipher, survivors, request.dropped, proof)
+        if state.step == ClientStep.NEW:
+            self._store.begin(self._plan.round, self._plan.question)
         head, passing = self._opener.open_counts(opened, len(survivors))
-        self._view = request.view
+        state.head, state.survivors, state.view = head, survivors, request.view
+        state.step = ClientStep.COUNTED
+        if self._plan.noised_head:
+            self._store.open(self._plan.question, self._plan.round)
         return self._sign(Phase.OPEN_COUNTS, Counts(request.view, head, passing).encode())
 
     def _open_pools(self, request: OpenRequest) -> bytes:
-        if request.view != self._view:
+        if request.view != self._state.view:
             raise _switched("counts had another set", self._plan.round)
+        if self._state.step == ClientStep.APPLIED:
+            problem, remedy = "opened once a round", "begin another round"
+            raise RoundRefusedError(
+                RoundReason.OUT_OF_TURN, problem, field="pools", value="(hidden)", remedy=remedy
+            )
         wanted = self._plan.shape.after_counts(self._opener.passing)
-        opened = self._opener.open_pools(by_block(wanted, request.evidence))
+        bodies = by_block(wanted, request.evidence)
+        self._store.open(self._plan.question, self._plan.round)
+        opened = self._opener.open_pools(bodies)
         state, place = self._applied(opened)
-        self.opened = opened
+        self._state.step, self.opened = ClientStep.APPLIED, opened
         return self._sign(Phase.APPLY, Applied(opened.digest, state, place).encode())
 
     def _agreed(self, request: OpenRequest) -> tuple[KeyBook, tuple[bytes, ...]]:
@@ -118,6 +157,9 @@ class Authority:
         signed = agreed_by(plan, unframe(agreements), request.view, len(survivors))
         check_agreed(book, survivors, dealers, signed)
         return book, tuple(proof)
+
+    def _sealed(self) -> Sealed:
+        return Sealed(self._context, self._state.encode)
 
     def _sign(self, phase: Phase, body: bytes) -> bytes:
         return sign_envelope(self._identity, self._plan.header(phase, self._identity.name), body)

@@ -1,4 +1,4 @@
-"""What appliers tell each other of a round's sums, and how a server shows that it sent different ones."""
+"""What appliers tell each other of a round's sums, and how a server that forks them shows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ APPLIED_BYTES = 2 * _DIGEST + _PLACE.size
 Next = tuple[bytes, tuple[int, int]]
 """Digest of the state that follows from the opened sums, 32 bytes, and its place: step, round."""
 ApplySums = Callable[[Opened], Next]
-"""What makes the next state of what was opened; it is called once a round, before anything is said of it."""
+"""Makes the next state of what was opened, before anything is said of it."""
 NOTHING: Next = (bytes(_DIGEST), (0, 0))
 """For a caller that keeps no state."""
 
@@ -71,9 +71,10 @@ class Applied:
 
 
 def forks(plan: RoundPlan, mine: bytes, theirs: bytes) -> bool:
-    """Whether the server signed two messages with sums, by their heads; one it did not sign says nothing."""
+    """Whether the server signed two messages with sums, by their heads; others say nothing."""
     expected = plan.expect(Phase.APPLY, "server", sender=plan.server, chunks=2)
     try:
-        return mine != theirs and open_head(theirs, plan.roster, expected).body_hash != read_header(mine).body_hash
+        other = mine != theirs and open_head(theirs, plan.roster, expected).body_hash
+        return other is not False and other != read_header(mine).body_hash
     except RefusedError:
         return False

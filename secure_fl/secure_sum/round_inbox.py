@@ -18,6 +18,7 @@ from secure_fl.secure_sum.identities import LONGEST_NAME, Identity
 from secure_fl.secure_sum.refusals import Reason, RefusedError
 from secure_fl.secure_sum.round_book import KeyBook, check_cohort
 from secure_fl.secure_sum.round_digests import Applied
+from secure_fl.secure_sum.round_journal import RoundJournal
 from secure_fl.secure_sum.round_layers import Adder, ServerCipher, server_cipher
 from secure_fl.secure_sum.round_messages import (
     MASK_KEY,
@@ -65,6 +66,7 @@ class RoundInbox:
         """The same as they signed it, for others to check."""
         self._adder = Adder(plan, cipher or server_cipher(plan))
         self._book = KeyBook.of(plan, {}) if not plan.masked else KeyBook(plan, ())
+        self._journal: RoundJournal | None = None
         self._seen, self._kept, self._keys = Seen(), dict[str, bytes](), dict[str, Advertise]()
         self._boxes: dict[int, dict[int, bytes]] = {}
         self._tags: dict[tuple[int, int], bytes] = {}
@@ -78,6 +80,11 @@ class RoundInbox:
         """The head of the message with the sums, which clients name with what they find in them."""
         self._view, self._passing, self._votes = b"", tuple[int, ...](), dict[str, tuple[int, ...]]()
         self._shares = ShareBox(plan, self._book, (), ())
+
+    @property
+    def plan(self) -> RoundPlan:
+        """Of the round."""
+        return self._plan
 
     @property
     def waiting(self) -> frozenset[str]:
@@ -99,6 +106,9 @@ class RoundInbox:
 
         Returns:
             None, or the reason it was refused for, which `refusals` keeps as well. Nothing is raised, whatever the bytes.
+
+        Raises:
+            FileError: it cannot be written down; the round goes no further than after a kill.
         """
         try:
             name = self._take(data)
@@ -108,6 +118,8 @@ class RoundInbox:
             self._record(Refusal(sender[:LONGEST_NAME], phase, reason, len(data)))
             return reason
         self._waiting.discard(name)
+        if self._journal is not None and self.step != Step.UPLOAD:
+            self._journal.take(bytes(data))
         return None
 
     def _record(self, refusal: Refusal) -> None:

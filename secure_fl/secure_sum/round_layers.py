@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -146,6 +146,27 @@ class Adder:
             self._cipher.add_vector(self._sums[block], vector)
         else:
             self._sums[block].add(vector)
+
+    def words(self) -> tuple[Slots, ...]:
+        """Every block's running sum, reduced and flat, to be kept."""
+        if self._cipher is None:
+            return tuple(total.total() for total in self._sums)
+        return tuple(self._cipher.words(total).ravel() for total in self._sums)
+
+    def take_up(self, words: Sequence[Slots], uploads: int) -> None:
+        """Go on with what `words` gave after so many uploads; nothing is added to it then.
+
+        Raises:
+            SecureSumError: not the sums of this round.
+        """
+        if len(words) != len(self._sums):
+            problem, remedy = "another number of blocks", "take the sums of this round"
+            raise SecureSumError(problem, field="sums", value=len(words), remedy=remedy)
+        for total, row in zip(self._sums, words, strict=True):
+            if self._cipher is None:
+                total.take_up(row, uploads)
+            else:
+                self._cipher.take_up(total, row, uploads)
 
     def finish(self, block: int, masks: Slots | None = None) -> bytes:
         """The sum of a block without its masks, for whoever opens it; its memory is given back."""

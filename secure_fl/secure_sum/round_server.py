@@ -8,7 +8,8 @@ Steps: ADVERTISE, SHARE, SETTLE, UPLOAD, AGREE, COUNT_SHARES, COUNTS, POOL_SHARE
 Guarantee: memory is one sum of all blocks and one upload, and of each client the few bytes that prove its counts; an upload is added whole
 or not at all; there is one set of survivors, fixed when UPLOAD ends, for both openings; later uploads are refused. Sizes, headers and
 signatures are checked before bodies. A client whose keys or boxes are of no use is left out, and the round goes on; where the round
-cannot, the error names who made it fail, as far as can be told (`RoundRefusedError.blamed`).
+cannot, the error names who made it fail, as far as can be told (`RoundRefusedError.blamed`). With a journal, a server that was killed and
+made again goes on where it was, and sends the same bytes.
 Assumes: identities on the roster are their owners' alone.
 Not covered: a server that does otherwise. What it gains then is what clients and key holder refuse to give (see there).
 """
@@ -25,6 +26,7 @@ from secure_fl.secure_sum.envelope import Phase, sign_envelope
 from secure_fl.secure_sum.masks import unmask_sum
 from secure_fl.secure_sum.round_book import KeyBook, need
 from secure_fl.secure_sum.round_inbox import RoundInbox
+from secure_fl.secure_sum.round_journal import RoundJournal, Sums
 from secure_fl.secure_sum.round_messages import (
     Boxes,
     CountProof,
@@ -42,13 +44,42 @@ from secure_fl.secure_sum.round_steps import Message, Refusal, Step
 class RoundServer(RoundInbox):
     """The server in one round; made as `RoundInbox` is."""
 
+    def resume(self, journal: RoundJournal) -> list[Message]:
+        """Write down from now on what is needed after a kill; take up what a journal has already.
+
+        Returns:
+            The messages that went out last: whoever did not get one gets it now, and answers; whoever
+            did answers as before, or is refused as repeating itself. Empty for a new round.
+
+        Raises:
+            SecureSumError: the journal is damaged, another plan's, or of a round that failed.
+        """
+        messages = list[Message]()
+        for data in journal.entries():
+            if data is not None:
+                self._waiting.discard(self._take(data))
+                continue
+            if self.step == Step.UPLOAD:
+                self._take_up(journal.sums())
+            messages = self._end()
+        self._journal = journal
+        return messages
+
     def advance(self) -> list[Message]:
         """End the step. Whoever is still waited for has dropped out of it.
 
         Raises:
             RoundRefusedError: `too-few` are left, or `forked`; the round is over then, and nothing more is opened.
             SecureSumError: shares that do not fit together.
+            FileError: what went before cannot be written down.
         """
+        if self._journal is not None and self.step != Step.DONE:
+            if self.step == Step.UPLOAD:
+                self._journal.keep(self._sums())
+            self._journal.end()
+        return self._end()
+
+    def _end(self) -> list[Message]:
         ends: dict[Step, Callable[[], list[Message]]] = {
             Step.ADVERTISE: self._end_advertise,
             Step.SHARE: self._end_share,
@@ -68,6 +99,16 @@ class RoundServer(RoundInbox):
         except SecureSumError:
             self.step = Step.DONE
             raise
+
+    def _sums(self) -> Sums:
+        heads = tuple(self._heads[position] for position in self._survivors)
+        return Sums(self._survivors, dict(self.uploads), heads, self._adder.words())
+
+    def _take_up(self, sums: Sums) -> None:
+        self._survivors, self.uploads = sums.survivors, dict(sums.uploads)
+        self._heads = dict(zip(sums.survivors, sums.heads, strict=True))
+        self._adder.take_up(sums.words, len(sums.survivors))
+        self._waiting -= set(sums.uploads)
 
     # The ends of steps
 

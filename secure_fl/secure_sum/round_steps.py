@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from secure_fl.errors import SecureSumError
-from secure_fl.secure_sum.envelope import Phase, read_header
+from secure_fl.secure_sum.envelope import Header, Phase, read_header
 
 _FIRST_ENVELOPE = 12
 """Bytes before the first envelope of an upload."""
@@ -88,11 +88,22 @@ class Message:
 
 
 def claimed(data: bytes | memoryview) -> tuple[str, str]:
-    """Sender and phase as a message claims them, for the record; an upload is known by its first envelope. `?` where it cannot be read."""
+    """Sender and phase as a message claims them, for the record; `?` where it cannot be read."""
+    header = _claimed(data)
+    return ("?", "?") if header is None else (header.sender, header.phase.name.lower())
+
+
+def claimed_round(data: bytes | memoryview) -> int | None:
+    """The round that a message claims to belong to; None where it cannot be read."""
+    header = _claimed(data)
+    return None if header is None else header.round
+
+
+def _claimed(data: bytes | memoryview) -> Header | None:
+    """A message's header, unchecked; an upload is known by its first envelope."""
     for start in (0, _FIRST_ENVELOPE):
         try:
-            header = read_header(data[start : start + 2048])
+            return read_header(data[start : start + 2048])
         except SecureSumError:
             continue
-        return header.sender, header.phase.name.lower()
-    return "?", "?"
+    return None

@@ -22,6 +22,7 @@ from secure_fl.data.partitions import ClientData, partition
 from secure_fl.data.summary import PartitionSummary, summarise
 from secure_fl.engines.embedded import EmbeddedEngine
 from secure_fl.errors import ConfigError, DataError, PartitionError, SecureFLError
+from secure_fl.federation.state import State
 
 OPEN: dict[str, Any] = {"security": {"protection": "plain"}, "pools": {"enabled": False}}
 
@@ -124,15 +125,15 @@ def told(message: object) -> str:
 
 def test_clients_keep_their_names_everywhere_but_in_messages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     crossed: list[str] = []
-    ask = EmbeddedEngine.ask
+    honest = EmbeddedEngine.answers
 
-    def spied(engine: EmbeddedEngine, call: Any) -> Iterator[tuple[int, Any]]:
-        crossed.append(told(call.request))
-        for client, reply in ask(engine, call):
-            crossed.append(told(reply))
-            yield client, reply
+    def spied(engine: EmbeddedEngine, state: State, places: Any) -> Iterator[tuple[int, Any]]:
+        crossed.append(told(dict(state.facts)) + told(dict(state.tensors)))
+        for client, answer in honest(engine, state, places):
+            crossed.append(told(answer.blocks))
+            yield client, answer
 
-    monkeypatch.setattr(EmbeddedEngine, "ask", spied)
+    monkeypatch.setattr(EmbeddedEngine, "answers", spied)
     images = make_images(90)
     owner = np.asarray(["ward-west", "ward-east", "ward-south"])[np.arange(90) // 3 % 3]
     data = Dataset.from_arrays(images.x, np.asarray(["u", "v", "w"])[images.y.numpy()], client=owner)

@@ -18,7 +18,7 @@ from secure_fl.federation.release_box import ReleaseBox
 from secure_fl.federation.state import Place, State
 from secure_fl.federation.step_program import StepProgram
 from secure_fl.federation.steps.order import steps_of
-from secure_fl.federation.summing import OpenSum, Opening, Summed
+from secure_fl.federation.summing import Opening, OpenSum, Summed
 from secure_fl.federation.updates import shape_on
 from secure_fl.models.state import to_vector
 

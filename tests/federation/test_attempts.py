@@ -19,7 +19,7 @@ from secure_fl.engines import embedded
 from secure_fl.federation.folder import RunFolder
 from secure_fl.federation.summing import ProtectedSum
 from secure_fl.privacy.noise import NoiseSource
-from secure_fl.secure_sum import round_client, shamir
+from secure_fl.secure_sum import round_setup, shamir
 from secure_fl.secure_sum.round_client import RoundClient
 from secure_fl.secure_sum.round_messages import RoundReason, RoundRefusedError
 from secure_fl.secure_sum.secure_sum import EmbeddedFederation
@@ -57,7 +57,7 @@ def lies(monkeypatch: pytest.MonkeyPatch, rounds: Callable[[int], bool], names: 
         if self.name not in names or not rounds(self._plan.round):
             return honest(self, data)
         keys = self._public()
-        self._self_seeds[0] = os.urandom(32)
+        self._state.self_seeds[0] = os.urandom(32)
         monkeypatch.setattr(self, "_public", lambda: keys)
         return honest(self, data)
 
@@ -134,7 +134,7 @@ def test_nothing_is_summed_again_once_pools_may_be_open(plans: list[Any], images
         return shares
 
     monkeypatch.setattr(RoundClient, "_share", share)
-    monkeypatch.setattr(round_client, "split_many", each_alone(split))
+    monkeypatch.setattr(round_setup, "split_many", each_alone(split))
     with pytest.raises(RoundRefusedError, match="false-shares") as caught:
         Federation(secure("masked", **SHORT), data=images).run()
     assert caught.value.blamed == (BAD,)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from federation.parts import drawn, engine_of
 from helpers import make_images, tiny_config
 from privacy.claimed_noise import Measured, noise_over_claim, quiet, share_over_claim, times
 from torch import Tensor
@@ -21,10 +22,9 @@ from torch import Tensor
 from secure_fl import Federation
 from secure_fl.config import FederationConfig
 from secure_fl.engines import embedded
-from secure_fl.federation.messages import GiveCentre, GiveSketch, TrainEncoder, TrainPool
-from secure_fl.federation.phase import ServerState
-from secure_fl.federation.pretrain import Pretrain
-from secure_fl.federation.starts import draw_pools
+from secure_fl.federation.asks import GiveCentre, GiveSketch, TrainEncoder, TrainPool
+from secure_fl.federation.pools import draw_pools
+from secure_fl.federation.steps.pretrain import Pretrain
 from secure_fl.models.state import to_vector
 from secure_fl.objectives.random_features import KernelMean
 from secure_fl.objectives.units import CrossEntropy
@@ -51,20 +51,20 @@ def config(objective: dict[str, Any] | None = None, privacy: dict[str, Any] | No
 
 
 class Client:
-    """One client of a federation, with noise that can be drawn again, and what it says a request releases."""
+    """One client of a federation, with noise that can be drawn again, and what it says that answering releases."""
 
     def __init__(self, settings: FederationConfig, monkeypatch: pytest.MonkeyPatch, seed: int = 0) -> None:
         monkeypatch.setattr(embedded, "new_noise", lambda: NoiseSource.for_tests(seed))
         self.federation = Federation(settings, data=EXAMPLES)
-        (self.client,) = embedded.EmbeddedEngine(self.federation.clients[:1], self.federation.blueprint)._clients
+        (self.client,) = engine_of(self.federation, clients=self.federation.clients[:1]).clients
         self.examples = len(self.federation.clients[0].train)
 
     def pretrained(self) -> tuple[Tensor, GaussianEvent]:
         """The released change of the model, and what was charged for it."""
-        request = TrainEncoder(0, to_vector(self.federation.blueprint.encoder_projector()))
-        (release,) = self.client.releases(request)
+        ask = TrainEncoder(0, to_vector(self.federation.blueprint.encoder_projector()))
+        (release,) = self.client.protection.releases(ask, 0)
         assert isinstance(release.event, GaussianEvent)
-        return self.client.handle(request).delta, release.event  # type: ignore[union-attr]
+        return self.client.protection.train_encoder(ask, 0).pooled, release.event
 
 
 def gradient_noise(
@@ -141,15 +141,14 @@ def taking_part(monkeypatch: pytest.MonkeyPatch) -> Measured:
     settings = config(privacy={"clip": 1e-2}, pools=pools, pretrain={**STILL, "mode": "none"}, objective={"name": "align_uniform"})
     monkeypatch.setattr(embedded, "new_noise", lambda: NoiseSource.for_tests(0))
     federation = Federation(settings, data=alike, augment=lambda x: x)
-    (client,) = embedded.EmbeddedEngine(federation.clients[:1], federation.blueprint)._clients
-    state = ServerState(tensors={"encoder": to_vector(federation.blueprint.encoder())})
-    request = TrainPool(0, draw_pools(federation.blueprint, state))
-    event = client.releases(request)[-1].event
+    (client,) = engine_of(federation, clients=federation.clients[:1]).clients
+    ask = TrainPool(0, draw_pools(federation.blueprint, drawn(federation)))
+    event = client.protection.releases(ask, 0)[-1].event
     assert isinstance(event, GaussianEvent)
     examples = len(federation.clients[0].train)
     with quiet(monkeypatch):
-        reply = client.handle(request)
-    moved = float(reply.pooled.double().norm()) / LR * event.sampling_rate * examples / 1e-2  # type: ignore[union-attr]
+        trained = client.protection.train_pool(ask, 0, 0)
+    moved = float(trained.pooled.double().norm()) / LR * event.sampling_rate * examples / 1e-2
     return share_over_claim(moved, examples * event.steps, event.sampling_rate)
 
 
@@ -209,13 +208,12 @@ def heads(monkeypatch: pytest.MonkeyPatch) -> tuple[list[float], PerExample, Gau
     follow = AdaptiveBound.follow
     pools = {"enabled": True, "count": 1, "start": "random", **STILL, "local_epochs": 30, "lr": 1e-13}
     asked = Client(config(privacy={"clip": 1e6, "adaptive_clip": True}, pools=pools, pretrain={**STILL, "mode": "none"}), monkeypatch)
-    blueprint = asked.federation.blueprint
-    request = TrainPool(0, draw_pools(blueprint, ServerState(tensors={"encoder": to_vector(blueprint.encoder())})))
-    event = asked.client.releases(request)[-1].event
+    ask = TrainPool(0, draw_pools(asked.federation.blueprint, drawn(asked.federation)))
+    event = asked.client.protection.releases(ask, 0)[-1].event
     assert isinstance(event, GaussianEvent)
     with monkeypatch.context() as patch:
         patch.setattr(AdaptiveBound, "follow", lambda self, count, units: (counts.append(count), follow(self, count, units))[1])
-        asked.client.handle(request)
+        asked.client.protection.train_pool(ask, 0, 0)
     public = PerExample(CrossEntropy(), asked.examples, event.sampling_rate, event.noise_multiplier, AdaptiveBound(1e6))
     return counts, public, event
 
@@ -248,20 +246,21 @@ def sketch_noise(monkeypatch: pytest.MonkeyPatch) -> Measured:
     settings = config(pools={"enabled": True, "start": "sketch", "count": 2}, pretrain={**STILL, "mode": "none"})
     ratios: list[Tensor] = []
     for seed in range(12):
-        for request in (GiveCentre(), GiveSketch(torch.zeros(16, dtype=torch.float64))):
-            noised, event, examples = sketched(settings, request, monkeypatch, seed)
+        for ask in (GiveCentre(), GiveSketch(torch.zeros(16, dtype=torch.float64))):
+            noised, event, examples = sketched(settings, ask, monkeypatch, seed)
             with quiet(monkeypatch):
-                clear, _, _ = sketched(settings, request, monkeypatch, seed)
+                clear, _, _ = sketched(settings, ask, monkeypatch, seed)
             ratios.append((noised - clear)[noised != 0] * examples / event.noise_multiplier)
     return noise_over_claim(torch.cat(ratios), 1.0)
 
 
-def sketched(settings: FederationConfig, request: Any, monkeypatch: pytest.MonkeyPatch, seed: int) -> tuple[Tensor, GaussianEvent, int]:
+def sketched(settings: FederationConfig, ask: Any, monkeypatch: pytest.MonkeyPatch, seed: int) -> tuple[Tensor, GaussianEvent, int]:
     asked = Client(settings, monkeypatch, seed)
-    (release,) = asked.client.releases(request)
+    sketch = asked.client.sketch
+    (release,) = sketch.releases(ask)
     assert isinstance(release.event, GaussianEvent)
-    reply: Any = asked.client.handle(request)
-    return (reply.mean if isinstance(request, GiveCentre) else reply.sketch).double(), release.event, asked.examples
+    given = sketch.centre(ask) if isinstance(ask, GiveCentre) else sketch.give(ask)[:-2]
+    return given.double(), release.event, asked.examples
 
 
 def test_centres_and_sketches_hold_the_noise_that_is_charged(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,14 +308,14 @@ def level_run(monkeypatch: pytest.MonkeyPatch, folder: Path) -> tuple[list[Measu
     """Each client's own share of the noise, and the noise in the opened sum, over what the ledger counts on."""
     sent: list[tuple[Blocks, Blocks]] = []
     opened: list[Blocks] = []
-    noised, take = ClientLevel.noised, Pretrain.take
+    noised, applied = ClientLevel.noised, Pretrain.apply
 
     def watched(self: ClientLevel, blocks: Blocks, stream: NoiseStream) -> Blocks:
         sent.append((blocks, noised(self, blocks, stream)))
         return sent[-1][1]
 
     monkeypatch.setattr(ClientLevel, "noised", watched)
-    monkeypatch.setattr(Pretrain, "take", lambda self, summed: (opened.append(summed.total), take(self, summed))[1])
+    monkeypatch.setattr(Pretrain, "apply", lambda self, state, summed: (opened.append(summed.total), applied(self, state, summed))[1])
     Federation(config(privacy={"unit": "client", "min_clients": 3}), data=EXAMPLES).run(folder)
     event = PrivacyLedger.load(folder / "ledger.json").releases[0].event
     assert isinstance(event, IntegerEvent)

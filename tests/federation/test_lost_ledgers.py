@@ -181,17 +181,17 @@ def test_so_it_is_for_every_kind_of_release(kind: str, tmp_path: Path, images: D
 def test_after_a_crash_between_charging_and_asking_the_round_is_charged_once(
     tmp_path: Path, images: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, ask = tmp_path / "run", EmbeddedEngine.ask
+    out, honest = tmp_path / "run", EmbeddedEngine.answers
     left = [3]
 
-    def killed(self: EmbeddedEngine, call: object) -> object:
+    def killed(self: EmbeddedEngine, *asked: Any) -> object:
         left[0] -= 1
         if left[0] == 0:
             raise KeyboardInterrupt
-        return ask(self, call)  # type: ignore[arg-type]
+        return honest(self, *asked)
 
     with monkeypatch.context() as patch:
-        patch.setattr(EmbeddedEngine, "ask", killed)
+        patch.setattr(EmbeddedEngine, "answers", killed)
         with pytest.raises(KeyboardInterrupt):
             Federation(private_config(), data=images).run(out)
     assert charged_rounds(out) == {0, 1, 2}

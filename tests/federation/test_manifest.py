@@ -17,10 +17,10 @@ from secure_fl import Dataset, Federation, FederationConfig, Result
 from secure_fl.engines import embedded
 from secure_fl.errors import RunFolderError
 from secure_fl.federation import manifest
-from secure_fl.federation.cluster import Cluster
 from secure_fl.federation.manifest import EXPERIMENTER, PUBLIC, Manifest
-from secure_fl.federation.phase import Metrics
+from secure_fl.federation.record import Metrics
 from secure_fl.federation.sketches import ReleasedSketch
+from secure_fl.federation.steps.cluster import Cluster
 from secure_fl.privacy.noise import NoiseSource
 from secure_fl.report.page import write_report
 
@@ -105,12 +105,12 @@ def test_a_loaded_encoder_and_what_it_is_made_of_are_tagged_too(tmp_path: Path, 
 
 
 def test_a_new_field_is_not_written_before_somebody_tagged_it(tmp_path: Path, images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    close = Cluster.close
+    observe = Cluster.observe
 
-    def closed(self: Cluster) -> Metrics:
-        return close(self) | {"pools": {"counts": [4, 0], "first_label": 3}, "largest_client": 40}
+    def observed(self: Cluster, *given: Any) -> Metrics:
+        return observe(self, *given) | {"pools": {"counts": [4, 0], "first_label": 3}, "largest_client": 40}
 
-    monkeypatch.setattr(Cluster, "close", closed)
+    monkeypatch.setattr(Cluster, "observe", observed)
     with pytest.raises(RunFolderError, match="without a tag") as caught:
         Federation(short(), data=images).run(tmp_path / "run")
     assert caught.value.field == "metrics.jsonl/metrics/largest_client", "below a tag of the experimenter's everything is his"
@@ -118,7 +118,7 @@ def test_a_new_field_is_not_written_before_somebody_tagged_it(tmp_path: Path, im
     untagged_documents: tuple[tuple[str, Mapping[str, Any]], ...] = (
         ("summary.json", {"name": "x", "versions": {"torch": {"cuda": 1}}}),
         ("model/model.json", {"shape": {"height": 8}}),
-        ("checkpoints/01-00002/state.safetensors", {"sketches": torch.zeros(2)}),
+        ("checkpoints/01-00002-000004/state.safetensors", {"sketches": torch.zeros(2)}),
         ("notes.json", {"x": 1}),
     )
     for file, document in untagged_documents:
@@ -130,7 +130,7 @@ def test_a_document_is_written_as_it_is_but_for_what_is_left_out() -> None:
     line = {"phase": "cluster", "seconds": 1.0, "metrics": {"loss": None, "choices": {"0": 1}, "refused": ["a"], "terms": {}}}
     assert Manifest.of(short()).view("metrics.jsonl", line) == line
     assert Manifest.of(short(**OFF)).view("metrics.jsonl", line) == {"phase": "cluster", "metrics": {"refused": ["a"]}}
-    assert Manifest.of(short(**OFF)).view("metrics.jsonl", {"phase": "hand_out", "metrics": {}}) == {"phase": "hand_out", "metrics": {}}
+    assert Manifest.of(short(**OFF)).view("metrics.jsonl", {"phase": "centre", "metrics": {}}) == {"phase": "centre", "metrics": {}}
     assert Manifest.of(short(**OFF)).view("partition.json", {"clients": [{"client": 0}]}) == {}
 
 

@@ -9,20 +9,20 @@ from typing import Any
 
 import pytest
 import torch
+from federation.parts import drawn, engine_of
 from federation.run_record import fields
 from helpers import StopAfter, tiny_config, weights
 
 from secure_fl import Dataset, Federation, FederationConfig
 from secure_fl.engines import embedded
-from secure_fl.federation import private_client
+from secure_fl.federation.asks import PoolScore, ScorePools, TrainPool
 from secure_fl.federation.client import Client
-from secure_fl.federation.cluster import Cluster
-from secure_fl.federation.messages import PoolScore, ScorePools, TrainPool
-from secure_fl.federation.phase import Call, ServerState
-from secure_fl.federation.private_client import PrivateClient
+from secure_fl.federation.pools import draw_pools
+from secure_fl.federation.protections import example_level
+from secure_fl.federation.protections.example_level import ExampleLevel
 from secure_fl.federation.release_box import ReleaseBox
-from secure_fl.federation.starts import draw_pools
-from secure_fl.models.state import to_vector
+from secure_fl.federation.state import State
+from secure_fl.federation.steps.cluster import Cluster
 from secure_fl.pools.pool_set import PoolSet
 from secure_fl.privacy.choice import PrivateChoice, bounded_score
 from secure_fl.privacy.events import PureEvent
@@ -58,64 +58,59 @@ def plain_values(message: object) -> Iterator[object]:
 
 
 def heard(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """All requests from now on."""
-    requests: list[object] = []
-    handle = Client.handle
+    """All that is asked from now on."""
+    asks: list[object] = []
+    answered = Client.answered
 
-    def watched(self: Client, request: Any, position: int = 0) -> Any:
-        requests.append(request)
-        return handle(self, request, position)
+    def watched(self: Client, state: State, position: int) -> Any:
+        asks.append(self._program.ask(state))
+        return answered(self, state, position)
 
-    monkeypatch.setattr(Client, "handle", watched)
-    return requests
+    monkeypatch.setattr(Client, "answered", watched)
+    return asks
 
 
-def told_choices(requests: list[object]) -> list[object]:
-    """What requests about pools say beside models: a round's number, whether it is forced, and bounds are public."""
-    about_pools = [request for request in requests if isinstance(request, TrainPool | ScorePools)]
+def told_choices(asks: list[object]) -> list[object]:
+    """What is asked about pools beside models: a round's number, whether it is forced, and bounds are public."""
+    about_pools = [ask for ask in asks if isinstance(ask, TrainPool | ScorePools)]
     assert about_pools
-    public = [replace(request, round=None, forced=None, bound=None) if isinstance(request, TrainPool) else request for request in about_pools]  # type: ignore[arg-type]
-    return [value for request in public for value in plain_values(request) if value is not None]
+    public = [replace(ask, round=None, forced=None, bound=None) if isinstance(ask, TrainPool) else ask for ask in about_pools]  # type: ignore[arg-type]
+    return [value for ask in public for value in plain_values(ask) if value is not None]
 
 
-def test_no_request_carries_anybodys_choice(tmp_path: Path, images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    requests = heard(monkeypatch)
+def test_no_ask_carries_anybodys_choice(tmp_path: Path, images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    asks = heard(monkeypatch)
     result = Federation(config(), data=images).run(tmp_path / "run")
     assert set(result.choices) == {0, 1, 2, 3}
-    assert told_choices(requests) == []
+    assert told_choices(asks) == []
     kept = [place for file, place in fields(tmp_path / "run") if file.startswith("checkpoints/")]
-    assert not [place for place in kept if "choice" in place], "nor does the server's state"
+    assert not [place for place in kept if "choice" in place], "nor does the replicated state"
 
 
-def test_a_request_that_carries_them_is_found(images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_ask_that_carries_them_is_found(images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     @dataclass(frozen=True)
     class Telling(TrainPool):
         held: tuple[tuple[int, int], ...] = ()
 
-    open_ = Cluster.open
-
-    def telling(self: Cluster) -> Call:
-        call = open_(self)
-        assert isinstance(call.request, TrainPool)
-        return replace(call, request=Telling(**vars(call.request), held=((0, 1), (1, 0))))
-
-    monkeypatch.setattr(Cluster, "open", telling)
-    requests = heard(monkeypatch)
+    ask = Cluster.ask
+    monkeypatch.setattr(Cluster, "ask", lambda self, state: Telling(**vars(ask(self, state)), held=((0, 1), (1, 0))))
+    asks = heard(monkeypatch)
     Federation(config(), data=images).run()
-    assert told_choices(requests) != []
+    assert told_choices(asks) != []
 
 
 def test_what_the_experimenter_reads_off_moves_nothing(images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under a secure sum the server's side would make the same models of anything that it was told of choices."""
+    """Models and pools follow from what is summed, whatever is read off the clients beside."""
     tables: dict[str, Any] = {"partition": {"clients": 6}, "security": {"protection": "masked"}, "pretrain": {"rounds": 1}}
     masked = tiny_config(privacy=EXPONENTIAL, pools={"start": "pretrained", "rounds": 4, "local_epochs": 1}, **tables)
     told = Federation(masked, data=images).run()
-    add = Cluster.add
+    answer = Cluster.answer
 
-    def misled(self: Cluster, client: int, reply: Any) -> None:
-        add(self, client, replace(reply, observed=PoolScore(0, (), 0.0, 0.0)))
+    def misled(self: Cluster, *given: Any) -> Any:
+        made = answer(self, *given)
+        return replace(made, seen=replace(made.seen, score=PoolScore(0, (), 0.0, 0.0)))
 
-    monkeypatch.setattr(Cluster, "add", misled)
+    monkeypatch.setattr(Cluster, "answer", misled)
     untold = Federation(masked, data=images).run()
     assert torch.equal(weights(told), weights(untold))
     assert any(set(record.metrics["choices"].values()) != {0} for record in told.records if record.phase == "cluster")
@@ -146,7 +141,7 @@ def test_who_was_not_there_chooses_when_it_is_first_called(images: Dataset) -> N
 
 @pytest.mark.parametrize("midway", [False, True])
 def test_a_resumed_client_goes_on_with_its_own_choice(tmp_path: Path, images: Dataset, midway: bool) -> None:
-    """Of all the stops one is after the second round of choosing: what was chosen then is in no request and in no checkpoint."""
+    """Of all the stops one is after the second round of choosing: what was chosen then is in no ask and in no checkpoint."""
     whole = Federation(config(), data=images).run()
     expected = [record.metrics["choices"] for record in whole.records if record.phase in ("cluster", "evaluate")]
     for stop in (3, 6, 7):
@@ -169,15 +164,13 @@ def test_a_client_whose_choice_is_forgotten_is_found(tmp_path: Path, images: Dat
 def test_one_choice_a_round_whatever_pools_are_shown(tmp_path: Path, images: Dataset, stored: bool) -> None:
     """A server that asks again, with other pools, gets the same answer: it was charged for one."""
     federation = Federation(config({"choice_epsilon": 1e-6}), data=images)
-    engine = embedded.EmbeddedEngine(federation.clients, federation.blueprint, tmp_path / "results" if stored else None)
-    client = engine._clients[0]
-    assert isinstance(client, PrivateClient)
-    state = ServerState(tensors={"encoder": to_vector(federation.blueprint.encoder())})
-    pools = draw_pools(federation.blueprint, state)
+    client = engine_of(federation, tmp_path / "results" if stored else None).clients[0].protection
+    assert isinstance(client, ExampleLevel)
+    pools = draw_pools(federation.blueprint, drawn(federation))
     answers = set()
     for number in range(12):
-        request = TrainPool(0, PoolSet(pools.shared, pools.pooled + 0.01 * number))
-        answers.add((client._private_choice(request), bool([release for release in client.releases(request) if release.phase == "choice"])))
+        ask = TrainPool(0, PoolSet(pools.shared, pools.pooled + 0.01 * number))
+        answers.add((client._private_choice(ask), bool([release for release in client.releases(ask, 0) if release.phase == "choice"])))
     assert len(answers) == 1, "chosen at next to no ε, twelve choices of two pools would differ"
     assert not next(iter(answers))[1], "and nothing more would be released"
 
@@ -187,7 +180,7 @@ def test_one_choice_a_round_whatever_pools_are_shown(tmp_path: Path, images: Dat
 
 def moved(images: Dataset, monkeypatch: pytest.MonkeyPatch) -> float:
     """By how much one example of a client moves a pool's log-odds, over half of the ε that its choice is charged: at most 1."""
-    losses, utilities, seen = PrivateClient._losses, PrivateChoice._utilities, list[torch.Tensor]()
+    losses, utilities, seen = ExampleLevel._losses, PrivateChoice._utilities, list[torch.Tensor]()
 
     def watched(self: PrivateChoice, *given: Any) -> Any:
         seen.append(torch.from_numpy(utilities(self, *given)))
@@ -195,13 +188,13 @@ def moved(images: Dataset, monkeypatch: pytest.MonkeyPatch) -> float:
 
     monkeypatch.setattr(PrivateChoice, "_utilities", watched)
     for loss in (0.0, 1e6, torch.nan):
-        monkeypatch.setattr(PrivateClient, "_losses", lambda *given, loss=loss: torch.cat([torch.tensor([loss]), losses(*given)[1:]]))
+        monkeypatch.setattr(ExampleLevel, "_losses", lambda *given, loss=loss: torch.cat([torch.tensor([loss]), losses(*given)[1:]]))
         made = Federation(config(start="random"), data=images)
-        (asked,) = embedded.EmbeddedEngine(made.clients[:1], made.blueprint)._clients
-        request = TrainPool(0, draw_pools(made.blueprint, ServerState(tensors={"encoder": to_vector(made.blueprint.encoder())})))
-        event = asked.releases(request)[0].event
+        (asked,) = engine_of(made, clients=made.clients[:1]).clients
+        ask = TrainPool(0, draw_pools(made.blueprint, drawn(made)))
+        event = asked.protection.releases(ask, 0)[0].event
         assert isinstance(event, PureEvent)
-        asked.handle(request)
+        asked.protection.choose(ask, 0)
     return max(float((one - other).abs().max()) for one in seen for other in seen) / (event.epsilon / 2)
 
 
@@ -217,5 +210,5 @@ FAULTS: dict[str, Callable[[torch.Tensor, float, int], float]] = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_choice_that_one_example_moves_further_is_found(fault: str, images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(private_client, "bounded_score", FAULTS[fault])
+    monkeypatch.setattr(example_level, "bounded_score", FAULTS[fault])
     assert moved(images, monkeypatch) > 1.4

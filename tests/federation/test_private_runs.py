@@ -14,8 +14,8 @@ from secure_fl import Dataset, Federation, FederationConfig, run
 from secure_fl.engines import embedded
 from secure_fl.errors import ConfigError, PrivacyError, TrainingError
 from secure_fl.federation import privacy_record
-from secure_fl.federation.budget import digest_of
 from secure_fl.federation.asks import TrainCandidate, TrainEncoder
+from secure_fl.federation.budget import digest_of
 from secure_fl.federation.protections.example_level import ExampleLevel
 from secure_fl.federation.protections.open import Open
 from secure_fl.federation.protections.protection import Trained

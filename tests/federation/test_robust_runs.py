@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from federation.parts import form_on, program_of
 from helpers import StopAfter, tiny_config, weights
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,8 +23,8 @@ from secure_fl.engines.embedded import EmbeddedEngine
 from secure_fl.errors import ConfigError, SecureSumError
 from secure_fl.federation.blocks import Grid
 from secure_fl.federation.grouping import Grouping
-from secure_fl.federation.messages import BlockUpdate, Reply, TrainEncoder
-from secure_fl.federation.phase import Call
+from secure_fl.federation.state import State
+from secure_fl.federation.steps.step import Answer
 from secure_fl.federation.summing import GroupedSum, Opening, ProtectedSum, Summed, Summing
 from secure_fl.privacy.client_level import Blocks
 from secure_fl.privacy.noise import NoiseSource
@@ -56,20 +57,17 @@ def encoder(result: Any) -> torch.Tensor:
 
 def lie(monkeypatch: pytest.MonkeyPatch, liar: int, bound: int) -> None:
     """One client sends the largest step that its clamp allows, in every coordinate, and keeps count and weight honest."""
-    honest = EmbeddedEngine.ask
+    honest = EmbeddedEngine.answers
 
-    def ask(self: EmbeddedEngine, call: Call) -> Iterator[tuple[int, Reply]]:
-        for client, reply in honest(self, call):
-            if client == liar and isinstance(call.request, TrainEncoder):
-                assert isinstance(reply, BlockUpdate)
-                assert reply.blocks is not None
-                pools = torch.full_like(reply.blocks.pools, bound)
-                pools[:, -1] = reply.blocks.pools[:, -1]
-                yield client, replace(reply, blocks=replace(reply.blocks, pools=pools))
-            else:
-                yield client, reply
+    def answers(self: EmbeddedEngine, state: State, places: Any) -> Iterator[tuple[int, Answer]]:
+        for client, answer in honest(self, state, places):
+            if client == liar and "encoder" not in state.tensors:  # which has not been pre-trained yet
+                pools = torch.full_like(answer.blocks.pools, bound)
+                pools[:, -1] = answer.blocks.pools[:, -1]
+                answer = replace(answer, blocks=replace(answer.blocks, pools=pools))
+            yield client, answer
 
-    monkeypatch.setattr(EmbeddedEngine, "ask", ask)
+    monkeypatch.setattr(EmbeddedEngine, "answers", answers)
 
 
 @pytest.mark.parametrize(("how", "trim"), [("median", 1), ("trimmed_mean", 1)])
@@ -130,13 +128,10 @@ def test_groups_of_a_protected_sum_give_the_medians_of_their_own_means(weighted:
     grid = Grid(13, shared, 6, 2, 1.0, weighted, FieldLayout.words())
     updates, chosen, share = vectors(grid, 13, 3)
     share = share if weighted else [1.0] * 13
-    opening = Opening(FieldLayout().edge, minimum=2, group_size=4, group_seed=b"seed")
-    running: Any = None
-    summing = Summing(SecurityConfig(protection="masked"), 13)
+    form = form_on(grid, range(13), minimum=2, group_size=4, group_seed=b"seed")
+    running: Any = Summing(SecurityConfig(protection="masked"), 13).begin(form)
     for client in range(13):
-        blocks = grid.blocks(updates[client], chosen[client], share[client])
-        running = running or summing.begin(blocks, tuple(range(13)), opening)
-        running.add(client, blocks)
+        running.add(client, grid.blocks(updates[client], chosen[client], share[client]))
     assert isinstance(running, GroupedSum)
     members = [sorted(group) for group in _groups(running)]
     assert sorted(len(group) for group in members) == [4, 4, 5]
@@ -213,24 +208,16 @@ def test_lying_groups_move_a_pool_no_further_than_honest_ones_reach(seed: int, b
 
 
 def test_groups_change_from_round_to_round_and_none_are_drawn_otherwise(images: Dataset) -> None:
-    from secure_fl.federation.phase import ServerState
-    from secure_fl.federation.pretrain import Pretrain
-    from secure_fl.federation.starts import SketchStart
-
-    blueprint = Federation(robust("median", {**POOLS, "pretrain": {"rounds": 2}, "objective": {"assign": "modulo"}}, 6), data=images).blueprint
-    state = ServerState()
-    phase = Pretrain(blueprint, state, [None] * 18)
-    first = phase.opening
-    state.round = 1
-    assert (first.group_size, phase.opening.group_size) == (6, 6)
-    assert first.group_seed != phase.opening.group_seed
-    for state.round, kind in enumerate(("sketch", "votes")):
-        assert SketchStart(blueprint, state, [None] * 18).opening == Opening(blueprint.grid(kind).codec.bound)
+    tables = {**POOLS, "pretrain": {"rounds": 2}, "objective": {"assign": "modulo"}}
+    steps = {step.name: step for step in program_of(Federation(robust("median", tables, 6), data=images)).steps}
+    first, second = (steps["pretrain"].form(number).opening for number in (0, 1))
+    assert (first.group_size, second.group_size) == (6, 6)
+    assert first.group_seed != second.group_seed
+    assert [steps["sketch"].form(number).opening.group_size for number in (0, 1)] == [None, None]
     plain = Federation(robust("none", ONE_ROUND), data=images).blueprint
-    grid, opening = plain.grid("pretrain"), Pretrain(plain, state, [None] * 9).opening
-    assert opening == Opening(grid.codec.bound)
-    begun = Summing(plain.config.security, 9).begin(grid.blocks(torch.zeros(grid.pooled), 0), tuple(range(9)), opening)
-    assert isinstance(begun, ProtectedSum)
+    form = program_of(Federation(robust("none", ONE_ROUND), data=images)).steps[0].form(0)
+    assert form.opening == Opening(plain.grid("pretrain").codec.bound)
+    assert isinstance(Summing(plain.config.security, 9).begin(form), ProtectedSum)
 
 
 @pytest.mark.parametrize(
@@ -272,15 +259,15 @@ def test_too_few_clients_for_the_groups_are_refused(how: str, size: int, securit
 def test_a_cohort_too_small_for_one_group_is_refused() -> None:
     grid = Grid(3, 0, 2, 1, 1.0, False, FieldLayout.words())
     with pytest.raises(SecureSumError, match="groups need"):
-        Summing(SecurityConfig(protection="masked"), 3).begin(grid.blocks(torch.zeros(2), 0), (0, 1, 2), Opening(grid.codec.bound, group_size=4))
+        Summing(SecurityConfig(protection="masked"), 3).begin(form_on(grid, range(3), group_size=4))
 
 
 def test_a_group_that_one_client_spoils_is_left_out() -> None:
     grid = Grid(9, 0, 2, 1, 1.0, False, FieldLayout.words())
-    opening = Opening(grid.codec.bound, group_size=3, group_seed=b"seed")
+    form = form_on(grid, range(9), group_size=3, group_seed=b"seed")
 
     def summed(silent: int) -> tuple[Any, list[list[int]]]:
-        running: Any = Summing(SecurityConfig(protection="masked"), 9).begin(grid.blocks(torch.zeros(2), 0), tuple(range(9)), opening)
+        running: Any = Summing(SecurityConfig(protection="masked"), 9).begin(form)
         members = _groups(running)
         for client in set(range(9)) - {group[0] for group in members[:silent]}:
             running.add(client, grid.blocks(torch.full((2,), client / 10), 0))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from federation.parts import engine_of, form_on, program_of
 from helpers import StopAfter, tiny_config, weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,10 +16,10 @@ from hypothesis import strategies as st
 from secure_fl import Dataset, Federation, FederationConfig
 from secure_fl.engines import embedded
 from secure_fl.errors import ConfigError, SecureSumError
-from secure_fl.federation.block_replies import in_blocks
+from secure_fl.estimate import sample_state
 from secure_fl.federation.blocks import Grid
-from secure_fl.federation.messages import BlockUpdate, EncoderUpdate, SketchUpdate, TrainEncoder
-from secure_fl.federation.summing import Opening, Summing
+from secure_fl.federation.state import Place
+from secure_fl.federation.summing import Summing, shape_of
 from secure_fl.privacy.client_level import Blocks
 from secure_fl.privacy.noise import NoiseSource
 from secure_fl.secure_sum.layout import FieldLayout
@@ -46,7 +47,23 @@ def groups(choices: dict[int, int]) -> set[frozenset[int]]:
     return {frozenset(client for client, pool in choices.items() if pool == k) for k in choices.values()}
 
 
-def test_every_protection_gives_the_same_models_and_the_groups_of_plain_averaging(images: Dataset) -> None:
+ALIKE: dict[str, Any] = {
+    "partition": {"clients": 6, "groups": 2},
+    "pretrain": {"rounds": 1, "weights": "examples"},
+    "pools": {"weights": "examples", "start": "pretrained", "count": 1, "rounds": 2},
+}
+
+
+@pytest.mark.parametrize("norm", ["group", "batch"])
+def test_sums_in_the_open_give_the_models_of_protected_ones(norm: str, images: Dataset) -> None:
+    """One path for all: bit for bit, as long as every pool has enough members to be opened."""
+    runs = [Federation(tiny_config(**ALIKE, model={"norm": norm}, security={"protection": each}), data=images).run() for each in ("plain", "masked")]
+    assert torch.equal(weights(runs[0]), weights(runs[1]))
+    sums = [[record.metrics["tested"] for record in run.records if record.phase == "evaluate"] for run in runs]
+    assert sums[0] == sums[1]
+
+
+def test_every_protection_gives_the_same_models_and_the_groups_of_open_sums(images: Dataset) -> None:
     plain = Federation(secure("plain"), data=images).run()
     runs = [Federation(secure(*protection), data=images).run() for protection in PROTECTED]
     for run in runs[1:]:
@@ -56,12 +73,20 @@ def test_every_protection_gives_the_same_models_and_the_groups_of_plain_averagin
     assert abs(runs[0].summary["pools"]["accuracy"] - plain.summary["pools"]["accuracy"]) < 0.1
 
 
-def test_one_round_differs_from_plain_averaging_by_less_than_a_grid_step(images: Dataset) -> None:
-    """After one round of small steps, so that no change is cut: later ones amplify any difference, since the code form's gradient stays long."""
-    tables: dict[str, Any] = {"pretrain": {"rounds": 1, "lr": 0.01}, "pools": {"enabled": False}, "evaluate": {"enabled": False}}
-    runs = [Federation(secure(protection, **tables), data=images).run() for protection in ("plain", "bfv+masked")]
-    step = 1 / Federation(secure(**tables), data=images).blueprint.grid("pretrain").codec.scale
-    assert (weights(runs[0]) - weights(runs[1])).abs().max() < 1.1 * step
+def test_summed_test_scores_are_those_of_the_clients(images: Dataset) -> None:
+    """A pool with enough members shows their mean accuracy and its spread, and one without nothing but its count."""
+    last = Federation(secure("masked"), data=images).run().records[-1]
+    accuracies = {int(client): accuracy for client, accuracy in last.metrics["accuracies"].items()}
+    for pool, tested in enumerate(last.metrics["tested"]):
+        members = [accuracies[int(client)] for client, choice in last.metrics["choices"].items() if choice == pool]
+        if len(members) < 3:
+            assert tested == {"clients": 0, "accuracy": None, "accuracy_std": None, "loss": None}
+            continue
+        assert tested["clients"] == len(members)
+        assert tested["accuracy"] == pytest.approx(sum(members) / len(members), abs=1e-4)
+        spread = float(torch.tensor(members, dtype=torch.float64).std(correction=0))
+        assert tested["accuracy_std"] == pytest.approx(spread, abs=0.01)
+    assert any(tested["clients"] for tested in last.metrics["tested"])
 
 
 def test_the_sketch_start_finds_the_same_groups_through_encrypted_sums(images: Dataset) -> None:
@@ -96,9 +121,8 @@ def test_a_pool_below_the_minimum_stays_as_it_is(protection: str) -> None:
     updates = torch.linspace(-0.5, 0.5, 20).view(4, 5)
     summing, pools, sum_ = Summing(config.security, 4), [0, 0, 0, 1], None
     for client, (update, pool) in enumerate(zip(updates, pools, strict=True)):
-        blocks = grid.blocks(update, pool)
-        sum_ = sum_ or summing.begin(blocks, (0, 1, 2, 3), Opening(grid.codec.bound, minimum=2))
-        sum_.add(client, blocks)
+        sum_ = sum_ or summing.begin(form_on(grid, range(4), minimum=2))
+        sum_.add(client, grid.blocks(update, pool))
     assert sum_ is not None
     summed = sum_.open()
     _, means = grid.means(summed.total, summed.survivors, 2)
@@ -134,8 +158,7 @@ def test_a_damaged_upload_costs_its_own_update(group_size: int | None, lost: set
     grid = Grid(12, 0, 5, 1, 1.0, False, FieldLayout.words())
     vectors = {client: grid.blocks(update, 0) for client, update in enumerate(torch.linspace(-0.5, 0.5, 60).view(12, 5))}
     summing = Summing(secure("masked").security, 12)
-    opening = Opening(grid.codec.bound, group_size=group_size, group_seed=b"seed")
-    running: Any = summing.begin(vectors[0], tuple(vectors), opening)
+    running: Any = summing.begin(form_on(grid, range(12), group_size=group_size, group_seed=b"seed"))
     if group_size:
         damage(monkeypatch, running._part_of[2]._round.plan.round)
         lost = lost or {client for client, part in running._part_of.items() if part is running._part_of[2]}
@@ -157,7 +180,7 @@ def test_sums_beyond_what_clients_can_send_are_refused(field: str) -> None:
     honest = grid.blocks(torch.ones(6), 0)
     liar = replace(honest, **{field: getattr(honest, field) + (getattr(honest, field) > 0)})
     for vector in (honest, liar):
-        running = Summing(secure("bfv+masked").security, 3).begin(honest, (0, 1, 2), Opening(grid.codec.bound))
+        running = Summing(secure("bfv+masked").security, 3).begin(form_on(grid, range(3)))
         for client in range(3):
             running.add(client, vector if client == 1 else honest)
         if vector is honest:
@@ -197,24 +220,18 @@ def test_opened_means_are_weighted_means_to_a_grid_step(data: st.DataObject) -> 
         assert torch.allclose(got[pool], (w[:, None] * updates[:, shared:]).sum(0) / w.sum(), atol=tolerance)
 
 
-def test_replies_that_are_summed_leave_as_integers_of_one_shape_whatever_was_chosen(images: Dataset) -> None:
-    federation = Federation(secure(), data=images)
-    blueprint = federation.blueprint
-    size = len(blueprint.grid("pretrain").codec.quantise(torch.zeros(blueprint.grid("pretrain").codec.width).numpy()))
-    update = EncoderUpdate(torch.zeros(blueprint.grid("pretrain").pooled), 30.0, {"align": 1.0})
-    reply = in_blocks(update, blueprint)
-    assert isinstance(reply, BlockUpdate)
-    assert reply.blocks is not None
-    assert reply.blocks.pools.dtype == torch.int64
-    assert reply.blocks.pools.numel() == size
-    grid = blueprint.grid("cluster")
-    shapes = {tuple(grid.blocks(torch.randn(grid.pooled) * 0.1, pool).pools.shape) for pool in range(grid.pools)}
-    assert len(shapes) == 1
-    sketch = SketchUpdate(torch.zeros(blueprint.sketch_width), 0.0, 1)
-    assert isinstance(in_blocks(sketch, blueprint), BlockUpdate)
-    engine = embedded.EmbeddedEngine(federation.clients, blueprint)
-    vector = torch.zeros(blueprint.grid("pretrain").pooled)
-    assert isinstance(engine._clients[0].handle(TrainEncoder(0, vector)), BlockUpdate)
+@pytest.mark.parametrize("protection", ["plain", "masked"])
+def test_every_answer_has_the_shape_that_its_form_says_before_anybody_trains(protection: str, images: Dataset) -> None:
+    federation = Federation(secure(protection, pools={"encoder": "shared"}), data=images)
+    program, engine, whole = program_of(federation), engine_of(federation), sample_state(federation.blueprint)
+    for number, step in enumerate(program.steps):
+        for round_number in range(min(2, step.rounds)):
+            place = Place(number, round_number)
+            form = program.form(place)
+            blocks = engine.clients[form.cohort[1]].answer(whole.at(place), 1)
+            assert shape_of(blocks) == form.shape
+            assert all(part.dtype == torch.int64 for part in (blocks.head, blocks.shared, blocks.pools))
+            assert int(blocks.pools.abs().max()) <= form.opening.bound
 
 
 def test_the_default_is_protected_and_says_nothing_else() -> None:

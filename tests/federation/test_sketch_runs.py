@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from federation.parts import engine_of, state_at
 from helpers import StopAfter, make_images, tiny_config
 from torch import Tensor, nn
 
@@ -150,7 +151,7 @@ def test_a_wrong_noise_in_the_client_is_noticed(fault: str, tmp_path: Path, imag
 
 def test_only_an_open_experiment_sends_exact_sketches_and_it_says_so(images: Dataset) -> None:
     made = Federation(protected(security={"protection": "plain"}), data=images)
-    sketch = embedded.EmbeddedEngine(made.clients, made.blueprint)._clients[0].sketch
+    sketch = engine_of(made).clients[0].sketch
     assert isinstance(sketch, OpenSketch)
     expected = sketch_of(torch.nn.functional.avg_pool2d(made.clients[0].train.x, 2).flatten(1), made.clients[0].train.y, 3)
     torch.testing.assert_close(sketch.own(), expected)
@@ -158,7 +159,7 @@ def test_only_an_open_experiment_sends_exact_sketches_and_it_says_so(images: Dat
     assert "sketches" not in made.run().summary
     for tables in ({}, {"privacy": {"unit": "example", "epsilon": 60.0, "noise": 2.0}}, {"pools": {"sketch_of": "encoder"}}):
         other = Federation(protected(**tables), data=images)
-        assert isinstance(embedded.EmbeddedEngine(other.clients, other.blueprint)._clients[0].sketch, ReleasedSketch)
+        assert isinstance(engine_of(other).clients[0].sketch, ReleasedSketch)
         assert not any("sketches too" in line for line in unprotected(other.config))
 
 
@@ -217,8 +218,13 @@ def test_batch_normalisation_is_no_hindrance_in_eval_mode(images: Dataset) -> No
 
 
 def test_sketches_of_examples_need_no_encoder(images: Dataset) -> None:
-    assert "hand_out" not in {record.phase for record in Federation(protected(), data=images).run().records}
-    assert "hand_out" in {record.phase for record in Federation(protected(pools={"sketch_of": "encoder"}), data=images).run().records}
+    """Clients that need one take it from the replicated state: nothing is handed out."""
+    assert not Federation(protected(), data=images).blueprint.needs_kept_encoder
+    of_encoder = Federation(protected(pools={"sketch_of": "encoder"}), data=images)
+    assert of_encoder.blueprint.needs_kept_encoder
+    client, (_, state) = engine_of(of_encoder).clients[0], state_at(of_encoder, "sketch")
+    client.recalled(state)
+    assert client.local.bench.kept is state.tensors["encoder"]
 
 
 def test_groups_are_found_and_clients_and_newcomers_without_labels_join_theirs(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from federation.parts import engine_of
 from helpers import make_images, tiny_config
 from sklearn.datasets import load_wine
 from torch import nn
@@ -21,7 +22,6 @@ from secure_fl.data.dataset import join
 from secure_fl.data.pooled import pooled_values
 from secure_fl.data.scaling import column_statistics, squashed
 from secure_fl.engines import embedded
-from secure_fl.engines.embedded import EmbeddedEngine
 from secure_fl.errors import DataError, PrivacyError, RunFolderError
 from secure_fl.privacy.ledger import PrivacyLedger
 from secure_fl.privacy.noise import NoiseSource
@@ -126,7 +126,7 @@ def test_tables_of_very_few_columns_run(columns: int) -> None:
 def read_by_sketches(data: Dataset, config: FederationConfig) -> list[torch.Tensor]:
     """What each example of client 0 adds to the two releases of its sketch."""
     federation = Federation(config, data=data)
-    sketch = EmbeddedEngine(federation.clients, federation.blueprint)._clients[0].sketch
+    sketch = engine_of(federation).clients[0].sketch
     values, form = sketch._values(sketch._train), federation.blueprint.private_sketch
     assert isinstance(form, PrivateSketch)
     centre = torch.ones(form.features, dtype=torch.float64) / form.features

@@ -9,7 +9,7 @@ import pytest
 from secure_sum.round_helpers import check_exact, each_alone, make_federation, make_vectors
 from secure_sum.test_one_client import BAD, CLIENTS, SHAPE, Meddling
 
-from secure_fl.secure_sum import round_client, shamir
+from secure_fl.secure_sum import round_client, round_setup, shamir
 from secure_fl.secure_sum.envelope import Phase
 from secure_fl.secure_sum.round_book import KeyBook
 from secure_fl.secure_sum.round_messages import MASK_KEY, Advertise, Boxes, Revealed, RoundReason, RoundRefusedError
@@ -129,8 +129,8 @@ def deals(monkeypatch: pytest.MonkeyPatch, dealers: dict[str, int], secret: byte
     def public(self: round_client.RoundClient) -> Advertise:
         keys = honest_keys(self)
         committed = dealers.get(self.name) == 1 and len(secret) != 32
-        return replace(keys, commitment=round_client.seed_commitment(self._plan, self.name, secret)) if committed else keys
+        return replace(keys, commitment=round_setup.seed_commitment(self._plan, self.name, secret)) if committed else keys
 
-    monkeypatch.setattr(round_client, "split_many", each_alone(split))
+    monkeypatch.setattr(round_setup, "split_many", each_alone(split))
     monkeypatch.setattr(round_client.RoundClient, "_share", share)
     monkeypatch.setattr(round_client.RoundClient, "_public", public)

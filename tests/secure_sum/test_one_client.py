@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from secure_sum.round_helpers import MASKED, Tape, check_exact, each_alone, flip, make_federation, make_vectors, read_end
 
-from secure_fl.secure_sum import round_client, shamir
+from secure_fl.secure_sum import round_client, round_setup, shamir
 from secure_fl.secure_sum.envelope import Phase, read_header, sign_envelope
 from secure_fl.secure_sum.graph import draw
 from secure_fl.secure_sum.round_book import TAG_BYTES, KeyBook
@@ -230,7 +230,7 @@ def test_shares_of_no_polynomial_name_their_dealer(monkeypatch: pytest.MonkeyPat
         dealer.append(secret)
         return [replace(share, value=share.value + share.index**50) for share in shares] if len(dealer) <= 4 else shares
 
-    monkeypatch.setattr(round_client, "split_many", each_alone(dealt))
+    monkeypatch.setattr(round_setup, "split_many", each_alone(dealt))
     federation = make_federation("masked", clients=CLIENTS)
     with pytest.raises(RoundRefusedError, match="false-shares") as caught:
         federation.round(0, make_vectors(SHAPE, dict.fromkeys(federation.clients, 0)), SHAPE)
@@ -243,7 +243,7 @@ def test_a_seed_other_than_the_one_committed_to_names_its_owner(monkeypatch: pyt
     def share(self: round_client.RoundClient, data: bytes) -> bytes:
         sent = self._public()
         if self.name == BAD:
-            self._self_seeds[0] = os.urandom(32)
+            self._state.self_seeds[0] = os.urandom(32)
             monkeypatch.setattr(self, "_public", lambda: sent)
         return honest(self, data)
 

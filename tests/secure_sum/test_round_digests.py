@@ -48,7 +48,7 @@ def opened() -> tuple[EmbeddedFederation, EmbeddedRound, RoundClient]:
         running.add(running.protect(name, vector))
     running.open()
     client = running.clients["client-0000"]
-    client._seen.digests.clear()
+    client._state.seen.digests.clear()
     return federation, running, client
 
 
@@ -63,13 +63,13 @@ def shown(federation: EmbeddedFederation, running: EmbeddedRound, digests: list[
 
 def test_a_server_that_sent_another_client_other_sums_is_proved_to() -> None:
     federation, running, client = opened()
-    assert client._mine is not None
-    mine = client._mine
+    assert client._state.mine is not None
+    mine = client._state.mine
     others = sign_envelope(federation._server, running.plan.header(Phase.APPLY, "server", chunks=2), b"other sums")
     proof = replace(mine, sums=others[: head_bytes(read_header(others))])
     for digests in ([mine, mine, mine, proof], [mine, mine, mine, replace(proof, digest=bytes(32))]):
-        client._seen.digests.clear()
-        client._step = client._step.APPLIED
+        client._state.seen.digests.clear()
+        client._state.step = client._state.step.APPLIED
         with pytest.raises(RoundRefusedError, match="another client was sent other sums") as caught:
             client.receive(shown(federation, running, digests))
         assert caught.value.reason == RoundReason.FORKED
@@ -78,13 +78,13 @@ def test_a_server_that_sent_another_client_other_sums_is_proved_to() -> None:
 def test_what_proves_nothing_is_not_counted() -> None:
     """Heads that the server did not sign, or that are the same; beyond half, a client goes by what the others say of its own."""
     federation, running, client = opened()
-    assert client._mine is not None
-    mine, show = client._mine, partial(shown, federation, running)
+    assert client._state.mine is not None
+    mine, show = client._state.mine, partial(shown, federation, running)
     unsigned = replace(mine, digest=bytes(32), sums=mine.sums[:-1] + bytes([mine.sums[-1] ^ 1]))
     other = replace(mine, digest=bytes(32))
     assert client.receive(show([mine, other, unsigned, mine, mine])) == []
     assert len(client.confirmed) == 3
-    client._seen.digests.clear()
+    client._state.seen.digests.clear()
     with pytest.raises(RoundRefusedError, match="other clients opened other sums"):
         client.receive(show([mine, other, other, mine]))
 

@@ -9,7 +9,7 @@ import pytest
 from secure_sum.round_helpers import MASKED, SHAPE, Tape, check_exact, each_alone, flip, make_federation, make_vectors, read_end
 
 from secure_fl.secure_sum import key_holder as holders
-from secure_fl.secure_sum import round_client, round_server, shamir
+from secure_fl.secure_sum import round_server, round_setup, shamir
 from secure_fl.secure_sum.envelope import Phase, read_header, sign_envelope
 from secure_fl.secure_sum.refusals import Reason, RefusedError
 from secure_fl.secure_sum.round_book import need
@@ -225,7 +225,7 @@ def test_a_client_that_deals_a_false_mask_key_ends_the_round(monkeypatch: pytest
         dealt.append(secret)
         return honest(bytes(32) if len(dealt) == 1 else secret, *arguments, **rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(round_client, "split_many", each_alone(false))
+    monkeypatch.setattr(round_setup, "split_many", each_alone(false))
     federation = make_federation()
     vectors = make_vectors(SHAPE, dict.fromkeys(federation.clients, 0))
     with pytest.raises(RoundRefusedError, match="not-proved") as caught:

@@ -248,7 +248,7 @@ def test_no_second_vector_for_a_round_and_the_same_bytes_after_a_resume(tmp_path
         resumed.upload(vector)
     assert running.add(sent) is None
     assert running.add(resumed.resend() or b"") == Reason.REPLAYED
-    assert (tmp_path / "store" / "upload").stat().st_mode & 0o077 == 0
+    assert (tmp_path / "store" / "3.upload").stat().st_mode & 0o077 == 0
     later = RoundClient(federation.begin(4, SHAPE).plan, federation.clients[name], cipher=cipher, store=FolderStore(tmp_path / "store"))
     assert later.resend() is None
     assert later.upload(vector) != sent

@@ -17,7 +17,7 @@ from secure_sum.round_helpers import COMBINATIONS, EXACT, MASKED, Tape, check_ex
 
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum import round_client
-from secure_fl.secure_sum.envelope import Header, Phase, read_header
+from secure_fl.secure_sum.envelope import Header, Phase, read_header, sign_envelope
 from secure_fl.secure_sum.masks import UsedSeeds
 from secure_fl.secure_sum.prg import Terms
 from secure_fl.secure_sum.round_client import RoundClient
@@ -94,7 +94,7 @@ def test_a_choice_that_shows_is_found(fault: str, monkeypatch: pytest.MonkeyPatc
         parts = unframe(bytes(honest(self, vector)))
         if fault == "in the parameters":
             header = replace(self._plan.header(Phase.UPLOAD, self.name, chunk=0, chunks=4), parameters=f"pool-{choice}")
-            parts[0] = round_client.sign_envelope(self._identity, header, b"body")
+            parts[0] = sign_envelope(self._identity, header, b"body")
         elif fault == "blocks in another order":
             parts[1], parts[1 + choice] = parts[1 + choice], parts[1]
         elif fault == "a block left out":
@@ -142,7 +142,7 @@ class Switching(Tape):
         header = read_header(data)
         request = OpenRequest.decode(data[-header.body_length :])
         switched = replace(request, survivors=(0, 1, 3), dropped=(2,))
-        return round_client.sign_envelope(self.federation._server, replace(header, body_length=0, body_hash=bytes(32)), switched.encode())
+        return sign_envelope(self.federation._server, replace(header, body_length=0, body_hash=bytes(32)), switched.encode())
 
 
 def switching_round() -> Switching:
@@ -297,8 +297,8 @@ def test_secrets_stay_out_of_what_is_shown() -> None:
     running = federation.begin(0, SHAPE)
     client = running.clients["client-0000"]
     running.protect("client-0001", make_vectors(SHAPE, {"client-0001": 0})["client-0001"])
-    secrets = [*client._self_seeds, client._masking.private_bytes_raw(), client._sealing.private_bytes_raw()]
-    own = Share.from_bytes(client._rows[client._position][0])
+    secrets = [*client._state.self_seeds, client._state.masking.private_bytes_raw(), client._state.sealing.private_bytes_raw()]
+    own = Share.from_bytes(client._state.rows[client._position][0])
     shown = "".join(map(repr, (client, running, running.server, federation, running.plan, own)))
     for secret in secrets:
         assert secret.hex() not in shown

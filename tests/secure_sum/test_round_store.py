@@ -11,7 +11,7 @@ import pytest
 
 from secure_fl.errors import FileError, SecureSumError
 from secure_fl.secure_sum.round_messages import RoundRefusedError
-from secure_fl.secure_sum.round_store import FolderStore, MemoryStore, UploadStore
+from secure_fl.secure_sum.round_store import FolderStore, MemoryStore, RoundStore
 
 
 def together(work: Callable[[int], None], count: int) -> None:
@@ -46,9 +46,9 @@ def test_without_the_lock_several_would(tmp_path: Path, monkeypatch: pytest.Monk
     barrier = threading.Barrier(2, timeout=10)
 
     def begin(self: FolderStore, round_number: int) -> None:
-        last = self._last()
+        last = self._begun()
         barrier.wait()
-        if round_number <= last:
+        if round_number <= max(last, default=-1):
             raise AssertionError("seen in time")
 
     monkeypatch.setattr(FolderStore, "begin", begin)
@@ -57,20 +57,23 @@ def test_without_the_lock_several_would(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_an_upload_belongs_to_the_round_that_was_begun_and_is_kept_once(tmp_path: Path) -> None:
     slow, quick = FolderStore(tmp_path), FolderStore(tmp_path)
-    slow.begin(1)
-    quick.begin(2)
+    for number in range(1, 5):
+        quick.begin(number)
     with pytest.raises(RoundRefusedError, match="already-begun"):
-        slow.keep(1, b"of an earlier round")
+        slow.keep(1, b"of a round that is long over")
     with pytest.raises(RoundRefusedError, match="out-of-turn"):
-        quick.keep(3, b"of a round that was not begun")
-    assert quick.kept(2) is None
-    quick.keep(2, memoryview(b"first"))
-    with pytest.raises(RoundRefusedError, match="already-begun"):
-        slow.keep(2, b"second")
-    assert quick.kept(2) == slow.kept(2) == b"first"
-    slow.begin(3)
-    assert quick.kept(2) is None
+        quick.keep(5, b"of a round that was not begun")
     assert quick.kept(3) is None
+    # round 4 was begun ahead while round 3 runs
+    quick.keep(3, memoryview(b"first"))
+    with pytest.raises(RoundRefusedError, match="already-begun"):
+        slow.keep(3, b"second")
+    assert quick.kept(3) == slow.kept(3) == b"first"
+    slow.begin(5)
+    assert quick.kept(3) == b"first"
+    slow.begin(6)
+    assert quick.kept(3) is None
+    assert quick.kept(4) is None
 
 
 def test_files_are_the_owner_s_and_what_cannot_be_written_is_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,16 +108,18 @@ def test_a_damaged_number_is_typed(text: bytes, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["memory", "folder"])
 def test_a_question_whose_sum_was_opened_is_not_begun_again(kind: str, tmp_path: Path) -> None:
-    store: UploadStore = MemoryStore() if kind == "memory" else FolderStore(tmp_path)
+    store: RoundStore = MemoryStore() if kind == "memory" else FolderStore(tmp_path)
     first, second = bytes([1] * 32), bytes([2] * 32)
     for number, question in enumerate([first, first, b"", second]):
         store.begin(number, question)
-    for question in (first, b"", second):
-        store.open(question)
+    for number, question in ((0, first), (2, b""), (3, second), (0, first)):
+        store.open(question, number)
     store = store if kind == "memory" else FolderStore(tmp_path)
     for question in (first, second):
         with pytest.raises(RoundRefusedError, match="already-opened"):
             store.begin(4, question)
+        with pytest.raises(RoundRefusedError, match="already-opened"):
+            store.open(question, 1)
     store.begin(4, b"")
     store.begin(5, bytes([3] * 32))
 

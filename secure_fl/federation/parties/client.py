@@ -39,7 +39,7 @@ from secure_fl.secure_sum.round_messages import (
     RoundRefusedError,
     unframe,
 )
-from secure_fl.secure_sum.round_store import MemoryStore, UploadStore
+from secure_fl.secure_sum.round_store import MemoryStore, RoundStore
 from secure_fl.secure_sum.strict_json import from_hex
 
 PATIENCE = 30.0
@@ -114,7 +114,7 @@ class FederationClient:
         roster: Roster,
         site: Site,
         *,
-        store: UploadStore | None = None,
+        store: RoundStore | None = None,
         shared: Shared | None = None,
         randomness: Callable[[int], bytes] = os.urandom,
     ) -> None:

@@ -37,7 +37,7 @@ from secure_fl.secure_sum.round_messages import (
     unframe,
 )
 from secure_fl.secure_sum.round_plan import BlockVector, RoundPlan
-from secure_fl.secure_sum.round_store import UploadStore
+from secure_fl.secure_sum.round_store import RoundStore
 from secure_fl.secure_sum.sealing import open_with, seal_with
 from secure_fl.secure_sum.strict_json import canonical, malformed
 
@@ -51,7 +51,7 @@ class Seat:
     replica: Replica
     answers: Answers
     keyring: Keyring
-    store: UploadStore
+    store: RoundStore
     shared: Shared
     randomness: Callable[[int], bytes] = field(repr=False)
     used: UsedSeeds = field(default_factory=UsedSeeds, repr=False)

@@ -123,11 +123,14 @@ def summed(groups: Sequence[Summed], left_out: tuple[str, ...]) -> Summed:
 
 
 def encode_opened(opened: Opened, shape: BlockShape) -> bytes:
-    """Opened sums as bytes, of a length that shape and passing pools decide."""
+    """Opened sums as bytes, of a length that shape and passing pools decide.
+
+    Sums fit 32 bits: `open_sum` saw to it.
+    """
     passing = struct.pack(f">{len(opened.passing)}H", *opened.passing)
     parts = [opened.head, *([] if opened.shared is None else [opened.shared])]
     parts += [opened.pools[pool] for pool in opened.passing]
-    body = b"".join(part.astype("<i8").tobytes() for part in parts)
+    body = b"".join(part.astype("<i4").tobytes() for part in parts)
     return _COUNTS.pack(opened.survivors, len(opened.passing)) + passing + body
 
 
@@ -142,12 +145,12 @@ def decode_opened(data: bytes, shape: BlockShape) -> Opened:
     survivors, count = _COUNTS.unpack_from(data)
     start = _COUNTS.size + 2 * count
     sizes = [shape.head_fields, *([shape.shared] if shape.shared else []), *([shape.width] * count)]
-    if len(data) != start + 8 * sum(sizes):
+    if len(data) != start + 4 * sum(sizes):
         raise malformed("opened sums", "of another length")
     passing = struct.unpack_from(f">{count}H", data, _COUNTS.size)
     if list(passing) != sorted(set(passing)) or any(pool >= shape.pools for pool in passing):
         raise malformed("opened sums", "no such pools")
-    values = np.frombuffer(data[start:], "<i8").astype(np.int64)
+    values = np.frombuffer(data[start:], "<i4").astype(np.int64)
     parts = np.split(values, np.cumsum(sizes)[:-1])
     first = 1 + bool(shape.shared)
     pools = dict(zip(passing, parts[first:], strict=True))

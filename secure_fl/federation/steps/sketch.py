@@ -37,8 +37,8 @@ class _Votes:
     """
 
     sums: Tensor = field(repr=False)
-    counts: Tensor
-    distortion: Tensor
+    counts: Tensor = field(repr=False)
+    distortion: Tensor = field(repr=False)
 
 
 class Sketch(Step):

@@ -180,7 +180,7 @@ def make(
             roster,
             site(number),
             shared=shared,
-            store=MemoryStore(uploads=False),
+            store=MemoryStore(bytes_too=False),
         )
         for number, name in enumerate(names)
     ]
