@@ -201,7 +201,7 @@ class LocalParties:
         self, identity: Identity, roster: Roster, answers: WatchedAnswers
     ) -> FederationClient:
         site = Site(lambda plan: (self._watched, answers))
-        store = MemoryStore(uploads=False)
+        store = MemoryStore(bytes_too=False)
         return FederationClient(identity, roster, site, store=store, shared=self._shared)
 
     def _write(self, kind: str, facts: Mapping[str, Any], evidence: Sequence[bytes]) -> None:
