@@ -40,11 +40,18 @@ _LARGEST_STATE = 1 << 34
 
 @dataclass
 class Watched:
-    """A program as an experimenter watches it: where it goes on, and what was opened last."""
+    """A program as an experimenter watches it.
+
+    Attributes:
+        first: the state that this process goes on from.
+        opened: what was opened last.
+        error: why the next state could not be made.
+    """
 
     program: StepProgram
     first: State
     opened: Summed | None = None
+    error: SecureFLError | None = None
 
     def start(self) -> State:
         """Where this process goes on."""
@@ -61,7 +68,11 @@ class Watched:
     def apply(self, state: State, opened: Summed) -> State:
         """As the program's."""
         self.opened = opened
-        return self.program.apply(state, opened)
+        try:
+            return self.program.apply(state, opened)
+        except SecureFLError as error:
+            self.error = error
+            raise
 
 
 @dataclass
@@ -69,12 +80,14 @@ class Told:
     """What is read off the clients in one attempt, and what their answers cost.
 
     Attributes:
+        number: of the attempt.
         seen: by client, in the order in which they answered.
         error: why the first that could not answer could not.
         seconds: that answers took.
         called: clients that were called.
     """
 
+    number: int = -1
     seen: dict[int, Seen] = field(default_factory=dict)
     error: SecureFLError | None = None
     seconds: float = 0.0
@@ -84,8 +97,12 @@ class Told:
 class WatchedAnswers:
     """One client's answers, read off as they are made."""
 
-    def __init__(self, client: Client, number: int, told: Told, replied: Replied) -> None:
-        self._client, self._number, self._told, self._replied = client, number, told, replied
+    def __init__(
+        self, client: Client, number: int, told: Told, running: Callable[[], int], replied: Replied
+    ) -> None:
+        """`running`: number of the attempt under way."""
+        self._client, self._number, self._told = client, number, told
+        self._running, self._replied = running, replied
 
     def releases(self, state: State, position: int) -> Sequence[Release]:
         """None: the run's own gate admits a whole round before it is called."""
@@ -94,6 +111,8 @@ class WatchedAnswers:
     def answer(self, state: State, position: int) -> Blocks:
         """The client's summand."""
         told, started = self._told, time.perf_counter()
+        if told.number != self._running():
+            told.number, told.seen = self._running(), {}
         try:
             answer = self._client.answered(state, position)
         except SecureFLError as error:
@@ -129,14 +148,14 @@ class LocalParties:
         roster = Roster.open(unsigned.sign(coordinator), coordinator.member)
         signed = self._plan(roster).sign(coordinator, roster)
         answers = [
-            WatchedAnswers(client, number, self.told, replied)
+            WatchedAnswers(client, number, self.told, lambda: self.server.number, replied)
             for number, client in enumerate(clients)
         ]
         self._clients = [
             self._client(identity, roster, answer)
             for identity, answer in zip(people.values(), answers, strict=True)
         ]
-        watched, journal = self._watched, Journal(self._write, heard=self._heard)
+        watched, journal = self._watched, Journal(self._write)
         self.server = FederationServer(
             others["server"], roster, signed, watched, start=state.place, journal=journal
         )
@@ -161,14 +180,19 @@ class LocalParties:
         """
         self.told.__dict__.update(Told(called=called).__dict__)
         place = state.place
-        self._queue.run(until=lambda: self.server.place != place or self.told.error is not None)
-        if self.told.error is not None:
-            raise self.told.error
+        self._queue.run(until=lambda: self.server.place != place or self._error is not None)
+        if self._error is not None:
+            raise self._error
         if self.server.failed is not None:
             raise self.server.failed
         opened, after = self._watched.opened, self._shared.known(self.server.state)
         assert opened is not None and after is not None
         return after, opened
+
+    @property
+    def _error(self) -> SecureFLError | None:
+        """Why a client of this process could not go on: it ends a simulation."""
+        return self.told.error or self._watched.error
 
     def cost(self, seconds: float) -> Cost:
         """Of the round that was run last, of which `seconds` have passed."""
@@ -207,10 +231,6 @@ class LocalParties:
     def _write(self, kind: str, facts: Mapping[str, Any], evidence: Sequence[bytes]) -> None:
         if kind == "refused":
             self._refused.append(f"{facts['sender']} {facts['phase']}: {facts['reason']}")
-
-    def _heard(self, stage: str, number: int) -> None:
-        if stage == "sum":
-            self.told.seen.clear()
 
     def _tap(self, sender: str, to: str, data: bytes | memoryview) -> bytes | memoryview:
         self._bytes["up" if to == "server" else "down"] += len(data)

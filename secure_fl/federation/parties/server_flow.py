@@ -141,6 +141,11 @@ class ServerFlow:
         return self._progress.place
 
     @property
+    def number(self) -> int:
+        """Of the attempt that was called last; -1 before the first."""
+        return self._progress.number
+
+    @property
     def state(self) -> bytes:
         """Digest of the state at that place, as most appliers signed it."""
         return self._progress.state
