@@ -163,7 +163,7 @@ class LocalParties:
         if self.server.plan.by_authority:
             identity, shared = others["authority"], self._shared
             parties.append(
-                FederationAuthority(identity, roster, lambda plan: watched, shared=shared)
+                FederationAuthority(identity, roster, lambda _: watched, shared=shared)
             )
         self._queue = Queue([Here([self.server]), Here(parties)], "server", tap=self._tap)
         self._bytes, self._refused = Counter[str](), list[str]()
@@ -182,11 +182,12 @@ class LocalParties:
         place = state.place
         self._queue.run(until=lambda: self.server.place != place or self._error is not None)
         if self._error is not None:
-            raise self._error
+            raise self.server.hindrance or self._error
         if self.server.failed is not None:
             raise self.server.failed
         opened, after = self._watched.opened, self._shared.known(self.server.state)
-        assert opened is not None and after is not None
+        assert opened is not None
+        assert after is not None
         return after, opened
 
     @property

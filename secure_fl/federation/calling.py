@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from secure_fl.errors import ConfigError, SecureSumError
+from secure_fl.federation.place import Place
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.program import SumForm
-from secure_fl.federation.state import Place
 from secure_fl.federation.wire import read_place, shown
 from secure_fl.secure_sum.envelope import NO_KEY
 from secure_fl.secure_sum.robust import draw_groups

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from secure_fl.errors import RunFolderError
+from secure_fl.federation.place import Place as Place
 from secure_fl.federation.tensors import pack, unpack
 from secure_fl.secure_sum.strict_json import canonical, fields, malformed, parse_object
 
@@ -25,23 +26,6 @@ MOST = 1 << 32
 """Bytes of the largest state that `decode` looks at."""
 _MOST_HEAD = 1 << 24
 _NAME = "state"
-
-
-@dataclass(frozen=True, order=True)
-class Place:
-    """Where a program is.
-
-    Attributes:
-        step: steps of the program that are behind it.
-        round: rounds finished in the step under way.
-    """
-
-    step: int
-    round: int
-
-    def __post_init__(self) -> None:
-        if not all(0 <= value < 1 << 32 for value in (self.step, self.round)):
-            raise malformed("place", "step and round are numbers of 32 bits")
 
 
 @dataclass(frozen=True, eq=False)

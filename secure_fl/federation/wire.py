@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from secure_fl.federation.state import Place
+from secure_fl.federation.place import Place
 from secure_fl.secure_sum.envelope import (
     NO_KEY,
     Expected,

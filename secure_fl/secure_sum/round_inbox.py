@@ -101,6 +101,11 @@ class RoundInbox:
         """32 bytes that bind plan, keys, dealers and U."""
         return self._view
 
+    @property
+    def passing(self) -> tuple[int, ...]:
+        """Pools that are opened, once that is known."""
+        return self._passing
+
     def receive(self, data: bytes | memoryview) -> str | None:
         """Take one message.
 

@@ -19,9 +19,11 @@ from secure_fl import Dataset, Federation, FederationConfig, run
 from secure_fl.assign import assign_pool
 from secure_fl.engines import embedded
 from secure_fl.errors import ConfigError, PrivacyError
-from secure_fl.federation import client, summing
+from secure_fl.federation import client
 from secure_fl.federation.sketch_form import shortened
 from secure_fl.federation.sketches import OpenSketch, ReleasedSketch
+from secure_fl.federation.state import State
+from secure_fl.federation.steps.step import Answer
 from secure_fl.pools.sketch import sketch_of
 from secure_fl.privacy import private_sketch
 from secure_fl.privacy.client_level import Blocks
@@ -75,7 +77,7 @@ class Watched:
         self.centres: list[tuple[Tensor, Tensor, int]] = []
         self.sketches: list[tuple[Tensor, Tensor, int]] = []
         self.summed: list[Blocks] = []
-        release_mean, release, add = PrivateSketch.release_mean, PrivateSketch.release, summing.ProtectedSum.add
+        release_mean, release, answered = PrivateSketch.release_mean, PrivateSketch.release, Client.answered
 
         def mean(sketch: PrivateSketch, features: Tensor, size: int, stream: NoiseStream) -> Tensor:
             made = release_mean(sketch, features, size, stream)
@@ -87,13 +89,14 @@ class Watched:
             self.sketches.append((made, sketch.contributions(features, labels, centre).sum(0).double() / (GRID * size), size))
             return made
 
-        def added(running: summing.ProtectedSum, who: int, blocks: Blocks) -> None:
-            self.summed.append(blocks)
-            add(running, who, blocks)
+        def watched(client: Client, state: State, position: int) -> Answer:
+            answer = answered(client, state, position)
+            self.summed.append(answer.blocks)
+            return answer
 
         monkeypatch.setattr(PrivateSketch, "release_mean", mean)
         monkeypatch.setattr(PrivateSketch, "release", whole)
-        monkeypatch.setattr(summing.ProtectedSum, "add", added)
+        monkeypatch.setattr(Client, "answered", watched)
 
     def deviations(self, events: dict[str, GaussianEvent]) -> Tensor:
         """All noise of the run `[clients, numbers]`, in the deviations that the ledger charges for: standard normal if charge and noise agree."""

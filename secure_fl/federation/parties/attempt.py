@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from secure_fl.errors import SecureSumError
 from secure_fl.federation.calling import Call
+from secure_fl.federation.parties.server_record import evidence_in
 from secure_fl.federation.party import Message
 from secure_fl.federation.program import SumForm
 from secure_fl.federation.wire import refused
@@ -21,7 +22,7 @@ from secure_fl.secure_sum.refusals import Reason
 from secure_fl.secure_sum.round_layers import ServerCipher
 from secure_fl.secure_sum.round_plan import RoundPlan
 from secure_fl.secure_sum.round_server import RoundServer
-from secure_fl.secure_sum.round_steps import Refusal, Step
+from secure_fl.secure_sum.round_steps import PHASES, Refusal, Step
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,10 @@ class Attempt:
         """Who did not even answer the call."""
         self.opening = False
         """Whether anybody has sent what opens a pool, or counts that noise hides."""
+        self.missed: list[dict[str, str]] = [{} for _ in plans]
+        """Of each sum: who was silent, and in which phase first."""
+        self.evidence: list[list[bytes]] = [[] for _ in plans]
+        """Of each sum: signed messages, and signed heads of uploads."""
         self._blamed = Counter[str]()
         self._parts = {plan.parameter_text: part for part, plan in enumerate(plans)}
         self._deadlines = deadlines
@@ -118,6 +123,7 @@ class Attempt:
             raise refused(Reason.WRONG_PARAMETERS, "another sum's", "parameters", found, "none")
         said = self.sums[part].receive(data)
         if said is None:
+            self.evidence[part] += evidence_in(header.phase, data)
             noised = self.plans[part].noised_head and header.phase == Phase.OPEN_COUNTS
             self.opening |= noised or header.phase == Phase.OPEN_POOLS
         return said
@@ -134,6 +140,8 @@ class Attempt:
             while one.step != Step.DONE and (now >= self._until[part] or one.waiting <= self.gone):
                 if one.step == (Step.ADVERTISE if self.plans[part].masked else Step.UPLOAD):
                     self.silent |= one.waiting - self.gone
+                for name in one.waiting:
+                    self.missed[part].setdefault(name, PHASES[one.step].name.lower())
                 try:
                     sent += [Message(each.recipient, each.data) for each in one.advance()]
                 except SecureSumError as error:

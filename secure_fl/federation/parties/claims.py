@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from secure_fl.federation.calling import Call, round_plans
+from secure_fl.federation.place import Place
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.program import SumForm
-from secure_fl.federation.state import Place
 from secure_fl.federation.wire import Wire, refused
 from secure_fl.secure_sum.envelope import Phase, Seen, read_header
 from secure_fl.secure_sum.refusals import Reason

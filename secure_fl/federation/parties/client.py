@@ -25,9 +25,10 @@ from secure_fl.federation.parties.keyring import Keyring
 from secure_fl.federation.parties.replica import Replica
 from secure_fl.federation.parties.shared import Shared
 from secure_fl.federation.party import Message, RefusalLog, reason_of
+from secure_fl.federation.place import Place
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.program import Answers, Program
-from secure_fl.federation.state import Place, State
+from secure_fl.federation.state import State
 from secure_fl.federation.wire import Post, Wire, refused, route, shown
 from secure_fl.privacy.ledger import Release
 from secure_fl.secure_sum.envelope import Phase

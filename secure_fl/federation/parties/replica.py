@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from secure_fl.federation.parties.shared import Shared
+from secure_fl.federation.place import Place
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.program import Program
-from secure_fl.federation.state import Place, State
+from secure_fl.federation.state import State
 from secure_fl.federation.summing import Summed
 from secure_fl.federation.wire import refused, shown
 from secure_fl.privacy.client_level import Blocks

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from secure_fl.errors import SecureFLError
 from secure_fl.federation.parties.claims import read_result
 from secure_fl.federation.parties.server_flow import ServerFlow, Stage
+from secure_fl.federation.parties.server_record import keys_facts
 from secure_fl.federation.party import Message
 from secure_fl.federation.wire import Post, refused, route, shown
 from secure_fl.secure_sum.envelope import Header, Phase, read_header
@@ -100,7 +101,9 @@ class FederationServer(ServerFlow):
         head = from_hex(post.facts["head"], "head", 32)
         self._members[post.sender] = head
         self._declined.discard(post.sender)
-        self._journal.write("joined", {"client": post.sender}, [data])
+        fingerprint = self._wire.roster.member(post.sender).fingerprint
+        facts = {"client": post.sender, "fingerprint": fingerprint, "policy": None}
+        self._journal.write("joined", facts, [data])
         sent = [Message(post.sender, data) for data in self._keys.current]
         if self.over:
             return [*sent, *self._end([post.sender])]
@@ -142,8 +145,9 @@ class FederationServer(ServerFlow):
         sent = [Message(name, data) for name in self._members]
         if any(self._keys.missing(self._progress.number + 1).values()):
             return sent
-        facts = {"fingerprint": self._keys.fingerprint.hex(), "maker": self._keys.maker}
-        self._journal.write("keys", facts, [])
+        if self._keys.epoch is not None:
+            facts = keys_facts(self._keys.fingerprint, self._keys.maker, self._keys.epoch)
+            self._journal.write("keys", facts, [])
         return sent + self._go(self._next)
 
     def _on_sum(self, header: Header, data: bytes | memoryview) -> list[Message]:

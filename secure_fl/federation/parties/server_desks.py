@@ -22,7 +22,7 @@ class KeyDesk:
 
     def __init__(self, wire: Wire, plan: Plan) -> None:
         self._wire, self._plan = wire, plan
-        self._epoch: Epoch | None = None
+        self.epoch: Epoch | None = None
         self._used = frozenset[bytes]()
         self._grant, self._secret = b"", b""
         self.maker, self.fingerprint = "", NO_KEY
@@ -36,7 +36,7 @@ class KeyDesk:
     def missing(self, number: int) -> dict[str, int]:
         """What must be made before round `number`: nothing where both are 0."""
         encrypted = self._plan.parameters is not None
-        stale = encrypted and (self._epoch is None or number not in self._epoch)
+        stale = encrypted and (self.epoch is None or number not in self.epoch)
         return {"grant": int(stale), "secret": int(not self._secret)}
 
     def ask(self, makers: Sequence[str], number: int) -> tuple[str, bytes] | None:
@@ -62,7 +62,7 @@ class KeyDesk:
         if header.phase == Phase.KEYS:
             expected = grant_expected(self._plan, self._wire.roster, data, self._used)
             fingerprint = granted_fingerprint(data, self._wire.roster, expected)
-            self._grant, self._epoch, self.fingerprint = data, expected.epoch, fingerprint
+            self._grant, self.epoch, self.fingerprint = data, expected.epoch, fingerprint
             self._used |= {fingerprint}
         else:
             role = "authority" if self._plan.by_authority else "client"

@@ -17,12 +17,13 @@ from secure_fl.federation.parties.claims import Claim, majority
 from secure_fl.federation.parties.keyring import Keyring
 from secure_fl.federation.parties.replica import open_state
 from secure_fl.federation.parties.server_desks import KeyDesk, StateDesk
-from secure_fl.federation.parties.server_record import call_facts, sum_facts
+from secure_fl.federation.parties.server_record import call_facts, refused_facts, sum_facts
 from secure_fl.federation.parties.shared import Shared
 from secure_fl.federation.party import Message, RefusalLog, reason_of
+from secure_fl.federation.place import Place
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.program import SumForm
-from secure_fl.federation.state import Place, State
+from secure_fl.federation.state import State
 from secure_fl.federation.wire import Wire, shown
 from secure_fl.secure_sum.envelope import Phase
 from secure_fl.secure_sum.identities import Identity
@@ -124,6 +125,8 @@ class ServerFlow:
         self.models: State | None = None
         """The state that is reached, where the plan publishes the models; else never any."""
         self.refusals = RefusalLog(self.name)
+        self.hindrance: SecureSumError | None = None
+        """Why the attempt before failed, where the round is tried again."""
         self.said: list[Mapping[str, Any]] = []
         """Signed refusals of members, the first of them."""
 
@@ -249,8 +252,9 @@ class ServerFlow:
         if not attempt.opened:
             return self._again(attempt)
         for part in attempt.opened:
-            one = attempt.sums[part]
-            self._journal.write("sum", sum_facts(one, attempt.call.number), [*one.signed.values()])
+            one, missed = attempt.sums[part], attempt.missed[part]
+            facts = sum_facts(one, attempt.call.number, missed)
+            self._journal.write("sum", facts, attempt.evidence[part])
         if len(attempt.sums) > 1:
             self._progress.asked = set()
             self._wait(Stage.PARTS, self._deadlines.answer)
@@ -270,7 +274,11 @@ class ServerFlow:
             word = f"attempt {progress.attempt}"
             self._note(Refusal(name, word, reason_of(error), 0, by=self.name))
         progress.without, progress.attempt = without, progress.attempt + 1
-        return self._next()
+        self.hindrance = error
+        try:
+            return self._next(final=True)
+        except RoundRefusedError:
+            raise error from None
 
     def _ask_parts(self) -> list[Message]:
         """Ask one more applier of each group whose opened sum has not come."""
@@ -341,7 +349,7 @@ class ServerFlow:
             self._note(self.refusals.note(name, "apply", str(RoundReason.FORKED)))
         self._states.reached(claim, attempt.call, same)
         progress.place, progress.state = claim.place, claim.state
-        progress.attempt, progress.without = 1, frozenset()
+        progress.attempt, progress.without, self.hindrance = 1, frozenset(), None
         facts = {"place": shown(claim.place), "digest": claim.state.hex()}
         self._journal.write("state", facts, list(same.values()))
         early = self._states.sealed and self.plan.by_authority
@@ -366,7 +374,7 @@ class ServerFlow:
     def _finish(self, error: SecureFLError | None = None) -> list[Message]:
         self.failed, self.stage, self._attempt = error, Stage.OVER, None
         word = "" if error is None else str(getattr(error, "reason", error.code))
-        self._journal.write("end", {"reason": word or "finished"}, [])
+        self._journal.write("end", {"reason": word or "done", "files": {}}, [])
         return self._end(list(self._members))
 
     def _end(self, names: Sequence[str]) -> list[Message]:
@@ -393,8 +401,8 @@ class ServerFlow:
 
     def _note(self, refusal: Refusal) -> None:
         if len(self.refusals.first) < _MOST_NOTED:
-            facts = {"sender": refusal.sender, "phase": refusal.phase, "reason": refusal.reason}
-            self._journal.write("refused", {**facts, "by": refusal.by, "round": None}, [])
+            number = self._progress.number if self._attempt is not None else None
+            self._journal.write("refused", refused_facts(refusal, number), [])
 
 
 def _silent_group(part: int) -> RoundRefusedError:

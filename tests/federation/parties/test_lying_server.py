@@ -187,3 +187,22 @@ def test_survivors_that_differ_from_client_to_client() -> None:
         ("client-0001", "survivors-switched")
     ]
     assert made.server.failed is None
+
+
+def test_the_answers_of_a_round_whose_sum_may_be_open_are_not_given_again() -> None:
+    """Also where the server says that nothing was opened, and leaves a client out: the difference
+    of the two sums would be that client's answer.
+    """
+    made, sums = make(4, "masked", rounds=1), list[str]()
+
+    def tap(sender: str, to: str, data: bytes | memoryview) -> bytes | memoryview | None:
+        if route(data).phase == Phase.APPLY and to != "server":
+            sums.append(to)
+        return None if sums else data
+
+    made.run(tap)
+    assert made.server.failed is not None
+    for client in made.clients:
+        sent = client.receive(begin(made, 7, attempt=2, left_out=["client-0003"]))
+        if client.name != "client-0003":
+            assert refusal(made, sent)["reason"] == "already-opened"
