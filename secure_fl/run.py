@@ -56,7 +56,6 @@ from secure_fl.federation.run_state import RunState
 from secure_fl.federation.state import Place, State
 from secure_fl.federation.step_program import StepProgram
 from secure_fl.federation.steps.order import steps_of
-from secure_fl.federation.summing import Summing
 from secure_fl.files import held, read_json, remove_unfinished
 from secure_fl.inference import Models
 from secure_fl.models.state import count_parameters, load_vector
@@ -208,9 +207,8 @@ class Federation:
         chosen = last_choices(each.metrics for each in book.records)
         if self.blueprint.begun_as is not None:
             engine.remind(chosen)
-        summing = Summing(self.config.security, len(self.clients), self.config.privacy.colluders)
         groups = [client.group for client in self.clients]
-        rounds = Rounds(program, engine, summing, self._gate, groups, self._replied)
+        rounds = Rounds(program, engine, self._gate, groups, self._replied)
         simulation = Simulation(
             program,
             prologue,

@@ -13,8 +13,12 @@ from helpers import make_images, tiny_config
 from secure_fl import Dataset, Federation, FederationConfig
 from secure_fl.config import SecurityConfig
 from secure_fl.errors import ConfigError
-from secure_fl.federation import summing
+from secure_fl.federation.client import Client
 from secure_fl.federation.secrecy import secrecy
+from secure_fl.federation.state import State
+from secure_fl.federation.step_program import StepProgram
+from secure_fl.federation.steps.step import Answer
+from secure_fl.federation.summing import Summed
 from secure_fl.secure_sum.grid import Blocks
 from secure_fl.secure_sum.robust import draw_groups
 
@@ -148,18 +152,21 @@ def exposed(config: FederationConfig, images: Dataset, monkeypatch: pytest.Monke
     """Client's updates that another client of its pool gets by taking its own vector off what
     was opened.
     """
-    rounds: list[tuple[dict[int, Blocks], summing.Summed]] = []
+    rounds: list[tuple[dict[int, Blocks], Summed]] = []
+    own, answered, apply = dict[int, Blocks](), Client.answered, StepProgram.apply
 
-    class Spy(summing.ProtectedSum):
-        def add(self, client: int, blocks: Blocks) -> None:
-            self.__dict__.setdefault("own", {})[client] = blocks
-            super().add(client, blocks)
+    def watched(client: Client, state: State, position: int) -> Answer:
+        answer = answered(client, state, position)
+        own[client.local.data.id] = answer.blocks
+        return answer
 
-        def open(self) -> summing.Summed:
-            rounds.append((self.__dict__["own"], super().open()))
-            return rounds[-1][1]
+    def applied(program: StepProgram, state: State, opened: Summed) -> State:
+        rounds.append((dict(own), opened))
+        own.clear()
+        return apply(program, state, opened)
 
-    monkeypatch.setattr(summing, "ProtectedSum", Spy)
+    monkeypatch.setattr(Client, "answered", watched)
+    monkeypatch.setattr(StepProgram, "apply", applied)
     Federation(config, data=images).run()
     found = 0
     for own, summed in rounds:

@@ -12,7 +12,7 @@ from secure_fl.federation.observe import Seen
 from secure_fl.federation.release_box import ReleaseBox
 from secure_fl.federation.state import State
 from secure_fl.federation.step_program import StepProgram
-from secure_fl.federation.steps.step import Answer, Step
+from secure_fl.federation.steps.step import Step
 from secure_fl.privacy.ledger import Charges, Release
 from secure_fl.privacy.noise import NoiseSource
 
@@ -49,14 +49,6 @@ class EmbeddedEngine:
         """What the clients would release by answering."""
         answering = ((position, self.clients[client]) for position, client in places)
         return [each for position, client in answering for each in client.releases(state, position)]
-
-    def answers(self, state: State, places: Places) -> Iterator[tuple[int, Answer]]:
-        """(client, answer), in order.
-
-        An answer is made when it is taken, so only one is in memory.
-        """
-        for position, client in places:
-            yield client, self.clients[client].answered(state, position)
 
     def scored(self, step: Step, state: State) -> Iterator[tuple[int, Seen]]:
         """What the experimenter reads off every client.

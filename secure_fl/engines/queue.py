@@ -107,17 +107,19 @@ class Queue:
         self._waiting: dict[int, deque[Message]] = {id(host): deque() for host in hosts}
         self.now = 0.0
 
-    def run(self, *, most: int = 10_000) -> None:
+    def run(self, *, until: Callable[[], bool] = lambda: False, most: int = 10_000) -> None:
         """Go on until the first party has ended the federation and nothing is under way.
 
         Args:
+            until: asked after each message: whether to stop before, and to go on another time.
             most: deadlines that may pass; more are an error, so that nothing runs for ever.
 
         Raises:
             TrainingError: nothing is under way, and nobody waits for a deadline.
         """
         for _ in range(most):
-            self._deliver()
+            if self._deliver(until):
+                return
             due = min((host.due for host in self._hosts if host.due is not None), default=None)
             if self._at[self._first].over:
                 return
@@ -129,10 +131,12 @@ class Queue:
         problem, remedy = "nobody goes on", "read what the parties refused"
         raise TrainingError(problem, field="federation", value=self.now, remedy=remedy)
 
-    def _deliver(self) -> None:
-        """Give every message to its reader, as long as there are any."""
+    def _deliver(self, until: Callable[[], bool]) -> bool:
+        """Give every message to its reader, as long as there are any; whether to stop."""
         given = True
         while given:
+            if until():
+                return True
             for host in self._hosts:
                 if not host.busy:
                     self._sort(host.collect())
@@ -141,6 +145,7 @@ class Queue:
             if busy and not given:
                 self._sort(wait_for(busy).collect())
                 given = True
+        return until()
 
     def _give(self) -> bool:
         """One message to the first party; where there is none, one to each host that is idle."""

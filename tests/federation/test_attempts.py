@@ -17,12 +17,12 @@ from secure_sum.round_helpers import each_alone
 from secure_fl import Dataset, Federation
 from secure_fl.engines import embedded
 from secure_fl.federation.folder import RunFolder
-from secure_fl.federation.summing import ProtectedSum
+from secure_fl.federation.parties import server_flow
 from secure_fl.privacy.noise import NoiseSource
 from secure_fl.secure_sum import round_setup, shamir
 from secure_fl.secure_sum.round_client import RoundClient
-from secure_fl.secure_sum.round_messages import RoundReason, RoundRefusedError
-from secure_fl.secure_sum.secure_sum import EmbeddedFederation
+from secure_fl.secure_sum.round_messages import RoundRefusedError
+from secure_fl.secure_sum.round_plan import RoundPlan
 from secure_fl.secure_sum.shamir import Share
 
 BAD = "client-0005"
@@ -38,14 +38,14 @@ def _repeatable_noise(monkeypatch: pytest.MonkeyPatch) -> None:
 def plans(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, int]]:
     """(clients, t, n_min) of every attempt's plan."""
     seen: list[tuple[int, int, int]] = []
-    honest = EmbeddedFederation.begin
+    honest = server_flow.round_plans
 
-    def begin(self: EmbeddedFederation, number: int, *arguments: Any, **rules: Any) -> Any:
-        running = honest(self, number, *arguments, **rules)
-        seen.append((len(running.plan.cohort), rules["threshold"], running.plan.survivors_needed))
-        return running
+    def round_plans(*arguments: Any) -> tuple[RoundPlan, ...]:
+        made = honest(*arguments)
+        seen.extend((len(one.cohort), one.shares_needed, one.survivors_needed) for one in made)
+        return made
 
-    monkeypatch.setattr(EmbeddedFederation, "begin", begin)
+    monkeypatch.setattr(server_flow, "round_plans", round_plans)
     return seen
 
 
@@ -146,23 +146,6 @@ def test_too_few_are_left_without_who_made_it_fail(plans: list[Any], images: Dat
     with pytest.raises(RoundRefusedError, match="not-proved"):
         Federation(secure("masked", **SHORT), data=images).run()
     assert plans[-1][0] >= 5
-
-
-def test_clients_give_no_answer_again_that_a_sum_was_opened_of(images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where whoever runs the round says that nothing was opened, and blames a client: six answers less five would be the sixth."""
-    honest, sums = ProtectedSum.open, list[Any]()
-
-    def open_(self: ProtectedSum) -> Any:
-        sums.append(honest(self))
-        if len(sums) == 2:
-            raise RoundRefusedError(RoundReason.TOO_FEW, "so it says", field="round", value=1, remedy="none", blamed=[BAD])
-        return sums[-1]
-
-    monkeypatch.setattr(ProtectedSum, "open", open_)
-    monkeypatch.setattr(ProtectedSum, "closed", True)
-    with pytest.raises(RoundRefusedError, match="already-opened"):
-        Federation(secure("masked", **SHORT), data=images).run()
-    assert len(sums) == 2
 
 
 def test_noised_counts_are_opened_once(images: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

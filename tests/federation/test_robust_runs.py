@@ -4,7 +4,6 @@ groups reach.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,8 @@ from secure_fl import Dataset, Federation, FederationConfig
 from secure_fl.config import SecurityConfig
 from secure_fl.config_file import starter_config
 from secure_fl.engines import embedded
-from secure_fl.engines.embedded import EmbeddedEngine
 from secure_fl.errors import ConfigError, SecureSumError
+from secure_fl.federation.client import Client
 from secure_fl.federation.grouping import Grouping
 from secure_fl.federation.state import State
 from secure_fl.federation.steps.step import Answer
@@ -66,18 +65,18 @@ def lie(monkeypatch: pytest.MonkeyPatch, liar: int, bound: int) -> None:
     """One client sends the largest step that its clamp allows, in every coordinate, and keeps count
     and weight honest.
     """
-    honest = EmbeddedEngine.answers
+    honest = Client.answered
 
-    def answers(self: EmbeddedEngine, state: State, places: Any) -> Iterator[tuple[int, Answer]]:
-        for client, answer in honest(self, state, places):
-            # which has not been pre-trained yet
-            if client == liar and "encoder" not in state.tensors:
-                pools = torch.full_like(answer.blocks.pools, bound)
-                pools[:, -1] = answer.blocks.pools[:, -1]
-                answer = replace(answer, blocks=replace(answer.blocks, pools=pools))
-            yield client, answer
+    def answered(self: Client, state: State, position: int) -> Answer:
+        answer = honest(self, state, position)
+        # which has not been pre-trained yet
+        if self.local.data.id == liar and "encoder" not in state.tensors:
+            pools = torch.full_like(answer.blocks.pools, bound)
+            pools[:, -1] = answer.blocks.pools[:, -1]
+            answer = replace(answer, blocks=replace(answer.blocks, pools=pools))
+        return answer
 
-    monkeypatch.setattr(EmbeddedEngine, "answers", answers)
+    monkeypatch.setattr(Client, "answered", answered)
 
 
 @pytest.mark.parametrize(("how", "trim"), [("median", 1), ("trimmed_mean", 1)])

@@ -24,8 +24,8 @@ from secure_fl.federation.summing import Summing, shape_of
 from secure_fl.privacy.noise import NoiseSource
 from secure_fl.secure_sum.grid import Blocks, Grid
 from secure_fl.secure_sum.layout import FieldLayout
+from secure_fl.secure_sum.round_client import RoundClient
 from secure_fl.secure_sum.round_plan import BlockVector
-from secure_fl.secure_sum.secure_sum import EmbeddedRound
 from secure_fl.summary import unprotected
 
 PROTECTED = [("masked", "clients"), ("bfv+masked", "clients"), ("bfv+masked", "authority")]
@@ -177,15 +177,14 @@ def test_a_pool_below_the_minimum_stays_as_it_is(protection: str) -> None:
 
 def damage(monkeypatch: pytest.MonkeyPatch, round_number: int) -> None:
     """One bit of client 2's upload turns over on its way to the server, in one round."""
-    honest = EmbeddedRound.protect
+    honest = RoundClient.upload
 
-    def protect(self: EmbeddedRound, client: str, vector: BlockVector) -> memoryview:
-        upload = bytearray(honest(self, client, vector))
-        if self.plan.round == round_number and client == "client-0002":
-            upload[-1] ^= 1
-        return memoryview(upload)
+    def upload(self: RoundClient, vector: BlockVector) -> memoryview:
+        made = bytearray(honest(self, vector))
+        made[-1] ^= self._plan.round == round_number and self.name == "client-0002"
+        return memoryview(made)
 
-    monkeypatch.setattr(EmbeddedRound, "protect", protect)
+    monkeypatch.setattr(RoundClient, "upload", upload)
 
 
 def test_a_damaged_upload_is_on_record(images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

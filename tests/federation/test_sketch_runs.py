@@ -21,9 +21,12 @@ from secure_fl import Dataset, Federation, FederationConfig, run
 from secure_fl.assign import assign_pool
 from secure_fl.engines import embedded
 from secure_fl.errors import ConfigError, PrivacyError
-from secure_fl.federation import bench, summing
+from secure_fl.federation import bench
+from secure_fl.federation.client import Client
 from secure_fl.federation.sketch_form import shortened
 from secure_fl.federation.sketches import OpenSketch, ReleasedSketch
+from secure_fl.federation.state import State
+from secure_fl.federation.steps.step import Answer
 from secure_fl.pools.sketch import sketch_of
 from secure_fl.privacy import private_sketch
 from secure_fl.privacy.events import GaussianEvent
@@ -89,10 +92,10 @@ class Watched:
         self.centres: list[tuple[Tensor, Tensor, int]] = []
         self.sketches: list[tuple[Tensor, Tensor, int]] = []
         self.summed: list[Blocks] = []
-        release_mean, release, add = (
+        release_mean, release, answered = (
             PrivateSketch.release_mean,
             PrivateSketch.release,
-            summing.ProtectedSum.add,
+            Client.answered,
         )
 
         def mean(sketch: PrivateSketch, features: Tensor, size: int, stream: NoiseStream) -> Tensor:
@@ -118,13 +121,14 @@ class Watched:
             )
             return made
 
-        def added(running: summing.ProtectedSum, who: int, blocks: Blocks) -> None:
-            self.summed.append(blocks)
-            add(running, who, blocks)
+        def watched(client: Client, state: State, position: int) -> Answer:
+            answer = answered(client, state, position)
+            self.summed.append(answer.blocks)
+            return answer
 
         monkeypatch.setattr(PrivateSketch, "release_mean", mean)
         monkeypatch.setattr(PrivateSketch, "release", whole)
-        monkeypatch.setattr(summing.ProtectedSum, "add", added)
+        monkeypatch.setattr(Client, "answered", watched)
 
     def deviations(self, events: dict[str, GaussianEvent]) -> Tensor:
         """All noise of the run `[clients, numbers]`, in the deviations that the ledger charges for:

@@ -22,7 +22,7 @@ from secure_fl.secure_sum.refusals import Reason
 from secure_fl.secure_sum.round_layers import ServerCipher
 from secure_fl.secure_sum.round_plan import RoundPlan
 from secure_fl.secure_sum.round_server import RoundServer
-from secure_fl.secure_sum.round_steps import PHASES, Step
+from secure_fl.secure_sum.round_steps import PHASES, Refusal, Step
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,11 @@ class Attempt:
     def opened(self) -> tuple[int, ...]:
         """Sums that were opened."""
         return tuple(part for part in range(len(self.sums)) if part not in self.failed)
+
+    @property
+    def left_out(self) -> list[Refusal]:
+        """Clients that sums were gone on without, as no message of theirs was refused."""
+        return [each for one in self.sums for each in one.refusals if not each.size]
 
     @property
     def until(self) -> float:

@@ -23,7 +23,7 @@ from secure_fl.federation.program import Program
 from secure_fl.federation.state import State
 from secure_fl.federation.summing import Summed
 from secure_fl.federation.wire import refused, shown
-from secure_fl.privacy.client_level import Blocks
+from secure_fl.secure_sum.grid import Blocks
 from secure_fl.secure_sum.key_holder import Opened
 from secure_fl.secure_sum.refusals import Reason
 from secure_fl.secure_sum.round_plan import BlockShape

@@ -19,7 +19,7 @@ from secure_fl.federation.parties.replica import open_state
 from secure_fl.federation.parties.server_desks import KeyDesk, StateDesk
 from secure_fl.federation.parties.server_record import call_facts, refused_facts, sum_facts
 from secure_fl.federation.parties.shared import Shared
-from secure_fl.federation.party import Message, RefusalLog
+from secure_fl.federation.party import Message, RefusalLog, reason_of
 from secure_fl.federation.place import Place
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.program import SumForm
@@ -144,6 +144,16 @@ class ServerFlow:
         return self._progress.place
 
     @property
+    def number(self) -> int:
+        """Of the attempt that was called last; -1 before the first."""
+        return self._progress.number
+
+    @property
+    def state(self) -> bytes:
+        """Digest of the state at that place, as most appliers signed it."""
+        return self._progress.state
+
+    @property
     def due(self) -> float | None:
         """When the next wait ends."""
         waits = [] if self.over else [self._until]
@@ -231,6 +241,8 @@ class ServerFlow:
             self._until = attempt.until
             return sent
         self._silent |= attempt.silent
+        for refusal in attempt.left_out:
+            self._note(refusal)
         return [*sent, *self._summed()]
 
     def _summed(self) -> list[Message]:
@@ -258,6 +270,9 @@ class ServerFlow:
         worth = len(without) > len(progress.without) and progress.attempt < ATTEMPTS
         if not worth or not (closed or self.plan.protection == "plain"):
             raise error
+        for name in sorted(without - progress.without):
+            word = f"attempt {progress.attempt}"
+            self._note(Refusal(name, word, reason_of(error), 0, by=self.name))
         progress.without, progress.attempt = without, progress.attempt + 1
         self.hindrance = error
         try:

@@ -76,6 +76,10 @@ class Shared:
             self._holders = {plan.key_fingerprint: holder_cipher(plan, key)}
         return self._holders[plan.key_fingerprint]
 
+    def known(self, digest: bytes) -> State | None:
+        """The state of that digest, where anybody holds it."""
+        return self._states.get(digest)
+
     def state(self, name: bytes, make: Callable[[], State]) -> State:
         """The state of that name, as long as anybody holds it; made where nobody does."""
         found = self._states.get(name)

@@ -11,8 +11,8 @@ from secure_fl.engines.queue import Tap
 from secure_fl.errors import PrivacyError, TrainingError
 from secure_fl.federation.state import State
 from secure_fl.federation.wire import route
-from secure_fl.privacy.client_level import Blocks
 from secure_fl.secure_sum.envelope import Phase, open_envelope, sign_envelope
+from secure_fl.secure_sum.grid import Blocks
 from secure_fl.secure_sum.round_messages import Revealed
 from secure_fl.secure_sum.shamir import Share
 

@@ -20,8 +20,8 @@ from secure_fl.federation.plan import Plan
 from secure_fl.federation.program import SumForm
 from secure_fl.federation.state import Place, State
 from secure_fl.federation.summing import Opening, Summed
-from secure_fl.privacy.client_level import Blocks
 from secure_fl.privacy.ledger import Release
+from secure_fl.secure_sum.grid import Blocks
 from secure_fl.secure_sum.identities import Identity
 from secure_fl.secure_sum.roster import Roster
 from secure_fl.secure_sum.round_plan import BlockShape

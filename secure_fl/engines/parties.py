@@ -1,0 +1,241 @@
+"""All parties of a federation in this process: for simulations, tests and small pilots.
+
+They exchange the bytes that they would send over a network, and nothing else; an experimenter
+stands beside them and reads off what no party would be told.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from secure_fl.engines.queue import Here, Queue
+from secure_fl.errors import SecureFLError
+from secure_fl.federation.client import Client
+from secure_fl.federation.observe import Seen
+from secure_fl.federation.parties.authority import FederationAuthority
+from secure_fl.federation.parties.client import FederationClient, Site
+from secure_fl.federation.parties.server import FederationServer
+from secure_fl.federation.parties.server_flow import Journal
+from secure_fl.federation.parties.shared import Shared
+from secure_fl.federation.plan import Plan
+from secure_fl.federation.program import SumForm
+from secure_fl.federation.state import Place, State
+from secure_fl.federation.step_program import StepProgram
+from secure_fl.federation.summing import Cost, Summed
+from secure_fl.privacy.ledger import Release
+from secure_fl.secure_sum.grid import Blocks
+from secure_fl.secure_sum.identities import Identity
+from secure_fl.secure_sum.roster import Roster
+from secure_fl.secure_sum.round_store import MemoryStore
+
+Replied = Callable[[int, int, int], None]
+"""Told after each answer whose it is, how many there are, and how many will be."""
+_LARGEST_STATE = 1 << 34
+
+
+@dataclass
+class Watched:
+    """A program as an experimenter watches it.
+
+    Attributes:
+        first: the state that this process goes on from.
+        opened: what was opened last.
+        error: why the next state could not be made.
+    """
+
+    program: StepProgram
+    first: State
+    opened: Summed | None = None
+    error: SecureFLError | None = None
+
+    def start(self) -> State:
+        """Where this process goes on."""
+        return self.first
+
+    def form(self, place: Place) -> SumForm:
+        """As the program's."""
+        return self.program.form(place)
+
+    def done(self, place: Place) -> bool:
+        """As the program's."""
+        return self.program.done(place)
+
+    def apply(self, state: State, opened: Summed) -> State:
+        """As the program's."""
+        self.opened = opened
+        try:
+            return self.program.apply(state, opened)
+        except SecureFLError as error:
+            self.error = error
+            raise
+
+
+@dataclass
+class Told:
+    """What is read off the clients in one attempt, and what their answers cost.
+
+    Attributes:
+        number: of the attempt.
+        seen: by client, in the order in which they answered.
+        error: why the first that could not answer could not.
+        seconds: that answers took.
+        called: clients that were called.
+    """
+
+    number: int = -1
+    seen: dict[int, Seen] = field(default_factory=dict)
+    error: SecureFLError | None = None
+    seconds: float = 0.0
+    called: int = 0
+
+
+class WatchedAnswers:
+    """One client's answers, read off as they are made."""
+
+    def __init__(
+        self, client: Client, number: int, told: Told, running: Callable[[], int], replied: Replied
+    ) -> None:
+        """`running`: number of the attempt under way."""
+        self._client, self._number, self._told = client, number, told
+        self._running, self._replied = running, replied
+
+    def releases(self, state: State, position: int) -> Sequence[Release]:
+        """None: the run's own gate admits a whole round before it is called."""
+        return ()
+
+    def answer(self, state: State, position: int) -> Blocks:
+        """The client's summand."""
+        told, started = self._told, time.perf_counter()
+        if told.number != self._running():
+            told.number, told.seen = self._running(), {}
+        try:
+            answer = self._client.answered(state, position)
+        except SecureFLError as error:
+            told.error = told.error or error
+            raise
+        told.seconds += time.perf_counter() - started
+        told.seen[self._number] = answer.seen
+        self._replied(self._number, len(told.seen), told.called)
+        return answer.blocks
+
+
+class LocalParties:
+    """A federation in this process, round by round.
+
+    Args:
+        program: of the federation.
+        state: from which it goes on.
+        clients: what answers.
+        replied: told of each answer.
+    """
+
+    def __init__(
+        self, program: StepProgram, state: State, clients: Sequence[Client], replied: Replied
+    ) -> None:
+        config = program.blueprint.config
+        self._watched, self._shared, self.told = Watched(program, state), Shared(), Told()
+        names = [f"client-{number:04d}" for number in range(len(clients))]
+        people = {name: Identity.generate(name) for name in names}
+        others = {role: Identity.generate(role, role) for role in _ROLES}
+        everyone = tuple(one.member for one in (*others.values(), *people.values()))
+        unsigned = Roster("embedded", everyone, config.security.rotation_rounds)
+        coordinator = others["coordinator"]
+        roster = Roster.open(unsigned.sign(coordinator), coordinator.member)
+        signed = self._plan(roster).sign(coordinator, roster)
+        answers = [
+            WatchedAnswers(client, number, self.told, lambda: self.server.number, replied)
+            for number, client in enumerate(clients)
+        ]
+        self._clients = [
+            self._client(identity, roster, answer)
+            for identity, answer in zip(people.values(), answers, strict=True)
+        ]
+        watched, journal = self._watched, Journal(self._write)
+        self.server = FederationServer(
+            others["server"], roster, signed, watched, start=state.place, journal=journal
+        )
+        parties: list[FederationClient | FederationAuthority] = [*self._clients]
+        if self.server.plan.by_authority:
+            identity, shared = others["authority"], self._shared
+            parties.append(
+                FederationAuthority(identity, roster, lambda _: watched, shared=shared)
+            )
+        self._queue = Queue([Here([self.server]), Here(parties)], "server", tap=self._tap)
+        self._bytes, self._refused = Counter[str](), list[str]()
+
+    def run(self, state: State, called: int) -> tuple[State, Summed]:
+        """One round: the state after it, and what was opened.
+
+        Args:
+            state: at the place where the parties are.
+            called: clients that will be asked.
+
+        Raises:
+            SecureFLError: a client could not answer, or the round failed.
+        """
+        self.told.__dict__.update(Told(called=called).__dict__)
+        place = state.place
+        self._queue.run(until=lambda: self.server.place != place or self._error is not None)
+        if self._error is not None:
+            raise self.server.hindrance or self._error
+        if self.server.failed is not None:
+            raise self.server.failed
+        opened, after = self._watched.opened, self._shared.known(self.server.state)
+        assert opened is not None
+        assert after is not None
+        return after, opened
+
+    @property
+    def _error(self) -> SecureFLError | None:
+        """Why a client of this process could not go on: it ends a simulation."""
+        return self.told.error or self._watched.error
+
+    def cost(self, seconds: float) -> Cost:
+        """Of the round that was run last, of which `seconds` have passed."""
+        down, up = self._bytes["down"], self._bytes["up"]
+        refused = tuple(self._refused)
+        self._bytes.clear()
+        self._refused.clear()
+        return Cost(down, up, seconds - self.told.seconds, refused)
+
+    def _plan(self, roster: Roster) -> Plan:
+        blueprint = self._watched.program.blueprint
+        config = blueprint.config
+        tensors = blueprint.make_encoder(0).state_dict().items()
+        layout = repr([(name, str(tensor.dtype), tuple(tensor.shape)) for name, tensor in tensors])
+        return Plan(
+            config.model_dump(mode="json"),
+            blueprint.shape,
+            blueprint.classes,
+            roster.names("client"),
+            roster.digest,
+            hashlib.sha256(layout.encode()).digest(),
+            self._watched.first.digest,
+            _LARGEST_STATE,
+            "server",
+            "authority" if config.security.key_holder == "authority" else "",
+            largest=blueprint.largest,
+        )
+
+    def _client(
+        self, identity: Identity, roster: Roster, answers: WatchedAnswers
+    ) -> FederationClient:
+        site = Site(lambda plan: (self._watched, answers))
+        store = MemoryStore(bytes_too=False)
+        return FederationClient(identity, roster, site, store=store, shared=self._shared)
+
+    def _write(self, kind: str, facts: Mapping[str, Any], evidence: Sequence[bytes]) -> None:
+        if kind == "refused":
+            self._refused.append(f"{facts['sender']} {facts['phase']}: {facts['reason']}")
+
+    def _tap(self, sender: str, to: str, data: bytes | memoryview) -> bytes | memoryview:
+        self._bytes["up" if to == "server" else "down"] += len(data)
+        return data
+
+
+_ROLES = ("coordinator", "server", "authority")
