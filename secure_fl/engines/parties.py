@@ -10,20 +10,21 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from secure_fl.engines.queue import Here, Queue
 from secure_fl.errors import SecureFLError
 from secure_fl.federation.client import Client
+from secure_fl.federation.following import Follower
 from secure_fl.federation.observe import Seen
 from secure_fl.federation.parties.authority import FederationAuthority
 from secure_fl.federation.parties.client import FederationClient, Site
 from secure_fl.federation.parties.server import FederationServer
-from secure_fl.federation.parties.server_flow import Journal
 from secure_fl.federation.parties.shared import Shared
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.program import SumForm
+from secure_fl.federation.recorder import FEDERATION, Recorder
 from secure_fl.federation.state import Place, State
 from secure_fl.federation.step_program import StepProgram
 from secure_fl.federation.summing import Cost, Summed
@@ -132,21 +133,30 @@ class LocalParties:
         state: from which it goes on.
         clients: what answers.
         replied: told of each answer.
+        recorder: writes the transcript, which clients follow.
     """
 
     def __init__(
-        self, program: StepProgram, state: State, clients: Sequence[Client], replied: Replied
+        self,
+        program: StepProgram,
+        state: State,
+        clients: Sequence[Client],
+        replied: Replied,
+        recorder: Recorder,
     ) -> None:
         config = program.blueprint.config
         self._watched, self._shared, self.told = Watched(program, state), Shared(), Told()
-        names = [f"client-{number:04d}" for number in range(len(clients))]
-        people = {name: Identity.generate(name) for name in names}
+        self._recorder, self._head = recorder, recorder.head
+        people = {name: Identity.generate(name) for name in recorder.clients}
         others = {role: Identity.generate(role, role) for role in _ROLES}
         everyone = tuple(one.member for one in (*others.values(), *people.values()))
-        unsigned = Roster("embedded", everyone, config.security.rotation_rounds)
+        unsigned = Roster(FEDERATION, everyone, config.security.rotation_rounds)
         coordinator = others["coordinator"]
-        roster = Roster.open(unsigned.sign(coordinator), coordinator.member)
-        signed = self._plan(roster).sign(coordinator, roster)
+        named = unsigned.sign(coordinator)
+        roster = Roster.open(named, coordinator.member)
+        plan = self._plan(roster)
+        signed = plan.sign(coordinator, roster)
+        recorder.planned(plan, roster, (coordinator.card(), named, signed))
         answers = [
             WatchedAnswers(client, number, self.told, lambda: self.server.number, replied)
             for number, client in enumerate(clients)
@@ -155,9 +165,10 @@ class LocalParties:
             self._client(identity, roster, answer)
             for identity, answer in zip(people.values(), answers, strict=True)
         ]
-        watched, journal = self._watched, Journal(self._write)
+        watched, journal = self._watched, replace(recorder.journal, write=self._write)
+        where = {"start": state.place, "number": recorder.number}
         self.server = FederationServer(
-            others["server"], roster, signed, watched, start=state.place, journal=journal
+            others["server"], roster, signed, watched, **where, journal=journal
         )
         parties: list[FederationClient | FederationAuthority] = [*self._clients]
         if self.server.plan.by_authority:
@@ -225,13 +236,15 @@ class LocalParties:
     def _client(
         self, identity: Identity, roster: Roster, answers: WatchedAnswers
     ) -> FederationClient:
-        site = Site(lambda plan: (self._watched, answers))
+        follow = Follower(self._shared.followed, self._head)
+        site = Site(lambda plan: (self._watched, answers), follow=follow)
         store = MemoryStore(bytes_too=False)
         return FederationClient(identity, roster, site, store=store, shared=self._shared)
 
     def _write(self, kind: str, facts: Mapping[str, Any], evidence: Sequence[bytes]) -> None:
         if kind == "refused":
             self._refused.append(f"{facts['sender']} {facts['phase']}: {facts['reason']}")
+        self._recorder.journal.write(kind, facts, evidence)
 
     def _tap(self, sender: str, to: str, data: bytes | memoryview) -> bytes | memoryview:
         self._bytes["up" if to == "server" else "down"] += len(data)

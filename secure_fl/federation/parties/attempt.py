@@ -123,7 +123,7 @@ class Attempt:
             raise refused(Reason.WRONG_PARAMETERS, "another sum's", "parameters", found, "none")
         said = self.sums[part].receive(data)
         if said is None:
-            self.evidence[part] += evidence_in(header.phase, data)
+            self.evidence[part] += evidence_in(header, data, self.plans[part].authority)
             noised = self.plans[part].noised_head and header.phase == Phase.OPEN_COUNTS
             self.opening |= noised or header.phase == Phase.OPEN_POOLS
         return said

@@ -74,7 +74,7 @@ class Site:
         judge: why this site does not take part in a plan, None where it does.
         admit: records what an answer will release, or raises `PrivacyError` beyond the budget.
         follow: takes the transcript's next lines and gives its head, 32 bytes; raises where they
-            do not continue what was there.
+            do not continue what was there. Without lines it gives the head that there is.
     """
 
     prepare: Callable[[Plan], tuple[Program, Answers]]
@@ -87,7 +87,7 @@ class Site:
 class _Progress:
     """How far a client is."""
 
-    head: bytes = bytes(32)
+    head: bytes
     last: tuple[int, bytes] = (-1, b"")
     """The last call that was taken: its number, and the hash of its body."""
     late: Post | None = field(default=None, repr=False)
@@ -123,7 +123,7 @@ class FederationClient:
         self._wire, self._server = Wire(identity, roster), roster.names("server")[0]
         self._store, self._shared = store or MemoryStore(), shared or Shared()
         self._seat: Seat | None = None
-        self._progress = _Progress()
+        self._progress = _Progress(site.follow(()))
         self._due: float | None = 0.0
         self.refusals = RefusalLog(identity.name)
 

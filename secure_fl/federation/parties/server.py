@@ -40,6 +40,8 @@ class FederationServer(ServerFlow):
         roster: in force.
         plan: as its coordinator signed it.
         schedule: of the program that the plan makes.
+        start: where the program is; at its beginning where none is given.
+        number: of the first call; more than any that was made before in this federation.
         deadlines: how long it waits.
         journal: where it writes what happens.
 

@@ -100,6 +100,7 @@ class ServerFlow:
         schedule: Schedule,
         *,
         start: Place | None = None,
+        number: int = 0,
         deadlines: Deadlines | None = None,
         journal: Journal | None = None,
     ) -> None:
@@ -114,7 +115,7 @@ class ServerFlow:
         """Who has joined, and the transcript's head that each was shown last."""
         self._declined: set[str] = set()
         self._silent: set[str] = set()
-        self._progress = _Progress(start or Place(0, 0), self.plan.start)
+        self._progress = _Progress(start or Place(0, 0), self.plan.start, number - 1)
         self._attempt: Attempt | None = None
         self._now, self._until = 0.0, self._deadlines.join
         self.stage, self.failed = Stage.JOIN, None
@@ -145,7 +146,7 @@ class ServerFlow:
 
     @property
     def number(self) -> int:
-        """Of the attempt that was called last; -1 before the first."""
+        """Of the attempt that was called last; one less than the first's before it."""
         return self._progress.number
 
     @property
@@ -350,7 +351,7 @@ class ServerFlow:
         self._states.reached(claim, attempt.call, same)
         progress.place, progress.state = claim.place, claim.state
         progress.attempt, progress.without, self.hindrance = 1, frozenset(), None
-        facts = {"place": shown(claim.place), "digest": claim.state.hex()}
+        facts = {"place": shown(claim.place), "digest": claim.state.hex(), "checkpoint": None}
         self._journal.write("state", facts, list(same.values()))
         early = self._states.sealed and self.plan.by_authority
         names = [name for name in self._members if name != self.plan.authority] if early else []
