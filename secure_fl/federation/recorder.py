@@ -17,8 +17,8 @@ from secure_fl import __version__
 from secure_fl.config import FederationConfig
 from secure_fl.federation.folder import RunFolder
 from secure_fl.federation.parties.server_flow import Journal
-from secure_fl.federation.parties.server_record import plan_facts
 from secure_fl.federation.plan import Plan
+from secure_fl.federation.plan_facts import plan_facts
 from secure_fl.federation.state import State
 from secure_fl.federation.transcript import Transcript
 from secure_fl.federation.transcript_entries import (

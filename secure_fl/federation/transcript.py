@@ -69,6 +69,11 @@ class Line:
     head: bytes
     seal: bytes
 
+    @property
+    def whole(self) -> bool:
+        """Whether the evidence is there, where there is any."""
+        return self.seal == _sealed(self.evidence)
+
     @classmethod
     def made(cls, before: bytes, entry: Entry, evidence: Sequence[bytes] = ()) -> Line:
         """The line that says `entry` after the line whose hash is `before`."""
@@ -105,8 +110,7 @@ class Line:
     def encode(self) -> bytes:
         """The line, without its line break."""
         evidence = [to_base64(each) for each in self.evidence]
-        whole = self.seal == _sealed(self.evidence)
-        return self._encoded(evidence if whole else self.seal.hex())
+        return self._encoded(evidence if self.whole else self.seal.hex())
 
     def brief(self) -> bytes:
         """The line without its evidence."""
@@ -187,20 +191,6 @@ class Transcript:
         """`append` for an entry that is typed already."""
         checked = entry_of(entry.kind, facts_of(entry))
         return self._write(Line.made(self.head, checked, evidence))
-
-    def take(self, data: bytes) -> Line:
-        """Add a line that another party wrote: a client follows the server's transcript so.
-
-        Raises:
-            RefusedError: `malformed`.
-            RoundRefusedError: `forked`: it does not continue this transcript.
-            FileError: it cannot be written; the transcript is as it was.
-        """
-        line = Line.read(data)
-        if line.before != self.head:
-            raise forked(len(self))
-        self._write(line)
-        return line
 
     def after(self, head: bytes) -> list[bytes]:
         """The lines after a head, without their evidence; all where that was never its head.

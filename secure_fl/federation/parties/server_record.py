@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from secure_fl import __version__
 from secure_fl.federation.calling import Call
-from secure_fl.federation.plan import Plan
 from secure_fl.federation.program import SumForm
 from secure_fl.federation.wire import shown
 from secure_fl.secure_sum.ceremony import Epoch
 from secure_fl.secure_sum.envelope import Header, Phase, head_bytes, read_header
-from secure_fl.secure_sum.roster import Roster
 from secure_fl.secure_sum.round_messages import unframe
 from secure_fl.secure_sum.round_plan import RoundPlan
 from secure_fl.secure_sum.round_server import RoundServer
@@ -20,24 +17,6 @@ from secure_fl.secure_sum.round_steps import Refusal
 
 _WHOLE = (Phase.ADVERTISE, Phase.AGREE, Phase.APPLY)
 """Phases whose messages are short, and evidence as they are."""
-
-
-def plan_facts(plan: Plan, roster: Roster, configuration: str | None = None) -> dict[str, Any]:
-    """What everybody agreed to; `configuration` is a digest of the file that it was read from."""
-    rules = [plan.rules(cohort) for cohort in plan.config.cohorts(len(plan.clients))]
-    return {
-        "digest": plan.digest.hex(),
-        "federation": roster.federation,
-        "protection": plan.protection,
-        "key_holder": plan.key_holder,
-        "clients": sorted(plan.clients),
-        "fewest": min((each.survivors for each in rules if each), default=0),
-        "colluders": plan.config.privacy.colluders,
-        "roster": roster.digest.hex(),
-        "revision": roster.revision,
-        "versions": {"secure-fl": __version__},
-        "configuration": configuration,
-    }
 
 
 def keys_facts(fingerprint: bytes, maker: str, epoch: Epoch) -> dict[str, Any]:
