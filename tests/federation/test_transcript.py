@@ -14,6 +14,7 @@ import pytest
 from federation.records import DIGEST, FACTS
 
 from secure_fl.errors import SecureSumError
+from secure_fl.federation.following import Checked, Follower
 from secure_fl.federation.transcript import START, Line, Transcript
 from secure_fl.federation.transcript_entries import KINDS, entry_of, facts_of
 from secure_fl.secure_sum.refusals import RefusedError
