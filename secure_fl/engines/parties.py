@@ -28,7 +28,9 @@ from secure_fl.federation.recorder import FEDERATION, Recorder
 from secure_fl.federation.state import Place, State
 from secure_fl.federation.step_program import StepProgram
 from secure_fl.federation.summing import Cost, Summed
+from secure_fl.federation.wire import lines_in, route
 from secure_fl.privacy.ledger import Release
+from secure_fl.secure_sum.envelope import Phase
 from secure_fl.secure_sum.grid import Blocks
 from secure_fl.secure_sum.identities import Identity
 from secure_fl.secure_sum.roster import Roster
@@ -207,7 +209,11 @@ class LocalParties:
         return self.told.error or self._watched.error
 
     def cost(self, seconds: float) -> Cost:
-        """Of the round that was run last, of which `seconds` have passed."""
+        """Of the round that was run last, of which `seconds` have passed.
+
+        Joining, and the transcript's lines that calls bring along, are not counted: they depend on
+        when a run was stopped and resumed.
+        """
         down, up = self._bytes["down"], self._bytes["up"]
         refused = tuple(self._refused)
         self._bytes.clear()
@@ -247,8 +253,13 @@ class LocalParties:
         self._recorder.journal.write(kind, facts, evidence)
 
     def _tap(self, sender: str, to: str, data: bytes | memoryview) -> bytes | memoryview:
-        self._bytes["up" if to == "server" else "down"] += len(data)
+        header = route(data)
+        if header.phase not in _BEGINNING:
+            lines = lines_in(data) if header.phase in (Phase.BEGIN, Phase.END) else 0
+            self._bytes["up" if to == "server" else "down"] += len(data) - lines
         return data
 
 
 _ROLES = ("coordinator", "server", "authority")
+_BEGINNING = (Phase.HELLO, Phase.PLAN, Phase.JOIN, Phase.MAKE, Phase.SECRET)
+"""Messages that begin a federation, and again one that is resumed: no round's cost."""

@@ -26,6 +26,7 @@ from secure_fl.secure_sum.envelope import (
     Expected,
     Header,
     Phase,
+    head_bytes,
     open_envelope,
     read_header,
     sign_envelope,
@@ -173,6 +174,13 @@ def open_post(
         raise malformed("message", "the head is longer than its body, or of no kind")
     head = parse_object(body[_LENGTH.size : end], "message")
     return Post(header, fields(head, "message", _FACTS[header.phase]), body[end:])
+
+
+def lines_in(data: bytes | memoryview) -> int:
+    """Bytes after the head of a message's body: of a call, the transcript's lines."""
+    start = head_bytes(read_header(data[:4096]))
+    length = _LENGTH.unpack_from(data, start)[0]
+    return max(0, len(data) - start - _LENGTH.size - int(length))
 
 
 def plain_header(name: str, roster: Roster, phase: Phase, plan: str, number: int = 0) -> Header:
