@@ -1,4 +1,7 @@
-"""One round: its sum is set up, clients answer into it, and what is opened moves the state. Tried again where a client made the sum fail."""
+"""One round: its sum is set up, clients answer into it, and what is opened moves the state.
+
+Tried again where a client made the sum fail.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +21,23 @@ from secure_fl.federation.summing import Cost, ProtectedSum, Summed, Summing
 from secure_fl.secure_sum.round_messages import RoundRefusedError
 
 ATTEMPTS = 3
-"""Of one round. Each leaves out more clients, and the numbers that must survive stay those of the round as it was called."""
+"""Of one round.
+
+Each leaves out more clients, and the numbers that must survive stay those of the round as it was
+called.
+"""
 
 
 class Rounds:
     """Runs rounds. Before anybody is asked, what the answers will release is in the ledger.
 
-    **Guarantee.** A round is tried again only where no client has sent what opens a pool of the attempt before, or a count that noise hides, and
-    each asked again gives the answer that it gave: nothing is released twice, and no two sums of the same updates are opened, whose difference
-    is an update. Clients see to that themselves, by the digest of what they are asked, whatever is said here.
-    **Assumes.** Clients that are asked again answer as they did before: from what is stored, or by the same coins.
-    **Not covered.** A round that is run again after a resume, whose sum may have been opened before the process died.
+    **Guarantee.** A round is tried again only where no client has sent what opens a pool of the
+    attempt before, or a count that noise hides, and each asked again gives the answer that it gave:
+    nothing is released twice, and no two sums of the same updates are opened, whose difference is
+    an update. Clients see to that themselves, by the digest of what they are asked, whatever is
+    said here. **Assumes.** Clients that are asked again answer as they did before: from what is
+    stored, or by the same coins. **Not covered.** A round that is run again after a resume, whose
+    sum may have been opened before the process died.
     """
 
     def __init__(
@@ -40,7 +49,10 @@ class Rounds:
         groups: Sequence[int | None],
         heard: Callable[[int, int, int], None],
     ) -> None:
-        """`groups`: known, of every client. `heard` is told after each answer whose it is, how many there are, and how many will be."""
+        """`groups`: known, of every client.
+
+        `heard` is told after each answer whose it is, how many there are, and how many will be.
+        """
         self._program, self._engine, self._summing = program, engine, summing
         self._gate, self._groups, self._heard = gate, groups, heard
 
@@ -48,8 +60,9 @@ class Rounds:
         """The round at `state.place`: the state after it, and its record.
 
         Raises:
-            SecureSumError: a sum that failed where nobody can be blamed, or may have been known when it failed; too few clients are left
-                without who can be blamed, or a private answer is not stored.
+            SecureSumError: a sum that failed where nobody can be blamed, or may have been known
+                when it failed; too few clients are left without who can be blamed, or a private
+                answer is not stored.
             PrivacyError: the budget would be passed.
         """
         started, form = time.perf_counter(), self._program.form(state.place)
@@ -85,7 +98,8 @@ class Rounds:
                 new = attempt < ATTEMPTS and blamed != without
                 if not new or not self._can_repeat(state, form, blamed, tally):
                     raise
-                tally.again += [f"{name} attempt {attempt}: {error.reason}" for name in error.blamed]
+                told = f"attempt {attempt}: {error.reason}"
+                tally.again += [f"{name} {told}" for name in error.blamed]
                 without = blamed
         raise AssertionError
 
@@ -111,7 +125,7 @@ class Rounds:
     def _can_repeat(
         self, state: State, form: SumForm, without: frozenset[int], tally: _Tally
     ) -> bool:
-        """Whether nothing can have been opened, enough clients are left, and each has its private answer stored."""
+        """Whether nothing can be known, enough clients are left, and all answers are stored."""
         enough = self._summing.suffices(form.cohort, form.opening, without)
         if not tally.closed or not enough:
             return False
