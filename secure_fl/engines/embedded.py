@@ -21,7 +21,11 @@ Places = Sequence[tuple[int, int]]
 
 
 class EmbeddedEngine:
-    """Plain calls. Everybody shares a process and one replica, so nothing is hidden from anybody: the report says so."""
+    """Plain calls.
+
+    Everybody shares a process and one replica, so nothing is hidden from anybody: the report says
+    so.
+    """
 
     def __init__(
         self,
@@ -30,7 +34,10 @@ class EmbeddedEngine:
         results: ReleaseBox | Path | None = None,
         already: Callable[[int], tuple[Charges, ...]] = lambda _: ((),),
     ) -> None:
-        """`results`: where private results are kept until the run ends, or its folder. `already`: what earlier runs may have released of a client."""
+        """`results`: where private results are kept until the run ends, or its folder.
+
+        `already`: what earlier runs may have released of a client.
+        """
         bench, noise = Workbench(program.blueprint), new_noise()
         self.results = results if isinstance(results, ReleaseBox) else ReleaseBox(results)
         self.clients = [
@@ -44,12 +51,15 @@ class EmbeddedEngine:
         return [each for position, client in answering for each in client.releases(state, position)]
 
     def scored(self, step: Step, state: State) -> Iterator[tuple[int, Seen]]:
-        """What the experimenter reads off every client: the pool that it would choose, and how it fares there."""
+        """What the experimenter reads off every client.
+
+        The pool that it would choose, and how it fares there.
+        """
         for number, client in enumerate(self.clients):
             yield number, client.scored(step, state, number)
 
     def remind(self, choices: Mapping[str, int]) -> None:
-        """Remind clients of the pools that they used, by their numbers, where a run goes on whose sketches are gone."""
+        """Remind clients of the pools that they used, where their sketches are gone."""
         for client, pool in choices.items():
             self.clients[int(client)].local.before = pool
 
@@ -64,5 +74,8 @@ class EmbeddedEngine:
 
 
 def new_noise() -> NoiseSource:
-    """The source of all noise of a run, keyed by the operating system. A function, so that tests can put a repeatable one in its place."""
+    """The source of all noise of a run, keyed by the operating system.
+
+    A function, so that tests can put a repeatable one in its place.
+    """
     return NoiseSource.fresh()

@@ -1,4 +1,4 @@
-"""One round of a simulation: the parties run it, and an experimenter reads off what no party is told."""
+"""One round of a simulation: parties run it, an experimenter reads off what no party is told."""
 
 from __future__ import annotations
 
@@ -16,10 +16,15 @@ from secure_fl.federation.step_program import StepProgram
 class Rounds:
     """Runs rounds. Before anybody is called, what the answers will release is in the run's ledger.
 
-    **Guarantee.** A round is tried again only as `FederationServer` does, and each client that is asked again gives the answer
-    that it gave: nothing is released twice, and no two sums of the same updates are opened, whose difference is an update.
-    **Assumes.** Clients that are asked again answer as they did before: from what is stored, or by the same coins.
-    **Not covered.** A round that is run again after a resume, whose sum may have been opened before the process died.
+    **Guarantee.** A round is tried again only as `FederationServer` does, and each client that is
+    asked again gives the answer that it gave: nothing is released twice, and no two sums of the
+    same updates are opened, whose difference is an update.
+
+    **Assumes.** Clients that are asked again answer as they did before: from what is stored, or by
+    the same coins.
+
+    **Not covered.** A round that is run again after a resume, whose sum may have been opened before
+    the process died.
     """
 
     def __init__(
@@ -30,7 +35,10 @@ class Rounds:
         groups: Sequence[int | None],
         heard: Callable[[int, int, int], None],
     ) -> None:
-        """`groups`: known, of every client. `heard` is told after each answer whose it is, how many there are, and how many will be."""
+        """`groups`: known, of every client.
+
+        `heard` is told after each answer whose it is, how many there are, and how many will be.
+        """
         self._program, self._engine, self._gate = program, engine, gate
         self._groups, self._heard = groups, heard
         self._parties: LocalParties | None = None
@@ -39,7 +47,8 @@ class Rounds:
         """The round at `state.place`: the state after it, and its record.
 
         Raises:
-            SecureSumError: a sum that failed where nobody can be blamed, or may have been known when it failed; too few clients are left.
+            SecureSumError: a sum that failed where nobody can be blamed, or may have been known
+                when it failed; too few clients are left.
             PrivacyError: the budget would be passed.
         """
         started, form = time.perf_counter(), self._program.form(state.place)

@@ -1,4 +1,7 @@
-"""A whole run in one process: what comes before the program, its rounds, and what the experimenter measures in between."""
+"""A whole run in one process.
+
+What comes before the program, its rounds, and what the experimenter measures in between.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from secure_fl.federation.extension import needs_sketches
 from secure_fl.federation.observe import Seen, of_representation
 from secure_fl.federation.prologue import Prologue
 from secure_fl.federation.record import Metrics, RoundRecord
-from secure_fl.federation.state import State
+from secure_fl.federation.state import Place, State
 from secure_fl.federation.step_program import StepProgram
 from secure_fl.federation.steps.evaluate import Evaluate
 
@@ -43,14 +46,15 @@ class Book(Protocol):
 
 @dataclass(frozen=True)
 class Simulation:
-    """Runs a program to its end; it goes on wherever a state and the records before it say that it was.
+    """Runs a program to its end, from wherever a state and the records before it say that it was.
 
     Attributes:
         program, prologue: what is run.
         engine, rounds: who runs it.
         gate: holds the ledger.
         book: takes in the records.
-        pooled: all clients' training and test examples, for measures that only a simulation can take.
+        pooled: all clients' training and test examples, for measures that only a simulation can
+            take.
         groups: the known group of every client.
         heard: told of each answer.
         resumed: whether an earlier process began the run.
@@ -117,7 +121,8 @@ class Simulation:
     def _measure(self, state: State) -> None:
         """The representation, as soon as there is one."""
         blueprint = self.program.blueprint
-        config, measured = blueprint.config, any(each.phase == "measure" for each in self.book.records)
+        config = blueprint.config
+        measured = any(each.phase == "measure" for each in self.book.records)
         wanted = config.evaluate.enabled and config.pretrain.mode != "none"
         if measured or not wanted or "encoder" not in state.tensors:
             return
@@ -154,10 +159,11 @@ class Simulation:
     def _recall(self, state: State) -> None:
         """After a resume, this process' clients need again the private sketch that they released.
 
-        A sketch that is gone is released anew, and charged again. A run that goes on for longer leaves alone what nobody will ask for.
+        A sketch that is gone is released anew, and charged again. A run that goes on for longer
+        leaves alone what nobody will ask for.
         """
         names, blueprint = self.program.names, self.program.blueprint
-        given = "sketch" in names and (state.place.step, state.place.round) > (names.index("sketch"), 0)
+        given = "sketch" in names and state.place > Place(names.index("sketch"), 0)
         if not given or not blueprint.config.noises_sketches:
             return
         longer = blueprint.begun_as is not None

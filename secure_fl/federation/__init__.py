@@ -14,7 +14,7 @@ Public names, each imported when it is used:
 - `Secrecy`: What one adversary reads, and what it cannot read.
 - `SketchForm`: Public facts of a federation's sketches.
 - `State`: The models, and what else a program carries from round to round.
-- `SumForm`: What everybody knows of one round's sum before anyone computes: from the plan and the place alone.
+- `SumForm`: What everybody knows of one round's sum before anyone computes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""What a client is asked to compute. An ask follows from the replicated state, so clients that hold the same state are asked the same.
+"""What a client is asked to compute.
 
-Vectors are flat float32. The digest of an ask (`budget.digest_of`) names what is released by answering it, so types and fields are not renamed
-lightly: another name is another release.
+An ask follows from the replicated state, so clients that hold the same state are asked the same.
+
+Vectors are flat float32. The digest of an ask (`budget.digest_of`) names what is released by
+answering it, so types and fields are not renamed lightly: another name is another release.
 """
 
 from __future__ import annotations
@@ -77,7 +79,10 @@ class TrainPool:
 
 @dataclass(frozen=True)
 class TrainCandidate:
-    """Train a candidate from row 0 of `pools`. HypCluster's start only: it shows a client's model."""
+    """Train a candidate from row 0 of `pools`.
+
+    HypCluster's start only: it shows a client's model.
+    """
 
     pools: PoolSet
 
@@ -89,7 +94,9 @@ Ask = (
 
 @dataclass(frozen=True)
 class PoolScore:
-    """A client's choice, and how it fares with it. It stays with the client but for what a sum takes of it.
+    """A client's choice, and how it fares with it.
+
+    It stays with the client but for what a sum takes of it.
 
     Attributes:
         choice: the pool.

@@ -1,4 +1,8 @@
-"""One client: it holds a replica's steps, its own examples, and a protection; it answers for its place in a round, and nothing else."""
+"""One client.
+
+It holds a replica's steps, its own examples, and a protection; it answers for its place in a round,
+and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +30,9 @@ from secure_fl.privacy.noise import NoiseSource
 
 
 class Client:
-    """Answers of one client; see `program.Answers`. It keeps nothing between rounds but what it has released.
+    """Answers of one client; see `program.Answers`.
+
+    It keeps nothing between rounds but what it has released.
 
     Attributes:
         local: its examples, and what it computes with.
@@ -46,7 +52,7 @@ class Client:
         box: ReleaseBox,
         already: tuple[Charges, ...] = ((),),
     ) -> Client:
-        """A client with the protection that the run's configuration asks for, and the kind of sketch that goes along.
+        """A client with the protection and the kind of sketch that the configuration asks for.
 
         Args:
             program: of the federation.
@@ -60,8 +66,9 @@ class Client:
         if plan is not None:
             local = Local(data, bench)
             return cls(program, local, ClientLevel(local, plan, noise, box))
-        releasing, sketches = Releasing(data.id, noise, box), config.pools.start == "sketch"
-        sketch = client_sketch(data, bench, releasing) if config.pools.enabled and sketches else None
+        releasing = Releasing(data.id, noise, box)
+        sketches = config.pools.enabled and config.pools.start == "sketch"
+        sketch = client_sketch(data, bench, releasing) if sketches else None
         local = Local(data, bench, sketch)
         if config.privacy.unit == "example":
             return cls(program, local, ExampleLevel(local, releasing, already))
@@ -96,7 +103,10 @@ class Client:
             raise error.within(f"{where}, round {state.place.round + 1}") from error
 
     def scored(self, step: Step, state: State, position: int) -> Seen:
-        """For the experimenter: the pool that it would choose, and how it fares there. Nothing of it leaves a client."""
+        """For the experimenter: the pool that it would choose, and how it fares there.
+
+        Nothing of it leaves a client.
+        """
         self._take_up(state)
         return Seen(score=self.protection.choose(step.ask(state), position))
 
@@ -106,7 +116,10 @@ class Client:
         return self._sketched(self._given(state))
 
     def recall(self, state: State) -> None:
-        """Take up again the sketch that was released before this process began, from where it is stored; it is released anew where it is gone."""
+        """Take up again the sketch that was released before this process began.
+
+        It is taken from where it is stored, and released anew where it is gone.
+        """
         self._take_up(state)
         self.sketch.give(self._given(state))
 

@@ -68,35 +68,44 @@ def go_on(
     if not changed and len(begun) == 1:
         return state, blueprint
     blueprint = replace(blueprint, begun_as=begun[0][0])
-    if state is None:
-        if changed:
-            folder.change(config, digest_of(config))
-        return None, blueprint
-    lines = folder.read_metrics()
-    back, kept = rewound(state, names, [line["phase"] for line in lines], config)
+    lines, begins = folder.read_metrics(), state or State(Place(0, 0))
+    back, kept = rewound(begins, names, [line["phase"] for line in lines], config)
     if changed:
-        phase, number = _under_way(back, names, config)
-        if phase in LENGTHS:
-            known = bool(last_choices(line.get("metrics", {}) for line in lines))
-            sizes = {client.id: (len(client.train), client.train.labels) for client in clients}
-            again = _released_again(folder, blueprint, back, names, known)
-            check_budget(gate, blueprint, number, sizes, again, phase, chosen=known)
+        _check_coming(folder, blueprint, gate, clients, back, names)
         folder.change(config, digest_of(config))
         digests.append(digest_of(config))
-    if back is not state:
+    if back is not begins:
         folder.rewind(back, digests[-1], kept)
-        return folder.restore(*digests), blueprint
+        state = folder.restore(*digests)
     return state, blueprint
+
+
+def _check_coming(
+    folder: RunFolder,
+    blueprint: Blueprint,
+    gate: BudgetGate,
+    clients: Sequence[ClientData],
+    state: State,
+    names: Sequence[str],
+) -> None:
+    """Refuse more rounds than the budget holds, before the folder says that they will come."""
+    phase, number = _under_way(state, names, blueprint.config)
+    if phase not in LENGTHS:
+        return
+    known = bool(last_choices(line.get("metrics", {}) for line in folder.read_metrics()))
+    sizes = {client.id: (len(client.train), client.train.labels) for client in clients}
+    again = _released_again(folder, blueprint, state, names, known)
+    check_budget(gate, blueprint, number, sizes, again, phase, chosen=known)
 
 
 def _under_way(
     state: State, names: Sequence[str], config: FederationConfig
-) -> tuple[str | None, int]:
+) -> tuple[str, int]:
     """The phase whose rounds come next, and how many of them are done."""
     if config.pretrain.mode == "centralized" and "encoder" not in state.tensors:
         return "pretrain", int(state.facts.get(CENTRAL_ROUNDS, 0))
     place = state.place
-    return (names[place.step], place.round) if place.step < len(names) else (None, 0)
+    return (names[place.step], place.round) if place.step < len(names) else ("", 0)
 
 
 def last_choices(rounds: Iterable[Metrics]) -> Mapping[str, int]:

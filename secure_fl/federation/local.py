@@ -16,7 +16,8 @@ class Local:
     """What a client's protection works on; the same for all of them.
 
     Attributes:
-        before: the pool that the client used when the run had ended, where the run goes on for longer and its sketch is gone.
+        before: the pool that the client used when the run had ended, where the run goes on for
+            longer and its sketch is gone.
     """
 
     def __init__(
@@ -59,11 +60,18 @@ class Local:
         return len(self.pool_examples) >= 2
 
     def weight(self, examples: int, weights: str) -> float:
-        """What it counts in an average: its examples as a share of the largest client's, which is public, or 1."""
+        """What it counts in an average.
+
+        Its examples as a share of the largest client's, which is public, or 1.
+        """
         return min(1.0, examples / self.blueprint.largest) if weights == "examples" else 1.0
 
     def found(self, guide: Guide | None) -> int | None:
-        """The pool of its group: by its sketch; where that is gone with a run that had ended, the pool that it used then, if it is known."""
+        """The pool of its group.
+
+        By its sketch; where that is gone with a run that had ended, the pool that it used then, if
+        it is known.
+        """
         if guide is None or not self.sketch.there:
             return self.before
         return self.sketch.nearest(guide)

@@ -221,7 +221,7 @@ def _record(groups: str, pools: str, questions: str) -> Rules:
         **dict.fromkeys(("spread", "unexplained", "counts"), groups),
         **dict.fromkeys(("accepted", "centre"), _UNNOISED),
         # Sums of test scores, which are made without differential privacy only.
-        "tested": dict.fromkeys(("clients", "accuracy", "accuracy_std", "loss"), _UNNOISED),
+        "tested": dict.fromkeys(("clients", "mean_accuracy", "accuracy_deviation", "mean_loss"), _UNNOISED),
         **dict.fromkeys((*read_off, *watched, *measured), EXPERIMENTER),
     }
     return {

@@ -29,7 +29,8 @@ class Seen:
 
     Attributes:
         terms: mean of each loss term over its steps; none where training is private.
-        exploded: step at which its loss had left its scale, if it did; 0 where it ended in an update that is not finite, and zeros are sent.
+        exploded: step at which its loss had left its scale, if it did; 0 where it ended in an
+            update that is not finite, and zeros are sent.
         cut: share of its update's values that the clamp cut.
         score: its choice, and how it fares with it.
     """
@@ -41,7 +42,10 @@ class Seen:
 
 
 def of_training(seen: Mapping[int, Seen], weights: Mapping[str, float]) -> Metrics:
-    """Losses of clients that trained: their weighted sum and each term, as means over the clients that report them."""
+    """Losses of clients that trained.
+
+    Their weighted sum and each term, as means over the clients that report them.
+    """
     reported = [each.terms for each in seen.values()]
     names = dict.fromkeys(name for terms in reported for name in terms)
     means = {name: fmean(terms[name] for terms in reported if name in terms) for name in names}
@@ -50,7 +54,10 @@ def of_training(seen: Mapping[int, Seen], weights: Mapping[str, float]) -> Metri
 
 
 def of_steps(seen: Mapping[int, Seen]) -> Metrics:
-    """Whose losses left their scale; at how many clients something was cut, and the largest share of one's values."""
+    """Whose losses left their scale.
+
+    At how many clients something was cut, and the largest share of one's values.
+    """
     steps = {str(client): each.exploded for client, each in seen.items()}
     cut = [each.cut for each in seen.values() if each.cut > 0]
     of_clamp = {"cut": {"clients": len(cut), "share": max(cut)}} if cut else {}
@@ -58,7 +65,10 @@ def of_steps(seen: Mapping[int, Seen]) -> Metrics:
 
 
 def exploded(steps: Mapping[str, int]) -> Metrics:
-    """What a round records of losses that left their scale: who, and the step. Nothing where none has."""
+    """What a round records of losses that left their scale: who, and the step.
+
+    Nothing where none has.
+    """
     return {"exploded": dict(steps)} if steps else {}
 
 
@@ -93,7 +103,7 @@ def of_choices(
 def of_representation(
     blueprint: Blueprint, state: State, train: Dataset, test: Dataset
 ) -> Metrics:
-    """The representation's metrics, before and after pre-training, on all clients' data in one place."""
+    """The representation's metrics, before and after pre-training, on all clients' data."""
 
     def measured(encoder: nn.Module) -> dict[str, float]:
         return measure_representation(

@@ -1,4 +1,7 @@
-"""Pools in the replicated state: how they are drawn, read and put back, and the groups that guide them."""
+"""Pools in the replicated state.
+
+How they are drawn, read and put back, and the groups that guide them.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,10 @@ from secure_fl.seeds import derive_seed
 
 
 def draw_pools(blueprint: Blueprint, state: State, attempt: int = 0) -> PoolSet:
-    """K models with independent random heads; encoders pre-trained, or for random starts independent too."""
+    """K models with independent random heads.
+
+    Encoders pre-trained, or for random starts independent too.
+    """
     config = blueprint.config.pools
     random_encoders = config.start in ("random", "restarts")
     shared, pooled = torch.empty(0), []

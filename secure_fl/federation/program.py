@@ -1,7 +1,8 @@
-"""A federation's program: the steps that its plan asks for, each a row of rounds in which clients' integers are summed.
+"""A federation's program: steps, each a row of rounds in which clients' integers are summed.
 
-Everything that a sum must be like follows from the plan and the place, before anybody computes; what an opened sum does to the state is a pure
-function. So the server drives a program without seeing a model, and whoever holds the models comes to the same state as everybody else.
+Everything that a sum must be like follows from the plan and the place, before anybody computes;
+what an opened sum does to the state is a pure function. So the server drives a program without
+seeing a model, and whoever holds the models comes to the same state as everybody else.
 """
 
 from __future__ import annotations
@@ -19,15 +20,17 @@ from secure_fl.secure_sum.round_plan import BlockShape
 
 @dataclass(frozen=True)
 class SumForm:
-    """What everybody knows of one round's sum before anyone computes: from the plan and the place alone.
+    """What everybody knows of one round's sum before anyone computes.
+
+    It follows from the plan and the place alone.
 
     Attributes:
         name: of the step.
         cohort: clients that are asked, ascending.
         shape: of every client's integers.
         opening: when the sum may be opened, and what its fields may hold.
-        repeatable: whether a client that is asked again gives the answer that it gave; then a round that failed before anything was opened
-            may be tried again.
+        repeatable: whether a client that is asked again gives the answer that it gave; then a round
+            that failed before anything was opened may be tried again.
     """
 
     name: str
@@ -38,7 +41,10 @@ class SumForm:
 
 
 class Program(Protocol):
-    """What a federation does, in order. Everybody who holds the models has one; the server uses `form` and `done` only."""
+    """What a federation does, in order.
+
+    Everybody who holds the models has one; the server uses `form` and `done` only.
+    """
 
     def start(self) -> State:
         """The state before the first round."""
@@ -53,7 +59,10 @@ class Program(Protocol):
         ...
 
     def apply(self, state: State, opened: Summed) -> State:
-        """The state after the round that began at `state.place`, at the next place. Pure, in float64, whatever computes it."""
+        """The state after the round that began at `state.place`, at the next place.
+
+        Pure, in float64, whatever computes it.
+        """
         ...
 
 
@@ -73,7 +82,8 @@ class Answers(Protocol):
         """The client's summand: integers of the form's shape, one-hot where there are pools.
 
         Raises:
-            TrainingError: training has diverged, or there is nothing to train on; names client, step and round.
+            TrainingError: training has diverged, or there is nothing to train on; names client,
+                step and round.
             PrivacyError: answering would show what the client's protection is to hide.
         """
         ...

@@ -1,6 +1,7 @@
-"""What comes before a federation's program: the encoder that it begins with, where clients do not pre-train one.
+"""What comes before a federation's program: the encoder that it begins with.
 
-A server that pre-trains on a set of its own does so before any client is asked; clients get the result with the initial state.
+A server that pre-trains on a set of its own does so before any client is asked; clients get the
+result with the initial state.
 """
 
 from __future__ import annotations
@@ -37,7 +38,10 @@ class Prologue:
         self._blueprint, self._data, self._load = blueprint, data, load
 
     def initial(self) -> dict[str, Tensor]:
-        """Tensors of the first state: a loaded encoder or a random one; none where one will be pre-trained."""
+        """Tensors of the first state.
+
+        A loaded encoder or a random one; none where one will be pre-trained.
+        """
         mode = self._blueprint.config.pretrain.mode
         if mode in ("federated", "centralized"):
             return {}
@@ -56,7 +60,9 @@ class Prologue:
         return int(state.facts.get(CENTRAL_ROUNDS, 0))
 
     def advanced(self, state: State) -> tuple[State, Metrics]:
-        """The state after one more round, and what to record of it: pre-training as clients do it, of one set and without separation.
+        """The state after one more round, and what to record of it.
+
+        It is pre-training as clients do it, of one set and without separation.
 
         Raises:
             TrainingError: a loss is not finite.
@@ -66,7 +72,8 @@ class Prologue:
         config, model = blueprint.config, blueprint.encoder_projector()
         if "model" in state.tensors:
             load_vector(model, state.tensors["model"])
-        task, spec = blueprint.pretrain_task(None), LocalSpec.at_round(config.pretrain, number, self.rounds)
+        task = blueprint.pretrain_task(None)
+        spec = LocalSpec.at_round(config.pretrain, number, self.rounds)
         try:
             report = task.fit(model, self._data, spec, derive_seed(config.seed, "central", number))
         except TrainingError as error:

@@ -12,7 +12,8 @@ Metrics = dict[str, Any]
 class RoundRecord:
     """One round.
 
-    `seconds`, `sum_seconds` are None, and `metrics` has gaps, where a line was read back that was written without the experimenter's fields.
+    `seconds`, `sum_seconds` are None, and `metrics` has gaps, where a line was read back that was
+    written without the experimenter's fields.
 
     Attributes:
         phase: name of the step.

@@ -1,6 +1,9 @@
-"""The replicated state of a federation: what everybody who holds the models knows, and what follows from the plan and the opened sums alone.
+"""The replicated state of a federation: what everybody who holds the models knows.
 
-A state is a value. A round makes a new one; two that are equal have one digest, whoever computed them.
+It follows from the plan and the opened sums, and from nothing else.
+
+A state is a value. A round makes a new one; two that are equal have one digest, whoever computed
+them.
 """
 
 from __future__ import annotations
@@ -88,7 +91,10 @@ class State:
         return canonical({"facts": dict(self.facts), "place": place})
 
     def encode(self) -> bytes:
-        """The state as bytes: a versioned line, the length of the head, the head in canonical JSON, safetensors."""
+        """The state as bytes.
+
+        A versioned line, the length of the head, the head in canonical JSON, safetensors.
+        """
         head = self._head
         return b"".join((_MAGIC, len(head).to_bytes(_LENGTH, "big"), head, pack(self.tensors)))
 

@@ -17,13 +17,17 @@ from secure_fl.federation.summing import Summed
 class StepProgram:
     """A `Program` made of steps.
 
-    **Guarantee**: `form` and `done` follow from the steps and the place; `apply` from these, the state and what was opened.
+    **Guarantee**: `form` and `done` follow from the steps and the place; `apply` from these, the
+    state and what was opened.
 
     **Assumes**: everybody makes it of the same blueprint, steps and initial tensors.
     """
 
     def __init__(
-        self, blueprint: Blueprint, steps: Sequence[Step], initial: Mapping[str, Tensor] | None = None
+        self,
+        blueprint: Blueprint,
+        steps: Sequence[Step],
+        initial: Mapping[str, Tensor] | None = None,
     ) -> None:
         """`initial`: what the program begins with, such as an encoder from elsewhere."""
         self.blueprint, self.steps = blueprint, tuple(steps)

@@ -1,6 +1,7 @@
-"""How the updates of one step are summed: as which integers, by which rules, and what an opened sum of them means.
+"""How the updates of one step are summed: as which integers, by which rules, to which effect.
 
-With client-level privacy its mechanism says all of it; otherwise a `Grid` does, whatever protects the sum.
+With client-level privacy its mechanism says all of it; otherwise a `Grid` does, whatever protects
+the sum.
 """
 
 from __future__ import annotations
@@ -29,18 +30,16 @@ class Moved:
     Attributes:
         shared, pooled: mean changes, float64 `[S]` and `[K, P]`; zero for pools that stayed closed.
         bound: the next round's norm bound, where it adapts.
-        opened_by: groups that opened each pool, where clients are summed in groups.
     """
 
     shared: Tensor = field(repr=False)
     pooled: Tensor = field(repr=False)
     bound: float | None = None
-    opened_by: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Updates:
-    """One step's updates: a client's change `[S + P]`, its shared part first, in the block of its pool.
+    """One step's updates: each a change `[S + P]`, its shared part first, in the block of its pool.
 
     Attributes:
         name: of the step.
@@ -60,7 +59,10 @@ class Updates:
 
     @classmethod
     def of(cls, blueprint: Blueprint, name: str, minimum: int) -> Updates:
-        """Those of `pretrain` or `cluster`; `minimum` is for sums that the server does not read anyway."""
+        """Those of `pretrain` or `cluster`.
+
+        `minimum` is for sums that the server does not read anyway.
+        """
         config, plan = blueprint.config, blueprint.client_plan
         return cls(
             name,
@@ -108,8 +110,7 @@ class Updates:
         if self.level is None and self.grouping is None:
             return Moved(*self.grid.means(opened.total, opened.survivors, self.minimum))
         if self.level is None and self.grouping is not None:
-            shared, pooled, by = self.grouping.means(self.grid, opened.groups, self.minimum)
-            return Moved(shared, pooled, opened_by=tuple(by))
+            return Moved(*self.grouping.means(self.grid, opened.groups, self.minimum)[:2])
         assert self.level is not None
         head = self.level.open_head(opened.total.head, opened.survivors)
         means = self.level.open_pools(opened.total, head, bound)
@@ -118,17 +119,25 @@ class Updates:
         return Moved(*means, ADAPTATION.moved(bound, head.inside))
 
     def counts(self, opened: Summed) -> list[int]:
-        """Members of each pool, as the sum says; with client-level privacy to the nearest number that its noise leaves."""
+        """Members of each pool, as the sum says.
+
+        With client-level privacy to the nearest number that its noise leaves.
+        """
         if self.level is None:
             return counts_on(self.grid, opened)
         counts = self.level.open_head(opened.total.head, opened.survivors).counts
         return [max(0, round(float(count))) for count in counts]
 
     def group_metrics(self, opened: Summed) -> Metrics:
-        """How many groups opened each pool, and why some opened nothing; empty where nothing is summed in groups."""
+        """How many groups opened each pool, and why some opened nothing.
+
+        Empty where nothing is summed in groups.
+        """
         if self.grouping is None:
             return {}
-        opened_by = {"groups_opened": list(self.moved(opened, None).opened_by)}
+        sums = ((group.total, group.survivors, self.minimum) for group in opened.groups)
+        heard = [self.grid.heard(*each)[1] for each in sums]
+        opened_by = {"groups_opened": torch.stack(heard).sum(0).tolist()}
         return opened_by | ({"groups_left_out": list(opened.left_out)} if opened.left_out else {})
 
 

@@ -21,7 +21,7 @@ class PoolHealth:
         active: pools with at least one client.
         largest_share: share of clients in the fullest pool.
         entropy: of the occupancy, divided by log K; 1 is even, 0 is one pool.
-        ari: adjusted Rand index against known groups, or None without them. Simulation only: it needs each client's choice.
+        ari: adjusted Rand index against known groups, or None without them. Only a simulation sets it: it needs each client's choice.
         alert: what is wrong and what to do, or None.
     """
 
@@ -37,10 +37,8 @@ class PoolHealth:
         return asdict(self)
 
 
-def pool_health(
-    counts: Sequence[int], choices: Sequence[int] = (), groups: Sequence[int | None] = (), config: FederationConfig | None = None
-) -> PoolHealth:
-    """Figures and alert for `counts[k]` clients in pool k; `choices` and `groups` give each client's pool and known group.
+def pool_health(counts: Sequence[int], config: FederationConfig | None = None) -> PoolHealth:
+    """Figures and alert for `counts[k]` clients in pool k, which an opened sum says.
 
     `config`: of the run, which decides what the alert advises; without it, it advises nothing.
     """
@@ -48,8 +46,8 @@ def pool_health(
     shares = [count / total for count in counts if count] if total else []
     active, largest = len(shares), max(shares, default=0.0)
     entropy = -sum(share * log(share) for share in shares) / log(len(counts)) if len(counts) > 1 else 0.0
-    ari, alert = adjusted_rand(choices, groups), _alert(len(counts), total, active, largest, config)
-    return PoolHealth(tuple(counts), active, largest, entropy + 0.0, ari, alert)
+    alert = _alert(len(counts), total, active, largest, config)
+    return PoolHealth(tuple(counts), active, largest, entropy + 0.0, None, alert)
 
 
 def _alert(pools: int, total: int, active: int, largest: float, config: FederationConfig | None) -> str | None:

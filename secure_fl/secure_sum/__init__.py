@@ -6,12 +6,14 @@ Public names, each imported when it is used:
 - `BfvClient`: Encrypts with the key it was given: the shared secret key (seeded, half the bytes) or the authority's public key.
 - `BfvHolder`: Decrypts sums.
 - `BfvServer`: The keyless server of BFV sums; see `KeylessServer`.
+- `ClientRounds`: One client: the round that runs, and at most one that is prepared.
 - `Codec`: The grid of one federation; make it with `Codec.derive`, whose words it uses.
 - `combine_groups`: One vector out of the groups' opened sums.
 - `draw_groups`: Disjoint groups of at least `size`, equal at everyone who holds names and seed; the remainder is dealt over the groups.
 - `EmbeddedFederation`: All parties in one process: identities, roster, keys and what clients remember between rounds.
 - `EmbeddedRound`: One round of an `EmbeddedFederation`; a `SecureSum`.
 - `FieldLayout`: Fields of `bits` bits, `fields_per_slot` in a residue modulo `modulus`.
+- `FolderStore`: Keeps rounds in a folder of its own.
 - `Identity`: The private half of a participant's keys; shown by name only.
 - `Member`: The public half of a participant's keys.
 - `Opened`: What a round reveals.
@@ -24,9 +26,11 @@ Public names, each imported when it is used:
 - `Roster`: Members in order of name.
 - `RosterMemory`: What one identity remembers of the rosters it has seen.
 - `RoundClient`: One client in one round.
+- `RoundJournal`: One round's journal, in a folder that those of the rounds before and after share.
 - `RoundPlan`: Everything public about a round, equal at all parties.
 - `RoundServer`: The server in one round; made as `RoundInbox` is.
 - `SecureSum`: One round's sum, whatever protects it.
+- `ServerRounds`: The server: the round that runs, and at most one that is prepared.
 """
 
 from __future__ import annotations
@@ -53,10 +57,14 @@ if TYPE_CHECKING:
     from secure_fl.secure_sum.robust import draw_groups as draw_groups
     from secure_fl.secure_sum.roster import Roster as Roster
     from secure_fl.secure_sum.roster_memory import RosterMemory as RosterMemory
+    from secure_fl.secure_sum.round_ahead import ClientRounds as ClientRounds
+    from secure_fl.secure_sum.round_ahead import ServerRounds as ServerRounds
     from secure_fl.secure_sum.round_authority import Authority as Authority
     from secure_fl.secure_sum.round_client import RoundClient as RoundClient
+    from secure_fl.secure_sum.round_journal import RoundJournal as RoundJournal
     from secure_fl.secure_sum.round_plan import RoundPlan as RoundPlan
     from secure_fl.secure_sum.round_server import RoundServer as RoundServer
+    from secure_fl.secure_sum.round_store import FolderStore as FolderStore
     from secure_fl.secure_sum.secure_sum import EmbeddedFederation as EmbeddedFederation
     from secure_fl.secure_sum.secure_sum import EmbeddedRound as EmbeddedRound
     from secure_fl.secure_sum.secure_sum import Outcome as Outcome
@@ -76,10 +84,13 @@ __getattr__, __dir__, __all__ = lazily(
         "robust": ["combine_groups", "draw_groups"],
         "roster": ["Roster"],
         "roster_memory": ["RosterMemory"],
+        "round_ahead": ["ClientRounds", "ServerRounds"],
         "round_authority": ["Authority"],
         "round_client": ["RoundClient"],
+        "round_journal": ["RoundJournal"],
         "round_plan": ["RoundPlan"],
         "round_server": ["RoundServer"],
+        "round_store": ["FolderStore"],
         "secure_sum": ["EmbeddedFederation", "EmbeddedRound", "Outcome", "SecureSum"],
     },
 )

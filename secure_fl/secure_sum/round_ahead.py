@@ -85,14 +85,18 @@ class ClientRounds:
     def begin(self, plan: RoundPlan) -> list[bytes]:
         """Go over to the next round, prepared or not; what is to be sent for it, if anything.
 
+        For the round that runs, what it has to say first, again.
+
         Raises:
             RoundRefusedError: `already-begun` or `already-opened`, as `RoundClient.advertise`.
             SecureSumError: its store is damaged, or another's.
         """
+        if self._current is not None and self._current.plan == plan:
+            return self._current.begin()
         ahead, self._ahead = self._ahead, None
         if ahead is not None and ahead.plan == plan:
             self._current = ahead
-            return []
+            return ahead.begin()
         if ahead is not None:
             ahead.leave()
         client = self._make(plan)

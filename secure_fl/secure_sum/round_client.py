@@ -129,32 +129,18 @@ class RoundClient(ClientSetup):
             RoundRefusedError: why this client goes no further; it reveals nothing then.
             FileError: the answers cannot be stored; they are not given either.
         """
-        header, state = read_header(data), self._state
+        take, state = self._take_of(data), self._state
         if state.step != ClientStep.LEFT and question_of(data) == state.question:
-            self._save()  # in case it could not be stored before
+            if not self._stored:
+                self._save()
             upload = self.resend() if state.step == ClientStep.UPLOADED else None
             return list(state.answers) if upload is None else [bytes(upload)]
-        takes: dict[tuple[Phase, int], Callable[[bytes], bytes | None]] = {
-            (Phase.ADVERTISE, 0): self._share,
-            (Phase.SHARE, 0): self._take_boxes,
-            (Phase.SHARE, 1): self._settle,
-            (Phase.AGREE, 0): self._agree,
-            (Phase.OPEN_COUNTS, 0): self._open_counts,
-            (Phase.OPEN_POOLS, 0): self._open_pools,
-            (Phase.APPLY, 0): self._apply,
-            (Phase.APPLY, 1): self._confirm,
-        }
-        take = takes.get((header.phase, header.chunk))
-        if take is None:
-            name, remedy = header.phase.name, "send it to its reader"
-            raise RefusedError(
-                Reason.WRONG_PHASE, "no server sends this", field="phase", value=name, remedy=remedy
-            )
         before = state.step, len(state.seen.digests)
         try:
             answer = take(data)
         except BaseException:
-            if before != (state.step, len(state.seen.digests)):
+            begun = state.step != ClientStep.NEW
+            if begun and before != (state.step, len(state.seen.digests)):
                 self._save()  # what it refused it refuses for good
             raise
         answers = () if answer is None else (answer,)
@@ -187,8 +173,29 @@ class RoundClient(ClientSetup):
         return upload
 
     def resend(self) -> bytes | memoryview | None:
-        """The very bytes of this round's upload, if it was made, by whatever life of this client."""
+        """The very bytes of this round's upload, if it was made, in whatever life."""
         return self._store.kept(self._plan.round)
+
+    def _take_of(self, data: bytes) -> Callable[[bytes], bytes | None]:
+        """What a message is for, by its header, which is not checked here."""
+        takes: dict[tuple[Phase, int], Callable[[bytes], bytes | None]] = {
+            (Phase.ADVERTISE, 0): self._share,
+            (Phase.SHARE, 0): self._take_boxes,
+            (Phase.SHARE, 1): self._settle,
+            (Phase.AGREE, 0): self._agree,
+            (Phase.OPEN_COUNTS, 0): self._open_counts,
+            (Phase.OPEN_POOLS, 0): self._open_pools,
+            (Phase.APPLY, 0): self._apply,
+            (Phase.APPLY, 1): self._confirm,
+        }
+        header = read_header(data)
+        take = takes.get((header.phase, header.chunk))
+        if take is None:
+            name, remedy = header.phase.name, "send it to its reader"
+            raise RefusedError(
+                Reason.WRONG_PHASE, "no server sends this", field="phase", value=name, remedy=remedy
+            )
+        return take
 
     def _written(self, values: list[Integers]) -> memoryview:
         plan, blocks = self._plan, self._plan.shape.blocks
@@ -217,9 +224,7 @@ class RoundClient(ClientSetup):
         survivors, state = message.survivors, self._state
         if self._position not in survivors or not set(survivors) <= set(state.dealers):
             problem = "this client is missing, or a stranger is in it"
-            raise self._leave(
-                RoundReason.SURVIVORS_SWITCHED, problem, "survivors", len(survivors)
-            )
+            raise self._leave(RoundReason.SURVIVORS_SWITCHED, problem, "survivors", len(survivors))
         if message.view != self._book.view(state.dealers, survivors):
             problem = "keys, dealers or survivors differ from the server's"
             raise self._leave(RoundReason.SURVIVORS_SWITCHED, problem, "view", self._plan.round)
@@ -251,7 +256,7 @@ class RoundClient(ClientSetup):
         return self._reveal(Phase.OPEN_COUNTS, (), [*dropped, *heads])
 
     def _open_pools(self, data: bytes) -> bytes:
-        """From proved counts: shares of survivors' seeds of the shared block and of pools that pass.
+        """From proved counts: shares of seeds of the shared block and of pools that pass.
 
         The counts are added up here from what the survivors signed; under `authority` its signed
         opening stands for that.
@@ -333,9 +338,7 @@ class RoundClient(ClientSetup):
     def _same_sets(self, request: OpenRequest) -> None:
         """One set for both openings, and nobody in both parts of it."""
         state = self._state
-        dropped = tuple(
-            position for position in state.dealers if position not in state.survivors
-        )
+        dropped = tuple(position for position in state.dealers if position not in state.survivors)
         if set(request.survivors) & set(request.dropped):
             problem = "a client is asked for as survivor and as dropped"
             raise self._leave(RoundReason.BOTH_KINDS, problem, "request", len(request.dropped))

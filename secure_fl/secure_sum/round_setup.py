@@ -49,7 +49,7 @@ class ClientSetup:
         self._context = state_context(plan, identity.name)
         saved = self._store.saved(plan.round, self._context)
         self._state = RoundState() if saved is None else RoundState.decode(saved)
-        self._book, self._position = KeyBook(plan, ()), -1
+        self._stored, self._book, self._position = True, KeyBook(plan, ()), -1
         self._pairs: dict[int, list[bytes]] = {}
         if self._state.keys:
             self._know(KeyBook.of(plan, self._state.keys))
@@ -274,7 +274,9 @@ class ClientSetup:
 
     def _save(self) -> None:
         self._state.spend()
+        self._stored = False
         self._store.save(self._plan.round, self._sealed())
+        self._stored = True
 
     def _answer(self, data: bytes, answers: tuple[bytes, ...]) -> None:
         """Keep the answers to a message, before they go out."""

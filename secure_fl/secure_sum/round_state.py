@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 
 import numpy as np
+from blake3 import blake3
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from secure_fl.errors import SecureSumError
-from secure_fl.secure_sum.envelope import Seen, head_bytes, read_header
+from secure_fl.secure_sum.envelope import Seen
 from secure_fl.secure_sum.round_digests import Applied
 from secure_fl.secure_sum.round_messages import Advertise
 from secure_fl.secure_sum.round_plan import Integers, RoundPlan
@@ -145,12 +145,8 @@ def state_context(plan: RoundPlan, name: str) -> bytes:
 
 
 def question_of(data: bytes) -> bytes:
-    """32 bytes that name a message: over its signed head, which holds its body's hash.
-
-    Raises:
-        RefusedError: `truncated` or `malformed`.
-    """
-    return hashlib.sha256(data[: head_bytes(read_header(data))]).digest()
+    """32 bytes that name a message, whole."""
+    return blake3(data).digest()
 
 
 def _private(key: X25519PrivateKey | None) -> str:

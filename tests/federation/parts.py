@@ -38,7 +38,10 @@ def engine_of(
 def state_at(
     federation: Federation, name: str, number: int = 0, **tensors: Tensor
 ) -> tuple[StepProgram, State]:
-    """A program, and a state at one of its steps: what that begins with, after the tensors given and a fresh encoder."""
+    """A program, and a state at one of its steps.
+
+    What that begins with, after the tensors given and a fresh encoder.
+    """
     program = program_of(federation)
     encoder = to_vector(federation.blueprint.encoder())
     place = Place(program.names.index(name), number)

@@ -19,7 +19,8 @@ from secure_fl import Dataset, Federation, FederationConfig, run
 from secure_fl.assign import assign_pool
 from secure_fl.engines import embedded
 from secure_fl.errors import ConfigError, PrivacyError
-from secure_fl.federation import client
+from secure_fl.federation import bench
+from secure_fl.federation.client import Client
 from secure_fl.federation.sketch_form import shortened
 from secure_fl.federation.sketches import OpenSketch, ReleasedSketch
 from secure_fl.federation.state import State
@@ -127,7 +128,8 @@ def test_what_is_summed_is_the_released_sketch_with_the_noise_that_is_charged(
     watched, made, z = run_watched(images, tmp_path / "run", monkeypatch)
     assert len(watched.centres) == len(watched.sketches) == 6
     check_noise(z)
-    grid, width = made.blueprint.grid("sketch"), made.blueprint.sketch_width
+    width = made.blueprint.sketch_width
+    grid = made.blueprint.single_grid(width + 2)
     first = [blocks for blocks in watched.summed if blocks.pools.shape == (1, width + 2)]
     assert len(first) == 6
     for blocks, (sketch, exact, _) in zip(first, watched.sketches, strict=True):
@@ -211,7 +213,7 @@ def test_it_is_the_checks_that_refuse_it(images: Dataset, monkeypatch: pytest.Mo
     monkeypatch.setattr(run, "check_paths", lambda *_: None)
     with pytest.raises(PrivacyError, match="depends on the other rows"):
         Federation(config, data=images, encoder=Combining()).run()
-    monkeypatch.setattr(client, "check_rows_alone", lambda *_, **__: None)
+    monkeypatch.setattr(bench, "check_rows_alone", lambda *_, **__: None)
     Federation(config, data=images, encoder=Combining()).run()
 
 

@@ -11,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secure_fl.federation.state import Place, State
+from secure_fl.federation.tensors import pack
 from secure_fl.secure_sum.refusals import Reason, RefusedError
 from secure_fl.secure_sum.strict_json import canonical
 
-TENSORS = {"model": torch.arange(6.0).view(2, 3), "steps": torch.tensor([1, 2]), "empty": torch.empty(0)}
+MODEL = torch.arange(6.0).view(2, 3)
+TENSORS = {"model": MODEL, "steps": torch.tensor([1, 2]), "empty": torch.empty(0)}
 STATE = State(Place(1, 2), TENSORS, {"bound": 0.5, "able": [1, 2]})
 
 
@@ -37,7 +39,8 @@ def test_a_state_is_read_back_as_it_was() -> None:
 
 
 def test_the_digest_follows_content_and_not_order() -> None:
-    turned = State(STATE.place, dict(reversed(TENSORS.items())), dict(reversed(STATE.facts.items())))
+    tensors, facts = (dict(reversed(part.items())) for part in (TENSORS, dict(STATE.facts)))
+    turned = State(STATE.place, tensors, facts)
     assert turned.digest == STATE.digest
     assert len(STATE.digest) == 32
 
@@ -68,7 +71,8 @@ def test_a_state_cannot_be_written_to() -> None:
 
 
 def test_its_repr_shows_names_only() -> None:
-    assert repr(STATE) == "State(Place(step=1, round=2), tensors=['empty', 'model', 'steps'], facts=['able', 'bound'])"
+    names = "tensors=['empty', 'model', 'steps'], facts=['able', 'bound']"
+    assert repr(STATE) == f"State(Place(step=1, round=2), {names})"
 
 
 @given(st.integers(0, len(STATE.encode()) - 1), st.integers(1, 255))
@@ -95,7 +99,7 @@ def test_other_bytes_are_refused(data: bytes) -> None:
 def test_places_are_two_small_numbers(place: list[Any]) -> None:
     head = canonical({"facts": {}, "place": place})
     with pytest.raises(RefusedError):
-        State.decode(b"secure-fl state 1\n" + len(head).to_bytes(4, "big") + head + b"\x02" + b"\0" * 7 + b"{}")
+        State.decode(STATE.encode()[:18] + len(head).to_bytes(4, "big") + head + pack({}))
 
 
 def test_nothing_longer_than_the_limit_is_read() -> None:

@@ -1,10 +1,11 @@
-"""Several rounds of a federation, each party with its folder; the set-up of the next round rides on the one that runs."""
+"""Several rounds of a federation whose set-up rides; each party has a folder of its own."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,18 @@ from secure_fl.secure_sum.secure_sum import EmbeddedFederation
 Sent = tuple[str, str, bytes]
 
 
+class KilledError(BaseException):
+    """The process is gone."""
+
+
+def upload(vector: BlockVector, client: ClientRounds) -> list[bytes]:
+    """The vector's upload; what was stored where there is one, since it may not have arrived."""
+    if client.current.ready:
+        return [bytes(client.current.upload(vector))]
+    stored = client.current.resend()
+    return [] if stored is None else [bytes(stored)]
+
+
 @dataclass
 class Riding:
     """Carries messages, and counts how often the server waits for answers of clients."""
@@ -40,6 +53,7 @@ class Riding:
     sent: list[Sent] = field(default_factory=list)
     opened: list[Opened] = field(default_factory=list)
     waits: int = 0
+    plans: tuple[RoundPlan, ...] = ()
     tap: Callable[[str, str, bytes], bytes | None] = lambda sender, recipient, data: data
 
     @classmethod
@@ -87,16 +101,27 @@ class Riding:
 
     def again(self, name: str, *plans: RoundPlan) -> None:
         """A client from nothing but its folder: in these rounds, the second one prepared."""
-        self.clients[name] = ClientRounds(self.make_client(name))
+        self.clients[name], self.used[name] = ClientRounds(self.make_client(name)), UsedSeeds()
         works = (self.clients[name].begin, self.clients[name].prepare)
         for plan, work in zip(plans, works, strict=False):
             work(plan)
+
+    def attempt(self, name: str, work: Callable[[ClientRounds], list[bytes]]) -> list[bytes]:
+        """What a client does; where it is killed at that, its next life does it."""
+        killed = False
+        while True:
+            try:
+                if killed:
+                    self.again(name, *self.plans)
+                return work(self.clients[name])
+            except KilledError:
+                killed = True
 
     def start(
         self, plan: RoundPlan, ahead: RoundPlan | None = None, silent: Sequence[str] = ()
     ) -> None:
         """Begin a round, and prepare one."""
-        self.waits = 0
+        self.waits, self.plans = 0, (plan,) if ahead is None else (plan, ahead)
         if plan.opener == "authority":
             keys = self.federation._keys
             assert keys is not None
@@ -105,17 +130,17 @@ class Riding:
         self.server.begin(plan)
         if ahead is not None:
             self.server.prepare(ahead)
-        for name, client in self.clients.items():
+        for name in self.clients:
             if name in plan.cohort and name not in silent:
-                self.give(name, client.begin(plan))
+                self.give(name, self.attempt(name, lambda client: client.begin(plan)))
             if ahead is not None and name in ahead.cohort and name not in silent:
-                self.give(name, client.prepare(ahead))
+                self.give(name, self.attempt(name, lambda client: client.prepare(ahead)))
 
     def uploads(self, vectors: Mapping[str, BlockVector], silent: Sequence[str] = ()) -> None:
         plan = self.server.current.plan
         for name, vector in vectors.items():
-            if name in plan.cohort and name not in silent and self.clients[name].current.ready:
-                self.give(name, [bytes(self.clients[name].current.upload(vector))])
+            if name in plan.cohort and name not in silent:
+                self.give(name, self.attempt(name, partial(upload, vector)))
 
     def run(
         self,
@@ -132,11 +157,15 @@ class Riding:
                     continue
                 before(message.recipient)
                 data = self.carried("server", message.recipient, message.data)
-                party = self.clients.get(message.recipient) or self.authority
-                if data is None or party is None:
+                if data is None:
                     continue
-                self.give(message.recipient, party.receive(data))
-                running = party if isinstance(party, Authority) else party._current
+                running: Authority | RoundClient | None = self.authority
+                if message.recipient in self.clients:
+                    take = partial(ClientRounds.receive, data=data)
+                    self.give(message.recipient, self.attempt(message.recipient, take))
+                    running = self.clients[message.recipient]._current
+                elif self.authority is not None:
+                    self.give(message.recipient, self.authority.receive(data))
                 if running is not None and running.opened is not None:
                     self.opened.append(running.opened)
             if self.server.current.step == Step.UPLOAD:

@@ -1,16 +1,26 @@
-"""The set-up of the next round rides on the one that runs: a round waits for clients five times, and opens what it did."""
+"""The set-up of the next round rides on this one: a round waits for clients five times."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import random
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from secure_sum.riding import Riding
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from secure_sum.riding import KilledError, Riding
 from secure_sum.round_helpers import MASKED, make_vectors, sum_block
+from secure_sum.test_round_secrecy import envelopes
 
+from secure_fl.errors import SecureSumError
+from secure_fl.secure_sum import round_store
 from secure_fl.secure_sum.envelope import read_header
 from secure_fl.secure_sum.key_holder import Opened
 from secure_fl.secure_sum.refusals import RefusedError
@@ -45,7 +55,7 @@ def made(riding: Riding, number: int) -> dict[str, BlockVector]:
 def test_a_prepared_round_waits_for_clients_five_times(
     protection: str, key_holder: str, tmp_path: Path
 ) -> None:
-    """By the server's count and by that of who carries the messages; the first of all needs eight."""
+    """By the server's count, and that of who carries the messages; the first one needs eight."""
     riding, counts = Riding.of(tmp_path, SHAPE, protection, key_holder), list[int]()
     names = list(riding.clients)
     for number in range(4):
@@ -173,3 +183,100 @@ def test_both_rounds_outlive_a_kill_of_anybody(
         check(riding, opened, number, list(riding.clients))
         assert riding.waits == (8 if number == 0 else 5)
     assert len(steps) == 18
+
+
+@dataclass
+class Killer:
+    """Clients die at one write in eight, and before one message in eight.
+
+    The server dies after one step in three.
+    """
+
+    riding: Riding
+    dice: random.Random
+    kills: Counter[str] = field(default_factory=Counter)
+
+    def hits(self, what: str, odds: float) -> bool:
+        hit = self.dice.random() < odds
+        self.kills[what] += hit
+        return hit
+
+    def writing(self, write: Callable[..., None]) -> Callable[..., None]:
+        def killing(*arguments: Any, **rest: Any) -> None:
+            late = self.dice.random() < 0.5
+            if late:
+                write(*arguments, **rest)
+            if self.hits("write", 1 / 8):
+                raise KilledError
+            if not late:
+                write(*arguments, **rest)
+
+        return killing
+
+    def advancing(self, advance: Callable[[ServerRounds], Any]) -> Callable[[ServerRounds], Any]:
+        def killing(server: ServerRounds) -> Any:
+            sent, (plan, ahead) = advance(server), self.riding.plans
+            if self.hits("server", 1 / 3):
+                self.riding.server = ServerRounds(self.riding.make_server, plan.round)
+                self.riding.server.begin(plan)
+                self.riding.server.prepare(ahead)
+            return sent
+
+        return killing
+
+    def before(self, name: str) -> None:
+        if self.hits("message", 1 / 8):
+            plans = self.riding.plans
+            self.riding.attempt(name, lambda client: self.riding.again(name, *plans) or [])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_kills_at_random_moments_change_no_sum_and_no_answer(
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    riding = Riding.of(tmp_path, SHAPE)
+    killer = Killer(riding, random.Random(seed))
+    writing = killer.writing(round_store.write_atomically)
+    monkeypatch.setattr(round_store, "write_atomically", writing)
+    monkeypatch.setattr(ServerRounds, "advance", killer.advancing(ServerRounds.advance))
+    for number in range(3):
+        riding.start(riding.plan(number), riding.plan(number + 1))
+        opened = riding.run(made(riding, number), before=killer.before)
+        check(riding, opened, number, list(riding.clients))
+        assert riding.waits == (8 if number == 0 else 5)
+    assert min(killer.kills[what] for what in ("write", "server", "message")) > 1
+    said: dict[tuple[object, ...], set[bytes]] = {}
+    for sender, _, data in riding.sent:
+        for part in envelopes(data) if sender != "server" else []:
+            header = read_header(part)
+            place = sender, header.round, header.phase, header.chunk, header.chunks
+            said.setdefault(place, set()).add(part)
+    assert len(said) > 100
+    assert {len(each) for each in said.values()} == {1}
+
+
+FUZZED: list[Riding] = []
+
+
+@settings(max_examples=80)
+@given(data=st.data())
+def test_whatever_the_bytes_both_only_refuse(data: st.DataObject) -> None:
+    """Messages of both rounds, damaged anywhere or cut, and nonsense: a word or a typed refusal."""
+    if not FUZZED:
+        folder = Path(tempfile.mkdtemp())
+        FUZZED.append(Riding.of(folder, SHAPE))
+        FUZZED[0].start(FUZZED[0].plan(0), FUZZED[0].plan(1))
+        FUZZED[0].run(made(FUZZED[0], 0))
+    riding = FUZZED[0]
+    _, recipient, message = data.draw(st.sampled_from(riding.sent))
+    at, byte = data.draw(st.integers(0, len(message) - 1)), data.draw(st.integers(1, 255))
+    kinds = {
+        "flip": message[:at] + bytes([message[at] ^ byte]) + message[at + 1 :],
+        "cut": message[:at],
+        "random": data.draw(st.binary(max_size=300)),
+    }
+    wrong = kinds[data.draw(st.sampled_from(sorted(kinds)))]
+    assert riding.server.receive(wrong) is not None
+    client = riding.clients[recipient if recipient in riding.clients else "client-0000"]
+    with pytest.raises(SecureSumError):
+        client.receive(wrong)

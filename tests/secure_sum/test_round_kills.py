@@ -1,4 +1,7 @@
-"""A client that is killed at any moment and made again answers the same round with the same bytes, and refuses what it would have."""
+"""A client or authority that is killed at any moment goes on in the same round when made again.
+
+It answers with the same bytes, and refuses what it would have refused.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ from secure_fl.secure_sum.round_messages import (
     OpenRequest,
     RoundRefusedError,
     Survivors,
+    frames,
 )
 from secure_fl.secure_sum.round_plan import BlockShape, BlockVector
 from secure_fl.secure_sum.round_state import RoundState, state_context
@@ -84,9 +88,7 @@ def test_killed_after_every_step_it_answers_again_with_the_same_bytes(
     assert len(seen) == (8 if parties.authority is None else 6)
     assert server.refusals == []
     if parties.authority is None:
-        assert {applied.claim for applied in server.applied.values()} == {
-            server.applied[ME].claim
-        }
+        assert {applied.claim for applied in server.applied.values()} == {server.applied[ME].claim}
 
 
 @pytest.mark.parametrize("when", range(11))
@@ -198,6 +200,17 @@ def test_both_kinds_of_shares_and_what_left_stay_refused(tmp_path: Path) -> None
     assert parties.again(ME)._state.step == ClientStep.LEFT
     with pytest.raises(RoundRefusedError, match="left the round"):
         parties.again(ME).receive(as_server(parties, message, request.encode()))
+
+
+def test_what_comes_before_a_round_is_begun_keeps_nobody_out_of_it(tmp_path: Path) -> None:
+    parties = few(tmp_path)
+    header = parties.plan.header(Phase.ADVERTISE, "server")
+    early = sign_envelope(parties.federation._server, header, frames([b"", b"", b""]))
+    with pytest.raises(SecureSumError):
+        parties.clients[ME].receive(early)
+    parties.again(ME)
+    parties.run()
+    check_sums(parties)
 
 
 def test_an_answer_that_cannot_be_stored_is_not_given(
@@ -350,6 +363,4 @@ def test_without_a_key_no_state_is_kept(tmp_path: Path) -> None:
         parties.plan, parties.federation.clients[ME], store=FolderStore(tmp_path / "bare")
     )
     client.advertise()
-    assert {path.name for path in (tmp_path / "bare").iterdir() if path.name[0] != "."} == {
-        "round"
-    }
+    assert {path.name for path in (tmp_path / "bare").iterdir() if path.name[0] != "."} == {"round"}

@@ -128,7 +128,7 @@ class FederationServer(ServerFlow):
             return self._go(self._make_keys)
         if attempt is None or post.header.round != attempt.call.number:
             return []
-        attempt.leave(sender, post.names("blamed"))
+        attempt.leave(sender, post.facts["reason"][:64], post.names("blamed"))
         if self.stage == Stage.PARTS:
             return self._go(self._ask_parts)
         if self.stage == Stage.RESULTS:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from secure_fl.federation.calling import Call
@@ -17,6 +18,23 @@ from secure_fl.secure_sum.round_steps import Refusal
 
 _WHOLE = (Phase.ADVERTISE, Phase.AGREE, Phase.APPLY)
 """Phases whose messages are short, and evidence as they are."""
+
+
+@dataclass(frozen=True)
+class Journal:
+    """Where a server writes what happens.
+
+    Attributes:
+        write: takes the kind of an entry, its facts, and signed messages as evidence.
+        after: the transcript's lines after a head.
+        head: of the transcript, 32 bytes.
+        heard: is told of every stage that begins, with the number of the round.
+    """
+
+    write: Callable[[str, Mapping[str, Any], Sequence[bytes]], object] = lambda *entry: None
+    after: Callable[[bytes], list[bytes]] = lambda head: []
+    head: Callable[[], bytes] = lambda: bytes(32)
+    heard: Callable[[str, int], None] = lambda stage, number: None
 
 
 def keys_facts(fingerprint: bytes, maker: str, epoch: Epoch) -> dict[str, Any]:

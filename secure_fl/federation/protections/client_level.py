@@ -1,4 +1,7 @@
-"""A client under client-level privacy: its whole update, and the pool it chose, leave it as one noised vector of integers."""
+"""A client under client-level privacy.
+
+Its whole update, and the pool it chose, leave it as one noised vector of integers.
+"""
 
 from __future__ import annotations
 
@@ -34,11 +37,14 @@ from secure_fl.privacy.units import PrivacyUnit
 class ClientLevel:
     """A participant whose every trace in the sum is hidden by all participants' noise together.
 
-    **Guarantee**: of its data, what it sends depends on one clipped, one-hot vector only, charged by the mechanism's own event.
+    **Guarantee**: of its data, what it sends depends on one clipped, one-hot vector only, charged
+    by the mechanism's own event.
 
-    **Assumes**: the blocks are read as a sum over at least n_min clients; a single one holds one share of the noise, which protects little.
+    **Assumes**: the blocks are read as a sum over at least n_min clients; a single one holds one
+    share of the noise, which protects little.
 
-    **Not covered**: `Answer.seen`, the experimenter's own reading of choices, test accuracy and divergence in a simulation.
+    **Not covered**: `Answer.seen`, the experimenter's own reading of choices, test accuracy and
+    divergence in a simulation.
     """
 
     def __init__(self, local: Local, plan: ClientPlan, noise: NoiseSource, box: ReleaseBox) -> None:
@@ -46,7 +52,7 @@ class ClientLevel:
         self._open = Open(local)
 
     def check(self, ask: Ask) -> None:
-        if not isinstance(ask, TrainEncoder | TrainPool | ScorePools):
+        if not isinstance(ask, TrainEncoder | TrainPool):
             raise _unanswered(ask)
 
     def releases(self, ask: Ask, position: int) -> tuple[Release, ...]:
@@ -68,7 +74,11 @@ class ClientLevel:
         )
 
     def train_encoder(self, ask: TrainEncoder, position: int) -> Trained:
-        """The update; zero where training diverged, since a client that stopped would show that it did. The experimenter is told."""
+        """The update.
+
+        Zero where training diverged, since a client that stopped would show that it did. The
+        experimenter is told.
+        """
         try:
             return self._open.train_encoder(ask, position)
         except TrainingError:
@@ -96,7 +106,10 @@ class ClientLevel:
         trained: Trained,
         score: PoolScore | None = None,
     ) -> Answer:
-        """The one-hot vector of (update, pool) plus this client's noise share; stored before it is sent."""
+        """The one-hot vector of (update, pool) plus this client's noise share.
+
+        Stored before it is sent.
+        """
         phase, level = _phase(ask), self._plan.of(_phase(ask))
         choice, change = 0 if score is None else score.choice, trained.change
 

@@ -1,7 +1,7 @@
-"""A client under example-level privacy: says what an answer would release, and answers with noised values only.
+"""A client under example-level privacy: it answers with noised values only.
 
-Training, the choice of a pool and the released sketch are all that leaves a client. Nothing else is computed from its training examples
-and sent: no losses, no counts of examples, no weights.
+Training, the choice of a pool and the released sketch are all that leaves a client. Nothing else is
+computed from its training examples and sent: no losses, no counts of examples, no weights.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ from secure_fl.data.dataset import Dataset
 from secure_fl.errors import PrivacyError
 from secure_fl.federation.asks import (
     Ask,
+    GiveCentre,
+    GiveSketch,
     PoolScore,
     ScorePools,
     TrainCandidate,
     TrainEncoder,
     TrainPool,
+    VoteCentre,
 )
 from secure_fl.federation.example_plan import (
     ExamplePlan,
@@ -52,11 +55,14 @@ _Step = Literal["pretrain", "cluster"]
 class ExampleLevel:
     """A participant whose examples are protected by its own noise, whoever reads what it sends.
 
-    **Guarantee**: everything that depends on its training examples and leaves it was recorded by `releases` before, and is charged there.
+    **Guarantee**: everything that depends on its training examples and leaves it was recorded by
+    `releases` before, and is charged there.
 
-    **Assumes**: the number of its examples is public (zero-out, replace-one), or a bound (add-remove).
+    **Assumes**: the number of its examples is public (zero-out, replace-one), or a bound
+    (add-remove).
 
-    **Not covered**: its test examples, which are other examples: their accuracy is reported as it is, for the experimenter.
+    **Not covered**: its test examples, which are other examples: their accuracy is reported as it
+    is, for the experimenter.
     """
 
     def __init__(
@@ -75,8 +81,12 @@ class ExampleLevel:
         return plan_examples(self._blueprint, len(train), train.labels, self._already)
 
     def check(self, ask: Ask) -> None:
-        if isinstance(ask, TrainCandidate):
-            raise _unanswered()
+        """Answered is what is noised.
+
+        Training, choices with it, and sketches with all that is made from them.
+        """
+        if not isinstance(ask, TrainEncoder | TrainPool | GiveCentre | GiveSketch | VoteCentre):
+            raise _unanswered(ask)
 
     def releases(self, ask: Ask, position: int) -> tuple[Release, ...]:
         made: list[Release] = []
@@ -127,10 +137,13 @@ class ExampleLevel:
         return Trained(made["pooled"], made["shared"])
 
     def train_candidate(self, ask: TrainCandidate, position: int) -> Trained:
-        raise _unanswered()
+        raise _unanswered(ask)
 
     def _training(self, ask: TrainEncoder | TrainPool, position: int) -> PrivateTraining[Views]:
-        """What answers an ask, made once: the mechanism that is charged is the one that adds the noise."""
+        """What answers an ask, made once.
+
+        The mechanism that is charged is the one that adds the noise.
+        """
         step, config = _step(ask), self._blueprint.config
         key = f"{self._releasing.key(ask, step, ask.round)}/{position}"
         if self._made is None or self._made[0] != key:
@@ -157,7 +170,7 @@ class ExampleLevel:
     # Choosing
 
     def choose(self, ask: ScorePools | TrainPool, position: int) -> PoolScore:
-        """The private choice, and how the chosen pool does on test examples, which is for the experimenter."""
+        """The private choice; how the pool does on test examples is for the experimenter."""
         return self._local.tested(ask.pools, self._private_choice(ask), position)
 
     @property
@@ -171,9 +184,10 @@ class ExampleLevel:
         return choice_of(self._blueprint.config, len(self._choosing_examples))
 
     def _chooses(self, ask: TrainPool) -> bool:
-        """Whether it chooses anew in this round; otherwise it holds on to its last choice, or follows the sketch.
+        """Whether it chooses anew; otherwise it holds on to its last choice, or follows the sketch.
 
-        There is one choice a round, whatever pools are shown: asked again, the client repeats itself and releases nothing.
+        There is one choice a round, whatever pools are shown: asked again, the client repeats
+        itself and releases nothing.
         """
         config, number = self._blueprint.config, ask.round
         if not chooses_by_loss(config) or ask.forced or self._chosen(number) is not None:
@@ -181,7 +195,10 @@ class ExampleLevel:
         return chooses_in(config, number) or self._held(number) is None
 
     def _chosen(self, number: int) -> int | None:
-        """The choice it made in a round, if it made one. Kept by the client, stored with its released results, and in no message."""
+        """The choice it made in a round, if it made one.
+
+        Kept by the client, stored with its released results, and in no message.
+        """
         if number not in self._choices:
             found = self._releasing.box.find(self._choice_key(number))
             self._choices[number] = None if found is None else int(found["choice"])
@@ -230,7 +247,7 @@ class ExampleLevel:
                 "a self-supervised score is no mean of bounded losses",
                 field="privacy.choice",
                 value="exponential",
-                remedy='set pools.start = "sketch", whose choice is free, or pools.task = "supervised"',
+                remedy='set pools.start = "sketch", or pools.task = "supervised"',
             )
         if not data.labelled:
             return torch.zeros(0)
@@ -245,10 +262,10 @@ def _step(ask: TrainEncoder | TrainPool) -> _Step:
     return "pretrain" if isinstance(ask, TrainEncoder) else "cluster"
 
 
-def _unanswered() -> PrivacyError:
+def _unanswered(ask: Ask) -> PrivacyError:
     return PrivacyError(
         "is not answered under privacy",
         field="ask",
-        value="TrainCandidate",
+        value=type(ask).__name__,
         remedy='set pools.start = "sketch", "pretrained" or "random"',
     )

@@ -28,7 +28,10 @@ from secure_fl.training.tasks import Score
 
 
 class Open:
-    """No differential privacy. Whoever reads a client's summand reads its update; the secure sum is what hides it."""
+    """No differential privacy.
+
+    Whoever reads a client's summand reads its update; the secure sum is what hides it.
+    """
 
     def __init__(self, local: Local) -> None:
         self._local, self._blueprint = local, local.blueprint
@@ -102,7 +105,10 @@ class Open:
         )
 
     def _best(self, scores: list[Score], guide: Guide | None) -> int:
-        """By loss or accuracy; where no pool has a loss, by the nearest sketch centre, or else by the surest predictions."""
+        """By loss or accuracy.
+
+        Where no pool has a loss, by the nearest sketch centre, or else by the surest predictions.
+        """
         found = self._local.found(guide)
         if any(isfinite(score.loss) for score in scores):
             losses, accuracies = [s.loss for s in scores], [s.accuracy for s in scores]
@@ -114,7 +120,10 @@ class Open:
         return best_pool(unsure, [], "loss")
 
     def _kept_or(self, best: int, scores: list[Score], found: int) -> int:
-        """Pool `best`, or `found` where `best` is not clearly better. Judged anew each time, from the client's own examples."""
+        """Pool `best`, or `found` where `best` is not clearly better.
+
+        Judged anew each time, from the client's own examples.
+        """
         config = self._blueprint.config.pools
         both = (scores[best], scores[found])
         by_accuracy = config.select_by == "accuracy"

@@ -30,9 +30,11 @@ class Trained:
     Attributes:
         pooled: change of the chosen pool `[P]`, or of the one model.
         shared: change of the part that all pools share `[S]`.
-        weight: what it counts in an average, within [0, 1]; 0 of a client without anything to train on, whose changes are zero.
+        weight: what it counts in an average, within [0, 1]; 0 of a client without anything to train
+            on, whose changes are zero.
         terms: mean of each loss term over the steps.
-        exploded: step at which the loss had left its scale, if it did; 0 where nothing was left to send.
+        exploded: step at which the loss had left its scale, if it did; 0 where nothing was left to
+            send.
     """
 
     pooled: Tensor = field(repr=False)
@@ -48,7 +50,10 @@ class Trained:
 
 
 class Protection(Protocol):
-    """How one client answers. Steps say what is asked and where it goes; a protection says what may leave the client."""
+    """How one client answers.
+
+    Steps say what is asked and where it goes; a protection says what may leave the client.
+    """
 
     def check(self, ask: Ask) -> None:
         """Refuse what must not be answered under this protection.
@@ -67,7 +72,10 @@ class Protection(Protocol):
         ...
 
     def choose(self, ask: ScorePools | TrainPool, position: int) -> PoolScore:
-        """Choose a pool; the score beside the choice is for sums without privacy, and for the experimenter."""
+        """Choose a pool.
+
+        The score beside the choice is for sums without privacy, and for the experimenter.
+        """
         ...
 
     def train_pool(self, ask: TrainPool, choice: int, position: int) -> Trained:
@@ -85,7 +93,7 @@ class Protection(Protocol):
         trained: Trained,
         score: PoolScore | None = None,
     ) -> Answer:
-        """The summand that a change becomes, in the block of the chosen pool, or of the only one."""
+        """The summand that a change becomes, in the block of the chosen pool or the only one."""
         ...
 
 

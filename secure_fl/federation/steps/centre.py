@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from secure_fl.federation.asks import GiveCentre
 from secure_fl.federation.blocks import Grid
-from secure_fl.federation.client import Client
 from secure_fl.federation.observe import Seen
 from secure_fl.federation.program import SumForm
 from secure_fl.federation.state import State
 from secure_fl.federation.steps.step import Answer, Step
 from secure_fl.federation.summing import Summed
 
+if TYPE_CHECKING:
+    from secure_fl.federation.client import Client
+
 
 class Centre(Step):
     """Average the clients' noised mean examples into the centre that sketches are taken from.
 
-    Opened once, over the clients that answer: nothing of it stands still between two openings, and each summand has noise of its own.
+    Opened once, over the clients that answer: nothing of it stands still between two openings, and
+    each summand has noise of its own.
     """
 
     name = "centre"

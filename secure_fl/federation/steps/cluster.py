@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from secure_fl.federation.asks import TrainPool
-from secure_fl.federation.client import Client
 from secure_fl.federation.observe import Seen, of_choices, of_steps, of_training
 from secure_fl.federation.pools import draw_pools, get_guide, get_pools, with_pools
 from secure_fl.federation.program import SumForm
@@ -18,17 +18,25 @@ from secure_fl.federation.updates import Updates
 from secure_fl.pools.monitor import PoolHealth, pool_health
 from secure_fl.pools.pool_set import PoolSet
 
+if TYPE_CHECKING:
+    from secure_fl.federation.client import Client
+
 
 class Cluster(Step):
-    """Rounds of choosing, training and per-pool averaging (CP-CFL; IFCA's second option). Pools nobody chose stay.
+    """Rounds of choosing, training and per-pool averaging (CP-CFL; IFCA's second option).
 
-    A round's accuracy is measured when clients choose, before they train: it is that of the pools as the round found them.
+    Pools nobody chose stay.
 
-    **What differences of its sums show.** Choices stand still, and every pool's count is opened, below the minimum too: where one client is
-    missing from a round, or comes back, and the others keep their pools, the count that changed is that client's choice; with
-    `participation` below 1 every choice follows from a few rounds, and the run says so. Only noise on the counts hides it, which client-level
-    privacy adds. That a client has nothing to train on (weight 0) shows in the same way. Updates, the shared encoder's too, are new
-    every round; weights and running statistics are as in pre-training, and a frozen encoder is not sent at all.
+    A round's accuracy is measured when clients choose, before they train: it is that of the pools
+    as the round found them.
+
+    **What differences of its sums show.** Choices stand still, and every pool's count is opened,
+    below the minimum too: where one client is missing from a round, or comes back, and the others
+    keep their pools, the count that changed is that client's choice; with `participation` below 1
+    every choice follows from a few rounds, and the run says so. Only noise on the counts hides it,
+    which client-level privacy adds. That a client has nothing to train on (weight 0) shows in the
+    same way. Updates, the shared encoder's too, are new every round; weights and running statistics
+    are as in pre-training, and a frozen encoder is not sent at all.
     """
 
     name = "cluster"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from math import isfinite, sqrt
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,7 +13,6 @@ from torch import Tensor
 from secure_fl.federation.asks import PoolScore, ScorePools
 from secure_fl.federation.blocks import Grid
 from secure_fl.federation.blueprint import Blueprint
-from secure_fl.federation.client import Client
 from secure_fl.federation.observe import Seen, of_choices
 from secure_fl.federation.pools import get_guide, get_pools
 from secure_fl.federation.program import SumForm
@@ -23,23 +23,35 @@ from secure_fl.federation.summing import Summed
 from secure_fl.federation.updates import counts_on
 from secure_fl.pools.monitor import pool_health
 
+if TYPE_CHECKING:
+    from secure_fl.federation.client import Client
+
 _LARGEST_LOSS = 64.0
 _FIELDS = 4
-"""Of a pool: tested clients, their accuracy, its square, and their loss as a share of the largest."""
+"""Of a pool.
+
+Tested clients, their accuracy, its square, and their loss as a share of the largest.
+"""
+
+_NAMES = ("clients", "mean_accuracy", "accuracy_deviation", "mean_loss")
 
 
 class Evaluate(Step):
     """Sums of test scores, a block a pool. No state follows from them.
 
-    **What its sums show.** How many clients chose each pool, as every round of clustering does, and of a pool with enough members the mean
-    and the spread of their accuracies and their mean loss: once, at the end, of test examples. Under differential privacy it is left out.
+    **What its sums show.** How many clients chose each pool, as every round of clustering does, and
+    of a pool with enough members the mean and the spread of their accuracies and their mean loss:
+    once, at the end, of test examples. Under differential privacy it is left out.
     """
 
     name = "evaluate"
 
     @staticmethod
     def is_summed(blueprint: Blueprint) -> bool:
-        """Whether a run sums test scores: without differential privacy, where metrics are asked for and some sum is over everybody."""
+        """Whether a run sums test scores.
+
+        Without differential privacy, where metrics are asked for and some sum is over everybody.
+        """
         config, clients = blueprint.config, blueprint.clients
         everyone = not blueprint.secure or clients in config.cohorts(clients)
         return config.privacy.unit == "none" and config.evaluate.enabled and everyone
@@ -98,15 +110,14 @@ def _fields(score: PoolScore) -> Tensor:
 
 
 def _figures(row: Tensor) -> dict[str, float | int | None]:
-    """Of one pool's sums: mean and standard deviation of its clients' accuracies, and their mean loss; None of a pool that stayed closed."""
+    """Of one pool's sums.
+
+    Mean and standard deviation of its clients' accuracies, and their mean loss; None of a pool that
+    stayed closed.
+    """
     clients = round(float(row[0]))
     if clients == 0:
-        return {"clients": 0, "accuracy": None, "accuracy_std": None, "loss": None}
+        return dict.fromkeys(_NAMES) | {"clients": 0}
     mean, square, loss = (row[1:] / clients).tolist()
     spread = sqrt(max(0.0, square - mean**2))
-    return {
-        "clients": clients,
-        "accuracy": mean,
-        "accuracy_std": spread,
-        "loss": loss * _LARGEST_LOSS,
-    }
+    return dict(zip(_NAMES, (clients, mean, spread, loss * _LARGEST_LOSS), strict=True))

@@ -1,12 +1,14 @@
-"""Every client trains a candidate from one start; pools are candidates, each of the client worst served by those before it.
+"""Pools start as models of single clients, each of the client worst served by those before it.
 
-HypCluster's start, as in google/fedjax. Open experiments only: a sum in which each client has a block of its own hides nothing.
+HypCluster's start, as in google/fedjax. Open experiments only: a sum in which each client has a
+block of its own hides nothing.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,7 +16,6 @@ from torch import Tensor
 from secure_fl.errors import ConfigError
 from secure_fl.federation.asks import ScorePools, TrainCandidate
 from secure_fl.federation.blocks import Grid
-from secure_fl.federation.client import Client
 from secure_fl.federation.observe import Seen
 from secure_fl.federation.pools import draw_pools, get_pools, with_pools
 from secure_fl.federation.program import SumForm
@@ -24,14 +25,20 @@ from secure_fl.federation.steps.step import Answer, Step
 from secure_fl.federation.summing import Summed
 from secure_fl.seeds import derive_seed
 
+if TYPE_CHECKING:
+    from secure_fl.federation.client import Client
+
 _LARGEST = 64.0
 """Losses are cut to this; a client's is a share of it in the sum."""
 
 
 class Farthest(Step):
-    """One round for the candidates, then one for each further pool, in which clients say how well the pools so far serve them.
+    """One round in which every client trains a candidate, then one for each further pool.
 
-    With a shared encoder, candidates are heads only: the encoder's change while training them is dropped.
+    In these, clients say how well the pools so far serve them.
+
+    With a shared encoder, candidates are heads only: the encoder's change while training them is
+    dropped.
     """
 
     name = "farthest"
@@ -42,7 +49,10 @@ class Farthest(Step):
 
     @cached_property
     def candidate_grid(self) -> Grid:
-        """A block a client, and in it the change that makes the candidate; weight 0 from who has nothing to train on."""
+        """A block a client, and in it the change that makes the candidate.
+
+        Weight 0 from who has nothing to train on.
+        """
         model, layout = self.blueprint.pool_model(0), self.blueprint.layout
         shared = len(layout.parts(model)[0])
         wide = tuple(place - shared for place in layout.buffers(model) if place >= shared)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from secure_fl.federation.asks import TrainEncoder
 from secure_fl.federation.blueprint import Blueprint
-from secure_fl.federation.client import Client
 from secure_fl.federation.observe import Seen, of_steps, of_training
 from secure_fl.federation.program import SumForm
 from secure_fl.federation.record import Metrics
@@ -19,14 +19,19 @@ from secure_fl.federation.summing import Summed
 from secure_fl.federation.updates import Updates
 from secure_fl.models.state import load_vector, to_vector
 
+if TYPE_CHECKING:
+    from secure_fl.federation.client import Client
+
 
 class Pretrain(Step):
     """FedAvg of encoder and projector, each client under its own separation.
 
-    **What differences of its sums show.** A client missing from one round is the difference of two sums only where the others send the same
-    in both. Updates do not: every round starts from another model. A number of examples would, so protected runs count clients alike; with
-    `weights = "examples"` a missing client's number follows, and the run says so. Running statistics of batch normalisation nearly would: they
-    drift with the model only, so a missing client's means and variances of activations follow roughly; `model.norm = "group"` has none.
+    **What differences of its sums show.** A client missing from one round is the difference of two
+    sums only where the others send the same in both. Updates do not: every round starts from
+    another model. A number of examples would, so protected runs count clients alike; with `weights
+    = "examples"` a missing client's number follows, and the run says so. Running statistics of
+    batch normalisation nearly would: they drift with the model only, so a missing client's means
+    and variances of activations follow roughly; `model.norm = "group"` has none.
     """
 
     name = "pretrain"

@@ -1,14 +1,14 @@
-"""Draw pools anew until each attracts its share of clients, as IFCA's code does (arXiv 2006.04088)."""
+"""Draw pools anew until each attracts its share of clients, as IFCA does (arXiv 2006.04088)."""
 
 from __future__ import annotations
 
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 
 from secure_fl.federation.asks import ScorePools
 from secure_fl.federation.blocks import Grid
-from secure_fl.federation.client import Client
 from secure_fl.federation.observe import Seen
 from secure_fl.federation.pools import draw_pools, with_pools
 from secure_fl.federation.program import SumForm
@@ -17,6 +17,9 @@ from secure_fl.federation.state import State
 from secure_fl.federation.steps.step import Answer, Step
 from secure_fl.federation.summing import Summed
 from secure_fl.federation.updates import counts_on
+
+if TYPE_CHECKING:
+    from secure_fl.federation.client import Client
 
 
 class Restarts(Step):

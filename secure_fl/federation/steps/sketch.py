@@ -5,25 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import sqrt
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from secure_fl.federation.asks import GiveSketch, VoteCentre
 from secure_fl.federation.blocks import Grid
-from secure_fl.federation.client import Client
 from secure_fl.federation.observe import Seen
 from secure_fl.federation.pools import draw_pools, with_pools
 from secure_fl.federation.program import SumForm
 from secure_fl.federation.record import Metrics
-from secure_fl.federation.sketches import FARTHEST
+from secure_fl.federation.sketch_form import FARTHEST
 from secure_fl.federation.state import State
 from secure_fl.federation.steps.step import Answer, Step
 from secure_fl.federation.summing import Summed
 from secure_fl.pools.sketch import first_centres, moved_centres, tightest_start
 from secure_fl.seeds import derive_seed
 
+if TYPE_CHECKING:
+    from secure_fl.federation.client import Client
+
 _SETTLED = 1e-6
-"""k-means has settled when no centre of any start moves further than this share of the sketches' spread."""
+"""k-means has settled when no centre moves further than this share of the sketches' spread."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +47,12 @@ class _Votes:
 class Sketch(Step):
     """One round for the mean sketch, then rounds of k-means, then a pool for each centre.
 
-    **What its openings show.** The sum, squared lengths and number of all sketches, then for each start and centre the sum, number and squared
-    distances of the sketches nearest to it. Sketches and all that is computed from them stand still, so differences of openings show single ones:
-    released ones, which carry their own noise, unless the run is an open experiment. Votes hide who joined which centre from a single opening
-    only: whoever is missing from one round and there in the next shows its centre by the difference.
+    **What its openings show.** The sum, squared lengths and number of all sketches, then for each
+    start and centre the sum, number and squared distances of the sketches nearest to it. Sketches
+    and all that is computed from them stand still, so differences of openings show single ones:
+    released ones, which carry their own noise, unless the run is an open experiment. Votes hide who
+    joined which centre from a single opening only: whoever is missing from one round and there in
+    the next shows its centre by the difference.
     """
 
     name = "sketch"

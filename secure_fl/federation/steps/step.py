@@ -1,7 +1,8 @@
-"""What a kind of step is: four pure functions that everybody runs alike, and one that only a simulation runs.
+"""What a kind of step is: four pure functions, and one that only a simulation runs.
 
-A step is made from the plan alone. `form` needs no state; `ask` and `apply` need nothing but the state, and what was opened; `answer` is one
-client's. A new kind of step is a class of this kind in a file of its own.
+A step is made from the plan alone. `form` needs no state; `ask` and `apply` need nothing but the
+state, and what was opened; `answer` is one client's. A new kind of step is a class of this kind in
+a file of its own.
 """
 
 from __future__ import annotations
@@ -106,7 +107,10 @@ class Step(ABC):
         return self.monitor(state, opened)
 
     def on_grid(self, grid: Grid, minimum: int = 1) -> SumForm:
-        """The form of a sum over everybody whose answers are not given again: what they hold stands still, or is noised anew."""
+        """The form of a sum over everybody whose answers are not given again.
+
+        What they hold stands still, or is noised anew.
+        """
         opening = Opening(grid.codec.bound, minimum=minimum)
         return SumForm(self.name, self.everyone, shape_on(grid), opening, repeatable=False)
 
