@@ -379,7 +379,6 @@ class ServerFlow:
 
     def _wait(self, stage: Stage, seconds: float) -> None:
         self.stage, self._until = stage, self._now + seconds
-        self._journal.heard(stage, self._progress.number)
 
     def _note(self, refusal: Refusal) -> None:
         if len(self.refusals.first) < _MOST_NOTED:

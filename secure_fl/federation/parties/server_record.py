@@ -28,13 +28,11 @@ class Journal:
         write: takes the kind of an entry, its facts, and signed messages as evidence.
         after: the transcript's lines after a head.
         head: of the transcript, 32 bytes.
-        heard: is told of every stage that begins, with the number of the round.
     """
 
-    write: Callable[[str, Mapping[str, Any], Sequence[bytes]], object] = lambda *entry: None
-    after: Callable[[bytes], list[bytes]] = lambda head: []
+    write: Callable[[str, Mapping[str, Any], Sequence[bytes]], object] = lambda *_: None
+    after: Callable[[bytes], list[bytes]] = lambda _: []
     head: Callable[[], bytes] = lambda: bytes(32)
-    heard: Callable[[str, int], None] = lambda stage, number: None
 
 
 def keys_facts(fingerprint: bytes, maker: str, epoch: Epoch) -> dict[str, Any]:
