@@ -22,12 +22,15 @@ from secure_fl.federation.parties.client import FederationClient, Site
 from secure_fl.federation.parties.server import FederationServer
 from secure_fl.federation.parties.server_record import Journal
 from secure_fl.federation.parties.shared import Shared
+from secure_fl.federation.place import Place
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.program import SumForm
-from secure_fl.federation.state import Place, State
+from secure_fl.federation.state import State
 from secure_fl.federation.step_program import StepProgram
 from secure_fl.federation.summing import Cost, Summed
+from secure_fl.federation.wire import route
 from secure_fl.privacy.ledger import Release
+from secure_fl.secure_sum.envelope import Phase
 from secure_fl.secure_sum.grid import Blocks
 from secure_fl.secure_sum.identities import Identity
 from secure_fl.secure_sum.roster import Roster
@@ -164,7 +167,11 @@ class LocalParties:
             identity, shared = others["authority"], self._shared
             parties.append(FederationAuthority(identity, roster, lambda _: watched, shared=shared))
         self._queue = Queue([Here([self.server]), Here(parties)], "server", tap=self._tap)
-        self._bytes, self._refused = Counter[str](), list[str]()
+        self._bytes, self._refused = Counter[tuple[str, int]](), list[str]()
+        self._called: dict[Place, set[int]] = {}
+        self._at = state.place
+        self._numbers = set[int]()
+        """Of the attempts at the place under way."""
 
     def run(self, state: State, called: int) -> tuple[State, Summed]:
         """One round: the state after it, and what was opened.
@@ -177,7 +184,8 @@ class LocalParties:
             SecureFLError: a client could not answer, or the round failed.
         """
         self.told.__dict__.update(Told(called=called).__dict__)
-        place = state.place
+        place = self._at = state.place
+        self._numbers = self._called.pop(place, set())
         self._queue.run(until=lambda: self.server.place != place or self._error is not None)
         if self._error is not None:
             raise self.server.hindrance or self._error
@@ -195,9 +203,11 @@ class LocalParties:
 
     def cost(self, seconds: float) -> Cost:
         """Of the round that was run last, of which `seconds` have passed."""
-        down, up = self._bytes["down"], self._bytes["up"]
+        down, up = (
+            sum(self._bytes.pop((way, number), 0) for number in self._numbers)
+            for way in ("down", "up")
+        )
         refused = tuple(self._refused)
-        self._bytes.clear()
         self._refused.clear()
         return Cost(down, up, seconds - self.told.seconds, refused)
 
@@ -228,12 +238,20 @@ class LocalParties:
         return FederationClient(identity, roster, site, store=store, shared=self._shared)
 
     def _write(self, kind: str, facts: Mapping[str, Any], evidence: Sequence[bytes]) -> None:
+        if kind == "round":
+            here = Place(*facts["place"])
+            running = self._numbers if here == self._at else self._called.setdefault(here, set())
+            running.add(facts["round"])
         if kind == "refused":
             self._refused.append(f"{facts['sender']} {facts['phase']}: {facts['reason']}")
 
     def _tap(self, sender: str, to: str, data: bytes | memoryview) -> bytes | memoryview:
-        self._bytes["up" if to == "server" else "down"] += len(data)
+        header = route(data)
+        if header.phase not in _ONCE:
+            self._bytes["up" if to == "server" else "down", header.round] += len(data)
         return data
 
 
+_ONCE = (Phase.HELLO, Phase.PLAN, Phase.JOIN, Phase.MAKE, Phase.KEYS, Phase.SECRET)
+"""Phases that belong to no round; a run that was stopped has them again when it goes on."""
 _ROLES = ("coordinator", "server", "authority")
