@@ -199,9 +199,8 @@ class Federation:
             )
         central = None if self._central is None else self._scaling.alone(self._central)
         prologue = Prologue(self.blueprint, central, self._loaded_encoder)
-        program = StepProgram(
-            self.blueprint, steps_of(self.blueprint), None if restored else prologue.initial()
-        )
+        initial = {} if restored is not None else prologue.initial()
+        program = StepProgram(self.blueprint, steps_of(self.blueprint), initial)
         engine = EmbeddedEngine(self.clients, program, box, self._gate.already)
         book = _Book(self, folder, box)
         chosen = last_choices(each.metrics for each in book.records)
@@ -223,7 +222,7 @@ class Federation:
             known=bool(chosen),
         )
         # A program enters its first step once a server's own pre-training is over.
-        state = simulation.to_the_end(restored or State(Place(0, 0), prologue.initial()))
+        state = simulation.to_the_end(restored or State(Place(0, 0), initial))
         result = self._finish(state, book.records, folder)
         box.close()
         self._recorder.end()

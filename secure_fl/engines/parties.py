@@ -22,10 +22,11 @@ from secure_fl.federation.parties.authority import FederationAuthority
 from secure_fl.federation.parties.client import FederationClient, Site
 from secure_fl.federation.parties.server import FederationServer
 from secure_fl.federation.parties.shared import Shared
+from secure_fl.federation.place import Place
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.program import SumForm
 from secure_fl.federation.recorder import FEDERATION, Recorder
-from secure_fl.federation.state import Place, State
+from secure_fl.federation.state import State
 from secure_fl.federation.step_program import StepProgram
 from secure_fl.federation.summing import Cost, Summed
 from secure_fl.federation.wire import lines_in, route
@@ -175,11 +176,13 @@ class LocalParties:
         parties: list[FederationClient | FederationAuthority] = [*self._clients]
         if self.server.plan.by_authority:
             identity, shared = others["authority"], self._shared
-            parties.append(
-                FederationAuthority(identity, roster, lambda _: watched, shared=shared)
-            )
+            parties.append(FederationAuthority(identity, roster, lambda _: watched, shared=shared))
         self._queue = Queue([Here([self.server]), Here(parties)], "server", tap=self._tap)
-        self._bytes, self._refused = Counter[str](), list[str]()
+        self._bytes, self._refused = Counter[tuple[str, int]](), list[str]()
+        self._called: dict[Place, set[int]] = {}
+        self._at = state.place
+        self._numbers = set[int]()
+        """Of the attempts at the place under way."""
 
     def run(self, state: State, called: int) -> tuple[State, Summed]:
         """One round: the state after it, and what was opened.
@@ -192,7 +195,8 @@ class LocalParties:
             SecureFLError: a client could not answer, or the round failed.
         """
         self.told.__dict__.update(Told(called=called).__dict__)
-        place = state.place
+        place = self._at = state.place
+        self._numbers = self._called.pop(place, set())
         self._queue.run(until=lambda: self.server.place != place or self._error is not None)
         if self._error is not None:
             raise self.server.hindrance or self._error
@@ -211,12 +215,14 @@ class LocalParties:
     def cost(self, seconds: float) -> Cost:
         """Of the round that was run last, of which `seconds` have passed.
 
-        Joining, and the transcript's lines that calls bring along, are not counted: they depend on
-        when a run was stopped and resumed.
+        The transcript's lines that calls bring along are not counted: how many there are depends
+        on when a run was stopped.
         """
-        down, up = self._bytes["down"], self._bytes["up"]
+        down, up = (
+            sum(self._bytes.pop((way, number), 0) for number in self._numbers)
+            for way in ("down", "up")
+        )
         refused = tuple(self._refused)
-        self._bytes.clear()
         self._refused.clear()
         return Cost(down, up, seconds - self.told.seconds, refused)
 
@@ -243,23 +249,27 @@ class LocalParties:
         self, identity: Identity, roster: Roster, answers: WatchedAnswers
     ) -> FederationClient:
         follow = Follower(self._shared.followed, self._head)
-        site = Site(lambda plan: (self._watched, answers), follow=follow)
+        site = Site(lambda _: (self._watched, answers), follow=follow)
         store = MemoryStore(bytes_too=False)
         return FederationClient(identity, roster, site, store=store, shared=self._shared)
 
     def _write(self, kind: str, facts: Mapping[str, Any], evidence: Sequence[bytes]) -> None:
+        if kind == "round":
+            here = Place(*facts["place"])
+            running = self._numbers if here == self._at else self._called.setdefault(here, set())
+            running.add(facts["round"])
         if kind == "refused":
             self._refused.append(f"{facts['sender']} {facts['phase']}: {facts['reason']}")
         self._recorder.journal.write(kind, facts, evidence)
 
     def _tap(self, sender: str, to: str, data: bytes | memoryview) -> bytes | memoryview:
         header = route(data)
-        if header.phase not in _BEGINNING:
+        if header.phase not in _ONCE:
             lines = lines_in(data) if header.phase in (Phase.BEGIN, Phase.END) else 0
-            self._bytes["up" if to == "server" else "down"] += len(data) - lines
+            self._bytes["up" if to == "server" else "down", header.round] += len(data) - lines
         return data
 
 
+_ONCE = (Phase.HELLO, Phase.PLAN, Phase.JOIN, Phase.MAKE, Phase.KEYS, Phase.SECRET)
+"""Phases that belong to no round; a run that was stopped has them again when it goes on."""
 _ROLES = ("coordinator", "server", "authority")
-_BEGINNING = (Phase.HELLO, Phase.PLAN, Phase.JOIN, Phase.MAKE, Phase.SECRET)
-"""Messages that begin a federation, and again one that is resumed: no round's cost."""

@@ -16,7 +16,7 @@ from typing import Any
 from secure_fl import __version__
 from secure_fl.config import FederationConfig
 from secure_fl.federation.folder import RunFolder
-from secure_fl.federation.parties.server_flow import Journal
+from secure_fl.federation.parties.server_record import Journal
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.plan_facts import plan_facts
 from secure_fl.federation.state import State

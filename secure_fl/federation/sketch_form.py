@@ -14,6 +14,9 @@ from secure_fl.privacy.private_sketch import GRID, PrivateSketch
 from secure_fl.privacy.units import Adjacency
 from secure_fl.seeds import derive_seed
 
+FARTHEST = 4.0
+"""Largest squared distance between means of unit vectors: votes carry it divided by this."""
+
 
 @dataclass(frozen=True)
 class SketchForm:

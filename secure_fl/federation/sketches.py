@@ -22,7 +22,7 @@ from secure_fl.data.pooled import pooled_values
 from secure_fl.errors import PrivacyError
 from secure_fl.federation.asks import Ask, GiveCentre, GiveSketch, Guide, VoteCentre
 from secure_fl.federation.releasing import Releasing
-from secure_fl.federation.sketch_form import SketchForm, shortened
+from secure_fl.federation.sketch_form import FARTHEST, SketchForm, shortened
 from secure_fl.pools.sketch import nearest_centre, sketch_of
 from secure_fl.privacy.ledger import Release
 from secure_fl.training.tasks import embed
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 _ROUNDS = {"centre": 0, "sketch": 1}
 """Rounds under which the two releases are booked: each is made once a run."""
-FARTHEST = 4.0
-"""Largest squared distance between means of unit vectors, which sketches are: votes carry it divided by this."""
 
 
 class ClientSketch(ABC):

@@ -129,28 +129,12 @@ class RoundClient(ClientSetup):
             RoundRefusedError: why this client goes no further; it reveals nothing then.
             FileError: the answers cannot be stored; they are not given either.
         """
-        header, state = read_header(data), self._state
+        take, state = self._take_of(data), self._state
         if state.step != ClientStep.LEFT and question_of(data) == state.question:
             if not self._stored:
                 self._save()
             upload = self.resend() if state.step == ClientStep.UPLOADED else None
             return list(state.answers) if upload is None else [bytes(upload)]
-        takes: dict[tuple[Phase, int], Callable[[bytes], bytes | None]] = {
-            (Phase.ADVERTISE, 0): self._share,
-            (Phase.SHARE, 0): self._take_boxes,
-            (Phase.SHARE, 1): self._settle,
-            (Phase.AGREE, 0): self._agree,
-            (Phase.OPEN_COUNTS, 0): self._open_counts,
-            (Phase.OPEN_POOLS, 0): self._open_pools,
-            (Phase.APPLY, 0): self._apply,
-            (Phase.APPLY, 1): self._confirm,
-        }
-        take = takes.get((header.phase, header.chunk))
-        if take is None:
-            name, remedy = header.phase.name, "send it to its reader"
-            raise RefusedError(
-                Reason.WRONG_PHASE, "no server sends this", field="phase", value=name, remedy=remedy
-            )
         before = state.step, len(state.seen.digests)
         try:
             answer = take(data)
@@ -189,10 +173,29 @@ class RoundClient(ClientSetup):
         return upload
 
     def resend(self) -> bytes | memoryview | None:
-        """The very bytes of this round's upload, if it was made, by whatever life of
-        this client.
-        """
+        """The very bytes of this round's upload, if it was made, in whatever life."""
         return self._store.kept(self._plan.round)
+
+    def _take_of(self, data: bytes) -> Callable[[bytes], bytes | None]:
+        """What a message is for, by its header, which is not checked here."""
+        takes: dict[tuple[Phase, int], Callable[[bytes], bytes | None]] = {
+            (Phase.ADVERTISE, 0): self._share,
+            (Phase.SHARE, 0): self._take_boxes,
+            (Phase.SHARE, 1): self._settle,
+            (Phase.AGREE, 0): self._agree,
+            (Phase.OPEN_COUNTS, 0): self._open_counts,
+            (Phase.OPEN_POOLS, 0): self._open_pools,
+            (Phase.APPLY, 0): self._apply,
+            (Phase.APPLY, 1): self._confirm,
+        }
+        header = read_header(data)
+        take = takes.get((header.phase, header.chunk))
+        if take is None:
+            name, remedy = header.phase.name, "send it to its reader"
+            raise RefusedError(
+                Reason.WRONG_PHASE, "no server sends this", field="phase", value=name, remedy=remedy
+            )
+        return take
 
     def _written(self, values: list[Integers]) -> memoryview:
         plan, blocks = self._plan, self._plan.shape.blocks
@@ -253,8 +256,7 @@ class RoundClient(ClientSetup):
         return self._reveal(Phase.OPEN_COUNTS, (), [*dropped, *heads])
 
     def _open_pools(self, data: bytes) -> bytes:
-        """From proved counts: shares of survivors' seeds of the shared block and of pools
-        that pass.
+        """From proved counts: shares of seeds of the shared block and of pools that pass.
 
         The counts are added up here from what the survivors signed; under `authority` its signed
         opening stands for that.

@@ -115,8 +115,8 @@ class FolderStore:
     """Keeps rounds in a folder of its own.
 
     `round` has the numbers of the last ones begun; `opened`, all questions opened, in hex, each
-    with its round; `7.state` and `7.upload` are what round 7 needs to go on. Of several processes of one client,
-    one begins a round; the others are refused.
+    with its round; `7.state` and `7.upload` are what round 7 needs to go on. Of several processes
+    of one client, one begins a round; the others are refused.
 
     **Guarantee.** Who has the folder without the key reads no secret of a round. A state that was
     changed, or is another client's, plan's or round's, is refused.

@@ -5,6 +5,8 @@ Pure functions of plan, place, state and opened sums, the same wherever they are
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -76,9 +78,10 @@ def test_nothing_is_written_to_a_state(start: str, images: Dataset) -> None:
         assert first.digest == second.digest
         step.ask(state)
         step.monitor(state, opened)
-        assert State(state.place, kept, state.facts).digest == State(
-            state.place, state.tensors, state.facts
-        ).digest
+        assert (
+            State(state.place, kept, state.facts).digest
+            == State(state.place, state.tensors, state.facts).digest
+        )
 
 
 def test_forms_need_no_state(images: Dataset) -> None:
@@ -95,6 +98,18 @@ def test_forms_need_no_state(images: Dataset) -> None:
     }
     for program, state, _ in rounds_of(federation):
         assert program.form(state.place) == forms[state.place]
+
+
+def test_who_knows_the_forms_imports_nothing_of_clients() -> None:
+    """A server drives a program without what computes answers, keeps releases or chooses."""
+    code = (
+        "import sys, secure_fl.federation.step_program, secure_fl.federation.steps.order;"
+        "print([name for name in sys.modules if name.startswith('secure_fl.federation.')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert "steps.cluster" in done.stdout
+    for room in ("client'", "local", "bench", "protections", "sketches", "release_box"):
+        assert f"federation.{room}" not in done.stdout
 
 
 def test_k_means_that_has_settled_ends_its_step_early(images: Dataset) -> None:

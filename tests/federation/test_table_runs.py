@@ -203,9 +203,7 @@ def test_a_central_set_of_tables_is_scaled_by_itself_and_still_known_by_content(
     monkeypatch.setattr(run, "load_source", lambda *_: (server, None))
     trained: list[torch.Tensor] = []
     monkeypatch.setattr(
-        run,
-        "CentralPretrain",
-        lambda _blueprint, _state, _groups, examples: trained.append(examples.x) or _Stop(),
+        run, "Prologue", lambda _blueprint, examples, _load: trained.append(examples.x) or _Stop()
     )
     federation = Federation(config, data=clients)
     with pytest.raises(KeyboardInterrupt):
@@ -221,10 +219,9 @@ def test_a_central_set_of_tables_is_scaled_by_itself_and_still_known_by_content(
 
 
 class _Stop:
-    """A phase that ends the run before it begins."""
+    """A prologue that ends the run before it begins."""
 
-    @property
-    def done(self) -> bool:
+    def initial(self) -> None:
         raise KeyboardInterrupt
 
 

@@ -1,4 +1,4 @@
-"""The parties of one round with folders of their own, and what carries their messages; any of them may be killed and made again."""
+"""The parties of one round, with folders of their own, and what carries their messages."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Parties:
         client = self.clients[message.recipient]
         answers = client.receive(message.data)
         if client.ready and message.recipient in self.vectors:
-            answers = [*answers, client.upload(self.vectors[message.recipient])]  # type: ignore[list-item]
+            answers.append(bytes(client.upload(self.vectors[message.recipient])))
         return answers
 
     def run(

@@ -1,4 +1,4 @@
-"""Several rounds of a federation, each party with its folder; the set-up of the next round rides on the one that runs."""
+"""Several rounds of a federation whose set-up rides; each party has a folder of its own."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class KilledError(BaseException):
 
 
 def upload(vector: BlockVector, client: ClientRounds) -> list[bytes]:
-    """The vector's upload, if there is none yet; else what was stored, if it may not have arrived."""
+    """The vector's upload; what was stored where there is one, since it may not have arrived."""
     if client.current.ready:
         return [bytes(client.current.upload(vector))]
     stored = client.current.resend()

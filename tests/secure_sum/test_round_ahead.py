@@ -1,4 +1,4 @@
-"""The set-up of the next round rides on the one that runs: a round waits for clients five times, and opens what it did."""
+"""The set-up of the next round rides on this one: a round waits for clients five times."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import os
 import random
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def made(riding: Riding, number: int) -> dict[str, BlockVector]:
 def test_a_prepared_round_waits_for_clients_five_times(
     protection: str, key_holder: str, tmp_path: Path
 ) -> None:
-    """By the server's count and by that of who carries the messages; the first of all needs eight."""
+    """By the server's count, and that of who carries the messages; the first one needs eight."""
     riding, counts = Riding.of(tmp_path, SHAPE, protection, key_holder), list[int]()
     names = list(riding.clients)
     for number in range(4):
@@ -184,46 +185,66 @@ def test_both_rounds_outlive_a_kill_of_anybody(
     assert len(steps) == 18
 
 
+@dataclass
+class Killer:
+    """Clients die at one write in eight, and before one message in eight.
+
+    The server dies after one step in three.
+    """
+
+    riding: Riding
+    dice: random.Random
+    kills: Counter[str] = field(default_factory=Counter)
+
+    def hits(self, what: str, odds: float) -> bool:
+        hit = self.dice.random() < odds
+        self.kills[what] += hit
+        return hit
+
+    def writing(self, write: Callable[..., None]) -> Callable[..., None]:
+        def killing(*arguments: Any, **rest: Any) -> None:
+            late = self.dice.random() < 0.5
+            if late:
+                write(*arguments, **rest)
+            if self.hits("write", 1 / 8):
+                raise KilledError
+            if not late:
+                write(*arguments, **rest)
+
+        return killing
+
+    def advancing(self, advance: Callable[[ServerRounds], Any]) -> Callable[[ServerRounds], Any]:
+        def killing(server: ServerRounds) -> Any:
+            sent, (plan, ahead) = advance(server), self.riding.plans
+            if self.hits("server", 1 / 3):
+                self.riding.server = ServerRounds(self.riding.make_server, plan.round)
+                self.riding.server.begin(plan)
+                self.riding.server.prepare(ahead)
+            return sent
+
+        return killing
+
+    def before(self, name: str) -> None:
+        if self.hits("message", 1 / 8):
+            plans = self.riding.plans
+            self.riding.attempt(name, lambda client: self.riding.again(name, *plans) or [])
+
+
 @pytest.mark.parametrize("seed", range(4))
-def test_kills_at_random_moments_change_no_sum(
+def test_kills_at_random_moments_change_no_sum_and_no_answer(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Clients die at one write in eight, and before one message in eight; the server after one step in three."""
-    riding, dice = Riding.of(tmp_path, SHAPE), random.Random(seed)
-    write, advance, kills = round_store.write_atomically, ServerRounds.advance, Counter[str]()
-
-    def killing(path: Path, *arguments: Any, **rest: Any) -> None:
-        late = dice.random() < 0.5
-        if late:
-            write(path, *arguments, **rest)
-        if dice.random() < 1 / 8:
-            kills["write"] += 1
-            raise KilledError
-        if not late:
-            write(path, *arguments, **rest)
-
-    def advancing(self: ServerRounds) -> list[Message]:
-        sent = advance(self)
-        if dice.random() < 1 / 3:
-            kills["server"] += 1
-            riding.server = ServerRounds(riding.make_server, riding.plans[0].round)
-            riding.server.begin(riding.plans[0])
-            riding.server.prepare(riding.plans[1])
-        return sent
-
-    def before(name: str) -> None:
-        if dice.random() < 1 / 8:
-            kills["message"] += 1
-            riding.attempt(name, lambda client: riding.again(name, *riding.plans) or [])
-
-    monkeypatch.setattr(round_store, "write_atomically", killing)
-    monkeypatch.setattr(ServerRounds, "advance", advancing)
+    riding = Riding.of(tmp_path, SHAPE)
+    killer = Killer(riding, random.Random(seed))
+    writing = killer.writing(round_store.write_atomically)
+    monkeypatch.setattr(round_store, "write_atomically", writing)
+    monkeypatch.setattr(ServerRounds, "advance", killer.advancing(ServerRounds.advance))
     for number in range(3):
         riding.start(riding.plan(number), riding.plan(number + 1))
-        opened = riding.run(made(riding, number), before=before)
+        opened = riding.run(made(riding, number), before=killer.before)
         check(riding, opened, number, list(riding.clients))
         assert riding.waits == (8 if number == 0 else 5)
-    assert min(kills["write"], kills["server"], kills["message"]) > 1
+    assert min(killer.kills[what] for what in ("write", "server", "message")) > 1
     said: dict[tuple[object, ...], set[bytes]] = {}
     for sender, _, data in riding.sent:
         for part in envelopes(data) if sender != "server" else []:

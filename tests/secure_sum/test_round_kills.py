@@ -1,4 +1,7 @@
-"""A client that is killed at any moment and made again answers the same round with the same bytes, and refuses what it would have."""
+"""A client or authority that is killed at any moment goes on in the same round when made again.
+
+It answers with the same bytes, and refuses what it would have refused.
+"""
 
 from __future__ import annotations
 
@@ -85,9 +88,7 @@ def test_killed_after_every_step_it_answers_again_with_the_same_bytes(
     assert len(seen) == (8 if parties.authority is None else 6)
     assert server.refusals == []
     if parties.authority is None:
-        assert {applied.claim for applied in server.applied.values()} == {
-            server.applied[ME].claim
-        }
+        assert {applied.claim for applied in server.applied.values()} == {server.applied[ME].claim}
 
 
 @pytest.mark.parametrize("when", range(11))
@@ -362,6 +363,4 @@ def test_without_a_key_no_state_is_kept(tmp_path: Path) -> None:
         parties.plan, parties.federation.clients[ME], store=FolderStore(tmp_path / "bare")
     )
     client.advertise()
-    assert {path.name for path in (tmp_path / "bare").iterdir() if path.name[0] != "."} == {
-        "round"
-    }
+    assert {path.name for path in (tmp_path / "bare").iterdir() if path.name[0] != "."} == {"round"}

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from secure_fl.federation.asks import GiveCentre
-from secure_fl.federation.client import Client
 from secure_fl.federation.observe import Seen
 from secure_fl.federation.program import SumForm
 from secure_fl.federation.state import State
 from secure_fl.federation.steps.step import Answer, Step
 from secure_fl.federation.summing import Summed
 from secure_fl.secure_sum.grid import Grid
+
+if TYPE_CHECKING:
+    from secure_fl.federation.client import Client
 
 
 class Centre(Step):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from secure_fl.federation.asks import TrainPool
-from secure_fl.federation.client import Client
 from secure_fl.federation.observe import Seen, of_choices, of_steps, of_training
 from secure_fl.federation.pools import draw_pools, get_guide, get_pools, with_pools
 from secure_fl.federation.program import SumForm
@@ -17,6 +17,9 @@ from secure_fl.federation.summing import Summed
 from secure_fl.federation.updates import Updates
 from secure_fl.pools.monitor import PoolHealth, pool_health
 from secure_fl.pools.pool_set import PoolSet
+
+if TYPE_CHECKING:
+    from secure_fl.federation.client import Client
 
 
 class Cluster(Step):

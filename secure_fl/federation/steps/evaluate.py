@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from math import isfinite, sqrt
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from secure_fl.federation.asks import PoolScore, ScorePools
 from secure_fl.federation.blueprint import Blueprint
-from secure_fl.federation.client import Client
 from secure_fl.federation.observe import Seen, of_choices
 from secure_fl.federation.pools import get_guide, get_pools
 from secure_fl.federation.program import SumForm
@@ -22,6 +22,9 @@ from secure_fl.federation.summing import Summed
 from secure_fl.federation.updates import counts_on
 from secure_fl.pools.monitor import pool_health
 from secure_fl.secure_sum.grid import Grid
+
+if TYPE_CHECKING:
+    from secure_fl.federation.client import Client
 
 _LARGEST_LOSS = 64.0
 _FIELDS = 4

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from secure_fl.errors import ConfigError
 from secure_fl.federation.asks import ScorePools, TrainCandidate
-from secure_fl.federation.client import Client
 from secure_fl.federation.observe import Seen
 from secure_fl.federation.pools import draw_pools, get_pools, with_pools
 from secure_fl.federation.program import SumForm
@@ -24,6 +24,9 @@ from secure_fl.federation.steps.step import Answer, Step
 from secure_fl.federation.summing import Summed
 from secure_fl.secure_sum.grid import Grid
 from secure_fl.seeds import derive_seed
+
+if TYPE_CHECKING:
+    from secure_fl.federation.client import Client
 
 _LARGEST = 64.0
 """Losses are cut to this; a client's is a share of it in the sum."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from secure_fl.federation.asks import TrainEncoder
 from secure_fl.federation.blueprint import Blueprint
-from secure_fl.federation.client import Client
 from secure_fl.federation.observe import Seen, of_steps, of_training
 from secure_fl.federation.program import SumForm
 from secure_fl.federation.record import Metrics
@@ -18,6 +18,9 @@ from secure_fl.federation.steps.step import Answer, Step, sampled
 from secure_fl.federation.summing import Summed
 from secure_fl.federation.updates import Updates
 from secure_fl.models.state import load_vector, to_vector
+
+if TYPE_CHECKING:
+    from secure_fl.federation.client import Client
 
 
 class Pretrain(Step):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 
 from secure_fl.federation.asks import ScorePools
-from secure_fl.federation.client import Client
 from secure_fl.federation.observe import Seen
 from secure_fl.federation.pools import draw_pools, with_pools
 from secure_fl.federation.program import SumForm
@@ -17,6 +17,9 @@ from secure_fl.federation.steps.step import Answer, Step
 from secure_fl.federation.summing import Summed
 from secure_fl.federation.updates import counts_on
 from secure_fl.secure_sum.grid import Grid
+
+if TYPE_CHECKING:
+    from secure_fl.federation.client import Client
 
 
 class Restarts(Step):

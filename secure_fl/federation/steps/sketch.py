@@ -5,22 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import sqrt
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from secure_fl.federation.asks import GiveSketch, VoteCentre
-from secure_fl.federation.client import Client
 from secure_fl.federation.observe import Seen
 from secure_fl.federation.pools import draw_pools, with_pools
 from secure_fl.federation.program import SumForm
 from secure_fl.federation.record import Metrics
-from secure_fl.federation.sketches import FARTHEST
+from secure_fl.federation.sketch_form import FARTHEST
 from secure_fl.federation.state import State
 from secure_fl.federation.steps.step import Answer, Step
 from secure_fl.federation.summing import Summed
 from secure_fl.pools.sketch import first_centres, moved_centres, tightest_start
 from secure_fl.secure_sum.grid import Grid
 from secure_fl.seeds import derive_seed
+
+if TYPE_CHECKING:
+    from secure_fl.federation.client import Client
 
 _SETTLED = 1e-6
 """k-means has settled when no centre moves further than this share of the sketches' spread."""
