@@ -180,7 +180,11 @@ class Rounds:
             for keys in self._keys
         )
         rules = [
-            (entry.round > self._last or beside_it, "round", "its number was used before, or does not count up"),
+            (
+                entry.round > self._last or beside_it,
+                "round",
+                "its number was used before, or does not count up",
+            ),
             (
                 _ascending(entry.cohort) and set(entry.cohort) <= set(plan.clients),
                 "cohort",

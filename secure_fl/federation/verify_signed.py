@@ -159,7 +159,8 @@ class Signed:
             [place for place, name in enumerate(names) if name not in silent] if masked else []
         )
         digests = (
-            bytes.fromhex(text) for text in (begun.plan or "", self.agreed.roster.digest.hex(), begun.key)
+            bytes.fromhex(text)
+            for text in (begun.plan or "", self.agreed.roster.digest.hex(), begun.key)
         )
         plan, roster, key = digests
         keys: dict[str, Advertise | None] = {name: self._keys.get(name) for name in names}
