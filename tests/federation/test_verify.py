@@ -209,7 +209,7 @@ def another_checkpoint(entries: Written) -> None:
 
 def skipped(entries: Written) -> None:
     """A state that was signed is not written down."""
-    del entries[[n for n, (kind, _, found) in enumerate(entries) if kind == "state" and found][0]]
+    del entries[next(n for n, (kind, _, found) in enumerate(entries) if kind == "state" and found)]
 
 
 def unopened(entries: Written) -> None:
