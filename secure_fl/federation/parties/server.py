@@ -63,7 +63,9 @@ class FederationServer(ServerFlow):
             header = route(data)
             sent = self._take(header, data)
         except SecureFLError as error:
-            self._note(self.refusals.add(data, error))
+            refusal = self.refusals.add(data, error)
+            self._note(refusal)
+            self._silent.discard(refusal.sender)  # too late for its round, and there for the next
             return []
         self._silent.discard(header.sender)
         return sent
