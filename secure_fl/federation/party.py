@@ -49,9 +49,12 @@ class Party(Protocol):
         ...
 
     def receive(self, data: bytes | memoryview) -> list[Message]:
-        """Take one message, whatever its bytes, and give the answers. Nothing is raised.
+        """Take one message, whatever its bytes, and give the answers. No bytes raise anything.
 
         A message that is refused gives no answer, or a signed refusal.
+
+        Raises:
+            FileError: a server cannot write its journal; its process ends, and sends nothing.
         """
         ...
 

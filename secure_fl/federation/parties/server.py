@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from secure_fl.errors import SecureFLError
+from secure_fl.errors import FileError, SecureFLError
 from secure_fl.federation.parties.claims import read_result
 from secure_fl.federation.parties.server_flow import ServerFlow, Stage
 from secure_fl.federation.parties.server_record import keys_facts
@@ -58,10 +58,16 @@ class FederationServer(ServerFlow):
         return sent
 
     def receive(self, data: bytes | memoryview) -> list[Message]:
-        """One message, and what is to be sent because of it."""
+        """One message, and what is to be sent because of it.
+
+        Raises:
+            FileError: its journal cannot be written; nothing is sent then, by `tick` neither.
+        """
         try:
             header = route(data)
             sent = self._take(header, data)
+        except FileError:
+            raise  # of its own record: what is not written down has not happened
         except SecureFLError as error:
             refusal = self.refusals.add(data, error)
             self._note(refusal)
