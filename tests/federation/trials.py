@@ -106,7 +106,7 @@ class Trial:
             return data if tap is None else tap(sender, to, data)
 
         server, *others = self.made.parties
-        hosts = [Here([server]), Here([self.wrap(party, self) for party in others])]
+        hosts = [Here([self.wrap(one, self) for one in group]) for group in ([server], others)]
         self.queue = queue = Queue(hosts, server.name, tap=counted)
         try:
             queue.run(most=MOST_WAITS)
