@@ -13,10 +13,8 @@ from secure_fl.engines.queue import Tap
 from secure_fl.errors import FileError, TrainingError
 from secure_fl.federation.party import Message, Party
 from secure_fl.federation.state import State
-from secure_fl.federation.wire import route
-from secure_fl.secure_sum.envelope import Phase, open_envelope, read_header, sign_envelope
+from secure_fl.secure_sum.envelope import Phase, read_header, sign_envelope
 from secure_fl.secure_sum.grid import Blocks
-from secure_fl.secure_sum.identities import Identity
 from secure_fl.secure_sum.round_messages import frames, unframe
 from secure_fl.secure_sum.round_store import MemoryStore, Sealed
 
@@ -28,7 +26,11 @@ def meddled(sender: str, phase: Phase, change: Change, *, chunk: int = 0, number
     """A tap that changes the messages of one kind that a party sends in one round."""
 
     def tap(who: str, to: str, data: bytes | memoryview) -> bytes | memoryview | None:
-        return change(bytes(data)) if who == sender and chunk_of(data) == (phase, chunk, number) else data
+        return (
+            change(bytes(data))
+            if who == sender and chunk_of(data) == (phase, chunk, number)
+            else data
+        )
 
     return tap
 
@@ -53,11 +55,15 @@ def resigned(
     return sign_envelope(made.identities[name], changed, body(data[start:]))
 
 
-def with_blocks(made: Made, name: str, data: bytes, change: Callable[[list[bytes]], list[bytes]]) -> bytes:
+def with_blocks(
+    made: Made, name: str, data: bytes, change: Callable[[list[bytes]], list[bytes]]
+) -> bytes:
     """An upload with other blocks, each signed by its sender as one of so many."""
     envelopes = [bytes(part) for part in unframe(memoryview(data))]
     heads = [read_header(part) for part in envelopes]
-    bodies = change([part[len(part) - head.body_length :] for part, head in zip(envelopes, heads, strict=True)])
+    bodies = change(
+        [part[len(part) - head.body_length :] for part, head in zip(envelopes, heads, strict=True)]
+    )
     signed = [
         sign_envelope(
             made.identities[name],
@@ -93,7 +99,9 @@ class Wrapped:
 class Slow(Wrapped):
     """A party that answers in one phase of round 0 when the server has just gone on without it."""
 
-    def __init__(self, party: Party, phase: Phase, chunk: int, ends: Callable[[], float | None]) -> None:
+    def __init__(
+        self, party: Party, phase: Phase, chunk: int, ends: Callable[[], float | None]
+    ) -> None:
         super().__init__(party)
         self._kind, self._ends = (phase, chunk, 0), ends
         self.held: list[Message] = []
@@ -192,7 +200,11 @@ class OtherPools(Recorded):
     def answer(self, state: State, position: int) -> Blocks:
         blocks = super().answer(state, position)
         if state.place.round == 0 and self.client == 3:
-            return replace(blocks, head=torch.cat([blocks.head, blocks.head[:1]]), pools=torch.cat([blocks.pools, blocks.pools[:1]]))
+            return replace(
+                blocks,
+                head=torch.cat([blocks.head, blocks.head[:1]]),
+                pools=torch.cat([blocks.pools, blocks.pools[:1]]),
+            )
         return blocks
 
 

@@ -28,7 +28,6 @@ from collections.abc import Callable
 import pytest
 from federation.faulty import (
     FullDisk,
-    Mortal,
     NotFinite,
     OtherPools,
     OtherShape,
@@ -40,12 +39,9 @@ from federation.faulty import (
     silent,
     with_blocks,
 )
-from federation.parties.toy_federation import Toy
 from federation.trials import KINDS, Recorded, Trial, chunk_of, trial
 
-from secure_fl.engines.queue import Tap
 from secure_fl.errors import FileError
-from secure_fl.federation.parties.server import FederationServer
 from secure_fl.federation.parties.server_flow import Journal
 from secure_fl.federation.party import Message
 from secure_fl.federation.wire import Wire

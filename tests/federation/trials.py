@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
 from federation.parties.toy_federation import Made, Toy, ToyAnswers, make
 
 from secure_fl.engines.queue import Here, Queue, Tap
@@ -173,7 +172,9 @@ def replayed(made: Made, survivors: Sequence[Sequence[int]]) -> list[State]:
         total = answers[0]
         for answer in answers[1:]:
             total = total + answer
-        opened = total.pools * (total.head >= program.form(states[-1].place).opening.minimum)[:, None]
+        opened = (
+            total.pools * (total.head >= program.form(states[-1].place).opening.minimum)[:, None]
+        )
         states.append(program.apply(states[-1], Summed(replace(total, pools=opened), len(names))))
     return states
 
@@ -201,4 +202,13 @@ def chunk_of(data: bytes | memoryview) -> tuple[Phase, int, int]:
     return header.phase, header.chunk, header.round
 
 
-__all__ = ["KINDS", "Message", "Recorded", "SecureFLError", "Trial", "chunk_of", "replayed", "trial"]
+__all__ = [
+    "KINDS",
+    "Message",
+    "Recorded",
+    "SecureFLError",
+    "Trial",
+    "chunk_of",
+    "replayed",
+    "trial",
+]
