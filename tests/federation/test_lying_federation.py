@@ -319,7 +319,7 @@ def lie_state_of_another_call() -> str:
 
 def lie_old_state_again() -> str:
     """A state of an earlier place than the client's own is not taken: nothing goes back."""
-    made, late, sent = behind()
+    _, late, sent = behind()
     late.receive(sent["1"])
     assert late.state is not None
     place = late.state.place

@@ -35,11 +35,7 @@ from secure_fl.secure_sum.envelope import Phase
 from secure_fl.secure_sum.identities import Identity
 from secure_fl.secure_sum.refusals import Reason
 from secure_fl.secure_sum.roster import Roster
-from secure_fl.secure_sum.round_messages import (
-    RoundReason,
-    RoundRefusedError,
-    unframe,
-)
+from secure_fl.secure_sum.round_messages import RoundReason, RoundRefusedError, unframe
 from secure_fl.secure_sum.round_store import MemoryStore, RoundStore
 from secure_fl.secure_sum.strict_json import from_hex
 
