@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from secure_fl.errors import SecureFLError, SecureSumError
 from secure_fl.federation.calling import ATTEMPTS, Call, cohort_names, round_plans
-from secure_fl.federation.parties.attempt import Attempt, Deadlines
+from secure_fl.federation.parties.attempt import Attempt, Deadlines, forgetful
 from secure_fl.federation.parties.claims import Claim, majority
 from secure_fl.federation.parties.keyring import Keyring
 from secure_fl.federation.parties.replica import open_state
@@ -355,7 +355,8 @@ class ServerFlow:
             self.models = open_state(self.plan, secret, sealed, claim.place, claim.state)
 
     def _finish(self, error: SecureFLError | None = None) -> list[Message]:
-        self.failed, self.stage, self._attempt = error, Stage.OVER, None
+        self.failed = None if error is None else forgetful(error)
+        self.stage, self._attempt = Stage.OVER, None
         word = "" if error is None else str(getattr(error, "reason", error.code))
         self._journal.write("end", {"reason": word or "done", "files": {}}, [])
         return self._end(list(self._members))
