@@ -169,9 +169,14 @@ class LocalParties:
             for identity, answer in zip(people.values(), answers, strict=True)
         ]
         watched, journal = self._watched, replace(recorder.journal, write=self._write)
-        where = {"start": state.place, "number": recorder.number}
         self.server = FederationServer(
-            others["server"], roster, signed, watched, **where, journal=journal
+            others["server"],
+            roster,
+            signed,
+            watched,
+            start=state.place,
+            number=recorder.number,
+            journal=journal,
         )
         parties: list[FederationClient | FederationAuthority] = [*self._clients]
         if self.server.plan.by_authority:

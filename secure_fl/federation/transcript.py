@@ -97,8 +97,9 @@ class Line:
         kind = str if isinstance(value.get("evidence"), str) else list
         found = fields(value, "transcript", {**_FIELDS, "evidence": kind})
         before, head = (from_hex(found[name], name, 32) for name in ("before", "hash"))
+        evidence: tuple[bytes, ...] = ()
         if kind is str:
-            evidence, seal = (), from_hex(found["evidence"], "evidence", 32)
+            seal = from_hex(found["evidence"], "evidence", 32)
         else:
             evidence = tuple(from_base64(text, "evidence") for text in found["evidence"])
             seal = _sealed(evidence)

@@ -278,9 +278,9 @@ class _Check(ReadFolder):
 
     def _state_in(self, content: dict[str, Any], tensors: str) -> str | None:
         """Digest of the state that a checkpoint holds."""
-        place, facts = [content.get("step"), content.get("round")], content.get("facts")
-        data = self.read(tensors)
+        data, facts = self.read(tensors), content.get("facts")
         try:
+            place = [content["step"], content["round"]]
             return None if data is None else state_digest(place, facts or {}, data).hex()
         except (ValueError, KeyError, TypeError, AttributeError, SecureFLError):
             return None

@@ -117,7 +117,7 @@ class Signed:
             (self._opened.keys() <= appliers, "evidence", "a digest of who does not open sums"),
             (bool(self._opened), "digest", "nobody signed what was opened"),
             (
-                self._right_counts if by_authority else self._right_counts is None,
+                bool(self._right_counts) if by_authority else self._right_counts is None,
                 "counts",
                 "not those that the authority signed, or none that it may sign",
             ),
