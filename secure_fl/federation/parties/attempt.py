@@ -25,7 +25,6 @@ from secure_fl.secure_sum.round_plan import RoundPlan
 from secure_fl.secure_sum.round_server import RoundServer
 from secure_fl.secure_sum.round_steps import PHASES, Refusal, Step
 
-
 Failure = TypeVar("Failure", bound=SecureFLError)
 
 
