@@ -7,7 +7,7 @@
 | a client answers after the deadline | as if it had died, for this phase; the next round has it |
 | a client dies that makes keys | the next one makes them |
 | its numbers are not finite, too large, of another shape or pool count | `no-answer`, at once |
-| an upload of another length, count or order, or with a bad signature | refused; as if it had died |
+| an upload of another length or count, or with a bad signature | refused; as if it had died |
 | a message again, of another round or of a stranger | refused, and nothing else |
 | fewer than the plan needs | the federation ends: `too-few` |
 | masked nonsense in an upload | the federation ends, `too-few`; nobody can be blamed |

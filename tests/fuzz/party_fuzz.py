@@ -165,7 +165,7 @@ def unsigned(seeds: list[bytes], coins: random.Random) -> bytes:
 
 ODD: list[Any] = [
     None, True, -1, 0, 1 << 31, 1 << 32, 1 << 64, -(1 << 70), 0.5, 1e400, "", "x" * 5000, "\ud800",
-    [], {}, [[]], [None], [0, 0], [-1, -1], ["client-0001"], ["client-0001"] * 2, {"a": 1}, "ab" * 32,
+    [], {}, [None], [0, 0], [-1, -1], ["client-0001"], ["client-0001"] * 2, {"a": 1}, "ab" * 32,
 ]  # fmt: skip
 
 
