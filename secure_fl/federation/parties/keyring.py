@@ -29,15 +29,29 @@ from secure_fl.secure_sum.ceremony import (
     new_key,
 )
 from secure_fl.secure_sum.envelope import NO_KEY, Phase, read_header
-from secure_fl.secure_sum.he_keys import HolderKey, SecretKey
+from secure_fl.secure_sum.he_keys import HolderKey, PublicKey, SecretKey
 from secure_fl.secure_sum.refusals import Reason
 from secure_fl.secure_sum.roster import Roster
 from secure_fl.secure_sum.round_layers import ClientCipher, HolderCipher
 from secure_fl.secure_sum.round_plan import RoundPlan
 from secure_fl.secure_sum.sealing import seal_to
-from secure_fl.secure_sum.strict_json import from_base64, to_base64
+from secure_fl.secure_sum.strict_json import (
+    canonical,
+    fields,
+    from_base64,
+    malformed,
+    parse_object,
+    to_base64,
+)
 
 _SECRET = 32
+_KEPT: dict[str, type | tuple[type, ...]] = {
+    "made": list,
+    "own": list,
+    "used": list,
+    "grant": str,
+    "secret": str,
+}
 
 
 class Keyring:
@@ -63,6 +77,7 @@ class Keyring:
         self._own: HolderKey | None = None
         self._used = frozenset[bytes]()
         self._made: tuple[int, list[bytes]] = (-1, [])
+        self._taken = {"grant": b"", "secret": b""}
         self.secret = b""
         """The federation's key; empty until it is given."""
 
@@ -110,6 +125,8 @@ class Keyring:
         Raises:
             RefusedError: the grant's reasons.
         """
+        if data == self._taken["grant"]:
+            return
         expected = grant_expected(self._plan, self._wire.roster, data, self._used)
         name = self._wire.identity.name
         if self._wire.identity.role == "authority":
@@ -123,6 +140,7 @@ class Keyring:
         else:
             self._granted = accept_grant(data, self._wire.roster, self._wire.identity, expected)
         self._used |= {self._granted.key.fingerprint}
+        self._taken["grant"] = data
 
     def take_secret(self, data: bytes) -> None:
         """The federation's key.
@@ -144,7 +162,45 @@ class Keyring:
             raise refused(
                 Reason.RE_KEYED, "the federation has a key", "key", name, "keep the first"
             )
-        self.secret = secret
+        self.secret, self._taken["secret"] = secret, data
+
+    def encode(self) -> bytes:
+        """All of it, secrets included: it is to be sealed."""
+        number, made = self._made
+        own = [] if self._own is None else [self._own.secret.data]
+        own += [] if self._own is None or self._own.public is None else [self._own.public.data]
+        facts = {
+            "made": [number, *(to_base64(data) for data in made)],
+            "own": [to_base64(data) for data in own],
+            "used": sorted(fingerprint.hex() for fingerprint in self._used),
+        }
+        return canonical(facts | {name: to_base64(data) for name, data in self._taken.items()})
+
+    def take_up(self, data: bytes) -> None:
+        """Go on with what `encode` gave.
+
+        Raises:
+            RefusedError: `malformed`, or a message's reasons: it is another member's.
+        """
+        found = fields(parse_object(data, "keys"), "keys", _KEPT)
+        try:
+            number, *made = found["made"]
+            self._made = (int(number), [from_base64(text, "keys") for text in made])
+            secret, *public = [from_base64(text, "keys") for text in found["own"]] or [b""]
+            self._used = frozenset(bytes.fromhex(text) for text in found["used"])
+        except (TypeError, ValueError):
+            raise malformed("keys", "a field is not what it must be") from None
+        parameters = self._plan.parameters
+        if secret and parameters is not None:
+            shown = PublicKey(parameters, public[0]) if public else None
+            self._own = HolderKey(SecretKey(parameters, secret), shown)
+        takes = {"grant": self.take_grant, "secret": self.take_secret}
+        for name, take in takes.items():
+            message = from_base64(found[name], "keys")
+            if message:
+                if name == "grant":
+                    self._used -= {read_header(message).key_fingerprint}
+                take(message)
 
     def cipher(self, plan: RoundPlan) -> ClientCipher | None:
         """What a client encrypts with in this round.
