@@ -14,6 +14,7 @@ from secure_fl import Dataset, Federation, FederationConfig
 from secure_fl.config import SecurityConfig
 from secure_fl.errors import ConfigError
 from secure_fl.federation.client import Client
+from secure_fl.federation.plan import Plan
 from secure_fl.federation.secrecy import secrecy
 from secure_fl.federation.state import State
 from secure_fl.federation.step_program import StepProgram
@@ -201,6 +202,7 @@ def test_nobody_reads_a_neighbours_update_off_a_pool(
         with pytest.raises(ConfigError, match="min_pool_clients"):
             SecurityConfig(min_pool_clients=fewest)
         monkeypatch.setattr("secure_fl.config.federation.check_cohorts", lambda *_: None)
+        monkeypatch.setattr(Plan, "config", property(lambda _: config))  # no plan may say so either
         security = config.security.model_copy(update={"min_pool_clients": fewest})
         config = config.model_copy(
             update={

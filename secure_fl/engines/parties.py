@@ -20,7 +20,7 @@ from secure_fl.federation.observe import Seen
 from secure_fl.federation.parties.authority import FederationAuthority
 from secure_fl.federation.parties.client import FederationClient, Site
 from secure_fl.federation.parties.server import FederationServer
-from secure_fl.federation.parties.server_flow import Journal
+from secure_fl.federation.parties.server_record import Journal
 from secure_fl.federation.parties.shared import Shared
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.program import SumForm
@@ -162,9 +162,7 @@ class LocalParties:
         parties: list[FederationClient | FederationAuthority] = [*self._clients]
         if self.server.plan.by_authority:
             identity, shared = others["authority"], self._shared
-            parties.append(
-                FederationAuthority(identity, roster, lambda _: watched, shared=shared)
-            )
+            parties.append(FederationAuthority(identity, roster, lambda _: watched, shared=shared))
         self._queue = Queue([Here([self.server]), Here(parties)], "server", tap=self._tap)
         self._bytes, self._refused = Counter[str](), list[str]()
 
@@ -225,7 +223,7 @@ class LocalParties:
     def _client(
         self, identity: Identity, roster: Roster, answers: WatchedAnswers
     ) -> FederationClient:
-        site = Site(lambda plan: (self._watched, answers))
+        site = Site(lambda _: (self._watched, answers))
         store = MemoryStore(bytes_too=False)
         return FederationClient(identity, roster, site, store=store, shared=self._shared)
 

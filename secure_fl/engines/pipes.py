@@ -68,7 +68,8 @@ class Remote:
         self._process = subprocess.Popen(  # noqa: S603 # our own interpreter and module
             command, stdin=pipe, stdout=pipe, bufsize=0, env=environment
         )
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._in, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
         self._names: Sequence[str] = ()
         self._make, self.busy, self.alive = make, True, True

@@ -1,6 +1,4 @@
-"""One round of a simulation: the parties run it, and an experimenter reads off what no party
-is told.
-"""
+"""One round of a simulation: parties run it, an experimenter reads off what no party is told."""
 
 from __future__ import annotations
 
@@ -21,8 +19,10 @@ class Rounds:
     **Guarantee.** A round is tried again only as `FederationServer` does, and each client that is
     asked again gives the answer that it gave: nothing is released twice, and no two sums of the
     same updates are opened, whose difference is an update.
+
     **Assumes.** Clients that are asked again answer as they did before: from what is stored, or by
     the same coins.
+
     **Not covered.** A round that is run again after a resume, whose sum may have been opened before
     the process died.
     """

@@ -58,7 +58,8 @@ def summed(
 ) -> tuple[Summed, dict[int, Seen]]:
     """The sum of everybody's answers at a state, in the open, and what is read off the clients."""
     total, seen = OpenSum(), dict[int, Seen]()
-    for client, answer in engine.answers(state, list(enumerate(program.form(state.place).cohort))):
+    for position, client in enumerate(program.form(state.place).cohort):
+        answer = engine.clients[client].answered(state, position)
         total.add(client, answer.blocks)
         seen[client] = answer.seen
     return total.open(), seen

@@ -77,7 +77,7 @@ def test_the_round_is_tried_again_without_who_made_it_fail(
     assert plans == [(6, 5, 5), (6, 5, 5), (5, 5, 5), (6, 5, 5)]
     costs = [(record.clients, record.bytes_up) for record in run.records]
     assert [clients for clients, _ in costs] == [6, 6, 6]
-    assert costs[1][1] > 1.5 * costs[0][1]
+    assert costs[1][1] > 1.4 * costs[2][1], "uploads come twice, and openings once"
 
 
 def test_the_round_tried_again_is_the_round_of_the_others(images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,13 +18,13 @@ from secure_fl.federation.program import SumForm
 from secure_fl.federation.wire import refused, route
 from secure_fl.secure_sum.envelope import Header, Phase
 from secure_fl.secure_sum.identities import Identity
-from secure_fl.secure_sum.refusals import Reason
+from secure_fl.secure_sum.refusals import Reason, RefusedError
 from secure_fl.secure_sum.round_journal import RoundJournal
 from secure_fl.secure_sum.round_layers import ServerCipher
+from secure_fl.secure_sum.round_messages import RoundReason, RoundRefusedError
 from secure_fl.secure_sum.round_plan import RoundPlan
 from secure_fl.secure_sum.round_server import RoundServer
 from secure_fl.secure_sum.round_steps import PHASES, Refusal, Step
-
 
 Journals = Callable[[RoundPlan, int], RoundJournal]
 """The journal of a sum, by its plan and its group."""
@@ -78,8 +78,8 @@ class Attempt:
         self.call, self.form, self.plans = call, form, tuple(plans)
         self.sums = tuple(RoundServer(plan, identity, cipher=cipher) for plan in plans)
         self.failed: dict[int, SecureSumError] = {}
-        self.gone: set[str] = set()
-        """Who refused: nobody waits for them any more."""
+        self.gone: dict[str, str] = {}
+        """Who refused, and why: nobody waits for them any more."""
         self.silent: set[str] = set()
         """Who did not even answer the call."""
         self.opening = False
@@ -130,6 +130,12 @@ class Attempt:
         return tuple(sorted(name for plan in self.plans for name in plan.cohort))
 
     @property
+    def present(self) -> set[str]:
+        """Who can be told what was opened: also who refused its own group's sum in the end."""
+        uploaded = {name for one in self.sums for name in one.survivors}
+        return set(self.cohort) - self.silent - (self.gone.keys() - uploaded)
+
+    @property
     def over(self) -> bool:
         """Whether all sums are opened, or have failed."""
         return all(one.step == Step.DONE for one in self.sums)
@@ -169,18 +175,18 @@ class Attempt:
             self._note(part, header, data)
         return said
 
-    def leave(self, name: str, blamed: Sequence[str]) -> None:
+    def leave(self, name: str, reason: str, blamed: Sequence[str]) -> None:
         """A client goes no further, and names who made it."""
-        self.gone.add(name)
+        self.gone[name] = reason
         self._blamed.update(set(blamed) & set(self.cohort))
 
     def advance(self, now: float) -> list[Message]:
         """End every step that is complete or late; what is to be sent then."""
         sent: list[Message] = []
         for part, one in enumerate(self.sums):
-            while one.step != Step.DONE and (now >= self._until[part] or one.waiting <= self.gone):
+            while one.step != Step.DONE and self._ends(part, now):
                 if one.step == (Step.ADVERTISE if self.plans[part].masked else Step.UPLOAD):
-                    self.silent |= one.waiting - self.gone
+                    self.silent |= one.waiting - self.gone.keys()
                 for name in one.waiting:
                     self.missed[part].setdefault(name, PHASES[one.step].name.lower())
                 try:
@@ -190,11 +196,30 @@ class Attempt:
                 self._until[part] = now + self._seconds(one)
         return sent
 
+    def error(self, part: int) -> SecureSumError:
+        """Why a sum failed: where too few are left, what most of those refused who left it."""
+        found = self.failed[part]
+        members = self.plans[part].cohort
+        reasons = Counter(reason for name, reason in self.gone.items() if name in members)
+        if getattr(found, "reason", None) != RoundReason.TOO_FEW or not reasons:
+            return found
+        word, problem = reasons.most_common(1)[0][0], "too few are left of those who were called"
+        number, remedy = self.call.number, found.remedy
+        if word in set(RoundReason):
+            reason = RoundReason(word)
+            return RoundRefusedError(reason, problem, field="round", value=number, remedy=remedy)
+        if word not in set(Reason):
+            return found
+        return RefusedError(Reason(word), problem, field="round", value=number, remedy=remedy)
+
     def blamed(self) -> frozenset[str]:
         """Clients that made the sums fail: whom the server found, or most of those who refused."""
         found = {name for error in self.failed.values() for name in getattr(error, "blamed", ())}
         most = {name for name, count in self._blamed.items() if 2 * count > len(self.gone)}
         return frozenset((found | most) & set(self.cohort))
+
+    def _ends(self, part: int, now: float) -> bool:
+        return now >= self._until[part] or self.sums[part].waiting <= self.gone.keys()
 
     def _seconds(self, one: RoundServer) -> float:
         return self._deadlines.train if one.step == Step.UPLOAD else self._deadlines.answer

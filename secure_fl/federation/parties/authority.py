@@ -53,7 +53,7 @@ class FederationAuthority:
         roster: Roster,
         prepare: Callable[[Plan], Program],
         *,
-        judge: Callable[[Plan], str | None] = lambda plan: None,
+        judge: Callable[[Plan], str | None] = lambda _: None,
         shared: Shared | None = None,
         randomness: Callable[[int], bytes] = os.urandom,
     ) -> None:
@@ -114,7 +114,7 @@ class FederationAuthority:
             Phase.BEGIN: self._on_call,
             Phase.END: self._on_call,
             Phase.PARTS: self._on_parts,
-            Phase.GIVE: lambda post: [self._sealed()],
+            Phase.GIVE: lambda _: [self._sealed()],
         }
         if post.header.phase not in takes:
             word = post.header.phase.name

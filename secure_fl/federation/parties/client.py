@@ -61,9 +61,9 @@ class Site:
     """
 
     prepare: Callable[[Plan], tuple[Program, Answers]]
-    judge: Callable[[Plan], str | None] = lambda plan: None
-    admit: Callable[[Sequence[Release]], None] = lambda releases: None
-    follow: Callable[[Sequence[bytes]], bytes] = lambda lines: bytes(32)
+    judge: Callable[[Plan], str | None] = lambda _: None
+    admit: Callable[[Sequence[Release]], None] = lambda _: None
+    follow: Callable[[Sequence[bytes]], bytes] = lambda _: bytes(32)
 
 
 @dataclass

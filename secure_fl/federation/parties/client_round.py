@@ -147,9 +147,7 @@ class ClientRound:
         opened = self.opened
         if part != self._part or opened is None:
             raise _out_of_turn("this client opened no such sum", part)
-        box = seal_with(
-            self._seat.keyring.secret, encode_opened(opened, self.form.shape), self._context(part)
-        )
+        box = seal_with(self._seat.keyring.secret, encode_opened(opened), self._context(part))
         return self._seat.wire.sign(Phase.PART, {"part": part}, box, number=self.call.number)
 
     def take_parts(self, post: Post) -> bytes:

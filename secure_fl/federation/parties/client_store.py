@@ -18,10 +18,9 @@ from secure_fl.federation.parties.client_round import ClientRound
 from secure_fl.federation.parties.holder_store import (
     HolderRecord,
     HolderStore,
-    opened_bytes,
-    opened_of,
 )
 from secure_fl.federation.parties.party_folder import PartyFolder
+from secure_fl.federation.parties.replica import decode_opened, encode_opened
 from secure_fl.federation.parties.shared import Shared
 from secure_fl.federation.party import Message
 from secure_fl.federation.plan import Plan
@@ -90,7 +89,8 @@ class KeptClient(FederationClient):
         if record.running and record.begun is not None:
             form = seat.replica.program.form(record.begun.place)
             running = ClientRound(seat, record.begun, form, self._plans(record.begun, form))
-            opened = opened_of(record.opened.get(running.number), form.shape)
+            data = record.opened.get(running.number)
+            opened = None if data is None else decode_opened(data, form.shape)
             running.take_up(record.after, record.agreed, opened)
             progress.round = running
 
@@ -98,7 +98,7 @@ class KeptClient(FederationClient):
         if self._seat is None:
             return
         seat, progress, running = self._seat, self._progress, self._progress.round
-        opened = None if running is None else opened_bytes(running.kept_sum, running.form.shape)
+        opened = None if running is None else running.kept_sum
         record = HolderRecord(
             self._signed,
             seat.keyring.encode(),
@@ -110,6 +110,6 @@ class KeptClient(FederationClient):
             None if running is None else running.next,
             running is not None and running.agreed,
             progress.over,
-            {} if running is None or opened is None else {running.number: opened},
+            {} if running is None or opened is None else {running.number: encode_opened(opened)},
         )
         self._records.keep(record)

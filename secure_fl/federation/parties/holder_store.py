@@ -20,10 +20,7 @@ from blake3 import blake3
 from secure_fl.errors import SecureFLError
 from secure_fl.federation.calling import Call
 from secure_fl.federation.parties.party_folder import PartyFolder
-from secure_fl.federation.parties.replica import decode_opened, encode_opened
 from secure_fl.federation.state import State
-from secure_fl.secure_sum.key_holder import Opened
-from secure_fl.secure_sum.round_plan import BlockShape
 from secure_fl.secure_sum.strict_json import canonical, fields, malformed, parse_object
 
 _PLAN, _KEYS, _PROGRESS, _PART = "plan", "keys", "progress", "part-"
@@ -160,17 +157,3 @@ class HolderStore:
         if not self._folder.has(name):
             self._folder.keep(name, data)
         return name
-
-
-def opened_bytes(opened: Opened | None, shape: BlockShape) -> bytes | None:
-    """Opened sums as a record has them."""
-    return None if opened is None else encode_opened(opened, shape)
-
-
-def opened_of(data: bytes | None, shape: BlockShape) -> Opened | None:
-    """The inverse.
-
-    Raises:
-        RefusedError: `malformed`.
-    """
-    return None if data is None else decode_opened(data, shape)

@@ -123,7 +123,7 @@ def summed(groups: Sequence[Summed], left_out: tuple[str, ...]) -> Summed:
     return Summed(total, sum(group.survivors for group in groups), tuple(groups), left_out)
 
 
-def encode_opened(opened: Opened, shape: BlockShape) -> bytes:
+def encode_opened(opened: Opened) -> bytes:
     """Opened sums as bytes, of a length that shape and passing pools decide.
 
     Sums fit 32 bits: `open_sum` saw to it.

@@ -101,9 +101,10 @@ class FederationServer(ServerFlow):
         head = from_hex(post.facts["head"], "head", 32)
         self._members[post.sender] = head
         self._declined.discard(post.sender)
-        fingerprint = self._wire.roster.member(post.sender).fingerprint
-        facts = {"client": post.sender, "fingerprint": fingerprint, "policy": None}
-        self._journal.write("joined", facts, [data])
+        if post.sender in self.plan.clients:
+            fingerprint = self._wire.roster.member(post.sender).fingerprint
+            facts = {"client": post.sender, "fingerprint": fingerprint, "policy": None}
+            self._journal.write("joined", facts, [data])
         sent = [Message(post.sender, data) for data in self._keys.current]
         if self.over:
             return [*sent, *self._end([post.sender])]
@@ -128,7 +129,7 @@ class FederationServer(ServerFlow):
             return self._go(self._make_keys)
         if attempt is None or post.header.round != attempt.call.number:
             return []
-        attempt.leave(sender, post.names("blamed"))
+        attempt.leave(sender, post.facts["reason"][:64], post.names("blamed"))
         if self.stage == Stage.PARTS:
             return self._go(self._ask_parts)
         if self.stage == Stage.RESULTS:

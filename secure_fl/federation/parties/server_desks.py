@@ -130,7 +130,8 @@ class StateDesk:
 
     def message(self) -> bytes:
         """The state as it goes to a holder, with what shows it to be the right one."""
-        assert self.claim is not None and self.call is not None
+        assert self.claim is not None
+        assert self.call is not None
         place, digest = shown(self.claim.place), self.claim.state.hex()
         facts = {"place": place, "state": digest, "call": self.call.document()}
         return self.wire.sign(Phase.STATE, facts, frames([self.sealed, *self.signed.values()]))

@@ -17,7 +17,7 @@ from secure_fl.federation.parties.claims import Claim, majority
 from secure_fl.federation.parties.keyring import Keyring
 from secure_fl.federation.parties.replica import open_state
 from secure_fl.federation.parties.server_desks import KeyDesk, StateDesk
-from secure_fl.federation.parties.server_record import call_facts, refused_facts, sum_facts
+from secure_fl.federation.parties.server_record import Journal, call_facts, refused_facts, sum_facts
 from secure_fl.federation.parties.shared import Shared
 from secure_fl.federation.party import Message, RefusalLog, reason_of
 from secure_fl.federation.place import Place
@@ -56,23 +56,6 @@ class Stage(StrEnum):
     PARTS = "parts"
     RESULTS = "results"
     OVER = "over"
-
-
-@dataclass(frozen=True)
-class Journal:
-    """Where a server writes what happens.
-
-    Attributes:
-        write: takes the kind of an entry, its facts, and signed messages as evidence.
-        after: the transcript's lines after a head.
-        head: of the transcript, 32 bytes.
-        heard: is told of every stage that begins, with the number of the round.
-    """
-
-    write: Callable[[str, Mapping[str, Any], Sequence[bytes]], object] = lambda *entry: None
-    after: Callable[[bytes], list[bytes]] = lambda head: []
-    head: Callable[[], bytes] = lambda: bytes(32)
-    heard: Callable[[str, int], None] = lambda stage, number: None
 
 
 @dataclass
@@ -265,7 +248,7 @@ class ServerFlow:
 
     def _again(self, attempt: Attempt) -> list[Message]:
         """Try the round again without those who made it fail, where nothing can be open."""
-        progress, error = self._progress, next(iter(attempt.failed.values()))
+        progress, error = self._progress, attempt.error(next(iter(attempt.failed)))
         without, closed = progress.without | attempt.blamed(), not attempt.opening
         worth = len(without) > len(progress.without) and progress.attempt < ATTEMPTS
         if not worth or not (closed or self.plan.protection == "plain"):
@@ -289,9 +272,9 @@ class ServerFlow:
             return self._send_parts()
         for part in missing:
             names = list(attempt.sums[part].signed)
-            if self._now < self._until and set(names) & progress.asked - attempt.gone:
+            if self._now < self._until and set(names) & progress.asked - attempt.gone.keys():
                 continue
-            left = [name for name in names if name not in progress.asked | attempt.gone]
+            left = [name for name in names if name not in progress.asked | attempt.gone.keys()]
             if not left:
                 attempt.failed[part] = _silent_group(part)
                 continue
@@ -315,12 +298,11 @@ class ServerFlow:
         attempt, progress, plan = self._attempt, self._progress, self.plan
         assert attempt is not None
         parts = list(attempt.opened)
-        words = [str(getattr(attempt.failed[part], "reason", "error")) for part in attempt.failed]
+        words = [reason_of(attempt.error(part)) for part in attempt.failed]
         body = frames([progress.parts.get(part, b"") for part in parts])
         facts = {"parts": parts, "left_out": words}
         data = self._wire.sign(Phase.PARTS, facts, body, number=attempt.call.number)
-        appliers = [plan.authority] if plan.by_authority else attempt.cohort
-        progress.asked = {name for name in appliers if name not in attempt.gone | attempt.silent}
+        progress.asked = {plan.authority} if plan.by_authority else attempt.present
         self._wait(Stage.RESULTS, self._deadlines.answer)
         return [Message(name, data) for name in sorted(progress.asked)]
 
@@ -397,7 +379,6 @@ class ServerFlow:
 
     def _wait(self, stage: Stage, seconds: float) -> None:
         self.stage, self._until = stage, self._now + seconds
-        self._journal.heard(stage, self._progress.number)
 
     def _note(self, refusal: Refusal) -> None:
         if len(self.refusals.first) < _MOST_NOTED:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from secure_fl.federation.calling import Call
@@ -17,6 +18,21 @@ from secure_fl.secure_sum.round_steps import Refusal
 
 _WHOLE = (Phase.ADVERTISE, Phase.AGREE, Phase.APPLY)
 """Phases whose messages are short, and evidence as they are."""
+
+
+@dataclass(frozen=True)
+class Journal:
+    """Where a server writes what happens.
+
+    Attributes:
+        write: takes the kind of an entry, its facts, and signed messages as evidence.
+        after: the transcript's lines after a head.
+        head: of the transcript, 32 bytes.
+    """
+
+    write: Callable[[str, Mapping[str, Any], Sequence[bytes]], object] = lambda *_: None
+    after: Callable[[bytes], list[bytes]] = lambda _: []
+    head: Callable[[], bytes] = lambda: bytes(32)
 
 
 def keys_facts(fingerprint: bytes, maker: str, epoch: Epoch) -> dict[str, Any]:

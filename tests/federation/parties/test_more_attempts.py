@@ -117,3 +117,26 @@ def test_who_cannot_answer_sits_out_and_is_named() -> None:
     assert state is not None
     assert state.facts["survivors"] == [5, 7]
     assert {client.state for client in made.clients} == {state}
+
+
+class Beyond(ToyAnswers):
+    """A client whose vector is beyond what its clamp allows."""
+
+    def answer(self, state: State, position: int) -> Blocks:
+        blocks = super().answer(state, position)
+        return replace(blocks, pools=blocks.pools * (1 if self.client != 4 else 500))
+
+
+def test_a_group_whose_sum_is_refused_is_left_out_with_its_reason() -> None:
+    made = make(9, "masked", rounds=1, groups=4, answers=Beyond)
+    made.run()
+    assert made.server.failed is None
+    states = {client.state for client in made.clients}
+    assert len(states) == 1
+    assert next(iter(states)).facts["groups"] == [1, ["out-of-range"]]  # type: ignore[union-attr]
+
+
+def test_a_sum_that_everybody_refuses_ends_the_federation_for_that_reason() -> None:
+    made = make(7, "masked", rounds=1, answers=Beyond)
+    made.run()
+    assert made.server.failed.reason == "out-of-range"  # type: ignore[union-attr]
