@@ -86,7 +86,8 @@ class KeptAuthority(FederationAuthority):
         self._opened = {
             part: decode_opened(data, form.shape) for part, data in record.opened.items()
         }
-        self._sums = self._called(record.begun)
+        if record.begun.key == keyring.fingerprint:  # else that round is long over
+            self._sums = self._called(record.begun)
 
     def _keep(self) -> None:
         if self._replica is None:

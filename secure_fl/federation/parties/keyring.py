@@ -49,6 +49,7 @@ _KEPT: dict[str, type | tuple[type, ...]] = {
     "made": list,
     "own": list,
     "used": list,
+    "former": str,
     "grant": str,
     "secret": str,
 }
@@ -77,7 +78,9 @@ class Keyring:
         self._own: HolderKey | None = None
         self._used = frozenset[bytes]()
         self._made: tuple[int, list[bytes]] = (-1, [])
-        self._taken = {"grant": b"", "secret": b""}
+        self._former: GrantedKey | None = None
+        """Of the epoch before: a client that is made again may be at the end of its last round."""
+        self._taken = {"former": b"", "grant": b"", "secret": b""}
         self.secret = b""
         """The federation's key; empty until it is given."""
 
@@ -128,7 +131,7 @@ class Keyring:
         if data == self._taken["grant"]:
             return
         expected = grant_expected(self._plan, self._wire.roster, data, self._used)
-        name = self._wire.identity.name
+        name, before = self._wire.identity.name, self._granted
         if self._wire.identity.role == "authority":
             fingerprint = granted_fingerprint(data, self._wire.roster, expected)
             if self._own is None or self._own.fingerprint != fingerprint:
@@ -140,6 +143,7 @@ class Keyring:
         else:
             self._granted = accept_grant(data, self._wire.roster, self._wire.identity, expected)
         self._used |= {self._granted.key.fingerprint}
+        self._former, self._taken["former"] = before, self._taken["grant"]
         self._taken["grant"] = data
 
     def take_secret(self, data: bytes) -> None:
@@ -194,13 +198,13 @@ class Keyring:
         if secret and parameters is not None:
             shown = PublicKey(parameters, public[0]) if public else None
             self._own = HolderKey(SecretKey(parameters, secret), shown)
-        takes = {"grant": self.take_grant, "secret": self.take_secret}
-        for name, take in takes.items():
+        grants = ["grant"] if self._wire.identity.role == "authority" else ["former", "grant"]
+        for name in [name for name in grants if found[name]]:
             message = from_base64(found[name], "keys")
-            if message:
-                if name == "grant":
-                    self._used -= {read_header(message).key_fingerprint}
-                take(message)
+            self._used -= {read_header(message).key_fingerprint}
+            self.take_grant(message)
+        if found["secret"]:
+            self.take_secret(from_base64(found["secret"], "keys"))
 
     def cipher(self, plan: RoundPlan) -> ClientCipher | None:
         """What a client encrypts with in this round.
@@ -229,6 +233,9 @@ class Keyring:
             raise refused(
                 Reason.NO_KEY, "none was given", "key", plan.round, "wait for the ceremony"
             )
+        former = self._former
+        if former is not None and plan.key_fingerprint == former.key.fingerprint:
+            return former
         if plan.key_fingerprint != self.fingerprint:
             found = plan.key_fingerprint.hex()[:16]
             raise refused(Reason.RE_KEYED, "another is in force", "key", found, "ask for the grant")
