@@ -103,7 +103,7 @@ class KeptServer(FederationServer):
         self.folder, self._unsent = folder, list[Message]()
         self._journals = lambda plan, part: RoundJournal(self._sums(part), plan)
         data = folder.kept(_PROGRESS, sealed=False)
-        self._resuming = data is not None
+        self._resuming = self._timeless = data is not None
         if data is not None:
             try:
                 self._take_up(fields(parse_object(data, _PROGRESS), _PROGRESS, _TYPES))
@@ -131,14 +131,18 @@ class KeptServer(FederationServer):
         Raises:
             FileError: the folder cannot be written to: make room, and make the server again.
         """
-        if not self._resuming:
-            return self._safe(super().tick(now))
-        self._resuming, self._now = False, max(now, self._now)
-        return self._safe(self._remember(self._resume()))
+        if self._timeless:  # what an earlier life waited for is waited for anew
+            self._timeless, self._now = False, max(now, self._now)
+            self._until += self._now
+            if self._attempt is not None:
+                self._attempt.restart(self._now)
+        again = self._remember(self._go_on())
+        return self._safe([*again, *super().tick(now)])
 
     def receive(self, data: bytes | memoryview) -> list[Message]:
         """One message; what follows is given once it is sure to be given again after a kill."""
-        stage, sent = self.stage, super().receive(data)
+        again = self._remember(self._go_on())
+        stage, sent = self.stage, [*again, *super().receive(data)]
         if not sent and not self._unsent and self.stage == stage == Stage.SUM:
             return []  # the sum's own journal has it
         try:
@@ -230,8 +234,11 @@ class KeptServer(FederationServer):
 
     # Going on
 
-    def _resume(self) -> list[Message]:
-        """What went out last, again, and what follows from where things are."""
+    def _go_on(self) -> list[Message]:
+        """In a new life, before all else: what went out last, again, and what follows."""
+        if not self._resuming:
+            return []
+        self._resuming = False
         goes: dict[Stage, Callable[[], list[Message]]] = {
             Stage.JOIN: self._resume_join,
             Stage.KEYS: lambda: self._go(self._next),
@@ -251,7 +258,6 @@ class KeptServer(FederationServer):
         attempt = self._attempt
         if attempt is None:
             return self._go(self._lost)
-        attempt.restart(self._now)
         told = {message.to for message in attempt.again}
         first = {name for one in attempt.sums for name in one.waiting} - told
         first |= {self.plan.authority} if self.plan.by_authority else set()
