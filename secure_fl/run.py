@@ -207,7 +207,7 @@ class Federation:
         if self.blueprint.begun_as is not None:
             engine.remind(chosen)
         groups = [client.group for client in self.clients]
-        rounds = Rounds(program, engine, self._gate, groups, self._replied)
+        rounds = Rounds(program, engine, self._gate, groups, self._replied, self._recorder)
         simulation = Simulation(
             program,
             prologue,
@@ -225,6 +225,7 @@ class Federation:
         state = simulation.to_the_end(restored or State(Place(0, 0), initial))
         result = self._finish(state, book.records, folder)
         box.close()
+        self._recorder.end()
         self._tell("on_end", result)
         return result
 
@@ -306,6 +307,7 @@ class Federation:
         if folder is None:
             self._gate = self._open_gate(None)
             self._recorder = Recorder(None, self.config, len(self.clients))
+            self._recorder.begins()
             return None, ReleaseBox(None)
         opened = self._open_gate(None if resume else folder.ledger)
         if not resume:
@@ -335,6 +337,7 @@ class Federation:
             self._seen_at_a_server(
                 folder if state is not None and "encoder" in state.tensors else None
             )
+        self._recorder.begins()
         return state, ReleaseBox(folder.results, kept, self._gate.charged, folder.check_own)
 
     def _open_gate(
@@ -460,6 +463,7 @@ class _Book:
         made, folder = self._federation, self._folder
         record = watched(record, self.records, made.config, made._majorities)
         self.records.append(record)
+        made._recorder.ledger(made._gate.mark)
         if folder is not None:
             folder.append(record)
             if save:

@@ -10,24 +10,28 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from secure_fl.engines.queue import Here, Queue
 from secure_fl.errors import SecureFLError
 from secure_fl.federation.client import Client
+from secure_fl.federation.following import Follower
 from secure_fl.federation.observe import Seen
 from secure_fl.federation.parties.authority import FederationAuthority
 from secure_fl.federation.parties.client import FederationClient, Site
 from secure_fl.federation.parties.server import FederationServer
-from secure_fl.federation.parties.server_record import Journal
 from secure_fl.federation.parties.shared import Shared
+from secure_fl.federation.place import Place
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.program import SumForm
-from secure_fl.federation.state import Place, State
+from secure_fl.federation.recorder import FEDERATION, Recorder
+from secure_fl.federation.state import State
 from secure_fl.federation.step_program import StepProgram
 from secure_fl.federation.summing import Cost, Summed
+from secure_fl.federation.wire import lines_in, route
 from secure_fl.privacy.ledger import Release
+from secure_fl.secure_sum.envelope import Phase
 from secure_fl.secure_sum.grid import Blocks
 from secure_fl.secure_sum.identities import Identity
 from secure_fl.secure_sum.roster import Roster
@@ -132,21 +136,30 @@ class LocalParties:
         state: from which it goes on.
         clients: what answers.
         replied: told of each answer.
+        recorder: writes the transcript, which clients follow.
     """
 
     def __init__(
-        self, program: StepProgram, state: State, clients: Sequence[Client], replied: Replied
+        self,
+        program: StepProgram,
+        state: State,
+        clients: Sequence[Client],
+        replied: Replied,
+        recorder: Recorder,
     ) -> None:
         config = program.blueprint.config
         self._watched, self._shared, self.told = Watched(program, state), Shared(), Told()
-        names = [f"client-{number:04d}" for number in range(len(clients))]
-        people = {name: Identity.generate(name) for name in names}
+        self._recorder, self._head = recorder, recorder.head
+        people = {name: Identity.generate(name) for name in recorder.clients}
         others = {role: Identity.generate(role, role) for role in _ROLES}
         everyone = tuple(one.member for one in (*others.values(), *people.values()))
-        unsigned = Roster("embedded", everyone, config.security.rotation_rounds)
+        unsigned = Roster(FEDERATION, everyone, config.security.rotation_rounds)
         coordinator = others["coordinator"]
-        roster = Roster.open(unsigned.sign(coordinator), coordinator.member)
-        signed = self._plan(roster).sign(coordinator, roster)
+        named = unsigned.sign(coordinator)
+        roster = Roster.open(named, coordinator.member)
+        plan = self._plan(roster)
+        signed = plan.sign(coordinator, roster)
+        recorder.planned(plan, roster, (coordinator.card(), named, signed))
         answers = [
             WatchedAnswers(client, number, self.told, lambda: self.server.number, replied)
             for number, client in enumerate(clients)
@@ -155,16 +168,26 @@ class LocalParties:
             self._client(identity, roster, answer)
             for identity, answer in zip(people.values(), answers, strict=True)
         ]
-        watched, journal = self._watched, Journal(self._write)
+        watched, journal = self._watched, replace(recorder.journal, write=self._write)
         self.server = FederationServer(
-            others["server"], roster, signed, watched, start=state.place, journal=journal
+            others["server"],
+            roster,
+            signed,
+            watched,
+            start=state.place,
+            number=recorder.number,
+            journal=journal,
         )
         parties: list[FederationClient | FederationAuthority] = [*self._clients]
         if self.server.plan.by_authority:
             identity, shared = others["authority"], self._shared
             parties.append(FederationAuthority(identity, roster, lambda _: watched, shared=shared))
         self._queue = Queue([Here([self.server]), Here(parties)], "server", tap=self._tap)
-        self._bytes, self._refused = Counter[str](), list[str]()
+        self._bytes, self._refused = Counter[tuple[str, int]](), list[str]()
+        self._called: dict[Place, set[int]] = {}
+        self._at = state.place
+        self._numbers = set[int]()
+        """Of the attempts at the place under way."""
 
     def run(self, state: State, called: int) -> tuple[State, Summed]:
         """One round: the state after it, and what was opened.
@@ -177,7 +200,8 @@ class LocalParties:
             SecureFLError: a client could not answer, or the round failed.
         """
         self.told.__dict__.update(Told(called=called).__dict__)
-        place = state.place
+        place = self._at = state.place
+        self._numbers = self._called.pop(place, set())
         self._queue.run(until=lambda: self.server.place != place or self._error is not None)
         if self._error is not None:
             raise self.server.hindrance or self._error
@@ -194,10 +218,16 @@ class LocalParties:
         return self.told.error or self._watched.error
 
     def cost(self, seconds: float) -> Cost:
-        """Of the round that was run last, of which `seconds` have passed."""
-        down, up = self._bytes["down"], self._bytes["up"]
+        """Of the round that was run last, of which `seconds` have passed.
+
+        The transcript's lines that calls bring along are not counted: how many there are depends
+        on when a run was stopped.
+        """
+        down, up = (
+            sum(self._bytes.pop((way, number), 0) for number in self._numbers)
+            for way in ("down", "up")
+        )
         refused = tuple(self._refused)
-        self._bytes.clear()
         self._refused.clear()
         return Cost(down, up, seconds - self.told.seconds, refused)
 
@@ -223,17 +253,28 @@ class LocalParties:
     def _client(
         self, identity: Identity, roster: Roster, answers: WatchedAnswers
     ) -> FederationClient:
-        site = Site(lambda _: (self._watched, answers))
+        follow = Follower(self._shared.followed, self._head)
+        site = Site(lambda _: (self._watched, answers), follow=follow)
         store = MemoryStore(bytes_too=False)
         return FederationClient(identity, roster, site, store=store, shared=self._shared)
 
     def _write(self, kind: str, facts: Mapping[str, Any], evidence: Sequence[bytes]) -> None:
+        if kind == "round":
+            here = Place(*facts["place"])
+            running = self._numbers if here == self._at else self._called.setdefault(here, set())
+            running.add(facts["round"])
         if kind == "refused":
             self._refused.append(f"{facts['sender']} {facts['phase']}: {facts['reason']}")
+        self._recorder.journal.write(kind, facts, evidence)
 
     def _tap(self, sender: str, to: str, data: bytes | memoryview) -> bytes | memoryview:
-        self._bytes["up" if to == "server" else "down"] += len(data)
+        header = route(data)
+        if header.phase not in _ONCE:
+            lines = lines_in(data) if header.phase in (Phase.BEGIN, Phase.END) else 0
+            self._bytes["up" if to == "server" else "down", header.round] += len(data) - lines
         return data
 
 
+_ONCE = (Phase.HELLO, Phase.PLAN, Phase.JOIN, Phase.MAKE, Phase.KEYS, Phase.SECRET)
+"""Phases that belong to no round; a run that was stopped has them again when it goes on."""
 _ROLES = ("coordinator", "server", "authority")

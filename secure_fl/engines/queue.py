@@ -135,11 +135,11 @@ class Queue:
         """Give every message to its reader, as long as there are any; whether to stop."""
         given = True
         while given:
-            if until():
-                return True
             for host in self._hosts:
                 if not host.busy:
                     self._sort(host.collect())
+            if until():
+                return True
             given = self._give()
             busy = [host for host in self._hosts if isinstance(host, Remote) and host.busy]
             if busy and not given:

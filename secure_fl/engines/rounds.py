@@ -9,6 +9,7 @@ from secure_fl.engines.embedded import EmbeddedEngine
 from secure_fl.engines.parties import LocalParties
 from secure_fl.federation.budget import BudgetGate
 from secure_fl.federation.record import RoundRecord
+from secure_fl.federation.recorder import Recorder
 from secure_fl.federation.state import State
 from secure_fl.federation.step_program import StepProgram
 
@@ -34,13 +35,15 @@ class Rounds:
         gate: BudgetGate,
         groups: Sequence[int | None],
         heard: Callable[[int, int, int], None],
+        recorder: Recorder,
     ) -> None:
         """`groups`: known, of every client.
 
         `heard` is told after each answer whose it is, how many there are, and how many will be.
+        `recorder` writes the transcript.
         """
         self._program, self._engine, self._gate = program, engine, gate
-        self._groups, self._heard = groups, heard
+        self._groups, self._heard, self._recorder = groups, heard, recorder
         self._parties: LocalParties | None = None
 
     def run(self, state: State) -> tuple[State, RoundRecord]:
@@ -55,7 +58,8 @@ class Rounds:
         places = list(enumerate(form.cohort))
         self._gate.admit(self._engine.releases(state, places), self._engine.results.answers)
         if self._parties is None:
-            self._parties = LocalParties(self._program, state, self._engine.clients, self._heard)
+            clients, heard = self._engine.clients, self._heard
+            self._parties = LocalParties(self._program, state, clients, heard, self._recorder)
         begun = time.perf_counter()
         moved, opened = self._parties.run(state, len(places))
         cost = self._parties.cost(time.perf_counter() - begun)

@@ -28,7 +28,7 @@ _NAME = re.compile(r"[0-9]+-[0-9]+-[0-9]+")
 _MANIFEST, _TENSORS = "manifest.json", "state.safetensors"
 
 Count = Annotated[int, Field(ge=0, le=10**9)]
-Told = Callable[[tuple[int, int], str], None]
+Told = Callable[[State, str], None]
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, told: Told = lambda *_
     whole; keep the last two.
 
     Args:
-        told: is told where the run is then (phases finished, rounds finished in the next), and the
-            checkpoint's digest, before it is there.
+        told: is told the state and the checkpoint's digest before the checkpoint is there.
 
     Raises:
         FileError: it cannot be written.
@@ -108,7 +107,7 @@ def _write(folder: Path, checkpoint: Checkpoint, told: Told) -> Path:
     check = manifest.digest_of_rest
     written = json.dumps(replace(manifest, check=check).as_dict(), indent=1, allow_nan=False)
     make_folder(folder)
-    told((place.step, place.round), check)
+    told(state, check)
     path = folder / f"{place.step:02d}-{place.round:05d}-{lines:06d}"
     write_folder(path, {_MANIFEST: written.encode(), _TENSORS: tensors})
     return path

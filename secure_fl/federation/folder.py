@@ -110,7 +110,7 @@ class RunFolder:
         )
         self.transcript, self.digests = path / "transcript.jsonl", path / "digests.json"
         self.told: Told = lambda *_: None
-        """Is told each checkpoint's place and digest before it is there."""
+        """Is told each checkpoint's state and digest before it is there."""
         self._lines, self._process, self._lock = 0, os.getpid(), lock_of(path)
 
     @classmethod

@@ -420,6 +420,8 @@ def _transcript(groups: str, pools: str, questions: str) -> Rules:
                 "fingerprint",
                 "policy",
                 "plan",
+                "checkpoint",
+                "configuration",
                 "key",
                 "view",
                 "counts",

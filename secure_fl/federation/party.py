@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from secure_fl.errors import SecureFLError
+from secure_fl.errors import PrivacyError, SecureFLError, SecureSumError
 from secure_fl.secure_sum.identities import LONGEST_NAME
 from secure_fl.secure_sum.refusals import Reason
 from secure_fl.secure_sum.round_steps import Refusal, claimed
@@ -69,9 +69,12 @@ class Party(Protocol):
         ...
 
     def receive(self, data: bytes | memoryview) -> list[Message]:
-        """Take one message, whatever its bytes, and give the answers. Nothing is raised.
+        """Take one message, whatever its bytes, and give the answers. No bytes raise anything.
 
         A message that is refused gives no answer, or a signed refusal.
+
+        Raises:
+            FileError: a server cannot write its journal; its process ends, and sends nothing.
         """
         ...
 
@@ -107,7 +110,9 @@ class RefusalLog:
 
 def reason_of(error: SecureFLError) -> str:
     """One stable word for an error."""
-    return str(getattr(error, "reason", None) or _CODES.get(error.code, Reason.MALFORMED))
-
-
-_CODES = {"privacy": Reason.OVER_BUDGET, "training": Reason.NO_ANSWER, "data": Reason.NO_ANSWER}
+    found: object = getattr(error, "reason", None)
+    if found is None and isinstance(error, SecureSumError):
+        found = Reason.MALFORMED
+    if found is None:
+        found = Reason.OVER_BUDGET if isinstance(error, PrivacyError) else Reason.NO_ANSWER
+    return str(found)

@@ -40,6 +40,8 @@ from secure_fl.secure_sum.strict_json import canonical, fields, from_hex, malfor
 
 MOST_PLAN = 1 << 24
 """Bytes of the largest signed plan that is looked at."""
+MOST_LINES = 1 << 26
+"""Bytes of the transcript that a call brings along, at the most."""
 _FORMAT = "secure-fl plan 1"
 _TYPES = {
     "format": str,
@@ -235,7 +237,8 @@ class Plan:
         clients = len(self.clients)
         signed, keys, names = 1 << 10, 1 << 20, 100 * clients
         sizes = {
-            Phase.BEGIN: names,
+            Phase.BEGIN: names + MOST_LINES,
+            Phase.END: MOST_LINES,
             Phase.SECRET: 300 * clients,
             Phase.KEYS: keys + 300 * clients,
             Phase.PART: self.largest_state,

@@ -43,8 +43,8 @@ from secure_fl.federation.run_state import RunState
 from secure_fl.federation.state import Place, State
 from secure_fl.federation.step_program import StepProgram
 from secure_fl.federation.steps.order import steps_of
-from secure_fl.federation.transcript import Transcript
-from secure_fl.files import is_file
+from secure_fl.federation.transcript import START, Line, Transcript, forked
+from secure_fl.files import append_line, is_file
 from secure_fl.models.state import to_vector
 from secure_fl.privacy.ledger import Release
 from secure_fl.privacy.noise import NoiseSource
@@ -119,7 +119,8 @@ class LocalSite:
         self._state = RunState(f"site-{marked}")
         self._state.lies_apart_from(self.folder)
         path = self.folder / _TRANSCRIPT
-        self._transcript = Transcript.open(path) if is_file(path) else Transcript.new(path)
+        told = Transcript.open(path) if is_file(path) else Transcript.new(path)
+        self._heads = [START, *(line.head for line in told.lines())]
         self._gate: BudgetGate | None = None
         self._box = ReleaseBox(None)
 
@@ -181,18 +182,15 @@ class LocalSite:
         Raises:
             RoundRefusedError: `forked`.
         """
-        last = [line.encode() for line in self._transcript.lines()][-len(lines) :] if lines else []
-        known = next(
-            (
-                count
-                for count in range(min(len(last), len(lines)), 0, -1)
-                if last[-count:] == [bytes(line) for line in lines[:count]]
-            ),
-            0,
-        )
-        for line in lines[known:]:
-            self._transcript.take(line)
-        return self._transcript.head
+        for data in lines:
+            line = Line.read(bytes(data))
+            if line.head in self._heads:
+                continue
+            if line.before != self._heads[-1]:
+                raise forked(len(self._heads) - 1)
+            append_line(self.folder / _TRANSCRIPT, bytes(data).decode("ascii"))
+            self._heads.append(line.head)
+        return self._heads[-1]
 
 
 class SiteAnswers:

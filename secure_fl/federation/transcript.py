@@ -6,9 +6,10 @@ canonical spelling (`strict_json`):
     {"before": hash of the line before, "evidence": [base64, ...], "facts": {...},
      "hash": this line's hash, "kind": "sum"}
 
-`hash` is SHA-256 over the line without it. The first line's `before` is `START`. Facts are public
-or released; evidence are signed messages, or signed heads of them. What each kind of entry says is
-in `transcript_entries`.
+`hash` is SHA-256 over the line without it, with a digest in the evidence's place; so a line that is
+sent to a party that follows may leave the evidence out, and say that digest instead. The first
+line's `before` is `START`. Facts are public or released; evidence are signed messages, or signed
+heads of them. What each kind of entry says is in `transcript_entries`.
 
 Guarantee: a transcript that `follows` a head begins with exactly the entries that were there when
 that was its head, in their order. Every append reaches the disk whole or is cut away when the file
@@ -43,9 +44,11 @@ from secure_fl.secure_sum.strict_json import (
 
 START = hashlib.sha256(b"secure-fl transcript 1").digest()
 """Head of an empty transcript."""
-_FIELDS = {"before": str, "evidence": list, "facts": dict, "hash": str, "kind": str}
+_FIELDS = {"before": str, "facts": dict, "hash": str, "kind": str}
 _LARGEST = 1 << 34
 _LONGEST_LINE = 1 << 26
+_BRIEF = 256
+"""Lines that are kept to be shown again."""
 
 
 @dataclass(frozen=True)
@@ -54,21 +57,29 @@ class Line:
 
     Attributes:
         entry: what it says.
-        evidence: signed messages or heads of them.
+        evidence: signed messages or heads of them; empty where it was left out.
         before: 32 bytes, the hash of the line before.
         head: 32 bytes, this line's hash.
+        seal: 32 bytes, the digest of the evidence.
     """
 
     entry: Entry
     evidence: tuple[bytes, ...]
     before: bytes
     head: bytes
+    seal: bytes
+
+    @property
+    def whole(self) -> bool:
+        """Whether the evidence is there, where there is any."""
+        return self.seal == _sealed(self.evidence)
 
     @classmethod
     def made(cls, before: bytes, entry: Entry, evidence: Sequence[bytes] = ()) -> Line:
         """The line that says `entry` after the line whose hash is `before`."""
-        line = cls(entry, tuple(evidence), before, b"")
-        return cls(entry, line.evidence, before, _hashed(line._document()))
+        seal = _sealed(evidence)
+        head = _hashed(before, entry, seal)
+        return cls(entry, tuple(evidence), before, head, seal)
 
     @classmethod
     def read(cls, data: bytes) -> Line:
@@ -82,25 +93,33 @@ class Line:
         """
         if len(data) > _LONGEST_LINE:
             raise malformed("transcript", "a line is too long")
-        found = fields(parse_object(data, "transcript"), "transcript", _FIELDS)
+        value = parse_object(data, "transcript")
+        kind = str if isinstance(value.get("evidence"), str) else list
+        found = fields(value, "transcript", {**_FIELDS, "evidence": kind})
         before, head = (from_hex(found[name], name, 32) for name in ("before", "hash"))
-        evidence = tuple(from_base64(text, "evidence") for text in found["evidence"])
-        if head != _hashed({name: value for name, value in found.items() if name != "hash"}):
+        evidence: tuple[bytes, ...] = ()
+        if kind is str:
+            seal = from_hex(found["evidence"], "evidence", 32)
+        else:
+            evidence = tuple(from_base64(text, "evidence") for text in found["evidence"])
+            seal = _sealed(evidence)
+        entry = entry_of(found["kind"], found["facts"])
+        if head != _hashed(before, entry, seal):
             raise malformed("transcript", "the hash is not that of the line")
-        return cls(entry_of(found["kind"], found["facts"]), evidence, before, head)
+        return cls(entry, evidence, before, head, seal)
 
     def encode(self) -> bytes:
         """The line, without its line break."""
-        return canonical({**self._document(), "hash": self.head.hex()})
-
-    def _document(self) -> dict[str, Any]:
         evidence = [to_base64(each) for each in self.evidence]
-        return {
-            "before": self.before.hex(),
-            "evidence": evidence,
-            "facts": facts_of(self.entry),
-            "kind": self.entry.kind,
-        }
+        return self._encoded(evidence if self.whole else self.seal.hex())
+
+    def brief(self) -> bytes:
+        """The line without its evidence."""
+        return self._encoded(self.seal.hex())
+
+    def _encoded(self, evidence: list[str] | str) -> bytes:
+        document = _document(self.before, self.entry)
+        return canonical({**document, "evidence": evidence, "hash": self.head.hex()})
 
 
 class Transcript:
@@ -111,6 +130,8 @@ class Transcript:
 
     def __init__(self, path: Path | None, heads: list[bytes], kept: list[bytes] | None) -> None:
         self._path, self._heads, self._kept = path, heads, kept
+        self._brief: list[bytes] = []
+        """The last lines without their evidence: those that are still to be shown to others."""
 
     @classmethod
     def new(cls, path: Path | None = None) -> Transcript:
@@ -172,19 +193,19 @@ class Transcript:
         checked = entry_of(entry.kind, facts_of(entry))
         return self._write(Line.made(self.head, checked, evidence))
 
-    def take(self, data: bytes) -> Line:
-        """Add a line that another party wrote: a client follows the server's transcript so.
+    def after(self, head: bytes) -> list[bytes]:
+        """The lines after a head, without their evidence; all where that was never its head.
 
         Raises:
-            RefusedError: `malformed`.
-            RoundRefusedError: `forked`: it does not continue this transcript.
-            FileError: it cannot be written; the transcript is as it was.
+            RefusedError: `malformed`: the file was damaged meanwhile.
+            FileError: it cannot be read.
         """
-        line = Line.read(data)
-        if line.before != self.head:
-            raise _forked(len(self))
-        self._write(line)
-        return line
+        if head == self.head:
+            return []
+        known = self._heads.index(head) if head in self._heads else 0
+        if known >= len(self._heads) - 1 - len(self._brief):
+            return list(self._brief[known - len(self) :])
+        return [line.brief() for line in self.lines()][known:]
 
     def follows(self, head: bytes) -> None:
         """Check that it is the one, gone on, whose head was `head`.
@@ -193,7 +214,7 @@ class Transcript:
             RoundRefusedError: `forked`: that was never its head.
         """
         if head not in self._heads:
-            raise _forked(len(self))
+            raise forked(len(self))
 
     def lines(self) -> Iterator[Line]:
         """Every line, from the first.
@@ -216,6 +237,7 @@ class Transcript:
         if self._kept is not None:
             self._kept.append(data + b"\n")
         self._heads.append(line.head)
+        self._brief = [*self._brief[1 - _BRIEF :], line.brief()]
         return line.head
 
 
@@ -239,11 +261,22 @@ def read_lines(data: bytes) -> Iterator[Line]:
         yield line
 
 
-def _hashed(document: Mapping[str, Any]) -> bytes:
+def _document(before: bytes, entry: Entry) -> dict[str, Any]:
+    return {"before": before.hex(), "facts": facts_of(entry), "kind": entry.kind}
+
+
+def _sealed(evidence: Sequence[bytes]) -> bytes:
+    digests = b"".join(hashlib.sha256(each).digest() for each in evidence)
+    return hashlib.sha256(b"secure-fl evidence 1|" + digests).digest()
+
+
+def _hashed(before: bytes, entry: Entry, seal: bytes) -> bytes:
+    document = {**_document(before, entry), "evidence": seal.hex()}
     return hashlib.sha256(b"secure-fl transcript 1|" + canonical(document)).digest()
 
 
-def _forked(entries: int) -> RoundRefusedError:
+def forked(entries: int) -> RoundRefusedError:
+    """What is raised where somebody shows another transcript than is known, of so many entries."""
     remedy = "trust no later entry: somebody shows different parties different histories"
     return RoundRefusedError(
         RoundReason.FORKED,

@@ -27,11 +27,12 @@ class PlanEntry:
     """What everybody agreed to.
 
     It is the first entry, and comes again where a run goes on under other identities or for longer.
-    Evidence: the coordinator's identity card, then the signed roster; none where nothing is signed
-    (`plain`).
+    Evidence: the coordinator's identity card, the signed roster, the signed plan; none where a
+    simulation says what it will go by, before it has parties that sign.
 
     Attributes:
-        digest: of the signed plan; of a simulation, SHA-256 of `config.toml`.
+        digest: of the signed plan; None before there is one.
+        configuration: SHA-256 of a simulation's `config.toml`; None where there is none.
         roster: digest of the roster in force; None where there is none.
         revision: of that roster.
         clients: names on the roster, ascending.
@@ -41,7 +42,7 @@ class PlanEntry:
     """
 
     kind: ClassVar = "plan"
-    digest: Hex32
+    digest: Hex32 | None
     federation: Name
     protection: Word
     key_holder: Word
@@ -51,6 +52,7 @@ class PlanEntry:
     roster: Hex32 | None = None
     revision: Count = 0
     versions: dict[Word, Word] | None = None
+    configuration: Hex32 | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ class RoundEntry:
     """A sum begins. Several of one place and attempt are sums over groups of clients.
 
     Attributes:
-        round: number, used once in the whole federation.
+        round: number, used by no other attempt in the whole federation; sums over groups share it.
         place: step of the program, and rounds finished in it.
         step: name of that step.
         attempt: from 1; a later one is made only where nothing of the earlier was opened.
@@ -153,6 +155,7 @@ class SumEntry:
 
     Attributes:
         round: the round's number.
+        plan: digest of the round's plan, which tells sums over groups apart.
         view: binds plan, keys, who dealt shares, and survivors; None where nothing is signed.
         survivors: clients in the sum, ascending.
         uploads: client -> SHA-256 over the headers of its upload, which hold their bodies' hashes.
@@ -165,6 +168,7 @@ class SumEntry:
 
     kind: ClassVar = "sum"
     round: Count
+    plan: Hex32 | None
     view: Hex32 | None
     survivors: tuple[Name, ...]
     uploads: dict[Name, Hex32]
@@ -176,16 +180,20 @@ class SumEntry:
 
 @dataclass(frozen=True)
 class StateEntry:
-    """The models that follow from the sums so far. Evidence: their holders' signatures over it.
+    """The models that follow from the sums so far.
+
+    Evidence: signatures over it of those who applied the sums; none for a checkpoint.
 
     Attributes:
         place: step of the program, and rounds finished in it.
-        digest: of the state; of a simulation, the checkpoint's own.
+        digest: of the state.
+        checkpoint: of the checkpoint that holds it, its own; None where the entry tells of none.
     """
 
     kind: ClassVar = "state"
     place: Place
     digest: Hex32
+    checkpoint: Hex32 | None = None
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ from secure_fl.federation.verify_privacy import (
     noise_of_sums,
 )
 from secure_fl.federation.verify_rounds import FILE, Finding, Rounds
+from secure_fl.federation.verify_state import state_digest
 from secure_fl.files import is_file
 from secure_fl.privacy.chain import Mark, digest
 from secure_fl.privacy.ledger import PrivacyLedger
@@ -99,9 +100,9 @@ class _Check(ReadFolder):
         rounds = Rounds().read(self.lines)
         self.findings += rounds.findings
         self._count(rounds)
-        self._config()
+        self._config(rounds)
         self._ledger(rounds)
-        self._checkpoints()
+        self._checkpoints(rounds)
         self._metrics(rounds)
         self._files()
         findings = tuple(dict.fromkeys(self.findings))
@@ -184,8 +185,8 @@ class _Check(ReadFolder):
         self.spelled(LEDGER, self.json(LEDGER), _SPELLED, sort_keys=True)
         return found
 
-    def _config(self) -> None:
-        plans = [plan.digest for plan in self.plans]
+    def _config(self, rounds: Rounds) -> None:
+        plans = [plan.configuration for plan in self.plans]
         for name in [*self.names("configs/*.toml"), *self.names(CONFIG)]:
             known = plans[-1:] if name == CONFIG else plans
             if self.whole and self.sha256(name) not in known:
@@ -194,6 +195,12 @@ class _Check(ReadFolder):
         if self.config is not None and self.same_version:
             tags = Manifest.of(self.config).as_dict()
             self.spelled(MANIFEST, tags, "not the tags that follow from config.toml", end="\n")
+        agreed, last = rounds.agreed, self.plans[-1:]
+        now = agreed is not None and [agreed.entry.configuration] == [
+            plan.configuration for plan in last
+        ]
+        if agreed is not None and now and self.config not in (None, agreed.plan.config):
+            self.found(CONFIG, "content", "not the configuration of the signed plan")
 
     def _ledger(self, rounds: Rounds) -> None:
         entries = [line.entry for line in self.lines if isinstance(line.entry, LedgerEntry)]
@@ -242,9 +249,11 @@ class _Check(ReadFolder):
             elif self.finished:
                 self.found(file, place, "does not count the ledger's releases")
 
-    def _checkpoints(self) -> None:
+    def _checkpoints(self, rounds: Rounds) -> None:
         entries = [line.entry for line in self.lines if isinstance(line.entry, StateEntry)]
-        states = {entry.digest: entry.place for entry in entries}
+        states = {entry.checkpoint: entry for entry in entries}
+        signed = {(entry.place, entry.digest) for entry in rounds.states}
+        reached = 0
         names = self.names(CHECKPOINTS)
         for name in names:
             content, tensors = self.json(name), name.replace(MANIFEST, "state.safetensors")
@@ -254,14 +263,27 @@ class _Check(ReadFolder):
                 self.found(name, "check", "not the digest of the rest")
             if content.get("sha256") != {"state.safetensors": self.sha256(tensors)}:
                 self.found(tensors, "content", "not what the checkpoint's manifest says")
-            place = (content.get("phase"), content.get("round"))
-            if self.whole and states.get(str(content.get("check"))) != place:
+            entry = states.get(str(content.get("check")))
+            if self.whole and entry is None:
                 self.found(name, "check", "no state entry of the transcript tells of it")
+            elif entry is not None and self._state_in(content, tensors) != entry.digest:
+                self.found(tensors, "content", "not the state that the transcript tells of")
+            elif entry is not None:
+                reached += (entry.place, entry.digest) in signed
             self.spelled(name, content, _SPELLED)
             self.covered.add(tensors)
         if names:
-            told = f"{len(names)}, by their digests in the transcript"
+            told = f"{len(names)}, by their digests in the transcript; {reached} as appliers signed"
             self.checked.append(("checkpoints", told))
+
+    def _state_in(self, content: dict[str, Any], tensors: str) -> str | None:
+        """Digest of the state that a checkpoint holds."""
+        data, facts = self.read(tensors), content.get("facts")
+        try:
+            place = [content["step"], content["round"]]
+            return None if data is None else state_digest(place, facts or {}, data).hex()
+        except (ValueError, KeyError, TypeError, AttributeError, SecureFLError):
+            return None
 
     def _metrics(self, rounds: Rounds) -> None:
         """Each round that summed something has a sum, of as many clients."""
@@ -329,6 +351,11 @@ class _Check(ReadFolder):
                 known = (each for each in _WHY if Path(name).match(each) or name.startswith(each))
                 why = next(known, "")
                 found[why or name] = _WHY.get(why, "nothing tells its content")
+        notes = []
         if rounds.unsigned:
-            found[FILE] = f"no signed messages of {len(rounds.unsigned)} rounds are kept"
+            notes.append(f"no signed messages of {len(rounds.unsigned)} rounds are kept")
+        if rounds.blind:
+            notes.append(f"counts of {rounds.blind} sums, which their server could not read")
+        if notes:
+            found[FILE] = "; ".join(notes)
         return found

@@ -13,36 +13,26 @@ Not covered: what a party did beside the protocol; whether uploads hold honest u
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from secure_fl.errors import SecureSumError
 from secure_fl.federation.transcript import Line
 from secure_fl.federation.transcript_entries import (
     EndEntry,
+    JoinedEntry,
     KeysEntry,
     PlanEntry,
     RoundEntry,
     StateEntry,
     SumEntry,
 )
-from secure_fl.secure_sum.envelope import (
-    NO_KEY,
-    Expected,
-    Header,
-    Phase,
-    open_envelope,
-    open_head,
-    read_header,
-)
-from secure_fl.secure_sum.identities import Member
-from secure_fl.secure_sum.roster import Roster
-from secure_fl.secure_sum.round_book import view_of
-from secure_fl.secure_sum.round_messages import Advertise, Agreement
+from secure_fl.federation.verify_plan import Agreed, said_of
+from secure_fl.federation.verify_signed import Signed
+from secure_fl.federation.verify_state import Claim, SignedState
+from secure_fl.secure_sum.envelope import NO_KEY
 
 FILE = "transcript.jsonl"
-_UPLOAD = Phase.UPLOAD
 
 
 @dataclass(frozen=True)
@@ -70,6 +60,9 @@ class Rounds:
         signatures: how many were checked.
         unsigned: rounds of signed sums of whose messages nothing was kept.
         coordinators: fingerprints of who signed rosters.
+        brief: lines whose evidence was left out.
+        agreed: the plan that was signed last.
+        states: that were signed.
     """
 
     findings: list[Finding] = field(default_factory=list)
@@ -78,12 +71,19 @@ class Rounds:
     signatures: int = 0
     unsigned: list[int] = field(default_factory=list)
     coordinators: list[str] = field(default_factory=list)
+    brief: int = 0
+    agreed: Agreed | None = None
+    states: list[StateEntry] = field(default_factory=list)
     _plan: PlanEntry | None = None
-    _roster: Roster | None = None
     _keys: list[KeysEntry] = field(default_factory=list)
     _last: int = -1
-    _begun: dict[int, RoundEntry] = field(default_factory=dict)
-    _opened: set[int] = field(default_factory=set)
+    _begun: dict[str | int, RoundEntry] = field(default_factory=dict)
+    _opened: set[str | int] = field(default_factory=set)
+    _pending: list[RoundEntry] = field(default_factory=list)
+    """Sums that were opened since the last state."""
+    _claims: dict[str, Claim] = field(default_factory=dict)
+    _reached: tuple[int, int] | None = None
+    """The place of the last state, under the plan in force."""
     _tried: dict[tuple[int, int], list[RoundEntry]] = field(default_factory=dict)
     _ended: bool = False
 
@@ -98,14 +98,20 @@ class Rounds:
 
     def _entry(self, line: Line) -> Iterator[tuple[str, str]]:
         entry = line.entry
+        self.brief += not line.whole
         if isinstance(entry, PlanEntry):
-            yield from self._planned(entry, line.evidence)
+            yield from self._planned(entry, line)
         elif self._plan is None:
             yield "kind", "comes before any plan"
         elif self._ended and not isinstance(entry, StateEntry):
             yield "kind", "comes after the end"
         elif isinstance(entry, KeysEntry):
             self._keys.append(entry)
+        elif isinstance(entry, JoinedEntry) and self._signed is not None and line.whole:
+            yield from self._signed.joined(entry, line.evidence)
+            self.signatures += 1
+        elif isinstance(entry, StateEntry):
+            yield from self._state(entry, line)
         elif isinstance(entry, RoundEntry):
             yield from self._begins(self._plan, entry)
         elif isinstance(entry, SumEntry):
@@ -113,45 +119,72 @@ class Rounds:
         # A run that is made longer goes back to an earlier state first.
         self._ended = isinstance(entry, EndEntry) or (self._ended and isinstance(entry, StateEntry))
 
-    def _planned(self, plan: PlanEntry, evidence: tuple[bytes, ...]) -> Iterator[tuple[str, str]]:
-        self._plan, self._roster = plan, None
+    def _planned(self, plan: PlanEntry, line: Line) -> Iterator[tuple[str, str]]:
+        self._plan = plan
         self._keys, self._begun, self._tried = [], {}, {}
-        if plan.roster is None:
+        self._pending, self._claims, self._reached = [], {}, None
+        if plan.roster is None or not line.whole:
             return
         try:
-            card, signed = evidence
-            coordinator = Member.from_card(card)
-            self._roster = roster = Roster.open(signed, coordinator)
-            itself = roster.member(coordinator.name)
+            self.agreed = Agreed.of(plan, line.evidence)
         except (ValueError, SecureSumError) as problem:
-            yield "evidence", f"no signed roster: {_said(problem)}"
+            yield "evidence", f"no signed roster and plan: {said_of(problem)}"
             return
-        self.signatures += 2
-        self.coordinators.append(coordinator.fingerprint)
-        facts = [
-            ("roster", plan.roster, roster.digest.hex()),
-            ("revision", plan.revision, roster.revision),
-            ("federation", plan.federation, roster.federation),
-            ("clients", plan.clients, roster.names()),
-            ("evidence", itself.role, "coordinator"),
-            ("evidence", itself.fingerprint, coordinator.fingerprint),
-        ]
-        yield from (
-            (name, "not what the signed roster says")
-            for name, said, found in facts
-            if said != found
-        )
+        self.signatures += 3
+        self.coordinators.append(self.agreed.coordinator.fingerprint)
+        yield from self.agreed.problems()
+
+    @property
+    def blind(self) -> int:
+        """Sums with pools whose counts are not told; of them only signed digests are known."""
+        return sum(begun.pools > 0 and total.counts is None for _, begun, total in self.sums)
+
+    @property
+    def _signed(self) -> Agreed | None:
+        """The plan in force, where it is signed."""
+        agreed = self.agreed
+        return agreed if agreed is not None and agreed.entry is self._plan else None
+
+    def _state(self, entry: StateEntry, line: Line) -> Iterator[tuple[str, str]]:
+        signed = {state.place: state.digest for state in self.states}
+        if entry.checkpoint is not None:
+            if signed.get(entry.place, entry.digest) != entry.digest:
+                yield "digest", "a checkpoint of another state than was signed"
+            return
+        self.states.append(entry)
+        if line.whole and self._signed is not None:
+            found = SignedState(self._signed, entry, self._pending, self._claims)
+            yield from found.problems(line.evidence)
+            self.signatures += len(line.evidence)
+        elif line.whole:
+            yield "evidence", "comes under no signed plan"
+        self._pending, self._claims, self._reached = [], {}, entry.place
 
     def _begins(self, plan: PlanEntry, entry: RoundEntry) -> Iterator[tuple[str, str]]:
         tried = self._tried.setdefault(entry.place, [])
-        beside = {name for each in tried if each.attempt == entry.attempt for name in each.cohort}
-        again = any(each.round in self._opened for each in tried if each.attempt != entry.attempt)
+        beside = {
+            name
+            for each in tried
+            if each.attempt == entry.attempt
+            for name in set(each.cohort) - set(each.left_out)
+        }
+        again = any(_name(each) in self._opened for each in tried if each.attempt != entry.attempt)
+        asked = set(entry.cohort) - set(entry.left_out)
+        beside_it = bool(tried) and (tried[-1].round, tried[-1].attempt) == (
+            entry.round,
+            entry.attempt,
+        )
+        here = self._reached in (None, entry.place)
         known = any(
             keys.fingerprint == entry.key and keys.first <= entry.round <= keys.last
             for keys in self._keys
         )
         rules = [
-            (entry.round > self._last, "round", "its number was used before, or does not count up"),
+            (
+                entry.round > self._last or beside_it,
+                "round",
+                "its number was used before, or does not count up",
+            ),
             (
                 _ascending(entry.cohort) and set(entry.cohort) <= set(plan.clients),
                 "cohort",
@@ -166,38 +199,52 @@ class Rounds:
             (entry.fewest >= plan.fewest, "fewest", f"below the plan's {plan.fewest}"),
             (entry.fewest >= entry.threshold, "fewest", "below the threshold"),
             (
-                not beside & set(entry.cohort),
+                not beside & asked,
                 "cohort",
                 "a client is in another sum of the same attempt",
+            ),
+            (
+                here and not any(each.place != entry.place for each in self._pending),
+                "place",
+                "no signed state leads there",
             ),
             (not again, "attempt", "a sum of an earlier attempt at this place was opened"),
             (entry.key == NO_KEY.hex() or known, "key", "no entry says that this key is in force"),
         ]
         yield from ((name, problem) for holds, name, problem in rules if not holds)
         self._last = max(self._last, entry.round)
-        self._begun.setdefault(entry.round, entry)
+        self._begun.setdefault(_name(entry), entry)
         tried.append(entry)
         self.asked.setdefault((entry.step, entry.place[1]), set()).update(entry.cohort)
 
     def _summed(
         self, plan: PlanEntry, entry: SumEntry, evidence: tuple[bytes, ...]
     ) -> Iterator[tuple[str, str]]:
-        begun = self._begun.get(entry.round)
-        if begun is None or entry.round in self._opened:
-            yield "round", "has not begun" if begun is None else "was opened before"
+        begun = self._begun.get(_name(entry))
+        if begun is None or begun.round != entry.round or _name(entry) in self._opened:
+            yield "round", "was opened before" if _name(entry) in self._opened else "has not begun"
             return
-        self._opened.add(entry.round)
+        self._opened.add(_name(entry))
         self.sums.append((plan, begun, entry))
         rules = [*_counted(begun, entry), *_rules_of(begun, entry)]
         yield from ((name, problem) for holds, name, problem in rules if not holds)
         if begun.plan is None:
             return
+        self._pending.append(begun)
+        self._claims = {}
         if not evidence:
             self.unsigned.append(entry.round)
-        elif self._roster is not None:
-            found = Signed(plan, begun, entry, self._roster)
+        elif self._signed is not None:
+            found = Signed(self._signed, begun, entry)
             yield from found.check(evidence)
             self.signatures += found.signatures
+            # of sums over groups nobody who opened one knows the state
+            self._claims = found.claims if len(self._pending) == 1 else {}
+
+
+def _name(entry: RoundEntry | SumEntry) -> str | int:
+    """What tells a sum from all others: its plan's digest, or its number where it has none."""
+    return entry.round if entry.plan is None else entry.plan
 
 
 def _rules_of(begun: RoundEntry, entry: SumEntry) -> list[tuple[bool, str, str]]:
@@ -231,7 +278,12 @@ def _counted(begun: RoundEntry, entry: SumEntry) -> list[tuple[bool, str, str]]:
         right = not signed or entry.passing == passing
         return [(right, "passing", f"a pool is opened from {begun.minimum} survivors on")]
     if entry.counts is None:
-        return []
+        most = survivors // max(1, begun.minimum) if begun.exact else begun.pools
+        few = len(entry.passing) <= most and entry.passing == tuple(sorted({*entry.passing}))
+        return [
+            (few, "passing", f"more than {begun.minimum} members each leave room for"),
+            (all(pool < begun.pools for pool in entry.passing), "passing", "no such pool"),
+        ]
     least, total = begun.minimum * begun.unit, sum(entry.counts)
     large = tuple(pool for pool, count in enumerate(entry.counts) if count >= least)
     comes = not begun.exact or total == begun.unit * survivors
@@ -247,138 +299,5 @@ def _counted(begun: RoundEntry, entry: SumEntry) -> list[tuple[bool, str, str]]:
     ]
 
 
-@dataclass
-class Signed:
-    """The signed messages of one sum, against what its entry says."""
-
-    plan: PlanEntry
-    begun: RoundEntry
-    entry: SumEntry
-    roster: Roster
-    signatures: int = 0
-    _keys: dict[str, Advertise] = field(default_factory=dict)
-    _uploads: dict[str, dict[int, Header]] = field(default_factory=dict)
-    _agreed: set[str] = field(default_factory=set)
-    _opened: dict[str, bool] = field(default_factory=dict)
-
-    def check(self, evidence: tuple[bytes, ...]) -> Iterator[tuple[str, str]]:
-        """What does not fit, by field."""
-        readers: dict[Phase, Callable[[str, bytes], None]] = {
-            Phase.ADVERTISE: self._advertised,
-            Phase.AGREE: self._agreement,
-            Phase.APPLY: self._applied,
-        }
-        for number, data in enumerate(evidence):
-            try:
-                header = self._opened_by(data, readers)
-            except SecureSumError as problem:
-                yield f"evidence[{number}]", _said(problem)
-                continue
-            self.signatures += 1
-            if header.parameters.rpartition("/")[2] != (self.begun.plan or "")[:32]:
-                yield f"evidence[{number}]", "signed for another plan of the round"
-        yield from ((name, problem) for holds, name, problem in self._rules() if not holds)
-
-    def _opened_by(self, data: bytes, readers: dict[Phase, Callable[[str, bytes], None]]) -> Header:
-        claimed = read_header(data)
-        expected = Expected(
-            self.plan.protection,
-            claimed.parameters,
-            self.plan.federation,
-            self.begun.round,
-            claimed.phase,
-            claimed.pools,
-            bytes.fromhex(self.begun.key),
-            chunks=claimed.chunks,
-            role=None if claimed.phase is Phase.APPLY else "client",
-        )
-        if claimed.phase is _UPLOAD:
-            header = open_head(data, self.roster, expected)
-            self._uploads.setdefault(header.sender, {})[header.chunk] = header
-            return header
-        header, body = open_envelope(data, self.roster, expected)
-        if header.phase in readers:
-            readers[header.phase](header.sender, body)
-        return header
-
-    def _advertised(self, sender: str, body: bytes) -> None:
-        self._keys[sender] = Advertise.decode(body)
-
-    def _agreement(self, sender: str, body: bytes) -> None:
-        if Agreement.decode(body) == Agreement(
-            bytes.fromhex(self.entry.view or ""), len(self.entry.survivors)
-        ):
-            self._agreed.add(sender)
-
-    def _applied(self, sender: str, body: bytes) -> None:
-        self._opened[sender] = body.startswith(bytes.fromhex(self.entry.digest))
-
-    def _rules(self) -> list[tuple[bool, str, str]]:
-        begun, entry = self.begun, self.entry
-        survivors = set(entry.survivors)
-        strange = {*self._keys, *self._uploads} - set(begun.cohort)
-        forked = sorted(name for name, same in self._opened.items() if not same)
-        return [
-            (not strange, "evidence", "messages of clients that were not asked"),
-            (self._headers() == entry.uploads, "uploads", "not the digests of the signed headers"),
-            (
-                self._agreed <= survivors,
-                "evidence",
-                "an agreement of a client that did not survive",
-            ),
-            (
-                len(self._agreed) >= begun.threshold,
-                "view",
-                f"{len(self._agreed)} of {begun.threshold} signatures that are needed fit it",
-            ),
-            (not forked, "digest", f"{', '.join(forked)} signed another"),
-            (
-                self._view() == entry.view,
-                "view",
-                "not that of the plan, the advertised keys and the survivors",
-            ),
-        ]
-
-    def _headers(self) -> dict[str, str]:
-        whole = {
-            name: parts
-            for name, parts in self._uploads.items()
-            if sorted(parts) == list(range(parts[min(parts)].chunks))
-        }
-        encoded = {
-            name: b"".join(parts[chunk].encode() for chunk in sorted(parts))
-            for name, parts in whole.items()
-        }
-        return {
-            name: hashlib.sha256(data).hexdigest()
-            for name, data in encoded.items()
-            if name in self.entry.survivors
-        }
-
-    def _view(self) -> str:
-        """What the survivors must have signed."""
-        begun, masked = self.begun, self.begun.threshold > 0
-        asked = [name for name in begun.cohort if name not in begun.left_out]
-        names = sorted(self._keys) if masked else asked
-        silent = {
-            name for name, phase in self.entry.missed.items() if phase in ("advertise", "share")
-        }
-        survivors = [place for place, name in enumerate(names) if name in self.entry.survivors]
-        # without masks nobody deals shares
-        dealers = (
-            [place for place, name in enumerate(names) if name not in silent] if masked else []
-        )
-        digests = (
-            bytes.fromhex(text) for text in (begun.plan or "", self.plan.roster or "", begun.key)
-        )
-        plan, roster, key = digests
-        keys: dict[str, Advertise | None] = {name: self._keys.get(name) for name in names}
-        return view_of(plan, roster, key, begun.round, keys, dealers, survivors).hex()
-
-
 def _ascending(names: tuple[str, ...]) -> bool:
     return list(names) == sorted(set(names))
-
-
-def _said(problem: Exception) -> str:
-    return problem.problem if isinstance(problem, SecureSumError) else "missing"

@@ -26,6 +26,7 @@ from secure_fl.secure_sum.envelope import (
     Expected,
     Header,
     Phase,
+    head_bytes,
     open_envelope,
     read_header,
     sign_envelope,
@@ -135,36 +136,51 @@ class Wire:
         Raises:
             RefusedError: any of the envelope's reasons, or `malformed`.
         """
-        check_size(data, most)
-        claimed = read_header(data)
-        header, body = open_envelope(bytes(data), self.roster, self.expect(claimed, role, sender))
-        if len(body) < _LENGTH.size:
-            raise malformed("message", "shorter than the length of its head")
-        end = _LENGTH.size + _LENGTH.unpack_from(body)[0]
-        if end > len(body) or header.phase not in _FACTS:
-            raise malformed("message", "the head is longer than its body, or of no kind")
-        head = parse_object(body[_LENGTH.size : end], "message")
-        return Post(header, fields(head, "message", _FACTS[header.phase]), body[end:])
-
-    def expect(self, claimed: Header, role: str, sender: str | None) -> Expected:
-        """What an envelope around rounds must be, at the round and phase that it names."""
-        plan = NO_PLAN if claimed.phase in _PLANLESS else self.plan
-        federation = self.roster.federation
-        return Expected(
-            SUITE,
-            claimed.parameters if claimed.phase == Phase.PLAN else plan,
-            federation,
-            claimed.round,
-            claimed.phase,
-            0,
-            NO_KEY,
-            sender=sender,
-            role=role,
-        )
+        return open_post(data, self.roster, self.plan, most=most, role=role, sender=sender)
 
     def _header(self, phase: Phase, number: int) -> Header:
         plan = NO_PLAN if phase in _PLANLESS else self.plan
         return plain_header(self.identity.name, self.roster, phase, plan, number)
+
+
+def open_post(
+    data: bytes | memoryview,
+    roster: Roster,
+    plan: str,
+    *,
+    most: int,
+    role: str,
+    sender: str | None = None,
+) -> Post:
+    """`Wire.open` for whoever reads only; `plan` is the digest of the plan in hex."""
+    check_size(data, most)
+    claimed = read_header(data)
+    expected = Expected(
+        SUITE,
+        NO_PLAN if claimed.phase in _PLANLESS else plan,
+        roster.federation,
+        claimed.round,
+        claimed.phase,
+        0,
+        NO_KEY,
+        sender=sender,
+        role=role,
+    )
+    header, body = open_envelope(bytes(data), roster, expected)
+    if len(body) < _LENGTH.size:
+        raise malformed("message", "shorter than the length of its head")
+    end = _LENGTH.size + _LENGTH.unpack_from(body)[0]
+    if end > len(body) or header.phase not in _FACTS:
+        raise malformed("message", "the head is longer than its body, or of no kind")
+    head = parse_object(body[_LENGTH.size : end], "message")
+    return Post(header, fields(head, "message", _FACTS[header.phase]), body[end:])
+
+
+def lines_in(data: bytes | memoryview) -> int:
+    """Bytes after the head of a message's body: of a call, the transcript's lines."""
+    start = head_bytes(read_header(data[:4096]))
+    length = _LENGTH.unpack_from(data, start)[0]
+    return max(0, len(data) - start - _LENGTH.size - int(length))
 
 
 def plain_header(name: str, roster: Roster, phase: Phase, plan: str, number: int = 0) -> Header:

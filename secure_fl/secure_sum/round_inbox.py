@@ -33,7 +33,7 @@ from secure_fl.secure_sum.round_messages import (
     accept,
     unframe,
 )
-from secure_fl.secure_sum.round_plan import RoundPlan
+from secure_fl.secure_sum.round_plan import Integers, RoundPlan
 from secure_fl.secure_sum.round_shares import ShareBox
 from secure_fl.secure_sum.round_sizes import box_bytes, check_size, most_bytes
 from secure_fl.secure_sum.round_steps import PHASES, Refusal, Step, claimed
@@ -60,6 +60,8 @@ class RoundInbox:
         """Dealers whose boxes did not open for enough others."""
         self.uploads: dict[str, bytes] = {}
         """SHA-256 over the signed headers of every accepted upload, which hold their bodies' hashes; for the transcript."""
+        self.counts: tuple[int, ...] | None = None
+        """Of pools, as far as a server reads them: in the open, under masks, or as an authority tells them."""
         self.applied: dict[str, Applied] = {}
         """What each applier says of the sums and of what follows from them."""
         self.signed: dict[str, bytes] = {}
@@ -238,7 +240,12 @@ class RoundInbox:
         if counts.passing != plan.passing(counts.head, len(self._survivors)):
             raise RoundRefusedError(RoundReason.BELOW_MINIMUM, "counts and pools differ", field="pools", value=header.sender, remedy="none")
         self._kept[header.sender], self._passing = data, counts.passing
+        self._told(counts.head)
         return header.sender
+
+    def _told(self, head: Integers) -> None:
+        if self._plan.shape.counted:
+            self.counts = tuple(int(count) for count in head[: self._plan.shape.pools])
 
     def _take_digest(self, data: bytes) -> str:
         role = "authority" if self.step == Step.POOLS else "client"

@@ -29,6 +29,7 @@ FACTS: dict[str, dict[str, Any]] = {
         "roster": DIGEST,
         "revision": 1,
         "versions": {"secure-fl": "1"},
+        "configuration": DIGEST,
     },
     "joined": {"client": "a", "fingerprint": DIGEST, "policy": None},
     "refused": {"sender": "?", "phase": "plan", "reason": "noise", "by": "b", "round": None},
@@ -51,6 +52,7 @@ FACTS: dict[str, dict[str, Any]] = {
     },
     "sum": {
         "round": 3,
+        "plan": DIGEST,
         "view": DIGEST,
         "survivors": ["a", "b"],
         "uploads": {"a": DIGEST, "b": DIGEST},
@@ -59,7 +61,7 @@ FACTS: dict[str, dict[str, Any]] = {
         "passing": [0],
         "digest": DIGEST,
     },
-    "state": {"place": [1, 3], "digest": DIGEST},
+    "state": {"place": [1, 3], "digest": DIGEST, "checkpoint": None},
     "ledger": {"client": None, "length": 4, "head": DIGEST},
     "end": {"reason": "done", "files": {"model/encoder.safetensors": DIGEST}},
 }

@@ -14,6 +14,7 @@ import pytest
 from federation.records import DIGEST, FACTS
 
 from secure_fl.errors import SecureSumError
+from secure_fl.federation.following import Checked, Follower
 from secure_fl.federation.transcript import START, Line, Transcript
 from secure_fl.federation.transcript_entries import KINDS, entry_of, facts_of
 from secure_fl.secure_sum.refusals import RefusedError
@@ -60,22 +61,36 @@ def test_a_fork_is_refused() -> None:
         theirs.follows(bytes(32))
 
 
-def test_a_client_takes_the_servers_lines_one_by_one_and_none_of_another_history() -> None:
-    server, client, other = Transcript.new(), Transcript.new(), Transcript.new()
+def test_a_client_takes_the_servers_lines_and_none_of_another_history() -> None:
+    server, checked = Transcript.new(), Checked()
+    client, beside, other = Follower(checked), Follower(checked), Transcript.new()
     for kind, facts in FACTS.items():
         server.append(kind, facts, [b"signed"])
         other.append(kind, facts)
-    lines = [line.encode() for line in server.lines()]
-    for line in lines[:4]:
-        assert isinstance(client.take(line), Line)
-    for wrong in (lines[3], lines[5], next(iter(other.lines())).encode()):
+    lines = server.after(START)
+    assert client(lines[:4]) == beside(lines[:4])
+    for wrong in (lines[3:4], lines[5:], [lines[4], lines[6]], other.after(START)):
         with pytest.raises(RoundRefusedError, match="forked"):
-            client.take(wrong)
+            client(wrong)
     with pytest.raises(RefusedError, match="malformed"):
-        client.take(lines[4].replace(b'"attempt":1', b'"attempt":2'))
-    for line in lines[4:]:
-        client.take(line)
-    assert client.head == server.head
+        client([lines[4].replace(b'"attempt":1', b'"attempt":2')])
+    assert client(server.after(client.head)) == server.head == client.head
+    assert server.after(server.head) == []
+    assert server.after(bytes(32)) == lines, "whoever says a head that was never one gets them all"
+    assert beside.head != client.head, "each keeps its own"
+
+
+def test_a_line_without_its_evidence_has_the_same_hash_and_says_that_it_is_brief() -> None:
+    server = Transcript.new()
+    server.append("joined", FACTS["joined"], [b"signed"])
+    (line,) = server.lines()
+    brief = Line.read(line.brief())
+    assert (line.whole, brief.whole, brief.evidence) == (True, False, ())
+    assert brief.head == line.head == server.head
+    assert brief.encode() == line.brief() != line.encode()
+    other = Line.made(START, line.entry, [b"another"])
+    with pytest.raises(RefusedError, match="hash"):
+        Line.read(line.brief().replace(line.seal.hex().encode(), other.seal.hex().encode()))
 
 
 def noticed(path: Path, head: bytes) -> str:
@@ -123,7 +138,7 @@ def test_half_a_line_is_cut_when_the_file_is_opened_again(tmp_path: Path) -> Non
     path = tmp_path / "t"
     transcript = written(path, "joined", "state")
     before, data = transcript.head, path.read_bytes()
-    transcript.append("state", {"place": [2, 0], "digest": DIGEST})
+    transcript.append("state", {"place": [2, 0], "digest": DIGEST, "checkpoint": None})
     after = path.read_bytes()
     for length in range(len(data), len(after), 5):
         path.write_bytes(after[:length])
@@ -138,7 +153,7 @@ def test_a_killed_writer_leaves_what_can_be_gone_on_with(tmp_path: Path) -> None
     code = (
         "import sys; from pathlib import Path; from secure_fl.federation.transcript import *\n"
         "t = Transcript.new(Path(sys.argv[1]))\n"
-        "while True: t.append('state', {'place': [0, len(t)], 'digest': 'ab' * 32}, [b'x' * 5000])"
+        "while True: t.append('state', {'place': [0, len(t)], 'digest': 'ab' * 32, 'checkpoint': None}, [b'x' * 5000])"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(path)]) as writer:
         while not path.exists() or path.stat().st_size < 20_000:
@@ -178,7 +193,7 @@ def test_what_is_wrong_is_named_and_no_value_is_shown() -> None:
 def test_it_needs_no_torch() -> None:
     code = (
         "import sys; sys.modules['torch'] = None; from secure_fl.federation.transcript import *\n"
-        "t = Transcript.new(); t.append('state', {'place': [0, 0], 'digest': 'ab' * 32})\n"
+        "t = Transcript.new(); t.append('state', {'place': [0, 0], 'digest': 'ab' * 32, 'checkpoint': None})\n"
         "import secure_fl.federation.verify"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

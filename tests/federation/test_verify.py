@@ -24,10 +24,13 @@ from federation.records import (
 )
 from helpers import StopAfter
 
+from secure_fl.federation.transcript_entries import PlanEntry, entry_of
 from secure_fl.federation.verify import verify
+from secure_fl.federation.verify_plan import Agreed
 from secure_fl.federation.verify_rounds import Rounds
 from secure_fl.privacy.events import IntegerEvent
 from secure_fl.privacy.ledger import PrivacyLedger
+from secure_fl.secure_sum.envelope import Phase, read_header
 from secure_fl.secure_sum.identities import Identity
 from secure_fl.secure_sum.roster import Roster
 
@@ -163,14 +166,67 @@ def unsigned(entries: Written) -> None:
     )
 
 
+def another_plan(entries: Written) -> None:
+    of_kind(entries, "round")["plan"] = of_kind(entries, "sum")["plan"] = "ab" * 32
+
+
 def stranger(entries: Written) -> None:
-    """Another coordinator signs a roster with the same names."""
-    kind, facts, _ = entries[0]
+    """Another coordinator signs a roster with the same names, and the plan."""
+    place = max(number for number, (kind, *_) in enumerate(entries) if kind == "plan")
+    kind, facts, evidence = entries[place]
     coordinator = Identity.generate("coordinator", "coordinator")
-    members = [coordinator.member, *(Identity.generate(name).member for name in facts["clients"])]
-    roster = Roster("embedded", tuple(members), 10)
-    facts["roster"] = roster.digest.hex()
-    entries[0] = (kind, facts, (coordinator.card(), roster.sign(coordinator)))
+    people = [coordinator, Identity.generate("server", "server")]
+    people += [Identity.generate(name) for name in facts["clients"]]
+    signed = Roster("embedded", tuple(each.member for each in people), 10).sign(coordinator)
+    roster = Roster.open(signed, coordinator.member)
+    entry = entry_of(kind, facts)
+    assert isinstance(entry, PlanEntry)
+    plan = replace(Agreed.of(entry, evidence).plan, roster=roster.digest)
+    facts |= {"roster": roster.digest.hex(), "digest": plan.digest.hex()}
+    evidence = (coordinator.card(), signed, plan.sign(coordinator, roster))
+    entries[place] = (kind, facts, evidence)
+
+
+def place_of(entries: Written, kind: str) -> int:
+    """Of the last entry of a kind that has evidence."""
+    fitting = (n for n, (each, _, found) in enumerate(entries) if each == kind and found)
+    return max(fitting)
+
+
+def another_state(entries: Written) -> None:
+    """The server writes down a state that nobody signed."""
+    entries[place_of(entries, "state")][1]["digest"] = "ab" * 32
+
+
+def unsigned_state(entries: Written) -> None:
+    place = place_of(entries, "state")
+    entries[place] = (*entries[place][:2], ())
+
+
+def another_checkpoint(entries: Written) -> None:
+    of_kind(entries, "state")["digest"] = "ab" * 32
+
+
+def skipped(entries: Written) -> None:
+    """A state that was signed is not written down."""
+    del entries[next(n for n, (kind, _, found) in enumerate(entries) if kind == "state" and found)]
+
+
+def unopened(entries: Written) -> None:
+    """Nobody's signature over what was opened is kept."""
+    place = place_of(entries, "sum")
+    kind, facts, evidence = entries[place]
+    rest = tuple(each for each in evidence if read_header(each).phase != Phase.APPLY)
+    entries[place] = (kind, facts, rest)
+
+
+def posing(entries: Written) -> None:
+    """Somebody joins with another's signature."""
+    entries[place_of(entries, "joined")][1]["client"] = "client-0000"
+
+
+def another_noise(entries: Written) -> None:
+    of_kind(entries, "plan")["colluders"] = 2
 
 
 LIES: dict[str, tuple[Callable[[Written], None], str]] = {
@@ -179,12 +235,20 @@ LIES: dict[str, tuple[Callable[[Written], None], str]] = {
     "a round's number comes twice": (repeated, "round.round"),
     "the minimum is lowered": (lowered, "round.fewest"),
     "another view": (another("view"), "sum.view"),
-    "another plan of the round": (another("plan", "round"), "sum.evidence"),
+    "another plan of the round": (another_plan, "sum.evidence"),
     "another key": (another("key", "round"), "round.key"),
     "uploads are swapped": (swapped, "sum.uploads"),
     "too few agreed": (unagreed, "sum.view"),
     "a signature is damaged": (unsigned, "sum.evidence"),
     "a roster of strangers": (stranger, "sum.evidence"),
+    "strangers who did not join": (stranger, "joined.evidence"),
+    "a state that nobody signed": (another_state, "state.digest"),
+    "a state without signatures": (unsigned_state, "state.evidence"),
+    "a checkpoint of another state": (another_checkpoint, "state.digest"),
+    "a state is left out": (skipped, "round.place"),
+    "nobody signed what was opened": (unopened, "sum.digest"),
+    "a client joins as another": (posing, "joined.client"),
+    "other terms than the signed ones": (another_noise, "plan.colluders"),
 }
 
 
@@ -207,7 +271,7 @@ def plain(survivors: list[str], counts: list[int], **changed: object) -> list[tu
     plan = FACTS["plan"] | in_the_open | {"clients": ["a", "b", "c"]}
     begun = FACTS["round"] | {"cohort": ["a", "b", "c"], "plan": None, "threshold": 0, "minimum": 1}
     total = {"survivors": survivors, "counts": counts, "passing": [0, 1]}
-    total = FACTS["sum"] | {"view": None, "uploads": {}} | total
+    total = FACTS["sum"] | {"plan": None, "view": None, "uploads": {}} | total
     entries: Written = [("plan", plan, ()), ("round", begun | changed, ()), ("sum", total, ())]
     return [(each.field, each.problem) for each in Rounds().read(chained(entries)).findings]
 
@@ -262,8 +326,8 @@ def test_a_round_with_fewer_survivors_than_the_noise_counts_on_refutes_the_claim
         facts["survivors"] = facts["survivors"][:4]
 
     forge(folder, fewer)
-    (found,) = verify(folder).findings
-    assert (found.file, found.field) == ("transcript.jsonl", "round 2: sum.survivors")
+    place = ("transcript.jsonl", "round 2: sum.survivors")
+    (found,) = (each for each in verify(folder).findings if (each.file, each.field) == place)
     assert "4; the noise is charged for 4 honest ones and 1 colluding" in found.problem
 
 

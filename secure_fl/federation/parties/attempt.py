@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-from secure_fl.errors import SecureSumError
+from secure_fl.errors import SecureFLError, SecureSumError
 from secure_fl.federation.calling import Call
 from secure_fl.federation.parties.server_record import evidence_in
 from secure_fl.federation.party import Message
@@ -26,6 +27,7 @@ from secure_fl.secure_sum.round_plan import RoundPlan
 from secure_fl.secure_sum.round_server import RoundServer
 from secure_fl.secure_sum.round_steps import PHASES, Refusal, Step
 
+Failure = TypeVar("Failure", bound=SecureFLError)
 Journals = Callable[[RoundPlan, int], RoundJournal]
 """The journal of a sum, by its plan and its group."""
 
@@ -116,7 +118,7 @@ class Attempt:
 
     def _note(self, part: int, header: Header, data: bytes | memoryview) -> None:
         """Keep what a message says for others, and whether it opens anything."""
-        self.evidence[part] += evidence_in(header.phase, data)
+        self.evidence[part] += evidence_in(header, data, self.plans[part].authority)
         noised = self.plans[part].noised_head and header.phase == Phase.OPEN_COUNTS
         self.opening |= noised or header.phase == Phase.OPEN_POOLS
 
@@ -166,6 +168,7 @@ class Attempt:
         if header.round != number:
             reason = Reason.STALE if header.round < number else Reason.FUTURE
             raise refused(reason, f"round {number} is running", "round", header.round, "wait")
+        self.silent.discard(header.sender)  # it is late, and there
         part = self._parts.get(header.parameters)
         if part is None:
             found = header.parameters
@@ -192,7 +195,7 @@ class Attempt:
                 try:
                     sent += [Message(each.recipient, each.data) for each in one.advance()]
                 except SecureSumError as error:
-                    self.failed[part] = error
+                    self.failed[part] = forgetful(error)
                 self._until[part] = now + self._seconds(one)
         return sent
 
@@ -223,3 +226,9 @@ class Attempt:
 
     def _seconds(self, one: RoundServer) -> float:
         return self._deadlines.train if one.step == Step.UPLOAD else self._deadlines.answer
+
+
+def forgetful(error: Failure) -> Failure:
+    """An error that is kept without what was in memory where it was raised."""
+    error.__context__ = error.__cause__ = None
+    return error.with_traceback(None)

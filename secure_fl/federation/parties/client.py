@@ -35,11 +35,7 @@ from secure_fl.secure_sum.envelope import Phase
 from secure_fl.secure_sum.identities import Identity
 from secure_fl.secure_sum.refusals import Reason
 from secure_fl.secure_sum.roster import Roster
-from secure_fl.secure_sum.round_messages import (
-    RoundReason,
-    RoundRefusedError,
-    unframe,
-)
+from secure_fl.secure_sum.round_messages import RoundReason, RoundRefusedError, unframe
 from secure_fl.secure_sum.round_plan import RoundPlan
 from secure_fl.secure_sum.round_store import MemoryStore, RoundStore
 from secure_fl.secure_sum.strict_json import from_hex
@@ -57,7 +53,7 @@ class Site:
         judge: why this site does not take part in a plan, None where it does.
         admit: records what an answer will release, or raises `PrivacyError` beyond the budget.
         follow: takes the transcript's next lines and gives its head, 32 bytes; raises where they
-            do not continue what was there.
+            do not continue what was there. Without lines it gives the head that there is.
     """
 
     prepare: Callable[[Plan], tuple[Program, Answers]]
@@ -70,7 +66,7 @@ class Site:
 class _Progress:
     """How far a client is."""
 
-    head: bytes = bytes(32)
+    head: bytes
     last: tuple[int, bytes] = (-1, b"")
     """The last call that was taken: its number, and the hash of its body."""
     late: Post | None = field(default=None, repr=False)
@@ -107,7 +103,7 @@ class FederationClient:
         self._store, self._shared = store or MemoryStore(), shared or Shared()
         self._seat: Seat | None = None
         self._signed = b""
-        self._progress = _Progress()
+        self._progress = _Progress(site.follow(()))
         self._due: float | None = 0.0
         self.refusals = RefusalLog(identity.name)
 
@@ -176,8 +172,11 @@ class FederationClient:
 
     def _refusal(self, data: bytes | memoryview, error: SecureFLError) -> bytes:
         """What is refused and why, signed; of a plan the words of whoever judged it as well."""
-        header = route(data)
+        header, late = route(data), self._progress.late
         plan = header.parameters if header.phase == Phase.PLAN else self._wire.plan
+        number = header.round
+        if late is not None and header.phase == Phase.STATE:
+            number = late.header.round  # the call that waited for it is what is not answered
         facts = {
             "plan": plan[:64],
             "about": header.phase.name.lower(),
@@ -185,7 +184,7 @@ class FederationClient:
             "problem": error.problem[:400] if header.phase == Phase.PLAN else "",
             "blamed": sorted(set(getattr(error, "blamed", ()))),
         }
-        return self._wire.sign(Phase.REFUSE, facts, number=header.round)
+        return self._wire.sign(Phase.REFUSE, facts, number=number)
 
     # Joining
 
@@ -369,10 +368,11 @@ class FederationClient:
         seat.replica.take(seat.keyring.secret, unframe(post.rest)[0], post.place, digest)
         if late is None or late.place != post.place:
             return []
-        self._progress.late = None
         if late.facts["state"] != digest.hex():
             raise forked("the server says another state of this place", shown(post.place))
-        return self._begin(late)
+        sent = self._begin(late)
+        self._progress.late = None
+        return sent
 
     def _claims(
         self, value: Mapping[str, Any], envelopes: Sequence[bytes]

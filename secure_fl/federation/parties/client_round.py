@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from secure_fl.errors import SecureSumError
 from secure_fl.federation.calling import Call
 from secure_fl.federation.parties.claims import majority, read_claims
 from secure_fl.federation.parties.keyring import Keyring
@@ -24,10 +25,11 @@ from secure_fl.federation.parties.shared import Shared
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.program import Answers, SumForm
 from secure_fl.federation.state import State
-from secure_fl.federation.wire import Post, Wire, shown
+from secure_fl.federation.wire import Post, Wire, refused, shown
 from secure_fl.secure_sum.envelope import Phase, Seen
 from secure_fl.secure_sum.key_holder import Opened
 from secure_fl.secure_sum.masks import UsedSeeds
+from secure_fl.secure_sum.refusals import Reason, RefusedError
 from secure_fl.secure_sum.round_client import RoundClient
 from secure_fl.secure_sum.round_digests import Applied, Next
 from secure_fl.secure_sum.round_messages import (
@@ -200,7 +202,14 @@ class ClientRound:
         blocks = seat.answers.answer(seat.replica.state, position)
         shared = blocks.shared.numpy() if len(blocks.shared) else None
         pools = [row.numpy() for row in blocks.pools]
-        return self._round.upload(BlockVector(blocks.head.numpy(), pools, shared))
+        try:
+            return self._round.upload(BlockVector(blocks.head.numpy(), pools, shared))
+        except (RefusedError, RoundRefusedError):
+            raise
+        except SecureSumError as error:  # its own numbers: nobody else's message is to blame
+            raise refused(
+                Reason.NO_ANSWER, error.problem, "answer", error.field, "mend what computes it"
+            ) from None
 
     def _result(self, after: State) -> bytes:
         facts = {"place": shown(after.place), "state": after.digest.hex()}

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from secure_fl.errors import SecureFLError
+from secure_fl.errors import FileError, SecureFLError
 from secure_fl.federation.parties.claims import read_result
 from secure_fl.federation.parties.server_flow import ServerFlow, Stage
 from secure_fl.federation.parties.server_record import keys_facts
@@ -40,6 +40,8 @@ class FederationServer(ServerFlow):
         roster: in force.
         plan: as its coordinator signed it.
         schedule: of the program that the plan makes.
+        start: where the program is; at its beginning where none is given.
+        number: of the first call; more than any that was made before in this federation.
         deadlines: how long it waits.
         journal: where it writes what happens.
 
@@ -58,12 +60,20 @@ class FederationServer(ServerFlow):
         return self._remember(sent)
 
     def receive(self, data: bytes | memoryview) -> list[Message]:
-        """One message, and what is to be sent because of it."""
+        """One message, and what is to be sent because of it.
+
+        Raises:
+            FileError: its journal cannot be written; nothing is sent then, by `tick` neither.
+        """
         try:
             header = route(data)
             sent = self._take(header, data)
+        except FileError:
+            raise  # of its own record: what is not written down has not happened
         except SecureFLError as error:
-            self._note(self.refusals.add(data, error))
+            refusal = self.refusals.add(data, error)
+            self._note(refusal)
+            self._silent.discard(refusal.sender)  # too late for its round, and there for the next
             return []
         self._silent.discard(header.sender)
         return self._remember(sent)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from secure_fl.errors import SecureFLError, SecureSumError
 from secure_fl.federation.calling import ATTEMPTS, Call, cohort_names, round_plans
-from secure_fl.federation.parties.attempt import Attempt, Deadlines, Journals
+from secure_fl.federation.parties.attempt import Attempt, Deadlines, Journals, forgetful
 from secure_fl.federation.parties.claims import Claim, majority
 from secure_fl.federation.parties.keyring import Keyring
 from secure_fl.federation.parties.replica import open_state
@@ -85,6 +85,7 @@ class ServerFlow:
         schedule: Schedule,
         *,
         start: Place | None = None,
+        number: int = 0,
         deadlines: Deadlines | None = None,
         journal: Journal | None = None,
     ) -> None:
@@ -104,7 +105,7 @@ class ServerFlow:
         self._journals: Journals | None = None
         self._declined: set[str] = set()
         self._silent: set[str] = set()
-        self._progress = _Progress(start or Place(0, 0), self.plan.start)
+        self._progress = _Progress(start or Place(0, 0), self.plan.start, number - 1)
         self._attempt: Attempt | None = None
         self._now, self._until = 0.0, self._deadlines.join
         self.stage, self.failed = Stage.JOIN, None
@@ -135,7 +136,7 @@ class ServerFlow:
 
     @property
     def number(self) -> int:
-        """Of the attempt that was called last; -1 before the first."""
+        """Of the attempt that was called last; one less than the first's before it."""
         return self._progress.number
 
     @property
@@ -348,7 +349,7 @@ class ServerFlow:
         self._states.reached(claim, attempt.call, same)
         progress.place, progress.state = claim.place, claim.state
         progress.attempt, progress.without, self.hindrance = 1, frozenset(), None
-        facts = {"place": shown(claim.place), "digest": claim.state.hex()}
+        facts = {"place": shown(claim.place), "digest": claim.state.hex(), "checkpoint": None}
         self._journal.write("state", facts, list(same.values()))
         early = self._states.sealed and self.plan.by_authority
         names = [name for name in self._members if name != self.plan.authority] if early else []
@@ -370,7 +371,8 @@ class ServerFlow:
             self.models = open_state(self.plan, secret, sealed, claim.place, claim.state)
 
     def _finish(self, error: SecureFLError | None = None) -> list[Message]:
-        self.failed, self.stage, self._attempt = error, Stage.OVER, None
+        self.failed = None if error is None else forgetful(error)
+        self.stage, self._attempt = Stage.OVER, None
         word = "" if error is None else str(getattr(error, "reason", error.code))
         self._journal.write("end", {"reason": word or "done", "files": {}}, [])
         return self._end(list(self._members))

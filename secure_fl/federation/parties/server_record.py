@@ -10,7 +10,7 @@ from secure_fl.federation.calling import Call
 from secure_fl.federation.program import SumForm
 from secure_fl.federation.wire import shown
 from secure_fl.secure_sum.ceremony import Epoch
-from secure_fl.secure_sum.envelope import Phase, head_bytes, read_header
+from secure_fl.secure_sum.envelope import Header, Phase, head_bytes, read_header
 from secure_fl.secure_sum.round_messages import unframe
 from secure_fl.secure_sum.round_plan import RoundPlan
 from secure_fl.secure_sum.round_server import RoundServer
@@ -68,23 +68,34 @@ def call_facts(plan: RoundPlan, call: Call, form: SumForm) -> dict[str, Any]:
 
 
 def sum_facts(one: RoundServer, number: int, missed: Mapping[str, str]) -> dict[str, Any]:
-    """A sum that was opened: what a server knows about it, which is not what is in it."""
+    """A sum that was opened: what a server knows about it, which is not what is in it.
+
+    It knows the counts of pools in the open, under masks, and where an authority tells them.
+    """
     digests = [said.digest for said in one.applied.values()]
+    counted = one.plan.shape.counted
     return {
         "round": number,
+        "plan": one.plan.digest.hex(),
         "view": one.view.hex(),
         "survivors": list(one.survivors),
         "uploads": {name: digest.hex() for name, digest in sorted(one.uploads.items())},
         "missed": dict(sorted(missed.items())),
-        "counts": None,
+        "counts": one.counts and list(one.counts) if counted else [],
         "passing": list(one.passing),
         "digest": max(set(digests), key=digests.count).hex(),
     }
 
 
-def evidence_in(phase: Phase, data: bytes | memoryview) -> tuple[bytes, ...]:
-    """What of a message of a sum a transcript keeps: short ones, and an upload's signed heads."""
-    if phase in _WHOLE:
+def evidence_in(
+    header: Header, data: bytes | memoryview, authority: str | None
+) -> tuple[bytes, ...]:
+    """What of a message of a sum a transcript keeps: short ones, and an upload's signed heads.
+
+    Of the messages that open counts only the authority's, which has no client's secret in it.
+    """
+    phase = header.phase
+    if phase in _WHOLE or (phase == Phase.OPEN_COUNTS and header.sender == authority):
         return (bytes(data),)
     if phase != Phase.UPLOAD:
         return ()

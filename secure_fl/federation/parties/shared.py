@@ -14,6 +14,7 @@ from weakref import WeakValueDictionary
 from blake3 import blake3
 
 from secure_fl.federation.calling import Call
+from secure_fl.federation.following import Checked
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.state import State
 from secure_fl.secure_sum.he_keys import HolderKey, PublicKey, SecretKey
@@ -32,6 +33,7 @@ from secure_fl.secure_sum.strict_json import canonical
 class Shared:
     """Checks, ciphers and states, each made once."""
 
+    followed: Checked = field(default_factory=Checked, repr=False)
     _number: int = -1
     _verified: Verified = field(default_factory=Verified, repr=False)
     _plan: dict[bytes, Plan] = field(default_factory=dict, repr=False)

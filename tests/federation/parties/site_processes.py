@@ -15,19 +15,24 @@ from secure_fl.federation.installed import code_digest
 from secure_fl.federation.parties.authority_store import KeptAuthority
 from secure_fl.federation.parties.client_store import KeptClient
 from secure_fl.federation.parties.party_folder import PartyFolder
+from secure_fl.federation.parties.server_record import Journal
 from secure_fl.federation.parties.server_store import KeptServer
 from secure_fl.federation.party import Party
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.plan_terms import SOURCE
 from secure_fl.federation.policy import Policy
 from secure_fl.federation.site import LocalSite, program_of
+from secure_fl.federation.transcript import Transcript
 from secure_fl.secure_sum.identities import Identity, Member
 from secure_fl.secure_sum.roster import Roster
 
 MAKE = "federation.parties.site_processes:make_party"
 CLIENTS = 3
 PRIVACY = {"unit": "example", "noise": 2.0, "epsilon": 60.0}
-POLICY = Policy(privacy={"unit": ["example"], "epsilon": 80.0, "delta": 1e-5}, sums={"cohort": 3, "key_holder": ["clients", "authority"]})
+POLICY = Policy(
+    privacy={"unit": ["example"], "epsilon": 80.0, "delta": 1e-5},
+    sums={"cohort": 3, "key_holder": ["clients", "authority"]},
+)
 
 
 def plan_of(roster: Roster, key_holder: str) -> Plan:
@@ -90,7 +95,10 @@ def make_party(data: bytes) -> Sequence[Party]:
     own = PartyFolder(folder / name, identity, roster.federation)
     signed = bytes.fromhex(facts["plan"])
     if identity.role == "server":
-        return [KeptServer(identity, roster, signed, program_of(Plan.open(signed, roster)), own)]
+        program, path = program_of(Plan.open(signed, roster)), own.path / "transcript.jsonl"
+        told = Transcript.open(path) if path.is_file() else Transcript.new(path)
+        journal = Journal(told.append, told.after, lambda: told.head)
+        return [KeptServer(identity, roster, signed, program, own, journal=journal)]
     if identity.role == "authority":
         return [KeptAuthority(identity, roster, program_of, own)]
     number = roster.names("client").index(name)
