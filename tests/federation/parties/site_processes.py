@@ -27,12 +27,8 @@ from secure_fl.secure_sum.identities import Identity, Member
 from secure_fl.secure_sum.roster import Roster
 
 MAKE = "federation.parties.site_processes:make_party"
-CLIENTS = 3
+CLIENTS = 6
 PRIVACY = {"unit": "example", "noise": 2.0, "epsilon": 60.0}
-POLICY = Policy(
-    privacy={"unit": ["example"], "epsilon": 80.0, "delta": 1e-5},
-    sums={"cohort": 3, "key_holder": ["clients", "authority"]},
-)
 
 
 def plan_of(roster: Roster, key_holder: str) -> Plan:
@@ -41,7 +37,7 @@ def plan_of(roster: Roster, key_holder: str) -> Plan:
         partition={"kind": "iid", "clients": CLIENTS, "groups": 1},
         privacy=PRIVACY,
         pretrain={"rounds": 1},
-        pools={"rounds": 1, "count": 1, "warmup_rounds": 0},
+        pools={"rounds": 1, "count": 2, "warmup_rounds": 0},
         evaluate={"enabled": False},
         security={"protection": "bfv+masked", "key_holder": key_holder},
     )
@@ -101,6 +97,8 @@ def make_party(data: bytes) -> Sequence[Party]:
         return [KeptServer(identity, roster, signed, program, own, journal=journal)]
     if identity.role == "authority":
         return [KeptAuthority(identity, roster, program_of, own)]
-    number = roster.names("client").index(name)
-    site = LocalSite(own.path, name, roster, examples(number), POLICY)
+    number, epsilon = roster.names("client").index(name), facts.get("epsilon", 80.0)
+    privacy = {"unit": ["example"], "epsilon": epsilon, "delta": 1e-5}
+    policy = Policy(privacy=privacy, sums={"cohort": 3, "key_holder": ["authority"]})
+    site = LocalSite(own.path, name, roster, examples(number), policy)
     return [KeptClient(identity, roster, site.site, own)]
