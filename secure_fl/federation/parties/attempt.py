@@ -232,3 +232,14 @@ def forgetful(error: Failure) -> Failure:
     """An error that is kept without what was in memory where it was raised."""
     error.__context__ = error.__cause__ = None
     return error.with_traceback(None)
+
+
+def silent_group(part: int) -> RoundRefusedError:
+    """Why a group's sum is not to be had, though it was opened."""
+    return RoundRefusedError(
+        RoundReason.TOO_FEW,
+        "nobody of it gives its sums",
+        field="group",
+        value=part,
+        remedy="it is left out of this round",
+    )

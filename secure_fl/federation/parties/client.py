@@ -165,9 +165,8 @@ class FederationClient:
             Phase.STATE: self._on_state,
         }
         if header.phase not in takes:
-            raise refused(
-                Reason.WRONG_PHASE, "not for a client", "phase", header.phase.name, "send it on"
-            )
+            word = header.phase.name
+            raise refused(Reason.WRONG_PHASE, "not for a client", "phase", word, "send it on")
         return takes[header.phase](post)
 
     def _refusal(self, data: bytes | memoryview, error: SecureFLError) -> bytes:
@@ -189,8 +188,8 @@ class FederationClient:
     # Joining
 
     def _on_plan(self, data: bytes | memoryview) -> list[bytes]:
-        roster, signed = self._wire.roster, bytes(data)
-        plan = self._shared.plan(signed, lambda: Plan.open(signed, roster))
+        signed = bytes(data)
+        plan = self._shared.plan(signed, lambda: Plan.open(signed, self._wire.roster))
         if self._seat is None:
             self._accept(plan)
             self._signed = signed
@@ -213,8 +212,8 @@ class FederationClient:
             raise refused(Reason.UNKNOWN_CLIENT, "not in this plan", "plan", self.name, "join")
         objection = self._site.judge(plan)
         if objection is not None:
-            digest, remedy = plan.digest.hex()[:16], "change the plan, or this site's policy"
-            raise refused(Reason.AGAINST_POLICY, objection, "plan", digest, remedy)
+            found, remedy = plan.digest.hex()[:16], "change the plan, or this site's policy"
+            raise refused(Reason.AGAINST_POLICY, objection, "plan", found, remedy)
         self._sit(plan)
 
     def _sit(self, plan: Plan) -> None:

@@ -20,8 +20,8 @@ from collections.abc import Callable
 
 from secure_fl.errors import FileError, SecureFLError
 from secure_fl.federation.parties.claims import read_result
-from secure_fl.federation.parties.server_flow import ServerFlow, Stage
-from secure_fl.federation.parties.server_record import keys_facts
+from secure_fl.federation.parties.server_flow import ServerFlow
+from secure_fl.federation.parties.server_record import Stage, keys_facts
 from secure_fl.federation.party import Message
 from secure_fl.federation.wire import Post, refused, route, shown
 from secure_fl.secure_sum.envelope import Header, Phase, read_header

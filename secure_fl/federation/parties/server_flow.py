@@ -7,22 +7,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any
 
 from secure_fl.errors import SecureFLError, SecureSumError
 from secure_fl.federation.calling import ATTEMPTS, Call, cohort_names, round_plans
-from secure_fl.federation.parties.attempt import Attempt, Deadlines, Journals, forgetful
+from secure_fl.federation.parties.attempt import (
+    Attempt,
+    Deadlines,
+    Journals,
+    forgetful,
+    silent_group,
+)
 from secure_fl.federation.parties.claims import Claim, majority
 from secure_fl.federation.parties.keyring import Keyring
 from secure_fl.federation.parties.replica import open_state
 from secure_fl.federation.parties.server_desks import KeyDesk, StateDesk
-from secure_fl.federation.parties.server_record import Journal, call_facts, refused_facts, sum_facts
+from secure_fl.federation.parties.server_record import (
+    Journal,
+    Schedule,
+    Stage,
+    call_facts,
+    refused_facts,
+    sum_facts,
+)
 from secure_fl.federation.parties.shared import Shared
 from secure_fl.federation.party import Message, RefusalLog, reason_of
 from secure_fl.federation.place import Place
 from secure_fl.federation.plan import Plan
-from secure_fl.federation.program import SumForm
 from secure_fl.federation.state import State
 from secure_fl.federation.wire import Wire, route, shown
 from secure_fl.secure_sum.envelope import Phase
@@ -35,29 +46,6 @@ from secure_fl.secure_sum.round_steps import Refusal
 _MOST_NOTED = 64
 _APART = frozenset({Phase.PLAN, Phase.KEYS, Phase.SECRET, Phase.STATE})
 """What is sent again for other reasons than a kill."""
-
-
-class Schedule(Protocol):
-    """What a server knows of a program: what each round's sum is like, and when it ends."""
-
-    def form(self, place: Place) -> SumForm:
-        """The sum of the round that begins there."""
-        ...
-
-    def done(self, place: Place) -> bool:
-        """Whether no round is left."""
-        ...
-
-
-class Stage(StrEnum):
-    """What the server waits for."""
-
-    JOIN = "join"
-    KEYS = "keys"
-    SUM = "sum"
-    PARTS = "parts"
-    RESULTS = "results"
-    OVER = "over"
 
 
 @dataclass
@@ -293,7 +281,7 @@ class ServerFlow:
                 continue
             left = [name for name in names if name not in progress.asked | attempt.gone.keys()]
             if not left:
-                attempt.failed[part] = _silent_group(part)
+                attempt.failed[part] = silent_group(part)
                 continue
             progress.asked.add(left[0])
             facts = {"place": shown(progress.place), "part": part}
@@ -409,13 +397,3 @@ class ServerFlow:
         if len(self.refusals.first) < _MOST_NOTED:
             number = self._progress.number if self._attempt is not None else None
             self._journal.write("refused", refused_facts(refusal, number), [])
-
-
-def _silent_group(part: int) -> RoundRefusedError:
-    return RoundRefusedError(
-        RoundReason.TOO_FEW,
-        "nobody of it gives its sums",
-        field="group",
-        value=part,
-        remedy="it is left out of this round",
-    )

@@ -23,8 +23,7 @@ from secure_fl.federation.calling import ATTEMPTS, Call, round_plans
 from secure_fl.federation.parties.attempt import Attempt, Deadlines
 from secure_fl.federation.parties.party_folder import PartyFolder
 from secure_fl.federation.parties.server import FederationServer
-from secure_fl.federation.parties.server_flow import Schedule, Stage
-from secure_fl.federation.parties.server_record import Journal
+from secure_fl.federation.parties.server_record import Journal, Schedule, Stage
 from secure_fl.federation.party import Message
 from secure_fl.federation.place import Place
 from secure_fl.federation.wire import read_place, route, shown

@@ -39,12 +39,11 @@ def test_every_party_in_a_process_of_its_own(tmp_path: Path, prepared: dict[str,
     assert sorted(places) == sorted(prepared)
     assert set(ends) == set(places) - {"server"}
     assert all(b'"reason":""' in data for data in ends.values())
-    released = dict[int, list[str]]()
     for number in range(CLIENTS):
         ledger = PrivacyLedger.load(tmp_path / f"client-{number:04d}" / "ledger.json")
         assert {release.subjects for release in ledger.releases} == {(number,)}
-        released[number] = sorted(release.phase for release in ledger.releases)
-    assert released == dict.fromkeys(range(CLIENTS), ["centre", "cluster", "pretrain", "sketch"])
+        steps = sorted(release.phase for release in ledger.releases)
+        assert steps == ["centre", "cluster", "pretrain", "sketch"]
     assert not (tmp_path / "server" / "ledger.json").exists()
     assert not (tmp_path / "authority" / "ledger.json").exists()
 
