@@ -101,6 +101,8 @@ def _round_plan(
     opening, asked = form.opening, tuple(sorted(set(group) - set(call.left_out)))
     open_fewest = min(opening.fewest, len(group))
     try:
+        if not asked:  # which a plan of a sum takes for everybody
+            raise SecureSumError("nobody", field="cohort", value=0, remedy="wait for clients")
         rules = plan.rules(len(group))
         return RoundPlan(
             plan.protection,

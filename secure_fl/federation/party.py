@@ -14,6 +14,26 @@ from secure_fl.secure_sum.round_steps import Refusal, claimed
 _MOST_REFUSALS = 64
 
 
+ANYBODYS = frozenset(
+    {
+        Reason.MALFORMED,
+        Reason.TRUNCATED,
+        Reason.WRONG_LENGTH,
+        Reason.BIT_FLIPPED,
+        Reason.WRONG_SIGNATURE,
+        Reason.UNKNOWN_CLIENT,
+        Reason.WRONG_ROLE,
+        Reason.WRONG_FEDERATION,
+        Reason.WRONG_PHASE,
+        Reason.STALE,
+        Reason.FUTURE,
+        Reason.REPLAYED,
+        Reason.DUPLICATE,
+    }
+)
+"""Reasons that bytes of anybody can cause: they are recorded, and nothing is answered."""
+
+
 @dataclass(frozen=True)
 class Message:
     """Bytes for one party.

@@ -15,7 +15,7 @@ from federation.parties.toy_federation import Toy
 from federation.trials import KINDS, Trial, chunk_of, replayed, trial
 
 from secure_fl.federation.parties.server import FederationServer
-from secure_fl.federation.parties.server_flow import Journal
+from secure_fl.federation.parties.server_record import Journal
 from secure_fl.federation.party import Message, Party
 from secure_fl.federation.wire import route
 from secure_fl.secure_sum.envelope import Phase

@@ -42,7 +42,7 @@ from federation.faulty import (
 from federation.trials import KINDS, Recorded, Trial, chunk_of, trial
 
 from secure_fl.errors import FileError
-from secure_fl.federation.parties.server_flow import Journal
+from secure_fl.federation.parties.server_record import Journal
 from secure_fl.federation.party import Message
 from secure_fl.federation.wire import Wire
 from secure_fl.secure_sum.envelope import Phase

@@ -14,7 +14,7 @@ from federation.parties.toy_federation import Made, Toy, ToyAnswers, make
 
 from secure_fl.engines.queue import Here, Queue, Tap
 from secure_fl.errors import SecureFLError, TrainingError
-from secure_fl.federation.parties.server_flow import Journal
+from secure_fl.federation.parties.server_record import Journal
 from secure_fl.federation.party import Message, Party
 from secure_fl.federation.state import State
 from secure_fl.federation.summing import Summed
