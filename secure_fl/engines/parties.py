@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from secure_fl.crypto.identities import Identity
+from secure_fl.crypto.roster import Roster
 from secure_fl.engines.queue import Here, Queue
 from secure_fl.errors import SecureFLError
 from secure_fl.federation.client import Client
@@ -29,9 +31,7 @@ from secure_fl.federation.step_program import StepProgram
 from secure_fl.federation.summing import Cost, Summed
 from secure_fl.privacy.ledger import Release
 from secure_fl.secure_sum.grid import Blocks
-from secure_fl.secure_sum.identities import Identity
-from secure_fl.secure_sum.roster import Roster
-from secure_fl.secure_sum.round_store import MemoryStore
+from secure_fl.secure_sum.store import MemoryStore
 
 Replied = Callable[[int, int, int], None]
 """Told after each answer whose it is, how many there are, and how many will be."""
@@ -162,9 +162,7 @@ class LocalParties:
         parties: list[FederationClient | FederationAuthority] = [*self._clients]
         if self.server.plan.by_authority:
             identity, shared = others["authority"], self._shared
-            parties.append(
-                FederationAuthority(identity, roster, lambda _: watched, shared=shared)
-            )
+            parties.append(FederationAuthority(identity, roster, lambda _: watched, shared=shared))
         self._queue = Queue([Here([self.server]), Here(parties)], "server", tap=self._tap)
         self._bytes, self._refused = Counter[str](), list[str]()
 

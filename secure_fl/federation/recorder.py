@@ -15,6 +15,7 @@ from contextlib import suppress
 
 from secure_fl import __version__
 from secure_fl.config import FederationConfig
+from secure_fl.crypto.envelope import NO_KEY
 from secure_fl.errors import SecureSumError
 from secure_fl.federation.folder import RunFolder
 from secure_fl.federation.round_entries import evidence_in, keys_entry, round_entry, sum_entry
@@ -33,11 +34,10 @@ from secure_fl.federation.transcript_entries import (
 )
 from secure_fl.files import is_file, is_lock, read_bytes, remove
 from secure_fl.privacy.chain import Mark, digest
-from secure_fl.secure_sum.envelope import NO_KEY
+from secure_fl.secure_sum.embedded import EmbeddedFederation, Outcome, Tap
 from secure_fl.secure_sum.grid import Blocks
-from secure_fl.secure_sum.round_plan import RoundPlan
-from secure_fl.secure_sum.round_steps import Refusal, claimed
-from secure_fl.secure_sum.secure_sum import EmbeddedFederation, Outcome, Tap
+from secure_fl.secure_sum.plan import RoundPlan
+from secure_fl.secure_sum.steps import Refusal, claimed
 
 _LARGEST = 1 << 36
 

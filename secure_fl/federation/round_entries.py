@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from secure_fl.crypto.envelope import head_bytes, read_header
 from secure_fl.federation.transcript_entries import KeysEntry, RoundEntry, SumEntry
-from secure_fl.secure_sum.ceremony import Epoch
-from secure_fl.secure_sum.envelope import head_bytes, read_header
-from secure_fl.secure_sum.key_holder import Opened
-from secure_fl.secure_sum.round_messages import unframe
-from secure_fl.secure_sum.round_plan import RoundPlan
-from secure_fl.secure_sum.round_steps import claimed
+from secure_fl.he.ceremony import Epoch
+from secure_fl.secure_sum.messages import unframe
+from secure_fl.secure_sum.opener import Opened
+from secure_fl.secure_sum.plan import RoundPlan
+from secure_fl.secure_sum.steps import claimed
 
 _WHOLE = ("advertise", "agree", "apply")
 """Phases whose messages are short, and evidence as they are."""

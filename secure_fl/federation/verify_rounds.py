@@ -17,6 +17,17 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from secure_fl.crypto.envelope import (
+    NO_KEY,
+    Expected,
+    Header,
+    Phase,
+    open_envelope,
+    open_head,
+    read_header,
+)
+from secure_fl.crypto.identities import Member
+from secure_fl.crypto.roster import Roster
 from secure_fl.errors import SecureSumError
 from secure_fl.federation.transcript import Line
 from secure_fl.federation.transcript_entries import (
@@ -27,19 +38,8 @@ from secure_fl.federation.transcript_entries import (
     StateEntry,
     SumEntry,
 )
-from secure_fl.secure_sum.envelope import (
-    NO_KEY,
-    Expected,
-    Header,
-    Phase,
-    open_envelope,
-    open_head,
-    read_header,
-)
-from secure_fl.secure_sum.identities import Member
-from secure_fl.secure_sum.roster import Roster
-from secure_fl.secure_sum.round_book import view_of
-from secure_fl.secure_sum.round_messages import Advertise, Agreement
+from secure_fl.secure_sum.key_directory import view_of
+from secure_fl.secure_sum.messages import Advertise, Agreement
 
 FILE = "transcript.jsonl"
 _UPLOAD = Phase.UPLOAD

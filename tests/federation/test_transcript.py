@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from federation.records import DIGEST, FACTS
 
+from secure_fl.crypto.refusals import RefusedError
 from secure_fl.errors import SecureSumError
 from secure_fl.federation.transcript import START, Line, Transcript
 from secure_fl.federation.transcript_entries import KINDS, entry_of, facts_of
-from secure_fl.secure_sum.refusals import RefusedError
-from secure_fl.secure_sum.round_messages import RoundRefusedError
+from secure_fl.secure_sum.messages import RoundRefusedError
 
 
 def written(path: Path, *kinds: str) -> Transcript:
