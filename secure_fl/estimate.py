@@ -1,7 +1,8 @@
 """What a run will take, before it takes it: time, bytes and memory, phase by phase.
 
-Bytes follow from what is sent: requests and replies as they are, sums from the secure sum's own layout, with all that does not grow with the model
-read off one small round of the protocol. Time is an estimate: a client's work on a few batches of noise, and a sum of a few clients, scaled. No
+Bytes follow from what is sent: requests and replies as they are, sums from the secure sum's own
+layout, with all that does not grow with the model read off one small round of the protocol. Time is
+an estimate: a client's work on a few batches of noise, and a sum of a few clients, scaled. No
 example of anybody's is touched.
 """
 
@@ -24,17 +25,17 @@ from secure_fl.data.dataset import Dataset
 from secure_fl.data.partitions import ClientData
 from secure_fl.engines.embedded import EmbeddedEngine
 from secure_fl.federation.asks import payload_bytes
-from secure_fl.federation.blueprint import Blueprint
+from secure_fl.federation.factory import Blueprint
 from secure_fl.federation.state import Place, State
 from secure_fl.federation.step_program import StepProgram
 from secure_fl.federation.steps.evaluate import Evaluate
 from secure_fl.federation.steps.order import steps_of
 from secure_fl.federation.steps.step import Step
 from secure_fl.models.state import to_vector
-from secure_fl.secure_sum.round_layers import body_bytes
-from secure_fl.secure_sum.round_plan import BlockShape, BlockVector, RoundPlan
-from secure_fl.secure_sum.round_sizes import sum_bytes
-from secure_fl.secure_sum.secure_sum import EmbeddedFederation
+from secure_fl.secure_sum.block_codec import body_bytes
+from secure_fl.secure_sum.embedded import EmbeddedFederation
+from secure_fl.secure_sum.plan import BlockShape, BlockVector, RoundPlan
+from secure_fl.secure_sum.sizes import sum_bytes
 from secure_fl.training.fit import LocalSpec
 from secure_fl.training.representation import measure_representation
 
@@ -56,7 +57,8 @@ class PhaseCost:
     """What one phase will take.
 
     Attributes:
-        rounds: that there will be; of `sketch`, which ends when it has settled, as many as it usually takes.
+        rounds: that there will be; of `sketch`, which ends when it has settled, as many as it
+            usually takes.
         most: rounds that there may be.
         clients: called in a round.
         down, up: bytes of one round, over all clients; of `sketch` of a round of k-means.
@@ -104,13 +106,21 @@ class Estimate:
 
 
 def estimate(federation: Federation, *, timed: bool = True) -> Estimate:
-    """What a run of this federation will take, without time where that is not asked for: then in a moment."""
+    """What a run of this federation will take, without time where that is not asked for: then in
+    a moment.
+    """
     config, blueprint, clients = federation.config, federation.blueprint, federation.clients
     sample, clock = _Sample(blueprint), _Clock(blueprint, clients) if timed else None
     phases = tuple(_phases(sample, clock))
     fields = sample.fields
-    held = 4 * fields * 6 + 8 * fields * 4 + (0 if config.security.protection == "plain" else 12 * sample.largest_upload)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    held = (
+        4 * fields * 6
+        + 8 * fields * 4
+        + (0 if config.security.protection == "plain" else 12 * sample.largest_upload)
+    )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
     return Estimate(phases, peak + held, 3 * 4 * fields + 2**20)
 
 
@@ -169,39 +179,67 @@ def _fields(shape: BlockShape) -> int:
 def sum_cost(config: FederationConfig, real: BlockShape, clients: int) -> tuple[int, int]:
     """Bytes down and up of one protected sum over so many clients, every pool opened.
 
-    A round of the protocol with narrow pools, and as many clients up to sixteen, shows what the rest costs. That grows with clients times those
-    they share masks with; bodies and sums are the layout's own.
+    A round of the protocol with narrow pools, and as many clients up to sixteen, shows what the
+    rest costs. That grows with clients times those they share masks with; bodies and sums are the
+    layout's own.
     """
     few = min(clients, _SMALL_COHORT)
     small = replace(real, width=_SMALL_WIDTH, shared=min(real.shared, _SMALL_WIDTH))
     plan, down, up = _round(config, small, few)
     grown = replace(plan, shape=real)
     bodies = sum(body_bytes(grown, block) - body_bytes(plan, block) for block in range(real.blocks))
-    degree = config.security.sums(clients, config.privacy.colluders).degree if clients > few else None
+    degree = (
+        config.security.sums(clients, config.privacy.colluders).degree if clients > few else None
+    )
     more = clients / few * ((clients if degree is None else degree + 1) / few)
     fixed = sum(body_bytes(plan, block) for block in range(real.blocks))
-    return round((down - _sums(plan)) * more) + _sums(grown), round((up - few * fixed) * more) + clients * (fixed + bodies)
+    return round((down - _sums(plan)) * more) + _sums(grown), round(
+        (up - few * fixed) * more
+    ) + clients * (fixed + bodies)
 
 
 def _sums(plan: RoundPlan) -> int:
-    """Bytes of all sums that are sent to whoever decrypts, beside the counts'; none where there is nothing to decrypt."""
-    return sum(sum_bytes(plan, block) for block in range(1, plan.shape.blocks)) if plan.encrypted else 0
+    """Bytes of all sums that are sent to whoever decrypts, beside the counts'; none where there is
+    nothing to decrypt.
+    """
+    return (
+        sum(sum_bytes(plan, block) for block in range(1, plan.shape.blocks))
+        if plan.encrypted
+        else 0
+    )
 
 
-def _round(config: FederationConfig, shape: BlockShape, clients: int, parties: EmbeddedFederation | None = None, number: int = 0) -> _Round:
+def _round(
+    config: FederationConfig,
+    shape: BlockShape,
+    clients: int,
+    parties: EmbeddedFederation | None = None,
+    number: int = 0,
+) -> _Round:
     """A whole round of the protocol over made-up vectors."""
-    running = (parties or _parties(config, clients)).begin(number, shape, cohort=[], bound=1, minimum=1)
+    running = (parties or _parties(config, clients)).begin(
+        number, shape, cohort=[], bound=1, minimum=1
+    )
     for place, name in enumerate(running.plan.cohort):
         ones = np.ones(shape.width, dtype=np.int64)
         shared = np.ones(shape.shared, dtype=np.int64) if shape.shared else None
-        running.add(running.protect(name, BlockVector.one_hot(shape, place % shape.pools, ones, shared=shared)))
+        running.add(
+            running.protect(
+                name, BlockVector.one_hot(shape, place % shape.pools, ones, shared=shared)
+            )
+        )
     running.open()
     return _Round(running.plan, sum(running.down.values()), sum(running.up.values()))
 
 
 def _parties(config: FederationConfig, clients: int) -> EmbeddedFederation:
     security = config.security
-    return EmbeddedFederation(clients, protection=security.protection, key_holder=security.key_holder, rotation_rounds=security.rotation_rounds)
+    return EmbeddedFederation(
+        clients,
+        protection=security.protection,
+        key_holder=security.key_holder,
+        rotation_rounds=security.rotation_rounds,
+    )
 
 
 class _Round(NamedTuple):
@@ -221,7 +259,9 @@ class _Sample:
         self.state = sample_state(blueprint)
         held = ("model", "encoder", "pools.shared", "pools.pooled")
         trained = config.pretrain.mode in ("federated", "centralized")
-        lengths = {name: tensor.numel() for name, tensor in self.state.tensors.items() if name in held}
+        lengths = {
+            name: tensor.numel() for name, tensor in self.state.tensors.items() if name in held
+        }
         self.fields = sum(lengths.values()) - (0 if trained else lengths["model"])
 
 
@@ -236,7 +276,10 @@ def sample_state(blueprint: Blueprint) -> State:
         width, released = blueprint.sketch_width, blueprint.private_sketch
         if released is not None and released.centring:
             tensors["sketch.public_centre"] = torch.zeros(blueprint.sketch.inputs)
-        tensors |= {"guide.mean": torch.zeros(width), "guide.centres": torch.zeros(pools.count, width)}
+        tensors |= {
+            "guide.mean": torch.zeros(width),
+            "guide.centres": torch.zeros(pools.count, width),
+        }
         tensors["sketch.mean"] = torch.zeros(width)
         tensors["sketch.centres"] = torch.zeros(pools.sketch_starts, pools.count, width)
     return State(Place(0, 0), tensors)
@@ -248,7 +291,9 @@ class _Clock:
     def __init__(self, blueprint: Blueprint, clients: list[ClientData]) -> None:
         self._clients, self._blueprint = clients, blueprint
         privacy = blueprint.config.privacy
-        trial = blueprint.config.model_copy(update={"privacy": privacy.model_copy(update={"noise": privacy.noise or 1.0})})
+        trial = blueprint.config.model_copy(
+            update={"privacy": privacy.model_copy(update={"noise": privacy.noise or 1.0})}
+        )
         self._trial = replace(blueprint, config=trial)
 
     def answer(self, step: Step, place: int, number: int) -> float:
@@ -272,7 +317,11 @@ class _Clock:
         spec = LocalSpec.at_round(pretrain, 0, pretrain.rounds)
 
         def trained(examples: int) -> float:
-            model, data, begun = self._blueprint.encoder_projector(), self._noise(examples), time.perf_counter()
+            model, data, begun = (
+                self._blueprint.encoder_projector(),
+                self._noise(examples),
+                time.perf_counter(),
+            )
             task.fit(model, data, spec, 0)
             return time.perf_counter() - begun
 
@@ -285,7 +334,9 @@ class _Clock:
         batches = sum(sizes) / len(sizes)
         largest = max(len(client.train) for client in self._clients)
         if largest <= 2 * batch:
-            examples = max(2, round(sum(len(client.train) for client in self._clients) / len(self._clients)))
+            examples = max(
+                2, round(sum(len(client.train) for client in self._clients) / len(self._clients))
+            )
             took(examples)
             return took(examples)
         if took(batch) > _SLOW or (first := took(batch)) > _SLOW:
@@ -297,13 +348,24 @@ class _Clock:
     def measuring(self) -> float:
         """Seconds for the metrics of the representation, before and after pre-training."""
         blueprint, config = self._blueprint, self._blueprint.config.evaluate
-        train, test = (sum(len(getattr(client, name)) for client in self._clients) for name in ("train", "test"))
+        train, test = (
+            sum(len(getattr(client, name)) for client in self._clients)
+            for name in ("train", "test")
+        )
 
         def took(most: int) -> tuple[float, int]:
             few = [max(4, min(most, count)) for count in (train, test)]
             bank, judged = (self._noise(count) for count in few)
             begun = time.perf_counter()
-            measure_representation(blueprint.encoder(), bank, judged, config, augment=blueprint.augment, compute=blueprint.compute, seed=0)
+            measure_representation(
+                blueprint.encoder(),
+                bank,
+                judged,
+                config,
+                augment=blueprint.augment,
+                compute=blueprint.compute,
+                seed=0,
+            )
             return time.perf_counter() - begun, sum(few)
 
         took(8)  # what is imported and compiled at the first call
@@ -311,7 +373,9 @@ class _Clock:
         return 2 * (least + max(0.0, more - least) / max(1, many - few) * (train + test - few))
 
     def of_sum(self, config: FederationConfig, real: BlockShape, clients: int) -> float:
-        """Seconds of one protected sum, all parties: what a client adds, by the fields, and the rest of the protocol."""
+        """Seconds of one protected sum, all parties: what a client adds, by the fields, and the
+        rest of the protocol.
+        """
         few = min(clients, 4)
         width = min(real.width, max(_SMALL_WIDTH, _MOST_FIELDS // real.pools))
         small = replace(real, width=_SMALL_WIDTH, shared=min(real.shared, _SMALL_WIDTH))
@@ -326,7 +390,12 @@ class _Clock:
     def _sum(self, config: FederationConfig, shape: BlockShape, clients: int) -> float:
         """Seconds of a round under keys that are there already."""
         parties = _parties(config, clients)
-        _round(config, replace(shape, width=_SMALL_WIDTH, shared=min(shape.shared, _SMALL_WIDTH)), clients, parties)
+        _round(
+            config,
+            replace(shape, width=_SMALL_WIDTH, shared=min(shape.shared, _SMALL_WIDTH)),
+            clients,
+            parties,
+        )
         begun = time.perf_counter()
         _round(config, shape, clients, parties, 1)
         return time.perf_counter() - begun
@@ -354,4 +423,6 @@ class _Clock:
         generator = torch.Generator().manual_seed(0)
         x = torch.rand(count, *self._blueprint.shape, generator=generator)
         labels = torch.arange(count) % classes if self._blueprint.classes else None
-        return Dataset.from_arrays(x, labels, classes=classes if self._blueprint.classes else None, name="noise")
+        return Dataset.from_arrays(
+            x, labels, classes=classes if self._blueprint.classes else None, name="noise"
+        )

@@ -39,10 +39,10 @@ from secure_fl.engines.rounds import Rounds
 from secure_fl.engines.simulation import Simulation
 from secure_fl.federation.alerts import majorities, watched
 from secure_fl.federation.bench import Workbench
-from secure_fl.federation.blueprint import Blueprint
 from secure_fl.federation.budget import BudgetGate
 from secure_fl.federation.central import CentralSet
 from secure_fl.federation.extension import check_lengths_only, go_on, last_choices
+from secure_fl.federation.factory import Blueprint
 from secure_fl.federation.folder import RunFolder
 from secure_fl.federation.manifest import Manifest
 from secure_fl.federation.path_check import check_paths

@@ -59,6 +59,7 @@ from math import inf, nextafter, sqrt
 from typing import Literal
 
 from secure_fl.errors import PrivacyError
+from secure_fl.privacy.adjacency import PrivacyUnit
 from secure_fl.privacy.events import IntegerEvent
 from secure_fl.privacy.integer_noise import (
     LARGEST_DEVIATION,
@@ -67,8 +68,7 @@ from secure_fl.privacy.integer_noise import (
     skellam,
 )
 from secure_fl.privacy.ledger import NOISED_BY_KEY_HOLDER, Release
-from secure_fl.privacy.tables import TOTAL_VARIATION
-from secure_fl.privacy.units import PrivacyUnit
+from secure_fl.privacy.noise_tables import TOTAL_VARIATION
 
 _SMALLEST_DEVIATION = 16
 """Of a node's noise, in grid steps: below it Skellam noise costs visibly more than Gaussian."""

@@ -44,6 +44,8 @@ import numpy as np
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from secure_fl.crypto.key_streams import KEY_BYTES, WORDS, Slots
+from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.errors import SecureSumError
 from secure_fl.experimental.rlwe_ring import (
     BYTES_PER_ELEMENT,
@@ -62,9 +64,7 @@ from secure_fl.experimental.rlwe_ring import (
 from secure_fl.secure_sum.layout import FieldLayout, magnitude
 from secure_fl.secure_sum.masks import UsedSeeds
 from secure_fl.secure_sum.noise_bounds import largest_noise
-from secure_fl.secure_sum.prg import KEY_BYTES, WORDS, Slots
-from secure_fl.secure_sum.refusals import Reason, RefusedError
-from secure_fl.secure_sum.round_plan import BlockShape
+from secure_fl.secure_sum.plan import BlockShape
 
 NOISE_BITS = 10
 DEVIATION = 4.0

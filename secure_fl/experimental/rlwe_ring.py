@@ -22,10 +22,10 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from secure_fl.crypto.key_streams import Slots, expand
 from secure_fl.errors import SecureSumError
+from secure_fl.he.bit_packing import PackedWords, packed_bytes
 from secure_fl.secure_sum.layout import magnitude
-from secure_fl.secure_sum.prg import Slots, expand
-from secure_fl.secure_sum.words import PackedWords, packed_bytes
 
 Integers = NDArray[np.int64]
 Complex = NDArray[np.complex128]
@@ -121,7 +121,7 @@ def reduced(integers: Integers) -> Slots:
 
 
 def to_bytes(elements: Slots) -> bytes:
-    """50 bits a coefficient, as `words` packs them."""
+    """50 bits a coefficient, as `bit_packing` packs them."""
     body = np.empty(len(elements) * BYTES_PER_ELEMENT, np.uint8)
     packed = PackedWords(body, elements.size, MODULUS_BITS)
     for group, rows in groups(len(elements)):

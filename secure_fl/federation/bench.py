@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from secure_fl.federation.blueprint import Blueprint
+from secure_fl.federation.factory import Blueprint
 from secure_fl.models.heads import EncoderProjector
 from secure_fl.models.state import integer_buffers, load_vector, set_buffers
 from secure_fl.pools.pool_set import PoolModel

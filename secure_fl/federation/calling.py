@@ -11,17 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from secure_fl.crypto.envelope import NO_KEY
+from secure_fl.crypto.roster import Roster
+from secure_fl.crypto.strict_json import canonical, fields, from_hex, malformed
 from secure_fl.errors import ConfigError, SecureSumError
 from secure_fl.federation.place import Place
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.program import SumForm
 from secure_fl.federation.wire import read_place, shown
-from secure_fl.secure_sum.envelope import NO_KEY
+from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError
+from secure_fl.secure_sum.plan import RoundPlan
 from secure_fl.secure_sum.robust import draw_groups
-from secure_fl.secure_sum.roster import Roster
-from secure_fl.secure_sum.round_messages import RoundReason, RoundRefusedError
-from secure_fl.secure_sum.round_plan import RoundPlan
-from secure_fl.secure_sum.strict_json import canonical, fields, from_hex, malformed
 
 ATTEMPTS = 3
 """Of one round. Each leaves out more clients, and the numbers that must survive stay."""

@@ -1,9 +1,12 @@
-"""A run goes on for more rounds than it was made for: nothing but lengths changes, the ledger goes on, and no budget grows.
+"""A run goes on for more rounds than it was made for: nothing but lengths changes, the ledger goes
+on, and no budget grows.
 
-Noise stays what it was calibrated to when the run began, so more rounds cost more, and the gate refuses the round that would pass the budget.
+Noise stays what it was calibrated to when the run began, so more rounds cost more, and the gate
+refuses the round that would pass the budget.
 
-**Guarantee.** The ledger, its marks and the run's name are not touched: what was charged stays charged, and a round that was answered is not asked
-again, since a phase that had ended goes on after its last round.
+**Guarantee.** The ledger, its marks and the run's name are not touched: what was charged stays
+charged, and a round that was answered is not asked again, since a phase that had ended goes on
+after its last round.
 **Assumes.** As the gate: ledger, records and state directory are not all put back.
 """
 
@@ -17,9 +20,9 @@ from typing import Any
 from secure_fl.config import FederationConfig
 from secure_fl.data.partitions import ClientData
 from secure_fl.errors import PrivacyError, RunFolderError
-from secure_fl.federation.blueprint import Blueprint
 from secure_fl.federation.budget import BudgetGate
 from secure_fl.federation.example_plan import choice_of, chooses_by_loss, chooses_in, plan_examples
+from secure_fl.federation.factory import Blueprint
 from secure_fl.federation.folder import RunFolder
 from secure_fl.federation.record import Metrics
 from secure_fl.federation.state import Place, State
@@ -98,9 +101,7 @@ def _check_coming(
     check_budget(gate, blueprint, number, sizes, again, phase, chosen=known)
 
 
-def _under_way(
-    state: State, names: Sequence[str], config: FederationConfig
-) -> tuple[str, int]:
+def _under_way(state: State, names: Sequence[str], config: FederationConfig) -> tuple[str, int]:
     """The phase whose rounds come next, and how many of them are done."""
     if config.pretrain.mode == "centralized" and "encoder" not in state.tensors:
         return "pretrain", int(state.facts.get(CENTRAL_ROUNDS, 0))
@@ -109,57 +110,96 @@ def _under_way(
 
 
 def last_choices(rounds: Iterable[Metrics]) -> Mapping[str, int]:
-    """The pool that each client used last, by its number, as far as the metrics of a run's rounds tell; empty where they do not."""
+    """The pool that each client used last, by its number, as far as the metrics of a run's rounds
+    tell; empty where they do not.
+    """
     found: Mapping[str, int] = {}
     for metrics in rounds:
         found = metrics.get("choices", found)
     return found
 
 
-def _released_again(folder: RunFolder, blueprint: Blueprint, state: State, phases: Sequence[str], known: bool) -> Sequence[Event]:
-    """Sketches that clients need and that a finished run has deleted: they are made and charged anew."""
-    sketch, needed = blueprint.private_sketch, needs_sketches(blueprint.config, state, phases, known)
-    if sketch is None or "sketch" not in phases[: state.place.step] or not needed or listed(folder.results):
+def _released_again(
+    folder: RunFolder, blueprint: Blueprint, state: State, phases: Sequence[str], known: bool
+) -> Sequence[Event]:
+    """Sketches that clients need and that a finished run has deleted: they are made and
+    charged anew.
+    """
+    sketch, needed = (
+        blueprint.private_sketch,
+        needs_sketches(blueprint.config, state, phases, known),
+    )
+    if (
+        sketch is None
+        or "sketch" not in phases[: state.place.step]
+        or not needed
+        or listed(folder.results)
+    ):
         return ()
     return sketch.events()
 
 
-def changed_settings(old: FederationConfig, new: FederationConfig) -> dict[str, tuple[object, object]]:
+def changed_settings(
+    old: FederationConfig, new: FederationConfig
+) -> dict[str, tuple[object, object]]:
     """Settings that differ: dotted name -> (old, new)."""
     before, after = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
     names = dict.fromkeys([*before, *after])
-    return {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
+    return {
+        name: (before.get(name), after.get(name))
+        for name in names
+        if before.get(name) != after.get(name)
+    }
 
 
 def check_lengths_only(old: FederationConfig, new: FederationConfig) -> None:
     """Refuse a run that would go on with anything changed but its lengths.
 
     Raises:
-        RunFolderError: it names every other setting that differs, or a schedule that follows the length.
+        RunFolderError: it names every other setting that differs, or a schedule that follows
+            the length.
     """
     changed = changed_settings(old, new)
     others = [name for name in changed if name not in LENGTHS.values()]
     if others:
         told = {name: changed[name][1] for name in others}
-        problem = f"was made with another configuration, which differs in {', '.join(others)}; only {' and '.join(LENGTHS.values())} may change"
-        raise RunFolderError(problem, field=others[0], value=told, remedy="leave the rest as the run's config.toml has it, or start a new run")
+        problem = (
+            f"was made with another configuration, which differs in {', '.join(others)}; only "
+            f"{' and '.join(LENGTHS.values())} may change"
+        )
+        raise RunFolderError(
+            problem,
+            field=others[0],
+            value=told,
+            remedy="leave the rest as the run's config.toml has it, or start a new run",
+        )
     for table, name in (("pretrain", "pretrain.rounds"), ("pools", "pools.rounds")):
         if name in changed and getattr(new, table).schedule == "cosine":
-            problem = f'{table}.schedule = "cosine" spread the learning rate over {changed[name][0]} rounds, and it has come to its end'
-            raise RunFolderError(problem, field=name, value=changed[name][1], remedy="start a new run, or choose a constant schedule there")
+            problem = (
+                f'{table}.schedule = "cosine" spread the learning rate over {changed[name][0]} '
+                "rounds, and it has come to its end"
+            )
+            raise RunFolderError(
+                problem,
+                field=name,
+                value=changed[name][1],
+                remedy="start a new run, or choose a constant schedule there",
+            )
 
 
 def rewound(
     state: State, names: Sequence[str], lines: Sequence[str], config: FederationConfig
 ) -> tuple[State, int]:
-    """The state from which a run has all rounds before it that its configuration asks for, and the lines of `metrics.jsonl` up to there.
+    """The state from which a run has all rounds before it that its configuration asks for, and the
+    lines of `metrics.jsonl` up to there.
 
     Args:
         names: of the program's steps in order.
         lines: the phase of each line that belongs to the state.
 
     Raises:
-        RunFolderError: fewer rounds are asked for than there have been, or more of a phase after which others have begun.
+        RunFolderError: fewer rounds are asked for than there have been, or more of a phase after
+            which others have begun.
     """
     done, central = Counter(lines), config.pretrain.mode == "centralized"
     for name, field in LENGTHS.items():
@@ -185,22 +225,34 @@ def _check_nothing_begun(name: str, field: str, asked: int, lines: Sequence[str]
     done = lines.count(name)
     later = [each for each in lines if each not in (*_BEFORE_POOLS, "evaluate")]
     if name == "pretrain" and later:
-        remedy = f"leave it at {done}; a new run with more rounds can begin its pools from a better encoder"
+        remedy = (
+            f"leave it at {done}; a new run with more rounds can begin its "
+            "pools from a better encoder"
+        )
         problem = f"{later[0]} has begun from this encoder"
         raise RunFolderError(problem, field=field, value=asked, remedy=remedy)
 
 
 def _back(state: State, name: str, rounds: int, step: int) -> State:
-    """The state at the end of a step's last round; of one before the pools, without what they were to begin with."""
+    """The state at the end of a step's last round; of one before the pools, without what they were
+    to begin with.
+    """
     place = Place(step, rounds)
     if name != "pretrain":
         return state.at(place)
-    facts = {fact: state.facts[fact] for fact in ("pretrain.bound", CENTRAL_ROUNDS) if fact in state.facts}
+    facts = {
+        fact: state.facts[fact]
+        for fact in ("pretrain.bound", CENTRAL_ROUNDS)
+        if fact in state.facts
+    }
     return State(place, {"model": state.tensors["model"]}, facts)
 
 
-def needs_sketches(config: FederationConfig, state: State, phases: Sequence[str], known: bool) -> bool:
-    """Whether clients will still ask which group their sketch belongs to: during the warm-up, or where they choose by it and have forgotten.
+def needs_sketches(
+    config: FederationConfig, state: State, phases: Sequence[str], known: bool
+) -> bool:
+    """Whether clients will still ask which group their sketch belongs to: during the warm-up, or
+    where they choose by it and have forgotten.
 
     Args:
         known: whether the pools that they used are known: then they keep to these.
@@ -228,7 +280,8 @@ def check_budget(
         sizes: examples, and those with labels, of every client.
         again: what has to be released anew before, because what was stored of it is gone.
         phase: that goes on.
-        chosen: whether clients know the pools that they chose; otherwise those who choose by loss do so in the first round to come.
+        chosen: whether clients know the pools that they chose; otherwise those who choose by loss
+            do so in the first round to come.
 
     Raises:
         PrivacyError: naming the length, and how many rounds still fit.
@@ -243,7 +296,11 @@ def check_budget(
         tried = set[Charges]()
         for client in sizes:
             called = [number for number in range(begun, rounds) if client in calls[number]]
-            coming = [*again, *(event for number in called for event in each(client, number))] if rounds > begun else []
+            coming = (
+                [*again, *(event for number in called for event in each(client, number))]
+                if rounds > begun
+                else []
+            )
             for history in ledger.histories(budget.unit, client, budget.adjacency):
                 charges = (*history, *(Charge(event, budget.adjacency) for event in coming))
                 if charges not in tried and not within(charges, budget.delta, budget.epsilon):
@@ -257,8 +314,16 @@ def check_budget(
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
-    problem = f"the budget ε = {budget.epsilon:g} holds {low - begun} more rounds, with the noise that the run was made with"
-    raise PrivacyError(problem, field=LENGTHS[phase], value=asked, remedy=f"at most {low}, or a new run whose noise is made for more")
+    problem = (
+        f"the budget ε = {budget.epsilon:g} holds {low - begun} more rounds, with the noise that "
+        "the run was made with"
+    )
+    raise PrivacyError(
+        problem,
+        field=LENGTHS[phase],
+        value=asked,
+        remedy=f"at most {low}, or a new run whose noise is made for more",
+    )
 
 
 def _length(config: FederationConfig, phase: str) -> int:
@@ -274,15 +339,24 @@ def _calls(blueprint: Blueprint, begun: int, phase: str) -> dict[int, tuple[int,
 
 
 def _events_of(
-    blueprint: Blueprint, gate: BudgetGate, sizes: Mapping[int, tuple[int, int]], phase: str, anew: int | None
+    blueprint: Blueprint,
+    gate: BudgetGate,
+    sizes: Mapping[int, tuple[int, int]],
+    phase: str,
+    anew: int | None,
 ) -> Callable[[int, int], list[Event]]:
-    """(client, round) -> what it will release in that round; in round `anew` also a choice out of turn."""
+    """(client, round) -> what it will release in that round; in round `anew` also a choice out
+    of turn.
+    """
     if not gate.covers_run:
         return lambda *_: []
     if blueprint.client_plan is not None:
         event = blueprint.client_plan.of(phase).event(1)
         return lambda *_: [event]
-    plans = {client: plan_examples(blueprint, *size, gate.already(client)) for client, size in sizes.items()}
+    plans = {
+        client: plan_examples(blueprint, *size, gate.already(client))
+        for client, size in sizes.items()
+    }
 
     def each(client: int, number: int) -> list[Event]:
         steps = plans[client].pretrain if phase == "pretrain" else plans[client].pools

@@ -14,7 +14,7 @@ from torch import nn
 
 from secure_fl.data.dataset import Dataset
 from secure_fl.federation.asks import PoolScore
-from secure_fl.federation.blueprint import Blueprint
+from secure_fl.federation.factory import Blueprint
 from secure_fl.federation.record import Metrics
 from secure_fl.federation.state import State
 from secure_fl.models.state import load_vector
@@ -100,9 +100,7 @@ def of_choices(
     }
 
 
-def of_representation(
-    blueprint: Blueprint, state: State, train: Dataset, test: Dataset
-) -> Metrics:
+def of_representation(blueprint: Blueprint, state: State, train: Dataset, test: Dataset) -> Metrics:
     """The representation's metrics, before and after pre-training, on all clients' data."""
 
     def measured(encoder: nn.Module) -> dict[str, float]:

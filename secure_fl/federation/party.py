@@ -6,10 +6,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from secure_fl.crypto.identities import LONGEST_NAME
+from secure_fl.crypto.refusals import Reason
 from secure_fl.errors import PrivacyError, SecureFLError, SecureSumError
-from secure_fl.secure_sum.identities import LONGEST_NAME
-from secure_fl.secure_sum.refusals import Reason
-from secure_fl.secure_sum.round_steps import Refusal, claimed
+from secure_fl.secure_sum.steps import Refusal, claimed
 
 _MOST_REFUSALS = 64
 

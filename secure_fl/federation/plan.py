@@ -19,10 +19,7 @@ from typing import Any, Literal
 
 from secure_fl.config import FederationConfig
 from secure_fl.config.security import SumRules
-from secure_fl.errors import ConfigError
-from secure_fl.federation.wire import SUITE, plain_header
-from secure_fl.secure_sum.ceremony import Epoch
-from secure_fl.secure_sum.envelope import (
+from secure_fl.crypto.envelope import (
     NO_KEY,
     Expected,
     Phase,
@@ -30,13 +27,16 @@ from secure_fl.secure_sum.envelope import (
     read_header,
     sign_envelope,
 )
-from secure_fl.secure_sum.identities import Identity
-from secure_fl.secure_sum.parameters import ParameterSet
-from secure_fl.secure_sum.refusals import Reason, RefusedError
-from secure_fl.secure_sum.roster import Roster
-from secure_fl.secure_sum.round_plan import parameters_of
-from secure_fl.secure_sum.round_sizes import check_size
-from secure_fl.secure_sum.strict_json import canonical, fields, from_hex, malformed, parse_object
+from secure_fl.crypto.identities import Identity
+from secure_fl.crypto.refusals import Reason, RefusedError
+from secure_fl.crypto.roster import Roster
+from secure_fl.crypto.strict_json import canonical, fields, from_hex, malformed, parse_object
+from secure_fl.errors import ConfigError
+from secure_fl.federation.wire import SUITE, plain_header
+from secure_fl.he.ceremony import Epoch
+from secure_fl.he.parameters import ParameterSet
+from secure_fl.secure_sum.plan import parameters_of
+from secure_fl.secure_sum.sizes import check_size
 
 MOST_PLAN = 1 << 24
 """Bytes of the largest signed plan that is looked at."""

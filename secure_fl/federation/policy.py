@@ -25,11 +25,11 @@ from pydantic import Field, model_validator
 
 from secure_fl.config import Section
 from secure_fl.config_file import commented, read_table
+from secure_fl.crypto.strict_json import canonical
 from secure_fl.errors import ConfigError
 from secure_fl.federation.plan_terms import PlanTerms
 from secure_fl.federation.policy_rules import Judgement, Objection, judgements
 from secure_fl.paths import path_of
-from secure_fl.secure_sum.strict_json import canonical
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Day = Annotated[datetime.date, Field(strict=True)]

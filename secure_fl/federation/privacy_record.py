@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from secure_fl.config import FederationConfig
 from secure_fl.errors import PrivacyError
 from secure_fl.federation.manifest import Manifest
+from secure_fl.privacy.adjacency import Adjacency, PrivacyUnit
 from secure_fl.privacy.claims import PrivacyClaim, Setting, claims
 from secure_fl.privacy.ledger import Budget, PrivacyLedger
-from secure_fl.privacy.units import Adjacency, PrivacyUnit
 
 if TYPE_CHECKING:  # whoever checks a record has no torch
     from secure_fl.federation.budget import BudgetGate

@@ -15,7 +15,7 @@ from secure_fl.federation.state import Place, State
 from secure_fl.federation.summing import Opening, Summed
 from secure_fl.privacy.ledger import Release
 from secure_fl.secure_sum.grid import Blocks
-from secure_fl.secure_sum.round_plan import BlockShape
+from secure_fl.secure_sum.plan import BlockShape
 
 
 @dataclass(frozen=True)

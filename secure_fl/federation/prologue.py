@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from secure_fl.data.dataset import Dataset
 from secure_fl.errors import TrainingError
-from secure_fl.federation.blueprint import Blueprint
 from secure_fl.federation.extension import CENTRAL_ROUNDS
+from secure_fl.federation.factory import Blueprint
 from secure_fl.federation.observe import exploded
 from secure_fl.federation.record import Metrics
 from secure_fl.federation.state import State

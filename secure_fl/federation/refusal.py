@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from secure_fl.crypto.identities import Identity, Member
+from secure_fl.crypto.refusals import Reason, RefusedError
+from secure_fl.crypto.strict_json import canonical, fields, from_hex, malformed, parse_object
 from secure_fl.errors import ConfigError
 from secure_fl.federation.policy_rules import Objection, ObjectionWord
-from secure_fl.secure_sum.identities import Identity, Member
-from secure_fl.secure_sum.refusals import Reason, RefusedError
-from secure_fl.secure_sum.strict_json import canonical, fields, from_hex, malformed, parse_object
 
 _FORMAT = "secure-fl refusal 1"
 _PURPOSE = b"refusal"

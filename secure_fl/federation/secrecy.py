@@ -1,4 +1,5 @@
-"""Who can read what of a run's sums: a row for each adversary, with the numbers of this run. Nothing here is about ε.
+"""Who can read what of a run's sums: a row for each adversary, with the numbers of this run.
+Nothing here is about ε.
 
 The rows say what holds and until which number, and nothing more; `docs/secure-sum.md` says why.
 """
@@ -18,7 +19,8 @@ class Secrecy:
 
     Attributes:
         adversary: who looks.
-        holds: what it cannot read, and how many clients it must not have on its side; empty where nothing is kept from it.
+        holds: what it cannot read, and how many clients it must not have on its side; empty where
+            nothing is kept from it.
         reads: what it reads all the same.
     """
 
@@ -43,12 +45,15 @@ def _rows(config: FederationConfig, clients: int) -> Iterator[Secrecy]:
         yield Secrecy("server", "", "every client's update, and the pool it chooses")
     else:
         yield from _protected(config, config.weakest_sums(clients))
-    sealed = ", and private results: sealed under keys that lie elsewhere, and gone when the run ends"
+    sealed = (
+        ", and private results: sealed under keys that lie elsewhere, and gone when the run ends"
+    )
     noised = config.privacy.unit != "none" or config.noises_sketches
     yield Secrecy(
         "reader of the disk",
         f"single clients' updates: they are not written{sealed if noised else ''}",
-        "the run folder as its manifest says: models, rounds and, unless evaluate.enabled = false, the experimenter's record",
+        "the run folder as its manifest says: models, rounds and, unless evaluate.enabled = "
+        "false, the experimenter's record",
     )
 
 
@@ -58,14 +63,26 @@ def _protected(config: FederationConfig, rules: SumRules) -> Iterator[Secrecy]:
     with_key = "the authority and " if encrypted and security.key_holder == "authority" else ""
     sums = "opened sums"
     if encrypted:
-        sums = "no sum" if with_key else "no sum by itself, and opened ones with any client, since each holds the key"
+        sums = (
+            "no sum"
+            if with_key
+            else "no sum by itself, and opened ones with any client, since each holds the key"
+        )
     seen = f"{sums}; who takes part and who drops out, sizes and times, which pools open"
-    sparse = f"; a sparse graph holds against {rules.colluders} who draw keys over and over, but for odds of 2^-40" if rules.degree else ""
+    sparse = (
+        f"; a sparse graph holds against {rules.colluders} who draw keys over and over, but for "
+        "odds of 2^-40"
+        if rules.degree
+        else ""
+    )
     of_holders = f"of the m = {rules.holders} clients that hold shares of one"
     least = security.min_pool_clients if pools else rules.survivors
-    kind, liar = ("pool", " (or a single colluder that lies in its count)") if pools else ("sum", "")
+    kind, liar = (
+        ("pool", " (or a single colluder that lies in its count)") if pools else ("sum", "")
+    )
     alone = (
-        f"; what opened sums show without the colluders' own shares: where {least - 1} of them{liar} are alone with a client in a {kind}, its update"
+        f"; what opened sums show without the colluders' own shares: where {least - 1} of "
+        f"them{liar} are alone with a client in a {kind}, its update"
     )
     yield Secrecy(
         "server that follows the protocol, with colluding clients",
@@ -74,18 +91,34 @@ def _protected(config: FederationConfig, rules: SumRules) -> Iterator[Secrecy]:
     )
     yield Secrecy(
         "server that lies, with colluding clients",
-        f"single updates, with {with_key}fewer than 2t - m = {rules.against_a_lying_server} {of_holders}, since two survivor sets may be shown "
-        f"to two halves; clients refuse lists and sets below n_min = {rules.survivors} of {rules.cohort}",
-        f"{seen}{alone}, and it chooses who is in a sum; it can shift a sum that opens, and end a round",
+        f"single updates, with {with_key}fewer than 2t - m = {rules.against_a_lying_server} "
+        f"{of_holders}, since two survivor sets may be shown to two halves; clients refuse lists "
+        f"and sets below n_min = {rules.survivors} of {rules.cohort}",
+        f"{seen}{alone}, and it chooses who is in a sum; it can shift a sum "
+        "that opens, and end a round",
     )
-    more = "; one that counts itself more than once can open a pool below the minimum" if pools else ""
+    more = (
+        "; one that counts itself more than once can open a pool below the minimum" if pools else ""
+    )
     yield Secrecy(
         f"other clients of a {kind}",
-        f"single updates, with fewer than all others in it, {least - 1} at the least, who follow the protocol",
+        f"single updates, with fewer than all others in it, {least - 1} at the least, who follow "
+        "the protocol",
         f"opened sums{more}",
     )
     if encrypted and security.key_holder == "clients":
-        yield Secrecy("key holder: every client", "single updates: what reaches it are sums; with the server, as above", "opened sums and counts")
+        yield Secrecy(
+            "key holder: every client",
+            "single updates: what reaches it are sums; with the server, as above",
+            "opened sums and counts",
+        )
     elif encrypted:
-        lying = "lying together with the server, any pool whatever its count: that of one client alone as well"
-        yield Secrecy("key holder: the authority", "single updates, while it does not lie", f"opened sums and counts; {lying}")
+        lying = (
+            "lying together with the server, any pool whatever its count: that "
+            "of one client alone as well"
+        )
+        yield Secrecy(
+            "key holder: the authority",
+            "single updates, while it does not lie",
+            f"opened sums and counts; {lying}",
+        )

@@ -24,12 +24,13 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from secure_fl.arguments import augmentation, encoder_maker
+from secure_fl.crypto.roster import Roster
 from secure_fl.data.partitions import ClientData
 from secure_fl.errors import ConfigError, PrivacyError
 from secure_fl.federation.bench import Workbench
-from secure_fl.federation.blueprint import Blueprint
 from secure_fl.federation.budget import BudgetGate
 from secure_fl.federation.client import Client
+from secure_fl.federation.factory import Blueprint
 from secure_fl.federation.installed import code_digest
 from secure_fl.federation.parties.client import Site
 from secure_fl.federation.path_check import check_paths
@@ -49,7 +50,6 @@ from secure_fl.models.state import to_vector
 from secure_fl.privacy.ledger import Release
 from secure_fl.privacy.noise import NoiseSource
 from secure_fl.secure_sum.grid import Blocks
-from secure_fl.secure_sum.roster import Roster
 from secure_fl.training.device import Compute
 
 _LEDGER, _RESULTS, _TRANSCRIPT = "ledger.json", "results", "transcript.jsonl"

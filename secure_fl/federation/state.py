@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from secure_fl.crypto.strict_json import canonical, fields, malformed, parse_object
 from secure_fl.errors import RunFolderError
 from secure_fl.federation.place import Place as Place
 from secure_fl.federation.tensors import pack, unpack
-from secure_fl.secure_sum.strict_json import canonical, fields, malformed, parse_object
 
 _MAGIC = b"secure-fl state 1\n"
 _LENGTH = 4

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from secure_fl.federation.blueprint import Blueprint
+from secure_fl.federation.factory import Blueprint
 from secure_fl.federation.program import SumForm
 from secure_fl.federation.state import Place, State
 from secure_fl.federation.steps.step import Step

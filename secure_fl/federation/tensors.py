@@ -23,5 +23,8 @@ def unpack(data: bytes, *, field: str, value: str, remedy: str) -> dict[str, Ten
     """
     try:
         return load(data)
-    except Exception as error:  # safetensors and torch say nowhere what they raise for bytes that are something else
-        raise RunFolderError(f"is damaged: {type(error).__name__}", field=field, value=value, remedy=remedy) from None
+    except Exception as error:
+        # safetensors and torch say nowhere what they raise for bytes that are something else
+        raise RunFolderError(
+            f"is damaged: {type(error).__name__}", field=field, value=value, remedy=remedy
+        ) from None

@@ -12,14 +12,14 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from secure_fl.federation.blueprint import Blueprint
 from secure_fl.federation.client_plan import ADAPTATION
+from secure_fl.federation.factory import Blueprint
 from secure_fl.federation.grouping import Grouping
 from secure_fl.federation.record import Metrics
 from secure_fl.federation.summing import Opening, Summed, shape_of
 from secure_fl.privacy.client_level import ClientLevel
 from secure_fl.secure_sum.grid import Grid
-from secure_fl.secure_sum.round_plan import BlockShape
+from secure_fl.secure_sum.plan import BlockShape
 from secure_fl.seeds import derive_seed
 
 

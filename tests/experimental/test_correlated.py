@@ -28,11 +28,11 @@ from secure_fl.experimental.correlated import (
 )
 from secure_fl.experimental.tree_chains import ClientChain, KeyHolderChain, SumChain, _Noise
 from secure_fl.privacy.accounting import epsilon
+from secure_fl.privacy.adjacency import Adjacency, PrivacyUnit
 from secure_fl.privacy.calibration import smallest_noise
 from secure_fl.privacy.claims import Adversary, Setting, claims
 from secure_fl.privacy.ledger import Budget, PrivacyLedger
 from secure_fl.privacy.noise import NoiseSource
-from secure_fl.privacy.units import Adjacency, PrivacyUnit
 
 DELTA = 1e-5
 

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from scipy.stats import binom, chisquare
 from secure_sum.round_helpers import make_federation
 
+from secure_fl.crypto.envelope import Phase
+from secure_fl.crypto.refusals import RefusedError
 from secure_fl.errors import SecureSumError
 from secure_fl.experimental import rlwe_pad, rlwe_ring
 from secure_fl.experimental.rlwe_pad import (
@@ -28,12 +30,10 @@ from secure_fl.experimental.rlwe_pad import (
     secrets_shape,
 )
 from secure_fl.experimental.rlwe_ring import DEGREE, WIDEST_SHORT, centred, from_bytes, to_bytes
-from secure_fl.secure_sum.envelope import Phase
 from secure_fl.secure_sum.grid import Grid
 from secure_fl.secure_sum.masks import UsedSeeds
 from secure_fl.secure_sum.noise_bounds import noise_tail_log2
-from secure_fl.secure_sum.refusals import RefusedError
-from secure_fl.secure_sum.round_plan import BlockVector
+from secure_fl.secure_sum.plan import BlockVector
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::secure_fl.experimental.rlwe_pad.ExperimentalWarning"

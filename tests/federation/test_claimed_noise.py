@@ -29,7 +29,8 @@ from secure_fl.federation.pools import draw_pools
 from secure_fl.federation.steps.pretrain import Pretrain
 from secure_fl.models.state import to_vector
 from secure_fl.objectives.random_features import KernelMean
-from secure_fl.objectives.units import CrossEntropy
+from secure_fl.objectives.unit_objectives import CrossEntropy
+from secure_fl.privacy.adjacency import Adjacency
 from secure_fl.privacy.client_level import ClientLevel
 from secure_fl.privacy.engine import PrivateTraining
 from secure_fl.privacy.events import GaussianEvent, IntegerEvent
@@ -38,7 +39,6 @@ from secure_fl.privacy.ledger import PrivacyLedger
 from secure_fl.privacy.mechanisms import mechanism, per_example
 from secure_fl.privacy.mechanisms.per_example import AdaptiveBound, PerExample
 from secure_fl.privacy.noise import NoiseSource, NoiseStream
-from secure_fl.privacy.units import Adjacency
 from secure_fl.secure_sum.grid import Blocks
 
 LR, CLIP, NOISE, CLIENTS = 1e-3, 0.5, 2.0, 4

@@ -1,6 +1,8 @@
-"""Whatever a file of a run, a model, a configuration or a key holds, reading it succeeds or raises a typed error.
+"""Whatever a file of a run, a model, a configuration or a key holds, reading it succeeds or raises
+a typed error.
 
-A target mutates one kind of document, as damage would and as somebody would who may write the folder, and reads it as the software does.
+A target mutates one kind of document, as damage would and as somebody would who may write the
+folder, and reads it as the software does.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ import tomli_w
 from secure_fl.artifacts import load_card, load_encoder, load_pools
 from secure_fl.config import FederationConfig
 from secure_fl.config_file import dump_config, load_config
+from secure_fl.crypto.identities import Identity, Member
+from secure_fl.crypto.roster import Roster
 from secure_fl.data.sources.npz import read_arrays
 from secure_fl.federation.central import CentralSet
 from secure_fl.federation.checkpoint import load_checkpoint
@@ -28,16 +32,34 @@ from secure_fl.federation.run_state import RunState
 from secure_fl.privacy.chain import digest
 from secure_fl.privacy.ledger import PrivacyLedger
 from secure_fl.report.page import write_report
-from secure_fl.secure_sum.identities import Identity, Member
-from secure_fl.secure_sum.roster import Roster
 
 Read = Callable[[random.Random], object]
 
 _JUNK = [
-    b"[" * 3000, b'{"a":' * 3000, b'"\\ud800"', "é\u202e\0".encode(), b"NaN", b"-Infinity", b"1e999", b"-0", b"1" * 5000,
-    b"null", b"true", b"[]", b"{}", b'""', b"\xff\xfe", b"0.1", b"-1", b"\n", b"= =",
+    b"[" * 3000, b'{"a":' * 3000, b'"\\ud800"', "é\u202e\0".encode(), b"NaN", b"-Infinity",
+    b"1e999", b"-0", b"1" * 5000, b"null", b"true", b"[]", b"{}", b'""', b"\xff\xfe", b"0.1", b"-1",
+    b"\n", b"= =",
 ]  # fmt: skip
-_VALUES: list[Any] = [None, True, -1, 0, 2**31, 2**70, 10**400, 1.5, "", "x" * 500, [], {}, [[[]]], [None], {"a": 1}, "\u202e", "00", {"self": 1}]
+_VALUES: list[Any] = [
+    None,
+    True,
+    -1,
+    0,
+    2**31,
+    2**70,
+    10**400,
+    1.5,
+    "",
+    "x" * 500,
+    [],
+    {},
+    [[[]]],
+    [None],
+    {"a": 1},
+    "\u202e",
+    "00",
+    {"self": 1},
+]
 
 
 def mutated(data: bytes, rng: random.Random) -> bytes:
@@ -60,7 +82,14 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
                 changed[at:at] = changed[max(0, at - 50) : at]
             case _:
                 start = changed.find(b":", at)
-                end = min((found for found in (changed.find(b",", start), changed.find(b"}", start)) if found > 0), default=start + 1)
+                end = min(
+                    (
+                        found
+                        for found in (changed.find(b",", start), changed.find(b"}", start))
+                        if found > 0
+                    ),
+                    default=start + 1,
+                )
                 changed[start + 1 : end] = rng.choice(_JUNK)
     return bytes(changed)
 
@@ -71,11 +100,21 @@ def another(value: Any, rng: random.Random) -> Any:
         return rng.choice(_VALUES)
     if isinstance(value, list):
         at = rng.randrange(len(value))
-        return rng.choice([[*value[:at], another(value[at], rng), *value[at + 1 :]], value[:at], [*value, value[at]]])
+        return rng.choice(
+            [
+                [*value[:at], another(value[at], rng), *value[at + 1 :]],
+                value[:at],
+                [*value, value[at]],
+            ]
+        )
     key = rng.choice(list(value))
     if rng.random() < 0.1:
         return {name: item for name, item in value.items() if name != key}
-    return {**value, key: another(value[key], rng)} if rng.random() > 0.1 else {**value, rng.choice(["", "x", "self", "schema"]): 1}
+    return (
+        {**value, key: another(value[key], rng)}
+        if rng.random() > 0.1
+        else {**value, rng.choice(["", "x", "self", "schema"]): 1}
+    )
 
 
 def document(data: bytes, rng: random.Random) -> bytes:
@@ -86,11 +125,15 @@ def document(data: bytes, rng: random.Random) -> bytes:
 
 
 def file_targets(run: Path, scratch: Path) -> Iterator[tuple[str, Read]]:
-    """Kinds of documents by name; `run` is a finished private run's folder, which is written to and put right again each time."""
+    """Kinds of documents by name; `run` is a finished private run's folder, which is written to and
+    put right again each time.
+    """
     folder = RunFolder.open(run)
     newest = max((run / "checkpoints").iterdir())
 
-    def target(path: Path, change: Callable[[bytes, random.Random], bytes], read: Callable[[], object]) -> Read:
+    def target(
+        path: Path, change: Callable[[bytes, random.Random], bytes], read: Callable[[], object]
+    ) -> Read:
         good = path.read_bytes()
 
         def attempt(rng: random.Random) -> object:
@@ -102,38 +145,88 @@ def file_targets(run: Path, scratch: Path) -> Iterator[tuple[str, Read]]:
 
         return attempt
 
-    yield "checkpoint manifest", target(newest / "manifest.json", document, lambda: load_checkpoint(run / "checkpoints"))
-    yield "checkpoint manifest with its check", target(newest / "manifest.json", _checked, lambda: load_checkpoint(run / "checkpoints"))
-    yield "checkpoint tensors", target(newest / "state.safetensors", mutated, lambda: load_checkpoint(run / "checkpoints"))
+    yield (
+        "checkpoint manifest",
+        target(newest / "manifest.json", document, lambda: load_checkpoint(run / "checkpoints")),
+    )
+    yield (
+        "checkpoint manifest with its check",
+        target(newest / "manifest.json", _checked, lambda: load_checkpoint(run / "checkpoints")),
+    )
+    yield (
+        "checkpoint tensors",
+        target(newest / "state.safetensors", mutated, lambda: load_checkpoint(run / "checkpoints")),
+    )
     yield "checkpoint tensors with their hash", _hashed(newest, run)
     yield "marks", target(folder.metrics, mutated, folder.marks)
     yield "metrics", target(folder.metrics, mutated, folder.read_metrics)
-    yield "summary", target(folder.summary, document, lambda: write_report([run], scratch / "page.html"))
-    yield "partition", target(folder.partition, document, lambda: write_report([run], scratch / "page.html"))
-    yield "embedding", target(folder.embedding, document, lambda: write_report([run], scratch / "page.html"))
-    yield "model card", target(folder.model / "model.json", document, lambda: (load_card(run), load_encoder(run)))
-    yield "encoder", target(folder.model / "encoder.safetensors", mutated, lambda: load_encoder(run))
+    yield (
+        "summary",
+        target(folder.summary, document, lambda: write_report([run], scratch / "page.html")),
+    )
+    yield (
+        "partition",
+        target(folder.partition, document, lambda: write_report([run], scratch / "page.html")),
+    )
+    yield (
+        "embedding",
+        target(folder.embedding, document, lambda: write_report([run], scratch / "page.html")),
+    )
+    yield (
+        "model card",
+        target(folder.model / "model.json", document, lambda: (load_card(run), load_encoder(run))),
+    )
+    yield (
+        "encoder",
+        target(folder.model / "encoder.safetensors", mutated, lambda: load_encoder(run)),
+    )
     yield "pools", target(folder.model / "pools.safetensors", mutated, lambda: load_pools(run))
-    yield "run's configuration", target(folder.config, mutated, lambda: (folder.run, folder.read_config()))
+    yield (
+        "run's configuration",
+        target(folder.config, mutated, lambda: (folder.run, folder.read_config())),
+    )
     yield "ledger", target(folder.ledger, document, lambda: PrivacyLedger.load(folder.ledger))
-    yield "ledger with its digest", target(folder.ledger, _digested, lambda: PrivacyLedger.load(folder.ledger).verify(folder.marks()))
+    yield (
+        "ledger with its digest",
+        target(
+            folder.ledger,
+            _digested,
+            lambda: PrivacyLedger.load(folder.ledger).verify(folder.marks()),
+        ),
+    )
     folder.central.write_text(json.dumps({"salt": "00ff", "digests": ["0123", "4567"]}))
-    yield "record of a server's set", target(folder.central, document, lambda: CentralSet.recorded(folder))
-    yield "list of results", target(run / "private-results.made", mutated, lambda: ReleaseBox(folder.results, RunState("fuzz")).answers("a"))
+    yield (
+        "record of a server's set",
+        target(folder.central, document, lambda: CentralSet.recorded(folder)),
+    )
+    yield (
+        "list of results",
+        target(
+            run / "private-results.made",
+            mutated,
+            lambda: ReleaseBox(folder.results, RunState("fuzz")).answers("a"),
+        ),
+    )
     yield from _others(scratch, target)
 
 
 def _others(
-    scratch: Path, target: Callable[[Path, Callable[[bytes, random.Random], bytes], Callable[[], object]], Read]
+    scratch: Path,
+    target: Callable[[Path, Callable[[bytes, random.Random], bytes], Callable[[], object]], Read],
 ) -> Iterator[tuple[str, Read]]:
     """Documents that are no part of a run's folder."""
     config, archive, private = scratch / "config.toml", scratch / "data.npz", scratch / "identity"
     config.write_text(dump_config(FederationConfig()))
     yield "configuration", target(config, mutated, lambda: load_config(config))
     yield "configuration of other values", target(config, _toml, lambda: load_config(config))
-    yield "overrides", lambda rng: load_config(config, [mutated(b"pools.count=4", rng).decode(errors="replace")])
+    yield (
+        "overrides",
+        lambda rng: load_config(config, [mutated(b"pools.count=4", rng).decode(errors="replace")]),
+    )
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, x=np.random.default_rng(0).random((20, 1, 8, 8), np.float32), y=np.arange(20) % 3)
+    np.savez_compressed(
+        buffer, x=np.random.default_rng(0).random((20, 1, 8, 8), np.float32), y=np.arange(20) % 3
+    )
     archive.write_bytes(buffer.getvalue())
     yield "npz", target(archive, mutated, lambda: read_arrays(archive))
     who = Identity.generate("clinic")
@@ -143,7 +236,12 @@ def _others(
     signed = Roster("hospitals", (who.member,)).sign(who)
     yield "roster", lambda rng: Roster.open(document(signed, rng), who.member)
     RunState("fuzz").keep("made", PrivacyLedger().mark)
-    yield "mark", target(RunState("fuzz").folder / "made.json", document, lambda: RunState("fuzz").mark("made"))
+    yield (
+        "mark",
+        target(
+            RunState("fuzz").folder / "made.json", document, lambda: RunState("fuzz").mark("made")
+        ),
+    )
 
 
 def _toml(data: bytes, rng: random.Random) -> bytes:
@@ -170,7 +268,9 @@ def _digested(data: bytes, rng: random.Random) -> bytes:
     content = json.loads(data)
     content.pop("digest")
     content = another(content, rng)
-    return json.dumps({**content, "digest": digest(content)} if isinstance(content, dict) else content).encode()
+    return json.dumps(
+        {**content, "digest": digest(content)} if isinstance(content, dict) else content
+    ).encode()
 
 
 def _hashed(newest: Path, run: Path) -> Read:
@@ -180,7 +280,11 @@ def _hashed(newest: Path, run: Path) -> Read:
 
     def attempt(rng: random.Random) -> object:
         data = mutated(good, rng)
-        content = {**json.loads(written), "sha256": {tensors.name: hashlib.sha256(data).hexdigest()}, "check": ""}
+        content = {
+            **json.loads(written),
+            "sha256": {tensors.name: hashlib.sha256(data).hexdigest()},
+            "check": "",
+        }
         content["check"] = digest(content)
         tensors.write_bytes(data)
         manifest.write_text(json.dumps(content))

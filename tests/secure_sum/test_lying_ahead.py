@@ -14,12 +14,14 @@ import pytest
 from secure_sum.riding import Riding
 from secure_sum.round_helpers import make_vectors, read_end
 
+from secure_fl.crypto import envelope
+from secure_fl.crypto.envelope import Phase, read_header, sign_envelope
 from secure_fl.errors import SecureSumError
-from secure_fl.secure_sum import envelope, round_client, round_store
-from secure_fl.secure_sum.envelope import Phase, read_header, sign_envelope
-from secure_fl.secure_sum.round_ahead import ClientRounds
-from secure_fl.secure_sum.round_client import RoundClient
-from secure_fl.secure_sum.round_messages import (
+from secure_fl.secure_sum import client as round_client
+from secure_fl.secure_sum import store
+from secure_fl.secure_sum.ahead import ClientRounds
+from secure_fl.secure_sum.client import RoundClient
+from secure_fl.secure_sum.messages import (
     Agreement,
     Boxes,
     Dealers,
@@ -29,8 +31,8 @@ from secure_fl.secure_sum.round_messages import (
     Survivors,
     frames,
 )
-from secure_fl.secure_sum.round_plan import BlockShape, RoundPlan
-from secure_fl.secure_sum.round_store import FolderStore, Sealed
+from secure_fl.secure_sum.plan import BlockShape, RoundPlan
+from secure_fl.secure_sum.store import FolderStore, Sealed
 
 SHAPE = BlockShape(pools=3, width=4)
 ME = "client-0000"
@@ -184,13 +186,13 @@ def test_a_second_sum_of_the_same_answers_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Planted: questions are looked at only when a round begins."""
-    honest = round_store.refuse_opened
+    honest = store.refuse_opened
 
     def refuse(opened: Any, question: bytes, by: int | None = None) -> None:
         if by is None:
             honest(opened, question)
 
-    monkeypatch.setattr(round_store, "refuse_opened", refuse)
+    monkeypatch.setattr(store, "refuse_opened", refuse)
     assert len(one_question(tmp_path).opened) > 4
 
 

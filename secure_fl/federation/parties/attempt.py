@@ -11,21 +11,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from secure_fl.crypto.envelope import Header, Phase
+from secure_fl.crypto.identities import Identity
+from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.errors import SecureFLError, SecureSumError
 from secure_fl.federation.calling import Call
 from secure_fl.federation.parties.server_record import evidence_in
 from secure_fl.federation.party import Message
 from secure_fl.federation.program import SumForm
 from secure_fl.federation.wire import refused, route
-from secure_fl.secure_sum.envelope import Header, Phase
-from secure_fl.secure_sum.identities import Identity
-from secure_fl.secure_sum.refusals import Reason, RefusedError
-from secure_fl.secure_sum.round_journal import RoundJournal
-from secure_fl.secure_sum.round_layers import ServerCipher
-from secure_fl.secure_sum.round_messages import RoundReason, RoundRefusedError
-from secure_fl.secure_sum.round_plan import RoundPlan
-from secure_fl.secure_sum.round_server import RoundServer
-from secure_fl.secure_sum.round_steps import PHASES, Refusal, Step
+from secure_fl.secure_sum.block_codec import ServerCipher
+from secure_fl.secure_sum.journal import RoundJournal
+from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError
+from secure_fl.secure_sum.plan import RoundPlan
+from secure_fl.secure_sum.server import RoundServer
+from secure_fl.secure_sum.steps import PHASES, Refusal, Step
 
 Failure = TypeVar("Failure", bound=SecureFLError)
 Journals = Callable[[RoundPlan, int], RoundJournal]

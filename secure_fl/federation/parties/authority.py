@@ -13,6 +13,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 
+from secure_fl.crypto.envelope import Header, Phase
+from secure_fl.crypto.identities import Identity
+from secure_fl.crypto.refusals import Reason
+from secure_fl.crypto.roster import Roster
+from secure_fl.crypto.strict_json import from_hex
 from secure_fl.errors import SecureFLError
 from secure_fl.federation.calling import Call, round_plans
 from secure_fl.federation.parties.client import PATIENCE, sealed_state
@@ -25,15 +30,10 @@ from secure_fl.federation.plan import Plan
 from secure_fl.federation.program import Program
 from secure_fl.federation.state import State
 from secure_fl.federation.wire import Post, Wire, refused, route, shown
-from secure_fl.secure_sum.envelope import Header, Phase
-from secure_fl.secure_sum.identities import Identity
-from secure_fl.secure_sum.key_holder import Opened
-from secure_fl.secure_sum.refusals import Reason
-from secure_fl.secure_sum.roster import Roster
-from secure_fl.secure_sum.round_authority import Authority
-from secure_fl.secure_sum.round_digests import Next
-from secure_fl.secure_sum.round_store import MemoryStore, RoundStore
-from secure_fl.secure_sum.strict_json import from_hex
+from secure_fl.secure_sum.authority import Authority
+from secure_fl.secure_sum.digests import Next
+from secure_fl.secure_sum.opener import Opened
+from secure_fl.secure_sum.store import MemoryStore, RoundStore
 
 
 class FederationAuthority:

@@ -17,6 +17,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from secure_fl.crypto.envelope import Phase
+from secure_fl.crypto.identities import Identity
+from secure_fl.crypto.refusals import Reason
+from secure_fl.crypto.roster import Roster
+from secure_fl.crypto.strict_json import from_hex
 from secure_fl.errors import SecureFLError
 from secure_fl.federation.calling import Call, cohort_names, round_plans
 from secure_fl.federation.parties.claims import Claim, enough, read_claims
@@ -31,14 +36,9 @@ from secure_fl.federation.program import Answers, Program, SumForm
 from secure_fl.federation.state import State
 from secure_fl.federation.wire import Post, Wire, refused, route, shown
 from secure_fl.privacy.ledger import Release
-from secure_fl.secure_sum.envelope import Phase
-from secure_fl.secure_sum.identities import Identity
-from secure_fl.secure_sum.refusals import Reason
-from secure_fl.secure_sum.roster import Roster
-from secure_fl.secure_sum.round_messages import RoundReason, RoundRefusedError, unframe
-from secure_fl.secure_sum.round_plan import RoundPlan
-from secure_fl.secure_sum.round_store import MemoryStore, RoundStore
-from secure_fl.secure_sum.strict_json import from_hex
+from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError, unframe
+from secure_fl.secure_sum.plan import RoundPlan
+from secure_fl.secure_sum.store import MemoryStore, RoundStore
 
 PATIENCE = 30.0
 """Seconds after which a client says again that it is there, until it is shown a plan."""

@@ -16,6 +16,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from secure_fl.crypto.envelope import Phase, Seen
+from secure_fl.crypto.refusals import Reason, RefusedError
+from secure_fl.crypto.sealing import open_with, seal_with
+from secure_fl.crypto.strict_json import canonical, malformed
 from secure_fl.errors import SecureSumError
 from secure_fl.federation.calling import Call
 from secure_fl.federation.parties.claims import majority, read_claims
@@ -26,22 +30,18 @@ from secure_fl.federation.plan import Plan
 from secure_fl.federation.program import Answers, SumForm
 from secure_fl.federation.state import State
 from secure_fl.federation.wire import Post, Wire, refused, shown
-from secure_fl.secure_sum.envelope import Phase, Seen
-from secure_fl.secure_sum.key_holder import Opened
+from secure_fl.secure_sum.client import RoundClient
+from secure_fl.secure_sum.digests import Applied, Next
 from secure_fl.secure_sum.masks import UsedSeeds
-from secure_fl.secure_sum.refusals import Reason, RefusedError
-from secure_fl.secure_sum.round_client import RoundClient
-from secure_fl.secure_sum.round_digests import Applied, Next
-from secure_fl.secure_sum.round_messages import (
+from secure_fl.secure_sum.messages import (
     RoundReason,
     RoundRefusedError,
     accept,
     unframe,
 )
-from secure_fl.secure_sum.round_plan import BlockVector, RoundPlan
-from secure_fl.secure_sum.round_store import RoundStore
-from secure_fl.secure_sum.sealing import open_with, seal_with
-from secure_fl.secure_sum.strict_json import canonical, malformed
+from secure_fl.secure_sum.opener import Opened
+from secure_fl.secure_sum.plan import BlockVector, RoundPlan
+from secure_fl.secure_sum.store import RoundStore
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from secure_fl.crypto.identities import Identity
+from secure_fl.crypto.refusals import RefusedError
+from secure_fl.crypto.roster import Roster
 from secure_fl.errors import SecureFLError
 from secure_fl.federation.parties.client import FederationClient, Site
 from secure_fl.federation.parties.client_round import ClientRound
@@ -24,9 +27,6 @@ from secure_fl.federation.parties.replica import decode_opened, encode_opened
 from secure_fl.federation.parties.shared import Shared
 from secure_fl.federation.party import Message
 from secure_fl.federation.plan import Plan
-from secure_fl.secure_sum.identities import Identity
-from secure_fl.secure_sum.refusals import RefusedError
-from secure_fl.secure_sum.roster import Roster
 
 
 class KeptClient(FederationClient):

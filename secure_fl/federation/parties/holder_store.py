@@ -17,11 +17,11 @@ from typing import Any
 
 from blake3 import blake3
 
+from secure_fl.crypto.strict_json import canonical, fields, malformed, parse_object
 from secure_fl.errors import SecureFLError
 from secure_fl.federation.calling import Call
 from secure_fl.federation.parties.party_folder import PartyFolder
 from secure_fl.federation.state import State
-from secure_fl.secure_sum.strict_json import canonical, fields, malformed, parse_object
 
 _PLAN, _KEYS, _PROGRESS, _PART = "plan", "keys", "progress", "part-"
 _TYPES = {

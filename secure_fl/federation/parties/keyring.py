@@ -16,26 +16,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from secure_fl.federation.parties.shared import Shared
-from secure_fl.federation.plan import Plan
-from secure_fl.federation.wire import Wire, refused
-from secure_fl.secure_sum.bfv import check_noise_budget
-from secure_fl.secure_sum.ceremony import (
-    GrantedKey,
-    GrantExpected,
-    accept_grant,
-    granted_fingerprint,
-    make_grant,
-    new_key,
-)
-from secure_fl.secure_sum.envelope import NO_KEY, Phase, read_header
-from secure_fl.secure_sum.he_keys import HolderKey, PublicKey, SecretKey
-from secure_fl.secure_sum.refusals import Reason
-from secure_fl.secure_sum.roster import Roster
-from secure_fl.secure_sum.round_layers import ClientCipher, HolderCipher
-from secure_fl.secure_sum.round_plan import RoundPlan
-from secure_fl.secure_sum.sealing import seal_to
-from secure_fl.secure_sum.strict_json import (
+from secure_fl.crypto.envelope import NO_KEY, Phase, read_header
+from secure_fl.crypto.refusals import Reason
+from secure_fl.crypto.roster import Roster
+from secure_fl.crypto.sealing import seal_to
+from secure_fl.crypto.strict_json import (
     canonical,
     fields,
     from_base64,
@@ -43,6 +28,21 @@ from secure_fl.secure_sum.strict_json import (
     parse_object,
     to_base64,
 )
+from secure_fl.federation.parties.shared import Shared
+from secure_fl.federation.plan import Plan
+from secure_fl.federation.wire import Wire, refused
+from secure_fl.he.bfv import check_noise_budget
+from secure_fl.he.ceremony import (
+    GrantedKey,
+    GrantExpected,
+    accept_grant,
+    granted_fingerprint,
+    make_grant,
+    new_key,
+)
+from secure_fl.he.keys import HolderKey, PublicKey, SecretKey
+from secure_fl.secure_sum.block_codec import ClientCipher, HolderCipher
+from secure_fl.secure_sum.plan import RoundPlan
 
 _SECRET = 32
 _KEPT: dict[str, type | tuple[type, ...]] = {

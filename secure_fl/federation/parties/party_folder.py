@@ -22,6 +22,9 @@ from pathlib import Path
 
 from blake3 import blake3
 
+from secure_fl.crypto.identities import Identity
+from secure_fl.crypto.sealing import open_with, seal_with
+from secure_fl.crypto.secret_files import read_secret, write_secret
 from secure_fl.errors import RunFolderError, SecureSumError
 from secure_fl.federation.run_state import RunState
 from secure_fl.files import (
@@ -34,10 +37,7 @@ from secure_fl.files import (
     remove_unfinished,
     write_atomically,
 )
-from secure_fl.secure_sum.identities import Identity
-from secure_fl.secure_sum.round_store import FolderStore
-from secure_fl.secure_sum.sealing import open_with, seal_with
-from secure_fl.secure_sum.secret_files import read_secret, write_secret
+from secure_fl.secure_sum.store import FolderStore
 
 _LARGEST = 1 << 36
 _OWNER, _SEALED = "owner", ".sealed"

@@ -18,16 +18,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from secure_fl.crypto.envelope import Header, Phase, read_header
+from secure_fl.crypto.refusals import Reason
+from secure_fl.crypto.strict_json import from_hex
 from secure_fl.errors import FileError, SecureFLError
 from secure_fl.federation.parties.claims import read_result
 from secure_fl.federation.parties.server_flow import ServerFlow
 from secure_fl.federation.parties.server_record import Stage, keys_facts
 from secure_fl.federation.party import Message
 from secure_fl.federation.wire import Post, refused, route, shown
-from secure_fl.secure_sum.envelope import Header, Phase, read_header
-from secure_fl.secure_sum.refusals import Reason
-from secure_fl.secure_sum.round_messages import frames
-from secure_fl.secure_sum.strict_json import from_hex
+from secure_fl.secure_sum.messages import frames
 
 _MOST_SMALL = 1 << 20
 

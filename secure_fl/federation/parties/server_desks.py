@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from secure_fl.crypto.envelope import NO_KEY, Phase, read_header
+from secure_fl.crypto.refusals import Reason
+from secure_fl.crypto.strict_json import from_base64, from_hex, to_base64
 from secure_fl.federation.calling import Call
 from secure_fl.federation.parties.claims import Claim
 from secure_fl.federation.parties.keyring import grant_expected
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.wire import Post, Wire, read_place, refused, shown
-from secure_fl.secure_sum.ceremony import Epoch, granted_fingerprint
-from secure_fl.secure_sum.envelope import NO_KEY, Phase, read_header
-from secure_fl.secure_sum.refusals import Reason
-from secure_fl.secure_sum.round_messages import frames
-from secure_fl.secure_sum.strict_json import from_base64, from_hex, to_base64
+from secure_fl.he.ceremony import Epoch, granted_fingerprint
+from secure_fl.secure_sum.messages import frames
 
 
 class KeyDesk:

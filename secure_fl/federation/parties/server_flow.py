@@ -9,6 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from secure_fl.crypto.envelope import Phase
+from secure_fl.crypto.identities import Identity
+from secure_fl.crypto.roster import Roster
 from secure_fl.errors import SecureFLError, SecureSumError
 from secure_fl.federation.calling import ATTEMPTS, Call, cohort_names, round_plans
 from secure_fl.federation.parties.attempt import (
@@ -36,12 +39,9 @@ from secure_fl.federation.place import Place
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.state import State
 from secure_fl.federation.wire import Wire, route, shown
-from secure_fl.secure_sum.envelope import Phase
-from secure_fl.secure_sum.identities import Identity
-from secure_fl.secure_sum.roster import Roster
-from secure_fl.secure_sum.round_layers import ServerCipher, server_cipher
-from secure_fl.secure_sum.round_messages import RoundReason, RoundRefusedError, frames
-from secure_fl.secure_sum.round_steps import Refusal
+from secure_fl.secure_sum.block_codec import ServerCipher, server_cipher
+from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError, frames
+from secure_fl.secure_sum.steps import Refusal
 
 _MOST_NOTED = 64
 _APART = frozenset({Phase.PLAN, Phase.KEYS, Phase.SECRET, Phase.STATE})

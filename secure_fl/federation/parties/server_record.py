@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
+from secure_fl.crypto.envelope import Header, Phase, head_bytes, read_header
 from secure_fl.federation.calling import Call
 from secure_fl.federation.place import Place
 from secure_fl.federation.program import SumForm
 from secure_fl.federation.wire import shown
-from secure_fl.secure_sum.ceremony import Epoch
-from secure_fl.secure_sum.envelope import Header, Phase, head_bytes, read_header
-from secure_fl.secure_sum.round_messages import unframe
-from secure_fl.secure_sum.round_plan import RoundPlan
-from secure_fl.secure_sum.round_server import RoundServer
-from secure_fl.secure_sum.round_steps import Refusal
+from secure_fl.he.ceremony import Epoch
+from secure_fl.secure_sum.messages import unframe
+from secure_fl.secure_sum.plan import RoundPlan
+from secure_fl.secure_sum.server import RoundServer
+from secure_fl.secure_sum.steps import Refusal
 
 _WHOLE = (Phase.ADVERTISE, Phase.AGREE, Phase.APPLY)
 """Phases whose messages are short, and evidence as they are."""

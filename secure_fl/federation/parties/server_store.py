@@ -18,6 +18,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from secure_fl.crypto.envelope import Phase
+from secure_fl.crypto.identities import Identity
+from secure_fl.crypto.roster import Roster
+from secure_fl.crypto.strict_json import (
+    canonical,
+    fields,
+    from_base64,
+    from_hex,
+    malformed,
+    parse_object,
+    to_base64,
+)
 from secure_fl.errors import SecureFLError, SecureSumError
 from secure_fl.federation.calling import ATTEMPTS, Call, round_plans
 from secure_fl.federation.parties.attempt import Attempt, Deadlines
@@ -28,21 +40,9 @@ from secure_fl.federation.party import Message
 from secure_fl.federation.place import Place
 from secure_fl.federation.wire import read_place, route, shown
 from secure_fl.files import is_file
-from secure_fl.secure_sum.envelope import Phase
-from secure_fl.secure_sum.identities import Identity
-from secure_fl.secure_sum.roster import Roster
-from secure_fl.secure_sum.round_journal import RoundJournal, last_round
-from secure_fl.secure_sum.round_layers import server_cipher
-from secure_fl.secure_sum.round_messages import RoundReason, RoundRefusedError
-from secure_fl.secure_sum.strict_json import (
-    canonical,
-    fields,
-    from_base64,
-    from_hex,
-    malformed,
-    parse_object,
-    to_base64,
-)
+from secure_fl.secure_sum.block_codec import server_cipher
+from secure_fl.secure_sum.journal import RoundJournal, last_round
+from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError
 
 _PROGRESS, _STATE = "progress", "state"
 _TYPES = {

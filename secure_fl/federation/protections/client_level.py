@@ -28,10 +28,10 @@ from secure_fl.federation.protections.protection import Trained
 from secure_fl.federation.release_box import ReleaseBox
 from secure_fl.federation.steps.step import Answer
 from secure_fl.federation.updates import Updates
+from secure_fl.privacy.adjacency import PrivacyUnit
 from secure_fl.privacy.client_level import norm_of
 from secure_fl.privacy.ledger import Release
 from secure_fl.privacy.noise import NoiseSource
-from secure_fl.privacy.units import PrivacyUnit
 from secure_fl.secure_sum.grid import Blocks
 
 

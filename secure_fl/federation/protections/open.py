@@ -83,9 +83,7 @@ class Open:
     ) -> Answer:
         return on_grid(updates, trained, score)
 
-    def _trained(
-        self, pools: PoolSet, choice: int, round_number: int, position: int
-    ) -> Trained:
+    def _trained(self, pools: PoolSet, choice: int, round_number: int, position: int) -> Trained:
         local, settings = self._local, self._blueprint.config.pools
         model, layout = local.bench.pool_model, self._blueprint.layout
         if not local.trains:

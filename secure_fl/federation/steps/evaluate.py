@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from secure_fl.federation.asks import PoolScore, ScorePools
-from secure_fl.federation.blueprint import Blueprint
+from secure_fl.federation.factory import Blueprint
 from secure_fl.federation.observe import Seen, of_choices
 from secure_fl.federation.pools import get_guide, get_pools
 from secure_fl.federation.program import SumForm

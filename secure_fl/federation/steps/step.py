@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from secure_fl.config import OptimiserConfig
-from secure_fl.federation.blueprint import Blueprint
+from secure_fl.federation.factory import Blueprint
 from secure_fl.federation.observe import Seen
 from secure_fl.federation.program import SumForm
 from secure_fl.federation.record import Metrics
@@ -126,5 +126,3 @@ def sampled(
     seed = derive_seed(blueprint.config.seed, name, "sample", round_number)
     drawn = torch.randperm(blueprint.clients, generator=torch.Generator().manual_seed(seed))
     return tuple(sorted(drawn[: settings.cohort_size(blueprint.clients)].tolist()))
-
-

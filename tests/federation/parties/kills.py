@@ -26,11 +26,11 @@ from secure_fl.federation.party import Message, Party
 from secure_fl.federation.release_box import ReleaseBox
 from secure_fl.federation.run_state import RunState
 from secure_fl.federation.state import State
+from secure_fl.privacy.adjacency import PrivacyUnit
 from secure_fl.privacy.events import GaussianEvent
 from secure_fl.privacy.ledger import PrivacyLedger, Release
-from secure_fl.privacy.units import PrivacyUnit
 from secure_fl.secure_sum.grid import Blocks
-from secure_fl.secure_sum.round_journal import RoundJournal
+from secure_fl.secure_sum.journal import RoundJournal
 
 
 class KilledError(BaseException):
@@ -55,7 +55,9 @@ class Knife:
 
     @contextmanager
     def over_files(self) -> Iterator[None]:
-        """While every write of the package passes under it; half of a journal's entry is written."""
+        """While every write of the package passes under it; half of a journal's entry
+        is written.
+        """
         write, append = files._write, RoundJournal._append
 
         def whole(path: Path, data: bytes | memoryview, mode: int) -> None:

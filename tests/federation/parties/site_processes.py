@@ -10,6 +10,8 @@ from typing import Any
 from federation.parties.toy_federation import identities, roster_of
 from helpers import make_images, tiny_config
 
+from secure_fl.crypto.identities import Identity, Member
+from secure_fl.crypto.roster import Roster
 from secure_fl.data.partitions import ClientData
 from secure_fl.federation.installed import code_digest
 from secure_fl.federation.parties.authority_store import KeptAuthority
@@ -23,8 +25,6 @@ from secure_fl.federation.plan_terms import SOURCE
 from secure_fl.federation.policy import Policy
 from secure_fl.federation.site import LocalSite, program_of
 from secure_fl.federation.transcript import Transcript
-from secure_fl.secure_sum.identities import Identity, Member
-from secure_fl.secure_sum.roster import Roster
 
 MAKE = "federation.parties.site_processes:make_party"
 CLIENTS = 6

@@ -9,7 +9,7 @@ import pytest
 import torch
 from federation.parties.kills import Federation, seeds
 
-from secure_fl.secure_sum.identities import Identity
+from secure_fl.crypto.identities import Identity
 
 KINDS = [("masked", "clients"), ("bfv+masked", "clients"), ("bfv+masked", "authority")]
 

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from federation.parties.toy_federation import Made, make
 
+from secure_fl.crypto.envelope import Phase, sign_envelope
 from secure_fl.federation.parties.client import FederationClient
 from secure_fl.federation.party import Message
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.state import Place
 from secure_fl.federation.wire import Wire, route, shown
-from secure_fl.secure_sum.envelope import Phase, sign_envelope
-from secure_fl.secure_sum.round_messages import Survivors, frames, unframe
-from secure_fl.secure_sum.round_plan import RoundPlan
+from secure_fl.secure_sum.messages import Survivors, frames, unframe
+from secure_fl.secure_sum.plan import RoundPlan
 
 
 def refusal(made: Made, messages: list[Message]) -> dict[str, Any]:

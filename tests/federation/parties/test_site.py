@@ -1,4 +1,6 @@
-"""A whole private federation of real clients: policy, ledger, noise and examples are each one's own."""
+"""A whole private federation of real clients: policy, ledger, noise and examples are each
+one's own.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +10,11 @@ from pathlib import Path
 import pytest
 from federation.parties.site_processes import CLIENTS, MAKE, make_party, prepare
 
+from secure_fl.crypto.envelope import Phase
 from secure_fl.engines.pipes import Remote
 from secure_fl.engines.queue import Queue
 from secure_fl.federation.wire import route
 from secure_fl.privacy.ledger import PrivacyLedger
-from secure_fl.secure_sum.envelope import Phase
 
 
 @pytest.fixture
