@@ -296,8 +296,10 @@ def _parse(data: Bytes) -> tuple[Header, bytes, bytes, Bytes]:
     if len(data) < end:
         raise _refuse(Reason.TRUNCATED, "shorter than its signature", "message", len(data))
     suite, parameters, federation, sender = texts
-    context, message = (suite, parameters, federation), (round_number, Phase(phase), pools, sender)
-    header = Header(*context, *message, key, roster, chunk, chunks, length, body_hash)
+    place = (round_number, Phase(phase), pools)
+    header = Header(
+        suite, parameters, federation, *place, sender, key, roster, chunk, chunks, length, body_hash
+    )
     return header, bytes(data[:start]), bytes(data[start:end]), data[end:]
 
 
