@@ -61,10 +61,10 @@ from secure_fl.experimental.rlwe_ring import (
     to_bytes,
     uniform_elements,
 )
+from secure_fl.secure_sum.blocks import BlockShape
 from secure_fl.secure_sum.layout import FieldLayout, magnitude
 from secure_fl.secure_sum.masks import UsedSeeds
 from secure_fl.secure_sum.noise_bounds import largest_noise
-from secure_fl.secure_sum.plan import BlockShape
 
 NOISE_BITS = 10
 DEVIATION = 4.0

@@ -26,11 +26,11 @@ from secure_fl.crypto.envelope import Phase, open_envelope
 from secure_fl.crypto.key_streams import Slots
 from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.secure_sum.block_codec import Adder, HolderCipher, open_sum, server_cipher
+from secure_fl.secure_sum.blocks import Integers
 from secure_fl.secure_sum.graph import commitment
 from secure_fl.secure_sum.key_directory import KeyBook, Verified, seed_commitment
 from secure_fl.secure_sum.masks import pair_seeds, unmask_sum
 from secure_fl.secure_sum.messages import CountProof, RoundReason, RoundRefusedError
-from secure_fl.secure_sum.plan import Integers
 
 
 def proved_head(

@@ -47,12 +47,14 @@ from secure_fl.secure_sum.block_codec import (
     holder_cipher,
     server_cipher,
 )
+from secure_fl.secure_sum.blocks import BlockShape, BlockVector
 from secure_fl.secure_sum.client import RoundClient
 from secure_fl.secure_sum.key_directory import Verified
 from secure_fl.secure_sum.masks import UsedSeeds
 from secure_fl.secure_sum.messages import RoundReason
 from secure_fl.secure_sum.opener import Opened
-from secure_fl.secure_sum.plan import BlockShape, BlockVector, RoundPlan, layout_of, parameters_of
+from secure_fl.secure_sum.plan import RoundPlan
+from secure_fl.secure_sum.protections import layout_of, parameters_of
 from secure_fl.secure_sum.server import RoundServer
 from secure_fl.secure_sum.steps import PHASES, Message, Refusal, Step, claimed
 from secure_fl.secure_sum.store import MemoryStore

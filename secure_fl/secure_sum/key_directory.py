@@ -20,6 +20,7 @@ from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.crypto.sealing import open_with, seal_with
 from secure_fl.crypto.shares import SHARE_BYTES, Share
 from secure_fl.errors import SecureSumError
+from secure_fl.secure_sum.blocks import Integers
 from secure_fl.secure_sum.graph import Neighbourhoods, commitment, draw
 from secure_fl.secure_sum.messages import (
     Advertise,
@@ -28,7 +29,7 @@ from secure_fl.secure_sum.messages import (
     RoundRefusedError,
     accept,
 )
-from secure_fl.secure_sum.plan import Integers, RoundPlan
+from secure_fl.secure_sum.plan import RoundPlan
 
 TAG_BYTES = 16
 """Of a share: enough that nobody finds another share for it."""

@@ -22,7 +22,7 @@ from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.crypto.roster import Roster
 from secure_fl.crypto.shares import SHARE_BYTES
 from secure_fl.errors import SecureSumError
-from secure_fl.secure_sum.plan import Integers
+from secure_fl.secure_sum.blocks import Integers
 
 T = TypeVar("T")
 MASK_KEY = 0xFFFF

@@ -1,7 +1,8 @@
 """The server's side of one round: adds what it cannot read, drops it, and holds no key.
 
     receive(bytes) takes one message of the running step and says why it was refused, if it was;
-    advance() ends the step (everybody answered, or the deadline passed) and gives what is to be sent next.
+    advance() ends the step (everybody answered, or the deadline passed) and gives what is to be
+    sent next.
 
 Steps: ADVERTISE, SHARE, SETTLE, UPLOAD, AGREE, COUNT_SHARES, COUNTS, POOL_SHARES, POOLS, DIGESTS,
 DONE; protections skip what they have no use for.

@@ -30,10 +30,10 @@ from secure_fl.experimental.rlwe_pad import (
     secrets_shape,
 )
 from secure_fl.experimental.rlwe_ring import DEGREE, WIDEST_SHORT, centred, from_bytes, to_bytes
+from secure_fl.secure_sum.blocks import BlockVector
 from secure_fl.secure_sum.grid import Grid
 from secure_fl.secure_sum.masks import UsedSeeds
 from secure_fl.secure_sum.noise_bounds import noise_tail_log2
-from secure_fl.secure_sum.plan import BlockVector
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::secure_fl.experimental.rlwe_pad.ExperimentalWarning"

@@ -20,6 +20,7 @@ from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum import client as round_client
 from secure_fl.secure_sum import store
 from secure_fl.secure_sum.ahead import ClientRounds
+from secure_fl.secure_sum.blocks import BlockShape
 from secure_fl.secure_sum.client import RoundClient
 from secure_fl.secure_sum.messages import (
     Agreement,
@@ -31,7 +32,7 @@ from secure_fl.secure_sum.messages import (
     Survivors,
     frames,
 )
-from secure_fl.secure_sum.plan import BlockShape, RoundPlan
+from secure_fl.secure_sum.plan import RoundPlan
 from secure_fl.secure_sum.store import FolderStore, Sealed
 
 SHAPE = BlockShape(pools=3, width=4)

@@ -19,6 +19,7 @@ from secure_fl.crypto.refusals import RefusedError
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum import authority as holders
 from secure_fl.secure_sum import client, store
+from secure_fl.secure_sum.blocks import BlockShape, BlockVector
 from secure_fl.secure_sum.client import RoundClient
 from secure_fl.secure_sum.embedded import EmbeddedFederation, EmbeddedRound
 from secure_fl.secure_sum.messages import (
@@ -31,7 +32,7 @@ from secure_fl.secure_sum.messages import (
     frames,
     unframe,
 )
-from secure_fl.secure_sum.plan import BlockShape, BlockVector, RoundPlan
+from secure_fl.secure_sum.plan import RoundPlan
 
 SHAPE = BlockShape(pools=3, width=6)
 CHOICES = (0, 0, 0, 1, 1, 1, 2, 0)

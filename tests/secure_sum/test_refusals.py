@@ -29,6 +29,7 @@ from secure_fl.crypto.identities import Identity
 from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.block_codec import ClientCipher, body_bytes, protect
+from secure_fl.secure_sum.blocks import BlockVector, Integers
 from secure_fl.secure_sum.client import RoundClient
 from secure_fl.secure_sum.embedded import EmbeddedFederation, EmbeddedRound
 from secure_fl.secure_sum.key_directory import KeyBook
@@ -46,7 +47,7 @@ from secure_fl.secure_sum.messages import (
     frames,
     unframe,
 )
-from secure_fl.secure_sum.plan import BlockVector, Integers, RoundPlan
+from secure_fl.secure_sum.plan import RoundPlan
 from secure_fl.secure_sum.server import RoundServer
 from secure_fl.secure_sum.store import FolderStore, MemoryStore
 

@@ -25,9 +25,9 @@ from secure_fl.crypto.envelope import Phase
 from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.block_codec import open_sum
+from secure_fl.secure_sum.blocks import BlockShape, BlockVector
 from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError
 from secure_fl.secure_sum.opener import SumOpener
-from secure_fl.secure_sum.plan import BlockShape, BlockVector
 
 PHASES = [
     Phase.ADVERTISE,
