@@ -30,8 +30,8 @@ from secure_fl.he.seal_bridge import import_optional
 from secure_fl.secure_sum.block_codec import Adder, body_bytes, protect, server_cipher
 from secure_fl.secure_sum.blocks import BlockShape, BlockVector
 from secure_fl.secure_sum.embedded import EmbeddedFederation, EmbeddedRound, Outcome
+from secure_fl.secure_sum.framing import empty_frames, unframe
 from secure_fl.secure_sum.masks import UsedSeeds, mask_terms, self_seeds
-from secure_fl.secure_sum.messages import empty_frames, unframe
 
 NEIGHBOURS = 8
 CLIENTS = NEIGHBOURS + 1

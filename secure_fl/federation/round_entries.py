@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from secure_fl.crypto.envelope import head_bytes, read_header
 from secure_fl.federation.transcript_entries import KeysEntry, RoundEntry, SumEntry
 from secure_fl.he.ceremony import Epoch
-from secure_fl.secure_sum.messages import unframe
+from secure_fl.secure_sum.framing import unframe
 from secure_fl.secure_sum.opener import Opened
 from secure_fl.secure_sum.plan import RoundPlan
 from secure_fl.secure_sum.steps import claimed

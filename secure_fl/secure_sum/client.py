@@ -40,6 +40,7 @@ from secure_fl.secure_sum.block_codec import ClientCipher, HolderCipher, body_by
 from secure_fl.secure_sum.blocks import BlockVector, Integers
 from secure_fl.secure_sum.counts import proved_head
 from secure_fl.secure_sum.digests import NOTHING, Applied, ApplySums, forks
+from secure_fl.secure_sum.framing import empty_frames, unframe
 from secure_fl.secure_sum.key_directory import KeyBook, Verified, agreed_by, check_agreed, need
 from secure_fl.secure_sum.masks import UsedSeeds, mask_terms
 from secure_fl.secure_sum.messages import (
@@ -51,8 +52,6 @@ from secure_fl.secure_sum.messages import (
     RoundReason,
     Survivors,
     accept,
-    empty_frames,
-    unframe,
 )
 from secure_fl.secure_sum.opener import Opened, SumOpener, by_block, once
 from secure_fl.secure_sum.plan import RoundPlan

@@ -20,6 +20,7 @@ from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.block_codec import Adder, ServerCipher, server_cipher
 from secure_fl.secure_sum.digests import Applied
+from secure_fl.secure_sum.framing import unframe
 from secure_fl.secure_sum.journal import RoundJournal
 from secure_fl.secure_sum.key_directory import KeyBook, check_cohort
 from secure_fl.secure_sum.messages import (
@@ -33,7 +34,6 @@ from secure_fl.secure_sum.messages import (
     RoundReason,
     RoundRefusedError,
     accept,
-    unframe,
 )
 from secure_fl.secure_sum.plan import RoundPlan
 from secure_fl.secure_sum.share_box import ShareBox

@@ -28,6 +28,7 @@ import numpy as np
 
 from secure_fl.crypto.envelope import Phase, sign_envelope
 from secure_fl.errors import SecureSumError
+from secure_fl.secure_sum.framing import frames
 from secure_fl.secure_sum.inbox import RoundInbox
 from secure_fl.secure_sum.journal import RoundJournal, Sums
 from secure_fl.secure_sum.key_directory import KeyBook, need
@@ -40,7 +41,6 @@ from secure_fl.secure_sum.messages import (
     RoundReason,
     RoundRefusedError,
     Survivors,
-    frames,
 )
 from secure_fl.secure_sum.share_box import ShareBox, without_shares
 from secure_fl.secure_sum.steps import Message, Refusal, Step

@@ -16,7 +16,8 @@ from secure_fl.crypto.refusals import RefusedError
 from secure_fl.secure_sum.client import RoundClient
 from secure_fl.secure_sum.digests import Applied
 from secure_fl.secure_sum.embedded import EmbeddedFederation, EmbeddedRound
-from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError, frames
+from secure_fl.secure_sum.framing import frames
+from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError
 
 LIAR = "client-0001"
 

@@ -22,6 +22,7 @@ from secure_fl.secure_sum import store
 from secure_fl.secure_sum.ahead import ClientRounds
 from secure_fl.secure_sum.blocks import BlockShape
 from secure_fl.secure_sum.client import RoundClient
+from secure_fl.secure_sum.framing import frames
 from secure_fl.secure_sum.messages import (
     Agreement,
     Boxes,
@@ -30,7 +31,6 @@ from secure_fl.secure_sum.messages import (
     Revealed,
     RoundRefusedError,
     Survivors,
-    frames,
 )
 from secure_fl.secure_sum.plan import RoundPlan
 from secure_fl.secure_sum.store import FolderStore, Sealed

@@ -22,6 +22,7 @@ from secure_fl.secure_sum import client, store
 from secure_fl.secure_sum.blocks import BlockShape, BlockVector
 from secure_fl.secure_sum.client import RoundClient
 from secure_fl.secure_sum.embedded import EmbeddedFederation, EmbeddedRound
+from secure_fl.secure_sum.framing import frames, unframe
 from secure_fl.secure_sum.messages import (
     MASK_KEY,
     CountProof,
@@ -29,8 +30,6 @@ from secure_fl.secure_sum.messages import (
     Revealed,
     RoundReason,
     RoundRefusedError,
-    frames,
-    unframe,
 )
 from secure_fl.secure_sum.plan import RoundPlan
 

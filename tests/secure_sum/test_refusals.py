@@ -32,6 +32,7 @@ from secure_fl.secure_sum.block_codec import ClientCipher, body_bytes, protect
 from secure_fl.secure_sum.blocks import BlockVector, Integers
 from secure_fl.secure_sum.client import RoundClient
 from secure_fl.secure_sum.embedded import EmbeddedFederation, EmbeddedRound
+from secure_fl.secure_sum.framing import frames, unframe
 from secure_fl.secure_sum.key_directory import KeyBook
 from secure_fl.secure_sum.messages import (
     MASK_KEY,
@@ -44,8 +45,6 @@ from secure_fl.secure_sum.messages import (
     Revealed,
     RoundRefusedError,
     Survivors,
-    frames,
-    unframe,
 )
 from secure_fl.secure_sum.plan import RoundPlan
 from secure_fl.secure_sum.server import RoundServer

@@ -33,6 +33,7 @@ from secure_fl.secure_sum import client as round_client
 from secure_fl.secure_sum.blocks import BlockShape, BlockVector
 from secure_fl.secure_sum.client import RoundClient
 from secure_fl.secure_sum.embedded import EmbeddedFederation
+from secure_fl.secure_sum.framing import frames, unframe
 from secure_fl.secure_sum.masks import UsedSeeds
 from secure_fl.secure_sum.messages import (
     MASK_KEY,
@@ -41,8 +42,6 @@ from secure_fl.secure_sum.messages import (
     OpenRequest,
     Revealed,
     RoundRefusedError,
-    frames,
-    unframe,
 )
 
 SHAPE = BlockShape(pools=3, width=6)

@@ -29,7 +29,8 @@ from secure_fl.federation.program import SumForm
 from secure_fl.federation.state import State
 from secure_fl.federation.wire import Wire, shown
 from secure_fl.secure_sum.block_codec import ServerCipher, server_cipher
-from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError, frames
+from secure_fl.secure_sum.framing import frames
+from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError
 from secure_fl.secure_sum.steps import Refusal
 
 _MOST_NOTED = 64
