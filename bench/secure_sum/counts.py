@@ -26,7 +26,8 @@ from secure_fl.config.security import SecurityConfig
 from secure_fl.secure_sum.block_codec import body_bytes
 from secure_fl.secure_sum.blocks import BlockShape, BlockVector
 from secure_fl.secure_sum.counts import proved_head
-from secure_fl.secure_sum.embedded import EmbeddedFederation, EmbeddedRound, Outcome
+from secure_fl.secure_sum.embedded import EmbeddedFederation
+from secure_fl.secure_sum.embedded_round import EmbeddedRound, Outcome
 from secure_fl.secure_sum.plan import RoundPlan
 from secure_fl.secure_sum.sizes import sum_bytes
 

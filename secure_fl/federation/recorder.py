@@ -34,7 +34,8 @@ from secure_fl.federation.transcript_entries import (
 )
 from secure_fl.files import is_file, is_lock, read_bytes, remove
 from secure_fl.privacy.chain import Mark, digest
-from secure_fl.secure_sum.embedded import EmbeddedFederation, Outcome, Tap
+from secure_fl.secure_sum.embedded import EmbeddedFederation
+from secure_fl.secure_sum.embedded_round import Outcome, Tap
 from secure_fl.secure_sum.grid import Blocks
 from secure_fl.secure_sum.plan import RoundPlan
 from secure_fl.secure_sum.steps import Refusal, claimed

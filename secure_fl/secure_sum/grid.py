@@ -140,9 +140,10 @@ def means(shared: Tensor, pools: Tensor, counted: Counted, minimum: int) -> tupl
 class Grid:
     """Fixed point in blocks, for one kind of sum without noise.
 
-    Guarantee: no sum of at most `clients` vectors of `blocks` overflows a field. Assumes: clients
-    follow the grid, since under masks nobody can check a coordinate. Not covered: what one that
-    does not spoils, which is as much of a field as all clients together may fill.
+    Guarantee: no sum of at most `clients` vectors of `blocks` overflows a field.
+    Assumes: clients follow the grid, since under masks nobody can check a coordinate.
+    Not covered: what one that does not spoils, which is as much of a field as all clients together
+    may fill.
 
     Attributes:
         clients: who may be in a sum, at most.

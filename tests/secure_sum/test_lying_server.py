@@ -21,7 +21,8 @@ from secure_fl.secure_sum import authority as holders
 from secure_fl.secure_sum import client, store
 from secure_fl.secure_sum.blocks import BlockShape, BlockVector
 from secure_fl.secure_sum.client import RoundClient
-from secure_fl.secure_sum.embedded import EmbeddedFederation, EmbeddedRound
+from secure_fl.secure_sum.embedded import EmbeddedFederation
+from secure_fl.secure_sum.embedded_round import EmbeddedRound
 from secure_fl.secure_sum.framing import frames, unframe
 from secure_fl.secure_sum.messages import (
     MASK_KEY,

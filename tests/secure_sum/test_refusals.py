@@ -31,7 +31,8 @@ from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.block_codec import ClientCipher, body_bytes, protect
 from secure_fl.secure_sum.blocks import BlockVector, Integers
 from secure_fl.secure_sum.client import RoundClient
-from secure_fl.secure_sum.embedded import EmbeddedFederation, EmbeddedRound
+from secure_fl.secure_sum.embedded import EmbeddedFederation
+from secure_fl.secure_sum.embedded_round import EmbeddedRound
 from secure_fl.secure_sum.framing import frames, unframe
 from secure_fl.secure_sum.key_directory import KeyBook
 from secure_fl.secure_sum.messages import (
