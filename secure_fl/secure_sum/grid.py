@@ -80,12 +80,12 @@ class Frame:
 
     @property
     def head(self) -> int:
-        """Number of fields of the head."""
+        """How many fields the head has: the counts, and one for the bit where it is carried."""
         return self.counts + bool(self.bit)
 
     @property
     def fields(self) -> int:
-        """Length of the whole vector."""
+        """How many fields the whole vector has: head, shared and all pools."""
         return self.head + self.shared + self.pools * self.pooled
 
     def cut(self, flat: Tensor) -> Blocks:
@@ -280,7 +280,7 @@ class _Part:
 
     @property
     def fields(self) -> int:
-        """Length of the block."""
+        """How many fields the block has: a wide coordinate takes one for each digit."""
         return self._plain + (len(self.wide) - self._plain) * self.digits.count + self.weighted
 
     def write(self, change: Tensor, weight: int, out: Tensor) -> None:

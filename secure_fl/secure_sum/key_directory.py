@@ -113,7 +113,7 @@ class KeyBook:
         return book
 
     def neighbours(self, position: int) -> tuple[int, ...]:
-        """Whom a client masks with."""
+        """The positions that a client masks with; none without masks."""
         return self.graph.neighbours[position] if self.graph else ()
 
     def holders(self, position: int) -> tuple[int, ...]:
@@ -139,7 +139,7 @@ class KeyBook:
         return view_of(*of_plan, dict(zip(self.names, keys, strict=True)), dealers, survivors)
 
     def box_context(self, dealer: int, reader: int) -> bytes:
-        """What a box of shares is for."""
+        """What a box of shares is bound to: this round's boxes, its dealer and its reader."""
         return self._boxes + _POSITIONS.pack(dealer, reader)
 
     @cached_property

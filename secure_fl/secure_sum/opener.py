@@ -77,7 +77,7 @@ class SumOpener:
 
     @property
     def cipher(self) -> HolderCipher | None:
-        """What decrypts."""
+        """What decrypts sums; None where nothing is encrypted."""
         return self._cipher
 
     def open_counts(self, head: Integers, survivors: int) -> tuple[Integers, tuple[int, ...]]:

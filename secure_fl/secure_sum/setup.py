@@ -58,12 +58,12 @@ class ClientSetup:
 
     @property
     def name(self) -> str:
-        """On the roster."""
+        """The client's name on the roster."""
         return self._identity.name
 
     @property
     def plan(self) -> RoundPlan:
-        """Of the round."""
+        """What everybody agreed on before the round."""
         return self._plan
 
     def begin(self) -> list[bytes]:
