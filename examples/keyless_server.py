@@ -31,8 +31,9 @@ from secure_fl.he.ceremony import (
 from secure_fl.he.keys import HolderKey, SecretKey
 from secure_fl.he.parameters import BFV_4096
 from secure_fl.secure_sum.block_codec import client_cipher, holder_cipher
+from secure_fl.secure_sum.blocks import BlockShape, BlockVector
 from secure_fl.secure_sum.client import RoundClient
-from secure_fl.secure_sum.plan import BlockShape, BlockVector, RoundPlan
+from secure_fl.secure_sum.plan import RoundPlan
 from secure_fl.secure_sum.server import RoundServer
 from secure_fl.secure_sum.steps import Step
 

@@ -33,8 +33,9 @@ from secure_fl.federation.steps.order import steps_of
 from secure_fl.federation.steps.step import Step
 from secure_fl.models.state import to_vector
 from secure_fl.secure_sum.block_codec import body_bytes
+from secure_fl.secure_sum.blocks import BlockShape, BlockVector
 from secure_fl.secure_sum.embedded import EmbeddedFederation
-from secure_fl.secure_sum.plan import BlockShape, BlockVector, RoundPlan
+from secure_fl.secure_sum.plan import RoundPlan
 from secure_fl.secure_sum.sizes import sum_bytes
 from secure_fl.training.fit import LocalSpec
 from secure_fl.training.representation import measure_representation

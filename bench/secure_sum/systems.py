@@ -28,10 +28,11 @@ from secure_fl.crypto.key_streams import WORDS
 from secure_fl.he.bfv import BfvClient
 from secure_fl.he.seal_bridge import import_optional
 from secure_fl.secure_sum.block_codec import Adder, body_bytes, protect, server_cipher
-from secure_fl.secure_sum.embedded import EmbeddedFederation, EmbeddedRound, Outcome
+from secure_fl.secure_sum.blocks import BlockShape, BlockVector
+from secure_fl.secure_sum.embedded import EmbeddedFederation
+from secure_fl.secure_sum.embedded_round import EmbeddedRound, Outcome
+from secure_fl.secure_sum.framing import empty_frames, unframe
 from secure_fl.secure_sum.masks import UsedSeeds, mask_terms, self_seeds
-from secure_fl.secure_sum.messages import empty_frames, unframe
-from secure_fl.secure_sum.plan import BlockShape, BlockVector
 
 NEIGHBOURS = 8
 CLIENTS = NEIGHBOURS + 1

@@ -1,7 +1,8 @@
 """The signed envelope that every message travels in, and its strict parser.
 
-    magic 4 | phase u8 | round u32 | pools u16 | chunk u16 | chunks u16 | body length u64 | key fingerprint 32 | roster digest 32
-    | body BLAKE3 32 | suite, parameters, federation, sender: u8 length and ASCII each | Ed25519 signature 64 | body
+    magic 4 | phase u8 | round u32 | pools u16 | chunk u16 | chunks u16 | body length u64
+    | key fingerprint 32 | roster digest 32 | body BLAKE3 32
+    | suite, parameters, federation, sender: u8 length and ASCII each | Ed25519 signature 64 | body
 
 The signature covers all bytes before it, and through the hash and the length the body. Nothing in a
 header depends on which pool a client chose.
@@ -109,14 +110,8 @@ class Header:
         Raises:
             SecureSumError: a number or text does not fit its field.
         """
-        numbers = (
-            int(self.phase),
-            self.round,
-            self.pools,
-            self.chunk,
-            self.chunks,
-            self.body_length,
-        )
+        place = (int(self.phase), self.round, self.pools, self.chunk, self.chunks)
+        numbers = (*place, self.body_length)
         digests = (self.key_fingerprint, self.roster_digest, self.body_hash)
         texts = (self.suite, self.parameters, self.federation, self.sender)
         plain = all(
@@ -244,21 +239,11 @@ def open_envelope(
     """
     header, head, signature, body = _parse(data)
     if header.federation != expected.federation:
-        raise _refuse(
-            Reason.WRONG_FEDERATION,
-            f"this is {expected.federation}",
-            "federation",
-            header.federation,
-        )
+        problem = f"this is {expected.federation}"
+        raise _refuse(Reason.WRONG_FEDERATION, problem, "federation", header.federation)
     roster.member(header.sender).verify(_PURPOSE, head, signature)
-    _compare(header, roster, expected)
-    if len(body) != header.body_length:
-        reason = Reason.TRUNCATED if len(body) < header.body_length else Reason.WRONG_LENGTH
-        raise _refuse(reason, f"the body has {header.body_length} bytes", "body", len(body))
-    if expected.body_length is not None and len(body) != expected.body_length:
-        raise _refuse(
-            Reason.WRONG_LENGTH, f"{expected.body_length} bytes are expected", "body", len(body)
-        )
+    _check_claims(header, roster, expected)
+    _check_length(len(body), header, expected)
     if seen is not None:
         seen.check(header)
     if _hashed(body) != header.body_hash:
@@ -279,7 +264,7 @@ def open_head(data: bytes, roster: Roster, expected: Expected) -> Header:
     if rest:
         raise _refuse(Reason.WRONG_LENGTH, "more than a head", "message", len(data))
     roster.member(header.sender).verify(_PURPOSE, head, signature)
-    _compare(header, roster, expected)
+    _check_claims(header, roster, expected)
     return header
 
 
@@ -311,20 +296,9 @@ def _parse(data: Bytes) -> tuple[Header, bytes, bytes, Bytes]:
     if len(data) < end:
         raise _refuse(Reason.TRUNCATED, "shorter than its signature", "message", len(data))
     suite, parameters, federation, sender = texts
+    place = (round_number, Phase(phase), pools)
     header = Header(
-        suite,
-        parameters,
-        federation,
-        round_number,
-        Phase(phase),
-        pools,
-        sender,
-        key,
-        roster,
-        chunk,
-        chunks,
-        body_length=length,
-        body_hash=body_hash,
+        suite, parameters, federation, *place, sender, key, roster, chunk, chunks, length, body_hash
     )
     return header, bytes(data[:start]), bytes(data[start:end]), data[end:]
 
@@ -340,52 +314,45 @@ def _text(data: bytes | memoryview, start: int) -> tuple[str, int]:
     return raw.decode("ascii"), start + 1 + len(raw)
 
 
-def _compare(header: Header, roster: Roster, expected: Expected) -> None:
+def _check_claims(header: Header, roster: Roster, expected: Expected) -> None:
+    """What the signed header says of its message, against what the receiver waits for."""
     if header.roster_digest != roster.digest:
-        raise _refuse(
-            Reason.WRONG_ROSTER,
-            f"revision {roster.revision} is in force",
-            "roster",
-            header.roster_digest.hex()[:16],
-        )
-    if expected.sender is not None and header.sender != expected.sender:
-        raise _refuse(
-            Reason.WRONG_ROLE, f"only {expected.sender} may send this", "sender", header.sender
-        )
-    role = roster.member(header.sender).role
-    if expected.role is not None and role != expected.role:
-        raise _refuse(
-            Reason.WRONG_ROLE,
-            f"only a {expected.role} may send this",
-            "sender",
-            f"{header.sender}, a {role}",
-        )
+        problem = f"revision {roster.revision} is in force"
+        raise _refuse(Reason.WRONG_ROSTER, problem, "roster", header.roster_digest.hex()[:16])
+    _check_sender(header.sender, roster.member(header.sender).role, expected)
     if header.round != expected.round:
         reason = Reason.STALE if header.round < expected.round else Reason.FUTURE
         raise _refuse(reason, f"round {expected.round} is running", "round", header.round)
-    wanted = (
+    wanted: tuple[tuple[Reason, str, object, object], ...] = (
         (Reason.WRONG_SUITE, "suite", header.suite, expected.suite),
         (Reason.WRONG_PARAMETERS, "parameters", header.parameters, expected.parameters),
         (Reason.WRONG_PHASE, "phase", header.phase.name, expected.phase.name),
         (Reason.WRONG_POOLS, "pools", header.pools, expected.pools),
         (Reason.WRONG_CHUNK, "chunks", header.chunks, expected.chunks),
-        (
-            Reason.RE_KEYED,
-            "key fingerprint",
-            header.key_fingerprint.hex()[:16],
-            expected.key_fingerprint.hex()[:16],
-        ),
     )
     for reason, name, found, right in wanted:
         if found != right:
             raise _refuse(reason, f"{right} is in force", name, found)
     if header.key_fingerprint != expected.key_fingerprint:
-        raise _refuse(
-            Reason.RE_KEYED,
-            "another key is in force",
-            "key fingerprint",
-            header.key_fingerprint.hex(),
-        )
+        problem, key = f"{expected.key_fingerprint.hex()[:16]} is in force", header.key_fingerprint
+        raise _refuse(Reason.RE_KEYED, problem, "key fingerprint", key.hex()[:16])
+
+
+def _check_sender(name: str, role: str, expected: Expected) -> None:
+    if expected.sender is not None and name != expected.sender:
+        raise _refuse(Reason.WRONG_ROLE, f"only {expected.sender} may send this", "sender", name)
+    if expected.role is not None and role != expected.role:
+        problem = f"only a {expected.role} may send this"
+        raise _refuse(Reason.WRONG_ROLE, problem, "sender", f"{name}, a {role}")
+
+
+def _check_length(found: int, header: Header, expected: Expected) -> None:
+    if found != header.body_length:
+        reason = Reason.TRUNCATED if found < header.body_length else Reason.WRONG_LENGTH
+        raise _refuse(reason, f"the body has {header.body_length} bytes", "body", found)
+    if expected.body_length is not None and found != expected.body_length:
+        problem = f"{expected.body_length} bytes are expected"
+        raise _refuse(Reason.WRONG_LENGTH, problem, "body", found)
 
 
 def _place(header: Header) -> tuple[str, int, int, int]:
@@ -398,18 +365,13 @@ def _identity_of(header: Header) -> bytes:
 
 def _refuse(reason: Reason, problem: str, name: str, value: object) -> RefusedError:
     remedies = {
-        Reason.STALE: "send what belongs to the running round; a late "
-        "client takes part in the next one",
+        Reason.STALE: "send what belongs to the running round; a late client takes part in the "
+        "next one",
         Reason.RE_KEYED: "fetch the key of this epoch from the ceremony",
         Reason.WRONG_ROSTER: "fetch the roster in force",
     }
-    return RefusedError(
-        reason,
-        problem,
-        field=name,
-        value=value,
-        remedy=remedies.get(reason, "send the message as it was written, once"),
-    )
+    remedy = remedies.get(reason, "send the message as it was written, once")
+    return RefusedError(reason, problem, field=name, value=value, remedy=remedy)
 
 
 def _hashed(body: bytes | memoryview) -> bytes:

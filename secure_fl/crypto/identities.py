@@ -76,7 +76,7 @@ class Member:
         return hashlib.sha256(b"secure-fl identity 1|" + self.sign + self.agree).hexdigest()
 
     def document(self) -> dict[str, Any]:
-        """As JSON."""
+        """The public half as a JSON object: what cards and rosters hold of a member."""
         return {
             "format": "secure-fl identity 1",
             "name": self.name,
@@ -163,7 +163,7 @@ class Identity:
 
     @property
     def member(self) -> Member:
-        """The public half."""
+        """The public half of these keys, for a card or a roster."""
         return Member(
             self.name,
             self.role,

@@ -10,9 +10,10 @@ counter is 2^127 further on) until one is below t; so a word's place never depen
 Guarantee: under AES-128 as a pseudorandom permutation, streams of distinct keys cannot be told from
 independent uniform residues (rejection: no modulo bias). 128 bits are what X25519, which pair seeds
 come from, and the encryption have as well; since counters differ from key to key, no table made
-beforehand and no search over one client's keys serves for another's. Assumes: keys are uniform,
-secret and used for one stream only. Not covered: the time that rejection takes, which depends on
-keystream words that no message contains; big-endian machines.
+beforehand and no search over one client's keys serves for another's.
+Assumes: keys are uniform, secret and used for one stream only.
+Not covered: the time that rejection takes, which depends on keystream words that no message
+contains; big-endian machines.
 """
 
 from __future__ import annotations

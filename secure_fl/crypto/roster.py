@@ -110,7 +110,7 @@ class Roster:
 
     @property
     def mark(self) -> RosterMark:
-        """What to remember of it."""
+        """What a reader remembers of this roster, to refuse an older one later."""
         return RosterMark(self.federation, self.revision, self.digest, self.revoked)
 
     def names(self, role: str = "client") -> tuple[str, ...]:
@@ -199,7 +199,7 @@ class Roster:
             )
 
     def sign(self, coordinator: Identity) -> bytes:
-        """The signed document."""
+        """The roster as bytes that the coordinator signed, for `open`."""
         document = self._document()
         return canonical(
             {

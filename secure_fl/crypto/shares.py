@@ -70,9 +70,10 @@ def split(
     """Shares 1 to `count`, any `threshold` of which give the secret back.
 
     Guarantee: fewer than `threshold` shares are uniform and independent of the secret, whatever the
-    adversary computes (and of its length, up to 32 bytes). Assumes: `randomness` returns uniform
-    secret bytes. Not covered: a dealer who deals shares of no polynomial (the tag fails for
-    everyone then), and timing: Python's integers are not constant-time.
+    adversary computes (and of its length, up to 32 bytes).
+    Assumes: `randomness` returns uniform secret bytes.
+    Not covered: a dealer who deals shares of no polynomial (the tag fails for everyone then), and
+    timing: Python's integers are not constant-time.
 
     Raises:
         SecureSumError: a secret of 0 or more than 32 bytes, or a threshold not above half of
@@ -95,21 +96,10 @@ def split_many(
         SecureSumError: as `split`.
     """
     for secret in secrets:
-        if not 1 <= len(secret) <= LONGEST_SECRET:
-            raise _refused(
-                "a secret has 1 to 32 bytes",
-                "secret",
-                f"{len(secret)} bytes",
-                "share a key, not the data under it",
-            )
+        _check_length(secret)
     check_threshold(threshold, count)
-    rows = [
-        [
-            int.from_bytes(_encode(secret), "big"),
-            *(_element(randomness) for _ in range(threshold - 1)),
-        ]
-        for secret in secrets
-    ]
+    constants = [int.from_bytes(_encode(secret), "big") for secret in secrets]
+    rows = [[first, *(_element(randomness) for _ in range(threshold - 1))] for first in constants]
     # a lane holds a value that is not reduced
     width = PRIME.bit_length() + threshold * count.bit_length()
     lanes = [
@@ -241,6 +231,13 @@ def _checked(shares: Sequence[Share]) -> list[Share]:
             "wait for more holders",
         )
     return ordered
+
+
+def _check_length(secret: bytes) -> None:
+    if not 1 <= len(secret) <= LONGEST_SECRET:
+        remedy = "share a key, not the data under it"
+        found = f"{len(secret)} bytes"
+        raise _refused("a secret has 1 to 32 bytes", "secret", found, remedy)
 
 
 def _encode(secret: bytes) -> bytes:

@@ -75,7 +75,7 @@ class CkksClient:
         self._encoder: Any = self.encryptor.bridge.api.CKKSEncoder(self.encryptor.bridge.context)
 
     def encrypt(self, integers: Integers) -> bytes:
-        """`body` as bytes of their own."""
+        """An upload of these integers: `body`, copied into bytes of its own."""
         return bytes(self.body(integers))
 
     def body(self, integers: Integers, place: memoryview | None = None) -> memoryview:

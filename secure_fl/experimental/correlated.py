@@ -231,7 +231,7 @@ class PrefixTree:
 
     @cached_property
     def participation_bound(self) -> int:
-        """M of this tree, k and b."""
+        """M: the bound of `participation_bound` for this tree's rounds, k and b."""
         return participation_bound(
             self.rounds, min(self.participations, self.rounds), self.separation
         )
@@ -317,7 +317,7 @@ class PrefixTree:
         )
 
     def noise(self) -> IntegerNoise:
-        """One party's noise on a node."""
+        """The law of the share of a node's noise that one party draws."""
         share = self.variance / self.parties
         return (
             skellam(share)

@@ -137,7 +137,7 @@ class LogitDP:
 
     @property
     def bound(self) -> float:
-        """Δ(B − 1)."""
+        """Δ(B − 1): the sensitivity with everybody else of the largest batch beside one."""
         return logit_sensitivity(self.pair_bound, self.temperature, self.largest_batch - 1)
 
     def sensitivity(self, adjacency: Adjacency) -> list[float]:

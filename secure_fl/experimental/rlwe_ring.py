@@ -8,8 +8,9 @@ other factor is short.
 Guarantee: products are exact. By Percival's bound (Math. Comp. 72, 2003, Theorem 5.1; u = 2^-53,
 roots within 2u, twists within 4u) no coefficient is off by more than 193·u·‖z‖·‖f‖, where ‖z‖ ≤
 2^30 and ‖f‖ ≤ 2^13 keep that below 0.19, so rounding finds the integer; a longer factor is cut into
-digits of seven bits, each shorter than 2^12. Assumes: a transform at least as accurate as the
-radix-2 one of the theorem (numpy's has radix 4 and 8: the same butterflies with fewer products).
+digits of seven bits, each shorter than 2^12.
+Assumes: a transform at least as accurate as the radix-2 one of the theorem (numpy's has radix 4 and
+8: the same butterflies with fewer products).
 Not covered: constant time; big-endian machines.
 """
 

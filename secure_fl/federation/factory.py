@@ -25,7 +25,7 @@ from secure_fl.pools.pool_set import PoolLayout, PoolModel
 from secure_fl.privacy.private_sketch import PrivateSketch
 from secure_fl.privacy.whole_path import Examples
 from secure_fl.secure_sum.grid import Grid
-from secure_fl.secure_sum.plan import layout_of
+from secure_fl.secure_sum.protections import layout_of
 from secure_fl.seeds import derive_seed
 from secure_fl.training.device import Compute
 from secure_fl.training.tasks import SelfSupervised, Supervised, Task

@@ -35,7 +35,7 @@ from secure_fl.errors import ConfigError
 from secure_fl.federation.wire import SUITE, plain_header
 from secure_fl.he.ceremony import Epoch
 from secure_fl.he.parameters import ParameterSet
-from secure_fl.secure_sum.plan import parameters_of
+from secure_fl.secure_sum.protections import parameters_of
 from secure_fl.secure_sum.sizes import check_size
 
 MOST_PLAN = 1 << 24

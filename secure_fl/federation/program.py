@@ -14,8 +14,8 @@ from typing import Protocol
 from secure_fl.federation.state import Place, State
 from secure_fl.federation.summing import Opening, Summed
 from secure_fl.privacy.ledger import Release
+from secure_fl.secure_sum.blocks import BlockShape
 from secure_fl.secure_sum.grid import Blocks
-from secure_fl.secure_sum.plan import BlockShape
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,11 @@ from secure_fl.config.security import SumRules
 from secure_fl.crypto.envelope import Phase
 from secure_fl.errors import SecureSumError
 from secure_fl.federation.asks import payload_bytes
-from secure_fl.secure_sum.embedded import EmbeddedFederation, EmbeddedRound, Outcome
+from secure_fl.secure_sum.blocks import BlockShape, BlockVector
+from secure_fl.secure_sum.embedded import EmbeddedFederation
+from secure_fl.secure_sum.embedded_round import EmbeddedRound, Outcome
 from secure_fl.secure_sum.grid import Blocks
 from secure_fl.secure_sum.messages import RoundRefusedError
-from secure_fl.secure_sum.plan import BlockShape, BlockVector
 from secure_fl.secure_sum.robust import draw_groups
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from secure_fl.federation.grouping import Grouping
 from secure_fl.federation.record import Metrics
 from secure_fl.federation.summing import Opening, Summed, shape_of
 from secure_fl.privacy.client_level import ClientLevel
+from secure_fl.secure_sum.blocks import BlockShape
 from secure_fl.secure_sum.grid import Grid
-from secure_fl.secure_sum.plan import BlockShape
 from secure_fl.seeds import derive_seed
 
 

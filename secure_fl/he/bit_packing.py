@@ -121,7 +121,7 @@ def _join(pieces: Bytes, width: int) -> Bytes:
 
 
 def _split(joined: Bytes, width: int) -> Bytes:
-    """The opposite of `_join`."""
+    """The bytes that `_join` made these of."""
     spread = joined.astype(_SPREAD[width])
     for step in reversed(_steps(width)):
         spread |= spread << step

@@ -77,7 +77,7 @@ class Epoch:
 
     @classmethod
     def of(cls, round_number: int, roster: Roster) -> Epoch:
-        """The epoch a round lies in."""
+        """The epoch that a round lies in, by the roster's rotation."""
         first = round_number - round_number % roster.rotation_rounds
         return cls(first, first + roster.rotation_rounds - 1)
 
@@ -124,7 +124,7 @@ def make_grant(holder: Identity, roster: Roster, key: HolderKey, epoch: Epoch, s
     Raises:
         SecureSumError: the holder's role does not fit the kind of key.
     """
-    role = "client" if key.key_holder == "clients" else "authority"
+    role = _maker(key.key_holder)
     if roster.member(holder.name).role != role:
         raise SecureSumError(
             "cannot hold this kind of key",
@@ -132,16 +132,7 @@ def make_grant(holder: Identity, roster: Roster, key: HolderKey, epoch: Epoch, s
             value=holder.name,
             remedy=f"let a member of role {role} make it",
         )
-    sealed: dict[str, str] = {}
-    if key.public is not None:
-        data = key.public.data
-    else:
-        content, context = os.urandom(32), _context(roster, epoch, key.fingerprint)
-        data = seal_with(content, key.secret.data, context)
-        sealed = {
-            name: to_base64(seal_to(roster.member(name).agree, content, context + name.encode()))
-            for name in roster.names("client")
-        }
+    material, sealed = (key.public.data, {}) if key.public else _sealed(key, roster, epoch)
     body = {
         "format": "secure-fl grant 1",
         "key_holder": key.key_holder,
@@ -149,21 +140,29 @@ def make_grant(holder: Identity, roster: Roster, key: HolderKey, epoch: Epoch, s
         "digest": key.parameters.digest.hex(),
         "fingerprint": key.fingerprint.hex(),
         "last_round": epoch.last_round,
-        "key": to_base64(data),
-        "sealed": sealed,
+        "key": to_base64(material),
+        "sealed": {name: to_base64(box) for name, box in sealed.items()},
     }
+    context = (suite, key.parameters.identifier, roster.federation)
     header = Header(
-        suite,
-        key.parameters.identifier,
-        roster.federation,
-        epoch.first_round,
-        Phase.KEYS,
-        0,
-        holder.name,
-        key.fingerprint,
-        roster.digest,
+        *context, epoch.first_round, Phase.KEYS, 0, holder.name, key.fingerprint, roster.digest
     )
     return sign_envelope(holder, header, canonical(body))
+
+
+def _maker(key_holder: str) -> str:
+    """The role of whoever makes a key of this kind."""
+    return "client" if key_holder == "clients" else "authority"
+
+
+def _sealed(key: HolderKey, roster: Roster, epoch: Epoch) -> tuple[bytes, dict[str, bytes]]:
+    """The secret key under a fresh content key, and the content key sealed to each client."""
+    content, context = os.urandom(32), _context(roster, epoch, key.fingerprint)
+    boxes = {
+        name: seal_to(roster.member(name).agree, content, context + name.encode())
+        for name in roster.names("client")
+    }
+    return seal_with(content, key.secret.data, context), boxes
 
 
 @dataclass(frozen=True)
@@ -242,19 +241,10 @@ def accept_grant(
 def _open_grant(
     data: bytes, roster: Roster, expected: GrantExpected
 ) -> tuple[dict[str, Any], bytes]:
-    fingerprint = read_header(data).key_fingerprint
-    role = "client" if expected.key_holder == "clients" else "authority"
-    wanted = Expected(
-        expected.suite,
-        expected.parameters.identifier,
-        roster.federation,
-        expected.epoch.first_round,
-        Phase.KEYS,
-        0,
-        fingerprint,
-        sender=expected.holder,
-        role=role,
-    )
+    fingerprint, maker = read_header(data).key_fingerprint, _maker(expected.key_holder)
+    context = (expected.suite, expected.parameters.identifier, roster.federation)
+    first, holder = expected.epoch.first_round, expected.holder
+    wanted = Expected(*context, first, Phase.KEYS, 0, fingerprint, sender=holder, role=maker)
     _, body = open_envelope(data, roster, wanted)
     grant = fields(parse_object(body, "grant"), "grant", _GRANT)
     if (

@@ -34,7 +34,7 @@ HEAD_BYTES = _HEAD.size
 
 
 class Kind(IntEnum):
-    """What a body holds."""
+    """What a body holds: whose ciphertexts, and which of their halves."""
 
     SEEDED = 1
     """One client's upload under the shared key: c0 and a seed for c1."""
@@ -46,11 +46,11 @@ class Kind(IntEnum):
     CUT_SEEDED = 4
     """As `SEEDED`, with as much of c0 as the numbers need."""
     CUT_FULL = 5
-    """As `FULL`, cut like that."""
+    """As `FULL`, with as much of c0 as the numbers need."""
 
     @property
     def halves(self) -> int:
-        """Of each ciphertext, in words."""
+        """How many of a ciphertext's two halves are written: 1 where a seed stands for c1."""
         return 1 if self in (Kind.SEEDED, Kind.CUT_SEEDED) else 2
 
     @property
@@ -60,7 +60,7 @@ class Kind(IntEnum):
 
     @property
     def cut(self) -> Kind:
-        """The same, cut."""
+        """The kind whose c0 is cut to what the numbers need; a sum is never cut."""
         return {Kind.SEEDED: Kind.CUT_SEEDED, Kind.FULL: Kind.CUT_FULL}.get(self, self)
 
     def kept(self, parameters: ParameterSet, numbers: int) -> int:
@@ -70,7 +70,7 @@ class Kind(IntEnum):
         return parameters.degree
 
     def words(self, parameters: ParameterSet, numbers: int) -> int:
-        """Words of a body."""
+        """Words that a body of so many numbers has, over all its ciphertexts."""
         return parameters.ciphertexts(numbers) * (
             self.kept(parameters, numbers) + (self.halves - 1) * parameters.degree
         )
@@ -99,10 +99,8 @@ class CipherVector:
     def rows(self) -> Iterator[NDArray[np.uint64]]:
         """Every ciphertext's words `[1 or 2, N]`, all below q; zeros for what was cut."""
         if self.kept < self.degree:
-            words, row = (
-                next(self.packed.runs()),
-                np.zeros((self.kind.halves, self.degree), np.uint64),
-            )
+            words = next(self.packed.runs())
+            row = np.zeros((self.kind.halves, self.degree), np.uint64)
             row[0, : self.kept] = words[: self.kept]
             row[1:] = words[self.kept :].reshape(self.kind.halves - 1, self.degree)
             yield row
@@ -140,10 +138,8 @@ class BodyWriter:
         place: memoryview | None = None,
     ) -> None:
         self._count, self._numbers, self._row = parameters.ciphertexts(numbers), numbers, 0
-        start, length = (
-            HEAD_BYTES + (self._count * SEED_BYTES if kind.seeded else 0),
-            body_bytes(parameters, numbers, kind),
-        )
+        start = HEAD_BYTES + (self._count * SEED_BYTES if kind.seeded else 0)
+        length = body_bytes(parameters, numbers, kind)
         self._data = np.empty(length, np.uint8).data if place is None else place
         if len(self._data) != length:
             raise SecureSumError(
@@ -216,37 +212,32 @@ def read_body(
         RefusedError: `malformed`, `truncated`, `wrong-length`, `wrong-parameters`, `re-keyed`
             or `out-of-range`.
     """
-    if len(data) < HEAD_BYTES:
-        raise _refuse(Reason.TRUNCATED, "shorter than its head", "length", len(data))
-    magic, kind_number, found, digest, key = _HEAD.unpack_from(data)
-    if magic != _MAGIC or kind_number not in {int(kind) for kind in kinds}:
-        raise _refuse(
-            Reason.MALFORMED, "not a ciphertext of the kind expected here", "kind", kind_number
-        )
-    if digest != parameters.digest:
-        raise _refuse(
-            Reason.WRONG_PARAMETERS,
-            f"made with another parameter set than {parameters.identifier}",
-            "parameters",
-            digest.hex()[:8],
-        )
-    if key != fingerprint:
-        raise _refuse(
-            Reason.RE_KEYED,
-            f"made under another key than {fingerprint.hex()[:16]}",
-            "key fingerprint",
-            key.hex()[:16],
-        )
-    kind = Kind(kind_number)
+    kind, found = _read_head(data, parameters, fingerprint, kinds)
     expected = body_bytes(parameters, numbers, kind)
     if found != numbers or len(data) != expected:
-        reason = (
-            Reason.TRUNCATED if found == numbers and len(data) < expected else Reason.WRONG_LENGTH
-        )
-        raise _refuse(
-            reason, f"{numbers} numbers need {expected} bytes", "length", (found, len(data))
-        )
+        short = found == numbers and len(data) < expected
+        reason = Reason.TRUNCATED if short else Reason.WRONG_LENGTH
+        problem = f"{numbers} numbers need {expected} bytes"
+        raise _refuse(reason, problem, "length", (found, len(data)))
     return _contents(data, parameters, kind, numbers)
+
+
+def _read_head(
+    data: bytes | memoryview, parameters: ParameterSet, fingerprint: bytes, kinds: tuple[Kind, ...]
+) -> tuple[Kind, int]:
+    """(Kind, how many numbers the body says are inside); the rest of the head must fit."""
+    if len(data) < HEAD_BYTES:
+        raise _refuse(Reason.TRUNCATED, "shorter than its head", "length", len(data))
+    magic, kind, numbers, digest, key = _HEAD.unpack_from(data)
+    if magic != _MAGIC or kind not in {int(welcome) for welcome in kinds}:
+        raise _refuse(Reason.MALFORMED, "not a ciphertext of the kind expected here", "kind", kind)
+    if digest != parameters.digest:
+        problem = f"made with another parameter set than {parameters.identifier}"
+        raise _refuse(Reason.WRONG_PARAMETERS, problem, "parameters", digest.hex()[:8])
+    if key != fingerprint:
+        problem = f"made under another key than {fingerprint.hex()[:16]}"
+        raise _refuse(Reason.RE_KEYED, problem, "key fingerprint", key.hex()[:16])
+    return Kind(kind), numbers
 
 
 def _contents(

@@ -56,7 +56,7 @@ class Encryptor:
         return made
 
     def ciphertext(self, plaintext: Any = None) -> Ciphertext:
-        """The words of `encrypt`."""
+        """`encrypt`, as the words that a body holds of it."""
         made = self.encrypt(plaintext)
         if self.kind is Kind.SEEDED:
             words, seed = self.bridge.seeded_words(made)

@@ -71,12 +71,12 @@ class HolderKey:
 
     @property
     def parameters(self) -> ParameterSet:
-        """The set the key was made for."""
+        """The parameter set that the key was made for."""
         return self.secret.parameters
 
     @property
     def key_holder(self) -> KeyHolder:
-        """Who the key was made for."""
+        """Who keeps the secret half: `clients` or `authority`."""
         return "clients" if self.public is None else "authority"
 
     @property

@@ -273,7 +273,7 @@ class _MemoryFile:
             self._open()
 
     def write_and_read(self, save: Any) -> bytes:
-        """What `save(path)` writes."""
+        """The bytes that `save(path)` writes, `path` being private memory."""
         with self.lock:
             self._ready()
             try:
@@ -283,7 +283,7 @@ class _MemoryFile:
                 self._wipe()
 
     def read_from(self, parts: list[Any], load: Any) -> None:
-        """Give `parts` to `load(path)`."""
+        """Call `load(path)` with a path at which `parts` lie one after the other."""
         with self.lock:
             self._ready()
             try:

@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from secure_fl.secure_sum.authority import Authority as Authority
     from secure_fl.secure_sum.client import RoundClient as RoundClient
     from secure_fl.secure_sum.embedded import EmbeddedFederation as EmbeddedFederation
-    from secure_fl.secure_sum.embedded import EmbeddedRound as EmbeddedRound
-    from secure_fl.secure_sum.embedded import Outcome as Outcome
-    from secure_fl.secure_sum.embedded import SecureSum as SecureSum
+    from secure_fl.secure_sum.embedded_round import EmbeddedRound as EmbeddedRound
+    from secure_fl.secure_sum.embedded_round import Outcome as Outcome
+    from secure_fl.secure_sum.embedded_round import SecureSum as SecureSum
     from secure_fl.secure_sum.grid import Grid as Grid
     from secure_fl.secure_sum.journal import RoundJournal as RoundJournal
     from secure_fl.secure_sum.layout import FieldLayout as FieldLayout
@@ -52,7 +52,8 @@ __getattr__, __dir__, __all__ = lazily(
         "ahead": ["ClientRounds", "ServerRounds"],
         "authority": ["Authority"],
         "client": ["RoundClient"],
-        "embedded": ["EmbeddedFederation", "EmbeddedRound", "Outcome", "SecureSum"],
+        "embedded": ["EmbeddedFederation"],
+        "embedded_round": ["EmbeddedRound", "Outcome", "SecureSum"],
         "grid": ["Grid"],
         "journal": ["RoundJournal"],
         "layout": ["FieldLayout"],

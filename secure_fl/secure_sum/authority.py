@@ -16,6 +16,7 @@ from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.secure_sum.block_codec import HolderCipher
 from secure_fl.secure_sum.counts import proved_head
 from secure_fl.secure_sum.digests import NOTHING, Applied, ApplySums
+from secure_fl.secure_sum.framing import unframe
 from secure_fl.secure_sum.key_directory import KeyBook, agreed_by, check_agreed
 from secure_fl.secure_sum.messages import (
     Counts,
@@ -23,7 +24,6 @@ from secure_fl.secure_sum.messages import (
     RoundReason,
     RoundRefusedError,
     accept,
-    unframe,
 )
 from secure_fl.secure_sum.opener import Opened, SumOpener, by_block
 from secure_fl.secure_sum.plan import RoundPlan

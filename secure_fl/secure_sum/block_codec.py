@@ -16,10 +16,11 @@ from secure_fl.he.bfv import BfvClient, BfvHolder, BfvServer
 from secure_fl.he.ciphertexts import CipherVector, Kind
 from secure_fl.he.ciphertexts import body_bytes as cipher_bytes
 from secure_fl.he.keys import HolderKey, PublicKey, SecretKey
+from secure_fl.secure_sum.blocks import Integers
 from secure_fl.secure_sum.layout import magnitude
 from secure_fl.secure_sum.masks import SlotSum, subtract
 from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError
-from secure_fl.secure_sum.plan import Integers, RoundPlan
+from secure_fl.secure_sum.plan import RoundPlan
 from secure_fl.secure_sum.slot_bytes import from_bytes, to_bytes, view_of
 
 ClientCipher = BfvClient

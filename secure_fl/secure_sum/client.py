@@ -37,8 +37,10 @@ from secure_fl.crypto.identities import Identity
 from secure_fl.crypto.key_streams import Terms
 from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.secure_sum.block_codec import ClientCipher, HolderCipher, body_bytes, protect
+from secure_fl.secure_sum.blocks import BlockVector, Integers
 from secure_fl.secure_sum.counts import proved_head
 from secure_fl.secure_sum.digests import NOTHING, Applied, ApplySums, forks
+from secure_fl.secure_sum.framing import empty_frames, unframe
 from secure_fl.secure_sum.key_directory import KeyBook, Verified, agreed_by, check_agreed, need
 from secure_fl.secure_sum.masks import UsedSeeds, mask_terms
 from secure_fl.secure_sum.messages import (
@@ -50,11 +52,9 @@ from secure_fl.secure_sum.messages import (
     RoundReason,
     Survivors,
     accept,
-    empty_frames,
-    unframe,
 )
 from secure_fl.secure_sum.opener import Opened, SumOpener, by_block, once
-from secure_fl.secure_sum.plan import BlockVector, Integers, RoundPlan
+from secure_fl.secure_sum.plan import RoundPlan
 from secure_fl.secure_sum.setup import ClientSetup
 from secure_fl.secure_sum.state import question_of
 from secure_fl.secure_sum.steps import ClientStep

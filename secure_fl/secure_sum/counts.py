@@ -26,11 +26,11 @@ from secure_fl.crypto.envelope import Phase, open_envelope
 from secure_fl.crypto.key_streams import Slots
 from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.secure_sum.block_codec import Adder, HolderCipher, open_sum, server_cipher
+from secure_fl.secure_sum.blocks import Integers
 from secure_fl.secure_sum.graph import commitment
 from secure_fl.secure_sum.key_directory import KeyBook, Verified, seed_commitment
 from secure_fl.secure_sum.masks import pair_seeds, unmask_sum
 from secure_fl.secure_sum.messages import CountProof, RoundReason, RoundRefusedError
-from secure_fl.secure_sum.plan import Integers
 
 
 def proved_head(
@@ -58,46 +58,17 @@ def proved_head(
             `still-masked` for masks that are left.
     """
     plan, everyone = book.plan, (*survivors, *dropped)
-    if len(set(everyone)) < len(everyone) or not set(everyone) <= set(range(len(book.names))):
-        remedy = "discard the round, begin the next"
-        raise RoundRefusedError(
-            RoundReason.NOT_PROVED,
-            "positions of nobody",
-            field="survivors",
-            value=len(survivors),
-            remedy=remedy,
-        )
+    _check_positions(book, survivors, dropped)
     proof = CountProof.of(evidence, len(survivors), len(dropped), masked=plan.masked)
     name = commitment([plan.digest, book.view(sorted(everyone), survivors), *evidence])
     if verified is not None and name in verified.heads:
         return verified.heads[name]
     adder = Adder(plan, server_cipher(plan) if cipher is None else cipher.adder, blocks=1)
-    for position, head in zip(survivors, proof.heads, strict=True):
-        expected = plan.expect(
-            Phase.UPLOAD, "client", sender=book.names[position], chunks=plan.shape.blocks
-        )
-        header, body = open_envelope(head, plan.roster, expected)
-        if header.chunk:
-            raise _unproved("not the block of counts", book, position)
-        adder.add(0, adder.read(0, body))
-    found = open_sum(
-        plan,
-        cipher,
-        0,
-        adder.finish(0, _masks(book, survivors, dropped, proof) if plan.masked else None),
-        len(survivors),
-    )
-    if plan.exact_counts and (
-        int(found.min()) < 0 or int(found.sum()) != len(survivors) * plan.count_unit
-    ):
-        remedy = "discard the round: a client counted itself more or less than once"
-        raise RefusedError(
-            Reason.OUT_OF_RANGE,
-            "not one pool a survivor",
-            field="counts",
-            value=f"{len(survivors)} survivors",
-            remedy=remedy,
-        )
+    _add_heads(adder, book, survivors, proof)
+    masks = _masks(book, survivors, dropped, proof) if plan.masked else None
+    found = open_sum(plan, cipher, 0, adder.finish(0, masks), len(survivors))
+    if plan.exact_counts:
+        _check_exact(found, len(survivors), plan.count_unit)
     if verified is not None:
         verified.heads[name] = found
     return found
@@ -139,6 +110,43 @@ def dropped_pairs(
         for other in book.neighbours(position)
         if other in alive
     }
+
+
+def _check_positions(book: KeyBook, survivors: Sequence[int], dropped: Sequence[int]) -> None:
+    """Refuse positions that come twice or are on no list."""
+    everyone = (*survivors, *dropped)
+    if len(set(everyone)) < len(everyone) or not set(everyone) <= set(range(len(book.names))):
+        raise RoundRefusedError(
+            RoundReason.NOT_PROVED,
+            "positions of nobody",
+            field="survivors",
+            value=len(survivors),
+            remedy="discard the round, begin the next",
+        )
+
+
+def _add_heads(adder: Adder, book: KeyBook, survivors: Sequence[int], proof: CountProof) -> None:
+    """Add every survivor's block 0 out of the envelope that it signed."""
+    plan = book.plan
+    for position, head in zip(survivors, proof.heads, strict=True):
+        sender, blocks = book.names[position], plan.shape.blocks
+        expected = plan.expect(Phase.UPLOAD, "client", sender=sender, chunks=blocks)
+        header, body = open_envelope(head, plan.roster, expected)
+        if header.chunk:
+            raise _unproved("not the block of counts", book, position)
+        adder.add(0, adder.read(0, body))
+
+
+def _check_exact(counts: Integers, survivors: int, unit: int) -> None:
+    """Refuse counts that are not one a survivor, where no noise hides them."""
+    if int(counts.min()) < 0 or int(counts.sum()) != survivors * unit:
+        raise RefusedError(
+            Reason.OUT_OF_RANGE,
+            "not one pool a survivor",
+            field="counts",
+            value=f"{survivors} survivors",
+            remedy="discard the round: a client counted itself more or less than once",
+        )
 
 
 def _masks(

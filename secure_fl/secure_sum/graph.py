@@ -36,7 +36,7 @@ class Neighbourhoods:
 
     @property
     def degree(self) -> int:
-        """Neighbours a client has."""
+        """How many neighbours every client has."""
         return len(self.neighbours[0])
 
     def holders(self, client: int) -> tuple[int, ...]:

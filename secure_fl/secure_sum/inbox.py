@@ -19,7 +19,9 @@ from secure_fl.crypto.identities import LONGEST_NAME, Identity
 from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.block_codec import Adder, ServerCipher, server_cipher
+from secure_fl.secure_sum.blocks import Integers
 from secure_fl.secure_sum.digests import Applied
+from secure_fl.secure_sum.framing import unframe
 from secure_fl.secure_sum.journal import RoundJournal
 from secure_fl.secure_sum.key_directory import KeyBook, check_cohort
 from secure_fl.secure_sum.messages import (
@@ -33,9 +35,8 @@ from secure_fl.secure_sum.messages import (
     RoundReason,
     RoundRefusedError,
     accept,
-    unframe,
 )
-from secure_fl.secure_sum.plan import Integers, RoundPlan
+from secure_fl.secure_sum.plan import RoundPlan
 from secure_fl.secure_sum.share_box import ShareBox
 from secure_fl.secure_sum.sizes import box_bytes, check_size, most_bytes
 from secure_fl.secure_sum.steps import PHASES, Refusal, Step, claimed
@@ -77,33 +78,35 @@ class RoundInbox:
         self.signed: dict[str, bytes] = {}
         """The same as they signed it, for others to check."""
         self._adder = Adder(plan, cipher or server_cipher(plan))
-        self._book = KeyBook.of(plan, {}) if not plan.masked else KeyBook(plan, ())
         self._journal: RoundJournal | None = None
-        self._seen, self._kept, self._keys = Seen(), dict[str, bytes](), dict[str, Advertise]()
+        self._seen, self._waiting, self._active = Seen(), set(plan.cohort), set[str]()
+        self._survivors: tuple[int, ...] = ()
+        self._begin_setup()
+        self._begin_opening()
+
+    def _begin_setup(self) -> None:
+        """Nothing is known yet of keys and dealt shares."""
+        self._book = KeyBook(self._plan, ()) if self._plan.masked else KeyBook.of(self._plan, {})
+        self._kept, self._kept_keys = dict[str, bytes](), dict[str, bytes]()
+        self._keys: dict[str, Advertise] = {}
         self._boxes: dict[int, dict[int, bytes]] = {}
         self._tags: dict[tuple[int, int], bytes] = {}
         self._closed: dict[int, tuple[int, ...]] = {}
+        self._dealers: tuple[int, ...] = ()
+
+    def _begin_opening(self) -> None:
+        """Nothing is known yet of what the survivors agree on and give out."""
         self._heads: dict[int, bytes] = {}
         self._agreements: list[bytes] = []
-        self._waiting, self._active, self._kept_keys = (
-            set(plan.cohort),
-            set[str](),
-            dict[str, bytes](),
-        )
-        self._survivors: tuple[int, ...] = ()
-        self._dealers: tuple[int, ...] = ()
+        self._view, self._passing = b"", tuple[int, ...]()
+        self._votes: dict[str, tuple[int, ...]] = {}
+        self._shares = ShareBox(self._plan, self._book, (), ())
         self._sent = b""
         """The head of the message with the sums, which clients name with what they find in them."""
-        self._view, self._passing, self._votes = (
-            b"",
-            tuple[int, ...](),
-            dict[str, tuple[int, ...]](),
-        )
-        self._shares = ShareBox(plan, self._book, (), ())
 
     @property
     def plan(self) -> RoundPlan:
-        """Of the round."""
+        """What everybody agreed on before the round."""
         return self._plan
 
     @property
@@ -113,7 +116,7 @@ class RoundInbox:
 
     @property
     def survivors(self) -> tuple[str, ...]:
-        """Names in U, once it is fixed."""
+        """The clients whose uploads are in the sums, U, in order of name; final after UPLOAD."""
         return tuple(self._book.names[position] for position in self._survivors)
 
     @property
@@ -154,6 +157,7 @@ class RoundInbox:
             self.refusals.append(refusal)
 
     def _take(self, data: bytes | memoryview) -> str:
+        self._check_turn(data)
         takes: dict[Step, Callable[[bytes], str]] = {
             Step.ADVERTISE: self._take_keys,
             Step.SHARE: self._take_boxes,
@@ -165,24 +169,18 @@ class RoundInbox:
             Step.POOLS: self._take_digest,
             Step.DIGESTS: self._take_digest,
         }
+        if self.step == Step.UPLOAD:
+            return self._take_upload(data)
+        return takes[self.step](bytes(data))
+
+    def _check_turn(self, data: bytes | memoryview) -> None:
+        """Refuse what comes too late, is too long or belongs to another step, as it claims."""
         if self.step == Step.DONE:
-            raise RefusedError(
-                Reason.STALE,
-                "the round is over",
-                field="round",
-                value=self._plan.round,
-                remedy="take part in the next one",
-            )
+            raise self._late("the round is over", "round")
         phase = claimed(data)[1]
         upload = phase == "upload"
         if upload and self.step > Step.UPLOAD:
-            raise RefusedError(
-                Reason.STALE,
-                "uploads ended",
-                field="upload",
-                value=self._plan.round,
-                remedy="take part in the next round",
-            )
+            raise self._late("uploads ended", "upload")
         check_size(data, most_bytes(self._plan, PHASES[self.step], to_client=False))
         if upload != (self.step == Step.UPLOAD) and phase != "?":
             raise RefusedError(
@@ -192,9 +190,10 @@ class RoundInbox:
                 value=len(data),
                 remedy="wait for its turn",
             )
-        return (
-            self._take_upload(data) if self.step == Step.UPLOAD else takes[self.step](bytes(data))
-        )
+
+    def _late(self, problem: str, what: str) -> RefusedError:
+        number, remedy = self._plan.round, "take part in the next round"
+        return RefusedError(Reason.STALE, problem, field=what, value=number, remedy=remedy)
 
     def _take_keys(self, data: bytes) -> str:
         header, keys = accept(
@@ -227,13 +226,11 @@ class RoundInbox:
             Boxes.decode,
         )
         position = self._position(header.sender)
-        if message.dealers or tuple(reader for reader, _ in message.boxes) != self._book.neighbours(
-            position
-        ):
+        readers = tuple(reader for reader, _ in message.boxes)
+        if message.dealers or readers != self._book.neighbours(position):
             raise _malformed("boxes for others than its neighbours", header.sender)
         if {len(box) for _, box in message.boxes} != {box_bytes(self._plan)}:
-            # a longer one would make what its reader is sent longer than any message that it
-            # waits for
+            # with a longer one its reader would be sent more than any message that it waits for
             raise RefusedError(
                 Reason.WRONG_LENGTH,
                 "boxes of another length",
@@ -255,9 +252,8 @@ class RoundInbox:
             chunk=1,
         )
         position = self._position(header.sender)
-        if position not in self._dealers or not set(message.positions) <= set(
-            self._book.neighbours(position)
-        ):
+        neighbours = set(self._book.neighbours(position))
+        if position not in self._dealers or not set(message.positions) <= neighbours:
             raise _malformed("boxes of others than its neighbours", header.sender)
         self._closed[position] = message.positions
         return header.sender
@@ -309,9 +305,8 @@ class RoundInbox:
             self._seen,
             Agreement.decode,
         )
-        if header.sender not in self.survivors or agreement != Agreement(
-            self._view, len(self._survivors)
-        ):
+        right = Agreement(self._view, len(self._survivors))
+        if header.sender not in self.survivors or agreement != right:
             raise RoundRefusedError(
                 RoundReason.NOT_AGREED,
                 "not this round's set",
@@ -337,11 +332,9 @@ class RoundInbox:
             )
         if not set(message.passing) <= set(range(self._plan.shape.pools)):
             raise _malformed("no such pool", header.sender)
-        places = (
-            (MASK_KEY, 0)
-            if self.step == Step.COUNT_SHARES
-            else self._plan.shape.after_counts(message.passing)
-        )
+        places = self._plan.shape.after_counts(message.passing)
+        if self.step == Step.COUNT_SHARES:
+            places = (MASK_KEY, 0)
         self._shares.take(self._position(header.sender), message.shares, places)
         self._votes[header.sender] = message.passing
         return header.sender
@@ -384,9 +377,8 @@ class RoundInbox:
             Applied.decode,
         )
         if header.sender not in self._waiting or applied.sums != self._sent:
-            raise _malformed(
-                "a digest that nobody asked for, or of sums that were not sent", header.sender
-            )
+            problem = "a digest that nobody asked for, or of sums that were not sent"
+            raise _malformed(problem, header.sender)
         self.signed[header.sender], self.applied[header.sender] = data, applied
         return header.sender
 
@@ -403,10 +395,5 @@ class RoundInbox:
 
 
 def _malformed(problem: str, sender: str) -> RefusedError:
-    return RefusedError(
-        Reason.MALFORMED,
-        problem,
-        field="body",
-        value=sender,
-        remedy="follow the protocol of this version",
-    )
+    remedy = "follow the protocol of this version"
+    return RefusedError(Reason.MALFORMED, problem, field="body", value=sender, remedy=remedy)

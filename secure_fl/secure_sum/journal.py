@@ -37,7 +37,7 @@ from secure_fl.files import (
     remove,
     write_atomically,
 )
-from secure_fl.secure_sum.messages import frames, unframe
+from secure_fl.secure_sum.framing import frames, unframe
 from secure_fl.secure_sum.plan import RoundPlan
 
 _ENTRY = struct.Struct(">BI8s")

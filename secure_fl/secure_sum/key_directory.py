@@ -20,6 +20,7 @@ from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.crypto.sealing import open_with, seal_with
 from secure_fl.crypto.shares import SHARE_BYTES, Share
 from secure_fl.errors import SecureSumError
+from secure_fl.secure_sum.blocks import Integers
 from secure_fl.secure_sum.graph import Neighbourhoods, commitment, draw
 from secure_fl.secure_sum.messages import (
     Advertise,
@@ -28,7 +29,7 @@ from secure_fl.secure_sum.messages import (
     RoundRefusedError,
     accept,
 )
-from secure_fl.secure_sum.plan import Integers, RoundPlan
+from secure_fl.secure_sum.plan import RoundPlan
 
 TAG_BYTES = 16
 """Of a share: enough that nobody finds another share for it."""
@@ -112,7 +113,7 @@ class KeyBook:
         return book
 
     def neighbours(self, position: int) -> tuple[int, ...]:
-        """Whom a client masks with."""
+        """The positions that a client masks with; none without masks."""
         return self.graph.neighbours[position] if self.graph else ()
 
     def holders(self, position: int) -> tuple[int, ...]:
@@ -138,7 +139,7 @@ class KeyBook:
         return view_of(*of_plan, dict(zip(self.names, keys, strict=True)), dealers, survivors)
 
     def box_context(self, dealer: int, reader: int) -> bytes:
-        """What a box of shares is for."""
+        """What a box of shares is bound to: this round's boxes, its dealer and its reader."""
         return self._boxes + _POSITIONS.pack(dealer, reader)
 
     @cached_property

@@ -19,7 +19,7 @@ from secure_fl.errors import SecureSumError
 from secure_fl.he.parameters import BATCHING_PRIME
 
 WIDEST = 24
-"""Bits of the widest field."""
+"""The most bits that a field may have."""
 
 Integers = NDArray[np.signedinteger[Any]]
 
@@ -71,7 +71,7 @@ class FieldLayout:
         return 8 / self.fields_per_slot
 
     def slots(self, fields: int) -> int:
-        """Slots that hold so many fields."""
+        """How many slots hold so many fields."""
         return -(-fields // self.fields_per_slot)
 
     def pack(self, values: Integers) -> Slots:

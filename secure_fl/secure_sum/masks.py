@@ -115,8 +115,9 @@ def pair_seeds(
         high: the larger.
 
     Guarantee: HKDF-SHA256 of the X25519 secret; seeds of other blocks, rounds, pairs and
-    federations are independent of it. Assumes: the round's keys are fresh and authentic (signed
-    roster). Not covered: erasing keys from Python's memory.
+    federations are independent of it.
+    Assumes: the round's keys are fresh and authentic (signed roster).
+    Not covered: erasing keys from Python's memory.
 
     Raises:
         SecureSumError: positions out of order, a number out of range, or a public key of low order.
@@ -128,15 +129,7 @@ def pair_seeds(
             value={"low": low, "high": high, "round": round_number, "blocks": blocks},
             remedy="low < high",
         )
-    try:
-        shared = own_private.exchange(their_public)
-    except ValueError:
-        raise SecureSumError(
-            "a public key of low order",
-            field="pair seed",
-            value=(low, high),
-            remedy="refuse its owner's keys",
-        ) from None
+    shared = _agreed(own_private, their_public, (low, high))
     return _derive(shared, federation, round_number, blocks, low, high)
 
 
@@ -273,6 +266,19 @@ class SlotSum:
         total = self._total.copy()
         reduce(total, self._modulus)
         return total
+
+
+def _agreed(own: X25519PrivateKey, theirs: X25519PublicKey, pair: tuple[int, int]) -> bytes:
+    """The X25519 secret of two clients, by their positions."""
+    try:
+        return own.exchange(theirs)
+    except ValueError:
+        raise SecureSumError(
+            "a public key of low order",
+            field="pair seed",
+            value=pair,
+            remedy="refuse its owner's keys",
+        ) from None
 
 
 def _derive(

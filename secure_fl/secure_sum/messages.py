@@ -1,8 +1,6 @@
-"""The bodies inside a round's envelopes: typed, of one spelling each, and of lengths that public
-facts alone decide.
+"""The bodies inside a round's envelopes, typed, and why a party refuses to go on.
 
-Numbers are big-endian. A list is its count, then its items; positions ascend strictly. Whatever
-follows the last field is refused.
+`decode` is strict: it refuses every spelling but the one that `encode` gives (see `framing`).
 """
 
 from __future__ import annotations
@@ -11,24 +9,24 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import chain, pairwise
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
-from secure_fl.crypto.envelope import Bytes, Expected, Header, Seen, open_envelope
+from secure_fl.crypto.envelope import Expected, Header, Seen, open_envelope
 from secure_fl.crypto.public_keys import check_agreement_key
 from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.crypto.roster import Roster
 from secure_fl.crypto.shares import SHARE_BYTES
 from secure_fl.errors import SecureSumError
-from secure_fl.secure_sum.plan import Integers
+from secure_fl.secure_sum.blocks import Integers
+from secure_fl.secure_sum.framing import BodyReader, frames, malformed, position_list, sized
 
 T = TypeVar("T")
 MASK_KEY = 0xFFFF
 """In a revealed share's place for a block: the share is one of the owner's private mask key."""
 _KEY_BYTES = 32
-_COUNT, _LENGTH, _PLACE = struct.Struct(">I"), struct.Struct(">Q"), struct.Struct(">HH")
+_PLACE = struct.Struct(">HH")
 _ENTRY = _PLACE.size + SHARE_BYTES
 
 
@@ -88,17 +86,17 @@ class Advertise:
     commitment: bytes
 
     def encode(self) -> bytes:
-        """96 bytes."""
+        """The keys and the commitment, one after the other: 96 bytes."""
         return self.sealing + self.masking + self.commitment
 
     @classmethod
     def decode(cls, data: bytes) -> Advertise:
-        """The inverse."""
-        reader = _Reader(data)
+        """The message that `encode` gives these bytes for; no other bytes are taken."""
+        reader = BodyReader(data)
         found = cls(reader.take(_KEY_BYTES), reader.take(_KEY_BYTES), reader.take(_KEY_BYTES))
         reader.end()
         if found.sealing == found.masking:
-            raise _malformed("one key for two purposes")
+            raise malformed("one key for two purposes")
         return found
 
     def check(self, owner: str) -> None:
@@ -122,13 +120,16 @@ class Boxes:
 
     def encode(self) -> bytes:
         """Positions, then (position, box) in ascending order."""
-        body = [_positions(self.dealers), _positions([position for position, _ in self.boxes])]
-        return b"".join([*body, *(_sized(box) for _, box in self.boxes)])
+        body = [
+            position_list(self.dealers),
+            position_list([position for position, _ in self.boxes]),
+        ]
+        return b"".join([*body, *(sized(box) for _, box in self.boxes)])
 
     @classmethod
     def decode(cls, data: bytes) -> Boxes:
-        """The inverse."""
-        reader = _Reader(data)
+        """The message that `encode` gives these bytes for; no other bytes are taken."""
+        reader = BodyReader(data)
         dealers, readers = reader.positions(), reader.positions()
         found = cls(dealers, tuple((position, reader.sized()) for position in readers))
         reader.end()
@@ -142,13 +143,13 @@ class Dealers:
     positions: tuple[int, ...]
 
     def encode(self) -> bytes:
-        """Positions."""
-        return _positions(self.positions)
+        """The positions, behind their number."""
+        return position_list(self.positions)
 
     @classmethod
     def decode(cls, data: bytes) -> Dealers:
-        """The inverse."""
-        reader = _Reader(data)
+        """The message that `encode` gives these bytes for; no other bytes are taken."""
+        reader = BodyReader(data)
         found = cls(reader.positions())
         reader.end()
         return found
@@ -162,13 +163,13 @@ class Survivors:
     survivors: tuple[int, ...]
 
     def encode(self) -> bytes:
-        """View, then positions."""
-        return self.view + _positions(self.survivors)
+        """The view, then the positions."""
+        return self.view + position_list(self.survivors)
 
     @classmethod
     def decode(cls, data: bytes) -> Survivors:
-        """The inverse."""
-        reader = _Reader(data)
+        """The message that `encode` gives these bytes for; no other bytes are taken."""
+        reader = BodyReader(data)
         found = cls(reader.take(32), reader.positions())
         reader.end()
         return found
@@ -182,13 +183,13 @@ class Agreement:
     survivors: int
 
     def encode(self) -> bytes:
-        """34 bytes."""
+        """The view, then the number in two bytes: 34 bytes."""
         return self.view + self.survivors.to_bytes(2, "big")
 
     @classmethod
     def decode(cls, data: bytes) -> Agreement:
-        """The inverse."""
-        reader = _Reader(data)
+        """The message that `encode` gives these bytes for; no other bytes are taken."""
+        reader = BodyReader(data)
         found = cls(reader.take(32), reader.number(2))
         reader.end()
         return found
@@ -206,18 +207,18 @@ class OpenRequest:
     evidence: tuple[bytes, ...] = field(repr=False)
 
     def encode(self) -> bytes:
-        """View, both sets, evidence."""
+        """The view, both sets of positions, then the evidence."""
         return (
             self.view
-            + _positions(self.survivors)
-            + _positions(self.dropped)
+            + position_list(self.survivors)
+            + position_list(self.dropped)
             + frames(self.evidence)
         )
 
     @classmethod
     def decode(cls, data: bytes) -> OpenRequest:
-        """The inverse."""
-        reader = _Reader(data)
+        """The message that `encode` gives these bytes for; no other bytes are taken."""
+        reader = BodyReader(data)
         view, survivors, dropped = reader.take(32), reader.positions(), reader.positions()
         return cls(view, survivors, dropped, tuple(reader.frames()))
 
@@ -237,14 +238,14 @@ class CountProof:
     mask_keys: tuple[bytes, ...] = field(default=(), repr=False)
 
     def evidence(self) -> tuple[bytes, ...]:
-        """As a request carries it."""
+        """The proof as the parts that a request carries for evidence."""
         return (*self.heads, b"".join(self.seeds), b"".join(self.mask_keys))
 
     @classmethod
     def of(
         cls, evidence: Sequence[bytes], survivors: int, dropped: int, *, masked: bool
     ) -> CountProof:
-        """The inverse.
+        """The proof out of a request's evidence.
 
         Raises:
             RoundRefusedError: `not-proved` for more or fewer parts than there are clients.
@@ -276,26 +277,26 @@ class Revealed:
     shares: tuple[tuple[int, int, bytes], ...] = field(repr=False)
 
     def encode(self) -> bytes:
-        """Pools, then entries of 75 bytes."""
-        head = _positions(self.passing) + struct.pack(">I", len(self.shares))
+        """The pools, then entries of 75 bytes: block, owner, share."""
+        head = position_list(self.passing) + struct.pack(">I", len(self.shares))
         return head + b"".join(
             struct.pack(">HH", block, owner) + share for block, owner, share in self.shares
         )
 
     @classmethod
     def decode(cls, data: bytes) -> Revealed:
-        """The inverse."""
-        reader = _Reader(data)
+        """The message that `encode` gives these bytes for; no other bytes are taken."""
+        reader = BodyReader(data)
         passing, count = reader.positions(), reader.number(4)
         if reader.left != count * _ENTRY:
-            raise _malformed("another number of shares")
+            raise malformed("another number of shares")
         body = reader.take(reader.left)
         shares = tuple(
             (*_PLACE.unpack_from(body, at), body[at + _PLACE.size : at + _ENTRY])
             for at in range(0, len(body), _ENTRY)
         )
         if len({entry[:2] for entry in shares}) != count:
-            raise _malformed("a share twice")
+            raise malformed("a share twice")
         return cls(passing, shares)
 
 
@@ -308,60 +309,23 @@ class Counts:
     passing: tuple[int, ...]
 
     def encode(self) -> bytes:
-        """View, int64 fields, pools."""
+        """The view, the fields as int64, then the pools."""
         return (
             self.view
             + struct.pack(">I", self.head.size)
             + self.head.astype(">i8").tobytes()
-            + _positions(self.passing)
+            + position_list(self.passing)
         )
 
     @classmethod
     def decode(cls, data: bytes) -> Counts:
-        """The inverse."""
-        reader = _Reader(data)
+        """The message that `encode` gives these bytes for; no other bytes are taken."""
+        reader = BodyReader(data)
         view, fields = reader.take(32), reader.number(4)
         head = np.frombuffer(reader.take(8 * fields), ">i8").astype(np.int64)
         found = cls(view, head, reader.positions())
         reader.end()
         return found
-
-
-def frames(items: Sequence[bytes]) -> bytes:
-    """Several byte strings as one."""
-    return b"".join(
-        [
-            _COUNT.pack(len(items)),
-            *chain.from_iterable((_LENGTH.pack(len(item)), item) for item in items),
-        ]
-    )
-
-
-def empty_frames(lengths: Sequence[int]) -> tuple[memoryview, list[memoryview]]:
-    """(`frames` of items that are not there yet, the places where they go): for items too large to
-    be copied.
-    """
-    data = np.empty(_COUNT.size + sum(_LENGTH.size + length for length in lengths), np.uint8).data
-    _COUNT.pack_into(data, 0, len(lengths))
-    start, places = _COUNT.size, []
-    for length in lengths:
-        _LENGTH.pack_into(data, start, length)
-        start += _LENGTH.size + length
-        places.append(data[start - length : start])
-    return data, places
-
-
-def unframe(data: Bytes, count: int | None = None) -> list[Bytes]:
-    """The inverse of `frames`; views where `data` is one.
-
-    Args:
-        data: the bytes.
-        count: how many items there must be, checked before any is looked at.
-
-    Raises:
-        RefusedError: `truncated` or `malformed`; `wrong-chunk` for another number of items.
-    """
-    return _Reader(data).frames(count)
 
 
 def accept(
@@ -392,76 +356,3 @@ def accept(
     message = parse(body)
     seen.record(header)
     return header, message
-
-
-class _Reader(Generic[Bytes]):
-    def __init__(self, data: Bytes) -> None:
-        self._data: Bytes = data
-        self._at = 0
-
-    @property
-    def left(self) -> int:
-        return len(self._data) - self._at
-
-    def take(self, count: int) -> Bytes:
-        if count > self.left:
-            raise RefusedError(
-                Reason.TRUNCATED,
-                "shorter than its fields",
-                field="body",
-                value=len(self._data),
-                remedy="send it as it was written",
-            )
-        self._at += count
-        return self._data[self._at - count : self._at]
-
-    def number(self, size: int) -> int:
-        return int.from_bytes(self.take(size), "big")
-
-    def positions(self) -> tuple[int, ...]:
-        count = self.number(2)
-        found = struct.unpack(f">{count}H", self.take(2 * count))
-        if any(low >= high for low, high in pairwise(found)):
-            raise _malformed("positions do not ascend")
-        return found
-
-    def sized(self) -> Bytes:
-        return self.take(self.number(4))
-
-    def frames(self, expected: int | None = None) -> list[Bytes]:
-        count = self.number(4)
-        if expected not in (None, count):
-            raise RefusedError(
-                Reason.WRONG_CHUNK,
-                f"{expected} parts are expected",
-                field="message",
-                value=count,
-                remedy="send all of them, once",
-            )
-        if count * _LENGTH.size > self.left:
-            raise _malformed("more items than bytes")
-        found = [self.take(self.number(8)) for _ in range(count)]
-        self.end()
-        return found
-
-    def end(self) -> None:
-        if self.left:
-            raise _malformed("bytes after the last field")
-
-
-def _positions(positions: Sequence[int]) -> bytes:
-    return struct.pack(f">H{len(positions)}H", len(positions), *positions)
-
-
-def _sized(data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + data
-
-
-def _malformed(problem: str) -> RefusedError:
-    return RefusedError(
-        Reason.MALFORMED,
-        problem,
-        field="body",
-        value="(hidden)",
-        remedy="send the message as it was written",
-    )

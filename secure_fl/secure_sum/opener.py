@@ -20,10 +20,11 @@ import numpy as np
 from blake3 import blake3
 
 from secure_fl.secure_sum.block_codec import HolderCipher, open_sum
+from secure_fl.secure_sum.blocks import Integers
 from secure_fl.secure_sum.graph import commitment
 from secure_fl.secure_sum.key_directory import Verified, need
 from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError
-from secure_fl.secure_sum.plan import Integers, RoundPlan
+from secure_fl.secure_sum.plan import RoundPlan
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class SumOpener:
 
     @property
     def cipher(self) -> HolderCipher | None:
-        """What decrypts."""
+        """What decrypts sums; None where nothing is encrypted."""
         return self._cipher
 
     def open_counts(self, head: Integers, survivors: int) -> tuple[Integers, tuple[int, ...]]:

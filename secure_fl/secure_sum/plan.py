@@ -8,199 +8,26 @@ refused as `wrong-parameters`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, get_args
-
-import numpy as np
-from numpy.typing import NDArray
 
 from secure_fl.crypto.envelope import NO_KEY, Expected, Header, Phase
 from secure_fl.crypto.roster import Roster
 from secure_fl.crypto.shares import check_threshold
 from secure_fl.crypto.strict_json import canonical
 from secure_fl.errors import SecureSumError
-from secure_fl.he.parameters import BFV_4096, BFV_4096_58, KeyHolder, ParameterSet
+from secure_fl.he.parameters import ParameterSet
 from secure_fl.odds import default_threshold, smallest_degree, withstands
+from secure_fl.secure_sum.blocks import BlockShape, Integers
 from secure_fl.secure_sum.layout import FieldLayout
+from secure_fl.secure_sum.protections import KEY_HOLDERS, layout_of, parameters_of
 
-Protection = Literal["plain", "masked", "bfv+masked"]
-PROTECTIONS: tuple[str, ...] = get_args(Protection)
-KEY_HOLDERS: tuple[str, ...] = get_args(KeyHolder)
-Integers = NDArray[np.int64]
-
-_LAYOUTS: dict[str, FieldLayout] = {"masked": FieldLayout.words()}
 _GUARD = 1
 """Numbers after a block's fields that are 0 in every upload: an opened sum with masks left in it
 shows there, but for 1 in 2^40.
 """
 LARGEST_CUT = 4095
 """Slots that one ciphertext holds beside the guard."""
-
-
-def layout_of(protection: str) -> FieldLayout:
-    """Where fields lie in a slot: what a `Grid` is to be given.
-
-    Raises:
-        SecureSumError: a protection that does not exist.
-    """
-    if protection not in PROTECTIONS:
-        raise SecureSumError(
-            "unknown", field="security.protection", value=protection, remedy=f"one of {PROTECTIONS}"
-        )
-    return _LAYOUTS.get(protection, FieldLayout())
-
-
-def parameters_of(protection: str, key_holder: str = "clients") -> ParameterSet | None:
-    """The default parameter set of a protection, None where nothing is encrypted.
-
-    Public-key encryption publishes a key modulo all primes: one prime of 58 bits keeps 192 bits
-    against quantum attacks and encrypts a third faster than 54 + 55 bits, which stay below 128.
-    Seeded uploads publish the first prime only, where 54 bits are shorter.
-    """
-    if protection != "bfv+masked":
-        return None
-    return BFV_4096_58 if key_holder == "authority" else BFV_4096
-
-
-@dataclass(frozen=True)
-class BlockShape:
-    """Fields of one client's vector: a head, a part that all pools share, and K equal pool blocks.
-
-    Args:
-        pools: K.
-        width: fields of a pool block.
-        shared: fields of the shared block; 0 for none.
-        head: fields of the head block; the first K are the counts. None for K.
-        counted: False where the head holds no counts; then there is one pool and its count is the
-            number of survivors.
-    """
-
-    pools: int
-    width: int
-    shared: int = 0
-    head: int | None = None
-    counted: bool = True
-
-    def __post_init__(self) -> None:
-        least = self.pools if self.counted else 0
-        fits = (
-            self.pools >= 1
-            and self.width >= 1
-            and self.shared >= 0
-            and self.pools < 60_000
-            and (self.counted or self.pools == 1)
-        )
-        if not fits or self.head_fields < least:
-            value = (self.pools, self.width, self.shared, self.head, self.counted)
-            raise SecureSumError(
-                "blocks do not fit together",
-                field="shape",
-                value=value,
-                remedy="K counts in the head; without them one pool",
-            )
-
-    @property
-    def head_fields(self) -> int:
-        """Fields of block 0."""
-        return (self.pools if self.counted else 0) if self.head is None else self.head
-
-    @property
-    def first_pool(self) -> int:
-        """Block number of pool 0."""
-        return 2 if self.shared else 1
-
-    @property
-    def blocks(self) -> int:
-        """Blocks of an upload."""
-        return self.first_pool + self.pools
-
-    def fields(self, block: int) -> int:
-        """Fields of a block."""
-        if block == 0:
-            return self.head_fields
-        return self.width if block >= self.first_pool else self.shared
-
-    def after_counts(self, passing: Sequence[int]) -> tuple[int, ...]:
-        """Blocks opened at the second opening: the shared one, and pools that passed."""
-        return (*range(1, self.first_pool), *(self.first_pool + pool for pool in passing))
-
-
-@dataclass(frozen=True)
-class BlockVector:
-    """One client's integers.
-
-    Args:
-        head: int64 `[head_fields]`.
-        pools: K arrays int64 `[width]`; those of pools not chosen are zeros, or noise alone.
-        shared: int64 `[shared]`, None where the shape has none.
-    """
-
-    head: Integers = field(repr=False)
-    pools: Sequence[Integers] = field(repr=False)
-    shared: Integers | None = field(default=None, repr=False)
-
-    @classmethod
-    def one_hot(
-        cls,
-        shape: BlockShape,
-        choice: int,
-        values: Integers,
-        *,
-        shared: Integers | None = None,
-        unit: int = 1,
-    ) -> BlockVector:
-        """`values` in the chosen pool's block, zeros (which share one array) in all others, `unit`
-        in the chosen count.
-
-        Raises:
-            SecureSumError: no such pool.
-        """
-        if not 0 <= choice < shape.pools:
-            raise SecureSumError(
-                "no such pool", field="choice", value="(hidden)", remedy=f"0 to {shape.pools - 1}"
-            )
-        head, zeros = (
-            np.zeros(shape.head_fields, np.int64),
-            np.broadcast_to(np.int64(0), shape.width),
-        )
-        if shape.counted:
-            head[choice] = unit
-        return cls(
-            head, [values if pool == choice else zeros for pool in range(shape.pools)], shared
-        )
-
-    def block(self, shape: BlockShape, number: int) -> Integers:
-        """Fields of one block.
-
-        Raises:
-            SecureSumError: another length or type than the shape says.
-        """
-        if number == 0:
-            values: Any = self.head
-        elif number < shape.first_pool:
-            values = self.shared
-        else:
-            pool = number - shape.first_pool
-            values = self.pools[pool] if len(self.pools) == shape.pools else None
-        if (
-            not isinstance(values, np.ndarray)
-            or values.dtype != np.int64
-            or values.shape != (shape.fields(number),)
-        ):
-            found = (
-                getattr(values, "dtype", None),
-                getattr(values, "shape", None),
-                len(self.pools),
-            )
-            raise SecureSumError(
-                "not the block that the shape says",
-                field=f"block {number}",
-                value=found,
-                remedy=f"int64 [{shape.fields(number)}]",
-            )
-        return values
 
 
 @dataclass(frozen=True)
@@ -274,41 +101,36 @@ class RoundPlan:
     context: bytes = b""
 
     def __post_init__(self) -> None:
-        object.__setattr__(
-            self, "cohort", tuple(sorted(self.cohort)) or self.roster.names("client")
-        )
-        object.__setattr__(
-            self,
-            "parameters",
-            (self.parameters or parameters_of(self.protection, self.key_holder))
-            if self.encrypted
-            else None,
-        )
-        strangers = set(self.cohort) - set(self.roster.names("client"))
-        if (
-            strangers
-            or len(set(self.cohort)) != len(self.cohort)
-            or len(self.cohort) < self.survivors_needed
-            or len(self.cohort) >= 2**16
-        ):
+        clients = self.roster.names("client")
+        object.__setattr__(self, "cohort", tuple(sorted(self.cohort)) or clients)
+        default = parameters_of(self.protection, self.key_holder)
+        found = (self.parameters or default) if self.encrypted else None
+        object.__setattr__(self, "parameters", found)
+        self._check_cohort()
+        self._check_counts()
+        if self.masked:
+            check_threshold(self.shares_needed, self.neighbourhood)
+            self._check_graph()
+        self._check_roles()
+
+    def _check_cohort(self) -> None:
+        size, strangers = len(self.cohort), set(self.cohort) - set(self.roster.names("client"))
+        twice = size != len(set(self.cohort))
+        if strangers or twice or not self.survivors_needed <= size < 2**16:
             raise SecureSumError(
                 "clients that cannot take part",
                 field="cohort",
                 value=sorted(strangers),
                 remedy="n_min or more of the roster",
             )
-        for name, value, smallest in (
-            ("fewest", self.survivors_needed, 1),
-            ("minimum", self.minimum, 1),
-            ("count_unit", self.count_unit, 1),
-        ):
-            if value < smallest:
-                raise SecureSumError(
-                    "too small", field=name, value=value, remedy=f"at least {smallest}"
-                )
-        if self.masked:
-            check_threshold(self.shares_needed, self.neighbourhood)
-            self._check_graph()
+
+    def _check_counts(self) -> None:
+        counts = {"minimum": self.minimum, "count_unit": self.count_unit}
+        for name, value in {"fewest": self.survivors_needed, **counts}.items():
+            if value < 1:
+                raise SecureSumError("too small", field=name, value=value, remedy="at least 1")
+
+    def _check_roles(self) -> None:
         if self.key_holder not in KEY_HOLDERS:
             raise SecureSumError(
                 "unknown",
@@ -360,7 +182,7 @@ class RoundPlan:
 
     @property
     def shares_needed(self) -> int:
-        """t: of the m shares of a secret."""
+        """t: how many of the m shares of a secret give it back."""
         return default_threshold(self.neighbourhood) if self.threshold is None else self.threshold
 
     @property
@@ -400,7 +222,7 @@ class RoundPlan:
 
     @cached_property
     def layout(self) -> FieldLayout:
-        """Of the slots."""
+        """How fields lie in the slots of a block."""
         return layout_of(self.protection)
 
     def numbers(self, block: int) -> int:
@@ -486,7 +308,7 @@ class RoundPlan:
 
     @cached_property
     def parameter_text(self) -> str:
-        """What headers carry."""
+        """What headers carry for parameters: the encryption's or the layout, and the digest."""
         base = (
             self.parameters.identifier
             if self.parameters
@@ -495,7 +317,7 @@ class RoundPlan:
         return f"{base}/{self.digest.hex()[:32]}"
 
     def header(self, phase: Phase, sender: str, *, chunk: int = 0, chunks: int = 1) -> Header:
-        """The header of a message; nothing in it depends on a client's data."""
+        """The header of a message of this round; nothing in it depends on a client's data."""
         return Header(
             self.protection,
             self.parameter_text,
@@ -513,7 +335,7 @@ class RoundPlan:
     def expect(
         self, phase: Phase, role: str, *, sender: str | None = None, chunks: int = 1
     ) -> Expected:
-        """What a receiver waits for."""
+        """What a receiver of this round's messages waits for, in a phase and from a role."""
         return Expected(
             self.protection,
             self.parameter_text,

@@ -1,7 +1,8 @@
 """The server's side of one round: adds what it cannot read, drops it, and holds no key.
 
     receive(bytes) takes one message of the running step and says why it was refused, if it was;
-    advance() ends the step (everybody answered, or the deadline passed) and gives what is to be sent next.
+    advance() ends the step (everybody answered, or the deadline passed) and gives what is to be
+    sent next.
 
 Steps: ADVERTISE, SHARE, SETTLE, UPLOAD, AGREE, COUNT_SHARES, COUNTS, POOL_SHARES, POOLS, DIGESTS,
 DONE; protections skip what they have no use for.
@@ -29,6 +30,7 @@ import numpy as np
 from secure_fl.crypto.envelope import Phase, sign_envelope
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.block_codec import open_sum
+from secure_fl.secure_sum.framing import frames
 from secure_fl.secure_sum.inbox import RoundInbox
 from secure_fl.secure_sum.journal import RoundJournal, Sums
 from secure_fl.secure_sum.key_directory import KeyBook, need
@@ -41,7 +43,6 @@ from secure_fl.secure_sum.messages import (
     RoundReason,
     RoundRefusedError,
     Survivors,
-    frames,
 )
 from secure_fl.secure_sum.share_box import ShareBox, without_shares
 from secure_fl.secure_sum.steps import Message, Refusal, Step

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from secure_fl.crypto.envelope import Phase, sign_envelope
 from secure_fl.crypto.identities import Identity
 from secure_fl.crypto.shares import split_many
+from secure_fl.secure_sum.framing import unframe
 from secure_fl.secure_sum.key_directory import KeyBook, Verified, need, seed_commitment
 from secure_fl.secure_sum.masks import pair_seeds, self_seeds
 from secure_fl.secure_sum.messages import (
@@ -23,7 +24,6 @@ from secure_fl.secure_sum.messages import (
     RoundRefusedError,
     T,
     accept,
-    unframe,
 )
 from secure_fl.secure_sum.plan import RoundPlan
 from secure_fl.secure_sum.sizes import check_size, most_bytes
@@ -58,12 +58,12 @@ class ClientSetup:
 
     @property
     def name(self) -> str:
-        """On the roster."""
+        """The client's name on the roster."""
         return self._identity.name
 
     @property
     def plan(self) -> RoundPlan:
-        """Of the round."""
+        """What everybody agreed on before the round."""
         return self._plan
 
     def begin(self) -> list[bytes]:

@@ -40,12 +40,8 @@ class ShareBox:
         tags: Mapping[tuple[int, int], bytes] | None = None,
         closed: Mapping[int, Sequence[int]] | None = None,
     ) -> None:
-        self._plan, self._book, self._survivors, self._tags = (
-            plan,
-            book,
-            tuple(survivors),
-            tags or {},
-        )
+        self._plan, self._book, self._survivors = plan, book, tuple(survivors)
+        self._tags = tags or {}
         self._closed, self._answered = closed or {}, set[int]()
         self._dropped = tuple(position for position in dealers if position not in set(survivors))
         self.mask_keys: dict[int, bytes] = {}
@@ -73,19 +69,10 @@ class ShareBox:
         """
         parsed = []
         for place, owner, data in shares:
-            share, holders = (
-                Share.from_bytes(data),
-                self._book.holders(owner) if owner < len(self._book.names) else (),
-            )
-            wanted = place in places and owner in (
-                self._dropped if place == MASK_KEY else self._survivors
-            )
-            mine = (
-                holder in holders
-                and share.index == holders.index(holder) + 1
-                and share.threshold == self._book.threshold
-            )
-            if not wanted or not mine:
+            share = Share.from_bytes(data)
+            owners = self._dropped if place == MASK_KEY else self._survivors
+            wanted = place in places and owner in owners
+            if not wanted or not self._is_its(holder, owner, share):
                 raise RefusedError(
                     Reason.MALFORMED,
                     "not its share, or not asked for",
@@ -93,15 +80,7 @@ class ShareBox:
                     value=(place, owner),
                     remedy="none",
                 )
-            if not self._dealt(owner, holder, place, data):
-                self.liars.append(self._book.names[holder])
-                raise RoundRefusedError(
-                    RoundReason.FALSE_SHARES,
-                    "not the share it was dealt",
-                    field="share",
-                    value=(place, owner),
-                    remedy="show that one",
-                )
+            self._check_dealt(owner, holder, place, data)
             parsed.append((place, owner, share))
         self._answered.add(holder)
         for place, owner, share in parsed:
@@ -166,12 +145,28 @@ class ShareBox:
         check_seed(self._book, owner, seed)
         self._self.setdefault(0, {})[owner] = seed
 
-    def _dealt(self, owner: int, holder: int, place: int, share: bytes) -> bool:
+    def _is_its(self, holder: int, owner: int, share: Share) -> bool:
+        """Whether a share stands where this holder's share of the owner's secret stands."""
+        holders = self._book.holders(owner)
+        if holder not in holders or share.threshold != self._book.threshold:
+            return False
+        return share.index == holders.index(holder) + 1
+
+    def _check_dealt(self, owner: int, holder: int, place: int, share: bytes) -> None:
+        """Refuse another share than the box had, by its tag; an owner's own is in no box."""
         if owner == holder:
-            return True
+            return
         row = 0 if place == MASK_KEY else 1 + place
         tag = self._tags.get((owner, holder), b"")[row * TAG_BYTES :][:TAG_BYTES]
-        return tags(self._book.box_context(owner, holder), [share]) == [tag]
+        if tags(self._book.box_context(owner, holder), [share]) != [tag]:
+            self.liars.append(self._book.names[holder])
+            raise RoundRefusedError(
+                RoundReason.FALSE_SHARES,
+                "not the share it was dealt",
+                field="share",
+                value=(place, owner),
+                remedy="show that one",
+            )
 
     def _secrets(self, place: int, owners: Sequence[int]) -> dict[int, bytes | None]:
         """By owner, None where its shares give no key and no seed."""

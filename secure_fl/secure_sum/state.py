@@ -19,9 +19,10 @@ from secure_fl.crypto.strict_json import (
     to_base64,
 )
 from secure_fl.errors import SecureSumError
+from secure_fl.secure_sum.blocks import Integers
 from secure_fl.secure_sum.digests import Applied
 from secure_fl.secure_sum.messages import Advertise
-from secure_fl.secure_sum.plan import Integers, RoundPlan
+from secure_fl.secure_sum.plan import RoundPlan
 from secure_fl.secure_sum.steps import ClientStep
 
 _VERSION = 1

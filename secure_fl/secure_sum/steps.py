@@ -15,7 +15,7 @@ _FIRST_ENVELOPE = 12
 
 
 class Step(IntEnum):
-    """What the server is collecting."""
+    """Steps of a round at the server: what it is collecting."""
 
     ADVERTISE = 1
     SHARE = 2
@@ -31,7 +31,7 @@ class Step(IntEnum):
 
 
 class ClientStep(IntEnum):
-    """How far a client is."""
+    """Steps of a round at a client: what it has done last."""
 
     NEW = 0
     ADVERTISED = 1
@@ -84,7 +84,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Message:
-    """Bytes for one party."""
+    """What the server sends: bytes for one party, by name."""
 
     recipient: str
     data: bytes = field(repr=False)

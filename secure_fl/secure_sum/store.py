@@ -31,7 +31,7 @@ _KEPT = 2
 
 
 class RoundStore(Protocol):
-    """Outlives the client's process."""
+    """What a client remembers of its rounds when its process ends."""
 
     def begin(self, round_number: int, question: bytes = b"", state: Sealed | None = None) -> None:
         """Record, before anything is sent, that a round has begun, and the state it begins with.
@@ -65,7 +65,7 @@ class Sealed:
         self._context, self._encode = context, encode
 
     def under(self, key: bytes) -> bytes:
-        """The box."""
+        """The encoded state as it is now, sealed under a key of 32 bytes."""
         return seal_with(key, self._encode(), self._context)
 
 
@@ -218,7 +218,7 @@ class FolderStore:
         }
 
     def _begun(self) -> set[int]:
-        """The last rounds that were begun."""
+        """The numbers of the last rounds that were begun."""
         path, begun = self._folder / "round", self._numbers()
         if not is_file(path):
             return begun

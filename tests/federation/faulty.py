@@ -14,8 +14,8 @@ from secure_fl.engines.queue import Tap
 from secure_fl.errors import FileError, TrainingError
 from secure_fl.federation.party import Message, Party
 from secure_fl.federation.state import State
+from secure_fl.secure_sum.framing import frames, unframe
 from secure_fl.secure_sum.grid import Blocks
-from secure_fl.secure_sum.messages import frames, unframe
 from secure_fl.secure_sum.store import MemoryStore, Sealed
 
 Change = Callable[[bytes], bytes | None]

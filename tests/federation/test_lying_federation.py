@@ -27,7 +27,8 @@ from secure_fl.federation.wire import Wire, route, shown
 from secure_fl.secure_sum import client as round_client
 from secure_fl.secure_sum import key_directory
 from secure_fl.secure_sum.client import RoundClient
-from secure_fl.secure_sum.messages import Dealers, OpenRequest, Survivors, frames, unframe
+from secure_fl.secure_sum.framing import frames, unframe
+from secure_fl.secure_sum.messages import Dealers, OpenRequest, Survivors
 from secure_fl.secure_sum.setup import ClientSetup
 
 LIED_TO = "client-0001"

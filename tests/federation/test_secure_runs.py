@@ -22,10 +22,10 @@ from secure_fl.estimate import sample_state
 from secure_fl.federation.state import Place
 from secure_fl.federation.summing import Summing, shape_of
 from secure_fl.privacy.noise import NoiseSource
+from secure_fl.secure_sum.blocks import BlockVector
 from secure_fl.secure_sum.client import RoundClient
 from secure_fl.secure_sum.grid import Blocks, Grid
 from secure_fl.secure_sum.layout import FieldLayout
-from secure_fl.secure_sum.plan import BlockVector
 from secure_fl.summary import unprotected
 
 PROTECTED = [("masked", "clients"), ("bfv+masked", "clients"), ("bfv+masked", "authority")]

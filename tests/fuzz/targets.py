@@ -23,20 +23,9 @@ def make_target() -> tuple[Callable[[bytes], None], list[bytes]]:
     """A function that raises where a parser misbehaves, and messages to start from."""
     who = Identity.generate("clinic")
     roster = Roster("hospitals", (who.member,))
-    expected = Expected(
-        "bfv+masked", BFV_4096.identifier, "hospitals", 0, Phase.UPLOAD, 1, bytes(32)
-    )
-    header = Header(
-        "bfv+masked",
-        BFV_4096.identifier,
-        "hospitals",
-        0,
-        Phase.UPLOAD,
-        1,
-        who.name,
-        bytes(32),
-        roster.digest,
-    )
+    context = ("bfv+masked", BFV_4096.identifier, "hospitals")
+    expected = Expected(*context, 0, Phase.UPLOAD, 1, bytes(32))
+    header = Header(*context, 0, Phase.UPLOAD, 1, who.name, bytes(32), roster.digest)
     message = sign_envelope(who, header, b"body")
     parsers: list[Callable[[bytes], object]] = [
         lambda data: open_envelope(data, roster, expected, Seen()),
@@ -57,18 +46,11 @@ def make_target() -> tuple[Callable[[bytes], None], list[bytes]]:
         if opened is None or forged:
             raise AssertionError("accepted what was never sent")
 
-    body = (
-        b"SFC1\x01"
-        + (2).to_bytes(4, "little")
-        + BFV_4096.digest
-        + bytes(32 + 64)
-        + np.zeros(4096 * 54 // 8, np.uint8).tobytes()
-    )
-    seeds = [
-        b"\0" + message,
-        b"\1" + body,
-        b"\2" + who.card(),
-        b"\3" + roster.sign(who),
-        b"\4" + bytes(64),
-    ]
-    return target, seeds
+    good = [message, _cipher_body(), who.card(), roster.sign(who), bytes(64)]
+    return target, [bytes([parser]) + data for parser, data in enumerate(good)]
+
+
+def _cipher_body() -> bytes:
+    """Two numbers in one seeded ciphertext, all of whose words are 0."""
+    head = b"SFC1\x01" + (2).to_bytes(4, "little") + BFV_4096.digest + bytes(32)
+    return head + bytes(64) + np.zeros(4096 * 54 // 8, np.uint8).tobytes()

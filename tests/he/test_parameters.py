@@ -23,7 +23,7 @@ from secure_fl.he.parameters import (
     parameter_set,
 )
 from secure_fl.he.seal_bridge import SealBridge
-from secure_fl.secure_sum.plan import parameters_of
+from secure_fl.secure_sum.protections import parameters_of
 
 
 def test_the_table_is_the_standards() -> None:

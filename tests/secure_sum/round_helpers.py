@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secure_fl.crypto.envelope import read_header
-from secure_fl.secure_sum.embedded import EmbeddedFederation, Outcome
-from secure_fl.secure_sum.plan import BlockShape, BlockVector
+from secure_fl.secure_sum.blocks import BlockShape, BlockVector
+from secure_fl.secure_sum.embedded import EmbeddedFederation
+from secure_fl.secure_sum.embedded_round import Outcome
 
 COMBINATIONS = [
     ("plain", "clients"),

@@ -24,9 +24,10 @@ from secure_fl.crypto.refusals import RefusedError
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum import store
 from secure_fl.secure_sum.ahead import ServerRounds
+from secure_fl.secure_sum.blocks import BlockShape, BlockVector
 from secure_fl.secure_sum.messages import RoundRefusedError
 from secure_fl.secure_sum.opener import Opened
-from secure_fl.secure_sum.plan import BlockShape, BlockVector, RoundPlan
+from secure_fl.secure_sum.plan import RoundPlan
 from secure_fl.secure_sum.state import RoundState, state_context
 from secure_fl.secure_sum.steps import ClientStep, Message, Step, claimed_round
 from secure_fl.secure_sum.store import FolderStore

@@ -14,9 +14,10 @@ from secure_fl.crypto.envelope import Phase, head_bytes, sign_envelope, sign_in_
 from secure_fl.crypto.key_streams import RUN
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.block_codec import ClientCipher, body_bytes, protect, server_cipher
+from secure_fl.secure_sum.blocks import BlockShape, BlockVector
+from secure_fl.secure_sum.framing import empty_frames, frames
 from secure_fl.secure_sum.masks import UsedSeeds, mask_terms
-from secure_fl.secure_sum.messages import empty_frames, frames
-from secure_fl.secure_sum.plan import BlockShape, BlockVector, RoundPlan
+from secure_fl.secure_sum.plan import RoundPlan
 
 WIDTHS = [1, 4096, 2 * RUN, 3 * RUN + 1, 7 * RUN - 5]
 

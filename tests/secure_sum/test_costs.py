@@ -14,9 +14,9 @@ from secure_fl.crypto import envelope
 from secure_fl.crypto.envelope import Phase, read_header, sign_envelope
 from secure_fl.crypto.key_streams import KEY_BYTES
 from secure_fl.secure_sum import inbox
+from secure_fl.secure_sum.blocks import BlockShape
+from secure_fl.secure_sum.framing import frames
 from secure_fl.secure_sum.masks import UsedSeeds
-from secure_fl.secure_sum.messages import frames
-from secure_fl.secure_sum.plan import BlockShape
 from secure_fl.secure_sum.server import RoundServer
 from secure_fl.secure_sum.sizes import most_bytes
 from secure_fl.secure_sum.steps import PHASES, Step

@@ -15,8 +15,10 @@ from secure_fl.crypto.envelope import Phase, head_bytes, read_header, sign_envel
 from secure_fl.crypto.refusals import RefusedError
 from secure_fl.secure_sum.client import RoundClient
 from secure_fl.secure_sum.digests import Applied
-from secure_fl.secure_sum.embedded import EmbeddedFederation, EmbeddedRound
-from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError, frames
+from secure_fl.secure_sum.embedded import EmbeddedFederation
+from secure_fl.secure_sum.embedded_round import EmbeddedRound
+from secure_fl.secure_sum.framing import frames
+from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError
 
 LIAR = "client-0001"
 

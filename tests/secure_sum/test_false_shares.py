@@ -15,7 +15,7 @@ from secure_fl.crypto import shares as shamir
 from secure_fl.crypto.envelope import Phase
 from secure_fl.crypto.shares import Share
 from secure_fl.secure_sum import client, setup
-from secure_fl.secure_sum.embedded import Outcome
+from secure_fl.secure_sum.embedded_round import Outcome
 from secure_fl.secure_sum.key_directory import KeyBook
 from secure_fl.secure_sum.messages import (
     MASK_KEY,

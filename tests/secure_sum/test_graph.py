@@ -21,9 +21,9 @@ from secure_fl.odds import (
     smallest_degree,
     withstands,
 )
+from secure_fl.secure_sum.blocks import BlockShape
 from secure_fl.secure_sum.embedded import EmbeddedFederation
 from secure_fl.secure_sum.graph import Neighbourhoods, commitment, draw
-from secure_fl.secure_sum.plan import BlockShape
 
 
 def keys(count: int, salt: int = 0) -> list[bytes]:

@@ -14,9 +14,9 @@ from secure_sum.test_kills import SHAPE, check_sums
 
 from secure_fl.crypto.refusals import RefusedError
 from secure_fl.errors import FileError, SecureSumError
+from secure_fl.secure_sum.blocks import BlockVector
 from secure_fl.secure_sum.journal import RoundJournal, Sums, last_round
 from secure_fl.secure_sum.messages import RoundRefusedError
-from secure_fl.secure_sum.plan import BlockVector
 from secure_fl.secure_sum.server import RoundServer
 from secure_fl.secure_sum.steps import Message, Step
 

@@ -20,15 +20,10 @@ from secure_fl.crypto.envelope import Phase, read_header, sign_envelope
 from secure_fl.crypto.strict_json import canonical
 from secure_fl.errors import FileError, SecureSumError
 from secure_fl.secure_sum import store as round_store
+from secure_fl.secure_sum.blocks import BlockShape, BlockVector
 from secure_fl.secure_sum.client import RoundClient
-from secure_fl.secure_sum.messages import (
-    Agreement,
-    OpenRequest,
-    RoundRefusedError,
-    Survivors,
-    frames,
-)
-from secure_fl.secure_sum.plan import BlockShape, BlockVector
+from secure_fl.secure_sum.framing import frames
+from secure_fl.secure_sum.messages import Agreement, OpenRequest, RoundRefusedError, Survivors
 from secure_fl.secure_sum.state import RoundState, state_context
 from secure_fl.secure_sum.steps import ClientStep, Message
 from secure_fl.secure_sum.store import FolderStore, Sealed

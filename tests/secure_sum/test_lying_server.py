@@ -19,8 +19,11 @@ from secure_fl.crypto.refusals import RefusedError
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum import authority as holders
 from secure_fl.secure_sum import client, store
+from secure_fl.secure_sum.blocks import BlockShape, BlockVector
 from secure_fl.secure_sum.client import RoundClient
-from secure_fl.secure_sum.embedded import EmbeddedFederation, EmbeddedRound
+from secure_fl.secure_sum.embedded import EmbeddedFederation
+from secure_fl.secure_sum.embedded_round import EmbeddedRound
+from secure_fl.secure_sum.framing import frames, unframe
 from secure_fl.secure_sum.messages import (
     MASK_KEY,
     CountProof,
@@ -28,10 +31,8 @@ from secure_fl.secure_sum.messages import (
     Revealed,
     RoundReason,
     RoundRefusedError,
-    frames,
-    unframe,
 )
-from secure_fl.secure_sum.plan import BlockShape, BlockVector, RoundPlan
+from secure_fl.secure_sum.plan import RoundPlan
 
 SHAPE = BlockShape(pools=3, width=6)
 CHOICES = (0, 0, 0, 1, 1, 1, 2, 0)

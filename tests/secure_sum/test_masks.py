@@ -17,7 +17,7 @@ from secure_sum.whole_blocks import mask
 from secure_fl.crypto.key_streams import Slots, Terms
 from secure_fl.crypto.shares import combine, split
 from secure_fl.errors import SecureSumError
-from secure_fl.secure_sum.graph import draw
+from secure_fl.secure_sum.graph import Neighbourhoods, draw
 from secure_fl.secure_sum.layout import FieldLayout
 from secure_fl.secure_sum.masks import (
     SlotSum,
@@ -36,16 +36,21 @@ def private(number: int) -> X25519PrivateKey:
     return X25519PrivateKey.from_private_bytes(bytes([number + 1]) * 32)
 
 
-def seeds_between(one: int, other: int, blocks: int = 2, **changes: object) -> list[bytes]:
+def seeds_between(
+    one: int, other: int, blocks: int = 2, key: X25519PrivateKey | None = None, **changes: object
+) -> list[bytes]:
     low, high = sorted((one, other))
-    named = {
-        "federation": "toy",
-        "round_number": 3,
-        "blocks": blocks,
-        "low": low,
-        "high": high,
-    } | changes
-    return pair_seeds(private(one), private(other).public_key(), **named)  # type: ignore[arg-type]
+    named = {"federation": "toy", "round_number": 3, "blocks": blocks, "low": low, "high": high}
+    own, theirs = key or private(one), private(other).public_key()
+    return pair_seeds(own, theirs, **named | changes)  # type: ignore[arg-type]
+
+
+def recovered_seeds(dropped: int, graph: Neighbourhoods, survivors: set[int]) -> dict[int, bytes]:
+    """What takes a dropped client's pair masks off block 1, from a key put together from shares."""
+    shares = split(private(dropped).private_bytes_raw(), graph.threshold, graph.degree + 1)
+    key = X25519PrivateKey.from_private_bytes(combine(shares[-graph.threshold :]))
+    alive = [i for i in graph.neighbours[dropped] if i in survivors]
+    return {i: seeds_between(dropped, i, key=key)[1] for i in alive}
 
 
 @settings(max_examples=40)
@@ -63,15 +68,8 @@ def test_what_is_opened_is_the_sum_of_the_survivors(
     """
     survivors = data.draw(st.sets(st.integers(0, clients - 1), min_size=1))
     width, edge = 5, layout.edge // clients
-    values = np.array(
-        data.draw(
-            st.lists(
-                st.lists(st.integers(-edge, edge), min_size=width, max_size=width),
-                min_size=clients,
-                max_size=clients,
-            )
-        )
-    )
+    row = st.lists(st.integers(-edge, edge), min_size=width, max_size=width)
+    values = np.array(data.draw(st.lists(row, min_size=clients, max_size=clients)))
     graph = draw([bytes([i]) for i in range(clients)], degree=degree)
     own = [self_seeds(1)[0] for _ in range(clients)]
     total = SlotSum(layout.slots(width), layout.modulus)
@@ -80,34 +78,10 @@ def test_what_is_opened_is_the_sum_of_the_survivors(
         pairs = {j: seeds_between(i, j)[1] for j in graph.neighbours[i]}
         mask(slots, own=i, self_seed=own[i], pairs=pairs, modulus=layout.modulus, used=UsedSeeds())
         total.add(from_bytes(to_bytes(slots), layout.slots(width)))
-    dropped = {}
-    for d in set(range(clients)) - survivors:
-        shares = split(private(d).private_bytes_raw(), graph.threshold, graph.degree + 1)
-        recovered = X25519PrivateKey.from_private_bytes(combine(shares[-graph.threshold :]))
-        alive = [i for i in graph.neighbours[d] if i in survivors]
-        dropped[d] = {
-            i: pair_seeds(
-                recovered,
-                private(i).public_key(),
-                federation="toy",
-                round_number=3,
-                blocks=2,
-                low=min(i, d),
-                high=max(i, d),
-            )[1]
-            for i in alive
-        }
-    opened = total.total()
-    subtract(
-        opened,
-        unmask_sum(
-            len(opened),
-            self_seeds={i: own[i] for i in survivors},
-            dropped=dropped,
-            modulus=layout.modulus,
-        ),
-        layout.modulus,
-    )
+    dropped = {d: recovered_seeds(d, graph, survivors) for d in set(range(clients)) - survivors}
+    opened, seeds = total.total(), {i: own[i] for i in survivors}
+    masks = unmask_sum(len(opened), self_seeds=seeds, dropped=dropped, modulus=layout.modulus)
+    subtract(opened, masks, layout.modulus)
     assert layout.unpack(opened, width).tolist() == values[sorted(survivors)].sum(axis=0).tolist()
 
 

@@ -27,6 +27,7 @@ from secure_fl.secure_sum import opener as holders
 from secure_fl.secure_sum import server as round_server
 from secure_fl.secure_sum import setup
 from secure_fl.secure_sum.embedded import EmbeddedFederation
+from secure_fl.secure_sum.framing import frames, unframe
 from secure_fl.secure_sum.key_directory import need
 from secure_fl.secure_sum.messages import (
     MASK_KEY,
@@ -37,8 +38,6 @@ from secure_fl.secure_sum.messages import (
     RoundReason,
     RoundRefusedError,
     Survivors,
-    frames,
-    unframe,
 )
 
 # What clients refuse

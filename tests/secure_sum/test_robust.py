@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from secure_sum.round_helpers import make_federation, make_vectors
 
 from secure_fl.errors import SecureSumError
-from secure_fl.secure_sum.plan import BlockShape, BlockVector
+from secure_fl.secure_sum.blocks import BlockShape, BlockVector
 from secure_fl.secure_sum.robust import combine_means, draw_groups
 
 

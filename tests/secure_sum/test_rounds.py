@@ -25,9 +25,9 @@ from secure_fl.crypto.envelope import Phase
 from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.block_codec import open_sum
+from secure_fl.secure_sum.blocks import BlockShape, BlockVector
 from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError
 from secure_fl.secure_sum.opener import SumOpener
-from secure_fl.secure_sum.plan import BlockShape, BlockVector
 
 PHASES = [
     Phase.ADVERTISE,
@@ -58,10 +58,9 @@ def run_one(
     edge = 2**19 - 1
     vectors = make_vectors(shape, dict(zip(names, choices, strict=True)), seed, edge // CLIENTS)
     killed = {names[number]: phase for number, phase in kills.items()}
-    # three of five shares open a secret, so that two may go at any time
-    outcome = rounds.federation.round(
-        rounds.next(), vectors, shape, kills=killed, threshold=3, minimum=minimum
-    )
+    # three of five shares open a secret and three clients the sums: two may go at any time
+    rules = {"threshold": 3, "appliers": 3, "minimum": minimum}
+    outcome = rounds.federation.round(rounds.next(), vectors, shape, kills=killed, **rules)
     gone = Phase.UPLOAD
     survivors = [name for name in names if killed.get(name, Phase.APPLY) > gone]
     check_exact(outcome, shape, vectors, survivors, minimum)

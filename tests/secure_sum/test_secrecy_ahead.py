@@ -26,12 +26,13 @@ from secure_sum.test_secrecy_span import echelon
 from secure_fl.crypto.envelope import Phase, read_header
 from secure_fl.crypto.key_streams import WORDS, Slots, Terms
 from secure_fl.secure_sum import setup
+from secure_fl.secure_sum.blocks import BlockShape
 from secure_fl.secure_sum.messages import (
     Advertise,
     Boxes,
     Revealed,
 )
-from secure_fl.secure_sum.plan import BlockShape, RoundPlan
+from secure_fl.secure_sum.plan import RoundPlan
 
 SHAPE = BlockShape(pools=3, width=4)
 ME = "client-0000"

@@ -30,8 +30,10 @@ from secure_fl.crypto.key_streams import Terms
 from secure_fl.crypto.shares import Share
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum import client as round_client
+from secure_fl.secure_sum.blocks import BlockShape, BlockVector
 from secure_fl.secure_sum.client import RoundClient
 from secure_fl.secure_sum.embedded import EmbeddedFederation
+from secure_fl.secure_sum.framing import frames, unframe
 from secure_fl.secure_sum.masks import UsedSeeds
 from secure_fl.secure_sum.messages import (
     MASK_KEY,
@@ -40,10 +42,7 @@ from secure_fl.secure_sum.messages import (
     OpenRequest,
     Revealed,
     RoundRefusedError,
-    frames,
-    unframe,
 )
-from secure_fl.secure_sum.plan import BlockShape, BlockVector
 
 SHAPE = BlockShape(pools=3, width=6)
 Outside = list[tuple[str, str, int, tuple[Header, ...]]]

@@ -11,7 +11,7 @@ import pytest
 
 from bench.harness import RESULTS
 from bench.secure_sum import bar, page, systems
-from secure_fl.secure_sum.plan import BlockShape
+from secure_fl.secure_sum.blocks import BlockShape
 
 
 def test_the_page_shows_the_newest_rows_of_the_csv(tmp_path: Path) -> None:

@@ -36,7 +36,8 @@ from secure_fl.federation.program import Answers, Program, SumForm
 from secure_fl.federation.state import State
 from secure_fl.federation.wire import Post, Wire, refused, route, shown
 from secure_fl.privacy.ledger import Release
-from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError, unframe
+from secure_fl.secure_sum.framing import unframe
+from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError
 from secure_fl.secure_sum.plan import RoundPlan
 from secure_fl.secure_sum.store import MemoryStore, RoundStore
 

@@ -30,17 +30,14 @@ from secure_fl.federation.plan import Plan
 from secure_fl.federation.program import Answers, SumForm
 from secure_fl.federation.state import State
 from secure_fl.federation.wire import Post, Wire, refused, shown
+from secure_fl.secure_sum.blocks import BlockVector
 from secure_fl.secure_sum.client import RoundClient
 from secure_fl.secure_sum.digests import Applied, Next
+from secure_fl.secure_sum.framing import unframe
 from secure_fl.secure_sum.masks import UsedSeeds
-from secure_fl.secure_sum.messages import (
-    RoundReason,
-    RoundRefusedError,
-    accept,
-    unframe,
-)
+from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError, accept
 from secure_fl.secure_sum.opener import Opened
-from secure_fl.secure_sum.plan import BlockVector, RoundPlan
+from secure_fl.secure_sum.plan import RoundPlan
 from secure_fl.secure_sum.store import RoundStore
 
 

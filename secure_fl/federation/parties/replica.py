@@ -26,9 +26,9 @@ from secure_fl.federation.program import Program
 from secure_fl.federation.state import State
 from secure_fl.federation.summing import Summed
 from secure_fl.federation.wire import refused, shown
+from secure_fl.secure_sum.blocks import BlockShape
 from secure_fl.secure_sum.grid import Blocks
 from secure_fl.secure_sum.opener import Opened
-from secure_fl.secure_sum.plan import BlockShape
 
 _COUNTS = struct.Struct(">IH")
 

@@ -27,7 +27,7 @@ from secure_fl.federation.parties.server_flow import ServerFlow
 from secure_fl.federation.parties.server_record import Stage, keys_facts
 from secure_fl.federation.party import Message
 from secure_fl.federation.wire import Post, refused, route, shown
-from secure_fl.secure_sum.messages import frames
+from secure_fl.secure_sum.framing import frames
 
 _MOST_SMALL = 1 << 20
 

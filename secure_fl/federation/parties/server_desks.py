@@ -15,7 +15,7 @@ from secure_fl.federation.parties.keyring import grant_expected
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.wire import Post, Wire, read_place, refused, shown
 from secure_fl.he.ceremony import Epoch, granted_fingerprint
-from secure_fl.secure_sum.messages import frames
+from secure_fl.secure_sum.framing import frames
 
 
 class KeyDesk:

@@ -40,7 +40,8 @@ from secure_fl.federation.plan import Plan
 from secure_fl.federation.state import State
 from secure_fl.federation.wire import Wire, route, shown
 from secure_fl.secure_sum.block_codec import ServerCipher, server_cipher
-from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError, frames
+from secure_fl.secure_sum.framing import frames
+from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError
 from secure_fl.secure_sum.steps import Refusal
 
 _MOST_NOTED = 64

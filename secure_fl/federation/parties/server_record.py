@@ -13,7 +13,7 @@ from secure_fl.federation.place import Place
 from secure_fl.federation.program import SumForm
 from secure_fl.federation.wire import shown
 from secure_fl.he.ceremony import Epoch
-from secure_fl.secure_sum.messages import unframe
+from secure_fl.secure_sum.framing import unframe
 from secure_fl.secure_sum.plan import RoundPlan
 from secure_fl.secure_sum.server import RoundServer
 from secure_fl.secure_sum.steps import Refusal

@@ -14,7 +14,8 @@ from secure_fl.federation.party import Message
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.state import Place
 from secure_fl.federation.wire import Wire, route, shown
-from secure_fl.secure_sum.messages import Survivors, frames, unframe
+from secure_fl.secure_sum.framing import frames, unframe
+from secure_fl.secure_sum.messages import Survivors
 from secure_fl.secure_sum.plan import RoundPlan
 
 

@@ -23,8 +23,8 @@ from secure_fl.federation.program import SumForm
 from secure_fl.federation.state import Place, State
 from secure_fl.federation.summing import Opening, Summed
 from secure_fl.privacy.ledger import Release
+from secure_fl.secure_sum.blocks import BlockShape
 from secure_fl.secure_sum.grid import Blocks
-from secure_fl.secure_sum.plan import BlockShape
 from secure_fl.secure_sum.store import MemoryStore
 
 WIDTH, BOUND, MINIMUM = 6, 100, 3
