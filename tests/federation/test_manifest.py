@@ -19,7 +19,8 @@ from secure_fl import Dataset, Federation, FederationConfig, Result
 from secure_fl.engines import embedded
 from secure_fl.errors import RunFolderError
 from secure_fl.federation import manifest
-from secure_fl.federation.manifest import EXPERIMENTER, PUBLIC, Manifest
+from secure_fl.federation.file_tags import EXPERIMENTER, PUBLIC
+from secure_fl.federation.manifest import Manifest
 from secure_fl.federation.record import Metrics
 from secure_fl.federation.sketches import ReleasedSketch
 from secure_fl.federation.steps.cluster import Cluster
