@@ -95,13 +95,7 @@ def group_form(objective: Objective, members: int) -> GroupUnits:
     Raises:
         PrivacyError: another objective, DSR's code form, or a size outside 2 … 16.
     """
-    if not SMALLEST_GROUP <= members <= LARGEST_GROUP:
-        remedy = (
-            "use 4 or 8: larger groups dilute the signal, and two members have one negative pair"
-        )
-        raise PrivacyError(
-            "groups have 2 to 16 members", field="group_size", value=members, remedy=remedy
-        )
+    _check_members(members)
     if isinstance(objective, NTXent):
         return GroupUnits(members, objective.temperature)
     if not (isinstance(objective, SSD) and "nt_xent" in objective.weights):
@@ -133,6 +127,18 @@ def group_form(objective: Objective, members: int) -> GroupUnits:
         config.distillation_temperature,
         config.direction,
     )
+
+
+def _check_members(members: int) -> None:
+    """Refuse groups that are too small or too large."""
+    if not SMALLEST_GROUP <= members <= LARGEST_GROUP:
+        raise PrivacyError(
+            f"groups have {SMALLEST_GROUP} to {LARGEST_GROUP} members",
+            field="group_size",
+            value=members,
+            remedy="use 4 or 8: larger groups dilute the signal, and two members have one "
+            "negative pair",
+        )
 
 
 @dataclass(frozen=True, eq=False)
