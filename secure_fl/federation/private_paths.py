@@ -21,7 +21,7 @@ from secure_fl.objectives.unit_objectives import CrossEntropy
 from secure_fl.privacy.engine import Sampling, choose_mechanism
 from secure_fl.privacy.mechanisms.mechanism import ExampleMechanism, Labelled
 from secure_fl.privacy.mechanisms.per_example import AdaptiveBound, PerExample
-from secure_fl.privacy.whole_path import ViewsOf
+from secure_fl.privacy.views_apart import ViewsOf
 from secure_fl.training.tasks import train_mode
 
 Views = Tensor | Labelled

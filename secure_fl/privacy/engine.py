@@ -32,10 +32,11 @@ from secure_fl.privacy.mechanisms.released_statistics import (
     ReleasedStatistics,
 )
 from secure_fl.privacy.noise import NoiseStream
-from secure_fl.privacy.remembered import changes, remembered
+from secure_fl.privacy.remembered import changes, remembered, remembers
 from secure_fl.privacy.row_isolation import check_separable
 from secure_fl.privacy.rows_alone import draws_coins
-from secure_fl.privacy.whole_path import ViewsOf, check_step, check_views_apart, remembers, rows_of
+from secure_fl.privacy.views_apart import ViewsOf, check_views_apart, rows_of
+from secure_fl.privacy.whole_path import check_step
 
 MechanismName = Literal["auto", "released-statistics", "group", "per-example"]
 _Views = TypeVar("_Views")
