@@ -263,18 +263,15 @@ def test_how_much_was_opened_shows_choices_and_is_not_public(
 def test_a_private_field_that_is_called_public_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    summary, record = manifest._summary, manifest._record
-    monkeypatch.setattr(
-        manifest, "_summary", lambda *tags: {**summary(*tags), "label_skew": PUBLIC}
-    )
-    monkeypatch.setattr(
-        manifest,
-        "_record",
-        lambda *tags: {
-            **record(*tags),
-            "metrics": {**record(*tags)["metrics"], "accuracy": PUBLIC},
-        },
-    )  # type: ignore[dict-item]
+    tagged = manifest.rules_of
+
+    def called_public(config: FederationConfig) -> dict[str, Any]:
+        rules: dict[str, Any] = dict(tagged(config))
+        rules["summary.json"] |= {"label_skew": PUBLIC}
+        rules["metrics.jsonl"]["metrics"] |= {"accuracy": PUBLIC}
+        return rules
+
+    monkeypatch.setattr(manifest, "rules_of", called_public)
     found = public_differences(tmp_path, short(privacy=EXAMPLE), neighbours(EXAMPLE))
     assert ("summary.json", "/label_skew") in found
     assert any(place.endswith("/accuracy") for _, place in found)
