@@ -279,9 +279,9 @@ def test_a_private_field_that_is_called_public_is_found(
 
 def test_sizes_are_public_where_an_example_is_hidden_and_private_where_a_client_is() -> None:
     tags = [
-        Manifest.of(short(privacy={"unit": unit})).files["summary.json"]["examples"]
+        rules(short(privacy={"unit": unit}))["summary.json"]["examples"]
         for unit in ("none", "example", "client")
-    ]  # type: ignore[index]
+    ]
     assert tags == [EXPERIMENTER, PUBLIC, EXPERIMENTER]
 
 
