@@ -36,7 +36,9 @@ class BudgetGate:
     **Guarantee.** A release is in the ledger's file before anybody is asked for it. A ledger that
     lost releases which the run's records or the user's state directory count is refused: nothing
     more is released.
+
     **Assumes.** Ledger, records and state directory are not all put back to what they were before.
+
     **Not covered.** Other runs over the same examples, unless this one loads their encoder.
 
     Attributes:

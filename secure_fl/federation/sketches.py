@@ -7,7 +7,9 @@ post-processing of that release.
 
 **Guarantee**: what a client with a released sketch says of its examples here costs ε of the
 sketch's two releases, however often it votes.
+
 **Assumes**: values and labels of an example make its part of the sketch, and no other example does.
+
 **Not covered**: clients of an open experiment.
 """
 

@@ -36,6 +36,7 @@ class State:
     """The models, and what else a program carries from round to round.
 
     **Guarantee.** Equal digests stand for equal places, facts and tensors, bit for bit.
+
     **Assumes.** SHA-256 has no collisions, and nobody changes a tensor that a state holds.
 
     Attributes:

@@ -84,8 +84,10 @@ def epsilon(
 
     **Guarantee.** An upper bound on the ε of the adaptive composition of all events, at δ, infinity
     where none is known.
+
     **Assumes.** Every event's own assumptions; floating-point error of dp_accounting's convolutions
     is not charged.
+
     **Not covered.** Choices made from the data that are no event, such as a search over settings.
 
     Raises:

@@ -35,6 +35,7 @@ def noise_for(
 
     **Guarantee.** By `accounting.epsilon` the plan costs at most `epsilon`; noise lower by 0.3 %
     would cost more.
+
     **Assumes.** As the events.
 
     Raises:

@@ -28,8 +28,10 @@ class Chain:
 
     **Guarantee.** A chain that `holds` a mark begins with exactly the entries that were there when
     the mark was taken, in their order.
+
     **Assumes.** SHA-256 without collisions; the mark is kept where whoever changes the list does
     not change it too.
+
     **Not covered.** A list and all its marks put back together to what they were before.
     """
 
