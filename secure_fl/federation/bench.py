@@ -34,12 +34,12 @@ class Workbench:
 
     @cached_property
     def encoder_projector(self) -> EncoderProjector:
-        """For pre-training."""
+        """The model that is pre-trained: an encoder and its projector."""
         return self._remembered(self.blueprint.encoder_projector())
 
     @cached_property
     def pool_model(self) -> PoolModel:
-        """For pools."""
+        """One model for all pools, loaded with one after the other."""
         return self._remembered(self.blueprint.pool_model(0))
 
     @cached_property

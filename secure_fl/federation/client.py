@@ -76,7 +76,7 @@ class Client:
 
     @property
     def sketch(self) -> ClientSketch:
-        """Its sketch.
+        """What the client answers about its sketch.
 
         Raises:
             ConfigError: pools do not start from sketches.

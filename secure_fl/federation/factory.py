@@ -177,7 +177,7 @@ class Blueprint:
 
     @property
     def embedding(self) -> int:
-        """Width of z."""
+        """Width of z, the projector's output."""
         return self.config.model.embedding or self.features
 
     @property
@@ -213,7 +213,7 @@ class Blueprint:
 
     @property
     def sketch_width(self) -> int:
-        """Length of a sketch."""
+        """How many numbers a sketch has."""
         return self.sketch.width
 
     @property
@@ -255,7 +255,9 @@ class Blueprint:
         )
 
     def pretrain_task(self, client: int | None, position: int = 0) -> SelfSupervised:
-        """What pre-training does."""
+        """What a client trains the model for in pre-training; without a client, nobody in
+        particular.
+        """
         return SelfSupervised(self.objective(client, position), self.augment, self.compute)
 
     def pool_task(self, client: int, position: int = 0) -> Task:

@@ -40,12 +40,12 @@ class Party(Protocol):
 
     @property
     def over(self) -> bool:
-        """Whether the federation has ended for it."""
+        """Whether the federation has ended for this party."""
         ...
 
     @property
     def due(self) -> float | None:
-        """When to call `tick`."""
+        """When `tick` is to be called at the latest, if at all."""
         ...
 
     def receive(self, data: bytes | memoryview) -> list[Message]:
@@ -72,7 +72,7 @@ class RefusalLog:
         self.counts = Counter[str]()
 
     def add(self, data: bytes | memoryview, error: SecureFLError) -> Refusal:
-        """Record a message, by what it claims to be."""
+        """Record a message that was refused, by what it claims to be."""
         sender, phase = claimed(data)
         return self.note(sender, phase, reason_of(error), len(data))
 
@@ -86,7 +86,7 @@ class RefusalLog:
 
 
 def reason_of(error: SecureFLError) -> str:
-    """One stable word for an error."""
+    """The word by which records name an error; it stays the same from version to version."""
     return str(getattr(error, "reason", None) or _CODES.get(error.code, Reason.MALFORMED))
 
 

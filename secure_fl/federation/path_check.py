@@ -65,7 +65,7 @@ def _check_training(path: TrainingPath, most: int) -> None:
 
 
 def _training_paths(blueprint: Blueprint) -> Iterator[TrainingPath]:
-    """Those of phases that train privately."""
+    """The way of a training step, for every phase that trains with example-level privacy."""
     if blueprint.config.privacy.unit != "example":
         return
     if blueprint.config.pretrain.mode == "federated":

@@ -158,11 +158,11 @@ class Plan:
 
     @cached_property
     def digest(self) -> bytes:
-        """32 bytes over all of it."""
+        """32 bytes that name the plan: a hash of all that it says."""
         return hashlib.sha256(b"secure-fl plan 1|" + self.encode()).digest()
 
     def encode(self) -> bytes:
-        """Canonical JSON."""
+        """The plan as canonical JSON, which is the same at every party."""
         document = asdict(self) | {"configuration": dict(self.configuration), "format": _FORMAT}
         document |= {name: getattr(self, name).hex() for name in ("roster", "layout", "start")}
         document |= {"code": dict(self.code), "publish_models": int(self.publish_models)}

@@ -47,12 +47,12 @@ _HEADER = """\
 
 
 class _Limits(Section):
-    """A table of a policy."""
+    """One table of a policy's file."""
 
     @model_validator(mode="before")
     @classmethod
     def _any_is_none(cls, table: Any) -> Any:
-        """TOML has no null: the word stands for it."""
+        """Read the word "any" as no limit, since TOML has no null."""
         if not isinstance(table, dict):
             return table
         return {name: None if value == ANY else value for name, value in table.items()}

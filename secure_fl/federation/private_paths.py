@@ -53,7 +53,7 @@ class TrainingPath:
 
     @property
     def objective(self) -> Objective:
-        """Of the self-supervised task."""
+        """The objective of the self-supervised task."""
         return self.blueprint.objective(self.client, self.position)
 
     @property
@@ -113,7 +113,7 @@ class TrainingPath:
         return views_of
 
     def model(self) -> nn.Module:
-        """A fresh one, in the mode that it is trained in."""
+        """A fresh model, in the mode that it is trained in."""
         model = (
             self.blueprint.encoder_projector()
             if self.phase == "pretrain"

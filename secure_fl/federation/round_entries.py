@@ -30,7 +30,7 @@ def round_entry(
     attempt: int,
     left_out: Sequence[str] = (),
 ) -> RoundEntry:
-    """A protected sum begins.
+    """The entry with which a protected sum begins.
 
     Args:
         step, place: name of the program's step, and where the program is.

@@ -106,7 +106,7 @@ class RunState:
         return read_json(path, Mark, _REMEDY) if is_file(path) else None
 
     def keep(self, name: str, mark: Mark) -> None:
-        """Write a mark down.
+        """Keep a mark under a name, in place of an earlier one.
 
         Raises:
             RunFolderError: the state directory cannot be written to.

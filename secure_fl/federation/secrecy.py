@@ -15,7 +15,7 @@ from secure_fl.config.security import SecurityConfig, SumRules
 
 @dataclass(frozen=True)
 class Secrecy:
-    """One adversary.
+    """What one adversary reads, and what it cannot read.
 
     Attributes:
         adversary: who looks.

@@ -196,7 +196,7 @@ class ReleasedSketch(ClientSketch):
         return self._made is not None
 
     def own(self) -> Tensor:
-        """The released sketch, and never another."""
+        """The sketch that was released; it is never made a second time."""
         if self._made is None:
             remedy = "resume the run with its private-results folder in place"
             raise PrivacyError(

@@ -74,7 +74,7 @@ class State:
         return State(self.place, kept | dict(tensors or {}), dict(self.facts) | dict(facts or {}))
 
     def at(self, place: Place) -> State:
-        """The same at another place."""
+        """The same tensors and facts at another place."""
         return State(place, self.tensors, self.facts)
 
     @cached_property

@@ -232,7 +232,7 @@ class _Parts:
         return _Parts(0.0, {}, self.pure, self.integer)
 
     def losses_only(self) -> _Parts:
-        """The Gaussian part."""
+        """The Gaussian releases alone, for bounds by privacy losses."""
         return _Parts(self.full, self.sampled, (), ())
 
 

@@ -279,7 +279,7 @@ def least_epsilon(
 
 
 def _rounded_up(value: float) -> str:
-    """To three digits, never lower."""
+    """The value in text, rounded up to three digits, so never lower."""
     unit = 10.0 ** (math.floor(math.log10(value)) - 2)
     return f"{math.ceil(value / unit) * unit:.6g}"
 

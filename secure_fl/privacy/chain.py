@@ -45,7 +45,7 @@ class Chain:
 
     @property
     def mark(self) -> Mark:
-        """Where it is now."""
+        """How far the chain has come now."""
         return Mark(len(self._hashes) - 1, self._hashes[-1])
 
     def add(self, entry: object) -> None:
@@ -53,7 +53,7 @@ class Chain:
         self._hashes.append(digest([self._hashes[-1], entry]))
 
     def hash_of(self, number: int) -> str:
-        """Of the entry of that number, from 0."""
+        """The hash after the entry of that number, counted from 0."""
         return self._hashes[number + 1]
 
     def holds(self, mark: Mark) -> bool:

@@ -99,7 +99,7 @@ class PrivateChoice:
     def choose(
         self, scores: Sequence[float], stream: NoiseStream, previous: int | None = None
     ) -> int:
-        """A pool's index.
+        """The index of the pool that is drawn.
 
         Raises:
             PrivacyError: there is no score, or one outside [0, bound].
@@ -127,5 +127,5 @@ class PrivateChoice:
         return np.array(lowered) * (-self.epsilon * self.size / (2 * self.bound))
 
     def event(self, choices: int) -> PureEvent:
-        """What `choices` of them cost."""
+        """What so many choices cost."""
         return PureEvent(epsilon=self.epsilon, bounded_range=True, releases=choices)

@@ -80,7 +80,7 @@ class PrivateTraining(Generic[_Views]):
 
     @property
     def event(self) -> GaussianEvent:
-        """What the call costs."""
+        """What the call is charged, as an event of the ledger."""
         return self.mechanism.event(self.spec.steps)
 
     def run(self, model: nn.Module, views_of: ViewsOf[_Views], stream: NoiseStream) -> None:

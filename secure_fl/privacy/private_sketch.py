@@ -139,7 +139,7 @@ class PrivateSketch:
 
     @property
     def width(self) -> int:
-        """Length of a sketch."""
+        """How many numbers a sketch has."""
         return self.part * (self.codes.shape[1] if self.classes else 1)
 
     def plain(self, sketches: Tensor) -> Tensor:

@@ -167,7 +167,7 @@ def _set_mode(modes: Mapping[nn.Module, bool], mode: bool | None) -> None:
 
 
 def _check(model: nn.Module, rows: Tensor, sizes: Sequence[int], *, quick: bool) -> None:
-    """One mode, with gradients or without."""
+    """Hold the model against itself, in the mode that it is in."""
     together = _outputs(model, rows)
     if not quick:
         before, again = global_generators(), _outputs(model, rows)
@@ -308,7 +308,7 @@ def _require(
 
 
 def _outputs(model: nn.Module, rows: Tensor) -> list[Tensor]:
-    """All outputs, one place a row."""
+    """All outputs of the model, each `[N, ...]` with one place for each row."""
     outputs = [part.detach() for part in _tensors(model(rows))]
     for part in outputs:
         if part.ndim < 1 or len(part) != len(rows):

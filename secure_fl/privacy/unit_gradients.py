@@ -41,7 +41,7 @@ Method = Literal["hooks", "ghost"]
 
 @dataclass(frozen=True, repr=False)
 class ClippedSum:
-    """What a mechanism noises.
+    """A clipped sum of gradients, which a mechanism adds noise to.
 
     Attributes:
         gradients: one a trainable parameter, in the model's order.

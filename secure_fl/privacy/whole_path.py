@@ -47,7 +47,7 @@ _LOOSE = 1e6
 
 
 class AddsUp(Protocol):
-    """What is asked of a mechanism."""
+    """All that these checks ask of a mechanism."""
 
     def released_sums(self, model: nn.Module, views: Any) -> list[Tensor]:
         """As in `ExampleMechanism`."""

@@ -62,7 +62,7 @@ class Evaluate(Step):
 
     @cached_property
     def grid(self) -> Grid:
-        """A count and four fields a pool."""
+        """How a client's scores become integers: four fields for each pool, the first a count."""
         return self.blueprint.single_grid(_FIELDS, self.blueprint.config.pools.count)
 
     def form(self, round_number: int) -> SumForm:
@@ -110,10 +110,8 @@ def _fields(score: PoolScore) -> Tensor:
 
 
 def _figures(row: Tensor) -> dict[str, float | int | None]:
-    """Of one pool's sums.
-
-    Mean and standard deviation of its clients' accuracies, and their mean loss; None of a pool that
-    stayed closed.
+    """What one pool's sums say: mean and standard deviation of its clients' accuracies, and their
+    mean loss; None of a pool that stayed closed.
     """
     clients = round(float(row[0]))
     if clients == 0:

@@ -143,7 +143,7 @@ def _check_members(members: int) -> None:
 
 @dataclass(frozen=True, eq=False)
 class GroupNTXent:
-    """The mechanism of this module.
+    """Per-group clipping of NT-Xent among the examples of a group.
 
     Attributes:
         units: the loss, from `group_form`.
@@ -180,7 +180,7 @@ class GroupNTXent:
 
     @property
     def members(self) -> int:
-        """m: examples in a group."""
+        """How many examples a group has: m."""
         return self.units.members
 
     def sensitivity(self, adjacency: Adjacency) -> list[float]:
@@ -216,7 +216,7 @@ class GroupNTXent:
         )
 
     def _sum(self, model: nn.Module, views: Tensor) -> list[Tensor]:
-        """One tensor a trainable parameter."""
+        """The clipped sum over groups, one tensor for each trainable parameter."""
         if len(views) == 0:
             return clipped_sum(model, views, 1, self.units.unit_losses, self.bound).gradients
         present_Um = torch.isfinite(views).flatten(2).all(2).unflatten(1, (2, -1)).all(1)
