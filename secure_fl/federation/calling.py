@@ -1,7 +1,7 @@
 """Who is called to a round and what its sum is like: everybody computes it, nobody is told.
 
-Guarantee: cohort, shape, bounds and thresholds follow from the plan and the place; a server chooses
-the number, the attempt and who is left out, and thresholds stay those of the whole cohort.
+**Guarantee**: cohort, shape, bounds and thresholds follow from the plan and the place; a server
+chooses the number, the attempt and who is left out, and thresholds stay those of the whole cohort.
 """
 
 from __future__ import annotations

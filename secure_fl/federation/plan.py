@@ -4,9 +4,11 @@ Shapes, bounds, margins, thresholds and opening rules of every round follow from
 place in the program; nothing about them is ever taken from a message. Its digest is in the header
 of every message around rounds and in the plan of every round.
 
-Guarantee: two parties that hold plans of one digest agree on all of it.
-Assumes: SHA-256; the coordinator's key is known from the roster.
-Not covered: whether the plan is worth accepting. Each site judges that by its own policy.
+**Guarantee**: two parties that hold plans of one digest agree on all of it.
+
+**Assumes**: SHA-256; the coordinator's key is known from the roster.
+
+**Not covered**: whether the plan is worth accepting. Each site judges that by its own policy.
 """
 
 from __future__ import annotations
