@@ -65,11 +65,9 @@ class StopWatch:
         spec = LocalSpec.at_round(pretrain, 0, pretrain.rounds)
 
         def trained(examples: int) -> float:
-            model, data, begun = (
-                self._blueprint.encoder_projector(),
-                self._noise(examples),
-                time.perf_counter(),
-            )
+            model = self._blueprint.encoder_projector()
+            data = self._noise(examples)
+            begun = time.perf_counter()
             task.fit(model, data, spec, 0)
             return time.perf_counter() - begun
 

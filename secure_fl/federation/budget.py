@@ -135,10 +135,8 @@ class BudgetGate:
         """
         if self.ledger is None or self.budget is None or not self.covers_run:
             return
-        config, remedy = (
-            folder.read_config(),
-            "load an encoder that was trained with privacy, or on a set of the server's own",
-        )
+        config = folder.read_config()
+        remedy = "load an encoder that was trained with privacy, or on a set of the server's own"
         folder.read_summary()
         earlier = (
             PrivacyLedger() if config.privacy.unit == "none" else PrivacyLedger.load(folder.ledger)

@@ -153,10 +153,8 @@ def _claims(
 
 def _trained(records: Sequence[RoundRecord]) -> dict[int, set[int]]:
     """Clients that trained each pool in any round; empty where a round's record does not tell."""
-    rounds, found = (
-        [record.metrics for record in records if record.phase == "cluster"],
-        dict[int, set[int]](),
-    )
+    rounds = [record.metrics for record in records if record.phase == "cluster"]
+    found = dict[int, set[int]]()
     if not all("choices" in metrics for metrics in rounds):
         return {}
     for metrics in rounds:

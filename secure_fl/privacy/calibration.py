@@ -308,12 +308,10 @@ def rounds_within(
 
     if not per_round:
         return most
-    low, step = (
-        _rounds_about(
-            lambda rounds: planned_epsilon(charges(rounds), budget.delta), budget.epsilon, most
-        ),
-        1,
+    low = _rounds_about(
+        lambda rounds: planned_epsilon(charges(rounds), budget.delta), budget.epsilon, most
     )
+    step = 1
     while low < most and fits(min(low + step, most)):  # the fine bound may let a few more pass
         low, step = min(low + step, most), 2 * step
     high = low + step

@@ -163,10 +163,8 @@ def _backpropagate(
     check_rows_stay_apart(len(rows), h, z)
     check_some_alone(model, rows, [outputs] if isinstance(outputs, Tensor) else [h, z])
     check_only_through_layers(model, [h, z], calls)
-    gradients, trained = (
-        output_gradients(model, h, z, rows_per_unit, unit_losses),
-        [output.requires_grad for output in (h, z)],
-    )
+    gradients = output_gradients(model, h, z, rows_per_unit, unit_losses)
+    trained = [output.requires_grad for output in (h, z)]
     ends, starts = [list(compress(values, trained)) for values in ((h, z), gradients)]
     found = (
         torch.autograd.grad(ends, [call.edge for call in calls], starts, allow_unused=True)

@@ -55,10 +55,8 @@ def test_the_default_start_is_not_asked_for_sketches_again(tmp_path: Path) -> No
     """Protected runs noise their sketches, whose budget one release uses up; after the warm-up
     nobody needs them.
     """
-    data, tables = (
-        make_images(200),
-        {"security": {"protection": "masked"}, "partition": {"clients": 6}},
-    )
+    data = make_images(200)
+    tables = {"security": {"protection": "masked"}, "partition": {"clients": 6}}
     Federation(config(3, **tables), data=data).run(tmp_path / "run")
     charged = len(PrivacyLedger.load(tmp_path / "run" / "ledger.json").releases)
     told = Federation(config(4, **tables), data=data).run(tmp_path / "run", resume=True)

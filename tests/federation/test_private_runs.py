@@ -272,10 +272,8 @@ def test_noised_updates_are_sent_by_clients_whose_training_fails(
 @pytest.mark.parametrize("privacy", [EXAMPLE, CLIENT], ids=["example", "client"])
 def test_what_has_no_private_answer_gets_none(images: Dataset, privacy: dict[str, Any]) -> None:
     federation = Federation(private(privacy), data=images)
-    protection, ask = (
-        engine_of(federation).clients[0].protection,
-        TrainCandidate(PoolSet(torch.empty(0), torch.zeros(2, 3))),
-    )
+    protection = engine_of(federation).clients[0].protection
+    ask = TrainCandidate(PoolSet(torch.empty(0), torch.zeros(2, 3)))
     for answer in (protection.check, lambda ask: protection.train_candidate(ask, 0)):
         with pytest.raises(PrivacyError, match="not answered"):
             answer(ask)

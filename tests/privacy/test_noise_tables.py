@@ -126,10 +126,8 @@ def test_shares_of_discrete_gaussian_do_not() -> None:
     """The same check tells laws apart that are not closed under sums: 2^-20 for σ² = 1, a variation
     that no table may add.
     """
-    whole, share = (
-        signed(masses(gaussian_weights(Fraction(1)))),
-        signed(masses(gaussian_weights(Fraction(1, 2)))),
-    )
+    whole = signed(masses(gaussian_weights(Fraction(1))))
+    share = signed(masses(gaussian_weights(Fraction(1, 2))))
     apart = (
         sum(
             abs(sum(share.get(b, 0) * share.get(k - b, 0) for b in share) - p)

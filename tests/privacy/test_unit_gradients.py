@@ -139,11 +139,9 @@ def test_models_that_change_their_precision_within(within: str, method: Method) 
         def __init__(self) -> None:
             super().__init__()
             torch.manual_seed(0)
-            self.first, self.norm, self.second = (
-                nn.Linear(6, 6),
-                nn.LayerNorm(6),
-                nn.Linear(6, 4, dtype=torch.float64),
-            )
+            self.first = nn.Linear(6, 6)
+            self.norm = nn.LayerNorm(6)
+            self.second = nn.Linear(6, 4, dtype=torch.float64)
             if within == "autocast":
                 self.second = nn.Linear(6, 4)
 

@@ -59,10 +59,8 @@ def apart(z: Tensor) -> Tensor:
 
 def detached_keys(_: Objective, h: Tensor, z: Tensor) -> Tensor:
     """MoCo's: queries against everybody's keys, which have no gradient."""
-    queries, keys = (
-        functional.normalize(z[:, 0], dim=1),
-        functional.normalize(z[:, 1], dim=1).detach(),
-    )
+    queries = functional.normalize(z[:, 0], dim=1)
+    keys = functional.normalize(z[:, 1], dim=1).detach()
     return functional.cross_entropy(queries @ keys.T / 0.2, torch.arange(len(z)), reduction="none")
 
 
