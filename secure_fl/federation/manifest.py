@@ -78,7 +78,7 @@ class Manifest:
         return self.experiments and EXPERIMENTER in _tags(self._rules(file))
 
     def without_experiments(self) -> Manifest:
-        """The same for a reader who is not the experimenter."""
+        """The tags as a reader sees them who is not the experimenter."""
         return replace(self, experiments=False)
 
     @property

@@ -130,7 +130,7 @@ class Plan:
 
     @property
     def parameters(self) -> ParameterSet | None:
-        """Of the encryption; None where nothing is encrypted."""
+        """The parameters of the encryption; None where nothing is encrypted."""
         return parameters_of(self.protection, self.key_holder)
 
     @property

@@ -62,8 +62,8 @@ def sketches_said(
 def privacy_record(
     config: FederationConfig, gate: BudgetGate, records: Sequence[RoundRecord]
 ) -> dict[str, Any] | None:
-    """For `summary.json`; None without differential privacy of the run. An ε for which no bound is
-    known is null, never a large number.
+    """What `summary.json` says of privacy; None without differential privacy of the run. An ε for
+    which no bound is known is null, never a large number.
 
     The claims are written into the ledger's file too. A pool's ε is the largest of the clients that
     trained it; there is none where the record does not say who did. `outside` is what the run

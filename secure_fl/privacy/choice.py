@@ -108,7 +108,7 @@ class PrivateChoice:
         return int(np.argmax(u - np.log(-np.log(stream.uniform(len(u))))))
 
     def probabilities(self, scores: Sequence[float], previous: int | None = None) -> list[float]:
-        """Of each pool. As private as the scores: for planning and tests."""
+        """The probability of each pool. As private as the scores: for planning and tests."""
         return [
             float(p) for p in torch.softmax(torch.from_numpy(self._utilities(scores, previous)), 0)
         ]

@@ -96,7 +96,7 @@ class Evaluate(Step):
         return self.monitor(state, opened) | self.read_off(seen, groups)
 
     def read_off(self, seen: Mapping[int, Seen], groups: Sequence[int | None]) -> Metrics:
-        """The same of a simulation that sums nothing here."""
+        """The same figures, read off the clients of a simulation that sums nothing here."""
         choices = [each.score.choice for each in seen.values() if each.score is not None]
         counts = [choices.count(pool) for pool in range(self.blueprint.config.pools.count)]
         return of_choices(pool_health(counts, config=self.blueprint.config), seen, groups)
