@@ -37,7 +37,7 @@ def majority_accuracy(client: ClientData) -> float | None:
 
 
 def majorities(clients: Sequence[ClientData]) -> dict[str, float]:
-    """That of each client that has one, by its number."""
+    """The majority accuracy of each client that has one, by its number."""
     return {
         str(client.id): accuracy
         for client in clients

@@ -36,7 +36,9 @@ class BudgetGate:
     **Guarantee.** A release is in the ledger's file before anybody is asked for it. A ledger that
     lost releases which the run's records or the user's state directory count is refused: nothing
     more is released.
+
     **Assumes.** Ledger, records and state directory are not all put back to what they were before.
+
     **Not covered.** Other runs over the same examples, unless this one loads their encoder.
 
     Attributes:
@@ -133,10 +135,8 @@ class BudgetGate:
         """
         if self.ledger is None or self.budget is None or not self.covers_run:
             return
-        config, remedy = (
-            folder.read_config(),
-            "load an encoder that was trained with privacy, or on a set of the server's own",
-        )
+        config = folder.read_config()
+        remedy = "load an encoder that was trained with privacy, or on a set of the server's own"
         folder.read_summary()
         earlier = (
             PrivacyLedger() if config.privacy.unit == "none" else PrivacyLedger.load(folder.ledger)

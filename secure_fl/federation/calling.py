@@ -1,7 +1,7 @@
 """Who is called to a round and what its sum is like: everybody computes it, nobody is told.
 
-Guarantee: cohort, shape, bounds and thresholds follow from the plan and the place; a server chooses
-the number, the attempt and who is left out, and thresholds stay those of the whole cohort.
+**Guarantee**: cohort, shape, bounds and thresholds follow from the plan and the place; a server
+chooses the number, the attempt and who is left out, and thresholds stay those of the whole cohort.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Call:
     key: bytes = NO_KEY
 
     def document(self) -> dict[str, Any]:
-        """As JSON."""
+        """The call as JSON values."""
         key, place = self.key.hex(), shown(self.place)
         left_out = list(self.left_out)
         facts = {"number": self.number, "attempt": self.attempt, "left_out": left_out}
@@ -55,7 +55,7 @@ class Call:
 
     @classmethod
     def read(cls, value: Mapping[str, Any]) -> Call:
-        """From JSON.
+        """The call that `document` wrote, checked.
 
         Raises:
             RefusedError: `malformed`.

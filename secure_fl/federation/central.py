@@ -29,7 +29,7 @@ other or with a table made before.
 
 @dataclass(frozen=True)
 class _Record:
-    """The content of `central.json`."""
+    """The content of `central.json`: which examples a server has trained on, as salted digests."""
 
     salt: str
     digests: list[str]

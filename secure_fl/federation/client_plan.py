@@ -65,16 +65,11 @@ def plan_clients(
     privacy = config.privacy
 
     def plan(noise: float) -> ClientPlan:
-        pretrain = (
-            _level(config, roster, noise, 1, 0, model)
-            if config.pretrain.mode == "federated"
-            else None
-        )
-        pools = (
-            _level(config, roster, noise, config.pools.count, *pool)
-            if config.pools.enabled
-            else None
-        )
+        pretrain = pools = None
+        if config.pretrain.mode == "federated":
+            pretrain = _level(config, roster, noise, 1, 0, model)
+        if config.pools.enabled:
+            pools = _level(config, roster, noise, config.pools.count, *pool)
         return ClientPlan(pretrain, pools, (config.pretrain.rounds, config.pools.rounds))
 
     if privacy.noise is not None:
@@ -95,6 +90,7 @@ def plan_clients(
 def _level(
     config: FederationConfig, roster: int, noise: float, pools: int, shared: int, pooled: int
 ) -> ClientLevel:
+    """The mechanism of one phase, or what is refused, by the names of the settings."""
     privacy = config.privacy
     n_min = ceil(0.75 * roster) if privacy.min_clients is None else privacy.min_clients
     if n_min <= privacy.colluders:
@@ -148,6 +144,7 @@ def _mechanism(
     shared: int,
     pooled: int,
 ) -> ClientLevel:
+    """The mechanism of one phase as the settings say, with its integers fitted to them."""
     privacy = config.privacy
     return ClientLevel(
         pools=pools,

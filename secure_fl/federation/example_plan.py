@@ -67,7 +67,7 @@ class ExamplePlan:
     fixed: tuple[Event, ...]
 
     def events(self) -> list[Event]:
-        """All of them."""
+        """All that the client releases."""
         return [
             *self.fixed,
             *(
@@ -134,7 +134,7 @@ def choice_of(config: FederationConfig, size: int) -> PrivateChoice:
 
 
 def fixed_releases(blueprint: Blueprint) -> tuple[Event, ...]:
-    """Sketches and choices."""
+    """What a client releases beside its training: sketches, and choices of a pool."""
     config, sketch = blueprint.calibrated_for, blueprint.private_sketch
     releases: list[Event] = [] if sketch is None else list(sketch.events())
     choices = sum(chooses_in(config, number) for number in range(config.pools.rounds))

@@ -7,6 +7,7 @@ refuses the round that would pass the budget.
 **Guarantee.** The ledger, its marks and the run's name are not touched: what was charged stays
 charged, and a round that was answered is not asked again, since a phase that had ended goes on
 after its last round.
+
 **Assumes.** As the gate: ledger, records and state directory are not all put back.
 """
 
@@ -19,21 +20,17 @@ from typing import Any
 
 from secure_fl.config import FederationConfig
 from secure_fl.data.partitions import ClientData
-from secure_fl.errors import PrivacyError, RunFolderError
+from secure_fl.errors import RunFolderError
 from secure_fl.federation.budget import BudgetGate
-from secure_fl.federation.example_plan import choice_of, chooses_by_loss, chooses_in, plan_examples
+from secure_fl.federation.example_plan import chooses_by_loss
 from secure_fl.federation.factory import Blueprint
 from secure_fl.federation.folder import RunFolder
 from secure_fl.federation.record import Metrics
+from secure_fl.federation.rounds_to_come import LENGTHS, RoundsToCome, length_of
 from secure_fl.federation.state import Place, State
-from secure_fl.federation.steps.step import sampled
 from secure_fl.files import listed
-from secure_fl.privacy.accounting import Charge, within
 from secure_fl.privacy.events import Event
-from secure_fl.privacy.ledger import Charges
 
-LENGTHS = {"pretrain": "pretrain.rounds", "cluster": "pools.rounds"}
-"""Settings that may differ where a run goes on, by the phase whose rounds they count."""
 _BEFORE_POOLS = ("pretrain", "measure")
 CENTRAL_ROUNDS = "central.rounds"
 """Fact of the state: rounds of pre-training at a server, which come before the program's steps."""
@@ -64,9 +61,7 @@ def go_on(
     changed = begun[-1][0] != config
     if changed:
         check_lengths_only(begun[-1][0], config)
-    if any(digest_of(earlier) != digest for earlier, digest in begun):
-        raise folder.of_another_run()
-    digests = [digest for _, digest in begun]
+    digests = _digests(folder, begun, digest_of)
     state = folder.restore(*digests)
     if not changed and len(begun) == 1:
         return state, blueprint
@@ -81,6 +76,17 @@ def go_on(
         folder.rewind(back, digests[-1], kept)
         state = folder.restore(*digests)
     return state, blueprint
+
+
+def _digests(
+    folder: RunFolder,
+    begun: Sequence[tuple[FederationConfig, str]],
+    digest_of: Callable[[FederationConfig], str],
+) -> list[str]:
+    """The digests of all configurations that the run has had, each as it must be."""
+    if any(digest_of(earlier) != digest for earlier, digest in begun):
+        raise folder.of_another_run()
+    return [digest for _, digest in begun]
 
 
 def _check_coming(
@@ -98,7 +104,7 @@ def _check_coming(
     known = bool(last_choices(line.get("metrics", {}) for line in folder.read_metrics()))
     sizes = {client.id: (len(client.train), client.train.labels) for client in clients}
     again = _released_again(folder, blueprint, state, names, known)
-    check_budget(gate, blueprint, number, sizes, again, phase, chosen=known)
+    RoundsToCome(blueprint, gate, phase, number, sizes, again, known).check_budget()
 
 
 def _under_way(state: State, names: Sequence[str], config: FederationConfig) -> tuple[str, int]:
@@ -125,16 +131,9 @@ def _released_again(
     """Sketches that clients need and that a finished run has deleted: they are made and
     charged anew.
     """
-    sketch, needed = (
-        blueprint.private_sketch,
-        needs_sketches(blueprint.config, state, phases, known),
-    )
-    if (
-        sketch is None
-        or "sketch" not in phases[: state.place.step]
-        or not needed
-        or listed(folder.results)
-    ):
+    sketch, made = blueprint.private_sketch, "sketch" in phases[: state.place.step]
+    needed = needs_sketches(blueprint.config, state, phases, known)
+    if sketch is None or not made or not needed or listed(folder.results):
         return ()
     return sketch.events()
 
@@ -206,7 +205,7 @@ def rewound(
         at_a_server = central and name == "pretrain"
         if name not in names and not at_a_server:
             continue
-        asked, step = _length(config, name), 0 if at_a_server else names.index(name)
+        asked, step = length_of(config, name), 0 if at_a_server else names.index(name)
         if asked < done[name]:
             remedy = f"at least {done[name]}, the rounds that there have been"
             problem = f"{done[name]} rounds are done"
@@ -261,112 +260,6 @@ def needs_sketches(
     step = phases.index("cluster") if "cluster" in phases else 0
     warm = state.place >= Place(step, config.pools.warmup_rounds)
     return not warm or (not known and (by_sketch or config.data.labelled_clients < 1))
-
-
-def check_budget(
-    gate: BudgetGate,
-    blueprint: Blueprint,
-    begun: int,
-    sizes: Mapping[int, tuple[int, int]],
-    again: Sequence[Event],
-    phase: str,
-    *,
-    chosen: bool,
-) -> None:
-    """Refuse more rounds than the budget holds, before any of them begins.
-
-    Args:
-        begun: rounds of the phase that are done.
-        sizes: examples, and those with labels, of every client.
-        again: what has to be released anew before, because what was stored of it is gone.
-        phase: that goes on.
-        chosen: whether clients know the pools that they chose; otherwise those who choose by loss
-            do so in the first round to come.
-
-    Raises:
-        PrivacyError: naming the length, and how many rounds still fit.
-    """
-    budget, ledger = gate.budget, gate.ledger
-    if budget is None or ledger is None:
-        return
-    asked, calls = _length(blueprint.config, phase), _calls(blueprint, begun, phase)
-    each = _events_of(blueprint, gate, sizes, phase, None if chosen else begun)
-
-    def fits(rounds: int) -> bool:
-        tried = set[Charges]()
-        for client in sizes:
-            called = [number for number in range(begun, rounds) if client in calls[number]]
-            coming = (
-                [*again, *(event for number in called for event in each(client, number))]
-                if rounds > begun
-                else []
-            )
-            for history in ledger.histories(budget.unit, client, budget.adjacency):
-                charges = (*history, *(Charge(event, budget.adjacency) for event in coming))
-                if charges not in tried and not within(charges, budget.delta, budget.epsilon):
-                    return False
-                tried.add(charges)
-        return True
-
-    if fits(asked):
-        return
-    low, high = begun, asked
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    problem = (
-        f"the budget ε = {budget.epsilon:g} holds {low - begun} more rounds, with the noise that "
-        "the run was made with"
-    )
-    raise PrivacyError(
-        problem,
-        field=LENGTHS[phase],
-        value=asked,
-        remedy=f"at most {low}, or a new run whose noise is made for more",
-    )
-
-
-def _length(config: FederationConfig, phase: str) -> int:
-    return config.pretrain.rounds if phase == "pretrain" else config.pools.rounds
-
-
-def _calls(blueprint: Blueprint, begun: int, phase: str) -> dict[int, tuple[int, ...]]:
-    """Who is called in each round to come."""
-    config = blueprint.config
-    settings = config.pretrain if phase == "pretrain" else config.pools
-    coming = range(begun, _length(config, phase))
-    return {number: sampled(blueprint, phase, settings, number) for number in coming}
-
-
-def _events_of(
-    blueprint: Blueprint,
-    gate: BudgetGate,
-    sizes: Mapping[int, tuple[int, int]],
-    phase: str,
-    anew: int | None,
-) -> Callable[[int, int], list[Event]]:
-    """(client, round) -> what it will release in that round; in round `anew` also a choice out
-    of turn.
-    """
-    if not gate.covers_run:
-        return lambda *_: []
-    if blueprint.client_plan is not None:
-        event = blueprint.client_plan.of(phase).event(1)
-        return lambda *_: [event]
-    plans = {
-        client: plan_examples(blueprint, *size, gate.already(client))
-        for client, size in sizes.items()
-    }
-
-    def each(client: int, number: int) -> list[Event]:
-        steps = plans[client].pretrain if phase == "pretrain" else plans[client].pools
-        made: list[Event] = [] if steps is None else [steps.planned(plans[client].noise)]
-        out_of_turn = number == anew and chooses_by_loss(blueprint.config)
-        if phase == "cluster" and (chooses_in(blueprint.config, number) or out_of_turn):
-            made.append(choice_of(blueprint.config, 1).event(1))
-        return made
-
-    return each
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, object]:

@@ -22,8 +22,8 @@ from secure_fl.objectives.build import build_objective, separates
 from secure_fl.objectives.objective import Objective
 from secure_fl.objectives.separation import SeparationPlan
 from secure_fl.pools.pool_set import PoolLayout, PoolModel
+from secure_fl.privacy.noise_examples import Examples
 from secure_fl.privacy.private_sketch import PrivateSketch
-from secure_fl.privacy.whole_path import Examples
 from secure_fl.secure_sum.grid import Grid
 from secure_fl.secure_sum.protections import layout_of
 from secure_fl.seeds import derive_seed
@@ -82,37 +82,8 @@ class Blueprint:
         config.check_sums(clients)
         check_groups(config, clients)
         features = feature_width(make_encoder(0), shape)
-        embedding = config.model.embedding or features
-        separations = None
-        pools = config.pools
-        pools_use_it = pools.enabled and pools.task == "self_supervised"
-        if separates(config.objective) and (config.pretrain.mode == "federated" or pools_use_it):
-            if config.objective.delta > 0 and embedding != features:
-                remedy = f"set model.embedding = {features}, or objective.delta = 0"
-                raise ConfigError(
-                    f"distillation needs z as wide as h, {features}",
-                    field="model.embedding",
-                    value=embedding,
-                    remedy=remedy,
-                )
-            separations = SeparationPlan.draw(config.objective, embedding, clients, config.seed)
-        if pools.enabled and pools.task == "supervised" and classes < 2:
-            remedy = 'set pools.task = "self_supervised", or give labels of two classes or more'
-            found = "1 class" if classes else "no labels"
-            raise ConfigError(
-                "supervised pools need labels of two classes",
-                field="pools.task",
-                value=found,
-                remedy=remedy,
-            )
-        if pools.enabled and pools.start == "sketch" and pools.sketch == "labelled" and classes < 2:
-            remedy = 'set pools.sketch = "features"'
-            raise ConfigError(
-                "there are no labels to split sketches by",
-                field="pools.sketch",
-                value="labelled",
-                remedy=remedy,
-            )
+        separations = _separations(config, features, clients)
+        _check_labels(config, classes)
         drawn = cls(
             config,
             shape,
@@ -206,7 +177,7 @@ class Blueprint:
 
     @property
     def embedding(self) -> int:
-        """Width of z."""
+        """Width of z, the projector's output."""
         return self.config.model.embedding or self.features
 
     @property
@@ -242,7 +213,7 @@ class Blueprint:
 
     @property
     def sketch_width(self) -> int:
-        """Length of a sketch."""
+        """How many numbers a sketch has."""
         return self.sketch.width
 
     @property
@@ -284,7 +255,9 @@ class Blueprint:
         )
 
     def pretrain_task(self, client: int | None, position: int = 0) -> SelfSupervised:
-        """What pre-training does."""
+        """What a client trains the model for in pre-training; without a client, nobody in
+        particular.
+        """
         return SelfSupervised(self.objective(client, position), self.augment, self.compute)
 
     def pool_task(self, client: int, position: int = 0) -> Task:
@@ -296,3 +269,43 @@ class Blueprint:
 
     def _seed(self, *purpose: str | int) -> int:
         return derive_seed(self.config.seed, *purpose)
+
+
+def _separations(config: FederationConfig, features: int, clients: int) -> SeparationPlan | None:
+    """Who owns which dimensions of z; None where nothing is trained by an objective that
+    separates them.
+    """
+    pools = config.pools
+    trains = pools.enabled and pools.task == "self_supervised"
+    if not separates(config.objective) or not (config.pretrain.mode == "federated" or trains):
+        return None
+    embedding = config.model.embedding or features
+    if config.objective.delta > 0 and embedding != features:
+        raise ConfigError(
+            f"distillation needs z as wide as h, {features}",
+            field="model.embedding",
+            value=embedding,
+            remedy=f"set model.embedding = {features}, or objective.delta = 0",
+        )
+    return SeparationPlan.draw(config.objective, embedding, clients, config.seed)
+
+
+def _check_labels(config: FederationConfig, classes: int) -> None:
+    """Refuse pools that need labels of two classes where there are none."""
+    pools = config.pools
+    if not pools.enabled or classes >= 2:
+        return
+    if pools.task == "supervised":
+        raise ConfigError(
+            "supervised pools need labels of two classes",
+            field="pools.task",
+            value="1 class" if classes else "no labels",
+            remedy='set pools.task = "self_supervised", or give labels of two classes or more',
+        )
+    if pools.start == "sketch" and pools.sketch == "labelled":
+        raise ConfigError(
+            "there are no labels to split sketches by",
+            field="pools.sketch",
+            value="labelled",
+            remedy='set pools.sketch = "features"',
+        )

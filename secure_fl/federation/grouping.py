@@ -1,12 +1,14 @@
 """Robust averages as a run's setting: updates are summed in groups, and a model moves by the median
 or trimmed mean of the groups' means.
 
-Guarantee: with b lying clients in a round, a pool moves, coordinate by coordinate, no further than
-the means of honest groups reach, as long as 2b is below the number of groups that open it
+**Guarantee**: with b lying clients in a round, a pool moves, coordinate by coordinate, no further
+than the means of honest groups reach, as long as 2b is below the number of groups that open it
 (`trimmed_mean`: b at most `trim`); a part that fewer than `needed` groups open stays as it is.
-Assumes: groups are drawn after clients are fixed, by a seed that none of them chose: the run's,
+
+**Assumes**: groups are drawn after clients are fixed, by a seed that none of them chose: the run's,
 with phase and round.
-Not covered: more liars than that; the sketch start's k-means, whose sums are over all clients;
+
+**Not covered**: more liars than that; the sketch start's k-means, whose sums are over all clients;
 secrecy beyond a group's, whose sum is opened.
 """
 

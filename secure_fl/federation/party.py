@@ -60,12 +60,12 @@ class Party(Protocol):
 
     @property
     def over(self) -> bool:
-        """Whether the federation has ended for it."""
+        """Whether the federation has ended for this party."""
         ...
 
     @property
     def due(self) -> float | None:
-        """When to call `tick`."""
+        """When `tick` is to be called at the latest, if at all."""
         ...
 
     def receive(self, data: bytes | memoryview) -> list[Message]:
@@ -95,7 +95,7 @@ class RefusalLog:
         self.counts = Counter[str]()
 
     def add(self, data: bytes | memoryview, error: SecureFLError) -> Refusal:
-        """Record a message, by what it claims to be."""
+        """Record a message that was refused, by what it claims to be."""
         sender, phase = claimed(data)
         return self.note(sender, phase, reason_of(error), len(data))
 
@@ -109,7 +109,7 @@ class RefusalLog:
 
 
 def reason_of(error: SecureFLError) -> str:
-    """One stable word for an error."""
+    """The word by which records name an error; it stays the same from version to version."""
     found: object = getattr(error, "reason", None)
     if found is None and isinstance(error, SecureSumError):
         found = Reason.MALFORMED

@@ -13,13 +13,9 @@ from torch import Tensor
 from secure_fl.federation.example_plan import chooses_by_loss
 from secure_fl.federation.factory import Blueprint
 from secure_fl.federation.private_paths import TrainingPath, Views
-from secure_fl.privacy.whole_path import (
-    Examples,
-    ViewsOf,
-    check_augmentation,
-    check_embedding,
-    check_training,
-)
+from secure_fl.privacy.noise_examples import Examples
+from secure_fl.privacy.views_apart import ViewsOf, check_augmentation
+from secure_fl.privacy.whole_path import check_embedding, check_training
 from secure_fl.training.tasks import SCORE_BATCH
 
 
@@ -69,7 +65,7 @@ def _check_training(path: TrainingPath, most: int) -> None:
 
 
 def _training_paths(blueprint: Blueprint) -> Iterator[TrainingPath]:
-    """Those of phases that train privately."""
+    """The way of a training step, for every phase that trains with example-level privacy."""
     if blueprint.config.privacy.unit != "example":
         return
     if blueprint.config.pretrain.mode == "federated":

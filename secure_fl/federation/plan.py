@@ -4,9 +4,11 @@ Shapes, bounds, margins, thresholds and opening rules of every round follow from
 place in the program; nothing about them is ever taken from a message. Its digest is in the header
 of every message around rounds and in the plan of every round.
 
-Guarantee: two parties that hold plans of one digest agree on all of it.
-Assumes: SHA-256; the coordinator's key is known from the roster.
-Not covered: whether the plan is worth accepting. Each site judges that by its own policy.
+**Guarantee**: two parties that hold plans of one digest agree on all of it.
+
+**Assumes**: SHA-256; the coordinator's key is known from the roster.
+
+**Not covered**: whether the plan is worth accepting. Each site judges that by its own policy.
 """
 
 from __future__ import annotations
@@ -130,7 +132,7 @@ class Plan:
 
     @property
     def parameters(self) -> ParameterSet | None:
-        """Of the encryption; None where nothing is encrypted."""
+        """The parameters of the encryption; None where nothing is encrypted."""
         return parameters_of(self.protection, self.key_holder)
 
     @property
@@ -160,11 +162,11 @@ class Plan:
 
     @cached_property
     def digest(self) -> bytes:
-        """32 bytes over all of it."""
+        """32 bytes that name the plan: a hash of all that it says."""
         return hashlib.sha256(b"secure-fl plan 1|" + self.encode()).digest()
 
     def encode(self) -> bytes:
-        """Canonical JSON."""
+        """The plan as canonical JSON, which is the same at every party."""
         document = asdict(self) | {"configuration": dict(self.configuration), "format": _FORMAT}
         document |= {name: getattr(self, name).hex() for name in ("roster", "layout", "start")}
         document |= {"code": dict(self.code), "publish_models": int(self.publish_models)}

@@ -21,7 +21,7 @@ from secure_fl.objectives.unit_objectives import CrossEntropy
 from secure_fl.privacy.engine import Sampling, choose_mechanism
 from secure_fl.privacy.mechanisms.mechanism import ExampleMechanism, Labelled
 from secure_fl.privacy.mechanisms.per_example import AdaptiveBound, PerExample
-from secure_fl.privacy.whole_path import ViewsOf
+from secure_fl.privacy.views_apart import ViewsOf
 from secure_fl.training.tasks import train_mode
 
 Views = Tensor | Labelled
@@ -53,7 +53,7 @@ class TrainingPath:
 
     @property
     def objective(self) -> Objective:
-        """Of the self-supervised task."""
+        """The objective of the self-supervised task."""
         return self.blueprint.objective(self.client, self.position)
 
     @property
@@ -113,7 +113,7 @@ class TrainingPath:
         return views_of
 
     def model(self) -> nn.Module:
-        """A fresh one, in the mode that it is trained in."""
+        """A fresh model, in the mode that it is trained in."""
         model = (
             self.blueprint.encoder_projector()
             if self.phase == "pretrain"

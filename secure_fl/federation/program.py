@@ -51,11 +51,11 @@ class Program(Protocol):
         ...
 
     def form(self, place: Place) -> SumForm:
-        """The sum of the round that begins at `place`."""
+        """What everybody knows of the sum of the round that begins at `place`."""
         ...
 
     def done(self, place: Place) -> bool:
-        """Whether no round is left."""
+        """Whether no round is left from `place` on."""
         ...
 
     def apply(self, state: State, opened: Summed) -> State:

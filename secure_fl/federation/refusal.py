@@ -1,8 +1,11 @@
 """A site's signed refusal of a plan: which plan, and in which respects it asks for too much.
 
-Guarantee: `open_refusal` returns only what the member named signed, of the plan named, unchanged.
-Assumes: Ed25519 and SHA-256; the member's key is from an authentic roster.
-Not covered: whether the reasons are true; a site may refuse for any. A refusal shows the
+**Guarantee**: `open_refusal` returns only what the member named signed, of the plan named,
+unchanged.
+
+**Assumes**: Ed25519 and SHA-256; the member's key is from an authentic roster.
+
+**Not covered**: whether the reasons are true; a site may refuse for any. A refusal shows the
 coordinator the limits that were passed, and none of those that were met.
 """
 

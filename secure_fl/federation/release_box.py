@@ -57,7 +57,9 @@ class ReleaseBox:
     restarts and processes side by side, and whatever was deleted in between: the list is held
     against a mark in the state directory, and where list, mark or key are gone, everything that was
     charged counts as made.
+
     **Assumes.** Folder and state directory are not both put back to what they were before.
+
     **Not covered.** Who reads the state directory, or this process' memory, as well as the folder.
     """
 

@@ -24,7 +24,9 @@ class Releasing:
 
     **Guarantee.** Another ask, phase or round is another name and another stream of noise; the same
     one gets the answer that is stored.
+
     **Assumes.** The noise source's key is the system's, and SHA-256 digests of asks do not collide.
+
     **Not covered.** Answers of a run without a folder, which are made once because the source gives
     out no stream twice.
     """

@@ -63,8 +63,10 @@ class RunState:
 
     **Guarantee.** Mode 0700, files 0600, made when first written to. After `forget` the key is
     gone, and all but how far the ledger had come.
+
     **Assumes.** The state directory is the user's own and is not copied together with the
     run's folder.
+
     **Not covered.** Blocks of a deleted file that a disk still holds.
     """
 
@@ -104,7 +106,7 @@ class RunState:
         return read_json(path, Mark, _REMEDY) if is_file(path) else None
 
     def keep(self, name: str, mark: Mark) -> None:
-        """Write a mark down.
+        """Keep a mark under a name, in place of an earlier one.
 
         Raises:
             RunFolderError: the state directory cannot be written to.

@@ -49,10 +49,8 @@ class SketchForm:
         labelled = pools.sketch == "labelled" or (
             pools.sketch == "auto" and pools.task == "supervised"
         )
-        inputs, told_apart = (
-            embedding if pools.sketch_of == "encoder" else pooled_width(shape),
-            classes if labelled else 0,
-        )
+        inputs = embedding if pools.sketch_of == "encoder" else pooled_width(shape)
+        told_apart = classes if labelled else 0
         released = None
         if config.noises_sketches:
             budget = (privacy.sketch_epsilon, privacy.delta, Adjacency(privacy.adjacency))

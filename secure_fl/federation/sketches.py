@@ -7,7 +7,9 @@ post-processing of that release.
 
 **Guarantee**: what a client with a released sketch says of its examples here costs ε of the
 sketch's two releases, however often it votes.
+
 **Assumes**: values and labels of an example make its part of the sketch, and no other example does.
+
 **Not covered**: clients of an open experiment.
 """
 
@@ -194,7 +196,7 @@ class ReleasedSketch(ClientSketch):
         return self._made is not None
 
     def own(self) -> Tensor:
-        """The released sketch, and never another."""
+        """The sketch that was released; it is never made a second time."""
         if self._made is None:
             remedy = "resume the run with its private-results folder in place"
             raise PrivacyError(

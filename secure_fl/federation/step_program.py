@@ -36,7 +36,7 @@ class StepProgram:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the steps, in order."""
+        """The names of the steps, in order."""
         return tuple(step.name for step in self.steps)
 
     def step(self, place: Place) -> Step:

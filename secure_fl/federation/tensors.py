@@ -16,7 +16,7 @@ def pack(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def unpack(data: bytes, *, field: str, value: str, remedy: str) -> dict[str, Tensor]:
-    """What `pack` wrote.
+    """The named tensors that `pack` wrote.
 
     Raises:
         RunFolderError: the bytes are something else.

@@ -147,7 +147,7 @@ class Transcript:
 
     @classmethod
     def open(cls, path: Path) -> Transcript:
-        """The one in a file, to go on with.
+        """The transcript in a file, to go on with.
 
         Half a line at its end, of a process that was killed, is cut away.
 

@@ -76,12 +76,12 @@ class Post:
 
     @property
     def sender(self) -> str:
-        """Who signed it."""
+        """The name of the party that signed the message."""
         return self.header.sender
 
     @property
     def place(self) -> Place:
-        """The place that the head names.
+        """The place in the program that the message is about.
 
         Raises:
             RefusedError: `malformed`.
@@ -189,7 +189,7 @@ def plain_header(name: str, roster: Roster, phase: Phase, plan: str, number: int
 
 
 def read_place(value: Any) -> Place:
-    """A place out of JSON.
+    """The place that `shown` wrote as JSON values.
 
     Raises:
         RefusedError: `malformed`.
@@ -200,7 +200,7 @@ def read_place(value: Any) -> Place:
 
 
 def shown(place: Place) -> list[int]:
-    """A place as JSON."""
+    """A place as JSON values: the step's number and the round's."""
     return [place.step, place.round]
 
 

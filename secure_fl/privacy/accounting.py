@@ -84,8 +84,10 @@ def epsilon(
 
     **Guarantee.** An upper bound on the ε of the adaptive composition of all events, at δ, infinity
     where none is known.
+
     **Assumes.** Every event's own assumptions; floating-point error of dp_accounting's convolutions
     is not charged.
+
     **Not covered.** Choices made from the data that are no event, such as a search over settings.
 
     Raises:
@@ -230,7 +232,7 @@ class _Parts:
         return _Parts(0.0, {}, self.pure, self.integer)
 
     def losses_only(self) -> _Parts:
-        """The Gaussian part."""
+        """The Gaussian releases alone, for bounds by privacy losses."""
         return _Parts(self.full, self.sampled, (), ())
 
 
@@ -281,7 +283,7 @@ def _curve_bound(parts: _Parts) -> Bound:
 
 
 def _loss_bound(parts: _Parts, base: float) -> Bound:
-    """By composing privacy loss distributions, each rounded so that ε can only grow."""
+    """The bound by composed privacy loss distributions, each rounded so that ε can only grow."""
     dp, pld = _load("dp_accounting"), _load("dp_accounting.pld.privacy_loss_distribution")
     relation = {
         True: dp.NeighboringRelation.REPLACE_ONE,
@@ -314,7 +316,7 @@ def _loss_bound(parts: _Parts, base: float) -> Bound:
 
 
 def _deviation(noise: float, rate: float, replaced: bool) -> float:
-    """By which a sampled step's loss deviates, about: q·√(exp(s²) − 1)."""
+    """How much a sampled step's loss deviates, about: q·√(exp(s²) − 1)."""
     return rate * math.sqrt(math.expm1(min(((2 if replaced else 1) / noise) ** 2, 50.0)))
 
 

@@ -23,7 +23,7 @@ from secure_fl.errors import PrivacyError
 
 @dataclass(frozen=True)
 class QuantileBound:
-    """How the bound moves.
+    """How the norm bound follows a quantile of the updates' norms from round to round.
 
     Attributes:
         quantile: share of clients whose update is to lie within the bound.

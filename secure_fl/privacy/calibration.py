@@ -35,6 +35,7 @@ def noise_for(
 
     **Guarantee.** By `accounting.epsilon` the plan costs at most `epsilon`; noise lower by 0.3 %
     would cost more.
+
     **Assumes.** As the events.
 
     Raises:
@@ -278,7 +279,7 @@ def least_epsilon(
 
 
 def _rounded_up(value: float) -> str:
-    """To three digits, never lower."""
+    """The value in text, rounded up to three digits, so never lower."""
     unit = 10.0 ** (math.floor(math.log10(value)) - 2)
     return f"{math.ceil(value / unit) * unit:.6g}"
 
@@ -307,12 +308,10 @@ def rounds_within(
 
     if not per_round:
         return most
-    low, step = (
-        _rounds_about(
-            lambda rounds: planned_epsilon(charges(rounds), budget.delta), budget.epsilon, most
-        ),
-        1,
+    low = _rounds_about(
+        lambda rounds: planned_epsilon(charges(rounds), budget.delta), budget.epsilon, most
     )
+    step = 1
     while low < most and fits(min(low + step, most)):  # the fine bound may let a few more pass
         low, step = min(low + step, most), 2 * step
     high = low + step

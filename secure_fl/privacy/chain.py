@@ -28,8 +28,10 @@ class Chain:
 
     **Guarantee.** A chain that `holds` a mark begins with exactly the entries that were there when
     the mark was taken, in their order.
+
     **Assumes.** SHA-256 without collisions; the mark is kept where whoever changes the list does
     not change it too.
+
     **Not covered.** A list and all its marks put back together to what they were before.
     """
 
@@ -43,7 +45,7 @@ class Chain:
 
     @property
     def mark(self) -> Mark:
-        """Where it is now."""
+        """How far the chain has come now."""
         return Mark(len(self._hashes) - 1, self._hashes[-1])
 
     def add(self, entry: object) -> None:
@@ -51,7 +53,7 @@ class Chain:
         self._hashes.append(digest([self._hashes[-1], entry]))
 
     def hash_of(self, number: int) -> str:
-        """Of the entry of that number, from 0."""
+        """The hash after the entry of that number, counted from 0."""
         return self._hashes[number + 1]
 
     def holds(self, mark: Mark) -> bool:

@@ -99,7 +99,7 @@ class PrivateChoice:
     def choose(
         self, scores: Sequence[float], stream: NoiseStream, previous: int | None = None
     ) -> int:
-        """A pool's index.
+        """The index of the pool that is drawn.
 
         Raises:
             PrivacyError: there is no score, or one outside [0, bound].
@@ -108,7 +108,7 @@ class PrivateChoice:
         return int(np.argmax(u - np.log(-np.log(stream.uniform(len(u))))))
 
     def probabilities(self, scores: Sequence[float], previous: int | None = None) -> list[float]:
-        """Of each pool. As private as the scores: for planning and tests."""
+        """The probability of each pool. As private as the scores: for planning and tests."""
         return [
             float(p) for p in torch.softmax(torch.from_numpy(self._utilities(scores, previous)), 0)
         ]
@@ -127,5 +127,5 @@ class PrivateChoice:
         return np.array(lowered) * (-self.epsilon * self.size / (2 * self.bound))
 
     def event(self, choices: int) -> PureEvent:
-        """What `choices` of them cost."""
+        """What so many choices cost."""
         return PureEvent(epsilon=self.epsilon, bounded_range=True, releases=choices)

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import Literal, NoReturn
 
 from secure_fl.errors import PrivacyError
@@ -140,56 +141,85 @@ def claims(
     added protects against everybody but the key holder, who gets no row.
 
     **Guarantee.** Each row's ε bounds what that adversary learns from everything the ledger holds.
+
     **Assumes.** The ledger is complete, and the adversary sees no more than `Setting` says.
+
     **Not covered.** Rows are not composed with each other: each adversary sees the same releases.
 
     Raises:
         PrivacyError: nothing recorded for the unit, add-remove for clients, or noise of a key
             holder who is the server or a client.
     """
-    subjects = ledger.subjects(unit) if subject is None else (subject,)
-    charged = {
-        charges for each in subjects for charges in ledger.histories(unit, each, adjacency)
-    } - {()}
-    if not charged:
+    claimed = _Claimed(ledger, unit, adjacency, delta, setting, subject)
+    if not claimed.charged:
         raise PrivacyError(
             "no release of this unit",
             field="unit",
             value=str(unit),
             remedy="claim the unit that the run's noise protects",
         )
-    touching = [
-        release
-        for release in ledger.releases
-        if unit in (release.unit, release.also_protects) and set(subjects) & set(release.subjects)
-    ]
-    declared = any(release.basis == "declared" for release in touching)
-    by_holder = _noised_by_holder(touching, setting)
-    rows = []
-    for adversary in setting.adversaries():
-        if by_holder and adversary is Adversary.KEY_HOLDER:
-            continue
-        alone = setting.sees_single_uploads(adversary)
-        rows.append(
-            PrivacyClaim(
-                epsilon=max(
-                    epsilon_of(_laid_open(charges) if alone else charges, delta)
-                    for charges in charged
-                ),
-                delta=delta,
-                unit=unit,
-                adjacency=adjacency,
-                sampling=_sampling(charged),
-                adversary=adversary,
-                basis="declared" if declared else "derived",
-                assumes=_assumptions(touching, setting, alone=alone, declared=declared),
-                not_covered=_gaps(ledger, unit, setting, subject),
-            )
+    return [claimed.row(adversary) for adversary in claimed.adversaries()]
+
+
+@dataclass(frozen=True)
+class _Claimed:
+    """What is claimed of a ledger, as the arguments of `claims`."""
+
+    ledger: PrivacyLedger
+    unit: PrivacyUnit
+    adjacency: Adjacency
+    delta: float
+    setting: Setting
+    subject: int | None
+
+    def adversaries(self) -> list[Adversary]:
+        """Those who get a row: a key holder who added noise gets none."""
+        by_holder = _noised_by_holder(self._touching, self.setting)
+        everybody = self.setting.adversaries()
+        return [who for who in everybody if who is not Adversary.KEY_HOLDER or not by_holder]
+
+    def row(self, adversary: Adversary) -> PrivacyClaim:
+        """The claim against one adversary."""
+        alone = self.setting.sees_single_uploads(adversary)
+        seen = [_laid_open(charges) if alone else charges for charges in self.charged]
+        declared = any(release.basis == "declared" for release in self._touching)
+        return PrivacyClaim(
+            epsilon=max(epsilon_of(charges, self.delta) for charges in seen),
+            delta=self.delta,
+            unit=self.unit,
+            adjacency=self.adjacency,
+            sampling=_sampling(self.charged),
+            adversary=adversary,
+            basis="declared" if declared else "derived",
+            assumes=_assumptions(self._touching, self.setting, alone=alone, declared=declared),
+            not_covered=_gaps(self.ledger, self.unit, self.setting, self.subject),
         )
-    return rows
+
+    @cached_property
+    def charged(self) -> set[tuple[Charge, ...]]:
+        """All that any one subject has been charged, each history once."""
+        histories = (
+            self.ledger.histories(self.unit, each, self.adjacency) for each in self._subjects
+        )
+        return {charges for history in histories for charges in history} - {()}
+
+    @cached_property
+    def _touching(self) -> list[Release]:
+        """The releases that are about this unit and these subjects."""
+        return [
+            release
+            for release in self.ledger.releases
+            if self.unit in (release.unit, release.also_protects)
+            and set(self._subjects) & set(release.subjects)
+        ]
+
+    @cached_property
+    def _subjects(self) -> tuple[int, ...]:
+        return tuple(self.ledger.subjects(self.unit)) if self.subject is None else (self.subject,)
 
 
 def _laid_open(charges: tuple[Charge, ...]) -> tuple[Charge, ...]:
+    """What the charges are to somebody who sees a single upload, with one client's noise only."""
     return tuple(
         Charge(event.own_share() if isinstance(event, IntegerEvent) else event, adjacency)
         for event, adjacency in charges

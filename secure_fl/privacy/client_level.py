@@ -140,7 +140,7 @@ class ClientLevel:
 
     @property
     def variance(self) -> float:
-        """Of the certain noise on every field, in grid steps squared.
+        """The variance of the certain noise on every field, in grid steps squared.
 
         The whole roster's noise is `roster / honest` times it.
         """

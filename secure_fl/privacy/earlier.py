@@ -26,8 +26,10 @@ def taken_over(earlier: PrivacyLedger, subjects: Sequence[int]) -> list[Release]
     **Guarantee.** For every unit, adjacency and δ, and whatever this run releases, each of
     `subjects` is charged at least what any subject of the earlier run would be charged. That run's
     own histories, if it had loaded an encoder itself, are told apart likewise.
+
     **Assumes.** The earlier ledger is complete. For the unit client: each client was one client of
     the earlier run, and not several.
+
     **Not covered.** Earlier runs whose encoder was brought along as a module or a function, without
     its run.
     """

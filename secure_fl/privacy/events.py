@@ -93,8 +93,10 @@ class GaussianEvent(Event):
     **Guarantee.** Under zero-out and add-remove each step is dominated by the Poisson-subsampled
     Gaussian (q, σ/contributions); under replace-one by the pair (1−q)N(0) + qN(±contributions/σ);
     see `accounting`.
+
     **Assumes.** A fresh independent coin for every unit and step; coins and noise stay secret;
     constant normalisers; a unit's contribution depends on itself and on released values only.
+
     **Not covered.** Shuffled or fixed-size batches; coins that several steps share, such as a
     client's coin over its local steps.
     """
@@ -142,8 +144,10 @@ class IntegerEvent(Event):
 
     **Guarantee.** Every release satisfies the Rényi bounds of `integer_curves` at the sensitivity
     of the adjacency that is charged.
+
     **Assumes.** At least `parties` honest clients added their shares, also those that dropped out
     later; every coordinate is noised.
+
     **Not covered.** Add-remove of a client: an absent client takes its share of the noise along.
     """
 
@@ -200,8 +204,10 @@ class PureEvent(Event):
 
     **Guarantee.** ε-DP for one release; in Rényi terms the curve of randomised response, or αε²/8
     for a bounded range if smaller.
+
     **Assumes.** Scores are clipped sums with a constant normaliser, so that zero-out, add-remove
     and replace-one move them equally.
+
     **Not covered.** Which units took part: randomised response shows who answered.
     """
 

@@ -27,14 +27,13 @@ missing it by 5 % costs 0.1 % of ε.
 
 
 def integer_curve(event: IntegerEvent, adjacency: Adjacency) -> Curve:
-    """Of one release of `event`, at the sensitivity of `adjacency` (anything but replace-one is
-    charged as zero-out).
+    """The Rényi curve of one release of `event`, at the sensitivity of `adjacency` (anything but
+    replace-one is charged as zero-out).
     """
     replaced = adjacency is Adjacency.REPLACE_ONE
     l2, l1 = (event.l2_replace, event.l1_replace) if replaced else (event.l2, event.l1)
-    l1 = min(
-        l1, l2 * math.sqrt(event.dimension), l2**2
-    )  # the last since the coordinates are whole numbers
+    # The last since the coordinates are whole numbers.
+    l1 = min(l1, l2 * math.sqrt(event.dimension), l2**2)
     if event.kind == "skellam":
         return skellam_curve(event.variance, l2, l1)
     return discrete_gaussian_curve(event.variance, l2, l1, event.parties, event.dimension)

@@ -60,7 +60,7 @@ class IntegerNoise(Protocol):
 
 @dataclass(frozen=True)
 class TabulatedNoise:
-    """Draws by one table look-up each."""
+    """Integer noise drawn from a table, by one look-up a draw."""
 
     variance: float
     table: AliasTable = field(repr=False, compare=False)

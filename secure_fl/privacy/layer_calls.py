@@ -19,6 +19,9 @@ from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from secure_fl.errors import PrivacyError
 from secure_fl.privacy.row_isolation import check_rows_stay_apart
 
+_HIDDEN = "(inside torch.utils.checkpoint, which hides its layers unless use_reentrant=False)"
+"""Stands for the name of a weight that cannot be known."""
+
 
 @dataclass(eq=False)
 class LayerCall:
@@ -137,9 +140,7 @@ def weight_beside_layers(
         if name is not None:
             return name
         if type(node).__name__ == "CheckpointFunctionBackward":
-            return (
-                "(inside torch.utils.checkpoint, which hides its layers unless use_reentrant=False)"
-            )
+            return _HIDDEN
         left += [
             (following, place) for following, place in node.next_functions if following is not None
         ]

@@ -84,7 +84,9 @@ class PrivacyLedger:
     **Guarantee.** `spent` bounds the ε of one client, or of any one example of that client, over
     everything recorded; `maximum` over all. A subject that may have been any subject of an earlier
     run is charged the maximum over those, each composed with what this run released.
+
     **Assumes.** Every release is recorded, before it leaves; declared inputs are true.
+
     **Not covered.** A file put back together with all marks that were taken of it since. Releases
     of the other unit: an ε for examples says nothing of clients, and the two are never added.
     """

@@ -51,10 +51,10 @@ def skellam_weights(variance: Fraction) -> list[int]:
     """Integers proportional to Skellam's P(k) = e^-μ I_k(μ), k = 0 … K, with μ the variance.
 
     Miller's algorithm: f_(k-1) = f_(k+1) + (2k/μ) f_k, which I_k obeys too, downwards from f_N = 1,
-    f_(N+1) = 0. The recurrence keeps
-    |f_k I_(k+1) − f_(k+1) I_k| at its first value I_(N+1), and I_k falls with k; hence |(f_k/I_k) / (f_K/I_K) − 1| ≤ K/f_K for every k ≤ K,
-    which N is chosen to bring below 2^-128. All terms are positive, so 2^21 roundings of relative
-    size 2^-192 add up to 2^-171.
+    f_(N+1) = 0. The recurrence keeps |f_k I_(k+1) − f_(k+1) I_k| at its first value I_(N+1), and
+    I_k falls with k; hence |(f_k/I_k) / (f_K/I_K) − 1| ≤ K/f_K for every k ≤ K, which N is chosen
+    to bring below 2^-128. All terms are positive, so 2^21 roundings of relative size 2^-192 add up
+    to 2^-171.
     """
     rate = _skellam_rate(float(variance))
     last, start = _first(rate, _CUT) - 1, _first(rate, 2.5 * _CUT)

@@ -139,7 +139,7 @@ class PrivateSketch:
 
     @property
     def width(self) -> int:
-        """Length of a sketch."""
+        """How many numbers a sketch has."""
         return self.part * (self.codes.shape[1] if self.classes else 1)
 
     def plain(self, sketches: Tensor) -> Tensor:
@@ -235,6 +235,27 @@ class PrivateSketch:
             PrivacyError: centre, labels, shape or size do not fit the settings.
         """
         self._check(features, size)
+        self._check_beside(features, labels, centre)
+        rows, noise = self.contributions(features, labels, centre), self.events()[-1]
+        return _released(rows, size, noise.noise_multiplier, stream)
+
+    def contributions(
+        self, features: Tensor, labels: Tensor | None, centre: Tensor | None
+    ) -> Tensor:
+        """What each example adds to the sketch's sum, int64 `[N, width]`, each of length `GRID` at
+        most and from its own row only.
+        """
+        unit = normalize(_finite(features))
+        rows = normalize((unit if centre is None else unit - centre.double()) @ self.projection.T)
+        rows[unit.square().sum(1) == 0] = 0
+        if labels is None:
+            return on_grid(rows)
+        known = (labels >= 0) & (labels < self.classes)
+        codes = self.codes[labels.clamp(0, self.classes - 1)] * known[:, None]
+        return on_grid((codes[:, :, None] * rows[:, None, :]).flatten(1))
+
+    def _check_beside(self, features: Tensor, labels: Tensor | None, centre: Tensor | None) -> None:
+        """Refuse a centre or labels that do not fit the settings."""
         if (centre is None) == bool(self.centring) or (
             centre is not None and centre.shape != (self.features,)
         ):
@@ -254,27 +275,6 @@ class PrivateSketch:
                 value="not shown",
                 remedy="pass int64 [N] where classes > 0, else None",
             )
-        return _released(
-            self.contributions(features, labels, centre),
-            size,
-            self.events()[-1].noise_multiplier,
-            stream,
-        )
-
-    def contributions(
-        self, features: Tensor, labels: Tensor | None, centre: Tensor | None
-    ) -> Tensor:
-        """What each example adds to the sketch's sum, int64 `[N, width]`, each of length `GRID` at
-        most and from its own row only.
-        """
-        unit = normalize(_finite(features))
-        rows = normalize((unit if centre is None else unit - centre.double()) @ self.projection.T)
-        rows[unit.square().sum(1) == 0] = 0
-        if labels is None:
-            return on_grid(rows)
-        known = (labels >= 0) & (labels < self.classes)
-        codes = self.codes[labels.clamp(0, self.classes - 1)] * known[:, None]
-        return on_grid((codes[:, :, None] * rows[:, None, :]).flatten(1))
 
     def _check(self, features: Tensor, size: int) -> None:
         if (

@@ -33,6 +33,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from secure_fl.errors import PrivacyError
+
 _PLAIN = (
     str,
     bytes,
@@ -313,4 +315,15 @@ def _names(slots: object) -> tuple[str, ...]:
         tuple(name for name in slots if name not in ("__dict__", "__weakref__"))
         if isinstance(slots, tuple | list)
         else ()
+    )
+
+
+def remembers(path: str) -> PrivacyError:
+    """The refusal of something that keeps what it sees."""
+    remedy = (
+        "keep nothing between calls: what it holds would reach other examples, or leave the "
+        "client, without noise"
+    )
+    return PrivacyError(
+        "changes with the examples that it sees", field=path, value="its content", remedy=remedy
     )

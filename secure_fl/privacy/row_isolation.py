@@ -108,12 +108,9 @@ def _problems(layer: nn.Module) -> Iterator[tuple[str, str]]:
             "has weights of its own and no rule for one row's gradient",
             f"build it of {known}, or freeze it",
         )
-    if extra := sorted(set(layer._parameters) - {"weight", "bias"}):
+    if extra := ", ".join(sorted(set(layer._parameters) - {"weight", "bias"})):
         yield (
-            (
-                f"makes its weight of others ({', '.join(extra)}), whose "
-                "gradients the rule does not form"
-            ),
+            f"makes its weight of others ({extra}), whose gradients the rule does not form",
             "remove the reparametrisation, or freeze it",
         )
     if "forward" in vars(layer) or any(vars(layer)[hooks] for hooks in _HOOKS):

@@ -6,10 +6,12 @@ a hook or a buffer look like anything else. So every other row is replaced (by n
 huge values, NaN), rows are moved and batches made smaller and larger, in each mode the model may be
 used in, with gradients and without; outputs and gradients of the rows that stayed must stay too.
 
-**Guarantee**: a refusal names a dependence that was seen. **Assumes**: a model is not
-written to tell noise from examples. **Not covered**: one that shows on no noise tried here,
-such as a branch that needs a particular picture. Training checks the losses of every step
-besides (`unit_gradients`).
+**Guarantee**: a refusal names a dependence that was seen.
+
+**Assumes**: a model is not written to tell noise from examples.
+
+**Not covered**: one that shows on no noise tried here, such as a branch that needs a particular
+picture. Training checks the losses of every step besides (`unit_gradients`).
 """
 
 from __future__ import annotations
@@ -81,9 +83,8 @@ def check_rows_alone(
         PrivacyError: an output or a gradient differs by more than rounding, rows get lost,
             something that the model holds has changed, or it draws coins of its own.
     """
-    modes = {layer: layer.training for layer in model.modules()}
     before, found = global_generators(), None
-    try:
+    with _modes_put_back(model) as modes:
         combinations = _WHILE_TRAINED if model.training else _WHILE_USED
         for number, (mode, graded) in enumerate(combinations[:1] if quick else combinations):
             _set_mode(modes, mode)
@@ -91,22 +92,30 @@ def check_rows_alone(
                 _outputs(model, rows)  # what is made once, and kept, is made here
                 held = remembered(model=model)
                 closely = number < 2 and not quick
-                # All sizes in the first way, in which the model is used; gradients of large
-                # batches, which take much memory, in no other.
-                large = (
-                    sizes
-                    if number == 0
-                    else [size for size in sizes[-1:] if not graded or size <= _MODEST]
-                )
+                # All sizes in the first way only, in which the model is used.
+                large = _largest(sizes, graded=graded) if number else sizes
                 _check(model, rows, large, quick=not closely)
                 found = found or next(iter(changes(held, remembered(model=model))), None)
-    finally:
-        for layer, training in modes.items():
-            layer.training = training
     if found is not None:
         _refuse_memory(model, found)
     if before != global_generators():
         raise draws_coins(_kind(model))
+
+
+@contextmanager
+def _modes_put_back(model: nn.Module) -> Iterator[dict[nn.Module, bool]]:
+    """The mode of every layer, in which it will be again at the end of the context."""
+    modes = {layer: layer.training for layer in model.modules()}
+    try:
+        yield modes
+    finally:
+        for layer, training in modes.items():
+            layer.training = training
+
+
+def _largest(sizes: Sequence[int], *, graded: bool) -> list[int]:
+    """The largest batch, but none whose gradients take much memory."""
+    return [size for size in sizes[-1:] if not graded or size <= _MODEST]
 
 
 def draws_coins(name: str) -> PrivacyError:
@@ -158,7 +167,7 @@ def _set_mode(modes: Mapping[nn.Module, bool], mode: bool | None) -> None:
 
 
 def _check(model: nn.Module, rows: Tensor, sizes: Sequence[int], *, quick: bool) -> None:
-    """One mode, with gradients or without."""
+    """Hold the model against itself, in the mode that it is in."""
     together = _outputs(model, rows)
     if not quick:
         before, again = global_generators(), _outputs(model, rows)
@@ -299,7 +308,7 @@ def _require(
 
 
 def _outputs(model: nn.Module, rows: Tensor) -> list[Tensor]:
-    """All outputs, one place a row."""
+    """All outputs of the model, each `[N, ...]` with one place for each row."""
     outputs = [part.detach() for part in _tensors(model(rows))]
     for part in outputs:
         if part.ndim < 1 or len(part) != len(rows):

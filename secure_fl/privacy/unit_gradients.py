@@ -41,7 +41,7 @@ Method = Literal["hooks", "ghost"]
 
 @dataclass(frozen=True, repr=False)
 class ClippedSum:
-    """What a mechanism noises.
+    """A clipped sum of gradients, which a mechanism adds noise to.
 
     Attributes:
         gradients: one a trainable parameter, in the model's order.
@@ -89,18 +89,32 @@ def clipped_sum(
         PrivacyError: the model mixes rows, has a layer without a rule, or uses a trained weight
             beside its layer; or the losses are not one a unit, or one depends on two units.
     """
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     check_separable(model)
+    _check_whole(rows, rows_per_unit)
+    return _clipped(model, rows, rows_per_unit, unit_losses, bound, method)
+
+
+def _check_whole(rows: Tensor, rows_per_unit: int) -> None:
+    """Refuse rows that do not fill units."""
     if rows_per_unit < 1 or len(rows) % rows_per_unit:
         remedy = "pass the rows of whole units, one unit after the other"
         raise PrivacyError(
             "rows do not fill units", field="rows_per_unit", value=rows_per_unit, remedy=remedy
         )
+
+
+def _clipped(
+    model: nn.Module,
+    rows: Tensor,
+    rows_per_unit: int,
+    unit_losses: UnitLosses,
+    bound: float,
+    method: Method,
+) -> ClippedSum:
+    """The sum of `clipped_sum`, of arguments that it has checked."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if len(rows) == 0:
-        return ClippedSum(
-            [torch.zeros_like(parameter) for parameter in parameters],
-            torch.zeros(0, device=rows.device),
-        )
+        return ClippedSum(_zeros(parameters), torch.zeros(0, device=rows.device))
     calls = _backpropagate(model, rows, rows_per_unit, unit_losses)
     ghosts = _ghosts(calls) if method == "ghost" else []
     formed = _formed([call for call in calls if call not in ghosts], rows_per_unit)
@@ -108,29 +122,33 @@ def clipped_sum(
         per_sample.square_norms(gradient.flatten(1)) for gradient in formed.values()
     ]
     if not norms:
-        return ClippedSum(
-            [torch.zeros_like(parameter) for parameter in parameters],
-            rows.new_zeros(len(rows) // rows_per_unit),
-        )
-    # Summed in float64 and rounded once: with many layers float32 could fall below what
-    # clip_factors allows for.
-    precision = (
-        torch.float64 if all(norm.dtype == torch.float64 for norm in norms) else torch.float32
-    )
-    square_norms = (
-        torch.stack([norm.double() for norm in norms]).sum(0)
-        / _fading(calls, rows_per_unit).square()
-    ).to(precision)
+        return ClippedSum(_zeros(parameters), rows.new_zeros(len(rows) // rows_per_unit))
+    square_norms = _square_norms(norms, _fading(calls, rows_per_unit))
     sums: dict[Tensor, Tensor] = {}
     for parameter, gradient in formed.items():
-        sums[parameter] = per_sample.clip_and_sum(gradient.flatten(1), square_norms, bound).view_as(
-            parameter
-        )
+        clipped = per_sample.clip_and_sum(gradient.flatten(1), square_norms, bound)
+        sums[parameter] = clipped.view_as(parameter)
     factors = per_sample.clip_factors(square_norms, bound).repeat_interleave(rows_per_unit)
     while ghosts:
         sums |= _ghost_sums(ghosts.pop(), factors)
     gradients = [sums[p].to(p.dtype) if p in sums else torch.zeros_like(p) for p in parameters]
     return ClippedSum(gradients, square_norms)
+
+
+def _zeros(parameters: Sequence[Tensor]) -> list[Tensor]:
+    """The gradients of nothing."""
+    return [torch.zeros_like(parameter) for parameter in parameters]
+
+
+def _square_norms(norms: Sequence[Tensor], fading: Tensor) -> Tensor:
+    """Each unit's squared norm `[U]` over all layers, larger for a unit that is faded out.
+
+    Summed in float64 and rounded once: with many layers float32 could fall below what
+    `clip_factors` allows for.
+    """
+    double = all(norm.dtype == torch.float64 for norm in norms)
+    summed = torch.stack([norm.double() for norm in norms]).sum(0) / fading.square()
+    return summed.to(torch.float64 if double else torch.float32)
 
 
 def _backpropagate(
@@ -145,10 +163,8 @@ def _backpropagate(
     check_rows_stay_apart(len(rows), h, z)
     check_some_alone(model, rows, [outputs] if isinstance(outputs, Tensor) else [h, z])
     check_only_through_layers(model, [h, z], calls)
-    gradients, trained = (
-        output_gradients(model, h, z, rows_per_unit, unit_losses),
-        [output.requires_grad for output in (h, z)],
-    )
+    gradients = output_gradients(model, h, z, rows_per_unit, unit_losses)
+    trained = [output.requires_grad for output in (h, z)]
     ends, starts = [list(compress(values, trained)) for values in ((h, z), gradients)]
     found = (
         torch.autograd.grad(ends, [call.edge for call in calls], starts, allow_unused=True)

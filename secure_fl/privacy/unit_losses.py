@@ -55,21 +55,12 @@ def output_gradients(
     in_half = half.repeat_interleave(rows_per_unit)
     leaves, losses = _losses([h, z], rows_per_unit, unit_losses)
     check_only_through_layers(model, [losses], [])
-    others, again = _losses(
-        _replaced(leaves, in_half, _FACTORS[int(coins[-1]) % len(_FACTORS)]),
-        rows_per_unit,
-        unit_losses,
-    )
-    found, beside = (
-        _gradients(losses, leaves, torch.ones_like(half)),
-        _gradients(again, others, half),
-    )
-    agree = [
-        _alike(one[in_half].flatten(1), other[in_half].flatten(1))
-        for one, other in zip(found, beside, strict=True)
-    ]
-    reaches = [bool(other[~in_half].nan_to_num(0, 0, 0).any()) for other in beside]
-    if not all(agree) or any(reaches) or not _alike(losses[half][:, None], again[half][:, None]):
+    factor = _FACTORS[int(coins[-1]) % len(_FACTORS)]
+    others, again = _losses(_replaced(leaves, in_half, factor), rows_per_unit, unit_losses)
+    found = _gradients(losses, leaves, torch.ones_like(half))
+    beside = _gradients(again, others, half)
+    same = _alike(losses[half][:, None], again[half][:, None])
+    if not same or not _agree(found, beside, in_half):
         remedy = "a loss of each unit's own rows, such as NT-Xent within groups"
         raise PrivacyError(
             "a unit's loss depends on other units' rows",
@@ -78,6 +69,18 @@ def output_gradients(
             remedy=remedy,
         )
     return found
+
+
+def _agree(found: Sequence[Tensor], beside: Sequence[Tensor], in_half: Tensor) -> bool:
+    """Whether a half's rows have the same gradients in both looks, and in the second one, at the
+    half's losses alone, no other row has any.
+    """
+    same = [
+        _alike(one[in_half].flatten(1), other[in_half].flatten(1))
+        for one, other in zip(found, beside, strict=True)
+    ]
+    reaches = [bool(other[~in_half].nan_to_num(0, 0, 0).any()) for other in beside]
+    return all(same) and not any(reaches)
 
 
 def _losses(
@@ -99,7 +102,7 @@ def _losses(
 
 
 def _gradients(losses: Tensor, leaves: Sequence[Tensor], units: Tensor) -> list[Tensor]:
-    """Of the sum of some units' losses."""
+    """The gradients, by each leaf, of the sum of some units' losses."""
     if not losses.requires_grad:
         return [torch.zeros_like(leaf) for leaf in leaves]
     return list(
@@ -122,11 +125,8 @@ def _alike(one: Tensor, other: Tensor) -> bool:
     """Whether rows of two tensors are equal but for rounding; a row that is not finite must be so
     in both.
     """
-    difference, size, beside = (
-        (one - other).detach().abs(),
-        one.detach().abs().amax(1, keepdim=True),
-        other.detach().abs().amax(1, keepdim=True),
-    )
+    difference = (one - other).detach().abs()
+    size, beside = (part.detach().abs().amax(1, keepdim=True) for part in (one, other))
     close = (difference <= _ALIKE * size) | ~(size.isfinite() | beside.isfinite())
     return bool(close.all())
 

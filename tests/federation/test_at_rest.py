@@ -104,10 +104,8 @@ def test_no_single_client_s_noised_vector_can_be_read_off_the_disk(
     if unsealed:
         monkeypatch.setattr(release_box, "seal_with", lambda key, data, context: data)
         monkeypatch.setattr(release_box, "open_with", lambda key, data, context: data)
-    out, config = (
-        tmp_path / "run",
-        tiny_config(privacy=CLIENT, pools={"start": "pretrained"}, evaluate={"enabled": False}),
-    )
+    out = tmp_path / "run"
+    config = tiny_config(privacy=CLIENT, pools={"start": "pretrained"}, evaluate={"enabled": False})
     with pytest.raises(KeyboardInterrupt):
         Federation(config, data=images, callbacks=[StopAfter(3, midway=True, at_end=True)]).run(out)
     assert len(list((out / "private-results").rglob("*.sealed"))) == 2 * 4, (
@@ -240,11 +238,9 @@ def test_what_can_be_resumed_has_all_that_a_run_begins_with(
     )
     # which takes its time, and writes nothing
     monkeypatch.setattr(run_module, "check_paths", lambda *_: None)
-    federation, fsync, resumable = (
-        Federation(config, data=images, callbacks=[_StopAtOnce()]),
-        os.fsync,
-        list[set[str]](),
-    )
+    federation = Federation(config, data=images, callbacks=[_StopAtOnce()])
+    fsync = os.fsync
+    resumable = list[set[str]]()
     for dies_at in range(1, 16):
         out, synced = tmp_path / str(dies_at), [0]
 

@@ -55,10 +55,8 @@ def test_the_default_start_is_not_asked_for_sketches_again(tmp_path: Path) -> No
     """Protected runs noise their sketches, whose budget one release uses up; after the warm-up
     nobody needs them.
     """
-    data, tables = (
-        make_images(200),
-        {"security": {"protection": "masked"}, "partition": {"clients": 6}},
-    )
+    data = make_images(200)
+    tables = {"security": {"protection": "masked"}, "partition": {"clients": 6}}
     Federation(config(3, **tables), data=data).run(tmp_path / "run")
     charged = len(PrivacyLedger.load(tmp_path / "run" / "ledger.json").releases)
     told = Federation(config(4, **tables), data=data).run(tmp_path / "run", resume=True)
@@ -76,38 +74,23 @@ def test_a_killed_extension_goes_on(
     def cut(*_: object) -> None:
         raise KeyboardInterrupt
 
-    for number, (owner, name) in enumerate(
-        [
-            (RunFolder, "rewind"),
-            (RunFolder, "_write_config"),
-            ("secure_fl.federation.folder", "go_back"),
-        ]
-    ):
-        out = tmp_path / f"run{number}"
-        shutil.copytree(tmp_path / "made", out)
+    for place in ("folder.RunFolder.rewind", "run_configs.RunConfigs.write", "folder.go_back"):
+        out = shutil.copytree(tmp_path / "made", tmp_path / place)
         with monkeypatch.context() as patch:
-            patch.setattr(owner, name, cut) if not isinstance(owner, str) else patch.setattr(
-                f"{owner}.{name}", cut
-            )
+            patch.setattr(f"secure_fl.federation.{place}", cut)
             with pytest.raises(KeyboardInterrupt):
                 Federation(config(5), data=data).run(out, resume=True)
-        goes = RunFolder.open(out).read_config()
-        assert bool(
-            (
-                weights(Federation(config(5), data=data).run(out, resume=True)) == weights(direct)
-            ).all()
-        ), (name, goes.pools.rounds)
-    out = tmp_path / "midway"
-    shutil.copytree(tmp_path / "made", out)
+        rounds = RunFolder.open(out).read_config().pools.rounds
+        resumed = Federation(config(5), data=data).run(out, resume=True)
+        assert bool((weights(resumed) == weights(direct)).all()), (place, rounds)
+    out = shutil.copytree(tmp_path / "made", tmp_path / "midway")
+    stopped = Federation(config(5), data=data, callbacks=[StopAfter(1, midway=True)])
     with pytest.raises(KeyboardInterrupt):
-        Federation(config(5), data=data, callbacks=[StopAfter(1, midway=True)]).run(
-            out, resume=True
-        )
+        stopped.run(out, resume=True)
     with pytest.raises(RunFolderError, match="not finished"):
         RunFolder.open(out).read_summary()
-    assert bool(
-        (weights(Federation(config(5), data=data).run(out, resume=True)) == weights(direct)).all()
-    )
+    resumed = Federation(config(5), data=data).run(out, resume=True)
+    assert bool((weights(resumed) == weights(direct)).all())
 
 
 def test_pretraining_goes_on_where_nothing_has_begun_from_it(tmp_path: Path, data: Dataset) -> None:

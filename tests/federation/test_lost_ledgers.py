@@ -291,8 +291,11 @@ def test_an_encoder_is_loaded_with_its_whole_ledger_or_not_at_all(
 ) -> None:
     first = tmp_path / "first"
     ledgers = stopped(first, images, 3)
-    config = private_config(pretrain={"mode": "load", "load_from": str(first)}, pools={"enabled": True, "start": "random"},
-                            privacy={"choice": "exponential"})  # fmt: skip
+    config = private_config(
+        pretrain={"mode": "load", "load_from": str(first)},
+        pools={"enabled": True, "start": "random"},
+        privacy={"choice": "exponential"},
+    )
     with pytest.raises(RunFolderError, match="not finished"):
         Federation(config, data=images).run()
     resumed(first, images)

@@ -19,7 +19,8 @@ from secure_fl import Dataset, Federation, FederationConfig, Result
 from secure_fl.engines import embedded
 from secure_fl.errors import RunFolderError
 from secure_fl.federation import manifest
-from secure_fl.federation.manifest import EXPERIMENTER, PUBLIC, Manifest
+from secure_fl.federation.file_tags import EXPERIMENTER, PUBLIC
+from secure_fl.federation.manifest import Manifest
 from secure_fl.federation.record import Metrics
 from secure_fl.federation.sketches import ReleasedSketch
 from secure_fl.federation.steps.cluster import Cluster
@@ -262,18 +263,15 @@ def test_how_much_was_opened_shows_choices_and_is_not_public(
 def test_a_private_field_that_is_called_public_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    summary, record = manifest._summary, manifest._record
-    monkeypatch.setattr(
-        manifest, "_summary", lambda *tags: {**summary(*tags), "label_skew": PUBLIC}
-    )
-    monkeypatch.setattr(
-        manifest,
-        "_record",
-        lambda *tags: {
-            **record(*tags),
-            "metrics": {**record(*tags)["metrics"], "accuracy": PUBLIC},
-        },
-    )  # type: ignore[dict-item]
+    tagged = manifest.rules_of
+
+    def called_public(config: FederationConfig) -> dict[str, Any]:
+        rules: dict[str, Any] = dict(tagged(config))
+        rules["summary.json"] |= {"label_skew": PUBLIC}
+        rules["metrics.jsonl"]["metrics"] |= {"accuracy": PUBLIC}
+        return rules
+
+    monkeypatch.setattr(manifest, "rules_of", called_public)
     found = public_differences(tmp_path, short(privacy=EXAMPLE), neighbours(EXAMPLE))
     assert ("summary.json", "/label_skew") in found
     assert any(place.endswith("/accuracy") for _, place in found)
@@ -281,9 +279,9 @@ def test_a_private_field_that_is_called_public_is_found(
 
 def test_sizes_are_public_where_an_example_is_hidden_and_private_where_a_client_is() -> None:
     tags = [
-        Manifest.of(short(privacy={"unit": unit})).files["summary.json"]["examples"]
+        rules(short(privacy={"unit": unit}))["summary.json"]["examples"]
         for unit in ("none", "example", "client")
-    ]  # type: ignore[index]
+    ]
     assert tags == [EXPERIMENTER, PUBLIC, EXPERIMENTER]
 
 

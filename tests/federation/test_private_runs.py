@@ -9,25 +9,23 @@ from typing import Any
 
 import pytest
 import torch
-from federation.parts import engine_of, program_of, state_at, summed
+from federation.parts import engine_of, state_at
 from helpers import StopAfter, tiny_config
 
-from secure_fl import Dataset, Federation, FederationConfig, run
+from secure_fl import Dataset, Federation, run
 from secure_fl.engines import embedded
 from secure_fl.errors import ConfigError, PrivacyError, TrainingError
-from secure_fl.federation import privacy_record
 from secure_fl.federation.asks import TrainCandidate, TrainEncoder
 from secure_fl.federation.budget import digest_of
 from secure_fl.federation.protections.example_level import ExampleLevel
 from secure_fl.federation.protections.open import Open
 from secure_fl.federation.protections.protection import Trained
 from secure_fl.federation.release_box import ReleaseBox
+from secure_fl.models.state import to_vector
 from secure_fl.pools.pool_set import PoolSet
 from secure_fl.privacy.accounting import epsilon
-from secure_fl.privacy.adjacency import Adjacency, PrivacyUnit
-from secure_fl.privacy.claims import Setting
-from secure_fl.privacy.client_level import FIELD_LIMIT
-from secure_fl.privacy.events import GaussianEvent, IntegerEvent
+from secure_fl.privacy.adjacency import Adjacency
+from secure_fl.privacy.events import GaussianEvent
 from secure_fl.privacy.ledger import PrivacyLedger
 from secure_fl.privacy.noise import NoiseSource
 
@@ -126,7 +124,7 @@ def test_after_a_crash_the_same_answer_is_sent_again_even_with_other_noise(
     tmp_path: Path, images: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     federation = Federation(private(EXAMPLE), data=images)
-    vector = torch.zeros(len(_start(federation)))
+    vector = torch.zeros(len(to_vector(federation.blueprint.encoder_projector())))
     ask = TrainEncoder(0, vector)
     answers = []
     for seed in (1, 2):
@@ -136,12 +134,6 @@ def test_after_a_crash_the_same_answer_is_sent_again_even_with_other_noise(
     assert torch.equal(*answers)
     other = client.protection.train_encoder(TrainEncoder(0, vector + 1), 0).pooled
     assert not torch.equal(other, answers[0])
-
-
-def _start(federation: Federation) -> torch.Tensor:
-    from secure_fl.models.state import to_vector
-
-    return to_vector(federation.blueprint.encoder_projector())
 
 
 def test_another_question_in_the_same_round_is_another_release(images: Dataset) -> None:
@@ -178,101 +170,6 @@ def test_a_private_client_never_makes_up_a_sketch(images: Dataset) -> None:
     assert isinstance(client.protection, ExampleLevel)
     with pytest.raises(PrivacyError, match="has not been released"):
         client.sketch.own()
-
-
-def test_client_level_sums_are_integers_and_the_claim_has_both_units(
-    tmp_path: Path, images: Dataset
-) -> None:
-    federation = Federation(private(CLIENT), data=images)
-    _, state = state_at(federation, "pretrain")
-    answers = [
-        client.answer(state, number) for number, client in enumerate(engine_of(federation).clients)
-    ]
-    assert all(blocks.pools.dtype == torch.int64 for blocks in answers)
-    result = federation.run(tmp_path / "run")
-    ledger = PrivacyLedger.load(tmp_path / "run" / "ledger.json")
-    assert all(isinstance(release.event, IntegerEvent) for release in ledger.releases)
-    claims = result.summary["privacy"]["claims"]
-    assert {claim["unit"] for claim in claims} == {"client", "example"}
-    server = next(
-        claim for claim in claims if claim["adversary"] == "server" and claim["unit"] == "client"
-    )
-    model = next(
-        claim
-        for claim in claims
-        if claim["adversary"] == "other clients and the public model" and claim["unit"] == "client"
-    )
-    assert server["epsilon"] is None or server["epsilon"] > model["epsilon"]
-
-
-def test_claims_state_both_thresholds_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of forty clients that all mask with each other t = 27 open an update, and 2t − 40 = 14 with a
-    server that lies, whatever `neighbours` above says; of fifteen neighbours 11 and 7."""
-    settings: list[Setting] = []
-    monkeypatch.setattr(
-        privacy_record, "claims", lambda *arguments: settings.append(arguments[-1]) or []
-    )
-    ledger = PrivacyLedger()
-    monkeypatch.setattr(ledger, "subjects", lambda _: tuple(range(40)))
-    for neighbours in (None, 50, 40, 14):
-        config = FederationConfig(
-            partition={"clients": 40},
-            privacy={"unit": "client"},
-            security={"neighbours": neighbours},
-        )
-        privacy_record._claims(config, ledger, PrivacyUnit.CLIENT)
-    assert [(setting.threshold, setting.against_a_liar) for setting in settings] == [
-        (27, 14)
-    ] * 3 + [(11, 7)]
-
-
-def test_the_opened_mean_is_the_mean_of_the_clients_changes(images: Dataset) -> None:
-    """With next to no noise and a bound that clips nobody, client-level pre-training is
-    uniform averaging.
-    """
-    tables: dict[str, Any] = {
-        "pools": {"enabled": False},
-        "pretrain": {"rounds": 1, "weights": "uniform"},
-    }
-    plain = Federation(tiny_config(**tables), data=images)
-    privacy = {"unit": "client", "noise": 1e-3, "min_clients": 3, "clip": 100.0}
-    federation = Federation(private(privacy, **tables), data=images)
-    ask, (program, state) = TrainEncoder(0, _start(federation)), state_at(federation, "pretrain")
-    clients = engine_of(plain, clients=federation.clients).clients
-    changes = [
-        client.protection.train_encoder(ask, number).pooled.double()
-        for number, client in enumerate(clients)
-    ]
-    opened, _ = summed(program, engine_of(federation), state)
-    plan = federation.blueprint.client_plan
-    assert plan is not None
-    level = plan.of("pretrain")
-    _, means = level.open_pools(opened.total, level.open_head(opened.total.head, opened.survivors))
-    step = level.bound / level.levels
-    noise = step * level.variance**0.5 * (4 / level.honest) ** 0.5 / 4
-    assert (means[0] - sum(changes) / 4).abs().max() < 6 * noise + step
-
-
-def test_openings_allow_what_the_mechanism_can_make_and_no_more(images: Dataset) -> None:
-    federation = Federation(private({**CLIENT, "adaptive_clip": True}), data=images)
-    plan = federation.blueprint.client_plan
-    assert plan is not None
-    for step in program_of(federation).steps:
-        level, opening = plan.of(step.name), step.form(0).opening
-        assert (opening.bound, opening.head_bound, opening.margin) == (
-            *level.largest_fields,
-            level.noise_margin,
-        )
-        assert (
-            4 * max(opening.bound, opening.head_bound) + opening.margin
-            == level.largest
-            <= FIELD_LIMIT
-        )
-        assert (opening.fewest, opening.minimum, opening.count_unit) == (
-            3,
-            level.minimum,
-            max(1, level.count_unit),
-        )
 
 
 @pytest.mark.parametrize(
@@ -375,10 +272,8 @@ def test_noised_updates_are_sent_by_clients_whose_training_fails(
 @pytest.mark.parametrize("privacy", [EXAMPLE, CLIENT], ids=["example", "client"])
 def test_what_has_no_private_answer_gets_none(images: Dataset, privacy: dict[str, Any]) -> None:
     federation = Federation(private(privacy), data=images)
-    protection, ask = (
-        engine_of(federation).clients[0].protection,
-        TrainCandidate(PoolSet(torch.empty(0), torch.zeros(2, 3))),
-    )
+    protection = engine_of(federation).clients[0].protection
+    ask = TrainCandidate(PoolSet(torch.empty(0), torch.zeros(2, 3)))
     for answer in (protection.check, lambda ask: protection.train_candidate(ask, 0)):
         with pytest.raises(PrivacyError, match="not answered"):
             answer(ask)

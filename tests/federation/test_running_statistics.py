@@ -90,16 +90,12 @@ def test_what_a_clamp_cuts_is_on_record() -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_wide_places_carry_their_weighted_mean_at_any_size(data: st.DataObject) -> None:
-    clients, shared, pooled = (
-        data.draw(st.sampled_from([1, 5, 300, 4000])),
-        data.draw(st.sampled_from([0, 3])),
-        4,
-    )
+    clients = data.draw(st.sampled_from([1, 5, 300, 4000]))
+    shared = data.draw(st.sampled_from([0, 3]))
+    pooled = 4
     wide = tuple(sorted(data.draw(st.sets(st.integers(0, shared + pooled - 1), min_size=1))))
-    weighted, layout = (
-        data.draw(st.booleans()),
-        data.draw(st.sampled_from([FieldLayout(), FieldLayout.words()])),
-    )
+    weighted = data.draw(st.booleans())
+    layout = data.draw(st.sampled_from([FieldLayout(), FieldLayout.words()]))
     grid = Grid(clients, shared, pooled, 2, 1.0, weighted, layout, wide, 1e12)
     updates = 2 * torch.rand(min(clients, 5), shared + pooled, dtype=torch.float64) - 1
     updates[:, list(wide)] *= 10.0 ** data.draw(st.integers(-1, 11))

@@ -297,11 +297,9 @@ def test_every_answer_has_the_shape_that_its_form_says_before_anybody_trains(
     protection: str, images: Dataset
 ) -> None:
     federation = Federation(secure(protection, pools={"encoder": "shared"}), data=images)
-    program, engine, whole = (
-        program_of(federation),
-        engine_of(federation),
-        sample_state(federation.blueprint),
-    )
+    program = program_of(federation)
+    engine = engine_of(federation)
+    whole = sample_state(federation.blueprint)
     for number, step in enumerate(program.steps):
         for round_number in range(min(2, step.rounds)):
             place = Place(number, round_number)

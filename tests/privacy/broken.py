@@ -322,3 +322,8 @@ class InGroups:
         units = z[:full].unflatten(0, (-1, self.members)).transpose(1, 2).flatten(1, 2)
         losses = GroupUnits(self.members, 0.5).unit_losses(units, units)
         return {"nt_xent": losses.sum() / (len(z) / self.members)}
+
+
+def mixup(x: Tensor) -> Tensor:
+    """An augmentation that puts a part of another example into each."""
+    return 0.6 * x + 0.4 * x[torch.randperm(len(x))]

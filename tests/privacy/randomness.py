@@ -35,10 +35,8 @@ def assert_frequencies(counts: NDArray[np.integer], probabilities: NDArray[np.fl
     """Pearson's chi-square; cells with fewer than 10 expected counts are joined into one."""
     expected = probabilities * counts.sum()
     rare = expected < 10
-    counts, expected = (
-        np.append(counts[~rare], counts[rare].sum()),
-        np.append(expected[~rare], expected[rare].sum()),
-    )
+    counts = np.append(counts[~rare], counts[rare].sum())
+    expected = np.append(expected[~rare], expected[rare].sum())
     if expected[-1] < 1e-9 * counts.sum():
         assert counts[-1] == 0
         counts, expected = counts[:-1], expected[:-1]

@@ -30,12 +30,10 @@ def test_the_bound_finds_the_quantile_through_noise() -> None:
         n_min=40,
         bit_noise=2.0,
     )
-    adaptive, source, bound, path = (
-        QuantileBound(quantile=0.7, rate=0.3),
-        NoiseSource.for_tests(1),
-        0.1,
-        [],
-    )
+    adaptive = QuantileBound(quantile=0.7, rate=0.3)
+    source = NoiseSource.for_tests(1)
+    bound = 0.1
+    path = []
     for round_number in range(60):
         total = level.absent()
         for client in range(40):

@@ -177,11 +177,9 @@ def noise_of(mechanism: Any, scale: float, steps: int = 4) -> dict[object, Any]:
     """What lands in `.grad` when nobody is drawn, by step and parameter, in units of one
     noise deviation.
     """
-    model, stream, found = (
-        leaves(),
-        NoiseSource.for_tests(5).stream(client=0, round=0, purpose="noise"),
-        {},
-    )
+    model = leaves()
+    stream = NoiseSource.for_tests(5).stream(client=0, round=0, purpose="noise")
+    found = {}
     for step in range(steps):
         mechanism.gradients(model, torch.empty(0, 1), stream)
         found |= {

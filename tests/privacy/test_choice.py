@@ -31,11 +31,9 @@ def stream(seed: int = 0) -> NoiseStream:
 
 @pytest.mark.parametrize("previous", [None, 2])
 def test_choices_follow_the_softmax(previous: int | None) -> None:
-    mechanism, scores, coins = (
-        PrivateChoice(epsilon=1.0, bound=2.0, size=10, stay=0.1),
-        [0.3, 0.8, 0.5, 1.9],
-        stream(),
-    )
+    mechanism = PrivateChoice(epsilon=1.0, bound=2.0, size=10, stay=0.1)
+    scores = [0.3, 0.8, 0.5, 1.9]
+    coins = stream()
     expected = mechanism.probabilities(scores, previous)
     shifted = [s - 0.1 * (k == previous) for k, s in enumerate(scores)]
     weights = [exp(-1.0 * s * 10 / (2 * 2.0)) for s in shifted]

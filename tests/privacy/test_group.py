@@ -150,11 +150,9 @@ def test_a_missing_member_takes_nobody_else_s_place_or_masks() -> None:
         with keyed_dropout(model, row_draws(draws[members], len(chosen), 8)):
             return made.released_sums(model, views[chosen])[0]
 
-    everybody, others, alone = (
-        sums(missing, [0, 1, 2, 3, 4]),
-        sums(missing, [0, 2, 3, 4]),
-        sums(missing, [1]),
-    )
+    everybody = sums(missing, [0, 1, 2, 3, 4])
+    others = sums(missing, [0, 2, 3, 4])
+    alone = sums(missing, [1])
     torch.testing.assert_close(everybody, others + alone, rtol=1e-4, atol=1e-6)
     assert not alone.any()
 
@@ -184,11 +182,9 @@ def test_groups_are_disjoint_complete_fresh_and_of_the_index_set() -> None:
 
 def test_rates_are_those_that_the_event_charges() -> None:
     """3,000 steps; each count within 5 deviations, chance 1e-6 a check."""
-    coins, steps, groups = (
-        stream(1),
-        3000,
-        mechanism(examples=12, sampling_rate=0.3, noise_multiplier=1.0),
-    )
+    coins = stream(1)
+    steps = 3000
+    groups = mechanism(examples=12, sampling_rate=0.3, noise_multiplier=1.0)
     sizes, with_zero, pairs = [], 0, 0
     for _ in range(steps):
         drawn = groups.draw(coins)

@@ -173,10 +173,8 @@ def test_a_batch_of_another_size_moves_the_count_by_no_more_than_is_charged() ->
     torch.manual_seed(64)
     model, row, new = nn.Linear(64, 10), torch.rand(1, 1, 64), torch.rand(1, 1, 64)
     for count in (1, 3, 16, 33, 128, 255):
-        rows, labels = (
-            row.expand(count, 1, 64).contiguous(),
-            torch.zeros(count + 1, dtype=torch.int64),
-        )
+        rows = row.expand(count, 1, 64).contiguous()
+        labels = torch.zeros(count + 1, dtype=torch.int64)
         without, more = Labelled(rows, labels[:-1]), Labelled(torch.cat([rows, new]), labels)
         norms = [mechanism()._sum(model, views).square_norms[:count] for views in (without, more)]
         made = mechanism(1.0, AdaptiveBound(float((norms[0][0] * norms[1][0]) ** 0.25)), count + 1)

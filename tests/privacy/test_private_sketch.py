@@ -96,10 +96,8 @@ def _groups_found(centring: float, noise: float) -> int:
     from sklearn.metrics import adjusted_rand_score
 
     generator, found = torch.Generator().manual_seed(1), 0
-    common, centres = (
-        torch.randn(32, generator=generator),
-        0.25 * torch.randn(3, 32, generator=generator),
-    )
+    common = torch.randn(32, generator=generator)
+    centres = 0.25 * torch.randn(3, 32, generator=generator)
     for seed in range(5):
         source = NoiseSource.for_tests(seed)
         sketch = PrivateSketch(
@@ -198,15 +196,11 @@ def test_codes_are_public_unit_vectors_that_tell_labels_apart(classes: int) -> N
 def test_a_sketch_with_labels_is_the_outer_product_with_their_codes_and_holds_the_plain_one(
     classes: int,
 ) -> None:
-    x, centre = (
-        torch.randn(20, WIDTH, generator=torch.Generator().manual_seed(0)),
-        torch.full((WIDTH,), 0.1),
-    )
-    labels, sketch, plain = (
-        torch.arange(20) % classes,
-        make(classes=classes),
-        make().contributions(x, None, centre).double(),
-    )
+    x = torch.randn(20, WIDTH, generator=torch.Generator().manual_seed(0))
+    centre = torch.full((WIDTH,), 0.1)
+    labels = torch.arange(20) % classes
+    sketch = make(classes=classes)
+    plain = make().contributions(x, None, centre).double()
     made = sketch.contributions(x, labels, centre).double()
     expected = torch.stack(
         [

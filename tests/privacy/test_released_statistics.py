@@ -65,10 +65,8 @@ def test_no_neighbour_moves_a_released_sum_beyond_its_claim(name: str, kind: str
     made = mechanism(name, bound=0.05)
     extra = newcomer(kind, others, seed=7)[None]
     replaced = torch.cat([others[:-1], extra])
-    without, with_it = (
-        made.released_sums(model, others),
-        made.released_sums(model, torch.cat([extra, others])),
-    )
+    without = made.released_sums(model, others)
+    with_it = made.released_sums(model, torch.cat([extra, others]))
     other = made.released_sums(model, replaced)
     assert all(bool(torch.isfinite(total).all()) for total in (*without, *with_it, *other))
     for adjacency, changed in (

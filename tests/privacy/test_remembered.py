@@ -52,11 +52,9 @@ class Holder(nn.Module):
         self.register_buffer("steps", torch.zeros(2, dtype=torch.bfloat16))
         self.weight = nn.Parameter(torch.zeros(()))
         self.array, self.queue, self.names = np.zeros(3), deque[int](), set[str]()
-        self.torch_generator, self.numpy_generator, self.python_generator = (
-            torch.Generator(),
-            np.random.default_rng(0),
-            random.Random(0),
-        )
+        self.torch_generator = torch.Generator()
+        self.numpy_generator = np.random.default_rng(0)
+        self.python_generator = random.Random(0)
         self.numbers = itertools.count()
 
 

@@ -38,7 +38,7 @@ class Answer:
 
 
 class Step(ABC):
-    """A row of rounds of one kind.
+    """A part of a run: a row of rounds in which clients are asked the same.
 
     Attributes:
         name: in forms, records and checkpoints.
@@ -53,11 +53,11 @@ class Step(ABC):
     @property
     @abstractmethod
     def rounds(self) -> int:
-        """Rounds that there are, at most."""
+        """How many rounds the step has, at most."""
 
     @abstractmethod
     def form(self, round_number: int) -> SumForm:
-        """The sum of a round, counted from 0."""
+        """What everybody knows of a round's sum; rounds are counted from 0."""
 
     def enter(self, state: State) -> State:
         """What the first round begins with; the same again where it has begun."""
@@ -115,7 +115,7 @@ class Step(ABC):
 
     @property
     def everyone(self) -> tuple[int, ...]:
-        """All clients."""
+        """The numbers of all clients."""
         return tuple(range(self.blueprint.clients))
 
 

@@ -95,13 +95,7 @@ def group_form(objective: Objective, members: int) -> GroupUnits:
     Raises:
         PrivacyError: another objective, DSR's code form, or a size outside 2 … 16.
     """
-    if not SMALLEST_GROUP <= members <= LARGEST_GROUP:
-        remedy = (
-            "use 4 or 8: larger groups dilute the signal, and two members have one negative pair"
-        )
-        raise PrivacyError(
-            "groups have 2 to 16 members", field="group_size", value=members, remedy=remedy
-        )
+    _check_members(members)
     if isinstance(objective, NTXent):
         return GroupUnits(members, objective.temperature)
     if not (isinstance(objective, SSD) and "nt_xent" in objective.weights):
@@ -135,9 +129,21 @@ def group_form(objective: Objective, members: int) -> GroupUnits:
     )
 
 
+def _check_members(members: int) -> None:
+    """Refuse groups that are too small or too large."""
+    if not SMALLEST_GROUP <= members <= LARGEST_GROUP:
+        raise PrivacyError(
+            f"groups have {SMALLEST_GROUP} to {LARGEST_GROUP} members",
+            field="group_size",
+            value=members,
+            remedy="use 4 or 8: larger groups dilute the signal, and two members have one "
+            "negative pair",
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class GroupNTXent:
-    """The mechanism of this module.
+    """Per-group clipping of NT-Xent among the examples of a group.
 
     Attributes:
         units: the loss, from `group_form`.
@@ -174,7 +180,7 @@ class GroupNTXent:
 
     @property
     def members(self) -> int:
-        """m: examples in a group."""
+        """How many examples a group has: m."""
         return self.units.members
 
     def sensitivity(self, adjacency: Adjacency) -> list[float]:
@@ -210,7 +216,7 @@ class GroupNTXent:
         )
 
     def _sum(self, model: nn.Module, views: Tensor) -> list[Tensor]:
-        """One tensor a trainable parameter."""
+        """The clipped sum over groups, one tensor for each trainable parameter."""
         if len(views) == 0:
             return clipped_sum(model, views, 1, self.units.unit_losses, self.bound).gradients
         present_Um = torch.isfinite(views).flatten(2).all(2).unflatten(1, (2, -1)).all(1)

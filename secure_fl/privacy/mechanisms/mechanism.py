@@ -40,11 +40,11 @@ class ExampleMechanism(Protocol[Views_contra]):
 
     @property
     def name(self) -> str:
-        """As in the configuration."""
+        """The mechanism's name, as in the configuration."""
 
     @property
     def adjacencies(self) -> frozenset[Adjacency]:
-        """Those for which `event` is an upper bound."""
+        """The adjacencies for which `event` is an upper bound."""
 
     def event(self, steps: int) -> GaussianEvent:
         """What `steps` steps are charged."""

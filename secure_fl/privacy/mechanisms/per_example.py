@@ -166,12 +166,12 @@ class PerExample:
 
     @property
     def bound(self) -> float:
-        """C, now."""
+        """The bound C as it is now."""
         return self.clip.bound if isinstance(self.clip, AdaptiveBound) else self.clip
 
     @property
     def count_noise(self) -> float | None:
-        """σ_b, where clipping adapts."""
+        """The deviation σ_b of the count's noise, where clipping adapts; None elsewhere."""
         if not isinstance(self.clip, AdaptiveBound):
             return None
         least = max(self.expected_units / _COUNT_NOISE_SHARE, 2 * self._bit * self.noise_multiplier)
@@ -225,7 +225,7 @@ class PerExample:
         ]
 
     def _count(self, clip: AdaptiveBound, summed: ClippedSum) -> Tensor:
-        """Σ of the bits, `[1]`."""
+        """The sum of what each norm adds to the count, `[1]`."""
         return clip.bits(summed.square_norms).sum()[None].cpu()
 
     def _sum(self, model: nn.Module, views: Tensor | Labelled) -> ClippedSum:
