@@ -40,7 +40,7 @@ A first hour:
   secure-fl check my.toml                        whether it would run, and what it would take
   secure-fl run my.toml --out runs/mine          pre-train, cluster, evaluate
   secure-fl report runs/mine                     one HTML page with plots
-  secure-fl verify runs/mine                     the record against itself: signatures, survivors, ε, digests
+  secure-fl verify runs/mine                     the record against itself: signatures, ε, digests
   secure-fl assign runs/mine new_client.npz      the right pool for a newcomer
   secure-fl privacy plan my.toml                 what a private run would spend, before it does
   secure-fl privacy verify runs/mine             every ε again, from the ledger's events

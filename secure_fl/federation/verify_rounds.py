@@ -170,52 +170,43 @@ class Rounds:
         }
         again = any(_name(each) in self._opened for each in tried if each.attempt != entry.attempt)
         asked = set(entry.cohort) - set(entry.left_out)
-        beside_it = bool(tried) and (tried[-1].round, tried[-1].attempt) == (
-            entry.round,
-            entry.attempt,
-        )
-        here = self._reached in (None, entry.place)
-        known = any(
-            keys.fingerprint == entry.key and keys.first <= entry.round <= keys.last
-            for keys in self._keys
-        )
+        same = bool(tried) and (tried[-1].round, tried[-1].attempt) == (entry.round, entry.attempt)
         rules = [
-            (
-                entry.round > self._last or beside_it,
-                "round",
-                "its number was used before, or does not count up",
-            ),
-            (
-                _ascending(entry.cohort) and set(entry.cohort) <= set(plan.clients),
-                "cohort",
-                "not clients of the plan, each once and in order",
-            ),
-            (set(entry.left_out) <= set(entry.cohort), "left_out", "not of the cohort"),
-            (
-                (entry.plan is None) == (plan.roster is None),
-                "plan",
-                "signed rounds need a roster, and a roster signed rounds",
-            ),
-            (entry.fewest >= plan.fewest, "fewest", f"below the plan's {plan.fewest}"),
-            (entry.fewest >= entry.threshold, "fewest", "below the threshold"),
-            (
-                not beside & asked,
-                "cohort",
-                "a client is in another sum of the same attempt",
-            ),
-            (
-                here and not any(each.place != entry.place for each in self._pending),
-                "place",
-                "no signed state leads there",
-            ),
+            *self._where(entry, same),
+            *_as_planned(plan, entry),
+            (not beside & asked, "cohort", "a client is in another sum of the same attempt"),
             (not again, "attempt", "a sum of an earlier attempt at this place was opened"),
-            (entry.key == NO_KEY.hex() or known, "key", "no entry says that this key is in force"),
         ]
         yield from ((name, problem) for holds, name, problem in rules if not holds)
         self._last = max(self._last, entry.round)
         self._begun.setdefault(_name(entry), entry)
         tried.append(entry)
         self.asked.setdefault((entry.step, entry.place[1]), set()).update(entry.cohort)
+
+    def _where(self, entry: RoundEntry, same: bool) -> list[tuple[bool, str, str]]:
+        """A sum's number, place and key follow from the lines before.
+
+        Args:
+            same: whether the sum before belongs to the same attempt.
+        """
+        here = self._reached in (None, entry.place)
+        known = any(
+            keys.fingerprint == entry.key and keys.first <= entry.round <= keys.last
+            for keys in self._keys
+        )
+        return [
+            (
+                entry.round > self._last or same,
+                "round",
+                "its number was used before, or does not count up",
+            ),
+            (
+                here and not any(each.place != entry.place for each in self._pending),
+                "place",
+                "no signed state leads there",
+            ),
+            (entry.key == NO_KEY.hex() or known, "key", "no entry says that this key is in force"),
+        ]
 
     def _summed(
         self, plan: PlanEntry, entry: SumEntry, evidence: tuple[bytes, ...]
@@ -240,6 +231,25 @@ class Rounds:
             self.signatures += found.signatures
             # of sums over groups nobody who opened one knows the state
             self._claims = found.claims if len(self._pending) == 1 else {}
+
+
+def _as_planned(plan: PlanEntry, entry: RoundEntry) -> list[tuple[bool, str, str]]:
+    """A sum asks clients of the plan, and at least as many of them as the plan says."""
+    return [
+        (
+            _ascending(entry.cohort) and set(entry.cohort) <= set(plan.clients),
+            "cohort",
+            "not clients of the plan, each once and in order",
+        ),
+        (set(entry.left_out) <= set(entry.cohort), "left_out", "not of the cohort"),
+        (
+            (entry.plan is None) == (plan.roster is None),
+            "plan",
+            "signed rounds need a roster, and a roster signed rounds",
+        ),
+        (entry.fewest >= plan.fewest, "fewest", f"below the plan's {plan.fewest}"),
+        (entry.fewest >= entry.threshold, "fewest", "below the threshold"),
+    ]
 
 
 def _name(entry: RoundEntry | SumEntry) -> str | int:

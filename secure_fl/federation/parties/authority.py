@@ -20,7 +20,7 @@ from secure_fl.crypto.roster import Roster
 from secure_fl.crypto.strict_json import from_hex
 from secure_fl.errors import SecureFLError
 from secure_fl.federation.calling import Call, round_plans
-from secure_fl.federation.parties.client import PATIENCE, sealed_state
+from secure_fl.federation.parties.client import PATIENCE
 from secure_fl.federation.parties.client_round import forked
 from secure_fl.federation.parties.keyring import Keyring
 from secure_fl.federation.parties.replica import Replica
@@ -233,7 +233,7 @@ class FederationAuthority:
 
     def _sealed(self) -> bytes:
         _, replica, keyring = self._seated()
-        return sealed_state(self._wire, replica, keyring)
+        return replica.sealed(self._wire, keyring.secret)
 
     def _seated(self) -> tuple[Plan, Replica, Keyring]:
         if self._plan is None or self._replica is None or self._keyring is None:

@@ -319,7 +319,7 @@ class FederationClient:
             raise refused(
                 Reason.NO_KEY, "cannot seal that state", "place", shown(post.place), "ask another"
             )
-        return [sealed_state(self._wire, seat.replica, seat.keyring)]
+        return [seat.replica.sealed(self._wire, seat.keyring.secret)]
 
     def _on_parts(self, post: Post) -> list[bytes]:
         return [self._running(post.header.round).take_parts(post)]
@@ -393,10 +393,3 @@ class FederationClient:
             reason = Reason.STALE if older else Reason.FUTURE
             raise refused(reason, "not the running round", "round", number, "wait")
         return running
-
-
-def sealed_state(wire: Wire, replica: Replica, keyring: Keyring) -> bytes:
-    """A holder's state, sealed for the others, and signed."""
-    state = replica.state
-    facts = {"place": shown(state.place), "state": state.digest.hex(), "call": {}}
-    return wire.sign(Phase.STATE, facts, replica.seal(keyring.secret))

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from secure_fl.crypto.envelope import Phase
 from secure_fl.crypto.refusals import Reason
 from secure_fl.crypto.sealing import open_with, seal_with
 from secure_fl.crypto.strict_json import canonical, malformed
@@ -25,7 +26,7 @@ from secure_fl.federation.plan import Plan
 from secure_fl.federation.program import Program
 from secure_fl.federation.state import State
 from secure_fl.federation.summing import Summed
-from secure_fl.federation.wire import refused, shown
+from secure_fl.federation.wire import Wire, refused, shown
 from secure_fl.secure_sum.blocks import BlockShape
 from secure_fl.secure_sum.grid import Blocks
 from secure_fl.secure_sum.opener import Opened
@@ -78,6 +79,12 @@ class Replica:
         """The state for whoever knows the federation's key."""
         context = _context(self._plan, self.place, self.state.digest)
         return seal_with(secret, self.state.encode(), context)
+
+    def sealed(self, wire: Wire, secret: bytes) -> bytes:
+        """The message that brings the state to the others: sealed by `seal`, and signed."""
+        state = self.state
+        facts = {"place": shown(state.place), "state": state.digest.hex(), "call": {}}
+        return wire.sign(Phase.STATE, facts, self.seal(secret))
 
     def take(self, secret: bytes, sealed: bytes, place: Place, digest: bytes) -> None:
         """Go on from a sealed state.

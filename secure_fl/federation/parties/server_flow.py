@@ -92,24 +92,22 @@ class ServerFlow:
         self._told: dict[str, bytes | memoryview] = {}
         """What each was told last in the running round; whoever is made again hears it again."""
         self._journals: Journals | None = None
-        self._declined: set[str] = set()
-        self._silent: set[str] = set()
+        self._declined, self._silent = set[str](), set[str]()
         self._progress = _Progress(start or Place(0, 0), self.plan.start, number - 1)
         self._attempt: Attempt | None = None
         self._now, self._until = 0.0, self._deadlines.join
         self.stage, self.failed = Stage.JOIN, None
-        self._reader: Keyring | None = None
+        published = self.plan.publish_models
+        self._reader = Keyring(self._wire, self.plan, Shared()) if published else None
         """Opens sealed states, where the plan publishes the models."""
-        if self.plan.publish_models:
-            self._reader = Keyring(self._wire, self.plan, Shared())
         self.models: State | None = None
         """The state that is reached, where the plan publishes the models; else never any."""
         self.refusals = RefusalLog(self.name)
-        self.hindrance: SecureSumError | None = None
-        """Why the attempt before failed, where the round is tried again."""
         self.said: list[Mapping[str, Any]] = []
         """Signed refusals of members, the first of them."""
 
+    hindrance: SecureSumError | None = None
+    """Why the attempt before failed, where the round is tried again."""
     failed: SecureFLError | None
     """Why the federation ended before its program did."""
 
