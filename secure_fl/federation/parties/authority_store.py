@@ -14,7 +14,7 @@ from secure_fl.crypto.refusals import RefusedError
 from secure_fl.crypto.roster import Roster
 from secure_fl.errors import SecureFLError
 from secure_fl.federation.parties.authority import FederationAuthority
-from secure_fl.federation.parties.holder_store import HolderRecord, HolderStore
+from secure_fl.federation.parties.holder_store import HolderRecord, HolderStore, is_plan
 from secure_fl.federation.parties.party_folder import PartyFolder
 from secure_fl.federation.parties.replica import decode_opened, encode_opened
 from secure_fl.federation.parties.shared import Shared
@@ -57,12 +57,16 @@ class KeptAuthority(FederationAuthority):
         )
         self.folder, self._records, self._rounds = folder, HolderStore(folder), folder.rounds
         record = self._records.kept()
+        self._away = record is not None and not record.over
         if record is not None:
             self._take_up(record)
 
     def receive(self, data: bytes | memoryview) -> list[Message]:
         """One message; the answers are given once they are sure to be given again after a kill."""
+        if self._away and not is_plan(data):
+            return []  # the server says it again, with what was missed, once this party is back
         sent = super().receive(data)
+        self._away = self._away and self._due is not None
         try:
             self._keep()
         except SecureFLError as error:

@@ -196,13 +196,8 @@ class FederationClient:
             self._signed = signed
         seat = self._seated()
         if plan.digest != seat.plan.digest:
-            raise refused(
-                Reason.OTHER_PLAN,
-                "another plan was agreed to",
-                "plan",
-                plan.digest.hex()[:16],
-                "compare plans: this server shows two",
-            )
+            found, remedy = plan.digest.hex()[:16], "compare plans: this server shows two"
+            raise refused(Reason.OTHER_PLAN, "another was agreed to", "plan", found, remedy)
         state, self._due = seat.replica.state, None
         head, digest = self._progress.head.hex(), state.digest.hex()
         facts = {"place": shown(state.place), "state": digest, "head": head}

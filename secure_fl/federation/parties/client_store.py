@@ -21,6 +21,7 @@ from secure_fl.federation.parties.client_round import ClientRound
 from secure_fl.federation.parties.holder_store import (
     HolderRecord,
     HolderStore,
+    is_plan,
 )
 from secure_fl.federation.parties.party_folder import PartyFolder
 from secure_fl.federation.parties.replica import decode_opened, encode_opened
@@ -60,12 +61,16 @@ class KeptClient(FederationClient):
         super().__init__(identity, roster, site, store=store, shared=shared, randomness=randomness)
         self.folder, self._records = folder, HolderStore(folder)
         record = self._records.kept()
+        self._away = record is not None and not record.over
         if record is not None:
             self._take_up(record)
 
     def receive(self, data: bytes | memoryview) -> list[Message]:
         """One message; the answers are given once they are sure to be given again after a kill."""
+        if self._away and not is_plan(data):
+            return []  # the server says it again, with what was missed, once this party is back
         sent = super().receive(data)
+        self._away = self._away and self._due is not None
         try:
             self._keep()
         except SecureFLError as error:

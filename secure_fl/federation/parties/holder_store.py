@@ -17,11 +17,14 @@ from typing import Any
 
 from blake3 import blake3
 
+from secure_fl.crypto.envelope import Phase
+from secure_fl.crypto.refusals import RefusedError
 from secure_fl.crypto.strict_json import canonical, fields, malformed, parse_object
 from secure_fl.errors import SecureFLError
 from secure_fl.federation.calling import Call
 from secure_fl.federation.parties.party_folder import PartyFolder
 from secure_fl.federation.state import State
+from secure_fl.federation.wire import route
 
 _PLAN, _KEYS, _PROGRESS, _PART = "plan", "keys", "progress", "part-"
 _TYPES = {
@@ -157,3 +160,11 @@ class HolderStore:
         if not self._folder.has(name):
             self._folder.keep(name, data)
         return name
+
+
+def is_plan(data: bytes | memoryview) -> bool:
+    """Whether a message is the plan, with which a server greets whoever is back."""
+    try:
+        return route(data).phase == Phase.PLAN
+    except RefusedError:
+        return False

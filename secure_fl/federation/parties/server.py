@@ -111,7 +111,8 @@ class FederationServer(ServerFlow):
         head = from_hex(post.facts["head"], "head", 32)
         known = self._members.get(post.sender)
         # one that is made again is where it was, before or after what it was told last
-        back = known is not None and head in (known, self._before.get(post.sender))
+        authority = post.sender == self.plan.authority  # it follows no transcript
+        back = authority or head in (known, self._before.get(post.sender))
         self._members[post.sender] = known if known is not None and back else head
         self._declined.discard(post.sender)
         if post.sender in self.plan.clients and known is None:
@@ -122,7 +123,9 @@ class FederationServer(ServerFlow):
         if self.over:
             return [*sent, *self._end([post.sender])]
         if back and post.sender in self._told:
-            return [*sent, Message(post.sender, self._told[post.sender])]
+            told = [self._called.get(post.sender, b"")] if authority else []
+            told = [data for data in told if data] + [bytes(self._told[post.sender])]
+            return [*sent, *(Message(post.sender, data) for data in dict.fromkeys(told))]
         return sent + (self._go(self._next) if self._waits_no_more() else [])
 
     def _on_refusal(self, post: Post, data: bytes) -> list[Message]:

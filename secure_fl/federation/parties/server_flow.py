@@ -87,10 +87,10 @@ class ServerFlow:
         self._cipher: ServerCipher | None = None
         self._members: dict[str, bytes] = {}
         """Who has joined, and the transcript's head that each was shown last."""
-        self._before: dict[str, bytes] = {}
-        """The head that each had before what it was told last."""
+        self._before, self._called = dict[str, bytes](), dict[str, bytes]()
+        """The head that each had before it was called, and that call."""
         self._told: dict[str, bytes | memoryview] = {}
-        """What each was told last in the running round; whoever is made again hears it again."""
+        """What each was told last in the running round."""
         self._journals: Journals | None = None
         self._declined, self._silent = set[str](), set[str]()
         self._progress = _Progress(start or Place(0, 0), self.plan.start, number - 1)
@@ -191,7 +191,7 @@ class ServerFlow:
         if self._cipher is None or self._attempt is None or self._attempt.call.key != key:
             self._cipher = server_cipher(plans[0])
         progress.number, progress.parts, progress.results = number, {}, {}
-        self._told = {}
+        self._told, self._called = {}, {}
         identity, deadlines = self._wire.identity, self._deadlines
         self._attempt = Attempt(
             call, form, plans, identity, self._cipher, deadlines, self._now, self._journals
@@ -388,8 +388,10 @@ class ServerFlow:
     def _remember(self, sent: list[Message]) -> list[Message]:
         for message in sent:
             phase = route(message.data).phase
-            if phase not in _APART and (phase != Phase.GIVE or self.stage == Stage.PARTS):
+            if phase not in _APART | ({Phase.GIVE} if self.stage != Stage.PARTS else set()):
                 self._told[message.to] = message.data
+            if phase in (Phase.BEGIN, Phase.END):
+                self._called[message.to] = bytes(message.data)
         return sent
 
     def _note(self, refusal: Refusal) -> None:

@@ -18,7 +18,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from secure_fl.crypto.envelope import Phase
 from secure_fl.crypto.identities import Identity
 from secure_fl.crypto.roster import Roster
 from secure_fl.crypto.strict_json import (
@@ -38,7 +37,7 @@ from secure_fl.federation.parties.server import FederationServer
 from secure_fl.federation.parties.server_record import Journal, Schedule, Stage
 from secure_fl.federation.party import Message
 from secure_fl.federation.place import Place
-from secure_fl.federation.wire import read_place, route, shown
+from secure_fl.federation.wire import read_place, shown
 from secure_fl.files import is_file
 from secure_fl.secure_sum.block_codec import server_cipher
 from secure_fl.secure_sum.journal import RoundJournal, last_round
@@ -170,11 +169,7 @@ class KeptServer(FederationServer):
 
     def _document(self) -> dict[str, Any]:
         progress, attempt = self._progress, self._attempt
-        calls = {
-            name: bytes(data)
-            for name, data in self._told.items()
-            if route(data).phase in (Phase.BEGIN, Phase.END)
-        }
+        calls = self._called
         messages = list(dict.fromkeys(calls.values()))
         failed = "" if self.failed is None else getattr(self.failed, "reason", self.failed.code)
         return {
@@ -210,7 +205,8 @@ class KeptServer(FederationServer):
         self._declined, self._silent = set(found["declined"]), set(found["silent"])
         self.stage = Stage(found["stage"])
         messages = [from_base64(text, "message") for text in found["messages"]]
-        self._told = {name: messages[place] for name, place in found["told"].items()}
+        self._called = {name: messages[place] for name, place in found["told"].items()}
+        self._told = dict(self._called)
         self._keys.take_up(found["keys"])
         sealed = self.folder.kept(_STATE, sealed=False) or b""
         self._states.take_up(found["reached"], sealed)
