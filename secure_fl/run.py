@@ -37,6 +37,7 @@ from secure_fl.data.views import Augmentation, check_range
 from secure_fl.engines.embedded import EmbeddedEngine
 from secure_fl.engines.rounds import Rounds
 from secure_fl.engines.simulation import Simulation
+from secure_fl.engines.workers import Own, Workers
 from secure_fl.federation.alerts import majorities, watched
 from secure_fl.federation.bench import Workbench
 from secure_fl.federation.blueprint import Blueprint
@@ -113,6 +114,7 @@ class Federation:
         self._scales = self._scaling.statistics(dealt)
         self.clients: list[ClientData] = [self._scaling.client(client) for client in dealt]
         self._custom_encoder = encoder is not None
+        self._own = Own.of(encoder, augment) if self.config.runtime.workers > 1 else Own()
         self._central = self._central_data()
         compared = private and self.config.pretrain.mode in ("centralized", "load")
         # As they were before clients' transforms: what is looked for in a set that a server
@@ -179,11 +181,11 @@ class Federation:
     def _run_in(self, out: Path | None, *, resume: bool) -> Result:
         check_paths(self.blueprint, max(len(client.train) for client in self.clients))
         seen = None if resume else self._seen or self._seen_at_a_server()
-        if out is None:
-            return self._run(None, seen, ExitStack(), resume=False)
         found = RunFolder.open if resume else RunFolder.new
-        found(out)
         with ExitStack() as holding:
+            if out is None:
+                return self._run(None, seen, holding, resume=False)
+            found(out)
             holding.enter_context(held(out))
             remove_unfinished(out)
             return self._run(found(out), seen, holding, resume=resume)
@@ -202,7 +204,8 @@ class Federation:
         program = StepProgram(
             self.blueprint, steps_of(self.blueprint), None if restored else prologue.initial()
         )
-        engine = EmbeddedEngine(self.clients, program, box, self._gate.already)
+        engine = self._engine(program, box)
+        holding.callback(engine.close)
         book = _Book(self, folder, box)
         chosen = last_choices(each.metrics for each in book.records)
         if self.blueprint.begun_as is not None:
@@ -228,6 +231,12 @@ class Federation:
         box.close()
         self._tell("on_end", result)
         return result
+
+    def _engine(self, program: StepProgram, box: ReleaseBox) -> EmbeddedEngine | Workers:
+        """Who answers: clients in this process, or in workers."""
+        if self.config.runtime.workers == 1:
+            return EmbeddedEngine(self.clients, program, box, self._gate.already)
+        return Workers(self.clients, program, box, self._gate.earlier, self._own)
 
     def _central_data(self) -> Dataset | None:
         """The set of centralized pre-training, checked to look like the clients' data."""

@@ -1,4 +1,4 @@
-"""All parties of a federation in this process: for simulations, tests and small pilots.
+"""All parties of a federation in one run: for simulations, tests and small pilots.
 
 They exchange the bytes that they would send over a network, and nothing else; an experimenter
 stands beside them and reads off what no party would be told.
@@ -11,10 +11,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-from secure_fl.engines.queue import Here, Queue
-from secure_fl.errors import SecureFLError
+from secure_fl.engines.queue import Here, Host, Queue
+from secure_fl.errors import SecureFLError, TrainingError
 from secure_fl.federation.client import Client
 from secure_fl.federation.observe import Seen
 from secure_fl.federation.parties.authority import FederationAuthority
@@ -23,13 +23,13 @@ from secure_fl.federation.parties.server import FederationServer
 from secure_fl.federation.parties.server_flow import Journal
 from secure_fl.federation.parties.shared import Shared
 from secure_fl.federation.plan import Plan
-from secure_fl.federation.program import SumForm
+from secure_fl.federation.program import Answers, Program, SumForm
 from secure_fl.federation.state import Place, State
 from secure_fl.federation.step_program import StepProgram
 from secure_fl.federation.summing import Cost, Summed
 from secure_fl.privacy.ledger import Release
 from secure_fl.secure_sum.grid import Blocks
-from secure_fl.secure_sum.identities import Identity
+from secure_fl.secure_sum.identities import Identity, Member
 from secure_fl.secure_sum.roster import Roster
 from secure_fl.secure_sum.round_store import MemoryStore
 
@@ -83,7 +83,7 @@ class Told:
         number: of the attempt.
         seen: by client, in the order in which they answered.
         error: why the first that could not answer could not.
-        seconds: that answers took.
+        seconds: that answers took, of all clients.
         called: clients that were called.
     """
 
@@ -97,12 +97,8 @@ class Told:
 class WatchedAnswers:
     """One client's answers, read off as they are made."""
 
-    def __init__(
-        self, client: Client, number: int, told: Told, running: Callable[[], int], replied: Replied
-    ) -> None:
-        """`running`: number of the attempt under way."""
-        self._client, self._number, self._told = client, number, told
-        self._running, self._replied = running, replied
+    def __init__(self, client: Client, number: int, watcher: LocalParties) -> None:
+        self._client, self._number, self._watcher = client, number, watcher
 
     def releases(self, state: State, position: int) -> Sequence[Release]:
         """None: the run's own gate admits a whole round before it is called."""
@@ -110,62 +106,116 @@ class WatchedAnswers:
 
     def answer(self, state: State, position: int) -> Blocks:
         """The client's summand."""
-        told, started = self._told, time.perf_counter()
-        if told.number != self._running():
-            told.number, told.seen = self._running(), {}
+        started = time.perf_counter()
         try:
             answer = self._client.answered(state, position)
         except SecureFLError as error:
-            told.error = told.error or error
+            self._watcher.failed(error)
             raise
-        told.seconds += time.perf_counter() - started
-        told.seen[self._number] = answer.seen
-        self._replied(self._number, len(told.seen), told.called)
+        self._watcher.answered(self._number, answer.seen, time.perf_counter() - started)
         return answer.blocks
 
 
+def prepared(program: Program, answers: Answers) -> Callable[[Plan], tuple[Program, Answers]]:
+    """What a simulated client makes of any plan: what is there already."""
+
+    def prepare(_: Plan) -> tuple[Program, Answers]:
+        return program, answers
+
+    return prepare
+
+
+class Crew(Protocol):
+    """A simulation's clients, wherever they are.
+
+    Attributes:
+        size: processes that they answer in.
+        lost: why they cannot go on.
+    """
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def lost(self) -> SecureFLError | None: ...
+
+    def members(self) -> Sequence[Member]:
+        """New identities of all clients, in their order."""
+        ...
+
+    def hosts(
+        self, roster: Roster, coordinator: Identity, first: State, watcher: LocalParties
+    ) -> list[Host]:
+        """Where the clients are parties of this federation."""
+        ...
+
+
+class HereCrew:
+    """Clients of this process."""
+
+    size, lost = 1, None
+
+    def __init__(self, clients: Sequence[Client]) -> None:
+        self._clients = clients
+        names = [f"client-{number:04d}" for number in range(len(clients))]
+        self._people = [Identity.generate(name) for name in names]
+
+    def members(self) -> list[Member]:
+        """New identities of all clients, in their order."""
+        return [one.member for one in self._people]
+
+    def hosts(
+        self, roster: Roster, coordinator: Identity, first: State, watcher: LocalParties
+    ) -> list[Host]:
+        """Where the clients are parties of this federation."""
+        shared, program = watcher.shared, watcher.watched
+
+        def party(identity: Identity, answers: WatchedAnswers) -> FederationClient:
+            site, store = Site(prepared(program, answers)), MemoryStore(bytes_too=False)
+            return FederationClient(identity, roster, site, store=store, shared=shared)
+
+        answers = [
+            WatchedAnswers(client, number, watcher) for number, client in enumerate(self._clients)
+        ]
+        found = zip(self._people, answers, strict=True)
+        return [Here([party(identity, answer) for identity, answer in found])]
+
+
 class LocalParties:
-    """A federation in this process, round by round.
+    """A federation of one run, round by round.
 
     Args:
         program: of the federation.
         state: from which it goes on.
-        clients: what answers.
+        crew: what answers.
         replied: told of each answer.
+
+    Attributes:
+        watched: the program.
+        shared: what the parties of this process share.
+        told: what was read off the clients in the last round.
     """
 
-    def __init__(
-        self, program: StepProgram, state: State, clients: Sequence[Client], replied: Replied
-    ) -> None:
+    def __init__(self, program: StepProgram, state: State, crew: Crew, replied: Replied) -> None:
         config = program.blueprint.config
-        self._watched, self._shared, self.told = Watched(program, state), Shared(), Told()
-        names = [f"client-{number:04d}" for number in range(len(clients))]
-        people = {name: Identity.generate(name) for name in names}
+        self.watched, self.shared, self.told = Watched(program, state), Shared(), Told()
+        self._crew, self._replied = crew, replied
         others = {role: Identity.generate(role, role) for role in _ROLES}
-        everyone = tuple(one.member for one in (*others.values(), *people.values()))
+        everyone = (*(one.member for one in others.values()), *crew.members())
         unsigned = Roster("embedded", everyone, config.security.rotation_rounds)
         coordinator = others["coordinator"]
         roster = Roster.open(unsigned.sign(coordinator), coordinator.member)
         signed = self._plan(roster).sign(coordinator, roster)
-        answers = [
-            WatchedAnswers(client, number, self.told, lambda: self.server.number, replied)
-            for number, client in enumerate(clients)
-        ]
-        self._clients = [
-            self._client(identity, roster, answer)
-            for identity, answer in zip(people.values(), answers, strict=True)
-        ]
-        watched, journal = self._watched, Journal(self._write)
+        journal = Journal(self._write)
         self.server = FederationServer(
-            others["server"], roster, signed, watched, start=state.place, journal=journal
+            others["server"], roster, signed, self.watched, start=state.place, journal=journal
         )
-        parties: list[FederationClient | FederationAuthority] = [*self._clients]
+        hosts: list[Host] = [Here([self.server]), *crew.hosts(roster, coordinator, state, self)]
         if self.server.plan.by_authority:
-            identity, shared = others["authority"], self._shared
-            parties.append(
-                FederationAuthority(identity, roster, lambda _: watched, shared=shared)
-            )
-        self._queue = Queue([Here([self.server]), Here(parties)], "server", tap=self._tap)
+            identity, shared, watched = others["authority"], self.shared, self.watched
+            authority = FederationAuthority(identity, roster, lambda _: watched, shared=shared)
+            hosts.append(Here([authority]))
+        self._queue = Queue(hosts, "server", tap=self._tap)
         self._bytes, self._refused = Counter[str](), list[str]()
 
     def run(self, state: State, called: int) -> tuple[State, Summed]:
@@ -179,21 +229,43 @@ class LocalParties:
             SecureFLError: a client could not answer, or the round failed.
         """
         self.told.__dict__.update(Told(called=called).__dict__)
-        place = state.place
+        place, self.watched.opened = state.place, None
         self._queue.run(until=lambda: self.server.place != place or self._error is not None)
         if self._error is not None:
             raise self.server.hindrance or self._error
         if self.server.failed is not None:
             raise self.server.failed
-        opened, after = self._watched.opened, self._shared.known(self.server.state)
+        opened, after = self.watched.opened, self.shared.known(self.server.state)
         assert opened is not None
-        assert after is not None
+        after = self.watched.program.apply(state, opened) if after is None else after
+        if after.digest != self.server.state:
+            remedy = "run it with runtime.workers = 1"
+            problem = "a worker process came to another state than this one"
+            raise TrainingError(problem, field="state", value=place, remedy=remedy)
         return after, opened
+
+    def answered(self, client: int, seen: Seen, seconds: float) -> None:
+        """Take in what is read off a client that has answered."""
+        told = self.told
+        if told.number != self.server.number:
+            told.number, told.seen = self.server.number, {}
+        told.seconds += seconds
+        told.seen[client] = seen
+        self._replied(client, len(told.seen), told.called)
+
+    def failed(self, error: SecureFLError) -> None:
+        """Take in why a client could not answer."""
+        self.told.error = self.told.error or error
+
+    def opened_elsewhere(self, place: tuple[int, int], opened: Callable[[], Summed]) -> None:
+        """Take in what was opened in another process, once."""
+        if self.watched.opened is None and self.server.place == Place(*place):
+            self.watched.opened = opened()
 
     @property
     def _error(self) -> SecureFLError | None:
-        """Why a client of this process could not go on: it ends a simulation."""
-        return self.told.error or self._watched.error
+        """Why a client of this run could not go on: it ends a simulation."""
+        return self.told.error or self.watched.error or self._crew.lost
 
     def cost(self, seconds: float) -> Cost:
         """Of the round that was run last, of which `seconds` have passed."""
@@ -201,10 +273,10 @@ class LocalParties:
         refused = tuple(self._refused)
         self._bytes.clear()
         self._refused.clear()
-        return Cost(down, up, seconds - self.told.seconds, refused)
+        return Cost(down, up, seconds - self.told.seconds / self._crew.size, refused)
 
     def _plan(self, roster: Roster) -> Plan:
-        blueprint = self._watched.program.blueprint
+        blueprint = self.watched.program.blueprint
         config = blueprint.config
         tensors = blueprint.make_encoder(0).state_dict().items()
         layout = repr([(name, str(tensor.dtype), tuple(tensor.shape)) for name, tensor in tensors])
@@ -215,19 +287,12 @@ class LocalParties:
             roster.names("client"),
             roster.digest,
             hashlib.sha256(layout.encode()).digest(),
-            self._watched.first.digest,
+            self.watched.first.digest,
             _LARGEST_STATE,
             "server",
             "authority" if config.security.key_holder == "authority" else "",
             largest=blueprint.largest,
         )
-
-    def _client(
-        self, identity: Identity, roster: Roster, answers: WatchedAnswers
-    ) -> FederationClient:
-        site = Site(lambda plan: (self._watched, answers))
-        store = MemoryStore(bytes_too=False)
-        return FederationClient(identity, roster, site, store=store, shared=self._shared)
 
     def _write(self, kind: str, facts: Mapping[str, Any], evidence: Sequence[bytes]) -> None:
         if kind == "refused":

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from secure_fl.engines.embedded import EmbeddedEngine
 from secure_fl.engines.parties import LocalParties
+from secure_fl.engines.workers import Workers
 from secure_fl.federation.budget import BudgetGate
 from secure_fl.federation.record import RoundRecord
 from secure_fl.federation.state import State
@@ -30,7 +31,7 @@ class Rounds:
     def __init__(
         self,
         program: StepProgram,
-        engine: EmbeddedEngine,
+        engine: EmbeddedEngine | Workers,
         gate: BudgetGate,
         groups: Sequence[int | None],
         heard: Callable[[int, int, int], None],
@@ -55,12 +56,13 @@ class Rounds:
         places = list(enumerate(form.cohort))
         self._gate.admit(self._engine.releases(state, places), self._engine.results.answers)
         if self._parties is None:
-            self._parties = LocalParties(self._program, state, self._engine.clients, self._heard)
+            self._parties = LocalParties(self._program, state, self._engine.crew, self._heard)
         begun = time.perf_counter()
         moved, opened = self._parties.run(state, len(places))
         cost = self._parties.cost(time.perf_counter() - begun)
         step, seen = self._program.step(state.place), self._parties.told.seen
-        metrics = step.observe(state, opened, dict(seen), self._groups) | self._gate.spent()
+        seen = {client: seen[client] for client in form.cohort if client in seen}
+        metrics = step.observe(state, opened, seen, self._groups) | self._gate.spent()
         metrics = ({"refused": list(cost.refused)} if cost.refused else {}) | metrics
         return moved, RoundRecord(
             form.name,
