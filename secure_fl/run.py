@@ -37,7 +37,7 @@ from secure_fl.data.views import Augmentation, check_range
 from secure_fl.engines.embedded import EmbeddedEngine
 from secure_fl.engines.rounds import Rounds
 from secure_fl.engines.simulation import Simulation
-from secure_fl.engines.workers import Own, Workers
+from secure_fl.engines.workers import Own, Workers, apart
 from secure_fl.federation.alerts import majorities, watched
 from secure_fl.federation.bench import Workbench
 from secure_fl.federation.blueprint import Blueprint
@@ -114,7 +114,8 @@ class Federation:
         self._scales = self._scaling.statistics(dealt)
         self.clients: list[ClientData] = [self._scaling.client(client) for client in dealt]
         self._custom_encoder = encoder is not None
-        self._own = Own.of(encoder, augment) if self.config.runtime.workers > 1 else Own()
+        self._workers, self.config = apart(self.config)
+        self._own = Own.of(encoder, augment) if self._workers > 1 else Own()
         self._central = self._central_data()
         compared = private and self.config.pretrain.mode in ("centralized", "load")
         # As they were before clients' transforms: what is looked for in a set that a server
@@ -234,9 +235,10 @@ class Federation:
 
     def _engine(self, program: StepProgram, box: ReleaseBox) -> EmbeddedEngine | Workers:
         """Who answers: clients in this process, or in workers."""
-        if self.config.runtime.workers == 1:
+        if self._workers == 1:
             return EmbeddedEngine(self.clients, program, box, self._gate.already)
-        return Workers(self.clients, program, box, self._gate.earlier, self._own)
+        earlier = self._gate.earlier
+        return Workers(self.clients, program, self._workers, box, earlier, self._own)
 
     def _central_data(self) -> Dataset | None:
         """The set of centralized pre-training, checked to look like the clients' data."""

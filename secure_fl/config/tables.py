@@ -247,7 +247,7 @@ class RuntimeConfig(Section):
         1,
         ge=1,
         le=256,
-        description="processes that clients compute in; 1: all in this one, as with own encoders "
-        "that no module names",
+        description="processes that clients compute in, side by side, with the same models; "
+        "1: all in this one",
     )
     checkpoint_every: int = Field(1, ge=1, description="rounds between checkpoints")

@@ -153,7 +153,8 @@ class Crew(Protocol):
 class HereCrew:
     """Clients of this process."""
 
-    size, lost = 1, None
+    size = 1
+    lost: SecureFLError | None = None
 
     def __init__(self, clients: Sequence[Client]) -> None:
         self._clients = clients

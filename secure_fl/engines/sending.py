@@ -75,7 +75,7 @@ def client_of(head: Mapping[str, Any], tensors: Tensors) -> ClientData:
     for part in _PARTS:
         if values[part] is None:
             continue
-        facts = {
+        facts: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in values[part].items()
         }
@@ -85,7 +85,7 @@ def client_of(head: Mapping[str, Any], tensors: Tensors) -> ClientData:
             for name, tensor in tensors.items()
             if name.startswith(start)
         }
-        values[part] = Dataset(**facts, **own)
+        values[part] = Dataset(**(facts | own))
     return ClientData(**values)
 
 
@@ -105,7 +105,7 @@ def seen_of(value: Mapping[str, Any]) -> Seen:
 
 def summed_packet(summed: Summed) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Opened sums: the total, and each group's."""
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for number, each in enumerate((summed, *summed.groups)):
         blocks = {"head": each.total.head, "shared": each.total.shared, "pools": each.total.pools}
         tensors |= {f"{number}.{name}": block for name, block in blocks.items()}

@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from secure_fl.config import FederationConfig
 from secure_fl.data.partitions import ClientData
 from secure_fl.engines.embedded import Places
 from secure_fl.engines.pipes import Remote
@@ -137,6 +138,7 @@ class Workers:
     Args:
         clients: everybody's examples, dealt out by size.
         program: of the federation.
+        workers: processes, at most.
         results: where private results are kept.
         earlier: what an earlier run released, where this one goes on from its encoder.
         own: the caller's functions.
@@ -148,6 +150,7 @@ class Workers:
 
     clients: Sequence[ClientData]
     program: StepProgram
+    workers: int
     results: ReleaseBox
     earlier: Sequence[Release] = ()
     own: Own = field(default_factory=Own)
@@ -158,14 +161,14 @@ class Workers:
             raise ConfigError(
                 "worker processes share the processor, not a CUDA device",
                 field="runtime.workers",
-                value=blueprint.config.runtime.workers,
+                value=self.workers,
                 remedy='set runtime.device = "cpu", or runtime.workers = 1',
             )
         self._watcher: Watcher | None = None
         self._scores: dict[int, Seen] = {}
         self._workers: list[Worker] = []
         try:
-            for share in shares(self.clients, blueprint.config.runtime.workers):
+            for share in shares(self.clients, self.workers):
                 self._workers.append(Worker(share, self._asked))
             self._begin()
         except BaseException:
@@ -303,6 +306,16 @@ class Workers:
             known = found
             found = box.once(key, lambda: known, reused=reused)
         return encode({"found": True}, found)
+
+
+def apart(config: FederationConfig) -> tuple[int, FederationConfig]:
+    """The number of workers, and the configuration with one.
+
+    It changes nothing that a run makes, so a run's folder leaves it out, and a run is resumed with
+    any number.
+    """
+    runtime = config.runtime.model_copy(update={"workers": 1})
+    return config.runtime.workers, config.model_copy(update={"runtime": runtime})
 
 
 def shares(clients: Sequence[ClientData], workers: int) -> list[list[int]]:
