@@ -53,6 +53,10 @@ class Watched:
     opened: Summed | None = None
     error: SecureFLError | None = None
 
+    def begin(self) -> None:
+        """A round begins: nothing is opened."""
+        self.opened = None
+
     def start(self) -> State:
         """Where this process goes on."""
         return self.first
@@ -230,7 +234,8 @@ class LocalParties:
             SecureFLError: a client could not answer, or the round failed.
         """
         self.told.__dict__.update(Told(called=called).__dict__)
-        place, self.watched.opened = state.place, None
+        place = state.place
+        self.watched.begin()
         self._queue.run(until=lambda: self.server.place != place or self._error is not None)
         if self._error is not None:
             raise self.server.hindrance or self._error
