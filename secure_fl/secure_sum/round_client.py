@@ -129,8 +129,8 @@ class RoundClient(ClientSetup):
             RoundRefusedError: why this client goes no further; it reveals nothing then.
             FileError: the answers cannot be stored; they are not given either.
         """
-        header, state = read_header(data), self._state
-        if state.step != ClientStep.LEFT and question_of(data) == state.question:
+        header, state, question = read_header(data), self._state, question_of(data)
+        if state.step != ClientStep.LEFT and question == state.question:
             if not self._stored:
                 self._save()
             upload = self.resend() if state.step == ClientStep.UPLOADED else None
@@ -160,7 +160,7 @@ class RoundClient(ClientSetup):
                 self._save()  # what it refused it refuses for good
             raise
         answers = () if answer is None else (answer,)
-        self._answer(data, answers)
+        self._answer(question, answers)
         return list(answers)
 
     def upload(self, vector: BlockVector) -> memoryview:
