@@ -79,6 +79,7 @@ def federation(
         "pretrain": {"rounds": rounds, "local_epochs": 1, "batch_size": 16},
         "pools": {"enabled": False},
         "evaluate": {"enabled": False},
+        "objective": {"assign": "modulo"},
         "runtime": {"device": "cpu"},
     }
     return Federation(FederationConfig(**tables), data=data, encoder=encoder)
@@ -121,7 +122,7 @@ def reachable(root: object, without: tuple[object, ...]) -> int:
     values, memory that several views share once.
     """
     known = {id(each) for each in without}
-    seen, left, total = set(known), [root], 0
+    seen, left, total = known, [root], 0
     buffers: dict[int, int] = {}
     while left:
         one = left.pop()
@@ -141,7 +142,7 @@ class ServerMemory:
 
     def __init__(self, parties: LocalParties) -> None:
         self.most, self._count = 0, 0
-        self._server, self._without = parties.server, (parties.watched, parties.shared)
+        self._server, self._without = parties.server, (parties, parties.watched)
         self._receive = parties.server.receive
         parties.server.receive = self._watched  # type: ignore[method-assign]
 

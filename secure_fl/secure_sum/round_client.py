@@ -38,7 +38,14 @@ from secure_fl.secure_sum.key_holder import Opened, SumOpener, by_block, once
 from secure_fl.secure_sum.masks import UsedSeeds, mask_terms
 from secure_fl.secure_sum.prg import Terms
 from secure_fl.secure_sum.refusals import Reason, RefusedError
-from secure_fl.secure_sum.round_book import KeyBook, Verified, agreed_by, check_agreed, need
+from secure_fl.secure_sum.round_book import (
+    KeyBook,
+    Verified,
+    agreed_by,
+    applied_by,
+    check_agreed,
+    need,
+)
 from secure_fl.secure_sum.round_counts import proved_head
 from secure_fl.secure_sum.round_digests import NOTHING, Applied, ApplySums, forks
 from secure_fl.secure_sum.round_layers import ClientCipher, HolderCipher, body_bytes, protect
@@ -313,13 +320,12 @@ class RoundClient(ClientSetup):
         if mine is None:
             problem = "this client opened nothing"
             raise self._leave(RoundReason.OUT_OF_TURN, problem, "digests", len(digests))
-        plan, seen, same = self._plan, Seen(), list[bytes]()
-        for envelope in digests:
-            expected = plan.expect(Phase.APPLY, "client")
-            header, applied = accept(envelope, plan.roster, expected, seen, Applied.decode)
+        plan, same = self._plan, list[bytes]()
+        claims = applied_by(plan, digests, self._verified)
+        for envelope, (sender, applied) in zip(digests, claims, strict=True):
             if forks(plan, mine.sums, applied.sums):
                 problem = "another client was sent other sums"
-                raise self._leave(RoundReason.FORKED, problem, "digest", header.sender)
+                raise self._leave(RoundReason.FORKED, problem, "digest", sender)
             if applied.claim == mine.claim:
                 same.append(envelope)
         if 2 * len(same) <= len(digests):
