@@ -257,10 +257,9 @@ def main() -> None:
     arguments.parameters = arguments.parameters or 1_000_000
     arguments.examples = arguments.examples or (2000 if arguments.part == "workers" else 48)
     arguments.clients = arguments.clients or (8 if arguments.part == "workers" else 16)
-    found = {"overhead": overhead, "clients": clients, "workers": workers}[arguments.part](
-        arguments
-    )
-    for row in found if isinstance(found, list) else [found]:
+    one = overhead if arguments.part == "overhead" else clients
+    found = workers(arguments) if arguments.part == "workers" else [one(arguments)]
+    for row in found:
         append_row(CSV, row, where)
         print(row)
 

@@ -19,7 +19,6 @@ from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.envelope import Phase, Seen
 from secure_fl.secure_sum.graph import Neighbourhoods, commitment, draw
 from secure_fl.secure_sum.refusals import Reason, RefusedError
-from secure_fl.secure_sum.round_digests import Applied
 from secure_fl.secure_sum.round_messages import (
     Advertise,
     Agreement,
@@ -45,7 +44,8 @@ class Verified:
     books: dict[bytes, KeyBook] = field(default_factory=dict)
     agreements: dict[bytes, frozenset[str]] = field(default_factory=dict)
     heads: dict[bytes, Integers] = field(default_factory=dict)
-    applied: dict[bytes, tuple[tuple[str, Applied], ...]] = field(default_factory=dict)
+    applied: dict[bytes, Any] = field(default_factory=dict)
+    """What `round_digests.applied_by` found."""
     opened: dict[bytes, Any] = field(default_factory=dict)
     """The sums opened last, which all these clients hold."""
 
@@ -285,27 +285,6 @@ def agreed_by(
     if verified is not None:
         verified.agreements[name] = frozenset(names)
     return frozenset(names)
-
-
-def applied_by(
-    plan: RoundPlan, envelopes: Sequence[bytes], verified: Verified | None = None
-) -> tuple[tuple[str, Applied], ...]:
-    """What each of these clients signed that it opened, in the order of the envelopes.
-
-    Raises:
-        RefusedError: a message that is not a signed digest of this round.
-    """
-    name = commitment([plan.digest, *envelopes])
-    if verified is not None and name in verified.applied:
-        return verified.applied[name]
-    seen, found = Seen(), list[tuple[str, Applied]]()
-    for data in envelopes:
-        expected = plan.expect(Phase.APPLY, "client")
-        header, applied = accept(data, plan.roster, expected, seen, Applied.decode)
-        found.append((header.sender, applied))
-    if verified is not None:
-        verified.applied[name] = tuple(found)
-    return tuple(found)
 
 
 def check_agreed(

@@ -38,16 +38,9 @@ from secure_fl.secure_sum.key_holder import Opened, SumOpener, by_block, once
 from secure_fl.secure_sum.masks import UsedSeeds, mask_terms
 from secure_fl.secure_sum.prg import Terms
 from secure_fl.secure_sum.refusals import Reason, RefusedError
-from secure_fl.secure_sum.round_book import (
-    KeyBook,
-    Verified,
-    agreed_by,
-    applied_by,
-    check_agreed,
-    need,
-)
+from secure_fl.secure_sum.round_book import KeyBook, Verified, agreed_by, check_agreed, need
 from secure_fl.secure_sum.round_counts import proved_head
-from secure_fl.secure_sum.round_digests import NOTHING, Applied, ApplySums, forks
+from secure_fl.secure_sum.round_digests import NOTHING, Applied, ApplySums, applied_by, forks
 from secure_fl.secure_sum.round_layers import ClientCipher, HolderCipher, body_bytes, protect
 from secure_fl.secure_sum.round_messages import (
     MASK_KEY,
