@@ -17,7 +17,6 @@ from typing import Any
 
 from torch import Tensor
 
-from secure_fl.arguments import augmentation, encoder_maker
 from secure_fl.config import FederationConfig
 from secure_fl.engines.parties import prepared
 from secure_fl.engines.pipes import Ask
@@ -55,6 +54,9 @@ from secure_fl.secure_sum.round_store import MemoryStore
 from secure_fl.training.device import Compute
 
 DESK = "desk"
+_AUGMENTATION = "secure_fl.arguments:augmentation"
+_ENCODER_MAKER = "secure_fl.arguments:encoder_maker"
+"""What the run reads a caller's arguments with: found by name, as it stands above the engines."""
 Tensors = dict[str, Tensor]
 Told = Callable[[dict[str, Any], Tensors], tuple[dict[str, Any], Tensors]]
 """Tells the run something, and waits for what it says."""
@@ -192,8 +194,8 @@ class Desk:
             shape,
             head["classes"],
             head["clients"],
-            augmentation(named(head["augment"]), config, shape),
-            encoder_maker(named(head["encoder"]), config, shape),
+            named(_AUGMENTATION)(named(head["augment"]), config, shape),
+            named(_ENCODER_MAKER)(named(head["encoder"]), config, shape),
             Compute.of(config.runtime),
             head["largest"],
         )
