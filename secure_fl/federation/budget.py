@@ -39,7 +39,13 @@ class BudgetGate:
     """
 
     def __init__(
-        self, config: PrivacyConfig, path: Path | None, state: RunState | None = None, *, sketches: bool = False, resumed: bool = False
+        self,
+        config: PrivacyConfig,
+        path: Path | None,
+        state: RunState | None = None,
+        *,
+        sketches: bool = False,
+        resumed: bool = False,
     ) -> None:
         """`path`: of the ledger's file, None where nothing is written. `state`: where its mark is kept apart from it. A `resumed` run has one.
 
@@ -57,7 +63,11 @@ class BudgetGate:
             unit = PrivacyUnit(config.unit) if self.covers_run else PrivacyUnit.EXAMPLE
             epsilon = config.epsilon if self.covers_run else config.sketch_epsilon
             self.budget = Budget(epsilon, config.delta, unit, Adjacency(config.adjacency))
-            self.ledger = PrivacyLedger.load(path) if resumed and path is not None else PrivacyLedger(self.budget)
+            self.ledger = (
+                PrivacyLedger.load(path)
+                if resumed and path is not None
+                else PrivacyLedger(self.budget)
+            )
             if not resumed:
                 self._save()
             kept = None if state is None else state.mark(LEDGER)
@@ -71,9 +81,13 @@ class BudgetGate:
         """
         for problem in [] if self.ledger is None else self.ledger.lost(marks):
             remedy = "put back the ledger that the run wrote last, or start a new run: what was released counts there too"
-            raise PrivacyError(problem, field="ledger", value=self._path and self._path.name, remedy=remedy)
+            raise PrivacyError(
+                problem, field="ledger", value=self._path and self._path.name, remedy=remedy
+            )
 
-    def admit(self, releases: Sequence[Release], answers: Callable[[str], int] = lambda _: 1) -> None:
+    def admit(
+        self, releases: Sequence[Release], answers: Callable[[str], int] = lambda _: 1
+    ) -> None:
         """Record a round's releases, or refuse the round.
 
         Args:
@@ -105,9 +119,14 @@ class BudgetGate:
         """
         if self.ledger is None or self.budget is None or not self.covers_run:
             return
-        config, remedy = folder.read_config(), "load an encoder that was trained with privacy, or on a set of the server's own"
+        config, remedy = (
+            folder.read_config(),
+            "load an encoder that was trained with privacy, or on a set of the server's own",
+        )
         folder.read_summary()
-        earlier = PrivacyLedger() if config.privacy.unit == "none" else PrivacyLedger.load(folder.ledger)
+        earlier = (
+            PrivacyLedger() if config.privacy.unit == "none" else PrivacyLedger.load(folder.ledger)
+        )
         if config.pretrain.mode == "centralized" and not earlier.releases:
             return
         problems = earlier.lost(folder.marks())
@@ -116,7 +135,9 @@ class BudgetGate:
         elif not problems and not earlier.subjects(self.budget.unit):
             problems = [f"protects another unit than one {self.budget.unit}"]
         for problem in problems:
-            raise PrivacyError(problem, field="pretrain.load_from", value=str(folder.path), remedy=remedy)
+            raise PrivacyError(
+                problem, field="pretrain.load_from", value=str(folder.path), remedy=remedy
+            )
         self.admit(taken_over(earlier, range(clients)))
 
     def state(self, claims: Sequence[Mapping[str, object]]) -> None:
@@ -139,6 +160,12 @@ class BudgetGate:
             return ((),)
         return self.ledger.brought(self.budget.unit, client, self.budget.adjacency)
 
+    @property
+    def earlier(self) -> list[Release]:
+        """Releases that came along with an earlier run's encoder."""
+        releases = () if self.ledger is None else self.ledger.releases
+        return [release for release in releases if release.history is not None]
+
     def spent(self) -> dict[str, object]:
         """What a round's record says of privacy: the largest ε of any subject so far, by the quick bound, which is never too low, and the mark.
 
@@ -149,7 +176,11 @@ class BudgetGate:
         said: dict[str, object] = {"ledger": asdict(self.ledger.mark)}
         if self.covers_run:
             epsilon = self.ledger.maximum(self.budget, fine=False)
-            said["privacy"] = {"epsilon": epsilon, "delta": self.budget.delta, "unit": str(self.budget.unit)}
+            said["privacy"] = {
+                "epsilon": epsilon,
+                "delta": self.budget.delta,
+                "unit": str(self.budget.unit),
+            }
         return said
 
     def _save(self) -> None:

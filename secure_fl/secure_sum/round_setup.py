@@ -26,7 +26,7 @@ from secure_fl.secure_sum.round_messages import (
 )
 from secure_fl.secure_sum.round_plan import RoundPlan
 from secure_fl.secure_sum.round_sizes import check_size, most_bytes
-from secure_fl.secure_sum.round_state import RoundState, question_of, state_context
+from secure_fl.secure_sum.round_state import RoundState, state_context
 from secure_fl.secure_sum.round_steps import ClientStep
 from secure_fl.secure_sum.round_store import MemoryStore, RoundStore, Sealed
 from secure_fl.secure_sum.shamir import split_many
@@ -278,7 +278,7 @@ class ClientSetup:
         self._store.save(self._plan.round, self._sealed())
         self._stored = True
 
-    def _answer(self, data: bytes, answers: tuple[bytes, ...]) -> None:
-        """Keep the answers to a message, before they go out."""
-        self._state.question, self._state.answers = question_of(data), answers
+    def _answer(self, question: bytes, answers: tuple[bytes, ...]) -> None:
+        """Keep the answers to a message, before they go out; `question`: its `question_of`."""
+        self._state.question, self._state.answers = question, answers
         self._save()
