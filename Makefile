@@ -48,7 +48,7 @@ lowest: $(STAMP)  ## Quick tests with the lowest version of everything that pypr
 	$(BIN)/python tests/lowest.py > .venv-lowest/constraints.txt
 	.venv-lowest/bin/python -m pip install -q -c .venv-lowest/constraints.txt -e '.[data,images,report,tables]' pytest pytest-timeout pytest-xdist hypothesis
 	.venv-lowest/bin/python -m pytest -n auto --dist loadfile -o filterwarnings=default \
-	    tests/cli tests/data tests/federation tests/models tests/objectives tests/pools tests/report tests/secure_sum tests/*.py
+	    tests/cli tests/data tests/federation tests/models tests/objectives tests/pools tests/report tests/crypto tests/he tests/secure_sum tests/*.py
 
 lint: $(STAMP)  ## Style and types
 	$(BIN)/ruff format --check .

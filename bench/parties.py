@@ -4,8 +4,8 @@
     python -m bench.parties clients [--counts 16 64 256] [--parameters 100000] [--rounds 4]
     python -m bench.parties workers [--clients 8] [--rounds 5] [--examples 2000]
 
-- `overhead`: rounds of pre-training under `bfv+masked`, all parties in one process; the processor's
-  time of a round, and its shares from a profile of as many rounds again: training (whatever clients'
+- `overhead`: rounds of pre-training under `bfv+masked`, all parties in one process; processor
+  time of a round, and its shares from a profile of as many rounds again: training (what clients'
   answers call), cryptography (masks, shares, encryption, signatures, packing), the rest.
 - `clients`: for each number of clients, in a process of its own: processor time of a round, the
   most that is reachable from the server (its program, which a simulation shares, left out) after
@@ -15,8 +15,8 @@
 
 The first round is not counted. Rows go to `results/parties.csv`; medians over rounds.
 
-Claims: the rest at most 5 % of a round; 256 clients at most 1.5 times the server's memory of 16, and
-16 times its time; two workers at least 1.7 times as fast as one process.
+Claims: the rest at most 5 % of a round; 256 clients at most 1.5 times the server's memory of 16,
+and 16 times its time; two workers at least 1.7 times as fast as one process.
 """
 
 from __future__ import annotations

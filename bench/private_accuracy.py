@@ -68,12 +68,12 @@ from secure_fl.objectives.build import build_objective, separates
 from secure_fl.objectives.masked import MaskedReconstruction
 from secure_fl.objectives.objective import Objective, TwoViews
 from secure_fl.objectives.separation import SeparationPlan
-from secure_fl.objectives.units import CrossEntropy
+from secure_fl.objectives.unit_objectives import CrossEntropy
+from secure_fl.privacy.adjacency import Adjacency
 from secure_fl.privacy.calibration import noise_for
 from secure_fl.privacy.engine import PrivateSpec, Sampling, choose_mechanism, train_privately
 from secure_fl.privacy.mechanisms.mechanism import Labelled
 from secure_fl.privacy.noise import NoiseSource
-from secure_fl.privacy.units import Adjacency
 from secure_fl.seeds import derive_seed
 from secure_fl.training.device import Compute
 from secure_fl.training.fit import LocalSpec, epochs, fit

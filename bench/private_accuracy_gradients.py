@@ -16,7 +16,7 @@ from secure_fl.experimental.logit import LogitDP
 from secure_fl.privacy.mechanisms.group import GroupNTXent
 from secure_fl.privacy.mechanisms.mechanism import Labelled, flat
 from secure_fl.privacy.mechanisms.per_example import PerExample
-from secure_fl.privacy.mechanisms.released import statistic_sum
+from secure_fl.privacy.mechanisms.released_statistics import statistic_sum
 from secure_fl.privacy.unit_gradients import clipped_sum
 
 LOOKED_AT = 500

@@ -35,9 +35,9 @@ from secure_fl.data.pooled import pooled_values
 from secure_fl.data.sources import load_sources
 from secure_fl.pools.sketch import first_centres, moved_centres, tightest_start
 from secure_fl.privacy.accounting import epsilon
+from secure_fl.privacy.adjacency import Adjacency
 from secure_fl.privacy.noise import NoiseSource
 from secure_fl.privacy.private_sketch import PrivateSketch
-from secure_fl.privacy.units import Adjacency
 from secure_fl.training.device import Compute
 from secure_fl.training.tasks import embed
 

@@ -47,11 +47,11 @@ from secure_fl.models.heads import EncoderProjector
 from secure_fl.objectives.build import build_objective
 from secure_fl.objectives.losses import nt_xent_loss
 from secure_fl.objectives.separation import Separation
-from secure_fl.objectives.units import CrossEntropy, unit_form
+from secure_fl.objectives.unit_objectives import CrossEntropy, unit_form
 from secure_fl.privacy.mechanisms.group import GroupNTXent, group_form
 from secure_fl.privacy.mechanisms.mechanism import ExampleMechanism, Labelled
 from secure_fl.privacy.mechanisms.per_example import PerExample
-from secure_fl.privacy.mechanisms.released import ReleasedStatistics
+from secure_fl.privacy.mechanisms.released_statistics import ReleasedStatistics
 from secure_fl.privacy.noise import NoiseSource
 
 CSV = "private_step.csv"

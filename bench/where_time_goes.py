@@ -18,26 +18,23 @@ Function = tuple[str, int, str]
 CRYPTOGRAPHY = frozenset(
     {
         "bfv",
+        "bit_packing",
+        "block_codec",
         "cipher_sum",
         "ciphers",
         "ciphertexts",
         "encryptor",
         "envelope",
-        "he_keys",
         "identities",
-        "keyless",
         "key_agreement",
+        "key_streams",
+        "keys",
         "layout",
         "masks",
-        "prg",
-        "round_layers",
-        "round_shares",
         "seal_bridge",
         "sealing",
-        "shamir",
-        "words",
-        "bit_packing",
-        "block_codec",
+        "share_box",
+        "shares",
     }
 )
 """Files of masks, shares, encryption and signatures, with what packs integers into their slots."""

@@ -29,9 +29,9 @@ from secure_fl.cli.console import table
 from secure_fl.config_file import dump_config
 from secure_fl.errors import RunFolderError
 from secure_fl.federation.folder import RunFolder
+from secure_fl.quantities import clock, size
 from secure_fl.report.page import write_report
 from secure_fl.report.plots import save_comparison
-from secure_fl.units import clock, size
 
 ENCODER, OPEN, PRIVATE = "SSD encoder", "in the open", "private"
 ROWS = {

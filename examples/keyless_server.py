@@ -18,7 +18,9 @@ import struct
 
 import numpy as np
 
-from secure_fl.secure_sum.ceremony import (
+from secure_fl.crypto.identities import Identity, Member
+from secure_fl.crypto.roster import Roster
+from secure_fl.he.ceremony import (
     Epoch,
     GrantExpected,
     accept_grant,
@@ -26,15 +28,14 @@ from secure_fl.secure_sum.ceremony import (
     make_grant,
     new_key,
 )
-from secure_fl.secure_sum.he_keys import HolderKey, SecretKey
-from secure_fl.secure_sum.identities import Identity, Member
-from secure_fl.secure_sum.parameters import BFV_4096
-from secure_fl.secure_sum.roster import Roster
-from secure_fl.secure_sum.round_client import RoundClient
-from secure_fl.secure_sum.round_layers import client_cipher, holder_cipher
-from secure_fl.secure_sum.round_plan import BlockShape, BlockVector, RoundPlan
-from secure_fl.secure_sum.round_server import RoundServer
-from secure_fl.secure_sum.round_steps import Step
+from secure_fl.he.keys import HolderKey, SecretKey
+from secure_fl.he.parameters import BFV_4096
+from secure_fl.secure_sum.block_codec import client_cipher, holder_cipher
+from secure_fl.secure_sum.blocks import BlockShape, BlockVector
+from secure_fl.secure_sum.client import RoundClient
+from secure_fl.secure_sum.plan import RoundPlan
+from secure_fl.secure_sum.server import RoundServer
+from secure_fl.secure_sum.steps import Step
 
 PROTECTION, SHAPE = "bfv+masked", BlockShape(pools=3, width=1000)
 CHOICES = {"ada": 0, "ben": 0, "cem": 1, "dee": 1, "eve": 2}

@@ -16,7 +16,8 @@ Names are imported when they are used: `import secure_fl` loads neither torch no
 - `load_result`: The result of a finished run, from its folder.
 
 What else there is to import is in the rooms, each of which lists its names: `secure_fl.data`,
-`models`, `objectives`, `training`, `pools`, `privacy`, `secure_sum`, `federation`, `engines`,
+`models`, `objectives`, `training`, `pools`, `privacy`, `crypto`, `he`, `secure_sum`, `federation`,
+`engines`,
 `baselines`, `callbacks`, `audit`, `report`, `config`; and in `secure_fl.errors`, `secure_fl.export`
 and `secure_fl.sklearn`.
 """

@@ -19,7 +19,7 @@ from secure_fl.data.partitions import ClientData
 from secure_fl.data.scaling import Scaling, Statistics
 from secure_fl.errors import ModelError, RunFolderError
 from secure_fl.federation.asks import Guide
-from secure_fl.federation.blueprint import Blueprint
+from secure_fl.federation.factory import Blueprint
 from secure_fl.federation.folder import RunFolder
 from secure_fl.federation.tensors import pack, unpack
 from secure_fl.files import is_file, make_folder, read_bytes, read_json, write_atomically

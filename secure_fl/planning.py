@@ -14,10 +14,10 @@ from secure_fl.federation.budget import BudgetGate
 from secure_fl.federation.example_plan import ExamplePlan, plan_examples
 from secure_fl.federation.folder import RunFolder
 from secure_fl.privacy.accounting import Charge, planned_epsilon
+from secure_fl.privacy.adjacency import Adjacency, PrivacyUnit
 from secure_fl.privacy.calibration import rounds_within
 from secure_fl.privacy.events import Event
 from secure_fl.privacy.ledger import Budget
-from secure_fl.privacy.units import Adjacency, PrivacyUnit
 
 if TYPE_CHECKING:
     from secure_fl.run import Federation

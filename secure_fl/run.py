@@ -33,10 +33,10 @@ from secure_fl.engines.simulation import Simulation
 from secure_fl.engines.workers import Own, Workers, apart
 from secure_fl.federation.alerts import majorities, watched
 from secure_fl.federation.bench import Workbench
-from secure_fl.federation.blueprint import Blueprint
 from secure_fl.federation.budget import BudgetGate
 from secure_fl.federation.central import CentralSet
 from secure_fl.federation.extension import check_lengths_only, go_on, last_choices
+from secure_fl.federation.factory import Blueprint
 from secure_fl.federation.folder import RunFolder
 from secure_fl.federation.manifest import Manifest
 from secure_fl.federation.own_code import augmentation, encoder_maker

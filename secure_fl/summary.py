@@ -16,7 +16,7 @@ from secure_fl.data.joining import join
 from secure_fl.data.partitions import ClientData
 from secure_fl.data.summary import PartitionSummary
 from secure_fl.federation.alerts import listed
-from secure_fl.federation.blueprint import Blueprint
+from secure_fl.federation.factory import Blueprint
 from secure_fl.federation.record import RoundRecord
 from secure_fl.federation.secrecy import secrecy
 from secure_fl.models.state import load_vector

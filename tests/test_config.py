@@ -256,8 +256,8 @@ def test_every_error_has_a_code_of_its_own_and_a_paragraph() -> None:
 
 
 def test_every_reason_of_the_secure_sum_is_explained() -> None:
-    from secure_fl.secure_sum.refusals import Reason
-    from secure_fl.secure_sum.round_messages import RoundReason
+    from secure_fl.crypto.refusals import Reason
+    from secure_fl.secure_sum.messages import RoundReason
 
     explained = (Path(__file__).parents[1] / "docs" / "errors.md").read_text(encoding="utf-8")
     assert [reason for reason in (*Reason, *RoundReason) if f"`{reason}`" not in explained] == []

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from secure_fl import errors
+from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.errors import DataError, SecureFLError
-from secure_fl.secure_sum.refusals import Reason, RefusedError
-from secure_fl.secure_sum.round_messages import RoundReason, RoundRefusedError
+from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError
 
 PLAIN = [
     kind

@@ -19,6 +19,7 @@ from forks import in_child
 
 from secure_fl import files
 from secure_fl.config import SourceConfig
+from secure_fl.crypto.secret_files import read_secret, write_secret
 from secure_fl.data.sources.cifar import cifar10
 from secure_fl.data.sources.idx import read_idx
 from secure_fl.data.sources.npz import read_arrays
@@ -33,7 +34,6 @@ from secure_fl.files import (
     write_folder,
     write_json,
 )
-from secure_fl.secure_sum.secret_files import read_secret, write_secret
 
 
 @contextmanager

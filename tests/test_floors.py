@@ -16,9 +16,11 @@ ROOT = Path(__file__).parents[1]
 PACKAGE, KERNELS = ROOT / "secure_fl", ROOT / "kernels" / "secure_fl_kernels"
 
 FLOORS = [
-    {"ciphers", "errors", "lazy", "lock_holder", "odds", "seeds", "terminal", "units"},
+    {"ciphers", "errors", "lazy", "lock_holder", "odds", "quantities", "seeds", "terminal"},
     {"coins", "files", "paths"},
     {"config"},
+    {"crypto"},
+    {"he"},
     {"config_file", "data", "models", "objectives", "secure_sum"},
     {"privacy", "pools", "training"},
     {"federation"},

@@ -27,7 +27,7 @@ import numpy as np
 from bench.harness import RESULTS, append_row, provenance
 from bench.secure_sum.page import CSV, write_page
 from bench.secure_sum.systems import CLIENTS, Floats, NvFlare, Samples, SecureRounds, peaks
-from secure_fl.secure_sum.round_plan import BlockShape
+from secure_fl.secure_sum.blocks import BlockShape
 
 FLOATS, NVFLARE = "float32, plain", "CKKS as NVFlare sets it"
 PROTECTIONS = {

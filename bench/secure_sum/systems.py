@@ -23,15 +23,16 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
-from secure_fl.secure_sum.bfv import BfvClient
-from secure_fl.secure_sum.envelope import Phase, open_envelope, sign_envelope
+from secure_fl.crypto.envelope import Phase, open_envelope, sign_envelope
+from secure_fl.crypto.key_streams import WORDS
+from secure_fl.he.bfv import BfvClient
+from secure_fl.he.seal_bridge import import_optional
+from secure_fl.secure_sum.block_codec import Adder, body_bytes, protect, server_cipher
+from secure_fl.secure_sum.blocks import BlockShape, BlockVector
+from secure_fl.secure_sum.embedded import EmbeddedFederation
+from secure_fl.secure_sum.embedded_round import EmbeddedRound, Outcome
+from secure_fl.secure_sum.framing import empty_frames, unframe
 from secure_fl.secure_sum.masks import UsedSeeds, mask_terms, self_seeds
-from secure_fl.secure_sum.prg import WORDS
-from secure_fl.secure_sum.round_layers import Adder, body_bytes, protect, server_cipher
-from secure_fl.secure_sum.round_messages import empty_frames, unframe
-from secure_fl.secure_sum.round_plan import BlockShape, BlockVector
-from secure_fl.secure_sum.seal_bridge import import_optional
-from secure_fl.secure_sum.secure_sum import EmbeddedFederation, EmbeddedRound, Outcome
 
 NEIGHBOURS = 8
 CLIENTS = NEIGHBOURS + 1

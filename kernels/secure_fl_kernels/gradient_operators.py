@@ -43,7 +43,7 @@ def _full_precision(x: Tensor) -> Iterator[None]:
 
 
 def _precise(function: Callable[_P, Tensor]) -> Callable[_P, Tensor]:
-    """Computed in `_full_precision`."""
+    """The same function, computed in `_full_precision`."""
 
     @wraps(function)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> Tensor:

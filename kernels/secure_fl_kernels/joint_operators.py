@@ -29,7 +29,7 @@ def _(x: Tensor) -> tuple[Tensor, ...]:
 
 @torch.library.custom_op("secure_fl::moment_gradient", mutates_args=())
 def moment_gradient(grad: Tensor, x: Tensor, inverse: Tensor, second: Tensor) -> Tensor:
-    """Gradient by the raw rows."""
+    """Gradient of `moment` by its rows as they came, before they were brought to unit length."""
     from secure_fl_kernels.gpu import moment as gpu
 
     return gpu.backward(grad, x.contiguous(), inverse, second)

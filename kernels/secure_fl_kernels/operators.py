@@ -205,7 +205,7 @@ def uniformity_gradient(
     form: str,
     provider: str,
 ) -> Tensor:
-    """Gradient by the raw rows."""
+    """Gradient of the joint loss by its rows as they came, before they had unit length."""
     weights = _weights(grad_dsr, energy, alpha, form, views)
     by_align = grad_align if views == 2 else None
     gradient: Tensor = twin("uniform", provider).backward(

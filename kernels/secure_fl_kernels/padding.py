@@ -31,7 +31,7 @@ def width(dimension: int) -> int:
 
 
 def padded_rows(rows: int, dimension: int) -> tuple[int, int]:
-    """Shape of a buffer of unit rows."""
+    """Shape of a buffer that holds so many unit rows of this dimension, in whole tiles."""
     return -(-rows // ROWS) * ROWS, width(dimension)
 
 

@@ -30,7 +30,7 @@ from secure_fl.audit.neighbours import CLOUDS, FINITE, NEWCOMERS
 from secure_fl.errors import PrivacyError
 from secure_fl.objectives.coupling import Coupling
 from secure_fl.objectives.objective import Objective, TwoViews
-from secure_fl.objectives.units import UnitObjective
+from secure_fl.objectives.unit_objectives import UnitObjective
 
 _UNCHANGED = 1e-6
 """Share of the gradients' length below which they are unchanged; float64 sums in another order

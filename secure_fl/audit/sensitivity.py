@@ -22,8 +22,8 @@ from secure_fl.audit.neighbours import CLOUDS, NEWCOMERS, linear_model
 from secure_fl.errors import PrivacyError
 from secure_fl.objectives.coupling import Coupling
 from secure_fl.objectives.objective import Objective
-from secure_fl.objectives.units import UnitObjective, has_units, unit_form
-from secure_fl.privacy.units import Adjacency
+from secure_fl.objectives.unit_objectives import UnitObjective, has_units, unit_form
+from secure_fl.privacy.adjacency import Adjacency
 
 _NARROW = (4,)
 _MISSING = "missing"

@@ -25,7 +25,7 @@ from rich.table import Column
 from secure_fl.callbacks.base import Callback
 from secure_fl.errors import ConfigError
 from secure_fl.federation.alerts import alerts_of, kind_of
-from secure_fl.units import clock
+from secure_fl.quantities import clock
 
 if TYPE_CHECKING:
     from secure_fl.config import FederationConfig

@@ -128,7 +128,7 @@ def _planned(federation: Federation) -> tuple[float, list[float]]:
     from secure_fl.cli.steps import steps
     from secure_fl.planning import client_plans
     from secure_fl.privacy.accounting import Charge, planned_epsilon
-    from secure_fl.privacy.units import Adjacency
+    from secure_fl.privacy.adjacency import Adjacency
 
     privacy, plan = federation.config.privacy, federation.blueprint.client_plan
     if plan is not None:

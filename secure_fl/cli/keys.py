@@ -12,9 +12,9 @@ from secure_fl.cli.console import out, table
 from secure_fl.errors import SecureSumError
 
 if TYPE_CHECKING:
-    from secure_fl.secure_sum.identities import Identity
-    from secure_fl.secure_sum.roster import Roster
-    from secure_fl.secure_sum.roster_memory import RosterMemory
+    from secure_fl.crypto.identities import Identity
+    from secure_fl.crypto.roster import Roster
+    from secure_fl.crypto.roster_memory import RosterMemory
 
 keys_app = typer.Typer(
     help="Identities and the roster. Private files are 0600, encrypted when --passphrase-env "
@@ -52,8 +52,8 @@ def new(
     """Make an identity. The card goes to the coordinator; compare its fingerprint over another
     channel. The identity stays where it is.
     """
+    from secure_fl.crypto.identities import Identity
     from secure_fl.files import PUBLIC, make_folder, write_atomically
-    from secure_fl.secure_sum.identities import Identity
 
     identity = Identity.generate(name, role)
     make_folder(folder)
@@ -81,10 +81,10 @@ def roster(
     passphrase_env: _Passphrase = None,
 ) -> None:
     """Sign a roster with these members, or the next revision of one with these added."""
+    from secure_fl.crypto.identities import Identity
+    from secure_fl.crypto.roster import Roster
+    from secure_fl.crypto.roster_memory import RosterMemory
     from secure_fl.files import held, is_file, make_folder, read_bytes
-    from secure_fl.secure_sum.identities import Identity
-    from secure_fl.secure_sum.roster import Roster
-    from secure_fl.secure_sum.roster_memory import RosterMemory
 
     coordinator, memory = (
         Identity.load(signer, passphrase=_passphrase(passphrase_env)),
@@ -110,9 +110,9 @@ def revoke(
     """Sign the next revision without a member; its keys cannot come back, and the encryption key is
     made anew.
     """
+    from secure_fl.crypto.identities import Identity
+    from secure_fl.crypto.roster_memory import RosterMemory
     from secure_fl.files import held, read_bytes
-    from secure_fl.secure_sum.identities import Identity
-    from secure_fl.secure_sum.roster_memory import RosterMemory
 
     coordinator, memory = (
         Identity.load(signer, passphrase=_passphrase(passphrase_env)),
@@ -141,10 +141,10 @@ def show(
     """Check a roster's signature and list its members; with --as, that it is not older than the
     newest one seen.
     """
+    from secure_fl.crypto.identities import Member
+    from secure_fl.crypto.roster import Roster
+    from secure_fl.crypto.roster_memory import RosterMemory
     from secure_fl.files import read_bytes
-    from secure_fl.secure_sum.identities import Member
-    from secure_fl.secure_sum.roster import Roster
-    from secure_fl.secure_sum.roster_memory import RosterMemory
 
     found = Roster.open(read_bytes(path), Member.from_card(read_bytes(signed_by)))
     _show(found if mine is None else RosterMemory(mine).accept(found))

@@ -13,10 +13,10 @@ from secure_fl.errors import ConfigError
 
 if TYPE_CHECKING:
     from secure_fl.config import FederationConfig
+    from secure_fl.crypto.roster import Roster
     from secure_fl.federation.plan_terms import PlanTerms, Signed
     from secure_fl.federation.policy import Policy
     from secure_fl.federation.policy_rules import Judgement
-    from secure_fl.secure_sum.roster import Roster
 
 REFUSED = 1
 _DEFAULT = Path("policy.toml")
@@ -160,9 +160,9 @@ def _row(found: Judgement) -> list[str]:
 
 
 def _roster(path: Path | None, card: Path | None) -> Roster | None:
+    from secure_fl.crypto.identities import Member
+    from secure_fl.crypto.roster import Roster
     from secure_fl.files import read_bytes
-    from secure_fl.secure_sum.identities import Member
-    from secure_fl.secure_sum.roster import Roster
 
     if path is None and card is None:
         return None

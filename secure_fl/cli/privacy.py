@@ -167,9 +167,9 @@ def _show_examples(federation: Federation) -> None:
 
 def _show_clients(federation: Federation, plan: ClientPlan) -> None:
     from secure_fl.privacy.accounting import epsilon
+    from secure_fl.privacy.adjacency import Adjacency, PrivacyUnit
     from secure_fl.privacy.calibration import rounds_within
     from secure_fl.privacy.ledger import Budget
-    from secure_fl.privacy.units import Adjacency, PrivacyUnit
 
     privacy, rows = federation.config.privacy, []
     budget = Budget(

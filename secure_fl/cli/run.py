@@ -12,7 +12,7 @@ import typer
 from secure_fl.cli.check import folder_of, planned_line, quick_checks
 from secure_fl.cli.console import err, out, table
 from secure_fl.errors import ConfigError
-from secure_fl.units import clock, size
+from secure_fl.quantities import clock, size
 
 if TYPE_CHECKING:
     from secure_fl.callbacks import Callback

@@ -13,6 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from secure_fl.crypto.envelope import Phase
+from secure_fl.crypto.identities import Identity, Member
+from secure_fl.crypto.roster import Roster
 from secure_fl.engines.queue import Here, Host, Queue
 from secure_fl.errors import SecureFLError, TrainingError
 from secure_fl.federation.client import Client
@@ -31,11 +34,8 @@ from secure_fl.federation.step_program import StepProgram
 from secure_fl.federation.summing import Cost, Summed
 from secure_fl.federation.wire import lines_in, route
 from secure_fl.privacy.ledger import Release
-from secure_fl.secure_sum.envelope import Phase
 from secure_fl.secure_sum.grid import Blocks
-from secure_fl.secure_sum.identities import Identity, Member
-from secure_fl.secure_sum.roster import Roster
-from secure_fl.secure_sum.round_store import MemoryStore
+from secure_fl.secure_sum.store import MemoryStore
 
 Replied = Callable[[int, int, int], None]
 """Told after each answer whose it is, how many there are, and how many will be."""

@@ -18,6 +18,8 @@ from typing import Any
 from torch import Tensor
 
 from secure_fl.config import FederationConfig
+from secure_fl.crypto.identities import Identity, Member
+from secure_fl.crypto.roster import Roster
 from secure_fl.engines.parties import prepared
 from secure_fl.engines.pipes import Ask
 from secure_fl.engines.sending import (
@@ -31,8 +33,8 @@ from secure_fl.engines.sending import (
 )
 from secure_fl.errors import SecureFLError, TrainingError
 from secure_fl.federation.bench import Workbench
-from secure_fl.federation.blueprint import Blueprint
 from secure_fl.federation.client import Client
+from secure_fl.federation.factory import Blueprint
 from secure_fl.federation.following import Follower
 from secure_fl.federation.own_code import augmentation, encoder_maker
 from secure_fl.federation.parties.client import FederationClient, Site
@@ -46,13 +48,11 @@ from secure_fl.federation.step_program import StepProgram
 from secure_fl.federation.steps.evaluate import Evaluate
 from secure_fl.federation.steps.order import steps_of
 from secure_fl.federation.summing import Summed
+from secure_fl.privacy.adjacency import Adjacency, PrivacyUnit
 from secure_fl.privacy.ledger import PrivacyLedger, Release
 from secure_fl.privacy.noise import NoiseSource
-from secure_fl.privacy.units import Adjacency, PrivacyUnit
 from secure_fl.secure_sum.grid import Blocks
-from secure_fl.secure_sum.identities import Identity, Member
-from secure_fl.secure_sum.roster import Roster
-from secure_fl.secure_sum.round_store import MemoryStore
+from secure_fl.secure_sum.store import MemoryStore
 from secure_fl.training.device import Compute
 
 DESK = "desk"

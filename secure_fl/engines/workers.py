@@ -24,6 +24,8 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from secure_fl.config import FederationConfig
+from secure_fl.crypto.identities import Identity, Member
+from secure_fl.crypto.roster import Roster
 from secure_fl.data.partitions import ClientData
 from secure_fl.engines.embedded import Places
 from secure_fl.engines.pipes import Remote
@@ -49,8 +51,6 @@ from secure_fl.federation.step_program import StepProgram
 from secure_fl.federation.steps.step import Step
 from secure_fl.federation.summing import Summed
 from secure_fl.privacy.ledger import Release
-from secure_fl.secure_sum.identities import Identity, Member
-from secure_fl.secure_sum.roster import Roster
 
 _MAKE = "secure_fl.engines.worker:make"
 Packet = tuple[dict[str, Any], Mapping[str, Tensor]]

@@ -25,15 +25,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.errors import SecureSumError
-from secure_fl.secure_sum.ciphertexts import Kind, read_body
-from secure_fl.secure_sum.encryptor import Encryptor
-from secure_fl.secure_sum.he_keys import HolderKey, PublicKey, SecretKey, seal_secret
-from secure_fl.secure_sum.keyless import KeylessServer
+from secure_fl.he.cipher_sum import KeylessServer
+from secure_fl.he.ciphertexts import Kind, read_body
+from secure_fl.he.encryptor import Encryptor
+from secure_fl.he.keys import HolderKey, PublicKey, SecretKey, seal_secret
+from secure_fl.he.parameters import ParameterSet
+from secure_fl.he.seal_bridge import SealBridge
 from secure_fl.secure_sum.layout import magnitude
-from secure_fl.secure_sum.parameters import ParameterSet
-from secure_fl.secure_sum.refusals import Reason, RefusedError
-from secure_fl.secure_sum.seal_bridge import SealBridge
 
 Integers = NDArray[np.int64]
 
@@ -75,7 +75,7 @@ class CkksClient:
         self._encoder: Any = self.encryptor.bridge.api.CKKSEncoder(self.encryptor.bridge.context)
 
     def encrypt(self, integers: Integers) -> bytes:
-        """`body` as bytes of their own."""
+        """An upload of these integers: `body`, copied into bytes of its own."""
         return bytes(self.body(integers))
 
     def body(self, integers: Integers, place: memoryview | None = None) -> memoryview:

@@ -59,6 +59,7 @@ from math import inf, nextafter, sqrt
 from typing import Literal
 
 from secure_fl.errors import PrivacyError
+from secure_fl.privacy.adjacency import PrivacyUnit
 from secure_fl.privacy.events import IntegerEvent
 from secure_fl.privacy.integer_noise import (
     LARGEST_DEVIATION,
@@ -67,8 +68,7 @@ from secure_fl.privacy.integer_noise import (
     skellam,
 )
 from secure_fl.privacy.ledger import NOISED_BY_KEY_HOLDER, Release
-from secure_fl.privacy.tables import TOTAL_VARIATION
-from secure_fl.privacy.units import PrivacyUnit
+from secure_fl.privacy.noise_tables import TOTAL_VARIATION
 
 _SMALLEST_DEVIATION = 16
 """Of a node's noise, in grid steps: below it Skellam noise costs visibly more than Gaussian."""
@@ -231,7 +231,7 @@ class PrefixTree:
 
     @cached_property
     def participation_bound(self) -> int:
-        """M of this tree, k and b."""
+        """M: the bound of `participation_bound` for this tree's rounds, k and b."""
         return participation_bound(
             self.rounds, min(self.participations, self.rounds), self.separation
         )
@@ -317,7 +317,7 @@ class PrefixTree:
         )
 
     def noise(self) -> IntegerNoise:
-        """One party's noise on a node."""
+        """The law of the share of a node's noise that one party draws."""
         share = self.variance / self.parties
         return (
             skellam(share)

@@ -36,11 +36,11 @@ from torch import Tensor, nn
 
 from secure_fl.errors import PrivacyError
 from secure_fl.experimental.row_grams import embeddings_and_grams
+from secure_fl.privacy.adjacency import Adjacency
 from secure_fl.privacy.events import GaussianEvent
 from secure_fl.privacy.mechanisms.mechanism import check_settings, flat, write_gradients
 from secure_fl.privacy.noise import NoiseStream
 from secure_fl.privacy.sampling import draw_examples
-from secure_fl.privacy.units import Adjacency
 from secure_fl_kernels.reference import normalize
 
 LOWEST_TEMPERATURE = 0.5
@@ -137,7 +137,7 @@ class LogitDP:
 
     @property
     def bound(self) -> float:
-        """Δ(B − 1)."""
+        """Δ(B − 1): the sensitivity with everybody else of the largest batch beside one."""
         return logit_sensitivity(self.pair_bound, self.temperature, self.largest_batch - 1)
 
     def sensitivity(self, adjacency: Adjacency) -> list[float]:

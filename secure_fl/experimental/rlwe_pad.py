@@ -44,6 +44,8 @@ import numpy as np
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from secure_fl.crypto.key_streams import KEY_BYTES, WORDS, Slots
+from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.errors import SecureSumError
 from secure_fl.experimental.rlwe_ring import (
     BYTES_PER_ELEMENT,
@@ -59,16 +61,14 @@ from secure_fl.experimental.rlwe_ring import (
     to_bytes,
     uniform_elements,
 )
+from secure_fl.secure_sum.blocks import BlockShape
 from secure_fl.secure_sum.layout import FieldLayout, magnitude
 from secure_fl.secure_sum.masks import UsedSeeds
 from secure_fl.secure_sum.noise_bounds import largest_noise
-from secure_fl.secure_sum.prg import KEY_BYTES, WORDS, Slots
-from secure_fl.secure_sum.refusals import Reason, RefusedError
-from secure_fl.secure_sum.round_plan import BlockShape
 
 NOISE_BITS = 10
 DEVIATION = 4.0
-"""Of a short coefficient."""
+"""Standard deviation of a coefficient of a short element."""
 FEWEST_HONEST = 3
 MOST_CLIENTS = 250
 """Eight deviations of their summed noise are half of 2^10; long vectors allow fewer,
@@ -344,31 +344,8 @@ class PadSum:
                 or a sum passed its field.
         """
         plan, named = self.plan, set(survivors)
-        if named != self._clients or len(named) < plan.fewest:
-            value = {
-                "added": len(self._clients),
-                "survivors": len(named),
-                "in both": len(named & self._clients),
-            }
-            remedy = f"add the uploads of exactly the survivors, {plan.fewest} or more"
-            raise SecureSumError(
-                "not the clients whose secrets were opened",
-                field="survivors",
-                value=value,
-                remedy=remedy,
-            )
-        if (
-            secrets.shape != (DEGREE,)
-            or secrets.dtype != np.int64
-            or magnitude(secrets) > WIDEST_SHORT * len(named)
-        ):
-            remedy = f"int64 [{DEGREE}] within ±{WIDEST_SHORT * len(named)}"
-            raise SecureSumError(
-                "no sum of so many secrets",
-                field="secrets",
-                value=(secrets.dtype, secrets.shape),
-                remedy=remedy,
-            )
+        self._check_clients(named)
+        _check_secrets(secrets, len(named))
         found = centred(self._total - plan.pad(secrets)).reshape(-1)
         slots = (found + _HALF) >> NOISE_BITS
         used = PAD_LAYOUT.slots(plan.fields)
@@ -378,6 +355,30 @@ class PadSum:
         if magnitude(values) > plan.bound * len(named):
             raise _left("a sum beyond what its clients can have sent")
         return values
+
+    def _check_clients(self, named: set[str]) -> None:
+        fewest = self.plan.fewest
+        if named != self._clients or len(named) < fewest:
+            found = {"added": len(self._clients), "survivors": len(named)}
+            raise SecureSumError(
+                "not the clients whose secrets were opened",
+                field="survivors",
+                value={**found, "in both": len(named & self._clients)},
+                remedy=f"add the uploads of exactly the survivors, {fewest} or more",
+            )
+
+
+def _check_secrets(secrets: Integers, clients: int) -> None:
+    """Refuse what cannot be the sum of so many clients' secrets."""
+    widest = WIDEST_SHORT * clients
+    fits = secrets.shape == (DEGREE,) and secrets.dtype == np.int64
+    if not fits or magnitude(secrets) > widest:
+        raise SecureSumError(
+            "no sum of so many secrets",
+            field="secrets",
+            value=(secrets.dtype, secrets.shape),
+            remedy=f"int64 [{DEGREE}] within ±{widest}",
+        )
 
 
 def _left(problem: str) -> RefusedError:

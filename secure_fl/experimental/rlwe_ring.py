@@ -8,8 +8,9 @@ other factor is short.
 Guarantee: products are exact. By Percival's bound (Math. Comp. 72, 2003, Theorem 5.1; u = 2^-53,
 roots within 2u, twists within 4u) no coefficient is off by more than 193·u·‖z‖·‖f‖, where ‖z‖ ≤
 2^30 and ‖f‖ ≤ 2^13 keep that below 0.19, so rounding finds the integer; a longer factor is cut into
-digits of seven bits, each shorter than 2^12. Assumes: a transform at least as accurate as the
-radix-2 one of the theorem (numpy's has radix 4 and 8: the same butterflies with fewer products).
+digits of seven bits, each shorter than 2^12.
+Assumes: a transform at least as accurate as the radix-2 one of the theorem (numpy's has radix 4 and
+8: the same butterflies with fewer products).
 Not covered: constant time; big-endian machines.
 """
 
@@ -22,10 +23,10 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from secure_fl.crypto.key_streams import Slots, expand
 from secure_fl.errors import SecureSumError
+from secure_fl.he.bit_packing import PackedWords, packed_bytes
 from secure_fl.secure_sum.layout import magnitude
-from secure_fl.secure_sum.prg import Slots, expand
-from secure_fl.secure_sum.words import PackedWords, packed_bytes
 
 Integers = NDArray[np.int64]
 Complex = NDArray[np.complex128]
@@ -121,7 +122,7 @@ def reduced(integers: Integers) -> Slots:
 
 
 def to_bytes(elements: Slots) -> bytes:
-    """50 bits a coefficient, as `words` packs them."""
+    """50 bits a coefficient, as `bit_packing` packs them."""
     body = np.empty(len(elements) * BYTES_PER_ELEMENT, np.uint8)
     packed = PackedWords(body, elements.size, MODULUS_BITS)
     for group, rows in groups(len(elements)):

@@ -28,7 +28,7 @@ from torch.nn import functional
 
 from secure_fl.errors import PrivacyError
 from secure_fl.privacy.layer_calls import LayerCall, recorded, weight_beside_layers
-from secure_fl.privacy.separable import is_separable, layer_rule
+from secure_fl.privacy.row_isolation import is_separable, layer_rule
 from secure_fl.privacy.unit_gradients import as_images, has_ghost, trains_bias
 from secure_fl_kernels.reference import normalize
 

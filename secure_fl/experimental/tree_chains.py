@@ -41,7 +41,7 @@ class _Chain:
             )
         self.tree = tree
         self.round = 0
-        """The next round."""
+        """The number of the next round, from 0."""
         self.ended = False
 
     def end(self) -> None:
@@ -141,32 +141,32 @@ class KeyHolderChain(_Chain):
         self._check_open()
         self._check_vector(total)
         for client in set(participants):
-            before = self._took.get(client, [])
-            if not 0 <= client < self.tree.roster:
-                raise PrivacyError(
-                    "not on the roster",
-                    field="participants",
-                    value=client,
-                    remedy=f"clients 0..{self.tree.roster - 1}",
-                )
-            if len(before) >= self.tree.participations or (
-                before and self.round - before[-1] < self.tree.separation
-            ):
-                remedy = (
-                    f"at most {self.tree.participations} rounds a client, at least "
-                    f"{self.tree.separation} apart; leave it out"
-                )
-                raise PrivacyError(
-                    "would take part more often than is charged",
-                    field="participants",
-                    value=client,
-                    remedy=remedy,
-                )
+            self._check_charged(client)
         self._prefix = self._prefix + total + self._noise.step(self.round)
         for client in set(participants):
             self._took.setdefault(client, []).append(self.round)
         self.round += 1
         return self._prefix
+
+    def _check_charged(self, client: int) -> None:
+        """Refuse a client whose part in this round the tree does not charge for."""
+        tree, before = self.tree, self._took.get(client, [])
+        if not 0 <= client < tree.roster:
+            raise PrivacyError(
+                "not on the roster",
+                field="participants",
+                value=client,
+                remedy=f"clients 0..{tree.roster - 1}",
+            )
+        too_soon = before and self.round - before[-1] < tree.separation
+        if too_soon or len(before) >= tree.participations:
+            raise PrivacyError(
+                "would take part more often than is charged",
+                field="participants",
+                value=client,
+                remedy=f"at most {tree.participations} rounds a client, at least "
+                f"{tree.separation} apart; leave it out",
+            )
 
 
 class ClientChain(_Chain):

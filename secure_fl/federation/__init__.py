@@ -33,8 +33,8 @@ from secure_fl.lazy import lazily
 if TYPE_CHECKING:
     from secure_fl.federation.asks import Guide as Guide
     from secure_fl.federation.asks import PoolScore as PoolScore
-    from secure_fl.federation.blueprint import Blueprint as Blueprint
     from secure_fl.federation.budget import BudgetGate as BudgetGate
+    from secure_fl.federation.factory import Blueprint as Blueprint
     from secure_fl.federation.folder import RunFolder as RunFolder
     from secure_fl.federation.manifest import Manifest as Manifest
     from secure_fl.federation.path_check import check_paths as check_paths
@@ -53,7 +53,7 @@ __getattr__, __dir__, __all__ = lazily(
     __name__,
     {
         "asks": ["Guide", "PoolScore"],
-        "blueprint": ["Blueprint"],
+        "factory": ["Blueprint"],
         "budget": ["BudgetGate"],
         "folder": ["RunFolder"],
         "manifest": ["Manifest"],

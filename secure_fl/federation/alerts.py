@@ -1,4 +1,5 @@
-"""What the experimenter is told of training that diverges or learns nothing: read off the records of a simulation, round by round.
+"""What the experimenter is told of training that diverges or learns nothing: read off the records
+of a simulation, round by round.
 
 Where the experimenter's fields are left out of the record nothing of this is written.
 """
@@ -26,7 +27,9 @@ _NAMED = 5
 
 
 def majority_accuracy(client: ClientData) -> float | None:
-    """Accuracy on the client's labelled test examples of always giving its own most frequent training label; None without labels in either."""
+    """Accuracy on the client's labelled test examples of always giving its own most frequent
+    training label; None without labels in either.
+    """
     trained, tested = (part.y[part.y != UNLABELLED] for part in (client.train, client.test))
     if len(trained) == 0 or len(tested) == 0:
         return None
@@ -34,22 +37,44 @@ def majority_accuracy(client: ClientData) -> float | None:
 
 
 def majorities(clients: Sequence[ClientData]) -> dict[str, float]:
-    """That of each client that has one, by its number."""
-    return {str(client.id): accuracy for client in clients if (accuracy := majority_accuracy(client)) is not None}
+    """The majority accuracy of each client that has one, by its number."""
+    return {
+        str(client.id): accuracy
+        for client in clients
+        if (accuracy := majority_accuracy(client)) is not None
+    }
 
 
-def watched(record: RoundRecord, earlier: Sequence[RoundRecord], config: FederationConfig, majority: Mapping[str, float]) -> RoundRecord:
-    """The record of a round with what its accuracies are to be compared with, and with its alerts, if there are any.
+def watched(
+    record: RoundRecord,
+    earlier: Sequence[RoundRecord],
+    config: FederationConfig,
+    majority: Mapping[str, float],
+) -> RoundRecord:
+    """The record of a round with what its accuracies are to be compared with, and with its alerts,
+    if there are any.
 
     Args:
-        earlier: the records before it; a gap in one, where the experimenter's fields were left out, says nothing.
+        earlier: the records before it; a gap in one, where the experimenter's fields were left out,
+            says nothing.
         majority: of `majorities`; their mean is over the clients that the round tested.
     """
     metrics = dict(record.metrics)
     if "accuracies" in metrics:
-        known = [majority[client] for client, accuracy in metrics["accuracies"].items() if accuracy is not None and client in majority]
+        known = [
+            majority[client]
+            for client, accuracy in metrics["accuracies"].items()
+            if accuracy is not None and client in majority
+        ]
         metrics["majority"] = fmean(known) if known else None
-    first = next((each.metrics["loss"] for each in earlier if each.phase == record.phase and each.metrics.get("loss") is not None), None)
+    first = next(
+        (
+            each.metrics["loss"]
+            for each in earlier
+            if each.phase == record.phase and each.metrics.get("loss") is not None
+        ),
+        None,
+    )
     alerts = list(_alerts(record.phase, metrics, first, config))
     return replace(record, metrics=metrics | ({"alerts": alerts} if alerts else {}))
 
@@ -61,7 +86,9 @@ def alerts_of(record: RoundRecord) -> list[str]:
 
 
 def kind_of(alert: str) -> str:
-    """What an alert is about: the words before its colon. Two of one kind may differ in clients and figures."""
+    """What an alert is about: the words before its colon. Two of one kind may differ in clients
+    and figures.
+    """
     return alert.partition(":")[0]
 
 
@@ -70,24 +97,49 @@ def listed(records: Sequence[RoundRecord]) -> list[dict[str, object]]:
     found: dict[tuple[str, str], dict[str, object]] = {}
     for record in records:
         for alert in alerts_of(record):
-            found.setdefault((record.phase, kind_of(alert)), {"phase": record.phase, "round": record.round, "alert": alert})
+            found.setdefault(
+                (record.phase, kind_of(alert)),
+                {"phase": record.phase, "round": record.round, "alert": alert},
+            )
     return list(found.values())
 
 
-def _alerts(phase: str, metrics: Metrics, first: float | None, config: FederationConfig) -> Iterator[str]:
+def _alerts(
+    phase: str, metrics: Metrics, first: float | None, config: FederationConfig
+) -> Iterator[str]:
     table = "pretrain" if phase == "pretrain" else "pools"
-    steadier = advise(config, Lower(f"{table}.lr"), Setting("runtime.precision", "float32"), "look for extreme values in the data")
+    steadier = advise(
+        config,
+        Lower(f"{table}.lr"),
+        Setting("runtime.precision", "float32"),
+        "look for extreme values in the data",
+    )
     if "exploded" in metrics:
-        yield f"exploding loss within a round: {_places(metrics['exploded'])}, over {EXPLODED:g} times the size of its first value; {steadier}"
+        yield (
+            f"exploding loss within a round: {_places(metrics['exploded'])}, over {EXPLODED:g} "
+            f"times the size of its first value; {steadier}"
+        )
     if metrics.get("cut", {}).get("share", 0.0) >= _CUT:
         count, share = metrics["cut"]["clients"], metrics["cut"]["share"]
-        remedy = advise(config, Raise("security.clamp"), Raise("security.buffer_clamp"), Lower(f"{table}.lr"), "scale what your encoder is given")
-        yield f"updates were cut: at {count} client{'' if count == 1 else 's'}, up to {share:.1%} of a kind of values lay beyond the clamp; {remedy}"
+        remedy = advise(
+            config,
+            Raise("security.clamp"),
+            Raise("security.buffer_clamp"),
+            Lower(f"{table}.lr"),
+            "scale what your encoder is given",
+        )
+        yield (
+            f"updates were cut: at {count} client{'' if count == 1 else 's'}, up to {share:.1%} of "
+            f"a kind of values lay beyond the clamp; {remedy}"
+        )
     loss = metrics.get("loss")
     if loss is not None and not isfinite(loss):
         yield f"loss that is no number: the mean over clients is not finite; {steadier}"
     elif loss is not None and first is not None and has_exploded(loss, first):
-        yield f"exploding loss: the mean over clients is over {EXPLODED:g} times the size that it had in the phase's first round; {steadier}"
+        yield (
+            f"exploding loss: the mean over clients is over {EXPLODED:g} times the size that it "
+            f"had in the phase's first round; {steadier}"
+        )
     if phase == "evaluate":
         yield from _no_better(metrics, config)
     if phase == "measure":
@@ -95,10 +147,19 @@ def _alerts(phase: str, metrics: Metrics, first: float | None, config: Federatio
 
 
 def _places(exploded: dict[str, int]) -> str:
-    """`client 3 at step 5, server at step 2`; step 0 stands for an update that was not finite, and was left out."""
-    places = {who: f"at step {step}" if step else "until nothing was left to send" for who, step in exploded.items()}
-    named = [f"{who if who == 'server' else f'client {who}'} {place}" for who, place in places.items()]
-    return ", ".join(named[:_NAMED]) + (f" and {len(named) - _NAMED} more" if len(named) > _NAMED else "")
+    """`client 3 at step 5, server at step 2`; step 0 stands for an update that was not finite, and
+    was left out.
+    """
+    places = {
+        who: f"at step {step}" if step else "until nothing was left to send"
+        for who, step in exploded.items()
+    }
+    named = [
+        f"{who if who == 'server' else f'client {who}'} {place}" for who, place in places.items()
+    ]
+    return ", ".join(named[:_NAMED]) + (
+        f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+    )
 
 
 def _no_better(metrics: Metrics, config: FederationConfig) -> Iterator[str]:
@@ -119,7 +180,10 @@ def _no_better(metrics: Metrics, config: FederationConfig) -> Iterator[str]:
         Raise("pools.local_epochs"),
         f"try a pools.lr other than {config.pools.lr:g}",
     )
-    said = f"accuracy {accuracy:.3f}, and {majority:.3f} by always giving a client's most frequent label"
+    said = (
+        f"accuracy {accuracy:.3f}, and {majority:.3f} by always giving a "
+        "client's most frequent label"
+    )
     yield f"no better than the majority class: {said}; {remedy}"
 
 
@@ -129,13 +193,28 @@ def _worse_than_random(metrics: Metrics, config: FederationConfig) -> Iterator[s
         said: tuple(metrics.get(when, {}).get(name) for when in ("initial", "pretrained"))
         for name, said in (("knn", "kNN"), ("linear_probe", "the linear probe"))
     }
-    lower = [(said, *pair) for said, pair in measured.items() if None not in pair and pair[1] < pair[0]]
+    lower = [
+        (said, *pair) for said, pair in measured.items() if None not in pair and pair[1] < pair[0]
+    ]
     if not lower:
         return
     what, before, after = lower[0]
     pretrain = config.pretrain
-    trained: list[Option] = [] if pretrain.mode == "load" else [Raise("pretrain.rounds"), Lower("pretrain.lr")]
-    other = "load another run's encoder" if pretrain.mode == "load" else "choose [views] that keep what tells the labels apart"
-    private = [Raise("privacy.epsilon")] if config.privacy.unit != "none" and pretrain.mode == "federated" else []
+    trained: list[Option] = (
+        [] if pretrain.mode == "load" else [Raise("pretrain.rounds"), Lower("pretrain.lr")]
+    )
+    other = (
+        "load another run's encoder"
+        if pretrain.mode == "load"
+        else "choose [views] that keep what tells the labels apart"
+    )
+    private = (
+        [Raise("privacy.epsilon")]
+        if config.privacy.unit != "none" and pretrain.mode == "federated"
+        else []
+    )
     remedy = advise(config, *private, *trained, other, Setting("pretrain.mode", "none"))
-    yield f"pre-training lowered {what}: accuracy {before:.3f} by the random encoder, {after:.3f} by the pre-trained one; {remedy}"
+    yield (
+        f"pre-training lowered {what}: accuracy {before:.3f} by the random encoder, {after:.3f} by "
+        f"the pre-trained one; {remedy}"
+    )

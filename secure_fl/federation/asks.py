@@ -87,9 +87,7 @@ class TrainCandidate:
     pools: PoolSet
 
 
-Ask = (
-    TrainEncoder | GiveCentre | GiveSketch | VoteCentre | ScorePools | TrainPool | TrainCandidate
-)
+Ask = TrainEncoder | GiveCentre | GiveSketch | VoteCentre | ScorePools | TrainPool | TrainCandidate
 
 
 @dataclass(frozen=True)

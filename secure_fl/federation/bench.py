@@ -12,12 +12,12 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from secure_fl.federation.blueprint import Blueprint
+from secure_fl.federation.factory import Blueprint
 from secure_fl.models.heads import EncoderProjector
 from secure_fl.models.state import integer_buffers, load_vector, set_buffers
 from secure_fl.pools.pool_set import PoolModel
+from secure_fl.privacy.noise_examples import Examples
 from secure_fl.privacy.rows_alone import check_rows_alone
-from secure_fl.privacy.whole_path import Examples
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -34,12 +34,12 @@ class Workbench:
 
     @cached_property
     def encoder_projector(self) -> EncoderProjector:
-        """For pre-training."""
+        """The model that is pre-trained: an encoder and its projector."""
         return self._remembered(self.blueprint.encoder_projector())
 
     @cached_property
     def pool_model(self) -> PoolModel:
-        """For pools."""
+        """One model for all pools, loaded with one after the other."""
         return self._remembered(self.blueprint.pool_model(0))
 
     @cached_property

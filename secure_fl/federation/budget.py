@@ -1,7 +1,9 @@
-"""The gate before every round: what clients are about to release is recorded, saved and held against the budget before they are asked.
+"""The gate before every round: what clients are about to release is recorded, saved and held
+against the budget before they are asked.
 
-Recording comes first, so a crash after a client has answered leaves its release in the ledger. A resumed round answers the same request with
-the same noise: it is the same release, found in the ledger under the same key, and is charged once.
+Recording comes first, so a crash after a client has answered leaves its release in the ledger. A
+resumed round answers the same request with the same noise: it is the same release, found in the
+ledger under the same key, and is charged once.
 """
 
 from __future__ import annotations
@@ -18,20 +20,25 @@ from secure_fl.errors import PrivacyError
 from secure_fl.federation.folder import RunFolder
 from secure_fl.federation.release_box import charged_again
 from secure_fl.federation.run_state import LEDGER, RunState
+from secure_fl.privacy.adjacency import Adjacency, PrivacyUnit
 from secure_fl.privacy.chain import Mark
 from secure_fl.privacy.earlier import taken_over
 from secure_fl.privacy.ledger import Budget, Charges, PrivacyLedger, Release
-from secure_fl.privacy.units import Adjacency, PrivacyUnit
 
 
 class BudgetGate:
-    """The ledger of a run that releases anything with noise, its budget, and the file that survives a crash. Without one it lets everything pass.
+    """The ledger of a run that releases anything with noise, its budget, and the file that survives
+    a crash. Without one it lets everything pass.
 
-    Without privacy of the run it holds what the run's sketches cost, and nothing where they are not noised.
+    Without privacy of the run it holds what the run's sketches cost, and nothing where they are
+    not noised.
 
-    **Guarantee.** A release is in the ledger's file before anybody is asked for it. A ledger that lost releases which the run's records or the
-    user's state directory count is refused: nothing more is released.
+    **Guarantee.** A release is in the ledger's file before anybody is asked for it. A ledger that
+    lost releases which the run's records or the user's state directory count is refused: nothing
+    more is released.
+
     **Assumes.** Ledger, records and state directory are not all put back to what they were before.
+
     **Not covered.** Other runs over the same examples, unless this one loads their encoder.
 
     Attributes:
@@ -47,7 +54,8 @@ class BudgetGate:
         sketches: bool = False,
         resumed: bool = False,
     ) -> None:
-        """`path`: of the ledger's file, None where nothing is written. `state`: where its mark is kept apart from it. A `resumed` run has one.
+        """`path`: of the ledger's file, None where nothing is written. `state`: where its mark is
+        kept apart from it. A `resumed` run has one.
 
         `sketches`: whether the run releases noised ones.
 
@@ -74,13 +82,17 @@ class BudgetGate:
             self.follows([] if kept is None else [("the user's state directory", kept)])
 
     def follows(self, marks: Iterable[tuple[str, Mark]]) -> None:
-        """Check that the ledger begins with everything that it held when these marks were taken; each with where it was found.
+        """Check that the ledger begins with everything that it held when these marks were taken;
+        each with where it was found.
 
         Raises:
             PrivacyError: it was deleted, shortened, reordered, or put back to an earlier one.
         """
         for problem in [] if self.ledger is None else self.ledger.lost(marks):
-            remedy = "put back the ledger that the run wrote last, or start a new run: what was released counts there too"
+            remedy = (
+                "put back the ledger that the run wrote last, or start a new run: what was "
+                "released counts there too"
+            )
             raise PrivacyError(
                 problem, field="ledger", value=self._path and self._path.name, remedy=remedy
             )
@@ -91,10 +103,12 @@ class BudgetGate:
         """Record a round's releases, or refuse the round.
 
         Args:
-            answers: how many different answers there are to the question of a key once it has been answered; each is charged.
+            answers: how many different answers there are to the question of a key once it has been
+                answered; each is charged.
 
         Raises:
-            PrivacyError: somebody's budget would be passed; nothing is recorded, and nobody has been asked.
+            PrivacyError: somebody's budget would be passed; nothing is recorded, and nobody has
+                been asked.
             FileError: the ledger cannot be written; nobody has been asked.
         """
         if self.ledger is None or not releases:
@@ -108,21 +122,21 @@ class BudgetGate:
     def load_encoder(self, folder: RunFolder, clients: int) -> None:
         """Take over what an earlier run has released: its encoder is the start of this one.
 
-        Examples may be with other clients now. Each was with one client then, so every client is charged the maximum over the earlier run's
-        clients, each composed with what this run releases; see `privacy.earlier`. An encoder from an unlabelled set at a server (`centralized`)
-        has seen none of the clients' examples and costs nothing.
+        Examples may be with other clients now. Each was with one client then, so every client is
+        charged the maximum over the earlier run's clients, each composed with what this run
+        releases; see `privacy.earlier`. An encoder from an unlabelled set at a server
+        (`centralized`) has seen none of the clients' examples and costs nothing.
 
         Raises:
-            PrivacyError: it was trained on clients' data without privacy or for another unit, its ledger is not the one that the run's records
-                count, or the two runs together pass the budget.
+            PrivacyError: it was trained on clients' data without privacy or for another unit, its
+                ledger is not the one that the run's records count, or the two runs together pass
+                the budget.
             RunFolderError: the earlier run has not finished.
         """
         if self.ledger is None or self.budget is None or not self.covers_run:
             return
-        config, remedy = (
-            folder.read_config(),
-            "load an encoder that was trained with privacy, or on a set of the server's own",
-        )
+        config = folder.read_config()
+        remedy = "load an encoder that was trained with privacy, or on a set of the server's own"
         folder.read_summary()
         earlier = (
             PrivacyLedger() if config.privacy.unit == "none" else PrivacyLedger.load(folder.ledger)
@@ -155,7 +169,9 @@ class BudgetGate:
         return [] if self.ledger is None else [release.key for release in self.ledger.releases]
 
     def already(self, client: int) -> tuple[Charges, ...]:
-        """What an earlier run may have released of a client, a history each; one empty history where there was none."""
+        """What an earlier run may have released of a client, a history each; one empty history
+        where there was none.
+        """
         if self.ledger is None or self.budget is None:
             return ((),)
         return self.ledger.brought(self.budget.unit, client, self.budget.adjacency)
@@ -167,9 +183,11 @@ class BudgetGate:
         return [release for release in releases if release.history is not None]
 
     def spent(self) -> dict[str, object]:
-        """What a round's record says of privacy: the largest ε of any subject so far, by the quick bound, which is never too low, and the mark.
+        """What a round's record says of privacy: the largest ε of any subject so far, by the quick
+        bound, which is never too low, and the mark.
 
-        No ε where only sketches are noised: beside a round's loss it would read as if the round were private.
+        No ε where only sketches are noised: beside a round's loss it would read as if the round
+        were private.
         """
         if self.ledger is None or self.budget is None:
             return {}
@@ -199,9 +217,11 @@ def _charges(release: Release, answers: int) -> Iterable[Release]:
 
 
 def digest_of(message: object) -> str:
-    """SHA-256 in hex over a message's tensors and values: part of the noise's domain and of the release's key.
+    """SHA-256 in hex over a message's tensors and values: part of the noise's domain and of the
+    release's key.
 
-    Whoever asks the same round again with another model gets other noise and is charged again; noise never answers two questions.
+    Whoever asks the same round again with another model gets other noise and is charged again;
+    noise never answers two questions.
     """
     digest = hashlib.sha256()
     for part in _flat(message):

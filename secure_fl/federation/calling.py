@@ -1,7 +1,7 @@
 """Who is called to a round and what its sum is like: everybody computes it, nobody is told.
 
-Guarantee: cohort, shape, bounds and thresholds follow from the plan and the place; a server chooses
-the number, the attempt and who is left out, and thresholds stay those of the whole cohort.
+**Guarantee**: cohort, shape, bounds and thresholds follow from the plan and the place; a server
+chooses the number, the attempt and who is left out, and thresholds stay those of the whole cohort.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from secure_fl.crypto.envelope import NO_KEY
+from secure_fl.crypto.roster import Roster
+from secure_fl.crypto.strict_json import canonical, fields, from_hex, malformed
 from secure_fl.errors import ConfigError, SecureSumError
 from secure_fl.federation.place import Place
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.program import SumForm
 from secure_fl.federation.wire import read_place, shown
-from secure_fl.secure_sum.envelope import NO_KEY
+from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError
+from secure_fl.secure_sum.plan import RoundPlan
 from secure_fl.secure_sum.robust import draw_groups
-from secure_fl.secure_sum.roster import Roster
-from secure_fl.secure_sum.round_messages import RoundReason, RoundRefusedError
-from secure_fl.secure_sum.round_plan import RoundPlan
-from secure_fl.secure_sum.strict_json import canonical, fields, from_hex, malformed
 
 ATTEMPTS = 3
 """Of one round. Each leaves out more clients, and the numbers that must survive stay."""
@@ -47,7 +47,7 @@ class Call:
     key: bytes = NO_KEY
 
     def document(self) -> dict[str, Any]:
-        """As JSON."""
+        """The call as JSON values."""
         key, place = self.key.hex(), shown(self.place)
         left_out = list(self.left_out)
         facts = {"number": self.number, "attempt": self.attempt, "left_out": left_out}
@@ -55,7 +55,7 @@ class Call:
 
     @classmethod
     def read(cls, value: Mapping[str, Any]) -> Call:
-        """From JSON.
+        """The call that `document` wrote, checked.
 
         Raises:
             RefusedError: `malformed`.
@@ -101,6 +101,8 @@ def _round_plan(
     opening, asked = form.opening, tuple(sorted(set(group) - set(call.left_out)))
     open_fewest = min(opening.fewest, len(group))
     try:
+        if not asked:  # which a plan of a sum takes for everybody
+            raise SecureSumError("nobody", field="cohort", value=0, remedy="wait for clients")
         rules = plan.rules(len(group))
         return RoundPlan(
             plan.protection,

@@ -1,7 +1,9 @@
-"""The set that pre-training had at the server: known by content, so that no run with privacy finds examples of its own clients in it.
+"""The set that pre-training had at the server: known by content, so that no run with privacy finds
+examples of its own clients in it.
 
-An encoder trained there saw every example without noise. So before anything is trained, a run with differential privacy compares that set,
-its own or that of the run whose encoder it loads, with what its clients hold.
+An encoder trained there saw every example without noise. So before anything is trained, a run with
+differential privacy compares that set, its own or that of the run whose encoder it loads, with what
+its clients hold.
 """
 
 from __future__ import annotations
@@ -20,12 +22,14 @@ from secure_fl.federation.folder import RunFolder
 from secure_fl.files import is_file, read_json
 
 _SALT = 16
-"""Bytes of a salt: a new one a run, so that records of different runs do not compare with each other or with a table made before."""
+"""Bytes of a salt: a new one a run, so that records of different runs do not compare with each
+other or with a table made before.
+"""
 
 
 @dataclass(frozen=True)
 class _Record:
-    """The content of `central.json`."""
+    """The content of `central.json`: which examples a server has trained on, as salted digests."""
 
     salt: str
     digests: list[str]
@@ -33,13 +37,17 @@ class _Record:
 
 @dataclass(frozen=True)
 class CentralSet:
-    """Digests of the examples at the server, under a salt of their own; none where no server had a set.
+    """Digests of the examples at the server, under a salt of their own; none where no server had
+    a set.
 
-    **Guarantee**: `check` refuses clients of whose examples one is in the set, as `content_digests` knows examples.
+    **Guarantee**: `check` refuses clients of whose examples one is in the set, as `content_digests`
+    knows examples.
 
-    **Assumes**: the set is the server's own. Its record, like its model, tells whoever holds a candidate whether it was in the set.
+    **Assumes**: the set is the server's own. Its record, like its model, tells whoever holds a
+    candidate whether it was in the set.
 
-    **Not covered**: examples that were changed before they came to the server; weights that a caller brings along.
+    **Not covered**: examples that were changed before they came to the server; weights that a
+    caller brings along.
     """
 
     salt: bytes
@@ -47,13 +55,15 @@ class CentralSet:
 
     @classmethod
     def behind(cls, pretrain: PretrainConfig, data: Dataset | None) -> CentralSet | None:
-        """The set that the encoder of a run is trained on at a server, in that run or in one before it; None where no server may have one.
+        """The set that the encoder of a run is trained on at a server, in that run or in one before
+        it; None where no server may have one.
 
         Args:
             data: the set of this run's own server, in mode `centralized`.
 
         Raises:
-            RunFolderError: the record of the run whose encoder is loaded does not tell, or is damaged.
+            RunFolderError: the record of the run whose encoder is loaded does not tell, or
+                is damaged.
         """
         if data is not None:
             salt = os.urandom(_SALT)
@@ -75,12 +85,16 @@ class CentralSet:
         remedy = "load an encoder whose folder is whole, or pre-train anew"
         if not is_file(folder.central):
             problem = "the record does not say which examples the encoder saw"
-            raise RunFolderError(problem, field="central.json", value=str(folder.path), remedy=remedy)
+            raise RunFolderError(
+                problem, field="central.json", value=str(folder.path), remedy=remedy
+            )
         content = read_json(folder.central, _Record, remedy)
         try:
             return cls(bytes.fromhex(content.salt), frozenset(content.digests))
         except ValueError:
-            raise RunFolderError("is damaged: salt", field="central.json", value=str(folder.path), remedy=remedy) from None
+            raise RunFolderError(
+                "is damaged: salt", field="central.json", value=str(folder.path), remedy=remedy
+            ) from None
 
     def as_dict(self) -> dict[str, Any]:
         """The content of `central.json`; sorted, so that it shows no order of the examples."""
@@ -92,7 +106,9 @@ class CentralSet:
         Raises:
             PrivacyError: it does; which examples, and how many, is not said.
         """
-        if self.digests and any(not self.digests.isdisjoint(content_digests(data, self.salt)) for data in held):
+        if self.digests and any(
+            not self.digests.isdisjoint(content_digests(data, self.salt)) for data in held
+        ):
             problem = "the server's set holds examples of the clients, and is learned in the clear"
             remedy = "pre-train on examples that no client holds, or federated"
             raise PrivacyError(problem, field="pretrain", value="not shown", remedy=remedy)

@@ -76,7 +76,7 @@ class Client:
 
     @property
     def sketch(self) -> ClientSketch:
-        """Its sketch.
+        """What the client answers about its sketch.
 
         Raises:
             ConfigError: pools do not start from sketches.
@@ -103,9 +103,8 @@ class Client:
             raise error.within(f"{where}, round {state.place.round + 1}") from error
 
     def scored(self, step: Step, state: State, position: int) -> Seen:
-        """For the experimenter: the pool that it would choose, and how it fares there.
-
-        Nothing of it leaves a client.
+        """The pool that the client would choose, and how it fares there: for the experimenter;
+        nothing of it leaves a client.
         """
         self._take_up(state)
         return Seen(score=self.protection.choose(step.ask(state), position))

@@ -1,4 +1,6 @@
-"""Client-level privacy over a whole run: the mechanism of each phase, and the noise that keeps both within the budget."""
+"""Client-level privacy over a whole run: the mechanism of each phase, and the noise that keeps both
+within the budget.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +10,11 @@ from math import ceil, sqrt
 from secure_fl.config import FederationConfig
 from secure_fl.errors import PrivacyError
 from secure_fl.privacy.adaptive_clip import QuantileBound, bit_noise_for
+from secure_fl.privacy.adjacency import Adjacency
 from secure_fl.privacy.calibration import noise_of_run
 from secure_fl.privacy.client_level import SMALLEST_GRID, ClientLevel
 from secure_fl.privacy.events import Event, IntegerEvent
 from secure_fl.privacy.integer_noise import LARGEST_DEVIATION
-from secure_fl.privacy.units import Adjacency
 
 ADAPTATION = QuantileBound()
 
@@ -46,8 +48,11 @@ class ClientPlan:
         return level
 
 
-def plan_clients(config: FederationConfig, roster: int, model: int, pool: tuple[int, int]) -> ClientPlan:
-    """The plan with the smallest noise that keeps the run within the budget, or with the noise that is set.
+def plan_clients(
+    config: FederationConfig, roster: int, model: int, pool: tuple[int, int]
+) -> ClientPlan:
+    """The plan with the smallest noise that keeps the run within the budget, or with the noise that
+    is set.
 
     Args:
         roster: number of clients.
@@ -60,36 +65,63 @@ def plan_clients(config: FederationConfig, roster: int, model: int, pool: tuple[
     privacy = config.privacy
 
     def plan(noise: float) -> ClientPlan:
-        pretrain = _level(config, roster, noise, 1, 0, model) if config.pretrain.mode == "federated" else None
-        pools = _level(config, roster, noise, config.pools.count, *pool) if config.pools.enabled else None
+        pretrain = pools = None
+        if config.pretrain.mode == "federated":
+            pretrain = _level(config, roster, noise, 1, 0, model)
+        if config.pools.enabled:
+            pools = _level(config, roster, noise, config.pools.count, *pool)
         return ClientPlan(pretrain, pools, (config.pretrain.rounds, config.pools.rounds))
 
     if privacy.noise is not None:
         return plan(privacy.noise)
-    remedy = "fewer rounds, more clients, or a finer field for their noise: fewer privacy.scale_bits"
-    noise = noise_of_run(lambda noise: plan(noise).events(), privacy.epsilon, privacy.delta, Adjacency(privacy.adjacency), remedy=remedy)
+    remedy = (
+        "fewer rounds, more clients, or a finer field for their noise: fewer privacy.scale_bits"
+    )
+    noise = noise_of_run(
+        lambda noise: plan(noise).events(),
+        privacy.epsilon,
+        privacy.delta,
+        Adjacency(privacy.adjacency),
+        remedy=remedy,
+    )
     return plan(noise)
 
 
-def _level(config: FederationConfig, roster: int, noise: float, pools: int, shared: int, pooled: int) -> ClientLevel:
+def _level(
+    config: FederationConfig, roster: int, noise: float, pools: int, shared: int, pooled: int
+) -> ClientLevel:
+    """The mechanism of one phase, or what is refused, by the names of the settings."""
     privacy = config.privacy
     n_min = ceil(0.75 * roster) if privacy.min_clients is None else privacy.min_clients
     if n_min <= privacy.colluders:
-        remedy = f"set it above privacy.colluders = {privacy.colluders}, with as many clients at least, or lower privacy.colluders"
-        problem = f"no honest client is left among the fewest survivors, {n_min} of {roster} clients"
-        raise PrivacyError(problem, field="privacy.min_clients", value=privacy.min_clients, remedy=remedy)
+        remedy = (
+            f"set it above privacy.colluders = {privacy.colluders}, with as many clients at least, "
+            "or lower privacy.colluders"
+        )
+        problem = (
+            f"no honest client is left among the fewest survivors, {n_min} of {roster} clients"
+        )
+        raise PrivacyError(
+            problem, field="privacy.min_clients", value=privacy.min_clients, remedy=remedy
+        )
     try:
         return _mechanism(config, roster, noise, n_min, pools, shared, pooled)
     except PrivacyError as error:
         raise _in_settings(error, config, noise, n_min - privacy.colluders) from None
 
 
-def _in_settings(error: PrivacyError, config: FederationConfig, noise: float, honest: int) -> PrivacyError:
-    """What the mechanism refuses by the names of its own arguments, by the settings that they were made from."""
+def _in_settings(
+    error: PrivacyError, config: FederationConfig, noise: float, honest: int
+) -> PrivacyError:
+    """What the mechanism refuses by the names of its own arguments, by the settings that they were
+    made from.
+    """
     privacy = config.privacy
     if error.field == "count_noise":
         remedy = "leave it out, lower it, or raise privacy.false_pass or security.min_pool_clients"
-        return PrivacyError(error.problem, field="privacy.count_noise", value=privacy.count_noise, remedy=remedy)
+        return PrivacyError(
+            error.problem, field="privacy.count_noise", value=privacy.count_noise, remedy=remedy
+        )
     if error.field != "levels":
         return error
     steps = 2**privacy.scale_bits
@@ -103,7 +135,16 @@ def _in_settings(error: PrivacyError, config: FederationConfig, noise: float, ho
     return PrivacyError(error.problem, field="privacy.noise", value=noise, remedy=remedy)
 
 
-def _mechanism(config: FederationConfig, roster: int, noise: float, n_min: int, pools: int, shared: int, pooled: int) -> ClientLevel:
+def _mechanism(
+    config: FederationConfig,
+    roster: int,
+    noise: float,
+    n_min: int,
+    pools: int,
+    shared: int,
+    pooled: int,
+) -> ClientLevel:
+    """The mechanism of one phase as the settings say, with its integers fitted to them."""
     privacy = config.privacy
     return ClientLevel(
         pools=pools,

@@ -1,4 +1,6 @@
-"""What one client will release over a whole run at example level, and the noise that keeps it within the budget."""
+"""What one client will release over a whole run at example level, and the noise that keeps it
+within the budget.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +9,13 @@ from functools import lru_cache
 from math import ceil
 
 from secure_fl.config import FederationConfig, OptimiserConfig
-from secure_fl.federation.blueprint import Blueprint
+from secure_fl.federation.factory import Blueprint
 from secure_fl.federation.private_paths import TrainingPath
+from secure_fl.privacy.adjacency import Adjacency
 from secure_fl.privacy.calibration import noise_of_run
 from secure_fl.privacy.choice import PrivateChoice
 from secure_fl.privacy.events import Event, GaussianEvent
 from secure_fl.privacy.ledger import Charges
-from secure_fl.privacy.units import Adjacency
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,9 @@ class Steps:
 
     @classmethod
     def of(cls, path: TrainingPath, config: OptimiserConfig, examples: int, rounds: int) -> Steps:
-        """As many steps as ordinary training would take over `examples`, sampled instead of shuffled. All of them show that number: it is public."""
+        """As many steps as ordinary training would take over `examples`, sampled instead of
+        shuffled. All of them show that number: it is public.
+        """
         rate = min(1.0, config.batch_size / examples)
         steps = config.local_epochs * ceil(examples / config.batch_size)
         return cls(examples, rate, steps, rounds, path.mechanism(examples, rate, 1.0).event(1))
@@ -52,7 +56,8 @@ class ExamplePlan:
 
     Attributes:
         noise: multiplier of every private training step.
-        pretrain, pools: the steps of either phase; None where the phase does not train on the client's examples.
+        pretrain, pools: the steps of either phase; None where the phase does not train on the
+            client's examples.
         fixed: releases whose noise the configuration sets: sketches and choices.
     """
 
@@ -62,24 +67,39 @@ class ExamplePlan:
     fixed: tuple[Event, ...]
 
     def events(self) -> list[Event]:
-        """All of them."""
-        return [*self.fixed, *(steps.planned(self.noise, steps.rounds) for steps in (self.pretrain, self.pools) if steps is not None)]
+        """All that the client releases."""
+        return [
+            *self.fixed,
+            *(
+                steps.planned(self.noise, steps.rounds)
+                for steps in (self.pretrain, self.pools)
+                if steps is not None
+            ),
+        ]
 
 
-def plan_examples(blueprint: Blueprint, examples: int, labelled: int, already: tuple[Charges, ...] = ((),)) -> ExamplePlan:
-    """The plan of a client with so many training examples, `labelled` of them with labels; both numbers are public.
+def plan_examples(
+    blueprint: Blueprint, examples: int, labelled: int, already: tuple[Charges, ...] = ((),)
+) -> ExamplePlan:
+    """The plan of a client with so many training examples, `labelled` of them with labels; both
+    numbers are public.
 
-    `already`: what earlier runs may have released of it; the noise keeps the budget together with any one of these histories.
+    `already`: what earlier runs may have released of it; the noise keeps the budget together with
+    any one of these histories.
 
     Raises:
         PrivacyError: the sketches and choices alone pass the budget.
     """
     config, pretrain, pools = blueprint.calibrated_for, None, None
     if config.pretrain.mode == "federated":
-        pretrain = Steps.of(TrainingPath(blueprint, "pretrain"), config.pretrain, examples, config.pretrain.rounds)
+        pretrain = Steps.of(
+            TrainingPath(blueprint, "pretrain"), config.pretrain, examples, config.pretrain.rounds
+        )
     trained = labelled if config.pools.task == "supervised" else examples
     if config.pools.enabled and trained >= 2:
-        pools = Steps.of(TrainingPath(blueprint, "cluster"), config.pools, trained, config.pools.rounds)
+        pools = Steps.of(
+            TrainingPath(blueprint, "cluster"), config.pools, trained, config.pools.rounds
+        )
     fixed, noise = fixed_releases(blueprint), config.privacy.noise
     if noise is None:
         budget = config.privacy.epsilon, config.privacy.delta, Adjacency(config.privacy.adjacency)
@@ -88,9 +108,16 @@ def plan_examples(blueprint: Blueprint, examples: int, labelled: int, already: t
 
 
 def chooses_by_loss(config: FederationConfig) -> bool:
-    """Whether pools are chosen through the exponential mechanism; else by the released sketch, or there is nothing to choose."""
+    """Whether pools are chosen through the exponential mechanism; else by the released sketch, or
+    there is nothing to choose.
+    """
     example = config.privacy.unit == "example"
-    return example and config.pools.enabled and config.pools.count > 1 and config.privacy.chooses_by_loss(config.pools.start)
+    return (
+        example
+        and config.pools.enabled
+        and config.pools.count > 1
+        and config.privacy.chooses_by_loss(config.pools.start)
+    )
 
 
 def chooses_in(config: FederationConfig, round_number: int) -> bool:
@@ -101,11 +128,13 @@ def chooses_in(config: FederationConfig, round_number: int) -> bool:
 def choice_of(config: FederationConfig, size: int) -> PrivateChoice:
     """The mechanism by which a client with so many examples to choose by chooses."""
     privacy = config.privacy
-    return PrivateChoice(privacy.choice_epsilon, privacy.choice_bound, max(1, size), privacy.choice_stay)
+    return PrivateChoice(
+        privacy.choice_epsilon, privacy.choice_bound, max(1, size), privacy.choice_stay
+    )
 
 
 def fixed_releases(blueprint: Blueprint) -> tuple[Event, ...]:
-    """Sketches and choices."""
+    """What a client releases beside its training: sketches, and choices of a pool."""
     config, sketch = blueprint.calibrated_for, blueprint.private_sketch
     releases: list[Event] = [] if sketch is None else list(sketch.events())
     choices = sum(chooses_in(config, number) for number in range(config.pools.rounds))
@@ -116,7 +145,13 @@ def fixed_releases(blueprint: Blueprint) -> tuple[Event, ...]:
 
 @lru_cache(maxsize=8192)
 def _noise(
-    epsilon: float, delta: float, adjacency: Adjacency, pretrain: Steps | None, pools: Steps | None, fixed: tuple[Event, ...], history: Charges
+    epsilon: float,
+    delta: float,
+    adjacency: Adjacency,
+    pretrain: Steps | None,
+    pools: Steps | None,
+    fixed: tuple[Event, ...],
+    history: Charges,
 ) -> float:
     """One multiplier for all steps; clients of one size share the search."""
 
@@ -125,5 +160,8 @@ def _noise(
 
     if pretrain is None and pools is None:
         return 1.0
-    remedy = "release less beside training: a smaller privacy.sketch_epsilon, fewer or cheaper choices, another pools.start"
+    remedy = (
+        "release less beside training: a smaller privacy.sketch_epsilon, fewer or cheaper choices, "
+        "another pools.start"
+    )
     return noise_of_run(events, epsilon, delta, adjacency, also=history, remedy=remedy)

@@ -1,9 +1,13 @@
-"""A run goes on for more rounds than it was made for: nothing but lengths changes, the ledger goes on, and no budget grows.
+"""A run goes on for more rounds than it was made for: nothing but lengths changes, the ledger goes
+on, and no budget grows.
 
-Noise stays what it was calibrated to when the run began, so more rounds cost more, and the gate refuses the round that would pass the budget.
+Noise stays what it was calibrated to when the run began, so more rounds cost more, and the gate
+refuses the round that would pass the budget.
 
-**Guarantee.** The ledger, its marks and the run's name are not touched: what was charged stays charged, and a round that was answered is not asked
-again, since a phase that had ended goes on after its last round.
+**Guarantee.** The ledger, its marks and the run's name are not touched: what was charged stays
+charged, and a round that was answered is not asked again, since a phase that had ended goes on
+after its last round.
+
 **Assumes.** As the gate: ledger, records and state directory are not all put back.
 """
 
@@ -16,21 +20,17 @@ from typing import Any
 
 from secure_fl.config import FederationConfig
 from secure_fl.data.partitions import ClientData
-from secure_fl.errors import PrivacyError, RunFolderError
-from secure_fl.federation.blueprint import Blueprint
+from secure_fl.errors import RunFolderError
 from secure_fl.federation.budget import BudgetGate
-from secure_fl.federation.example_plan import choice_of, chooses_by_loss, chooses_in, plan_examples
+from secure_fl.federation.example_plan import chooses_by_loss
+from secure_fl.federation.factory import Blueprint
 from secure_fl.federation.folder import RunFolder
 from secure_fl.federation.record import Metrics
+from secure_fl.federation.rounds_to_come import LENGTHS, RoundsToCome, length_of
 from secure_fl.federation.state import Place, State
-from secure_fl.federation.steps.step import sampled
 from secure_fl.files import listed
-from secure_fl.privacy.accounting import Charge, within
 from secure_fl.privacy.events import Event
-from secure_fl.privacy.ledger import Charges
 
-LENGTHS = {"pretrain": "pretrain.rounds", "cluster": "pools.rounds"}
-"""Settings that may differ where a run goes on, by the phase whose rounds they count."""
 _BEFORE_POOLS = ("pretrain", "measure")
 CENTRAL_ROUNDS = "central.rounds"
 """Fact of the state: rounds of pre-training at a server, which come before the program's steps."""
@@ -61,9 +61,7 @@ def go_on(
     changed = begun[-1][0] != config
     if changed:
         check_lengths_only(begun[-1][0], config)
-    if any(digest_of(earlier) != digest for earlier, digest in begun):
-        raise folder.of_another_run()
-    digests = [digest for _, digest in begun]
+    digests = _digests(folder, begun, digest_of)
     state = folder.restore(*digests)
     if not changed and len(begun) == 1:
         return state, blueprint
@@ -78,6 +76,17 @@ def go_on(
         folder.rewind(back, digests[-1], kept)
         state = folder.restore(*digests)
     return state, blueprint
+
+
+def _digests(
+    folder: RunFolder,
+    begun: Sequence[tuple[FederationConfig, str]],
+    digest_of: Callable[[FederationConfig], str],
+) -> list[str]:
+    """The digests of all configurations that the run has had, each as it must be."""
+    if any(digest_of(earlier) != digest for earlier, digest in begun):
+        raise folder.of_another_run()
+    return [digest for _, digest in begun]
 
 
 def _check_coming(
@@ -95,12 +104,10 @@ def _check_coming(
     known = bool(last_choices(line.get("metrics", {}) for line in folder.read_metrics()))
     sizes = {client.id: (len(client.train), client.train.labels) for client in clients}
     again = _released_again(folder, blueprint, state, names, known)
-    check_budget(gate, blueprint, number, sizes, again, phase, chosen=known)
+    RoundsToCome(blueprint, gate, phase, number, sizes, again, known).check_budget()
 
 
-def _under_way(
-    state: State, names: Sequence[str], config: FederationConfig
-) -> tuple[str, int]:
+def _under_way(state: State, names: Sequence[str], config: FederationConfig) -> tuple[str, int]:
     """The phase whose rounds come next, and how many of them are done."""
     if config.pretrain.mode == "centralized" and "encoder" not in state.tensors:
         return "pretrain", int(state.facts.get(CENTRAL_ROUNDS, 0))
@@ -109,64 +116,96 @@ def _under_way(
 
 
 def last_choices(rounds: Iterable[Metrics]) -> Mapping[str, int]:
-    """The pool that each client used last, by its number, as far as the metrics of a run's rounds tell; empty where they do not."""
+    """The pool that each client used last, by its number, as far as the metrics of a run's rounds
+    tell; empty where they do not.
+    """
     found: Mapping[str, int] = {}
     for metrics in rounds:
         found = metrics.get("choices", found)
     return found
 
 
-def _released_again(folder: RunFolder, blueprint: Blueprint, state: State, phases: Sequence[str], known: bool) -> Sequence[Event]:
-    """Sketches that clients need and that a finished run has deleted: they are made and charged anew."""
-    sketch, needed = blueprint.private_sketch, needs_sketches(blueprint.config, state, phases, known)
-    if sketch is None or "sketch" not in phases[: state.place.step] or not needed or listed(folder.results):
+def _released_again(
+    folder: RunFolder, blueprint: Blueprint, state: State, phases: Sequence[str], known: bool
+) -> Sequence[Event]:
+    """Sketches that clients need and that a finished run has deleted: they are made and
+    charged anew.
+    """
+    sketch, made = blueprint.private_sketch, "sketch" in phases[: state.place.step]
+    needed = needs_sketches(blueprint.config, state, phases, known)
+    if sketch is None or not made or not needed or listed(folder.results):
         return ()
     return sketch.events()
 
 
-def changed_settings(old: FederationConfig, new: FederationConfig) -> dict[str, tuple[object, object]]:
+def changed_settings(
+    old: FederationConfig, new: FederationConfig
+) -> dict[str, tuple[object, object]]:
     """Settings that differ: dotted name -> (old, new)."""
     before, after = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
     names = dict.fromkeys([*before, *after])
-    return {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
+    return {
+        name: (before.get(name), after.get(name))
+        for name in names
+        if before.get(name) != after.get(name)
+    }
 
 
 def check_lengths_only(old: FederationConfig, new: FederationConfig) -> None:
     """Refuse a run that would go on with anything changed but its lengths.
 
     Raises:
-        RunFolderError: it names every other setting that differs, or a schedule that follows the length.
+        RunFolderError: it names every other setting that differs, or a schedule that follows
+            the length.
     """
     changed = changed_settings(old, new)
     others = [name for name in changed if name not in LENGTHS.values()]
     if others:
         told = {name: changed[name][1] for name in others}
-        problem = f"was made with another configuration, which differs in {', '.join(others)}; only {' and '.join(LENGTHS.values())} may change"
-        raise RunFolderError(problem, field=others[0], value=told, remedy="leave the rest as the run's config.toml has it, or start a new run")
+        problem = (
+            f"was made with another configuration, which differs in {', '.join(others)}; only "
+            f"{' and '.join(LENGTHS.values())} may change"
+        )
+        raise RunFolderError(
+            problem,
+            field=others[0],
+            value=told,
+            remedy="leave the rest as the run's config.toml has it, or start a new run",
+        )
     for table, name in (("pretrain", "pretrain.rounds"), ("pools", "pools.rounds")):
         if name in changed and getattr(new, table).schedule == "cosine":
-            problem = f'{table}.schedule = "cosine" spread the learning rate over {changed[name][0]} rounds, and it has come to its end'
-            raise RunFolderError(problem, field=name, value=changed[name][1], remedy="start a new run, or choose a constant schedule there")
+            problem = (
+                f'{table}.schedule = "cosine" spread the learning rate over {changed[name][0]} '
+                "rounds, and it has come to its end"
+            )
+            raise RunFolderError(
+                problem,
+                field=name,
+                value=changed[name][1],
+                remedy="start a new run, or choose a constant schedule there",
+            )
 
 
 def rewound(
     state: State, names: Sequence[str], lines: Sequence[str], config: FederationConfig
 ) -> tuple[State, int]:
-    """The state from which a run has all rounds before it that its configuration asks for, and the lines of `metrics.jsonl` up to there.
+    """The state from which a run has all rounds before it that its configuration asks for, and the
+    lines of `metrics.jsonl` up to there.
 
     Args:
         names: of the program's steps in order.
         lines: the phase of each line that belongs to the state.
 
     Raises:
-        RunFolderError: fewer rounds are asked for than there have been, or more of a phase after which others have begun.
+        RunFolderError: fewer rounds are asked for than there have been, or more of a phase after
+            which others have begun.
     """
     done, central = Counter(lines), config.pretrain.mode == "centralized"
     for name, field in LENGTHS.items():
         at_a_server = central and name == "pretrain"
         if name not in names and not at_a_server:
             continue
-        asked, step = _length(config, name), 0 if at_a_server else names.index(name)
+        asked, step = length_of(config, name), 0 if at_a_server else names.index(name)
         if asked < done[name]:
             remedy = f"at least {done[name]}, the rounds that there have been"
             problem = f"{done[name]} rounds are done"
@@ -185,22 +224,34 @@ def _check_nothing_begun(name: str, field: str, asked: int, lines: Sequence[str]
     done = lines.count(name)
     later = [each for each in lines if each not in (*_BEFORE_POOLS, "evaluate")]
     if name == "pretrain" and later:
-        remedy = f"leave it at {done}; a new run with more rounds can begin its pools from a better encoder"
+        remedy = (
+            f"leave it at {done}; a new run with more rounds can begin its "
+            "pools from a better encoder"
+        )
         problem = f"{later[0]} has begun from this encoder"
         raise RunFolderError(problem, field=field, value=asked, remedy=remedy)
 
 
 def _back(state: State, name: str, rounds: int, step: int) -> State:
-    """The state at the end of a step's last round; of one before the pools, without what they were to begin with."""
+    """The state at the end of a step's last round; of one before the pools, without what they were
+    to begin with.
+    """
     place = Place(step, rounds)
     if name != "pretrain":
         return state.at(place)
-    facts = {fact: state.facts[fact] for fact in ("pretrain.bound", CENTRAL_ROUNDS) if fact in state.facts}
+    facts = {
+        fact: state.facts[fact]
+        for fact in ("pretrain.bound", CENTRAL_ROUNDS)
+        if fact in state.facts
+    }
     return State(place, {"model": state.tensors["model"]}, facts)
 
 
-def needs_sketches(config: FederationConfig, state: State, phases: Sequence[str], known: bool) -> bool:
-    """Whether clients will still ask which group their sketch belongs to: during the warm-up, or where they choose by it and have forgotten.
+def needs_sketches(
+    config: FederationConfig, state: State, phases: Sequence[str], known: bool
+) -> bool:
+    """Whether clients will still ask which group their sketch belongs to: during the warm-up, or
+    where they choose by it and have forgotten.
 
     Args:
         known: whether the pools that they used are known: then they keep to these.
@@ -209,90 +260,6 @@ def needs_sketches(config: FederationConfig, state: State, phases: Sequence[str]
     step = phases.index("cluster") if "cluster" in phases else 0
     warm = state.place >= Place(step, config.pools.warmup_rounds)
     return not warm or (not known and (by_sketch or config.data.labelled_clients < 1))
-
-
-def check_budget(
-    gate: BudgetGate,
-    blueprint: Blueprint,
-    begun: int,
-    sizes: Mapping[int, tuple[int, int]],
-    again: Sequence[Event],
-    phase: str,
-    *,
-    chosen: bool,
-) -> None:
-    """Refuse more rounds than the budget holds, before any of them begins.
-
-    Args:
-        begun: rounds of the phase that are done.
-        sizes: examples, and those with labels, of every client.
-        again: what has to be released anew before, because what was stored of it is gone.
-        phase: that goes on.
-        chosen: whether clients know the pools that they chose; otherwise those who choose by loss do so in the first round to come.
-
-    Raises:
-        PrivacyError: naming the length, and how many rounds still fit.
-    """
-    budget, ledger = gate.budget, gate.ledger
-    if budget is None or ledger is None:
-        return
-    asked, calls = _length(blueprint.config, phase), _calls(blueprint, begun, phase)
-    each = _events_of(blueprint, gate, sizes, phase, None if chosen else begun)
-
-    def fits(rounds: int) -> bool:
-        tried = set[Charges]()
-        for client in sizes:
-            called = [number for number in range(begun, rounds) if client in calls[number]]
-            coming = [*again, *(event for number in called for event in each(client, number))] if rounds > begun else []
-            for history in ledger.histories(budget.unit, client, budget.adjacency):
-                charges = (*history, *(Charge(event, budget.adjacency) for event in coming))
-                if charges not in tried and not within(charges, budget.delta, budget.epsilon):
-                    return False
-                tried.add(charges)
-        return True
-
-    if fits(asked):
-        return
-    low, high = begun, asked
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    problem = f"the budget ε = {budget.epsilon:g} holds {low - begun} more rounds, with the noise that the run was made with"
-    raise PrivacyError(problem, field=LENGTHS[phase], value=asked, remedy=f"at most {low}, or a new run whose noise is made for more")
-
-
-def _length(config: FederationConfig, phase: str) -> int:
-    return config.pretrain.rounds if phase == "pretrain" else config.pools.rounds
-
-
-def _calls(blueprint: Blueprint, begun: int, phase: str) -> dict[int, tuple[int, ...]]:
-    """Who is called in each round to come."""
-    config = blueprint.config
-    settings = config.pretrain if phase == "pretrain" else config.pools
-    coming = range(begun, _length(config, phase))
-    return {number: sampled(blueprint, phase, settings, number) for number in coming}
-
-
-def _events_of(
-    blueprint: Blueprint, gate: BudgetGate, sizes: Mapping[int, tuple[int, int]], phase: str, anew: int | None
-) -> Callable[[int, int], list[Event]]:
-    """(client, round) -> what it will release in that round; in round `anew` also a choice out of turn."""
-    if not gate.covers_run:
-        return lambda *_: []
-    if blueprint.client_plan is not None:
-        event = blueprint.client_plan.of(phase).event(1)
-        return lambda *_: [event]
-    plans = {client: plan_examples(blueprint, *size, gate.already(client)) for client, size in sizes.items()}
-
-    def each(client: int, number: int) -> list[Event]:
-        steps = plans[client].pretrain if phase == "pretrain" else plans[client].pools
-        made: list[Event] = [] if steps is None else [steps.planned(plans[client].noise)]
-        out_of_turn = number == anew and chooses_by_loss(blueprint.config)
-        if phase == "cluster" and (chooses_in(blueprint.config, number) or out_of_turn):
-            made.append(choice_of(blueprint.config, 1).event(1))
-        return made
-
-    return each
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, object]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -18,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from secure_fl.config import FederationConfig
-from secure_fl.config_file import dump_config, load_config
 from secure_fl.errors import FileError, RunFolderError
 from secure_fl.federation.checkpoint import (
     Checkpoint,
@@ -29,12 +27,12 @@ from secure_fl.federation.checkpoint import (
 )
 from secure_fl.federation.manifest import Manifest
 from secure_fl.federation.record import RoundRecord
+from secure_fl.federation.run_configs import RunConfigs
 from secure_fl.federation.state import State
 from secure_fl.files import (
     append_line,
     is_bare,
     is_file,
-    listed,
     lock_of,
     make_folder,
     parse_json,
@@ -46,9 +44,6 @@ from secure_fl.files import (
 )
 from secure_fl.privacy.chain import Mark
 
-_FIRST = re.compile(rb"# run ([0-9a-f]{32})\n# made with ([0-9a-f]*)\n")
-_LAST = b"\n# end\n"
-"""Of `config.toml`: settings that were cut off would read as their defaults."""
 MARKED = ("metrics.jsonl", "summary.json", "the last checkpoint")
 """Where a run with a ledger says how far that had come."""
 _LONGEST = 1 << 32
@@ -93,21 +88,11 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.metrics, self.summary, self.config = (
-            path / "metrics.jsonl",
-            path / "summary.json",
-            path / "config.toml",
-        )
-        self.model, self.partition, self.embedding = (
-            path / "model",
-            path / "partition.json",
-            path / "embedding.json",
-        )
-        self.ledger, self.results, self.central = (
-            path / "ledger.json",
-            path / "private-results",
-            path / "central.json",
-        )
+        self.config, self._configs = path / "config.toml", RunConfigs(path)
+        self.metrics, self.summary = path / "metrics.jsonl", path / "summary.json"
+        self.partition, self.embedding = path / "partition.json", path / "embedding.json"
+        self.ledger, self.results = path / "ledger.json", path / "private-results"
+        self.central, self.model = path / "central.json", path / "model"
         self.transcript, self.digests = path / "transcript.jsonl", path / "digests.json"
         self.told: Told = lambda *_: None
         """Is told each checkpoint's state and digest before it is there."""
@@ -145,7 +130,7 @@ class RunFolder:
         write_json(self.path / "manifest.json", self.manifest.as_dict())
         for path, document in (documents or {}).items():
             self.write(path, document)
-        self._write_config(config, secrets.token_hex(16), digest)
+        self._configs.write(config, secrets.token_hex(16), digest)
 
     @classmethod
     def open(cls, path: Path, field: str = "run folder") -> RunFolder:
@@ -174,28 +159,7 @@ class RunFolder:
         Raises:
             RunFolderError: `config.toml` does not begin with it any more, or was cut short.
         """
-        return self._ends()[0]
-
-    def _ends(self, path: Path | None = None) -> tuple[str, str]:
-        """What the first lines of `config.toml` say, the run's name and the digest of what it was
-        made with, if the last one is there too.
-
-        `path`: an earlier one instead.
-        """
-        data = read_bytes(path or self.config)
-        found = _FIRST.match(data)
-        if found is None or not data.endswith(_LAST):
-            remedy = (
-                "restore the file that the run wrote: its first lines name "
-                "the run, its last one ends it"
-            )
-            raise RunFolderError(
-                "lost its first or last line",
-                field="config.toml",
-                value=str(self.path),
-                remedy=remedy,
-            )
-        return found[1].decode("ascii"), found[2].decode("ascii")
+        return self._configs.ends().run
 
     def read_config(self, overrides: Sequence[str] = ()) -> FederationConfig:
         """The resolved configuration, with `a.b=c` overrides.
@@ -205,8 +169,7 @@ class RunFolder:
                 cut: settings would read as their defaults.
             ConfigError: it is damaged otherwise.
         """
-        self._ends()
-        return load_config(self.config, overrides)
+        return self._configs.read(overrides)
 
     def begun_as(self) -> list[tuple[FederationConfig, str]]:
         """The configurations that the run has had, oldest first and its own last, each with the
@@ -216,21 +179,7 @@ class RunFolder:
             RunFolderError: one is damaged or names another run.
             ConfigError: likewise.
         """
-        found = []
-        for path in [*self._earlier(), self.config]:
-            run, digest = self._ends(path)
-            if run != self.run:
-                remedy = "put back the files that the run wrote under configs/"
-                raise RunFolderError(
-                    "names another run", field=path.name, value=str(self.path), remedy=remedy
-                )
-            found.append((load_config(path), digest))
-        return found
-
-    def _earlier(self) -> list[Path]:
-        folder = self.path / "configs"
-        kept = [path for path in listed(folder) if path.suffix == ".toml" and path.stem.isdecimal()]
-        return sorted(kept, key=lambda path: int(path.stem))
+        return self._configs.all()
 
     def change(self, config: FederationConfig, digest: str) -> None:
         """Go on with other lengths: the configuration is kept as `configs/N.toml`, then replaced
@@ -239,10 +188,7 @@ class RunFolder:
         A crash in between leaves the run as it was.
         """
         self.check_own()
-        run, kept = self.run, len(self._earlier()) + 1
-        make_folder(self.path / "configs")
-        write_atomically(self.path / "configs" / f"{kept}.toml", read_bytes(self.config))
-        self._write_config(config, run, digest)
+        self._configs.replace(config, digest)
 
     def rewind(self, state: State, digest: str, lines: int) -> None:
         """Go back to the end of an earlier step, which is to go on: no summary, no later line, no
@@ -253,11 +199,6 @@ class RunFolder:
         checkpoint = load_checkpoint(self.path / "checkpoints")
         back = Checkpoint(state, digest, lines, None if checkpoint is None else checkpoint.ledger)
         go_back(self.path / "checkpoints", back, self.told)
-
-    def _write_config(self, config: FederationConfig, run: str, digest: str) -> None:
-        write_atomically(
-            self.config, f"# run {run}\n# made with {digest}\n{dump_config(config)}{_LAST.decode()}"
-        )
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -383,7 +324,7 @@ class RunFolder:
                 other data or another encoder.
         """
         checkpoint = load_checkpoint(self.path / "checkpoints")
-        if digests[-1] != self._ends()[1] or (
+        if digests[-1] != self._configs.ends().digest or (
             checkpoint is not None and checkpoint.digest not in digests
         ):
             raise self.of_another_run()

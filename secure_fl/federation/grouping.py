@@ -1,9 +1,15 @@
-"""Robust averages as a run's setting: updates are summed in groups, and a model moves by the median or trimmed mean of the groups' means.
+"""Robust averages as a run's setting: updates are summed in groups, and a model moves by the median
+or trimmed mean of the groups' means.
 
-Guarantee: with b lying clients in a round, a pool moves, coordinate by coordinate, no further than the means of honest groups reach, as long as
-2b is below the number of groups that open it (`trimmed_mean`: b at most `trim`); a part that fewer than `needed` groups open stays as it is.
-Assumes: groups are drawn after clients are fixed, by a seed that none of them chose: the run's, with phase and round.
-Not covered: more liars than that; the sketch start's k-means, whose sums are over all clients; secrecy beyond a group's, whose sum is opened.
+**Guarantee**: with b lying clients in a round, a pool moves, coordinate by coordinate, no further
+than the means of honest groups reach, as long as 2b is below the number of groups that open it
+(`trimmed_mean`: b at most `trim`); a part that fewer than `needed` groups open stays as it is.
+
+**Assumes**: groups are drawn after clients are fixed, by a seed that none of them chose: the run's,
+with phase and round.
+
+**Not covered**: more liars than that; the sketch start's k-means, whose sums are over all clients;
+secrecy beyond a group's, whose sum is opened.
 """
 
 from __future__ import annotations
@@ -43,17 +49,27 @@ class Grouping:
     @classmethod
     def of(cls, security: SecurityConfig) -> Grouping | None:
         """The run's; None where all clients are in one sum."""
-        return None if security.robust == "none" else cls(security.robust, security.group_size, security.trim)
+        return (
+            None
+            if security.robust == "none"
+            else cls(security.robust, security.group_size, security.trim)
+        )
 
     @property
     def needed(self) -> int:
-        """Groups without which nothing moves: of fewer, one that lies could move the result as it likes."""
+        """Groups without which nothing moves: of fewer, one that lies could move the result as
+        it likes.
+        """
         return _FEWEST if self.how == "median" else max(_FEWEST, 2 * self.trim + 1)
 
-    def means(self, grid: Grid, groups: Sequence[Summed], minimum: int) -> tuple[Tensor, Tensor, list[int]]:
-        """Changes of the shared part `[S]` and of the pools `[K, P]`, float64, and how many groups opened each pool.
+    def means(
+        self, grid: Grid, groups: Sequence[Summed], minimum: int
+    ) -> tuple[Tensor, Tensor, list[int]]:
+        """Changes of the shared part `[S]` and of the pools `[K, P]`, float64, and how many groups
+        opened each pool.
 
-        A group's mean is over its members, by their weights where they have some. Groups count alike, since weights are what clients say.
+        A group's mean is over its members, by their weights where they have some. Groups count
+        alike, since weights are what clients say.
 
         Args:
             grid: of the phase.
@@ -78,7 +94,8 @@ class Grouping:
 
 
 def check_groups(config: FederationConfig, clients: int) -> None:
-    """Refuse a run whose rounds call too few clients for as many groups as its robust average needs.
+    """Refuse a run whose rounds call too few clients for as many groups as its robust
+    average needs.
 
     Raises:
         ConfigError: naming the size, the cohort and the remedy.
@@ -93,6 +110,14 @@ def check_groups(config: FederationConfig, clients: int) -> None:
     for name, (runs, settings) in phases.items():
         cohort = settings.cohort_size(clients)
         if runs and cohort // grouping.size < grouping.needed:
-            problem = f"{cohort} clients a round ({name}) make {cohort // grouping.size} groups, and {grouping.how} needs {grouping.needed}"
-            remedy = f'at most {max(1, cohort // grouping.needed)}, more clients, or security.robust = "none"'
-            raise ConfigError(problem, field="security.group_size", value=grouping.size, remedy=remedy)
+            problem = (
+                f"{cohort} clients a round ({name}) make {cohort // grouping.size} groups, and "
+                f"{grouping.how} needs {grouping.needed}"
+            )
+            remedy = (
+                f"at most {max(1, cohort // grouping.needed)}, more clients, "
+                'or security.robust = "none"'
+            )
+            raise ConfigError(
+                problem, field="security.group_size", value=grouping.size, remedy=remedy
+            )

@@ -19,9 +19,12 @@ def code_digest(folders: Mapping[str, Path] | None = None) -> str:
     The same source has the same digest wherever it is installed and whether or not it was compiled:
     paths outside the packages, times, modes, `__pycache__` and hidden files do not count.
 
-    Guarantee: two installations of equal digest hold the same files (SHA-256).
-    Assumes: nobody who is to be caught runs this function: it tells a site about its own machine.
-    Not covered: Python, torch and all other packages; what another party really runs.
+    **Guarantee**: two installations of equal digest hold the same files (SHA-256).
+
+    **Assumes**: nobody who is to be caught runs this function: it tells a site about its own
+    machine.
+
+    **Not covered**: Python, torch and all other packages; what another party really runs.
 
     Args:
         folders: package name -> its folder; those that this process would import when left out.

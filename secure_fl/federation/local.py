@@ -29,7 +29,7 @@ class Local:
 
     @property
     def sketch(self) -> ClientSketch:
-        """Its sketch.
+        """What the client answers about its sketch.
 
         Raises:
             ConfigError: pools do not start from sketches.
@@ -43,13 +43,13 @@ class Local:
 
     @property
     def choosing_examples(self) -> Dataset:
-        """By which it chooses a pool."""
+        """The examples by which the client chooses a pool."""
         validates = self.blueprint.config.pools.select_on == "validation"
         return self.data.validation if validates else self.data.train
 
     @property
     def pool_examples(self) -> Dataset:
-        """That it trains a pool on."""
+        """The examples that the client trains a pool on."""
         train = self.data.train
         supervised = self.blueprint.config.pools.task == "supervised"
         return train.with_labels() if supervised else train
@@ -60,17 +60,14 @@ class Local:
         return len(self.pool_examples) >= 2
 
     def weight(self, examples: int, weights: str) -> float:
-        """What it counts in an average.
-
-        Its examples as a share of the largest client's, which is public, or 1.
+        """How much the client counts in an average: its examples as a share of the largest
+        client's, which is public, or 1.
         """
         return min(1.0, examples / self.blueprint.largest) if weights == "examples" else 1.0
 
     def found(self, guide: Guide | None) -> int | None:
-        """The pool of its group.
-
-        By its sketch; where that is gone with a run that had ended, the pool that it used then, if
-        it is known.
+        """The pool of the client's group, by its sketch; where that is gone with a run that had
+        ended, the pool that it used then, if it is known.
         """
         if guide is None or not self.sketch.there:
             return self.before
@@ -79,12 +76,12 @@ class Local:
     def tested(
         self, pools: PoolSet, choice: int, position: int, losses: tuple[float, ...] = ()
     ) -> PoolScore:
-        """How the chosen pool does on test examples."""
+        """How the chosen pool does on the client's test examples."""
         model, task = self.bench.pool_model, self.blueprint.pool_task(self.data.id, position)
         self.blueprint.layout.load(model, pools, choice)
         test = task.score(model, self.data.test, self.seed("test"))
         return PoolScore(choice, losses, test.loss, test.accuracy, test.balanced_accuracy)
 
     def seed(self, *purpose: str | int) -> int:
-        """Of one of its draws that are no secret."""
+        """The seed of one of the client's draws that are no secret."""
         return derive_seed(self.blueprint.config.seed, "client", self.data.id, *purpose)

@@ -14,7 +14,7 @@ from torch import nn
 
 from secure_fl.data.dataset import Dataset
 from secure_fl.federation.asks import PoolScore
-from secure_fl.federation.blueprint import Blueprint
+from secure_fl.federation.factory import Blueprint
 from secure_fl.federation.record import Metrics
 from secure_fl.federation.state import State
 from secure_fl.models.state import load_vector
@@ -42,9 +42,8 @@ class Seen:
 
 
 def of_training(seen: Mapping[int, Seen], weights: Mapping[str, float]) -> Metrics:
-    """Losses of clients that trained.
-
-    Their weighted sum and each term, as means over the clients that report them.
+    """Losses of clients that trained: their weighted sum and each term, as means over the clients
+    that report them.
     """
     reported = [each.terms for each in seen.values()]
     names = dict.fromkeys(name for terms in reported for name in terms)
@@ -54,9 +53,8 @@ def of_training(seen: Mapping[int, Seen], weights: Mapping[str, float]) -> Metri
 
 
 def of_steps(seen: Mapping[int, Seen]) -> Metrics:
-    """Whose losses left their scale.
-
-    At how many clients something was cut, and the largest share of one's values.
+    """What went wrong in training: whose losses left their scale, at how many clients something of
+    the update was cut, and the largest share of one client's values that was.
     """
     steps = {str(client): each.exploded for client, each in seen.items()}
     cut = [each.cut for each in seen.values() if each.cut > 0]
@@ -100,9 +98,7 @@ def of_choices(
     }
 
 
-def of_representation(
-    blueprint: Blueprint, state: State, train: Dataset, test: Dataset
-) -> Metrics:
+def of_representation(blueprint: Blueprint, state: State, train: Dataset, test: Dataset) -> Metrics:
     """The representation's metrics, before and after pre-training, on all clients' data."""
 
     def measured(encoder: nn.Module) -> dict[str, float]:

@@ -6,12 +6,32 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from secure_fl.crypto.identities import LONGEST_NAME
+from secure_fl.crypto.refusals import Reason
 from secure_fl.errors import PrivacyError, SecureFLError, SecureSumError
-from secure_fl.secure_sum.identities import LONGEST_NAME
-from secure_fl.secure_sum.refusals import Reason
-from secure_fl.secure_sum.round_steps import Refusal, claimed
+from secure_fl.secure_sum.steps import Refusal, claimed
 
 _MOST_REFUSALS = 64
+
+
+ANYBODYS = frozenset(
+    {
+        Reason.MALFORMED,
+        Reason.TRUNCATED,
+        Reason.WRONG_LENGTH,
+        Reason.BIT_FLIPPED,
+        Reason.WRONG_SIGNATURE,
+        Reason.UNKNOWN_CLIENT,
+        Reason.WRONG_ROLE,
+        Reason.WRONG_FEDERATION,
+        Reason.WRONG_PHASE,
+        Reason.STALE,
+        Reason.FUTURE,
+        Reason.REPLAYED,
+        Reason.DUPLICATE,
+    }
+)
+"""Reasons that bytes of anybody can cause: they are recorded, and nothing is answered."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +60,12 @@ class Party(Protocol):
 
     @property
     def over(self) -> bool:
-        """Whether the federation has ended for it."""
+        """Whether the federation has ended for this party."""
         ...
 
     @property
     def due(self) -> float | None:
-        """When to call `tick`."""
+        """When `tick` is to be called at the latest, if at all."""
         ...
 
     def receive(self, data: bytes | memoryview) -> list[Message]:
@@ -75,7 +95,7 @@ class RefusalLog:
         self.counts = Counter[str]()
 
     def add(self, data: bytes | memoryview, error: SecureFLError) -> Refusal:
-        """Record a message, by what it claims to be."""
+        """Record a message that was refused, by what it claims to be."""
         sender, phase = claimed(data)
         return self.note(sender, phase, reason_of(error), len(data))
 
@@ -89,7 +109,7 @@ class RefusalLog:
 
 
 def reason_of(error: SecureFLError) -> str:
-    """One stable word for an error."""
+    """The word by which records name an error; it stays the same from version to version."""
     found: object = getattr(error, "reason", None)
     if found is None and isinstance(error, SecureSumError):
         found = Reason.MALFORMED

@@ -1,4 +1,6 @@
-"""The check of a whole run, on public facts and noise, before anything is released or charged (`run`)."""
+"""The check of a whole run, on public facts and noise, before anything is released or
+charged (`run`).
+"""
 
 from __future__ import annotations
 
@@ -8,23 +10,28 @@ from math import ceil, sqrt
 import torch
 from torch import Tensor
 
-from secure_fl.federation.blueprint import Blueprint
 from secure_fl.federation.example_plan import chooses_by_loss
+from secure_fl.federation.factory import Blueprint
 from secure_fl.federation.private_paths import TrainingPath, Views
-from secure_fl.privacy.whole_path import Examples, ViewsOf, check_augmentation, check_embedding, check_training
+from secure_fl.privacy.noise_examples import Examples
+from secure_fl.privacy.views_apart import ViewsOf, check_augmentation
+from secure_fl.privacy.whole_path import check_embedding, check_training
 from secure_fl.training.tasks import SCORE_BATCH
 
 
 def check_paths(blueprint: Blueprint, most: int) -> None:
-    """Refuse a run in which an example could move more than its own part of a release, before anything is released or charged.
+    """Refuse a run in which an example could move more than its own part of a release, before
+    anything is released or charged.
 
-    **Guarantee**, **Assumes**, **Not covered**: as in `whole_path`; here the augmentation, models and batches are the run's own.
+    **Guarantee**, **Assumes**, **Not covered**: as in `whole_path`; here the augmentation, models
+    and batches are the run's own.
 
     Args:
         most: training examples of the largest client; no batch of the run is larger.
 
     Raises:
-        PrivacyError: the augmentation, a model or an encoder treats examples together, or remembers them.
+        PrivacyError: the augmentation, a model or an encoder treats examples together, or
+            remembers them.
     """
     paths = list(_training_paths(blueprint))
     if any(path.augments for path in paths):
@@ -48,11 +55,17 @@ def _check_training(path: TrainingPath, most: int) -> None:
     def views_of(x: Tensor) -> ViewsOf[Views]:
         return path.views_of(x, torch.arange(len(x)) % max(1, blueprint.classes))
 
-    check_training(path.model(), mechanism, views_of, path.members, Examples(blueprint.shape, blueprint.compute.device, largest))
+    check_training(
+        path.model(),
+        mechanism,
+        views_of,
+        path.members,
+        Examples(blueprint.shape, blueprint.compute.device, largest),
+    )
 
 
 def _training_paths(blueprint: Blueprint) -> Iterator[TrainingPath]:
-    """Those of phases that train privately."""
+    """The way of a training step, for every phase that trains with example-level privacy."""
     if blueprint.config.privacy.unit != "example":
         return
     if blueprint.config.pretrain.mode == "federated":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from secure_fl.secure_sum.strict_json import malformed
+from secure_fl.crypto.strict_json import malformed
 
 
 @dataclass(frozen=True, order=True)

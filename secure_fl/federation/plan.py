@@ -4,9 +4,11 @@ Shapes, bounds, margins, thresholds and opening rules of every round follow from
 place in the program; nothing about them is ever taken from a message. Its digest is in the header
 of every message around rounds and in the plan of every round.
 
-Guarantee: two parties that hold plans of one digest agree on all of it.
-Assumes: SHA-256; the coordinator's key is known from the roster.
-Not covered: whether the plan is worth accepting. Each site judges that by its own policy.
+**Guarantee**: two parties that hold plans of one digest agree on all of it.
+
+**Assumes**: SHA-256; the coordinator's key is known from the roster.
+
+**Not covered**: whether the plan is worth accepting. Each site judges that by its own policy.
 """
 
 from __future__ import annotations
@@ -19,10 +21,7 @@ from typing import Any, Literal
 
 from secure_fl.config import FederationConfig
 from secure_fl.config.security import SumRules
-from secure_fl.errors import ConfigError
-from secure_fl.federation.wire import SUITE, plain_header
-from secure_fl.secure_sum.ceremony import Epoch
-from secure_fl.secure_sum.envelope import (
+from secure_fl.crypto.envelope import (
     NO_KEY,
     Expected,
     Phase,
@@ -30,13 +29,16 @@ from secure_fl.secure_sum.envelope import (
     read_header,
     sign_envelope,
 )
-from secure_fl.secure_sum.identities import Identity
-from secure_fl.secure_sum.parameters import ParameterSet
-from secure_fl.secure_sum.refusals import Reason, RefusedError
-from secure_fl.secure_sum.roster import Roster
-from secure_fl.secure_sum.round_plan import parameters_of
-from secure_fl.secure_sum.round_sizes import check_size
-from secure_fl.secure_sum.strict_json import canonical, fields, from_hex, malformed, parse_object
+from secure_fl.crypto.identities import Identity
+from secure_fl.crypto.refusals import Reason, RefusedError
+from secure_fl.crypto.roster import Roster
+from secure_fl.crypto.strict_json import canonical, fields, from_hex, malformed, parse_object
+from secure_fl.errors import ConfigError
+from secure_fl.federation.wire import SUITE, plain_header
+from secure_fl.he.ceremony import Epoch
+from secure_fl.he.parameters import ParameterSet
+from secure_fl.secure_sum.protections import parameters_of
+from secure_fl.secure_sum.sizes import check_size
 
 MOST_PLAN = 1 << 24
 """Bytes of the largest signed plan that is looked at."""
@@ -130,7 +132,7 @@ class Plan:
 
     @property
     def parameters(self) -> ParameterSet | None:
-        """Of the encryption; None where nothing is encrypted."""
+        """The parameters of the encryption; None where nothing is encrypted."""
         return parameters_of(self.protection, self.key_holder)
 
     @property
@@ -160,11 +162,11 @@ class Plan:
 
     @cached_property
     def digest(self) -> bytes:
-        """32 bytes over all of it."""
+        """32 bytes that name the plan: a hash of all that it says."""
         return hashlib.sha256(b"secure-fl plan 1|" + self.encode()).digest()
 
     def encode(self) -> bytes:
-        """Canonical JSON."""
+        """The plan as canonical JSON, which is the same at every party."""
         document = asdict(self) | {"configuration": dict(self.configuration), "format": _FORMAT}
         document |= {name: getattr(self, name).hex() for name in ("roster", "layout", "start")}
         document |= {"code": dict(self.code), "publish_models": int(self.publish_models)}

@@ -74,7 +74,7 @@ def account(
 def _spent(plan: ExamplePlan | ClientPlan, privacy: PrivacyConfig) -> float:
     """ε of all releases, as `secure-fl privacy plan` says it; close to the budget, finer."""
     from secure_fl.privacy.accounting import Charge, epsilon_of, planned_epsilon
-    from secure_fl.privacy.units import Adjacency
+    from secure_fl.privacy.adjacency import Adjacency
 
     charges = [Charge(event, Adjacency(privacy.adjacency)) for event in plan.events()]
     spent = planned_epsilon(charges, privacy.delta)
@@ -108,7 +108,7 @@ def _client_plan(
     """The run's own plan; the models are built once, since noise is drawn for each parameter."""
     import torch
 
-    from secure_fl.federation.blueprint import Blueprint
+    from secure_fl.federation.factory import Blueprint
     from secure_fl.models.build import build_encoder
     from secure_fl.training.device import Compute
 
@@ -135,8 +135,8 @@ def _example_plan(
     import torch
     from torch import nn
 
-    from secure_fl.federation.blueprint import Blueprint
     from secure_fl.federation.example_plan import plan_examples
+    from secure_fl.federation.factory import Blueprint
     from secure_fl.training.device import Compute
 
     blueprint = Blueprint(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from secure_fl import __version__
+from secure_fl.crypto.roster import Roster
 from secure_fl.federation.plan import Plan
-from secure_fl.secure_sum.roster import Roster
 
 
 def plan_facts(plan: Plan, roster: Roster, configuration: str | None = None) -> dict[str, Any]:

@@ -92,14 +92,16 @@ class Signed:
 class PlanTerms:
     """One plan in numbers.
 
-    Guarantee: every number but those of `Signed` follows from the configuration, the number of
+    **Guarantee**: every number but those of `Signed` follows from the configuration, the number of
     clients and the site's own data. `epsilon` bounds both what the plan would spend of this site's
     budget by the accountant and what the plan's budget would admit.
-    Assumes: this process's code is what the site will run.
-    Not covered: what earlier plans released of the same examples, which the site's ledger counts;
-    what averages by number of examples show of that number; what the other sites do; ε against
-    somebody who opens this site's single upload, of whose noise at client level its own share is
-    left: `threshold` and `against_a_liar` say how many clients that takes.
+
+    **Assumes**: this process's code is what the site will run.
+
+    **Not covered**: what earlier plans released of the same examples, which the site's ledger
+    counts; what averages by number of examples show of that number; what the other sites do; ε
+    against somebody who opens this site's single upload, of whose noise at client level its own
+    share is left: `threshold` and `against_a_liar` say how many clients that takes.
 
     Attributes:
         unit, adjacency: what differential privacy hides; `none`, and neighbours.

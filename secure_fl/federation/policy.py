@@ -4,10 +4,12 @@ The file belongs to the site. The coordinator's plan is held against it before t
 whatever is weaker than the policy in any one respect is refused by name. A setting that is left
 out has its default; one that is "any" (None) is not checked, and `Policy.unchecked` names it.
 
-Guarantee: `Policy.check` returns no objection only if every setting of the policy that is not None
-is met by the terms; a figure that cannot be known counts as not met.
-Assumes: the terms were made by `PlanTerms.of` on this site, and its clock is right to the day.
-Not covered: whether the code keeps to the plan (the digests say which code); parties that lie
+**Guarantee**: `Policy.check` returns no objection only if every setting of the policy that is not
+None is met by the terms; a figure that cannot be known counts as not met.
+
+**Assumes**: the terms were made by `PlanTerms.of` on this site, and its clock is right to the day.
+
+**Not covered**: whether the code keeps to the plan (the digests say which code); parties that lie
 within what the plan allows.
 """
 
@@ -25,11 +27,11 @@ from pydantic import Field, model_validator
 
 from secure_fl.config import Section
 from secure_fl.config_file import commented, read_table
+from secure_fl.crypto.strict_json import canonical
 from secure_fl.errors import ConfigError
 from secure_fl.federation.plan_terms import PlanTerms
 from secure_fl.federation.policy_rules import Judgement, Objection, judgements
 from secure_fl.paths import path_of
-from secure_fl.secure_sum.strict_json import canonical
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Day = Annotated[datetime.date, Field(strict=True)]
@@ -47,12 +49,12 @@ _HEADER = """\
 
 
 class _Limits(Section):
-    """A table of a policy."""
+    """One table of a policy's file."""
 
     @model_validator(mode="before")
     @classmethod
     def _any_is_none(cls, table: Any) -> Any:
-        """TOML has no null: the word stands for it."""
+        """Read the word "any" as no limit, since TOML has no null."""
         if not isinstance(table, dict):
             return table
         return {name: None if value == ANY else value for name, value in table.items()}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from secure_fl.federation.asks import Guide
-from secure_fl.federation.blueprint import Blueprint
+from secure_fl.federation.factory import Blueprint
 from secure_fl.federation.state import State
 from secure_fl.models.state import load_vector
 from secure_fl.pools.pool_set import PoolSet

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from secure_fl.config import FederationConfig
 from secure_fl.errors import PrivacyError
 from secure_fl.federation.manifest import Manifest
+from secure_fl.privacy.adjacency import Adjacency, PrivacyUnit
 from secure_fl.privacy.claims import PrivacyClaim, Setting, claims
 from secure_fl.privacy.ledger import Budget, PrivacyLedger
-from secure_fl.privacy.units import Adjacency, PrivacyUnit
 
 if TYPE_CHECKING:  # whoever checks a record has no torch
     from secure_fl.federation.budget import BudgetGate
@@ -62,8 +62,8 @@ def sketches_said(
 def privacy_record(
     config: FederationConfig, gate: BudgetGate, records: Sequence[RoundRecord]
 ) -> dict[str, Any] | None:
-    """For `summary.json`; None without differential privacy of the run. An ε for which no bound is
-    known is null, never a large number.
+    """What `summary.json` says of privacy; None without differential privacy of the run. An ε for
+    which no bound is known is null, never a large number.
 
     The claims are written into the ledger's file too. A pool's ε is the largest of the clients that
     trained it; there is none where the record does not say who did. `outside` is what the run
@@ -153,10 +153,8 @@ def _claims(
 
 def _trained(records: Sequence[RoundRecord]) -> dict[int, set[int]]:
     """Clients that trained each pool in any round; empty where a round's record does not tell."""
-    rounds, found = (
-        [record.metrics for record in records if record.phase == "cluster"],
-        dict[int, set[int]](),
-    )
+    rounds = [record.metrics for record in records if record.phase == "cluster"]
+    found = dict[int, set[int]]()
     if not all("choices" in metrics for metrics in rounds):
         return {}
     for metrics in rounds:

@@ -1,4 +1,5 @@
-"""How private training in a run reads examples: for each phase the model, the mechanism and the views.
+"""How private training in a run reads examples: for each phase the model, the mechanism and
+the views.
 
 Clients train by these paths, and `path_check` tries them on noise.
 """
@@ -13,14 +14,14 @@ from torch import Tensor, nn
 
 from secure_fl.coins import Draws, Use
 from secure_fl.data.views import two_views
-from secure_fl.federation.blueprint import Blueprint
+from secure_fl.federation.factory import Blueprint
 from secure_fl.objectives.masked import MaskedReconstruction
 from secure_fl.objectives.objective import Objective
-from secure_fl.objectives.units import CrossEntropy
+from secure_fl.objectives.unit_objectives import CrossEntropy
 from secure_fl.privacy.engine import Sampling, choose_mechanism
 from secure_fl.privacy.mechanisms.mechanism import ExampleMechanism, Labelled
 from secure_fl.privacy.mechanisms.per_example import AdaptiveBound, PerExample
-from secure_fl.privacy.whole_path import ViewsOf
+from secure_fl.privacy.views_apart import ViewsOf
 from secure_fl.training.tasks import train_mode
 
 Views = Tensor | Labelled
@@ -28,7 +29,8 @@ Views = Tensor | Labelled
 
 @dataclass(frozen=True)
 class TrainingPath:
-    """One phase's private training of one client; of the first client in the first place where it does not matter which.
+    """One phase's private training of one client; of the first client in the first place where it
+    does not matter which.
 
     Attributes:
         position: the client's place in the round's list, from which some separations follow.
@@ -51,7 +53,7 @@ class TrainingPath:
 
     @property
     def objective(self) -> Objective:
-        """Of the self-supervised task."""
+        """The objective of the self-supervised task."""
         return self.blueprint.objective(self.client, self.position)
 
     @property
@@ -98,15 +100,24 @@ class TrainingPath:
             if objective is None:
                 return Labelled(drawn[:, None], y[chosen].to(device))
             if isinstance(objective, MaskedReconstruction):
-                visible, hidden = objective.hide(drawn, draws.uniform(objective.places(drawn), Use.HIDING))
+                visible, hidden = objective.hide(
+                    drawn, draws.uniform(objective.places(drawn), Use.HIDING)
+                )
                 return Labelled(visible[:, None], hidden)
-            views = [view.unflatten(0, tuple(index.shape)) for view in two_views(blueprint.augment, drawn, draws)]
+            views = [
+                view.unflatten(0, tuple(index.shape))
+                for view in two_views(blueprint.augment, drawn, draws)
+            ]
             return torch.cat(views, dim=1)
 
         return views_of
 
     def model(self) -> nn.Module:
-        """A fresh one, in the mode that it is trained in."""
-        model = self.blueprint.encoder_projector() if self.phase == "pretrain" else self.blueprint.pool_model(0)
+        """A fresh model, in the mode that it is trained in."""
+        model = (
+            self.blueprint.encoder_projector()
+            if self.phase == "pretrain"
+            else self.blueprint.pool_model(0)
+        )
         train_mode(model, self.frozen)
         return model

@@ -14,8 +14,8 @@ from typing import Protocol
 from secure_fl.federation.state import Place, State
 from secure_fl.federation.summing import Opening, Summed
 from secure_fl.privacy.ledger import Release
+from secure_fl.secure_sum.blocks import BlockShape
 from secure_fl.secure_sum.grid import Blocks
-from secure_fl.secure_sum.round_plan import BlockShape
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,11 @@ class Program(Protocol):
         ...
 
     def form(self, place: Place) -> SumForm:
-        """The sum of the round that begins at `place`."""
+        """What everybody knows of the sum of the round that begins at `place`."""
         ...
 
     def done(self, place: Place) -> bool:
-        """Whether no round is left."""
+        """Whether no round is left from `place` on."""
         ...
 
     def apply(self, state: State, opened: Summed) -> State:

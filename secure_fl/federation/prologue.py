@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from secure_fl.data.dataset import Dataset
 from secure_fl.errors import TrainingError
-from secure_fl.federation.blueprint import Blueprint
 from secure_fl.federation.extension import CENTRAL_ROUNDS
+from secure_fl.federation.factory import Blueprint
 from secure_fl.federation.observe import exploded
 from secure_fl.federation.record import Metrics
 from secure_fl.federation.state import State
@@ -24,7 +24,7 @@ from secure_fl.training.fit import LocalSpec
 
 
 class Prologue:
-    """The initial state's encoder.
+    """What comes before the program's first step: the encoder that it begins with.
 
     Args:
         blueprint: of the federation.
@@ -38,9 +38,8 @@ class Prologue:
         self._blueprint, self._data, self._load = blueprint, data, load
 
     def initial(self) -> dict[str, Tensor]:
-        """Tensors of the first state.
-
-        A loaded encoder or a random one; none where one will be pre-trained.
+        """The tensors of the state that the program begins with: a loaded encoder or a random one;
+        none where one will be pre-trained.
         """
         mode = self._blueprint.config.pretrain.mode
         if mode in ("federated", "centralized"):
@@ -49,12 +48,12 @@ class Prologue:
 
     @property
     def rounds(self) -> int:
-        """Rounds of training at the server."""
+        """How many rounds the server trains by itself."""
         pretrain = self._blueprint.config.pretrain
         return pretrain.rounds if pretrain.mode == "centralized" else 0
 
     def finished(self, state: State) -> int:
-        """Of these rounds, how many are behind a state."""
+        """How many of the server's rounds were done when a state was kept."""
         if "encoder" in state.tensors:
             return self.rounds
         return int(state.facts.get(CENTRAL_ROUNDS, 0))

@@ -10,7 +10,7 @@ Metrics = dict[str, Any]
 
 @dataclass(frozen=True)
 class RoundRecord:
-    """One round.
+    """One round, as a line of `metrics.jsonl` holds it.
 
     `seconds`, `sum_seconds` are None, and `metrics` has gaps, where a line was read back that was
     written without the experimenter's fields.

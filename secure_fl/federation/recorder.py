@@ -15,6 +15,7 @@ from typing import Any
 
 from secure_fl import __version__
 from secure_fl.config import FederationConfig
+from secure_fl.crypto.roster import Roster
 from secure_fl.federation.folder import RunFolder
 from secure_fl.federation.parties.server_record import Journal
 from secure_fl.federation.plan import Plan
@@ -32,7 +33,6 @@ from secure_fl.federation.transcript_entries import (
 )
 from secure_fl.files import is_file, is_lock, read_bytes, remove
 from secure_fl.privacy.chain import Mark, digest
-from secure_fl.secure_sum.roster import Roster
 
 FEDERATION = "embedded"
 """Name of a simulation's federation."""

@@ -1,8 +1,11 @@
 """A site's signed refusal of a plan: which plan, and in which respects it asks for too much.
 
-Guarantee: `open_refusal` returns only what the member named signed, of the plan named, unchanged.
-Assumes: Ed25519 and SHA-256; the member's key is from an authentic roster.
-Not covered: whether the reasons are true; a site may refuse for any. A refusal shows the
+**Guarantee**: `open_refusal` returns only what the member named signed, of the plan named,
+unchanged.
+
+**Assumes**: Ed25519 and SHA-256; the member's key is from an authentic roster.
+
+**Not covered**: whether the reasons are true; a site may refuse for any. A refusal shows the
 coordinator the limits that were passed, and none of those that were met.
 """
 
@@ -12,11 +15,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from secure_fl.crypto.identities import Identity, Member
+from secure_fl.crypto.refusals import Reason, RefusedError
+from secure_fl.crypto.strict_json import canonical, fields, from_hex, malformed, parse_object
 from secure_fl.errors import ConfigError
 from secure_fl.federation.policy_rules import Objection, ObjectionWord
-from secure_fl.secure_sum.identities import Identity, Member
-from secure_fl.secure_sum.refusals import Reason, RefusedError
-from secure_fl.secure_sum.strict_json import canonical, fields, from_hex, malformed, parse_object
 
 _FORMAT = "secure-fl refusal 1"
 _PURPOSE = b"refusal"

@@ -1,6 +1,8 @@
-"""A private result is made once: stored before it is sent, and sent again, bit for bit, when the same question comes again.
+"""A private result is made once: stored before it is sent, and sent again, bit for bit, when the
+same question comes again.
 
-Without this a client that was killed after it had answered would draw new noise for the same round, and two noisy answers protect less than one.
+Without this a client that was killed after it had answered would draw new noise for the same round,
+and two noisy answers protect less than one.
 """
 
 from __future__ import annotations
@@ -13,12 +15,20 @@ from pathlib import Path
 
 from torch import Tensor
 
+from secure_fl.crypto.sealing import open_with, seal_with
 from secure_fl.errors import FileError, RunFolderError, SecureSumError
 from secure_fl.federation.run_state import RunState
 from secure_fl.federation.tensors import pack, unpack
-from secure_fl.files import append_line, file_error, is_file, make_folder, read_bytes, remove, write_atomically
+from secure_fl.files import (
+    append_line,
+    file_error,
+    is_file,
+    make_folder,
+    read_bytes,
+    remove,
+    write_atomically,
+)
 from secure_fl.privacy.chain import Chain
-from secure_fl.secure_sum.sealing import open_with, seal_with
 
 Tensors = dict[str, Tensor]
 
@@ -34,16 +44,22 @@ def charged_again(key: str, number: int) -> str:
 
 
 class ReleaseBox:
-    """Results by the key of their release, in a folder, or nowhere when the run writes nothing and so cannot be resumed.
+    """Results by the key of their release, in a folder, or nowhere when the run writes nothing and
+    so cannot be resumed.
 
-    A result holds one client's own share of the noise, and may be meant for a sum only: it is sealed, under a key that lies in the user's state
-    directory, and for its release. Results of rounds are kept as long as the checkpoint before them is. A list of what was made outlives
-    them: an answer that was made and is gone is another one when it is made again, and the gate charges for both.
+    A result holds one client's own share of the noise, and may be meant for a sum only: it is
+    sealed, under a key that lies in the user's state directory, and for its release. Results of
+    rounds are kept as long as the checkpoint before them is. A list of what was made outlives them:
+    an answer that was made and is gone is another one when it is made again, and the gate charges
+    for both.
 
-    **Guarantee.** For each release, `once` returns at most `answers` different results, over kills, restarts and processes side by side, and
-    whatever was deleted in between: the list is held against a mark in the state directory, and where list, mark or key are gone, everything
-    that was charged counts as made.
+    **Guarantee.** For each release, `once` returns at most `answers` different results, over kills,
+    restarts and processes side by side, and whatever was deleted in between: the list is held
+    against a mark in the state directory, and where list, mark or key are gone, everything that was
+    charged counts as made.
+
     **Assumes.** Folder and state directory are not both put back to what they were before.
+
     **Not covered.** Who reads the state directory, or this process' memory, as well as the folder.
     """
 
@@ -54,18 +70,22 @@ class ReleaseBox:
         charged: Callable[[], Iterable[str]] = tuple,
         check: Callable[[], None] = lambda: None,
     ) -> None:
-        """`state`: where the key is; by default named after the box's path. `charged`: the keys that the ledger holds.
+        """`state`: where the key is; by default named after the box's path. `charged`: the keys
+        that the ledger holds.
 
-        `check` raises where the folder is another one by now, and is asked before anything is stored.
+        `check` raises where the folder is another one by now, and is asked before anything
+        is stored.
         """
         self._folder, self._state, self._charged, self._check = folder, state, charged, check
         self._key: bytes | None = None
 
     def once(self, key: str, make: Callable[[], Tensors], *, reused: bool = False) -> Tensors:
-        """The stored result of the release `key`; if there is none, `make()`, stored and listed before it is returned.
+        """The stored result of the release `key`; if there is none, `make()`, stored and listed
+        before it is returned.
 
         Args:
-            reused: the client comes back to it in later rounds, as to its sketch; others are forgotten with the second `checkpointed`.
+            reused: the client comes back to it in later rounds, as to its sketch; others are
+                forgotten with the second `checkpointed`.
 
         Raises:
             FileError: it cannot be stored; it has not been sent either.
@@ -87,7 +107,9 @@ class ReleaseBox:
         return None if stored is None else stored[0]
 
     def answers(self, key: str) -> int:
-        """How many different answers there are once the question of `key` has been answered, at least one."""
+        """How many different answers there are once the question of `key` has been answered, at
+        least one.
+        """
         if self._folder is None:
             return 1
         self._begin()
@@ -99,7 +121,9 @@ class ReleaseBox:
         return self.answers(key) > 1 and self._stored(key) is None
 
     def checkpointed(self) -> None:
-        """A checkpoint has been written: forget the results of the rounds before the one before it."""
+        """A checkpoint has been written: forget the results of the rounds before the one
+        before it.
+        """
         if self._folder is None:
             return
         remove(self._folder / _BEFORE)
@@ -124,7 +148,9 @@ class ReleaseBox:
         return self._folder.with_name(f"{self._folder.name}.made")
 
     def _begin(self) -> None:
-        """Before the first question: find the key and the list; where one is gone or shortened, all that was charged counts as made."""
+        """Before the first question: find the key and the list; where one is gone or shortened, all
+        that was charged counts as made.
+        """
         if self._key is not None:
             return
         assert self._folder is not None
@@ -159,7 +185,9 @@ class ReleaseBox:
         self._state.keep(_MARK, self._chain.mark)
 
     def _store(self, key: str, made: Tensors, part: str) -> tuple[Tensors, int]:
-        """Publish a result and give it its number; where somebody else was first, theirs is the result."""
+        """Publish a result and give it its number; where somebody else was first, theirs is
+        the result.
+        """
         assert self._folder is not None
         assert self._key is not None
         self._check()
@@ -178,7 +206,9 @@ class ReleaseBox:
         raise AssertionError
 
     def _stored(self, key: str) -> tuple[Tensors, int] | None:
-        """The last result of a release and its number, if it is there and opens; it may be stored and not listed yet."""
+        """The last result of a release and its number, if it is there and opens; it may be stored
+        and not listed yet.
+        """
         assert self._folder is not None
         assert self._key is not None
         made = self._made[_name(key)]
@@ -187,7 +217,12 @@ class ReleaseBox:
                 path = self._folder / part / _file(key, number)
                 try:
                     sealed = read_bytes(path, most=_LARGEST) if is_file(path) else b""
-                    return unpack(open_with(self._key, sealed, _context(key)), field=path.name, value="", remedy=""), number
+                    return unpack(
+                        open_with(self._key, sealed, _context(key)),
+                        field=path.name,
+                        value="",
+                        remedy="",
+                    ), number
                 except (FileError, SecureSumError, RunFolderError):
                     continue
         return None

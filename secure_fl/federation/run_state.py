@@ -1,7 +1,8 @@
-"""What a private run keeps outside of its folder, in the user's own state directory: the key of its stored results, and how far it had come.
+"""What a private run keeps outside of its folder, in the user's own state directory: the key of its
+stored results, and how far it had come.
 
-The key lies apart so that whoever gets the run's folder, or a copy of it, reads no single client's result. The marks lie apart so that a
-folder which is put back to an earlier state is found out.
+The key lies apart so that whoever gets the run's folder, or a copy of it, reads no single client's
+result. The marks lie apart so that a folder which is put back to an earlier state is found out.
 """
 
 from __future__ import annotations
@@ -12,15 +13,27 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
+from secure_fl.crypto.secret_files import read_secret, write_secret
 from secure_fl.errors import FileError, RunFolderError, SecureSumError
-from secure_fl.files import held, is_file, is_lock, listed, make_folder, read_json, remove, write_json
+from secure_fl.files import (
+    held,
+    is_file,
+    is_lock,
+    listed,
+    make_folder,
+    read_json,
+    remove,
+    write_json,
+)
 from secure_fl.privacy.chain import Mark
-from secure_fl.secure_sum.secret_files import read_secret, write_secret
 
 _KEY_BYTES = 32
 LEDGER = "ledger"
 """Name of the mark that says how far the ledger had come; the only one that outlives the run."""
-_ELSEWHERE = "set SECURE_FL_STATE to an absolute path of a folder that you can write to and only you can read, outside of the run's"
+_ELSEWHERE = (
+    "set SECURE_FL_STATE to an absolute path of a folder that you can write to and only you can "
+    "read, outside of the run's"
+)
 _REMEDY = "delete it: the run goes on, and charges again for what it has to make again"
 
 
@@ -33,19 +46,27 @@ def state_directory() -> Path:
     chosen, shared = os.environ.get("SECURE_FL_STATE"), Path(os.environ.get("XDG_STATE_HOME", ""))
     if chosen:
         if not Path(chosen).is_absolute():
-            raise RunFolderError("not an absolute path", field="SECURE_FL_STATE", value=chosen, remedy=_ELSEWHERE)
+            raise RunFolderError(
+                "not an absolute path", field="SECURE_FL_STATE", value=chosen, remedy=_ELSEWHERE
+            )
         return Path(chosen)
     try:
         return (shared if shared.is_absolute() else Path.home() / ".local" / "state") / "secure_fl"
     except RuntimeError:
-        raise RunFolderError("there is no home directory", field="SECURE_FL_STATE", value=None, remedy=_ELSEWHERE) from None
+        raise RunFolderError(
+            "there is no home directory", field="SECURE_FL_STATE", value=None, remedy=_ELSEWHERE
+        ) from None
 
 
 class RunState:
     """One run's folder under the state directory: `key`, and a mark a file.
 
-    **Guarantee.** Mode 0700, files 0600, made when first written to. After `forget` the key is gone, and all but how far the ledger had come.
-    **Assumes.** The state directory is the user's own and is not copied together with the run's folder.
+    **Guarantee.** Mode 0700, files 0600, made when first written to. After `forget` the key is
+    gone, and all but how far the ledger had come.
+
+    **Assumes.** The state directory is the user's own and is not copied together with the
+    run's folder.
+
     **Not covered.** Blocks of a deleted file that a disk still holds.
     """
 
@@ -85,7 +106,7 @@ class RunState:
         return read_json(path, Mark, _REMEDY) if is_file(path) else None
 
     def keep(self, name: str, mark: Mark) -> None:
-        """Write a mark down.
+        """Keep a mark under a name, in place of an earlier one.
 
         Raises:
             RunFolderError: the state directory cannot be written to.
@@ -94,7 +115,9 @@ class RunState:
             make_folder(self.folder)
             write_json(self.folder / f"{name}.json", vars(mark))
         except FileError as error:
-            raise RunFolderError(error.problem, field="SECURE_FL_STATE", value=str(self.folder), remedy=_ELSEWHERE) from None
+            raise RunFolderError(
+                error.problem, field="SECURE_FL_STATE", value=str(self.folder), remedy=_ELSEWHERE
+            ) from None
 
     def lies_apart_from(self, folder: Path) -> None:
         """Refuse to lie in a run's own folder.
@@ -103,12 +126,21 @@ class RunState:
             RunFolderError: it does.
         """
         if folder.resolve() in self.folder.resolve().parents:
-            remedy = "set SECURE_FL_STATE to a folder outside of it: keys must not lie beside what they seal"
-            raise RunFolderError("lies in the run's own folder", field="SECURE_FL_STATE", value=str(self.folder), remedy=remedy)
+            remedy = (
+                "set SECURE_FL_STATE to a folder outside of it: keys must not "
+                "lie beside what they seal"
+            )
+            raise RunFolderError(
+                "lies in the run's own folder",
+                field="SECURE_FL_STATE",
+                value=str(self.folder),
+                remedy=remedy,
+            )
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Hold it for one run: a copy of the run's folder, resumed beside it, would release the same once more with other noise.
+        """Hold it for one run: a copy of the run's folder, resumed beside it, would release the
+        same once more with other noise.
 
         Raises:
             RunFolderError: somebody else holds it, or the state directory cannot be written to.
@@ -119,13 +151,22 @@ class RunState:
                 holding.enter_context(held(self.folder))
             except RunFolderError as error:
                 problem = f"this run, or a copy of it, {error.problem}"
-                raise RunFolderError(problem, field="run folder", value=self.folder.name, remedy=error.remedy) from None
+                raise RunFolderError(
+                    problem, field="run folder", value=self.folder.name, remedy=error.remedy
+                ) from None
             except FileError as error:
-                raise RunFolderError(error.problem, field="SECURE_FL_STATE", value=str(self.folder), remedy=_ELSEWHERE) from None
+                raise RunFolderError(
+                    error.problem,
+                    field="SECURE_FL_STATE",
+                    value=str(self.folder),
+                    remedy=_ELSEWHERE,
+                ) from None
             yield
 
     def forget(self) -> None:
-        """The run is over: delete the key, then all else but how far the ledger had come, by which an older copy of the folder is known."""
+        """The run is over: delete the key, then all else but how far the ledger had come, by which
+        an older copy of the folder is known.
+        """
         remove(self._key)
         kept = self.folder / f"{LEDGER}.json"
         for path in listed(self.folder) if is_file(kept) else [self.folder]:

@@ -1,4 +1,6 @@
-"""What everybody in a federation knows of its sketches: what they are made of, how labels enter, and whether they carry noise."""
+"""What everybody in a federation knows of its sketches: what they are made of, how labels enter,
+and whether they carry noise.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,8 @@ from torch import Tensor
 from secure_fl.config import FederationConfig
 from secure_fl.data.pooled import pooled_width
 from secure_fl.pools.sketch import sketch_of, without_labels
+from secure_fl.privacy.adjacency import Adjacency
 from secure_fl.privacy.private_sketch import GRID, PrivateSketch
-from secure_fl.privacy.units import Adjacency
 from secure_fl.seeds import derive_seed
 
 FARTHEST = 4.0
@@ -25,8 +27,10 @@ class SketchForm:
     Attributes:
         inputs: length F of an example's vector.
         classes: number of labels that sketches tell apart; 0 without labels.
-        of_encoder: whether examples are embedded by the kept encoder; otherwise their values are pooled.
-        released: settings of the noised sketch; None where sketches are sent as they are, in an open experiment.
+        of_encoder: whether examples are embedded by the kept encoder; otherwise their values
+            are pooled.
+        released: settings of the noised sketch; None where sketches are sent as they are, in an
+            open experiment.
     """
 
     inputs: int
@@ -35,15 +39,28 @@ class SketchForm:
     released: PrivateSketch | None
 
     @classmethod
-    def of(cls, config: FederationConfig, shape: tuple[int, ...], classes: int, embedding: int) -> SketchForm:
-        """The form that a configuration asks for, for examples of `shape`, of so many classes, embedded in so many dimensions."""
+    def of(
+        cls, config: FederationConfig, shape: tuple[int, ...], classes: int, embedding: int
+    ) -> SketchForm:
+        """The form that a configuration asks for, for examples of `shape`, of so many classes,
+        embedded in so many dimensions.
+        """
         pools, privacy = config.pools, config.privacy
-        labelled = pools.sketch == "labelled" or (pools.sketch == "auto" and pools.task == "supervised")
-        inputs, told_apart = embedding if pools.sketch_of == "encoder" else pooled_width(shape), classes if labelled else 0
+        labelled = pools.sketch == "labelled" or (
+            pools.sketch == "auto" and pools.task == "supervised"
+        )
+        inputs = embedding if pools.sketch_of == "encoder" else pooled_width(shape)
+        told_apart = classes if labelled else 0
         released = None
         if config.noises_sketches:
             budget = (privacy.sketch_epsilon, privacy.delta, Adjacency(privacy.adjacency))
-            released = PrivateSketch.within(*budget, inputs, derive_seed(config.seed, "sketch"), told_apart, privacy.sketch_width)
+            released = PrivateSketch.within(
+                *budget,
+                inputs,
+                derive_seed(config.seed, "sketch"),
+                told_apart,
+                privacy.sketch_width,
+            )
         return cls(inputs, told_apart, pools.sketch_of == "encoder", released)
 
     @property
@@ -63,17 +80,25 @@ class SketchForm:
         return without_labels(sketches, self.inputs)
 
     def plain_sketch(self, values: Tensor, centre: Tensor | None) -> Tensor:
-        """A newcomer's own sketch of its vectors `[N, F]`, without labels and noise, `[part]`: it stays with the newcomer.
+        """A newcomer's own sketch of its vectors `[N, F]`, without labels and noise, `[part]`: it
+        stays with the newcomer.
 
         `centre`: what released sketches of the run were centred by.
         """
         if self.released is None:
             return sketch_of(values)
-        plain = PrivateSketch(self.released.noise_multiplier, self.inputs, self.released.seed, dimensions=self.released.part)
+        plain = PrivateSketch(
+            self.released.noise_multiplier,
+            self.inputs,
+            self.released.seed,
+            dimensions=self.released.part,
+        )
         return (plain.contributions(values, None, centre).double().mean(0) / GRID).float()
 
 
 def shortened(sketch: Tensor) -> Tensor:
-    """A sketch no longer than 1, as means of unit vectors are: noise can make it longer, and sums count on it."""
+    """A sketch no longer than 1, as means of unit vectors are: noise can make it longer, and sums
+    count on it.
+    """
     length: Tensor = torch.linalg.vector_norm(sketch)
     return sketch / length.clamp_min(1.0)

@@ -1,10 +1,16 @@
-"""One client's sketch: made and sent as it is in an open experiment, released once with noise everywhere else.
+"""One client's sketch: made and sent as it is in an open experiment, released once with noise
+everywhere else.
 
-A client has one of the two, whatever else it is. Both answer the same questions from what the federation may see of it, so that votes and
-choices of a client with a released sketch are post-processing of that release.
+A client has one of the two, whatever else it is. Both answer the same questions from what the
+federation may see of it, so that votes and choices of a client with a released sketch are
+post-processing of that release.
 
-**Guarantee**: what a client with a released sketch says of its examples here costs ε of the sketch's two releases, however often it votes.
-**Assumes**: values and labels of an example make its part of the sketch, and no other example does. **Not covered**: clients of an open experiment.
+**Guarantee**: what a client with a released sketch says of its examples here costs ε of the
+sketch's two releases, however often it votes.
+
+**Assumes**: values and labels of an example make its part of the sketch, and no other example does.
+
+**Not covered**: clients of an open experiment.
 """
 
 from __future__ import annotations
@@ -37,8 +43,8 @@ _ROUNDS = {"centre": 0, "sketch": 1}
 class ClientSketch(ABC):
     """What a client answers about its sketch.
 
-    A client without the labels that the federation's sketches need takes no part in finding groups; afterwards it joins the group nearest to
-    its plain sketch.
+    A client without the labels that the federation's sketches need takes no part in finding groups;
+    afterwards it joins the group nearest to its plain sketch.
     """
 
     def __init__(self, train: Dataset, bench: Workbench, form: SketchForm) -> None:
@@ -62,7 +68,9 @@ class ClientSketch(ABC):
         raise AssertionError("only released sketches are centred before they are given")
 
     def give(self, ask: GiveSketch) -> Tensor:
-        """The sketch, its squared length and a one, `[S + 2]`; zeros from a client that does not join."""
+        """The sketch, its squared length and a one, `[S + 2]`; zeros from a client that does
+        not join.
+        """
         if not self.joins:
             return torch.zeros(self.form.width + 2)
         square = float(self.own().double().square().sum())
@@ -72,7 +80,8 @@ class ClientSketch(ABC):
         """Join the nearest centre of each start.
 
         Returns:
-            One-hot blocks `[starts, K, S + 2]` in a row: in the chosen one the centred sketch, a one and the squared distance, else zeros.
+            One-hot blocks `[starts, K, S + 2]` in a row: in the chosen one the centred sketch, a
+            one and the squared distance, else zeros.
         """
         starts, pools, width = ask.centres.shape
         blocks = torch.zeros(starts, pools, width + 2)
@@ -98,11 +107,17 @@ class ClientSketch(ABC):
 
     def _values(self, data: Dataset) -> Tensor:
         """Each example's vector, `[N, F]`."""
-        return embed(self._bench.kept_encoder, data.x, self._bench.blueprint.compute) if self.form.of_encoder else pooled_values(data.x)
+        return (
+            embed(self._bench.kept_encoder, data.x, self._bench.blueprint.compute)
+            if self.form.of_encoder
+            else pooled_values(data.x)
+        )
 
 
 class OpenSketch(ClientSketch):
-    """The exact mean. Whoever reads sums over changing sets of clients reads it: for open experiments only."""
+    """The exact mean. Whoever reads sums over changing sets of clients reads it: for open
+    experiments only.
+    """
 
     def __init__(self, train: Dataset, bench: Workbench, form: SketchForm) -> None:
         super().__init__(train, bench, form)
@@ -113,21 +128,33 @@ class OpenSketch(ClientSketch):
         if self._made is None or self._made[0] is not kept:
             by_label = bool(self.form.classes) and self.joins
             data = self._train.with_labels() if by_label else self._train
-            self._made = kept, sketch_of(self._values(data), data.y, self.form.classes) if by_label else sketch_of(self._values(data))
+            self._made = (
+                kept,
+                sketch_of(self._values(data), data.y, self.form.classes)
+                if by_label
+                else sketch_of(self._values(data)),
+            )
         return self._made[1]
 
 
 class ReleasedSketch(ClientSketch):
     """The noised mean, made once, stored and reused.
 
-    **Guarantee**, **Assumes**, **Not covered**: as `privacy.private_sketch`; both releases are recorded by `releases` before they are made.
+    **Guarantee**, **Assumes**, **Not covered**: as `privacy.private_sketch`; both releases are
+    recorded by `releases` before they are made.
     """
 
-    def __init__(self, train: Dataset, bench: Workbench, form: SketchForm, releasing: Releasing) -> None:
+    def __init__(
+        self, train: Dataset, bench: Workbench, form: SketchForm, releasing: Releasing
+    ) -> None:
         super().__init__(train, bench, form)
         assert form.released is not None
         # A plain sketch costs the same, so clients without labels release one.
-        self._settings = form.released if self.joins else replace(form.released, classes=0, dimensions=form.released.part)
+        self._settings = (
+            form.released
+            if self.joins
+            else replace(form.released, classes=0, dimensions=form.released.part)
+        )
         self._releasing = releasing
         self._made: Tensor | None = None
 
@@ -169,10 +196,15 @@ class ReleasedSketch(ClientSketch):
         return self._made is not None
 
     def own(self) -> Tensor:
-        """The released sketch, and never another."""
+        """The sketch that was released; it is never made a second time."""
         if self._made is None:
             remedy = "resume the run with its private-results folder in place"
-            raise PrivacyError("has not been released", field="sketch", value=f"client {self._releasing.client}", remedy=remedy)
+            raise PrivacyError(
+                "has not been released",
+                field="sketch",
+                value=f"client {self._releasing.client}",
+                remedy=remedy,
+            )
         return self._made
 
 
@@ -180,4 +212,8 @@ def client_sketch(data: ClientData, bench: Workbench, releasing: Releasing) -> C
     """The kind of sketch that the run's configuration asks for."""
     form = bench.blueprint.sketch
     train = data.train if form.of_encoder or data.sketched is None else data.sketched
-    return OpenSketch(train, bench, form) if form.released is None else ReleasedSketch(train, bench, form, releasing)
+    return (
+        OpenSketch(train, bench, form)
+        if form.released is None
+        else ReleasedSketch(train, bench, form, releasing)
+    )

@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from secure_fl.crypto.strict_json import canonical, fields, malformed, parse_object
 from secure_fl.errors import RunFolderError
 from secure_fl.federation.place import Place as Place
 from secure_fl.federation.tensors import pack, unpack
-from secure_fl.secure_sum.strict_json import canonical, fields, malformed, parse_object
 
 _MAGIC = b"secure-fl state 1\n"
 _LENGTH = 4
@@ -36,6 +36,7 @@ class State:
     """The models, and what else a program carries from round to round.
 
     **Guarantee.** Equal digests stand for equal places, facts and tensors, bit for bit.
+
     **Assumes.** SHA-256 has no collisions, and nobody changes a tensor that a state holds.
 
     Attributes:
@@ -73,7 +74,7 @@ class State:
         return State(self.place, kept | dict(tensors or {}), dict(self.facts) | dict(facts or {}))
 
     def at(self, place: Place) -> State:
-        """The same at another place."""
+        """The same tensors and facts at another place."""
         return State(place, self.tensors, self.facts)
 
     @cached_property

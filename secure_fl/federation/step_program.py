@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from secure_fl.federation.blueprint import Blueprint
+from secure_fl.federation.factory import Blueprint
 from secure_fl.federation.program import SumForm
 from secure_fl.federation.state import Place, State
 from secure_fl.federation.steps.step import Step
@@ -36,7 +36,7 @@ class StepProgram:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the steps, in order."""
+        """The names of the steps, in order."""
         return tuple(step.name for step in self.steps)
 
     def step(self, place: Place) -> Step:

@@ -13,14 +13,15 @@ from torch import Tensor
 
 from secure_fl.config import SecurityConfig
 from secure_fl.config.security import SumRules
+from secure_fl.crypto.envelope import Phase
 from secure_fl.errors import SecureSumError
 from secure_fl.federation.asks import payload_bytes
-from secure_fl.secure_sum.envelope import Phase
+from secure_fl.secure_sum.blocks import BlockShape, BlockVector
+from secure_fl.secure_sum.embedded import EmbeddedFederation
+from secure_fl.secure_sum.embedded_round import EmbeddedRound, Outcome
 from secure_fl.secure_sum.grid import Blocks
+from secure_fl.secure_sum.messages import RoundRefusedError
 from secure_fl.secure_sum.robust import draw_groups
-from secure_fl.secure_sum.round_messages import RoundRefusedError
-from secure_fl.secure_sum.round_plan import BlockShape, BlockVector
-from secure_fl.secure_sum.secure_sum import EmbeddedFederation, EmbeddedRound, Outcome
 
 if TYPE_CHECKING:
     from secure_fl.federation.program import SumForm

@@ -16,12 +16,15 @@ def pack(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def unpack(data: bytes, *, field: str, value: str, remedy: str) -> dict[str, Tensor]:
-    """What `pack` wrote.
+    """The named tensors that `pack` wrote.
 
     Raises:
         RunFolderError: the bytes are something else.
     """
     try:
         return load(data)
-    except Exception as error:  # safetensors and torch say nowhere what they raise for bytes that are something else
-        raise RunFolderError(f"is damaged: {type(error).__name__}", field=field, value=value, remedy=remedy) from None
+    except Exception as error:
+        # safetensors and torch say nowhere what they raise for bytes that are something else
+        raise RunFolderError(
+            f"is damaged: {type(error).__name__}", field=field, value=value, remedy=remedy
+        ) from None

@@ -28,11 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from secure_fl.errors import SecureSumError
-from secure_fl.federation.transcript_entries import Entry, entry_of, facts_of
-from secure_fl.files import append_line, read_bytes, write_atomically
-from secure_fl.secure_sum.round_messages import RoundReason, RoundRefusedError
-from secure_fl.secure_sum.strict_json import (
+from secure_fl.crypto.strict_json import (
     canonical,
     fields,
     from_base64,
@@ -41,6 +37,10 @@ from secure_fl.secure_sum.strict_json import (
     parse_object,
     to_base64,
 )
+from secure_fl.errors import SecureSumError
+from secure_fl.federation.transcript_entries import Entry, entry_of, facts_of
+from secure_fl.files import append_line, read_bytes, write_atomically
+from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError
 
 START = hashlib.sha256(b"secure-fl transcript 1").digest()
 """Head of an empty transcript."""
@@ -147,7 +147,7 @@ class Transcript:
 
     @classmethod
     def open(cls, path: Path) -> Transcript:
-        """The one in a file, to go on with.
+        """The transcript in a file, to go on with.
 
         Half a line at its end, of a process that was killed, is cut away.
 

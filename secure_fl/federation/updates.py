@@ -12,20 +12,20 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from secure_fl.federation.blueprint import Blueprint
 from secure_fl.federation.client_plan import ADAPTATION
+from secure_fl.federation.factory import Blueprint
 from secure_fl.federation.grouping import Grouping
 from secure_fl.federation.record import Metrics
 from secure_fl.federation.summing import Opening, Summed, shape_of
 from secure_fl.privacy.client_level import ClientLevel
+from secure_fl.secure_sum.blocks import BlockShape
 from secure_fl.secure_sum.grid import Grid
-from secure_fl.secure_sum.round_plan import BlockShape
 from secure_fl.seeds import derive_seed
 
 
 @dataclass(frozen=True)
 class Moved:
-    """What an opened sum of updates says.
+    """How models move by an opened sum of updates.
 
     Attributes:
         shared, pooled: mean changes, float64 `[S]` and `[K, P]`; zero for pools that stayed closed.
@@ -59,7 +59,7 @@ class Updates:
 
     @classmethod
     def of(cls, blueprint: Blueprint, name: str, minimum: int) -> Updates:
-        """Those of `pretrain` or `cluster`.
+        """How updates of `pretrain` or `cluster` are summed.
 
         `minimum` is for sums that the server does not read anyway.
         """
@@ -75,7 +75,7 @@ class Updates:
 
     @cached_property
     def shape(self) -> BlockShape:
-        """Of a client's integers."""
+        """The shape of the integers that a client sends."""
         return shape_of(self.level.absent()) if self.level is not None else shape_on(self.grid)
 
     def opening(self, round_number: int) -> Opening:
@@ -98,7 +98,7 @@ class Updates:
         return self.level.bound if adapts and self.level is not None else None
 
     def moved(self, opened: Summed, bound: float | None) -> Moved:
-        """What an opened sum says.
+        """How models move by an opened sum.
 
         Args:
             opened: the sum.

@@ -12,14 +12,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from secure_fl.crypto.envelope import Phase
+from secure_fl.crypto.identities import Member
+from secure_fl.crypto.roster import Roster
 from secure_fl.errors import SecureSumError
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.plan_facts import plan_facts
 from secure_fl.federation.transcript_entries import JoinedEntry, PlanEntry, facts_of
 from secure_fl.federation.wire import Post, open_post
-from secure_fl.secure_sum.envelope import Phase
-from secure_fl.secure_sum.identities import Member
-from secure_fl.secure_sum.roster import Roster
 
 _SIGNED = ("digest", "federation", "protection", "key_holder", "clients", "fewest", "colluders")
 Problems = Iterator[tuple[str, str]]

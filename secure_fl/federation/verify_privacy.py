@@ -20,10 +20,10 @@ from secure_fl.errors import SecureFLError
 from secure_fl.federation.privacy_record import privacy_said, sketches_said
 from secure_fl.federation.transcript_entries import LedgerEntry, PlanEntry, RoundEntry, SumEntry
 from secure_fl.federation.verify_rounds import FILE, Finding
+from secure_fl.privacy.adjacency import PrivacyUnit
 from secure_fl.privacy.chain import Mark
 from secure_fl.privacy.events import IntegerEvent
 from secure_fl.privacy.ledger import NOISED_BY_KEY_HOLDER, PrivacyLedger, Release
-from secure_fl.privacy.units import PrivacyUnit
 
 LEDGER, SUMMARY = "ledger.json", "summary.json"
 _TOLERANCE = 1e-3

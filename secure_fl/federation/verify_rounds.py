@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from secure_fl.crypto.envelope import NO_KEY
 from secure_fl.errors import SecureSumError
 from secure_fl.federation.transcript import Line
 from secure_fl.federation.transcript_entries import (
@@ -30,7 +31,6 @@ from secure_fl.federation.transcript_entries import (
 from secure_fl.federation.verify_plan import Agreed, said_of
 from secure_fl.federation.verify_signed import Signed
 from secure_fl.federation.verify_state import Claim, SignedState
-from secure_fl.secure_sum.envelope import NO_KEY
 
 FILE = "transcript.jsonl"
 

@@ -6,20 +6,20 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from secure_fl.errors import SecureSumError
-from secure_fl.federation.transcript_entries import RoundEntry, SumEntry
-from secure_fl.federation.verify_plan import Agreed, said_of
-from secure_fl.federation.verify_state import Claim, expected_of
-from secure_fl.secure_sum.envelope import (
+from secure_fl.crypto.envelope import (
     Header,
     Phase,
     open_envelope,
     open_head,
     read_header,
 )
-from secure_fl.secure_sum.round_book import view_of
-from secure_fl.secure_sum.round_digests import Applied
-from secure_fl.secure_sum.round_messages import Advertise, Agreement, Counts
+from secure_fl.errors import SecureSumError
+from secure_fl.federation.transcript_entries import RoundEntry, SumEntry
+from secure_fl.federation.verify_plan import Agreed, said_of
+from secure_fl.federation.verify_state import Claim, expected_of
+from secure_fl.secure_sum.digests import Applied
+from secure_fl.secure_sum.key_directory import view_of
+from secure_fl.secure_sum.messages import Advertise, Agreement, Counts
 
 _UPLOAD = Phase.UPLOAD
 

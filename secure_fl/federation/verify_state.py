@@ -15,12 +15,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from secure_fl.crypto.envelope import Expected, Phase, open_envelope, read_header
+from secure_fl.crypto.strict_json import canonical
 from secure_fl.errors import SecureSumError
 from secure_fl.federation.transcript_entries import RoundEntry, StateEntry
 from secure_fl.federation.verify_plan import Agreed, Problems, said_of
-from secure_fl.secure_sum.envelope import Expected, Phase, open_envelope, read_header
-from secure_fl.secure_sum.round_digests import Applied
-from secure_fl.secure_sum.strict_json import canonical
+from secure_fl.secure_sum.digests import Applied
 
 Claim = tuple[bytes, tuple[int, int]]
 """Digest and place of a state."""

@@ -20,8 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from secure_fl.federation.place import Place
-from secure_fl.secure_sum.envelope import (
+from secure_fl.crypto.envelope import (
     NO_KEY,
     Expected,
     Header,
@@ -31,11 +30,12 @@ from secure_fl.secure_sum.envelope import (
     read_header,
     sign_envelope,
 )
-from secure_fl.secure_sum.identities import Identity
-from secure_fl.secure_sum.refusals import Reason, RefusedError
-from secure_fl.secure_sum.roster import Roster
-from secure_fl.secure_sum.round_sizes import check_size
-from secure_fl.secure_sum.strict_json import canonical, fields, malformed, parse_object
+from secure_fl.crypto.identities import Identity
+from secure_fl.crypto.refusals import Reason, RefusedError
+from secure_fl.crypto.roster import Roster
+from secure_fl.crypto.strict_json import canonical, fields, malformed, parse_object
+from secure_fl.federation.place import Place
+from secure_fl.secure_sum.sizes import check_size
 
 SUITE = "parties-1"
 NO_PLAN = "no-plan"
@@ -76,12 +76,12 @@ class Post:
 
     @property
     def sender(self) -> str:
-        """Who signed it."""
+        """The name of the party that signed the message."""
         return self.header.sender
 
     @property
     def place(self) -> Place:
-        """The place that the head names.
+        """The place in the program that the message is about.
 
         Raises:
             RefusedError: `malformed`.
@@ -189,7 +189,7 @@ def plain_header(name: str, roster: Roster, phase: Phase, plan: str, number: int
 
 
 def read_place(value: Any) -> Place:
-    """A place out of JSON.
+    """The place that `shown` wrote as JSON values.
 
     Raises:
         RefusedError: `malformed`.
@@ -200,7 +200,7 @@ def read_place(value: Any) -> Place:
 
 
 def shown(place: Place) -> list[int]:
-    """A place as JSON."""
+    """A place as JSON values: the step's number and the round's."""
     return [place.step, place.round]
 
 

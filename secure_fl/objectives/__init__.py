@@ -74,12 +74,12 @@ if TYPE_CHECKING:
     from secure_fl.objectives.separation import Separation as Separation
     from secure_fl.objectives.separation import SeparationPlan as SeparationPlan
     from secure_fl.objectives.ssd import SSD as SSD
-    from secure_fl.objectives.units import CrossEntropy as CrossEntropy
-    from secure_fl.objectives.units import SpectralUnits as SpectralUnits
-    from secure_fl.objectives.units import SSDUnits as SSDUnits
-    from secure_fl.objectives.units import TargetObjective as TargetObjective
-    from secure_fl.objectives.units import UnitObjective as UnitObjective
-    from secure_fl.objectives.units import unit_form as unit_form
+    from secure_fl.objectives.unit_objectives import CrossEntropy as CrossEntropy
+    from secure_fl.objectives.unit_objectives import SpectralUnits as SpectralUnits
+    from secure_fl.objectives.unit_objectives import SSDUnits as SSDUnits
+    from secure_fl.objectives.unit_objectives import TargetObjective as TargetObjective
+    from secure_fl.objectives.unit_objectives import UnitObjective as UnitObjective
+    from secure_fl.objectives.unit_objectives import unit_form as unit_form
 
 __getattr__, __dir__, __all__ = lazily(
     __name__,
@@ -104,7 +104,7 @@ __getattr__, __dir__, __all__ = lazily(
         "random_features": ["RandomFeatures"],
         "separation": ["Separation", "SeparationPlan"],
         "ssd": ["SSD"],
-        "units": [
+        "unit_objectives": [
             "CrossEntropy",
             "SSDUnits",
             "SpectralUnits",

@@ -1,20 +1,25 @@
 """ε of a list of releases: an upper bound for one neighbour relation and one δ, never a guess.
 
-Gaussian events are composed as privacy loss distributions (PLD) by dp_accounting, integer events by their Rényi curves. Both are upper
-bounds by construction, so where several apply, the smallest is charged. Nothing here has a default adjacency, takes a rate at which
-clients are sampled, or approximates by a central limit theorem.
+Gaussian events are composed as privacy loss distributions (PLD) by dp_accounting, integer events by
+their Rényi curves. Both are upper bounds by construction, so where several apply, the smallest is
+charged. Nothing here has a default adjacency, takes a rate at which clients are sampled, or
+approximates by a central limit theorem.
 
-Which pair of distributions stands for a Gaussian event, with s = contributions/σ and q the sampling rate:
+Which pair of distributions stands for a Gaussian event, with s = contributions/σ and q the
+sampling rate:
 
-- zero-out, add-remove: (1−q)N(0) + qN(s) against N(0), in both orders. A unit that is not drawn changes nothing; drawn, it moves the sum by
-  at most s noise deviations.
-- replace-one: (1−q)N(0) + qN(s) against (1−q)N(0) + qN(−s). Both contents move the sum by at most s from where it is without the unit.
-  Opposite directions are the worst: for likelihood ratios L₁, L₂ against "not drawn", the test's gain is a convex function of
-  (1−q)(1−γ) + qL₁ − γqL₂, its mixed second derivative in (L₁, L₂) is negative, so no choice of directions, also none made adaptively between
-  two releases of one step, does better than keeping them opposed throughout (the verification step of stochastic control).
+- zero-out, add-remove: (1−q)N(0) + qN(s) against N(0), in both orders. A unit that is not drawn
+  changes nothing; drawn, it moves the sum by at most s noise deviations.
+- replace-one: (1−q)N(0) + qN(s) against (1−q)N(0) + qN(−s). Both contents move the sum by at most s
+  from where it is without the unit. Opposite directions are the worst: for likelihood ratios L₁, L₂
+  against "not drawn", the test's gain is a convex function of (1−q)(1−γ) + qL₁ − γqL₂, its mixed
+  second derivative in (L₁, L₂) is negative, so no choice of directions, also none made adaptively
+  between two releases of one step, does better than keeping them opposed throughout (the
+  verification step of stochastic control).
 
-The Rényi accountant of dp_accounting ignores the relation for Gaussians (ε of 2.17 instead of 4.38 for one release at σ = 2): for replace-one
-no Gaussian passes through it; full participation has a closed form, and sampled steps are a PLD or nothing.
+The Rényi accountant of dp_accounting ignores the relation for Gaussians (ε of 2.17 instead of 4.38
+for one release at σ = 2): for replace-one no Gaussian passes through it; full participation has a
+closed form, and sampled steps are a PLD or nothing.
 """
 
 from __future__ import annotations
@@ -30,29 +35,45 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from secure_fl.errors import DependencyError, PrivacyError
+from secure_fl.privacy.adjacency import Adjacency
 from secure_fl.privacy.events import Event, GaussianEvent, IntegerEvent, PureEvent
-from secure_fl.privacy.integer_curves import ORDERS, Curve, gaussian_curve, integer_curve, pure_curve, sampled_gaussian_curve
-from secure_fl.privacy.units import Adjacency
+from secure_fl.privacy.integer_curves import (
+    ORDERS,
+    Curve,
+    gaussian_curve,
+    integer_curve,
+    pure_curve,
+    sampled_gaussian_curve,
+)
 
 _FINE, _COARSE = 2e-4, 5e-3
-"""Grid of privacy losses. At q=.01, σ=1, T=1000: ε 1.8283 in 0.4 s and 1.8463 in 0.1 s; a grid of 1e-4 gives 1.8282."""
+"""Grid of privacy losses. At q=.01, σ=1, T=1000: ε 1.8283 in 0.4 s and 1.8463 in 0.1 s; a grid of
+1e-4 gives 1.8282.
+"""
 _PLANNED, _WIDEST = 1 / 8, 2.5e-2
-"""For planning a multiple of the fine grid, up to this share of q·s, by which most of a step's losses deviate, and no wider than the second: at
-q=.01, σ=1, T=1000 that is 1.2e-3, which takes 0.05 s and finds 1.8293."""
+"""For planning a multiple of the fine grid, up to this share of q·s, by which most of a step's
+losses deviate, and no wider than the second: at q=.01, σ=1, T=1000 that is 1.2e-3, which takes 0.05
+s and finds 1.8293."""
 _MOST_POINTS = 1e6
 _NO_BOUND = 500.0
-"""Nats between the points of a grid, which dp_accounting raises e to: losses that need so wide a grid are bounded by nothing that helps."""
+"""Nats between the points of a grid, which dp_accounting raises e to: losses that need so wide a
+grid are bounded by nothing that helps.
+"""
 _DELTA_SHARES = (0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98)
 
 
 class Charge(NamedTuple):
-    """An event and the relation at which it is charged: one run may hold releases whose neighbours differ in different ways."""
+    """An event and the relation at which it is charged: one run may hold releases whose neighbours
+    differ in different ways.
+    """
 
     event: Event
     adjacency: Adjacency
 
 
-def epsilon(events: Sequence[Event], delta: float, adjacency: Adjacency, *, fine: bool = True) -> float:
+def epsilon(
+    events: Sequence[Event], delta: float, adjacency: Adjacency, *, fine: bool = True
+) -> float:
     """ε such that all `events` together are (ε, δ)-DP.
 
     Args:
@@ -61,8 +82,12 @@ def epsilon(events: Sequence[Event], delta: float, adjacency: Adjacency, *, fine
         adjacency: how neighbours differ; there is no default, since an ε without it means nothing.
         fine: False for a quicker, larger upper bound (live display).
 
-    **Guarantee.** An upper bound on the ε of the adaptive composition of all events, at δ, infinity where none is known.
-    **Assumes.** Every event's own assumptions; floating-point error of dp_accounting's convolutions is not charged.
+    **Guarantee.** An upper bound on the ε of the adaptive composition of all events, at δ, infinity
+    where none is known.
+
+    **Assumes.** Every event's own assumptions; floating-point error of dp_accounting's convolutions
+    is not charged.
+
     **Not covered.** Choices made from the data that are no event, such as a search over settings.
 
     Raises:
@@ -78,9 +103,11 @@ def epsilon_of(charges: Iterable[Charge], delta: float, *, fine: bool = True) ->
 
 
 def planned_epsilon(charges: Iterable[Charge], delta: float) -> float:
-    """As `epsilon_of`, on a grid that is as fine as the steps need: as quick as the coarse one for most, and an upper bound like both.
+    """As `epsilon_of`, on a grid that is as fine as the steps need: as quick as the coarse one for
+    most, and an upper bound like both.
 
-    Where a step loses little, the coarse grid's ε is 1 % too high; this one's is within 0.1 % of the fine one's.
+    Where a step loses little, the coarse grid's ε is 1 % too high; this one's is within 0.1 % of
+    the fine one's.
     """
     held = merged(charges)
     return _epsilon(held, _probability(delta), _planning_grid(_Parts.of(held)))
@@ -88,19 +115,28 @@ def planned_epsilon(charges: Iterable[Charge], delta: float) -> float:
 
 def _probability(delta: float) -> float:
     if isinstance(delta, bool) or not 0 < delta < 1:
-        raise PrivacyError("not a probability", field="delta", value=delta, remedy="a number within (0, 1), far below one over the units")
+        raise PrivacyError(
+            "not a probability",
+            field="delta",
+            value=delta,
+            remedy="a number within (0, 1), far below one over the units",
+        )
     return delta
 
 
 @lru_cache(maxsize=8192)
 def _epsilon(charges: tuple[Charge, ...], delta: float, base: float) -> float:
-    """Kept, because the plan, the gate, the file, the live display and every claim ask for the same ε. `base`: the grid at its widest."""
+    """Kept, because the plan, the gate, the file, the live display and every claim ask for the same
+    ε. `base`: the grid at its widest.
+    """
     parts = _Parts.of(charges)
     return _with_sampler_error(_best_bound(parts, base), delta, parts.sampler_error)
 
 
 def within(charges: Iterable[Charge], delta: float, limit: float) -> bool:
-    """Whether ε is at most `limit`: the coarse bound decides where it can, then the one that plans are made with, the fine one otherwise."""
+    """Whether ε is at most `limit`: the coarse bound decides where it can, then the one that plans
+    are made with, the fine one otherwise.
+    """
     held = merged(charges)
     if epsilon_of(held, delta, fine=False) <= limit or planned_epsilon(held, delta) <= limit:
         return True
@@ -108,7 +144,8 @@ def within(charges: Iterable[Charge], delta: float, limit: float) -> bool:
 
 
 def merged(charges: Iterable[Charge]) -> tuple[Charge, ...]:
-    """Equal mechanisms as one event with the sum of their counts, in an order that depends on the content only.
+    """Equal mechanisms as one event with the sum of their counts, in an order that depends on the
+    content only.
 
     Raises:
         PrivacyError: an event that has no proof for its adjacency.
@@ -118,20 +155,34 @@ def merged(charges: Iterable[Charge]) -> tuple[Charge, ...]:
         _check_adjacency(event, adjacency)
         counts[Charge(event.with_count(1), adjacency)] += event.count
     ordered = sorted(counts.items(), key=lambda item: repr(item[0]))
-    return tuple(Charge(event.with_count(count), adjacency) for (event, adjacency), count in ordered)
+    return tuple(
+        Charge(event.with_count(count), adjacency) for (event, adjacency), count in ordered
+    )
 
 
 def _check_adjacency(event: Event, adjacency: Adjacency) -> None:
     if not isinstance(adjacency, Adjacency):
-        raise PrivacyError("not an adjacency", field="adjacency", value=adjacency, remedy="Adjacency.ADD_REMOVE, ZERO_OUT or REPLACE_ONE")
+        raise PrivacyError(
+            "not an adjacency",
+            field="adjacency",
+            value=adjacency,
+            remedy="Adjacency.ADD_REMOVE, ZERO_OUT or REPLACE_ONE",
+        )
     if isinstance(event, IntegerEvent) and adjacency is Adjacency.ADD_REMOVE:
         remedy = "claim zero-out on a public roster, or replace-one"
-        raise PrivacyError("an absent client takes its noise share along", field="adjacency", value=str(adjacency), remedy=remedy)
+        raise PrivacyError(
+            "an absent client takes its noise share along",
+            field="adjacency",
+            value=str(adjacency),
+            remedy=remedy,
+        )
 
 
 @dataclass(frozen=True)
 class _Parts:
-    """Charges by the way they compose. `full` is Σ μ² of Gaussians with full participation: together they are one Gaussian."""
+    """Charges by the way they compose. `full` is Σ μ² of Gaussians with full participation:
+    together they are one Gaussian.
+    """
 
     full: float
     sampled: dict[tuple[float, float, bool], int]  # noise over sensitivity, rate, replaced -> steps
@@ -157,9 +208,15 @@ class _Parts:
 
     @property
     def sampler_error(self) -> float:
-        """Total variation between the integer noise that was drawn and the one that is charged, summed over all draws."""
+        """Total variation between the integer noise that was drawn and the one that is charged,
+        summed over all draws.
+        """
         events = (charge.event for charge in self.integer)
-        return sum(e.tv_per_draw * e.parties * e.dimension * e.releases for e in events if isinstance(e, IntegerEvent))
+        return sum(
+            e.tv_per_draw * e.parties * e.dimension * e.releases
+            for e in events
+            if isinstance(e, IntegerEvent)
+        )
 
     @property
     def has_curve(self) -> bool:
@@ -175,7 +232,7 @@ class _Parts:
         return _Parts(0.0, {}, self.pure, self.integer)
 
     def losses_only(self) -> _Parts:
-        """The Gaussian part."""
+        """The Gaussian releases alone, for bounds by privacy losses."""
         return _Parts(self.full, self.sampled, (), ())
 
 
@@ -226,20 +283,31 @@ def _curve_bound(parts: _Parts) -> Bound:
 
 
 def _loss_bound(parts: _Parts, base: float) -> Bound:
-    """By composing privacy loss distributions, each rounded so that ε can only grow."""
+    """The bound by composed privacy loss distributions, each rounded so that ε can only grow."""
     dp, pld = _load("dp_accounting"), _load("dp_accounting.pld.privacy_loss_distribution")
-    relation = {True: dp.NeighboringRelation.REPLACE_ONE, False: dp.NeighboringRelation.ADD_OR_REMOVE_ONE}
+    relation = {
+        True: dp.NeighboringRelation.REPLACE_ONE,
+        False: dp.NeighboringRelation.ADD_OR_REMOVE_ONE,
+    }
     width = _grid(parts, base)
     if width > _NO_BOUND:
         return lambda _: math.inf
     composed = []
     if parts.full:
-        composed.append(pld.from_gaussian_mechanism(parts.full**-0.5, value_discretization_interval=width))
+        composed.append(
+            pld.from_gaussian_mechanism(parts.full**-0.5, value_discretization_interval=width)
+        )
     for (noise, rate, replaced), steps in parts.sampled.items():
-        kind = {"sampling_prob": rate, "neighboring_relation": relation[replaced], "value_discretization_interval": width}
+        kind = {
+            "sampling_prob": rate,
+            "neighboring_relation": relation[replaced],
+            "value_discretization_interval": width,
+        }
         composed.append(pld.from_gaussian_mechanism(noise, **kind).self_compose(steps))
     for pure in parts.pure:
-        guarantee = _load("dp_accounting.pld.common").DifferentialPrivacyParameters(pure.epsilon, 0.0)
+        guarantee = _load("dp_accounting.pld.common").DifferentialPrivacyParameters(
+            pure.epsilon, 0.0
+        )
         composed.append(pld.from_privacy_parameters(guarantee, width).self_compose(pure.releases))
     total = composed[0]
     for distribution in composed[1:]:
@@ -248,20 +316,25 @@ def _loss_bound(parts: _Parts, base: float) -> Bound:
 
 
 def _deviation(noise: float, rate: float, replaced: bool) -> float:
-    """By which a sampled step's loss deviates, about: q·√(exp(s²) − 1)."""
+    """How much a sampled step's loss deviates, about: q·√(exp(s²) − 1)."""
     return rate * math.sqrt(math.expm1(min(((2 if replaced else 1) / noise) ** 2, 50.0)))
 
 
 def _planning_grid(parts: _Parts) -> float:
-    least = min((rate * (2 if replaced else 1) / noise for noise, rate, replaced in parts.sampled), default=math.inf)
+    least = min(
+        (rate * (2 if replaced else 1) / noise for noise, rate, replaced in parts.sampled),
+        default=math.inf,
+    )
     return _FINE * max(1, math.floor(min(_PLANNED * least, _WIDEST) / _FINE))
 
 
 def _grid(parts: _Parts, base: float) -> float:
-    """Width of the grid of losses: fine enough for the smallest step's loss, coarse enough for a million points in all.
+    """Width of the grid of losses: fine enough for the smallest step's loss, coarse enough for a
+    million points in all.
 
-    Where a step's loss deviates by less than the grid's width w, rounding inflates its variance to about w times
-    it, in every step. So the grid is at most half of it, unless the inflation of all steps together stays below a deviation of two widths.
+    Where a step's loss deviates by less than the grid's width w, rounding inflates its variance to
+    about w times it, in every step. So the grid is at most half of it, unless the inflation of all
+    steps together stays below a deviation of two widths.
     """
     width, farthest, squares = base, 0.0, parts.full
     for (noise, rate, replaced), steps in parts.sampled.items():
@@ -272,12 +345,18 @@ def _grid(parts: _Parts, base: float) -> float:
         squares += steps * min(shift**2, deviation**2)
     for pure in parts.pure:
         width = min(width, pure.epsilon / 100)  # it is rounded up to the grid once a release
-    spread = squares / 2 + 10 * math.sqrt(squares) + sum(pure.epsilon * pure.releases for pure in parts.pure)
+    spread = (
+        squares / 2
+        + 10 * math.sqrt(squares)
+        + sum(pure.epsilon * pure.releases for pure in parts.pure)
+    )
     return max(width, max(farthest, spread) / _MOST_POINTS)
 
 
 def _with_sampler_error(bound: Bound, delta: float, error: float) -> float:
-    """ε when the noise drawn is within total variation `error` of the noise charged: that costs (1 + e^ε)·error of δ."""
+    """ε when the noise drawn is within total variation `error` of the noise charged: that costs
+    (1 + e^ε)·error of δ.
+    """
     value = bound(delta)
     if not error:
         return value
@@ -298,4 +377,6 @@ def _load(module: str) -> Any:
         return import_module(module)
     except ImportError as missing:
         package = module.partition(".")[0].replace("_", "-")
-        raise DependencyError("not installed", field=package, value=str(missing), remedy=f"pip install {package}") from missing
+        raise DependencyError(
+            "not installed", field=package, value=str(missing), remedy=f"pip install {package}"
+        ) from missing

@@ -1,9 +1,12 @@
-"""A norm bound that follows a quantile of the clients' update norms, by one noised bit a client and round.
+"""A norm bound that follows a quantile of the clients' update norms, by one noised bit a client
+and round.
 
-Source: Andrew, Thakkar, McMahan, Ramaswamy, *Differentially private learning with adaptive clipping*, NeurIPS 2021, arXiv 1905.03871.
+Source: Andrew, Thakkar, McMahan, Ramaswamy, *Differentially private learning with adaptive
+clipping*, NeurIPS 2021, arXiv 1905.03871.
 
-**Guarantee**: the bits are fields of the same vector as the update, so `ClientLevel.event` already charges for them: sent as ±½, a bit moves the
-sum by ½ under zero-out and by 1 under replace-one, against noise of σ_b. The next bound is post-processing of their noised share.
+**Guarantee**: the bits are fields of the same vector as the update, so `ClientLevel.event` already
+charges for them: sent as ±½, a bit moves the sum by ½ under zero-out and by 1 under replace-one,
+against noise of σ_b. The next bound is post-processing of their noised share.
 
 **Assumes**: `ClientLevel.bit_noise` is set, and every client uses the round's public bound.
 
@@ -20,7 +23,7 @@ from secure_fl.errors import PrivacyError
 
 @dataclass(frozen=True)
 class QuantileBound:
-    """How the bound moves.
+    """How the norm bound follows a quantile of the updates' norms from round to round.
 
     Attributes:
         quantile: share of clients whose update is to lie within the bound.
@@ -43,19 +46,28 @@ class QuantileBound:
             (0 < self.smallest < self.largest < inf, "smallest", "positive and below largest"),
         ):
             if not holds:
-                raise PrivacyError("out of range", field=field, value=getattr(self, field), remedy=remedy)
+                raise PrivacyError(
+                    "out of range", field=field, value=getattr(self, field), remedy=remedy
+                )
 
     def moved(self, bound: float, inside: float) -> float:
-        """The next round's bound: `bound · exp(−rate · (inside − quantile))`, where `inside` is `Opened.inside`, within [0, 1].
+        """The next round's bound: `bound · exp(−rate · (inside − quantile))`, where `inside` is
+        `Opened.inside`, within [0, 1].
 
         Raises:
             PrivacyError: `inside` is not a share.
         """
         if not 0 <= inside <= 1:
-            raise PrivacyError("not a share of clients", field="inside", value=inside, remedy="pass Opened.inside")
-        return min(self.largest, max(self.smallest, bound * exp(-self.rate * (inside - self.quantile))))
+            raise PrivacyError(
+                "not a share of clients", field="inside", value=inside, remedy="pass Opened.inside"
+            )
+        return min(
+            self.largest, max(self.smallest, bound * exp(-self.rate * (inside - self.quantile)))
+        )
 
 
 def bit_noise_for(roster: int) -> float:
-    """Deviation of the bit's noise, in clients, that the authors found to cost next to nothing: a twentieth of the clients, at least 1."""
+    """Deviation of the bit's noise, in clients, that the authors found to cost next to nothing: a
+    twentieth of the clients, at least 1.
+    """
     return max(1.0, roster / 20)

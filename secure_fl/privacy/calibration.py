@@ -8,22 +8,34 @@ from importlib import import_module
 
 from secure_fl.errors import PrivacyError
 from secure_fl.privacy.accounting import Charge, planned_epsilon, within
+from secure_fl.privacy.adjacency import Adjacency
 from secure_fl.privacy.events import Event, GaussianEvent, PureEvent
 from secure_fl.privacy.ledger import Budget
-from secure_fl.privacy.units import Adjacency
 
 _LEAST, _MOST, _STRIDE = 1e-2, 1e5, 4.0
 _RELATIVE = 2e-3
-"""How far above the smallest fitting noise the answer may lie, beside the planning grid's own 0.1 %."""
+"""How far above the smallest fitting noise the answer may lie, beside the planning grid's own
+0.1 %.
+"""
 _STEPS = 8
 
 
 def noise_for(
-    epsilon: float, delta: float, adjacency: Adjacency, *, sampling_rate: float, steps: int, also: Sequence[Event] = (), contributions: float = 1.0
+    epsilon: float,
+    delta: float,
+    adjacency: Adjacency,
+    *,
+    sampling_rate: float,
+    steps: int,
+    also: Sequence[Event] = (),
+    contributions: float = 1.0,
 ) -> float:
-    """Noise multiplier of a Poisson-sampled Gaussian so that `steps` of it, together with `also`, are (ε, δ)-DP.
+    """Noise multiplier of a Poisson-sampled Gaussian so that `steps` of it, together with `also`,
+    are (ε, δ)-DP.
 
-    **Guarantee.** By `accounting.epsilon` the plan costs at most `epsilon`; noise lower by 0.3 % would cost more.
+    **Guarantee.** By `accounting.epsilon` the plan costs at most `epsilon`; noise lower by 0.3 %
+    would cost more.
+
     **Assumes.** As the events.
 
     Raises:
@@ -35,21 +47,32 @@ def noise_for(
 
     if sampling_rate == 1 and not also and epsilon > 0:
         shift = contributions * (2 if adjacency is Adjacency.REPLACE_ONE else 1)
-        exact = float(import_module("dp_accounting").get_sigma_gaussian(epsilon, delta)) * math.sqrt(steps) * shift
+        exact = (
+            float(import_module("dp_accounting").get_sigma_gaussian(epsilon, delta))
+            * math.sqrt(steps)
+            * shift
+        )
         return exact * (1 + 1e-9)  # the root is found to 1e-12 from either side
     return smallest_noise(events, epsilon, delta, adjacency)
 
 
 def smallest_noise(
-    events: Callable[[float], Sequence[Event]], epsilon: float, delta: float, adjacency: Adjacency, *, also: Sequence[Charge] = ()
+    events: Callable[[float], Sequence[Event]],
+    epsilon: float,
+    delta: float,
+    adjacency: Adjacency,
+    *,
+    also: Sequence[Charge] = (),
 ) -> float:
-    """The smallest noise z, to 0.3 %, whose plan `events(z)`, together with `also`, is (ε, δ)-DP; more noise must never cost more.
+    """The smallest noise z, to 0.3 %, whose plan `events(z)`, together with `also`, is (ε, δ)-DP;
+    more noise must never cost more.
 
-    For integer noise `events` makes the event whose variance is (z·C)² in integer units, with the sensitivities of that grid. It may raise
-    PrivacyError for a z at which there is no such plan.
+    For integer noise `events` makes the event whose variance is (z·C)² in integer units, with the
+    sensitivities of that grid. It may raise PrivacyError for a z at which there is no such plan.
 
-    **Guarantee.** The plan of the noise that is returned was itself held against ε, by `accounting.planned_epsilon`, an upper bound by which the
-    gate of a run lets pass too. Guesses and slopes only say where to look.
+    **Guarantee.** The plan of the noise that is returned was itself held against ε, by
+    `accounting.planned_epsilon`, an upper bound by which the gate of a run lets pass too. Guesses
+    and slopes only say where to look.
 
     Raises:
         PrivacyError: not even z = 1e5 fits, or `events` refuses before the noise is enough.
@@ -75,10 +98,14 @@ def smallest_noise(
     return _bisect(fits_below, low, high, _RELATIVE)[1]
 
 
-def _along_the_slope(cost: Callable[[float], float], epsilon: float, noise: float, slope: float) -> float | None:
-    """Noise that fits and is within the tolerance of too little by the slope there; None where a few steps find none.
+def _along_the_slope(
+    cost: Callable[[float], float], epsilon: float, noise: float, slope: float
+) -> float | None:
+    """Noise that fits and is within the tolerance of too little by the slope there; None where a
+    few steps find none.
 
-    One evaluation takes up to half a second; ε against noise is so nearly a power that two or three are enough.
+    One evaluation takes up to half a second; ε against noise is so nearly a power that two or three
+    are enough.
     """
     value = cost(noise)
     for _ in range(_STEPS):
@@ -95,12 +122,18 @@ def _along_the_slope(cost: Callable[[float], float], epsilon: float, noise: floa
     return None
 
 
-def _guess(charges: Callable[[float], Sequence[Charge]], epsilon: float, delta: float) -> tuple[float, float] | None:
-    """Where the noise should be by the central limit theorem (Bu et al. 2020), and by which power of it ε falls there.
+def _guess(
+    charges: Callable[[float], Sequence[Charge]], epsilon: float, delta: float
+) -> tuple[float, float] | None:
+    """Where the noise should be by the central limit theorem (Bu et al. 2020), and by which power
+    of it ε falls there.
 
     A guess, never a bound. None for other events than Gaussian ones, and where there is none.
     """
-    if not epsilon > 0 or any(charge is None or not isinstance(charge.event, GaussianEvent | PureEvent) for charge in _or_none(charges, 1.0)):
+    if not epsilon > 0 or any(
+        charge is None or not isinstance(charge.event, GaussianEvent | PureEvent)
+        for charge in _or_none(charges, 1.0)
+    ):
         return None
     accountant = import_module("dp_accounting")
     deviation = 1 / float(accountant.get_sigma_gaussian(epsilon, delta))
@@ -109,9 +142,16 @@ def _guess(charges: Callable[[float], Sequence[Charge]], epsilon: float, delta: 
             return None
     except PrivacyError:
         return None
-    noise = _bisect(lambda noise: _rough_square(charges(noise)) <= deviation**2, _LEAST, _MOST, 1e-3)[1]
-    steep = math.log(_rough_square(charges(noise / 1.02)) / _rough_square(charges(noise * 1.02))) / 2
-    above, below = (float(accountant.get_epsilon_gaussian(1 / (deviation * step), delta)) for step in (1.02, 1 / 1.02))
+    noise = _bisect(
+        lambda noise: _rough_square(charges(noise)) <= deviation**2, _LEAST, _MOST, 1e-3
+    )[1]
+    steep = (
+        math.log(_rough_square(charges(noise / 1.02)) / _rough_square(charges(noise * 1.02))) / 2
+    )
+    above, below = (
+        float(accountant.get_epsilon_gaussian(1 / (deviation * step), delta))
+        for step in (1.02, 1 / 1.02)
+    )
     return noise, max(0.3, steep * math.log(above / below) / math.log(1.02**2) ** 2)
 
 
@@ -133,8 +173,12 @@ def _rough_square(charges: Sequence[Charge]) -> float:
     return square
 
 
-def _bracket(fits: Callable[[float], bool], fits_below: Callable[[float], bool]) -> tuple[float, float]:
-    """Noise that does not fit (or is below the least) and noise that does, at most a stride apart, searched from 1 in both directions."""
+def _bracket(
+    fits: Callable[[float], bool], fits_below: Callable[[float], bool]
+) -> tuple[float, float]:
+    """Noise that does not fit (or is below the least) and noise that does, at most a stride apart,
+    searched from 1 in both directions.
+    """
     high, stride, enough = 1.0, _STRIDE, fits(1.0)
     if enough:
         low = high / stride
@@ -144,11 +188,18 @@ def _bracket(fits: Callable[[float], bool], fits_below: Callable[[float], bool])
     while not enough:
         if high * stride > _MOST:
             remedy = "raise ε, or release less"
-            raise PrivacyError("no noise fits: the rest of the plan alone passes ε", field="noise", value=high, remedy=remedy)
+            raise PrivacyError(
+                "no noise fits: the rest of the plan alone passes ε",
+                field="noise",
+                value=high,
+                remedy=remedy,
+            )
         try:
             enough = fits(high * stride)
         except PrivacyError:
-            stride = math.sqrt(stride)  # there is no plan with so much noise: approach where there is one
+            stride = math.sqrt(
+                stride
+            )  # there is no plan with so much noise: approach where there is one
             if stride < 1 + _RELATIVE:
                 raise
         else:
@@ -156,8 +207,12 @@ def _bracket(fits: Callable[[float], bool], fits_below: Callable[[float], bool])
     return high / stride, high
 
 
-def _bisect(fits: Callable[[float], bool], low: float, high: float, relative: float) -> tuple[float, float]:
-    """Neighbouring values, the lower of which does not fit and the higher of which does, as `low` and `high` do already."""
+def _bisect(
+    fits: Callable[[float], bool], low: float, high: float, relative: float
+) -> tuple[float, float]:
+    """Neighbouring values, the lower of which does not fit and the higher of which does, as `low`
+    and `high` do already.
+    """
     while high > low * (1 + relative):
         middle = math.sqrt(low * high)
         low, high = (low, middle) if fits(middle) else (middle, high)
@@ -165,7 +220,13 @@ def _bisect(fits: Callable[[float], bool], low: float, high: float, relative: fl
 
 
 def noise_of_run(
-    events: Callable[[float], Sequence[Event]], epsilon: float, delta: float, adjacency: Adjacency, *, also: Sequence[Charge] = (), remedy: str
+    events: Callable[[float], Sequence[Event]],
+    epsilon: float,
+    delta: float,
+    adjacency: Adjacency,
+    *,
+    also: Sequence[Charge] = (),
+    remedy: str,
 ) -> float:
     """As `smallest_noise`, for a whole run's plan.
 
@@ -173,7 +234,8 @@ def noise_of_run(
         remedy: what lets a smaller ε be reached, beside raising it.
 
     Raises:
-        PrivacyError: no noise fits; it names `privacy.epsilon` and the smallest that any noise reaches. Or no noise at all has a plan.
+        PrivacyError: no noise fits; it names `privacy.epsilon` and the smallest that any noise
+            reaches. Or no noise at all has a plan.
     """
     try:
         return smallest_noise(events, epsilon, delta, adjacency, also=also)
@@ -186,8 +248,16 @@ def noise_of_run(
         raise PrivacyError(problem, field="privacy.epsilon", value=epsilon, remedy=told) from None
 
 
-def least_epsilon(events: Callable[[float], Sequence[Event]], delta: float, adjacency: Adjacency, *, also: Sequence[Charge] = ()) -> float | None:
-    """ε of the plan `events(z)`, together with `also`, at the most noise z for which there is a plan; None where there is none."""
+def least_epsilon(
+    events: Callable[[float], Sequence[Event]],
+    delta: float,
+    adjacency: Adjacency,
+    *,
+    also: Sequence[Charge] = (),
+) -> float | None:
+    """ε of the plan `events(z)`, together with `also`, at the most noise z for which there is a
+    plan; None where there is none.
+    """
 
     def cost(noise: float) -> float | None:
         try:
@@ -209,26 +279,39 @@ def least_epsilon(events: Callable[[float], Sequence[Event]], delta: float, adja
 
 
 def _rounded_up(value: float) -> str:
-    """To three digits, never lower."""
+    """The value in text, rounded up to three digits, so never lower."""
     unit = 10.0 ** (math.floor(math.log10(value)) - 2)
     return f"{math.ceil(value / unit) * unit:.6g}"
 
 
-def rounds_within(budget: Budget, per_round: Sequence[Event], *, already: Sequence[Event] = (), most: int = 1_000_000) -> int:
-    """How many rounds of `per_round`, after `already`, a subject's budget holds; at most `most`, 0 when not even one.
+def rounds_within(
+    budget: Budget,
+    per_round: Sequence[Event],
+    *,
+    already: Sequence[Event] = (),
+    most: int = 1_000_000,
+) -> int:
+    """How many rounds of `per_round`, after `already`, a subject's budget holds; at most `most`, 0
+    when not even one.
 
     The ledger refuses exactly the round after that: both decide by `accounting.within`.
     """
 
     def charges(rounds: int) -> list[Charge]:
-        return [Charge(event, budget.adjacency) for event in [*already, *(event.times(rounds) for event in per_round)]]
+        return [
+            Charge(event, budget.adjacency)
+            for event in [*already, *(event.times(rounds) for event in per_round)]
+        ]
 
     def fits(rounds: int) -> bool:
         return within(charges(rounds), budget.delta, budget.epsilon)
 
     if not per_round:
         return most
-    low, step = _rounds_about(lambda rounds: planned_epsilon(charges(rounds), budget.delta), budget.epsilon, most), 1
+    low = _rounds_about(
+        lambda rounds: planned_epsilon(charges(rounds), budget.delta), budget.epsilon, most
+    )
+    step = 1
     while low < most and fits(min(low + step, most)):  # the fine bound may let a few more pass
         low, step = min(low + step, most), 2 * step
     high = low + step
@@ -252,7 +335,11 @@ def _rounds_about(cost: Callable[[int], float], epsilon: float, most: int) -> in
             power = min(2.0, max(0.2, math.log(value / known[1]) / math.log(rounds / known[0])))
         known = (rounds, value)
         low, high = (rounds, high) if value <= epsilon else (low, rounds)
-        aimed = rounds * min(64.0, max(1 / 64, (epsilon / value) ** (1 / power))) if value > 0 else math.inf
+        aimed = (
+            rounds * min(64.0, max(1 / 64, (epsilon / value) ** (1 / power)))
+            if value > 0
+            else math.inf
+        )
         toward = int(aimed) + (0 if value > epsilon or int(aimed) > low else 1)
         rounds = (low + high) // 2 if halve else min(max(toward, low + 1), high - 1)
         halve = not halve and high <= most

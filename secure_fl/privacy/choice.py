@@ -1,9 +1,11 @@
 """Which pool a client trains, chosen privately for its examples.
 
-Where only its own example-level noise protects a client, the choice it shows is a release: the exponential mechanism on bounded losses,
-in few rounds (`privacy.choice_every`); between them the client stays where it is.
+Where only its own example-level noise protects a client, the choice it shows is a release: the
+exponential mechanism on bounded losses, in few rounds (`privacy.choice_every`); between them the
+client stays where it is.
 
-Source of the policy: R-DPCFL, arXiv 2405.19272. The mechanism: McSherry, Talwar 2007; its zCDP: Cesar, Rogers 2021 (bounded range).
+Source of the policy: R-DPCFL, arXiv 2405.19272. The mechanism: McSherry, Talwar 2007; its zCDP:
+Cesar, Rogers 2021 (bounded range).
 """
 
 from __future__ import annotations
@@ -24,10 +26,12 @@ from secure_fl.privacy.noise import NoiseStream
 def bounded_score(losses: Tensor, bound: float, size: int) -> float:
     """Σ clamp(loss, 0, b) / n: what pools are compared by. Low is good. NaN counts as b.
 
-    **Guarantee**: one example of the n moves each pool's score by b/n at most, under zero-out and under replace-one.
+    **Guarantee**: one example of the n moves each pool's score by b/n at most, under zero-out and
+    under replace-one.
 
     Args:
-        losses: of the examples there are, `[N]`, N ≤ n, under one pool; each from its own example only (eval mode, no batch statistics).
+        losses: of the examples there are, `[N]`, N ≤ n, under one pool; each from its own example
+            only (eval mode, no batch statistics).
         bound: b, public.
         size: n, the client's public number of examples.
 
@@ -35,7 +39,12 @@ def bounded_score(losses: Tensor, bound: float, size: int) -> float:
         PrivacyError: more losses than `size`, or a bound that is none.
     """
     if not 0 < bound < inf or not 0 < size >= len(losses):
-        raise PrivacyError("not a bounded score", field="losses", value=(bound, size), remedy="a finite bound above 0, and size at least N")
+        raise PrivacyError(
+            "not a bounded score",
+            field="losses",
+            value=(bound, size),
+            remedy="a finite bound above 0, and size at least N",
+        )
     return float(losses.double().nan_to_num(nan=bound).clamp(0, bound).sum() / size)
 
 
@@ -43,21 +52,25 @@ def bounded_score(losses: Tensor, bound: float, size: int) -> float:
 class PrivateChoice:
     """The exponential mechanism on bounded scores.
 
-    Pool k is chosen with probability proportional to exp(−ε·score_k/(2Δ)), Δ = b/n, by adding Gumbel noise and taking the best.
+    Pool k is chosen with probability proportional to exp(−ε·score_k/(2Δ)), Δ = b/n, by adding
+    Gumbel noise and taking the best.
 
-    **Guarantee**: ε-DP for each choice, with bounded range ε, thus ε²/8-zCDP: replaced or zeroed, an example moves the difference of any two
-    log-probabilities by ε at most, as each score moves by Δ at most.
+    **Guarantee**: ε-DP for each choice, with bounded range ε, thus ε²/8-zCDP: replaced or zeroed,
+    an example moves the difference of any two log-probabilities by ε at most, as each score moves
+    by Δ at most.
 
-    **Assumes**: scores by `bounded_score`; a secret stream; `previous` is the client's last released choice, follows from its released sketch,
-    or is public.
+    **Assumes**: scores by `bounded_score`; a secret stream; `previous` is the client's last
+    released choice, follows from its released sketch, or is public.
 
-    **Not covered**: chances below 2^-50, where 53-bit uniforms end: a pool that should be chosen that seldom never is.
+    **Not covered**: chances below 2^-50, where 53-bit uniforms end: a pool that should be chosen
+    that seldom never is.
 
     Attributes:
         epsilon: of one choice.
         bound: b of the scores.
         size: n of the scores.
-        stay: public bonus of the previous choice, in units of the score: how much better another pool must look.
+        stay: public bonus of the previous choice, in units of the score: how much better another
+            pool must look.
 
     Raises:
         PrivacyError: a setting is out of range.
@@ -76,10 +89,17 @@ class PrivateChoice:
             (0 <= self.stay < inf, "stay"),
         ):
             if not holds:
-                raise PrivacyError("out of range", field=field, value=getattr(self, field), remedy="a finite positive number; stay may be 0")
+                raise PrivacyError(
+                    "out of range",
+                    field=field,
+                    value=getattr(self, field),
+                    remedy="a finite positive number; stay may be 0",
+                )
 
-    def choose(self, scores: Sequence[float], stream: NoiseStream, previous: int | None = None) -> int:
-        """A pool's index.
+    def choose(
+        self, scores: Sequence[float], stream: NoiseStream, previous: int | None = None
+    ) -> int:
+        """The index of the pool that is drawn.
 
         Raises:
             PrivacyError: there is no score, or one outside [0, bound].
@@ -88,15 +108,24 @@ class PrivateChoice:
         return int(np.argmax(u - np.log(-np.log(stream.uniform(len(u))))))
 
     def probabilities(self, scores: Sequence[float], previous: int | None = None) -> list[float]:
-        """Of each pool. As private as the scores: for planning and tests."""
-        return [float(p) for p in torch.softmax(torch.from_numpy(self._utilities(scores, previous)), 0)]
+        """The probability of each pool. As private as the scores: for planning and tests."""
+        return [
+            float(p) for p in torch.softmax(torch.from_numpy(self._utilities(scores, previous)), 0)
+        ]
 
-    def _utilities(self, scores: Sequence[float], previous: int | None) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    def _utilities(
+        self, scores: Sequence[float], previous: int | None
+    ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         if not scores or not all(0 <= score <= self.bound * (1 + 1e-12) for score in scores):
-            raise PrivacyError("scores are not bounded", field="scores", value="not shown", remedy="make them by bounded_score, all with this bound")
+            raise PrivacyError(
+                "scores are not bounded",
+                field="scores",
+                value="not shown",
+                remedy="make them by bounded_score, all with this bound",
+            )
         lowered = [score - (self.stay if k == previous else 0.0) for k, score in enumerate(scores)]
         return np.array(lowered) * (-self.epsilon * self.size / (2 * self.bound))
 
     def event(self, choices: int) -> PureEvent:
-        """What `choices` of them cost."""
+        """What so many choices cost."""
         return PureEvent(epsilon=self.epsilon, bounded_range=True, releases=choices)

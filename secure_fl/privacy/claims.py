@@ -1,17 +1,20 @@
-"""What a run may say aloud: (ε, δ) with unit, adjacency, sampling, adversary, what it rests on, what it assumes and what it leaves out."""
+"""What a run may say aloud: (ε, δ) with unit, adjacency, sampling, adversary, what it rests on,
+what it assumes and what it leaves out.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import Literal, NoReturn
 
 from secure_fl.errors import PrivacyError
 from secure_fl.privacy.accounting import Charge, epsilon_of
+from secure_fl.privacy.adjacency import Adjacency, PrivacyUnit
 from secure_fl.privacy.events import GaussianEvent, IntegerEvent, PureEvent
 from secure_fl.privacy.ledger import NOISED_BY_KEY_HOLDER, PrivacyLedger, Release
-from secure_fl.privacy.units import Adjacency, PrivacyUnit
 
 Protection = Literal["plain", "masked", "bfv+masked"]
 
@@ -32,10 +35,12 @@ class Setting:
 
     Args:
         protection: the secure sum's layers.
-        colluders: clients that pool what they know with the server; the noise must have been sized for them.
-        threshold: t, shares that reconstruct a client's mask; with as many colluders, masks protect nobody. Ignored without masks.
-        against_a_liar: 2t − m: as many colluders are enough for a server that shows two survivor sets to two halves of the m who hold
-            shares. None for t.
+        colluders: clients that pool what they know with the server; the noise must have been sized
+            for them.
+        threshold: t, shares that reconstruct a client's mask; with as many colluders, masks protect
+            nobody. Ignored without masks.
+        against_a_liar: 2t − m: as many colluders are enough for a server that shows two survivor
+            sets to two halves of the m who hold shares. None for t.
         key_holder: `clients`, who share one key, or an `authority`.
 
     Raises:
@@ -50,16 +55,29 @@ class Setting:
 
     def __post_init__(self) -> None:
         if self.protection not in ("plain", "masked", "bfv+masked"):
-            raise PrivacyError("unknown layer", field="protection", value=self.protection, remedy="plain, masked or bfv+masked")
+            raise PrivacyError(
+                "unknown layer",
+                field="protection",
+                value=self.protection,
+                remedy="plain, masked or bfv+masked",
+            )
         if self.colluders < 0:
-            raise PrivacyError("not a count", field="colluders", value=self.colluders, remedy="at least 0")
+            raise PrivacyError(
+                "not a count", field="colluders", value=self.colluders, remedy="at least 0"
+            )
 
     def adversaries(self) -> tuple[Adversary, ...]:
         """Everybody there is: without encryption there is no key holder."""
-        return tuple(who for who in Adversary if who is not Adversary.KEY_HOLDER or self.protection == "bfv+masked")
+        return tuple(
+            who
+            for who in Adversary
+            if who is not Adversary.KEY_HOLDER or self.protection == "bfv+masked"
+        )
 
     def sees_single_uploads(self, adversary: Adversary) -> bool:
-        """Whether one client's upload is laid open, so that only its own share of distributed noise is left to protect it."""
+        """Whether one client's upload is laid open, so that only its own share of distributed noise
+        is left to protect it.
+        """
         if self.protection == "plain":
             return adversary in (Adversary.SERVER, Adversary.COLLUSION, Adversary.LIAR)
         if adversary not in (Adversary.COLLUSION, Adversary.LIAR) or self.colluders == 0:
@@ -74,7 +92,9 @@ class Setting:
 
 @dataclass(frozen=True)
 class PrivacyClaim:
-    """One row of the table of ε per adversary. Adding two claims raises: an ε for one unit says nothing of the other."""
+    """One row of the table of ε per adversary. Adding two claims raises: an ε for one unit says
+    nothing of the other.
+    """
 
     epsilon: float
     delta: float
@@ -88,58 +108,122 @@ class PrivacyClaim:
 
     def to_dict(self) -> dict[str, object]:
         """Plain JSON values."""
-        return {**asdict(self), "assumes": list(self.assumes), "not_covered": list(self.not_covered)}
+        return {
+            **asdict(self),
+            "assumes": list(self.assumes),
+            "not_covered": list(self.not_covered),
+        }
 
     def __add__(self, other: object) -> NoReturn:
-        raise PrivacyError("claims are not added", field="claim", value="a sum", remedy="compose the events of one unit in one ledger")
+        raise PrivacyError(
+            "claims are not added",
+            field="claim",
+            value="a sum",
+            remedy="compose the events of one unit in one ledger",
+        )
 
 
 def claims(
-    ledger: PrivacyLedger, unit: PrivacyUnit, adjacency: Adjacency, delta: float, setting: Setting, *, subject: int | None = None
+    ledger: PrivacyLedger,
+    unit: PrivacyUnit,
+    adjacency: Adjacency,
+    delta: float,
+    setting: Setting,
+    *,
+    subject: int | None = None,
 ) -> list[PrivacyClaim]:
-    """A row for each adversary: of one client (or any one of its examples), or of the federation, which is the maximum over clients.
+    """A row for each adversary: of one client (or any one of its examples), or of the federation,
+    which is the maximum over clients.
 
-    Noise that a client added to its own training counts against everybody. Distributed noise counts as charged against whoever sees sums, the
-    colluders' shares being left out of the charge already; who sees a single upload faces that client's own share only. Noise that the key holder
+    Noise that a client added to its own training counts against everybody. Distributed noise counts
+    as charged against whoever sees sums, the colluders' shares being left out of the charge
+    already; who sees a single upload faces that client's own share only. Noise that the key holder
     added protects against everybody but the key holder, who gets no row.
 
     **Guarantee.** Each row's ε bounds what that adversary learns from everything the ledger holds.
+
     **Assumes.** The ledger is complete, and the adversary sees no more than `Setting` says.
+
     **Not covered.** Rows are not composed with each other: each adversary sees the same releases.
 
     Raises:
-        PrivacyError: nothing recorded for the unit, add-remove for clients, or noise of a key holder who is the server or a client.
+        PrivacyError: nothing recorded for the unit, add-remove for clients, or noise of a key
+            holder who is the server or a client.
     """
-    subjects = ledger.subjects(unit) if subject is None else (subject,)
-    charged = {charges for each in subjects for charges in ledger.histories(unit, each, adjacency)} - {()}
-    if not charged:
-        raise PrivacyError("no release of this unit", field="unit", value=str(unit), remedy="claim the unit that the run's noise protects")
-    touching = [release for release in ledger.releases if unit in (release.unit, release.also_protects) and set(subjects) & set(release.subjects)]
-    declared = any(release.basis == "declared" for release in touching)
-    by_holder = _noised_by_holder(touching, setting)
-    rows = []
-    for adversary in setting.adversaries():
-        if by_holder and adversary is Adversary.KEY_HOLDER:
-            continue
-        alone = setting.sees_single_uploads(adversary)
-        rows.append(
-            PrivacyClaim(
-                epsilon=max(epsilon_of(_laid_open(charges) if alone else charges, delta) for charges in charged),
-                delta=delta,
-                unit=unit,
-                adjacency=adjacency,
-                sampling=_sampling(charged),
-                adversary=adversary,
-                basis="declared" if declared else "derived",
-                assumes=_assumptions(touching, setting, alone=alone, declared=declared),
-                not_covered=_gaps(ledger, unit, setting, subject),
-            )
+    claimed = _Claimed(ledger, unit, adjacency, delta, setting, subject)
+    if not claimed.charged:
+        raise PrivacyError(
+            "no release of this unit",
+            field="unit",
+            value=str(unit),
+            remedy="claim the unit that the run's noise protects",
         )
-    return rows
+    return [claimed.row(adversary) for adversary in claimed.adversaries()]
+
+
+@dataclass(frozen=True)
+class _Claimed:
+    """What is claimed of a ledger, as the arguments of `claims`."""
+
+    ledger: PrivacyLedger
+    unit: PrivacyUnit
+    adjacency: Adjacency
+    delta: float
+    setting: Setting
+    subject: int | None
+
+    def adversaries(self) -> list[Adversary]:
+        """Those who get a row: a key holder who added noise gets none."""
+        by_holder = _noised_by_holder(self._touching, self.setting)
+        everybody = self.setting.adversaries()
+        return [who for who in everybody if who is not Adversary.KEY_HOLDER or not by_holder]
+
+    def row(self, adversary: Adversary) -> PrivacyClaim:
+        """The claim against one adversary."""
+        alone = self.setting.sees_single_uploads(adversary)
+        seen = [_laid_open(charges) if alone else charges for charges in self.charged]
+        declared = any(release.basis == "declared" for release in self._touching)
+        return PrivacyClaim(
+            epsilon=max(epsilon_of(charges, self.delta) for charges in seen),
+            delta=self.delta,
+            unit=self.unit,
+            adjacency=self.adjacency,
+            sampling=_sampling(self.charged),
+            adversary=adversary,
+            basis="declared" if declared else "derived",
+            assumes=_assumptions(self._touching, self.setting, alone=alone, declared=declared),
+            not_covered=_gaps(self.ledger, self.unit, self.setting, self.subject),
+        )
+
+    @cached_property
+    def charged(self) -> set[tuple[Charge, ...]]:
+        """All that any one subject has been charged, each history once."""
+        histories = (
+            self.ledger.histories(self.unit, each, self.adjacency) for each in self._subjects
+        )
+        return {charges for history in histories for charges in history} - {()}
+
+    @cached_property
+    def _touching(self) -> list[Release]:
+        """The releases that are about this unit and these subjects."""
+        return [
+            release
+            for release in self.ledger.releases
+            if self.unit in (release.unit, release.also_protects)
+            and set(self._subjects) & set(release.subjects)
+        ]
+
+    @cached_property
+    def _subjects(self) -> tuple[int, ...]:
+        return tuple(self.ledger.subjects(self.unit)) if self.subject is None else (self.subject,)
 
 
 def _laid_open(charges: tuple[Charge, ...]) -> tuple[Charge, ...]:
-    return tuple(Charge(event.own_share() if isinstance(event, IntegerEvent) else event, adjacency) for event, adjacency in charges)
+    """What the charges are to somebody who sees a single upload, with one client's noise only."""
+    return tuple(
+        Charge(event.own_share() if isinstance(event, IntegerEvent) else event, adjacency)
+        for event, adjacency in charges
+    )
 
 
 def _sampling(charged: Iterable[tuple[Charge, ...]]) -> str:
@@ -149,24 +233,41 @@ def _sampling(charged: Iterable[tuple[Charge, ...]]) -> str:
 
 
 def _noised_by_holder(releases: Iterable[Release], setting: Setting) -> bool:
-    """Whether some noise is the key holder's: then the holder must be neither the server nor a client, who would see the sums without it."""
+    """Whether some noise is the key holder's: then the holder must be neither the server nor a
+    client, who would see the sums without it.
+    """
     if not any(release.purpose == NOISED_BY_KEY_HOLDER for release in releases):
         return False
     if setting.protection != "bfv+masked" or setting.key_holder == "clients":
         remedy = 'encryption with key_holder = "authority"; or let all clients add the noise'
         value = f"{setting.protection}, {setting.key_holder}"
         raise PrivacyError(
-            "the server or a client would see sums before the key holder's noise is added", field="key_holder", value=value, remedy=remedy
+            "the server or a client would see sums before the key holder's noise is added",
+            field="key_holder",
+            value=value,
+            remedy=remedy,
         )
     return True
 
 
-def _assumptions(releases: Iterable[Release], setting: Setting, *, alone: bool, declared: bool) -> tuple[str, ...]:
-    integers = [(release.event, release.purpose) for release in releases if isinstance(release.event, IntegerEvent)]
-    shared = [event.parties for event, purpose in integers if isinstance(event, IntegerEvent) and purpose != NOISED_BY_KEY_HOLDER]
+def _assumptions(
+    releases: Iterable[Release], setting: Setting, *, alone: bool, declared: bool
+) -> tuple[str, ...]:
+    integers = [
+        (release.event, release.purpose)
+        for release in releases
+        if isinstance(release.event, IntegerEvent)
+    ]
+    shared = [
+        event.parties
+        for event, purpose in integers
+        if isinstance(event, IntegerEvent) and purpose != NOISED_BY_KEY_HOLDER
+    ]
     found = ["noise and sampling coins stay secret"]
     if any(release.unit is PrivacyUnit.EXAMPLE for release in releases):
-        found.append("who the clients are, and which classes, columns, splits and groups there are, is known")
+        found.append(
+            "who the clients are, and which classes, columns, splits and groups there are, is known"
+        )
     if declared:
         found.append("clients sample and train as they declare")
     if len(shared) < len(integers):
@@ -174,22 +275,41 @@ def _assumptions(releases: Iterable[Release], setting: Setting, *, alone: bool, 
     if shared and alone:
         found.append("sees each upload: only the client's own share of the noise counts")
     elif shared:
-        found.append(f"{min(shared)} honest clients added their noise shares, besides {setting.colluders} colluding")
+        found.append(
+            f"{min(shared)} honest clients added their noise shares, besides "
+            f"{setting.colluders} colluding"
+        )
     return tuple(found)
 
 
-def _gaps(ledger: PrivacyLedger, unit: PrivacyUnit, setting: Setting, subject: int | None) -> tuple[str, ...]:
-    concerned = [release for release in ledger.releases if subject is None or subject in release.subjects]
-    other = sorted({release.purpose for release in concerned if unit not in (release.unit, release.also_protects)})
+def _gaps(
+    ledger: PrivacyLedger, unit: PrivacyUnit, setting: Setting, subject: int | None
+) -> tuple[str, ...]:
+    concerned = [
+        release for release in ledger.releases if subject is None or subject in release.subjects
+    ]
+    other = sorted(
+        {
+            release.purpose
+            for release in concerned
+            if unit not in (release.unit, release.also_protects)
+        }
+    )
     gaps = ["settings chosen by looking at private results", "who takes part, sizes and timing"]
     if unit is PrivacyUnit.EXAMPLE:
         gaps.append("what several examples of one person have in common")
     if other:
         gaps.append(f"charged to the other unit only: {', '.join(other)}")
     if any(isinstance(release.event, IntegerEvent) for release in concerned):
-        gaps.append(f"more than {setting.colluders} colluding clients, or clients that leave out their noise")
+        gaps.append(
+            f"more than {setting.colluders} colluding clients, or clients "
+            "that leave out their noise"
+        )
     if any(release.purpose == NOISED_BY_KEY_HOLDER for release in concerned):
         gaps.append("the key holder, who sees the sums without noise")
-    if any(isinstance(release.event, PureEvent) and not release.event.bounded_range for release in concerned):
+    if any(
+        isinstance(release.event, PureEvent) and not release.event.bounded_range
+        for release in concerned
+    ):
         gaps.append("who answered a randomised question")
     return tuple(gaps)

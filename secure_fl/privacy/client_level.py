@@ -40,8 +40,8 @@ from secure_fl.privacy.integer_noise import (
     skellam,
 )
 from secure_fl.privacy.noise import NoiseStream
+from secure_fl.privacy.noise_tables import TOTAL_VARIATION
 from secure_fl.privacy.pool_counts import count_noise_for, false_pass_probability
-from secure_fl.privacy.tables import TOTAL_VARIATION
 from secure_fl.secure_sum.fixed_point import rounded, square_of
 from secure_fl.secure_sum.grid import Blocks, Counted, Frame, means
 from secure_fl.secure_sum.noise_bounds import largest_noise
@@ -140,7 +140,7 @@ class ClientLevel:
 
     @property
     def variance(self) -> float:
-        """Of the certain noise on every field, in grid steps squared.
+        """The variance of the certain noise on every field, in grid steps squared.
 
         The whole roster's noise is `roster / honest` times it.
         """

@@ -1,7 +1,9 @@
-"""What was released, as the accountant needs to know it: one frozen event a kind of mechanism, in plain numbers that survive JSON.
+"""What was released, as the accountant needs to know it: one frozen event a kind of mechanism, in
+plain numbers that survive JSON.
 
-An event carries no data and no ε: ε is computed from events, adjacency and δ in `accounting`. There is no event for a batch that was
-shuffled, and no field for the rate at which a server samples clients, because neither has a proof that could be charged here.
+An event carries no data and no ε: ε is computed from events, adjacency and δ in `accounting`. There
+is no event for a batch that was shuffled, and no field for the rate at which a server samples
+clients, because neither has a proof that could be charged here.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from secure_fl.errors import PrivacyError
 class Event:
     """Base of all events; made by its subclasses only.
 
-    `counted` names the field that says how often the mechanism ran: two events that differ in nothing else compose by adding it.
+    `counted` names the field that says how often the mechanism ran: two events that differ in
+    nothing else compose by adding it.
     """
 
     name: ClassVar[str] = ""
@@ -48,36 +51,54 @@ class Event:
         """The event that `to_dict` wrote.
 
         Raises:
-            PrivacyError: an unknown kind, a field too many or too few, or a value outside its range.
+            PrivacyError: an unknown kind, a field too many or too few, or a value outside
+                its range.
         """
         made = _EVENTS.get(str(values.get("event")))
         if made is None:
-            raise PrivacyError("unknown kind of event", field="event", value=values.get("event"), remedy=f"one of {sorted(_EVENTS)}")
+            raise PrivacyError(
+                "unknown kind of event",
+                field="event",
+                value=values.get("event"),
+                remedy=f"one of {sorted(_EVENTS)}",
+            )
         given = {field: value for field, value in values.items() if field != "event"}
         expected = {field.name for field in fields(made)}
         if set(given) != expected:
             odd = sorted(set(given) ^ expected)
-            raise PrivacyError(f"fields of a {made.name} event", field="event", value=odd, remedy=f"give exactly {sorted(expected)}")
+            raise PrivacyError(
+                f"fields of a {made.name} event",
+                field="event",
+                value=odd,
+                remedy=f"give exactly {sorted(expected)}",
+            )
         return made(**given)  # every constructor checks its own values
 
 
 @dataclass(frozen=True)
 class GaussianEvent(Event):
-    """`steps` adaptive sums of Poisson-sampled units, each with Gaussian noise of deviation `noise_multiplier`·C.
+    """`steps` adaptive sums of Poisson-sampled units, each with Gaussian noise of
+    deviation `noise_multiplier`·C.
 
     Args:
         noise_multiplier: deviation over the norm bound C of one unit's contribution; > 0.
-        sampling_rate: probability in (0, 1] with which each unit, on its own secret coin, enters a step. 1 is full participation.
+        sampling_rate: probability in (0, 1] with which each unit, on its own secret coin, enters a
+            step. 1 is full participation.
         steps: how many sums are released; ≥ 1.
-        contributions: by how many C the sum moves when a unit that entered the step contributes zero instead. 1 for sums of clipped
-            contributions; 2 where one unit changes the content of a clipped bin. Two Gaussian releases from one sample are one
-            event with noise multiplier (σ₁⁻² + σ₂⁻²)^(-1/2).
+        contributions: by how many C the sum moves when a unit that entered the step contributes
+            zero instead. 1 for sums of clipped contributions; 2 where one unit changes the content
+            of a clipped bin. Two Gaussian releases from one sample are one event with noise
+            multiplier (σ₁⁻² + σ₂⁻²)^(-1/2).
 
-    **Guarantee.** Under zero-out and add-remove each step is dominated by the Poisson-subsampled Gaussian (q, σ/contributions);
-    under replace-one by the pair (1−q)N(0) + qN(±contributions/σ); see `accounting`.
-    **Assumes.** A fresh independent coin for every unit and step; coins and noise stay secret; constant normalisers; a unit's
-    contribution depends on itself and on released values only.
-    **Not covered.** Shuffled or fixed-size batches; coins that several steps share, such as a client's coin over its local steps.
+    **Guarantee.** Under zero-out and add-remove each step is dominated by the Poisson-subsampled
+    Gaussian (q, σ/contributions); under replace-one by the pair (1−q)N(0) + qN(±contributions/σ);
+    see `accounting`.
+
+    **Assumes.** A fresh independent coin for every unit and step; coins and noise stay secret;
+    constant normalisers; a unit's contribution depends on itself and on released values only.
+
+    **Not covered.** Shuffled or fixed-size batches; coins that several steps share, such as a
+    client's coin over its local steps.
     """
 
     name: ClassVar[str] = "gaussian"
@@ -101,23 +122,32 @@ class GaussianEvent(Event):
 
 @dataclass(frozen=True)
 class IntegerEvent(Event):
-    """`releases` sums of integer vectors with integer noise that `parties` clients added in equal shares.
+    """`releases` sums of integer vectors with integer noise that `parties` clients added in
+    equal shares.
 
     Args:
         kind: the noise, `skellam` or `discrete_gaussian`.
-        variance: total variance a coordinate of the shares that are counted on, in squared integer units; > 0.
-        l2: the longest vector one unit contributes, in integer units after rounding: the sensitivity under zero-out.
+        variance: total variance a coordinate of the shares that are counted on, in squared integer
+            units; > 0.
+        l2: the longest vector one unit contributes, in integer units after rounding: the
+            sensitivity under zero-out.
         l1: the same in the 1-norm.
-        l2_replace: the farthest two contributions of one unit are apart: the sensitivity under replace-one.
+        l2_replace: the farthest two contributions of one unit are apart: the sensitivity
+            under replace-one.
         l1_replace: the same in the 1-norm.
         parties: honest clients whose shares make up `variance` (n_min minus the colluders); ≥ 1.
         dimension: coordinates of one release; ≥ 1.
         releases: ≥ 1.
-        tv_per_draw: how far the sampler's law is from the named one, in total variation a draw; all draws are summed into δ, times 1 + e^ε.
-            The default is what `integer_noise` proves of its tables.
+        tv_per_draw: how far the sampler's law is from the named one, in total variation a draw; all
+            draws are summed into δ, times 1 + e^ε. The default is what `integer_noise` proves of
+            its tables.
 
-    **Guarantee.** Every release satisfies the Rényi bounds of `integer_curves` at the sensitivity of the adjacency that is charged.
-    **Assumes.** At least `parties` honest clients added their shares, also those that dropped out later; every coordinate is noised.
+    **Guarantee.** Every release satisfies the Rényi bounds of `integer_curves` at the sensitivity
+    of the adjacency that is charged.
+
+    **Assumes.** At least `parties` honest clients added their shares, also those that dropped out
+    later; every coordinate is noised.
+
     **Not covered.** Add-remove of a client: an absent client takes its share of the noise along.
     """
 
@@ -137,16 +167,28 @@ class IntegerEvent(Event):
 
     def __post_init__(self) -> None:
         if self.kind not in ("skellam", "discrete_gaussian"):
-            raise PrivacyError("unknown integer noise", field="kind", value=self.kind, remedy="skellam or discrete_gaussian")
+            raise PrivacyError(
+                "unknown integer noise",
+                field="kind",
+                value=self.kind,
+                remedy="skellam or discrete_gaussian",
+            )
         _positive(self, "variance", "l2", "l1", "l2_replace", "l1_replace")
         _whole(self, "parties", "dimension", "releases")
         _number(self, "tv_per_draw", least=0.0, most=1.0)
         for shorter, longer in (("l2", "l1"), ("l2_replace", "l1_replace")):
             if getattr(self, longer) < getattr(self, shorter):
-                raise PrivacyError(f"below {shorter}", field=longer, value=getattr(self, longer), remedy="no 1-norm is below its 2-norm")
+                raise PrivacyError(
+                    f"below {shorter}",
+                    field=longer,
+                    value=getattr(self, longer),
+                    remedy="no 1-norm is below its 2-norm",
+                )
 
     def own_share(self) -> IntegerEvent:
-        """What protects against somebody who sees this client's upload by itself: its own share of the noise and nothing else."""
+        """What protects against somebody who sees this client's upload by itself: its own share of
+        the noise and nothing else.
+        """
         return replace(self, variance=self.variance / self.parties, parties=1)
 
 
@@ -156,11 +198,16 @@ class PureEvent(Event):
 
     Args:
         epsilon: pure ε of one release, under the adjacency that will be charged; > 0.
-        bounded_range: True for the exponential mechanism, whose loss ranges over an interval of length ε, so that it is ε²/8-zCDP.
+        bounded_range: True for the exponential mechanism, whose loss ranges over an interval of
+            length ε, so that it is ε²/8-zCDP.
         releases: ≥ 1.
 
-    **Guarantee.** ε-DP for one release; in Rényi terms the curve of randomised response, or αε²/8 for a bounded range if smaller.
-    **Assumes.** Scores are clipped sums with a constant normaliser, so that zero-out, add-remove and replace-one move them equally.
+    **Guarantee.** ε-DP for one release; in Rényi terms the curve of randomised response, or αε²/8
+    for a bounded range if smaller.
+
+    **Assumes.** Scores are clipped sums with a constant normaliser, so that zero-out, add-remove
+    and replace-one move them equally.
+
     **Not covered.** Which units took part: randomised response shows who answered.
     """
 
@@ -175,24 +222,46 @@ class PureEvent(Event):
         _positive(self, "epsilon")
         _whole(self, "releases")
         if not isinstance(self.bounded_range, bool):
-            raise PrivacyError("not a truth value", field="bounded_range", value=self.bounded_range, remedy="true or false")
+            raise PrivacyError(
+                "not a truth value",
+                field="bounded_range",
+                value=self.bounded_range,
+                remedy="true or false",
+            )
 
 
-_EVENTS: dict[str, type[Event]] = {made.name: made for made in (GaussianEvent, IntegerEvent, PureEvent)}
+_EVENTS: dict[str, type[Event]] = {
+    made.name: made for made in (GaussianEvent, IntegerEvent, PureEvent)
+}
 
 
 def _positive(event: Event, *names: str, most: float = math.inf) -> None:
     for name in names:
         _number(event, name, most=most)
         if getattr(event, name) == 0:
-            raise PrivacyError("must be above zero", field=name, value=0, remedy="a mechanism without noise or without reach is no release")
+            raise PrivacyError(
+                "must be above zero",
+                field=name,
+                value=0,
+                remedy="a mechanism without noise or without reach is no release",
+            )
 
 
 def _number(event: Event, name: str, *, least: float = 0.0, most: float = math.inf) -> None:
     """Check a real field and store it as a float, so that 1 and 1.0 are the same event."""
     value = getattr(event, name)
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or not least <= float(value) <= most:
-        raise PrivacyError("not a number in its range", field=name, value=value, remedy=f"a finite number in [{least:g}, {most:g}]")
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, Real)
+        or not math.isfinite(value)
+        or not least <= float(value) <= most
+    ):
+        raise PrivacyError(
+            "not a number in its range",
+            field=name,
+            value=value,
+            remedy=f"a finite number in [{least:g}, {most:g}]",
+        )
     object.__setattr__(event, name, float(value))
 
 
@@ -200,5 +269,7 @@ def _whole(event: Event, *names: str) -> None:
     for name in names:
         value = getattr(event, name)
         if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-            raise PrivacyError("not a count", field=name, value=value, remedy="a whole number of at least 1")
+            raise PrivacyError(
+                "not a count", field=name, value=value, remedy="a whole number of at least 1"
+            )
         object.__setattr__(event, name, int(value))

@@ -1,14 +1,19 @@
-"""Integer noise for sums that leave the client: Skellam and discrete Gaussian, drawn from exact tables.
+"""Integer noise for sums that leave the client: Skellam and discrete Gaussian, drawn from
+exact tables.
 
-Integers have no low bits to leak through (compare `NoiseStream.gaussian`): what is sent is what the proof is about.
+Integers have no low bits to leak through (compare `NoiseStream.gaussian`): what is sent is what the
+proof is about.
 
-**Guarantee**: a draw's law is within total variation `tv_per_draw` = 2^-99 of the named one, given uniform words; the proof is in `tables.py`.
+**Guarantee**: a draw's law is within total variation `tv_per_draw` = 2^-99 of the named one, given
+uniform words; the proof is in `noise_tables.py`.
 An (ε, δ) that was computed for the named law holds for N draws with δ + (1 + e^ε)·N·2^-99.
 
-**Assumes**: the stream's words are uniform (`noise.py`), and the noise is added in arithmetic that does not round.
+**Assumes**: the stream's words are uniform (`noise.py`), and the noise is added in arithmetic that
+does not round.
 
-**Not covered**: timing. A draw does the same work whatever comes out, up to a second word with probability 2^(b-63) ≤ 2^-42, but *where* it
-reads in its table follows from the secret word, which a program that shares the processor's cache may observe.
+**Not covered**: timing. A draw does the same work whatever comes out, up to a second word with
+probability 2^(b-63) ≤ 2^-42, but *where* it reads in its table follows from the secret word, which
+a program that shares the processor's cache may observe.
 """
 
 from __future__ import annotations
@@ -23,10 +28,19 @@ from numpy.typing import NDArray
 
 from secure_fl.errors import PrivacyError
 from secure_fl.privacy.noise import NoiseStream, blocks, check_count
-from secure_fl.privacy.tables import TOTAL_VARIATION, AliasTable, alias_table, gaussian_weights, masses, skellam_weights
+from secure_fl.privacy.noise_tables import (
+    TOTAL_VARIATION,
+    AliasTable,
+    alias_table,
+    gaussian_weights,
+    masses,
+    skellam_weights,
+)
 
 SMALLEST_DEVIATION, LARGEST_DEVIATION = 2.0**-10, 2.0**16
-"""Beyond the largest a table would take more than 2^20 columns (24 MiB) and more than some seconds to build; below the smallest, noise is 0."""
+"""Beyond the largest a table would take more than 2^20 columns (24 MiB) and more than some seconds
+to build; below the smallest, noise is 0.
+"""
 
 
 class IntegerNoise(Protocol):
@@ -46,7 +60,7 @@ class IntegerNoise(Protocol):
 
 @dataclass(frozen=True)
 class TabulatedNoise:
-    """Draws by one table look-up each."""
+    """Integer noise drawn from a table, by one look-up a draw."""
 
     variance: float
     table: AliasTable = field(repr=False, compare=False)
@@ -65,9 +79,11 @@ class TabulatedNoise:
 
 
 def skellam(variance: float) -> IntegerNoise:
-    """The difference of two Poisson variables of mean `variance`/2 each. Sums of independent ones are Skellam again, and variances add.
+    """The difference of two Poisson variables of mean `variance`/2 each. Sums of independent ones
+    are Skellam again, and variances add.
 
-    So n clients that each add `skellam(v / n)` add `skellam(v)` together. Agarwal, Kairouz, Liu 2021 (arXiv 2110.04995).
+    So n clients that each add `skellam(v / n)` add `skellam(v)` together. Agarwal, Kairouz, Liu
+    2021 (arXiv 2110.04995).
 
     Args:
         variance: μ, in squared units of the grid; the table is for exactly this float64.
@@ -80,9 +96,11 @@ def skellam(variance: float) -> IntegerNoise:
 
 
 def discrete_gaussian(deviation: float) -> IntegerNoise:
-    """P(k) proportional to exp(-k²/(2σ²)) with σ `deviation`. Sums of these are only close to one (Kairouz, Liu, Steinke 2021, arXiv 2102.06387).
+    """P(k) proportional to exp(-k²/(2σ²)) with σ `deviation`. Sums of these are only close to one
+    (Kairouz, Liu, Steinke 2021, arXiv 2102.06387).
 
-    Its `variance` is the parameter σ²; the true variance is never larger, and for σ ≥ 1 equal to 1 part in 10^6 (Canonne, Kamath, Steinke 2020).
+    Its `variance` is the parameter σ²; the true variance is never larger, and for σ ≥ 1 equal to 1
+    part in 10^6 (Canonne, Kamath, Steinke 2020).
 
     Raises:
         PrivacyError: `deviation` is outside [2^-10, 2^16].
@@ -102,7 +120,9 @@ def _gaussian_table(deviation: Fraction) -> AliasTable:
 
 
 def _drawn(table: AliasTable, words: NDArray[np.uint64], stream: NoiseStream) -> NDArray[np.int64]:
-    """One draw a word, whose bits are, from the lowest: b for the column, one for the sign, 63 − b for the fraction."""
+    """One draw a word, whose bits are, from the lowest: b for the column, one for the sign, 63 − b
+    for the fraction.
+    """
     columns = len(table.alias)
     bits = np.uint64(columns.bit_length() - 1)
     column = (words & np.uint64(columns - 1)).view(np.int64)
@@ -124,7 +144,8 @@ def _check_deviation(name: str, value: float, deviation: float) -> None:
             "no table is made for a deviation outside [2^-10, 2^16] grid steps",
             field=name,
             value=value,
-            remedy="choose a smaller scale (a coarser grid): the deviation in grid steps is the scale times that of the noise"
+            remedy="choose a smaller scale (a coarser grid): the deviation in grid steps is the "
+            "scale times that of the noise"
             if deviation > LARGEST_DEVIATION
             else "choose a larger scale (a finer grid), or more noise",
         )

@@ -1,4 +1,6 @@
-"""Dropout whose masks belong to examples: what is dropped of one does not depend on who else was drawn."""
+"""Dropout whose masks belong to examples: what is dropped of one does not depend on who else
+was drawn.
+"""
 
 from __future__ import annotations
 
@@ -18,18 +20,28 @@ _ELEMENTS, _CHANNELS = (nn.Dropout,), (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
 @contextmanager
 def keyed_dropout(model: nn.Module, draws: Draws) -> Iterator[None]:
-    """Within it, dropout layers in train mode take their masks from one row of coins for each row of the batch.
+    """Within it, dropout layers in train mode take their masks from one row of coins for each row
+    of the batch.
 
     Raises:
-        PrivacyError: a layer drops in another way, gets another number of rows, or is computed once more in a backward pass, which would take
-            other masks than the forward one.
+        PrivacyError: a layer drops in another way, gets another number of rows, or is computed once
+            more in a backward pass, which would take other masks than the forward one.
     """
     number = count(Use.DROPOUT)
-    layers = [layer for layer in model.modules() if isinstance(layer, nn.modules.dropout._DropoutNd) and layer.training and layer.p > 0]
+    layers = [
+        layer
+        for layer in model.modules()
+        if isinstance(layer, nn.modules.dropout._DropoutNd) and layer.training and layer.p > 0
+    ]
     for layer in layers:
         if type(layer) not in (*_ELEMENTS, *_CHANNELS):
             remedy = "use nn.Dropout, or 1d, 2d and 3d"
-            raise PrivacyError("drops in a way that has no masks for each example", field="model", value=type(layer).__name__, remedy=remedy)
+            raise PrivacyError(
+                "drops in a way that has no masks for each example",
+                field="model",
+                value=type(layer).__name__,
+                remedy=remedy,
+            )
     try:
         for layer in layers:
             layer.forward = _masked(layer, draws, number)
@@ -40,21 +52,35 @@ def keyed_dropout(model: nn.Module, draws: Draws) -> Iterator[None]:
 
 
 def row_draws(draws: Draws, units: int, rows_per_unit: int) -> Draws:
-    """From one row of coins for each example, unit by unit, to one for each row of the batch: a unit's rows are its members, view by view."""
+    """From one row of coins for each example, unit by unit, to one for each row of the batch: a
+    unit's rows are its members, view by view.
+    """
     members = len(draws) // units
     examples = torch.arange(len(draws)).view(units, members).repeat(1, rows_per_unit // members)
     views = torch.arange(rows_per_unit // members).repeat_interleave(members).repeat(units)
     return draws[examples.flatten()].of_view(views)
 
 
-def _masked(layer: nn.modules.dropout._DropoutNd, draws: Draws, number: count[int]) -> Callable[[Tensor], Tensor]:
+def _masked(
+    layer: nn.modules.dropout._DropoutNd, draws: Draws, number: count[int]
+) -> Callable[[Tensor], Tensor]:
     def forward(x: Tensor) -> Tensor:
         if torch._C._current_graph_task_id() != -1:
             remedy = "keep dropout outside of torch.utils.checkpoint"
-            raise PrivacyError("would drop others where it is computed again", field="model", value=type(layer).__name__, remedy=remedy)
+            raise PrivacyError(
+                "would drop others where it is computed again",
+                field="model",
+                value=type(layer).__name__,
+                remedy=remedy,
+            )
         if len(x) != len(draws):
             remedy = "keep the batch as the first axis of what dropout takes"
-            raise PrivacyError("rows cannot be told apart in dropout", field="model", value=("N", *x.shape[1:]), remedy=remedy)
+            raise PrivacyError(
+                "rows cannot be told apart in dropout",
+                field="model",
+                value=("N", *x.shape[1:]),
+                remedy=remedy,
+            )
         shape = x.shape[1:] if type(layer) in _ELEMENTS else (x.shape[1], *[1] * (x.ndim - 2))
         kept = draws.kept(prod(shape), 1 - layer.p, next(number)).view(-1, *shape).to(x.device)
         return x * kept / (1 - layer.p) if layer.p < 1 else torch.zeros_like(x)

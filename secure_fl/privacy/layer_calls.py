@@ -1,8 +1,10 @@
-"""Calls of trainable layers during one forward pass, and whether trained weights act through these alone.
+"""Calls of trainable layers during one forward pass, and whether trained weights act through
+these alone.
 
-A unit's gradient is put together from every layer's inputs and the gradients by its outputs. A weight that is used beside its own layer's
-call (`torch.nn.functional`, a loss that reads the model's weights) would be left out without a word, and trained on noise alone. So the graph
-is walked from the outputs back, past each recorded call: no trained weight may be met on the way.
+A unit's gradient is put together from every layer's inputs and the gradients by its outputs. A
+weight that is used beside its own layer's call (`torch.nn.functional`, a loss that reads the
+model's weights) would be left out without a word, and trained on noise alone. So the graph is
+walked from the outputs back, past each recorded call: no trained weight may be met on the way.
 """
 
 from __future__ import annotations
@@ -15,7 +17,10 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from secure_fl.errors import PrivacyError
-from secure_fl.privacy.separable import check_rows_stay_apart
+from secure_fl.privacy.row_isolation import check_rows_stay_apart
+
+_HIDDEN = "(inside torch.utils.checkpoint, which hides its layers unless use_reentrant=False)"
+"""Stands for the name of a weight that cannot be known."""
 
 
 @dataclass(eq=False)
@@ -42,22 +47,39 @@ class LayerCall:
         """
         if self.inputs._version != self.version:
             remedy = "leave a layer's input as it is: use x = x + y in place of x += y"
-            raise PrivacyError("its input was changed in place", field="model", value=type(self.layer).__name__, remedy=remedy)
+            raise PrivacyError(
+                "its input was changed in place",
+                field="model",
+                value=type(self.layer).__name__,
+                remedy=remedy,
+            )
 
 
 @contextmanager
 def recorded(model: nn.Module, rows: int) -> Iterator[list[LayerCall]]:
-    """The calls of trainable layers within the context. Edges are taken before a later layer can change the output in place."""
+    """The calls of trainable layers within the context. Edges are taken before a later layer can
+    change the output in place.
+    """
     calls: list[LayerCall] = []
 
-    def record(layer: nn.Module, given: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor) -> None:
+    def record(
+        layer: nn.Module, given: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor
+    ) -> None:
         inputs = given[0] if given else named["input"]
         check_rows_stay_apart(rows, inputs, output)
         if output.requires_grad:
             source = get_gradient_edge(inputs) if inputs.requires_grad else None
-            calls.append(LayerCall(layer, inputs.detach(), inputs._version, source, get_gradient_edge(output)))
+            calls.append(
+                LayerCall(
+                    layer, inputs.detach(), inputs._version, source, get_gradient_edge(output)
+                )
+            )
 
-    handles = [layer.register_forward_hook(record, with_kwargs=True) for layer in model.modules() if _trainable(layer)]
+    handles = [
+        layer.register_forward_hook(record, with_kwargs=True)
+        for layer in model.modules()
+        if _trainable(layer)
+    ]
     try:
         yield calls
     finally:
@@ -65,8 +87,11 @@ def recorded(model: nn.Module, rows: int) -> Iterator[list[LayerCall]]:
             handle.remove()
 
 
-def check_only_through_layers(model: nn.Module, outputs: Sequence[Tensor], calls: Sequence[LayerCall]) -> None:
-    """Refuse outputs, or losses, that a trained weight reaches without passing through a call of its layer.
+def check_only_through_layers(
+    model: nn.Module, outputs: Sequence[Tensor], calls: Sequence[LayerCall]
+) -> None:
+    """Refuse outputs, or losses, that a trained weight reaches without passing through a call of
+    its layer.
 
     Raises:
         PrivacyError: naming the weight.
@@ -74,16 +99,34 @@ def check_only_through_layers(model: nn.Module, outputs: Sequence[Tensor], calls
     if (name := weight_beside_layers(model, outputs, calls)) is not None:
         remedy = "use the layer that holds the weight by calling it, or freeze the weight"
         raise PrivacyError(
-            "is used beside its layer, where its gradient would be missed", field=f"model.{name}", value="a trained weight", remedy=remedy
+            "is used beside its layer, where its gradient would be missed",
+            field=f"model.{name}",
+            value="a trained weight",
+            remedy=remedy,
         )
 
 
-def weight_beside_layers(model: nn.Module, outputs: Sequence[Tensor], calls: Sequence[LayerCall]) -> str | None:
-    """The name of a trained weight that reaches the outputs other than through the calls; None where there is none."""
-    names = {id(parameter): name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    sources: Mapping[tuple[Node, int], GradientEdge | None] = {(call.edge.node, call.edge.output_nr): call.source for call in calls}
+def weight_beside_layers(
+    model: nn.Module, outputs: Sequence[Tensor], calls: Sequence[LayerCall]
+) -> str | None:
+    """The name of a trained weight that reaches the outputs other than through the calls; None
+    where there is none.
+    """
+    names = {
+        id(parameter): name
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+    sources: Mapping[tuple[Node, int], GradientEdge | None] = {
+        (call.edge.node, call.edge.output_nr): call.source for call in calls
+    }
     seen = set[Node]()
-    left: list[tuple[Node, int]] = [(edge.node, edge.output_nr) for part in outputs if part.requires_grad for edge in (get_gradient_edge(part),)]
+    left: list[tuple[Node, int]] = [
+        (edge.node, edge.output_nr)
+        for part in outputs
+        if part.requires_grad
+        for edge in (get_gradient_edge(part),)
+    ]
     while left:
         node, number = left.pop()
         if (node, number) in sources:
@@ -97,8 +140,10 @@ def weight_beside_layers(model: nn.Module, outputs: Sequence[Tensor], calls: Seq
         if name is not None:
             return name
         if type(node).__name__ == "CheckpointFunctionBackward":
-            return "(inside torch.utils.checkpoint, which hides its layers unless use_reentrant=False)"
-        left += [(following, place) for following, place in node.next_functions if following is not None]
+            return _HIDDEN
+        left += [
+            (following, place) for following, place in node.next_functions if following is not None
+        ]
     return None
 
 

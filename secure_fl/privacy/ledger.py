@@ -1,8 +1,11 @@
-"""Every release once, charged once to each unit that it touches, and the budget that the next one must fit into.
+"""Every release once, charged once to each unit that it touches, and the budget that the next one
+must fit into.
 
-The file is plain JSON with a digest over its content; its releases are a chain of hashes in the order in which they were recorded. The digest
-finds damage and careless editing. The chain's mark goes into every checkpoint, every line of `metrics.jsonl` and the summary, so that a ledger
-which was deleted, shortened, reordered or put back to an earlier one is found by comparing. Recomputing ε needs the file and nothing else.
+The file is plain JSON with a digest over its content; its releases are a chain of hashes in the
+order in which they were recorded. The digest finds damage and careless editing. The chain's mark
+goes into every checkpoint, every line of `metrics.jsonl` and the summary, so that a ledger which
+was deleted, shortened, reordered or put back to an earlier one is found by comparing. Recomputing ε
+needs the file and nothing else.
 """
 
 from __future__ import annotations
@@ -17,11 +20,19 @@ from typing import Any
 from secure_fl.errors import FileError, PrivacyError
 from secure_fl.files import parse_json, read_bytes, write_atomically
 from secure_fl.privacy.accounting import Charge, epsilon_of, merged, within
+from secure_fl.privacy.adjacency import Adjacency, PrivacyUnit
 from secure_fl.privacy.chain import Chain, Mark, digest
 from secure_fl.privacy.releases import Budget, Release, check_claimable
-from secure_fl.privacy.units import Adjacency, PrivacyUnit
 
-__all__ = ["NOISED_BY_KEY_HOLDER", "Budget", "Charges", "PrivacyLedger", "Release", "Stated", "Verification"]
+__all__ = [
+    "NOISED_BY_KEY_HOLDER",
+    "Budget",
+    "Charges",
+    "PrivacyLedger",
+    "Release",
+    "Stated",
+    "Verification",
+]
 
 NOISED_BY_KEY_HOLDER = "prefix sums, noised by the key holder"
 """Purpose of a release that no claim against the key holder covers."""
@@ -29,7 +40,9 @@ _FORMAT = 2
 _LARGEST = 1 << 32
 _REMEDY = "restore the file the run wrote"
 _TOLERANCE = 1e-3
-"""Relative difference between a stated and a recomputed ε that rounding and other library versions may cause."""
+"""Relative difference between a stated and a recomputed ε that rounding and other library versions
+may cause.
+"""
 
 Charges = tuple[Charge, ...]
 
@@ -47,7 +60,8 @@ class Verification:
     """What recomputing a ledger showed.
 
     Attributes:
-        problems: differences between what is stated and what the events give; empty when all is well.
+        problems: differences between what is stated and what the events give; empty when all
+            is well.
         recomputed: ε of each subject, for the ledger's budget.
         declared: keys of releases whose inputs are a client's own word.
         derived: keys of the others.
@@ -67,17 +81,22 @@ class Verification:
 class PrivacyLedger:
     """All releases of a run, and the budget they are held against, if any.
 
-    **Guarantee.** `spent` bounds the ε of one client, or of any one example of that client, over everything recorded; `maximum` over all.
-    A subject that may have been any subject of an earlier run is charged the maximum over those, each composed with what this run released.
+    **Guarantee.** `spent` bounds the ε of one client, or of any one example of that client, over
+    everything recorded; `maximum` over all. A subject that may have been any subject of an earlier
+    run is charged the maximum over those, each composed with what this run released.
+
     **Assumes.** Every release is recorded, before it leaves; declared inputs are true.
-    **Not covered.** A file put back together with all marks that were taken of it since. Releases of the other unit: an ε for examples says
-    nothing of clients, and the two are never added.
+
+    **Not covered.** A file put back together with all marks that were taken of it since. Releases
+    of the other unit: an ε for examples says nothing of clients, and the two are never added.
     """
 
     def __init__(self, budget: Budget | None = None) -> None:
         self.budget = budget
         self._releases: dict[str, Release] = {}
-        self._chain = Chain({"ledger": _FORMAT, "budget": None if budget is None else asdict(budget)})
+        self._chain = Chain(
+            {"ledger": _FORMAT, "budget": None if budget is None else asdict(budget)}
+        )
         self._stated: tuple[Stated, ...] = ()
 
     @property
@@ -91,13 +110,18 @@ class PrivacyLedger:
         return self._chain.mark
 
     def lost(self, marks: Iterable[tuple[str, Mark]]) -> list[str]:
-        """What shows that it no longer begins with everything that it held when these marks were taken; each comes with where it was found."""
+        """What shows that it no longer begins with everything that it held when these marks were
+        taken; each comes with where it was found.
+        """
         return [
-            f"has lost releases: {where} counts {mark.length} that it does not begin with" for where, mark in marks if not self._chain.holds(mark)
+            f"has lost releases: {where} counts {mark.length} that it does not begin with"
+            for where, mark in marks
+            if not self._chain.holds(mark)
         ]
 
     def record(self, release: Release) -> None:
-        """Add a release; the same key with the same content is the same release and is not charged again.
+        """Add a release; the same key with the same content is the same release and is not
+        charged again.
 
         Raises:
             PrivacyError: the key is known with other content.
@@ -109,11 +133,18 @@ class PrivacyLedger:
 
     def subjects(self, unit: PrivacyUnit) -> tuple[int, ...]:
         """Clients with a release that touches `unit`."""
-        touching = (release for release in self._releases.values() if unit in (release.unit, release.also_protects))
+        touching = (
+            release
+            for release in self._releases.values()
+            if unit in (release.unit, release.also_protects)
+        )
         return tuple(sorted({subject for release in touching for subject in release.subjects}))
 
-    def histories(self, unit: PrivacyUnit, subject: int, adjacency: Adjacency, *, also: Iterable[Release] = ()) -> tuple[Charges, ...]:
-        """What a subject pays for, merged: one history, or one for each that it may have brought along from an earlier run.
+    def histories(
+        self, unit: PrivacyUnit, subject: int, adjacency: Adjacency, *, also: Iterable[Release] = ()
+    ) -> tuple[Charges, ...]:
+        """What a subject pays for, merged: one history, or one for each that it may have brought
+        along from an earlier run.
 
         Args:
             also: releases to come.
@@ -121,41 +152,73 @@ class PrivacyLedger:
         known = {**{release.key: release for release in also}, **self._releases}
         by_history = _by_history(known.values(), unit, subject, adjacency)
         own = merged(by_history.pop(None, ()))
-        return tuple(dict.fromkeys(merged([*own, *charges]) for charges in by_history.values())) or (own,)
+        return tuple(
+            dict.fromkeys(merged([*own, *charges]) for charges in by_history.values())
+        ) or (own,)
 
     def brought(self, unit: PrivacyUnit, subject: int, adjacency: Adjacency) -> tuple[Charges, ...]:
-        """What a subject may have brought along from an earlier run, without this run's releases; one empty history where there was none."""
+        """What a subject may have brought along from an earlier run, without this run's releases;
+        one empty history where there was none.
+        """
         by_history = _by_history(self._releases.values(), unit, subject, adjacency)
-        return tuple(dict.fromkeys(merged(charges) for number, charges in by_history.items() if number is not None)) or ((),)
+        return tuple(
+            dict.fromkeys(
+                merged(charges) for number, charges in by_history.items() if number is not None
+            )
+        ) or ((),)
 
-    def spent(self, unit: PrivacyUnit, subject: int, delta: float, adjacency: Adjacency, *, fine: bool = True) -> float:
+    def spent(
+        self,
+        unit: PrivacyUnit,
+        subject: int,
+        delta: float,
+        adjacency: Adjacency,
+        *,
+        fine: bool = True,
+    ) -> float:
         """ε of one client (client level), or of any one of its examples."""
-        return max(epsilon_of(charges, delta, fine=fine) for charges in self.histories(unit, subject, adjacency))
+        return max(
+            epsilon_of(charges, delta, fine=fine)
+            for charges in self.histories(unit, subject, adjacency)
+        )
 
     def table(self, budget: Budget, *, fine: bool = True) -> tuple[Stated, ...]:
-        """ε of every subject at the budget's δ, unit and adjacency; subjects with equal releases are computed once."""
+        """ε of every subject at the budget's δ, unit and adjacency; subjects with equal releases
+        are computed once.
+        """
         found: dict[tuple[Charges, ...], float] = {}
         rows = []
         for subject in self.subjects(budget.unit):
             histories = self.histories(budget.unit, subject, budget.adjacency)
             if histories not in found:
-                found[histories] = max(epsilon_of(charges, budget.delta, fine=fine) for charges in histories)
+                found[histories] = max(
+                    epsilon_of(charges, budget.delta, fine=fine) for charges in histories
+                )
             rows.append(Stated(subject, found[histories]))
         return tuple(rows)
 
     def maximum(self, budget: Budget, *, fine: bool = True) -> float:
-        """The largest ε of any subject: the federation's. ε of different subjects is never added, their data being different."""
+        """The largest ε of any subject: the federation's. ε of different subjects is never added,
+        their data being different.
+        """
         return max((row.epsilon for row in self.table(budget, fine=fine)), default=0.0)
 
     def would_exceed(self, releases: Sequence[Release], budget: Budget | None = None) -> None:
-        """Return if `releases` still fit the budget (this ledger's own by default) together with everything recorded.
+        """Return if `releases` still fit the budget (this ledger's own by default) together with
+        everything recorded.
 
         Raises:
-            PrivacyError: somebody's ε would pass it, or a key is known with other content; nothing is recorded.
+            PrivacyError: somebody's ε would pass it, or a key is known with other content; nothing
+                is recorded.
         """
         budget = budget or self.budget
         if budget is None:
-            raise PrivacyError("there is none", field="budget", value=None, remedy="pass one, or make the ledger with one")
+            raise PrivacyError(
+                "there is none",
+                field="budget",
+                value=None,
+                remedy="pass one, or make the ledger with one",
+            )
         for release in releases:
             self._check_known(release)
         fits: set[Charges] = set()
@@ -163,18 +226,22 @@ class PrivacyLedger:
             for charges in self.histories(budget.unit, subject, budget.adjacency, also=releases):
                 if charges not in fits and not within(charges, budget.delta, budget.epsilon):
                     raise PrivacyError(
-                        f"client {subject} would pass ε = {budget.epsilon:g} at δ = {budget.delta:g} ({budget.unit}, {budget.adjacency})",
+                        f"client {subject} would pass ε = {budget.epsilon:g} at δ = "
+                        f"{budget.delta:g} ({budget.unit}, {budget.adjacency})",
                         field="privacy.epsilon",
                         value=round(epsilon_of(charges, budget.delta), 4),
-                        remedy="stop here, train fewer rounds, or plan the next run with more noise",
+                        remedy="stop here, train fewer rounds, or plan "
+                        "the next run with more noise",
                     )
                 fits.add(charges)
 
-    def save(self, path: Path, *, state: bool = True, claims: Sequence[Mapping[str, object]] = ()) -> None:
+    def save(
+        self, path: Path, *, state: bool = True, claims: Sequence[Mapping[str, object]] = ()
+    ) -> None:
         """Write the ledger in one step: a reader sees the old file or the new one.
 
-        `claims` are rows of `claims.claims`, for readers. With `state` and a budget it also states every subject's ε, from the coarse
-        bound, which costs about 0.1 s a subject that differs.
+        `claims` are rows of `claims.claims`, for readers. With `state` and a budget it also states
+        every subject's ε, from the coarse bound, which costs about 0.1 s a subject that differs.
 
         Raises:
             FileError: it cannot be written; the old file is whole.
@@ -183,12 +250,26 @@ class PrivacyLedger:
         content: dict[str, object] = {
             "format": _FORMAT,
             "budget": None if self.budget is None else asdict(self.budget),
-            "releases": [{**entry.to_dict(), "hash": self._chain.hash_of(number)} for number, entry in enumerate(self._releases.values())],
+            "releases": [
+                {**entry.to_dict(), "hash": self._chain.hash_of(number)}
+                for number, entry in enumerate(self._releases.values())
+            ],
             "mark": asdict(self.mark),
-            "stated": [{"subject": row.subject, "epsilon": row.epsilon if math.isfinite(row.epsilon) else "inf"} for row in stated],
+            "stated": [
+                {
+                    "subject": row.subject,
+                    "epsilon": row.epsilon if math.isfinite(row.epsilon) else "inf",
+                }
+                for row in stated
+            ],
             "claims": [dict(claim) for claim in claims],
         }
-        write_atomically(path, json.dumps({**content, "digest": digest(content)}, indent=1, sort_keys=True, allow_nan=False))
+        write_atomically(
+            path,
+            json.dumps(
+                {**content, "digest": digest(content)}, indent=1, sort_keys=True, allow_nan=False
+            ),
+        )
 
     @classmethod
     def load(cls, path: Path) -> PrivacyLedger:
@@ -200,31 +281,62 @@ class PrivacyLedger:
         try:
             data = read_bytes(path, most=_LARGEST)
         except FileError as missing:
-            raise PrivacyError(missing.problem, field="ledger", value=path.name, remedy=_REMEDY) from None
-        content = parse_json(data, dict[str, Any], field="ledger", value=path.name, remedy=_REMEDY, error=PrivacyError)
+            raise PrivacyError(
+                missing.problem, field="ledger", value=path.name, remedy=_REMEDY
+            ) from None
+        content = parse_json(
+            data,
+            dict[str, Any],
+            field="ledger",
+            value=path.name,
+            remedy=_REMEDY,
+            error=PrivacyError,
+        )
         try:
             if content.get("format") != _FORMAT or content.pop("digest", None) != digest(content):
-                raise PrivacyError("changed since it was written", field="ledger", value=path.name, remedy=_REMEDY)
+                raise PrivacyError(
+                    "changed since it was written", field="ledger", value=path.name, remedy=_REMEDY
+                )
             return cls._of(content)
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as problem:
-            raise PrivacyError(f"cannot be read: {type(problem).__name__}", field="ledger", value=path.name, remedy=_REMEDY) from None
+            raise PrivacyError(
+                f"cannot be read: {type(problem).__name__}",
+                field="ledger",
+                value=path.name,
+                remedy=_REMEDY,
+            ) from None
 
     @classmethod
     def _of(cls, content: Mapping[str, Any]) -> PrivacyLedger:
         budget = content["budget"]
         if budget is not None:
-            budget = Budget(budget["epsilon"], budget["delta"], PrivacyUnit(budget["unit"]), Adjacency(budget["adjacency"]))
+            budget = Budget(
+                budget["epsilon"],
+                budget["delta"],
+                PrivacyUnit(budget["unit"]),
+                Adjacency(budget["adjacency"]),
+            )
         ledger, hashes = cls(budget), list[str]()
         for entry in content["releases"]:
             hashes.append(entry.pop("hash"))
             ledger.record(Release.from_dict(entry))
-        if hashes != [ledger._chain.hash_of(number) for number in range(ledger.mark.length)] or content["mark"] != asdict(ledger.mark):
-            raise PrivacyError("its releases are not the chain that was recorded", field="ledger", value=len(hashes), remedy=_REMEDY)
-        ledger._stated = tuple(Stated(int(row["subject"]), float(row["epsilon"])) for row in content["stated"])
+        if hashes != [
+            ledger._chain.hash_of(number) for number in range(ledger.mark.length)
+        ] or content["mark"] != asdict(ledger.mark):
+            raise PrivacyError(
+                "its releases are not the chain that was recorded",
+                field="ledger",
+                value=len(hashes),
+                remedy=_REMEDY,
+            )
+        ledger._stated = tuple(
+            Stated(int(row["subject"]), float(row["epsilon"])) for row in content["stated"]
+        )
         return ledger
 
     def verify(self, marks: Iterable[tuple[str, Mark]] = ()) -> Verification:
-        """Recompute what was stated from the events alone, compare marks taken of it, and say which inputs are a client's own word.
+        """Recompute what was stated from the events alone, compare marks taken of it, and say which
+        inputs are a client's own word.
 
         Args:
             marks: where each was found, and the mark.
@@ -232,15 +344,29 @@ class PrivacyLedger:
         recomputed = self.table(self.budget, fine=False) if self.budget is not None else ()
         problems = self.lost(marks)
         if self._stated:
-            found, stated = ({row.subject: row.epsilon for row in rows} for rows in (recomputed, self._stated))
+            found, stated = (
+                {row.subject: row.epsilon for row in rows} for rows in (recomputed, self._stated)
+            )
             for subject in sorted(found.keys() | stated.keys()):
                 ours, theirs = found.get(subject, 0.0), stated.get(subject, 0.0)
                 if not math.isclose(ours, theirs, rel_tol=_TOLERANCE, abs_tol=1e-9):
-                    problems.append(f"client {subject}: ε stated as {theirs:.4f}, recomputed {ours:.4f}")
+                    problems.append(
+                        f"client {subject}: ε stated as {theirs:.4f}, recomputed {ours:.4f}"
+                    )
         if self.budget is not None:
-            over = [row.subject for row in recomputed if row.epsilon > self.budget.epsilon and not self._fits(row.subject, self.budget)]
-            problems += [f"client {subject}: the budget ε = {self.budget.epsilon:g} is passed" for subject in over]
-        by_basis = {basis: tuple(release.key for release in self.releases if release.basis == basis) for basis in ("declared", "derived")}
+            over = [
+                row.subject
+                for row in recomputed
+                if row.epsilon > self.budget.epsilon and not self._fits(row.subject, self.budget)
+            ]
+            problems += [
+                f"client {subject}: the budget ε = {self.budget.epsilon:g} is passed"
+                for subject in over
+            ]
+        by_basis = {
+            basis: tuple(release.key for release in self.releases if release.basis == basis)
+            for basis in ("declared", "derived")
+        }
         return Verification(tuple(problems), recomputed, by_basis["declared"], by_basis["derived"])
 
     def _fits(self, subject: int, budget: Budget) -> bool:
@@ -249,10 +375,17 @@ class PrivacyLedger:
 
     def _check_known(self, release: Release) -> None:
         if self._releases.get(release.key, release) != release:
-            raise PrivacyError("known with other content", field="release.key", value=release.key, remedy="give every release a key of its own")
+            raise PrivacyError(
+                "known with other content",
+                field="release.key",
+                value=release.key,
+                remedy="give every release a key of its own",
+            )
 
 
-def _by_history(releases: Iterable[Release], unit: PrivacyUnit, subject: int, adjacency: Adjacency) -> dict[int | None, list[Charge]]:
+def _by_history(
+    releases: Iterable[Release], unit: PrivacyUnit, subject: int, adjacency: Adjacency
+) -> dict[int | None, list[Charge]]:
     """What the releases cost a subject: this run's under None, an earlier run's by history."""
     check_claimable(unit, adjacency)
     found: dict[int | None, list[Charge]] = {}

@@ -1,14 +1,19 @@
-"""Where all noise and all secret coins come from: one secret key a run, one cryptographic stream for every purpose.
+"""Where all noise and all secret coins come from: one secret key a run, one cryptographic stream
+for every purpose.
 
-A `NoiseSource` holds 32 bytes from the operating system. For each (client, round, purpose) it derives a key by HKDF-SHA256, and that
-key's AES-256-CTR keystream, read as 64-bit words, is the `NoiseStream`. Integer noise is in `integer_noise.py`.
+A `NoiseSource` holds 32 bytes from the operating system. For each (client, round, purpose) it
+derives a key by HKDF-SHA256, and that key's AES-256-CTR keystream, read as 64-bit words, is the
+`NoiseStream`. Integer noise is in `integer_noise.py`.
 
-**Guarantee**: without the key, words are as unpredictable as AES-256 in counter mode: no test that reads 2^36 bytes of a stream (2^32
-blocks) tells them from fair coins with advantage above 2^-65 plus AES' own. Two triples never share a key; no triple is handed out twice.
+**Guarantee**: without the key, words are as unpredictable as AES-256 in counter mode: no test that
+reads 2^36 bytes of a stream (2^32 blocks) tells them from fair coins with advantage above 2^-65
+plus AES' own. Two triples never share a key; no triple is handed out twice.
 
-**Assumes**: the operating system's generator is seeded; AES-256 and HMAC-SHA256 are pseudorandom; a process uses its own source.
+**Assumes**: the operating system's generator is seeded; AES-256 and HMAC-SHA256 are pseudorandom; a
+process uses its own source.
 
-**Not covered**: whoever reads the process' memory, or restores a snapshot of its machine, can repeat every stream of that source.
+**Not covered**: whoever reads the process' memory, or restores a snapshot of its machine, can
+repeat every stream of that source.
 """
 
 from __future__ import annotations
@@ -39,18 +44,24 @@ _KEY_BYTES, _WORD_BYTES = 32, 8
 _ZEROS = bytes(1 << 16)
 """What the cipher encrypts, piece by piece: CTR's keystream is the encryption of zeros."""
 BLOCK = 1 << 15
-"""Words that are turned into draws at a time: 256 KiB, so that temporaries stay in cache and calls cost little."""
+"""Words that are turned into draws at a time: 256 KiB, so that temporaries stay in cache and calls
+cost little.
+"""
 
 
 class _OneProcess:
-    """Neither copied, pickled nor carried into a forked process: any of these would draw the same noise twice."""
+    """Neither copied, pickled nor carried into a forked process: any of these would draw the same
+    noise twice.
+    """
 
     __slots__ = ("_process", "private")
 
     def __init__(self, private: bool) -> None:
         self._process = os.getpid()
         self.private = private
-        """Whether the key came from the operating system; False for everything that `NoiseSource.for_tests` made."""
+        """Whether the key came from the operating system; False for everything that
+        `NoiseSource.for_tests` made.
+        """
 
     def _check_process(self) -> None:
         if os.getpid() != self._process:
@@ -78,7 +89,8 @@ class _OneProcess:
 class NoiseSource(_OneProcess):
     """The secret key of one run, and the record of which streams were taken from it.
 
-    A resumed run makes a new source: its streams are independent of those before, so nothing secret is ever stored.
+    A resumed run makes a new source: its streams are independent of those before, so nothing secret
+    is ever stored.
     """
 
     __slots__ = ("_key", "_lock", "_taken")
@@ -96,17 +108,22 @@ class NoiseSource(_OneProcess):
 
     @classmethod
     def for_tests(cls, seed: int) -> NoiseSource:
-        """A repeatable source for tests. NOT PRIVATE: whoever knows the seed can subtract the noise. Its `private` is False."""
+        """A repeatable source for tests. NOT PRIVATE: whoever knows the seed can subtract the
+        noise. Its `private` is False.
+        """
         source = cls()
         source.private = False
         source._key = hashlib.sha256(b"secure_fl noise for tests %d" % seed).digest()
         return source
 
-    def stream(self, *, client: int, round: int, purpose: str) -> NoiseStream:  # noqa: A002 - the word of the domain
-        """The stream of one purpose of one client in one round. Streams of different triples are independent.
+    # the word of the domain
+    def stream(self, *, client: int, round: int, purpose: str) -> NoiseStream:  # noqa: A002
+        """The stream of one purpose of one client in one round. Streams of different triples
+        are independent.
 
         Raises:
-            PrivacyError: the triple was taken before, a number does not fit 64 bits, or this is a forked process.
+            PrivacyError: the triple was taken before, a number does not fit 64 bits, or this is a
+                forked process.
         """
         self._check_process()
         info = _info(index(client), index(round), purpose)
@@ -119,11 +136,15 @@ class NoiseSource(_OneProcess):
                     remedy="keep the stream, or give the second use a purpose of its own",
                 )
             self._taken.add(info)
-        return NoiseStream(HKDF(SHA256(), _KEY_BYTES, salt=None, info=info).derive(self._key), private=self.private)
+        return NoiseStream(
+            HKDF(SHA256(), _KEY_BYTES, salt=None, info=info).derive(self._key), private=self.private
+        )
 
 
 class NoiseStream(_OneProcess):
-    """Consecutive draws from one keystream; no part of it is used twice. Belongs to one thread; made by `NoiseSource.stream`."""
+    """Consecutive draws from one keystream; no part of it is used twice. Belongs to one thread;
+    made by `NoiseSource.stream`.
+    """
 
     __slots__ = ("_cipher",)
 
@@ -149,26 +170,35 @@ class NoiseStream(_OneProcess):
     def uniform(self, count: int) -> NDArray[np.float64]:
         """`[count]` uniform numbers, strictly between 0 and 1.
 
-        Each is the middle of one of 2^63 equal cells, rounded to the nearest float64 below 1: spaced by 2^-53 near 1, by 2^-63 at 0.
+        Each is the middle of one of 2^63 equal cells, rounded to the nearest float64 below 1:
+        spaced by 2^-53 near 1, by 2^-63 at 0.
         """
         return np.minimum(_unit(self.words(count)), 1 - 2.0**-53)
 
     def gaussian(self, shape: Sequence[int], deviation: float) -> Tensor:
-        """Normal deviates of mean 0, float32 in `shape`: Box–Muller in float64, scaled, then rounded once.
+        """Normal deviates of mean 0, float32 in `shape`: Box–Muller in float64, scaled, then
+        rounded once.
 
-        **Guarantee**: every two draws have two words of their own, which no other draw uses. The largest draw is 9.42 deviations; the
-        normal's mass beyond is 2^-67.
+        **Guarantee**: every two draws have two words of their own, which no other draw uses. The
+        largest draw is 9.42 deviations; the normal's mass beyond is 2^-67.
 
-        **Not covered**: floating point (Mironov, CCS 2012). Draws lie on an uneven grid, and so does their sum with a value, so the low
-        bits of a sum can tell two values apart that the real-valued mechanism hides; ε holds for the real-valued one. This is for noise
-        whose sum stays with the client. What leaves it as a noised sum takes the integers of `integer_noise.py`, where the proof is about the
-        very bits that are sent. The time of a draw is that of torch's log, sqrt, sin and cos, which may depend on their arguments.
+        **Not covered**: floating point (Mironov, CCS 2012). Draws lie on an uneven grid, and so
+        does their sum with a value, so the low bits of a sum can tell two values apart that the
+        real-valued mechanism hides; ε holds for the real-valued one. This is for noise whose sum
+        stays with the client. What leaves it as a noised sum takes the integers of
+        `integer_noise.py`, where the proof is about the very bits that are sent. The time of a draw
+        is that of torch's log, sqrt, sin and cos, which may depend on their arguments.
 
         Raises:
             PrivacyError: `deviation` is not positive and finite, or a size is negative.
         """
         if not (isfinite(deviation) and deviation > 0):
-            raise _refused("deviation", deviation, "must be a finite number above 0", "pass the noise's standard deviation")
+            raise _refused(
+                "deviation",
+                deviation,
+                "must be a finite number above 0",
+                "pass the noise's standard deviation",
+            )
         for size in shape:
             check_count(size)
         noise = torch.empty(prod(shape), dtype=torch.float32)
@@ -186,13 +216,16 @@ class NoiseStream(_OneProcess):
         return torch.cat((radius * angle.cos(), radius * angle.sin()))[:count]
 
     def coins(self, count: int, probability: float) -> Tensor:
-        """Bool `[count]`, each True with `probability` rounded down to a multiple of 2^-64 (0 and 1 are exact).
+        """Bool `[count]`, each True with `probability` rounded down to a multiple of 2^-64 (0 and 1
+        are exact).
 
         Raises:
             PrivacyError: `probability` is not within [0, 1].
         """
         if not 0 <= probability <= 1:
-            raise _refused("probability", probability, "must lie within [0, 1]", "pass a probability")
+            raise _refused(
+                "probability", probability, "must lie within [0, 1]", "pass a probability"
+            )
         words = self.words(count)
         if probability == 1:
             return torch.ones(count, dtype=torch.bool)
@@ -202,7 +235,8 @@ class NoiseStream(_OneProcess):
     def permutation(self, count: int) -> Tensor:
         """Int64 `[count]`: 0 … count − 1 in uniformly random order.
 
-        The order of as many words, all drawn again should two be equal (count²/2^65): given that they differ, every order is equally likely.
+        The order of as many words, all drawn again should two be equal (count²/2^65): given that
+        they differ, every order is equally likely.
         """
         while True:
             words = self.words(count)
@@ -227,13 +261,25 @@ def check_count(count: int) -> int:
 def _info(client: int, round_: int, purpose: str) -> bytes:
     """The triple as bytes, no two alike: numbers have a fixed width, and the text comes last."""
     try:
-        return _DOMAIN + client.to_bytes(8, "big", signed=True) + round_.to_bytes(8, "big", signed=True) + purpose.encode()
+        return (
+            _DOMAIN
+            + client.to_bytes(8, "big", signed=True)
+            + round_.to_bytes(8, "big", signed=True)
+            + purpose.encode()
+        )
     except OverflowError:
-        raise _refused("stream", (client, round_), "client and round must fit 64 bits", "number clients and rounds from 0") from None
+        raise _refused(
+            "stream",
+            (client, round_),
+            "client and round must fit 64 bits",
+            "number clients and rounds from 0",
+        ) from None
 
 
 def _unit(words: NDArray[np.uint64]) -> NDArray[np.float64]:
-    """Words as numbers in (0, 1]: (⌊w/2⌋ + ½)/2^63 to the nearest float64. Signed integers convert five times as fast as unsigned ones."""
+    """Words as numbers in (0, 1]: (⌊w/2⌋ + ½)/2^63 to the nearest float64. Signed integers convert
+    five times as fast as unsigned ones.
+    """
     return ((words >> np.uint64(1)).view(np.int64).astype(np.float64) + 0.5) * 2.0**-63
 
 

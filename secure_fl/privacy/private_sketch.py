@@ -1,31 +1,40 @@
-"""The private sketch start: what a client's examples look like on average, released once at example level and reused.
+"""The private sketch start: what a client's examples look like on average, released once at example
+level and reused.
 
-An example is a short vector: its pooled values, or its embedding. Two releases a client. First the mean of its examples, each at unit length,
-very noisy; averaged over clients (in a secure sum) it is the public centre ḡ. Then the sketch: every vector is centred by ḡ, projected to a few
-public directions and brought to unit length again, and the mean of these is released. Centring pays because length is what noise is charged
-for: vectors of one kind point much the same way, and of a unit vector little is left to tell groups apart.
+An example is a short vector: its pooled values, or its embedding. Two releases a client. First the
+mean of its examples, each at unit length, very noisy; averaged over clients (in a secure sum) it is
+the public centre ḡ. Then the sketch: every vector is centred by ḡ, projected to a few public
+directions and brought to unit length again, and the mean of these is released. Centring pays
+because length is what noise is charged for: vectors of one kind point much the same way, and of a
+unit vector little is left to tell groups apart.
 
-With labels, each projected vector is multiplied (outer product) by its label's code: a public unit vector whose first coordinate is the same for
-all labels, so that a sketch holds the plain one beside what tells labels apart. A part for each label would hold the same signal in more coordinates,
-each with noise, and little of the plain one: `bench/private_sketch.py` measures both. Everything computed from the two releases afterwards, such as
-every round of k-means, is free.
+With labels, each projected vector is multiplied (outer product) by its label's code: a public unit
+vector whose first coordinate is the same for all labels, so that a sketch holds the plain one
+beside what tells labels apart. A part for each label would hold the same signal in more
+coordinates, each with noise, and little of the plain one: `bench/private_sketch.py` measures both.
+Everything computed from the two releases afterwards, such as every round of k-means, is free.
 
-**Guarantee**: for the n public example slots of a client, each release is one Gaussian mechanism: its sum moves by at most 1 under zero-out
-and 2 under replace-one, against noise of σ₁ and σ₂ with σ₁⁻² + σ₂⁻² = noise_multiplier⁻². The released values are integers over a fixed power
-of two: a sum of integer vectors plus a rounded normal deviate drawn without it. As rounding to integers commutes with adding integers, this
-is post-processing of the real Gaussian mechanism, and no low bit of a floating-point sum leaves.
+**Guarantee**: for the n public example slots of a client, each release is one Gaussian mechanism:
+its sum moves by at most 1 under zero-out and 2 under replace-one, against noise of σ₁ and σ₂ with
+σ₁⁻² + σ₂⁻² = noise_multiplier⁻². The released values are integers over a fixed power of two: a sum
+of integer vectors plus a rounded normal deviate drawn without it. As rounding to integers commutes
+with adding integers, this is post-processing of the real Gaussian mechanism, and no low bit of a
+floating-point sum leaves.
 
-*Proof of the bound.* A release is Σ_j f(x_j; public)/n + noise/n, where f depends on example j's own vector (and label) and on public values
-only: projection, codes, and ḡ, which was released before, so that the pair is an adaptive composition. f is zero or has length at most 1: a unit
-vector, or the outer product of two, shrunk toward zero coordinate by coordinate. An empty slot contributes
-zero, not minus ḡ, and n is public. So zero-out moves the sum by ‖f‖ ≤ 1, and replace-one by ‖f − f'‖ ≤ 2, whatever ḡ is.
+*Proof of the bound.* A release is Σ_j f(x_j; public)/n + noise/n, where f depends on example j's
+own vector (and label) and on public values only: projection, codes, and ḡ, which was released
+before, so that the pair is an adaptive composition. f is zero or has length at most 1: a unit
+vector, or the outer product of two, shrunk toward zero coordinate by coordinate. An empty slot
+contributes zero, not minus ḡ, and n is public. So zero-out moves the sum by ‖f‖ ≤ 1, and
+replace-one by ‖f − f'‖ ≤ 2, whatever ḡ is.
 
-**Assumes**: an example's vector follows from that example alone: pooling does, and an encoder must treat each row by itself (eval mode, no batch
-statistics) and be public or released before; n and the number of labels are public; both streams are secret and used once; a noised sketch is
-stored and reused, never made a second time.
+**Assumes**: an example's vector follows from that example alone: pooling does, and an encoder must
+treat each row by itself (eval mode, no batch statistics) and be public or released before; n and
+the number of labels are public; both streams are secret and used once; a noised sketch is stored
+and reused, never made a second time.
 
-**Not covered**: other clients' members (each client pays for its own examples); whether a client takes part; what the sum hides, as a
-release is protected by its own noise from whoever sees it.
+**Not covered**: other clients' members (each client pays for its own examples); whether a client
+takes part; what the sum hides, as a release is protected by its own noise from whoever sees it.
 """
 
 from __future__ import annotations
@@ -39,26 +48,31 @@ import torch
 from torch import Tensor
 
 from secure_fl.errors import PrivacyError
+from secure_fl.privacy.adjacency import Adjacency
 from secure_fl.privacy.calibration import noise_for
 from secure_fl.privacy.events import GaussianEvent
 from secure_fl.privacy.noise import NoiseStream
-from secure_fl.privacy.units import Adjacency
 from secure_fl.seeds import derive_seed
 from secure_fl_kernels.reference import normalize
 
 GRID = 2**20
 """Steps in a length of 1. Shrinking toward the grid costs at most a millionth a coordinate."""
 _INSIDE = GRID * (1 - 2.0**-30)
-"""A unit vector's length before it is cut to the grid: rounding in float64 cannot take it past `GRID`."""
+"""A unit vector's length before it is cut to the grid: rounding in float64 cannot take it
+past `GRID`.
+"""
 
 
 _PLAIN, _CODE, _CODES_TRIED = 0.35, 3, 200
-"""Of a label's code: its first coordinate, the same for all labels; how many others there are at most; draws of which the best spread is taken."""
+"""Of a label's code: its first coordinate, the same for all labels; how many others there are at
+most; draws of which the best spread is taken.
+"""
 
 
 @dataclass(frozen=True)
 class PrivateSketch:
-    """Settings of both releases, public and equal at every client; defaults as measured in `bench/private_sketch.py`.
+    """Settings of both releases, public and equal at every client; defaults as measured
+    in `bench/private_sketch.py`.
 
     Attributes:
         noise_multiplier: of the two releases together.
@@ -66,7 +80,8 @@ class PrivateSketch:
         seed: public; draws projection and codes.
         classes: number of labels; 0 for a sketch without them.
         dimensions: directions d of the projection; None for 12, and 6 where there are labels.
-        centring: share of the budget (of 1/σ²) that the centre takes; 0 leaves the first release and the centring out.
+        centring: share of the budget (of 1/σ²) that the centre takes; 0 leaves the first release
+            and the centring out.
 
     Raises:
         PrivacyError: a setting is out of range.
@@ -81,22 +96,41 @@ class PrivateSketch:
 
     @classmethod
     def within(
-        cls, epsilon: float, delta: float, adjacency: Adjacency, features: int, seed: int, classes: int = 0, dimensions: int | None = None
+        cls,
+        epsilon: float,
+        delta: float,
+        adjacency: Adjacency,
+        features: int,
+        seed: int,
+        classes: int = 0,
+        dimensions: int | None = None,
     ) -> Self:
-        """The sketch whose two releases together cost exactly (ε, δ): the Gaussian mechanism's closed form."""
+        """The sketch whose two releases together cost exactly (ε, δ): the Gaussian mechanism's
+        closed form.
+        """
         noise = noise_for(epsilon, delta, adjacency, sampling_rate=1, steps=1)
         return cls(noise, features, seed, classes, dimensions)
 
     def __post_init__(self) -> None:
         for holds, name, remedy in (
-            (0 < self.noise_multiplier < inf, "noise_multiplier", "a finite positive number, for example 4.0"),
+            (
+                0 < self.noise_multiplier < inf,
+                "noise_multiplier",
+                "a finite positive number, for example 4.0",
+            ),
             (self.features >= 1, "features", "the length of an example's vector"),
             (self.classes >= 0, "classes", "0 for a sketch without labels"),
-            (self.dimensions is None or self.dimensions >= 1, "dimensions", "1 or more, for example 16"),
+            (
+                self.dimensions is None or self.dimensions >= 1,
+                "dimensions",
+                "1 or more, for example 16",
+            ),
             (0 <= self.centring < 1, "centring", "within [0, 1), for example 0.2"),
         ):
             if not holds:
-                raise PrivacyError("out of range", field=name, value=getattr(self, name), remedy=remedy)
+                raise PrivacyError(
+                    "out of range", field=name, value=getattr(self, name), remedy=remedy
+                )
 
     @property
     def part(self) -> int:
@@ -105,7 +139,7 @@ class PrivateSketch:
 
     @property
     def width(self) -> int:
-        """Length of a sketch."""
+        """How many numbers a sketch has."""
         return self.part * (self.codes.shape[1] if self.classes else 1)
 
     def plain(self, sketches: Tensor) -> Tensor:
@@ -114,37 +148,55 @@ class PrivateSketch:
 
     @cached_property
     def codes(self) -> Tensor:
-        """A public unit vector a label, float64 `[classes, 1 + c]`, c at most 3: as many labels have axes of their own, more are spread out."""
+        """A public unit vector a label, float64 `[classes, 1 + c]`, c at most 3: as many labels
+        have axes of their own, more are spread out.
+        """
         if self.classes <= _CODE:
             spread = torch.eye(self.classes, dtype=torch.float64)
         else:
             generator = torch.Generator().manual_seed(derive_seed(self.seed, "sketch", "codes"))
-            drawn = (normalize(torch.randn(self.classes, _CODE, generator=generator, dtype=torch.float64)) for _ in range(_CODES_TRIED))
+            drawn = (
+                normalize(
+                    torch.randn(self.classes, _CODE, generator=generator, dtype=torch.float64)
+                )
+                for _ in range(_CODES_TRIED)
+            )
             spread = min(drawn, key=lambda codes: float((codes @ codes.T).fill_diagonal_(-1).max()))
         shared = torch.full((self.classes, 1), _PLAIN, dtype=torch.float64)
         return torch.cat([shared, sqrt(1 - _PLAIN**2) * spread], dim=1)
 
     @cached_property
     def projection(self) -> Tensor:
-        """Public orthonormal rows, float64 `[part, features]`; the identity when nothing is left out."""
+        """Public orthonormal rows, float64 `[part, features]`; the identity when nothing is
+        left out.
+        """
         if self.part == self.features:
             return torch.eye(self.features, dtype=torch.float64)
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "sketch", "projection"))
-        basis: Tensor = torch.linalg.qr(torch.randn(self.features, self.part, generator=generator, dtype=torch.float64)).Q
+        basis: Tensor = torch.linalg.qr(
+            torch.randn(self.features, self.part, generator=generator, dtype=torch.float64)
+        ).Q
         return basis.T
 
     def events(self) -> tuple[GaussianEvent, ...]:
         """What the releases cost, in order: the centre (unless left out), the sketch."""
         shares = [share for share in (self.centring, 1 - self.centring) if share > 0]
-        return tuple(GaussianEvent(noise_multiplier=self.noise_multiplier / sqrt(share), sampling_rate=1.0, steps=1) for share in shares)
+        return tuple(
+            GaussianEvent(
+                noise_multiplier=self.noise_multiplier / sqrt(share), sampling_rate=1.0, steps=1
+            )
+            for share in shares
+        )
 
     def release_mean(self, features: Tensor, size: int, stream: NoiseStream) -> Tensor:
-        """The client's share of the centre: noised mean of its examples `[N, F]` at unit length, float64 `[F]`.
+        """The client's share of the centre: noised mean of its examples `[N, F]` at unit length,
+        float64 `[F]`.
 
         The centre is the clients' mean of these.
 
         Args:
-            features: vectors of the examples there are; a row with a value that is not finite counts as zero.
+            features: vectors of the examples there are; a row with a value that is not finite
+                counts as zero.
             size: the client's public number of examples, at least N.
             stream: of this release only.
 
@@ -152,16 +204,29 @@ class PrivateSketch:
             PrivacyError: the centring is off, or the shape or size does not fit.
         """
         if not self.centring:
-            raise PrivacyError("this release is not in the budget", field="centring", value=self.centring, remedy="set centring above 0, or skip it")
+            raise PrivacyError(
+                "this release is not in the budget",
+                field="centring",
+                value=self.centring,
+                remedy="set centring above 0, or skip it",
+            )
         self._check(features, size)
         return _released(on_grid(features), size, self.events()[0].noise_multiplier, stream)
 
-    def release(self, features: Tensor, labels: Tensor | None, size: int, centre: Tensor | None, stream: NoiseStream) -> Tensor:
+    def release(
+        self,
+        features: Tensor,
+        labels: Tensor | None,
+        size: int,
+        centre: Tensor | None,
+        stream: NoiseStream,
+    ) -> Tensor:
         """The noised sketch, float64 `[width]`: made once, stored by the client and reused.
 
         Args:
             features: vectors `[N, F]`, as above.
-            labels: int64 `[N]` where there are classes; an example without a label within range contributes nothing.
+            labels: int64 `[N]` where there are classes; an example without a label within range
+                contributes nothing.
             size: the client's public number of examples.
             centre: ḡ `[F]`, released before; None where the centring is off.
             stream: of this release only.
@@ -170,15 +235,16 @@ class PrivateSketch:
             PrivacyError: centre, labels, shape or size do not fit the settings.
         """
         self._check(features, size)
-        if (centre is None) == bool(self.centring) or (centre is not None and centre.shape != (self.features,)):
-            found = None if centre is None else tuple(centre.shape)
-            raise PrivacyError("not the released mean", field="centre", value=found, remedy=f"pass [{self.features}], or None with centring = 0")
-        if (labels is None) == bool(self.classes) or (labels is not None and labels.shape != features.shape[:1]):
-            raise PrivacyError("not a label an example", field="labels", value="not shown", remedy="pass int64 [N] where classes > 0, else None")
-        return _released(self.contributions(features, labels, centre), size, self.events()[-1].noise_multiplier, stream)
+        self._check_beside(features, labels, centre)
+        rows, noise = self.contributions(features, labels, centre), self.events()[-1]
+        return _released(rows, size, noise.noise_multiplier, stream)
 
-    def contributions(self, features: Tensor, labels: Tensor | None, centre: Tensor | None) -> Tensor:
-        """What each example adds to the sketch's sum, int64 `[N, width]`, each of length `GRID` at most and from its own row only."""
+    def contributions(
+        self, features: Tensor, labels: Tensor | None, centre: Tensor | None
+    ) -> Tensor:
+        """What each example adds to the sketch's sum, int64 `[N, width]`, each of length `GRID` at
+        most and from its own row only.
+        """
         unit = normalize(_finite(features))
         rows = normalize((unit if centre is None else unit - centre.double()) @ self.projection.T)
         rows[unit.square().sum(1) == 0] = 0
@@ -188,14 +254,47 @@ class PrivateSketch:
         codes = self.codes[labels.clamp(0, self.classes - 1)] * known[:, None]
         return on_grid((codes[:, :, None] * rows[:, None, :]).flatten(1))
 
+    def _check_beside(self, features: Tensor, labels: Tensor | None, centre: Tensor | None) -> None:
+        """Refuse a centre or labels that do not fit the settings."""
+        if (centre is None) == bool(self.centring) or (
+            centre is not None and centre.shape != (self.features,)
+        ):
+            found = None if centre is None else tuple(centre.shape)
+            raise PrivacyError(
+                "not the released mean",
+                field="centre",
+                value=found,
+                remedy=f"pass [{self.features}], or None with centring = 0",
+            )
+        if (labels is None) == bool(self.classes) or (
+            labels is not None and labels.shape != features.shape[:1]
+        ):
+            raise PrivacyError(
+                "not a label an example",
+                field="labels",
+                value="not shown",
+                remedy="pass int64 [N] where classes > 0, else None",
+            )
+
     def _check(self, features: Tensor, size: int) -> None:
-        if features.ndim != 2 or features.shape[1] != self.features or len(features) > size or size < 1:
+        if (
+            features.ndim != 2
+            or features.shape[1] != self.features
+            or len(features) > size
+            or size < 1
+        ):
             remedy = f"pass [N, {self.features}] and the public number of examples, at least N"
-            raise PrivacyError("not the client's examples", field="features", value=("N", *features.shape[1:]), remedy=remedy)
+            raise PrivacyError(
+                "not the client's examples",
+                field="features",
+                value=("N", *features.shape[1:]),
+                remedy=remedy,
+            )
 
 
 def on_grid(rows: Tensor) -> Tensor:
-    """Rows `[N, D]` brought to unit length, in grid steps, each coordinate cut toward zero: int64 of length `GRID` at most.
+    """Rows `[N, D]` brought to unit length, in grid steps, each coordinate cut toward zero: int64
+    of length `GRID` at most.
 
     A row that is zero or has a value that is not finite becomes zero.
     """
@@ -208,9 +307,15 @@ def _finite(rows: Tensor) -> Tensor:
     return torch.where(rows.isfinite().all(1, keepdim=True), rows, torch.zeros_like(rows))
 
 
-def _released(contributions: Tensor, size: int, noise_multiplier: float, stream: NoiseStream) -> Tensor:
-    """Exact integer sum, plus rounded normal deviates by the inverse of their distribution, over the public size."""
+def _released(
+    contributions: Tensor, size: int, noise_multiplier: float, stream: NoiseStream
+) -> Tensor:
+    """Exact integer sum, plus rounded normal deviates by the inverse of their distribution, over
+    the public size.
+    """
     total = contributions.sum(0)
-    deviates = torch.special.ndtri(torch.from_numpy(stream.uniform(len(total)))) * (noise_multiplier * GRID)
+    deviates = torch.special.ndtri(torch.from_numpy(stream.uniform(len(total)))) * (
+        noise_multiplier * GRID
+    )
     released: Tensor = (total + deviates.round().long()).double() / (GRID * size)
     return released

@@ -1,4 +1,6 @@
-"""What a ledger holds, one entry at a time: a release with the event that says what it costs, and the budget it is held against."""
+"""What a ledger holds, one entry at a time: a release with the event that says what it costs, and
+the budget it is held against.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,8 @@ from typing import Any, Literal
 
 from secure_fl.errors import PrivacyError
 from secure_fl.privacy.accounting import Charge
+from secure_fl.privacy.adjacency import Adjacency, PrivacyUnit
 from secure_fl.privacy.events import Event, GaussianEvent, IntegerEvent
-from secure_fl.privacy.units import Adjacency, PrivacyUnit
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,8 @@ class Budget:
         epsilon: ≥ 0, finite.
         delta: within (0, 1).
         unit: whose presence is hidden.
-        adjacency: how neighbours differ. Add-remove of a client is refused: its noise share would be missing, and the roster is public.
+        adjacency: how neighbours differ. Add-remove of a client is refused: its noise share would
+            be missing, and the roster is public.
 
     Raises:
         PrivacyError: a value outside its range, or add-remove for clients.
@@ -35,9 +38,19 @@ class Budget:
     def __post_init__(self) -> None:
         check_claimable(self.unit, self.adjacency)
         if not (math.isfinite(self.epsilon) and self.epsilon >= 0):
-            raise PrivacyError("not a finite ε", field="budget.epsilon", value=self.epsilon, remedy="a number of at least 0")
+            raise PrivacyError(
+                "not a finite ε",
+                field="budget.epsilon",
+                value=self.epsilon,
+                remedy="a number of at least 0",
+            )
         if not 0 < self.delta < 1:
-            raise PrivacyError("not a probability", field="budget.delta", value=self.delta, remedy="a number within (0, 1)")
+            raise PrivacyError(
+                "not a probability",
+                field="budget.delta",
+                value=self.delta,
+                remedy="a number within (0, 1)",
+            )
 
 
 @dataclass(frozen=True)
@@ -50,16 +63,21 @@ class Release:
         round: its number, from 0.
         purpose: what it is for: training step, statistic, count, metric, choice.
         unit: whose contribution the event's noise hides.
-        subjects: clients that this concerns: themselves (client level), or one example of each (example level).
+        subjects: clients that this concerns: themselves (client level), or one example of each
+            (example level).
         event: the mechanism.
-        basis: `declared` where the inputs are a client's own word (its sampling rate, its steps), `derived` where the protocol fixes them.
-        also_protects: EXAMPLE when client-level noise is all that protects the examples behind it: they are charged too, at replace-one,
-            since another example can turn the client's whole update round.
-        history: of what an earlier run released, the number of the history that this is a part of. Any one of them may be a subject's own, so
-            it is charged the costliest, together with this run's releases, whose `history` is None.
+        basis: `declared` where the inputs are a client's own word (its sampling rate, its steps),
+            `derived` where the protocol fixes them.
+        also_protects: EXAMPLE when client-level noise is all that protects the examples behind it:
+            they are charged too, at replace-one, since another example can turn the client's whole
+            update round.
+        history: of what an earlier run released, the number of the history that this is a part of.
+            Any one of them may be a subject's own, so it is charged the costliest, together with
+            this run's releases, whose `history` is None.
 
     Raises:
-        PrivacyError: a field out of range, client sampling at client level, or noise on examples said to protect clients.
+        PrivacyError: a field out of range, client sampling at client level, or noise on examples
+            said to protect clients.
     """
 
     key: str
@@ -74,37 +92,56 @@ class Release:
     history: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "subjects", tuple(sorted({int(subject) for subject in self.subjects})))
+        object.__setattr__(
+            self, "subjects", tuple(sorted({int(subject) for subject in self.subjects}))
+        )
         for holds, field, problem, remedy in self._rules():
             if not holds:
-                raise PrivacyError(problem, field=f"release.{field}", value=getattr(self, field), remedy=remedy)
+                raise PrivacyError(
+                    problem, field=f"release.{field}", value=getattr(self, field), remedy=remedy
+                )
 
     def _rules(self) -> list[tuple[bool, str, str, str]]:
         client = self.unit is PrivacyUnit.CLIENT
         sampled = isinstance(self.event, GaussianEvent) and self.event.sampling_rate < 1
         # fmt: off
         return [
-            (bool(self.key), "key", "a release needs a name of its own", "for example pretrain/3/client 2/step"),
-            (isinstance(self.unit, PrivacyUnit), "unit", "not a unit", "PrivacyUnit.EXAMPLE or PrivacyUnit.CLIENT"),
+            (bool(self.key), "key", "a release needs a name of its own",
+             "for example pretrain/3/client 2/step"),
+            (isinstance(self.unit, PrivacyUnit), "unit", "not a unit",
+             "PrivacyUnit.EXAMPLE or PrivacyUnit.CLIENT"),
             (isinstance(self.event, Event), "event", "not an event", "one of privacy.events"),
-            (bool(self.subjects) and min(self.subjects) >= 0, "subjects", "concerns nobody", "number the clients from 0"),
+            (bool(self.subjects) and min(self.subjects) >= 0, "subjects", "concerns nobody",
+             "number the clients from 0"),
             (self.round >= 0, "round", "not a round", "count from 0"),
-            (self.basis in ("declared", "derived"), "basis", "unknown basis", "declared or derived"),
-            (not (client and sampled), "event", "sampling clients amplifies nothing: the cohort is known", "charge every round in full"),
-            (self.also_protects is None or (client and self.also_protects is PrivacyUnit.EXAMPLE), "also_protects",
-             "noise for one example hides no client", "only client-level noise protects a second unit, the examples"),
-            (self.history is None or (isinstance(self.history, int) and self.history >= 0), "history", "not a number", "count histories from 0"),
+            (self.basis in ("declared", "derived"), "basis", "unknown basis",
+             "declared or derived"),
+            (not (client and sampled), "event",
+             "sampling clients amplifies nothing: the cohort is known",
+             "charge every round in full"),
+            (self.also_protects is None or (client and self.also_protects is PrivacyUnit.EXAMPLE),
+             "also_protects",
+             "noise for one example hides no client",
+             "only client-level noise protects a second unit, the examples"),
+            (self.history is None or (isinstance(self.history, int) and self.history >= 0),
+             "history", "not a number", "count histories from 0"),
         ]
         # fmt: on
 
     def charge(self, unit: PrivacyUnit, adjacency: Adjacency) -> Charge | None:
         """What this costs `unit` under `adjacency`; None when it does not touch that unit.
 
-        Examples take no noise share along when they are absent, so for them add-remove moves an integer sum as zero-out does.
+        Examples take no noise share along when they are absent, so for them add-remove moves an
+        integer sum as zero-out does.
         """
         if unit is self.unit:
             integer_example = unit is PrivacyUnit.EXAMPLE and isinstance(self.event, IntegerEvent)
-            return Charge(self.event, Adjacency.ZERO_OUT if integer_example and adjacency is Adjacency.ADD_REMOVE else adjacency)
+            return Charge(
+                self.event,
+                Adjacency.ZERO_OUT
+                if integer_example and adjacency is Adjacency.ADD_REMOVE
+                else adjacency,
+            )
         return Charge(self.event, Adjacency.REPLACE_ONE) if unit is self.also_protects else None
 
     def to_dict(self) -> dict[str, object]:
@@ -133,7 +170,17 @@ def check_claimable(unit: PrivacyUnit, adjacency: Adjacency) -> None:
         PrivacyError: add-remove for clients, or something else than a unit and an adjacency.
     """
     if not isinstance(unit, PrivacyUnit) or not isinstance(adjacency, Adjacency):
-        raise PrivacyError("an ε needs both", field="unit and adjacency", value=(unit, adjacency), remedy="a PrivacyUnit and an Adjacency")
+        raise PrivacyError(
+            "an ε needs both",
+            field="unit and adjacency",
+            value=(unit, adjacency),
+            remedy="a PrivacyUnit and an Adjacency",
+        )
     if unit is PrivacyUnit.CLIENT and adjacency is Adjacency.ADD_REMOVE:
         remedy = "claim zero-out on the public roster, or replace-one"
-        raise PrivacyError("an absent client's noise share is absent too", field="adjacency", value=str(adjacency), remedy=remedy)
+        raise PrivacyError(
+            "an absent client's noise share is absent too",
+            field="adjacency",
+            value=str(adjacency),
+            remedy=remedy,
+        )

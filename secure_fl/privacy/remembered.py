@@ -1,13 +1,17 @@
-"""What objects hold between calls: a digest for each parameter, buffer, attribute, captured variable and generator.
+"""What objects hold between calls: a digest for each parameter, buffer, attribute, captured
+variable and generator.
 
-Whatever changes when examples pass through holds something of them. A buffer leaves the client with the model; a counter, a list or a
-memory bank changes what later examples meet. Two readings, one before and one after, show both, wherever they are kept: in modules, on
-tensors, in other objects, their slots and their classes, containers, closures, defaults, and globals that a function, a method or a function
-within them reads, also by the name of their module.
+Whatever changes when examples pass through holds something of them. A buffer leaves the client with
+the model; a counter, a list or a memory bank changes what later examples meet. Two readings, one
+before and one after, show both, wherever they are kept: in modules, on tensors, in other objects,
+their slots and their classes, containers, closures, defaults, and globals that a function, a method
+or a function within them reads, also by the name of their module.
 
-**Not covered**: state outside of Python's view (files, C extensions, iterators under way, caches of `functools`), globals that functions of
-installed packages read, and objects of torch, numpy and kornia other than their modules, tensors and generators. kornia's augmentations note the
-coins of their last call: attributes of theirs, and of classes made of them, that begin with an underscore are left out.
+**Not covered**: state outside of Python's view (files, C extensions, iterators under way, caches of
+`functools`), globals that functions of installed packages read, and objects of torch, numpy and
+kornia other than their modules, tensors and generators. kornia's augmentations note the coins of
+their last call: attributes of theirs, and of classes made of them, that begin with an underscore
+are left out.
 """
 
 from __future__ import annotations
@@ -29,13 +33,53 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-_PLAIN = (str, bytes, int, float, complex, bool, type(None), Enum, torch.dtype, torch.device, itertools.count)
-_INSIDE = frozenset(vars(nn.Module())) - {"_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"}
-"""Attributes that every module has; parameters, buffers and submodules are read by their own names."""
-_CLOSED = frozenset({"torch", "numpy", "kornia", "builtins", "logging", "threading", "weakref", "typing", "re", "pathlib", "abc"})
+from secure_fl.errors import PrivacyError
+
+_PLAIN = (
+    str,
+    bytes,
+    int,
+    float,
+    complex,
+    bool,
+    type(None),
+    Enum,
+    torch.dtype,
+    torch.device,
+    itertools.count,
+)
+_INSIDE = frozenset(vars(nn.Module())) - {
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+}
+"""Attributes that every module has; parameters, buffers and submodules are read by their
+own names.
+"""
+_CLOSED = frozenset(
+    {
+        "torch",
+        "numpy",
+        "kornia",
+        "builtins",
+        "logging",
+        "threading",
+        "weakref",
+        "typing",
+        "re",
+        "pathlib",
+        "abc",
+    }
+)
 """Packages whose objects are not opened."""
 _OURS = frozenset({"secure_fl", "secure_fl_kernels"})
-_INSTALLED = tuple(f"{path}{os.sep}" for path in {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+_INSTALLED = tuple(
+    f"{path}{os.sep}"
+    for path in {
+        sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")
+    }
+)
 """Where packages are: globals of their functions and methods are not read."""
 _NATIVE = (
     types.BuiltinFunctionType,
@@ -59,7 +103,9 @@ def remembered(**objects: object) -> dict[str, bytes]:
 
 def changes(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> list[str]:
     """Paths whose content differs, is new or is gone, in order."""
-    return sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
+    return sorted(
+        path for path in before.keys() | after.keys() if before.get(path) != after.get(path)
+    )
 
 
 def _visit(value: object, path: str, found: dict[str, bytes], seen: dict[int, object]) -> None:
@@ -68,8 +114,18 @@ def _visit(value: object, path: str, found: dict[str, bytes], seen: dict[int, ob
     while left:
         path, value = left.pop()
         leaf = _leaf(value)
-        found[path] = type(value).__qualname__.encode() if leaf is None else hashlib.blake2b(leaf, digest_size=16).digest()
-        parts = _parts(value) if leaf is None else getattr(value, "__dict__", {}).items() if isinstance(value, Tensor) else ()
+        found[path] = (
+            type(value).__qualname__.encode()
+            if leaf is None
+            else hashlib.blake2b(leaf, digest_size=16).digest()
+        )
+        parts = (
+            _parts(value)
+            if leaf is None
+            else getattr(value, "__dict__", {}).items()
+            if isinstance(value, Tensor)
+            else ()
+        )
         if id(value) not in seen and parts:
             seen[id(value)] = value
             left += reversed([(f"{path}.{name}" if name else path, part) for name, part in parts])
@@ -79,11 +135,16 @@ def _leaf(value: object) -> bytes | None:
     """All that a value without parts is; None for what has parts."""
     if isinstance(value, Tensor):
         flat = value.detach().to("cpu").contiguous().reshape(-1)
-        return repr((value.dtype, tuple(value.shape))).encode() + flat.view(torch.uint8).numpy().tobytes()
+        return (
+            repr((value.dtype, tuple(value.shape))).encode()
+            + flat.view(torch.uint8).numpy().tobytes()
+        )
     if isinstance(value, _PLAIN):
         return repr(value).encode()
     if isinstance(value, np.ndarray | np.generic):
-        return repr((value.dtype, value.shape)).encode() + (repr(value.tolist()).encode() if value.dtype == object else value.tobytes())
+        return repr((value.dtype, value.shape)).encode() + (
+            repr(value.tolist()).encode() if value.dtype == object else value.tobytes()
+        )
     if isinstance(value, torch.Generator):
         return value.get_state().numpy().tobytes()
     if isinstance(value, np.random.Generator):
@@ -92,8 +153,14 @@ def _leaf(value: object) -> bytes | None:
         return repr(value.get_state(legacy=False)).encode()
     if isinstance(value, random.Random):
         return repr(value.getstate()).encode()
-    if isinstance(value, list | tuple | deque | set | frozenset) and all(isinstance(item, _PLAIN) for item in value):
-        items = sorted(map(repr, value)) if isinstance(value, set | frozenset) else list(map(repr, value))
+    if isinstance(value, list | tuple | deque | set | frozenset) and all(
+        isinstance(item, _PLAIN) for item in value
+    ):
+        items = (
+            sorted(map(repr, value))
+            if isinstance(value, set | frozenset)
+            else list(map(repr, value))
+        )
         return f"{type(value).__name__}{items}".encode()
     return None
 
@@ -108,7 +175,9 @@ def _parts(value: object) -> Iterator[tuple[str, object]]:
         yield from _module_parts(value)
         yield from _class_parts(value)
     elif isinstance(value, functools.partial):
-        yield from zip(("", "args", "keywords"), (value.func, value.args, value.keywords), strict=True)
+        yield from zip(
+            ("", "args", "keywords"), (value.func, value.args, value.keywords), strict=True
+        )
     elif isinstance(value, types.MethodType):
         yield from zip(("", "self"), (value.__func__, value.__self__), strict=True)
     elif isinstance(value, types.FunctionType):
@@ -120,23 +189,37 @@ def _parts(value: object) -> Iterator[tuple[str, object]]:
         yield from _held_by_class(value)
     elif not isinstance(value, types.ModuleType) and _package(type(value)) not in _CLOSED:
         yield from getattr(value, "__dict__", {}).items()
-        slots = {name for kind in type(value).__mro__ for name in _names(getattr(kind, "__slots__", ()))}
+        slots = {
+            name for kind in type(value).__mro__ for name in _names(getattr(kind, "__slots__", ()))
+        }
         yield from ((name, getattr(value, name)) for name in sorted(slots) if hasattr(value, name))
         yield from _class_parts(value)
 
 
 def _module_parts(module: nn.Module) -> Iterator[tuple[str, object]]:
     own = {*module._parameters, *module._buffers, *module._modules}
-    yield from itertools.chain(module._parameters.items(), module._buffers.items(), module._modules.items())
+    yield from itertools.chain(
+        module._parameters.items(), module._buffers.items(), module._modules.items()
+    )
     notes = any(_package(kind) == "kornia" for kind in type(module).__mro__)
-    yield from ((name, part) for name, part in vars(module).items() if name not in _INSIDE | own and not (notes and name.startswith("_")))
+    yield from (
+        (name, part)
+        for name, part in vars(module).items()
+        if name not in _INSIDE | own and not (notes and name.startswith("_"))
+    )
 
 
 def _function_parts(function: types.FunctionType) -> Iterator[tuple[str, object]]:
-    """What a function holds, and the globals that it reads: also those of other functions, unless they are of this or of a closed package."""
+    """What a function holds, and the globals that it reads: also those of other functions, unless
+    they are of this or of a closed package.
+    """
     captured = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
     yield from ((name, cell.cell_contents) for name, cell in captured if _filled(cell))
-    yield from zip(("defaults", "keyword defaults"), (function.__defaults__, function.__kwdefaults__), strict=True)
+    yield from zip(
+        ("defaults", "keyword defaults"),
+        (function.__defaults__, function.__kwdefaults__),
+        strict=True,
+    )
     yield from vars(function).items()
     if _callers(function):
         for name, attribute in _globals_read(function.__code__):
@@ -151,11 +234,16 @@ def _function_parts(function: types.FunctionType) -> Iterator[tuple[str, object]
 
 @functools.lru_cache(maxsize=4096)
 def _globals_read(code: types.CodeType) -> tuple[tuple[str, str], ...]:
-    """(name, attribute taken of it or "") of every global in a function's code, and in that of functions within it."""
+    """(name, attribute taken of it or "") of every global in a function's code, and in that of
+    functions within it.
+    """
     found, steps = dict[tuple[str, str], None](), list(dis.get_instructions(code))
     for step, following in itertools.pairwise([*steps, steps[-1]]):
         if step.opname in ("LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL"):
-            found[step.argval, following.argval if following.opname in ("LOAD_ATTR", "LOAD_METHOD") else ""] = None
+            found[
+                step.argval,
+                following.argval if following.opname in ("LOAD_ATTR", "LOAD_METHOD") else "",
+            ] = None
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             found |= dict.fromkeys(_globals_read(constant))
@@ -164,26 +252,46 @@ def _globals_read(code: types.CodeType) -> tuple[tuple[str, str], ...]:
 
 def _opened(part: object) -> bool:
     """Whether a global is looked into."""
-    return _callers(part) if isinstance(part, type | types.FunctionType) else not isinstance(part, (types.ModuleType, *_NATIVE))
+    return (
+        _callers(part)
+        if isinstance(part, type | types.FunctionType)
+        else not isinstance(part, (types.ModuleType, *_NATIVE))
+    )
 
 
 def _callers(thing: type | types.FunctionType) -> bool:
-    """Whether a class or function is a caller's own: what installed packages keep for themselves is theirs."""
+    """Whether a class or function is a caller's own: what installed packages keep for themselves
+    is theirs.
+    """
     if _package(thing) in _CLOSED | _OURS:
         return False
-    file = thing.__code__.co_filename if isinstance(thing, types.FunctionType) else getattr(sys.modules.get(thing.__module__), "__file__", None)
+    file = (
+        thing.__code__.co_filename
+        if isinstance(thing, types.FunctionType)
+        else getattr(sys.modules.get(thing.__module__), "__file__", None)
+    )
     return not (file or "").startswith(_INSTALLED)
 
 
 def _class_parts(value: object) -> Iterator[tuple[str, object]]:
-    """The classes of a caller's object: they may hold a counter of all instances, and their methods read globals."""
-    yield from ((kind.__name__, kind) for kind in type(value).__mro__ if _package(kind) not in _CLOSED | _OURS)
+    """The classes of a caller's object: they may hold a counter of all instances, and their methods
+    read globals.
+    """
+    yield from (
+        (kind.__name__, kind)
+        for kind in type(value).__mro__
+        if _package(kind) not in _CLOSED | _OURS
+    )
 
 
 def _held_by_class(kind: type) -> Iterator[tuple[str, object]]:
     """Attributes and methods of a caller's class."""
     for name, part in vars(kind).items() if _package(kind) not in _CLOSED | _OURS else ():
-        wanted = name not in ("__init__", "__new__") if isinstance(part, types.FunctionType) else not name.startswith("__")
+        wanted = (
+            name not in ("__init__", "__new__")
+            if isinstance(part, types.FunctionType)
+            else not name.startswith("__")
+        )
         if wanted and not isinstance(part, _NATIVE):
             yield name, part
 
@@ -203,4 +311,19 @@ def _filled(cell: types.CellType) -> bool:
 def _names(slots: object) -> tuple[str, ...]:
     if isinstance(slots, str):
         return (slots,)
-    return tuple(name for name in slots if name not in ("__dict__", "__weakref__")) if isinstance(slots, tuple | list) else ()
+    return (
+        tuple(name for name in slots if name not in ("__dict__", "__weakref__"))
+        if isinstance(slots, tuple | list)
+        else ()
+    )
+
+
+def remembers(path: str) -> PrivacyError:
+    """The refusal of something that keeps what it sees."""
+    remedy = (
+        "keep nothing between calls: what it holds would reach other examples, or leave the "
+        "client, without noise"
+    )
+    return PrivacyError(
+        "changes with the examples that it sees", field=path, value="its content", remedy=remedy
+    )

@@ -1,12 +1,17 @@
-"""Runs a model on noise to see whether a row's output is that row's alone, and whether the model remembers rows.
+"""Runs a model on noise to see whether a row's output is that row's alone, and whether the model
+remembers rows.
 
-No list of layers can tell: a mean over the batch, a recurrent layer that takes the batch for time, a hook or a buffer look like anything
-else. So every other row is replaced (by noise, zeros, copies, huge values, NaN), rows are moved and batches made smaller and larger, in each
-mode the model may be used in, with gradients and without; outputs and gradients of the rows that stayed must stay too.
+No list of layers can tell: a mean over the batch, a recurrent layer that takes the batch for time,
+a hook or a buffer look like anything else. So every other row is replaced (by noise, zeros, copies,
+huge values, NaN), rows are moved and batches made smaller and larger, in each mode the model may be
+used in, with gradients and without; outputs and gradients of the rows that stayed must stay too.
 
-**Guarantee**: a refusal names a dependence that was seen. **Assumes**: a model is not written to tell noise from examples. **Not covered**:
-one that shows on no noise tried here, such as a branch that needs a particular picture. Training checks the losses of every step
-besides (`unit_gradients`).
+**Guarantee**: a refusal names a dependence that was seen.
+
+**Assumes**: a model is not written to tell noise from examples.
+
+**Not covered**: one that shows on no noise tried here, such as a branch that needs a particular
+picture. Training checks the losses of every step besides (`unit_gradients`).
 """
 
 from __future__ import annotations
@@ -24,9 +29,13 @@ from secure_fl.errors import PrivacyError
 from secure_fl.privacy.remembered import changes, remembered
 
 _SAME = 1e-6
-"""Of a row's largest output: two batches of one shape are computed alike, row by row, so that nothing but rounding in the last bit is allowed."""
+"""Of a row's largest output: two batches of one shape are computed alike, row by row, so that
+nothing but rounding in the last bit is allowed.
+"""
 _RESHAPED = 1e-3
-"""The same for batches of different sizes, whose products are summed in other orders: 1e-6 a layer."""
+"""The same for batches of different sizes, whose products are summed in other orders: 1e-6
+a layer.
+"""
 
 Change = Callable[[Tensor, Tensor], Tensor]
 """(rows, one of them) -> rows of the same shape to stand in place of the others."""
@@ -47,29 +56,35 @@ _TELLING = ("others", "large", "nan")
 _MODEST = 64
 """Rows of a batch that is kept for gradients at no great cost."""
 _Combinations = tuple[tuple[bool | None, bool], ...]
-"""(False for eval mode, None for the mode the model is in; with gradients or without); the first two are looked at closely."""
+"""(False for eval mode, None for the mode the model is in; with gradients or without); the first
+two are looked at closely.
+"""
 _WHILE_TRAINED: _Combinations = ((None, True), (False, False), (None, False), (False, True))
 _WHILE_USED: _Combinations = ((None, False), (None, True))
 
 
-def check_rows_alone(model: nn.Module, rows: Tensor, *, sizes: Sequence[int] = (), quick: bool = False) -> None:
-    """Refuse a model that gives a row another output when other rows stand beside it, or that remembers rows.
+def check_rows_alone(
+    model: nn.Module, rows: Tensor, *, sizes: Sequence[int] = (), quick: bool = False
+) -> None:
+    """Refuse a model that gives a row another output when other rows stand beside it, or that
+    remembers rows.
 
-    Run in the mode the model is in and in eval mode (a model in eval mode is used in no other), with and without gradients. Dropout is off: its
-    masks are drawn for each example (`keyed_dropout`).
+    Run in the mode the model is in and in eval mode (a model in eval mode is used in no
+    other), with and without gradients. Dropout is off: its masks are drawn for each
+    example (`keyed_dropout`).
 
     Args:
         rows: `[N, ...]`, N at least 2, of no one's data.
         sizes: of further, larger batches.
-        quick: in the mode the model is in only (with gradients if that is train mode), and fewer neighbours: for what has been checked before.
+        quick: in the mode the model is in only (with gradients if that is train mode), and fewer
+            neighbours: for what has been checked before.
 
     Raises:
-        PrivacyError: an output or a gradient differs by more than rounding, rows get lost, something that the model holds has changed, or it
-            draws coins of its own.
+        PrivacyError: an output or a gradient differs by more than rounding, rows get lost,
+            something that the model holds has changed, or it draws coins of its own.
     """
-    modes = {layer: layer.training for layer in model.modules()}
     before, found = global_generators(), None
-    try:
+    with _modes_put_back(model) as modes:
         combinations = _WHILE_TRAINED if model.training else _WHILE_USED
         for number, (mode, graded) in enumerate(combinations[:1] if quick else combinations):
             _set_mode(modes, mode)
@@ -77,30 +92,48 @@ def check_rows_alone(model: nn.Module, rows: Tensor, *, sizes: Sequence[int] = (
                 _outputs(model, rows)  # what is made once, and kept, is made here
                 held = remembered(model=model)
                 closely = number < 2 and not quick
-                # All sizes in the first way, in which the model is used; gradients of large batches, which take much memory, in no other.
-                large = sizes if number == 0 else [size for size in sizes[-1:] if not graded or size <= _MODEST]
+                # All sizes in the first way only, in which the model is used.
+                large = _largest(sizes, graded=graded) if number else sizes
                 _check(model, rows, large, quick=not closely)
                 found = found or next(iter(changes(held, remembered(model=model))), None)
-    finally:
-        for layer, training in modes.items():
-            layer.training = training
     if found is not None:
         _refuse_memory(model, found)
     if before != global_generators():
         raise draws_coins(_kind(model))
 
 
+@contextmanager
+def _modes_put_back(model: nn.Module) -> Iterator[dict[nn.Module, bool]]:
+    """The mode of every layer, in which it will be again at the end of the context."""
+    modes = {layer: layer.training for layer in model.modules()}
+    try:
+        yield modes
+    finally:
+        for layer, training in modes.items():
+            layer.training = training
+
+
+def _largest(sizes: Sequence[int], *, graded: bool) -> list[int]:
+    """The largest batch, but none whose gradients take much memory."""
+    return [size for size in sizes[-1:] if not graded or size <= _MODEST]
+
+
 def draws_coins(name: str) -> PrivacyError:
     """The refusal of a model whose coins are not given to it."""
-    remedy = "use nn.Dropout, whose masks are drawn for each example; other coins would depend on the order of rows"
+    remedy = (
+        "use nn.Dropout, whose masks are drawn for each example; other coins would depend on the "
+        "order of rows"
+    )
     return PrivacyError("draws coins of its own", field="model", value=name, remedy=remedy)
 
 
 @torch.no_grad()
 def check_some_alone(model: nn.Module, rows: Tensor, outputs: Sequence[Tensor]) -> None:
-    """Refuse a model that gives two rows, drawn at random from a batch of any data, other outputs when they are by themselves.
+    """Refuse a model that gives two rows, drawn at random from a batch of any data, other outputs
+    when they are by themselves.
 
-    Cheap enough for every step; left out where dropout is on. Rounding is measured by the largest output of the batch.
+    Cheap enough for every step; left out where dropout is on. Rounding is measured by the largest
+    output of the batch.
 
     Args:
         rows: `[N, ...]`.
@@ -109,23 +142,32 @@ def check_some_alone(model: nn.Module, rows: Tensor, outputs: Sequence[Tensor]) 
     Raises:
         PrivacyError: an output differs by more than rounding.
     """
-    if len(rows) < 3 or any(isinstance(layer, nn.modules.dropout._DropoutNd) and layer.training for layer in model.modules()):
+    if len(rows) < 3 or any(
+        isinstance(layer, nn.modules.dropout._DropoutNd) and layer.training
+        for layer in model.modules()
+    ):
         return
-    some = torch.tensor([int.from_bytes(os.urandom(8)) % len(rows) for _ in range(2)], device=rows.device)
+    some = torch.tensor(
+        [int.from_bytes(os.urandom(8)) % len(rows) for _ in range(2)], device=rows.device
+    )
     for together, alone in zip(outputs, _outputs(model, rows[some]), strict=True):
         largest = together.abs().where(together.isfinite(), 0.0).max()
         _require(model, [together[some]], [alone], _RESHAPED, scale=float(largest))
 
 
 def _set_mode(modes: Mapping[nn.Module, bool], mode: bool | None) -> None:
-    """Every layer as it was (None), or in one mode; dropout off, and normalisation that is frozen stays so."""
+    """Every layer as it was (None), or in one mode; dropout off, and normalisation that is frozen
+    stays so.
+    """
     for layer, training in modes.items():
         frozen = isinstance(layer, _NormBase) and not training
-        layer.training = (training if mode is None or frozen else mode) and not isinstance(layer, nn.modules.dropout._DropoutNd)
+        layer.training = (training if mode is None or frozen else mode) and not isinstance(
+            layer, nn.modules.dropout._DropoutNd
+        )
 
 
 def _check(model: nn.Module, rows: Tensor, sizes: Sequence[int], *, quick: bool) -> None:
-    """One mode, with gradients or without."""
+    """Hold the model against itself, in the mode that it is in."""
     together = _outputs(model, rows)
     if not quick:
         before, again = global_generators(), _outputs(model, rows)
@@ -134,14 +176,29 @@ def _check(model: nn.Module, rows: Tensor, sizes: Sequence[int], *, quick: bool)
         _require(model, together, again, _SAME, "gives other outputs when it is asked again")
     for kept, changed, may_fail in _neighbours(rows, quick=quick):
         with forgiven(may_fail):
-            _require(model, [part[kept] for part in together], [part[kept] for part in _outputs(model, changed)], _SAME)
+            _require(
+                model,
+                [part[kept] for part in together],
+                [part[kept] for part in _outputs(model, changed)],
+                _SAME,
+            )
     _require(model, [part.flip(0) for part in together], _outputs(model, rows.flip(0)), _SAME)
     for row in range(1 if quick else len(rows)):
-        _require(model, [part[row : row + 1] for part in together], _outputs(model, rows[row : row + 1]), _RESHAPED)
+        _require(
+            model,
+            [part[row : row + 1] for part in together],
+            _outputs(model, rows[row : row + 1]),
+            _RESHAPED,
+        )
     for size in sizes if quick else (2, *sizes):
         filled = rows[torch.arange(size, device=rows.device) % len(rows)]
         shared = min(size, len(rows))
-        _require(model, [part[:shared] for part in together], [part[:shared] for part in _outputs(model, filled)], _RESHAPED)
+        _require(
+            model,
+            [part[:shared] for part in together],
+            [part[:shared] for part in _outputs(model, filled)],
+            _RESHAPED,
+        )
     if torch.is_grad_enabled() and rows.is_floating_point():
         _check_gradients(model, rows)
 
@@ -154,61 +211,114 @@ def _neighbours(rows: Tensor, *, quick: bool) -> Iterator[tuple[Tensor, Tensor, 
         contents = [(name, change) for name, change in contents if name in _TELLING]
     for number, (name, change) in enumerate(contents):
         chosen = [everyone % 2 == number % 2] if quick else [everyone % 2 == 0, everyone % 2 == 1]
-        for kept in [*chosen, *(everyone == row for row in everyone[number % len(rows) :: len(contents)])]:
+        for kept in [
+            *chosen,
+            *(everyone == row for row in everyone[number % len(rows) :: len(contents)]),
+        ]:
             others = change(rows, rows[kept][:1])
-            yield kept, torch.where(kept.view(-1, *[1] * (rows.ndim - 1)), rows, others), name in EXTREME
+            yield (
+                kept,
+                torch.where(kept.view(-1, *[1] * (rows.ndim - 1)), rows, others),
+                name in EXTREME,
+            )
 
 
 def _check_gradients(model: nn.Module, rows: Tensor) -> None:
-    """Gradients by the rows, of outputs of some rows: none by the others, and the same whatever the others are and whether they count.
+    """Gradients by the rows, of outputs of some rows: none by the others, and the same whatever the
+    others are and whether they count.
 
-    An element that no row's output has a finite gradient by, as a square root's at zero, tells nothing: 0 · ∞ is NaN.
+    An element that no row's output has a finite gradient by, as a square root's at zero, tells
+    nothing: 0 · ∞ is NaN.
     """
     half = torch.arange(len(rows), device=rows.device) % 2 == 0
     own = _gradient(model, rows, half)
-    beside = _gradient(model, torch.where(half.view(-1, *[1] * (rows.ndim - 1)), rows, 1 - rows), half | True)
+    beside = _gradient(
+        model, torch.where(half.view(-1, *[1] * (rows.ndim - 1)), rows, 1 - rows), half | True
+    )
     if own is not None and beside is not None:
-        if not bool(own.isfinite().all()) and (whole := _gradient(model, rows, half | True)) is not None:
+        if (
+            not bool(own.isfinite().all())
+            and (whole := _gradient(model, rows, half | True)) is not None
+        ):
             own, beside = (part.where(whole.isfinite(), 0.0) for part in (own, beside))
-        _require(model, [torch.where(half[:, None], own, 0.0)], [own], _SAME, scale=float(own.abs().max()))
+        _require(
+            model,
+            [torch.where(half[:, None], own, 0.0)],
+            [own],
+            _SAME,
+            scale=float(own.abs().max()),
+        )
         _require(model, [own[half]], [beside[half]], _SAME)
 
 
 def _gradient(model: nn.Module, rows: Tensor, counted: Tensor) -> Tensor | None:
-    """`[N, -1]`, by the rows, of a fixed combination of the counted rows' outputs; None where there is none."""
+    """`[N, -1]`, by the rows, of a fixed combination of the counted rows' outputs; None where there
+    is none.
+    """
     x = rows.clone().requires_grad_()
     outputs = [part.reshape(len(part), -1) for part in _tensors(model(x)) if part.requires_grad]
     if not outputs:
         return None
     total = sum(
-        ((part * torch.arange(1, part.shape[1] + 1, device=part.device).cos()).sum(1)[counted].sum() for part in outputs), outputs[0].new_zeros(())
+        (
+            (part * torch.arange(1, part.shape[1] + 1, device=part.device).cos())
+            .sum(1)[counted]
+            .sum()
+            for part in outputs
+        ),
+        outputs[0].new_zeros(()),
     )
     (gradient,) = torch.autograd.grad(total, x, allow_unused=True)
     return None if gradient is None else gradient.flatten(1)
 
 
 def _require(
-    model: nn.Module, these: Sequence[Tensor], those: Sequence[Tensor], share: float, problem: str = "", *, scale: float | None = None
+    model: nn.Module,
+    these: Sequence[Tensor],
+    those: Sequence[Tensor],
+    share: float,
+    problem: str = "",
+    *,
+    scale: float | None = None,
 ) -> None:
-    """Refuse rows `[N, ...]` that differ by more than a share of the largest element of theirs (or of `scale`)."""
+    """Refuse rows `[N, ...]` that differ by more than a share of the largest element of theirs (or
+    of `scale`).
+    """
     for one, other in zip(these, those, strict=True):
         a, b = one.detach().flatten(1).double(), other.detach().flatten(1).double()
         finite = a.isfinite()
         largest = a.where(finite, 0.0).abs().amax(1, keepdim=True) if scale is None else scale
-        coarse = 8 * torch.finfo(one.dtype).eps if one.is_floating_point() and share == _RESHAPED else 0.0
+        coarse = (
+            8 * torch.finfo(one.dtype).eps
+            if one.is_floating_point() and share == _RESHAPED
+            else 0.0
+        )
         close = (a - b).abs() <= max(share, coarse) * largest
         if not bool((close | ((a == b) | (a.isnan() & b.isnan()))).all()):
-            remedy = "remove what combines examples (means over the batch, shuffling, memory), or use client-level privacy"
-            raise PrivacyError(problem or "a row's output depends on the other rows", field="model", value=_kind(model), remedy=remedy)
+            remedy = (
+                "remove what combines examples (means over the batch, shuffling, memory), or use "
+                "client-level privacy"
+            )
+            raise PrivacyError(
+                problem or "a row's output depends on the other rows",
+                field="model",
+                value=_kind(model),
+                remedy=remedy,
+            )
 
 
 def _outputs(model: nn.Module, rows: Tensor) -> list[Tensor]:
-    """All outputs, one place a row."""
+    """All outputs of the model, each `[N, ...]` with one place for each row."""
     outputs = [part.detach() for part in _tensors(model(rows))]
     for part in outputs:
         if part.ndim < 1 or len(part) != len(rows):
             remedy = "return [N, ...] for [N, ...]: one output a row, in their order"
-            raise PrivacyError("rows cannot be told apart in its output", field="model", value=_kind(model), remedy=remedy)
+            raise PrivacyError(
+                "rows cannot be told apart in its output",
+                field="model",
+                value=_kind(model),
+                remedy=remedy,
+            )
     return [part.unsqueeze(1) if part.ndim == 1 else part for part in outputs]
 
 
@@ -219,14 +329,27 @@ def _tensors(outputs: object) -> tuple[Tensor, ...]:
 
 def _refuse_memory(model: nn.Module, path: str) -> None:
     name = path.removeprefix("model.")
-    kind = "a buffer" if name in dict(model.named_buffers()) else "a parameter" if name in dict(model.named_parameters()) else "an attribute"
-    remedy = "drop it, or keep it as it is in training: what it holds would leave the client, or reach other examples, without noise"
-    raise PrivacyError(f"{kind} changes with the rows it sees", field=path, value=_kind(model), remedy=remedy)
+    kind = (
+        "a buffer"
+        if name in dict(model.named_buffers())
+        else "a parameter"
+        if name in dict(model.named_parameters())
+        else "an attribute"
+    )
+    remedy = (
+        "drop it, or keep it as it is in training: what it holds would leave the client, or reach "
+        "other examples, without noise"
+    )
+    raise PrivacyError(
+        f"{kind} changes with the rows it sees", field=path, value=_kind(model), remedy=remedy
+    )
 
 
 @contextmanager
 def forgiven(may_fail: bool) -> Iterator[None]:
-    """What a caller's code refuses with an error of its own, such as values out of range, says nothing of the rows that stayed."""
+    """What a caller's code refuses with an error of its own, such as values out of range, says
+    nothing of the rows that stayed.
+    """
     try:
         yield
     except PrivacyError:

@@ -1,8 +1,9 @@
 """Which units take part in a step: secret coins over a public index set 0 … n − 1.
 
-Amplification by sampling rests on coins that nobody else knows, so all of these read a cryptographic stream, and what they return
-must not be logged. How many indices there are, and the rate, are public: the rate is the wished batch over n, never the number
-drawn over anything. A draw may be empty; the step is then noise alone, and is taken all the same.
+Amplification by sampling rests on coins that nobody else knows, so all of these read a
+cryptographic stream, and what they return must not be logged. How many indices there are, and the
+rate, are public: the rate is the wished batch over n, never the number drawn over anything. A draw
+may be empty; the step is then noise alone, and is taken all the same.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from secure_fl.privacy.noise import NoiseStream
 
 
 def draw_examples(count: int, rate: float, stream: NoiseStream) -> Tensor:
-    """Poisson sampling: each of `count` indices with probability `rate`, independently. int64 `[U]`, ascending.
+    """Poisson sampling: each of `count` indices with probability `rate`, independently. int64
+    `[U]`, ascending.
 
     Raises:
         PrivacyError: the rate is not in (0, 1], or the count is negative.
@@ -25,16 +27,23 @@ def draw_examples(count: int, rate: float, stream: NoiseStream) -> Tensor:
 
 
 def draw_groups(count: int, size: int, rate: float, stream: NoiseStream) -> Tensor:
-    """Disjoint groups of exactly `size`: a fresh uniform partition of the indices, each group with probability `rate`. int64 `[U, size]`.
+    """Disjoint groups of exactly `size`: a fresh uniform partition of the indices, each group with
+    probability `rate`. int64 `[U, size]`.
 
-    The count mod size last indices of the permutation are in no group of this step. The partition sees neither data nor model.
+    The count mod size last indices of the permutation are in no group of this step. The partition
+    sees neither data nor model.
 
     Raises:
         PrivacyError: the rate is not in (0, 1], or a group has no members or more than there are.
     """
     check_rate(rate)
     if not 1 <= size <= count:
-        raise PrivacyError(f"groups of {count} indices cannot have it", field="group_size", value=size, remedy=f"use 1 to {count}")
+        raise PrivacyError(
+            f"groups of {count} indices cannot have it",
+            field="group_size",
+            value=size,
+            remedy=f"use 1 to {count}",
+        )
     groups = count // size
     partition = stream.permutation(count)[: groups * size].view(groups, size)
     return partition[stream.coins(groups, rate)]
@@ -48,9 +57,16 @@ def check_rate(rate: float) -> None:
     """
     if not 0 < rate <= 1:
         remedy = "use the expected batch over the number of examples, at most 1"
-        raise PrivacyError("not a probability above 0", field="sampling_rate", value=rate, remedy=remedy)
+        raise PrivacyError(
+            "not a probability above 0", field="sampling_rate", value=rate, remedy=remedy
+        )
 
 
 def _check_count(count: int) -> None:
     if count < 0:
-        raise PrivacyError("negative", field="examples", value=count, remedy="pass the size of the public index set")
+        raise PrivacyError(
+            "negative",
+            field="examples",
+            value=count,
+            remedy="pass the size of the public index set",
+        )

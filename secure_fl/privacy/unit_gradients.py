@@ -1,17 +1,19 @@
 """Clipped sums of units' gradients, from one forward and one backward pass over all units together.
 
-A unit is R neighbouring rows of the batch: an example's views, or a group's. If a unit's loss depends on its own rows only, the
-backward pass gives, at every layer, the gradient by that layer's output of each row on its own; with the layer's inputs this is
-all that norms and clipped sums need, so weights' gradients are formed once, clipped and summed already, and no second backward
+A unit is R neighbouring rows of the batch: an example's views, or a group's. If a unit's loss
+depends on its own rows only, the backward pass gives, at every layer, the gradient by that layer's
+output of each row on its own; with the layer's inputs this is all that norms and clipped sums
+need, so weights' gradients are formed once, clipped and summed already, and no second backward
 pass is run.
 
-`hooks` forms every unit's gradient by Opacus' rule for its layer. `ghost` does so for small layers only (norms, embeddings); for
-linear layers and 1-d and 2-d convolutions the norms come from products of the rows (`secure_fl_kernels.per_sample`), and the sum
-from the rows scaled by the unit's clip factor.
+`hooks` forms every unit's gradient by Opacus' rule for its layer. `ghost` does so for small layers
+only (norms, embeddings); for linear layers and 1-d and 2-d convolutions the norms come from
+products of the rows (`secure_fl_kernels.per_sample`), and the sum from the rows scaled by the
+unit's clip factor.
 
 Suffixes: N rows, U units, P parameters of a layer.
-Sources: Goodfellow 2015, arXiv 1510.01799; Li et al. 2022, arXiv 2110.05679 (ghost norms); Bu et al. 2023, arXiv 2210.00038
-(one backward pass is enough).
+Sources: Goodfellow 2015, arXiv 1510.01799; Li et al. 2022, arXiv 2110.05679 (ghost norms); Bu et
+al. 2023, arXiv 2210.00038 (one backward pass is enough).
 """
 
 from __future__ import annotations
@@ -28,8 +30,8 @@ from torch.nn.grad import conv2d_weight
 
 from secure_fl.errors import PrivacyError
 from secure_fl.privacy.layer_calls import LayerCall, check_only_through_layers, recorded
+from secure_fl.privacy.row_isolation import check_rows_stay_apart, check_separable, layer_rule
 from secure_fl.privacy.rows_alone import check_some_alone
-from secure_fl.privacy.separable import check_rows_stay_apart, check_separable, layer_rule
 from secure_fl.privacy.unit_losses import UnitLosses, output_gradients
 from secure_fl_kernels import per_sample
 from secure_fl_kernels.reference.gradients import CEILING, accumulator
@@ -39,7 +41,7 @@ Method = Literal["hooks", "ghost"]
 
 @dataclass(frozen=True, repr=False)
 class ClippedSum:
-    """What a mechanism noises.
+    """A clipped sum of gradients, which a mechanism adds noise to.
 
     Attributes:
         gradients: one a trainable parameter, in the model's order.
@@ -50,49 +52,82 @@ class ClippedSum:
     square_norms: Tensor = field(repr=False)
 
 
-def clipped_sum(model: nn.Module, rows: Tensor, rows_per_unit: int, unit_losses: UnitLosses, bound: float, *, method: Method = "ghost") -> ClippedSum:
-    """Σ_u min(1, C/‖g_u‖) g_u with g_u the gradient of unit u's loss by all trainable parameters, C the `bound`.
+def clipped_sum(
+    model: nn.Module,
+    rows: Tensor,
+    rows_per_unit: int,
+    unit_losses: UnitLosses,
+    bound: float,
+    *,
+    method: Method = "ghost",
+) -> ClippedSum:
+    """Σ_u min(1, C/‖g_u‖) g_u with g_u the gradient of unit u's loss by all trainable parameters, C
+    the `bound`.
 
-    **Guarantee**: each unit's term has norm at most C; a unit whose gradient's norm is NaN or infinite adds exactly zero, and one that comes
-    near overflow is faded out before, so that a rounding error η of all units moves the sum by O(η·C) a unit and never by a step. No units
-    give zeros, and the model is not run.
+    **Guarantee**: each unit's term has norm at most C; a unit whose gradient's norm is NaN or
+    infinite adds exactly zero, and one that comes near overflow is faded out before, so that a
+    rounding error η of all units moves the sum by O(η·C) a unit and never by a step. No units give
+    zeros, and the model is not run.
 
-    **Assumes**: unit u's loss depends on the rows of unit u and on constants only, and the model treats every row by itself. Of the latter,
-    what layers show is checked here, and that two rows come out the same by themselves; the rest is checked on noise (`whole_path`). Of the
-    former, every call checks on a random half of the units that neither values nor gradients of their losses follow the other half's rows;
-    and that trained weights act through their layers alone.
+    **Assumes**: unit u's loss depends on the rows of unit u and on constants only, and the model
+    treats every row by itself. Of the latter, what layers show is checked here, and that two rows
+    come out the same by themselves; the rest is checked on noise (`whole_path`). Of the former,
+    every call checks on a random half of the units that neither values nor gradients of their
+    losses follow the other half's rows; and that trained weights act through their layers alone.
 
-    **Not covered**: steps of the model's own, such as rounding inside; overflow within frozen layers; rounding of the float32 sum,
-    relative 2^-24 an addition; noise, sampling and accounting, which are the mechanism's.
+    **Not covered**: steps of the model's own, such as rounding inside; overflow within frozen
+    layers; rounding of the float32 sum, relative 2^-24 an addition; noise, sampling and accounting,
+    which are the mechanism's.
 
     Args:
         rows: `[U · R, ...]`, unit by unit.
-        unit_losses: called twice, first with the outputs as they are and then with some units' replaced; not at all without units.
+        unit_losses: called twice, first with the outputs as they are and then with some units'
+            replaced; not at all without units.
         method: `ghost` is faster and smaller; `hooks` is the plain form that it is compared with.
 
     Raises:
-        PrivacyError: the model mixes rows, has a layer without a rule, or uses a trained weight beside its layer; or the losses are not one a
-            unit, or one depends on two units.
+        PrivacyError: the model mixes rows, has a layer without a rule, or uses a trained weight
+            beside its layer; or the losses are not one a unit, or one depends on two units.
     """
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     check_separable(model)
+    _check_whole(rows, rows_per_unit)
+    return _clipped(model, rows, rows_per_unit, unit_losses, bound, method)
+
+
+def _check_whole(rows: Tensor, rows_per_unit: int) -> None:
+    """Refuse rows that do not fill units."""
     if rows_per_unit < 1 or len(rows) % rows_per_unit:
         remedy = "pass the rows of whole units, one unit after the other"
-        raise PrivacyError("rows do not fill units", field="rows_per_unit", value=rows_per_unit, remedy=remedy)
+        raise PrivacyError(
+            "rows do not fill units", field="rows_per_unit", value=rows_per_unit, remedy=remedy
+        )
+
+
+def _clipped(
+    model: nn.Module,
+    rows: Tensor,
+    rows_per_unit: int,
+    unit_losses: UnitLosses,
+    bound: float,
+    method: Method,
+) -> ClippedSum:
+    """The sum of `clipped_sum`, of arguments that it has checked."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if len(rows) == 0:
-        return ClippedSum([torch.zeros_like(parameter) for parameter in parameters], torch.zeros(0, device=rows.device))
+        return ClippedSum(_zeros(parameters), torch.zeros(0, device=rows.device))
     calls = _backpropagate(model, rows, rows_per_unit, unit_losses)
     ghosts = _ghosts(calls) if method == "ghost" else []
     formed = _formed([call for call in calls if call not in ghosts], rows_per_unit)
-    norms = [_ghost_norms(call, rows_per_unit) for call in ghosts] + [per_sample.square_norms(gradient.flatten(1)) for gradient in formed.values()]
+    norms = [_ghost_norms(call, rows_per_unit) for call in ghosts] + [
+        per_sample.square_norms(gradient.flatten(1)) for gradient in formed.values()
+    ]
     if not norms:
-        return ClippedSum([torch.zeros_like(parameter) for parameter in parameters], rows.new_zeros(len(rows) // rows_per_unit))
-    # Summed in float64 and rounded once: with many layers float32 could fall below what clip_factors allows for.
-    precision = torch.float64 if all(norm.dtype == torch.float64 for norm in norms) else torch.float32
-    square_norms = (torch.stack([norm.double() for norm in norms]).sum(0) / _fading(calls, rows_per_unit).square()).to(precision)
+        return ClippedSum(_zeros(parameters), rows.new_zeros(len(rows) // rows_per_unit))
+    square_norms = _square_norms(norms, _fading(calls, rows_per_unit))
     sums: dict[Tensor, Tensor] = {}
     for parameter, gradient in formed.items():
-        sums[parameter] = per_sample.clip_and_sum(gradient.flatten(1), square_norms, bound).view_as(parameter)
+        clipped = per_sample.clip_and_sum(gradient.flatten(1), square_norms, bound)
+        sums[parameter] = clipped.view_as(parameter)
     factors = per_sample.clip_factors(square_norms, bound).repeat_interleave(rows_per_unit)
     while ghosts:
         sums |= _ghost_sums(ghosts.pop(), factors)
@@ -100,17 +135,42 @@ def clipped_sum(model: nn.Module, rows: Tensor, rows_per_unit: int, unit_losses:
     return ClippedSum(gradients, square_norms)
 
 
-def _backpropagate(model: nn.Module, rows: Tensor, rows_per_unit: int, unit_losses: UnitLosses) -> list[LayerCall]:
-    """Every call of a trainable layer with the gradient of the losses' sum by its output; calls that do not matter are left out."""
+def _zeros(parameters: Sequence[Tensor]) -> list[Tensor]:
+    """The gradients of nothing."""
+    return [torch.zeros_like(parameter) for parameter in parameters]
+
+
+def _square_norms(norms: Sequence[Tensor], fading: Tensor) -> Tensor:
+    """Each unit's squared norm `[U]` over all layers, larger for a unit that is faded out.
+
+    Summed in float64 and rounded once: with many layers float32 could fall below what
+    `clip_factors` allows for.
+    """
+    double = all(norm.dtype == torch.float64 for norm in norms)
+    summed = torch.stack([norm.double() for norm in norms]).sum(0) / fading.square()
+    return summed.to(torch.float64 if double else torch.float32)
+
+
+def _backpropagate(
+    model: nn.Module, rows: Tensor, rows_per_unit: int, unit_losses: UnitLosses
+) -> list[LayerCall]:
+    """Every call of a trainable layer with the gradient of the losses' sum by its output; calls
+    that do not matter are left out.
+    """
     with torch.enable_grad(), recorded(model, len(rows)) as calls:
         outputs = model(rows)
     h, z = (outputs, outputs) if isinstance(outputs, Tensor) else outputs
     check_rows_stay_apart(len(rows), h, z)
     check_some_alone(model, rows, [outputs] if isinstance(outputs, Tensor) else [h, z])
     check_only_through_layers(model, [h, z], calls)
-    gradients, trained = output_gradients(model, h, z, rows_per_unit, unit_losses), [output.requires_grad for output in (h, z)]
+    gradients = output_gradients(model, h, z, rows_per_unit, unit_losses)
+    trained = [output.requires_grad for output in (h, z)]
     ends, starts = [list(compress(values, trained)) for values in ((h, z), gradients)]
-    found = torch.autograd.grad(ends, [call.edge for call in calls], starts, allow_unused=True) if calls else ()
+    found = (
+        torch.autograd.grad(ends, [call.edge for call in calls], starts, allow_unused=True)
+        if calls
+        else ()
+    )
     for call, backprops in zip(calls, found, strict=True):
         call.check_inputs()
         call.backprops = None if backprops is None else _as_weights(call, backprops)
@@ -119,35 +179,50 @@ def _backpropagate(model: nn.Module, rows: Tensor, rows_per_unit: int, unit_loss
 
 
 def _as_weights(call: LayerCall, values: Tensor) -> Tensor:
-    """Floats in the precision of the layer's weights, float32 at least: under autocast inputs and derivatives have others."""
+    """Floats in the precision of the layer's weights, float32 at least: under autocast inputs and
+    derivatives have others.
+    """
     precision = torch.promote_types(next(call.layer.parameters(recurse=False)).dtype, torch.float32)
     return values.to(precision) if values.is_floating_point() else values
 
 
 def _fading(calls: Sequence[LayerCall], rows_per_unit: int) -> Tensor:
-    """1 for units whose numbers are of ordinary size, falling to 0 before anything that norms are made of can overflow: float64 `[U]`.
+    """1 for units whose numbers are of ordinary size, falling to 0 before anything that norms are
+    made of can overflow: float64 `[U]`.
 
-    With ‖a‖² and ‖b‖² the squared lengths of a unit's inputs and derivatives at a layer, no product or sum on the way to its norm is larger
-    than these or ‖a‖²‖b‖². Overflow alone would be a step: factor C/‖g‖ on one side, 0 on the other, for all units that are close to it.
+    With ‖a‖² and ‖b‖² the squared lengths of a unit's inputs and derivatives at a layer, no product
+    or sum on the way to its norm is larger than these or ‖a‖²‖b‖². Overflow alone would be a step:
+    factor C/‖g‖ on one side, 0 on the other, for all units that are close to it.
     """
     reach: list[Tensor] = []
     for call in calls:
         assert call.backprops is not None
         wide = accumulator(call.backprops.dtype)
-        a, b = (torch.linalg.vector_norm(part.flatten(1).to(wide), dim=1).double().square() for part in (call.inputs, call.backprops))
+        a, b = (
+            torch.linalg.vector_norm(part.flatten(1).to(wide), dim=1).double().square()
+            for part in (call.inputs, call.backprops)
+        )
         a, b = (square.view(-1, rows_per_unit).sum(1) for square in (a, b))
         reach.append(torch.stack([a, b, a * b]).amax(0) / CEILING[wide])
     return (1 - torch.stack(reach).amax(0)).clamp_min(0)
 
 
 def _formed(calls: Sequence[LayerCall], rows_per_unit: int) -> dict[Tensor, Tensor]:
-    """Each unit's gradient by each parameter, `[U, *parameter.shape]`, summed over the calls that use it."""
+    """Each unit's gradient by each parameter, `[U, *parameter.shape]`, summed over the calls that
+    use it.
+    """
     formed: dict[Tensor, Tensor] = {}
     for call in calls:
         assert call.backprops is not None
-        for parameter, by_row in layer_rule(call.layer)(call.layer, [call.inputs], call.backprops).items():
+        for parameter, by_row in layer_rule(call.layer)(
+            call.layer, [call.inputs], call.backprops
+        ).items():
             if parameter.requires_grad:
-                by_unit = by_row.reshape(-1, rows_per_unit, *parameter.shape).sum(1) if rows_per_unit > 1 else by_row
+                by_unit = (
+                    by_row.reshape(-1, rows_per_unit, *parameter.shape).sum(1)
+                    if rows_per_unit > 1
+                    else by_row
+                )
                 formed[parameter] = formed[parameter] + by_unit if parameter in formed else by_unit
     return formed
 
@@ -156,13 +231,24 @@ def _formed(calls: Sequence[LayerCall], rows_per_unit: int) -> dict[Tensor, Tens
 
 
 def _ghosts(calls: Sequence[LayerCall]) -> list[LayerCall]:
-    """Calls of layers that have a ghost norm and whose weights are used nowhere else: norms of parts of a sum do not add up."""
-    uses = Counter(id(parameter) for call in calls for parameter in call.layer.parameters(recurse=False))
-    return [call for call in calls if has_ghost(call.layer) and all(uses[id(p)] == 1 for p in call.layer.parameters(recurse=False))]
+    """Calls of layers that have a ghost norm and whose weights are used nowhere else: norms of
+    parts of a sum do not add up.
+    """
+    uses = Counter(
+        id(parameter) for call in calls for parameter in call.layer.parameters(recurse=False)
+    )
+    return [
+        call
+        for call in calls
+        if has_ghost(call.layer)
+        and all(uses[id(p)] == 1 for p in call.layer.parameters(recurse=False))
+    ]
 
 
 def has_ghost(layer: nn.Module) -> bool:
-    """Whether a layer's gradients have norms and products that come from its inputs and the derivatives by its outputs."""
+    """Whether a layer's gradients have norms and products that come from its inputs and the
+    derivatives by its outputs.
+    """
     if isinstance(layer, nn.Conv1d | nn.Conv2d):
         return layer.weight.requires_grad and not isinstance(layer.padding, str)
     return isinstance(layer, nn.Linear) and layer.weight.requires_grad
@@ -172,14 +258,20 @@ def _ghost_norms(call: LayerCall, rows_per_unit: int) -> Tensor:
     layer, backprops = call.layer, call.backprops
     assert backprops is not None
     if isinstance(layer, nn.Linear):
-        return per_sample.ghost_square_norms_linear(call.inputs, backprops, trains_bias(layer), rows_per_unit)
+        return per_sample.ghost_square_norms_linear(
+            call.inputs, backprops, trains_bias(layer), rows_per_unit
+        )
     assert isinstance(layer, nn.Conv1d | nn.Conv2d)
     inputs, backprops, geometry = as_images(layer, call.inputs, backprops)
-    return per_sample.ghost_square_norms_conv2d(inputs, backprops, *geometry, bias=trains_bias(layer), group_size=rows_per_unit)
+    return per_sample.ghost_square_norms_conv2d(
+        inputs, backprops, *geometry, bias=trains_bias(layer), group_size=rows_per_unit
+    )
 
 
 def _ghost_sums(call: LayerCall, factors_N: Tensor) -> dict[Tensor, Tensor]:
-    """Σ over rows of factor · gradient; a row of factor 0 is set to zero on both sides, since 0 · NaN is NaN."""
+    """Σ over rows of factor · gradient; a row of factor 0 is set to zero on both sides, since 0 ·
+    NaN is NaN.
+    """
     layer, inputs, backprops = call.layer, call.inputs, call.backprops
     assert isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d)
     assert backprops is not None
@@ -216,10 +308,14 @@ _Geometry = tuple[_Pair, _Pair, _Pair, _Pair, int]
 """Kernel, stride, padding, dilation, groups."""
 
 
-def as_images(layer: nn.Conv1d | nn.Conv2d, inputs: Tensor, backprops: Tensor) -> tuple[Tensor, Tensor, _Geometry]:
+def as_images(
+    layer: nn.Conv1d | nn.Conv2d, inputs: Tensor, backprops: Tensor
+) -> tuple[Tensor, Tensor, _Geometry]:
     """A convolution's rows and geometry; a series is an image of height 1."""
     assert not isinstance(layer.padding, str)
-    sizes = [tuple(size) for size in (layer.kernel_size, layer.stride, layer.padding, layer.dilation)]
+    sizes = [
+        tuple(size) for size in (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
+    ]
     if isinstance(layer, nn.Conv1d):
         sizes = [(neutral, *size) for neutral, size in zip((1, 1, 0, 1), sizes, strict=True)]
         inputs, backprops = inputs.unsqueeze(2), backprops.unsqueeze(2)

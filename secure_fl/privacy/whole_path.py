@@ -1,83 +1,61 @@
-"""Checks, on noise and before anything is released, of the whole way from examples to what is noised.
+"""Checks, on noise and before anything is released, of the whole way from examples to what
+is noised.
 
-augment -> model -> losses -> clipped sum and statistic; and for sketches and choices, encoder -> embedding. Every step of it must treat examples
-one by one. What one example changes of a released sum is bounded only then, and no list of allowed parts can tell: a caller brings the
-augmentation, the encoder and, from Python, the objective.
+augment -> model -> losses -> clipped sum and statistic; and for sketches and choices, encoder ->
+embedding. Every step of it must treat examples one by one. What one example changes of a released
+sum is bounded only then, and no list of allowed parts can tell: a caller brings the augmentation,
+the encoder and, from Python, the objective.
 
-The test of the whole is that released sums add up: of all units together they must be the sums of the parts', however these are cut, also
-beside units that are huge or NaN. A mean of the batch, a detached key, a loss over the number of units, a hook that changes gradients: each breaks
-it. Where things go wrong without the sums showing it (what a model or an augmentation remembers) `remembered` is read before and after.
+The test of the whole is that released sums add up: of all units together they must be the sums of
+the parts', however these are cut, also beside units that are huge or NaN. A mean of the batch, a
+detached key, a loss over the number of units, a hook that changes gradients: each breaks it. Where
+things go wrong without the sums showing it (what a model or an augmentation remembers) `remembered`
+is read before and after. Views by themselves are tried in `views_apart`.
 
-**Guarantee**: a refusal names what was seen. **Assumes**: what is tried here is what is trained, and runs on noise as it does on examples.
-**Not covered**: a dependence that shows on no noise tried here (training checks every step besides);
-examples that a caller has put into an augmentation, an encoder or an objective beforehand.
+**Guarantee**: a refusal names what was seen.
+
+**Assumes**: what is tried here is what is trained, and runs on noise as it does on examples.
+
+**Not covered**: a dependence that shows on no noise tried here (training checks every step
+besides); examples that a caller has put into an augmentation, an encoder or an objective
+beforehand.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, Protocol, TypeVar
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from secure_fl.coins import Coins, Draws
-from secure_fl.data.augmentations import KeyedAugmentation
-from secure_fl.data.views import Augmentation, batch_views, two_views
 from secure_fl.errors import PrivacyError
 from secure_fl.privacy.keyed_dropout import keyed_dropout, row_draws
 from secure_fl.privacy.mechanisms.mechanism import Labelled
-from secure_fl.privacy.remembered import changes, remembered
-from secure_fl.privacy.rows_alone import EXTREME, PLAIN, check_rows_alone, forgiven
-from secure_fl.privacy.separable import check_separable
-
-Views = TypeVar("Views")
-ViewsOf = Callable[[Tensor, Draws], Views]
-"""(int64 `[U, members]` indices, one row of coins for each of them) -> views `[U, R, ...]`, or `Labelled`."""
+from secure_fl.privacy.noise_examples import Examples
+from secure_fl.privacy.remembered import changes, remembered, remembers
+from secure_fl.privacy.row_isolation import check_separable
+from secure_fl.privacy.rows_alone import EXTREME, check_rows_alone, forgiven
+from secure_fl.privacy.views_apart import ViewsOf, check_views_apart, rows_of
 
 _ADDED_UP = 1e-3
 """Of the parts' lengths: float32 sums over batches of other sizes differ by 1e-6 a layer."""
 _LOOSE = 1e6
 """A bound that clips nothing."""
-_STEPS = 12
-"""Draws of coins on which an augmentation is tried: one that mixes with probability 1/2 is missed once in 4,000 times."""
 
 
 class AddsUp(Protocol):
-    """What is asked of a mechanism."""
+    """All that these checks ask of a mechanism."""
 
     def released_sums(self, model: nn.Module, views: Any) -> list[Tensor]:
         """As in `ExampleMechanism`."""
 
 
-@dataclass(frozen=True)
-class Examples:
-    """Noise in the examples' shape.
-
-    Attributes:
-        shape: of one.
-        device: where the model is.
-        largest: most examples in one batch of the run.
-    """
-
-    shape: tuple[int, ...]
-    device: torch.device
-    largest: int = 64
-
-    def noise(self, count: int, scale: float = 1.0) -> Tensor:
-        """`[count, *shape]` within [0, `scale`)."""
-        generator = torch.Generator().manual_seed(count)
-        return (scale * torch.rand(count, *self.shape, generator=generator)).to(self.device)
-
-    @property
-    def sizes(self) -> list[int]:
-        """Of batches, up to the largest: a branch may begin at any."""
-        return sorted({size for size in (7, 17, 33, 65, 129, 257, 513) if size < self.largest} | {max(2, self.largest)})
-
-
 def check_embedding(encoder: nn.Module, examples: Examples) -> None:
-    """Refuse an encoder, in any mode, whose embedding of an example is not its own: of sketches, and of choices by loss.
+    """Refuse an encoder, in any mode, whose embedding of an example is not its own: of sketches,
+    and of choices by loss.
 
     Args:
         encoder: a copy, whose weights are changed.
@@ -89,7 +67,13 @@ def check_embedding(encoder: nn.Module, examples: Examples) -> None:
     check_rows_alone(encoder, examples.noise(5), sizes=examples.sizes)
 
 
-def check_training(model: nn.Module, mechanism: AddsUp, views_of: Callable[[Tensor], ViewsOf[Any]], members: int, examples: Examples) -> None:
+def check_training(
+    model: nn.Module,
+    mechanism: AddsUp,
+    views_of: Callable[[Tensor], ViewsOf[Any]],
+    members: int,
+    examples: Examples,
+) -> None:
     """Refuse a private training of which an example could move more than its own part.
 
     Args:
@@ -111,15 +95,19 @@ def check_training(model: nn.Module, mechanism: AddsUp, views_of: Callable[[Tens
             views = check_views_apart(views_of(x), index, draws)
             if number == 0:
                 rows = rows_of(views).flatten(0, 1)
-                check_rows_alone(model, rows[:5], sizes=[size * len(rows) // len(x) for size in examples.sizes])
+                check_rows_alone(
+                    model, rows[:5], sizes=[size * len(rows) // len(x) for size in examples.sizes]
+                )
             check_adds_up(model, mechanism, views, draws, closely=number == 0)
-        held = held or remembered(model=model, mechanism=mechanism)  # from here on nothing more is made that is kept
+        # From here on nothing more is made that is kept.
+        held = held or remembered(model=model, mechanism=mechanism)
     if changed := changes(held, remembered(model=model, mechanism=mechanism)):
         raise remembers(changed[0])
 
 
 def check_step(model: nn.Module, mechanism: AddsUp | None, like: object, members: int) -> None:
-    """The short form of `check_training`, on noise in the shape of a step's views, for a model that has been trained meanwhile.
+    """The short form of `check_training`, on noise in the shape of a step's views, for a model that
+    has been trained meanwhile.
 
     Args:
         mechanism: None where it has been tried, and only the weights are new.
@@ -133,33 +121,26 @@ def check_step(model: nn.Module, mechanism: AddsUp | None, like: object, members
     if not rows.is_floating_point():
         return
     units = 4 if mechanism is None else max(4, len(rows))
-    noise = torch.rand(units, *rows.shape[1:], generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(rows)
+    noise = torch.rand(
+        units, *rows.shape[1:], generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    ).to(rows)
     check_rows_alone(model, noise.flatten(0, 1)[:4], quick=True)
     if mechanism is None:
         return
     for count in (4, units):
-        targets = torch.zeros_like(like.targets[:1]).expand(count, *like.targets.shape[1:]) if isinstance(like, Labelled) else None
+        targets = (
+            torch.zeros_like(like.targets[:1]).expand(count, *like.targets.shape[1:])
+            if isinstance(like, Labelled)
+            else None
+        )
         draws = Coins.public(0).at(0, torch.arange(count * members))
         views = noise[:count] if targets is None else Labelled(noise[:count], targets)
         check_adds_up(model, mechanism, views, draws, closely=count == 4)
 
 
-def check_views_apart(views_of: ViewsOf[Views], index: Tensor, draws: Draws) -> Views:
-    """The views, if those of the first half of the units are the same when only these are asked for.
-
-    Raises:
-        PrivacyError: they are not.
-    """
-    views, half = views_of(index, draws), (len(index) + 1) // 2
-    alone = views_of(index[:half], draws[slice(0, half * index.shape[1])])
-    for together, apart in zip(_tensors(views), _tensors(alone), strict=True):
-        if not _close(together[:half], apart, 1e-5):
-            remedy = "make views of each example by itself, from the coins given: `two_views` does"
-            raise PrivacyError("an example's views depend on the others", field="views_of", value="views of a batch", remedy=remedy)
-    return views
-
-
-def check_adds_up(model: nn.Module, mechanism: AddsUp, views: object, draws: Draws, *, closely: bool = True) -> None:
+def check_adds_up(
+    model: nn.Module, mechanism: AddsUp, views: object, draws: Draws, *, closely: bool = True
+) -> None:
     """Refuse a mechanism whose released sums over units are not the sums of its parts.
 
     Args:
@@ -176,28 +157,51 @@ def check_adds_up(model: nn.Module, mechanism: AddsUp, views: object, draws: Dra
 
     def sums(of: AddsUp, chosen: Tensor, world: object) -> list[Tensor]:
         rows = rows_of(world)[chosen]
-        with keyed_dropout(model, row_draws(draws[members[chosen.cpu()].flatten()], len(rows), rows.shape[1])):
-            return of.released_sums(model, Labelled(rows, world.targets[chosen]) if isinstance(world, Labelled) else rows)
+        with keyed_dropout(
+            model, row_draws(draws[members[chosen.cpu()].flatten()], len(rows), rows.shape[1])
+        ):
+            return of.released_sums(
+                model,
+                Labelled(rows, world.targets[chosen]) if isinstance(world, Labelled) else rows,
+            )
 
     everyone = torch.arange(units, device=rows_of(views).device)
     for way, world, alone, may_fail in _ways(mechanism, views, everyone)[: None if closely else 1]:
         with forgiven(may_fail):
-            _require_sums(mechanism, *(sums(way, part, world) for part in (everyone, alone, everyone[~torch.isin(everyone, alone)])))
+            _require_sums(
+                mechanism,
+                *(
+                    sums(way, part, world)
+                    for part in (everyone, alone, everyone[~torch.isin(everyone, alone)])
+                ),
+            )
 
 
-def _require_sums(mechanism: AddsUp, totals: Sequence[Tensor], ones: Sequence[Tensor], others: Sequence[Tensor]) -> None:
+def _require_sums(
+    mechanism: AddsUp, totals: Sequence[Tensor], ones: Sequence[Tensor], others: Sequence[Tensor]
+) -> None:
     for number, (total, one, other) in enumerate(zip(totals, ones, others, strict=True)):
         length = float(one.double().norm() + other.double().norm())
         if not float((total.double() - one.double() - other.double()).norm()) <= _ADDED_UP * length:
-            remedy = "remove what combines examples (means over the batch, detached keys, the number of units), or use client-level privacy"
+            remedy = (
+                "remove what combines examples (means over the batch, detached keys, the number of "
+                "units), or use client-level privacy"
+            )
             problem = f"released sum {number} is not the sum of its units' parts"
             raise PrivacyError(problem, field="mechanism", value=_kind(mechanism), remedy=remedy)
 
 
-def _ways(mechanism: AddsUp, views: object, everyone: Tensor) -> list[tuple[AddsUp, object, Tensor, bool]]:
-    """(the mechanism, also one that clips nothing; views, also with a twin or a broken unit; units to sum apart; whether it may fail)."""
+def _ways(
+    mechanism: AddsUp, views: object, everyone: Tensor
+) -> list[tuple[AddsUp, object, Tensor, bool]]:
+    """(the mechanism, also one that clips nothing; views, also with a twin or a broken unit; units
+    to sum apart; whether it may fail).
+    """
     half, rows = everyone[::2], rows_of(views)
-    ways: list[tuple[AddsUp, object, Tensor, bool]] = [(_loosened(mechanism), views, everyone[:1], False), (mechanism, views, half, False)]
+    ways: list[tuple[AddsUp, object, Tensor, bool]] = [
+        (_loosened(mechanism), views, everyone[:1], False),
+        (mechanism, views, half, False),
+    ]
 
     def ending(last: Tensor) -> object:
         changed = torch.cat([rows[:-1], last])
@@ -219,91 +223,15 @@ def _loosened(mechanism: AddsUp) -> AddsUp:
     return mechanism
 
 
-def check_augmentation(augment: Augmentation, examples: Examples) -> None:
-    """Refuse an augmentation that puts something of one example into another's view, remembers examples, or draws coins that are not given to it.
-
-    A caller's callable runs on one example at a time in private training and could not mix them there. One that mixes a batch is refused all the
-    same, since on single examples it would silently be another augmentation; and one that takes no batch would fail where it is given one.
-
-    Raises:
-        PrivacyError: naming what it does.
-    """
-    x, coins = examples.noise(5), Coins.public(1)
-    ours = type(augment).__module__ == KeyedAugmentation.__module__  # which has tests of its own
-    two_views(augment, x, coins.at(0, torch.arange(5)))  # what is made once, and kept, is made here
-    held = remembered(augment=augment)
-    for step in range(1 if ours else _STEPS):
-        draws = coins.at(step, torch.arange(5))
-        if step < 2 or isinstance(augment, KeyedAugmentation):
-            views, some = two_views(augment, x, draws), torch.tensor([4, 1])
-            _require_own(augment, views, two_views(augment, x[some.to(x.device)], draws[some]), some)
-        _check_batch(augment, x, draws)
-    if changed := changes(held, remembered(augment=augment)):
-        raise remembers(changed[0])
-
-
-def _check_batch(augment: Augmentation, x: Tensor, draws: Draws) -> None:
-    """Rows of a batch under the same coins, with all others replaced."""
-    stays = torch.arange(len(x)) % 2 == 0
-    if (views := _batch(augment, x, draws)) is None:
-        remedy = "return [N, ...] for [N, ...]: measuring and training without privacy give it whole batches"
-        raise PrivacyError("does not take a batch", field="augment", value=_kind(augment), remedy=remedy)
-    for change in (*PLAIN.values(), *EXTREME.values()):
-        others = torch.where(stays.view(-1, *[1] * (x.ndim - 1)).to(x.device), x, change(x, x[:1]))
-        changed = _batch(augment, others, draws)
-        if changed is not None:
-            _require_own(augment, views, [view[stays.to(view.device)] for view in changed], stays.nonzero()[:, 0])
-
-
-def _batch(augment: Augmentation, x: Tensor, draws: Draws) -> tuple[Tensor, ...] | None:
-    """Views of a batch; None where the augmentation refuses what is in it."""
-    try:
-        return batch_views(augment, x, draws)
-    except PrivacyError:
-        raise
-    except Exception:
-        return None
-
-
-def _require_own(augment: Augmentation, views: Sequence[Tensor], alone: Sequence[Tensor], rows: Tensor) -> None:
-    for together, apart in zip(views, alone, strict=True):
-        if not _close(together[rows.to(together.device)], apart, 1e-5):
-            remedy = "change each example by itself, with coins from torch's global generator"
-            raise PrivacyError("an example's view depends on other examples", field="augment", value=_kind(augment), remedy=remedy)
-
-
-def _close(one: Tensor, other: Tensor, share: float) -> bool:
-    a, b = one.detach().double(), other.detach().double()
-    if a.shape != b.shape:
-        return False
-    largest = a.where(a.isfinite(), 0.0).abs().max() if a.numel() else 0.0
-    return bool((((a - b).abs() <= share * largest) | (a == b) | (a.isnan() & b.isnan())).all())
-
-
-def remembers(path: str) -> PrivacyError:
-    """The refusal of something that keeps what it sees."""
-    remedy = "keep nothing between calls: what it holds would reach other examples, or leave the client, without noise"
-    return PrivacyError("changes with the examples that it sees", field=path, value="its content", remedy=remedy)
-
-
-def rows_of(views: object) -> Tensor:
-    """`[U, R, ...]`, without targets."""
-    rows = views.rows if isinstance(views, Labelled) else views
-    assert isinstance(rows, Tensor)
-    return rows
-
-
-def _tensors(views: object) -> tuple[Tensor, ...]:
-    return tuple(views) if isinstance(views, Labelled) else (rows_of(views),)
-
-
 def _kind(value: object) -> str:
     return type(value).__name__
 
 
 @torch.no_grad()
 def _stir(model: nn.Module) -> None:
-    """Move all weights a little: one that is zero, such as a gate that opens in training, hides what it multiplies."""
+    """Move all weights a little: one that is zero, such as a gate that opens in training, hides
+    what it multiplies.
+    """
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
         if parameter.is_floating_point() and parameter.numel():

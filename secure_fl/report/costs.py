@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from secure_fl.estimate import Estimate, PhaseCost
-from secure_fl.units import clock, size
+from secure_fl.quantities import clock, size
 
 
 def short(taken: Estimate) -> str:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from secure_fl.errors import DependencyError, RunFolderError
 from secure_fl.files import write_atomically
+from secure_fl.quantities import clock, size
 from secure_fl.report import plots, sections, tiles
 from secure_fl.report.figures import Chart, pool_colour
 from secure_fl.report.findings import alerts
 from secure_fl.report.partition_plots import partition_plot
 from secure_fl.report.runs import Run, read_runs
-from secure_fl.units import clock, size
 
 if TYPE_CHECKING:
     from jinja2 import Environment

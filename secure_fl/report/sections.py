@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from secure_fl.data.summary import ClientSummary
+from secure_fl.quantities import clock, size
 from secure_fl.report.findings import (
     closed_pools,
     has_minimum,
@@ -31,7 +32,6 @@ from secure_fl.report.tables import (
     table,
 )
 from secure_fl.report.tiles import members_of, totals
-from secure_fl.units import clock, size
 
 _MOST_NAMES = 12
 _MISSING = object()

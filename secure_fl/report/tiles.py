@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from secure_fl.quantities import duration, size
 from secure_fl.report.findings import (
     by_epsilon,
     closed_pools,
@@ -18,7 +19,6 @@ from secure_fl.report.findings import (
 from secure_fl.report.names import brief
 from secure_fl.report.runs import Run
 from secure_fl.report.tables import Mark, epsilon, share, some, spans
-from secure_fl.units import duration, size
 
 LEFT_OUT = (
     "not in this record: the run left out what only its experimenter knows "

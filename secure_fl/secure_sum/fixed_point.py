@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from secure_fl.crypto.key_streams import RUN, runs
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.layout import FieldLayout
-from secure_fl.secure_sum.prg import RUN, runs
 
 FEWEST_STEPS = 16
 """A grid with fewer steps from 0 to the limit is refused: it would carry almost no signal."""

@@ -1,9 +1,11 @@
 """Who masks with whom: everybody in a small round, a sparse random graph in a large one.
 
-Source: Bell, Bonawitz, Gascón, Lepoint and Raykova, CCS 2020 (a Harary graph under a random permutation). The permutation is drawn from
-the hash of the committed key list. Whoever commits last, colluders of the server, can draw keys again and again until they sit where
-they like: 40 clients at degree 6 fall in seconds. So a plan accepts a degree only where 2^40 such tries are allowed for (`secure_fl.odds`).
-Client i shares its secrets among itself and its neighbours; its threshold counts in that neighbourhood.
+Source: Bell, Bonawitz, Gascón, Lepoint and Raykova, CCS 2020 (a Harary graph under a random
+permutation). The permutation is drawn from the hash of the committed key list. Whoever commits
+last, colluders of the server, can draw keys again and again until they sit where they like: 40
+clients at degree 6 fall in seconds. So a plan accepts a degree only where 2^40 such tries are
+allowed for (`secure_fl.odds`). Client i shares its secrets among itself and its neighbours; its
+threshold counts in that neighbourhood.
 """
 
 from __future__ import annotations
@@ -13,10 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from secure_fl.crypto.key_streams import expand
+from secure_fl.crypto.shares import check_threshold
 from secure_fl.errors import SecureSumError
 from secure_fl.odds import default_threshold, odds, smallest_degree, withstands
-from secure_fl.secure_sum.prg import expand
-from secure_fl.secure_sum.shamir import check_threshold
 
 __all__ = ["Neighbourhoods", "commitment", "draw", "odds", "smallest_degree", "withstands"]
 
@@ -25,18 +27,22 @@ _LABEL = b"secure_fl/secure-sum/graph/v1"
 
 @dataclass(frozen=True)
 class Neighbourhoods:
-    """Neighbours of every roster position, ascending; `threshold` of each closed neighbourhood's shares open a secret."""
+    """Neighbours of every roster position, ascending; `threshold` of each closed neighbourhood's
+    shares open a secret.
+    """
 
     neighbours: tuple[tuple[int, ...], ...]
     threshold: int
 
     @property
     def degree(self) -> int:
-        """Neighbours a client has."""
+        """How many neighbours every client has."""
         return len(self.neighbours[0])
 
     def holders(self, client: int) -> tuple[int, ...]:
-        """Who holds shares of a client's secrets, itself among them; share number h + 1 belongs to the h-th."""
+        """Who holds shares of a client's secrets, itself among them; share number h + 1 belongs to
+        the h-th.
+        """
         return self._holders[client]
 
     @cached_property
@@ -44,32 +50,50 @@ class Neighbourhoods:
         return tuple(tuple(sorted((*near, client))) for client, near in enumerate(self.neighbours))
 
     def stranded(self, survivors: Sequence[int]) -> tuple[int, ...]:
-        """Clients whose secrets the survivors cannot open, since fewer than the threshold hold shares: then the round must end."""
+        """Clients whose secrets the survivors cannot open, since fewer than the threshold hold
+        shares: then the round must end.
+        """
         alive = set(survivors)
-        return tuple(i for i in range(len(self.neighbours)) if len(alive.intersection(self.holders(i))) < self.threshold)
+        return tuple(
+            i
+            for i in range(len(self.neighbours))
+            if len(alive.intersection(self.holders(i))) < self.threshold
+        )
 
 
-def draw(committed_keys: Sequence[bytes], *, degree: int | None = None, threshold: int | None = None) -> Neighbourhoods:
+def draw(
+    committed_keys: Sequence[bytes], *, degree: int | None = None, threshold: int | None = None
+) -> Neighbourhoods:
     """Neighbourhoods for a committed list of public keys, the same for everyone who holds the list.
 
     Args:
-        committed_keys: one byte string for each roster position, such as both public keys; all different.
+        committed_keys: one byte string for each roster position, such as both public keys;
+            all different.
         degree: even; None or at least n − 1 for the complete graph.
         threshold: shares that open a secret, of degree + 1; ⌊2(degree+1)/3⌋ + 1 by default.
 
     Raises:
-        SecureSumError: fewer than two clients, one key twice, an odd degree, or a threshold not above half.
+        SecureSumError: fewer than two clients, one key twice, an odd degree, or a threshold not
+            above half.
     """
     count = len(committed_keys)
     if count < 2 or len(set(committed_keys)) != count:
-        raise SecureSumError("two or more different keys are needed", field="roster", value=count, remedy="every client commits to keys of its own")
+        raise SecureSumError(
+            "two or more different keys are needed",
+            field="roster",
+            value=count,
+            remedy="every client commits to keys of its own",
+        )
     if degree is None or degree >= count - 1:
         rows = tuple(tuple(j for j in range(count) if j != i) for i in range(count))
     else:
         _check_degree(degree)
         ring = _permutation(commitment(committed_keys), count)
         around = [*range(-degree // 2, 0), *range(1, degree // 2 + 1)]
-        placed = {client: tuple(sorted(ring[(place + step) % count] for step in around)) for place, client in enumerate(ring)}
+        placed = {
+            client: tuple(sorted(ring[(place + step) % count] for step in around))
+            for place, client in enumerate(ring)
+        }
         rows = tuple(placed[i] for i in range(count))
     needed = default_threshold(len(rows[0]) + 1) if threshold is None else threshold
     check_threshold(needed, len(rows[0]) + 1)
@@ -87,12 +111,17 @@ def commitment(committed_keys: Sequence[bytes]) -> bytes:
 def _check_degree(degree: int) -> None:
     if degree < 2 or degree % 2:
         raise SecureSumError(
-            "degree must be even", field="degree", value=degree, remedy="take `smallest_degree`, or leave it out for the complete graph"
+            "degree must be even",
+            field="degree",
+            value=degree,
+            remedy="take `smallest_degree`, or leave it out for the complete graph",
         )
 
 
 def _permutation(seed: bytes, count: int) -> list[int]:
-    """Fisher and Yates' shuffle by 64-bit words of the seed's stream; the bias of a remainder is below count/2^64."""
+    """Fisher and Yates' shuffle by 64-bit words of the seed's stream; the bias of a remainder is
+    below count/2^64.
+    """
     words = expand(seed, count).tolist()
     ring = list(range(count))
     for last in range(count - 1, 0, -1):

@@ -80,12 +80,12 @@ class Frame:
 
     @property
     def head(self) -> int:
-        """Number of fields of the head."""
+        """How many fields the head has: the counts, and one for the bit where it is carried."""
         return self.counts + bool(self.bit)
 
     @property
     def fields(self) -> int:
-        """Length of the whole vector."""
+        """How many fields the whole vector has: head, shared and all pools."""
         return self.head + self.shared + self.pools * self.pooled
 
     def cut(self, flat: Tensor) -> Blocks:
@@ -140,9 +140,10 @@ def means(shared: Tensor, pools: Tensor, counted: Counted, minimum: int) -> tupl
 class Grid:
     """Fixed point in blocks, for one kind of sum without noise.
 
-    Guarantee: no sum of at most `clients` vectors of `blocks` overflows a field. Assumes: clients
-    follow the grid, since under masks nobody can check a coordinate. Not covered: what one that
-    does not spoils, which is as much of a field as all clients together may fill.
+    Guarantee: no sum of at most `clients` vectors of `blocks` overflows a field.
+    Assumes: clients follow the grid, since under masks nobody can check a coordinate.
+    Not covered: what one that does not spoils, which is as much of a field as all clients together
+    may fill.
 
     Attributes:
         clients: who may be in a sum, at most.
@@ -279,7 +280,7 @@ class _Part:
 
     @property
     def fields(self) -> int:
-        """Length of the block."""
+        """How many fields the block has: a wide coordinate takes one for each digit."""
         return self._plain + (len(self.wide) - self._plain) * self.digits.count + self.weighted
 
     def write(self, change: Tensor, weight: int, out: Tensor) -> None:

@@ -1,8 +1,9 @@
 """How signed fields lie in a slot: v = f₀ + 2^b·f₁ + … modulo the slot's modulus.
 
-The fields of a vector of n lie in planes: slot j of h = ⌈n/fields⌉ holds fields j, j + h, …, so packing reads and writes runs, not strides.
-Decoding takes the representative nearest to 0, then each field f = ((v + 2^(b−1)) mod 2^b) − 2^(b−1) and v ← (v − f)/2^b; the last field
-is what remains, so that a sum beyond the edge is seen by the check on the range and not folded back.
+The fields of a vector of n lie in planes: slot j of h = ⌈n/fields⌉ holds fields j, j + h, …, so
+packing reads and writes runs, not strides. Decoding takes the representative nearest to 0, then
+each field f = ((v + 2^(b−1)) mod 2^b) − 2^(b−1) and v ← (v − f)/2^b; the last field is what
+remains, so that a sum beyond the edge is seen by the check on the range and not folded back.
 """
 
 from __future__ import annotations
@@ -13,22 +14,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from secure_fl.crypto.key_streams import RUN, WORDS, Slots, check_modulus, check_slots, runs
 from secure_fl.errors import SecureSumError
-from secure_fl.secure_sum.parameters import BATCHING_PRIME
-from secure_fl.secure_sum.prg import RUN, WORDS, Slots, check_modulus, check_slots, runs
+from secure_fl.he.parameters import BATCHING_PRIME
 
 WIDEST = 24
-"""Bits of the widest field."""
+"""The most bits that a field may have."""
 
 Integers = NDArray[np.signedinteger[Any]]
 
 
 @dataclass(frozen=True)
 class FieldLayout:
-    """Fields of `bits` bits, `fields_per_slot` in a residue modulo `modulus`. The default is BFV's, with or without masks.
+    """Fields of `bits` bits, `fields_per_slot` in a residue modulo `modulus`. The default is BFV's,
+    with or without masks.
 
     Raises:
-        SecureSumError: sums at the edge of every field could reach half of the modulus, or there is no mask stream for it.
+        SecureSumError: sums at the edge of every field could reach half of the modulus, or there is
+            no mask stream for it.
     """
 
     bits: int = 20
@@ -37,17 +40,24 @@ class FieldLayout:
 
     def __post_init__(self) -> None:
         check_modulus(self.modulus)
-        if not 2 <= self.bits <= WIDEST or self.fields_per_slot < 1 or 2 * self.edge * self._ones() >= self.modulus:
+        if (
+            not 2 <= self.bits <= WIDEST
+            or self.fields_per_slot < 1
+            or 2 * self.edge * self._ones() >= self.modulus
+        ):
             raise SecureSumError(
                 "fields do not fit the slot",
                 field="layout",
                 value=(self.bits, self.fields_per_slot, self.modulus),
-                remedy="fewer or narrower fields: a slot of sums at the edge must stay below half of the modulus",
+                remedy="fewer or narrower fields: a slot of sums at the edge must stay below half "
+                "of the modulus",
             )
 
     @classmethod
     def words(cls) -> FieldLayout:
-        """Layout of `masked` alone: three of the same 20-bit fields in a word modulo 2^64, so its sums equal those of other backends."""
+        """Layout of `masked` alone: three of the same 20-bit fields in a word modulo 2^64, so its
+        sums equal those of other backends.
+        """
         return cls(bits=20, fields_per_slot=3, modulus=WORDS)
 
     @property
@@ -61,17 +71,23 @@ class FieldLayout:
         return 8 / self.fields_per_slot
 
     def slots(self, fields: int) -> int:
-        """Slots that hold so many fields."""
+        """How many slots hold so many fields."""
         return -(-fields // self.fields_per_slot)
 
     def pack(self, values: Integers) -> Slots:
-        """Signed integers `[n]` as residues, uint64 `[⌈n/fields_per_slot⌉]`; linear: packed noise may be added to packed values.
+        """Signed integers `[n]` as residues, uint64 `[⌈n/fields_per_slot⌉]`; linear: packed noise
+        may be added to packed values.
 
         Raises:
             SecureSumError: not a vector of signed integers, or a value beyond the field's edge.
         """
         if values.ndim != 1 or values.dtype.kind != "i":
-            raise SecureSumError("not a vector of signed integers", field="values", value=(values.dtype, values.shape), remedy="quantise first")
+            raise SecureSumError(
+                "not a vector of signed integers",
+                field="values",
+                value=(values.dtype, values.shape),
+                remedy="quantise first",
+            )
         packed: Slots = np.empty(self.slots(len(values)), np.uint64)
         work = np.empty(min(RUN, len(packed)), np.uint64)
         for start, stop in runs(len(packed)):
@@ -79,7 +95,8 @@ class FieldLayout:
         return packed
 
     def pack_run(self, values: Integers, start: int, out: Slots, work: Slots) -> None:
-        """Pack the slots from `start` on that `out` has room for, so that the whole vector need not be in memory.
+        """Pack the slots from `start` on that `out` has room for, so that the whole vector need not
+        be in memory.
 
         Args:
             values: all fields, signed integers `[n]`.
@@ -93,20 +110,39 @@ class FieldLayout:
         slots = self.slots(len(values))
         used = min(len(out), max(slots - start, 0))
         out[used:] = 0
-        bounds = [(plane * slots + start, min(plane * slots + start + used, len(values))) for plane in range(self.fields_per_slot)]
-        self._pack_planes(out[:used].view(np.int64), [values[low:high] for low, high in bounds], work[:used].view(np.int64))
+        bounds = [
+            (plane * slots + start, min(plane * slots + start + used, len(values)))
+            for plane in range(self.fields_per_slot)
+        ]
+        self._pack_planes(
+            out[:used].view(np.int64),
+            [values[low:high] for low, high in bounds],
+            work[:used].view(np.int64),
+        )
 
     def unpack(self, slots: Slots, fields: int) -> NDArray[np.int64]:
-        """Opened residues as signed integers, int64 `[fields]`; each below `edge` in magnitude unless a sum passed its field.
+        """Opened residues as signed integers, int64 `[fields]`; each below `edge` in magnitude
+        unless a sum passed its field.
 
         Raises:
-            SecureSumError: another number of slots than `fields` need, or a residue that is not reduced.
+            SecureSumError: another number of slots than `fields` need, or a residue that is
+                not reduced.
         """
         check_slots(slots)
         if len(slots) != self.slots(fields):
-            raise SecureSumError("wrong number of slots", field="slots", value=len(slots), remedy=f"{fields} fields take {self.slots(fields)} slots")
+            raise SecureSumError(
+                "wrong number of slots",
+                field="slots",
+                value=len(slots),
+                remedy=f"{fields} fields take {self.slots(fields)} slots",
+            )
         if self.modulus != WORDS and len(slots) and int(slots.max()) >= self.modulus:
-            raise SecureSumError("a residue is not below the modulus", field="slots", value="(hidden)", remedy="reduce the sum before it is unpacked")
+            raise SecureSumError(
+                "a residue is not below the modulus",
+                field="slots",
+                value="(hidden)",
+                remedy="reduce the sum before it is unpacked",
+            )
         values = np.empty(fields, np.int64)
         half, mask = 1 << (self.bits - 1), (1 << self.bits) - 1
         for start, stop in runs(len(slots)):
@@ -118,11 +154,20 @@ class FieldLayout:
                 rest = (rest - field) >> self.bits
         return values
 
-    def _pack_planes(self, total: NDArray[np.int64], planes: list[Integers], work: NDArray[np.int64]) -> None:
-        """Pack one run of slots from the same run of every plane; the last planes of a vector may end early."""
+    def _pack_planes(
+        self, total: NDArray[np.int64], planes: list[Integers], work: NDArray[np.int64]
+    ) -> None:
+        """Pack one run of slots from the same run of every plane; the last planes of a vector may
+        end early.
+        """
         if any(magnitude(plane) > self.edge for plane in planes):
             remedy = "clamp, or derive a coarser grid"
-            raise SecureSumError("a value lies beyond its field", field="values", value=f"|value| > {self.edge}", remedy=remedy)
+            raise SecureSumError(
+                "a value lies beyond its field",
+                field="values",
+                value=f"|value| > {self.edge}",
+                remedy=remedy,
+            )
         *rest, last = planes
         total[: len(last)], total[len(last) :] = last, 0
         for plane in reversed(rest):
@@ -148,5 +193,7 @@ class FieldLayout:
 
 
 def magnitude(integers: Integers) -> int:
-    """Largest magnitude of integers, 0 of none; −2^63, whose absolute value int64 does not hold, has one too."""
+    """Largest magnitude of integers, 0 of none; −2^63, whose absolute value int64 does not hold,
+    has one too.
+    """
     return max(int(integers.max()), -int(integers.min())) if integers.size else 0

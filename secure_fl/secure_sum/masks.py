@@ -1,8 +1,11 @@
-"""Masks that cancel: pair seeds, self-mask seeds, and what is subtracted from a sum once its survivors agree.
+"""Masks that cancel: pair seeds, self-mask seeds, and what is subtracted from a sum once its
+survivors agree.
 
-For block β, client i of the survivors U uploads  y_i = x_i + PRG(b_i) + Σ_{j>i} PRG(p_ij) − Σ_{j<i} PRG(p_ij)  over its neighbours j, and
-M = Σ_{i∈U} PRG(b_i) + Σ_{i∈U, d∈D} sgn(d−i)·PRG(p_id)  leaves exactly Σ_U x_i when it is subtracted from Σ_U y_i.
-Sources: Bonawitz et al., CCS 2017; Bell et al., CCS 2020. Every block has seeds of its own, so blocks open apart.
+For block β, client i of the survivors U uploads y_i = x_i + PRG(b_i) + Σ_{j>i} PRG(p_ij) − Σ_{j<i}
+PRG(p_ij) over its neighbours j, and M = Σ_{i∈U} PRG(b_i) + Σ_{i∈U, d∈D} sgn(d−i)·PRG(p_id) leaves
+exactly Σ_U x_i when it is subtracted from Σ_U y_i.
+Sources: Bonawitz et al., CCS 2017; Bell et al., CCS 2020. Every block has seeds of its own, so
+blocks open apart.
 """
 
 from __future__ import annotations
@@ -17,8 +20,19 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from secure_fl.crypto.key_streams import (
+    KEY_BYTES,
+    MOST_TERMS,
+    WORDS,
+    Slots,
+    Streams,
+    Terms,
+    add_streams,
+    check_modulus,
+    check_slots,
+    reduce,
+)
 from secure_fl.errors import SecureSumError
-from secure_fl.secure_sum.prg import KEY_BYTES, MOST_TERMS, WORDS, Slots, Streams, Terms, add_streams, check_modulus, check_slots, reduce
 
 _PAIR = b"secure_fl/secure-sum/pair-seed/v2"
 _HKDF_MOST = 255 * 32
@@ -26,12 +40,16 @@ _HKDF_MOST = 255 * 32
 
 
 class UsedSeeds:
-    """Digests of the seeds this client has masked with in its last rounds; the second use of one is refused. Keep one for a federation.
+    """Digests of the seeds this client has masked with in its last rounds; the second use of one is
+    refused. Keep one for a federation.
 
-    Guarantee: within the window no vector leaves under a mask that another one had. Older rounds need no memory: a seed is drawn, or
-    derived from a key drawn, for one round number, and a client begins no number twice.
-    Assumes: a generator that repeats itself does so within the window, as one does that a snapshot brought back.
-    Not covered: a client restored from an older copy of itself; it must send the stored bytes of its upload or drop out of the round.
+    Guarantee: within the window no vector leaves under a mask that another one had. Older rounds
+    need no memory: a seed is drawn, or derived from a key drawn, for one round number, and a client
+    begins no number twice.
+    Assumes: a generator that repeats itself does so within the window, as one does that a snapshot
+    brought back.
+    Not covered: a client restored from an older copy of itself; it must send the stored bytes of
+    its upload or drop out of the round.
 
     Args:
         window: blocks that are remembered; `widen` raises it to several rounds' worth.
@@ -51,10 +69,17 @@ class UsedSeeds:
         Raises:
             SecureSumError: one was spent before, or comes twice.
         """
-        digests = [hashlib.blake2b(seed, digest_size=16, salt=self._salt).digest() for seed in seeds]
+        digests = [
+            hashlib.blake2b(seed, digest_size=16, salt=self._salt).digest() for seed in seeds
+        ]
         block = frozenset(digests)
         if len(block) != len(digests) or not self._digests.isdisjoint(block):
-            raise SecureSumError("a mask seed may be used once", field="seed", value="(hidden)", remedy="draw new seeds, or leave this round")
+            raise SecureSumError(
+                "a mask seed may be used once",
+                field="seed",
+                value="(hidden)",
+                remedy="draw new seeds, or leave this round",
+            )
         self._blocks.append(block)
         self._digests |= block
         while len(self._blocks) > self._window:
@@ -62,12 +87,21 @@ class UsedSeeds:
 
 
 def self_seeds(blocks: int, *, randomness: Callable[[int], bytes] = os.urandom) -> list[bytes]:
-    """One fresh self-mask seed of 32 bytes for each block, independent of clock, rank and every other seed."""
+    """One fresh self-mask seed of 32 bytes for each block, independent of clock, rank and every
+    other seed.
+    """
     return [randomness(KEY_BYTES) for _ in range(blocks)]
 
 
 def pair_seeds(
-    own_private: X25519PrivateKey, their_public: X25519PublicKey, *, federation: str, round_number: int, blocks: int, low: int, high: int
+    own_private: X25519PrivateKey,
+    their_public: X25519PublicKey,
+    *,
+    federation: str,
+    round_number: int,
+    blocks: int,
+    low: int,
+    high: int,
 ) -> list[bytes]:
     """Seeds that two clients share, one of 32 bytes for each block; both compute the same.
 
@@ -80,8 +114,10 @@ def pair_seeds(
         low: the smaller of the two positions in the roster.
         high: the larger.
 
-    Guarantee: HKDF-SHA256 of the X25519 secret; seeds of other blocks, rounds, pairs and federations are independent of it. Assumes: the
-    round's keys are fresh and authentic (signed roster). Not covered: erasing keys from Python's memory.
+    Guarantee: HKDF-SHA256 of the X25519 secret; seeds of other blocks, rounds, pairs and
+    federations are independent of it.
+    Assumes: the round's keys are fresh and authentic (signed roster).
+    Not covered: erasing keys from Python's memory.
 
     Raises:
         SecureSumError: positions out of order, a number out of range, or a public key of low order.
@@ -93,15 +129,13 @@ def pair_seeds(
             value={"low": low, "high": high, "round": round_number, "blocks": blocks},
             remedy="low < high",
         )
-    try:
-        shared = own_private.exchange(their_public)
-    except ValueError:
-        raise SecureSumError("a public key of low order", field="pair seed", value=(low, high), remedy="refuse its owner's keys") from None
+    shared = _agreed(own_private, their_public, (low, high))
     return _derive(shared, federation, round_number, blocks, low, high)
 
 
 def mask_terms(*, own: int, self_seed: bytes, pairs: Mapping[int, bytes], used: UsedSeeds) -> Terms:
-    """The signed streams whose sum, added to a packed block x_i, makes it y_i; its seeds are spent by this.
+    """The signed streams whose sum, added to a packed block x_i, makes it y_i; its seeds are spent
+    by this.
 
     Args:
         own: this client's position in the roster.
@@ -109,15 +143,18 @@ def mask_terms(*, own: int, self_seed: bytes, pairs: Mapping[int, bytes], used: 
         pairs: p_ij of this block by the neighbour's position j.
         used: this client's record of spent seeds.
 
-    Guarantee: y_i is uniform to whoever lacks the self seed, and to whoever lacks one pair seed. Not covered: a client without
-    neighbours has only its self mask, so it is refused.
+    Guarantee: y_i is uniform to whoever lacks the self seed, and to whoever lacks one pair seed.
+    Not covered: a client without neighbours has only its self mask, so it is refused.
 
     Raises:
         SecureSumError: no neighbours, itself among them, or a seed spent before.
     """
     if own in pairs or not pairs:
         raise SecureSumError(
-            "a client needs neighbours other than itself", field="pairs", value=sorted(pairs), remedy="at least two clients in a round"
+            "a client needs neighbours other than itself",
+            field="pairs",
+            value=sorted(pairs),
+            remedy="at least two clients in a round",
         )
     used.spend([self_seed, *pairs.values()])
     return [(self_seed, 1), *((seed, _sign(own, other)) for other, seed in pairs.items())]
@@ -141,7 +178,8 @@ def unmask_sum(
         streams: what adds streams; tests put formal variables here.
 
     Raises:
-        SecureSumError: no survivors, or somebody in both sets, whose self and pair masks would then both be known.
+        SecureSumError: no survivors, or somebody in both sets, whose self and pair masks would then
+            both be known.
     """
     both = self_seeds.keys() & dropped.keys()
     strangers = {i for pairs in dropped.values() for i in pairs} - self_seeds.keys()
@@ -166,13 +204,19 @@ def subtract(total: Slots, masks: Slots, modulus: int) -> None:
         SecureSumError: vectors of different lengths.
     """
     if total.shape != masks.shape:
-        raise SecureSumError("masks of another length", field="masks", value=(total.shape, masks.shape), remedy="unmask each block by itself")
+        raise SecureSumError(
+            "masks of another length",
+            field="masks",
+            value=(total.shape, masks.shape),
+            remedy="unmask each block by itself",
+        )
     np.subtract(total, masks, out=total)
     reduce(total, modulus)
 
 
 class SlotSum:
-    """Running sum of uploads of one block, lazily reduced: the server keeps it and drops each upload once it is added.
+    """Running sum of uploads of one block, lazily reduced: the server keeps it and drops each
+    upload once it is added.
 
     Memory is one block, whatever the number of clients.
     """
@@ -186,13 +230,24 @@ class SlotSum:
         """Add one upload, uint64 `[slots]`.
 
         Raises:
-            SecureSumError: another length or type, a residue that is not below the modulus, or more than 2^22 uploads.
+            SecureSumError: another length or type, a residue that is not below the modulus, or more
+                than 2^22 uploads.
         """
         check_slots(upload)
         if upload.shape != self._total.shape or self.count >= MOST_TERMS:
-            raise SecureSumError("upload of another length, or too many", field="upload", value=len(upload), remedy=f"{len(self._total)} slots")
+            raise SecureSumError(
+                "upload of another length, or too many",
+                field="upload",
+                value=len(upload),
+                remedy=f"{len(self._total)} slots",
+            )
         if self._modulus != WORDS and len(upload) and int(upload.max()) >= self._modulus:
-            raise SecureSumError("a residue is not below the modulus", field="upload", value="(hidden)", remedy="refuse the upload")
+            raise SecureSumError(
+                "a residue is not below the modulus",
+                field="upload",
+                value="(hidden)",
+                remedy="refuse the upload",
+            )
         np.add(self._total, upload, out=self._total)
         self.count += 1
 
@@ -213,13 +268,34 @@ class SlotSum:
         return total
 
 
-def _derive(shared: bytes, federation: str, round_number: int, blocks: int, low: int, high: int) -> list[bytes]:
-    """Blocks' seeds are consecutive parts of HKDF's output, as many at a time as it gives; `info` says which come first."""
+def _agreed(own: X25519PrivateKey, theirs: X25519PublicKey, pair: tuple[int, int]) -> bytes:
+    """The X25519 secret of two clients, by their positions."""
+    try:
+        return own.exchange(theirs)
+    except ValueError:
+        raise SecureSumError(
+            "a public key of low order",
+            field="pair seed",
+            value=pair,
+            remedy="refuse its owner's keys",
+        ) from None
+
+
+def _derive(
+    shared: bytes, federation: str, round_number: int, blocks: int, low: int, high: int
+) -> list[bytes]:
+    """Blocks' seeds are consecutive parts of HKDF's output, as many at a time as it gives; `info`
+    says which come first.
+    """
     name, most, seeds = federation.encode(), _HKDF_MOST // KEY_BYTES, list[bytes]()
     for first in range(0, blocks, most):
         length = KEY_BYTES * min(most, blocks - first)
         info = (
-            _PAIR + len(name).to_bytes(4, "big") + name + round_number.to_bytes(8, "big") + b"".join(n.to_bytes(4, "big") for n in (first, low, high))
+            _PAIR
+            + len(name).to_bytes(4, "big")
+            + name
+            + round_number.to_bytes(8, "big")
+            + b"".join(n.to_bytes(4, "big") for n in (first, low, high))
         )
         made = HKDF(algorithm=hashes.SHA256(), length=length, salt=None, info=info).derive(shared)
         seeds += [made[start : start + KEY_BYTES] for start in range(0, length, KEY_BYTES)]

@@ -1,13 +1,17 @@
-"""Against clients that lie within their clip: sums over groups, combined coordinate by coordinate so that few bad groups cannot move much.
+"""Against clients that lie within their clip: sums over groups, combined coordinate by coordinate
+so that few bad groups cannot move much.
 
-Under encryption nobody can check a client's vector. Groups of g clients are summed apart (a round each, with a cohort each), and the
-groups' means are combined by median or trimmed mean. Source: Yin, Chen, Ramchandran and Bartlett, ICML 2018 (median, trimmed mean).
+Under encryption nobody can check a client's vector. Groups of g clients are summed apart (a round
+each, with a cohort each), and the groups' means are combined by median or trimmed mean. Source:
+Yin, Chen, Ramchandran and Bartlett, ICML 2018 (median, trimmed mean).
 
-Guarantee: with b bad groups of G, each coordinate of the median (2b < G) and of the trimmed mean (b trimmed at each end) lies between the
-smallest and the largest mean of honest groups. A client spoils its own group at most.
+Guarantee: with b bad groups of G, each coordinate of the median (2b < G) and of the trimmed mean (b
+trimmed at each end) lies between the smallest and the largest mean of honest groups. A client
+spoils its own group at most.
 Assumes: groups are drawn after clients are fixed, from a seed no client chose.
-Not covered: more bad groups than that; bias where honest groups differ. Secrecy is that of a group: its sum is opened, so g is at least
-`fewest`, and client-level noise must be enough within a group, since each is a release of its own.
+Not covered: more bad groups than that; bias where honest groups differ. Secrecy is that of a group:
+its sum is opened, so g is at least `fewest`, and client-level noise must be enough within a group,
+since each is a release of its own.
 """
 
 from __future__ import annotations
@@ -26,7 +30,8 @@ Combination = Literal["mean", "median", "trimmed_mean"]
 
 
 def draw_groups(names: Sequence[str], size: int, seed: bytes) -> tuple[tuple[str, ...], ...]:
-    """Disjoint groups of at least `size`, equal at everyone who holds names and seed; the remainder is dealt over the groups.
+    """Disjoint groups of at least `size`, equal at everyone who holds names and seed; the remainder
+    is dealt over the groups.
 
     Args:
         names: clients of the round.
@@ -37,15 +42,23 @@ def draw_groups(names: Sequence[str], size: int, seed: bytes) -> tuple[tuple[str
         SecureSumError: fewer names than one group needs, or a group of one.
     """
     if size < 2 or len(names) < size:
-        raise SecureSumError("groups need two members or more", field="robust.size", value=(size, len(names)), remedy="at most the number of clients")
+        raise SecureSumError(
+            "groups need two members or more",
+            field="robust.size",
+            value=(size, len(names)),
+            remedy="at most the number of clients",
+        )
     base = commitment([seed, *(name.encode() for name in sorted(names))])
     order = sorted(names, key=lambda name: hashlib.sha256(base + name.encode()).digest())
     count = len(order) // size
     return tuple(tuple(sorted(order[group::count])) for group in range(count))
 
 
-def combine_means(means: NDArray[np.float64], how: Literal["median", "trimmed_mean"], *, trim: int = 1) -> NDArray[np.float64]:
-    """One vector out of groups' means, each of which counts once, however many members or examples its group claims to have.
+def combine_means(
+    means: NDArray[np.float64], how: Literal["median", "trimmed_mean"], *, trim: int = 1
+) -> NDArray[np.float64]:
+    """One vector out of groups' means, each of which counts once, however many members or examples
+    its group claims to have.
 
     Args:
         means: float64 `[G, P]`; `trimmed_mean` sorts it in place.
@@ -59,7 +72,12 @@ def combine_means(means: NDArray[np.float64], how: Literal["median", "trimmed_me
         SecureSumError: no means, or `trim` that leaves none.
     """
     if trim < 0 or not len(means) or (how == "trimmed_mean" and 2 * trim >= len(means)):
-        raise SecureSumError("no group is left", field="robust.trim", value=trim, remedy=f"less than half of {len(means)} groups")
+        raise SecureSumError(
+            "no group is left",
+            field="robust.trim",
+            value=trim,
+            remedy=f"less than half of {len(means)} groups",
+        )
     if how == "median":
         return np.asarray(np.median(means, axis=0), np.float64)
     means.sort(axis=0)

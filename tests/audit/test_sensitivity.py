@@ -25,11 +25,11 @@ from secure_fl.objectives.coupling import Coupling
 from secure_fl.objectives.masked import MaskedReconstruction
 from secure_fl.objectives.objective import Objective
 from secure_fl.objectives.separation import Separation
-from secure_fl.objectives.units import CrossEntropy, unit_form
+from secure_fl.objectives.unit_objectives import CrossEntropy, unit_form
 from secure_fl.privacy.mechanisms.group import GroupNTXent, group_form
 from secure_fl.privacy.mechanisms.mechanism import Labelled
 from secure_fl.privacy.mechanisms.per_example import AdaptiveBound, PerExample
-from secure_fl.privacy.mechanisms.released import ReleasedStatistics
+from secure_fl.privacy.mechanisms.released_statistics import ReleasedStatistics
 
 WIDTH = 6
 BASIS = torch.linalg.qr(torch.randn(WIDTH, WIDTH, generator=torch.Generator().manual_seed(0)))[0]

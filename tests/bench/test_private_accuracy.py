@@ -35,7 +35,7 @@ from bench.private_accuracy_clients import federated, level_of, noise_of_mean
 from bench.private_accuracy_gradients import SILENT
 from secure_fl.data.dataset import Dataset
 from secure_fl.privacy.accounting import epsilon
-from secure_fl.privacy.units import Adjacency
+from secure_fl.privacy.adjacency import Adjacency
 
 ROOT = Path(__file__).parents[2]
 

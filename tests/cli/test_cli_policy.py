@@ -6,8 +6,8 @@ from pathlib import Path
 
 from cli.conftest import Command
 
-from secure_fl.secure_sum.identities import Identity
-from secure_fl.secure_sum.roster import Roster
+from secure_fl.crypto.identities import Identity
+from secure_fl.crypto.roster import Roster
 
 PLAN = """
 [data]

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import tenseal.sealapi as api
+from he.helpers import pack, parties, unpack
+from he.standard import security_level
 from numpy.typing import NDArray
-from secure_sum.he_helpers import pack, parties, unpack
-from secure_sum.he_standard import security_level
 
+from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.errors import SecureSumError
 from secure_fl.experimental.ckks import (
     CKKS_8192,
@@ -27,12 +28,11 @@ from secure_fl.experimental.ckks import (
     CkksServer,
     CkksWarning,
 )
-from secure_fl.secure_sum.bfv import BfvClient
-from secure_fl.secure_sum.ciphertexts import HEAD_BYTES, Kind, read_body
-from secure_fl.secure_sum.he_keys import HolderKey
-from secure_fl.secure_sum.parameters import BFV_4096, KeyHolder
-from secure_fl.secure_sum.refusals import Reason, RefusedError
-from secure_fl.secure_sum.seal_bridge import SealBridge
+from secure_fl.he.bfv import BfvClient
+from secure_fl.he.ciphertexts import HEAD_BYTES, Kind, read_body
+from secure_fl.he.keys import HolderKey
+from secure_fl.he.parameters import BFV_4096, KeyHolder
+from secure_fl.he.seal_bridge import SealBridge
 
 pytestmark = pytest.mark.filterwarnings("ignore::secure_fl.experimental.ckks.CkksWarning")
 SLOTS = CKKS_8192.capacity

@@ -1,12 +1,9 @@
-"""Correlated noise: its sensitivity by brute force, its law, who may add it, and that broken
-variants are caught.
+"""The tree behind correlated noise: its nodes, its sensitivity by brute force, and that no other
+factorisation gains much where all take part.
 """
 
 from __future__ import annotations
 
-import copy
-import pickle
-from dataclasses import replace
 from itertools import combinations, pairwise
 from math import sqrt
 from typing import Any
@@ -14,27 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from experimental.trees import by_clients, mixing, tree
 from numpy.typing import NDArray
-from privacy.randomness import assert_z
-from torch import Tensor
 
 from secure_fl.errors import PrivacyError
 from secure_fl.experimental.correlated import (
-    PrefixTree,
     node_of,
     nodes_in_prefix,
     participation_bound,
     require_correlated_noise,
 )
-from secure_fl.experimental.tree_chains import ClientChain, KeyHolderChain, SumChain, _Noise
-from secure_fl.privacy.accounting import epsilon
-from secure_fl.privacy.calibration import smallest_noise
-from secure_fl.privacy.claims import Adversary, Setting, claims
-from secure_fl.privacy.ledger import Budget, PrivacyLedger
-from secure_fl.privacy.noise import NoiseSource
-from secure_fl.privacy.units import Adjacency, PrivacyUnit
-
-DELTA = 1e-5
 
 
 def patterns(rounds: int, participations: int, separation: int) -> list[tuple[int, ...]]:
@@ -53,14 +39,6 @@ def prefixes(rounds: int) -> NDArray[np.float64]:
     return np.tril(np.ones((rounds, rounds)))
 
 
-def mixing(rounds: int) -> NDArray[np.float64]:
-    """B: `[T, T]`, which noised node is in which prefix sum."""
-    found = np.zeros((rounds, rounds))
-    for t in range(rounds):
-        found[t, nodes_in_prefix(t)] = 1
-    return found
-
-
 def largest(rounds: int, participations: int, separation: int) -> float:
     """M by brute force, from prefix sums and the covariance BBᵀ of their noise alone: of the
     squared distance between neighbours' prefix sums.
@@ -71,24 +49,6 @@ def largest(rounds: int, participations: int, separation: int) -> float:
         change = a[:, list(chosen)].sum(1)
         found = max(found, float(change @ precision @ change))
     return found
-
-
-def tree(**options: Any) -> PrefixTree:
-    settings: dict[str, Any] = {
-        "name": "one", "rounds": 8, "dimension": 3, "levels": 64, "noise_multiplier": 1.0,
-        "adder": "key_holder", "roster": 5, "participations": 2,
-    }  # fmt: skip
-    return PrefixTree(**settings | options)
-
-
-def by_clients(**options: Any) -> PrefixTree:
-    return tree(
-        **{"adder": "clients", "participations": options.get("rounds", 8), "roster": 3, **options}
-    )
-
-
-def source(seed: int = 0) -> NoiseSource:
-    return NoiseSource.for_tests(seed)
 
 
 def test_a_prefix_is_the_disjoint_union_of_its_nodes() -> None:
@@ -217,100 +177,7 @@ def test_the_tree_saves_much_for_one_participation_and_nothing_for_all() -> None
     assert last.prefix_variance(63) / independent == pytest.approx(1.5 - 1 / 128)
 
 
-# The noise
-
-
-def covariances(noises: NDArray[np.float64], plan: PrefixTree, variance: float) -> None:
-    """Prefix sums' noises `[T, d]` covary by the nodes they share, so every node was drawn once and
-    apart from the others.
-    """
-    rounds, count = noises.shape
-    shared = mixing(rounds) @ mixing(rounds).T * variance
-    for s in range(rounds):
-        for t in range(s, rounds):
-            deviation = sqrt((shared[s, s] * shared[t, t] + shared[s, t] ** 2) / count)
-            assert_z(float((noises[s] * noises[t]).mean()) - shared[s, t], deviation, rounds**2)
-    assert [plan.prefix_variance(t) for t in range(rounds)] == pytest.approx(
-        np.diag(shared) * plan.variance / variance
-    )
-
-
-def noises_of_the_key_holder(rounds: int = 7) -> tuple[NDArray[np.float64], PrefixTree]:
-    plan = tree(rounds=rounds, dimension=20_000, participations=rounds)
-    chain = KeyHolderChain(plan, source(), PrivacyLedger())
-    silence = torch.zeros(plan.dimension, dtype=torch.int64)
-    return np.stack([chain.release(silence, range(5)).numpy() for _ in range(rounds)]).astype(
-        float
-    ), plan
-
-
-def test_prefix_sums_have_the_claimed_variance_and_nodes_their_own_noise() -> None:
-    found, plan = noises_of_the_key_holder()
-    covariances(found, plan, plan.variance)
-
-
-@pytest.mark.parametrize("kind", ["skellam", "discrete_gaussian"])
-def test_clients_shares_add_up_to_more_than_is_certain(kind: Any) -> None:
-    plan = by_clients(rounds=5, dimension=20_000, kind=kind)
-    chains, opened = (
-        [ClientChain(plan, source(), client) for client in range(3)],
-        SumChain(plan, PrivacyLedger()),
-    )
-    silence = torch.zeros(plan.dimension, dtype=torch.int64)
-    prefix = [
-        opened.release(sum((c.contribute(silence) for c in chains), silence), range(3)).numpy()
-        for _ in range(5)
-    ]
-    covariances(np.stack(prefix).astype(float), plan, plan.variance * 3 / 2)
-
-
-class DrawnAgain(_Noise):
-    """Broken: each prefix sum gets fresh noise for all of its nodes, so that their common part
-    averages out over releases.
-    """
-
-    def step(self, round_number: int) -> Tensor:
-        stream = self._source.stream(client=0, round=round_number, purpose="again")
-        draws = [
-            torch.from_numpy(self._law.sample(stream, self._tree.dimension))
-            for _ in nodes_in_prefix(round_number)
-        ]
-        now = torch.stack(draws).sum(0)
-        before, self.sent = getattr(self, "sent", torch.zeros_like(now)), now
-        return now - before
-
-
-class OneForAll(_Noise):
-    """Broken: one draw is every node's noise."""
-
-    def step(self, round_number: int) -> Tensor:
-        if round_number == 0:
-            self.drawn = super().step(0)
-        return self.drawn * ((round_number + 1).bit_count() - round_number.bit_count())
-
-
-@pytest.mark.parametrize("broken", [DrawnAgain, OneForAll])
-def test_a_node_that_is_noised_again_or_like_another_is_caught(
-    broken: type[_Noise], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("secure_fl.experimental.tree_chains._Noise", broken)
-    found, plan = noises_of_the_key_holder()
-    with pytest.raises(AssertionError, match="deviations from 0"):
-        covariances(found, plan, plan.variance)
-
-
-def test_sums_come_out_exactly_beside_the_noise() -> None:
-    """The same stream without data gives the noise; what is left are the prefix sums."""
-    vectors = torch.randint(-20, 20, (8, 3), generator=torch.Generator().manual_seed(0))
-    loud, quiet = (KeyHolderChain(tree(), source(), PrivacyLedger()) for _ in range(2))
-    for t in range(8):
-        difference = loud.release(vectors[t], ()) - quiet.release(
-            torch.zeros(3, dtype=torch.int64), ()
-        )
-        assert torch.equal(difference, vectors[: t + 1].sum(0))
-
-
-# Who may add it, and for how long
+# Who may add noise, and which numbers fit
 
 
 def test_correlated_noise_is_valid_only_where_nobody_can_go_missing() -> None:
@@ -324,79 +191,6 @@ def test_correlated_noise_is_valid_only_where_nobody_can_go_missing() -> None:
     for options in ({"participations": 7}, {"separation": 2}, {"adder": "server"}):
         with pytest.raises(PrivacyError, match="drops out"):
             by_clients(**options)
-
-
-def test_a_lost_client_ends_the_chain_for_ever() -> None:
-    plan = by_clients()
-    client, opened, vector = (
-        ClientChain(plan, source(), 0),
-        SumChain(plan, PrivacyLedger()),
-        torch.zeros(3, dtype=torch.int64),
-    )
-    opened.release(vector, [0, 1, 2])
-    with pytest.raises(PrivacyError, match="takes its noise along"):
-        opened.release(vector, [0, 2])
-    assert opened.ended
-    with pytest.raises(PrivacyError, match="has ended"):
-        opened.release(vector, [0, 1, 2])
-    client.contribute(vector)
-    client.end()
-    with pytest.raises(PrivacyError, match="has ended"):
-        client.contribute(vector)
-
-
-def test_the_key_holder_refuses_rounds_that_are_not_charged() -> None:
-    chain, vector = (
-        KeyHolderChain(tree(participations=2, separation=2), source(), PrivacyLedger()),
-        torch.zeros(3, dtype=torch.int64),
-    )
-    chain.release(vector, [0, 1])
-    for participants, problem in (([0], "more often"), ([5], "roster"), ([-1], "roster")):
-        with pytest.raises(PrivacyError, match=problem):
-            chain.release(vector, participants)
-    assert chain.round == 1, "nothing was released"
-    chain.release(vector, [2])
-    chain.release(vector, [0])
-    chain.release(vector, [])
-    with pytest.raises(PrivacyError, match="more often"):
-        chain.release(vector, [0, 3])
-    chain.release(vector, [3])
-
-
-def test_a_chain_releases_each_round_once_and_is_neither_copied_nor_stored() -> None:
-    secret, ledger, vector = source(), PrivacyLedger(), torch.zeros(3, dtype=torch.int64)
-    chain = KeyHolderChain(tree(rounds=2), secret, ledger)
-    for attempt in (copy.copy, copy.deepcopy, pickle.dumps):
-        with pytest.raises(PrivacyError, match="drawn once"):
-            attempt(chain)
-    chain.release(vector, [0])
-    with pytest.raises(PrivacyError, match="begun before"):
-        KeyHolderChain(tree(rounds=2), source(1), ledger)
-    chain.release(vector, [0])
-    with pytest.raises(PrivacyError, match="all its rounds"):
-        chain.release(vector, [1])
-    with pytest.raises(PrivacyError, match="already taken"):
-        KeyHolderChain(tree(rounds=2), secret, PrivacyLedger()).release(vector, [0])
-
-
-def test_vectors_that_do_not_fit_are_refused_and_nothing_is_drawn() -> None:
-    chain, client = (
-        KeyHolderChain(tree(), source(), PrivacyLedger()),
-        ClientChain(by_clients(), source(), 0),
-    )
-    for vector in (torch.zeros(3), torch.zeros(2, dtype=torch.int64)):
-        for attempt in (lambda v: chain.release(v, [0]), client.contribute):
-            with pytest.raises(PrivacyError, match="not a round's vector"):
-                attempt(vector)
-    for vector in (
-        torch.tensor([64, 1, 0]),
-        torch.tensor([-(2**63), 0, 0]),
-        torch.tensor([2**32, 0, 0]),
-    ):
-        with pytest.raises(PrivacyError, match="longer than charged"):
-            client.contribute(vector)
-    assert chain.round == client.round == 0
-    client.contribute(torch.tensor([0, -64, 0]))
 
 
 @pytest.mark.parametrize(
@@ -413,101 +207,3 @@ def test_vectors_that_do_not_fit_are_refused_and_nothing_is_drawn() -> None:
 def test_numbers_out_of_range_are_refused(options: dict[str, Any], field: str) -> None:
     with pytest.raises(PrivacyError, match=field):
         tree(**options)
-
-
-def test_parties_do_not_stand_in_for_each_other() -> None:
-    for attempt in (
-        lambda: KeyHolderChain(by_clients(), source(), PrivacyLedger()),
-        lambda: SumChain(tree(), PrivacyLedger()),
-    ):
-        with pytest.raises(PrivacyError, match="another party"):
-            attempt()
-    with pytest.raises(PrivacyError, match="another party"):
-        ClientChain(tree(), source(), 0)
-    with pytest.raises(PrivacyError, match="one must be honest"):
-        by_clients(colluders=3)
-
-
-# Accounting
-
-
-def test_a_chain_is_one_release_of_its_noise_multiplier() -> None:
-    """As one Gaussian of z, up to what integers cost; k and b are in the noise, not in the number
-    of releases.
-    """
-    from dp_accounting import get_epsilon_gaussian
-
-    for plan in (
-        tree(levels=4096),
-        tree(levels=4096, rounds=20, participations=5, separation=3),
-        by_clients(levels=2048),
-    ):
-        for adjacency, distance in ((Adjacency.ZERO_OUT, 1.0), (Adjacency.REPLACE_ONE, 2.0)):
-            found, gaussian = (
-                epsilon([plan.event()], DELTA, adjacency),
-                get_epsilon_gaussian(1 / distance, DELTA),
-            )
-            assert gaussian < found < 1.1 * gaussian
-        with pytest.raises(PrivacyError, match="absent client"):
-            epsilon([plan.event()], DELTA, Adjacency.ADD_REMOVE)
-
-
-def test_noise_is_calibrated_to_a_budget_like_any_other() -> None:
-    plan = tree(levels=512, rounds=16, participations=3, separation=4)
-    noise = smallest_noise(
-        lambda z: [replace(plan, noise_multiplier=z).event()], 2.0, DELTA, Adjacency.ZERO_OUT
-    )
-    assert (
-        1.98
-        < epsilon([replace(plan, noise_multiplier=noise).event()], DELTA, Adjacency.ZERO_OUT)
-        <= 2.0
-    )
-
-
-def test_the_ledger_charges_once_and_stops_a_chain_beyond_its_budget() -> None:
-    ledger = PrivacyLedger(Budget(8.0, DELTA, PrivacyUnit.CLIENT, Adjacency.ZERO_OUT))
-    chain = KeyHolderChain(tree(levels=1024), source(), ledger)
-    before = ledger.spent(PrivacyUnit.CLIENT, 0, DELTA, Adjacency.ZERO_OUT)
-    for _ in range(3):
-        chain.release(torch.zeros(3, dtype=torch.int64), [0] if chain.round == 0 else [])
-    assert (
-        ledger.spent(PrivacyUnit.CLIENT, 0, DELTA, Adjacency.ZERO_OUT)
-        == before
-        == epsilon([chain.tree.event()], DELTA, Adjacency.ZERO_OUT)
-    )
-    KeyHolderChain(tree(levels=1024, name="two"), source(), ledger)
-    assert ledger.spent(PrivacyUnit.CLIENT, 0, DELTA, Adjacency.ZERO_OUT) > before
-    with pytest.raises(PrivacyError, match="would pass"):
-        KeyHolderChain(tree(levels=1024, name="three", noise_multiplier=0.1), source(), ledger)
-    assert len(ledger.releases) == 2
-
-
-def test_claims_leave_out_the_key_holder_who_adds_the_noise() -> None:
-    ledger = PrivacyLedger()
-    ledger.record(tree(levels=1024).release())
-    setting = Setting("bfv+masked", key_holder="authority", threshold=3)
-    rows = claims(ledger, PrivacyUnit.CLIENT, Adjacency.ZERO_OUT, DELTA, setting)
-    assert Adversary.KEY_HOLDER not in {row.adversary for row in rows}
-    for row in rows:
-        assert any("the key holder adds the noise" in line for line in row.assumes)
-        assert any("sees the sums without noise" in line for line in row.not_covered)
-        assert not any("noise shares" in line for line in row.assumes)
-    for other in (
-        replace(setting, key_holder="clients"),
-        Setting("plain"),
-        Setting("masked", threshold=3),
-    ):
-        with pytest.raises(PrivacyError, match="before the key holder's noise"):
-            claims(ledger, PrivacyUnit.CLIENT, Adjacency.ZERO_OUT, DELTA, other)
-    assert "excludes the key holder" in tree().claim
-
-
-def test_claims_from_clients_noise_hold_against_the_key_holder_too() -> None:
-    ledger = PrivacyLedger()
-    ledger.record(by_clients(levels=1024).release())
-    rows = claims(
-        ledger, PrivacyUnit.CLIENT, Adjacency.ZERO_OUT, DELTA, Setting("bfv+masked", threshold=3)
-    )
-    assert Adversary.KEY_HOLDER in {row.adversary for row in rows}
-    assert all(any("2 honest clients" in line for line in row.assumes) for row in rows)
-    assert "ends the chain" in by_clients().claim

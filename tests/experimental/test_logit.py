@@ -18,8 +18,8 @@ from secure_fl.errors import PrivacyError
 from secure_fl.experimental.logit import LogitDP, logit_sensitivity, pair_coefficients
 from secure_fl.experimental.row_grams import embeddings_and_grams
 from secure_fl.models.heads import EncoderProjector
+from secure_fl.privacy.adjacency import Adjacency
 from secure_fl.privacy.noise import NoiseSource, NoiseStream
-from secure_fl.privacy.units import Adjacency
 
 
 def summed(similarity: Tensor, gradients: Tensor, temperature: float) -> Tensor:

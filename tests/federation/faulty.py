@@ -9,14 +9,14 @@ import torch
 from federation.parties.toy_federation import Made
 from federation.trials import Recorded, chunk_of
 
+from secure_fl.crypto.envelope import Phase, read_header, sign_envelope
 from secure_fl.engines.queue import Tap
 from secure_fl.errors import FileError, TrainingError
 from secure_fl.federation.party import Message, Party
 from secure_fl.federation.state import State
-from secure_fl.secure_sum.envelope import Phase, read_header, sign_envelope
+from secure_fl.secure_sum.framing import frames, unframe
 from secure_fl.secure_sum.grid import Blocks
-from secure_fl.secure_sum.round_messages import frames, unframe
-from secure_fl.secure_sum.round_store import MemoryStore, Sealed
+from secure_fl.secure_sum.store import MemoryStore, Sealed
 
 Change = Callable[[bytes], bytes | None]
 """What becomes of one message; None where it is lost."""

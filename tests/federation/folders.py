@@ -1,4 +1,6 @@
-"""Small private runs that are stopped and resumed, and what may be done to their folders in between."""
+"""Small private runs that are stopped and resumed, and what may be done to their folders
+in between.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ def private_config(**tables: dict[str, Any]) -> FederationConfig:
         "evaluate": {"enabled": False},
         "privacy": {"unit": "example", "noise": 8.0, "epsilon": 100.0},
     }
-    return tiny_config(**{name: {**base.get(name, {}), **tables.get(name, {})} for name in base | tables})
+    return tiny_config(
+        **{name: {**base.get(name, {}), **tables.get(name, {})} for name in base | tables}
+    )
 
 
 class KeepLedgers(Callback):
@@ -37,11 +41,24 @@ class KeepLedgers(Callback):
         self.kept.append(self.path.read_bytes())
 
 
-def stopped(out: Path, data: Dataset, rounds: int, *, midway: bool = False, callbacks: Sequence[Callback] = ()) -> list[bytes]:
-    """A run that died after so many rounds, or when all clients had answered in the next one; the ledger after each round."""
+def stopped(
+    out: Path,
+    data: Dataset,
+    rounds: int,
+    *,
+    midway: bool = False,
+    callbacks: Sequence[Callback] = (),
+) -> list[bytes]:
+    """A run that died after so many rounds, or when all clients had answered in the next one; the
+    ledger after each round.
+    """
     ledgers = KeepLedgers(out)
     try:
-        Federation(private_config(), data=data, callbacks=[ledgers, *callbacks, StopAfter(rounds, midway=midway, at_end=True)]).run(out)
+        Federation(
+            private_config(),
+            data=data,
+            callbacks=[ledgers, *callbacks, StopAfter(rounds, midway=midway, at_end=True)],
+        ).run(out)
     except KeyboardInterrupt:
         return ledgers.kept
     raise AssertionError("was to be stopped")
@@ -53,7 +70,11 @@ def resumed(out: Path, data: Dataset) -> Any:
 
 def charged_rounds(out: Path) -> set[int]:
     """Rounds that the ledger charges client 0 for."""
-    return {entry["round"] for entry in json.loads((out / "ledger.json").read_text())["releases"] if entry["subjects"] == [0]}
+    return {
+        entry["round"]
+        for entry in json.loads((out / "ledger.json").read_text())["releases"]
+        if entry["subjects"] == [0]
+    }
 
 
 def recorded_rounds(out: Path) -> int:

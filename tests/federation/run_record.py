@@ -1,4 +1,6 @@
-"""What a run's folder holds, field by field, each with the tag that the folder's own manifest gives it. Knows nothing of the code that wrote it."""
+"""What a run's folder holds, field by field, each with the tag that the folder's own manifest gives
+it. Knows nothing of the code that wrote it.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ Fields = dict[tuple[str, str], tuple[str | None, str]]
 
 
 def fields(folder: Path, rules: dict[str, Any] | None = None) -> Fields:
-    """(file, place in it) -> (tag, value as text). A field without a tag has None. `rules`: another manifest's than the folder's."""
+    """(file, place in it) -> (tag, value as text). A field without a tag has None. `rules`: another
+    manifest's than the folder's.
+    """
     if rules is None:
         rules = json.loads((folder / "manifest.json").read_text())["files"]
     found: Fields = {}
@@ -27,7 +31,9 @@ def fields(folder: Path, rules: dict[str, Any] | None = None) -> Fields:
     return found
 
 
-def tagged(folder: Path, tag: str, rules: dict[str, Any] | None = None) -> dict[tuple[str, str], str]:
+def tagged(
+    folder: Path, tag: str, rules: dict[str, Any] | None = None
+) -> dict[tuple[str, str], str]:
     """Place and value of the fields with a tag."""
     return {where: value for where, (given, value) in fields(folder, rules).items() if given == tag}
 

@@ -1,4 +1,6 @@
-"""What lies in a run's folder: for its owner only, no single client's result in the clear, and nothing of it lost to a full disk."""
+"""What lies in a run's folder: for its owner only, no single client's result in the clear, and
+nothing of it lost to a full disk.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def open_to_others(folder: Path) -> list[str]:
 
 
 @pytest.mark.usefixtures("mask")
-def test_all_that_a_run_writes_is_its_owner_s(tmp_path: Path, images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_that_a_run_writes_is_its_owner_s(
+    tmp_path: Path, images: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "runs" / "run"
     monkeypatch.setenv("SECURE_FL_STATE", str(tmp_path / "state"))
     seen: list[str] = []
@@ -48,7 +52,11 @@ def test_all_that_a_run_writes_is_its_owner_s(tmp_path: Path, images: Dataset, m
         def on_client(self, done: int, total: int) -> None:
             seen.extend(open_to_others(out))
 
-    config = tiny_config(privacy={"unit": "example", "noise": 8.0, "epsilon": 500.0}, pretrain={"rounds": 1}, pools={"rounds": 2})
+    config = tiny_config(
+        privacy={"unit": "example", "noise": 8.0, "epsilon": 500.0},
+        pretrain={"rounds": 1},
+        pools={"rounds": 2},
+    )
     with pytest.raises(KeyboardInterrupt):
         Federation(config, data=images, callbacks=[Look(), StopAfter(5)]).run(out)
     assert open_to_others(tmp_path / "state") == []
@@ -56,7 +64,14 @@ def test_all_that_a_run_writes_is_its_owner_s(tmp_path: Path, images: Dataset, m
     Federation(config, data=images).run(out, resume=True)
     assert seen == open_to_others(tmp_path / "runs") == []
     names = {str(path.relative_to(out)) for path in out.rglob("*")}
-    assert {"ledger.json", "model/pools.safetensors", "summary.json", "embedding.json", "private-results.made", ".lock"} <= names
+    assert {
+        "ledger.json",
+        "model/pools.safetensors",
+        "summary.json",
+        "embedding.json",
+        "private-results.made",
+        ".lock",
+    } <= names
     (out / "summary.json").chmod(0o644)
     assert open_to_others(out) == [str(out / "summary.json")], "this test can see it"
 
@@ -65,7 +80,11 @@ def readable(folder: Path, results: list[torch.Tensor]) -> list[str]:
     """Files that hold the bytes of a result, or a good part of them."""
     parts = [result.numpy().tobytes()[:64] for result in results if result.numel() >= 8]
     assert parts
-    return [str(path) for path in folder.rglob("*") if path.is_file() and any(part in path.read_bytes() for part in parts)]
+    return [
+        str(path)
+        for path in folder.rglob("*")
+        if path.is_file() and any(part in path.read_bytes() for part in parts)
+    ]
 
 
 @pytest.mark.parametrize("unsealed", [False, True], ids=["sealed", "planted fault"])
@@ -85,10 +104,13 @@ def test_no_single_client_s_noised_vector_can_be_read_off_the_disk(
     if unsealed:
         monkeypatch.setattr(release_box, "seal_with", lambda key, data, context: data)
         monkeypatch.setattr(release_box, "open_with", lambda key, data, context: data)
-    out, config = tmp_path / "run", tiny_config(privacy=CLIENT, pools={"start": "pretrained"}, evaluate={"enabled": False})
+    out = tmp_path / "run"
+    config = tiny_config(privacy=CLIENT, pools={"start": "pretrained"}, evaluate={"enabled": False})
     with pytest.raises(KeyboardInterrupt):
         Federation(config, data=images, callbacks=[StopAfter(3, midway=True, at_end=True)]).run(out)
-    assert len(list((out / "private-results").rglob("*.sealed"))) == 2 * 4, "the round under way, and the one before"
+    assert len(list((out / "private-results").rglob("*.sealed"))) == 2 * 4, (
+        "the round under way, and the one before"
+    )
     assert bool(readable(out, made)) == unsealed
     assert not [path for path in out.rglob("*") if path.is_file() and _key() in path.read_bytes()]
     Federation(config, data=images).run(out, resume=True)
@@ -106,7 +128,9 @@ def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECURE_FL_STATE", str(tmp_path / "state"))
 
 
-def test_a_run_that_is_ended_twice_leaves_nothing_either(tmp_path: Path, images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_is_ended_twice_leaves_nothing_either(
+    tmp_path: Path, images: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "run"
 
     def killed(self: ReleaseBox) -> None:
@@ -124,16 +148,25 @@ def test_a_run_that_is_ended_twice_leaves_nothing_either(tmp_path: Path, images:
 
 
 def test_a_summary_is_written_again_after_it_was_deleted(tmp_path: Path, images: Dataset) -> None:
-    """Also in a private run with sketches, whose stored results are gone by then: nothing is asked, so nothing is charged."""
+    """Also in a private run with sketches, whose stored results are gone by then: nothing is asked,
+    so nothing is charged.
+    """
     config = tiny_config(privacy={"unit": "example", "noise": 8.0, "epsilon": 500.0})
     first = Federation(config, data=images).run(tmp_path / "run").summary["privacy"]
     (tmp_path / "run" / "summary.json").unlink()
-    assert Federation(config, data=images).run(tmp_path / "run", resume=True).summary["privacy"] == first
+    assert (
+        Federation(config, data=images).run(tmp_path / "run", resume=True).summary["privacy"]
+        == first
+    )
 
 
 @pytest.mark.parametrize("full_at", range(1, 55, 3))
-def test_a_disk_that_fills_up_loses_nothing(full_at: int, tmp_path: Path, images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every write from some moment on fails; the error is typed, and with space again the run goes on to the same end."""
+def test_a_disk_that_fills_up_loses_nothing(
+    full_at: int, tmp_path: Path, images: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every write from some moment on fails; the error is typed, and with space again the run goes
+    on to the same end.
+    """
     out, write, writes = tmp_path / "run", os.write, [0]
 
     def limited(handle: int, data: Any) -> int:
@@ -153,14 +186,18 @@ def test_a_disk_that_fills_up_loses_nothing(full_at: int, tmp_path: Path, images
     assert recorded_rounds(out) == ROUNDS
 
 
-def test_half_a_line_is_cut_where_no_checkpoint_counts_it_and_refused_where_one_does(tmp_path: Path, images: Dataset) -> None:
+def test_half_a_line_is_cut_where_no_checkpoint_counts_it_and_refused_where_one_does(
+    tmp_path: Path, images: Dataset
+) -> None:
     out = tmp_path / "run"
     stopped(out, images, 2)
     whole = (out / "metrics.jsonl").read_bytes()
     for torn in (whole + b'{"phase": "pre', whole + b"\0\0\0"):
         (out / "metrics.jsonl").write_bytes(torn)
         with pytest.raises(KeyboardInterrupt):
-            Federation(private_config(), data=images, callbacks=[StopAfter(0, midway=True)]).run(out, resume=True)
+            Federation(private_config(), data=images, callbacks=[StopAfter(0, midway=True)]).run(
+                out, resume=True
+            )
         assert (out / "metrics.jsonl").read_bytes() == whole
     (out / "metrics.jsonl").write_bytes(whole[:-5])
     with pytest.raises(RunFolderError, match="has lost rounds"):
@@ -171,7 +208,9 @@ def test_half_a_line_is_cut_where_no_checkpoint_counts_it_and_refused_where_one_
         resumed(out, images)
 
 
-def test_folders_that_cannot_be_read_are_typed(tmp_path: Path, images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_that_cannot_be_read_are_typed(
+    tmp_path: Path, images: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "run"
     stopped(out, images, 1)
     real = Path.iterdir
@@ -187,12 +226,21 @@ def test_folders_that_cannot_be_read_are_typed(tmp_path: Path, images: Dataset, 
     assert len(json.loads((out / "ledger.json").read_text())["releases"]) == CLIENTS
 
 
-def test_what_can_be_resumed_has_all_that_a_run_begins_with(tmp_path: Path, images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that dies as it begins leaves no run, or one that knows its clients' examples and those at the server."""
+def test_what_can_be_resumed_has_all_that_a_run_begins_with(
+    tmp_path: Path, images: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that dies as it begins leaves no run, or one that knows its clients' examples and those
+    at the server.
+    """
     pretrain = {"mode": "centralized", "source": {"name": "digits", "limit": 40}}
-    config = tiny_config(pretrain=pretrain, privacy={"unit": "example", "noise": 8.0, "epsilon": 500.0})
-    monkeypatch.setattr(run_module, "check_paths", lambda *_: None)  # which takes its time, and writes nothing
-    federation, fsync, resumable = Federation(config, data=images, callbacks=[_StopAtOnce()]), os.fsync, list[set[str]]()
+    config = tiny_config(
+        pretrain=pretrain, privacy={"unit": "example", "noise": 8.0, "epsilon": 500.0}
+    )
+    # which takes its time, and writes nothing
+    monkeypatch.setattr(run_module, "check_paths", lambda *_: None)
+    federation = Federation(config, data=images, callbacks=[_StopAtOnce()])
+    fsync = os.fsync
+    resumable = list[set[str]]()
     for dies_at in range(1, 16):
         out, synced = tmp_path / str(dies_at), [0]
 
@@ -208,7 +256,10 @@ def test_what_can_be_resumed_has_all_that_a_run_begins_with(tmp_path: Path, imag
         if (out / "config.toml").exists():
             resumable.append({path.name for path in out.iterdir()})
     assert resumable
-    assert all({"partition.json", "central.json", "manifest.json", "metrics.jsonl", "ledger.json"} <= names for names in resumable)
+    assert all(
+        {"partition.json", "central.json", "manifest.json", "metrics.jsonl", "ledger.json"} <= names
+        for names in resumable
+    )
 
 
 def test_a_state_in_the_run_s_own_folder_is_refused_and_nothing_is_written_there(

@@ -1,9 +1,8 @@
-"""Runs and their clients from outside: the noise, the rate and the shares that the ledger charges
-for are in what is released.
+"""Clients from outside: the noise and the rate that the ledger charges for are in what is released.
 
 Each kind of fault is planted once and must be found: no noise, halved noise, everybody taking part
-at a rate that is charged as less, a mechanism other than the one that is charged, a statistic, a
-count or a sketch without noise, and a client that leaves out its share.
+at a rate that is charged as less, a mechanism other than the one that is charged, and a statistic,
+a count or a sketch without noise.
 """
 
 from __future__ import annotations
@@ -11,86 +10,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from math import sqrt
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from federation.noised_client import CLIP, EXAMPLES, LR, STILL, Client, config
 from federation.parts import drawn, engine_of
-from helpers import make_images, tiny_config
 from privacy.claimed_noise import Measured, noise_over_claim, quiet, share_over_claim, times
 from torch import Tensor
 
 from secure_fl import Federation
 from secure_fl.config import FederationConfig
 from secure_fl.engines import embedded
-from secure_fl.federation.asks import GiveCentre, GiveSketch, TrainEncoder, TrainPool
+from secure_fl.federation.asks import GiveCentre, GiveSketch, TrainPool
 from secure_fl.federation.pools import draw_pools
-from secure_fl.federation.steps.pretrain import Pretrain
-from secure_fl.models.state import to_vector
 from secure_fl.objectives.random_features import KernelMean
-from secure_fl.objectives.units import CrossEntropy
-from secure_fl.privacy.client_level import ClientLevel
+from secure_fl.objectives.unit_objectives import CrossEntropy
+from secure_fl.privacy.adjacency import Adjacency
 from secure_fl.privacy.engine import PrivateTraining
-from secure_fl.privacy.events import GaussianEvent, IntegerEvent
-from secure_fl.privacy.integer_noise import skellam
-from secure_fl.privacy.ledger import PrivacyLedger
+from secure_fl.privacy.events import GaussianEvent
 from secure_fl.privacy.mechanisms import mechanism, per_example
 from secure_fl.privacy.mechanisms.per_example import AdaptiveBound, PerExample
 from secure_fl.privacy.noise import NoiseSource, NoiseStream
-from secure_fl.privacy.units import Adjacency
-from secure_fl.secure_sum.grid import Blocks
-
-LR, CLIP, NOISE, CLIENTS = 1e-3, 0.5, 2.0, 4
-EXAMPLES = make_images(240)
-STILL: dict[str, Any] = {
-    "momentum": 0.0,
-    "weight_decay": 0.0,
-    "lr": LR,
-    "local_epochs": 1,
-    "batch_size": 16,
-    "rounds": 1,
-}
-
-
-def config(
-    objective: dict[str, Any] | None = None,
-    privacy: dict[str, Any] | None = None,
-    **tables: dict[str, Any],
-) -> FederationConfig:
-    """One round of pre-training by small steps, so that a run's change is the sum of its
-    noised gradients.
-    """
-    settings = {"unit": "example", "noise": NOISE, "epsilon": 1e6, "clip": CLIP, **(privacy or {})}
-    base: dict[str, dict[str, Any]] = {
-        "pretrain": STILL,
-        "pools": {"enabled": False},
-        "evaluate": {"enabled": False},
-    }
-    return tiny_config(
-        **{**base, **tables}, objective=objective or {"name": "align_uniform"}, privacy=settings
-    )
-
-
-class Client:
-    """One client of a federation, with noise that can be drawn again, and what it says that
-    answering releases.
-    """
-
-    def __init__(
-        self, settings: FederationConfig, monkeypatch: pytest.MonkeyPatch, seed: int = 0
-    ) -> None:
-        monkeypatch.setattr(embedded, "new_noise", lambda: NoiseSource.for_tests(seed))
-        self.federation = Federation(settings, data=EXAMPLES)
-        (self.client,) = engine_of(self.federation, clients=self.federation.clients[:1]).clients
-        self.examples = len(self.federation.clients[0].train)
-
-    def pretrained(self) -> tuple[Tensor, GaussianEvent]:
-        """The released change of the model, and what was charged for it."""
-        ask = TrainEncoder(0, to_vector(self.federation.blueprint.encoder_projector()))
-        (release,) = self.client.protection.releases(ask, 0)
-        assert isinstance(release.event, GaussianEvent)
-        return self.client.protection.train_encoder(ask, 0).pooled, release.event
 
 
 def gradient_noise(
@@ -387,125 +328,3 @@ def test_a_sketch_without_its_noise_is_found(
     times(monkeypatch, factor)
     with pytest.raises(AssertionError, match="of what is claimed"):
         sketch_noise(monkeypatch).require()
-
-
-# Whole runs
-
-
-def run_noise(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Measured:
-    """Noise in the encoder that a run of several clients ends with, over what its ledger says that
-    each of them was charged.
-    """
-    encoders = []
-    for name in ("noised", "clear"):
-        monkeypatch.setattr(embedded, "new_noise", lambda: NoiseSource.for_tests(3))
-        federation = Federation(config({"name": "masked"}), data=EXAMPLES)
-        length = len(to_vector(federation.blueprint.encoder_projector()))
-        with quiet(monkeypatch, length=length if name == "clear" else 10**9):
-            encoders.append(to_vector(federation.run(folder / name).encoder))
-    variance = 0.0
-    for release in PrivacyLedger.load(folder / "noised" / "ledger.json").releases:
-        event, examples = release.event, len(federation.clients[release.subjects[0]].train)
-        assert isinstance(event, GaussianEvent)
-        variance += (
-            event.steps
-            * (LR * event.noise_multiplier * CLIP / (event.sampling_rate * examples) / CLIENTS) ** 2
-        )
-    return noise_over_claim(encoders[0] - encoders[1], sqrt(variance))
-
-
-def test_a_run_s_model_holds_the_noise_that_its_ledger_charges(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    run_noise(monkeypatch, tmp_path).require()
-
-
-def test_a_run_with_half_of_its_noise_is_found(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    times(monkeypatch, 0.5)
-    with pytest.raises(AssertionError, match="of what is claimed"):
-        run_noise(monkeypatch, tmp_path).require()
-
-
-def level_run(monkeypatch: pytest.MonkeyPatch, folder: Path) -> tuple[list[Measured], Measured]:
-    """Each client's own share of the noise, and the noise in the opened sum, over what the ledger
-    counts on.
-    """
-    sent: list[tuple[Blocks, Blocks]] = []
-    opened: list[Blocks] = []
-    noised, applied = ClientLevel.noised, Pretrain.apply
-
-    def watched(self: ClientLevel, blocks: Blocks, stream: NoiseStream) -> Blocks:
-        sent.append((blocks, noised(self, blocks, stream)))
-        return sent[-1][1]
-
-    monkeypatch.setattr(ClientLevel, "noised", watched)
-    monkeypatch.setattr(
-        Pretrain,
-        "apply",
-        lambda self, state, summed: (opened.append(summed.total), applied(self, state, summed))[1],
-    )
-    Federation(config(privacy={"unit": "client", "min_clients": 3}), data=EXAMPLES).run(folder)
-    event = PrivacyLedger.load(folder / "ledger.json").releases[0].event
-    assert isinstance(event, IntegerEvent)
-    own = sqrt(event.own_share().variance)
-    shares = [noise_over_claim(vector(made) - vector(blocks), own) for blocks, made in sent]
-    total = vector(opened[0]) - torch.stack([vector(blocks) for blocks, _ in sent]).sum(0)
-    return shares, noise_over_claim(total, own * sqrt(len(sent)))
-
-
-def vector(blocks: Blocks) -> Tensor:
-    return torch.cat([blocks.head, blocks.shared, blocks.pools.flatten()]).double()
-
-
-def test_every_client_adds_its_share_and_the_sum_holds_them_all(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    shares, total = level_run(monkeypatch, tmp_path / "run")
-    assert len(shares) == CLIENTS
-    for measured in (*shares, total):
-        measured.require()
-
-
-def _leaves_out(monkeypatch: pytest.MonkeyPatch, silent: Callable[[int], bool]) -> None:
-    """Plant a fault: clients, by the order in which they answer, that send their update without
-    a share.
-    """
-    noised, calls = ClientLevel.noised, [0]
-
-    def faulty(self: ClientLevel, blocks: Blocks, stream: NoiseStream) -> Blocks:
-        calls[0] += 1
-        return blocks if silent(calls[0] - 1) else noised(self, blocks, stream)
-
-    monkeypatch.setattr(ClientLevel, "noised", faulty)
-
-
-@pytest.mark.parametrize(
-    "silent",
-    [lambda client: client == 2, lambda client: client > 0],
-    ids=["one share missing", "only one share"],
-)
-def test_shares_that_are_missing_are_found_in_the_sum_and_at_the_client(
-    silent: Callable[[int], bool], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    _leaves_out(monkeypatch, silent)
-    shares, total = level_run(monkeypatch, tmp_path / "run")
-    assert [measured.ratio == 0 for measured in shares] == [
-        silent(client) for client in range(CLIENTS)
-    ]
-    with pytest.raises(AssertionError, match="of what is claimed"):
-        total.require()
-
-
-def test_shares_for_more_clients_than_are_certain_are_found(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Sized for the whole roster, where n_min − c are counted on."""
-    monkeypatch.setattr(
-        ClientLevel, "_share", property(lambda self: skellam(self.variance / self.roster))
-    )
-    shares, total = level_run(monkeypatch, tmp_path / "run")
-    for measured in (*shares, total):
-        with pytest.raises(AssertionError, match="of what is claimed"):
-            measured.require()

@@ -1,4 +1,6 @@
-"""What is made of a finished run is made of whole files: a run that lost something is refused, and nothing is written."""
+"""What is made of a finished run is made of whole files: a run that lost something is refused, and
+nothing is written.
+"""
 
 from __future__ import annotations
 
@@ -46,14 +48,20 @@ def test_models_that_are_not_whole_are_not_handed_out(how: str, name: str, run: 
     assert model_files(run)[name] == good
 
 
-def test_a_configuration_that_was_emptied_is_not_taken_for_one_of_defaults(run: Path, tmp_path: Path) -> None:
+def test_a_configuration_that_was_emptied_is_not_taken_for_one_of_defaults(
+    run: Path, tmp_path: Path
+) -> None:
     """Without privacy, that is: what is said of the run would be said of another one."""
     pytest.importorskip("jinja2")
     from secure_fl.report.page import write_report
 
     config = run / "config.toml"
     good = config.read_bytes()
-    uses = (RunFolder.open(run).read_config, lambda: model_files(run), lambda: write_report([run], tmp_path / "page.html"))
+    uses = (
+        RunFolder.open(run).read_config,
+        lambda: model_files(run),
+        lambda: write_report([run], tmp_path / "page.html"),
+    )
     config.write_bytes(b"")
     try:
         for use in uses:
@@ -66,7 +74,9 @@ def test_a_configuration_that_was_emptied_is_not_taken_for_one_of_defaults(run: 
 
 
 def test_a_configuration_that_was_cut_is_not_taken_for_a_shorter_one(run: Path) -> None:
-    """At the end of any line it is TOML all the same, and what is missing would read as defaults."""
+    """At the end of any line it is TOML all the same, and what is missing would read as
+    defaults.
+    """
     config = run / "config.toml"
     good = config.read_bytes()
     ends = [place + 1 for place, byte in enumerate(good[:-1]) if byte == ord("\n")]

@@ -14,11 +14,11 @@ from federation.faulty import Mortal, Wrapped, silent
 from federation.parties.toy_federation import Toy
 from federation.trials import KINDS, Trial, chunk_of, replayed, trial
 
+from secure_fl.crypto.envelope import Phase
 from secure_fl.federation.parties.server import FederationServer
-from secure_fl.federation.parties.server_flow import Journal
+from secure_fl.federation.parties.server_record import Journal
 from secure_fl.federation.party import Message, Party
 from secure_fl.federation.wire import route
-from secure_fl.secure_sum.envelope import Phase
 
 ALL, REST = [0, 1, 2, 3, 4], [0, 1, 2, 4]
 SERVER = [

@@ -41,12 +41,12 @@ from federation.faulty import (
 )
 from federation.trials import KINDS, Recorded, Trial, chunk_of, trial
 
+from secure_fl.crypto.envelope import Phase
+from secure_fl.crypto.identities import Identity
 from secure_fl.errors import FileError
-from secure_fl.federation.parties.server_flow import Journal
+from secure_fl.federation.parties.server_record import Journal
 from secure_fl.federation.party import Message
 from secure_fl.federation.wire import Wire
-from secure_fl.secure_sum.envelope import Phase
-from secure_fl.secure_sum.identities import Identity
 
 VICTIM, NUMBER = "client-0003", 3
 ALL, REST = [0, 1, 2, 3, 4], [0, 1, 2, 4]

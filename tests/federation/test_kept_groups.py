@@ -1,4 +1,6 @@
-"""Groups that a sketch start found are kept while heads are young, and left where another pool is clearly better."""
+"""Groups that a sketch start found are kept while heads are young, and left where another pool is
+clearly better.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +18,20 @@ FOUND = {client: int(client >= 6) for client in range(12)}
 
 
 def digits(*, brighter: bool) -> Dataset:
-    """Twelve clients of 60 digits; the second six see them brighter, or with all labels permuted."""
+    """Twelve clients of 60 digits; the second six see them brighter, or with all labels
+    permuted.
+    """
     bunch = load_digits()
-    order = torch.randperm(len(bunch.target), generator=torch.Generator().manual_seed(1000)).split(60)[:12]
+    order = torch.randperm(len(bunch.target), generator=torch.Generator().manual_seed(1000)).split(
+        60
+    )[:12]
     images, labels = torch.tensor(bunch.images / 16).float()[:, None], torch.tensor(bunch.target)
     clients = []
     for client, index in enumerate(order):
         x, y = images[index], labels[index]
-        clients.append((x + 0.35 * FOUND[client], y) if brighter else (x, (y + 3 * FOUND[client]) % 10))
+        clients.append(
+            (x + 0.35 * FOUND[client], y) if brighter else (x, (y + 3 * FOUND[client]) % 10)
+        )
     return Dataset.from_clients(clients, classes=10)
 
 
@@ -41,7 +49,11 @@ def run(data: Dataset, **pools: Any) -> Result:
 
 def course(result: Result) -> list[dict[int, int]]:
     """Who chose what in each round, and in the end."""
-    rounds = [record.metrics["choices"] for record in result.records if record.phase in ("cluster", "evaluate")]
+    rounds = [
+        record.metrics["choices"]
+        for record in result.records
+        if record.phase in ("cluster", "evaluate")
+    ]
     return [{int(client): pool for client, pool in choices.items()} for choices in rounds]
 
 
@@ -54,14 +66,24 @@ def test_found_groups_are_not_thrown_away_while_heads_are_young(kind: dict[str, 
     data = digits(brighter=True)
     kept, free = run(data, **kind), run(data, keep_margin=0, **kind)
     # by accuracy, which is counted in examples, two may be led astray for a round
-    away = [min(sum((choices[client] == turn) == group for client, group in FOUND.items()) for turn in (0, 1)) for choices in course(kept)]
+    away = [
+        min(
+            sum((choices[client] == turn) == group for client, group in FOUND.items())
+            for turn in (0, 1)
+        )
+        for choices in course(kept)
+    ]
     assert max(away) <= (2 if kind else 0)
     assert away[-1] == 0
-    assert min(len(set(choices.values())) for choices in course(free)) == 1, "or this data would show nothing"
+    assert min(len(set(choices.values())) for choices in course(free)) == 1, (
+        "or this data would show nothing"
+    )
 
 
 def test_a_client_leaves_a_group_that_is_not_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One client of each group is sent to the other group's pool, where its labels mean something else."""
+    """One client of each group is sent to the other group's pool, where its labels mean
+    something else.
+    """
     nearest = ClientSketch.nearest
     misled = (0, 11)
 
@@ -73,7 +95,12 @@ def test_a_client_leaves_a_group_that_is_not_its_own(monkeypatch: pytest.MonkeyP
     lost = [
         client.train.x
         for client in Federation(
-            FederationConfig(partition={"kind": "natural"}, data={"test_limit": 20}, security={"protection": "plain"}), data=data
+            FederationConfig(
+                partition={"kind": "natural"},
+                data={"test_limit": 20},
+                security={"protection": "plain"},
+            ),
+            data=data,
         ).clients
         if client.id in misled
     ]

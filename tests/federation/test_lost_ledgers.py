@@ -1,4 +1,6 @@
-"""A run whose ledger was deleted, shortened or put back is not resumed; one that was killed at any moment is."""
+"""A run whose ledger was deleted, shortened or put back is not resumed; one that was killed at any
+moment is.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from federation.folders import CLIENTS, ROUNDS, charged_rounds, private_config, recorded_rounds, resumed, stopped
+from federation.folders import (
+    CLIENTS,
+    ROUNDS,
+    charged_rounds,
+    private_config,
+    recorded_rounds,
+    resumed,
+    stopped,
+)
 from helpers import StopAfter, tiny_config
 
 from secure_fl import Callback, Dataset, Federation
@@ -44,17 +54,27 @@ def put_back(out: Path, ledgers: list[bytes], how: str) -> None:
 
 
 @pytest.mark.parametrize("state", ["with the state", "without the state"])
-@pytest.mark.parametrize("how", ["deleted", "emptied", "an older one", "another run's", "begun anew"])
-def test_a_run_is_not_resumed_without_the_ledger_that_it_wrote(how: str, state: str, tmp_path: Path, images: Dataset) -> None:
+@pytest.mark.parametrize(
+    "how", ["deleted", "emptied", "an older one", "another run's", "begun anew"]
+)
+def test_a_run_is_not_resumed_without_the_ledger_that_it_wrote(
+    how: str, state: str, tmp_path: Path, images: Dataset
+) -> None:
     out = tmp_path / "run"
     ledgers = stopped(out, images, 3)
     put_back(out, ledgers, how)
     if state == "without the state":
         forget_state()
-    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file() and not path.name.startswith(".lock")}
+    before = {
+        path: path.read_bytes()
+        for path in out.rglob("*")
+        if path.is_file() and not path.name.startswith(".lock")
+    }
     with pytest.raises(PrivacyError, match="ledger"):
         resumed(out, images)
-    assert {path: path.read_bytes() for path in before} == before, "nothing was released, nothing was cut"
+    assert {path: path.read_bytes() for path in before} == before, (
+        "nothing was released, nothing was cut"
+    )
 
 
 def understates(out: Path) -> bool:
@@ -62,7 +82,9 @@ def understates(out: Path) -> bool:
     return len(charged_rounds(out)) < recorded_rounds(out)
 
 
-def test_a_ledger_begun_anew_in_silence_would_be_caught(tmp_path: Path, images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ledger_begun_anew_in_silence_would_be_caught(
+    tmp_path: Path, images: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The planted fault: as it was, a missing ledger is an empty one, and nobody compares."""
     out = tmp_path / "run"
     put_back(out, stopped(out, images, 3), "begun anew")
@@ -75,7 +97,9 @@ def test_a_ledger_begun_anew_in_silence_would_be_caught(tmp_path: Path, images: 
     assert not understates(tmp_path / "other")
 
 
-def test_records_and_checkpoints_each_find_a_shorter_ledger(tmp_path: Path, images: Dataset) -> None:
+def test_records_and_checkpoints_each_find_a_shorter_ledger(
+    tmp_path: Path, images: Dataset
+) -> None:
     out = tmp_path / "run"
     ledgers = stopped(out, images, 3)
     forget_state()
@@ -92,7 +116,9 @@ def test_records_and_checkpoints_each_find_a_shorter_ledger(tmp_path: Path, imag
     assert resumed(out, images).summary["privacy"]["releases"] >= ROUNDS * CLIENTS
 
 
-def test_a_ledger_ahead_of_its_checkpoints_is_what_a_crash_leaves(tmp_path: Path, images: Dataset) -> None:
+def test_a_ledger_ahead_of_its_checkpoints_is_what_a_crash_leaves(
+    tmp_path: Path, images: Dataset
+) -> None:
     out = tmp_path / "run"
     stopped(out, images, 2, midway=True)
     assert charged_rounds(out) == {0, 1, 2}
@@ -100,7 +126,9 @@ def test_a_ledger_ahead_of_its_checkpoints_is_what_a_crash_leaves(tmp_path: Path
     assert resumed(out, images).summary["privacy"]["releases"] == ROUNDS * CLIENTS
 
 
-def test_a_whole_folder_put_back_is_found_by_the_state_directory(tmp_path: Path, images: Dataset) -> None:
+def test_a_whole_folder_put_back_is_found_by_the_state_directory(
+    tmp_path: Path, images: Dataset
+) -> None:
     out, copy = tmp_path / "run", tmp_path / "copy"
 
     class Copy(Callback):
@@ -122,7 +150,9 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[bytes]]:
 
     def spy(self: ReleaseBox, key: str, *arguments: Any, **more: Any) -> Any:
         result = once(self, key, *arguments, **more)
-        given.setdefault(key, set()).add(b"".join(tensor.numpy().tobytes() for tensor in result.values()))
+        given.setdefault(key, set()).add(
+            b"".join(tensor.numpy().tobytes() for tensor in result.values())
+        )
         return result
 
     monkeypatch.setattr(ReleaseBox, "once", spy)
@@ -131,12 +161,19 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[bytes]]:
 
 def charges(out: Path) -> list[str]:
     """The question of every charge."""
-    return [release.key.partition("/again-")[0] for release in PrivacyLedger.load(out / "ledger.json").releases]
+    return [
+        release.key.partition("/again-")[0]
+        for release in PrivacyLedger.load(out / "ledger.json").releases
+    ]
 
 
 @pytest.mark.parametrize("deleted", ["nothing", "results", "list", "both", "state", "everything"])
-def test_as_many_answers_are_charged_as_were_given(deleted: str, tmp_path: Path, images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both clients have answered the third round when the run dies; what was stored of it is deleted, and the run resumed."""
+def test_as_many_answers_are_charged_as_were_given(
+    deleted: str, tmp_path: Path, images: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both clients have answered the third round when the run dies; what was stored of it is
+    deleted, and the run resumed.
+    """
     given = watched(monkeypatch)
     out = tmp_path / "run"
     stopped(out, images, 2, midway=True)
@@ -156,21 +193,36 @@ def test_as_many_answers_are_charged_as_were_given(deleted: str, tmp_path: Path,
 KINDS: dict[str, dict[str, Any]] = {
     "sketch": {"privacy": {"unit": "example", "noise": 8.0, "epsilon": 900.0}},
     "choice": {
-        "privacy": {"unit": "example", "noise": 8.0, "epsilon": 900.0, "choice": "exponential", "choice_every": 2},
+        "privacy": {
+            "unit": "example",
+            "noise": 8.0,
+            "epsilon": 900.0,
+            "choice": "exponential",
+            "choice_every": 2,
+        },
         "pools": {"start": "pretrained"},
     },
-    "client": {"privacy": {"unit": "client", "noise": 2.0, "epsilon": 5000.0, "min_clients": 3}, "pools": {"start": "pretrained"}},
+    "client": {
+        "privacy": {"unit": "client", "noise": 2.0, "epsilon": 5000.0, "min_clients": 3},
+        "pools": {"start": "pretrained"},
+    },
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_so_it_is_for_every_kind_of_release(kind: str, tmp_path: Path, images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_so_it_is_for_every_kind_of_release(
+    kind: str, tmp_path: Path, images: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     given = watched(monkeypatch)
-    config = tiny_config(**{"pretrain": {"rounds": 1}, "evaluate": {"enabled": False}, **KINDS[kind]})
+    config = tiny_config(
+        **{"pretrain": {"rounds": 1}, "evaluate": {"enabled": False}, **KINDS[kind]}
+    )
     out = tmp_path / "run"
     for stop in (1, 2, 1):
         with pytest.raises(KeyboardInterrupt):
-            Federation(config, data=images, callbacks=[StopAfter(stop, midway=True, at_end=True)]).run(out, resume=(out / "config.toml").exists())
+            Federation(
+                config, data=images, callbacks=[StopAfter(stop, midway=True, at_end=True)]
+            ).run(out, resume=(out / "config.toml").exists())
         shutil.rmtree(out / "private-results")
         (out / "private-results.made").unlink()
     Federation(config, data=images).run(out, resume=True)
@@ -198,7 +250,9 @@ def test_after_a_crash_between_charging_and_asking_the_round_is_charged_once(
     assert resumed(out, images).summary["privacy"]["releases"] == ROUNDS * CLIENTS
 
 
-def test_results_that_are_gone_from_an_older_checkpoint_on_are_charged_again(tmp_path: Path, images: Dataset) -> None:
+def test_results_that_are_gone_from_an_older_checkpoint_on_are_charged_again(
+    tmp_path: Path, images: Dataset
+) -> None:
     out = tmp_path / "run"
     stopped(out, images, 3)
     for checkpoint in (out / "checkpoints").iterdir():
@@ -207,8 +261,14 @@ def test_results_that_are_gone_from_an_older_checkpoint_on_are_charged_again(tmp
     assert resumed(out, images).summary["privacy"]["releases"] == (ROUNDS + 3) * CLIENTS
 
 
-def test_a_sketch_that_is_gone_is_released_and_charged_again(tmp_path: Path, images: Dataset) -> None:
-    config = tiny_config(privacy={"unit": "example", "noise": 8.0, "epsilon": 500.0}, pretrain={"rounds": 1}, evaluate={"enabled": False})
+def test_a_sketch_that_is_gone_is_released_and_charged_again(
+    tmp_path: Path, images: Dataset
+) -> None:
+    config = tiny_config(
+        privacy={"unit": "example", "noise": 8.0, "epsilon": 500.0},
+        pretrain={"rounds": 1},
+        evaluate={"enabled": False},
+    )
 
     class InPools(StopAfter):
         def on_phase(self, name: str, rounds: int, done: int) -> None:
@@ -218,15 +278,24 @@ def test_a_sketch_that_is_gone_is_released_and_charged_again(tmp_path: Path, ima
         Federation(config, data=images, callbacks=[InPools(1)]).run(tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "private-results")
     Federation(config, data=images).run(tmp_path / "run", resume=True)
-    again = [release.phase for release in PrivacyLedger.load(tmp_path / "run" / "ledger.json").releases if "/again-" in release.key]
+    again = [
+        release.phase
+        for release in PrivacyLedger.load(tmp_path / "run" / "ledger.json").releases
+        if "/again-" in release.key
+    ]
     assert again == ["sketch"] * 4
 
 
-def test_an_encoder_is_loaded_with_its_whole_ledger_or_not_at_all(tmp_path: Path, images: Dataset) -> None:
+def test_an_encoder_is_loaded_with_its_whole_ledger_or_not_at_all(
+    tmp_path: Path, images: Dataset
+) -> None:
     first = tmp_path / "first"
     ledgers = stopped(first, images, 3)
-    config = private_config(pretrain={"mode": "load", "load_from": str(first)}, pools={"enabled": True, "start": "random"},
-                            privacy={"choice": "exponential"})  # fmt: skip
+    config = private_config(
+        pretrain={"mode": "load", "load_from": str(first)},
+        pools={"enabled": True, "start": "random"},
+        privacy={"choice": "exponential"},
+    )
     with pytest.raises(RunFolderError, match="not finished"):
         Federation(config, data=images).run()
     resumed(first, images)
@@ -237,7 +306,13 @@ def test_an_encoder_is_loaded_with_its_whole_ledger_or_not_at_all(tmp_path: Path
         Federation(config, data=images).run()
     (first / "ledger.json").write_bytes(whole)
     Federation(config, data=images).run(tmp_path / "second")
-    loaded = [release for release in PrivacyLedger.load(tmp_path / "second" / "ledger.json").releases if release.key.startswith("loaded/")]
+    loaded = [
+        release
+        for release in PrivacyLedger.load(tmp_path / "second" / "ledger.json").releases
+        if release.key.startswith("loaded/")
+    ]
     assert len(loaded) == 1, "equal clients have one history"
-    assert loaded[0].event.count == sum(release.event.count for release in before.releases if release.subjects == (0,))
+    assert loaded[0].event.count == sum(
+        release.event.count for release in before.releases if release.subjects == (0,)
+    )
     assert loaded[0].subjects == tuple(range(CLIENTS))

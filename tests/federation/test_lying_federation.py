@@ -20,14 +20,16 @@ from federation.faulty import resigned
 from federation.parties.toy_federation import Made, make, roster_of
 from federation.trials import Trial, chunk_of, trial
 
+from secure_fl.crypto.envelope import Phase, sign_envelope
 from secure_fl.federation.parties.client import FederationClient
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.wire import Wire, route, shown
-from secure_fl.secure_sum import round_book, round_client
-from secure_fl.secure_sum.envelope import Phase, sign_envelope
-from secure_fl.secure_sum.round_client import RoundClient
-from secure_fl.secure_sum.round_messages import Dealers, OpenRequest, Survivors, frames, unframe
-from secure_fl.secure_sum.round_setup import ClientSetup
+from secure_fl.secure_sum import client as round_client
+from secure_fl.secure_sum import key_directory
+from secure_fl.secure_sum.client import RoundClient
+from secure_fl.secure_sum.framing import frames, unframe
+from secure_fl.secure_sum.messages import Dealers, OpenRequest, Survivors
+from secure_fl.secure_sum.setup import ClientSetup
 
 LIED_TO = "client-0001"
 
@@ -362,7 +364,7 @@ LIES = {
         Lie(lie_other_transcript, "forked", FederationClient, "_on_call", "not the transcript"),
         Lie(lie_past_the_end, "older-place", FederationClient, "_begin", "nothing is left"),
         Lie(lie_roster_without_oneself, "survivors-switched", ClientSetup, "_share", "own keys"),
-        Lie(lie_short_roster, "too-few", round_book.KeyBook, "of", "need("),
+        Lie(lie_short_roster, "too-few", key_directory.KeyBook, "of", "need("),
         Lie(lie_left_out, "survivors-switched"),
         Lie(lie_survivors, "survivors-switched", RoundClient, "_agree", "dealers or survivors"),
         Lie(

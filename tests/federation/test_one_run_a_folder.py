@@ -1,4 +1,6 @@
-"""Of two runs in one folder the second is refused, wherever it comes from, and nothing is released twice."""
+"""Of two runs in one folder the second is refused, wherever it comes from, and nothing is
+released twice.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ FORK = multiprocessing.get_context("fork")
 
 
 class During(Callback):
-    """Does something once, when the clients of the second round, or of the one after so many, have answered."""
+    """Does something once, when the clients of the second round, or of the one after so many,
+    have answered.
+    """
 
     def __init__(self, work: Callable[[], None], after: int = 1) -> None:
         self.work, self.after, self.rounds, self.done = work, after, 0, False
@@ -52,7 +56,9 @@ def in_fork(work: Callable[[], None]) -> None:
     assert child.exitcode == 0
 
 
-@pytest.mark.parametrize("place", [lambda work: work(), in_thread, in_fork], ids=["callback", "thread", "fork"])
+@pytest.mark.parametrize(
+    "place", [lambda work: work(), in_thread, in_fork], ids=["callback", "thread", "fork"]
+)
 @pytest.mark.parametrize("private", [True, False], ids=["private", "open"])
 def test_a_second_run_is_refused_while_the_first_is_at_work(
     place: Callable[[Callable[[], None]], None], private: bool, tmp_path: Path, images: Dataset
@@ -61,7 +67,11 @@ def test_a_second_run_is_refused_while_the_first_is_at_work(
 
     def second() -> None:
         for resume in (True, False):
-            with pytest.raises(RunFolderError, match=f"in use by process {os.getpid()}|in use by process {os.getppid()}|already holds") as caught:
+            with pytest.raises(
+                RunFolderError,
+                match=f"in use by process {os.getpid()}|in use by process "
+                f"{os.getppid()}|already holds",
+            ) as caught:
                 Federation(config, data=images).run(out, resume=resume)
             assert ("in use" in str(caught.value)) == resume
 
@@ -69,10 +79,14 @@ def test_a_second_run_is_refused_while_the_first_is_at_work(
     assert recorded_rounds(out) == ROUNDS
     if private:
         assert len(PrivacyLedger.load(out / "ledger.json").releases) == ROUNDS * CLIENTS
-    assert Federation(config, data=images).run(out, resume=True).summary["status"] == "finished", "free again"
+    assert Federation(config, data=images).run(out, resume=True).summary["status"] == "finished", (
+        "free again"
+    )
 
 
-def test_without_the_lock_rounds_are_recorded_twice(tmp_path: Path, images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_lock_rounds_are_recorded_twice(
+    tmp_path: Path, images: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The planted fault: what the test above would see."""
 
     @contextlib.contextmanager
@@ -82,11 +96,15 @@ def test_without_the_lock_rounds_are_recorded_twice(tmp_path: Path, images: Data
     monkeypatch.setattr(run_module, "held", nothing)
     out = tmp_path / "run"
     with contextlib.suppress(Exception):
-        Federation(private_config(), data=images, callbacks=[During(lambda: resumed(out, images) and None)]).run(out)
+        Federation(
+            private_config(), data=images, callbacks=[During(lambda: resumed(out, images) and None)]
+        ).run(out)
     assert recorded_rounds(out) != ROUNDS or not (out / "summary.json").exists()
 
 
-def test_a_fork_that_goes_on_with_its_parent_s_run_is_refused(tmp_path: Path, images: Dataset) -> None:
+def test_a_fork_that_goes_on_with_its_parent_s_run_is_refused(
+    tmp_path: Path, images: Dataset
+) -> None:
     out, told = tmp_path / "run", tmp_path / "told"
 
     class Fork(Callback):
@@ -110,12 +128,17 @@ def test_a_fork_that_goes_on_with_its_parent_s_run_is_refused(tmp_path: Path, im
     child.start()
     child.join(60)
     assert "a copy of which this is" in told.read_text()
-    rounds = [(line["phase"], line["round"]) for line in map(json.loads, (out / "metrics.jsonl").read_text().splitlines())]
+    rounds = [
+        (line["phase"], line["round"])
+        for line in map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
+    ]
     assert len(rounds) == len(set(rounds))
     assert (out / "summary.json").exists()
 
 
-def test_a_run_that_failed_or_was_killed_leaves_its_folder_free(tmp_path: Path, images: Dataset) -> None:
+def test_a_run_that_failed_or_was_killed_leaves_its_folder_free(
+    tmp_path: Path, images: Dataset
+) -> None:
     out = tmp_path / "run"
     stopped(out, images, 1)
 
@@ -158,15 +181,24 @@ def test_a_folder_that_only_a_lock_was_left_in_can_be_used(tmp_path: Path, image
 
 
 @pytest.mark.parametrize("when", ["beside", "after"])
-def test_a_copy_of_a_private_run_releases_nothing_once_more(when: str, tmp_path: Path, images: Dataset) -> None:
-    """Resumed beside the run or after its end, a copy would answer what the run answers too, with other noise, and charge it in its own ledger."""
+def test_a_copy_of_a_private_run_releases_nothing_once_more(
+    when: str, tmp_path: Path, images: Dataset
+) -> None:
+    """Resumed beside the run or after its end, a copy would answer what the run answers too, with
+    other noise, and charge it in its own ledger.
+    """
     out, copy = tmp_path / "run", tmp_path / "copy"
     stopped(out, images, 2)
     shutil.copytree(out, copy)
     before = (copy / "ledger.json").read_bytes()
 
     def second() -> None:
-        with pytest.raises(SecureFLError, match="a copy of it, is in use by process" if when == "beside" else "state directory counts 8"):
+        with pytest.raises(
+            SecureFLError,
+            match="a copy of it, is in use by process"
+            if when == "beside"
+            else "state directory counts 8",
+        ):
             resumed(copy, images)
 
     callbacks = [During(second, after=0)] if when == "beside" else []
@@ -178,7 +210,9 @@ def test_a_copy_of_a_private_run_releases_nothing_once_more(when: str, tmp_path:
 
 @pytest.mark.parametrize("how", ["moved", "deleted"])
 @pytest.mark.parametrize("private", [True, False], ids=["private", "open"])
-def test_a_run_whose_folder_was_moved_writes_nothing_into_the_next_one(how: str, private: bool, tmp_path: Path, images: Dataset) -> None:
+def test_a_run_whose_folder_was_moved_writes_nothing_into_the_next_one(
+    how: str, private: bool, tmp_path: Path, images: Dataset
+) -> None:
     out, config = tmp_path / "run", private_config(privacy={} if private else {"unit": "none"})
     written: dict[Path, bytes] = {}
 
@@ -192,5 +226,7 @@ def test_a_run_whose_folder_was_moved_writes_nothing_into_the_next_one(how: str,
         Federation(config, data=images, callbacks=[During(replaced)]).run(out)
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == written
     for folder in [out] + ([tmp_path / "moved"] if how == "moved" else []):
-        assert Federation(config, data=images).run(folder, resume=True).summary["status"] == "finished"
+        assert (
+            Federation(config, data=images).run(folder, resume=True).summary["status"] == "finished"
+        )
         assert recorded_rounds(folder) == ROUNDS

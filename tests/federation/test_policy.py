@@ -303,7 +303,7 @@ def test_epsilon_is_the_runs_own(tables: dict[str, dict[str, Any]]) -> None:
     """Without examples, shapes and models the site finds what the run's plan finds with them."""
     from secure_fl.planning import client_plans
     from secure_fl.privacy.accounting import Charge, planned_epsilon
-    from secure_fl.privacy.units import Adjacency
+    from secure_fl.privacy.adjacency import Adjacency
     from secure_fl.run import Federation
 
     budget = {"epsilon": 0.5, "sketch_epsilon": 0.3}

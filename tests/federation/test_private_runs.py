@@ -1,4 +1,6 @@
-"""Runs under differential privacy: what is recorded, what is refused, what a resume releases, and what never leaves a client."""
+"""Runs under differential privacy: what is recorded, what is refused, what a resume releases, and
+what never leaves a client.
+"""
 
 from __future__ import annotations
 
@@ -7,27 +9,25 @@ from typing import Any
 
 import pytest
 import torch
-from federation.parts import engine_of, program_of, state_at, summed
+from federation.parts import engine_of, state_at
 from helpers import StopAfter, tiny_config
 
-from secure_fl import Dataset, Federation, FederationConfig, run
+from secure_fl import Dataset, Federation, run
 from secure_fl.engines import embedded
 from secure_fl.errors import ConfigError, PrivacyError, TrainingError
-from secure_fl.federation import privacy_record
 from secure_fl.federation.asks import TrainCandidate, TrainEncoder
 from secure_fl.federation.budget import digest_of
 from secure_fl.federation.protections.example_level import ExampleLevel
 from secure_fl.federation.protections.open import Open
 from secure_fl.federation.protections.protection import Trained
 from secure_fl.federation.release_box import ReleaseBox
+from secure_fl.models.state import to_vector
 from secure_fl.pools.pool_set import PoolSet
 from secure_fl.privacy.accounting import epsilon
-from secure_fl.privacy.claims import Setting
-from secure_fl.privacy.client_level import FIELD_LIMIT
-from secure_fl.privacy.events import GaussianEvent, IntegerEvent
+from secure_fl.privacy.adjacency import Adjacency
+from secure_fl.privacy.events import GaussianEvent
 from secure_fl.privacy.ledger import PrivacyLedger
 from secure_fl.privacy.noise import NoiseSource
-from secure_fl.privacy.units import Adjacency, PrivacyUnit
 
 EXAMPLE = {"unit": "example", "noise": 2.0, "epsilon": 60.0}
 CLIENT = {"unit": "client", "noise": 2.0, "epsilon": 500.0, "min_clients": 3}
@@ -43,25 +43,43 @@ def private(privacy: dict[str, Any], **tables: dict[str, Any]) -> Any:
     return tiny_config(privacy=privacy, **tables)
 
 
-def test_every_release_of_an_example_level_run_is_in_the_ledger_once(tmp_path: Path, images: Dataset) -> None:
+def test_every_release_of_an_example_level_run_is_in_the_ledger_once(
+    tmp_path: Path, images: Dataset
+) -> None:
     result = Federation(private(EXAMPLE), data=images).run(tmp_path / "run")
     ledger = PrivacyLedger.load(tmp_path / "run" / "ledger.json")
     assert ledger.verify().ok
-    by_phase = {phase: [r for r in ledger.releases if r.phase == phase] for phase in ("pretrain", "centre", "sketch", "cluster")}
-    assert {phase: len(releases) for phase, releases in by_phase.items()} == {"pretrain": 8, "centre": 4, "sketch": 4, "cluster": 12}
-    assert all(release.basis == "declared" and len(release.subjects) == 1 for release in ledger.releases)
+    by_phase = {
+        phase: [r for r in ledger.releases if r.phase == phase]
+        for phase in ("pretrain", "centre", "sketch", "cluster")
+    }
+    assert {phase: len(releases) for phase, releases in by_phase.items()} == {
+        "pretrain": 8,
+        "centre": 4,
+        "sketch": 4,
+        "cluster": 12,
+    }
+    assert all(
+        release.basis == "declared" and len(release.subjects) == 1 for release in ledger.releases
+    )
     privacy = result.summary["privacy"]
     events = [release.event for release in ledger.releases if release.subjects == (0,)]
-    assert privacy["epsilon"] == pytest.approx(max(epsilon(events, 1e-5, Adjacency.ZERO_OUT), privacy["epsilon"]))
+    assert privacy["epsilon"] == pytest.approx(
+        max(epsilon(events, 1e-5, Adjacency.ZERO_OUT), privacy["epsilon"])
+    )
     assert {claim["unit"] for claim in privacy["claims"]} == {"example"}
     assert not (tmp_path / "run" / "private-results").exists()
     assert result.records[-1].metrics["privacy"]["epsilon"] >= privacy["epsilon"] - 1e-9
 
 
-def test_nothing_but_noised_values_leaves_a_private_client(images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_but_noised_values_leaves_a_private_client(
+    images: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sent, seen = ExampleLevel.sent, list[Any]()
 
-    def watched(self: ExampleLevel, ask: Any, updates: Any, trained: Trained, score: Any = None) -> Any:
+    def watched(
+        self: ExampleLevel, ask: Any, updates: Any, trained: Trained, score: Any = None
+    ) -> Any:
         seen.append((trained, score))
         return sent(self, ask, updates, trained, score)
 
@@ -72,27 +90,41 @@ def test_nothing_but_noised_values_leaves_a_private_client(images: Dataset, monk
     assert all(score is None or score.losses == () for _, score in seen)
 
 
-@pytest.mark.parametrize("privacy", [EXAMPLE, {**EXAMPLE, "choice": "exponential", "choice_every": 2}, CLIENT], ids=["sketch", "choice", "client"])
+@pytest.mark.parametrize(
+    "privacy",
+    [EXAMPLE, {**EXAMPLE, "choice": "exponential", "choice_every": 2}, CLIENT],
+    ids=["sketch", "choice", "client"],
+)
 def test_a_stopped_run_releases_nothing_twice_and_ends_the_same(
     tmp_path: Path, images: Dataset, privacy: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = private(privacy)
-    monkeypatch.setattr(run, "check_paths", lambda *_: None)  # which would be the same for every one of these runs
+    monkeypatch.setattr(
+        run, "check_paths", lambda *_: None
+    )  # which would be the same for every one of these runs
     whole = Federation(config, data=images).run(tmp_path / "whole")
-    expected = {release.key for release in PrivacyLedger.load(tmp_path / "whole" / "ledger.json").releases}
+    expected = {
+        release.key for release in PrivacyLedger.load(tmp_path / "whole" / "ledger.json").releases
+    }
     for stop in range(1, len(whole.records), 2):
         out = tmp_path / f"stopped-{stop}"
         with pytest.raises(KeyboardInterrupt):
-            Federation(config, data=images, callbacks=[StopAfter(stop, midway=stop % 4 == 1, at_end=True)]).run(out)
+            Federation(
+                config, data=images, callbacks=[StopAfter(stop, midway=stop % 4 == 1, at_end=True)]
+            ).run(out)
         resumed = Federation(config, data=images).run(out, resume=True)
-        assert {release.key for release in PrivacyLedger.load(out / "ledger.json").releases} == expected, f"stopped after {stop}"
+        assert {
+            release.key for release in PrivacyLedger.load(out / "ledger.json").releases
+        } == expected, f"stopped after {stop}"
         assert resumed.summary["privacy"] == whole.summary["privacy"]
         assert resumed.choices == whole.choices
 
 
-def test_after_a_crash_the_same_answer_is_sent_again_even_with_other_noise(tmp_path: Path, images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_a_crash_the_same_answer_is_sent_again_even_with_other_noise(
+    tmp_path: Path, images: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     federation = Federation(private(EXAMPLE), data=images)
-    vector = torch.zeros(len(_start(federation)))
+    vector = torch.zeros(len(to_vector(federation.blueprint.encoder_projector())))
     ask = TrainEncoder(0, vector)
     answers = []
     for seed in (1, 2):
@@ -104,21 +136,19 @@ def test_after_a_crash_the_same_answer_is_sent_again_even_with_other_noise(tmp_p
     assert not torch.equal(other, answers[0])
 
 
-def _start(federation: Federation) -> torch.Tensor:
-    from secure_fl.models.state import to_vector
-
-    return to_vector(federation.blueprint.encoder_projector())
-
-
 def test_another_question_in_the_same_round_is_another_release(images: Dataset) -> None:
     federation = Federation(private(EXAMPLE), data=images)
     protection = engine_of(federation).clients[0].protection
-    first, second = (protection.releases(TrainEncoder(0, torch.full((3,), value)), 0) for value in (0.0, 1.0))
+    first, second = (
+        protection.releases(TrainEncoder(0, torch.full((3,), value)), 0) for value in (0.0, 1.0)
+    )
     assert first[0].key != second[0].key
     assert digest_of(TrainEncoder(0, torch.zeros(3))) != digest_of(TrainEncoder(1, torch.zeros(3)))
 
 
-def test_the_round_that_would_pass_the_budget_does_not_start(tmp_path: Path, images: Dataset) -> None:
+def test_the_round_that_would_pass_the_budget_does_not_start(
+    tmp_path: Path, images: Dataset
+) -> None:
     events = [GaussianEvent(2.0, 16 / 40, 3)]
     budget = epsilon(events, 1e-5, Adjacency.ZERO_OUT) * 1.01
     config = private({"unit": "example", "noise": 2.0, "epsilon": budget})
@@ -142,77 +172,25 @@ def test_a_private_client_never_makes_up_a_sketch(images: Dataset) -> None:
         client.sketch.own()
 
 
-def test_client_level_sums_are_integers_and_the_claim_has_both_units(tmp_path: Path, images: Dataset) -> None:
-    federation = Federation(private(CLIENT), data=images)
-    _, state = state_at(federation, "pretrain")
-    answers = [client.answer(state, number) for number, client in enumerate(engine_of(federation).clients)]
-    assert all(blocks.pools.dtype == torch.int64 for blocks in answers)
-    result = federation.run(tmp_path / "run")
-    ledger = PrivacyLedger.load(tmp_path / "run" / "ledger.json")
-    assert all(isinstance(release.event, IntegerEvent) for release in ledger.releases)
-    claims = result.summary["privacy"]["claims"]
-    assert {claim["unit"] for claim in claims} == {"client", "example"}
-    server = next(claim for claim in claims if claim["adversary"] == "server" and claim["unit"] == "client")
-    model = next(claim for claim in claims if claim["adversary"] == "other clients and the public model" and claim["unit"] == "client")
-    assert server["epsilon"] is None or server["epsilon"] > model["epsilon"]
-
-
-def test_claims_state_both_thresholds_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of forty clients that all mask with each other t = 27 open an update, and 2t − 40 = 14 with a server that lies, whatever `neighbours` above
-    says; of fifteen neighbours 11 and 7."""
-    settings: list[Setting] = []
-    monkeypatch.setattr(privacy_record, "claims", lambda *arguments: settings.append(arguments[-1]) or [])
-    ledger = PrivacyLedger()
-    monkeypatch.setattr(ledger, "subjects", lambda _: tuple(range(40)))
-    for neighbours in (None, 50, 40, 14):
-        config = FederationConfig(partition={"clients": 40}, privacy={"unit": "client"}, security={"neighbours": neighbours})
-        privacy_record._claims(config, ledger, PrivacyUnit.CLIENT)
-    assert [(setting.threshold, setting.against_a_liar) for setting in settings] == [(27, 14)] * 3 + [(11, 7)]
-
-
-def test_the_opened_mean_is_the_mean_of_the_clients_changes(images: Dataset) -> None:
-    """With next to no noise and a bound that clips nobody, client-level pre-training is uniform averaging."""
-    tables: dict[str, Any] = {"pools": {"enabled": False}, "pretrain": {"rounds": 1, "weights": "uniform"}}
-    plain = Federation(tiny_config(**tables), data=images)
-    privacy = {"unit": "client", "noise": 1e-3, "min_clients": 3, "clip": 100.0}
-    federation = Federation(private(privacy, **tables), data=images)
-    ask, (program, state) = TrainEncoder(0, _start(federation)), state_at(federation, "pretrain")
-    clients = engine_of(plain, clients=federation.clients).clients
-    changes = [client.protection.train_encoder(ask, number).pooled.double() for number, client in enumerate(clients)]
-    opened, _ = summed(program, engine_of(federation), state)
-    plan = federation.blueprint.client_plan
-    assert plan is not None
-    level = plan.of("pretrain")
-    _, means = level.open_pools(opened.total, level.open_head(opened.total.head, opened.survivors))
-    step = level.bound / level.levels
-    noise = step * level.variance**0.5 * (4 / level.honest) ** 0.5 / 4
-    assert (means[0] - sum(changes) / 4).abs().max() < 6 * noise + step
-
-
-def test_openings_allow_what_the_mechanism_can_make_and_no_more(images: Dataset) -> None:
-    federation = Federation(private({**CLIENT, "adaptive_clip": True}), data=images)
-    plan = federation.blueprint.client_plan
-    assert plan is not None
-    for step in program_of(federation).steps:
-        level, opening = plan.of(step.name), step.form(0).opening
-        assert (opening.bound, opening.head_bound, opening.margin) == (*level.largest_fields, level.noise_margin)
-        assert 4 * max(opening.bound, opening.head_bound) + opening.margin == level.largest <= FIELD_LIMIT
-        assert (opening.fewest, opening.minimum, opening.count_unit) == (3, level.minimum, max(1, level.count_unit))
-
-
 @pytest.mark.parametrize(
     ("privacy", "tables", "message"),
     [
         ({"unit": "example"}, {"objective": {"form": "code"}}, "Frobenius"),
         ({"unit": "example"}, {"pools": {"start": "restarts"}}, "no private form"),
         ({"unit": "example", "adjacency": "add-remove"}, {}, "number of examples"),
-        ({"unit": "example", "choice": "exponential"}, {"pools": {"task": "self_supervised"}}, "bounded losses"),
+        (
+            {"unit": "example", "choice": "exponential"},
+            {"pools": {"task": "self_supervised"}},
+            "bounded losses",
+        ),
         ({"unit": "client", "adjacency": "add-remove"}, {}, "noise share"),
         ({"unit": "client"}, {"pools": {"participation": 0.5}}, "roster"),
         ({"unit": "example"}, {"pools": {"weights": "examples"}}, "private count"),
     ],
 )
-def test_what_cannot_be_private_is_refused_in_the_configuration(privacy: dict[str, Any], tables: dict[str, Any], message: str) -> None:
+def test_what_cannot_be_private_is_refused_in_the_configuration(
+    privacy: dict[str, Any], tables: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         private(privacy, **tables)
 
@@ -224,18 +202,31 @@ def test_batch_statistics_and_batch_losses_are_refused_with_their_remedy(images:
         Federation(private(EXAMPLE, objective={"name": "nt_xent"}), data=images).run()
 
 
-@pytest.mark.parametrize("objective", ["nt_xent", "spectral_contrastive", "masked", "align_uniform"])
+@pytest.mark.parametrize(
+    "objective", ["nt_xent", "spectral_contrastive", "masked", "align_uniform"]
+)
 def test_every_objective_has_a_mechanism_in_a_run(images: Dataset, objective: str) -> None:
     mechanism = "group" if objective == "nt_xent" else "auto"
-    config = private({**EXAMPLE, "mechanism": mechanism}, objective={"name": objective}, pools={"enabled": False})
+    config = private(
+        {**EXAMPLE, "mechanism": mechanism}, objective={"name": objective}, pools={"enabled": False}
+    )
     result = Federation(config, data=images).run()
     assert 0 < result.summary["privacy"]["epsilon"] < 60
 
 
 def test_an_encoder_trained_without_privacy_is_no_start(tmp_path: Path, images: Dataset) -> None:
-    Federation(tiny_config(pools={"enabled": False}, model={"features": 64}), data=images).run(tmp_path / "open")
+    Federation(tiny_config(pools={"enabled": False}, model={"features": 64}), data=images).run(
+        tmp_path / "open"
+    )
     with pytest.raises(PrivacyError, match="without privacy"):
-        Federation(private(EXAMPLE, pretrain={"mode": "load", "load_from": str(tmp_path / "open")}, model={"features": 64}), data=images).run()
+        Federation(
+            private(
+                EXAMPLE,
+                pretrain={"mode": "load", "load_from": str(tmp_path / "open")},
+                model={"features": 64},
+            ),
+            data=images,
+        ).run()
 
 
 def test_a_model_that_combines_or_remembers_rows_in_train_mode_is_refused(images: Dataset) -> None:
@@ -255,12 +246,16 @@ def test_a_model_that_combines_or_remembers_rows_in_train_mode_is_refused(images
             return h
 
     for remember, message in ((True, "buffer changes"), (False, "depends on the other rows")):
-        federation = Federation(private(EXAMPLE), data=images, encoder=lambda seed, remember=remember: Centred(remember))
+        federation = Federation(
+            private(EXAMPLE), data=images, encoder=lambda seed, remember=remember: Centred(remember)
+        )
         with pytest.raises(PrivacyError, match=message):
             federation.run()
 
 
-def test_noised_updates_are_sent_by_clients_whose_training_fails(images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_noised_updates_are_sent_by_clients_whose_training_fails(
+    images: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A client that stopped would show that its data made training diverge."""
     federation = Federation(private(CLIENT), data=images)
     client, (_, state) = engine_of(federation).clients[0], state_at(federation, "pretrain")
@@ -277,7 +272,8 @@ def test_noised_updates_are_sent_by_clients_whose_training_fails(images: Dataset
 @pytest.mark.parametrize("privacy", [EXAMPLE, CLIENT], ids=["example", "client"])
 def test_what_has_no_private_answer_gets_none(images: Dataset, privacy: dict[str, Any]) -> None:
     federation = Federation(private(privacy), data=images)
-    protection, ask = engine_of(federation).clients[0].protection, TrainCandidate(PoolSet(torch.empty(0), torch.zeros(2, 3)))
+    protection = engine_of(federation).clients[0].protection
+    ask = TrainCandidate(PoolSet(torch.empty(0), torch.zeros(2, 3)))
     for answer in (protection.check, lambda ask: protection.train_candidate(ask, 0)):
         with pytest.raises(PrivacyError, match="not answered"):
             answer(ask)

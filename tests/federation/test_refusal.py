@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from secure_fl.crypto.identities import Identity
+from secure_fl.crypto.refusals import RefusedError
+from secure_fl.crypto.strict_json import canonical
 from secure_fl.errors import ConfigError
 from secure_fl.federation.installed import code_digest
 from secure_fl.federation.policy_rules import RULES, Objection, ObjectionWord
 from secure_fl.federation.refusal import Refusal, open_refusal, refusal
-from secure_fl.secure_sum.identities import Identity
-from secure_fl.secure_sum.refusals import RefusedError
-from secure_fl.secure_sum.strict_json import canonical
 
 PLAN = bytes(range(32))
 SITE = Identity.generate("hospital-3")

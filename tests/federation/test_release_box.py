@@ -102,16 +102,27 @@ def delete(run: Path, state: Path, what: str) -> None:
 
 STAYS = ["nothing", "list", "list emptied", "list shortened"]
 GOES = ["results", "results and list", "results and list emptied", "key", "damaged"]
-OTHERS = ["one result", "results and list shortened", "state", "state and results", "state and results and list"]
+OTHERS = [
+    "one result",
+    "results and list shortened",
+    "state",
+    "state and results",
+    "state and results and list",
+]
 
 
 def different_answers(run: Path, state: Path, deleted: str) -> tuple[int, int]:
-    """How many different answers two questions got over two crashes with deletions, and how many are charged, as the gate charges."""
+    """How many different answers two questions got over two crashes with deletions, and how many
+    are charged, as the gate charges.
+    """
     make, charged, seen = Maker(), list[str](), set[tuple[str, int]]()
     for _ in range(3):
         kept = box(run, *charged)
         for key in ("a", "b"):
-            needed = [key, *(release_box.charged_again(key, number) for number in range(1, kept.answers(key)))]
+            needed = [
+                key,
+                *(release_box.charged_again(key, number) for number in range(1, kept.answers(key))),
+            ]
             charged = [*dict.fromkeys([*charged, *needed])]
         seen |= {(key, int(kept.once(key, make)["x"])) for key in ("a", "b")}
         delete(run, state, deleted)
@@ -119,7 +130,9 @@ def different_answers(run: Path, state: Path, deleted: str) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("deleted", [*STAYS, *GOES, *OTHERS])
-def test_every_different_answer_is_charged_whatever_was_deleted(deleted: str, run: Path, state: Path) -> None:
+def test_every_different_answer_is_charged_whatever_was_deleted(
+    deleted: str, run: Path, state: Path
+) -> None:
     answers, charged = different_answers(run, state, deleted)
     assert answers <= charged
     if deleted in STAYS:
@@ -129,7 +142,9 @@ def test_every_different_answer_is_charged_whatever_was_deleted(deleted: str, ru
 
 
 @pytest.mark.parametrize("deleted", ["results", "results and list", "state and results and list"])
-def test_a_box_that_forgets_would_be_caught(deleted: str, run: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_box_that_forgets_would_be_caught(
+    deleted: str, run: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The planted fault: what is not there was never made."""
     monkeypatch.setattr(ReleaseBox, "answers", lambda self, key: 1)
     answers, charged = different_answers(run, state, deleted)
@@ -151,7 +166,9 @@ def test_a_crash_between_charging_and_making_charges_once(run: Path) -> None:
     assert box(run, "a", again).answers("a") == 2
 
 
-def test_a_crash_between_storing_and_listing_loses_no_count(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_between_storing_and_listing_loses_no_count(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make = Maker()
 
     def killed(*_: object) -> None:
@@ -206,7 +223,9 @@ def test_what_is_stored_is_sealed_for_its_release_and_its_run(run: Path, state: 
     assert box(run, "client-2").once("client-2", Maker())["x"] == 1
 
 
-def test_an_unsealed_store_would_be_caught(run: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unsealed_store_would_be_caught(
+    run: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The planted fault."""
     monkeypatch.setattr(release_box, "seal_with", lambda key, data, context: data)
     monkeypatch.setattr(release_box, "open_with", lambda key, data, context: data)
@@ -214,11 +233,15 @@ def test_an_unsealed_store_would_be_caught(run: Path, state: Path, monkeypatch: 
         test_what_is_stored_is_sealed_for_its_release_and_its_run(run, state)
 
 
-def test_the_key_goes_first_and_nothing_is_left(run: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_goes_first_and_nothing_is_left(
+    run: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gone: list[str] = []
     for module in (release_box, run_state):
         remove = module.remove
-        monkeypatch.setattr(module, "remove", lambda path, remove=remove: (gone.append(path.name), remove(path))[1])
+        monkeypatch.setattr(
+            module, "remove", lambda path, remove=remove: (gone.append(path.name), remove(path))[1]
+        )
     kept = box(run)
     kept.once("a", Maker())
     assert {path.stat().st_mode & 0o777 for path in state.rglob("*") if path.is_file()} == {0o600}
@@ -255,7 +278,9 @@ def test_where_the_state_lies(tmp_path: Path, run: Path, monkeypatch: pytest.Mon
 
 def test_a_state_directory_that_cannot_be_written_to_is_named(run: Path, state: Path) -> None:
     state.write_text("a file")
-    with pytest.raises(RunFolderError, match=r"SECURE_FL_STATE: cannot be made.*Remedy: set SECURE_FL_STATE"):
+    with pytest.raises(
+        RunFolderError, match=r"SECURE_FL_STATE: cannot be made.*Remedy: set SECURE_FL_STATE"
+    ):
         box(run).once("a", Maker())
 
 
@@ -268,7 +293,9 @@ def test_a_key_that_others_may_read_is_refused(run: Path, state: Path) -> None:
 
 def test_what_cannot_be_stored_is_not_sent(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
-        raise FileError("cannot be written: No space left on device", field="f", value="v", remedy="r")
+        raise FileError(
+            "cannot be written: No space left on device", field="f", value="v", remedy="r"
+        )
 
     monkeypatch.setattr(release_box, "write_atomically", full)
     with pytest.raises(FileError, match="No space"):

@@ -210,10 +210,8 @@ def test_too_few_groups_move_nothing_and_idle_ones_do_not_vote(
         total: Blocks | None = None
         for member in range(3):
             update = 2 * torch.rand(5, generator=rng) - 1
-            pool, weight = (
-                int(not (group < opened and member < 2)),
-                0.0 if idle and member < 2 else 1.0,
-            )
+            pool = int(not (group < opened and member < 2))
+            weight = 0.0 if idle and member < 2 else 1.0
             blocks = grid.blocks(update, pool, weight)
             total = blocks if total is None else total + blocks
         assert total is not None
@@ -233,10 +231,8 @@ def test_too_few_groups_move_nothing_and_idle_ones_do_not_vote(
 
 @given(seed=st.integers(0, 10**6), bad=st.integers(0, 2))
 def test_lying_groups_move_a_pool_no_further_than_honest_ones_reach(seed: int, bad: int) -> None:
-    grid, generator = (
-        Grid(20, 3, 4, 1, 1.0, True, FieldLayout()),
-        torch.Generator().manual_seed(seed),
-    )
+    grid = Grid(20, 3, 4, 1, 1.0, True, FieldLayout())
+    generator = torch.Generator().manual_seed(seed)
     groups, honest = [], []
     for group in range(5):
         blocks = grid.blocks(2 * torch.rand(7, generator=generator) - 1, 0, 0.5)

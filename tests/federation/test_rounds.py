@@ -24,13 +24,26 @@ def federation(images: Dataset, **tables: dict[str, Any]) -> Federation:
     return Federation(tiny_config(**tables), data=images)
 
 
-def test_one_global_model_with_whole_batches_is_centralized_gradient_descent(images: Dataset) -> None:
-    """FedAvg with one step on all of a client's data, weighted by examples, equals one step on all clients' data together."""
+def test_one_global_model_with_whole_batches_is_centralized_gradient_descent(
+    images: Dataset,
+) -> None:
+    """FedAvg with one step on all of a client's data, weighted by examples, equals one step on all
+    clients' data together.
+    """
     made = federation(
         images,
         partition={"kind": "dirichlet", "clients": 3, "concentration": 1.0},
         pretrain={"mode": "none"},
-        pools={"count": 1, "start": "random", "rounds": 1, "local_epochs": 1, "batch_size": 500, "momentum": 0, "weight_decay": 0, "lr": 0.3},
+        pools={
+            "count": 1,
+            "start": "random",
+            "rounds": 1,
+            "local_epochs": 1,
+            "batch_size": 500,
+            "momentum": 0,
+            "weight_decay": 0,
+            "lr": 0.3,
+        },
     )
     program, state = state_at(made, "cluster")
     before = get_pools(state)
@@ -39,20 +52,29 @@ def test_one_global_model_with_whole_batches_is_centralized_gradient_descent(ima
     after = get_pools(program.apply(state, opened))
     model = made.blueprint.pool_model(0)
     made.blueprint.layout.load(model, before, 0)
-    x, y = (torch.cat([getattr(client.train, name) for client in made.clients]) for name in ("x", "y"))
+    x, y = (
+        torch.cat([getattr(client.train, name) for client in made.clients]) for name in ("x", "y")
+    )
     functional.cross_entropy(model(x), y).backward()
-    stepped = torch.cat([(p - 0.3 * p.grad).detach().reshape(-1) for p in model.parameters() if p.grad is not None])
-    torch.testing.assert_close(after.pooled[0], stepped, atol=5e-5, rtol=1e-5)  # a grid step of three clients is 1.1e-5
+    stepped = torch.cat(
+        [(p - 0.3 * p.grad).detach().reshape(-1) for p in model.parameters() if p.grad is not None]
+    )
+    # a grid step of three clients is 1.1e-5
+    torch.testing.assert_close(after.pooled[0], stepped, atol=5e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("mode", ["finetune", "frozen", "shared"])
 def test_pools_nobody_chose_stay_and_identical_pools_collapse(images: Dataset, mode: str) -> None:
-    made = federation(images, pretrain={"mode": "none"}, pools={"count": 3, "start": "random", "encoder": mode})
+    made = federation(
+        images, pretrain={"mode": "none"}, pools={"count": 3, "start": "random", "encoder": mode}
+    )
     pools = draw_pools(made.blueprint, drawn(made))
     alike = {"pools.shared": pools.shared, "pools.pooled": pools.pooled[:1].repeat(3, 1)}
     program, state = state_at(made, "cluster", **alike)
     opened, seen = summed(program, engine_of(made), state)
-    metrics = program.step(state.place).observe(state, opened, seen, [client.group for client in made.clients])
+    metrics = program.step(state.place).observe(
+        state, opened, seen, [client.group for client in made.clients]
+    )
     assert metrics["pools"]["counts"] == (4, 0, 0)
     assert "clustering failure" in metrics["pools"]["alert"]
     after = get_pools(program.apply(state, opened))
@@ -63,7 +85,10 @@ def test_pools_nobody_chose_stay_and_identical_pools_collapse(images: Dataset, m
 
 def test_independent_heads_and_encoders(images: Dataset) -> None:
     """Pools differ from the start: identical ones would be certain failure."""
-    for start, mode, equal_encoders in (("pretrained", "finetune", True), ("random", "finetune", False)):
+    for start, mode, equal_encoders in (
+        ("pretrained", "finetune", True),
+        ("random", "finetune", False),
+    ):
         made = federation(images, pools={"start": start, "encoder": mode})
         state = drawn(made)
         pools, width = draw_pools(made.blueprint, state), len(state.tensors["encoder"])
@@ -88,7 +113,12 @@ def test_a_forced_round_follows_the_sketch_and_not_the_loss(images: Dataset) -> 
 @pytest.mark.parametrize("start", ["sketch", "random"])
 def test_unlabelled_clients_take_part_without_changing_the_models(start: str, sketch: str) -> None:
     pools = {"start": start, "sketch": sketch}
-    made = federation(make_images(480), data={"labelled_clients": 0.5}, partition={"clients": 8, "groups": 2}, pools=pools)
+    made = federation(
+        make_images(480),
+        data={"labelled_clients": 0.5},
+        partition={"clients": 8, "groups": 2},
+        pools=pools,
+    )
     result = made.run()
     assert set(result.choices) == set(range(8))
     if start == "sketch":
@@ -103,7 +133,9 @@ def test_unlabelled_clients_take_part_without_changing_the_models(start: str, sk
 def test_farthest_start_never_takes_a_client_twice_and_skips_the_unlabelled() -> None:
     tables = {"partition": {"clients": 8, "groups": 2}, "pools": {"start": "farthest", "count": 4}}
     made = federation(make_images(480), data={"labelled_clients": 0.5}, **tables)
-    centres = [record.metrics["centre"] for record in made.run().records if record.phase == "farthest"]
+    centres = [
+        record.metrics["centre"] for record in made.run().records if record.phase == "farthest"
+    ]
     assert len(set(centres)) == 4
     assert set(centres) <= set(range(4))
     too_many = federation(make_images(480), data={"labelled_clients": 0.25}, **tables)
@@ -121,8 +153,16 @@ def test_a_client_with_one_labelled_example_takes_part(images: Dataset) -> None:
 
 
 def test_recorded_pool_losses_are_weighted(images: Dataset) -> None:
-    tables = {"pools": {"task": "self_supervised", "start": "random"}, "evaluate": {"enabled": False}, "objective": {"delta": 0.0, "beta": 0.0}}
-    losses = [r.metrics["loss"] for r in federation(images, **tables).run().records if r.phase == "cluster"]
+    tables = {
+        "pools": {"task": "self_supervised", "start": "random"},
+        "evaluate": {"enabled": False},
+        "objective": {"delta": 0.0, "beta": 0.0},
+    }
+    losses = [
+        r.metrics["loss"]
+        for r in federation(images, **tables).run().records
+        if r.phase == "cluster"
+    ]
     assert all(0 < loss < 4.1 for loss in losses)
 
 
@@ -132,7 +172,9 @@ def test_batch_counters_do_not_pass_between_clients(images: Dataset) -> None:
     bench = engine.clients[0].local.bench
     first = engine.clients[0].answer(state, 0)
     engine.clients[1].answer(state, 1)
-    counters = [buffer for name, buffer in bench.encoder_projector.named_buffers() if "num_batches" in name]
+    counters = [
+        buffer for name, buffer in bench.encoder_projector.named_buffers() if "num_batches" in name
+    ]
     assert all(int(counter) > 0 for counter in counters)
     assert torch.equal(first.pools, engine.clients[0].answer(state, 0).pools)
     bench.restart()
@@ -140,7 +182,11 @@ def test_batch_counters_do_not_pass_between_clients(images: Dataset) -> None:
 
 
 def test_validation_examples_decide_where_asked(images: Dataset) -> None:
-    made = federation(images, data={"validation_fraction": 0.25}, pools={"select_on": "validation", "select_by": "accuracy", "start": "random"})
+    made = federation(
+        images,
+        data={"validation_fraction": 0.25},
+        pools={"select_on": "validation", "select_by": "accuracy", "start": "random"},
+    )
     blueprint, client = made.blueprint, engine_of(made).clients[0]
     pools = draw_pools(blueprint, drawn(made))
     task, data = blueprint.pool_task(0), client.local.data
@@ -153,7 +199,11 @@ def test_validation_examples_decide_where_asked(images: Dataset) -> None:
 
 
 def test_partial_participation_samples_without_replacement_and_varies(images: Dataset) -> None:
-    made = federation(images, partition={"clients": 10, "groups": 2}, pools={"participation": 0.3, "start": "random"})
+    made = federation(
+        images,
+        partition={"clients": 10, "groups": 2},
+        pools={"participation": 0.3, "start": "random"},
+    )
     program, state = state_at(made, "cluster")
     drawn = {program.step(state.place).form(number).cohort for number in range(10)}
     assert all(len(cohort) == len(set(cohort)) == 3 for cohort in drawn)
@@ -174,7 +224,12 @@ def test_configurations_that_cannot_work_are_refused(images: Dataset) -> None:
         federation(images.unlabelled())
     with pytest.raises(ConfigError, match="distillation needs z as wide as h"):
         federation(images, model={"embedding": 8})
-    federation(images, model={"embedding": 8}, objective={"name": "nt_xent"}, pools={"task": "self_supervised"})
+    federation(
+        images,
+        model={"embedding": 8},
+        objective={"name": "nt_xent"},
+        pools={"task": "self_supervised"},
+    )
     unlabelled = FederationConfig(pools={"task": "self_supervised", "sketch": "labelled"})
     with pytest.raises(ConfigError, match="no labels to split"):
         Federation(unlabelled, data=make_images(200).unlabelled())

@@ -1,4 +1,6 @@
-"""Running statistics have the units of the data: what a run learns must not depend on them, nor on how updates are summed."""
+"""Running statistics have the units of the data: what a run learns must not depend on them, nor on
+how updates are summed.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,12 @@ from secure_fl.secure_sum.layout import FieldLayout
 def kelvin() -> Dataset:
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(540) % 3
-    return Dataset.from_arrays(290 + (torch.randn(3, 16, generator=generator) * 5)[labels] + torch.randn(540, 16, generator=generator) * 2, labels)
+    return Dataset.from_arrays(
+        290
+        + (torch.randn(3, 16, generator=generator) * 5)[labels]
+        + torch.randn(540, 16, generator=generator) * 2,
+        labels,
+    )
 
 
 class Rescaled(nn.Module):
@@ -63,12 +70,18 @@ def test_statistics_and_accuracy_are_those_of_a_plain_run(factor: float) -> None
     assert torch.allclose(norms[0].running_mean, norms[1].running_mean, rtol=1e-4)
     assert torch.allclose(norms[0].running_var, norms[1].running_var, rtol=1e-3)
     assert float(norms[1].running_mean.max()) > 200 * factor
-    assert masked.summary["pools"]["accuracy"] == pytest.approx(plain.summary["pools"]["accuracy"], abs=0.02)
+    assert masked.summary["pools"]["accuracy"] == pytest.approx(
+        plain.summary["pools"]["accuracy"], abs=0.02
+    )
     assert not any("cut" in record.metrics for record in masked.records)
 
 
 def test_what_a_clamp_cuts_is_on_record() -> None:
-    cut = [record.metrics.get("cut") for record in run("masked", buffer_clamp=10.0).records if record.phase == "cluster"]
+    cut = [
+        record.metrics.get("cut")
+        for record in run("masked", buffer_clamp=10.0).records
+        if record.phase == "cluster"
+    ]
     assert cut[0] is not None
     assert cut[0]["clients"] == 4
     assert 0 < cut[0]["share"] <= 1
@@ -77,21 +90,39 @@ def test_what_a_clamp_cuts_is_on_record() -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_wide_places_carry_their_weighted_mean_at_any_size(data: st.DataObject) -> None:
-    clients, shared, pooled = data.draw(st.sampled_from([1, 5, 300, 4000])), data.draw(st.sampled_from([0, 3])), 4
+    clients = data.draw(st.sampled_from([1, 5, 300, 4000]))
+    shared = data.draw(st.sampled_from([0, 3]))
+    pooled = 4
     wide = tuple(sorted(data.draw(st.sets(st.integers(0, shared + pooled - 1), min_size=1))))
-    weighted, layout = data.draw(st.booleans()), data.draw(st.sampled_from([FieldLayout(), FieldLayout.words()]))
+    weighted = data.draw(st.booleans())
+    layout = data.draw(st.sampled_from([FieldLayout(), FieldLayout.words()]))
     grid = Grid(clients, shared, pooled, 2, 1.0, weighted, layout, wide, 1e12)
     updates = 2 * torch.rand(min(clients, 5), shared + pooled, dtype=torch.float64) - 1
     updates[:, list(wide)] *= 10.0 ** data.draw(st.integers(-1, 11))
     updates = updates.float().double()
-    weight = torch.rand(len(updates), dtype=torch.float64) * 0.9 + 0.1 if weighted else torch.ones(len(updates), dtype=torch.float64)
-    vectors = [grid.blocks(update.float(), 1, w) for update, w in zip(updates, weight.tolist(), strict=True)]
-    assert all(int(part.abs().max()) <= grid.codec.bound for vector in vectors for part in (vector.shared, vector.pools) if part.numel())
+    weight = (
+        torch.rand(len(updates), dtype=torch.float64) * 0.9 + 0.1
+        if weighted
+        else torch.ones(len(updates), dtype=torch.float64)
+    )
+    vectors = [
+        grid.blocks(update.float(), 1, w)
+        for update, w in zip(updates, weight.tolist(), strict=True)
+    ]
+    assert all(
+        int(part.abs().max()) <= grid.codec.bound
+        for vector in vectors
+        for part in (vector.shared, vector.pools)
+        if part.numel()
+    )
     of_shared, of_pools = grid.means(reduce(add, vectors), len(vectors), 1)
-    weight = (weight * grid.codec.scale).floor() / grid.codec.scale if weighted else weight  # as its field holds it
+    # as its field holds it
+    weight = (weight * grid.codec.scale).floor() / grid.codec.scale if weighted else weight
     expected = (weight[:, None] * updates).sum(0) / weight.sum().clamp_min(1e-12)
     got = torch.cat([of_shared, of_pools[1]])
-    tolerance = len(updates) / grid.codec.scale / weight.sum().clamp_min(1e-12) + 1e-6 * updates.abs().amax(0)
+    tolerance = len(updates) / grid.codec.scale / weight.sum().clamp_min(
+        1e-12
+    ) + 1e-6 * updates.abs().amax(0)
     assert bool(((got - expected).abs() <= tolerance).all())
     assert torch.equal(of_pools[0], torch.zeros(pooled, dtype=torch.float64))
 
@@ -103,7 +134,9 @@ def test_digits_of_a_sum_are_sums_of_digits(clients: int, one: float, other: flo
     digits = Digits.of(codec, 1e12)
     written = [digits.written(torch.tensor([value], dtype=torch.float64)) for value in (one, other)]
     assert max(int(each.abs().max()) for each in written) <= codec.bound
-    assert float(digits.read(sum(written, torch.zeros_like(written[0])))) == pytest.approx(one + other, abs=2.1 / codec.scale, rel=1e-9)
+    assert float(digits.read(sum(written, torch.zeros_like(written[0])))) == pytest.approx(
+        one + other, abs=2.1 / codec.scale, rel=1e-9
+    )
 
 
 def test_places_of_buffers_are_where_vectors_hold_them() -> None:
@@ -118,7 +151,12 @@ def test_places_of_buffers_are_where_vectors_hold_them() -> None:
 @pytest.mark.parametrize("mode", ["finetune", "shared", "frozen"])
 def test_places_follow_what_is_pooled(mode: str) -> None:
     data = Dataset.from_arrays(torch.rand(60, 1, 8, 8), torch.arange(60) % 2)
-    config = FederationConfig(model={"norm": "batch"}, partition={"kind": "iid"}, pools={"encoder": mode}, evaluate={"enabled": False})
+    config = FederationConfig(
+        model={"norm": "batch"},
+        partition={"kind": "iid"},
+        pools={"encoder": mode},
+        evaluate={"enabled": False},
+    )
     blueprint = Federation(config, data=data).blueprint
     model = blueprint.pool_model(0)
     for buffer in model.buffers():
@@ -134,9 +172,15 @@ def test_a_statistic_that_is_not_finite_is_refused() -> None:
 
 
 def test_a_norm_clip_refuses_what_has_no_bound() -> None:
-    """Private runs normalise by groups unless they are told otherwise; a constant that lies on a module is no statistic."""
+    """Private runs normalise by groups unless they are told otherwise; a constant that lies on a
+    module is no statistic.
+    """
     data = Dataset.from_arrays(torch.rand(120, 3, 8, 8), torch.arange(120) % 2, classes=2)
-    tables = {"partition": {"kind": "iid", "clients": 6}, "pools": {"count": 1}, "privacy": {"unit": "client", "noise": 30.0, "epsilon": 400.0}}
+    tables = {
+        "partition": {"kind": "iid", "clients": 6},
+        "pools": {"count": 1},
+        "privacy": {"unit": "client", "noise": 30.0, "epsilon": 400.0},
+    }
     assert FederationConfig(**tables).model.norm == "group"
     Federation(FederationConfig(**tables), data=data)
     with pytest.raises(ConfigError, match=r"model\.norm"):
@@ -149,13 +193,25 @@ def test_a_norm_clip_refuses_what_has_no_bound() -> None:
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_a_client_that_lies_moves_a_statistic_no_further_than_its_clamp(weighted: bool) -> None:
-    """A top digit at its field's bound says far more than the clamp allows; of sums no more is read than their members can have sent."""
+    """A top digit at its field's bound says far more than the clamp allows; of sums no more is read
+    than their members can have sent.
+    """
     grid = Grid(9, 0, 3, 2, 1.0, weighted, FieldLayout(), (1,), 50.0)
     honest = [grid.blocks(torch.zeros(3), 1) for _ in range(8)]
     pools = grid.blocks(torch.zeros(3), 1).pools.clone()
     pools[1, 2:-1] = grid.codec.bound
     liar = grid.blocks(torch.zeros(3), 1)
-    total = reduce(add, [*honest, type(liar)(liar.head, liar.shared, pools if weighted else torch.cat([pools[:, :-1], pools[:, -1:]], 1))])
+    total = reduce(
+        add,
+        [
+            *honest,
+            type(liar)(
+                liar.head,
+                liar.shared,
+                pools if weighted else torch.cat([pools[:, :-1], pools[:, -1:]], 1),
+            ),
+        ],
+    )
     _, moved = grid.means(total, 9, 1)
     assert abs(float(moved[1, 1])) <= 50.0
     largest = reduce(add, [grid.blocks(torch.tensor([0.0, 50.0, 0.0]), 1) for _ in range(9)])

@@ -22,10 +22,10 @@ from secure_fl.estimate import sample_state
 from secure_fl.federation.state import Place
 from secure_fl.federation.summing import Summing, shape_of
 from secure_fl.privacy.noise import NoiseSource
+from secure_fl.secure_sum.blocks import BlockVector
+from secure_fl.secure_sum.client import RoundClient
 from secure_fl.secure_sum.grid import Blocks, Grid
 from secure_fl.secure_sum.layout import FieldLayout
-from secure_fl.secure_sum.round_client import RoundClient
-from secure_fl.secure_sum.round_plan import BlockVector
 from secure_fl.summary import unprotected
 
 PROTECTED = [("masked", "clients"), ("bfv+masked", "clients"), ("bfv+masked", "authority")]
@@ -297,11 +297,9 @@ def test_every_answer_has_the_shape_that_its_form_says_before_anybody_trains(
     protection: str, images: Dataset
 ) -> None:
     federation = Federation(secure(protection, pools={"encoder": "shared"}), data=images)
-    program, engine, whole = (
-        program_of(federation),
-        engine_of(federation),
-        sample_state(federation.blueprint),
-    )
+    program = program_of(federation)
+    engine = engine_of(federation)
+    whole = sample_state(federation.blueprint)
     for number, step in enumerate(program.steps):
         for round_number in range(min(2, step.rounds)):
             place = Place(number, round_number)

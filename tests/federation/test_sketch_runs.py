@@ -92,11 +92,8 @@ class Watched:
         self.centres: list[tuple[Tensor, Tensor, int]] = []
         self.sketches: list[tuple[Tensor, Tensor, int]] = []
         self.summed: list[Blocks] = []
-        release_mean, release, answered = (
-            PrivateSketch.release_mean,
-            PrivateSketch.release,
-            Client.answered,
-        )
+        release_mean, release = PrivateSketch.release_mean, PrivateSketch.release
+        answered = Client.answered
 
         def mean(sketch: PrivateSketch, features: Tensor, size: int, stream: NoiseStream) -> Tensor:
             made = release_mean(sketch, features, size, stream)
@@ -112,13 +109,8 @@ class Watched:
             stream: NoiseStream,
         ) -> Tensor:
             made = release(sketch, features, labels, size, centre, stream)
-            self.sketches.append(
-                (
-                    made,
-                    sketch.contributions(features, labels, centre).sum(0).double() / (GRID * size),
-                    size,
-                )
-            )
+            total = sketch.contributions(features, labels, centre).sum(0)
+            self.sketches.append((made, total.double() / (GRID * size), size))
             return made
 
         def watched(client: Client, state: State, position: int) -> Answer:

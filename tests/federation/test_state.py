@@ -10,10 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from secure_fl.crypto.refusals import Reason, RefusedError
+from secure_fl.crypto.strict_json import canonical
 from secure_fl.federation.state import Place, State
 from secure_fl.federation.tensors import pack
-from secure_fl.secure_sum.refusals import Reason, RefusedError
-from secure_fl.secure_sum.strict_json import canonical
 
 MODEL = torch.arange(6.0).view(2, 3)
 TENSORS = {"model": MODEL, "steps": torch.tensor([1, 2]), "empty": torch.empty(0)}

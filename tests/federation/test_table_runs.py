@@ -257,11 +257,9 @@ def test_a_client_s_single_row_is_scaled_by_its_own_statistics(tmp_path: Path) -
     the folder.
     """
     generator = torch.Generator().manual_seed(0)
-    rows, labels = (
-        torch.randn(240, 3, generator=generator) * torch.tensor([1.0, 50.0, 0.1])
-        + torch.tensor([0.0, 900.0, 3.0]),
-        torch.arange(240) % 2,
-    )
+    rows = torch.randn(240, 3, generator=generator) * torch.tensor([1.0, 50.0, 0.1])
+    rows += torch.tensor([0.0, 900.0, 3.0])
+    labels = torch.arange(240) % 2
     rows[:, 0] += 3 * labels
     data = Dataset.from_arrays(rows, labels, client=[f"site {i % 6}" for i in range(240)])
     tables = {

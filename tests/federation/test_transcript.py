@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from federation.records import DIGEST, FACTS
 
+from secure_fl.crypto.refusals import RefusedError
 from secure_fl.errors import SecureSumError
 from secure_fl.federation.following import Checked, Follower
 from secure_fl.federation.transcript import START, Line, Transcript
 from secure_fl.federation.transcript_entries import KINDS, entry_of, facts_of
-from secure_fl.secure_sum.refusals import RefusedError
-from secure_fl.secure_sum.round_messages import RoundRefusedError
+from secure_fl.secure_sum.messages import RoundRefusedError
 
 
 def written(path: Path, *kinds: str) -> Transcript:
@@ -151,9 +151,9 @@ def test_half_a_line_is_cut_when_the_file_is_opened_again(tmp_path: Path) -> Non
 def test_a_killed_writer_leaves_what_can_be_gone_on_with(tmp_path: Path) -> None:
     path = tmp_path / "t"
     code = (
-        "import sys; from pathlib import Path; from secure_fl.federation.transcript import *\n"
-        "t = Transcript.new(Path(sys.argv[1]))\n"
-        "while True: t.append('state', {'place': [0, len(t)], 'digest': 'ab' * 32, 'checkpoint': None}, [b'x' * 5000])"
+        "import sys; from pathlib import Path; from secure_fl.federation.transcript import *\nt = "
+        "Transcript.new(Path(sys.argv[1]))\nwhile True: t.append('state', {'place': [0, len(t)], "
+        "'digest': 'ab' * 32, 'checkpoint': None}, [b'x' * 5000])"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(path)]) as writer:
         while not path.exists() or path.stat().st_size < 20_000:
@@ -192,8 +192,8 @@ def test_what_is_wrong_is_named_and_no_value_is_shown() -> None:
 
 def test_it_needs_no_torch() -> None:
     code = (
-        "import sys; sys.modules['torch'] = None; from secure_fl.federation.transcript import *\n"
-        "t = Transcript.new(); t.append('state', {'place': [0, 0], 'digest': 'ab' * 32, 'checkpoint': None})\n"
-        "import secure_fl.federation.verify"
+        "import sys; sys.modules['torch'] = None; from secure_fl.federation.transcript import *\nt "
+        "= Transcript.new(); t.append('state', {'place': [0, 0], 'digest': 'ab' * 32, "
+        "'checkpoint': None})\nimport secure_fl.federation.verify"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -24,15 +24,15 @@ from federation.records import (
 )
 from helpers import StopAfter
 
+from secure_fl.crypto.envelope import Phase, read_header
+from secure_fl.crypto.identities import Identity
+from secure_fl.crypto.roster import Roster
 from secure_fl.federation.transcript_entries import PlanEntry, entry_of
 from secure_fl.federation.verify import verify
 from secure_fl.federation.verify_plan import Agreed
 from secure_fl.federation.verify_rounds import Rounds
 from secure_fl.privacy.events import IntegerEvent
 from secure_fl.privacy.ledger import PrivacyLedger
-from secure_fl.secure_sum.envelope import Phase, read_header
-from secure_fl.secure_sum.identities import Identity
-from secure_fl.secure_sum.roster import Roster
 
 
 @pytest.fixture(scope="module")

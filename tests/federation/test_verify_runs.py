@@ -14,7 +14,7 @@ from secure_fl.engines.parties import LocalParties
 from secure_fl.errors import RunFolderError
 from secure_fl.federation.verify import verify
 from secure_fl.privacy.ledger import PrivacyLedger
-from secure_fl.secure_sum.round_steps import claimed
+from secure_fl.secure_sum.steps import claimed
 
 
 @pytest.fixture(scope="module")

@@ -12,17 +12,17 @@ from typing import Any
 
 from federation.parties.toy_federation import Made, Toy, ToyAnswers, make
 
+from secure_fl.crypto.envelope import Header, Phase
 from secure_fl.engines.queue import Here, Queue, Tap
 from secure_fl.errors import SecureFLError, TrainingError
-from secure_fl.federation.parties.server_flow import Journal
+from secure_fl.federation.parties.server_record import Journal
 from secure_fl.federation.party import Message, Party
 from secure_fl.federation.state import State
 from secure_fl.federation.summing import Summed
 from secure_fl.federation.wire import route
+from secure_fl.privacy.adjacency import PrivacyUnit
 from secure_fl.privacy.events import GaussianEvent
 from secure_fl.privacy.ledger import PrivacyLedger, Release
-from secure_fl.privacy.units import PrivacyUnit
-from secure_fl.secure_sum.envelope import Header, Phase
 from secure_fl.secure_sum.grid import Blocks
 
 KINDS = [

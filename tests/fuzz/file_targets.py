@@ -1,6 +1,8 @@
-"""Whatever a file of a run, a model, a configuration or a key holds, reading it succeeds or raises a typed error.
+"""Whatever a file of a run, a model, a configuration or a key holds, reading it succeeds or raises
+a typed error.
 
-A target mutates one kind of document, as damage would and as somebody would who may write the folder, and reads it as the software does.
+A target mutates one kind of document, as damage would and as somebody would who may write the
+folder, and reads it as the software does.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ import tomli_w
 from secure_fl.artifacts import load_card, load_encoder, load_pools
 from secure_fl.config import FederationConfig
 from secure_fl.config_file import dump_config, load_config
+from secure_fl.crypto.identities import Identity, Member
+from secure_fl.crypto.roster import Roster
 from secure_fl.data.sources.npz import read_arrays
 from secure_fl.federation.central import CentralSet
 from secure_fl.federation.checkpoint import load_checkpoint
@@ -28,16 +32,19 @@ from secure_fl.federation.run_state import RunState
 from secure_fl.privacy.chain import digest
 from secure_fl.privacy.ledger import PrivacyLedger
 from secure_fl.report.page import write_report
-from secure_fl.secure_sum.identities import Identity, Member
-from secure_fl.secure_sum.roster import Roster
 
 Read = Callable[[random.Random], object]
+Change = Callable[[bytes, random.Random], bytes]
 
 _JUNK = [
-    b"[" * 3000, b'{"a":' * 3000, b'"\\ud800"', "é\u202e\0".encode(), b"NaN", b"-Infinity", b"1e999", b"-0", b"1" * 5000,
-    b"null", b"true", b"[]", b"{}", b'""', b"\xff\xfe", b"0.1", b"-1", b"\n", b"= =",
+    b"[" * 3000, b'{"a":' * 3000, b'"\\ud800"', "é\u202e\0".encode(), b"NaN", b"-Infinity",
+    b"1e999", b"-0", b"1" * 5000, b"null", b"true", b"[]", b"{}", b'""', b"\xff\xfe", b"0.1", b"-1",
+    b"\n", b"= =",
 ]  # fmt: skip
-_VALUES: list[Any] = [None, True, -1, 0, 2**31, 2**70, 10**400, 1.5, "", "x" * 500, [], {}, [[[]]], [None], {"a": 1}, "\u202e", "00", {"self": 1}]
+_VALUES: list[Any] = [
+    None, True, -1, 0, 2**31, 2**70, 10**400, 1.5, "", "x" * 500, [], {}, [[[]]], [None], {"a": 1},
+    "\u202e", "00", {"self": 1},
+]  # fmt: skip
 
 
 def mutated(data: bytes, rng: random.Random) -> bytes:
@@ -60,7 +67,8 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
                 changed[at:at] = changed[max(0, at - 50) : at]
             case _:
                 start = changed.find(b":", at)
-                end = min((found for found in (changed.find(b",", start), changed.find(b"}", start)) if found > 0), default=start + 1)
+                ends = [changed.find(mark, start) for mark in (b",", b"}")]
+                end = min((found for found in ends if found > 0), default=start + 1)
                 changed[start + 1 : end] = rng.choice(_JUNK)
     return bytes(changed)
 
@@ -71,11 +79,14 @@ def another(value: Any, rng: random.Random) -> Any:
         return rng.choice(_VALUES)
     if isinstance(value, list):
         at = rng.randrange(len(value))
-        return rng.choice([[*value[:at], another(value[at], rng), *value[at + 1 :]], value[:at], [*value, value[at]]])
+        replaced = [*value[:at], another(value[at], rng), *value[at + 1 :]]
+        return rng.choice([replaced, value[:at], [*value, value[at]]])
     key = rng.choice(list(value))
     if rng.random() < 0.1:
         return {name: item for name, item in value.items() if name != key}
-    return {**value, key: another(value[key], rng)} if rng.random() > 0.1 else {**value, rng.choice(["", "x", "self", "schema"]): 1}
+    if rng.random() > 0.1:
+        return {**value, key: another(value[key], rng)}
+    return {**value, rng.choice(["", "x", "self", "schema"]): 1}
 
 
 def document(data: bytes, rng: random.Random) -> bytes:
@@ -86,54 +97,95 @@ def document(data: bytes, rng: random.Random) -> bytes:
 
 
 def file_targets(run: Path, scratch: Path) -> Iterator[tuple[str, Read]]:
-    """Kinds of documents by name; `run` is a finished private run's folder, which is written to and put right again each time."""
+    """Kinds of documents by name; `run` is a finished private run's folder, which is written to and
+    put right again each time.
+    """
     folder = RunFolder.open(run)
+    yield from _checkpoints(run)
+    yield from _shown(run, folder, scratch)
+    yield from _models(run, folder)
+    yield from _records(run, folder)
+    yield from _others(scratch)
+
+
+def target(path: Path, change: Change, read: Callable[[], object]) -> Read:
+    """Damages one file, reads it, and puts it right."""
+    good = path.read_bytes()
+
+    def attempt(rng: random.Random) -> object:
+        path.write_bytes(change(good, rng))
+        try:
+            return read()
+        finally:
+            path.write_bytes(good)
+
+    return attempt
+
+
+def _checkpoints(run: Path) -> Iterator[tuple[str, Read]]:
     newest = max((run / "checkpoints").iterdir())
+    manifest, tensors = newest / "manifest.json", newest / "state.safetensors"
 
-    def target(path: Path, change: Callable[[bytes, random.Random], bytes], read: Callable[[], object]) -> Read:
-        good = path.read_bytes()
+    def load() -> object:
+        return load_checkpoint(run / "checkpoints")
 
-        def attempt(rng: random.Random) -> object:
-            path.write_bytes(change(good, rng))
-            try:
-                return read()
-            finally:
-                path.write_bytes(good)
-
-        return attempt
-
-    yield "checkpoint manifest", target(newest / "manifest.json", document, lambda: load_checkpoint(run / "checkpoints"))
-    yield "checkpoint manifest with its check", target(newest / "manifest.json", _checked, lambda: load_checkpoint(run / "checkpoints"))
-    yield "checkpoint tensors", target(newest / "state.safetensors", mutated, lambda: load_checkpoint(run / "checkpoints"))
+    yield "checkpoint manifest", target(manifest, document, load)
+    yield "checkpoint manifest with its check", target(manifest, _checked, load)
+    yield "checkpoint tensors", target(tensors, mutated, load)
     yield "checkpoint tensors with their hash", _hashed(newest, run)
+
+
+def _shown(run: Path, folder: RunFolder, scratch: Path) -> Iterator[tuple[str, Read]]:
+    """What a report is made of."""
+
+    def report() -> object:
+        return write_report([run], scratch / "page.html")
+
     yield "marks", target(folder.metrics, mutated, folder.marks)
     yield "metrics", target(folder.metrics, mutated, folder.read_metrics)
-    yield "summary", target(folder.summary, document, lambda: write_report([run], scratch / "page.html"))
-    yield "partition", target(folder.partition, document, lambda: write_report([run], scratch / "page.html"))
-    yield "embedding", target(folder.embedding, document, lambda: write_report([run], scratch / "page.html"))
-    yield "model card", target(folder.model / "model.json", document, lambda: (load_card(run), load_encoder(run)))
-    yield "encoder", target(folder.model / "encoder.safetensors", mutated, lambda: load_encoder(run))
+    yield "summary", target(folder.summary, document, report)
+    yield "partition", target(folder.partition, document, report)
+    yield "embedding", target(folder.embedding, document, report)
+
+
+def _models(run: Path, folder: RunFolder) -> Iterator[tuple[str, Read]]:
+    card, encoder = folder.model / "model.json", folder.model / "encoder.safetensors"
+    yield "model card", target(card, document, lambda: (load_card(run), load_encoder(run)))
+    yield "encoder", target(encoder, mutated, lambda: load_encoder(run))
     yield "pools", target(folder.model / "pools.safetensors", mutated, lambda: load_pools(run))
-    yield "run's configuration", target(folder.config, mutated, lambda: (folder.run, folder.read_config()))
-    yield "ledger", target(folder.ledger, document, lambda: PrivacyLedger.load(folder.ledger))
-    yield "ledger with its digest", target(folder.ledger, _digested, lambda: PrivacyLedger.load(folder.ledger).verify(folder.marks()))
+
+
+def _records(run: Path, folder: RunFolder) -> Iterator[tuple[str, Read]]:
+    """What a run was told, and what it remembers."""
+
+    def configuration() -> object:
+        return folder.run, folder.read_config()
+
+    def ledger() -> PrivacyLedger:
+        return PrivacyLedger.load(folder.ledger)
+
+    def results() -> object:
+        return ReleaseBox(folder.results, RunState("fuzz")).answers("a")
+
+    yield "run's configuration", target(folder.config, mutated, configuration)
+    yield "ledger", target(folder.ledger, document, ledger)
+    marked = target(folder.ledger, _digested, lambda: ledger().verify(folder.marks()))
+    yield "ledger with its digest", marked
     folder.central.write_text(json.dumps({"salt": "00ff", "digests": ["0123", "4567"]}))
-    yield "record of a server's set", target(folder.central, document, lambda: CentralSet.recorded(folder))
-    yield "list of results", target(run / "private-results.made", mutated, lambda: ReleaseBox(folder.results, RunState("fuzz")).answers("a"))
-    yield from _others(scratch, target)
+    central = target(folder.central, document, lambda: CentralSet.recorded(folder))
+    yield "record of a server's set", central
+    yield "list of results", target(run / "private-results.made", mutated, results)
 
 
-def _others(
-    scratch: Path, target: Callable[[Path, Callable[[bytes, random.Random], bytes], Callable[[], object]], Read]
-) -> Iterator[tuple[str, Read]]:
+def _others(scratch: Path) -> Iterator[tuple[str, Read]]:
     """Documents that are no part of a run's folder."""
     config, archive, private = scratch / "config.toml", scratch / "data.npz", scratch / "identity"
     config.write_text(dump_config(FederationConfig()))
     yield "configuration", target(config, mutated, lambda: load_config(config))
     yield "configuration of other values", target(config, _toml, lambda: load_config(config))
-    yield "overrides", lambda rng: load_config(config, [mutated(b"pools.count=4", rng).decode(errors="replace")])
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, x=np.random.default_rng(0).random((20, 1, 8, 8), np.float32), y=np.arange(20) % 3)
+    yield "overrides", lambda rng: load_config(config, [_override(rng)])
+    buffer, images = io.BytesIO(), np.random.default_rng(0).random((20, 1, 8, 8), np.float32)
+    np.savez_compressed(buffer, x=images, y=np.arange(20) % 3)
     archive.write_bytes(buffer.getvalue())
     yield "npz", target(archive, mutated, lambda: read_arrays(archive))
     who = Identity.generate("clinic")
@@ -142,8 +194,14 @@ def _others(
     yield "card", lambda rng: Member.from_card(document(who.card(), rng))
     signed = Roster("hospitals", (who.member,)).sign(who)
     yield "roster", lambda rng: Roster.open(document(signed, rng), who.member)
-    RunState("fuzz").keep("made", PrivacyLedger().mark)
-    yield "mark", target(RunState("fuzz").folder / "made.json", document, lambda: RunState("fuzz").mark("made"))
+    state = RunState("fuzz")
+    state.keep("made", PrivacyLedger().mark)
+    mark = target(state.folder / "made.json", document, lambda: RunState("fuzz").mark("made"))
+    yield "mark", mark
+
+
+def _override(rng: random.Random) -> str:
+    return mutated(b"pools.count=4", rng).decode(errors="replace")
 
 
 def _toml(data: bytes, rng: random.Random) -> bytes:
@@ -170,7 +228,9 @@ def _digested(data: bytes, rng: random.Random) -> bytes:
     content = json.loads(data)
     content.pop("digest")
     content = another(content, rng)
-    return json.dumps({**content, "digest": digest(content)} if isinstance(content, dict) else content).encode()
+    return json.dumps(
+        {**content, "digest": digest(content)} if isinstance(content, dict) else content
+    ).encode()
 
 
 def _hashed(newest: Path, run: Path) -> Read:
@@ -180,7 +240,11 @@ def _hashed(newest: Path, run: Path) -> Read:
 
     def attempt(rng: random.Random) -> object:
         data = mutated(good, rng)
-        content = {**json.loads(written), "sha256": {tensors.name: hashlib.sha256(data).hexdigest()}, "check": ""}
+        content = {
+            **json.loads(written),
+            "sha256": {tensors.name: hashlib.sha256(data).hexdigest()},
+            "check": "",
+        }
         content["check"] = digest(content)
         tensors.write_bytes(data)
         manifest.write_text(json.dumps(content))

@@ -16,7 +16,9 @@ def main() -> None:
     """Run until stopped, or as long as the options say."""
     import atheris
 
-    with atheris.instrument_imports(include=["secure_fl.secure_sum"]):
+    with atheris.instrument_imports(
+        include=["secure_fl.crypto", "secure_fl.he", "secure_fl.secure_sum"]
+    ):
         from targets import make_target
 
     target, seeds = make_target()

@@ -22,11 +22,11 @@ from typing import Any
 
 from federation.parties.toy_federation import Made, identities, make
 
+from secure_fl.crypto.envelope import Phase, read_header, sign_envelope
 from secure_fl.errors import SecureFLError
 from secure_fl.federation.party import Party
 from secure_fl.federation.wire import route
-from secure_fl.secure_sum.envelope import Phase, read_header, sign_envelope
-from secure_fl.secure_sum.round_messages import frames, unframe
+from secure_fl.secure_sum.framing import frames, unframe
 
 STAGES: list[tuple[Phase | None, int]] = [
     (None, 0),

@@ -1,4 +1,6 @@
-"""Damaged files, checkpoints and configurations are refused with a typed error, whatever the damage."""
+"""Damaged files, checkpoints and configurations are refused with a typed error, whatever
+the damage.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,10 @@ pytest.importorskip("matplotlib")
 def targets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Read]:
     run, scratch = tmp_path_factory.mktemp("fuzz") / "run", tmp_path_factory.mktemp("scratch")
     privacy = {"unit": "example", "noise": 8.0, "epsilon": 500.0}
-    Federation(tiny_config(privacy=privacy, pretrain={"rounds": 1}, pools={"rounds": 2}), data=make_images(240)).run(run)
+    Federation(
+        tiny_config(privacy=privacy, pretrain={"rounds": 1}, pools={"rounds": 2}),
+        data=make_images(240),
+    ).run(run)
     return dict(file_targets(run, scratch))
 
 
@@ -48,20 +53,34 @@ def test_every_kind_of_damaged_document_is_typed(targets: dict[str, Read]) -> No
     found = {kind: attempt(targets, kind, 8 if kind in SLOW_PAGES else QUICK) for kind in targets}
     assert [fault for _, faults in found.values() for fault in faults] == []
     assert len(found) == 25
-    assert all(refused > 0 for kind, (refused, _) in found.items() if kind not in ("list of results", "overrides"))
+    assert all(
+        refused > 0
+        for kind, (refused, _) in found.items()
+        if kind not in ("list of results", "overrides")
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_many_damaged_documents_of_each_kind(targets: dict[str, Read]) -> None:
-    faults = [fault for kind in targets for fault in attempt(targets, kind, 100 if kind in SLOW_PAGES else 400)[1]]
+    faults = [
+        fault
+        for kind in targets
+        for fault in attempt(targets, kind, 100 if kind in SLOW_PAGES else 400)[1]
+    ]
     assert faults == []
 
 
-def test_an_untyped_error_would_be_seen(targets: dict[str, Read], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_untyped_error_would_be_seen(
+    targets: dict[str, Read], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The planted fault: a card as it was read before, field by field."""
     import json
 
-    monkeypatch.setattr(module, "load_card", lambda run: json.loads((run / "model" / "model.json").read_text())["shape"])
+    monkeypatch.setattr(
+        module,
+        "load_card",
+        lambda run: json.loads((run / "model" / "model.json").read_text())["shape"],
+    )
     _, faults = attempt(targets, "model card", QUICK)
     assert faults

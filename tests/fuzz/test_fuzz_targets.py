@@ -1,4 +1,6 @@
-"""The fuzz targets run here on mutated seeds; with atheris installed they also run coverage-guided for a few seconds."""
+"""The fuzz targets run here on mutated seeds; with atheris installed they also run coverage-guided
+for a few seconds.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def test_mutated_seeds_bring_out_typed_errors_only() -> None:
             data = bytearray(seed)
             for _ in range(int(rng.integers(1, 8))):
                 data[int(rng.integers(1, len(data)))] = int(rng.integers(256))
-            target(bytes(data[: len(data) - int(rng.integers(0, 3)) * int(rng.integers(len(data)))]))
+            target(
+                bytes(data[: len(data) - int(rng.integers(0, 3)) * int(rng.integers(len(data)))])
+            )
 
 
 def test_a_planted_crash_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,8 +42,14 @@ def test_a_planted_crash_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 def test_coverage_guided(tmp_path: Path) -> None:
     if importlib.util.find_spec("atheris") is None:
-        pytest.skip("atheris is not installed: pip install atheris, then python tests/fuzz/fuzz_envelope.py")
+        pytest.skip(
+            "atheris is not installed: pip install atheris, then python tests/fuzz/fuzz_envelope.py"
+        )
     done = subprocess.run(
-        [sys.executable, str(HERE / "fuzz_envelope.py"), "-max_total_time=20"], capture_output=True, text=True, timeout=120, cwd=tmp_path
+        [sys.executable, str(HERE / "fuzz_envelope.py"), "-max_total_time=20"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr[-2000:]

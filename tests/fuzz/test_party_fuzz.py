@@ -11,8 +11,8 @@ from federation.parties.toy_federation import identities
 from fuzz import party_fuzz
 from fuzz.party_fuzz import KINDS, fuzz, fuzz_unsigned, target_at, whole_run
 
+from secure_fl.crypto.envelope import Phase, read_header
 from secure_fl.federation import wire
-from secure_fl.secure_sum.envelope import Phase, read_header
 
 COUNT = int(os.environ.get("SECURE_FL_FUZZ", "3000"))
 

@@ -1,4 +1,6 @@
-"""Mechanisms with one fault each, of the kind that is found in programs and papers. A check of ours must find every one of them."""
+"""Mechanisms with one fault each, of the kind that is found in programs and papers. A check of ours
+must find every one of them.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +15,20 @@ from torch import Tensor, nn
 
 from secure_fl.objectives.coupling import Coupling
 from secure_fl.objectives.objective import TwoViewModel, TwoViews
-from secure_fl.objectives.units import SecondMoment
+from secure_fl.objectives.unit_objectives import SecondMoment
+from secure_fl.privacy.adjacency import Adjacency
 from secure_fl.privacy.mechanisms.group import GroupUnits
 from secure_fl.privacy.noise import NoiseSource
 from secure_fl.privacy.unit_gradients import clipped_sum
-from secure_fl.privacy.units import Adjacency
 from secure_fl_kernels.reference import normalize
 
 BOTH = frozenset({Adjacency.ADD_REMOVE, Adjacency.REPLACE_ONE})
 
 
 def alignment(_h: Tensor, z: Tensor) -> Tensor:
-    """A loss of single examples, `[U, 2, D]` -> `[U]`; its gradient is long enough to be clipped."""
+    """A loss of single examples, `[U, 2, D]` -> `[U]`; its gradient is long enough to
+    be clipped.
+    """
     unit = normalize(z)
     return -20 * (unit[:, 0] * unit[:, 1]).sum(1)
 
@@ -62,7 +66,9 @@ class PerExample(Sum):
 
 @dataclass
 class NaiveNTXent(Sum):
-    """Per-example clipping under NT-Xent, as Opacus does it with `hooks` or `ghost`; this project's own sum refuses it."""
+    """Per-example clipping under NT-Xent, as Opacus does it with `hooks` or `ghost`; this project's
+    own sum refuses it.
+    """
 
     temperature: float = 0.05
     way: str = "hooks"
@@ -76,7 +82,11 @@ class NaiveNTXent(Sum):
 
         with opacus(model, GradSampleModule) as wrapped:
             optimiser = DPOptimizer(
-                sgd(wrapped), noise_multiplier=0.0, max_grad_norm=self.bound, expected_batch_size=len(views), loss_reduction="sum"
+                sgd(wrapped),
+                noise_multiplier=0.0,
+                max_grad_norm=self.bound,
+                expected_batch_size=len(views),
+                loss_reduction="sum",
             )
             nt_xent_rows(wrapped(views)[1], self.temperature).sum().backward()
             optimiser.clip_and_accumulate()
@@ -90,12 +100,22 @@ class NaiveNTXent(Sum):
         class Criterion:
             reduction = "sum"
 
-            def __call__(criterion, z: Tensor, _target: Tensor) -> Tensor:  # noqa: N805 - `self` is the mechanism
+            # `self` is the mechanism
+            def __call__(criterion, z: Tensor, _target: Tensor) -> Tensor:  # noqa: N805
                 return nt_xent_rows(z, self.temperature)
 
-        with opacus(model, GradSampleModuleFastGradientClipping, max_grad_norm=self.bound, use_ghost_clipping=True) as wrapped:
+        with opacus(
+            model,
+            GradSampleModuleFastGradientClipping,
+            max_grad_norm=self.bound,
+            use_ghost_clipping=True,
+        ) as wrapped:
             optimiser = DPOptimizerFastGradientClipping(
-                sgd(wrapped), noise_multiplier=0.0, max_grad_norm=self.bound, expected_batch_size=len(views), loss_reduction="sum"
+                sgd(wrapped),
+                noise_multiplier=0.0,
+                max_grad_norm=self.bound,
+                expected_batch_size=len(views),
+                loss_reduction="sum",
             )
             optimiser.zero_grad()
             loss = DPLossFastGradientClipping(wrapped, optimiser, Criterion(), loss_reduction="sum")
@@ -138,14 +158,25 @@ class Groups(Sum):
 
     def _sum(self, model: nn.Module, views: Tensor, present: Tensor | None = None) -> Tensor:
         units = GroupUnits(self.members, self.temperature)
-        losses = (lambda _, z: self._among(z, present)) if present is not None else units.unit_losses
-        return flat(clipped_sum(model, views.flatten(0, 1), 2 * self.members, losses, self.bound).gradients)
+        losses = (
+            (lambda _, z: self._among(z, present)) if present is not None else units.unit_losses
+        )
+        return flat(
+            clipped_sum(model, views.flatten(0, 1), 2 * self.members, losses, self.bound).gradients
+        )
 
     def _among(self, z_URD: Tensor, present_Um: Tensor) -> Tensor:
         """NT-Xent among the members that are there, `[U]`; zero where fewer than two are."""
         pairs_UmVD = z_URD.unflatten(1, (2, self.members)).transpose(1, 2)
         there = zip(pairs_UmVD, present_Um, strict=True)
-        return torch.stack([nt_xent_rows(pairs[here], self.temperature).mean() / 2 if here.sum() > 1 else 0 * pairs.sum() for pairs, here in there])
+        return torch.stack(
+            [
+                nt_xent_rows(pairs[here], self.temperature).mean() / 2
+                if here.sum() > 1
+                else 0 * pairs.sum()
+                for pairs, here in there
+            ]
+        )
 
 
 @dataclass
@@ -159,20 +190,34 @@ class KeepsIncompleteGroups(Groups):
 
 @dataclass
 class GroupsBySimilarity(Groups):
-    """Hard negatives: examples that look alike are put together, so that one of them moves all the others."""
+    """Hard negatives: examples that look alike are put together, so that one of them moves all
+    the others.
+    """
 
     def released_sums(self, model: nn.Module, views: Tensor) -> list[Tensor]:
-        examples = views[torch.isfinite(views).flatten(1).all(1)].unflatten(1, (2, -1)).transpose(1, 2).flatten(0, 1)
+        examples = (
+            views[torch.isfinite(views).flatten(1).all(1)]
+            .unflatten(1, (2, -1))
+            .transpose(1, 2)
+            .flatten(0, 1)
+        )
         if len(examples) == 0:
             return [self._sum(model, views[:0])]
         rows = normalize(examples[:, 0].flatten(1))
         order = (rows @ rows[0]).argsort(descending=True)
-        return [self._sum(model, examples[order].unflatten(0, (-1, self.members)).transpose(1, 2).flatten(1, 2))]
+        return [
+            self._sum(
+                model,
+                examples[order].unflatten(0, (-1, self.members)).transpose(1, 2).flatten(1, 2),
+            )
+        ]
 
 
 @dataclass
 class ActualBatchSize(Sum):
-    """The sum is divided by how many examples were drawn, where the claim is C over how many were expected."""
+    """The sum is divided by how many examples were drawn, where the claim is C over how many
+    were expected.
+    """
 
     expected: int = 16
 
@@ -180,7 +225,10 @@ class ActualBatchSize(Sum):
         return [claim / self.expected for claim in super().sensitivity(adjacency)]
 
     def released_sums(self, model: nn.Module, views: Tensor) -> list[Tensor]:
-        return [flat(clipped_sum(model, views.flatten(0, 1), 2, alignment, self.bound).gradients) / max(1, len(views))]
+        return [
+            flat(clipped_sum(model, views.flatten(0, 1), 2, alignment, self.bound).gradients)
+            / max(1, len(views))
+        ]
 
 
 @dataclass
@@ -197,7 +245,13 @@ class BothViewsCounted(Sum):
 
     def released_sums(self, model: nn.Module, views: Tensor) -> list[Tensor]:
         z = model(views.flatten(0, 1))[1].detach()
-        return [2 * SecondMoment(z.shape[1]).contributions(z.unflatten(0, (-1, 2))).nan_to_num(0, 0, 0).sum(0)]
+        return [
+            2
+            * SecondMoment(z.shape[1])
+            .contributions(z.unflatten(0, (-1, 2)))
+            .nan_to_num(0, 0, 0)
+            .sum(0)
+        ]
 
 
 @dataclass
@@ -214,10 +268,14 @@ class SameKeyForEveryLeaf:
             parameter.grad = again.gaussian(parameter.shape, self.deviation)
 
 
-def chunked_sum(model: nn.Module, views: Tensor, order: list[int], members: int, groups: Groups) -> Tensor:
+def chunked_sum(
+    model: nn.Module, views: Tensor, order: list[int], members: int, groups: Groups
+) -> Tensor:
     """Shuffle, then cut into groups: examples `[N, 2, ...]` in this order, the rest dropped."""
     full = len(order) // members * members
-    chosen = views[torch.tensor(order[:full])].unflatten(0, (-1, members)).transpose(1, 2).flatten(1, 2)
+    chosen = (
+        views[torch.tensor(order[:full])].unflatten(0, (-1, members)).transpose(1, 2).flatten(1, 2)
+    )
     return groups.released_sums(model, chosen)[0]
 
 
@@ -247,7 +305,9 @@ class Lying:
 
 @dataclass(frozen=True)
 class InGroups:
-    """NT-Xent within groups of neighbouring examples, as an objective; declares the size that it is given."""
+    """NT-Xent within groups of neighbouring examples, as an objective; declares the size that it
+    is given.
+    """
 
     members: int
     group_size: int
@@ -262,3 +322,8 @@ class InGroups:
         units = z[:full].unflatten(0, (-1, self.members)).transpose(1, 2).flatten(1, 2)
         losses = GroupUnits(self.members, 0.5).unit_losses(units, units)
         return {"nt_xent": losses.sum() / (len(z) / self.members)}
+
+
+def mixup(x: Tensor) -> Tensor:
+    """An augmentation that puts a part of another example into each."""
+    return 0.6 * x + 0.4 * x[torch.randperm(len(x))]

@@ -1,4 +1,6 @@
-"""What the tests of example-level mechanisms share: a small model, views, hard neighbours, one step's gradients as a vector."""
+"""What the tests of example-level mechanisms share: a small model, views, hard neighbours, one
+step's gradients as a vector.
+"""
 
 from __future__ import annotations
 

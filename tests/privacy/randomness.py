@@ -10,15 +10,21 @@ from numpy.typing import NDArray
 from scipy import stats
 
 ALARM = 1e-6
-"""Chance that a check fails although its claim is true. Streams are seeded, so a check that passed once passes always."""
+"""Chance that a check fails although its claim is true. Streams are seeded, so a check that passed
+once passes always.
+"""
 
 
 def assert_z(value: float, deviation: float, checks: int = 1) -> None:
     """`value` is normal with mean 0 and `deviation`; one of `checks` that share the alarm rate."""
-    assert 2 * stats.norm.sf(abs(value) / deviation) > ALARM / checks, f"{value / deviation:.1f} deviations from 0"
+    assert 2 * stats.norm.sf(abs(value) / deviation) > ALARM / checks, (
+        f"{value / deviation:.1f} deviations from 0"
+    )
 
 
-def assert_moments(draws: NDArray[np.floating | np.integer], variance: float, kurtosis: float) -> None:
+def assert_moments(
+    draws: NDArray[np.floating | np.integer], variance: float, kurtosis: float
+) -> None:
     """Mean 0 and `variance`, given the law's kurtosis E x⁴/σ⁴."""
     x = draws.astype(np.float64) / variance**0.5
     assert_z(x.mean(), len(x) ** -0.5, 2)
@@ -29,7 +35,8 @@ def assert_frequencies(counts: NDArray[np.integer], probabilities: NDArray[np.fl
     """Pearson's chi-square; cells with fewer than 10 expected counts are joined into one."""
     expected = probabilities * counts.sum()
     rare = expected < 10
-    counts, expected = np.append(counts[~rare], counts[rare].sum()), np.append(expected[~rare], expected[rare].sum())
+    counts = np.append(counts[~rare], counts[rare].sum())
+    expected = np.append(expected[~rare], expected[rare].sum())
     if expected[-1] < 1e-9 * counts.sum():
         assert counts[-1] == 0
         counts, expected = counts[:-1], expected[:-1]
@@ -37,7 +44,9 @@ def assert_frequencies(counts: NDArray[np.integer], probabilities: NDArray[np.fl
 
 
 def assert_unrelated_words(streams: Mapping[object, NDArray[np.uint64]]) -> None:
-    """No word of one stream in another (by chance: pairs · n²/2^64), and half of the bits differ in every pair."""
+    """No word of one stream in another (by chance: pairs · n²/2^64), and half of the bits differ in
+    every pair.
+    """
     pairs = list(combinations(streams, 2))
     for one, other in pairs:
         a, b = streams[one], streams[other]

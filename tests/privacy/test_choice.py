@@ -16,7 +16,13 @@ from secure_fl.privacy.noise import NoiseSource, NoiseStream
 
 DRAWS = 20_000
 FALSE_ALARM = 1e-6
-LOSSES = st.lists(st.one_of(st.floats(-10, 10), st.sampled_from([float("nan"), float("inf"), -float("inf"), 1e308])), min_size=3, max_size=3)
+LOSSES = st.lists(
+    st.one_of(
+        st.floats(-10, 10), st.sampled_from([float("nan"), float("inf"), -float("inf"), 1e308])
+    ),
+    min_size=3,
+    max_size=3,
+)
 
 
 def stream(seed: int = 0) -> NoiseStream:
@@ -25,7 +31,9 @@ def stream(seed: int = 0) -> NoiseStream:
 
 @pytest.mark.parametrize("previous", [None, 2])
 def test_choices_follow_the_softmax(previous: int | None) -> None:
-    mechanism, scores, coins = PrivateChoice(epsilon=1.0, bound=2.0, size=10, stay=0.1), [0.3, 0.8, 0.5, 1.9], stream()
+    mechanism = PrivateChoice(epsilon=1.0, bound=2.0, size=10, stay=0.1)
+    scores = [0.3, 0.8, 0.5, 1.9]
+    coins = stream()
     expected = mechanism.probabilities(scores, previous)
     shifted = [s - 0.1 * (k == previous) for k, s in enumerate(scores)]
     weights = [exp(-1.0 * s * 10 / (2 * 2.0)) for s in shifted]
@@ -37,11 +45,25 @@ def test_choices_follow_the_softmax(previous: int | None) -> None:
     assert chisquare(counts, [DRAWS / 4] * 4).pvalue < FALSE_ALARM  # the test can tell
 
 
-@given(st.lists(LOSSES, min_size=1, max_size=6), LOSSES, st.integers(0, 5), st.floats(0.1, 5), st.floats(0.01, 8), st.booleans())
+@given(
+    st.lists(LOSSES, min_size=1, max_size=6),
+    LOSSES,
+    st.integers(0, 5),
+    st.floats(0.1, 5),
+    st.floats(0.01, 8),
+    st.booleans(),
+)
 def test_no_example_moves_a_choice_beyond_its_epsilon(
-    examples: list[list[float]], other: list[float], at: int, bound: float, epsilon: float, zeroed: bool
+    examples: list[list[float]],
+    other: list[float],
+    at: int,
+    bound: float,
+    epsilon: float,
+    zeroed: bool,
 ) -> None:
-    """One example under three pools, replaced or left out: every ratio within e^ε, and the log-ratios within a range of ε."""
+    """One example under three pools, replaced or left out: every ratio within e^ε, and the
+    log-ratios within a range of ε.
+    """
     size, at = len(examples), at % len(examples)
     mechanism = PrivateChoice(epsilon, bound, size)
     losses = torch.tensor(examples)
@@ -51,7 +73,10 @@ def test_no_example_moves_a_choice_beyond_its_epsilon(
     one = [bounded_score(losses[:, k], bound, size) for k in range(3)]
     two = [bounded_score(neighbour[keep, k], bound, size) for k in range(3)]
     assert max(abs(a - b) for a, b in zip(one, two, strict=True)) <= bound / size * (1 + 1e-9)
-    logs = [log(p / q) for p, q in zip(mechanism.probabilities(one), mechanism.probabilities(two), strict=True)]
+    logs = [
+        log(p / q)
+        for p, q in zip(mechanism.probabilities(one), mechanism.probabilities(two), strict=True)
+    ]
     assert max(logs) - min(logs) <= epsilon * (1 + 1e-6) + 1e-9
     assert max(map(abs, logs)) <= epsilon * (1 + 1e-6) + 1e-9
 
@@ -81,9 +106,15 @@ def test_unbounded_scores_are_refused(scores: list[float]) -> None:
 
 
 def test_a_score_counts_the_public_size() -> None:
-    assert bounded_score(torch.tensor([1.0, 9.0, float("nan"), -3.0]), 2.0, 8) == pytest.approx((1 + 2 + 2 + 0) / 8)
+    assert bounded_score(torch.tensor([1.0, 9.0, float("nan"), -3.0]), 2.0, 8) == pytest.approx(
+        (1 + 2 + 2 + 0) / 8
+    )
     assert bounded_score(torch.zeros(0), 2.0, 8) == 0
-    for losses, bound, size in ((torch.zeros(9), 1.0, 8), (torch.zeros(1), 0.0, 8), (torch.zeros(0), 1.0, 0)):
+    for losses, bound, size in (
+        (torch.zeros(9), 1.0, 8),
+        (torch.zeros(1), 0.0, 8),
+        (torch.zeros(0), 1.0, 0),
+    ):
         with pytest.raises(PrivacyError):
             bounded_score(losses, bound, size)
 

@@ -1,4 +1,6 @@
-"""Client level: the integers never pass what is charged, and nothing is opened or divided by a secret."""
+"""Client level: the integers never pass what is charged, and nothing is opened or divided by
+a secret.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,15 @@ from secure_fl.secure_sum.layout import FieldLayout
 
 
 def make(**changes: Any) -> ClientLevel:
-    settings: dict[str, Any] = {"pools": 3, "pooled": 5, "bound": 2.0, "levels": 1000, "noise_multiplier": 1.0, "roster": 8, "n_min": 6}
+    settings: dict[str, Any] = {
+        "pools": 3,
+        "pooled": 5,
+        "bound": 2.0,
+        "levels": 1000,
+        "noise_multiplier": 1.0,
+        "roster": 8,
+        "n_min": 6,
+    }
     return ClientLevel(**{**settings, **changes})
 
 
@@ -36,8 +46,12 @@ def flat(blocks: Blocks) -> Tensor:
     return torch.cat([blocks.head, blocks.shared, blocks.pools.flatten()])
 
 
-ODD = st.sampled_from([0.0, -0.0, 1e-45, -1e-30, 1.0, -1.0, 3.4e38, -3.4e38, float("nan"), float("inf")])
-VALUES = st.lists(st.one_of(st.floats(-5, 5, width=32), ODD), min_size=7, max_size=7).map(torch.tensor)
+ODD = st.sampled_from(
+    [0.0, -0.0, 1e-45, -1e-30, 1.0, -1.0, 3.4e38, -3.4e38, float("nan"), float("inf")]
+)
+VALUES = st.lists(st.one_of(st.floats(-5, 5, width=32), ODD), min_size=7, max_size=7).map(
+    torch.tensor
+)
 CLIENTS = st.tuples(VALUES, st.integers(0, 2), st.booleans())
 
 
@@ -61,7 +75,9 @@ VARIANTS = [
 @pytest.mark.parametrize("changes", VARIANTS)
 @settings(max_examples=60)
 @given(one=CLIENTS, other=CLIENTS, bound=st.sampled_from([1e-3, 1.0, 50.0]))
-def test_no_client_moves_the_integers_further_than_charged(changes: dict[str, Any], one: Any, other: Any, bound: float) -> None:
+def test_no_client_moves_the_integers_further_than_charged(
+    changes: dict[str, Any], one: Any, other: Any, bound: float
+) -> None:
     level = make(**changes)
     event = level.event(1)
     x, y = contribution(level, one, bound), contribution(level, other, bound)
@@ -106,9 +122,18 @@ def test_the_charge_is_the_issues_formula_in_noise_units() -> None:
     assert plain.l1 == pytest.approx(sqrt(5) * 10_000)
 
 
-@given(VALUES, st.sampled_from([1, 7, 1000, FIELD_LIMIT]), st.sampled_from([5e-324, 1e-6, 0.5, 3.0, 1e300]))
+@given(
+    VALUES,
+    st.sampled_from([1, 7, 1000, FIELD_LIMIT]),
+    st.sampled_from([5e-324, 1e-6, 0.5, 3.0, 1e300]),
+)
 def test_rounding_toward_zero_never_lengthens(update: Tensor, levels: int, bound: float) -> None:
-    level = make(pooled=7, levels=levels, noise_multiplier=max(1.0, 20 / levels) if levels < 10_000 else 0.1, pools=1)
+    level = make(
+        pooled=7,
+        levels=levels,
+        noise_multiplier=max(1.0, 20 / levels) if levels < 10_000 else 0.1,
+        pools=1,
+    )
     integers = level.encode(update, bound)
     assert int(integers.square().sum()) <= levels**2
     if not bool(update.isfinite().all()):
@@ -128,19 +153,28 @@ def test_conditional_rounding_is_unbiased_and_bounded() -> None:
     expected, deviation = float(x[0]) * 40 / 2, 0.5 / sqrt(2000 * 200)
     assert abs(float(rounded.mean()) - expected) < 5 * deviation
     assert level.square_bound > 40**2
-    assert not bool(replace(level, rounding="toward_zero").encode(x).any())  # what conditional rounding is for
+    assert not bool(
+        replace(level, rounding="toward_zero").encode(x).any()
+    )  # what conditional rounding is for
 
 
 def test_shares_of_the_honest_add_up_to_the_charged_variance() -> None:
-    """Five of six survivors are honest: their noise alone has the variance charged (false alarm 1e-6 by the chi-square's normal limit)."""
+    """Five of six survivors are honest: their noise alone has the variance charged (false alarm
+    1e-6 by the chi-square's normal limit).
+    """
     for kind in ("skellam", "discrete_gaussian"):
         level = make(pooled=20_000, pools=1, kind=kind, levels=300)
         assert level.honest == 5
         source = NoiseSource.for_tests(3)
-        shares = [level.share(source.stream(client=i, round=0, purpose=kind), 20_000) for i in range(level.honest)]
+        shares = [
+            level.share(source.stream(client=i, round=0, purpose=kind), 20_000)
+            for i in range(level.honest)
+        ]
         total = torch.stack(shares).sum(0).double()
         assert abs(float(total.mean())) < 5 * sqrt(level.variance / 20_000)
-        assert abs(float(total.square().mean()) / level.event(1).variance - 1) < 5 * sqrt(2 / 20_000)
+        assert abs(float(total.square().mean()) / level.event(1).variance - 1) < 5 * sqrt(
+            2 / 20_000
+        )
 
 
 def test_every_field_of_every_pool_is_noised() -> None:
@@ -153,7 +187,9 @@ def test_every_field_of_every_pool_is_noised() -> None:
 
 
 def test_means_are_exact_without_noise() -> None:
-    level = make(pools=3, pooled=4, shared=2, levels=2**16, noise_multiplier=0.5, n_min=5, bit_noise=1.0)
+    level = make(
+        pools=3, pooled=4, shared=2, levels=2**16, noise_multiplier=0.5, n_min=5, bit_noise=1.0
+    )
     updates = torch.randn(6, 6, generator=torch.Generator().manual_seed(0)) / 10
     choices = [0, 0, 1, 0, 1, 2]
     total = level.absent()
@@ -174,7 +210,11 @@ def test_means_are_exact_without_noise() -> None:
 
 def test_a_small_pool_is_divided_by_the_minimum_and_a_closed_one_is_not_read() -> None:
     level = make(pools=2, pooled=1, minimum=3, n_min=5)
-    sums = Blocks(torch.tensor([3 * level.count_unit, 3 * level.count_unit - 1]), torch.zeros(0).long(), torch.tensor([[600], [777]]))
+    sums = Blocks(
+        torch.tensor([3 * level.count_unit, 3 * level.count_unit - 1]),
+        torch.zeros(0).long(),
+        torch.tensor([[600], [777]]),
+    )
     opened = level.open_head(sums.head, 6)
     assert opened.passing.tolist() == [True, False]
     means = level.open_pools(sums, opened)[1]
@@ -201,7 +241,9 @@ def test_a_pool_of_one_passes_as_seldom_as_calibrated(minimum: int, accepted: fl
     assert exact <= accepted + 3e-4
     assert exact > accepted * 0.9  # not more noise-free than asked
     assert level.false_pass == pytest.approx(exact, abs=3e-4)
-    assert float(skellam_law.sf(minimum * level.count_unit - 1, mu / 2, mu / 2)) < exact  # a pool of none
+    assert (
+        float(skellam_law.sf(minimum * level.count_unit - 1, mu / 2, mu / 2)) < exact
+    )  # a pool of none
 
 
 def test_a_pool_of_one_passes_as_seldom_in_rounds_as_run() -> None:
@@ -210,7 +252,9 @@ def test_a_pool_of_one_passes_as_seldom_in_rounds_as_run() -> None:
     total = level.absent()
     for client in range(level.roster):
         total = level.noised(total, source.stream(client=client, round=0, purpose="noise"))
-    passed = int(level.open_head(total.head + level.count_unit, level.roster).passing.sum())  # every pool has one member
+    passed = int(
+        level.open_head(total.head + level.count_unit, level.roster).passing.sum()
+    )  # every pool has one member
     assert abs(passed - 400 * level.false_pass) < 5 * sqrt(400 * 0.05 * 0.95)
 
 
@@ -234,7 +278,9 @@ def test_fitted_levels_fill_the_field_and_no_more() -> None:
 
 
 def test_noise_stays_within_its_margin() -> None:
-    """The tail bound against the exact Skellam law: never below it, and not above twice the deviations needed."""
+    """The tail bound against the exact Skellam law: never below it, and not above twice the
+    deviations needed.
+    """
     level = make(pools=1, pooled=1000, levels=200)
     mu = level.variance * level.roster / level.honest
     tail = 2 * float(skellam_law.sf(level.noise_margin, mu / 2, mu / 2)) * level.fields
@@ -290,10 +336,12 @@ def test_an_error_shows_no_choice() -> None:
 
 
 def test_the_skellam_charge_lies_above_the_gaussian_of_its_noise() -> None:
-    """T rounds cost at least what one Gaussian of σ/√T does, under both adjacencies, and little more on a fine grid."""
+    """T rounds cost at least what one Gaussian of σ/√T does, under both adjacencies, and little
+    more on a fine grid.
+    """
     dp = pytest.importorskip("dp_accounting")
     accounting = pytest.importorskip("secure_fl.privacy.accounting")
-    from secure_fl.privacy.units import Adjacency
+    from secure_fl.privacy.adjacency import Adjacency
 
     level = make(pools=1, pooled=1_000_000, levels=2**14, noise_multiplier=4.0, roster=50, n_min=40)
     for adjacency, sensitivity in ((Adjacency.ZERO_OUT, 1), (Adjacency.REPLACE_ONE, 2)):
@@ -304,7 +352,9 @@ def test_the_skellam_charge_lies_above_the_gaussian_of_its_noise() -> None:
 
 def test_norm_survives_huge_and_tiny_values() -> None:
     assert norm_of(torch.tensor([3.0e300, 4.0e300], dtype=torch.float64)) == pytest.approx(5.0e300)
-    assert norm_of(torch.tensor([3.0e-300, 4.0e-300], dtype=torch.float64)) == pytest.approx(5.0e-300)
+    assert norm_of(torch.tensor([3.0e-300, 4.0e-300], dtype=torch.float64)) == pytest.approx(
+        5.0e-300
+    )
     assert norm_of(torch.zeros(3)) == norm_of(torch.zeros(0)) == 0
     assert norm_of(torch.tensor([1.0, float("nan")])) == float("inf")
 

@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from privacy.example_cases import OBJECTIVES, SEPARATION, WIDTH, encoder_projector, images, stream, written
+from privacy.example_cases import (
+    OBJECTIVES,
+    SEPARATION,
+    WIDTH,
+    encoder_projector,
+    images,
+    stream,
+    written,
+)
 from torch import Tensor, nn
 
 from secure_fl.coins import Coins, Draws
@@ -15,13 +23,13 @@ from secure_fl.config import ObjectiveConfig
 from secure_fl.errors import PrivacyError, TrainingError
 from secure_fl.objectives.build import build_objective
 from secure_fl.objectives.masked import MaskedReconstruction
-from secure_fl.objectives.units import CrossEntropy
+from secure_fl.objectives.unit_objectives import CrossEntropy
+from secure_fl.privacy.adjacency import Adjacency
 from secure_fl.privacy.engine import PrivateSpec, Sampling, choose_mechanism, train_privately
 from secure_fl.privacy.mechanisms.group import GroupNTXent
 from secure_fl.privacy.mechanisms.mechanism import Labelled
 from secure_fl.privacy.mechanisms.per_example import AdaptiveBound, PerExample
-from secure_fl.privacy.mechanisms.released import ReleasedStatistics
-from secure_fl.privacy.units import Adjacency
+from secure_fl.privacy.mechanisms.released_statistics import ReleasedStatistics
 
 SAMPLING = Sampling(examples=60, sampling_rate=0.3, noise_multiplier=1.0, bound=0.5)
 
@@ -34,21 +42,42 @@ def test_the_mechanism_follows_from_the_coupling() -> None:
     for objective in OBJECTIVES.values():
         made = choose_mechanism(objective, SAMPLING, dimension=WIDTH, seed=0)
         assert isinstance(made, ReleasedStatistics)
-        assert (made.examples, made.sampling_rate, made.noise_multiplier, made.bound) == (60, 0.3, 1.0, 0.5)
-    for alone in (CrossEntropy(), MaskedReconstruction(0), build_objective(ObjectiveConfig(name="align_uniform", beta=0))):
+        assert (made.examples, made.sampling_rate, made.noise_multiplier, made.bound) == (
+            60,
+            0.3,
+            1.0,
+            0.5,
+        )
+    for alone in (
+        CrossEntropy(),
+        MaskedReconstruction(0),
+        build_objective(ObjectiveConfig(name="align_uniform", beta=0)),
+    ):
         assert isinstance(choose_mechanism(alone, SAMPLING, dimension=WIDTH, seed=0), PerExample)
-    adaptive = choose_mechanism(CrossEntropy(), SAMPLING, dimension=3, seed=0, adaptive=AdaptiveBound(0.1))
+    adaptive = choose_mechanism(
+        CrossEntropy(), SAMPLING, dimension=3, seed=0, adaptive=AdaptiveBound(0.1)
+    )
     assert isinstance(adaptive, PerExample)
     assert adaptive.bound == 0.1
 
 
 def test_groups_are_made_when_asked_for() -> None:
-    for config in (ObjectiveConfig(name="nt_xent"), ObjectiveConfig(name="ssd_nt_xent", form="normalized")):
+    for config in (
+        ObjectiveConfig(name="nt_xent"),
+        ObjectiveConfig(name="ssd_nt_xent", form="normalized"),
+    ):
         objective = build_objective(config, SEPARATION)
-        made = choose_mechanism(objective, SAMPLING, dimension=WIDTH, seed=0, mechanism="group", group_size=4)
+        made = choose_mechanism(
+            objective, SAMPLING, dimension=WIDTH, seed=0, mechanism="group", group_size=4
+        )
         assert isinstance(made, GroupNTXent)
         assert Adjacency.ADD_REMOVE not in made.adjacencies
-        assert (made.examples, made.sampling_rate, made.noise_multiplier, made.bound) == (60, 0.3, 1.0, 0.5)
+        assert (made.examples, made.sampling_rate, made.noise_multiplier, made.bound) == (
+            60,
+            0.3,
+            1.0,
+            0.5,
+        )
 
 
 @pytest.mark.parametrize("mechanism", ["auto", "per-example", "released-statistics"])
@@ -59,7 +88,13 @@ def test_no_name_leads_to_clipping_single_examples_of_a_coupled_loss(mechanism: 
         (ObjectiveConfig(name="ssd", form="code"), 'form = "normalized"'),
     ):
         with pytest.raises(PrivacyError, match=remedy):
-            choose_mechanism(build_objective(config, SEPARATION), SAMPLING, dimension=WIDTH, seed=0, mechanism=mechanism)  # type: ignore[arg-type]
+            choose_mechanism(
+                build_objective(config, SEPARATION),
+                SAMPLING,
+                dimension=WIDTH,
+                seed=0,
+                mechanism=mechanism,
+            )  # type: ignore[arg-type]
 
 
 def test_a_mechanism_that_does_not_fit_is_refused() -> None:
@@ -107,12 +142,16 @@ def test_steps_are_sgd_on_noised_gradients() -> None:
         optimiser.step()
     assert torch.equal(flat(model), flat(by_hand))
     assert all(p.grad is None for p in model.parameters())
-    assert len(torch.cat([numbers for _, numbers in seen]).unique()) == sum(len(index) for index, _ in seen)
+    assert len(torch.cat([numbers for _, numbers in seen]).unique()) == sum(
+        len(index) for index, _ in seen
+    )
 
 
 def test_empty_steps_are_taken_and_noised() -> None:
     model, before = encoder_projector(), flat(encoder_projector())
-    made = choose_mechanism(OBJECTIVES["spectral"], Sampling(60, 1e-9, 1.0, 1e-9), dimension=WIDTH, seed=0)
+    made = choose_mechanism(
+        OBJECTIVES["spectral"], Sampling(60, 1e-9, 1.0, 1e-9), dimension=WIDTH, seed=0
+    )
     assert len(made.draw(stream())) == 0
     train_privately(model, views_of(images(60)), made, PrivateSpec(4, 0.1), stream())
     assert not torch.equal(flat(model), before)
@@ -130,8 +169,12 @@ class Dropping(nn.Module):
         return h, nn.functional.dropout(z, 0.5, self.training) if self.functional else self.drop(z)
 
 
-def test_training_leaves_the_caller_s_random_state_alone_and_dropout_follows_the_secret_key() -> None:
-    made = choose_mechanism(OBJECTIVES["spectral"], Sampling(60, 0.3, 1e-9), dimension=WIDTH, seed=0)
+def test_training_leaves_the_caller_s_random_state_alone_and_dropout_follows_the_secret_key() -> (
+    None
+):
+    made = choose_mechanism(
+        OBJECTIVES["spectral"], Sampling(60, 0.3, 1e-9), dimension=WIDTH, seed=0
+    )
     found = []
     for seed in (0, 0, 1):
         model = Dropping()
@@ -146,7 +189,13 @@ def test_training_leaves_the_caller_s_random_state_alone_and_dropout_follows_the
 def test_groups_train_too_and_heads_with_labels() -> None:
     x = images(60)
     model, before = encoder_projector(), flat(encoder_projector())
-    groups = choose_mechanism(build_objective(ObjectiveConfig(name="nt_xent")), SAMPLING, dimension=WIDTH, seed=0, mechanism="group")
+    groups = choose_mechanism(
+        build_objective(ObjectiveConfig(name="nt_xent")),
+        SAMPLING,
+        dimension=WIDTH,
+        seed=0,
+        mechanism="group",
+    )
 
     def grouped(index: Tensor, draws: Draws) -> Tensor:
         return torch.cat([x[index][:, :, 0], x[index][:, :, 1]], 1)
@@ -177,11 +226,23 @@ class Centred(nn.Module):
 def test_a_model_with_batch_statistics_and_one_that_diverges_are_refused() -> None:
     made = choose_mechanism(OBJECTIVES["spectral"], SAMPLING, dimension=WIDTH, seed=0)
     with pytest.raises(PrivacyError, match=r'model\.norm = "group"'):
-        train_privately(nn.Sequential(nn.BatchNorm2d(1)), views_of(images(60)), made, PrivateSpec(1, 0.1), stream())
+        train_privately(
+            nn.Sequential(nn.BatchNorm2d(1)),
+            views_of(images(60)),
+            made,
+            PrivateSpec(1, 0.1),
+            stream(),
+        )
     with pytest.raises(PrivacyError, match="depends on the other rows"):
         train_privately(Centred(), views_of(images(60)), made, PrivateSpec(1, 0.1), stream())
     with pytest.raises(TrainingError, match="diverged"):
-        train_privately(encoder_projector(), views_of(images(60)), made, PrivateSpec(3, 1e38, weight_decay=1.0), stream())
+        train_privately(
+            encoder_projector(),
+            views_of(images(60)),
+            made,
+            PrivateSpec(3, 1e38, weight_decay=1.0),
+            stream(),
+        )
 
 
 def test_gradients_are_not_left_for_others_to_read() -> None:

@@ -1,4 +1,6 @@
-"""NT-Xent in groups: against autograd one group at a time, and each rule that its guarantee rests on."""
+"""NT-Xent in groups: against autograd one group at a time, and each rule that its guarantee
+rests on.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,10 @@ from secure_fl.objectives.coupling import Coupling
 from secure_fl.objectives.losses import nt_xent_loss
 from secure_fl.objectives.objective import TwoViews, total_loss
 from secure_fl.objectives.separation import Separation
+from secure_fl.privacy.adjacency import Adjacency
 from secure_fl.privacy.keyed_dropout import keyed_dropout, row_draws
 from secure_fl.privacy.mechanisms.group import GroupNTXent, group_form
 from secure_fl.privacy.noise import NoiseSource, NoiseStream
-from secure_fl.privacy.units import Adjacency
 
 SHAPE = (1, 8, 8)
 WIDTH = 8
@@ -30,16 +32,25 @@ WIDTH = 8
 
 def network() -> EncoderProjector:
     torch.manual_seed(0)
-    encoder = nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(), nn.Flatten(), nn.Linear(144, WIDTH))
+    encoder = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(), nn.Flatten(), nn.Linear(144, WIDTH)
+    )
     return EncoderProjector(encoder, Projector(WIDTH, 16, WIDTH, norm="group"))
 
 
 def rows(units: int, members: int, views: int = 2, seed: int = 1) -> Tensor:
-    return torch.randn(units, views * members, *SHAPE, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(
+        units, views * members, *SHAPE, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 def mechanism(members: int = 4, objective: Any = None, **options: Any) -> GroupNTXent:
-    settings: dict[str, Any] = {"bound": 0.5, "noise_multiplier": 1e-12, "sampling_rate": 0.5, "examples": 40} | options
+    settings: dict[str, Any] = {
+        "bound": 0.5,
+        "noise_multiplier": 1e-12,
+        "sampling_rate": 0.5,
+        "examples": 40,
+    } | options
     return GroupNTXent(group_form(objective or NTXent(0.2), members), **settings)
 
 
@@ -48,7 +59,12 @@ def stream(seed: int = 0) -> NoiseStream:
 
 
 def flat_gradient(loss: Tensor, model: nn.Module) -> Tensor:
-    return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()), materialize_grads=True)])
+    return torch.cat(
+        [
+            g.flatten()
+            for g in torch.autograd.grad(loss, list(model.parameters()), materialize_grads=True)
+        ]
+    )
 
 
 def clipped(gradient: Tensor, bound: float) -> Tensor:
@@ -79,14 +95,30 @@ def test_clipping_was_active_and_is_per_group() -> None:
 
 
 def test_ssd_around_nt_xent_is_the_objective_of_one_group() -> None:
-    separation = Separation(torch.tensor([0, 2]), basis=torch.linalg.qr(torch.randn(WIDTH, WIDTH, generator=torch.Generator().manual_seed(3)))[0])
+    separation = Separation(
+        torch.tensor([0, 2]),
+        basis=torch.linalg.qr(
+            torch.randn(WIDTH, WIDTH, generator=torch.Generator().manual_seed(3))
+        )[0],
+    )
     objective = build_objective(ObjectiveConfig(name="ssd_nt_xent", form="normalized"), separation)
     assert set(objective.weights) == {"nt_xent", "dsr", "distillation"}
     model, views = network(), rows(3, 4)
     expected = sum(
-        clipped(flat_gradient(total_loss(objective.weights, objective.terms(TwoViews(group[:4], group[4:]), model)), model), 0.5) for group in views
+        clipped(
+            flat_gradient(
+                total_loss(
+                    objective.weights, objective.terms(TwoViews(group[:4], group[4:]), model)
+                ),
+                model,
+            ),
+            0.5,
+        )
+        for group in views
     )
-    torch.testing.assert_close(mechanism(4, objective).released_sums(model, views)[0], expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        mechanism(4, objective).released_sums(model, views)[0], expected, rtol=1e-4, atol=1e-5
+    )
 
 
 # Missing members
@@ -98,7 +130,9 @@ def test_a_group_with_a_broken_or_missing_member_contributes_zero(value: float) 
     broken = views.clone()
     broken[1, 6, 0, 3, 3] = value
     others = views[[0, 2, 3, 4]]
-    torch.testing.assert_close(mechanism().released_sums(model, broken)[0], mechanism().released_sums(model, others)[0])
+    torch.testing.assert_close(
+        mechanism().released_sums(model, broken)[0], mechanism().released_sums(model, others)[0]
+    )
     assert not mechanism().released_sums(model, broken[1:2])[0].any()
 
 
@@ -116,7 +150,9 @@ def test_a_missing_member_takes_nobody_else_s_place_or_masks() -> None:
         with keyed_dropout(model, row_draws(draws[members], len(chosen), 8)):
             return made.released_sums(model, views[chosen])[0]
 
-    everybody, others, alone = sums(missing, [0, 1, 2, 3, 4]), sums(missing, [0, 2, 3, 4]), sums(missing, [1])
+    everybody = sums(missing, [0, 1, 2, 3, 4])
+    others = sums(missing, [0, 2, 3, 4])
+    alone = sums(missing, [1])
     torch.testing.assert_close(everybody, others + alone, rtol=1e-4, atol=1e-6)
     assert not alone.any()
 
@@ -146,7 +182,9 @@ def test_groups_are_disjoint_complete_fresh_and_of_the_index_set() -> None:
 
 def test_rates_are_those_that_the_event_charges() -> None:
     """3,000 steps; each count within 5 deviations, chance 1e-6 a check."""
-    coins, steps, groups = stream(1), 3000, mechanism(examples=12, sampling_rate=0.3, noise_multiplier=1.0)
+    coins = stream(1)
+    steps = 3000
+    groups = mechanism(examples=12, sampling_rate=0.3, noise_multiplier=1.0)
     sizes, with_zero, pairs = [], 0, 0
     for _ in range(steps):
         drawn = groups.draw(coins)
@@ -169,7 +207,11 @@ def test_rates_are_those_that_the_event_charges() -> None:
 
 def test_events_and_claims() -> None:
     groups = mechanism(noise_multiplier=1.5)
-    assert (groups.event(3).noise_multiplier, groups.event(3).steps, groups.event(3).contributions) == (1.5, 3, 1.0)
+    assert (
+        groups.event(3).noise_multiplier,
+        groups.event(3).steps,
+        groups.event(3).contributions,
+    ) == (1.5, 3, 1.0)
     assert groups.adjacencies == {Adjacency.ZERO_OUT, Adjacency.REPLACE_ONE}
     assert groups.sensitivity(Adjacency.ZERO_OUT) == [0.5]
     assert groups.sensitivity(Adjacency.REPLACE_ONE) == [1.0]
@@ -183,7 +225,9 @@ NORMALISERS: list[tuple[int, dict[str, Any], float]] = [
 
 
 @pytest.mark.parametrize(("units", "options", "constant"), NORMALISERS)
-def test_the_normaliser_is_a_public_constant(units: int, options: dict[str, Any], constant: float) -> None:
+def test_the_normaliser_is_a_public_constant(
+    units: int, options: dict[str, Any], constant: float
+) -> None:
     model, views, groups = network(), rows(units, 4), mechanism(**options)
     total = groups.released_sums(model, views)[0]
     groups.gradients(model, views, stream())
@@ -198,7 +242,9 @@ def test_an_empty_draw_is_noise_of_the_same_size() -> None:
     groups.gradients(model, rows(5, 4), stream())
     full = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
     assert 0.9 < float(empty.std()) / (2.0 * 0.5 / 50) < 1.1
-    torch.testing.assert_close(full - empty, groups.released_sums(model, rows(5, 4))[0] / 50, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(
+        full - empty, groups.released_sums(model, rows(5, 4))[0] / 50, rtol=1e-3, atol=1e-6
+    )
 
 
 def test_frozen_parameters_get_no_gradient() -> None:
@@ -218,8 +264,17 @@ def test_frozen_parameters_get_no_gradient() -> None:
         (lambda: group_form(NTXent(), 1), "group_size"),
         (lambda: group_form(NTXent(), 17), "group_size"),
         (lambda: group_form(SpectralContrastive(), 4), "released-statistics"),
-        (lambda: group_form(build_objective(ObjectiveConfig(name="ssd")), 4), "released-statistics"),
-        (lambda: group_form(build_objective(ObjectiveConfig(name="ssd_nt_xent"), Separation(torch.tensor([0]))), 4), "normalized"),
+        (
+            lambda: group_form(build_objective(ObjectiveConfig(name="ssd")), 4),
+            "released-statistics",
+        ),
+        (
+            lambda: group_form(
+                build_objective(ObjectiveConfig(name="ssd_nt_xent"), Separation(torch.tensor([0]))),
+                4,
+            ),
+            "normalized",
+        ),
         (lambda: mechanism(bound=0.0), "clip"),
         (lambda: mechanism(sampling_rate=1.5), "sampling_rate"),
         (lambda: mechanism(examples=3), "one group of 4"),
@@ -231,7 +286,9 @@ def test_settings_without_a_guarantee_are_refused(make: Any, word: str) -> None:
 
 
 def test_batch_statistics_are_refused() -> None:
-    model = EncoderProjector(nn.Sequential(nn.Flatten(), nn.Linear(64, WIDTH)), Projector(WIDTH, 16, WIDTH, norm="batch"))
+    model = EncoderProjector(
+        nn.Sequential(nn.Flatten(), nn.Linear(64, WIDTH)), Projector(WIDTH, 16, WIDTH, norm="batch")
+    )
     with pytest.raises(PrivacyError, match="group"):
         mechanism().released_sums(model, rows(2, 4))
 

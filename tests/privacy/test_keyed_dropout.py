@@ -1,4 +1,6 @@
-"""Dropout's masks are an example's own: the same whoever else was drawn, and as often as they should be."""
+"""Dropout's masks are an example's own: the same whoever else was drawn, and as often as they
+should be.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,12 @@ COINS = Coins.public(0)
 
 @pytest.mark.parametrize(
     ("layer", "shape"),
-    [(nn.Dropout(0.3), (7,)), (nn.Dropout1d(0.3), (4, 6)), (nn.Dropout2d(0.3), (4, 3, 3)), (nn.Dropout(0.3, inplace=True), (2, 5))],
+    [
+        (nn.Dropout(0.3), (7,)),
+        (nn.Dropout1d(0.3), (4, 6)),
+        (nn.Dropout2d(0.3), (4, 3, 3)),
+        (nn.Dropout(0.3, inplace=True), (2, 5)),
+    ],
 )
 def test_masks_belong_to_examples(layer: nn.Module, shape: tuple[int, ...]) -> None:
     x, some = torch.rand(40, *shape) + 0.1, torch.tensor([31, 2, 17])
@@ -59,7 +66,9 @@ def test_masks_come_at_their_rate_and_differ_between_calls_and_views() -> None:
 def test_rows_of_a_group_are_its_members_view_by_view() -> None:
     examples = torch.tensor([[5, 2], [7, 9]])
     rows = row_draws(COINS.at(0, examples.flatten()), 2, 4).words(2, 0)
-    for row, (example, view) in enumerate(((5, 0), (2, 0), (5, 1), (2, 1), (7, 0), (9, 0), (7, 1), (9, 1))):
+    for row, (example, view) in enumerate(
+        ((5, 0), (2, 0), (5, 1), (2, 1), (7, 0), (9, 0), (7, 1), (9, 1))
+    ):
         assert (rows[row] == COINS.at(0, torch.tensor([example])).of_view(view).words(2, 0)).all()
 
 
@@ -77,15 +86,23 @@ def test_edges() -> None:
 
 def test_what_has_no_masks_of_its_own_is_refused() -> None:
     draws = COINS.at(0, torch.arange(3))
-    with pytest.raises(PrivacyError, match="no masks for each example"), keyed_dropout(nn.AlphaDropout(0.5), draws):
+    with (
+        pytest.raises(PrivacyError, match="no masks for each example"),
+        keyed_dropout(nn.AlphaDropout(0.5), draws),
+    ):
         pass
     layer = nn.Dropout(0.5)
-    with keyed_dropout(layer, draws), pytest.raises(PrivacyError, match="rows cannot be told apart"):
+    with (
+        keyed_dropout(layer, draws),
+        pytest.raises(PrivacyError, match="rows cannot be told apart"),
+    ):
         layer(torch.ones(4, 2))
 
 
 def test_what_is_computed_again_with_other_masks_is_refused() -> None:
-    """Checkpointing runs layers a second time in the backward pass, whose masks would be the next call's."""
+    """Checkpointing runs layers a second time in the backward pass, whose masks would be the
+    next call's.
+    """
     layer, x = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.Linear(4, 4)), torch.ones(3, 4)
     with keyed_dropout(layer, COINS.at(0, torch.arange(3))):
         layer(x).sum().backward()

@@ -1,4 +1,6 @@
-"""Trained weights act through their layers' calls alone, or are refused: a gradient that is missed is trained on noise without a word."""
+"""Trained weights act through their layers' calls alone, or are refused: a gradient that is missed
+is trained on noise without a word.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from secure_fl.errors import PrivacyError
-from secure_fl.privacy.separable import check_separable
+from secure_fl.privacy.row_isolation import check_separable
 from secure_fl.privacy.unit_gradients import clipped_sum
 
 WIDTH = 6
@@ -43,12 +45,16 @@ def penalty(net: Net, x: Tensor) -> Tensor:
 
 
 BESIDE: dict[str, Callable[[Net, Tensor], Tensor]] = {
-    "functional": lambda net, x: functional.linear(torch.relu(net.first(x)), net.second.weight, net.second.bias),
+    "functional": lambda net, x: functional.linear(
+        torch.relu(net.first(x)), net.second.weight, net.second.bias
+    ),
     "bias alone": lambda net, x: plain(net, x) + net.first.bias,
     "tied by hand": tied,
     "penalty in the output": penalty,
     "scaled weight": lambda net, x: net.second(x) @ (2 * net.first.weight),
-    "checkpoint": lambda net, x: net.second(checkpoint(net.first, x.requires_grad_(), use_reentrant=True)),
+    "checkpoint": lambda net, x: net.second(
+        checkpoint(net.first, x.requires_grad_(), use_reentrant=True)
+    ),
 }
 
 
@@ -61,8 +67,12 @@ def one_at_a_time(net: nn.Module, rows: Tensor, bound: float) -> list[Tensor]:
     parameters = list(net.parameters())
     total = [torch.zeros_like(p) for p in parameters]
     for row in rows:
-        gradients = torch.autograd.grad(net(row[None]).square().sum(), parameters, materialize_grads=True)
-        factor = min(1.0, bound / float(torch.stack([g.square().sum() for g in gradients]).sum().sqrt()))
+        gradients = torch.autograd.grad(
+            net(row[None]).square().sum(), parameters, materialize_grads=True
+        )
+        factor = min(
+            1.0, bound / float(torch.stack([g.square().sum() for g in gradients]).sum().sqrt())
+        )
         total = [t + factor * g for t, g in zip(total, gradients, strict=True)]
     return total
 
@@ -81,7 +91,9 @@ FINE: dict[str, Callable[[Net, Tensor], Tensor]] = {
     "twice": lambda net, x: net.first(torch.relu(net.first(x))),
     "in place": lambda net, x: net.second(functional.relu_(net.first(x))),
     "to both ends": lambda net, x: net.second(net.first(x)) + net.first(x),
-    "without gradient": lambda net, x: plain(net, x) + functional.linear(x, net.second.weight.detach()),
+    "without gradient": lambda net, x: (
+        plain(net, x) + functional.linear(x, net.second.weight.detach())
+    ),
     "by name": lambda net, x: net.second(input=torch.relu(net.first(input=x))),
     "unused": lambda net, x: net.first(x),
     "checkpoint": lambda net, x: net.second(checkpoint(net.first, x, use_reentrant=False)),
@@ -98,7 +110,10 @@ def test_what_goes_through_the_layers_is_what_autograd_sums(way: str) -> None:
 
 def test_losses_that_read_the_model_s_weights_are_refused() -> None:
     net = Net(plain)
-    for closing in (lambda h, z: losses(h, z) + net.first.weight.square().sum(), lambda h, z: losses(h, net.second(z))):
+    for closing in (
+        lambda h, z: losses(h, z) + net.first.weight.square().sum(),
+        lambda h, z: losses(h, net.second(z)),
+    ):
         with pytest.raises(PrivacyError, match="beside its layer"):
             clipped_sum(net, torch.randn(8, WIDTH), 1, closing, 0.7)
     prototypes = nn.Linear(WIDTH, WIDTH)  # of the losses' own, which nobody trains here
@@ -133,14 +148,18 @@ def _patched() -> nn.Module:
     ],
     ids=["weight norm", "parametrised", "hook", "patched"],
 )
-def test_layers_whose_rule_would_not_fit_are_refused(make: Callable[[], nn.Module], problem: str) -> None:
+def test_layers_whose_rule_would_not_fit_are_refused(
+    make: Callable[[], nn.Module], problem: str
+) -> None:
     with pytest.raises(PrivacyError, match=problem):
         check_separable(make())
     check_separable(make().requires_grad_(False))
 
 
 def test_a_layer_fades_out_before_anything_overflows_and_not_by_a_step() -> None:
-    """Gradients of ordinary length made of inputs that have no square in float32: the old factor was C/‖g‖ or 0, by a bit of rounding."""
+    """Gradients of ordinary length made of inputs that have no square in float32: the old factor
+    was C/‖g‖ or 0, by a bit of rounding.
+    """
     net = nn.Conv1d(1, 1, 2, bias=False)
 
     class Sequence(nn.Module):
@@ -153,7 +172,9 @@ def test_a_layer_fades_out_before_anything_overflows_and_not_by_a_step() -> None
 
     def length(scale: float) -> float:
         rows = scale * torch.ones(1, 1, 9)
-        (found,) = clipped_sum(Sequence(), rows, 1, lambda h, z: z.sum((1, 2)) / scale, 1.0).gradients
+        (found,) = clipped_sum(
+            Sequence(), rows, 1, lambda h, z: z.sum((1, 2)) / scale, 1.0
+        ).gradients
         return float(found.norm())
 
     lengths = [length(scale) for scale in (1.0, 1e10, 2e17, 3e17, 3.8e17, 1e18, 1.9e19, 1e30)]

@@ -1,4 +1,6 @@
-"""The ledger: charged once, in any order, through any number of resumes, and never past the budget."""
+"""The ledger: charged once, in any order, through any number of resumes, and never past
+the budget.
+"""
 
 from __future__ import annotations
 
@@ -12,26 +14,47 @@ from hypothesis import strategies as st
 
 from secure_fl.errors import FileError, PrivacyError
 from secure_fl.privacy.accounting import epsilon
+from secure_fl.privacy.adjacency import Adjacency, PrivacyUnit
 from secure_fl.privacy.calibration import rounds_within
 from secure_fl.privacy.chain import digest
 from secure_fl.privacy.claims import Adversary, PrivacyClaim, Setting, claims
 from secure_fl.privacy.events import Event, GaussianEvent, IntegerEvent, PureEvent
 from secure_fl.privacy.ledger import Budget, PrivacyLedger, Release
-from secure_fl.privacy.units import Adjacency, PrivacyUnit
 
 EXAMPLE, CLIENT = PrivacyUnit.EXAMPLE, PrivacyUnit.CLIENT
 ADD, ZERO, REPLACE = Adjacency.ADD_REMOVE, Adjacency.ZERO_OUT, Adjacency.REPLACE_ONE
-SKELLAM = IntegerEvent("skellam", 64e6, 1000.0, 1e5, 2000.0, 2e5, parties=4, dimension=10_000, releases=1)
+SKELLAM = IntegerEvent(
+    "skellam", 64e6, 1000.0, 1e5, 2000.0, 2e5, parties=4, dimension=10_000, releases=1
+)
 STEP = GaussianEvent(5.0, 1.0, 4)
 
 
 def local(client: int, number: int, event: Event = STEP) -> Release:
-    return Release(f"pretrain/{number}/{client}", "pretrain", number, "training", EXAMPLE, (client,), event, "declared")
+    return Release(
+        f"pretrain/{number}/{client}",
+        "pretrain",
+        number,
+        "training",
+        EXAMPLE,
+        (client,),
+        event,
+        "declared",
+    )
 
 
 def summed(number: int, *, examples: bool = True) -> Release:
     also = EXAMPLE if examples else None
-    return Release(f"cluster/{number}", "cluster", number, "update", CLIENT, (0, 1, 2), SKELLAM, "derived", also)
+    return Release(
+        f"cluster/{number}",
+        "cluster",
+        number,
+        "update",
+        CLIENT,
+        (0, 1, 2),
+        SKELLAM,
+        "derived",
+        also,
+    )
 
 
 def filled(*releases: Release, budget: Budget | None = None) -> PrivacyLedger:
@@ -74,7 +97,9 @@ def test_absent_examples_take_no_noise_share_along() -> None:
     assert filled(centre).spent(EXAMPLE, 0, 1e-5, ADD) == epsilon([SKELLAM], 1e-5, ZERO)
 
 
-pool = [local(client, number) for client in range(2) for number in range(3)] + [summed(number) for number in range(3)]
+pool = [local(client, number) for client in range(2) for number in range(3)] + [
+    summed(number) for number in range(3)
+]
 
 
 @settings(max_examples=15)
@@ -92,7 +117,9 @@ def test_a_key_stands_for_one_release() -> None:
     with pytest.raises(PrivacyError, match="other content"):
         ledger.record(local(0, 0, GaussianEvent(50.0, 1.0, 4)))
     with pytest.raises(PrivacyError, match="other content"):
-        ledger.would_exceed([local(0, 0, GaussianEvent(50.0, 1.0, 4))], Budget(99, 1e-5, EXAMPLE, ADD))
+        ledger.would_exceed(
+            [local(0, 0, GaussianEvent(50.0, 1.0, 4))], Budget(99, 1e-5, EXAMPLE, ADD)
+        )
     assert ledger.releases == (local(0, 0),)
 
 
@@ -115,7 +142,10 @@ def test_a_resumed_round_is_charged_once(killed_after: str, tmp_path: Path) -> N
     ("release", "budget"),
     [
         (lambda number: local(0, number), Budget(6.0, 1e-5, EXAMPLE, ADD)),
-        (lambda number: local(0, number, GaussianEvent(1.0, 0.05, 10)), Budget(2.5, 1e-5, EXAMPLE, REPLACE)),
+        (
+            lambda number: local(0, number, GaussianEvent(1.0, 0.05, 10)),
+            Budget(2.5, 1e-5, EXAMPLE, REPLACE),
+        ),
         (summed, Budget(3.0, 1e-6, CLIENT, ZERO)),
         (summed, Budget(4.0, 1e-6, EXAMPLE, ADD)),
     ],
@@ -145,7 +175,9 @@ def test_a_round_is_judged_as_a_whole() -> None:
 
 def test_files_come_back_and_leave_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "ledger.json"
-    choice = Release("choice", "cluster", 1, "choice", EXAMPLE, (2, 1, 2), PureEvent(0.1, True, 3), "derived")
+    choice = Release(
+        "choice", "cluster", 1, "choice", EXAMPLE, (2, 1, 2), PureEvent(0.1, True, 3), "derived"
+    )
     ledger = filled(*pool, choice, budget=Budget(50, 1e-5, EXAMPLE, ADD))
     ledger.save(path)
     ledger.save(path)
@@ -171,7 +203,9 @@ def test_a_failed_save_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
     assert len(list(tmp_path.iterdir())) == 1
 
 
-@pytest.mark.parametrize("field", ["noise_multiplier", "steps", "subjects", "basis", "digest", "budget"])
+@pytest.mark.parametrize(
+    "field", ["noise_multiplier", "steps", "subjects", "basis", "digest", "budget"]
+)
 def test_editing_is_found(field: str, tmp_path: Path) -> None:
     path = tmp_path / "ledger.json"
     filled(local(0, 0), budget=Budget(50, 1e-5, EXAMPLE, ADD)).save(path)
@@ -230,14 +264,24 @@ def test_verification_recomputes_from_the_events(change: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     "change",
-    [{"key": ""}, {"subjects": ()}, {"subjects": (-1,)}, {"round": -1}, {"basis": "guessed"}, {"unit": "example!"}, {"event": None}],
+    [
+        {"key": ""},
+        {"subjects": ()},
+        {"subjects": (-1,)},
+        {"round": -1},
+        {"basis": "guessed"},
+        {"unit": "example!"},
+        {"event": None},
+    ],
 )
 def test_releases_check_themselves(change: dict[str, object]) -> None:
     with pytest.raises(PrivacyError, match="release"):
         replace(local(0, 0), **change)  # type: ignore[arg-type]
 
 
-def table(ledger: PrivacyLedger, unit: PrivacyUnit, setting: Setting, **more: int) -> dict[Adversary, PrivacyClaim]:
+def table(
+    ledger: PrivacyLedger, unit: PrivacyUnit, setting: Setting, **more: int
+) -> dict[Adversary, PrivacyClaim]:
     return {claim.adversary: claim for claim in claims(ledger, unit, ZERO, 1e-6, setting, **more)}
 
 
@@ -246,7 +290,9 @@ def test_local_noise_counts_against_everybody() -> None:
     assert {row.epsilon for row in rows.values()} == {epsilon([STEP.times(2)], 1e-6, ZERO)}
     assert {row.basis for row in rows.values()} == {"declared"}
     assert set(rows) == {Adversary.MODEL, Adversary.SERVER, Adversary.COLLUSION, Adversary.LIAR}
-    alone = table(filled(local(0, 0), local(1, 0), local(1, 1)), EXAMPLE, Setting("plain"), subject=0)
+    alone = table(
+        filled(local(0, 0), local(1, 0), local(1, 1)), EXAMPLE, Setting("plain"), subject=0
+    )
     assert alone[Adversary.SERVER].epsilon == epsilon([STEP], 1e-6, ZERO)
 
 
@@ -267,7 +313,9 @@ TOGETHER = {Adversary.COLLUSION, Adversary.LIAR}
         (Setting("bfv+masked", colluders=3, threshold=3, key_holder="authority"), set()),
     ],
 )
-def test_who_sees_an_upload_faces_one_share_of_the_noise(setting: Setting, laid_open: set[Adversary]) -> None:
+def test_who_sees_an_upload_faces_one_share_of_the_noise(
+    setting: Setting, laid_open: set[Adversary]
+) -> None:
     rows = table(filled(summed(0)), CLIENT, setting)
     sums, share = epsilon([SKELLAM], 1e-6, ZERO), epsilon([SKELLAM.own_share()], 1e-6, ZERO)
     assert {who for who, row in rows.items() if row.epsilon == share} == laid_open
@@ -276,8 +324,13 @@ def test_who_sees_an_upload_faces_one_share_of_the_noise(setting: Setting, laid_
 
 def test_claims_say_what_they_rest_on() -> None:
     ledger = filled(local(0, 0, GaussianEvent(1.0, 0.1, 5)), summed(0))
-    example, client = (table(ledger, unit, Setting("bfv+masked"))[Adversary.SERVER] for unit in (EXAMPLE, CLIENT))
-    assert (example.sampling, client.sampling) == ("Poisson within each client", "none: every round is paid in full")
+    example, client = (
+        table(ledger, unit, Setting("bfv+masked"))[Adversary.SERVER] for unit in (EXAMPLE, CLIENT)
+    )
+    assert (example.sampling, client.sampling) == (
+        "Poisson within each client",
+        "none: every round is paid in full",
+    )
     assert (example.basis, client.basis) == ("declared", "derived")
     assert any("training" in gap for gap in client.not_covered)
     assert json.loads(json.dumps(example.to_dict()))["adjacency"] == "zero-out"

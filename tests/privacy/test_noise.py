@@ -1,4 +1,6 @@
-"""The noise source: keys, streams that never repeat, and the laws of what is drawn from them. False-alarm rate: 1e-6 a test."""
+"""The noise source: keys, streams that never repeat, and the laws of what is drawn from them.
+False-alarm rate: 1e-6 a test.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +19,26 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import ECB
 from numpy.typing import NDArray
-from privacy.randomness import ALARM, assert_frequencies, assert_moments, assert_uncorrelated, assert_unrelated_words, assert_z
+from privacy.randomness import (
+    ALARM,
+    assert_frequencies,
+    assert_moments,
+    assert_uncorrelated,
+    assert_unrelated_words,
+    assert_z,
+)
 from scipy import stats
 
 from secure_fl.errors import PrivacyError
 from secure_fl.privacy.noise import BLOCK, NoiseSource, NoiseStream
 
 COUNT = 1 << 18
-TRIPLES = [(client, round_, purpose) for client in (0, 1) for round_ in (0, 1) for purpose in ("update", "updat", "count")]
+TRIPLES = [
+    (client, round_, purpose)
+    for client in (0, 1)
+    for round_ in (0, 1)
+    for purpose in ("update", "updat", "count")
+]
 
 
 def stream(purpose: str = "test") -> NoiseStream:
@@ -47,13 +61,19 @@ class Planted(NoiseStream):
 
 
 def test_keystream_is_aes_256_in_counter_mode() -> None:
-    published = "dc95c078a2408989ad48a21492842087"  # AES-256 of the zero block under the zero key (NIST AESAVS)
+    # AES-256 of the zero block under the zero key (NIST AESAVS)
+    published = "dc95c078a2408989ad48a21492842087"
     assert NoiseStream(bytes(32), private=False).words(2).tobytes().hex() == published
 
 
 def test_key_is_hkdf_of_master_and_unambiguous_triple() -> None:
     master = hashlib.sha256(b"secure_fl noise for tests 7").digest()
-    info = b"secure_fl noise 1" + (3).to_bytes(8, "big") + (-1).to_bytes(8, "big", signed=True) + b"update"
+    info = (
+        b"secure_fl noise 1"
+        + (3).to_bytes(8, "big")
+        + (-1).to_bytes(8, "big", signed=True)
+        + b"update"
+    )
     extracted = hmac.digest(bytes(32), master, "sha256")
     key = hmac.digest(extracted, info + b"\x01", "sha256")
     blocks = b"".join(number.to_bytes(16, "big") for number in range(10_000))
@@ -64,7 +84,9 @@ def test_key_is_hkdf_of_master_and_unambiguous_triple() -> None:
 
 def test_words_go_on_where_the_last_call_ended() -> None:
     parts = stream()
-    assert np.array_equal(np.concatenate([parts.words(n) for n in (1, 0, 3, 20_000)]), stream().words(20_004))
+    assert np.array_equal(
+        np.concatenate([parts.words(n) for n in (1, 0, 3, 20_000)]), stream().words(20_004)
+    )
 
 
 def test_words_never_repeat() -> None:
@@ -85,7 +107,10 @@ def source_words(make: Callable[[], NoiseSource]) -> dict[object, NDArray[np.uin
     found: dict[object, NDArray[np.uint64]] = {}
     for restart in range(2):
         source = make()
-        found |= {(restart, *t): source.stream(client=t[0], round=t[1], purpose=t[2]).words(4096) for t in TRIPLES}
+        found |= {
+            (restart, *t): source.stream(client=t[0], round=t[1], purpose=t[2]).words(4096)
+            for t in TRIPLES
+        }
     return found
 
 
@@ -95,7 +120,9 @@ def test_streams_of_clients_rounds_purposes_and_restarts_are_unrelated() -> None
 
 
 def test_fresh_sources_differ() -> None:
-    a, b = (NoiseSource.fresh().stream(client=0, round=0, purpose="x").words(4096) for _ in range(2))
+    a, b = (
+        NoiseSource.fresh().stream(client=0, round=0, purpose="x").words(4096) for _ in range(2)
+    )
     assert not np.isin(a, b).any()
 
 
@@ -115,10 +142,16 @@ class OneKeyShifted(NoiseSource):
         return shifted
 
 
-BROKEN: list[Callable[[], NoiseSource]] = [lambda: NoiseSource.for_tests(0), OneKeyForAllPurposes.fresh, OneKeyShifted.fresh]
+BROKEN: list[Callable[[], NoiseSource]] = [
+    lambda: NoiseSource.for_tests(0),
+    OneKeyForAllPurposes.fresh,
+    OneKeyShifted.fresh,
+]
 
 
-@pytest.mark.parametrize("make", BROKEN, ids=["constant seed", "one key for two purposes", "one keystream, shifted"])
+@pytest.mark.parametrize(
+    "make", BROKEN, ids=["constant seed", "one key for two purposes", "one keystream, shifted"]
+)
 def test_broken_sources_are_caught(make: Callable[[], NoiseSource]) -> None:
     with pytest.raises(AssertionError):
         assert_unrelated_words(source_words(make))
@@ -127,7 +160,8 @@ def test_broken_sources_are_caught(make: Callable[[], NoiseSource]) -> None:
 def test_gaussians_of_leaves_rounds_and_clients_are_uncorrelated() -> None:
     source, leaves = NoiseSource.for_tests(3), stream()
     draws: dict[object, NDArray[np.floating]] = {
-        t: source.stream(client=t[0], round=t[1], purpose=t[2]).gaussian((4096,), 2.0).numpy() for t in TRIPLES
+        t: source.stream(client=t[0], round=t[1], purpose=t[2]).gaussian((4096,), 2.0).numpy()
+        for t in TRIPLES
     }
     draws |= {f"leaf {leaf}": leaves.gaussian((4096,), 2.0).numpy() for leaf in range(4)}
     assert_uncorrelated(draws)
@@ -157,7 +191,10 @@ def test_neither_source_nor_stream_can_be_copied(act: Callable[[object], object]
 def test_text_shows_no_key() -> None:
     source = NoiseSource.fresh()
     taken = source.stream(client=0, round=0, purpose="x")
-    assert f"{source} {source!r} {taken} {taken!r}" == "<NoiseSource> <NoiseSource> <NoiseStream> <NoiseStream>"
+    assert (
+        f"{source} {source!r} {taken} {taken!r}"
+        == "<NoiseSource> <NoiseSource> <NoiseStream> <NoiseStream>"
+    )
     assert not hasattr(source, "__dict__")
     assert not hasattr(taken, "__dict__")
 
@@ -178,7 +215,11 @@ def test_a_forked_process_is_refused() -> None:
     taken = source.stream(client=0, round=0, purpose="x")
     reader, writer = os.pipe()
     if (child := os.fork()) == 0:
-        for use in (lambda: taken.words(1), lambda: taken.gaussian((3,), 1.0), lambda: source.stream(client=9, round=0, purpose="x")):
+        for use in (
+            lambda: taken.words(1),
+            lambda: taken.gaussian((3,), 1.0),
+            lambda: source.stream(client=9, round=0, purpose="x"),
+        ):
             try:
                 use()
                 os.write(writer, b"drawn ")
@@ -258,7 +299,8 @@ def test_gaussian_fills_any_shape(shape: tuple[int, ...]) -> None:
     draws = stream().gaussian(shape, 1.0)
     assert draws.shape == shape
     assert draws.dtype == torch.float32
-    assert len(draws.unique()) > 0.999 * draws.numel() or draws.numel() == 0  # float32 has some coincidences
+    # float32 has some coincidences
+    assert len(draws.unique()) > 0.999 * draws.numel() or draws.numel() == 0
     assert not draws.requires_grad
 
 
@@ -269,7 +311,11 @@ def test_coins_come_at_their_rate(probability: float) -> None:
 
 
 def test_coins_turn_at_one_word() -> None:
-    for probability, threshold in ((2.0**-64, 1), (0.3, int(0.3 * 2**64)), (1 - 2.0**-53, 2**64 - 2**11)):
+    for probability, threshold in (
+        (2.0**-64, 1),
+        (0.3, int(0.3 * 2**64)),
+        (1 - 2.0**-53, 2**64 - 2**11),
+    ):
         assert Planted(threshold - 1, threshold).coins(2, probability).tolist() == [True, False]
     assert Planted(0).coins(1, 0.0).tolist() == [False]
     assert Planted(2**64 - 1).coins(1, 1.0).tolist() == [True]
@@ -283,7 +329,9 @@ def test_coins_are_independent_of_each_other() -> None:
 
 def test_every_order_is_equally_likely() -> None:
     drawn, orders = stream(), {order: number for number, order in enumerate(permutations(range(4)))}
-    seen = np.bincount([orders[tuple(drawn.permutation(4).tolist())] for _ in range(10_000)], minlength=24)
+    seen = np.bincount(
+        [orders[tuple(drawn.permutation(4).tolist())] for _ in range(10_000)], minlength=24
+    )
     assert_frequencies(seen, np.full(24, 1 / 24))
 
 

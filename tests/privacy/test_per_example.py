@@ -1,4 +1,6 @@
-"""DP-SGD for losses of single examples: the step, its sensitivity, and adaptive clipping at the price that was asked for."""
+"""DP-SGD for losses of single examples: the step, its sensitivity, and adaptive clipping at the
+price that was asked for.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,10 @@ from secure_fl.models.heads import Classifier
 from secure_fl.objectives.contrastive import SpectralContrastive
 from secure_fl.objectives.coupling import Coupling
 from secure_fl.objectives.masked import MaskedReconstruction
-from secure_fl.objectives.units import CrossEntropy, unit_form
+from secure_fl.objectives.unit_objectives import CrossEntropy, unit_form
+from secure_fl.privacy.adjacency import Adjacency
 from secure_fl.privacy.mechanisms.mechanism import Labelled
 from secure_fl.privacy.mechanisms.per_example import AdaptiveBound, PerExample
-from secure_fl.privacy.units import Adjacency
 
 
 def classifier() -> Classifier:
@@ -31,7 +33,9 @@ def labelled(count: int, seed: int = 0) -> Labelled:
     return Labelled(images(count, seed)[:, :1], torch.arange(count) % 3)
 
 
-def mechanism(noise: float = 1.0, clip: float | AdaptiveBound = 1.0, examples: int = 100, rate: float = 0.2) -> PerExample:
+def mechanism(
+    noise: float = 1.0, clip: float | AdaptiveBound = 1.0, examples: int = 100, rate: float = 0.2
+) -> PerExample:
     return PerExample(CrossEntropy(), examples, rate, noise, clip)
 
 
@@ -46,13 +50,21 @@ def test_without_noise_and_clipping_the_step_is_cross_entropy_s() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("clip", [0.05, AdaptiveBound(0.05)], ids=["fixed", "adaptive"])
-def test_no_neighbour_moves_a_released_sum_beyond_its_claim(kind: str, clip: float | AdaptiveBound) -> None:
+def test_no_neighbour_moves_a_released_sum_beyond_its_claim(
+    kind: str, clip: float | AdaptiveBound
+) -> None:
     model, others, made = classifier(), labelled(12), mechanism(1.0, clip)
     extra = newcomer(kind, others.rows, seed=3)[None]
     more = Labelled(torch.cat([extra, others.rows]), torch.cat([torch.tensor([1]), others.targets]))
     other = Labelled(torch.cat([others.rows[:-1], extra]), others.targets)
-    without, with_it, replaced = (made.released_sums(model, views) for views in (others, more, other))
-    for adjacency, changed in ((Adjacency.ADD_REMOVE, with_it), (Adjacency.ZERO_OUT, with_it), (Adjacency.REPLACE_ONE, replaced)):
+    without, with_it, replaced = (
+        made.released_sums(model, views) for views in (others, more, other)
+    )
+    for adjacency, changed in (
+        (Adjacency.ADD_REMOVE, with_it),
+        (Adjacency.ZERO_OUT, with_it),
+        (Adjacency.REPLACE_ONE, replaced),
+    ):
         claims = made.sensitivity(adjacency)
         assert len(claims) == (2 if isinstance(clip, AdaptiveBound) else 1)
         for before, after, claim in zip(without, changed, claims, strict=True):
@@ -149,15 +161,20 @@ def test_rounding_of_all_other_norms_moves_the_count_by_next_to_nothing() -> Non
     def step(square_norms: Tensor) -> Tensor:
         return (square_norms <= clip.bound**2).double() - 0.5
 
-    assert float((step(square * (1 + 2.0**-20) ** 2) - step(square)).sum().abs()) == 4096, "the planted fault"
+    assert float((step(square * (1 + 2.0**-20) ** 2) - step(square)).sum().abs()) == 4096, (
+        "the planted fault"
+    )
 
 
 def test_a_batch_of_another_size_moves_the_count_by_no_more_than_is_charged() -> None:
-    """One row many times over, and one example more; the bound lies between the norms that both batches give it."""
+    """One row many times over, and one example more; the bound lies between the norms that both
+    batches give it.
+    """
     torch.manual_seed(64)
     model, row, new = nn.Linear(64, 10), torch.rand(1, 1, 64), torch.rand(1, 1, 64)
     for count in (1, 3, 16, 33, 128, 255):
-        rows, labels = row.expand(count, 1, 64).contiguous(), torch.zeros(count + 1, dtype=torch.int64)
+        rows = row.expand(count, 1, 64).contiguous()
+        labels = torch.zeros(count + 1, dtype=torch.int64)
         without, more = Labelled(rows, labels[:-1]), Labelled(torch.cat([rows, new]), labels)
         norms = [mechanism()._sum(model, views).square_norms[:count] for views in (without, more)]
         made = mechanism(1.0, AdaptiveBound(float((norms[0][0] * norms[1][0]) ** 0.25)), count + 1)
@@ -167,8 +184,12 @@ def test_a_batch_of_another_size_moves_the_count_by_no_more_than_is_charged() ->
 
 def test_bits_are_halves_outside_of_the_ramp_and_even_within() -> None:
     clip = AdaptiveBound(2.0)
-    norms = torch.tensor([0.0, 1e-30, 1.59, 2.0, 2.51, 1e30, torch.inf, torch.nan], dtype=torch.float64)
-    assert clip.bits(norms.square()).tolist() == pytest.approx([0.5, 0.5, 0.5, 0.0, -0.5, -0.5, -0.5, -0.5])
+    norms = torch.tensor(
+        [0.0, 1e-30, 1.59, 2.0, 2.51, 1e30, torch.inf, torch.nan], dtype=torch.float64
+    )
+    assert clip.bits(norms.square()).tolist() == pytest.approx(
+        [0.5, 0.5, 0.5, 0.0, -0.5, -0.5, -0.5, -0.5]
+    )
     inside = torch.tensor([2 / 1.1, 2 * 1.1], dtype=torch.float64)
     assert float(clip.bits(inside.square()).sum()) == pytest.approx(0)
 
@@ -183,7 +204,10 @@ class Lying:
 def test_what_the_proof_does_not_cover_is_refused() -> None:
     for match, call in (
         ("couples examples", lambda: PerExample(Lying(), 100, 0.2, 1.0)),
-        ("released-statistics", lambda: PerExample(unit_form(SpectralContrastive(), 8, 0), 100, 0.2, 1.0)),
+        (
+            "released-statistics",
+            lambda: PerExample(unit_form(SpectralContrastive(), 8, 0), 100, 0.2, 1.0),
+        ),
         ("count_noise", lambda: mechanism(3.0, AdaptiveBound(1.0, count_noise=1.5))),
         ("quantile", lambda: AdaptiveBound(1.0, quantile=1.0)),
         ("rate", lambda: AdaptiveBound(1.0, rate=0.0)),

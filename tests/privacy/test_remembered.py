@@ -52,7 +52,9 @@ class Holder(nn.Module):
         self.register_buffer("steps", torch.zeros(2, dtype=torch.bfloat16))
         self.weight = nn.Parameter(torch.zeros(()))
         self.array, self.queue, self.names = np.zeros(3), deque[int](), set[str]()
-        self.torch_generator, self.numpy_generator, self.python_generator = torch.Generator(), np.random.default_rng(0), random.Random(0)
+        self.torch_generator = torch.Generator()
+        self.numpy_generator = np.random.default_rng(0)
+        self.python_generator = random.Random(0)
         self.numbers = itertools.count()
 
 
@@ -170,7 +172,17 @@ class Module(nn.Module):
         Module(),
     ],
     ids=[
-        *("slots", "nested", "method", "class", "closure", "global", "through another", "default", "partial"),
+        *(
+            "slots",
+            "nested",
+            "method",
+            "class",
+            "closure",
+            "global",
+            "through another",
+            "default",
+            "partial",
+        ),
         *("function within", "module", "another class", "tensor", "methods", "forward"),
     ],
 )
@@ -198,7 +210,16 @@ def test_a_global_that_is_called_like_an_attribute_is_not_read() -> None:
 def test_objects_in_circles_and_those_that_are_not_opened_end() -> None:
     one, other = Nested(), Nested()
     one.other, other.other = other, one  # type: ignore[attr-defined]
-    held = {"a": one, "b": torch.nn, "c": type, "d": len, "e": np.dtype("f4"), "f": threading.Lock(), "g": logging.getLogger("x"), "h": Shared}
+    held = {
+        "a": one,
+        "b": torch.nn,
+        "c": type,
+        "d": len,
+        "e": np.dtype("f4"),
+        "f": threading.Lock(),
+        "g": logging.getLogger("x"),
+        "h": Shared,
+    }
     assert remembered(**held) == remembered(**held)
     assert len(remembered(**held)) < 80
 

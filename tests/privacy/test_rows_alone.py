@@ -1,4 +1,6 @@
-"""Models that let a row see others, or remember rows, are found by running them; models that do not are let through."""
+"""Models that let a row see others, or remember rows, are found by running them; models that do not
+are let through.
+"""
 
 from __future__ import annotations
 
@@ -108,7 +110,13 @@ COUPLED: dict[str, Callable[[Layer, Tensor], Tensor]] = {
     "by a hook on gradients": hooked,
     "through its own gradient": lambda _, h: h.detach() + (h - h.detach()) * h.detach().std(0),
 }
-REMEMBERING = {"count": counting, "bank": banking, "buffer": noting, "graded": noting_with_gradients, "data": noting_behind_autograd}
+REMEMBERING = {
+    "count": counting,
+    "bank": banking,
+    "buffer": noting,
+    "graded": noting_with_gradients,
+    "data": noting_behind_autograd,
+}
 DRAWING: dict[str, Callable[[Layer, Tensor], Tensor]] = {
     "functional dropout": lambda _, h: functional.dropout(h, 0.5),
     "shuffled": lambda _, h: h[torch.randperm(len(h))],
@@ -144,12 +152,17 @@ def test_a_model_with_coins_of_its_own_is_refused(way: str) -> None:
 
 def test_a_generator_of_its_own_is_refused() -> None:
     generator = torch.Generator().manual_seed(0)
-    assert "asked again" in refusal(lambda _, h: h + torch.rand(h.shape[1], generator=generator)).problem
+    assert (
+        "asked again"
+        in refusal(lambda _, h: h + torch.rand(h.shape[1], generator=generator)).problem
+    )
 
 
 @pytest.mark.parametrize("frozen", [nn.LSTM(WIDTH, WIDTH), nn.GRU(WIDTH, WIDTH, 2)])
 def test_a_recurrent_layer_that_takes_the_batch_for_time_is_refused(frozen: nn.Module) -> None:
-    """`[N, D]` is one sequence of length N to it: every row sees those before it, and the first sees nobody."""
+    """`[N, D]` is one sequence of length N to it: every row sees those before it, and the first
+    sees nobody.
+    """
 
     class Causal(nn.Module):
         def __init__(self) -> None:
@@ -244,11 +257,15 @@ def test_pictures_stay_pictures_where_gradients_are_compared() -> None:
 
 
 @pytest.mark.parametrize("batch_first", [True, False])
-def test_a_transformer_that_is_used_in_eval_mode_needs_no_coins_of_its_own(batch_first: bool) -> None:
+def test_a_transformer_that_is_used_in_eval_mode_needs_no_coins_of_its_own(
+    batch_first: bool,
+) -> None:
     """Its attention drops in train mode by a function, not by a layer."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = nn.TransformerEncoder(nn.TransformerEncoderLayer(WIDTH, 2, 16, batch_first=batch_first), 2).eval()
+        model = nn.TransformerEncoder(
+            nn.TransformerEncoderLayer(WIDTH, 2, 16, batch_first=batch_first), 2
+        ).eval()
     rows = torch.rand(5, 3, WIDTH)
     if batch_first:
         check_rows_alone(model, rows, sizes=[33])

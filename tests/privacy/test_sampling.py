@@ -1,4 +1,6 @@
-"""Who is drawn: rates, independence and edges. Statistical bounds are 5 standard deviations, a false alarm in 1.7 million."""
+"""Who is drawn: rates, independence and edges. Statistical bounds are 5 standard deviations, a
+false alarm in 1.7 million.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ def stream(seed: int = 0) -> NoiseStream:
 
 def near(found: float, trials: int, probability: float) -> bool:
     """Whether a count of successes fits a binomial."""
-    return abs(found - trials * probability) <= DEVIATIONS * sqrt(trials * probability * (1 - probability))
+    return abs(found - trials * probability) <= DEVIATIONS * sqrt(
+        trials * probability * (1 - probability)
+    )
 
 
 def test_every_example_is_drawn_at_the_rate_and_by_itself() -> None:

@@ -15,7 +15,7 @@ from secure_fl.objectives import losses
 from secure_fl.objectives.masked import MaskedReconstruction
 from secure_fl.objectives.separation import Separation
 from secure_fl.privacy.mechanisms.per_example import PerExample
-from secure_fl.privacy.separable import check_rows_stay_apart
+from secure_fl.privacy.row_isolation import check_rows_stay_apart
 from secure_fl.privacy.unit_gradients import clipped_sum
 from secure_fl_kernels import functional, per_sample
 
@@ -36,7 +36,14 @@ def coupled(h: Tensor, z: Tensor) -> Tensor:
 
 
 def logit() -> LogitDP:
-    return LogitDP(temperature=0.5, pair_bound=1.0, noise_multiplier=1.0, sampling_rate=0.5, examples=60, largest_batch=10)
+    return LogitDP(
+        temperature=0.5,
+        pair_bound=1.0,
+        noise_multiplier=1.0,
+        sampling_rate=0.5,
+        examples=60,
+        largest_batch=10,
+    )
 
 
 def by_target() -> PerExample:
@@ -44,7 +51,9 @@ def by_target() -> PerExample:
 
 
 CASES: dict[str, Callable[[], object]] = {
-    "coupled losses": lambda: [clipped_sum(network(), rows(2 * DRAWN), 2, coupled, 1.0) for _ in range(5)],
+    "coupled losses": lambda: [
+        clipped_sum(network(), rows(2 * DRAWN), 2, coupled, 1.0) for _ in range(5)
+    ],
     "one loss for all": lambda: clipped_sum(network(), rows(), 1, lambda h, z: z.sum(), 1.0),
     "rows of half a unit": lambda: clipped_sum(network(), rows(), 2, coupled, 1.0),
     "rows combined": lambda: check_rows_stay_apart(DRAWN, torch.zeros(DRAWN - 1, 5)),
@@ -57,7 +66,9 @@ CASES: dict[str, Callable[[], object]] = {
     "small images": lambda: MaskedReconstruction(seed=0).hide(torch.zeros(DRAWN, 1, 2, 2)),
     "groups": lambda: functional.group_nt_xent_loss(rows(), rows(), 3),
     "norms": lambda: per_sample.clip_and_sum(rows(), torch.ones(DRAWN - 1), 1.0),
-    "ghosts": lambda: per_sample.ghost_square_norms_linear(torch.zeros(DRAWN, 4, 3), torch.zeros(DRAWN, 5, 3)),
+    "ghosts": lambda: per_sample.ghost_square_norms_linear(
+        torch.zeros(DRAWN, 4, 3), torch.zeros(DRAWN, 5, 3)
+    ),
     "ghosts' rows": lambda: per_sample.ghost_square_norms_linear(rows(), rows(DRAWN - 1)),
     "ghosts' groups": lambda: per_sample.ghost_square_norms_linear(rows(), rows(), group_size=3),
     "axes": lambda: per_sample.clip_and_sum(torch.zeros(DRAWN, 3, 3), torch.ones(DRAWN), 1.0),
@@ -74,7 +85,12 @@ def test_no_error_says_how_many_were_drawn(case: str) -> None:
 
 def test_an_error_that_says_it_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def told() -> None:
-        raise PrivacyError("a unit's loss depends on other units' rows", field="unit_losses", value=f"{DRAWN} units", remedy="none")
+        raise PrivacyError(
+            "a unit's loss depends on other units' rows",
+            field="unit_losses",
+            value=f"{DRAWN} units",
+            remedy="none",
+        )
 
     monkeypatch.setitem(CASES, "coupled losses", told)
     with pytest.raises(AssertionError, match="units"):

@@ -13,8 +13,8 @@ from secure_fl.errors import PrivacyError
 from secure_fl.models.convnet import MLP, ConvNet, SeriesConvNet
 from secure_fl.models.heads import EncoderProjector, Projector
 from secure_fl.models.resnet import ResNet18
+from secure_fl.privacy.row_isolation import check_separable
 from secure_fl.privacy.rows_alone import check_rows_alone
-from secure_fl.privacy.separable import check_separable
 from secure_fl.privacy.unit_gradients import Method, clipped_sum
 from secure_fl_kernels import reference
 
@@ -22,7 +22,9 @@ METHODS: tuple[Method, ...] = ("hooks", "ghost")
 
 
 class Odd(nn.Module):
-    """What the project's own models have not: a layer used twice, tied weights, in-place ReLU, frozen parts, unusual convolutions."""
+    """What the project's own models have not: a layer used twice, tied weights, in-place ReLU,
+    frozen parts, unusual convolutions.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -95,7 +97,9 @@ def one_at_a_time(model: nn.Module, rows: Tensor, rows_per_unit: int) -> Tensor:
     found = []
     for unit in rows.split(rows_per_unit):
         h, z = model(unit)
-        gradients = torch.autograd.grad(losses(h[None], z[None]).sum(), trained(model), materialize_grads=True)
+        gradients = torch.autograd.grad(
+            losses(h[None], z[None]).sum(), trained(model), materialize_grads=True
+        )
         found.append(torch.cat([g.flatten() for g in gradients]))
     return torch.stack(found)
 
@@ -104,11 +108,18 @@ def flat(gradients: list[Tensor]) -> Tensor:
     return torch.cat([g.flatten() for g in gradients])
 
 
-CASES = [(name, method, rows) for name in MODELS for method in METHODS for rows in ((2,) if name == "resnet18" else (1, 2, 6))]
+CASES = [
+    (name, method, rows)
+    for name in MODELS
+    for method in METHODS
+    for rows in ((2,) if name == "resnet18" else (1, 2, 6))
+]
 
 
 @pytest.mark.parametrize(("name", "method", "rows_per_unit"), CASES)
-def test_the_sum_of_gradients_formed_one_unit_at_a_time(name: str, method: Method, rows_per_unit: int) -> None:
+def test_the_sum_of_gradients_formed_one_unit_at_a_time(
+    name: str, method: Method, rows_per_unit: int
+) -> None:
     model, rows = build(name, torch.float64)
     units = one_at_a_time(model, rows, rows_per_unit)
     norms = units.norm(dim=1)
@@ -128,7 +139,9 @@ def test_models_that_change_their_precision_within(within: str, method: Method) 
         def __init__(self) -> None:
             super().__init__()
             torch.manual_seed(0)
-            self.first, self.norm, self.second = nn.Linear(6, 6), nn.LayerNorm(6), nn.Linear(6, 4, dtype=torch.float64)
+            self.first = nn.Linear(6, 6)
+            self.norm = nn.LayerNorm(6)
+            self.second = nn.Linear(6, 4, dtype=torch.float64)
             if within == "autocast":
                 self.second = nn.Linear(6, 4)
 
@@ -145,7 +158,10 @@ def test_models_that_change_their_precision_within(within: str, method: Method) 
     got = clipped_sum(model, rows, 2, losses, bound, method=method)
     assert [g.dtype for g in got.gradients] == [p.dtype for p in trained(model)]
     tolerance = 1e-2 if within == "autocast" else 1e-4
-    assert float((flat([g.double() for g in got.gradients]) - expected).norm() / expected.norm()) < tolerance
+    assert (
+        float((flat([g.double() for g in got.gradients]) - expected).norm() / expected.norm())
+        < tolerance
+    )
     alone = clipped_sum(model, rows[:2], 2, losses, bound / 100, method=method)
     assert float(flat([g.double() for g in alone.gradients]).norm()) <= bound / 100 * (1 + 1e-6)
 
@@ -153,12 +169,16 @@ def test_models_that_change_their_precision_within(within: str, method: Method) 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", ["convnet", "mlp", "series_convnet", "resnet18"])
 def test_float32_is_within_its_rounding(name: str, method: Method) -> None:
-    """1e-5; for ResNet's wide layers ghost norms err upwards by up to 1e-4, so that no gradient comes out too long."""
+    """1e-5; for ResNet's wide layers ghost norms err upwards by up to 1e-4, so that no gradient
+    comes out too long.
+    """
     model, rows = build(name, torch.float32)
     got = clipped_sum(model, rows, 2, losses, 0.1, method=method)
     units = one_at_a_time(model.double(), rows.double(), 2)
     expected = (units * (0.1 / units.norm(dim=1)).clamp(max=1)[:, None]).sum(0)
-    assert float((flat(got.gradients) - expected).norm() / expected.norm()) < (1e-4 if name == "resnet18" else 1e-5)
+    assert float((flat(got.gradients) - expected).norm() / expected.norm()) < (
+        1e-4 if name == "resnet18" else 1e-5
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -174,7 +194,9 @@ def test_no_unit_adds_more_than_the_bound(name: str, method: Method) -> None:
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", ["convnet", "mlp", "series_convnet"])
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e30])
-def test_a_unit_that_is_not_finite_adds_exactly_nothing(name: str, method: Method, value: float) -> None:
+def test_a_unit_that_is_not_finite_adds_exactly_nothing(
+    name: str, method: Method, value: float
+) -> None:
     model, rows = build(name, torch.float32)
     broken = rows.clone()
     broken[5].view(-1)[3] = value
@@ -182,7 +204,9 @@ def test_a_unit_that_is_not_finite_adds_exactly_nothing(name: str, method: Metho
     kept = clipped_sum(model, torch.cat([rows[:4], rows[6:]]), 2, losses, 0.1, method=method)
     assert bool(torch.isfinite(flat(got.gradients)).all())
     if value == 1e30 and bool(got.square_norms[2].isfinite()):
-        assert float((flat(got.gradients) - flat(kept.gradients)).norm()) <= 0.1  # a norm layer made it small again
+        assert (
+            float((flat(got.gradients) - flat(kept.gradients)).norm()) <= 0.1
+        )  # a norm layer made it small again
         return
     assert not bool(got.square_norms[2].isfinite())
     assert torch.allclose(flat(got.gradients), flat(kept.gradients), rtol=1e-5, atol=1e-7)
@@ -196,16 +220,22 @@ def test_targets_that_are_not_finite_are_no_reason_to_refuse(value: float) -> No
     targets[1] = value
     without = torch.cat([rows[:2], rows[4:]])
     for _ in range(20):
-        got = clipped_sum(model, rows, 2, lambda h, z: losses(h, z) + (z.mean((1, 2)) - targets).square(), 1.0)
+        got = clipped_sum(
+            model, rows, 2, lambda h, z: losses(h, z) + (z.mean((1, 2)) - targets).square(), 1.0
+        )
         assert not bool(got.square_norms[1].isfinite())
-        kept = clipped_sum(model, without, 2, lambda h, z: losses(h, z) + z.mean((1, 2)).square(), 1.0)
+        kept = clipped_sum(
+            model, without, 2, lambda h, z: losses(h, z) + z.mean((1, 2)).square(), 1.0
+        )
         assert torch.allclose(flat(got.gradients), flat(kept.gradients), rtol=1e-5, atol=1e-7)
 
 
 def test_all_units_broken_is_zero() -> None:
     model, rows = build("convnet", torch.float32)
     for method in METHODS:
-        assert not flat(clipped_sum(model, rows * torch.nan, 2, losses, 1.0, method=method).gradients).any()
+        assert not flat(
+            clipped_sum(model, rows * torch.nan, 2, losses, 1.0, method=method).gradients
+        ).any()
 
 
 def test_no_units_give_zeros_and_run_nothing() -> None:
@@ -244,8 +274,12 @@ def by_the_batchs_norm(h: Tensor, z: Tensor) -> Tensor:
     return losses(h / h.norm(), z)
 
 
-def forty_sums(model: nn.Module, rows: Tensor, unit_losses: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """Halves are drawn anew: two units are in different ones with probability 1/2, so one coupled pair passes this once in 10^12 times."""
+def forty_sums(
+    model: nn.Module, rows: Tensor, unit_losses: Callable[[Tensor, Tensor], Tensor]
+) -> None:
+    """Halves are drawn anew: two units are in different ones with probability 1/2, so one coupled
+    pair passes this once in 10^12 times.
+    """
     for _ in range(40):
         assert not flat(clipped_sum(model, rows, 2, unit_losses, 1.0).gradients).isnan().any()
 
@@ -281,77 +315,20 @@ def test_units_do_not_change_each_other_through_a_constant() -> None:
     assert torch.allclose(flat(together), torch.stack([flat(g) for g in apart]).sum(0), rtol=1e-9)
 
 
-class Scaled(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer, self.scale = nn.Linear(4, 4), nn.Parameter(torch.ones(4))
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return x, self.layer(x) * self.scale
-
-
-REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "batch norm": (lambda: nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)), 'norm = "group"'),
-    "frozen batch norm in train mode": (lambda: nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4).requires_grad_(False)), 'norm = "group"'),
-    "running statistics": (lambda: nn.Sequential(nn.Linear(4, 4), nn.InstanceNorm1d(4, track_running_stats=True)), 'norm = "group"'),
-    "weights of its own": (Scaled, "freeze it"),
-    "circular padding": (lambda: nn.Conv1d(4, 4, 3, padding=1, padding_mode="circular"), "padding_mode"),
-    "attention": (lambda: nn.MultiheadAttention(4, 2), "freeze it"),
-    "recurrent": (lambda: nn.LSTM(4, 4), "freeze it"),
-    "renormalised embedding": (lambda: nn.Embedding(4, 4, max_norm=1.0), "max_norm"),
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_models_that_mix_rows_or_have_no_rule_are_refused(name: str) -> None:
-    make, remedy = REFUSED[name]
-    with pytest.raises(PrivacyError, match=remedy):
-        check_separable(make())
-
-
 def test_a_frozen_batch_norm_in_eval_mode_is_a_constant() -> None:
     model = nn.Sequential(nn.BatchNorm1d(4).requires_grad_(False).eval(), nn.Linear(4, 3))
     check_separable(model)
     rows = torch.randn(6, 4)
     got = clipped_sum(model, rows, 1, lambda h, z: z.square().sum((1, 2)), 0.1)
-    apart = [clipped_sum(model, row[None], 1, lambda h, z: z.square().sum((1, 2)), 0.1) for row in rows]
-    assert torch.allclose(flat(got.gradients), torch.stack([flat(g.gradients) for g in apart]).sum(0), rtol=1e-5, atol=1e-7)
-
-
-class Merged(nn.Module):
-    """Takes positions for rows."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(2, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x.reshape(-1, 2)).reshape(len(x), -1)
-
-
-class InPlace(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(4, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x * 1
-        y = self.layer(x)
-        x += 1
-        return y + x
-
-
-def test_calls_that_cannot_be_right_are_refused() -> None:
-    rows = torch.randn(6, 4)
-    plain = nn.Linear(4, 3)
-    for match, call in (
-        ("rows cannot be told apart", lambda: clipped_sum(Merged(), rows, 2, lambda h, z: z.sum((1, 2)), 1.0)),
-        ("changed in place", lambda: clipped_sum(InPlace(), rows, 2, lambda h, z: z.sum((1, 2)), 1.0)),
-        ("not one loss a unit", lambda: clipped_sum(plain, rows, 2, lambda h, z: z.sum(), 1.0)),
-        ("do not fill units", lambda: clipped_sum(plain, rows, 4, lambda h, z: z.sum((1, 2)), 1.0)),
-    ):
-        with pytest.raises(PrivacyError, match=match):
-            call()
+    apart = [
+        clipped_sum(model, row[None], 1, lambda h, z: z.square().sum((1, 2)), 0.1) for row in rows
+    ]
+    assert torch.allclose(
+        flat(got.gradients),
+        torch.stack([flat(g.gradients) for g in apart]).sum(0),
+        rtol=1e-5,
+        atol=1e-7,
+    )
 
 
 class Centred(nn.Module):
@@ -376,6 +353,8 @@ def test_two_stage_norms_match_reference_for_groups() -> None:
     def contrast(h: Tensor, z: Tensor) -> Tensor:
         return torch.stack([reference.nt_xent_loss(unit[:3], unit[3:], 0.5) for unit in z])
 
-    hooks, ghost = (clipped_sum(model, rows, 6, contrast, 0.05, method=method) for method in METHODS)
+    hooks, ghost = (
+        clipped_sum(model, rows, 6, contrast, 0.05, method=method) for method in METHODS
+    )
     assert torch.allclose(flat(hooks.gradients), flat(ghost.gradients), rtol=1e-8)
     assert torch.allclose(hooks.square_norms, ghost.square_norms, rtol=1e-8)

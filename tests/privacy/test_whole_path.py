@@ -1,135 +1,41 @@
-"""The whole way from examples to what is noised: augmentations, objectives and views that tie examples together are refused on noise."""
+"""The whole way from examples to what is noised: objectives, models and views that tie examples
+together are refused on noise.
+"""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from kornia import augmentation
+from privacy.broken import mixup
 from privacy.example_cases import stream
 from torch import Tensor, nn
 from torch.nn import functional
 
-from secure_fl.coins import Coins, Draws
-from secure_fl.data.augmentations import GlyphViews, PhotoViews
+from secure_fl.coins import Coins
 from secure_fl.errors import PrivacyError
 from secure_fl.experimental.logit import LogitDP
 from secure_fl.models.heads import EncoderProjector
 from secure_fl.objectives.coupling import Coupling
-from secure_fl.objectives.units import CrossEntropy
+from secure_fl.objectives.unit_objectives import CrossEntropy
 from secure_fl.privacy.engine import PrivateSpec, Sampling, choose_mechanism, train_privately
 from secure_fl.privacy.mechanisms.mechanism import Labelled
 from secure_fl.privacy.mechanisms.per_example import AdaptiveBound, PerExample
+from secure_fl.privacy.noise_examples import Examples
 from secure_fl.privacy.unit_gradients import clipped_sum
+from secure_fl.privacy.views_apart import check_views_apart
 from secure_fl.privacy.whole_path import (
-    Examples,
     check_adds_up,
-    check_augmentation,
     check_embedding,
     check_step,
     check_training,
-    check_views_apart,
 )
 
 WIDTH = 16
-PHOTOS = Examples((3, 8, 8), torch.device("cpu"))
 VECTORS = Examples((WIDTH,), torch.device("cpu"), 40)
-
-
-# Augmentations
-
-
-def mixup(x: Tensor) -> Tensor:
-    return 0.6 * x + 0.4 * x[torch.randperm(len(x))]
-
-
-def cutmix(x: Tensor) -> Tensor:
-    return torch.cat([x[..., :4], x[torch.randperm(len(x))][..., 4:]], -1)
-
-
-class Remembers:
-    """The last example is mixed into the next."""
-
-    def __init__(self) -> None:
-        self.last: Tensor | None = None
-
-    def __call__(self, x: Tensor) -> Tensor:
-        before = x if self.last is None else self.last
-        self.last = x[:1].clone()
-        return 0.9 * x + 0.1 * before
-
-
-class Counts:
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def __call__(self, x: Tensor) -> Tensor:
-        self.calls += 1
-        return x + 0.1 * torch.randn_like(x)
-
-
-class Keyed:
-    """Takes whole batches, and mixes them."""
-
-    def changed(self, x: Tensor, draws: Draws) -> Tensor:
-        return x - x.mean(0)
-
-
-def with_generator() -> Callable[[Tensor], Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    return lambda x: x + torch.rand(x.shape, generator=generator)
-
-
-COUPLED: dict[str, Any] = {
-    "mixup": mixup,
-    "cutmix": cutmix,
-    "now and then": lambda x: mixup(x) if torch.rand(()) < 0.4 else x,
-    "centred": lambda x: x - x.mean(0),
-    "deviation of the batch": lambda x: x / x.std(correction=0),
-    "largest of the batch": lambda x: x / x.abs().max(),
-    "sorted": lambda x: x.sort(0)[0],
-    "beside NaN": lambda x: 0 * x if bool(x.isnan().any()) else x,
-    "remembers": Remembers(),
-    "counts": Counts(),
-    "keyed": Keyed(),
-    "its own generator": with_generator(),
-    "numpy": lambda x: x * np.random.rand(),
-    "Python": lambda x: x * random.random(),
-}
-
-
-@pytest.mark.parametrize("name", COUPLED)
-def test_augmentations_that_tie_examples_together_are_refused(name: str) -> None:
-    with pytest.raises(PrivacyError) as caught:
-        check_augmentation(COUPLED[name], PHOTOS)
-    assert caught.value.field.split(".")[0] == "augment"
-
-
-@pytest.mark.parametrize(
-    "augment",
-    [
-        lambda x: x,
-        lambda x: x + 0.1 * torch.randn_like(x),
-        lambda x: (x - x.mean((1, 2, 3), keepdim=True)) / x.std((1, 2, 3), keepdim=True),
-        nn.Sequential(augmentation.RandomHorizontalFlip(), augmentation.RandomBrightness((0.8, 1.2))),
-        lambda x: x.mul_(torch.rand(len(x), 1, 1, 1)).clamp_(0, 1),
-        PhotoViews(),
-        GlyphViews(),
-    ],
-    ids=["nothing", "noise", "standardised", "kornia", "in place", "photo", "glyph"],
-)
-def test_augmentations_of_single_examples_are_let_through(augment: Any) -> None:
-    check_augmentation(augment, PHOTOS)
-
-
-def test_an_augmentation_of_pictures_one_by_one_is_refused_before_it_fails_in_measuring() -> None:
-    with pytest.raises(PrivacyError, match="does not take a batch"):
-        check_augmentation(lambda x: x.view(PHOTOS.shape).flip(-1)[None], PHOTOS)
 
 
 # Objectives
@@ -153,7 +59,8 @@ def apart(z: Tensor) -> Tensor:
 
 def detached_keys(_: Objective, h: Tensor, z: Tensor) -> Tensor:
     """MoCo's: queries against everybody's keys, which have no gradient."""
-    queries, keys = functional.normalize(z[:, 0], dim=1), functional.normalize(z[:, 1], dim=1).detach()
+    queries = functional.normalize(z[:, 0], dim=1)
+    keys = functional.normalize(z[:, 1], dim=1).detach()
     return functional.cross_entropy(queries @ keys.T / 0.2, torch.arange(len(z)), reduction="none")
 
 
@@ -179,13 +86,17 @@ LOSSES: dict[str, Callable[[Objective, Tensor, Tensor], Tensor]] = {
     "largest loss": lambda _, h, z: apart(z) / apart(z).detach().max(),
     "hardest left out": lambda _, h, z: apart(z) * (apart(z).detach() < apart(z).detach().max()),
     "by rank": lambda _, h, z: apart(z) * apart(z).detach().argsort().argsort(),
-    "straight through": lambda _, h, z: ((z - z.detach()) * z.detach().std(0, correction=0)).sum((1, 2)),
+    "straight through": lambda _, h, z: ((z - z.detach()) * z.detach().std(0, correction=0)).sum(
+        (1, 2)
+    ),
     "in the backward pass": lambda _, h, z: apart(MeanInBackward.apply(z)),
     "through h": lambda _, h, z: apart(z) * h.detach().norm(),
     "number of units": lambda _, h, z: apart(z) / len(z),
     "in odd batches": lambda _, h, z: apart(z) * (1 + len(z) % 2),
     "in large batches": lambda _, h, z: apart(z) * (1 + (len(z) > 20)),
-    "copies": lambda _, h, z: apart(z) * ((z[:, None] - z).detach().flatten(2).norm(dim=2) < 1e-6).sum(1),
+    "copies": lambda _, h, z: (
+        apart(z) * ((z[:, None] - z).detach().flatten(2).norm(dim=2) < 1e-6).sum(1)
+    ),
     "beside NaN": lambda _, h, z: apart(z) * float(not bool(z.isnan().any())),
     "counting": counting,
 }
@@ -211,21 +122,36 @@ def test_losses_that_tie_units_together_are_refused_before_anything_is_released(
     network = model()
     before = [p.detach().clone() for p in network.parameters()]
     with pytest.raises(PrivacyError):
-        train_privately(network, pairs(torch.randn(60, WIDTH)), per_example(LOSSES[name]), PrivateSpec(2, 0.1), stream())
-    if name != "counting":  # what an objective remembers is read at the end; its client sends nothing
+        train_privately(
+            network,
+            pairs(torch.randn(60, WIDTH)),
+            per_example(LOSSES[name]),
+            PrivateSpec(2, 0.1),
+            stream(),
+        )
+    if (
+        name != "counting"
+    ):  # what an objective remembers is read at the end; its client sends nothing
         assert all(torch.equal(p, q) for p, q in zip(network.parameters(), before, strict=True))
 
 
-@pytest.mark.parametrize("name", ["detached keys", "detached mean", "straight through", "in the backward pass", "largest loss"])
+@pytest.mark.parametrize(
+    "name",
+    ["detached keys", "detached mean", "straight through", "in the backward pass", "largest loss"],
+)
 def test_every_step_looks_at_its_losses_again(name: str) -> None:
-    """In `clipped_sum` itself, for whoever calls a mechanism directly; halves are drawn at random."""
+    """In `clipped_sum` itself, for whoever calls a mechanism directly; halves are drawn
+    at random.
+    """
     mechanism, views = per_example(LOSSES[name]), torch.randn(24, 2, WIDTH)
     with pytest.raises(PrivacyError, match="other units' rows"):
         twenty_times(lambda: mechanism.released_sums(model(), views))
 
 
 def twenty_times(call: Callable[[], object]) -> None:
-    """Two units are in different halves with probability 1/2: one pair that is coupled gets through all once in a million times."""
+    """Two units are in different halves with probability 1/2: one pair that is coupled gets through
+    all once in a million times.
+    """
     for _ in range(20):
         call()
 
@@ -238,7 +164,9 @@ def test_honest_losses_are_let_through() -> None:
     for losses in honest:
         mechanism = per_example(losses)
         check_training(model(), mechanism, pairs, 1, VECTORS)
-        train_privately(model(), pairs(torch.randn(60, WIDTH)), mechanism, PrivateSpec(2, 0.1), stream())
+        train_privately(
+            model(), pairs(torch.randn(60, WIDTH)), mechanism, PrivateSpec(2, 0.1), stream()
+        )
 
 
 def test_models_of_pictures_and_of_words_may_refuse_what_is_neither() -> None:
@@ -258,10 +186,14 @@ def test_models_of_pictures_and_of_words_may_refuse_what_is_neither() -> None:
 
 
 def test_clipping_hides_no_coupling() -> None:
-    """A loss that counts the units, whose gradients are all clipped to one length, adds up; where nothing is clipped it does not."""
+    """A loss that counts the units, whose gradients are all clipped to one length, adds up; where
+    nothing is clipped it does not.
+    """
     tight = replace(per_example(LOSSES["number of units"]), clip=1e-4)
     views, draws = torch.rand(6, 2, WIDTH), Coins.public(0).at(0, torch.arange(6))
-    whole, first, rest = (tight.released_sums(model(), part)[0] for part in (views, views[:1], views[1:]))
+    whole, first, rest = (
+        tight.released_sums(model(), part)[0] for part in (views, views[:1], views[1:])
+    )
     torch.testing.assert_close(whole, first + rest, rtol=1e-4, atol=1e-9)
     with pytest.raises(PrivacyError, match="not the sum of its units' parts"):
         check_adds_up(model(), tight, views, draws)
@@ -269,7 +201,9 @@ def test_clipping_hides_no_coupling() -> None:
 
 def test_a_mechanism_that_couples_by_its_proof_is_left_to_it() -> None:
     views = torch.rand(6, 2, WIDTH)
-    check_adds_up(model(), LogitDP(0.5, 1.0, 1.0, 0.5, 20, 16), views, Coins.public(0).at(0, torch.arange(6)))
+    check_adds_up(
+        model(), LogitDP(0.5, 1.0, 1.0, 0.5, 20, 16), views, Coins.public(0).at(0, torch.arange(6))
+    )
 
 
 def test_labels_and_counts_add_up_too() -> None:
@@ -277,7 +211,9 @@ def test_labels_and_counts_add_up_too() -> None:
         return lambda index, draws: Labelled(x[index[:, 0]][:, None], index[:, 0] % 3)
 
     head = nn.Linear(WIDTH, 3)
-    check_training(head, PerExample(CrossEntropy(), 40, 0.5, 1.0, AdaptiveBound(1.0)), labelled, 1, VECTORS)
+    check_training(
+        head, PerExample(CrossEntropy(), 40, 0.5, 1.0, AdaptiveBound(1.0)), labelled, 1, VECTORS
+    )
 
 
 # Models and views
@@ -310,7 +246,13 @@ def test_views_that_depend_on_other_examples_are_refused_on_the_step_s_own() -> 
         with pytest.raises(PrivacyError, match="views depend on the others"):
             check_views_apart(views_of, index, draws)
         with pytest.raises(PrivacyError, match="views depend on the others"):
-            train_privately(model(), views_of, per_example(lambda _, h, z: apart(z)), PrivateSpec(1, 0.1), stream())
+            train_privately(
+                model(),
+                views_of,
+                per_example(lambda _, h, z: apart(z)),
+                PrivateSpec(1, 0.1),
+                stream(),
+            )
 
 
 def test_a_model_that_writes_to_its_weights_or_draws_in_a_step_is_refused() -> None:
@@ -341,7 +283,9 @@ def test_a_model_that_writes_to_its_weights_or_draws_in_a_step_is_refused() -> N
             train_privately(Late(late), views, mechanism, PrivateSpec(1, 0.1), stream(), tried=True)
 
 
-@pytest.mark.parametrize("rows", [torch.rand(6, 2, WIDTH), torch.rand(2, 2, WIDTH)], ids=["six", "two"])
+@pytest.mark.parametrize(
+    "rows", [torch.rand(6, 2, WIDTH), torch.rand(2, 2, WIDTH)], ids=["six", "two"]
+)
 def test_a_step_s_check_does_not_look_at_its_values(rows: Tensor) -> None:
     check_step(model(), per_example(lambda _, h, z: apart(z)), rows * torch.nan, 1)
     with pytest.raises(PrivacyError):
@@ -349,10 +293,16 @@ def test_a_step_s_check_does_not_look_at_its_values(rows: Tensor) -> None:
 
 
 def test_the_old_check_would_have_let_detached_keys_pass() -> None:
-    """The planted fault: without the second look a unit's keys move the sum by more than twice the bound."""
-    centre = functional.normalize(torch.randn(1, WIDTH, generator=torch.Generator().manual_seed(0)), dim=1)
+    """The planted fault: without the second look a unit's keys move the sum by more than twice
+    the bound.
+    """
+    centre = functional.normalize(
+        torch.randn(1, WIDTH, generator=torch.Generator().manual_seed(0)), dim=1
+    )
     queries = centre + 0.15 * torch.randn(64, WIDTH, generator=torch.Generator().manual_seed(1))
-    keys = 0.35 * centre + 0.9 * functional.normalize(queries - centre * (queries @ centre.T), dim=1)
+    keys = 0.35 * centre + 0.9 * functional.normalize(
+        queries - centre * (queries @ centre.T), dim=1
+    )
     views, hub = torch.stack([queries, keys], 1), torch.stack([-centre, centre], 1)
 
     def total(views: Tensor) -> Tensor:
@@ -366,4 +316,12 @@ def test_the_old_check_would_have_let_detached_keys_pass() -> None:
 
     assert float((total(torch.cat([views, hub])) - total(views)).norm()) > 2
     with pytest.raises(PrivacyError, match="other units' rows"):
-        twenty_times(lambda: clipped_sum(model(), views.flatten(0, 1), 2, lambda h, z: detached_keys(Objective(detached_keys), h, z), 1.0))
+        twenty_times(
+            lambda: clipped_sum(
+                model(),
+                views.flatten(0, 1),
+                2,
+                lambda h, z: detached_keys(Objective(detached_keys), h, z),
+                1.0,
+            )
+        )

@@ -10,8 +10,8 @@ from helpers import tiny_config
 from secure_fl.config import FederationConfig
 from secure_fl.data.dataset import Dataset
 from secure_fl.errors import DependencyError, RunFolderError
+from secure_fl.quantities import clock, duration, size
 from secure_fl.run import Federation
-from secure_fl.units import clock, duration, size
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")

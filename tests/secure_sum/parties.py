@@ -10,14 +10,15 @@ from typing import Any
 
 from secure_sum.round_helpers import make_federation
 
-from secure_fl.secure_sum.key_holder import Opened
-from secure_fl.secure_sum.round_authority import Authority
-from secure_fl.secure_sum.round_client import RoundClient
-from secure_fl.secure_sum.round_plan import BlockShape, BlockVector, RoundPlan
-from secure_fl.secure_sum.round_server import RoundServer
-from secure_fl.secure_sum.round_steps import Message, Step
-from secure_fl.secure_sum.round_store import FolderStore
-from secure_fl.secure_sum.secure_sum import EmbeddedFederation
+from secure_fl.secure_sum.authority import Authority
+from secure_fl.secure_sum.blocks import BlockShape, BlockVector
+from secure_fl.secure_sum.client import RoundClient
+from secure_fl.secure_sum.embedded import EmbeddedFederation
+from secure_fl.secure_sum.opener import Opened
+from secure_fl.secure_sum.plan import RoundPlan
+from secure_fl.secure_sum.server import RoundServer
+from secure_fl.secure_sum.steps import Message, Step
+from secure_fl.secure_sum.store import FolderStore
 
 
 @dataclass

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from secure_fl.secure_sum.envelope import read_header
-from secure_fl.secure_sum.round_plan import BlockShape, BlockVector
-from secure_fl.secure_sum.secure_sum import EmbeddedFederation, Outcome
+from secure_fl.crypto.envelope import read_header
+from secure_fl.secure_sum.blocks import BlockShape, BlockVector
+from secure_fl.secure_sum.embedded import EmbeddedFederation
+from secure_fl.secure_sum.embedded_round import Outcome
 
 COMBINATIONS = [
     ("plain", "clients"),
@@ -55,32 +56,61 @@ class Rounds:
 
 @cache
 def shared_federation(protection: str, key_holder: str, clients: int = CLIENTS) -> Rounds:
-    return Rounds(EmbeddedFederation(clients, protection=protection, key_holder=key_holder, rotation_rounds=10_000))
+    return Rounds(
+        EmbeddedFederation(
+            clients, protection=protection, key_holder=key_holder, rotation_rounds=10_000
+        )
+    )
 
 
-def make_federation(protection: str = "masked", key_holder: str = "clients", clients: int = CLIENTS, tape: Tape | None = None) -> EmbeddedFederation:
-    return EmbeddedFederation(clients, protection=protection, key_holder=key_holder, tap=tape, randomness=os.urandom)
+def make_federation(
+    protection: str = "masked",
+    key_holder: str = "clients",
+    clients: int = CLIENTS,
+    tape: Tape | None = None,
+) -> EmbeddedFederation:
+    return EmbeddedFederation(
+        clients, protection=protection, key_holder=key_holder, tap=tape, randomness=os.urandom
+    )
 
 
-def make_vectors(shape: BlockShape, choices: Mapping[str, int], seed: int = 0, most: int = 1000) -> dict[str, BlockVector]:
+def make_vectors(
+    shape: BlockShape, choices: Mapping[str, int], seed: int = 0, most: int = 1000
+) -> dict[str, BlockVector]:
     rng = np.random.default_rng(seed)
     made = {}
     for name, choice in choices.items():
-        shared = rng.choice([-most, -1, 0, 1, most], shape.shared).astype(np.int64) if shape.shared else None
-        values = rng.choice([-most, -most + 1, -1, 0, 1, most - 1, most], shape.width).astype(np.int64)
+        shared = (
+            rng.choice([-most, -1, 0, 1, most], shape.shared).astype(np.int64)
+            if shape.shared
+            else None
+        )
+        values = rng.choice([-most, -most + 1, -1, 0, 1, most - 1, most], shape.width).astype(
+            np.int64
+        )
         made[name] = BlockVector.one_hot(shape, choice, values, shared=shared)
     return made
 
 
-def sum_block(shape: BlockShape, vectors: Mapping[str, BlockVector], survivors: Sequence[str], block: int) -> NDArray[np.int64]:
+def sum_block(
+    shape: BlockShape, vectors: Mapping[str, BlockVector], survivors: Sequence[str], block: int
+) -> NDArray[np.int64]:
     total = np.zeros(shape.fields(block), np.int64)
     for name in survivors:
         total += vectors[name].block(shape, block)
     return total
 
 
-def check_exact(outcome: Outcome, shape: BlockShape, vectors: Mapping[str, BlockVector], survivors: Sequence[str], minimum: int) -> None:
-    """Opened is what it must be: sums over the survivors, of pools with enough members, and nothing else."""
+def check_exact(
+    outcome: Outcome,
+    shape: BlockShape,
+    vectors: Mapping[str, BlockVector],
+    survivors: Sequence[str],
+    minimum: int,
+) -> None:
+    """Opened is what it must be: sums over the survivors, of pools with enough members, and
+    nothing else.
+    """
     opened, names = outcome.opened, tuple(sorted(survivors))
     assert outcome.survivors == names
     counts = sum_block(shape, vectors, names, 0)
@@ -89,7 +119,9 @@ def check_exact(outcome: Outcome, shape: BlockShape, vectors: Mapping[str, Block
     assert opened.passing == passing
     assert set(opened.pools) == set(passing)
     for pool in passing:
-        np.testing.assert_array_equal(opened.pools[pool], sum_block(shape, vectors, names, shape.first_pool + pool))
+        np.testing.assert_array_equal(
+            opened.pools[pool], sum_block(shape, vectors, names, shape.first_pool + pool)
+        )
     if shape.shared:
         np.testing.assert_array_equal(opened.shared, sum_block(shape, vectors, names, 1))
 
@@ -104,4 +136,6 @@ def flip(data: bytes, at: int) -> bytes:
 
 def each_alone(split: Callable[..., Any]) -> Callable[..., Any]:
     """A planted `split` as what deals many secrets: one after the other."""
-    return lambda secrets, *arguments, **rest: [split(secret, *arguments, **rest) for secret in secrets]
+    return lambda secrets, *arguments, **rest: [
+        split(secret, *arguments, **rest) for secret in secrets
+    ]

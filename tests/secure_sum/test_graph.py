@@ -1,4 +1,6 @@
-"""Neighbourhoods: drawn from the commitment alone, regular, connected, with bounds that simulation does not exceed."""
+"""Neighbourhoods: drawn from the commitment alone, regular, connected, with bounds that simulation
+does not exceed.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,16 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from secure_fl.errors import SecureSumError
-from secure_fl.odds import default_threshold, hypergeometric_tail_log2, odds, smallest_degree, withstands
+from secure_fl.odds import (
+    default_threshold,
+    hypergeometric_tail_log2,
+    odds,
+    smallest_degree,
+    withstands,
+)
+from secure_fl.secure_sum.blocks import BlockShape
+from secure_fl.secure_sum.embedded import EmbeddedFederation
 from secure_fl.secure_sum.graph import Neighbourhoods, commitment, draw
-from secure_fl.secure_sum.round_plan import BlockShape
-from secure_fl.secure_sum.secure_sum import EmbeddedFederation
 
 
 def keys(count: int, salt: int = 0) -> list[bytes]:
@@ -37,7 +45,12 @@ def connected(graph: Neighbourhoods, alive: set[int]) -> bool:
 def test_regular_symmetric_and_connected(count: int, degree: int | None) -> None:
     graph = draw(keys(count), degree=degree)
     for i, row in enumerate(graph.neighbours):
-        assert len(row) == graph.degree == len(set(row)) == (count - 1 if degree is None else min(degree, count - 1))
+        assert (
+            len(row)
+            == graph.degree
+            == len(set(row))
+            == (count - 1 if degree is None else min(degree, count - 1))
+        )
         assert i not in row
         assert list(row) == sorted(row)
         assert all(i in graph.neighbours[j] for j in row)
@@ -63,7 +76,9 @@ FROZEN = ((2, 4, 6, 7), (3, 5, 8, 9), (0, 7, 10, 11))
 
 
 def test_places_are_uniform() -> None:
-    """Over draws each client is another's neighbour equally often: chi-square at a fixed alarm rate of 1e-6."""
+    """Over draws each client is another's neighbour equally often: chi-square at a fixed alarm rate
+    of 1e-6.
+    """
     from scipy.stats import chisquare
 
     counts = np.zeros(11)
@@ -84,17 +99,22 @@ def test_the_bounds_hold_in_simulation() -> None:
     for salt in range(trials):
         graph = draw(keys(count, salt), degree=degree)
         honest = set(range(count)) - bad
-        seen[0] += any(len(bad.intersection(graph.neighbours[i])) >= 2 * threshold - degree - 1 for i in honest)
+        seen[0] += any(
+            len(bad.intersection(graph.neighbours[i])) >= 2 * threshold - degree - 1 for i in honest
+        )
         seen[1] += separable(graph, honest, bad)
         seen[2] += bool(graph.stranded(sorted(set(range(count)) - gone)))
-    for found, limit in zip(seen / trials, (bound.exposed, bound.split, bound.stalled), strict=True):
+    for found, limit in zip(
+        seen / trials, (bound.exposed, bound.split, bound.stalled), strict=True
+    ):
         assert found <= min(1.0, 2.0**limit) + 4 * np.sqrt(0.25 / trials)
     assert 0 < seen[0] < trials
 
 
 def separable(graph: Neighbourhoods, honest: set[int], bad: set[int]) -> bool:
-    """Whether a lying server can cut the ring at some honest client: all honest ones of its next half neighbourhood are called dropped, and
-    still t of its own neighbourhood are there to sign."""
+    """Whether a lying server can cut the ring at some honest client: all honest ones of its next
+    half neighbourhood are called dropped, and still t of its own neighbourhood are there to sign.
+    """
     ring = around_the_ring(graph)
     half = graph.degree // 2
     for place, client in enumerate(ring):
@@ -105,12 +125,20 @@ def separable(graph: Neighbourhoods, honest: set[int], bad: set[int]) -> bool:
 
 
 def around_the_ring(graph: Neighbourhoods) -> list[int]:
-    """The order of places: neighbours at distance one share all but two of their closed neighbourhoods."""
+    """The order of places: neighbours at distance one share all but two of their closed
+    neighbourhoods.
+    """
     closed = [set(graph.holders(i)) for i in range(len(graph.neighbours))]
     ring, degree = [0], graph.degree
     while len(ring) < len(closed):
         last = ring[-1]
-        ring.append(next(j for j in graph.neighbours[last] if j not in ring and len(closed[j] & closed[last]) == degree))
+        ring.append(
+            next(
+                j
+                for j in graph.neighbours[last]
+                if j not in ring and len(closed[j] & closed[last]) == degree
+            )
+        )
     return ring
 
 
@@ -120,10 +148,19 @@ def test_the_smallest_degree_meets_its_bounds_and_the_next_smaller_does_not() ->
         degree = smallest_degree(count, colluders=colluders, dropouts=dropouts, shown=shown)
         assert degree < count // 2
 
-        def good(degree: int, count: int = count, colluders: int = colluders, dropouts: int = dropouts, shown: int = shown) -> bool:
+        def good(
+            degree: int,
+            count: int = count,
+            colluders: int = colluders,
+            dropouts: int = dropouts,
+            shown: int = shown,
+        ) -> bool:
             threshold = default_threshold(degree + 1)
             stalled = odds(count, degree, threshold, colluders=colluders, dropouts=dropouts).stalled
-            return odds(shown, degree, threshold, colluders=colluders, dropouts=0).secret <= -80 and stalled <= -20
+            return (
+                odds(shown, degree, threshold, colluders=colluders, dropouts=0).secret <= -80
+                and stalled <= -20
+            )
 
         assert good(degree)
         assert not good(degree - 2)
@@ -131,8 +168,8 @@ def test_the_smallest_degree_meets_its_bounds_and_the_next_smaller_does_not() ->
 
 
 def test_grinding_finds_a_victim_where_the_degree_is_refused() -> None:
-    """The attack itself: one colluder draws keys until those of the server hold what opens client 17. Refused degrees fall, accepted ones
-    leave it without a chance."""
+    """The attack itself: one colluder draws keys until those of the server hold what opens client
+    17. Refused degrees fall, accepted ones leave it without a chance."""
     names, colluders = [b"client-%04d" % number for number in range(40)], {3, 9, 21, 30, 38}
     listed = [name + os.urandom(64) for name in names]
     assert not withstands(27, 6, default_threshold(7), colluders=2)

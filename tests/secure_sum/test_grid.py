@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from secure_fl.crypto.key_streams import reduce as reduced
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.fixed_point import Codec, rounded, square_of
 from secure_fl.secure_sum.grid import Blocks, Frame, Grid
 from secure_fl.secure_sum.layout import FieldLayout
-from secure_fl.secure_sum.prg import reduce as reduced
 
 LAYOUT = FieldLayout()
 LIMITS = st.sampled_from([1e-3, 0.7, 1.0, 250.0])

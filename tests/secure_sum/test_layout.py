@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from secure_fl.crypto.key_streams import RUN, WORDS, reduce
 from secure_fl.errors import SecureSumError
+from secure_fl.he.parameters import BATCHING_PRIME
 from secure_fl.secure_sum.layout import FieldLayout
-from secure_fl.secure_sum.parameters import BATCHING_PRIME
-from secure_fl.secure_sum.prg import RUN, WORDS, reduce
 
 LAYOUTS = [
     FieldLayout(),
@@ -36,12 +36,20 @@ def test_round_trip_with_values_at_every_edge(layout: FieldLayout, data: st.Data
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @given(data=st.data())
-def test_sums_of_packed_vectors_are_sums_of_fields(layout: FieldLayout, data: st.DataObject) -> None:
+def test_sums_of_packed_vectors_are_sums_of_fields(
+    layout: FieldLayout, data: st.DataObject
+) -> None:
     """Any number of clients and signs, partial sums beyond nothing but the final one's edge."""
     clients = data.draw(st.integers(1, 6))
     width = data.draw(st.integers(1, 7))
     vectors = np.array(
-        data.draw(st.lists(st.lists(st.integers(-layout.edge, layout.edge), min_size=width, max_size=width), min_size=clients, max_size=clients))
+        data.draw(
+            st.lists(
+                st.lists(st.integers(-layout.edge, layout.edge), min_size=width, max_size=width),
+                min_size=clients,
+                max_size=clients,
+            )
+        )
     )
     truth = vectors.sum(axis=0)
     if np.abs(truth).max() > layout.edge:
@@ -112,7 +120,9 @@ def test_odd_input_is_refused() -> None:
 
 
 def test_a_wrapped_field_damages_its_slot_only() -> None:
-    """One step beyond the edge carries into the neighbour field, and both are wrong; the slots beside it are right."""
+    """One step beyond the edge carries into the neighbour field, and both are wrong; the slots
+    beside it are right.
+    """
     layout = FieldLayout()
     values = np.array([EDGE, 3, 4, 5])
     total = layout.pack(values) + layout.pack(np.array([1, 0, 0, 0]))

@@ -14,12 +14,16 @@ import pytest
 from secure_sum.riding import Riding
 from secure_sum.round_helpers import make_vectors, read_end
 
+from secure_fl.crypto import envelope
+from secure_fl.crypto.envelope import Phase, read_header, sign_envelope
 from secure_fl.errors import SecureSumError
-from secure_fl.secure_sum import envelope, round_client, round_store
-from secure_fl.secure_sum.envelope import Phase, read_header, sign_envelope
-from secure_fl.secure_sum.round_ahead import ClientRounds
-from secure_fl.secure_sum.round_client import RoundClient
-from secure_fl.secure_sum.round_messages import (
+from secure_fl.secure_sum import client as round_client
+from secure_fl.secure_sum import store
+from secure_fl.secure_sum.ahead import ClientRounds
+from secure_fl.secure_sum.blocks import BlockShape
+from secure_fl.secure_sum.client import RoundClient
+from secure_fl.secure_sum.framing import frames
+from secure_fl.secure_sum.messages import (
     Agreement,
     Boxes,
     Dealers,
@@ -27,10 +31,9 @@ from secure_fl.secure_sum.round_messages import (
     Revealed,
     RoundRefusedError,
     Survivors,
-    frames,
 )
-from secure_fl.secure_sum.round_plan import BlockShape, RoundPlan
-from secure_fl.secure_sum.round_store import FolderStore, Sealed
+from secure_fl.secure_sum.plan import RoundPlan
+from secure_fl.secure_sum.store import FolderStore, Sealed
 
 SHAPE = BlockShape(pools=3, width=4)
 ME = "client-0000"
@@ -85,7 +88,7 @@ def test_believed_keys_of_another_round_are_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Planted: nobody compares what headers say."""
-    monkeypatch.setattr(envelope, "_compare", lambda *_: None)
+    monkeypatch.setattr(envelope, "_check_claims", lambda *_: None)
     assert len(replayed(tmp_path)) == 1
 
 
@@ -184,13 +187,13 @@ def test_a_second_sum_of_the_same_answers_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Planted: questions are looked at only when a round begins."""
-    honest = round_store.refuse_opened
+    honest = store.refuse_opened
 
     def refuse(opened: Any, question: bytes, by: int | None = None) -> None:
         if by is None:
             honest(opened, question)
 
-    monkeypatch.setattr(round_store, "refuse_opened", refuse)
+    monkeypatch.setattr(store, "refuse_opened", refuse)
     assert len(one_question(tmp_path).opened) > 4
 
 
@@ -208,9 +211,8 @@ def forked(folder: Path) -> dict[str, str]:
     words, double = [client.advertise() for client in honest], [twin.advertise() for twin in twins]
     boxes = list[dict[int, bytes]]()
     for place, player in enumerate([*honest, *twins]):
-        keys = frames([*words, double[_half(place)]])
-        [dealt] = player.receive(as_server(riding, plan, Phase.ADVERTISE, keys))
-        boxes.append(dict(Boxes.decode(dealt[read_end(dealt) :]).boxes))
+        shown = as_server(riding, plan, Phase.ADVERTISE, frames([*words, double[_half(place)]]))
+        boxes.append(_boxes(player.receive(shown)))
     for place, player in enumerate(honest):
         dealers = [*range(4), 4 + _half(place)]
         mine = tuple((min(d, 4), boxes[d][place]) for d in dealers if d != place)
@@ -224,17 +226,23 @@ def forked(folder: Path) -> dict[str, str]:
         body = Survivors(views[-1], everyone).encode()
         agreed += player.receive(as_server(riding, plan, Phase.AGREE, body))
     assert len(set(views)) == 2
-    refused: dict[str, str] = {}
+    refused, identity = dict[str, str](), riding.federation.clients[bad]
     for name, player, view in zip(names, honest, views, strict=True):
         signed = [each for each, other in zip(agreed, views, strict=True) if other == view]
-        header, own = plan.header(Phase.AGREE, bad), Agreement(view, 5).encode()
-        signed.append(sign_envelope(riding.federation.clients[bad], header, own))
+        own = Agreement(view, 5).encode()
+        signed.append(sign_envelope(identity, plan.header(Phase.AGREE, bad), own))
         request = OpenRequest(view, everyone, (), tuple(signed)).encode()
         try:
             player.receive(as_server(riding, plan, Phase.OPEN_COUNTS, request))
         except RoundRefusedError as error:
             refused[name] = error.reason
     return refused
+
+
+def _boxes(answer: list[bytes]) -> dict[int, bytes]:
+    """What a client sealed for the others, by reader."""
+    [dealt] = answer
+    return dict(Boxes.decode(dealt[read_end(dealt) :]).boxes)
 
 
 def _half(place: int) -> int:

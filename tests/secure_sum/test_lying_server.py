@@ -1,6 +1,8 @@
-"""A server that lies: shorter lists, counts of its own making, signatures that are not there. Honest clients reveal nothing for it.
+"""A server that lies: shorter lists, counts of its own making, signatures that are not there.
+Honest clients reveal nothing for it.
 
-Every attack is run against a planted fault as well, where it must succeed: a test that cannot see the fault says nothing.
+Every attack is run against a planted fault as well, where it must succeed: a test that cannot see
+the fault says nothing.
 """
 
 from __future__ import annotations
@@ -12,15 +14,25 @@ import numpy as np
 import pytest
 from secure_sum.round_helpers import MASKED, Tape, flip, make_federation, make_vectors, read_end
 
+from secure_fl.crypto.envelope import Phase, read_header, sign_envelope
+from secure_fl.crypto.refusals import RefusedError
 from secure_fl.errors import SecureSumError
-from secure_fl.secure_sum import round_authority as holders
-from secure_fl.secure_sum import round_client, round_store
-from secure_fl.secure_sum.envelope import Phase, read_header, sign_envelope
-from secure_fl.secure_sum.refusals import RefusedError
-from secure_fl.secure_sum.round_client import RoundClient
-from secure_fl.secure_sum.round_messages import MASK_KEY, CountProof, OpenRequest, Revealed, RoundReason, RoundRefusedError, frames, unframe
-from secure_fl.secure_sum.round_plan import BlockShape, BlockVector, RoundPlan
-from secure_fl.secure_sum.secure_sum import EmbeddedFederation, EmbeddedRound
+from secure_fl.secure_sum import authority as holders
+from secure_fl.secure_sum import client, store
+from secure_fl.secure_sum.blocks import BlockShape, BlockVector
+from secure_fl.secure_sum.client import RoundClient
+from secure_fl.secure_sum.embedded import EmbeddedFederation
+from secure_fl.secure_sum.embedded_round import EmbeddedRound
+from secure_fl.secure_sum.framing import frames, unframe
+from secure_fl.secure_sum.messages import (
+    MASK_KEY,
+    CountProof,
+    OpenRequest,
+    Revealed,
+    RoundReason,
+    RoundRefusedError,
+)
+from secure_fl.secure_sum.plan import RoundPlan
 
 SHAPE = BlockShape(pools=3, width=6)
 CHOICES = (0, 0, 0, 1, 1, 1, 2, 0)
@@ -55,7 +67,9 @@ def shown(clients: int, listed: int, **rules: int) -> Callable[[], list[bytes]]:
         (33, {"degree": 14}, 23),
     ],
 )
-def test_a_list_shorter_than_the_plan_asks_for_is_refused(clients: int, rules: dict[str, int], fewest: int) -> None:
+def test_a_list_shorter_than_the_plan_asks_for_is_refused(
+    clients: int, rules: dict[str, int], fewest: int
+) -> None:
     for listed in (1, 2, fewest - 1):
         with pytest.raises(RoundRefusedError) as caught:
             shown(clients, listed, **rules)()
@@ -75,9 +89,13 @@ def test_thresholds_that_follow_the_list_are_found(monkeypatch: pytest.MonkeyPat
 
 
 class Forger(Tape):
-    """Signs its own version of the request for pools' shares: `edit` makes evidence out of the true one's."""
+    """Signs its own version of the request for pools' shares: `edit` makes evidence out of the
+    true one's.
+    """
 
-    def __init__(self, edit: Callable[[tuple[bytes, ...]], Sequence[bytes]], phase: Phase = Phase.OPEN_POOLS) -> None:
+    def __init__(
+        self, edit: Callable[[tuple[bytes, ...]], Sequence[bytes]], phase: Phase = Phase.OPEN_POOLS
+    ) -> None:
         super().__init__()
         self.edit, self.phase = edit, phase
         self.federation: EmbeddedFederation | None = None
@@ -87,32 +105,60 @@ class Forger(Tape):
             return data
         header, request = read_header(data), OpenRequest.decode(data[read_end(data) :])
         edited = replace(request, evidence=tuple(self.edit(request.evidence)))
-        return sign_envelope(self.federation._server, replace(header, body_length=0, body_hash=bytes(32)), edited.encode())
+        return sign_envelope(
+            self.federation._server,
+            replace(header, body_length=0, body_hash=bytes(32)),
+            edited.encode(),
+        )
 
     @property
     def blocks(self) -> set[int]:
         """Blocks of which the server got self-mask shares."""
         found = set[int]()
         for sender, recipient, data in self.messages:
-            if recipient == "server" and sender.startswith("client") and data[:4] == b"SFE1" and "OPEN" in read_header(data).phase.name:
-                found |= {place for place, _, _ in Revealed.decode(data[read_end(data) :]).shares if place != MASK_KEY}
+            if (
+                recipient == "server"
+                and sender.startswith("client")
+                and data[:4] == b"SFE1"
+                and "OPEN" in read_header(data).phase.name
+            ):
+                found |= {
+                    place
+                    for place, _, _ in Revealed.decode(data[read_end(data) :]).shares
+                    if place != MASK_KEY
+                }
         return found
 
 
-def begun(protection: str, key_holder: str, tape: Forger | None = None) -> tuple[EmbeddedFederation, EmbeddedRound]:
+def begun(
+    protection: str, key_holder: str, tape: Forger | None = None
+) -> tuple[EmbeddedFederation, EmbeddedRound]:
     federation = make_federation(protection, key_holder, len(CHOICES), tape)
     if tape is not None:
         tape.federation = federation
-    running = federation.begin(0, SHAPE, minimum=3, bound=1000, head_bound=1, appliers=None, kills={"client-0007": Phase.UPLOAD})
+    running = federation.begin(
+        0,
+        SHAPE,
+        minimum=3,
+        bound=1000,
+        head_bound=1,
+        appliers=None,
+        kills={"client-0007": Phase.UPLOAD},
+    )
     vectors = make_vectors(SHAPE, dict(zip(federation.clients, CHOICES, strict=True)))
     for name, vector in list(vectors.items())[:-1]:
         assert running.add(running.protect(name, vector)) is None
     return federation, running
 
 
-def instead(at: int, change: Callable[[bytes], bytes]) -> Callable[[tuple[bytes, ...]], Sequence[bytes]]:
+def instead(
+    at: int, change: Callable[[bytes], bytes]
+) -> Callable[[tuple[bytes, ...]], Sequence[bytes]]:
     """Another part in place `at` of the evidence."""
-    return lambda evidence: [change(part) if number == at % len(evidence) else part for number, part in enumerate(evidence)]
+    return lambda evidence: [
+        change(part) if number == at % len(evidence) else part
+        for number, part in enumerate(evidence)
+    ]
 
 
 FORGED: dict[str, Callable[[tuple[bytes, ...]], Sequence[bytes]]] = {
@@ -132,7 +178,9 @@ FORGED: dict[str, Callable[[tuple[bytes, ...]], Sequence[bytes]]] = {
 }
 
 
-@pytest.mark.parametrize(("protection", "key_holder"), [("masked", "clients"), ("bfv+masked", "clients")])
+@pytest.mark.parametrize(
+    ("protection", "key_holder"), [("masked", "clients"), ("bfv+masked", "clients")]
+)
 @pytest.mark.parametrize("what", list(FORGED))
 def test_counts_without_proof_open_no_pool(what: str, protection: str, key_holder: str) -> None:
     tape = Forger(FORGED[what])
@@ -168,14 +216,18 @@ def test_another_blocks_envelope_is_no_count() -> None:
     _, running = begun("masked", "clients", tape)
     upload: list[bytes] = []
     tape.edit = lambda evidence: [*evidence[:6], upload[1], *evidence[7:]]
-    tape.messages = [message for message in tape.messages if not upload.extend(pool_blocks(message))]
+    tape.messages = [
+        message for message in tape.messages if not upload.extend(pool_blocks(message))
+    ]
     with pytest.raises(RoundRefusedError, match="not the block of counts"):
         running.open()
     assert tape.blocks == {0}
 
 
 @pytest.mark.parametrize(("protection", "key_holder"), MASKED)
-def test_a_server_that_opens_counts_of_its_own_gets_no_seed_of_a_pool_of_one(protection: str, key_holder: str) -> None:
+def test_a_server_that_opens_counts_of_its_own_gets_no_seed_of_a_pool_of_one(
+    protection: str, key_holder: str
+) -> None:
     """It decides that pool 2 passes; the clients decide otherwise."""
     tape = Forger(tuple)
     _, running = begun(protection, key_holder, tape)
@@ -188,7 +240,7 @@ def test_a_server_that_opens_counts_of_its_own_gets_no_seed_of_a_pool_of_one(pro
 @pytest.mark.parametrize("key_holder", ["clients", "authority"])
 def test_believed_counts_are_found(key_holder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: whoever opens believes that pool 2 has three members."""
-    for party in (round_client, holders):
+    for party in (client, holders):
         monkeypatch.setattr(party, "proved_head", lambda *_: np.array([2, 2, 3]))
     tape = Forger(tuple)
     _, running = begun("bfv+masked", key_holder, tape)
@@ -211,14 +263,18 @@ def test_counts_that_are_not_one_a_client_end_the_round() -> None:
 
 
 def test_an_authority_wants_t_signatures_of_survivors() -> None:
-    """Nine clients, t = 7: five of nine are a majority and not enough; a dropped client's counts for nothing."""
+    """Nine clients, t = 7: five of nine are a majority and not enough; a dropped client's counts
+    for nothing.
+    """
     for edit in (
         lambda agreements: agreements[:5],
         lambda agreements: agreements[:6],
         lambda agreements: [*agreements[:6], agreements[0]],
     ):
 
-        def cut(evidence: tuple[bytes, ...], edit: Callable[[list[bytes]], list[bytes]] = edit) -> Sequence[bytes]:
+        def cut(
+            evidence: tuple[bytes, ...], edit: Callable[[list[bytes]], list[bytes]] = edit
+        ) -> Sequence[bytes]:
             if len(evidence) <= 9:
                 return evidence
             return [evidence[0], frames(edit(unframe(evidence[1]))), *evidence[2:]]
@@ -253,11 +309,19 @@ def test_a_proof_is_cut_where_it_was_joined() -> None:
 # Answers that stand still
 
 
-def asked_again(shape: BlockShape, first: dict[str, Phase], margin: int) -> tuple[set[str], set[str]]:
+def asked_again(
+    shape: BlockShape, first: dict[str, Phase], margin: int
+) -> tuple[set[str], set[str]]:
     """Who takes part in two rounds of one question: in the first, kills end it."""
     federation = make_federation("masked", clients=6)
     vectors = make_vectors(shape, dict.fromkeys(federation.clients, 0))
-    rules: dict[str, object] = {"question": bytes([7] * 32), "threshold": 4, "bound": 1000, "head_bound": 1, "margin": margin}
+    rules: dict[str, object] = {
+        "question": bytes([7] * 32),
+        "threshold": 4,
+        "bound": 1000,
+        "head_bound": 1,
+        "margin": margin,
+    }
     asked: list[set[str]] = []
     for number, kills in enumerate((first, {})):
         try:
@@ -272,20 +336,26 @@ def asked_again(shape: BlockShape, first: dict[str, Phase], margin: int) -> tupl
 @pytest.mark.parametrize("margin", [0, 50])
 @pytest.mark.parametrize("shape", [SHAPE, BlockShape(1, 6, counted=False)])
 def test_no_second_sum_is_opened_of_the_same_answers(shape: BlockShape, margin: int) -> None:
-    """Whatever the server says of the first: of two, one without a client, the difference is that client's answer."""
+    """Whatever the server says of the first: of two, one without a client, the difference is that
+    client's answer.
+    """
     everyone = {f"client-{number:04d}" for number in range(6)}
     assert asked_again(shape, {}, margin) == (everyone, set())
     three = sorted(everyone)[:3]
-    # too few are left to open pools, and those who sent their shares for them stay away from the second: it has too few as well
+    # too few are left to open pools, and those who sent their shares for them stay away from the
+    # second: it has too few as well
     assert asked_again(shape, dict.fromkeys(three, Phase.OPEN_POOLS), margin) == (set(), set())
     # nobody sent shares for pools: only noised counts were opened, if there are any
-    assert asked_again(shape, dict.fromkeys(everyone, Phase.OPEN_POOLS), margin) == (set(), set() if margin and shape.counted else everyone)
+    assert asked_again(shape, dict.fromkeys(everyone, Phase.OPEN_POOLS), margin) == (
+        set(),
+        set() if margin and shape.counted else everyone,
+    )
     assert asked_again(shape, dict.fromkeys(three, Phase.AGREE), margin) == (set(), everyone)
 
 
 def test_a_second_sum_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: clients forget what they opened."""
-    monkeypatch.setattr(round_store, "refuse_opened", lambda *_: None)
+    monkeypatch.setattr(store, "refuse_opened", lambda *_: None)
     everyone = {f"client-{number:04d}" for number in range(6)}
     assert asked_again(SHAPE, {}, 0) == (everyone, everyone)
 
@@ -300,6 +370,8 @@ def test_survivors_that_nobody_is_are_no_proof(survivors: tuple[int, ...]) -> No
         running.add(running.protect(name, BlockVector.one_hot(shape, 0, np.arange(4))))
     heads = tuple(running.server._heads[position] for position in range(5))
     request = OpenRequest(bytes(32), survivors, (), (*heads, b"", b"")).encode()
-    message = sign_envelope(federation._server, running.plan.header(Phase.OPEN_POOLS, "server"), request)
+    message = sign_envelope(
+        federation._server, running.plan.header(Phase.OPEN_POOLS, "server"), request
+    )
     with pytest.raises(SecureSumError):
         running.clients["client-0000"].receive(message)

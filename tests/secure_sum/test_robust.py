@@ -1,4 +1,6 @@
-"""Groups that lie move a robust combination no further than honest groups reach; a mean they move as they like."""
+"""Groups that lie move a robust combination no further than honest groups reach; a mean they move
+as they like.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,8 @@ from hypothesis import strategies as st
 from secure_sum.round_helpers import make_federation, make_vectors
 
 from secure_fl.errors import SecureSumError
+from secure_fl.secure_sum.blocks import BlockShape, BlockVector
 from secure_fl.secure_sum.robust import combine_means, draw_groups
-from secure_fl.secure_sum.round_plan import BlockShape, BlockVector
 
 
 @given(count=st.integers(2, 60), size=st.integers(2, 9), seed=st.binary(max_size=8))
@@ -57,7 +59,12 @@ def test_a_round_for_each_group() -> None:
     vectors = make_vectors(shape, dict.fromkeys(federation.clients, 0), most=3)
     vectors["client-0000"] = BlockVector.one_hot(shape, 0, np.full(4, 80_000))
     groups = draw_groups(list(vectors), 2, b"last view")
-    opened = [federation.round(number, {name: vectors[name] for name in group}, shape, cohort=group).opened for number, group in enumerate(groups)]
+    opened = [
+        federation.round(
+            number, {name: vectors[name] for name in group}, shape, cohort=group
+        ).opened
+        for number, group in enumerate(groups)
+    ]
     assert [found.survivors for found in opened] == [2, 2, 2]
     means = np.stack([found.pools[0] / found.survivors for found in opened])
     assert np.abs(combine_means(means, "median")).max() <= 3

@@ -20,18 +20,19 @@ import pytest
 from secure_sum.faults import Fault, ToyRound
 from secure_sum.riding import Riding
 from secure_sum.round_helpers import make_vectors, read_end
-from secure_sum.test_round_secrecy import envelopes
+from secure_sum.test_secrecy_of_rounds import envelopes
 from secure_sum.test_secrecy_span import echelon
 
-from secure_fl.secure_sum import round_setup
-from secure_fl.secure_sum.envelope import Phase, read_header
-from secure_fl.secure_sum.prg import WORDS, Slots, Terms
-from secure_fl.secure_sum.round_messages import (
+from secure_fl.crypto.envelope import Phase, read_header
+from secure_fl.crypto.key_streams import WORDS, Slots, Terms
+from secure_fl.secure_sum import setup
+from secure_fl.secure_sum.blocks import BlockShape
+from secure_fl.secure_sum.messages import (
     Advertise,
     Boxes,
     Revealed,
 )
-from secure_fl.secure_sum.round_plan import BlockShape, RoundPlan
+from secure_fl.secure_sum.plan import RoundPlan
 
 SHAPE = BlockShape(pools=3, width=4)
 ME = "client-0000"
@@ -232,12 +233,12 @@ def test_keys_kept_for_the_next_round_are_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Planted: a client that draws its keys once."""
-    drawn = cycle([round_setup.X25519PrivateKey.generate() for _ in range(16)])
+    drawn = cycle([setup.X25519PrivateKey.generate() for _ in range(16)])
 
     class Again:
         generate = staticmethod(lambda: next(drawn))
 
-    monkeypatch.setattr(round_setup, "X25519PrivateKey", Again)
+    monkeypatch.setattr(setup, "X25519PrivateKey", Again)
     found = used(recorded(tmp_path, CHOICES[0]))
     assert {kind for (kind, _), count in found.items() if count > 1} == {"key"}
 

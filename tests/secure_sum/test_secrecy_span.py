@@ -1,4 +1,6 @@
-"""Secrecy test (b): each mask stream a variable. All that a coalition holds spans, of the inputs, only the opened sums and its own rows."""
+"""Secrecy test (b): each mask stream a variable. All that a coalition holds spans, of the inputs,
+only the opened sums and its own rows.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,8 @@ import numpy as np
 import pytest
 from secure_sum.faults import FAULTS, Fault, ToyRound, sound_rounds
 
+from secure_fl.crypto.key_streams import WORDS, Slots, Terms
 from secure_fl.odds import default_threshold
-from secure_fl.secure_sum.prg import WORDS, Slots, Terms
 
 
 class Symbols:
@@ -31,7 +33,9 @@ class Symbols:
 
 
 def echelon(rows: np.ndarray) -> np.ndarray:
-    """Reduced row echelon form over the rationals, in integers: each row has coprime entries and a positive pivot."""
+    """Reduced row echelon form over the rationals, in integers: each row has coprime entries and a
+    positive pivot.
+    """
     rows = rows.copy()
     done = 0
     for column in range(rows.shape[1]):
@@ -49,7 +53,11 @@ def echelon(rows: np.ndarray) -> np.ndarray:
         rows //= np.where(scale == 0, 1, scale)[:, None]
         done += 1
     kept = rows[rows.any(axis=1)]
-    lead = kept[np.arange(len(kept)), np.argmax(kept != 0, axis=1)] if len(kept) else np.zeros(0, np.int64)
+    lead = (
+        kept[np.arange(len(kept)), np.argmax(kept != 0, axis=1)]
+        if len(kept)
+        else np.zeros(0, np.int64)
+    )
     return kept * np.sign(lead)[:, None]
 
 
@@ -58,11 +66,16 @@ def uploads(clients: int, blocks: int, fault: Fault) -> dict[tuple[int, int], Sl
     """They do not depend on who survives, colludes or is opened."""
     toy = ToyRound(clients, blocks, tuple(range(clients)), (), fault=fault)
     symbols = Symbols(toy)
-    return {cell: toy.upload(*cell, symbols.unit(symbols.inputs[cell]), WORDS, symbols.streams) for cell in toy.cells}
+    return {
+        cell: toy.upload(*cell, symbols.unit(symbols.inputs[cell]), WORDS, symbols.streams)
+        for cell in toy.cells
+    }
 
 
 def held(toy: ToyRound, symbols: Symbols) -> np.ndarray:
-    """Rows the adversary holds: uploads and what it opens, without the streams and inputs that it knows by themselves."""
+    """Rows the adversary holds: uploads and what it opens, without the streams and inputs that it
+    knows by themselves.
+    """
     sent = uploads(toy.clients, toy.blocks, toy.fault)
     rows = list(sent.values())
     for block in toy.opened:
@@ -87,7 +100,9 @@ def learnt(toy: ToyRound) -> np.ndarray:
 
 
 def meant(toy: ToyRound) -> np.ndarray:
-    """Echelon basis of the opened sums over honest survivors: what is left of them without the coalition's own inputs."""
+    """Echelon basis of the opened sums over honest survivors: what is left of them without the
+    coalition's own inputs.
+    """
     column = {cell: k for k, cell in enumerate(toy.cells)}
     rows = np.zeros((len(toy.opened), len(column)), np.int64)
     for row, block in enumerate(toy.opened):
@@ -97,10 +112,16 @@ def meant(toy: ToyRound) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("clients", "majority"),
-    [*((n, False) for n in range(2, 7)), *((n, True) for n in range(3, 6)), pytest.param(6, True, marks=pytest.mark.slow)],
+    [
+        *((n, False) for n in range(2, 7)),
+        *((n, True) for n in range(3, 6)),
+        pytest.param(6, True, marks=pytest.mark.slow),
+    ],
 )
 def test_only_opened_sums_are_learnt(clients: int, majority: bool) -> None:
-    """Server, key holder and t − 1 clients, or none; no block opened, the counts, or the counts and a pool."""
+    """Server, key holder and t − 1 clients, or none; no block opened, the counts, or the counts and
+    a pool.
+    """
     threshold = clients // 2 + 1 if majority else default_threshold(clients)
     rounds = 0
     for toy in sound_rounds(clients, threshold, 2, coalitions=(0, threshold - 1)):
@@ -122,7 +143,9 @@ def test_every_planted_fault_is_found(fault: Fault, clients: int) -> None:
 
 
 def test_a_late_upload_of_a_dropped_client_stays_closed() -> None:
-    """Its pair seeds are public then; only its self mask, never revealed, keeps it. Without that mask it is read."""
+    """Its pair seeds are public then; only its self mask, never revealed, keeps it. Without that
+    mask it is read.
+    """
     safe = ToyRound(4, 2, (0, 1, 2), (0, 1))
     assert np.array_equal(learnt(safe), meant(safe))
     late = learnt(ToyRound(4, 2, (0, 1, 2), (0, 1), fault=Fault.NO_SELF_MASK))

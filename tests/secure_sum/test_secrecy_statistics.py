@@ -1,6 +1,8 @@
-"""Secrecy test (d): with real streams, all an adversary can compute is uniform, and a trained distinguisher stays at chance.
+"""Secrecy test (d): with real streams, all an adversary can compute is uniform, and a trained
+distinguisher stays at chance.
 
-The false-alarm rate is fixed: `ALARM` for each test as a whole, and streams are derived from fixed labels, so a run repeats.
+The false-alarm rate is fixed: `ALARM` for each test as a whole, and streams are derived from fixed
+labels, so a run repeats.
 """
 
 from __future__ import annotations
@@ -14,8 +16,8 @@ from scipy.stats import binom, chisquare
 from secure_sum.faults import FAULTS, Fault, ToyRound
 from sklearn.linear_model import LogisticRegression
 
-from secure_fl.secure_sum.parameters import BATCHING_PRIME
-from secure_fl.secure_sum.prg import WORDS, Slots, Terms, add_streams
+from secure_fl.crypto.key_streams import WORDS, Slots, Terms, add_streams
+from secure_fl.he.parameters import BATCHING_PRIME
 
 ALARM = 1e-6
 MODULI = [WORDS, BATCHING_PRIME]
@@ -33,11 +35,22 @@ class Trial:
         self.number = number
 
     def streams(self, vector: Slots, terms: Terms, modulus: int) -> None:
-        add_streams(vector, [(hashlib.sha256(b"trial %d " % self.number + seed).digest(), sign) for seed, sign in terms], modulus)
+        add_streams(
+            vector,
+            [
+                (hashlib.sha256(b"trial %d " % self.number + seed).digest(), sign)
+                for seed, sign in terms
+            ],
+            modulus,
+        )
 
 
-def residuals(toy: ToyRound, inputs: dict[tuple[int, int], Slots], modulus: int, trial: Trial) -> Iterator[Slots]:
-    """What the adversary can form beside the opened sums: uploads stripped of every stream it knows, their differences and their sums."""
+def residuals(
+    toy: ToyRound, inputs: dict[tuple[int, int], Slots], modulus: int, trial: Trial
+) -> Iterator[Slots]:
+    """What the adversary can form beside the opened sums: uploads stripped of every stream it
+    knows, their differences and their sums.
+    """
     known, slots = toy.revealed(), len(inputs[0, 0])
     stripped: dict[tuple[int, int], np.ndarray] = {}
     for client, block in toy.cells:
@@ -77,8 +90,14 @@ def smallest_p(toy: ToyRound, modulus: int) -> float:
     """Bonferroni-corrected p of chi-square tests on high and low bits of everything computable."""
     tests = []
     for values in residuals(toy, small_inputs(toy, 30_000), modulus, Trial(0)):
-        tests.append(chisquare(np.bincount((turns(values, modulus) * 256).astype(int).clip(0, 255), minlength=256)).pvalue)
-        tests.append(chisquare(np.bincount((values & np.uint64(255)).astype(int), minlength=256)).pvalue)
+        tests.append(
+            chisquare(
+                np.bincount((turns(values, modulus) * 256).astype(int).clip(0, 255), minlength=256)
+            ).pvalue
+        )
+        tests.append(
+            chisquare(np.bincount((values & np.uint64(255)).astype(int), minlength=256)).pvalue
+        )
     return min(tests) * len(tests)
 
 
@@ -94,7 +113,9 @@ def test_a_planted_fault_is_not_uniform(fault: Fault, modulus: int) -> None:
 
 
 def features(toy: ToyRound, world: int, number: int, modulus: int) -> np.ndarray:
-    """In world 1, clients 0 and 1 move by a quarter turn: apart in opened blocks, whose sums stay, and together in the others."""
+    """In world 1, clients 0 and 1 move by a quarter turn: apart in opened blocks, whose sums stay,
+    and together in the others.
+    """
     inputs = small_inputs(toy, 4)
     step = modulus // 4 * world
     for block in range(toy.blocks):
@@ -103,14 +124,25 @@ def features(toy: ToyRound, world: int, number: int, modulus: int) -> np.ndarray
             step, other = other, step
         for client, move in ((0, step), (1, other)):
             inputs[client, block] = np.full(4, (3 + client + block + move) % modulus, np.uint64)
-    angles = 2 * np.pi * np.concatenate([turns(values, modulus) for values in residuals(toy, inputs, modulus, Trial(number))])
+    angles = (
+        2
+        * np.pi
+        * np.concatenate(
+            [turns(values, modulus) for values in residuals(toy, inputs, modulus, Trial(number))]
+        )
+    )
     return np.concatenate([np.cos(angles), np.sin(angles)])
 
 
 def accuracy(fault: Fault, modulus: int, trials: int) -> float:
     """Of a logistic regression trained on half of the trials, on the other half."""
     worlds = np.arange(2 * trials) % 2
-    rows = np.array([features(toy_round(fault), int(world), 1 + number, modulus) for number, world in enumerate(worlds)])
+    rows = np.array(
+        [
+            features(toy_round(fault), int(world), 1 + number, modulus)
+            for number, world in enumerate(worlds)
+        ]
+    )
     model = LogisticRegression(C=0.1, max_iter=200).fit(rows[:trials], worlds[:trials])
     return float((model.predict(rows[trials:]) == worlds[trials:]).mean())
 

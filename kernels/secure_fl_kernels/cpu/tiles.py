@@ -39,12 +39,12 @@ class Tile(NamedTuple):
 
     @property
     def rows(self) -> slice:
-        """Which rows."""
+        """The rows of the matrix that the tile covers."""
         return slice(self.top, self.bottom)
 
     @property
     def columns(self) -> slice:
-        """Which columns."""
+        """The columns of the matrix that the tile covers."""
         return slice(self.left, self.right)
 
     @property

@@ -92,15 +92,15 @@ class Softmax(NamedTuple):
 
     @classmethod
     def of(cls, sums: Tensor, positive: Tensor, running: bool) -> Softmax:
-        """From `row_sums`."""
+        """Rows' softmaxes from the sums of `row_sums` and the positives' similarities."""
         return cls((sums if running else sums.log2()) - positive, positive)
 
     def loss(self) -> Tensor:
-        """Mean over the rows."""
+        """The loss, as a mean over the rows."""
         return soft_positive(self.ahead / LOG2E).mean()
 
     def pull(self) -> Tensor:
-        """1 − the positive's probability."""
+        """1 − the positive's probability, for each row."""
         return torch.sigmoid(self.ahead / LOG2E)
 
     def weight(self, running: bool) -> Tensor:

@@ -78,7 +78,7 @@ in bfloat16.
 
 Function = Callable[[Tensor, Tensor], Tensor]
 Outcome = tuple[Tensor, tuple[Tensor, ...]]
-"""A result and its gradients."""
+"""A function's result, and its gradients by the arguments."""
 
 
 def agreements(
@@ -111,7 +111,7 @@ def interpreted() -> Iterator[Agreement]:
     """
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-m", __name__]
-    with subprocess.Popen(
+    with subprocess.Popen(  # noqa: S603 # our own interpreter and module
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as process:
         assert process.stdout is not None

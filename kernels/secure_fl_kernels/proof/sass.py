@@ -56,7 +56,7 @@ def disassemble(cubins: Sequence[bytes], processor: str) -> list[Code]:
     with tempfile.NamedTemporaryFile(suffix=".bin") as file:
         file.write(b"".join(texts))
         file.flush()
-        run = subprocess.run(
+        run = subprocess.run(  # noqa: S603 # a tool that comes with Triton
             [_TOOLS / "nvdisasm", "-b", processor, file.name],
             capture_output=True,
             text=True,
@@ -124,7 +124,7 @@ def resources(cubin: bytes) -> dict[str, int]:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        run = subprocess.run(
+        run = subprocess.run(  # noqa: S603 # a tool that comes with Triton
             [_TOOLS / "cuobjdump", "--dump-resource-usage", file.name],
             capture_output=True,
             text=True,

@@ -7,26 +7,29 @@ deadline has passed; a sum that fails leaves the others alone.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from secure_fl.crypto.envelope import Header, Phase
+from secure_fl.crypto.identities import Identity
+from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.errors import SecureFLError, SecureSumError
 from secure_fl.federation.calling import Call
 from secure_fl.federation.parties.server_record import evidence_in
 from secure_fl.federation.party import Message
 from secure_fl.federation.program import SumForm
-from secure_fl.federation.wire import refused
-from secure_fl.secure_sum.envelope import Header, Phase
-from secure_fl.secure_sum.identities import Identity
-from secure_fl.secure_sum.refusals import Reason, RefusedError
-from secure_fl.secure_sum.round_layers import ServerCipher
-from secure_fl.secure_sum.round_messages import RoundReason, RoundRefusedError
-from secure_fl.secure_sum.round_plan import RoundPlan
-from secure_fl.secure_sum.round_server import RoundServer
-from secure_fl.secure_sum.round_steps import PHASES, Refusal, Step
+from secure_fl.federation.wire import refused, route
+from secure_fl.secure_sum.block_codec import ServerCipher
+from secure_fl.secure_sum.journal import RoundJournal
+from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError
+from secure_fl.secure_sum.plan import RoundPlan
+from secure_fl.secure_sum.server import RoundServer
+from secure_fl.secure_sum.steps import PHASES, Refusal, Step
 
 Failure = TypeVar("Failure", bound=SecureFLError)
+Journals = Callable[[RoundPlan, int], RoundJournal]
+"""The journal of a sum, by its plan and its group."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,12 @@ class Attempt:
         cipher: what adds ciphertexts; None where nothing is encrypted.
         deadlines: how long each step may take.
         now: the time.
+        journals: where each sum's messages are written, and taken up from; None where a kill ends
+            the federation.
+
+    Raises:
+        SecureSumError: a journal is damaged.
+        FileError: one cannot be read or written.
     """
 
     def __init__(
@@ -66,6 +75,7 @@ class Attempt:
         cipher: ServerCipher | None,
         deadlines: Deadlines,
         now: float,
+        journals: Journals | None = None,
     ) -> None:
         self.call, self.form, self.plans = call, form, tuple(plans)
         self.sums = tuple(RoundServer(plan, identity, cipher=cipher) for plan in plans)
@@ -83,6 +93,37 @@ class Attempt:
         self._blamed = Counter[str]()
         self._parts = {plan.parameter_text: part for part, plan in enumerate(plans)}
         self._deadlines = deadlines
+        self.again = [] if journals is None else self._taken_up(journals)
+        """What went out last before the server was made again."""
+        self._until = [now + self._seconds(one) for one in self.sums]
+
+    def _taken_up(self, journals: Journals) -> list[Message]:
+        sent = list[Message]()
+        for part, one in enumerate(self.sums):
+            plan, journal = self.plans[part], journals(self.plans[part], part)
+            for data in journal.entries():
+                if data is not None:
+                    self._note(part, route(data), data)
+            try:
+                found = one.resume(journal)
+            except SecureSumError as error:
+                if error.field == "round journal":
+                    raise
+                self.failed[part] = error
+                continue
+            late = one.waiting or set(plan.cohort)
+            late |= {plan.authority} if plan.authority else set()
+            sent += [Message(each.recipient, each.data) for each in found if each.recipient in late]
+        return sent
+
+    def _note(self, part: int, header: Header, data: bytes | memoryview) -> None:
+        """Keep what a message says for others, and whether it opens anything."""
+        self.evidence[part] += evidence_in(header, data, self.plans[part].authority)
+        noised = self.plans[part].noised_head and header.phase == Phase.OPEN_COUNTS
+        self.opening |= noised or header.phase == Phase.OPEN_POOLS
+
+    def restart(self, now: float) -> None:
+        """Count what is waited for from now on."""
         self._until = [now + self._seconds(one) for one in self.sums]
 
     @property
@@ -134,9 +175,7 @@ class Attempt:
             raise refused(Reason.WRONG_PARAMETERS, "another sum's", "parameters", found, "none")
         said = self.sums[part].receive(data)
         if said is None:
-            self.evidence[part] += evidence_in(header, data, self.plans[part].authority)
-            noised = self.plans[part].noised_head and header.phase == Phase.OPEN_COUNTS
-            self.opening |= noised or header.phase == Phase.OPEN_POOLS
+            self._note(part, header, data)
         return said
 
     def leave(self, name: str, reason: str, blamed: Sequence[str]) -> None:
@@ -193,3 +232,14 @@ def forgetful(error: Failure) -> Failure:
     """An error that is kept without what was in memory where it was raised."""
     error.__context__ = error.__cause__ = None
     return error.with_traceback(None)
+
+
+def silent_group(part: int) -> RoundRefusedError:
+    """Why a group's sum is not to be had, though it was opened."""
+    return RoundRefusedError(
+        RoundReason.TOO_FEW,
+        "nobody of it gives its sums",
+        field="group",
+        value=part,
+        remedy="it is left out of this round",
+    )

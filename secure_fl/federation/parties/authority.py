@@ -13,6 +13,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 
+from secure_fl.crypto.envelope import Header, Phase
+from secure_fl.crypto.identities import Identity
+from secure_fl.crypto.refusals import Reason
+from secure_fl.crypto.roster import Roster
+from secure_fl.crypto.strict_json import from_hex
 from secure_fl.errors import SecureFLError
 from secure_fl.federation.calling import Call, round_plans
 from secure_fl.federation.parties.client import PATIENCE, sealed_state
@@ -25,14 +30,10 @@ from secure_fl.federation.plan import Plan
 from secure_fl.federation.program import Program
 from secure_fl.federation.state import State
 from secure_fl.federation.wire import Post, Wire, refused, route, shown
-from secure_fl.secure_sum.envelope import Header, Phase
-from secure_fl.secure_sum.identities import Identity
-from secure_fl.secure_sum.key_holder import Opened
-from secure_fl.secure_sum.refusals import Reason
-from secure_fl.secure_sum.roster import Roster
-from secure_fl.secure_sum.round_authority import Authority
-from secure_fl.secure_sum.round_digests import Next
-from secure_fl.secure_sum.strict_json import from_hex
+from secure_fl.secure_sum.authority import Authority
+from secure_fl.secure_sum.digests import Next
+from secure_fl.secure_sum.opener import Opened
+from secure_fl.secure_sum.store import MemoryStore, RoundStore
 
 
 class FederationAuthority:
@@ -65,7 +66,10 @@ class FederationAuthority:
         self._keyring: Keyring | None = None
         self._call: Call | None = None
         self._sums: dict[str, Authority] = {}
+        self._opened: dict[int, Opened] = {}
+        self._rounds: Callable[[int], RoundStore] = lambda _: MemoryStore()
         self._next: State | None = None
+        self._signed = b""
         self._due: float | None = 0.0
         self.over = False
         self.refusals = RefusalLog(identity.name)
@@ -128,9 +132,9 @@ class FederationAuthority:
             if objection is not None:
                 digest, remedy = plan.digest.hex()[:16], "change the plan"
                 raise refused(Reason.AGAINST_POLICY, objection, "plan", digest, remedy)
-            self._replica = Replica(plan, self._prepare(plan), self._shared)
-            self._wire.plan, self._plan, self._due = plan.digest.hex(), plan, None
-            self._keyring = Keyring(self._wire, plan, self._shared, self._randomness)
+            self._sit(plan)
+            self._signed = data
+        self._due = None
         known, replica, _ = self._seated()
         if plan.digest != known.digest:
             digest = plan.digest.hex()[:16]
@@ -139,12 +143,20 @@ class FederationAuthority:
         facts = {"place": place, "state": digest, "head": bytes(32).hex()}
         return [self._wire.sign(Phase.JOIN, facts)]
 
+    def _sit(self, plan: Plan) -> None:
+        self._replica = Replica(plan, self._prepare(plan), self._shared)
+        self._wire.plan, self._plan = plan.digest.hex(), plan
+        self._keyring = Keyring(self._wire, plan, self._shared, self._randomness)
+
+    def _keep(self) -> None:
+        """Nothing: a party that has no folder ends with its process."""
+
     def _on_make(self, post: Post) -> list[bytes]:
         grant, secret = bool(post.facts["grant"]), bool(post.facts["secret"])
         return self._seated()[2].make(post.header.round, grant=grant, secret=secret)
 
     def _on_call(self, post: Post) -> list[bytes]:
-        plan, replica, keyring = self._seated()
+        _, replica, keyring = self._seated()
         digest = from_hex(post.facts["state"], "state", 32)
         if (post.place, digest) != (replica.place, replica.state.digest):
             raise forked("the server says another state of this place", shown(post.place))
@@ -157,22 +169,34 @@ class FederationAuthority:
         before = self._call
         if before is not None and call.number <= before.number:
             raise refused(Reason.REPEATED, "not newer", "round", call.number, "go on")
+        self._call, self._next, self._opened = call, None, {}
+        self._sums = self._called(call)
+        return []
+
+    def _called(self, call: Call) -> dict[str, Authority]:
+        """The sums of a call, fresh or as an earlier life has left them, by their plans."""
+        plan, replica, keyring = self._seated()
         plans = round_plans(plan, self._wire.roster, replica.program.form(call.place), call)
         applied = self._applied if len(plans) == 1 else None
-        self._call, self._next, self._sums = call, None, {}
-        for one in plans:
-            holder = keyring.holder(one)
+        sums = dict[str, Authority]()
+        for part, one in enumerate(plans):
+            holder, store = keyring.holder(one), self._rounds(part)
             assert holder is not None
-            sums = Authority(one, self._wire.identity, holder, applied=applied)
-            self._sums[one.parameter_text] = sums
-        return []
+            sums[one.parameter_text] = Authority(
+                one, self._wire.identity, holder, store=store, applied=applied
+            )
+        return sums
 
     def _on_sum(self, header: Header, data: bytes) -> list[bytes]:
         if header.parameters not in self._sums:
             found = header.parameters
             raise refused(Reason.WRONG_PARAMETERS, "of no running sum", "sum", found, "call first")
-        replies = self._sums[header.parameters].receive(data)
-        return [*self._go_on(), *replies]
+        sums = self._sums[header.parameters]
+        replies = sums.receive(data)
+        if len(self._sums) > 1 and sums.opened is not None:
+            self._opened[list(self._sums).index(header.parameters)] = sums.opened
+        last = header.phase == Phase.OPEN_POOLS and len(self._sums) == 1
+        return [*(self._go_on() if last else []), *replies]
 
     def _on_parts(self, post: Post) -> list[bytes]:
         """The server says which groups were opened; what follows from them, signed."""
@@ -181,25 +205,30 @@ class FederationAuthority:
         if call is None or post.header.round != call.number or len(sums) < 2:
             number = post.header.round
             raise refused(Reason.STALE, "not the running round", "round", number, "call first")
-        chosen = [sums[part].opened for part in post.facts["parts"] if part in range(len(sums))]
+        if replica.place > call.place:  # it was asked before
+            return [self._sealed(), self._result(replica.state, call)]
+        chosen = [self._opened.get(part) for part in post.facts["parts"] if type(part) is int]
         opened: list[Opened] = [one for one in chosen if one is not None]
         right = opened and len(opened) == len(post.facts["parts"])
         if not right or len(opened) + len(words) != len(sums):
             raise refused(Reason.WRONG_PHASE, "not opened here", "parts", len(opened), "open them")
         self._next = replica.after(opened, words)
-        facts = {"place": shown(self._next.place), "state": self._next.digest.hex()}
-        result = self._wire.sign(Phase.RESULT, facts, number=call.number)
+        result = self._result(self._next, call)
         return [*self._go_on(), result]
+
+    def _result(self, state: State, call: Call) -> bytes:
+        facts = {"place": shown(state.place), "state": state.digest.hex()}
+        return self._wire.sign(Phase.RESULT, facts, number=call.number)
 
     def _applied(self, opened: Opened) -> Next:
         self._next = self._seated()[1].after([opened])
+        self._keep()
         return self._next.digest, (self._next.place.step, self._next.place.round)
 
     def _go_on(self) -> list[bytes]:
         """Take the next state; it goes out sealed, before what says that it is there."""
-        if self._next is None:
-            return []
-        self._seated()[1].state, self._next = self._next, None
+        if self._next is not None:
+            self._seated()[1].state, self._next = self._next, None
         return [self._sealed()]
 
     def _sealed(self) -> bytes:

@@ -11,18 +11,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from secure_fl.crypto.envelope import Phase, Seen, read_header
+from secure_fl.crypto.refusals import Reason
+from secure_fl.crypto.strict_json import from_hex
 from secure_fl.federation.calling import Call, round_plans
 from secure_fl.federation.place import Place
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.program import SumForm
 from secure_fl.federation.wire import Wire, refused
-from secure_fl.secure_sum.envelope import Phase, Seen, read_header
-from secure_fl.secure_sum.refusals import Reason
-from secure_fl.secure_sum.round_book import check_cohort
-from secure_fl.secure_sum.round_digests import Applied
-from secure_fl.secure_sum.round_messages import accept
-from secure_fl.secure_sum.round_plan import RoundPlan
-from secure_fl.secure_sum.strict_json import from_hex
+from secure_fl.secure_sum.digests import Applied
+from secure_fl.secure_sum.key_directory import check_cohort
+from secure_fl.secure_sum.messages import accept
+from secure_fl.secure_sum.plan import RoundPlan
 
 
 @dataclass(frozen=True)

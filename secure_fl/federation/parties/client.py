@@ -17,6 +17,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from secure_fl.crypto.envelope import Phase
+from secure_fl.crypto.identities import Identity
+from secure_fl.crypto.refusals import Reason
+from secure_fl.crypto.roster import Roster
+from secure_fl.crypto.strict_json import from_hex
 from secure_fl.errors import SecureFLError
 from secure_fl.federation.calling import Call, cohort_names, round_plans
 from secure_fl.federation.parties.claims import Claim, enough, read_claims
@@ -24,41 +29,20 @@ from secure_fl.federation.parties.client_round import ClientRound, Seat, forked
 from secure_fl.federation.parties.keyring import Keyring
 from secure_fl.federation.parties.replica import Replica
 from secure_fl.federation.parties.shared import Shared
-from secure_fl.federation.party import Message, RefusalLog, reason_of
+from secure_fl.federation.party import ANYBODYS, Message, RefusalLog, reason_of
 from secure_fl.federation.place import Place
 from secure_fl.federation.plan import Plan
-from secure_fl.federation.program import Answers, Program
+from secure_fl.federation.program import Answers, Program, SumForm
 from secure_fl.federation.state import State
 from secure_fl.federation.wire import Post, Wire, refused, route, shown
 from secure_fl.privacy.ledger import Release
-from secure_fl.secure_sum.envelope import Phase
-from secure_fl.secure_sum.identities import Identity
-from secure_fl.secure_sum.refusals import Reason
-from secure_fl.secure_sum.roster import Roster
-from secure_fl.secure_sum.round_messages import RoundReason, RoundRefusedError, unframe
-from secure_fl.secure_sum.round_store import MemoryStore, RoundStore
-from secure_fl.secure_sum.strict_json import from_hex
+from secure_fl.secure_sum.framing import unframe
+from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError
+from secure_fl.secure_sum.plan import RoundPlan
+from secure_fl.secure_sum.store import MemoryStore, RoundStore
 
 PATIENCE = 30.0
 """Seconds after which a client says again that it is there, until it is shown a plan."""
-_ANYBODYS = frozenset(
-    {
-        Reason.MALFORMED,
-        Reason.TRUNCATED,
-        Reason.WRONG_LENGTH,
-        Reason.BIT_FLIPPED,
-        Reason.WRONG_SIGNATURE,
-        Reason.UNKNOWN_CLIENT,
-        Reason.WRONG_ROLE,
-        Reason.WRONG_FEDERATION,
-        Reason.WRONG_PHASE,
-        Reason.STALE,
-        Reason.FUTURE,
-        Reason.REPLAYED,
-        Reason.DUPLICATE,
-    }
-)
-"""Reasons that bytes of anybody can cause: they are recorded, and nothing is answered."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +103,7 @@ class FederationClient:
         self._wire, self._server = Wire(identity, roster), roster.names("server")[0]
         self._store, self._shared = store or MemoryStore(), shared or Shared()
         self._seat: Seat | None = None
+        self._signed = b""
         self._progress = _Progress(site.follow(()))
         self._due: float | None = 0.0
         self.refusals = RefusalLog(identity.name)
@@ -151,7 +136,7 @@ class FederationClient:
             return self._messages(self._take(data))
         except SecureFLError as error:
             refusal = self.refusals.add(data, error)
-            if refusal.reason in _ANYBODYS:
+            if refusal.reason in ANYBODYS:
                 return []
             return self._messages([self._refusal(data, error)])
 
@@ -181,9 +166,8 @@ class FederationClient:
             Phase.STATE: self._on_state,
         }
         if header.phase not in takes:
-            raise refused(
-                Reason.WRONG_PHASE, "not for a client", "phase", header.phase.name, "send it on"
-            )
+            word = header.phase.name
+            raise refused(Reason.WRONG_PHASE, "not for a client", "phase", word, "send it on")
         return takes[header.phase](post)
 
     def _refusal(self, data: bytes | memoryview, error: SecureFLError) -> bytes:
@@ -205,10 +189,11 @@ class FederationClient:
     # Joining
 
     def _on_plan(self, data: bytes | memoryview) -> list[bytes]:
-        roster, signed = self._wire.roster, bytes(data)
-        plan = self._shared.plan(signed, lambda: Plan.open(signed, roster))
+        signed = bytes(data)
+        plan = self._shared.plan(signed, lambda: Plan.open(signed, self._wire.roster))
         if self._seat is None:
             self._accept(plan)
+            self._signed = signed
         seat = self._seated()
         if plan.digest != seat.plan.digest:
             raise refused(
@@ -218,7 +203,7 @@ class FederationClient:
                 plan.digest.hex()[:16],
                 "compare plans: this server shows two",
             )
-        state = seat.replica.state
+        state, self._due = seat.replica.state, None
         head, digest = self._progress.head.hex(), state.digest.hex()
         facts = {"place": shown(state.place), "state": digest, "head": head}
         return [self._wire.sign(Phase.JOIN, facts)]
@@ -228,14 +213,21 @@ class FederationClient:
             raise refused(Reason.UNKNOWN_CLIENT, "not in this plan", "plan", self.name, "join")
         objection = self._site.judge(plan)
         if objection is not None:
-            digest, remedy = plan.digest.hex()[:16], "change the plan, or this site's policy"
-            raise refused(Reason.AGAINST_POLICY, objection, "plan", digest, remedy)
+            found, remedy = plan.digest.hex()[:16], "change the plan, or this site's policy"
+            raise refused(Reason.AGAINST_POLICY, objection, "plan", found, remedy)
+        self._sit(plan)
+
+    def _sit(self, plan: Plan) -> None:
         program, answers = self._site.prepare(plan)
         replica = Replica(plan, program, self._shared)
-        self._wire.plan, self._due = plan.digest.hex(), None
+        self._wire.plan = plan.digest.hex()
         keyring = Keyring(self._wire, plan, self._shared, self._randomness)
         seat = (self._wire, plan, replica, answers, keyring)
-        self._seat = Seat(*seat, self._store, self._shared, self._randomness)
+        more = (self._store, self._shared, self._randomness)
+        self._seat = Seat(*seat, *more, keep=self._keep)
+
+    def _keep(self) -> None:
+        """Nothing: a party that has no folder ends with its process."""
 
     def _on_make(self, post: Post) -> list[bytes]:
         grant, secret = bool(post.facts["grant"]), bool(post.facts["secret"])
@@ -249,7 +241,7 @@ class FederationClient:
         digest = from_hex(post.facts["state"], "state", 32)
         last = (post.header.round, post.header.body_hash)
         if last == progress.last:
-            raise refused(Reason.REPLAYED, "called already", "round", post.header.round, "wait")
+            return self._again(post)
         self._settle(place, digest)
         own = seat.replica.state
         if place < own.place:
@@ -266,6 +258,16 @@ class FederationClient:
             raise forked("the server says another state of this place", shown(place))
         return self._begin(post)
 
+    def _again(self, post: Post) -> Sequence[bytes | memoryview]:
+        """The same call once more, as it comes after a kill: the same bytes, or nothing."""
+        running, place = self._progress.round, post.place
+        if running is not None and running.call.number == post.header.round:
+            return running.again()
+        if place > self._seated().replica.place:
+            self._progress.late = post
+            return [self._wire.sign(Phase.WANT, {"place": shown(place)})]
+        raise refused(Reason.REPLAYED, "called already", "round", post.header.round, "wait")
+
     def _begin(self, post: Post) -> Sequence[bytes | memoryview]:
         """Take part in the round that is called, at this client's place."""
         if post.header.phase == Phase.END:
@@ -281,10 +283,7 @@ class FederationClient:
         call = Call.read(facts | more)
         self._check_new(call)
         form = seat.replica.program.form(place)
-        roster = self._wire.roster
-        plans = self._shared.plans(
-            seat.plan, call, lambda: round_plans(seat.plan, roster, form, call)
-        )
+        plans = self._plans(call, form)
         if self.name not in cohort_names(seat.plan, form) or self.name in left_out:
             raise refused(Reason.UNKNOWN_CLIENT, "not asked", "cohort", self.name, "wait")
         position = form.cohort.index(seat.plan.clients.index(self.name))
@@ -292,6 +291,10 @@ class FederationClient:
         self._site.admit(seat.answers.releases(seat.replica.state, position))
         self._progress.round = ClientRound(seat, call, form, plans)
         return self._progress.round.begin()
+
+    def _plans(self, call: Call, form: SumForm) -> tuple[RoundPlan, ...]:
+        plan, roster = self._seated().plan, self._wire.roster
+        return self._shared.plans(plan, call, lambda: round_plans(plan, roster, form, call))
 
     def _check_new(self, call: Call) -> None:
         """Refuse a number that was called before, and a place that was called so often."""

@@ -16,6 +16,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from secure_fl.crypto.envelope import Phase, Seen
+from secure_fl.crypto.refusals import Reason, RefusedError
+from secure_fl.crypto.sealing import open_with, seal_with
+from secure_fl.crypto.strict_json import canonical, malformed
 from secure_fl.errors import SecureSumError
 from secure_fl.federation.calling import Call
 from secure_fl.federation.parties.claims import majority, read_claims
@@ -26,22 +30,15 @@ from secure_fl.federation.plan import Plan
 from secure_fl.federation.program import Answers, SumForm
 from secure_fl.federation.state import State
 from secure_fl.federation.wire import Post, Wire, refused, shown
-from secure_fl.secure_sum.envelope import Phase, Seen
-from secure_fl.secure_sum.key_holder import Opened
+from secure_fl.secure_sum.blocks import BlockVector
+from secure_fl.secure_sum.client import RoundClient
+from secure_fl.secure_sum.digests import Applied, Next
+from secure_fl.secure_sum.framing import unframe
 from secure_fl.secure_sum.masks import UsedSeeds
-from secure_fl.secure_sum.refusals import Reason, RefusedError
-from secure_fl.secure_sum.round_client import RoundClient
-from secure_fl.secure_sum.round_digests import Applied, Next
-from secure_fl.secure_sum.round_messages import (
-    RoundReason,
-    RoundRefusedError,
-    accept,
-    unframe,
-)
-from secure_fl.secure_sum.round_plan import BlockVector, RoundPlan
-from secure_fl.secure_sum.round_store import RoundStore
-from secure_fl.secure_sum.sealing import open_with, seal_with
-from secure_fl.secure_sum.strict_json import canonical, malformed
+from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError, accept
+from secure_fl.secure_sum.opener import Opened
+from secure_fl.secure_sum.plan import RoundPlan
+from secure_fl.secure_sum.store import RoundStore
 
 
 @dataclass(frozen=True)
@@ -57,6 +54,8 @@ class Seat:
     shared: Shared
     randomness: Callable[[int], bytes] = field(repr=False)
     used: UsedSeeds = field(default_factory=UsedSeeds, repr=False)
+    keep: Callable[[], None] = lambda: None
+    """Makes the client's state outlive its process; called before a next state is signed."""
 
 
 class ClientRound:
@@ -73,15 +72,18 @@ class ClientRound:
     """
 
     def __init__(self, seat: Seat, call: Call, form: SumForm, plans: Sequence[RoundPlan]) -> None:
-        self._seat, self.call, self._form, self._plans = seat, call, form, plans
+        self._seat, self.call, self.form, self._plans = seat, call, form, plans
         name = seat.wire.identity.name
-        self._part = next(part for part, plan in enumerate(plans) if name in plan.cohort)
+        self.number = self._part = next(
+            part for part, plan in enumerate(plans) if name in plan.cohort
+        )
         self._plan = plans[self._part]
         self._answered = False
         self.next: State | None = None
         """The state that follows, once this client has applied the sums."""
         self.agreed = False
         """Whether the others were heard to come to the same."""
+        self._kept: Opened | None = None
         self._round = RoundClient(
             self._plan,
             seat.wire.identity,
@@ -94,13 +96,33 @@ class ClientRound:
             applied=self._applied if len(plans) == 1 else None,
         )
 
+    @property
+    def opened(self) -> Opened | None:
+        """What this client opened: its group's sum."""
+        return self._round.opened or self._kept
+
+    @property
+    def kept_sum(self) -> Opened | None:
+        """The opened sum as long as it may be asked for: in groups, others need it."""
+        return self.opened if len(self._plans) > 1 else None
+
+    def take_up(self, after: State | None, agreed: bool, opened: Opened | None) -> None:
+        """Go on with what an earlier life of this client came to."""
+        self.next, self.agreed, self._kept = after, agreed, opened
+
     def begin(self) -> list[bytes | memoryview]:
         """The first message: keys, or the answer itself where nothing is masked.
 
         Raises:
             RoundRefusedError: `already-begun`, or `already-opened`.
         """
-        return [self._round.advertise()] if self._plan.masked else [self._upload()]
+        return [*self._round.begin()] if self._plan.masked else [self._open_answer()]
+
+    def again(self) -> list[bytes | memoryview]:
+        """The call came once more: the first message again, as long as nothing followed it."""
+        if self._plan.masked:
+            return [*self._round.begin()]
+        return [] if self._round.ready else [self._open_answer()]
 
     def receive(self, data: bytes) -> list[bytes | memoryview]:
         """One of the sum's messages, and the answers to it.
@@ -121,7 +143,7 @@ class ClientRound:
         Raises:
             RoundRefusedError: `out-of-turn`.
         """
-        opened = self._round.opened
+        opened = self.opened
         if part != self._part or opened is None:
             raise _out_of_turn("this client opened no such sum", part)
         box = seal_with(self._seat.keyring.secret, encode_opened(opened), self._context(part))
@@ -134,8 +156,10 @@ class ClientRound:
             RefusedError: a box or a claim that does not fit.
             RoundRefusedError: `not-agreed`, or `out-of-turn`.
         """
-        if self.next is not None or len(self._plans) == 1:
+        if len(self._plans) == 1:
             raise _out_of_turn("the sums are known", self.call.number)
+        if self.next is not None:
+            return self._result(self.next)
         bodies = unframe(post.rest, len(post.facts["parts"]))
         parts, reasons = post.facts["parts"], post.facts["left_out"]
         known = [part for part in parts if type(part) is int and 0 <= part < len(self._plans)]
@@ -146,8 +170,7 @@ class ClientRound:
             raise malformed("parts", "every group is opened or left out")
         opened = [self._open(part, body) for part, body in zip(parts, bodies, strict=True)]
         self.next = self._seat.replica.after(opened, reasons)
-        facts = {"place": shown(self.next.place), "state": self.next.digest.hex()}
-        return self._seat.wire.sign(Phase.RESULT, facts, number=self.call.number)
+        return self._result(self.next)
 
     def take_results(self, post: Post) -> None:
         """What everybody signed after a round in groups.
@@ -157,17 +180,22 @@ class ClientRound:
             RoundRefusedError: `forked`: most came to another state.
         """
         seat = self._seat
-        claims = read_claims(seat.wire, seat.plan, self._form, self.call, unframe(post.rest))
+        claims = read_claims(seat.wire, seat.plan, self.form, self.call, unframe(post.rest))
         found = majority(claims)
         if self.next is None or found is None or found.state != self.next.digest:
             raise forked("other clients came to another state", len(claims))
         self.agreed = True
 
+    def _open_answer(self) -> bytes | memoryview:
+        """The answer where nothing is masked; the stored one where it was made."""
+        kept = None if self._round.ready else self._round.resend()
+        return self._upload() if kept is None else kept
+
     def _upload(self) -> memoryview:
         """The client's answer, protected; it is computed when nothing is left to be done before."""
         seat, self._answered = self._seat, True
         name = seat.wire.identity.name
-        position = self._form.cohort.index(seat.plan.clients.index(name))
+        position = self.form.cohort.index(seat.plan.clients.index(name))
         blocks = seat.answers.answer(seat.replica.state, position)
         shared = blocks.shared.numpy() if len(blocks.shared) else None
         pools = [row.numpy() for row in blocks.pools]
@@ -180,14 +208,19 @@ class ClientRound:
                 Reason.NO_ANSWER, error.problem, "answer", error.field, "mend what computes it"
             ) from None
 
+    def _result(self, after: State) -> bytes:
+        facts = {"place": shown(after.place), "state": after.digest.hex()}
+        return self._seat.wire.sign(Phase.RESULT, facts, number=self.call.number)
+
     def _applied(self, opened: Opened) -> Next:
         self.next = self._seat.replica.after([opened])
+        self._seat.keep()
         return self.next.digest, (self.next.place.step, self.next.place.round)
 
     def _open(self, part: int, body: bytes) -> Opened:
         """One group's sums, as t of its appliers signed them."""
-        if part == self._part and self._round.opened is not None:
-            return self._round.opened
+        if part == self._part and self.opened is not None:
+            return self.opened
         plan, (box, *claims) = self._plans[part], unframe(body) or [b""]
         seen, digests = Seen(), dict[str, bytes]()
         for data in claims:
@@ -195,7 +228,7 @@ class ClientRound:
             header, applied = accept(data, plan.roster, expected, seen, Applied.decode)
             if header.sender in plan.cohort:
                 digests[header.sender] = applied.digest
-        shape, secret = self._form.shape, self._seat.keyring.secret
+        shape, secret = self.form.shape, self._seat.keyring.secret
         opened = decode_opened(open_with(secret, box, self._context(part)), shape)
         needed = plan.shares_needed if plan.masked else 1
         if list(digests.values()).count(opened.digest) < needed:

@@ -16,11 +16,23 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from secure_fl.crypto.envelope import NO_KEY, Phase, read_header
+from secure_fl.crypto.refusals import Reason
+from secure_fl.crypto.roster import Roster
+from secure_fl.crypto.sealing import seal_to
+from secure_fl.crypto.strict_json import (
+    canonical,
+    fields,
+    from_base64,
+    malformed,
+    parse_object,
+    to_base64,
+)
 from secure_fl.federation.parties.shared import Shared
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.wire import Wire, refused
-from secure_fl.secure_sum.bfv import check_noise_budget
-from secure_fl.secure_sum.ceremony import (
+from secure_fl.he.bfv import check_noise_budget
+from secure_fl.he.ceremony import (
     GrantedKey,
     GrantExpected,
     accept_grant,
@@ -28,16 +40,19 @@ from secure_fl.secure_sum.ceremony import (
     make_grant,
     new_key,
 )
-from secure_fl.secure_sum.envelope import NO_KEY, Phase, read_header
-from secure_fl.secure_sum.he_keys import HolderKey, SecretKey
-from secure_fl.secure_sum.refusals import Reason
-from secure_fl.secure_sum.roster import Roster
-from secure_fl.secure_sum.round_layers import ClientCipher, HolderCipher
-from secure_fl.secure_sum.round_plan import RoundPlan
-from secure_fl.secure_sum.sealing import seal_to
-from secure_fl.secure_sum.strict_json import from_base64, to_base64
+from secure_fl.he.keys import HolderKey, PublicKey, SecretKey
+from secure_fl.secure_sum.block_codec import ClientCipher, HolderCipher
+from secure_fl.secure_sum.plan import RoundPlan
 
 _SECRET = 32
+_KEPT: dict[str, type | tuple[type, ...]] = {
+    "made": list,
+    "own": list,
+    "used": list,
+    "former": str,
+    "grant": str,
+    "secret": str,
+}
 
 
 class Keyring:
@@ -63,6 +78,9 @@ class Keyring:
         self._own: HolderKey | None = None
         self._used = frozenset[bytes]()
         self._made: tuple[int, list[bytes]] = (-1, [])
+        self._former: GrantedKey | None = None
+        """Of the epoch before: a client that is made again may be at the end of its last round."""
+        self._taken = {"former": b"", "grant": b"", "secret": b""}
         self.secret = b""
         """The federation's key; empty until it is given."""
 
@@ -110,8 +128,10 @@ class Keyring:
         Raises:
             RefusedError: the grant's reasons.
         """
+        if data == self._taken["grant"]:
+            return
         expected = grant_expected(self._plan, self._wire.roster, data, self._used)
-        name = self._wire.identity.name
+        name, before = self._wire.identity.name, self._granted
         if self._wire.identity.role == "authority":
             fingerprint = granted_fingerprint(data, self._wire.roster, expected)
             if self._own is None or self._own.fingerprint != fingerprint:
@@ -123,6 +143,8 @@ class Keyring:
         else:
             self._granted = accept_grant(data, self._wire.roster, self._wire.identity, expected)
         self._used |= {self._granted.key.fingerprint}
+        self._former, self._taken["former"] = before, self._taken["grant"]
+        self._taken["grant"] = data
 
     def take_secret(self, data: bytes) -> None:
         """The federation's key.
@@ -144,7 +166,45 @@ class Keyring:
             raise refused(
                 Reason.RE_KEYED, "the federation has a key", "key", name, "keep the first"
             )
-        self.secret = secret
+        self.secret, self._taken["secret"] = secret, data
+
+    def encode(self) -> bytes:
+        """All of it, secrets included: it is to be sealed."""
+        number, made = self._made
+        own = [] if self._own is None else [self._own.secret.data]
+        own += [] if self._own is None or self._own.public is None else [self._own.public.data]
+        facts = {
+            "made": [number, *(to_base64(data) for data in made)],
+            "own": [to_base64(data) for data in own],
+            "used": sorted(fingerprint.hex() for fingerprint in self._used),
+        }
+        return canonical(facts | {name: to_base64(data) for name, data in self._taken.items()})
+
+    def take_up(self, data: bytes) -> None:
+        """Go on with what `encode` gave.
+
+        Raises:
+            RefusedError: `malformed`, or a message's reasons: it is another member's.
+        """
+        found = fields(parse_object(data, "keys"), "keys", _KEPT)
+        try:
+            number, *made = found["made"]
+            self._made = (int(number), [from_base64(text, "keys") for text in made])
+            secret, *public = [from_base64(text, "keys") for text in found["own"]] or [b""]
+            self._used = frozenset(bytes.fromhex(text) for text in found["used"])
+        except (TypeError, ValueError):
+            raise malformed("keys", "a field is not what it must be") from None
+        parameters = self._plan.parameters
+        if secret and parameters is not None:
+            shown = PublicKey(parameters, public[0]) if public else None
+            self._own = HolderKey(SecretKey(parameters, secret), shown)
+        grants = ["grant"] if self._wire.identity.role == "authority" else ["former", "grant"]
+        for name in [name for name in grants if found[name]]:
+            message = from_base64(found[name], "keys")
+            self._used -= {read_header(message).key_fingerprint}
+            self.take_grant(message)
+        if found["secret"]:
+            self.take_secret(from_base64(found["secret"], "keys"))
 
     def cipher(self, plan: RoundPlan) -> ClientCipher | None:
         """What a client encrypts with in this round.
@@ -173,6 +233,9 @@ class Keyring:
             raise refused(
                 Reason.NO_KEY, "none was given", "key", plan.round, "wait for the ceremony"
             )
+        former = self._former
+        if former is not None and plan.key_fingerprint == former.key.fingerprint:
+            return former
         if plan.key_fingerprint != self.fingerprint:
             found = plan.key_fingerprint.hex()[:16]
             raise refused(Reason.RE_KEYED, "another is in force", "key", found, "ask for the grant")

@@ -16,6 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from secure_fl.crypto.refusals import Reason
+from secure_fl.crypto.sealing import open_with, seal_with
+from secure_fl.crypto.strict_json import canonical, malformed
 from secure_fl.federation.parties.shared import Shared
 from secure_fl.federation.place import Place
 from secure_fl.federation.plan import Plan
@@ -23,12 +26,9 @@ from secure_fl.federation.program import Program
 from secure_fl.federation.state import State
 from secure_fl.federation.summing import Summed
 from secure_fl.federation.wire import refused, shown
+from secure_fl.secure_sum.blocks import BlockShape
 from secure_fl.secure_sum.grid import Blocks
-from secure_fl.secure_sum.key_holder import Opened
-from secure_fl.secure_sum.refusals import Reason
-from secure_fl.secure_sum.round_plan import BlockShape
-from secure_fl.secure_sum.sealing import open_with, seal_with
-from secure_fl.secure_sum.strict_json import canonical, malformed
+from secure_fl.secure_sum.opener import Opened
 
 _COUNTS = struct.Struct(">IH")
 

@@ -18,16 +18,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from secure_fl.crypto.envelope import Header, Phase, read_header
+from secure_fl.crypto.refusals import Reason
+from secure_fl.crypto.strict_json import from_hex
 from secure_fl.errors import FileError, SecureFLError
 from secure_fl.federation.parties.claims import read_result
-from secure_fl.federation.parties.server_flow import ServerFlow, Stage
-from secure_fl.federation.parties.server_record import keys_facts
+from secure_fl.federation.parties.server_flow import ServerFlow
+from secure_fl.federation.parties.server_record import Stage, keys_facts
 from secure_fl.federation.party import Message
 from secure_fl.federation.wire import Post, refused, route, shown
-from secure_fl.secure_sum.envelope import Header, Phase, read_header
-from secure_fl.secure_sum.refusals import Reason
-from secure_fl.secure_sum.round_messages import frames
-from secure_fl.secure_sum.strict_json import from_hex
+from secure_fl.secure_sum.framing import frames
 
 _MOST_SMALL = 1 << 20
 
@@ -57,7 +57,7 @@ class FederationServer(ServerFlow):
             sent += self._ask_state()
         if self._now >= self._until and not self.over:
             sent += self._go(self._overdue)
-        return sent
+        return self._remember(sent)
 
     def receive(self, data: bytes | memoryview) -> list[Message]:
         """One message, and what is to be sent because of it.
@@ -76,7 +76,7 @@ class FederationServer(ServerFlow):
             self._silent.discard(refusal.sender)  # too late for its round, and there for the next
             return []
         self._silent.discard(header.sender)
-        return sent
+        return self._remember(sent)
 
     # What arrives
 
@@ -109,15 +109,20 @@ class FederationServer(ServerFlow):
     def _on_join(self, post: Post, data: bytes) -> list[Message]:
         self._known(post.sender)
         head = from_hex(post.facts["head"], "head", 32)
-        self._members[post.sender] = head
+        known = self._members.get(post.sender)
+        # one that is made again is where it was, before or after what it was told last
+        back = known is not None and head in (known, self._before.get(post.sender))
+        self._members[post.sender] = known if known is not None and back else head
         self._declined.discard(post.sender)
-        if post.sender in self.plan.clients:
+        if post.sender in self.plan.clients and known is None:
             fingerprint = self._wire.roster.member(post.sender).fingerprint
             facts = {"client": post.sender, "fingerprint": fingerprint, "policy": None}
             self._journal.write("joined", facts, [data])
         sent = [Message(post.sender, data) for data in self._keys.current]
         if self.over:
             return [*sent, *self._end([post.sender])]
+        if back and post.sender in self._told:
+            return [*sent, Message(post.sender, self._told[post.sender])]
         return sent + (self._go(self._next) if self._waits_no_more() else [])
 
     def _on_refusal(self, post: Post, data: bytes) -> list[Message]:

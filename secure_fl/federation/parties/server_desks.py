@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from secure_fl.crypto.envelope import NO_KEY, Phase, read_header
+from secure_fl.crypto.refusals import Reason
+from secure_fl.crypto.strict_json import from_base64, from_hex, to_base64
 from secure_fl.federation.calling import Call
 from secure_fl.federation.parties.claims import Claim
 from secure_fl.federation.parties.keyring import grant_expected
 from secure_fl.federation.plan import Plan
-from secure_fl.federation.wire import Post, Wire, refused, shown
-from secure_fl.secure_sum.ceremony import Epoch, granted_fingerprint
-from secure_fl.secure_sum.envelope import NO_KEY, Phase, read_header
-from secure_fl.secure_sum.refusals import Reason
-from secure_fl.secure_sum.round_messages import frames
-from secure_fl.secure_sum.strict_json import from_hex
+from secure_fl.federation.wire import Post, Wire, read_place, refused, shown
+from secure_fl.he.ceremony import Epoch, granted_fingerprint
+from secure_fl.secure_sum.framing import frames
 
 
 class KeyDesk:
@@ -32,6 +33,24 @@ class KeyDesk:
     def current(self) -> list[bytes]:
         """What a member is given that joins."""
         return [data for data in (self._grant, self._secret) if data]
+
+    def kept(self) -> dict[str, Any]:
+        """What a server that is made again goes on with; nothing in it is secret from it."""
+        messages = {"grant": to_base64(self._grant), "secret": to_base64(self._secret)}
+        return messages | {"used": sorted(one.hex() for one in self._used)}
+
+    def take_up(self, found: Mapping[str, Any]) -> None:
+        """Go on with what `kept` gave.
+
+        Raises:
+            RefusedError: a message that is not what it must be.
+        """
+        self._grant, self._secret = (from_base64(found[name], name) for name in ("grant", "secret"))
+        if self._grant:
+            expected = grant_expected(self._plan, self._wire.roster, self._grant)
+            self.fingerprint = granted_fingerprint(self._grant, self._wire.roster, expected)
+            self.epoch, self.maker = expected.epoch, read_header(self._grant).sender
+        self._used = frozenset(bytes.fromhex(one) for one in found["used"])
 
     def missing(self, number: int) -> dict[str, int]:
         """What must be made before round `number`: nothing where both are 0."""
@@ -127,6 +146,29 @@ class StateDesk:
             return False
         self.sealed, self.until = post.rest, None
         return True
+
+    def kept(self) -> dict[str, Any]:
+        """What a server that is made again goes on with, but for the sealed state itself."""
+        if self.claim is None or self.call is None:
+            return {}
+        return {
+            "state": self.claim.state.hex(),
+            "place": shown(self.claim.place),
+            "call": self.call.document(),
+            "signed": {name: to_base64(data) for name, data in self.signed.items()},
+        }
+
+    def take_up(self, found: Mapping[str, Any], sealed: bytes) -> None:
+        """Go on with what `kept` gave.
+
+        Raises:
+            RefusedError: `malformed`.
+        """
+        if found:
+            claim = Claim(from_hex(found["state"], "state", 32), read_place(found["place"]))
+            signed = {name: from_base64(text, name) for name, text in found["signed"].items()}
+            self.reached(claim, Call.read(found["call"]), signed)
+            self.sealed = sealed
 
     def message(self) -> bytes:
         """The state as it goes to a holder, with what shows it to be the right one."""

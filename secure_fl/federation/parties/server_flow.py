@@ -7,55 +7,46 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any
 
+from secure_fl.crypto.envelope import Phase
+from secure_fl.crypto.identities import Identity
+from secure_fl.crypto.roster import Roster
 from secure_fl.errors import SecureFLError, SecureSumError
 from secure_fl.federation.calling import ATTEMPTS, Call, cohort_names, round_plans
-from secure_fl.federation.parties.attempt import Attempt, Deadlines, forgetful
+from secure_fl.federation.parties.attempt import (
+    Attempt,
+    Deadlines,
+    Journals,
+    forgetful,
+    silent_group,
+)
 from secure_fl.federation.parties.claims import Claim, majority
 from secure_fl.federation.parties.keyring import Keyring
 from secure_fl.federation.parties.replica import open_state
 from secure_fl.federation.parties.server_desks import KeyDesk, StateDesk
-from secure_fl.federation.parties.server_record import Journal, call_facts, refused_facts, sum_facts
+from secure_fl.federation.parties.server_record import (
+    Journal,
+    Schedule,
+    Stage,
+    call_facts,
+    refused_facts,
+    sum_facts,
+)
 from secure_fl.federation.parties.shared import Shared
 from secure_fl.federation.party import Message, RefusalLog, reason_of
 from secure_fl.federation.place import Place
 from secure_fl.federation.plan import Plan
-from secure_fl.federation.program import SumForm
 from secure_fl.federation.state import State
-from secure_fl.federation.wire import Wire, shown
-from secure_fl.secure_sum.envelope import Phase
-from secure_fl.secure_sum.identities import Identity
-from secure_fl.secure_sum.roster import Roster
-from secure_fl.secure_sum.round_layers import ServerCipher, server_cipher
-from secure_fl.secure_sum.round_messages import RoundReason, RoundRefusedError, frames
-from secure_fl.secure_sum.round_steps import Refusal
+from secure_fl.federation.wire import Wire, route, shown
+from secure_fl.secure_sum.block_codec import ServerCipher, server_cipher
+from secure_fl.secure_sum.framing import frames
+from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError
+from secure_fl.secure_sum.steps import Refusal
 
 _MOST_NOTED = 64
-
-
-class Schedule(Protocol):
-    """What a server knows of a program: what each round's sum is like, and when it ends."""
-
-    def form(self, place: Place) -> SumForm:
-        """The sum of the round that begins there."""
-        ...
-
-    def done(self, place: Place) -> bool:
-        """Whether no round is left."""
-        ...
-
-
-class Stage(StrEnum):
-    """What the server waits for."""
-
-    JOIN = "join"
-    KEYS = "keys"
-    SUM = "sum"
-    PARTS = "parts"
-    RESULTS = "results"
-    OVER = "over"
+_APART = frozenset({Phase.PLAN, Phase.KEYS, Phase.SECRET, Phase.STATE})
+"""What is sent again for other reasons than a kill."""
 
 
 @dataclass
@@ -96,6 +87,11 @@ class ServerFlow:
         self._cipher: ServerCipher | None = None
         self._members: dict[str, bytes] = {}
         """Who has joined, and the transcript's head that each was shown last."""
+        self._before: dict[str, bytes] = {}
+        """The head that each had before what it was told last."""
+        self._told: dict[str, bytes | memoryview] = {}
+        """What each was told last in the running round; whoever is made again hears it again."""
+        self._journals: Journals | None = None
         self._declined: set[str] = set()
         self._silent: set[str] = set()
         self._progress = _Progress(start or Place(0, 0), self.plan.start, number - 1)
@@ -133,6 +129,11 @@ class ServerFlow:
         return self._progress.number
 
     @property
+    def _following(self) -> int:
+        """The number that the next call has."""
+        return self._progress.number + 1
+
+    @property
     def state(self) -> bytes:
         """Digest of the state at that place, as most appliers signed it."""
         return self._progress.state
@@ -154,7 +155,7 @@ class ServerFlow:
         progress = self._progress
         if self._schedule.done(progress.place):
             return self._finish()
-        if any(self._keys.missing(progress.number + 1).values()):
+        if any(self._keys.missing(self._following).values()):
             self._wait(Stage.KEYS, self._deadlines.answer)
             return self._make_keys()
         try:
@@ -167,7 +168,7 @@ class ServerFlow:
 
     def _make_keys(self) -> list[Message]:
         makers = [name for name in self.plan.key_makers if name in self._members]
-        asked = self._keys.ask(makers, self._progress.number + 1)
+        asked = self._keys.ask(makers, self._following)
         if asked is None:
             raise RoundRefusedError(
                 RoundReason.TOO_FEW,
@@ -186,14 +187,17 @@ class ServerFlow:
         cohort = set(cohort_names(plan, form))
         absent = (cohort - set(self._members)) | (cohort & self._silent)
         left_out = tuple(sorted(absent | (cohort & progress.without)))
-        key, number = self._keys.fingerprint, progress.number + 1
+        key, number = self._keys.fingerprint, self._following
         call = Call(number, progress.place, progress.attempt, left_out, key)
         plans = round_plans(plan, self._wire.roster, form, call)
         if self._cipher is None or self._attempt is None or self._attempt.call.key != key:
             self._cipher = server_cipher(plans[0])
         progress.number, progress.parts, progress.results = number, {}, {}
+        self._told = {}
         identity, deadlines = self._wire.identity, self._deadlines
-        self._attempt = Attempt(call, form, plans, identity, self._cipher, deadlines, self._now)
+        self._attempt = Attempt(
+            call, form, plans, identity, self._cipher, deadlines, self._now, self._journals
+        )
         for one in plans:
             self._journal.write("round", call_facts(one, call, form), [])
         self._wait(Stage.SUM, self._attempt.until - self._now)
@@ -213,6 +217,7 @@ class ServerFlow:
             lines = frames(self._journal.after(before))
             made[before] = self._wire.sign(phase, facts, lines, number=max(0, progress.number))
         sent = [Message(name, made[self._members[name]]) for name in names]
+        self._before |= {name: self._members[name] for name in names}
         self._members |= dict.fromkeys(names, head)
         return sent
 
@@ -277,7 +282,7 @@ class ServerFlow:
                 continue
             left = [name for name in names if name not in progress.asked | attempt.gone.keys()]
             if not left:
-                attempt.failed[part] = _silent_group(part)
+                attempt.failed[part] = silent_group(part)
                 continue
             progress.asked.add(left[0])
             facts = {"place": shown(progress.place), "part": part}
@@ -382,17 +387,14 @@ class ServerFlow:
     def _wait(self, stage: Stage, seconds: float) -> None:
         self.stage, self._until = stage, self._now + seconds
 
+    def _remember(self, sent: list[Message]) -> list[Message]:
+        for message in sent:
+            phase = route(message.data).phase
+            if phase not in _APART and (phase != Phase.GIVE or self.stage == Stage.PARTS):
+                self._told[message.to] = message.data
+        return sent
+
     def _note(self, refusal: Refusal) -> None:
         if len(self.refusals.first) < _MOST_NOTED:
             number = self._progress.number if self._attempt is not None else None
             self._journal.write("refused", refused_facts(refusal, number), [])
-
-
-def _silent_group(part: int) -> RoundRefusedError:
-    return RoundRefusedError(
-        RoundReason.TOO_FEW,
-        "nobody of it gives its sums",
-        field="group",
-        value=part,
-        remedy="it is left out of this round",
-    )

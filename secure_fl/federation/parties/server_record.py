@@ -4,20 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from enum import StrEnum
+from typing import Any, Protocol
 
+from secure_fl.crypto.envelope import Header, Phase, head_bytes, read_header
 from secure_fl.federation.calling import Call
+from secure_fl.federation.place import Place
 from secure_fl.federation.program import SumForm
 from secure_fl.federation.wire import shown
-from secure_fl.secure_sum.ceremony import Epoch
-from secure_fl.secure_sum.envelope import Header, Phase, head_bytes, read_header
-from secure_fl.secure_sum.round_messages import unframe
-from secure_fl.secure_sum.round_plan import RoundPlan
-from secure_fl.secure_sum.round_server import RoundServer
-from secure_fl.secure_sum.round_steps import Refusal
+from secure_fl.he.ceremony import Epoch
+from secure_fl.secure_sum.framing import unframe
+from secure_fl.secure_sum.plan import RoundPlan
+from secure_fl.secure_sum.server import RoundServer
+from secure_fl.secure_sum.steps import Refusal
 
 _WHOLE = (Phase.ADVERTISE, Phase.AGREE, Phase.APPLY)
 """Phases whose messages are short, and evidence as they are."""
+
+
+class Schedule(Protocol):
+    """What a server knows of a program: what each round's sum is like, and when it ends."""
+
+    def form(self, place: Place) -> SumForm:
+        """The sum of the round that begins there."""
+        ...
+
+    def done(self, place: Place) -> bool:
+        """Whether no round is left."""
+        ...
+
+
+class Stage(StrEnum):
+    """What the server waits for."""
+
+    JOIN = "join"
+    KEYS = "keys"
+    SUM = "sum"
+    PARTS = "parts"
+    RESULTS = "results"
+    OVER = "over"
 
 
 @dataclass(frozen=True)

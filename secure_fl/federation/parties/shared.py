@@ -13,20 +13,20 @@ from weakref import WeakValueDictionary
 
 from blake3 import blake3
 
+from secure_fl.crypto.strict_json import canonical
 from secure_fl.federation.calling import Call
 from secure_fl.federation.following import Checked
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.state import State
-from secure_fl.secure_sum.he_keys import HolderKey, PublicKey, SecretKey
-from secure_fl.secure_sum.round_book import Verified
-from secure_fl.secure_sum.round_layers import (
+from secure_fl.he.keys import HolderKey, PublicKey, SecretKey
+from secure_fl.secure_sum.block_codec import (
     ClientCipher,
     HolderCipher,
     client_cipher,
     holder_cipher,
 )
-from secure_fl.secure_sum.round_plan import RoundPlan
-from secure_fl.secure_sum.strict_json import canonical
+from secure_fl.secure_sum.key_directory import Verified
+from secure_fl.secure_sum.plan import RoundPlan
 
 
 @dataclass

@@ -28,10 +28,10 @@ from secure_fl.federation.protections.protection import Trained
 from secure_fl.federation.release_box import ReleaseBox
 from secure_fl.federation.steps.step import Answer
 from secure_fl.federation.updates import Updates
+from secure_fl.privacy.adjacency import PrivacyUnit
 from secure_fl.privacy.client_level import norm_of
 from secure_fl.privacy.ledger import Release
 from secure_fl.privacy.noise import NoiseSource
-from secure_fl.privacy.units import PrivacyUnit
 from secure_fl.secure_sum.grid import Blocks
 
 
@@ -75,7 +75,7 @@ class ClientLevel:
         )
 
     def train_encoder(self, ask: TrainEncoder, position: int) -> Trained:
-        """The update.
+        """The client's update, before it is clipped and noised.
 
         Zero where training diverged, since a client that stopped would show that it did. The
         experimenter is told.
@@ -89,7 +89,7 @@ class ClientLevel:
         return replace(self._open.choose(ask, position), losses=())
 
     def train_pool(self, ask: TrainPool, choice: int, position: int) -> Trained:
-        """As `train_encoder`."""
+        """The client's update of its pool; zero where training diverged, as in `train_encoder`."""
         try:
             return self._open.train_pool(ask, choice, position)
         except TrainingError:

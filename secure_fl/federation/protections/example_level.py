@@ -76,14 +76,13 @@ class ExampleLevel:
 
     @cached_property
     def plan(self) -> ExamplePlan:
-        """What it will release, and with which noise."""
+        """What the client will release over the run, and with which noise."""
         train = self._local.data.train
         return plan_examples(self._blueprint, len(train), train.labels, self._already)
 
     def check(self, ask: Ask) -> None:
-        """Answered is what is noised.
-
-        Training, choices with it, and sketches with all that is made from them.
+        """Refuse an ask whose answer would have no noise: all but training, choices with it, and
+        sketches with what is made from them.
         """
         if not isinstance(ask, TrainEncoder | TrainPool | GiveCentre | GiveSketch | VoteCentre):
             raise _unanswered(ask)

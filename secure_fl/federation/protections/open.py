@@ -28,7 +28,7 @@ from secure_fl.training.tasks import Score
 
 
 class Open:
-    """No differential privacy.
+    """A client without differential privacy.
 
     Whoever reads a client's summand reads its update; the secure sum is what hides it.
     """
@@ -37,7 +37,7 @@ class Open:
         self._local, self._blueprint = local, local.blueprint
 
     def check(self, ask: Ask) -> None:
-        """Everything is answered."""
+        """Refuse nothing: without differential privacy every ask is answered."""
 
     def releases(self, ask: Ask, position: int) -> tuple[Release, ...]:
         return ()
@@ -83,9 +83,7 @@ class Open:
     ) -> Answer:
         return on_grid(updates, trained, score)
 
-    def _trained(
-        self, pools: PoolSet, choice: int, round_number: int, position: int
-    ) -> Trained:
+    def _trained(self, pools: PoolSet, choice: int, round_number: int, position: int) -> Trained:
         local, settings = self._local, self._blueprint.config.pools
         model, layout = local.bench.pool_model, self._blueprint.layout
         if not local.trains:
@@ -105,9 +103,8 @@ class Open:
         )
 
     def _best(self, scores: list[Score], guide: Guide | None) -> int:
-        """By loss or accuracy.
-
-        Where no pool has a loss, by the nearest sketch centre, or else by the surest predictions.
+        """The pool that does best by loss or accuracy; where no pool has a loss, that of the
+        nearest sketch centre, or else the one whose predictions are surest.
         """
         found = self._local.found(guide)
         if any(isfinite(score.loss) for score in scores):

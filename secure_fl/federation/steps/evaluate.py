@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from secure_fl.federation.asks import PoolScore, ScorePools
-from secure_fl.federation.blueprint import Blueprint
+from secure_fl.federation.factory import Blueprint
 from secure_fl.federation.observe import Seen, of_choices
 from secure_fl.federation.pools import get_guide, get_pools
 from secure_fl.federation.program import SumForm
@@ -62,7 +62,7 @@ class Evaluate(Step):
 
     @cached_property
     def grid(self) -> Grid:
-        """A count and four fields a pool."""
+        """How a client's scores become integers: four fields for each pool, the first a count."""
         return self.blueprint.single_grid(_FIELDS, self.blueprint.config.pools.count)
 
     def form(self, round_number: int) -> SumForm:
@@ -96,7 +96,7 @@ class Evaluate(Step):
         return self.monitor(state, opened) | self.read_off(seen, groups)
 
     def read_off(self, seen: Mapping[int, Seen], groups: Sequence[int | None]) -> Metrics:
-        """The same of a simulation that sums nothing here."""
+        """The same figures, read off the clients of a simulation that sums nothing here."""
         choices = [each.score.choice for each in seen.values() if each.score is not None]
         counts = [choices.count(pool) for pool in range(self.blueprint.config.pools.count)]
         return of_choices(pool_health(counts, config=self.blueprint.config), seen, groups)
@@ -110,10 +110,8 @@ def _fields(score: PoolScore) -> Tensor:
 
 
 def _figures(row: Tensor) -> dict[str, float | int | None]:
-    """Of one pool's sums.
-
-    Mean and standard deviation of its clients' accuracies, and their mean loss; None of a pool that
-    stayed closed.
+    """What one pool's sums say: mean and standard deviation of its clients' accuracies, and their
+    mean loss; None of a pool that stayed closed.
     """
     clients = round(float(row[0]))
     if clients == 0:

@@ -61,7 +61,7 @@ class Farthest(Step):
 
     @cached_property
     def loss_grid(self) -> Grid:
-        """A field a client."""
+        """How losses become integers: one field for each client."""
         return self.blueprint.single_grid(self.blueprint.clients)
 
     def form(self, round_number: int) -> SumForm:

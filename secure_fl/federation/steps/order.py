@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from secure_fl.federation.blueprint import Blueprint
+from secure_fl.federation.factory import Blueprint
 from secure_fl.federation.steps.centre import Centre
 from secure_fl.federation.steps.cluster import Cluster
 from secure_fl.federation.steps.evaluate import Evaluate

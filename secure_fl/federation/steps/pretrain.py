@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from secure_fl.federation.asks import TrainEncoder
-from secure_fl.federation.blueprint import Blueprint
+from secure_fl.federation.factory import Blueprint
 from secure_fl.federation.observe import Seen, of_steps, of_training
 from secure_fl.federation.program import SumForm
 from secure_fl.federation.record import Metrics

@@ -62,17 +62,19 @@ class Sketch(Step):
         return 1 + self.blueprint.config.pools.sketch_iterations
 
     def ended(self, state: State) -> bool:
-        """k-means has settled, and the groups are found."""
+        """Whether k-means has settled, and the groups are found."""
         return "guide.mean" in state.tensors
 
     @cached_property
     def sketch_grid(self) -> Grid:
-        """A sketch, its squared length and a one."""
+        """How a sketch becomes integers: its numbers, its squared length and a one."""
         return self.blueprint.single_grid(self.blueprint.sketch_width + 2)
 
     @cached_property
     def vote_grid(self) -> Grid:
-        """The same for each start and centre, with a squared distance at the end."""
+        """How a vote becomes integers: for each start and centre a sketch, a one and a squared
+        distance.
+        """
         pools, width = self.blueprint.config.pools, self.blueprint.sketch_width + 2
         return self.blueprint.single_grid(pools.sketch_starts * pools.count * width)
 

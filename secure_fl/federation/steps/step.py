@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from secure_fl.config import OptimiserConfig
-from secure_fl.federation.blueprint import Blueprint
+from secure_fl.federation.factory import Blueprint
 from secure_fl.federation.observe import Seen
 from secure_fl.federation.program import SumForm
 from secure_fl.federation.record import Metrics
@@ -38,7 +38,7 @@ class Answer:
 
 
 class Step(ABC):
-    """A row of rounds of one kind.
+    """A part of a run: a row of rounds in which clients are asked the same.
 
     Attributes:
         name: in forms, records and checkpoints.
@@ -53,11 +53,11 @@ class Step(ABC):
     @property
     @abstractmethod
     def rounds(self) -> int:
-        """Rounds that there are, at most."""
+        """How many rounds the step has, at most."""
 
     @abstractmethod
     def form(self, round_number: int) -> SumForm:
-        """The sum of a round, counted from 0."""
+        """What everybody knows of a round's sum; rounds are counted from 0."""
 
     def enter(self, state: State) -> State:
         """What the first round begins with; the same again where it has begun."""
@@ -115,7 +115,7 @@ class Step(ABC):
 
     @property
     def everyone(self) -> tuple[int, ...]:
-        """All clients."""
+        """The numbers of all clients."""
         return tuple(range(self.blueprint.clients))
 
 
@@ -126,5 +126,3 @@ def sampled(
     seed = derive_seed(blueprint.config.seed, name, "sample", round_number)
     drawn = torch.randperm(blueprint.clients, generator=torch.Generator().manual_seed(seed))
     return tuple(sorted(drawn[: settings.cohort_size(blueprint.clients)].tolist()))
-
-

@@ -1,28 +1,35 @@
-"""NT-Xent, true to its definition, in small disjoint groups: examples meet within a group only, and each group is clipped as a whole.
+"""NT-Xent, true to its definition, in small disjoint groups: examples meet within a group only, and
+each group is clipped as a whole.
 
 A step of `GroupNTXent`:
 
-1. a fresh uniformly random partition of the public index set 0 … n − 1 into groups of exactly m, by coins that know neither data
-   nor model;
+1. a fresh uniformly random partition of the public index set 0 … n − 1 into groups of exactly m, by
+   coins that know neither data nor model;
 2. each group is drawn with probability q, independently;
 3. a group with a missing or broken member contributes zero;
-4. h_G = clip_C(∇ loss(G)); the sum of these, with noise N(0, σ²C²), is divided by q·⌊n/m⌋, a constant.
+4. h_G = clip_C(∇ loss(G)); the sum of these, with noise N(0, σ²C²), is divided by q·⌊n/m⌋,
+   a constant.
 
-**Guarantee** (zero-out): at most one group holds x. If it is not drawn, or x is missing, it adds zero; if it is, a vector of length
-at most C. Given the partition and all other coins r, the pair is ((1 − q)N(μ_r) + q·N(μ_r + h), N(μ_r)). The Poisson-subsampled
-Gaussian (q, σ) dominates it, and joint convexity of the hockey-stick divergence carries that over to the mixture over r.
-Replace-one: both contributions lie in one ball of radius C, so the same event holds, charged at replace-one.
+**Guarantee** (zero-out): at most one group holds x. If it is not drawn, or x is missing, it adds
+zero; if it is, a vector of length at most C. Given the partition and all other coins r, the pair is
+((1 − q)N(μ_r) + q·N(μ_r + h), N(μ_r)). The Poisson-subsampled Gaussian (q, σ) dominates it, and
+joint convexity of the hockey-stick divergence carries that over to the mixture over r. Replace-one:
+both contributions lie in one ball of radius C, so the same event holds, charged at replace-one.
 
-**Why the third rule.** If the rest of an incomplete group were kept, x's absence would turn clip(∇ loss(G)) into
-clip(∇ loss(G∖x)): two vectors that may point apart, 2C. For the same reason an order of the *present* examples, cut into groups,
-is not covered at C: one example more moves others to new groups.
+**Why the third rule.** If the rest of an incomplete group were kept, x's absence would turn clip(∇
+loss(G)) into clip(∇ loss(G∖x)): two vectors that may point apart, 2C. For the same reason an order
+of the *present* examples, cut into groups, is not covered at C: one example more moves others to
+new groups.
 
-**Assumes**: coins of sampling and grouping stay secret; no hard negatives, clusters or anything learned in the grouping; no batch statistics,
-queue or other path between groups; a member's views depend on its own coins; an example is in at most one group a step.
+**Assumes**: coins of sampling and grouping stay secret; no hard negatives, clusters or anything
+learned in the grouping; no batch statistics, queue or other path between groups; a member's views
+depend on its own coins; an example is in at most one group a step.
 
-**Not covered**: float rounding of sums and noise (Mironov 2012); a choice of m, q or C made by looking at the data.
+**Not covered**: float rounding of sums and noise (Mironov 2012); a choice of m, q or C made by
+looking at the data.
 
-Suffixes: U groups, R = 2m rows of a group (the first views of its m members, then the second ones), D dimensions.
+Suffixes: U groups, R = 2m rows of a group (the first views of its m members, then the second ones),
+D dimensions.
 """
 
 from __future__ import annotations
@@ -38,13 +45,13 @@ from secure_fl.objectives.coupling import Coupling
 from secure_fl.objectives.objective import Objective
 from secure_fl.objectives.separation import Separation
 from secure_fl.objectives.ssd import SSD
-from secure_fl.objectives.units import distillation_rows, dsr_rows
+from secure_fl.objectives.unit_objectives import distillation_rows, dsr_rows
+from secure_fl.privacy.adjacency import Adjacency
 from secure_fl.privacy.events import GaussianEvent
 from secure_fl.privacy.mechanisms.mechanism import check_settings, flat, write_gradients
 from secure_fl.privacy.noise import NoiseStream
 from secure_fl.privacy.sampling import draw_groups
 from secure_fl.privacy.unit_gradients import Method, clipped_sum
-from secure_fl.privacy.units import Adjacency
 from secure_fl_kernels.functional import group_nt_xent_loss
 from secure_fl_kernels.reference import Direction, DSRForm
 
@@ -53,7 +60,9 @@ SMALLEST_GROUP, LARGEST_GROUP = 2, 16
 
 @dataclass(frozen=True, eq=False)
 class GroupUnits:
-    """One loss a group: NT-Xent within it, plus γ·DSR and δ·PD as means over its rows (`ssd_nt_xent`)."""
+    """One loss a group: NT-Xent within it, plus γ·DSR and δ·PD as means over its rows
+    (`ssd_nt_xent`).
+    """
 
     members: int
     temperature: float
@@ -69,7 +78,9 @@ class GroupUnits:
     def unit_losses(self, h_URF: Tensor, z_URD: Tensor, released: Tensor | None = None) -> Tensor:
         """The loss of each group from its own rows: `[U]`."""
         first, second = z_URD.unflatten(1, (2, self.members)).unbind(1)
-        losses = group_nt_xent_loss(first.flatten(0, 1), second.flatten(0, 1), self.members, self.temperature)
+        losses = group_nt_xent_loss(
+            first.flatten(0, 1), second.flatten(0, 1), self.members, self.temperature
+        )
         if self.separation is not None and self.gamma:
             losses = losses + self.gamma * dsr_rows(z_URD, self.separation, self.form).mean(1)
         if self.separation is not None and self.delta:
@@ -84,18 +95,28 @@ def group_form(objective: Objective, members: int) -> GroupUnits:
     Raises:
         PrivacyError: another objective, DSR's code form, or a size outside 2 … 16.
     """
-    if not SMALLEST_GROUP <= members <= LARGEST_GROUP:
-        remedy = "use 4 or 8: larger groups dilute the signal, and two members have one negative pair"
-        raise PrivacyError("groups have 2 to 16 members", field="group_size", value=members, remedy=remedy)
+    _check_members(members)
     if isinstance(objective, NTXent):
         return GroupUnits(members, objective.temperature)
     if not (isinstance(objective, SSD) and "nt_xent" in objective.weights):
-        remedy = 'use mechanism = "released-statistics" for it, or objective "nt_xent" or "ssd_nt_xent"'
-        raise PrivacyError("has no form in groups", field="objective", value=type(objective).__name__, remedy=remedy)
+        remedy = (
+            'use mechanism = "released-statistics" for it, or objective "nt_xent" or "ssd_nt_xent"'
+        )
+        raise PrivacyError(
+            "has no form in groups",
+            field="objective",
+            value=type(objective).__name__,
+            remedy=remedy,
+        )
     weights, config = objective.weights, objective.config
     if "dsr" in weights and config.form == "code":
         remedy = 'set objective.form = "normalized"'
-        raise PrivacyError("the code form's norm is no mean over rows", field="objective.form", value="code", remedy=remedy)
+        raise PrivacyError(
+            "the code form's norm is no mean over rows",
+            field="objective.form",
+            value="code",
+            remedy=remedy,
+        )
     return GroupUnits(
         members,
         config.temperature,
@@ -108,9 +129,21 @@ def group_form(objective: Objective, members: int) -> GroupUnits:
     )
 
 
+def _check_members(members: int) -> None:
+    """Refuse groups that are too small or too large."""
+    if not SMALLEST_GROUP <= members <= LARGEST_GROUP:
+        raise PrivacyError(
+            f"groups have {SMALLEST_GROUP} to {LARGEST_GROUP} members",
+            field="group_size",
+            value=members,
+            remedy="use 4 or 8: larger groups dilute the signal, and two members have one "
+            "negative pair",
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class GroupNTXent:
-    """The mechanism of this module.
+    """Per-group clipping of NT-Xent among the examples of a group.
 
     Attributes:
         units: the loss, from `group_form`.
@@ -138,15 +171,22 @@ class GroupNTXent:
         check_settings(self.examples, self.sampling_rate, self.noise_multiplier, self.bound)
         if self.examples < self.members:
             remedy = "use smaller groups, or client-level privacy"
-            raise PrivacyError(f"they do not fill one group of {self.members}", field="examples", value=self.examples, remedy=remedy)
+            raise PrivacyError(
+                f"they do not fill one group of {self.members}",
+                field="examples",
+                value=self.examples,
+                remedy=remedy,
+            )
 
     @property
     def members(self) -> int:
-        """m: examples in a group."""
+        """How many examples a group has: m."""
         return self.units.members
 
     def sensitivity(self, adjacency: Adjacency) -> list[float]:
-        """What one example moves the released sum by: C when it is there or missing; 2C when it is another."""
+        """What one example moves the released sum by: C when it is there or missing; 2C when it
+        is another.
+        """
         return [self.bound * (2 if adjacency is Adjacency.REPLACE_ONE else 1)]
 
     def event(self, steps: int) -> GaussianEvent:
@@ -167,20 +207,29 @@ class GroupNTXent:
 
     def gradients(self, model: nn.Module, views: Tensor, stream: NoiseStream) -> None:
         """Write the noised sum over the expected number of groups to `.grad`."""
-        write_gradients(model, self._sum(model, views), self.noise_multiplier * self.bound, self.expected_units, stream)
+        write_gradients(
+            model,
+            self._sum(model, views),
+            self.noise_multiplier * self.bound,
+            self.expected_units,
+            stream,
+        )
 
     def _sum(self, model: nn.Module, views: Tensor) -> list[Tensor]:
-        """One tensor a trainable parameter."""
+        """The clipped sum over groups, one tensor for each trainable parameter."""
         if len(views) == 0:
             return clipped_sum(model, views, 1, self.units.unit_losses, self.bound).gradients
         present_Um = torch.isfinite(views).flatten(2).all(2).unflatten(1, (2, -1)).all(1)
         counts_U = present_Um.all(1)
         absent_UR = ~present_Um.repeat(1, 2)
-        # Groups that do not count stay, so that all others keep their places and coins; their loss is the constant 0.
+        # Groups that do not count stay, so that all others keep their places and coins; their loss
+        # is the constant 0.
         views = views.masked_fill(absent_UR.view(*absent_UR.shape, *[1] * (views.ndim - 2)), 0)
 
         def losses(h: Tensor, z: Tensor) -> Tensor:
             losses_U = self.units.unit_losses(h, z)
             return torch.where(counts_U, losses_U, torch.zeros_like(losses_U))
 
-        return clipped_sum(model, views.flatten(0, 1), views.shape[1], losses, self.bound, method=self.method).gradients
+        return clipped_sum(
+            model, views.flatten(0, 1), views.shape[1], losses, self.bound, method=self.method
+        ).gradients

@@ -11,16 +11,18 @@ from torch import Tensor, nn
 from typing_extensions import TypeVar
 
 from secure_fl.errors import PrivacyError
+from secure_fl.privacy.adjacency import Adjacency
 from secure_fl.privacy.events import GaussianEvent
 from secure_fl.privacy.noise import NoiseStream
 from secure_fl.privacy.sampling import check_rate
-from secure_fl.privacy.units import Adjacency
 
 Views_contra = TypeVar("Views_contra", contravariant=True, default=Tensor)
 
 
 class Labelled(NamedTuple):
-    """Units with something that each one's loss is told beside its rows: a label `[U]`, or what was hidden of it `[U, ...]`."""
+    """Units with something that each one's loss is told beside its rows: a label `[U]`, or what was
+    hidden of it `[U, ...]`.
+    """
 
     rows: Tensor
     targets: Tensor
@@ -32,17 +34,17 @@ class Labelled(NamedTuple):
 class ExampleMechanism(Protocol[Views_contra]):
     """Turns examples into noised gradients, step by step, and says what that costs.
 
-    Views are `[U, R, ...]`, U units of R rows (`Labelled` for mechanisms that need targets). Where no unit is drawn they are an
-    empty tensor `[0, 1]`, and the gradients are noise alone.
+    Views are `[U, R, ...]`, U units of R rows (`Labelled` for mechanisms that need targets). Where
+    no unit is drawn they are an empty tensor `[0, 1]`, and the gradients are noise alone.
     """
 
     @property
     def name(self) -> str:
-        """As in the configuration."""
+        """The mechanism's name, as in the configuration."""
 
     @property
     def adjacencies(self) -> frozenset[Adjacency]:
-        """Those for which `event` is an upper bound."""
+        """The adjacencies for which `event` is an upper bound."""
 
     def event(self, steps: int) -> GaussianEvent:
         """What `steps` steps are charged."""
@@ -51,17 +53,28 @@ class ExampleMechanism(Protocol[Views_contra]):
         """This step's units, as int64 `[U, members]` indices of examples; secret."""
 
     def gradients(self, model: nn.Module, views: Views_contra, stream: NoiseStream) -> None:
-        """Write the noised sum of clipped gradients, over a public constant, to every trainable parameter's `grad`."""
+        """Write the noised sum of clipped gradients, over a public constant, to every trainable
+        parameter's `grad`.
+        """
 
     def released_sums(self, model: nn.Module, views: Views_contra) -> list[Tensor]:
-        """The sums that noise is added to, as vectors, without it: for tests of sensitivity only."""
+        """The sums that noise is added to, as vectors, without it: for tests of
+        sensitivity only.
+        """
 
     def sensitivity(self, adjacency: Adjacency) -> list[float]:
         """What one example changes the norm of each of them by, at most."""
 
 
-def write_gradients(model: nn.Module, sums: Sequence[Tensor], deviation: float, expected_units: float, stream: NoiseStream) -> None:
-    """`grad` = (sum + noise) / expected_units for every trainable parameter; each element has noise of its own.
+def write_gradients(
+    model: nn.Module,
+    sums: Sequence[Tensor],
+    deviation: float,
+    expected_units: float,
+    stream: NoiseStream,
+) -> None:
+    """`grad` = (sum + noise) / expected_units for every trainable parameter; each element has noise
+    of its own.
 
     Args:
         sums: one a trainable parameter, in the model's order.
@@ -81,17 +94,32 @@ def flat(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat([tensor.flatten() for tensor in tensors]) if tensors else torch.empty(0)
 
 
-def check_settings(examples: int, sampling_rate: float, noise_multiplier: float, bound: float) -> None:
-    """Refuse settings for which the accounting makes no sense: no mechanism is without noise, since its `event` charges for what it adds.
+def check_settings(
+    examples: int, sampling_rate: float, noise_multiplier: float, bound: float
+) -> None:
+    """Refuse settings for which the accounting makes no sense: no mechanism is without noise, since
+    its `event` charges for what it adds.
 
     Raises:
         PrivacyError: naming the setting.
     """
     check_rate(sampling_rate)
     if examples < 1:
-        raise PrivacyError("no examples", field="examples", value=examples, remedy="pass the size of the public index set")
+        raise PrivacyError(
+            "no examples",
+            field="examples",
+            value=examples,
+            remedy="pass the size of the public index set",
+        )
     if not (isfinite(noise_multiplier) and noise_multiplier > 0):
         remedy = "calibrate it with noise_for"
-        raise PrivacyError("not positive and finite", field="noise_multiplier", value=noise_multiplier, remedy=remedy)
+        raise PrivacyError(
+            "not positive and finite",
+            field="noise_multiplier",
+            value=noise_multiplier,
+            remedy=remedy,
+        )
     if not (isfinite(bound) and bound > 0):
-        raise PrivacyError("not positive and finite", field="clip", value=bound, remedy="begin with 1")
+        raise PrivacyError(
+            "not positive and finite", field="clip", value=bound, remedy="begin with 1"
+        )

@@ -11,12 +11,12 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from federation.parties.toy_federation import Made, make
 from torch import Tensor, nn
 
+from secure_fl.crypto.envelope import Phase
+from secure_fl.crypto.identities import Identity
 from secure_fl.federation.state import State
 from secure_fl.federation.wire import route
-from secure_fl.secure_sum.envelope import Phase
-from secure_fl.secure_sum.he_keys import HolderKey, SecretKey
-from secure_fl.secure_sum.identities import Identity
-from secure_fl.secure_sum.key_holder import Opened
+from secure_fl.he.keys import HolderKey, SecretKey
+from secure_fl.secure_sum.opener import Opened
 
 FORBIDDEN = (Tensor, nn.Module, State, Opened, SecretKey, HolderKey, X25519PrivateKey, Identity)
 

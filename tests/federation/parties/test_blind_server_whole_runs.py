@@ -18,9 +18,9 @@ import pytest
 from federation.parties.test_blind_server import reachable, secrets_at_server
 from federation.parties.toy_federation import Made, make
 
-from secure_fl.federation.parties.server_flow import Journal
-from secure_fl.secure_sum.ceremony import GrantedKey
-from secure_fl.secure_sum.he_keys import SecretKey
+from secure_fl.federation.parties.server_record import Journal
+from secure_fl.he.ceremony import GrantedKey
+from secure_fl.he.keys import SecretKey
 
 HOLDERS = ["clients", "authority"]
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from federation.parties.toy_federation import Made, expected, make
 
+from secure_fl.crypto.envelope import Phase
 from secure_fl.federation.wire import route
-from secure_fl.secure_sum.envelope import Phase
-from secure_fl.secure_sum.round_messages import RoundReason
+from secure_fl.secure_sum.messages import RoundReason
 
 SUM = [
     Phase.ADVERTISE,

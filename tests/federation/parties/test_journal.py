@@ -10,7 +10,7 @@ from federation.parties.toy_federation import make
 
 from secure_fl.federation.parties.client import FederationClient, Site
 from secure_fl.federation.parties.server_record import Journal
-from secure_fl.secure_sum.round_messages import RoundReason, RoundRefusedError
+from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError
 
 
 class Lines:

@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 from federation.parties.toy_federation import Made, make
 
+from secure_fl.crypto.envelope import Phase, sign_envelope
 from secure_fl.federation.parties.client import FederationClient
 from secure_fl.federation.party import Message
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.state import Place
 from secure_fl.federation.wire import Wire, route, shown
-from secure_fl.secure_sum.envelope import Phase, sign_envelope
-from secure_fl.secure_sum.round_messages import Survivors, frames, unframe
-from secure_fl.secure_sum.round_plan import RoundPlan
+from secure_fl.secure_sum.framing import frames, unframe
+from secure_fl.secure_sum.messages import Survivors
+from secure_fl.secure_sum.plan import RoundPlan
 
 
 def refusal(made: Made, messages: list[Message]) -> dict[str, Any]:
@@ -120,8 +121,9 @@ def test_a_call_that_does_not_fit(
 def test_the_same_round_or_place_again(joined: tuple[Made, FederationClient]) -> None:
     made, client = joined
     call = begin(made, 5)
-    assert route(client.receive(call)[0].data).phase == Phase.ADVERTISE
-    assert client.receive(call) == []
+    first = client.receive(call)
+    assert route(first[0].data).phase == Phase.ADVERTISE
+    assert client.receive(call) == first
     for number, attempt in ((5, 2), (4, 2), (6, 1)):
         found = refusal(made, client.receive(begin(made, number, attempt=attempt)))
         assert found["reason"] == "repeated"

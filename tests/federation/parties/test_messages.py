@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import pytest
 from federation.parties.toy_federation import Made, make
 
+from secure_fl.crypto.envelope import Phase
+from secure_fl.crypto.identities import Identity
 from secure_fl.federation.party import Message, Party
 from secure_fl.federation.wire import Wire, route
-from secure_fl.secure_sum.envelope import Phase
-from secure_fl.secure_sum.identities import Identity
 
 
 def server_after(made: Made, messages: list[tuple[str, bytes]], phase: Phase) -> None:

@@ -7,14 +7,14 @@ from dataclasses import replace
 import torch
 from federation.parties.toy_federation import Made, ToyAnswers, expected, make
 
+from secure_fl.crypto.envelope import Phase, open_envelope, sign_envelope
+from secure_fl.crypto.shares import Share
 from secure_fl.engines.queue import Tap
 from secure_fl.errors import PrivacyError, TrainingError
 from secure_fl.federation.state import State
 from secure_fl.federation.wire import route
-from secure_fl.secure_sum.envelope import Phase, open_envelope, sign_envelope
 from secure_fl.secure_sum.grid import Blocks
-from secure_fl.secure_sum.round_messages import Revealed
-from secure_fl.secure_sum.shamir import Share
+from secure_fl.secure_sum.messages import Revealed
 
 LOST = ("client-0005", "client-0006")
 LIAR = "client-0004"

@@ -8,11 +8,11 @@ import pytest
 from federation.parties.toy_federation import Toy
 from federation.parties.toy_processes import MAKE, prepare
 
+from secure_fl.crypto.envelope import Phase
 from secure_fl.engines.pipes import Remote
 from secure_fl.engines.queue import Queue
 from secure_fl.errors import TrainingError
 from secure_fl.federation.wire import route
-from secure_fl.secure_sum.envelope import Phase
 
 
 @pytest.fixture

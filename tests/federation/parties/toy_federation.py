@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 import torch
 
 from secure_fl.config import FederationConfig
+from secure_fl.crypto.identities import Identity
+from secure_fl.crypto.roster import Roster
 from secure_fl.engines.queue import Here, Queue, Tap
 from secure_fl.federation.parties.attempt import Deadlines
 from secure_fl.federation.parties.authority import FederationAuthority
@@ -21,11 +23,9 @@ from secure_fl.federation.program import SumForm
 from secure_fl.federation.state import Place, State
 from secure_fl.federation.summing import Opening, Summed
 from secure_fl.privacy.ledger import Release
+from secure_fl.secure_sum.blocks import BlockShape
 from secure_fl.secure_sum.grid import Blocks
-from secure_fl.secure_sum.identities import Identity
-from secure_fl.secure_sum.roster import Roster
-from secure_fl.secure_sum.round_plan import BlockShape
-from secure_fl.secure_sum.round_store import MemoryStore
+from secure_fl.secure_sum.store import MemoryStore
 
 WIDTH, BOUND, MINIMUM = 6, 100, 3
 

@@ -1,0 +1,159 @@
+"""What a client or authority keeps in its folder of a federation, beside the rounds themselves.
+
+    plan        the signed plan that it accepted
+    keys        its keys, as the keyring gives them
+    progress    how far it is; names what follows
+    part-…      a state, or opened sums, by the digest of what is in it
+
+Guarantee: `progress` is replaced last and in one step, so what a party goes on with is what it had
+at one moment. What it does not name is removed only after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from blake3 import blake3
+
+from secure_fl.crypto.strict_json import canonical, fields, malformed, parse_object
+from secure_fl.errors import SecureFLError
+from secure_fl.federation.calling import Call
+from secure_fl.federation.parties.party_folder import PartyFolder
+from secure_fl.federation.state import State
+
+_PLAN, _KEYS, _PROGRESS, _PART = "plan", "keys", "progress", "part-"
+_TYPES = {
+    "version": int,
+    "head": str,
+    "last": list,
+    "begun": list,
+    "running": int,
+    "agreed": int,
+    "over": int,
+    "state": list,
+    "next": list,
+    "opened": dict,
+}
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class HolderRecord:
+    """A holder of the models at one moment.
+
+    Attributes:
+        plan: signed bytes.
+        keys: of its keyring.
+        state: its replica.
+        head: of the transcript that it follows.
+        last: number and hash of the last call that it took.
+        begun: the last call that it took part in, or refused to.
+        running: whether that round runs.
+        after: the state that follows from it, where it is known.
+        agreed: whether others were heard to come to the same.
+        over: whether the federation has ended.
+        opened: sums that it opened itself, encoded, by group; kept of rounds in groups.
+    """
+
+    plan: bytes = field(repr=False)
+    keys: bytes = field(repr=False)
+    state: State
+    head: bytes = bytes(32)
+    last: tuple[int, bytes] = (-1, b"")
+    begun: Call | None = None
+    running: bool = False
+    after: State | None = None
+    agreed: bool = False
+    over: bool = False
+    opened: Mapping[int, bytes] = field(default_factory=dict, repr=False)
+
+
+class HolderStore:
+    """Records in a folder, the last one only."""
+
+    def __init__(self, folder: PartyFolder) -> None:
+        self._folder = folder
+
+    def keep(self, record: HolderRecord) -> None:
+        """Write what is new of a record.
+
+        Raises:
+            FileError: it cannot be written; the one before is whole.
+        """
+        folder = self._folder
+        folder.keep(_PLAN, record.plan, sealed=False)
+        folder.keep(_KEYS, record.keys)
+        state = self._state(record.state)
+        after = [] if record.after is None else self._state(record.after)
+        opened = {str(part): self._part(data) for part, data in record.opened.items()}
+        facts = {
+            "version": _VERSION,
+            "head": record.head.hex(),
+            "last": [record.last[0], record.last[1].hex()],
+            "begun": [] if record.begun is None else [record.begun.document()],
+            "running": int(record.running),
+            "agreed": int(record.agreed),
+            "over": int(record.over),
+            "state": state,
+            "next": after,
+            "opened": opened,
+        }
+        folder.keep(_PROGRESS, canonical(facts))
+        folder.only(_PART, [*state[:1], *after[:1], *opened.values()])
+
+    def kept(self) -> HolderRecord | None:
+        """The last record; None where there is none.
+
+        Raises:
+            RunFolderError: a file is damaged, gone, or another party's.
+            FileError: one cannot be read.
+        """
+        data = self._folder.kept(_PROGRESS)
+        if data is None:
+            return None
+        try:
+            return self._read(data)
+        except (SecureFLError, TypeError, ValueError, LookupError) as error:
+            if isinstance(error, SecureFLError) and error.code in ("run-folder", "io"):
+                raise
+            raise self._folder.damaged(_PROGRESS) from None
+
+    def _read(self, data: bytes) -> HolderRecord:
+        found, folder = fields(parse_object(data, "progress"), "progress", _TYPES), self._folder
+        if found["version"] != _VERSION:
+            raise malformed("progress", "of another version")
+        number, digest = found["last"]
+        return HolderRecord(
+            folder.needed(_PLAN, sealed=False),
+            folder.needed(_KEYS),
+            self._load(found["state"]),
+            bytes.fromhex(found["head"]),
+            (int(number), bytes.fromhex(digest)),
+            Call.read(found["begun"][0]) if found["begun"] else None,
+            bool(found["running"]),
+            self._load(found["next"]) if found["next"] else None,
+            bool(found["agreed"]),
+            bool(found["over"]),
+            {int(part): folder.needed(name) for part, name in found["opened"].items()},
+        )
+
+    def _load(self, named: list[Any]) -> State:
+        name, digest = named
+        state = State.decode(self._folder.needed(name))
+        if state.digest.hex() != digest:
+            raise self._folder.damaged(name)
+        return state
+
+    def _state(self, state: State) -> list[str]:
+        name = _PART + state.digest.hex()[:32]
+        if not self._folder.has(name):
+            self._folder.keep(name, state.encode())
+        return [name, state.digest.hex()]
+
+    def _part(self, data: bytes) -> str:
+        name = _PART + blake3(data).hexdigest()[:32]
+        if not self._folder.has(name):
+            self._folder.keep(name, data)
+        return name

@@ -1,0 +1,300 @@
+"""A server that goes on after a kill: in the same round, or with the next number.
+
+    progress       place, number, attempt, members, keys sealed for others, the last calls
+    state          the sealed state that others may want, unreadable here
+    sums-PART/     the journals of sums (`RoundJournal`)
+
+Guarantee: nothing is sent before what it follows from is on the disk. A server that is made again
+sends again what went out last, byte for byte, and goes on where its journals end; where the journal
+of its round is gone, it takes the next number. Nothing in its folder is secret from it.
+Assumes: one server at a time has the folder; it is not put back to what it was.
+Not covered: refusals that members had sent of the running round, and the heads of uploads that a
+transcript keeps as evidence, where the server was killed in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from secure_fl.crypto.envelope import Phase
+from secure_fl.crypto.identities import Identity
+from secure_fl.crypto.roster import Roster
+from secure_fl.crypto.strict_json import (
+    canonical,
+    fields,
+    from_base64,
+    from_hex,
+    malformed,
+    parse_object,
+    to_base64,
+)
+from secure_fl.errors import SecureFLError, SecureSumError
+from secure_fl.federation.calling import ATTEMPTS, Call, round_plans
+from secure_fl.federation.parties.attempt import Attempt, Deadlines
+from secure_fl.federation.parties.party_folder import PartyFolder
+from secure_fl.federation.parties.server import FederationServer
+from secure_fl.federation.parties.server_record import Journal, Schedule, Stage
+from secure_fl.federation.party import Message
+from secure_fl.federation.place import Place
+from secure_fl.federation.wire import read_place, route, shown
+from secure_fl.files import is_file
+from secure_fl.secure_sum.block_codec import server_cipher
+from secure_fl.secure_sum.journal import RoundJournal, last_round
+from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError
+
+_PROGRESS, _STATE = "progress", "state"
+_TYPES = {
+    "version": int,
+    "plan": str,
+    "place": list,
+    "state": str,
+    "number": int,
+    "attempt": int,
+    "without": list,
+    "members": dict,
+    "before": dict,
+    "declined": list,
+    "silent": list,
+    "stage": str,
+    "call": list,
+    "told": dict,
+    "messages": list,
+    "keys": dict,
+    "reached": dict,
+    "failed": str,
+}
+_VERSION = 1
+
+
+class KeptServer(FederationServer):
+    """A server with a folder.
+
+    Args:
+        identity, roster, plan, schedule: as of `FederationServer`.
+        folder: its own; what an earlier life of this server left there is taken up.
+        start: where the program begins.
+        deadlines: how long it waits.
+        journal: where it writes what happens.
+
+    Raises:
+        RunFolderError: the folder is damaged, another party's, or of another plan.
+        SecureSumError: the journal of the running round is damaged.
+        FileError: a file cannot be read or written.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        roster: Roster,
+        plan: bytes,
+        schedule: Schedule,
+        folder: PartyFolder,
+        *,
+        start: Place | None = None,
+        deadlines: Deadlines | None = None,
+        journal: Journal | None = None,
+    ) -> None:
+        super().__init__(
+            identity, roster, plan, schedule, start=start, deadlines=deadlines, journal=journal
+        )
+        self.folder, self._unsent = folder, list[Message]()
+        self._journals = lambda plan, part: RoundJournal(self._sums(part), plan)
+        data = folder.kept(_PROGRESS, sealed=False)
+        self._resuming = self._timeless = data is not None
+        if data is not None:
+            try:
+                self._take_up(fields(parse_object(data, _PROGRESS), _PROGRESS, _TYPES))
+            except (TypeError, ValueError, LookupError):
+                raise folder.damaged(_PROGRESS, sealed=False) from None
+            except SecureSumError as error:
+                if error.field == "round journal":
+                    raise
+                problem = f"is damaged: {error.problem}"
+                raise folder.damaged(_PROGRESS, sealed=False, problem=problem) from None
+
+    @property
+    def due(self) -> float | None:
+        """When the next wait ends; at once where it was made again."""
+        return 0.0 if self._resuming else super().due
+
+    @property
+    def over(self) -> bool:
+        """As of any server; one that was made again has something to say first."""
+        return super().over and not self._resuming
+
+    def tick(self, now: float) -> list[Message]:
+        """End what has waited for too long; go on where an earlier life was.
+
+        Raises:
+            FileError: the folder cannot be written to: make room, and make the server again.
+        """
+        if self._timeless:  # what an earlier life waited for is waited for anew
+            self._timeless, self._now = False, max(now, self._now)
+            self._until += self._now
+            if self._attempt is not None:
+                self._attempt.restart(self._now)
+        again = self._remember(self._go_on())
+        return self._safe([*again, *super().tick(now)])
+
+    def receive(self, data: bytes | memoryview) -> list[Message]:
+        """One message; what follows is given once it is sure to be given again after a kill."""
+        again = self._remember(self._go_on())
+        stage, sent = self.stage, [*again, *super().receive(data)]
+        if not sent and not self._unsent and self.stage == stage == Stage.SUM:
+            return []  # the sum's own journal has it
+        try:
+            return self._safe(sent)
+        except SecureFLError as error:
+            self.refusals.add(data, error)
+            return []
+
+    def _safe(self, sent: list[Message]) -> list[Message]:
+        """What may go out, as it is on the disk now; it waits for the next time where it is not."""
+        self._unsent += sent
+        self.folder.keep(_STATE, self._states.sealed, sealed=False)
+        self.folder.keep(_PROGRESS, canonical(self._document()), sealed=False)
+        sent, self._unsent = self._unsent, []
+        return sent
+
+    @property
+    def _following(self) -> int:
+        """A number that no journal was begun for."""
+        return max(self._progress.number, last_round(self._sums(0))) + 1
+
+    def _sums(self, part: int) -> Path:
+        return self.folder.path / f"sums-{part}"
+
+    # What is kept
+
+    def _document(self) -> dict[str, Any]:
+        progress, attempt = self._progress, self._attempt
+        calls = {
+            name: bytes(data)
+            for name, data in self._told.items()
+            if route(data).phase in (Phase.BEGIN, Phase.END)
+        }
+        messages = list(dict.fromkeys(calls.values()))
+        failed = "" if self.failed is None else getattr(self.failed, "reason", self.failed.code)
+        return {
+            "version": _VERSION,
+            "plan": self.plan.digest.hex(),
+            "place": shown(progress.place),
+            "state": progress.state.hex(),
+            "number": progress.number,
+            "attempt": progress.attempt,
+            "without": sorted(progress.without),
+            "members": {name: head.hex() for name, head in self._members.items()},
+            "before": {name: head.hex() for name, head in self._before.items()},
+            "declined": sorted(self._declined),
+            "silent": sorted(self._silent),
+            "stage": str(self.stage),
+            "call": [] if attempt is None else [attempt.call.document()],
+            "told": {name: messages.index(data) for name, data in calls.items()},
+            "messages": [to_base64(data) for data in messages],
+            "keys": self._keys.kept(),
+            "reached": self._states.kept(),
+            "failed": str(failed),
+        }
+
+    def _take_up(self, found: dict[str, Any]) -> None:
+        if found["version"] != _VERSION or found["plan"] != self.plan.digest.hex():
+            raise malformed("progress", "of another plan or version")
+        progress = self._progress
+        progress.place, progress.state = read_place(found["place"]), bytes.fromhex(found["state"])
+        progress.number, progress.attempt = found["number"], found["attempt"]
+        progress.without = frozenset(found["without"])
+        self._members = {name: from_hex(one, "head", 32) for name, one in found["members"].items()}
+        self._before = {name: from_hex(one, "head", 32) for name, one in found["before"].items()}
+        self._declined, self._silent = set(found["declined"]), set(found["silent"])
+        self.stage = Stage(found["stage"])
+        messages = [from_base64(text, "message") for text in found["messages"]]
+        self._told = {name: messages[place] for name, place in found["told"].items()}
+        self._keys.take_up(found["keys"])
+        sealed = self.folder.kept(_STATE, sealed=False) or b""
+        self._states.take_up(found["reached"], sealed)
+        if found["failed"]:
+            self.failed = _failed(found["failed"])
+        if found["call"] and self.stage in (Stage.SUM, Stage.PARTS, Stage.RESULTS):
+            self._attempt = self._taken_up(Call.read(found["call"][0]))
+
+    def _taken_up(self, call: Call) -> Attempt | None:
+        """The running attempt as its journals have it; None where one is gone."""
+        form = self._schedule.form(call.place)
+        plans = round_plans(self.plan, self._wire.roster, form, call)
+        parts = range(len(plans))
+        if not all(is_file(self._sums(part) / f"{call.number}.journal") for part in parts):
+            return None
+        self._cipher = server_cipher(plans[0])
+        identity = self._wire.identity
+        more = (identity, self._cipher, self._deadlines, self._now, self._journals)
+        return Attempt(call, form, plans, *more)
+
+    # Going on
+
+    def _go_on(self) -> list[Message]:
+        """In a new life, before all else: what went out last, again, and what follows."""
+        if not self._resuming:
+            return []
+        self._resuming = False
+        goes: dict[Stage, Callable[[], list[Message]]] = {
+            Stage.JOIN: self._resume_join,
+            Stage.KEYS: lambda: self._go(self._next),
+            Stage.SUM: self._resume_sums,
+            Stage.PARTS: self._resume_parts,
+            Stage.RESULTS: self._resume_parts,
+            Stage.OVER: lambda: [Message(name, data) for name, data in self._told.items()],
+        }
+        keys = [Message(name, data) for name in self._members for data in self._keys.current]
+        return [*keys, *goes[self.stage]()]
+
+    def _resume_join(self) -> list[Message]:
+        self._wait(Stage.JOIN, self._deadlines.join)
+        return [Message(name, self._plan_data) for name in sorted(self._missing())]
+
+    def _resume_sums(self) -> list[Message]:
+        attempt = self._attempt
+        if attempt is None:
+            return self._go(self._lost)
+        told = {message.to for message in attempt.again}
+        first = {name for one in attempt.sums for name in one.waiting} - told
+        first |= {self.plan.authority} if self.plan.by_authority else set()
+        calls = [
+            Message(name, data)
+            for name, data in self._told.items()
+            if name in first and name not in told
+        ]
+        more = [Message(name, self._plan_data) for name in sorted(self._missing())]
+        return [*calls, *attempt.again, *more, *self._go(self._pump)]
+
+    def _lost(self) -> list[Message]:
+        """The journal of the running round is gone: try again under the next number."""
+        progress = self._progress
+        if progress.attempt >= ATTEMPTS:
+            raise RoundRefusedError(
+                RoundReason.TOO_FEW,
+                "the journals of all attempts are gone",
+                field="round journal",
+                value=progress.number,
+                remedy="begin another federation",
+            )
+        progress.attempt += 1
+        return self._next()
+
+    def _resume_parts(self) -> list[Message]:
+        if self._attempt is None:
+            return self._go(self._lost)
+        self._progress.asked = set()
+        self._wait(Stage.PARTS, self._deadlines.answer)
+        return self._go(self._send_parts if self.plan.by_authority else self._ask_parts)
+
+
+def _failed(word: str) -> SecureSumError:
+    """Why a federation had failed, of which the word is left."""
+    remedy = "read the transcript, and begin another federation"
+    if word in set(RoundReason):
+        return RoundRefusedError(
+            RoundReason(word), "failed before", field="federation", value=word, remedy=remedy
+        )
+    return SecureSumError("failed before", field="federation", value=word, remedy=remedy)

@@ -1,0 +1,227 @@
+"""What a real client brings to a federation: its examples, its policy, its ledger, its noise.
+
+    folder/ledger.json           what this client has released, and nothing of anybody else's
+    folder/results/…             answers that were made, sealed, to be given again as they were
+    folder/transcript.jsonl      the server's transcript as this client was shown it
+
+Guarantee: the site's own policy judges the plan, from numbers that are computed here; the gate
+charges a release before it is made, and refuses what passes the plan's budget; an answer that was
+made is stored before it is sent, so the same question gets the same bytes over any number of kills.
+Noise comes from this process' own key, which the operating system gives.
+Assumes: the folder is the party's own and held (`PartyFolder`); the user's state directory, where
+the key of stored answers and the ledger's mark lie, is not put back with it.
+Not covered: what other federations release of the same examples.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from secure_fl.crypto.roster import Roster
+from secure_fl.data.partitions import ClientData
+from secure_fl.errors import ConfigError, PrivacyError
+from secure_fl.federation.bench import Workbench
+from secure_fl.federation.budget import BudgetGate
+from secure_fl.federation.client import Client
+from secure_fl.federation.factory import Blueprint
+from secure_fl.federation.installed import code_digest
+from secure_fl.federation.own_code import augmentation, encoder_maker
+from secure_fl.federation.parties.client import Site
+from secure_fl.federation.path_check import check_paths
+from secure_fl.federation.plan import Plan
+from secure_fl.federation.plan_cost import OwnData
+from secure_fl.federation.plan_terms import PlanTerms
+from secure_fl.federation.policy import Policy
+from secure_fl.federation.program import Answers, Program
+from secure_fl.federation.release_box import ReleaseBox
+from secure_fl.federation.run_state import RunState
+from secure_fl.federation.state import Place, State
+from secure_fl.federation.step_program import StepProgram
+from secure_fl.federation.steps.order import steps_of
+from secure_fl.federation.transcript import START, Line, Transcript, forked
+from secure_fl.files import append_line, is_file
+from secure_fl.models.state import to_vector
+from secure_fl.privacy.ledger import Release
+from secure_fl.privacy.noise import NoiseSource
+from secure_fl.secure_sum.grid import Blocks
+from secure_fl.training.device import Compute
+
+_LEDGER, _RESULTS, _TRANSCRIPT = "ledger.json", "results", "transcript.jsonl"
+
+
+def program_of(
+    plan: Plan,
+    *,
+    encoder: Callable[[int], nn.Module] | nn.Module | None = None,
+    initial: Mapping[str, Tensor] | None = None,
+) -> StepProgram:
+    """The program that a plan asks for; everybody in it makes the same.
+
+    Args:
+        plan: accepted.
+        encoder: as of `secure_fl.Federation`, where it is not the configuration's.
+        initial: tensors of the first state, where the encoder comes from elsewhere.
+
+    Raises:
+        ConfigError: the encoder comes from elsewhere, and is not given.
+        ModelError: the encoder does not fit the examples.
+    """
+    config, shape = plan.config, plan.shape
+    if config.pretrain.mode in ("load", "centralized") and not initial:
+        remedy = "give everybody the encoder that the federation begins with"
+        mode = config.pretrain.mode
+        raise ConfigError("begins elsewhere", field="pretrain.mode", value=mode, remedy=remedy)
+    blueprint = Blueprint.draw(
+        config,
+        shape,
+        plan.classes,
+        len(plan.clients),
+        augmentation(None, config, shape),
+        encoder_maker(encoder, config, shape),
+        Compute.of(config.runtime),
+        plan.largest,
+    )
+    if not initial and config.pretrain.mode != "federated":
+        initial = {"encoder": to_vector(blueprint.encoder())}
+    return StepProgram(blueprint, steps_of(blueprint), initial)
+
+
+@dataclass
+class LocalSite:
+    """One site; `site` is what `FederationClient` takes.
+
+    Args:
+        folder: of its party, held.
+        name: of its client on the roster.
+        roster: in force.
+        data: its examples.
+        policy: its own.
+        program: makes the program of a plan.
+        today: by this site's clock.
+    """
+
+    folder: Path
+    name: str
+    roster: Roster
+    data: ClientData = field(repr=False)
+    policy: Policy
+    program: Callable[[Plan], StepProgram] = program_of
+    today: Callable[[], datetime.date] = datetime.date.today
+
+    def __post_init__(self) -> None:
+        marked = hashlib.sha256(str(self.folder.resolve()).encode()).hexdigest()
+        self._state = RunState(f"site-{marked}")
+        self._state.lies_apart_from(self.folder)
+        path = self.folder / _TRANSCRIPT
+        told = Transcript.open(path) if is_file(path) else Transcript.new(path)
+        self._heads = [START, *(line.head for line in told.lines())]
+        self._gate: BudgetGate | None = None
+        self._box = ReleaseBox(None)
+
+    @property
+    def site(self) -> Site:
+        """For `FederationClient`."""
+        return Site(self.prepare, self.judge, self.admit, self.follow)
+
+    def judge(self, plan: Plan) -> str | None:
+        """Why this site does not take part in a plan; None where it does."""
+        train = self.data.train
+        if tuple(train.shape) != tuple(plan.shape):
+            return f"examples are of shape {tuple(train.shape)} here"
+        own = OwnData(len(train))
+        try:
+            terms = PlanTerms.of_plan(
+                plan,
+                own,
+                revision=self.roster.revision,
+                code=code_digest(),
+                accounted=self.policy.accounted,
+            )
+        except (ConfigError, PrivacyError) as error:
+            return f"{error.field}: {error.problem}"
+        return "; ".join(map(str, self.policy.check(terms, self.today()))) or None
+
+    def prepare(self, plan: Plan) -> tuple[Program, Answers]:
+        """The program, and this client's answers; its ledger is opened, or begun.
+
+        Raises:
+            PrivacyError: the ledger is gone, damaged, or has lost releases; or what is trained is
+                not covered by the noise.
+        """
+        program, config = self.program(plan), plan.config
+        check_paths(program.blueprint, len(self.data.train))
+        path, number = self.folder / _LEDGER, plan.clients.index(self.name)
+        kept = self._state.mark("ledger") is not None or is_file(path)
+        noised = config.noises_sketches
+        self._gate = BudgetGate(config.privacy, path, self._state, sketches=noised, resumed=kept)
+        self._box = ReleaseBox(self.folder / _RESULTS, self._state, self._gate.charged)
+        already = self._gate.already(number)
+        data, bench = replace(self.data, id=number), Workbench(program.blueprint)
+        client = Client.of(program, data, bench, NoiseSource.fresh(), self._box, already)
+        return program, SiteAnswers(program, client, self._box)
+
+    def admit(self, releases: Sequence[Release]) -> None:
+        """Charge what an answer will release.
+
+        Raises:
+            PrivacyError: the budget would be passed; nothing is charged or released.
+            FileError: the ledger cannot be written; nothing is released.
+        """
+        if self._gate is not None:
+            self._gate.admit(releases, self._box.answers)
+
+    def follow(self, lines: Sequence[bytes]) -> bytes:
+        """Take the transcript's next lines; those that an earlier life took may come again.
+
+        Raises:
+            RoundRefusedError: `forked`.
+        """
+        for data in lines:
+            line = Line.read(bytes(data))
+            if line.head in self._heads:
+                continue
+            if line.before != self._heads[-1]:
+                raise forked(len(self._heads) - 1)
+            append_line(self.folder / _TRANSCRIPT, bytes(data).decode("ascii"))
+            self._heads.append(line.head)
+        return self._heads[-1]
+
+
+class SiteAnswers:
+    """A client's answers, over any number of lives.
+
+    A client that is made again after its sketch was released takes the stored one up; where that is
+    gone it makes and charges another.
+    """
+
+    def __init__(self, program: StepProgram, client: Client, box: ReleaseBox) -> None:
+        self._program, self._client, self._box = program, client, box
+        self._recalled = False
+        self._last: Place | None = None
+
+    def releases(self, state: State, position: int) -> Sequence[Release]:
+        """What answering would release."""
+        again = self._client.recalled(state) if self._lacks_sketch(state) else ()
+        return (*again, *self._client.releases(state, position))
+
+    def answer(self, state: State, position: int) -> Blocks:
+        """The client's summand."""
+        if self._lacks_sketch(state):
+            self._client.recall(state)
+        self._recalled = True
+        if self._last not in (None, state.place):
+            self._box.checkpointed()  # nobody asks again what is two rounds old
+        self._last = state.place
+        return self._client.answer(state, position)
+
+    def _lacks_sketch(self, state: State) -> bool:
+        names, config = self._program.names, self._program.blueprint.config
+        if self._recalled or "sketch" not in names or not config.noises_sketches:
+            return False
+        return state.place > Place(names.index("sketch"), 0)

@@ -1,0 +1,146 @@
+"""How fields lie in the body of a message: one spelling for each value, and lengths that public
+facts alone decide.
+
+Numbers are big-endian. A list is its count, then its items; positions ascend strictly. Whatever
+follows the last field is refused.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from itertools import chain, pairwise
+from typing import Generic
+
+import numpy as np
+
+from secure_fl.crypto.envelope import Bytes
+from secure_fl.crypto.refusals import Reason, RefusedError
+
+_COUNT, _LENGTH = struct.Struct(">I"), struct.Struct(">Q")
+
+
+def frames(items: Sequence[bytes]) -> bytes:
+    """Several byte strings as one: how many, then each behind its length in eight bytes."""
+    return b"".join(
+        [
+            _COUNT.pack(len(items)),
+            *chain.from_iterable((_LENGTH.pack(len(item)), item) for item in items),
+        ]
+    )
+
+
+def empty_frames(lengths: Sequence[int]) -> tuple[memoryview, list[memoryview]]:
+    """(`frames` of items that are not there yet, the places where they go): for items too large to
+    be copied.
+    """
+    data = np.empty(_COUNT.size + sum(_LENGTH.size + length for length in lengths), np.uint8).data
+    _COUNT.pack_into(data, 0, len(lengths))
+    start, places = _COUNT.size, []
+    for length in lengths:
+        _LENGTH.pack_into(data, start, length)
+        start += _LENGTH.size + length
+        places.append(data[start - length : start])
+    return data, places
+
+
+def unframe(data: Bytes, count: int | None = None) -> list[Bytes]:
+    """The inverse of `frames`; views where `data` is one.
+
+    Args:
+        data: the bytes.
+        count: how many items there must be, checked before any is looked at.
+
+    Raises:
+        RefusedError: `truncated` or `malformed`; `wrong-chunk` for another number of items.
+    """
+    return BodyReader(data).frames(count)
+
+
+def position_list(ascending: Sequence[int]) -> bytes:
+    """Positions on a list as bytes: how many, then each in two."""
+    return struct.pack(f">H{len(ascending)}H", len(ascending), *ascending)
+
+
+def sized(data: bytes) -> bytes:
+    """A byte string behind its length, in four bytes."""
+    return struct.pack(">I", len(data)) + data
+
+
+class BodyReader(Generic[Bytes]):
+    """Takes a body apart from its beginning; `end` refuses what is left over.
+
+    Args:
+        data: the body; parts of it are views where it is one.
+
+    Raises:
+        RefusedError: from every method: `truncated` where the body is shorter than what is taken,
+            `malformed` for another spelling than its writer's, `wrong-chunk` for another number of
+            parts than expected.
+    """
+
+    def __init__(self, data: Bytes) -> None:
+        self._data: Bytes = data
+        self._at = 0
+
+    @property
+    def left(self) -> int:
+        """Bytes that were not taken yet."""
+        return len(self._data) - self._at
+
+    def take(self, count: int) -> Bytes:
+        """The next bytes, so many."""
+        if count > self.left:
+            raise RefusedError(
+                Reason.TRUNCATED,
+                "shorter than its fields",
+                field="body",
+                value=len(self._data),
+                remedy="send it as it was written",
+            )
+        self._at += count
+        return self._data[self._at - count : self._at]
+
+    def number(self, size: int) -> int:
+        """The next whole number, of so many bytes."""
+        return int.from_bytes(self.take(size), "big")
+
+    def positions(self) -> tuple[int, ...]:
+        """What `position_list` wrote: they ascend."""
+        count = self.number(2)
+        found = struct.unpack(f">{count}H", self.take(2 * count))
+        if any(low >= high for low, high in pairwise(found)):
+            raise malformed("positions do not ascend")
+        return found
+
+    def sized(self) -> Bytes:
+        """What `sized` wrote."""
+        return self.take(self.number(4))
+
+    def frames(self, expected: int | None = None) -> list[Bytes]:
+        """What `frames` wrote: as many items as expected, and nothing after them."""
+        count = self.number(4)
+        if expected not in (None, count):
+            raise RefusedError(
+                Reason.WRONG_CHUNK,
+                f"{expected} parts are expected",
+                field="message",
+                value=count,
+                remedy="send all of them, once",
+            )
+        if count * _LENGTH.size > self.left:
+            raise malformed("more items than bytes")
+        found = [self.take(self.number(8)) for _ in range(count)]
+        self.end()
+        return found
+
+    def end(self) -> None:
+        """Refuse bytes after the last field."""
+        if self.left:
+            raise malformed("bytes after the last field")
+
+
+def malformed(problem: str) -> RefusedError:
+    """The refusal of a body that no honest sender writes."""
+    remedy = "send the message as it was written"
+    return RefusedError(Reason.MALFORMED, problem, field="body", value="(hidden)", remedy=remedy)

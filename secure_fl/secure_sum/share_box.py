@@ -1,0 +1,257 @@
+"""Shares as the server collects them, the seeds they give back, and who is left out because its
+shares reached nobody.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+
+from secure_fl.crypto.key_streams import KEY_BYTES
+from secure_fl.crypto.refusals import Reason, RefusedError
+from secure_fl.crypto.shares import Share, combine_many
+from secure_fl.secure_sum.counts import check_seed, dropped_pairs
+from secure_fl.secure_sum.key_directory import TAG_BYTES, KeyBook, tags
+from secure_fl.secure_sum.messages import MASK_KEY, RoundReason, RoundRefusedError
+from secure_fl.secure_sum.plan import RoundPlan
+
+
+class ShareBox:
+    """What survivors reveal in one round, and the masks' seeds.
+
+    Args:
+        plan: the round's.
+        book: everybody's keys.
+        dealers: positions of all who dealt shares, R.
+        survivors: U. The others of R dropped out.
+        tags: by (dealer, holder), the tags of the shares in a box; a dealer has no box for itself.
+        closed: by holder, dealers whose boxes do not open for it.
+
+    Guarantee: who is blamed for a secret that does not come about dealt it so. A holder's share is
+    taken only where it is the one it was dealt.
+    """
+
+    def __init__(
+        self,
+        plan: RoundPlan,
+        book: KeyBook,
+        dealers: Sequence[int],
+        survivors: Sequence[int],
+        tags: Mapping[tuple[int, int], bytes] | None = None,
+        closed: Mapping[int, Sequence[int]] | None = None,
+    ) -> None:
+        self._plan, self._book, self._survivors = plan, book, tuple(survivors)
+        self._tags = tags or {}
+        self._closed, self._answered = closed or {}, set[int]()
+        self._dropped = tuple(position for position in dealers if position not in set(survivors))
+        self.mask_keys: dict[int, bytes] = {}
+        self._shares: dict[tuple[int, int], list[Share]] = {}
+        self._self: dict[int, dict[int, bytes]] = {}
+        self._pairs: dict[int, dict[int, list[bytes]]] = {}
+        self.liars = list[str]()
+        """Holders that showed another share than they were dealt."""
+
+    def take(
+        self, holder: int, shares: Sequence[tuple[int, int, bytes]], places: Collection[int]
+    ) -> None:
+        """One holder's shares, all or none.
+
+        Args:
+            holder: its position.
+            shares: as it revealed them.
+            places: blocks, or `MASK_KEY`, whose shares belong to this opening; others would come a
+                second time at the next one.
+
+        Raises:
+            RefusedError: `malformed` for a share that is not its own, or was not asked for.
+            RoundRefusedError: `false-shares` for one that it was not dealt.
+            SecureSumError: a share that does not parse.
+        """
+        parsed = []
+        for place, owner, data in shares:
+            share = Share.from_bytes(data)
+            owners = self._dropped if place == MASK_KEY else self._survivors
+            wanted = place in places and owner in owners
+            if not wanted or not self._is_its(holder, owner, share):
+                raise RefusedError(
+                    Reason.MALFORMED,
+                    "not its share, or not asked for",
+                    field="share",
+                    value=(place, owner),
+                    remedy="none",
+                )
+            self._check_dealt(owner, holder, place, data)
+            parsed.append((place, owner, share))
+        self._answered.add(holder)
+        for place, owner, share in parsed:
+            self._shares.setdefault((place, owner), []).append(share)
+
+    def combine_counts(self) -> None:
+        """Seeds of block 0, and dropped clients' mask keys; each must be what its owner advertised.
+
+        Raises:
+            RoundRefusedError: `too-few` shares; `false-shares` or `not-proved`, blaming all whose
+                shares give another secret, or none.
+        """
+        keys, seeds = self._secrets(MASK_KEY, self._dropped), self._secrets(0, self._survivors)
+        false, unproved = list[str](), list[str]()
+        for found, take in ((keys, self._take_key), (seeds, self._take_seed)):
+            for owner, secret in found.items():
+                if secret is None:
+                    false.append(self._book.names[owner])
+                    continue
+                try:
+                    take(owner, secret)
+                except RoundRefusedError as error:
+                    unproved += error.blamed
+        self._refuse(
+            RoundReason.FALSE_SHARES if false else RoundReason.NOT_PROVED,
+            sorted({*false, *unproved}),
+        )
+        self._answered.clear()
+
+    def combine_blocks(self, blocks: Sequence[int]) -> None:
+        """Self-mask seeds of these blocks.
+
+        Raises:
+            RoundRefusedError: `too-few` shares; `false-shares`, blaming the owners whose shares
+                give no seed.
+        """
+        for block in blocks:
+            found = self._secrets(block, self._survivors)
+            self._refuse(
+                RoundReason.FALSE_SHARES,
+                [self._book.names[owner] for owner, secret in found.items() if secret is None],
+            )
+            self._self[block] = {
+                owner: secret for owner, secret in found.items() if secret is not None
+            }
+
+    def seeds(self, block: int) -> tuple[dict[int, bytes], dict[int, dict[int, bytes]]]:
+        """Self seeds of survivors and pair seeds of dropped clients, as `unmask_sum` takes them."""
+        pairs = {
+            owner: {other: seeds[block] for other, seeds in row.items()}
+            for owner, row in self._pairs.items()
+        }
+        return self._self[block], pairs
+
+    def _take_key(self, owner: int, key: bytes) -> None:
+        self._pairs[owner] = dropped_pairs(
+            self._book, owner, key, self._survivors, self._plan.shape.blocks
+        )
+        self.mask_keys[owner] = key
+
+    def _take_seed(self, owner: int, seed: bytes) -> None:
+        check_seed(self._book, owner, seed)
+        self._self.setdefault(0, {})[owner] = seed
+
+    def _is_its(self, holder: int, owner: int, share: Share) -> bool:
+        """Whether a share stands where this holder's share of the owner's secret stands."""
+        holders = self._book.holders(owner)
+        if holder not in holders or share.threshold != self._book.threshold:
+            return False
+        return share.index == holders.index(holder) + 1
+
+    def _check_dealt(self, owner: int, holder: int, place: int, share: bytes) -> None:
+        """Refuse another share than the box had, by its tag; an owner's own is in no box."""
+        if owner == holder:
+            return
+        row = 0 if place == MASK_KEY else 1 + place
+        tag = self._tags.get((owner, holder), b"")[row * TAG_BYTES :][:TAG_BYTES]
+        if tags(self._book.box_context(owner, holder), [share]) != [tag]:
+            self.liars.append(self._book.names[holder])
+            raise RoundRefusedError(
+                RoundReason.FALSE_SHARES,
+                "not the share it was dealt",
+                field="share",
+                value=(place, owner),
+                remedy="show that one",
+            )
+
+    def _secrets(self, place: int, owners: Sequence[int]) -> dict[int, bytes | None]:
+        """By owner, None where its shares give no key and no seed."""
+        sets = [self._shares.pop((place, owner), []) for owner in owners]
+        fewest = min((len(found) for found in sets), default=self._book.threshold)
+        if fewest < self._book.threshold:
+            problem, remedy = (
+                f"{self._book.threshold} shares are needed",
+                "discard the round: too many dropped out after their uploads",
+            )
+            blamed = sorted({*self.liars, *self._disputed(owners)})
+            raise RoundRefusedError(
+                RoundReason.TOO_FEW,
+                problem,
+                field="shares",
+                value=fewest,
+                remedy=remedy,
+                blamed=blamed,
+            )
+        found = (
+            secret if secret is not None and len(secret) == KEY_BYTES else None
+            for secret in combine_many(sets)
+        )
+        return dict(zip(owners, found, strict=True))
+
+    def _disputed(self, owners: Sequence[int]) -> list[str]:
+        """Who is in the way where holders enough have answered, but for some owners' boxes that
+        stayed closed to a few of them.
+        """
+        enough = [
+            owner
+            for owner in owners
+            if len(self._answered.intersection(self._book.holders(owner))) >= self._book.threshold
+        ]
+        return [
+            self._book.names[position]
+            for position in without_shares(self._book, enough, self._closed, self._answered)
+        ]
+
+    def _refuse(self, reason: RoundReason, blamed: Sequence[str]) -> None:
+        if blamed:
+            problem, remedy = (
+                "shares of no key or seed, or of another one",
+                "discard the round, and begin another without the clients named",
+            )
+            raise RoundRefusedError(
+                reason, problem, field="shares", value=blamed, remedy=remedy, blamed=blamed
+            )
+
+
+def without_shares(
+    book: KeyBook,
+    dealers: Sequence[int],
+    closed: Mapping[int, Sequence[int]],
+    holders: Collection[int] | None = None,
+) -> set[int]:
+    """Who must be left out so that every dealer that remains has t holders who could open
+    its boxes.
+
+    Nobody can tell who is wrong, a dealer whose box does not open or a holder that says so; whoever
+    is in most such disputes goes first. One client alone, on either side, costs nobody else its
+    place as long as one drop-out is tolerated.
+
+    Args:
+        book: everybody's keys.
+        dealers: R.
+        closed: by holder, the dealers whose boxes do not open for it.
+        holders: who is there to show shares; the dealers when left out.
+    """
+    gone, there = set[int](), set(dealers if holders is None else holders)
+    disputes = {
+        (holder, dealer)
+        for holder, refused in closed.items()
+        for dealer in refused
+        if dealer in dealers and holder in there
+    }
+    while disputes:
+        alive, against = there - gone, Counter(dealer for _, dealer in disputes)
+        if all(
+            len(alive.intersection(book.holders(dealer))) - count >= book.threshold
+            for dealer, count in against.items()
+        ):
+            break
+        concerned = Counter(position for dispute in disputes for position in dispute)
+        worst = max(concerned, key=lambda position: (concerned[position], -position))
+        gone.add(worst)
+        disputes = {dispute for dispute in disputes if worst not in dispute}
+    return gone

@@ -1,0 +1,96 @@
+"""How long a message of a round may be, by public facts alone: what is longer is refused before
+anything in it is looked at.
+"""
+
+from __future__ import annotations
+
+from secure_fl.crypto.envelope import Phase, head_bytes
+from secure_fl.crypto.identities import LONGEST_NAME
+from secure_fl.crypto.refusals import Reason, RefusedError
+from secure_fl.crypto.sealing import SALTED_OVERHEAD
+from secure_fl.crypto.shares import SHARE_BYTES
+from secure_fl.he.ciphertexts import Kind
+from secure_fl.he.ciphertexts import body_bytes as cipher_bytes
+from secure_fl.secure_sum.block_codec import body_bytes
+from secure_fl.secure_sum.digests import APPLIED_BYTES
+from secure_fl.secure_sum.key_directory import TAG_BYTES
+from secure_fl.secure_sum.plan import RoundPlan
+
+_SECRET, _FRAME, _COUNT, _ENTRY = 32, 8, 4, 4
+"""Bytes of a key, seed or digest; of an item's length and of their number in `frames`; of a share's
+place and owner.
+"""
+
+
+def check_size(data: bytes | memoryview, most: int) -> None:
+    """Refuse what is longer than any message that is waited for.
+
+    Raises:
+        RefusedError: `wrong-length`.
+    """
+    if len(data) > most:
+        raise RefusedError(
+            Reason.WRONG_LENGTH,
+            f"at most {most} bytes are expected",
+            field="message",
+            value=len(data),
+            remedy="send what was asked for",
+        )
+
+
+def most_bytes(plan: RoundPlan, phase: Phase, *, to_client: bool) -> int:
+    """Length of the longest message of a phase, from the server to a client or the authority, or
+    the other way.
+    """
+    clients, holders, blocks, shape = (
+        len(plan.cohort),
+        plan.neighbourhood,
+        plan.shape.blocks,
+        plan.shape,
+    )
+    head = head_bytes(plan.header(phase, "x" * LONGEST_NAME, chunks=blocks))
+    places, applied = 2 + 2 * clients, 2 * head + APPLIED_BYTES
+    boxes = 2 * places + holders * (_COUNT + box_bytes(plan))
+    advertised = head + 3 * _SECRET
+    agreed = head + _SECRET + 2
+    shares = clients * (blocks + 1) * (_ENTRY + SHARE_BYTES) if plan.masked else 0
+    revealed = head + 2 + 2 * shape.pools + 4 + shares
+    counts = head + _SECRET + 4 + 8 * shape.head_fields + 2 + 2 * shape.pools
+    if not to_client:
+        return {
+            Phase.ADVERTISE: advertised,
+            Phase.SHARE: head + boxes,
+            Phase.UPLOAD: _COUNT
+            + sum(_FRAME + head + body_bytes(plan, block) for block in range(blocks)),
+            Phase.AGREE: agreed,
+            Phase.OPEN_COUNTS: max(revealed, counts),
+            Phase.OPEN_POOLS: revealed,
+        }.get(phase, applied)
+    request = head + _SECRET + 2 * places + _COUNT
+    proof = clients * (3 * _FRAME + head + body_bytes(plan, 0) + 2 * _SECRET) + 2 * _FRAME
+    shown = clients * (_FRAME + advertised) + clients * (_FRAME + agreed) + 2 * (_FRAME + _COUNT)
+    sums = sum(_FRAME + sum_bytes(plan, block) for block in range(blocks))
+    return {
+        Phase.ADVERTISE: head + _COUNT + clients * (_FRAME + advertised),
+        Phase.SHARE: head + boxes,
+        Phase.AGREE: head + _SECRET + places,
+        Phase.OPEN_COUNTS: request + shown + proof,
+        Phase.OPEN_POOLS: request
+        + max(proof, sums if plan.opener == "authority" else 0, _FRAME + counts),
+    }.get(phase, head + _COUNT + max(sums, clients * (_FRAME + applied)))
+
+
+def box_bytes(plan: RoundPlan) -> int:
+    """Length of a box of shares, a reader's of one dealer's mask key and of its seed of every
+    block, and of their tags.
+    """
+    return SALTED_OVERHEAD + (1 + plan.shape.blocks) * (TAG_BYTES + SHARE_BYTES)
+
+
+def sum_bytes(plan: RoundPlan, block: int) -> int:
+    """Length of one block's sum, as the server hands it to whoever opens."""
+    return (
+        8 * plan.numbers(block)
+        if plan.parameters is None
+        else cipher_bytes(plan.parameters, plan.numbers(block), Kind.SUM)
+    )

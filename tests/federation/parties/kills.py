@@ -1,0 +1,283 @@
+"""A toy federation whose parties are killed at moments that a seed draws, and made again."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from federation.parties.toy_federation import Toy, ToyAnswers, identities, plan_of, roster_of
+
+from secure_fl import files
+from secure_fl.engines.queue import Queue
+from secure_fl.federation.budget import BudgetGate
+from secure_fl.federation.parties.authority_store import KeptAuthority
+from secure_fl.federation.parties.client import Site
+from secure_fl.federation.parties.client_store import KeptClient
+from secure_fl.federation.parties.party_folder import PartyFolder
+from secure_fl.federation.parties.server_store import KeptServer
+from secure_fl.federation.party import Message, Party
+from secure_fl.federation.release_box import ReleaseBox
+from secure_fl.federation.run_state import RunState
+from secure_fl.federation.state import State
+from secure_fl.privacy.adjacency import PrivacyUnit
+from secure_fl.privacy.events import GaussianEvent
+from secure_fl.privacy.ledger import PrivacyLedger, Release
+from secure_fl.secure_sum.grid import Blocks
+from secure_fl.secure_sum.journal import RoundJournal
+
+
+class KilledError(BaseException):
+    """The process is gone: no handler of the package sees it."""
+
+
+@dataclass
+class Knife:
+    """Counts writes and messages down, and kills where a count ends."""
+
+    writes: int | None = None
+    killed: int = 0
+
+    def cut(self) -> None:
+        """A write begins."""
+        if self.writes is None:
+            return
+        self.writes -= 1
+        if self.writes < 0:
+            self.writes = None
+            raise KilledError
+
+    @contextmanager
+    def over_files(self) -> Iterator[None]:
+        """While every write of the package passes under it; half of a journal's entry
+        is written.
+        """
+        write, append = files._write, RoundJournal._append
+
+        def whole(path: Path, data: bytes | memoryview, mode: int) -> None:
+            self.cut()
+            write(path, data, mode)
+
+        def entry(journal: RoundJournal, kind: int, body: bytes, *, synced: bool) -> None:
+            try:
+                self.cut()
+            except KilledError:
+                with journal._path.open("ab") as file:
+                    file.write(b"\x01\x00\x00")
+                raise
+            append(journal, kind, body, synced=synced)
+
+        with (
+            patch.object(files, "_write", whole),
+            patch.object(RoundJournal, "_append", entry),
+            patch("os.fsync"),  # a process that is killed loses nothing that it gave to the system
+        ):
+            yield
+
+
+@dataclass
+class Mortal:
+    """A host of one party, which is killed now and then and made again from its folder."""
+
+    make: Callable[[], Any]
+    knife: Knife
+    coins: random.Random
+    kills: int
+    party: Any = None
+    pause: int = 0
+    busy: bool = False
+    _sent: list[tuple[str, Message]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.party = self.make()
+        self.names: Sequence[str] = (self.party.name,)
+        self._draw()
+
+    @property
+    def due(self) -> float | None:
+        return self.party.due  # type: ignore[no-any-return]
+
+    @property
+    def over(self) -> bool:
+        return bool(self.party.over)
+
+    def give(self, to: str, data: bytes | memoryview) -> None:
+        self._live(lambda party: party.receive(data))
+
+    def tick(self, now: float) -> None:
+        if self.party.due is not None and self.party.due <= now:
+            self._live(lambda party: party.tick(now))
+
+    def collect(self) -> list[tuple[str, Message]]:
+        sent, self._sent = self._sent, []
+        return sent
+
+    def _live(self, work: Callable[[Party], list[Message]]) -> None:
+        """Do it, or be killed: before, after, or in a write."""
+        self.pause -= 1
+        how = self.coins.choice(["before", "after", "in a write"]) if self.pause == 0 else "not"
+        if how == "before":
+            return self._die()
+        self.knife.writes = self.coins.randrange(6) if how == "in a write" else None
+        try:
+            sent = work(self.party)
+        except KilledError:
+            return self._die()
+        finally:
+            self.knife.writes = None
+        if how != "not":
+            return self._die()  # what it said is lost
+        self._sent += [(self.party.name, message) for message in sent]
+        return None
+
+    def _die(self) -> None:
+        self.knife.killed += 1
+        self.party.folder.close()
+        self.party = None
+        self._draw()
+        self.party = self.make()
+
+    def _draw(self) -> None:
+        """When it is killed next."""
+        self.pause = self.coins.randint(1, 12) if self.kills > 0 else 0
+        self.kills -= 1
+
+
+@dataclass(frozen=True)
+class Noisy(ToyAnswers):
+    """Adds noise to every answer; `given` has the different ones of each question, of all lives."""
+
+    box: ReleaseBox
+    given: dict[str, set[bytes]]
+    noise: bool
+
+    def releases(self, state: State, position: int) -> Sequence[Release]:
+        return (toy_release(self._key(state), state.place.round, self.client),)
+
+    def answer(self, state: State, position: int) -> Blocks:
+        blocks, key = super().answer(state, position), self._key(state)
+
+        def make() -> dict[str, torch.Tensor]:
+            size = 5 if self.noise else 1
+            drawn = torch.randint(0, size, blocks.pools.shape)
+            return {"noise": drawn * (blocks.head[:, None] > 0)}
+
+        noise = self.box.once(key, make)["noise"]
+        self.given.setdefault(key, set()).add(noise.numpy().tobytes())
+        return Blocks(blocks.head, blocks.shared, blocks.pools + noise)
+
+    def _key(self, state: State) -> str:
+        return f"toy/{state.place.round}/client-{self.client}/{state.digest.hex()}"
+
+
+def toy_release(key: str, number: int, client: int) -> Release:
+    event = GaussianEvent(1.0, 1.0, 1)
+    return Release(key, "toy", number, "step", PrivacyUnit.EXAMPLE, (client,), event, "declared")
+
+
+class Federation:
+    """All parties in folders of their own, in this process, sharing nothing."""
+
+    def __init__(
+        self,
+        folder: Path,
+        protection: str,
+        key_holder: str = "clients",
+        *,
+        people: dict[str, Any] | None = None,
+        clients: int = 4,
+        rounds: int = 3,
+        groups: int | None = None,
+        noise: bool = False,
+    ) -> None:
+        self.folder, self.noise = folder, noise
+        self.program = Toy(clients, rounds, groups)
+        self.people = people or identities(clients)
+        self.roster = roster_of(self.people)
+        plan = plan_of(self.roster, self.program, protection, key_holder)
+        self.signed = plan.sign(self.people["coordinator"], self.roster)
+        self.names = plan.clients
+        self.authority = key_holder == "authority"
+        self.given: dict[str, set[bytes]] = {}
+        self.hosts: list[Mortal] = []
+
+    def party_folder(self, name: str) -> PartyFolder:
+        key = self.folder / "keys" / name
+        whose = self.people[name]
+        return PartyFolder(self.folder / name, whose, self.roster.federation, key=key)
+
+    def server(self) -> KeptServer:
+        folder = self.party_folder("server")
+        return KeptServer(self.people["server"], self.roster, self.signed, self.program, folder)
+
+    def keeper(self) -> KeptAuthority:
+        folder = self.party_folder("authority")
+        make = lambda _: self.program  # noqa: E731
+        return KeptAuthority(self.people["authority"], self.roster, make, folder)
+
+    def client(self, name: str) -> KeptClient:
+        folder, number = self.party_folder(name), self.names.index(name)
+        state = RunState(f"toy-{self.folder.name}-{name}")
+        path = folder.path / "ledger.json"
+        config = self.config()
+        gate = BudgetGate(config, path, state, resumed=path.is_file())
+        box = ReleaseBox(folder.path / "box" / "results", state, gate.charged)
+        answers = Noisy(number, box, self.given, self.noise)
+        admit = lambda releases: gate.admit(releases, box.answers)  # noqa: E731
+        site = Site(lambda _: (self.program, answers), admit=admit)
+        return KeptClient(self.people[name], self.roster, site, folder)
+
+    @staticmethod
+    def config() -> Any:
+        from secure_fl.config import PrivacyConfig
+
+        return PrivacyConfig(unit="example", epsilon=50.0, delta=1e-5)
+
+    def run(self, seed: int = 0, kills: dict[str, int] | None = None) -> int:
+        """To the end, with so many kills of each; how many there were."""
+        knife, coins, kills = Knife(), random.Random(seed), kills or {}
+        makes: dict[str, Callable[[], Any]] = {"server": self.server}
+        makes |= {name: lambda name=name: self.client(name) for name in self.names}
+        makes |= {"authority": self.keeper} if self.authority else {}
+        with knife.over_files():
+            self.hosts = [
+                Mortal(make, knife, random.Random(coins.random()), kills.get(name, 0))
+                for name, make in makes.items()
+            ]
+            queue = Queue(self.hosts, "server")
+            for _ in range(9):  # the last words may have been lost with their reader
+                queue.run(most=300)
+                if all(host.over for host in self.hosts):
+                    break
+                for host in self.hosts:
+                    host.tick(queue.now)
+        return knife.killed
+
+    def close(self) -> None:
+        for host in self.hosts:
+            host.party.folder.close()
+
+    def pools(self) -> list[torch.Tensor]:
+        clients = [host.party for host in self.hosts if host.names[0] in self.names]
+        return [client.state.tensors["pools"] for client in clients]
+
+    def ledgers(self) -> dict[str, list[str]]:
+        """Keys of what each client's own ledger holds."""
+        return {
+            name: [
+                release.key
+                for release in PrivacyLedger.load(self.folder / name / "ledger.json").releases
+            ]
+            for name in self.names
+        }
+
+
+def seeds() -> range:
+    """Of kills: a few in the suite, as many as `SECURE_FL_KILL_SEEDS` says elsewhere."""
+    return range(int(os.environ.get("SECURE_FL_KILL_SEEDS", "3")))
