@@ -13,14 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from secure_fl.arguments import (
-    as_callbacks,
-    as_config,
-    as_folder,
-    augmentation,
-    encoder_maker,
-    encoder_named,
-)
+from secure_fl.arguments import as_callbacks, as_config, as_folder, encoder_named
 from secure_fl.artifacts import ModelCard, load_encoder, save_models
 from secure_fl.callbacks.base import Callback
 from secure_fl.callbacks.progress import shown
@@ -37,6 +30,7 @@ from secure_fl.data.views import Augmentation, check_range
 from secure_fl.engines.embedded import EmbeddedEngine
 from secure_fl.engines.rounds import Rounds
 from secure_fl.engines.simulation import Simulation
+from secure_fl.engines.workers import Own, Workers, apart
 from secure_fl.federation.alerts import majorities, watched
 from secure_fl.federation.bench import Workbench
 from secure_fl.federation.budget import BudgetGate
@@ -45,6 +39,7 @@ from secure_fl.federation.extension import check_lengths_only, go_on, last_choic
 from secure_fl.federation.factory import Blueprint
 from secure_fl.federation.folder import RunFolder
 from secure_fl.federation.manifest import Manifest
+from secure_fl.federation.own_code import augmentation, encoder_maker
 from secure_fl.federation.path_check import check_paths
 from secure_fl.federation.pools import get_guide, get_pools
 from secure_fl.federation.privacy_record import privacy_record, sketch_record
@@ -113,6 +108,8 @@ class Federation:
         self._scales = self._scaling.statistics(dealt)
         self.clients: list[ClientData] = [self._scaling.client(client) for client in dealt]
         self._custom_encoder = encoder is not None
+        self._workers, self.config = apart(self.config)
+        self._own = Own.of(encoder, augment) if self._workers > 1 else Own()
         self._central = self._central_data()
         compared = private and self.config.pretrain.mode in ("centralized", "load")
         # As they were before clients' transforms: what is looked for in a set that a server
@@ -179,11 +176,11 @@ class Federation:
     def _run_in(self, out: Path | None, *, resume: bool) -> Result:
         check_paths(self.blueprint, max(len(client.train) for client in self.clients))
         seen = None if resume else self._seen or self._seen_at_a_server()
-        if out is None:
-            return self._run(None, seen, ExitStack(), resume=False)
         found = RunFolder.open if resume else RunFolder.new
-        found(out)
         with ExitStack() as holding:
+            if out is None:
+                return self._run(None, seen, holding, resume=False)
+            found(out)
             holding.enter_context(held(out))
             remove_unfinished(out)
             return self._run(found(out), seen, holding, resume=resume)
@@ -201,7 +198,8 @@ class Federation:
         prologue = Prologue(self.blueprint, central, self._loaded_encoder)
         initial = {} if restored is not None else prologue.initial()
         program = StepProgram(self.blueprint, steps_of(self.blueprint), initial)
-        engine = EmbeddedEngine(self.clients, program, box, self._gate.already)
+        engine = self._engine(program, box)
+        holding.callback(engine.close)
         book = _Book(self, folder, box)
         chosen = last_choices(each.metrics for each in book.records)
         if self.blueprint.begun_as is not None:
@@ -228,6 +226,13 @@ class Federation:
         self._recorder.end()
         self._tell("on_end", result)
         return result
+
+    def _engine(self, program: StepProgram, box: ReleaseBox) -> EmbeddedEngine | Workers:
+        """Who answers: clients in this process, or in workers."""
+        if self._workers == 1:
+            return EmbeddedEngine(self.clients, program, box, self._gate.already)
+        earlier = self._gate.earlier
+        return Workers(self.clients, program, self._workers, box, earlier, self._own)
 
     def _central_data(self) -> Dataset | None:
         """The set of centralized pre-training, checked to look like the clients' data."""

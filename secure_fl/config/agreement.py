@@ -67,6 +67,7 @@ def _other_rules(config: FederationConfig) -> list[Rule]:
     """Clients, views, measuring, and starts that need to be in the open."""
     partition, pools = config.partition, config.pools
     crop, shares = config.views.crop_scale, config.evaluate.fine_tune
+    runtime = config.runtime
     seen = pools.enabled and pools.start in OPEN_STARTS
     return [
         (partition.kind != "natural" or not partition.ignore_clients,
@@ -80,6 +81,9 @@ def _other_rules(config: FederationConfig) -> list[Rule]:
          "not an ascending pair within (0, 1]", "for example [0.4, 1.0]"),
         (all(0 < share <= 1 for share in shares), "evaluate.fine_tune", shares,
          "not a list of shares within (0, 1]", "for example [0.01, 0.1]"),
+        (runtime.workers == 1 or (runtime.threads == 1 and runtime.device != "cuda"),
+         "runtime.workers", runtime.workers, "each worker process has one thread of a processor",
+         'set runtime.threads = 1 and runtime.device = "cpu", or runtime.workers = 1'),
         (not seen or config.security.protection == "plain", "pools.start", pools.start,
          "this start shows the server clients' models or choices",
          'set pools.start = "sketch", or security.protection = "plain"'),

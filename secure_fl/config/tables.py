@@ -243,4 +243,11 @@ class RuntimeConfig(Section):
         "with loss scaling on cuda)",
     )
     threads: int = Field(1, ge=1, le=1_024, description="torch threads a client")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="processes that clients compute in, side by side, with the same models; "
+        "1: all in this one",
+    )
     checkpoint_every: int = Field(1, ge=1, description="rounds between checkpoints")

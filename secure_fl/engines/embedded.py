@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from secure_fl.data.partitions import ClientData
+from secure_fl.engines.parties import HereCrew
 from secure_fl.federation.bench import Workbench
 from secure_fl.federation.client import Client
 from secure_fl.federation.observe import Seen
@@ -44,6 +45,14 @@ class EmbeddedEngine:
             Client.of(program, data, bench, noise, self.results, already(data.id))
             for data in clients
         ]
+
+    @property
+    def crew(self) -> HereCrew:
+        """Its clients, as parties of a federation."""
+        return HereCrew(self.clients)
+
+    def close(self) -> None:
+        """Nothing: it ends with this process."""
 
     def releases(self, state: State, places: Places) -> list[Release]:
         """What the clients would release by answering."""

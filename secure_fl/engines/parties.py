@@ -1,4 +1,4 @@
-"""All parties of a federation in this process: for simulations, tests and small pilots.
+"""All parties of a federation in one run: for simulations, tests and small pilots.
 
 They exchange the bytes that they would send over a network, and nothing else; an experimenter
 stands beside them and reads off what no party would be told.
@@ -11,13 +11,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from secure_fl.crypto.envelope import Phase
-from secure_fl.crypto.identities import Identity
+from secure_fl.crypto.identities import Identity, Member
 from secure_fl.crypto.roster import Roster
-from secure_fl.engines.queue import Here, Queue
-from secure_fl.errors import SecureFLError
+from secure_fl.engines.queue import Here, Host, Queue
+from secure_fl.errors import SecureFLError, TrainingError
 from secure_fl.federation.client import Client
 from secure_fl.federation.following import Follower
 from secure_fl.federation.observe import Seen
@@ -27,8 +27,8 @@ from secure_fl.federation.parties.server import FederationServer
 from secure_fl.federation.parties.shared import Shared
 from secure_fl.federation.place import Place
 from secure_fl.federation.plan import Plan
-from secure_fl.federation.program import SumForm
-from secure_fl.federation.recorder import FEDERATION, Recorder
+from secure_fl.federation.program import Answers, Program, SumForm
+from secure_fl.federation.recorder import FEDERATION, Recorder, client_name
 from secure_fl.federation.state import State
 from secure_fl.federation.step_program import StepProgram
 from secure_fl.federation.summing import Cost, Summed
@@ -56,6 +56,10 @@ class Watched:
     first: State
     opened: Summed | None = None
     error: SecureFLError | None = None
+
+    def begin(self) -> None:
+        """A round begins: nothing is opened."""
+        self.opened = None
 
     def start(self) -> State:
         """Where this process goes on."""
@@ -87,7 +91,7 @@ class Told:
         number: of the attempt.
         seen: by client, in the order in which they answered.
         error: why the first that could not answer could not.
-        seconds: that answers took.
+        seconds: that answers took, of all clients.
         called: clients that were called.
     """
 
@@ -101,12 +105,8 @@ class Told:
 class WatchedAnswers:
     """One client's answers, read off as they are made."""
 
-    def __init__(
-        self, client: Client, number: int, told: Told, running: Callable[[], int], replied: Replied
-    ) -> None:
-        """`running`: number of the attempt under way."""
-        self._client, self._number, self._told = client, number, told
-        self._running, self._replied = running, replied
+    def __init__(self, client: Client, number: int, watcher: LocalParties) -> None:
+        self._client, self._number, self._watcher = client, number, watcher
 
     def releases(self, state: State, position: int) -> Sequence[Release]:
         """None: the run's own gate admits a whole round before it is called."""
@@ -114,45 +114,124 @@ class WatchedAnswers:
 
     def answer(self, state: State, position: int) -> Blocks:
         """The client's summand."""
-        told, started = self._told, time.perf_counter()
-        if told.number != self._running():
-            told.number, told.seen = self._running(), {}
+        started = time.perf_counter()
         try:
             answer = self._client.answered(state, position)
         except SecureFLError as error:
-            told.error = told.error or error
+            self._watcher.failed(error)
             raise
-        told.seconds += time.perf_counter() - started
-        told.seen[self._number] = answer.seen
-        self._replied(self._number, len(told.seen), told.called)
+        self._watcher.answered(self._number, answer.seen, time.perf_counter() - started)
         return answer.blocks
 
 
+def prepared(program: Program, answers: Answers) -> Callable[[Plan], tuple[Program, Answers]]:
+    """What a simulated client makes of any plan: what is there already."""
+
+    def prepare(_: Plan) -> tuple[Program, Answers]:
+        return program, answers
+
+    return prepare
+
+
+class Crew(Protocol):
+    """A simulation's clients, wherever they are.
+
+    Attributes:
+        size: processes that they answer in.
+        lost: why they cannot go on.
+    """
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def lost(self) -> SecureFLError | None: ...
+
+    def members(self) -> Sequence[Member]:
+        """New identities of all clients, in their order."""
+        ...
+
+    def hosts(
+        self,
+        roster: Roster,
+        coordinator: Identity,
+        first: State,
+        head: bytes,
+        watcher: LocalParties,
+    ) -> list[Host]:
+        """Where the clients are parties of this federation.
+
+        They begin with the state `first`, and follow the transcript from `head` on, 32 bytes.
+        """
+        ...
+
+
+class HereCrew:
+    """Clients of this process."""
+
+    size = 1
+    lost: SecureFLError | None = None
+
+    def __init__(self, clients: Sequence[Client]) -> None:
+        self._clients = clients
+        self._people = [Identity.generate(client_name(each)) for each in range(len(clients))]
+
+    def members(self) -> list[Member]:
+        """New identities of all clients, in their order."""
+        return [one.member for one in self._people]
+
+    def hosts(
+        self,
+        roster: Roster,
+        coordinator: Identity,
+        first: State,
+        head: bytes,
+        watcher: LocalParties,
+    ) -> list[Host]:
+        """Where the clients are parties of this federation.
+
+        They begin with the state `first`, and follow the transcript from `head` on, 32 bytes.
+        """
+        shared, program = watcher.shared, watcher.watched
+
+        def party(identity: Identity, answers: WatchedAnswers) -> FederationClient:
+            follow = Follower(shared.followed, head)
+            site = Site(prepared(program, answers), follow=follow)
+            store = MemoryStore(bytes_too=False)
+            return FederationClient(identity, roster, site, store=store, shared=shared)
+
+        answers = [
+            WatchedAnswers(client, number, watcher) for number, client in enumerate(self._clients)
+        ]
+        found = zip(self._people, answers, strict=True)
+        return [Here([party(identity, answer) for identity, answer in found])]
+
+
 class LocalParties:
-    """A federation in this process, round by round.
+    """A federation of one run, round by round.
 
     Args:
         program: of the federation.
         state: from which it goes on.
-        clients: what answers.
+        crew: what answers.
         replied: told of each answer.
         recorder: writes the transcript, which clients follow.
+
+    Attributes:
+        watched: the program.
+        shared: what the parties of this process share.
+        told: what was read off the clients in the last round.
     """
 
     def __init__(
-        self,
-        program: StepProgram,
-        state: State,
-        clients: Sequence[Client],
-        replied: Replied,
-        recorder: Recorder,
+        self, program: StepProgram, state: State, crew: Crew, replied: Replied, recorder: Recorder
     ) -> None:
         config = program.blueprint.config
-        self._watched, self._shared, self.told = Watched(program, state), Shared(), Told()
-        self._recorder, self._head = recorder, recorder.head
-        people = {name: Identity.generate(name) for name in recorder.clients}
+        self.watched, self.shared, self.told = Watched(program, state), Shared(), Told()
+        self._crew, self._replied, self._recorder = crew, replied, recorder
+        head = recorder.head
         others = {role: Identity.generate(role, role) for role in _ROLES}
-        everyone = tuple(one.member for one in (*others.values(), *people.values()))
+        everyone = (*(one.member for one in others.values()), *crew.members())
         unsigned = Roster(FEDERATION, everyone, config.security.rotation_rounds)
         coordinator = others["coordinator"]
         named = unsigned.sign(coordinator)
@@ -160,29 +239,22 @@ class LocalParties:
         plan = self._plan(roster)
         signed = plan.sign(coordinator, roster)
         recorder.planned(plan, roster, (coordinator.card(), named, signed))
-        answers = [
-            WatchedAnswers(client, number, self.told, lambda: self.server.number, replied)
-            for number, client in enumerate(clients)
-        ]
-        self._clients = [
-            self._client(identity, roster, answer)
-            for identity, answer in zip(people.values(), answers, strict=True)
-        ]
-        watched, journal = self._watched, replace(recorder.journal, write=self._write)
         self.server = FederationServer(
             others["server"],
             roster,
             signed,
-            watched,
+            self.watched,
             start=state.place,
             number=recorder.number,
-            journal=journal,
+            journal=replace(recorder.journal, write=self._write),
         )
-        parties: list[FederationClient | FederationAuthority] = [*self._clients]
+        clients = crew.hosts(roster, coordinator, state, head, self)
+        hosts: list[Host] = [Here([self.server]), *clients]
         if self.server.plan.by_authority:
-            identity, shared = others["authority"], self._shared
-            parties.append(FederationAuthority(identity, roster, lambda _: watched, shared=shared))
-        self._queue = Queue([Here([self.server]), Here(parties)], "server", tap=self._tap)
+            identity, shared, watched = others["authority"], self.shared, self.watched
+            authority = FederationAuthority(identity, roster, lambda _: watched, shared=shared)
+            hosts.append(Here([authority]))
+        self._queue = Queue(hosts, "server", tap=self._tap)
         self._bytes, self._refused = Counter[tuple[str, int]](), list[str]()
         self._called: dict[Place, set[int]] = {}
         self._at = state.place
@@ -202,20 +274,43 @@ class LocalParties:
         self.told.__dict__.update(Told(called=called).__dict__)
         place = self._at = state.place
         self._numbers = self._called.pop(place, set())
+        self.watched.begin()
         self._queue.run(until=lambda: self.server.place != place or self._error is not None)
         if self._error is not None:
             raise self.server.hindrance or self._error
         if self.server.failed is not None:
             raise self.server.failed
-        opened, after = self._watched.opened, self._shared.known(self.server.state)
+        opened, after = self.watched.opened, self.shared.known(self.server.state)
         assert opened is not None
-        assert after is not None
+        after = self.watched.program.apply(state, opened) if after is None else after
+        if after.digest != self.server.state:
+            remedy = "run it with runtime.workers = 1"
+            problem = "a worker process came to another state than this one"
+            raise TrainingError(problem, field="state", value=place, remedy=remedy)
         return after, opened
+
+    def answered(self, client: int, seen: Seen, seconds: float) -> None:
+        """Take in what is read off a client that has answered."""
+        told = self.told
+        if told.number != self.server.number:
+            told.number, told.seen = self.server.number, {}
+        told.seconds += seconds
+        told.seen[client] = seen
+        self._replied(client, len(told.seen), told.called)
+
+    def failed(self, error: SecureFLError) -> None:
+        """Take in why a client could not answer."""
+        self.told.error = self.told.error or error
+
+    def opened_elsewhere(self, place: tuple[int, int], opened: Callable[[], Summed]) -> None:
+        """Take in what was opened in another process, once."""
+        if self.watched.opened is None and self.server.place == Place(*place):
+            self.watched.opened = opened()
 
     @property
     def _error(self) -> SecureFLError | None:
-        """Why a client of this process could not go on: it ends a simulation."""
-        return self.told.error or self._watched.error
+        """Why a client of this run could not go on: it ends a simulation."""
+        return self.told.error or self.watched.error or self._crew.lost
 
     def cost(self, seconds: float) -> Cost:
         """Of the round that was run last, of which `seconds` have passed.
@@ -229,10 +324,10 @@ class LocalParties:
         )
         refused = tuple(self._refused)
         self._refused.clear()
-        return Cost(down, up, seconds - self.told.seconds, refused)
+        return Cost(down, up, seconds - self.told.seconds / self._crew.size, refused)
 
     def _plan(self, roster: Roster) -> Plan:
-        blueprint = self._watched.program.blueprint
+        blueprint = self.watched.program.blueprint
         config = blueprint.config
         tensors = blueprint.make_encoder(0).state_dict().items()
         layout = repr([(name, str(tensor.dtype), tuple(tensor.shape)) for name, tensor in tensors])
@@ -243,20 +338,12 @@ class LocalParties:
             roster.names("client"),
             roster.digest,
             hashlib.sha256(layout.encode()).digest(),
-            self._watched.first.digest,
+            self.watched.first.digest,
             _LARGEST_STATE,
             "server",
             "authority" if config.security.key_holder == "authority" else "",
             largest=blueprint.largest,
         )
-
-    def _client(
-        self, identity: Identity, roster: Roster, answers: WatchedAnswers
-    ) -> FederationClient:
-        follow = Follower(self._shared.followed, self._head)
-        site = Site(lambda _: (self._watched, answers), follow=follow)
-        store = MemoryStore(bytes_too=False)
-        return FederationClient(identity, roster, site, store=store, shared=self._shared)
 
     def _write(self, kind: str, facts: Mapping[str, Any], evidence: Sequence[bytes]) -> None:
         if kind == "round":

@@ -5,8 +5,11 @@ that is named and bytes that it is given, and takes one message at a time: the n
 has said that the last is done, and what it sends waits in the pipe until it is read. So a slow
 reader slows its writers down, and no queue grows.
 
+While it works it may ask whoever started it, and waits for the answer.
+
 Guarantee: nothing is pickled; a process that ends, or is killed, is silent from then on, as a party
-is whose machine is lost.
+is whose machine is lost. It ends, in the middle of whatever it does, with who started it; Ctrl-C
+is for that one alone.
 Assumes: the pipes are the operating system's own, between two processes of one user.
 Not covered: who may read the memory of either process.
 """
@@ -19,6 +22,7 @@ import select
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 from importlib import import_module
@@ -30,8 +34,14 @@ _HEAD = struct.Struct(">QB")
 _STATUS = struct.Struct(">d?")
 _NAME = struct.Struct(">B")
 _CHUNK = 1 << 20
+_START = (
+    "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+    "from secure_fl.engines.pipes import serve; serve()"
+)
 _PATIENCE = 10.0
-Make = Callable[[bytes], Sequence[Party]]
+Ask = Callable[[bytes], memoryview]
+"""Asks whoever started the process, and waits for the answer."""
+Make = Callable[[bytes, Ask], Sequence[Party]]
 """What makes the parties of a process."""
 
 
@@ -43,6 +53,8 @@ class Kind(IntEnum):
     TICK = 2
     SENT = 3
     DONE = 4
+    ASK = 5
+    ANSWER = 6
 
 
 class Remote:
@@ -51,6 +63,7 @@ class Remote:
     Args:
         make: `package.module:function`, which makes them; importable in a process of its own.
         facts: what the function is given.
+        asked: answers what the process asks while it works.
 
     Attributes:
         busy: whether it works on a message.
@@ -58,12 +71,14 @@ class Remote:
         over: whether its parties wait for nothing more.
     """
 
-    def __init__(self, make: str, facts: bytes) -> None:
+    def __init__(
+        self, make: str, facts: bytes, asked: Callable[[memoryview], bytes] = bytes
+    ) -> None:
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
             "OMP_NUM_THREADS": "1",
         }
-        command = [sys.executable, "-c", "from secure_fl.engines.pipes import serve; serve()", make]
+        command = [sys.executable, "-c", _START, make]
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(  # noqa: S603 # our own interpreter and module
             command, stdin=pipe, stdout=pipe, bufsize=0, env=environment
@@ -72,7 +87,7 @@ class Remote:
         assert self._process.stdout is not None
         self._in, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
         self._names: Sequence[str] = ()
-        self._make, self.busy, self.alive = make, True, True
+        self._make, self._asked, self.busy, self.alive = make, asked, True, True
         self.over, self.due = False, None
         self._tell(Kind.MAKE, facts)
 
@@ -116,6 +131,9 @@ class Remote:
         except EOFError:
             self._lost()
             return []
+        if kind == Kind.ASK:
+            self._tell(Kind.ANSWER, self._asked(data))
+            return []
         if kind == Kind.SENT:
             sender, rest = _name(data)
             to, body = _name(rest)
@@ -128,6 +146,14 @@ class Remote:
     def kill(self) -> None:
         """End it at once, as a machine does that loses power."""
         self._process.kill()
+
+    @property
+    def status(self) -> int | None:
+        """How it ended, once it has: its exit status, or minus the signal that ended it."""
+        try:
+            return None if self.alive else self._process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            return None
 
     def close(self) -> None:
         """Let it end, and wait for that."""
@@ -167,6 +193,12 @@ def serve() -> None:
     torch.set_num_threads(1)
     here, there = 0, os.dup(1)
     os.dup2(2, 1)  # what anything prints must not get between the frames
+    threading.Thread(target=_end_with_starter, args=(here,), daemon=True).start()
+
+    def ask(question: bytes) -> memoryview:
+        _write(there, Kind.ASK, question)
+        return _read(here)[1]
+
     module, function = sys.argv[1].split(":")
     make: Make = getattr(import_module(module), function)
     parties: dict[str, Party] = {}
@@ -177,7 +209,7 @@ def serve() -> None:
             return
         sent: list[tuple[str, Message]] = []
         if kind == Kind.MAKE:
-            parties = {party.name: party for party in make(bytes(data))}
+            parties = {party.name: party for party in make(bytes(data), ask)}
         elif kind == Kind.TICK:
             [now] = struct.unpack(">d", data)
             for party in parties.values():
@@ -188,6 +220,14 @@ def serve() -> None:
         for sender, message in sent:
             _write(there, Kind.SENT, _named(sender), _named(message.to), message.data)
         _write(there, Kind.DONE, _status(list(parties.values())))
+
+
+def _end_with_starter(pipe: int) -> None:
+    """End this process when the other end of its pipe is closed, whatever it is doing."""
+    closed = select.poll()
+    closed.register(pipe, 0)
+    closed.poll()
+    os._exit(0)
 
 
 def _status(parties: Sequence[Party]) -> bytes:

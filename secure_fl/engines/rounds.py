@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from secure_fl.engines.embedded import EmbeddedEngine
 from secure_fl.engines.parties import LocalParties
+from secure_fl.engines.workers import Workers
 from secure_fl.federation.budget import BudgetGate
 from secure_fl.federation.record import RoundRecord
 from secure_fl.federation.recorder import Recorder
@@ -31,7 +32,7 @@ class Rounds:
     def __init__(
         self,
         program: StepProgram,
-        engine: EmbeddedEngine,
+        engine: EmbeddedEngine | Workers,
         gate: BudgetGate,
         groups: Sequence[int | None],
         heard: Callable[[int, int, int], None],
@@ -58,13 +59,14 @@ class Rounds:
         places = list(enumerate(form.cohort))
         self._gate.admit(self._engine.releases(state, places), self._engine.results.answers)
         if self._parties is None:
-            clients, heard = self._engine.clients, self._heard
-            self._parties = LocalParties(self._program, state, clients, heard, self._recorder)
+            crew, heard = self._engine.crew, self._heard
+            self._parties = LocalParties(self._program, state, crew, heard, self._recorder)
         begun = time.perf_counter()
         moved, opened = self._parties.run(state, len(places))
         cost = self._parties.cost(time.perf_counter() - begun)
         step, seen = self._program.step(state.place), self._parties.told.seen
-        metrics = step.observe(state, opened, dict(seen), self._groups) | self._gate.spent()
+        seen = {client: seen[client] for client in form.cohort if client in seen}
+        metrics = step.observe(state, opened, seen, self._groups) | self._gate.spent()
         metrics = ({"refused": list(cost.refused)} if cost.refused else {}) | metrics
         return moved, RoundRecord(
             form.name,

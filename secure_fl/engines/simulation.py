@@ -13,6 +13,7 @@ from typing import Protocol
 from secure_fl.data.dataset import Dataset
 from secure_fl.engines.embedded import EmbeddedEngine
 from secure_fl.engines.rounds import Rounds
+from secure_fl.engines.workers import Workers
 from secure_fl.federation.budget import BudgetGate
 from secure_fl.federation.extension import needs_sketches
 from secure_fl.federation.observe import Seen, of_representation
@@ -63,7 +64,7 @@ class Simulation:
 
     program: StepProgram
     prologue: Prologue
-    engine: EmbeddedEngine
+    engine: EmbeddedEngine | Workers
     rounds: Rounds
     gate: BudgetGate
     book: Book

@@ -176,6 +176,12 @@ class BudgetGate:
             return ((),)
         return self.ledger.brought(self.budget.unit, client, self.budget.adjacency)
 
+    @property
+    def earlier(self) -> list[Release]:
+        """Releases that came along with an earlier run's encoder."""
+        releases = () if self.ledger is None else self.ledger.releases
+        return [release for release in releases if release.history is not None]
+
     def spent(self) -> dict[str, object]:
         """What a round's record says of privacy: the largest ε of any subject so far, by the quick
         bound, which is never too low, and the mark.

@@ -39,6 +39,11 @@ FEDERATION = "embedded"
 _LARGEST = 1 << 36
 
 
+def client_name(number: int) -> str:
+    """Of a simulated client, on the roster."""
+    return f"client-{number:04d}"
+
+
 class Recorder:
     """A run's transcript, in its folder, or in memory where there is none."""
 
@@ -50,7 +55,7 @@ class Recorder:
             FileError: it cannot be read or written.
         """
         self._folder, self._config = folder, config
-        self.clients = tuple(f"client-{number:04d}" for number in range(clients))
+        self.clients = tuple(client_name(number) for number in range(clients))
         self._mark: Mark | None = None
         path = None if folder is None else folder.transcript
         known = path is not None and is_file(path)

@@ -23,7 +23,6 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from secure_fl.arguments import augmentation, encoder_maker
 from secure_fl.crypto.roster import Roster
 from secure_fl.data.partitions import ClientData
 from secure_fl.errors import ConfigError, PrivacyError
@@ -32,6 +31,7 @@ from secure_fl.federation.budget import BudgetGate
 from secure_fl.federation.client import Client
 from secure_fl.federation.factory import Blueprint
 from secure_fl.federation.installed import code_digest
+from secure_fl.federation.own_code import augmentation, encoder_maker
 from secure_fl.federation.parties.client import Site
 from secure_fl.federation.path_check import check_paths
 from secure_fl.federation.plan import Plan

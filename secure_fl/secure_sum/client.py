@@ -39,7 +39,7 @@ from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.secure_sum.block_codec import ClientCipher, HolderCipher, body_bytes, protect
 from secure_fl.secure_sum.blocks import BlockVector, Integers
 from secure_fl.secure_sum.counts import proved_head
-from secure_fl.secure_sum.digests import NOTHING, Applied, ApplySums, forks
+from secure_fl.secure_sum.digests import NOTHING, Applied, ApplySums, applied_by, forks
 from secure_fl.secure_sum.framing import empty_frames, unframe
 from secure_fl.secure_sum.key_directory import KeyBook, Verified, agreed_by, check_agreed, need
 from secure_fl.secure_sum.masks import UsedSeeds, mask_terms
@@ -129,8 +129,8 @@ class RoundClient(ClientSetup):
             RoundRefusedError: why this client goes no further; it reveals nothing then.
             FileError: the answers cannot be stored; they are not given either.
         """
-        take, state = self._take_of(data), self._state
-        if state.step != ClientStep.LEFT and question_of(data) == state.question:
+        take, state, question = self._take_of(data), self._state, question_of(data)
+        if state.step != ClientStep.LEFT and question == state.question:
             if not self._stored:
                 self._save()
             upload = self.resend() if state.step == ClientStep.UPLOADED else None
@@ -144,7 +144,7 @@ class RoundClient(ClientSetup):
                 self._save()  # what it refused it refuses for good
             raise
         answers = () if answer is None else (answer,)
-        self._answer(data, answers)
+        self._answer(question, answers)
         return list(answers)
 
     def upload(self, vector: BlockVector) -> memoryview:
@@ -315,13 +315,12 @@ class RoundClient(ClientSetup):
         if mine is None:
             problem = "this client opened nothing"
             raise self._leave(RoundReason.OUT_OF_TURN, problem, "digests", len(digests))
-        plan, seen, same = self._plan, Seen(), list[bytes]()
-        for envelope in digests:
-            expected = plan.expect(Phase.APPLY, "client")
-            header, applied = accept(envelope, plan.roster, expected, seen, Applied.decode)
+        plan, same = self._plan, list[bytes]()
+        claims = applied_by(plan, digests, self._verified)
+        for envelope, (sender, applied) in zip(digests, claims, strict=True):
             if forks(plan, mine.sums, applied.sums):
                 problem = "another client was sent other sums"
-                raise self._leave(RoundReason.FORKED, problem, "digest", header.sender)
+                raise self._leave(RoundReason.FORKED, problem, "digest", sender)
             if applied.claim == mine.claim:
                 same.append(envelope)
         if 2 * len(same) <= len(digests):

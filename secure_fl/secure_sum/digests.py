@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from secure_fl.crypto.envelope import Phase, open_head, read_header
+from secure_fl.crypto.envelope import Phase, Seen, open_head, read_header
 from secure_fl.crypto.refusals import Reason, RefusedError
+from secure_fl.secure_sum.graph import commitment
+from secure_fl.secure_sum.key_directory import Verified
+from secure_fl.secure_sum.messages import accept
 from secure_fl.secure_sum.opener import Opened
 from secure_fl.secure_sum.plan import RoundPlan
 
@@ -78,3 +81,25 @@ def forks(plan: RoundPlan, mine: bytes, theirs: bytes) -> bool:
         return other is not False and other != read_header(mine).body_hash
     except RefusedError:
         return False
+
+
+def applied_by(
+    plan: RoundPlan, envelopes: Sequence[bytes], verified: Verified | None = None
+) -> tuple[tuple[str, Applied], ...]:
+    """What each of these clients signed that it opened, in the order of the envelopes.
+
+    Raises:
+        RefusedError: a message that is not a signed digest of this round.
+    """
+    name = commitment([plan.digest, *envelopes])
+    if verified is not None and name in verified.applied:
+        known: tuple[tuple[str, Applied], ...] = verified.applied[name]
+        return known
+    seen, found = Seen(), list[tuple[str, Applied]]()
+    for data in envelopes:
+        expected = plan.expect(Phase.APPLY, "client")
+        header, applied = accept(data, plan.roster, expected, seen, Applied.decode)
+        found.append((header.sender, applied))
+    if verified is not None:
+        verified.applied[name] = tuple(found)
+    return tuple(found)

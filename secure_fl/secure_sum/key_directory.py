@@ -45,6 +45,8 @@ class Verified:
     books: dict[bytes, KeyBook] = field(default_factory=dict)
     agreements: dict[bytes, frozenset[str]] = field(default_factory=dict)
     heads: dict[bytes, Integers] = field(default_factory=dict)
+    applied: dict[bytes, Any] = field(default_factory=dict)
+    """What `round_digests.applied_by` found."""
     opened: dict[bytes, Any] = field(default_factory=dict)
     """The sums opened last, which all these clients hold."""
 

@@ -27,7 +27,7 @@ from secure_fl.secure_sum.messages import (
 )
 from secure_fl.secure_sum.plan import RoundPlan
 from secure_fl.secure_sum.sizes import check_size, most_bytes
-from secure_fl.secure_sum.state import RoundState, question_of, state_context
+from secure_fl.secure_sum.state import RoundState, state_context
 from secure_fl.secure_sum.steps import ClientStep
 from secure_fl.secure_sum.store import MemoryStore, RoundStore, Sealed
 
@@ -278,7 +278,7 @@ class ClientSetup:
         self._store.save(self._plan.round, self._sealed())
         self._stored = True
 
-    def _answer(self, data: bytes, answers: tuple[bytes, ...]) -> None:
-        """Keep the answers to a message, before they go out."""
-        self._state.question, self._state.answers = question_of(data), answers
+    def _answer(self, question: bytes, answers: tuple[bytes, ...]) -> None:
+        """Keep the answers to a message, before they go out; `question`: its `question_of`."""
+        self._state.question, self._state.answers = question, answers
         self._save()

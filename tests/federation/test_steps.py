@@ -25,12 +25,13 @@ from secure_fl.federation.budget import BudgetGate
 from secure_fl.federation.client import Client
 from secure_fl.federation.observe import Seen
 from secure_fl.federation.program import SumForm
+from secure_fl.federation.recorder import Recorder
 from secure_fl.federation.state import Place, State
 from secure_fl.federation.step_program import StepProgram
 from secure_fl.federation.steps.evaluate import Evaluate
 from secure_fl.federation.steps.restarts import Restarts
 from secure_fl.federation.steps.step import Answer, Step
-from secure_fl.federation.summing import Summed, Summing
+from secure_fl.federation.summing import Summed
 from secure_fl.secure_sum.grid import Grid
 
 STARTS: dict[str, dict[str, Any]] = {
@@ -177,9 +178,11 @@ def test_a_new_kind_of_step_is_one_class(protection: str, images: Dataset) -> No
     federation = Federation(tiny_config(**tables), data=images)
     program = StepProgram(federation.blueprint, [Labelled(federation.blueprint)])
     engine = EmbeddedEngine(federation.clients, program)
-    summing = Summing(federation.config.security, 6)
     gate, heard = BudgetGate(PrivacyConfig(), None), list[int]()
-    rounds = Rounds(program, engine, summing, gate, [None] * 6, lambda *told: heard.append(told[0]))
+    recorder = Recorder(None, federation.config, 6)
+    rounds = Rounds(
+        program, engine, gate, [None] * 6, lambda *told: heard.append(told[0]), recorder
+    )
     state, record = rounds.run(program.start())
     counts = torch.stack([client.train.y.bincount(minlength=3) for client in federation.clients])
     shares = counts.sum(0).double() / federation.blueprint.largest

@@ -13,6 +13,7 @@ from helpers import make_images, tiny_config
 from secure_fl.crypto.identities import Identity, Member
 from secure_fl.crypto.roster import Roster
 from secure_fl.data.partitions import ClientData
+from secure_fl.engines.pipes import Ask
 from secure_fl.federation.installed import code_digest
 from secure_fl.federation.parties.authority_store import KeptAuthority
 from secure_fl.federation.parties.client_store import KeptClient
@@ -81,7 +82,7 @@ def examples(number: int) -> ClientData:
     return ClientData(number, part, part, part, None, "", f"client-{number:04d}")
 
 
-def make_party(data: bytes) -> Sequence[Party]:
+def make_party(data: bytes, ask: Ask) -> Sequence[Party]:
     """The server, the authority, or one client, from its folder."""
     facts = json.loads(data)
     folder, name = Path(facts["folder"]), facts["name"]

@@ -52,7 +52,7 @@ def test_every_party_in_a_process_of_its_own(tmp_path: Path, prepared: dict[str,
 
 def test_a_site_refuses_what_its_policy_does_not_allow(prepared: dict[str, bytes]) -> None:
     facts = json.loads(prepared["client-0000"])
-    [client] = make_party(json.dumps(facts | {"epsilon": 10.0}).encode())
+    [client] = make_party(json.dumps(facts | {"epsilon": 10.0}).encode(), memoryview)
     [answer] = client.receive(bytes.fromhex(facts["plan"]))
     assert route(answer.data).phase == Phase.REFUSE
     assert b"against-policy" in bytes(answer.data)

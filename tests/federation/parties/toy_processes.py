@@ -10,6 +10,7 @@ from federation.parties.toy_federation import Toy, ToyAnswers, identities, plan_
 
 from secure_fl.crypto.identities import Identity, Member
 from secure_fl.crypto.roster import Roster
+from secure_fl.engines.pipes import Ask
 from secure_fl.federation.parties.client import FederationClient, Site
 from secure_fl.federation.parties.server import FederationServer
 from secure_fl.federation.party import Party
@@ -38,7 +39,7 @@ def prepare(folder: Path, program: Toy, protection: str) -> dict[str, bytes]:
     return facts
 
 
-def make_party(data: bytes) -> Sequence[Party]:
+def make_party(data: bytes, ask: Ask) -> Sequence[Party]:
     """The server, or one client."""
     facts = json.loads(data)
     coordinator = Member.from_card(bytes.fromhex(facts["coordinator"]))

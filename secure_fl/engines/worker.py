@@ -1,0 +1,276 @@
+"""A worker process: some of a simulation's clients, each a party of its own.
+
+It is told what everybody knows, the examples of its clients, the roster and the state that they
+begin with; from then on its clients live from the bytes that they receive. Beside them sits a desk,
+which answers what an experimenter asks, and passes on what one reads off them.
+
+Guarantee: what is released is kept by the run itself, in its one release box, before it is sent.
+Assumes: who started the process is the run. Noise is of this process' own source.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from secure_fl.config import FederationConfig
+from secure_fl.crypto.identities import Identity, Member
+from secure_fl.crypto.roster import Roster
+from secure_fl.engines.parties import prepared
+from secure_fl.engines.pipes import Ask
+from secure_fl.engines.sending import (
+    client_of,
+    decode,
+    encode,
+    error_document,
+    named,
+    seen_document,
+    summed_packet,
+)
+from secure_fl.errors import SecureFLError, TrainingError
+from secure_fl.federation.bench import Workbench
+from secure_fl.federation.client import Client
+from secure_fl.federation.factory import Blueprint
+from secure_fl.federation.following import Follower
+from secure_fl.federation.own_code import augmentation, encoder_maker
+from secure_fl.federation.parties.client import FederationClient, Site
+from secure_fl.federation.parties.shared import Shared
+from secure_fl.federation.party import Message, Party
+from secure_fl.federation.place import Place
+from secure_fl.federation.program import SumForm
+from secure_fl.federation.release_box import ReleaseBox
+from secure_fl.federation.state import State
+from secure_fl.federation.step_program import StepProgram
+from secure_fl.federation.steps.evaluate import Evaluate
+from secure_fl.federation.steps.order import steps_of
+from secure_fl.federation.summing import Summed
+from secure_fl.privacy.adjacency import Adjacency, PrivacyUnit
+from secure_fl.privacy.ledger import PrivacyLedger, Release
+from secure_fl.privacy.noise import NoiseSource
+from secure_fl.secure_sum.grid import Blocks
+from secure_fl.secure_sum.store import MemoryStore
+from secure_fl.training.device import Compute
+
+DESK = "desk"
+Tensors = dict[str, Tensor]
+Told = Callable[[dict[str, Any], Tensors], tuple[dict[str, Any], Tensors]]
+"""Tells the run something, and waits for what it says."""
+
+
+class FarBox(ReleaseBox):
+    """The run's release box, from a worker."""
+
+    def __init__(self, tell: Told) -> None:
+        super().__init__(None)
+        self._tell = tell
+
+    def once(self, key: str, make: Callable[[], Tensors], *, reused: bool = False) -> Tensors:
+        head = {"about": "box", "key": key, "reused": reused}
+        said, found = self._tell(head | {"do": "again"}, {})
+        return found if said["found"] else self._tell(head | {"do": "keep"}, make())[1]
+
+    def find(self, key: str) -> Tensors | None:
+        said, found = self._tell({"about": "box", "do": "find", "key": key}, {})
+        return found if said["found"] else None
+
+
+class TellingProgram:
+    """A replica's program, which tells the run what was opened."""
+
+    def __init__(self, program: StepProgram, first: State, tell: Told) -> None:
+        self._program, self._first, self._tell = program, first, tell
+
+    def start(self) -> State:
+        """Where the run goes on."""
+        return self._first
+
+    def form(self, place: Place) -> SumForm:
+        """As the program's."""
+        return self._program.form(place)
+
+    def done(self, place: Place) -> bool:
+        """As the program's."""
+        return self._program.done(place)
+
+    def apply(self, state: State, opened: Summed) -> State:
+        """As the program's."""
+        head, tensors = summed_packet(opened)
+        place = [state.place.step, state.place.round]
+        self._tell(head | {"about": "opened", "place": place}, tensors)
+        return self._program.apply(state, opened)
+
+
+class TellingAnswers:
+    """One client's answers, read off as they are made."""
+
+    def __init__(self, client: Client, number: int, tell: Told) -> None:
+        self._client, self._number, self._tell = client, number, tell
+
+    def releases(self, state: State, position: int) -> Sequence[Release]:
+        """None: the run's own gate admits a whole round before it is called."""
+        return ()
+
+    def answer(self, state: State, position: int) -> Blocks:
+        """The client's summand."""
+        started = time.perf_counter()
+        try:
+            answer = self._client.answered(state, position)
+        except Exception as error:
+            self._tell({"about": "error", "error": error_document(error)}, {})
+            if isinstance(error, SecureFLError):
+                raise
+            remedy = "read what the run says"
+            raise TrainingError("raises", field="client", value="", remedy=remedy) from None
+        seconds = time.perf_counter() - started
+        head = {"about": "answer", "client": self._number, "seconds": seconds}
+        self._tell(head | {"seen": seen_document(answer.seen)}, {})
+        return answer.blocks
+
+
+class Seat:
+    """Where one client of a worker is a party, once it is one."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.taken: FederationClient | None = None
+
+    @property
+    def over(self) -> bool:
+        """As the client's."""
+        return self.taken is not None and self.taken.over
+
+    @property
+    def due(self) -> float | None:
+        """As the client's."""
+        return None if self.taken is None else self.taken.due
+
+    def receive(self, data: bytes | memoryview) -> list[Message]:
+        """As the client."""
+        return [] if self.taken is None else self.taken.receive(data)
+
+    def tick(self, now: float) -> list[Message]:
+        """As the client."""
+        return [] if self.taken is None else self.taken.tick(now)
+
+
+class Desk:
+    """Answers what the run asks of a worker."""
+
+    name, over, due = DESK, True, None
+
+    def __init__(self, numbers: Sequence[int], names: Sequence[str], ask: Ask) -> None:
+        self.seats: dict[str, Seat] = {name: Seat(name) for name in names}
+        self._numbers, self._ask = dict(zip(names, numbers, strict=True)), ask
+        self._people: dict[str, Identity] = {}
+        self._clients: dict[int, Client] = {}
+
+    def tick(self, now: float) -> list[Message]:
+        """Nothing: it waits to be asked."""
+        return []
+
+    def receive(self, data: bytes | memoryview) -> list[Message]:
+        """One question, and its answer."""
+        head, tensors = decode(data)
+        try:
+            said = getattr(self, f"_on_{head.pop('do')}")(head, tensors)
+        except SecureFLError as error:
+            said = {"error": error_document(error)}
+        return [Message("run", encode(said or {}))]
+
+    def _tell(self, head: dict[str, Any], tensors: Tensors) -> tuple[dict[str, Any], Tensors]:
+        return decode(self._ask(encode(head, tensors)))
+
+    def _on_begin(self, head: dict[str, Any], tensors: Tensors) -> None:
+        """What everybody knows."""
+        config, shape = FederationConfig(**head["config"]), tuple(head["shape"])
+        begun_as = head["begun_as"]
+        blueprint = Blueprint.draw(
+            config,
+            shape,
+            head["classes"],
+            head["clients"],
+            augmentation(named(head["augment"]), config, shape),
+            encoder_maker(named(head["encoder"]), config, shape),
+            Compute.of(config.runtime),
+            head["largest"],
+        )
+        begun = None if begun_as is None else FederationConfig(**begun_as)
+        blueprint = replace(blueprint, begun_as=begun)
+        self._program = StepProgram(blueprint, steps_of(blueprint))
+        self._bench, self._noise = Workbench(blueprint), NoiseSource.fresh()
+        self._box, self._earlier = FarBox(self._tell), PrivacyLedger()
+        for release in head["earlier"]:
+            self._earlier.record(Release.from_dict(release))
+
+    def _on_client(self, head: dict[str, Any], tensors: Tensors) -> None:
+        """One client's examples."""
+        data, privacy = client_of(head, tensors), self._program.blueprint.config.privacy
+        unit = PrivacyUnit("example" if privacy.unit == "none" else privacy.unit)
+        already = self._earlier.brought(unit, data.id, Adjacency(privacy.adjacency))
+        made = (self._program, data, self._bench, self._noise, self._box, already)
+        self._clients[data.id] = Client.of(*made)
+
+    def _on_members(self, head: dict[str, Any], tensors: Tensors) -> dict[str, Any]:
+        """New identities of the clients: their public halves."""
+        self._people = {name: Identity.generate(name) for name in self.seats}
+        return {"members": [one.member.document() for one in self._people.values()]}
+
+    def _on_join(self, told: dict[str, Any], tensors: Tensors) -> None:
+        """The clients become parties, which follow the transcript from the head that is told."""
+        coordinator = Member.from_document(told["coordinator"])
+        roster = Roster.open(bytes.fromhex(told["roster"]), coordinator)
+        head, first = bytes.fromhex(told["head"]), _state(tensors)
+        program, shared = TellingProgram(self._program, first, self._tell), Shared()
+        for name, seat in self.seats.items():
+            number = self._numbers[name]
+            answers = TellingAnswers(self._clients[number], number, self._tell)
+            follow = Follower(shared.followed, head)
+            site = Site(prepared(program, answers), follow=follow)
+            person, store = self._people[name], MemoryStore(bytes_too=False)
+            seat.taken = FederationClient(person, roster, site, store=store, shared=shared)
+
+    def _on_releases(self, head: dict[str, Any], tensors: Tensors) -> dict[str, Any]:
+        state = _state(tensors)
+        found = [
+            release.to_dict()
+            for position, client in head["places"]
+            if client in self._clients
+            for release in self._clients[client].releases(state, position)
+        ]
+        return {"releases": found}
+
+    def _on_scored(self, head: dict[str, Any], tensors: Tensors) -> None:
+        state, step = _state(tensors), Evaluate(self._program.blueprint)
+        for number, client in self._clients.items():
+            seen = seen_document(client.scored(step, state, number))
+            self._tell({"about": "score", "client": number, "seen": seen}, {})
+
+    def _on_remind(self, head: dict[str, Any], tensors: Tensors) -> None:
+        for client, pool in head["choices"].items():
+            if int(client) in self._clients:
+                self._clients[int(client)].local.before = pool
+
+    def _on_recalled(self, head: dict[str, Any], tensors: Tensors) -> dict[str, Any]:
+        state = _state(tensors)
+        found = [each for client in self._clients.values() for each in client.recalled(state)]
+        return {"releases": [release.to_dict() for release in found]}
+
+    def _on_recall(self, head: dict[str, Any], tensors: Tensors) -> None:
+        state = _state(tensors)
+        for client in self._clients.values():
+            client.recall(state)
+
+
+def make(facts: bytes, ask: Ask) -> list[Party]:
+    """The parties of a worker: its clients, and the desk."""
+    head, _ = decode(facts)
+    desk = Desk(head["numbers"], head["names"], ask)
+    return [*desk.seats.values(), desk]
+
+
+def _state(tensors: Tensors) -> State:
+    return State.decode(bytes(tensors["state"].numpy()))
