@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from secure_fl.arguments import as_callbacks, as_config, as_folder, encoder_named
@@ -19,29 +17,29 @@ from secure_fl.callbacks.base import Callback
 from secure_fl.callbacks.progress import shown
 from secure_fl.config import FederationConfig
 from secure_fl.config_file import dump_config
-from secure_fl.data.dataset import Dataset
+from secure_fl.data.dataset import Dataset, Splits
 from secure_fl.data.digests import whole_digest
 from secure_fl.data.joining import join
 from secure_fl.data.partitions import ClientData, count_classes, partition, resolved
 from secure_fl.data.scaling import Scaling
-from secure_fl.data.sources import given_sources, load_source, load_sources
+from secure_fl.data.sources import given_sources, load_sources
 from secure_fl.data.summary import PartitionSummary, summarise
 from secure_fl.data.views import Augmentation, check_range
+from secure_fl.engines.book import Book
 from secure_fl.engines.embedded import EmbeddedEngine
 from secure_fl.engines.rounds import Rounds
 from secure_fl.engines.simulation import Simulation
 from secure_fl.engines.workers import Own, Workers, apart
-from secure_fl.federation.alerts import majorities, watched
-from secure_fl.federation.bench import Workbench
+from secure_fl.federation.alerts import majorities
 from secure_fl.federation.budget import BudgetGate
-from secure_fl.federation.central import CentralSet
+from secure_fl.federation.central import CentralSet, central_data, compared
 from secure_fl.federation.extension import check_lengths_only, go_on, last_choices
 from secure_fl.federation.factory import Blueprint
 from secure_fl.federation.folder import RunFolder
 from secure_fl.federation.manifest import Manifest
+from secure_fl.federation.models_made import ModelsMade
 from secure_fl.federation.own_code import augmentation, encoder_maker
 from secure_fl.federation.path_check import check_paths
-from secure_fl.federation.pools import get_guide, get_pools
 from secure_fl.federation.privacy_record import privacy_record, sketch_record
 from secure_fl.federation.prologue import Prologue
 from secure_fl.federation.record import RoundRecord
@@ -53,8 +51,6 @@ from secure_fl.federation.step_program import StepProgram
 from secure_fl.federation.steps.order import steps_of
 from secure_fl.files import held, read_json, remove_unfinished
 from secure_fl.inference import Models
-from secure_fl.models.state import count_parameters, load_vector
-from secure_fl.pools.pool_set import PoolModel
 from secure_fl.result import Result
 from secure_fl.summary import final_summary, picture
 from secure_fl.training.device import Compute
@@ -95,12 +91,8 @@ class Federation:
     ) -> None:
         self.config = as_config(config)
         self._callbacks = as_callbacks(callbacks)
-        self._own_data, private = data is not None, self.config.privacy.unit != "none"
-        sources = (
-            load_sources(self.config.data, self.config.seed)
-            if data is None
-            else given_sources(data, self.config.data)
-        )
+        self._own_data = data is not None
+        sources = self._sources(data)
         self.config = resolved(self.config, sources, own=self._own_data)
         self.manifest = Manifest.of(self.config)
         dealt = partition(sources, self.config)
@@ -110,21 +102,27 @@ class Federation:
         self._custom_encoder = encoder is not None
         self._workers, self.config = apart(self.config)
         self._own = Own.of(encoder, augment) if self._workers > 1 else Own()
-        self._central = self._central_data()
-        compared = private and self.config.pretrain.mode in ("centralized", "load")
-        # As they were before clients' transforms: what is looked for in a set that a server
-        # has seen.
-        self._held = (
-            [part for split in sources for part in split if part is not None] if compared else []
-        )
+        self._central = central_data(self.config, self.clients[0].train)
+        self._held = compared(self.config, sources)
         self._seen = None if self._central is None else self._seen_at_a_server()
         if augment is None and self.config.augments:
-            for examples in [client.train for client in self.clients] + (
-                [self._central] if self._central else []
-            ):
-                check_range(examples)
+            for examples in [*(client.train for client in self.clients), self._central]:
+                if examples is not None:
+                    check_range(examples)
+        self.blueprint = self._drawn(encoder, augment)
+
+    def _sources(self, data: Any) -> list[Splits]:
+        if data is not None:
+            return given_sources(data, self.config.data)
+        return load_sources(self.config.data, self.config.seed)
+
+    def _drawn(
+        self,
+        encoder: nn.Module | Callable[[int], nn.Module] | None,
+        augment: Augmentation | None,
+    ) -> Blueprint:
         shape = self.clients[0].train.shape
-        self.blueprint = Blueprint.draw(
+        return Blueprint.draw(
             self.config,
             shape,
             count_classes(self.clients, self.config),
@@ -133,14 +131,14 @@ class Federation:
             encoder_maker(encoder, self.config, shape),
             Compute.of(self.config.runtime),
             # Clients count alike under privacy, where sizes may not leave them.
-            1 if private else max(len(client.train) for client in self.clients),
+            1
+            if self.config.privacy.unit != "none"
+            else max(len(client.train) for client in self.clients),
         )
 
     def __repr__(self) -> str:
-        return (
-            f"Federation({self.config.name!r}, clients={len(self.clients)}, "
-            f"shape={self.blueprint.shape})"
-        )
+        clients, shape = len(self.clients), self.blueprint.shape
+        return f"Federation({self.config.name!r}, clients={clients}, shape={shape})"
 
     def summarise(self) -> PartitionSummary:
         """What each client holds."""
@@ -190,17 +188,15 @@ class Federation:
     ) -> Result:
         restored, box = self._prepare(folder, seen, holding, resume=resume)
         if self.config.pretrain.mode == "load" and restored is None:
-            self._gate.load_encoder(
-                RunFolder.open(Path(self.config.pretrain.load_from or ""), "pretrain.load_from"),
-                len(self.clients),
-            )
+            source = Path(self.config.pretrain.load_from or "")
+            self._gate.load_encoder(RunFolder.open(source, "pretrain.load_from"), len(self.clients))
         central = None if self._central is None else self._scaling.alone(self._central)
         prologue = Prologue(self.blueprint, central, self._loaded_encoder)
         initial = {} if restored is not None else prologue.initial()
         program = StepProgram(self.blueprint, steps_of(self.blueprint), initial)
         engine = self._engine(program, box)
         holding.callback(engine.close)
-        book = _Book(self, folder, box)
+        book = self._book(folder, box)
         chosen = last_choices(each.metrics for each in book.records)
         if self.blueprint.begun_as is not None:
             engine.remind(chosen)
@@ -227,6 +223,19 @@ class Federation:
         self._tell("on_end", result)
         return result
 
+    def _book(self, folder: RunFolder | None, box: ReleaseBox) -> Book:
+        return Book(
+            self.config,
+            self.manifest,
+            folder,
+            box,
+            self._gate,
+            self._recorder,
+            majorities(self.clients),
+            self._digest,
+            self._tell,
+        )
+
     def _engine(self, program: StepProgram, box: ReleaseBox) -> EmbeddedEngine | Workers:
         """Who answers: clients in this process, or in workers."""
         if self._workers == 1:
@@ -234,38 +243,9 @@ class Federation:
         earlier = self._gate.earlier
         return Workers(self.clients, program, self._workers, box, earlier, self._own)
 
-    def _central_data(self) -> Dataset | None:
-        """The set of centralized pre-training, checked to look like the clients' data."""
-        source = self.config.pretrain.source
-        if self.config.pretrain.mode != "centralized" or source is None:
-            return None
-        data, _ = load_source(source, self.config.data, self.config.seed)
-        join(
-            [self.clients[0].train.take(torch.tensor([0])), data.take(torch.tensor([0]))],
-            "pretrain.source",
-        )
-        return data
-
     def _seen_at_a_server(self, resumed: RunFolder | None = None) -> CentralSet | None:
-        """The set that a server trains this run's encoder on, or has trained it on, checked to hold
-        no private example of the clients.
-
-        Args:
-            resumed: a run that has loaded its encoder already, and whose own record says what that
-                has seen.
-        """
-        if resumed is not None and self.config.pretrain.mode == "load":
-            seen: CentralSet | None = CentralSet.recorded(resumed)
-        else:
-            seen = CentralSet.behind(self.config.pretrain, self._central)
-        if seen is not None:
-            seen.check(self._held)
-        return seen
-
-    @cached_property
-    def _majorities(self) -> dict[str, float]:
-        """What accuracies are compared with, for the experimenter."""
-        return majorities(self.clients)
+        """`resumed`: the folder of this run, where its encoder was loaded already."""
+        return CentralSet.checked(self.config.pretrain, self._central, self._held, resumed)
 
     @cached_property
     def _digest(self) -> str:
@@ -315,17 +295,10 @@ class Federation:
             self._recorder.begins()
             return None, ReleaseBox(None)
         opened = self._open_gate(None if resume else folder.ledger)
-        if not resume:
+        if resume:
+            self._check_examples(folder)
+        else:
             self._begin(folder, seen)
-        elif (
-            self.manifest.writes("partition.json")
-            and read_json(folder.partition, dict[str, Any], _REMEDY).get("digest")
-            != self._examples_digest
-        ):
-            # Where the record leaves the experimenter's fields out, other examples of the same
-            # sizes are not noticed.
-            check_lengths_only(folder.read_config(), self.config)
-            raise folder.of_another_run()
         kept = None if opened.ledger is None else RunState(folder.run)
         if kept is not None:
             kept.lies_apart_from(folder.path)
@@ -344,6 +317,17 @@ class Federation:
             )
         self._recorder.begins()
         return state, ReleaseBox(folder.results, kept, self._gate.charged, folder.check_own)
+
+    def _check_examples(self, folder: RunFolder) -> None:
+        """Refuse to resume a run of other examples. Where the record leaves the experimenter's
+        fields out, others of the same sizes are not noticed.
+        """
+        if not self.manifest.writes("partition.json"):
+            return
+        recorded = read_json(folder.partition, dict[str, Any], _REMEDY).get("digest")
+        if recorded != self._examples_digest:
+            check_lengths_only(folder.read_config(), self.config)
+            raise folder.of_another_run()
 
     def _open_gate(
         self, path: Path | None, kept: RunState | None = None, *, resumed: bool = False
@@ -378,30 +362,16 @@ class Federation:
         )
 
     def _finish(self, state: State, records: list[RoundRecord], folder: RunFolder | None) -> Result:
-        blueprint = self.blueprint
-        encoder = blueprint.encoder().cpu()
-        load_vector(encoder, state.tensors["encoder"])
-        pools = self._pool_models(state)
-        choices = (
-            {int(client): pool for client, pool in records[-1].metrics.get("choices", {}).items()}
-            if pools
-            else {}
-        )
-        sizes = {
-            "encoder_parameters": count_parameters(encoder),
-            "pool_parameters": count_parameters(pools[0]) if pools else 0,
-        }
-        summary = final_summary(
-            self.config,
-            records,
-            self.summarise(),
-            sizes,
-            privacy_record(self.config, self._gate, records),
-        )
+        made, choices = ModelsMade.of(self.blueprint, state), dict[int, int]()
+        if made.pools:
+            found = records[-1].metrics.get("choices", {})
+            choices = {int(client): pool for client, pool in found.items()}
+        claimed = privacy_record(self.config, self._gate, records)
+        summary = final_summary(self.config, records, self.summarise(), made.sizes, claimed)
         sketches = sketch_record(self.config, self._gate)
         summary |= {} if sketches is None else {"sketches": sketches}
         card = ModelCard.of(
-            blueprint,
+            self.blueprint,
             self._scaling,
             self.clients,
             self._scales,
@@ -409,34 +379,16 @@ class Federation:
             own_data=self._own_data,
             own_encoder=self._custom_encoder,
         )
-        guide, centre = (
-            get_guide(state) if pools else None,
-            state.tensors.get("sketch.public_centre"),
-        )
         if folder is not None:
             folder.check_own()
-            save_models(folder, encoder, pools, guide, card, centre)
+            save_models(folder, made.encoder, made.pools, made.guide, card, made.centre)
             if self.manifest.writes("embedding.json"):
-                folder.write(
-                    folder.embedding, picture(blueprint, state.tensors["encoder"], self.clients)
-                )
+                drawn = picture(self.blueprint, state.tensors["encoder"], self.clients)
+                folder.write(folder.embedding, drawn)
             folder.write(folder.summary, summary)
-        models = Models(self.config, card, encoder.eval(), pools, guide, centre)
-        return Result(
-            models, choices, summary, records, None if folder is None else folder.path, self._names
-        )
-
-    def _pool_models(self, state: State) -> list[PoolModel]:
-        if not self.config.pools.enabled:
-            return []
-        pools, models = get_pools(state), []
-        for k in range(len(pools)):
-            bench = Workbench(self.blueprint)
-            if self.config.pools.encoder == "frozen":
-                bench.keep(state.tensors["encoder"])
-            self.blueprint.layout.load(bench.pool_model, pools, k)
-            models.append(bench.pool_model.cpu().eval())
-        return models
+        kept = (made.encoder.eval(), made.pools, made.guide, made.centre)
+        models, path = Models(self.config, card, *kept), None if folder is None else folder.path
+        return Result(models, choices, summary, records, path, self._names)
 
     def _tell(self, hook: str, *arguments: object) -> None:
         for callback in self._heard:
@@ -446,32 +398,3 @@ class Federation:
         if self.manifest.experiments:
             self._tell("on_reply", self._names[client])
         self._tell("on_client", done, total)
-
-
-class _Book:
-    """The records of one run: written to its folder if it has one, and told to callbacks."""
-
-    def __init__(self, federation: Federation, folder: RunFolder | None, box: ReleaseBox) -> None:
-        self._federation, self._folder, self._box = federation, folder, box
-        self.records = (
-            [] if folder is None else [RoundRecord(**line) for line in folder.read_metrics()]
-        )
-
-    def begin(self, name: str, rounds: int, finished: int) -> None:
-        self._federation._tell("on_phase", name, rounds, finished)
-
-    def check(self) -> None:
-        if self._folder is not None:
-            self._folder.check_own()
-
-    def write(self, record: RoundRecord, state: State, *, save: bool) -> None:
-        made, folder = self._federation, self._folder
-        record = watched(record, self.records, made.config, made._majorities)
-        self.records.append(record)
-        made._recorder.ledger(made._gate.mark)
-        if folder is not None:
-            folder.append(record)
-            if save:
-                folder.save(state, made._digest, made._gate.mark)
-                self._box.checkpointed()
-        made._tell("on_round", RoundRecord(**made.manifest.view("metrics.jsonl", asdict(record))))

@@ -14,9 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from secure_fl.config import PretrainConfig
-from secure_fl.data.dataset import Dataset
+import torch
+
+from secure_fl.config import FederationConfig, PretrainConfig
+from secure_fl.data.dataset import Dataset, Splits
 from secure_fl.data.digests import content_digests
+from secure_fl.data.joining import join
+from secure_fl.data.sources import load_source
 from secure_fl.errors import PrivacyError, RunFolderError
 from secure_fl.federation.folder import RunFolder
 from secure_fl.files import is_file, read_json
@@ -76,6 +80,35 @@ class CentralSet:
         return cls.recorded(folder)
 
     @classmethod
+    def checked(
+        cls,
+        pretrain: PretrainConfig,
+        data: Dataset | None,
+        held: Iterable[Dataset],
+        resumed: RunFolder | None = None,
+    ) -> CentralSet | None:
+        """The set that a server trains a run's encoder on, or has trained it on, checked to hold no
+        private example of the clients.
+
+        Args:
+            data: the set of this run's own server, in mode `centralized`.
+            held: the clients' examples that are compared with it.
+            resumed: a run that has loaded its encoder already, and whose own record says what that
+                has seen.
+
+        Raises:
+            PrivacyError: as `check`.
+            RunFolderError: as `behind` and `recorded`.
+        """
+        if resumed is not None and pretrain.mode == "load":
+            seen: CentralSet | None = cls.recorded(resumed)
+        else:
+            seen = cls.behind(pretrain, data)
+        if seen is not None:
+            seen.check(held)
+        return seen
+
+    @classmethod
     def recorded(cls, folder: RunFolder) -> CentralSet:
         """What a run's own record says that its encoder has seen.
 
@@ -112,3 +145,31 @@ class CentralSet:
             problem = "the server's set holds examples of the clients, and is learned in the clear"
             remedy = "pre-train on examples that no client holds, or federated"
             raise PrivacyError(problem, field="pretrain", value="not shown", remedy=remedy)
+
+
+def central_data(config: FederationConfig, like: Dataset) -> Dataset | None:
+    """The set of centralized pre-training, None in other modes.
+
+    Args:
+        like: a client's examples, which it must look like.
+
+    Raises:
+        DataError: it cannot be read, or looks otherwise.
+    """
+    source = config.pretrain.source
+    if config.pretrain.mode != "centralized" or source is None:
+        return None
+    data, _ = load_source(source, config.data, config.seed)
+    first = torch.tensor([0])
+    join([like.take(first), data.take(first)], "pretrain.source")
+    return data
+
+
+def compared(config: FederationConfig, sources: Iterable[Splits]) -> list[Dataset]:
+    """Examples as they were before clients' transforms: what is looked for in a set that a server
+    has seen. None without differential privacy, or where no server has a set.
+    """
+    private = config.privacy.unit != "none"
+    if not private or config.pretrain.mode not in ("centralized", "load"):
+        return []
+    return [part for split in sources for part in split if part is not None]

@@ -1,0 +1,57 @@
+"""The models that a program ends with, as modules on the processor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from secure_fl.federation.asks import Guide
+from secure_fl.federation.bench import Workbench
+from secure_fl.federation.factory import Blueprint
+from secure_fl.federation.pools import get_guide, get_pools
+from secure_fl.federation.state import State
+from secure_fl.models.state import count_parameters, load_vector
+from secure_fl.pools.pool_set import PoolModel
+
+
+@dataclass(frozen=True)
+class ModelsMade:
+    """Encoder and pools of a final state.
+
+    Attributes:
+        pools: one model a pool, in eval mode; none where the run has no pools.
+        guide: the groups that sketches found, if they did.
+        centre: what released sketches were centred by, `[F]`, where there are such.
+    """
+
+    encoder: nn.Module
+    pools: list[PoolModel]
+    guide: Guide | None
+    centre: Tensor | None
+
+    @classmethod
+    def of(cls, blueprint: Blueprint, state: State) -> ModelsMade:
+        """The models in a state."""
+        encoder = blueprint.encoder().cpu()
+        load_vector(encoder, state.tensors["encoder"])
+        pools = _pool_models(blueprint, state) if blueprint.config.pools.enabled else []
+        guide = get_guide(state) if pools else None
+        return cls(encoder, pools, guide, state.tensors.get("sketch.public_centre"))
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Numbers of parameters, for a run's summary."""
+        of_pool = count_parameters(self.pools[0]) if self.pools else 0
+        return {"encoder_parameters": count_parameters(self.encoder), "pool_parameters": of_pool}
+
+
+def _pool_models(blueprint: Blueprint, state: State) -> list[PoolModel]:
+    pools, models = get_pools(state), list[PoolModel]()
+    for k in range(len(pools)):
+        bench = Workbench(blueprint)
+        if blueprint.config.pools.encoder == "frozen":
+            bench.keep(state.tensors["encoder"])
+        blueprint.layout.load(bench.pool_model, pools, k)
+        models.append(bench.pool_model.cpu().eval())
+    return models
