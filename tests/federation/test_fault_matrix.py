@@ -10,7 +10,7 @@
 | an upload of another length or count, or with a bad signature | refused; as if it had died |
 | a message again, of another round or of a stranger | refused, and nothing else |
 | fewer than the plan needs | the federation ends: `too-few` |
-| masked nonsense in an upload | the federation ends, `too-few`; nobody can be blamed |
+| masked nonsense in an upload | the federation ends, `still-masked`; nobody can be blamed |
 | a client's disk is full | `no-answer` from there on; the round as if it had died |
 | a server's disk is full | `FileError`: its process ends, and nothing is sent |
 | the server dies | nobody releases anything more; a new one without its record opens nothing |
@@ -157,7 +157,7 @@ def test_masked_nonsense_ends_the_federation_and_nothing_is_applied() -> None:
     made = one.made
     one.run(meddled(VICTIM, Phase.UPLOAD, lambda data: with_blocks(made, VICTIM, data, noise)))
     one.check()
-    assert (one.ended, one.survivors) == ("too-few", [])
+    assert (one.ended, one.survivors) == ("still-masked", [])
     assert {said["reason"] for said in made.server.said} == {"still-masked"}
 
 

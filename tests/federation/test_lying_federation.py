@@ -117,13 +117,6 @@ def lie_place_again() -> str:
     return reason(made, client, begin(made, 6))
 
 
-def lie_call_replayed() -> str:
-    made, client = joined()
-    call = begin(made, 5)
-    client.receive(call)
-    return reason(made, client, call)
-
-
 def lie_older_place() -> str:
     made = make(4, "masked", rounds=1)
     made.run()
@@ -353,7 +346,6 @@ LIES = {
         Lie(lie_other_roster, "wrong-roster"),
         Lie(lie_round_again, "repeated", FederationClient, "_check_new", "REPEATED"),
         Lie(lie_place_again, "repeated", FederationClient, "_check_new", "REPEATED"),
-        Lie(lie_call_replayed, "replayed", FederationClient, "_on_call", "REPLAYED"),
         Lie(lie_older_place, "older-place", FederationClient, "_on_call", "OLDER_PLACE"),
         Lie(lie_small_cohort, "too-few"),
         Lie(lie_other_state, "forked", FederationClient, "_on_call", "digest != own.digest"),

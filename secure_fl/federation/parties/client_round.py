@@ -119,10 +119,15 @@ class ClientRound:
         return [*self._round.begin()] if self._plan.masked else [self._open_answer()]
 
     def again(self) -> list[bytes | memoryview]:
-        """The call came once more: the first message again, as long as nothing followed it."""
+        """The call came once more: the first message again, as long as nothing followed it, and
+        nothing where its bytes were not kept.
+        """
         if self._plan.masked:
             return [*self._round.begin()]
-        return [] if self._round.ready else [self._open_answer()]
+        kept = self._round.resend()
+        if kept is None and self._round.ready:
+            return [self._open_answer()]
+        return [] if kept is None else [kept]
 
     def receive(self, data: bytes) -> list[bytes | memoryview]:
         """One of the sum's messages, and the answers to it.
