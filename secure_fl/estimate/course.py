@@ -11,6 +11,7 @@ from __future__ import annotations
 import resource
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from secure_fl.config.cohorts import group_sizes
@@ -27,6 +28,8 @@ from secure_fl.secure_sum.blocks import BlockShape
 if TYPE_CHECKING:
     from secure_fl.run import Federation
 
+_LOOKED_AT = 100
+"""Rounds of a step whose cohorts are compared."""
 _SETTLES = 6
 """Rounds after which k-means over sketches has usually settled."""
 
@@ -84,7 +87,8 @@ def _cost(shapes: _Shapes, watch: StopWatch | None, step: Step, place: int) -> P
     during, after = shapes.held(place), shapes.held(place + 1)
     mean = during + (after - during) // max(1, rounds)  # after the last round there is more
     ends = 1 / max(1, rounds) if shapes.is_last(place) else 0.0
-    federated = Federated(config, shapes.blueprint.clients, during, mean, ends)
+    clients = shapes.blueprint.clients
+    federated = Federated(config, clients, during, mean, ends, *_late(step, rounds, clients, place))
     down, up = shapes.sums.of(federated, form, size)
     seconds = None
     if watch is not None:
@@ -92,6 +96,18 @@ def _cost(shapes: _Shapes, watch: StopWatch | None, step: Step, place: int) -> P
         seconds += size.groups * watch.of_sum(config, form, each)
     shapes.largest_upload = max(shapes.largest_upload, 8 * _fields(shape))
     return PhaseCost(step.name, rounds, count, down, up, seconds, most)
+
+
+def _late(step: Step, rounds: int, clients: int, place: int) -> tuple[float, float]:
+    """How many clients of a round, in the mean, were not in the one before, and which share of
+    rounds has any; read off the first rounds of the step. Before these there may have been others.
+    """
+    cohorts = [set(step.form(number).cohort) for number in range(min(rounds, _LOOKED_AT))]
+    if not cohorts:
+        return 0.0, 0.0
+    first = len(cohorts[0]) * (1 - len(cohorts[0]) / clients) if place else 0.0
+    late = [first, *(len(after - before) for before, after in pairwise(cohorts))]
+    return sum(late) / len(late), sum(min(1.0, each) for each in late) / len(late)
 
 
 def _fields(shape: BlockShape) -> int:

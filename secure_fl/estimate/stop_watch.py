@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import ceil
 
@@ -29,7 +29,7 @@ from secure_fl.training.representation import measure_representation
 
 _MOST_FIELDS = 150_000
 """Fields of a pool that a sum is timed with; wider ones are scaled."""
-_MANY = 16
+_MANY = 8
 """Clients of the sum that shows how long the protocol takes, beside its vectors."""
 _SLOW = 2.0
 """Seconds after which one batch is enough to scale from."""
@@ -130,22 +130,26 @@ class StopWatch:
         width = min(real.width, max(SMALL_WIDTH, _MOST_FIELDS // real.pools))
         small = narrow(real)
         wide = replace(real, width=width, shared=min(real.shared, _MOST_FIELDS))
-        many = min(clients, _MANY)
-        rest = self._sum(config, form, small, many) * (clients / many) ** 2
+        narrower, wider = self._sums(config, form, [small, wide], few)
+        each = narrower / few
+        if (many := min(clients, _MANY)) > few:
+            of_many = self._sums(config, form, [small], many)[0] / many
+            slope = max(0.0, of_many - each) / (many - few)
+            each = of_many + slope * (clients - many)
         fields = (real.width * real.pools + real.shared) / (wide.width * wide.pools + wide.shared)
-        more = self._sum(config, form, wide, few) - self._sum(config, form, small, few)
-        return rest + max(0.0, more) / few * fields * clients
+        return clients * (each + max(0.0, wider - narrower) / few * fields)
 
-    def _sum(
-        self, config: FederationConfig, form: SumForm, shape: BlockShape, clients: int
-    ) -> float:
-        """Seconds of a round under keys that are there already."""
-        shapes, opening = [narrow(shape), shape], replace(form.opening, bound=1)
-        small = SmallFederation(config, Size(1, clients), shapes, opening)
-        small.run()
-        begun = time.perf_counter()
-        small.run()
-        return time.perf_counter() - begun
+    def _sums(
+        self, config: FederationConfig, form: SumForm, shapes: Sequence[BlockShape], clients: int
+    ) -> list[float]:
+        """Seconds of rounds of these shapes, under keys that are there already."""
+        opening, rows = replace(form.opening, bound=1), [narrow(form.shape), *shapes]
+        small, seconds = SmallFederation(config, Size(1, clients), rows, opening), list[float]()
+        for _ in rows:
+            begun = time.perf_counter()
+            small.run()
+            seconds.append(time.perf_counter() - begun)
+        return seconds[1:]
 
     def _answered(self, place: Place | None, examples: int) -> float:
         """Seconds of one client's answer at a place; without one, of its choice of a pool."""

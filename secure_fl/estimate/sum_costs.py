@@ -38,6 +38,8 @@ class Federated:
         state: bytes of the models before the round.
         after: and after it.
         ends: which share of such rounds is the federation's last.
+        late: clients of a round, in the mean, who were not in the one before.
+        asked: share of rounds that have such clients.
     """
 
     config: FederationConfig
@@ -45,6 +47,8 @@ class Federated:
     state: int
     after: int
     ends: float = 0.0
+    late: float = 0.0
+    asked: float = 0.0
 
 
 def narrow(shape: BlockShape) -> BlockShape:
@@ -165,13 +169,14 @@ def _bring_states(sent: Sent, near: Sent, federated: Federated, few: Size, size:
         each = near[Phase.STATE, False, False] // few.clients
         sent[Phase.STATE, False, False] = federated.clients * (each + federated.after)
         return
-    late = size.clients * (1 - size.clients / federated.clients)
+    late = federated.late
     phase = Phase.RESULT if size.groups > 1 else Phase.APPLY
     signed = size.clients * (near[phase, True, False] / few.clients + _FRAME)
     if late > 0:
         sent[Phase.WANT, True, False] = round(late * call)
-        sent[Phase.GIVE, False, False] += round(call)
-        sent[Phase.STATE, True, False] = round(call + federated.state)
+        asked = federated.asked  # once a round, for all of them
+        sent[Phase.GIVE, False, False] += round(asked * call)
+        sent[Phase.STATE, True, False] = round(asked * (call + federated.state))
         sent[Phase.STATE, False, False] = round(late * (call + signed + federated.state))
 
 
