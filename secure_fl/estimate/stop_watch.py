@@ -130,7 +130,7 @@ class StopWatch:
         width = min(real.width, max(SMALL_WIDTH, _MOST_FIELDS // real.pools))
         small = narrow(real)
         wide = replace(real, width=width, shared=min(real.shared, _MOST_FIELDS))
-        narrower, wider = self._sums(config, form, [small, wide], few)
+        narrower, wider = self._sums(config, form, [small, small, wide], few)[1:]
         each = narrower / few
         if (many := min(clients, _MANY)) > few:
             of_many = self._sums(config, form, [small], many)[0] / many
@@ -142,14 +142,14 @@ class StopWatch:
     def _sums(
         self, config: FederationConfig, form: SumForm, shapes: Sequence[BlockShape], clients: int
     ) -> list[float]:
-        """Seconds of rounds of these shapes, under keys that are there already."""
-        opening, rows = replace(form.opening, bound=1), [narrow(form.shape), *shapes]
-        small, seconds = SmallFederation(config, Size(1, clients), rows, opening), list[float]()
-        for _ in rows:
+        """Seconds of rounds of these shapes; before the first, keys are made as well."""
+        opening, seconds = replace(form.opening, bound=1), list[float]()
+        small = SmallFederation(config, Size(1, clients), shapes, opening)
+        for _ in shapes:
             begun = time.perf_counter()
             small.run()
             seconds.append(time.perf_counter() - begun)
-        return seconds[1:]
+        return seconds
 
     def _answered(self, place: Place | None, examples: int) -> float:
         """Seconds of one client's answer at a place; without one, of its choice of a pool."""
