@@ -31,6 +31,13 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
         "pools": {"enabled": False},
         "objective": {"assign": "modulo"},
     },
+    "a few of all clients": {
+        "security": {"protection": "masked"},
+        "partition": {"kind": "iid", "clients": 12},
+        "pretrain": {"participation": 0.5, "rounds": 6},
+        "pools": {"enabled": False},
+        "objective": {"assign": "modulo"},
+    },
     "in groups": {
         "security": {"protection": "masked", "robust": "median", "group_size": 6},
         "partition": {"kind": "iid", "clients": 18},

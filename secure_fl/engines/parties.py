@@ -358,10 +358,16 @@ class LocalParties:
         header = route(data)
         if header.phase not in _ONCE:
             lines = lines_in(data) if header.phase in (Phase.BEGIN, Phase.END) else 0
-            self._bytes["up" if to == "server" else "down", header.round] += len(data) - lines
+            bare = header.phase in _UNNUMBERED and not header.round
+            number = max(self._numbers, default=header.round) if bare else header.round
+            self._bytes["up" if to == "server" else "down", number] += len(data) - lines
         return data
 
 
 _ONCE = (Phase.HELLO, Phase.PLAN, Phase.JOIN, Phase.MAKE, Phase.KEYS, Phase.SECRET)
 """Phases that belong to no round; a run that was stopped has them again when it goes on."""
+_UNNUMBERED = (Phase.STATE, Phase.WANT, Phase.GIVE)
+"""Phases about the models of a place, without the number of an attempt: they belong to the one
+under way.
+"""
 _ROLES = ("coordinator", "server", "authority")

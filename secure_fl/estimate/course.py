@@ -1,7 +1,7 @@
 """What a run will take, before it takes it: time, bytes and memory, phase by phase.
 
-Bytes follow from what is sent: requests and replies as they are, sums from the secure sum's own
-layout, with all that does not grow with the model read off one small round of the protocol. Time is
+Bytes follow from what is sent: answers, sums and models by their own layouts, with all that does
+not grow with the model read off small rounds of the parties. Time is
 an estimate: a client's work on a few batches of noise, and a sum of a few clients, scaled. No
 example of anybody's is touched.
 """
@@ -11,16 +11,16 @@ from __future__ import annotations
 import resource
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from secure_fl.config.cohorts import group_sizes
 from secure_fl.estimate.costs import Estimate, PhaseCost
+from secure_fl.estimate.small_federation import Size
 from secure_fl.estimate.stop_watch import StopWatch
-from secure_fl.estimate.sum_costs import sum_cost
+from secure_fl.estimate.sum_costs import Federated, SumCosts
 from secure_fl.estimate.zero_state import sample_state
-from secure_fl.federation.asks import payload_bytes
 from secure_fl.federation.factory import Blueprint
-from secure_fl.federation.state import Place
 from secure_fl.federation.steps.order import steps_of
 from secure_fl.federation.steps.step import Step
 from secure_fl.secure_sum.blocks import BlockShape
@@ -28,6 +28,8 @@ from secure_fl.secure_sum.blocks import BlockShape
 if TYPE_CHECKING:
     from secure_fl.run import Federation
 
+_LOOKED_AT = 100
+"""Rounds of a step whose cohorts are compared."""
 _SETTLES = 6
 """Rounds after which k-means over sketches has usually settled."""
 
@@ -74,23 +76,38 @@ def _cost(shapes: _Shapes, watch: StopWatch | None, step: Step, place: int) -> P
     """What a step of the program will take."""
     config = shapes.blueprint.config
     number = 1 if step.name == "sketch" else 0
-    form, state = step.form(number), shapes.state.at(Place(place, number))
+    form = step.form(number)
     count, shape = len(form.cohort), form.shape
     rounds, most = step.rounds, None
     if step.name == "sketch":
         rounds, most = min(rounds, _SETTLES), rounds
-    down, up = count * payload_bytes(step.ask(state)), count * 8 * _fields(shape)
-    seconds = None if watch is None else count * watch.answer(step, place, number)
-    if config.security.protection != "plain":
-        grouped = form.opening.group_size is not None
-        size = max(group_sizes(count, config.security.group_size)) if grouped else count
-        groups = max(1, round(count / size))
-        more_down, more_up = sum_cost(config, shape, size)
-        down, up = down + groups * more_down, groups * more_up
-        if watch is not None and seconds is not None:
-            seconds += groups * watch.of_sum(config, shape, size)
+    grouped = form.opening.group_size is not None
+    each = max(group_sizes(count, config.security.group_size)) if grouped else count
+    size = Size(max(1, round(count / each)), each)
+    during, after = shapes.held(place), shapes.held(place + 1)
+    mean = during + (after - during) // max(1, rounds)  # after the last round there is more
+    ends = 1 / max(1, rounds) if shapes.is_last(place) else 0.0
+    clients = shapes.blueprint.clients
+    federated = Federated(config, clients, during, mean, ends, *_late(step, rounds, clients, place))
+    down, up = shapes.sums.of(federated, form, size)
+    seconds = None
+    if watch is not None:
+        seconds = count * watch.answer(step, place, number)
+        seconds += size.groups * watch.of_sum(config, form, each)
     shapes.largest_upload = max(shapes.largest_upload, 8 * _fields(shape))
     return PhaseCost(step.name, rounds, count, down, up, seconds, most)
+
+
+def _late(step: Step, rounds: int, clients: int, place: int) -> tuple[float, float]:
+    """How many clients of a round, in the mean, were not in the one before, and which share of
+    rounds has any; read off the first rounds of the step. Before these there may have been others.
+    """
+    cohorts = [set(step.form(number).cohort) for number in range(min(rounds, _LOOKED_AT))]
+    if not cohorts:
+        return 0.0, 0.0
+    first = len(cohorts[0]) * (1 - len(cohorts[0]) / clients) if place else 0.0
+    late = [first, *(len(after - before) for before, after in pairwise(cohorts))]
+    return sum(late) / len(late), sum(min(1.0, each) for each in late) / len(late)
 
 
 def _fields(shape: BlockShape) -> int:
@@ -99,17 +116,41 @@ def _fields(shape: BlockShape) -> int:
 
 
 class _Shapes:
-    """A state of the shapes that a run has, how many numbers of it a process holds, and the
-    largest upload that was met on the way.
+    """A state of the shapes that a run has, how many numbers of it a process holds, the largest
+    upload that was met on the way, and what rounds cost.
     """
 
     def __init__(self, blueprint: Blueprint) -> None:
         self.blueprint, config = blueprint, blueprint.config
-        self.largest_upload = 0
+        self.largest_upload, self.sums = 0, SumCosts()
+        self._names = [step.name for step in steps_of(blueprint)]
         self.state = sample_state(blueprint)
         held = ("model", "encoder", "pools.shared", "pools.pooled")
         trained = config.pretrain.mode in ("federated", "centralized")
         lengths = {
             name: tensor.numel() for name, tensor in self.state.tensors.items() if name in held
         }
+        self._trained = trained
         self.fields = sum(lengths.values()) - (0 if trained else lengths["model"])
+
+    def is_last(self, place: int) -> bool:
+        """Whether no step follows."""
+        return place + 1 == len(self._names)
+
+    def held(self, place: int) -> int:
+        """Bytes of the models in the rounds of a step, by its place; behind the last, at the end.
+
+        What begins with a step is there from then on; of a sketch start, its sums while it runs.
+        """
+        name = self._names[place] if place < len(self._names) else ""
+        without = [] if self._trained else ["model"]
+        if name != "sketch":
+            without += ["sketch.mean", "sketch.centres"]
+        if name in ("pretrain", "centre", "sketch"):
+            without += ["guide.mean", "guide.centres", "pools.shared", "pools.pooled"]
+        if name in ("pretrain", "centre"):
+            without.append("sketch.public_centre")
+        if name == "pretrain":
+            without.append("encoder")
+        held = [each for each in without if each in self.state.tensors]
+        return len(self.state.with_values(without=held).encode())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import ceil
 
@@ -13,9 +13,11 @@ from secure_fl.config import FederationConfig, OptimiserConfig
 from secure_fl.data.dataset import Dataset
 from secure_fl.data.partitions import ClientData
 from secure_fl.engines.embedded import EmbeddedEngine
-from secure_fl.estimate.sum_costs import SMALL_COHORT, SMALL_WIDTH, made_up_round, parties_of
+from secure_fl.estimate.small_federation import Size, SmallFederation
+from secure_fl.estimate.sum_costs import SMALL_WIDTH, narrow
 from secure_fl.estimate.zero_state import sample_state
 from secure_fl.federation.factory import Blueprint
+from secure_fl.federation.program import SumForm
 from secure_fl.federation.state import Place
 from secure_fl.federation.step_program import StepProgram
 from secure_fl.federation.steps.evaluate import Evaluate
@@ -27,6 +29,8 @@ from secure_fl.training.representation import measure_representation
 
 _MOST_FIELDS = 150_000
 """Fields of a pool that a sum is timed with; wider ones are scaled."""
+_MANY = 8
+"""Clients of the sum that shows how long the protocol takes, beside its vectors."""
 _SLOW = 2.0
 """Seconds after which one batch is enough to scale from."""
 _MEASURED = 256
@@ -118,33 +122,34 @@ class StopWatch:
         (least, few), (more, many) = took(8), took(_MEASURED)
         return 2 * (least + max(0.0, more - least) / max(1, many - few) * (train + test - few))
 
-    def of_sum(self, config: FederationConfig, real: BlockShape, clients: int) -> float:
-        """Seconds of one protected sum, all parties: what a client adds, by the fields, and the
-        rest of the protocol.
+    def of_sum(self, config: FederationConfig, form: SumForm, clients: int) -> float:
+        """Seconds of one sum, all parties: what a client adds, by the fields, and the rest of the
+        protocol.
         """
-        few = min(clients, 4)
+        few, real = min(clients, 4), form.shape
         width = min(real.width, max(SMALL_WIDTH, _MOST_FIELDS // real.pools))
-        small = replace(real, width=SMALL_WIDTH, shared=min(real.shared, SMALL_WIDTH))
+        small = narrow(real)
         wide = replace(real, width=width, shared=min(real.shared, _MOST_FIELDS))
-        if few < 3:
-            return 0.0
-        rest = self._sum(config, small, many := min(clients, SMALL_COHORT)) * (clients / many) ** 2
+        narrower, wider = self._sums(config, form, [small, small, wide], few)[1:]
+        each = narrower / few
+        if (many := min(clients, _MANY)) > few:
+            of_many = self._sums(config, form, [small], many)[0] / many
+            slope = max(0.0, of_many - each) / (many - few)
+            each = of_many + slope * (clients - many)
         fields = (real.width * real.pools + real.shared) / (wide.width * wide.pools + wide.shared)
-        each = max(0.0, self._sum(config, wide, few) - self._sum(config, small, few)) / few
-        return rest + each * fields * clients
+        return clients * (each + max(0.0, wider - narrower) / few * fields)
 
-    def _sum(self, config: FederationConfig, shape: BlockShape, clients: int) -> float:
-        """Seconds of a round under keys that are there already."""
-        parties = parties_of(config, clients)
-        made_up_round(
-            config,
-            replace(shape, width=SMALL_WIDTH, shared=min(shape.shared, SMALL_WIDTH)),
-            clients,
-            parties,
-        )
-        begun = time.perf_counter()
-        made_up_round(config, shape, clients, parties, 1)
-        return time.perf_counter() - begun
+    def _sums(
+        self, config: FederationConfig, form: SumForm, shapes: Sequence[BlockShape], clients: int
+    ) -> list[float]:
+        """Seconds of rounds of these shapes; before the first, keys are made as well."""
+        opening, seconds = replace(form.opening, bound=1), list[float]()
+        small = SmallFederation(config, Size(1, clients), shapes, opening)
+        for _ in shapes:
+            begun = time.perf_counter()
+            small.run()
+            seconds.append(time.perf_counter() - begun)
+        return seconds
 
     def _answered(self, place: Place | None, examples: int) -> float:
         """Seconds of one client's answer at a place; without one, of its choice of a pool."""
