@@ -22,7 +22,7 @@ from federation.folders import (
 from helpers import StopAfter, tiny_config
 
 from secure_fl import Callback, Dataset, Federation
-from secure_fl.engines.embedded import EmbeddedEngine
+from secure_fl.engines.parties import LocalParties
 from secure_fl.errors import PrivacyError, RunFolderError
 from secure_fl.federation.budget import BudgetGate
 from secure_fl.federation.release_box import ReleaseBox
@@ -233,17 +233,17 @@ def test_so_it_is_for_every_kind_of_release(
 def test_after_a_crash_between_charging_and_asking_the_round_is_charged_once(
     tmp_path: Path, images: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, honest = tmp_path / "run", EmbeddedEngine.answers
+    out, honest = tmp_path / "run", LocalParties.run
     left = [3]
 
-    def killed(self: EmbeddedEngine, *asked: Any) -> object:
+    def killed(self: LocalParties, *asked: Any) -> object:
         left[0] -= 1
         if left[0] == 0:
             raise KeyboardInterrupt
         return honest(self, *asked)
 
     with monkeypatch.context() as patch:
-        patch.setattr(EmbeddedEngine, "answers", killed)
+        patch.setattr(LocalParties, "run", killed)
         with pytest.raises(KeyboardInterrupt):
             Federation(private_config(), data=images).run(out)
     assert charged_rounds(out) == {0, 1, 2}

@@ -22,6 +22,7 @@ def prepared(tmp_path: Path) -> dict[str, bytes]:
     return prepare(tmp_path, "authority")
 
 
+@pytest.mark.slow
 def test_every_party_in_a_process_of_its_own(tmp_path: Path, prepared: dict[str, bytes]) -> None:
     hosts = [Remote(MAKE, facts) for facts in prepared.values()]
     ends = dict[str, bytes]()
