@@ -44,6 +44,7 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return Whole(request.param, made.people, made.pools(), made.ledgers())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", seeds())
 def test_killed_parties_come_to_the_same(tmp_path: Path, whole: Whole, seed: int) -> None:
     made = Federation(tmp_path, *whole.kind, people=whole.people)
@@ -56,6 +57,7 @@ def test_killed_parties_come_to_the_same(tmp_path: Path, whole: Whole, seed: int
     made.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", seeds())
 def test_no_release_is_made_twice(tmp_path: Path, seed: int) -> None:
     made = Federation(tmp_path, "masked", noise=True)
