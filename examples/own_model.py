@@ -1,6 +1,4 @@
-"""Your own tensors, encoder and augmentation in ten lines: python examples/own_model.py (half
-a minute).
-"""
+"""Your own tensors, encoder and augmentation: python examples/own_model.py (half a minute)."""
 
 from sklearn.datasets import load_digits
 from torch import nn, randn_like, tensor

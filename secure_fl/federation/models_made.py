@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
@@ -25,10 +25,10 @@ class ModelsMade:
         centre: what released sketches were centred by, `[F]`, where there are such.
     """
 
-    encoder: nn.Module
-    pools: list[PoolModel]
+    encoder: nn.Module = field(repr=False)
+    pools: list[PoolModel] = field(repr=False)
     guide: Guide | None
-    centre: Tensor | None
+    centre: Tensor | None = field(repr=False)
 
     @classmethod
     def of(cls, blueprint: Blueprint, state: State) -> ModelsMade:

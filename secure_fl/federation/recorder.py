@@ -152,6 +152,7 @@ class Recorder:
     def _write(self, kind: str, facts: Mapping[str, Any], evidence: Sequence[bytes] = ()) -> None:
         entry = entry_of(kind, facts)
         if self._folder is not None:
+            self._folder.check_own()
             rest = {"evidence": [], "before": "", "hash": ""}
             document = {"kind": kind, "facts": facts_of(entry), **rest}
             entry = entry_of(kind, self._folder.view(self._folder.transcript, document)["facts"])

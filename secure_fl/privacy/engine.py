@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Generic, Literal, TypeVar, cast
 
@@ -196,7 +196,7 @@ class _Training(Generic[_Views]):
         held: what model and losses hold, digested at the first step that had units; None before.
     """
 
-    model: nn.Module
+    model: nn.Module = field(repr=False)
     views_of: ViewsOf[_Views]
     mechanism: ExampleMechanism[_Views]
     spec: PrivateSpec
