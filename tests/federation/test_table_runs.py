@@ -25,6 +25,7 @@ from secure_fl.data.pooled import pooled_values
 from secure_fl.data.scaling import column_statistics, squashed
 from secure_fl.engines import embedded
 from secure_fl.errors import DataError, PrivacyError, RunFolderError
+from secure_fl.federation import central
 from secure_fl.privacy.ledger import PrivacyLedger
 from secure_fl.privacy.noise import NoiseSource
 from secure_fl.privacy.private_sketch import PrivateSketch
@@ -200,7 +201,7 @@ def test_a_central_set_of_tables_is_scaled_by_itself_and_still_known_by_content(
         pretrain={"mode": "centralized", "source": {"name": "digits"}},
         pools={"count": 2},
     )
-    monkeypatch.setattr(run, "load_source", lambda *_: (server, None))
+    monkeypatch.setattr(central, "load_source", lambda *_: (server, None))
     trained: list[torch.Tensor] = []
     monkeypatch.setattr(
         run, "Prologue", lambda _blueprint, examples, _load: trained.append(examples.x) or _Stop()
@@ -210,7 +211,7 @@ def test_a_central_set_of_tables_is_scaled_by_itself_and_still_known_by_content(
         federation.run()
     np.testing.assert_allclose(trained[0].mean(0).numpy(), 0, atol=1e-5)
     monkeypatch.setattr(
-        run,
+        central,
         "load_source",
         lambda *_: (join([server, clients.take(torch.tensor([7]))], "both"), None),
     )
