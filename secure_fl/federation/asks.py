@@ -8,7 +8,7 @@ answering it, so types and fields are not renamed lightly: another name is anoth
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -108,16 +108,3 @@ class PoolScore:
     test_loss: float
     test_accuracy: float | None
     test_balanced: float | None = None
-
-
-def payload_bytes(value: object) -> int:
-    """Bytes of the tensors and numbers in a value."""
-    if isinstance(value, Tensor):
-        return value.nbytes
-    if isinstance(value, int | float):
-        return 8
-    if isinstance(value, tuple):
-        return sum(payload_bytes(each) for each in value)
-    if is_dataclass(value):
-        return sum(payload_bytes(each) for each in vars(value).values())
-    return 0

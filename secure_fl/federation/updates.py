@@ -16,7 +16,7 @@ from secure_fl.federation.client_plan import ADAPTATION
 from secure_fl.federation.factory import Blueprint
 from secure_fl.federation.grouping import Grouping
 from secure_fl.federation.record import Metrics
-from secure_fl.federation.summing import Opening, Summed, shape_of
+from secure_fl.federation.summing import Opening, Summed
 from secure_fl.privacy.client_level import ClientLevel
 from secure_fl.secure_sum.blocks import BlockShape
 from secure_fl.secure_sum.grid import Grid
@@ -76,7 +76,7 @@ class Updates:
     @cached_property
     def shape(self) -> BlockShape:
         """The shape of the integers that a client sends."""
-        return shape_of(self.level.absent()) if self.level is not None else shape_on(self.grid)
+        return (self.grid if self.level is None else self.level).frame.shape
 
     def opening(self, round_number: int) -> Opening:
         """When the round's sum may be opened."""
@@ -139,11 +139,6 @@ class Updates:
         heard = [self.grid.heard(*each)[1] for each in sums]
         opened_by = {"groups_opened": torch.stack(heard).sum(0).tolist()}
         return opened_by | ({"groups_left_out": list(opened.left_out)} if opened.left_out else {})
-
-
-def shape_on(grid: Grid) -> BlockShape:
-    """The shape of a client's integers on a grid."""
-    return shape_of(grid.blocks(torch.zeros(grid.shared + grid.pooled), 0, 0.0))
 
 
 def counts_on(grid: Grid, opened: Summed) -> list[int]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from secure_fl.errors import SecureSumError
+from secure_fl.secure_sum.blocks import BlockShape, BlockVector
 from secure_fl.secure_sum.fixed_point import Codec, Digits
 from secure_fl.secure_sum.layout import FieldLayout
 
@@ -33,6 +34,12 @@ class Blocks:
     head: Tensor = field(repr=False)
     shared: Tensor = field(repr=False)
     pools: Tensor = field(repr=False)
+
+    @property
+    def vector(self) -> BlockVector:
+        """The same integers, as the secure sum takes them."""
+        shared = self.shared.numpy() if len(self.shared) else None
+        return BlockVector(self.head.numpy(), [row.numpy() for row in self.pools], shared)
 
     def __add__(self, other: Blocks) -> Blocks:
         pools = self.pools + other.pools
@@ -87,6 +94,12 @@ class Frame:
     def fields(self) -> int:
         """How many fields the whole vector has: head, shared and all pools."""
         return self.head + self.shared + self.pools * self.pooled
+
+    @property
+    def shape(self) -> BlockShape:
+        """The shape of every client's vector."""
+        counted = self.pools > 1
+        return BlockShape(self.pools, self.pooled, self.shared, self.head, counted=counted)
 
     def cut(self, flat: Tensor) -> Blocks:
         """A vector of all fields, `[fields]`, as blocks that share its memory."""

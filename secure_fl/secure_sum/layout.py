@@ -65,11 +65,6 @@ class FieldLayout:
         """Largest magnitude of a field: 2^(bits−1) − 1."""
         return (1 << (self.bits - 1)) - 1
 
-    @property
-    def bytes_per_field(self) -> float:
-        """Bytes of a masked slot on the wire, for each field it holds."""
-        return 8 / self.fields_per_slot
-
     def slots(self, fields: int) -> int:
         """How many slots hold so many fields."""
         return -(-fields // self.fields_per_slot)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from federation.sums import OpenSum
 from torch import Tensor
 
 from secure_fl import Federation
@@ -17,8 +18,7 @@ from secure_fl.federation.release_box import ReleaseBox
 from secure_fl.federation.state import Place, State
 from secure_fl.federation.step_program import StepProgram
 from secure_fl.federation.steps.order import steps_of
-from secure_fl.federation.summing import Opening, OpenSum, Summed
-from secure_fl.federation.updates import shape_on
+from secure_fl.federation.summing import Opening, Summed
 from secure_fl.models.state import to_vector
 from secure_fl.secure_sum.grid import Grid
 
@@ -68,4 +68,4 @@ def summed(
 def form_on(grid: Grid, cohort: Sequence[int], **rules: Any) -> SumForm:
     """The form of a sum on a grid."""
     opening = Opening(grid.codec.bound, **rules)
-    return SumForm("pretrain", tuple(cohort), shape_on(grid), opening, repeatable=False)
+    return SumForm("pretrain", tuple(cohort), grid.frame.shape, opening, repeatable=False)

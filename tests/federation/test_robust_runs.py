@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from federation.parts import form_on, program_of
+from federation.sums import GroupedSum, ProtectedSum, Summing
 from helpers import StopAfter, tiny_config, weights
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,7 +26,7 @@ from secure_fl.federation.client import Client
 from secure_fl.federation.grouping import Grouping
 from secure_fl.federation.state import State
 from secure_fl.federation.steps.step import Answer
-from secure_fl.federation.summing import GroupedSum, Opening, ProtectedSum, Summed, Summing
+from secure_fl.federation.summing import Opening, Summed
 from secure_fl.privacy.noise import NoiseSource
 from secure_fl.secure_sum.grid import Blocks, Grid
 from secure_fl.secure_sum.layout import FieldLayout

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from federation.parts import engine_of, form_on, program_of
+from federation.sums import Summing, shape_of
 from helpers import StopAfter, tiny_config, weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +21,6 @@ from secure_fl.engines import embedded
 from secure_fl.errors import ConfigError, SecureSumError
 from secure_fl.estimate import sample_state
 from secure_fl.federation.state import Place
-from secure_fl.federation.summing import Summing, shape_of
 from secure_fl.privacy.noise import NoiseSource
 from secure_fl.secure_sum.blocks import BlockVector
 from secure_fl.secure_sum.client import RoundClient

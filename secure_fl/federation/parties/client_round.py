@@ -30,7 +30,6 @@ from secure_fl.federation.plan import Plan
 from secure_fl.federation.program import Answers, SumForm
 from secure_fl.federation.state import State
 from secure_fl.federation.wire import Post, Wire, refused, shown
-from secure_fl.secure_sum.blocks import BlockVector
 from secure_fl.secure_sum.client import RoundClient
 from secure_fl.secure_sum.digests import Applied, Next
 from secure_fl.secure_sum.framing import unframe
@@ -202,10 +201,8 @@ class ClientRound:
         name = seat.wire.identity.name
         position = self.form.cohort.index(seat.plan.clients.index(name))
         blocks = seat.answers.answer(seat.replica.state, position)
-        shared = blocks.shared.numpy() if len(blocks.shared) else None
-        pools = [row.numpy() for row in blocks.pools]
         try:
-            return self._round.upload(BlockVector(blocks.head.numpy(), pools, shared))
+            return self._round.upload(blocks.vector)
         except (RefusedError, RoundRefusedError):
             raise
         except SecureSumError as error:  # its own numbers: nobody else's message is to blame

@@ -21,7 +21,6 @@ from secure_fl.federation.program import SumForm
 from secure_fl.federation.record import Metrics
 from secure_fl.federation.state import State
 from secure_fl.federation.summing import Opening, Summed
-from secure_fl.federation.updates import shape_on
 from secure_fl.secure_sum.grid import Blocks, Grid
 from secure_fl.seeds import derive_seed
 
@@ -111,7 +110,7 @@ class Step(ABC):
         What they hold stands still, or is noised anew.
         """
         opening = Opening(grid.codec.bound, minimum=minimum)
-        return SumForm(self.name, self.everyone, shape_on(grid), opening, repeatable=False)
+        return SumForm(self.name, self.everyone, grid.frame.shape, opening, repeatable=False)
 
     @property
     def everyone(self) -> tuple[int, ...]:
