@@ -18,25 +18,23 @@ from secure_fl.crypto.identities import Identity
 from secure_fl.crypto.refusals import Reason
 from secure_fl.crypto.roster import Roster
 from secure_fl.crypto.strict_json import from_hex
-from secure_fl.errors import SecureFLError
 from secure_fl.federation.calling import Call, round_plans
-from secure_fl.federation.parties.client import PATIENCE
 from secure_fl.federation.parties.client_round import forked
 from secure_fl.federation.parties.keyring import Keyring
+from secure_fl.federation.parties.participant import Participant
 from secure_fl.federation.parties.replica import Replica
 from secure_fl.federation.parties.shared import Shared
-from secure_fl.federation.party import Message, RefusalLog
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.program import Program
 from secure_fl.federation.state import State
-from secure_fl.federation.wire import Post, Wire, refused, route, shown
+from secure_fl.federation.wire import Post, refused, route, shown
 from secure_fl.secure_sum.authority import Authority
 from secure_fl.secure_sum.digests import Next
 from secure_fl.secure_sum.opener import Opened
 from secure_fl.secure_sum.store import MemoryStore, RoundStore
 
 
-class FederationAuthority:
+class FederationAuthority(Participant):
     """The key holder, as a party.
 
     Args:
@@ -58,8 +56,8 @@ class FederationAuthority:
         shared: Shared | None = None,
         randomness: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        self.name, self._prepare, self._judge = identity.name, prepare, judge
-        self._wire, self._server = Wire(identity, roster), roster.names("server")[0]
+        super().__init__(identity, roster)
+        self._prepare, self._judge = prepare, judge
         self._shared, self._randomness = shared or Shared(), randomness
         self._plan: Plan | None = None
         self._replica: Replica | None = None
@@ -69,40 +67,15 @@ class FederationAuthority:
         self._opened: dict[int, Opened] = {}
         self._rounds: Callable[[int], RoundStore] = lambda _: MemoryStore()
         self._next: State | None = None
-        self._signed = b""
-        self._due: float | None = 0.0
         self.over = False
-        self.refusals = RefusalLog(identity.name)
-
-    @property
-    def due(self) -> float | None:
-        """When to say again that it is there."""
-        return self._due
 
     @property
     def state(self) -> State | None:
         """The models, once there is a plan."""
         return None if self._replica is None else self._replica.state
 
-    def tick(self, now: float) -> list[Message]:
-        """Say that it is there, until it is shown a plan."""
-        if self._due is None or now < self._due:
-            return []
-        self._due = now + PATIENCE
-        return self._messages([self._wire.sign(Phase.HELLO, {})])
-
-    def receive(self, data: bytes | memoryview) -> list[Message]:
-        """One message, and the answers to it; silence for one that is refused."""
-        try:
-            return self._messages(self._take(route(data), bytes(data)))
-        except SecureFLError as error:
-            self.refusals.add(data, error)
-            return []
-
-    def _messages(self, sent: Sequence[bytes]) -> list[Message]:
-        return [Message(self._server, data) for data in sent]
-
-    def _take(self, header: Header, data: bytes) -> list[bytes]:
+    def _take(self, data: bytes | memoryview) -> Sequence[bytes | memoryview]:
+        header, data = route(data), bytes(data)
         if header.phase == Phase.PLAN:
             return self._on_plan(data)
         plan, _, keyring = self._seated()
@@ -147,9 +120,6 @@ class FederationAuthority:
         self._replica = Replica(plan, self._prepare(plan), self._shared)
         self._wire.plan, self._plan = plan.digest.hex(), plan
         self._keyring = Keyring(self._wire, plan, self._shared, self._randomness)
-
-    def _keep(self) -> None:
-        """Nothing: a party that has no folder ends with its process."""
 
     def _on_make(self, post: Post) -> list[bytes]:
         grant, secret = bool(post.facts["grant"]), bool(post.facts["secret"])

@@ -12,18 +12,16 @@ from collections.abc import Callable
 from secure_fl.crypto.identities import Identity
 from secure_fl.crypto.refusals import RefusedError
 from secure_fl.crypto.roster import Roster
-from secure_fl.errors import SecureFLError
 from secure_fl.federation.parties.authority import FederationAuthority
-from secure_fl.federation.parties.holder_store import HolderRecord, HolderStore, is_plan
+from secure_fl.federation.parties.holder_store import HolderRecord, Kept
 from secure_fl.federation.parties.party_folder import PartyFolder
 from secure_fl.federation.parties.replica import decode_opened, encode_opened
 from secure_fl.federation.parties.shared import Shared
-from secure_fl.federation.party import Message
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.program import Program
 
 
-class KeptAuthority(FederationAuthority):
+class KeptAuthority(Kept, FederationAuthority):
     """An authority with a folder; made as `FederationAuthority` is.
 
     Args:
@@ -55,24 +53,8 @@ class KeptAuthority(FederationAuthority):
         super().__init__(
             identity, roster, prepare, judge=judge, shared=shared, randomness=randomness
         )
-        self.folder, self._records, self._rounds = folder, HolderStore(folder), folder.rounds
-        record = self._records.kept()
-        self._away = record is not None and not record.over
-        if record is not None:
-            self._take_up(record)
-
-    def receive(self, data: bytes | memoryview) -> list[Message]:
-        """One message; the answers are given once they are sure to be given again after a kill."""
-        if self._away and not is_plan(data):
-            return []  # the server says it again, with what was missed, once this party is back
-        sent = super().receive(data)
-        self._away = self._away and self._due is not None
-        try:
-            self._keep()
-        except SecureFLError as error:
-            self.refusals.add(data, error)
-            return []
-        return sent
+        self._rounds = folder.rounds
+        self._open(folder)
 
     def _take_up(self, record: HolderRecord) -> None:
         try:
@@ -93,11 +75,11 @@ class KeptAuthority(FederationAuthority):
         if record.begun.key == keyring.fingerprint:  # else that round is long over
             self._sums = self._called(record.begun)
 
-    def _keep(self) -> None:
+    def _record(self) -> HolderRecord | None:
         if self._replica is None:
-            return
+            return None
         _, replica, keyring = self._seated()
-        record = HolderRecord(
+        return HolderRecord(
             self._signed,
             keyring.encode(),
             replica.state,
@@ -107,4 +89,3 @@ class KeptAuthority(FederationAuthority):
             over=self.over,
             opened={part: encode_opened(opened) for part, opened in self._opened.items()},
         )
-        self._records.keep(record)

@@ -27,22 +27,20 @@ from secure_fl.federation.calling import Call, cohort_names, round_plans
 from secure_fl.federation.parties.claims import Claim, enough, read_claims
 from secure_fl.federation.parties.client_round import ClientRound, Seat, forked
 from secure_fl.federation.parties.keyring import Keyring
+from secure_fl.federation.parties.participant import Participant
 from secure_fl.federation.parties.replica import Replica
 from secure_fl.federation.parties.shared import Shared
-from secure_fl.federation.party import ANYBODYS, Message, RefusalLog, reason_of
+from secure_fl.federation.party import ANYBODYS, reason_of
 from secure_fl.federation.place import Place
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.program import Answers, Program, SumForm
 from secure_fl.federation.state import State
-from secure_fl.federation.wire import Post, Wire, refused, route, shown
+from secure_fl.federation.wire import Post, refused, route, shown
 from secure_fl.privacy.ledger import Release
 from secure_fl.secure_sum.framing import unframe
 from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError
 from secure_fl.secure_sum.plan import RoundPlan
 from secure_fl.secure_sum.store import MemoryStore, RoundStore
-
-PATIENCE = 30.0
-"""Seconds after which a client says again that it is there, until it is shown a plan."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ class _Progress:
     over: bool = False
 
 
-class FederationClient:
+class FederationClient(Participant):
     """One client, as a party.
 
     Args:
@@ -99,19 +97,11 @@ class FederationClient:
         shared: Shared | None = None,
         randomness: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        self.name, self._site, self._randomness = identity.name, site, randomness
-        self._wire, self._server = Wire(identity, roster), roster.names("server")[0]
+        super().__init__(identity, roster)
+        self._site, self._randomness = site, randomness
         self._store, self._shared = store or MemoryStore(), shared or Shared()
         self._seat: Seat | None = None
-        self._signed = b""
         self._progress = _Progress(site.follow(()))
-        self._due: float | None = 0.0
-        self.refusals = RefusalLog(identity.name)
-
-    @property
-    def due(self) -> float | None:
-        """When to say again that it is there."""
-        return self._due
 
     @property
     def state(self) -> State | None:
@@ -122,26 +112,6 @@ class FederationClient:
     def over(self) -> bool:
         """Whether the federation has ended, and this client has its last state."""
         return self._progress.over
-
-    def tick(self, now: float) -> list[Message]:
-        """Say that this client is there, until it is shown a plan."""
-        if self._due is None or now < self._due:
-            return []
-        self._due = now + PATIENCE
-        return self._messages([self._wire.sign(Phase.HELLO, {})])
-
-    def receive(self, data: bytes | memoryview) -> list[Message]:
-        """One message, and the answers to it."""
-        try:
-            return self._messages(self._take(data))
-        except SecureFLError as error:
-            refusal = self.refusals.add(data, error)
-            if refusal.reason in ANYBODYS:
-                return []
-            return self._messages([self._refusal(data, error)])
-
-    def _messages(self, sent: Sequence[bytes | memoryview]) -> list[Message]:
-        return [Message(self._server, data) for data in sent]
 
     def _take(self, data: bytes | memoryview) -> Sequence[bytes | memoryview]:
         header = route(data)
@@ -169,6 +139,10 @@ class FederationClient:
             word = header.phase.name
             raise refused(Reason.WRONG_PHASE, "not for a client", "phase", word, "send it on")
         return takes[header.phase](post)
+
+    def _refuse(self, data: bytes | memoryview, error: SecureFLError) -> list[bytes]:
+        refusal = self.refusals.add(data, error)
+        return [] if refusal.reason in ANYBODYS else [self._refusal(data, error)]
 
     def _refusal(self, data: bytes | memoryview, error: SecureFLError) -> bytes:
         """What is refused and why, signed; of a plan the words of whoever judged it as well."""
@@ -220,9 +194,6 @@ class FederationClient:
         seat = (self._wire, plan, replica, answers, keyring)
         more = (self._store, self._shared, self._randomness)
         self._seat = Seat(*seat, *more, keep=self._keep)
-
-    def _keep(self) -> None:
-        """Nothing: a party that has no folder ends with its process."""
 
     def _on_make(self, post: Post) -> list[bytes]:
         grant, secret = bool(post.facts["grant"]), bool(post.facts["secret"])

@@ -15,22 +15,16 @@ from collections.abc import Callable
 from secure_fl.crypto.identities import Identity
 from secure_fl.crypto.refusals import RefusedError
 from secure_fl.crypto.roster import Roster
-from secure_fl.errors import SecureFLError
 from secure_fl.federation.parties.client import FederationClient, Site
 from secure_fl.federation.parties.client_round import ClientRound
-from secure_fl.federation.parties.holder_store import (
-    HolderRecord,
-    HolderStore,
-    is_plan,
-)
+from secure_fl.federation.parties.holder_store import HolderRecord, Kept
 from secure_fl.federation.parties.party_folder import PartyFolder
 from secure_fl.federation.parties.replica import decode_opened, encode_opened
 from secure_fl.federation.parties.shared import Shared
-from secure_fl.federation.party import Message
 from secure_fl.federation.plan import Plan
 
 
-class KeptClient(FederationClient):
+class KeptClient(Kept, FederationClient):
     """A client with a folder; made as `FederationClient` is.
 
     Args:
@@ -59,24 +53,7 @@ class KeptClient(FederationClient):
     ) -> None:
         store = folder.rounds()
         super().__init__(identity, roster, site, store=store, shared=shared, randomness=randomness)
-        self.folder, self._records = folder, HolderStore(folder)
-        record = self._records.kept()
-        self._away = record is not None and not record.over
-        if record is not None:
-            self._take_up(record)
-
-    def receive(self, data: bytes | memoryview) -> list[Message]:
-        """One message; the answers are given once they are sure to be given again after a kill."""
-        if self._away and not is_plan(data):
-            return []  # the server says it again, with what was missed, once this party is back
-        sent = super().receive(data)
-        self._away = self._away and self._due is not None
-        try:
-            self._keep()
-        except SecureFLError as error:
-            self.refusals.add(data, error)
-            return []
-        return sent
+        self._open(folder)
 
     def _take_up(self, record: HolderRecord) -> None:
         try:
@@ -99,12 +76,12 @@ class KeptClient(FederationClient):
             running.take_up(record.after, record.agreed, opened)
             progress.round = running
 
-    def _keep(self) -> None:
+    def _record(self) -> HolderRecord | None:
         if self._seat is None:
-            return
+            return None
         seat, progress, running = self._seat, self._progress, self._progress.round
         opened = None if running is None else running.kept_sum
-        record = HolderRecord(
+        return HolderRecord(
             self._signed,
             seat.keyring.encode(),
             seat.replica.state,
@@ -117,4 +94,3 @@ class KeptClient(FederationClient):
             progress.over,
             {} if running is None or opened is None else {running.number: encode_opened(opened)},
         )
-        self._records.keep(record)

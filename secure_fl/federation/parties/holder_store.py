@@ -22,7 +22,9 @@ from secure_fl.crypto.refusals import RefusedError
 from secure_fl.crypto.strict_json import canonical, fields, malformed, parse_object
 from secure_fl.errors import SecureFLError
 from secure_fl.federation.calling import Call
+from secure_fl.federation.parties.participant import Participant
 from secure_fl.federation.parties.party_folder import PartyFolder
+from secure_fl.federation.party import Message
 from secure_fl.federation.state import State
 from secure_fl.federation.wire import route
 
@@ -162,7 +164,57 @@ class HolderStore:
         return name
 
 
-def is_plan(data: bytes | memoryview) -> bool:
+class Kept(Participant):
+    """A participant with a folder; the first of a class's bases, since it stands around the other.
+
+    Attributes:
+        folder: its own.
+    """
+
+    folder: PartyFolder
+    _records: HolderStore
+    _away: bool
+
+    def _open(self, folder: PartyFolder) -> None:
+        """Take up what an earlier life left in the folder; the last line of a constructor."""
+        self.folder, self._records = folder, HolderStore(folder)
+        record = self._records.kept()
+        self._away = record is not None and not record.over
+        if record is not None:
+            self._take_up(record)
+
+    def receive(self, data: bytes | memoryview) -> list[Message]:
+        """One message; the answers are given once they are sure to be given again after a kill."""
+        if self._away and not _is_plan(data):
+            return []  # the server says it again, with what was missed, once this party is back
+        sent = super().receive(data)
+        self._away = self._away and self._due is not None
+        try:
+            self._keep()
+        except SecureFLError as error:
+            self.refusals.add(data, error)
+            return []
+        return sent
+
+    def _take_up(self, record: HolderRecord) -> None:
+        """Go on with what an earlier life had.
+
+        Raises:
+            RunFolderError: it is damaged.
+        """
+        raise NotImplementedError
+
+    def _keep(self) -> None:
+        record = self._record()
+        if record is not None:
+            self._records.keep(record)
+
+    def _record(self) -> HolderRecord | None:
+        """What the next life goes on with; None before a plan was accepted."""
+        raise NotImplementedError
+
+
+def _is_plan(data: bytes | memoryview) -> bool:
     """Whether a message is the plan, with which a server greets whoever is back."""
     try:
         return route(data).phase == Phase.PLAN
