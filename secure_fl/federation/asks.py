@@ -9,6 +9,7 @@ answering it, so types and fields are not renamed lightly: another name is anoth
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from torch import Tensor
 
@@ -108,3 +109,8 @@ class PoolScore:
     test_loss: float
     test_accuracy: float | None
     test_balanced: float | None = None
+
+
+def step_of(ask: TrainEncoder | TrainPool) -> Literal["pretrain", "cluster"]:
+    """The name of the step that asks for an update."""
+    return "pretrain" if isinstance(ask, TrainEncoder) else "cluster"

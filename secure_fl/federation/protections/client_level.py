@@ -18,6 +18,7 @@ from secure_fl.federation.asks import (
     TrainCandidate,
     TrainEncoder,
     TrainPool,
+    step_of,
 )
 from secure_fl.federation.budget import digest_of
 from secure_fl.federation.client_plan import ClientPlan
@@ -59,7 +60,7 @@ class ClientLevel:
     def releases(self, ask: Ask, position: int) -> tuple[Release, ...]:
         if not isinstance(ask, TrainEncoder | TrainPool):
             return ()
-        phase = _phase(ask)
+        phase = step_of(ask)
         return (
             Release(
                 key=f"{phase}/{ask.round}/client-{self._client}/{digest_of(ask)}",
@@ -111,7 +112,7 @@ class ClientLevel:
 
         Stored before it is sent.
         """
-        phase, level = _phase(ask), self._plan.of(_phase(ask))
+        phase, level = step_of(ask), self._plan.of(step_of(ask))
         choice, change = 0 if score is None else score.choice, trained.change
 
         def make() -> dict[str, Tensor]:
@@ -127,10 +128,6 @@ class ClientLevel:
         made = self._box.once(self.releases(ask, 0)[0].key, make)
         blocks = Blocks(made["head"], made["shared"], made["pools"])
         return Answer(blocks, Seen(exploded=trained.exploded, score=score))
-
-
-def _phase(ask: TrainEncoder | TrainPool) -> str:
-    return "pretrain" if isinstance(ask, TrainEncoder) else "cluster"
 
 
 def _unanswered(ask: Ask) -> PrivacyError:

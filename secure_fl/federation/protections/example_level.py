@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +25,7 @@ from secure_fl.federation.asks import (
     TrainEncoder,
     TrainPool,
     VoteCentre,
+    step_of,
 )
 from secure_fl.federation.example_plan import (
     ExamplePlan,
@@ -48,8 +48,6 @@ from secure_fl.privacy.ledger import Charges, Release
 from secure_fl.privacy.rows_alone import check_rows_alone
 from secure_fl.training.fit import LocalSpec
 from secure_fl.training.tasks import embed, train_mode
-
-_Step = Literal["pretrain", "cluster"]
 
 
 class ExampleLevel:
@@ -96,7 +94,7 @@ class ExampleLevel:
         encodes = isinstance(ask, TrainEncoder)
         if isinstance(ask, TrainEncoder | TrainPool) and (encodes or self._local.trains):
             event = self._training(ask, position).event
-            made.append(self._releasing.release(ask, _step(ask), ask.round, "training", event))
+            made.append(self._releasing.release(ask, step_of(ask), ask.round, "training", event))
         return tuple(made)
 
     def sent(
@@ -143,7 +141,7 @@ class ExampleLevel:
 
         The mechanism that is charged is the one that adds the noise.
         """
-        step, config = _step(ask), self._blueprint.config
+        step, config = step_of(ask), self._blueprint.config
         key = f"{self._releasing.key(ask, step, ask.round)}/{position}"
         if self._made is None or self._made[0] != key:
             settings = config.pretrain if step == "pretrain" else config.pools
@@ -157,7 +155,7 @@ class ExampleLevel:
         return self._made[1]
 
     def _train(self, model: nn.Module, ask: TrainEncoder | TrainPool, position: int) -> None:
-        step, client = _step(ask), self._local.data
+        step, client = step_of(ask), self._local.data
         path = TrainingPath(self._blueprint, step, client.id, position)
         training = self._training(ask, position)
         data = client.train.with_labels() if path.supervised else client.train
@@ -255,10 +253,6 @@ class ExampleLevel:
         check_rows_alone(model.eval(), self._local.bench.noise(), quick=True)
         outputs = embed(model, data.x, self._blueprint.compute)
         return functional.cross_entropy(outputs, data.y, reduction="none")
-
-
-def _step(ask: TrainEncoder | TrainPool) -> _Step:
-    return "pretrain" if isinstance(ask, TrainEncoder) else "cluster"
 
 
 def _unanswered(ask: Ask) -> PrivacyError:

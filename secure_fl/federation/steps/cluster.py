@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING
 
+from secure_fl.config import PoolsConfig
 from secure_fl.federation.asks import TrainPool
 from secure_fl.federation.observe import Seen, of_choices, of_steps, of_training
 from secure_fl.federation.pools import draw_pools, get_guide, get_pools, with_pools
-from secure_fl.federation.program import SumForm
 from secure_fl.federation.record import Metrics
 from secure_fl.federation.state import State
-from secure_fl.federation.steps.step import Answer, Step, sampled
+from secure_fl.federation.steps.step import Answer
+from secure_fl.federation.steps.update_step import UpdateStep
 from secure_fl.federation.summing import Summed
-from secure_fl.federation.updates import Updates
 from secure_fl.pools.monitor import PoolHealth, pool_health
 from secure_fl.pools.pool_set import PoolSet
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from secure_fl.federation.client import Client
 
 
-class Cluster(Step):
+class Cluster(UpdateStep):
     """Rounds of choosing, training and per-pool averaging (CP-CFL; IFCA's second option).
 
     Pools nobody chose stay.
@@ -41,21 +40,13 @@ class Cluster(Step):
 
     name = "cluster"
 
-    @cached_property
-    def updates(self) -> Updates:
-        """How changes of pools are summed."""
-        minimum = self.blueprint.config.security.min_pool_clients
-        return Updates.of(self.blueprint, self.name, minimum)
+    @property
+    def settings(self) -> PoolsConfig:
+        return self.blueprint.config.pools
 
     @property
-    def rounds(self) -> int:
-        return self.blueprint.config.pools.rounds
-
-    def form(self, round_number: int) -> SumForm:
-        settings = self.blueprint.config.pools
-        cohort = sampled(self.blueprint, self.name, settings, round_number)
-        opening = self.updates.opening(round_number)
-        return SumForm(self.name, cohort, self.updates.shape, opening, repeatable=True)
+    def minimum(self) -> int:
+        return self.blueprint.config.security.min_pool_clients
 
     def enter(self, state: State) -> State:
         if "pools.pooled" in state.tensors:
@@ -65,7 +56,7 @@ class Cluster(Step):
     def ask(self, state: State) -> TrainPool:
         guide, number = get_guide(state), state.place.round
         forced = guide is not None and number < self.blueprint.config.pools.warmup_rounds
-        return TrainPool(number, get_pools(state), guide, forced, self._bound(state))
+        return TrainPool(number, get_pools(state), guide, forced, self.bound(state))
 
     def answer(self, ask: TrainPool, client: Client, position: int) -> Answer:
         score = client.protection.choose(ask, position)
@@ -73,11 +64,11 @@ class Cluster(Step):
         return client.protection.sent(ask, self.updates, trained, score)
 
     def apply(self, state: State, opened: Summed) -> State:
-        pools, moved = get_pools(state), self.updates.moved(opened, self._bound(state))
+        pools, moved = get_pools(state), self.updates.moved(opened, self.bound(state))
         shared = (pools.shared.double() + moved.shared).float()
         pooled = (pools.pooled.double() + moved.pooled).float()
-        facts = {} if moved.bound is None else {"cluster.bound": moved.bound}
-        return with_pools(state.with_values(facts=facts), PoolSet(shared, pooled))
+        state = state.with_values(facts=self.next_bound(moved))
+        return with_pools(state, PoolSet(shared, pooled))
 
     def monitor(self, state: State, opened: Summed) -> Metrics:
         pools = self._health(opened).as_dict()
@@ -96,7 +87,3 @@ class Cluster(Step):
 
     def _health(self, opened: Summed) -> PoolHealth:
         return pool_health(self.updates.counts(opened), config=self.blueprint.config)
-
-    def _bound(self, state: State) -> float | None:
-        bound: float | None = state.facts.get("cluster.bound", self.updates.first_bound)
-        return bound

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from secure_fl.config import PretrainConfig
 from secure_fl.federation.asks import TrainEncoder
 from secure_fl.federation.factory import Blueprint
 from secure_fl.federation.observe import Seen, of_steps, of_training
-from secure_fl.federation.program import SumForm
 from secure_fl.federation.record import Metrics
 from secure_fl.federation.state import State
-from secure_fl.federation.steps.step import Answer, Step, sampled
+from secure_fl.federation.steps.step import Answer
+from secure_fl.federation.steps.update_step import UpdateStep
 from secure_fl.federation.summing import Summed
-from secure_fl.federation.updates import Updates
 from secure_fl.models.state import load_vector, to_vector
 
 if TYPE_CHECKING:
     from secure_fl.federation.client import Client
 
 
-class Pretrain(Step):
+class Pretrain(UpdateStep):
     """FedAvg of encoder and projector, each client under its own separation.
 
     **What differences of its sums show.** A client missing from one round is the difference of two
@@ -36,20 +35,9 @@ class Pretrain(Step):
 
     name = "pretrain"
 
-    @cached_property
-    def updates(self) -> Updates:
-        """How changes of the model are summed."""
-        return Updates.of(self.blueprint, self.name, minimum=1)
-
     @property
-    def rounds(self) -> int:
-        return self.blueprint.config.pretrain.rounds
-
-    def form(self, round_number: int) -> SumForm:
-        settings = self.blueprint.config.pretrain
-        cohort = sampled(self.blueprint, self.name, settings, round_number)
-        opening = self.updates.opening(round_number)
-        return SumForm(self.name, cohort, self.updates.shape, opening, repeatable=True)
+    def settings(self) -> PretrainConfig:
+        return self.blueprint.config.pretrain
 
     def enter(self, state: State) -> State:
         if "model" in state.tensors:
@@ -57,21 +45,19 @@ class Pretrain(Step):
         return state.with_values({"model": to_vector(self.blueprint.encoder_projector())})
 
     def ask(self, state: State) -> TrainEncoder:
-        return TrainEncoder(state.place.round, state.tensors["model"], self._bound(state))
+        return TrainEncoder(state.place.round, state.tensors["model"], self.bound(state))
 
     def answer(self, ask: TrainEncoder, client: Client, position: int) -> Answer:
         trained = client.protection.train_encoder(ask, position)
         return client.protection.sent(ask, self.updates, trained)
 
     def apply(self, state: State, opened: Summed) -> State:
-        moved = self.updates.moved(opened, self._bound(state))
+        moved = self.updates.moved(opened, self.bound(state))
         model = (state.tensors["model"].double() + moved.pooled[0]).float()
-        tensors, facts = {"model": model}, {}
+        tensors = {"model": model}
         if state.place.round + 1 >= self.rounds:
             tensors |= encoder_of(self.blueprint, model)
-        if moved.bound is not None:
-            facts["pretrain.bound"] = moved.bound
-        return state.with_values(tensors, facts)
+        return state.with_values(tensors, self.next_bound(moved))
 
     def monitor(self, state: State, opened: Summed) -> Metrics:
         return self.updates.group_metrics(opened)
@@ -85,10 +71,6 @@ class Pretrain(Step):
     ) -> Metrics:
         weights = self.blueprint.objective(0).weights
         return of_training(seen, weights) | of_steps(seen) | self.monitor(state, opened)
-
-    def _bound(self, state: State) -> float | None:
-        bound: float | None = state.facts.get("pretrain.bound", self.updates.first_bound)
-        return bound
 
 
 def encoder_of(blueprint: Blueprint, model: Tensor) -> dict[str, Tensor]:
