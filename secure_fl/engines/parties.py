@@ -7,7 +7,6 @@ stands beside them and reads off what no party would be told.
 from __future__ import annotations
 
 import hashlib
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +15,7 @@ from typing import Any, Protocol
 from secure_fl.crypto.envelope import Phase
 from secure_fl.crypto.identities import Identity, Member
 from secure_fl.crypto.roster import Roster
+from secure_fl.engines.beside import AnswersBeside, ProgramBeside
 from secure_fl.engines.queue import Here, Host, Queue
 from secure_fl.errors import SecureFLError, TrainingError
 from secure_fl.federation.client import Client
@@ -27,14 +27,12 @@ from secure_fl.federation.parties.server import FederationServer
 from secure_fl.federation.parties.shared import Shared
 from secure_fl.federation.place import Place
 from secure_fl.federation.plan import Plan
-from secure_fl.federation.program import Answers, Program, SumForm
+from secure_fl.federation.program import Answers, Program
 from secure_fl.federation.recorder import FEDERATION, Recorder, client_name
 from secure_fl.federation.state import State
 from secure_fl.federation.step_program import StepProgram
 from secure_fl.federation.summing import Cost, Summed
 from secure_fl.federation.wire import lines_in, route
-from secure_fl.privacy.ledger import Release
-from secure_fl.secure_sum.grid import Blocks
 from secure_fl.secure_sum.store import MemoryStore
 
 Replied = Callable[[int, int, int], None]
@@ -42,36 +40,20 @@ Replied = Callable[[int, int, int], None]
 _LARGEST_STATE = 1 << 34
 
 
-@dataclass
-class Watched:
+class Watched(ProgramBeside):
     """A program as an experimenter watches it.
 
     Attributes:
-        first: the state that this process goes on from.
         opened: what was opened last.
         error: why the next state could not be made.
     """
 
-    program: StepProgram
-    first: State
     opened: Summed | None = None
     error: SecureFLError | None = None
 
     def begin(self) -> None:
         """A round begins: nothing is opened."""
         self.opened = None
-
-    def start(self) -> State:
-        """Where this process goes on."""
-        return self.first
-
-    def form(self, place: Place) -> SumForm:
-        """As the program's."""
-        return self.program.form(place)
-
-    def done(self, place: Place) -> bool:
-        """As the program's."""
-        return self.program.done(place)
 
     def apply(self, state: State, opened: Summed) -> State:
         """As the program's."""
@@ -102,26 +84,19 @@ class Told:
     called: int = 0
 
 
-class WatchedAnswers:
-    """One client's answers, read off as they are made."""
+class WatchedAnswers(AnswersBeside):
+    """One client's answers, of which the experimenter is told in this process."""
 
     def __init__(self, client: Client, number: int, watcher: LocalParties) -> None:
-        self._client, self._number, self._watcher = client, number, watcher
+        super().__init__(client, number)
+        self._watcher = watcher
 
-    def releases(self, state: State, position: int) -> Sequence[Release]:
-        """None: the run's own gate admits a whole round before it is called."""
-        return ()
+    def _answered(self, seen: Seen, seconds: float) -> None:
+        self._watcher.answered(self._number, seen, seconds)
 
-    def answer(self, state: State, position: int) -> Blocks:
-        """The client's summand."""
-        started = time.perf_counter()
-        try:
-            answer = self._client.answered(state, position)
-        except SecureFLError as error:
+    def _failed(self, error: Exception) -> None:
+        if isinstance(error, SecureFLError):
             self._watcher.failed(error)
-            raise
-        self._watcher.answered(self._number, answer.seen, time.perf_counter() - started)
-        return answer.blocks
 
 
 def prepared(program: Program, answers: Answers) -> Callable[[Plan], tuple[Program, Answers]]:

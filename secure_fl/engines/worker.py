@@ -10,7 +10,6 @@ Assumes: who started the process is the run. Noise is of this process' own sourc
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,6 +19,7 @@ from torch import Tensor
 from secure_fl.config import FederationConfig
 from secure_fl.crypto.identities import Identity, Member
 from secure_fl.crypto.roster import Roster
+from secure_fl.engines.beside import AnswersBeside, ProgramBeside
 from secure_fl.engines.parties import prepared
 from secure_fl.engines.pipes import Ask
 from secure_fl.engines.sending import (
@@ -36,12 +36,11 @@ from secure_fl.federation.bench import Workbench
 from secure_fl.federation.client import Client
 from secure_fl.federation.factory import Blueprint
 from secure_fl.federation.following import Follower
+from secure_fl.federation.observe import Seen
 from secure_fl.federation.own_code import augmentation, encoder_maker
 from secure_fl.federation.parties.client import FederationClient, Site
 from secure_fl.federation.parties.shared import Shared
 from secure_fl.federation.party import Message, Party
-from secure_fl.federation.place import Place
-from secure_fl.federation.program import SumForm
 from secure_fl.federation.release_box import ReleaseBox
 from secure_fl.federation.state import State
 from secure_fl.federation.step_program import StepProgram
@@ -51,7 +50,6 @@ from secure_fl.federation.summing import Summed
 from secure_fl.privacy.adjacency import Adjacency, PrivacyUnit
 from secure_fl.privacy.ledger import PrivacyLedger, Release
 from secure_fl.privacy.noise import NoiseSource
-from secure_fl.secure_sum.grid import Blocks
 from secure_fl.secure_sum.store import MemoryStore
 from secure_fl.training.device import Compute
 
@@ -78,57 +76,37 @@ class FarBox(ReleaseBox):
         return found if said["found"] else None
 
 
-class TellingProgram:
+class TellingProgram(ProgramBeside):
     """A replica's program, which tells the run what was opened."""
 
     def __init__(self, program: StepProgram, first: State, tell: Told) -> None:
-        self._program, self._first, self._tell = program, first, tell
-
-    def start(self) -> State:
-        """Where the run goes on."""
-        return self._first
-
-    def form(self, place: Place) -> SumForm:
-        """As the program's."""
-        return self._program.form(place)
-
-    def done(self, place: Place) -> bool:
-        """As the program's."""
-        return self._program.done(place)
+        super().__init__(program, first)
+        self._tell = tell
 
     def apply(self, state: State, opened: Summed) -> State:
         """As the program's."""
         head, tensors = summed_packet(opened)
         place = [state.place.step, state.place.round]
         self._tell(head | {"about": "opened", "place": place}, tensors)
-        return self._program.apply(state, opened)
+        return self.program.apply(state, opened)
 
 
-class TellingAnswers:
-    """One client's answers, read off as they are made."""
+class TellingAnswers(AnswersBeside):
+    """One client's answers, of which the run is told."""
 
     def __init__(self, client: Client, number: int, tell: Told) -> None:
-        self._client, self._number, self._tell = client, number, tell
+        super().__init__(client, number)
+        self._tell = tell
 
-    def releases(self, state: State, position: int) -> Sequence[Release]:
-        """None: the run's own gate admits a whole round before it is called."""
-        return ()
+    def _answered(self, seen: Seen, seconds: float) -> None:
+        head = {"about": "answer", "client": self._number, "seconds": seconds}
+        self._tell(head | {"seen": seen_document(seen)}, {})
 
-    def answer(self, state: State, position: int) -> Blocks:
-        """The client's summand."""
-        started = time.perf_counter()
-        try:
-            answer = self._client.answered(state, position)
-        except Exception as error:
-            self._tell({"about": "error", "error": error_document(error)}, {})
-            if isinstance(error, SecureFLError):
-                raise
+    def _failed(self, error: Exception) -> None:
+        self._tell({"about": "error", "error": error_document(error)}, {})
+        if not isinstance(error, SecureFLError):
             remedy = "read what the run says"
             raise TrainingError("raises", field="client", value="", remedy=remedy) from None
-        seconds = time.perf_counter() - started
-        head = {"about": "answer", "client": self._number, "seconds": seconds}
-        self._tell(head | {"seen": seen_document(answer.seen)}, {})
-        return answer.blocks
 
 
 class Seat:
