@@ -14,7 +14,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable
 
-from secure_fl.crypto.envelope import Phase, Seen, open_envelope, read_header
+from secure_fl.crypto.envelope import Header, Phase, Seen, open_envelope, read_header
 from secure_fl.crypto.identities import LONGEST_NAME, Identity
 from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.errors import SecureSumError
@@ -34,6 +34,7 @@ from secure_fl.secure_sum.messages import (
     Revealed,
     RoundReason,
     RoundRefusedError,
+    T,
     accept,
 )
 from secure_fl.secure_sum.plan import RoundPlan
@@ -196,13 +197,7 @@ class RoundInbox:
         return RefusedError(Reason.STALE, problem, field=what, value=number, remedy=remedy)
 
     def _take_keys(self, data: bytes) -> str:
-        header, keys = accept(
-            data,
-            self._plan.roster,
-            self._plan.expect(Phase.ADVERTISE, "client"),
-            self._seen,
-            Advertise.decode,
-        )
+        header, keys = self._accept(data, Phase.ADVERTISE, Advertise.decode)
         check_cohort(self._plan, header.sender)
         keys.check(header.sender)
         known = {key for other in self._keys.values() for key in (other.sealing, other.masking)}
@@ -218,13 +213,7 @@ class RoundInbox:
         return header.sender
 
     def _take_boxes(self, data: bytes) -> str:
-        header, message = accept(
-            data,
-            self._plan.roster,
-            self._plan.expect(Phase.SHARE, "client"),
-            self._seen,
-            Boxes.decode,
-        )
+        header, message = self._accept(data, Phase.SHARE, Boxes.decode)
         position = self._position(header.sender)
         readers = tuple(reader for reader, _ in message.boxes)
         if message.dealers or readers != self._book.neighbours(position):
@@ -242,15 +231,7 @@ class RoundInbox:
         return header.sender
 
     def _take_closed(self, data: bytes) -> str:
-        plan = self._plan
-        header, message = accept(
-            data,
-            plan.roster,
-            plan.expect(Phase.SHARE, "client", chunks=2),
-            self._seen,
-            Dealers.decode,
-            chunk=1,
-        )
+        header, message = self._accept(data, Phase.SHARE, Dealers.decode, chunk=1, chunks=2)
         position = self._position(header.sender)
         neighbours = set(self._book.neighbours(position))
         if position not in self._dealers or not set(message.positions) <= neighbours:
@@ -298,13 +279,7 @@ class RoundInbox:
         return sender
 
     def _take_agreement(self, data: bytes) -> str:
-        header, agreement = accept(
-            data,
-            self._plan.roster,
-            self._plan.expect(Phase.AGREE, "client"),
-            self._seen,
-            Agreement.decode,
-        )
+        header, agreement = self._accept(data, Phase.AGREE, Agreement.decode)
         right = Agreement(self._view, len(self._survivors))
         if header.sender not in self.survivors or agreement != right:
             raise RoundRefusedError(
@@ -319,9 +294,7 @@ class RoundInbox:
 
     def _take_shares(self, data: bytes) -> str:
         phase = PHASES[self.step]
-        header, message = accept(
-            data, self._plan.roster, self._plan.expect(phase, "client"), self._seen, Revealed.decode
-        )
+        header, message = self._accept(data, phase, Revealed.decode)
         if header.sender not in self.survivors:
             raise RefusedError(
                 Reason.UNKNOWN_CLIENT,
@@ -341,8 +314,8 @@ class RoundInbox:
 
     def _take_counts(self, data: bytes) -> str:
         plan = self._plan
-        expected = plan.expect(Phase.OPEN_COUNTS, "authority", sender=plan.authority)
-        header, counts = accept(data, plan.roster, expected, self._seen, Counts.decode)
+        who = "authority", plan.authority
+        header, counts = self._accept(data, Phase.OPEN_COUNTS, Counts.decode, *who)
         if counts.view != self._view or counts.head.shape != (plan.shape.head_fields,):
             raise RoundRefusedError(
                 RoundReason.SURVIVORS_SWITCHED,
@@ -369,18 +342,26 @@ class RoundInbox:
 
     def _take_digest(self, data: bytes) -> str:
         role = "authority" if self.step == Step.POOLS else "client"
-        header, applied = accept(
-            data,
-            self._plan.roster,
-            self._plan.expect(Phase.APPLY, role),
-            self._seen,
-            Applied.decode,
-        )
+        header, applied = self._accept(data, Phase.APPLY, Applied.decode, role)
         if header.sender not in self._waiting or applied.sums != self._sent:
             problem = "a digest that nobody asked for, or of sums that were not sent"
             raise _malformed(problem, header.sender)
         self.signed[header.sender], self.applied[header.sender] = data, applied
         return header.sender
+
+    def _accept(
+        self,
+        data: bytes,
+        phase: Phase,
+        parse: Callable[[bytes], T],
+        role: str = "client",
+        sender: str | None = None,
+        *,
+        chunk: int = 0,
+        chunks: int = 1,
+    ) -> tuple[Header, T]:
+        expected = self._plan.expect(phase, role, sender=sender, chunks=chunks)
+        return accept(data, self._plan.roster, expected, self._seen, parse, chunk=chunk)
 
     def _position(self, name: str) -> int:
         if name not in self._book.names:
