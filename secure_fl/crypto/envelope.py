@@ -127,9 +127,7 @@ class Header:
                 "counts below 65536, texts of 1 to 255 printable ASCII characters, digests of 32 "
                 "bytes, chunk below chunks"
             )
-            raise SecureSumError(
-                "a field does not fit", field="header", value=numbers, remedy=remedy
-            )
+            raise SecureSumError("a field does not fit", "header", numbers, remedy)
         return fixed + b"".join(bytes([len(text)]) + text.encode("ascii") for text in texts)
 
 
@@ -270,12 +268,8 @@ def open_head(data: bytes, roster: Roster, expected: Expected) -> Header:
 
 def _signed_head(identity: Identity, header: Header, body: bytes | memoryview) -> bytes:
     if header.sender != identity.name:
-        raise SecureSumError(
-            "names another sender",
-            field="header",
-            value=header.sender,
-            remedy=f"sign as {identity.name}",
-        )
+        remedy = f"sign as {identity.name}"
+        raise SecureSumError("names another sender", "header", header.sender, remedy)
     head = replace(header, body_length=len(body), body_hash=_hashed(body)).encode()
     return head + identity.sign(_PURPOSE, head)
 
@@ -371,7 +365,7 @@ def _refuse(reason: Reason, problem: str, name: str, value: object) -> RefusedEr
         Reason.WRONG_ROSTER: "fetch the roster in force",
     }
     remedy = remedies.get(reason, "send the message as it was written, once")
-    return RefusedError(reason, problem, field=name, value=value, remedy=remedy)
+    return RefusedError(reason, problem, name, value, remedy)
 
 
 def _hashed(body: bytes | memoryview) -> bytes:

@@ -64,9 +64,7 @@ class Member:
     def __post_init__(self) -> None:
         check_name(self.name, "name")
         if self.role not in ROLES:
-            raise SecureSumError(
-                "unknown role", field="role", value=self.role, remedy=f"one of {ROLES}"
-            )
+            raise SecureSumError("unknown role", "role", self.role, f"one of {ROLES}")
         check_signing_key(self.sign, self.name)
         check_agreement_key(self.agree, self.name)
 
@@ -133,11 +131,7 @@ class Member:
         except (InvalidSignature, ValueError):
             remedy = "sign with the key that the roster names"
             raise RefusedError(
-                Reason.WRONG_SIGNATURE,
-                "the signature does not fit",
-                field="signer",
-                value=self.name,
-                remedy=remedy,
+                Reason.WRONG_SIGNATURE, "the signature does not fit", "signer", self.name, remedy
             ) from None
 
 
@@ -196,12 +190,8 @@ class Identity:
             SecureSumError: the file exists, cannot be written, or the passphrase is empty.
         """
         if passphrase == "":
-            raise SecureSumError(
-                "empty",
-                field="passphrase",
-                value="",
-                remedy="give one, or none at all for an unencrypted file",
-            )
+            remedy = "give one, or none at all for an unencrypted file"
+            raise SecureSumError("empty", "passphrase", "", remedy)
         encryption: KeySerializationEncryption = (
             NoEncryption() if passphrase is None else BestAvailableEncryption(passphrase.encode())
         )
@@ -234,13 +224,9 @@ class Identity:
                 _load_pem(found[key].encode("ascii"), secret) for key in ("sign", "agree")
             )
         except (ValueError, TypeError):
+            problem = "wrong passphrase or damaged file"
             remedy = "give the passphrase exactly where the file has one"
-            raise SecureSumError(
-                "wrong passphrase or damaged file",
-                field="identity file",
-                value=str(path),
-                remedy=remedy,
-            ) from None
+            raise SecureSumError(problem, "identity file", str(path), remedy) from None
         if not isinstance(sign, Ed25519PrivateKey) or not isinstance(agree, X25519PrivateKey):
             raise malformed("identity file", "not an identity of this software")
         return cls(check_name(found["name"], "name"), found["role"], sign, agree)
@@ -266,12 +252,8 @@ def check_name(name: str, what: str) -> str:
         SecureSumError: another form.
     """
     if not _NAME.fullmatch(name):
-        raise SecureSumError(
-            "not a plain name",
-            field=what,
-            value=name,
-            remedy="up to 64 letters, digits, dots, dashes, underscores",
-        )
+        remedy = "up to 64 letters, digits, dots, dashes, underscores"
+        raise SecureSumError("not a plain name", what, name, remedy)
     return name
 
 

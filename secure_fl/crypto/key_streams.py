@@ -59,9 +59,7 @@ def expand(key: bytes, slots: int, modulus: int = WORDS) -> Slots:
         SecureSumError: key, number of slots or modulus is not one the generator takes.
     """
     if slots < 0:
-        raise SecureSumError(
-            "number of slots is negative", field="slots", value=slots, remedy="ask for 0 or more"
-        )
+        raise SecureSumError("number of slots is negative", "slots", slots, "ask for 0 or more")
     vector: Slots = np.zeros(slots, np.uint64)
     add_streams(vector, [(key, 1)], modulus)
     return vector
@@ -101,13 +99,8 @@ class SignedStreams:
     def __init__(self, terms: Terms, modulus: int, *, longest: int) -> None:
         check_modulus(modulus)
         if len(terms) > MOST_TERMS or any(sign not in (1, -1) for _, sign in terms):
-            remedy = "mask in smaller groups"
-            raise SecureSumError(
-                "signs must be +1 or −1, for at most 2^22 streams",
-                field="terms",
-                value=len(terms),
-                remedy=remedy,
-            )
+            problem = "signs must be +1 or −1, for at most 2^22 streams"
+            raise SecureSumError(problem, "terms", len(terms), "mask in smaller groups")
         self._streams = [
             (_Stream(key, modulus), np.add if sign > 0 else np.subtract) for key, sign in terms
         ]
@@ -135,9 +128,7 @@ class SignedStreams:
                 f"runs of a multiple of {_GROUP} slots, at most "
                 f"{len(self._work)}; a shorter one at the end"
             )
-            raise SecureSumError(
-                "the streams do not go on here", field="run", value=len(run), remedy=remedy
-            )
+            raise SecureSumError("the streams do not go on here", "run", len(run), remedy)
         self._ended = len(run) % _GROUP != 0
         words = self._work[: _in_groups(len(run))]
         for stream, combine in self._streams:
@@ -163,12 +154,8 @@ def check_modulus(modulus: int) -> None:
         SecureSumError: neither 2^64 nor of 33 to 40 bits.
     """
     if modulus != WORDS and not 33 <= modulus.bit_length() <= 40:
-        raise SecureSumError(
-            "no stream of residues for this modulus",
-            field="modulus",
-            value=modulus,
-            remedy="take 2^64 or a batching prime of 33 to 40 bits",
-        )
+        remedy = "take 2^64 or a batching prime of 33 to 40 bits"
+        raise SecureSumError("no stream of residues for this modulus", "modulus", modulus, remedy)
 
 
 def check_slots(vector: Slots) -> None:
@@ -183,12 +170,11 @@ def check_slots(vector: Slots) -> None:
         or vector.ndim != 1
         or not vector.flags.c_contiguous
     ):
-        found = (getattr(vector, "dtype", type(vector).__name__), getattr(vector, "shape", None))
         raise SecureSumError(
             "not a contiguous uint64 vector",
-            field="slots",
-            value=found,
-            remedy="pass the output of `FieldLayout.pack`",
+            "slots",
+            (getattr(vector, "dtype", type(vector).__name__), getattr(vector, "shape", None)),
+            "pass the output of `FieldLayout.pack`",
         )
 
 
@@ -209,12 +195,8 @@ class _Stream:
 
     def __init__(self, key: bytes, modulus: int) -> None:
         if not isinstance(key, bytes) or len(key) != KEY_BYTES:
-            raise SecureSumError(
-                "a mask key has 32 bytes",
-                field="key",
-                value="(hidden)",
-                remedy="take it from `pair_seeds` or `self_seeds`",
-            )
+            remedy = "take it from `pair_seeds` or `self_seeds`"
+            raise SecureSumError("a mask key has 32 bytes", "key", "(hidden)", remedy)
         self._key, self._modulus = key, modulus
         cipher, counter = algorithms.AES(key[:16]), key[16:]
         self._bytes = Cipher(cipher, modes.CTR(counter)).encryptor()

@@ -78,6 +78,4 @@ def _signs(key: bytes) -> bool:
 
 def _refused(kind: str, owner: str) -> RefusedError:
     remedy = "make a new identity with `secure-fl keys new`; in a round, this sender is left out"
-    return RefusedError(
-        Reason.WRONG_KEY, f"not a usable {kind} key", field="public key", value=owner, remedy=remedy
-    )
+    return RefusedError(Reason.WRONG_KEY, f"not a usable {kind} key", "public key", owner, remedy)

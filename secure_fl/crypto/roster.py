@@ -74,27 +74,15 @@ class Roster:
         object.__setattr__(self, "revoked", tuple(sorted(set(self.revoked))))
         for what in ("name", "sign", "agree"):
             if len({getattr(member, what) for member in self.members}) != len(self.members):
-                raise SecureSumError(
-                    "two members share one",
-                    field=what,
-                    value=self.federation,
-                    remedy="every member needs its own name and keys",
-                )
+                remedy = "every member needs its own name and keys"
+                raise SecureSumError("two members share one", what, self.federation, remedy)
         if any(member.fingerprint in self.revoked for member in self.members):
-            raise RefusedError(
-                Reason.REVOKED_CLIENT,
-                "a member is revoked",
-                field="members",
-                value=self.federation,
-                remedy="let it make a new identity",
-            )
+            problem, remedy = "a member is revoked", "let it make a new identity"
+            raise RefusedError(Reason.REVOKED_CLIENT, problem, "members", self.federation, remedy)
         if self.rotation_rounds < 1 or self.revision < 1:
-            value = (self.rotation_rounds, self.revision)
+            problem, remedy = "must be at least 1", "1 renews the key in every round"
             raise SecureSumError(
-                "must be at least 1",
-                field="rotation_rounds, revision",
-                value=value,
-                remedy="1 renews the key in every round",
+                problem, "rotation_rounds, revision", (self.rotation_rounds, self.revision), remedy
             )
         object.__setattr__(self, "_by_name", {member.name: member for member in self.members})
         object.__setattr__(
@@ -125,13 +113,8 @@ class Roster:
         """
         found = self._by_name.get(name)
         if found is None:
-            raise RefusedError(
-                Reason.UNKNOWN_CLIENT,
-                "not on the roster",
-                field="sender",
-                value=name,
-                remedy="join through the coordinator",
-            )
+            remedy = "join through the coordinator"
+            raise RefusedError(Reason.UNKNOWN_CLIENT, "not on the roster", "sender", name, remedy)
         return found
 
     def revoke(self, name: str) -> Roster:
@@ -171,32 +154,16 @@ class Roster:
                 `revoked-client` for one that forgets a revocation or has a revoked member.
         """
         if self.federation != earlier.federation:
-            raise RefusedError(
-                Reason.WRONG_FEDERATION,
-                "another federation's roster",
-                field="roster",
-                value=self.federation,
-                remedy=f"use {earlier.federation}'s",
-            )
+            problem, remedy = "another federation's roster", f"use {earlier.federation}'s"
+            raise RefusedError(Reason.WRONG_FEDERATION, problem, "roster", self.federation, remedy)
         if self.revision <= earlier.revision and self.digest != earlier.digest:
+            problem = "not newer than the roster in force"
             remedy = f"use revision {earlier.revision} or a later one"
-            raise RefusedError(
-                Reason.ROLLED_BACK,
-                "not newer than the roster in force",
-                field="revision",
-                value=self.revision,
-                remedy=remedy,
-            )
+            raise RefusedError(Reason.ROLLED_BACK, problem, "revision", self.revision, remedy)
         members = {member.fingerprint for member in self.members}
         if not set(earlier.revoked) <= set(self.revoked) or members & set(earlier.revoked):
-            remedy = "keep every revocation"
-            raise RefusedError(
-                Reason.REVOKED_CLIENT,
-                "it forgets a revocation",
-                field="revoked",
-                value=self.revision,
-                remedy=remedy,
-            )
+            problem, remedy = "it forgets a revocation", "keep every revocation"
+            raise RefusedError(Reason.REVOKED_CLIENT, problem, "revoked", self.revision, remedy)
 
     def sign(self, coordinator: Identity) -> bytes:
         """The roster as bytes that the coordinator signed, for `open`."""

@@ -108,9 +108,7 @@ class RosterMemory:
             remedy = (
                 "restore it from a copy; without it an older roster would be taken for the newest"
             )
-            raise SecureSumError(
-                "damaged", field="seen rosters", value=str(self.path), remedy=remedy
-            ) from None
+            raise SecureSumError("damaged", "seen rosters", str(self.path), remedy) from None
 
 
 def _mark(federation: str, value: object) -> RosterMark:

@@ -56,13 +56,8 @@ def open_sealed(private: X25519PrivateKey, box: bytes, context: bytes) -> bytes:
             context, or was changed.
     """
     if len(box) < SEALED_OVERHEAD:
-        raise RefusedError(
-            Reason.TRUNCATED,
-            "shorter than its head",
-            field="sealed box",
-            value=len(box),
-            remedy="ask for it again",
-        )
+        problem = "shorter than its head"
+        raise RefusedError(Reason.TRUNCATED, problem, "sealed box", len(box), "ask for it again")
     theirs, rest = box[:_PUBLIC], box[_PUBLIC:]
     key = _agreed(private, theirs, theirs + private.public_key().public_bytes_raw(), context)
     return _open(key, rest, context)
@@ -88,13 +83,8 @@ def open_with(key: bytes, box: bytes, context: bytes) -> bytes:
         RefusedError: `truncated` or `wrong-key`.
     """
     if len(box) < _SALT + _TAG:
-        raise RefusedError(
-            Reason.TRUNCATED,
-            "shorter than its head",
-            field="sealed box",
-            value=len(box),
-            remedy="ask for it again",
-        )
+        problem = "shorter than its head"
+        raise RefusedError(Reason.TRUNCATED, problem, "sealed box", len(box), "ask for it again")
     return _open(_derive(_need(key), box[:_SALT], context), box[_SALT:], context)
 
 
@@ -102,13 +92,9 @@ def _agreed(private: X25519PrivateKey, public: bytes, salt: bytes, context: byte
     try:
         secret = private.exchange(X25519PublicKey.from_public_bytes(public))
     except ValueError:
-        remedy = "use the agreement key from the roster"
+        problem, remedy = "not a usable X25519 key", "use the agreement key from the roster"
         raise RefusedError(
-            Reason.WRONG_KEY,
-            "not a usable X25519 key",
-            field="public key",
-            value=f"{len(public)} bytes",
-            remedy=remedy,
+            Reason.WRONG_KEY, problem, "public key", f"{len(public)} bytes", remedy
         ) from None
     return _derive(secret, salt, context)
 
@@ -119,13 +105,8 @@ def _derive(secret: bytes, salt: bytes, context: bytes) -> bytes:
 
 def _need(key: bytes) -> bytes:
     if len(key) != 32:
-        raise RefusedError(
-            Reason.WRONG_KEY,
-            "32 bytes are needed",
-            field="sealing key",
-            value=f"{len(key)} bytes",
-            remedy="use a key from the ceremony",
-        )
+        problem, remedy = "32 bytes are needed", "use a key from the ceremony"
+        raise RefusedError(Reason.WRONG_KEY, problem, "sealing key", f"{len(key)} bytes", remedy)
     return key
 
 
@@ -138,9 +119,5 @@ def _open(key: bytes, box: bytes, context: bytes) -> bytes:
             "the way: ask for it again"
         )
         raise RefusedError(
-            Reason.WRONG_KEY,
-            "does not open",
-            field="sealed box",
-            value=f"{len(box)} bytes",
-            remedy=remedy,
+            Reason.WRONG_KEY, "does not open", "sealed box", f"{len(box)} bytes", remedy
         ) from None

@@ -41,13 +41,9 @@ def write_secret(
         write_atomically(path, content, exclusive=not overwrite)
     except FileExistsError:
         remedy = "choose another name; a key is never replaced without being told"
-        raise SecureSumError(
-            "the file exists", field="key file", value=str(path), remedy=remedy
-        ) from None
+        raise SecureSumError("the file exists", "key file", str(path), remedy) from None
     except FileError as error:
-        raise SecureSumError(
-            error.problem, field="key file", value=str(path), remedy=error.remedy
-        ) from None
+        raise SecureSumError(error.problem, "key file", str(path), error.remedy) from None
 
 
 def read_secret(path: Path, *, passphrase: str | None = None) -> bytes:
@@ -61,37 +57,24 @@ def read_secret(path: Path, *, passphrase: str | None = None) -> bytes:
         with open_file(path, links=False) as file:
             state = os.fstat(file.fileno())
             if os.name == "posix" and state.st_mode & 0o077:
-                mode = oct(stat.S_IMODE(state.st_mode))
-                raise SecureSumError(
-                    "others may read this secret",
-                    field="key file",
-                    value=mode,
-                    remedy=f"chmod 600 {path}; if it was shared, revoke it",
-                )
+                problem = "others may read this secret"
+                remedy = f"chmod 600 {path}; if it was shared, revoke it"
+                raise SecureSumError(problem, "key file", oct(stat.S_IMODE(state.st_mode)), remedy)
             content = file.read(_LONGEST + 1)
     except OSError as error:
+        problem = f"cannot be read: {error.strerror}"
         remedy = "name the file that `secure-fl keys` wrote"
-        raise SecureSumError(
-            f"cannot be read: {error.strerror}", field="key file", value=str(path), remedy=remedy
-        ) from None
+        raise SecureSumError(problem, "key file", str(path), remedy) from None
     if len(content) > _LONGEST:
-        raise SecureSumError(
-            "too large for a key",
-            field="key file",
-            value=len(content),
-            remedy="name the file that `secure-fl keys` wrote",
-        )
+        remedy = "name the file that `secure-fl keys` wrote"
+        raise SecureSumError("too large for a key", "key file", len(content), remedy)
     return _decrypt(content, passphrase)
 
 
 def _key(passphrase: str, salt: bytes) -> bytes:
     if not passphrase:
-        raise SecureSumError(
-            "empty",
-            field="passphrase",
-            value="",
-            remedy="give one, or none at all for an unencrypted file",
-        )
+        remedy = "give one, or none at all for an unencrypted file"
+        raise SecureSumError("empty", "passphrase", "", remedy)
     return Scrypt(salt=salt, length=32, n=_SCRYPT_COST, r=8, p=1).derive(passphrase.encode())
 
 
@@ -111,19 +94,14 @@ def _decrypt(content: bytes, passphrase: str | None) -> bytes:
             if encrypted
             else "a passphrase is given and the file is not encrypted"
         )
-        raise SecureSumError(
-            problem,
-            field="passphrase",
-            value="not shown",
-            remedy="give it exactly where the file has one",
-        )
+        remedy = "give it exactly where the file has one"
+        raise SecureSumError(problem, "passphrase", "not shown", remedy)
     head_bytes = len(_MAGIC) + _SALT + _NONCE
     head, body = content[:head_bytes], content[head_bytes:]
     salt, nonce = head[len(_MAGIC) : len(_MAGIC) + _SALT], head[len(_MAGIC) + _SALT :]
     try:
         return ChaCha20Poly1305(_key(passphrase, salt)).decrypt(nonce, body, head)
     except (InvalidTag, ValueError):
+        problem = "wrong passphrase or damaged file"
         remedy = "give the right passphrase, or restore the file"
-        raise SecureSumError(
-            "wrong passphrase or damaged file", field="passphrase", value="not shown", remedy=remedy
-        ) from None
+        raise SecureSumError(problem, "passphrase", "not shown", remedy) from None

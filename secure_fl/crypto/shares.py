@@ -265,4 +265,4 @@ def _element(randomness: Callable[[int], bytes]) -> int:
 
 
 def _refused(problem: str, name: str, value: object, remedy: str) -> SecureSumError:
-    return SecureSumError(problem, field=f"secret sharing, {name}", value=value, remedy=remedy)
+    return SecureSumError(problem, f"secret sharing, {name}", value, remedy)

@@ -88,10 +88,5 @@ def from_base64(text: Any, name: str) -> bytes:
 
 def malformed(name: str, problem: str) -> RefusedError:
     """The refusal for a document that does not parse."""
-    return RefusedError(
-        Reason.MALFORMED,
-        problem,
-        field=name,
-        value="not shown",
-        remedy="send the file as this library wrote it",
-    )
+    remedy = "send the file as this library wrote it"
+    return RefusedError(Reason.MALFORMED, problem, name, "not shown", remedy)

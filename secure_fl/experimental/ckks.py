@@ -94,13 +94,8 @@ class CkksClient:
             or not integers.size
             or magnitude(integers) > LARGEST
         ):
-            value = (str(integers.dtype), integers.shape)
-            raise SecureSumError(
-                f"must be int64 [n] within ±{LARGEST}",
-                field="integers",
-                value=value,
-                remedy="quantise with the codec",
-            )
+            problem, remedy = f"must be int64 [n] within ±{LARGEST}", "quantise with the codec"
+            raise SecureSumError(problem, "integers", (str(integers.dtype), integers.shape), remedy)
         parameters = self.parameters
         count = parameters.ciphertexts(integers.size)
         rows = np.zeros((count, parameters.capacity))
@@ -155,32 +150,16 @@ class CkksHolder:
             opened[k] = self._encoder.decode_double(plaintext)
         nearest = np.rint(opened)
         if not np.isfinite(opened).all() or float(np.abs(opened - nearest).max()) > GRID_TOLERANCE:
+            problem = "a decryption is not close to an integer"
             remedy = "treat it as an alarm: renew the key, and ask who changed the sum"
-            raise RefusedError(
-                Reason.NOT_ON_GRID,
-                "a decryption is not close to an integer",
-                field="sum",
-                value=f"{numbers} numbers",
-                remedy=remedy,
-            )
+            raise RefusedError(Reason.NOT_ON_GRID, problem, "sum", f"{numbers} numbers", remedy)
         if float(np.abs(nearest).max()) > LARGEST:
-            remedy = "clip or quantise more coarsely"
-            raise RefusedError(
-                Reason.OUT_OF_RANGE,
-                f"beyond ±{LARGEST}",
-                field="sum",
-                value=f"{numbers} numbers",
-                remedy=remedy,
-            )
+            problem, remedy = f"beyond ±{LARGEST}", "clip or quantise more coarsely"
+            raise RefusedError(Reason.OUT_OF_RANGE, problem, "sum", f"{numbers} numbers", remedy)
         return nearest.astype(np.int64).reshape(-1)[:numbers]
 
 
 def _need_ckks(parameters: ParameterSet) -> None:
     if parameters.scheme != "ckks":
-        raise RefusedError(
-            Reason.WRONG_PARAMETERS,
-            "not a CKKS parameter set",
-            field="parameters",
-            value=parameters.name,
-            remedy="use CKKS_8192",
-        )
+        problem, remedy = "not a CKKS parameter set", "use CKKS_8192"
+        raise RefusedError(Reason.WRONG_PARAMETERS, problem, "parameters", parameters.name, remedy)

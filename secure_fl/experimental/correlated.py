@@ -95,13 +95,9 @@ def require_correlated_noise(*, adder: str, full_participation: bool) -> str:
             "every client takes part in every round; a lost client ends the "
             "chain of correlated noise"
         )
+    problem = "a client that drops out breaks the chain of correlated noise"
     remedy = 'noise = "independent", the key holder adds the noise, or full participation'
-    raise PrivacyError(
-        "a client that drops out breaks the chain of correlated noise",
-        field="noise",
-        value=adder,
-        remedy=remedy,
-    )
+    raise PrivacyError(problem, "noise", adder, remedy)
 
 
 def node_of(round_number: int) -> range:
@@ -134,9 +130,7 @@ def participation_bound(rounds: int, participations: int, separation: int = 1) -
         ("separation", separation),
     ):
         if value < 1:
-            raise PrivacyError(
-                "not a count", field=field, value=value, remedy="a whole number of at least 1"
-            )
+            raise PrivacyError("not a count", field, value, "a whole number of at least 1")
 
     def join(left: list[int], right: list[int], size: int) -> list[int]:
         """Best Σ by the number of rounds taken, over a complete node `left` that is released and
@@ -203,7 +197,7 @@ class PrefixTree:
         )
         for holds, field, problem, remedy in self._rules():
             if not holds:
-                raise PrivacyError(problem, field=field, value=getattr(self, field), remedy=remedy)
+                raise PrivacyError(problem, field, getattr(self, field), remedy)
 
     def _rules(self) -> list[tuple[bool, str, str, str]]:
         # fmt: off

@@ -125,15 +125,11 @@ class LogitDP:
                 "others; a group of m costs m"
             )
             remedy = 'use mechanism = "group", or a temperature of 0.5 or more'
-            raise PrivacyError(problem, field="temperature", value=self.temperature, remedy=remedy)
+            raise PrivacyError(problem, "temperature", self.temperature, remedy)
         check_settings(self.examples, self.sampling_rate, self.noise_multiplier, self.pair_bound)
         if self.largest_batch < 2:
-            raise PrivacyError(
-                "holds no pair",
-                field="largest_batch",
-                value=self.largest_batch,
-                remedy="use six deviations above q·n",
-            )
+            remedy = "use six deviations above q·n"
+            raise PrivacyError("holds no pair", "largest_batch", self.largest_batch, remedy)
 
     @property
     def bound(self) -> float:
@@ -169,13 +165,8 @@ class LogitDP:
     def _sum(self, model: nn.Module, views: Tensor) -> list[Tensor]:
         """One tensor a trainable parameter, in their order."""
         if len(views) > self.largest_batch:
-            remedy = "draw with this mechanism's draw()"
-            raise PrivacyError(
-                "more examples than the bound was made for",
-                field="views",
-                value="not shown",
-                remedy=remedy,
-            )
+            problem = "more examples than the bound was made for"
+            raise PrivacyError(problem, "views", "not shown", "draw with this mechanism's draw()")
         trained = [p for p in model.parameters() if p.requires_grad]
         if len(views) == 0:
             return [torch.zeros_like(p) for p in trained]

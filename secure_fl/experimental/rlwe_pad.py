@@ -123,33 +123,19 @@ class PadPlan:
             ("fields", self.fields - 1, 2**32),
         ):
             if not 0 <= value < most:
-                raise SecureSumError(
-                    "out of range",
-                    field=f"pad.{name}",
-                    value=getattr(self, name),
-                    remedy="count blocks and rounds from 0",
-                )
+                remedy = "count blocks and rounds from 0"
+                raise SecureSumError("out of range", f"pad.{name}", getattr(self, name), remedy)
         if self.colluders < 0 or self.clients - self.colluders < FEWEST_HONEST:
-            remedy = (
-                f"{FEWEST_HONEST} or more clients beside the colluders; Σ s says too much about two"
-            )
-            raise SecureSumError(
-                "too few honest clients",
-                field="pad.clients",
-                value=(self.clients, self.colluders),
-                remedy=remedy,
-            )
+            remedy = f"{FEWEST_HONEST} or more beside the colluders; Σ s says too much about two"
+            found = (self.clients, self.colluders)
+            raise SecureSumError("too few honest clients", "pad.clients", found, remedy)
         if self.clients > MOST_CLIENTS or self.noise >= _HALF:
-            remedy = (
-                f"at most {MOST_CLIENTS} clients, fewer for long vectors; or sum groups apart, or "
-                "use `masked`"
-            )
-            found = {"clients": self.clients, "ring elements": self.elements}
             raise SecureSumError(
                 "their noise could pass its ten bits",
-                field="pad.clients",
-                value=found,
-                remedy=remedy,
+                "pad.clients",
+                {"clients": self.clients, "ring elements": self.elements},
+                f"at most {MOST_CLIENTS} clients, fewer for long vectors; or sum groups apart, or "
+                "use `masked`",
             )
 
     @property
@@ -183,7 +169,7 @@ class PadPlan:
 
     @property
     def rules(self) -> dict[str, Any]:
-        """For `RoundPlan`, or `EmbeddedFederation.begin`: when and within which range Σ s may
+        """For `RoundPlan`: when and within which range Σ s may
         be opened.
         """
         return {"fewest": self.fewest, "bound": WIDEST_SHORT}
@@ -271,10 +257,7 @@ class RlwePad:
                 "clients with PAD_LAYOUT"
             )
             raise SecureSumError(
-                "not the block's integers",
-                field="values",
-                value=(values.dtype, values.shape),
-                remedy=remedy,
+                "not the block's integers", "values", (values.dtype, values.shape), remedy
             )
         self._used.spend([self._seed])
         padded = plan.pad(self.secret)
@@ -310,20 +293,11 @@ class PadSum:
             SecureSumError: another length, or one client more than the plan has room for.
         """
         if client in self._clients:
-            raise RefusedError(
-                Reason.DUPLICATE,
-                "this client is in the sum",
-                field="client",
-                value=client,
-                remedy="keep its first upload",
-            )
+            problem = "this client is in the sum"
+            raise RefusedError(Reason.DUPLICATE, problem, "client", client, "keep its first upload")
         if len(self._clients) >= self.plan.clients:
-            raise SecureSumError(
-                "more clients than planned",
-                field="pad.clients",
-                value=self.plan.clients,
-                remedy="plan for all that may upload",
-            )
+            problem, remedy = "more clients than planned", "plan for all that may upload"
+            raise SecureSumError(problem, "pad.clients", self.plan.clients, remedy)
         self._total += from_bytes(upload, self.plan.elements)
         self._clients.add(client)
 
@@ -362,9 +336,9 @@ class PadSum:
             found = {"added": len(self._clients), "survivors": len(named)}
             raise SecureSumError(
                 "not the clients whose secrets were opened",
-                field="survivors",
-                value={**found, "in both": len(named & self._clients)},
-                remedy=f"add the uploads of exactly the survivors, {fewest} or more",
+                "survivors",
+                {**found, "in both": len(named & self._clients)},
+                f"add the uploads of exactly the survivors, {fewest} or more",
             )
 
 
@@ -373,14 +347,10 @@ def _check_secrets(secrets: Integers, clients: int) -> None:
     widest = WIDEST_SHORT * clients
     fits = secrets.shape == (DEGREE,) and secrets.dtype == np.int64
     if not fits or magnitude(secrets) > widest:
-        raise SecureSumError(
-            "no sum of so many secrets",
-            field="secrets",
-            value=(secrets.dtype, secrets.shape),
-            remedy=f"int64 [{DEGREE}] within ±{widest}",
-        )
+        problem, remedy = "no sum of so many secrets", f"int64 [{DEGREE}] within ±{widest}"
+        raise SecureSumError(problem, "secrets", (secrets.dtype, secrets.shape), remedy)
 
 
 def _left(problem: str) -> RefusedError:
     remedy = "discard the round: the secrets are not those of the uploads, or an upload was damaged"
-    return RefusedError(Reason.OUT_OF_RANGE, problem, field="sum", value="(hidden)", remedy=remedy)
+    return RefusedError(Reason.OUT_OF_RANGE, problem, "sum", "(hidden)", remedy)

@@ -91,13 +91,8 @@ def products(elements: Slots, factor: Integers) -> Slots:
         SecureSumError: a factor of another shape, or not short.
     """
     if factor.shape != (DEGREE,) or factor.dtype != np.int64 or magnitude(factor) > WIDEST_FACTOR:
-        remedy = f"int64 [{DEGREE}] within ±{WIDEST_FACTOR}"
-        raise SecureSumError(
-            "not a short ring element",
-            field="factor",
-            value=(factor.dtype, factor.shape),
-            remedy=remedy,
-        )
+        problem, remedy = "not a short ring element", f"int64 [{DEGREE}] within ±{WIDEST_FACTOR}"
+        raise SecureSumError(problem, "factor", (factor.dtype, factor.shape), remedy)
     total: Slots = np.zeros(elements.shape, np.uint64)
     digits = [(_spectrum(digit), shift) for digit, shift in _digits(factor)]
     for _, rows in groups(len(elements)):
@@ -138,9 +133,7 @@ def from_bytes(body: bytes, elements: int) -> Slots:
     """
     if len(body) != elements * BYTES_PER_ELEMENT:
         remedy = f"{elements * BYTES_PER_ELEMENT} bytes: refuse the upload"
-        raise SecureSumError(
-            "not so many ring elements", field="upload", value=f"{len(body)} bytes", remedy=remedy
-        )
+        raise SecureSumError("not so many ring elements", "upload", f"{len(body)} bytes", remedy)
     count = elements * DEGREE
     return (
         PackedWords(np.frombuffer(body, np.uint8), count, MODULUS_BITS)

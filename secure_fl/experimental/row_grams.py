@@ -99,13 +99,9 @@ def _check_repeats(model: nn.Module, rows: Tensor) -> None:
         atol=1e-5 * float(again.nan_to_num(0, 0, 0).abs().max()),
         equal_nan=True,
     ):
+        problem = "embeds a row differently each time"
         remedy = "leave out dropout and other layers that draw"
-        raise PrivacyError(
-            "embeds a row differently each time",
-            field="model",
-            value=type(model).__name__,
-            remedy=remedy,
-        )
+        raise PrivacyError(problem, "model", type(model).__name__, remedy)
 
 
 def _only_through_layers(model: nn.Module, z: Tensor, calls: Sequence[LayerCall]) -> bool:

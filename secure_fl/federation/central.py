@@ -118,16 +118,13 @@ class CentralSet:
         remedy = "load an encoder whose folder is whole, or pre-train anew"
         if not is_file(folder.central):
             problem = "the record does not say which examples the encoder saw"
-            raise RunFolderError(
-                problem, field="central.json", value=str(folder.path), remedy=remedy
-            )
+            raise RunFolderError(problem, "central.json", str(folder.path), remedy)
         content = read_json(folder.central, _Record, remedy)
         try:
             return cls(bytes.fromhex(content.salt), frozenset(content.digests))
         except ValueError:
-            raise RunFolderError(
-                "is damaged: salt", field="central.json", value=str(folder.path), remedy=remedy
-            ) from None
+            problem = "is damaged: salt"
+            raise RunFolderError(problem, "central.json", str(folder.path), remedy) from None
 
     def as_dict(self) -> dict[str, Any]:
         """The content of `central.json`; sorted, so that it shows no order of the examples."""
@@ -144,7 +141,7 @@ class CentralSet:
         ):
             problem = "the server's set holds examples of the clients, and is learned in the clear"
             remedy = "pre-train on examples that no client holds, or federated"
-            raise PrivacyError(problem, field="pretrain", value="not shown", remedy=remedy)
+            raise PrivacyError(problem, "pretrain", "not shown", remedy)
 
 
 def central_data(config: FederationConfig, like: Dataset) -> Dataset | None:

@@ -128,12 +128,8 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
     if manifest.check != manifest.digest_of_rest or manifest.sha256 != {
         _TENSORS: hashlib.sha256(tensors).hexdigest()
     }:
-        raise RunFolderError(
-            "its files do not match their hashes",
-            field="checkpoints",
-            value=newest.name,
-            remedy=_REMEDY,
-        )
+        problem = "its files do not match their hashes"
+        raise RunFolderError(problem, "checkpoints", newest.name, _REMEDY)
     loaded = unpack(tensors, field="checkpoints", value=newest.name, remedy=_REMEDY)
     state = State(Place(manifest.step, manifest.round), loaded, manifest.facts)
     return Checkpoint(state, manifest.digest, manifest.lines, manifest.ledger)
@@ -145,13 +141,9 @@ def _manifest(checkpoint: Path) -> _Manifest:
         data, dict[str, JsonValue], field="checkpoints", value=checkpoint.name, remedy=_REMEDY
     ).get("schema")
     if schema != _SCHEMA:
+        problem = f"is of another schema than {_SCHEMA}"
         remedy = "resume it with the version of secure-fl that wrote it"
-        raise RunFolderError(
-            f"is of another schema than {_SCHEMA}",
-            field="checkpoints",
-            value=checkpoint.name,
-            remedy=remedy,
-        )
+        raise RunFolderError(problem, "checkpoints", checkpoint.name, remedy)
     return parse_json(data, _Manifest, field="checkpoints", value=checkpoint.name, remedy=_REMEDY)
 
 

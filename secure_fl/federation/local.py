@@ -36,9 +36,7 @@ class Local:
         """
         if self.own_sketch is None:
             value, remedy = self.blueprint.config.pools.start, 'set pools.start = "sketch"'
-            raise ConfigError(
-                "this run has no sketches", field="pools.start", value=value, remedy=remedy
-            )
+            raise ConfigError("this run has no sketches", "pools.start", value, remedy)
         return self.own_sketch
 
     @property

@@ -149,9 +149,7 @@ def _untagged(where: str) -> RunFolderError:
     remedy = (
         f"tag it in secure_fl/federation/file_tags.py: {PUBLIC}, released:... or {EXPERIMENTER}"
     )
-    return RunFolderError(
-        "a field without a tag is not written", field=where, value="not shown", remedy=remedy
-    )
+    return RunFolderError("a field without a tag is not written", where, "not shown", remedy)
 
 
 def _tags(rules: str | Rules) -> set[str]:

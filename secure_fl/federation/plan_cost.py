@@ -45,7 +45,7 @@ class OwnData:
         counts += [("shape", size, 1) for size in self.shape or ()]
         for name, value, least in counts:
             if value is not None and value < least:
-                raise ConfigError("too few", field=name, value=value, remedy=f"at least {least}")
+                raise ConfigError("too few", name, value, f"at least {least}")
 
 
 def account(

@@ -222,7 +222,7 @@ def _day(name: str, text: str) -> datetime.date | None:
         return datetime.date.fromisoformat(text) if text else None
     except ValueError:
         remedy = "a day such as 2026-01-31, or nothing"
-        raise ConfigError("not a day", field=f"plan.{name}", value=text, remedy=remedy) from None
+        raise ConfigError("not a day", f"plan.{name}", text, remedy) from None
 
 
 def _privacy(config: FederationConfig, epsilon: Figure, noise: Figure) -> dict[str, Any]:

@@ -204,7 +204,7 @@ class StudyLimits(_Limits):
     def _in_order(self) -> Self:
         if self.begin is not None and self.end is not None and self.end < self.begin:
             remedy, found = f"a day from {self.begin.isoformat()} on", self.end.isoformat()
-            raise ConfigError("before study.begin", field="study.end", value=found, remedy=remedy)
+            raise ConfigError("before study.begin", "study.end", found, remedy)
         return self
 
 

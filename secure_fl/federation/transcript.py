@@ -277,11 +277,8 @@ def _hashed(before: bytes, entry: Entry, seal: bytes) -> bytes:
 
 def forked(entries: int) -> RoundRefusedError:
     """What is raised where somebody shows another transcript than is known, of so many entries."""
+    problem = "not the transcript that was known"
     remedy = "trust no later entry: somebody shows different parties different histories"
     return RoundRefusedError(
-        RoundReason.FORKED,
-        "not the transcript that was known",
-        field="transcript",
-        value=f"{entries} entries",
-        remedy=remedy,
+        RoundReason.FORKED, problem, "transcript", f"{entries} entries", remedy
     )

@@ -84,8 +84,7 @@ def verify(folder: Path) -> Verified:
     """
     if not is_file(folder / FILE) and not is_file(folder / CONFIG):
         remedy = "name the folder that `secure-fl run` wrote, or a party's own"
-        value = str(folder)
-        raise RunFolderError("holds no record", field="folder", value=value, remedy=remedy)
+        raise RunFolderError("holds no record", "folder", str(folder), remedy)
     return _Check(folder).run()
 
 

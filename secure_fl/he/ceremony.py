@@ -100,14 +100,9 @@ class GrantedKey:
         """
         if round_number not in self.epoch:
             served = (self.epoch.first_round, self.epoch.last_round)
+            problem = f"the key serves rounds {served[0]} to {served[1]}"
             remedy = "run the key ceremony for this epoch"
-            raise RefusedError(
-                Reason.STALE,
-                f"the key serves rounds {served[0]} to {served[1]}",
-                field="round",
-                value=round_number,
-                remedy=remedy,
-            )
+            raise RefusedError(Reason.STALE, problem, "round", round_number, remedy)
         return self.key
 
 
@@ -126,12 +121,8 @@ def make_grant(holder: Identity, roster: Roster, key: HolderKey, epoch: Epoch, s
     """
     role = _maker(key.key_holder)
     if roster.member(holder.name).role != role:
-        raise SecureSumError(
-            "cannot hold this kind of key",
-            field="holder",
-            value=holder.name,
-            remedy=f"let a member of role {role} make it",
-        )
+        remedy = f"let a member of role {role} make it"
+        raise SecureSumError("cannot hold this kind of key", "holder", holder.name, remedy)
     material, sealed = (key.public.data, {}) if key.public else _sealed(key, roster, epoch)
     body = {
         "format": "secure-fl grant 1",
@@ -214,27 +205,17 @@ def accept_grant(
         key = PublicKey(expected.parameters, material)
     else:
         if reader.name not in grant["sealed"]:
-            raise RefusedError(
-                Reason.UNKNOWN_CLIENT,
-                "nothing is sealed to this member",
-                field="grant",
-                value=reader.name,
-                remedy="ask to join the roster",
-            )
+            problem, remedy = "nothing is sealed to this member", "ask to join the roster"
+            raise RefusedError(Reason.UNKNOWN_CLIENT, problem, "grant", reader.name, remedy)
         context = _context(roster, expected.epoch, fingerprint)
         content = reader.open_sealed(
             from_base64(grant["sealed"][reader.name], "grant"), context + reader.name.encode()
         )
         key = SecretKey(expected.parameters, open_with(content, material, context))
     if key.fingerprint != fingerprint:
+        problem = "not the key that was signed for"
         remedy = "stop: the holder signed one key and sent another"
-        raise RefusedError(
-            Reason.WRONG_KEY,
-            "not the key that was signed for",
-            field="grant",
-            value=fingerprint.hex()[:16],
-            remedy=remedy,
-        )
+        raise RefusedError(Reason.WRONG_KEY, problem, "grant", fingerprint.hex()[:16], remedy)
     return GrantedKey(key, expected.epoch)
 
 
@@ -257,17 +238,11 @@ def _open_grant(
     if (grant["key_holder"], grant["digest"], grant["last_round"]) != right:
         remedy = "agree on one configuration first"
         value = (grant["key_holder"], grant["parameters"], grant["last_round"])
-        raise RefusedError(
-            Reason.WRONG_PARAMETERS, problem, field="grant", value=value, remedy=remedy
-        )
+        raise RefusedError(Reason.WRONG_PARAMETERS, problem, "grant", value, remedy)
     if fingerprint in expected.used:
-        remedy = "let the holder make a fresh key"
+        problem, remedy = "this key served before", "let the holder make a fresh key"
         raise RefusedError(
-            Reason.REPLAYED,
-            "this key served before",
-            field="key fingerprint",
-            value=fingerprint.hex()[:16],
-            remedy=remedy,
+            Reason.REPLAYED, problem, "key fingerprint", fingerprint.hex()[:16], remedy
         )
     return grant, fingerprint
 

@@ -90,14 +90,8 @@ class KeylessServer:
         vector = read_body(body, self.parameters, self.fingerprint, total.numbers, kinds)
         fresh = set(vector.seeds)
         if len(fresh) < len(vector.seeds) or fresh & total.seeds:
-            remedy = "encrypt every vector anew"
-            raise RefusedError(
-                Reason.REPLAYED,
-                "a seed is used twice",
-                field="ciphertext",
-                value=len(vector.seeds),
-                remedy=remedy,
-            )
+            problem, remedy = "a seed is used twice", "encrypt every vector anew"
+            raise RefusedError(Reason.REPLAYED, problem, "ciphertext", len(vector.seeds), remedy)
         return vector
 
     def add_vector(self, total: CipherSum, vector: CipherVector) -> None:
@@ -118,13 +112,8 @@ class KeylessServer:
             RefusedError: nothing was added.
         """
         if not total.added:
-            raise RefusedError(
-                Reason.WRONG_LENGTH,
-                "nothing to open",
-                field="sum",
-                value=0,
-                remedy="add at least one upload",
-            )
+            remedy = "add at least one upload"
+            raise RefusedError(Reason.WRONG_LENGTH, "nothing to open", "sum", 0, remedy)
         self.words(total)
         writer = BodyWriter(self.parameters, self.fingerprint, Kind.SUM, total.numbers)
         for words in total.words:
@@ -147,21 +136,11 @@ class KeylessServer:
             RefusedError: `wrong-length`, or `out-of-range` for a word that is not reduced.
         """
         if words.size != total.words.size:
-            raise RefusedError(
-                Reason.WRONG_LENGTH,
-                "another sum",
-                field="sum",
-                value=words.size,
-                remedy="take this round's",
-            )
+            remedy = "take this round's"
+            raise RefusedError(Reason.WRONG_LENGTH, "another sum", "sum", words.size, remedy)
         if words.size and int(words.max()) >= self.parameters.modulus:
-            raise RefusedError(
-                Reason.OUT_OF_RANGE,
-                "a word is not reduced",
-                field="sum",
-                value="(hidden)",
-                remedy="take it as it was kept",
-            )
+            problem, remedy = "a word is not reduced", "take it as it was kept"
+            raise RefusedError(Reason.OUT_OF_RANGE, problem, "sum", "(hidden)", remedy)
         total.words, total.pending, total.added, total.grown = (
             words.reshape(total.words.shape),
             1,

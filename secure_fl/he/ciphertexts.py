@@ -142,12 +142,8 @@ class BodyWriter:
         length = body_bytes(parameters, numbers, kind)
         self._data = np.empty(length, np.uint8).data if place is None else place
         if len(self._data) != length:
-            raise SecureSumError(
-                "not the body's length",
-                field="place",
-                value=len(self._data),
-                remedy=f"{length} bytes",
-            )
+            remedy = f"{length} bytes"
+            raise SecureSumError("not the body's length", "place", len(self._data), remedy)
         words, self._kept = kind.words(parameters, numbers), kind.kept(parameters, numbers)
         self._packed = PackedWords(
             np.frombuffer(self._data, np.uint8)[start:], words, parameters.word_bits
@@ -177,13 +173,9 @@ class BodyWriter:
                 stays here.
         """
         if self._row != self._count:
+            problem = "the body is not filled as it must be"
             remedy = f"{self._count} ciphertexts for {self._numbers} numbers"
-            raise SecureSumError(
-                "the body is not filled as it must be",
-                field="ciphertexts",
-                value=self._row,
-                remedy=remedy,
-            )
+            raise SecureSumError(problem, "ciphertexts", self._row, remedy)
         self._pack()
         return self._data
 
@@ -266,10 +258,5 @@ def _contents(
 
 
 def _refuse(reason: Reason, problem: str, field: str, value: object) -> RefusedError:
-    return RefusedError(
-        reason,
-        problem,
-        field=field,
-        value=value,
-        remedy="send the bytes that the client wrote for this round, unchanged",
-    )
+    remedy = "send the bytes that the client wrote for this round, unchanged"
+    return RefusedError(reason, problem, field, value, remedy)

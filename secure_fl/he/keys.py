@@ -110,14 +110,8 @@ def seal_public(bridge: SealBridge, key: PublicKey) -> object:
 
 def _check(found: int, expected: int, name: str) -> None:
     if found != expected:
-        remedy = "use the key of this parameter set"
-        raise RefusedError(
-            Reason.WRONG_KEY,
-            f"{expected} bytes are needed",
-            field=name,
-            value=f"{found} bytes",
-            remedy=remedy,
-        )
+        problem, remedy = f"{expected} bytes are needed", "use the key of this parameter set"
+        raise RefusedError(Reason.WRONG_KEY, problem, name, f"{found} bytes", remedy)
 
 
 def _fingerprint(parameters: ParameterSet, kind: bytes, data: bytes) -> bytes:

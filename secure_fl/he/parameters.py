@@ -117,6 +117,4 @@ def parameter_set(identifier: str) -> ParameterSet:
         if identifier in (known.name, known.identifier):
             return known
     remedy = f"use one of {[known.name for known in PARAMETER_SETS]}"
-    raise SecureSumError(
-        "unknown parameter set", field="parameters", value=identifier, remedy=remedy
-    )
+    raise SecureSumError("unknown parameter set", "parameters", identifier, remedy)

@@ -48,13 +48,8 @@ def import_optional(name: str, package: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError:
-        remedy = f"pip install {package}"
-        raise DependencyError(
-            "needed by the encrypted backends and not installed",
-            field="package",
-            value=package,
-            remedy=remedy,
-        ) from None
+        problem = "needed by the encrypted backends and not installed"
+        raise DependencyError(problem, "package", package, f"pip install {package}") from None
 
 
 class SealBridge:
@@ -77,12 +72,9 @@ class SealBridge:
         if not self.context.parameters_set():
             remedy = "use one of secure_sum.parameters.PARAMETER_SETS"
             message = str(self.context.parameters_error_message())
+            problem = f"SEAL refuses the set: {message}"
             raise RefusedError(
-                Reason.WRONG_PARAMETERS,
-                f"SEAL refuses the set: {message}",
-                field="parameters",
-                value=parameters.name,
-                remedy=remedy,
+                Reason.WRONG_PARAMETERS, problem, "parameters", parameters.name, remedy
             )
         self._file = _MemoryFile()
         self._version = (0, 0)
@@ -107,14 +99,9 @@ class SealBridge:
         raw = self._file.write_and_read(settings.save)
         _, _, major, minor, *_ = _HEADER.unpack_from(raw)
         if _HEADER.unpack_from(raw)[0] != _MAGIC or major != 4:
+            problem = "unknown SEAL stream format"
             remedy = "use tenseal 0.3.18 or newer, which carries SEAL 4"
-            raise RefusedError(
-                Reason.MALFORMED,
-                "unknown SEAL stream format",
-                field="SEAL version",
-                value=(major, minor),
-                remedy=remedy,
-            )
+            raise RefusedError(Reason.MALFORMED, problem, "SEAL version", (major, minor), remedy)
         return major, minor
 
     # Bodies out of SEAL objects
@@ -140,14 +127,8 @@ class SealBridge:
         body = self.body(serializable)
         start = _CIPHER.size + 24
         if len(body) != start + 8 * n + 17 + SEED_BYTES or body[start + 8 * n + 16] != _BLAKE2XB:
-            remedy = "use tenseal 0.3.18"
-            raise RefusedError(
-                Reason.MALFORMED,
-                "SEAL made no seeded ciphertext",
-                field="SEAL stream",
-                value=len(body),
-                remedy=remedy,
-            )
+            problem, remedy = "SEAL made no seeded ciphertext", "use tenseal 0.3.18"
+            raise RefusedError(Reason.MALFORMED, problem, "SEAL stream", len(body), remedy)
         return np.frombuffer(body, np.uint64, n, start), body[-SEED_BYTES:]
 
     def plain_words(self, plaintext: Any) -> Words:
@@ -237,13 +218,10 @@ class SealBridge:
                     [self._frame(size), *parts], lambda path: empty.load(self.context, path)
                 )
             except (RuntimeError, ValueError, IndexError):
+                problem = "SEAL refuses these bytes"
                 remedy = "send what this library wrote, with the same parameter set"
                 raise RefusedError(
-                    Reason.MALFORMED,
-                    "SEAL refuses these bytes",
-                    field="SEAL object",
-                    value=type(empty).__name__,
-                    remedy=remedy,
+                    Reason.MALFORMED, problem, "SEAL object", type(empty).__name__, remedy
                 ) from None
         return empty
 

@@ -115,12 +115,8 @@ def planned_epsilon(charges: Iterable[Charge], delta: float) -> float:
 
 def _probability(delta: float) -> float:
     if isinstance(delta, bool) or not 0 < delta < 1:
-        raise PrivacyError(
-            "not a probability",
-            field="delta",
-            value=delta,
-            remedy="a number within (0, 1), far below one over the units",
-        )
+        remedy = "a number within (0, 1), far below one over the units"
+        raise PrivacyError("not a probability", "delta", delta, remedy)
     return delta
 
 
@@ -164,18 +160,14 @@ def _check_adjacency(event: Event, adjacency: Adjacency) -> None:
     if not isinstance(adjacency, Adjacency):
         raise PrivacyError(
             "not an adjacency",
-            field="adjacency",
-            value=adjacency,
-            remedy="Adjacency.ADD_REMOVE, ZERO_OUT or REPLACE_ONE",
+            "adjacency",
+            adjacency,
+            f"one of {[str(each) for each in Adjacency]}",
         )
     if isinstance(event, IntegerEvent) and adjacency is Adjacency.ADD_REMOVE:
+        problem = "an absent client takes its noise share along"
         remedy = "claim zero-out on a public roster, or replace-one"
-        raise PrivacyError(
-            "an absent client takes its noise share along",
-            field="adjacency",
-            value=str(adjacency),
-            remedy=remedy,
-        )
+        raise PrivacyError(problem, "adjacency", str(adjacency), remedy)
 
 
 @dataclass(frozen=True)
@@ -377,6 +369,5 @@ def _load(module: str) -> Any:
         return import_module(module)
     except ImportError as missing:
         package = module.partition(".")[0].replace("_", "-")
-        raise DependencyError(
-            "not installed", field=package, value=str(missing), remedy=f"pip install {package}"
-        ) from missing
+        remedy = f"pip install {package}"
+        raise DependencyError("not installed", package, str(missing), remedy) from missing

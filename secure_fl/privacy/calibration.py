@@ -187,13 +187,8 @@ def _bracket(
         return low, low * stride
     while not enough:
         if high * stride > _MOST:
-            remedy = "raise ε, or release less"
-            raise PrivacyError(
-                "no noise fits: the rest of the plan alone passes ε",
-                field="noise",
-                value=high,
-                remedy=remedy,
-            )
+            problem = "no noise fits: the rest of the plan alone passes ε"
+            raise PrivacyError(problem, "noise", high, "raise ε, or release less")
         try:
             enough = fits(high * stride)
         except PrivacyError:
@@ -245,7 +240,7 @@ def noise_of_run(
             raise
         problem = f"no noise reaches it: {error.problem}"
         told = f"at least {_rounded_up(least)}, or {remedy}"
-        raise PrivacyError(problem, field="privacy.epsilon", value=epsilon, remedy=told) from None
+        raise PrivacyError(problem, "privacy.epsilon", epsilon, told) from None
 
 
 def least_epsilon(

@@ -55,16 +55,10 @@ class Setting:
 
     def __post_init__(self) -> None:
         if self.protection not in ("plain", "masked", "bfv+masked"):
-            raise PrivacyError(
-                "unknown layer",
-                field="protection",
-                value=self.protection,
-                remedy="plain, masked or bfv+masked",
-            )
+            remedy = "plain, masked or bfv+masked"
+            raise PrivacyError("unknown layer", "protection", self.protection, remedy)
         if self.colluders < 0:
-            raise PrivacyError(
-                "not a count", field="colluders", value=self.colluders, remedy="at least 0"
-            )
+            raise PrivacyError("not a count", "colluders", self.colluders, "at least 0")
 
     def adversaries(self) -> tuple[Adversary, ...]:
         """Everybody there is: without encryption there is no key holder."""
@@ -115,12 +109,8 @@ class PrivacyClaim:
         }
 
     def __add__(self, other: object) -> NoReturn:
-        raise PrivacyError(
-            "claims are not added",
-            field="claim",
-            value="a sum",
-            remedy="compose the events of one unit in one ledger",
-        )
+        remedy = "compose the events of one unit in one ledger"
+        raise PrivacyError("claims are not added", "claim", "a sum", remedy)
 
 
 def claims(
@@ -152,12 +142,8 @@ def claims(
     """
     claimed = _Claimed(ledger, unit, adjacency, delta, setting, subject)
     if not claimed.charged:
-        raise PrivacyError(
-            "no release of this unit",
-            field="unit",
-            value=str(unit),
-            remedy="claim the unit that the run's noise protects",
-        )
+        remedy = "claim the unit that the run's noise protects"
+        raise PrivacyError("no release of this unit", "unit", str(unit), remedy)
     return [claimed.row(adversary) for adversary in claimed.adversaries()]
 
 
@@ -239,13 +225,10 @@ def _noised_by_holder(releases: Iterable[Release], setting: Setting) -> bool:
     if not any(release.purpose == NOISED_BY_KEY_HOLDER for release in releases):
         return False
     if setting.protection != "bfv+masked" or setting.key_holder == "clients":
+        problem = "the server or a client would see sums before the key holder's noise is added"
         remedy = 'encryption with key_holder = "authority"; or let all clients add the noise'
-        value = f"{setting.protection}, {setting.key_holder}"
         raise PrivacyError(
-            "the server or a client would see sums before the key holder's noise is added",
-            field="key_holder",
-            value=value,
-            remedy=remedy,
+            problem, "key_holder", f"{setting.protection}, {setting.key_holder}", remedy
         )
     return True
 

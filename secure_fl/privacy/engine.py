@@ -218,13 +218,9 @@ class _Training(Generic[_Views]):
         if self.held is not None and (changed := changes(self.held, _held(model, self.mechanism))):
             raise remembers(changed[0])
         if not all(bool(torch.isfinite(parameter).all()) for parameter in parameters):
-            raise TrainingError(
-                "training has diverged: a weight is not finite",
-                field="lr",
-                value=spec.lr,
-                remedy="lower the learning rate: noise is as large as the clip bound in every "
-                "element",
-            )
+            problem = "training has diverged: a weight is not finite"
+            remedy = "lower the learning rate: noise is as large as the clip bound in every element"
+            raise TrainingError(problem, "lr", spec.lr, remedy)
 
     def _form_gradients(self, coins: Coins, step: int) -> None:
         """Draw the units of a step, and leave the noised gradients in the model."""
@@ -276,9 +272,4 @@ def _untouched(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
         raise draws_coins("a global generator")
     if versions != [parameter._version for parameter in parameters]:
         remedy = "change weights by their gradients only: what is written beside them has no noise"
-        raise PrivacyError(
-            "writes to its weights in a step",
-            field="model",
-            value="a trained weight",
-            remedy=remedy,
-        )
+        raise PrivacyError("writes to its weights in a step", "model", "a trained weight", remedy)

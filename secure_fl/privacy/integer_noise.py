@@ -140,12 +140,11 @@ def _drawn(table: AliasTable, words: NDArray[np.uint64], stream: NoiseStream) ->
 
 def _check_deviation(name: str, value: float, deviation: float) -> None:
     if not SMALLEST_DEVIATION <= deviation <= LARGEST_DEVIATION:
-        raise PrivacyError(
-            "no table is made for a deviation outside [2^-10, 2^16] grid steps",
-            field=name,
-            value=value,
-            remedy="choose a smaller scale (a coarser grid): the deviation in grid steps is the "
+        problem = "no table is made for a deviation outside [2^-10, 2^16] grid steps"
+        remedy = (
+            "choose a smaller scale (a coarser grid): the deviation in grid steps is the "
             "scale times that of the noise"
             if deviation > LARGEST_DEVIATION
-            else "choose a larger scale (a finer grid), or more noise",
+            else "choose a larger scale (a finer grid), or more noise"
         )
+        raise PrivacyError(problem, name, value, remedy)

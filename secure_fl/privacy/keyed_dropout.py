@@ -35,13 +35,9 @@ def keyed_dropout(model: nn.Module, draws: Draws) -> Iterator[None]:
     ]
     for layer in layers:
         if type(layer) not in (*_ELEMENTS, *_CHANNELS):
+            problem = "drops in a way that has no masks for each example"
             remedy = "use nn.Dropout, or 1d, 2d and 3d"
-            raise PrivacyError(
-                "drops in a way that has no masks for each example",
-                field="model",
-                value=type(layer).__name__,
-                remedy=remedy,
-            )
+            raise PrivacyError(problem, "model", type(layer).__name__, remedy)
     try:
         for layer in layers:
             layer.forward = _masked(layer, draws, number)
@@ -66,21 +62,13 @@ def _masked(
 ) -> Callable[[Tensor], Tensor]:
     def forward(x: Tensor) -> Tensor:
         if torch._C._current_graph_task_id() != -1:
+            problem = "would drop others where it is computed again"
             remedy = "keep dropout outside of torch.utils.checkpoint"
-            raise PrivacyError(
-                "would drop others where it is computed again",
-                field="model",
-                value=type(layer).__name__,
-                remedy=remedy,
-            )
+            raise PrivacyError(problem, "model", type(layer).__name__, remedy)
         if len(x) != len(draws):
+            problem = "rows cannot be told apart in dropout"
             remedy = "keep the batch as the first axis of what dropout takes"
-            raise PrivacyError(
-                "rows cannot be told apart in dropout",
-                field="model",
-                value=("N", *x.shape[1:]),
-                remedy=remedy,
-            )
+            raise PrivacyError(problem, "model", ("N", *x.shape[1:]), remedy)
         shape = x.shape[1:] if type(layer) in _ELEMENTS else (x.shape[1], *[1] * (x.ndim - 2))
         kept = draws.kept(prod(shape), 1 - layer.p, next(number)).view(-1, *shape).to(x.device)
         return x * kept / (1 - layer.p) if layer.p < 1 else torch.zeros_like(x)

@@ -46,13 +46,9 @@ class LayerCall:
             PrivacyError: they were changed in place.
         """
         if self.inputs._version != self.version:
+            problem = "its input was changed in place"
             remedy = "leave a layer's input as it is: use x = x + y in place of x += y"
-            raise PrivacyError(
-                "its input was changed in place",
-                field="model",
-                value=type(self.layer).__name__,
-                remedy=remedy,
-            )
+            raise PrivacyError(problem, "model", type(self.layer).__name__, remedy)
 
 
 @contextmanager
@@ -97,13 +93,9 @@ def check_only_through_layers(
         PrivacyError: naming the weight.
     """
     if (name := weight_beside_layers(model, outputs, calls)) is not None:
+        problem = "is used beside its layer, where its gradient would be missed"
         remedy = "use the layer that holds the weight by calling it, or freeze the weight"
-        raise PrivacyError(
-            "is used beside its layer, where its gradient would be missed",
-            field=f"model.{name}",
-            value="a trained weight",
-            remedy=remedy,
-        )
+        raise PrivacyError(problem, f"model.{name}", "a trained weight", remedy)
 
 
 def weight_beside_layers(

@@ -213,12 +213,8 @@ class PrivacyLedger:
         """
         budget = budget or self.budget
         if budget is None:
-            raise PrivacyError(
-                "there is none",
-                field="budget",
-                value=None,
-                remedy="pass one, or make the ledger with one",
-            )
+            remedy = "pass one, or make the ledger with one"
+            raise PrivacyError("there is none", "budget", None, remedy)
         for release in releases:
             self._check_known(release)
         fits: set[Charges] = set()
@@ -228,10 +224,9 @@ class PrivacyLedger:
                     raise PrivacyError(
                         f"client {subject} would pass ε = {budget.epsilon:g} at δ = "
                         f"{budget.delta:g} ({budget.unit}, {budget.adjacency})",
-                        field="privacy.epsilon",
-                        value=round(epsilon_of(charges, budget.delta), 4),
-                        remedy="stop here, train fewer rounds, or plan "
-                        "the next run with more noise",
+                        "privacy.epsilon",
+                        round(epsilon_of(charges, budget.delta), 4),
+                        "stop here, train fewer rounds, or plan the next run with more noise",
                     )
                 fits.add(charges)
 
@@ -281,9 +276,7 @@ class PrivacyLedger:
         try:
             data = read_bytes(path, most=_LARGEST)
         except FileError as missing:
-            raise PrivacyError(
-                missing.problem, field="ledger", value=path.name, remedy=_REMEDY
-            ) from None
+            raise PrivacyError(missing.problem, "ledger", path.name, _REMEDY) from None
         content = parse_json(
             data,
             dict[str, Any],
@@ -294,17 +287,11 @@ class PrivacyLedger:
         )
         try:
             if content.get("format") != _FORMAT or content.pop("digest", None) != digest(content):
-                raise PrivacyError(
-                    "changed since it was written", field="ledger", value=path.name, remedy=_REMEDY
-                )
+                raise PrivacyError("changed since it was written", "ledger", path.name, _REMEDY)
             return cls._of(content)
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as problem:
-            raise PrivacyError(
-                f"cannot be read: {type(problem).__name__}",
-                field="ledger",
-                value=path.name,
-                remedy=_REMEDY,
-            ) from None
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+            problem = f"cannot be read: {type(error).__name__}"
+            raise PrivacyError(problem, "ledger", path.name, _REMEDY) from None
 
     @classmethod
     def _of(cls, content: Mapping[str, Any]) -> PrivacyLedger:
@@ -323,12 +310,8 @@ class PrivacyLedger:
         if hashes != [
             ledger._chain.hash_of(number) for number in range(ledger.mark.length)
         ] or content["mark"] != asdict(ledger.mark):
-            raise PrivacyError(
-                "its releases are not the chain that was recorded",
-                field="ledger",
-                value=len(hashes),
-                remedy=_REMEDY,
-            )
+            problem = "its releases are not the chain that was recorded"
+            raise PrivacyError(problem, "ledger", len(hashes), _REMEDY)
         ledger._stated = tuple(
             Stated(int(row["subject"]), float(row["epsilon"])) for row in content["stated"]
         )
@@ -375,12 +358,8 @@ class PrivacyLedger:
 
     def _check_known(self, release: Release) -> None:
         if self._releases.get(release.key, release) != release:
-            raise PrivacyError(
-                "known with other content",
-                field="release.key",
-                value=release.key,
-                remedy="give every release a key of its own",
-            )
+            remedy = "give every release a key of its own"
+            raise PrivacyError("known with other content", "release.key", release.key, remedy)
 
 
 def _by_history(

@@ -65,20 +65,14 @@ class _OneProcess:
 
     def _check_process(self) -> None:
         if os.getpid() != self._process:
-            raise PrivacyError(
-                "made before a fork, it would repeat the parent's noise",
-                field=type(self).__name__,
-                value="used in a forked process",
-                remedy="call NoiseSource.fresh() inside each worker process",
-            )
+            problem = "made before a fork, it would repeat the parent's noise"
+            remedy = "call NoiseSource.fresh() inside each worker process"
+            raise PrivacyError(problem, type(self).__name__, "used in a forked process", remedy)
 
     def _refuse(self, *_: object) -> NoReturn:
-        raise PrivacyError(
-            "a copy would draw the same noise twice",
-            field=type(self).__name__,
-            value="copied or pickled",
-            remedy="hand on the object itself, or call NoiseSource.fresh() where it is needed",
-        )
+        problem = "a copy would draw the same noise twice"
+        remedy = "hand on the object itself, or call NoiseSource.fresh() where it is needed"
+        raise PrivacyError(problem, type(self).__name__, "copied or pickled", remedy)
 
     __reduce__ = __reduce_ex__ = __getstate__ = __copy__ = __deepcopy__ = _refuse
 
@@ -129,12 +123,9 @@ class NoiseSource(_OneProcess):
         info = _info(index(client), index(round), purpose)
         with self._lock:
             if info in self._taken:
-                raise PrivacyError(
-                    "the stream was already taken: its noise would repeat",
-                    field="stream",
-                    value=(client, round, purpose),
-                    remedy="keep the stream, or give the second use a purpose of its own",
-                )
+                problem = "the stream was already taken: its noise would repeat"
+                remedy = "keep the stream, or give the second use a purpose of its own"
+                raise PrivacyError(problem, "stream", (client, round, purpose), remedy)
             self._taken.add(info)
         return NoiseStream(
             HKDF(SHA256(), _KEY_BYTES, salt=None, info=info).derive(self._key), private=self.private
@@ -284,4 +275,4 @@ def _unit(words: NDArray[np.uint64]) -> NDArray[np.float64]:
 
 
 def _refused(field: str, value: object, problem: str, remedy: str) -> PrivacyError:
-    return PrivacyError(problem, field=field, value=value, remedy=remedy)
+    return PrivacyError(problem, field, value, remedy)

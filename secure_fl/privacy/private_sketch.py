@@ -128,9 +128,7 @@ class PrivateSketch:
             (0 <= self.centring < 1, "centring", "within [0, 1), for example 0.2"),
         ):
             if not holds:
-                raise PrivacyError(
-                    "out of range", field=name, value=getattr(self, name), remedy=remedy
-                )
+                raise PrivacyError("out of range", name, getattr(self, name), remedy)
 
     @property
     def part(self) -> int:
@@ -204,12 +202,9 @@ class PrivateSketch:
             PrivacyError: the centring is off, or the shape or size does not fit.
         """
         if not self.centring:
-            raise PrivacyError(
-                "this release is not in the budget",
-                field="centring",
-                value=self.centring,
-                remedy="set centring above 0, or skip it",
-            )
+            problem = "this release is not in the budget"
+            remedy = "set centring above 0, or skip it"
+            raise PrivacyError(problem, "centring", self.centring, remedy)
         self._check(features, size)
         return _released(on_grid(features), size, self.events()[0].noise_multiplier, stream)
 
@@ -259,22 +254,16 @@ class PrivateSketch:
         if (centre is None) == bool(self.centring) or (
             centre is not None and centre.shape != (self.features,)
         ):
-            found = None if centre is None else tuple(centre.shape)
+            problem = "not the released mean"
+            remedy = f"pass [{self.features}], or None with centring = 0"
             raise PrivacyError(
-                "not the released mean",
-                field="centre",
-                value=found,
-                remedy=f"pass [{self.features}], or None with centring = 0",
+                problem, "centre", None if centre is None else tuple(centre.shape), remedy
             )
         if (labels is None) == bool(self.classes) or (
             labels is not None and labels.shape != features.shape[:1]
         ):
-            raise PrivacyError(
-                "not a label an example",
-                field="labels",
-                value="not shown",
-                remedy="pass int64 [N] where classes > 0, else None",
-            )
+            remedy = "pass int64 [N] where classes > 0, else None"
+            raise PrivacyError("not a label an example", "labels", "not shown", remedy)
 
     def _check(self, features: Tensor, size: int) -> None:
         if (
@@ -283,13 +272,9 @@ class PrivateSketch:
             or len(features) > size
             or size < 1
         ):
+            problem = "not the client's examples"
             remedy = f"pass [N, {self.features}] and the public number of examples, at least N"
-            raise PrivacyError(
-                "not the client's examples",
-                field="features",
-                value=("N", *features.shape[1:]),
-                remedy=remedy,
-            )
+            raise PrivacyError(problem, "features", ("N", *features.shape[1:]), remedy)
 
 
 def on_grid(rows: Tensor) -> Tensor:

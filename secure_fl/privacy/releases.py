@@ -38,19 +38,11 @@ class Budget:
     def __post_init__(self) -> None:
         check_claimable(self.unit, self.adjacency)
         if not (math.isfinite(self.epsilon) and self.epsilon >= 0):
-            raise PrivacyError(
-                "not a finite ε",
-                field="budget.epsilon",
-                value=self.epsilon,
-                remedy="a number of at least 0",
-            )
+            remedy = "a number of at least 0"
+            raise PrivacyError("not a finite ε", "budget.epsilon", self.epsilon, remedy)
         if not 0 < self.delta < 1:
-            raise PrivacyError(
-                "not a probability",
-                field="budget.delta",
-                value=self.delta,
-                remedy="a number within (0, 1)",
-            )
+            remedy = "a number within (0, 1)"
+            raise PrivacyError("not a probability", "budget.delta", self.delta, remedy)
 
 
 @dataclass(frozen=True)
@@ -97,9 +89,7 @@ class Release:
         )
         for holds, field, problem, remedy in self._rules():
             if not holds:
-                raise PrivacyError(
-                    problem, field=f"release.{field}", value=getattr(self, field), remedy=remedy
-                )
+                raise PrivacyError(problem, f"release.{field}", getattr(self, field), remedy)
 
     def _rules(self) -> list[tuple[bool, str, str, str]]:
         client = self.unit is PrivacyUnit.CLIENT
@@ -171,16 +161,9 @@ def check_claimable(unit: PrivacyUnit, adjacency: Adjacency) -> None:
     """
     if not isinstance(unit, PrivacyUnit) or not isinstance(adjacency, Adjacency):
         raise PrivacyError(
-            "an ε needs both",
-            field="unit and adjacency",
-            value=(unit, adjacency),
-            remedy="a PrivacyUnit and an Adjacency",
+            "an ε needs both", "unit", (unit, adjacency), "a PrivacyUnit and an Adjacency"
         )
     if unit is PrivacyUnit.CLIENT and adjacency is Adjacency.ADD_REMOVE:
+        problem = "an absent client's noise share is absent too"
         remedy = "claim zero-out on the public roster, or replace-one"
-        raise PrivacyError(
-            "an absent client's noise share is absent too",
-            field="adjacency",
-            value=str(adjacency),
-            remedy=remedy,
-        )
+        raise PrivacyError(problem, "adjacency", str(adjacency), remedy)

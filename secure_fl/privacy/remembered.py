@@ -324,6 +324,4 @@ def remembers(path: str) -> PrivacyError:
         "keep nothing between calls: what it holds would reach other examples, or leave the "
         "client, without noise"
     )
-    return PrivacyError(
-        "changes with the examples that it sees", field=path, value="its content", remedy=remedy
-    )
+    return PrivacyError("changes with the examples that it sees", path, "its content", remedy)

@@ -51,17 +51,13 @@ def check_separable(model: nn.Module) -> None:
             and layer.training
             and (isinstance(layer, _BatchNorm) or layer.track_running_stats)
         ):
+            problem = "takes statistics over the batch, so that examples change each other"
             remedy = 'set model.norm = "group"; a frozen encoder must be in eval mode'
-            raise PrivacyError(
-                "takes statistics over the batch, so that examples change each other",
-                field=name,
-                value=_kind(layer),
-                remedy=remedy,
-            )
+            raise PrivacyError(problem, name, _kind(layer), remedy)
         if not any(parameter.requires_grad for parameter in layer.parameters(recurse=False)):
             continue
         for problem, remedy in _problems(layer):
-            raise PrivacyError(problem, field=name or "model", value=_kind(layer), remedy=remedy)
+            raise PrivacyError(problem, name or "model", _kind(layer), remedy)
 
 
 def is_separable(model: nn.Module) -> bool:
@@ -87,16 +83,12 @@ def check_rows_stay_apart(rows: int, *tensors: Tensor) -> None:
     """
     for tensor in tensors:
         if tensor.ndim < 2 or len(tensor) != rows:
+            problem = "rows cannot be told apart inside it"
             remedy = (
                 "keep the batch as the first axis of what every trainable layer takes and returns, "
                 "with [N, ...] of at least two axes"
             )
-            raise PrivacyError(
-                "rows cannot be told apart inside it",
-                field="model",
-                value=("N", *tensor.shape[1:]),
-                remedy=remedy,
-            )
+            raise PrivacyError(problem, "model", ("N", *tensor.shape[1:]), remedy)
 
 
 def _problems(layer: nn.Module) -> Iterator[tuple[str, str]]:
@@ -148,10 +140,8 @@ def _registry() -> tuple[
         from opacus.grad_sample import GradSampleModule
         from opacus.validators import ModuleValidator
     except ImportError:
-        remedy = "pip install opacus"
-        raise DependencyError(
-            "example-level privacy needs it", field="opacus", value="not installed", remedy=remedy
-        ) from None
+        problem = "example-level privacy needs it"
+        raise DependencyError(problem, "opacus", "not installed", "pip install opacus") from None
     return GradSampleModule.GRAD_SAMPLERS, ModuleValidator.VALIDATORS
 
 

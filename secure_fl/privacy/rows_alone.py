@@ -124,7 +124,7 @@ def draws_coins(name: str) -> PrivacyError:
         "use nn.Dropout, whose masks are drawn for each example; other coins would depend on the "
         "order of rows"
     )
-    return PrivacyError("draws coins of its own", field="model", value=name, remedy=remedy)
+    return PrivacyError("draws coins of its own", "model", name, remedy)
 
 
 @torch.no_grad()
@@ -295,16 +295,12 @@ def _require(
         )
         close = (a - b).abs() <= max(share, coarse) * largest
         if not bool((close | ((a == b) | (a.isnan() & b.isnan()))).all()):
+            problem = problem or "a row's output depends on the other rows"
             remedy = (
                 "remove what combines examples (means over the batch, shuffling, memory), or use "
                 "client-level privacy"
             )
-            raise PrivacyError(
-                problem or "a row's output depends on the other rows",
-                field="model",
-                value=_kind(model),
-                remedy=remedy,
-            )
+            raise PrivacyError(problem, "model", _kind(model), remedy)
 
 
 def _outputs(model: nn.Module, rows: Tensor) -> list[Tensor]:
@@ -312,13 +308,9 @@ def _outputs(model: nn.Module, rows: Tensor) -> list[Tensor]:
     outputs = [part.detach() for part in _tensors(model(rows))]
     for part in outputs:
         if part.ndim < 1 or len(part) != len(rows):
+            problem = "rows cannot be told apart in its output"
             remedy = "return [N, ...] for [N, ...]: one output a row, in their order"
-            raise PrivacyError(
-                "rows cannot be told apart in its output",
-                field="model",
-                value=_kind(model),
-                remedy=remedy,
-            )
+            raise PrivacyError(problem, "model", _kind(model), remedy)
     return [part.unsqueeze(1) if part.ndim == 1 else part for part in outputs]
 
 
@@ -340,9 +332,7 @@ def _refuse_memory(model: nn.Module, path: str) -> None:
         "drop it, or keep it as it is in training: what it holds would leave the client, or reach "
         "other examples, without noise"
     )
-    raise PrivacyError(
-        f"{kind} changes with the rows it sees", field=path, value=_kind(model), remedy=remedy
-    )
+    raise PrivacyError(f"{kind} changes with the rows it sees", path, _kind(model), remedy)
 
 
 @contextmanager

@@ -38,12 +38,8 @@ def draw_groups(count: int, size: int, rate: float, stream: NoiseStream) -> Tens
     """
     check_rate(rate)
     if not 1 <= size <= count:
-        raise PrivacyError(
-            f"groups of {count} indices cannot have it",
-            field="group_size",
-            value=size,
-            remedy=f"use 1 to {count}",
-        )
+        remedy = f"use 1 to {count}"
+        raise PrivacyError(f"groups of {count} indices cannot have it", "group_size", size, remedy)
     groups = count // size
     partition = stream.permutation(count)[: groups * size].view(groups, size)
     return partition[stream.coins(groups, rate)]
@@ -57,16 +53,9 @@ def check_rate(rate: float) -> None:
     """
     if not 0 < rate <= 1:
         remedy = "use the expected batch over the number of examples, at most 1"
-        raise PrivacyError(
-            "not a probability above 0", field="sampling_rate", value=rate, remedy=remedy
-        )
+        raise PrivacyError("not a probability above 0", "sampling_rate", rate, remedy)
 
 
 def _check_count(count: int) -> None:
     if count < 0:
-        raise PrivacyError(
-            "negative",
-            field="examples",
-            value=count,
-            remedy="pass the size of the public index set",
-        )
+        raise PrivacyError("negative", "examples", count, "pass the size of the public index set")

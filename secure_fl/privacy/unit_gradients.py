@@ -98,9 +98,7 @@ def _check_whole(rows: Tensor, rows_per_unit: int) -> None:
     """Refuse rows that do not fill units."""
     if rows_per_unit < 1 or len(rows) % rows_per_unit:
         remedy = "pass the rows of whole units, one unit after the other"
-        raise PrivacyError(
-            "rows do not fill units", field="rows_per_unit", value=rows_per_unit, remedy=remedy
-        )
+        raise PrivacyError("rows do not fill units", "rows_per_unit", rows_per_unit, remedy)
 
 
 def _clipped(

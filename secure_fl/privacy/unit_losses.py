@@ -61,13 +61,9 @@ def output_gradients(
     beside = _gradients(again, others, half)
     same = _alike(losses[half][:, None], again[half][:, None])
     if not same or not _agree(found, beside, in_half):
+        problem = "a unit's loss depends on other units' rows"
         remedy = "a loss of each unit's own rows, such as NT-Xent within groups"
-        raise PrivacyError(
-            "a unit's loss depends on other units' rows",
-            field="unit_losses",
-            value="losses of the whole batch",
-            remedy=remedy,
-        )
+        raise PrivacyError(problem, "unit_losses", "losses of the whole batch", remedy)
     return found
 
 
@@ -95,9 +91,7 @@ def _losses(
         )
     if losses.shape != (units,):
         remedy = "return one loss for each unit"
-        raise PrivacyError(
-            "not one loss a unit", field="unit_losses", value=f"{losses.ndim} axes", remedy=remedy
-        )
+        raise PrivacyError("not one loss a unit", "unit_losses", f"{losses.ndim} axes", remedy)
     return leaves, losses
 
 

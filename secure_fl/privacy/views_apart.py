@@ -49,13 +49,9 @@ def check_views_apart(views_of: ViewsOf[Views], index: Tensor, draws: Draws) -> 
     alone = views_of(index[:half], draws[slice(0, half * index.shape[1])])
     for together, apart in zip(_tensors(views), _tensors(alone), strict=True):
         if not _close(together[:half], apart, 1e-5):
+            problem = "an example's views depend on the others"
             remedy = "make views of each example by itself, from the coins given: `two_views` does"
-            raise PrivacyError(
-                "an example's views depend on the others",
-                field="views_of",
-                value="views of a batch",
-                remedy=remedy,
-            )
+            raise PrivacyError(problem, "views_of", "views of a batch", remedy)
     return views
 
 
@@ -94,9 +90,7 @@ def _check_batch(augment: Augmentation, x: Tensor, draws: Draws) -> None:
             "return [N, ...] for [N, ...]: measuring and training without "
             "privacy give it whole batches"
         )
-        raise PrivacyError(
-            "does not take a batch", field="augment", value=_kind(augment), remedy=remedy
-        )
+        raise PrivacyError("does not take a batch", "augment", _kind(augment), remedy)
     for change in (*PLAIN.values(), *EXTREME.values()):
         others = torch.where(stays.view(-1, *[1] * (x.ndim - 1)).to(x.device), x, change(x, x[:1]))
         changed = _batch(augment, others, draws)
@@ -124,13 +118,9 @@ def _require_own(
 ) -> None:
     for together, apart in zip(views, alone, strict=True):
         if not _close(together[rows.to(together.device)], apart, 1e-5):
+            problem = "an example's view depends on other examples"
             remedy = "change each example by itself, with coins from torch's global generator"
-            raise PrivacyError(
-                "an example's view depends on other examples",
-                field="augment",
-                value=_kind(augment),
-                remedy=remedy,
-            )
+            raise PrivacyError(problem, "augment", _kind(augment), remedy)
 
 
 def _close(one: Tensor, other: Tensor, share: float) -> bool:

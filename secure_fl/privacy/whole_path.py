@@ -188,7 +188,7 @@ def _require_sums(
                 "units), or use client-level privacy"
             )
             problem = f"released sum {number} is not the sum of its units' parts"
-            raise PrivacyError(problem, field="mechanism", value=_kind(mechanism), remedy=remedy)
+            raise PrivacyError(problem, "mechanism", _kind(mechanism), remedy)
 
 
 def _ways(

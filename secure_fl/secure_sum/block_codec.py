@@ -37,12 +37,8 @@ def client_cipher(plan: RoundPlan, key: SecretKey | PublicKey | None) -> ClientC
     if not plan.encrypted:
         return None
     if key is None:
-        raise SecureSumError(
-            "missing",
-            field="key",
-            value=None,
-            remedy=f"`{plan.protection}` needs the key from the ceremony",
-        )
+        remedy = f"`{plan.protection}` needs the key from the ceremony"
+        raise SecureSumError("missing", "key", None, remedy)
     return BfvClient(key)
 
 
@@ -60,12 +56,8 @@ def holder_cipher(plan: RoundPlan, key: HolderKey | None) -> HolderCipher | None
     if not plan.encrypted:
         return None
     if key is None:
-        raise SecureSumError(
-            "missing",
-            field="key",
-            value=None,
-            remedy=f"`{plan.protection}` needs the key from the ceremony",
-        )
+        remedy = f"`{plan.protection}` needs the key from the ceremony"
+        raise SecureSumError("missing", "key", None, remedy)
     return BfvHolder(key)
 
 
@@ -105,9 +97,7 @@ def protect(
     """
     numbers, length = plan.numbers(block), body_bytes(plan, block)
     if len(place) != length:
-        raise SecureSumError(
-            "not the body's length", field="place", value=len(place), remedy=f"{length} bytes"
-        )
+        raise SecureSumError("not the body's length", "place", len(place), f"{length} bytes")
     if cipher is not None:
         cipher.body(numbers, _runs(plan, numbers, values, terms), place, cut=plan.cut(block))
     else:
@@ -160,23 +150,17 @@ class Adder:
         if self._cipher is not None:
             return self._cipher.read(self._sums[block], body, cut=plan.cut(block))
         if len(body) != 8 * numbers:
-            reason = Reason.TRUNCATED if len(body) < 8 * numbers else Reason.WRONG_LENGTH
             raise RefusedError(
-                reason,
+                Reason.TRUNCATED if len(body) < 8 * numbers else Reason.WRONG_LENGTH,
                 f"{8 * numbers} bytes are expected",
-                field="block",
-                value=len(body),
-                remedy="send every block whole",
+                "block",
+                len(body),
+                "send every block whole",
             )
         slots = from_bytes(body, numbers)
         if plan.layout.modulus != WORDS and int(slots.max()) >= plan.layout.modulus:
-            raise RefusedError(
-                Reason.OUT_OF_RANGE,
-                "a residue is not below the modulus",
-                field="block",
-                value=block,
-                remedy="pack with the codec",
-            )
+            problem = "a residue is not below the modulus"
+            raise RefusedError(Reason.OUT_OF_RANGE, problem, "block", block, "pack with the codec")
         return slots
 
     def add(self, block: int, vector: Slots | CipherVector) -> None:
@@ -201,7 +185,7 @@ class Adder:
         """
         if len(words) != len(self._sums):
             problem, remedy = "another number of blocks", "take the sums of this round"
-            raise SecureSumError(problem, field="sums", value=len(words), remedy=remedy)
+            raise SecureSumError(problem, "sums", len(words), remedy)
         for total, row in zip(self._sums, words, strict=True):
             if self._cipher is None:
                 total.take_up(row, uploads)
@@ -242,24 +226,13 @@ def open_sum(
     )
     used = plan.layout.slots(fields)
     if slots[used:].any():
+        problem = "the guard behind the fields is not 0"
         remedy = "discard the round: masks were not taken out, or the sum was changed"
-        raise RoundRefusedError(
-            RoundReason.STILL_MASKED,
-            "the guard behind the fields is not 0",
-            field="sum",
-            value=f"block {block}",
-            remedy=remedy,
-        )
+        raise RoundRefusedError(RoundReason.STILL_MASKED, problem, "sum", f"block {block}", remedy)
     values = plan.layout.unpack(np.ascontiguousarray(slots[:used]), fields)
     one = plan.bound if block else plan.head_bound
     most = plan.layout.edge if one is None else min(survivors * one + plan.margin, plan.layout.edge)
     if magnitude(values) > most:
         remedy = "discard the round: an upload was damaged, or a client did not follow the codec"
-        raise RefusedError(
-            Reason.OUT_OF_RANGE,
-            f"beyond ±{most}",
-            field="sum",
-            value=f"block {block}",
-            remedy=remedy,
-        )
+        raise RefusedError(Reason.OUT_OF_RANGE, f"beyond ±{most}", "sum", f"block {block}", remedy)
     return values

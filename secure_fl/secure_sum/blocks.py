@@ -45,12 +45,11 @@ class BlockShape:
             and (self.counted or self.pools == 1)
         )
         if not fits or self.head_fields < least:
-            value = (self.pools, self.width, self.shared, self.head, self.counted)
             raise SecureSumError(
                 "blocks do not fit together",
-                field="shape",
-                value=value,
-                remedy="K counts in the head; without them one pool",
+                "shape",
+                (self.pools, self.width, self.shared, self.head, self.counted),
+                "K counts in the head; without them one pool",
             )
 
     @property
@@ -110,9 +109,7 @@ class BlockVector:
             SecureSumError: no such pool.
         """
         if not 0 <= choice < shape.pools:
-            raise SecureSumError(
-                "no such pool", field="choice", value="(hidden)", remedy=f"0 to {shape.pools - 1}"
-            )
+            raise SecureSumError("no such pool", "choice", "(hidden)", f"0 to {shape.pools - 1}")
         head = np.zeros(shape.head_fields, np.int64)
         zeros = np.broadcast_to(np.int64(0), shape.width)
         if shape.counted:
@@ -139,10 +136,6 @@ class BlockVector:
             or values.shape != (shape.fields(number),)
         ):
             dtype, form = getattr(values, "dtype", None), getattr(values, "shape", None)
-            raise SecureSumError(
-                "not the block that the shape says",
-                field=f"block {number}",
-                value=(dtype, form, len(self.pools)),
-                remedy=f"int64 [{shape.fields(number)}]",
-            )
+            problem, remedy = "not the block that the shape says", f"int64 [{shape.fields(number)}]"
+            raise SecureSumError(problem, f"block {number}", (dtype, form, len(self.pools)), remedy)
         return values

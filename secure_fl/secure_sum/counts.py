@@ -116,12 +116,9 @@ def _check_positions(book: KeyBook, survivors: Sequence[int], dropped: Sequence[
     """Refuse positions that come twice or are on no list."""
     everyone = (*survivors, *dropped)
     if len(set(everyone)) < len(everyone) or not set(everyone) <= set(range(len(book.names))):
+        remedy = "discard the round, begin the next"
         raise RoundRefusedError(
-            RoundReason.NOT_PROVED,
-            "positions of nobody",
-            field="survivors",
-            value=len(survivors),
-            remedy="discard the round, begin the next",
+            RoundReason.NOT_PROVED, "positions of nobody", "survivors", len(survivors), remedy
         )
 
 
@@ -140,13 +137,9 @@ def _add_heads(adder: Adder, book: KeyBook, survivors: Sequence[int], proof: Cou
 def _check_exact(counts: Integers, survivors: int, unit: int) -> None:
     """Refuse counts that are not one a survivor, where no noise hides them."""
     if int(counts.min()) < 0 or int(counts.sum()) != survivors * unit:
-        raise RefusedError(
-            Reason.OUT_OF_RANGE,
-            "not one pool a survivor",
-            field="counts",
-            value=f"{survivors} survivors",
-            remedy="discard the round: a client counted itself more or less than once",
-        )
+        problem = "not one pool a survivor"
+        remedy = "discard the round: a client counted itself more or less than once"
+        raise RefusedError(Reason.OUT_OF_RANGE, problem, "counts", f"{survivors} survivors", remedy)
 
 
 def _masks(
@@ -176,5 +169,5 @@ def _unproved(problem: str, book: KeyBook, position: int) -> RoundRefusedError:
     name = book.names[position]
     remedy = "discard the round, and begin another without the client named"
     return RoundRefusedError(
-        RoundReason.NOT_PROVED, problem, field="evidence", value=name, remedy=remedy, blamed=[name]
+        RoundReason.NOT_PROVED, problem, "evidence", name, remedy, blamed=[name]
     )

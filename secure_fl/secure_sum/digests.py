@@ -60,14 +60,8 @@ class Applied:
             RefusedError: `truncated`.
         """
         if len(data) < APPLIED_BYTES:
-            remedy = "send it as it was written"
-            raise RefusedError(
-                Reason.TRUNCATED,
-                "shorter than its digests",
-                field="body",
-                value=len(data),
-                remedy=remedy,
-            )
+            problem, remedy = "shorter than its digests", "send it as it was written"
+            raise RefusedError(Reason.TRUNCATED, problem, "body", len(data), remedy)
         digest, state = data[:_DIGEST], data[_DIGEST : 2 * _DIGEST]
         step, round_number = _PLACE.unpack_from(data, 2 * _DIGEST)
         return cls(digest, state, (step, round_number), data[APPLIED_BYTES:])

@@ -91,13 +91,8 @@ class BodyReader(Generic[Bytes]):
     def take(self, count: int) -> Bytes:
         """The next bytes, so many."""
         if count > self.left:
-            raise RefusedError(
-                Reason.TRUNCATED,
-                "shorter than its fields",
-                field="body",
-                value=len(self._data),
-                remedy="send it as it was written",
-            )
+            problem, remedy = "shorter than its fields", "send it as it was written"
+            raise RefusedError(Reason.TRUNCATED, problem, "body", len(self._data), remedy)
         self._at += count
         return self._data[self._at - count : self._at]
 
@@ -121,13 +116,8 @@ class BodyReader(Generic[Bytes]):
         """What `frames` wrote: as many items as expected, and nothing after them."""
         count = self.number(4)
         if expected not in (None, count):
-            raise RefusedError(
-                Reason.WRONG_CHUNK,
-                f"{expected} parts are expected",
-                field="message",
-                value=count,
-                remedy="send all of them, once",
-            )
+            problem, remedy = f"{expected} parts are expected", "send all of them, once"
+            raise RefusedError(Reason.WRONG_CHUNK, problem, "message", count, remedy)
         if count * _LENGTH.size > self.left:
             raise malformed("more items than bytes")
         found = [self.take(self.number(8)) for _ in range(count)]
@@ -143,4 +133,4 @@ class BodyReader(Generic[Bytes]):
 def malformed(problem: str) -> RefusedError:
     """The refusal of a body that no honest sender writes."""
     remedy = "send the message as it was written"
-    return RefusedError(Reason.MALFORMED, problem, field="body", value="(hidden)", remedy=remedy)
+    return RefusedError(Reason.MALFORMED, problem, "body", "(hidden)", remedy)

@@ -78,12 +78,8 @@ def draw(
     """
     count = len(committed_keys)
     if count < 2 or len(set(committed_keys)) != count:
-        raise SecureSumError(
-            "two or more different keys are needed",
-            field="roster",
-            value=count,
-            remedy="every client commits to keys of its own",
-        )
+        remedy = "every client commits to keys of its own"
+        raise SecureSumError("two or more different keys are needed", "roster", count, remedy)
     if degree is None or degree >= count - 1:
         rows = tuple(tuple(j for j in range(count) if j != i) for i in range(count))
     else:
@@ -110,12 +106,8 @@ def commitment(committed_keys: Sequence[bytes]) -> bytes:
 
 def _check_degree(degree: int) -> None:
     if degree < 2 or degree % 2:
-        raise SecureSumError(
-            "degree must be even",
-            field="degree",
-            value=degree,
-            remedy="take `smallest_degree`, or leave it out for the complete graph",
-        )
+        remedy = "take `smallest_degree`, or leave it out for the complete graph"
+        raise SecureSumError("degree must be even", "degree", degree, remedy)
 
 
 def _permutation(seed: bytes, count: int) -> list[int]:

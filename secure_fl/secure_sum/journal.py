@@ -193,7 +193,7 @@ class RoundJournal:
         if self._broken:  # or it would be played again without what could not be written
             problem, remedy = "could not be written before", "make room, and make the server again"
             path = self._path
-            raise FileError(problem, field=path.name, value=str(path), remedy=remedy)
+            raise FileError(problem, path.name, str(path), remedy)
         try:
             handle = os.open(self._path, os.O_WRONLY | os.O_APPEND, PRIVATE)
             try:
@@ -215,7 +215,7 @@ class RoundJournal:
 
     def _damaged(self, path: Path) -> SecureSumError:
         problem, remedy = "damaged, or another plan's", "remove it, and take the next round number"
-        return SecureSumError(problem, field="round journal", value=str(path), remedy=remedy)
+        return SecureSumError(problem, "round journal", str(path), remedy)
 
 
 def last_round(folder: Path) -> int:

@@ -47,9 +47,9 @@ class FieldLayout:
         ):
             raise SecureSumError(
                 "fields do not fit the slot",
-                field="layout",
-                value=(self.bits, self.fields_per_slot, self.modulus),
-                remedy="fewer or narrower fields: a slot of sums at the edge must stay below half "
+                "layout",
+                (self.bits, self.fields_per_slot, self.modulus),
+                "fewer or narrower fields: a slot of sums at the edge must stay below half "
                 "of the modulus",
             )
 
@@ -77,12 +77,8 @@ class FieldLayout:
             SecureSumError: not a vector of signed integers, or a value beyond the field's edge.
         """
         if values.ndim != 1 or values.dtype.kind != "i":
-            raise SecureSumError(
-                "not a vector of signed integers",
-                field="values",
-                value=(values.dtype, values.shape),
-                remedy="quantise first",
-            )
+            problem = "not a vector of signed integers"
+            raise SecureSumError(problem, "values", (values.dtype, values.shape), "quantise first")
         packed: Slots = np.empty(self.slots(len(values)), np.uint64)
         work = np.empty(min(RUN, len(packed)), np.uint64)
         for start, stop in runs(len(packed)):
@@ -125,19 +121,11 @@ class FieldLayout:
         """
         check_slots(slots)
         if len(slots) != self.slots(fields):
-            raise SecureSumError(
-                "wrong number of slots",
-                field="slots",
-                value=len(slots),
-                remedy=f"{fields} fields take {self.slots(fields)} slots",
-            )
+            remedy = f"{fields} fields take {self.slots(fields)} slots"
+            raise SecureSumError("wrong number of slots", "slots", len(slots), remedy)
         if self.modulus != WORDS and len(slots) and int(slots.max()) >= self.modulus:
-            raise SecureSumError(
-                "a residue is not below the modulus",
-                field="slots",
-                value="(hidden)",
-                remedy="reduce the sum before it is unpacked",
-            )
+            remedy = "reduce the sum before it is unpacked"
+            raise SecureSumError("a residue is not below the modulus", "slots", "(hidden)", remedy)
         values = np.empty(fields, np.int64)
         half, mask = 1 << (self.bits - 1), (1 << self.bits) - 1
         for start, stop in runs(len(slots)):
@@ -156,13 +144,8 @@ class FieldLayout:
         end early.
         """
         if any(magnitude(plane) > self.edge for plane in planes):
-            remedy = "clamp, or derive a coarser grid"
-            raise SecureSumError(
-                "a value lies beyond its field",
-                field="values",
-                value=f"|value| > {self.edge}",
-                remedy=remedy,
-            )
+            problem, remedy = "a value lies beyond its field", "clamp, or derive a coarser grid"
+            raise SecureSumError(problem, "values", f"|value| > {self.edge}", remedy)
         *rest, last = planes
         total[: len(last)], total[len(last) :] = last, 0
         for plane in reversed(rest):

@@ -74,12 +74,8 @@ class UsedSeeds:
         ]
         block = frozenset(digests)
         if len(block) != len(digests) or not self._digests.isdisjoint(block):
-            raise SecureSumError(
-                "a mask seed may be used once",
-                field="seed",
-                value="(hidden)",
-                remedy="draw new seeds, or leave this round",
-            )
+            remedy = "draw new seeds, or leave this round"
+            raise SecureSumError("a mask seed may be used once", "seed", "(hidden)", remedy)
         self._blocks.append(block)
         self._digests |= block
         while len(self._blocks) > self._window:
@@ -125,9 +121,9 @@ def pair_seeds(
     if not 0 <= low < high < 2**32 or not 0 <= round_number < 2**64 or not 1 <= blocks < 2**32:
         raise SecureSumError(
             "numbers out of order or range",
-            field="pair seed",
-            value={"low": low, "high": high, "round": round_number, "blocks": blocks},
-            remedy="low < high",
+            "pair seed",
+            {"low": low, "high": high, "round": round_number, "blocks": blocks},
+            "low < high",
         )
     shared = _agreed(own_private, their_public, (low, high))
     return _derive(shared, federation, round_number, blocks, low, high)
@@ -150,12 +146,8 @@ def mask_terms(*, own: int, self_seed: bytes, pairs: Mapping[int, bytes], used: 
         SecureSumError: no neighbours, itself among them, or a seed spent before.
     """
     if own in pairs or not pairs:
-        raise SecureSumError(
-            "a client needs neighbours other than itself",
-            field="pairs",
-            value=sorted(pairs),
-            remedy="at least two clients in a round",
-        )
+        problem = "a client needs neighbours other than itself"
+        raise SecureSumError(problem, "pairs", sorted(pairs), "at least two clients in a round")
     used.spend([self_seed, *pairs.values()])
     return [(self_seed, 1), *((seed, _sign(own, other)) for other, seed in pairs.items())]
 
@@ -184,11 +176,10 @@ def unmask_sum(
     both = self_seeds.keys() & dropped.keys()
     strangers = {i for pairs in dropped.values() for i in pairs} - self_seeds.keys()
     if not self_seeds or both or strangers:
+        problem = "survivors and dropped clients must be disjoint, and pairs join the two"
+        remedy = "use the one survivor set that was agreed on"
         raise SecureSumError(
-            "survivors and dropped clients must be disjoint, and pairs join the two",
-            field="survivors",
-            value={"both": sorted(both), "not survivors": sorted(strangers)},
-            remedy="use the one survivor set that was agreed on",
+            problem, "survivors", {"both": sorted(both), "not survivors": sorted(strangers)}, remedy
         )
     terms = [(seed, 1) for seed in self_seeds.values()]
     terms += [(seed, _sign(i, d)) for d, pairs in dropped.items() for i, seed in pairs.items()]
@@ -204,12 +195,8 @@ def subtract(total: Slots, masks: Slots, modulus: int) -> None:
         SecureSumError: vectors of different lengths.
     """
     if total.shape != masks.shape:
-        raise SecureSumError(
-            "masks of another length",
-            field="masks",
-            value=(total.shape, masks.shape),
-            remedy="unmask each block by itself",
-        )
+        remedy = "unmask each block by itself"
+        raise SecureSumError("masks of another length", "masks", (total.shape, masks.shape), remedy)
     np.subtract(total, masks, out=total)
     reduce(total, modulus)
 
@@ -235,19 +222,11 @@ class SlotSum:
         """
         check_slots(upload)
         if upload.shape != self._total.shape or self.count >= MOST_TERMS:
-            raise SecureSumError(
-                "upload of another length, or too many",
-                field="upload",
-                value=len(upload),
-                remedy=f"{len(self._total)} slots",
-            )
+            problem = "upload of another length, or too many"
+            raise SecureSumError(problem, "upload", len(upload), f"{len(self._total)} slots")
         if self._modulus != WORDS and len(upload) and int(upload.max()) >= self._modulus:
-            raise SecureSumError(
-                "a residue is not below the modulus",
-                field="upload",
-                value="(hidden)",
-                remedy="refuse the upload",
-            )
+            remedy = "refuse the upload"
+            raise SecureSumError("a residue is not below the modulus", "upload", "(hidden)", remedy)
         np.add(self._total, upload, out=self._total)
         self.count += 1
 
@@ -273,12 +252,8 @@ def _agreed(own: X25519PrivateKey, theirs: X25519PublicKey, pair: tuple[int, int
     try:
         return own.exchange(theirs)
     except ValueError:
-        raise SecureSumError(
-            "a public key of low order",
-            field="pair seed",
-            value=pair,
-            remedy="refuse its owner's keys",
-        ) from None
+        remedy = "refuse its owner's keys"
+        raise SecureSumError("a public key of low order", "pair seed", pair, remedy) from None
 
 
 def _derive(

@@ -61,14 +61,13 @@ class RoundRefusedError(SecureSumError):
         self,
         reason: RoundReason,
         problem: str,
-        *,
         field: str,
         value: object,
         remedy: str,
         blamed: Sequence[str] = (),
     ) -> None:
         self.reason, self.blamed = reason, tuple(blamed)
-        super().__init__(f"{problem} [{reason}]", field=field, value=value, remedy=remedy)
+        super().__init__(f"{problem} [{reason}]", field, value, remedy)
 
 
 @dataclass(frozen=True)
@@ -254,11 +253,7 @@ class CountProof:
         if len(evidence) != survivors + 2 or [len(part) for part in evidence[-2:]] != sizes:
             remedy = "send every survivor's signed block 0, and what takes its masks off"
             raise RoundRefusedError(
-                RoundReason.NOT_PROVED,
-                "no proof of the counts",
-                field="evidence",
-                value=len(evidence),
-                remedy=remedy,
+                RoundReason.NOT_PROVED, "no proof of the counts", "evidence", len(evidence), remedy
             )
         seeds, keys = (
             [part[at : at + _KEY_BYTES] for at in range(0, len(part), _KEY_BYTES)]
@@ -345,13 +340,8 @@ def accept(
     """
     header, body = open_envelope(data, roster, expected)
     if header.chunk != chunk:
-        raise RefusedError(
-            Reason.WRONG_CHUNK,
-            f"chunk {chunk} is expected",
-            field="chunk",
-            value=header.chunk,
-            remedy="send chunks in order",
-        )
+        problem, remedy = f"chunk {chunk} is expected", "send chunks in order"
+        raise RefusedError(Reason.WRONG_CHUNK, problem, "chunk", header.chunk, remedy)
     seen.check(header)
     message = parse(body)
     seen.record(header)

@@ -117,19 +117,12 @@ class SumOpener:
         if not set(bodies) <= set(wanted):
             value = sorted(set(bodies) - set(wanted))
             raise RoundRefusedError(
-                RoundReason.BELOW_MINIMUM,
-                "it stays closed",
-                field="block",
-                value=value,
-                remedy="leave it out",
+                RoundReason.BELOW_MINIMUM, "it stays closed", "block", value, "leave it out"
             )
         if set(bodies) != set(wanted):
+            remedy = f"send {wanted}"
             raise RoundRefusedError(
-                RoundReason.OUT_OF_TURN,
-                "a block is missing",
-                field="block",
-                value=sorted(bodies),
-                remedy=f"send {wanted}",
+                RoundReason.OUT_OF_TURN, "a block is missing", "block", sorted(bodies), remedy
             )
         self._done = True
         sums = {
@@ -161,22 +154,16 @@ def by_block(wanted: Sequence[int], bodies: Sequence[bytes]) -> dict[int, bytes]
         RoundRefusedError: `below-minimum` for more bodies than passed, `out-of-turn` for fewer.
     """
     if len(bodies) != len(wanted):
-        reason = RoundReason.BELOW_MINIMUM if len(bodies) > len(wanted) else RoundReason.OUT_OF_TURN
         raise RoundRefusedError(
-            reason,
+            RoundReason.BELOW_MINIMUM if len(bodies) > len(wanted) else RoundReason.OUT_OF_TURN,
             f"{len(wanted)} blocks may be opened",
-            field="blocks",
-            value=len(bodies),
-            remedy="send those that passed",
+            "blocks",
+            len(bodies),
+            "send those that passed",
         )
     return dict(zip(wanted, bodies, strict=True))
 
 
 def _twice(what: str) -> RoundRefusedError:
-    return RoundRefusedError(
-        RoundReason.OUT_OF_TURN,
-        "opened once a round, counts before pools",
-        field=what,
-        value="(hidden)",
-        remedy="begin another round",
-    )
+    problem, remedy = "opened once a round, counts before pools", "begin another round"
+    return RoundRefusedError(RoundReason.OUT_OF_TURN, problem, what, "(hidden)", remedy)

@@ -117,35 +117,25 @@ class RoundPlan:
         size, strangers = len(self.cohort), set(self.cohort) - set(self.roster.names("client"))
         twice = size != len(set(self.cohort))
         if strangers or twice or not self.survivors_needed <= size < 2**16:
-            raise SecureSumError(
-                "clients that cannot take part",
-                field="cohort",
-                value=sorted(strangers),
-                remedy="n_min or more of the roster",
-            )
+            problem, remedy = "clients that cannot take part", "n_min or more of the roster"
+            raise SecureSumError(problem, "cohort", sorted(strangers), remedy)
 
     def _check_counts(self) -> None:
         counts = {"minimum": self.minimum, "count_unit": self.count_unit}
         for name, value in {"fewest": self.survivors_needed, **counts}.items():
             if value < 1:
-                raise SecureSumError("too small", field=name, value=value, remedy="at least 1")
+                raise SecureSumError("too small", name, value, "at least 1")
 
     def _check_roles(self) -> None:
         if self.key_holder not in KEY_HOLDERS:
-            raise SecureSumError(
-                "unknown",
-                field="security.key_holder",
-                value=self.key_holder,
-                remedy=f"one of {KEY_HOLDERS}",
-            )
+            remedy = f"one of {KEY_HOLDERS}"
+            raise SecureSumError("unknown", "security.key_holder", self.key_holder, remedy)
         if self.roster.member(self.server).role != "server" or (
             self.opener == "authority" and self.roster.member(self.authority).role != "authority"
         ):
+            remedy = "name them as the roster does"
             raise SecureSumError(
-                "has another role",
-                field="server, authority",
-                value=(self.server, self.authority),
-                remedy="name them as the roster does",
+                "has another role", "server, authority", (self.server, self.authority), remedy
             )
 
     def _check_graph(self) -> None:
@@ -163,15 +153,14 @@ class RoundPlan:
             dropouts=0,
             shown=self.survivors_needed,
         )
-        problem = (
-            f"{self.colluders_allowed} colluders who try keys surround a client with too good odds"
-        )
-        remedy = (
+        raise SecureSumError(
+            f"{self.colluders_allowed} colluders who try keys surround a client with too good odds",
+            "degree",
+            self.degree,
             f"at least {least}, with the default threshold; or leave it out"
             if least < len(self.cohort) - 1
-            else "leave it out: all mask with all"
+            else "leave it out: all mask with all",
         )
-        raise SecureSumError(problem, field="degree", value=self.degree, remedy=remedy)
 
     @property
     def neighbourhood(self) -> int:

@@ -24,9 +24,7 @@ def layout_of(protection: str) -> FieldLayout:
         SecureSumError: a protection that does not exist.
     """
     if protection not in PROTECTIONS:
-        raise SecureSumError(
-            "unknown", field="security.protection", value=protection, remedy=f"one of {PROTECTIONS}"
-        )
+        raise SecureSumError("unknown", "security.protection", protection, f"one of {PROTECTIONS}")
     return _LAYOUTS.get(protection, FieldLayout())
 
 

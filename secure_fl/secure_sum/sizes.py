@@ -29,13 +29,8 @@ def check_size(data: bytes | memoryview, most: int) -> None:
         RefusedError: `wrong-length`.
     """
     if len(data) > most:
-        raise RefusedError(
-            Reason.WRONG_LENGTH,
-            f"at most {most} bytes are expected",
-            field="message",
-            value=len(data),
-            remedy="send what was asked for",
-        )
+        problem, remedy = f"at most {most} bytes are expected", "send what was asked for"
+        raise RefusedError(Reason.WRONG_LENGTH, problem, "message", len(data), remedy)
 
 
 def most_bytes(plan: RoundPlan, phase: Phase, *, to_client: bool) -> int:

@@ -25,7 +25,5 @@ def from_bytes(body: bytes | memoryview, slots: int) -> Slots:
         SecureSumError: a body of another length.
     """
     if len(body) != 8 * slots:
-        raise SecureSumError(
-            "body of another length", field="upload", value=len(body), remedy=f"{8 * slots} bytes"
-        )
+        raise SecureSumError("body of another length", "upload", len(body), f"{8 * slots} bytes")
     return np.frombuffer(body, "<u8").astype(np.uint64, copy=False)

@@ -102,21 +102,11 @@ def group_form(objective: Objective, members: int) -> GroupUnits:
         remedy = (
             'use mechanism = "released-statistics" for it, or objective "nt_xent" or "ssd_nt_xent"'
         )
-        raise PrivacyError(
-            "has no form in groups",
-            field="objective",
-            value=type(objective).__name__,
-            remedy=remedy,
-        )
+        raise PrivacyError("has no form in groups", "objective", type(objective).__name__, remedy)
     weights, config = objective.weights, objective.config
     if "dsr" in weights and config.form == "code":
-        remedy = 'set objective.form = "normalized"'
-        raise PrivacyError(
-            "the code form's norm is no mean over rows",
-            field="objective.form",
-            value="code",
-            remedy=remedy,
-        )
+        problem = "the code form's norm is no mean over rows"
+        raise PrivacyError(problem, "objective.form", "code", 'set objective.form = "normalized"')
     return GroupUnits(
         members,
         config.temperature,
@@ -132,13 +122,11 @@ def group_form(objective: Objective, members: int) -> GroupUnits:
 def _check_members(members: int) -> None:
     """Refuse groups that are too small or too large."""
     if not SMALLEST_GROUP <= members <= LARGEST_GROUP:
-        raise PrivacyError(
+        problem, remedy = (
             f"groups have {SMALLEST_GROUP} to {LARGEST_GROUP} members",
-            field="group_size",
-            value=members,
-            remedy="use 4 or 8: larger groups dilute the signal, and two members have one "
-            "negative pair",
+            "use 4 or 8: larger groups dilute the signal, and two members have one negative pair",
         )
+        raise PrivacyError(problem, "group_size", members, remedy)
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,13 +158,9 @@ class GroupNTXent:
     def __post_init__(self) -> None:
         check_settings(self.examples, self.sampling_rate, self.noise_multiplier, self.bound)
         if self.examples < self.members:
+            problem = f"they do not fill one group of {self.members}"
             remedy = "use smaller groups, or client-level privacy"
-            raise PrivacyError(
-                f"they do not fill one group of {self.members}",
-                field="examples",
-                value=self.examples,
-                remedy=remedy,
-            )
+            raise PrivacyError(problem, "examples", self.examples, remedy)
 
     @property
     def members(self) -> int:

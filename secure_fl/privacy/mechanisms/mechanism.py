@@ -105,21 +105,10 @@ def check_settings(
     """
     check_rate(sampling_rate)
     if examples < 1:
-        raise PrivacyError(
-            "no examples",
-            field="examples",
-            value=examples,
-            remedy="pass the size of the public index set",
-        )
+        remedy = "pass the size of the public index set"
+        raise PrivacyError("no examples", "examples", examples, remedy)
     if not (isfinite(noise_multiplier) and noise_multiplier > 0):
         remedy = "calibrate it with noise_for"
-        raise PrivacyError(
-            "not positive and finite",
-            field="noise_multiplier",
-            value=noise_multiplier,
-            remedy=remedy,
-        )
+        raise PrivacyError("not positive and finite", "noise_multiplier", noise_multiplier, remedy)
     if not (isfinite(bound) and bound > 0):
-        raise PrivacyError(
-            "not positive and finite", field="clip", value=bound, remedy="begin with 1"
-        )
+        raise PrivacyError("not positive and finite", "clip", bound, "begin with 1")

@@ -72,16 +72,10 @@ class AdaptiveBound:
 
     def __post_init__(self) -> None:
         if not 0 < self.quantile < 1:
-            raise PrivacyError(
-                "no quantile between 0 and 1",
-                field="quantile",
-                value=self.quantile,
-                remedy="use 0.5, the median",
-            )
+            remedy = "use 0.5, the median"
+            raise PrivacyError("no quantile between 0 and 1", "quantile", self.quantile, remedy)
         if not (isfinite(self.rate) and self.rate > 0):
-            raise PrivacyError(
-                "not positive and finite", field="rate", value=self.rate, remedy="use 0.2"
-            )
+            raise PrivacyError("not positive and finite", "rate", self.rate, "use 0.2")
 
     def bits(self, square_norms: Tensor) -> Tensor:
         """What each norm adds to the count, float64 `[U]`: ½ up to C/1.25, -½ from 1.25·C on and
@@ -136,33 +130,21 @@ class PerExample:
     def __post_init__(self) -> None:
         check_settings(self.examples, self.sampling_rate, self.noise_multiplier, self.bound)
         if self.objective.coupling is not Coupling.PER_EXAMPLE:
+            problem = "couples examples: clipping each does not bound it"
             remedy = 'use mechanism = "released-statistics" or "group"'
-            raise PrivacyError(
-                "couples examples: clipping each does not bound it",
-                field="objective",
-                value=self.objective.coupling.name,
-                remedy=remedy,
-            )
+            raise PrivacyError(problem, "objective", self.objective.coupling.name, remedy)
         if getattr(self.objective, "statistic", None) is not None:
-            raise PrivacyError(
-                "needs a statistic",
-                field="objective",
-                value="statistic",
-                remedy='use mechanism = "released-statistics"',
-            )
+            remedy = 'use mechanism = "released-statistics"'
+            raise PrivacyError("needs a statistic", "objective", "statistic", remedy)
         if self.count_noise is not None and not (
             isfinite(self.count_noise) and self.count_noise > self.noise_multiplier * self._bit
         ):
+            problem = "the count alone would cost more than the step may"
             remedy = (
                 "leave it out, or use more than (1 + m)/2 of the noise multiplier; with tiny "
                 "batches use a fixed clip"
             )
-            raise PrivacyError(
-                "the count alone would cost more than the step may",
-                field="count_noise",
-                value=self.count_noise,
-                remedy=remedy,
-            )
+            raise PrivacyError(problem, "count_noise", self.count_noise, remedy)
 
     @property
     def bound(self) -> float:
@@ -235,13 +217,8 @@ class PerExample:
             if has_units(self.objective):
                 return self.objective.unit_losses(h, z, None)
             if targets is None:
-                remedy = "pass Labelled(rows, targets)"
-                raise PrivacyError(
-                    "the objective needs targets",
-                    field="views",
-                    value=("U", *rows.shape[1:]),
-                    remedy=remedy,
-                )
+                problem, remedy = "the objective needs targets", "pass Labelled(rows, targets)"
+                raise PrivacyError(problem, "views", ("U", *rows.shape[1:]), remedy)
             return self.objective.target_losses(z, targets)
 
         return clipped_sum(

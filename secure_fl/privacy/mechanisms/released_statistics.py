@@ -98,41 +98,25 @@ class ReleasedStatistics:
     def __post_init__(self) -> None:
         check_settings(self.examples, self.sampling_rate, self.noise_multiplier, self.bound)
         if self.objective.coupling is not Coupling.PER_EXAMPLE:
-            remedy = (
-                'use mechanism = "group", or an objective whose examples meet in a statistic only'
-            )
-            raise PrivacyError(
+            problem, remedy = (
                 "couples examples beyond its statistic",
-                field="objective",
-                value=self.objective.coupling.name,
-                remedy=remedy,
+                'use mechanism = "group", or an objective whose examples meet in a statistic only',
             )
+            raise PrivacyError(problem, "objective", self.objective.coupling.name, remedy)
         if getattr(self.objective, "statistic", None) is None:
-            raise PrivacyError(
-                "has no statistic",
-                field="objective",
-                value=None,
-                remedy='use mechanism = "per-example"',
-            )
+            remedy = 'use mechanism = "per-example"'
+            raise PrivacyError("has no statistic", "objective", None, remedy)
         if not 0 < self.statistic_share < 1:
+            problem = "leaves one release without noise"
             remedy = f"use a share between 0 and 1, such as {STATISTIC_SHARE}"
-            raise PrivacyError(
-                "leaves one release without noise",
-                field="statistic_share",
-                value=self.statistic_share,
-                remedy=remedy,
-            )
+            raise PrivacyError(problem, "statistic_share", self.statistic_share, remedy)
         if (dimension := self._statistic.dimension) > self.widest:
+            problem = "z is too wide for a released statistic"
             remedy = (
                 f"set model.embedding = {self.widest} or less: noise in the statistic grows faster "
                 "than its width"
             )
-            raise PrivacyError(
-                "z is too wide for a released statistic",
-                field="model.embedding",
-                value=dimension,
-                remedy=remedy,
-            )
+            raise PrivacyError(problem, "model.embedding", dimension, remedy)
 
     @property
     def _statistic(self) -> Statistic:
