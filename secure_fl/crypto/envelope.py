@@ -105,11 +105,7 @@ class Header:
     body_hash: bytes = bytes(32)
 
     def encode(self) -> bytes:
-        """The signed bytes.
-
-        Raises:
-            SecureSumError: a number or text does not fit its field.
-        """
+        """The signed bytes. Raises SecureSumError: a number or text does not fit its field."""
         place = (int(self.phase), self.round, self.pools, self.chunk, self.chunks)
         numbers = (*place, self.body_length)
         digests = (self.key_fingerprint, self.roster_digest, self.body_hash)
@@ -162,10 +158,8 @@ class Seen:
     digests: dict[tuple[str, int, int, int], bytes] = field(default_factory=dict)
 
     def check(self, header: Header) -> None:
-        """Refuse a second message in the same place.
-
-        Raises:
-            RefusedError: `replayed` for the same message again, `duplicate` for another one.
+        """Refuse a second message in the same place. Raises RefusedError: `replayed` for the same
+        message again, `duplicate` for another one.
         """
         earlier = self.digests.get(_place(header))
         if earlier is None:
@@ -211,9 +205,7 @@ def sign_in_place(identity: Identity, header: Header, message: memoryview) -> No
 
 def read_header(data: bytes | memoryview) -> Header:
     """The header as it claims to be: nothing is checked but its form. For routing and records only.
-
-    Raises:
-        RefusedError: `truncated` or `malformed`.
+    Raises RefusedError: `truncated` or `malformed`.
     """
     return _parse(memoryview(data))[0]
 
@@ -253,10 +245,7 @@ def open_envelope(
 
 def open_head(data: bytes, roster: Roster, expected: Expected) -> Header:
     """The header of a message whose body is elsewhere, from the `head_bytes` before it: what its
-    sender signed of it.
-
-    Raises:
-        RefusedError: as `open_envelope`, but for what is about the body.
+    sender signed of it. Raises RefusedError: as `open_envelope`, but for what is about the body.
     """
     header, head, signature, rest = _parse(data)
     if rest:

@@ -85,11 +85,7 @@ class Member:
 
     @classmethod
     def from_document(cls, value: Any) -> Member:
-        """From JSON.
-
-        Raises:
-            RefusedError: `malformed` or `wrong-key`.
-        """
+        """From JSON. Raises RefusedError: `malformed` or `wrong-key`."""
         found = fields(value, "identity card", _CARD)
         if (
             found["format"] != "secure-fl identity 1"
@@ -106,10 +102,8 @@ class Member:
 
     @classmethod
     def from_card(cls, data: bytes) -> Member:
-        """From the card that `Identity.card` wrote, its signature checked.
-
-        Raises:
-            RefusedError: `malformed` or `wrong-signature`.
+        """From the card that `Identity.card` wrote, its signature checked. Raises RefusedError:
+        `malformed` or `wrong-signature`.
         """
         found = fields(
             parse_object(data, "identity card"), "identity card", {"card": dict, "signature": str}
@@ -121,11 +115,7 @@ class Member:
         return member
 
     def verify(self, purpose: bytes, data: bytes, signature: bytes) -> None:
-        """Check a signature made by `Identity.sign`.
-
-        Raises:
-            RefusedError: `wrong-signature`.
-        """
+        """Check a signature made by `Identity.sign`. Raises RefusedError: `wrong-signature`."""
         try:
             Ed25519PublicKey.from_public_bytes(self.sign).verify(signature, _signed(purpose, data))
         except (InvalidSignature, ValueError):
@@ -146,11 +136,7 @@ class Identity:
 
     @classmethod
     def generate(cls, name: str, role: str = "client") -> Identity:
-        """Fresh keys.
-
-        Raises:
-            SecureSumError: a name or role that is not allowed.
-        """
+        """Fresh keys. Raises SecureSumError: a name or role that is not allowed."""
         identity = cls(name, role, Ed25519PrivateKey.generate(), X25519PrivateKey.generate())
         _ = identity.member
         return identity
@@ -195,27 +181,16 @@ class Identity:
         encryption: KeySerializationEncryption = (
             NoEncryption() if passphrase is None else BestAvailableEncryption(passphrase.encode())
         )
-        pems = (
-            key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption).decode("ascii")
-            for key in (self._sign, self._agree)
-        )
-        sign, agree = pems
-        document = {
-            "format": _PRIVATE,
-            "name": self.name,
-            "role": self.role,
-            "sign": sign,
-            "agree": agree,
-        }
+        document = {"format": _PRIVATE, "name": self.name, "role": self.role}
+        for purpose, key in (("sign", self._sign), ("agree", self._agree)):
+            pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
+            document[purpose] = pem.decode("ascii")
         write_secret(path, canonical(document), overwrite=overwrite)
 
     @classmethod
     def load(cls, path: Path, *, passphrase: str | None = None) -> Identity:
-        """Read what `save` wrote.
-
-        Raises:
-            SecureSumError: missing, readable by others, damaged, or the passphrase is missing
-                or wrong.
+        """Read what `save` wrote. Raises SecureSumError: missing, readable by others, damaged, or
+        the passphrase is missing or wrong.
         """
         found = read_identity(path)
         secret = None if passphrase is None else passphrase.encode()
@@ -233,11 +208,8 @@ class Identity:
 
 
 def read_identity(path: Path) -> dict[str, Any]:
-    """What a private identity's file says; its keys may be encrypted, and are not tried.
-
-    Raises:
-        SecureSumError: missing, a link, readable by others, or something else than a
-            private identity.
+    """What a private identity's file says; its keys may be encrypted, and are not tried. Raises
+    SecureSumError: missing, a link, readable by others, or something else than a private identity.
     """
     found = fields(parse_object(read_secret(path), "identity file"), "identity file", _CARD)
     if found["format"] != _PRIVATE or found["role"] not in ROLES:
@@ -246,11 +218,7 @@ def read_identity(path: Path) -> dict[str, Any]:
 
 
 def check_name(name: str, what: str) -> str:
-    """A name that is safe in files, headers and logs.
-
-    Raises:
-        SecureSumError: another form.
-    """
+    """A name that is safe in files, headers and logs. Raises SecureSumError: another form."""
     if not _NAME.fullmatch(name):
         remedy = "up to 64 letters, digits, dots, dashes, underscores"
         raise SecureSumError("not a plain name", what, name, remedy)

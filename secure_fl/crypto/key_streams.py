@@ -53,10 +53,8 @@ def runs(slots: int) -> Iterator[tuple[int, int]]:
 
 
 def expand(key: bytes, slots: int, modulus: int = WORDS) -> Slots:
-    """The first `slots` residues of a key's stream, uint64 `[slots]`.
-
-    Raises:
-        SecureSumError: key, number of slots or modulus is not one the generator takes.
+    """The first `slots` residues of a key's stream, uint64 `[slots]`. Raises SecureSumError: key,
+    number of slots or modulus is not one the generator takes.
     """
     if slots < 0:
         raise SecureSumError("number of slots is negative", "slots", slots, "ask for 0 or more")
@@ -148,10 +146,8 @@ def reduce(vector: Slots, modulus: int) -> None:
 
 
 def check_modulus(modulus: int) -> None:
-    """Refuse a modulus the generator has no words for.
-
-    Raises:
-        SecureSumError: neither 2^64 nor of 33 to 40 bits.
+    """Refuse a modulus the generator has no words for. Raises SecureSumError: neither 2^64 nor of
+    33 to 40 bits.
     """
     if modulus != WORDS and not 33 <= modulus.bit_length() <= 40:
         remedy = "take 2^64 or a batching prime of 33 to 40 bits"
@@ -159,10 +155,8 @@ def check_modulus(modulus: int) -> None:
 
 
 def check_slots(vector: Slots) -> None:
-    """Refuse what is not a contiguous uint64 vector.
-
-    Raises:
-        SecureSumError: another type, shape or layout.
+    """Refuse what is not a contiguous uint64 vector. Raises SecureSumError: another type, shape or
+    layout.
     """
     if (
         not isinstance(vector, np.ndarray)

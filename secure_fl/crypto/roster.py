@@ -45,6 +45,18 @@ class RosterMark:
     digest: bytes
     revoked: tuple[str, ...]
 
+    def document(self) -> dict[str, object]:
+        """JSON values, but for the federation's name."""
+        revoked = list(self.revoked)
+        return {"revision": self.revision, "digest": self.digest.hex(), "revoked": revoked}
+
+    @classmethod
+    def from_document(cls, federation: str, value: object) -> RosterMark:
+        """The inverse of `document`. Raises RefusedError: `malformed`."""
+        found = fields(value, "seen rosters", {"revision": int, "digest": str, "revoked": list})
+        digest = from_hex(found["digest"], "digest", 32)
+        return cls(federation, found["revision"], digest, _fingerprints(found["revoked"]))
+
 
 @dataclass(frozen=True)
 class Roster:
@@ -106,11 +118,7 @@ class Roster:
         return tuple(member.name for member in self.members if member.role == role)
 
     def member(self, name: str) -> Member:
-        """The member of that name.
-
-        Raises:
-            RefusedError: `unknown-client`.
-        """
+        """The member of that name. Raises RefusedError: `unknown-client`."""
         found = self._by_name.get(name)
         if found is None:
             remedy = "join through the coordinator"
@@ -118,11 +126,8 @@ class Roster:
         return found
 
     def revoke(self, name: str) -> Roster:
-        """The next revision without that member. Its digest differs, so the encryption key is
-        made anew.
-
-        Raises:
-            RefusedError: `unknown-client`.
+        """The next revision without that member. Its digest differs, so the encryption key is made
+        anew. Raises RefusedError: `unknown-client`.
         """
         gone = self.member(name)
         rest = tuple(member for member in self.members if member.name != name)
@@ -191,10 +196,8 @@ class Roster:
         if found["format"] != "secure-fl roster 1":
             raise malformed("roster", "unknown format")
         members = tuple(Member.from_document(value) for value in found["members"])
-        revoked = tuple(from_hex(text, "revoked", 32).hex() for text in found["revoked"])
-        return cls(
-            found["federation"], members, found["rotation_rounds"], found["revision"], revoked
-        )
+        rules = (found["rotation_rounds"], found["revision"], _fingerprints(found["revoked"]))
+        return cls(found["federation"], members, *rules)
 
     def _document(self) -> dict[str, object]:
         return {
@@ -205,3 +208,7 @@ class Roster:
             "members": [member.document() for member in self.members],
             "revoked": list(self.revoked),
         }
+
+
+def _fingerprints(texts: Iterable[object]) -> tuple[str, ...]:
+    return tuple(from_hex(text, "revoked", 32).hex() for text in texts)

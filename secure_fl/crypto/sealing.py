@@ -49,26 +49,17 @@ def seal_to(reader: bytes, data: bytes, context: bytes) -> bytes:
 
 
 def open_sealed(private: X25519PrivateKey, box: bytes, context: bytes) -> bytes:
-    """Open a box sealed for this key.
-
-    Raises:
-        RefusedError: `truncated`, or `wrong-key` where it was sealed to another key, for another
-            context, or was changed.
+    """Open a box sealed for this key. Raises RefusedError: `truncated`, or `wrong-key` where it was
+    sealed to another key, for another context, or was changed.
     """
-    if len(box) < SEALED_OVERHEAD:
-        problem = "shorter than its head"
-        raise RefusedError(Reason.TRUNCATED, problem, "sealed box", len(box), "ask for it again")
-    theirs, rest = box[:_PUBLIC], box[_PUBLIC:]
+    theirs, rest = _cut(box, _PUBLIC)
     key = _agreed(private, theirs, theirs + private.public_key().public_bytes_raw(), context)
     return _open(key, rest, context)
 
 
 def seal_with(key: bytes, data: bytes, context: bytes) -> bytes:
     """Seal under a 32-byte key that several know; a random 32-byte salt makes each box its own key,
-    so nonces cannot meet.
-
-    Raises:
-        RefusedError: `wrong-key` for a key of another length.
+    so nonces cannot meet. Raises RefusedError: `wrong-key` for a key of another length.
     """
     salt = os.urandom(_SALT)
     return salt + ChaCha20Poly1305(_derive(_need(key), salt, context)).encrypt(
@@ -77,15 +68,17 @@ def seal_with(key: bytes, data: bytes, context: bytes) -> bytes:
 
 
 def open_with(key: bytes, box: bytes, context: bytes) -> bytes:
-    """Open what `seal_with` made.
+    """Open what `seal_with` made. Raises RefusedError: `truncated` or `wrong-key`."""
+    salt, rest = _cut(box, _SALT)
+    return _open(_derive(_need(key), salt, context), rest, context)
 
-    Raises:
-        RefusedError: `truncated` or `wrong-key`.
-    """
-    if len(box) < _SALT + _TAG:
-        problem = "shorter than its head"
-        raise RefusedError(Reason.TRUNCATED, problem, "sealed box", len(box), "ask for it again")
-    return _open(_derive(_need(key), box[:_SALT], context), box[_SALT:], context)
+
+def _cut(box: bytes, head: int) -> tuple[bytes, bytes]:
+    """A box as its head and what is sealed."""
+    if len(box) < head + _TAG:
+        problem, remedy = "shorter than its head", "ask for it again"
+        raise RefusedError(Reason.TRUNCATED, problem, "sealed box", len(box), remedy)
+    return box[:head], box[head:]
 
 
 def _agreed(private: X25519PrivateKey, public: bytes, salt: bytes, context: bytes) -> bytes:

@@ -42,11 +42,8 @@ class Share:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Share:
-        """The inverse.
-
-        Raises:
-            SecureSumError: another length or version, an index or threshold of 0, or a value
-                outside the field.
+        """The inverse. Raises SecureSumError: another length or version, an index or threshold of
+        0, or a value outside the field.
         """
         if len(data) != SHARE_BYTES or data[0] != _VERSION:
             raise _refused(
@@ -90,10 +87,7 @@ def split_many(
     randomness: Callable[[int], bytes] = os.urandom,
 ) -> list[list[Share]]:
     """`split` for each secret, all in the time of one and a half: their polynomials are evaluated
-    side by side, as lanes of one long integer.
-
-    Raises:
-        SecureSumError: as `split`.
+    side by side, as lanes of one long integer. Raises SecureSumError: as `split`.
     """
     for secret in secrets:
         _check_length(secret)
@@ -126,10 +120,8 @@ def evaluate(coefficients: Sequence[int], point: int) -> int:
 
 
 def check_threshold(threshold: int, count: int) -> None:
-    """Refuse thresholds at which two disjoint groups of holders could each open a secret.
-
-    Raises:
-        SecureSumError: not n/2 < threshold ≤ n, or fewer than two shares.
+    """Refuse thresholds at which two disjoint groups of holders could each open a secret. Raises
+    SecureSumError: not n/2 < threshold ≤ n, or fewer than two shares.
     """
     if not (2 <= count <= MOST_SHARES and count / 2 < threshold <= count):
         raise _refused(

@@ -20,10 +20,8 @@ def canonical(value: Any) -> bytes:
 
 
 def parse_object(data: bytes, name: str) -> dict[str, Any]:
-    """A JSON object in its canonical spelling.
-
-    Raises:
-        RefusedError: `malformed`: not JSON, not an object, a key twice, or another spelling.
+    """A JSON object in its canonical spelling. Raises RefusedError: `malformed`: not JSON, not an
+    object, a key twice, or another spelling.
     """
     try:
         value = json.loads(data)
@@ -36,10 +34,8 @@ def parse_object(data: bytes, name: str) -> dict[str, Any]:
 
 
 def fields(value: Any, name: str, types: Mapping[str, type | tuple[type, ...]]) -> dict[str, Any]:
-    """An object with exactly these keys and types; a bool is no int.
-
-    Raises:
-        RefusedError: `malformed`.
+    """An object with exactly these keys and types; a bool is no int. Raises RefusedError:
+    `malformed`.
     """
     if not isinstance(value, dict) or set(value) != set(types):
         raise malformed(name, f"must have exactly the keys {sorted(types)}")
@@ -50,11 +46,7 @@ def fields(value: Any, name: str, types: Mapping[str, type | tuple[type, ...]]) 
 
 
 def from_hex(text: Any, name: str, size: int | None = None) -> bytes:
-    """Lower-case hex -> bytes, of `size` bytes where given.
-
-    Raises:
-        RefusedError: `malformed`.
-    """
+    """Lower-case hex -> bytes, of `size` bytes where given. Raises RefusedError: `malformed`."""
     try:
         raw = bytes.fromhex(text) if isinstance(text, str) else b""
     except ValueError:
@@ -70,11 +62,7 @@ def to_base64(data: bytes) -> str:
 
 
 def from_base64(text: Any, name: str) -> bytes:
-    """Base64 -> bytes, strictly.
-
-    Raises:
-        RefusedError: `malformed`.
-    """
+    """Base64 -> bytes, strictly. Raises RefusedError: `malformed`."""
     if not isinstance(text, str):
         raise malformed(name, "not base64")
     try:

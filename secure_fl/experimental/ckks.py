@@ -30,7 +30,7 @@ from secure_fl.errors import SecureSumError
 from secure_fl.he.cipher_sum import KeylessServer
 from secure_fl.he.ciphertexts import Kind, read_body
 from secure_fl.he.encryptor import Encryptor
-from secure_fl.he.keys import HolderKey, PublicKey, SecretKey, seal_secret
+from secure_fl.he.keys import HolderKey, PublicKey, SecretKey
 from secure_fl.he.parameters import ParameterSet
 from secure_fl.he.seal_bridge import SealBridge
 from secure_fl.secure_sum.layout import magnitude
@@ -127,7 +127,7 @@ class CkksHolder:
         self.parameters, self.fingerprint = key.parameters, key.fingerprint
         self._bridge = SealBridge(key.parameters)
         self._decryptor: Any = self._bridge.api.Decryptor(
-            self._bridge.context, seal_secret(self._bridge, key.secret)
+            self._bridge.context, self._bridge.secret_key(key.secret.words)
         )
         self._encoder: Any = self._bridge.api.CKKSEncoder(self._bridge.context)
 

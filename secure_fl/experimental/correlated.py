@@ -119,10 +119,7 @@ def nodes_in_prefix(round_number: int) -> list[int]:
 
 def participation_bound(rounds: int, participations: int, separation: int = 1) -> int:
     """M: the largest Σₜ |S ∩ node t|² of at most `participations` rounds, at least `separation`
-    apart, out of `rounds`; exact for separation 1.
-
-    Raises:
-        PrivacyError: a number is below 1.
+    apart, out of `rounds`; exact for separation 1. Raises PrivacyError: a number is below 1.
     """
     for field, value in (
         ("rounds", rounds),

@@ -126,10 +126,8 @@ def to_bytes(elements: Slots) -> bytes:
 
 
 def from_bytes(body: bytes, elements: int) -> Slots:
-    """The inverse, uint64 `[elements, N]`; every string of the right length is one.
-
-    Raises:
-        SecureSumError: another length.
+    """The inverse, uint64 `[elements, N]`; every string of the right length is one. Raises
+    SecureSumError: another length.
     """
     if len(body) != elements * BYTES_PER_ELEMENT:
         remedy = f"{elements * BYTES_PER_ELEMENT} bytes: refuse the upload"

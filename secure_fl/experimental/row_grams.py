@@ -85,11 +85,7 @@ def jacobian_grams(model: nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _check_repeats(model: nn.Module, rows: Tensor) -> None:
-    """Refuse a model that embeds a row differently each time.
-
-    Raises:
-        PrivacyError: it does.
-    """
+    """Refuse a model that embeds a row differently each time. Raises PrivacyError: it does."""
     with torch.no_grad():
         z, again = model(rows)[1], model(rows)[1]
     if not torch.allclose(

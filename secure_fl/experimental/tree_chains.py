@@ -161,11 +161,8 @@ class ClientChain(_Chain):
         self._noise = _Noise(tree, source, client)
 
     def contribute(self, integers: Tensor) -> Tensor:
-        """What may leave the client in this round, under masks and encryption, int64 `[d]`.
-
-        Raises:
-            PrivacyError: the chain is over, or the vector has another shape or is longer
-                than `levels`.
+        """What may leave the client in this round, under masks and encryption, int64 `[d]`. Raises
+        PrivacyError: the chain is over, or the vector has another shape or is longer than `levels`.
         """
         self._check_open()
         self._check_vector(integers)
@@ -196,11 +193,8 @@ class SumChain(_Chain):
         self._prefix = torch.zeros(tree.dimension, dtype=torch.int64)
 
     def check(self, survivors: Iterable[int]) -> None:
-        """To be called before a round's sum is opened.
-
-        Raises:
-            PrivacyError: somebody is missing, and with them noise of this and earlier rounds; the
-                chain has ended.
+        """To be called before a round's sum is opened. Raises PrivacyError: somebody is missing,
+        and with them noise of this and earlier rounds; the chain has ended.
         """
         self._check_open()
         if set(survivors) != set(range(self.tree.roster)):
@@ -213,11 +207,8 @@ class SumChain(_Chain):
             raise PrivacyError(problem, "survivors", "not the roster", remedy)
 
     def release(self, total: Tensor, survivors: Iterable[int]) -> Tensor:
-        """The noised prefix sum up to this round, int64 `[d]`, from the sum of all
-        clients' contributions.
-
-        Raises:
-            PrivacyError: as `check`, or the vector does not fit.
+        """The noised prefix sum up to this round, int64 `[d]`, from the sum of all clients'
+        contributions. Raises PrivacyError: as `check`, or the vector does not fit.
         """
         self.check(survivors)
         self._check_vector(total)

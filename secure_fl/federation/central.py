@@ -110,10 +110,8 @@ class CentralSet:
 
     @classmethod
     def recorded(cls, folder: RunFolder) -> CentralSet:
-        """What a run's own record says that its encoder has seen.
-
-        Raises:
-            RunFolderError: it does not say so, or is damaged.
+        """What a run's own record says that its encoder has seen. Raises RunFolderError: it does
+        not say so, or is damaged.
         """
         remedy = "load an encoder whose folder is whole, or pre-train anew"
         if not is_file(folder.central):
@@ -132,9 +130,7 @@ class CentralSet:
 
     def check(self, held: Iterable[Dataset]) -> None:
         """Refuse a set that shares an example with what clients hold, for training or for tests.
-
-        Raises:
-            PrivacyError: it does; which examples, and how many, is not said.
+        Raises PrivacyError: it does; which examples, and how many, is not said.
         """
         if self.digests and any(
             not self.digests.isdisjoint(content_digests(data, self.salt)) for data in held

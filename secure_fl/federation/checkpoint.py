@@ -86,10 +86,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, told: Told = lambda *_
 
 def go_back(folder: Path, checkpoint: Checkpoint, told: Told = lambda *_: None) -> None:
     """Write a checkpoint of an earlier step than the newest and remove the others, the newest
-    first: a crash leaves the newest, or one between.
-
-    Raises:
-        FileError: it cannot be written.
+    first: a crash leaves the newest, or one between. Raises FileError: it cannot be written.
     """
     written = _write(folder, checkpoint, told)
     for other in reversed(_found(folder)):

@@ -29,10 +29,8 @@ class Local:
 
     @property
     def sketch(self) -> ClientSketch:
-        """What the client answers about its sketch.
-
-        Raises:
-            ConfigError: pools do not start from sketches.
+        """What the client answers about its sketch. Raises ConfigError: pools do not start from
+        sketches.
         """
         if self.own_sketch is None:
             value, remedy = self.blueprint.config.pools.start, 'set pools.start = "sketch"'

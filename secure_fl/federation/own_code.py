@@ -51,11 +51,8 @@ def encoder_maker(
 
 
 def augmentation(augment: object, config: FederationConfig, shape: tuple[int, ...]) -> Augmentation:
-    """The configuration's views, or the caller's augmentation, tried on noise where the run
-    makes views.
-
-    Raises:
-        ConfigError: no function, or one that does not return a view of each example.
+    """The configuration's views, or the caller's augmentation, tried on noise where the run makes
+    views. Raises ConfigError: no function, or one that does not return a view of each example.
     """
     if augment is None:
         return build_views(config.views, shape)

@@ -72,10 +72,8 @@ class Signed:
 
     @classmethod
     def by(cls, plan: SignedPlan, revision: int) -> Signed:
-        """What a plan says whose signature was checked, under the roster of this revision.
-
-        Raises:
-            ConfigError: a day that is none.
+        """What a plan says whose signature was checked, under the roster of this revision. Raises
+        ConfigError: a day that is none.
         """
         return cls(
             roster_revision=revision,

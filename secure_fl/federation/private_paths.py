@@ -68,10 +68,8 @@ class TrainingPath:
         return privacy.group_size if privacy.mechanism == "group" and not self.supervised else 1
 
     def mechanism(self, examples: int, rate: float, noise: float) -> ExampleMechanism[Views]:
-        """The mechanism over so many examples, each in a step with probability `rate`.
-
-        Raises:
-            PrivacyError: the objective has none, or the numbers make no sense.
+        """The mechanism over so many examples, each in a step with probability `rate`. Raises
+        PrivacyError: the objective has none, or the numbers make no sense.
         """
         privacy = self.blueprint.config.privacy
         if self.supervised:

@@ -208,10 +208,8 @@ class Transcript:
         return [line.brief() for line in self.lines()][known:]
 
     def follows(self, head: bytes) -> None:
-        """Check that it is the one, gone on, whose head was `head`.
-
-        Raises:
-            RoundRefusedError: `forked`: that was never its head.
+        """Check that it is the one, gone on, whose head was `head`. Raises RoundRefusedError:
+        `forked`: that was never its head.
         """
         if head not in self._heads:
             raise forked(len(self))
@@ -242,10 +240,8 @@ class Transcript:
 
 
 def read_lines(data: bytes) -> Iterator[Line]:
-    """Lines of a transcript's file, each checked to continue the one before.
-
-    Raises:
-        RefusedError: `malformed`: the number of the damaged line is named.
+    """Lines of a transcript's file, each checked to continue the one before. Raises RefusedError:
+    `malformed`: the number of the damaged line is named.
     """
     before = START
     for number, text in enumerate(data.split(b"\n")[:-1], 1):

@@ -30,7 +30,7 @@ from secure_fl.errors import SecureSumError
 from secure_fl.he.cipher_sum import CipherSum, KeylessServer
 from secure_fl.he.ciphertexts import Kind, read_body
 from secure_fl.he.encryptor import Ciphertext, Encryptor
-from secure_fl.he.keys import HolderKey, PublicKey, SecretKey, seal_secret
+from secure_fl.he.keys import HolderKey, PublicKey, SecretKey
 from secure_fl.he.parameters import BFV_4096, KeyHolder, ParameterSet
 from secure_fl.he.seal_bridge import SealBridge
 
@@ -137,7 +137,7 @@ class BfvHolder:
         self.parameters, self.fingerprint = key.parameters, key.fingerprint
         self._bridge = SealBridge(key.parameters)
         self._decryptor: Any = self._bridge.api.Decryptor(
-            self._bridge.context, seal_secret(self._bridge, key.secret)
+            self._bridge.context, self._bridge.secret_key(key.secret.words)
         )
 
     @cached_property

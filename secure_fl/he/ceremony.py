@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from secure_fl.crypto.envelope import (
@@ -33,7 +32,6 @@ from secure_fl.crypto.identities import Identity
 from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.crypto.roster import Roster
 from secure_fl.crypto.sealing import open_with, seal_to, seal_with
-from secure_fl.crypto.secret_files import read_secret, write_secret
 from secure_fl.crypto.strict_json import (
     canonical,
     fields,
@@ -45,7 +43,7 @@ from secure_fl.crypto.strict_json import (
 )
 from secure_fl.errors import SecureSumError
 from secure_fl.he.keys import HolderKey, PublicKey, SecretKey
-from secure_fl.he.parameters import KeyHolder, ParameterSet, parameter_set
+from secure_fl.he.parameters import KeyHolder, ParameterSet
 from secure_fl.he.seal_bridge import SealBridge
 
 _GRANT = {
@@ -57,14 +55,6 @@ _GRANT = {
     "last_round": int,
     "key": str,
     "sealed": dict,
-}
-_FILE = {
-    "format": str,
-    "parameters": str,
-    "secret": str,
-    "public": str,
-    "first_round": int,
-    "last_round": int,
 }
 
 
@@ -93,10 +83,8 @@ class GrantedKey:
     epoch: Epoch
 
     def for_round(self, round_number: int) -> SecretKey | PublicKey:
-        """The key, if it serves this round.
-
-        Raises:
-            RefusedError: `stale` for a key of another epoch.
+        """The key, if it serves this round. Raises RefusedError: `stale` for a key of another
+        epoch.
         """
         if round_number not in self.epoch:
             served = (self.epoch.first_round, self.epoch.last_round)
@@ -178,10 +166,8 @@ class GrantExpected:
 
 
 def granted_fingerprint(data: bytes, roster: Roster, expected: GrantExpected) -> bytes:
-    """What the server takes from a grant: the fingerprint, checked, and no key.
-
-    Raises:
-        RefusedError: as `accept_grant`.
+    """What the server takes from a grant: the fingerprint, checked, and no key. Raises
+    RefusedError: as `accept_grant`.
     """
     _, fingerprint = _open_grant(data, roster, expected)
     return fingerprint
@@ -250,42 +236,6 @@ def _open_grant(
 def new_key(parameters: ParameterSet, key_holder: KeyHolder) -> HolderKey:
     """A fresh key for one epoch."""
     return HolderKey.generate(SealBridge(parameters), key_holder)
-
-
-def save_key(path: Path, key: HolderKey, epoch: Epoch, *, passphrase: str | None = None) -> None:
-    """Write a holder's key: mode 0600, encrypted when a passphrase is given, never over another.
-
-    Raises:
-        SecureSumError: as `write_secret`.
-    """
-    document = {
-        "format": "secure-fl encryption key 1",
-        "parameters": key.parameters.name,
-        "secret": to_base64(key.secret.data),
-        "public": to_base64(key.public.data if key.public else b""),
-        "first_round": epoch.first_round,
-        "last_round": epoch.last_round,
-    }
-    write_secret(path, canonical(document), passphrase=passphrase)
-
-
-def load_key(path: Path, *, passphrase: str | None = None) -> tuple[HolderKey, Epoch]:
-    """Read what `save_key` wrote.
-
-    Raises:
-        SecureSumError: as `read_secret`, or not such a file.
-    """
-    found = fields(
-        parse_object(read_secret(path, passphrase=passphrase), "key file"), "key file", _FILE
-    )
-    if found["format"] != "secure-fl encryption key 1":
-        raise malformed("key file", "unknown format")
-    parameters = parameter_set(found["parameters"])
-    secret = SecretKey(parameters, from_base64(found["secret"], "key file"))
-    public = (
-        PublicKey(parameters, from_base64(found["public"], "key file")) if found["public"] else None
-    )
-    return HolderKey(secret, public), Epoch(found["first_round"], found["last_round"])
 
 
 def _context(roster: Roster, epoch: Epoch, fingerprint: bytes) -> bytes:

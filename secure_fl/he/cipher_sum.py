@@ -82,9 +82,7 @@ class KeylessServer:
         self, total: CipherSum, body: bytes | memoryview, *, cut: bool = False
     ) -> CipherVector:
         """Parse and check one upload, cut or not, which `add_vector` may then add to this sum.
-
-        Raises:
-            RefusedError: as `read_body`, and `replayed` for a seed that this sum has seen.
+        Raises RefusedError: as `read_body`, and `replayed` for a seed that this sum has seen.
         """
         kinds = (Kind.CUT_SEEDED, Kind.CUT_FULL) if cut else (Kind.SEEDED, Kind.FULL)
         vector = read_body(body, self.parameters, self.fingerprint, total.numbers, kinds)
@@ -106,11 +104,7 @@ class KeylessServer:
         total.added += 1
 
     def finish(self, total: CipherSum) -> bytes:
-        """The sum for the key holder.
-
-        Raises:
-            RefusedError: nothing was added.
-        """
+        """The sum for the key holder. Raises RefusedError: nothing was added."""
         if not total.added:
             remedy = "add at least one upload"
             raise RefusedError(Reason.WRONG_LENGTH, "nothing to open", "sum", 0, remedy)
@@ -131,9 +125,7 @@ class KeylessServer:
 
     def take_up(self, total: CipherSum, words: Words, added: int) -> None:
         """Go on with the words of so many uploads. Their seeds are not known: it takes no more.
-
-        Raises:
-            RefusedError: `wrong-length`, or `out-of-range` for a word that is not reduced.
+        Raises RefusedError: `wrong-length`, or `out-of-range` for a word that is not reduced.
         """
         if words.size != total.words.size:
             remedy = "take this round's"
@@ -141,12 +133,8 @@ class KeylessServer:
         if words.size and int(words.max()) >= self.parameters.modulus:
             problem, remedy = "a word is not reduced", "take it as it was kept"
             raise RefusedError(Reason.OUT_OF_RANGE, problem, "sum", "(hidden)", remedy)
-        total.words, total.pending, total.added, total.grown = (
-            words.reshape(total.words.shape),
-            1,
-            added,
-            [],
-        )
+        total.words, total.pending = words.reshape(total.words.shape), 1
+        total.added, total.grown = added, []
 
     def _grow(self, total: CipherSum, vector: CipherVector) -> None:
         for row, (words, seed) in enumerate(zip(vector.rows(), vector.seeds, strict=True)):

@@ -166,11 +166,8 @@ class BodyWriter:
         self._row += 1
 
     def close(self) -> memoryview:
-        """The body.
-
-        Raises:
-            SecureSumError: more or fewer ciphertexts than the numbers fill: what nobody wrote
-                stays here.
+        """The body. Raises SecureSumError: more or fewer ciphertexts than the numbers fill: what
+        nobody wrote stays here.
         """
         if self._row != self._count:
             problem = "the body is not filled as it must be"

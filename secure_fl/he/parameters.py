@@ -15,8 +15,6 @@ import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
-from secure_fl.errors import SecureSumError
-
 KeyHolder = Literal["clients", "authority"]
 
 BATCHING_PRIME = 1_099_511_480_321
@@ -105,16 +103,3 @@ noise budget, for 7.31 instead of 6.80 bytes a field.
 """
 
 PARAMETER_SETS = (BFV_4096, BFV_4096_58)
-
-
-def parameter_set(identifier: str) -> ParameterSet:
-    """The set that a name or an identifier stands for.
-
-    Raises:
-        SecureSumError: none does.
-    """
-    for known in PARAMETER_SETS:
-        if identifier in (known.name, known.identifier):
-            return known
-    remedy = f"use one of {[known.name for known in PARAMETER_SETS]}"
-    raise SecureSumError("unknown parameter set", "parameters", identifier, remedy)

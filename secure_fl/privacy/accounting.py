@@ -141,10 +141,7 @@ def within(charges: Iterable[Charge], delta: float, limit: float) -> bool:
 
 def merged(charges: Iterable[Charge]) -> tuple[Charge, ...]:
     """Equal mechanisms as one event with the sum of their counts, in an order that depends on the
-    content only.
-
-    Raises:
-        PrivacyError: an event that has no proof for its adjacency.
+    content only. Raises PrivacyError: an event that has no proof for its adjacency.
     """
     counts: defaultdict[Charge, int] = defaultdict(int)
     for event, adjacency in charges:

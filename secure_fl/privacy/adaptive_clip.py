@@ -50,10 +50,7 @@ class QuantileBound:
 
     def moved(self, bound: float, inside: float) -> float:
         """The next round's bound: `bound · exp(−rate · (inside − quantile))`, where `inside` is
-        `Opened.inside`, within [0, 1].
-
-        Raises:
-            PrivacyError: `inside` is not a share.
+        `Opened.inside`, within [0, 1]. Raises PrivacyError: `inside` is not a share.
         """
         if not 0 <= inside <= 1:
             raise PrivacyError("not a share of clients", "inside", inside, "pass Opened.inside")

@@ -91,10 +91,8 @@ class PrivateChoice:
     def choose(
         self, scores: Sequence[float], stream: NoiseStream, previous: int | None = None
     ) -> int:
-        """The index of the pool that is drawn.
-
-        Raises:
-            PrivacyError: there is no score, or one outside [0, bound].
+        """The index of the pool that is drawn. Raises PrivacyError: there is no score, or one
+        outside [0, bound].
         """
         u = self._utilities(scores, previous)
         return int(np.argmax(u - np.log(-np.log(stream.uniform(len(u))))))

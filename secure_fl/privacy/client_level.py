@@ -252,10 +252,8 @@ class ClientLevel:
         return self.roster * max(self.largest_fields) + self.noise_margin
 
     def fitted(self, limit: int = FIELD_LIMIT) -> ClientLevel:
-        """The same with the most levels whose sums stay within `limit`.
-
-        Raises:
-            PrivacyError: not even the coarsest grid fits.
+        """The same with the most levels whose sums stay within `limit`. Raises PrivacyError: not
+        even the coarsest grid fits.
         """
         low = ceil(SMALLEST_GRID / self.noise_multiplier)
         widest = floor(LARGEST_DEVIATION * sqrt(self.honest) / self.noise_multiplier)

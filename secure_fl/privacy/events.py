@@ -48,11 +48,8 @@ class Event:
 
     @staticmethod
     def from_dict(values: Mapping[str, object]) -> Event:
-        """The event that `to_dict` wrote.
-
-        Raises:
-            PrivacyError: an unknown kind, a field too many or too few, or a value outside
-                its range.
+        """The event that `to_dict` wrote. Raises PrivacyError: an unknown kind, a field too many or
+        too few, or a value outside its range.
         """
         made = _EVENTS.get(str(values.get("event")))
         if made is None:

@@ -67,11 +67,7 @@ class TabulatedNoise:
     tv_per_draw: float = TOTAL_VARIATION
 
     def sample(self, stream: NoiseStream, count: int) -> NDArray[np.int64]:
-        """`[count]` independent draws, one word each.
-
-        Raises:
-            PrivacyError: `count` is negative.
-        """
+        """`[count]` independent draws, one word each. Raises PrivacyError: `count` is negative."""
         noise = np.empty(check_count(count), np.int64)
         for part in blocks(count):
             noise[part] = _drawn(self.table, stream.words(part.stop - part.start), stream)

@@ -40,10 +40,8 @@ class LayerCall:
     backprops: Tensor | None = field(default=None, repr=False)
 
     def check_inputs(self) -> None:
-        """Refuse inputs that are no longer what the layer saw.
-
-        Raises:
-            PrivacyError: they were changed in place.
+        """Refuse inputs that are no longer what the layer saw. Raises PrivacyError: they were
+        changed in place.
         """
         if self.inputs._version != self.version:
             problem = "its input was changed in place"
@@ -87,10 +85,7 @@ def check_only_through_layers(
     model: nn.Module, outputs: Sequence[Tensor], calls: Sequence[LayerCall]
 ) -> None:
     """Refuse outputs, or losses, that a trained weight reaches without passing through a call of
-    its layer.
-
-    Raises:
-        PrivacyError: naming the weight.
+    its layer. Raises PrivacyError: naming the weight.
     """
     if (name := weight_beside_layers(model, outputs, calls)) is not None:
         problem = "is used beside its layer, where its gradient would be missed"

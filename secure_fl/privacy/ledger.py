@@ -120,11 +120,8 @@ class PrivacyLedger:
         ]
 
     def record(self, release: Release) -> None:
-        """Add a release; the same key with the same content is the same release and is not
-        charged again.
-
-        Raises:
-            PrivacyError: the key is known with other content.
+        """Add a release; the same key with the same content is the same release and is not charged
+        again. Raises PrivacyError: the key is known with other content.
         """
         self._check_known(release)
         if release.key not in self._releases:
@@ -268,10 +265,8 @@ class PrivacyLedger:
 
     @classmethod
     def load(cls, path: Path) -> PrivacyLedger:
-        """The ledger that `save` wrote.
-
-        Raises:
-            PrivacyError: missing, damaged, edited, or of another format.
+        """The ledger that `save` wrote. Raises PrivacyError: missing, damaged, edited, or of
+        another format.
         """
         try:
             data = read_bytes(path, most=_LARGEST)

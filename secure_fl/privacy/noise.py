@@ -145,9 +145,7 @@ class NoiseStream(_OneProcess):
 
     def words(self, count: int) -> NDArray[np.uint64]:
         """`[count]` uniform 64-bit words: the keystream's next 8 · count bytes, little-endian.
-
-        Raises:
-            PrivacyError: `count` is negative, or this is a forked process.
+        Raises PrivacyError: `count` is negative, or this is a forked process.
         """
         self._check_process()
         text = bytearray(_WORD_BYTES * check_count(count))
@@ -208,10 +206,7 @@ class NoiseStream(_OneProcess):
 
     def coins(self, count: int, probability: float) -> Tensor:
         """Bool `[count]`, each True with `probability` rounded down to a multiple of 2^-64 (0 and 1
-        are exact).
-
-        Raises:
-            PrivacyError: `probability` is not within [0, 1].
+        are exact). Raises PrivacyError: `probability` is not within [0, 1].
         """
         if not 0 <= probability <= 1:
             raise _refused(

@@ -154,10 +154,8 @@ class Release:
 
 
 def check_claimable(unit: PrivacyUnit, adjacency: Adjacency) -> None:
-    """Refuse to state an ε for a unit under an adjacency that has none.
-
-    Raises:
-        PrivacyError: add-remove for clients, or something else than a unit and an adjacency.
+    """Refuse to state an ε for a unit under an adjacency that has none. Raises PrivacyError:
+    add-remove for clients, or something else than a unit and an adjacency.
     """
     if not isinstance(unit, PrivacyUnit) or not isinstance(adjacency, Adjacency):
         raise PrivacyError(

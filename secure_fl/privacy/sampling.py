@@ -16,10 +16,7 @@ from secure_fl.privacy.noise import NoiseStream
 
 def draw_examples(count: int, rate: float, stream: NoiseStream) -> Tensor:
     """Poisson sampling: each of `count` indices with probability `rate`, independently. int64
-    `[U]`, ascending.
-
-    Raises:
-        PrivacyError: the rate is not in (0, 1], or the count is negative.
+    `[U]`, ascending. Raises PrivacyError: the rate is not in (0, 1], or the count is negative.
     """
     check_rate(rate)
     _check_count(count)
@@ -46,11 +43,7 @@ def draw_groups(count: int, size: int, rate: float, stream: NoiseStream) -> Tens
 
 
 def check_rate(rate: float) -> None:
-    """Refuse what is no sampling rate.
-
-    Raises:
-        PrivacyError: it is not in (0, 1].
-    """
+    """Refuse what is no sampling rate. Raises PrivacyError: it is not in (0, 1]."""
     if not 0 < rate <= 1:
         remedy = "use the expected batch over the number of examples, at most 1"
         raise PrivacyError("not a probability above 0", "sampling_rate", rate, remedy)

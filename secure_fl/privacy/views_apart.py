@@ -39,11 +39,8 @@ once in 4,000 times.
 
 
 def check_views_apart(views_of: ViewsOf[Views], index: Tensor, draws: Draws) -> Views:
-    """The views, if those of the first half of the units are the same when only these are
-    asked for.
-
-    Raises:
-        PrivacyError: they are not.
+    """The views, if those of the first half of the units are the same when only these are asked
+    for. Raises PrivacyError: they are not.
     """
     views, half = views_of(index, draws), (len(index) + 1) // 2
     alone = views_of(index[:half], draws[slice(0, half * index.shape[1])])

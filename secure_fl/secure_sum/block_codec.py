@@ -21,7 +21,6 @@ from secure_fl.secure_sum.layout import magnitude
 from secure_fl.secure_sum.masks import SlotSum, subtract
 from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError
 from secure_fl.secure_sum.plan import RoundPlan
-from secure_fl.secure_sum.slot_bytes import from_bytes, to_bytes, view_of
 
 ClientCipher = BfvClient
 ServerCipher = BfvServer
@@ -29,17 +28,10 @@ HolderCipher = BfvHolder
 
 
 def client_cipher(plan: RoundPlan, key: SecretKey | PublicKey | None) -> ClientCipher | None:
-    """What a client encrypts with; costs a tenth of a second, so keep it as long as the key.
-
-    Raises:
-        SecureSumError: a protection that needs a key has none.
+    """What a client encrypts with; costs a tenth of a second, so keep it as long as the key. Raises
+    SecureSumError: a protection that needs a key has none.
     """
-    if not plan.encrypted:
-        return None
-    if key is None:
-        remedy = f"`{plan.protection}` needs the key from the ceremony"
-        raise SecureSumError("missing", "key", None, remedy)
-    return BfvClient(key)
+    return None if _keyless(plan, key) or key is None else BfvClient(key)
 
 
 def server_cipher(plan: RoundPlan) -> ServerCipher | None:
@@ -48,17 +40,36 @@ def server_cipher(plan: RoundPlan) -> ServerCipher | None:
 
 
 def holder_cipher(plan: RoundPlan, key: HolderKey | None) -> HolderCipher | None:
-    """What a key holder decrypts with.
-
-    Raises:
-        SecureSumError: a protection that needs a key has none.
+    """What a key holder decrypts with. Raises SecureSumError: a protection that needs a key has
+    none.
     """
-    if not plan.encrypted:
-        return None
-    if key is None:
+    return None if _keyless(plan, key) or key is None else BfvHolder(key)
+
+
+def _keyless(plan: RoundPlan, key: object) -> bool:
+    """Whether no key is needed; where one is, it must be there."""
+    if plan.encrypted and key is None:
         remedy = f"`{plan.protection}` needs the key from the ceremony"
         raise SecureSumError("missing", "key", None, remedy)
-    return BfvHolder(key)
+    return not plan.encrypted
+
+
+def to_bytes(slots: Slots) -> bytes:
+    """Slots on the wire: little-endian, 8 bytes each; also the body of `masked` alone."""
+    return bytes(_view_of(slots))
+
+
+def _view_of(slots: Slots) -> memoryview:
+    return slots.astype("<u8", copy=False).view(np.uint8).data
+
+
+def from_bytes(body: bytes | memoryview, slots: int) -> Slots:
+    """The inverse of `to_bytes`, read-only and without a copy. Raises SecureSumError: a body of
+    another length.
+    """
+    if len(body) != 8 * slots:
+        raise SecureSumError("body of another length", "upload", len(body), f"{8 * slots} bytes")
+    return np.frombuffer(body, "<u8").astype(np.uint64, copy=False)
 
 
 def body_bytes(plan: RoundPlan, block: int) -> int:
@@ -103,7 +114,7 @@ def protect(
     else:
         start = 0
         for run in _runs(plan, numbers, values, terms):
-            place[start : start + run.nbytes] = view_of(run)
+            place[start : start + run.nbytes] = _view_of(run)
             start += run.nbytes
 
 
@@ -141,10 +152,7 @@ class Adder:
 
     def read(self, block: int, body: bytes | memoryview) -> Slots | CipherVector:
         """Parse and check one body; `add` refuses nothing after this, so that an upload is added
-        whole or not at all.
-
-        Raises:
-            RefusedError: a damaged body.
+        whole or not at all. Raises RefusedError: a damaged body.
         """
         numbers, plan = self._plan.numbers(block), self._plan
         if self._cipher is not None:
@@ -178,10 +186,8 @@ class Adder:
         return tuple(self._cipher.words(total).ravel() for total in self._sums)
 
     def take_up(self, words: Sequence[Slots], uploads: int) -> None:
-        """Go on with what `words` gave after so many uploads; nothing is added to it then.
-
-        Raises:
-            SecureSumError: not the sums of this round.
+        """Go on with what `words` gave after so many uploads; nothing is added to it then. Raises
+        SecureSumError: not the sums of this round.
         """
         if len(words) != len(self._sums):
             problem, remedy = "another number of blocks", "take the sums of this round"

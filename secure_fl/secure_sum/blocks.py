@@ -103,10 +103,7 @@ class BlockVector:
         unit: int = 1,
     ) -> BlockVector:
         """`values` in the chosen pool's block, zeros (which share one array) in all others, `unit`
-        in the chosen count.
-
-        Raises:
-            SecureSumError: no such pool.
+        in the chosen count. Raises SecureSumError: no such pool.
         """
         if not 0 <= choice < shape.pools:
             raise SecureSumError("no such pool", "choice", "(hidden)", f"0 to {shape.pools - 1}")
@@ -118,10 +115,8 @@ class BlockVector:
         return cls(head, pools, shared)
 
     def block(self, shape: BlockShape, number: int) -> Integers:
-        """The fields of one block, int64, by its number.
-
-        Raises:
-            SecureSumError: another length or type than the shape says.
+        """The fields of one block, int64, by its number. Raises SecureSumError: another length or
+        type than the shape says.
         """
         if number == 0:
             values: Any = self.head

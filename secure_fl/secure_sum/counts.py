@@ -75,10 +75,8 @@ def proved_head(
 
 
 def check_seed(book: KeyBook, position: int, seed: bytes) -> None:
-    """Refuse a self-mask seed of block 0 that its owner did not commit to.
-
-    Raises:
-        RoundRefusedError: `not-proved`, blaming the owner.
+    """Refuse a self-mask seed of block 0 that its owner did not commit to. Raises
+    RoundRefusedError: `not-proved`, blaming the owner.
     """
     if seed_commitment(book.plan, book.names[position], seed) != book.keys[position].commitment:
         raise _unproved("a seed that was not committed to", book, position)

@@ -211,10 +211,8 @@ class Grid:
         return first, _Part(pooled, self.weighted, self.codec, self._digits)
 
     def blocks(self, update: Tensor, pool: int, weight: float = 1.0) -> Blocks:
-        """One client's vector from its change `[shared + pooled]`: shared part first.
-
-        Raises:
-            SecureSumError: another length, no such pool, or a value that is not finite.
+        """One client's vector from its change `[shared + pooled]`: shared part first. Raises
+        SecureSumError: another length, no such pool, or a value that is not finite.
         """
         if update.shape != (self.shared + self.pooled,):
             value, remedy = tuple(update.shape), f"pass shape [{self.shared + self.pooled}]"

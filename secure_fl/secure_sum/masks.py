@@ -64,10 +64,8 @@ class UsedSeeds:
         self._window = max(self._window, window)
 
     def spend(self, seeds: Iterable[bytes]) -> None:
-        """Record the seeds of one block, or none and raise.
-
-        Raises:
-            SecureSumError: one was spent before, or comes twice.
+        """Record the seeds of one block, or none and raise. Raises SecureSumError: one was spent
+        before, or comes twice.
         """
         digests = [
             hashlib.blake2b(seed, digest_size=16, salt=self._salt).digest() for seed in seeds
@@ -189,10 +187,8 @@ def unmask_sum(
 
 
 def subtract(total: Slots, masks: Slots, modulus: int) -> None:
-    """total − masks modulo the modulus, in place; both are below it.
-
-    Raises:
-        SecureSumError: vectors of different lengths.
+    """total − masks modulo the modulus, in place; both are below it. Raises SecureSumError: vectors
+    of different lengths.
     """
     if total.shape != masks.shape:
         remedy = "unmask each block by itself"
@@ -214,11 +210,8 @@ class SlotSum:
         self._modulus, self.count = modulus, 0
 
     def add(self, upload: Slots) -> None:
-        """Add one upload, uint64 `[slots]`.
-
-        Raises:
-            SecureSumError: another length or type, a residue that is not below the modulus, or more
-                than 2^22 uploads.
+        """Add one upload, uint64 `[slots]`. Raises SecureSumError: another length or type, a
+        residue that is not below the modulus, or more than 2^22 uploads.
         """
         check_slots(upload)
         if upload.shape != self._total.shape or self.count >= MOST_TERMS:
@@ -231,10 +224,8 @@ class SlotSum:
         self.count += 1
 
     def take_up(self, total: Slots, count: int) -> None:
-        """Go on with the `total` of so many uploads.
-
-        Raises:
-            SecureSumError: another length or type, or a residue that is not below the modulus.
+        """Go on with the `total` of so many uploads. Raises SecureSumError: another length or type,
+        or a residue that is not below the modulus.
         """
         self._total, self.count = np.zeros(self._total.shape, np.uint64), 0
         self.add(total)

@@ -81,10 +81,8 @@ class SumOpener:
         return self._cipher
 
     def open_counts(self, head: Integers, survivors: int) -> tuple[Integers, tuple[int, ...]]:
-        """Head and passing pools, from the opened head.
-
-        Raises:
-            RoundRefusedError: `out-of-turn` for a second opening; `too-few`.
+        """Head and passing pools, from the opened head. Raises RoundRefusedError: `out-of-turn` for
+        a second opening; `too-few`.
         """
         if self._head is not None:
             raise _twice("counts")
@@ -148,10 +146,8 @@ def once(verified: Verified | None, name: bytes, work: Callable[[], Opened]) -> 
 
 
 def by_block(wanted: Sequence[int], bodies: Sequence[bytes]) -> dict[int, bytes]:
-    """Bodies by the block they must be, in order.
-
-    Raises:
-        RoundRefusedError: `below-minimum` for more bodies than passed, `out-of-turn` for fewer.
+    """Bodies by the block they must be, in order. Raises RoundRefusedError: `below-minimum` for
+    more bodies than passed, `out-of-turn` for fewer.
     """
     if len(bodies) != len(wanted):
         raise RoundRefusedError(

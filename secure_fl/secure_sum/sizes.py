@@ -23,10 +23,8 @@ place and owner.
 
 
 def check_size(data: bytes | memoryview, most: int) -> None:
-    """Refuse what is longer than any message that is waited for.
-
-    Raises:
-        RefusedError: `wrong-length`.
+    """Refuse what is longer than any message that is waited for. Raises RefusedError:
+    `wrong-length`.
     """
     if len(data) > most:
         problem, remedy = f"at most {most} bytes are expected", "send what was asked for"

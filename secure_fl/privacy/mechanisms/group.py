@@ -90,10 +90,8 @@ class GroupUnits:
 
 
 def group_form(objective: Objective, members: int) -> GroupUnits:
-    """NT-Xent, or SSD around it, as one loss a group.
-
-    Raises:
-        PrivacyError: another objective, DSR's code form, or a size outside 2 … 16.
+    """NT-Xent, or SSD around it, as one loss a group. Raises PrivacyError: another objective, DSR's
+    code form, or a size outside 2 … 16.
     """
     _check_members(members)
     if isinstance(objective, NTXent):

@@ -98,10 +98,7 @@ def check_settings(
     examples: int, sampling_rate: float, noise_multiplier: float, bound: float
 ) -> None:
     """Refuse settings for which the accounting makes no sense: no mechanism is without noise, since
-    its `event` charges for what it adds.
-
-    Raises:
-        PrivacyError: naming the setting.
+    its `event` charges for what it adds. Raises PrivacyError: naming the setting.
     """
     check_rate(sampling_rate)
     if examples < 1:
