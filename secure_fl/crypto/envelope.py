@@ -158,9 +158,7 @@ class Seen:
     digests: dict[tuple[str, int, int, int], bytes] = field(default_factory=dict)
 
     def check(self, header: Header) -> None:
-        """Refuse a second message in the same place. Raises RefusedError: `replayed` for the same
-        message again, `duplicate` for another one.
-        """
+        """Refuse a second message in one place: `replayed` where it is equal, or `duplicate`."""
         earlier = self.digests.get(_place(header))
         if earlier is None:
             return
@@ -196,9 +194,7 @@ def head_bytes(header: Header) -> int:
 
 
 def sign_in_place(identity: Identity, header: Header, message: memoryview) -> None:
-    """`sign_envelope` for a large body that lies in its place already, `head_bytes` behind the
-    start of `message`: it is not copied.
-    """
+    """`sign_envelope`, in place: the body lies `head_bytes` behind the start of `message`."""
     start = head_bytes(header)
     message[:start] = _signed_head(identity, header, message[start:])
 

@@ -102,9 +102,7 @@ class Member:
 
     @classmethod
     def from_card(cls, data: bytes) -> Member:
-        """From the card that `Identity.card` wrote, its signature checked. Raises RefusedError:
-        `malformed` or `wrong-signature`.
-        """
+        """From a signed card. Raises RefusedError: `malformed` or `wrong-signature`."""
         found = fields(
             parse_object(data, "identity card"), "identity card", {"card": dict, "signature": str}
         )
@@ -159,9 +157,7 @@ class Identity:
         )
 
     def sign(self, purpose: bytes, data: bytes) -> bytes:
-        """64 bytes over the data and what it is for, so that one kind of document never passes
-        as another.
-        """
+        """64 bytes over data and purpose, so that one kind of document never passes as another."""
         return self._sign.sign(_signed(purpose, data))
 
     def open_sealed(self, box: bytes, context: bytes) -> bytes:

@@ -31,9 +31,7 @@ Slots = NDArray[np.uint64]
 Terms = Sequence[tuple[bytes, int]]
 """Keys, each with the sign (+1 or −1) of its stream."""
 Streams = Callable[[Slots, Terms, int], None]
-"""What adds the streams of `Terms` to a vector modulo a modulus; tests put formal
-variables here.
-"""
+"""What adds the streams of `Terms` to a vector modulo a modulus; tests put variables here."""
 
 WORDS = 2**64
 """The modulus of `masked` alone: words as they are."""
@@ -137,27 +135,21 @@ class SignedStreams:
 
 
 def reduce(vector: Slots, modulus: int) -> None:
-    """Bring lazily added residues (below 2^63) back below the modulus, in place; nothing to do
-    modulo 2^64.
-    """
+    """Bring lazily added residues, below 2^63, back below the modulus, in place; not for 2^64."""
     if modulus != WORDS:
         for start, stop in runs(len(vector)):
             _reduce_signed(vector[start:stop].view(np.int64), modulus)
 
 
 def check_modulus(modulus: int) -> None:
-    """Refuse a modulus the generator has no words for. Raises SecureSumError: neither 2^64 nor of
-    33 to 40 bits.
-    """
+    """Refuse a modulus that is neither 2^64 nor of 33 to 40 bits. Raises SecureSumError."""
     if modulus != WORDS and not 33 <= modulus.bit_length() <= 40:
         remedy = "take 2^64 or a batching prime of 33 to 40 bits"
         raise SecureSumError("no stream of residues for this modulus", "modulus", modulus, remedy)
 
 
 def check_slots(vector: Slots) -> None:
-    """Refuse what is not a contiguous uint64 vector. Raises SecureSumError: another type, shape or
-    layout.
-    """
+    """Refuse what is not a contiguous uint64 vector. Raises SecureSumError."""
     if (
         not isinstance(vector, np.ndarray)
         or vector.dtype != np.uint64
@@ -198,9 +190,7 @@ class _Stream:
         self._spare = None if modulus == WORDS else Cipher(cipher, modes.CTR(further)).encryptor()
 
     def fill(self, out: Slots, scratch: bytearray) -> None:
-        """Fill `out`, whose length is a multiple of the group, with the next words; `scratch` has
-        at least five bytes for each.
-        """
+        """Fill `out`, whole groups, with the next words; `scratch` has five bytes for each."""
         if self._modulus == WORDS:
             encrypt_into(self._bytes, memoryview(_ZEROS)[: 8 * len(out)], out.view(np.uint8).data)
             return

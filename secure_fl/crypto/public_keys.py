@@ -54,9 +54,7 @@ def _agrees(key: bytes) -> bool:
 
 @lru_cache(maxsize=1 << 14)
 def _signs(key: bytes) -> bool:
-    """A point of x² determined by y; three doublings of a point of small order, y alone, end at
-    y = 1.
-    """
+    """x² of a point follows from y; doubling a point of small order three times ends at y = 1."""
     if len(key) != 32:
         return False
     y = int.from_bytes(key, "little") & ((1 << 255) - 1)

@@ -42,9 +42,7 @@ class Share:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Share:
-        """The inverse. Raises SecureSumError: another length or version, an index or threshold of
-        0, or a value outside the field.
-        """
+        """The inverse. Raises SecureSumError: another length, version or range of a number."""
         if len(data) != SHARE_BYTES or data[0] != _VERSION:
             raise _refused(
                 "not a share of this version", "share", len(data), "ask its holder for it again"
@@ -170,9 +168,7 @@ def combine_many(sets: Sequence[Sequence[Share]]) -> list[bytes | None]:
 
 
 def weights_at_zero(indices: Sequence[int], prime: int) -> list[int]:
-    """Lagrange's weights w with f(0) = Σ w_i·f(i) modulo `prime`, for distinct indices that are
-    not 0.
-    """
+    """Lagrange's weights w, f(0) = Σ w_i·f(i) modulo `prime`, for distinct indices but 0."""
     weights = []
     for mine in indices:
         above, below = 1, 1

@@ -1,6 +1,4 @@
-"""JSON for signed documents: one spelling only when written, strict about keys and types
-when read.
-"""
+"""JSON for signed documents: one spelling when written, strict about keys and types when read."""
 
 from __future__ import annotations
 
@@ -34,9 +32,7 @@ def parse_object(data: bytes, name: str) -> dict[str, Any]:
 
 
 def fields(value: Any, name: str, types: Mapping[str, type | tuple[type, ...]]) -> dict[str, Any]:
-    """An object with exactly these keys and types; a bool is no int. Raises RefusedError:
-    `malformed`.
-    """
+    """An object with exactly these keys and types, else `malformed`; a bool is no int."""
     if not isinstance(value, dict) or set(value) != set(types):
         raise malformed(name, f"must have exactly the keys {sorted(types)}")
     for key, kind in types.items():

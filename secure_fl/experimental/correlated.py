@@ -107,9 +107,7 @@ def node_of(round_number: int) -> range:
 
 
 def nodes_in_prefix(round_number: int) -> list[int]:
-    """The nodes, named by the round that completes them, whose sum is the prefix sum up to this
-    round; the latest first.
-    """
+    """The nodes, by the rounds that complete them, that sum to the prefix up to this round."""
     nodes, end = [], round_number + 1
     while end:
         nodes.append(end - 1)
@@ -130,9 +128,7 @@ def participation_bound(rounds: int, participations: int, separation: int = 1) -
             raise PrivacyError("not a count", field, value, "a whole number of at least 1")
 
     def join(left: list[int], right: list[int], size: int) -> list[int]:
-        """Best Σ by the number of rounds taken, over a complete node `left` that is released and
-        what is right of it.
-        """
+        """Best Σ by the rounds taken, over a released node `left` and what is right of it."""
         most = min(participations, -(-size // separation), len(left) + len(right) - 2)
         return [
             max(
@@ -239,9 +235,7 @@ class PrefixTree:
 
     @property
     def parties(self) -> int:
-        """Whose noise makes up `variance`: the key holder alone, or the roster less the
-        colluders.
-        """
+        """Whose noise makes up `variance`: the key holder's, or the roster's less colluders'."""
         return 1 if self.adder == "key_holder" else self.roster - self.colluders
 
     @property
@@ -268,9 +262,7 @@ class PrefixTree:
         )
 
     def event(self) -> IntegerEvent:
-        """What the whole chain costs a client: one vector of all nodes, `rounds · dimension`
-        integers long.
-        """
+        """What the whole chain costs a client: one vector, `rounds · dimension` integers long."""
         square = self.levels**2 * self.participation_bound
         # of one vector: for integers ‖q‖₁ is at most both
         one = min(float(self.levels**2), self.levels * sqrt(self.dimension))

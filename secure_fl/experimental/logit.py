@@ -45,13 +45,9 @@ from secure_fl_kernels.reference import normalize
 
 LOWEST_TEMPERATURE = 0.5
 _LONGEST = 1e12
-"""Jacobians longer than so many pair bounds count as not finite: clipping them would leave rounding
-errors, not gradients.
-"""
+"""Longer Jacobians, in pair bounds, count as not finite: clipped, they would be rounding errors."""
 _SLACK = 1e-6
-"""Of the Jacobians' lengths, added to a gradient's: eight times float32's rounding, for embeddings
-that nearly agree and cancel.
-"""
+"""Of the Jacobians' lengths, added to a gradient's: eight times float32's rounding."""
 
 
 def logit_sensitivity(pair_bound: float, temperature: float, others: int) -> float:
@@ -186,9 +182,7 @@ class LogitDP:
         )
 
     def _scale(self, embedded: Tensor, grams: Tensor) -> Tensor:
-        """min(1, L/u) `[N, N]`, u at least the length of ∇sᵢⱼ = Jᵢᵀeⱼ' + Jⱼ'ᵀeᵢ by the
-        triangle inequality.
-        """
+        """min(1, L/u) `[N, N]`, u ≥ ‖Jᵢᵀeⱼ' + Jⱼ'ᵀeᵢ‖ by the triangle inequality."""
         first, second = embedded.double().unbind(1)
         by_first = torch.einsum("jd,ide,je->ij", second, grams[:, 0], second).clamp_min(0).sqrt()
         by_second = torch.einsum("id,jde,ie->ij", first, grams[:, 1], first).clamp_min(0).sqrt()

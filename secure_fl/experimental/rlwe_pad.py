@@ -71,13 +71,9 @@ DEVIATION = 4.0
 """Standard deviation of a coefficient of a short element."""
 FEWEST_HONEST = 3
 MOST_CLIENTS = 250
-"""Eight deviations of their summed noise are half of 2^10; long vectors allow fewer,
-see `PadPlan.noise`.
-"""
+"""Eight deviations of their noise are half of 2^10; for long vectors see `PadPlan.noise`."""
 PAD_LAYOUT = FieldLayout(bits=20, fields_per_slot=2, modulus=WORDS)
-"""For `Grid`: where fields lie in a slot. A slot is an integer within ±2^39 here, 2^10 of which the
-pad adds below it.
-"""
+"""For `Grid`. A slot is an integer within ±2^39 here; the pad adds 2^10 below it."""
 WARNING = (
     "the RLWE pad is experimental: nobody outside has reviewed it, and the hardness of its "
     "parameters is read off the HE standard's table. Prefer `masked` or `bfv+masked`."
@@ -140,16 +136,12 @@ class PadPlan:
 
     @property
     def elements(self) -> int:
-        """R, ring elements of an upload: two fields a coefficient and a guard behind them, which is
-        0 in every upload.
-        """
+        """R, ring elements of an upload: two fields a coefficient, and a guard that is always 0."""
         return -(-(PAD_LAYOUT.slots(self.fields) + _GUARD) // DEGREE)
 
     @cached_property
     def noise(self) -> int:
-        """Largest magnitude that Σ e may have; with probability 2^-40 honest noise passes it in
-        some of the R·N coefficients.
-        """
+        """Of Σ e, at most: honest noise passes it in a coefficient of all with chance 2^-40."""
         return largest_noise(DEVIATION * sqrt(self.clients), self.elements * DEGREE)
 
     @property
@@ -169,16 +161,12 @@ class PadPlan:
 
     @property
     def rules(self) -> dict[str, Any]:
-        """For `RoundPlan`: when and within which range Σ s may
-        be opened.
-        """
+        """For `RoundPlan`: when and within which range Σ s may be opened."""
         return {"fewest": self.fewest, "bound": WIDEST_SHORT}
 
     @cached_property
     def public_seed(self) -> bytes:
-        """32 bytes that make the elements a of this block, and of no other block, round
-        or federation.
-        """
+        """32 bytes that make the elements a of this block, round and federation alone."""
         name = self.federation.encode()
         # no secret goes in, and nobody chooses what comes out
         info = (
@@ -193,9 +181,7 @@ class PadPlan:
         )
 
     def pad(self, secret: Integers) -> Slots:
-        """a·s for every element, uint64 `[R, N]`; equal for a secret and for the sum of secrets
-        that it is taken off with.
-        """
+        """a·s for every element, uint64 `[R, N]`, of a secret or a sum of secrets."""
         out: Slots = np.empty((self.elements, DEGREE), np.uint64)
         for group, rows in groups(self.elements):
             out[rows] = products(
@@ -205,9 +191,7 @@ class PadPlan:
 
 
 def secrets_shape(pools: int, *, shared: bool = False, counted: bool = True) -> BlockShape:
-    """Of the secure sum that the secrets of a round go through: one secret in the place of each
-    large block, counts as they are.
-    """
+    """Of the sum of a round's secrets: one in the place of each large block, counts as they are."""
     return BlockShape(pools, DEGREE, DEGREE if shared else 0, counted=counted)
 
 

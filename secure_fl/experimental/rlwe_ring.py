@@ -40,9 +40,7 @@ WIDEST_FACTOR = 2**13
 """Largest magnitude of a coefficient that `products` takes: 256 short ones summed."""
 BYTES_PER_ELEMENT = packed_bytes(DEGREE, MODULUS_BITS)
 GROUP = 16
-"""Ring elements that one key makes; half a megabyte of complex numbers, which stays in a
-second-level cache.
-"""
+"""Ring elements that one key makes: half a megabyte, which stays in a second-level cache."""
 
 _MASK = np.uint64(2**MODULUS_BITS - 1)
 _HALF_BITS = MODULUS_BITS // 2
@@ -63,16 +61,12 @@ def groups(elements: int) -> Iterator[tuple[int, slice]]:
 
 
 def uniform_elements(key: bytes, group: int, count: int) -> Slots:
-    """The first `count` public random elements of a group: uint64 `[count, N]`, uniform below q
-    (the low 50 bits of each word).
-    """
+    """The first public elements of a group: uint64 `[count, N]`, low 50 bits of random words."""
     return expand(_group_key(b"uniform", key, group), count * DEGREE).reshape(count, DEGREE) & _MASK
 
 
 def short_elements(key: bytes, group: int, count: int) -> Integers:
-    """The same with short coefficients: int64 `[count, N]`, heads among 64 fair coins less 32, so
-    within ±32 with variance 16.
-    """
+    """Short ones: int64 `[count, N]`, heads among 64 fair coins less 32, variance 16."""
     heads = _ones(expand(_group_key(b"short", key, group), count * DEGREE))
     return heads.view(np.int64).reshape(count, DEGREE) - WIDEST_SHORT
 
@@ -104,9 +98,7 @@ def products(elements: Slots, factor: Integers) -> Slots:
 
 
 def centred(residues: Slots) -> Integers:
-    """Residues modulo q as the integers nearest to 0, int64 of the same shape; bits above q's
-    are dropped.
-    """
+    """Residues modulo q as the integers nearest to 0, int64; bits above q's are dropped."""
     spare = 64 - MODULUS_BITS
     return (residues << np.uint64(spare)).view(np.int64) >> spare
 
@@ -126,9 +118,7 @@ def to_bytes(elements: Slots) -> bytes:
 
 
 def from_bytes(body: bytes, elements: int) -> Slots:
-    """The inverse, uint64 `[elements, N]`; every string of the right length is one. Raises
-    SecureSumError: another length.
-    """
+    """The inverse, uint64 `[elements, N]`. Raises SecureSumError: another length."""
     if len(body) != elements * BYTES_PER_ELEMENT:
         remedy = f"{elements * BYTES_PER_ELEMENT} bytes: refuse the upload"
         raise SecureSumError("not so many ring elements", "upload", f"{len(body)} bytes", remedy)
@@ -147,9 +137,7 @@ def _group_key(kind: bytes, key: bytes, group: int) -> bytes:
 
 
 def _ones(words: Slots) -> Slots:
-    """Set bits of each word, by sums of neighbouring bits, pairs, nibbles and bytes; `words`
-    is spoiled.
-    """
+    """Set bits of each word, by sums of neighbouring bits, pairs, nibbles; spoils `words`."""
     pairs, nibbles, octets = (np.uint64(0x0101010101010101 * byte) for byte in (0x55, 0x33, 0x0F))
     work = words >> np.uint64(1)
     work &= pairs
@@ -188,9 +176,7 @@ def _spectrum(factor: Integers) -> Complex:
 
 
 def _transform(elements: Slots) -> Complex:
-    """a = low + 2^25·high modulo q with both halves within ±2^24: raised by 2^24 each before they
-    are cut apart, lowered after.
-    """
+    """a = low + 2^25·high modulo q, both within ±2^24: raised by 2^24 to be cut, lowered after."""
     raised, halves = elements + _RAISE, np.empty(elements.shape, np.complex128)
     halves.real = raised & _HALF_MASK
     raised >>= _HALF_SHIFT

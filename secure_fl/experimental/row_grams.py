@@ -118,9 +118,7 @@ def _only_through_layers(model: nn.Module, z: Tensor, calls: Sequence[LayerCall]
 
 
 def _by_layers(model: nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """e `[N, D]` and J Jᵀ `[N, D, D]`, a layer at a time; by Jacobians where weights act in other
-    ways too.
-    """
+    """e `[N, D]` and J Jᵀ `[N, D, D]`, a layer at a time where that leaves nothing out."""
     with torch.enable_grad():
         with recorded(model, len(rows)) as calls:
             z = model(rows)[1]
@@ -148,9 +146,7 @@ def _by_layers(model: nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _layer_grams(call: LayerCall, backprops: Sequence[Tensor]) -> Tensor:
-    """One layer's part of J Jᵀ `[N, D, D]`, from the derivatives of e's elements by its output, one
-    `[N, ...]` each.
-    """
+    """One layer's part of J Jᵀ `[N, D, D]`, from the derivatives of e's elements by its output."""
     layer = call.layer
     if isinstance(layer, nn.Linear) and has_ghost(layer):
         inputs = call.inputs.flatten(1, -2) if call.inputs.ndim > 2 else call.inputs[:, None]

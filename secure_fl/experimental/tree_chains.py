@@ -27,9 +27,7 @@ from secure_fl.privacy.noise import NoiseSource
 
 
 class _Chain:
-    """Rounds in order, each once; over at the last one, or when it is ended. Neither copied
-    nor stored.
-    """
+    """Rounds in order, each once, until the last or `end`. Neither copied nor stored."""
 
     def __init__(self, tree: PrefixTree, adder: str) -> None:
         if tree.adder != adder:
@@ -67,9 +65,7 @@ class _Chain:
 
 
 class _Noise:
-    """One party's noise: each node's is drawn once, in the round that completes it, and forgotten
-    when a larger node takes it up.
-    """
+    """One party's noise: each node's drawn once, and forgotten when a larger one takes it up."""
 
     def __init__(self, tree: PrefixTree, source: NoiseSource, party: int) -> None:
         self._tree, self._source, self._party, self._law = tree, source, party, tree.noise()
@@ -152,9 +148,7 @@ class KeyHolderChain(_Chain):
 
 
 class ClientChain(_Chain):
-    """One client's side under full participation: its vector of each round plus its share of the
-    chain's noise, once a round.
-    """
+    """One client's side: each round's vector plus its share of the noise, once a round."""
 
     def __init__(self, tree: PrefixTree, source: NoiseSource, client: int) -> None:
         super().__init__(tree, "clients")

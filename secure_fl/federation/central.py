@@ -26,9 +26,7 @@ from secure_fl.federation.folder import RunFolder
 from secure_fl.files import is_file, read_json
 
 _SALT = 16
-"""Bytes of a salt: a new one a run, so that records of different runs do not compare with each
-other or with a table made before.
-"""
+"""Bytes of a salt, new for each run, so that records of different runs do not compare."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +108,7 @@ class CentralSet:
 
     @classmethod
     def recorded(cls, folder: RunFolder) -> CentralSet:
-        """What a run's own record says that its encoder has seen. Raises RunFolderError: it does
-        not say so, or is damaged.
-        """
+        """What a run's record says that its encoder has seen, or RunFolderError."""
         remedy = "load an encoder whose folder is whole, or pre-train anew"
         if not is_file(folder.central):
             problem = "the record does not say which examples the encoder saw"

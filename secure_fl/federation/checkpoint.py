@@ -1,6 +1,4 @@
-"""Checkpoints: tensors in safetensors, everything else in a JSON manifest with hashes, published by
-rename. No pickle.
-"""
+"""Checkpoints: tensors in safetensors, all else in a JSON manifest with hashes; never pickle."""
 
 from __future__ import annotations
 

@@ -29,9 +29,7 @@ class Local:
 
     @property
     def sketch(self) -> ClientSketch:
-        """What the client answers about its sketch. Raises ConfigError: pools do not start from
-        sketches.
-        """
+        """What the client answers about its sketch. Raises ConfigError: pools start without any."""
         if self.own_sketch is None:
             value, remedy = self.blueprint.config.pools.start, 'set pools.start = "sketch"'
             raise ConfigError("this run has no sketches", "pools.start", value, remedy)
@@ -56,9 +54,7 @@ class Local:
         return len(self.pool_examples) >= 2
 
     def weight(self, examples: int, weights: str) -> float:
-        """How much the client counts in an average: its examples as a share of the largest
-        client's, which is public, or 1.
-        """
+        """What the client counts in an average: its examples over the largest client's, or 1."""
         return min(1.0, examples / self.blueprint.largest) if weights == "examples" else 1.0
 
     def found(self, guide: Guide | None) -> int | None:

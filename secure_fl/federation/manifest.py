@@ -83,9 +83,7 @@ class Manifest:
 
     @property
     def outside(self) -> list[str]:
-        """What is written and outside of every claim: files that are the experimenter's, and his
-        fields of other files.
-        """
+        """Written and outside of every claim: the experimenter's files, and fields of others."""
         found = []
         for file, rules in self.files.items():
             if self.experiments and EXPERIMENTER in _tags(rules):

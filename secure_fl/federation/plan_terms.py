@@ -72,9 +72,7 @@ class Signed:
 
     @classmethod
     def by(cls, plan: SignedPlan, revision: int) -> Signed:
-        """What a plan says whose signature was checked, under the roster of this revision. Raises
-        ConfigError: a day that is none.
-        """
+        """What a plan says, its signature checked. Raises ConfigError: a day that is none."""
         return cls(
             roster_revision=revision,
             roster_digest=plan.roster.hex(),

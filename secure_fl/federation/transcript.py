@@ -208,9 +208,7 @@ class Transcript:
         return [line.brief() for line in self.lines()][known:]
 
     def follows(self, head: bytes) -> None:
-        """Check that it is the one, gone on, whose head was `head`. Raises RoundRefusedError:
-        `forked`: that was never its head.
-        """
+        """Check that `head` was once its head. Raises RoundRefusedError: `forked`."""
         if head not in self._heads:
             raise forked(len(self))
 

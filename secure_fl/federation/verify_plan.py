@@ -74,9 +74,7 @@ class Agreed:
             yield "fingerprint", "not the one on the roster"
 
     def post(self, data: bytes, phase: Phase, role: str) -> Post:
-        """A signed message around rounds, under this plan. Raises SecureSumError: it is none of
-        that phase.
-        """
+        """A signed message around rounds, under this plan. Raises SecureSumError: another phase."""
         digest, most = self.plan.digest.hex(), self.plan.most(phase)
         post = open_post(data, self.roster, digest, most=most, role=role)
         if post.header.phase != phase:

@@ -172,9 +172,7 @@ class BfvHolder:
         return slots
 
     def open(self, body: bytes, numbers: int) -> tuple[Slots, int]:
-        """Slots and the smallest noise budget in bits, unchecked: for measuring. `decrypt` is what
-        a round calls.
-        """
+        """Slots, and the least noise budget in bits, unchecked: rounds call `decrypt`."""
         vector = read_body(body, self.parameters, self.fingerprint, numbers, (Kind.SUM,))
         slots = np.empty((self.parameters.ciphertexts(numbers), self.parameters.degree), np.uint64)
         budget = self.parameters.word_bits

@@ -83,9 +83,7 @@ class GrantedKey:
     epoch: Epoch
 
     def for_round(self, round_number: int) -> SecretKey | PublicKey:
-        """The key, if it serves this round. Raises RefusedError: `stale` for a key of another
-        epoch.
-        """
+        """The key, if it serves this round. Raises RefusedError: `stale`."""
         if round_number not in self.epoch:
             served = (self.epoch.first_round, self.epoch.last_round)
             problem = f"the key serves rounds {served[0]} to {served[1]}"
@@ -166,9 +164,7 @@ class GrantExpected:
 
 
 def granted_fingerprint(data: bytes, roster: Roster, expected: GrantExpected) -> bytes:
-    """What the server takes from a grant: the fingerprint, checked, and no key. Raises
-    RefusedError: as `accept_grant`.
-    """
+    """The checked fingerprint in a grant: all the server takes. Raises as `accept_grant`."""
     _, fingerprint = _open_grant(data, roster, expected)
     return fingerprint
 

@@ -152,9 +152,7 @@ class BodyWriter:
         _HEAD.pack_into(self._data, 0, _MAGIC, kind, numbers, parameters.digest, fingerprint)
 
     def put(self, halves: Iterable[NDArray[np.uint64]], seed: bytes = b"") -> None:
-        """The next ciphertext: words `[N]` of its first half and a seed of 64 bytes, or of both
-        halves. They are packed some at a time.
-        """
+        """The next ciphertext: words `[N]` of c0 and a seed of 64 bytes, or of both halves."""
         if self._row < self._count:
             self._data[HEAD_BYTES + self._row * SEED_BYTES :][: len(seed)] = seed
             for half, words in enumerate(halves):
@@ -166,9 +164,7 @@ class BodyWriter:
         self._row += 1
 
     def close(self) -> memoryview:
-        """The body. Raises SecureSumError: more or fewer ciphertexts than the numbers fill: what
-        nobody wrote stays here.
-        """
+        """The body. Raises SecureSumError: more or fewer ciphertexts than the numbers fill."""
         if self._row != self._count:
             problem = "the body is not filled as it must be"
             remedy = f"{self._count} ciphertexts for {self._numbers} numbers"

@@ -33,9 +33,7 @@ class Encryptor:
         self._encryptor: Any = self.bridge.api.Encryptor(self.bridge.context, material)
 
     def encrypt(self, plaintext: Any = None) -> Any:
-        """A fresh encryption of SEAL's plaintext, of zero when none is given, as SEAL's object;
-        under a shared key it is saved with a seed.
-        """
+        """A fresh encryption of SEAL's plaintext or of zero; with a seed under a shared key."""
         if self.kind is Kind.SEEDED:
             return (
                 self._encryptor.encrypt_zero_symmetric()

@@ -40,9 +40,7 @@ class _Key:
 
     @property
     def fingerprint(self) -> bytes:
-        """32 bytes that commit to the key and its parameters; safe to publish also of a secret key,
-        which has thousands of bits of entropy.
-        """
+        """32 bytes over key and parameters; safe to publish: keys have thousands of bits."""
         named = self.parameters.digest + b"|" + self.kind.encode() + b"|"
         return hashlib.sha256(b"secure-fl key fingerprint 1|" + named + self.data).digest()
 
@@ -66,9 +64,7 @@ class PublicKey(_Key):
 
 @dataclass(frozen=True)
 class HolderKey:
-    """What the key holder keeps: the secret key and, for `authority`, the public key it
-    gives out.
-    """
+    """What the key holder keeps: the secret key and, for `authority`, the public one."""
 
     secret: SecretKey
     public: PublicKey | None = None
@@ -85,9 +81,7 @@ class HolderKey:
 
     @property
     def fingerprint(self) -> bytes:
-        """Of what clients encrypt with: the secret key under `clients`, the public key
-        under `authority`.
-        """
+        """Of what clients encrypt with: the secret key under `clients`, else the public one."""
         return self.secret.fingerprint if self.public is None else self.public.fingerprint
 
     @classmethod

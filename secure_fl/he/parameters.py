@@ -59,9 +59,7 @@ class ParameterSet:
 
     @property
     def lazy_additions(self) -> int:
-        """Words below q that fit into 64 bits when added without reduction: 1024 for 54-bit q, 16
-        for 60-bit q.
-        """
+        """Words below q whose plain sum fits 64 bits: 1024 for 54-bit q, 16 for 60-bit q."""
         return (2**64 - 1) // (self.modulus - 1)
 
     @property
@@ -75,9 +73,7 @@ class ParameterSet:
 
     @property
     def identifier(self) -> str:
-        """What headers carry: the name and eight hex digits of `digest`, e.g.
-        `bfv-4096-54.55-40/1f2e3d4c`.
-        """
+        """What headers carry: name and 8 hex digits of `digest`: `bfv-4096-54.55-40/1f2e3d4c`."""
         return f"{self.name}/{self.digest.hex()[:8]}"
 
     def ciphertexts(self, slots: int) -> int:

@@ -150,9 +150,7 @@ class SealBridge:
         return self._load(self.api.Ciphertext(), [self._data_head(), *self._array(words)])
 
     def expanded(self, words: Words, seed: bytes) -> Any:
-        """A ciphertext `(c0, c1)` from `c0` `[N]` and the 64-byte seed that SEAL grows `c1` from.
-        Needs no key.
-        """
+        """A ciphertext `(c0, c1)` from `c0` `[N]` and c1's seed of 64 bytes. Needs no key."""
         info = self._frame(1 + SEED_BYTES) + bytes([_BLAKE2XB]) + seed
         return self._load(self.api.Ciphertext(), [self._data_head(), *self._array(words), info])
 
@@ -198,9 +196,7 @@ class SealBridge:
 
 
 class _MemoryFile:
-    """A file in memory that SEAL can open by name, empty between uses; made anew after a fork,
-    since two processes must not share one.
-    """
+    """A file in memory that SEAL can open by name, empty between uses; made anew after a fork."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()

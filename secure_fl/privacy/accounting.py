@@ -56,16 +56,12 @@ losses deviate, and no wider than the second: at q=.01, σ=1, T=1000 that is 1.2
 s and finds 1.8293."""
 _MOST_POINTS = 1e6
 _NO_BOUND = 500.0
-"""Nats between the points of a grid, which dp_accounting raises e to: losses that need so wide a
-grid are bounded by nothing that helps.
-"""
+"""Nats a grid's points are apart, which dp_accounting raises e to: such a bound helps nobody."""
 _DELTA_SHARES = (0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98)
 
 
 class Charge(NamedTuple):
-    """An event and the relation at which it is charged: one run may hold releases whose neighbours
-    differ in different ways.
-    """
+    """An event, and the adjacency that it is charged at: releases of a run may differ in it."""
 
     event: Event
     adjacency: Adjacency
@@ -169,9 +165,7 @@ def _check_adjacency(event: Event, adjacency: Adjacency) -> None:
 
 @dataclass(frozen=True)
 class _Parts:
-    """Charges by the way they compose. `full` is Σ μ² of Gaussians with full participation:
-    together they are one Gaussian.
-    """
+    """Charges by how they compose. `full` is Σ μ² of Gaussians with full participation."""
 
     full: float
     sampled: dict[tuple[float, float, bool], int]  # noise over sensitivity, rate, replaced -> steps
@@ -197,9 +191,7 @@ class _Parts:
 
     @property
     def sampler_error(self) -> float:
-        """Total variation between the integer noise that was drawn and the one that is charged,
-        summed over all draws.
-        """
+        """Total variation between integer noise as drawn and as charged, summed over all draws."""
         events = (charge.event for charge in self.integer)
         return sum(
             e.tv_per_draw * e.parties * e.dimension * e.releases
@@ -343,9 +335,7 @@ def _grid(parts: _Parts, base: float) -> float:
 
 
 def _with_sampler_error(bound: Bound, delta: float, error: float) -> float:
-    """ε when the noise drawn is within total variation `error` of the noise charged: that costs
-    (1 + e^ε)·error of δ.
-    """
+    """ε where noise is drawn within total variation `error`: that costs (1 + e^ε)·error of δ."""
     value = bound(delta)
     if not error:
         return value

@@ -14,9 +14,7 @@ from secure_fl.privacy.ledger import Budget
 
 _LEAST, _MOST, _STRIDE = 1e-2, 1e5, 4.0
 _RELATIVE = 2e-3
-"""How far above the smallest fitting noise the answer may lie, beside the planning grid's own
-0.1 %.
-"""
+"""How far above the smallest fitting noise the answer may lie, beside the grid's own 0.1 %."""
 _STEPS = 8
 
 
@@ -205,9 +203,7 @@ def _bracket(
 def _bisect(
     fits: Callable[[float], bool], low: float, high: float, relative: float
 ) -> tuple[float, float]:
-    """Neighbouring values, the lower of which does not fit and the higher of which does, as `low`
-    and `high` do already.
-    """
+    """Neighbours, of which the higher fits and the lower does not, as `low` and `high` do."""
     while high > low * (1 + relative):
         middle = math.sqrt(low * high)
         low, high = (low, middle) if fits(middle) else (middle, high)
@@ -250,9 +246,7 @@ def least_epsilon(
     *,
     also: Sequence[Charge] = (),
 ) -> float | None:
-    """ε of the plan `events(z)`, together with `also`, at the most noise z for which there is a
-    plan; None where there is none.
-    """
+    """ε of `events(z)` and `also` at the largest z for which there is a plan; None for none."""
 
     def cost(noise: float) -> float | None:
         try:

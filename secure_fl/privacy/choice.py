@@ -91,9 +91,7 @@ class PrivateChoice:
     def choose(
         self, scores: Sequence[float], stream: NoiseStream, previous: int | None = None
     ) -> int:
-        """The index of the pool that is drawn. Raises PrivacyError: there is no score, or one
-        outside [0, bound].
-        """
+        """The index that is drawn. Raises PrivacyError: no score, or one outside [0, bound]."""
         u = self._utilities(scores, previous)
         return int(np.argmax(u - np.log(-np.log(stream.uniform(len(u))))))
 

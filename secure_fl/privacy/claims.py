@@ -69,9 +69,7 @@ class Setting:
         )
 
     def sees_single_uploads(self, adversary: Adversary) -> bool:
-        """Whether one client's upload is laid open, so that only its own share of distributed noise
-        is left to protect it.
-        """
+        """Whether one upload is laid open, and only the client's own noise protects it."""
         if self.protection == "plain":
             return adversary in (Adversary.SERVER, Adversary.COLLUSION, Adversary.LIAR)
         if adversary not in (Adversary.COLLUSION, Adversary.LIAR) or self.colluders == 0:
@@ -86,9 +84,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class PrivacyClaim:
-    """One row of the table of ε per adversary. Adding two claims raises: an ε for one unit says
-    nothing of the other.
-    """
+    """One row of the table of ε per adversary. Claims are not added: their units may differ."""
 
     epsilon: float
     delta: float

@@ -252,9 +252,7 @@ class ClientLevel:
         return self.roster * max(self.largest_fields) + self.noise_margin
 
     def fitted(self, limit: int = FIELD_LIMIT) -> ClientLevel:
-        """The same with the most levels whose sums stay within `limit`. Raises PrivacyError: not
-        even the coarsest grid fits.
-        """
+        """With the most levels whose sums stay within `limit`. Raises PrivacyError: none do."""
         low = ceil(SMALLEST_GRID / self.noise_multiplier)
         widest = floor(LARGEST_DEVIATION * sqrt(self.honest) / self.noise_multiplier)
         if replace(self, levels=low).largest > limit:

@@ -71,9 +71,7 @@ class PrivateSpec:
 
 @dataclass(frozen=True, eq=False)
 class PrivateTraining(Generic[_Views]):
-    """One call of private training: what it is charged for is what it does, since both are of one
-    mechanism and one number of steps.
-    """
+    """One call of private training: one mechanism and one number of steps, charged as trained."""
 
     mechanism: ExampleMechanism[_Views]
     spec: PrivateSpec
@@ -263,9 +261,7 @@ def _held(model: nn.Module, mechanism: object) -> dict[str, bytes]:
 
 @contextmanager
 def _untouched(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Within it nobody draws from a global generator, and weights are not written to: a step is
-    taken by the optimiser alone.
-    """
+    """Within it nobody draws from a global generator or writes to weights: the optimiser steps."""
     before, versions = global_generators(), [parameter._version for parameter in parameters]
     yield
     if before != global_generators():

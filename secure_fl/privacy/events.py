@@ -166,9 +166,7 @@ class IntegerEvent(Event):
                 raise PrivacyError(f"below {shorter}", longer, getattr(self, longer), remedy)
 
     def own_share(self) -> IntegerEvent:
-        """What protects against somebody who sees this client's upload by itself: its own share of
-        the noise and nothing else.
-        """
+        """What protects from whoever sees this client's upload alone: its own noise share."""
         return replace(self, variance=self.variance / self.parties, parties=1)
 
 

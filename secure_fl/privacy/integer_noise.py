@@ -116,9 +116,7 @@ def _gaussian_table(deviation: Fraction) -> AliasTable:
 
 
 def _drawn(table: AliasTable, words: NDArray[np.uint64], stream: NoiseStream) -> NDArray[np.int64]:
-    """One draw a word, whose bits are, from the lowest: b for the column, one for the sign, 63 − b
-    for the fraction.
-    """
+    """One draw a word; its bits from the lowest: b for the column, 1 sign, 63 − b fraction."""
     columns = len(table.alias)
     bits = np.uint64(columns.bit_length() - 1)
     column = (words & np.uint64(columns - 1)).view(np.int64)

@@ -1,6 +1,4 @@
-"""Dropout whose masks belong to examples: what is dropped of one does not depend on who else
-was drawn.
-"""
+"""Dropout whose masks belong to examples, whoever else was drawn."""
 
 from __future__ import annotations
 

@@ -40,9 +40,7 @@ class LayerCall:
     backprops: Tensor | None = field(default=None, repr=False)
 
     def check_inputs(self) -> None:
-        """Refuse inputs that are no longer what the layer saw. Raises PrivacyError: they were
-        changed in place.
-        """
+        """Refuse inputs that were changed in place since. Raises PrivacyError."""
         if self.inputs._version != self.version:
             problem = "its input was changed in place"
             remedy = "leave a layer's input as it is: use x = x + y in place of x += y"
@@ -51,9 +49,7 @@ class LayerCall:
 
 @contextmanager
 def recorded(model: nn.Module, rows: int) -> Iterator[list[LayerCall]]:
-    """The calls of trainable layers within the context. Edges are taken before a later layer can
-    change the output in place.
-    """
+    """Calls of trainable layers; edges are taken before a later layer changes the output."""
     calls: list[LayerCall] = []
 
     def record(
@@ -96,9 +92,7 @@ def check_only_through_layers(
 def weight_beside_layers(
     model: nn.Module, outputs: Sequence[Tensor], calls: Sequence[LayerCall]
 ) -> str | None:
-    """The name of a trained weight that reaches the outputs other than through the calls; None
-    where there is none.
-    """
+    """A trained weight that reaches the outputs beside the calls; None for none."""
     names = {
         id(parameter): name
         for name, parameter in model.named_parameters()

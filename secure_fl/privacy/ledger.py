@@ -40,9 +40,7 @@ _FORMAT = 2
 _LARGEST = 1 << 32
 _REMEDY = "restore the file the run wrote"
 _TOLERANCE = 1e-3
-"""Relative difference between a stated and a recomputed ε that rounding and other library versions
-may cause.
-"""
+"""Of ε, relative: rounding and other library versions may cause so much."""
 
 Charges = tuple[Charge, ...]
 
@@ -154,9 +152,7 @@ class PrivacyLedger:
         ) or (own,)
 
     def brought(self, unit: PrivacyUnit, subject: int, adjacency: Adjacency) -> tuple[Charges, ...]:
-        """What a subject may have brought along from an earlier run, without this run's releases;
-        one empty history where there was none.
-        """
+        """What a subject may have brought from an earlier run; one empty history for nothing."""
         by_history = _by_history(self._releases.values(), unit, subject, adjacency)
         return tuple(
             dict.fromkeys(
@@ -180,9 +176,7 @@ class PrivacyLedger:
         )
 
     def table(self, budget: Budget, *, fine: bool = True) -> tuple[Stated, ...]:
-        """ε of every subject at the budget's δ, unit and adjacency; subjects with equal releases
-        are computed once.
-        """
+        """ε of every subject at the budget; subjects with equal releases are computed once."""
         found: dict[tuple[Charges, ...], float] = {}
         rows = []
         for subject in self.subjects(budget.unit):
@@ -195,9 +189,7 @@ class PrivacyLedger:
         return tuple(rows)
 
     def maximum(self, budget: Budget, *, fine: bool = True) -> float:
-        """The largest ε of any subject: the federation's. ε of different subjects is never added,
-        their data being different.
-        """
+        """The largest ε of any subject: the federation's; subjects' ε are never added."""
         return max((row.epsilon for row in self.table(budget, fine=fine)), default=0.0)
 
     def would_exceed(self, releases: Sequence[Release], budget: Budget | None = None) -> None:

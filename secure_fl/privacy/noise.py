@@ -44,24 +44,18 @@ _KEY_BYTES, _WORD_BYTES = 32, 8
 _ZEROS = bytes(1 << 16)
 """What the cipher encrypts, piece by piece: CTR's keystream is the encryption of zeros."""
 BLOCK = 1 << 15
-"""Words that are turned into draws at a time: 256 KiB, so that temporaries stay in cache and calls
-cost little.
-"""
+"""Words turned into draws at a time: 256 KiB, so that temporaries stay in cache."""
 
 
 class _OneProcess:
-    """Neither copied, pickled nor carried into a forked process: any of these would draw the same
-    noise twice.
-    """
+    """Neither copied, pickled nor forked: any of these would draw the same noise twice."""
 
     __slots__ = ("_process", "private")
 
     def __init__(self, private: bool) -> None:
         self._process = os.getpid()
         self.private = private
-        """Whether the key came from the operating system; False for everything that
-        `NoiseSource.for_tests` made.
-        """
+        """Whether the key is the operating system's; False for `NoiseSource.for_tests`."""
 
     def _check_process(self) -> None:
         if os.getpid() != self._process:
@@ -102,9 +96,7 @@ class NoiseSource(_OneProcess):
 
     @classmethod
     def for_tests(cls, seed: int) -> NoiseSource:
-        """A repeatable source for tests. NOT PRIVATE: whoever knows the seed can subtract the
-        noise. Its `private` is False.
-        """
+        """A repeatable source for tests, `private` False: who knows the seed knows the noise."""
         source = cls()
         source.private = False
         source._key = hashlib.sha256(b"secure_fl noise for tests %d" % seed).digest()
@@ -133,9 +125,7 @@ class NoiseSource(_OneProcess):
 
 
 class NoiseStream(_OneProcess):
-    """Consecutive draws from one keystream; no part of it is used twice. Belongs to one thread;
-    made by `NoiseSource.stream`.
-    """
+    """Draws from one keystream, no part of it twice, for one thread; see `NoiseSource.stream`."""
 
     __slots__ = ("_cipher",)
 

@@ -1,6 +1,4 @@
-"""Noise in the shape of a run's examples, on which models and augmentations are tried before
-anything is released.
-"""
+"""Noise in the shape of a run's examples: models and augmentations are tried on it first."""
 
 from __future__ import annotations
 

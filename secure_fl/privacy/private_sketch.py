@@ -58,9 +58,7 @@ from secure_fl_kernels.reference import normalize
 GRID = 2**20
 """Steps in a length of 1. Shrinking toward the grid costs at most a millionth a coordinate."""
 _INSIDE = GRID * (1 - 2.0**-30)
-"""A unit vector's length before it is cut to the grid: rounding in float64 cannot take it
-past `GRID`.
-"""
+"""A unit vector's length before it is cut: rounding cannot take it past `GRID`."""
 
 
 _PLAIN, _CODE, _CODES_TRIED = 0.35, 3, 200
@@ -105,9 +103,7 @@ class PrivateSketch:
         classes: int = 0,
         dimensions: int | None = None,
     ) -> Self:
-        """The sketch whose two releases together cost exactly (ε, δ): the Gaussian mechanism's
-        closed form.
-        """
+        """The sketch whose two releases cost exactly (ε, δ), by the Gaussian's closed form."""
         noise = noise_for(epsilon, delta, adjacency, sampling_rate=1, steps=1)
         return cls(noise, features, seed, classes, dimensions)
 
@@ -165,9 +161,7 @@ class PrivateSketch:
 
     @cached_property
     def projection(self) -> Tensor:
-        """Public orthonormal rows, float64 `[part, features]`; the identity when nothing is
-        left out.
-        """
+        """Public orthonormal rows, float64 `[part, features]`; the identity for all features."""
         if self.part == self.features:
             return torch.eye(self.features, dtype=torch.float64)
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "sketch", "projection"))
@@ -295,9 +289,7 @@ def _finite(rows: Tensor) -> Tensor:
 def _released(
     contributions: Tensor, size: int, noise_multiplier: float, stream: NoiseStream
 ) -> Tensor:
-    """Exact integer sum, plus rounded normal deviates by the inverse of their distribution, over
-    the public size.
-    """
+    """Exact integer sum and rounded normal deviates, over the public size."""
     total = contributions.sum(0)
     deviates = torch.special.ndtri(torch.from_numpy(stream.uniform(len(total)))) * (
         noise_multiplier * GRID

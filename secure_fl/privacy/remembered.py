@@ -54,9 +54,7 @@ _INSIDE = frozenset(vars(nn.Module())) - {
     "_backward_hooks",
     "_backward_pre_hooks",
 }
-"""Attributes that every module has; parameters, buffers and submodules are read by their
-own names.
-"""
+"""Attributes of every module; parameters, buffers, submodules are read by their names."""
 _CLOSED = frozenset(
     {
         "torch",
@@ -234,9 +232,7 @@ def _function_parts(function: types.FunctionType) -> Iterator[tuple[str, object]
 
 @functools.lru_cache(maxsize=4096)
 def _globals_read(code: types.CodeType) -> tuple[tuple[str, str], ...]:
-    """(name, attribute taken of it or "") of every global in a function's code, and in that of
-    functions within it.
-    """
+    """(name, attribute taken of it or "") of globals in a function's code, inner ones too."""
     found, steps = dict[tuple[str, str], None](), list(dis.get_instructions(code))
     for step, following in itertools.pairwise([*steps, steps[-1]]):
         if step.opname in ("LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL"):
@@ -260,9 +256,7 @@ def _opened(part: object) -> bool:
 
 
 def _callers(thing: type | types.FunctionType) -> bool:
-    """Whether a class or function is a caller's own: what installed packages keep for themselves
-    is theirs.
-    """
+    """Whether a class or function is a caller's own, and not an installed package's."""
     if _package(thing) in _CLOSED | _OURS:
         return False
     file = (
@@ -274,9 +268,7 @@ def _callers(thing: type | types.FunctionType) -> bool:
 
 
 def _class_parts(value: object) -> Iterator[tuple[str, object]]:
-    """The classes of a caller's object: they may hold a counter of all instances, and their methods
-    read globals.
-    """
+    """Classes of a caller's object: they may count instances, and methods read globals."""
     yield from (
         (kind.__name__, kind)
         for kind in type(value).__mro__

@@ -18,9 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from secure_fl.errors import DependencyError, PrivacyError
 
 Rule = Callable[[nn.Module, list[Tensor], Tensor], dict[nn.Parameter, Tensor]]
-"""(layer, inputs, gradient by its output) -> each row's gradient by each parameter,
-`[N, *parameter.shape]`.
-"""
+"""(layer, inputs, output's gradient) -> rows' gradients, each `[N, *parameter.shape]`."""
 
 _LAYERS: tuple[type[nn.Module], ...] = (
     nn.Linear,

@@ -33,9 +33,7 @@ _SAME = 1e-6
 nothing but rounding in the last bit is allowed.
 """
 _RESHAPED = 1e-3
-"""The same for batches of different sizes, whose products are summed in other orders: 1e-6
-a layer.
-"""
+"""The same for batches of other sizes, summed in other orders: 1e-6 a layer."""
 
 Change = Callable[[Tensor, Tensor], Tensor]
 """(rows, one of them) -> rows of the same shape to stand in place of the others."""
@@ -56,9 +54,7 @@ _TELLING = ("others", "large", "nan")
 _MODEST = 64
 """Rows of a batch that is kept for gradients at no great cost."""
 _Combinations = tuple[tuple[bool | None, bool], ...]
-"""(False for eval mode, None for the mode the model is in; with gradients or without); the first
-two are looked at closely.
-"""
+"""(False: eval mode, None: as the model is; with gradients); the first two closely."""
 _WHILE_TRAINED: _Combinations = ((None, True), (False, False), (None, False), (False, True))
 _WHILE_USED: _Combinations = ((None, False), (None, True))
 
@@ -156,9 +152,7 @@ def check_some_alone(model: nn.Module, rows: Tensor, outputs: Sequence[Tensor]) 
 
 
 def _set_mode(modes: Mapping[nn.Module, bool], mode: bool | None) -> None:
-    """Every layer as it was (None), or in one mode; dropout off, and normalisation that is frozen
-    stays so.
-    """
+    """Every layer as it was (None) or in one mode; no dropout, frozen normalisation stays."""
     for layer, training in modes.items():
         frozen = isinstance(layer, _NormBase) and not training
         layer.training = (training if mode is None or frozen else mode) and not isinstance(
@@ -252,9 +246,7 @@ def _check_gradients(model: nn.Module, rows: Tensor) -> None:
 
 
 def _gradient(model: nn.Module, rows: Tensor, counted: Tensor) -> Tensor | None:
-    """`[N, -1]`, by the rows, of a fixed combination of the counted rows' outputs; None where there
-    is none.
-    """
+    """`[N, -1]`, by the rows, of a fixed combination of counted rows' outputs; None for none."""
     x = rows.clone().requires_grad_()
     outputs = [part.reshape(len(part), -1) for part in _tensors(model(x)) if part.requires_grad]
     if not outputs:
@@ -281,9 +273,7 @@ def _require(
     *,
     scale: float | None = None,
 ) -> None:
-    """Refuse rows `[N, ...]` that differ by more than a share of the largest element of theirs (or
-    of `scale`).
-    """
+    """Refuse rows `[N, ...]` that differ by more than a share of their largest element."""
     for one, other in zip(these, those, strict=True):
         a, b = one.detach().flatten(1).double(), other.detach().flatten(1).double()
         finite = a.isfinite()

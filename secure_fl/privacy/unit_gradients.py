@@ -177,9 +177,7 @@ def _backpropagate(
 
 
 def _as_weights(call: LayerCall, values: Tensor) -> Tensor:
-    """Floats in the precision of the layer's weights, float32 at least: under autocast inputs and
-    derivatives have others.
-    """
+    """Floats in the weights' precision, float32 at least: autocast gives others."""
     precision = torch.promote_types(next(call.layer.parameters(recurse=False)).dtype, torch.float32)
     return values.to(precision) if values.is_floating_point() else values
 
@@ -206,9 +204,7 @@ def _fading(calls: Sequence[LayerCall], rows_per_unit: int) -> Tensor:
 
 
 def _formed(calls: Sequence[LayerCall], rows_per_unit: int) -> dict[Tensor, Tensor]:
-    """Each unit's gradient by each parameter, `[U, *parameter.shape]`, summed over the calls that
-    use it.
-    """
+    """Units' gradients by each parameter, `[U, *parameter.shape]`, summed over calls."""
     formed: dict[Tensor, Tensor] = {}
     for call in calls:
         assert call.backprops is not None
@@ -229,9 +225,7 @@ def _formed(calls: Sequence[LayerCall], rows_per_unit: int) -> dict[Tensor, Tens
 
 
 def _ghosts(calls: Sequence[LayerCall]) -> list[LayerCall]:
-    """Calls of layers that have a ghost norm and whose weights are used nowhere else: norms of
-    parts of a sum do not add up.
-    """
+    """Calls with a ghost norm and weights used once: norms of parts do not add up."""
     uses = Counter(
         id(parameter) for call in calls for parameter in call.layer.parameters(recurse=False)
     )
@@ -244,9 +238,7 @@ def _ghosts(calls: Sequence[LayerCall]) -> list[LayerCall]:
 
 
 def has_ghost(layer: nn.Module) -> bool:
-    """Whether a layer's gradients have norms and products that come from its inputs and the
-    derivatives by its outputs.
-    """
+    """Whether gradients' norms come from the layer's inputs and output derivatives alone."""
     if isinstance(layer, nn.Conv1d | nn.Conv2d):
         return layer.weight.requires_grad and not isinstance(layer.padding, str)
     return isinstance(layer, nn.Linear) and layer.weight.requires_grad
@@ -267,9 +259,7 @@ def _ghost_norms(call: LayerCall, rows_per_unit: int) -> Tensor:
 
 
 def _ghost_sums(call: LayerCall, factors_N: Tensor) -> dict[Tensor, Tensor]:
-    """Σ over rows of factor · gradient; a row of factor 0 is set to zero on both sides, since 0 ·
-    NaN is NaN.
-    """
+    """Σ factor · gradient over rows; factor 0 zeroes both sides, since 0 · NaN is NaN."""
     layer, inputs, backprops = call.layer, call.inputs, call.backprops
     assert isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d)
     assert backprops is not None

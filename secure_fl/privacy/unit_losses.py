@@ -22,14 +22,10 @@ from secure_fl.errors import PrivacyError
 from secure_fl.privacy.layer_calls import check_only_through_layers
 
 UnitLosses = Callable[[Tensor, Tensor], Tensor]
-"""(`h` `[U, R, F]`, `z` `[U, R, D]`) -> `[U]`; a model with one output, such as logits, gives it
-as both.
-"""
+"""(`h` `[U, R, F]`, `z` `[U, R, D]`) -> `[U]`; a single output, such as logits, is both."""
 
 _ALIKE = 1e-5
-"""Of a unit's loss or gradient: what stays is computed from the same numbers in batches of
-one shape.
-"""
+"""Of a unit's loss or gradient: the same numbers in batches of one shape."""
 _FACTORS = (-3.0, -0.1, -30.0, 1.7)
 """By which the rows that stand in for others are scaled."""
 
@@ -116,9 +112,7 @@ def _replaced(leaves: Sequence[Tensor], kept: Tensor, factor: float) -> list[Ten
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:
-    """Whether rows of two tensors are equal but for rounding; a row that is not finite must be so
-    in both.
-    """
+    """Whether rows are equal but for rounding; what is not finite must be so in both."""
     difference = (one - other).detach().abs()
     size, beside = (part.detach().abs().amax(1, keepdim=True) for part in (one, other))
     close = (difference <= _ALIKE * size) | ~(size.isfinite() | beside.isfinite())

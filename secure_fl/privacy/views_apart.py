@@ -28,14 +28,10 @@ from secure_fl.privacy.rows_alone import EXTREME, PLAIN
 
 Views = TypeVar("Views")
 ViewsOf = Callable[[Tensor, Draws], Views]
-"""(int64 `[U, members]` indices, one row of coins for each of them) -> views `[U, R, ...]`,
-or `Labelled`.
-"""
+"""(int64 `[U, members]` indices, a row of coins each) -> views `[U, R, ...]`, or `Labelled`."""
 
 _STEPS = 12
-"""Draws of coins on which an augmentation is tried: one that mixes with probability 1/2 is missed
-once in 4,000 times.
-"""
+"""Draws that an augmentation is tried on: one that mixes half the time passes 1 in 4,000."""
 
 
 def check_views_apart(views_of: ViewsOf[Views], index: Tensor, draws: Draws) -> Views:

@@ -229,9 +229,7 @@ def _kind(value: object) -> str:
 
 @torch.no_grad()
 def _stir(model: nn.Module) -> None:
-    """Move all weights a little: one that is zero, such as a gate that opens in training, hides
-    what it multiplies.
-    """
+    """Move all weights a little: one that is zero, such as a gate, hides what it multiplies."""
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
         if parameter.is_floating_point() and parameter.numel():

@@ -40,9 +40,7 @@ def server_cipher(plan: RoundPlan) -> ServerCipher | None:
 
 
 def holder_cipher(plan: RoundPlan, key: HolderKey | None) -> HolderCipher | None:
-    """What a key holder decrypts with. Raises SecureSumError: a protection that needs a key has
-    none.
-    """
+    """What a key holder decrypts with. Raises SecureSumError: a needed key is missing."""
     return None if _keyless(plan, key) or key is None else BfvHolder(key)
 
 
@@ -64,9 +62,7 @@ def _view_of(slots: Slots) -> memoryview:
 
 
 def from_bytes(body: bytes | memoryview, slots: int) -> Slots:
-    """The inverse of `to_bytes`, read-only and without a copy. Raises SecureSumError: a body of
-    another length.
-    """
+    """The inverse, read-only, without a copy. Raises SecureSumError: another length."""
     if len(body) != 8 * slots:
         raise SecureSumError("body of another length", "upload", len(body), f"{8 * slots} bytes")
     return np.frombuffer(body, "<u8").astype(np.uint64, copy=False)
@@ -135,9 +131,7 @@ def _runs(plan: RoundPlan, numbers: int, values: Integers, terms: Terms) -> Iter
 
 
 class Adder:
-    """Running sums of all blocks, or of the first `blocks`: memory O(K·P), whatever the number
-    of clients.
-    """
+    """Running sums of all blocks, or of the first `blocks`: memory O(K·P)."""
 
     def __init__(
         self, plan: RoundPlan, cipher: ServerCipher | None, *, blocks: int | None = None

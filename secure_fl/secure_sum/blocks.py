@@ -115,9 +115,7 @@ class BlockVector:
         return cls(head, pools, shared)
 
     def block(self, shape: BlockShape, number: int) -> Integers:
-        """The fields of one block, int64, by its number. Raises SecureSumError: another length or
-        type than the shape says.
-        """
+        """One block's fields, int64. Raises SecureSumError: not the shape's length or type."""
         if number == 0:
             values: Any = self.head
         elif number < shape.first_pool:

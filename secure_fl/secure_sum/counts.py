@@ -75,9 +75,7 @@ def proved_head(
 
 
 def check_seed(book: KeyBook, position: int, seed: bytes) -> None:
-    """Refuse a self-mask seed of block 0 that its owner did not commit to. Raises
-    RoundRefusedError: `not-proved`, blaming the owner.
-    """
+    """Refuse a seed of block 0 that its owner, who is blamed, did not commit to: `not-proved`."""
     if seed_commitment(book.plan, book.names[position], seed) != book.keys[position].commitment:
         raise _unproved("a seed that was not committed to", book, position)
 
@@ -143,9 +141,7 @@ def _check_exact(counts: Integers, survivors: int, unit: int) -> None:
 def _masks(
     book: KeyBook, survivors: Sequence[int], dropped: Sequence[int], proof: CountProof
 ) -> Slots:
-    """What is left of all masks in the sum of block 0, from secrets that are each checked
-    against ADVERTISE.
-    """
+    """What is left of all masks in block 0's sum, each secret checked against ADVERTISE."""
     for position, seed in zip(survivors, proof.seeds, strict=True):
         check_seed(book, position, seed)
     pairs = {

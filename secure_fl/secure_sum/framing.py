@@ -31,9 +31,7 @@ def frames(items: Sequence[bytes]) -> bytes:
 
 
 def empty_frames(lengths: Sequence[int]) -> tuple[memoryview, list[memoryview]]:
-    """(`frames` of items that are not there yet, the places where they go): for items too large to
-    be copied.
-    """
+    """(`frames` of items still to come, the places for them): too large to be copied."""
     data = np.empty(_COUNT.size + sum(_LENGTH.size + length for length in lengths), np.uint8).data
     _COUNT.pack_into(data, 0, len(lengths))
     start, places = _COUNT.size, []

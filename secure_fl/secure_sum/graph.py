@@ -27,9 +27,7 @@ _LABEL = b"secure_fl/secure-sum/graph/v1"
 
 @dataclass(frozen=True)
 class Neighbourhoods:
-    """Neighbours of every roster position, ascending; `threshold` of each closed neighbourhood's
-    shares open a secret.
-    """
+    """Neighbours by roster position, ascending; `threshold` of a closed neighbourhood open."""
 
     neighbours: tuple[tuple[int, ...], ...]
     threshold: int
@@ -40,9 +38,7 @@ class Neighbourhoods:
         return len(self.neighbours[0])
 
     def holders(self, client: int) -> tuple[int, ...]:
-        """Who holds shares of a client's secrets, itself among them; share number h + 1 belongs to
-        the h-th.
-        """
+        """Who holds a client's shares, itself among them; the h-th holds share h + 1."""
         return self._holders[client]
 
     @cached_property
@@ -50,9 +46,7 @@ class Neighbourhoods:
         return tuple(tuple(sorted((*near, client))) for client, near in enumerate(self.neighbours))
 
     def stranded(self, survivors: Sequence[int]) -> tuple[int, ...]:
-        """Clients whose secrets the survivors cannot open, since fewer than the threshold hold
-        shares: then the round must end.
-        """
+        """Clients whose secrets the survivors cannot open: then the round must end."""
         alive = set(survivors)
         return tuple(
             i
@@ -111,9 +105,7 @@ def _check_degree(degree: int) -> None:
 
 
 def _permutation(seed: bytes, count: int) -> list[int]:
-    """Fisher and Yates' shuffle by 64-bit words of the seed's stream; the bias of a remainder is
-    below count/2^64.
-    """
+    """Fisher and Yates' shuffle by 64-bit words of the stream; bias below count/2^64."""
     words = expand(seed, count).tolist()
     ring = list(range(count))
     for last in range(count - 1, 0, -1):

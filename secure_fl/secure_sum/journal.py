@@ -143,21 +143,15 @@ class RoundJournal:
         return [body if kind == _TAKEN else None for kind, body in found[1:]]
 
     def take(self, data: bytes) -> None:
-        """Write down a message that was taken; it is on the disk when the step ends. Raises
-        FileError: it cannot be written.
-        """
+        """Write down a message; it is on the disk when the step ends. Raises FileError."""
         self._append(_TAKEN, data, synced=False)
 
     def end(self) -> None:
-        """Mark the end of a step, and see to it that all up to here is on the disk. Raises
-        FileError: it cannot be written.
-        """
+        """End a step: all up to here is on the disk. Raises FileError."""
         self._append(_ENDED, b"", synced=True)
 
     def keep(self, sums: Sums) -> None:
-        """Write down what uploads came to, before the step with them is marked as ended. Raises
-        FileError: it cannot be written.
-        """
+        """Write down what uploads came to, before their step ends. Raises FileError."""
         write_atomically(self._sums, sums.encode())
 
     def sums(self) -> Sums:

@@ -140,9 +140,7 @@ class FieldLayout:
     def _pack_planes(
         self, total: NDArray[np.int64], planes: list[Integers], work: NDArray[np.int64]
     ) -> None:
-        """Pack one run of slots from the same run of every plane; the last planes of a vector may
-        end early.
-        """
+        """Pack one run of slots from each plane's; the last planes may end early."""
         if any(magnitude(plane) > self.edge for plane in planes):
             problem, remedy = "a value lies beyond its field", "clamp, or derive a coarser grid"
             raise SecureSumError(problem, "values", f"|value| > {self.edge}", remedy)

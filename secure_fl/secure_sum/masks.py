@@ -64,9 +64,7 @@ class UsedSeeds:
         self._window = max(self._window, window)
 
     def spend(self, seeds: Iterable[bytes]) -> None:
-        """Record the seeds of one block, or none and raise. Raises SecureSumError: one was spent
-        before, or comes twice.
-        """
+        """Record one block's seeds, or none and raise SecureSumError: one was spent before."""
         digests = [
             hashlib.blake2b(seed, digest_size=16, salt=self._salt).digest() for seed in seeds
         ]
@@ -81,9 +79,7 @@ class UsedSeeds:
 
 
 def self_seeds(blocks: int, *, randomness: Callable[[int], bytes] = os.urandom) -> list[bytes]:
-    """One fresh self-mask seed of 32 bytes for each block, independent of clock, rank and every
-    other seed.
-    """
+    """One fresh self-mask seed of 32 bytes for each block, independent of all else."""
     return [randomness(KEY_BYTES) for _ in range(blocks)]
 
 
@@ -187,9 +183,7 @@ def unmask_sum(
 
 
 def subtract(total: Slots, masks: Slots, modulus: int) -> None:
-    """total − masks modulo the modulus, in place; both are below it. Raises SecureSumError: vectors
-    of different lengths.
-    """
+    """total − masks modulo the modulus, in place. Raises SecureSumError: unequal lengths."""
     if total.shape != masks.shape:
         remedy = "unmask each block by itself"
         raise SecureSumError("masks of another length", "masks", (total.shape, masks.shape), remedy)
@@ -250,9 +244,7 @@ def _agreed(own: X25519PrivateKey, theirs: X25519PublicKey, pair: tuple[int, int
 def _derive(
     shared: bytes, federation: str, round_number: int, blocks: int, low: int, high: int
 ) -> list[bytes]:
-    """Blocks' seeds are consecutive parts of HKDF's output, as many at a time as it gives; `info`
-    says which come first.
-    """
+    """Blocks' seeds are consecutive parts of HKDF's output; `info` says the first of each."""
     name, most, seeds = federation.encode(), _HKDF_MOST // KEY_BYTES, list[bytes]()
     for first in range(0, blocks, most):
         length = KEY_BYTES * min(most, blocks - first)

@@ -142,9 +142,7 @@ class Advertise(_Body):
 
 @dataclass(frozen=True)
 class Boxes:
-    """Sealed shares: from a client, by reader; from the server, by dealer, with the positions of
-    all who dealt.
-    """
+    """Sealed shares by reader, from a client; by dealer, with all dealers, from the server."""
 
     dealers: tuple[int, ...]
     boxes: tuple[tuple[int, bytes], ...] = field(repr=False)

@@ -47,9 +47,7 @@ class Opened:
 
     @cached_property
     def digest(self) -> bytes:
-        """32 bytes over all of it (BLAKE3), for comparing what parties opened. Sums fit 32 bits:
-        `open_sum` saw to it.
-        """
+        """32 bytes over all of it (BLAKE3). Sums fit 32 bits: `open_sum` saw to it."""
         numbers = struct.pack(
             f">II{len(self.passing)}H", self.survivors, len(self.passing), *self.passing
         )
@@ -134,9 +132,7 @@ class SumOpener:
 
 
 def once(verified: Verified | None, name: bytes, work: Callable[[], Opened]) -> Opened:
-    """Sums opened by the first of one process's clients, for all of them; the same bytes give the
-    same integers.
-    """
+    """Sums opened by one of a process's clients for all: equal bytes give equal integers."""
     if verified is None:
         return work()
     if name not in verified.opened:

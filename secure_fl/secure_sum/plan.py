@@ -164,9 +164,7 @@ class RoundPlan:
 
     @property
     def neighbourhood(self) -> int:
-        """m: holders of shares of one client's secrets, itself among them, when all of the cohort
-        take part.
-        """
+        """m: holders of one client's shares, itself among them, when the whole cohort is there."""
         return len(self.cohort) if self.degree is None else min(len(self.cohort), self.degree + 1)
 
     @property
@@ -204,9 +202,7 @@ class RoundPlan:
 
     @property
     def opener(self) -> str:
-        """Role of who opens sums: `authority`, or `clients`, who do where nothing is
-        encrypted too.
-        """
+        """Who opens sums: `authority`, or `clients`, also where nothing is encrypted."""
         return self.key_holder if self.encrypted else "clients"
 
     @cached_property
@@ -222,9 +218,7 @@ class RoundPlan:
         return self.parameters.ciphertexts(plain) * self.parameters.capacity
 
     def cut(self, block: int) -> bool:
-        """Whether a block's ciphertext is cut to what it needs: the head's, which goes to everybody
-        who opens.
-        """
+        """Whether a ciphertext is cut to what it needs: the head's, which all openers get."""
         return (
             block == 0
             and self.encrypted
@@ -233,9 +227,7 @@ class RoundPlan:
 
     @property
     def exact_counts(self) -> bool:
-        """Whether the head is one count a pool without noise, which honest clients make sum up to
-        their number.
-        """
+        """Whether the head is one exact count a pool, so that they sum to the survivors."""
         return (
             self.shape.counted
             and self.shape.head_fields == self.shape.pools
@@ -245,9 +237,7 @@ class RoundPlan:
 
     @property
     def noised_head(self) -> bool:
-        """Whether noise hides what is in the head: then two openings of it are as bad as two of
-        a pool.
-        """
+        """Whether noise hides the head: then it may be opened once, as a pool may."""
         return self.margin > 0 and self.shape.head_fields > 0
 
     def passing(self, head: Integers, survivors: int) -> tuple[int, ...]:

@@ -18,9 +18,7 @@ _LAYOUTS: dict[str, FieldLayout] = {"masked": FieldLayout.words()}
 
 
 def layout_of(protection: str) -> FieldLayout:
-    """Where fields lie in a slot: what a `Grid` is to be given. Raises SecureSumError: a protection
-    that does not exist.
-    """
+    """Where fields lie in a slot, for a `Grid`. Raises SecureSumError: no such protection."""
     if protection not in PROTECTIONS:
         raise SecureSumError("unknown", "security.protection", protection, f"one of {PROTECTIONS}")
     return _LAYOUTS.get(protection, FieldLayout())

@@ -60,9 +60,7 @@ SMALLEST_GROUP, LARGEST_GROUP = 2, 16
 
 @dataclass(frozen=True, eq=False)
 class GroupUnits:
-    """One loss a group: NT-Xent within it, plus γ·DSR and δ·PD as means over its rows
-    (`ssd_nt_xent`).
-    """
+    """One loss a group: NT-Xent within it, plus γ·DSR and δ·PD as means over its rows."""
 
     members: int
     temperature: float
@@ -166,9 +164,7 @@ class GroupNTXent:
         return self.units.members
 
     def sensitivity(self, adjacency: Adjacency) -> list[float]:
-        """What one example moves the released sum by: C when it is there or missing; 2C when it
-        is another.
-        """
+        """What one example moves the sum by: C, present or missing; 2C, replaced."""
         return [self.bound * (2 if adjacency is Adjacency.REPLACE_ONE else 1)]
 
     def event(self, steps: int) -> GaussianEvent:

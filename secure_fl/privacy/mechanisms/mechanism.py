@@ -20,9 +20,7 @@ Views_contra = TypeVar("Views_contra", contravariant=True, default=Tensor)
 
 
 class Labelled(NamedTuple):
-    """Units with something that each one's loss is told beside its rows: a label `[U]`, or what was
-    hidden of it `[U, ...]`.
-    """
+    """Units, and what each one's loss is told: a label `[U]`, or what was hidden `[U, ...]`."""
 
     rows: Tensor
     targets: Tensor
@@ -53,14 +51,10 @@ class ExampleMechanism(Protocol[Views_contra]):
         """This step's units, as int64 `[U, members]` indices of examples; secret."""
 
     def gradients(self, model: nn.Module, views: Views_contra, stream: NoiseStream) -> None:
-        """Write the noised sum of clipped gradients, over a public constant, to every trainable
-        parameter's `grad`.
-        """
+        """Write the noised sum of clipped gradients, over a public constant, to each `grad`."""
 
     def released_sums(self, model: nn.Module, views: Views_contra) -> list[Tensor]:
-        """The sums that noise is added to, as vectors, without it: for tests of
-        sensitivity only.
-        """
+        """The sums that noise is added to, without it: for tests of sensitivity only."""
 
     def sensitivity(self, adjacency: Adjacency) -> list[float]:
         """What one example changes the norm of each of them by, at most."""

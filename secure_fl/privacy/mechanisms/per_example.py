@@ -78,9 +78,7 @@ class AdaptiveBound:
             raise PrivacyError("not positive and finite", "rate", self.rate, "use 0.2")
 
     def bits(self, square_norms: Tensor) -> Tensor:
-        """What each norm adds to the count, float64 `[U]`: ½ up to C/1.25, -½ from 1.25·C on and
-        for NaN, and a ramp between.
-        """
+        """Each norm's part of the count, float64 `[U]`: ½ to C/1.25, -½ from 1.25·C and for NaN."""
         within = (2 * log(self.bound) - square_norms.double().log()) / (4 * _RAMP)
         return within.nan_to_num(nan=-0.5).clamp(-0.5, 0.5)
 

@@ -154,9 +154,7 @@ class ReleasedStatistics:
         )
 
     def released_sums(self, model: nn.Module, views: Tensor) -> list[Tensor]:
-        """[statistic, gradients]. The second is taken with one released value whatever the first
-        is, as in its proof.
-        """
+        """[statistic, gradients]; the second at one released value, as in its proof."""
         seen = [torch.zeros(self._statistic.size)]
 
         def release(total: Tensor) -> Tensor:
@@ -171,9 +169,7 @@ class ReleasedStatistics:
         return [twice, twice * self.bound]
 
     def _sum(self, model: nn.Module, views: Tensor, release: _Release) -> ClippedSum:
-        """One forward pass: the statistic is released between it and the losses, and losses go
-        backward through the same graph.
-        """
+        """The statistic is released between the forward pass and the losses of one graph."""
         statistic, released = self._statistic, list[Tensor]()
 
         def losses(h: Tensor, z: Tensor) -> Tensor:
@@ -196,9 +192,7 @@ class ReleasedStatistics:
 
 @torch.no_grad()
 def statistic_sum(statistic: Statistic, z: Tensor) -> Tensor:
-    """Sum over the units of `z` `[U, R, D]` of their contributions, each cut to norm 1; broken ones
-    add zero.
-    """
+    """Sum over units of `z` `[U, R, D]` of contributions, each cut to norm 1; broken ones 0."""
     rows = statistic.contributions(z.detach())
     return per_sample.clip_and_sum(rows, per_sample.square_norms(rows), 1.0)
 
