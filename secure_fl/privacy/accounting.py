@@ -28,7 +28,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial, reduce
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -144,9 +144,7 @@ def merged(charges: Iterable[Charge]) -> tuple[Charge, ...]:
         _check_adjacency(event, adjacency)
         counts[Charge(event.with_count(1), adjacency)] += event.count
     ordered = sorted(counts.items(), key=lambda item: repr(item[0]))
-    return tuple(
-        Charge(event.with_count(count), adjacency) for (event, adjacency), count in ordered
-    )
+    return tuple(Charge(one.event.with_count(count), one.adjacency) for one, count in ordered)
 
 
 def _check_adjacency(event: Event, adjacency: Adjacency) -> None:
@@ -192,12 +190,8 @@ class _Parts:
     @property
     def sampler_error(self) -> float:
         """Total variation between integer noise as drawn and as charged, summed over all draws."""
-        events = (charge.event for charge in self.integer)
-        return sum(
-            e.tv_per_draw * e.parties * e.dimension * e.releases
-            for e in events
-            if isinstance(e, IntegerEvent)
-        )
+        events = [each.event for each in self.integer if isinstance(each.event, IntegerEvent)]
+        return sum(e.tv_per_draw * e.parties * e.dimension * e.releases for e in events)
 
     @property
     def has_curve(self) -> bool:
@@ -266,33 +260,20 @@ def _curve_bound(parts: _Parts) -> Bound:
 def _loss_bound(parts: _Parts, base: float) -> Bound:
     """The bound by composed privacy loss distributions, each rounded so that ε can only grow."""
     dp, pld = _load("dp_accounting"), _load("dp_accounting.pld.privacy_loss_distribution")
-    relation = {
-        True: dp.NeighboringRelation.REPLACE_ONE,
-        False: dp.NeighboringRelation.ADD_OR_REMOVE_ONE,
-    }
+    relation = dp.NeighboringRelation
     width = _grid(parts, base)
     if width > _NO_BOUND:
         return lambda _: math.inf
-    composed = []
-    if parts.full:
-        composed.append(
-            pld.from_gaussian_mechanism(parts.full**-0.5, value_discretization_interval=width)
-        )
+    gaussian = partial(pld.from_gaussian_mechanism, value_discretization_interval=width)
+    composed = [gaussian(parts.full**-0.5)] if parts.full else []
     for (noise, rate, replaced), steps in parts.sampled.items():
-        kind = {
-            "sampling_prob": rate,
-            "neighboring_relation": relation[replaced],
-            "value_discretization_interval": width,
-        }
-        composed.append(pld.from_gaussian_mechanism(noise, **kind).self_compose(steps))
+        kind = relation.REPLACE_ONE if replaced else relation.ADD_OR_REMOVE_ONE
+        step = gaussian(noise, sampling_prob=rate, neighboring_relation=kind)
+        composed.append(step.self_compose(steps))
     for pure in parts.pure:
-        guarantee = _load("dp_accounting.pld.common").DifferentialPrivacyParameters(
-            pure.epsilon, 0.0
-        )
-        composed.append(pld.from_privacy_parameters(guarantee, width).self_compose(pure.releases))
-    total = composed[0]
-    for distribution in composed[1:]:
-        total = total.compose(distribution)
+        pair = _load("dp_accounting.pld.common").DifferentialPrivacyParameters(pure.epsilon, 0.0)
+        composed.append(pld.from_privacy_parameters(pair, width).self_compose(pure.releases))
+    total = reduce(lambda one, other: one.compose(other), composed)
     return lambda delta: float(total.get_epsilon_for_delta(delta))
 
 
@@ -326,11 +307,8 @@ def _grid(parts: _Parts, base: float) -> float:
         squares += steps * min(shift**2, deviation**2)
     for pure in parts.pure:
         width = min(width, pure.epsilon / 100)  # it is rounded up to the grid once a release
-    spread = (
-        squares / 2
-        + 10 * math.sqrt(squares)
-        + sum(pure.epsilon * pure.releases for pure in parts.pure)
-    )
+    bounded = sum(pure.epsilon * pure.releases for pure in parts.pure)
+    spread = squares / 2 + 10 * math.sqrt(squares) + bounded
     return max(width, max(farthest, spread) / _MOST_POINTS)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 
 from secure_fl.errors import PrivacyError
@@ -45,12 +46,10 @@ def noise_for(
 
     if sampling_rate == 1 and not also and epsilon > 0:
         shift = contributions * (2 if adjacency is Adjacency.REPLACE_ONE else 1)
-        exact = (
-            float(import_module("dp_accounting").get_sigma_gaussian(epsilon, delta))
-            * math.sqrt(steps)
-            * shift
-        )
-        return exact * (1 + 1e-9)  # the root is found to 1e-12 from either side
+        one = float(import_module("dp_accounting").get_sigma_gaussian(epsilon, delta))
+        return (
+            one * math.sqrt(steps) * shift * (1 + 1e-9)
+        )  # the root is found to 1e-12 from either side
     return smallest_noise(events, epsilon, delta, adjacency)
 
 
@@ -83,14 +82,12 @@ def smallest_noise(
         return planned_epsilon(charges(noise), delta)
 
     def fits_below(noise: float) -> bool:
-        try:
+        with suppress(PrivacyError):
             return cost(noise) <= epsilon
-        except PrivacyError:
-            return False
+        return False
 
     guess = _guess(charges, epsilon, delta)
-    found = None if guess is None else _along_the_slope(cost, epsilon, *guess)
-    if found is not None:
+    if guess is not None and (found := _along_the_slope(cost, epsilon, *guess)) is not None:
         return found
     low, high = _bracket(lambda noise: cost(noise) <= epsilon, fits_below)
     return _bisect(fits_below, low, high, _RELATIVE)[1]
@@ -128,37 +125,29 @@ def _guess(
 
     A guess, never a bound. None for other events than Gaussian ones, and where there is none.
     """
-    if not epsilon > 0 or any(
-        charge is None or not isinstance(charge.event, GaussianEvent | PureEvent)
-        for charge in _or_none(charges, 1.0)
-    ):
+    if not epsilon > 0:
         return None
-    accountant = import_module("dp_accounting")
+    accountant, step = import_module("dp_accounting"), 1.02
     deviation = 1 / float(accountant.get_sigma_gaussian(epsilon, delta))
+
+    def square(noise: float) -> float:
+        return _rough_square(charges(noise))
+
     try:
-        if not _rough_square(charges(_LEAST)) > deviation**2 > _rough_square(charges(_MOST)):
+        kinds = {type(charge.event) for charge in charges(1.0)}
+        if not (kinds <= {GaussianEvent, PureEvent} and square(_LEAST) > deviation**2):
+            return None
+        if square(_MOST) >= deviation**2:
             return None
     except PrivacyError:
         return None
-    noise = _bisect(
-        lambda noise: _rough_square(charges(noise)) <= deviation**2, _LEAST, _MOST, 1e-3
-    )[1]
-    steep = (
-        math.log(_rough_square(charges(noise / 1.02)) / _rough_square(charges(noise * 1.02))) / 2
-    )
+    noise = _bisect(lambda noise: square(noise) <= deviation**2, _LEAST, _MOST, 1e-3)[1]
+    steep = math.log(square(noise / step) / square(noise * step)) / 2
     above, below = (
-        float(accountant.get_epsilon_gaussian(1 / (deviation * step), delta))
-        for step in (1.02, 1 / 1.02)
+        float(accountant.get_epsilon_gaussian(1 / (deviation * factor), delta))
+        for factor in (step, 1 / step)
     )
-    return noise, max(0.3, steep * math.log(above / below) / math.log(1.02**2) ** 2)
-
-
-def _or_none(charges: Callable[[float], Sequence[Charge]], noise: float) -> Sequence[Charge | None]:
-    """The charges of a plan; one None where there is no such plan."""
-    try:
-        return charges(noise)
-    except PrivacyError:
-        return [None]
+    return noise, max(0.3, steep * math.log(above / below) / math.log(step**2) ** 2)
 
 
 def _rough_square(charges: Sequence[Charge]) -> float:
@@ -190,9 +179,8 @@ def _bracket(
         try:
             enough = fits(high * stride)
         except PrivacyError:
-            stride = math.sqrt(
-                stride
-            )  # there is no plan with so much noise: approach where there is one
+            # there is no plan with so much noise: approach where there is one
+            stride = math.sqrt(stride)
             if stride < 1 + _RELATIVE:
                 raise
         else:
@@ -287,20 +275,19 @@ def rounds_within(
     """
 
     def charges(rounds: int) -> list[Charge]:
-        return [
-            Charge(event, budget.adjacency)
-            for event in [*already, *(event.times(rounds) for event in per_round)]
-        ]
+        events = [*already, *(event.times(rounds) for event in per_round)]
+        return [Charge(event, budget.adjacency) for event in events]
 
     def fits(rounds: int) -> bool:
         return within(charges(rounds), budget.delta, budget.epsilon)
 
     if not per_round:
         return most
-    low = _rounds_about(
-        lambda rounds: planned_epsilon(charges(rounds), budget.delta), budget.epsilon, most
-    )
-    step = 1
+
+    def cost(rounds: int) -> float:
+        return planned_epsilon(charges(rounds), budget.delta)
+
+    low, step = _rounds_about(cost, budget.epsilon, most), 1
     while low < most and fits(min(low + step, most)):  # the fine bound may let a few more pass
         low, step = min(low + step, most), 2 * step
     high = low + step
@@ -315,8 +302,7 @@ def _rounds_about(cost: Callable[[int], float], epsilon: float, most: int) -> in
 
     ε against rounds is nearly a power: a few steps along it, between halvings.
     """
-    low, high, power, halve = 0, most + 1, 0.7, False
-    rounds = 1
+    low, high, rounds, power, halve = 0, most + 1, 1, 0.7, False
     known: tuple[int, float] | None = None
     while high - low > 1:
         value = cost(rounds)
@@ -324,11 +310,8 @@ def _rounds_about(cost: Callable[[int], float], epsilon: float, most: int) -> in
             power = min(2.0, max(0.2, math.log(value / known[1]) / math.log(rounds / known[0])))
         known = (rounds, value)
         low, high = (rounds, high) if value <= epsilon else (low, rounds)
-        aimed = (
-            rounds * min(64.0, max(1 / 64, (epsilon / value) ** (1 / power)))
-            if value > 0
-            else math.inf
-        )
+        pace = (epsilon / value) ** (1 / power) if value > 0 else math.inf
+        aimed = rounds * min(64.0, max(1 / 64, pace)) if value > 0 else math.inf
         toward = int(aimed) + (0 if value > epsilon or int(aimed) > low else 1)
         rounds = (low + high) // 2 if halve else min(max(toward, low + 1), high - 1)
         halve = not halve and high <= most

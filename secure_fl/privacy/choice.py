@@ -97,9 +97,8 @@ class PrivateChoice:
 
     def probabilities(self, scores: Sequence[float], previous: int | None = None) -> list[float]:
         """The probability of each pool. As private as the scores: for planning and tests."""
-        return [
-            float(p) for p in torch.softmax(torch.from_numpy(self._utilities(scores, previous)), 0)
-        ]
+        utilities = torch.from_numpy(self._utilities(scores, previous))
+        return [float(p) for p in torch.softmax(utilities, 0)]
 
     def _utilities(
         self, scores: Sequence[float], previous: int | None

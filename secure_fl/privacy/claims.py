@@ -62,11 +62,8 @@ class Setting:
 
     def adversaries(self) -> tuple[Adversary, ...]:
         """Everybody there is: without encryption there is no key holder."""
-        return tuple(
-            who
-            for who in Adversary
-            if who is not Adversary.KEY_HOLDER or self.protection == "bfv+masked"
-        )
+        encrypted = self.protection == "bfv+masked"
+        return tuple(who for who in Adversary if encrypted or who is not Adversary.KEY_HOLDER)
 
     def sees_single_uploads(self, adversary: Adversary) -> bool:
         """Whether one upload is laid open, and only the client's own noise protects it."""
@@ -98,11 +95,8 @@ class PrivacyClaim:
 
     def to_dict(self) -> dict[str, object]:
         """Plain JSON values."""
-        return {
-            **asdict(self),
-            "assumes": list(self.assumes),
-            "not_covered": list(self.not_covered),
-        }
+        lists = {"assumes": list(self.assumes), "not_covered": list(self.not_covered)}
+        return {**asdict(self), **lists}
 
     def __add__(self, other: object) -> NoReturn:
         remedy = "compose the events of one unit in one ledger"
@@ -180,20 +174,14 @@ class _Claimed:
     @cached_property
     def charged(self) -> set[tuple[Charge, ...]]:
         """All that any one subject has been charged, each history once."""
-        histories = (
-            self.ledger.histories(self.unit, each, self.adjacency) for each in self._subjects
-        )
-        return {charges for history in histories for charges in history} - {()}
+        pay = (self.ledger.histories(self.unit, each, self.adjacency) for each in self._subjects)
+        return {charges for histories in pay for charges in histories} - {()}
 
     @cached_property
     def _touching(self) -> list[Release]:
         """The releases that are about this unit and these subjects."""
-        return [
-            release
-            for release in self.ledger.releases
-            if self.unit in (release.unit, release.also_protects)
-            and set(self._subjects) & set(release.subjects)
-        ]
+        about = (each for each in self.ledger.releases if each.touches(self.unit))
+        return [each for each in about if set(self._subjects) & set(each.subjects)]
 
     @cached_property
     def _subjects(self) -> tuple[int, ...]:
@@ -232,16 +220,13 @@ def _noised_by_holder(releases: Iterable[Release], setting: Setting) -> bool:
 def _assumptions(
     releases: Iterable[Release], setting: Setting, *, alone: bool, declared: bool
 ) -> tuple[str, ...]:
-    integers = [
-        (release.event, release.purpose)
-        for release in releases
-        if isinstance(release.event, IntegerEvent)
-    ]
-    shared = [
-        event.parties
-        for event, purpose in integers
-        if isinstance(event, IntegerEvent) and purpose != NOISED_BY_KEY_HOLDER
-    ]
+    shared, by_holder = list[int](), False
+    for release in releases:
+        if isinstance(release.event, IntegerEvent):
+            if release.purpose == NOISED_BY_KEY_HOLDER:
+                by_holder = True
+            else:
+                shared.append(release.event.parties)
     found = ["noise and sampling coins stay secret"]
     if any(release.unit is PrivacyUnit.EXAMPLE for release in releases):
         found.append(
@@ -249,7 +234,7 @@ def _assumptions(
         )
     if declared:
         found.append("clients sample and train as they declare")
-    if len(shared) < len(integers):
+    if by_holder:
         found.append("the key holder adds the noise, and colludes with nobody")
     if shared and alone:
         found.append("sees each upload: only the client's own share of the noise counts")
@@ -264,16 +249,8 @@ def _assumptions(
 def _gaps(
     ledger: PrivacyLedger, unit: PrivacyUnit, setting: Setting, subject: int | None
 ) -> tuple[str, ...]:
-    concerned = [
-        release for release in ledger.releases if subject is None or subject in release.subjects
-    ]
-    other = sorted(
-        {
-            release.purpose
-            for release in concerned
-            if unit not in (release.unit, release.also_protects)
-        }
-    )
+    concerned = [each for each in ledger.releases if subject is None or subject in each.subjects]
+    other = sorted({each.purpose for each in concerned if not each.touches(unit)})
     gaps = ["settings chosen by looking at private results", "who takes part, sizes and timing"]
     if unit is PrivacyUnit.EXAMPLE:
         gaps.append("what several examples of one person have in common")
@@ -286,9 +263,7 @@ def _gaps(
         )
     if any(release.purpose == NOISED_BY_KEY_HOLDER for release in concerned):
         gaps.append("the key holder, who sees the sums without noise")
-    if any(
-        isinstance(release.event, PureEvent) and not release.event.bounded_range
-        for release in concerned
-    ):
+    pure = (each.event for each in concerned if isinstance(each.event, PureEvent))
+    if any(not event.bounded_range for event in pure):
         gaps.append("who answered a randomised question")
     return tuple(gaps)

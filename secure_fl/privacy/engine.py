@@ -228,10 +228,8 @@ class _Training(Generic[_Views]):
             return
         draws = coins.at(step, drawn.flatten())
         views = self._views(drawn, draws)
-        with (
-            _untouched(self._trained),
-            keyed_dropout(self.model, row_draws(draws, len(drawn), rows_of(views).shape[1])),
-        ):
+        of_rows = row_draws(draws, len(drawn), rows_of(views).shape[1])
+        with _untouched(self._trained), keyed_dropout(self.model, of_rows):
             self.mechanism.gradients(self.model, views, self.stream)
 
     def _views(self, drawn: Tensor, draws: Draws) -> _Views:
@@ -252,9 +250,7 @@ class _Training(Generic[_Views]):
 
 def _held(model: nn.Module, mechanism: object) -> dict[str, bytes]:
     """What the model and the losses hold, trained weights aside."""
-    trained = {
-        f"model.{name}" for name, parameter in model.named_parameters() if parameter.requires_grad
-    }
+    trained = {f"model.{name}" for name, p in model.named_parameters() if p.requires_grad}
     found = remembered(model=model, objective=getattr(mechanism, "objective", None))
     return {path: digest for path, digest in found.items() if path not in trained}
 

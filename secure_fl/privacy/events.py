@@ -205,9 +205,8 @@ class PureEvent(Event):
             )
 
 
-_EVENTS: dict[str, type[Event]] = {
-    made.name: made for made in (GaussianEvent, IntegerEvent, PureEvent)
-}
+_KINDS: tuple[type[Event], ...] = (GaussianEvent, IntegerEvent, PureEvent)
+_EVENTS = {made.name: made for made in _KINDS}
 
 
 def _positive(event: Event, *names: str, most: float = math.inf) -> None:
@@ -221,12 +220,8 @@ def _positive(event: Event, *names: str, most: float = math.inf) -> None:
 def _number(event: Event, name: str, *, least: float = 0.0, most: float = math.inf) -> None:
     """Check a real field and store it as a float, so that 1 and 1.0 are the same event."""
     value = getattr(event, name)
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, Real)
-        or not math.isfinite(value)
-        or not least <= float(value) <= most
-    ):
+    real = not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
+    if not real or not least <= float(value) <= most:
         remedy = f"a finite number in [{least:g}, {most:g}]"
         raise PrivacyError("not a number in its range", name, value, remedy)
     object.__setattr__(event, name, float(value))

@@ -26,11 +26,8 @@ def keyed_dropout(model: nn.Module, draws: Draws) -> Iterator[None]:
             more in a backward pass, which would take other masks than the forward one.
     """
     number = count(Use.DROPOUT)
-    layers = [
-        layer
-        for layer in model.modules()
-        if isinstance(layer, nn.modules.dropout._DropoutNd) and layer.training and layer.p > 0
-    ]
+    dropouts = (each for each in model.modules() if isinstance(each, nn.modules.dropout._DropoutNd))
+    layers = [layer for layer in dropouts if layer.training and layer.p > 0]
     for layer in layers:
         if type(layer) not in (*_ELEMENTS, *_CHANNELS):
             problem = "drops in a way that has no masks for each example"

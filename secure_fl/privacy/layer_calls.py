@@ -59,17 +59,11 @@ def recorded(model: nn.Module, rows: int) -> Iterator[list[LayerCall]]:
         check_rows_stay_apart(rows, inputs, output)
         if output.requires_grad:
             source = get_gradient_edge(inputs) if inputs.requires_grad else None
-            calls.append(
-                LayerCall(
-                    layer, inputs.detach(), inputs._version, source, get_gradient_edge(output)
-                )
-            )
+            version, edge = inputs._version, get_gradient_edge(output)
+            calls.append(LayerCall(layer, inputs.detach(), version, source, edge))
 
-    handles = [
-        layer.register_forward_hook(record, with_kwargs=True)
-        for layer in model.modules()
-        if _trainable(layer)
-    ]
+    trainable = (layer for layer in model.modules() if _trainable(layer))
+    handles = [layer.register_forward_hook(record, with_kwargs=True) for layer in trainable]
     try:
         yield calls
     finally:
@@ -93,21 +87,13 @@ def weight_beside_layers(
     model: nn.Module, outputs: Sequence[Tensor], calls: Sequence[LayerCall]
 ) -> str | None:
     """A trained weight that reaches the outputs beside the calls; None for none."""
-    names = {
-        id(parameter): name
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad
-    }
+    names = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
     sources: Mapping[tuple[Node, int], GradientEdge | None] = {
         (call.edge.node, call.edge.output_nr): call.source for call in calls
     }
     seen = set[Node]()
-    left: list[tuple[Node, int]] = [
-        (edge.node, edge.output_nr)
-        for part in outputs
-        if part.requires_grad
-        for edge in (get_gradient_edge(part),)
-    ]
+    ends = [get_gradient_edge(part) for part in outputs if part.requires_grad]
+    left: list[tuple[Node, int]] = [(edge.node, edge.output_nr) for edge in ends]
     while left:
         node, number = left.pop()
         if (node, number) in sources:
@@ -122,9 +108,7 @@ def weight_beside_layers(
             return name
         if type(node).__name__ == "CheckpointFunctionBackward":
             return _HIDDEN
-        left += [
-            (following, place) for following, place in node.next_functions if following is not None
-        ]
+        left += [(further, place) for further, place in node.next_functions if further is not None]
     return None
 
 

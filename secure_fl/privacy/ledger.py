@@ -92,9 +92,7 @@ class PrivacyLedger:
     def __init__(self, budget: Budget | None = None) -> None:
         self.budget = budget
         self._releases: dict[str, Release] = {}
-        self._chain = Chain(
-            {"ledger": _FORMAT, "budget": None if budget is None else asdict(budget)}
-        )
+        self._chain = Chain({"ledger": _FORMAT, "budget": budget and asdict(budget)})
         self._stated: tuple[Stated, ...] = ()
 
     @property
@@ -128,11 +126,7 @@ class PrivacyLedger:
 
     def subjects(self, unit: PrivacyUnit) -> tuple[int, ...]:
         """Clients with a release that touches `unit`."""
-        touching = (
-            release
-            for release in self._releases.values()
-            if unit in (release.unit, release.also_protects)
-        )
+        touching = (each for each in self._releases.values() if each.touches(unit))
         return tuple(sorted({subject for release in touching for subject in release.subjects}))
 
     def histories(
@@ -146,19 +140,14 @@ class PrivacyLedger:
         """
         known = {**{release.key: release for release in also}, **self._releases}
         by_history = _by_history(known.values(), unit, subject, adjacency)
-        own = merged(by_history.pop(None, ()))
-        return tuple(
-            dict.fromkeys(merged([*own, *charges]) for charges in by_history.values())
-        ) or (own,)
+        own = by_history.pop(None, [])
+        return _merged([*own, *charges] for charges in by_history.values()) or (merged(own),)
 
     def brought(self, unit: PrivacyUnit, subject: int, adjacency: Adjacency) -> tuple[Charges, ...]:
         """What a subject may have brought from an earlier run; one empty history for nothing."""
         by_history = _by_history(self._releases.values(), unit, subject, adjacency)
-        return tuple(
-            dict.fromkeys(
-                merged(charges) for number, charges in by_history.items() if number is not None
-            )
-        ) or ((),)
+        by_history.pop(None, None)
+        return _merged(by_history.values()) or ((),)
 
     def spent(
         self,
@@ -170,23 +159,14 @@ class PrivacyLedger:
         fine: bool = True,
     ) -> float:
         """ε of one client (client level), or of any one of its examples."""
-        return max(
-            epsilon_of(charges, delta, fine=fine)
-            for charges in self.histories(unit, subject, adjacency)
-        )
+        return _costliest(self.histories(unit, subject, adjacency), delta, fine=fine)
 
     def table(self, budget: Budget, *, fine: bool = True) -> tuple[Stated, ...]:
         """ε of every subject at the budget; subjects with equal releases are computed once."""
-        found: dict[tuple[Charges, ...], float] = {}
-        rows = []
-        for subject in self.subjects(budget.unit):
-            histories = self.histories(budget.unit, subject, budget.adjacency)
-            if histories not in found:
-                found[histories] = max(
-                    epsilon_of(charges, budget.delta, fine=fine) for charges in histories
-                )
-            rows.append(Stated(subject, found[histories]))
-        return tuple(rows)
+        subjects = self.subjects(budget.unit)
+        pay = {each: self.histories(budget.unit, each, budget.adjacency) for each in subjects}
+        found = {each: _costliest(each, budget.delta, fine=fine) for each in set(pay.values())}
+        return tuple(Stated(each, found[histories]) for each, histories in pay.items())
 
     def maximum(self, budget: Budget, *, fine: bool = True) -> float:
         """The largest ε of any subject: the federation's; subjects' ε are never added."""
@@ -233,27 +213,20 @@ class PrivacyLedger:
         stated = self.table(self.budget, fine=False) if state and self.budget is not None else ()
         content: dict[str, object] = {
             "format": _FORMAT,
-            "budget": None if self.budget is None else asdict(self.budget),
+            "budget": self.budget and asdict(self.budget),
             "releases": [
                 {**entry.to_dict(), "hash": self._chain.hash_of(number)}
                 for number, entry in enumerate(self._releases.values())
             ],
             "mark": asdict(self.mark),
             "stated": [
-                {
-                    "subject": row.subject,
-                    "epsilon": row.epsilon if math.isfinite(row.epsilon) else "inf",
-                }
+                {**asdict(row), **({} if math.isfinite(row.epsilon) else {"epsilon": "inf"})}
                 for row in stated
             ],
             "claims": [dict(claim) for claim in claims],
         }
-        write_atomically(
-            path,
-            json.dumps(
-                {**content, "digest": digest(content)}, indent=1, sort_keys=True, allow_nan=False
-            ),
-        )
+        content["digest"] = digest(content)
+        write_atomically(path, json.dumps(content, indent=1, sort_keys=True, allow_nan=False))
 
     @classmethod
     def load(cls, path: Path) -> PrivacyLedger:
@@ -264,14 +237,8 @@ class PrivacyLedger:
             data = read_bytes(path, most=_LARGEST)
         except FileError as missing:
             raise PrivacyError(missing.problem, "ledger", path.name, _REMEDY) from None
-        content = parse_json(
-            data,
-            dict[str, Any],
-            field="ledger",
-            value=path.name,
-            remedy=_REMEDY,
-            error=PrivacyError,
-        )
+        told: Any = {"field": "ledger", "value": path.name, "remedy": _REMEDY}
+        content = parse_json(data, dict[str, Any], **told, error=PrivacyError)
         try:
             if content.get("format") != _FORMAT or content.pop("digest", None) != digest(content):
                 raise PrivacyError("changed since it was written", "ledger", path.name, _REMEDY)
@@ -284,19 +251,14 @@ class PrivacyLedger:
     def _of(cls, content: Mapping[str, Any]) -> PrivacyLedger:
         budget = content["budget"]
         if budget is not None:
-            budget = Budget(
-                budget["epsilon"],
-                budget["delta"],
-                PrivacyUnit(budget["unit"]),
-                Adjacency(budget["adjacency"]),
-            )
+            unit, adjacency = PrivacyUnit(budget["unit"]), Adjacency(budget["adjacency"])
+            budget = Budget(budget["epsilon"], budget["delta"], unit, adjacency)
         ledger, hashes = cls(budget), list[str]()
         for entry in content["releases"]:
             hashes.append(entry.pop("hash"))
             ledger.record(Release.from_dict(entry))
-        if hashes != [
-            ledger._chain.hash_of(number) for number in range(ledger.mark.length)
-        ] or content["mark"] != asdict(ledger.mark):
+        chained = [ledger._chain.hash_of(number) for number in range(ledger.mark.length)]
+        if hashes != chained or content["mark"] != asdict(ledger.mark):
             problem = "its releases are not the chain that was recorded"
             raise PrivacyError(problem, "ledger", len(hashes), _REMEDY)
         ledger._stated = tuple(
@@ -314,30 +276,24 @@ class PrivacyLedger:
         recomputed = self.table(self.budget, fine=False) if self.budget is not None else ()
         problems = self.lost(marks)
         if self._stated:
-            found, stated = (
-                {row.subject: row.epsilon for row in rows} for rows in (recomputed, self._stated)
-            )
+            both = (recomputed, self._stated)
+            found, stated = ({row.subject: row.epsilon for row in rows} for rows in both)
             for subject in sorted(found.keys() | stated.keys()):
                 ours, theirs = found.get(subject, 0.0), stated.get(subject, 0.0)
                 if not math.isclose(ours, theirs, rel_tol=_TOLERANCE, abs_tol=1e-9):
                     problems.append(
                         f"client {subject}: ε stated as {theirs:.4f}, recomputed {ours:.4f}"
                     )
-        if self.budget is not None:
-            over = [
-                row.subject
-                for row in recomputed
-                if row.epsilon > self.budget.epsilon and not self._fits(row.subject, self.budget)
-            ]
-            problems += [
-                f"client {subject}: the budget ε = {self.budget.epsilon:g} is passed"
-                for subject in over
-            ]
-        by_basis = {
-            basis: tuple(release.key for release in self.releases if release.basis == basis)
+        for row in recomputed if self.budget is not None else ():
+            assert self.budget is not None
+            limit = self.budget.epsilon
+            if row.epsilon > limit and not self._fits(row.subject, self.budget):
+                problems.append(f"client {row.subject}: the budget ε = {limit:g} is passed")
+        declared, derived = (
+            tuple(release.key for release in self.releases if release.basis == basis)
             for basis in ("declared", "derived")
-        }
-        return Verification(tuple(problems), recomputed, by_basis["declared"], by_basis["derived"])
+        )
+        return Verification(tuple(problems), recomputed, declared, derived)
 
     def _fits(self, subject: int, budget: Budget) -> bool:
         histories = self.histories(budget.unit, subject, budget.adjacency)
@@ -347,6 +303,15 @@ class PrivacyLedger:
         if self._releases.get(release.key, release) != release:
             remedy = "give every release a key of its own"
             raise PrivacyError("known with other content", "release.key", release.key, remedy)
+
+
+def _merged(histories: Iterable[Iterable[Charge]]) -> tuple[Charges, ...]:
+    """Histories, each merged, equal ones once."""
+    return tuple(dict.fromkeys(map(merged, histories)))
+
+
+def _costliest(histories: Iterable[Charges], delta: float, *, fine: bool) -> float:
+    return max(epsilon_of(charges, delta, fine=fine) for charges in histories)
 
 
 def _by_history(

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 import threading
 from collections.abc import Iterator, Sequence
 from math import isfinite, prod
@@ -172,12 +173,8 @@ class NoiseStream(_OneProcess):
             PrivacyError: `deviation` is not positive and finite, or a size is negative.
         """
         if not (isfinite(deviation) and deviation > 0):
-            raise _refused(
-                "deviation",
-                deviation,
-                "must be a finite number above 0",
-                "pass the noise's standard deviation",
-            )
+            problem, remedy = "not a finite number above 0", "pass the noise's standard deviation"
+            raise PrivacyError(problem, "deviation", deviation, remedy)
         for size in shape:
             check_count(size)
         noise = torch.empty(prod(shape), dtype=torch.float32)
@@ -199,9 +196,8 @@ class NoiseStream(_OneProcess):
         are exact). Raises PrivacyError: `probability` is not within [0, 1].
         """
         if not 0 <= probability <= 1:
-            raise _refused(
-                "probability", probability, "must lie within [0, 1]", "pass a probability"
-            )
+            remedy = "pass a probability"
+            raise PrivacyError("must lie within [0, 1]", "probability", probability, remedy)
         words = self.words(count)
         if probability == 1:
             return torch.ones(count, dtype=torch.bool)
@@ -230,26 +226,17 @@ def blocks(count: int) -> Iterator[slice]:
 def check_count(count: int) -> int:
     """`count`, which must not be negative."""
     if count < 0:
-        raise _refused("count", count, "must not be negative", "ask for 0 or more draws")
+        raise PrivacyError("must not be negative", "count", count, "ask for 0 or more draws")
     return count
 
 
 def _info(client: int, round_: int, purpose: str) -> bytes:
     """The triple as bytes, no two alike: numbers have a fixed width, and the text comes last."""
     try:
-        return (
-            _DOMAIN
-            + client.to_bytes(8, "big", signed=True)
-            + round_.to_bytes(8, "big", signed=True)
-            + purpose.encode()
-        )
-    except OverflowError:
-        raise _refused(
-            "stream",
-            (client, round_),
-            "client and round must fit 64 bits",
-            "number clients and rounds from 0",
-        ) from None
+        return _DOMAIN + struct.pack(">qq", client, round_) + purpose.encode()
+    except struct.error:
+        problem, remedy = "client and round must fit 64 bits", "number clients and rounds from 0"
+        raise PrivacyError(problem, "stream", (client, round_), remedy) from None
 
 
 def _unit(words: NDArray[np.uint64]) -> NDArray[np.float64]:
@@ -257,7 +244,3 @@ def _unit(words: NDArray[np.uint64]) -> NDArray[np.float64]:
     five times as fast as unsigned ones.
     """
     return ((words >> np.uint64(1)).view(np.int64).astype(np.float64) + 0.5) * 2.0**-63
-
-
-def _refused(field: str, value: object, problem: str, remedy: str) -> PrivacyError:
-    return PrivacyError(problem, field, value, remedy)

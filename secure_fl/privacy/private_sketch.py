@@ -61,7 +61,7 @@ _INSIDE = GRID * (1 - 2.0**-30)
 """A unit vector's length before it is cut: rounding cannot take it past `GRID`."""
 
 
-_PLAIN, _CODE, _CODES_TRIED = 0.35, 3, 200
+_PLAIN, _CODE, _TRIED = 0.35, 3, 200
 """Of a label's code: its first coordinate, the same for all labels; how many others there are at
 most; draws of which the best spread is taken.
 """
@@ -108,19 +108,12 @@ class PrivateSketch:
         return cls(noise, features, seed, classes, dimensions)
 
     def __post_init__(self) -> None:
+        noise, wide = self.noise_multiplier, self.dimensions is None or self.dimensions >= 1
         for holds, name, remedy in (
-            (
-                0 < self.noise_multiplier < inf,
-                "noise_multiplier",
-                "a finite positive number, for example 4.0",
-            ),
+            (0 < noise < inf, "noise_multiplier", "a finite positive number, for example 4.0"),
             (self.features >= 1, "features", "the length of an example's vector"),
             (self.classes >= 0, "classes", "0 for a sketch without labels"),
-            (
-                self.dimensions is None or self.dimensions >= 1,
-                "dimensions",
-                "1 or more, for example 16",
-            ),
+            (wide, "dimensions", "1 or more, for example 16"),
             (0 <= self.centring < 1, "centring", "within [0, 1), for example 0.2"),
         ):
             if not holds:
@@ -149,12 +142,9 @@ class PrivateSketch:
             spread = torch.eye(self.classes, dtype=torch.float64)
         else:
             generator = torch.Generator().manual_seed(derive_seed(self.seed, "sketch", "codes"))
-            drawn = (
-                normalize(
-                    torch.randn(self.classes, _CODE, generator=generator, dtype=torch.float64)
-                )
-                for _ in range(_CODES_TRIED)
-            )
+            shape, kind = (self.classes, _CODE), torch.float64
+            draws = (torch.randn(shape, generator=generator, dtype=kind) for _ in range(_TRIED))
+            drawn = map(normalize, draws)
             spread = min(drawn, key=lambda codes: float((codes @ codes.T).fill_diagonal_(-1).max()))
         shared = torch.full((self.classes, 1), _PLAIN, dtype=torch.float64)
         return torch.cat([shared, sqrt(1 - _PLAIN**2) * spread], dim=1)
@@ -165,20 +155,14 @@ class PrivateSketch:
         if self.part == self.features:
             return torch.eye(self.features, dtype=torch.float64)
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "sketch", "projection"))
-        basis: Tensor = torch.linalg.qr(
-            torch.randn(self.features, self.part, generator=generator, dtype=torch.float64)
-        ).Q
+        drawn = torch.randn(self.features, self.part, generator=generator, dtype=torch.float64)
+        basis: Tensor = torch.linalg.qr(drawn).Q
         return basis.T
 
     def events(self) -> tuple[GaussianEvent, ...]:
         """What the releases cost, in order: the centre (unless left out), the sketch."""
         shares = [share for share in (self.centring, 1 - self.centring) if share > 0]
-        return tuple(
-            GaussianEvent(
-                noise_multiplier=self.noise_multiplier / sqrt(share), sampling_rate=1.0, steps=1
-            )
-            for share in shares
-        )
+        return tuple(GaussianEvent(self.noise_multiplier / sqrt(share), 1.0, 1) for share in shares)
 
     def release_mean(self, features: Tensor, size: int, stream: NoiseStream) -> Tensor:
         """The client's share of the centre: noised mean of its examples `[N, F]` at unit length,
@@ -260,12 +244,8 @@ class PrivateSketch:
             raise PrivacyError("not a label an example", "labels", "not shown", remedy)
 
     def _check(self, features: Tensor, size: int) -> None:
-        if (
-            features.ndim != 2
-            or features.shape[1] != self.features
-            or len(features) > size
-            or size < 1
-        ):
+        fits = features.ndim == 2 and features.shape[1] == self.features
+        if not fits or len(features) > size or size < 1:
             problem = "not the client's examples"
             remedy = f"pass [N, {self.features}] and the public number of examples, at least N"
             raise PrivacyError(problem, "features", ("N", *features.shape[1:]), remedy)
@@ -291,8 +271,7 @@ def _released(
 ) -> Tensor:
     """Exact integer sum and rounded normal deviates, over the public size."""
     total = contributions.sum(0)
-    deviates = torch.special.ndtri(torch.from_numpy(stream.uniform(len(total)))) * (
-        noise_multiplier * GRID
-    )
-    released: Tensor = (total + deviates.round().long()).double() / (GRID * size)
+    normal = torch.special.ndtri(torch.from_numpy(stream.uniform(len(total))))
+    deviates = (normal * (noise_multiplier * GRID)).round().long()
+    released: Tensor = (total + deviates).double() / (GRID * size)
     return released

@@ -84,9 +84,7 @@ class Release:
     history: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(
-            self, "subjects", tuple(sorted({int(subject) for subject in self.subjects}))
-        )
+        object.__setattr__(self, "subjects", tuple(sorted(set(map(int, self.subjects)))))
         for holds, field, problem, remedy in self._rules():
             if not holds:
                 raise PrivacyError(problem, f"release.{field}", getattr(self, field), remedy)
@@ -118,6 +116,10 @@ class Release:
         ]
         # fmt: on
 
+    def touches(self, unit: PrivacyUnit) -> bool:
+        """Whether it costs this unit something."""
+        return unit in (self.unit, self.also_protects)
+
     def charge(self, unit: PrivacyUnit, adjacency: Adjacency) -> Charge | None:
         """What this costs `unit` under `adjacency`; None when it does not touch that unit.
 
@@ -126,12 +128,9 @@ class Release:
         """
         if unit is self.unit:
             integer_example = unit is PrivacyUnit.EXAMPLE and isinstance(self.event, IntegerEvent)
-            return Charge(
-                self.event,
-                Adjacency.ZERO_OUT
-                if integer_example and adjacency is Adjacency.ADD_REMOVE
-                else adjacency,
-            )
+            if integer_example and adjacency is Adjacency.ADD_REMOVE:
+                adjacency = Adjacency.ZERO_OUT
+            return Charge(self.event, adjacency)
         return Charge(self.event, Adjacency.REPLACE_ONE) if unit is self.also_protects else None
 
     def to_dict(self) -> dict[str, object]:
@@ -142,15 +141,13 @@ class Release:
     def from_dict(cls, values: Mapping[str, Any]) -> Release:
         """The release that `to_dict` wrote."""
         also = values["also_protects"]
-        return cls(
-            **{
-                **values,
-                "unit": PrivacyUnit(values["unit"]),
-                "subjects": tuple(values["subjects"]),
-                "event": Event.from_dict(values["event"]),
-                "also_protects": None if also is None else PrivacyUnit(also),
-            }
-        )
+        read = {
+            "unit": PrivacyUnit(values["unit"]),
+            "subjects": tuple(values["subjects"]),
+            "event": Event.from_dict(values["event"]),
+            "also_protects": None if also is None else PrivacyUnit(also),
+        }
+        return cls(**{**values, **read})
 
 
 def check_claimable(unit: PrivacyUnit, adjacency: Adjacency) -> None:

@@ -33,7 +33,7 @@ _LAYERS: tuple[type[nn.Module], ...] = (
     nn.Embedding,
 )
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def check_separable(model: nn.Module) -> None:
@@ -44,11 +44,8 @@ def check_separable(model: nn.Module) -> None:
         DependencyError: Opacus is not installed.
     """
     for name, layer in model.named_modules():
-        if (
-            isinstance(layer, _NormBase)
-            and layer.training
-            and (isinstance(layer, _BatchNorm) or layer.track_running_stats)
-        ):
+        over_batch = isinstance(layer, _BatchNorm) or getattr(layer, "track_running_stats", False)
+        if isinstance(layer, _NormBase) and layer.training and over_batch:
             problem = "takes statistics over the batch, so that examples change each other"
             remedy = 'set model.norm = "group"; a frozen encoder must be in eval mode'
             raise PrivacyError(problem, name, _kind(layer), remedy)
@@ -103,7 +100,7 @@ def _problems(layer: nn.Module) -> Iterator[tuple[str, str]]:
             f"makes its weight of others ({extra}), whose gradients the rule does not form",
             "remove the reparametrisation, or freeze it",
         )
-    if "forward" in vars(layer) or any(vars(layer)[hooks] for hooks in _HOOKS):
+    if "forward" in vars(layer) or any(vars(layer)[hooks] for hooks in HOOKS):
         yield (
             "has hooks or a forward of its own, which its rule does not know",
             "remove them while it is trained privately",

@@ -164,11 +164,8 @@ def _backpropagate(
     gradients = output_gradients(model, h, z, rows_per_unit, unit_losses)
     trained = [output.requires_grad for output in (h, z)]
     ends, starts = [list(compress(values, trained)) for values in ((h, z), gradients)]
-    found = (
-        torch.autograd.grad(ends, [call.edge for call in calls], starts, allow_unused=True)
-        if calls
-        else ()
-    )
+    edges = [call.edge for call in calls]
+    found = torch.autograd.grad(ends, edges, starts, allow_unused=True) if calls else ()
     for call, backprops in zip(calls, found, strict=True):
         call.check_inputs()
         call.backprops = None if backprops is None else _as_weights(call, backprops)
@@ -208,15 +205,12 @@ def _formed(calls: Sequence[LayerCall], rows_per_unit: int) -> dict[Tensor, Tens
     formed: dict[Tensor, Tensor] = {}
     for call in calls:
         assert call.backprops is not None
-        for parameter, by_row in layer_rule(call.layer)(
-            call.layer, [call.inputs], call.backprops
-        ).items():
+        by_rows = layer_rule(call.layer)(call.layer, [call.inputs], call.backprops)
+        for parameter, by_row in by_rows.items():
             if parameter.requires_grad:
-                by_unit = (
-                    by_row.reshape(-1, rows_per_unit, *parameter.shape).sum(1)
-                    if rows_per_unit > 1
-                    else by_row
-                )
+                by_unit = by_row
+                if rows_per_unit > 1:
+                    by_unit = by_row.reshape(-1, rows_per_unit, *parameter.shape).sum(1)
                 formed[parameter] = formed[parameter] + by_unit if parameter in formed else by_unit
     return formed
 
@@ -226,15 +220,10 @@ def _formed(calls: Sequence[LayerCall], rows_per_unit: int) -> dict[Tensor, Tens
 
 def _ghosts(calls: Sequence[LayerCall]) -> list[LayerCall]:
     """Calls with a ghost norm and weights used once: norms of parts do not add up."""
-    uses = Counter(
-        id(parameter) for call in calls for parameter in call.layer.parameters(recurse=False)
-    )
-    return [
-        call
-        for call in calls
-        if has_ghost(call.layer)
-        and all(uses[id(p)] == 1 for p in call.layer.parameters(recurse=False))
-    ]
+    held = {call: [id(p) for p in call.layer.parameters(recurse=False)] for call in calls}
+    uses = Counter(weight for weights in held.values() for weight in weights)
+    alone = (call for call, weights in held.items() if all(uses[each] == 1 for each in weights))
+    return [call for call in alone if has_ghost(call.layer)]
 
 
 def has_ghost(layer: nn.Module) -> bool:

@@ -95,11 +95,8 @@ def _gradients(losses: Tensor, leaves: Sequence[Tensor], units: Tensor) -> list[
     """The gradients, by each leaf, of the sum of some units' losses."""
     if not losses.requires_grad:
         return [torch.zeros_like(leaf) for leaf in leaves]
-    return list(
-        torch.autograd.grad(
-            losses, leaves, units.to(losses.dtype), allow_unused=True, materialize_grads=True
-        )
-    )
+    weights, unused = units.to(losses.dtype), {"allow_unused": True, "materialize_grads": True}
+    return list(torch.autograd.grad(losses, leaves, weights, **unused))
 
 
 @torch.no_grad()

@@ -67,9 +67,8 @@ def check_augmentation(augment: Augmentation, examples: Examples) -> None:
         draws = coins.at(step, torch.arange(5))
         if step < 2 or isinstance(augment, KeyedAugmentation):
             views, some = two_views(augment, x, draws), torch.tensor([4, 1])
-            _require_own(
-                augment, views, two_views(augment, x[some.to(x.device)], draws[some]), some
-            )
+            alone = two_views(augment, x[some.to(x.device)], draws[some])
+            _require_own(augment, views, alone, some)
         _check_batch(augment, x, draws)
     if changed := changes(held, remembered(augment=augment)):
         raise remembers(changed[0])
@@ -88,12 +87,8 @@ def _check_batch(augment: Augmentation, x: Tensor, draws: Draws) -> None:
         others = torch.where(stays.view(-1, *[1] * (x.ndim - 1)).to(x.device), x, change(x, x[:1]))
         changed = _batch(augment, others, draws)
         if changed is not None:
-            _require_own(
-                augment,
-                views,
-                [view[stays.to(view.device)] for view in changed],
-                stays.nonzero()[:, 0],
-            )
+            kept = [view[stays.to(view.device)] for view in changed]
+            _require_own(augment, views, kept, stays.nonzero()[:, 0])
 
 
 def _batch(augment: Augmentation, x: Tensor, draws: Draws) -> tuple[Tensor, ...] | None:

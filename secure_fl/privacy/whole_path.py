@@ -120,21 +120,18 @@ def check_step(model: nn.Module, mechanism: AddsUp | None, like: object, members
     rows = rows_of(like)
     if not rows.is_floating_point():
         return
-    units = 4 if mechanism is None else max(4, len(rows))
-    noise = torch.rand(
-        units, *rows.shape[1:], generator=torch.Generator().manual_seed(0), dtype=torch.float64
-    ).to(rows)
+    units, coins = 4 if mechanism is None else max(4, len(rows)), torch.Generator().manual_seed(0)
+    shape = (units, *rows.shape[1:])
+    noise = torch.rand(shape, generator=coins, dtype=torch.float64).to(rows)
     check_rows_alone(model, noise.flatten(0, 1)[:4], quick=True)
     if mechanism is None:
         return
     for count in (4, units):
-        targets = (
-            torch.zeros_like(like.targets[:1]).expand(count, *like.targets.shape[1:])
-            if isinstance(like, Labelled)
-            else None
-        )
         draws = Coins.public(0).at(0, torch.arange(count * members))
-        views = noise[:count] if targets is None else Labelled(noise[:count], targets)
+        views: object = noise[:count]
+        if isinstance(like, Labelled):
+            targets = torch.zeros_like(like.targets[:1]).expand(count, *like.targets.shape[1:])
+            views = Labelled(noise[:count], targets)
         check_adds_up(model, mechanism, views, draws, closely=count == 4)
 
 
@@ -157,24 +154,16 @@ def check_adds_up(
 
     def sums(of: AddsUp, chosen: Tensor, world: object) -> list[Tensor]:
         rows = rows_of(world)[chosen]
-        with keyed_dropout(
-            model, row_draws(draws[members[chosen.cpu()].flatten()], len(rows), rows.shape[1])
-        ):
-            return of.released_sums(
-                model,
-                Labelled(rows, world.targets[chosen]) if isinstance(world, Labelled) else rows,
-            )
+        given = Labelled(rows, world.targets[chosen]) if isinstance(world, Labelled) else rows
+        own = draws[members[chosen.cpu()].flatten()]
+        with keyed_dropout(model, row_draws(own, len(rows), rows.shape[1])):
+            return of.released_sums(model, given)
 
     everyone = torch.arange(units, device=rows_of(views).device)
     for way, world, alone, may_fail in _ways(mechanism, views, everyone)[: None if closely else 1]:
+        parts = (everyone, alone, everyone[~torch.isin(everyone, alone)])
         with forgiven(may_fail):
-            _require_sums(
-                mechanism,
-                *(
-                    sums(way, part, world)
-                    for part in (everyone, alone, everyone[~torch.isin(everyone, alone)])
-                ),
-            )
+            _require_sums(mechanism, *(sums(way, part, world) for part in parts))
 
 
 def _require_sums(

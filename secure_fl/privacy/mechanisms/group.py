@@ -185,13 +185,8 @@ class GroupNTXent:
 
     def gradients(self, model: nn.Module, views: Tensor, stream: NoiseStream) -> None:
         """Write the noised sum over the expected number of groups to `.grad`."""
-        write_gradients(
-            model,
-            self._sum(model, views),
-            self.noise_multiplier * self.bound,
-            self.expected_units,
-            stream,
-        )
+        deviation = self.noise_multiplier * self.bound
+        write_gradients(model, self._sum(model, views), deviation, self.expected_units, stream)
 
     def _sum(self, model: nn.Module, views: Tensor) -> list[Tensor]:
         """The clipped sum over groups, one tensor for each trainable parameter."""
@@ -208,6 +203,5 @@ class GroupNTXent:
             losses_U = self.units.unit_losses(h, z)
             return torch.where(counts_U, losses_U, torch.zeros_like(losses_U))
 
-        return clipped_sum(
-            model, views.flatten(0, 1), views.shape[1], losses, self.bound, method=self.method
-        ).gradients
+        rows, method = views.flatten(0, 1), self.method
+        return clipped_sum(model, rows, views.shape[1], losses, self.bound, method=method).gradients

@@ -182,9 +182,8 @@ class PerExample:
 
     def gradients(self, model: nn.Module, views: Tensor | Labelled, stream: NoiseStream) -> None:
         summed = self._sum(model, views)
-        write_gradients(
-            model, summed.gradients, self.gradient_noise * self.bound, self.expected_units, stream
-        )
+        deviation = self.gradient_noise * self.bound
+        write_gradients(model, summed.gradients, deviation, self.expected_units, stream)
         if isinstance(self.clip, AdaptiveBound) and self.count_noise is not None:
             noise = stream.gaussian((1,), self.count_noise)
             self.clip.follow(float(self._count(self.clip, summed) + noise), self.expected_units)
@@ -192,17 +191,13 @@ class PerExample:
     def released_sums(self, model: nn.Module, views: Tensor | Labelled) -> list[Tensor]:
         """[gradients], and [gradients, count] where clipping adapts."""
         summed = self._sum(model, views)
-        return [
-            flat(summed.gradients),
-            *([self._count(self.clip, summed)] if isinstance(self.clip, AdaptiveBound) else []),
-        ]
+        count = [self._count(self.clip, summed)] if isinstance(self.clip, AdaptiveBound) else []
+        return [flat(summed.gradients), *count]
 
     def sensitivity(self, adjacency: Adjacency) -> list[float]:
         twice = 2.0 if adjacency is Adjacency.REPLACE_ONE else 1.0
-        return [
-            twice * self.bound,
-            *([twice * self._bit] if isinstance(self.clip, AdaptiveBound) else []),
-        ]
+        count = [twice * self._bit] if isinstance(self.clip, AdaptiveBound) else []
+        return [twice * self.bound, *count]
 
     def _count(self, clip: AdaptiveBound, summed: ClippedSum) -> Tensor:
         """The sum of what each norm adds to the count, `[1]`."""
@@ -219,6 +214,5 @@ class PerExample:
                 raise PrivacyError(problem, "views", ("U", *rows.shape[1:]), remedy)
             return self.objective.target_losses(z, targets)
 
-        return clipped_sum(
-            model, rows.flatten(0, 1), rows.shape[1], losses, self.bound, method=self.method
-        )
+        flat_rows, method = rows.flatten(0, 1), self.method
+        return clipped_sum(model, flat_rows, rows.shape[1], losses, self.bound, method=method)

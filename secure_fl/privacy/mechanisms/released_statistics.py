@@ -149,9 +149,8 @@ class ReleasedStatistics:
             return total + stream.gaussian(total.shape, self.statistic_noise).to(total)
 
         summed = self._sum(model, views, release)
-        write_gradients(
-            model, summed.gradients, self.gradient_noise * self.bound, self.expected_units, stream
-        )
+        deviation = self.gradient_noise * self.bound
+        write_gradients(model, summed.gradients, deviation, self.expected_units, stream)
 
     def released_sums(self, model: nn.Module, views: Tensor) -> list[Tensor]:
         """[statistic, gradients]; the second at one released value, as in its proof."""
@@ -176,18 +175,12 @@ class ReleasedStatistics:
             # once, from the outputs as they are: losses are looked at again with some of
             # them replaced
             if not released:
-                released.append(
-                    statistic.mean(
-                        release(statistic_sum(statistic, z)),
-                        self.expected_units,
-                        self.statistic_noise,
-                    )
-                )
+                total = release(statistic_sum(statistic, z))
+                released.append(statistic.mean(total, self.expected_units, self.statistic_noise))
             return self.objective.unit_losses(h, z, released[0])
 
-        return clipped_sum(
-            model, views.flatten(0, 1), views.shape[1], losses, self.bound, method=self.method
-        )
+        rows, method = views.flatten(0, 1), self.method
+        return clipped_sum(model, rows, views.shape[1], losses, self.bound, method=method)
 
 
 @torch.no_grad()
@@ -199,8 +192,7 @@ def statistic_sum(statistic: Statistic, z: Tensor) -> Tensor:
 
 def some_value(like: Tensor) -> Tensor:
     """An arbitrary mean that a statistic might be released as: norm ½, in no special direction."""
-    direction = torch.cos(
-        torch.arange(1, like.numel() + 1, dtype=torch.float64, device=like.device).square()
-    )
+    places = torch.arange(1, like.numel() + 1, dtype=torch.float64, device=like.device)
+    direction = places.square().cos()
     half: Tensor = direction / (2 * direction.norm())
     return half.to(like).view_as(like)
