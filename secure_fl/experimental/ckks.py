@@ -88,21 +88,16 @@ class CkksClient:
         Raises:
             SecureSumError: another type, or out of range.
         """
-        if (
-            integers.dtype != np.int64
-            or integers.ndim != 1
-            or not integers.size
-            or magnitude(integers) > LARGEST
-        ):
+        fits = integers.dtype == np.int64 and integers.ndim == 1 and integers.size > 0
+        if not fits or magnitude(integers) > LARGEST:
             problem, remedy = f"must be int64 [n] within ±{LARGEST}", "quantise with the codec"
             raise SecureSumError(problem, "integers", (str(integers.dtype), integers.shape), remedy)
         parameters = self.parameters
         count = parameters.ciphertexts(integers.size)
         rows = np.zeros((count, parameters.capacity))
         rows.reshape(-1)[: integers.size] = integers
-        return self.encryptor.body(
-            integers.size, map(self.encryptor.ciphertext, map(self._plaintext, rows)), place
-        )
+        ciphertexts = map(self.encryptor.ciphertext, map(self._plaintext, rows))
+        return self.encryptor.body(integers.size, ciphertexts, place)
 
     def _plaintext(self, row: NDArray[np.float64]) -> Any:
         plaintext = self.encryptor.bridge.api.Plaintext()

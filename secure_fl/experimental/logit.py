@@ -52,23 +52,17 @@ _SLACK = 1e-6
 
 def logit_sensitivity(pair_bound: float, temperature: float, others: int) -> float:
     """Δ(n): what one example moves the summed gradient by, next to `others` examples."""
+    if not others:
+        return 0.0
     reach = exp(min(2 / temperature, 700.0))
-    return (
-        2
-        * pair_bound
-        / temperature
-        * (1 / (1 + 1 / (others * reach)) + 1 / (1 / others + 1 / reach))
-        if others
-        else 0.0
-    )
+    moved = 1 / (1 + 1 / (others * reach)) + 1 / (1 / others + 1 / reach)
+    return 2 * pair_bound / temperature * moved
 
 
 def pair_coefficients(similarity: Tensor, temperature: float) -> Tensor:
     """(p − I)/τ of similarities `[N, N]`: the summed InfoNCE's derivative by each of them."""
-    return (
-        (similarity / temperature).softmax(1)
-        - torch.eye(len(similarity), dtype=similarity.dtype, device=similarity.device)
-    ) / temperature
+    pairs = torch.eye(len(similarity), dtype=similarity.dtype, device=similarity.device)
+    return ((similarity / temperature).softmax(1) - pairs) / temperature
 
 
 @dataclass(frozen=True)
@@ -150,13 +144,8 @@ class LogitDP:
 
     def gradients(self, model: nn.Module, views: Tensor, stream: NoiseStream) -> None:
         """Write the noised sum over q·n to `.grad`."""
-        write_gradients(
-            model,
-            self._sum(model, views),
-            self.noise_multiplier * self.bound,
-            self.sampling_rate * self.examples,
-            stream,
-        )
+        deviation, expected = self.noise_multiplier * self.bound, self.sampling_rate * self.examples
+        write_gradients(model, self._sum(model, views), deviation, expected, stream)
 
     def _sum(self, model: nn.Module, views: Tensor) -> list[Tensor]:
         """One tensor a trainable parameter, in their order."""
@@ -167,9 +156,9 @@ class LogitDP:
         if len(views) == 0:
             return [torch.zeros_like(p) for p in trained]
         embedded, grams = embeddings_and_grams(model, views)
-        kept = torch.isfinite(grams.sum((1, 2, 3))) & (
-            grams.diagonal(dim1=2, dim2=3).sum((1, 2)) <= (_LONGEST * self.pair_bound) ** 2
-        )
+        squares = grams.diagonal(dim1=2, dim2=3).sum((1, 2))
+        short = squares <= (_LONGEST * self.pair_bound) ** 2
+        kept = torch.isfinite(grams.sum((1, 2, 3))) & short
         if int(kept.sum()) < 2:
             return [torch.zeros_like(p) for p in trained]
         scale = self._scale(embedded[kept], grams[kept])
@@ -177,9 +166,8 @@ class LogitDP:
         unit = normalize(model(rows)[1]).unflatten(0, (-1, 2))
         similarity = unit[:, 0] @ unit[:, 1].T
         weight = pair_coefficients(similarity.detach(), self.temperature) * scale.to(similarity)
-        return list(
-            torch.autograd.grad((weight * similarity).sum(), trained, materialize_grads=True)
-        )
+        loss = (weight * similarity).sum()
+        return list(torch.autograd.grad(loss, trained, materialize_grads=True))
 
     def _scale(self, embedded: Tensor, grams: Tensor) -> Tensor:
         """min(1, L/u) `[N, N]`, u ≥ ‖Jᵢᵀeⱼ' + Jⱼ'ᵀeᵢ‖ by the triangle inequality."""

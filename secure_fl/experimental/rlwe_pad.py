@@ -33,6 +33,7 @@ sum is lost); authenticity: an upload travels in a signed envelope of the caller
 from __future__ import annotations
 
 import os
+import struct
 import warnings
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -62,6 +63,7 @@ from secure_fl.experimental.rlwe_ring import (
     uniform_elements,
 )
 from secure_fl.secure_sum.blocks import BlockShape
+from secure_fl.secure_sum.framing import sized
 from secure_fl.secure_sum.layout import FieldLayout, magnitude
 from secure_fl.secure_sum.masks import UsedSeeds
 from secure_fl.secure_sum.noise_bounds import largest_noise
@@ -167,26 +169,17 @@ class PadPlan:
     @cached_property
     def public_seed(self) -> bytes:
         """32 bytes that make the elements a of this block, round and federation alone."""
-        name = self.federation.encode()
+        place = struct.pack(">QI", self.round, self.block)
         # no secret goes in, and nobody chooses what comes out
-        info = (
-            _PUBLIC
-            + len(name).to_bytes(4, "big")
-            + name
-            + self.round.to_bytes(8, "big")
-            + self.block.to_bytes(4, "big")
-        )
-        return HKDF(algorithm=hashes.SHA256(), length=KEY_BYTES, salt=None, info=info).derive(
-            bytes(KEY_BYTES)
-        )
+        info = _PUBLIC + sized(self.federation.encode()) + place
+        return HKDF(hashes.SHA256(), KEY_BYTES, None, info).derive(bytes(KEY_BYTES))
 
     def pad(self, secret: Integers) -> Slots:
         """a·s for every element, uint64 `[R, N]`, of a secret or a sum of secrets."""
         out: Slots = np.empty((self.elements, DEGREE), np.uint64)
         for group, rows in groups(self.elements):
-            out[rows] = products(
-                uniform_elements(self.public_seed, group, rows.stop - rows.start), secret
-            )
+            elements = uniform_elements(self.public_seed, group, rows.stop - rows.start)
+            out[rows] = products(elements, secret)
         return out
 
 
@@ -231,27 +224,21 @@ class RlwePad:
                 been used.
         """
         plan = self.plan
-        if (
-            values.shape != (plan.fields,)
-            or values.dtype != np.int64
-            or magnitude(values) > plan.bound
-        ):
+        found = (values.dtype, values.shape)
+        fits = values.dtype == np.int64 and values.shape == (plan.fields,)
+        if not fits or magnitude(values) > plan.bound:
             remedy = (
                 f"int64 [{plan.fields}] within ±{plan.bound}: derive the codec for {plan.clients} "
                 "clients with PAD_LAYOUT"
             )
-            raise SecureSumError(
-                "not the block's integers", "values", (values.dtype, values.shape), remedy
-            )
+            raise SecureSumError("not the block's integers", "values", found, remedy)
         self._used.spend([self._seed])
         padded = plan.pad(self.secret)
         for group, rows in groups(plan.elements):
-            padded[rows] += short_elements(
-                b"noise" + self._seed, group, rows.stop - rows.start
-            ).view(np.uint64)
-        padded.reshape(-1)[: PAD_LAYOUT.slots(plan.fields)] += PAD_LAYOUT.pack(values) << np.uint64(
-            NOISE_BITS
-        )
+            noise = short_elements(b"noise" + self._seed, group, rows.stop - rows.start)
+            padded[rows] += noise.view(np.uint64)
+        raised = PAD_LAYOUT.pack(values) << np.uint64(NOISE_BITS)
+        padded.reshape(-1)[: PAD_LAYOUT.slots(plan.fields)] += raised
         return to_bytes(reduced(padded.view(np.int64)))
 
 
@@ -317,13 +304,11 @@ class PadSum:
     def _check_clients(self, named: set[str]) -> None:
         fewest = self.plan.fewest
         if named != self._clients or len(named) < fewest:
-            found = {"added": len(self._clients), "survivors": len(named)}
-            raise SecureSumError(
-                "not the clients whose secrets were opened",
-                "survivors",
-                {**found, "in both": len(named & self._clients)},
-                f"add the uploads of exactly the survivors, {fewest} or more",
-            )
+            counts = {"added": len(self._clients), "survivors": len(named)}
+            found = {**counts, "in both": len(named & self._clients)}
+            problem = "not the clients whose secrets were opened"
+            remedy = f"add the uploads of exactly the survivors, {fewest} or more"
+            raise SecureSumError(problem, "survivors", found, remedy)
 
 
 def _check_secrets(secrets: Integers, clients: int) -> None:

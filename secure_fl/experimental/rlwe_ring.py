@@ -123,17 +123,13 @@ def from_bytes(body: bytes, elements: int) -> Slots:
         remedy = f"{elements * BYTES_PER_ELEMENT} bytes: refuse the upload"
         raise SecureSumError("not so many ring elements", "upload", f"{len(body)} bytes", remedy)
     count = elements * DEGREE
-    return (
-        PackedWords(np.frombuffer(body, np.uint8), count, MODULUS_BITS)
-        .take(0, count)
-        .reshape(elements, DEGREE)
-    )
+    packed = PackedWords(np.frombuffer(body, np.uint8), count, MODULUS_BITS)
+    return packed.take(0, count).reshape(elements, DEGREE)
 
 
 def _group_key(kind: bytes, key: bytes, group: int) -> bytes:
-    return hashlib.sha256(
-        b"secure_fl/secure-sum/rlwe/" + kind + b"/v1" + group.to_bytes(8, "big") + key
-    ).digest()
+    named = b"secure_fl/secure-sum/rlwe/" + kind + b"/v1"
+    return hashlib.sha256(named + group.to_bytes(8, "big") + key).digest()
 
 
 def _ones(words: Slots) -> Slots:

@@ -161,10 +161,8 @@ class ClientChain(_Chain):
         self._check_open()
         self._check_vector(integers)
         longest = self.tree.levels
-        if (
-            bool(((integers > longest) | (integers < -longest)).any())
-            or int(integers.square().sum()) > longest**2
-        ):
+        beyond = bool(((integers > longest) | (integers < -longest)).any())
+        if beyond or int(integers.square().sum()) > longest**2:
             problem = "the integers are longer than charged"
             raise PrivacyError(problem, "integers", "their norm", "clip before rounding")
         added = self._noise.step(self.round)

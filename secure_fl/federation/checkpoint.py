@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, JsonValue
 
@@ -120,9 +120,8 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
         return None
     newest, manifest = found[-1], _manifest(found[-1])
     tensors = read_bytes(newest / _TENSORS, most=_LARGEST)
-    if manifest.check != manifest.digest_of_rest or manifest.sha256 != {
-        _TENSORS: hashlib.sha256(tensors).hexdigest()
-    }:
+    sums = {_TENSORS: hashlib.sha256(tensors).hexdigest()}
+    if manifest.check != manifest.digest_of_rest or manifest.sha256 != sums:
         problem = "its files do not match their hashes"
         raise RunFolderError(problem, "checkpoints", newest.name, _REMEDY)
     loaded = unpack(tensors, field="checkpoints", value=newest.name, remedy=_REMEDY)
@@ -132,14 +131,13 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
 
 def _manifest(checkpoint: Path) -> _Manifest:
     data = read_bytes(checkpoint / _MANIFEST)
-    schema = parse_json(
-        data, dict[str, JsonValue], field="checkpoints", value=checkpoint.name, remedy=_REMEDY
-    ).get("schema")
+    told: Any = {"field": "checkpoints", "value": checkpoint.name, "remedy": _REMEDY}
+    schema = parse_json(data, dict[str, JsonValue], **told).get("schema")
     if schema != _SCHEMA:
         problem = f"is of another schema than {_SCHEMA}"
         remedy = "resume it with the version of secure-fl that wrote it"
         raise RunFolderError(problem, "checkpoints", checkpoint.name, remedy)
-    return parse_json(data, _Manifest, field="checkpoints", value=checkpoint.name, remedy=_REMEDY)
+    return parse_json(data, _Manifest, **told)
 
 
 def _found(folder: Path) -> list[Path]:

@@ -43,9 +43,9 @@ def encoder_maker(
         raise ModelError("is a class", "encoder", encoder.__name__, remedy)
     if not isinstance(encoder, nn.Module) and not callable(encoder):
         raise ModelError("is no module", "encoder", type(encoder).__name__, remedy)
-    maker = (
-        partial(fresh_copy, encoder) if isinstance(encoder, nn.Module) else partial(_made, encoder)
-    )
+    maker = partial(_made, encoder)
+    if isinstance(encoder, nn.Module):
+        maker = partial(fresh_copy, encoder)
     _try_encoder(maker, shape)
     return maker
 
@@ -67,9 +67,8 @@ def augmentation(augment: object, config: FederationConfig, shape: tuple[int, ..
         raise ConfigError("is no function", "augment", type(augment).__name__, remedy)
     if config.augments:
         # Private training gives it one example at a time.
-        batch_views(
-            augment, _noise(1 if config.privacy.unit == "example" else 2, shape), config.seed
-        )
+        rows = 1 if config.privacy.unit == "example" else 2
+        batch_views(augment, _noise(rows, shape), config.seed)
     return augment
 
 
@@ -121,6 +120,6 @@ def _name(function: object) -> str:
 
 
 def _described(value: object) -> str:
-    return (
-        f"{value.dtype} of {value.ndim} axes" if isinstance(value, Tensor) else type(value).__name__
-    )
+    if isinstance(value, Tensor):
+        return f"{value.dtype} of {value.ndim} axes"
+    return type(value).__name__

@@ -229,9 +229,8 @@ class Policy(Section):
     @property
     def digest(self) -> bytes:
         """32 bytes over all settings, set or not: what a transcript names the policy by."""
-        return hashlib.sha256(
-            b"secure-fl policy 1|" + canonical(self.model_dump(mode="json"))
-        ).digest()
+        settings = canonical(self.model_dump(mode="json"))
+        return hashlib.sha256(b"secure-fl policy 1|" + settings).digest()
 
     @property
     def unchecked(self) -> tuple[str, ...]:
@@ -241,9 +240,8 @@ class Policy(Section):
     @property
     def accounted(self) -> frozenset[str]:
         """Which of `epsilon` and `noise` this policy needs an accountant for."""
-        return frozenset(
-            name for name in ("epsilon", "noise") if getattr(self.privacy, name) is not None
-        )
+        limits = {"epsilon": self.privacy.epsilon, "noise": self.privacy.noise}
+        return frozenset(name for name, limit in limits.items() if limit is not None)
 
     def check(self, terms: PlanTerms, today: datetime.date) -> list[Objection]:
         """Hold a plan against this policy.
@@ -255,10 +253,11 @@ class Policy(Section):
         Returns:
             An objection for each respect in which the plan is weaker; none where it is accepted.
         """
+        judged = self.judge(terms, today)
         return [
             Objection(each.field, each.asked, each.allowed, each.reason)
-            for each in self.judge(terms, today)
-            if each.reason is not None
+            for each in judged
+            if each.reason
         ]
 
     def judge(self, terms: PlanTerms, today: datetime.date) -> Iterator[Judgement]:

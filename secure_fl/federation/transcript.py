@@ -118,8 +118,8 @@ class Line:
         return self._encoded(self.seal.hex())
 
     def _encoded(self, evidence: list[str] | str) -> bytes:
-        document = _document(self.before, self.entry)
-        return canonical({**document, "evidence": evidence, "hash": self.head.hex()})
+        signed = {"evidence": evidence, "hash": self.head.hex()}
+        return canonical(_document(self.before, self.entry) | signed)
 
 
 class Transcript:
@@ -219,12 +219,9 @@ class Transcript:
             RefusedError: `malformed`: the file was damaged meanwhile.
             FileError: it cannot be read.
         """
-        data = (
-            b"".join(self._kept or ())
-            if self._path is None
-            else read_bytes(self._path, most=_LARGEST)
-        )
-        return read_lines(data)
+        if self._path is None:
+            return read_lines(b"".join(self._kept or ()))
+        return read_lines(read_bytes(self._path, most=_LARGEST))
 
     def _write(self, line: Line) -> bytes:
         data = line.encode()
@@ -245,12 +242,11 @@ def read_lines(data: bytes) -> Iterator[Line]:
     for number, text in enumerate(data.split(b"\n")[:-1], 1):
         try:
             line = Line.read(text)
-        except SecureSumError as problem:
-            raise malformed("transcript", f"line {number}: {problem.problem}") from None
+        except SecureSumError as error:
+            raise malformed("transcript", f"line {number}: {error.problem}") from None
         if line.before != before:
-            raise malformed(
-                "transcript", f"line {number}: before: does not continue the line before"
-            )
+            problem = f"line {number}: before: does not continue the line before"
+            raise malformed("transcript", problem)
         before = line.head
         yield line
 

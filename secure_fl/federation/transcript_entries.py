@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, get_args
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -238,17 +238,7 @@ Entry = (
     | EndEntry
 )
 
-KINDS: dict[str, type[Entry]] = {
-    "plan": PlanEntry,
-    "joined": JoinedEntry,
-    "refused": RefusedEntry,
-    "keys": KeysEntry,
-    "round": RoundEntry,
-    "sum": SumEntry,
-    "state": StateEntry,
-    "ledger": LedgerEntry,
-    "end": EndEntry,
-}
+KINDS: dict[str, type[Entry]] = {each.kind: each for each in get_args(Entry)}
 """Every kind that there is."""
 
 

@@ -195,10 +195,9 @@ class _Check(ReadFolder):
             tags = Manifest.of(self.config).as_dict()
             self.spelled(MANIFEST, tags, "not the tags that follow from config.toml", end="\n")
         agreed, last = rounds.agreed, self.plans[-1:]
-        now = agreed is not None and [agreed.entry.configuration] == [
-            plan.configuration for plan in last
-        ]
-        if agreed is not None and now and self.config not in (None, agreed.plan.config):
+        if agreed is None or [agreed.entry.configuration] != [each.configuration for each in last]:
+            return
+        if self.config not in (None, agreed.plan.config):
             self.found(CONFIG, "content", "not the configuration of the signed plan")
 
     def _ledger(self, rounds: Rounds) -> None:
@@ -206,9 +205,7 @@ class _Check(ReadFolder):
         config, ledger = self.config, self.ledger
         counted = any(entry.client is None for entry in entries)
         if ledger is None:
-            private = config is not None and (
-                config.privacy.unit != "none" or config.noises_sketches
-            )
+            private = config and (config.privacy.unit != "none" or config.noises_sketches)
             if not is_file(self.folder / LEDGER) and (private or counted):
                 self.found(LEDGER, "file", "missing, though the record counts its releases")
             return
@@ -230,10 +227,9 @@ class _Check(ReadFolder):
 
     def _marks(self) -> Iterator[tuple[str, Mark]]:
         """The ledger's marks in metrics, summary and checkpoints."""
-        lines = enumerate(self.metrics, 1)
         places: list[tuple[str, str, object]] = [
             (METRICS, f"line {number}: metrics.ledger", line.get("metrics"))
-            for number, line in lines
+            for number, line in enumerate(self.metrics, 1)
         ]
         if self.summary:
             said = self.summary.get("privacy") or self.summary.get("sketches")

@@ -91,9 +91,8 @@ class Rounds:
         """Take in a transcript's lines, in order."""
         for number, line in enumerate(lines, 1):
             for place, problem in self._entry(line):
-                self.findings.append(
-                    Finding(FILE, f"line {number}: {line.entry.kind}.{place}", problem)
-                )
+                where = f"line {number}: {line.entry.kind}.{place}"
+                self.findings.append(Finding(FILE, where, problem))
         return self
 
     def _entry(self, line: Line) -> Iterator[tuple[str, str]]:
@@ -162,14 +161,10 @@ class Rounds:
 
     def _begins(self, plan: PlanEntry, entry: RoundEntry) -> Iterator[tuple[str, str]]:
         tried = self._tried.setdefault(entry.place, [])
-        beside = {
-            name
-            for each in tried
-            if each.attempt == entry.attempt
-            for name in set(each.cohort) - set(each.left_out)
-        }
-        again = any(_name(each) in self._opened for each in tried if each.attempt != entry.attempt)
-        asked = set(entry.cohort) - set(entry.left_out)
+        same_attempt = [each for each in tried if each.attempt == entry.attempt]
+        beside = set[str]().union(*(_asked(each) for each in same_attempt))
+        again = any(_name(each) in self._opened for each in tried if each not in same_attempt)
+        asked = _asked(entry)
         same = bool(tried) and (tried[-1].round, tried[-1].attempt) == (entry.round, entry.attempt)
         rules = [
             *self._where(entry, same),
@@ -190,21 +185,13 @@ class Rounds:
             same: whether the sum before belongs to the same attempt.
         """
         here = self._reached in (None, entry.place)
-        known = any(
-            keys.fingerprint == entry.key and keys.first <= entry.round <= keys.last
-            for keys in self._keys
-        )
+        serving = (keys for keys in self._keys if keys.first <= entry.round <= keys.last)
+        known = any(keys.fingerprint == entry.key for keys in serving)
+        led = here and all(each.place == entry.place for each in self._pending)
+        up = entry.round > self._last or same
         return [
-            (
-                entry.round > self._last or same,
-                "round",
-                "its number was used before, or does not count up",
-            ),
-            (
-                here and not any(each.place != entry.place for each in self._pending),
-                "place",
-                "no signed state leads there",
-            ),
+            (up, "round", "its number was used before, or does not count up"),
+            (led, "place", "no signed state leads there"),
             (entry.key == NO_KEY.hex() or known, "key", "no entry says that this key is in force"),
         ]
 
@@ -250,6 +237,11 @@ def _as_planned(plan: PlanEntry, entry: RoundEntry) -> list[tuple[bool, str, str
         (entry.fewest >= plan.fewest, "fewest", f"below the plan's {plan.fewest}"),
         (entry.fewest >= entry.threshold, "fewest", "below the threshold"),
     ]
+
+
+def _asked(entry: RoundEntry) -> set[str]:
+    """Clients that a sum was over from the start."""
+    return set(entry.cohort) - set(entry.left_out)
 
 
 def _name(entry: RoundEntry | SumEntry) -> str | int:

@@ -47,9 +47,8 @@ def noise_for(
     if sampling_rate == 1 and not also and epsilon > 0:
         shift = contributions * (2 if adjacency is Adjacency.REPLACE_ONE else 1)
         one = float(import_module("dp_accounting").get_sigma_gaussian(epsilon, delta))
-        return (
-            one * math.sqrt(steps) * shift * (1 + 1e-9)
-        )  # the root is found to 1e-12 from either side
+        # the root is found to 1e-12 from either side
+        return one * math.sqrt(steps) * shift * (1 + 1e-9)
     return smallest_noise(events, epsilon, delta, adjacency)
 
 

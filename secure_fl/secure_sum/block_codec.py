@@ -117,11 +117,8 @@ def protect(
 def _runs(plan: RoundPlan, numbers: int, values: Integers, terms: Terms) -> Iterator[Slots]:
     """A block's slots, zeros behind its fields, a run at a time in the same memory."""
     layout, room = plan.layout, min(RUN, numbers)
-    slots, work, streams = (
-        np.empty(room, np.uint64),
-        np.empty(room, np.uint64),
-        SignedStreams(terms, layout.modulus, longest=room),
-    )
+    slots, work = np.empty(room, np.uint64), np.empty(room, np.uint64)
+    streams = SignedStreams(terms, layout.modulus, longest=room)
     for start, stop in runs(numbers):
         run = slots[: stop - start]
         layout.pack_run(values, start, run, work)
@@ -152,13 +149,9 @@ class Adder:
         if self._cipher is not None:
             return self._cipher.read(self._sums[block], body, cut=plan.cut(block))
         if len(body) != 8 * numbers:
-            raise RefusedError(
-                Reason.TRUNCATED if len(body) < 8 * numbers else Reason.WRONG_LENGTH,
-                f"{8 * numbers} bytes are expected",
-                "block",
-                len(body),
-                "send every block whole",
-            )
+            reason = Reason.TRUNCATED if len(body) < 8 * numbers else Reason.WRONG_LENGTH
+            problem, remedy = f"{8 * numbers} bytes are expected", "send every block whole"
+            raise RefusedError(reason, problem, "block", len(body), remedy)
         slots = from_bytes(body, numbers)
         if plan.layout.modulus != WORDS and int(slots.max()) >= plan.layout.modulus:
             problem = "a residue is not below the modulus"
@@ -200,11 +193,9 @@ class Adder:
             if masks is not None:
                 subtract(slots, masks, self._plan.layout.modulus)
             return to_bytes(slots)
-        return (
-            self._cipher.finish(total)
-            if masks is None
-            else self._cipher.subtract_plain(total, masks)
-        )
+        if masks is None:
+            return self._cipher.finish(total)
+        return self._cipher.subtract_plain(total, masks)
 
 
 def open_sum(
@@ -219,11 +210,10 @@ def open_sum(
             left, or the sum was damaged.
     """
     fields, numbers = plan.shape.fields(block), plan.numbers(block)
-    slots = (
-        from_bytes(body, numbers)
-        if cipher is None
-        else cipher.decrypt(body, numbers, cut=plan.cut(block))
-    )
+    if cipher is None:
+        slots = from_bytes(body, numbers)
+    else:
+        slots = cipher.decrypt(body, numbers, cut=plan.cut(block))
     used = plan.layout.slots(fields)
     if slots[used:].any():
         problem = "the guard behind the fields is not 0"

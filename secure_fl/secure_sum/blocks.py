@@ -37,20 +37,11 @@ class BlockShape:
 
     def __post_init__(self) -> None:
         least = self.pools if self.counted else 0
-        fits = (
-            self.pools >= 1
-            and self.width >= 1
-            and self.shared >= 0
-            and self.pools < 60_000
-            and (self.counted or self.pools == 1)
-        )
-        if not fits or self.head_fields < least:
-            raise SecureSumError(
-                "blocks do not fit together",
-                "shape",
-                (self.pools, self.width, self.shared, self.head, self.counted),
-                "K counts in the head; without them one pool",
-            )
+        fits = 1 <= self.pools < 60_000 and self.width >= 1 and self.shared >= 0
+        if not fits or self.head_fields < least or not (self.counted or self.pools == 1):
+            found = (self.pools, self.width, self.shared, self.head, self.counted)
+            remedy = "K counts in the head; without them one pool"
+            raise SecureSumError("blocks do not fit together", "shape", found, remedy)
 
     @property
     def head_fields(self) -> int:
@@ -123,11 +114,8 @@ class BlockVector:
         else:
             pool = number - shape.first_pool
             values = self.pools[pool] if len(self.pools) == shape.pools else None
-        if (
-            not isinstance(values, np.ndarray)
-            or values.dtype != np.int64
-            or values.shape != (shape.fields(number),)
-        ):
+        length = (shape.fields(number),)
+        if not isinstance(values, np.ndarray) or (values.dtype, values.shape) != (np.int64, length):
             dtype, form = getattr(values, "dtype", None), getattr(values, "shape", None)
             problem, remedy = "not the block that the shape says", f"int64 [{shape.fields(number)}]"
             raise SecureSumError(problem, f"block {number}", (dtype, form, len(self.pools)), remedy)

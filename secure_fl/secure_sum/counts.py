@@ -93,19 +93,13 @@ def dropped_pairs(
     private, plan, alive = X25519PrivateKey.from_private_bytes(mask_key), book.plan, set(survivors)
     if private.public_key().public_bytes_raw() != book.keys[position].masking:
         raise _unproved("not the key that was advertised", book, position)
-    return {
-        other: pair_seeds(
-            private,
-            book.masking_key(other),
-            federation=plan.roster.federation,
-            round_number=plan.round,
-            blocks=blocks,
-            low=min(position, other),
-            high=max(position, other),
-        )
-        for other in book.neighbours(position)
-        if other in alive
-    }
+    place = {"round_number": plan.round, "blocks": blocks}
+    found = dict[int, list[bytes]]()
+    for other in filter(alive.__contains__, book.neighbours(position)):
+        low, high = sorted((position, other))
+        key, federation = book.masking_key(other), plan.roster.federation
+        found[other] = pair_seeds(private, key, federation=federation, low=low, high=high, **place)
+    return found
 
 
 def _check_positions(book: KeyBook, survivors: Sequence[int], dropped: Sequence[int]) -> None:
@@ -144,19 +138,14 @@ def _masks(
     """What is left of all masks in block 0's sum, each secret checked against ADVERTISE."""
     for position, seed in zip(survivors, proof.seeds, strict=True):
         check_seed(book, position, seed)
-    pairs = {
-        position: {
-            other: seeds[0]
-            for other, seeds in dropped_pairs(book, position, key, survivors, 1).items()
-        }
-        for position, key in zip(dropped, proof.mask_keys, strict=True)
-    }
-    seeds = dict(zip(survivors, proof.seeds, strict=True))
-    return np.ascontiguousarray(
-        unmask_sum(
-            book.plan.numbers(0), self_seeds=seeds, dropped=pairs, modulus=book.plan.layout.modulus
-        )
-    )
+    pairs = {}
+    for position, key in zip(dropped, proof.mask_keys, strict=True):
+        seeds = dropped_pairs(book, position, key, survivors, 1)
+        pairs[position] = {other: first for other, (first,) in seeds.items()}
+    own = dict(zip(survivors, proof.seeds, strict=True))
+    numbers, modulus = book.plan.numbers(0), book.plan.layout.modulus
+    masks = unmask_sum(numbers, self_seeds=own, dropped=pairs, modulus=modulus)
+    return np.ascontiguousarray(masks)
 
 
 def _unproved(problem: str, book: KeyBook, position: int) -> RoundRefusedError:

@@ -22,12 +22,8 @@ _COUNT, _LENGTH = struct.Struct(">I"), struct.Struct(">Q")
 
 def frames(items: Sequence[bytes]) -> bytes:
     """Several byte strings as one: how many, then each behind its length in eight bytes."""
-    return b"".join(
-        [
-            _COUNT.pack(len(items)),
-            *chain.from_iterable((_LENGTH.pack(len(item)), item) for item in items),
-        ]
-    )
+    parts = chain.from_iterable((_LENGTH.pack(len(item)), item) for item in items)
+    return b"".join([_COUNT.pack(len(items)), *parts])
 
 
 def empty_frames(lengths: Sequence[int]) -> tuple[memoryview, list[memoryview]]:

@@ -40,18 +40,11 @@ class FieldLayout:
 
     def __post_init__(self) -> None:
         check_modulus(self.modulus)
-        if (
-            not 2 <= self.bits <= WIDEST
-            or self.fields_per_slot < 1
-            or 2 * self.edge * self._ones() >= self.modulus
-        ):
-            raise SecureSumError(
-                "fields do not fit the slot",
-                "layout",
-                (self.bits, self.fields_per_slot, self.modulus),
-                "fewer or narrower fields: a slot of sums at the edge must stay below half "
-                "of the modulus",
-            )
+        narrow = 2 <= self.bits <= WIDEST and self.fields_per_slot >= 1
+        if not narrow or 2 * self.edge * self._ones() >= self.modulus:
+            found = (self.bits, self.fields_per_slot, self.modulus)
+            remedy = "fewer or narrower fields: sums at the edge stay below half of the modulus"
+            raise SecureSumError("fields do not fit the slot", "layout", found, remedy)
 
     @classmethod
     def words(cls) -> FieldLayout:
@@ -101,15 +94,9 @@ class FieldLayout:
         slots = self.slots(len(values))
         used = min(len(out), max(slots - start, 0))
         out[used:] = 0
-        bounds = [
-            (plane * slots + start, min(plane * slots + start + used, len(values)))
-            for plane in range(self.fields_per_slot)
-        ]
-        self._pack_planes(
-            out[:used].view(np.int64),
-            [values[low:high] for low, high in bounds],
-            work[:used].view(np.int64),
-        )
+        starts = [plane * slots + start for plane in range(self.fields_per_slot)]
+        planes = [values[first : first + used] for first in starts]
+        self._pack_planes(out[:used].view(np.int64), planes, work[:used].view(np.int64))
 
     def unpack(self, slots: Slots, fields: int) -> NDArray[np.int64]:
         """Opened residues as signed integers, int64 `[fields]`; each below `edge` in magnitude

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 
@@ -33,6 +34,7 @@ from secure_fl.crypto.key_streams import (
     reduce,
 )
 from secure_fl.errors import SecureSumError
+from secure_fl.secure_sum.framing import sized
 
 _PAIR = b"secure_fl/secure-sum/pair-seed/v2"
 _HKDF_MOST = 255 * 32
@@ -65,9 +67,8 @@ class UsedSeeds:
 
     def spend(self, seeds: Iterable[bytes]) -> None:
         """Record one block's seeds, or none and raise SecureSumError: one was spent before."""
-        digests = [
-            hashlib.blake2b(seed, digest_size=16, salt=self._salt).digest() for seed in seeds
-        ]
+        named = (hashlib.blake2b(seed, digest_size=16, salt=self._salt) for seed in seeds)
+        digests = [each.digest() for each in named]
         block = frozenset(digests)
         if len(block) != len(digests) or not self._digests.isdisjoint(block):
             remedy = "draw new seeds, or leave this round"
@@ -172,9 +173,8 @@ def unmask_sum(
     if not self_seeds or both or strangers:
         problem = "survivors and dropped clients must be disjoint, and pairs join the two"
         remedy = "use the one survivor set that was agreed on"
-        raise SecureSumError(
-            problem, "survivors", {"both": sorted(both), "not survivors": sorted(strangers)}, remedy
-        )
+        found = {"both": sorted(both), "not survivors": sorted(strangers)}
+        raise SecureSumError(problem, "survivors", found, remedy)
     terms = [(seed, 1) for seed in self_seeds.values()]
     terms += [(seed, _sign(i, d)) for d, pairs in dropped.items() for i, seed in pairs.items()]
     total: Slots = np.zeros(slots, np.uint64)
@@ -248,13 +248,8 @@ def _derive(
     name, most, seeds = federation.encode(), _HKDF_MOST // KEY_BYTES, list[bytes]()
     for first in range(0, blocks, most):
         length = KEY_BYTES * min(most, blocks - first)
-        info = (
-            _PAIR
-            + len(name).to_bytes(4, "big")
-            + name
-            + round_number.to_bytes(8, "big")
-            + b"".join(n.to_bytes(4, "big") for n in (first, low, high))
-        )
+        numbers = struct.pack(">QIII", round_number, first, low, high)
+        info = _PAIR + sized(name) + numbers
         made = HKDF(algorithm=hashes.SHA256(), length=length, salt=None, info=info).derive(shared)
         seeds += [made[start : start + KEY_BYTES] for start in range(0, length, KEY_BYTES)]
     return seeds

@@ -48,9 +48,8 @@ class Opened:
     @cached_property
     def digest(self) -> bytes:
         """32 bytes over all of it (BLAKE3). Sums fit 32 bits: `open_sum` saw to it."""
-        numbers = struct.pack(
-            f">II{len(self.passing)}H", self.survivors, len(self.passing), *self.passing
-        )
+        count = len(self.passing)
+        numbers = struct.pack(f">II{count}H", self.survivors, count, *self.passing)
         digest = blake3(b"secure-fl opened sums 1|" + numbers)
         for part in (self.head, self.shared, *(self.pools[pool] for pool in sorted(self.pools))):
             digest.update(struct.pack(">q", -1 if part is None else part.size))
@@ -85,11 +84,8 @@ class SumOpener:
         if self._head is not None:
             raise _twice("counts")
         need(survivors, self._plan.survivors_needed, "survivors")
-        self._head, self._survivors, self.passing = (
-            head,
-            survivors,
-            self._plan.passing(head, survivors),
-        )
+        self._head, self._survivors = head, survivors
+        self.passing = self._plan.passing(head, survivors)
         return head, self.passing
 
     def named(self, body_hash: bytes) -> bytes:
@@ -146,13 +142,10 @@ def by_block(wanted: Sequence[int], bodies: Sequence[bytes]) -> dict[int, bytes]
     more bodies than passed, `out-of-turn` for fewer.
     """
     if len(bodies) != len(wanted):
-        raise RoundRefusedError(
-            RoundReason.BELOW_MINIMUM if len(bodies) > len(wanted) else RoundReason.OUT_OF_TURN,
-            f"{len(wanted)} blocks may be opened",
-            "blocks",
-            len(bodies),
-            "send those that passed",
-        )
+        more = len(bodies) > len(wanted)
+        reason = RoundReason.BELOW_MINIMUM if more else RoundReason.OUT_OF_TURN
+        problem, remedy = f"{len(wanted)} blocks may be opened", "send those that passed"
+        raise RoundRefusedError(reason, problem, "blocks", len(bodies), remedy)
     return dict(zip(wanted, bodies, strict=True))
 
 

@@ -139,28 +139,18 @@ class RoundPlan:
             )
 
     def _check_graph(self) -> None:
-        sparse = self.neighbourhood < len(self.cohort)
-        if not sparse or withstands(
-            self.survivors_needed,
-            self.neighbourhood - 1,
-            self.shares_needed,
-            colluders=self.colluders_allowed,
+        size, colluders, shown = len(self.cohort), self.colluders_allowed, self.survivors_needed
+        degree = self.neighbourhood - 1
+        if self.neighbourhood >= size or withstands(
+            shown, degree, self.shares_needed, colluders=colluders
         ):
             return
-        least = smallest_degree(
-            len(self.cohort),
-            colluders=self.colluders_allowed,
-            dropouts=0,
-            shown=self.survivors_needed,
-        )
-        raise SecureSumError(
-            f"{self.colluders_allowed} colluders who try keys surround a client with too good odds",
-            "degree",
-            self.degree,
-            f"at least {least}, with the default threshold; or leave it out"
-            if least < len(self.cohort) - 1
-            else "leave it out: all mask with all",
-        )
+        least = smallest_degree(size, colluders=colluders, dropouts=0, shown=shown)
+        problem = f"{colluders} colluders who try keys surround a client with too good odds"
+        remedy = "leave it out: all mask with all"
+        if least < size - 1:
+            remedy = f"at least {least}, with the default threshold; or leave it out"
+        raise SecureSumError(problem, "degree", self.degree, remedy)
 
     @property
     def neighbourhood(self) -> int:
@@ -177,12 +167,9 @@ class RoundPlan:
         """n_min: t at least, where there are masks."""
         if not self.masked:
             return 2 if self.fewest is None else self.fewest
-        sparse = self.neighbourhood < len(self.cohort)
-        least = (
-            default_threshold(len(self.cohort))
-            if self.fewest is None and sparse
-            else self.fewest or 0
-        )
+        sparse, least = self.neighbourhood < len(self.cohort), self.fewest or 0
+        if self.fewest is None and sparse:
+            least = default_threshold(len(self.cohort))
         return max(least, self.shares_needed)
 
     @property
@@ -219,21 +206,14 @@ class RoundPlan:
 
     def cut(self, block: int) -> bool:
         """Whether a ciphertext is cut to what it needs: the head's, which all openers get."""
-        return (
-            block == 0
-            and self.encrypted
-            and self.layout.slots(self.shape.head_fields) < LARGEST_CUT
-        )
+        slots = self.layout.slots(self.shape.head_fields)
+        return block == 0 and self.encrypted and slots < LARGEST_CUT
 
     @property
     def exact_counts(self) -> bool:
         """Whether the head is one exact count a pool, so that they sum to the survivors."""
-        return (
-            self.shape.counted
-            and self.shape.head_fields == self.shape.pools
-            and self.head_bound == self.count_unit
-            and not self.margin
-        )
+        only_counts = self.shape.counted and self.shape.head_fields == self.shape.pools
+        return only_counts and self.head_bound == self.count_unit and not self.margin
 
     @property
     def noised_head(self) -> bool:
@@ -244,86 +224,46 @@ class RoundPlan:
         """Pools whose opened count reaches the minimum."""
         if not self.shape.counted:
             return (0,) if survivors >= self.minimum else ()
-        return tuple(
-            pool
-            for pool in range(self.shape.pools)
-            if int(head[pool]) >= self.minimum * self.count_unit
-        )
+        least = self.minimum * self.count_unit
+        return tuple(pool for pool in range(self.shape.pools) if int(head[pool]) >= least)
 
     @cached_property
     def digest(self) -> bytes:
         """32 bytes over all of it but the round and the roster, which headers name themselves."""
         shape = self.shape
         base = self.parameters.digest.hex() if self.parameters else ""
+        authority = self.authority if self.opener == "authority" else ""
+        shares = self.shares_needed if self.masked else 0
+        graph = [shares, self.degree, self.colluders_allowed]
+        named = [self.question.hex(), self.context.hex()]
         facts = [
-            [
-                self.protection,
-                self.opener,
-                self.server,
-                self.authority if self.opener == "authority" else "",
-                base,
-                list(self.cohort),
-            ],
+            [self.protection, self.opener, self.server, authority, base, list(self.cohort)],
             [shape.pools, shape.width, shape.shared, shape.head_fields, shape.counted],
             [self.layout.bits, self.layout.fields_per_slot, str(self.layout.modulus)],
-            [
-                self.survivors_needed,
-                self.minimum,
-                self.count_unit,
-                self.shares_needed if self.masked else 0,
-                self.degree,
-                self.colluders_allowed,
-            ],
-            [
-                self.bound,
-                self.head_bound,
-                self.margin,
-                self.appliers,
-                self.question.hex(),
-                self.context.hex(),
-            ],
+            [self.survivors_needed, self.minimum, self.count_unit, *graph],
+            [self.bound, self.head_bound, self.margin, self.appliers, *named],
         ]
         return hashlib.sha256(b"secure-fl round plan 4|" + canonical(facts)).digest()
 
     @cached_property
     def parameter_text(self) -> str:
         """What headers carry for parameters: the encryption's or the layout, and the digest."""
-        base = (
-            self.parameters.identifier
-            if self.parameters
-            else f"fields-{self.layout.bits}x{self.layout.fields_per_slot}"
-        )
+        fields = f"fields-{self.layout.bits}x{self.layout.fields_per_slot}"
+        base = self.parameters.identifier if self.parameters else fields
         return f"{base}/{self.digest.hex()[:32]}"
 
     def header(self, phase: Phase, sender: str, *, chunk: int = 0, chunks: int = 1) -> Header:
         """The header of a message of this round; nothing in it depends on a client's data."""
-        return Header(
-            self.protection,
-            self.parameter_text,
-            self.roster.federation,
-            self.round,
-            phase,
-            self.shape.pools,
-            sender,
-            self.key_fingerprint,
-            self.roster.digest,
-            chunk,
-            chunks,
-        )
+        keys = (self.key_fingerprint, self.roster.digest)
+        return Header(*self._context, phase, self.shape.pools, sender, *keys, chunk, chunks)
 
     def expect(
         self, phase: Phase, role: str, *, sender: str | None = None, chunks: int = 1
     ) -> Expected:
         """What a receiver of this round's messages waits for, in a phase and from a role."""
-        return Expected(
-            self.protection,
-            self.parameter_text,
-            self.roster.federation,
-            self.round,
-            phase,
-            self.shape.pools,
-            self.key_fingerprint,
-            chunks=chunks,
-            sender=sender,
-            role=role,
-        )
+        place = (*self._context, phase, self.shape.pools, self.key_fingerprint)
+        return Expected(*place, chunks=chunks, sender=sender, role=role)
+
+    @property
+    def _context(self) -> tuple[str, str, str, int]:
+        return self.protection, self.parameter_text, self.roster.federation, self.round

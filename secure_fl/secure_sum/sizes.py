@@ -27,12 +27,8 @@ def check_size(data: bytes | memoryview, most: int) -> None:
 
 def most_bytes(plan: RoundPlan, phase: Phase, *, to_client: bool) -> int:
     """Length of a phase's longest message, from the server or to it."""
-    clients, holders, blocks, shape = (
-        len(plan.cohort),
-        plan.neighbourhood,
-        plan.shape.blocks,
-        plan.shape,
-    )
+    clients, holders, shape = len(plan.cohort), plan.neighbourhood, plan.shape
+    blocks = shape.blocks
     head = head_bytes(plan.header(phase, "x" * LONGEST_NAME, chunks=blocks))
     places, applied = 2 + 2 * clients, 2 * head + APPLIED_BYTES
     boxes = 2 * places + holders * (_COUNT + box_bytes(plan))
@@ -41,12 +37,12 @@ def most_bytes(plan: RoundPlan, phase: Phase, *, to_client: bool) -> int:
     shares = clients * (blocks + 1) * (_ENTRY + SHARE_BYTES) if plan.masked else 0
     revealed = head + 2 + 2 * shape.pools + 4 + shares
     counts = head + _SECRET + 4 + 8 * shape.head_fields + 2 + 2 * shape.pools
+    upload = _COUNT + sum(_FRAME + head + body_bytes(plan, block) for block in range(blocks))
     if not to_client:
         return {
             Phase.ADVERTISE: advertised,
             Phase.SHARE: head + boxes,
-            Phase.UPLOAD: _COUNT
-            + sum(_FRAME + head + body_bytes(plan, block) for block in range(blocks)),
+            Phase.UPLOAD: upload,
             Phase.AGREE: agreed,
             Phase.OPEN_COUNTS: max(revealed, counts),
             Phase.OPEN_POOLS: revealed,
@@ -55,13 +51,13 @@ def most_bytes(plan: RoundPlan, phase: Phase, *, to_client: bool) -> int:
     proof = clients * (3 * _FRAME + head + body_bytes(plan, 0) + 2 * _SECRET) + 2 * _FRAME
     shown = clients * (_FRAME + advertised) + clients * (_FRAME + agreed) + 2 * (_FRAME + _COUNT)
     sums = sum(_FRAME + sum_bytes(plan, block) for block in range(blocks))
+    evidence = max(proof, sums if plan.opener == "authority" else 0, _FRAME + counts)
     return {
         Phase.ADVERTISE: head + _COUNT + clients * (_FRAME + advertised),
         Phase.SHARE: head + boxes,
         Phase.AGREE: head + _SECRET + places,
         Phase.OPEN_COUNTS: request + shown + proof,
-        Phase.OPEN_POOLS: request
-        + max(proof, sums if plan.opener == "authority" else 0, _FRAME + counts),
+        Phase.OPEN_POOLS: request + evidence,
     }.get(phase, head + _COUNT + max(sums, clients * (_FRAME + applied)))
 
 
