@@ -87,29 +87,20 @@ class Member:
     def from_document(cls, value: Any) -> Member:
         """From JSON. Raises RefusedError: `malformed` or `wrong-key`."""
         found = fields(value, "identity card", _CARD)
-        if (
-            found["format"] != "secure-fl identity 1"
-            or found["role"] not in ROLES
-            or not _NAME.fullmatch(found["name"])
-        ):
+        known = found["format"] == "secure-fl identity 1" and found["role"] in ROLES
+        if not known or not _NAME.fullmatch(found["name"]):
             raise malformed("identity card", "unknown format, role or form of name")
-        return cls(
-            found["name"],
-            found["role"],
-            from_hex(found["sign"], "sign", 32),
-            from_hex(found["agree"], "agree", 32),
-        )
+        sign, agree = (from_hex(found[key], key, 32) for key in ("sign", "agree"))
+        return cls(found["name"], found["role"], sign, agree)
 
     @classmethod
     def from_card(cls, data: bytes) -> Member:
         """From a signed card. Raises RefusedError: `malformed` or `wrong-signature`."""
-        found = fields(
-            parse_object(data, "identity card"), "identity card", {"card": dict, "signature": str}
-        )
+        name, types = "identity card", {"card": dict, "signature": str}
+        found = fields(parse_object(data, name), name, types)
         member = cls.from_document(found["card"])
-        member.verify(
-            b"card", canonical(found["card"]), from_hex(found["signature"], "signature", 64)
-        )
+        signature = from_hex(found["signature"], "signature", 64)
+        member.verify(b"card", canonical(found["card"]), signature)
         return member
 
     def verify(self, purpose: bytes, data: bytes, signature: bytes) -> None:
@@ -142,12 +133,8 @@ class Identity:
     @property
     def member(self) -> Member:
         """The public half of these keys, for a card or a roster."""
-        return Member(
-            self.name,
-            self.role,
-            self._sign.public_key().public_bytes_raw(),
-            self._agree.public_key().public_bytes_raw(),
-        )
+        keys = (self._sign.public_key(), self._agree.public_key())
+        return Member(self.name, self.role, *(key.public_bytes_raw() for key in keys))
 
     def card(self) -> bytes:
         """The public half, signed by itself, for the roster's signer."""

@@ -101,11 +101,8 @@ class SignedStreams:
             (_Stream(key, modulus), np.add if sign > 0 else np.subtract) for key, sign in terms
         ]
         most = min(RUN, _in_groups(longest))
-        self._work, self._scratch, self._modulus = (
-            np.empty(most, np.uint64),
-            bytearray(5 * most),
-            modulus,
-        )
+        self._work, self._scratch = np.empty(most, np.uint64), bytearray(5 * most)
+        self._modulus = modulus
         self._ended = False
 
     def add_to(self, run: Slots) -> None:
@@ -156,12 +153,9 @@ def check_slots(vector: Slots) -> None:
         or vector.ndim != 1
         or not vector.flags.c_contiguous
     ):
-        raise SecureSumError(
-            "not a contiguous uint64 vector",
-            "slots",
-            (getattr(vector, "dtype", type(vector).__name__), getattr(vector, "shape", None)),
-            "pass the output of `FieldLayout.pack`",
-        )
+        kind = getattr(vector, "dtype", type(vector).__name__)
+        found, remedy = (kind, getattr(vector, "shape", None)), "pass what `FieldLayout.pack` gives"
+        raise SecureSumError("not a contiguous uint64 vector", "slots", found, remedy)
 
 
 def _in_groups(slots: int) -> int:
@@ -196,11 +190,8 @@ class _Stream:
             return
         keystream = memoryview(scratch)[: 5 * len(out)]
         encrypt_into(self._bytes, memoryview(_ZEROS)[: len(keystream)], keystream)
-        _join(
-            np.frombuffer(keystream, np.uint8).reshape(-1, 5 * _GROUP),
-            out,
-            self._modulus.bit_length(),
-        )
+        groups = np.frombuffer(keystream, np.uint8).reshape(-1, 5 * _GROUP)
+        _join(groups, out, self._modulus.bit_length())
         if int(out.max(initial=0)) >= self._modulus:
             self._replace(out)
 

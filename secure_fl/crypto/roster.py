@@ -18,14 +18,8 @@ from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.crypto.strict_json import canonical, fields, from_hex, malformed, parse_object
 from secure_fl.errors import SecureSumError
 
-_ROSTER = {
-    "format": str,
-    "federation": str,
-    "revision": int,
-    "rotation_rounds": int,
-    "members": list,
-    "revoked": list,
-}
+_TEXTS, _NUMBERS = {"format": str, "federation": str}, {"revision": int, "rotation_rounds": int}
+_ROSTER = {**_TEXTS, **_NUMBERS, "members": list, "revoked": list}
 
 
 @dataclass(frozen=True)
@@ -97,11 +91,8 @@ class Roster:
                 problem, "rotation_rounds, revision", (self.rotation_rounds, self.revision), remedy
             )
         object.__setattr__(self, "_by_name", {member.name: member for member in self.members})
-        object.__setattr__(
-            self,
-            "_digest",
-            hashlib.sha256(b"secure-fl roster 1|" + canonical(self._document())).digest(),
-        )
+        digest = hashlib.sha256(b"secure-fl roster 1|" + canonical(self._document())).digest()
+        object.__setattr__(self, "_digest", digest)
 
     @property
     def digest(self) -> bytes:
@@ -131,12 +122,8 @@ class Roster:
         """
         gone = self.member(name)
         rest = tuple(member for member in self.members if member.name != name)
-        return replace(
-            self,
-            members=rest,
-            revision=self.revision + 1,
-            revoked=(*self.revoked, gone.fingerprint),
-        )
+        revoked = (*self.revoked, gone.fingerprint)
+        return replace(self, members=rest, revision=self.revision + 1, revoked=revoked)
 
     def add(self, cards: Iterable[bytes]) -> Roster:
         """The next revision with these identity cards.
@@ -145,11 +132,8 @@ class Roster:
             RefusedError: a card whose signature is wrong, or that is revoked.
             SecureSumError: a name or key is taken.
         """
-        return replace(
-            self,
-            members=(*self.members, *(Member.from_card(card) for card in cards)),
-            revision=self.revision + 1,
-        )
+        members = (*self.members, *map(Member.from_card, cards))
+        return replace(self, members=members, revision=self.revision + 1)
 
     def follows(self, earlier: RosterMark) -> None:
         """Check that this roster is the one of that mark, or may replace it.
@@ -173,12 +157,8 @@ class Roster:
     def sign(self, coordinator: Identity) -> bytes:
         """The roster as bytes that the coordinator signed, for `open`."""
         document = self._document()
-        return canonical(
-            {
-                "roster": document,
-                "signature": coordinator.sign(b"roster", canonical(document)).hex(),
-            }
-        )
+        signature = coordinator.sign(b"roster", canonical(document)).hex()
+        return canonical({"roster": document, "signature": signature})
 
     @classmethod
     def open(cls, data: bytes, coordinator: Member) -> Roster:

@@ -37,13 +37,8 @@ from secure_fl.secure_sum.layout import magnitude
 
 Integers = NDArray[np.int64]
 
-CKKS_8192 = ParameterSet(
-    "ckks-8192-60.60-32",
-    "ckks",
-    8192,
-    (1_152_921_504_606_748_673, 1_152_921_504_606_830_593),
-    scale_bits=32,
-)
+_PRIMES = (1_152_921_504_606_748_673, 1_152_921_504_606_830_593)
+CKKS_8192 = ParameterSet("ckks-8192-60.60-32", "ckks", 8192, _PRIMES, scale_bits=32)
 """The one set that this file was measured with: 192 bits, 60-bit ciphertexts, a scale of 2^32."""
 LARGEST = 2**19 - 1
 """Largest magnitude of a summed integer: the edge of the codec's 20-bit field."""

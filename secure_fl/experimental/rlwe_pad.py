@@ -128,13 +128,9 @@ class PadPlan:
             found = (self.clients, self.colluders)
             raise SecureSumError("too few honest clients", "pad.clients", found, remedy)
         if self.clients > MOST_CLIENTS or self.noise >= _HALF:
-            raise SecureSumError(
-                "their noise could pass its ten bits",
-                "pad.clients",
-                {"clients": self.clients, "ring elements": self.elements},
-                f"at most {MOST_CLIENTS} clients, fewer for long vectors; or sum groups apart, or "
-                "use `masked`",
-            )
+            sums = {"clients": self.clients, "ring elements": self.elements}
+            remedy = f"{MOST_CLIENTS} clients, fewer for long vectors; sum groups, or use `masked`"
+            raise SecureSumError("their noise could pass its ten bits", "pad.clients", sums, remedy)
 
     @property
     def elements(self) -> int:

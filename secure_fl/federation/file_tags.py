@@ -215,13 +215,9 @@ def _cost(counts: str) -> Rules:
 
 def _ledger(questions: str) -> Rules:
     release: Rules = {"key": questions, "hash": questions, "event": {BELOW: PUBLIC}, ANY: PUBLIC}
-    told: Rules = {
-        "claims": {BELOW: PUBLIC},
-        "stated": {ANY: PUBLIC},
-        "budget": {ANY: PUBLIC},
-        "format": PUBLIC,
-    }
-    return {"releases": release, "mark": _mark(questions), "digest": questions, **told}
+    told: Rules = {"claims": {BELOW: PUBLIC}, **_all("stated budget", {ANY: PUBLIC})}
+    chain: Rules = {"mark": _mark(questions), "digest": questions, "format": PUBLIC}
+    return {"releases": release, **chain, **told}
 
 
 def _transcript(sources: _Sources) -> Rules:

@@ -257,7 +257,7 @@ class Policy(Section):
         return [
             Objection(each.field, each.asked, each.allowed, each.reason)
             for each in judged
-            if each.reason
+            if each.reason is not None
         ]
 
     def judge(self, terms: PlanTerms, today: datetime.date) -> Iterator[Judgement]:

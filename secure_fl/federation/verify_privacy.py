@@ -60,12 +60,8 @@ def claims_again(
     if not isinstance(summary.get(name), dict):
         return [Finding(SUMMARY, name, "missing, though there is a ledger")]
     stated = {key: value for key, value in summary[name].items() if key in said}
-    found = differing(stated, said, name)
-    return [
-        Finding(SUMMARY, where, problem)
-        for where, problem in found
-        if words or not _WORDS.search(where)
-    ]
+    found = [each for each in differing(stated, said, name) if words or not _WORDS.search(each[0])]
+    return [Finding(SUMMARY, where, problem) for where, problem in found]
 
 
 def differing(stated: object, found: object, where: str) -> Iterator[tuple[str, str]]:

@@ -222,18 +222,12 @@ class Rounds:
 
 def _as_planned(plan: PlanEntry, entry: RoundEntry) -> list[tuple[bool, str, str]]:
     """A sum asks clients of the plan, and at least as many of them as the plan says."""
+    known = _ascending(entry.cohort) and set(entry.cohort) <= set(plan.clients)
+    alike = (entry.plan is None) == (plan.roster is None)
     return [
-        (
-            _ascending(entry.cohort) and set(entry.cohort) <= set(plan.clients),
-            "cohort",
-            "not clients of the plan, each once and in order",
-        ),
+        (known, "cohort", "not clients of the plan, each once and in order"),
         (set(entry.left_out) <= set(entry.cohort), "left_out", "not of the cohort"),
-        (
-            (entry.plan is None) == (plan.roster is None),
-            "plan",
-            "signed rounds need a roster, and a roster signed rounds",
-        ),
+        (alike, "plan", "signed rounds need a roster, and a roster signed rounds"),
         (entry.fewest >= plan.fewest, "fewest", f"below the plan's {plan.fewest}"),
         (entry.fewest >= entry.threshold, "fewest", "below the threshold"),
     ]
@@ -250,25 +244,16 @@ def _name(entry: RoundEntry | SumEntry) -> str | int:
 
 
 def _rules_of(begun: RoundEntry, entry: SumEntry) -> list[tuple[bool, str, str]]:
-    asked, survivors = set(begun.cohort) - set(begun.left_out), set(entry.survivors)
+    survivors = set(entry.survivors)
+    known = _ascending(entry.survivors) and survivors <= _asked(begun)
+    few = f"{len(survivors)}, fewer than the {begun.fewest} that must survive"
+    alike = (entry.view is None) == (begun.plan is None)
     return [
-        (
-            _ascending(entry.survivors) and survivors <= asked,
-            "survivors",
-            "not clients that were asked, each once and in order",
-        ),
-        (
-            len(survivors) >= begun.fewest,
-            "survivors",
-            f"{len(survivors)}, fewer than the {begun.fewest} that must survive",
-        ),
+        (known, "survivors", "not clients that were asked, each once and in order"),
+        (len(survivors) >= begun.fewest, "survivors", few),
         (set(entry.missed) <= set(begun.cohort), "missed", "not of the cohort"),
         (begun.plan is None or set(entry.uploads) == survivors, "uploads", "not the survivors'"),
-        (
-            (entry.view is None) == (begun.plan is None),
-            "view",
-            "there where nothing is signed, or missing where something is",
-        ),
+        (alike, "view", "there where nothing is signed, or missing where something is"),
     ]
 
 
@@ -288,16 +273,13 @@ def _counted(begun: RoundEntry, entry: SumEntry) -> list[tuple[bool, str, str]]:
         ]
     least, total = begun.minimum * begun.unit, sum(entry.counts)
     large = tuple(pool for pool, count in enumerate(entry.counts) if count >= least)
+    right = not signed or entry.passing == large
     comes = not begun.exact or total == begun.unit * survivors
     told = f"they come to {total}, not {begun.unit} for each of {survivors} survivors"
     return [
         (len(entry.counts) == begun.pools, "counts", f"{len(entry.counts)} of {begun.pools}"),
         (comes, "counts", told),
-        (
-            not signed or entry.passing == large,
-            "passing",
-            f"not the pools with {begun.minimum} members or more",
-        ),
+        (right, "passing", f"not the pools with {begun.minimum} members or more"),
     ]
 
 

@@ -46,16 +46,8 @@ from secure_fl.he.keys import HolderKey, PublicKey, SecretKey
 from secure_fl.he.parameters import KeyHolder, ParameterSet
 from secure_fl.he.seal_bridge import SealBridge
 
-_GRANT = {
-    "format": str,
-    "key_holder": str,
-    "parameters": str,
-    "digest": str,
-    "fingerprint": str,
-    "last_round": int,
-    "key": str,
-    "sealed": dict,
-}
+_TEXTS = ("format", "key_holder", "parameters", "digest", "fingerprint", "key")
+_GRANT = {**dict.fromkeys(_TEXTS, str), "last_round": int, "sealed": dict}
 
 
 @dataclass(frozen=True)

@@ -229,25 +229,17 @@ def _contents(
     data: bytes | memoryview, parameters: ParameterSet, kind: Kind, numbers: int
 ) -> CipherVector:
     count = parameters.ciphertexts(numbers)
-    start = HEAD_BYTES
-    seeds: tuple[bytes, ...] = ()
-    if kind.seeded:
-        seeds = tuple(
-            bytes(data[start + k * SEED_BYTES : start + (k + 1) * SEED_BYTES]) for k in range(count)
-        )
-        start += count * SEED_BYTES
-    packed = PackedWords(
-        np.frombuffer(data, np.uint8, offset=start),
-        kind.words(parameters, numbers),
-        parameters.word_bits,
-    )
+    start = HEAD_BYTES + (count * SEED_BYTES if kind.seeded else 0)
+    starts = range(HEAD_BYTES, start, SEED_BYTES)
+    seeds = tuple(bytes(data[first : first + SEED_BYTES]) for first in starts)
+    words, raw = kind.words(parameters, numbers), np.frombuffer(data, np.uint8, offset=start)
+    packed = PackedWords(raw, words, parameters.word_bits)
     if not packed.below(parameters.modulus):
         raise _refuse(
             Reason.OUT_OF_RANGE, "a word is not below the modulus", "ciphertext", parameters.name
         )
-    return CipherVector(
-        kind, numbers, parameters.degree, kind.kept(parameters, numbers), seeds, packed
-    )
+    kept = kind.kept(parameters, numbers)
+    return CipherVector(kind, numbers, parameters.degree, kept, seeds, packed)
 
 
 def _refuse(reason: Reason, problem: str, field: str, value: object) -> RefusedError:

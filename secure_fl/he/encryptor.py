@@ -35,11 +35,9 @@ class Encryptor:
     def encrypt(self, plaintext: Any = None) -> Any:
         """A fresh encryption of SEAL's plaintext or of zero; with a seed under a shared key."""
         if self.kind is Kind.SEEDED:
-            return (
-                self._encryptor.encrypt_zero_symmetric()
-                if plaintext is None
-                else self._encryptor.encrypt_symmetric(plaintext)
-            )
+            if plaintext is None:
+                return self._encryptor.encrypt_zero_symmetric()
+            return self._encryptor.encrypt_symmetric(plaintext)
         made = self.bridge.api.Ciphertext()
         if plaintext is None:
             self._encryptor.encrypt_zero(made)

@@ -81,13 +81,8 @@ class ParameterSet:
         return -(-slots // self.capacity)
 
 
-BFV_4096 = ParameterSet(
-    "bfv-4096-54.55-40",
-    "bfv",
-    4096,
-    (18_014_398_509_309_953, 36_028_797_018_652_673),
-    BATCHING_PRIME,
-)
+_PRIMES = (18_014_398_509_309_953, 36_028_797_018_652_673)
+BFV_4096 = ParameterSet("bfv-4096-54.55-40", "bfv", 4096, _PRIMES, BATCHING_PRIME)
 """The default where clients hold the key: 54-bit ciphertexts, a special prime of 55 bits."""
 
 BFV_4096_58 = ParameterSet(

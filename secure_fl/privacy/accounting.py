@@ -149,12 +149,7 @@ def merged(charges: Iterable[Charge]) -> tuple[Charge, ...]:
 
 def _check_adjacency(event: Event, adjacency: Adjacency) -> None:
     if not isinstance(adjacency, Adjacency):
-        raise PrivacyError(
-            "not an adjacency",
-            "adjacency",
-            adjacency,
-            f"one of {[str(each) for each in Adjacency]}",
-        )
+        raise PrivacyError("not an adjacency", "adjacency", adjacency, f"{list(Adjacency)}")
     if isinstance(event, IntegerEvent) and adjacency is Adjacency.ADD_REMOVE:
         problem = "an absent client takes its noise share along"
         remedy = "claim zero-out on a public roster, or replace-one"
@@ -180,12 +175,9 @@ class _Parts:
                     full += event.steps * ((2 if replaced else 1) / event.effective_noise) ** 2
                 else:
                     sampled[event.effective_noise, event.sampling_rate, replaced] += event.steps
-        return cls(
-            full,
-            dict(sampled),
-            tuple(event for event, _ in charges if isinstance(event, PureEvent)),
-            tuple(charge for charge in charges if isinstance(charge.event, IntegerEvent)),
-        )
+        pure = tuple(event for event, _ in charges if isinstance(event, PureEvent))
+        integer = tuple(charge for charge in charges if isinstance(charge.event, IntegerEvent))
+        return cls(full, dict(sampled), pure, integer)
 
     @property
     def sampler_error(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -289,11 +290,7 @@ def rounds_within(
     low, step = _rounds_about(cost, budget.epsilon, most), 1
     while low < most and fits(min(low + step, most)):  # the fine bound may let a few more pass
         low, step = min(low + step, most), 2 * step
-    high = low + step
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low
+    return bisect_left(range(low + step), True, lo=low + 1, key=lambda n: not fits(n)) - 1
 
 
 def _rounds_about(cost: Callable[[int], float], epsilon: float, most: int) -> int:

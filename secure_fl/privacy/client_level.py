@@ -23,6 +23,7 @@ sent.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil, floor, inf, isqrt, nextafter, sqrt
@@ -258,12 +259,12 @@ class ClientLevel:
         if replace(self, levels=low).largest > limit:
             remedy = "fewer clients, less noise, noisier counts (a larger minimum), or wider fields"
             raise PrivacyError(f"sums would pass {limit} on any grid", "levels", low, remedy)
-        high = min(limit, widest)
-        while low < high:
-            middle = (low + high + 1) // 2
-            fits = replace(self, levels=middle).largest <= limit
-            low, high = (middle, high) if fits else (low, middle - 1)
-        return replace(self, levels=low)
+
+        def largest(levels: int) -> int:
+            return replace(self, levels=levels).largest
+
+        grids = range(min(limit, widest) + 1)
+        return replace(self, levels=bisect_right(grids, limit, lo=low + 1, key=largest) - 1)
 
     def encode(
         self, update: Tensor, bound: float | None = None, *, stream: NoiseStream | None = None

@@ -129,13 +129,9 @@ def choose_mechanism(
 
 def _in_groups(objective: Objective, sampling: Sampling, members: int) -> GroupNTXent:
     """NT-Xent within groups of so many examples."""
-    return GroupNTXent(
-        group_form(objective, members),
-        bound=sampling.bound,
-        noise_multiplier=sampling.noise_multiplier,
-        sampling_rate=sampling.sampling_rate,
-        examples=sampling.examples,
-    )
+    noise, rate = sampling.noise_multiplier, sampling.sampling_rate
+    form = group_form(objective, members)
+    return GroupNTXent(form, sampling.bound, noise, rate, sampling.examples)
 
 
 def _uncoupled(

@@ -135,10 +135,7 @@ def _drawn(table: AliasTable, words: NDArray[np.uint64], stream: NoiseStream) ->
 def _check_deviation(name: str, value: float, deviation: float) -> None:
     if not SMALLEST_DEVIATION <= deviation <= LARGEST_DEVIATION:
         problem = "no table is made for a deviation outside [2^-10, 2^16] grid steps"
-        remedy = (
-            "choose a smaller scale (a coarser grid): the deviation in grid steps is the "
-            "scale times that of the noise"
-            if deviation > LARGEST_DEVIATION
-            else "choose a larger scale (a finer grid), or more noise"
-        )
+        remedy = "choose a larger scale (a finer grid), or more noise"
+        if deviation > LARGEST_DEVIATION:
+            remedy = "choose a smaller scale (a coarser grid), which the deviation grows with"
         raise PrivacyError(problem, name, value, remedy)

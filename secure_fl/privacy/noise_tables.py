@@ -11,6 +11,7 @@ the alias table is exact. In all less than `TOTAL_VARIATION` = 2^-99. Holds for 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
@@ -117,12 +118,9 @@ def alias_table(parts: list[int]) -> AliasTable:
             rich.pop()
             if own[giver] < full:
                 poor.append(giver)
-    high, low = (mass >> 64 for mass in own), (mass & (2**64 - 1) for mass in own)
-    return AliasTable(
-        np.fromiter(high, np.uint64, len(own)),
-        np.fromiter(low, np.uint64, len(own)),
-        np.array(alias),
-    )
+    high = np.array([mass >> 64 for mass in own], np.uint64)
+    low = np.array([mass & (2**64 - 1) for mass in own], np.uint64)
+    return AliasTable(high, low, np.array(alias))
 
 
 def _skellam_rate(mu: float) -> Callable[[int], float]:
@@ -140,8 +138,4 @@ def _first(rate: Callable[[int], float], bound: float) -> int:
     high = 1
     while rate(high) < bound:
         high *= 2
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if rate(middle) >= bound else (middle, high)
-    return high
+    return bisect_left(range(high), bound, lo=high // 2, key=rate)

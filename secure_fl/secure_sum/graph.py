@@ -48,11 +48,8 @@ class Neighbourhoods:
     def stranded(self, survivors: Sequence[int]) -> tuple[int, ...]:
         """Clients whose secrets the survivors cannot open: then the round must end."""
         alive = set(survivors)
-        return tuple(
-            i
-            for i in range(len(self.neighbours))
-            if len(alive.intersection(self.holders(i))) < self.threshold
-        )
+        left = [len(alive.intersection(holders)) for holders in self._holders]
+        return tuple(client for client, count in enumerate(left) if count < self.threshold)
 
 
 def draw(

@@ -114,12 +114,8 @@ def pair_seeds(
         SecureSumError: positions out of order, a number out of range, or a public key of low order.
     """
     if not 0 <= low < high < 2**32 or not 0 <= round_number < 2**64 or not 1 <= blocks < 2**32:
-        raise SecureSumError(
-            "numbers out of order or range",
-            "pair seed",
-            {"low": low, "high": high, "round": round_number, "blocks": blocks},
-            "low < high",
-        )
+        found = {"low": low, "high": high, "round": round_number, "blocks": blocks}
+        raise SecureSumError("numbers out of order or range", "pair seed", found, "low < high")
     shared = _agreed(own_private, their_public, (low, high))
     return _derive(shared, federation, round_number, blocks, low, high)
 

@@ -68,8 +68,6 @@ def box_bytes(plan: RoundPlan) -> int:
 
 def sum_bytes(plan: RoundPlan, block: int) -> int:
     """Length of one block's sum, as the server hands it to whoever opens."""
-    return (
-        8 * plan.numbers(block)
-        if plan.parameters is None
-        else cipher_bytes(plan.parameters, plan.numbers(block), Kind.SUM)
-    )
+    if plan.parameters is None:
+        return 8 * plan.numbers(block)
+    return cipher_bytes(plan.parameters, plan.numbers(block), Kind.SUM)
