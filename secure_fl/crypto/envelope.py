@@ -17,6 +17,7 @@ Not covered: a sender that lies inside the body; who may read it; traffic analys
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
@@ -36,6 +37,7 @@ _FIXED = struct.Struct("<4sBIHHHQ32s32s32s")
 _MAGIC = b"SFE1"
 _SIGNATURE = 64
 _PURPOSE = b"envelope"
+_PRINTABLE = re.compile("[!-~]{1,255}")
 NO_KEY = bytes(32)
 """The key fingerprint of suites without homomorphic encryption."""
 
@@ -110,18 +112,14 @@ class Header:
         numbers = (*place, self.body_length)
         digests = (self.key_fingerprint, self.roster_digest, self.body_hash)
         texts = (self.suite, self.parameters, self.federation, self.sender)
-        plain = all(
-            0 < len(text) < 256 and text.isascii() and text.isprintable() and " " not in text
-            for text in texts
-        )
+        plain = all(_PRINTABLE.fullmatch(text) for text in texts)
         try:
             fixed = _FIXED.pack(_MAGIC, *numbers, *digests)
         except struct.error:
             plain = False
         if not plain or any(len(digest) != 32 for digest in digests) or self.chunk >= self.chunks:
             remedy = (
-                "counts below 65536, texts of 1 to 255 printable ASCII characters, digests of 32 "
-                "bytes, chunk below chunks"
+                "counts below 65536, texts of 1 to 255 ASCII letters, digests of 32, chunk < chunks"
             )
             raise SecureSumError("a field does not fit", "header", numbers, remedy)
         return fixed + b"".join(bytes([len(text)]) + text.encode("ascii") for text in texts)
@@ -165,9 +163,8 @@ class Seen:
         where = (header.sender, header.round, header.phase.name, header.chunk)
         if earlier == _identity_of(header):
             raise _refuse(Reason.REPLAYED, "accepted already", "message", where)
-        raise _refuse(
-            Reason.DUPLICATE, "another message of this sender is in its place", "message", where
-        )
+        problem = "another message of this sender is in its place"
+        raise _refuse(Reason.DUPLICATE, problem, "message", where)
 
     def record(self, header: Header) -> None:
         """Remember a message that was accepted."""
@@ -286,11 +283,11 @@ def _text(data: bytes | memoryview, start: int) -> tuple[str, int]:
     if start >= len(data) or start + 1 + data[start] > len(data):
         raise _refuse(Reason.TRUNCATED, "shorter than its head", "message", len(data))
     raw = bytes(data[start + 1 : start + 1 + data[start]])
-    if not raw or any(byte < 33 or byte > 126 for byte in raw):
-        raise _refuse(
-            Reason.MALFORMED, "a text is empty or not printable ASCII", "header", len(raw)
-        )
-    return raw.decode("ascii"), start + 1 + len(raw)
+    text = raw.decode("latin-1")
+    if not _PRINTABLE.fullmatch(text):
+        problem = "a text is empty or not printable ASCII"
+        raise _refuse(Reason.MALFORMED, problem, "header", len(raw))
+    return text, start + 1 + len(raw)
 
 
 def _check_claims(header: Header, roster: Roster, expected: Expected) -> None:

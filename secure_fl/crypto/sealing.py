@@ -107,10 +107,7 @@ def _open(key: bytes, box: bytes, context: bytes) -> bytes:
     try:
         return ChaCha20Poly1305(key).decrypt(bytes(12), box, context)
     except InvalidTag:
-        remedy = (
-            "it was sealed to another key, for another purpose, or changed on "
-            "the way: ask for it again"
-        )
+        remedy = "it was sealed to another key or purpose, or changed: ask for it again"
         raise RefusedError(
             Reason.WRONG_KEY, "does not open", "sealed box", f"{len(box)} bytes", remedy
         ) from None

@@ -110,10 +110,7 @@ class LogitDP:
 
     def __post_init__(self) -> None:
         if not self.temperature >= LOWEST_TEMPERATURE:
-            problem = (
-                "one example would weigh like the batch, or like more than 55 "
-                "others; a group of m costs m"
-            )
+            problem = "one example would weigh like 55 others or more; a group of m costs m"
             remedy = 'use mechanism = "group", or a temperature of 0.5 or more'
             raise PrivacyError(problem, "temperature", self.temperature, remedy)
         check_settings(self.examples, self.sampling_rate, self.noise_multiplier, self.pair_bound)

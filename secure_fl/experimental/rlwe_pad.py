@@ -223,10 +223,7 @@ class RlwePad:
         found = (values.dtype, values.shape)
         fits = values.dtype == np.int64 and values.shape == (plan.fields,)
         if not fits or magnitude(values) > plan.bound:
-            remedy = (
-                f"int64 [{plan.fields}] within ±{plan.bound}: derive the codec for {plan.clients} "
-                "clients with PAD_LAYOUT"
-            )
+            remedy = f"int64 [{plan.fields}] within ±{plan.bound}: derive the codec for the plan"
             raise SecureSumError("not the block's integers", "values", found, remedy)
         self._used.spend([self._seed])
         padded = plan.pad(self.secret)

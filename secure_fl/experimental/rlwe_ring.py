@@ -54,10 +54,8 @@ _DIGIT = 7
 
 def groups(elements: int) -> Iterator[tuple[int, slice]]:
     """Numbers and ranges of the groups of at most `GROUP` elements."""
-    return (
-        (number, slice(start, min(start + GROUP, elements)))
-        for number, start in enumerate(range(0, elements, GROUP))
-    )
+    starts = enumerate(range(0, elements, GROUP))
+    return ((number, slice(start, min(start + GROUP, elements))) for number, start in starts)
 
 
 def uniform_elements(key: bytes, group: int, count: int) -> Slots:

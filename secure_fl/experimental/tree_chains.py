@@ -140,10 +140,7 @@ class KeyHolderChain(_Chain):
         too_soon = before and self.round - before[-1] < tree.separation
         if too_soon or len(before) >= tree.participations:
             problem = "would take part more often than is charged"
-            remedy = (
-                f"at most {tree.participations} rounds a client, at least "
-                f"{tree.separation} apart; leave it out"
-            )
+            remedy = f"at most {tree.participations} rounds, {tree.separation} apart; leave it out"
             raise PrivacyError(problem, "participants", client, remedy)
 
 
@@ -192,10 +189,7 @@ class SumChain(_Chain):
         if set(survivors) != set(range(self.tree.roster)):
             self.end()
             problem = "a lost client takes its noise along: the chain has ended"
-            remedy = (
-                "do not open the sum; begin a chain of another name with those who are left, which "
-                "is charged again"
-            )
+            remedy = "do not open the sum; begin a chain of another name, which is charged again"
             raise PrivacyError(problem, "survivors", "not the roster", remedy)
 
     def release(self, total: Tensor, survivors: Iterable[int]) -> Tensor:

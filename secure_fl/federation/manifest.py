@@ -131,9 +131,7 @@ _LEFT_OUT = _LeftOut()
 
 
 def _untagged(where: str) -> RunFolderError:
-    remedy = (
-        f"tag it in secure_fl/federation/file_tags.py: {PUBLIC}, released:... or {EXPERIMENTER}"
-    )
+    remedy = f"tag it in federation/file_tags.py: {PUBLIC}, released:... or {EXPERIMENTER}"
     return RunFolderError("a field without a tag is not written", where, "not shown", remedy)
 
 

@@ -163,10 +163,7 @@ class BfvHolder:
         """
         slots, budget = self.open(body, numbers)
         if budget < LEAST_NOISE_BUDGET and not cut:
-            problem = (
-                f"less than {LEAST_NOISE_BUDGET} bits left: too many uploads, a damaged "
-                "ciphertext, or another key"
-            )
+            problem = f"below {LEAST_NOISE_BUDGET} bits: too many uploads, damage, or another key"
             remedy = "fewer clients, or ask the server for the sum again"
             raise RefusedError(Reason.NOISE_BUDGET, problem, "noise budget", budget, remedy)
         return slots

@@ -69,10 +69,8 @@ class KeylessServer:
 
     def new_sum(self, numbers: int) -> CipherSum:
         """An empty sum of vectors of `numbers` numbers."""
-        return CipherSum(
-            numbers,
-            np.zeros((self.parameters.ciphertexts(numbers), 2, self.parameters.degree), np.uint64),
-        )
+        shape = (self.parameters.ciphertexts(numbers), 2, self.parameters.degree)
+        return CipherSum(numbers, np.zeros(shape, np.uint64))
 
     def add(self, total: CipherSum, body: bytes) -> None:
         """`read` and `add_vector`: a refused upload leaves the sum as it was."""

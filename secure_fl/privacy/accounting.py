@@ -275,10 +275,8 @@ def _deviation(noise: float, rate: float, replaced: bool) -> float:
 
 
 def _planning_grid(parts: _Parts) -> float:
-    least = min(
-        (rate * (2 if replaced else 1) / noise for noise, rate, replaced in parts.sampled),
-        default=math.inf,
-    )
+    shares = [rate * (2 if replaced else 1) / noise for noise, rate, replaced in parts.sampled]
+    least = min(shares, default=math.inf)
     return _FINE * max(1, math.floor(min(_PLANNED * least, _WIDEST) / _FINE))
 
 

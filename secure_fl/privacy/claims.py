@@ -239,10 +239,8 @@ def _assumptions(
     if shared and alone:
         found.append("sees each upload: only the client's own share of the noise counts")
     elif shared:
-        found.append(
-            f"{min(shared)} honest clients added their noise shares, besides "
-            f"{setting.colluders} colluding"
-        )
+        honest = f"{min(shared)} honest clients added their noise shares"
+        found.append(f"{honest}, besides {setting.colluders} colluding")
     return tuple(found)
 
 
@@ -257,10 +255,8 @@ def _gaps(
     if other:
         gaps.append(f"charged to the other unit only: {', '.join(other)}")
     if any(isinstance(release.event, IntegerEvent) for release in concerned):
-        gaps.append(
-            f"more than {setting.colluders} colluding clients, or clients "
-            "that leave out their noise"
-        )
+        more = f"more than {setting.colluders} colluding clients"
+        gaps.append(f"{more}, or clients that leave out their noise")
     if any(release.purpose == NOISED_BY_KEY_HOLDER for release in concerned):
         gaps.append("the key holder, who sees the sums without noise")
     pure = (each.event for each in concerned if isinstance(each.event, PureEvent))

@@ -365,10 +365,7 @@ class ClientLevel:
 
     def _check(self, survivors: int) -> None:
         if not self.n_min <= survivors <= self.roster:
-            remedy = (
-                f"open only sums of {self.n_min} to {self.roster} clients; "
-                "drop the round, or lower n_min before it begins"
-            )
+            remedy = f"open only sums of {self.n_min} to {self.roster} clients; or begin with less"
             raise PrivacyError("the sum must not be opened", "survivors", survivors, remedy)
 
 

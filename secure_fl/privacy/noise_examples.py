@@ -30,7 +30,5 @@ class Examples:
     @property
     def sizes(self) -> list[int]:
         """Sizes of batches to try, up to the largest: a branch may begin at any."""
-        return sorted(
-            {size for size in (7, 17, 33, 65, 129, 257, 513) if size < self.largest}
-            | {max(2, self.largest)}
-        )
+        smaller = {size for size in (7, 17, 33, 65, 129, 257, 513) if size < self.largest}
+        return sorted(smaller | {max(2, self.largest)})

@@ -239,8 +239,5 @@ def _names(slots: object) -> tuple[str, ...]:
 
 def remembers(path: str) -> PrivacyError:
     """The refusal of something that keeps what it sees."""
-    remedy = (
-        "keep nothing between calls: what it holds would reach other examples, or leave the "
-        "client, without noise"
-    )
+    remedy = "keep nothing between calls: it would reach others, or leave, without noise"
     return PrivacyError("changes with the examples that it sees", path, "its content", remedy)

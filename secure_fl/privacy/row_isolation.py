@@ -40,7 +40,7 @@ def check_separable(model: nn.Module) -> None:
             problem = "takes statistics over the batch, so that examples change each other"
             remedy = 'set model.norm = "group"; a frozen encoder must be in eval mode'
             raise PrivacyError(problem, name, _kind(layer), remedy)
-        if not any(parameter.requires_grad for parameter in layer.parameters(recurse=False)):
+        if not any(p.requires_grad for p in layer.parameters(recurse=False)):
             continue
         for problem, remedy in _problems(layer):
             raise PrivacyError(problem, name or "model", _kind(layer), remedy)
@@ -70,10 +70,7 @@ def check_rows_stay_apart(rows: int, *tensors: Tensor) -> None:
     for tensor in tensors:
         if tensor.ndim < 2 or len(tensor) != rows:
             problem = "rows cannot be told apart inside it"
-            remedy = (
-                "keep the batch as the first axis of what every trainable layer takes and returns, "
-                "with [N, ...] of at least two axes"
-            )
+            remedy = "keep the batch as first axis of [N, ...] in all that trainable layers take"
             raise PrivacyError(problem, "model", ("N", *tensor.shape[1:]), remedy)
 
 
@@ -82,25 +79,16 @@ def _problems(layer: nn.Module) -> Iterator[tuple[str, str]]:
     rules, validators = _registry()
     if type(layer) not in _LAYERS or type(layer) not in rules:
         known = ", ".join(kind.__name__ for kind in _LAYERS)
-        yield (
-            "has weights of its own and no rule for one row's gradient",
-            f"build it of {known}, or freeze it",
-        )
+        yield "has weights and no rule for a row's gradient", f"build it of {known}, or freeze it"
     if extra := ", ".join(sorted(set(layer._parameters) - {"weight", "bias"})):
         yield (
             f"makes its weight of others ({extra}), whose gradients the rule does not form",
             "remove the reparametrisation, or freeze it",
         )
     if "forward" in vars(layer) or any(vars(layer)[hooks] for hooks in HOOKS):
-        yield (
-            "has hooks or a forward of its own, which its rule does not know",
-            "remove them while it is trained privately",
-        )
+        yield "has hooks or a forward of its own", "remove them while it is trained privately"
     if getattr(layer, "padding_mode", "zeros") != "zeros":
-        yield (
-            "is padded in a way that Opacus' rule leaves out",
-            'use padding_mode = "zeros", or pad in a layer before it',
-        )
+        yield "is padded as Opacus' rule is not", 'use padding_mode = "zeros", or pad before it'
     if isinstance(layer, nn.LayerNorm) and getattr(layer, "bias", None) is None:
         yield "has no bias, which Opacus' rule needs", "use bias = True"
     if isinstance(layer, nn.Embedding) and (

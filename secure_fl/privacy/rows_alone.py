@@ -116,10 +116,7 @@ def _largest(sizes: Sequence[int], *, graded: bool) -> list[int]:
 
 def draws_coins(name: str) -> PrivacyError:
     """The refusal of a model whose coins are not given to it."""
-    remedy = (
-        "use nn.Dropout, whose masks are drawn for each example; other coins would depend on the "
-        "order of rows"
-    )
+    remedy = "use nn.Dropout, whose masks belong to examples: other coins follow rows' order"
     return PrivacyError("draws coins of its own", "model", name, remedy)
 
 
@@ -256,10 +253,7 @@ def _require(
         close = (a - b).abs() <= share * largest
         if not bool((close | ((a == b) | (a.isnan() & b.isnan()))).all()):
             problem = problem or "a row's output depends on the other rows"
-            remedy = (
-                "remove what combines examples (means over the batch, shuffling, memory), or use "
-                "client-level privacy"
-            )
+            remedy = "remove what combines examples, such as means, or use client-level privacy"
             raise PrivacyError(problem, "model", _kind(model), remedy)
 
 
@@ -283,10 +277,7 @@ def _refuse_memory(model: nn.Module, path: str) -> None:
     name = path.removeprefix("model.")
     weight = "a parameter" if name in dict(model.named_parameters()) else "an attribute"
     kind = "a buffer" if name in dict(model.named_buffers()) else weight
-    remedy = (
-        "drop it, or keep it as it is in training: what it holds would leave the client, or reach "
-        "other examples, without noise"
-    )
+    remedy = "drop it, or keep it as in training: it would leave, or reach others, without noise"
     raise PrivacyError(f"{kind} changes with the rows it sees", path, _kind(model), remedy)
 
 

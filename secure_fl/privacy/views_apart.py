@@ -78,10 +78,7 @@ def _check_batch(augment: Augmentation, x: Tensor, draws: Draws) -> None:
     """Rows of a batch under the same coins, with all others replaced."""
     stays = torch.arange(len(x)) % 2 == 0
     if (views := _batch(augment, x, draws)) is None:
-        remedy = (
-            "return [N, ...] for [N, ...]: measuring and training without "
-            "privacy give it whole batches"
-        )
+        remedy = "return [N, ...] for [N, ...]: without privacy it is given whole batches"
         raise PrivacyError("does not take a batch", "augment", _kind(augment), remedy)
     for change in (*PLAIN.values(), *EXTREME.values()):
         others = torch.where(stays.view(-1, *[1] * (x.ndim - 1)).to(x.device), x, change(x, x[:1]))

@@ -172,10 +172,7 @@ def _require_sums(
     for number, (total, one, other) in enumerate(zip(totals, ones, others, strict=True)):
         length = float(one.double().norm() + other.double().norm())
         if not float((total.double() - one.double() - other.double()).norm()) <= _ADDED_UP * length:
-            remedy = (
-                "remove what combines examples (means over the batch, detached keys, the number of "
-                "units), or use client-level privacy"
-            )
+            remedy = "remove what combines examples, such as means, or use client-level privacy"
             problem = f"released sum {number} is not the sum of its units' parts"
             raise PrivacyError(problem, "mechanism", _kind(mechanism), remedy)
 

@@ -66,10 +66,8 @@ class Sums:
 
     def encode(self) -> bytes:
         """Facts, heads, words; and BLAKE3 over them before."""
-        facts = {
-            "survivors": list(self.survivors),
-            "uploads": {name: digest.hex() for name, digest in self.uploads.items()},
-        }
+        uploads = {name: digest.hex() for name, digest in self.uploads.items()}
+        facts = {"survivors": list(self.survivors), "uploads": uploads}
         words = (row.astype("<u8", copy=False).tobytes() for row in self.words)
         body = frames([canonical(facts), *self.heads, *words])
         return blake3(body).digest() + body

@@ -118,10 +118,8 @@ def group_form(objective: Objective, members: int) -> GroupUnits:
 def _check_members(members: int) -> None:
     """Refuse groups that are too small or too large."""
     if not SMALLEST_GROUP <= members <= LARGEST_GROUP:
-        problem, remedy = (
-            f"groups have {SMALLEST_GROUP} to {LARGEST_GROUP} members",
-            "use 4 or 8: larger groups dilute the signal, and two members have one negative pair",
-        )
+        problem = f"groups have {SMALLEST_GROUP} to {LARGEST_GROUP} members"
+        remedy = "use 4 or 8: larger groups dilute the signal, two members are one negative pair"
         raise PrivacyError(problem, "group_size", members, remedy)
 
 

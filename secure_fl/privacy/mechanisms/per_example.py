@@ -138,10 +138,7 @@ class PerExample:
             isfinite(self.count_noise) and self.count_noise > self.noise_multiplier * self._bit
         ):
             problem = "the count alone would cost more than the step may"
-            remedy = (
-                "leave it out, or use more than (1 + m)/2 of the noise multiplier; with tiny "
-                "batches use a fixed clip"
-            )
+            remedy = "use more than (1 + m)/2 of the noise multiplier, or a fixed clip"
             raise PrivacyError(problem, "count_noise", self.count_noise, remedy)
 
     @property

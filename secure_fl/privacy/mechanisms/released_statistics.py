@@ -98,10 +98,8 @@ class ReleasedStatistics:
     def __post_init__(self) -> None:
         check_settings(self.examples, self.sampling_rate, self.noise_multiplier, self.bound)
         if self.objective.coupling is not Coupling.PER_EXAMPLE:
-            problem, remedy = (
-                "couples examples beyond its statistic",
-                'use mechanism = "group", or an objective whose examples meet in a statistic only',
-            )
+            problem = "couples examples beyond its statistic"
+            remedy = 'use mechanism = "group", or examples that meet in a statistic only'
             raise PrivacyError(problem, "objective", self.objective.coupling.name, remedy)
         if getattr(self.objective, "statistic", None) is None:
             remedy = 'use mechanism = "per-example"'
@@ -112,10 +110,7 @@ class ReleasedStatistics:
             raise PrivacyError(problem, "statistic_share", self.statistic_share, remedy)
         if (dimension := self._statistic.dimension) > self.widest:
             problem = "z is too wide for a released statistic"
-            remedy = (
-                f"set model.embedding = {self.widest} or less: noise in the statistic grows faster "
-                "than its width"
-            )
+            remedy = f"set model.embedding = {self.widest} or less: noise outgrows its width"
             raise PrivacyError(problem, "model.embedding", dimension, remedy)
 
     @property
