@@ -119,7 +119,8 @@ class Header:
             plain = False
         if not plain or any(len(digest) != 32 for digest in digests) or self.chunk >= self.chunks:
             remedy = (
-                "counts below 65536, texts of 1 to 255 ASCII letters, digests of 32, chunk < chunks"
+                "counts below 65536, texts of 1 to 255 printable ASCII characters, digests of 32 "
+                "bytes, chunk below chunks"
             )
             raise SecureSumError("a field does not fit", "header", numbers, remedy)
         return fixed + b"".join(bytes([len(text)]) + text.encode("ascii") for text in texts)

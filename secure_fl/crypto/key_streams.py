@@ -118,7 +118,7 @@ class SignedStreams:
         """
         if self._ended or len(run) > len(self._work):
             remedy = (
-                f"runs of a multiple of {_GROUP}, to {len(self._work)} slots, shorter at the end"
+                f"runs of n·{_GROUP} slots, at most {len(self._work)}; a shorter one at the end"
             )
             raise SecureSumError("the streams do not go on here", "run", len(run), remedy)
         self._ended = len(run) % _GROUP != 0

@@ -35,9 +35,7 @@ def encoder_maker(
     """
     if encoder is None:
         return lambda seed: build_encoder(config.model, shape, seed)
-    remedy = (
-        "pass an nn.Module that maps [N, *shape] to [N, features], or a function `seed -> module`"
-    )
+    remedy = "pass a module that maps [N, *shape] to [N, features], or `seed -> module`"
     if isinstance(encoder, type):
         remedy = f"pass {encoder.__name__}(), or a function `seed -> module`"
         raise ModelError("is a class", "encoder", encoder.__name__, remedy)
@@ -56,10 +54,7 @@ def augmentation(augment: object, config: FederationConfig, shape: tuple[int, ..
     """
     if augment is None:
         return build_views(config.views, shape)
-    remedy = (
-        "pass a function that takes a batch [N, *shape] and returns it changed, or an object with "
-        "`changed(x, draws)`"
-    )
+    remedy = "pass a function of a batch [N, *shape], or an object with `changed(x, draws)`"
     if isinstance(augment, type):
         remedy = f"pass {augment.__name__}(...), an instance"
         raise ConfigError("is a class", "augment", augment.__name__, remedy)

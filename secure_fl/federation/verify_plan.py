@@ -17,8 +17,7 @@ from secure_fl.crypto.identities import Member
 from secure_fl.crypto.roster import Roster
 from secure_fl.errors import SecureSumError
 from secure_fl.federation.plan import Plan
-from secure_fl.federation.plan_facts import plan_facts
-from secure_fl.federation.transcript_entries import JoinedEntry, PlanEntry, facts_of
+from secure_fl.federation.transcript_entries import JoinedEntry, PlanEntry, facts_of, plan_facts
 from secure_fl.federation.wire import Post, open_post
 
 _SIGNED = ("digest", "federation", "protection", "key_holder", "clients", "fewest", "colluders")

@@ -34,11 +34,10 @@ from secure_fl.coins import Coins, Draws
 from secure_fl.errors import PrivacyError
 from secure_fl.privacy.keyed_dropout import keyed_dropout, row_draws
 from secure_fl.privacy.mechanisms.mechanism import Labelled
-from secure_fl.privacy.noise_examples import Examples
 from secure_fl.privacy.remembered import changes, remembered, remembers
 from secure_fl.privacy.row_isolation import check_separable
 from secure_fl.privacy.rows_alone import EXTREME, check_rows_alone, forgiven
-from secure_fl.privacy.views_apart import ViewsOf, check_views_apart, rows_of
+from secure_fl.privacy.views_apart import Examples, ViewsOf, check_views_apart, rows_of
 
 _ADDED_UP = 1e-3
 """Of the parts' lengths: float32 sums over batches of other sizes differ by 1e-6 a layer."""

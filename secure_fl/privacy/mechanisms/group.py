@@ -95,9 +95,7 @@ def group_form(objective: Objective, members: int) -> GroupUnits:
     if isinstance(objective, NTXent):
         return GroupUnits(members, objective.temperature)
     if not (isinstance(objective, SSD) and "nt_xent" in objective.weights):
-        remedy = (
-            'use mechanism = "released-statistics" for it, or objective "nt_xent" or "ssd_nt_xent"'
-        )
+        remedy = 'use mechanism = "released-statistics", or objective "nt_xent" or "ssd_nt_xent"'
         raise PrivacyError("has no form in groups", "objective", type(objective).__name__, remedy)
     weights, config = objective.weights, objective.config
     if "dsr" in weights and config.form == "code":
