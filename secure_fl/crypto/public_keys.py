@@ -34,9 +34,7 @@ def check_agreement_key(key: bytes, owner: str) -> None:
 
 
 def check_signing_key(key: bytes, owner: str) -> None:
-    """Refuse an Ed25519 public key that is not 32 bytes in their one spelling, on no curve, or of
-    small order. Raises RefusedError: `wrong-key`.
-    """
+    """Refuse an Ed25519 key in another spelling, on no curve or of small order: `wrong-key`."""
     if not _signs(key):
         raise _refused("Ed25519", owner)
 

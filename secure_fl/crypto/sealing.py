@@ -49,9 +49,7 @@ def seal_to(reader: bytes, data: bytes, context: bytes) -> bytes:
 
 
 def open_sealed(private: X25519PrivateKey, box: bytes, context: bytes) -> bytes:
-    """Open a box sealed for this key. Raises RefusedError: `truncated`, or `wrong-key` where it was
-    sealed to another key, for another context, or was changed.
-    """
+    """Open a box. Raises RefusedError: `truncated`; `wrong-key`: not this key's or context's."""
     theirs, rest = _cut(box, _PUBLIC)
     key = _agreed(private, theirs, theirs + private.public_key().public_bytes_raw(), context)
     return _open(key, rest, context)

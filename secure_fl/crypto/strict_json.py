@@ -18,9 +18,7 @@ def canonical(value: Any) -> bytes:
 
 
 def parse_object(data: bytes, name: str) -> dict[str, Any]:
-    """A JSON object in its canonical spelling. Raises RefusedError: `malformed`: not JSON, not an
-    object, a key twice, or another spelling.
-    """
+    """A JSON object, each key once, in its one spelling. Raises RefusedError: `malformed`."""
     try:
         value = json.loads(data)
         same = isinstance(value, dict) and canonical(value) == data

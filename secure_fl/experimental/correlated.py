@@ -267,9 +267,7 @@ class PrefixTree:
         )
 
     def release(self, phase: str = "pretrain") -> Release:
-        """The ledger's entry for the whole chain and every client; it is charged once, before the
-        first round.
-        """
+        """The ledger's entry for the chain and all clients, charged once, before it begins."""
         by_all = "prefix sums, noised by all clients"
         return Release(
             key=f"{phase}/tree/{self.name}",

@@ -96,9 +96,7 @@ def _check_repeats(model: nn.Module, rows: Tensor) -> None:
 
 
 def _only_through_layers(model: nn.Module, z: Tensor, calls: Sequence[LayerCall]) -> bool:
-    """Whether trained weights act through one call each of the layer that holds them, and in no
-    other way: else parts of J Jᵀ would be missing.
-    """
+    """Whether trained weights act by one call each of their layer, so that J Jᵀ is whole."""
     weights = (p for layer in model.modules() for p in layer.parameters(recurse=False))
     held = Counter(id(p) for p in weights if p.requires_grad)
     called = Counter(id(call.layer) for call in calls)

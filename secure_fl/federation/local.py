@@ -58,9 +58,7 @@ class Local:
         return min(1.0, examples / self.blueprint.largest) if weights == "examples" else 1.0
 
     def found(self, guide: Guide | None) -> int | None:
-        """The pool of the client's group, by its sketch; where that is gone with a run that had
-        ended, the pool that it used then, if it is known.
-        """
+        """The pool of the client's group by its sketch, or that of an ended run."""
         if guide is None or not self.sketch.there:
             return self.before
         return self.sketch.nearest(guide)

@@ -221,9 +221,7 @@ class Policy(Section):
 
     @classmethod
     def load(cls, path: Path | str) -> Policy:
-        """Read a policy from its TOML file. Raises ConfigError: the file is missing or no TOML, a
-        key is unknown, or a value is refused.
-        """
+        """Read a policy from its TOML file. Raises ConfigError, naming what is refused."""
         return cls(**read_table(path_of(path, "policy"), "policy", "secure-fl policy init"))
 
     @property

@@ -118,17 +118,13 @@ def _probability(delta: float) -> float:
 
 @lru_cache(maxsize=8192)
 def _epsilon(charges: tuple[Charge, ...], delta: float, base: float) -> float:
-    """Kept, because the plan, the gate, the file, the live display and every claim ask for the same
-    ε. `base`: the grid at its widest.
-    """
+    """Kept, since plan, gate, file, display and claims ask for one ε; `base`: the widest grid."""
     parts = _Parts.of(charges)
     return _with_sampler_error(_best_bound(parts, base), delta, parts.sampler_error)
 
 
 def within(charges: Iterable[Charge], delta: float, limit: float) -> bool:
-    """Whether ε is at most `limit`: the coarse bound decides where it can, then the one that plans
-    are made with, the fine one otherwise.
-    """
+    """Whether ε is at most `limit`: by the coarse bound, the planning one, then the fine one."""
     held = merged(charges)
     if epsilon_of(held, delta, fine=False) <= limit or planned_epsilon(held, delta) <= limit:
         return True

@@ -163,9 +163,7 @@ def _rough_square(charges: Sequence[Charge]) -> float:
 def _bracket(
     fits: Callable[[float], bool], fits_below: Callable[[float], bool]
 ) -> tuple[float, float]:
-    """Noise that does not fit (or is below the least) and noise that does, at most a stride apart,
-    searched from 1 in both directions.
-    """
+    """Noise that does not fit and noise that does, a stride apart, searched from 1 both ways."""
     high, stride, enough = 1.0, _STRIDE, fits(1.0)
     if enough:
         low = high / stride

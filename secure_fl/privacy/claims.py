@@ -1,6 +1,4 @@
-"""What a run may say aloud: (ε, δ) with unit, adjacency, sampling, adversary, what it rests on,
-what it assumes and what it leaves out.
-"""
+"""What a run may say aloud: (ε, δ), unit, adjacency, sampling, adversary, and what it assumes."""
 
 from __future__ import annotations
 

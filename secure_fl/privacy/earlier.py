@@ -46,9 +46,7 @@ def taken_over(earlier: PrivacyLedger, subjects: Sequence[int]) -> list[Release]
 
 
 def _histories(ledger: PrivacyLedger) -> list[Counter[Release]]:
-    """What may have been released of one subject, for each subject and each history that it may
-    have had: how often, by kind of release.
-    """
+    """How often each kind was released of one subject, by subject and possible history."""
     releases, made = ledger.releases, []
     for client in sorted({subject for release in releases for subject in release.subjects}):
         mine = [release for release in releases if client in release.subjects]

@@ -48,9 +48,7 @@ class Event:
 
     @staticmethod
     def from_dict(values: Mapping[str, object]) -> Event:
-        """The event that `to_dict` wrote. Raises PrivacyError: an unknown kind, a field too many or
-        too few, or a value outside its range.
-        """
+        """What `to_dict` wrote. Raises PrivacyError: an unknown kind, field or range."""
         made = _EVENTS.get(str(values.get("event")))
         if made is None:
             remedy = f"one of {sorted(_EVENTS)}"

@@ -43,9 +43,7 @@ def keyed_dropout(model: nn.Module, draws: Draws) -> Iterator[None]:
 
 
 def row_draws(draws: Draws, units: int, rows_per_unit: int) -> Draws:
-    """From one row of coins for each example, unit by unit, to one for each row of the batch: a
-    unit's rows are its members, view by view.
-    """
+    """From a row of coins for each example to one for each row: members, view by view."""
     members = len(draws) // units
     examples = torch.arange(len(draws)).view(units, members).repeat(1, rows_per_unit // members)
     views = torch.arange(rows_per_unit // members).repeat_interleave(members).repeat(units)

@@ -106,9 +106,7 @@ class PrivacyLedger:
         return self._chain.mark
 
     def lost(self, marks: Iterable[tuple[str, Mark]]) -> list[str]:
-        """What shows that it no longer begins with everything that it held when these marks were
-        taken; each comes with where it was found.
-        """
+        """Marks, each with its place, that it no longer begins with everything that they count."""
         return [
             f"has lost releases: {where} counts {mark.length} that it does not begin with"
             for where, mark in marks
@@ -230,9 +228,7 @@ class PrivacyLedger:
 
     @classmethod
     def load(cls, path: Path) -> PrivacyLedger:
-        """The ledger that `save` wrote. Raises PrivacyError: missing, damaged, edited, or of
-        another format.
-        """
+        """What `save` wrote. Raises PrivacyError: missing, damaged, edited or another format."""
         try:
             data = read_bytes(path, most=_LARGEST)
         except FileError as missing:

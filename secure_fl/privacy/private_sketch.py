@@ -215,9 +215,7 @@ class PrivateSketch:
     def contributions(
         self, features: Tensor, labels: Tensor | None, centre: Tensor | None
     ) -> Tensor:
-        """What each example adds to the sketch's sum, int64 `[N, width]`, each of length `GRID` at
-        most and from its own row only.
-        """
+        """Each example's part of the sum, int64 `[N, width]`, of length `GRID` at most."""
         unit = normalize(_finite(features))
         rows = normalize((unit if centre is None else unit - centre.double()) @ self.projection.T)
         rows[unit.square().sum(1) == 0] = 0

@@ -1,6 +1,4 @@
-"""What a ledger holds, one entry at a time: a release with the event that says what it costs, and
-the budget it is held against.
-"""
+"""What a ledger holds: releases with the events that cost, and the budget for them."""
 
 from __future__ import annotations
 

@@ -283,9 +283,7 @@ def _refuse_memory(model: nn.Module, path: str) -> None:
 
 @contextmanager
 def forgiven(may_fail: bool) -> Iterator[None]:
-    """What a caller's code refuses with an error of its own, such as values out of range, says
-    nothing of the rows that stayed.
-    """
+    """A caller's own refusal, as of values out of range, says nothing of the rows that stayed."""
     try:
         yield
     except PrivacyError:

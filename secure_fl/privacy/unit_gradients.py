@@ -152,9 +152,7 @@ def _square_norms(norms: Sequence[Tensor], fading: Tensor) -> Tensor:
 def _backpropagate(
     model: nn.Module, rows: Tensor, rows_per_unit: int, unit_losses: UnitLosses
 ) -> list[LayerCall]:
-    """Every call of a trainable layer with the gradient of the losses' sum by its output; calls
-    that do not matter are left out.
-    """
+    """Calls of trainable layers, each with the losses' gradient by its output, if any."""
     with torch.enable_grad(), recorded(model, len(rows)) as calls:
         outputs = model(rows)
     h, z = (outputs, outputs) if isinstance(outputs, Tensor) else outputs

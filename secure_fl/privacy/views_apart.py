@@ -61,9 +61,7 @@ class Examples:
 
 
 def check_views_apart(views_of: ViewsOf[Views], index: Tensor, draws: Draws) -> Views:
-    """The views, if those of the first half of the units are the same when only these are asked
-    for. Raises PrivacyError: they are not.
-    """
+    """The views, if the first half's units get the same alone. Raises PrivacyError: they do not."""
     views, half = views_of(index, draws), (len(index) + 1) // 2
     alone = views_of(index[:half], draws[slice(0, half * index.shape[1])])
     for together, apart in zip(_tensors(views), _tensors(alone), strict=True):

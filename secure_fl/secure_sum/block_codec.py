@@ -1,6 +1,4 @@
-"""How a block becomes bytes under each protection (client), how bytes add up (server), how a sum
-becomes integers again (key holder).
-"""
+"""How a block becomes bytes (client), bytes add up (server), a sum becomes integers (holder)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""One client's vector, cut into blocks that open apart: a head with the counts, what all pools
-share, and one block for each pool.
-"""
+"""One client's vector in blocks that open apart: the head, what pools share, each pool's."""
 
 from __future__ import annotations
 

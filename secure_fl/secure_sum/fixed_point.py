@@ -133,9 +133,7 @@ class Digits:
         return cls(codec.scale, base, count, most)
 
     def written(self, values: Tensor) -> Tensor:
-        """Digits of values `[n]`, int64 `[count * n]`: the lowest of all values first. Raises
-        SecureSumError: a value is not finite.
-        """
+        """Digits of finite values `[n]`, int64 `[count * n]`: the lowest of all values first."""
         _need_finite(values, "a running statistic")
         steps = rounded(values.double().clamp(-self.limit, self.limit) * self.scale)
         found, half = list[Tensor](), self.base // 2

@@ -192,9 +192,7 @@ class Agreement(_Body):
 
 @dataclass(frozen=True)
 class OpenRequest(_Body):
-    """The server asks for shares, and says of whom and why: signatures, an encrypted sum of counts,
-    or a signed opening of it.
-    """
+    """A request for shares: of whom, and why (signatures, sum of counts, or a signed opening)."""
 
     kinds = (_RAW, _POSITIONS, _POSITIONS, _FRAMES)
     view: bytes
@@ -243,9 +241,7 @@ class CountProof:
 
 @dataclass(frozen=True)
 class Revealed:
-    """Shares that a client gives out: (block or `MASK_KEY`, owner's position, share); and the pools
-    that it found to pass.
-    """
+    """A client's shares: (block or `MASK_KEY`, owner, share), and pools that it found to pass."""
 
     passing: tuple[int, ...]
     shares: tuple[tuple[int, int, bytes], ...] = field(repr=False)

@@ -1,6 +1,4 @@
-"""What may protect a sum, by name, and what follows from the name alone: how fields lie in slots,
-and the encryption's parameters.
-"""
+"""What may protect a sum, by name, and the layout and parameters that follow."""
 
 from __future__ import annotations
 

@@ -88,9 +88,7 @@ class GroupUnits:
 
 
 def group_form(objective: Objective, members: int) -> GroupUnits:
-    """NT-Xent, or SSD around it, as one loss a group. Raises PrivacyError: another objective, DSR's
-    code form, or a size outside 2 … 16.
-    """
+    """NT-Xent, or SSD around it, as one loss a group. Raises PrivacyError for all else."""
     _check_members(members)
     if isinstance(objective, NTXent):
         return GroupUnits(members, objective.temperature)

@@ -40,9 +40,7 @@ from secure_fl.privacy.sampling import draw_examples
 from secure_fl.privacy.unit_gradients import ClippedSum, Method, clipped_sum
 
 _COUNT_NOISE_SHARE = 20
-"""The count's noise is the expected batch over this, as in Andrew et al.: the quantile is then
-known within 0.05 each step.
-"""
+"""The expected batch over this is the count's noise: the quantile is known to 0.05 a step."""
 _RAMP = log(1.25)
 """Half of the ramp's width, in log ‖g‖."""
 _ROUNDING = 2.0**-20
