@@ -54,7 +54,7 @@ class Judgement:
     reason: ObjectionWord | None
 
 
-class Test(NamedTuple):
+class Check(NamedTuple):
     """How a setting is held against a term.
 
     Attributes:
@@ -74,14 +74,14 @@ class Test(NamedTuple):
         return None if self.met(asked, limit) else self.word
 
 
-_AT_MOST = Test(operator.le, ObjectionWord.TOO_LARGE, "at most ")
-_AT_LEAST = Test(operator.ge, ObjectionWord.TOO_SMALL, "at least ")
-_FROM = Test(operator.ge, ObjectionWord.TOO_EARLY, "from ")
-_UNTIL = Test(operator.le, ObjectionWord.TOO_LATE, "until ")
-_EQUAL = Test(operator.eq, ObjectionWord.NOT_ACCEPTED)
-_AMONG = Test(lambda asked, accepted: asked in accepted, ObjectionWord.NOT_ACCEPTED)
-_IF_ALLOWED = Test(lambda asked, allowed: allowed or not asked, ObjectionWord.NOT_ACCEPTED)
-_HOLDER = Test(
+_AT_MOST = Check(operator.le, ObjectionWord.TOO_LARGE, "at most ")
+_AT_LEAST = Check(operator.ge, ObjectionWord.TOO_SMALL, "at least ")
+_FROM = Check(operator.ge, ObjectionWord.TOO_EARLY, "from ")
+_UNTIL = Check(operator.le, ObjectionWord.TOO_LATE, "until ")
+_EQUAL = Check(operator.eq, ObjectionWord.NOT_ACCEPTED)
+_AMONG = Check(lambda asked, accepted: asked in accepted, ObjectionWord.NOT_ACCEPTED)
+_IF_ALLOWED = Check(lambda asked, allowed: allowed or not asked, ObjectionWord.NOT_ACCEPTED)
+_HOLDER = Check(
     lambda asked, accepted: asked == NOBODY or asked in accepted, ObjectionWord.NOT_ACCEPTED
 )
 
@@ -96,7 +96,7 @@ class Rule:
 
     field: str
     asked: Callable[[PlanTerms], Any]
-    test: Test
+    check: Check
 
 
 RULES: tuple[Rule, ...] = (
@@ -146,8 +146,8 @@ def judgements(
         if limit is None:
             continue
         for value in _days(rule.field, rule.asked(terms), today):
-            allowed = rule.test.says + _words(limit)
-            yield Judgement(rule.field, _words(value), allowed, rule.test(value, limit))
+            allowed = rule.check.says + _words(limit)
+            yield Judgement(rule.field, _words(value), allowed, rule.check(value, limit))
     yield from _of_the_plan_itself(terms, today)
 
 
@@ -161,14 +161,14 @@ def _days(field: str, asked: Any, today: datetime.date) -> tuple[Any, ...]:
 def _of_the_plan_itself(terms: PlanTerms, today: datetime.date) -> Iterator[Judgement]:
     """What the plan says of itself and this site can see to be otherwise, whatever its policy."""
     signed = terms.signed
-    for field, asked, limit, test in (
+    for field, asked, limit, check in (
         ("study.begin", today, signed.begin, _FROM),
         ("study.end", today, signed.end, _UNTIL),
         ("study.code", terms.code, signed.code, _EQUAL),
     ):
         if limit is not None:
-            allowed = f"{test.says}{_words(limit)}, by the plan"
-            yield Judgement(field, _words(asked), allowed, test(asked, limit))
+            allowed = f"{check.says}{_words(limit)}, by the plan"
+            yield Judgement(field, _words(asked), allowed, check(asked, limit))
 
 
 def _words(value: Any) -> str:

@@ -288,7 +288,8 @@ def rounds_within(
     low, step = _rounds_about(cost, budget.epsilon, most), 1
     while low < most and fits(min(low + step, most)):  # the fine bound may let a few more pass
         low, step = min(low + step, most), 2 * step
-    return bisect_left(range(low + step), True, lo=low + 1, key=lambda n: not fits(n)) - 1
+    within_most = range(min(low + step, most + 1))
+    return bisect_left(within_most, True, lo=low + 1, key=lambda n: not fits(n)) - 1
 
 
 def _rounds_about(cost: Callable[[int], float], epsilon: float, most: int) -> int:
