@@ -68,7 +68,7 @@ class Check(NamedTuple):
     says: str = ""
 
     def __call__(self, asked: Any, limit: Any) -> ObjectionWord | None:
-        """The reason for refusing, None where the limit is met or unknown what is asked."""
+        """The reason for refusing, `unknown` where the term is; None where the limit is met."""
         if asked is None:
             return ObjectionWord.UNKNOWN
         return None if self.met(asked, limit) else self.word
