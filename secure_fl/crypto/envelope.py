@@ -36,6 +36,8 @@ _FIXED = struct.Struct("<4sBIHHHQ32s32s32s")
 _MAGIC = b"SFE1"
 _SIGNATURE = 64
 _PURPOSE = b"envelope"
+_FRAME = 12
+"""Bytes before the first envelope of a message that is several in one frame."""
 NO_KEY = bytes(32)
 """The key fingerprint of suites without homomorphic encryption."""
 
@@ -67,6 +69,9 @@ class Phase(IntEnum):
     WANT = 28
     STATE = 29
     END = 30
+
+
+_PHASES = frozenset(map(int, Phase))
 
 
 @dataclass(frozen=True)
@@ -114,10 +119,7 @@ class Header:
         numbers = (*place, self.body_length)
         digests = (self.key_fingerprint, self.roster_digest, self.body_hash)
         texts = (self.suite, self.parameters, self.federation, self.sender)
-        plain = all(
-            0 < len(text) < 256 and text.isascii() and text.isprintable() and " " not in text
-            for text in texts
-        )
+        plain = all(0 < len(text) < 256 and _is_plain(text) for text in texts)
         try:
             fixed = _FIXED.pack(_MAGIC, *numbers, *digests)
         except struct.error:
@@ -220,6 +222,16 @@ def read_header(data: bytes | memoryview) -> Header:
     return _parse(memoryview(data))[0]
 
 
+def claimed_header(data: bytes | memoryview) -> Header:
+    """`read_header` of a message, or of the first of several envelopes in one frame.
+
+    Raises:
+        RefusedError: `truncated` or `malformed`.
+    """
+    view = memoryview(data)
+    return read_header(view if view[: len(_MAGIC)] == _MAGIC else view[_FRAME:])
+
+
 def open_envelope(
     data: Bytes, roster: Roster, expected: Expected, seen: Seen | None = None
 ) -> tuple[Header, Bytes]:
@@ -286,7 +298,7 @@ def _parse(data: Bytes) -> tuple[Header, bytes, bytes, Bytes]:
     magic, phase, round_number, pools, chunk, chunks, length, key, roster, body_hash = (
         _FIXED.unpack_from(data)
     )
-    if magic != _MAGIC or phase not in {int(known) for known in Phase} or chunk >= chunks:
+    if magic != _MAGIC or phase not in _PHASES or chunk >= chunks:
         raise _refuse(Reason.MALFORMED, "not an envelope of version 1", "message", len(data))
     texts, start = [], _FIXED.size
     for _ in range(4):
@@ -307,11 +319,17 @@ def _text(data: bytes | memoryview, start: int) -> tuple[str, int]:
     if start >= len(data) or start + 1 + data[start] > len(data):
         raise _refuse(Reason.TRUNCATED, "shorter than its head", "message", len(data))
     raw = bytes(data[start + 1 : start + 1 + data[start]])
-    if not raw or any(byte < 33 or byte > 126 for byte in raw):
+    text = raw.decode("ascii") if raw.isascii() else ""
+    if not text or not _is_plain(text):
         raise _refuse(
             Reason.MALFORMED, "a text is empty or not printable ASCII", "header", len(raw)
         )
-    return raw.decode("ascii"), start + 1 + len(raw)
+    return text, start + 1 + len(raw)
+
+
+def _is_plain(text: str) -> bool:
+    """Whether all of it is printable ASCII without spaces."""
+    return text.isascii() and text.isprintable() and " " not in text
 
 
 def _check_claims(header: Header, roster: Roster, expected: Expected) -> None:

@@ -16,10 +16,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from secure_fl.crypto.derive import hkdf
 from secure_fl.crypto.key_streams import (
     KEY_BYTES,
     MOST_TERMS,
@@ -297,7 +296,7 @@ def _derive(
             + round_number.to_bytes(8, "big")
             + b"".join(n.to_bytes(4, "big") for n in (first, low, high))
         )
-        made = HKDF(algorithm=hashes.SHA256(), length=length, salt=None, info=info).derive(shared)
+        made = hkdf(shared, b"", info, length)
         seeds += [made[start : start + KEY_BYTES] for start in range(0, length, KEY_BYTES)]
     return seeds
 
