@@ -173,6 +173,16 @@ class RoundPlan:
         )
         raise SecureSumError(problem, field="degree", value=self.degree, remedy=remedy)
 
+    @cached_property
+    def longest(self) -> dict[tuple[int, bool], int]:
+        """Lengths of messages that were computed of this plan already; see `most_bytes`."""
+        return {}
+
+    @cached_property
+    def members(self) -> frozenset[str]:
+        """The cohort, for looking names up."""
+        return frozenset(self.cohort)
+
     @property
     def neighbourhood(self) -> int:
         """m: holders of shares of one client's secrets, itself among them, when all of the cohort

@@ -12,8 +12,8 @@ from secure_fl.crypto.shares import SHARE_BYTES
 from secure_fl.he.ciphertexts import Kind
 from secure_fl.he.ciphertexts import body_bytes as cipher_bytes
 from secure_fl.secure_sum.block_codec import body_bytes
+from secure_fl.secure_sum.boxes import TAG_BYTES
 from secure_fl.secure_sum.digests import APPLIED_BYTES
-from secure_fl.secure_sum.key_directory import TAG_BYTES
 from secure_fl.secure_sum.plan import RoundPlan
 
 _SECRET, _FRAME, _COUNT, _ENTRY = 32, 8, 4, 4
@@ -42,6 +42,13 @@ def most_bytes(plan: RoundPlan, phase: Phase, *, to_client: bool) -> int:
     """Length of the longest message of a phase, from the server to a client or the authority, or
     the other way.
     """
+    name = (int(phase), to_client)
+    if name not in plan.longest:
+        plan.longest[name] = _most_bytes(plan, phase, to_client=to_client)
+    return plan.longest[name]
+
+
+def _most_bytes(plan: RoundPlan, phase: Phase, *, to_client: bool) -> int:
     clients, holders, blocks, shape = (
         len(plan.cohort),
         plan.neighbourhood,
