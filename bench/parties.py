@@ -5,8 +5,9 @@
     python -m bench.parties workers [--clients 8] [--rounds 5] [--examples 2000]
 
 - `overhead`: rounds of pre-training under `bfv+masked`, all parties in one process; processor
-  time of a round, and its shares from a profile of as many rounds again: training (what clients'
-  answers call), cryptography (masks, shares, encryption, signatures, packing), the rest.
+  time of a round, and its shares: training (clients' answers, timed), cryptography (masks, shares,
+  encryption, signatures, packing) and the rest, both from a profile of as many rounds again, less
+  what the profiler takes for each call.
 - `clients`: for each number of clients, in a process of its own: processor time of a round, the
   most that is reachable from the server (its program, which a simulation shares, left out) after
   any 16th of its messages, and the process' peak resident memory.
@@ -29,7 +30,8 @@ import subprocess
 import sys
 import time
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from statistics import median
 from typing import Any
 
@@ -44,6 +46,7 @@ from secure_fl.data.dataset import Dataset
 from secure_fl.engines.embedded import EmbeddedEngine
 from secure_fl.engines.parties import LocalParties
 from secure_fl.engines.workers import Own, Workers
+from secure_fl.federation.client import Client
 from secure_fl.federation.recorder import Recorder
 from secure_fl.federation.release_box import ReleaseBox
 from secure_fl.federation.step_program import StepProgram
@@ -168,11 +171,40 @@ def overhead(arguments: argparse.Namespace) -> dict[str, object]:
         arguments.clients, 2 * rounds + 1, arguments.examples, linear(_width(arguments.parameters))
     )
     running, profile = Rounds(made), cProfile.Profile()
-    times = running.run(rounds + 1, time.process_time)[1:]
-    profile.enable()
-    running.run(rounds, time.process_time)
-    profile.disable()
-    return _row("overhead", arguments.clients, running.parameters, 1, times, spent(profile))
+    running.run(1, time.process_time)
+    with _timed_answers() as answers:
+        times = running.run(rounds, time.process_time)
+    training = sum(answers) / rounds
+    with _timed_answers(profile):
+        profile.enable()
+        running.run(rounds, time.process_time)
+        profile.disable()
+    found = spent(profile, training, sum(times) / rounds - training)
+    return _row("overhead", arguments.clients, running.parameters, 1, times, found)
+
+
+@contextmanager
+def _timed_answers(profile: cProfile.Profile | None = None) -> Iterator[list[float]]:
+    """The processor seconds of each client's answer; a profile is off meanwhile."""
+    seconds: list[float] = []
+    answered = Client.answered
+
+    def timed(client: Client, *arguments: Any) -> Any:
+        if profile is not None:
+            profile.disable()
+        begun = time.process_time()
+        try:
+            return answered(client, *arguments)
+        finally:
+            seconds.append(time.process_time() - begun)
+            if profile is not None:
+                profile.enable()
+
+    Client.answered = timed  # type: ignore[method-assign]
+    try:
+        yield seconds
+    finally:
+        Client.answered = answered  # type: ignore[method-assign]
 
 
 def clients(arguments: argparse.Namespace) -> dict[str, object]:

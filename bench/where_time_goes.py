@@ -1,7 +1,8 @@
 """Where a profiled stretch of time went: training, cryptography, and the rest, which is the
 protocol's own overhead.
 
-Time is a function's own; what built-in functions and other packages take is their callers'.
+Time is a function's own; what built-in functions and other packages take is their callers'. What
+the profiler itself takes, which is as much for each call, is left out.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ CRYPTOGRAPHY = frozenset(
         "bfv",
         "bit_packing",
         "block_codec",
+        "boxes",
         "cipher_sum",
         "ciphers",
         "ciphertexts",
+        "derive",
         "encryptor",
         "envelope",
         "identities",
@@ -39,7 +42,7 @@ CRYPTOGRAPHY = frozenset(
 )
 """Files of masks, shares, encryption and signatures, with what packs integers into their slots."""
 
-_ANSWER, _CLIENT, _DEEPEST = "answered", "federation/client.py", 6
+_DEEPEST = 6
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Spent:
         training: clients' answers, their integers included.
         cryptography: masks, shares, encryption, signatures, hashes of what is signed.
         rest: everything else.
-        files: seconds by file, most first, cryptography's left out; training is among them.
+        files: the rest's seconds by file, most first.
     """
 
     training: float
@@ -64,21 +67,34 @@ class Spent:
         return self.rest / (self.training + self.cryptography + self.rest)
 
 
-def spent(profile: cProfile.Profile) -> Spent:
-    """What a profile of rounds says: clients' answers are training, whatever they call."""
+def spent(profile: cProfile.Profile, training: float, others: float) -> Spent:
+    """Where a round's time goes.
+
+    Args:
+        profile: of rounds, off while clients answered.
+        training: seconds of a round that clients' answers take, whatever they call.
+        others: the other seconds of a round that is not profiled.
+    """
     stats: dict[Function, Any] = pstats.Stats(profile).stats  # type: ignore[attr-defined]
-    training = sum(
-        row[3] for name, row in stats.items() if name[2] == _ANSWER and _CLIENT in name[0]
-    )
+    rounds, calls = _rounds(stats), sum(row[1] for row in stats.values())
+    each = max(0.0, sum(row[2] for row in stats.values()) - rounds * others) / calls
     homes: dict[Function, Mapping[str, float]] = {}
     files: Counter[str] = Counter()
-    for function, (_, _, own, _, _) in stats.items():
+    for function, (_, count, own, _, _) in stats.items():
         for home, share in _home(stats, function, homes, ()).items():
-            files[home] += own * share
-    crypto = sum(seconds for name, seconds in files.items() if name in CRYPTOGRAPHY)
+            files[home] += max(0.0, own - each * count) * share
     whole = sum(files.values())
+    files = Counter({name: seconds * others / whole for name, seconds in files.items()})
+    crypto = sum(seconds for name, seconds in files.items() if name in CRYPTOGRAPHY)
     left = {name: seconds for name, seconds in files.most_common() if name not in CRYPTOGRAPHY}
-    return Spent(training, crypto, max(0.0, whole - training - crypto), left)
+    return Spent(training, crypto, others - crypto, left)
+
+
+def _rounds(stats: Mapping[Function, Any]) -> int:
+    """How many were profiled."""
+    return sum(
+        row[1] for name, row in stats.items() if name[2] == "run" and "engines/parties" in name[0]
+    )
 
 
 def _home(

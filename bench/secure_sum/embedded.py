@@ -40,12 +40,12 @@ from secure_fl.secure_sum.block_codec import (
 )
 from secure_fl.secure_sum.blocks import BlockShape, BlockVector
 from secure_fl.secure_sum.client import RoundClient
-from secure_fl.secure_sum.key_directory import Verified
 from secure_fl.secure_sum.masks import UsedSeeds
 from secure_fl.secure_sum.plan import RoundPlan
 from secure_fl.secure_sum.protections import layout_of, parameters_of
 from secure_fl.secure_sum.server import RoundServer
 from secure_fl.secure_sum.store import MemoryStore
+from secure_fl.secure_sum.verified import Verified
 
 
 @dataclass

@@ -192,7 +192,7 @@ class EmbeddedRound:
     def _deliver(self, messages: list[Message]) -> None:
         answers = PHASES[self.server.step]
         for message in messages:
-            name, data = message.recipient, message.data
+            name, data = message.recipient, bytes(message.data)
             data = self._tap("server", name, data) if self._tap else data
             self._count(self.down, read_header(message.data).phase, data)
             if name in self.clients:

@@ -38,6 +38,8 @@ _MAGIC = b"SFE1"
 _SIGNATURE = 64
 _PURPOSE = b"envelope"
 _PRINTABLE = re.compile("[!-~]{1,255}")
+_FRAME = 12
+"""Bytes before the first envelope of a message that is several in one frame."""
 NO_KEY = bytes(32)
 """The key fingerprint of suites without homomorphic encryption."""
 
@@ -69,6 +71,9 @@ class Phase(IntEnum):
     WANT = 28
     STATE = 29
     END = 30
+
+
+_PHASES = frozenset(map(int, Phase))
 
 
 @dataclass(frozen=True)
@@ -204,6 +209,16 @@ def read_header(data: bytes | memoryview) -> Header:
     return _parse(memoryview(data))[0]
 
 
+def claimed_header(data: bytes | memoryview) -> Header:
+    """`read_header` of a message, or of the first of several envelopes in one frame.
+
+    Raises:
+        RefusedError: `truncated` or `malformed`.
+    """
+    view = memoryview(data)
+    return read_header(view if view[: len(_MAGIC)] == _MAGIC else view[_FRAME:])
+
+
 def open_envelope(
     data: Bytes, roster: Roster, expected: Expected, seen: Seen | None = None
 ) -> tuple[Header, Bytes]:
@@ -263,7 +278,7 @@ def _parse(data: Bytes) -> tuple[Header, bytes, bytes, Bytes]:
     magic, phase, round_number, pools, chunk, chunks, length, key, roster, body_hash = (
         _FIXED.unpack_from(data)
     )
-    if magic != _MAGIC or phase not in {int(known) for known in Phase} or chunk >= chunks:
+    if magic != _MAGIC or phase not in _PHASES or chunk >= chunks:
         raise _refuse(Reason.MALFORMED, "not an envelope of version 1", "message", len(data))
     texts, start = [], _FIXED.size
     for _ in range(4):

@@ -19,6 +19,7 @@ contains; big-endian machines.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -26,6 +27,9 @@ from numpy.typing import NDArray
 
 from secure_fl.ciphers import encrypt_into
 from secure_fl.errors import SecureSumError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers import CipherContext
 
 Slots = NDArray[np.uint64]
 Terms = Sequence[tuple[bytes, int]]
@@ -122,10 +126,10 @@ class SignedStreams:
             )
             raise SecureSumError("the streams do not go on here", "run", len(run), remedy)
         self._ended = len(run) % _GROUP != 0
-        words = self._work[: _in_groups(len(run))]
+        words = self._work[: len(run)]
         for stream, combine in self._streams:
             stream.fill(words, self._scratch)
-            combine(run, words[: len(run)], out=run)
+            combine(run, words, out=run)
         if self._modulus != WORDS:
             _reduce_signed(run.view(np.int64), self._modulus)
 
@@ -177,25 +181,34 @@ class _Stream:
             remedy = "take it from `pair_seeds` or `self_seeds`"
             raise SecureSumError("a mask key has 32 bytes", "key", "(hidden)", remedy)
         self._key, self._modulus = key, modulus
-        cipher, counter = algorithms.AES(key[:16]), key[16:]
-        self._bytes = Cipher(cipher, modes.CTR(counter)).encryptor()
-        further = bytes([counter[0] ^ 128]) + counter[1:]
-        self._spare = None if modulus == WORDS else Cipher(cipher, modes.CTR(further)).encryptor()
+        self._bytes = Cipher(algorithms.AES(key[:16]), modes.CTR(key[16:])).encryptor()
+        self._spare: CipherContext | None = None
 
     def fill(self, out: Slots, scratch: bytearray) -> None:
-        """Fill `out`, whole groups, with the next words; `scratch` has five bytes for each."""
+        """Fill `out` with the next words; only the last time its length is no multiple of the
+        group. `scratch` has at least five bytes for each word of all groups.
+        """
         if self._modulus == WORDS:
             encrypt_into(self._bytes, memoryview(_ZEROS)[: 8 * len(out)], out.view(np.uint8).data)
             return
-        keystream = memoryview(scratch)[: 5 * len(out)]
-        encrypt_into(self._bytes, memoryview(_ZEROS)[: len(keystream)], keystream)
-        groups = np.frombuffer(keystream, np.uint8).reshape(-1, 5 * _GROUP)
-        _join(groups, out, self._modulus.bit_length())
+        whole = len(out) // _GROUP * _GROUP
+        rest = len(out) - whole
+        length = 5 * whole + (4 * _GROUP + rest if rest else 0)
+        keystream = memoryview(scratch)[:length]
+        encrypt_into(self._bytes, memoryview(_ZEROS)[:length], keystream)
+        found, width = np.frombuffer(keystream, np.uint8), self._modulus.bit_length()
+        if whole:
+            _join(found[: 5 * whole].reshape(-1, 5 * _GROUP), out[:whole], width, _GROUP)
+        if rest:
+            _join(found[5 * whole :].reshape(1, -1), out[whole:], width, rest)
         if int(out.max(initial=0)) >= self._modulus:
             self._replace(out)
 
     def _replace(self, out: Slots) -> None:
-        assert self._spare is not None
+        if self._spare is None:
+            counter = self._key[16:]
+            further = bytes([counter[0] ^ 128]) + counter[1:]
+            self._spare = Cipher(algorithms.AES(self._key[:16]), modes.CTR(further)).encryptor()
         width = self._modulus.bit_length()
         for place in np.flatnonzero(out >= np.uint64(self._modulus)):
             word = self._modulus
@@ -204,9 +217,10 @@ class _Stream:
             out[place] = word
 
 
-def _join(groups: NDArray[np.uint8], out: Slots, width: int) -> None:
-    low, high = groups[:, : 4 * _GROUP].view("<u4"), groups[:, 4 * _GROUP :]
+def _join(groups: NDArray[np.uint8], out: Slots, width: int, words: int) -> None:
+    """Words of the keystream's groups, so many of each."""
+    low, high = groups[:, : 4 * words].view("<u4"), groups[:, 4 * _GROUP :]
     if width < 40:
         high = high & np.uint8((1 << (width - 32)) - 1)
-    halves = out.view("<u4").reshape(-1, _GROUP, 2)
+    halves = out.view("<u4").reshape(-1, words, 2)
     halves[:, :, 0], halves[:, :, 1] = low, high

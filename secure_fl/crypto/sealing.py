@@ -16,9 +16,8 @@ import os
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from secure_fl.crypto.derive import hkdf
 from secure_fl.crypto.refusals import Reason, RefusedError
 
 _PUBLIC, _TAG, _SALT = 32, 16, 32
@@ -91,7 +90,7 @@ def _agreed(private: X25519PrivateKey, public: bytes, salt: bytes, context: byte
 
 
 def _derive(secret: bytes, salt: bytes, context: bytes) -> bytes:
-    return HKDF(SHA256(), 32, salt, b"secure-fl sealed box 1|" + context).derive(secret)
+    return hkdf(secret, salt, b"secure-fl sealed box 1|" + context, 32)
 
 
 def _need(key: bytes) -> bytes:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-from collections.abc import Callable, Sequence
+import struct
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from secure_fl.errors import SecureSumError
@@ -24,6 +25,8 @@ LONGEST_SECRET = 32
 MOST_SHARES = 2**16 - 1
 
 _VERSION = 1
+_HEAD = struct.Struct(">BHH")
+_PRIME = PRIME.to_bytes(ELEMENT_BYTES, "big")
 _TAG = b"secure_fl/secure-sum/shamir/v1"
 
 
@@ -37,7 +40,7 @@ class Share:
 
     def to_bytes(self) -> bytes:
         """71 bytes: version, threshold, index, element; all big-endian."""
-        head = bytes([_VERSION]) + self.threshold.to_bytes(2, "big") + self.index.to_bytes(2, "big")
+        head = _HEAD.pack(_VERSION, self.threshold, self.index)
         return head + self.value.to_bytes(ELEMENT_BYTES, "big")
 
     @classmethod
@@ -47,12 +50,20 @@ class Share:
             raise _refused(
                 "not a share of this version", "share", len(data), "ask its holder for it again"
             )
-        threshold, index = int.from_bytes(data[1:3], "big"), int.from_bytes(data[3:5], "big")
-        value = int.from_bytes(data[5:], "big")
+        _, threshold, index = _HEAD.unpack_from(data)
+        value = int.from_bytes(data[_HEAD.size :], "big")
         if index == 0 or threshold == 0 or value >= PRIME:
             found, remedy = (index, threshold), "discard it and the holder's other shares"
             raise _refused("a share outside the field", "index and threshold", found, remedy)
         return cls(index, threshold, value)
+
+
+def is_share(data: bytes, threshold: int, index: int) -> bool:
+    """Whether these bytes are a share of that threshold and index."""
+    head, element = data[: _HEAD.size], data[_HEAD.size :]
+    right = len(data) == SHARE_BYTES and head == _HEAD.pack(_VERSION, threshold, index)
+    # big-endian numbers of one length are in the order of their bytes
+    return right and element < _PRIME
 
 
 def split(
@@ -140,7 +151,7 @@ def combine(shares: Sequence[Share]) -> bytes:
     return secret
 
 
-def combine_many(sets: Sequence[Sequence[Share]]) -> list[bytes | None]:
+def combine_many(sets: Iterable[Sequence[Share]]) -> list[bytes | None]:
     """`combine` for each set, None where no window's tag holds; sets held by the same indices share
     one computation of Lagrange's weights.
 

@@ -25,6 +25,7 @@ from secure_fl.crypto.envelope import (
     Expected,
     Header,
     Phase,
+    claimed_header,
     head_bytes,
     open_envelope,
     read_header,
@@ -210,14 +211,7 @@ def route(data: bytes | memoryview) -> Header:
     Raises:
         RefusedError: `truncated` or `malformed`.
     """
-    try:
-        return read_header(data[:4096])
-    except RefusedError:
-        return read_header(data[_FIRST : _FIRST + 4096])
-
-
-_FIRST = 12
-"""Bytes before the first envelope of an upload."""
+    return claimed_header(data)
 
 
 def refused(reason: Reason, problem: str, name: str, value: object, remedy: str) -> RefusedError:

@@ -17,7 +17,12 @@ from secure_fl.secure_sum.block_codec import HolderCipher
 from secure_fl.secure_sum.counts import proved_head
 from secure_fl.secure_sum.digests import NOTHING, Applied, ApplySums
 from secure_fl.secure_sum.framing import unframe
-from secure_fl.secure_sum.key_directory import KeyBook, agreed_by, check_agreed
+from secure_fl.secure_sum.key_directory import (
+    KeyBook,
+    agreed_by,
+    check_agreed,
+    holders_that_signed,
+)
 from secure_fl.secure_sum.messages import (
     Counts,
     OpenRequest,
@@ -28,9 +33,10 @@ from secure_fl.secure_sum.messages import (
 from secure_fl.secure_sum.opener import Opened, SumOpener, by_block
 from secure_fl.secure_sum.plan import RoundPlan
 from secure_fl.secure_sum.sizes import check_size, most_bytes
-from secure_fl.secure_sum.state import RoundState, question_of, state_context
+from secure_fl.secure_sum.state import RoundState, state_context
 from secure_fl.secure_sum.steps import ClientStep
 from secure_fl.secure_sum.store import MemoryStore, RoundStore, Sealed
+from secure_fl.secure_sum.verified import question_of
 
 
 class Authority:
@@ -144,7 +150,7 @@ class Authority:
         if not known or request.view != book.view(dealers, survivors):
             raise _switched("not the set of these keys", plan.round)
         signed = agreed_by(plan, unframe(agreements), request.view, len(survivors))
-        check_agreed(book, survivors, dealers, signed)
+        check_agreed(book, dealers, holders_that_signed(book, survivors, signed))
         return book, tuple(proof)
 
     def _sealed(self) -> Sealed:

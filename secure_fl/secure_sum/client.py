@@ -24,7 +24,7 @@ leaves the openings to others.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from secure_fl.crypto.envelope import (
     Phase,
@@ -41,7 +41,13 @@ from secure_fl.secure_sum.blocks import BlockVector, Integers
 from secure_fl.secure_sum.counts import proved_head
 from secure_fl.secure_sum.digests import NOTHING, Applied, ApplySums, applied_by, forks
 from secure_fl.secure_sum.framing import empty_frames, unframe
-from secure_fl.secure_sum.key_directory import KeyBook, Verified, agreed_by, check_agreed, need
+from secure_fl.secure_sum.key_directory import (
+    KeyBook,
+    agreed_by,
+    check_agreed,
+    holders_that_signed,
+    need,
+)
 from secure_fl.secure_sum.masks import UsedSeeds, mask_terms
 from secure_fl.secure_sum.messages import (
     MASK_KEY,
@@ -53,12 +59,12 @@ from secure_fl.secure_sum.messages import (
     Survivors,
     accept,
 )
-from secure_fl.secure_sum.opener import Opened, SumOpener, by_block, once
+from secure_fl.secure_sum.opener import Opened, SumOpener, by_block
 from secure_fl.secure_sum.plan import RoundPlan
 from secure_fl.secure_sum.setup import ClientSetup
-from secure_fl.secure_sum.state import question_of
 from secure_fl.secure_sum.steps import ClientStep
 from secure_fl.secure_sum.store import RoundStore
+from secure_fl.secure_sum.verified import Verified, question_of
 
 _ROUNDS_OF_SEEDS = 4
 """Rounds in which no mask seed may come again."""
@@ -129,7 +135,9 @@ class RoundClient(ClientSetup):
             RoundRefusedError: why this client goes no further; it reveals nothing then.
             FileError: the answers cannot be stored; they are not given either.
         """
-        take, state, question = self._take_of(data), self._state, question_of(data)
+        take, state = self._take_of(data), self._state
+        private = take == self._take_boxes
+        question = question_of(data) if private else self._verified.name_of(data)
         if state.step != ClientStep.LEFT and question == state.question:
             if not self._stored:
                 self._save()
@@ -244,10 +252,9 @@ class RoundClient(ClientSetup):
         """
         request, state = self._from_server(data, Phase.OPEN_COUNTS, OpenRequest.decode), self._state
         self._same_sets(request)
-        count = len(state.survivors)
-        agreed = agreed_by(self._plan, request.evidence, state.view, count, self._verified)
+        agreed = self._agreed(data, request.evidence)
         near = {self._position, *self._book.neighbours(self._position)}
-        check_agreed(self._book, state.survivors, near.intersection(state.dealers), agreed)
+        check_agreed(self._book, near.intersection(state.dealers), agreed)
         self._turn(ClientStep.AGREED, ClientStep.COUNTED)
         if self._plan.noised_head:
             self._store.open(self._plan.question, self._plan.round)
@@ -271,7 +278,7 @@ class RoundClient(ClientSetup):
         if masked:
             self._same_sets(request)
         self._turn(ClientStep.COUNTED if masked else ClientStep.UPLOADED, ClientStep.OPENED)
-        state.head, passing = self._proved(request)
+        state.head, passing = self._proved(data, request)
         state.survivors, state.view = request.survivors, request.view
         blocks = self._plan.shape.after_counts(passing) if masked else ()
         self._store.open(self._plan.question, self._plan.round)
@@ -292,8 +299,8 @@ class RoundClient(ClientSetup):
             raise self._leave(RoundReason.OUT_OF_TURN, problem, "sums", len(bodies))
         wanted = self._plan.shape.after_counts(self._opener.passing)
         sums, opener = by_block(wanted, bodies), self._opener
-        name = opener.named(read_header(data).body_hash)
-        opened = once(self._verified, name, lambda: opener.open_pools(sums))
+        name = b"sums", opener.named(read_header(data).body_hash)
+        opened = self._verified.once(name, lambda: opener.open_pools(sums))
         state, place = self._apply_sums(opened)
         mine = Applied(opened.digest, state, place, data[: head_bytes(read_header(data))])
         self._state.mine, self.opened = mine, opened
@@ -315,19 +322,17 @@ class RoundClient(ClientSetup):
         if mine is None:
             problem = "this client opened nothing"
             raise self._leave(RoundReason.OUT_OF_TURN, problem, "digests", len(digests))
-        plan, same = self._plan, list[bytes]()
-        claims = applied_by(plan, digests, self._verified)
-        for envelope, (sender, applied) in zip(digests, claims, strict=True):
-            if forks(plan, mine.sums, applied.sums):
+        plan, name = self._plan, self._name("claims", data)
+        claims = self._verified.once(name, lambda: applied_by(plan, digests))
+        for sums, sender in claims.sums.items():
+            if forks(plan, mine.sums, sums):
                 problem = "another client was sent other sums"
                 raise self._leave(RoundReason.FORKED, problem, "digest", sender)
-            if applied.claim == mine.claim:
-                same.append(envelope)
-        if 2 * len(same) <= len(digests):
+        same = claims.by_claim.get(mine.claim, ())
+        if 2 * len(same) <= claims.count:
             problem = "other clients opened other sums, or made another state of them"
-            count = len(digests) - len(same)
-            raise self._leave(RoundReason.FORKED, problem, "digests", count)
-        self.confirmed = tuple(same)
+            raise self._leave(RoundReason.FORKED, problem, "digests", claims.count - len(same))
+        self.confirmed = same
 
     def _mask_terms(self, block: int) -> Terms:
         pairs = {other: row[block] for other, row in self._pairs.items()}
@@ -337,7 +342,8 @@ class RoundClient(ClientSetup):
     def _same_sets(self, request: OpenRequest) -> None:
         """One set for both openings, and nobody in both parts of it."""
         state = self._state
-        dropped = tuple(position for position in state.dealers if position not in state.survivors)
+        alive = set(state.survivors)
+        dropped = tuple(position for position in state.dealers if position not in alive)
         if set(request.survivors) & set(request.dropped):
             problem = "a client is asked for as survivor and as dropped"
             raise self._leave(RoundReason.BOTH_KINDS, problem, "request", len(request.dropped))
@@ -346,13 +352,28 @@ class RoundClient(ClientSetup):
             problem, count = "not the set that was signed", len(request.survivors)
             raise self._leave(RoundReason.SURVIVORS_SWITCHED, problem, "survivors", count)
 
-    def _proved(self, request: OpenRequest) -> tuple[Integers, tuple[int, ...]]:
+    def _agreed(self, data: bytes, envelopes: Sequence[bytes]) -> tuple[int, ...]:
+        """Of each position, how many holders of its shares signed this client's set."""
+        plan, book, state = self._plan, self._book, self._state
+        count = len(state.survivors)
+
+        def signed() -> tuple[int, ...]:
+            names = agreed_by(plan, envelopes, state.view, count)
+            return holders_that_signed(book, state.survivors, names)
+
+        return self._verified.once(self._name("signed", data, state.view), signed)
+
+    def _proved(self, data: bytes, request: OpenRequest) -> tuple[Integers, tuple[int, ...]]:
         """The head that the evidence proves, and the pools that pass by it."""
         plan, survivors, evidence = self._plan, request.survivors, request.evidence
         if self._opener is not None:
             book = self._book if plan.masked else KeyBook.of(plan, {})
             cipher, dropped = self._opener.cipher, request.dropped
-            head = proved_head(book, cipher, survivors, dropped, evidence, self._verified)
+            view = book.view(sorted((*survivors, *dropped)), survivors)
+            head = self._verified.once(
+                self._name("head", data, view),
+                lambda: proved_head(book, cipher, survivors, dropped, evidence),
+            )
             return self._opener.open_counts(head, len(survivors))
         expected = plan.expect(Phase.OPEN_COUNTS, "authority", sender=plan.authority)
         signed = evidence[0] if len(evidence) == 1 else b""

@@ -27,8 +27,7 @@ from secure_fl.crypto.key_streams import Slots
 from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.secure_sum.block_codec import Adder, HolderCipher, open_sum, server_cipher
 from secure_fl.secure_sum.blocks import Integers
-from secure_fl.secure_sum.graph import commitment
-from secure_fl.secure_sum.key_directory import KeyBook, Verified, seed_commitment
+from secure_fl.secure_sum.key_directory import KeyBook, seed_commitment
 from secure_fl.secure_sum.masks import pair_seeds, unmask_sum
 from secure_fl.secure_sum.messages import CountProof, RoundReason, RoundRefusedError
 
@@ -39,7 +38,6 @@ def proved_head(
     survivors: Sequence[int],
     dropped: Sequence[int],
     evidence: Sequence[bytes],
-    verified: Verified | None = None,
 ) -> Integers:
     """The head's sum over the survivors, int64 `[head_fields]`, from nothing but what they signed.
 
@@ -49,7 +47,6 @@ def proved_head(
         survivors: U, positions in the book.
         dropped: the other dealers.
         evidence: of `CountProof`.
-        verified: what clients of one process checked already.
 
     Raises:
         RefusedError: a survivor's envelope or block that does not fit; `out-of-range` for a sum
@@ -57,20 +54,15 @@ def proved_head(
         RoundRefusedError: `not-proved` for a part that is missing or fits no commitment;
             `still-masked` for masks that are left.
     """
-    plan, everyone = book.plan, (*survivors, *dropped)
+    plan = book.plan
     _check_positions(book, survivors, dropped)
     proof = CountProof.of(evidence, len(survivors), len(dropped), masked=plan.masked)
-    name = commitment([plan.digest, book.view(sorted(everyone), survivors), *evidence])
-    if verified is not None and name in verified.heads:
-        return verified.heads[name]
     adder = Adder(plan, server_cipher(plan) if cipher is None else cipher.adder, blocks=1)
     _add_heads(adder, book, survivors, proof)
     masks = _masks(book, survivors, dropped, proof) if plan.masked else None
     found = open_sum(plan, cipher, 0, adder.finish(0, masks), len(survivors))
     if plan.exact_counts:
         _check_exact(found, len(survivors), plan.count_unit)
-    if verified is not None:
-        verified.heads[name] = found
     return found
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from secure_fl.crypto.envelope import Phase, Seen, open_head, read_header
 from secure_fl.crypto.refusals import Reason, RefusedError
-from secure_fl.secure_sum.graph import commitment
-from secure_fl.secure_sum.key_directory import Verified
 from secure_fl.secure_sum.messages import accept
 from secure_fl.secure_sum.opener import Opened
 from secure_fl.secure_sum.plan import RoundPlan
@@ -23,6 +21,8 @@ Next = tuple[bytes, tuple[int, int]]
 """Digest of the state that follows from the opened sums, 32 bytes, and its place: step, round."""
 ApplySums = Callable[[Opened], Next]
 """Makes the next state of what was opened, before anything is said of it."""
+Claim = tuple[bytes, bytes, tuple[int, int]]
+"""Digest of what was opened, digest of the next state, and its place."""
 NOTHING: Next = (bytes(_DIGEST), (0, 0))
 """For a caller that keeps no state."""
 
@@ -44,7 +44,7 @@ class Applied:
     sums: bytes = b""
 
     @property
-    def claim(self) -> tuple[bytes, bytes, tuple[int, int]]:
+    def claim(self) -> Claim:
         """What all honest appliers of the same sums have in common."""
         return self.digest, self.state, self.place
 
@@ -73,21 +73,31 @@ def forks(plan: RoundPlan, mine: bytes, theirs: bytes) -> bool:
         return False
 
 
-def applied_by(
-    plan: RoundPlan, envelopes: Sequence[bytes], verified: Verified | None = None
-) -> tuple[tuple[str, Applied], ...]:
-    """What each of these clients signed that it opened, in the order of the envelopes. Raises
-    RefusedError: a message that is not a signed digest of this round.
+@dataclass(frozen=True)
+class Claims:
+    """What appliers signed.
+
+    Args:
+        count: how many there are.
+        by_claim: the signed messages of those who found the same, in their order.
+        sums: the heads of all the sums that they speak of, each with the first who does.
     """
-    name = commitment([plan.digest, *envelopes])
-    if verified is not None and name in verified.applied:
-        known: tuple[tuple[str, Applied], ...] = verified.applied[name]
-        return known
-    seen, found = Seen(), list[tuple[str, Applied]]()
+
+    count: int
+    by_claim: Mapping[Claim, tuple[bytes, ...]]
+    sums: Mapping[bytes, str]
+
+
+def applied_by(plan: RoundPlan, envelopes: Sequence[bytes]) -> Claims:
+    """What each of these clients signed that it opened.
+
+    Raises:
+        RefusedError: a message that is not a signed digest of this round.
+    """
+    seen, claims, sums = Seen(), dict[Claim, tuple[bytes, ...]](), dict[bytes, str]()
     for data in envelopes:
         expected = plan.expect(Phase.APPLY, "client")
         header, applied = accept(data, plan.roster, expected, seen, Applied.decode)
-        found.append((header.sender, applied))
-    if verified is not None:
-        verified.applied[name] = tuple(found)
-    return tuple(found)
+        claims[applied.claim] = (*claims.get(applied.claim, ()), data)
+        sums.setdefault(applied.sums, header.sender)
+    return Claims(len(envelopes), claims, sums)

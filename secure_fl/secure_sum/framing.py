@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from itertools import chain, pairwise
+from itertools import chain
+from operator import lt
 from typing import Generic
 
 import numpy as np
@@ -17,7 +18,7 @@ import numpy as np
 from secure_fl.crypto.envelope import Bytes
 from secure_fl.crypto.refusals import Reason, RefusedError
 
-_COUNT, _LENGTH = struct.Struct(">I"), struct.Struct(">Q")
+_COUNT, _SHORT, _LENGTH = struct.Struct(">I"), struct.Struct(">I"), struct.Struct(">Q")
 
 
 def frames(items: Sequence[bytes]) -> bytes:
@@ -58,7 +59,7 @@ def position_list(ascending: Sequence[int]) -> bytes:
 
 def sized(data: bytes) -> bytes:
     """A byte string behind its length, in four bytes."""
-    return struct.pack(">I", len(data)) + data
+    return _SHORT.pack(len(data)) + data
 
 
 class BodyReader(Generic[Bytes]):
@@ -85,8 +86,7 @@ class BodyReader(Generic[Bytes]):
     def take(self, count: int) -> Bytes:
         """The next bytes, so many."""
         if count > self.left:
-            problem, remedy = "shorter than its fields", "send it as it was written"
-            raise RefusedError(Reason.TRUNCATED, problem, "body", len(self._data), remedy)
+            raise _cut(len(self._data))
         self._at += count
         return self._data[self._at - count : self._at]
 
@@ -98,13 +98,13 @@ class BodyReader(Generic[Bytes]):
         """What `position_list` wrote: they ascend."""
         count = self.number(2)
         found = struct.unpack(f">{count}H", self.take(2 * count))
-        if any(low >= high for low, high in pairwise(found)):
+        if not all(map(lt, found, found[1:])):
             raise malformed("positions do not ascend")
         return found
 
-    def sized(self) -> Bytes:
-        """What `sized` wrote."""
-        return self.take(self.number(4))
+    def sized(self, count: int) -> list[Bytes]:
+        """What `sized` wrote, so many times."""
+        return self._items(count, _SHORT)
 
     def frames(self, expected: int | None = None) -> list[Bytes]:
         """What `frames` wrote: as many items as expected, and nothing after them."""
@@ -114,14 +114,31 @@ class BodyReader(Generic[Bytes]):
             raise RefusedError(Reason.WRONG_CHUNK, problem, "message", count, remedy)
         if count * _LENGTH.size > self.left:
             raise malformed("more items than bytes")
-        found = [self.take(self.number(8)) for _ in range(count)]
+        found = self._items(count, _LENGTH)
         self.end()
+        return found
+
+    def _items(self, count: int, length: struct.Struct) -> list[Bytes]:
+        """So many items, each behind its length."""
+        data, end, found = self._data, len(self._data), list[Bytes]()
+        for _ in range(count):
+            start = self._at + length.size
+            stop = start + (length.unpack_from(data, self._at)[0] if start <= end else end)
+            if stop > end:
+                raise _cut(end)
+            found.append(data[start:stop])
+            self._at = stop
         return found
 
     def end(self) -> None:
         """Refuse bytes after the last field."""
         if self.left:
             raise malformed("bytes after the last field")
+
+
+def _cut(length: int) -> RefusedError:
+    problem, remedy = "shorter than its fields", "send it as it was written"
+    return RefusedError(Reason.TRUNCATED, problem, field="body", value=length, remedy=remedy)
 
 
 def malformed(problem: str) -> RefusedError:

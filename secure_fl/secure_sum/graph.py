@@ -11,9 +11,11 @@ threshold counts in that neighbourhood.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from secure_fl.crypto.key_streams import expand
 from secure_fl.crypto.shares import check_threshold
@@ -22,33 +24,58 @@ from secure_fl.odds import default_threshold, odds, smallest_degree, withstands
 
 __all__ = ["Neighbourhoods", "commitment", "draw", "odds", "smallest_degree", "withstands"]
 
+_NUMBER = 2
 _LABEL = b"secure_fl/secure-sum/graph/v1"
 
 
 @dataclass(frozen=True)
 class Neighbourhoods:
-    """Neighbours by roster position, ascending; `threshold` of a closed neighbourhood open."""
+    """Neighbours of every roster position; `threshold` of a closed neighbourhood open.
 
-    neighbours: tuple[tuple[int, ...], ...]
+    Args:
+        count: clients.
+        table: each one's neighbours and itself, ascending, as native 16-bit numbers.
+        threshold: see above.
+    """
+
+    count: int
+    table: bytes = field(repr=False)
     threshold: int
+
+    @classmethod
+    def of(cls, neighbours: Sequence[Iterable[int]], threshold: int) -> Neighbourhoods:
+        """From the neighbours of every position, as many for each."""
+        rows = (sorted((*near, client)) for client, near in enumerate(neighbours))
+        return cls(len(neighbours), b"".join(map(_packed, rows)), threshold)
 
     @property
     def degree(self) -> int:
         """How many neighbours every client has."""
-        return len(self.neighbours[0])
+        return self._holding - 1
+
+    @property
+    def _holding(self) -> int:
+        return len(self.table) // (self.count * _NUMBER)
+
+    def near(self, client: int) -> tuple[int, ...]:
+        """A client's neighbours, ascending."""
+        return tuple(other for other in self.holders(client) if other != client)
 
     def holders(self, client: int) -> tuple[int, ...]:
         """Who holds a client's shares, itself among them; the h-th holds share h + 1."""
-        return self._holders[client]
+        holding = self._holding
+        return struct.unpack_from(f"={holding}H", self.table, client * holding * _NUMBER)
 
-    @cached_property
-    def _holders(self) -> tuple[tuple[int, ...], ...]:
-        return tuple(tuple(sorted((*near, client))) for client, near in enumerate(self.neighbours))
+    def places(self, holder: int) -> dict[int, int]:
+        """Of whose secrets a client holds shares, and which of the holders it is there."""
+        table = np.frombuffer(self.table, np.uint16).reshape(self.count, -1)
+        owners, places = np.nonzero(table == holder)
+        return dict(zip(owners.tolist(), places.tolist(), strict=True))
 
     def stranded(self, survivors: Sequence[int]) -> tuple[int, ...]:
         """Clients whose secrets the survivors cannot open: then the round must end."""
         alive = set(survivors)
-        left = [len(alive.intersection(holders)) for holders in self._holders]
+        left = [len(alive.intersection(self.holders(client))) for client in range(self.count)]
         return tuple(client for client, count in enumerate(left) if count < self.threshold)
 
 
@@ -84,15 +111,17 @@ def draw(
         rows = tuple(placed[i] for i in range(count))
     needed = default_threshold(len(rows[0]) + 1) if threshold is None else threshold
     check_threshold(needed, len(rows[0]) + 1)
-    return Neighbourhoods(rows, needed)
+    return Neighbourhoods.of(rows, needed)
+
+
+def _packed(ascending: Sequence[int]) -> bytes:
+    return struct.pack(f"={len(ascending)}H", *ascending)
 
 
 def commitment(committed_keys: Sequence[bytes]) -> bytes:
     """SHA-256 of the list, each entry with its length."""
-    digest = hashlib.sha256(_LABEL)
-    for key in committed_keys:
-        digest.update(len(key).to_bytes(4, "big") + key)
-    return digest.digest()
+    parts = (part for key in committed_keys for part in (len(key).to_bytes(4, "big"), key))
+    return hashlib.sha256(b"".join([_LABEL, *parts])).digest()
 
 
 def _check_degree(degree: int) -> None:

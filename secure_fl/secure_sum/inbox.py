@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 from secure_fl.crypto.envelope import Header, Phase, Seen, open_envelope, read_header
 from secure_fl.crypto.identities import LONGEST_NAME, Identity
@@ -20,6 +21,7 @@ from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.block_codec import Adder, ServerCipher, server_cipher
 from secure_fl.secure_sum.blocks import Integers
+from secure_fl.secure_sum.dealt import DealtBoxes
 from secure_fl.secure_sum.digests import Applied
 from secure_fl.secure_sum.framing import unframe
 from secure_fl.secure_sum.journal import RoundJournal
@@ -40,6 +42,7 @@ from secure_fl.secure_sum.messages import (
 from secure_fl.secure_sum.plan import RoundPlan
 from secure_fl.secure_sum.share_box import ShareBox
 from secure_fl.secure_sum.sizes import box_bytes, check_size, most_bytes
+from secure_fl.secure_sum.spool import Log
 from secure_fl.secure_sum.steps import PHASES, Refusal, Step, claimed
 
 _MOST_REFUSALS = 64
@@ -82,6 +85,8 @@ class RoundInbox:
         self._journal: RoundJournal | None = None
         self._seen, self._waiting, self._active = Seen(), set(plan.cohort), set[str]()
         self._survivors: tuple[int, ...] = ()
+        self._names = frozenset[str]()
+        """Of the survivors."""
         self._begin_setup()
         self._begin_opening()
 
@@ -90,14 +95,15 @@ class RoundInbox:
         self._book = KeyBook(self._plan, ()) if self._plan.masked else KeyBook.of(self._plan, {})
         self._kept, self._kept_keys = dict[str, bytes](), dict[str, bytes]()
         self._keys: dict[str, Advertise] = {}
-        self._boxes: dict[int, dict[int, bytes]] = {}
-        self._tags: dict[tuple[int, int], bytes] = {}
+        self._taken = set[bytes]()
+        self._boxes: DealtBoxes | None = None
         self._closed: dict[int, tuple[int, ...]] = {}
         self._dealers: tuple[int, ...] = ()
 
     def _begin_opening(self) -> None:
         """Nothing is known yet of what the survivors agree on and give out."""
-        self._heads: dict[int, bytes] = {}
+        self._heads, self._arrived = Log(), list[int]()
+        """Every survivor's signed envelope of block 0, and whose they are."""
         self._agreements: list[bytes] = []
         self._view, self._passing = b"", tuple[int, ...]()
         self._votes: dict[str, tuple[int, ...]] = {}
@@ -200,8 +206,7 @@ class RoundInbox:
         header, keys = self._accept(data, Phase.ADVERTISE, Advertise.decode)
         check_cohort(self._plan, header.sender)
         keys.check(header.sender)
-        known = {key for other in self._keys.values() for key in (other.sealing, other.masking)}
-        if known & {keys.sealing, keys.masking}:
+        if not self._taken.isdisjoint({keys.sealing, keys.masking}):
             raise RefusedError(
                 Reason.DUPLICATE,
                 "another client's key",
@@ -209,6 +214,7 @@ class RoundInbox:
                 value=header.sender,
                 remedy="make keys of its own",
             )
+        self._taken |= {keys.sealing, keys.masking}
         self._kept[header.sender], self._keys[header.sender] = data, keys
         return header.sender
 
@@ -227,7 +233,8 @@ class RoundInbox:
                 value=header.sender,
                 remedy="a share of each secret",
             )
-        self._boxes[position] = dict(message.boxes)
+        assert self._boxes is not None
+        self._boxes.take(position, [box for _, box in message.boxes])
         return header.sender
 
     def _take_closed(self, data: bytes) -> str:
@@ -271,7 +278,8 @@ class RoundInbox:
             self._adder.add(block, vector)
             self._seen.record(header)
         # every header holds its body's hash, so the headers' hash names the whole upload
-        self._heads[position] = bytes(envelopes[0])
+        self._heads.extend([bytes(envelopes[0])])
+        self._arrived.append(position)
         self.uploads[sender] = hashlib.sha256(
             b"".join(header.encode() for header in headers)
         ).digest()
@@ -281,7 +289,7 @@ class RoundInbox:
     def _take_agreement(self, data: bytes) -> str:
         header, agreement = self._accept(data, Phase.AGREE, Agreement.decode)
         right = Agreement(self._view, len(self._survivors))
-        if header.sender not in self.survivors or agreement != right:
+        if header.sender not in self._names or agreement != right:
             raise RoundRefusedError(
                 RoundReason.NOT_AGREED,
                 "not this round's set",
@@ -295,7 +303,7 @@ class RoundInbox:
     def _take_shares(self, data: bytes) -> str:
         phase = PHASES[self.step]
         header, message = self._accept(data, phase, Revealed.decode)
-        if header.sender not in self.survivors:
+        if header.sender not in self._names:
             raise RefusedError(
                 Reason.UNKNOWN_CLIENT,
                 "no survivor",
@@ -346,7 +354,8 @@ class RoundInbox:
         if header.sender not in self._waiting or applied.sums != self._sent:
             problem = "a digest that nobody asked for, or of sums that were not sent"
             raise _malformed(problem, header.sender)
-        self.signed[header.sender], self.applied[header.sender] = data, applied
+        self.signed[header.sender] = data
+        self.applied[header.sender] = replace(applied, sums=self._sent)  # one object for all
         return header.sender
 
     def _accept(
@@ -364,7 +373,8 @@ class RoundInbox:
         return accept(data, self._plan.roster, expected, self._seen, parse, chunk=chunk)
 
     def _position(self, name: str) -> int:
-        if name not in self._book.names:
+        position = self._book.positions.get(name)
+        if position is None:
             raise RefusedError(
                 Reason.UNKNOWN_CLIENT,
                 "advertised no keys",
@@ -372,7 +382,7 @@ class RoundInbox:
                 value=name,
                 remedy="take part from the beginning",
             )
-        return self._book.names.index(name)
+        return position
 
 
 def _malformed(problem: str, sender: str) -> RefusedError:

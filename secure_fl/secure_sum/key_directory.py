@@ -5,22 +5,16 @@ share boxes, the view that is signed.
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from struct import Struct
-from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from secure_fl.crypto.envelope import Phase, Seen
 from secure_fl.crypto.refusals import Reason, RefusedError
-from secure_fl.crypto.sealing import open_with, seal_with
-from secure_fl.crypto.shares import SHARE_BYTES, Share
-from secure_fl.errors import SecureSumError
-from secure_fl.secure_sum.blocks import Integers
+from secure_fl.secure_sum.boxes import agreed_key, closed, opened
 from secure_fl.secure_sum.graph import Neighbourhoods, commitment, draw
 from secure_fl.secure_sum.messages import (
     Advertise,
@@ -31,24 +25,7 @@ from secure_fl.secure_sum.messages import (
 )
 from secure_fl.secure_sum.plan import RoundPlan
 
-TAG_BYTES = 16
-"""Of a share: enough that nobody finds another share for it."""
-_POSITIONS = Struct(">II")
-
-
-@dataclass
-class Verified:
-    """Checks that clients of one process share: each sees the same bytes, and n clients would
-    verify n signatures each.
-    """
-
-    books: dict[bytes, KeyBook] = field(default_factory=dict)
-    agreements: dict[bytes, frozenset[str]] = field(default_factory=dict)
-    heads: dict[bytes, Integers] = field(default_factory=dict)
-    applied: dict[bytes, Any] = field(default_factory=dict)
-    """What `round_digests.applied_by` found."""
-    opened: dict[bytes, Any] = field(default_factory=dict)
-    """The sums opened last, which all these clients hold."""
+_POSITIONS = struct.Struct(">II")
 
 
 @dataclass(frozen=True)
@@ -89,18 +66,13 @@ class KeyBook:
         return cls(plan, names, keys, graph)
 
     @classmethod
-    def read(
-        cls, plan: RoundPlan, envelopes: Sequence[bytes], verified: Verified | None = None
-    ) -> KeyBook:
+    def read(cls, plan: RoundPlan, envelopes: Sequence[bytes]) -> KeyBook:
         """The book from the clients' own signed envelopes, as the server passed them on.
 
         Raises:
             RefusedError: any reason of the envelope's, `unknown-client` for a client outside
                 the cohort.
         """
-        name = commitment([plan.digest, *envelopes])
-        if verified is not None and name in verified.books:
-            return verified.books[name]
         seen, advertised = Seen(), dict[str, Advertise]()
         for data in envelopes:
             header, keys = accept(
@@ -109,18 +81,29 @@ class KeyBook:
             check_cohort(plan, header.sender)
             keys.check(header.sender)
             advertised[header.sender] = keys
-        book = cls.of(plan, advertised)
-        if verified is not None:
-            verified.books[name] = book
-        return book
+        return cls.of(plan, advertised)
+
+    @cached_property
+    def advertised(self) -> Mapping[str, Advertise]:
+        """Everybody's keys, by name."""
+        return dict(zip(self.names, self.keys, strict=True))
+
+    @cached_property
+    def positions(self) -> Mapping[str, int]:
+        """Everybody's place, by name."""
+        return {name: position for position, name in enumerate(self.names)}
 
     def neighbours(self, position: int) -> tuple[int, ...]:
         """The positions that a client masks with; none without masks."""
-        return self.graph.neighbours[position] if self.graph else ()
+        return self.graph.near(position) if self.graph else ()
 
     def holders(self, position: int) -> tuple[int, ...]:
         """Who holds shares of its secrets; share h + 1 belongs to the h-th."""
         return self.graph.holders(position) if self.graph else ()
+
+    def places(self, holder: int) -> Mapping[int, int]:
+        """Of whose secrets a client holds shares, and which of the holders it is there."""
+        return self.graph.places(holder) if self.graph else {}
 
     @property
     def threshold(self) -> int:
@@ -135,14 +118,18 @@ class KeyBook:
         """32 bytes that bind plan, roster, round, every key, who dealt shares, and U. Signed once,
         it is the one set of both openings.
         """
-        plan = self.plan
-        of_plan = plan.digest, plan.roster.digest, plan.key_fingerprint, plan.round
-        keys = self.keys or (None,) * len(self.names)
-        return view_of(*of_plan, dict(zip(self.names, keys, strict=True)), dealers, survivors)
+        return _view(self._lists, dealers, survivors)
 
     def box_context(self, dealer: int, reader: int) -> bytes:
         """What a box of shares is bound to: this round's boxes, its dealer and its reader."""
         return self._boxes + _POSITIONS.pack(dealer, reader)
+
+    @cached_property
+    def _lists(self) -> bytes:
+        """What a view binds beside dealers and survivors; the same all round."""
+        plan = self.plan
+        of_plan = plan.digest, plan.roster.digest, plan.key_fingerprint, plan.round
+        return _bound(*of_plan, self.names, self.keys)
 
     @cached_property
     def _boxes(self) -> bytes:
@@ -157,44 +144,21 @@ class KeyBook:
         )
 
     def box_key(self, own: int, private: X25519PrivateKey, other: int) -> bytes:
-        """The 32-byte key that two clients know: each box is authenticated by it and opens for
-        nobody else.
-        """
-        shared = private.exchange(X25519PublicKey.from_public_bytes(self.keys[other].sealing))
-        return HKDF(SHA256(), 32, None, self.box_context(min(own, other), max(own, other))).derive(
-            shared
-        )
+        """The key of the boxes between two clients."""
+        context = self.box_context(min(own, other), max(own, other))
+        return agreed_key(private, self.keys[other].sealing, context)
 
     def close_box(self, key: bytes, dealer: int, reader: int, rows: Sequence[bytes]) -> bytes:
-        """A box of shares for one reader, behind the tag of each: who sees the tags can tell
-        whether a share that is shown later was dealt.
-        """
-        context = self.box_context(dealer, reader)
-        return b"".join(tags(context, rows)) + seal_with(key, b"".join(rows), context)
+        """A box of shares for one reader."""
+        return closed(key, self.box_context(dealer, reader), rows)
 
     def open_box(self, key: bytes, dealer: int, reader: int, box: bytes) -> list[bytes] | None:
         """A reader's shares of a dealer's secrets: of its mask key, then of each block's seed. None
         where the box holds anything else.
         """
-        context, shown = self.box_context(dealer, reader), self.box_tags(box)
-        try:
-            contents = open_with(key, box[len(shown) :], context)
-            rows = [
-                contents[start : start + SHARE_BYTES]
-                for start in range(0, len(contents), SHARE_BYTES)
-            ]
-            shares = [Share.from_bytes(row) for row in rows]
-        except SecureSumError:
-            return None
-        mine = (self.holders(dealer).index(reader) + 1, self.threshold)
-        whole = len(rows) == 1 + self.plan.shape.blocks and all(
-            (share.index, share.threshold) == mine for share in shares
-        )
-        return rows if whole and shown == b"".join(tags(context, rows)) else None
-
-    def box_tags(self, box: bytes) -> bytes:
-        """The tags before a box's contents: of the mask key's share, then of each block's seed."""
-        return box[: TAG_BYTES * (1 + self.plan.shape.blocks)]
+        count, index = 1 + self.plan.shape.blocks, self.holders(dealer).index(reader) + 1
+        context, threshold = self.box_context(dealer, reader), self.threshold
+        return opened(key, context, box, count=count, threshold=threshold, index=index)
 
 
 def view_of(
@@ -215,31 +179,25 @@ def view_of(
         advertised: name -> keys, in order of name; None without masks.
         dealers, survivors: places in that order.
     """
-    facts = [plan, roster, key, number.to_bytes(8, "big")]
-    facts.append(commitment([name.encode() for name in advertised]))
-    facts.append(commitment([keys.encode() for keys in advertised.values() if keys is not None]))
-    for positions in (dealers, survivors):
-        facts.append(
-            len(positions).to_bytes(4, "big")
-            + b"".join(position.to_bytes(4, "big") for position in positions)
-        )
-    return hashlib.sha256(b"secure-fl round view 1|" + b"".join(facts)).digest()
+    keys = [each for each in advertised.values() if each is not None]
+    return _view(_bound(plan, roster, key, number, advertised, keys), dealers, survivors)
 
 
-def tags(context: bytes, shares: Iterable[bytes]) -> list[bytes]:
-    """16 bytes for each share of a box: they tell whether a share is the one that was dealt, and
-    nothing to who cannot guess it.
+def _bound(
+    plan: bytes,
+    roster: bytes,
+    key: bytes,
+    number: int,
+    names: Iterable[str],
+    keys: Iterable[Advertise],
+) -> bytes:
+    lists = commitment([name.encode() for name in names]), commitment([e.encode() for e in keys])
+    return b"".join([plan, roster, key, number.to_bytes(8, "big"), *lists])
 
-    Args:
-        context: of the box.
-        shares: each of a secret of 256 bits.
-    """
-    base, found = hashlib.sha256(b"secure-fl share tag 1|" + context), []
-    for share in shares:
-        digest = base.copy()
-        digest.update(share)
-        found.append(digest.digest()[:TAG_BYTES])
-    return found
+
+def _view(bound: bytes, *positions: Sequence[int]) -> bytes:
+    lists = (struct.pack(f">I{len(each)}I", len(each), *each) for each in positions)
+    return hashlib.sha256(b"".join([b"secure-fl round view 1|", bound, *lists])).digest()
 
 
 def seed_commitment(plan: RoundPlan, name: str, seed: bytes) -> bytes:
@@ -253,11 +211,7 @@ def seed_commitment(plan: RoundPlan, name: str, seed: bytes) -> bytes:
 
 
 def agreed_by(
-    plan: RoundPlan,
-    envelopes: Sequence[bytes],
-    view: bytes,
-    survivors: int,
-    verified: Verified | None = None,
+    plan: RoundPlan, envelopes: Sequence[bytes], view: bytes, survivors: int
 ) -> frozenset[str]:
     """Names of those who signed this view.
 
@@ -265,9 +219,6 @@ def agreed_by(
         RefusedError: a message that is not a signed agreement of this round.
         RoundRefusedError: `survivors-switched` where one of them signed another view.
     """
-    name = commitment([plan.digest, view, survivors.to_bytes(4, "big"), *envelopes])
-    if verified is not None and name in verified.agreements:
-        return verified.agreements[name]
     seen, names = Seen(), set[str]()
     for data in envelopes:
         header, agreement = accept(
@@ -283,24 +234,29 @@ def agreed_by(
                 remedy="leave this round",
             )
         names.add(header.sender)
-    if verified is not None:
-        verified.agreements[name] = frozenset(names)
     return frozenset(names)
 
 
-def check_agreed(
-    book: KeyBook, survivors: Sequence[int], owners: Iterable[int], agreed: frozenset[str]
-) -> None:
-    """Refuse to open anything of these owners before t of each one's holders, survivors all, signed
-    the one set.
+def holders_that_signed(
+    book: KeyBook, survivors: Sequence[int], agreed: frozenset[str]
+) -> tuple[int, ...]:
+    """Of each position, how many holders of its shares are survivors that signed the one set."""
+    signed = {position for position in survivors if book.names[position] in agreed}
+    return tuple(len(signed.intersection(book.holders(owner))) for owner in range(len(book.names)))
+
+
+def check_agreed(book: KeyBook, owners: Iterable[int], signed: Sequence[int]) -> None:
+    """Refuse to open anything of these owners before t of each one's holders signed the one set.
+
+    Args:
+        book: everybody's keys.
+        owners: positions.
+        signed: of `holders_that_signed`.
 
     Raises:
         RoundRefusedError: `not-agreed`.
     """
-    signed = {position for position in survivors if book.names[position] in agreed}
-    fewest = min(
-        (len(signed.intersection(book.holders(owner))) for owner in owners), default=book.threshold
-    )
+    fewest = min((signed[owner] for owner in owners), default=book.threshold)
     if fewest < book.threshold:
         problem, remedy = (
             "too few of a client's holders signed this set",
@@ -317,7 +273,7 @@ def check_cohort(plan: RoundPlan, name: str) -> None:
     Raises:
         RefusedError: `unknown-client`.
     """
-    if name not in plan.cohort:
+    if name not in plan.members:
         raise RefusedError(
             Reason.UNKNOWN_CLIENT,
             "not in this round's cohort",

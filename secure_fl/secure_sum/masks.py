@@ -17,10 +17,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from secure_fl.crypto.derive import hkdf
 from secure_fl.crypto.key_streams import (
     KEY_BYTES,
     MOST_TERMS,
@@ -245,8 +244,7 @@ def _derive(
     for first in range(0, blocks, most):
         length = KEY_BYTES * min(most, blocks - first)
         numbers = struct.pack(">QIII", round_number, first, low, high)
-        info = _PAIR + sized(name) + numbers
-        made = HKDF(algorithm=hashes.SHA256(), length=length, salt=None, info=info).derive(shared)
+        made = hkdf(shared, b"", _PAIR + sized(name) + numbers, length)
         seeds += [made[start : start + KEY_BYTES] for start in range(0, length, KEY_BYTES)]
     return seeds
 

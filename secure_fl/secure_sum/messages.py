@@ -159,7 +159,7 @@ class Boxes:
         """The message that `encode` gives these bytes for; no other bytes are taken."""
         reader = BodyReader(data)
         dealers, readers = reader.positions(), reader.positions()
-        found = cls(dealers, tuple((position, reader.sized()) for position in readers))
+        found = cls(dealers, tuple(zip(readers, reader.sized(len(readers)), strict=True)))
         reader.end()
         return found
 

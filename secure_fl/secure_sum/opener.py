@@ -12,7 +12,7 @@ checks and the guard see damage, not a well-made shift.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -22,7 +22,7 @@ from blake3 import blake3
 from secure_fl.secure_sum.block_codec import HolderCipher, open_sum
 from secure_fl.secure_sum.blocks import Integers
 from secure_fl.secure_sum.graph import commitment
-from secure_fl.secure_sum.key_directory import Verified, need
+from secure_fl.secure_sum.key_directory import need
 from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError
 from secure_fl.secure_sum.plan import RoundPlan
 
@@ -125,16 +125,6 @@ class SumOpener:
         return Opened(
             self._survivors, self._head, self.passing, sums.get(1) if shape.shared else None, pools
         )
-
-
-def once(verified: Verified | None, name: bytes, work: Callable[[], Opened]) -> Opened:
-    """Sums opened by one of a process's clients for all: equal bytes give equal integers."""
-    if verified is None:
-        return work()
-    if name not in verified.opened:
-        verified.opened = {name: work()}
-    found: Opened = verified.opened[name]
-    return found
 
 
 def by_block(wanted: Sequence[int], bodies: Sequence[bytes]) -> dict[int, bytes]:

@@ -152,6 +152,16 @@ class RoundPlan:
             remedy = f"at least {least}, with the default threshold; or leave it out"
         raise SecureSumError(problem, "degree", self.degree, remedy)
 
+    @cached_property
+    def longest(self) -> dict[tuple[int, bool], int]:
+        """Lengths of messages that were computed of this plan already; see `most_bytes`."""
+        return {}
+
+    @cached_property
+    def members(self) -> frozenset[str]:
+        """The cohort, for looking names up."""
+        return frozenset(self.cohort)
+
     @property
     def neighbourhood(self) -> int:
         """m: holders of one client's shares, itself among them, when the whole cohort is there."""

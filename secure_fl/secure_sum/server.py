@@ -27,16 +27,16 @@ from contextlib import suppress
 
 import numpy as np
 
-from secure_fl.crypto.envelope import Phase, sign_envelope
+from secure_fl.crypto.envelope import Phase, Seen, sign_envelope
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.block_codec import open_sum
+from secure_fl.secure_sum.dealt import DealtBoxes
 from secure_fl.secure_sum.framing import frames
 from secure_fl.secure_sum.inbox import RoundInbox
 from secure_fl.secure_sum.journal import RoundJournal, Sums
 from secure_fl.secure_sum.key_directory import KeyBook, need
 from secure_fl.secure_sum.masks import unmask_sum
 from secure_fl.secure_sum.messages import (
-    Boxes,
     CountProof,
     Dealers,
     OpenRequest,
@@ -45,6 +45,7 @@ from secure_fl.secure_sum.messages import (
     Survivors,
 )
 from secure_fl.secure_sum.share_box import ShareBox, without_shares
+from secure_fl.secure_sum.spool import Log
 from secure_fl.secure_sum.steps import Message, Refusal, Step
 
 
@@ -115,40 +116,38 @@ class RoundServer(RoundInbox):
             raise
 
     def _sums(self) -> Sums:
-        heads = tuple(self._heads[position] for position in self._survivors)
-        return Sums(self._survivors, dict(self.uploads), heads, self._adder.words())
+        return Sums(self._survivors, dict(self.uploads), self._signed(), self._adder.words())
+
+    def _signed(self) -> tuple[bytes, ...]:
+        """Every survivor's signed envelope of block 0, in order."""
+        heads = dict(zip(self._arrived, self._heads, strict=True))
+        return tuple(heads[position] for position in self._survivors)
 
     def _take_up(self, sums: Sums) -> None:
         self._survivors, self.uploads = sums.survivors, dict(sums.uploads)
-        self._heads = dict(zip(sums.survivors, sums.heads, strict=True))
+        self._heads, self._arrived = Log(), list(sums.survivors)
+        self._heads.extend(sums.heads)
         self._adder.take_up(sums.words, len(sums.survivors))
         self._waiting -= set(sums.uploads)
 
     # The ends of steps
 
     def _end_advertise(self) -> list[Message]:
-        self._book, self._kept_keys = KeyBook.of(self._plan, self._keys), dict(self._kept)
-        body = frames([self._kept[name] for name in self._book.names])
-        return self._broadcast(Step.SHARE, self._book.names, Phase.ADVERTISE, body)
+        plan, book = self._plan, KeyBook.of(self._plan, self._keys)
+        body = frames([self._kept[name] for name in book.names])
+        self._kept_keys = dict(self._kept) if plan.opener == "authority" else {}
+        self._book, self._kept, self._keys, self._taken = book, {}, {}, set()
+        self._boxes = DealtBoxes(book)
+        return self._broadcast(Step.SHARE, book.names, Phase.ADVERTISE, body)
 
     def _end_share(self) -> list[Message]:
-        book = self._book
-        self._dealers = tuple(sorted(self._boxes))
+        book, boxes = self._book, self._boxes
+        assert boxes is not None
+        self._dealers = tuple(sorted(boxes.dealers))
         need(len(self._dealers), self._plan.survivors_needed, "dealers")
-        messages = []
-        for reader in self._dealers:
-            near = sorted(self._boxes.keys() & set(book.neighbours(reader)))
-            boxes = Boxes(
-                self._dealers, tuple((dealer, self._boxes[dealer][reader]) for dealer in near)
-            )
-            messages.append(self._message(book.names[reader], Phase.SHARE, boxes.encode()))
-        self._tags = {
-            (dealer, reader): book.box_tags(box)
-            for dealer, dealt in self._boxes.items()
-            for reader, box in dealt.items()
-        }
-        self._boxes = {}
-        self._begin(Step.SETTLE, [book.names[dealer] for dealer in self._dealers])
+        names = [book.names[dealer] for dealer in self._dealers]
+        messages = boxes.messages(self._identity, self._dealers)
+        self._begin(Step.SETTLE, names)
         return messages
 
     def _end_settle(self) -> list[Message]:
@@ -177,10 +176,10 @@ class RoundServer(RoundInbox):
         need(len(survivors), self._plan.survivors_needed, "uploads")
         self._check_stranded(survivors)
         self._active = set(self.survivors)
+        self._names = frozenset(self.survivors)
         self._view = book.view(self._dealers, survivors)
-        self._shares = ShareBox(
-            self._plan, book, self._dealers, survivors, self._tags, self._closed
-        )
+        tags = self._boxes.tags if self._boxes else None
+        self._shares = ShareBox(self._plan, book, self._dealers, survivors, tags, self._closed)
         if not self._plan.masked:
             return self._after_count_shares()
         return self._broadcast(
@@ -208,10 +207,11 @@ class RoundServer(RoundInbox):
 
     def _end_agree(self) -> list[Message]:
         agreed = self._alive()
-        self._check_stranded([self._book.names.index(name) for name in agreed])
-        self._agreements = [self._kept[name] for name in agreed]
+        self._check_stranded([self._book.positions[name] for name in agreed])
+        agreements, self._kept = [self._kept[name] for name in agreed], {}
+        self._agreements = agreements if self._plan.opener == "authority" else []
         return self._broadcast(
-            Step.COUNT_SHARES, agreed, Phase.OPEN_COUNTS, self._request(self._agreements)
+            Step.COUNT_SHARES, agreed, Phase.OPEN_COUNTS, self._request(agreements)
         )
 
     def _end_count_shares(self) -> list[Message]:
@@ -220,6 +220,7 @@ class RoundServer(RoundInbox):
 
     def _after_count_shares(self) -> list[Message]:
         plan, proof = self._plan, self._proof()
+        self._heads, self._arrived = Log(), []
         if plan.parameters is None and plan.shape.counted:
             with suppress(SecureSumError):  # clients say why, and whose fault it is
                 self._told(open_sum(plan, None, 0, self._finish(0), len(self._survivors)))
@@ -237,7 +238,7 @@ class RoundServer(RoundInbox):
 
     def _proof(self) -> tuple[bytes, ...]:
         """What shows the counts to be the survivors' own."""
-        heads = tuple(self._heads[position] for position in self._survivors)
+        heads = self._signed()
         if not self._plan.masked:
             return CountProof(heads).evidence()
         seeds = self._shares.seeds(0)[0]
@@ -285,7 +286,7 @@ class RoundServer(RoundInbox):
         appliers = self._alive()[: plan.appliers]
         body = frames([self._finish(block) for block in blocks])
         messages = self._broadcast(Step.DIGESTS, appliers, Phase.APPLY, body, chunks=2)
-        self._sent = messages[0].data[: -len(body)] if messages else b""
+        self._sent = bytes(messages[0].data[: -len(body)]) if messages else b""
         return messages
 
     def _end_pools(self) -> list[Message]:
@@ -349,6 +350,7 @@ class RoundServer(RoundInbox):
 
     def _begin(self, step: Step, names: list[str] | tuple[str, ...]) -> None:
         self.step, self._waiting = step, set(names)
+        self._seen = Seen()  # what belongs to a step before is refused as that
 
     def _broadcast(
         self,
@@ -364,9 +366,6 @@ class RoundServer(RoundInbox):
         data = self._sign(phase, body, chunk=chunk, chunks=chunks)
         self._begin(step, names)
         return [Message(name, data) for name in names]
-
-    def _message(self, name: str, phase: Phase, body: bytes) -> Message:
-        return Message(name, self._sign(phase, body))
 
     def _sign(self, phase: Phase, body: bytes, *, chunk: int = 0, chunks: int = 1) -> bytes:
         return sign_envelope(

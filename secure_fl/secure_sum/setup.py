@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from secure_fl.crypto.envelope import Phase, sign_envelope
+from secure_fl.crypto.envelope import Phase, Seen, sign_envelope
 from secure_fl.crypto.identities import Identity
 from secure_fl.crypto.shares import split_many
 from secure_fl.secure_sum.framing import unframe
-from secure_fl.secure_sum.key_directory import KeyBook, Verified, need, seed_commitment
+from secure_fl.secure_sum.key_directory import KeyBook, need, seed_commitment
 from secure_fl.secure_sum.masks import pair_seeds, self_seeds
 from secure_fl.secure_sum.messages import (
     Advertise,
@@ -30,6 +30,7 @@ from secure_fl.secure_sum.sizes import check_size, most_bytes
 from secure_fl.secure_sum.state import RoundState, state_context
 from secure_fl.secure_sum.steps import ClientStep
 from secure_fl.secure_sum.store import MemoryStore, RoundStore, Sealed
+from secure_fl.secure_sum.verified import Verified
 
 
 class ClientSetup:
@@ -44,13 +45,14 @@ class ClientSetup:
         randomness: Callable[[int], bytes] = os.urandom,
         verified: Verified | None = None,
     ) -> None:
-        self._plan, self._identity, self._verified = plan, identity, verified
+        self._plan, self._identity, self._verified = plan, identity, verified or Verified()
         self._store, self._randomness = store or MemoryStore(), randomness
         self._context = state_context(plan, identity.name)
         saved = self._store.saved(plan.round, self._context)
         self._state = RoundState() if saved is None else RoundState.decode(saved)
         self._stored, self._book, self._position = True, KeyBook(plan, ()), -1
         self._pairs: dict[int, list[bytes]] = {}
+        self._box_keys: dict[int, bytes] = {}
         if self._state.keys:
             self._know(KeyBook.of(plan, self._state.keys))
         if self._state.step in (ClientStep.DEALT, ClientStep.READY):
@@ -80,7 +82,7 @@ class ClientSetup:
     def leave(self) -> None:
         """Throw away what it has of the round, for good: it takes part no more."""
         self._state.step = ClientStep.LEFT
-        self._pairs = {}
+        self._pairs, self._box_keys = {}, {}
         self._save()
 
     def advertise(self) -> bytes:
@@ -110,8 +112,9 @@ class ClientSetup:
                 `survivors-switched` where its own keys are not in it.
         """
         envelopes = self._from_server(data, Phase.ADVERTISE, unframe)
-        book, state = KeyBook.read(self._plan, envelopes, self._verified), self._state
-        keys = dict(zip(book.names, book.keys, strict=True))
+        name, state = self._name("book", data), self._state
+        book = self._verified.once(name, lambda: KeyBook.read(self._plan, envelopes))
+        keys = book.advertised
         if state.step == ClientStep.ADVERTISED and keys.get(self.name) != self._public():
             problem = "its own keys are not in the list"
             raise self._leave(RoundReason.SURVIVORS_SWITCHED, problem, "keys", self.name)
@@ -141,7 +144,7 @@ class ClientSetup:
             RoundRefusedError: `too-few`, or `survivors-switched` where boxes and dealers do not
                 fit.
         """
-        message = self._from_server(data, Phase.SHARE, Boxes.decode)
+        message = self._from_server(data, Phase.SHARE, Boxes.decode, private=True)
         dealers, book, own = set(message.dealers), self._book, self._position
         near = dealers & set(book.neighbours(own)) if book.names else set()
         known = own in dealers and dealers <= set(range(len(book.names)))
@@ -153,6 +156,7 @@ class ClientSetup:
             row = book.open_box(self._box_key(dealer), dealer, own, box)
             if row is not None:
                 self._state.rows[dealer] = row
+        self._box_keys = {}
         self._stay(message.dealers)
         closed = tuple(sorted(near - self._state.rows.keys()))
         return self._sign(Phase.SHARE, Dealers(closed).encode(), chunk=1, chunks=2)
@@ -173,7 +177,7 @@ class ClientSetup:
         self._stay(positions)
 
     def _know(self, book: KeyBook) -> None:
-        self._book, self._position = book, book.names.index(self.name)
+        self._book, self._position = book, book.positions[self.name]
 
     def _stay(self, dealers: tuple[int, ...]) -> None:
         """Go on with these dealers: enough must be its neighbours whose shares it holds."""
@@ -198,8 +202,13 @@ class ClientSetup:
         return Advertise(sealing.public_bytes_raw(), masking.public_bytes_raw(), commitment)
 
     def _box_key(self, other: int) -> bytes:
-        assert self._state.sealing is not None
-        return self._book.box_key(self._position, self._state.sealing, other)
+        """The key of boxes to and from a neighbour, from when one is dealt until one comes back."""
+        found = self._box_keys.pop(other, None)
+        if found is None:
+            assert self._state.sealing is not None
+            found = self._book.box_key(self._position, self._state.sealing, other)
+            self._box_keys[other] = found
+        return found
 
     def _pair_seeds(self, near: Iterable[int]) -> dict[int, list[bytes]]:
         plan, own, private = self._plan, self._position, self._state.masking
@@ -227,15 +236,32 @@ class ClientSetup:
         *,
         chunk: int = 0,
         chunks: int = 1,
+        private: bool = False,
     ) -> T:
+        """A message of the server's, opened; one that is not `private` goes to all clients."""
         if self._state.step == ClientStep.LEFT:
             problem, remedy = "this client left the round", "begin another round"
             raise RoundRefusedError(
                 RoundReason.OUT_OF_TURN, problem, field="phase", value=phase.name, remedy=remedy
             )
         check_size(data, most_bytes(self._plan, phase, to_client=True))
-        expected = self._plan.expect(phase, "server", sender=self._plan.server, chunks=chunks)
-        return accept(data, self._plan.roster, expected, self._state.seen, parse, chunk=chunk)[1]
+        plan, seen = self._plan, self._state.seen
+        expected = plan.expect(phase, "server", sender=plan.server, chunks=chunks)
+        if private:
+            return accept(data, plan.roster, expected, seen, parse, chunk=chunk)[1]
+        name = self._name(f"{phase} {chunk} of {chunks}", data)
+        header, message = self._verified.message(
+            name, lambda: accept(data, plan.roster, expected, Seen(), parse, chunk=chunk)
+        )
+        seen.check(header)
+        seen.record(header)
+        return message
+
+    def _name(self, work: str, data: bytes, *more: bytes) -> tuple[bytes, ...]:
+        """What names a kind of work on a message that goes to all clients of this round."""
+        plan = self._plan
+        facts = plan.digest, plan.roster.digest, plan.key_fingerprint, b"%d" % plan.round
+        return work.encode(), *facts, self._verified.name_of(data), *more
 
     def _turn(self, before: ClientStep, after: ClientStep) -> None:
         step = self._state.step

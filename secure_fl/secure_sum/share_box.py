@@ -5,15 +5,17 @@ shares reached nobody.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from secure_fl.crypto.key_streams import KEY_BYTES
 from secure_fl.crypto.refusals import Reason, RefusedError
-from secure_fl.crypto.shares import Share, combine_many
+from secure_fl.crypto.shares import SHARE_BYTES, Share, combine_many, is_share
+from secure_fl.secure_sum.boxes import TAG_BYTES, tags
 from secure_fl.secure_sum.counts import check_seed, dropped_pairs
-from secure_fl.secure_sum.key_directory import TAG_BYTES, KeyBook, tags
+from secure_fl.secure_sum.key_directory import KeyBook
 from secure_fl.secure_sum.messages import MASK_KEY, RoundReason, RoundRefusedError
 from secure_fl.secure_sum.plan import RoundPlan
+from secure_fl.secure_sum.spool import Table
 
 
 class ShareBox:
@@ -24,7 +26,8 @@ class ShareBox:
         book: everybody's keys.
         dealers: positions of all who dealt shares, R.
         survivors: U. The others of R dropped out.
-        tags: by (dealer, holder), the tags of the shares in a box; a dealer has no box for itself.
+        tags: of dealer, holder and its place among the holders: the tags of the shares in a box; a
+            dealer has no box for itself.
         closed: by holder, dealers whose boxes do not open for it.
 
     Guarantee: who is blamed for a secret that does not come about dealt it so. A holder's share is
@@ -37,15 +40,18 @@ class ShareBox:
         book: KeyBook,
         dealers: Sequence[int],
         survivors: Sequence[int],
-        tags: Mapping[tuple[int, int], bytes] | None = None,
+        tags: Callable[[int, int, int], bytes] | None = None,
         closed: Mapping[int, Sequence[int]] | None = None,
     ) -> None:
         self._plan, self._book, self._survivors = plan, book, tuple(survivors)
-        self._tags = tags or {}
+        self._tags = tags or (lambda *_: b"")
         self._closed, self._answered = closed or {}, set[int]()
-        self._dropped = tuple(position for position in dealers if position not in set(survivors))
+        self._alive = frozenset(survivors)
+        self._dropped = tuple(position for position in dealers if position not in self._alive)
+        self._gone = frozenset(self._dropped)
         self.mask_keys: dict[int, bytes] = {}
-        self._shares: dict[tuple[int, int], list[Share]] = {}
+        self._shares: dict[int, Table] = {}
+        """By block, or `MASK_KEY`: a row for each owner, a cell for each of its holders."""
         self._self: dict[int, dict[int, bytes]] = {}
         self._pairs: dict[int, dict[int, list[bytes]]] = {}
         self.liars = list[str]()
@@ -65,14 +71,12 @@ class ShareBox:
         Raises:
             RefusedError: `malformed` for a share that is not its own, or was not asked for.
             RoundRefusedError: `false-shares` for one that it was not dealt.
-            SecureSumError: a share that does not parse.
         """
-        parsed = []
-        for place, owner, data in shares:
-            share = Share.from_bytes(data)
-            owners = self._dropped if place == MASK_KEY else self._survivors
-            wanted = place in places and owner in owners
-            if not wanted or not self._is_its(holder, owner, share):
+        book, held, threshold = self._book, self._book.places(holder), self._book.threshold
+        for place, owner, share in shares:
+            owners = self._gone if place == MASK_KEY else self._alive
+            wanted = place in places and owner in owners and owner in held
+            if not wanted or not is_share(share, threshold, held[owner] + 1):
                 raise RefusedError(
                     Reason.MALFORMED,
                     "not its share, or not asked for",
@@ -80,11 +84,13 @@ class ShareBox:
                     value=(place, owner),
                     remedy="none",
                 )
-            self._check_dealt(owner, holder, place, data)
-            parsed.append((place, owner, share))
+            self._check_dealt(owner, holder, held[owner], place, share)
         self._answered.add(holder)
-        for place, owner, share in parsed:
-            self._shares.setdefault((place, owner), []).append(share)
+        for place, owner, share in shares:
+            if place not in self._shares:
+                count = len(book.names)
+                self._shares[place] = Table(count, len(book.holders(0)), SHARE_BYTES)
+            self._shares[place].cell(owner, held[owner])[:] = share
 
     def combine_counts(self) -> None:
         """Seeds of block 0, and dropped clients' mask keys; each must be what its owner advertised.
@@ -145,19 +151,12 @@ class ShareBox:
         check_seed(self._book, owner, seed)
         self._self.setdefault(0, {})[owner] = seed
 
-    def _is_its(self, holder: int, owner: int, share: Share) -> bool:
-        """Whether a share stands where this holder's share of the owner's secret stands."""
-        holders = self._book.holders(owner)
-        if holder not in holders or share.threshold != self._book.threshold:
-            return False
-        return share.index == holders.index(holder) + 1
-
-    def _check_dealt(self, owner: int, holder: int, place: int, share: bytes) -> None:
+    def _check_dealt(self, owner: int, holder: int, held: int, place: int, share: bytes) -> None:
         """Refuse another share than the box had, by its tag; an owner's own is in no box."""
         if owner == holder:
             return
         row = 0 if place == MASK_KEY else 1 + place
-        tag = self._tags.get((owner, holder), b"")[row * TAG_BYTES :][:TAG_BYTES]
+        tag = self._tags(owner, holder, held)[row * TAG_BYTES :][:TAG_BYTES]
         if tags(self._book.box_context(owner, holder), [share]) != [tag]:
             self.liars.append(self._book.names[holder])
             raise RoundRefusedError(
@@ -170,8 +169,9 @@ class ShareBox:
 
     def _secrets(self, place: int, owners: Sequence[int]) -> dict[int, bytes | None]:
         """By owner, None where its shares give no key and no seed."""
-        sets = [self._shares.pop((place, owner), []) for owner in owners]
-        fewest = min((len(found) for found in sets), default=self._book.threshold)
+        table = self._shares.pop(place, None)
+        counts = [0 if table is None else table.filled(owner) for owner in owners]
+        fewest = min(counts, default=self._book.threshold)
         if fewest < self._book.threshold:
             problem, remedy = (
                 f"{self._book.threshold} shares are needed",
@@ -188,7 +188,7 @@ class ShareBox:
             )
         found = (
             secret if secret is not None and len(secret) == KEY_BYTES else None
-            for secret in combine_many(sets)
+            for secret in combine_many(_shown(table, owner) for owner in owners)
         )
         return dict(zip(owners, found, strict=True))
 
@@ -215,6 +215,11 @@ class ShareBox:
             raise RoundRefusedError(
                 reason, problem, field="shares", value=blamed, remedy=remedy, blamed=blamed
             )
+
+
+def _shown(table: Table | None, owner: int) -> list[Share]:
+    """The shares that were shown of one owner's secret."""
+    return [] if table is None else [Share.from_bytes(cell) for cell in table.cells(owner)]
 
 
 def without_shares(

@@ -10,8 +10,8 @@ from secure_fl.crypto.shares import SHARE_BYTES
 from secure_fl.he.ciphertexts import Kind
 from secure_fl.he.ciphertexts import body_bytes as cipher_bytes
 from secure_fl.secure_sum.block_codec import body_bytes
+from secure_fl.secure_sum.boxes import TAG_BYTES
 from secure_fl.secure_sum.digests import APPLIED_BYTES
-from secure_fl.secure_sum.key_directory import TAG_BYTES
 from secure_fl.secure_sum.plan import RoundPlan
 
 _SECRET, _FRAME, _COUNT, _ENTRY = 32, 8, 4, 4
@@ -27,6 +27,13 @@ def check_size(data: bytes | memoryview, most: int) -> None:
 
 def most_bytes(plan: RoundPlan, phase: Phase, *, to_client: bool) -> int:
     """Length of a phase's longest message, from the server or to it."""
+    name = (int(phase), to_client)
+    if name not in plan.longest:
+        plan.longest[name] = _most_bytes(plan, phase, to_client=to_client)
+    return plan.longest[name]
+
+
+def _most_bytes(plan: RoundPlan, phase: Phase, *, to_client: bool) -> int:
     clients, holders, shape = len(plan.cohort), plan.neighbourhood, plan.shape
     blocks = shape.blocks
     head = head_bytes(plan.header(phase, "x" * LONGEST_NAME, chunks=blocks))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from blake3 import blake3
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from secure_fl.crypto.envelope import Seen
@@ -60,7 +60,7 @@ class RoundState:
     sealing: X25519PrivateKey | None = field(default=None, repr=False)
     masking: X25519PrivateKey | None = field(default=None, repr=False)
     self_seeds: list[bytes] = field(default_factory=list, repr=False)
-    keys: dict[str, Advertise] = field(default_factory=dict)
+    keys: Mapping[str, Advertise] = field(default_factory=dict)
     rows: dict[int, list[bytes]] = field(default_factory=dict, repr=False)
     dealers: tuple[int, ...] = ()
     survivors: tuple[int, ...] = ()
@@ -139,11 +139,6 @@ def state_context(plan: RoundPlan, name: str) -> bytes:
     number = plan.round.to_bytes(8, "big")
     facts = plan.digest + plan.roster.digest + plan.key_fingerprint + number + name.encode()
     return b"secure-fl round state 1|" + facts
-
-
-def question_of(data: bytes) -> bytes:
-    """32 bytes that name a message, whole."""
-    return blake3(data).digest()
 
 
 def _private(key: X25519PrivateKey | None) -> str:

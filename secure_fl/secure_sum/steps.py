@@ -7,11 +7,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from secure_fl.crypto.envelope import Header, Phase, read_header
+from secure_fl.crypto.envelope import Header, Phase, claimed_header
 from secure_fl.errors import SecureSumError
-
-_FIRST_ENVELOPE = 12
-"""Bytes before the first envelope of an upload."""
 
 
 class Step(IntEnum):
@@ -87,7 +84,7 @@ class Message:
     """What the server sends: bytes for one party, by name."""
 
     recipient: str
-    data: bytes = field(repr=False)
+    data: bytes | memoryview = field(repr=False)
 
 
 def claimed(data: bytes | memoryview) -> tuple[str, str]:
@@ -104,9 +101,7 @@ def claimed_round(data: bytes | memoryview) -> int | None:
 
 def _claimed(data: bytes | memoryview) -> Header | None:
     """A message's header, unchecked; an upload is known by its first envelope."""
-    for start in (0, _FIRST_ENVELOPE):
-        try:
-            return read_header(data[start : start + 2048])
-        except SecureSumError:
-            continue
-    return None
+    try:
+        return claimed_header(data)
+    except SecureSumError:
+        return None

@@ -36,7 +36,7 @@ def connected(graph: Neighbourhoods, alive: set[int]) -> bool:
         client = frontier.pop()
         if client not in reached:
             reached.add(client)
-            frontier += [j for j in graph.neighbours[client] if j in alive]
+            frontier += [j for j in graph.near(client) if j in alive]
     return reached == alive
 
 
@@ -44,7 +44,7 @@ def connected(graph: Neighbourhoods, alive: set[int]) -> bool:
 @given(st.integers(2, 60), st.sampled_from([None, 2, 4, 8, 20]))
 def test_regular_symmetric_and_connected(count: int, degree: int | None) -> None:
     graph = draw(keys(count), degree=degree)
-    for i, row in enumerate(graph.neighbours):
+    for i, row in enumerate(map(graph.near, range(graph.count))):
         assert (
             len(row)
             == graph.degree
@@ -53,7 +53,7 @@ def test_regular_symmetric_and_connected(count: int, degree: int | None) -> None
         )
         assert i not in row
         assert list(row) == sorted(row)
-        assert all(i in graph.neighbours[j] for j in row)
+        assert all(i in graph.near(j) for j in row)
         assert graph.holders(i) == tuple(sorted({*row, i}))
     assert connected(graph, set(range(count)))
     assert graph.threshold == default_threshold(graph.degree + 1)
@@ -69,7 +69,7 @@ def test_everyone_draws_the_same_and_one_key_changes_it() -> None:
 
 def test_a_frozen_draw() -> None:
     """All ends of a federation must agree, whatever versions they run."""
-    assert draw(keys(12), degree=4).neighbours[:3] == FROZEN
+    assert tuple(map(draw(keys(12), degree=4).near, range(3))) == FROZEN
 
 
 FROZEN = ((2, 4, 6, 7), (3, 5, 8, 9), (0, 7, 10, 11))
@@ -83,7 +83,7 @@ def test_places_are_uniform() -> None:
 
     counts = np.zeros(11)
     for salt in range(1500):
-        for j in draw(keys(12, salt), degree=4).neighbours[0]:
+        for j in draw(keys(12, salt), degree=4).near(0):
             counts[j - 1] += 1
     assert chisquare(counts).pvalue > 1e-6
 
@@ -100,7 +100,7 @@ def test_the_bounds_hold_in_simulation() -> None:
         graph = draw(keys(count, salt), degree=degree)
         honest = set(range(count)) - bad
         seen[0] += any(
-            len(bad.intersection(graph.neighbours[i])) >= 2 * threshold - degree - 1 for i in honest
+            len(bad.intersection(graph.near(i))) >= 2 * threshold - degree - 1 for i in honest
         )
         seen[1] += separable(graph, honest, bad)
         seen[2] += bool(graph.stranded(sorted(set(range(count)) - gone)))
@@ -128,14 +128,14 @@ def around_the_ring(graph: Neighbourhoods) -> list[int]:
     """The order of places: neighbours at distance one share all but two of their closed
     neighbourhoods.
     """
-    closed = [set(graph.holders(i)) for i in range(len(graph.neighbours))]
+    closed = [set(graph.holders(i)) for i in range(graph.count)]
     ring, degree = [0], graph.degree
     while len(ring) < len(closed):
         last = ring[-1]
         ring.append(
             next(
                 j
-                for j in graph.neighbours[last]
+                for j in graph.near(last)
                 if j not in ring and len(closed[j] & closed[last]) == degree
             )
         )
@@ -176,7 +176,7 @@ def test_grinding_finds_a_victim_where_the_degree_is_refused() -> None:
     for _ in range(20_000):
         listed[38] = names[38] + os.urandom(64)
         graph = draw(listed, degree=6)
-        if len(colluders.intersection(graph.neighbours[17])) >= 2 * graph.threshold - 7:
+        if len(colluders.intersection(graph.near(17))) >= 2 * graph.threshold - 7:
             break
     else:
         pytest.fail("not surrounded: the attack does not work any more, and this test says nothing")

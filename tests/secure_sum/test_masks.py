@@ -49,7 +49,7 @@ def recovered_seeds(dropped: int, graph: Neighbourhoods, survivors: set[int]) ->
     """What takes a dropped client's pair masks off block 1, from a key put together from shares."""
     shares = split(private(dropped).private_bytes_raw(), graph.threshold, graph.degree + 1)
     key = X25519PrivateKey.from_private_bytes(combine(shares[-graph.threshold :]))
-    alive = [i for i in graph.neighbours[dropped] if i in survivors]
+    alive = [i for i in graph.near(dropped) if i in survivors]
     return {i: seeds_between(dropped, i, key=key)[1] for i in alive}
 
 
@@ -75,7 +75,7 @@ def test_what_is_opened_is_the_sum_of_the_survivors(
     total = SlotSum(layout.slots(width), layout.modulus)
     for i in survivors:
         slots = layout.pack(values[i])
-        pairs = {j: seeds_between(i, j)[1] for j in graph.neighbours[i]}
+        pairs = {j: seeds_between(i, j)[1] for j in graph.near(i)}
         mask(slots, own=i, self_seed=own[i], pairs=pairs, modulus=layout.modulus, used=UsedSeeds())
         total.add(from_bytes(to_bytes(slots), layout.slots(width)))
     dropped = {d: recovered_seeds(d, graph, survivors) for d in set(range(clients)) - survivors}

@@ -25,6 +25,7 @@ from secure_fl.secure_sum.journal import RoundJournal
 from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError
 from secure_fl.secure_sum.plan import RoundPlan
 from secure_fl.secure_sum.server import RoundServer
+from secure_fl.secure_sum.spool import Log
 from secure_fl.secure_sum.steps import PHASES, Refusal, Step
 
 Failure = TypeVar("Failure", bound=SecureFLError)
@@ -88,7 +89,7 @@ class Attempt:
         """Whether anybody has sent what opens a pool, or counts that noise hides."""
         self.missed: list[dict[str, str]] = [{} for _ in plans]
         """Of each sum: who was silent, and in which phase first."""
-        self.evidence: list[list[bytes]] = [[] for _ in plans]
+        self.evidence = [Log() for _ in plans]
         """Of each sum: signed messages, and signed heads of uploads."""
         self._blamed = Counter[str]()
         self._parts = {plan.parameter_text: part for part, plan in enumerate(plans)}
@@ -118,7 +119,7 @@ class Attempt:
 
     def _note(self, part: int, header: Header, data: bytes | memoryview) -> None:
         """Keep what a message says for others, and whether it opens anything."""
-        self.evidence[part] += evidence_in(header, data, self.plans[part].authority)
+        self.evidence[part].extend(evidence_in(header, data, self.plans[part].authority))
         noised = self.plans[part].noised_head and header.phase == Phase.OPEN_COUNTS
         self.opening |= noised or header.phase == Phase.OPEN_POOLS
 

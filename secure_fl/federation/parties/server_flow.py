@@ -241,7 +241,7 @@ class ServerFlow:
         for part in attempt.opened:
             one, missed = attempt.sums[part], attempt.missed[part]
             facts = sum_facts(one, attempt.call.number, missed)
-            self._journal.write("sum", facts, attempt.evidence[part])
+            self._journal.write("sum", facts, [*attempt.evidence[part]])
         if len(attempt.sums) > 1:
             self._progress.asked = set()
             self._wait(Stage.PARTS, self._deadlines.answer)

@@ -25,8 +25,8 @@ from secure_fl.secure_sum.block_codec import (
     client_cipher,
     holder_cipher,
 )
-from secure_fl.secure_sum.key_directory import Verified
 from secure_fl.secure_sum.plan import RoundPlan
+from secure_fl.secure_sum.verified import Verified
 
 
 @dataclass
