@@ -116,14 +116,12 @@ def encoder_named(own: bool) -> Iterator[None]:
         modules = [caller for caller in callers if isinstance(caller, nn.Module)]
         if not own or not modules or any(isinstance(caller, Callback) for caller in callers):
             raise
-        remedy = (
-            "mend it: it must take batches of any number of examples in both "
-            "modes; the run can be resumed"
-        )
-        kind = type(modules[-1]).__name__
         raise ModelError(
             f"raises {type(error).__name__} on a batch of examples",
             field="encoder",
-            value=kind,
-            remedy=remedy,
+            value=type(modules[-1]).__name__,
+            remedy=(
+                "mend it: it must take batches of any number of examples in both "
+                "modes; the run can be resumed"
+            ),
         ) from None

@@ -292,12 +292,11 @@ def _portable(module: nn.Module, prefix: str) -> dict[str, Tensor]:
 
 def _encoder(card: ModelCard, config: FederationConfig, encoder: nn.Module | None) -> nn.Module:
     if encoder is None and card.custom_encoder:
-        remedy = "pass encoder=, a module of the same class"
         raise ModelError(
             "the run was given an encoder of the caller's own",
             field="encoder",
             value=None,
-            remedy=remedy,
+            remedy="pass encoder=, a module of the same class",
         )
     if encoder is None:
         return build_encoder(config.model, card.shape, 0)
@@ -324,10 +323,9 @@ def _load(module: nn.Module, tensors: dict[str, Tensor], prefix: str) -> None:
     try:
         module.load_state_dict(mine)
     except RuntimeError as error:
-        remedy = "pass a module of the class the run was given"
         raise ModelError(
             f"the stored weights do not fit: {str(error).splitlines()[-1].strip()}",
             field="encoder",
             value=type(module).__name__,
-            remedy=remedy,
+            remedy="pass a module of the class the run was given",
         ) from None

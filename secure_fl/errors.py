@@ -7,6 +7,7 @@ example, a weight or a key.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar, Self
 
 _LONGEST_VALUE = 160
@@ -29,6 +30,16 @@ class SecureFLError(Exception):
         super().__init__(
             _printable(f"[{self.code}] {field}: {problem} (got {_short(value)}). Remedy: {remedy}")
         )
+
+    @classmethod
+    def unshown(cls, problem: str, field: str, remedy: str) -> Self:
+        """Of examples, whose values no message shows."""
+        return cls(problem, field=field, value="not shown", remedy=remedy)
+
+    @classmethod
+    def of_file(cls, problem: str, path: Path, remedy: str) -> Self:
+        """Of a file, by its name and path; never by its content."""
+        return cls(problem, field=path.name, value=str(path), remedy=remedy)
 
     def within(self, where: str, remedy: str | None = None) -> Self:
         """The same error with the place where it came up before the problem, and another remedy

@@ -184,21 +184,17 @@ def _hub(path: Path) -> dict[str, bytes]:
     }
 
 
-_WRITERS: dict[str, Callable[[Path], dict[str, bytes]]] = {
-    "safetensors": _safetensors,
-    "hf": _hub,
-}
+_WRITERS: dict[str, Callable[[Path], dict[str, bytes]]] = {"safetensors": _safetensors, "hf": _hub}
 
 
 def _onnx(path: Path, encoder: nn.Module | None) -> dict[str, bytes]:
     card = load_card(path)
     if card.custom_encoder and encoder is None:
-        remedy = "from Python: secure_fl.export.export(folder, out, ['onnx'], encoder=YourModule())"
         raise ModelError(
             "the run was given an encoder of the caller's own",
             field="encoder",
             value=None,
-            remedy=remedy,
+            remedy="from Python: secure_fl.export.export(folder, out, ['onnx'], encoder=Yours())",
         )
     models = Models.load(path, encoder)
     facts = {f"secure_fl.{name}": json.dumps(value) for name, value in _public_card(path).items()}

@@ -108,9 +108,7 @@ def append_line(path: Path, line: str) -> None:
             end = os.lseek(handle, 0, os.SEEK_END)
             if end and os.pread(handle, 1, end - 1) != b"\n":
                 remedy = "resume the run, which cuts it"
-                raise RunFolderError(
-                    "ends in half a line", field=path.name, value=str(path), remedy=remedy
-                )
+                raise RunFolderError.of_file("ends in half a line", path, remedy)
             try:
                 _write_all(handle, f"{line}\n".encode())
                 os.fsync(handle)
@@ -164,8 +162,7 @@ def read_bytes(path: Path, *, most: int = _LONGEST) -> bytes:
     except OSError as error:
         raise file_error(error, path, "read") from None
     if length > most:
-        remedy = f"name a file of at most {most} bytes"
-        raise FileError("is too large", field=path.name, value=str(path), remedy=remedy)
+        raise FileError.of_file("is too large", path, f"name a file of at most {most} bytes")
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
@@ -392,9 +389,6 @@ def file_error(error: OSError, path: Path, what: str) -> FileError:
     read, made.
     """
     remedy = "check the path, its permissions and the space left"
-    return FileError(
-        f"cannot be {what}: {error.strerror or type(error).__name__}",
-        field=path.name,
-        value=str(path),
-        remedy=remedy,
+    return FileError.of_file(
+        f"cannot be {what}: {error.strerror or type(error).__name__}", path, remedy
     )

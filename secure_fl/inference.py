@@ -109,12 +109,11 @@ class Models:
             ),
         )
         if data.shape != self.card.shape:
-            remedy = "bring the examples into the shape the federation was trained on"
             raise DataError(
                 f"examples are not of shape {self.card.shape}",
                 field="x",
                 value=data.shape,
-                remedy=remedy,
+                remedy="bring the examples into the shape the federation was trained on",
             )
         return data
 
@@ -149,11 +148,8 @@ class Models:
                 if known
                 else f"number the classes 0..{last} as the federation's clients do"
             )
-            raise DataError(
-                f"labels outside the federation's {self.card.classes}",
-                field="y",
-                value="not shown",
-                remedy=remedy,
+            raise DataError.unshown(
+                f"labels outside the federation's {self.card.classes}", "y", remedy
             ) from None
 
     @property
@@ -192,12 +188,11 @@ class Models:
             len(self.card.shape) + 1,
             len(self.card.shape) + (self.card.shape[0] > 1),
         ):
-            remedy = "bring the examples into the shape the federation was trained on"
             raise DataError(
                 f"examples are not of shape {self.card.shape}",
                 field="x",
                 value=tuple(array.shape[1:]),
-                remedy=remedy,
+                remedy="bring the examples into the shape the federation was trained on",
             )
         if array.ndim == 2 and self._kind == "series":
             array = array[:, None]
@@ -247,12 +242,11 @@ class Models:
         """
         model = self.pools[pool]
         if not isinstance(model, Classifier):
-            remedy = 'use embed(x), or train the pools with pools.task = "supervised"'
             raise ModelError(
                 "the run's pools know no classes",
                 field="pools.task",
                 value=self.card.task,
-                remedy=remedy,
+                remedy='use embed(x), or train the pools with pools.task = "supervised"',
             )
         return embed(model, data.x, self.compute(model)).softmax(1)
 

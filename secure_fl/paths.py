@@ -37,11 +37,10 @@ def path_of(value: object, field: str) -> Path:
     """
     path = os.fspath(value) if isinstance(value, str | os.PathLike) else None
     if not isinstance(path, str) or not path.strip() or "\0" in path:
-        kind = "an empty path" if path == "" else type(value).__name__
         raise ConfigError(
             "is no path",
             field=field,
-            value=kind,
+            value="an empty path" if path == "" else type(value).__name__,
             remedy='pass the path of a file or folder, such as "runs/mine"',
         )
     try:

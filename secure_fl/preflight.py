@@ -103,11 +103,8 @@ def check_folder(folder: Path, needed: int, *, private: bool) -> None:
             raise FileError("cannot be written to", field="folder", value=str(path), remedy=remedy)
         free = shutil.disk_usage(there).free
         if free < least:
-            problem = (
-                f"has {free / 1e6:.0f} MB left, and the run will write about {least / 1e6:.0f} MB"
-            )
             raise FileError(
-                problem,
+                f"has {free / 1e6:.0f} MB left, and the run will write about {least / 1e6:.0f} MB",
                 field="folder",
                 value=str(path),
                 remedy="make room, or choose a folder on another disk with --out",

@@ -189,15 +189,14 @@ class Result:
     def _pool_of(self, client: int | str) -> int:
         number = self._number(client)
         if number not in self.choices:
-            remedy = (
-                "pass pool=, which the client itself knows, or leave client "
-                "out: its examples then choose"
-            )
             raise ModelError(
                 "the run's record does not tell which pool a client uses",
                 field="client",
                 value=client,
-                remedy=remedy,
+                remedy=(
+                    "pass pool=, which the client itself knows, or leave client "
+                    "out: its examples then choose"
+                ),
             )
         return self.choices[number]
 

@@ -117,9 +117,7 @@ class Federation:
         return load_sources(self.config.data, self.config.seed)
 
     def _drawn(
-        self,
-        encoder: nn.Module | Callable[[int], nn.Module] | None,
-        augment: Augmentation | None,
+        self, encoder: nn.Module | Callable[[int], nn.Module] | None, augment: Augmentation | None
     ) -> Blueprint:
         shape = self.clients[0].train.shape
         return Blueprint.draw(

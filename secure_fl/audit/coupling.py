@@ -195,15 +195,14 @@ def _replicated(
 def _group_size(objective: Objective) -> int:
     size = getattr(objective, "group_size", None)
     if not isinstance(size, int) or size < 1:
-        remedy = (
-            "give the objective an attribute `group_size`: how many "
-            "neighbouring examples make a group"
-        )
         raise PrivacyError(
             "a term is declared GROUP and the groups are not",
             field="group_size",
             value=size,
-            remedy=remedy,
+            remedy=(
+                "give the objective an attribute `group_size`: how many "
+                "neighbouring examples make a group"
+            ),
         )
     return size
 

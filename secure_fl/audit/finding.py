@@ -79,10 +79,9 @@ class SensitivityReport:
             f"changes by {worst.change:.4g} where {worst.claim:.4g} is claimed ({worst.edit}, "
             f"{worst.newcomer})"
         )
-        remedy = "declare the coupling that the loss has, or use a mechanism that is valid for it"
         raise PrivacyError(
             f"{worst.released} of {self.subject} {change}",
             field="sensitivity",
             value=round(worst.ratio, 3),
-            remedy=remedy,
+            remedy="declare the coupling that the loss has, or use a mechanism valid for it",
         )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from secure_fl.cli.common import Settings
 from secure_fl.cli.console import err, out
 from secure_fl.errors import PrivacyError
 
@@ -32,10 +33,7 @@ def check(
         Path | None,
         typer.Option("--out", help="Run folder that the run would make; runs/NAME when not given."),
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="a.b=c", help="Change a setting; may be repeated."),
-    ] = None,
+    settings: Settings = None,
 ) -> None:
     """Check a run without training: settings against each other and the data, folder, packages,
     budget; and what it would take.
@@ -89,7 +87,7 @@ def quick_checks(federation: Federation, folder: Path) -> Estimate:
         private=federation.config.privacy.unit != "none" or federation.config.noises_sketches,
     )
     for warning in warnings(federation):
-        err.print(f"note: {warning}", style="yellow", markup=False)
+        err.print(f"note: {warning}", style="yellow")
     return taken
 
 
@@ -125,7 +123,7 @@ def planned_line(federation: Federation) -> str:
 
 def _planned(federation: Federation) -> tuple[float, list[float]]:
     """The largest ε of any client, and every noise multiplier."""
-    from secure_fl.cli.steps import steps
+    from secure_fl.cli.common import steps
     from secure_fl.planning import client_plans
     from secure_fl.privacy.accounting import Charge, planned_epsilon
     from secure_fl.privacy.adjacency import Adjacency

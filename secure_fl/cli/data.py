@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from secure_fl.cli.console import out, table
+from secure_fl.cli.common import Settings
+from secure_fl.cli.console import Sheet, out
 
 if TYPE_CHECKING:
     from secure_fl.data.partitions import ClientData
@@ -19,10 +20,7 @@ _MOST_CLASSES = 12
 
 def data(
     config: Annotated[Path, typer.Argument(help="Configuration.")],
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="a.b=c", help="Change a setting; may be repeated."),
-    ] = None,
+    settings: Settings = None,
     plot: Annotated[
         Path | None,
         typer.Option(
@@ -44,14 +42,14 @@ def data(
     clients = partition(load_sources(loaded.data, loaded.seed), loaded)
     summary = summarise(clients)
     columns, rows = partition_table(summary, out.width, out.encoding)
-    out.print(table("", columns, rows))
+    out.print(Sheet("", columns, rows))
     for line in _reading(clients, summary):
-        out.print(line, markup=False)
+        out.print(line)
     if plot is not None:
         from secure_fl.cli.pictures import save_examples
 
         save_examples(summary, clients, plot)
-        out.print(f"wrote {plot}", markup=False)
+        out.print(f"wrote {plot}")
 
 
 def _reading(clients: Sequence[ClientData], summary: PartitionSummary) -> list[str]:

@@ -6,7 +6,7 @@ import os
 import platform
 from importlib import metadata, util
 
-from secure_fl.cli.console import out, table
+from secure_fl.cli.console import Sheet, out
 
 _PACKAGES = {
     "torch": "", "kornia": "", "scikit-learn": "", "safetensors": "",
@@ -31,14 +31,13 @@ def doctor() -> None:
             rows.append([name, metadata.version(name), ""])
         except metadata.PackageNotFoundError:
             rows.append([name, "missing", remedy])
-    out.print(table("packages", ["package", "version", "to get it"], rows))
+    out.print(Sheet("packages", ["package", "version", "to get it"], rows))
     compute = Compute.of(RuntimeConfig())
     out.print(
         f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} processors; "
-        f"device: {compute.device}",
-        markup=False,
+        f"device: {compute.device}"
     )
-    out.print(f"contrastive losses: {implementation()}", markup=False)
+    out.print(f"contrastive losses: {implementation()}")
     found = [
         ["digits", "found, in scikit-learn"],
         [
@@ -55,4 +54,4 @@ def doctor() -> None:
         ],
         ["mnist, cifar10, cifar100, npz", "from a path of yours"],
     ]
-    out.print(table("data sets", ["source", ""], found))
+    out.print(Sheet("data sets", ["source", ""], found))

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from secure_fl.cli.console import err, out, table
+from secure_fl.cli.common import command_group
+from secure_fl.cli.console import Sheet, err, out
 from secure_fl.errors import ConfigError, DependencyError
 
 if TYPE_CHECKING:
@@ -22,11 +23,7 @@ if TYPE_CHECKING:
 WRONG = 1
 """Exit code where a kernel disagrees or a binary has a fault."""
 
-kernels_app = typer.Typer(
-    help="The fused kernels: check them on this machine.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+kernels_app = command_group("The fused kernels: check them on this machine.")
 
 
 @kernels_app.callback()
@@ -86,12 +83,11 @@ def _targets(names: list[str] | None, everything: bool) -> list[str]:
     from secure_fl_kernels.proof.targets import FAMILIES, TARGETS
 
     if triton.knobs.runtime.interpret:
-        remedy = "unset it: the interpreter is run in a process of its own"
         raise ConfigError(
             "interpreted kernels cannot be compiled",
             field="TRITON_INTERPRET",
             value="1",
-            remedy=remedy,
+            remedy="unset it: the interpreter is run in a process of its own",
         )
     for name in names or ():
         if name not in TARGETS:
@@ -124,7 +120,7 @@ def _report_agreement(title: str, agreements: Iterable[Agreement], total: int | 
             found.append(agreement)
     rows = [_agreed(list(group)) for _, group in groupby(sorted(found, key=_who), key=_who)]
     heads = ["provider", "dtype", "cases", "value error", "gradient error", "allowed", ""]
-    out.print(table(title, heads, rows))
+    out.print(Sheet(title, heads, rows))
     for a in found:
         if not a.holds:
             errors = (
@@ -132,7 +128,7 @@ def _report_agreement(title: str, agreements: Iterable[Agreement], total: int | 
                 f"{a.tolerance:.0e}"
             )
             case = f"{a.function} by {a.provider} in {a.dtype}, {a.rows} rows of {a.width}"
-            out.print(f"{case}: {a.problem or errors}", style="red", markup=False)
+            out.print(f"{case}: {a.problem or errors}", style="red")
     return all(a.holds for a in found)
 
 
@@ -180,9 +176,9 @@ def _report_binaries(names: list[str], full: bool) -> bool:
         "exps/element",
         "",
     ]
-    out.print(table("compiled, the largest of each kernel's configurations", columns, rows))
+    out.print(Sheet("compiled, the largest of each kernel's configurations", columns, rows))
     for finding in findings:
-        out.print(str(finding), style="red", markup=False)
+        out.print(str(finding), style="red")
     return not findings
 
 

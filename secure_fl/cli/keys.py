@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from secure_fl.cli.console import out, table
+from secure_fl.cli.common import command_group
+from secure_fl.cli.console import Sheet, out
 from secure_fl.errors import SecureSumError
 
 if TYPE_CHECKING:
@@ -16,11 +17,9 @@ if TYPE_CHECKING:
     from secure_fl.crypto.roster import Roster
     from secure_fl.crypto.roster_memory import RosterMemory
 
-keys_app = typer.Typer(
-    help="Identities and the roster. Private files are 0600, encrypted when --passphrase-env "
-    "names a variable that holds a passphrase.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
+keys_app = command_group(
+    "Identities and the roster. Private files are 0600, encrypted when --passphrase-env "
+    "names a variable that holds a passphrase."
 )
 
 _Passphrase = Annotated[
@@ -61,10 +60,9 @@ def new(
     write_atomically(folder / f"{name}.card", identity.card(), mode=PUBLIC)
     out.print(
         f"wrote {folder / f'{name}.identity'} (private, 0600) and "
-        f"{folder / f'{name}.card'} (public)",
-        markup=False,
+        f"{folder / f'{name}.card'} (public)"
     )
-    out.print(f"fingerprint {identity.member.fingerprint}", markup=False)
+    out.print(f"fingerprint {identity.member.fingerprint}")
 
 
 @keys_app.command()
@@ -165,7 +163,7 @@ def _show(roster: Roster) -> None:
         f"{roster.federation}, revision {roster.revision}, {len(roster.revoked)} revoked; digest "
         f"{roster.digest.hex()}"
     )
-    out.print(table(title, ["name", "role", "fingerprint"], rows))
+    out.print(Sheet(title, ["name", "role", "fingerprint"], rows))
 
 
 def _passphrase(variable: str | None) -> str | None:

@@ -96,12 +96,10 @@ def main() -> None:
     try:
         app()
     except SecureFLError as error:
-        err.print(str(error), style="red", markup=False)
+        err.print(str(error), style="red")
         sys.exit(FAILED)
     except OSError as error:
-        err.print(
-            str(file_error(error, Path(str(error.filename)), "used")), style="red", markup=False
-        )
+        err.print(str(file_error(error, Path(str(error.filename)), "used")), style="red")
         sys.exit(FAILED)
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from secure_fl.cli.console import err, out, table
+from secure_fl.cli.common import Settings, command_group
+from secure_fl.cli.console import Sheet, err, out
 from secure_fl.errors import ConfigError, RunFolderError
 
 if TYPE_CHECKING:
@@ -20,20 +21,13 @@ if TYPE_CHECKING:
 
 FAILED = 1
 
-privacy_app = typer.Typer(
-    help="Plan a privacy budget, and check one that was spent.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+privacy_app = command_group("Plan a privacy budget, and check one that was spent.")
 
 
 @privacy_app.command()
 def plan(
     config: Annotated[Path, typer.Argument(help="Configuration with a [privacy] table.")],
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="a.b=c", help="Change a setting; may be repeated."),
-    ] = None,
+    settings: Settings = None,
 ) -> None:
     """Say, before any training, which noise keeps the run within its budget, what it will spend,
     and how many rounds would fit.
@@ -82,16 +76,15 @@ def verify(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> Non
         "" if budget is None else f"δ = {budget.delta:g}, {budget.unit} level, {budget.adjacency}"
     )
     title = f"recomputed from {len(ledger.releases)} releases ({kind})"
-    out.print(table(title, ["subject", "ε"], rows))
+    out.print(Sheet(title, ["subject", "ε"], rows))
     out.print(
         f"{len(found.derived)} releases follow from the protocol, {len(found.declared)} rest on a "
-        "client's word for its rate and steps",
-        markup=False,
+        "client's word for its rate and steps"
     )
     if run.read_config().privacy.unit == "none":
-        out.print(f"this is for the sketches alone; not covered: {SKETCHES_ONLY}", markup=False)
+        out.print(f"this is for the sketches alone; not covered: {SKETCHES_ONLY}")
     for problem in problems:
-        err.print(problem, style="red", markup=False)
+        err.print(problem, style="red")
     if problems:
         raise typer.Exit(FAILED)
 
@@ -104,12 +97,11 @@ def _check_ledger(run: RunFolder) -> None:
         return
     config = run.read_config()
     if not config.noises_sketches and config.privacy.unit == "none":
-        remedy = 'run it with privacy.unit = "example" or "client" for a run that has a ledger'
         raise RunFolderError(
             "the run released nothing with noise, so it has no ledger",
             field="folder",
             value=str(run.path),
-            remedy=remedy,
+            remedy='run it with privacy.unit = "example" or "client" for a run that has a ledger',
         )
 
 
@@ -131,7 +123,7 @@ def _contradictions(run: RunFolder, ledger: PrivacyLedger, counted: set[str]) ->
 
 
 def _show_examples(federation: Federation) -> None:
-    from secure_fl.cli.steps import steps
+    from secure_fl.cli.common import steps
     from secure_fl.planning import client_plans
 
     privacy, rows = federation.config.privacy, []
@@ -151,7 +143,7 @@ def _show_examples(federation: Federation) -> None:
             ]
         )
     out.print(
-        table(
+        Sheet(
             _claim(federation),
             ["client", "examples", "rate", "noise", "ε planned", "pre-training rounds that fit"],
             rows,
@@ -160,8 +152,7 @@ def _show_examples(federation: Federation) -> None:
     if privacy.noise is None:
         out.print(
             "the noise is made for the rounds that are set, and at most 0.3 % above the least "
-            "that keeps to the budget",
-            markup=False,
+            "that keeps to the budget"
         )
 
 
@@ -199,10 +190,9 @@ def _show_clients(federation: Federation, plan: ClientPlan) -> None:
         "fewest clients",
         "rounds that fit",
     ]
-    out.print(table(_claim(federation), columns, rows))
+    out.print(Sheet(_claim(federation), columns, rows))
     out.print(
-        f"the run would spend ε = {epsilon(plan.events(), privacy.delta, budget.adjacency):.2f}",
-        markup=False,
+        f"the run would spend ε = {epsilon(plan.events(), privacy.delta, budget.adjacency):.2f}"
     )
 
 

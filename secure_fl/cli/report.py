@@ -36,4 +36,4 @@ def report(
         )
     written = path or to or folders[0] / "report.html"
     write_report(folders, written)
-    out.print(f"wrote {written}", markup=False)
+    out.print(f"wrote {written}")

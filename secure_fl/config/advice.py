@@ -5,6 +5,7 @@ could have.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from secure_fl.config.federation import FederationConfig
 from secure_fl.errors import ConfigError
@@ -31,37 +32,35 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Raise:
-    """Advice to raise a number above what it is; `limit`: a value that it cannot pass."""
+class _Towards:
+    """Advice to move a number away from what it is; `limit`: a value that it cannot pass."""
 
     field: str
     limit: float | None = None
+    up: ClassVar[bool]
 
     def words(self, config: FederationConfig) -> str | None:
         """The advice in words; None where the setting is at its limit already."""
         value = float(value_of(config, self.field))
+        if self.limit is not None and (value >= self.limit if self.up else value <= self.limit):
+            return None
         return (
-            None
-            if self.limit is not None and value >= self.limit
-            else f"raise {self.field} above {value:g}"
+            f"raise {self.field} above {value:g}"
+            if self.up
+            else (f"lower {self.field} below {value:g}")
         )
 
 
-@dataclass(frozen=True)
-class Lower:
-    """Advice to lower a number below what it is; `limit`: a value that it cannot pass."""
+class Raise(_Towards):
+    """Advice to raise a number above what it is."""
 
-    field: str
-    limit: float | None = None
+    up = True
 
-    def words(self, config: FederationConfig) -> str | None:
-        """The advice in words; None where the setting is at its limit already."""
-        value = float(value_of(config, self.field))
-        return (
-            None
-            if self.limit is not None and value <= self.limit
-            else f"lower {self.field} below {value:g}"
-        )
+
+class Lower(_Towards):
+    """Advice to lower a number below what it is."""
+
+    up = False
 
 
 Option = Setting | Raise | Lower | str

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from secure_fl.config.cohorts import Rule
-from secure_fl.config.columns import column_rules
+from secure_fl.config.section import Rule
 
 if TYPE_CHECKING:
     from secure_fl.config.federation import FederationConfig
@@ -22,7 +21,7 @@ def rules_between(config: FederationConfig) -> Iterator[Rule]:
     yield from _pretraining_rules(config)
     yield from _pool_rules(config)
     yield from _other_rules(config)
-    yield from column_rules(config.data, config.privacy)
+    yield from _column_rules(config)
     yield from _private_rules(config)
     yield from _unit_rules(config)
     yield from _robust_rules(config)
@@ -87,6 +86,31 @@ def _other_rules(config: FederationConfig) -> list[Rule]:
         (not seen or config.security.protection == "plain", "pools.start", pools.start,
          "this start shows the server clients' models or choices",
          'set pools.start = "sketch", or security.protection = "plain"'),
+    ]
+
+
+def _column_rules(config: FederationConfig) -> list[Rule]:
+    """How the columns of tables are brought to one scale."""
+    data = config.data
+    means, deviations = data.column_means, data.column_deviations
+    given = means is not None or deviations is not None
+    lengths = tuple(None if numbers is None else len(numbers) for numbers in (means, deviations))
+    return [
+        (data.scale != "per_client" or config.privacy.unit != "example", "data.scale", data.scale,
+         "a client's own statistics tie each of its examples to all others, and example-level "
+         "privacy hides one at a time",
+         'set data.scale = "given", with public numbers in data.column_means and '
+         "data.column_deviations"),
+        (data.scale != "given" or given, "data.column_means", None,
+         'data.scale = "given", and no means and deviations are given',
+         "set data.column_means and data.column_deviations, one number a column each"),
+        (lengths[0] == lengths[1], "data.column_deviations",
+         f"{lengths[0]} means and {lengths[1]} deviations",
+         "every column needs both a mean and a deviation",
+         "give data.column_means and data.column_deviations as many numbers, one a column"),
+        (not given or data.scale in ("auto", "given"), "data.scale", data.scale,
+         "data.column_means are given and would not be used",
+         'set data.scale = "given", or leave data.column_means and data.column_deviations out'),
     ]
 
 

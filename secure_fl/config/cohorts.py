@@ -8,26 +8,12 @@ from collections.abc import Iterator
 from math import ceil
 from typing import TYPE_CHECKING
 
+from secure_fl.config.section import Rule
 from secure_fl.config.security import FEWEST
-from secure_fl.errors import ConfigError
 
 if TYPE_CHECKING:
     from secure_fl.config.federation import FederationConfig
     from secure_fl.config.tables import OptimiserConfig
-
-Rule = tuple[bool, str, object, str, str]
-"""(holds, field, value, problem, remedy)."""
-
-
-def check_cohorts(config: FederationConfig, clients: int) -> None:
-    """Refuse a run whose rounds could not be opened, or whose pools could never be.
-
-    Raises:
-        ConfigError: naming the settings that disagree.
-    """
-    for holds, field, value, problem, remedy in cohort_rules(config, clients):
-        if not holds:
-            raise ConfigError(problem, field=field, value=value, remedy=remedy)
 
 
 def group_sizes(clients: int, least: int) -> set[int]:
@@ -39,38 +25,30 @@ def group_sizes(clients: int, least: int) -> set[int]:
 
 
 def cohort_rules(config: FederationConfig, clients: int) -> Iterator[Rule]:
-    """What must hold for a run of so many clients."""
+    """What must hold for a run of so many clients: its rounds can be opened, and every pool be
+    filled.
+    """
     pools, protected = config.pools, config.security.protection != "plain"
     if pools.enabled and not protected:
-        problem, remedy = (
-            f"more pools than the {clients} clients (partition.clients)",
-            f"at most {clients}, or more clients",
-        )
+        problem = f"more pools than the {clients} clients (partition.clients)"
+        remedy = f"at most {clients}, or more clients"
         yield pools.count <= clients, "pools.count", pools.count, problem, remedy
     if protected and config.pretrain.mode == "federated":
         problem = (
             "{cohort} of {clients} clients a round: a sum of fewer than 3 shows each to the others"
         )
-        yield _enough(
-            "pretrain",
-            config.pretrain,
-            clients,
-            FEWEST,
-            problem,
-            'more clients, or security.protection = "plain"',
-        )
+        remedy = 'more clients, or security.protection = "plain"'
+        yield _enough("pretrain", config.pretrain, clients, FEWEST, problem, remedy)
     if protected and pools.enabled:
         least = config.security.min_pool_clients
-        needed = (
-            f"pools.count x security.min_pool_clients = {pools.count} x {least} = "
-            f"{pools.count * least}"
-        )
+        needed = f"{pools.count} x {least} = {pools.count * least}"
         most = pools.cohort_size(clients) // least
         fewer = f"or pools.count at most {most}" if most else 'or security.protection = "plain"'
-        problem, remedy = (
-            "{cohort} of {clients} clients a round cannot fill every pool: " + needed,
-            f"more clients, {fewer}",
+        problem = (
+            "{cohort} of {clients} clients a round cannot fill every pool: pools.count x "
+            f"security.min_pool_clients = {needed}"
         )
+        remedy = f"more clients, {fewer}"
         if least > FEWEST:
             remedy += f", or security.min_pool_clients = {FEWEST}"
         yield _enough("pools", pools, clients, pools.count * least, problem, remedy)

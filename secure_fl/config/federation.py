@@ -7,10 +7,10 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from secure_fl.config.agreement import OPEN_STARTS, rules_between
-from secure_fl.config.cohorts import check_cohorts, group_sizes
+from secure_fl.config.cohorts import cohort_rules, group_sizes
 from secure_fl.config.data_tables import DataConfig, PartitionConfig, ViewsConfig
 from secure_fl.config.privacy import PrivacyConfig
-from secure_fl.config.section import Section
+from secure_fl.config.section import Section, require
 from secure_fl.config.security import SecurityConfig, SumRules
 from secure_fl.config.tables import (
     EvaluateConfig,
@@ -20,7 +20,6 @@ from secure_fl.config.tables import (
     PretrainConfig,
     RuntimeConfig,
 )
-from secure_fl.errors import ConfigError
 
 
 class FederationConfig(Section):
@@ -31,13 +30,10 @@ class FederationConfig(Section):
         ConfigError: naming the field, the value and the remedy.
     """
 
-    name: str = Field("secure-fl", min_length=1, max_length=80, description="shown in reports")
-    seed: int = Field(
-        0,
-        ge=0,
-        description="everything random follows from it, but noise and "
-        "keys, which nobody can repeat",
-    )
+    name: str = Field("secure-fl", min_length=1, max_length=80)
+    """shown in reports"""
+    seed: int = Field(0, ge=0)
+    """everything random follows from it, but noise and keys, which nobody can repeat"""
     data: DataConfig = DataConfig()
     partition: PartitionConfig = PartitionConfig()
     views: ViewsConfig = ViewsConfig()
@@ -114,9 +110,7 @@ class FederationConfig(Section):
 
     @model_validator(mode="after")
     def _tables_agree(self) -> Self:
-        for holds, field, value, problem, remedy in rules_between(self):
-            if not holds:
-                raise ConfigError(problem, field=field, value=value, remedy=remedy)
+        require(rules_between(self))
         if self.knows_clients:
             self.check_sums(self.partition.clients)
         return self
@@ -141,7 +135,7 @@ class FederationConfig(Section):
         Raises:
             ConfigError: naming the settings that disagree.
         """
-        check_cohorts(self, clients)
+        require(cohort_rules(self, clients))
         if self.security.protection == "plain":
             return
         for cohort in self.cohorts(clients):

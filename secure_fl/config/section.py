@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import UnionType
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
@@ -23,8 +23,16 @@ _BOUNDS = {"ge": "from", "gt": "above", "le": "to", "lt": "below"}
 class Section(BaseModel):
     """A table of the configuration: frozen, unknown keys refused, errors typed."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
     table: ClassVar[str] = ""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        """What a setting means is one line, however its docstring is wrapped."""
+        for field in cls.model_fields.values():
+            field.description = " ".join((field.description or "").split()) or None
 
     def __init__(self, /, **values: Any) -> None:
         try:
@@ -47,6 +55,21 @@ class Section(BaseModel):
         if isinstance(value, str) and len(value) > _LONGEST:
             raise ValueError(f"is longer than {_LONGEST} letters")
         return value
+
+
+Rule = tuple[bool, str, object, str, str]
+"""(holds, field, value, problem, remedy)."""
+
+
+def require(rules: Iterable[Rule]) -> None:
+    """Do nothing if every rule holds.
+
+    Raises:
+        ConfigError: of the first that does not.
+    """
+    for holds, field, value, problem, remedy in rules:
+        if not holds:
+            raise ConfigError(problem, field=field, value=value, remedy=remedy)
 
 
 PathText = Annotated[str, AfterValidator(at_home)]

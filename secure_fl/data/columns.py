@@ -70,12 +70,11 @@ class Declared:
                 "names a class twice", field=field, value=told, remedy="name each class once"
             )
         if told and classes not in (None, len(told)):
-            remedy = "leave the number out, or name every class"
             raise DataError(
                 f"{len(told)} names for another number of classes",
                 field=field,
                 value=classes,
-                remedy=remedy,
+                remedy="leave the number out, or name every class",
             )
         return cls(len(told) if told else classes, told)
 
@@ -126,11 +125,11 @@ def labels_of(values: Any, length: int, declared: Declared, field: str) -> Label
             "number the classes from 0, mark examples without a label with -1, or name them all in "
             "data.class_names"
         )
-        raise DataError("labels outside -1, 0, 1, …", field=field, value="not shown", remedy=remedy)
+        raise DataError.unshown("labels outside -1, 0, 1, …", field, remedy)
     classes = len(names) or int(y.max(initial=UNLABELLED)) + 1
     if classes > _MOST_CLASSES:
         problem, remedy = f"more than {_MOST_CLASSES} classes", "name a column of categories"
-        raise DataError(problem, field=field, value="not shown", remedy=remedy)
+        raise DataError.unshown(problem, field, remedy)
     return declared_labels(Labels(torch.from_numpy(y), classes, names, False), declared, field)
 
 
@@ -139,12 +138,11 @@ def _has_label(found: np.ndarray, declared: Declared, field: str) -> np.ndarray:
     if str(UNLABELLED) in declared.names:
         return np.ones(len(found), bool)
     if found.dtype.kind == "i" and not declared.names and set(np.unique(found).tolist()) == {-1, 1}:
-        remedy = 'number the classes 0 and 1, or name them: data.class_names = ["-1", "1"]'
         raise DataError(
             "either two classes, or one beside examples without a label",
             field=field,
             value="-1 and 1 only",
-            remedy=remedy,
+            remedy='number the classes 0 and 1, or name them: data.class_names = ["-1", "1"]',
         )
     there: np.ndarray = found != (UNLABELLED if found.dtype.kind in "iu" else str(UNLABELLED))
     return there
@@ -173,7 +171,7 @@ def declared_labels(labels: Labels, declared: Declared, field: str) -> Labels:
         problem = f"labels outside 0..{classes - 1}"
         if declared.names:
             problem = f"labels outside the {len(declared.names)} of data.class_names"
-        raise DataError(problem, field=field, value="not shown", remedy=remedy)
+        raise DataError.unshown(problem, field, remedy)
     inside = [number if 0 <= number < classes else UNLABELLED for number in numbers]
     table = torch.tensor([*inside, UNLABELLED])
     # Names that were read off private labels are private, also where somebody said how many
@@ -200,7 +198,7 @@ def _declared_numbers(
     if len(own) != declared.classes:
         problem = f"labels by name, and not of {declared.classes} kinds"
         remedy = "name every class in data.class_names (from Python: class_names=)"
-        raise DataError(problem, field=field, value="not shown", remedy=remedy)
+        raise DataError.unshown(problem, field, remedy)
     return list(range(len(own))), tuple(own)
 
 
@@ -220,16 +218,11 @@ def splits_of(values: Any, length: int, field: str) -> Tensor:
     numbers = [SPLIT_NAMES.get(name.strip().lower()) for name in found.tolist()]
     if any(number is None for number in numbers):
         remedy = "write train, validation (val, valid, dev) or test, or 0, 1 and 2"
-        raise DataError(
-            "neither training, validation nor test", field=field, value="not shown", remedy=remedy
-        )
+        raise DataError.unshown("neither training, validation nor test", field, remedy)
     split = torch.tensor(numbers, dtype=torch.int64)[torch.from_numpy(codes.reshape(-1))]
     if not bool((split == TRAIN).any()):
-        raise DataError(
-            "no example is for training",
-            field=field,
-            value="not shown",
-            remedy="mark some with train, or leave the column out",
+        raise DataError.unshown(
+            "no example is for training", field, "mark some with train, or leave the column out"
         )
     return split
 
@@ -269,11 +262,10 @@ def column(values: Any, length: int, field: str) -> np.ndarray:
         values.detach().cpu().numpy() if isinstance(values, Tensor) else _as_array(values, field)
     )
     if array.shape != (length,):
-        found = "another length than x" if array.ndim == 1 else f"{array.ndim} axes"
         raise DataError(
             "not one value for each example",
             field=field,
-            value=found,
+            value="another length than x" if array.ndim == 1 else f"{array.ndim} axes",
             remedy="give it the shape (N,), N as in x",
         )
     kind = array.dtype.kind
@@ -303,12 +295,11 @@ def _as_array(values: Any, field: str) -> np.ndarray:
     try:
         return np.asarray(values)
     except Exception:  # what a lazy sequence raises may quote what it holds
-        remedy = "give one whole number or name for each example"
         raise DataError(
             "not one value for each example",
             field=field,
             value=type(values).__name__,
-            remedy=remedy,
+            remedy="give one whole number or name for each example",
         ) from None
 
 
@@ -336,11 +327,8 @@ def _of_objects(array: np.ndarray, field: str) -> np.ndarray:
 
 
 def _missing(field: str) -> DataError:
-    return DataError(
-        "missing values",
-        field=field,
-        value="not shown",
-        remedy="drop such rows, or fill them in (a label: -1 where there is none)",
+    return DataError.unshown(
+        "missing values", field, "drop such rows, or fill them in (a label: -1 where there is none)"
     )
 
 

@@ -274,14 +274,10 @@ class Dataset:
             return
         pairs = torch.stack([self.group, self.split], 1).unique(dim=0)
         if len(pairs) > len(self.group.unique()):
-            remedy = (
-                "put all examples of a group into one split, or leave one of the two columns out"
-            )
-            raise DataError(
+            raise DataError.unshown(
                 "examples of one group are in two splits",
-                field=f"{self.name}.group",
-                value="not shown",
-                remedy=remedy,
+                f"{self.name}.group",
+                "put all examples of a group into one split, or leave one of the two columns out",
             )
 
 

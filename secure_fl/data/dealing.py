@@ -16,14 +16,11 @@ _DIRICHLET_DRAWS = 100
 
 def too_few(spec: PartitionConfig) -> PartitionError:
     """What to raise where a client would hold fewer examples than `partition.min_examples`."""
-    remedy = (
-        "use fewer clients, a larger partition.concentration, or a smaller partition.min_examples"
-    )
     return PartitionError(
         "a client would hold fewer examples",
         field="partition.min_examples",
         value=spec.min_examples,
-        remedy=remedy,
+        remedy="use fewer clients, raise partition.concentration, or lower min_examples",
     )
 
 
@@ -103,10 +100,9 @@ SPLITTERS: dict[str, Callable[[Tensor, PartitionConfig, int, Generator], list[Te
 
 def _need_labels(labels: Tensor, spec: PartitionConfig) -> None:
     if not bool((labels != UNLABELLED).all()):
-        remedy = 'label every example, or use partition.kind = "iid"'
         raise PartitionError(
             "deals examples out by label, and some have none",
             field="partition.kind",
             value=spec.kind,
-            remedy=remedy,
+            remedy='label every example, or use partition.kind = "iid"',
         )

@@ -45,7 +45,7 @@ def _dense(x: Any, field: str) -> np.ndarray:
     """What a caller holds as a numpy array, its values as they are."""
     if np.ma.is_masked(x):
         remedy = "drop or impute such examples before loading"
-        raise DataError("values are masked", field=field, value="not shown", remedy=remedy)
+        raise DataError.unshown("values are masked", field, remedy)
     if isinstance(x, Tensor):
         try:
             return (x.float() if x.is_floating_point() else x).detach().cpu().numpy()
@@ -84,11 +84,8 @@ def _as_floats(array: np.ndarray, field: str) -> Tensor:
             if array.dtype == np.uint8:
                 block /= 255
         if not bool(torch.isfinite(block).all()):
-            raise DataError(
-                "NaN or infinity",
-                field=field,
-                value="not shown",
-                remedy="drop or impute such examples before loading",
+            raise DataError.unshown(
+                "NaN or infinity", field, "drop or impute such examples before loading"
             )
     return examples
 

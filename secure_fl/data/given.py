@@ -269,12 +269,11 @@ def _torch_dataset(given: Any, name: str, columns: dict[str, Any]) -> Dataset:
     try:
         items = [given[i] for i in range(count)]
     except Exception as error:  # whatever the caller's own code raises
-        remedy = "let every item be (x, y), or x alone"
         raise DataError(
             f"raises {type(error).__name__} when its items are read",
             field=name,
             value=_kind(given),
-            remedy=remedy,
+            remedy="let every item be (x, y), or x alone",
         ) from None
     asked = {key: value for key, value in columns.items() if value is not None}
     pairs = isinstance(items[0], tuple | list)
@@ -311,11 +310,10 @@ def _stacked(rows: Sequence[Any], name: str) -> np.ndarray:
         row.detach().cpu().numpy() if isinstance(row, Tensor) else np.asarray(row) for row in rows
     ]
     if len({array.shape for array in arrays}) > 1:
-        raise DataError(
+        raise DataError.unshown(
             "examples differ in shape",
-            field=f"{name}.x",
-            value="not shown",
-            remedy="bring them to one shape: resize, pad or crop them",
+            f"{name}.x",
+            "bring them to one shape: resize, pad or crop them",
         )
     stacked = np.stack(arrays)
     # A picture without a channel axis is grey, which an array of series is not.

@@ -56,7 +56,7 @@ def _by_name(clients: Any, name: str) -> tuple[list[str], list[Any]]:
     called = [str(key) for key in clients]
     if len(set(called)) < len(called):
         remedy = "give each client a name of its own"
-        raise DataError("two clients have one name", field=name, value="not shown", remedy=remedy)
+        raise DataError.unshown("two clients have one name", name, remedy)
     return called, list(clients.values())
 
 

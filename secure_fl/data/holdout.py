@@ -104,15 +104,14 @@ def hold_out(
     """
     units = Units.of(data, strata)
     if len(units) < 2:
-        remedy = (
-            "add a split column that says which examples are for testing, or "
-            "drop data of a single group"
-        )
         raise PartitionError(
             "nothing can be held out of a single group or example",
             field=data.name,
             value="group",
-            remedy=remedy,
+            remedy=(
+                "add a split column that says which examples are for testing, or "
+                "drop data of a single group"
+            ),
         )
     order = torch.randperm(len(units), generator=generator)
     position = torch.empty(len(units), dtype=torch.float64)

@@ -8,10 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from secure_fl.data.columns import (
-    TRAIN,
-    UNLABELLED,
-)
+from secure_fl.data.columns import TRAIN, UNLABELLED
 from secure_fl.data.dataset import Dataset
 from secure_fl.errors import DataError
 
@@ -58,15 +55,14 @@ def _check_alike(first: Dataset, part: Dataset) -> None:
             "them; give tables the same columns",
         )
     if part.columns and first.columns and part.columns != first.columns:
-        remedy = (
-            "give both the same columns in the same order; for text, name its values in "
-            "data.sources.categories"
-        )
         raise DataError(
             f"columns differ from those of {first.name}",
             field=part.name,
             value=f"{len(part.columns)} columns",
-            remedy=remedy,
+            remedy=(
+                "give both the same columns in the same order; for text, name its values in "
+                "data.sources.categories"
+            ),
         )
 
 

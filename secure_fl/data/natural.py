@@ -9,13 +9,7 @@ import torch
 
 from secure_fl.config import FederationConfig, PartitionConfig
 from secure_fl.data.dataset import Dataset
-from secure_fl.data.holdout import (
-    Held,
-    Parts,
-    hold_out,
-    separated,
-    strata,
-)
+from secure_fl.data.holdout import Held, Parts, hold_out, separated, strata
 from secure_fl.data.joining import join
 from secure_fl.errors import PartitionError
 from secure_fl.seeds import derive_seed
@@ -90,11 +84,8 @@ def _check_groups(data: Dataset) -> None:
             "give each client's groups names of their own (such as client/recording), or leave the "
             "group column out"
         )
-        raise PartitionError(
-            "examples of one group are with two clients",
-            field="data.sources.group",
-            value="not shown",
-            remedy=remedy,
+        raise PartitionError.unshown(
+            "examples of one group are with two clients", "data.sources.group", remedy
         )
 
 

@@ -149,15 +149,14 @@ def count_classes(clients: Sequence[ClientData], config: FederationConfig) -> in
     if not labels_are_private(config) or all(client.train.declared for client in clients):
         return max(client.test.classes for client in clients)
     if config.needs_classes:
-        remedy = (
-            "set data.classes or data.class_names (names of labels want the latter), or pass "
-            "Dataset.from_arrays(..., classes=...)"
-        )
         raise DataError(
             "read off private labels, and every model would show it",
             field="data.classes",
             value=None,
-            remedy=remedy,
+            remedy=(
+                "set data.classes or data.class_names (names of labels want the latter), or pass "
+                "Dataset.from_arrays(..., classes=...)"
+            ),
         )
     return 0
 

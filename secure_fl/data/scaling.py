@@ -58,12 +58,11 @@ _LEAST_DEVIATION = 1e-6
 
 
 def _no_columns(scale: str, kind: str) -> DataError:
-    remedy = 'set data.scale = "auto" and leave data.column_means and data.column_deviations out'
     return DataError(
         "only tables have columns to scale",
         field="data.scale",
         value=f"{scale} for {kind} data",
-        remedy=remedy,
+        remedy='set data.scale = "auto" and leave data.column_means and data.column_deviations out',
     )
 
 
@@ -135,13 +134,11 @@ class Scaling:
             DataError: they are more or fewer.
         """
         if self.kind == "given" and example.shape != (len(self.means or ()),):
-            remedy = "give one number a column, in the order of the columns"
-            value = f"{len(self.means or ())} means for examples of shape {example.shape}"
             raise DataError(
                 "not one mean and deviation a column",
                 field="data.column_means",
-                value=value,
-                remedy=remedy,
+                value=f"{len(self.means or ())} means for examples of shape {example.shape}",
+                remedy="give one number a column, in the order of the columns",
             )
 
     def client(self, client: ClientData) -> ClientData:
@@ -190,11 +187,8 @@ class Scaling:
             return replace(data, x=_held(data.x, means, deviations).float())
         if self.kind == "per_client" and len(data) < 2:
             remedy = "bring at least two examples, better thirty"
-            raise DataError(
-                "one example has no statistics to scale by",
-                field=f"{data.name}.x",
-                value="not shown",
-                remedy=remedy,
+            raise DataError.unshown(
+                "one example has no statistics to scale by", f"{data.name}.x", remedy
             )
         return self._applied(data, data)
 
@@ -220,14 +214,10 @@ class Scaling:
             )
         made = replace(data, x=scaled.float())
         if not bool(torch.isfinite(made.x).all()):
-            remedy = (
-                "check data.column_means and data.column_deviations: they do not fit the values"
-            )
-            raise DataError(
+            raise DataError.unshown(
                 "values scaled beyond float32",
-                field="data.column_deviations",
-                value="not shown",
-                remedy=remedy,
+                "data.column_deviations",
+                "check data.column_means and data.column_deviations: they do not fit the values",
             )
         return made
 

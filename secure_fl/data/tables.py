@@ -69,15 +69,14 @@ class Roles:
                 if column.strip().lower() == word and column not in (self.features or ())
             ]
             if asked is None and len(near) > 1:
-                remedy = (
-                    f"say which with data.sources.{role}, and the columns to learn from with "
-                    "data.sources.features"
-                )
                 raise DataError(
                     f"several columns could be the {role}",
                     field=f"{name}.{role}",
                     value=near,
-                    remedy=remedy,
+                    remedy=(
+                        f"say which with data.sources.{role}, and the columns to learn from with "
+                        "data.sources.features"
+                    ),
                 )
             taken[role] = asked if asked is not None else next(iter(near), None)
         named = [column for column in taken.values() if column is not None] + list(
@@ -146,11 +145,8 @@ def aligned(data: Dataset, wanted: Sequence[str]) -> Dataset:
         }
     )
     if unknown:
-        raise DataError(
-            "holds values that are not known",
-            field=f"{data.name}.{unknown[0]}",
-            value="not shown",
-            remedy="drop such rows",
+        raise DataError.unshown(
+            "holds values that are not known", f"{data.name}.{unknown[0]}", "drop such rows"
         )
     zeros = data.x.new_zeros(len(data))
     x = torch.stack(
@@ -296,7 +292,7 @@ def _as_float32(array: np.ndarray, field: str) -> np.ndarray:
         raise _missing(field)
     if not bool(np.isfinite(numbers).all()):
         problem, remedy = "infinite, or too large for float32", "scale it, or drop such rows"
-        raise DataError(problem, field=field, value="not shown", remedy=remedy)
+        raise DataError.unshown(problem, field, remedy)
     return numbers
 
 
@@ -308,8 +304,7 @@ def _check_categories(texts: np.ndarray, field: str, number: bool) -> None:
             "write numbers alone, with a decimal point and without units; text that only looks "
             "like numbers is named in data.sources.categories"
         )
-        problem = "holds text where numbers are expected"
-        raise DataError(problem, field=field, value="not shown", remedy=remedy)
+        raise DataError.unshown("holds text where numbers are expected", field, remedy)
 
 
 def _one_hot(
@@ -322,17 +317,12 @@ def _one_hot(
     names = found.tolist() if categories is None else list(categories)
     if len(found) > MOST_CATEGORIES and categories is None:
         remedy = "leave it out with data.sources.features, or bring it to fewer categories"
-        raise DataError(
-            f"text of more than {MOST_CATEGORIES} kinds is no category",
-            field=field,
-            value="not shown",
-            remedy=remedy,
+        raise DataError.unshown(
+            f"text of more than {MOST_CATEGORIES} kinds is no category", field, remedy
         )
     if not set(found.tolist()) <= set(names):
         remedy = "name every value that there is in data.sources.categories"
-        raise DataError(
-            "a value is not among the declared ones", field=field, value="not shown", remedy=remedy
-        )
+        raise DataError.unshown("a value is not among the declared ones", field, remedy)
     places = np.asarray([names.index(value) for value in found.tolist()])
     return np.eye(len(names), dtype=np.float32)[places[codes.reshape(-1)]], [
         f"{column}={value}" for value in names
@@ -363,7 +353,7 @@ def _plain(array: np.ndarray, field: str) -> np.ndarray:
 
 def _missing(field: str) -> DataError:
     remedy = "drop such rows, fill them in, or leave the column out with data.sources.features"
-    return DataError("missing values", field=field, value="not shown", remedy=remedy)
+    return DataError.unshown("missing values", field, remedy)
 
 
 def _absent(column: str, columns: Sequence[str], field: str) -> DataError:

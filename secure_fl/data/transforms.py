@@ -32,12 +32,11 @@ def transforms_for(
 
 def _rotations(spec: PartitionConfig, example: Dataset) -> list[tuple[str, Transform]]:
     if example.kind != "image":
-        remedy = "use another partition.kind"
         raise PartitionError(
             "only images can be rotated",
             field="partition.kind",
             value=f"rotation of {example.kind} data",
-            remedy=remedy,
+            remedy="use another partition.kind",
         )
     return [
         (f"rotated {360 * g / spec.groups:g}°", _rotation(360 * g / spec.groups))
@@ -65,12 +64,11 @@ def _permutations(
 ) -> list[tuple[str, Transform]]:
     """Group 0 keeps its labels, every other group has a permutation of its own."""
     if example.classes < 2:
-        remedy = "use labelled data of at least two classes"
         raise PartitionError(
             "there are no labels to permute",
             field="partition.kind",
             value=f"{example.classes} classes",
-            remedy=remedy,
+            remedy="use labelled data of at least two classes",
         )
     generator = torch.Generator().manual_seed(derive_seed(seed, "label_permutation"))
     chosen = [torch.arange(example.classes)]
@@ -81,12 +79,11 @@ def _permutations(
         if not any(torch.equal(candidate, other) for other in chosen):
             chosen.append(candidate)
     if len(chosen) < spec.groups:
-        remedy = f"use at most {len(chosen)} groups"
         raise PartitionError(
             "there are fewer permutations than groups",
             field="partition.groups",
             value=spec.groups,
-            remedy=remedy,
+            remedy=f"use at most {len(chosen)} groups",
         )
     return [(f"labels {' '.join(map(str, p.tolist()))}", _permutation(p)) for p in chosen]
 

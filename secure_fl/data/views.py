@@ -51,12 +51,11 @@ def build_views(config: ViewsConfig, shape: tuple[int, ...]) -> KeyedAugmentatio
         )
     axes = {"series": (1, 2), "table": (1,)}.get(kind, (3,))
     if len(shape) not in axes or (kind == "photo" and shape[0] != 3):
-        remedy = 'set views.kind = "auto", or pass an augmentation of your own'
         raise ConfigError(
             f"does not fit examples of shape {shape}",
             field="views.kind",
             value=config.kind,
-            remedy=remedy,
+            remedy='set views.kind = "auto", or pass an augmentation of your own',
         )
     if kind == "series":
         return SeriesViews(config.noise, config.mask)
@@ -85,11 +84,8 @@ def check_range(data: Dataset) -> None:
             "scale images to [0, 1] or give them as unsigned bytes, leave data.scale at auto, or "
             "pass an augmentation of your own"
         )
-        raise DataError(
-            "images outside [0, 1] cannot be augmented",
-            field=f"{data.name}.x",
-            value="not shown",
-            remedy=remedy,
+        raise DataError.unshown(
+            "images outside [0, 1] cannot be augmented", f"{data.name}.x", remedy
         )
 
 
@@ -117,12 +113,11 @@ def two_views(augment: Augmentation, x: Tensor, draws: Draws | int) -> tuple[Ten
     with _outside_autocast(x):
         views = [_one_at_a_time(augment, x, draws.of_view(view)) for view in (0, 1)]
     if before != global_generators():
-        remedy = "draw from torch's global generator, which is seeded for every example"
         raise PrivacyError(
             "draws from Python's or numpy's generator",
             field="augment",
             value=type(augment).__name__,
-            remedy=remedy,
+            remedy="draw from torch's global generator, which is seeded for every example",
         )
     return views[0], views[1]
 
@@ -180,14 +175,11 @@ def _checked(augment: Augmentation, x: Tensor, make: Callable[[], object]) -> Te
     except SecureFLError:
         raise
     except Exception as error:
-        remedy = (
-            f"mend it: it must take batches of examples of shape {shape} and return them changed"
-        )
         raise ConfigError(
             f"raises {type(error).__name__}{_line_of(error)}",
             field="augment",
             value=getattr(augment, "__name__", type(augment).__name__),
-            remedy=remedy,
+            remedy=f"mend it: it must take batches of shape {shape} and return them changed",
         ) from None
     problem = found = remedy = ""
     if not isinstance(made, Tensor):

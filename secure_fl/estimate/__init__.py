@@ -22,9 +22,5 @@ if TYPE_CHECKING:
 
 __getattr__, __dir__, __all__ = lazily(
     __name__,
-    {
-        "costs": ["Estimate", "PhaseCost"],
-        "course": ["estimate"],
-        "zero_state": ["sample_state"],
-    },
+    {"costs": ["Estimate", "PhaseCost"], "course": ["estimate"], "zero_state": ["sample_state"]},
 )

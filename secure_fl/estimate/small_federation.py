@@ -120,11 +120,7 @@ class SmallFederation:
     """
 
     def __init__(
-        self,
-        config: FederationConfig,
-        size: Size,
-        shapes: Iterable[BlockShape],
-        opening: Opening,
+        self, config: FederationConfig, size: Size, shapes: Iterable[BlockShape], opening: Opening
     ) -> None:
         grouped = size.each if size.groups > 1 else None
         bound = max(opening.head_bound, opening.count_unit + 1)  # each counts in every pool

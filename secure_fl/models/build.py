@@ -28,12 +28,11 @@ def build_encoder(config: ModelConfig, shape: tuple[int, ...], seed: int) -> nn.
     kind = _kind(config, shape)
     dimensions = {"convnet": 3, "resnet18": 3, "series_convnet": 2}.get(kind)
     if dimensions is not None and len(shape) != dimensions:
-        remedy = 'set model.encoder = "auto"'
         raise ModelError(
             f"does not take examples of shape {shape}",
             field="model.encoder",
             value=config.encoder,
-            remedy=remedy,
+            remedy='set model.encoder = "auto"',
         )
     if kind == "resnet18" and config.features not in (None, FEATURES):
         raise ModelError(
@@ -87,15 +86,14 @@ def fresh_copy(module: nn.Module, seed: int) -> nn.Module:
                 continue
             reset = getattr(layer, "reset_parameters", None)
             if reset is None:
-                remedy = (
-                    "give the layer a reset_parameters(), or pass a function "
-                    "`seed -> module` as encoder="
-                )
                 raise ModelError(
                     "has no way to be initialised anew",
                     field=f"encoder.{name}",
                     value=type(layer).__name__,
-                    remedy=remedy,
+                    remedy=(
+                        "give the layer a reset_parameters(), or pass a function "
+                        "`seed -> module` as encoder="
+                    ),
                 )
             reset()
     return copied

@@ -73,20 +73,18 @@ def feature_width(encoder: nn.Module, shape: tuple[int, ...]) -> int:
         with torch.no_grad():
             h = encoder(torch.zeros(1, *shape, device=device))
     except Exception as error:
-        remedy = 'pass an encoder made for this shape, or set model.encoder = "auto"'
         raise ModelError(
             f"cannot take an example of shape {shape}: {error}",
             field="encoder",
             value=type(encoder).__name__,
-            remedy=remedy,
+            remedy='pass an encoder made for this shape, or set model.encoder = "auto"',
         ) from None
     encoder.train(was_training)
     if not isinstance(h, Tensor) or h.ndim != 2:
-        found = tuple(h.shape) if isinstance(h, Tensor) else type(h).__name__
         raise ModelError(
             "does not return [N, features]",
             field="encoder",
-            value=found,
+            value=tuple(h.shape) if isinstance(h, Tensor) else type(h).__name__,
             remedy="flatten or pool its output",
         )
     return h.shape[1]

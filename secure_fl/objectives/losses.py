@@ -131,12 +131,11 @@ def _check_width(z: Tensor, dims: Tensor, basis: Tensor | None) -> None:
     needed = int(dims.max()) + 1
     if width < needed or (basis is not None and width != len(basis)):
         needed = needed if basis is None else len(basis)
-        remedy = "draw the plan for the projector's width"
         raise ObjectiveError(
             f"z is {width} wide, the separation {needed}",
             field="separation",
             value=("N", *z.shape[1:]),
-            remedy=remedy,
+            remedy="draw the plan for the projector's width",
         )
 
 

@@ -44,12 +44,11 @@ class Separation:
             or len(dims.unique()) != len(dims)
             or int(dims.min()) < 0
         ):
-            remedy = "give a non-empty int64 vector of different dimensions"
             raise ObjectiveError(
                 "not a set of dimensions",
                 field="separation.dims",
                 value=dims.tolist(),
-                remedy=remedy,
+                remedy="give a non-empty int64 vector of different dimensions",
             )
         if not self.alpha >= 1:
             raise ObjectiveError(
@@ -77,12 +76,11 @@ class Separation:
                 "not orthonormal", field="separation.basis", value=tuple(basis.shape), remedy=remedy
             )
         if int(self.dims.max()) >= len(basis):
-            remedy = f"keep them below {len(basis)}"
             raise ObjectiveError(
                 "outside the basis",
                 field="separation.dims",
                 value=int(self.dims.max()),
-                remedy=remedy,
+                remedy=f"keep them below {len(basis)}",
             )
 
 
@@ -122,14 +120,11 @@ class SeparationPlan:
             ObjectiveError: more clients than dimensions, and slices are not to be shared.
         """
         if clients > dimension and config.assign != "modulo":
-            remedy = (
-                'set objective.assign = "modulo" (clients share slices), or widen model.embedding'
-            )
             raise ObjectiveError(
                 f"{clients} clients cannot each own one of {dimension} dimensions",
                 field="objective.assign",
                 value=config.assign,
-                remedy=remedy,
+                remedy='set it to "modulo" (clients share slices), or widen model.embedding',
             )
         size = max(1, dimension // clients)
         generator = torch.Generator().manual_seed(derive_seed(seed, "separation"))

@@ -204,12 +204,11 @@ def distillation_rows(h: Tensor, z: Tensor, temperature: float, direction: Direc
         PrivacyError: h and z have different widths.
     """
     if h.shape != z.shape:
-        remedy = "leave model.embedding out, or set objective.delta = 0"
         raise PrivacyError(
             "distillation needs h and z of one width",
             field="model.embedding",
             value=z.shape[-1],
-            remedy=remedy,
+            remedy="leave model.embedding out, or set objective.delta = 0",
         )
     log_h, log_z = (
         functional.log_softmax(h / temperature, -1),
@@ -241,15 +240,14 @@ def unit_form(
         return _ssd(objective, dimension, seed, pairs)
     if isinstance(objective, NTXent):
         raise _contrastive(objective)
-    remedy = (
-        "give it `unit_losses`, `statistic` and `coupling` (UnitObjective), "
-        "or use client-level privacy"
-    )
     raise PrivacyError(
         "has no form with one loss an example",
         field="objective",
         value=type(objective).__name__,
-        remedy=remedy,
+        remedy=(
+            "give it `unit_losses`, `statistic` and `coupling` (UnitObjective), "
+            "or use client-level privacy"
+        ),
     )
 
 
@@ -282,23 +280,21 @@ def _ssd(objective: SSD, dimension: int, seed: int, pairs: int) -> SSDUnits:
 
 
 def _contrastive(objective: object) -> PrivacyError:
-    remedy = (
-        'use mechanism = "group", which clips whole groups, or an objective whose examples meet in '
-        "a statistic: spectral_contrastive, ssd"
-    )
     return PrivacyError(
         "NT-Xent couples every example with the whole batch",
         field="objective",
         value=type(objective).__name__,
-        remedy=remedy,
+        remedy=(
+            'use mechanism = "group", which clips whole groups, or an objective whose examples '
+            "meet in a statistic: spectral_contrastive, ssd"
+        ),
     )
 
 
 def _code_form() -> PrivacyError:
-    remedy = 'set objective.form = "normalized"'
     return PrivacyError(
         "the code form's norm runs over the whole batch",
         field="objective.form",
         value="code",
-        remedy=remedy,
+        remedy='set objective.form = "normalized"',
     )

@@ -100,12 +100,11 @@ def prepared(data: Dataset, config: DataConfig) -> Dataset:
         )
     if config.image_size is not None:
         if data.kind != "image":
-            remedy = 'leave data.image_size out, or set kind = "image" on the source'
             raise DataError(
                 "only images can be resized",
                 field="data.image_size",
                 value=data.kind,
-                remedy=remedy,
+                remedy='leave data.image_size out, or set kind = "image" on the source',
             )
         x = functional.interpolate(
             x,

@@ -55,10 +55,7 @@ def _records(path: Path, size: int, remedy: str) -> np.ndarray:
             "no such file", field="data.sources.path", value=str(path), remedy=remedy
         ) from None
     if len(raw) == 0 or len(raw) % size:
-        raise DataError(
-            f"truncated: not a whole number of {size}-byte records",
-            field=path.name,
-            value=str(path),
-            remedy=remedy,
+        raise DataError.of_file(
+            f"truncated: not a whole number of {size}-byte records", path, remedy
         )
     return raw.reshape(-1, size)

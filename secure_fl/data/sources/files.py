@@ -85,15 +85,14 @@ def kind_of(path: Path, field: str) -> SourceName:
     else:
         found = suffixes.get(path.suffix.lower())
     if found is None or not path.exists():
-        remedy = (
-            f"give a folder of pictures, a file ending in {', '.join(suffixes)}, or a folder of "
-            "such files, all of one kind"
-        )
         raise DataError(
             "of no kind that is read" if path.exists() else "no such file",
             field=field,
             value=str(path),
-            remedy=remedy,
+            remedy=(
+                f"give a folder of pictures, a file ending in {', '.join(suffixes)}, or a "
+                "folder of such files, all of one kind"
+            ),
         )
     return cast("SourceName", found)
 
@@ -200,12 +199,11 @@ def _many(
     ]
     own = [part.client is not None for part in parts]
     if any(own) and not all(own):
-        remedy = "give every file an array that says who holds what, or none"
         raise DataError(
             "has no client array, and other files do",
             field="data.sources.client",
             value=parts[own.index(False)].name,
-            remedy=remedy,
+            remedy="give every file an array that says who holds what, or none",
         )
     joined = join(parts, name)
     if all(own) or len(parts) == 1:

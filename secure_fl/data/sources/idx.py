@@ -64,14 +64,12 @@ def read_idx(path: Path, remedy: str = "fetch the file again") -> np.ndarray:
     elif held > promised:
         problem = "its header promises fewer values"
     if problem:
-        raise DataError(problem, field=path.name, value=str(path), remedy=remedy)
+        raise DataError.of_file(problem, path, remedy)
     try:
         return np.frombuffer(body, np.uint8).reshape(shape)
     except ValueError:
         # more dimensions than an array may have, or empty ones beyond what can be addressed
-        raise DataError(
-            "its header describes no array", field=path.name, value=str(path), remedy=remedy
-        ) from None
+        raise DataError.of_file("its header describes no array", path, remedy) from None
 
 
 def _contents(path: Path, remedy: str) -> tuple[bytes, tuple[int, ...], bytes]:
@@ -92,7 +90,7 @@ def _contents(path: Path, remedy: str) -> tuple[bytes, tuple[int, ...], bytes]:
     except (EOFError, OSError, zlib.error) as error:
         # Its class alone: gzip quotes bytes of the file.
         problem = f"truncated or damaged archive: {type(error).__name__}"
-        raise DataError(problem, field=path.name, value=str(path), remedy=remedy) from None
+        raise DataError.of_file(problem, path, remedy) from None
 
 
 def _both(source: SourceConfig, folder: Path, remedy: str) -> tuple[Dataset, Dataset]:

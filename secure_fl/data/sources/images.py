@@ -156,13 +156,11 @@ def _opened(file: Path, folder: Path) -> Image:
                 turned.load()
                 return turned if turned.mode in _CHANNELS else turned.convert(_plain(turned))
     except Exception as error:  # Pillow says nowhere what it raises for a file that is damaged
-        remedy = "take it out of the folder, or save it again"
-        place = str(file.relative_to(folder))
         raise DataError(
             f"not a readable picture: {type(error).__name__}",
             field="data.sources.path",
-            value=place,
-            remedy=remedy,
+            value=str(file.relative_to(folder)),
+            remedy="take it out of the folder, or save it again",
         ) from None
 
 

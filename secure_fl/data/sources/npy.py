@@ -67,11 +67,8 @@ def mapped(path: Path, field: str) -> np.ndarray:
         array: np.ndarray = np.load(path, mmap_mode="c", allow_pickle=False)
     except Exception as error:  # numpy says nowhere what it raises for a file that is damaged
         remedy = "write it again with numpy.save(path, x), a plain numeric array"
-        raise DataError(
-            f"not a readable .npy: {type(error).__name__}",
-            field=path.name,
-            value=str(path),
-            remedy=remedy,
+        raise DataError.of_file(
+            f"not a readable .npy: {type(error).__name__}", path, remedy
         ) from None
     return array
 

@@ -114,7 +114,7 @@ def read_arrays(
         # numpy quotes bytes of the file, which may be an example's.
         problem = f"not a readable .npz: {type(error).__name__}"
         again = "write it again with numpy.savez(path, x=…, y=…), plain numeric arrays only"
-        raise DataError(problem, field=path.name, value=str(path), remedy=again) from None
+        raise DataError.of_file(problem, path, again) from None
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray):  # an entry that is no .npy comes as its bytes
             raise DataError("is no array", field=name, value=str(path), remedy=remedy)
@@ -172,12 +172,7 @@ def check_growth(file: BinaryIO, path: Path) -> None:
                 "write it with numpy.savez, or give x as a memory-mapped .npy "
                 '(data.sources.name = "npy")'
             )
-            raise DataError(
-                "its arrays would be too large when expanded",
-                field=path.name,
-                value=str(path),
-                remedy=remedy,
-            )
+            raise DataError.of_file("its arrays would be too large when expanded", path, remedy)
         for member in members:
             if member.filename.endswith(".npy"):
                 with archive.open(member) as content:
@@ -197,11 +192,8 @@ def _check_header(content: Any, size: int, path: Path) -> None:
     except ValueError:
         return  # not an array; numpy says so when it is read
     if not dtype.hasobject and prod(shape) * dtype.itemsize > size:
-        raise DataError(
-            "an array's header promises more than there is",
-            field=path.name,
-            value=str(path),
-            remedy="write the file again",
+        raise DataError.of_file(
+            "an array's header promises more than there is", path, "write the file again"
         )
 
 

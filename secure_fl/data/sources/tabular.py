@@ -85,7 +85,7 @@ def _check_columns(read: Mapping[str, Any], files: Mapping[str, Path]) -> None:
             )
         if table.num_rows == 0:
             remedy = "give it a row an example, or leave the file out"
-            raise DataError("holds no row", field=file.name, value=str(file), remedy=remedy)
+            raise DataError.of_file("holds no row", file, remedy)
 
 
 def _all_rows(read: Mapping[str, Any], roles: Roles, name: str) -> dict[str, Any]:
@@ -152,7 +152,7 @@ def _csv(path: Path, roles: Roles) -> Any:
         )
         # Its class alone: the message quotes lines of the file.
         problem = f"not a readable table: {type(error).__name__}"
-        raise DataError(problem, field=path.name, value=str(path), remedy=remedy) from None
+        raise DataError.of_file(problem, path, remedy) from None
     # which is how pyarrow reads text that is no UTF-8
     if any(arrow.types.is_binary(kind) for kind in table.schema.types):
         raise _no_text(path)
@@ -161,7 +161,7 @@ def _csv(path: Path, roles: Roles) -> Any:
 
 def _no_text(path: Path) -> DataError:
     remedy = "save the table as UTF-8 (spreadsheets: CSV UTF-8; pandas: to_csv(path, index=False))"
-    return DataError("not text in UTF-8", field=path.name, value=str(path), remedy=remedy)
+    return DataError.of_file("not text in UTF-8", path, remedy)
 
 
 def _roles_of(header: Sequence[str], roles: Roles, path: Path) -> dict[str, str]:
@@ -185,26 +185,19 @@ def _header(path: Path) -> tuple[str, list[str]]:
         raise _no_text(path) from None
     if not line.strip():
         remedy = "begin the file with a line that names each column, and give it a row an example"
-        raise DataError("its first line is empty", field=path.name, value=str(path), remedy=remedy)
+        raise DataError.of_file("its first line is empty", path, remedy)
     delimiter = max(_DELIMITERS, key=line.count)
     try:
         names = next(csv.reader([line], delimiter=delimiter), [])
     except csv.Error:
         remedy = "begin the file with one line that names each column"
-        raise DataError(
-            "its first line cannot be read", field=path.name, value=str(path), remedy=remedy
-        ) from None
+        raise DataError.of_file("its first line cannot be read", path, remedy) from None
     if any(not name.strip() for name in names) or any(_is_number(name) for name in names):
         remedy = (
             "begin the file with a line that names each column (pandas: to_csv(path, index=False))"
         )
         # What stands there may be an example, so it is not shown.
-        raise DataError(
-            "its first line does not name the columns",
-            field=path.name,
-            value=str(path),
-            remedy=remedy,
-        )
+        raise DataError.of_file("its first line does not name the columns", path, remedy)
     return delimiter, names
 
 
@@ -248,11 +241,8 @@ def _joined(parts: Sequence[Any], column: str, name: str) -> np.ndarray:
         )
     except arrow.ArrowException:
         remedy = "write the column alike in all files"
-        raise DataError(
-            "differs in kind between files",
-            field=f"{name}.{column}",
-            value="not shown",
-            remedy=remedy,
+        raise DataError.unshown(
+            "differs in kind between files", f"{name}.{column}", remedy
         ) from None
     array: np.ndarray = whole.to_numpy()
     return array
@@ -262,12 +252,11 @@ def _arrow() -> Any:
     try:
         import pyarrow
     except ImportError:
-        remedy = "pip install 'secure-fl[tables]'"
         raise DependencyError(
             "tables are read by pyarrow",
             field="data.sources.name",
             value="csv or parquet",
-            remedy=remedy,
+            remedy="pip install 'secure-fl[tables]'",
         ) from None
     return pyarrow
 
@@ -282,9 +271,6 @@ def _unreadable(error: OSError, path: Path) -> DataError:
 
 
 def _damaged(error: Exception, path: Path) -> DataError:
-    return DataError(
-        f"not a readable table: {type(error).__name__}",
-        field=path.name,
-        value=str(path),
-        remedy="write the file again",
+    return DataError.of_file(
+        f"not a readable table: {type(error).__name__}", path, "write the file again"
     )
