@@ -37,9 +37,7 @@ def as_config(config: object) -> FederationConfig:
     if isinstance(config, str | os.PathLike):
         return load_config(path_of(config, "config"))
     remedy = "pass a FederationConfig, a dict of its tables, or the path of a TOML file"
-    raise ConfigError(
-        "is no configuration", field="config", value=type(config).__name__, remedy=remedy
-    )
+    raise ConfigError.of_kind("is no configuration", "config", config, remedy)
 
 
 def as_callbacks(callbacks: object) -> list[Callback]:
@@ -52,11 +50,8 @@ def as_callbacks(callbacks: object) -> list[Callback]:
         [callbacks] if isinstance(callbacks, Callback) else () if callbacks is None else callbacks
     )
     if not isinstance(given, Iterable) or isinstance(given, str | bytes | Mapping):
-        raise ConfigError(
-            "are no callbacks",
-            field="callbacks",
-            value=type(given).__name__,
-            remedy="pass a list of secure_fl.Callback instances",
+        raise ConfigError.of_kind(
+            "are no callbacks", "callbacks", given, "pass a list of secure_fl.Callback instances"
         )
     found = []
     for number, callback in enumerate(given):
@@ -81,11 +76,8 @@ def as_folder(out: object, *, resume: object) -> Path | None:
         ConfigError: no path, or a run without a folder that is to be resumed.
     """
     if not isinstance(resume, bool):
-        raise ConfigError(
-            "is neither True nor False",
-            field="resume",
-            value=type(resume).__name__,
-            remedy="pass run(folder, resume=True)",
+        raise ConfigError.of_kind(
+            "is neither True nor False", "resume", resume, "pass run(folder, resume=True)"
         )
     if out is None and resume:
         raise ConfigError(
@@ -116,11 +108,11 @@ def encoder_named(own: bool) -> Iterator[None]:
         modules = [caller for caller in callers if isinstance(caller, nn.Module)]
         if not own or not modules or any(isinstance(caller, Callback) for caller in callers):
             raise
-        raise ModelError(
+        raise ModelError.of_kind(
             f"raises {type(error).__name__} on a batch of examples",
-            field="encoder",
-            value=type(modules[-1]).__name__,
-            remedy=(
+            "encoder",
+            modules[-1],
+            (
                 "mend it: it must take batches of any number of examples in both "
                 "modes; the run can be resumed"
             ),

@@ -1,6 +1,4 @@
-"""Models out of and into a run's folder: safetensors by parameter name, and a JSON file that says
-how to use them.
-"""
+"""Models out of and into a run's folder: safetensors, and a JSON file on how to use them."""
 
 from __future__ import annotations
 
@@ -78,41 +76,32 @@ class ModelCard:
         own_data: bool,
         own_encoder: bool,
     ) -> Self:
-        """The card of a run; the caller's own examples are used as they are, but for columns
-        of tables.
-        """
-        config = blueprint.config
-        scale, image_size = (
-            ("none", None) if own_data else (config.data.scale, config.data.image_size)
-        )
+        """Of a run; the caller's own examples are used as they are, but for columns of tables."""
+        data, first = blueprint.config.data, clients[0].train
+        named = any(client.name != str(client.id) for client in clients)
+        scale = "none" if own_data else data.scale
+        told = blueprint.client_plan is None
         return cls(
             blueprint.shape,
             blueprint.classes,
             scaling.kind if len(blueprint.shape) == 1 else scale,
-            image_size,
-            config.pools.task,
+            None if own_data else data.image_size,
+            blueprint.config.pools.task,
             own_encoder,
-            {}
-            if blueprint.client_plan is not None
-            else {str(client): pool for client, pool in choices.items()},
-            clients[0].train.class_names,
-            tuple(client.name for client in clients)
-            if any(client.name != str(client.id) for client in clients)
-            else (),
-            clients[0].train.columns,
+            {str(client): pool for client, pool in choices.items()} if told else {},
+            first.class_names,
+            tuple(client.name for client in clients) if named else (),
+            first.columns,
             scaling.means,
             scaling.deviations,
-            {} if blueprint.client_plan is not None else dict(scales),
+            dict(scales) if told else {},
         )
 
     @property
     def scaling(self) -> Scaling:
         """How columns of tables are scaled."""
-        return Scaling(
-            "none" if self.scale == "auto" else self.scale,
-            self.column_means,
-            self.column_deviations,
-        )
+        kind = "none" if self.scale == "auto" else self.scale
+        return Scaling(kind, self.column_means, self.column_deviations)
 
 
 def save_models(
@@ -123,9 +112,7 @@ def save_models(
     card: ModelCard,
     centre: Tensor | None = None,
 ) -> None:
-    """Write encoder, pools and card; `centre` is what the guide's sketches were centred by,
-    if anything.
-    """
+    """Write encoder, pools and card; `centre`: what the guide's sketches were centred by."""
     make_folder(folder.model)
     file = folder.model / "encoder.safetensors"
     write_atomically(file, pack(folder.view(file, _portable(encoder, ""))))
@@ -323,9 +310,9 @@ def _load(module: nn.Module, tensors: dict[str, Tensor], prefix: str) -> None:
     try:
         module.load_state_dict(mine)
     except RuntimeError as error:
-        raise ModelError(
+        raise ModelError.of_kind(
             f"the stored weights do not fit: {str(error).splitlines()[-1].strip()}",
-            field="encoder",
-            value=type(module).__name__,
-            remedy="pass a module of the class the run was given",
+            "encoder",
+            module,
+            "pass a module of the class the run was given",
         ) from None

@@ -46,9 +46,7 @@ _STATE_WORDS, _STATE_START = 624, 24
 
 
 class Use(IntEnum):
-    """What numbers of one row and step are for; other whole numbers below 2^16 are free
-    for callers.
-    """
+    """What numbers of one row and step are for; others below 2^16 are free for callers."""
 
     DECISIONS = 0
     """Which change an augmentation makes, and how far it goes."""
@@ -81,9 +79,7 @@ class Coins:
 
     @classmethod
     def public(cls, seed: int) -> Coins:
-        """Coins that whoever knows the seed can draw again: of training without privacy,
-        of measuring.
-        """
+        """Coins that whoever knows the seed draws again: of training without privacy, measuring."""
         return cls(hashlib.sha256(b"secure_fl public coins %d" % seed).digest())
 
     def at(self, step: int, examples: Tensor) -> Draws:
@@ -110,9 +106,7 @@ class Coins:
 
 
 class Draws:
-    """One step's coins: row i of whatever is drawn is that of the i-th example. `use` keeps two
-    purposes of one step apart.
-    """
+    """One step's coins: row i is that of the i-th example; `use` keeps purposes apart."""
 
     __slots__ = ("_key", "_seats", "_step", "_views")
 
@@ -213,9 +207,7 @@ class Draws:
 
 
 def global_generators() -> tuple[object, ...]:
-    """Where torch's, Python's and numpy's global generators are: unchanged where nobody has drawn
-    from them.
-    """
+    """Where torch's, Python's and numpy's global generators are, to see whether somebody drew."""
     numpy_s = np.random.get_state(legacy=False)
     gpus = (
         [state.numpy().tobytes() for state in torch.cuda.get_rng_state_all()]

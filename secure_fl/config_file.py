@@ -1,6 +1,4 @@
-"""Configurations as TOML: reading, `--set` overrides, the resolved copy and the
-commented starter.
-"""
+"""Configurations as TOML: reading, `--set` overrides, resolved copy, commented starter."""
 
 from __future__ import annotations
 
@@ -47,9 +45,7 @@ def dump_config(config: FederationConfig) -> str:
 
 
 def starter_config() -> str:
-    """A commented TOML file with every setting at its default; unset optional ones are
-    commented out.
-    """
+    """A commented TOML file with every setting at its default, or commented out where unset."""
     lines = [
         (
             "# A secure_fl run. Every setting is shown with its default; "
@@ -125,9 +121,7 @@ def _decoded(data: bytes, path: Path, field: str) -> str:
 
 
 def _parse(text: str) -> Table:
-    """TOML; what it holds that no setting can be, such as a number of thousands of digits, is no
-    TOML either.
-    """
+    """TOML; what no setting can be, such as a number of thousands of digits, is none either."""
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError:
@@ -163,16 +157,12 @@ def _apply(table: Table, override: str) -> None:
 
 
 def _only(here: Any, part: str) -> Any:
-    """The one item of a list that a key steps into by name: `data.sources.path`, where there is
-    one source.
-    """
+    """The one item of a list that a key steps into by name: `data.sources.path`, of one source."""
     return here[0] if isinstance(here, list) and len(here) == 1 and not part.isdigit() else here
 
 
 def _step(here: Any, part: str, override: str) -> Any:
-    """Descend one part of a dotted key, making tables on the way; list items are named
-    by number.
-    """
+    """Descend one part of a dotted key, making tables; list items are named by number."""
     if isinstance(here, list):
         if not part.isdigit() or int(part) >= len(here):
             raise ConfigError(
@@ -205,9 +195,7 @@ def _without_none(value: Any) -> Any:
 
 
 def commented(section: Section, prefix: str = "") -> Iterable[str]:
-    """A section as lines of TOML, each setting under its description: its own settings first, then
-    its tables, as TOML asks.
-    """
+    """A section as lines of TOML, each setting under its description, tables last as TOML asks."""
     tables: list[str] = []
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)

@@ -29,7 +29,7 @@ from secure_fl.artifacts import (
 )
 from secure_fl.config import FederationConfig
 from secure_fl.data.scaling import FARTHEST
-from secure_fl.errors import ConfigError, DependencyError, FileError, ModelError, RunFolderError
+from secure_fl.errors import ConfigError, FileError, ModelError, RunFolderError, need
 from secure_fl.federation.folder import RunFolder
 from secure_fl.federation.tensors import pack, unpack
 from secure_fl.files import is_file, listed, make_folder, parse_json, read_bytes, write_atomically
@@ -233,13 +233,10 @@ def preparation(card: ModelCard) -> str:
 
 def _as_onnx(model: nn.Module, card: ModelCard, outputs: list[str], facts: dict[str, str]) -> bytes:
     """A model as ONNX, any number of examples at once."""
-    try:
-        import onnx
-        import onnxscript  # noqa: F401  (torch's exporter imports it)
-    except ImportError:
-        raise DependencyError(
-            "is not installed", field="onnx", value=None, remedy="pip install 'secure-fl[onnx]'"
-        ) from None
+    for package in ("onnx", "onnxscript"):  # the latter is imported by torch's exporter
+        need(package, "onnx", "onnx")
+    import onnx
+
     example, rows = torch.rand(2, *card.shape), torch.export.Dim("examples")
     with _quiet_exporter():
         try:
@@ -256,9 +253,7 @@ def _as_onnx(model: nn.Module, card: ModelCard, outputs: list[str], facts: dict[
             # torch says nowhere what it raises for a module that it cannot express
             remedy = "use operations that torch.onnx.export knows, or the form safetensors"
             problem = f"cannot be expressed in ONNX: {type(error).__name__}"
-            raise ModelError(
-                problem, field="encoder", value=type(model).__name__, remedy=remedy
-            ) from None
+            raise ModelError.of_kind(problem, "encoder", model, remedy) from None
     assert program is not None
     proto = program.model_proto
     _without_traces(proto)

@@ -1,6 +1,4 @@
-"""Using what a finished run leaves: examples prepared as the run's own were, embedded, and
-classified by a pool.
-"""
+"""Using what a finished run leaves: examples prepared as its own, embedded, and classified."""
 
 from __future__ import annotations
 
@@ -92,11 +90,8 @@ class Models:
             DataError: not of the run's shape, or labels that the run does not know.
         """
         if isinstance(x, Dataset) and y is not None:
-            raise DataError(
-                "a Dataset has its labels already",
-                field="y",
-                value=type(y).__name__,
-                remedy="give the labels when it is made",
+            raise DataError.of_kind(
+                "a Dataset has its labels already", "y", y, "give the labels when it is made"
             )
         declared = self._declared
         with self._as_ours():
@@ -208,9 +203,7 @@ class Models:
         )
 
     def _layout(self, array: Any) -> Layout:
-        """Where channels are, as the run's own examples tell it; found by the sizes where they
-        do not.
-        """
+        """Where channels are, as the run's own examples tell it; else found by the sizes."""
         channels, sizes = self.card.shape[0], tuple(array.shape[1:])
         if (
             len(sizes) != len(self.card.shape)
@@ -270,6 +263,4 @@ def _array(values: Array | list[Any], name: str) -> Array:
         return values if isinstance(values, Tensor) else np.asarray(values)
     except ValueError:
         remedy = "give one array of numbers"
-        raise DataError(
-            "entries differ in shape", field=name, value=type(values).__name__, remedy=remedy
-        ) from None
+        raise DataError.of_kind("entries differ in shape", name, values, remedy) from None

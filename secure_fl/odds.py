@@ -53,9 +53,7 @@ class Odds:
 
 
 def odds(count: int, degree: int, threshold: int, *, colluders: int, dropouts: int) -> Odds:
-    """`Odds` of one draw over `count` clients of which so many collude; `dropouts` of them stall a
-    round, at random.
-    """
+    """`Odds` of one draw over `count` clients; `dropouts` of them stall a round, at random."""
     others, degree = count - 1, min(degree, count - 1)
     colluders, half, clients = min(colluders, others), degree // 2, log2(count)
     both_sets, gap = 2 * threshold - (degree + 1), threshold - 1 - half
@@ -112,9 +110,7 @@ def smallest_degree(count: int, *, colluders: int, dropouts: int, shown: int | N
 
 
 def hypergeometric_tail_log2(total: int, marked: int, draws: int, least: int) -> float:
-    """log2 P(at least `least` marked among `draws` without replacement from `total`, `marked` of
-    them marked).
-    """
+    """log2 P(at least `least` of `marked` among `draws` without replacement from `total`)."""
     most = min(marked, draws)
     first = max(least, draws - (total - marked), 0)
     if first > most:

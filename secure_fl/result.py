@@ -82,9 +82,7 @@ class Result:
 
     @property
     def client_names(self) -> tuple[str, ...]:
-        """Names of the clients in the order of their numbers, or their numbers as text; () where
-        the record does not tell.
-        """
+        """Names of the clients in number order, or their numbers; () where not recorded."""
         return self.names
 
     def embed(self, x: Examples, client: int | str | None = None) -> Tensor:
@@ -106,9 +104,7 @@ class Result:
     def predict(
         self, x: Examples, client: int | str | None = None, *, pool: int | None = None
     ) -> Tensor:
-        """The most probable class of each example, int64 `[N]`; arguments and errors as
-        `predict_proba`.
-        """
+        """The most probable class of each example, int64 `[N]`; see `predict_proba`."""
         return self.predict_proba(x, client, pool=pool).argmax(1)
 
     def predict_proba(

@@ -247,9 +247,7 @@ class Federation:
 
     @cached_property
     def _digest(self) -> str:
-        """Of the configuration and the encoder's layout: what a resumed run must share, and anybody
-        may know.
-        """
+        """Of configuration and encoder's layout: public, and a resumed run must share it."""
         return self._digest_of(self.config)
 
     def _digest_of(self, config: FederationConfig) -> str:
@@ -268,9 +266,7 @@ class Federation:
 
     @property
     def _examples_digest(self) -> str:
-        """Of every client's examples: what a resumed run must share too, and only the experimenter
-        may know.
-        """
+        """Of every client's examples: for the experimenter, and a resumed run must share it."""
         return whole_digest(
             part
             for client in self.clients

@@ -178,9 +178,7 @@ class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def predict(self, X: Array, client: Any = None) -> np.ndarray:
-        """The most probable class of each example `[N]`; arguments and errors as
-        `predict_proba`.
-        """
+        """The most probable class of each example `[N]`; see `predict_proba`."""
         best = self.predict_proba(X, client).argmax(1)
         return np.asarray(self.classes_[best])
 
@@ -222,11 +220,8 @@ class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             else np.array([client])
         )
         if len(found) != 1:
-            raise ModelError(
-                "no such client",
-                field="client",
-                value=type(client).__name__,
-                remedy="use a client that fit() was given examples of",
+            raise ModelError.of_kind(
+                "no such client", "client", client, "use a client that fit() was given examples of"
             )
         return int(found[0])
 

@@ -68,9 +68,7 @@ def _sketches(config: FederationConfig) -> str:
 
 
 def _by_difference(config: FederationConfig) -> list[str]:
-    """What stands still from round to round and is summed over changing clients: sums hide it from
-    a single opening only.
-    """
+    """What stands still while clients change: sums hide it from a single opening only."""
     phases: list[OptimiserConfig] = [config.pretrain] if config.pretrain.mode == "federated" else []
     phases += [config.pools] if config.pools.enabled else []
     found = []
@@ -170,9 +168,7 @@ def picture(blueprint: Blueprint, vector: Tensor, clients: Sequence[ClientData])
 
 
 def _plane(h: Tensor) -> list[list[float]]:
-    """Unit features `[N, F]` on their two principal axes, each axis' sign fixed so that equal runs
-    draw equal pictures.
-    """
+    """Unit features `[N, F]` on two principal axes, signs fixed so that equal runs draw alike."""
     unit = torch.nn.functional.normalize(h, dim=1).double()
     centred = unit - unit.mean(0)
     _, _, axes = torch.linalg.svd(centred, full_matrices=False)

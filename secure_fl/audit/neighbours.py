@@ -19,9 +19,7 @@ from secure_fl.models.heads import EncoderProjector
 
 
 def linear_model(width: int) -> EncoderProjector:
-    """The identity as a linear layer, `[N, width]` -> `(h, z)`: what is done to the inputs is done
-    to the embeddings.
-    """
+    """The identity as a linear layer, `[N, width]` -> `(h, z)`: inputs are the embeddings."""
     layer = nn.Linear(width, width, bias=False)
     nn.init.eye_(layer.weight)
     return EncoderProjector(layer, nn.Identity())

@@ -1,6 +1,4 @@
-"""`secure-fl bench`: measure the kernels on this machine. The programs are in the repository's
-`bench/`, not in the package.
-"""
+"""`secure-fl bench`: measure the kernels here, by programs of a checkout's `bench/`."""
 
 from __future__ import annotations
 
@@ -56,9 +54,7 @@ def kernels(
     ] = False,
     out: _Out = None,
 ) -> None:
-    """Time, memory, error and share of the floor of every provider; about ten minutes on
-    two processors.
-    """
+    """Time, memory, error and share of the floor of every provider; about ten minutes."""
     sizes = {"rows": rows, "dimension": dimension, "threads": threads, "dtype": dtype}
     limits = {"device": device, "full": full, "rounds": rounds, "limit": limit}
     _run(kernel or ["all"], sizes | limits | {"no-memory": not memory, "plot": plot, "out": out})

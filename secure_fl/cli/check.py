@@ -1,6 +1,4 @@
-"""`secure-fl check`: whether a run would come to its end, and what it would take, before
-it begins.
-"""
+"""`secure-fl check`: whether a run would come to its end, and what it would take."""
 
 from __future__ import annotations
 
@@ -140,9 +138,7 @@ def _planned(federation: Federation) -> tuple[float, list[float]]:
 
 
 def _is_certain(config: FederationConfig) -> bool:
-    """Whether every planned release will be made: not where only some clients are called, or a
-    warm-up leaves choices out.
-    """
+    """Whether every planned release is made: all clients are called, no warm-up leaves one out."""
     phases: list[OptimiserConfig] = [config.pretrain] if config.pretrain.mode == "federated" else []
     called = all(
         phase.participation == 1

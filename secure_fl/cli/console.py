@@ -1,6 +1,4 @@
-"""Printing: one console for results, one for errors. Rich honours NO_COLOR and drops colour when
-not on a terminal.
-"""
+"""Printing: one console for results, one for errors; Rich honours NO_COLOR."""
 
 from __future__ import annotations
 
@@ -62,7 +60,7 @@ class Sheet:
                 name, justify="right" if right else "left", no_wrap=True, overflow="ignore"
             )
         for row in self._rows:
-            made.add_row(*row)
+            made.add_row(*map(Text, row))
         return made
 
 

@@ -29,9 +29,7 @@ def data(
         ),
     ] = None,
 ) -> None:
-    """Show what each client would hold: examples, tests, labels, known group; and what the examples
-    were read as.
-    """
+    """Show what each client would hold, and what the examples were read as."""
     from secure_fl.cli.partition_table import partition_table
     from secure_fl.config_file import load_config
     from secure_fl.data.partitions import partition

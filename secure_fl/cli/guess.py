@@ -165,9 +165,7 @@ def _partition(data: Dataset, clients: int) -> list[str]:
 
 
 def _declared(data: Dataset, size: int | None) -> list[str]:
-    """Settings of [data]; what a private run needs is commented out, since declaring it is the
-    user's decision.
-    """
+    """Settings of [data]; what a private run needs is commented out, for the user to declare."""
     lines = [] if size is None else [f"image_size = {size}  # the pictures differ in size"]
     if data.classes:
         names = list(data.class_names or map(str, range(data.classes)))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from itertools import groupby
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from secure_fl.cli.common import command_group
 from secure_fl.cli.console import Sheet, err, out
-from secure_fl.errors import ConfigError, DependencyError
+from secure_fl.errors import ConfigError, need
 
 if TYPE_CHECKING:
     from secure_fl_kernels.proof.check import Agreement
@@ -53,13 +54,7 @@ def check(
     """
     targets = _targets(target, everything)
     sound = _report_agreement("against the float64 reference", _agreements(), None)
-    if find_spec("triton") is None:
-        raise DependencyError(
-            "the Triton kernels cannot be checked",
-            field="triton",
-            value=None,
-            remedy="pip install 'secure-fl[triton]'",
-        )
+    need("triton", "triton", "secure-fl kernels check")
     from secure_fl_kernels.proof.check import INTERPRETED, interpreted
 
     sound &= _report_agreement(
@@ -97,11 +92,7 @@ def _targets(names: list[str] | None, everything: bool) -> list[str]:
                 value=name,
                 remedy=f"one of {', '.join(TARGETS)}",
             )
-    return (
-        [family.name for family in FAMILIES]
-        if everything
-        else list(dict.fromkeys(names or ["sm90"]))
-    )
+    return [each.name for each in FAMILIES] if everything else [*dict.fromkeys(names or ["sm90"])]
 
 
 def _agreements() -> Iterator[Agreement]:
@@ -123,10 +114,8 @@ def _report_agreement(title: str, agreements: Iterable[Agreement], total: int | 
     out.print(Sheet(title, heads, rows))
     for a in found:
         if not a.holds:
-            errors = (
-                f"value error {a.value:.1e}, gradient error {a.gradient:.1e}, allowed "
-                f"{a.tolerance:.0e}"
-            )
+            found_error = f"value error {a.value:.1e}, gradient error {a.gradient:.1e}"
+            errors = f"{found_error}, allowed {a.tolerance:.0e}"
             case = f"{a.function} by {a.provider} in {a.dtype}, {a.rows} rows of {a.width}"
             out.print(f"{case}: {a.problem or errors}", style="red")
     return all(a.holds for a in found)
@@ -187,32 +176,19 @@ def _summary(verdicts: list[Verdict]) -> list[object]:
 
     binaries = [v.result for v in verdicts if isinstance(v.result, Binary)]
     costs = [v.cost for v in verdicts if v.cost is not None]
-    used = [
-        max((getattr(b, part) for b in binaries), default="-") for part in ("registers", "spills")
-    ]
+    used = [max((b.registers for b in binaries), default="-")]
+    used += [max((b.spills for b in binaries), default="-")]
     shared = max((b.shared / 1024 for b in binaries), default=0.0)
-    loop = (
-        [f"{max(c.slots for c in costs):.1f}", f"{max(c.exps for c in costs):.2f}"]
-        if costs
-        else ["-", "-"]
-    )
+    loop = ["-", "-"]
+    if costs:
+        loop = [f"{max(c.slots for c in costs):.1f}", f"{max(c.exps for c in costs):.2f}"]
     wrong = sum(len(v.findings) for v in verdicts)
     return [len(verdicts), *used, f"{shared:.0f}", *loop, f"{wrong} FOUND" if wrong else "ok"]
 
 
-class _Advance:
-    """Moves a bar by one step."""
-
-    def __init__(self, progress: Progress, total: int | None, title: str) -> None:
-        self._progress, self._task = progress, progress.add_task(title, total=total)
-
-    def __call__(self) -> None:
-        self._progress.advance(self._task)
-
-
 @contextmanager
-def _bar(title: str, total: int | None) -> Iterator[_Advance]:
-    """A bar on a terminal, nothing elsewhere."""
+def _bar(title: str, total: int | None) -> Iterator[Callable[[], None]]:
+    """A bar on a terminal, nothing elsewhere; gives what moves it by a step."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
@@ -220,4 +196,4 @@ def _bar(title: str, total: int | None) -> Iterator[_Advance]:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
-        yield _Advance(progress, total, title)
+        yield partial(progress.advance, progress.add_task(title, total=total))

@@ -105,9 +105,7 @@ def revoke(
     signer: _Signer,
     passphrase_env: _Passphrase = None,
 ) -> None:
-    """Sign the next revision without a member; its keys cannot come back, and the encryption key is
-    made anew.
-    """
+    """Sign a revision without a member: its keys cannot return, the encryption key is made anew."""
     from secure_fl.crypto.identities import Identity
     from secure_fl.crypto.roster_memory import RosterMemory
     from secure_fl.files import held, read_bytes
@@ -136,9 +134,7 @@ def show(
         ),
     ] = None,
 ) -> None:
-    """Check a roster's signature and list its members; with --as, that it is not older than the
-    newest one seen.
-    """
+    """Check a roster's signature and list its members; with --as, refuse one older than seen."""
     from secure_fl.crypto.identities import Member
     from secure_fl.crypto.roster import Roster
     from secure_fl.crypto.roster_memory import RosterMemory

@@ -89,9 +89,7 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line. Exit codes: 0 done, 2 refused (the message says why and what to do),
-    130 interrupted (by typer).
-    """
+    """Run the command line. Exit codes: 0 done, 2 refused, 130 interrupted (by typer)."""
     prepare()
     try:
         app()

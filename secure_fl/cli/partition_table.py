@@ -1,6 +1,4 @@
-"""The table of `secure-fl data`: as much of a partition as fits the terminal, label shares
-as bars.
-"""
+"""The table of `secure-fl data`: what fits the terminal, label shares as bars."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The picture of `secure-fl data --plot`: the partition, and below it an example of each class as
-it was read.
-"""
+"""The picture of `secure-fl data --plot`: the partition, and an example of each class as read."""
 
 from __future__ import annotations
 
@@ -11,7 +9,7 @@ from typing import TYPE_CHECKING
 from secure_fl.data.dataset import UNLABELLED, Dataset
 from secure_fl.data.partitions import ClientData
 from secure_fl.data.summary import PartitionSummary
-from secure_fl.errors import ConfigError, DependencyError
+from secure_fl.errors import ConfigError, need
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,15 +34,9 @@ def save_examples(summary: PartitionSummary, clients: Sequence[ClientData], path
         raise ConfigError(
             "ends in no format that is drawn", field="--plot", value=str(path), remedy=_NAME_IT
         )
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise DependencyError(
-            "plots need matplotlib",
-            field="--plot",
-            value=None,
-            remedy="pip install 'secure-fl[report]'",
-        ) from None
+    need("matplotlib", "report", "--plot")
+    from matplotlib.figure import Figure
+
     shown = one_a_class(clients)
     rows = min(_MOST_ROWS, len(summary.clients))
     figure = Figure(
@@ -65,9 +57,7 @@ def save_examples(summary: PartitionSummary, clients: Sequence[ClientData], path
 
 
 def one_a_class(clients: Sequence[ClientData]) -> list[tuple[str, Dataset]]:
-    """The first example of each of the first classes, by the class's name; without labels, of the
-    first clients by theirs.
-    """
+    """The first example of each of the first classes, by name; without labels, of clients."""
     found: dict[int, Dataset] = {}
     for client in clients:
         for row, label in enumerate(client.train.y.tolist()):

@@ -1,6 +1,4 @@
-"""`secure-fl privacy`: what a run would spend, and whether a finished one's ledger says
-the truth.
-"""
+"""`secure-fl privacy`: what a run would spend, and whether a ledger says the truth."""
 
 from __future__ import annotations
 
@@ -106,9 +104,7 @@ def _check_ledger(run: RunFolder) -> None:
 
 
 def _contradictions(run: RunFolder, ledger: PrivacyLedger, counted: set[str]) -> list[str]:
-    """What a finished run's records say otherwise than its ledger; `counted` are those that
-    count the ledger's releases.
-    """
+    """What a finished run's records say otherwise than its ledger; `counted` count it."""
     from secure_fl.federation.folder import MARKED
     from secure_fl.federation.privacy_record import differences
     from secure_fl.files import is_file

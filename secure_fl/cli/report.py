@@ -22,9 +22,7 @@ def report(
         Path | None, typer.Option("--to", hidden=True, help="The former name of --out.")
     ] = None,
 ) -> None:
-    """Write one self-contained HTML page: four answers first, then each run's pools, clients,
-    protection, course and cost.
-    """
+    """Write one HTML page: four answers, then each run's pools, clients, protection, cost."""
     from secure_fl.report.page import write_report
 
     if path is not None and to is not None:

@@ -172,9 +172,7 @@ _BESIDE = {"balanced_accuracy": "balanced", "majority": "majority class"}
 
 
 def show_summary(summary: dict[str, Any], folder: Path) -> None:
-    """A run in a few lines, as its record tells it: representation, pools, costs, where
-    things are.
-    """
+    """A run in a few lines, as its record tells it: representation, pools, costs, folder."""
     if measured := summary.get("representation"):
         rows = [
             [name, measured["initial"][name], value]

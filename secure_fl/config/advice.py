@@ -1,6 +1,4 @@
-"""What a warning advises: settings that this configuration does not have yet, and that it
-could have.
-"""
+"""What a warning advises: settings that this configuration lacks and could have."""
 
 from __future__ import annotations
 
@@ -21,9 +19,7 @@ class Setting:
     value: Value
 
     def words(self, config: FederationConfig) -> str | None:
-        """The advice in words; None where it is set already, or where the configuration would be
-        refused with it.
-        """
+        """The advice in words; None where it is set already, or would be refused."""
         if value_of(config, self.field) == self.value or not _allowed(
             config, self.field, self.value
         ):
@@ -67,9 +63,7 @@ Option = Setting | Raise | Lower | str
 
 
 def advise(config: FederationConfig, *options: Option) -> str:
-    """The options that this configuration leaves open, as a sentence without its full stop; a
-    string is always one of them.
-    """
+    """The options that this configuration leaves open, as a sentence; a string is always one."""
     said = [
         words
         for option in options

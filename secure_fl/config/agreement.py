@@ -11,9 +11,7 @@ if TYPE_CHECKING:
     from secure_fl.config.federation import FederationConfig
 
 OPEN_STARTS = ("restarts", "farthest")
-"""Baselines whose server reads what a sum would hide; with them, protection is off unless it is
-asked for, and then refused.
-"""
+"""Baselines whose server reads what a sum would hide: protection is off unless set, and refused."""
 
 
 def rules_between(config: FederationConfig) -> Iterator[Rule]:
@@ -170,9 +168,7 @@ def _unit_rules(config: FederationConfig) -> list[Rule]:
 
 
 def _robust_rules(config: FederationConfig) -> list[Rule]:
-    """Sums over groups; that there are enough clients for them is checked once the data are
-    known.
-    """
+    """Sums over groups; whether there are clients enough is checked once the data are known."""
     security, pools = config.security, config.pools
     none, fewest = security.robust == "none", security.min_pool_clients
     least = pools.count * fewest if pools.enabled else fewest

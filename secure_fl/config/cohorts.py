@@ -17,17 +17,13 @@ if TYPE_CHECKING:
 
 
 def group_sizes(clients: int, least: int) -> set[int]:
-    """Sizes of the groups that so many clients are dealt into, as many as have `least` members
-    or more.
-    """
+    """Sizes of the groups that so many clients are dealt into, `least` members or more in each."""
     groups = max(1, clients // least)
     return {clients // groups, -(-clients // groups)}
 
 
 def cohort_rules(config: FederationConfig, clients: int) -> Iterator[Rule]:
-    """What must hold for a run of so many clients: its rounds can be opened, and every pool be
-    filled.
-    """
+    """What must hold for a run of so many clients: rounds can be opened, and every pool filled."""
     pools, protected = config.pools, config.security.protection != "plain"
     if pools.enabled and not protected:
         problem = f"more pools than the {clients} clients (partition.clients)"
@@ -59,9 +55,7 @@ def cohort_rules(config: FederationConfig, clients: int) -> Iterator[Rule]:
 def _enough(
     table: str, settings: OptimiserConfig, clients: int, least: int, problem: str, remedy: str
 ) -> Rule:
-    """A round of the phase calls `least` clients; where all clients would do, the share that is
-    called is to blame.
-    """
+    """A round calls `least` clients; where all would do, the share that is called is to blame."""
     cohort, share = settings.cohort_size(clients), settings.participation
     problem = problem.format(cohort=cohort, clients=clients)
     if clients >= least:

@@ -9,9 +9,7 @@ from pydantic import Field, model_validator
 from secure_fl.config.section import PathText, Section, require
 
 PACKAGED = ("digits", "mnist5k", "mnist", "fashion_mnist", "cifar10", "cifar100")
-"""Sets that everybody has the same of: their classes and shapes are known, and they have no clients
-of their own.
-"""
+"""Sets that everybody has the same of: classes and shapes are known, and nobody is a client."""
 
 
 class SourceConfig(Section):
@@ -41,9 +39,7 @@ class SourceConfig(Section):
     limit: int | None = Field(None, ge=1)
     """use at most this many examples, drawn at random but the same for one seed"""
     kind: Literal["auto", "image", "series", "vector"] = "auto"
-    """npz and npy: what x is; auto reads four dimensions as images, three as series and two as
-    vectors
-    """
+    """npz and npy: what x is; auto: four dimensions are images, three series, two vectors"""
     layout: Literal["auto", "channels_first", "channels_last"] = "auto"
     """which axis of images and series holds the channels; auto finds it or refuses: auto |
     channels_first | channels_last
@@ -51,17 +47,11 @@ class SourceConfig(Section):
     label: str | None = None
     """column (npz: array) with the labels; where it is not set, `label` or `y` if there is one"""
     client: str | None = None
-    """column (npz: array) that says who holds an example; where it is not set, `client` if there is
-    one
-    """
+    """column (npz: array) that says who holds an example; unset: `client` if there is one"""
     split: str | None = None
-    """column (npz: array) with train, validation or test (0, 1, 2); where it is not set, `split` if
-    there is one
-    """
+    """column (npz: array) with train, validation or test (0, 1, 2); unset: `split`, if any"""
     group: str | None = None
-    """column (npz: array) whose equal values (one patient, one recording) stay together; where it
-    is not set, `group`
-    """
+    """column (npz: array) whose equal values (a patient) stay together; unset: `group`, if any"""
     features: tuple[str, ...] | None = Field(None, min_length=1)
     """csv and parquet: columns that make up an example; all others where it is not set"""
     categories: dict[str, tuple[str, ...]] | None = None
@@ -97,9 +87,7 @@ class DataConfig(Section):
     private (known sets know it)
     """
     class_names: tuple[str, ...] | None = Field(None, min_length=1)
-    """the classes by name, in the order of their numbers; other labels are refused, and everybody
-    may know the names
-    """
+    """the classes in the order of their numbers; others are refused, everybody may know them"""
     image_size: int | None = Field(None, ge=8, le=256)
     """resize images to this many pixels a side (needed when images or sources differ)"""
     scale: Literal["auto", "none", "per_example", "per_client", "given"] = "auto"
@@ -117,9 +105,7 @@ class DataConfig(Section):
     column_deviations: tuple[Annotated[float, Field(ge=1e-30, le=1e30)], ...] | None = Field(
         None, min_length=1
     )
-    """tables: the deviation of each column, with column_means; 1 for a column that should only be
-    shifted
-    """
+    """tables: the deviation of each column, with column_means; 1 for one that is only shifted"""
     test_fraction: float = Field(0.2, gt=0, lt=1)
     """held out where neither the source nor a split column says what is for testing"""
     test_limit: int = Field(500, ge=1)

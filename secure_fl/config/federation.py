@@ -63,9 +63,7 @@ class FederationConfig(Section):
 
     @property
     def noises_sketches(self) -> bool:
-        """Whether sketches leave clients with noise only: in every protected run, and where
-        examples are to be hidden.
-        """
+        """Whether sketches leave clients with noise only: protected, or to hide examples."""
         noised = self.security.protection != "plain" or self.privacy.unit == "example"
         return noised and self.pools.enabled and self.pools.start == "sketch"
 
@@ -142,9 +140,7 @@ class FederationConfig(Section):
             self.security.sums(cohort, self.privacy.colluders)
 
     def weakest_sums(self, clients: int) -> SumRules:
-        """The rules of the protected sums that fewest colluders open: what a run may claim of all
-        its sums.
-        """
+        """The rules of the protected sums that fewest colluders open: what a run may claim."""
         rules = (
             self.security.sums(cohort, self.privacy.colluders) for cohort in self.cohorts(clients)
         )

@@ -79,7 +79,5 @@ class PrivacyConfig(Section):
     """client level: probability allowed that a pool of 0 or 1 clients passes the minimum"""
 
     def chooses_by_loss(self, start: str) -> bool:
-        """Whether, with this start of the pools, they are chosen through the
-        exponential mechanism.
-        """
+        """Whether, with this start, pools are chosen through the exponential mechanism."""
         return self.choice == "exponential" or (self.choice == "auto" and start != "sketch")

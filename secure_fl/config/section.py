@@ -43,9 +43,7 @@ class Section(BaseModel):
     @field_validator("*", mode="after")
     @classmethod
     def _sensible(cls, value: Any) -> Any:
-        """Numbers that later arithmetic can hold, far beyond what any setting needs; text that can
-        be a path.
-        """
+        """Numbers that later arithmetic can hold, and text that can be a path."""
         if isinstance(value, int | float) and value != 0 and not _LEAST <= abs(value) <= _MOST:
             raise ValueError(
                 f"beyond any sense: use a number between {_LEAST:g} and {float(_MOST):g}"

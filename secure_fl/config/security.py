@@ -11,9 +11,7 @@ from secure_fl.config.section import Rule, Section, require
 from secure_fl.odds import default_threshold, smallest_degree, withstands
 
 COMPLETE_UP_TO = 128
-"""Clients in a round that all mask with all unless `neighbours` is set: their work grows with the
-square of their number.
-"""
+"""Clients in a round that all mask with all unless `neighbours` is set: work grows squared."""
 FEWEST = 3
 """The fewest clients in a sum: of two, each would read the other's update."""
 
@@ -43,9 +41,7 @@ class SumRules:
 
     @property
     def against_a_lying_server(self) -> int:
-        """Colluding clients that a server needs that shows two survivor sets to two halves:
-        2t − m.
-        """
+        """Colluders whom a server needs that shows two survivor sets to two halves: 2t − m."""
         return 2 * self.threshold - self.holders
 
 
@@ -60,13 +56,9 @@ class SecurityConfig(Section):
     rotation_rounds: int = Field(10, ge=1)
     """rounds that one encryption key serves"""
     min_pool_clients: int = Field(3, ge=3)
-    """a pool with fewer clients in a round is not opened and stays as it is; of two, each would
-    read the other's update
-    """
+    """fewest clients of a pool that is opened; of two, each would read the other's update"""
     clamp: float = Field(1.0, gt=0)
-    """largest change of one parameter in a round; larger ones are cut (without client-level
-    privacy)
-    """
+    """largest change of one parameter in a round; larger ones are cut (not at client level)"""
     buffer_clamp: float = Field(1000000000000.0, gt=0)
     """the same for running statistics (batch normalisation), which have the units of the data"""
     robust: Literal["none", "median", "trimmed_mean"] = "none"

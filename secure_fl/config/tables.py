@@ -98,9 +98,7 @@ class PretrainConfig(OptimiserConfig):
 
     table = "pretrain"
     mode: Literal["federated", "centralized", "load", "none"] = "federated"
-    """federated | centralized (on `source`) | load (the encoder of the run folder `load_from`) |
-    none
-    """
+    """federated | centralized (on `source`) | load (encoder of the run `load_from`) | none"""
     rounds: int = Field(100, ge=1, le=1_000_000)
     """federated rounds, or epochs/local_epochs of centralized training"""
     source: SourceConfig | None = None
@@ -140,9 +138,7 @@ class PoolsConfig(OptimiserConfig):
     lr: float = Field(0.05, gt=0)
     """learning rate"""
     warmup_rounds: int = Field(2, ge=0)
-    """sketch: rounds on the found groups before clients may leave them; fewer where pools.rounds
-    leaves none after
-    """
+    """sketch: rounds on the found groups before clients may leave them; fewer in short runs"""
     keep_margin: float = Field(0.1, ge=0, le=1)
     """sketch: share by which another pool's loss (or error) must be lower for a client to leave its
     found group; 0: choose freely
@@ -158,9 +154,7 @@ class PoolsConfig(OptimiserConfig):
     sketch_iterations: int = Field(15, ge=1, le=10_000)
     """sketch: iterations of federated k-means"""
     sketch_starts: int = Field(128, ge=1, le=10_000)
-    """sketch: k-means runs side by side, of which the tightest is kept; 32 where sketches are not
-    noised
-    """
+    """sketch: k-means runs side by side, the tightest is kept; 32 where sketches are not noised"""
     restart_attempts: int = Field(20, ge=1, le=10_000)
     """restarts: most draws before going on with the best one"""
     restart_share: float = Field(0.1, gt=0, lt=1)
@@ -174,9 +168,7 @@ class EvaluateConfig(Section):
 
     table = "evaluate"
     enabled: bool = True
-    """measure the encoder (simulation only); false leaves all that the experimenter reads off the
-    clients out of the record
-    """
+    """measure the encoder (simulation only); false records nothing that is read off clients"""
     knn: int = Field(200, ge=1, le=1_000_000)
     """neighbours of the weighted kNN"""
     knn_temperature: float = Field(0.1, gt=0)

@@ -33,9 +33,7 @@ _LUMA = (0.299, 0.587, 0.114)
 
 @runtime_checkable
 class KeyedAugmentation(Protocol):
-    """An augmentation whose coins are given to it, so that whole batches can be changed at once
-    without tying rows together.
-    """
+    """An augmentation given its coins: whole batches change at once, no row tied to others."""
 
     def changed(self, x: Tensor, draws: Draws) -> Tensor:
         """`x` `[N, ...]` -> as many rows, row i from `x[i]` and the i-th row of coins alone."""
@@ -228,9 +226,7 @@ def cropped(x_NCHW: Tensor, numbers: Tensor, scale: tuple[float, float]) -> Tens
 
 
 def _places(extent_N: Tensor, side: int, number_N: Tensor) -> Tensor:
-    """Where a side's pixels are read, `[N, side]` from -1 to 1: evenly from the first pixel of a
-    random extent to its last.
-    """
+    """Where a side's pixels are read, `[N, side]` from -1 to 1, evenly over a random extent."""
     start = (number_N * (side - extent_N + 1)).floor()
     step = (extent_N - 1) / max(1, side - 1)
     places: Tensor = (

@@ -91,9 +91,7 @@ def names_of(names: Any, field: str, remedy: str) -> tuple[str, ...]:
     if names is None:
         return ()
     if isinstance(names, str | bytes | Mapping) or not isinstance(names, Iterable):
-        raise DataError(
-            "is no list of names", field=field, value=type(names).__name__, remedy=remedy
-        )
+        raise DataError.of_kind("is no list of names", field, names, remedy)
     return tuple(str(name) for name in names)
 
 
@@ -295,11 +293,11 @@ def _as_array(values: Any, field: str) -> np.ndarray:
     try:
         return np.asarray(values)
     except Exception:  # what a lazy sequence raises may quote what it holds
-        raise DataError(
+        raise DataError.of_kind(
             "not one value for each example",
-            field=field,
-            value=type(values).__name__,
-            remedy="give one whole number or name for each example",
+            field,
+            values,
+            "give one whole number or name for each example",
         ) from None
 
 

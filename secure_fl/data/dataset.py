@@ -143,7 +143,7 @@ class Dataset:
         Raises:
             DataError: as `from_arrays`, with the client's place or name.
         """
-        from secure_fl.data.given_clients import of_clients
+        from secure_fl.data.given import of_clients
 
         return of_clients(clients, Declared.of(classes, class_names), name)
 
@@ -168,9 +168,7 @@ class Dataset:
         return len(self.x)
 
     def __repr__(self) -> str:
-        """Settings and one example's shape; like errors, it tells neither values nor how many
-        there are.
-        """
+        """Settings and one example's shape; like errors, neither values nor how many there are."""
         return f"Dataset({self.name!r}, {self.kind} {self.shape}, classes={self.classes})"
 
     @property
@@ -200,13 +198,10 @@ class Dataset:
         return int((self.y != UNLABELLED).sum())
 
     def take(self, index: Tensor) -> Dataset:
-        """The examples at `index` `[M]`, copied."""
-        client, split, group = (
-            None if values is None else values[index]
-            for values in (self.client, self.split, self.group)
-        )
+        """The examples at `index`, places `[M]` or truth values `[N]`, copied."""
+        columns = {name: getattr(self, name) for name in ("x", "y", "client", "split", "group")}
         return replace(
-            self, x=self.x[index], y=self.y[index], client=client, split=split, group=group
+            self, **{name: held[index] for name, held in columns.items() if held is not None}
         )
 
     def with_classes(
@@ -233,13 +228,8 @@ class Dataset:
         return self._relabelled(labels_of(y, len(self), declared, f"{self.name}.y"))
 
     def _relabelled(self, labels: Labels) -> Dataset:
-        return replace(
-            self,
-            y=labels.y,
-            classes=labels.classes,
-            class_names=labels.names,
-            declared=labels.declared,
-        )
+        y, classes, names, declared = labels.y, labels.classes, labels.names, labels.declared
+        return replace(self, y=y, classes=classes, class_names=names, declared=declared)
 
     def _with_columns(self, client: Any, split: Any, group: Any) -> Dataset:
         """The same examples with what stands beside them, as `from_arrays` takes it."""
@@ -262,11 +252,8 @@ class Dataset:
 
     def with_labels(self) -> Dataset:
         """Only the labelled examples."""
-        return (
-            self
-            if bool((self.y != UNLABELLED).all())
-            else self.take(torch.nonzero(self.y != UNLABELLED).flatten())
-        )
+        labelled = self.y != UNLABELLED
+        return self if bool(labelled.all()) else self.take(labelled)
 
     def _check_groups(self) -> None:
         """Refuse a group that the split divides."""

@@ -13,9 +13,7 @@ from secure_fl.data.layout import Layout, Meaning, oriented
 from secure_fl.errors import DataError
 
 _AT_A_TIME = 1 << 24
-"""Numbers that are looked at or converted at a time, so that memory beside the examples does not
-follow them.
-"""
+"""Numbers looked at or converted at a time: memory beside the examples does not follow them."""
 
 
 def example_tensor(x: Any, kind: Meaning, layout: Layout, name: str) -> tuple[Tensor, str]:
@@ -56,18 +54,13 @@ def _dense(x: Any, field: str) -> np.ndarray:
     try:
         return np.asarray(x)
     except Exception:  # what a lazy array raises may quote an example
-        raise DataError(
-            "examples differ in shape",
-            field=field,
-            value=type(x).__name__,
-            remedy="pad or crop them to one shape",
+        raise DataError.of_kind(
+            "examples differ in shape", field, x, "pad or crop them to one shape"
         ) from None
 
 
 def _as_floats(array: np.ndarray, field: str) -> Tensor:
-    """Finite float32 numbers in a row. Memory-mapped ones that are that already stay where they
-    are; bytes are divided by 255.
-    """
+    """Finite float32 numbers in a row; mapped ones stay where they are, bytes are over 255."""
     mapped = (
         _is_mapped(array)
         and array.dtype == np.float32

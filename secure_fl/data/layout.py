@@ -94,9 +94,7 @@ def _layout(shape: tuple[int, ...], field: str) -> Layout:
 
 
 def _of_image(first: int, middle: int, last: int) -> Layout | None:
-    """Square images show their channels; so does an axis that is much shorter than the
-    two others.
-    """
+    """Square images show their channels; so does an axis much shorter than the two others."""
     if first == middle == last:
         return "channels_first" if first == 1 else None
     if middle == last:

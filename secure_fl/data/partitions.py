@@ -29,12 +29,13 @@ from secure_fl.data.holdout import (
     labels_are_private,
     separated,
     strata,
+    tested,
 )
 from secure_fl.data.joining import join, same_classes
 from secure_fl.data.natural import joined_clients, natural_clients, said_in_errors
 from secure_fl.data.transforms import Transform, transforms_for
 from secure_fl.errors import DataError, PartitionError
-from secure_fl.seeds import derive_seed
+from secure_fl.seeds import derive_seed, generator_of
 
 
 @dataclass(frozen=True)
@@ -129,10 +130,8 @@ def resolved(
         problem = "the data bring clients of their own, who would be dissolved"
         raise PartitionError(problem, field="partition.kind", value=spec.kind, remedy=remedy)
     if spec.grouped and spec.groups > spec.clients:
-        problem, remedy = (
-            f"more groups than the {spec.clients} clients",
-            f"at most {spec.clients}, or more clients",
-        )
+        problem = f"more groups than the {spec.clients} clients"
+        remedy = f"at most {spec.clients}, or more clients"
         raise PartitionError(problem, field="partition.groups", value=spec.groups, remedy=remedy)
     return config
 
@@ -185,35 +184,25 @@ def _by_source(sources: Sequence[Parts], config: FederationConfig) -> list[Held]
             value=clients,
             remedy=f"set it to {count} or more",
         )
-    shares = [
-        _deal(
-            parts,
-            config,
-            len(range(number, clients, count)),
-            derive_seed(config.seed, "partition", number),
-        )
-        for number, parts in enumerate(sources)
-    ]
+    shares = []
+    for number, parts in enumerate(sources):
+        size = len(range(number, clients, count))
+        shares.append(_deal(parts, config, size, derive_seed(config.seed, "partition", number)))
     return [replace(shares[i % count][i // count], group=i % count) for i in range(clients)]
 
 
 def _deal(parts: Parts, config: FederationConfig, clients: int, seed: int) -> list[Held]:
     """Hold out a test split where there is none, then split both among `clients`."""
     spec, generator = config.partition, torch.Generator().manual_seed(seed)
-    train, test = parts.train, parts.test
-    if test is None:
-        train, test = hold_out(train, config.data.test_fraction, strata(train, config), generator)
+    train, test = tested(parts, config, generator)
     units = Units.of(train, train.y)
     if clients > len(units):
-        what, remedy = (
-            "examples" if train.group is None else "groups of examples",
-            "use fewer clients or more examples",
-        )
+        what = "examples" if train.group is None else "groups of examples"
         raise PartitionError(
             f"more clients than training {what}",
             field="partition.clients",
             value=clients,
-            remedy=remedy,
+            remedy="use fewer clients or more examples",
         )
     owned = [
         units.rows(index) for index in SPLITTERS[spec.kind](units.label, spec, clients, generator)
@@ -222,20 +211,15 @@ def _deal(parts: Parts, config: FederationConfig, clients: int, seed: int) -> li
         raise too_few(spec)
     kept: list[Dataset] | list[None] = [None] * clients
     if parts.validation is not None:
-        kept = dealt(
-            parts.validation,
-            clients,
-            torch.Generator().manual_seed(derive_seed(seed, "validation")),
-        )
+        kept = dealt(parts.validation, clients, generator_of(seed, "validation"))
     held = []
     for i, index in enumerate(owned):
         mine = train.take(index)
-        tested = (
-            _at_random(test, config, derive_seed(seed, "test", i))
-            if labels_are_private(config)
-            else _like(mine, test, config.data.test_limit, generator)
-        )
-        held.append(Held(mine, kept[i], tested, i % spec.groups if spec.grouped else None))
+        if labels_are_private(config):
+            mine_test = _at_random(test, config, derive_seed(seed, "test", i))
+        else:
+            mine_test = _like(mine, test, config.data.test_limit, generator)
+        held.append(Held(mine, kept[i], mine_test, i % spec.groups if spec.grouped else None))
     return held
 
 
@@ -251,22 +235,13 @@ def _joined(parts: Sequence[Parts]) -> Parts:
 
 
 def _all_tested(parts: Sequence[Parts], config: FederationConfig) -> list[Parts]:
-    """Where some sources say what is for testing and some do not, it is held out of these one
-    by one.
-    """
+    """Of sources that do not say what is for testing, where others do, it is held out singly."""
     if len({part.test is None for part in parts}) == 1:
         return list(parts)
     made = []
     for number, part in enumerate(parts):
-        if part.test is None:
-            generator = torch.Generator().manual_seed(
-                derive_seed(config.seed, "source held out", number)
-            )
-            train, test = hold_out(
-                part.train, config.data.test_fraction, strata(part.train, config), generator
-            )
-            part = replace(part, train=train, test=test)
-        made.append(part)
+        train, test = tested(part, config, generator_of(config.seed, "source held out", number))
+        made.append(replace(part, train=train, test=test))
     return made
 
 
@@ -279,9 +254,7 @@ def _at_random(test: Dataset, config: FederationConfig, seed: int) -> Dataset:
 
 
 def _like(mine: Dataset, test: Dataset, limit: int, generator: Generator) -> Dataset:
-    """Test examples in the label shares of `mine`, at most `limit`; as many as the scarcest
-    label allows.
-    """
+    """Test examples in the label shares of `mine`: `limit`, or what the scarcest label allows."""
     order = torch.randperm(len(test), generator=generator)
     values, counts = mine.y.unique(return_counts=True)
     available = torch.tensor([int((test.y == value).sum()) for value in values])
@@ -292,10 +265,8 @@ def _like(mine: Dataset, test: Dataset, limit: int, generator: Generator) -> Dat
     total = min(float(limit), float((available / shares)[shares > 0].min()))
     wanted = (shares * total).floor().long().clamp(max=available)
     wanted[int(shares.argmax())] = max(1, int(wanted[int(shares.argmax())]))
-    ranks = [
-        order[test.y[order] == value][: int(n)] for value, n in zip(values, wanted, strict=True)
-    ]
-    chosen = torch.cat(ranks)
+    pairs = zip(values, wanted, strict=True)
+    chosen = torch.cat([order[test.y[order] == value][: int(n)] for value, n in pairs])
     return test.take(chosen[torch.randperm(len(chosen), generator=generator)])
 
 
@@ -306,17 +277,14 @@ def _client(
     train, test, validation, note = held.train, held.test, held.validation, held.train.name
     if transforms and held.group is not None:
         note, change = transforms[held.group]
-        train, test, validation = (
-            change(train),
-            change(test),
-            None if validation is None else change(validation),
-        )
+        train, test = change(train), change(test)
+        validation = None if validation is None else change(validation)
     fraction = config.data.validation_fraction
     if validation is None and fraction > 0 and len(Units.of(train, train.y)) >= 2:
-        generator = torch.Generator().manual_seed(derive_seed(config.seed, "validation", i))
+        generator = generator_of(config.seed, "validation", i)
         train, validation = hold_out(train, fraction, strata(train, config), generator)
     if validation is None:
-        validation = train.take(torch.tensor([], dtype=torch.long))
+        validation = train.take(torch.zeros(len(train), dtype=torch.bool))
     least = config.partition.min_examples
     who = said_in_errors(i, held.name or str(i))
     if len(train) < least:
@@ -327,23 +295,15 @@ def _client(
         remedy = 'give every client validation examples, or set pools.select_on = "train"'
         problem = f"{who} has no validation examples to choose a pool by"
         raise PartitionError(problem, field="pools.select_on", value="validation", remedy=remedy)
-    return ClientData(
-        i,
-        train,
-        validation,
-        test,
-        held.group,
-        note,
-        name=str(i) if held.name is None else held.name,
-    )
+    name = str(i) if held.name is None else held.name
+    return ClientData(i, train, validation, test, held.group, note, name)
 
 
 def _without_labels(client: ClientData) -> ClientData:
     """Test labels stay: they only measure."""
-    note = f"{client.note}, unlabelled"
     return replace(
         client,
         train=client.train.unlabelled(),
         validation=client.validation.unlabelled(),
-        note=note,
+        note=f"{client.note}, unlabelled",
     )

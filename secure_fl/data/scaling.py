@@ -238,8 +238,6 @@ def column_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def squashed(x: Tensor) -> Tensor:
-    """Each value by itself on a scale that is linear up to about 1 and logarithmic beyond:
-    sign(x)·log(1 + |x|), float32.
-    """
+    """Each value by itself, linear up to about 1 and logarithmic beyond: sign(x)·log(1 + |x|)."""
     x = x.double()
     return (x.sign() * x.abs().log1p()).float()

@@ -1,6 +1,4 @@
-"""Columns of a table as examples: which column is what, text as categories, and what is missing
-refused by its column's name.
-"""
+"""Columns of a table as examples: which is what, text as categories, missing values refused."""
 
 from __future__ import annotations
 
@@ -19,9 +17,7 @@ from secure_fl.data.dataset import Dataset
 from secure_fl.errors import DataError
 
 MOST_CATEGORIES = 64
-"""Values of a text column that become columns of their own; one with more is a name, an address or
-a note, and no category.
-"""
+"""Values of a text column that become columns; one with more is a name or a note, no category."""
 _NUMBER = re.compile(r"\s*[-+]?\d+([.,]\d+)*\s*\D{0,12}$")
 """Text that begins as a number, perhaps with a unit behind: a column mostly of it is a column of
 numbers that was not read as one.
@@ -254,9 +250,7 @@ def _checked(
 def _numbers(
     values: Any, column: str, name: str, categories: Sequence[str] | None, *, number: bool = False
 ) -> tuple[np.ndarray, list[str]]:
-    """A column as float32 `[N, F]`, and the names of its F parts; one with declared categories is
-    text whatever it looks like.
-    """
+    """A column as float32 `[N, F]` and the names of its parts; declared categories make it text."""
     field = f"{name}.{column}"
     if np.ma.is_masked(values):
         raise _missing(field)
@@ -310,9 +304,7 @@ def _check_categories(texts: np.ndarray, field: str, number: bool) -> None:
 def _one_hot(
     array: np.ndarray, column: str, field: str, categories: Sequence[str] | None
 ) -> tuple[np.ndarray, list[str]]:
-    """Text as one column a category: those that are declared, else those that are found, in
-    sorted order.
-    """
+    """Text as one column a category, declared or found, in sorted order."""
     found, codes = np.unique(array, return_inverse=True)
     names = found.tolist() if categories is None else list(categories)
     if len(found) > MOST_CATEGORIES and categories is None:

@@ -10,7 +10,7 @@ import torch
 from secure_fl.config import PartitionConfig
 from secure_fl.data.dataset import UNLABELLED, Dataset
 from secure_fl.errors import PartitionError
-from secure_fl.seeds import derive_seed
+from secure_fl.seeds import generator_of
 
 Transform = Callable[[Dataset], Dataset]
 
@@ -38,10 +38,8 @@ def _rotations(spec: PartitionConfig, example: Dataset) -> list[tuple[str, Trans
             value=f"rotation of {example.kind} data",
             remedy="use another partition.kind",
         )
-    return [
-        (f"rotated {360 * g / spec.groups:g}°", _rotation(360 * g / spec.groups))
-        for g in range(spec.groups)
-    ]
+    turns = [360 * group / spec.groups for group in range(spec.groups)]
+    return [(f"rotated {degrees:g}°", _rotation(degrees)) for degrees in turns]
 
 
 def _rotation(degrees: float) -> Transform:
@@ -52,9 +50,8 @@ def _rotation(degrees: float) -> Transform:
             return replace(data, x=torch.rot90(data.x, int(degrees // 90), (-2, -1)).contiguous())
         from kornia.geometry.transform import rotate
 
-        return replace(
-            data, x=rotate(data.x, torch.full((len(data),), degrees)) if len(data) else data.x
-        )
+        angles = torch.full((len(data),), degrees)
+        return replace(data, x=rotate(data.x, angles)) if len(data) else data
 
     return apply
 
@@ -70,7 +67,7 @@ def _permutations(
             value=f"{example.classes} classes",
             remedy="use labelled data of at least two classes",
         )
-    generator = torch.Generator().manual_seed(derive_seed(seed, "label_permutation"))
+    generator = generator_of(seed, "label_permutation")
     chosen = [torch.arange(example.classes)]
     for _ in range(1000 * spec.groups):
         if len(chosen) == spec.groups:

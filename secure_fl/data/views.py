@@ -113,11 +113,11 @@ def two_views(augment: Augmentation, x: Tensor, draws: Draws | int) -> tuple[Ten
     with _outside_autocast(x):
         views = [_one_at_a_time(augment, x, draws.of_view(view)) for view in (0, 1)]
     if before != global_generators():
-        raise PrivacyError(
+        raise PrivacyError.of_kind(
             "draws from Python's or numpy's generator",
-            field="augment",
-            value=type(augment).__name__,
-            remedy="draw from torch's global generator, which is seeded for every example",
+            "augment",
+            augment,
+            "draw from torch's global generator, which is seeded for every example",
         )
     return views[0], views[1]
 
@@ -151,9 +151,7 @@ def _draws(draws: Draws | int, rows: int) -> Draws:
 
 
 def _own(augment: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """A view in memory of its own, also where a callable writes into what it is given, or into what
-    it returned before.
-    """
+    """A view in memory of its own, also where a callable writes into what it took or returned."""
     return _checked(augment, x, lambda: augment(x.clone())).clone()
 
 

@@ -29,9 +29,7 @@ def align_loss(z1: Tensor, z2: Tensor) -> Tensor:
 
 
 def uniformity_loss(z: Tensor, t: float = 2.0) -> Tensor:
-    """log mean exp(−t‖ẑᵢ − ẑⱼ‖²) over distinct pairs of `[N, D]`, N at least 2. Source: Wang &
-    Isola 2020.
-    """
+    """log mean exp(−t‖ẑᵢ − ẑⱼ‖²) over pairs of `[N, D]`, N ≥ 2. Source: Wang & Isola 2020."""
     return _call(
         functional.uniformity_loss,
         "pass [N, D] with N at least 2: leave out batches of one example",
@@ -68,9 +66,7 @@ def align_uniformity_loss(
 def nt_xent_dsr_loss(
     z1: Tensor, z2: Tensor, temperature: float, own: Subspace
 ) -> tuple[Tensor, Tensor]:
-    """(NT-Xent, mean over the views of the dimension-scaled regulariser) of two views `[N, D]`, in
-    one pass.
-    """
+    """(NT-Xent, the regulariser's mean over the views) of two views `[N, D]`, in one pass."""
     _check_width(z1, own.dims, own.basis)
     return _call(functional.nt_xent_dsr_loss, _PAIR, z1, z2, temperature, own)
 

@@ -25,7 +25,7 @@ from torch.nn import functional
 from secure_fl.errors import ObjectiveError
 from secure_fl.objectives.coupling import Coupling
 from secure_fl.objectives.objective import TwoViewModel, TwoViews
-from secure_fl.seeds import derive_seed
+from secure_fl.seeds import generator_of
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,7 @@ class MaskedReconstruction:
         return Coupling.PER_EXAMPLE
 
     def terms(self, batch: TwoViews, model: TwoViewModel) -> dict[str, Tensor]:
-        """Mean over both views; cells are drawn by torch's global generator, as
-        augmentations are.
-        """
+        """Mean over both views; torch's global generator draws cells, as augmentations."""
         losses = []
         for x in batch:
             visible, cells = self.hide(x)
@@ -123,9 +121,7 @@ class MaskedReconstruction:
         return chosen.to(x.dtype).reshape(len(x), 1, *[self.cells] * (x.ndim - 2))
 
     def _projection(self, inputs: int, outputs: int) -> Tensor:
-        """Random signs over √(hidden · inputs), so that a target's elements have the size of the
-        cells' root mean square.
-        """
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, "masked", inputs, outputs))
+        """Random signs over √(hidden · inputs): targets have the cells' root mean square."""
+        generator = generator_of(self.seed, "masked", inputs, outputs)
         signs = 2.0 * torch.randint(0, 2, (inputs, outputs), generator=generator) - 1
         return signs / sqrt(self.hidden * inputs)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from secure_fl.config import ObjectiveConfig
 from secure_fl.errors import ObjectiveError
-from secure_fl.seeds import derive_seed
+from secure_fl.seeds import generator_of
 from secure_fl_kernels.reference import DSRForm
 from secure_fl_kernels.subspace import Subspace
 
@@ -88,7 +88,7 @@ def random_basis(dimension: int, seed: int) -> Tensor:
     """A random rotation `[D, D]`: QR of a Gaussian matrix, signs fixed, float64, so that it is
     orthonormal to 1e-15 where losses are.
     """
-    generator = torch.Generator().manual_seed(derive_seed(seed, "basis"))
+    generator = generator_of(seed, "basis")
     q, r = torch.linalg.qr(
         torch.randn(dimension, dimension, generator=generator, dtype=torch.float64)
     )
@@ -127,7 +127,7 @@ class SeparationPlan:
                 remedy='set it to "modulo" (clients share slices), or widen model.embedding',
             )
         size = max(1, dimension // clients)
-        generator = torch.Generator().manual_seed(derive_seed(seed, "separation"))
+        generator = generator_of(seed, "separation")
         order = torch.randperm(dimension, generator=generator)
         slices = min(clients, dimension)
         basis = random_basis(dimension, seed) if config.basis == "shared" else None

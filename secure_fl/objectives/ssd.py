@@ -1,6 +1,4 @@
-"""SSD: alignment, uniformity, dimension-scaled regulariser and projector distillation
-(arXiv 2508.01251).
-"""
+"""SSD: alignment, uniformity, dimension-scaled regulariser, projector distillation (2508.01251)."""
 
 from __future__ import annotations
 
@@ -52,9 +50,7 @@ class SSD:
 
     @property
     def couplings(self) -> Mapping[str, Coupling]:
-        """The code form's Frobenius norm runs over the batch; the squared forms are means of one
-        example's terms.
-        """
+        """The code form's Frobenius norm runs over the batch; squared forms are per example."""
         known = {
             "nt_xent": Coupling.BATCH,
             "align": Coupling.PER_EXAMPLE,

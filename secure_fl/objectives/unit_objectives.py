@@ -58,24 +58,18 @@ class UnitObjective(Protocol):
 
     @property
     def coupling(self) -> Coupling:
-        """The coupling of what is left once `statistic` is released: `PER_EXAMPLE`, or `GROUP`
-        where a unit is a group.
-        """
+        """Of what is left once `statistic` is released: `PER_EXAMPLE`, or `GROUP`."""
 
     @property
     def statistic(self) -> Statistic | None:
         """What must be released before the step."""
 
     def unit_losses(self, h: Tensor, z: Tensor, released: Tensor | None) -> Tensor:
-        """`h` `[U, R, F]` and `z` `[U, R, D]` -> `[U]`, each from its own rows and
-        `released` only.
-        """
+        """`h` `[U, R, F]`, `z` `[U, R, D]` -> `[U]`, each from its rows and `released` only."""
 
 
 class TargetObjective(Protocol):
-    """A loss of a model's outputs and a target that belongs to the same unit: labels,
-    hidden pixels.
-    """
+    """A loss of a model's outputs and a target of the same unit: labels, hidden pixels."""
 
     @property
     def coupling(self) -> Coupling:
@@ -87,9 +81,7 @@ class TargetObjective(Protocol):
 
 @dataclass(frozen=True)
 class CrossEntropy:
-    """Classification: the mean over a unit's rows of the cross-entropy with its label,
-    int64 `[U]`.
-    """
+    """The mean over a unit's rows of the cross-entropy with its label, int64 `[U]`."""
 
     coupling: Coupling = Coupling.PER_EXAMPLE
 
@@ -240,11 +232,11 @@ def unit_form(
         return _ssd(objective, dimension, seed, pairs)
     if isinstance(objective, NTXent):
         raise _contrastive(objective)
-    raise PrivacyError(
+    raise PrivacyError.of_kind(
         "has no form with one loss an example",
-        field="objective",
-        value=type(objective).__name__,
-        remedy=(
+        "objective",
+        objective,
+        (
             "give it `unit_losses`, `statistic` and `coupling` (UnitObjective), "
             "or use client-level privacy"
         ),
@@ -280,11 +272,11 @@ def _ssd(objective: SSD, dimension: int, seed: int, pairs: int) -> SSDUnits:
 
 
 def _contrastive(objective: object) -> PrivacyError:
-    return PrivacyError(
+    return PrivacyError.of_kind(
         "NT-Xent couples every example with the whole batch",
-        field="objective",
-        value=type(objective).__name__,
-        remedy=(
+        "objective",
+        objective,
+        (
             'use mechanism = "group", which clips whole groups, or an objective whose examples '
             "meet in a statistic: spectral_contrastive, ssd"
         ),

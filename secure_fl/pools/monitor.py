@@ -1,6 +1,4 @@
-"""Watching pools for collapse: CP-CFL's clustering failure is that all clients choose the
-same model.
-"""
+"""Watching pools for collapse, CP-CFL's clustering failure: all clients choose the same model."""
 
 from __future__ import annotations
 
@@ -69,9 +67,7 @@ def _alert(
 
 
 def _remedy(config: FederationConfig) -> str:
-    """What this configuration leaves to try: a start that finds groups; or what makes the found
-    ones clearer and keeps them.
-    """
+    """What is left to try: a start that finds groups, or what makes found ones clearer."""
     pretrain, pools = config.pretrain, config.pools
     options: list[Option] = [Setting("pools.start", "sketch")]
     if pools.start == "sketch":

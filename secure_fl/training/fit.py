@@ -21,9 +21,7 @@ EXPLODED = 10.0
 as many nats, where it is below 1).
 """
 _FIRST_SCALE = 1024.0
-"""float16 on cuda: every call begins with it, and a client's few steps leave no time to come down
-from torch's 65,536.
-"""
+"""float16 on cuda begins with it: a client's few steps are too few to come down from 65,536."""
 
 
 @dataclass(frozen=True)
@@ -106,9 +104,7 @@ def fit(
 
 
 class _Descent:
-    """Momentum SGD on a model's trained parameters, whose losses are scaled where float16 would
-    lose their gradients.
-    """
+    """Momentum SGD on trained parameters; losses are scaled where float16 would lose gradients."""
 
     def __init__(self, model: nn.Module, spec: LocalSpec, compute: Compute) -> None:
         self._optimiser = torch.optim.SGD(

@@ -17,7 +17,7 @@ import numpy as np
 from secure_fl.config import SourceConfig
 from secure_fl.data.columns import SPLIT_NAMES, UNDECLARED, Declared
 from secure_fl.data.dataset import Dataset
-from secure_fl.errors import DataError, DependencyError
+from secure_fl.errors import DataError, need
 from secure_fl.files import open_file
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _pictures(folder: Path, path: str | None) -> list[Path]:
     """Files below a folder that are called like pictures, in the order of their names."""
     if not folder.is_dir():
         remedy = "set data.sources.path to a folder of label/file or client/label/file"
-        raise DataError("no such folder", field="data.sources.path", value=path, remedy=remedy)
+        raise DataError.of_source("no such folder", path, remedy)
     files = sorted(
         file
         for file in folder.rglob("*")
@@ -71,16 +71,12 @@ def _pictures(folder: Path, path: str | None) -> list[Path]:
     )
     if not files:
         remedy = f"put pictures there, of the kinds {' '.join(_SUFFIXES)}"
-        raise DataError(
-            "holds no picture", field="data.sources.path", value=str(folder), remedy=remedy
-        )
+        raise DataError.of_source("holds no picture", folder, remedy)
     return files
 
 
 def _by_folders(files: Sequence[Path], folder: Path) -> dict[str, Any]:
-    """What the folders above each picture say: split, client, and label, as `from_arrays` takes
-    them.
-    """
+    """What the folders above each picture say, as `from_arrays` takes it."""
     above = [file.relative_to(folder).parts[:-1] for file in files]
     given: dict[str, Any] = {}
     if all(parts and parts[0].lower() in SPLIT_NAMES for parts in above):
@@ -90,7 +86,7 @@ def _by_folders(files: Sequence[Path], folder: Path) -> dict[str, Any]:
     if len(depths) > 1 or max(depths) not in _LEVELS:
         problem = "pictures lie at several depths, or too deep"
         remedy = "put every picture as label/file, or every picture as client/label/file"
-        raise DataError(problem, field="data.sources.path", value=str(folder), remedy=remedy)
+        raise DataError.of_source(problem, folder, remedy)
     for level, role in enumerate(_LEVELS[max(depths)]):
         given["y" if role == "label" else role] = [parts[level] for parts in above]
     return given
@@ -141,13 +137,9 @@ def _opened(file: Path, folder: Path) -> Image:
     Raises:
         DataError: it is no picture, is damaged, or is out of all proportion.
     """
-    try:
-        from PIL import Image, ImageOps
-    except ImportError:
-        remedy = "pip install 'secure-fl[images]'"
-        raise DependencyError(
-            "pictures are read by Pillow", field="data.sources.name", value="images", remedy=remedy
-        ) from None
+    need("PIL", "images", "data.sources.name")
+    from PIL import Image, ImageOps
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -156,11 +148,10 @@ def _opened(file: Path, folder: Path) -> Image:
                 turned.load()
                 return turned if turned.mode in _CHANNELS else turned.convert(_plain(turned))
     except Exception as error:  # Pillow says nowhere what it raises for a file that is damaged
-        raise DataError(
+        raise DataError.of_source(
             f"not a readable picture: {type(error).__name__}",
-            field="data.sources.path",
-            value=str(file.relative_to(folder)),
-            remedy="take it out of the folder, or save it again",
+            file.relative_to(folder),
+            "take it out of the folder, or save it again",
         ) from None
 
 

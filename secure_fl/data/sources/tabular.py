@@ -17,7 +17,7 @@ from secure_fl.config import SourceConfig
 from secure_fl.data.columns import Declared
 from secure_fl.data.dataset import Dataset
 from secure_fl.data.tables import Roles, from_columns, roles_like
-from secure_fl.errors import DataError, DependencyError
+from secure_fl.errors import DataError, need
 from secure_fl.files import open_file
 
 _BLOCK = 1 << 24
@@ -65,9 +65,7 @@ def tables(
 
 
 def _check_columns(read: Mapping[str, Any], files: Mapping[str, Path]) -> None:
-    """Refuse a file without rows, with two columns of one name, or with other columns than
-    the first has.
-    """
+    """Refuse a file without rows, with a column's name twice, or other columns than the first."""
     first = next(iter(read))
     for called, table in read.items():
         names, file = table.column_names, files[called]
@@ -89,9 +87,7 @@ def _check_columns(read: Mapping[str, Any], files: Mapping[str, Path]) -> None:
 
 
 def _all_rows(read: Mapping[str, Any], roles: Roles, name: str) -> dict[str, Any]:
-    """The columns of all files, one file below the other; each is a client where there are
-    several and no column says so.
-    """
+    """The columns of all files; each file is a client where no column says who is."""
     parts = list(read.values())
     columns = {
         column: _joined([table.column(column) for table in parts], column, name)
@@ -124,9 +120,7 @@ def column_names(source: SourceConfig) -> tuple[list[str], list[str]]:
 
 
 def _csv(path: Path, roles: Roles) -> Any:
-    """A table of a file with a header; its delimiter is found there. Names of clients and groups
-    stay the text that they are.
-    """
+    """A table of a file with a header; names of clients and groups stay text."""
     arrow = _arrow()
     from pyarrow import csv
 
@@ -225,9 +219,7 @@ def _parquet(path: Path) -> Any:
 
 
 def _joined(parts: Sequence[Any], column: str, name: str) -> np.ndarray:
-    """A column of all files, as numpy holds it: numbers, text, or objects where something
-    is missing.
-    """
+    """A column of all files as numpy holds it: numbers, text, or objects where some are missing."""
     arrow = _arrow()
     try:
         parts = [
@@ -249,15 +241,9 @@ def _joined(parts: Sequence[Any], column: str, name: str) -> np.ndarray:
 
 
 def _arrow() -> Any:
-    try:
-        import pyarrow
-    except ImportError:
-        raise DependencyError(
-            "tables are read by pyarrow",
-            field="data.sources.name",
-            value="csv or parquet",
-            remedy="pip install 'secure-fl[tables]'",
-        ) from None
+    need("pyarrow", "tables", "data.sources.name")
+    import pyarrow
+
     return pyarrow
 
 
@@ -267,7 +253,7 @@ def _unreadable(error: OSError, path: Path) -> DataError:
         if isinstance(error, FileNotFoundError)
         else f"cannot be read: {error.strerror or type(error).__name__}"
     )
-    return DataError(problem, field="data.sources.path", value=str(path), remedy="check the path")
+    return DataError.of_source(problem, path, "check the path")
 
 
 def _damaged(error: Exception, path: Path) -> DataError:
