@@ -80,12 +80,8 @@ def as_folder(out: object, *, resume: object) -> Path | None:
             "is neither True nor False", "resume", resume, "pass run(folder, resume=True)"
         )
     if out is None and resume:
-        raise ConfigError(
-            "there is no folder to resume",
-            field="out",
-            value=None,
-            remedy="pass the folder of the run that was interrupted",
-        )
+        remedy = "pass the folder of the run that was interrupted"
+        raise ConfigError("there is no folder to resume", field="out", value=None, remedy=remedy)
     return None if out is None else path_of(out, "out")
 
 
@@ -108,12 +104,9 @@ def encoder_named(own: bool) -> Iterator[None]:
         modules = [caller for caller in callers if isinstance(caller, nn.Module)]
         if not own or not modules or any(isinstance(caller, Callback) for caller in callers):
             raise
-        raise ModelError.of_kind(
-            f"raises {type(error).__name__} on a batch of examples",
-            "encoder",
-            modules[-1],
-            (
-                "mend it: it must take batches of any number of examples in both "
-                "modes; the run can be resumed"
-            ),
-        ) from None
+        problem = f"raises {type(error).__name__} on a batch of examples"
+        remedy = (
+            "mend it: it must take batches of any number of examples in both "
+            "modes; the run can be resumed"
+        )
+        raise ModelError.of_kind(problem, "encoder", modules[-1], remedy) from None

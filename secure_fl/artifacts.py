@@ -195,12 +195,9 @@ def load_pools(
     card, config = load_card(path), RunFolder.open(path_of(path, "run folder")).read_config()
     file = path_of(path, "run folder") / "model" / "pools.safetensors"
     if not is_file(file):
-        raise RunFolderError(
-            "the run has no pools",
-            field="run folder",
-            value=str(path),
-            remedy="run it with pools.enabled = true",
-        )
+        problem = "the run has no pools"
+        remedy = "run it with pools.enabled = true"
+        raise RunFolderError(problem, field="run folder", value=str(path), remedy=remedy)
     return restored_pools(card, config, _tensors(file), encoder)
 
 
@@ -252,12 +249,8 @@ def _guide(tensors: dict[str, Tensor], pools: int) -> Guide | None:
     if mean is None and centres is None:
         return None
     if mean is None or centres is None or mean.ndim != 1 or centres.shape != (pools, len(mean)):
-        raise RunFolderError(
-            "is damaged: its sketch groups do not fit its pools",
-            field="pools.safetensors",
-            value=pools,
-            remedy=_REMEDY,
-        )
+        problem = "is damaged: its sketch groups do not fit its pools"
+        raise RunFolderError(problem, field="pools.safetensors", value=pools, remedy=_REMEDY)
     return Guide(mean, centres)
 
 
@@ -279,12 +272,9 @@ def _portable(module: nn.Module, prefix: str) -> dict[str, Tensor]:
 
 def _encoder(card: ModelCard, config: FederationConfig, encoder: nn.Module | None) -> nn.Module:
     if encoder is None and card.custom_encoder:
-        raise ModelError(
-            "the run was given an encoder of the caller's own",
-            field="encoder",
-            value=None,
-            remedy="pass encoder=, a module of the same class",
-        )
+        problem = "the run was given an encoder of the caller's own"
+        remedy = "pass encoder=, a module of the same class"
+        raise ModelError(problem, field="encoder", value=None, remedy=remedy)
     if encoder is None:
         return build_encoder(config.model, card.shape, 0)
     return copy.deepcopy(encoder)
@@ -310,9 +300,6 @@ def _load(module: nn.Module, tensors: dict[str, Tensor], prefix: str) -> None:
     try:
         module.load_state_dict(mine)
     except RuntimeError as error:
-        raise ModelError.of_kind(
-            f"the stored weights do not fit: {str(error).splitlines()[-1].strip()}",
-            "encoder",
-            module,
-            "pass a module of the class the run was given",
-        ) from None
+        problem = f"the stored weights do not fit: {str(error).splitlines()[-1].strip()}"
+        remedy = "pass a module of the class the run was given"
+        raise ModelError.of_kind(problem, "encoder", module, remedy) from None

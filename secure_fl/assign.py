@@ -76,12 +76,8 @@ def assign(models: Models, x: Examples, y: Any = None) -> Assignment:
         DataError: the examples are not of the run's shape, or labels outside of its own.
     """
     if not models.pools:
-        raise ModelError(
-            "the run has no pools",
-            field="pools.enabled",
-            value=False,
-            remedy="run it with pools.enabled = true",
-        )
+        remedy = "run it with pools.enabled = true"
+        raise ModelError("the run has no pools", field="pools.enabled", value=False, remedy=remedy)
     config, card, raw = models.config, models.card, models.read(x, y)
     seed, data = derive_seed(config.seed, "assign"), card.scaling.alone(raw)
 

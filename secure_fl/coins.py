@@ -69,12 +69,9 @@ class Coins:
 
     def __init__(self, key: bytes) -> None:
         if len(key) != KEY_BYTES:
-            raise TrainingError(
-                "not an AES-256 key",
-                field="key",
-                value=f"{len(key)} bytes",
-                remedy=f"pass {KEY_BYTES} bytes",
-            )
+            problem = "not an AES-256 key"
+            remedy = f"pass {KEY_BYTES} bytes"
+            raise TrainingError(problem, field="key", value=f"{len(key)} bytes", remedy=remedy)
         self._key = key
 
     @classmethod
@@ -93,12 +90,8 @@ class Coins:
         if not 0 <= step < _LARGEST or (
             len(seats) and not (seats.min() >= 0 and seats.max() < _NOBODY)
         ):
-            raise TrainingError(
-                "steps and examples are numbered from 0, below 2^32",
-                field="step",
-                value=step,
-                remedy="number them from 0",
-            )
+            problem = "steps and examples are numbered from 0, below 2^32"
+            raise TrainingError(problem, field="step", value=step, remedy="number them from 0")
         return Draws(self._key, step, seats.astype(np.uint32), np.zeros(seats.shape, np.uint32))
 
     def __repr__(self) -> str:
@@ -231,11 +224,8 @@ def _state_of(words: NDArray[np.uint32]) -> Tensor:
     inside = record[_STATE_START : _STATE_START + 8 * _STATE_WORDS].view(np.uint64)
     # the first words of MT19937 seeded with 5489, as published
     if inside[0] != 5489 or inside[1] != 1301868182:
-        raise TrainingError(
-            "torch records its generator in another way",
-            field="torch",
-            value=torch.__version__,
-            remedy="report this version",
-        )
+        problem = "torch records its generator in another way"
+        remedy = "report this version"
+        raise TrainingError(problem, field="torch", value=torch.__version__, remedy=remedy)
     inside[:] = words
     return state

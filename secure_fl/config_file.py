@@ -111,12 +111,8 @@ def _decoded(data: bytes, path: Path, field: str) -> str:
     """
     # of UTF-32 every ASCII letter brings three null bytes
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data[:4]:
-        raise ConfigError(
-            "text in UTF-16 or UTF-32, which TOML is not",
-            field=field,
-            value=str(path),
-            remedy=_AS_UTF8,
-        )
+        problem = "text in UTF-16 or UTF-32, which TOML is not"
+        raise ConfigError(problem, field=field, value=str(path), remedy=_AS_UTF8)
     return data.decode("utf-8-sig")
 
 
@@ -134,12 +130,8 @@ def _apply(table: Table, override: str) -> None:
     """Set one dotted key; the value is read as TOML, and as a plain string where it is none."""
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(
-            "not of the form a.b=c",
-            field="--set",
-            value=override,
-            remedy="for example --set pools.count=4",
-        )
+        remedy = "for example --set pools.count=4"
+        raise ConfigError("not of the form a.b=c", field="--set", value=override, remedy=remedy)
     try:
         value = _parse(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -165,23 +157,15 @@ def _step(here: Any, part: str, override: str) -> Any:
     """Descend one part of a dotted key, making tables; list items are named by number."""
     if isinstance(here, list):
         if not part.isdigit() or int(part) >= len(here):
-            raise ConfigError(
-                "no such list item",
-                field="--set",
-                value=override,
-                remedy=f"say which by a number below {len(here)}: data.sources.0.path",
-            )
+            remedy = f"say which by a number below {len(here)}: data.sources.0.path"
+            raise ConfigError("no such list item", field="--set", value=override, remedy=remedy)
         return here[int(part)]
     if part == "sources" and "sources" not in here:
         here[part] = [{}]
     child = here.setdefault(part, {})
     if not isinstance(child, dict | list):
-        raise ConfigError(
-            f"{part!r} is a value, not a table",
-            field="--set",
-            value=override,
-            remedy="shorten the key",
-        )
+        problem = f"{part!r} is a value, not a table"
+        raise ConfigError(problem, field="--set", value=override, remedy="shorten the key")
     return child
 
 

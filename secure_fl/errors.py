@@ -144,12 +144,9 @@ def need(package: str, extra: str, field: str) -> None:
         DependencyError: it is not; `field` says what needs it.
     """
     if find_spec(package) is None:
-        raise DependencyError(
-            f"needs {package}, which is not installed",
-            field=field,
-            value=None,
-            remedy=f"pip install 'secure-fl[{extra}]'",
-        )
+        problem = f"needs {package}, which is not installed"
+        remedy = f"pip install 'secure-fl[{extra}]'"
+        raise DependencyError(problem, field=field, value=None, remedy=remedy)
 
 
 def _printable(text: str) -> str:

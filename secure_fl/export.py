@@ -190,12 +190,9 @@ _WRITERS: dict[str, Callable[[Path], dict[str, bytes]]] = {"safetensors": _safet
 def _onnx(path: Path, encoder: nn.Module | None) -> dict[str, bytes]:
     card = load_card(path)
     if card.custom_encoder and encoder is None:
-        raise ModelError(
-            "the run was given an encoder of the caller's own",
-            field="encoder",
-            value=None,
-            remedy="from Python: secure_fl.export.export(folder, out, ['onnx'], encoder=Yours())",
-        )
+        problem = "the run was given an encoder of the caller's own"
+        remedy = "from Python: secure_fl.export.export(folder, out, ['onnx'], encoder=Yours())"
+        raise ModelError(problem, field="encoder", value=None, remedy=remedy)
     models = Models.load(path, encoder)
     facts = {f"secure_fl.{name}": json.dumps(value) for name, value in _public_card(path).items()}
     facts["secure_fl.preparation"] = preparation(card)

@@ -104,12 +104,9 @@ class Models:
             ),
         )
         if data.shape != self.card.shape:
-            raise DataError(
-                f"examples are not of shape {self.card.shape}",
-                field="x",
-                value=data.shape,
-                remedy="bring the examples into the shape the federation was trained on",
-            )
+            problem = f"examples are not of shape {self.card.shape}"
+            remedy = "bring the examples into the shape the federation was trained on"
+            raise DataError(problem, field="x", value=data.shape, remedy=remedy)
         return data
 
     def of_file(self, path: Path) -> Dataset:
@@ -183,12 +180,9 @@ class Models:
             len(self.card.shape) + 1,
             len(self.card.shape) + (self.card.shape[0] > 1),
         ):
-            raise DataError(
-                f"examples are not of shape {self.card.shape}",
-                field="x",
-                value=tuple(array.shape[1:]),
-                remedy="bring the examples into the shape the federation was trained on",
-            )
+            problem = f"examples are not of shape {self.card.shape}"
+            remedy = "bring the examples into the shape the federation was trained on"
+            raise DataError(problem, field="x", value=tuple(array.shape[1:]), remedy=remedy)
         if array.ndim == 2 and self._kind == "series":
             array = array[:, None]
         classes, names, kind = declared.classes, declared.names or None, self._kind
@@ -235,12 +229,9 @@ class Models:
         """
         model = self.pools[pool]
         if not isinstance(model, Classifier):
-            raise ModelError(
-                "the run's pools know no classes",
-                field="pools.task",
-                value=self.card.task,
-                remedy='use embed(x), or train the pools with pools.task = "supervised"',
-            )
+            problem = "the run's pools know no classes"
+            remedy = 'use embed(x), or train the pools with pools.task = "supervised"'
+            raise ModelError(problem, field="pools.task", value=self.card.task, remedy=remedy)
         return embed(model, data.x, self.compute(model)).softmax(1)
 
     def compute(self, model: nn.Module) -> Compute:

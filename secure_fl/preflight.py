@@ -103,12 +103,11 @@ def check_folder(folder: Path, needed: int, *, private: bool) -> None:
             raise FileError("cannot be written to", field="folder", value=str(path), remedy=remedy)
         free = shutil.disk_usage(there).free
         if free < least:
-            raise FileError(
-                f"has {free / 1e6:.0f} MB left, and the run will write about {least / 1e6:.0f} MB",
-                field="folder",
-                value=str(path),
-                remedy="make room, or choose a folder on another disk with --out",
+            problem = (
+                f"has {free / 1e6:.0f} MB left, and the run will write about {least / 1e6:.0f} MB"
             )
+            remedy = "make room, or choose a folder on another disk with --out"
+            raise FileError(problem, field="folder", value=str(path), remedy=remedy)
 
 
 def warnings(federation: Federation) -> Iterator[Warn]:

@@ -147,30 +147,19 @@ class Result:
 
     def _pool(self, x: Examples, client: int | str | None, pool: int | None) -> int:
         if client is not None and pool is not None:
-            raise ModelError(
-                "client and pool are both given",
-                field="pool",
-                value=pool,
-                remedy="give one of them",
-            )
+            problem = "client and pool are both given"
+            raise ModelError(problem, field="pool", value=pool, remedy="give one of them")
         if client is not None:
             return self._pool_of(client)
         if not self.pools:
-            raise ModelError(
-                "the run has no pools",
-                field="pools.enabled",
-                value=False,
-                remedy="use embed(x), or run it with pools.enabled = true",
-            )
+            problem = "the run has no pools"
+            remedy = "use embed(x), or run it with pools.enabled = true"
+            raise ModelError(problem, field="pools.enabled", value=False, remedy=remedy)
         if pool is None:
             return 0 if len(self.pools) == 1 else self.assign(x).pool
         if not _is_number(pool) or not 0 <= pool < len(self.pools):
-            raise ModelError(
-                "no such pool",
-                field="pool",
-                value=_shown(pool),
-                remedy=f"use a number from 0 to {len(self.pools) - 1}",
-            )
+            remedy = f"use a number from 0 to {len(self.pools) - 1}"
+            raise ModelError("no such pool", field="pool", value=_shown(pool), remedy=remedy)
         return pool
 
     def _number(self, client: int | str) -> int:
@@ -185,15 +174,12 @@ class Result:
     def _pool_of(self, client: int | str) -> int:
         number = self._number(client)
         if number not in self.choices:
-            raise ModelError(
-                "the run's record does not tell which pool a client uses",
-                field="client",
-                value=client,
-                remedy=(
-                    "pass pool=, which the client itself knows, or leave client "
-                    "out: its examples then choose"
-                ),
+            problem = "the run's record does not tell which pool a client uses"
+            remedy = (
+                "pass pool=, which the client itself knows, or leave client "
+                "out: its examples then choose"
             )
+            raise ModelError(problem, field="client", value=client, remedy=remedy)
         return self.choices[number]
 
 

@@ -167,15 +167,12 @@ def _replicated(
 def _group_size(objective: Objective) -> int:
     size = getattr(objective, "group_size", None)
     if not isinstance(size, int) or size < 1:
-        raise PrivacyError(
-            "a term is declared GROUP and the groups are not",
-            field="group_size",
-            value=size,
-            remedy=(
-                "give the objective an attribute `group_size`: how many "
-                "neighbouring examples make a group"
-            ),
+        problem = "a term is declared GROUP and the groups are not"
+        remedy = (
+            "give the objective an attribute `group_size`: how many "
+            "neighbouring examples make a group"
         )
+        raise PrivacyError(problem, field="group_size", value=size, remedy=remedy)
     return size
 
 

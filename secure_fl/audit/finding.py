@@ -73,9 +73,6 @@ class SensitivityReport:
             f"changes by {worst.change:.4g} where {worst.claim:.4g} is claimed ({worst.edit}, "
             f"{worst.newcomer})"
         )
-        raise PrivacyError(
-            f"{worst.released} of {self.subject} {change}",
-            field="sensitivity",
-            value=round(worst.ratio, 3),
-            remedy="declare the coupling that the loss has, or use a mechanism valid for it",
-        )
+        problem = f"{worst.released} of {self.subject} {change}"
+        remedy = "declare the coupling that the loss has, or use a mechanism valid for it"
+        raise PrivacyError(problem, field="sensitivity", value=round(worst.ratio, 3), remedy=remedy)

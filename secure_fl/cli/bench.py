@@ -92,12 +92,8 @@ def checkout() -> Path:
     for folder in (here, *here.parents, Path(__file__).parents[2]):
         if (folder / _MARK).is_file() and (folder / "secure_fl" / "__init__.py").is_file():
             return folder
-    raise DependencyError(
-        "the benchmark's programs are in a checkout only",
-        field="bench",
-        value=str(here),
-        remedy=_CLONE,
-    )
+    problem = "the benchmark's programs are in a checkout only"
+    raise DependencyError(problem, field="bench", value=str(here), remedy=_CLONE)
 
 
 def _run(what: list[str], options: dict[str, Any]) -> None:

@@ -78,20 +78,13 @@ def _targets(names: list[str] | None, everything: bool) -> list[str]:
     from secure_fl_kernels.proof.targets import FAMILIES, TARGETS
 
     if triton.knobs.runtime.interpret:
-        raise ConfigError(
-            "interpreted kernels cannot be compiled",
-            field="TRITON_INTERPRET",
-            value="1",
-            remedy="unset it: the interpreter is run in a process of its own",
-        )
+        problem = "interpreted kernels cannot be compiled"
+        remedy = "unset it: the interpreter is run in a process of its own"
+        raise ConfigError(problem, field="TRITON_INTERPRET", value="1", remedy=remedy)
     for name in names or ():
         if name not in TARGETS:
-            raise ConfigError(
-                "no such target",
-                field="--target",
-                value=name,
-                remedy=f"one of {', '.join(TARGETS)}",
-            )
+            remedy = f"one of {', '.join(TARGETS)}"
+            raise ConfigError("no such target", field="--target", value=name, remedy=remedy)
     return [each.name for each in FAMILIES] if everything else [*dict.fromkeys(names or ["sm90"])]
 
 

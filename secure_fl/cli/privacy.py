@@ -35,12 +35,9 @@ def plan(
 
     chosen = load_config(config, settings or [])
     if chosen.privacy.unit == "none":
-        raise ConfigError(
-            "the run has no differential privacy to plan",
-            field="privacy.unit",
-            value="none",
-            remedy='set it to "example" or "client"',
-        )
+        problem = "the run has no differential privacy to plan"
+        remedy = 'set it to "example" or "client"'
+        raise ConfigError(problem, field="privacy.unit", value="none", remedy=remedy)
     federation = Federation(chosen)
     if federation.blueprint.client_plan is not None:
         _show_clients(federation, federation.blueprint.client_plan)
@@ -95,12 +92,9 @@ def _check_ledger(run: RunFolder) -> None:
         return
     config = run.read_config()
     if not config.noises_sketches and config.privacy.unit == "none":
-        raise RunFolderError(
-            "the run released nothing with noise, so it has no ledger",
-            field="folder",
-            value=str(run.path),
-            remedy='run it with privacy.unit = "example" or "client" for a run that has a ledger',
-        )
+        problem = "the run released nothing with noise, so it has no ledger"
+        remedy = 'run it with privacy.unit = "example" or "client" for a run that has a ledger'
+        raise RunFolderError(problem, field="folder", value=str(run.path), remedy=remedy)
 
 
 def _contradictions(run: RunFolder, ledger: PrivacyLedger, counted: set[str]) -> list[str]:

@@ -26,12 +26,9 @@ def report(
     from secure_fl.report.page import write_report
 
     if path is not None and to is not None:
-        raise ConfigError(
-            "is named twice",
-            field="--out",
-            value=[str(path), str(to)],
-            remedy="leave out --to, its former name",
-        )
+        problem = "is named twice"
+        remedy = "leave out --to, its former name"
+        raise ConfigError(problem, field="--out", value=[str(path), str(to)], remedy=remedy)
     written = path or to or folders[0] / "report.html"
     write_report(folders, written)
     out.print(f"wrote {written}")

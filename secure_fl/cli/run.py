@@ -94,15 +94,12 @@ def _chosen(
 
     if resume is not None:
         if config is not None or out_dir is not None:
-            raise ConfigError(
-                "a resumed run takes no other configuration or folder",
-                field="--resume",
-                value=str(resume),
-                remedy=(
-                    "give --resume alone: the run folder holds the configuration; "
-                    "--set pools.rounds=N makes the run longer"
-                ),
+            problem = "a resumed run takes no other configuration or folder"
+            remedy = (
+                "give --resume alone: the run folder holds the configuration; "
+                "--set pools.rounds=N makes the run longer"
             )
+            raise ConfigError(problem, field="--resume", value=str(resume), remedy=remedy)
         return RunFolder.open(resume).read_config(settings), resume
     if config is None:
         remedy = "`secure-fl init my.toml` writes one; or pass --resume FOLDER"

@@ -109,11 +109,9 @@ def _typed(error: ValidationError, section: type[Section]) -> ConfigError:
             problem, field=path or "configuration", value=first.get("input"), remedy=remedy
         )
     if field is None:
+        remedy = "see `secure-fl init` for a commented example"
         return ConfigError(
-            problem,
-            field=path or "configuration",
-            value=first.get("input"),
-            remedy="see `secure-fl init` for a commented example",
+            problem, field=path or "configuration", value=first.get("input"), remedy=remedy
         )
     said = f" ({field.description})" if field.description else ""
     return ConfigError(

@@ -70,12 +70,9 @@ class Declared:
                 "names a class twice", field=field, value=told, remedy="name each class once"
             )
         if told and classes not in (None, len(told)):
-            raise DataError(
-                f"{len(told)} names for another number of classes",
-                field=field,
-                value=classes,
-                remedy="leave the number out, or name every class",
-            )
+            problem = f"{len(told)} names for another number of classes"
+            remedy = "leave the number out, or name every class"
+            raise DataError(problem, field=field, value=classes, remedy=remedy)
         return cls(len(told) if told else classes, told)
 
 
@@ -136,12 +133,9 @@ def _has_label(found: np.ndarray, declared: Declared, field: str) -> np.ndarray:
     if str(UNLABELLED) in declared.names:
         return np.ones(len(found), bool)
     if found.dtype.kind == "i" and not declared.names and set(np.unique(found).tolist()) == {-1, 1}:
-        raise DataError(
-            "either two classes, or one beside examples without a label",
-            field=field,
-            value="-1 and 1 only",
-            remedy='number the classes 0 and 1, or name them: data.class_names = ["-1", "1"]',
-        )
+        problem = "either two classes, or one beside examples without a label"
+        remedy = 'number the classes 0 and 1, or name them: data.class_names = ["-1", "1"]'
+        raise DataError(problem, field=field, value="-1 and 1 only", remedy=remedy)
     there: np.ndarray = found != (UNLABELLED if found.dtype.kind in "iu" else str(UNLABELLED))
     return there
 
@@ -278,12 +272,8 @@ def column(values: Any, length: int, field: str) -> np.ndarray:
     if kind == "S":
         array = np.char.decode(array, "utf-8", "replace")
     if array.dtype.kind != "U":
-        raise DataError(
-            "not integers or text",
-            field=field,
-            value=str(array.dtype),
-            remedy="number the categories from 0, or give their names",
-        )
+        remedy = "number the categories from 0, or give their names"
+        raise DataError("not integers or text", field=field, value=str(array.dtype), remedy=remedy)
     if not _MISSING.isdisjoint(np.char.lower(np.char.strip(np.unique(array))).tolist()):
         raise _missing(field)
     return array
@@ -293,12 +283,8 @@ def _as_array(values: Any, field: str) -> np.ndarray:
     try:
         return np.asarray(values)
     except Exception:  # what a lazy sequence raises may quote what it holds
-        raise DataError.of_kind(
-            "not one value for each example",
-            field,
-            values,
-            "give one whole number or name for each example",
-        ) from None
+        remedy = "give one whole number or name for each example"
+        raise DataError.of_kind("not one value for each example", field, values, remedy) from None
 
 
 def _of_objects(array: np.ndarray, field: str) -> np.ndarray:
@@ -316,12 +302,8 @@ def _of_objects(array: np.ndarray, field: str) -> np.ndarray:
     if kinds <= {str} or kinds <= {int, bool}:
         return column(np.asarray(items), len(items), field)
     names = ", ".join(sorted(kind.__name__ for kind in kinds))
-    raise DataError(
-        "not integers or text",
-        field=field,
-        value=f"objects: {names}",
-        remedy="number the categories from 0, or give their names",
-    )
+    remedy = "number the categories from 0, or give their names"
+    raise DataError("not integers or text", field=field, value=f"objects: {names}", remedy=remedy)
 
 
 def _missing(field: str) -> DataError:

@@ -276,12 +276,9 @@ def _column_names(columns: Sequence[str], data: Dataset) -> tuple[str, ...]:
     """Names of columns, one for each of a batch of vectors, or none."""
     named = names_of(columns, f"{data.name}.columns", "give the columns' names in a list")
     if named and (data.kind != "vector" or (len(named),) != data.shape):
-        raise DataError(
-            f"not one name a column of examples of shape {data.shape}",
-            field=f"{data.name}.columns",
-            value=len(named),
-            remedy="give a name for each column of [N, F], or leave columns out",
-        )
+        problem = f"not one name a column of examples of shape {data.shape}"
+        remedy = "give a name for each column of [N, F], or leave columns out"
+        raise DataError(problem, field=f"{data.name}.columns", value=len(named), remedy=remedy)
     return named
 
 

@@ -16,11 +16,10 @@ _DIRICHLET_DRAWS = 100
 
 def too_few(spec: PartitionConfig) -> PartitionError:
     """What to raise where a client would hold fewer examples than `partition.min_examples`."""
+    problem = "a client would hold fewer examples"
+    remedy = "use fewer clients, raise partition.concentration, or lower min_examples"
     return PartitionError(
-        "a client would hold fewer examples",
-        field="partition.min_examples",
-        value=spec.min_examples,
-        remedy="use fewer clients, raise partition.concentration, or lower min_examples",
+        problem, field="partition.min_examples", value=spec.min_examples, remedy=remedy
     )
 
 
@@ -88,9 +87,6 @@ SPLITTERS: dict[str, Callable[[Tensor, PartitionConfig, int, Generator], list[Te
 
 def _need_labels(labels: Tensor, spec: PartitionConfig) -> None:
     if not bool((labels != UNLABELLED).all()):
-        raise PartitionError(
-            "deals examples out by label, and some have none",
-            field="partition.kind",
-            value=spec.kind,
-            remedy='label every example, or use partition.kind = "iid"',
-        )
+        problem = "deals examples out by label, and some have none"
+        remedy = 'label every example, or use partition.kind = "iid"'
+        raise PartitionError(problem, field="partition.kind", value=spec.kind, remedy=remedy)

@@ -69,12 +69,8 @@ def dataset_of(given: Any, *, name: str = "data", **columns: Any) -> Dataset:
 def _again(data: Dataset, asked: Mapping[str, Any]) -> Dataset:
     """A dataset as it is, in the numbering that is declared now."""
     if unknown := sorted(set(asked) - {"classes", "class_names"}):
-        raise DataError.of_kind(
-            "a Dataset has its columns already",
-            unknown[0],
-            asked[unknown[0]],
-            "give them when it is made",
-        )
+        problem = "a Dataset has its columns already"
+        raise DataError.of_kind(problem, unknown[0], asked[unknown[0]], "give them when it is made")
     return data.with_classes(asked.get("classes"), asked.get("class_names")) if asked else data
 
 
@@ -113,12 +109,9 @@ def _list(given: list[Any], name: str, columns: dict[str, Any]) -> Dataset:
         raise _refused(given, name)
     if isinstance(given[0], Tensor):
         if len({tuple(row.shape) if isinstance(row, Tensor) else None for row in given}) > 1:
-            raise DataError(
-                "examples differ in shape",
-                field=f"{name}.x",
-                value="list",
-                remedy="pad or crop them to one shape",
-            )
+            problem = "examples differ in shape"
+            remedy = "pad or crop them to one shape"
+            raise DataError(problem, field=f"{name}.x", value="list", remedy=remedy)
         return _array(torch.stack(given), name, columns)
     return _array(given, name, columns)
 
@@ -226,12 +219,9 @@ def _torch_dataset(given: Any, name: str, columns: dict[str, Any]) -> Dataset:
     try:
         items = [given[i] for i in range(count)]
     except Exception as error:  # whatever the caller's own code raises
-        raise DataError.of_kind(
-            f"raises {type(error).__name__} when its items are read",
-            name,
-            given,
-            "let every item be (x, y), or x alone",
-        ) from None
+        problem = f"raises {type(error).__name__} when its items are read"
+        remedy = "let every item be (x, y), or x alone"
+        raise DataError.of_kind(problem, name, given, remedy) from None
     pairs = isinstance(items[0], tuple | list)
     if pairs and any(not isinstance(item, tuple | list) or len(item) != 2 for item in items):
         raise DataError.of_kind(
@@ -262,11 +252,8 @@ def _stacked(rows: Sequence[Any], name: str) -> np.ndarray:
         row.detach().cpu().numpy() if isinstance(row, Tensor) else np.asarray(row) for row in rows
     ]
     if len({array.shape for array in arrays}) > 1:
-        raise DataError.unshown(
-            "examples differ in shape",
-            f"{name}.x",
-            "bring them to one shape: resize, pad or crop them",
-        )
+        remedy = "bring them to one shape: resize, pad or crop them"
+        raise DataError.unshown("examples differ in shape", f"{name}.x", remedy)
     stacked = np.stack(arrays)
     # A picture without a channel axis is grey, which an array of series is not.
     return stacked[:, None] if stacked.ndim == 3 and hasattr(rows[0], "getbands") else stacked
@@ -328,12 +315,9 @@ def of_clients(clients: Any, declared: Declared, name: str) -> Dataset:
     alone = [is_array(item) for item in items]
     if any(alone) and not all(alone):
         first = alone.index(True)
-        raise DataError.of_kind(
-            "an array alone among clients with labels",
-            places[first],
-            items[first],
-            "give every client as (x, y), with y None where it has no labels",
-        )
+        problem = "an array alone among clients with labels"
+        remedy = "give every client as (x, y), with y None where it has no labels"
+        raise DataError.of_kind(problem, places[first], items[first], remedy)
     parts = [_client(item, declared, place) for item, place in zip(items, places, strict=True)]
     sizes = torch.tensor([len(part) for part in parts])
     owners = torch.arange(len(parts)).repeat_interleave(sizes)

@@ -105,15 +105,12 @@ def hold_out(
     """
     units = Units.of(data, strata)
     if len(units) < 2:
-        raise PartitionError(
-            "nothing can be held out of a single group or example",
-            field=data.name,
-            value="group",
-            remedy=(
-                "add a split column that says which examples are for testing, or "
-                "drop data of a single group"
-            ),
+        problem = "nothing can be held out of a single group or example"
+        remedy = (
+            "add a split column that says which examples are for testing, or "
+            "drop data of a single group"
         )
+        raise PartitionError(problem, field=data.name, value="group", remedy=remedy)
     order = torch.randperm(len(units), generator=generator)
     position = torch.empty(len(units), dtype=torch.float64)
     for stratum in units.label.unique():

@@ -45,24 +45,22 @@ def join(parts: Sequence[Dataset], name: str) -> Dataset:
 def _check_alike(first: Dataset, part: Dataset) -> None:
     """Refuse a part whose examples, or columns, are not those of the first."""
     if part.shape != first.shape:
-        raise DataError(
-            f"shape differs from that of {first.name}, {first.shape}",
-            field=part.name,
-            value=part.shape,
-            remedy="set data.image_size, so that all images get one size; channels must agree"
+        problem = f"shape differs from that of {first.name}, {first.shape}"
+        remedy = (
+            "set data.image_size, so that all images get one size; channels must agree"
             if part.kind == "image"
             else "bring them to one shape: cut series into windows of one length, or pad "
-            "them; give tables the same columns",
+            "them; give tables the same columns"
         )
+        raise DataError(problem, field=part.name, value=part.shape, remedy=remedy)
     if part.columns and first.columns and part.columns != first.columns:
+        problem = f"columns differ from those of {first.name}"
+        remedy = (
+            "give both the same columns in the same order; for text, name its values in "
+            "data.sources.categories"
+        )
         raise DataError(
-            f"columns differ from those of {first.name}",
-            field=part.name,
-            value=f"{len(part.columns)} columns",
-            remedy=(
-                "give both the same columns in the same order; for text, name its values in "
-                "data.sources.categories"
-            ),
+            problem, field=part.name, value=f"{len(part.columns)} columns", remedy=remedy
         )
 
 

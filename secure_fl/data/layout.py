@@ -38,11 +38,9 @@ def oriented(x: Held, kind: Meaning, layout: Layout, field: str) -> tuple[Held, 
     """
     if layout not in LAYOUTS or kind not in MEANINGS:
         wrong, known = ("layout", LAYOUTS) if layout not in LAYOUTS else ("kind", MEANINGS)
+        remedy = f"one of {', '.join(known)}"
         raise DataError(
-            "unknown",
-            field=wrong,
-            value=layout if wrong == "layout" else kind,
-            remedy=f"one of {', '.join(known)}",
+            "unknown", field=wrong, value=layout if wrong == "layout" else kind, remedy=remedy
         )
     shape = tuple(x.shape[1:])
     _check_axes(shape, kind, field)
@@ -83,13 +81,11 @@ def _layout(shape: tuple[int, ...], field: str) -> Layout:
         )
         if what == "series":
             remedy += '; grey images [N, H, W] with kind = "image"'
-        raise DataError(
+        problem = (
             f"the shape of {'an image' if what == 'image' else 'a series'} leaves open which axis "
-            "is the channels'",
-            field=field,
-            value=("N", *shape),
-            remedy=remedy,
+            "is the channels'"
         )
+        raise DataError(problem, field=field, value=("N", *shape), remedy=remedy)
     return found
 
 

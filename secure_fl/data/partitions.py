@@ -148,15 +148,12 @@ def count_classes(clients: Sequence[ClientData], config: FederationConfig) -> in
     if not labels_are_private(config) or all(client.train.declared for client in clients):
         return max(client.test.classes for client in clients)
     if config.needs_classes:
-        raise DataError(
-            "read off private labels, and every model would show it",
-            field="data.classes",
-            value=None,
-            remedy=(
-                "set data.classes or data.class_names (names of labels want the latter), or pass "
-                "Dataset.from_arrays(..., classes=...)"
-            ),
+        problem = "read off private labels, and every model would show it"
+        remedy = (
+            "set data.classes or data.class_names (names of labels want the latter), or pass "
+            "Dataset.from_arrays(..., classes=...)"
         )
+        raise DataError(problem, field="data.classes", value=None, remedy=remedy)
     return 0
 
 
@@ -171,19 +168,13 @@ def _by_source(sources: Sequence[Parts], config: FederationConfig) -> list[Held]
     """Client i holds examples of source i modulo the number of sources."""
     clients, count = config.partition.clients, len(sources)
     if count < 2:
-        raise PartitionError(
-            "a partition by source needs several sources",
-            field="data.sources",
-            value=count,
-            remedy="add a second [[data.sources]] table",
-        )
+        problem = "a partition by source needs several sources"
+        remedy = "add a second [[data.sources]] table"
+        raise PartitionError(problem, field="data.sources", value=count, remedy=remedy)
     if clients < count:
-        raise PartitionError(
-            f"{count} sources need at least as many clients",
-            field="partition.clients",
-            value=clients,
-            remedy=f"set it to {count} or more",
-        )
+        problem = f"{count} sources need at least as many clients"
+        remedy = f"set it to {count} or more"
+        raise PartitionError(problem, field="partition.clients", value=clients, remedy=remedy)
     shares = []
     for number, parts in enumerate(sources):
         size = len(range(number, clients, count))
@@ -198,12 +189,9 @@ def _deal(parts: Parts, config: FederationConfig, clients: int, seed: int) -> li
     units = Units.of(train, train.y)
     if clients > len(units):
         what = "examples" if train.group is None else "groups of examples"
-        raise PartitionError(
-            f"more clients than training {what}",
-            field="partition.clients",
-            value=clients,
-            remedy="use fewer clients or more examples",
-        )
+        problem = f"more clients than training {what}"
+        remedy = "use fewer clients or more examples"
+        raise PartitionError(problem, field="partition.clients", value=clients, remedy=remedy)
     owned = [
         units.rows(index) for index in SPLITTERS[spec.kind](units.label, spec, clients, generator)
     ]

@@ -58,12 +58,9 @@ _LEAST_DEVIATION = 1e-6
 
 
 def _no_columns(scale: str, kind: str) -> DataError:
-    return DataError(
-        "only tables have columns to scale",
-        field="data.scale",
-        value=f"{scale} for {kind} data",
-        remedy='set data.scale = "auto" and leave data.column_means and data.column_deviations out',
-    )
+    problem = "only tables have columns to scale"
+    remedy = 'set data.scale = "auto" and leave data.column_means and data.column_deviations out'
+    return DataError(problem, field="data.scale", value=f"{scale} for {kind} data", remedy=remedy)
 
 
 def _check_private(config: FederationConfig) -> None:

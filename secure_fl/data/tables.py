@@ -65,15 +65,12 @@ class Roles:
                 if column.strip().lower() == word and column not in (self.features or ())
             ]
             if asked is None and len(near) > 1:
-                raise DataError(
-                    f"several columns could be the {role}",
-                    field=f"{name}.{role}",
-                    value=near,
-                    remedy=(
-                        f"say which with data.sources.{role}, and the columns to learn from with "
-                        "data.sources.features"
-                    ),
+                problem = f"several columns could be the {role}"
+                remedy = (
+                    f"say which with data.sources.{role}, and the columns to learn from with "
+                    "data.sources.features"
                 )
+                raise DataError(problem, field=f"{name}.{role}", value=near, remedy=remedy)
             taken[role] = asked if asked is not None else next(iter(near), None)
         named = [column for column in taken.values() if column is not None] + list(
             self.features or ()
@@ -198,12 +195,9 @@ def _chosen(
         if column not in columns:
             raise _absent(column, list(columns), f"{name}.features")
     if not chosen:
-        raise DataError(
-            "no column is left to learn from",
-            field=f"{name}.features",
-            value=list(columns)[:12],
-            remedy="name the columns in data.sources.features",
-        )
+        problem = "no column is left to learn from"
+        remedy = "name the columns in data.sources.features"
+        raise DataError(problem, field=f"{name}.features", value=list(columns)[:12], remedy=remedy)
     for column in roles.categories:
         if column not in chosen:
             raise _absent(column, chosen, f"{name}.categories")

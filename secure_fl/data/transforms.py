@@ -32,11 +32,10 @@ def transforms_for(
 
 def _rotations(spec: PartitionConfig, example: Dataset) -> list[tuple[str, Transform]]:
     if example.kind != "image":
+        problem = "only images can be rotated"
+        remedy = "use another partition.kind"
         raise PartitionError(
-            "only images can be rotated",
-            field="partition.kind",
-            value=f"rotation of {example.kind} data",
-            remedy="use another partition.kind",
+            problem, field="partition.kind", value=f"rotation of {example.kind} data", remedy=remedy
         )
     turns = [360 * group / spec.groups for group in range(spec.groups)]
     return [(f"rotated {degrees:g}°", _rotation(degrees)) for degrees in turns]
@@ -61,11 +60,10 @@ def _permutations(
 ) -> list[tuple[str, Transform]]:
     """Group 0 keeps its labels, every other group has a permutation of its own."""
     if example.classes < 2:
+        problem = "there are no labels to permute"
+        remedy = "use labelled data of at least two classes"
         raise PartitionError(
-            "there are no labels to permute",
-            field="partition.kind",
-            value=f"{example.classes} classes",
-            remedy="use labelled data of at least two classes",
+            problem, field="partition.kind", value=f"{example.classes} classes", remedy=remedy
         )
     generator = generator_of(seed, "label_permutation")
     chosen = [torch.arange(example.classes)]
@@ -76,12 +74,9 @@ def _permutations(
         if not any(torch.equal(candidate, other) for other in chosen):
             chosen.append(candidate)
     if len(chosen) < spec.groups:
-        raise PartitionError(
-            "there are fewer permutations than groups",
-            field="partition.groups",
-            value=spec.groups,
-            remedy=f"use at most {len(chosen)} groups",
-        )
+        problem = "there are fewer permutations than groups"
+        remedy = f"use at most {len(chosen)} groups"
+        raise PartitionError(problem, field="partition.groups", value=spec.groups, remedy=remedy)
     return [(f"labels {' '.join(map(str, p.tolist()))}", _permutation(p)) for p in chosen]
 
 

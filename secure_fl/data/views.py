@@ -51,12 +51,9 @@ def build_views(config: ViewsConfig, shape: tuple[int, ...]) -> KeyedAugmentatio
         )
     axes = {"series": (1, 2), "table": (1,)}.get(kind, (3,))
     if len(shape) not in axes or (kind == "photo" and shape[0] != 3):
-        raise ConfigError(
-            f"does not fit examples of shape {shape}",
-            field="views.kind",
-            value=config.kind,
-            remedy='set views.kind = "auto", or pass an augmentation of your own',
-        )
+        problem = f"does not fit examples of shape {shape}"
+        remedy = 'set views.kind = "auto", or pass an augmentation of your own'
+        raise ConfigError(problem, field="views.kind", value=config.kind, remedy=remedy)
     if kind == "series":
         return SeriesViews(config.noise, config.mask)
     if kind == "table":
@@ -113,12 +110,9 @@ def two_views(augment: Augmentation, x: Tensor, draws: Draws | int) -> tuple[Ten
     with _outside_autocast(x):
         views = [_one_at_a_time(augment, x, draws.of_view(view)) for view in (0, 1)]
     if before != global_generators():
-        raise PrivacyError.of_kind(
-            "draws from Python's or numpy's generator",
-            "augment",
-            augment,
-            "draw from torch's global generator, which is seeded for every example",
-        )
+        problem = "draws from Python's or numpy's generator"
+        remedy = "draw from torch's global generator, which is seeded for every example"
+        raise PrivacyError.of_kind(problem, "augment", augment, remedy)
     return views[0], views[1]
 
 

@@ -69,12 +69,9 @@ def feature_width(encoder: nn.Module, shape: tuple[int, ...]) -> int:
         with torch.no_grad():
             h = encoder(torch.zeros(1, *shape, device=device))
     except Exception as error:
-        raise ModelError.of_kind(
-            f"cannot take an example of shape {shape}: {error}",
-            "encoder",
-            encoder,
-            'pass an encoder made for this shape, or set model.encoder = "auto"',
-        ) from None
+        problem = f"cannot take an example of shape {shape}: {error}"
+        remedy = 'pass an encoder made for this shape, or set model.encoder = "auto"'
+        raise ModelError.of_kind(problem, "encoder", encoder, remedy) from None
     encoder.train(was_training)
     if not isinstance(h, Tensor) or h.ndim != 2:
         raise ModelError(

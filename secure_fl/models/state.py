@@ -68,12 +68,9 @@ def load_vector(module: nn.Module, vector: Tensor) -> None:
     """
     size = vector_size(module)
     if vector.shape != (size,):
-        raise ModelError(
-            f"does not fit a model of {size} averaged values",
-            field="vector",
-            value=tuple(vector.shape),
-            remedy="use the same model on all sides",
-        )
+        problem = f"does not fit a model of {size} averaged values"
+        remedy = "use the same model on all sides"
+        raise ModelError(problem, field="vector", value=tuple(vector.shape), remedy=remedy)
     start = 0
     for _, tensor in averaged_tensors(module):
         tensor.copy_(vector[start : start + tensor.numel()].reshape(tensor.shape))

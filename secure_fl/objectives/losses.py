@@ -127,12 +127,9 @@ def _check_width(z: Tensor, dims: Tensor, basis: Tensor | None) -> None:
     needed = int(dims.max()) + 1
     if width < needed or (basis is not None and width != len(basis)):
         needed = needed if basis is None else len(basis)
-        raise ObjectiveError(
-            f"z is {width} wide, the separation {needed}",
-            field="separation",
-            value=("N", *z.shape[1:]),
-            remedy="draw the plan for the projector's width",
-        )
+        problem = f"z is {width} wide, the separation {needed}"
+        remedy = "draw the plan for the projector's width"
+        raise ObjectiveError(problem, field="separation", value=("N", *z.shape[1:]), remedy=remedy)
 
 
 def _bad_provider(error: dispatch.ProviderError) -> ConfigError:

@@ -44,11 +44,10 @@ class MaskedReconstruction:
 
     def __post_init__(self) -> None:
         if self.cells < 2 or not 0 < self.hidden < 1:
+            problem = "nothing to hide or nothing to see"
+            remedy = "use at least 2 cells a side and a share between 0 and 1, such as 4 and 0.5"
             raise ObjectiveError(
-                "nothing to hide or nothing to see",
-                field="masked",
-                value=(self.cells, self.hidden),
-                remedy="use at least 2 cells a side and a share between 0 and 1, such as 4 and 0.5",
+                problem, field="masked", value=(self.cells, self.hidden), remedy=remedy
             )
 
     @property

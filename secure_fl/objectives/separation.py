@@ -44,19 +44,15 @@ class Separation:
             or len(dims.unique()) != len(dims)
             or int(dims.min()) < 0
         ):
+            problem = "not a set of dimensions"
+            remedy = "give a non-empty int64 vector of different dimensions"
             raise ObjectiveError(
-                "not a set of dimensions",
-                field="separation.dims",
-                value=dims.tolist(),
-                remedy="give a non-empty int64 vector of different dimensions",
+                problem, field="separation.dims", value=dims.tolist(), remedy=remedy
             )
         if not self.alpha >= 1:
-            raise ObjectiveError(
-                "below 1",
-                field="separation.alpha",
-                value=self.alpha,
-                remedy="the paper uses 10; 1 switches DSR off",
-            )
+            problem = "below 1"
+            remedy = "the paper uses 10; 1 switches DSR off"
+            raise ObjectiveError(problem, field="separation.alpha", value=self.alpha, remedy=remedy)
         if self.basis is not None:
             self._check_basis(self.basis)
 
@@ -76,11 +72,10 @@ class Separation:
                 "not orthonormal", field="separation.basis", value=tuple(basis.shape), remedy=remedy
             )
         if int(self.dims.max()) >= len(basis):
+            problem = "outside the basis"
+            remedy = f"keep them below {len(basis)}"
             raise ObjectiveError(
-                "outside the basis",
-                field="separation.dims",
-                value=int(self.dims.max()),
-                remedy=f"keep them below {len(basis)}",
+                problem, field="separation.dims", value=int(self.dims.max()), remedy=remedy
             )
 
 
@@ -120,11 +115,10 @@ class SeparationPlan:
             ObjectiveError: more clients than dimensions, and slices are not to be shared.
         """
         if clients > dimension and config.assign != "modulo":
+            problem = f"{clients} clients cannot each own one of {dimension} dimensions"
+            remedy = 'set it to "modulo" (clients share slices), or widen model.embedding'
             raise ObjectiveError(
-                f"{clients} clients cannot each own one of {dimension} dimensions",
-                field="objective.assign",
-                value=config.assign,
-                remedy='set it to "modulo" (clients share slices), or widen model.embedding',
+                problem, field="objective.assign", value=config.assign, remedy=remedy
             )
         size = max(1, dimension // clients)
         generator = generator_of(seed, "separation")

@@ -196,12 +196,9 @@ def distillation_rows(h: Tensor, z: Tensor, temperature: float, direction: Direc
         PrivacyError: h and z have different widths.
     """
     if h.shape != z.shape:
-        raise PrivacyError(
-            "distillation needs h and z of one width",
-            field="model.embedding",
-            value=z.shape[-1],
-            remedy="leave model.embedding out, or set objective.delta = 0",
-        )
+        problem = "distillation needs h and z of one width"
+        remedy = "leave model.embedding out, or set objective.delta = 0"
+        raise PrivacyError(problem, field="model.embedding", value=z.shape[-1], remedy=remedy)
     log_h, log_z = (
         functional.log_softmax(h / temperature, -1),
         functional.log_softmax(z / temperature, -1),
@@ -232,15 +229,12 @@ def unit_form(
         return _ssd(objective, dimension, seed, pairs)
     if isinstance(objective, NTXent):
         raise _contrastive(objective)
-    raise PrivacyError.of_kind(
-        "has no form with one loss an example",
-        "objective",
-        objective,
-        (
-            "give it `unit_losses`, `statistic` and `coupling` (UnitObjective), "
-            "or use client-level privacy"
-        ),
+    problem = "has no form with one loss an example"
+    remedy = (
+        "give it `unit_losses`, `statistic` and `coupling` (UnitObjective), "
+        "or use client-level privacy"
     )
+    raise PrivacyError.of_kind(problem, "objective", objective, remedy)
 
 
 def has_units(objective: object) -> TypeIs[UnitObjective]:
@@ -272,21 +266,15 @@ def _ssd(objective: SSD, dimension: int, seed: int, pairs: int) -> SSDUnits:
 
 
 def _contrastive(objective: object) -> PrivacyError:
-    return PrivacyError.of_kind(
-        "NT-Xent couples every example with the whole batch",
-        "objective",
-        objective,
-        (
-            'use mechanism = "group", which clips whole groups, or an objective whose examples '
-            "meet in a statistic: spectral_contrastive, ssd"
-        ),
+    problem = "NT-Xent couples every example with the whole batch"
+    remedy = (
+        'use mechanism = "group", which clips whole groups, or an objective whose examples '
+        "meet in a statistic: spectral_contrastive, ssd"
     )
+    return PrivacyError.of_kind(problem, "objective", objective, remedy)
 
 
 def _code_form() -> PrivacyError:
-    return PrivacyError(
-        "the code form's norm runs over the whole batch",
-        field="objective.form",
-        value="code",
-        remedy='set objective.form = "normalized"',
-    )
+    problem = "the code form's norm runs over the whole batch"
+    remedy = 'set objective.form = "normalized"'
+    return PrivacyError(problem, field="objective.form", value="code", remedy=remedy)

@@ -72,15 +72,12 @@ def kind_of(path: Path, field: str) -> SourceName:
     else:
         found = suffixes.get(path.suffix.lower())
     if found is None or not path.exists():
-        raise DataError(
-            "of no kind that is read" if path.exists() else "no such file",
-            field=field,
-            value=str(path),
-            remedy=(
-                f"give a folder of pictures, a file ending in {', '.join(suffixes)}, or a "
-                "folder of such files, all of one kind"
-            ),
+        problem = "of no kind that is read" if path.exists() else "no such file"
+        remedy = (
+            f"give a folder of pictures, a file ending in {', '.join(suffixes)}, or a "
+            "folder of such files, all of one kind"
         )
+        raise DataError(problem, field=field, value=str(path), remedy=remedy)
     return cast("SourceName", found)
 
 
@@ -169,11 +166,10 @@ def _many(
     ]
     own = [part.client is not None for part in parts]
     if any(own) and not all(own):
+        problem = "has no client array, and other files do"
+        remedy = "give every file an array that says who holds what, or none"
         raise DataError(
-            "has no client array, and other files do",
-            field="data.sources.client",
-            value=parts[own.index(False)].name,
-            remedy="give every file an array that says who holds what, or none",
+            problem, field="data.sources.client", value=parts[own.index(False)].name, remedy=remedy
         )
     joined = join(parts, name)
     if all(own) or len(parts) == 1:

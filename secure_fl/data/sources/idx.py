@@ -97,11 +97,9 @@ def _split(name: str, folder: Path, split: str, remedy: str) -> Dataset:
     images = read_idx(_find(folder, f"{split}-images-idx3-ubyte"), remedy)
     labels = read_idx(_find(folder, f"{split}-labels-idx1-ubyte"), remedy)
     if images.ndim != 3:
+        problem = "not a stack of images"
         raise DataError(
-            "not a stack of images",
-            field=f"{split}-images",
-            value=f"{images.ndim} axes",
-            remedy=remedy,
+            problem, field=f"{split}-images", value=f"{images.ndim} axes", remedy=remedy
         )
     return Dataset.from_arrays(
         images[:, None], labels, classes=10, layout="channels_first", name=name

@@ -148,11 +148,9 @@ def _opened(file: Path, folder: Path) -> Image:
                 turned.load()
                 return turned if turned.mode in _CHANNELS else turned.convert(_plain(turned))
     except Exception as error:  # Pillow says nowhere what it raises for a file that is damaged
-        raise DataError.of_source(
-            f"not a readable picture: {type(error).__name__}",
-            file.relative_to(folder),
-            "take it out of the folder, or save it again",
-        ) from None
+        problem = f"not a readable picture: {type(error).__name__}"
+        remedy = "take it out of the folder, or save it again"
+        raise DataError.of_source(problem, file.relative_to(folder), remedy) from None
 
 
 def _plain(picture: Image) -> str:

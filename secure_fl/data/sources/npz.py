@@ -110,21 +110,16 @@ def names_of(there: list[str], source: SourceConfig | None, path: Path) -> dict[
         DataError: an array that was asked for is not there, or there is no `x`.
     """
     if "x" not in there:
-        raise DataError(
-            "holds no array `x`",
-            field=path.name,
-            value=sorted(there),
-            remedy="write it with numpy.savez(path, x=…, y=…)",
-        )
+        remedy = "write it with numpy.savez(path, x=…, y=…)"
+        raise DataError("holds no array `x`", field=path.name, value=sorted(there), remedy=remedy)
     found = {"x": "x"}
     for role, usual in _USUAL.items():
         asked = None if source is None else getattr(source, setting(role))
         if asked is not None and asked not in there:
+            problem = f"{path.name} holds no such array"
+            remedy = f"one of {', '.join(sorted(there))}"
             raise DataError(
-                f"{path.name} holds no such array",
-                field=f"data.sources.{setting(role)}",
-                value=asked,
-                remedy=f"one of {', '.join(sorted(there))}",
+                problem, field=f"data.sources.{setting(role)}", value=asked, remedy=remedy
             )
         name = asked or next((name for name in usual if name in there), None)
         if name is not None:

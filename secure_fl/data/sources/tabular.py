@@ -75,12 +75,9 @@ def _check_columns(read: Mapping[str, Any], files: Mapping[str, Path]) -> None:
                 "two columns have one name", field=file.name, value=twice, remedy=remedy
             )
         if other := sorted(set(names) ^ set(read[first].column_names)):
-            raise DataError(
-                f"columns differ from those of {files[first].name}",
-                field=file.name,
-                value=other[:12],
-                remedy="give all files the same columns",
-            )
+            problem = f"columns differ from those of {files[first].name}"
+            remedy = "give all files the same columns"
+            raise DataError(problem, field=file.name, value=other[:12], remedy=remedy)
         if table.num_rows == 0:
             remedy = "give it a row an example, or leave the file out"
             raise DataError.of_file("holds no row", file, remedy)
