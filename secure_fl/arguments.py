@@ -56,11 +56,9 @@ def as_callbacks(callbacks: object) -> list[Callback]:
     found = []
     for number, callback in enumerate(given):
         if not isinstance(callback, Callback):
-            kind = (
-                f"the class {callback.__name__}"
-                if isinstance(callback, type)
-                else type(callback).__name__
-            )
+            kind = type(callback).__name__
+            if isinstance(callback, type):
+                kind = f"the class {callback.__name__}"
             remedy = "pass an instance of a subclass of secure_fl.Callback"
             raise ConfigError(
                 "is no callback", field=f"callbacks[{number}]", value=kind, remedy=remedy
@@ -105,8 +103,5 @@ def encoder_named(own: bool) -> Iterator[None]:
         if not own or not modules or any(isinstance(caller, Callback) for caller in callers):
             raise
         problem = f"raises {type(error).__name__} on a batch of examples"
-        remedy = (
-            "mend it: it must take batches of any number of examples in both "
-            "modes; the run can be resumed"
-        )
+        remedy = "mend it to take any number of examples in both modes; the run can be resumed"
         raise ModelError.of_kind(problem, "encoder", modules[-1], remedy) from None

@@ -174,12 +174,8 @@ def load_encoder(path: Path | str, encoder: nn.Module | None = None) -> nn.Modul
         ModelError: the run used a module of the caller's own and none is given, or it does not fit.
     """
     card, config = load_card(path), RunFolder.open(path_of(path, "run folder")).read_config()
-    return restored_encoder(
-        card,
-        config,
-        _tensors(path_of(path, "run folder") / "model" / "encoder.safetensors"),
-        encoder,
-    )
+    tensors = _tensors(path_of(path, "run folder") / "model" / "encoder.safetensors")
+    return restored_encoder(card, config, tensors, encoder)
 
 
 def load_pools(
@@ -264,10 +260,14 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _portable(module: nn.Module, prefix: str) -> dict[str, Tensor]:
-    return {
-        prefix + name: tensor.detach().cpu().contiguous().clone()
-        for name, tensor in module.state_dict().items()
-    }
+    state = module.state_dict().items()
+    return {prefix + name: each.detach().cpu().contiguous().clone() for name, each in state}
+
+
+def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those whose names begin with a prefix, without it."""
+    own = [name for name in tensors if name.startswith(prefix)]
+    return {name.removeprefix(prefix): tensors[name] for name in own}
 
 
 def _encoder(card: ModelCard, config: FederationConfig, encoder: nn.Module | None) -> nn.Module:
@@ -292,13 +292,8 @@ def _pool(card: ModelCard, config: FederationConfig, encoder: nn.Module | None) 
 
 
 def _load(module: nn.Module, tensors: dict[str, Tensor], prefix: str) -> None:
-    mine = {
-        name.removeprefix(prefix): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(prefix)
-    }
     try:
-        module.load_state_dict(mine)
+        module.load_state_dict(below(tensors, prefix))
     except RuntimeError as error:
         problem = f"the stored weights do not fit: {str(error).splitlines()[-1].strip()}"
         remedy = "pass a module of the class the run was given"

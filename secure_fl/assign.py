@@ -94,10 +94,8 @@ def assign(models: Models, x: Examples, y: Any = None) -> Assignment:
     pool, by = _decided(
         scores, card.task == "self_supervised" or data.labelled, config.pools.select_by, distances
     )
-    rows = tuple(
-        (_finite(s.loss), s.accuracy, s.entropy, distance)
-        for s, distance in zip(scores, distances, strict=True)
-    )
+    pairs = zip(scores, distances, strict=True)
+    rows = tuple((_finite(s.loss), s.accuracy, s.entropy, far) for s, far in pairs)
     return Assignment(pool, by, len(data), rows)
 
 
@@ -109,11 +107,10 @@ def _distances(models: Models, raw: Dataset) -> list[float | None]:
     form = SketchForm.of(
         models.config, card.shape, card.classes, feature_width(encoder, card.shape)
     )
-    values = (
-        embed(encoder, card.scaling.alone(raw).x, models.compute(encoder))
-        if form.of_encoder
-        else pooled_values(card.scaling.sketched(raw))
-    )
+    if form.of_encoder:
+        values = embed(encoder, card.scaling.alone(raw).x, models.compute(encoder))
+    else:
+        values = pooled_values(card.scaling.sketched(raw))
     own = form.plain_sketch(values, models.centre)
     found: list[float | None] = (
         (form.plain(guide.centres) - (own - form.plain(guide.mean))).norm(dim=1).tolist()

@@ -127,12 +127,8 @@ class Draws:
 
     def shared(self) -> Draws:
         """One row of coins that all rows of the step have in common."""
-        return Draws(
-            self._key,
-            self._step,
-            np.full(1, _NOBODY, np.uint32),
-            self._views[:1] if len(self) else np.zeros(1, np.uint32),
-        )
+        view = self._views[:1] if len(self) else np.zeros(1, np.uint32)
+        return Draws(self._key, self._step, np.full(1, _NOBODY, np.uint32), view)
 
     def words(self, count: int, use: int) -> NDArray[np.uint32]:
         """`[N, count]` uniform 32-bit words."""
@@ -202,19 +198,10 @@ class Draws:
 def global_generators() -> tuple[object, ...]:
     """Where torch's, Python's and numpy's global generators are, to see whether somebody drew."""
     numpy_s = np.random.get_state(legacy=False)
-    gpus = (
-        [state.numpy().tobytes() for state in torch.cuda.get_rng_state_all()]
-        if torch.cuda.is_initialized()
-        else []
-    )
+    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    states = [state.numpy().tobytes() for state in (torch.get_rng_state(), *gpus)]
     place = numpy_s["state"]["pos"], numpy_s["has_gauss"]
-    return (
-        torch.get_rng_state().numpy().tobytes(),
-        *gpus,
-        random.getstate(),
-        numpy_s["state"]["key"].tobytes(),
-        place,
-    )
+    return (*states, random.getstate(), numpy_s["state"]["key"].tobytes(), place)
 
 
 def _state_of(words: NDArray[np.uint32]) -> Tensor:

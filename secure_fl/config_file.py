@@ -46,15 +46,10 @@ def dump_config(config: FederationConfig) -> str:
 
 def starter_config() -> str:
     """A commented TOML file with every setting at its default, or commented out where unset."""
-    lines = [
-        (
-            "# A secure_fl run. Every setting is shown with its default; "
-            "delete what you do not change."
-        ),
-        "",
-    ]
-    lines += commented(FederationConfig())
-    return "\n".join(lines).rstrip() + "\n"
+    head = (
+        "# A secure_fl run. Every setting is shown with its default; delete what you do not change."
+    )
+    return "\n".join([head, "", *commented(FederationConfig())]).rstrip() + "\n"
 
 
 def config_schema() -> str:
@@ -81,23 +76,15 @@ def read_table(
     try:
         return _parse(_decoded(read_bytes(path, most=_LARGEST), path, field))
     except FileError as error:
-        problem = (
-            "no such file"
-            if not path.exists()
-            else "not a text file"
-            if path.is_dir()
-            else error.problem
-        )
+        problem = "not a text file" if path.is_dir() else error.problem
+        problem = problem if path.exists() else "no such file"
         raise refused(problem, f"name a TOML file; `{maker}` writes one") from None
     except UnicodeDecodeError:
         raise refused("not text in UTF-8", _AS_UTF8) from None
     except tomllib.TOMLDecodeError as error:
         remedy = "mend the line named"
         if path.suffix.lower() != ".toml" and field == "configuration":
-            remedy = (
-                "name a TOML file; for data of your own `secure-fl init "
-                f"my.toml --data {path}` writes one"
-            )
+            remedy = f"name a TOML file: `secure-fl init my.toml --data {path}` writes one"
         raise refused(f"not valid TOML: {error}", remedy) from None
 
 

@@ -49,20 +49,13 @@ class SecureFLError(Exception):
 
     def within(self, where: str, remedy: str | None = None) -> Self:
         """The same error with its place before the problem; another remedy where one is given."""
-        return type(self)(
-            f"{where}: {self.problem}",
-            field=self.field,
-            value=self.value,
-            remedy=self.remedy if remedy is None else remedy,
-        )
+        problem, remedy = f"{where}: {self.problem}", self.remedy if remedy is None else remedy
+        return type(self)(problem, field=self.field, value=self.value, remedy=remedy)
 
     def __reduce__(self) -> tuple[object, ...]:
         """For worker processes, which send errors back: the message is kept, not made anew."""
-        return _rebuilt, (
-            type(self),
-            self.args,
-            vars(self) | {"value": _without_arrays(self.value)},
-        )
+        state = vars(self) | {"value": _without_arrays(self.value)}
+        return _rebuilt, (type(self), self.args, state)
 
 
 class ConfigError(SecureFLError):

@@ -22,6 +22,7 @@ from secure_fl.artifacts import (
     CENTRE,
     LARGEST,
     ModelCard,
+    below,
     load_card,
     model_files,
     restored_encoder,
@@ -136,10 +137,7 @@ def load_exported(folder: Path | str, encoder: nn.Module | None = None) -> Model
     """
     path = path_of(folder, "folder")
     if not is_file(path / "config.json"):
-        remedy = (
-            "name a folder that `secure-fl export --hf` wrote; a run's "
-            "own folder is read by load_result"
-        )
+        remedy = "name a folder that `secure-fl export --hf` wrote; runs are read by load_result"
         raise RunFolderError(
             "holds no exported models", field="folder", value=str(path), remedy=remedy
         )
@@ -148,12 +146,7 @@ def load_exported(folder: Path | str, encoder: nn.Module | None = None) -> Model
     data = read_bytes(path / "model.safetensors", most=LARGEST)
     tensors = unpack(data, field="model.safetensors", value=str(path), remedy=_REMEDY)
     config = FederationConfig(**found.federation)
-    own = {
-        name.removeprefix(_ENCODER): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(_ENCODER)
-    }
-    module = restored_encoder(found.card, config, own, encoder)
+    module = restored_encoder(found.card, config, below(tensors, _ENCODER), encoder)
     if not config.pools.enabled:
         return Models(config, found.card, module, [])
     pools, guide = restored_pools(found.card, config, tensors, encoder)
@@ -293,11 +286,8 @@ def _quiet_exporter() -> Iterator[None]:
 
 def _public_card(path: Path) -> dict[str, Any]:
     """The card without what is the experimenter's."""
-    return (
-        RunFolder.open(path)
-        .manifest.without_experiments()
-        .view("model/model.json", vars(load_card(path)))
-    )
+    manifest = RunFolder.open(path).manifest.without_experiments()
+    return manifest.view("model/model.json", vars(load_card(path)))
 
 
 def _json(value: object) -> bytes:

@@ -97,12 +97,8 @@ class Models:
         with self._as_ours():
             raw = aligned(x, self.card.columns) if isinstance(x, Dataset) else self._given(x, y)
             raw = raw.with_classes(declared.classes, declared.names or None)
-        data = prepared(
-            raw,
-            self.config.data.model_copy(
-                update={"scale": self.card.scale, "image_size": self.card.image_size}
-            ),
-        )
+        asked = {"scale": self.card.scale, "image_size": self.card.image_size}
+        data = prepared(raw, self.config.data.model_copy(update=asked))
         if data.shape != self.card.shape:
             problem = f"examples are not of shape {self.card.shape}"
             remedy = "bring the examples into the shape the federation was trained on"
@@ -135,11 +131,9 @@ class Models:
             if not error.problem.startswith("labels "):
                 raise
             known, last = self.card.class_names, self.card.classes - 1
-            remedy = (
-                f"use the run's: {', '.join(known)}"
-                if known
-                else f"number the classes 0..{last} as the federation's clients do"
-            )
+            remedy = f"number the classes 0..{last} as the federation's clients do"
+            if known:
+                remedy = f"use the run's: {', '.join(known)}"
             raise DataError.unshown(
                 f"labels outside the federation's {self.card.classes}", "y", remedy
             ) from None
@@ -159,14 +153,9 @@ class Models:
     @property
     def _declared(self) -> Declared:
         """Labels are numbered as the federation's are, whichever of them the newcomer has."""
-        return (
-            Declared(
-                self.card.classes,
-                self.card.class_names or tuple(map(str, range(self.card.classes))),
-            )
-            if self.card.classes
-            else Declared()
-        )
+        classes = self.card.classes
+        names = self.card.class_names or tuple(map(str, range(classes)))
+        return Declared(classes, names) if classes else Declared()
 
     def _given(self, x: Any, y: Any) -> Dataset:
         declared = self._declared
@@ -176,10 +165,8 @@ class Models:
         if not isinstance(x, Tensor | np.ndarray | list):
             return Dataset.of(x if y is None else (x, y), name="examples")
         array = _array(x, "x")
-        if array.ndim not in (
-            len(self.card.shape) + 1,
-            len(self.card.shape) + (self.card.shape[0] > 1),
-        ):
+        axes = len(self.card.shape)
+        if array.ndim not in (axes + 1, axes + (self.card.shape[0] > 1)):
             problem = f"examples are not of shape {self.card.shape}"
             remedy = "bring the examples into the shape the federation was trained on"
             raise DataError(problem, field="x", value=tuple(array.shape[1:]), remedy=remedy)

@@ -28,30 +28,17 @@ def model_page(
         card: how to use the models, without the experimenter's fields.
         summary: `summary.json`, without the experimenter's fields.
     """
-    return (
-        "\n".join(
-            [
-                _HEAD,
-                f"# {config.name}",
-                "",
-                *_models(config, card, summary),
-                *_loading(card),
-                *_privacy(summary),
-            ]
-        )
-        + "\n"
-    )
+    sections = [*_models(config, card, summary), *_loading(card), *_privacy(summary)]
+    return "\n".join([_HEAD, f"# {config.name}", "", *sections, ""])
 
 
 def _models(
     config: FederationConfig, card: Mapping[str, Any], summary: Mapping[str, Any]
 ) -> Iterator[str]:
     shape = " × ".join(map(str, card["shape"]))
-    pools = (
-        f", and {config.pools.count} pool models, each for the clients whom it suits"
-        if config.pools.enabled
-        else ""
-    )
+    pools = ""
+    if config.pools.enabled:
+        pools = f", and {config.pools.count} pool models, each for the clients whom it suits"
     yield (
         f"An encoder pre-trained by federated learning over {summary['clients']} clients{pools}, "
         "made with secure_fl."

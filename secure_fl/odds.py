@@ -79,10 +79,8 @@ def withstands(shown: int, degree: int, threshold: int, *, colluders: int) -> bo
         degree, threshold: of the graph.
         colluders: clients that collude with it.
     """
-    return (
-        odds(shown, degree, threshold, colluders=colluders, dropouts=0).secret + TRIES_LOG2
-        <= FAILURE_LOG2
-    )
+    one_try = odds(shown, degree, threshold, colluders=colluders, dropouts=0).secret
+    return one_try + TRIES_LOG2 <= FAILURE_LOG2
 
 
 def smallest_degree(count: int, *, colluders: int, dropouts: int, shown: int | None = None) -> int:

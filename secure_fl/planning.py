@@ -52,12 +52,10 @@ class ClientRow:
             return None
         if not self.given:
             return steps.rounds
-        pools = (
-            []
-            if self.plan.pools is None
-            else [self.plan.pools.planned(noise, self.plan.pools.rounds)]
-        )
-        return _rounds(self.budget, steps.planned(noise), (*self.plan.fixed, *pools))
+        others = self.plan.fixed
+        if self.plan.pools is not None:
+            others = (*others, self.plan.pools.planned(noise, self.plan.pools.rounds))
+        return _rounds(self.budget, steps.planned(noise), tuple(others))
 
 
 @lru_cache(maxsize=8192)
@@ -73,12 +71,8 @@ def client_plans(federation: Federation) -> Iterator[ClientRow]:
         PrivacyError: no noise keeps a client within the budget; it says which ε can be reached.
     """
     config = federation.config
-    budget = Budget(
-        config.privacy.epsilon,
-        config.privacy.delta,
-        PrivacyUnit.EXAMPLE,
-        Adjacency(config.privacy.adjacency),
-    )
+    privacy, adjacency = config.privacy, Adjacency(config.privacy.adjacency)
+    budget = Budget(privacy.epsilon, privacy.delta, PrivacyUnit.EXAMPLE, adjacency)
     gate = BudgetGate(config.privacy, None)
     if config.pretrain.mode == "load":
         gate.load_encoder(

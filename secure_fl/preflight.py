@@ -119,12 +119,8 @@ def warnings(federation: Federation) -> Iterator[Warn]:
     together = sum(len(client.train) for client in federation.clients)
     evaluate = config.evaluate
     if evaluate.enabled and config.pretrain.mode != "none" and evaluate.knn > together:
-        yield Warn(
-            "evaluate.knn",
-            evaluate.knn,
-            f"all clients together have {together} training examples: kNN "
-            "will ask all of them, each time",
-        )
+        said = f"of the clients' {together} training examples kNN will ask all, each time"
+        yield Warn("evaluate.knn", evaluate.knn, said)
     for share in evaluate.fine_tune if evaluate.enabled else ():
         if share * together < max(2, federation.blueprint.classes):
             said = f"of {together} examples that is fewer than there are classes"
@@ -146,9 +142,5 @@ def _large_batches(federation: Federation) -> Iterator[Warn]:
         batches["pools"] = config.pools.batch_size
     for table, batch in batches.items():
         if batch > smallest:
-            yield Warn(
-                f"{table}.batch_size",
-                batch,
-                f"the smallest client has {smallest} training examples, "
-                "which is all its batch will hold",
-            )
+            said = f"the smallest client has {smallest} training examples, all its batch will hold"
+            yield Warn(f"{table}.batch_size", batch, said)

@@ -175,10 +175,7 @@ class Result:
         number = self._number(client)
         if number not in self.choices:
             problem = "the run's record does not tell which pool a client uses"
-            remedy = (
-                "pass pool=, which the client itself knows, or leave client "
-                "out: its examples then choose"
-            )
+            remedy = "pass pool=, which the client knows, or leave client out: examples then choose"
             raise ModelError(problem, field="client", value=client, remedy=remedy)
         return self.choices[number]
 

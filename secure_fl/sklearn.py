@@ -118,11 +118,8 @@ class SecureFLClassifier(ClassifierMixin, _OfRun):  # type: ignore[misc]
     def predict_proba(self, X: Array) -> np.ndarray:
         """Probability of each class, `[N, classes]`; errors as `Result.predict_proba`."""
         result = _result(self)
-        return np.asarray(
-            result.predict_proba(
-                from_rows(X, result.models.card), self.client, pool=self.pool
-            ).numpy()
-        )
+        rows = from_rows(X, result.models.card)
+        return np.asarray(result.predict_proba(rows, self.client, pool=self.pool).numpy())
 
 
 class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -214,11 +211,9 @@ class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _number(self, client: Any) -> int | None:
         if client is None:
             return None
-        found = (
-            np.flatnonzero(self.clients_ == client)
-            if hasattr(self, "clients_")
-            else np.array([client])
-        )
+        found = np.array([client])
+        if hasattr(self, "clients_"):
+            found = np.flatnonzero(self.clients_ == client)
         if len(found) != 1:
             raise ModelError.of_kind(
                 "no such client", "client", client, "use a client that fit() was given examples of"

@@ -168,10 +168,7 @@ def _group_size(objective: Objective) -> int:
     size = getattr(objective, "group_size", None)
     if not isinstance(size, int) or size < 1:
         problem = "a term is declared GROUP and the groups are not"
-        remedy = (
-            "give the objective an attribute `group_size`: how many "
-            "neighbouring examples make a group"
-        )
+        remedy = "give the objective `group_size`: how many neighbouring examples make a group"
         raise PrivacyError(problem, field="group_size", value=size, remedy=remedy)
     return size
 

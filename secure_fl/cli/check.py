@@ -79,11 +79,9 @@ def quick_checks(federation: Federation, folder: Path) -> Estimate:
     check_packages(federation.config)
     check_loaded(federation)
     taken = estimate(federation, timed=False)
-    check_folder(
-        folder,
-        taken.disk,
-        private=federation.config.privacy.unit != "none" or federation.config.noises_sketches,
-    )
+    config = federation.config
+    private = config.privacy.unit != "none" or config.noises_sketches
+    check_folder(folder, taken.disk, private=private)
     for warning in warnings(federation):
         err.print(f"note: {warning}", style="yellow")
     return taken
@@ -105,10 +103,7 @@ def planned_line(federation: Federation) -> str:
             "leave privacy.noise out, which calibrates it, raise it, or take fewer rounds: "
             "`secure-fl privacy plan` says how many fit"
         )
-        problem = (
-            f"the run would spend ε = {epsilon:.4g} of {privacy.epsilon:g}, "
-            "and stop when that is gone"
-        )
+        problem = f"the run would spend ε = {epsilon:.4g}, and stop at {privacy.epsilon:g}"
         raise PrivacyError(problem, field="privacy.noise", value=privacy.noise, remedy=remedy)
     least, most = min(noises), max(noises)
     noise = f"noise multiplier {least:.3g}" + (f" to {most:.3g}" if most > least * 1.005 else "")
@@ -140,15 +135,10 @@ def _planned(federation: Federation) -> tuple[float, list[float]]:
 def _is_certain(config: FederationConfig) -> bool:
     """Whether every planned release is made: all clients are called, no warm-up leaves one out."""
     phases: list[OptimiserConfig] = [config.pretrain] if config.pretrain.mode == "federated" else []
-    called = all(
-        phase.participation == 1
-        for phase in [*phases, *([config.pools] if config.pools.enabled else [])]
-    )
-    return called and not (
-        config.pools.enabled
-        and config.pools.start == "sketch"
-        and config.privacy.chooses_by_loss("sketch")
-    )
+    phases += [config.pools] if config.pools.enabled else []
+    sketched = config.pools.enabled and config.pools.start == "sketch"
+    warms_up = sketched and config.privacy.chooses_by_loss("sketch")
+    return not warms_up and all(phase.participation == 1 for phase in phases)
 
 
 def page_width(console: Console) -> int:

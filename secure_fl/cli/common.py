@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from rich.progress import track
 
 from secure_fl.cli.console import err
 from secure_fl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from secure_fl.config import PrivacyConfig
 
 Step = TypeVar("Step")
 _LOG_SECONDS = 3.0
@@ -25,6 +28,12 @@ Settings = Annotated[
 def command_group(said: str) -> typer.Typer:
     """Commands under one name; without any of them it prints its help."""
     return typer.Typer(help=said, no_args_is_help=True, rich_markup_mode=None)
+
+
+def said_budget(privacy: PrivacyConfig) -> str:
+    """A run's budget in words."""
+    kind = f"δ = {privacy.delta:g}, {privacy.unit} level, {privacy.adjacency}"
+    return f"ε = {privacy.epsilon:g}, {kind}"
 
 
 def write_new(path: Path, text: str, *, force: bool) -> None:

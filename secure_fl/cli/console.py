@@ -43,11 +43,8 @@ class Sheet:
         if self._title:
             yield Text(self._title, style="italic")
         for row in self._rows:
-            first, *rest = (
-                f"{name} {cell}".strip()
-                for name, cell in zip(self._columns, row, strict=True)
-                if cell
-            )
+            named = zip(self._columns, row, strict=True)
+            first, *rest = (f"{name} {cell}".strip() for name, cell in named if cell)
             yield Text(first, style="bold")
             yield Text("  " + ", ".join(rest))
 

@@ -53,18 +53,9 @@ def data(
 def _reading(clients: Sequence[ClientData], summary: PartitionSummary) -> list[str]:
     """What was read as what, in words."""
     first = clients[0].train
-    names = ""
-    if summary.class_names:
-        shown = ", ".join(summary.class_names[:_MOST_CLASSES]) + (
-            ", …" if len(summary.class_names) > _MOST_CLASSES else ""
-        )
-        names = f": {shown}"
+    names = ", ".join(summary.class_names[:_MOST_CLASSES])
+    more = ", …" if len(summary.class_names) > _MOST_CLASSES else ""
+    names = f": {names}{more}" if names else ""
     notes = list(dict.fromkeys(note for client in clients for note in client.train.notes))
-    return [
-        f"read as {first.reading}",
-        *notes,
-        (
-            f"examples of shape {summary.shape}, {summary.classes} classes, label skew "
-            f"{summary.label_skew:.2f} (0 is IID){names}"
-        ),
-    ]
+    figures = f"{summary.classes} classes, label skew {summary.label_skew:.2f} (0 is IID){names}"
+    return [f"read as {first.reading}", *notes, f"examples of shape {summary.shape}, {figures}"]

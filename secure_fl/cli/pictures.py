@@ -83,12 +83,8 @@ def _draw_partition(axes: Axes, summary: PartitionSummary, rows: int) -> None:
         axes.figure.colorbar(image, ax=axes, label="training examples")
         axes.set_xlabel("label", fontsize=8)
         if summary.class_names and summary.classes <= 20:
-            axes.set_xticks(
-                range(summary.classes),
-                [name[:14] for name in summary.class_names],
-                rotation=45,
-                ha="right",
-            )
+            names = [name[:14] for name in summary.class_names]
+            axes.set_xticks(range(summary.classes), names, rotation=45, ha="right")
     else:
         axes.barh(range(len(clients)), [client.examples for client in clients])
         axes.invert_yaxis()

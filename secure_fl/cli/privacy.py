@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from secure_fl.cli.common import Settings, command_group
+from secure_fl.cli.common import Settings, command_group, said_budget
 from secure_fl.cli.console import Sheet, err, out
 from secure_fl.errors import ConfigError, RunFolderError
 
@@ -122,23 +122,11 @@ def _show_examples(federation: Federation) -> None:
     ):
         rate = row.plan.pretrain or row.plan.pools
         fits = row.rounds_that_fit()
-        rows.append(
-            [
-                federation.clients[row.client].name or row.client,
-                row.examples,
-                "-" if rate is None else rate.rate,
-                row.plan.noise,
-                row.epsilon,
-                "-" if fits is None else str(fits),
-            ]
-        )
-    out.print(
-        Sheet(
-            _claim(federation),
-            ["client", "examples", "rate", "noise", "ε planned", "pre-training rounds that fit"],
-            rows,
-        )
-    )
+        name = federation.clients[row.client].name or row.client
+        figures = ["-" if rate is None else rate.rate, row.plan.noise, row.epsilon]
+        rows.append([name, row.examples, *figures, "-" if fits is None else str(fits)])
+    columns = ["client", "examples", "rate", "noise", "ε planned", "pre-training rounds that fit"]
+    out.print(Sheet(_claim(federation), columns, rows))
     if privacy.noise is None:
         out.print(
             "the noise is made for the rounds that are set, and at most 0.3 % above the least "
@@ -160,26 +148,10 @@ def _show_clients(federation: Federation, plan: ClientPlan) -> None:
         level = plan.of(name)
         others = [other for phase, other in plan.by_phase().items() if phase != name]
         fits = rounds_within(budget, [level.event(1)], already=others, most=10_000)
-        rows.append(
-            [
-                name,
-                event.releases,
-                level.noise_multiplier,
-                level.levels,
-                level.false_pass,
-                level.n_min,
-                fits,
-            ]
-        )
-    columns = [
-        "phase",
-        "rounds",
-        "noise",
-        "grid steps in the bound",
-        "pool of one passes",
-        "fewest clients",
-        "rounds that fit",
-    ]
+        noise = [level.noise_multiplier, level.levels, level.false_pass]
+        rows.append([name, event.releases, *noise, level.n_min, fits])
+    columns = ["phase", "rounds", "noise", "grid steps in the bound", "pool of one passes"]
+    columns += ["fewest clients", "rounds that fit"]
     out.print(Sheet(_claim(federation), columns, rows))
     out.print(
         f"the run would spend ε = {epsilon(plan.events(), privacy.delta, budget.adjacency):.2f}"
@@ -200,8 +172,4 @@ def _names(run: RunFolder) -> dict[int, str]:
 
 
 def _claim(federation: Federation) -> str:
-    privacy = federation.config.privacy
-    return (
-        f"budget ε = {privacy.epsilon:g}, δ = {privacy.delta:g}, {privacy.unit} level, "
-        f"{privacy.adjacency}"
-    )
+    return f"budget {said_budget(federation.config.privacy)}"

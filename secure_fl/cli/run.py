@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from secure_fl.cli.check import folder_of, planned_line, quick_checks
-from secure_fl.cli.common import Settings
+from secure_fl.cli.common import Settings, said_budget
 from secure_fl.cli.console import Sheet, err, out
 from secure_fl.errors import ConfigError
 from secure_fl.quantities import clock, size
@@ -95,10 +95,7 @@ def _chosen(
     if resume is not None:
         if config is not None or out_dir is not None:
             problem = "a resumed run takes no other configuration or folder"
-            remedy = (
-                "give --resume alone: the run folder holds the configuration; "
-                "--set pools.rounds=N makes the run longer"
-            )
+            remedy = "give --resume alone, or with --set pools.rounds=N: the folder has the rest"
             raise ConfigError(problem, field="--resume", value=str(resume), remedy=remedy)
         return RunFolder.open(resume).read_config(settings), resume
     if config is None:
@@ -126,20 +123,14 @@ def _announce(federation: Any) -> None:
     )
     privacy = federation.config.privacy
     if privacy.unit != "none":
-        claim = (
-            f"ε = {privacy.epsilon:g}, δ = {privacy.delta:g}, {privacy.unit} level, "
-            f"{privacy.adjacency}"
-        )
-        out.print(f"privacy budget: {claim}; the noise is calibrated first")
+        out.print(f"privacy budget: {said_budget(privacy)}; the noise is calibrated first")
     warn(out, federation.config)
 
 
 def _privacy_line(privacy: dict[str, Any]) -> str:
-    spent = (
-        "no bound"
-        if privacy["epsilon"] is None
-        else f"ε = {privacy['epsilon']:.2f} of {privacy['budget']:g}"
-    )
+    spent = "no bound"
+    if privacy["epsilon"] is not None:
+        spent = f"ε = {privacy['epsilon']:.2f} of {privacy['budget']:g}"
     kind = (
         f"δ = {privacy['delta']:g}, {privacy['unit']} level, {privacy['adjacency']}, the largest "
         "of any client"

@@ -40,11 +40,8 @@ class _Towards:
         value = float(value_of(config, self.field))
         if self.limit is not None and (value >= self.limit if self.up else value <= self.limit):
             return None
-        return (
-            f"raise {self.field} above {value:g}"
-            if self.up
-            else (f"lower {self.field} below {value:g}")
-        )
+        verb, side = ("raise", "above") if self.up else ("lower", "below")
+        return f"{verb} {self.field} {side} {value:g}"
 
 
 class Raise(_Towards):
@@ -64,11 +61,8 @@ Option = Setting | Raise | Lower | str
 
 def advise(config: FederationConfig, *options: Option) -> str:
     """The options that this configuration leaves open, as a sentence; a string is always one."""
-    said = [
-        words
-        for option in options
-        if (words := option if isinstance(option, str) else option.words(config)) is not None
-    ]
+    words = [each if isinstance(each, str) else each.words(config) for each in options]
+    said = [each for each in words if each is not None]
     return said[0] if len(said) == 1 else f"{', '.join(said[:-1])}, or {said[-1]}" if said else ""
 
 

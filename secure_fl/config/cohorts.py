@@ -59,13 +59,8 @@ def _enough(
     cohort, share = settings.cohort_size(clients), settings.participation
     problem = problem.format(cohort=cohort, clients=clients)
     if clients >= least:
-        return (
-            cohort >= least,
-            f"{table}.participation",
-            share,
-            problem,
-            f"at least {ceil(100 * least / clients) / 100:g}, {remedy}",
-        )
+        remedy = f"at least {ceil(100 * least / clients) / 100:g}, {remedy}"
+        return cohort >= least, f"{table}.participation", share, problem, remedy
     return False, "partition.clients", clients, problem, f"at least {least}: {remedy}"
 
 
@@ -74,13 +69,8 @@ def _survivors(
 ) -> Iterator[Rule]:
     """Client-level privacy's own smallest sum against the roster, the colluders and the pools."""
     field, privacy = "privacy.min_clients", config.privacy
-    yield (
-        fewest <= clients,
-        field,
-        fewest,
-        f"more survivors than the {clients} clients (partition.clients)",
-        f"at most {clients}",
-    )
+    problem = f"more survivors than the {clients} clients (partition.clients)"
+    yield fewest <= clients, field, fewest, problem, f"at most {clients}"
     problem = f"no honest client is left beside privacy.colluders = {privacy.colluders}"
     yield fewest > privacy.colluders, field, fewest, problem, f"at least {privacy.colluders + 1}"
     least = max(FEWEST, config.security.min_pool_clients if config.pools.enabled else 0)

@@ -168,13 +168,8 @@ def _setting(table: object, name: str) -> object:
 def _with_defaults(table: object, defaults: dict[str, Any]) -> object:
     """The table with defaults for what it does not set."""
     if isinstance(table, Section):
-        return table.model_copy(
-            update={
-                name: value
-                for name, value in defaults.items()
-                if name not in table.model_fields_set
-            }
-        )
+        unset = set(defaults) - table.model_fields_set
+        return table.model_copy(update={name: defaults[name] for name in unset})
     return (
         {**defaults, **table} if isinstance(table, dict) else defaults if table is None else table
     )

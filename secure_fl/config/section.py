@@ -92,11 +92,9 @@ def _typed(error: ValidationError, section: type[Section]) -> ConfigError:
     path = ".".join(str(part) for part in (*filter(None, [section.table]), *first["loc"]))
     if first["type"] == "extra_forbidden":
         near = _near(str(first["loc"][-1]), section)
-        remedy = (
-            f"did you mean {' or '.join(near)}?"
-            if near
-            else "known keys: " + ", ".join(section.model_fields)
-        )
+        remedy = f"did you mean {' or '.join(near)}?"
+        if not near:
+            remedy = "known keys: " + ", ".join(section.model_fields)
         return ConfigError("unknown key", field=path, value=first["input"], remedy=remedy)
     problem = _PROBLEMS.get(
         first["type"],
@@ -186,13 +184,8 @@ def _settings() -> list[str]:
     def below(section: type[Section], prefix: str) -> Iterator[str]:
         for name, field in section.model_fields.items():
             yield prefix + name
-            kinds = [
-                kind
-                for kind in (field.annotation, *get_args(field.annotation))
-                if isinstance(kind, type)
-            ]
-            for kind in kinds:
-                if issubclass(kind, Section):
+            for kind in (field.annotation, *get_args(field.annotation)):
+                if isinstance(kind, type) and issubclass(kind, Section):
                     yield from below(kind, f"{prefix}{name}.")
 
     return list(below(FederationConfig, ""))

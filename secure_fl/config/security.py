@@ -141,9 +141,7 @@ def _more_neighbours(rules: SumRules, given: int | None) -> str:
     least = smallest_degree(
         rules.cohort, colluders=rules.colluders, dropouts=0, shown=rules.survivors
     )
-    enough = (
-        f"at least {least}"
-        if least < rules.cohort - 1
-        else "leave it unset, so that all mask with all"
-    )
+    enough = "leave it unset, so that all mask with all"
+    if least < rules.cohort - 1:
+        enough = f"at least {least}"
     return enough + ("" if given is None else ", and leave security.threshold unset")

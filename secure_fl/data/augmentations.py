@@ -58,10 +58,8 @@ class PhotoViews:
     def changed(self, x: Tensor, draws: Draws) -> Tensor:
         numbers = draws.uniform(2 * _TRIES + 9, Use.DECISIONS)
         order = list(permutations(range(4)))[int(24 * float(draws.shared().uniform(1, Use.SHARED)))]
-        boxes, (flip, jitter, grey, *factors) = (
-            numbers[:, : 2 * _TRIES + 2],
-            numbers[:, 2 * _TRIES + 2 :].to(x.device).unbind(1),
-        )
+        boxes, others = numbers.tensor_split([2 * _TRIES + 2], 1)
+        flip, jitter, grey, *factors = others.to(x.device).unbind(1)
         x = cropped(x, boxes, self.crop_scale)
         _change(x, flip < self.flip, lambda x, _: x.flip(3))
         _change(
@@ -109,10 +107,8 @@ class GlyphViews:
 
     def changed(self, x: Tensor, draws: Draws) -> Tensor:
         numbers = draws.uniform(2 * _TRIES + 7, Use.DECISIONS)
-        boxes, (flip, lit, brightness, sharpened, contrast) = (
-            numbers[:, : 2 * _TRIES + 2],
-            numbers[:, 2 * _TRIES + 2 :].to(x.device).unbind(1),
-        )
+        boxes, others = numbers.tensor_split([2 * _TRIES + 2], 1)
+        flip, lit, brightness, sharpened, contrast = others.to(x.device).unbind(1)
         added = torch.where(lit < _JITTER_SHARE, _between(brightness, self.jitter) - 1, 0.0)
         factor = torch.where(sharpened < _JITTER_SHARE, _between(contrast, self.jitter), 1.0)
         x = cropped(x, boxes, self.crop_scale)

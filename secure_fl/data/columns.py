@@ -7,6 +7,7 @@ gaps are their own names, for which `()` stands. Errors never show what a column
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -234,10 +235,8 @@ def numbered(values: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     names = [str(value) for value in found.tolist()]
     if found.dtype.kind == "U" and all(_whole(name) for name in names):
         order = sorted(range(len(names)), key=lambda i: int(names[i]))
-        codes, names = (
-            np.argsort(np.asarray(order, dtype=np.int64), kind="stable")[codes],
-            [names[i] for i in order],
-        )
+        names = [names[i] for i in order]
+        codes = np.argsort(np.asarray(order, dtype=np.int64), kind="stable")[codes]
     codes = codes.reshape(-1).astype(np.int64)
     return codes, () if names == list(map(str, range(len(names)))) else tuple(names)
 
@@ -254,12 +253,9 @@ def column(values: Any, length: int, field: str) -> np.ndarray:
         values.detach().cpu().numpy() if isinstance(values, Tensor) else _as_array(values, field)
     )
     if array.shape != (length,):
-        raise DataError(
-            "not one value for each example",
-            field=field,
-            value="another length than x" if array.ndim == 1 else f"{array.ndim} axes",
-            remedy="give it the shape (N,), N as in x",
-        )
+        found = "another length than x" if array.ndim == 1 else f"{array.ndim} axes"
+        problem, remedy = "not one value for each example", "give it the shape (N,), N as in x"
+        raise DataError(problem, field=field, value=found, remedy=remedy)
     kind = array.dtype.kind
     if kind == "f" and not bool(np.isfinite(array).all()):
         raise _missing(field)
@@ -290,13 +286,7 @@ def _as_array(values: Any, field: str) -> np.ndarray:
 def _of_objects(array: np.ndarray, field: str) -> np.ndarray:
     """What frames keep text in."""
     items = array.tolist()
-    if any(
-        item is None
-        or item is not item
-        or type(item).__name__ in ("NAType", "NaTType")
-        or item != item
-        for item in items
-    ):
+    if any(map(nothing, items)):
         raise _missing(field)
     kinds = {type(item) for item in items}
     if kinds <= {str} or kinds <= {int, bool}:
@@ -306,6 +296,13 @@ def _of_objects(array: np.ndarray, field: str) -> np.ndarray:
     raise DataError("not integers or text", field=field, value=f"objects: {names}", remedy=remedy)
 
 
+def nothing(item: object) -> bool:
+    """Whether an item of a frame stands for a missing value."""
+    if item is None or type(item).__name__ in ("NAType", "NaTType"):
+        return True
+    return getattr(item, "ndim", 0) == 0 and bool(item != item)
+
+
 def _missing(field: str) -> DataError:
     return DataError.unshown(
         "missing values", field, "drop such rows, or fill them in (a label: -1 where there is none)"
@@ -313,10 +310,4 @@ def _missing(field: str) -> DataError:
 
 
 def _whole(text: str) -> bool:
-    digits = text.removeprefix("-")
-    return (
-        digits.isdecimal()
-        and digits.isascii()
-        and (digits == "0" or digits[0] != "0")
-        and text != "-0"
-    )
+    return re.fullmatch("0|-?[1-9][0-9]*", text) is not None

@@ -28,10 +28,7 @@ def example_tensor(x: Any, kind: Meaning, layout: Layout, name: str) -> tuple[Te
         remedy = "convert it to float32 or uint8"
         raise DataError("not numbers", field=field, value=str(array.dtype), remedy=remedy)
     if array.ndim not in (2, 3, 4) or 0 in array.shape:
-        remedy = (
-            "use [N, C, H, W] for images, [N, C, L] for series or [N, F] "
-            "for vectors, with N at least 1"
-        )
+        remedy = "use [N, C, H, W] images, [N, C, L] series or [N, F] vectors, N at least 1"
         raise DataError(
             "not a batch of examples", field=field, value=f"{array.ndim} axes", remedy=remedy
         )

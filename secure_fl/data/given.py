@@ -58,10 +58,7 @@ def dataset_of(given: Any, *, name: str = "data", **columns: Any) -> Dataset:
     except (SecureFLError, MemoryError):
         raise
     except Exception:  # what another package raises may quote an example
-        remedy = (
-            "look at its items one by one: one of them raises an error, or is "
-            "nothing that can be read"
-        )
+        remedy = "look at its items one by one: one raises an error, or cannot be read"
         raise DataError.of_kind("cannot be read", name, given, remedy) from None
     raise _refused(given, name)
 
@@ -141,12 +138,8 @@ def frame_like(
         DataError: a column is missing, or what `from_columns` refuses.
     """
     table = _table(given, name)
-    return from_columns(
-        table,
-        roles_like(wanted, list(table), Roles(label=label if label in table else None), name),
-        declared,
-        name,
-    )
+    roles = Roles(label=label if label in table else None)
+    return from_columns(table, roles_like(wanted, list(table), roles, name), declared, name)
 
 
 def _check_known(asked: Mapping[str, Any], known: Sequence[str]) -> None:
@@ -182,11 +175,9 @@ def _roles(columns: Mapping[str, Any]) -> tuple[Roles, Declared]:
 def _hugging_face(given: Any, name: str, columns: dict[str, Any]) -> Dataset:
     """A Hugging Face dataset: a table, or a column of images or arrays beside one of labels."""
     names = list(given.column_names)
-    image = (
-        columns.get("features")
-        if isinstance(columns.get("features"), str)
-        else next((n for n in _IMAGES if n in names), None)
-    )
+    image = columns.get("features")
+    if not isinstance(image, str):
+        image = next((each for each in _IMAGES if each in names), None)
     first = None if image is None or len(given) == 0 else given[0][image]
     if first is None or np.ndim(np.asarray(first)) == 0:
         return _frame(_Columns(given), name, columns)

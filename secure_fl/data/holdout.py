@@ -106,10 +106,7 @@ def hold_out(
     units = Units.of(data, strata)
     if len(units) < 2:
         problem = "nothing can be held out of a single group or example"
-        remedy = (
-            "add a split column that says which examples are for testing, or "
-            "drop data of a single group"
-        )
+        remedy = "add a split column that says what is for testing, or drop such data"
         raise PartitionError(problem, field=data.name, value="group", remedy=remedy)
     order = torch.randperm(len(units), generator=generator)
     position = torch.empty(len(units), dtype=torch.float64)

@@ -55,10 +55,7 @@ def _check_alike(first: Dataset, part: Dataset) -> None:
         raise DataError(problem, field=part.name, value=part.shape, remedy=remedy)
     if part.columns and first.columns and part.columns != first.columns:
         problem = f"columns differ from those of {first.name}"
-        remedy = (
-            "give both the same columns in the same order; for text, name its values in "
-            "data.sources.categories"
-        )
+        remedy = "give both the same columns; for text, name its values in data.sources.categories"
         raise DataError(
             problem, field=part.name, value=f"{len(part.columns)} columns", remedy=remedy
         )

@@ -74,17 +74,11 @@ def _check_axes(shape: tuple[int, ...], kind: Meaning, field: str) -> None:
 def _layout(shape: tuple[int, ...], field: str) -> Layout:
     found = _of_image(*shape) if len(shape) == 3 else _of_series(*shape)
     if found is None:
-        what = "image" if len(shape) == 3 else "series"
-        remedy = (
-            'say it with layout = "channels_first" or "channels_last" (in a configuration: '
-            "data.sources.layout)"
-        )
-        if what == "series":
+        what = "an image" if len(shape) == 3 else "a series"
+        remedy = 'say it with layout = "channels_first" or "channels_last" (data.sources.layout)'
+        if len(shape) == 2:
             remedy += '; grey images [N, H, W] with kind = "image"'
-        problem = (
-            f"the shape of {'an image' if what == 'image' else 'a series'} leaves open which axis "
-            "is the channels'"
-        )
+        problem = f"the shape of {what} leaves open which axis is the channels'"
         raise DataError(problem, field=field, value=("N", *shape), remedy=remedy)
     return found
 

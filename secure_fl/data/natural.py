@@ -71,10 +71,7 @@ def _check_groups(data: Dataset) -> None:
     if data.group is None or data.client is None:
         return
     if len(torch.stack([data.group, data.client], 1).unique(dim=0)) > len(data.group.unique()):
-        remedy = (
-            "give each client's groups names of their own (such as client/recording), or leave the "
-            "group column out"
-        )
+        remedy = "name each client's groups apart (client/recording), or leave the group column out"
         raise PartitionError.unshown(
             "examples of one group are with two clients", "data.sources.group", remedy
         )
@@ -88,10 +85,7 @@ def joined_clients(parts: Sequence[Dataset]) -> Dataset:
         PartitionError: a source does not say who its clients are.
     """
     if any(part.client is None for part in parts):
-        remedy = (
-            "add an array or column `client`, name it in data.sources.client, or choose another "
-            "partition.kind"
-        )
+        remedy = "add a column `client`, name it in data.sources.client, or change partition.kind"
         raise PartitionError(
             "no client column", field="partition.kind", value="natural", remedy=remedy
         )

@@ -77,14 +77,8 @@ def partition(sources: Sequence[Splits], config: FederationConfig) -> list[Clien
     """
     config, sources = resolved(config, sources), _alike(sources)
     if labels_are_private(config) and not all(train.columns_declared for train, _ in sources):
-        remedy = (
-            "name the values of text columns in data.sources.categories, or leave them out with "
-            "data.sources.features"
-        )
-        problem = (
-            "columns were made of values read off private examples, and every "
-            "model would show how many"
-        )
+        remedy = "name text columns' values in data.sources.categories, or leave the columns out"
+        problem = "columns were made of values read off private examples, which models would show"
         raise DataError(problem, field="data.sources.categories", value=None, remedy=remedy)
     spec, seed = config.partition, config.seed
     if spec.kind == "natural":
@@ -123,10 +117,7 @@ def resolved(
         spec = spec.model_copy(update={"kind": "natural" if brought else dealt_anew})
         config = config.model_copy(update={"partition": spec})
     elif brought and spec.kind != "natural":
-        remedy = (
-            'set partition.kind = "natural" or leave it out; to dissolve them, set '
-            "partition.ignore_clients = true"
-        )
+        remedy = 'set it to "natural", or dissolve them by partition.ignore_clients = true'
         problem = "the data bring clients of their own, who would be dissolved"
         raise PartitionError(problem, field="partition.kind", value=spec.kind, remedy=remedy)
     if spec.grouped and spec.groups > spec.clients:
@@ -149,10 +140,7 @@ def count_classes(clients: Sequence[ClientData], config: FederationConfig) -> in
         return max(client.test.classes for client in clients)
     if config.needs_classes:
         problem = "read off private labels, and every model would show it"
-        remedy = (
-            "set data.classes or data.class_names (names of labels want the latter), or pass "
-            "Dataset.from_arrays(..., classes=...)"
-        )
+        remedy = "set data.classes or data.class_names, or Dataset.from_arrays(..., classes=...)"
         raise DataError(problem, field="data.classes", value=None, remedy=remedy)
     return 0
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from secure_fl.data.columns import Declared
+from secure_fl.data.columns import Declared, nothing
 from secure_fl.data.dataset import Dataset
 from secure_fl.errors import DataError
 
@@ -58,12 +58,8 @@ class Roles:
             asked = getattr(self, role)
             if asked is not None and asked not in columns:
                 raise _absent(asked, columns, f"{name}.{role}")
-            near = [
-                column
-                for word in usual
-                for column in columns
-                if column.strip().lower() == word and column not in (self.features or ())
-            ]
+            free = [column for column in columns if column not in (self.features or ())]
+            near = [each for word in usual for each in free if each.strip().lower() == word]
             if asked is None and len(near) > 1:
                 problem = f"several columns could be the {role}"
                 remedy = (
@@ -93,23 +89,17 @@ def roles_like(wanted: Sequence[str], there: Sequence[str], roles: Roles, name: 
     features, categories = dict[str, None](), dict[str, list[str]]()
     for column in wanted:
         ends = [place for place, letter in enumerate(column) if letter == "="]
-        parent = (
-            None
-            if column in there
-            else next((column[:end] for end in ends if column[:end] in there), None)
-        )
-        if column not in there and parent is None:
+        parent = next((column[:end] for end in ends if column[:end] in there), None)
+        if column in there:
+            features[column] = None
+        elif parent is None:
             raise _absent(column, there, f"{name}.features")
-        if parent is not None:
+        else:
             categories.setdefault(parent, []).append(column[len(parent) + 1 :])
-        features[parent or column] = None
+            features[parent] = None
     numbers = tuple(column for column in features if column not in categories)
-    return replace(
-        roles,
-        features=tuple(features),
-        numbers=numbers,
-        categories={each: tuple(values) for each, values in categories.items()},
-    )
+    values = {each: tuple(found) for each, found in categories.items()}
+    return replace(roles, features=tuple(features), numbers=numbers, categories=values)
 
 
 def aligned(data: Dataset, wanted: Sequence[str]) -> Dataset:
@@ -129,14 +119,10 @@ def aligned(data: Dataset, wanted: Sequence[str]) -> Dataset:
     for column in wanted:
         if column not in place and not ("=" in column and column.partition("=")[0] in own):
             raise _absent(column, data.columns, f"{data.name}.features")
-    unknown = sorted(
-        text
-        & {
-            column.partition("=")[0]
-            for column in data.columns
-            if "=" in column and column not in wanted
-        }
-    )
+    others = {
+        column.partition("=")[0] for column in set(data.columns) - set(wanted) if "=" in column
+    }
+    unknown = sorted(text & others)
     if unknown:
         raise DataError.unshown(
             "holds values that are not known", f"{data.name}.{unknown[0]}", "drop such rows"
@@ -233,11 +219,9 @@ def _checked(
         }
         if error.field not in said:
             raise
+        field = f"{name}.{said[error.field]}"
         raise DataError(
-            error.problem,
-            field=f"{name}.{said[error.field]}",
-            value=error.value,
-            remedy=error.remedy,
+            error.problem, field=field, value=error.value, remedy=error.remedy
         ) from None
 
 
@@ -259,10 +243,7 @@ def _numbers(
     if array.dtype.kind in "fiub":
         return _as_float32(array, field)[:, None], [column]
     if array.dtype.kind not in "US":
-        remedy = (
-            "turn it into numbers (dates: into days since one of them), or leave it out with "
-            "data.sources.features"
-        )
+        remedy = "turn it into numbers (dates: days), or leave it out of data.sources.features"
         raise DataError(
             "neither numbers nor categories", field=field, value=str(array.dtype), remedy=remedy
         )
@@ -318,12 +299,7 @@ def _one_hot(
 def _plain(array: np.ndarray, field: str) -> np.ndarray:
     """What frames keep as objects, as numbers or text."""
     items = array.tolist()
-    if any(
-        item is None
-        or type(item).__name__ in ("NAType", "NaTType")
-        or (isinstance(item, float) and item != item)
-        for item in items
-    ):
+    if any(map(nothing, items)):
         raise _missing(field)
     kinds = {type(item) for item in items}
     if kinds <= {str}:

@@ -42,13 +42,9 @@ def build_views(config: ViewsConfig, shape: tuple[int, ...]) -> KeyedAugmentatio
     """
     kind = config.kind
     if kind == "auto":
-        kind = (
-            ("photo" if shape[0] == 3 else "glyph")
-            if len(shape) == 3
-            else "series"
-            if len(shape) == 2
-            else "table"
-        )
+        kind = "photo" if shape[0] == 3 else "glyph"
+        if len(shape) < 3:
+            kind = "series" if len(shape) == 2 else "table"
     axes = {"series": (1, 2), "table": (1,)}.get(kind, (3,))
     if len(shape) not in axes or (kind == "photo" and shape[0] != 3):
         problem = f"does not fit examples of shape {shape}"
@@ -167,12 +163,10 @@ def _checked(augment: Augmentation, x: Tensor, make: Callable[[], object]) -> Te
     except SecureFLError:
         raise
     except Exception as error:
-        raise ConfigError(
-            f"raises {type(error).__name__}{_line_of(error)}",
-            field="augment",
-            value=getattr(augment, "__name__", type(augment).__name__),
-            remedy=f"mend it: it must take batches of shape {shape} and return them changed",
-        ) from None
+        problem = f"raises {type(error).__name__}{_line_of(error)}"
+        remedy = f"mend it: it must take batches of examples of shape {shape} and return as many"
+        called = getattr(augment, "__name__", type(augment).__name__)
+        raise ConfigError(problem, field="augment", value=called, remedy=remedy) from None
     problem = found = remedy = ""
     if not isinstance(made, Tensor):
         problem, found = "returns no tensor", type(made).__name__
@@ -195,11 +189,9 @@ def _line_of(error: Exception) -> str:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    return (
-        ""
-        if trace is None
-        else f" ({PurePath(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno})"
-    )
+    if trace is None:
+        return ""
+    return f" ({PurePath(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno})"
 
 
 def _one_at_a_time(augment: Callable[[Tensor], Tensor], x: Tensor, draws: Draws) -> Tensor:

@@ -30,12 +30,8 @@ def align_loss(z1: Tensor, z2: Tensor) -> Tensor:
 
 def uniformity_loss(z: Tensor, t: float = 2.0) -> Tensor:
     """log mean exp(−t‖ẑᵢ − ẑⱼ‖²) over pairs of `[N, D]`, N ≥ 2. Source: Wang & Isola 2020."""
-    return _call(
-        functional.uniformity_loss,
-        "pass [N, D] with N at least 2: leave out batches of one example",
-        z,
-        t,
-    )
+    remedy = "pass [N, D] with N at least 2: leave out batches of one example"
+    return _call(functional.uniformity_loss, remedy, z, t)
 
 
 def nt_xent_loss(z1: Tensor, z2: Tensor, temperature: float = 0.5) -> Tensor:
@@ -51,13 +47,8 @@ def align_uniformity_loss(
     """
     remedy = "pass two [N, D] with N at least 2: leave out batches of one example"
     if own is None:
-        return dict(
-            zip(
-                ("align", "uniformity"),
-                _call(functional.align_uniformity_loss, remedy, z1, z2, t),
-                strict=True,
-            )
-        )
+        align, uniformity = _call(functional.align_uniformity_loss, remedy, z1, z2, t)
+        return {"align": align, "uniformity": uniformity}
     _check_width(z1, own.dims, own.basis)
     terms = _call(functional.align_uniformity_dsr_loss, remedy, z1, z2, t, own)
     return dict(zip(("align", "uniformity", "dsr"), terms, strict=True))
@@ -103,10 +94,7 @@ def distillation_loss(
     Raises:
         ObjectiveError: h and z have different widths.
     """
-    remedy = (
-        "distillation needs h and z of one width: leave model.embedding out, or set "
-        "objective.delta = 0"
-    )
+    remedy = "h and z need one width: leave model.embedding out, or set objective.delta = 0"
     return _call(functional.distillation_loss, remedy, h, z, temperature, direction)
 
 

@@ -92,19 +92,13 @@ class MaskedReconstruction:
             raise ObjectiveError(
                 "cannot be cut into cells", field="x", value=("N", *x.shape[1:]), remedy=remedy
             )
-        chosen = self._choose(
-            x,
-            torch.rand(len(x), self.places(x), device=x.device)
-            if numbers is None
-            else numbers.to(x.device),
-        )
+        if numbers is None:
+            numbers = torch.rand(len(x), self.places(x), device=x.device)
+        chosen = self._choose(x, numbers.to(x.device))
         size = list(x.shape[2:])
         mask = functional.interpolate(chosen, size=size, mode="nearest")
-        means = (
-            functional.adaptive_avg_pool2d(x, self.cells)
-            if sides == 2
-            else functional.adaptive_avg_pool1d(x, self.cells)
-        )
+        pooled = (functional.adaptive_avg_pool1d, functional.adaptive_avg_pool2d)[sides - 1]
+        means: Tensor = pooled(x, self.cells)
         return x * (1 - mask), (means * chosen).flatten(1)
 
     def target_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -47,11 +47,8 @@ class RandomFeatures:
         if pairs < 1:
             raise ObjectiveError("no features", field="pairs", value=pairs, remedy=f"use {PAIRS}")
         generator = generator_of(seed, "random-features")
-        return cls(
-            torch.randn(pairs, dimension, generator=generator, dtype=torch.float64)
-            * (2 * t) ** 0.5,
-            t,
-        )
+        drawn = torch.randn(pairs, dimension, generator=generator, dtype=torch.float64)
+        return cls(drawn * (2 * t) ** 0.5, t)
 
     def __call__(self, z: Tensor) -> Tensor:
         """φ of the unit vectors of `[..., D]`: `[..., 2M]`, of norm 1 but for rounding."""

@@ -37,13 +37,8 @@ class Separation:
 
     def __post_init__(self) -> None:
         dims = self.dims
-        if (
-            dims.dtype != torch.int64
-            or dims.ndim != 1
-            or len(dims) == 0
-            or len(dims.unique()) != len(dims)
-            or int(dims.min()) < 0
-        ):
+        whole = dims.dtype == torch.int64 and dims.ndim == 1 and len(dims) > 0
+        if not whole or len(dims.unique()) != len(dims) or int(dims.min()) < 0:
             problem = "not a set of dimensions"
             remedy = "give a non-empty int64 vector of different dimensions"
             raise ObjectiveError(
@@ -61,12 +56,9 @@ class Separation:
         return Subspace(self.dims, self.alpha, self.basis, form)
 
     def _check_basis(self, basis: Tensor) -> None:
-        square = basis.ndim == 2 and basis.shape[0] == basis.shape[1]
-        if (
-            not square
-            or float((basis.double().T @ basis.double() - torch.eye(len(basis))).abs().max())
-            > _ORTHONORMAL_WITHIN
-        ):
+        square, wide = basis.ndim == 2 and basis.shape[0] == basis.shape[1], basis.double()
+        error = wide.T @ wide - torch.eye(len(wide)) if square else torch.full((1,), torch.inf)
+        if float(error.abs().max()) > _ORTHONORMAL_WITHIN:
             remedy = "take `random_basis(dimension, seed)`"
             raise ObjectiveError(
                 "not orthonormal", field="separation.basis", value=tuple(basis.shape), remedy=remedy

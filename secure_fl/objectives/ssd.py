@@ -84,21 +84,14 @@ class SSD:
         if "nt_xent" in self.weights:
             if own is None:
                 return {"nt_xent": nt_xent_loss(z1, z2, config.temperature)}
-            return dict(
-                zip(
-                    ("nt_xent", "dsr"),
-                    nt_xent_dsr_loss(z1, z2, config.temperature, own),
-                    strict=True,
-                )
-            )
+            contrast, dsr = nt_xent_dsr_loss(z1, z2, config.temperature, own)
+            return {"nt_xent": contrast, "dsr": dsr}
         if "uniformity" in self.weights:
             return align_uniformity_loss(z1, z2, config.t, own)
         terms = {"align": align_loss(z1, z2)}
         if own is not None and self.separation is not None:
-            terms["dsr"] = (
-                dsr_loss(z1, self.separation, config.form)
-                + dsr_loss(z2, self.separation, config.form)
-            ) / 2
+            first, second = (dsr_loss(z, self.separation, config.form) for z in (z1, z2))
+            terms["dsr"] = (first + second) / 2
         return terms
 
     def _distil(self, h: Tensor, z: Tensor) -> Tensor:

@@ -199,10 +199,7 @@ def distillation_rows(h: Tensor, z: Tensor, temperature: float, direction: Direc
         problem = "distillation needs h and z of one width"
         remedy = "leave model.embedding out, or set objective.delta = 0"
         raise PrivacyError(problem, field="model.embedding", value=z.shape[-1], remedy=remedy)
-    log_h, log_z = (
-        functional.log_softmax(h / temperature, -1),
-        functional.log_softmax(z / temperature, -1),
-    )
+    log_h, log_z = (functional.log_softmax(each / temperature, -1) for each in (h, z))
     target, other = (log_z, log_h) if direction == "projector_to_encoder" else (log_h, log_z)
     return (target.exp() * (target - other)).sum(-1)
 
@@ -230,10 +227,7 @@ def unit_form(
     if isinstance(objective, NTXent):
         raise _contrastive(objective)
     problem = "has no form with one loss an example"
-    remedy = (
-        "give it `unit_losses`, `statistic` and `coupling` (UnitObjective), "
-        "or use client-level privacy"
-    )
+    remedy = "give it the parts of a UnitObjective, or use client-level privacy"
     raise PrivacyError.of_kind(problem, "objective", objective, remedy)
 
 
@@ -248,21 +242,13 @@ def _ssd(objective: SSD, dimension: int, seed: int, pairs: int) -> SSDUnits:
         raise _contrastive(objective)
     if "dsr" in weights and config.form == "code":
         raise _code_form()
-    statistic = (
-        KernelMean(RandomFeatures.draw(dimension, config.t, seed, pairs))
-        if "uniformity" in weights
-        else None
-    )
-    return SSDUnits(
-        statistic,
-        weights.get("uniformity", 0.0),
-        weights.get("dsr", 0.0),
-        weights.get("distillation", 0.0),
-        objective.separation,
-        config.form,
-        config.distillation_temperature,
-        config.direction,
-    )
+    statistic = None
+    if "uniformity" in weights:
+        statistic = KernelMean(RandomFeatures.draw(dimension, config.t, seed, pairs))
+    names, form = ("uniformity", "dsr", "distillation"), config.form
+    beta, gamma, delta = (weights.get(name, 0.0) for name in names)
+    own, temperature = objective.separation, config.distillation_temperature
+    return SSDUnits(statistic, beta, gamma, delta, own, form, temperature, config.direction)
 
 
 def _contrastive(objective: object) -> PrivacyError:

@@ -73,11 +73,9 @@ def _remedy(config: FederationConfig) -> str:
     if pools.start == "sketch":
         options += [Raise("privacy.sketch_epsilon")] if config.noises_sketches else []
         if config.privacy.unit != "example" or config.privacy.chooses_by_loss(pools.start):
-            keeps = (
-                Raise("privacy.choice_stay")
-                if config.privacy.unit == "example"
-                else Raise("pools.keep_margin", limit=1)
-            )
+            keeps = Raise("pools.keep_margin", limit=1)
+            if config.privacy.unit == "example":
+                keeps = Raise("privacy.choice_stay")
             options += [Raise("pools.warmup_rounds", limit=pools.rounds - 1), keeps]
     elif pools.start == "random":
         options.append(Setting("pools.start", "pretrained"))

@@ -86,18 +86,11 @@ def moved_centres(sums: Tensor, counts: Tensor, distortion: Tensor, seed: int) -
     centres, distortion = sums / counts.clamp_min(1)[..., None], distortion.clone()
     for start, pool in (counts == 0).nonzero().tolist():
         worst = int(distortion[start].argmax())
-        direction = normalize(
-            torch.randn(1, centres.shape[-1], generator=generator, dtype=centres.dtype)
-        )[0]
-        step = (
-            _SPLIT
-            * (distortion[start, worst] / counts[start, worst].clamp_min(1)).sqrt()
-            * direction
-        )
-        centres[start, pool], centres[start, worst] = (
-            centres[start, worst] + step,
-            centres[start, worst] - step,
-        )
+        drawn = torch.randn(1, centres.shape[-1], generator=generator, dtype=centres.dtype)
+        spread = (distortion[start, worst] / counts[start, worst].clamp_min(1)).sqrt()
+        step = _SPLIT * spread * normalize(drawn)[0]
+        centres[start, pool] = centres[start, worst] + step
+        centres[start, worst] -= step
         distortion[start, worst] /= 4
         distortion[start, pool] = distortion[start, worst]
         counts = counts.clone()

@@ -53,11 +53,9 @@ def measure_representation(
         return {}
     h = embed(encoder, test.x, compute)
     first, second = batch_views(augment, test.x, derive_seed(seed, "alignment"))
-    metrics = {
-        "alignment": alignment(embed(encoder, first, compute), embed(encoder, second, compute)),
-        "uniformity": uniformity(h),
-        "effective_rank": effective_rank(h),
-    }
+    agreed = alignment(embed(encoder, first, compute), embed(encoder, second, compute))
+    metrics = {"alignment": agreed, "uniformity": uniformity(h)}
+    metrics["effective_rank"] = effective_rank(h)
     bank, judged = train.with_labels(), test.with_labels()
     if len(bank) == 0 or len(judged) == 0:
         return metrics

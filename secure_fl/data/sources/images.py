@@ -64,11 +64,8 @@ def _pictures(folder: Path, path: str | None) -> list[Path]:
     if not folder.is_dir():
         remedy = "set data.sources.path to a folder of label/file or client/label/file"
         raise DataError.of_source("no such folder", path, remedy)
-    files = sorted(
-        file
-        for file in folder.rglob("*")
-        if file.suffix.lower() in _SUFFIXES and not _hidden(file.relative_to(folder))
-    )
+    found = (file for file in folder.rglob("*") if file.suffix.lower() in _SUFFIXES)
+    files = sorted(file for file in found if not _hidden(file.relative_to(folder)))
     if not files:
         remedy = f"put pictures there, of the kinds {' '.join(_SUFFIXES)}"
         raise DataError.of_source("holds no picture", folder, remedy)

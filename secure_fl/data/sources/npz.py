@@ -141,10 +141,7 @@ def check_growth(file: BinaryIO, path: Path) -> None:
         packed = sum(member.compress_size for member in members)
         allowed = max(_SMALL, _GROWTH * max(1, packed))
         if whole > min(_LARGEST, _memory(), allowed):
-            remedy = (
-                "write it with numpy.savez, or give x as a memory-mapped .npy "
-                '(data.sources.name = "npy")'
-            )
+            remedy = 'write it with numpy.savez, or give x as .npy (data.sources.name = "npy")'
             raise DataError.of_file("its arrays would be too large when expanded", path, remedy)
         for member in members:
             if member.filename.endswith(".npy"):

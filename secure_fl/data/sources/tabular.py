@@ -45,18 +45,10 @@ def tables(
         DataError: a file is missing or damaged, files differ in their columns, or a column is
             refused, by its name.
     """
-    roles = Roles(
-        source.label,
-        source.client,
-        source.split,
-        source.group,
-        source.features,
-        categories=source.categories or {},
-    )
-    read = {
-        called: _csv(file, roles) if source.name == "csv" else _parquet(file)
-        for called, file in files.items()
-    }
+    named = (source.label, source.client, source.split, source.group, source.features)
+    roles = Roles(*named, categories=source.categories or {})
+    csv = source.name == "csv"
+    read = {who: _csv(each, roles) if csv else _parquet(each) for who, each in files.items()}
     _check_columns(read, files)
     columns = _all_rows(read, roles, name)
     if like:
@@ -106,13 +98,8 @@ def column_names(source: SourceConfig) -> tuple[list[str], list[str]]:
     """
     path = Path(source.path or "")
     names = _header(path)[1] if source.name == "csv" else _parquet(path).column_names
-    taken = [
-        column
-        for column in Roles(source.label, source.client, source.split, source.group)
-        .found(names, path.name)
-        .values()
-        if column
-    ]
+    roles = Roles(source.label, source.client, source.split, source.group)
+    taken = list(_roles_of(names, roles, path))
     return [column for column in names if column not in taken], taken
 
 
@@ -126,21 +113,15 @@ def _csv(path: Path, roles: Roles) -> Any:
     text = [column for column, role in _roles_of(header, roles, path).items() if role in named]
     try:
         with open_file(path) as file:
-            table = csv.read_csv(
-                file,
-                read_options=csv.ReadOptions(block_size=_BLOCK),
-                parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-                convert_options=csv.ConvertOptions(
-                    strings_can_be_null=True, column_types=dict.fromkeys(text, arrow.string())
-                ),
-            )
+            reading = csv.ReadOptions(block_size=_BLOCK)
+            parsing = csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
+            types = dict.fromkeys(text, arrow.string())
+            converting = csv.ConvertOptions(strings_can_be_null=True, column_types=types)
+            table = csv.read_csv(file, reading, parsing, converting)
     except OSError as error:
         raise _unreadable(error, path) from None
     except arrow.ArrowException as error:
-        remedy = (
-            "write it as UTF-8 with one header line and as many values in "
-            "each line as there are names in it"
-        )
+        remedy = "write it as UTF-8 with a header line, and as many values in each line"
         # Its class alone: the message quotes lines of the file.
         problem = f"not a readable table: {type(error).__name__}"
         raise DataError.of_file(problem, path, remedy) from None
@@ -156,11 +137,8 @@ def _no_text(path: Path) -> DataError:
 
 
 def _roles_of(header: Sequence[str], roles: Roles, path: Path) -> dict[str, str]:
-    return {
-        column: role
-        for role, column in roles.found(header, path.name).items()
-        if column is not None
-    }
+    found = roles.found(header, path.name).items()
+    return {column: role for role, column in found if column is not None}
 
 
 def _header(path: Path) -> tuple[str, list[str]]:
@@ -245,11 +223,9 @@ def _arrow() -> Any:
 
 
 def _unreadable(error: OSError, path: Path) -> DataError:
-    problem = (
-        "no such file"
-        if isinstance(error, FileNotFoundError)
-        else f"cannot be read: {error.strerror or type(error).__name__}"
-    )
+    problem = f"cannot be read: {error.strerror or type(error).__name__}"
+    if isinstance(error, FileNotFoundError):
+        problem = "no such file"
     return DataError.of_source(problem, path, "check the path")
 
 
