@@ -121,9 +121,7 @@ def _distances(models: Models, raw: Dataset) -> list[float | None]:
 def _decided(
     scores: list[Score], known: bool, select_by: str, distances: list[float | None]
 ) -> tuple[int, str]:
-    """The order of preference is that of a client inside the federation, but for
-    `pools.keep_margin`, which is for young heads.
-    """
+    """As a client inside the federation prefers, but for `pools.keep_margin`, for young heads."""
     if known:
         by: Literal["loss", "accuracy"] = "accuracy" if select_by == "accuracy" else "loss"
         return best_pool([s.loss for s in scores], [s.accuracy for s in scores], by), by

@@ -228,9 +228,7 @@ class Models:
 
 
 def from_rows(x: Array, card: ModelCard) -> Array:
-    """Rows `[N, F]`, as scikit-learn passes examples, in the shape of one example where they have
-    as many values.
-    """
+    """Rows `[N, F]`, as scikit-learn passes examples, in one example's shape where it fits."""
     flat = getattr(x, "ndim", 0) == 2 and len(card.shape) > 1 and x.shape[1] == prod(card.shape)
     return x.reshape(-1, *card.shape) if flat else x
 

@@ -1,6 +1,4 @@
-"""The model card of an exported run: what the models are, what they take, how to load them, and
-what the run protected against whom.
-"""
+"""The model card of an export: what models are and take, and what was protected against whom."""
 
 from __future__ import annotations
 

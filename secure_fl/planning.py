@@ -1,6 +1,4 @@
-"""What a run's clients would release under example-level privacy, planned before anything trains.
-Clients that are alike share one search.
-"""
+"""What clients would release under example-level privacy, planned before anything trains."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""What would fail late, found before anything trains: folders, space, packages, runs to load from;
-and settings that do less than they say.
-"""
+"""What would fail late, found before anything trains; and settings that do less than they say."""
 
 from __future__ import annotations
 
@@ -111,9 +109,7 @@ def check_folder(folder: Path, needed: int, *, private: bool) -> None:
 
 
 def warnings(federation: Federation) -> Iterator[Warn]:
-    """Settings that the data make do less than they say. Numbers of examples are the
-    experimenter's, who simulates the clients.
-    """
+    """Settings that the data make do less than they say; numbers are the experimenter's."""
     config = federation.config
     yield from _large_batches(federation)
     together = sum(len(client.train) for client in federation.clients)

@@ -129,9 +129,7 @@ class Result:
         )
 
     def assign(self, x: Examples, y: Any = None) -> Assignment:
-        """The right pool for a client that was not in the run, from its own examples; nothing is
-        trained or sent. See `secure_fl.assign`.
-        """
+        """The right pool for a client not in the run; nothing is trained or sent. See `assign`."""
         return assign(self.models, x, y)
 
     def __repr__(self) -> str:

@@ -313,9 +313,7 @@ class Federation:
         return state, ReleaseBox(folder.results, kept, self._gate.charged, folder.check_own)
 
     def _check_examples(self, folder: RunFolder) -> None:
-        """Refuse to resume a run of other examples. Where the record leaves the experimenter's
-        fields out, others of the same sizes are not noticed.
-        """
+        """Refuse to resume a run of other examples, as far as its record shows them."""
         if not self.manifest.writes("partition.json"):
             return
         recorded = read_json(folder.partition, dict[str, Any], _REMEDY).get("digest")

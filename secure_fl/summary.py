@@ -100,9 +100,7 @@ def final_summary(
     sizes: dict[str, int],
     privacy: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Results, costs and warnings of a finished run, as plain values: all that this process knows,
-    of which the manifest says what is written.
-    """
+    """Results, costs and warnings of a finished run; the manifest says what of it is written."""
     by_phase = {
         name: [r for r in records if r.phase == name]
         for name in dict.fromkeys(r.phase for r in records)

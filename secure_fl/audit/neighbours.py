@@ -63,9 +63,7 @@ CLOUDS: Mapping[str, Callable[[int, int, tuple[int, ...], Generator], Tensor]] =
     "loud fan": partial(fan, shared=0.75, agreement=0.5),
     "spread": spread,
 }
-"""Anchors of a quiet fan agree with their keys, so that gradients are near zero until a hub comes;
-those of a loud one repel each other.
-"""
+"""In a quiet fan anchors agree with their keys until a hub comes; in a loud one they repel."""
 
 
 def _common(others: Tensor) -> Tensor:

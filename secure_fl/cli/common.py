@@ -52,9 +52,7 @@ def write_new(path: Path, text: str, *, force: bool) -> None:
 
 
 def steps(said: str, items: Iterable[Step], total: int) -> Iterator[Step]:
-    """The items as they come, while a bar on the terminal, or a line now and then in a log, says
-    how many there have been. On standard error.
-    """
+    """The items as they come, with a bar on the terminal, or a line now and then in a log."""
     if err.is_terminal:
         yield from track(items, said, total=total, console=err, transient=True)
         return

@@ -1,6 +1,4 @@
-"""A configuration to begin with, for data of one's own: what was found in a file, and what the runs
-that people want next need.
-"""
+"""A configuration to begin with, from what was found in a file, with what people want next."""
 
 from __future__ import annotations
 

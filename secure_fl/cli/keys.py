@@ -48,9 +48,7 @@ def new(
     ] = Path("keys"),
     passphrase_env: _Passphrase = None,
 ) -> None:
-    """Make an identity. The card goes to the coordinator; compare its fingerprint over another
-    channel. The identity stays where it is.
-    """
+    """Make an identity. Its card goes to the coordinator: compare the fingerprint otherwise."""
     from secure_fl.crypto.identities import Identity
     from secure_fl.files import PUBLIC, make_folder, write_atomically
 

@@ -27,9 +27,7 @@ def plan(
     config: Annotated[Path, typer.Argument(help="Configuration with a [privacy] table.")],
     settings: Settings = None,
 ) -> None:
-    """Say, before any training, which noise keeps the run within its budget, what it will spend,
-    and how many rounds would fit.
-    """
+    """Say which noise keeps the run within its budget, what it spends, how many rounds fit."""
     from secure_fl.config_file import load_config
     from secure_fl.run import Federation
 

@@ -1,6 +1,4 @@
-"""How many clients a round needs: rules between their number, the share that is called, the pools
-and the smallest sum that is opened.
-"""
+"""How many clients a round needs, for its share, the pools and the smallest sum that is opened."""
 
 from __future__ import annotations
 

@@ -147,9 +147,7 @@ class FederationConfig(Section):
         return min(rules, key=lambda each: (each.against_a_lying_server, each.threshold))
 
     def cohorts(self, clients: int) -> set[int]:
-        """Sizes of the cohorts that are summed, of so many clients: of groups, where updates are
-        summed in groups; all, for sketches.
-        """
+        """Sizes of the cohorts that are summed: of groups, all, and for sketches everybody."""
         phases = (
             (self.pretrain.mode == "federated", self.pretrain),
             (self.pools.enabled, self.pools),

@@ -95,9 +95,7 @@ def names_of(names: Any, field: str, remedy: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Labels:
-    """Labels by number: `y` int64 `[N]`, their `names` (() where numbers are all there is) and
-    whether the numbering was declared.
-    """
+    """Labels by number: `y` int64 `[N]`, `names` (() for numbers), whether these are declared."""
 
     y: Tensor = field(repr=False)
     classes: int
@@ -176,9 +174,7 @@ def declared_labels(labels: Labels, declared: Declared, field: str) -> Labels:
 def _declared_numbers(
     own: Sequence[str], declared: Declared, field: str
 ) -> tuple[list[int], tuple[str, ...]]:
-    """The declared number of each class that was found, outside of 0..classes - 1 where it is not
-    declared; and the names that classes have from now on.
-    """
+    """The declared number of each class found, out of range where it is not; and classes' names."""
     counted = all(_whole(name) for name in own)
     if declared.names:
         place = {name: number for number, name in enumerate(declared.names)}

@@ -115,9 +115,7 @@ def _joined_groups(parts: Sequence[Dataset]) -> Tensor | None:
 
 
 def _one_numbering(own: Sequence[Sequence[str]]) -> tuple[dict[str, int], tuple[str, ...]]:
-    """A number for each name, numbers before text and sorted as numbers; and the names in order, ()
-    where they are these numbers.
-    """
+    """A number for each name, numbers first, and the names in order, () where they are these."""
 
     def order(name: str) -> tuple[int, int, str]:
         return (0, int(name), name) if name.removeprefix("-").isdecimal() else (1, 0, name)

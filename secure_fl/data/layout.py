@@ -91,19 +91,14 @@ def _of_image(first: int, middle: int, last: int) -> Layout | None:
         return "channels_first" if last > _FEW or first < last else None
     if first == middle:
         return "channels_last" if first > _FEW or last < first else None
-    if (
-        first < min(middle, last)
-        and last > _FEW
-        and (first <= _FEW or 2 * first <= min(middle, last))
-    ):
+    if _much_shorter(first, middle, last):
         return "channels_first"
-    if (
-        last < min(first, middle)
-        and first > _FEW
-        and (last <= _FEW or 2 * last <= min(first, middle))
-    ):
-        return "channels_last"
-    return None
+    return "channels_last" if _much_shorter(last, middle, first) else None
+
+
+def _much_shorter(side: int, middle: int, other: int) -> bool:
+    shorter = min(middle, other)
+    return side < shorter and other > _FEW and (side <= _FEW or 2 * side <= shorter)
 
 
 def _of_series(first: int, last: int) -> Layout | None:

@@ -44,9 +44,7 @@ def _client_of(data: Dataset, i: int, owner: int, config: FederationConfig, seed
 
 
 def _check_enough(mine: Parts, i: int, name: str, least: int) -> None:
-    """Refuse a client with fewer examples to train on than `least`, and one more where a test
-    split is still to be held out of them.
-    """
+    """Refuse a client with too few examples to train on, once a test split is held out."""
     if len(mine.train) >= least + (mine.test is None):
         return
     fewest = PartitionConfig.model_fields["min_examples"].default

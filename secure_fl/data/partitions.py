@@ -222,9 +222,7 @@ def _all_tested(parts: Sequence[Parts], config: FederationConfig) -> list[Parts]
 
 
 def _at_random(test: Dataset, config: FederationConfig, seed: int) -> Dataset:
-    """At most `data.test_limit` test examples. Coins of their own: how many the dealing has used up
-    depends on training labels.
-    """
+    """At most `data.test_limit` test examples, by coins that training labels do not move."""
     order = torch.randperm(len(test), generator=torch.Generator().manual_seed(seed))
     return test.take(order[: config.data.test_limit])
 

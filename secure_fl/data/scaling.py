@@ -44,13 +44,9 @@ from secure_fl.errors import ConfigError, DataError
 Kind = Literal["none", "per_example", "per_client", "given"]
 
 FARTHEST = 10.0
-"""Deviations at which values are held under a client's own statistics: how far others lie from a
-column that hardly varies among few says nothing.
-"""
+"""Deviations at which values are held under a client's statistics, which may rest on few."""
 _NO_SPREAD = 1e-9
-"""A deviation as a share of the mean below which a column is constant but for rounding: float32
-values that differ do so by 6e-8 at least.
-"""
+"""A deviation over the mean below which a column is constant: float32 values differ by 6e-8."""
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and deviation of each column of one client's training examples."""
 _LEAST_DEVIATION = 1e-6
@@ -156,9 +152,7 @@ class Scaling:
         return replace(client, train=train, validation=validation, test=test, sketched=sketched)
 
     def statistics(self, dealt: Sequence[ClientData]) -> dict[str, Statistics]:
-        """Those of each client, by its number, from its unscaled examples; nobody's where columns
-        are not scaled by a client's own.
-        """
+        """Each client's, by its number; nobody's unless columns are scaled by a client's own."""
         if self.kind != "per_client":
             return {}
         found = {str(client.id): column_statistics(client.train.x) for client in dealt}
@@ -224,9 +218,7 @@ def _held(x: Tensor, means: Tensor, deviations: Tensor) -> Tensor:
 
 
 def column_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each column of `[N, F]`, N at least 1, float64 `[F]` each; the
-    deviation of a constant column is 1.
-    """
+    """Mean and deviation of each column of `[N, F]`, float64 `[F]`; 1 for a constant one."""
     x = x.double()
     means, deviations = x.mean(0), x.std(0, correction=0)
     return means, torch.where(

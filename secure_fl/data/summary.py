@@ -13,9 +13,7 @@ from secure_fl.data.partitions import ClientData
 
 @dataclass(frozen=True)
 class ClientSummary:
-    """One client's row. `labels` counts training examples a class; unlabelled ones are
-    `examples - sum(labels)`. `name` is "" where it has none.
-    """
+    """One client's row: `labels` counts labelled training examples a class; `name` may be ""."""
 
     client: int
     group: int | None

@@ -19,9 +19,7 @@ from secure_fl.errors import DataError
 MOST_CATEGORIES = 64
 """Values of a text column that become columns; one with more is a name or a note, no category."""
 _NUMBER = re.compile(r"\s*[-+]?\d+([.,]\d+)*\s*\D{0,12}$")
-"""Text that begins as a number, perhaps with a unit behind: a column mostly of it is a column of
-numbers that was not read as one.
-"""
+"""Text that begins as a number: a column mostly of it was not read as the numbers that it holds."""
 _DEFAULTS = {
     "label": ("label", "y"),
     "client": ("client",),

@@ -9,9 +9,7 @@ from torch import nn
 Norm = Literal["group", "batch"]
 _MOST_GROUPS = 8
 _LEAST_CHANNELS = {0: 8, 1: 4, 2: 4}
-"""Channels a group needs, by trailing axes. A vector has nothing but its channels to take
-statistics over: two would become ±1.
-"""
+"""Channels a group needs, by trailing axes: two of a vector, which has no more, would become ±1."""
 
 
 def norm_layer(norm: Norm, channels: int, dimensions: int) -> nn.Module:

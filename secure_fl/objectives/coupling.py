@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from enum import IntEnum
 
 
@@ -17,8 +16,3 @@ class Coupling(IntEnum):
     """Examples meet within disjoint groups."""
     BATCH = 3
     """Every example's term may depend on every other example."""
-
-
-def widest(couplings: Iterable[Coupling]) -> Coupling:
-    """The coupling of a sum of terms."""
-    return max(couplings, default=Coupling.PER_EXAMPLE)

@@ -42,9 +42,7 @@ def nt_xent_loss(z1: Tensor, z2: Tensor, temperature: float = 0.5) -> Tensor:
 def align_uniformity_loss(
     z1: Tensor, z2: Tensor, t: float, own: Subspace | None = None
 ) -> dict[str, Tensor]:
-    """`align`, `uniformity` (mean over the views) and, with own dimensions, `dsr` (likewise) of two
-    views `[N, D]`, in one pass.
-    """
+    """`align`, `uniformity` and, with own dimensions, `dsr` of two views `[N, D]`, in one pass."""
     remedy = "pass two [N, D] with N at least 2: leave out batches of one example"
     if own is None:
         align, uniformity = _call(functional.align_uniformity_loss, remedy, z1, z2, t)
@@ -128,9 +126,7 @@ def _bad_provider(error: dispatch.ProviderError) -> ConfigError:
 
 
 def _call(loss: Callable[..., _Result], remedy: str, *arguments: Any) -> _Result:
-    """Run a kernel; what it refuses becomes a typed error. How many rows there are is not in it: in
-    a private step that is secret.
-    """
+    """Run a kernel; its refusals become typed errors, without the number of rows, a secret."""
     try:
         return loss(*arguments)
     except dispatch.ProviderError as error:

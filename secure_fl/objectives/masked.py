@@ -24,12 +24,12 @@ from torch.nn import functional
 
 from secure_fl.errors import ObjectiveError
 from secure_fl.objectives.coupling import Coupling
-from secure_fl.objectives.objective import TwoViewModel, TwoViews
+from secure_fl.objectives.objective import Objective, TwoViewModel, TwoViews
 from secure_fl.seeds import generator_of
 
 
 @dataclass(frozen=True)
-class MaskedReconstruction:
+class MaskedReconstruction(Objective):
     """Mean squared error between z and a random projection of the hidden cells.
 
     Attributes:
@@ -57,10 +57,6 @@ class MaskedReconstruction:
     @property
     def couplings(self) -> Mapping[str, Coupling]:
         return {"reconstruction": Coupling.PER_EXAMPLE}
-
-    @property
-    def coupling(self) -> Coupling:
-        return Coupling.PER_EXAMPLE
 
     def terms(self, batch: TwoViews, model: TwoViewModel) -> dict[str, Tensor]:
         """Mean over both views; torch's global generator draws cells, as augmentations."""

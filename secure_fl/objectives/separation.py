@@ -72,9 +72,7 @@ class Separation:
 
 
 def random_basis(dimension: int, seed: int) -> Tensor:
-    """A random rotation `[D, D]`: QR of a Gaussian matrix, signs fixed, float64, so that it is
-    orthonormal to 1e-15 where losses are.
-    """
+    """A random rotation `[D, D]`: QR of a Gaussian matrix, signs fixed, float64."""
     generator = generator_of(seed, "basis")
     q, r = torch.linalg.qr(
         torch.randn(dimension, dimension, generator=generator, dtype=torch.float64)

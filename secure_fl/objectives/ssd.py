@@ -9,7 +9,7 @@ from functools import cached_property
 from torch import Tensor
 
 from secure_fl.config import ObjectiveConfig
-from secure_fl.objectives.coupling import Coupling, widest
+from secure_fl.objectives.coupling import Coupling
 from secure_fl.objectives.losses import (
     align_loss,
     align_uniformity_loss,
@@ -18,7 +18,7 @@ from secure_fl.objectives.losses import (
     nt_xent_dsr_loss,
     nt_xent_loss,
 )
-from secure_fl.objectives.objective import TwoViewModel, TwoViews
+from secure_fl.objectives.objective import Objective, TwoViewModel, TwoViews
 from secure_fl.objectives.separation import Separation
 from secure_fl_kernels.subspace import Subspace
 
@@ -29,7 +29,7 @@ paper's, with the code form.
 
 
 @dataclass(frozen=True)
-class SSD:
+class SSD(Objective):
     """align + β·uniformity + γ·DSR + δ·PD, each but align the mean over the two views.
 
     Without a separation, or with γ = δ = 0, it is align + uniformity (FedAlignUniform). Under the
@@ -59,10 +59,6 @@ class SSD:
             "distillation": Coupling.PER_EXAMPLE,
         }
         return {name: known[name] for name in self.weights}
-
-    @property
-    def coupling(self) -> Coupling:
-        return widest(self.couplings.values())
 
     @cached_property
     def _own(self) -> Subspace | None:

@@ -17,9 +17,7 @@ from secure_fl.training.device import Compute
 
 Terms = dict[str, Tensor]
 EXPLODED = 10.0
-"""A loss has exploded when it is above its first value by this many times that value's size (or by
-as many nats, where it is below 1).
-"""
+"""A loss has exploded above its first value by this many times its size (or 1, if larger)."""
 _FIRST_SCALE = 1024.0
 """float16 on cuda begins with it: a client's few steps are too few to come down from 65,536."""
 

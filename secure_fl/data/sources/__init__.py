@@ -73,9 +73,7 @@ def given_sources(data: Any, config: DataConfig) -> list[Splits]:
 
 
 def prepared(data: Dataset, config: DataConfig) -> Dataset:
-    """Examples scaled and resized as [data] asks; bytes are in [0, 1] already. Vectors are scaled
-    once clients have them (`data.scaling`).
-    """
+    """Examples scaled and resized as [data] asks; vectors are scaled later (`data.scaling`)."""
     x, notes = data.x, data.notes
     alone = config.scale == "per_example" or (config.scale == "auto" and data.kind == "series")
     if alone and data.kind != "vector":
