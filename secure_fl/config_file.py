@@ -60,11 +60,7 @@ def config_schema() -> str:
 def read_table(
     path: Path, field: str = "configuration", maker: str = "secure-fl init NAME.toml"
 ) -> Table:
-    """The tables of a TOML file.
-
-    Args:
-        field: what the file is, for errors.
-        maker: the command that writes one.
+    """The tables of a TOML file; errors tell `field`, what it is, and `maker`, what writes one.
 
     Raises:
         ConfigError: the file is missing, unreadable or no TOML in UTF-8.

@@ -19,13 +19,7 @@ tags:
 def model_page(
     config: FederationConfig, card: Mapping[str, Any], summary: Mapping[str, Any]
 ) -> str:
-    """Markdown.
-
-    Args:
-        config: of the run.
-        card: how to use the models, without the experimenter's fields.
-        summary: `summary.json`, without the experimenter's fields.
-    """
+    """Markdown; card and summary come without the experimenter's fields."""
     sections = [*_models(config, card, summary), *_loading(card), *_privacy(summary)]
     return "\n".join([_HEAD, f"# {config.name}", "", *sections, ""])
 

@@ -84,17 +84,9 @@ def withstands(shown: int, degree: int, threshold: int, *, colluders: int) -> bo
 
 
 def smallest_degree(count: int, *, colluders: int, dropouts: int, shown: int | None = None) -> int:
-    """The smallest even degree that `withstands` colluders and stalls a round with at most 2^-20,
-    at the default threshold.
-
-    Args:
-        count: clients of a round.
-        colluders: among them.
-        dropouts: that fall silent at random.
-        shown: as in `withstands`; all of them when left out.
-
-    Returns:
-        n − 1, the complete graph, where no sparse one will do.
+    """The smallest even degree that `withstands` colluders, of whom a list of keys of `shown`
+    clients holds all, and stalls a round of `count` with at most 2^-20 by random dropouts, at the
+    default threshold; n − 1, the complete graph, where no sparse one will do.
     """
     for degree in range(2, count - 1, 2):
         threshold = default_threshold(degree + 1)

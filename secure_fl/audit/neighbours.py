@@ -40,11 +40,8 @@ def fan(
     shared: float,
     agreement: float,
 ) -> Tensor:
-    """Anchors around one common direction, keys away from it: `[count, views, *shape]`.
-
-    Args:
-        shared: cosine of two anchors.
-        agreement: cosine of an anchor and its keys.
+    """Anchors around one common direction, keys away from it: `[count, views, *shape]`; `shared` is
+    the cosine of two anchors, `agreement` that of an anchor and its keys.
     """
     width = prod(shape)
     basis = torch.linalg.qr(torch.randn(width, min(width, 2 * count + 1), generator=generator))[0].T

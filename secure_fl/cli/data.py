@@ -24,8 +24,7 @@ def data(
     plot: Annotated[
         Path | None,
         typer.Option(
-            "--plot",
-            help="Also draw it, and an example of each class: a file ending in .png, .svg or .pdf.",
+            help="Also draw it, and an example of each class: a file ending in .png, .svg or .pdf."
         ),
     ] = None,
 ) -> None:

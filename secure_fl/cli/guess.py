@@ -29,11 +29,8 @@ _PRIVATE = (
 
 
 def guessed(path: Path, label: str | None, client: str | None) -> tuple[str, Dataset]:
-    """A small configuration for a file or folder, and its examples as they are read by it.
-
-    Args:
-        path: of any kind that runs read.
-        label, client: the columns or arrays that hold them, where their names do not say it.
+    """A small configuration for a file or folder, and its examples as they are read by it; `label`
+    and `client` are the columns or arrays that hold them, where their names do not say it.
 
     Raises:
         DataError: the path is of no kind that is read, or what its reader refuses.

@@ -36,7 +36,7 @@ def _kernels() -> None:
 def check(
     target: Annotated[
         list[str] | None,
-        typer.Option("--target", help="GPU to compile for, such as sm90 or gfx942; repeatable."),
+        typer.Option(help="GPU to compile for, such as sm90 or gfx942; repeatable."),
     ] = None,
     everything: Annotated[
         bool,

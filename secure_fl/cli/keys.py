@@ -24,10 +24,7 @@ keys_app = command_group(
 
 _Passphrase = Annotated[
     str | None,
-    typer.Option(
-        "--passphrase-env",
-        help="Environment variable with the passphrase; never given on the line.",
-    ),
+    typer.Option(help="Environment variable with the passphrase; never given on the line."),
 ]
 _Signer = Annotated[Path, typer.Option("--as", help="The coordinator's private identity.")]
 
@@ -114,7 +111,7 @@ def revoke(
 @keys_app.command()
 def show(
     path: Annotated[Path, typer.Argument(help="The roster.")],
-    signed_by: Annotated[Path, typer.Option("--signed-by", help="The coordinator's card.")],
+    signed_by: Annotated[Path, typer.Option(help="The coordinator's card.")],
     mine: Annotated[
         Path | None,
         typer.Option(

@@ -67,13 +67,8 @@ def _counts(summary: PartitionSummary) -> list[tuple[str, list[object]]]:
 
 
 def shares_pictures(summary: PartitionSummary, encoding: str, most: int) -> list[str]:
-    """Each client's label shares as bars, one a class from left to right, against its largest
-    share; empty without labels.
-
-    Args:
-        summary: the partition.
-        encoding: of the terminal; where it has no block letters the bars are ASCII.
-        most: classes beyond which neighbours share a bar.
+    """Each client's label shares as bars against its largest share, one a class or for neighbours
+    beyond `most`; ASCII where the encoding has no block letters, empty without labels.
     """
     levels = _BLOCKS
     try:

@@ -48,30 +48,18 @@ def init(
 
 
 _Plan = Annotated[Path, typer.Argument(help="The plan: a configuration in TOML.")]
-_Policy = Annotated[Path, typer.Option("--policy", help="This site's policy.")]
+_Policy = Annotated[Path, typer.Option(help="This site's policy.")]
 _Clients = Annotated[
-    int | None,
-    typer.Option("--clients", min=1, help="How many take part, where the plan does not say."),
+    int | None, typer.Option(min=1, help="How many take part, where the plan does not say.")
 ]
 _Examples = Annotated[
-    int | None,
-    typer.Option("--examples", min=2, help="Training examples here: for ε of a set noise."),
+    int | None, typer.Option(min=2, help="Training examples here: for ε of a set noise.")
 ]
-_Labelled = Annotated[
-    int | None, typer.Option("--labelled", min=0, help="How many have labels; all, unset.")
-]
-_Shape = Annotated[
-    str | None, typer.Option("--shape", help="Of one example, 1x28x28: for ε at client level.")
-]
-_Classes = Annotated[
-    int | None, typer.Option("--classes", min=1, help="How many, for ε at client level.")
-]
-_Roster = Annotated[
-    Path | None, typer.Option("--roster", help="The signed roster: its clients are counted.")
-]
-_SignedBy = Annotated[
-    Path | None, typer.Option("--signed-by", help="The coordinator's card, with --roster.")
-]
+_Labelled = Annotated[int | None, typer.Option(min=0, help="How many have labels; all, unset.")]
+_Shape = Annotated[str | None, typer.Option(help="Of one example, 1x28x28: for ε at client level.")]
+_Classes = Annotated[int | None, typer.Option(min=1, help="How many, for ε at client level.")]
+_Roster = Annotated[Path | None, typer.Option(help="The signed roster: its clients are counted.")]
+_SignedBy = Annotated[Path | None, typer.Option(help="The coordinator's card, with --roster.")]
 
 
 @policy_app.command()

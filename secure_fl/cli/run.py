@@ -28,10 +28,7 @@ _Out = Annotated[
 ]
 _Resume = Annotated[
     Path | None,
-    typer.Option(
-        "--resume",
-        help="Continue the run in this folder; with --set pools.rounds=N make it longer.",
-    ),
+    typer.Option(help="Continue the run in this folder; with --set pools.rounds=N make it longer."),
 ]
 
 

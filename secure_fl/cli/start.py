@@ -13,22 +13,17 @@ from secure_fl.errors import ConfigError
 
 _Data = Annotated[
     Path | None,
-    typer.Option(
-        "--data", help="Your file or folder: write what is in it, in place of every setting."
-    ),
+    typer.Option(help="Your file or folder: write what is in it, in place of every setting."),
 ]
 _Label = Annotated[
     str | None,
     typer.Option(
-        "--label",
-        help="With --data: the column or array of labels, where its name does not say it.",
+        help="With --data: the column or array of labels, where its name does not say it."
     ),
 ]
 _Client = Annotated[
     str | None,
-    typer.Option(
-        "--client", help="With --data: the column or array that says who holds an example."
-    ),
+    typer.Option(help="With --data: the column or array that says who holds an example."),
 ]
 _Schema = Annotated[
     bool,

@@ -25,16 +25,11 @@ Held = TypeVar("Held", np.ndarray, Tensor)
 
 
 def oriented(x: Held, kind: Meaning, layout: Layout, field: str) -> tuple[Held, str]:
-    """Examples with their channels first, and what was done in words ("" where nothing was).
-
-    Args:
-        x: `[N, ...]` with two to four axes.
-        kind: what three axes are: images without a channel axis, or series (auto).
-        layout: where channels are; auto finds it.
+    """`[N, ...]` of two to four axes with channels first, and what was done in words ("" for
+    nothing).
 
     Raises:
-        DataError: the number of axes does not fit `kind`, or the sizes leave open which axis
-            is which.
+        DataError: the number of axes does not fit `kind`, or sizes leave open which axis is which.
     """
     if layout not in LAYOUTS or kind not in MEANINGS:
         wrong, known = ("layout", LAYOUTS) if layout not in LAYOUTS else ("kind", MEANINGS)

@@ -103,13 +103,9 @@ class _Ones:
 
 
 class SmallFederation:
-    """All its parties in this process, round by round.
-
-    Args:
-        config: says how sums are protected, and by whom they are opened.
-        size: of every round; masks are shared among all clients of a sum.
-        shapes: of the rounds' sums, in order.
-        opening: of the rounds' sums, but for who must be in them.
+    """All its parties in this process, round by round, with sums of the given shapes in order,
+    opened as `opening` says but for who must be in them; masks are shared among all clients of a
+    sum.
     """
 
     def __init__(

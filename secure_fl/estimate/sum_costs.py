@@ -61,13 +61,7 @@ class SumCosts:
         self._rounds = dict[tuple[object, ...], SmallRound]()
 
     def of(self, federated: Federated, form: SumForm, size: Size) -> tuple[int, int]:
-        """Bytes down and up of one round, every pool opened.
-
-        Args:
-            federated: where the round is.
-            form: of the round's sum.
-            size: sums that it has, and the clients of each.
-        """
+        """Bytes down and up of one round of this form and size, every pool opened."""
         config, most = federated.config, Size(_SMALL_GROUPS, _SMALL_SUM)
         few = Size(min(size.groups, most.groups), min(size.each, most.each))
         half = Size(few.groups, max(few.each // 2, min(few.each, _FEWEST)))

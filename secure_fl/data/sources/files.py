@@ -55,14 +55,10 @@ def read_files(source: SourceConfig, declared: Declared, image_size: int | None)
 
 
 def kind_of(path: Path, field: str) -> SourceName:
-    """What a file or folder is, as `data.sources.name` has it: by the suffix, of a folder by what
-    is in it.
-
-    Args:
-        field: where the caller named it, for the error.
+    """What a file, by its suffix, or a folder, by what is in it, is as `data.sources.name` has it.
 
     Raises:
-        DataError: nothing is there, or nothing that is read.
+        DataError: nothing is there, or nothing that is read; `field` is where it was named.
     """
     suffixes = {suffix: name for name, known in _SUFFIXES.items() for suffix in known}
     if path.is_dir():
@@ -88,14 +84,9 @@ def read_like(
     columns: Sequence[str],
     kind: Literal["image", "series", "vector"],
 ) -> Dataset:
-    """A newcomer's examples, of the kind that the suffix says, read as a run's own were.
-
-    Args:
-        path: a file, or a folder of pictures or arrays.
-        data: the run's, whose first source of the same kind says how columns and arrays are called.
-        declared: the run's classes.
-        columns: of the run's table, where it was one.
-        kind: what the run's examples are.
+    """A newcomer's examples, of the kind that the suffix says, read as a run's own were: columns
+    and arrays are called as in the run's first source of that kind, `columns` are its table's, and
+    `kind` is what its examples are.
 
     Raises:
         DataError: no such file, of no kind that is read, or what its reader refuses.

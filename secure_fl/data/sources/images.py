@@ -33,17 +33,13 @@ _LEVELS = {0: (), 1: ("label",), 2: ("client", "label")}
 def images(
     source: SourceConfig, declared: Declared = UNDECLARED, image_size: int | None = None
 ) -> Dataset:
-    """The pictures below `path`, in the order of their names.
-
-    Args:
-        source: whose `path` is the folder.
-        declared: classes.
-        image_size: pixels a side that each picture is brought to; None where they are of one size.
+    """The pictures below `path`, in the order of their names, brought to `image_size` pixels a
+    side.
 
     Raises:
         DependencyError: Pillow is missing.
-        DataError: no folder, no picture, a picture that cannot be read, pictures of several sizes,
-            or folders of several depths.
+        DataError: no folder, no picture, a picture that cannot be read, pictures of several sizes
+            where none is given, or folders of several depths.
     """
     folder = Path(source.path or "")
     files = _pictures(folder, source.path)

@@ -31,14 +31,8 @@ def tables(
     name: str,
     like: Sequence[str] = (),
 ) -> Dataset:
-    """The rows of all files.
-
-    Args:
-        source: its `name` says the format.
-        declared: classes.
-        files: client's name -> file.
-        name: for summaries and errors.
-        like: the columns that are to come out; where there are none, those that the source says.
+    """The rows of all files, which are by client's name; `like` are the columns that are to come
+    out, where these are not the source's.
 
     Raises:
         DependencyError: pyarrow is missing.
