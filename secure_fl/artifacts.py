@@ -117,11 +117,9 @@ def save_models(
     file = folder.model / "encoder.safetensors"
     write_atomically(file, pack(folder.view(file, _portable(encoder, ""))))
     if pools:
-        tensors = {
-            name: tensor
-            for k, pool in enumerate(pools)
-            for name, tensor in _portable(pool, f"pool.{k}.").items()
-        }
+        tensors = dict[str, Tensor]()
+        for number, pool in enumerate(pools):
+            tensors |= _portable(pool, f"pool.{number}.")
         if guide is not None:
             tensors |= {"guide.mean": guide.mean, "guide.centres": guide.centres} | (
                 {} if centre is None else {CENTRE: centre}

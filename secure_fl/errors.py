@@ -130,16 +130,15 @@ class DependencyError(SecureFLError):
     code = "dependency"
 
 
-def need(package: str, extra: str, field: str) -> None:
+def need(package: str, extra: str, field: str, value: str | None = None) -> None:
     """Do nothing if a package is installed that one of the project's extras brings.
 
     Raises:
-        DependencyError: it is not; `field` says what needs it.
+        DependencyError: it is not; `field`, at this value, is what needs it.
     """
     if find_spec(package) is None:
-        problem = f"needs {package}, which is not installed"
-        remedy = f"pip install 'secure-fl[{extra}]'"
-        raise DependencyError(problem, field=field, value=None, remedy=remedy)
+        problem, remedy = f"needs {package}, not installed", f"pip install 'secure-fl[{extra}]'"
+        raise DependencyError(problem, field=field, value=value, remedy=remedy)
 
 
 def _printable(text: str) -> str:

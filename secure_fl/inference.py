@@ -96,7 +96,7 @@ class Models:
         declared = self._declared
         with self._as_ours():
             raw = aligned(x, self.card.columns) if isinstance(x, Dataset) else self._given(x, y)
-            raw = raw.with_classes(declared.classes, declared.names or None)
+            raw = raw.with_classes(**declared.given)
         asked = {"scale": self.card.scale, "image_size": self.card.image_size}
         data = prepared(raw, self.config.data.model_copy(update=asked))
         if data.shape != self.card.shape:
@@ -172,16 +172,8 @@ class Models:
             raise DataError(problem, field="x", value=tuple(array.shape[1:]), remedy=remedy)
         if array.ndim == 2 and self._kind == "series":
             array = array[:, None]
-        classes, names, kind = declared.classes, declared.names or None, self._kind
-        return Dataset.from_arrays(
-            array,
-            y,
-            classes=classes,
-            class_names=names,
-            kind=kind,
-            layout=self._layout(array),
-            name="examples",
-        )
+        told: dict[str, Any] = {"kind": self._kind, "layout": self._layout(array)}
+        return Dataset.from_arrays(array, y, **declared.given, **told, name="examples")
 
     def _layout(self, array: Any) -> Layout:
         """Where channels are, as the run's own examples tell it; else found by the sizes."""

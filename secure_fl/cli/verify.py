@@ -29,11 +29,8 @@ def verify(
 
     found = checked(folder)
     if as_json:
-        document = {
-            "ok": found.ok,
-            "findings": [asdict(each) for each in found.findings],
-            "checked": dict(found.checked),
-        }
+        findings = [asdict(each) for each in found.findings]
+        document = {"ok": found.ok, "findings": findings, "checked": dict(found.checked)}
         out.print(json.dumps({**document, "not_covered": found.uncovered}), soft_wrap=True)
     else:
         out.print(Sheet("checked", ["what", "how"], found.checked))

@@ -55,11 +55,8 @@ class Declared:
         Raises:
             DataError: a name twice, or another number than there are names.
         """
-        if classes is not None and (
-            isinstance(classes, bool)
-            or not hasattr(classes, "__index__")
-            or not 1 <= classes <= _MOST_CLASSES
-        ):
+        counts = hasattr(classes, "__index__") and not isinstance(classes, bool)
+        if classes is not None and not (counts and 1 <= classes <= _MOST_CLASSES):
             shown = classes if isinstance(classes, int | float) else type(classes).__name__
             remedy = f"give a whole number from 1 to {_MOST_CLASSES}, or leave it out"
             raise DataError("is no number of classes", field="classes", value=shown, remedy=remedy)
@@ -75,6 +72,11 @@ class Declared:
             remedy = "leave the number out, or name every class"
             raise DataError(problem, field=field, value=classes, remedy=remedy)
         return cls(len(told) if told else classes, told)
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """As arguments of `Dataset.from_arrays` and of what takes the same."""
+        return {"classes": self.classes, "class_names": self.names or None}
 
 
 UNDECLARED = Declared()

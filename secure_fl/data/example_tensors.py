@@ -58,12 +58,8 @@ def _dense(x: Any, field: str) -> np.ndarray:
 
 def _as_floats(array: np.ndarray, field: str) -> Tensor:
     """Finite float32 numbers in a row; mapped ones stay where they are, bytes are over 255."""
-    mapped = (
-        _is_mapped(array)
-        and array.dtype == np.float32
-        and array.flags.c_contiguous
-        and array.flags.writeable
-    )
+    as_wanted = array.dtype == np.float32 and array.flags.c_contiguous and array.flags.writeable
+    mapped = as_wanted and _is_mapped(array)
     examples = torch.from_numpy(array if mapped else np.empty(array.shape, np.float32))
     rows = max(1, _AT_A_TIME // max(1, array[0].size))
     for first in range(0, len(array), rows):

@@ -263,11 +263,8 @@ def _is_hugging_face(given: Any) -> bool:
 
 def is_frame(given: Any) -> bool:
     """Whether something has named columns: a pandas or polars frame, or an Arrow table."""
-    return (
-        (hasattr(given, "columns") or hasattr(given, "column_names"))
-        and hasattr(given, "__getitem__")
-        and hasattr(given, "shape")
-    )
+    named = hasattr(given, "columns") or hasattr(given, "column_names")
+    return named and hasattr(given, "__getitem__") and hasattr(given, "shape")
 
 
 _DOORS: tuple[tuple[Any, Any], ...] = (
@@ -339,4 +336,4 @@ def _by_name(clients: Any, name: str) -> tuple[list[str], list[Any]]:
 def _client(item: Any, declared: Declared, name: str) -> Dataset:
     if isinstance(item, list) and len(item) == 2 and is_array(item[0]):
         item = tuple(item)
-    return dataset_of(item, name=name, classes=declared.classes, class_names=declared.names or None)
+    return dataset_of(item, name=name, **declared.given)

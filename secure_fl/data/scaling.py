@@ -127,12 +127,10 @@ class Scaling:
             DataError: they are more or fewer.
         """
         if self.kind == "given" and example.shape != (len(self.means or ()),):
-            raise DataError(
-                "not one mean and deviation a column",
-                field="data.column_means",
-                value=f"{len(self.means or ())} means for examples of shape {example.shape}",
-                remedy="give one number a column, in the order of the columns",
-            )
+            problem, field = "not one mean and deviation a column", "data.column_means"
+            found = f"{len(self.means or ())} means for examples of shape {example.shape}"
+            remedy = "give one number a column, in the order of the columns"
+            raise DataError(problem, field=field, value=found, remedy=remedy)
 
     def client(self, client: ClientData) -> ClientData:
         """A client's examples scaled, its sketch's examples beside them where these are others.
@@ -205,11 +203,9 @@ class Scaling:
             )
         made = replace(data, x=scaled.float())
         if not bool(torch.isfinite(made.x).all()):
-            raise DataError.unshown(
-                "values scaled beyond float32",
-                "data.column_deviations",
-                "check data.column_means and data.column_deviations: they do not fit the values",
-            )
+            problem, field = "values scaled beyond float32", "data.column_deviations"
+            remedy = "check data.column_means and data.column_deviations: they do not fit"
+            raise DataError.unshown(problem, field, remedy)
         return made
 
 

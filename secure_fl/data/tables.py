@@ -198,26 +198,14 @@ def _checked(
 ) -> Dataset:
     """The dataset; what is wrong with a column is said by its own name."""
     try:
-        return Dataset.from_arrays(
-            x,
-            given["label"],
-            client=given["client"],
-            split=given["split"],
-            group=given["group"],
-            classes=declared.classes,
-            class_names=declared.names or None,
-            columns=names,
-            name=name,
-        )
+        beside = {"y" if role == "label" else role: column for role, column in given.items()}
+        return Dataset.from_arrays(x, **beside, **declared.given, columns=names, name=name)
     except DataError as error:
-        said = {
-            f"{name}.{'y' if role == 'label' else role}": column
-            for role, column in taken.items()
-            if column is not None
-        }
-        if error.field not in said:
+        role = error.field.removeprefix(f"{name}.")
+        column = taken.get("label" if role == "y" else role)
+        if column is None:
             raise
-        field = f"{name}.{said[error.field]}"
+        field = f"{name}.{column}"
         raise DataError(
             error.problem, field=field, value=error.value, remedy=error.remedy
         ) from None

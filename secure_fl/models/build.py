@@ -28,7 +28,8 @@ def build_encoder(config: ModelConfig, shape: tuple[int, ...], seed: int) -> nn.
     kind = _kind(config, shape)
     dimensions = {"convnet": 3, "resnet18": 3, "series_convnet": 2}.get(kind)
     if dimensions is not None and len(shape) != dimensions:
-        problem, remedy = f"does not take examples of shape {shape}", 'set it to "auto"'
+        problem = f"does not take examples of shape {shape}"
+        remedy = 'set model.encoder = "auto"'
         raise ModelError(problem, field="model.encoder", value=config.encoder, remedy=remedy)
     if kind == "resnet18" and config.features not in (None, FEATURES):
         problem, field = f"resnet18 is {FEATURES} wide", "model.features"

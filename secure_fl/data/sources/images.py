@@ -47,8 +47,7 @@ def images(
     return Dataset.from_arrays(
         _pixels(files, folder, image_size),
         **beside,
-        classes=declared.classes,
-        class_names=declared.names or None,
+        **declared.given,
         kind="image",
         layout="channels_first",
         name=folder.name or "images",
@@ -130,7 +129,7 @@ def _opened(file: Path, folder: Path) -> Image:
     Raises:
         DataError: it is no picture, is damaged, or is out of all proportion.
     """
-    need("PIL", "images", "data.sources.name")
+    need("PIL", "images", "data.sources.name", "images")
     from PIL import Image, ImageOps
 
     try:

@@ -62,11 +62,7 @@ def dataset(
     x = arrays.pop("x")
     if x.ndim == 2 and source.kind == "series":
         x = x[:, None]
-    beside: dict[str, Any] = {
-        **arrays,
-        "classes": declared.classes,
-        "class_names": declared.names or None,
-    }
+    beside: dict[str, Any] = arrays | declared.given
     return Dataset.from_arrays(x, **beside, kind=source.kind, layout=source.layout, name=name)
 
 

