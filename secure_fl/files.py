@@ -22,9 +22,7 @@ from secure_fl.errors import FileError, RunFolderError, SecureFLError
 from secure_fl.lock_holder import in_words, this_process
 
 PRIVATE, PUBLIC = 0o600, 0o644
-"""Modes of files, under any umask: a run's files are its owner's; identity cards, rosters and
-starter configurations are for everybody.
-"""
+"""Modes under any umask: a run's files for the owner; cards, rosters, starters for all."""
 _FOLDER = 0o700
 _LONGEST, _PART = 1 << 26, 1 << 20
 _LOCK, _HOLDER = ".lock", ".lock-holder"
@@ -318,9 +316,7 @@ def is_lock(path: Path) -> bool:
 
 
 def lock_of(folder: Path) -> tuple[int, int] | None:
-    """Which file a folder's lock is, or None. While the lock is held, another answer shows that the
-    folder was moved away or replaced.
-    """
+    """Which file a folder's lock is, or None; another one shows that the folder was moved."""
     try:
         found = (folder / _LOCK).stat()
     except OSError:

@@ -42,9 +42,7 @@ class ClientRow:
     given: bool
 
     def rounds_that_fit(self) -> int | None:
-        """Rounds of pre-training that the budget holds beside the rest of the plan; those that are
-        set, where noise was made for them.
-        """
+        """Pre-training rounds that the budget holds; those set, where noise was made for them."""
         steps, noise = self.plan.pretrain, self.plan.noise
         if steps is None:
             return None

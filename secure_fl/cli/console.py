@@ -20,9 +20,7 @@ err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
 class Sheet:
-    """A table with text to the left and numbers to the right, its cells whole; on a narrow terminal
-    each row becomes a sentence.
-    """
+    """A table, text left and numbers right; where it is too narrow, a sentence for each row."""
 
     def __init__(
         self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]

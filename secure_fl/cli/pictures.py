@@ -95,9 +95,7 @@ def _draw_partition(axes: Axes, summary: PartitionSummary, rows: int) -> None:
 
 
 def _draw_example(axes: Axes, example: Dataset) -> None:
-    """An image as it is (of other channels than grey and colour, the first), the channels of a
-    series, or the columns of a vector.
-    """
+    """An image (its first channel, unless grey or colour), a series' channels, or a vector."""
     x = example.x[0].numpy()
     if example.kind == "image":
         pixels = x.transpose(1, 2, 0) if len(x) == 3 else x[0]

@@ -60,9 +60,7 @@ def content_digests(data: Dataset, salt: bytes) -> set[str]:
 
 
 def whole_digest(parts: Iterable[Dataset]) -> str:
-    """A digest of all examples and labels in order: whether two runs have the same data. It knows a
-    set from one with another example, so it is as private.
-    """
+    """Of all examples and labels in order, and as private: whether two runs have the same data."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part.x.numpy().tobytes())

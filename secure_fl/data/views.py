@@ -130,9 +130,7 @@ def batch_views(
 
 
 def _outside_autocast(x: Tensor) -> AbstractContextManager[object]:
-    """In the examples' own precision: positions of pixels need more bits than a model does, and
-    training must see what is measured on.
-    """
+    """In the examples' own precision: positions need it, and training sees what is measured on."""
     return torch.autocast(x.device.type, enabled=False)
 
 

@@ -160,9 +160,7 @@ def _late(step: Step, rounds: int, clients: int, place: int) -> tuple[float, flo
 
 
 class _Shapes:
-    """A state of the shapes that a run has, how many numbers of it a process holds, the largest
-    upload that was met on the way, and what rounds cost.
-    """
+    """A state of a run's shapes, numbers held, the largest upload, and costs of rounds."""
 
     def __init__(self, blueprint: Blueprint) -> None:
         self.blueprint, config = blueprint, blueprint.config

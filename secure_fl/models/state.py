@@ -27,9 +27,7 @@ def averaged_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def buffer_places(module: nn.Module) -> tuple[int, ...]:
-    """Where floating-point buffers lie in `to_vector(module)`, ascending: their changes have the
-    units of the data, unlike a trained weight's.
-    """
+    """Where floating-point buffers, in the data's units, lie in `to_vector(module)`."""
     parameters, places, start = {name for name, _ in module.named_parameters()}, list[int](), 0
     for name, tensor in averaged_tensors(module):
         if name not in parameters:

@@ -47,9 +47,7 @@ class LocalSpec:
 
 @dataclass(frozen=True)
 class FitReport:
-    """Mean of each term over the steps taken, and the first step, counted from 1, at which the loss
-    had exploded; None where it did not.
-    """
+    """Mean of each term over the steps, and the step, from 1, at which the loss exploded."""
 
     terms: dict[str, float]
     exploded: int | None = None
