@@ -37,9 +37,7 @@ def as_config(config: object) -> FederationConfig:
     if isinstance(config, str | os.PathLike):
         return load_config(path_of(config, "config"))
     remedy = "pass a FederationConfig, a dict of its tables, or the path of a TOML file"
-    raise ConfigError(
-        "is no configuration", field="config", value=type(config).__name__, remedy=remedy
-    )
+    raise ConfigError.of_kind("is no configuration", "config", config, remedy)
 
 
 def as_callbacks(callbacks: object) -> list[Callback]:
@@ -52,20 +50,15 @@ def as_callbacks(callbacks: object) -> list[Callback]:
         [callbacks] if isinstance(callbacks, Callback) else () if callbacks is None else callbacks
     )
     if not isinstance(given, Iterable) or isinstance(given, str | bytes | Mapping):
-        raise ConfigError(
-            "are no callbacks",
-            field="callbacks",
-            value=type(given).__name__,
-            remedy="pass a list of secure_fl.Callback instances",
+        raise ConfigError.of_kind(
+            "are no callbacks", "callbacks", given, "pass a list of secure_fl.Callback instances"
         )
     found = []
     for number, callback in enumerate(given):
         if not isinstance(callback, Callback):
-            kind = (
-                f"the class {callback.__name__}"
-                if isinstance(callback, type)
-                else type(callback).__name__
-            )
+            kind = type(callback).__name__
+            if isinstance(callback, type):
+                kind = f"the class {callback.__name__}"
             remedy = "pass an instance of a subclass of secure_fl.Callback"
             raise ConfigError(
                 "is no callback", field=f"callbacks[{number}]", value=kind, remedy=remedy
@@ -81,19 +74,12 @@ def as_folder(out: object, *, resume: object) -> Path | None:
         ConfigError: no path, or a run without a folder that is to be resumed.
     """
     if not isinstance(resume, bool):
-        raise ConfigError(
-            "is neither True nor False",
-            field="resume",
-            value=type(resume).__name__,
-            remedy="pass run(folder, resume=True)",
+        raise ConfigError.of_kind(
+            "is neither True nor False", "resume", resume, "pass run(folder, resume=True)"
         )
     if out is None and resume:
-        raise ConfigError(
-            "there is no folder to resume",
-            field="out",
-            value=None,
-            remedy="pass the folder of the run that was interrupted",
-        )
+        remedy = "pass the folder of the run that was interrupted"
+        raise ConfigError("there is no folder to resume", field="out", value=None, remedy=remedy)
     return None if out is None else path_of(out, "out")
 
 
@@ -116,14 +102,6 @@ def encoder_named(own: bool) -> Iterator[None]:
         modules = [caller for caller in callers if isinstance(caller, nn.Module)]
         if not own or not modules or any(isinstance(caller, Callback) for caller in callers):
             raise
-        remedy = (
-            "mend it: it must take batches of any number of examples in both "
-            "modes; the run can be resumed"
-        )
-        kind = type(modules[-1]).__name__
-        raise ModelError(
-            f"raises {type(error).__name__} on a batch of examples",
-            field="encoder",
-            value=kind,
-            remedy=remedy,
-        ) from None
+        problem = f"raises {type(error).__name__} on a batch of examples"
+        remedy = "mend it to take any number of examples in both modes; the run can be resumed"
+        raise ModelError.of_kind(problem, "encoder", modules[-1], remedy) from None

@@ -1,6 +1,4 @@
-"""Models out of and into a run's folder: safetensors by parameter name, and a JSON file that says
-how to use them.
-"""
+"""Models out of and into a run's folder: safetensors, and a JSON file on how to use them."""
 
 from __future__ import annotations
 
@@ -78,41 +76,32 @@ class ModelCard:
         own_data: bool,
         own_encoder: bool,
     ) -> Self:
-        """The card of a run; the caller's own examples are used as they are, but for columns
-        of tables.
-        """
-        config = blueprint.config
-        scale, image_size = (
-            ("none", None) if own_data else (config.data.scale, config.data.image_size)
-        )
+        """Of a run; the caller's own examples are used as they are, but for columns of tables."""
+        data, first = blueprint.config.data, clients[0].train
+        named = any(client.name != str(client.id) for client in clients)
+        scale = "none" if own_data else data.scale
+        told = blueprint.client_plan is None
         return cls(
             blueprint.shape,
             blueprint.classes,
             scaling.kind if len(blueprint.shape) == 1 else scale,
-            image_size,
-            config.pools.task,
+            None if own_data else data.image_size,
+            blueprint.config.pools.task,
             own_encoder,
-            {}
-            if blueprint.client_plan is not None
-            else {str(client): pool for client, pool in choices.items()},
-            clients[0].train.class_names,
-            tuple(client.name for client in clients)
-            if any(client.name != str(client.id) for client in clients)
-            else (),
-            clients[0].train.columns,
+            {str(client): pool for client, pool in choices.items()} if told else {},
+            first.class_names,
+            tuple(client.name for client in clients) if named else (),
+            first.columns,
             scaling.means,
             scaling.deviations,
-            {} if blueprint.client_plan is not None else dict(scales),
+            dict(scales) if told else {},
         )
 
     @property
     def scaling(self) -> Scaling:
         """How columns of tables are scaled."""
-        return Scaling(
-            "none" if self.scale == "auto" else self.scale,
-            self.column_means,
-            self.column_deviations,
-        )
+        kind = "none" if self.scale == "auto" else self.scale
+        return Scaling(kind, self.column_means, self.column_deviations)
 
 
 def save_models(
@@ -123,18 +112,14 @@ def save_models(
     card: ModelCard,
     centre: Tensor | None = None,
 ) -> None:
-    """Write encoder, pools and card; `centre` is what the guide's sketches were centred by,
-    if anything.
-    """
+    """Write encoder, pools and card; `centre`: what the guide's sketches were centred by."""
     make_folder(folder.model)
     file = folder.model / "encoder.safetensors"
     write_atomically(file, pack(folder.view(file, _portable(encoder, ""))))
     if pools:
-        tensors = {
-            name: tensor
-            for k, pool in enumerate(pools)
-            for name, tensor in _portable(pool, f"pool.{k}.").items()
-        }
+        tensors = dict[str, Tensor]()
+        for number, pool in enumerate(pools):
+            tensors |= _portable(pool, f"pool.{number}.")
         if guide is not None:
             tensors |= {"guide.mean": guide.mean, "guide.centres": guide.centres} | (
                 {} if centre is None else {CENTRE: centre}
@@ -187,12 +172,8 @@ def load_encoder(path: Path | str, encoder: nn.Module | None = None) -> nn.Modul
         ModelError: the run used a module of the caller's own and none is given, or it does not fit.
     """
     card, config = load_card(path), RunFolder.open(path_of(path, "run folder")).read_config()
-    return restored_encoder(
-        card,
-        config,
-        _tensors(path_of(path, "run folder") / "model" / "encoder.safetensors"),
-        encoder,
-    )
+    tensors = _tensors(path_of(path, "run folder") / "model" / "encoder.safetensors")
+    return restored_encoder(card, config, tensors, encoder)
 
 
 def load_pools(
@@ -208,12 +189,9 @@ def load_pools(
     card, config = load_card(path), RunFolder.open(path_of(path, "run folder")).read_config()
     file = path_of(path, "run folder") / "model" / "pools.safetensors"
     if not is_file(file):
-        raise RunFolderError(
-            "the run has no pools",
-            field="run folder",
-            value=str(path),
-            remedy="run it with pools.enabled = true",
-        )
+        problem = "the run has no pools"
+        remedy = "run it with pools.enabled = true"
+        raise RunFolderError(problem, field="run folder", value=str(path), remedy=remedy)
     return restored_pools(card, config, _tensors(file), encoder)
 
 
@@ -265,12 +243,8 @@ def _guide(tensors: dict[str, Tensor], pools: int) -> Guide | None:
     if mean is None and centres is None:
         return None
     if mean is None or centres is None or mean.ndim != 1 or centres.shape != (pools, len(mean)):
-        raise RunFolderError(
-            "is damaged: its sketch groups do not fit its pools",
-            field="pools.safetensors",
-            value=pools,
-            remedy=_REMEDY,
-        )
+        problem = "is damaged: its sketch groups do not fit its pools"
+        raise RunFolderError(problem, field="pools.safetensors", value=pools, remedy=_REMEDY)
     return Guide(mean, centres)
 
 
@@ -284,21 +258,21 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _portable(module: nn.Module, prefix: str) -> dict[str, Tensor]:
-    return {
-        prefix + name: tensor.detach().cpu().contiguous().clone()
-        for name, tensor in module.state_dict().items()
-    }
+    state = module.state_dict().items()
+    return {prefix + name: each.detach().cpu().contiguous().clone() for name, each in state}
+
+
+def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those whose names begin with a prefix, without it."""
+    own = [name for name in tensors if name.startswith(prefix)]
+    return {name.removeprefix(prefix): tensors[name] for name in own}
 
 
 def _encoder(card: ModelCard, config: FederationConfig, encoder: nn.Module | None) -> nn.Module:
     if encoder is None and card.custom_encoder:
+        problem = "the run was given an encoder of the caller's own"
         remedy = "pass encoder=, a module of the same class"
-        raise ModelError(
-            "the run was given an encoder of the caller's own",
-            field="encoder",
-            value=None,
-            remedy=remedy,
-        )
+        raise ModelError(problem, field="encoder", value=None, remedy=remedy)
     if encoder is None:
         return build_encoder(config.model, card.shape, 0)
     return copy.deepcopy(encoder)
@@ -316,18 +290,9 @@ def _pool(card: ModelCard, config: FederationConfig, encoder: nn.Module | None) 
 
 
 def _load(module: nn.Module, tensors: dict[str, Tensor], prefix: str) -> None:
-    mine = {
-        name.removeprefix(prefix): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(prefix)
-    }
     try:
-        module.load_state_dict(mine)
+        module.load_state_dict(below(tensors, prefix))
     except RuntimeError as error:
+        problem = f"the stored weights do not fit: {str(error).splitlines()[-1].strip()}"
         remedy = "pass a module of the class the run was given"
-        raise ModelError(
-            f"the stored weights do not fit: {str(error).splitlines()[-1].strip()}",
-            field="encoder",
-            value=type(module).__name__,
-            remedy=remedy,
-        ) from None
+        raise ModelError.of_kind(problem, "encoder", module, remedy) from None

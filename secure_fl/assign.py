@@ -76,12 +76,8 @@ def assign(models: Models, x: Examples, y: Any = None) -> Assignment:
         DataError: the examples are not of the run's shape, or labels outside of its own.
     """
     if not models.pools:
-        raise ModelError(
-            "the run has no pools",
-            field="pools.enabled",
-            value=False,
-            remedy="run it with pools.enabled = true",
-        )
+        remedy = "run it with pools.enabled = true"
+        raise ModelError("the run has no pools", field="pools.enabled", value=False, remedy=remedy)
     config, card, raw = models.config, models.card, models.read(x, y)
     seed, data = derive_seed(config.seed, "assign"), card.scaling.alone(raw)
 
@@ -98,10 +94,8 @@ def assign(models: Models, x: Examples, y: Any = None) -> Assignment:
     pool, by = _decided(
         scores, card.task == "self_supervised" or data.labelled, config.pools.select_by, distances
     )
-    rows = tuple(
-        (_finite(s.loss), s.accuracy, s.entropy, distance)
-        for s, distance in zip(scores, distances, strict=True)
-    )
+    pairs = zip(scores, distances, strict=True)
+    rows = tuple((_finite(s.loss), s.accuracy, s.entropy, far) for s, far in pairs)
     return Assignment(pool, by, len(data), rows)
 
 
@@ -113,11 +107,10 @@ def _distances(models: Models, raw: Dataset) -> list[float | None]:
     form = SketchForm.of(
         models.config, card.shape, card.classes, feature_width(encoder, card.shape)
     )
-    values = (
-        embed(encoder, card.scaling.alone(raw).x, models.compute(encoder))
-        if form.of_encoder
-        else pooled_values(card.scaling.sketched(raw))
-    )
+    if form.of_encoder:
+        values = embed(encoder, card.scaling.alone(raw).x, models.compute(encoder))
+    else:
+        values = pooled_values(card.scaling.sketched(raw))
     own = form.plain_sketch(values, models.centre)
     found: list[float | None] = (
         (form.plain(guide.centres) - (own - form.plain(guide.mean))).norm(dim=1).tolist()
@@ -128,9 +121,7 @@ def _distances(models: Models, raw: Dataset) -> list[float | None]:
 def _decided(
     scores: list[Score], known: bool, select_by: str, distances: list[float | None]
 ) -> tuple[int, str]:
-    """The order of preference is that of a client inside the federation, but for
-    `pools.keep_margin`, which is for young heads.
-    """
+    """As a client inside the federation prefers, but for `pools.keep_margin`, for young heads."""
     if known:
         by: Literal["loss", "accuracy"] = "accuracy" if select_by == "accuracy" else "loss"
         return best_pool([s.loss for s in scores], [s.accuracy for s in scores], by), by

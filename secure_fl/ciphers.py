@@ -1,6 +1,4 @@
-"""One way to read a counter's keystream, under every version of `cryptography` that the
-project takes.
-"""
+"""A counter's keystream, under every version of `cryptography` that the project takes."""
 
 from __future__ import annotations
 

@@ -46,9 +46,7 @@ _STATE_WORDS, _STATE_START = 624, 24
 
 
 class Use(IntEnum):
-    """What numbers of one row and step are for; other whole numbers below 2^16 are free
-    for callers.
-    """
+    """What numbers of one row and step are for; others below 2^16 are free for callers."""
 
     DECISIONS = 0
     """Which change an augmentation makes, and how far it goes."""
@@ -71,19 +69,14 @@ class Coins:
 
     def __init__(self, key: bytes) -> None:
         if len(key) != KEY_BYTES:
-            raise TrainingError(
-                "not an AES-256 key",
-                field="key",
-                value=f"{len(key)} bytes",
-                remedy=f"pass {KEY_BYTES} bytes",
-            )
+            problem = "not an AES-256 key"
+            remedy = f"pass {KEY_BYTES} bytes"
+            raise TrainingError(problem, field="key", value=f"{len(key)} bytes", remedy=remedy)
         self._key = key
 
     @classmethod
     def public(cls, seed: int) -> Coins:
-        """Coins that whoever knows the seed can draw again: of training without privacy,
-        of measuring.
-        """
+        """Coins that whoever knows the seed draws again: of training without privacy, measuring."""
         return cls(hashlib.sha256(b"secure_fl public coins %d" % seed).digest())
 
     def at(self, step: int, examples: Tensor) -> Draws:
@@ -97,12 +90,8 @@ class Coins:
         if not 0 <= step < _LARGEST or (
             len(seats) and not (seats.min() >= 0 and seats.max() < _NOBODY)
         ):
-            raise TrainingError(
-                "steps and examples are numbered from 0, below 2^32",
-                field="step",
-                value=step,
-                remedy="number them from 0",
-            )
+            problem = "steps and examples are numbered from 0, below 2^32"
+            raise TrainingError(problem, field="step", value=step, remedy="number them from 0")
         return Draws(self._key, step, seats.astype(np.uint32), np.zeros(seats.shape, np.uint32))
 
     def __repr__(self) -> str:
@@ -110,9 +99,7 @@ class Coins:
 
 
 class Draws:
-    """One step's coins: row i of whatever is drawn is that of the i-th example. `use` keeps two
-    purposes of one step apart.
-    """
+    """One step's coins: row i is that of the i-th example; `use` keeps purposes apart."""
 
     __slots__ = ("_key", "_seats", "_step", "_views")
 
@@ -140,12 +127,8 @@ class Draws:
 
     def shared(self) -> Draws:
         """One row of coins that all rows of the step have in common."""
-        return Draws(
-            self._key,
-            self._step,
-            np.full(1, _NOBODY, np.uint32),
-            self._views[:1] if len(self) else np.zeros(1, np.uint32),
-        )
+        view = self._views[:1] if len(self) else np.zeros(1, np.uint32)
+        return Draws(self._key, self._step, np.full(1, _NOBODY, np.uint32), view)
 
     def words(self, count: int, use: int) -> NDArray[np.uint32]:
         """`[N, count]` uniform 32-bit words."""
@@ -213,23 +196,12 @@ class Draws:
 
 
 def global_generators() -> tuple[object, ...]:
-    """Where torch's, Python's and numpy's global generators are: unchanged where nobody has drawn
-    from them.
-    """
+    """Where torch's, Python's and numpy's global generators are, to see whether somebody drew."""
     numpy_s = np.random.get_state(legacy=False)
-    gpus = (
-        [state.numpy().tobytes() for state in torch.cuda.get_rng_state_all()]
-        if torch.cuda.is_initialized()
-        else []
-    )
+    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    states = [state.numpy().tobytes() for state in (torch.get_rng_state(), *gpus)]
     place = numpy_s["state"]["pos"], numpy_s["has_gauss"]
-    return (
-        torch.get_rng_state().numpy().tobytes(),
-        *gpus,
-        random.getstate(),
-        numpy_s["state"]["key"].tobytes(),
-        place,
-    )
+    return (*states, random.getstate(), numpy_s["state"]["key"].tobytes(), place)
 
 
 def _state_of(words: NDArray[np.uint32]) -> Tensor:
@@ -239,11 +211,8 @@ def _state_of(words: NDArray[np.uint32]) -> Tensor:
     inside = record[_STATE_START : _STATE_START + 8 * _STATE_WORDS].view(np.uint64)
     # the first words of MT19937 seeded with 5489, as published
     if inside[0] != 5489 or inside[1] != 1301868182:
-        raise TrainingError(
-            "torch records its generator in another way",
-            field="torch",
-            value=torch.__version__,
-            remedy="report this version",
-        )
+        problem = "torch records its generator in another way"
+        remedy = "report this version"
+        raise TrainingError(problem, field="torch", value=torch.__version__, remedy=remedy)
     inside[:] = words
     return state

@@ -1,6 +1,4 @@
-"""Configurations as TOML: reading, `--set` overrides, the resolved copy and the
-commented starter.
-"""
+"""Configurations as TOML: reading, `--set` overrides, resolved copy, commented starter."""
 
 from __future__ import annotations
 
@@ -47,18 +45,11 @@ def dump_config(config: FederationConfig) -> str:
 
 
 def starter_config() -> str:
-    """A commented TOML file with every setting at its default; unset optional ones are
-    commented out.
-    """
-    lines = [
-        (
-            "# A secure_fl run. Every setting is shown with its default; "
-            "delete what you do not change."
-        ),
-        "",
-    ]
-    lines += commented(FederationConfig())
-    return "\n".join(lines).rstrip() + "\n"
+    """A commented TOML file with every setting at its default, or commented out where unset."""
+    head = (
+        "# A secure_fl run. Every setting is shown with its default; delete what you do not change."
+    )
+    return "\n".join([head, "", *commented(FederationConfig())]).rstrip() + "\n"
 
 
 def config_schema() -> str:
@@ -69,11 +60,7 @@ def config_schema() -> str:
 def read_table(
     path: Path, field: str = "configuration", maker: str = "secure-fl init NAME.toml"
 ) -> Table:
-    """The tables of a TOML file.
-
-    Args:
-        field: what the file is, for errors.
-        maker: the command that writes one.
+    """The tables of a TOML file; errors tell `field`, what it is, and `maker`, what writes one.
 
     Raises:
         ConfigError: the file is missing, unreadable or no TOML in UTF-8.
@@ -85,23 +72,15 @@ def read_table(
     try:
         return _parse(_decoded(read_bytes(path, most=_LARGEST), path, field))
     except FileError as error:
-        problem = (
-            "no such file"
-            if not path.exists()
-            else "not a text file"
-            if path.is_dir()
-            else error.problem
-        )
+        problem = "not a text file" if path.is_dir() else error.problem
+        problem = problem if path.exists() else "no such file"
         raise refused(problem, f"name a TOML file; `{maker}` writes one") from None
     except UnicodeDecodeError:
         raise refused("not text in UTF-8", _AS_UTF8) from None
     except tomllib.TOMLDecodeError as error:
         remedy = "mend the line named"
         if path.suffix.lower() != ".toml" and field == "configuration":
-            remedy = (
-                "name a TOML file; for data of your own `secure-fl init "
-                f"my.toml --data {path}` writes one"
-            )
+            remedy = f"name a TOML file: `secure-fl init my.toml --data {path}` writes one"
         raise refused(f"not valid TOML: {error}", remedy) from None
 
 
@@ -115,19 +94,13 @@ def _decoded(data: bytes, path: Path, field: str) -> str:
     """
     # of UTF-32 every ASCII letter brings three null bytes
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data[:4]:
-        raise ConfigError(
-            "text in UTF-16 or UTF-32, which TOML is not",
-            field=field,
-            value=str(path),
-            remedy=_AS_UTF8,
-        )
+        problem = "text in UTF-16 or UTF-32, which TOML is not"
+        raise ConfigError(problem, field=field, value=str(path), remedy=_AS_UTF8)
     return data.decode("utf-8-sig")
 
 
 def _parse(text: str) -> Table:
-    """TOML; what it holds that no setting can be, such as a number of thousands of digits, is no
-    TOML either.
-    """
+    """TOML; what no setting can be, such as a number of thousands of digits, is none either."""
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError:
@@ -140,12 +113,8 @@ def _apply(table: Table, override: str) -> None:
     """Set one dotted key; the value is read as TOML, and as a plain string where it is none."""
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(
-            "not of the form a.b=c",
-            field="--set",
-            value=override,
-            remedy="for example --set pools.count=4",
-        )
+        remedy = "for example --set pools.count=4"
+        raise ConfigError("not of the form a.b=c", field="--set", value=override, remedy=remedy)
     try:
         value = _parse(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -163,35 +132,23 @@ def _apply(table: Table, override: str) -> None:
 
 
 def _only(here: Any, part: str) -> Any:
-    """The one item of a list that a key steps into by name: `data.sources.path`, where there is
-    one source.
-    """
+    """The one item of a list that a key steps into by name: `data.sources.path`, of one source."""
     return here[0] if isinstance(here, list) and len(here) == 1 and not part.isdigit() else here
 
 
 def _step(here: Any, part: str, override: str) -> Any:
-    """Descend one part of a dotted key, making tables on the way; list items are named
-    by number.
-    """
+    """Descend one part of a dotted key, making tables; list items are named by number."""
     if isinstance(here, list):
         if not part.isdigit() or int(part) >= len(here):
-            raise ConfigError(
-                "no such list item",
-                field="--set",
-                value=override,
-                remedy=f"say which by a number below {len(here)}: data.sources.0.path",
-            )
+            remedy = f"say which by a number below {len(here)}: data.sources.0.path"
+            raise ConfigError("no such list item", field="--set", value=override, remedy=remedy)
         return here[int(part)]
     if part == "sources" and "sources" not in here:
         here[part] = [{}]
     child = here.setdefault(part, {})
     if not isinstance(child, dict | list):
-        raise ConfigError(
-            f"{part!r} is a value, not a table",
-            field="--set",
-            value=override,
-            remedy="shorten the key",
-        )
+        problem = f"{part!r} is a value, not a table"
+        raise ConfigError(problem, field="--set", value=override, remedy="shorten the key")
     return child
 
 
@@ -205,9 +162,7 @@ def _without_none(value: Any) -> Any:
 
 
 def commented(section: Section, prefix: str = "") -> Iterable[str]:
-    """A section as lines of TOML, each setting under its description: its own settings first, then
-    its tables, as TOML asks.
-    """
+    """A section as lines of TOML, each setting under its description, tables last as TOML asks."""
     tables: list[str] = []
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)

@@ -7,6 +7,8 @@ example, a weight or a key.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from pathlib import Path
 from typing import ClassVar, Self
 
 _LONGEST_VALUE = 160
@@ -30,21 +32,29 @@ class SecureFLError(Exception):
             _printable(f"[{self.code}] {field}: {problem} (got {_short(value)}). Remedy: {remedy}")
         )
 
+    @classmethod
+    def unshown(cls, problem: str, field: str, remedy: str) -> Self:
+        """Of examples, whose values no message shows."""
+        return cls(problem, field=field, value="not shown", remedy=remedy)
+
+    @classmethod
+    def of_file(cls, problem: str, path: Path, remedy: str) -> Self:
+        """Of a file, by its name and path; never by its content."""
+        return cls(problem, field=path.name, value=str(path), remedy=remedy)
+
+    @classmethod
+    def of_kind(cls, problem: str, field: str, given: object, remedy: str) -> Self:
+        """Of what a caller gave, by its class; never by its content."""
+        return cls(problem, field=field, value=type(given).__name__, remedy=remedy)
+
     def within(self, where: str, remedy: str | None = None) -> Self:
-        """The same error with the place where it came up before the problem, and another remedy
-        where one is given.
-        """
+        """The same error with its place before the problem; another remedy where one is given."""
         return type(self)(f"{where}: {self.problem}", self.field, self.value, remedy or self.remedy)
 
     def __reduce__(self) -> tuple[object, ...]:
-        """For worker processes, which send their errors back: the message is kept, not
-        made anew.
-        """
-        return _rebuilt, (
-            type(self),
-            self.args,
-            vars(self) | {"value": _without_arrays(self.value)},
-        )
+        """For worker processes, which send errors back: the message is kept, not made anew."""
+        state = vars(self) | {"value": _without_arrays(self.value)}
+        return _rebuilt, (type(self), self.args, state)
 
 
 class ConfigError(SecureFLError):
@@ -57,6 +67,12 @@ class DataError(SecureFLError):
     """A data source that is missing, damaged or not what it should be."""
 
     code = "data"
+
+    @classmethod
+    def of_source(cls, problem: str, path: object, remedy: str) -> Self:
+        """Of what `data.sources.path` names."""
+        shown = None if path is None else str(path)
+        return cls(problem, field="data.sources.path", value=shown, remedy=remedy)
 
 
 class PartitionError(SecureFLError):
@@ -84,9 +100,7 @@ class TrainingError(SecureFLError):
 
 
 class PrivacyError(SecureFLError):
-    """A release without a valid guarantee, beyond the budget, or a mechanism used where its proof
-    does not hold.
-    """
+    """A release without a valid guarantee, beyond the budget, or outside a mechanism's proof."""
 
     code = "privacy"
 
@@ -104,9 +118,7 @@ class RunFolderError(SecureFLError):
 
 
 class FileError(SecureFLError):
-    """A file or folder that cannot be read, written or locked: missing, not permitted, no
-    space left.
-    """
+    """A file or folder that cannot be read, written or locked."""
 
     code = "io"
 
@@ -115,6 +127,17 @@ class DependencyError(SecureFLError):
     """An optional package that is not installed."""
 
     code = "dependency"
+
+
+def need(package: str, extra: str, field: str, value: str | None = None) -> None:
+    """Do nothing if a package is installed that one of the project's extras brings.
+
+    Raises:
+        DependencyError: it is not; `field`, at this value, is what needs it.
+    """
+    if find_spec(package) is None:
+        problem, remedy = f"needs {package}, not installed", f"pip install 'secure-fl[{extra}]'"
+        raise DependencyError(problem, field=field, value=value, remedy=remedy)
 
 
 def _printable(text: str) -> str:
@@ -138,9 +161,7 @@ def _short(value: object) -> str:
 
 
 class _Shape:
-    """Stands for an array in a message: its values are nobody's to read, and how many rows it has
-    may be a secret too.
-    """
+    """Stands for an array in a message: its values, and how many rows it has, may be secret."""
 
     def __init__(self, array: object) -> None:
         self._text = (

@@ -22,6 +22,7 @@ from secure_fl.artifacts import (
     CENTRE,
     LARGEST,
     ModelCard,
+    below,
     load_card,
     model_files,
     restored_encoder,
@@ -29,7 +30,7 @@ from secure_fl.artifacts import (
 )
 from secure_fl.config import FederationConfig
 from secure_fl.data.scaling import FARTHEST
-from secure_fl.errors import ConfigError, DependencyError, FileError, ModelError, RunFolderError
+from secure_fl.errors import ConfigError, FileError, ModelError, RunFolderError, need
 from secure_fl.federation.folder import RunFolder
 from secure_fl.federation.tensors import pack, unpack
 from secure_fl.files import is_file, listed, make_folder, parse_json, read_bytes, write_atomically
@@ -136,10 +137,7 @@ def load_exported(folder: Path | str, encoder: nn.Module | None = None) -> Model
     """
     path = path_of(folder, "folder")
     if not is_file(path / "config.json"):
-        remedy = (
-            "name a folder that `secure-fl export --hf` wrote; a run's "
-            "own folder is read by load_result"
-        )
+        remedy = "name a folder that `secure-fl export --hf` wrote; runs are read by load_result"
         raise RunFolderError(
             "holds no exported models", field="folder", value=str(path), remedy=remedy
         )
@@ -148,12 +146,7 @@ def load_exported(folder: Path | str, encoder: nn.Module | None = None) -> Model
     data = read_bytes(path / "model.safetensors", most=LARGEST)
     tensors = unpack(data, field="model.safetensors", value=str(path), remedy=_REMEDY)
     config = FederationConfig(**found.federation)
-    own = {
-        name.removeprefix(_ENCODER): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(_ENCODER)
-    }
-    module = restored_encoder(found.card, config, own, encoder)
+    module = restored_encoder(found.card, config, below(tensors, _ENCODER), encoder)
     if not config.pools.enabled:
         return Models(config, found.card, module, [])
     pools, guide = restored_pools(found.card, config, tensors, encoder)
@@ -184,22 +177,15 @@ def _hub(path: Path) -> dict[str, bytes]:
     }
 
 
-_WRITERS: dict[str, Callable[[Path], dict[str, bytes]]] = {
-    "safetensors": _safetensors,
-    "hf": _hub,
-}
+_WRITERS: dict[str, Callable[[Path], dict[str, bytes]]] = {"safetensors": _safetensors, "hf": _hub}
 
 
 def _onnx(path: Path, encoder: nn.Module | None) -> dict[str, bytes]:
     card = load_card(path)
     if card.custom_encoder and encoder is None:
-        remedy = "from Python: secure_fl.export.export(folder, out, ['onnx'], encoder=YourModule())"
-        raise ModelError(
-            "the run was given an encoder of the caller's own",
-            field="encoder",
-            value=None,
-            remedy=remedy,
-        )
+        problem = "the run was given an encoder of the caller's own"
+        remedy = "from Python: secure_fl.export.export(folder, out, ['onnx'], encoder=Yours())"
+        raise ModelError(problem, field="encoder", value=None, remedy=remedy)
     models = Models.load(path, encoder)
     facts = {f"secure_fl.{name}": json.dumps(value) for name, value in _public_card(path).items()}
     facts["secure_fl.preparation"] = preparation(card)
@@ -237,13 +223,10 @@ def preparation(card: ModelCard) -> str:
 
 def _as_onnx(model: nn.Module, card: ModelCard, outputs: list[str], facts: dict[str, str]) -> bytes:
     """A model as ONNX, any number of examples at once."""
-    try:
-        import onnx
-        import onnxscript  # noqa: F401  (torch's exporter imports it)
-    except ImportError:
-        raise DependencyError(
-            "is not installed", field="onnx", value=None, remedy="pip install 'secure-fl[onnx]'"
-        ) from None
+    for package in ("onnx", "onnxscript"):  # the latter is imported by torch's exporter
+        need(package, "onnx", "onnx")
+    import onnx
+
     example, rows = torch.rand(2, *card.shape), torch.export.Dim("examples")
     with _quiet_exporter():
         try:
@@ -260,9 +243,7 @@ def _as_onnx(model: nn.Module, card: ModelCard, outputs: list[str], facts: dict[
             # torch says nowhere what it raises for a module that it cannot express
             remedy = "use operations that torch.onnx.export knows, or the form safetensors"
             problem = f"cannot be expressed in ONNX: {type(error).__name__}"
-            raise ModelError(
-                problem, field="encoder", value=type(model).__name__, remedy=remedy
-            ) from None
+            raise ModelError.of_kind(problem, "encoder", model, remedy) from None
     assert program is not None
     proto = program.model_proto
     _without_traces(proto)
@@ -305,11 +286,8 @@ def _quiet_exporter() -> Iterator[None]:
 
 def _public_card(path: Path) -> dict[str, Any]:
     """The card without what is the experimenter's."""
-    return (
-        RunFolder.open(path)
-        .manifest.without_experiments()
-        .view("model/model.json", vars(load_card(path)))
-    )
+    manifest = RunFolder.open(path).manifest.without_experiments()
+    return manifest.view("model/model.json", vars(load_card(path)))
 
 
 def _json(value: object) -> bytes:

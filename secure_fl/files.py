@@ -22,9 +22,7 @@ from secure_fl.errors import FileError, RunFolderError, SecureFLError
 from secure_fl.lock_holder import in_words, this_process
 
 PRIVATE, PUBLIC = 0o600, 0o644
-"""Modes of files, under any umask: a run's files are its owner's; identity cards, rosters and
-starter configurations are for everybody.
-"""
+"""Modes under any umask: a run's files for the owner; cards, rosters, starters for all."""
 _FOLDER = 0o700
 _LONGEST, _PART = 1 << 26, 1 << 20
 _LOCK, _HOLDER = ".lock", ".lock-holder"
@@ -80,16 +78,15 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
     """
     temporary = _beside(path)
     try:
-        make_folder(temporary)
-        for name, data in files.items():
-            _write(temporary / name, data, PRIVATE)
-        sync(temporary)
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.rename(path)
-        sync(path.parent)
-    except OSError as error:
-        raise file_error(error, path, "written") from None
+        with _typed(path, "written"):
+            make_folder(temporary)
+            for name, data in files.items():
+                _write(temporary / name, data, PRIVATE)
+            sync(temporary)
+            if path.exists():
+                shutil.rmtree(path)
+            temporary.rename(path)
+            sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -101,16 +98,14 @@ def append_line(path: Path, line: str) -> None:
         RunFolderError: it ends in half a line, which a process that was killed left.
         FileError: it cannot be written.
     """
-    try:
+    with _typed(path, "written"):
         handle = os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE)
         try:
             os.fchmod(handle, PRIVATE)
             end = os.lseek(handle, 0, os.SEEK_END)
             if end and os.pread(handle, 1, end - 1) != b"\n":
                 remedy = "resume the run, which cuts it"
-                raise RunFolderError(
-                    "ends in half a line", field=path.name, value=str(path), remedy=remedy
-                )
+                raise RunFolderError.of_file("ends in half a line", path, remedy)
             try:
                 _write_all(handle, f"{line}\n".encode())
                 os.fsync(handle)
@@ -119,8 +114,6 @@ def append_line(path: Path, line: str) -> None:
                 raise
         finally:
             os.close(handle)
-    except OSError as error:
-        raise file_error(error, path, "written") from None
 
 
 def open_file(path: Path, *, links: bool = True) -> BinaryIO:
@@ -156,16 +149,12 @@ def read_bytes(path: Path, *, most: int = _LONGEST) -> bytes:
         FileError: it is missing, cannot be read, is no file, or holds more than `most` bytes.
     """
     parts, length = list[bytes](), 0
-    try:
-        with open_file(path) as file:
-            while length <= most and (part := file.read(_PART)):
-                parts.append(part)
-                length += len(part)
-    except OSError as error:
-        raise file_error(error, path, "read") from None
+    with _typed(path, "read"), open_file(path) as file:
+        while length <= most and (part := file.read(_PART)):
+            parts.append(part)
+            length += len(part)
     if length > most:
-        remedy = f"name a file of at most {most} bytes"
-        raise FileError("is too large", field=path.name, value=str(path), remedy=remedy)
+        raise FileError.of_file("is too large", path, f"name a file of at most {most} bytes")
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
@@ -224,7 +213,7 @@ def make_folder(path: Path, *, tighten: bool = False) -> None:
     Raises:
         FileError: it cannot be made or closed, or is a file.
     """
-    try:
+    with _typed(path, "made"):
         if path.is_dir():
             if tighten:
                 path.chmod(_FOLDER)
@@ -236,8 +225,6 @@ def make_folder(path: Path, *, tighten: bool = False) -> None:
             path.chmod(_FOLDER)
         if not path.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, "is a file")
-    except OSError as error:
-        raise file_error(error, path, "made") from None
 
 
 def remove(path: Path) -> None:
@@ -246,13 +233,11 @@ def remove(path: Path) -> None:
     Raises:
         FileError: it cannot be removed.
     """
-    try:
+    with _typed(path, "removed"):
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    except OSError as error:
-        raise file_error(error, path, "removed") from None
 
 
 def is_file(path: Path) -> bool:
@@ -261,10 +246,8 @@ def is_file(path: Path) -> bool:
     Raises:
         FileError: nobody can say, since the folder cannot be read.
     """
-    try:
+    with _typed(path, "read"):
         return path.is_file()
-    except OSError as error:
-        raise file_error(error, path, "read") from None
 
 
 def listed(folder: Path) -> list[Path]:
@@ -273,12 +256,9 @@ def listed(folder: Path) -> list[Path]:
     Raises:
         FileError: it cannot be read, or is a file.
     """
-    try:
+    with _typed(folder, "read"), contextlib.suppress(FileNotFoundError):
         return sorted(folder.iterdir())
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise file_error(error, folder, "read") from None
+    return []
 
 
 def sync(path: Path) -> None:
@@ -336,9 +316,7 @@ def is_lock(path: Path) -> bool:
 
 
 def lock_of(folder: Path) -> tuple[int, int] | None:
-    """Which file a folder's lock is, or None. While the lock is held, another answer shows that the
-    folder was moved away or replaced.
-    """
+    """Which file a folder's lock is, or None; another one shows that the folder was moved."""
     try:
         found = (folder / _LOCK).stat()
     except OSError:
@@ -387,14 +365,18 @@ def _write_all(handle: int, data: bytes | memoryview) -> None:
         left = left[os.write(handle, left) :]
 
 
+@contextlib.contextmanager
+def _typed(path: Path, what: str) -> Iterator[None]:
+    """Within it the system's refusals become typed errors; see `file_error`."""
+    try:
+        yield
+    except OSError as error:
+        raise file_error(error, path, what) from None
+
+
 def file_error(error: OSError, path: Path, what: str) -> FileError:
-    """The system's refusal as a typed error; `what` was to happen to the path: written,
-    read, made.
-    """
+    """The system's refusal as a typed error; `what` was to happen: written, read, made."""
     remedy = "check the path, its permissions and the space left"
-    return FileError(
-        f"cannot be {what}: {error.strerror or type(error).__name__}",
-        field=path.name,
-        value=str(path),
-        remedy=remedy,
+    return FileError.of_file(
+        f"cannot be {what}: {error.strerror or type(error).__name__}", path, remedy
     )

@@ -1,6 +1,4 @@
-"""Using what a finished run leaves: examples prepared as the run's own were, embedded, and
-classified by a pool.
-"""
+"""Using what a finished run leaves: examples prepared as its own, embedded, and classified."""
 
 from __future__ import annotations
 
@@ -92,30 +90,19 @@ class Models:
             DataError: not of the run's shape, or labels that the run does not know.
         """
         if isinstance(x, Dataset) and y is not None:
-            raise DataError(
-                "a Dataset has its labels already",
-                field="y",
-                value=type(y).__name__,
-                remedy="give the labels when it is made",
+            raise DataError.of_kind(
+                "a Dataset has its labels already", "y", y, "give the labels when it is made"
             )
         declared = self._declared
         with self._as_ours():
             raw = aligned(x, self.card.columns) if isinstance(x, Dataset) else self._given(x, y)
-            raw = raw.with_classes(declared.classes, declared.names or None)
-        data = prepared(
-            raw,
-            self.config.data.model_copy(
-                update={"scale": self.card.scale, "image_size": self.card.image_size}
-            ),
-        )
+            raw = raw.with_classes(**declared.given)
+        asked = {"scale": self.card.scale, "image_size": self.card.image_size}
+        data = prepared(raw, self.config.data.model_copy(update=asked))
         if data.shape != self.card.shape:
+            problem = f"examples are not of shape {self.card.shape}"
             remedy = "bring the examples into the shape the federation was trained on"
-            raise DataError(
-                f"examples are not of shape {self.card.shape}",
-                field="x",
-                value=data.shape,
-                remedy=remedy,
-            )
+            raise DataError(problem, field="x", value=data.shape, remedy=remedy)
         return data
 
     def of_file(self, path: Path) -> Dataset:
@@ -144,16 +131,11 @@ class Models:
             if not error.problem.startswith("labels "):
                 raise
             known, last = self.card.class_names, self.card.classes - 1
-            remedy = (
-                f"use the run's: {', '.join(known)}"
-                if known
-                else f"number the classes 0..{last} as the federation's clients do"
-            )
-            raise DataError(
-                f"labels outside the federation's {self.card.classes}",
-                field="y",
-                value="not shown",
-                remedy=remedy,
+            remedy = f"number the classes 0..{last} as the federation's clients do"
+            if known:
+                remedy = f"use the run's: {', '.join(known)}"
+            raise DataError.unshown(
+                f"labels outside the federation's {self.card.classes}", "y", remedy
             ) from None
 
     @property
@@ -171,14 +153,9 @@ class Models:
     @property
     def _declared(self) -> Declared:
         """Labels are numbered as the federation's are, whichever of them the newcomer has."""
-        return (
-            Declared(
-                self.card.classes,
-                self.card.class_names or tuple(map(str, range(self.card.classes))),
-            )
-            if self.card.classes
-            else Declared()
-        )
+        classes = self.card.classes
+        names = self.card.class_names or tuple(map(str, range(classes)))
+        return Declared(classes, names) if classes else Declared()
 
     def _given(self, x: Any, y: Any) -> Dataset:
         declared = self._declared
@@ -188,34 +165,18 @@ class Models:
         if not isinstance(x, Tensor | np.ndarray | list):
             return Dataset.of(x if y is None else (x, y), name="examples")
         array = _array(x, "x")
-        if array.ndim not in (
-            len(self.card.shape) + 1,
-            len(self.card.shape) + (self.card.shape[0] > 1),
-        ):
+        axes = len(self.card.shape)
+        if array.ndim not in (axes + 1, axes + (self.card.shape[0] > 1)):
+            problem = f"examples are not of shape {self.card.shape}"
             remedy = "bring the examples into the shape the federation was trained on"
-            raise DataError(
-                f"examples are not of shape {self.card.shape}",
-                field="x",
-                value=tuple(array.shape[1:]),
-                remedy=remedy,
-            )
+            raise DataError(problem, field="x", value=tuple(array.shape[1:]), remedy=remedy)
         if array.ndim == 2 and self._kind == "series":
             array = array[:, None]
-        classes, names, kind = declared.classes, declared.names or None, self._kind
-        return Dataset.from_arrays(
-            array,
-            y,
-            classes=classes,
-            class_names=names,
-            kind=kind,
-            layout=self._layout(array),
-            name="examples",
-        )
+        told: dict[str, Any] = {"kind": self._kind, "layout": self._layout(array)}
+        return Dataset.from_arrays(array, y, **declared.given, **told, name="examples")
 
     def _layout(self, array: Any) -> Layout:
-        """Where channels are, as the run's own examples tell it; found by the sizes where they
-        do not.
-        """
+        """Where channels are, as the run's own examples tell it; else found by the sizes."""
         channels, sizes = self.card.shape[0], tuple(array.shape[1:])
         if (
             len(sizes) != len(self.card.shape)
@@ -247,13 +208,9 @@ class Models:
         """
         model = self.pools[pool]
         if not isinstance(model, Classifier):
+            problem = "the run's pools know no classes"
             remedy = 'use embed(x), or train the pools with pools.task = "supervised"'
-            raise ModelError(
-                "the run's pools know no classes",
-                field="pools.task",
-                value=self.card.task,
-                remedy=remedy,
-            )
+            raise ModelError(problem, field="pools.task", value=self.card.task, remedy=remedy)
         return embed(model, data.x, self.compute(model)).softmax(1)
 
     def compute(self, model: nn.Module) -> Compute:
@@ -263,9 +220,7 @@ class Models:
 
 
 def from_rows(x: Array, card: ModelCard) -> Array:
-    """Rows `[N, F]`, as scikit-learn passes examples, in the shape of one example where they have
-    as many values.
-    """
+    """Rows `[N, F]`, as scikit-learn passes examples, in one example's shape where it fits."""
     flat = getattr(x, "ndim", 0) == 2 and len(card.shape) > 1 and x.shape[1] == prod(card.shape)
     return x.reshape(-1, *card.shape) if flat else x
 
@@ -276,6 +231,4 @@ def _array(values: Array | list[Any], name: str) -> Array:
         return values if isinstance(values, Tensor) else np.asarray(values)
     except ValueError:
         remedy = "give one array of numbers"
-        raise DataError(
-            "entries differ in shape", field=name, value=type(values).__name__, remedy=remedy
-        ) from None
+        raise DataError.of_kind("entries differ in shape", name, values, remedy) from None

@@ -1,6 +1,4 @@
-"""Names of a package that are imported when they are used (PEP 562), so that importing a package
-costs nothing.
-"""
+"""Names of a package that are imported when used (PEP 562), so that importing it costs nothing."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The model card of an exported run: what the models are, what they take, how to load them, and
-what the run protected against whom.
-"""
+"""The model card of an export: what models are and take, and what was protected against whom."""
 
 from __future__ import annotations
 
@@ -21,37 +19,18 @@ tags:
 def model_page(
     config: FederationConfig, card: Mapping[str, Any], summary: Mapping[str, Any]
 ) -> str:
-    """Markdown.
-
-    Args:
-        config: of the run.
-        card: how to use the models, without the experimenter's fields.
-        summary: `summary.json`, without the experimenter's fields.
-    """
-    return (
-        "\n".join(
-            [
-                _HEAD,
-                f"# {config.name}",
-                "",
-                *_models(config, card, summary),
-                *_loading(card),
-                *_privacy(summary),
-            ]
-        )
-        + "\n"
-    )
+    """Markdown; card and summary come without the experimenter's fields."""
+    sections = [*_models(config, card, summary), *_loading(card), *_privacy(summary)]
+    return "\n".join([_HEAD, f"# {config.name}", "", *sections, ""])
 
 
 def _models(
     config: FederationConfig, card: Mapping[str, Any], summary: Mapping[str, Any]
 ) -> Iterator[str]:
     shape = " × ".join(map(str, card["shape"]))
-    pools = (
-        f", and {config.pools.count} pool models, each for the clients whom it suits"
-        if config.pools.enabled
-        else ""
-    )
+    pools = ""
+    if config.pools.enabled:
+        pools = f", and {config.pools.count} pool models, each for the clients whom it suits"
     yield (
         f"An encoder pre-trained by federated learning over {summary['clients']} clients{pools}, "
         "made with secure_fl."

@@ -53,9 +53,7 @@ class Odds:
 
 
 def odds(count: int, degree: int, threshold: int, *, colluders: int, dropouts: int) -> Odds:
-    """`Odds` of one draw over `count` clients of which so many collude; `dropouts` of them stall a
-    round, at random.
-    """
+    """`Odds` of one draw over `count` clients; `dropouts` of them stall a round, at random."""
     others, degree = count - 1, min(degree, count - 1)
     colluders, half, clients = min(colluders, others), degree // 2, log2(count)
     both_sets, gap = 2 * threshold - (degree + 1), threshold - 1 - half
@@ -81,24 +79,14 @@ def withstands(shown: int, degree: int, threshold: int, *, colluders: int) -> bo
         degree, threshold: of the graph.
         colluders: clients that collude with it.
     """
-    return (
-        odds(shown, degree, threshold, colluders=colluders, dropouts=0).secret + TRIES_LOG2
-        <= FAILURE_LOG2
-    )
+    one_try = odds(shown, degree, threshold, colluders=colluders, dropouts=0).secret
+    return one_try + TRIES_LOG2 <= FAILURE_LOG2
 
 
 def smallest_degree(count: int, *, colluders: int, dropouts: int, shown: int | None = None) -> int:
-    """The smallest even degree that `withstands` colluders and stalls a round with at most 2^-20,
-    at the default threshold.
-
-    Args:
-        count: clients of a round.
-        colluders: among them.
-        dropouts: that fall silent at random.
-        shown: as in `withstands`; all of them when left out.
-
-    Returns:
-        n − 1, the complete graph, where no sparse one will do.
+    """The smallest even degree that `withstands` colluders, of whom a list of keys of `shown`
+    clients holds all, and stalls a round of `count` with at most 2^-20 by random dropouts, at the
+    default threshold; n − 1, the complete graph, where no sparse one will do.
     """
     for degree in range(2, count - 1, 2):
         threshold = default_threshold(degree + 1)
@@ -112,9 +100,7 @@ def smallest_degree(count: int, *, colluders: int, dropouts: int, shown: int | N
 
 
 def hypergeometric_tail_log2(total: int, marked: int, draws: int, least: int) -> float:
-    """log2 P(at least `least` marked among `draws` without replacement from `total`, `marked` of
-    them marked).
-    """
+    """log2 P(at least `least` of `marked` among `draws` without replacement from `total`)."""
     most = min(marked, draws)
     first = max(least, draws - (total - marked), 0)
     if first > most:

@@ -37,13 +37,9 @@ def path_of(value: object, field: str) -> Path:
     """
     path = os.fspath(value) if isinstance(value, str | os.PathLike) else None
     if not isinstance(path, str) or not path.strip() or "\0" in path:
-        kind = "an empty path" if path == "" else type(value).__name__
-        raise ConfigError(
-            "is no path",
-            field=field,
-            value=kind,
-            remedy='pass the path of a file or folder, such as "runs/mine"',
-        )
+        found = "an empty path" if path == "" else type(value).__name__
+        remedy = 'pass the path of a file or folder, such as "runs/mine"'
+        raise ConfigError("is no path", field=field, value=found, remedy=remedy)
     try:
         return Path(at_home(path))
     except ValueError as error:

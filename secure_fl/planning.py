@@ -1,6 +1,4 @@
-"""What a run's clients would release under example-level privacy, planned before anything trains.
-Clients that are alike share one search.
-"""
+"""What clients would release under example-level privacy, planned before anything trains."""
 
 from __future__ import annotations
 
@@ -44,20 +42,16 @@ class ClientRow:
     given: bool
 
     def rounds_that_fit(self) -> int | None:
-        """Rounds of pre-training that the budget holds beside the rest of the plan; those that are
-        set, where noise was made for them.
-        """
+        """Pre-training rounds that the budget holds; those set, where noise was made for them."""
         steps, noise = self.plan.pretrain, self.plan.noise
         if steps is None:
             return None
         if not self.given:
             return steps.rounds
-        pools = (
-            []
-            if self.plan.pools is None
-            else [self.plan.pools.planned(noise, self.plan.pools.rounds)]
-        )
-        return _rounds(self.budget, steps.planned(noise), (*self.plan.fixed, *pools))
+        others = self.plan.fixed
+        if self.plan.pools is not None:
+            others = (*others, self.plan.pools.planned(noise, self.plan.pools.rounds))
+        return _rounds(self.budget, steps.planned(noise), tuple(others))
 
 
 @lru_cache(maxsize=8192)
@@ -73,12 +67,8 @@ def client_plans(federation: Federation) -> Iterator[ClientRow]:
         PrivacyError: no noise keeps a client within the budget; it says which ε can be reached.
     """
     config = federation.config
-    budget = Budget(
-        config.privacy.epsilon,
-        config.privacy.delta,
-        PrivacyUnit.EXAMPLE,
-        Adjacency(config.privacy.adjacency),
-    )
+    privacy, adjacency = config.privacy, Adjacency(config.privacy.adjacency)
+    budget = Budget(privacy.epsilon, privacy.delta, PrivacyUnit.EXAMPLE, adjacency)
     gate = BudgetGate(config.privacy, None)
     if config.pretrain.mode == "load":
         gate.load_encoder(

@@ -1,6 +1,4 @@
-"""What would fail late, found before anything trains: folders, space, packages, runs to load from;
-and settings that do less than they say.
-"""
+"""What would fail late, found before anything trains; and settings that do less than they say."""
 
 from __future__ import annotations
 
@@ -106,29 +104,19 @@ def check_folder(folder: Path, needed: int, *, private: bool) -> None:
             problem = (
                 f"has {free / 1e6:.0f} MB left, and the run will write about {least / 1e6:.0f} MB"
             )
-            raise FileError(
-                problem,
-                field="folder",
-                value=str(path),
-                remedy="make room, or choose a folder on another disk with --out",
-            )
+            remedy = "make room, or choose a folder on another disk with --out"
+            raise FileError(problem, field="folder", value=str(path), remedy=remedy)
 
 
 def warnings(federation: Federation) -> Iterator[Warn]:
-    """Settings that the data make do less than they say. Numbers of examples are the
-    experimenter's, who simulates the clients.
-    """
+    """Settings that the data make do less than they say; numbers are the experimenter's."""
     config = federation.config
     yield from _large_batches(federation)
     together = sum(len(client.train) for client in federation.clients)
     evaluate = config.evaluate
     if evaluate.enabled and config.pretrain.mode != "none" and evaluate.knn > together:
-        yield Warn(
-            "evaluate.knn",
-            evaluate.knn,
-            f"all clients together have {together} training examples: kNN "
-            "will ask all of them, each time",
-        )
+        said = f"of the clients' {together} training examples kNN will ask all, each time"
+        yield Warn("evaluate.knn", evaluate.knn, said)
     for share in evaluate.fine_tune if evaluate.enabled else ():
         if share * together < max(2, federation.blueprint.classes):
             said = f"of {together} examples that is fewer than there are classes"
@@ -150,9 +138,5 @@ def _large_batches(federation: Federation) -> Iterator[Warn]:
         batches["pools"] = config.pools.batch_size
     for table, batch in batches.items():
         if batch > smallest:
-            yield Warn(
-                f"{table}.batch_size",
-                batch,
-                f"the smallest client has {smallest} training examples, "
-                "which is all its batch will hold",
-            )
+            said = f"the smallest client has {smallest} training examples, all its batch will hold"
+            yield Warn(f"{table}.batch_size", batch, said)

@@ -82,9 +82,7 @@ class Result:
 
     @property
     def client_names(self) -> tuple[str, ...]:
-        """Names of the clients in the order of their numbers, or their numbers as text; () where
-        the record does not tell.
-        """
+        """Names of the clients in number order, or their numbers; () where not recorded."""
         return self.names
 
     def embed(self, x: Examples, client: int | str | None = None) -> Tensor:
@@ -106,9 +104,7 @@ class Result:
     def predict(
         self, x: Examples, client: int | str | None = None, *, pool: int | None = None
     ) -> Tensor:
-        """The most probable class of each example, int64 `[N]`; arguments and errors as
-        `predict_proba`.
-        """
+        """The most probable class of each example, int64 `[N]`; see `predict_proba`."""
         return self.predict_proba(x, client, pool=pool).argmax(1)
 
     def predict_proba(
@@ -133,9 +129,7 @@ class Result:
         )
 
     def assign(self, x: Examples, y: Any = None) -> Assignment:
-        """The right pool for a client that was not in the run, from its own examples; nothing is
-        trained or sent. See `secure_fl.assign`.
-        """
+        """The right pool for a client not in the run; nothing is trained or sent. See `assign`."""
         return assign(self.models, x, y)
 
     def __repr__(self) -> str:
@@ -151,30 +145,19 @@ class Result:
 
     def _pool(self, x: Examples, client: int | str | None, pool: int | None) -> int:
         if client is not None and pool is not None:
-            raise ModelError(
-                "client and pool are both given",
-                field="pool",
-                value=pool,
-                remedy="give one of them",
-            )
+            problem = "client and pool are both given"
+            raise ModelError(problem, field="pool", value=pool, remedy="give one of them")
         if client is not None:
             return self._pool_of(client)
         if not self.pools:
-            raise ModelError(
-                "the run has no pools",
-                field="pools.enabled",
-                value=False,
-                remedy="use embed(x), or run it with pools.enabled = true",
-            )
+            problem = "the run has no pools"
+            remedy = "use embed(x), or run it with pools.enabled = true"
+            raise ModelError(problem, field="pools.enabled", value=False, remedy=remedy)
         if pool is None:
             return 0 if len(self.pools) == 1 else self.assign(x).pool
         if not _is_number(pool) or not 0 <= pool < len(self.pools):
-            raise ModelError(
-                "no such pool",
-                field="pool",
-                value=_shown(pool),
-                remedy=f"use a number from 0 to {len(self.pools) - 1}",
-            )
+            remedy = f"use a number from 0 to {len(self.pools) - 1}"
+            raise ModelError("no such pool", field="pool", value=_shown(pool), remedy=remedy)
         return pool
 
     def _number(self, client: int | str) -> int:
@@ -189,16 +172,9 @@ class Result:
     def _pool_of(self, client: int | str) -> int:
         number = self._number(client)
         if number not in self.choices:
-            remedy = (
-                "pass pool=, which the client itself knows, or leave client "
-                "out: its examples then choose"
-            )
-            raise ModelError(
-                "the run's record does not tell which pool a client uses",
-                field="client",
-                value=client,
-                remedy=remedy,
-            )
+            problem = "the run's record does not tell which pool a client uses"
+            remedy = "pass pool=, which the client knows, or leave client out: examples then choose"
+            raise ModelError(problem, field="client", value=client, remedy=remedy)
         return self.choices[number]
 
 

@@ -117,9 +117,7 @@ class Federation:
         return load_sources(self.config.data, self.config.seed)
 
     def _drawn(
-        self,
-        encoder: nn.Module | Callable[[int], nn.Module] | None,
-        augment: Augmentation | None,
+        self, encoder: nn.Module | Callable[[int], nn.Module] | None, augment: Augmentation | None
     ) -> Blueprint:
         shape = self.clients[0].train.shape
         return Blueprint.draw(
@@ -249,9 +247,7 @@ class Federation:
 
     @cached_property
     def _digest(self) -> str:
-        """Of the configuration and the encoder's layout: what a resumed run must share, and anybody
-        may know.
-        """
+        """Of configuration and encoder's layout: public, and a resumed run must share it."""
         return self._digest_of(self.config)
 
     def _digest_of(self, config: FederationConfig) -> str:
@@ -270,9 +266,7 @@ class Federation:
 
     @property
     def _examples_digest(self) -> str:
-        """Of every client's examples: what a resumed run must share too, and only the experimenter
-        may know.
-        """
+        """Of every client's examples: for the experimenter, and a resumed run must share it."""
         return whole_digest(
             part
             for client in self.clients
@@ -319,9 +313,7 @@ class Federation:
         return state, ReleaseBox(folder.results, kept, self._gate.charged, folder.check_own)
 
     def _check_examples(self, folder: RunFolder) -> None:
-        """Refuse to resume a run of other examples. Where the record leaves the experimenter's
-        fields out, others of the same sizes are not noticed.
-        """
+        """Refuse to resume a run of other examples, as far as its record shows them."""
         if not self.manifest.writes("partition.json"):
             return
         recorded = read_json(folder.partition, dict[str, Any], _REMEDY).get("digest")

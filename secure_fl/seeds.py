@@ -6,6 +6,10 @@ These seeds make simulations repeatable. They are not secret and must never feed
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Generator
 
 
 def derive_seed(master: int, *purpose: str | int) -> int:
@@ -19,3 +23,10 @@ def derive_seed(master: int, *purpose: str | int) -> int:
     """
     text = "/".join([str(master), *map(str, purpose)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def generator_of(master: int, *purpose: str | int) -> Generator:
+    """A generator of torch's that begins at the seed of a purpose."""
+    import torch
+
+    return torch.Generator().manual_seed(derive_seed(master, *purpose))

@@ -118,11 +118,8 @@ class SecureFLClassifier(ClassifierMixin, _OfRun):  # type: ignore[misc]
     def predict_proba(self, X: Array) -> np.ndarray:
         """Probability of each class, `[N, classes]`; errors as `Result.predict_proba`."""
         result = _result(self)
-        return np.asarray(
-            result.predict_proba(
-                from_rows(X, result.models.card), self.client, pool=self.pool
-            ).numpy()
-        )
+        rows = from_rows(X, result.models.card)
+        return np.asarray(result.predict_proba(rows, self.client, pool=self.pool).numpy())
 
 
 class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -178,9 +175,7 @@ class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def predict(self, X: Array, client: Any = None) -> np.ndarray:
-        """The most probable class of each example `[N]`; arguments and errors as
-        `predict_proba`.
-        """
+        """The most probable class of each example `[N]`; see `predict_proba`."""
         best = self.predict_proba(X, client).argmax(1)
         return np.asarray(self.classes_[best])
 
@@ -216,17 +211,12 @@ class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _number(self, client: Any) -> int | None:
         if client is None:
             return None
-        found = (
-            np.flatnonzero(self.clients_ == client)
-            if hasattr(self, "clients_")
-            else np.array([client])
-        )
+        found = np.array([client])
+        if hasattr(self, "clients_"):
+            found = np.flatnonzero(self.clients_ == client)
         if len(found) != 1:
-            raise ModelError(
-                "no such client",
-                field="client",
-                value=type(client).__name__,
-                remedy="use a client that fit() was given examples of",
+            raise ModelError.of_kind(
+                "no such client", "client", client, "use a client that fit() was given examples of"
             )
         return int(found[0])
 

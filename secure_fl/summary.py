@@ -23,6 +23,7 @@ from secure_fl.models.state import load_vector
 from secure_fl.training.tasks import embed
 
 _PICTURED = 800
+_FIGURES = ("accuracy", "accuracy_std", "accuracy_min", "test_loss", "choices", "accuracies")
 
 
 def unprotected(config: FederationConfig) -> list[str]:
@@ -43,11 +44,9 @@ def unprotected(config: FederationConfig) -> list[str]:
         )
     found += [] if plain else _by_difference(config)
     if config.security.robust != "none":
-        inside = (
-            f", of a pool over {config.security.min_pool_clients} or more of them"
-            if config.pools.enabled
-            else ""
-        )
+        inside = ""
+        if config.pools.enabled:
+            inside = f", of a pool over {config.security.min_pool_clients} or more of them"
         found.append(
             f"robust averages: sums over groups of {config.security.group_size} clients are "
             f"opened{inside}, not only over all clients"
@@ -68,9 +67,7 @@ def _sketches(config: FederationConfig) -> str:
 
 
 def _by_difference(config: FederationConfig) -> list[str]:
-    """What stands still from round to round and is summed over changing clients: sums hide it from
-    a single opening only.
-    """
+    """What stands still while clients change: sums hide it from a single opening only."""
     phases: list[OptimiserConfig] = [config.pretrain] if config.pretrain.mode == "federated" else []
     phases += [config.pools] if config.pools.enabled else []
     found = []
@@ -79,12 +76,8 @@ def _by_difference(config: FederationConfig) -> list[str]:
             "averages by number of examples: where a client is missing from one round, the "
             "difference of two sums shows its number"
         )
-    if (
-        config.pools.enabled
-        and config.pools.count > 1
-        and config.pools.participation < 1
-        and config.privacy.unit != "client"
-    ):
+    chosen = config.pools.enabled and config.pools.count > 1
+    if chosen and config.pools.participation < 1 and config.privacy.unit != "client":
         found.append(
             "pools.participation below 1: which pool a client uses follows from the counts of "
             "several rounds"
@@ -107,9 +100,7 @@ def final_summary(
     sizes: dict[str, int],
     privacy: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Results, costs and warnings of a finished run, as plain values: all that this process knows,
-    of which the manifest says what is written.
-    """
+    """Results, costs and warnings of a finished run; the manifest says what of it is written."""
     by_phase = {
         name: [r for r in records if r.phase == name]
         for name in dict.fromkeys(r.phase for r in records)
@@ -170,9 +161,7 @@ def picture(blueprint: Blueprint, vector: Tensor, clients: Sequence[ClientData])
 
 
 def _plane(h: Tensor) -> list[list[float]]:
-    """Unit features `[N, F]` on their two principal axes, each axis' sign fixed so that equal runs
-    draw equal pictures.
-    """
+    """Unit features `[N, F]` on two principal axes, signs fixed so that equal runs draw alike."""
     unit = torch.nn.functional.normalize(h, dim=1).double()
     centred = unit - unit.mean(0)
     _, _, axes = torch.linalg.svd(centred, full_matrices=False)
@@ -210,17 +199,7 @@ def _pools(by_phase: dict[str, list[RoundRecord]], data: PartitionSummary) -> di
         if accuracy is not None and groups[int(client)] is not None:
             by_group.setdefault(str(groups[int(client)]), []).append(accuracy)
     return {
-        **{
-            key: final[key]
-            for key in (
-                "accuracy",
-                "accuracy_std",
-                "accuracy_min",
-                "test_loss",
-                "choices",
-                "accuracies",
-            )
-        },
+        **{key: final[key] for key in _FIGURES},
         **{key: final.get(key) for key in ("balanced_accuracy", "majority")},
         **final["pools"],
         "accuracy_per_round": [metrics.get("accuracy") for metrics in course],

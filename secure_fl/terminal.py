@@ -1,6 +1,4 @@
-"""Printing on any terminal: letters that its encoding lacks are spelled out, so that no encoding
-ends a command.
-"""
+"""Printing on any terminal: letters that its encoding lacks are spelled out."""
 
 from __future__ import annotations
 
@@ -19,9 +17,7 @@ _NAME = "secure_fl.spelled"
 
 
 def prepare() -> None:
-    """From here on this process' output and errors are written whole in whatever encoding
-    they have.
-    """
+    """From here on output and errors are written whole in whatever encoding they have."""
     codecs.register_error(_NAME, _spell)
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
@@ -30,9 +26,7 @@ def prepare() -> None:
 
 
 def _spell(error: UnicodeError) -> tuple[str | bytes, int]:
-    """What an encoding gets in place of letters that it lacks: ASCII, which every encoding of a
-    terminal has.
-    """
+    """ASCII, which every encoding of a terminal has, for letters that one lacks."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return "".join(map(_plain, error.object[error.start : error.end])), error.end

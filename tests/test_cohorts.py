@@ -201,7 +201,7 @@ def test_nobody_reads_a_neighbours_update_off_a_pool(
     if fewest < 3:
         with pytest.raises(ConfigError, match="min_pool_clients"):
             SecurityConfig(min_pool_clients=fewest)
-        monkeypatch.setattr("secure_fl.config.federation.check_cohorts", lambda *_: None)
+        monkeypatch.setattr("secure_fl.config.federation.cohort_rules", lambda *_: ())
         monkeypatch.setattr(Plan, "config", property(lambda _: config))  # no plan may say so either
         security = config.security.model_copy(update={"min_pool_clients": fewest})
         config = config.model_copy(

@@ -1,17 +1,8 @@
 """Attempts to falsify what the project claims.
 
-Public names, each imported when it is used:
-
-- `check_sensitivity`: Compare what `subject` releases on neighbouring data sets with what it
-  claims; `report.require()` raises if it is more.
-- `Finding`: What one pair of neighbouring data sets showed.
-- `mechanism_findings`: What a mechanism releases, with one example there, missing, and another; on
-  a full and on a very small data set.
-- `objective_findings`: Every term of the objective against its declared coupling, on `examples`
-  inputs of `shape`, in float64.
-- `SensitivityReport`: All pairs tried on one objective or mechanism.
-- `unit_findings`: The objective's units against what is claimed of them; a group's members are
-  `units.members`, where it has that attribute.
+Public names, each imported when it is used: `check_sensitivity` compares what an objective or a
+mechanism releases on neighbouring data sets with what it claims, and returns a `SensitivityReport`
+of each `Finding`; `mechanism_findings`, `objective_findings` and `unit_findings` are its parts.
 """
 
 from __future__ import annotations

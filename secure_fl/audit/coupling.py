@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Generator, Tensor, nn
@@ -28,14 +27,13 @@ from torch import Generator, Tensor, nn
 from secure_fl.audit.finding import Finding
 from secure_fl.audit.neighbours import CLOUDS, FINITE, NEWCOMERS
 from secure_fl.errors import PrivacyError
+from secure_fl.models.build import seeded
 from secure_fl.objectives.coupling import Coupling
 from secure_fl.objectives.objective import Objective, TwoViews
 from secure_fl.objectives.unit_objectives import UnitObjective
 
 _UNCHANGED = 1e-6
-"""Share of the gradients' length below which they are unchanged; float64 sums in another order
-change them by 1e-13.
-"""
+"""Share of the gradients' length below which they are unchanged; the order of sums moves 1e-13."""
 
 
 def objective_findings(
@@ -45,9 +43,7 @@ def objective_findings(
     examples: int,
     generator: Generator,
 ) -> Iterator[Finding]:
-    """Every term of the objective against its declared coupling, on `examples` inputs of `shape`,
-    in float64.
-    """
+    """Every term against its declared coupling, on `examples` inputs of `shape`, in float64."""
     model = copy.deepcopy(model).double()
     for cloud in CLOUDS.values():
         x = cloud(examples, 2, shape, generator).double()
@@ -56,14 +52,11 @@ def objective_findings(
         yield from _replicated(objective, model, x, before)
         for name in FINITE:
             newcomer = NEWCOMERS[name](x[1:], generator).double()
-            replaced, added = torch.cat([newcomer[None], x[1:]]), torch.cat([x, newcomer[None]])
-            yield from _edited(
-                objective, before, _gradients(objective, model, replaced), 0, "replace", name
-            )
+            after = _gradients(objective, model, torch.cat([newcomer[None], x[1:]]))
+            yield from _edited(objective, before, after, 0, "replace", name)
             if not tossing:
-                yield from _edited(
-                    objective, before, _gradients(objective, model, added), examples, "add", name
-                )
+                after = _gradients(objective, model, torch.cat([x, newcomer[None]]))
+                yield from _edited(objective, before, after, examples, "add", name)
 
 
 def unit_findings(
@@ -88,17 +81,11 @@ def unit_findings(
             after = _by_unit(units, model, changed, members, released)
             for part, value in after.items():
                 change = float((value - before[part])[1:].norm())
-                yield Finding(
-                    "replace",
-                    name,
-                    f"{part} of other units",
-                    change,
-                    _UNCHANGED * float(before[part].norm()),
-                )
+                claim = _UNCHANGED * float(before[part].norm())
+                yield Finding("replace", name, f"{part} of other units", change, claim)
             if "statistic" in after:
-                yield Finding(
-                    "add", name, "statistic", float(after["statistic"][0].norm()), 1 + _UNCHANGED
-                )
+                added = float(after["statistic"][0].norm())
+                yield Finding("add", name, "statistic", added, 1 + _UNCHANGED)
 
 
 def _released(units: UnitObjective, model: nn.Module, x: Tensor, count: int) -> Tensor | None:
@@ -106,9 +93,8 @@ def _released(units: UnitObjective, model: nn.Module, x: Tensor, count: int) -> 
         return None
     with torch.no_grad():
         z = model(x.flatten(0, 1))[1]
-        return units.statistic.mean(
-            units.statistic.contributions(z.reshape(count, -1, z.shape[1])).sum(0), count, 0.0
-        )
+        added = units.statistic.contributions(z.reshape(count, -1, z.shape[1])).sum(0)
+        return units.statistic.mean(added, count, 0.0)
 
 
 def _by_unit(
@@ -131,23 +117,11 @@ def _by_unit(
 
 
 def _tosses_coins(objective: Objective, model: nn.Module, x: Tensor) -> bool:
-    """Then one example more gives all others new coins, and their gradients change for
-    that alone.
-    """
-    with fixed_coins(), torch.no_grad():
+    """Then one example more gives all others new coins, which alone changes their gradients."""
+    with seeded(0), torch.no_grad():
         before = torch.random.get_rng_state()
         objective.terms(TwoViews(x[:, 0], x[:, 1]), model)
         return not torch.equal(before, torch.random.get_rng_state())
-
-
-@contextmanager
-def fixed_coins() -> Iterator[None]:
-    """Dropout, masks and the like draw the same in every call; the caller's random state is
-    left alone.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
 
 
 def as_units(x: Tensor, members: int) -> Tensor:
@@ -164,9 +138,7 @@ def _edited(
     edit: str,
     newcomer: str,
 ) -> Iterator[Finding]:
-    """Rows of `before` and `after` that must be equal: all but the edited example's, or all but
-    its group's.
-    """
+    """Rows that must be equal: all but the edited example's, or all but its group's."""
     for term, coupling in objective.couplings.items():
         if coupling not in (Coupling.PER_EXAMPLE, Coupling.GROUP):
             continue
@@ -195,16 +167,9 @@ def _replicated(
 def _group_size(objective: Objective) -> int:
     size = getattr(objective, "group_size", None)
     if not isinstance(size, int) or size < 1:
-        remedy = (
-            "give the objective an attribute `group_size`: how many "
-            "neighbouring examples make a group"
-        )
-        raise PrivacyError(
-            "a term is declared GROUP and the groups are not",
-            field="group_size",
-            value=size,
-            remedy=remedy,
-        )
+        problem = "a term is declared GROUP and the groups are not"
+        remedy = "give the objective `group_size`: how many neighbouring examples make a group"
+        raise PrivacyError(problem, field="group_size", value=size, remedy=remedy)
     return size
 
 
@@ -219,7 +184,7 @@ def _gradients(objective: Objective, model: nn.Module, x: Tensor) -> dict[str, T
         outputs.extend(pair)
         return pair[0], pair[1]
 
-    with fixed_coins():
+    with seeded(0):
         terms = objective.terms(TwoViews(x[:, 0], x[:, 1]), embed)
     result = {}
     for name, term in terms.items():

@@ -31,9 +31,7 @@ class Finding:
 
     @property
     def ratio(self) -> float:
-        """Change over claim; infinite where the change is not finite, or where nothing may change
-        and something does.
-        """
+        """Change over claim; infinite where it is not finite, or nothing may change."""
         if not isfinite(self.change):
             return inf
         if self.claim == 0:
@@ -43,18 +41,14 @@ class Finding:
 
 @dataclass(frozen=True)
 class SensitivityReport:
-    """All pairs tried on one objective or mechanism. A pass proves little; a failure proves
-    a fault.
-    """
+    """All pairs tried on one subject. A pass proves little; a failure proves a fault."""
 
     subject: str
     findings: tuple[Finding, ...]
 
     @property
     def worst(self) -> Finding | None:
-        """The finding of the largest ratio; None where the subject claims nothing that could
-        be checked.
-        """
+        """The finding of the largest ratio; None where nothing that is claimed can be checked."""
         return max(self.findings, key=lambda finding: finding.ratio, default=None)
 
     @property
@@ -79,10 +73,6 @@ class SensitivityReport:
             f"changes by {worst.change:.4g} where {worst.claim:.4g} is claimed ({worst.edit}, "
             f"{worst.newcomer})"
         )
-        remedy = "declare the coupling that the loss has, or use a mechanism that is valid for it"
-        raise PrivacyError(
-            f"{worst.released} of {self.subject} {change}",
-            field="sensitivity",
-            value=round(worst.ratio, 3),
-            remedy=remedy,
-        )
+        problem = f"{worst.released} of {self.subject} {change}"
+        remedy = "declare the coupling that the loss has, or use a mechanism valid for it"
+        raise PrivacyError(problem, field="sensitivity", value=round(worst.ratio, 3), remedy=remedy)

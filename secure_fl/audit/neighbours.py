@@ -19,9 +19,7 @@ from secure_fl.models.heads import EncoderProjector
 
 
 def linear_model(width: int) -> EncoderProjector:
-    """The identity as a linear layer, `[N, width]` -> `(h, z)`: what is done to the inputs is done
-    to the embeddings.
-    """
+    """The identity as a linear layer, `[N, width]` -> `(h, z)`: inputs are the embeddings."""
     layer = nn.Linear(width, width, bias=False)
     nn.init.eye_(layer.weight)
     return EncoderProjector(layer, nn.Identity())
@@ -42,11 +40,8 @@ def fan(
     shared: float,
     agreement: float,
 ) -> Tensor:
-    """Anchors around one common direction, keys away from it: `[count, views, *shape]`.
-
-    Args:
-        shared: cosine of two anchors.
-        agreement: cosine of an anchor and its keys.
+    """Anchors around one common direction, keys away from it: `[count, views, *shape]`; `shared` is
+    the cosine of two anchors, `agreement` that of an anchor and its keys.
     """
     width = prod(shape)
     basis = torch.linalg.qr(torch.randn(width, min(width, 2 * count + 1), generator=generator))[0].T
@@ -65,9 +60,7 @@ CLOUDS: Mapping[str, Callable[[int, int, tuple[int, ...], Generator], Tensor]] =
     "loud fan": partial(fan, shared=0.75, agreement=0.5),
     "spread": spread,
 }
-"""Anchors of a quiet fan agree with their keys, so that gradients are near zero until a hub comes;
-those of a loud one repel each other.
-"""
+"""In a quiet fan anchors agree with their keys until a hub comes; in a loud one they repel."""
 
 
 def _common(others: Tensor) -> Tensor:

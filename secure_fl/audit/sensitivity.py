@@ -16,10 +16,11 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Generator, Tensor, nn
 
-from secure_fl.audit.coupling import as_units, fixed_coins, objective_findings, unit_findings
+from secure_fl.audit.coupling import as_units, objective_findings, unit_findings
 from secure_fl.audit.finding import Finding, SensitivityReport
 from secure_fl.audit.neighbours import CLOUDS, NEWCOMERS, linear_model
 from secure_fl.errors import PrivacyError
+from secure_fl.models.build import seeded
 from secure_fl.objectives.coupling import Coupling
 from secure_fl.objectives.objective import Objective
 from secure_fl.objectives.unit_objectives import UnitObjective, has_units, unit_form
@@ -104,9 +105,7 @@ def _objective_findings(
 
 @torch.no_grad()
 def _units(objective: Objective, model: nn.Module, shape: tuple[int, ...]) -> UnitObjective | None:
-    """The form that a mechanism would train with; where there is none, no mechanism takes
-    the objective.
-    """
+    """The form that a mechanism would train with; None where no mechanism takes it."""
     try:
         return unit_form(objective, model(torch.zeros(2, *shape))[1].shape[1], seed=0)
     except PrivacyError:
@@ -139,29 +138,21 @@ def mechanism_findings(
             }
             sums = {}
             for name, rows in worlds_U.items():
-                with fixed_coins():
+                with seeded(0):
                     sums[name] = mechanism.released_sums(model, prepare(rows) if prepare else rows)
             yield from _compare(mechanism, sums)
 
 
 def _without_first(x: Tensor, members: int) -> Tensor:
-    """Units without the first example: its unit is gone, or, where others are in it, the example is
-    missing in it.
-    """
-    return (
-        as_units(x[1:], 1)
-        if members == 1
-        else as_units(torch.cat([torch.full_like(x[:1], torch.nan), x[1:]]), members)
-    )
+    """Units without the first example; its unit is gone, or lacks it where others are in it."""
+    missing = [] if members == 1 else [torch.full_like(x[:1], torch.nan)]
+    return as_units(torch.cat([*missing, x[1:]]), members)
 
 
 def _compare(mechanism: ReleasesSums, sums: dict[str, list[Tensor]]) -> Iterator[Finding]:
     without = sums.pop(_MISSING)
     presence = mechanism.adjacencies & {Adjacency.ADD_REMOVE, Adjacency.ZERO_OUT}
-    claims = [
-        min(claim)
-        for claim in zip(*(mechanism.sensitivity(adjacency) for adjacency in presence), strict=True)
-    ]
+    claims = list(map(min, zip(*map(mechanism.sensitivity, presence), strict=True)))
     for name, world in sums.items():
         yield from _changes("remove" if name == "itself" else "add", name, world, without, claims)
     if Adjacency.REPLACE_ONE in mechanism.adjacencies:
@@ -173,14 +164,7 @@ def _compare(mechanism: ReleasesSums, sums: dict[str, list[Tensor]]) -> Iterator
 def _changes(
     edit: str, newcomer: str, before: list[Tensor], after: list[Tensor], claims: list[float]
 ) -> Iterator[Finding]:
-    """One finding a released sum; the lists are as long as the shortest, so that no claim means
-    nothing checked.
-    """
+    """One finding a released sum, for as many as are claimed; without a claim, none."""
     for number, (one, other, claim) in enumerate(zip(before, after, claims, strict=bool(claims))):
-        yield Finding(
-            edit,
-            newcomer,
-            f"released sum {number}",
-            float((one.double() - other.double()).norm()),
-            claim,
-        )
+        change = float((one.double() - other.double()).norm())
+        yield Finding(edit, newcomer, f"released sum {number}", change, claim)

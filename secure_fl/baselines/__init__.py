@@ -16,9 +16,4 @@ if TYPE_CHECKING:
     from secure_fl.baselines.methods import as_method as as_method
     from secure_fl.baselines.methods import with_tables as with_tables
 
-__getattr__, __dir__, __all__ = lazily(
-    __name__,
-    {
-        "methods": ["as_method", "with_tables"],
-    },
-)
+__getattr__, __dir__, __all__ = lazily(__name__, {"methods": ["as_method", "with_tables"]})

@@ -1,3 +1,1 @@
-"""The `secure-fl` command, one file a command group. Heavy imports happen inside commands, so help
-is instant.
-"""
+"""The `secure-fl` command, a file a group; imports wait for commands, so help is instant."""

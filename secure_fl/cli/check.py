@@ -1,6 +1,4 @@
-"""`secure-fl check`: whether a run would come to its end, and what it would take, before
-it begins.
-"""
+"""`secure-fl check`: whether a run would come to its end, and what it would take."""
 
 from __future__ import annotations
 
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from secure_fl.cli.common import Settings
 from secure_fl.cli.console import err, out
 from secure_fl.errors import PrivacyError
 
@@ -32,10 +31,7 @@ def check(
         Path | None,
         typer.Option("--out", help="Run folder that the run would make; runs/NAME when not given."),
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="a.b=c", help="Change a setting; may be repeated."),
-    ] = None,
+    settings: Settings = None,
 ) -> None:
     """Check a run without training: settings against each other and the data, folder, packages,
     budget; and what it would take.
@@ -83,13 +79,11 @@ def quick_checks(federation: Federation, folder: Path) -> Estimate:
     check_packages(federation.config)
     check_loaded(federation)
     taken = estimate(federation, timed=False)
-    check_folder(
-        folder,
-        taken.disk,
-        private=federation.config.privacy.unit != "none" or federation.config.noises_sketches,
-    )
+    config = federation.config
+    private = config.privacy.unit != "none" or config.noises_sketches
+    check_folder(folder, taken.disk, private=private)
     for warning in warnings(federation):
-        err.print(f"note: {warning}", style="yellow", markup=False)
+        err.print(f"note: {warning}", style="yellow")
     return taken
 
 
@@ -109,10 +103,7 @@ def planned_line(federation: Federation) -> str:
             "leave privacy.noise out, which calibrates it, raise it, or take fewer rounds: "
             "`secure-fl privacy plan` says how many fit"
         )
-        problem = (
-            f"the run would spend ε = {epsilon:.4g} of {privacy.epsilon:g}, "
-            "and stop when that is gone"
-        )
+        problem = f"the run would spend ε = {epsilon:.4g}, and stop at {privacy.epsilon:g}"
         raise PrivacyError(problem, field="privacy.noise", value=privacy.noise, remedy=remedy)
     least, most = min(noises), max(noises)
     noise = f"noise multiplier {least:.3g}" + (f" to {most:.3g}" if most > least * 1.005 else "")
@@ -125,7 +116,7 @@ def planned_line(federation: Federation) -> str:
 
 def _planned(federation: Federation) -> tuple[float, list[float]]:
     """The largest ε of any client, and every noise multiplier."""
-    from secure_fl.cli.steps import steps
+    from secure_fl.cli.common import steps
     from secure_fl.planning import client_plans
     from secure_fl.privacy.accounting import Charge, planned_epsilon
     from secure_fl.privacy.adjacency import Adjacency
@@ -142,19 +133,12 @@ def _planned(federation: Federation) -> tuple[float, list[float]]:
 
 
 def _is_certain(config: FederationConfig) -> bool:
-    """Whether every planned release will be made: not where only some clients are called, or a
-    warm-up leaves choices out.
-    """
+    """Whether every planned release is made: all clients are called, no warm-up leaves one out."""
     phases: list[OptimiserConfig] = [config.pretrain] if config.pretrain.mode == "federated" else []
-    called = all(
-        phase.participation == 1
-        for phase in [*phases, *([config.pools] if config.pools.enabled else [])]
-    )
-    return called and not (
-        config.pools.enabled
-        and config.pools.start == "sketch"
-        and config.privacy.chooses_by_loss("sketch")
-    )
+    phases += [config.pools] if config.pools.enabled else []
+    sketched = config.pools.enabled and config.pools.start == "sketch"
+    warms_up = sketched and config.privacy.chooses_by_loss("sketch")
+    return not warms_up and all(phase.participation == 1 for phase in phases)
 
 
 def page_width(console: Console) -> int:

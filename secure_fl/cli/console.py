@@ -1,6 +1,4 @@
-"""Printing: one console for results, one for errors. Rich honours NO_COLOR and drops colour when
-not on a terminal.
-"""
+"""Printing: one console for results, one for errors; Rich honours NO_COLOR."""
 
 from __future__ import annotations
 
@@ -8,7 +6,6 @@ import sys
 from collections.abc import Sequence
 
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
@@ -16,23 +13,20 @@ from rich.text import Text
 _PAGE = 160
 """Columns when the output is no terminal, so that logs keep their tables whole."""
 
-out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _PAGE)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(
+    highlight=False, markup=False, soft_wrap=True, width=None if sys.stdout.isatty() else _PAGE
+)
+err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
 class Sheet:
-    """Rows under named columns: as a table where it fits the terminal, else row by row,
-    as words.
-    """
+    """A table, text left and numbers right; where it is too narrow, a sentence for each row."""
 
     def __init__(
         self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]
     ) -> None:
-        self._title, self._columns, self._rows = (
-            title,
-            list(columns),
-            [[_cell(value) for value in row] for row in rows],
-        )
+        self._title, self._columns = title, list(columns)
+        self._rows = [[_cell(value) for value in row] for row in rows]
         self._right = [
             all(isinstance(row[place], int | float) or row[place] in ("", "-") for row in rows)
             for place in range(len(self._columns))
@@ -40,20 +34,15 @@ class Sheet:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         made = self._table()
-        if (
-            Measurement.get(console, options.update(max_width=10_000), made).maximum
-            <= options.max_width
-        ):
+        wanted = Measurement.get(console, options.update(max_width=10_000), made).maximum
+        if wanted <= options.max_width:
             yield made
             return
         if self._title:
             yield Text(self._title, style="italic")
         for row in self._rows:
-            first, *rest = (
-                f"{name} {cell}".strip()
-                for name, cell in zip(self._columns, row, strict=True)
-                if cell
-            )
+            named = zip(self._columns, row, strict=True)
+            first, *rest = (f"{name} {cell}".strip() for name, cell in named if cell)
             yield Text(first, style="bold")
             yield Text("  " + ", ".join(rest))
 
@@ -66,15 +55,8 @@ class Sheet:
                 name, justify="right" if right else "left", no_wrap=True, overflow="ignore"
             )
         for row in self._rows:
-            made.add_row(*map(escape, row))
+            made.add_row(*map(Text, row))
         return made
-
-
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Sheet:
-    """A table with text to the left and numbers to the right, its cells whole; on a narrow terminal
-    each row becomes a sentence.
-    """
-    return Sheet(title, columns, rows)
 
 
 def _cell(value: object) -> str:

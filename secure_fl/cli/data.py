@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from secure_fl.cli.console import out, table
+from secure_fl.cli.common import Settings
+from secure_fl.cli.console import Sheet, out
 
 if TYPE_CHECKING:
     from secure_fl.data.partitions import ClientData
@@ -19,21 +20,15 @@ _MOST_CLASSES = 12
 
 def data(
     config: Annotated[Path, typer.Argument(help="Configuration.")],
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="a.b=c", help="Change a setting; may be repeated."),
-    ] = None,
+    settings: Settings = None,
     plot: Annotated[
         Path | None,
         typer.Option(
-            "--plot",
-            help="Also draw it, and an example of each class: a file ending in .png, .svg or .pdf.",
+            help="Also draw it, and an example of each class: a file ending in .png, .svg or .pdf."
         ),
     ] = None,
 ) -> None:
-    """Show what each client would hold: examples, tests, labels, known group; and what the examples
-    were read as.
-    """
+    """Show what each client would hold, and what the examples were read as."""
     from secure_fl.cli.partition_table import partition_table
     from secure_fl.config_file import load_config
     from secure_fl.data.partitions import partition
@@ -44,31 +39,22 @@ def data(
     clients = partition(load_sources(loaded.data, loaded.seed), loaded)
     summary = summarise(clients)
     columns, rows = partition_table(summary, out.width, out.encoding)
-    out.print(table("", columns, rows))
+    out.print(Sheet("", columns, rows))
     for line in _reading(clients, summary):
-        out.print(line, markup=False)
+        out.print(line)
     if plot is not None:
         from secure_fl.cli.pictures import save_examples
 
         save_examples(summary, clients, plot)
-        out.print(f"wrote {plot}", markup=False)
+        out.print(f"wrote {plot}")
 
 
 def _reading(clients: Sequence[ClientData], summary: PartitionSummary) -> list[str]:
     """What was read as what, in words."""
     first = clients[0].train
-    names = ""
-    if summary.class_names:
-        shown = ", ".join(summary.class_names[:_MOST_CLASSES]) + (
-            ", …" if len(summary.class_names) > _MOST_CLASSES else ""
-        )
-        names = f": {shown}"
+    names = ", ".join(summary.class_names[:_MOST_CLASSES])
+    more = ", …" if len(summary.class_names) > _MOST_CLASSES else ""
+    names = f": {names}{more}" if names else ""
     notes = list(dict.fromkeys(note for client in clients for note in client.train.notes))
-    return [
-        f"read as {first.reading}",
-        *notes,
-        (
-            f"examples of shape {summary.shape}, {summary.classes} classes, label skew "
-            f"{summary.label_skew:.2f} (0 is IID){names}"
-        ),
-    ]
+    figures = f"{summary.classes} classes, label skew {summary.label_skew:.2f} (0 is IID){names}"
+    return [f"read as {first.reading}", *notes, f"examples of shape {summary.shape}, {figures}"]

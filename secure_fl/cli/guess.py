@@ -1,6 +1,4 @@
-"""A configuration to begin with, for data of one's own: what was found in a file, and what the runs
-that people want next need.
-"""
+"""A configuration to begin with, from what was found in a file, with what people want next."""
 
 from __future__ import annotations
 
@@ -31,11 +29,8 @@ _PRIVATE = (
 
 
 def guessed(path: Path, label: str | None, client: str | None) -> tuple[str, Dataset]:
-    """A small configuration for a file or folder, and its examples as they are read by it.
-
-    Args:
-        path: of any kind that runs read.
-        label, client: the columns or arrays that hold them, where their names do not say it.
+    """A small configuration for a file or folder, and its examples as they are read by it; `label`
+    and `client` are the columns or arrays that hold them, where their names do not say it.
 
     Raises:
         DataError: the path is of no kind that is read, or what its reader refuses.
@@ -81,11 +76,8 @@ def _read(source: dict[str, Any], path: Path) -> tuple[Dataset, int | None, dict
     while True:
         read = SourceConfig(**source)
         try:
-            return (
-                load_source(read, DataConfig(sources=(read,), image_size=size), 0)[0],
-                size,
-                left_out,
-            )
+            data, _ = load_source(read, DataConfig(sources=(read,), image_size=size), 0)
+            return data, size, left_out
         except DataError as error:
             column = error.field.removeprefix(f"{path.name}.")
             if error.field == "data.image_size" and size is None:
@@ -113,11 +105,8 @@ def _enough_steps(examples: int) -> dict[str, int]:
 
 def unsaid(data: Dataset) -> list[str]:
     """Which of label and client nothing in the data says."""
-    return [
-        role
-        for role, missing in (("label", not data.labelled), ("client", data.client is None))
-        if missing
-    ]
+    missing = {"label": not data.labelled, "client": data.client is None}
+    return [role for role, unsaid in missing.items() if unsaid]
 
 
 def _columns(data: Dataset, source: SourceConfig) -> list[str]:
@@ -128,11 +117,8 @@ def _columns(data: Dataset, source: SourceConfig) -> list[str]:
     names = list(dict.fromkeys(column.partition("=")[0] for column in data.columns))
     lines = _categories(data)
     there = f" There are: {', '.join(names[:_SHOWN])}." if names else ""
-    return [
-        *lines,
-        f"# Nothing says which is the {' and the '.join(asked)}: name it here.{there}",
-        *(f'# {role} = "..."' for role in asked),
-    ]
+    lines.append(f"# Nothing says which is the {' and the '.join(asked)}: name it here.{there}")
+    return lines + [f'# {role} = "..."' for role in asked]
 
 
 def _categories(data: Dataset) -> list[str]:
@@ -145,29 +131,22 @@ def _categories(data: Dataset) -> list[str]:
     pairs = ", ".join(
         f"{json.dumps(name)} = {json.dumps(values)}" for name, values in found.items()
     )
-    return (
-        [f"# categories = {{ {pairs} }}  # private runs: everybody may then know these values"]
-        if pairs
-        else []
-    )
+    said = f"# categories = {{ {pairs} }}  # private runs: everybody may then know these values"
+    return [said] if pairs else []
 
 
 def _partition(data: Dataset, clients: int) -> list[str]:
     if data.client is not None:
         return [f'kind = "natural"  # the {clients} clients that the data name']
-    return [
-        (
-            'kind = "iid"  # nobody says who holds what: examples are dealt out evenly, for a '
-            "trial; leave both out when a client column is named"
-        ),
-        f"clients = {clients}",
-    ]
+    dealt = (
+        'kind = "iid"  # nobody says who holds what: examples are dealt out evenly, for a '
+        "trial; leave both out when a client column is named"
+    )
+    return [dealt, f"clients = {clients}"]
 
 
 def _declared(data: Dataset, size: int | None) -> list[str]:
-    """Settings of [data]; what a private run needs is commented out, since declaring it is the
-    user's decision.
-    """
+    """Settings of [data]; what a private run needs is commented out, for the user to declare."""
     lines = [] if size is None else [f"image_size = {size}  # the pictures differ in size"]
     if data.classes:
         names = list(data.class_names or map(str, range(data.classes)))
@@ -177,12 +156,10 @@ def _declared(data: Dataset, size: int | None) -> list[str]:
         )
     if data.kind == "vector":
         count = data.shape[0]
-        lines += [
-            (
-                "# private runs: public numbers, one a column, from a handbook or an open set, not "
-                "computed from the clients' examples"
-            )
-        ]
+        lines.append(
+            "# private runs: public numbers, one a column, from a handbook or an open set, not "
+            "computed from the clients' examples"
+        )
         lines += [f"# columns in order: {', '.join(data.columns)}"] if data.columns else []
         lines += [
             f"# column_means = [...]  # {count} numbers; 0 for a column of a category",

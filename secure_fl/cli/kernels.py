@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from itertools import groupby
 from typing import TYPE_CHECKING, Annotated
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from secure_fl.cli.console import err, out, table
-from secure_fl.errors import ConfigError, DependencyError
+from secure_fl.cli.common import command_group
+from secure_fl.cli.console import Sheet, err, out
+from secure_fl.errors import ConfigError, need
 
 if TYPE_CHECKING:
     from secure_fl_kernels.proof.check import Agreement
@@ -22,11 +24,7 @@ if TYPE_CHECKING:
 WRONG = 1
 """Exit code where a kernel disagrees or a binary has a fault."""
 
-kernels_app = typer.Typer(
-    help="The fused kernels: check them on this machine.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+kernels_app = command_group("The fused kernels: check them on this machine.")
 
 
 @kernels_app.callback()
@@ -38,7 +36,7 @@ def _kernels() -> None:
 def check(
     target: Annotated[
         list[str] | None,
-        typer.Option("--target", help="GPU to compile for, such as sm90 or gfx942; repeatable."),
+        typer.Option(help="GPU to compile for, such as sm90 or gfx942; repeatable."),
     ] = None,
     everything: Annotated[
         bool,
@@ -56,13 +54,7 @@ def check(
     """
     targets = _targets(target, everything)
     sound = _report_agreement("against the float64 reference", _agreements(), None)
-    if find_spec("triton") is None:
-        raise DependencyError(
-            "the Triton kernels cannot be checked",
-            field="triton",
-            value=None,
-            remedy="pip install 'secure-fl[triton]'",
-        )
+    need("triton", "triton", "secure-fl kernels check")
     from secure_fl_kernels.proof.check import INTERPRETED, interpreted
 
     sound &= _report_agreement(
@@ -86,26 +78,14 @@ def _targets(names: list[str] | None, everything: bool) -> list[str]:
     from secure_fl_kernels.proof.targets import FAMILIES, TARGETS
 
     if triton.knobs.runtime.interpret:
+        problem = "interpreted kernels cannot be compiled"
         remedy = "unset it: the interpreter is run in a process of its own"
-        raise ConfigError(
-            "interpreted kernels cannot be compiled",
-            field="TRITON_INTERPRET",
-            value="1",
-            remedy=remedy,
-        )
+        raise ConfigError(problem, field="TRITON_INTERPRET", value="1", remedy=remedy)
     for name in names or ():
         if name not in TARGETS:
-            raise ConfigError(
-                "no such target",
-                field="--target",
-                value=name,
-                remedy=f"one of {', '.join(TARGETS)}",
-            )
-    return (
-        [family.name for family in FAMILIES]
-        if everything
-        else list(dict.fromkeys(names or ["sm90"]))
-    )
+            remedy = f"one of {', '.join(TARGETS)}"
+            raise ConfigError("no such target", field="--target", value=name, remedy=remedy)
+    return [each.name for each in FAMILIES] if everything else [*dict.fromkeys(names or ["sm90"])]
 
 
 def _agreements() -> Iterator[Agreement]:
@@ -124,28 +104,22 @@ def _report_agreement(title: str, agreements: Iterable[Agreement], total: int | 
             found.append(agreement)
     rows = [_agreed(list(group)) for _, group in groupby(sorted(found, key=_who), key=_who)]
     heads = ["provider", "dtype", "cases", "value error", "gradient error", "allowed", ""]
-    out.print(table(title, heads, rows))
+    out.print(Sheet(title, heads, rows))
     for a in found:
         if not a.holds:
-            errors = (
-                f"value error {a.value:.1e}, gradient error {a.gradient:.1e}, allowed "
-                f"{a.tolerance:.0e}"
-            )
+            found_error = f"value error {a.value:.1e}, gradient error {a.gradient:.1e}"
+            errors = f"{found_error}, allowed {a.tolerance:.0e}"
             case = f"{a.function} by {a.provider} in {a.dtype}, {a.rows} rows of {a.width}"
-            out.print(f"{case}: {a.problem or errors}", style="red", markup=False)
+            out.print(f"{case}: {a.problem or errors}", style="red")
     return all(a.holds for a in found)
 
 
 def _agreed(members: list[Agreement]) -> list[object]:
     """The row of one provider and dtype: its largest errors."""
-    return [
-        *_who(members[0]),
-        len(members),
-        f"{max(a.value for a in members):.1e}",
-        f"{max(a.gradient for a in members):.1e}",
-        f"{members[0].tolerance:.0e}",
-        "ok" if all(a.holds for a in members) else "WRONG",
-    ]
+    largest = [max(a.value for a in members), max(a.gradient for a in members)]
+    errors = [*(f"{error:.1e}" for error in largest), f"{members[0].tolerance:.0e}"]
+    verdict = "ok" if all(a.holds for a in members) else "WRONG"
+    return [*_who(members[0]), len(members), *errors, verdict]
 
 
 def _who(agreement: Agreement) -> tuple[str, str]:
@@ -169,20 +143,11 @@ def _report_binaries(names: list[str], full: bool) -> bool:
             findings += [finding for verdict in verdicts for finding in verdict.findings]
             for _ in verdicts:
                 advance()
-    columns = [
-        "target",
-        "kernel",
-        "binaries",
-        "registers",
-        "spills",
-        "shared KiB",
-        "slots/element",
-        "exps/element",
-        "",
-    ]
-    out.print(table("compiled, the largest of each kernel's configurations", columns, rows))
+    columns = ["target", "kernel", "binaries", "registers", "spills"]
+    columns += ["shared KiB", "slots/element", "exps/element", ""]
+    out.print(Sheet("compiled, the largest of each kernel's configurations", columns, rows))
     for finding in findings:
-        out.print(str(finding), style="red", markup=False)
+        out.print(str(finding), style="red")
     return not findings
 
 
@@ -191,37 +156,20 @@ def _summary(verdicts: list[Verdict]) -> list[object]:
 
     binaries = [v.result for v in verdicts if isinstance(v.result, Binary)]
     costs = [v.cost for v in verdicts if v.cost is not None]
-    used = [
-        max((getattr(b, part) for b in binaries), default="-") for part in ("registers", "spills")
-    ]
+    used = [max((b.registers for b in binaries), default="-")]
+    used += [max((b.spills for b in binaries), default="-")]
     shared = max((b.shared / 1024 for b in binaries), default=0.0)
-    loop = (
-        [f"{max(c.slots for c in costs):.1f}", f"{max(c.exps for c in costs):.2f}"]
-        if costs
-        else ["-", "-"]
-    )
+    loop = ["-", "-"]
+    if costs:
+        loop = [f"{max(c.slots for c in costs):.1f}", f"{max(c.exps for c in costs):.2f}"]
     wrong = sum(len(v.findings) for v in verdicts)
     return [len(verdicts), *used, f"{shared:.0f}", *loop, f"{wrong} FOUND" if wrong else "ok"]
 
 
-class _Advance:
-    """Moves a bar by one step."""
-
-    def __init__(self, progress: Progress, total: int | None, title: str) -> None:
-        self._progress, self._task = progress, progress.add_task(title, total=total)
-
-    def __call__(self) -> None:
-        self._progress.advance(self._task)
-
-
 @contextmanager
-def _bar(title: str, total: int | None) -> Iterator[_Advance]:
-    """A bar on a terminal, nothing elsewhere."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
+def _bar(title: str, total: int | None) -> Iterator[Callable[[], None]]:
+    """A bar on a terminal, nothing elsewhere; gives what moves it by a step."""
+    named, bar = TextColumn("{task.description}"), BarColumn(bar_width=24)
+    columns = (named, bar, MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
-        yield _Advance(progress, total, title)
+        yield partial(progress.advance, progress.add_task(title, total=total))

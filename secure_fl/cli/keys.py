@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from secure_fl.cli.console import out, table
+from secure_fl.cli.common import command_group
+from secure_fl.cli.console import Sheet, out
 from secure_fl.errors import SecureSumError
 
 if TYPE_CHECKING:
@@ -16,19 +17,14 @@ if TYPE_CHECKING:
     from secure_fl.crypto.roster import Roster
     from secure_fl.crypto.roster_memory import RosterMemory
 
-keys_app = typer.Typer(
-    help="Identities and the roster. Private files are 0600, encrypted when --passphrase-env "
-    "names a variable that holds a passphrase.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
+keys_app = command_group(
+    "Identities and the roster. Private files are 0600, encrypted when --passphrase-env "
+    "names a variable that holds a passphrase."
 )
 
 _Passphrase = Annotated[
     str | None,
-    typer.Option(
-        "--passphrase-env",
-        help="Environment variable with the passphrase; never given on the line.",
-    ),
+    typer.Option(help="Environment variable with the passphrase; never given on the line."),
 ]
 _Signer = Annotated[Path, typer.Option("--as", help="The coordinator's private identity.")]
 
@@ -49,9 +45,7 @@ def new(
     ] = Path("keys"),
     passphrase_env: _Passphrase = None,
 ) -> None:
-    """Make an identity. The card goes to the coordinator; compare its fingerprint over another
-    channel. The identity stays where it is.
-    """
+    """Make an identity. Its card goes to the coordinator: compare the fingerprint otherwise."""
     from secure_fl.crypto.identities import Identity
     from secure_fl.files import PUBLIC, make_folder, write_atomically
 
@@ -61,10 +55,9 @@ def new(
     write_atomically(folder / f"{name}.card", identity.card(), mode=PUBLIC)
     out.print(
         f"wrote {folder / f'{name}.identity'} (private, 0600) and "
-        f"{folder / f'{name}.card'} (public)",
-        markup=False,
+        f"{folder / f'{name}.card'} (public)"
     )
-    out.print(f"fingerprint {identity.member.fingerprint}", markup=False)
+    out.print(f"fingerprint {identity.member.fingerprint}")
 
 
 @keys_app.command()
@@ -86,17 +79,13 @@ def roster(
     from secure_fl.crypto.roster_memory import RosterMemory
     from secure_fl.files import held, is_file, make_folder, read_bytes
 
-    coordinator, memory = (
-        Identity.load(signer, passphrase=_passphrase(passphrase_env)),
-        RosterMemory(signer),
-    )
+    coordinator = Identity.load(signer, passphrase=_passphrase(passphrase_env))
+    memory = RosterMemory(signer)
     make_folder(path.parent)
     with held(path):  # of two changes at once, neither is lost
-        before = (
-            memory.open(read_bytes(path), coordinator.member)
-            if is_file(path)
-            else Roster(federation, (), rotation_rounds)
-        )
+        before = Roster(federation, (), rotation_rounds)
+        if is_file(path):
+            before = memory.open(read_bytes(path), coordinator.member)
         _publish(before.add(read_bytes(card) for card in cards), coordinator, memory, path)
 
 
@@ -107,30 +96,22 @@ def revoke(
     signer: _Signer,
     passphrase_env: _Passphrase = None,
 ) -> None:
-    """Sign the next revision without a member; its keys cannot come back, and the encryption key is
-    made anew.
-    """
+    """Sign a revision without a member: its keys cannot return, the encryption key is made anew."""
     from secure_fl.crypto.identities import Identity
     from secure_fl.crypto.roster_memory import RosterMemory
     from secure_fl.files import held, read_bytes
 
-    coordinator, memory = (
-        Identity.load(signer, passphrase=_passphrase(passphrase_env)),
-        RosterMemory(signer),
-    )
+    coordinator = Identity.load(signer, passphrase=_passphrase(passphrase_env))
+    memory = RosterMemory(signer)
     with held(path):
-        _publish(
-            memory.open(read_bytes(path), coordinator.member).revoke(name),
-            coordinator,
-            memory,
-            path,
-        )
+        before = memory.open(read_bytes(path), coordinator.member)
+        _publish(before.revoke(name), coordinator, memory, path)
 
 
 @keys_app.command()
 def show(
     path: Annotated[Path, typer.Argument(help="The roster.")],
-    signed_by: Annotated[Path, typer.Option("--signed-by", help="The coordinator's card.")],
+    signed_by: Annotated[Path, typer.Option(help="The coordinator's card.")],
     mine: Annotated[
         Path | None,
         typer.Option(
@@ -138,9 +119,7 @@ def show(
         ),
     ] = None,
 ) -> None:
-    """Check a roster's signature and list its members; with --as, that it is not older than the
-    newest one seen.
-    """
+    """Check a roster's signature and list its members; with --as, refuse one older than seen."""
     from secure_fl.crypto.identities import Member
     from secure_fl.crypto.roster import Roster
     from secure_fl.crypto.roster_memory import RosterMemory
@@ -165,7 +144,7 @@ def _show(roster: Roster) -> None:
         f"{roster.federation}, revision {roster.revision}, {len(roster.revoked)} revoked; digest "
         f"{roster.digest.hex()}"
     )
-    out.print(table(title, ["name", "role", "fingerprint"], rows))
+    out.print(Sheet(title, ["name", "role", "fingerprint"], rows))
 
 
 def _passphrase(variable: str | None) -> str | None:

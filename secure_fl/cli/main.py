@@ -89,19 +89,15 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line. Exit codes: 0 done, 2 refused (the message says why and what to do),
-    130 interrupted (by typer).
-    """
+    """Run the command line. Exit codes: 0 done, 2 refused, 130 interrupted (by typer)."""
     prepare()
     try:
         app()
     except SecureFLError as error:
-        err.print(str(error), style="red", markup=False)
+        err.print(str(error), style="red")
         sys.exit(FAILED)
     except OSError as error:
-        err.print(
-            str(file_error(error, Path(str(error.filename)), "used")), style="red", markup=False
-        )
+        err.print(str(file_error(error, Path(str(error.filename)), "used")), style="red")
         sys.exit(FAILED)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from secure_fl.cli.console import out, table
+from secure_fl.cli.console import Sheet, out
 
 
 def export(
@@ -38,7 +38,7 @@ def export(
     asked: tuple[tuple[Form, bool], ...] = (("onnx", onnx), ("hf", hf))
     forms = [form for form, wanted in asked if wanted]
     for path in export_models(folder, to or out_dir, forms or ["safetensors"]):
-        out.print(str(path), markup=False)
+        out.print(str(path))
 
 
 def assign(
@@ -63,10 +63,8 @@ def assign(
         [k, *("-" if value is None else value for value in row)]
         for k, row in enumerate(found.scores)
     ]
-    out.print(table("", ["pool", "loss", "accuracy", "entropy", "distance"], rows))
-    out.print(
-        f"pool {found.pool}, chosen by {found.by} over {found.examples} examples", markup=False
-    )
+    out.print(Sheet("", ["pool", "loss", "accuracy", "entropy", "distance"], rows))
+    out.print(f"pool {found.pool}, chosen by {found.by} over {found.examples} examples")
     if target is not None:
         write_json(target, found.as_dict())
-        out.print(f"wrote {target}", markup=False)
+        out.print(f"wrote {target}")

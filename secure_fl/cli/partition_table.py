@@ -1,6 +1,4 @@
-"""The table of `secure-fl data`: as much of a partition as fits the terminal, label shares
-as bars.
-"""
+"""The table of `secure-fl data`: what fits the terminal, label shares as bars."""
 
 from __future__ import annotations
 
@@ -69,13 +67,8 @@ def _counts(summary: PartitionSummary) -> list[tuple[str, list[object]]]:
 
 
 def shares_pictures(summary: PartitionSummary, encoding: str, most: int) -> list[str]:
-    """Each client's label shares as bars, one a class from left to right, against its largest
-    share; empty without labels.
-
-    Args:
-        summary: the partition.
-        encoding: of the terminal; where it has no block letters the bars are ASCII.
-        most: classes beyond which neighbours share a bar.
+    """Each client's label shares as bars against its largest share, one a class or for neighbours
+    beyond `most`; ASCII where the encoding has no block letters, empty without labels.
     """
     levels = _BLOCKS
     try:
@@ -90,12 +83,8 @@ def shares_pictures(summary: PartitionSummary, encoding: str, most: int) -> list
             for b in range(bins)
         ]
         top = max(counts, default=0)
-        pictures.append(
-            "".join(
-                levels[0 if not count else max(1, round(count / top * (len(levels) - 1)))]
-                for count in counts
-            )
-        )
+        heights = [count and max(1, round(count / top * (len(levels) - 1))) for count in counts]
+        pictures.append("".join(levels[height] for height in heights))
     return [f"|{bars}|" for bars in pictures]
 
 

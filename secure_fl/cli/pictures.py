@@ -1,6 +1,4 @@
-"""The picture of `secure-fl data --plot`: the partition, and below it an example of each class as
-it was read.
-"""
+"""The picture of `secure-fl data --plot`: the partition, and an example of each class as read."""
 
 from __future__ import annotations
 
@@ -11,7 +9,7 @@ from typing import TYPE_CHECKING
 from secure_fl.data.dataset import UNLABELLED, Dataset
 from secure_fl.data.partitions import ClientData
 from secure_fl.data.summary import PartitionSummary
-from secure_fl.errors import ConfigError, DependencyError
+from secure_fl.errors import ConfigError, need
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,15 +34,9 @@ def save_examples(summary: PartitionSummary, clients: Sequence[ClientData], path
         raise ConfigError(
             "ends in no format that is drawn", field="--plot", value=str(path), remedy=_NAME_IT
         )
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise DependencyError(
-            "plots need matplotlib",
-            field="--plot",
-            value=None,
-            remedy="pip install 'secure-fl[report]'",
-        ) from None
+    need("matplotlib", "report", "--plot")
+    from matplotlib.figure import Figure
+
     shown = one_a_class(clients)
     rows = min(_MOST_ROWS, len(summary.clients))
     figure = Figure(
@@ -65,9 +57,7 @@ def save_examples(summary: PartitionSummary, clients: Sequence[ClientData], path
 
 
 def one_a_class(clients: Sequence[ClientData]) -> list[tuple[str, Dataset]]:
-    """The first example of each of the first classes, by the class's name; without labels, of the
-    first clients by theirs.
-    """
+    """The first example of each of the first classes, by name; without labels, of clients."""
     found: dict[int, Dataset] = {}
     for client in clients:
         for row, label in enumerate(client.train.y.tolist()):
@@ -93,12 +83,8 @@ def _draw_partition(axes: Axes, summary: PartitionSummary, rows: int) -> None:
         axes.figure.colorbar(image, ax=axes, label="training examples")
         axes.set_xlabel("label", fontsize=8)
         if summary.class_names and summary.classes <= 20:
-            axes.set_xticks(
-                range(summary.classes),
-                [name[:14] for name in summary.class_names],
-                rotation=45,
-                ha="right",
-            )
+            names = [name[:14] for name in summary.class_names]
+            axes.set_xticks(range(summary.classes), names, rotation=45, ha="right")
     else:
         axes.barh(range(len(clients)), [client.examples for client in clients])
         axes.invert_yaxis()
@@ -109,9 +95,7 @@ def _draw_partition(axes: Axes, summary: PartitionSummary, rows: int) -> None:
 
 
 def _draw_example(axes: Axes, example: Dataset) -> None:
-    """An image as it is (of other channels than grey and colour, the first), the channels of a
-    series, or the columns of a vector.
-    """
+    """An image (its first channel, unless grey or colour), a series' channels, or a vector."""
     x = example.x[0].numpy()
     if example.kind == "image":
         pixels = x.transpose(1, 2, 0) if len(x) == 3 else x[0]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from secure_fl.cli.console import err, out, table
+from secure_fl.cli.common import command_group, write_new
+from secure_fl.cli.console import Sheet, err, out
 from secure_fl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,11 +22,9 @@ if TYPE_CHECKING:
 REFUSED = 1
 _DEFAULT = Path("policy.toml")
 
-policy_app = typer.Typer(
-    help="What this site accepts of a federation's plan: a file of its own, that its own process "
-    "holds every plan against before it joins.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
+policy_app = command_group(
+    "What this site accepts of a federation's plan: a file of its own, that its own process "
+    "holds every plan against before it joins."
 )
 
 
@@ -41,44 +40,26 @@ def init(
     set the days of its approval, and keep the file where only its owner writes.
     """
     from secure_fl.federation.policy import default_policy
-    from secure_fl.files import PUBLIC, make_folder, write_atomically
 
-    if path.exists() and not force:
-        remedy = "choose another name or pass --force"
-        raise ConfigError("exists already", field="path", value=str(path), remedy=remedy)
-    make_folder(path.parent)
-    write_atomically(path, default_policy(), mode=PUBLIC)
-    said = (
+    write_new(path, default_policy(), force=force)
+    out.print(
         f"wrote {path}; hold a plan against it with `secure-fl policy check PLAN --policy {path}`"
     )
-    out.print(said, markup=False)
 
 
 _Plan = Annotated[Path, typer.Argument(help="The plan: a configuration in TOML.")]
-_Policy = Annotated[Path, typer.Option("--policy", help="This site's policy.")]
+_Policy = Annotated[Path, typer.Option(help="This site's policy.")]
 _Clients = Annotated[
-    int | None,
-    typer.Option("--clients", min=1, help="How many take part, where the plan does not say."),
+    int | None, typer.Option(min=1, help="How many take part, where the plan does not say.")
 ]
 _Examples = Annotated[
-    int | None,
-    typer.Option("--examples", min=2, help="Training examples here: for ε of a set noise."),
+    int | None, typer.Option(min=2, help="Training examples here: for ε of a set noise.")
 ]
-_Labelled = Annotated[
-    int | None, typer.Option("--labelled", min=0, help="How many have labels; all, unset.")
-]
-_Shape = Annotated[
-    str | None, typer.Option("--shape", help="Of one example, 1x28x28: for ε at client level.")
-]
-_Classes = Annotated[
-    int | None, typer.Option("--classes", min=1, help="How many, for ε at client level.")
-]
-_Roster = Annotated[
-    Path | None, typer.Option("--roster", help="The signed roster: its clients are counted.")
-]
-_SignedBy = Annotated[
-    Path | None, typer.Option("--signed-by", help="The coordinator's card, with --roster.")
-]
+_Labelled = Annotated[int | None, typer.Option(min=0, help="How many have labels; all, unset.")]
+_Shape = Annotated[str | None, typer.Option(help="Of one example, 1x28x28: for ε at client level.")]
+_Classes = Annotated[int | None, typer.Option(min=1, help="How many, for ε at client level.")]
+_Roster = Annotated[Path | None, typer.Option(help="The signed roster: its clients are counted.")]
+_SignedBy = Annotated[Path | None, typer.Option(help="The coordinator's card, with --roster.")]
 
 
 @policy_app.command()
@@ -128,19 +109,19 @@ def _show(policy: Policy, terms: PlanTerms, plan: Path, path: Path) -> bool:
     found = list(policy.judge(terms, datetime.date.today()))
     refused = [each for each in found if each.reason is not None]
     columns = ["setting", "asked", "allowed", "verdict"]
-    out.print(table(f"{plan} against {path}", columns, list(map(_row, found))))
+    out.print(Sheet(f"{plan} against {path}", columns, list(map(_row, found))))
     if policy.unchecked:
-        out.print(f'not checked ("any"): {", ".join(policy.unchecked)}', markup=False)
+        out.print(f'not checked ("any"): {", ".join(policy.unchecked)}')
     if policy.study.code is None:
-        out.print(f"the source installed here, for study.code: {terms.code}", markup=False)
+        out.print(f"the source installed here, for study.code: {terms.code}")
     if not refused:
         out.print("accepted", style="green")
         return True
     for each in refused:
         if remedy := _REMEDIES.get(each.field) if each.reason == "unknown" else None:
-            err.print(f"{each.field} cannot be known: {remedy}", style="yellow", markup=False)
+            err.print(f"{each.field} cannot be known: {remedy}", style="yellow")
     fields = dict.fromkeys(each.field for each in refused)
-    err.print(f"refused for {', '.join(fields)}", style="red", markup=False)
+    err.print(f"refused for {', '.join(fields)}", style="red")
     return False
 
 

@@ -1,6 +1,4 @@
-"""`secure-fl privacy`: what a run would spend, and whether a finished one's ledger says
-the truth.
-"""
+"""`secure-fl privacy`: what a run would spend, and whether a ledger says the truth."""
 
 from __future__ import annotations
 
@@ -9,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from secure_fl.cli.console import err, out, table
+from secure_fl.cli.common import Settings, command_group, said_budget
+from secure_fl.cli.console import Sheet, err, out
 from secure_fl.errors import ConfigError, RunFolderError
 
 if TYPE_CHECKING:
@@ -20,35 +19,23 @@ if TYPE_CHECKING:
 
 FAILED = 1
 
-privacy_app = typer.Typer(
-    help="Plan a privacy budget, and check one that was spent.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+privacy_app = command_group("Plan a privacy budget, and check one that was spent.")
 
 
 @privacy_app.command()
 def plan(
     config: Annotated[Path, typer.Argument(help="Configuration with a [privacy] table.")],
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="a.b=c", help="Change a setting; may be repeated."),
-    ] = None,
+    settings: Settings = None,
 ) -> None:
-    """Say, before any training, which noise keeps the run within its budget, what it will spend,
-    and how many rounds would fit.
-    """
+    """Say which noise keeps the run within its budget, what it spends, how many rounds fit."""
     from secure_fl.config_file import load_config
     from secure_fl.run import Federation
 
     chosen = load_config(config, settings or [])
     if chosen.privacy.unit == "none":
-        raise ConfigError(
-            "the run has no differential privacy to plan",
-            field="privacy.unit",
-            value="none",
-            remedy='set it to "example" or "client"',
-        )
+        problem = "the run has no differential privacy to plan"
+        remedy = 'set it to "example" or "client"'
+        raise ConfigError(problem, field="privacy.unit", value="none", remedy=remedy)
     federation = Federation(chosen)
     if federation.blueprint.client_plan is not None:
         _show_clients(federation, federation.blueprint.client_plan)
@@ -82,16 +69,15 @@ def verify(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> Non
         "" if budget is None else f"δ = {budget.delta:g}, {budget.unit} level, {budget.adjacency}"
     )
     title = f"recomputed from {len(ledger.releases)} releases ({kind})"
-    out.print(table(title, ["subject", "ε"], rows))
+    out.print(Sheet(title, ["subject", "ε"], rows))
     out.print(
         f"{len(found.derived)} releases follow from the protocol, {len(found.declared)} rest on a "
-        "client's word for its rate and steps",
-        markup=False,
+        "client's word for its rate and steps"
     )
     if run.read_config().privacy.unit == "none":
-        out.print(f"this is for the sketches alone; not covered: {SKETCHES_ONLY}", markup=False)
+        out.print(f"this is for the sketches alone; not covered: {SKETCHES_ONLY}")
     for problem in problems:
-        err.print(problem, style="red", markup=False)
+        err.print(problem, style="red")
     if problems:
         raise typer.Exit(FAILED)
 
@@ -104,19 +90,13 @@ def _check_ledger(run: RunFolder) -> None:
         return
     config = run.read_config()
     if not config.noises_sketches and config.privacy.unit == "none":
+        problem = "the run released nothing with noise, so it has no ledger"
         remedy = 'run it with privacy.unit = "example" or "client" for a run that has a ledger'
-        raise RunFolderError(
-            "the run released nothing with noise, so it has no ledger",
-            field="folder",
-            value=str(run.path),
-            remedy=remedy,
-        )
+        raise RunFolderError(problem, field="folder", value=str(run.path), remedy=remedy)
 
 
 def _contradictions(run: RunFolder, ledger: PrivacyLedger, counted: set[str]) -> list[str]:
-    """What a finished run's records say otherwise than its ledger; `counted` are those that
-    count the ledger's releases.
-    """
+    """What a finished run's records say otherwise than its ledger; `counted` count it."""
     from secure_fl.federation.folder import MARKED
     from secure_fl.federation.privacy_record import differences
     from secure_fl.files import is_file
@@ -131,7 +111,7 @@ def _contradictions(run: RunFolder, ledger: PrivacyLedger, counted: set[str]) ->
 
 
 def _show_examples(federation: Federation) -> None:
-    from secure_fl.cli.steps import steps
+    from secure_fl.cli.common import steps
     from secure_fl.planning import client_plans
 
     privacy, rows = federation.config.privacy, []
@@ -140,28 +120,15 @@ def _show_examples(federation: Federation) -> None:
     ):
         rate = row.plan.pretrain or row.plan.pools
         fits = row.rounds_that_fit()
-        rows.append(
-            [
-                federation.clients[row.client].name or row.client,
-                row.examples,
-                "-" if rate is None else rate.rate,
-                row.plan.noise,
-                row.epsilon,
-                "-" if fits is None else str(fits),
-            ]
-        )
-    out.print(
-        table(
-            _claim(federation),
-            ["client", "examples", "rate", "noise", "ε planned", "pre-training rounds that fit"],
-            rows,
-        )
-    )
+        name = federation.clients[row.client].name or row.client
+        figures = ["-" if rate is None else rate.rate, row.plan.noise, row.epsilon]
+        rows.append([name, row.examples, *figures, "-" if fits is None else str(fits)])
+    columns = ["client", "examples", "rate", "noise", "ε planned", "pre-training rounds that fit"]
+    out.print(Sheet(_claim(federation), columns, rows))
     if privacy.noise is None:
         out.print(
             "the noise is made for the rounds that are set, and at most 0.3 % above the least "
-            "that keeps to the budget",
-            markup=False,
+            "that keeps to the budget"
         )
 
 
@@ -179,30 +146,13 @@ def _show_clients(federation: Federation, plan: ClientPlan) -> None:
         level = plan.of(name)
         others = [other for phase, other in plan.by_phase().items() if phase != name]
         fits = rounds_within(budget, [level.event(1)], already=others, most=10_000)
-        rows.append(
-            [
-                name,
-                event.releases,
-                level.noise_multiplier,
-                level.levels,
-                level.false_pass,
-                level.n_min,
-                fits,
-            ]
-        )
-    columns = [
-        "phase",
-        "rounds",
-        "noise",
-        "grid steps in the bound",
-        "pool of one passes",
-        "fewest clients",
-        "rounds that fit",
-    ]
-    out.print(table(_claim(federation), columns, rows))
+        noise = [level.noise_multiplier, level.levels, level.false_pass]
+        rows.append([name, event.releases, *noise, level.n_min, fits])
+    columns = ["phase", "rounds", "noise", "grid steps in the bound", "pool of one passes"]
+    columns += ["fewest clients", "rounds that fit"]
+    out.print(Sheet(_claim(federation), columns, rows))
     out.print(
-        f"the run would spend ε = {epsilon(plan.events(), privacy.delta, budget.adjacency):.2f}",
-        markup=False,
+        f"the run would spend ε = {epsilon(plan.events(), privacy.delta, budget.adjacency):.2f}"
     )
 
 
@@ -220,8 +170,4 @@ def _names(run: RunFolder) -> dict[int, str]:
 
 
 def _claim(federation: Federation) -> str:
-    privacy = federation.config.privacy
-    return (
-        f"budget ε = {privacy.epsilon:g}, δ = {privacy.delta:g}, {privacy.unit} level, "
-        f"{privacy.adjacency}"
-    )
+    return f"budget {said_budget(federation.config.privacy)}"

@@ -22,18 +22,13 @@ def report(
         Path | None, typer.Option("--to", hidden=True, help="The former name of --out.")
     ] = None,
 ) -> None:
-    """Write one self-contained HTML page: four answers first, then each run's pools, clients,
-    protection, course and cost.
-    """
+    """Write one HTML page: four answers, then each run's pools, clients, protection, cost."""
     from secure_fl.report.page import write_report
 
     if path is not None and to is not None:
-        raise ConfigError(
-            "is named twice",
-            field="--out",
-            value=[str(path), str(to)],
-            remedy="leave out --to, its former name",
-        )
+        problem = "is named twice"
+        remedy = "leave out --to, its former name"
+        raise ConfigError(problem, field="--out", value=[str(path), str(to)], remedy=remedy)
     written = path or to or folders[0] / "report.html"
     write_report(folders, written)
-    out.print(f"wrote {written}", markup=False)
+    out.print(f"wrote {written}")

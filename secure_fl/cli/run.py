@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from secure_fl.cli.check import folder_of, planned_line, quick_checks
-from secure_fl.cli.console import err, out, table
+from secure_fl.cli.common import Settings, said_budget
+from secure_fl.cli.console import Sheet, err, out
 from secure_fl.errors import ConfigError
 from secure_fl.quantities import clock, size
 
@@ -27,14 +28,7 @@ _Out = Annotated[
 ]
 _Resume = Annotated[
     Path | None,
-    typer.Option(
-        "--resume",
-        help="Continue the run in this folder; with --set pools.rounds=N make it longer.",
-    ),
-]
-_Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="a.b=c", help="Change a setting; may be repeated."),
+    typer.Option(help="Continue the run in this folder; with --set pools.rounds=N make it longer."),
 ]
 
 
@@ -42,7 +36,7 @@ def run(
     config: _Config = None,
     out_dir: _Out = None,
     resume: _Resume = None,
-    settings: _Settings = None,
+    settings: Settings = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
     """Pre-train an encoder, form cluster pools, evaluate, leave a run folder.
@@ -72,7 +66,7 @@ def run(
         except KeyboardInterrupt:
             go_on = f"secure-fl run --resume {folder}"
             said = f"stopped after the last checkpoint; go on with: {go_on}"
-            err.print(said, style="yellow", markup=False)
+            err.print(said, style="yellow")
             raise
     if not quiet:
         show_summary(RunFolder.open(folder).read_summary(), folder)
@@ -83,9 +77,9 @@ def _expect(planned: str, taken: Estimate | None) -> None:
     from secure_fl.report.costs import short
 
     if planned:
-        out.print(f"planned: {planned}", markup=False)
+        out.print(f"planned: {planned}")
     if taken is not None:
-        out.print(short(taken), markup=False)
+        out.print(short(taken))
 
 
 def _chosen(
@@ -97,16 +91,9 @@ def _chosen(
 
     if resume is not None:
         if config is not None or out_dir is not None:
-            remedy = (
-                "give --resume alone: the run folder holds the configuration; --set pools.rounds=N "
-                "makes the run longer"
-            )
-            raise ConfigError(
-                "a resumed run takes no other configuration or folder",
-                field="--resume",
-                value=str(resume),
-                remedy=remedy,
-            )
+            problem = "a resumed run takes no other configuration or folder"
+            remedy = "give --resume alone, or with --set pools.rounds=N: the folder has the rest"
+            raise ConfigError(problem, field="--resume", value=str(resume), remedy=remedy)
         return RunFolder.open(resume).read_config(settings), resume
     if config is None:
         remedy = "`secure-fl init my.toml` writes one; or pass --resume FOLDER"
@@ -129,25 +116,18 @@ def _announce(federation: Any) -> None:
     kind, shape = federation.config.partition.kind, federation.blueprint.shape
     out.print(
         f"{federation.config.name}: {len(federation.clients)} clients "
-        f"({kind}), examples of shape {shape}",
-        markup=False,
+        f"({kind}), examples of shape {shape}"
     )
     privacy = federation.config.privacy
     if privacy.unit != "none":
-        claim = (
-            f"ε = {privacy.epsilon:g}, δ = {privacy.delta:g}, {privacy.unit} level, "
-            f"{privacy.adjacency}"
-        )
-        out.print(f"privacy budget: {claim}; the noise is calibrated first", markup=False)
+        out.print(f"privacy budget: {said_budget(privacy)}; the noise is calibrated first")
     warn(out, federation.config)
 
 
 def _privacy_line(privacy: dict[str, Any]) -> str:
-    spent = (
-        "no bound"
-        if privacy["epsilon"] is None
-        else f"ε = {privacy['epsilon']:.2f} of {privacy['budget']:g}"
-    )
+    spent = "no bound"
+    if privacy["epsilon"] is not None:
+        spent = f"ε = {privacy['epsilon']:.2f} of {privacy['budget']:g}"
     kind = (
         f"δ = {privacy['delta']:g}, {privacy['unit']} level, {privacy['adjacency']}, the largest "
         "of any client"
@@ -177,33 +157,31 @@ _BESIDE = {"balanced_accuracy": "balanced", "majority": "majority class"}
 
 
 def show_summary(summary: dict[str, Any], folder: Path) -> None:
-    """A run in a few lines, as its record tells it: representation, pools, costs, where
-    things are.
-    """
+    """A run in a few lines, as its record tells it: representation, pools, costs, folder."""
     if measured := summary.get("representation"):
         rows = [
             [name, measured["initial"][name], value]
             for name, value in measured["pretrained"].items()
         ]
-        out.print(table("encoder", ["metric", "random", "pre-trained"], rows))
+        out.print(Sheet("encoder", ["metric", "random", "pre-trained"], rows))
     if pools := summary.get("pools"):
-        out.print(_pools_line(pools), markup=False)
+        out.print(_pools_line(pools))
     first = {found["alert"]: found for found in reversed(summary.get("alerts", []))}
     for found in reversed(first.values()):
         said = f"warning ({found['phase']}, round {found['round']}): {found['alert']}"
-        out.print(said, style="yellow", markup=False)
+        out.print(said, style="yellow")
     told = [row for row in summary["secrecy"] if row["holds"]]
     for row in told:
-        out.print(f"{row['adversary']}: cannot read {row['holds']}", style="dim", markup=False)
+        out.print(f"{row['adversary']}: cannot read {row['holds']}", style="dim")
     if told:
         said = "what each of them does read is on the page and in summary.json"
-        out.print(said, style="dim", markup=False)
+        out.print(said, style="dim")
     if "privacy" in summary:
-        out.print(_privacy_line(summary["privacy"]), markup=False)
+        out.print(_privacy_line(summary["privacy"]))
     if "sketches" in summary:
-        out.print(_sketch_line(summary["sketches"]), markup=False)
-    out.print(_costs_line(list(summary["costs"].values())), markup=False)
-    out.print(f"wrote {folder}; see it with `secure-fl report {folder}`", markup=False)
+        out.print(_sketch_line(summary["sketches"]))
+    out.print(_costs_line(list(summary["costs"].values())))
+    out.print(f"wrote {folder}; see it with `secure-fl report {folder}`")
 
 
 def _pools_line(pools: dict[str, Any]) -> str:

@@ -7,27 +7,23 @@ from typing import Annotated
 
 import typer
 
+from secure_fl.cli.common import write_new
 from secure_fl.cli.console import out
 from secure_fl.errors import ConfigError
 
 _Data = Annotated[
     Path | None,
-    typer.Option(
-        "--data", help="Your file or folder: write what is in it, in place of every setting."
-    ),
+    typer.Option(help="Your file or folder: write what is in it, in place of every setting."),
 ]
 _Label = Annotated[
     str | None,
     typer.Option(
-        "--label",
-        help="With --data: the column or array of labels, where its name does not say it.",
+        help="With --data: the column or array of labels, where its name does not say it."
     ),
 ]
 _Client = Annotated[
     str | None,
-    typer.Option(
-        "--client", help="With --data: the column or array that says who holds an example."
-    ),
+    typer.Option(help="With --data: the column or array that says who holds an example."),
 ]
 _Schema = Annotated[
     bool,
@@ -49,27 +45,21 @@ def init(
     For example: secure-fl init my.toml --data records.csv --label diagnosis --client hospital
     """
     from secure_fl.config_file import config_schema, starter_config
-    from secure_fl.files import PUBLIC, make_folder, write_atomically
 
-    if path.exists() and not force:
-        remedy = "choose another name or pass --force"
-        raise ConfigError("exists already", field="path", value=str(path), remedy=remedy)
     if data is None and (label or client):
         problem, field = "says what is in a file, and there is none", "--label, --client"
         remedy = "pass --data FILE too"
         raise ConfigError(problem, field=field, value=label or client, remedy=remedy)
     written = starter_config() if data is None else _for_file(data, label, client, path)
-    make_folder(path.parent)
-    write_atomically(path, written, mode=PUBLIC)
+    write_new(path, written, force=force)
     out.print(
         f"wrote {path}; look at its clients with `secure-fl data {path}`, "
-        f"run it with `secure-fl run {path}`",
-        markup=False,
+        f"run it with `secure-fl run {path}`"
     )
     if schema:
         beside = path.with_suffix(".schema.json")
-        write_atomically(beside, config_schema(), mode=PUBLIC)
-        out.print(f"wrote {beside}", markup=False)
+        write_new(beside, config_schema(), force=True)
+        out.print(f"wrote {beside}")
 
 
 def _for_file(data: Path, label: str | None, client: str | None, path: Path) -> str:
@@ -77,15 +67,14 @@ def _for_file(data: Path, label: str | None, client: str | None, path: Path) -> 
     from secure_fl.cli.guess import guessed, unsaid
 
     written, read = guessed(data, label, client)
-    out.print(f"read as {read.reading}", markup=False)
+    out.print(f"read as {read.reading}")
     for note in read.notes:
-        out.print(note, markup=False)
+        out.print(note)
     if missing := unsaid(read):
         named = " and ".join(f"--{role} NAME" for role in missing)
         out.print(
             f"nothing says which is the {' and the '.join(missing)}: pass "
             f"{named}, or name it in {path}",
             style="yellow",
-            markup=False,
         )
     return written

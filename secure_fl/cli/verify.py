@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from secure_fl.cli.console import err, out, table
+from secure_fl.cli.console import Sheet, err, out
 
 DIFFERS = 1
 
@@ -29,22 +29,15 @@ def verify(
 
     found = checked(folder)
     if as_json:
-        document = {
-            "ok": found.ok,
-            "findings": [asdict(each) for each in found.findings],
-            "checked": dict(found.checked),
-        }
-        out.print(
-            json.dumps({**document, "not_covered": found.uncovered}), markup=False, soft_wrap=True
-        )
+        findings = [asdict(each) for each in found.findings]
+        document = {"ok": found.ok, "findings": findings, "checked": dict(found.checked)}
+        out.print(json.dumps({**document, "not_covered": found.uncovered}), soft_wrap=True)
     else:
-        out.print(table("checked", ["what", "how"], found.checked))
+        out.print(Sheet("checked", ["what", "how"], found.checked))
         if found.uncovered:
-            out.print(table("not covered", ["file", "why"], list(found.uncovered.items())))
+            out.print(Sheet("not covered", ["file", "why"], list(found.uncovered.items())))
         for each in found.findings:
-            err.print(f"{each.file}: {each.field}: {each.problem}", style="red", markup=False)
-        out.print(
-            "everything fits" if found.ok else f"{len(found.findings)} do not fit", markup=False
-        )
+            err.print(f"{each.file}: {each.field}: {each.problem}", style="red")
+        out.print("everything fits" if found.ok else f"{len(found.findings)} do not fit")
     if not found.ok:
         raise typer.Exit(DIFFERS)

@@ -1,10 +1,9 @@
-"""What a warning advises: settings that this configuration does not have yet, and that it
-could have.
-"""
+"""What a warning advises: settings that this configuration lacks and could have."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from secure_fl.config.federation import FederationConfig
 from secure_fl.errors import ConfigError
@@ -20,9 +19,7 @@ class Setting:
     value: Value
 
     def words(self, config: FederationConfig) -> str | None:
-        """The advice in words; None where it is set already, or where the configuration would be
-        refused with it.
-        """
+        """The advice in words; None where it is set already, or would be refused."""
         if value_of(config, self.field) == self.value or not _allowed(
             config, self.field, self.value
         ):
@@ -31,51 +28,41 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Raise:
-    """Advice to raise a number above what it is; `limit`: a value that it cannot pass."""
+class _Towards:
+    """Advice to move a number away from what it is; `limit`: a value that it cannot pass."""
 
     field: str
     limit: float | None = None
+    up: ClassVar[bool]
 
     def words(self, config: FederationConfig) -> str | None:
         """The advice in words; None where the setting is at its limit already."""
         value = float(value_of(config, self.field))
-        return (
-            None
-            if self.limit is not None and value >= self.limit
-            else f"raise {self.field} above {value:g}"
-        )
+        if self.limit is not None and (value >= self.limit if self.up else value <= self.limit):
+            return None
+        verb, side = ("raise", "above") if self.up else ("lower", "below")
+        return f"{verb} {self.field} {side} {value:g}"
 
 
-@dataclass(frozen=True)
-class Lower:
-    """Advice to lower a number below what it is; `limit`: a value that it cannot pass."""
+class Raise(_Towards):
+    """Advice to raise a number above what it is."""
 
-    field: str
-    limit: float | None = None
+    up = True
 
-    def words(self, config: FederationConfig) -> str | None:
-        """The advice in words; None where the setting is at its limit already."""
-        value = float(value_of(config, self.field))
-        return (
-            None
-            if self.limit is not None and value <= self.limit
-            else f"lower {self.field} below {value:g}"
-        )
+
+class Lower(_Towards):
+    """Advice to lower a number below what it is."""
+
+    up = False
 
 
 Option = Setting | Raise | Lower | str
 
 
 def advise(config: FederationConfig, *options: Option) -> str:
-    """The options that this configuration leaves open, as a sentence without its full stop; a
-    string is always one of them.
-    """
-    said = [
-        words
-        for option in options
-        if (words := option if isinstance(option, str) else option.words(config)) is not None
-    ]
+    """The options that this configuration leaves open, as a sentence; a string is always one."""
+    words = [each if isinstance(each, str) else each.words(config) for each in options]
+    said = [each for each in words if each is not None]
     return said[0] if len(said) == 1 else f"{', '.join(said[:-1])}, or {said[-1]}" if said else ""
 
 

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from secure_fl.config.cohorts import Rule
-from secure_fl.config.columns import column_rules
+from secure_fl.config.section import Rule
 
 if TYPE_CHECKING:
     from secure_fl.config.federation import FederationConfig
 
 OPEN_STARTS = ("restarts", "farthest")
-"""Baselines whose server reads what a sum would hide; with them, protection is off unless it is
-asked for, and then refused.
-"""
+"""Baselines whose server reads what a sum would hide: protection is off unless set, and refused."""
 
 
 def rules_between(config: FederationConfig) -> Iterator[Rule]:
@@ -22,7 +19,7 @@ def rules_between(config: FederationConfig) -> Iterator[Rule]:
     yield from _pretraining_rules(config)
     yield from _pool_rules(config)
     yield from _other_rules(config)
-    yield from column_rules(config.data, config.privacy)
+    yield from _column_rules(config)
     yield from _private_rules(config)
     yield from _unit_rules(config)
     yield from _robust_rules(config)
@@ -90,6 +87,31 @@ def _other_rules(config: FederationConfig) -> list[Rule]:
     ]
 
 
+def _column_rules(config: FederationConfig) -> list[Rule]:
+    """How the columns of tables are brought to one scale."""
+    data = config.data
+    means, deviations = data.column_means, data.column_deviations
+    given = means is not None or deviations is not None
+    lengths = tuple(None if numbers is None else len(numbers) for numbers in (means, deviations))
+    return [
+        (data.scale != "per_client" or config.privacy.unit != "example", "data.scale", data.scale,
+         "a client's own statistics tie each of its examples to all others, and example-level "
+         "privacy hides one at a time",
+         'set data.scale = "given", with public numbers in data.column_means and '
+         "data.column_deviations"),
+        (data.scale != "given" or given, "data.column_means", None,
+         'data.scale = "given", and no means and deviations are given',
+         "set data.column_means and data.column_deviations, one number a column each"),
+        (lengths[0] == lengths[1], "data.column_deviations",
+         f"{lengths[0]} means and {lengths[1]} deviations",
+         "every column needs both a mean and a deviation",
+         "give data.column_means and data.column_deviations as many numbers, one a column"),
+        (not given or data.scale in ("auto", "given"), "data.scale", data.scale,
+         "data.column_means are given and would not be used",
+         'set data.scale = "given", or leave data.column_means and data.column_deviations out'),
+    ]
+
+
 def _private_rules(config: FederationConfig) -> list[Rule]:
     """Nothing private is shown beside what is noised, whatever the unit."""
     privacy, pretrain, pools = config.privacy, config.pretrain, config.pools
@@ -146,9 +168,7 @@ def _unit_rules(config: FederationConfig) -> list[Rule]:
 
 
 def _robust_rules(config: FederationConfig) -> list[Rule]:
-    """Sums over groups; that there are enough clients for them is checked once the data are
-    known.
-    """
+    """Sums over groups; whether there are clients enough is checked once the data are known."""
     security, pools = config.security, config.pools
     none, fewest = security.robust == "none", security.min_pool_clients
     least = pools.count * fewest if pools.enabled else fewest

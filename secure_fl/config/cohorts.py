@@ -1,6 +1,4 @@
-"""How many clients a round needs: rules between their number, the share that is called, the pools
-and the smallest sum that is opened.
-"""
+"""How many clients a round needs, for its share, the pools and the smallest sum that is opened."""
 
 from __future__ import annotations
 
@@ -8,69 +6,43 @@ from collections.abc import Iterator
 from math import ceil
 from typing import TYPE_CHECKING
 
+from secure_fl.config.section import Rule
 from secure_fl.config.security import FEWEST
-from secure_fl.errors import ConfigError
 
 if TYPE_CHECKING:
     from secure_fl.config.federation import FederationConfig
     from secure_fl.config.tables import OptimiserConfig
 
-Rule = tuple[bool, str, object, str, str]
-"""(holds, field, value, problem, remedy)."""
-
-
-def check_cohorts(config: FederationConfig, clients: int) -> None:
-    """Refuse a run whose rounds could not be opened, or whose pools could never be.
-
-    Raises:
-        ConfigError: naming the settings that disagree.
-    """
-    for holds, field, value, problem, remedy in cohort_rules(config, clients):
-        if not holds:
-            raise ConfigError(problem, field=field, value=value, remedy=remedy)
-
 
 def group_sizes(clients: int, least: int) -> set[int]:
-    """Sizes of the groups that so many clients are dealt into, as many as have `least` members
-    or more.
-    """
+    """Sizes of the groups that so many clients are dealt into, `least` members or more in each."""
     groups = max(1, clients // least)
     return {clients // groups, -(-clients // groups)}
 
 
 def cohort_rules(config: FederationConfig, clients: int) -> Iterator[Rule]:
-    """What must hold for a run of so many clients."""
+    """What must hold for a run of so many clients: rounds can be opened, and every pool filled."""
     pools, protected = config.pools, config.security.protection != "plain"
     if pools.enabled and not protected:
-        problem, remedy = (
-            f"more pools than the {clients} clients (partition.clients)",
-            f"at most {clients}, or more clients",
-        )
+        problem = f"more pools than the {clients} clients (partition.clients)"
+        remedy = f"at most {clients}, or more clients"
         yield pools.count <= clients, "pools.count", pools.count, problem, remedy
     if protected and config.pretrain.mode == "federated":
         problem = (
             "{cohort} of {clients} clients a round: a sum of fewer than 3 shows each to the others"
         )
-        yield _enough(
-            "pretrain",
-            config.pretrain,
-            clients,
-            FEWEST,
-            problem,
-            'more clients, or security.protection = "plain"',
-        )
+        remedy = 'more clients, or security.protection = "plain"'
+        yield _enough("pretrain", config.pretrain, clients, FEWEST, problem, remedy)
     if protected and pools.enabled:
         least = config.security.min_pool_clients
-        needed = (
-            f"pools.count x security.min_pool_clients = {pools.count} x {least} = "
-            f"{pools.count * least}"
-        )
+        needed = f"{pools.count} x {least} = {pools.count * least}"
         most = pools.cohort_size(clients) // least
         fewer = f"or pools.count at most {most}" if most else 'or security.protection = "plain"'
-        problem, remedy = (
-            "{cohort} of {clients} clients a round cannot fill every pool: " + needed,
-            f"more clients, {fewer}",
+        problem = (
+            "{cohort} of {clients} clients a round cannot fill every pool: pools.count x "
+            f"security.min_pool_clients = {needed}"
         )
+        remedy = f"more clients, {fewer}"
         if least > FEWEST:
             remedy += f", or security.min_pool_clients = {FEWEST}"
         yield _enough("pools", pools, clients, pools.count * least, problem, remedy)
@@ -81,19 +53,12 @@ def cohort_rules(config: FederationConfig, clients: int) -> Iterator[Rule]:
 def _enough(
     table: str, settings: OptimiserConfig, clients: int, least: int, problem: str, remedy: str
 ) -> Rule:
-    """A round of the phase calls `least` clients; where all clients would do, the share that is
-    called is to blame.
-    """
+    """A round calls `least` clients; where all would do, the share that is called is to blame."""
     cohort, share = settings.cohort_size(clients), settings.participation
     problem = problem.format(cohort=cohort, clients=clients)
     if clients >= least:
-        return (
-            cohort >= least,
-            f"{table}.participation",
-            share,
-            problem,
-            f"at least {ceil(100 * least / clients) / 100:g}, {remedy}",
-        )
+        remedy = f"at least {ceil(100 * least / clients) / 100:g}, {remedy}"
+        return cohort >= least, f"{table}.participation", share, problem, remedy
     return False, "partition.clients", clients, problem, f"at least {least}: {remedy}"
 
 
@@ -102,13 +67,8 @@ def _survivors(
 ) -> Iterator[Rule]:
     """Client-level privacy's own smallest sum against the roster, the colluders and the pools."""
     field, privacy = "privacy.min_clients", config.privacy
-    yield (
-        fewest <= clients,
-        field,
-        fewest,
-        f"more survivors than the {clients} clients (partition.clients)",
-        f"at most {clients}",
-    )
+    problem = f"more survivors than the {clients} clients (partition.clients)"
+    yield fewest <= clients, field, fewest, problem, f"at most {clients}"
     problem = f"no honest client is left beside privacy.colluders = {privacy.colluders}"
     yield fewest > privacy.colluders, field, fewest, problem, f"at least {privacy.colluders + 1}"
     least = max(FEWEST, config.security.min_pool_clients if config.pools.enabled else 0)

@@ -6,13 +6,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from secure_fl.config.section import PathText, Section
-from secure_fl.errors import ConfigError
+from secure_fl.config.section import PathText, Section, require
 
 PACKAGED = ("digits", "mnist5k", "mnist", "fashion_mnist", "cifar10", "cifar100")
-"""Sets that everybody has the same of: their classes and shapes are known, and they have no clients
-of their own.
-"""
+"""Sets that everybody has the same of: classes and shapes are known, and nobody is a client."""
 
 
 class SourceConfig(Section):
@@ -31,63 +28,36 @@ class SourceConfig(Section):
         "images",
         "csv",
         "parquet",
-    ] = Field(
-        "digits",
-        description="digits | mnist5k | mnist | fashion_mnist | cifar10 | cifar100; your own: npz "
-        "| npy | images | csv | parquet",
-    )
-    path: PathText | None = Field(
-        None,
-        description="folder (idx, CIFAR binary, images) or file; npz, npy, csv, parquet: also a "
-        "folder or a glob, one file a client, named after it; not needed for digits, mnist5k and "
-        "Debian's fashion_mnist",
-    )
-    limit: int | None = Field(
-        None,
-        ge=1,
-        description="use at most this many examples, drawn at random but the same for one seed",
-    )
-    kind: Literal["auto", "image", "series", "vector"] = Field(
-        "auto",
-        description="npz and npy: what x is; auto reads four dimensions as images, three as "
-        "series and two as vectors",
-    )
-    layout: Literal["auto", "channels_first", "channels_last"] = Field(
-        "auto",
-        description="which axis of images and series holds the channels; auto finds it or "
-        "refuses: auto | channels_first | channels_last",
-    )
-    label: str | None = Field(
-        None,
-        description="column (npz: array) with the labels; where it is not set, `label` or `y` if "
-        "there is one",
-    )
-    client: str | None = Field(
-        None,
-        description="column (npz: array) that says who holds an example; where it is not set, "
-        "`client` if there is one",
-    )
-    split: str | None = Field(
-        None,
-        description="column (npz: array) with train, validation or test (0, 1, 2); where it is "
-        "not set, `split` if there is one",
-    )
-    group: str | None = Field(
-        None,
-        description="column (npz: array) whose equal values (one patient, one recording) stay "
-        "together; where it is not set, `group`",
-    )
-    features: tuple[str, ...] | None = Field(
-        None,
-        min_length=1,
-        description="csv and parquet: columns that make up an example; all "
-        "others where it is not set",
-    )
-    categories: dict[str, tuple[str, ...]] | None = Field(
-        None,
-        description="csv and parquet: the values of text columns, { colour = ['red', 'blue'] }; "
-        "where it is not set they are found in the data, which private runs refuse",
-    )
+    ] = "digits"
+    """digits | mnist5k | mnist | fashion_mnist | cifar10 | cifar100; your own: npz | npy | images |
+    csv | parquet
+    """
+    path: PathText | None = None
+    """folder (idx, CIFAR binary, images) or file; npz, npy, csv, parquet: also a folder or a glob,
+    one file a client, named after it; not needed for digits, mnist5k and Debian's fashion_mnist
+    """
+    limit: int | None = Field(None, ge=1)
+    """use at most this many examples, drawn at random but the same for one seed"""
+    kind: Literal["auto", "image", "series", "vector"] = "auto"
+    """npz and npy: what x is; auto: four dimensions are images, three series, two vectors"""
+    layout: Literal["auto", "channels_first", "channels_last"] = "auto"
+    """which axis of images and series holds the channels; auto finds it or refuses: auto |
+    channels_first | channels_last
+    """
+    label: str | None = None
+    """column (npz: array) with the labels; where it is not set, `label` or `y` if there is one"""
+    client: str | None = None
+    """column (npz: array) that says who holds an example; unset: `client` if there is one"""
+    split: str | None = None
+    """column (npz: array) with train, validation or test (0, 1, 2); unset: `split`, if any"""
+    group: str | None = None
+    """column (npz: array) whose equal values (a patient) stay together; unset: `group`, if any"""
+    features: tuple[str, ...] | None = Field(None, min_length=1)
+    """csv and parquet: columns that make up an example; all others where it is not set"""
+    categories: dict[str, tuple[str, ...]] | None = None
+    """csv and parquet: the values of text columns, { colour = ['red', 'blue'] }; where it is not
+    set they are found in the data, which private runs refuse
+    """
 
     @model_validator(mode="after")
     def _settings_fit(self) -> Self:
@@ -96,15 +66,13 @@ class SourceConfig(Section):
         unread: tuple[str, ...] = () if tables else ("features", "categories")
         unread += () if tables or arrays else ("label", "client", "split", "group")
         unread += () if arrays else ("kind", "layout")
-        for setting in unread:
-            if getattr(self, setting) not in (None, "auto"):
-                remedy = f"leave it out: {self.name} does not read it"
-                raise ConfigError(
-                    "means nothing for this source",
-                    field=f"data.sources.{setting}",
-                    value=getattr(self, setting),
-                    remedy=remedy,
-                )
+        problem = "means nothing for this source"
+        remedy = f"leave it out: {self.name} does not read it"
+        require(
+            (value in (None, "auto"), f"data.sources.{setting}", value, problem, remedy)
+            for setting in unread
+            for value in [getattr(self, setting)]
+        )
         return self
 
 
@@ -112,90 +80,51 @@ class DataConfig(Section):
     """What the clients hold."""
 
     table = "data"
-    sources: tuple[SourceConfig, ...] = Field(
-        (SourceConfig(),), min_length=1, description="one or more data sets"
-    )
-    classes: int | None = Field(
-        None,
-        ge=1,
-        description="number of classes; private runs need it or class_names for data of your own, "
-        "since labels are private (known sets know it)",
-    )
-    class_names: tuple[str, ...] | None = Field(
-        None,
-        min_length=1,
-        description="the classes by name, in the order of their numbers; other labels are "
-        "refused, and everybody may know the names",
-    )
-    image_size: int | None = Field(
-        None,
-        ge=8,
-        le=256,
-        description="resize images to this many pixels a side (needed "
-        "when images or sources differ)",
-    )
-    scale: Literal["auto", "none", "per_example", "per_client", "given"] = Field(
-        "auto",
-        description="auto: each series to mean 0 and deviation 1, images as they are, columns of "
-        "tables as given or per_client | none | per_example | per_client (tables: by each "
-        "client's own training examples) | given (tables: column_means); "
-        "bytes are divided by 255 anyhow",
-    )
+    sources: tuple[SourceConfig, ...] = Field((SourceConfig(),), min_length=1)
+    """one or more data sets"""
+    classes: int | None = Field(None, ge=1)
+    """number of classes; private runs need it or class_names for data of your own, since labels are
+    private (known sets know it)
+    """
+    class_names: tuple[str, ...] | None = Field(None, min_length=1)
+    """the classes in the order of their numbers; others are refused, everybody may know them"""
+    image_size: int | None = Field(None, ge=8, le=256)
+    """resize images to this many pixels a side (needed when images or sources differ)"""
+    scale: Literal["auto", "none", "per_example", "per_client", "given"] = "auto"
+    """auto: each series to mean 0 and deviation 1, images as they are, columns of tables as given
+    or per_client | none | per_example | per_client (tables: by each client's own training examples)
+    | given (tables: column_means); bytes are divided by 255 anyhow
+    """
     column_means: tuple[Annotated[float, Field(ge=-1e30, le=1e30)], ...] | None = Field(
-        None,
-        min_length=1,
-        description="tables: the mean of each column, the same for all clients and newcomers; "
-        "needed under example-level privacy, where it must be known beforehand and not computed "
-        "from the clients' examples",
+        None, min_length=1
     )
+    """tables: the mean of each column, the same for all clients and newcomers; needed under
+    example-level privacy, where it must be known beforehand and not computed from the clients'
+    examples
+    """
     column_deviations: tuple[Annotated[float, Field(ge=1e-30, le=1e30)], ...] | None = Field(
-        None,
-        min_length=1,
-        description="tables: the deviation of each column, with column_means; 1 for a column that "
-        "should only be shifted",
+        None, min_length=1
     )
-    test_fraction: float = Field(
-        0.2,
-        gt=0,
-        lt=1,
-        description="held out where neither the source nor a split column says what is for testing",
-    )
-    test_limit: int = Field(
-        500,
-        ge=1,
-        description="test examples a client; by its own label shares (private runs: at random)",
-    )
-    validation_fraction: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="share of each client's training examples kept for choosing a pool",
-    )
-    labelled_clients: float = Field(
-        1.0,
-        ge=0,
-        le=1,
-        description="share of clients that keep their labels; the others join without",
-    )
+    """tables: the deviation of each column, with column_means; 1 for one that is only shifted"""
+    test_fraction: float = Field(0.2, gt=0, lt=1)
+    """held out where neither the source nor a split column says what is for testing"""
+    test_limit: int = Field(500, ge=1)
+    """test examples a client; by its own label shares (private runs: at random)"""
+    validation_fraction: float = Field(0.0, ge=0, lt=1)
+    """share of each client's training examples kept for choosing a pool"""
+    labelled_clients: float = Field(1.0, ge=0, le=1)
+    """share of clients that keep their labels; the others join without"""
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:
-        names = self.class_names
-        if names is not None and len(set(names)) < len(names):
-            raise ConfigError(
-                "names a class twice",
-                field="data.class_names",
-                value=names,
-                remedy="name each class once",
-            )
-        if names is not None and self.classes not in (None, len(names)):
-            remedy = f"leave it out, or set it to {len(names)}"
-            raise ConfigError(
-                f"data.class_names has {len(names)} names",
-                field="data.classes",
-                value=self.classes,
-                remedy=remedy,
-            )
+        names = self.class_names or ()
+        require([
+            (len(set(names)) == len(names), "data.class_names", names,
+             "names a class twice", "name each class once"),
+            (not names or self.classes in (None, len(names)), "data.classes", self.classes,
+             f"data.class_names has {len(names)} names",
+             f"leave it out, or set it to {len(names)}"),
+        ])  # fmt: skip
         return self
 
     @property
@@ -212,44 +141,23 @@ class PartitionConfig(Section):
     table = "partition"
     kind: Literal[
         "auto", "iid", "dirichlet", "shards", "rotation", "label_permutation", "source", "natural"
-    ] = Field(
-        "auto",
-        description="auto (natural where the data say who holds what, else iid; known images: "
-        "rotation) | iid | dirichlet | shards | rotation | label_permutation | source | natural "
-        "(each client its own examples)",
-    )
-    clients: int = Field(
-        12,
-        ge=1,
-        le=1_000_000,
-        description="number of clients (natural: read from the data instead)",
-    )
-    groups: int = Field(
-        3,
-        ge=1,
-        le=10_000,
-        description="rotation and label_permutation: number of groups, dealt out in turn",
-    )
-    concentration: float = Field(
-        0.1, gt=0, description="dirichlet: small is skewed; the paper uses 0.1"
-    )
-    shards_per_client: int = Field(
-        2,
-        ge=1,
-        le=10_000,
-        description="shards: shards each client receives, cut from the examples sorted by label",
-    )
-    min_examples: int = Field(
-        2,
-        ge=2,
-        description="smallest training set a client may have, after "
-        "validation examples are set aside",
-    )
-    ignore_clients: bool = Field(
-        False,
-        description="deal the examples anew although the data say who holds them, which dissolves "
-        "real clients",
-    )
+    ] = "auto"
+    """auto (natural where the data say who holds what, else iid; known images: rotation) | iid |
+    dirichlet | shards | rotation | label_permutation | source | natural (each client its own
+    examples)
+    """
+    clients: int = Field(12, ge=1, le=1_000_000)
+    """number of clients (natural: read from the data instead)"""
+    groups: int = Field(3, ge=1, le=10_000)
+    """rotation and label_permutation: number of groups, dealt out in turn"""
+    concentration: float = Field(0.1, gt=0)
+    """dirichlet: small is skewed; the paper uses 0.1"""
+    shards_per_client: int = Field(2, ge=1, le=10_000)
+    """shards: shards each client receives, cut from the examples sorted by label"""
+    min_examples: int = Field(2, ge=2)
+    """smallest training set a client may have, after validation examples are set aside"""
+    ignore_clients: bool = False
+    """deal the examples anew although the data say who holds them, which dissolves real clients"""
 
     @property
     def grouped(self) -> bool:
@@ -261,33 +169,21 @@ class ViewsConfig(Section):
     """Augmentation that makes two views of an example."""
 
     table = "views"
-    kind: Literal["auto", "photo", "glyph", "series", "table"] = Field(
-        "auto",
-        description="auto | photo (the paper's, for colour) | glyph (one channel: no flip, gentle "
-        "crop) | series | table (columns replaced)",
-    )
-    crop_scale: tuple[float, float] | None = Field(
-        None, description="area kept by the random crop; photo 0.08-1, glyph 0.4-1"
-    )
-    flip: float | None = Field(
-        None, ge=0, le=1, description="probability of a horizontal flip; photo 0.5, glyph 0"
-    )
-    colour_jitter: float | None = Field(
-        None,
-        ge=0,
-        le=1,
-        description="strength of colour (glyph: brightness and contrast) jitter; 0.8 and 0.4",
-    )
-    noise: float = Field(
-        0.1,
-        ge=0,
-        description="series and tables: deviation of added noise; a series, or a table's column, "
-        "has deviation 1 under data.scale = auto",
-    )
-    mask: float = Field(0.2, ge=0, lt=1, description="series: share of time steps hidden")
-    corrupt: float = Field(
-        0.15,
-        ge=0,
-        lt=1,
-        description="table: share of an example's columns replaced by draws from a standard normal",
-    )
+    kind: Literal["auto", "photo", "glyph", "series", "table"] = "auto"
+    """auto | photo (the paper's, for colour) | glyph (one channel: no flip, gentle crop) | series |
+    table (columns replaced)
+    """
+    crop_scale: tuple[float, float] | None = None
+    """area kept by the random crop; photo 0.08-1, glyph 0.4-1"""
+    flip: float | None = Field(None, ge=0, le=1)
+    """probability of a horizontal flip; photo 0.5, glyph 0"""
+    colour_jitter: float | None = Field(None, ge=0, le=1)
+    """strength of colour (glyph: brightness and contrast) jitter; 0.8 and 0.4"""
+    noise: float = Field(0.1, ge=0)
+    """series and tables: deviation of added noise; a series, or a table's column, has deviation 1
+    under data.scale = auto
+    """
+    mask: float = Field(0.2, ge=0, lt=1)
+    """series: share of time steps hidden"""
+    corrupt: float = Field(0.15, ge=0, lt=1)
+    """table: share of an example's columns replaced by draws from a standard normal"""

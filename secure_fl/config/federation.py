@@ -7,10 +7,10 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from secure_fl.config.agreement import OPEN_STARTS, rules_between
-from secure_fl.config.cohorts import check_cohorts, group_sizes
+from secure_fl.config.cohorts import cohort_rules, group_sizes
 from secure_fl.config.data_tables import DataConfig, PartitionConfig, ViewsConfig
 from secure_fl.config.privacy import PrivacyConfig
-from secure_fl.config.section import Section
+from secure_fl.config.section import Section, require
 from secure_fl.config.security import SecurityConfig, SumRules
 from secure_fl.config.tables import (
     EvaluateConfig,
@@ -20,7 +20,6 @@ from secure_fl.config.tables import (
     PretrainConfig,
     RuntimeConfig,
 )
-from secure_fl.errors import ConfigError
 
 
 class FederationConfig(Section):
@@ -31,13 +30,10 @@ class FederationConfig(Section):
         ConfigError: naming the field, the value and the remedy.
     """
 
-    name: str = Field("secure-fl", min_length=1, max_length=80, description="shown in reports")
-    seed: int = Field(
-        0,
-        ge=0,
-        description="everything random follows from it, but noise and "
-        "keys, which nobody can repeat",
-    )
+    name: str = Field("secure-fl", min_length=1, max_length=80)
+    """shown in reports"""
+    seed: int = Field(0, ge=0)
+    """everything random follows from it, but noise and keys, which nobody can repeat"""
     data: DataConfig = DataConfig()
     partition: PartitionConfig = PartitionConfig()
     views: ViewsConfig = ViewsConfig()
@@ -67,9 +63,7 @@ class FederationConfig(Section):
 
     @property
     def noises_sketches(self) -> bool:
-        """Whether sketches leave clients with noise only: in every protected run, and where
-        examples are to be hidden.
-        """
+        """Whether sketches leave clients with noise only: protected, or to hide examples."""
         noised = self.security.protection != "plain" or self.privacy.unit == "example"
         return noised and self.pools.enabled and self.pools.start == "sketch"
 
@@ -114,9 +108,7 @@ class FederationConfig(Section):
 
     @model_validator(mode="after")
     def _tables_agree(self) -> Self:
-        for holds, field, value, problem, remedy in rules_between(self):
-            if not holds:
-                raise ConfigError(problem, field=field, value=value, remedy=remedy)
+        require(rules_between(self))
         if self.knows_clients:
             self.check_sums(self.partition.clients)
         return self
@@ -141,25 +133,21 @@ class FederationConfig(Section):
         Raises:
             ConfigError: naming the settings that disagree.
         """
-        check_cohorts(self, clients)
+        require(cohort_rules(self, clients))
         if self.security.protection == "plain":
             return
         for cohort in self.cohorts(clients):
             self.security.sums(cohort, self.privacy.colluders)
 
     def weakest_sums(self, clients: int) -> SumRules:
-        """The rules of the protected sums that fewest colluders open: what a run may claim of all
-        its sums.
-        """
+        """The rules of the protected sums that fewest colluders open: what a run may claim."""
         rules = (
             self.security.sums(cohort, self.privacy.colluders) for cohort in self.cohorts(clients)
         )
         return min(rules, key=lambda each: (each.against_a_lying_server, each.threshold))
 
     def cohorts(self, clients: int) -> set[int]:
-        """Sizes of the cohorts that are summed, of so many clients: of groups, where updates are
-        summed in groups; all, for sketches.
-        """
+        """Sizes of the cohorts that are summed: of groups, all, and for sketches everybody."""
         phases = (
             (self.pretrain.mode == "federated", self.pretrain),
             (self.pools.enabled, self.pools),
@@ -178,13 +166,8 @@ def _setting(table: object, name: str) -> object:
 def _with_defaults(table: object, defaults: dict[str, Any]) -> object:
     """The table with defaults for what it does not set."""
     if isinstance(table, Section):
-        return table.model_copy(
-            update={
-                name: value
-                for name, value in defaults.items()
-                if name not in table.model_fields_set
-            }
-        )
+        unset = set(defaults) - table.model_fields_set
+        return table.model_copy(update={name: defaults[name] for name in unset})
     return (
         {**defaults, **table} if isinstance(table, dict) else defaults if table is None else table
     )

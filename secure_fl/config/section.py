@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import UnionType
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
@@ -23,8 +23,16 @@ _BOUNDS = {"ge": "from", "gt": "above", "le": "to", "lt": "below"}
 class Section(BaseModel):
     """A table of the configuration: frozen, unknown keys refused, errors typed."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
     table: ClassVar[str] = ""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        """What a setting means is one line, however its docstring is wrapped."""
+        for field in cls.model_fields.values():
+            field.description = " ".join((field.description or "").split()) or None
 
     def __init__(self, /, **values: Any) -> None:
         try:
@@ -35,9 +43,7 @@ class Section(BaseModel):
     @field_validator("*", mode="after")
     @classmethod
     def _sensible(cls, value: Any) -> Any:
-        """Numbers that later arithmetic can hold, far beyond what any setting needs; text that can
-        be a path.
-        """
+        """Numbers that later arithmetic can hold, and text that can be a path."""
         if isinstance(value, int | float) and value != 0 and not _LEAST <= abs(value) <= _MOST:
             raise ValueError(
                 f"beyond any sense: use a number between {_LEAST:g} and {float(_MOST):g}"
@@ -47,6 +53,21 @@ class Section(BaseModel):
         if isinstance(value, str) and len(value) > _LONGEST:
             raise ValueError(f"is longer than {_LONGEST} letters")
         return value
+
+
+Rule = tuple[bool, str, object, str, str]
+"""(holds, field, value, problem, remedy)."""
+
+
+def require(rules: Iterable[Rule]) -> None:
+    """Do nothing if every rule holds.
+
+    Raises:
+        ConfigError: of the first that does not.
+    """
+    for holds, field, value, problem, remedy in rules:
+        if not holds:
+            raise ConfigError(problem, field=field, value=value, remedy=remedy)
 
 
 PathText = Annotated[str, AfterValidator(at_home)]
@@ -71,11 +92,9 @@ def _typed(error: ValidationError, section: type[Section]) -> ConfigError:
     path = ".".join(str(part) for part in (*filter(None, [section.table]), *first["loc"]))
     if first["type"] == "extra_forbidden":
         near = _near(str(first["loc"][-1]), section)
-        remedy = (
-            f"did you mean {' or '.join(near)}?"
-            if near
-            else "known keys: " + ", ".join(section.model_fields)
-        )
+        remedy = f"did you mean {' or '.join(near)}?"
+        if not near:
+            remedy = "known keys: " + ", ".join(section.model_fields)
         return ConfigError("unknown key", field=path, value=first["input"], remedy=remedy)
     problem = _PROBLEMS.get(
         first["type"],
@@ -88,11 +107,9 @@ def _typed(error: ValidationError, section: type[Section]) -> ConfigError:
             problem, field=path or "configuration", value=first.get("input"), remedy=remedy
         )
     if field is None:
+        remedy = "see `secure-fl init` for a commented example"
         return ConfigError(
-            problem,
-            field=path or "configuration",
-            value=first.get("input"),
-            remedy="see `secure-fl init` for a commented example",
+            problem, field=path or "configuration", value=first.get("input"), remedy=remedy
         )
     said = f" ({field.description})" if field.description else ""
     return ConfigError(
@@ -167,13 +184,8 @@ def _settings() -> list[str]:
     def below(section: type[Section], prefix: str) -> Iterator[str]:
         for name, field in section.model_fields.items():
             yield prefix + name
-            kinds = [
-                kind
-                for kind in (field.annotation, *get_args(field.annotation))
-                if isinstance(kind, type)
-            ]
-            for kind in kinds:
-                if issubclass(kind, Section):
+            for kind in (field.annotation, *get_args(field.annotation)):
+                if isinstance(kind, type) and issubclass(kind, Section):
                     yield from below(kind, f"{prefix}{name}.")
 
     return list(below(FederationConfig, ""))

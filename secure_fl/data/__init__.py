@@ -1,36 +1,13 @@
 """What clients hold: sources, partitions (how clients differ) and views (augmentation).
 
-Public names, each imported when it is used:
+Public names, each imported when it is used; their docstrings say the rest:
 
-- `batch_views`: `count` views of the batch `x`, where rows may meet: a caller's callable gets the
-  whole batch.
-- `build_views`: The augmentation for examples of `shape` (`[C, H, W]`, `[C, L]` or `[F]`).
-- `check_range`: Refuse images outside [0, 1]: the image views jitter brightness there and would
-  clip them silently.
-- `ClientData`: One client's examples.
-- `ClientSummary`: One client's row of a partition's figures.
-- `count_classes`: Number of classes that models and sketches are made for; 0 without labels, or
-  where nothing is made for it.
-- `Dataset`: Examples with optional labels.
-- `GlyphViews`: For images `[N, C, H, W]` within [0, 1] whose meaning a flip would change: gentle
-  crop, brightness and contrast.
-- `join`: Concatenate datasets of one shape; label numbers are kept, so equal numbers mean the same
-  class number.
-- `KeyedAugmentation`: An augmentation whose coins are given to it, so that whole batches can be
-  changed at once without tying rows together.
-- `load_source`: Read, check, scale, resize and thin one source.
-- `load_sources`: Every source of a configuration, checked to have one shape, and labels below
-  `data.classes` where it is set.
-- `partition`: Deal the examples of all sources out to clients.
-- `PartitionSummary`: All clients, the shape of an example and how uneven labels are.
-- `PhotoViews`: SSD's: crop, flip, colour jitter, occasional grey; no blur, no normalisation.
-- `pooled_values`: Each example `[N, *shape]` as a short row, float64 `[N, F]`, from its own
-  values only.
-- `SeriesViews`: Scale, warp in time, add noise, hide a stretch; each example changed in its
-  own way.
-- `summarise`: Figures of a partition; reads counts only.
-- `two_views`: Two views of each row of `x`, every row by itself, so that no example can be in
-  another's view.
+- examples: `Dataset`, `join`, `pooled_values`;
+- where they come from: `load_source`, `load_sources`;
+- who holds which: `partition`, `ClientData`, `count_classes`, and in figures `summarise`,
+  `PartitionSummary`, `ClientSummary`;
+- views: `build_views`, `two_views` (each row by itself), `batch_views` (rows may meet),
+  `check_range`, `KeyedAugmentation`, `PhotoViews`, `GlyphViews`, `SeriesViews`.
 """
 
 from __future__ import annotations

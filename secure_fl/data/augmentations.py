@@ -33,9 +33,7 @@ _LUMA = (0.299, 0.587, 0.114)
 
 @runtime_checkable
 class KeyedAugmentation(Protocol):
-    """An augmentation whose coins are given to it, so that whole batches can be changed at once
-    without tying rows together.
-    """
+    """An augmentation given its coins: whole batches change at once, no row tied to others."""
 
     def changed(self, x: Tensor, draws: Draws) -> Tensor:
         """`x` `[N, ...]` -> as many rows, row i from `x[i]` and the i-th row of coins alone."""
@@ -60,10 +58,8 @@ class PhotoViews:
     def changed(self, x: Tensor, draws: Draws) -> Tensor:
         numbers = draws.uniform(2 * _TRIES + 9, Use.DECISIONS)
         order = list(permutations(range(4)))[int(24 * float(draws.shared().uniform(1, Use.SHARED)))]
-        boxes, (flip, jitter, grey, *factors) = (
-            numbers[:, : 2 * _TRIES + 2],
-            numbers[:, 2 * _TRIES + 2 :].to(x.device).unbind(1),
-        )
+        boxes, others = numbers.tensor_split([2 * _TRIES + 2], 1)
+        flip, jitter, grey, *factors = others.to(x.device).unbind(1)
         x = cropped(x, boxes, self.crop_scale)
         _change(x, flip < self.flip, lambda x, _: x.flip(3))
         _change(
@@ -111,10 +107,8 @@ class GlyphViews:
 
     def changed(self, x: Tensor, draws: Draws) -> Tensor:
         numbers = draws.uniform(2 * _TRIES + 7, Use.DECISIONS)
-        boxes, (flip, lit, brightness, sharpened, contrast) = (
-            numbers[:, : 2 * _TRIES + 2],
-            numbers[:, 2 * _TRIES + 2 :].to(x.device).unbind(1),
-        )
+        boxes, others = numbers.tensor_split([2 * _TRIES + 2], 1)
+        flip, lit, brightness, sharpened, contrast = others.to(x.device).unbind(1)
         added = torch.where(lit < _JITTER_SHARE, _between(brightness, self.jitter) - 1, 0.0)
         factor = torch.where(sharpened < _JITTER_SHARE, _between(contrast, self.jitter), 1.0)
         x = cropped(x, boxes, self.crop_scale)
@@ -228,9 +222,7 @@ def cropped(x_NCHW: Tensor, numbers: Tensor, scale: tuple[float, float]) -> Tens
 
 
 def _places(extent_N: Tensor, side: int, number_N: Tensor) -> Tensor:
-    """Where a side's pixels are read, `[N, side]` from -1 to 1: evenly from the first pixel of a
-    random extent to its last.
-    """
+    """Where a side's pixels are read, `[N, side]` from -1 to 1, evenly over a random extent."""
     start = (number_N * (side - extent_N + 1)).floor()
     step = (extent_N - 1) / max(1, side - 1)
     places: Tensor = (

@@ -7,6 +7,7 @@ gaps are their own names, for which `()` stands. Errors never show what a column
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,11 +55,8 @@ class Declared:
         Raises:
             DataError: a name twice, or another number than there are names.
         """
-        if classes is not None and (
-            isinstance(classes, bool)
-            or not hasattr(classes, "__index__")
-            or not 1 <= classes <= _MOST_CLASSES
-        ):
+        counts = hasattr(classes, "__index__") and not isinstance(classes, bool)
+        if classes is not None and not (counts and 1 <= classes <= _MOST_CLASSES):
             shown = classes if isinstance(classes, int | float) else type(classes).__name__
             remedy = f"give a whole number from 1 to {_MOST_CLASSES}, or leave it out"
             raise DataError("is no number of classes", field="classes", value=shown, remedy=remedy)
@@ -70,14 +68,15 @@ class Declared:
                 "names a class twice", field=field, value=told, remedy="name each class once"
             )
         if told and classes not in (None, len(told)):
+            problem = f"{len(told)} names for another number of classes"
             remedy = "leave the number out, or name every class"
-            raise DataError(
-                f"{len(told)} names for another number of classes",
-                field=field,
-                value=classes,
-                remedy=remedy,
-            )
+            raise DataError(problem, field=field, value=classes, remedy=remedy)
         return cls(len(told) if told else classes, told)
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """As arguments of `Dataset.from_arrays` and of what takes the same."""
+        return {"classes": self.classes, "class_names": self.names or None}
 
 
 UNDECLARED = Declared()
@@ -92,17 +91,13 @@ def names_of(names: Any, field: str, remedy: str) -> tuple[str, ...]:
     if names is None:
         return ()
     if isinstance(names, str | bytes | Mapping) or not isinstance(names, Iterable):
-        raise DataError(
-            "is no list of names", field=field, value=type(names).__name__, remedy=remedy
-        )
+        raise DataError.of_kind("is no list of names", field, names, remedy)
     return tuple(str(name) for name in names)
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Labels by number: `y` int64 `[N]`, their `names` (() where numbers are all there is) and
-    whether the numbering was declared.
-    """
+    """Labels by number: `y` int64 `[N]`, `names` (() for numbers), whether these are declared."""
 
     y: Tensor = field(repr=False)
     classes: int
@@ -126,11 +121,11 @@ def labels_of(values: Any, length: int, declared: Declared, field: str) -> Label
             "number the classes from 0, mark examples without a label with -1, or name them all in "
             "data.class_names"
         )
-        raise DataError("labels outside -1, 0, 1, …", field=field, value="not shown", remedy=remedy)
+        raise DataError.unshown("labels outside -1, 0, 1, …", field, remedy)
     classes = len(names) or int(y.max(initial=UNLABELLED)) + 1
     if classes > _MOST_CLASSES:
         problem, remedy = f"more than {_MOST_CLASSES} classes", "name a column of categories"
-        raise DataError(problem, field=field, value="not shown", remedy=remedy)
+        raise DataError.unshown(problem, field, remedy)
     return declared_labels(Labels(torch.from_numpy(y), classes, names, False), declared, field)
 
 
@@ -139,13 +134,9 @@ def _has_label(found: np.ndarray, declared: Declared, field: str) -> np.ndarray:
     if str(UNLABELLED) in declared.names:
         return np.ones(len(found), bool)
     if found.dtype.kind == "i" and not declared.names and set(np.unique(found).tolist()) == {-1, 1}:
+        problem = "either two classes, or one beside examples without a label"
         remedy = 'number the classes 0 and 1, or name them: data.class_names = ["-1", "1"]'
-        raise DataError(
-            "either two classes, or one beside examples without a label",
-            field=field,
-            value="-1 and 1 only",
-            remedy=remedy,
-        )
+        raise DataError(problem, field=field, value="-1 and 1 only", remedy=remedy)
     there: np.ndarray = found != (UNLABELLED if found.dtype.kind in "iu" else str(UNLABELLED))
     return there
 
@@ -173,7 +164,7 @@ def declared_labels(labels: Labels, declared: Declared, field: str) -> Labels:
         problem = f"labels outside 0..{classes - 1}"
         if declared.names:
             problem = f"labels outside the {len(declared.names)} of data.class_names"
-        raise DataError(problem, field=field, value="not shown", remedy=remedy)
+        raise DataError.unshown(problem, field, remedy)
     inside = [number if 0 <= number < classes else UNLABELLED for number in numbers]
     table = torch.tensor([*inside, UNLABELLED])
     # Names that were read off private labels are private, also where somebody said how many
@@ -185,9 +176,7 @@ def declared_labels(labels: Labels, declared: Declared, field: str) -> Labels:
 def _declared_numbers(
     own: Sequence[str], declared: Declared, field: str
 ) -> tuple[list[int], tuple[str, ...]]:
-    """The declared number of each class that was found, outside of 0..classes - 1 where it is not
-    declared; and the names that classes have from now on.
-    """
+    """The declared number of each class found, out of range where it is not; and classes' names."""
     counted = all(_whole(name) for name in own)
     if declared.names:
         place = {name: number for number, name in enumerate(declared.names)}
@@ -200,7 +189,7 @@ def _declared_numbers(
     if len(own) != declared.classes:
         problem = f"labels by name, and not of {declared.classes} kinds"
         remedy = "name every class in data.class_names (from Python: class_names=)"
-        raise DataError(problem, field=field, value="not shown", remedy=remedy)
+        raise DataError.unshown(problem, field, remedy)
     return list(range(len(own))), tuple(own)
 
 
@@ -220,16 +209,11 @@ def splits_of(values: Any, length: int, field: str) -> Tensor:
     numbers = [SPLIT_NAMES.get(name.strip().lower()) for name in found.tolist()]
     if any(number is None for number in numbers):
         remedy = "write train, validation (val, valid, dev) or test, or 0, 1 and 2"
-        raise DataError(
-            "neither training, validation nor test", field=field, value="not shown", remedy=remedy
-        )
+        raise DataError.unshown("neither training, validation nor test", field, remedy)
     split = torch.tensor(numbers, dtype=torch.int64)[torch.from_numpy(codes.reshape(-1))]
     if not bool((split == TRAIN).any()):
-        raise DataError(
-            "no example is for training",
-            field=field,
-            value="not shown",
-            remedy="mark some with train, or leave the column out",
+        raise DataError.unshown(
+            "no example is for training", field, "mark some with train, or leave the column out"
         )
     return split
 
@@ -249,10 +233,8 @@ def numbered(values: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     names = [str(value) for value in found.tolist()]
     if found.dtype.kind == "U" and all(_whole(name) for name in names):
         order = sorted(range(len(names)), key=lambda i: int(names[i]))
-        codes, names = (
-            np.argsort(np.asarray(order, dtype=np.int64), kind="stable")[codes],
-            [names[i] for i in order],
-        )
+        names = [names[i] for i in order]
+        codes = np.argsort(np.asarray(order, dtype=np.int64), kind="stable")[codes]
     codes = codes.reshape(-1).astype(np.int64)
     return codes, () if names == list(map(str, range(len(names)))) else tuple(names)
 
@@ -270,12 +252,8 @@ def column(values: Any, length: int, field: str) -> np.ndarray:
     )
     if array.shape != (length,):
         found = "another length than x" if array.ndim == 1 else f"{array.ndim} axes"
-        raise DataError(
-            "not one value for each example",
-            field=field,
-            value=found,
-            remedy="give it the shape (N,), N as in x",
-        )
+        problem, remedy = "not one value for each example", "give it the shape (N,), N as in x"
+        raise DataError(problem, field=field, value=found, remedy=remedy)
     kind = array.dtype.kind
     if kind == "f" and not bool(np.isfinite(array).all()):
         raise _missing(field)
@@ -288,12 +266,8 @@ def column(values: Any, length: int, field: str) -> np.ndarray:
     if kind == "S":
         array = np.char.decode(array, "utf-8", "replace")
     if array.dtype.kind != "U":
-        raise DataError(
-            "not integers or text",
-            field=field,
-            value=str(array.dtype),
-            remedy="number the categories from 0, or give their names",
-        )
+        remedy = "number the categories from 0, or give their names"
+        raise DataError("not integers or text", field=field, value=str(array.dtype), remedy=remedy)
     if not _MISSING.isdisjoint(np.char.lower(np.char.strip(np.unique(array))).tolist()):
         raise _missing(field)
     return array
@@ -304,51 +278,34 @@ def _as_array(values: Any, field: str) -> np.ndarray:
         return np.asarray(values)
     except Exception:  # what a lazy sequence raises may quote what it holds
         remedy = "give one whole number or name for each example"
-        raise DataError(
-            "not one value for each example",
-            field=field,
-            value=type(values).__name__,
-            remedy=remedy,
-        ) from None
+        raise DataError.of_kind("not one value for each example", field, values, remedy) from None
 
 
 def _of_objects(array: np.ndarray, field: str) -> np.ndarray:
     """What frames keep text in."""
     items = array.tolist()
-    if any(
-        item is None
-        or item is not item
-        or type(item).__name__ in ("NAType", "NaTType")
-        or item != item
-        for item in items
-    ):
+    if any(map(nothing, items)):
         raise _missing(field)
     kinds = {type(item) for item in items}
     if kinds <= {str} or kinds <= {int, bool}:
         return column(np.asarray(items), len(items), field)
     names = ", ".join(sorted(kind.__name__ for kind in kinds))
-    raise DataError(
-        "not integers or text",
-        field=field,
-        value=f"objects: {names}",
-        remedy="number the categories from 0, or give their names",
-    )
+    remedy = "number the categories from 0, or give their names"
+    raise DataError("not integers or text", field=field, value=f"objects: {names}", remedy=remedy)
+
+
+def nothing(item: object) -> bool:
+    """Whether an item of a frame stands for a missing value."""
+    if item is None or type(item).__name__ in ("NAType", "NaTType"):
+        return True
+    return getattr(item, "ndim", 0) == 0 and bool(item != item)
 
 
 def _missing(field: str) -> DataError:
-    return DataError(
-        "missing values",
-        field=field,
-        value="not shown",
-        remedy="drop such rows, or fill them in (a label: -1 where there is none)",
+    return DataError.unshown(
+        "missing values", field, "drop such rows, or fill them in (a label: -1 where there is none)"
     )
 
 
 def _whole(text: str) -> bool:
-    digits = text.removeprefix("-")
-    return (
-        digits.isdecimal()
-        and digits.isascii()
-        and (digits == "0" or digits[0] != "0")
-        and text != "-0"
-    )
+    return re.fullmatch("0|-?[1-9][0-9]*", text) is not None

@@ -143,7 +143,7 @@ class Dataset:
         Raises:
             DataError: as `from_arrays`, with the client's place or name.
         """
-        from secure_fl.data.given_clients import of_clients
+        from secure_fl.data.given import of_clients
 
         return of_clients(clients, Declared.of(classes, class_names), name)
 
@@ -168,9 +168,7 @@ class Dataset:
         return len(self.x)
 
     def __repr__(self) -> str:
-        """Settings and one example's shape; like errors, it tells neither values nor how many
-        there are.
-        """
+        """Settings and one example's shape; like errors, neither values nor how many there are."""
         return f"Dataset({self.name!r}, {self.kind} {self.shape}, classes={self.classes})"
 
     @property
@@ -200,13 +198,10 @@ class Dataset:
         return int((self.y != UNLABELLED).sum())
 
     def take(self, index: Tensor) -> Dataset:
-        """The examples at `index` `[M]`, copied."""
-        client, split, group = (
-            None if values is None else values[index]
-            for values in (self.client, self.split, self.group)
-        )
+        """The examples at `index`, places `[M]` or truth values `[N]`, copied."""
+        columns = {name: getattr(self, name) for name in ("x", "y", "client", "split", "group")}
         return replace(
-            self, x=self.x[index], y=self.y[index], client=client, split=split, group=group
+            self, **{name: held[index] for name, held in columns.items() if held is not None}
         )
 
     def with_classes(
@@ -233,13 +228,8 @@ class Dataset:
         return self._relabelled(labels_of(y, len(self), declared, f"{self.name}.y"))
 
     def _relabelled(self, labels: Labels) -> Dataset:
-        return replace(
-            self,
-            y=labels.y,
-            classes=labels.classes,
-            class_names=labels.names,
-            declared=labels.declared,
-        )
+        y, classes, names, declared = labels.y, labels.classes, labels.names, labels.declared
+        return replace(self, y=y, classes=classes, class_names=names, declared=declared)
 
     def _with_columns(self, client: Any, split: Any, group: Any) -> Dataset:
         """The same examples with what stands beside them, as `from_arrays` takes it."""
@@ -262,11 +252,8 @@ class Dataset:
 
     def with_labels(self) -> Dataset:
         """Only the labelled examples."""
-        return (
-            self
-            if bool((self.y != UNLABELLED).all())
-            else self.take(torch.nonzero(self.y != UNLABELLED).flatten())
-        )
+        labelled = self.y != UNLABELLED
+        return self if bool(labelled.all()) else self.take(labelled)
 
     def _check_groups(self) -> None:
         """Refuse a group that the split divides."""
@@ -274,14 +261,10 @@ class Dataset:
             return
         pairs = torch.stack([self.group, self.split], 1).unique(dim=0)
         if len(pairs) > len(self.group.unique()):
-            remedy = (
-                "put all examples of a group into one split, or leave one of the two columns out"
-            )
-            raise DataError(
+            raise DataError.unshown(
                 "examples of one group are in two splits",
-                field=f"{self.name}.group",
-                value="not shown",
-                remedy=remedy,
+                f"{self.name}.group",
+                "put all examples of a group into one split, or leave one of the two columns out",
             )
 
 
@@ -293,12 +276,9 @@ def _column_names(columns: Sequence[str], data: Dataset) -> tuple[str, ...]:
     """Names of columns, one for each of a batch of vectors, or none."""
     named = names_of(columns, f"{data.name}.columns", "give the columns' names in a list")
     if named and (data.kind != "vector" or (len(named),) != data.shape):
-        raise DataError(
-            f"not one name a column of examples of shape {data.shape}",
-            field=f"{data.name}.columns",
-            value=len(named),
-            remedy="give a name for each column of [N, F], or leave columns out",
-        )
+        problem = f"not one name a column of examples of shape {data.shape}"
+        remedy = "give a name for each column of [N, F], or leave columns out"
+        raise DataError(problem, field=f"{data.name}.columns", value=len(named), remedy=remedy)
     return named
 
 

@@ -16,43 +16,29 @@ _DIRICHLET_DRAWS = 100
 
 def too_few(spec: PartitionConfig) -> PartitionError:
     """What to raise where a client would hold fewer examples than `partition.min_examples`."""
-    remedy = (
-        "use fewer clients, a larger partition.concentration, or a smaller partition.min_examples"
-    )
+    problem = "a client would hold fewer examples"
+    remedy = "use fewer clients, raise partition.concentration, or lower min_examples"
     return PartitionError(
-        "a client would hold fewer examples",
-        field="partition.min_examples",
-        value=spec.min_examples,
-        remedy=remedy,
+        problem, field="partition.min_examples", value=spec.min_examples, remedy=remedy
     )
 
 
-def _iid(
-    labels: Tensor, _spec: PartitionConfig, clients: int, generator: Generator
-) -> list[Tensor]:
+def _iid(labels: Tensor, _: PartitionConfig, clients: int, generator: Generator) -> list[Tensor]:
     return list(torch.randperm(len(labels), generator=generator).tensor_split(clients))
 
 
 def _dirichlet(
     labels: Tensor, spec: PartitionConfig, clients: int, generator: Generator
 ) -> list[Tensor]:
-    """Each class is split by its own Dirichlet draw, as in SSD; redrawn while a client is below
-    the minimum.
-    """
+    """Each class is split by a Dirichlet draw, as in SSD, until no client is below the minimum."""
     _need_labels(labels, spec)
     for _ in range(_DIRICHLET_DRAWS):
         parts: list[list[Tensor]] = [[] for _ in range(clients)]
         for label in labels.unique():
             members = torch.nonzero(labels == label).flatten()
             members = members[torch.randperm(len(members), generator=generator)]
-            cuts = (
-                (
-                    _dirichlet_shares(spec.concentration, clients, generator).cumsum(0)[:-1]
-                    * len(members)
-                )
-                .round()
-                .long()
-            )
+            shares = _dirichlet_shares(spec.concentration, clients, generator)
+            cuts = (shares.cumsum(0)[:-1] * len(members)).round().long()
             for mine, piece in zip(parts, members.tensor_split(cuts), strict=True):
                 mine.append(piece)
         owned = [torch.cat(mine) for mine in parts]
@@ -79,9 +65,7 @@ def _dirichlet_shares(concentration: float, clients: int, generator: Generator) 
 def _shards(
     labels: Tensor, spec: PartitionConfig, clients: int, generator: Generator
 ) -> list[Tensor]:
-    """Examples sorted by label, cut into equal shards, each client dealt `shards_per_client`
-    of them.
-    """
+    """Examples sorted by label, cut into equal shards, `shards_per_client` dealt to each client."""
     _need_labels(labels, spec)
     shuffled = torch.randperm(len(labels), generator=generator)
     in_order = shuffled[labels[shuffled].argsort(stable=True)]
@@ -103,10 +87,6 @@ SPLITTERS: dict[str, Callable[[Tensor, PartitionConfig, int, Generator], list[Te
 
 def _need_labels(labels: Tensor, spec: PartitionConfig) -> None:
     if not bool((labels != UNLABELLED).all()):
+        problem = "deals examples out by label, and some have none"
         remedy = 'label every example, or use partition.kind = "iid"'
-        raise PartitionError(
-            "deals examples out by label, and some have none",
-            field="partition.kind",
-            value=spec.kind,
-            remedy=remedy,
-        )
+        raise PartitionError(problem, field="partition.kind", value=spec.kind, remedy=remedy)

@@ -16,17 +16,11 @@ import numpy as np
 from secure_fl.data.dataset import Dataset
 
 _BYTES = 8
-"""Bytes of an example's digest: two sets of a million examples each meet by chance with
-probability 2^-24.
-"""
+"""Bytes of an example's digest: two sets of a million examples meet by chance with 2^-24."""
 _LEAST = 32
-"""Values that a channel has at least where its own mean and deviation leave enough of it to know
-it by.
-"""
+"""Values that a channel has at least where its mean and deviation leave enough to know it by."""
 _STEPS = 2
-"""Steps in a deviation that standardised values are rounded to: coarse, so that rounding elsewhere
-seldom moves one of them.
-"""
+"""Steps a deviation that standardised values are rounded to: coarse, so rounding moves few."""
 _BLOCK = 1024
 """Examples that are standardised at a time, so that memory does not follow the set."""
 
@@ -66,9 +60,7 @@ def content_digests(data: Dataset, salt: bytes) -> set[str]:
 
 
 def whole_digest(parts: Iterable[Dataset]) -> str:
-    """A digest of all examples and labels in order: whether two runs have the same data. It knows a
-    set from one with another example, so it is as private.
-    """
+    """Of all examples and labels in order, and as private: whether two runs have the same data."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part.x.numpy().tobytes())

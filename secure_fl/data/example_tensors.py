@@ -13,9 +13,7 @@ from secure_fl.data.layout import Layout, Meaning, oriented
 from secure_fl.errors import DataError
 
 _AT_A_TIME = 1 << 24
-"""Numbers that are looked at or converted at a time, so that memory beside the examples does not
-follow them.
-"""
+"""Numbers looked at or converted at a time: memory beside the examples does not follow them."""
 
 
 def example_tensor(x: Any, kind: Meaning, layout: Layout, name: str) -> tuple[Tensor, str]:
@@ -30,10 +28,7 @@ def example_tensor(x: Any, kind: Meaning, layout: Layout, name: str) -> tuple[Te
         remedy = "convert it to float32 or uint8"
         raise DataError("not numbers", field=field, value=str(array.dtype), remedy=remedy)
     if array.ndim not in (2, 3, 4) or 0 in array.shape:
-        remedy = (
-            "use [N, C, H, W] for images, [N, C, L] for series or [N, F] "
-            "for vectors, with N at least 1"
-        )
+        remedy = "use [N, C, H, W] images, [N, C, L] series or [N, F] vectors, N at least 1"
         raise DataError(
             "not a batch of examples", field=field, value=f"{array.ndim} axes", remedy=remedy
         )
@@ -45,7 +40,7 @@ def _dense(x: Any, field: str) -> np.ndarray:
     """What a caller holds as a numpy array, its values as they are."""
     if np.ma.is_masked(x):
         remedy = "drop or impute such examples before loading"
-        raise DataError("values are masked", field=field, value="not shown", remedy=remedy)
+        raise DataError.unshown("values are masked", field, remedy)
     if isinstance(x, Tensor):
         try:
             return (x.float() if x.is_floating_point() else x).detach().cpu().numpy()
@@ -56,24 +51,15 @@ def _dense(x: Any, field: str) -> np.ndarray:
     try:
         return np.asarray(x)
     except Exception:  # what a lazy array raises may quote an example
-        raise DataError(
-            "examples differ in shape",
-            field=field,
-            value=type(x).__name__,
-            remedy="pad or crop them to one shape",
+        raise DataError.of_kind(
+            "examples differ in shape", field, x, "pad or crop them to one shape"
         ) from None
 
 
 def _as_floats(array: np.ndarray, field: str) -> Tensor:
-    """Finite float32 numbers in a row. Memory-mapped ones that are that already stay where they
-    are; bytes are divided by 255.
-    """
-    mapped = (
-        _is_mapped(array)
-        and array.dtype == np.float32
-        and array.flags.c_contiguous
-        and array.flags.writeable
-    )
+    """Finite float32 numbers in a row; mapped ones stay where they are, bytes are over 255."""
+    as_wanted = array.dtype == np.float32 and array.flags.c_contiguous and array.flags.writeable
+    mapped = as_wanted and _is_mapped(array)
     examples = torch.from_numpy(array if mapped else np.empty(array.shape, np.float32))
     rows = max(1, _AT_A_TIME // max(1, array[0].size))
     for first in range(0, len(array), rows):
@@ -84,11 +70,8 @@ def _as_floats(array: np.ndarray, field: str) -> Tensor:
             if array.dtype == np.uint8:
                 block /= 255
         if not bool(torch.isfinite(block).all()):
-            raise DataError(
-                "NaN or infinity",
-                field=field,
-                value="not shown",
-                remedy="drop or impute such examples before loading",
+            raise DataError.unshown(
+                "NaN or infinity", field, "drop or impute such examples before loading"
             )
     return examples
 

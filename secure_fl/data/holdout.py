@@ -7,6 +7,7 @@ example is one.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import prod
 
 import torch
 from torch import Generator, Tensor
@@ -29,9 +30,7 @@ class Parts:
 
 @dataclass(frozen=True)
 class Held:
-    """What one client holds before its transform: examples, known group, and its name where it
-    has one.
-    """
+    """What one client holds before its transform; known group and name where it has one."""
 
     train: Dataset
     validation: Dataset | None
@@ -61,18 +60,15 @@ class Units:
             return cls(torch.arange(len(data)), labels, single=True)
         groups, unit = data.group.unique(return_inverse=True)
         values, code = labels.unique(return_inverse=True)
-        counts = torch.bincount(
-            unit * len(values) + code, minlength=len(groups) * len(values)
-        ).view(len(groups), len(values))
+        shape = (len(groups), len(values))
+        counts = torch.bincount(unit * len(values) + code, minlength=prod(shape)).view(shape)
         return cls(unit, values[counts.argmax(1)], single=False)
 
     def __len__(self) -> int:
         return len(self.label)
 
     def rows(self, units: Tensor) -> Tensor:
-        """The examples of some units: in their order where each is one example, else in
-        the data's.
-        """
+        """The examples of some units, in the data's order where a unit is not one example."""
         return units if self.single else torch.isin(self.unit, units).nonzero().flatten()
 
 
@@ -81,16 +77,21 @@ def separated(source: Splits) -> Parts:
     train, official = source
     if train.split is None:
         return Parts(train, None, official)
-    by = {
-        number: train.take(torch.nonzero(train.split == number).flatten())
-        for number in (TRAIN, VALIDATION, TEST)
-    }
-    tests = [part for part in (by[TEST], official) if part is not None and len(part)]
-    return Parts(
-        by[TRAIN],
-        by[VALIDATION] if len(by[VALIDATION]) else None,
-        join(tests, "test") if tests else None,
+    kept, validation, test = (
+        train.take(train.split == number) for number in (TRAIN, VALIDATION, TEST)
     )
+    tests = [part for part in (test, official) if part is not None and len(part)]
+    return Parts(
+        kept, validation if len(validation) else None, join(tests, "test") if tests else None
+    )
+
+
+def tested(parts: Parts, config: FederationConfig, coins: Generator) -> tuple[Dataset, Dataset]:
+    """Training and test examples, these held out of those where nobody said which they are."""
+    train = parts.train
+    if parts.test is not None:
+        return train, parts.test
+    return hold_out(train, config.data.test_fraction, strata(train, config), coins)
 
 
 def hold_out(
@@ -104,28 +105,19 @@ def hold_out(
     """
     units = Units.of(data, strata)
     if len(units) < 2:
-        remedy = (
-            "add a split column that says which examples are for testing, or "
-            "drop data of a single group"
-        )
-        raise PartitionError(
-            "nothing can be held out of a single group or example",
-            field=data.name,
-            value="group",
-            remedy=remedy,
-        )
+        problem = "nothing can be held out of a single group or example"
+        remedy = "add a split column that says what is for testing, or drop such data"
+        raise PartitionError(problem, field=data.name, value="group", remedy=remedy)
     order = torch.randperm(len(units), generator=generator)
     position = torch.empty(len(units), dtype=torch.float64)
     for stratum in units.label.unique():
         members = order[units.label[order] == stratum]
-        position[members] = (
-            torch.arange(len(members), dtype=torch.float64) + torch.rand(1, generator=generator)
-        ) / len(members)
+        ranks = torch.arange(len(members), dtype=torch.float64)
+        position[members] = (ranks + torch.rand(1, generator=generator)) / len(members)
     ranked = position.argsort(stable=True)
     count = min(max(1, round(fraction * len(units))), len(units) - 1)
-    return data.take(units.rows(ranked[count:].sort().values)), data.take(
-        units.rows(ranked[:count])
-    )
+    kept = data.take(units.rows(ranked[count:].sort().values))
+    return kept, data.take(units.rows(ranked[:count]))
 
 
 def dealt(data: Dataset, clients: int, generator: Generator) -> list[Dataset]:
@@ -143,9 +135,6 @@ def labels_are_private(config: FederationConfig) -> bool:
 
 
 def strata(data: Dataset, config: FederationConfig) -> Tensor:
-    """What a part is held out by: the labels, unless they are private; then all examples
-    are alike.
-    """
-    return (
-        torch.zeros_like(data.y) if labels_are_private(config) or config.noises_sketches else data.y
-    )
+    """What a part is held out by: the labels; where they are private all examples are alike."""
+    hidden = labels_are_private(config) or config.noises_sketches
+    return torch.zeros_like(data.y) if hidden else data.y

@@ -8,10 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from secure_fl.data.columns import (
-    TRAIN,
-    UNLABELLED,
-)
+from secure_fl.data.columns import TRAIN, UNLABELLED
 from secure_fl.data.dataset import Dataset
 from secure_fl.errors import DataError
 
@@ -48,25 +45,19 @@ def join(parts: Sequence[Dataset], name: str) -> Dataset:
 def _check_alike(first: Dataset, part: Dataset) -> None:
     """Refuse a part whose examples, or columns, are not those of the first."""
     if part.shape != first.shape:
-        raise DataError(
-            f"shape differs from that of {first.name}, {first.shape}",
-            field=part.name,
-            value=part.shape,
-            remedy="set data.image_size, so that all images get one size; channels must agree"
+        problem = f"shape differs from that of {first.name}, {first.shape}"
+        remedy = (
+            "set data.image_size, so that all images get one size; channels must agree"
             if part.kind == "image"
             else "bring them to one shape: cut series into windows of one length, or pad "
-            "them; give tables the same columns",
+            "them; give tables the same columns"
         )
+        raise DataError(problem, field=part.name, value=part.shape, remedy=remedy)
     if part.columns and first.columns and part.columns != first.columns:
-        remedy = (
-            "give both the same columns in the same order; for text, name its values in "
-            "data.sources.categories"
-        )
+        problem = f"columns differ from those of {first.name}"
+        remedy = "give both the same columns; for text, name its values in data.sources.categories"
         raise DataError(
-            f"columns differ from those of {first.name}",
-            field=part.name,
-            value=f"{len(part.columns)} columns",
-            remedy=remedy,
+            problem, field=part.name, value=f"{len(part.columns)} columns", remedy=remedy
         )
 
 
@@ -79,13 +70,11 @@ def same_classes(parts: Sequence[Dataset]) -> list[Dataset]:
     if len({part.class_names for part in parts}) == 1:
         return list(parts)
     own = [part.class_names or tuple(map(str, range(part.classes))) for part in parts]
-    names = _sorted_names({name for each in own for name in each})
-    place = {name: number for number, name in enumerate(names)}
-    kept = () if names == tuple(map(str, range(len(names)))) else names
+    place, kept = _one_numbering(own)
     made = []
     for part, mine in zip(parts, own, strict=True):
         table = torch.tensor([*(place[name] for name in mine), UNLABELLED])
-        made.append(replace(part, y=table[part.y], classes=len(names), class_names=kept))
+        made.append(replace(part, y=table[part.y], classes=len(place), class_names=kept))
     return made
 
 
@@ -99,15 +88,9 @@ def _joined_owners(parts: Sequence[Dataset]) -> tuple[Tensor | None, tuple[str, 
         part.client_names or tuple(map(str, range(int(client.max()) + 1)))
         for part, client in zip(parts, clients, strict=True)
     ]
-    names = _sorted_names({name for each in own for name in each})
-    place = {name: number for number, name in enumerate(names)}
-    joined = torch.cat(
-        [
-            torch.tensor([place[name] for name in mine])[client]
-            for mine, client in zip(own, clients, strict=True)
-        ]
-    )
-    return joined, () if names == tuple(map(str, range(len(names)))) else names
+    place, kept = _one_numbering(own)
+    tables = [torch.tensor([place[name] for name in mine]) for mine in own]
+    return torch.cat([t[client] for t, client in zip(tables, clients, strict=True)]), kept
 
 
 def _joined_splits(parts: Sequence[Dataset]) -> Tensor | None:
@@ -131,13 +114,12 @@ def _joined_groups(parts: Sequence[Dataset]) -> Tensor | None:
     return torch.cat(groups)
 
 
-def _sorted_names(names: set[str]) -> tuple[str, ...]:
-    """Numbers before text, and as numbers are sorted."""
-    return tuple(
-        sorted(
-            names,
-            key=lambda name: (
-                (0, int(name), name) if name.removeprefix("-").isdecimal() else (1, 0, name)
-            ),
-        )
-    )
+def _one_numbering(own: Sequence[Sequence[str]]) -> tuple[dict[str, int], tuple[str, ...]]:
+    """A number for each name, numbers first, and the names in order, () where they are these."""
+
+    def order(name: str) -> tuple[int, int, str]:
+        return (0, int(name), name) if name.removeprefix("-").isdecimal() else (1, 0, name)
+
+    names = tuple(sorted({name for each in own for name in each}, key=order))
+    kept = () if names == tuple(map(str, range(len(names)))) else names
+    return {name: number for number, name in enumerate(names)}, kept

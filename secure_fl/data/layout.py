@@ -25,24 +25,17 @@ Held = TypeVar("Held", np.ndarray, Tensor)
 
 
 def oriented(x: Held, kind: Meaning, layout: Layout, field: str) -> tuple[Held, str]:
-    """Examples with their channels first, and what was done in words ("" where nothing was).
-
-    Args:
-        x: `[N, ...]` with two to four axes.
-        kind: what three axes are: images without a channel axis, or series (auto).
-        layout: where channels are; auto finds it.
+    """`[N, ...]` of two to four axes with channels first, and what was done in words ("" for
+    nothing).
 
     Raises:
-        DataError: the number of axes does not fit `kind`, or the sizes leave open which axis
-            is which.
+        DataError: the number of axes does not fit `kind`, or sizes leave open which axis is which.
     """
     if layout not in LAYOUTS or kind not in MEANINGS:
         wrong, known = ("layout", LAYOUTS) if layout not in LAYOUTS else ("kind", MEANINGS)
+        remedy = f"one of {', '.join(known)}"
         raise DataError(
-            "unknown",
-            field=wrong,
-            value=layout if wrong == "layout" else kind,
-            remedy=f"one of {', '.join(known)}",
+            "unknown", field=wrong, value=layout if wrong == "layout" else kind, remedy=remedy
         )
     shape = tuple(x.shape[1:])
     _check_axes(shape, kind, field)
@@ -76,46 +69,31 @@ def _check_axes(shape: tuple[int, ...], kind: Meaning, field: str) -> None:
 def _layout(shape: tuple[int, ...], field: str) -> Layout:
     found = _of_image(*shape) if len(shape) == 3 else _of_series(*shape)
     if found is None:
-        what = "image" if len(shape) == 3 else "series"
-        remedy = (
-            'say it with layout = "channels_first" or "channels_last" (in a configuration: '
-            "data.sources.layout)"
-        )
-        if what == "series":
+        what = "an image" if len(shape) == 3 else "a series"
+        remedy = 'say it with layout = "channels_first" or "channels_last" (data.sources.layout)'
+        if len(shape) == 2:
             remedy += '; grey images [N, H, W] with kind = "image"'
-        raise DataError(
-            f"the shape of {'an image' if what == 'image' else 'a series'} leaves open which axis "
-            "is the channels'",
-            field=field,
-            value=("N", *shape),
-            remedy=remedy,
-        )
+        problem = f"the shape of {what} leaves open which axis is the channels'"
+        raise DataError(problem, field=field, value=("N", *shape), remedy=remedy)
     return found
 
 
 def _of_image(first: int, middle: int, last: int) -> Layout | None:
-    """Square images show their channels; so does an axis that is much shorter than the
-    two others.
-    """
+    """Square images show their channels; so does an axis much shorter than the two others."""
     if first == middle == last:
         return "channels_first" if first == 1 else None
     if middle == last:
         return "channels_first" if last > _FEW or first < last else None
     if first == middle:
         return "channels_last" if first > _FEW or last < first else None
-    if (
-        first < min(middle, last)
-        and last > _FEW
-        and (first <= _FEW or 2 * first <= min(middle, last))
-    ):
+    if _much_shorter(first, middle, last):
         return "channels_first"
-    if (
-        last < min(first, middle)
-        and first > _FEW
-        and (last <= _FEW or 2 * last <= min(first, middle))
-    ):
-        return "channels_last"
-    return None
+    return "channels_last" if _much_shorter(last, middle, first) else None
+
+
+def _much_shorter(side: int, middle: int, other: int) -> bool:
+    shorter = min(middle, other)
+    return side < shorter and other > _FEW and (side <= _FEW or 2 * side <= shorter)
 
 
 def _of_series(first: int, last: int) -> Layout | None:

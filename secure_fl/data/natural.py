@@ -9,16 +9,10 @@ import torch
 
 from secure_fl.config import FederationConfig, PartitionConfig
 from secure_fl.data.dataset import Dataset
-from secure_fl.data.holdout import (
-    Held,
-    Parts,
-    hold_out,
-    separated,
-    strata,
-)
+from secure_fl.data.holdout import Held, Parts, separated, tested
 from secure_fl.data.joining import join
 from secure_fl.errors import PartitionError
-from secure_fl.seeds import derive_seed
+from secure_fl.seeds import generator_of
 
 
 def natural_clients(data: Dataset, config: FederationConfig, seed: int) -> list[Held]:
@@ -40,26 +34,17 @@ def _client_of(data: Dataset, i: int, owner: int, config: FederationConfig, seed
     """What the client numbered `owner`, the i-th of all, holds."""
     assert data.client is not None
     name = data.client_names[owner] if data.client_names else str(owner)
-    own = data.take(torch.nonzero(data.client == owner).flatten())
+    own = data.take(data.client == owner)
     mine = separated((replace(own, name=f"client {name}"), None))
     _check_enough(mine, i, name, config.partition.min_examples)
-    train, test = mine.train, mine.test
-    if test is None:
-        generator = torch.Generator().manual_seed(derive_seed(seed, "held out", i))
-        train, test = hold_out(
-            replace(train, name=said_in_errors(i, name)),
-            config.data.test_fraction,
-            strata(train, config),
-            generator,
-        )
-    tested = test.take(torch.arange(min(len(test), config.data.test_limit)))
-    return Held(replace(train, name=f"client {name}"), mine.validation, tested, None, name)
+    named = replace(mine, train=replace(mine.train, name=said_in_errors(i, name)))
+    train, test = tested(named, config, generator_of(seed, "held out", i))
+    few = test.take(torch.arange(min(len(test), config.data.test_limit)))
+    return Held(replace(train, name=f"client {name}"), mine.validation, few, None, name)
 
 
 def _check_enough(mine: Parts, i: int, name: str, least: int) -> None:
-    """Refuse a client with fewer examples to train on than `least`, and one more where a test
-    split is still to be held out of them.
-    """
+    """Refuse a client with too few examples to train on, once a test split is held out."""
     if len(mine.train) >= least + (mine.test is None):
         return
     fewest = PartitionConfig.model_fields["min_examples"].default
@@ -71,9 +56,7 @@ def _check_enough(mine: Parts, i: int, name: str, least: int) -> None:
 
 
 def said_in_errors(i: int, name: str) -> str:
-    """A client in an error: by its name, or its place where numbers are all there is, which
-    are data.
-    """
+    """A client in an error: by its name, or its place where names are numbers, which are data."""
     return f"client {i}" if _is_number(name.rpartition("/")[2]) else f"client {name!r}"
 
 
@@ -86,15 +69,9 @@ def _check_groups(data: Dataset) -> None:
     if data.group is None or data.client is None:
         return
     if len(torch.stack([data.group, data.client], 1).unique(dim=0)) > len(data.group.unique()):
-        remedy = (
-            "give each client's groups names of their own (such as client/recording), or leave the "
-            "group column out"
-        )
-        raise PartitionError(
-            "examples of one group are with two clients",
-            field="data.sources.group",
-            value="not shown",
-            remedy=remedy,
+        remedy = "name each client's groups apart (client/recording), or leave the group column out"
+        raise PartitionError.unshown(
+            "examples of one group are with two clients", "data.sources.group", remedy
         )
 
 
@@ -106,10 +83,7 @@ def joined_clients(parts: Sequence[Dataset]) -> Dataset:
         PartitionError: a source does not say who its clients are.
     """
     if any(part.client is None for part in parts):
-        remedy = (
-            "add an array or column `client`, name it in data.sources.client, or choose another "
-            "partition.kind"
-        )
+        remedy = "add a column `client`, name it in data.sources.client, or change partition.kind"
         raise PartitionError(
             "no client column", field="partition.kind", value="natural", remedy=remedy
         )
@@ -117,14 +91,11 @@ def joined_clients(parts: Sequence[Dataset]) -> Dataset:
         return parts[0]
     called: list[list[str]] = []
     for number, part in enumerate(parts):
-        names = part.client_names or tuple(
-            map(str, range(int(part.client.max()) + 1 if part.client is not None else 0))
-        )
+        assert part.client is not None
+        names = part.client_names or tuple(map(str, range(int(part.client.max()) + 1)))
         called.append([f"{number}/{name}" if _is_number(name) else name for name in names])
-    place = {
-        name: number
-        for number, name in enumerate(dict.fromkeys(name for names in called for name in names))
-    }
+    everybody = dict.fromkeys(name for names in called for name in names)
+    place = {name: number for number, name in enumerate(everybody)}
     made = []
     for part, own in zip(parts, called, strict=True):
         assert part.client is not None

@@ -29,12 +29,13 @@ from secure_fl.data.holdout import (
     labels_are_private,
     separated,
     strata,
+    tested,
 )
 from secure_fl.data.joining import join, same_classes
 from secure_fl.data.natural import joined_clients, natural_clients, said_in_errors
 from secure_fl.data.transforms import Transform, transforms_for
 from secure_fl.errors import DataError, PartitionError
-from secure_fl.seeds import derive_seed
+from secure_fl.seeds import derive_seed, generator_of
 
 
 @dataclass(frozen=True)
@@ -76,14 +77,8 @@ def partition(sources: Sequence[Splits], config: FederationConfig) -> list[Clien
     """
     config, sources = resolved(config, sources), _alike(sources)
     if labels_are_private(config) and not all(train.columns_declared for train, _ in sources):
-        remedy = (
-            "name the values of text columns in data.sources.categories, or leave them out with "
-            "data.sources.features"
-        )
-        problem = (
-            "columns were made of values read off private examples, and every "
-            "model would show how many"
-        )
+        remedy = "name text columns' values in data.sources.categories, or leave the columns out"
+        problem = "columns were made of values read off private examples, which models would show"
         raise DataError(problem, field="data.sources.categories", value=None, remedy=remedy)
     spec, seed = config.partition, config.seed
     if spec.kind == "natural":
@@ -122,17 +117,12 @@ def resolved(
         spec = spec.model_copy(update={"kind": "natural" if brought else dealt_anew})
         config = config.model_copy(update={"partition": spec})
     elif brought and spec.kind != "natural":
-        remedy = (
-            'set partition.kind = "natural" or leave it out; to dissolve them, set '
-            "partition.ignore_clients = true"
-        )
+        remedy = 'set it to "natural", or dissolve them by partition.ignore_clients = true'
         problem = "the data bring clients of their own, who would be dissolved"
         raise PartitionError(problem, field="partition.kind", value=spec.kind, remedy=remedy)
     if spec.grouped and spec.groups > spec.clients:
-        problem, remedy = (
-            f"more groups than the {spec.clients} clients",
-            f"at most {spec.clients}, or more clients",
-        )
+        problem = f"more groups than the {spec.clients} clients"
+        remedy = f"at most {spec.clients}, or more clients"
         raise PartitionError(problem, field="partition.groups", value=spec.groups, remedy=remedy)
     return config
 
@@ -149,16 +139,9 @@ def count_classes(clients: Sequence[ClientData], config: FederationConfig) -> in
     if not labels_are_private(config) or all(client.train.declared for client in clients):
         return max(client.test.classes for client in clients)
     if config.needs_classes:
-        remedy = (
-            "set data.classes or data.class_names (names of labels want the latter), or pass "
-            "Dataset.from_arrays(..., classes=...)"
-        )
-        raise DataError(
-            "read off private labels, and every model would show it",
-            field="data.classes",
-            value=None,
-            remedy=remedy,
-        )
+        problem = "read off private labels, and every model would show it"
+        remedy = "set data.classes or data.class_names, or Dataset.from_arrays(..., classes=...)"
+        raise DataError(problem, field="data.classes", value=None, remedy=remedy)
     return 0
 
 
@@ -173,49 +156,30 @@ def _by_source(sources: Sequence[Parts], config: FederationConfig) -> list[Held]
     """Client i holds examples of source i modulo the number of sources."""
     clients, count = config.partition.clients, len(sources)
     if count < 2:
-        raise PartitionError(
-            "a partition by source needs several sources",
-            field="data.sources",
-            value=count,
-            remedy="add a second [[data.sources]] table",
-        )
+        problem = "a partition by source needs several sources"
+        remedy = "add a second [[data.sources]] table"
+        raise PartitionError(problem, field="data.sources", value=count, remedy=remedy)
     if clients < count:
-        raise PartitionError(
-            f"{count} sources need at least as many clients",
-            field="partition.clients",
-            value=clients,
-            remedy=f"set it to {count} or more",
-        )
-    shares = [
-        _deal(
-            parts,
-            config,
-            len(range(number, clients, count)),
-            derive_seed(config.seed, "partition", number),
-        )
-        for number, parts in enumerate(sources)
-    ]
+        problem = f"{count} sources need at least as many clients"
+        remedy = f"set it to {count} or more"
+        raise PartitionError(problem, field="partition.clients", value=clients, remedy=remedy)
+    shares = []
+    for number, parts in enumerate(sources):
+        size = len(range(number, clients, count))
+        shares.append(_deal(parts, config, size, derive_seed(config.seed, "partition", number)))
     return [replace(shares[i % count][i // count], group=i % count) for i in range(clients)]
 
 
 def _deal(parts: Parts, config: FederationConfig, clients: int, seed: int) -> list[Held]:
     """Hold out a test split where there is none, then split both among `clients`."""
     spec, generator = config.partition, torch.Generator().manual_seed(seed)
-    train, test = parts.train, parts.test
-    if test is None:
-        train, test = hold_out(train, config.data.test_fraction, strata(train, config), generator)
+    train, test = tested(parts, config, generator)
     units = Units.of(train, train.y)
     if clients > len(units):
-        what, remedy = (
-            "examples" if train.group is None else "groups of examples",
-            "use fewer clients or more examples",
-        )
-        raise PartitionError(
-            f"more clients than training {what}",
-            field="partition.clients",
-            value=clients,
-            remedy=remedy,
-        )
+        what = "examples" if train.group is None else "groups of examples"
+        problem = f"more clients than training {what}"
+        remedy = "use fewer clients or more examples"
+        raise PartitionError(problem, field="partition.clients", value=clients, remedy=remedy)
     owned = [
         units.rows(index) for index in SPLITTERS[spec.kind](units.label, spec, clients, generator)
     ]
@@ -223,20 +187,15 @@ def _deal(parts: Parts, config: FederationConfig, clients: int, seed: int) -> li
         raise too_few(spec)
     kept: list[Dataset] | list[None] = [None] * clients
     if parts.validation is not None:
-        kept = dealt(
-            parts.validation,
-            clients,
-            torch.Generator().manual_seed(derive_seed(seed, "validation")),
-        )
+        kept = dealt(parts.validation, clients, generator_of(seed, "validation"))
     held = []
     for i, index in enumerate(owned):
         mine = train.take(index)
-        tested = (
-            _at_random(test, config, derive_seed(seed, "test", i))
-            if labels_are_private(config)
-            else _like(mine, test, config.data.test_limit, generator)
-        )
-        held.append(Held(mine, kept[i], tested, i % spec.groups if spec.grouped else None))
+        if labels_are_private(config):
+            mine_test = _at_random(test, config, derive_seed(seed, "test", i))
+        else:
+            mine_test = _like(mine, test, config.data.test_limit, generator)
+        held.append(Held(mine, kept[i], mine_test, i % spec.groups if spec.grouped else None))
     return held
 
 
@@ -252,37 +211,24 @@ def _joined(parts: Sequence[Parts]) -> Parts:
 
 
 def _all_tested(parts: Sequence[Parts], config: FederationConfig) -> list[Parts]:
-    """Where some sources say what is for testing and some do not, it is held out of these one
-    by one.
-    """
+    """Of sources that do not say what is for testing, where others do, it is held out singly."""
     if len({part.test is None for part in parts}) == 1:
         return list(parts)
     made = []
     for number, part in enumerate(parts):
-        if part.test is None:
-            generator = torch.Generator().manual_seed(
-                derive_seed(config.seed, "source held out", number)
-            )
-            train, test = hold_out(
-                part.train, config.data.test_fraction, strata(part.train, config), generator
-            )
-            part = replace(part, train=train, test=test)
-        made.append(part)
+        train, test = tested(part, config, generator_of(config.seed, "source held out", number))
+        made.append(replace(part, train=train, test=test))
     return made
 
 
 def _at_random(test: Dataset, config: FederationConfig, seed: int) -> Dataset:
-    """At most `data.test_limit` test examples. Coins of their own: how many the dealing has used up
-    depends on training labels.
-    """
+    """At most `data.test_limit` test examples, by coins that training labels do not move."""
     order = torch.randperm(len(test), generator=torch.Generator().manual_seed(seed))
     return test.take(order[: config.data.test_limit])
 
 
 def _like(mine: Dataset, test: Dataset, limit: int, generator: Generator) -> Dataset:
-    """Test examples in the label shares of `mine`, at most `limit`; as many as the scarcest
-    label allows.
-    """
+    """Test examples in the label shares of `mine`: `limit`, or what the scarcest label allows."""
     order = torch.randperm(len(test), generator=generator)
     values, counts = mine.y.unique(return_counts=True)
     available = torch.tensor([int((test.y == value).sum()) for value in values])
@@ -293,10 +239,8 @@ def _like(mine: Dataset, test: Dataset, limit: int, generator: Generator) -> Dat
     total = min(float(limit), float((available / shares)[shares > 0].min()))
     wanted = (shares * total).floor().long().clamp(max=available)
     wanted[int(shares.argmax())] = max(1, int(wanted[int(shares.argmax())]))
-    ranks = [
-        order[test.y[order] == value][: int(n)] for value, n in zip(values, wanted, strict=True)
-    ]
-    chosen = torch.cat(ranks)
+    pairs = zip(values, wanted, strict=True)
+    chosen = torch.cat([order[test.y[order] == value][: int(n)] for value, n in pairs])
     return test.take(chosen[torch.randperm(len(chosen), generator=generator)])
 
 
@@ -307,17 +251,14 @@ def _client(
     train, test, validation, note = held.train, held.test, held.validation, held.train.name
     if transforms and held.group is not None:
         note, change = transforms[held.group]
-        train, test, validation = (
-            change(train),
-            change(test),
-            None if validation is None else change(validation),
-        )
+        train, test = change(train), change(test)
+        validation = None if validation is None else change(validation)
     fraction = config.data.validation_fraction
     if validation is None and fraction > 0 and len(Units.of(train, train.y)) >= 2:
-        generator = torch.Generator().manual_seed(derive_seed(config.seed, "validation", i))
+        generator = generator_of(config.seed, "validation", i)
         train, validation = hold_out(train, fraction, strata(train, config), generator)
     if validation is None:
-        validation = train.take(torch.tensor([], dtype=torch.long))
+        validation = train.take(torch.zeros(len(train), dtype=torch.bool))
     least = config.partition.min_examples
     who = said_in_errors(i, held.name or str(i))
     if len(train) < least:
@@ -328,23 +269,15 @@ def _client(
         remedy = 'give every client validation examples, or set pools.select_on = "train"'
         problem = f"{who} has no validation examples to choose a pool by"
         raise PartitionError(problem, field="pools.select_on", value="validation", remedy=remedy)
-    return ClientData(
-        i,
-        train,
-        validation,
-        test,
-        held.group,
-        note,
-        name=str(i) if held.name is None else held.name,
-    )
+    name = str(i) if held.name is None else held.name
+    return ClientData(i, train, validation, test, held.group, note, name)
 
 
 def _without_labels(client: ClientData) -> ClientData:
     """Test labels stay: they only measure."""
-    note = f"{client.note}, unlabelled"
     return replace(
         client,
         train=client.train.unlabelled(),
         validation=client.validation.unlabelled(),
-        note=note,
+        note=f"{client.note}, unlabelled",
     )

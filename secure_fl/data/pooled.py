@@ -29,9 +29,7 @@ def pooled_width(shape: tuple[int, ...]) -> int:
 
 
 def _pooled(x: Tensor) -> Tensor:
-    """In double precision: what the other rows of a batch change in rounding stays far below a
-    released sketch's grid.
-    """
+    """In double precision: rounding by other rows stays far below a released sketch's grid."""
     if x.ndim == 4:
         return functional.avg_pool2d(
             x, (_window(x.shape[2]), _window(x.shape[3])), ceil_mode=True

@@ -44,13 +44,9 @@ from secure_fl.errors import ConfigError, DataError
 Kind = Literal["none", "per_example", "per_client", "given"]
 
 FARTHEST = 10.0
-"""Deviations at which values are held under a client's own statistics: how far others lie from a
-column that hardly varies among few says nothing.
-"""
+"""Deviations at which values are held under a client's statistics, which may rest on few."""
 _NO_SPREAD = 1e-9
-"""A deviation as a share of the mean below which a column is constant but for rounding: float32
-values that differ do so by 6e-8 at least.
-"""
+"""A deviation over the mean below which a column is constant: float32 values differ by 6e-8."""
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and deviation of each column of one client's training examples."""
 _LEAST_DEVIATION = 1e-6
@@ -58,13 +54,9 @@ _LEAST_DEVIATION = 1e-6
 
 
 def _no_columns(scale: str, kind: str) -> DataError:
+    problem = "only tables have columns to scale"
     remedy = 'set data.scale = "auto" and leave data.column_means and data.column_deviations out'
-    return DataError(
-        "only tables have columns to scale",
-        field="data.scale",
-        value=f"{scale} for {kind} data",
-        remedy=remedy,
-    )
+    return DataError(problem, field="data.scale", value=f"{scale} for {kind} data", remedy=remedy)
 
 
 def _check_private(config: FederationConfig) -> None:
@@ -135,14 +127,10 @@ class Scaling:
             DataError: they are more or fewer.
         """
         if self.kind == "given" and example.shape != (len(self.means or ()),):
+            problem, field = "not one mean and deviation a column", "data.column_means"
+            found = f"{len(self.means or ())} means for examples of shape {example.shape}"
             remedy = "give one number a column, in the order of the columns"
-            value = f"{len(self.means or ())} means for examples of shape {example.shape}"
-            raise DataError(
-                "not one mean and deviation a column",
-                field="data.column_means",
-                value=value,
-                remedy=remedy,
-            )
+            raise DataError(problem, field=field, value=found, remedy=remedy)
 
     def client(self, client: ClientData) -> ClientData:
         """A client's examples scaled, its sketch's examples beside them where these are others.
@@ -162,9 +150,7 @@ class Scaling:
         return replace(client, train=train, validation=validation, test=test, sketched=sketched)
 
     def statistics(self, dealt: Sequence[ClientData]) -> dict[str, Statistics]:
-        """Those of each client, by its number, from its unscaled examples; nobody's where columns
-        are not scaled by a client's own.
-        """
+        """Each client's, by its number; nobody's unless columns are scaled by a client's own."""
         if self.kind != "per_client":
             return {}
         found = {str(client.id): column_statistics(client.train.x) for client in dealt}
@@ -190,11 +176,8 @@ class Scaling:
             return replace(data, x=_held(data.x, means, deviations).float())
         if self.kind == "per_client" and len(data) < 2:
             remedy = "bring at least two examples, better thirty"
-            raise DataError(
-                "one example has no statistics to scale by",
-                field=f"{data.name}.x",
-                value="not shown",
-                remedy=remedy,
+            raise DataError.unshown(
+                "one example has no statistics to scale by", f"{data.name}.x", remedy
             )
         return self._applied(data, data)
 
@@ -220,15 +203,9 @@ class Scaling:
             )
         made = replace(data, x=scaled.float())
         if not bool(torch.isfinite(made.x).all()):
-            remedy = (
-                "check data.column_means and data.column_deviations: they do not fit the values"
-            )
-            raise DataError(
-                "values scaled beyond float32",
-                field="data.column_deviations",
-                value="not shown",
-                remedy=remedy,
-            )
+            problem, field = "values scaled beyond float32", "data.column_deviations"
+            remedy = "check data.column_means and data.column_deviations: they do not fit"
+            raise DataError.unshown(problem, field, remedy)
         return made
 
 
@@ -237,9 +214,7 @@ def _held(x: Tensor, means: Tensor, deviations: Tensor) -> Tensor:
 
 
 def column_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each column of `[N, F]`, N at least 1, float64 `[F]` each; the
-    deviation of a constant column is 1.
-    """
+    """Mean and deviation of each column of `[N, F]`, float64 `[F]`; 1 for a constant one."""
     x = x.double()
     means, deviations = x.mean(0), x.std(0, correction=0)
     return means, torch.where(
@@ -248,8 +223,6 @@ def column_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def squashed(x: Tensor) -> Tensor:
-    """Each value by itself on a scale that is linear up to about 1 and logarithmic beyond:
-    sign(x)·log(1 + |x|), float32.
-    """
+    """Each value by itself, linear up to about 1 and logarithmic beyond: sign(x)·log(1 + |x|)."""
     x = x.double()
     return (x.sign() * x.abs().log1p()).float()

@@ -13,9 +13,7 @@ from secure_fl.data.partitions import ClientData
 
 @dataclass(frozen=True)
 class ClientSummary:
-    """One client's row. `labels` counts training examples a class; unlabelled ones are
-    `examples - sum(labels)`. `name` is "" where it has none.
-    """
+    """One client's row: `labels` counts labelled training examples a class; `name` may be ""."""
 
     client: int
     group: int | None
@@ -54,22 +52,16 @@ def summarise(clients: Sequence[ClientData]) -> PartitionSummary:
         [torch.bincount(c.train.y[c.train.y != UNLABELLED], minlength=classes) for c in clients]
     )
     names = ["" if c.name == str(c.id) else c.name for c in clients]
-    rows = tuple(
-        ClientSummary(
-            c.id,
-            c.group,
-            c.note,
-            len(c.train),
-            len(c.validation),
-            len(c.test),
-            tuple(counts[i].tolist()),
-            names[i],
+    rows = []
+    for client, name, labels in zip(clients, names, counts.tolist(), strict=True):
+        train, kept, test = (len(part) for part in (client.train, client.validation, client.test))
+        rows.append(
+            ClientSummary(
+                client.id, client.group, client.note, train, kept, test, tuple(labels), name
+            )
         )
-        for i, c in enumerate(clients)
-    )
-    return PartitionSummary(
-        clients[0].train.shape, classes, _label_skew(counts), rows, clients[0].train.class_names
-    )
+    first, skew = clients[0].train, _label_skew(counts)
+    return PartitionSummary(first.shape, classes, skew, tuple(rows), first.class_names)
 
 
 def _label_skew(counts: torch.Tensor) -> float:

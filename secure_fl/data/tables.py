@@ -1,6 +1,4 @@
-"""Columns of a table as examples: which column is what, text as categories, and what is missing
-refused by its column's name.
-"""
+"""Columns of a table as examples: which is what, text as categories, missing values refused."""
 
 from __future__ import annotations
 
@@ -14,18 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from secure_fl.data.columns import Declared
+from secure_fl.data.columns import Declared, nothing
 from secure_fl.data.dataset import Dataset
 from secure_fl.errors import DataError
 
 MOST_CATEGORIES = 64
-"""Values of a text column that become columns of their own; one with more is a name, an address or
-a note, and no category.
-"""
+"""Values of a text column that become columns; one with more is a name or a note, no category."""
 _NUMBER = re.compile(r"\s*[-+]?\d+([.,]\d+)*\s*\D{0,12}$")
-"""Text that begins as a number, perhaps with a unit behind: a column mostly of it is a column of
-numbers that was not read as one.
-"""
+"""Text that begins as a number: a column mostly of it was not read as the numbers that it holds."""
 _DEFAULTS = {
     "label": ("label", "y"),
     "client": ("client",),
@@ -62,23 +56,15 @@ class Roles:
             asked = getattr(self, role)
             if asked is not None and asked not in columns:
                 raise _absent(asked, columns, f"{name}.{role}")
-            near = [
-                column
-                for word in usual
-                for column in columns
-                if column.strip().lower() == word and column not in (self.features or ())
-            ]
+            free = [column for column in columns if column not in (self.features or ())]
+            near = [each for word in usual for each in free if each.strip().lower() == word]
             if asked is None and len(near) > 1:
+                problem = f"several columns could be the {role}"
                 remedy = (
                     f"say which with data.sources.{role}, and the columns to learn from with "
                     "data.sources.features"
                 )
-                raise DataError(
-                    f"several columns could be the {role}",
-                    field=f"{name}.{role}",
-                    value=near,
-                    remedy=remedy,
-                )
+                raise DataError(problem, field=f"{name}.{role}", value=near, remedy=remedy)
             taken[role] = asked if asked is not None else next(iter(near), None)
         named = [column for column in taken.values() if column is not None] + list(
             self.features or ()
@@ -101,23 +87,17 @@ def roles_like(wanted: Sequence[str], there: Sequence[str], roles: Roles, name: 
     features, categories = dict[str, None](), dict[str, list[str]]()
     for column in wanted:
         ends = [place for place, letter in enumerate(column) if letter == "="]
-        parent = (
-            None
-            if column in there
-            else next((column[:end] for end in ends if column[:end] in there), None)
-        )
-        if column not in there and parent is None:
+        parent = next((column[:end] for end in ends if column[:end] in there), None)
+        if column in there:
+            features[column] = None
+        elif parent is None:
             raise _absent(column, there, f"{name}.features")
-        if parent is not None:
+        else:
             categories.setdefault(parent, []).append(column[len(parent) + 1 :])
-        features[parent or column] = None
+            features[parent] = None
     numbers = tuple(column for column in features if column not in categories)
-    return replace(
-        roles,
-        features=tuple(features),
-        numbers=numbers,
-        categories={each: tuple(values) for each, values in categories.items()},
-    )
+    values = {each: tuple(found) for each, found in categories.items()}
+    return replace(roles, features=tuple(features), numbers=numbers, categories=values)
 
 
 def aligned(data: Dataset, wanted: Sequence[str]) -> Dataset:
@@ -137,20 +117,13 @@ def aligned(data: Dataset, wanted: Sequence[str]) -> Dataset:
     for column in wanted:
         if column not in place and not ("=" in column and column.partition("=")[0] in own):
             raise _absent(column, data.columns, f"{data.name}.features")
-    unknown = sorted(
-        text
-        & {
-            column.partition("=")[0]
-            for column in data.columns
-            if "=" in column and column not in wanted
-        }
-    )
+    others = {
+        column.partition("=")[0] for column in set(data.columns) - set(wanted) if "=" in column
+    }
+    unknown = sorted(text & others)
     if unknown:
-        raise DataError(
-            "holds values that are not known",
-            field=f"{data.name}.{unknown[0]}",
-            value="not shown",
-            remedy="drop such rows",
+        raise DataError.unshown(
+            "holds values that are not known", f"{data.name}.{unknown[0]}", "drop such rows"
         )
     zeros = data.x.new_zeros(len(data))
     x = torch.stack(
@@ -206,12 +179,9 @@ def _chosen(
         if column not in columns:
             raise _absent(column, list(columns), f"{name}.features")
     if not chosen:
-        raise DataError(
-            "no column is left to learn from",
-            field=f"{name}.features",
-            value=list(columns)[:12],
-            remedy="name the columns in data.sources.features",
-        )
+        problem = "no column is left to learn from"
+        remedy = "name the columns in data.sources.features"
+        raise DataError(problem, field=f"{name}.features", value=list(columns)[:12], remedy=remedy)
     for column in roles.categories:
         if column not in chosen:
             raise _absent(column, chosen, f"{name}.categories")
@@ -228,39 +198,23 @@ def _checked(
 ) -> Dataset:
     """The dataset; what is wrong with a column is said by its own name."""
     try:
-        return Dataset.from_arrays(
-            x,
-            given["label"],
-            client=given["client"],
-            split=given["split"],
-            group=given["group"],
-            classes=declared.classes,
-            class_names=declared.names or None,
-            columns=names,
-            name=name,
-        )
+        beside = {"y" if role == "label" else role: column for role, column in given.items()}
+        return Dataset.from_arrays(x, **beside, **declared.given, columns=names, name=name)
     except DataError as error:
-        said = {
-            f"{name}.{'y' if role == 'label' else role}": column
-            for role, column in taken.items()
-            if column is not None
-        }
-        if error.field not in said:
+        role = error.field.removeprefix(f"{name}.")
+        column = taken.get("label" if role == "y" else role)
+        if column is None:
             raise
+        field = f"{name}.{column}"
         raise DataError(
-            error.problem,
-            field=f"{name}.{said[error.field]}",
-            value=error.value,
-            remedy=error.remedy,
+            error.problem, field=field, value=error.value, remedy=error.remedy
         ) from None
 
 
 def _numbers(
     values: Any, column: str, name: str, categories: Sequence[str] | None, *, number: bool = False
 ) -> tuple[np.ndarray, list[str]]:
-    """A column as float32 `[N, F]`, and the names of its F parts; one with declared categories is
-    text whatever it looks like.
-    """
+    """A column as float32 `[N, F]` and the names of its parts; declared categories make it text."""
     field = f"{name}.{column}"
     if np.ma.is_masked(values):
         raise _missing(field)
@@ -275,10 +229,7 @@ def _numbers(
     if array.dtype.kind in "fiub":
         return _as_float32(array, field)[:, None], [column]
     if array.dtype.kind not in "US":
-        remedy = (
-            "turn it into numbers (dates: into days since one of them), or leave it out with "
-            "data.sources.features"
-        )
+        remedy = "turn it into numbers (dates: days), or leave it out of data.sources.features"
         raise DataError(
             "neither numbers nor categories", field=field, value=str(array.dtype), remedy=remedy
         )
@@ -296,7 +247,7 @@ def _as_float32(array: np.ndarray, field: str) -> np.ndarray:
         raise _missing(field)
     if not bool(np.isfinite(numbers).all()):
         problem, remedy = "infinite, or too large for float32", "scale it, or drop such rows"
-        raise DataError(problem, field=field, value="not shown", remedy=remedy)
+        raise DataError.unshown(problem, field, remedy)
     return numbers
 
 
@@ -308,31 +259,23 @@ def _check_categories(texts: np.ndarray, field: str, number: bool) -> None:
             "write numbers alone, with a decimal point and without units; text that only looks "
             "like numbers is named in data.sources.categories"
         )
-        problem = "holds text where numbers are expected"
-        raise DataError(problem, field=field, value="not shown", remedy=remedy)
+        raise DataError.unshown("holds text where numbers are expected", field, remedy)
 
 
 def _one_hot(
     array: np.ndarray, column: str, field: str, categories: Sequence[str] | None
 ) -> tuple[np.ndarray, list[str]]:
-    """Text as one column a category: those that are declared, else those that are found, in
-    sorted order.
-    """
+    """Text as one column a category, declared or found, in sorted order."""
     found, codes = np.unique(array, return_inverse=True)
     names = found.tolist() if categories is None else list(categories)
     if len(found) > MOST_CATEGORIES and categories is None:
         remedy = "leave it out with data.sources.features, or bring it to fewer categories"
-        raise DataError(
-            f"text of more than {MOST_CATEGORIES} kinds is no category",
-            field=field,
-            value="not shown",
-            remedy=remedy,
+        raise DataError.unshown(
+            f"text of more than {MOST_CATEGORIES} kinds is no category", field, remedy
         )
     if not set(found.tolist()) <= set(names):
         remedy = "name every value that there is in data.sources.categories"
-        raise DataError(
-            "a value is not among the declared ones", field=field, value="not shown", remedy=remedy
-        )
+        raise DataError.unshown("a value is not among the declared ones", field, remedy)
     places = np.asarray([names.index(value) for value in found.tolist()])
     return np.eye(len(names), dtype=np.float32)[places[codes.reshape(-1)]], [
         f"{column}={value}" for value in names
@@ -342,12 +285,7 @@ def _one_hot(
 def _plain(array: np.ndarray, field: str) -> np.ndarray:
     """What frames keep as objects, as numbers or text."""
     items = array.tolist()
-    if any(
-        item is None
-        or type(item).__name__ in ("NAType", "NaTType")
-        or (isinstance(item, float) and item != item)
-        for item in items
-    ):
+    if any(map(nothing, items)):
         raise _missing(field)
     kinds = {type(item) for item in items}
     if kinds <= {str}:
@@ -363,7 +301,7 @@ def _plain(array: np.ndarray, field: str) -> np.ndarray:
 
 def _missing(field: str) -> DataError:
     remedy = "drop such rows, fill them in, or leave the column out with data.sources.features"
-    return DataError("missing values", field=field, value="not shown", remedy=remedy)
+    return DataError.unshown("missing values", field, remedy)
 
 
 def _absent(column: str, columns: Sequence[str], field: str) -> DataError:

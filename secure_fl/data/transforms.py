@@ -10,7 +10,7 @@ import torch
 from secure_fl.config import PartitionConfig
 from secure_fl.data.dataset import UNLABELLED, Dataset
 from secure_fl.errors import PartitionError
-from secure_fl.seeds import derive_seed
+from secure_fl.seeds import generator_of
 
 Transform = Callable[[Dataset], Dataset]
 
@@ -32,17 +32,13 @@ def transforms_for(
 
 def _rotations(spec: PartitionConfig, example: Dataset) -> list[tuple[str, Transform]]:
     if example.kind != "image":
+        problem = "only images can be rotated"
         remedy = "use another partition.kind"
         raise PartitionError(
-            "only images can be rotated",
-            field="partition.kind",
-            value=f"rotation of {example.kind} data",
-            remedy=remedy,
+            problem, field="partition.kind", value=f"rotation of {example.kind} data", remedy=remedy
         )
-    return [
-        (f"rotated {360 * g / spec.groups:g}°", _rotation(360 * g / spec.groups))
-        for g in range(spec.groups)
-    ]
+    turns = [360 * group / spec.groups for group in range(spec.groups)]
+    return [(f"rotated {degrees:g}°", _rotation(degrees)) for degrees in turns]
 
 
 def _rotation(degrees: float) -> Transform:
@@ -53,9 +49,8 @@ def _rotation(degrees: float) -> Transform:
             return replace(data, x=torch.rot90(data.x, int(degrees // 90), (-2, -1)).contiguous())
         from kornia.geometry.transform import rotate
 
-        return replace(
-            data, x=rotate(data.x, torch.full((len(data),), degrees)) if len(data) else data.x
-        )
+        angles = torch.full((len(data),), degrees)
+        return replace(data, x=rotate(data.x, angles)) if len(data) else data
 
     return apply
 
@@ -65,14 +60,12 @@ def _permutations(
 ) -> list[tuple[str, Transform]]:
     """Group 0 keeps its labels, every other group has a permutation of its own."""
     if example.classes < 2:
+        problem = "there are no labels to permute"
         remedy = "use labelled data of at least two classes"
         raise PartitionError(
-            "there are no labels to permute",
-            field="partition.kind",
-            value=f"{example.classes} classes",
-            remedy=remedy,
+            problem, field="partition.kind", value=f"{example.classes} classes", remedy=remedy
         )
-    generator = torch.Generator().manual_seed(derive_seed(seed, "label_permutation"))
+    generator = generator_of(seed, "label_permutation")
     chosen = [torch.arange(example.classes)]
     for _ in range(1000 * spec.groups):
         if len(chosen) == spec.groups:
@@ -81,13 +74,9 @@ def _permutations(
         if not any(torch.equal(candidate, other) for other in chosen):
             chosen.append(candidate)
     if len(chosen) < spec.groups:
+        problem = "there are fewer permutations than groups"
         remedy = f"use at most {len(chosen)} groups"
-        raise PartitionError(
-            "there are fewer permutations than groups",
-            field="partition.groups",
-            value=spec.groups,
-            remedy=remedy,
-        )
+        raise PartitionError(problem, field="partition.groups", value=spec.groups, remedy=remedy)
     return [(f"labels {' '.join(map(str, p.tolist()))}", _permutation(p)) for p in chosen]
 
 

@@ -42,22 +42,14 @@ def build_views(config: ViewsConfig, shape: tuple[int, ...]) -> KeyedAugmentatio
     """
     kind = config.kind
     if kind == "auto":
-        kind = (
-            ("photo" if shape[0] == 3 else "glyph")
-            if len(shape) == 3
-            else "series"
-            if len(shape) == 2
-            else "table"
-        )
+        kind = "photo" if shape[0] == 3 else "glyph"
+        if len(shape) < 3:
+            kind = "series" if len(shape) == 2 else "table"
     axes = {"series": (1, 2), "table": (1,)}.get(kind, (3,))
     if len(shape) not in axes or (kind == "photo" and shape[0] != 3):
+        problem = f"does not fit examples of shape {shape}"
         remedy = 'set views.kind = "auto", or pass an augmentation of your own'
-        raise ConfigError(
-            f"does not fit examples of shape {shape}",
-            field="views.kind",
-            value=config.kind,
-            remedy=remedy,
-        )
+        raise ConfigError(problem, field="views.kind", value=config.kind, remedy=remedy)
     if kind == "series":
         return SeriesViews(config.noise, config.mask)
     if kind == "table":
@@ -85,11 +77,8 @@ def check_range(data: Dataset) -> None:
             "scale images to [0, 1] or give them as unsigned bytes, leave data.scale at auto, or "
             "pass an augmentation of your own"
         )
-        raise DataError(
-            "images outside [0, 1] cannot be augmented",
-            field=f"{data.name}.x",
-            value="not shown",
-            remedy=remedy,
+        raise DataError.unshown(
+            "images outside [0, 1] cannot be augmented", f"{data.name}.x", remedy
         )
 
 
@@ -117,13 +106,9 @@ def two_views(augment: Augmentation, x: Tensor, draws: Draws | int) -> tuple[Ten
     with _outside_autocast(x):
         views = [_one_at_a_time(augment, x, draws.of_view(view)) for view in (0, 1)]
     if before != global_generators():
+        problem = "draws from Python's or numpy's generator"
         remedy = "draw from torch's global generator, which is seeded for every example"
-        raise PrivacyError(
-            "draws from Python's or numpy's generator",
-            field="augment",
-            value=type(augment).__name__,
-            remedy=remedy,
-        )
+        raise PrivacyError.of_kind(problem, "augment", augment, remedy)
     return views[0], views[1]
 
 
@@ -145,9 +130,7 @@ def batch_views(
 
 
 def _outside_autocast(x: Tensor) -> AbstractContextManager[object]:
-    """In the examples' own precision: positions of pixels need more bits than a model does, and
-    training must see what is measured on.
-    """
+    """In the examples' own precision: positions need it, and training sees what is measured on."""
     return torch.autocast(x.device.type, enabled=False)
 
 
@@ -156,9 +139,7 @@ def _draws(draws: Draws | int, rows: int) -> Draws:
 
 
 def _own(augment: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """A view in memory of its own, also where a callable writes into what it is given, or into what
-    it returned before.
-    """
+    """A view in memory of its own, also where a callable writes into what it took or returned."""
     return _checked(augment, x, lambda: augment(x.clone())).clone()
 
 
@@ -180,15 +161,10 @@ def _checked(augment: Augmentation, x: Tensor, make: Callable[[], object]) -> Te
     except SecureFLError:
         raise
     except Exception as error:
-        remedy = (
-            f"mend it: it must take batches of examples of shape {shape} and return them changed"
-        )
-        raise ConfigError(
-            f"raises {type(error).__name__}{_line_of(error)}",
-            field="augment",
-            value=getattr(augment, "__name__", type(augment).__name__),
-            remedy=remedy,
-        ) from None
+        problem = f"raises {type(error).__name__}{_line_of(error)}"
+        remedy = f"mend it: it must take batches of examples of shape {shape} and return as many"
+        called = getattr(augment, "__name__", type(augment).__name__)
+        raise ConfigError(problem, field="augment", value=called, remedy=remedy) from None
     problem = found = remedy = ""
     if not isinstance(made, Tensor):
         problem, found = "returns no tensor", type(made).__name__
@@ -211,11 +187,9 @@ def _line_of(error: Exception) -> str:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    return (
-        ""
-        if trace is None
-        else f" ({PurePath(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno})"
-    )
+    if trace is None:
+        return ""
+    return f" ({PurePath(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno})"
 
 
 def _one_at_a_time(augment: Callable[[Tensor], Tensor], x: Tensor, draws: Draws) -> Tensor:

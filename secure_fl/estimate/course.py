@@ -11,19 +11,17 @@ from __future__ import annotations
 import resource
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from secure_fl.config.cohorts import group_sizes
-from secure_fl.estimate.costs import Estimate, PhaseCost
 from secure_fl.estimate.small_federation import Size
-from secure_fl.estimate.stop_watch import StopWatch
-from secure_fl.estimate.sum_costs import Federated, SumCosts
-from secure_fl.estimate.zero_state import sample_state
+from secure_fl.estimate.stop_watch import StopWatch, sample_state
+from secure_fl.estimate.sum_costs import Federated, SumCosts, fields_of
 from secure_fl.federation.factory import Blueprint
 from secure_fl.federation.steps.order import steps_of
 from secure_fl.federation.steps.step import Step
-from secure_fl.secure_sum.blocks import BlockShape
 
 if TYPE_CHECKING:
     from secure_fl.run import Federation
@@ -34,10 +32,61 @@ _SETTLES = 6
 """Rounds after which k-means over sketches has usually settled."""
 
 
-def estimate(federation: Federation, *, timed: bool = True) -> Estimate:
-    """What a run of this federation will take, without time where that is not asked for: then in
-    a moment.
+@dataclass(frozen=True)
+class PhaseCost:
+    """What one phase will take.
+
+    Attributes:
+        rounds: that there will be; of `sketch`, which ends when it has settled, as many as it
+            usually takes.
+        most: rounds that there may be.
+        clients: called in a round.
+        down, up: bytes of one round, over all clients; of `sketch` of a round of k-means.
+        seconds: of one round, all parties in this process; None where time was not estimated.
     """
+
+    name: str
+    rounds: int
+    clients: int
+    down: int = 0
+    up: int = 0
+    seconds: float | None = None
+    most: int | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all rounds, to the clients and from them."""
+        return self.rounds * (self.down + self.up)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will take.
+
+    Attributes:
+        memory: bytes that the process will hold at its peak, about.
+        disk: bytes that the run folder will hold, about.
+    """
+
+    phases: tuple[PhaseCost, ...]
+    memory: int
+    disk: int
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all phases, to the clients and from them."""
+        return sum(phase.bytes for phase in self.phases)
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds of all phases; None where time was not estimated."""
+        if any(phase.seconds is None for phase in self.phases):
+            return None
+        return sum(phase.rounds * (phase.seconds or 0.0) for phase in self.phases)
+
+
+def estimate(federation: Federation, *, timed: bool = True) -> Estimate:
+    """What a run of this federation will take; in a moment, where time is not asked for."""
     config, blueprint, clients = federation.config, federation.blueprint, federation.clients
     shapes, watch = _Shapes(blueprint), StopWatch(blueprint, clients) if timed else None
     phases = tuple(_phases(shapes, watch))
@@ -94,7 +143,7 @@ def _cost(shapes: _Shapes, watch: StopWatch | None, step: Step, place: int) -> P
     if watch is not None:
         seconds = count * watch.answer(step, place, number)
         seconds += size.groups * watch.of_sum(config, form, each)
-    shapes.largest_upload = max(shapes.largest_upload, 8 * _fields(shape))
+    shapes.largest_upload = max(shapes.largest_upload, 8 * fields_of(shape))
     return PhaseCost(step.name, rounds, count, down, up, seconds, most)
 
 
@@ -110,15 +159,8 @@ def _late(step: Step, rounds: int, clients: int, place: int) -> tuple[float, flo
     return sum(late) / len(late), sum(min(1.0, each) for each in late) / len(late)
 
 
-def _fields(shape: BlockShape) -> int:
-    """How many integers one client sends."""
-    return sum(shape.fields(block) for block in range(shape.blocks))
-
-
 class _Shapes:
-    """A state of the shapes that a run has, how many numbers of it a process holds, the largest
-    upload that was met on the way, and what rounds cost.
-    """
+    """A state of a run's shapes, numbers held, the largest upload, and costs of rounds."""
 
     def __init__(self, blueprint: Blueprint) -> None:
         self.blueprint, config = blueprint, blueprint.config

@@ -33,9 +33,7 @@ from secure_fl.secure_sum.plan import RoundPlan
 from secure_fl.secure_sum.store import MemoryStore
 
 Sent = Counter[tuple[Phase, bool, bool]]
-"""Bytes by phase, by whether they went to the server, and by whether the authority sent or got
-them.
-"""
+"""Bytes by (phase, whether to the server, whether the authority sent or got them)."""
 _ROLES = ("coordinator", "server", "authority")
 _BESIDE = (Phase.HELLO, Phase.PLAN, Phase.JOIN, Phase.MAKE, Phase.KEYS, Phase.SECRET)
 """Phases that belong to no round."""
@@ -98,33 +96,20 @@ class _Ones:
 
     def answer(self, state: State, position: int) -> Blocks:
         form = self.program.form(state.place)
-        head, shared, pools = (
-            torch.ones(size, dtype=torch.int64)
-            for size in (
-                (form.shape.head_fields,),
-                (form.shape.shared,),
-                (form.shape.pools, form.shape.width),
-            )
-        )
+        shape = form.shape
+        sizes = ((shape.head_fields,), (shape.shared,), (shape.pools, shape.width))
+        head, shared, pools = (torch.ones(size, dtype=torch.int64) for size in sizes)
         return Blocks(form.opening.count_unit * head, shared, pools)
 
 
 class SmallFederation:
-    """All its parties in this process, round by round.
-
-    Args:
-        config: says how sums are protected, and by whom they are opened.
-        size: of every round; masks are shared among all clients of a sum.
-        shapes: of the rounds' sums, in order.
-        opening: of the rounds' sums, but for who must be in them.
+    """All its parties in this process, round by round, with sums of the given shapes in order,
+    opened as `opening` says but for who must be in them; masks are shared among all clients of a
+    sum.
     """
 
     def __init__(
-        self,
-        config: FederationConfig,
-        size: Size,
-        shapes: Iterable[BlockShape],
-        opening: Opening,
+        self, config: FederationConfig, size: Size, shapes: Iterable[BlockShape], opening: Opening
     ) -> None:
         grouped = size.each if size.groups > 1 else None
         bound = max(opening.head_bound, opening.count_unit + 1)  # each counts in every pool
@@ -185,10 +170,7 @@ class SmallFederation:
 
 def _plan(config: FederationConfig, program: _Program, roster: Roster) -> Plan:
     """The plan of so few, with everything that a small cohort cannot have left out."""
-    security = {
-        name: getattr(config.security, name)
-        for name in ("protection", "key_holder", "rotation_rounds")
-    }
+    security = config.security.model_dump(include={"protection", "key_holder", "rotation_rounds"})
     few = FederationConfig.model_validate({"security": security})
     return Plan(
         few.model_dump(mode="json"),

@@ -15,14 +15,14 @@ from secure_fl.data.partitions import ClientData
 from secure_fl.engines.embedded import EmbeddedEngine
 from secure_fl.estimate.small_federation import Size, SmallFederation
 from secure_fl.estimate.sum_costs import SMALL_WIDTH, narrow
-from secure_fl.estimate.zero_state import sample_state
 from secure_fl.federation.factory import Blueprint
 from secure_fl.federation.program import SumForm
-from secure_fl.federation.state import Place
+from secure_fl.federation.state import Place, State
 from secure_fl.federation.step_program import StepProgram
 from secure_fl.federation.steps.evaluate import Evaluate
 from secure_fl.federation.steps.order import steps_of
 from secure_fl.federation.steps.step import Step
+from secure_fl.models.state import to_vector
 from secure_fl.secure_sum.blocks import BlockShape
 from secure_fl.training.fit import LocalSpec
 from secure_fl.training.representation import measure_representation
@@ -84,10 +84,8 @@ class StopWatch:
         batches = sum(sizes) / len(sizes)
         largest = max(len(client.train) for client in self._clients)
         if largest <= 2 * batch:
-            examples = max(
-                2, round(sum(len(client.train) for client in self._clients) / len(self._clients))
-            )
-            took(examples)
+            mean = sum(len(client.train) for client in self._clients) / len(self._clients)
+            took(examples := max(2, round(mean)))
             return took(examples)
         if took(batch) > _SLOW or (first := took(batch)) > _SLOW:
             return batches * took(batch)
@@ -123,9 +121,7 @@ class StopWatch:
         return 2 * (least + max(0.0, more - least) / max(1, many - few) * (train + test - few))
 
     def of_sum(self, config: FederationConfig, form: SumForm, clients: int) -> float:
-        """Seconds of one sum, all parties: what a client adds, by the fields, and the rest of the
-        protocol.
-        """
+        """Seconds of one sum, all parties: what a client adds, by fields, and the protocol."""
         few, real = min(clients, 4), form.shape
         width = min(real.width, max(SMALL_WIDTH, _MOST_FIELDS // real.pools))
         small = narrow(real)
@@ -177,3 +173,23 @@ class StopWatch:
         return Dataset.from_arrays(
             x, labels, classes=classes if self._blueprint.classes else None, name="noise"
         )
+
+
+def sample_state(blueprint: Blueprint) -> State:
+    """A state with all that any step of a run asks by, holding zeros."""
+    pools, tensors = blueprint.config.pools, {"model": to_vector(blueprint.encoder_projector())}
+    tensors["encoder"] = to_vector(blueprint.encoder())
+    if pools.enabled:
+        shared, pooled = blueprint.layout.parts(blueprint.pool_model(0))
+        tensors |= {"pools.shared": shared, "pools.pooled": pooled.repeat(pools.count, 1)}
+    if pools.enabled and pools.start == "sketch":
+        width, released = blueprint.sketch_width, blueprint.private_sketch
+        if released is not None and released.centring:
+            tensors["sketch.public_centre"] = torch.zeros(blueprint.sketch.inputs)
+        tensors |= {
+            "guide.mean": torch.zeros(width),
+            "guide.centres": torch.zeros(pools.count, width),
+        }
+        tensors["sketch.mean"] = torch.zeros(width)
+        tensors["sketch.centres"] = torch.zeros(pools.sketch_starts, pools.count, width)
+    return State(Place(0, 0), tensors)

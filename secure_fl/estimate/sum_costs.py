@@ -21,9 +21,7 @@ from secure_fl.secure_sum.sizes import sum_bytes
 SMALL_WIDTH = 64
 """Fields of a pool in a small round."""
 _SMALL_SUM, _SMALL_GROUPS, _FEWEST = 8, 2, 3
-"""Clients of a small round's sum, how many sums it has at most, and clients without whom there is
-no masked one.
-"""
+"""Clients of a small round's sum, its sums at most, and the fewest clients of a masked one."""
 _FRAME = 8
 """Bytes before each of several messages in one."""
 
@@ -63,13 +61,7 @@ class SumCosts:
         self._rounds = dict[tuple[object, ...], SmallRound]()
 
     def of(self, federated: Federated, form: SumForm, size: Size) -> tuple[int, int]:
-        """Bytes down and up of one round, every pool opened.
-
-        Args:
-            federated: where the round is.
-            form: of the round's sum.
-            size: sums that it has, and the clients of each.
-        """
+        """Bytes down and up of one round of this form and size, every pool opened."""
         config, most = federated.config, Size(_SMALL_GROUPS, _SMALL_SUM)
         few = Size(min(size.groups, most.groups), min(size.each, most.each))
         half = Size(few.groups, max(few.each // 2, min(few.each, _FEWEST)))
@@ -137,7 +129,7 @@ def _widen(sent: Sent, small: RoundPlan, real: RoundPlan, size: Size) -> None:
 
 def _around(sent: Sent, near: SmallRound, few: Size, size: Size, shape: BlockShape) -> None:
     """Calls, and what groups tell each other of their sums."""
-    opened = 4 * (_fields(shape) - _fields(near.plan.shape))
+    opened = 4 * (fields_of(shape) - fields_of(near.plan.shape))
     applied, result = (
         near.sent[phase, True, False] / few.clients + _FRAME
         for phase in (Phase.APPLY, Phase.RESULT)
@@ -159,9 +151,7 @@ def _around(sent: Sent, near: SmallRound, few: Size, size: Size, shape: BlockSha
 
 
 def _bring_states(sent: Sent, near: Sent, federated: Federated, few: Size, size: Size) -> None:
-    """Models: from the authority to everybody; else to those who were not called the time before,
-    from one who was.
-    """
+    """Models: from the authority to all; else, from one who was called before, to who was not."""
     raw, call = near[Phase.STATE, True, True], near[Phase.BEGIN, False, False] / few.clients
     if raw:
         one = raw + federated.after
@@ -180,5 +170,6 @@ def _bring_states(sent: Sent, near: Sent, federated: Federated, few: Size, size:
         sent[Phase.STATE, False, False] = round(late * (call + signed + federated.state))
 
 
-def _fields(shape: BlockShape) -> int:
+def fields_of(shape: BlockShape) -> int:
+    """How many integers one client sends."""
     return sum(shape.fields(block) for block in range(shape.blocks))

@@ -1,27 +1,12 @@
 """Encoders, heads, and models as flat vectors.
 
-Public names, each imported when it is used:
+Public names, each imported when it is used; their docstrings say the rest:
 
-- `build_encoder`: An encoder `[N, *shape]` -> `[N, features]`, initialised from `seed`.
-- `build_head`: A linear classifier on `h`.
-- `build_projector`: The projector on top of `encoder`; its output is as wide as `h` unless
-  `model.embedding` says otherwise.
-- `Classifier`: What a supervised pool is: encoder and linear head, `x` -> logits `[N, classes]`.
-- `ConvNet`: Three strided 3×3 convolutions and global average pooling: `[N, C, H, W]` ->
-  `[N, features]`.
-- `count_parameters`: Parameters, buffers not counted.
-- `EncoderProjector`: What the self-supervised phase trains: `x` -> `(h, z)`.
-- `feature_width`: Width of `h`, found by passing one zero example through.
-- `fresh_copy`: A copy of a caller's module with its trainable layers initialised anew from `seed`;
-  frozen layers keep their weights.
-- `load_vector`: Write a vector made by `to_vector` into a module of the same layout.
-- `MLP`: Two hidden layers over the flattened example: `[N, ...]` -> `[N, features]`.
-- `Projector`: SSD's two-layer projector, `[N, features]` -> `[N, embedding]`: Linear, norm,
-  ReLU, Linear.
-- `ResNet18`: `[N, C, H, W]` -> `[N, 512]`: 3×3 stem of stride 1, no max-pool, two blocks a stage.
-- `SeriesConvNet`: Three strided 1-D convolutions and global average pooling: `[N, C, L]` ->
-  `[N, features]`; any length.
-- `to_vector`: All averaged values as one float32 vector `[P]` on the processor, copied.
+- made from a configuration and a seed: `build_encoder`, `build_projector`, `build_head`,
+  `fresh_copy` (of a caller's module);
+- encoders: `ConvNet`, `ResNet18`, `SeriesConvNet`, `MLP`;
+- with what sits on them: `EncoderProjector`, `Projector`, `Classifier`, `feature_width`;
+- as vectors: `to_vector`, `load_vector`, `count_parameters`.
 """
 
 from __future__ import annotations

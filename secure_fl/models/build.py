@@ -28,31 +28,19 @@ def build_encoder(config: ModelConfig, shape: tuple[int, ...], seed: int) -> nn.
     kind = _kind(config, shape)
     dimensions = {"convnet": 3, "resnet18": 3, "series_convnet": 2}.get(kind)
     if dimensions is not None and len(shape) != dimensions:
+        problem = f"does not take examples of shape {shape}"
         remedy = 'set model.encoder = "auto"'
-        raise ModelError(
-            f"does not take examples of shape {shape}",
-            field="model.encoder",
-            value=config.encoder,
-            remedy=remedy,
-        )
+        raise ModelError(problem, field="model.encoder", value=config.encoder, remedy=remedy)
     if kind == "resnet18" and config.features not in (None, FEATURES):
-        raise ModelError(
-            f"resnet18 is {FEATURES} wide",
-            field="model.features",
-            value=config.features,
-            remedy="leave it out",
-        )
+        problem, field = f"resnet18 is {FEATURES} wide", "model.features"
+        raise ModelError(problem, field=field, value=config.features, remedy="leave it out")
     width, norm = config.features or _WIDTH, _norm(config, kind)
     with seeded(seed):
         if kind == "resnet18":
             return ResNet18(shape[0], norm)
-        if kind == "convnet":
-            return ConvNet(shape[0], width, norm)
-        return (
-            SeriesConvNet(shape[0], width, norm)
-            if kind == "series_convnet"
-            else MLP(shape, width, norm)
-        )
+        if kind == "mlp":
+            return MLP(shape, width, norm)
+        return (ConvNet if kind == "convnet" else SeriesConvNet)(shape[0], width, norm)
 
 
 def copy_of(module: nn.Module) -> nn.Module:
@@ -68,9 +56,7 @@ def copy_of(module: nn.Module) -> nn.Module:
             "use torch.nn.utils.parametrizations in place of the older weight_norm and "
             "spectral_norm, and keep no results on the module"
         )
-        raise ModelError(
-            "cannot be copied", field="encoder", value=type(module).__name__, remedy=remedy
-        ) from error
+        raise ModelError.of_kind("cannot be copied", "encoder", module, remedy) from error
 
 
 def fresh_copy(module: nn.Module, seed: int) -> nn.Module:
@@ -87,16 +73,9 @@ def fresh_copy(module: nn.Module, seed: int) -> nn.Module:
                 continue
             reset = getattr(layer, "reset_parameters", None)
             if reset is None:
-                remedy = (
-                    "give the layer a reset_parameters(), or pass a function "
-                    "`seed -> module` as encoder="
-                )
-                raise ModelError(
-                    "has no way to be initialised anew",
-                    field=f"encoder.{name}",
-                    value=type(layer).__name__,
-                    remedy=remedy,
-                )
+                problem = "has no way to be initialised anew"
+                remedy = "give it a reset_parameters(), or pass a function `seed -> module`"
+                raise ModelError.of_kind(problem, f"encoder.{name}", layer, remedy)
             reset()
     return copied
 
@@ -104,18 +83,11 @@ def fresh_copy(module: nn.Module, seed: int) -> nn.Module:
 def build_projector(
     config: ModelConfig, encoder: nn.Module, shape: tuple[int, ...], seed: int
 ) -> nn.Module:
-    """The projector on top of `encoder`; its output is as wide as `h` unless `model.embedding`
-    says otherwise.
-    """
-    features = feature_width(encoder, shape)
+    """The projector on top of `encoder`, as wide as `h` unless `model.embedding` says otherwise."""
+    features, norm = feature_width(encoder, shape), _norm(config, _kind(config, shape))
     embedding = config.embedding or features
     with seeded(seed):
-        return Projector(
-            features,
-            config.projector_hidden or 4 * embedding,
-            embedding,
-            _norm(config, _kind(config, shape)),
-        )
+        return Projector(features, config.projector_hidden or 4 * embedding, embedding, norm)
 
 
 def build_head(features: int, classes: int, seed: int) -> nn.Linear:
@@ -125,9 +97,12 @@ def build_head(features: int, classes: int, seed: int) -> nn.Linear:
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """torch's global generator starts at `seed` and is put back afterwards."""
-    with torch.random.fork_rng(devices=[]):
+def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """torch's global generator starts at `seed` and is put back afterwards; a GPU's likewise where
+    it is the device.
+    """
+    gpus = [device] if device is not None and device.type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus):
         torch.manual_seed(seed)
         yield
 

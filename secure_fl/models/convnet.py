@@ -9,6 +9,25 @@ from torch import nn
 from secure_fl.models.norms import Norm, norm_layer
 
 
+def _strided(
+    convolution: type[nn.Conv1d | nn.Conv2d],
+    kernels: tuple[int, int, int],
+    channels: int,
+    features: int,
+    norm: Norm,
+) -> list[nn.Module]:
+    """Three convolutions of stride 2, each of twice as many channels as the one before."""
+    blocks, before = list[nn.Module](), channels
+    for width, kernel in zip((features // 4, features // 2, features), kernels, strict=True):
+        blocks += [
+            convolution(before, width, kernel, stride=2, padding=kernel // 2, bias=False),
+            norm_layer(norm, width, 2 if convolution is nn.Conv2d else 1),
+            nn.ReLU(),
+        ]
+        before = width
+    return blocks
+
+
 class ConvNet(nn.Sequential):
     """Three strided 3×3 convolutions and global average pooling: `[N, C, H, W]` -> `[N, features]`.
 
@@ -16,32 +35,15 @@ class ConvNet(nn.Sequential):
     """
 
     def __init__(self, channels: int, features: int = 128, norm: Norm = "group") -> None:
-        widths = (features // 4, features // 2, features)
-        blocks, before = [], channels
-        for width in widths:
-            blocks += [
-                nn.Conv2d(before, width, 3, stride=2, padding=1, bias=False),
-                norm_layer(norm, width, 2),
-                nn.ReLU(),
-            ]
-            before = width
+        blocks = _strided(nn.Conv2d, (3, 3, 3), channels, features, norm)
         super().__init__(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
 class SeriesConvNet(nn.Sequential):
-    """Three strided 1-D convolutions and global average pooling: `[N, C, L]` -> `[N, features]`;
-    any length.
-    """
+    """Three strided 1-D convolutions, averaged over time: `[N, C, L]` -> `[N, features]`, any L."""
 
     def __init__(self, channels: int, features: int = 128, norm: Norm = "group") -> None:
-        blocks, before = [], channels
-        for width, kernel in zip((features // 4, features // 2, features), (7, 5, 3), strict=True):
-            blocks += [
-                nn.Conv1d(before, width, kernel, stride=2, padding=kernel // 2, bias=False),
-                norm_layer(norm, width, 1),
-                nn.ReLU(),
-            ]
-            before = width
+        blocks = _strided(nn.Conv1d, (7, 5, 3), channels, features, norm)
         super().__init__(*blocks, nn.AdaptiveAvgPool1d(1), nn.Flatten())
 
 

@@ -1,6 +1,4 @@
-"""What sits on an encoder: the projector of the self-supervised phase, the head of the
-supervised one.
-"""
+"""What sits on an encoder: the self-supervised phase's projector, the supervised one's head."""
 
 from __future__ import annotations
 
@@ -12,9 +10,7 @@ from secure_fl.models.norms import Norm, norm_layer
 
 
 class Projector(nn.Sequential):
-    """SSD's two-layer projector, `[N, features]` -> `[N, embedding]`: Linear, norm,
-    ReLU, Linear.
-    """
+    """SSD's projector, `[N, features]` -> `[N, embedding]`: Linear, norm, ReLU, Linear."""
 
     def __init__(self, features: int, hidden: int, embedding: int, norm: Norm = "batch") -> None:
         super().__init__(
@@ -73,20 +69,15 @@ def feature_width(encoder: nn.Module, shape: tuple[int, ...]) -> int:
         with torch.no_grad():
             h = encoder(torch.zeros(1, *shape, device=device))
     except Exception as error:
+        problem = f"cannot take an example of shape {shape}: {error}"
         remedy = 'pass an encoder made for this shape, or set model.encoder = "auto"'
-        raise ModelError(
-            f"cannot take an example of shape {shape}: {error}",
-            field="encoder",
-            value=type(encoder).__name__,
-            remedy=remedy,
-        ) from None
+        raise ModelError.of_kind(problem, "encoder", encoder, remedy) from None
     encoder.train(was_training)
     if not isinstance(h, Tensor) or h.ndim != 2:
-        found = tuple(h.shape) if isinstance(h, Tensor) else type(h).__name__
         raise ModelError(
             "does not return [N, features]",
             field="encoder",
-            value=found,
+            value=tuple(h.shape) if isinstance(h, Tensor) else type(h).__name__,
             remedy="flatten or pool its output",
         )
     return h.shape[1]

@@ -18,9 +18,7 @@ from secure_fl.errors import ModelError
 
 
 def averaged_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """(name, tensor) of all that is averaged, in `state_dict` order; the tensors share the
-    module's memory.
-    """
+    """(name, tensor) of all that is averaged, in `state_dict` order, in the module's memory."""
     trained = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
     parameters = {name for name, _ in module.named_parameters()}
     for name, tensor in module.state_dict(keep_vars=True).items():
@@ -29,9 +27,7 @@ def averaged_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def buffer_places(module: nn.Module) -> tuple[int, ...]:
-    """Where floating-point buffers lie in `to_vector(module)`, ascending: their changes have the
-    units of the data, unlike a trained weight's.
-    """
+    """Where floating-point buffers, in the data's units, lie in `to_vector(module)`."""
     parameters, places, start = {name for name, _ in module.named_parameters()}, list[int](), 0
     for name, tensor in averaged_tensors(module):
         if name not in parameters:
@@ -41,20 +37,14 @@ def buffer_places(module: nn.Module) -> tuple[int, ...]:
 
 
 def moving_buffers(module: nn.Module, x: Tensor) -> list[str]:
-    """Names of the floating-point buffers that training on `x` `[N, ...]` moves, found by one pass
-    of a copy.
-    """
+    """Names of floating-point buffers that training on `x` moves, found by a pass of a copy."""
     tried = copy.deepcopy(module).train()
-    before = {
-        name: buffer.clone() for name, buffer in tried.named_buffers() if buffer.is_floating_point()
-    }
+    buffers = {name: each for name, each in tried.named_buffers() if each.is_floating_point()}
+    before = {name: each.clone() for name, each in buffers.items()}
     with torch.no_grad():
         tried(x)
-    return [
-        name
-        for name, buffer in tried.named_buffers()
-        if name in before and not torch.equal(buffer, before[name])
-    ]
+    after = dict(tried.named_buffers())
+    return [name for name, each in before.items() if not torch.equal(each, after[name])]
 
 
 def vector_size(module: nn.Module) -> int:
@@ -76,12 +66,9 @@ def load_vector(module: nn.Module, vector: Tensor) -> None:
     """
     size = vector_size(module)
     if vector.shape != (size,):
-        raise ModelError(
-            f"does not fit a model of {size} averaged values",
-            field="vector",
-            value=tuple(vector.shape),
-            remedy="use the same model on all sides",
-        )
+        problem = f"does not fit a model of {size} averaged values"
+        remedy = "use the same model on all sides"
+        raise ModelError(problem, field="vector", value=tuple(vector.shape), remedy=remedy)
     start = 0
     for _, tensor in averaged_tensors(module):
         tensor.copy_(vector[start : start + tensor.numel()].reshape(tensor.shape))
@@ -90,11 +77,8 @@ def load_vector(module: nn.Module, vector: Tensor) -> None:
 
 def integer_buffers(module: nn.Module) -> dict[str, Tensor]:
     """Copies of the buffers that are not averaged."""
-    return {
-        name: buffer.clone()
-        for name, buffer in module.named_buffers()
-        if not buffer.is_floating_point()
-    }
+    buffers = module.named_buffers()
+    return {name: each.clone() for name, each in buffers if not each.is_floating_point()}
 
 
 def set_buffers(module: nn.Module, values: Mapping[str, Tensor]) -> None:

@@ -1,46 +1,17 @@
 """Losses and their coupling, who owns which dimensions, and metrics of a representation.
 
-Public names, each imported when it is used:
+Public names, each imported when it is used; their docstrings say the rest:
 
-- `align_loss`: (1/N) Σ ‖ẑ¹ᵢ − ẑ²ᵢ‖² for two views `[N, D]`.
-- `align_uniformity_loss`: `align`, `uniformity` (mean over the views) and, with own dimensions,
-  `dsr` (likewise) of two views `[N, D]`, in one pass.
-- `alignment`: Mean squared distance between two views' unit features `[N, F]`; 0 is best.
-- `build_objective`: The objective named; `separation` is used by SSD only, which without one has no
-  DSR and no distillation.
-- `Coupling`: Ordered from none to full; clipping each example's gradient bounds its influence under
-  `PER_EXAMPLE` only.
-- `CrossEntropy`: Classification: the mean over a unit's rows of the cross-entropy with its label,
-  int64 `[U]`.
-- `distillation_loss`: Mean KL between the softmaxes of `h` and `z`, both `[N, D]`.
-- `dsr_loss`: Dimension-scaled regulariser of `[N, D]`.
-- `effective_rank`: exp of the entropy of the singular values' shares, for `[N, F]`: between 1 and
-  min(N, F), 0 for zero features.
-- `MaskedReconstruction`: Mean squared error between z and a random projection of the hidden cells.
-- `nt_xent_dsr_loss`: (NT-Xent, mean over the views of the dimension-scaled regulariser) of two
-  views `[N, D]`, in one pass.
-- `nt_xent_loss`: SimCLR's contrastive loss over two views `[N, D]`.
-- `NTXent`: SimCLR's loss; every example's term depends on the whole batch.
-- `Objective`: A weighted sum of named terms, each declaring how it couples examples.
-- `RandomFeatures`: Features of the kernel exp(−t‖u − v‖²).
-- `Separation`: One client's own dimensions.
-- `SeparationPlan`: Every client's separation: consecutive slices of one random permutation of the
-  dimensions, as in SSD's code.
-- `spectral_attraction`: −2 mean ẑ¹ᵢ·ẑ²ᵢ for two views `[N, D]`.
-- `spectral_moment`: ‖E ẑẑᵀ‖²_F over both views `[N, D]`.
-- `SpectralContrastive`: −2 E ẑ·ẑ⁺ + ‖E ẑẑᵀ‖²_F; examples meet in a `[D, D]` second moment only.
-- `SpectralUnits`: Spectral contrastive: −2 ẑ¹·ẑ² + 2 mean over views of ẑᵀMẑ.
-- `SSD`: align + β·uniformity + γ·DSR + δ·PD, each but align the mean over the two views.
-- `SSDUnits`: align + β·uniformity + γ·DSR + δ·PD, with uniformity's kernel by random features;
-  terms of weight 0 are left out.
-- `TargetObjective`: A loss of a model's outputs and a target that belongs to the same unit: labels,
-  hidden pixels.
-- `total_loss`: The weighted sum of an objective's terms.
-- `TwoViews`: Two augmentations of one batch, `[N, ...]` each, row by row the same examples.
-- `uniformity`: log mean exp(−t‖ĥᵢ − ĥⱼ‖²) over distinct pairs of `[N, F]`; about −2t is best.
-- `uniformity_loss`: log mean exp(−t‖ẑᵢ − ẑⱼ‖²) over distinct pairs of `[N, D]`, N at least 2.
-- `unit_form`: The objective as one loss an example.
-- `UnitObjective`: An objective as one loss a unit.
+- losses of `[N, D]`: `align_loss`, `uniformity_loss`, `nt_xent_loss`, `dsr_loss`,
+  `distillation_loss`, `spectral_attraction`, `spectral_moment`; two in one pass:
+  `align_uniformity_loss`, `nt_xent_dsr_loss`;
+- objectives, weighted sums of them: `Objective`, `build_objective`, `SSD`, `NTXent`,
+  `SpectralContrastive`, `MaskedReconstruction`, `TwoViews`, `total_loss`;
+- how examples meet in them: `Coupling`;
+- one loss a unit, for private training: `UnitObjective`, `unit_form`, `SSDUnits`, `SpectralUnits`,
+  `RandomFeatures`, and with targets `TargetObjective`, `CrossEntropy`;
+- own dimensions: `Separation`, `SeparationPlan`;
+- metrics: `alignment`, `uniformity`, `effective_rank`.
 """
 
 from __future__ import annotations

@@ -19,9 +19,7 @@ def separates(config: ObjectiveConfig) -> bool:
 
 
 def build_objective(config: ObjectiveConfig, separation: Separation | None = None) -> Objective:
-    """The objective named; `separation` is used by SSD only, which without one has no DSR and
-    no distillation.
-    """
+    """The objective named; SSD without a `separation` has no DSR and no distillation."""
     if config.name == "nt_xent":
         return NTXent(config.temperature)
     if config.name == "spectral_contrastive":

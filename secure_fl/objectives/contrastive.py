@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from secure_fl.objectives.coupling import Coupling, widest
+from secure_fl.objectives.coupling import Coupling
 from secure_fl.objectives.losses import nt_xent_loss, spectral_attraction, spectral_moment
-from secure_fl.objectives.objective import TwoViewModel, TwoViews
+from secure_fl.objectives.objective import Objective, TwoViewModel, TwoViews
 
 
 @dataclass(frozen=True)
-class NTXent:
+class NTXent(Objective):
     """SimCLR's loss; every example's term depends on the whole batch."""
 
     temperature: float = 0.5
@@ -26,17 +26,13 @@ class NTXent:
     def couplings(self) -> Mapping[str, Coupling]:
         return {"nt_xent": Coupling.BATCH}
 
-    @property
-    def coupling(self) -> Coupling:
-        return widest(self.couplings.values())
-
     def terms(self, batch: TwoViews, model: TwoViewModel) -> dict[str, Tensor]:
         (_, z1), (_, z2) = model(batch.first), model(batch.second)
         return {"nt_xent": nt_xent_loss(z1, z2, self.temperature)}
 
 
 @dataclass(frozen=True)
-class SpectralContrastive:
+class SpectralContrastive(Objective):
     """−2 E ẑ·ẑ⁺ + ‖E ẑẑᵀ‖²_F; examples meet in a `[D, D]` second moment only."""
 
     @property
@@ -46,10 +42,6 @@ class SpectralContrastive:
     @property
     def couplings(self) -> Mapping[str, Coupling]:
         return {"attraction": Coupling.PER_EXAMPLE, "moment": Coupling.STATISTIC}
-
-    @property
-    def coupling(self) -> Coupling:
-        return widest(self.couplings.values())
 
     def terms(self, batch: TwoViews, model: TwoViewModel) -> dict[str, Tensor]:
         (_, z1), (_, z2) = model(batch.first), model(batch.second)

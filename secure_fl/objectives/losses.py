@@ -29,15 +29,9 @@ def align_loss(z1: Tensor, z2: Tensor) -> Tensor:
 
 
 def uniformity_loss(z: Tensor, t: float = 2.0) -> Tensor:
-    """log mean exp(−t‖ẑᵢ − ẑⱼ‖²) over distinct pairs of `[N, D]`, N at least 2. Source: Wang &
-    Isola 2020.
-    """
-    return _call(
-        functional.uniformity_loss,
-        "pass [N, D] with N at least 2: leave out batches of one example",
-        z,
-        t,
-    )
+    """log mean exp(−t‖ẑᵢ − ẑⱼ‖²) over pairs of `[N, D]`, N ≥ 2. Source: Wang & Isola 2020."""
+    remedy = "pass [N, D] with N at least 2: leave out batches of one example"
+    return _call(functional.uniformity_loss, remedy, z, t)
 
 
 def nt_xent_loss(z1: Tensor, z2: Tensor, temperature: float = 0.5) -> Tensor:
@@ -48,18 +42,11 @@ def nt_xent_loss(z1: Tensor, z2: Tensor, temperature: float = 0.5) -> Tensor:
 def align_uniformity_loss(
     z1: Tensor, z2: Tensor, t: float, own: Subspace | None = None
 ) -> dict[str, Tensor]:
-    """`align`, `uniformity` (mean over the views) and, with own dimensions, `dsr` (likewise) of two
-    views `[N, D]`, in one pass.
-    """
+    """`align`, `uniformity` and, with own dimensions, `dsr` of two views `[N, D]`, in one pass."""
     remedy = "pass two [N, D] with N at least 2: leave out batches of one example"
     if own is None:
-        return dict(
-            zip(
-                ("align", "uniformity"),
-                _call(functional.align_uniformity_loss, remedy, z1, z2, t),
-                strict=True,
-            )
-        )
+        align, uniformity = _call(functional.align_uniformity_loss, remedy, z1, z2, t)
+        return {"align": align, "uniformity": uniformity}
     _check_width(z1, own.dims, own.basis)
     terms = _call(functional.align_uniformity_dsr_loss, remedy, z1, z2, t, own)
     return dict(zip(("align", "uniformity", "dsr"), terms, strict=True))
@@ -68,9 +55,7 @@ def align_uniformity_loss(
 def nt_xent_dsr_loss(
     z1: Tensor, z2: Tensor, temperature: float, own: Subspace
 ) -> tuple[Tensor, Tensor]:
-    """(NT-Xent, mean over the views of the dimension-scaled regulariser) of two views `[N, D]`, in
-    one pass.
-    """
+    """(NT-Xent, the regulariser's mean over the views) of two views `[N, D]`, in one pass."""
     _check_width(z1, own.dims, own.basis)
     return _call(functional.nt_xent_dsr_loss, _PAIR, z1, z2, temperature, own)
 
@@ -107,10 +92,7 @@ def distillation_loss(
     Raises:
         ObjectiveError: h and z have different widths.
     """
-    remedy = (
-        "distillation needs h and z of one width: leave model.embedding out, or set "
-        "objective.delta = 0"
-    )
+    remedy = "h and z need one width: leave model.embedding out, or set objective.delta = 0"
     return _call(functional.distillation_loss, remedy, h, z, temperature, direction)
 
 
@@ -131,13 +113,9 @@ def _check_width(z: Tensor, dims: Tensor, basis: Tensor | None) -> None:
     needed = int(dims.max()) + 1
     if width < needed or (basis is not None and width != len(basis)):
         needed = needed if basis is None else len(basis)
+        problem = f"z is {width} wide, the separation {needed}"
         remedy = "draw the plan for the projector's width"
-        raise ObjectiveError(
-            f"z is {width} wide, the separation {needed}",
-            field="separation",
-            value=("N", *z.shape[1:]),
-            remedy=remedy,
-        )
+        raise ObjectiveError(problem, field="separation", value=("N", *z.shape[1:]), remedy=remedy)
 
 
 def _bad_provider(error: dispatch.ProviderError) -> ConfigError:
@@ -148,9 +126,7 @@ def _bad_provider(error: dispatch.ProviderError) -> ConfigError:
 
 
 def _call(loss: Callable[..., _Result], remedy: str, *arguments: Any) -> _Result:
-    """Run a kernel; what it refuses becomes a typed error. How many rows there are is not in it: in
-    a private step that is secret.
-    """
+    """Run a kernel; its refusals become typed errors, without the number of rows, a secret."""
     try:
         return loss(*arguments)
     except dispatch.ProviderError as error:

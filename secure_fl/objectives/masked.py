@@ -24,12 +24,12 @@ from torch.nn import functional
 
 from secure_fl.errors import ObjectiveError
 from secure_fl.objectives.coupling import Coupling
-from secure_fl.objectives.objective import TwoViewModel, TwoViews
-from secure_fl.seeds import derive_seed
+from secure_fl.objectives.objective import Objective, TwoViewModel, TwoViews
+from secure_fl.seeds import generator_of
 
 
 @dataclass(frozen=True)
-class MaskedReconstruction:
+class MaskedReconstruction(Objective):
     """Mean squared error between z and a random projection of the hidden cells.
 
     Attributes:
@@ -44,14 +44,10 @@ class MaskedReconstruction:
 
     def __post_init__(self) -> None:
         if self.cells < 2 or not 0 < self.hidden < 1:
-            remedy = (
-                "use at least 2 cells a side and hide a share between 0 and 1, such as 4 and 0.5"
-            )
+            problem = "nothing to hide or nothing to see"
+            remedy = "use at least 2 cells a side and a share between 0 and 1, such as 4 and 0.5"
             raise ObjectiveError(
-                "nothing to hide or nothing to see",
-                field="masked",
-                value=(self.cells, self.hidden),
-                remedy=remedy,
+                problem, field="masked", value=(self.cells, self.hidden), remedy=remedy
             )
 
     @property
@@ -62,14 +58,8 @@ class MaskedReconstruction:
     def couplings(self) -> Mapping[str, Coupling]:
         return {"reconstruction": Coupling.PER_EXAMPLE}
 
-    @property
-    def coupling(self) -> Coupling:
-        return Coupling.PER_EXAMPLE
-
     def terms(self, batch: TwoViews, model: TwoViewModel) -> dict[str, Tensor]:
-        """Mean over both views; cells are drawn by torch's global generator, as
-        augmentations are.
-        """
+        """Mean over both views; torch's global generator draws cells, as augmentations."""
         losses = []
         for x in batch:
             visible, cells = self.hide(x)
@@ -98,19 +88,13 @@ class MaskedReconstruction:
             raise ObjectiveError(
                 "cannot be cut into cells", field="x", value=("N", *x.shape[1:]), remedy=remedy
             )
-        chosen = self._choose(
-            x,
-            torch.rand(len(x), self.places(x), device=x.device)
-            if numbers is None
-            else numbers.to(x.device),
-        )
+        if numbers is None:
+            numbers = torch.rand(len(x), self.places(x), device=x.device)
+        chosen = self._choose(x, numbers.to(x.device))
         size = list(x.shape[2:])
         mask = functional.interpolate(chosen, size=size, mode="nearest")
-        means = (
-            functional.adaptive_avg_pool2d(x, self.cells)
-            if sides == 2
-            else functional.adaptive_avg_pool1d(x, self.cells)
-        )
+        pooled = (functional.adaptive_avg_pool1d, functional.adaptive_avg_pool2d)[sides - 1]
+        means: Tensor = pooled(x, self.cells)
         return x * (1 - mask), (means * chosen).flatten(1)
 
     def target_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -126,9 +110,7 @@ class MaskedReconstruction:
         return chosen.to(x.dtype).reshape(len(x), 1, *[self.cells] * (x.ndim - 2))
 
     def _projection(self, inputs: int, outputs: int) -> Tensor:
-        """Random signs over √(hidden · inputs), so that a target's elements have the size of the
-        cells' root mean square.
-        """
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, "masked", inputs, outputs))
+        """Random signs over √(hidden · inputs): targets have the cells' root mean square."""
+        generator = generator_of(self.seed, "masked", inputs, outputs)
         signs = 2.0 * torch.randint(0, 2, (inputs, outputs), generator=generator) - 1
         return signs / sqrt(self.hidden * inputs)

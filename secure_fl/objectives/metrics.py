@@ -1,6 +1,4 @@
-"""How good a representation is without labels, by geometry. Features are L2-normalised and
-not centred.
-"""
+"""How good a representation is without labels, by geometry of L2-normalised, uncentred features."""
 
 from __future__ import annotations
 

@@ -42,6 +42,7 @@ class Objective(Protocol):
     @property
     def coupling(self) -> Coupling:
         """The widest of them."""
+        return max(self.couplings.values(), default=Coupling.PER_EXAMPLE)
 
     def terms(self, batch: TwoViews, model: TwoViewModel) -> dict[str, Tensor]:
         """The terms, unweighted, each a scalar."""

@@ -18,13 +18,11 @@ import torch
 from torch import Tensor
 
 from secure_fl.errors import ObjectiveError
-from secure_fl.seeds import derive_seed
+from secure_fl.seeds import generator_of
 from secure_fl_kernels.reference import normalize
 
 PAIRS = 512
-"""Noise in a gradient does not grow with the number of pairs: φ has norm 1 for any. 512 keep the
-kernel within about 0.03.
-"""
+"""Pairs do not add noise to a gradient: φ has norm 1 for any. 512 keep the kernel to about 0.03."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,12 +46,9 @@ class RandomFeatures:
         """
         if pairs < 1:
             raise ObjectiveError("no features", field="pairs", value=pairs, remedy=f"use {PAIRS}")
-        generator = torch.Generator().manual_seed(derive_seed(seed, "random-features"))
-        return cls(
-            torch.randn(pairs, dimension, generator=generator, dtype=torch.float64)
-            * (2 * t) ** 0.5,
-            t,
-        )
+        generator = generator_of(seed, "random-features")
+        drawn = torch.randn(pairs, dimension, generator=generator, dtype=torch.float64)
+        return cls(drawn * (2 * t) ** 0.5, t)
 
     def __call__(self, z: Tensor) -> Tensor:
         """φ of the unit vectors of `[..., D]`: `[..., 2M]`, of norm 1 but for rounding."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from secure_fl.config import ObjectiveConfig
 from secure_fl.errors import ObjectiveError
-from secure_fl.seeds import derive_seed
+from secure_fl.seeds import generator_of
 from secure_fl_kernels.reference import DSRForm
 from secure_fl_kernels.subspace import Subspace
 
@@ -37,27 +37,17 @@ class Separation:
 
     def __post_init__(self) -> None:
         dims = self.dims
-        if (
-            dims.dtype != torch.int64
-            or dims.ndim != 1
-            or len(dims) == 0
-            or len(dims.unique()) != len(dims)
-            or int(dims.min()) < 0
-        ):
+        whole = dims.dtype == torch.int64 and dims.ndim == 1 and len(dims) > 0
+        if not whole or len(dims.unique()) != len(dims) or int(dims.min()) < 0:
+            problem = "not a set of dimensions"
             remedy = "give a non-empty int64 vector of different dimensions"
             raise ObjectiveError(
-                "not a set of dimensions",
-                field="separation.dims",
-                value=dims.tolist(),
-                remedy=remedy,
+                problem, field="separation.dims", value=dims.tolist(), remedy=remedy
             )
         if not self.alpha >= 1:
-            raise ObjectiveError(
-                "below 1",
-                field="separation.alpha",
-                value=self.alpha,
-                remedy="the paper uses 10; 1 switches DSR off",
-            )
+            problem = "below 1"
+            remedy = "the paper uses 10; 1 switches DSR off"
+            raise ObjectiveError(problem, field="separation.alpha", value=self.alpha, remedy=remedy)
         if self.basis is not None:
             self._check_basis(self.basis)
 
@@ -66,31 +56,24 @@ class Separation:
         return Subspace(self.dims, self.alpha, self.basis, form)
 
     def _check_basis(self, basis: Tensor) -> None:
-        square = basis.ndim == 2 and basis.shape[0] == basis.shape[1]
-        if (
-            not square
-            or float((basis.double().T @ basis.double() - torch.eye(len(basis))).abs().max())
-            > _ORTHONORMAL_WITHIN
-        ):
+        square, wide = basis.ndim == 2 and basis.shape[0] == basis.shape[1], basis.double()
+        error = wide.T @ wide - torch.eye(len(wide)) if square else torch.full((1,), torch.inf)
+        if float(error.abs().max()) > _ORTHONORMAL_WITHIN:
             remedy = "take `random_basis(dimension, seed)`"
             raise ObjectiveError(
                 "not orthonormal", field="separation.basis", value=tuple(basis.shape), remedy=remedy
             )
         if int(self.dims.max()) >= len(basis):
+            problem = "outside the basis"
             remedy = f"keep them below {len(basis)}"
             raise ObjectiveError(
-                "outside the basis",
-                field="separation.dims",
-                value=int(self.dims.max()),
-                remedy=remedy,
+                problem, field="separation.dims", value=int(self.dims.max()), remedy=remedy
             )
 
 
 def random_basis(dimension: int, seed: int) -> Tensor:
-    """A random rotation `[D, D]`: QR of a Gaussian matrix, signs fixed, float64, so that it is
-    orthonormal to 1e-15 where losses are.
-    """
-    generator = torch.Generator().manual_seed(derive_seed(seed, "basis"))
+    """A random rotation `[D, D]`: QR of a Gaussian matrix, signs fixed, float64."""
+    generator = generator_of(seed, "basis")
     q, r = torch.linalg.qr(
         torch.randn(dimension, dimension, generator=generator, dtype=torch.float64)
     )
@@ -122,17 +105,13 @@ class SeparationPlan:
             ObjectiveError: more clients than dimensions, and slices are not to be shared.
         """
         if clients > dimension and config.assign != "modulo":
-            remedy = (
-                'set objective.assign = "modulo" (clients share slices), or widen model.embedding'
-            )
+            problem = f"{clients} clients cannot each own one of {dimension} dimensions"
+            remedy = 'set it to "modulo" (clients share slices), or widen model.embedding'
             raise ObjectiveError(
-                f"{clients} clients cannot each own one of {dimension} dimensions",
-                field="objective.assign",
-                value=config.assign,
-                remedy=remedy,
+                problem, field="objective.assign", value=config.assign, remedy=remedy
             )
         size = max(1, dimension // clients)
-        generator = torch.Generator().manual_seed(derive_seed(seed, "separation"))
+        generator = generator_of(seed, "separation")
         order = torch.randperm(dimension, generator=generator)
         slices = min(clients, dimension)
         basis = random_basis(dimension, seed) if config.basis == "shared" else None

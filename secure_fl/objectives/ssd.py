@@ -1,6 +1,4 @@
-"""SSD: alignment, uniformity, dimension-scaled regulariser and projector distillation
-(arXiv 2508.01251).
-"""
+"""SSD: alignment, uniformity, dimension-scaled regulariser, projector distillation (2508.01251)."""
 
 from __future__ import annotations
 
@@ -11,7 +9,7 @@ from functools import cached_property
 from torch import Tensor
 
 from secure_fl.config import ObjectiveConfig
-from secure_fl.objectives.coupling import Coupling, widest
+from secure_fl.objectives.coupling import Coupling
 from secure_fl.objectives.losses import (
     align_loss,
     align_uniformity_loss,
@@ -20,7 +18,7 @@ from secure_fl.objectives.losses import (
     nt_xent_dsr_loss,
     nt_xent_loss,
 )
-from secure_fl.objectives.objective import TwoViewModel, TwoViews
+from secure_fl.objectives.objective import Objective, TwoViewModel, TwoViews
 from secure_fl.objectives.separation import Separation
 from secure_fl_kernels.subspace import Subspace
 
@@ -31,7 +29,7 @@ paper's, with the code form.
 
 
 @dataclass(frozen=True)
-class SSD:
+class SSD(Objective):
     """align + β·uniformity + γ·DSR + δ·PD, each but align the mean over the two views.
 
     Without a separation, or with γ = δ = 0, it is align + uniformity (FedAlignUniform). Under the
@@ -52,9 +50,7 @@ class SSD:
 
     @property
     def couplings(self) -> Mapping[str, Coupling]:
-        """The code form's Frobenius norm runs over the batch; the squared forms are means of one
-        example's terms.
-        """
+        """The code form's Frobenius norm runs over the batch; squared forms are per example."""
         known = {
             "nt_xent": Coupling.BATCH,
             "align": Coupling.PER_EXAMPLE,
@@ -63,10 +59,6 @@ class SSD:
             "distillation": Coupling.PER_EXAMPLE,
         }
         return {name: known[name] for name in self.weights}
-
-    @property
-    def coupling(self) -> Coupling:
-        return widest(self.couplings.values())
 
     @cached_property
     def _own(self) -> Subspace | None:
@@ -88,21 +80,14 @@ class SSD:
         if "nt_xent" in self.weights:
             if own is None:
                 return {"nt_xent": nt_xent_loss(z1, z2, config.temperature)}
-            return dict(
-                zip(
-                    ("nt_xent", "dsr"),
-                    nt_xent_dsr_loss(z1, z2, config.temperature, own),
-                    strict=True,
-                )
-            )
+            contrast, dsr = nt_xent_dsr_loss(z1, z2, config.temperature, own)
+            return {"nt_xent": contrast, "dsr": dsr}
         if "uniformity" in self.weights:
             return align_uniformity_loss(z1, z2, config.t, own)
         terms = {"align": align_loss(z1, z2)}
         if own is not None and self.separation is not None:
-            terms["dsr"] = (
-                dsr_loss(z1, self.separation, config.form)
-                + dsr_loss(z2, self.separation, config.form)
-            ) / 2
+            first, second = (dsr_loss(z, self.separation, config.form) for z in (z1, z2))
+            terms["dsr"] = (first + second) / 2
         return terms
 
     def _distil(self, h: Tensor, z: Tensor) -> Tensor:

@@ -58,24 +58,18 @@ class UnitObjective(Protocol):
 
     @property
     def coupling(self) -> Coupling:
-        """The coupling of what is left once `statistic` is released: `PER_EXAMPLE`, or `GROUP`
-        where a unit is a group.
-        """
+        """Of what is left once `statistic` is released: `PER_EXAMPLE`, or `GROUP`."""
 
     @property
     def statistic(self) -> Statistic | None:
         """What must be released before the step."""
 
     def unit_losses(self, h: Tensor, z: Tensor, released: Tensor | None) -> Tensor:
-        """`h` `[U, R, F]` and `z` `[U, R, D]` -> `[U]`, each from its own rows and
-        `released` only.
-        """
+        """`h` `[U, R, F]`, `z` `[U, R, D]` -> `[U]`, each from its rows and `released` only."""
 
 
 class TargetObjective(Protocol):
-    """A loss of a model's outputs and a target that belongs to the same unit: labels,
-    hidden pixels.
-    """
+    """A loss of a model's outputs and a target of the same unit: labels, hidden pixels."""
 
     @property
     def coupling(self) -> Coupling:
@@ -87,9 +81,7 @@ class TargetObjective(Protocol):
 
 @dataclass(frozen=True)
 class CrossEntropy:
-    """Classification: the mean over a unit's rows of the cross-entropy with its label,
-    int64 `[U]`.
-    """
+    """The mean over a unit's rows of the cross-entropy with its label, int64 `[U]`."""
 
     coupling: Coupling = Coupling.PER_EXAMPLE
 
@@ -204,17 +196,10 @@ def distillation_rows(h: Tensor, z: Tensor, temperature: float, direction: Direc
         PrivacyError: h and z have different widths.
     """
     if h.shape != z.shape:
+        problem = "distillation needs h and z of one width"
         remedy = "leave model.embedding out, or set objective.delta = 0"
-        raise PrivacyError(
-            "distillation needs h and z of one width",
-            field="model.embedding",
-            value=z.shape[-1],
-            remedy=remedy,
-        )
-    log_h, log_z = (
-        functional.log_softmax(h / temperature, -1),
-        functional.log_softmax(z / temperature, -1),
-    )
+        raise PrivacyError(problem, field="model.embedding", value=z.shape[-1], remedy=remedy)
+    log_h, log_z = (functional.log_softmax(each / temperature, -1) for each in (h, z))
     target, other = (log_z, log_h) if direction == "projector_to_encoder" else (log_h, log_z)
     return (target.exp() * (target - other)).sum(-1)
 
@@ -241,16 +226,9 @@ def unit_form(
         return _ssd(objective, dimension, seed, pairs)
     if isinstance(objective, NTXent):
         raise _contrastive(objective)
-    remedy = (
-        "give it `unit_losses`, `statistic` and `coupling` (UnitObjective), "
-        "or use client-level privacy"
-    )
-    raise PrivacyError(
-        "has no form with one loss an example",
-        field="objective",
-        value=type(objective).__name__,
-        remedy=remedy,
-    )
+    problem = "has no form with one loss an example"
+    remedy = "give it the parts of a UnitObjective, or use client-level privacy"
+    raise PrivacyError.of_kind(problem, "objective", objective, remedy)
 
 
 def has_units(objective: object) -> TypeIs[UnitObjective]:
@@ -264,41 +242,25 @@ def _ssd(objective: SSD, dimension: int, seed: int, pairs: int) -> SSDUnits:
         raise _contrastive(objective)
     if "dsr" in weights and config.form == "code":
         raise _code_form()
-    statistic = (
-        KernelMean(RandomFeatures.draw(dimension, config.t, seed, pairs))
-        if "uniformity" in weights
-        else None
-    )
-    return SSDUnits(
-        statistic,
-        weights.get("uniformity", 0.0),
-        weights.get("dsr", 0.0),
-        weights.get("distillation", 0.0),
-        objective.separation,
-        config.form,
-        config.distillation_temperature,
-        config.direction,
-    )
+    statistic = None
+    if "uniformity" in weights:
+        statistic = KernelMean(RandomFeatures.draw(dimension, config.t, seed, pairs))
+    names, form = ("uniformity", "dsr", "distillation"), config.form
+    beta, gamma, delta = (weights.get(name, 0.0) for name in names)
+    own, temperature = objective.separation, config.distillation_temperature
+    return SSDUnits(statistic, beta, gamma, delta, own, form, temperature, config.direction)
 
 
 def _contrastive(objective: object) -> PrivacyError:
+    problem = "NT-Xent couples every example with the whole batch"
     remedy = (
-        'use mechanism = "group", which clips whole groups, or an objective whose examples meet in '
-        "a statistic: spectral_contrastive, ssd"
+        'use mechanism = "group", which clips whole groups, or an objective whose examples '
+        "meet in a statistic: spectral_contrastive, ssd"
     )
-    return PrivacyError(
-        "NT-Xent couples every example with the whole batch",
-        field="objective",
-        value=type(objective).__name__,
-        remedy=remedy,
-    )
+    return PrivacyError.of_kind(problem, "objective", objective, remedy)
 
 
 def _code_form() -> PrivacyError:
+    problem = "the code form's norm runs over the whole batch"
     remedy = 'set objective.form = "normalized"'
-    return PrivacyError(
-        "the code form's norm runs over the whole batch",
-        field="objective.form",
-        value="code",
-        remedy=remedy,
-    )
+    return PrivacyError(problem, field="objective.form", value="code", remedy=remedy)

@@ -1,19 +1,10 @@
-"""The K models, choosing among them, starting them, watching them for collapse.
+"""K cluster pools: their models, a client's choice among them, and the watch for collapse.
 
-Public names, each imported when it is used:
+Public names, each imported when it is used; their docstrings say the rest:
 
-- `best_pool`: Index of the lowest loss, or of the highest accuracy with ties broken by loss; equal
-  pools go to the first.
-- `nearest_centre`: Index and squared distance `[starts]` of the centre `[starts, pools, F]` nearest
-  to a centred sketch `[F]`.
-- `pool_health`: Figures and alert for `counts[k]` clients in pool k; `choices` and `groups` give
-  each client's pool and known group.
-- `PoolHealth`: Occupancy of the pools after a round.
-- `PoolLayout`: How vectors of a `PoolSet` are written into a model.
-- `PoolSet`: K pool models.
-- `sketch_of`: A client's sketch without noise: the mean of its examples `[N, F]`, each at
-  unit length.
-- `without_labels`: Sketches `[..., classes · F]` as plain ones `[..., F]` with F = `width`.
+- models: `PoolSet`, `PoolLayout`; a client's choice: `best_pool`;
+- occupancy and alert of a round: `pool_health`, `PoolHealth`;
+- the sketch start: `sketch_of`, `without_labels`, `nearest_centre`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""Watching pools for collapse: CP-CFL's clustering failure is that all clients choose the
-same model.
-"""
+"""Watching pools for collapse, CP-CFL's clustering failure: all clients choose the same model."""
 
 from __future__ import annotations
 
@@ -69,19 +67,15 @@ def _alert(
 
 
 def _remedy(config: FederationConfig) -> str:
-    """What this configuration leaves to try: a start that finds groups; or what makes the found
-    ones clearer and keeps them.
-    """
+    """What is left to try: a start that finds groups, or what makes found ones clearer."""
     pretrain, pools = config.pretrain, config.pools
     options: list[Option] = [Setting("pools.start", "sketch")]
     if pools.start == "sketch":
         options += [Raise("privacy.sketch_epsilon")] if config.noises_sketches else []
         if config.privacy.unit != "example" or config.privacy.chooses_by_loss(pools.start):
-            keeps = (
-                Raise("privacy.choice_stay")
-                if config.privacy.unit == "example"
-                else Raise("pools.keep_margin", limit=1)
-            )
+            keeps = Raise("pools.keep_margin", limit=1)
+            if config.privacy.unit == "example":
+                keeps = Raise("privacy.choice_stay")
             options += [Raise("pools.warmup_rounds", limit=pools.rounds - 1), keeps]
     elif pools.start == "random":
         options.append(Setting("pools.start", "pretrained"))

@@ -1,6 +1,4 @@
-"""K models as vectors, and how one model is split into what is shared, what is pooled and what
-is frozen.
-"""
+"""K models as vectors, and what of a model is shared, pooled and frozen."""
 
 from __future__ import annotations
 
@@ -36,9 +34,7 @@ class PoolSet:
 
 @dataclass(frozen=True)
 class PoolLayout:
-    """How vectors of a `PoolSet` are written into a model. A frozen encoder is in neither: every
-    party already has it.
-    """
+    """How a `PoolSet`'s vectors are written into a model; a frozen encoder is in neither."""
 
     mode: EncoderMode
 
@@ -51,9 +47,7 @@ class PoolLayout:
         )
 
     def buffers(self, model: PoolModel) -> tuple[int, ...]:
-        """Where a model's floating-point buffers lie in its shared part followed by its pooled
-        part, ascending.
-        """
+        """Where floating-point buffers lie in the shared, then the pooled part, ascending."""
         if self.mode == "finetune":
             return buffer_places(model)
         shared = vector_size(model.encoder) if self.mode == "shared" else 0

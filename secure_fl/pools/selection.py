@@ -1,6 +1,4 @@
-"""A client's choice among pools, and what it takes to leave the pool of the group that a sketch
-start found.
-"""
+"""A client's choice among pools, and what it takes to leave the pool of its found group."""
 
 from __future__ import annotations
 
@@ -11,9 +9,7 @@ from typing import Literal
 from torch import Tensor
 
 _SURE = 2.0
-"""Standard errors by which another pool must be better: fewer are passed by chance where a client
-holds few labels.
-"""
+"""Standard errors by which another pool must be better: fewer are passed by chance."""
 
 
 def best_pool(

@@ -18,13 +18,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from secure_fl.seeds import derive_seed
+from secure_fl.seeds import generator_of
 from secure_fl_kernels.reference import normalize
 
 _SPLIT = 1e-3
-"""How far a split centre moves, in root mean square distances: far above rounding, far below the
-sketches' spacing.
-"""
+"""How far a split centre moves, in root mean square distances: above rounding, below spacing."""
 
 
 def sketch_of(features: Tensor, labels: Tensor | None = None, classes: int = 0) -> Tensor:
@@ -47,17 +45,13 @@ def without_labels(sketch: Tensor, width: int) -> Tensor:
 
 
 def first_centres(starts: int, pools: int, dimension: int, radius: float, seed: int) -> Tensor:
-    """`[starts, pools, dimension]` random directions of length `radius`, the root mean square of
-    the centred sketches.
-    """
-    generator = torch.Generator().manual_seed(derive_seed(seed, "sketch", "first"))
+    """`[starts, pools, dimension]` random directions, as long as centred sketches in the mean."""
+    generator = generator_of(seed, "sketch", "first")
     return radius * normalize(torch.randn(starts, pools, dimension, generator=generator))
 
 
 def nearest_centre(sketch: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
-    """Index and squared distance `[starts]` of the centre `[starts, pools, F]` nearest to a centred
-    sketch `[F]`.
-    """
+    """Index and squared distance `[starts]` of the centre `[starts, pools, F]` nearest to `[F]`."""
     distance = (centres.double() - sketch.double()).square().sum(-1)
     return distance.argmin(-1), distance.min(-1).values
 
@@ -92,18 +86,11 @@ def moved_centres(sums: Tensor, counts: Tensor, distortion: Tensor, seed: int) -
     centres, distortion = sums / counts.clamp_min(1)[..., None], distortion.clone()
     for start, pool in (counts == 0).nonzero().tolist():
         worst = int(distortion[start].argmax())
-        direction = normalize(
-            torch.randn(1, centres.shape[-1], generator=generator, dtype=centres.dtype)
-        )[0]
-        step = (
-            _SPLIT
-            * (distortion[start, worst] / counts[start, worst].clamp_min(1)).sqrt()
-            * direction
-        )
-        centres[start, pool], centres[start, worst] = (
-            centres[start, worst] + step,
-            centres[start, worst] - step,
-        )
+        drawn = torch.randn(1, centres.shape[-1], generator=generator, dtype=centres.dtype)
+        spread = (distortion[start, worst] / counts[start, worst].clamp_min(1)).sqrt()
+        step = _SPLIT * spread * normalize(drawn)[0]
+        centres[start, pool] = centres[start, worst] + step
+        centres[start, worst] -= step
         distortion[start, worst] /= 4
         distortion[start, pool] = distortion[start, worst]
         counts = counts.clone()

@@ -1,24 +1,12 @@
 """What happens on one client: local training, scoring, and probes of a representation.
 
-Public names, each imported when it is used:
+Public names, each imported when it is used; their docstrings say the rest:
 
-- `Compute`: A device and a precision.
-- `embed`: Features `[N, F]` of un-augmented examples, float32 on the processor, in eval mode.
-- `epochs`: Index batches over `count` examples, `spec.epochs` times, each epoch in a new order.
-- `fine_tune`: Test accuracy after training the whole encoder and a linear head on `share` of the
-  labels, stratified.
-- `FitReport`: Mean of each term over the steps taken.
-- `linear_probe`: Test accuracy of a linear classifier on frozen features after the last epoch;
-  Adam, 3e-3, batch 512.
-- `LocalSpec`: One call's share of training.
-- `measure_representation`: All metrics of [evaluate], of one encoder.
-- `Score`: Mean loss, and accuracy where there are labels; `entropy` is that of the predictions,
-  in nats.
-- `SelfSupervised`: A self-supervised objective on two views.
-- `Supervised`: Cross-entropy on the labelled examples.
-- `Task`: Fit a model on a client's examples, or score it there.
-- `weighted_knn`: Accuracy of kNN on cosine similarity, a neighbour's vote weighing
-  exp(cosine / temperature).
+- what is trained for: `Task`, `Supervised`, `SelfSupervised`, and how well, `Score`;
+- one call's share of it: `LocalSpec`, `epochs` (index batches), `FitReport`, `Compute` (device and
+  precision);
+- how good an encoder is: `measure_representation`, `weighted_knn`, `linear_probe`, `fine_tune`,
+  `embed`.
 """
 
 from __future__ import annotations

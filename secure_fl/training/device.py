@@ -27,12 +27,9 @@ class Compute:
         """
         available = torch.cuda.is_available()
         if config.device == "cuda" and not available:
-            raise ConfigError(
-                "torch sees no CUDA device",
-                field="runtime.device",
-                value="cuda",
-                remedy='set it to "auto" or "cpu"',
-            )
+            problem = "torch sees no CUDA device"
+            remedy = 'set it to "auto" or "cpu"'
+            raise ConfigError(problem, field="runtime.device", value="cuda", remedy=remedy)
         torch.set_num_threads(config.threads)
         name = ("cuda" if available else "cpu") if config.device == "auto" else config.device
         return cls(torch.device(name), config.precision == "mixed")

@@ -17,13 +17,9 @@ from secure_fl.training.device import Compute
 
 Terms = dict[str, Tensor]
 EXPLODED = 10.0
-"""A loss has exploded when it is above its first value by this many times that value's size (or by
-as many nats, where it is below 1).
-"""
+"""A loss has exploded above its first value by this many times its size (or 1, if larger)."""
 _FIRST_SCALE = 1024.0
-"""float16 on cuda: every call begins with it, and a client's few steps leave no time to come down
-from torch's 65,536.
-"""
+"""float16 on cuda begins with it: a client's few steps are too few to come down from 65,536."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +47,7 @@ class LocalSpec:
 
 @dataclass(frozen=True)
 class FitReport:
-    """Mean of each term over the steps taken, and the first step, counted from 1, at which the loss
-    had exploded; None where it did not.
-    """
+    """Mean of each term over the steps, and the step, from 1, at which the loss exploded."""
 
     terms: dict[str, float]
     exploded: int | None = None
@@ -106,9 +100,7 @@ def fit(
 
 
 class _Descent:
-    """Momentum SGD on a model's trained parameters, whose losses are scaled where float16 would
-    lose their gradients.
-    """
+    """Momentum SGD on trained parameters; losses are scaled where float16 would lose gradients."""
 
     def __init__(self, model: nn.Module, spec: LocalSpec, compute: Compute) -> None:
         self._optimiser = torch.optim.SGD(

@@ -1,6 +1,4 @@
-"""How useful a representation is: weighted kNN, linear probe, fine-tuning with few labels. Settings
-as in SSD's evaluation.
-"""
+"""How useful a representation is: weighted kNN, linear probe, fine-tuning, set as in SSD's."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ from secure_fl.data.dataset import Dataset
 from secure_fl.data.views import Augmentation, batch_views
 from secure_fl.models.build import build_head, seeded
 from secure_fl.models.heads import Classifier
-from secure_fl.seeds import derive_seed
+from secure_fl.seeds import derive_seed, generator_of
 from secure_fl.training.device import Compute
 from secure_fl.training.tasks import Supervised
 
@@ -55,12 +53,10 @@ def linear_probe(
     epochs: int = 200,
     seed: int = 0,
 ) -> float:
-    """Test accuracy of a linear classifier on frozen features after the last epoch; Adam, 3e-3,
-    batch 512.
-    """
+    """Test accuracy of a linear classifier on frozen features, last epoch; Adam 3e-3, batch 512."""
     head = build_head(bank.shape[1], classes, derive_seed(seed, "probe"))
     optimiser = torch.optim.Adam(head.parameters(), lr=_PROBE_LR)
-    generator = torch.Generator().manual_seed(derive_seed(seed, "probe", "order"))
+    generator = generator_of(seed, "probe", "order")
     for _ in range(epochs):
         for index in torch.randperm(len(bank), generator=generator).split(_PROBE_BATCH):
             optimiser.zero_grad()

@@ -7,7 +7,7 @@ once in the pooled test set.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 
 from torch import nn
 
@@ -53,11 +53,9 @@ def measure_representation(
         return {}
     h = embed(encoder, test.x, compute)
     first, second = batch_views(augment, test.x, derive_seed(seed, "alignment"))
-    metrics = {
-        "alignment": alignment(embed(encoder, first, compute), embed(encoder, second, compute)),
-        "uniformity": uniformity(h),
-        "effective_rank": effective_rank(h),
-    }
+    agreed = alignment(embed(encoder, first, compute), embed(encoder, second, compute))
+    metrics = {"alignment": agreed, "uniformity": uniformity(h)}
+    metrics["effective_rank"] = effective_rank(h)
     bank, judged = train.with_labels(), test.with_labels()
     if len(bank) == 0 or len(judged) == 0:
         return metrics
@@ -68,32 +66,8 @@ def measure_representation(
         metrics["linear_probe"] = linear_probe(
             *features, classes=train.classes, epochs=config.probe_epochs, seed=seed
         )
-    metrics |= _fine_tuned(
-        encoder, bank, judged, config.fine_tune, config.fine_tune_epochs, augment, compute, seed
-    )
-    return metrics
-
-
-def _fine_tuned(
-    encoder: nn.Module,
-    bank: Dataset,
-    judged: Dataset,
-    shares: Sequence[float],
-    epochs: int,
-    augment: Augmentation,
-    compute: Compute,
-    seed: int,
-) -> dict[str, float]:
-    def tuned(share: float) -> float:
-        return fine_tune(
-            encoder,
-            bank,
-            judged,
-            share=share,
-            epochs=epochs,
-            augment=augment,
-            compute=compute,
-            seed=seed,
-        )
-
-    return {f"fine_tune_{share:g}": tuned(share) for share in shares}
+    tuned = partial(fine_tune, encoder, bank, judged, epochs=config.fine_tune_epochs, seed=seed)
+    return metrics | {
+        f"fine_tune_{share:g}": tuned(share=share, augment=augment, compute=compute)
+        for share in config.fine_tune
+    }

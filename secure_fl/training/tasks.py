@@ -1,11 +1,7 @@
-"""What a model is trained for: a label, or the agreement of two views. Both can be fitted
-and scored.
-"""
+"""What a model is trained for and scored by: a label, or the agreement of two views."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Protocol
@@ -17,6 +13,7 @@ from torch.nn import functional
 from secure_fl.coins import Coins, Draws
 from secure_fl.data.dataset import Dataset
 from secure_fl.data.views import Augmentation, batch_views
+from secure_fl.models.build import seeded
 from secure_fl.models.heads import Classifier, EncoderProjector
 from secure_fl.objectives.objective import Objective, TwoViews
 from secure_fl.seeds import derive_seed
@@ -59,9 +56,7 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class Supervised:
-    """Cross-entropy on the labelled examples. With `frozen`, the encoder stays in eval mode and is
-    not trained.
-    """
+    """Cross-entropy on the labelled examples; a `frozen` encoder stays in eval mode, untrained."""
 
     compute: Compute
     frozen: bool = False
@@ -73,48 +68,27 @@ class Supervised:
 
         def terms_of(index: Tensor) -> dict[str, Tensor]:
             logits = model(x[index.to(x.device)])
-            return {
-                "cross_entropy": functional.cross_entropy(logits.float(), y[index.to(y.device)])
-            }
+            loss = functional.cross_entropy(logits.float(), y[index.to(y.device)])
+            return {"cross_entropy": loss}
 
-        with _seeded(seed, self.compute):
-            return fit(
-                model,
-                epochs(len(data), spec, seed, whole=False),
-                terms_of,
-                {"cross_entropy": 1.0},
-                spec,
-                self.compute,
-            )
+        batches, weights = epochs(len(data), spec, seed, whole=False), {"cross_entropy": 1.0}
+        with seeded(seed, self.compute.device):
+            return fit(model, batches, terms_of, weights, spec, self.compute)
 
     def score(self, model: nn.Module, data: Dataset, seed: int) -> Score:
-        """Loss and accuracy over the labelled examples; over all, when none is labelled, only the
-        predictions' entropy.
-        """
+        """Over the labelled examples; over all, when none is, only the predictions' entropy."""
         labelled = data.labelled
         data = data.with_labels() if labelled else data
-        model.eval()
-        with torch.no_grad(), self.compute.autocast():
-            logits = torch.cat(
-                [model(x.to(self.compute.device)).float().cpu() for x in data.x.split(SCORE_BATCH)]
-            )
+        logits = embed(model, data.x, self.compute)
         log_p = functional.log_softmax(logits, 1)
         entropy = float(-(log_p.exp() * log_p).sum(1).mean())
         if not labelled:
             return Score(float("nan"), None, entropy)
-        losses, right = (
-            functional.nll_loss(log_p, data.y, reduction="none"),
-            (logits.argmax(1) == data.y).double(),
-        )
+        losses = functional.nll_loss(log_p, data.y, reduction="none")
+        right = (logits.argmax(1) == data.y).double()
         recalls = torch.stack([right[data.y == label].mean() for label in data.y.unique()])
-        return Score(
-            float(losses.mean()),
-            float(right.mean()),
-            entropy,
-            float(recalls.mean()),
-            losses,
-            1 - right,
-        )
+        loss, accuracy, balanced = (float(part.mean()) for part in (losses, right, recalls))
+        return Score(loss, accuracy, entropy, balanced, losses, 1 - right)
 
 
 @dataclass(frozen=True)
@@ -133,46 +107,27 @@ class SelfSupervised:
         def terms_of(index: Tensor) -> dict[str, Tensor]:
             return self._terms(model, data.x[index], coins.at(next(steps), index))
 
-        weights: Mapping[str, float] = self.objective.weights
-        with _seeded(seed, self.compute):
-            return fit(
-                model,
-                epochs(len(data), spec, seed, whole=True),
-                terms_of,
-                weights,
-                spec,
-                self.compute,
-            )
+        batches, weights = epochs(len(data), spec, seed, whole=True), self.objective.weights
+        with seeded(seed, self.compute.device):
+            return fit(model, batches, terms_of, weights, spec, self.compute)
 
     def score(self, model: nn.Module, data: Dataset, seed: int) -> Score:
-        """Mean objective over batches of the same views for one seed, so that models can be
-        compared; NaN below two examples.
-        """
+        """Mean over batches of the same views for one seed, to compare models; NaN below two."""
         model.eval()
         losses, coins = list[float](), Coins.public(derive_seed(seed, "views"))
+        weights = self.objective.weights
         with torch.no_grad(), self.compute.autocast():
             for index in torch.arange(len(data)).split(SCORE_BATCH):
                 if len(index) < 2:
                     continue
                 terms = self._terms(model, data.x[index], coins.at(0, index))
-                losses.append(
-                    sum(self.objective.weights[name] * float(term) for name, term in terms.items())
-                )
-        return Score(
-            sum(losses) / len(losses) if losses else float("nan"), losses=torch.tensor(losses)
-        )
+                losses.append(sum(weights[name] * float(term) for name, term in terms.items()))
+        mean = sum(losses) / len(losses) if losses else float("nan")
+        return Score(mean, losses=torch.tensor(losses))
 
     def _terms(self, model: nn.Module, x: Tensor, draws: Draws) -> dict[str, Tensor]:
         batch = TwoViews(*batch_views(self.augment, x.to(self.compute.device), draws))
         return self.objective.terms(batch, model)
-
-
-@contextmanager
-def _seeded(seed: int, compute: Compute) -> Iterator[None]:
-    """Dropout and the like follow `seed`; the caller's random state is left alone."""
-    with torch.random.fork_rng(devices=[compute.device] if compute.device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
 
 
 def train_mode(model: nn.Module, frozen: bool) -> None:
@@ -186,6 +141,5 @@ def embed(encoder: nn.Module, x: Tensor, compute: Compute) -> Tensor:
     """Features `[N, F]` of un-augmented examples, float32 on the processor, in eval mode."""
     encoder.eval()
     with torch.no_grad(), compute.autocast():
-        return torch.cat(
-            [encoder(part.to(compute.device)).float().cpu() for part in x.split(SCORE_BATCH)]
-        )
+        parts = x.split(SCORE_BATCH)
+        return torch.cat([encoder(part.to(compute.device)).float().cpu() for part in parts])

@@ -10,7 +10,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from secure_fl.cli.console import table
+from secure_fl.cli.console import Sheet
 from secure_fl.terminal import _SPELLED, prepare
 
 
@@ -50,7 +50,7 @@ def test_what_is_spelled_is_plain() -> None:
 def test_a_table_keeps_its_cells_whole_at_any_width(width: int) -> None:
     out = Console(file=io.StringIO(), width=width, soft_wrap=True, highlight=False)
     out.print(
-        table(
+        Sheet(
             "what",
             ["client", "data", "train", "note"],
             [["ward [a]", "rotated 120°", 120, ""], ["ward b", "x" * 30, 7, "small"]],

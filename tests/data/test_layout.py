@@ -62,7 +62,7 @@ def test_channels_are_found_or_asked_for(
                 path=str(tmp_path / "own.npz"),
                 kind="vector" if len(given) == 1 else "auto",
             )
-        )[0],
+        ),
     ]
     for way in ways:
         if expected is None:
@@ -87,7 +87,7 @@ def test_what_is_said_is_believed(tmp_path: Path) -> None:
     assert np.array_equal(last.x.numpy(), x.transpose(0, 3, 1, 2))
     np.savez(tmp_path / "own.npz", x=x)
     source = SourceConfig(name="npz", path=str(tmp_path / "own.npz"), layout="channels_last")
-    assert torch.equal(npz(source)[0].x, last.x)
+    assert torch.equal(npz(source).x, last.x)
     grey = Dataset.from_arrays(x[0], kind="image")
     assert grey.reading == "images of 4 x 4 pixels, 1 channel"
     assert Dataset.from_arrays(x[0, 0], kind="series").shape == (1, 4)

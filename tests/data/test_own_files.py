@@ -149,7 +149,7 @@ def test_one_table_a_client_has_one_set_of_categories(tmp_path: Path) -> None:
 def test_the_home_folder_in_every_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     np.savez(tmp_path / "mine.npz", x=np.zeros((4, 1, 8, 8), np.float32))
-    assert len(npz(SourceConfig(name="npz", path="~/mine.npz"))[0]) == 4
+    assert len(npz(SourceConfig(name="npz", path="~/mine.npz"))) == 4
     config = tiny_config(
         pretrain={
             "mode": "load",

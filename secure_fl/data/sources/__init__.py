@@ -16,7 +16,7 @@ from secure_fl.data.joining import join
 from secure_fl.data.sources import cifar, idx, packaged
 from secure_fl.data.sources.files import read_files
 from secure_fl.errors import DataError
-from secure_fl.seeds import derive_seed
+from secure_fl.seeds import generator_of
 
 READERS: dict[str, Callable[[SourceConfig], Splits]] = {
     "digits": packaged.digits,
@@ -38,14 +38,8 @@ def load_source(source: SourceConfig, config: DataConfig, seed: int) -> Splits:
     if source.name in READERS:
         train, test = READERS[source.name](source)
     else:
-        train, test = (
-            read_files(
-                source,
-                Declared.of(config.classes, config.class_names, "data.class_names"),
-                config.image_size,
-            ),
-            None,
-        )
+        declared = Declared.of(config.classes, config.class_names, "data.class_names")
+        train, test = read_files(source, declared, config.image_size), None
     train = _thin(prepared(train, config), source, seed, "train")
     return train, None if test is None else _thin(prepared(test, config), source, seed, "test")
 
@@ -79,40 +73,27 @@ def given_sources(data: Any, config: DataConfig) -> list[Splits]:
 
 
 def prepared(data: Dataset, config: DataConfig) -> Dataset:
-    """Examples scaled and resized as [data] asks; bytes are in [0, 1] already. Vectors are scaled
-    once clients have them (`data.scaling`).
-    """
+    """Examples scaled and resized as [data] asks; vectors are scaled later (`data.scaling`)."""
     x, notes = data.x, data.notes
-    if data.kind != "vector" and (
-        config.scale == "per_example" or (config.scale == "auto" and data.kind == "series")
-    ):
+    alone = config.scale == "per_example" or (config.scale == "auto" and data.kind == "series")
+    if alone and data.kind != "vector":
         axes = tuple(range(2, x.ndim))
         if config.scale == "auto":
-            notes = (
-                *notes,
-                (
-                    "each series is brought to mean 0 and deviation 1, channel by channel; "
-                    'data.scale = "none" keeps its level'
-                ),
+            note = (
+                "each series is brought to mean 0 and deviation 1, channel by channel; "
+                'data.scale = "none" keeps its level'
             )
-        x = (x - x.mean(axes, keepdim=True)) / x.std(axes, keepdim=True, correction=0).clamp_min(
-            1e-6
-        )
+            notes = (*notes, note)
+        centred, spread = x - x.mean(axes, keepdim=True), x.std(axes, keepdim=True, correction=0)
+        x = centred / spread.clamp_min(1e-6)
     if config.image_size is not None:
         if data.kind != "image":
             remedy = 'leave data.image_size out, or set kind = "image" on the source'
-            raise DataError(
-                "only images can be resized",
-                field="data.image_size",
-                value=data.kind,
-                remedy=remedy,
-            )
+            problem, field = "only images can be resized", "data.image_size"
+            raise DataError(problem, field=field, value=data.kind, remedy=remedy)
+        size = (config.image_size, config.image_size)
         x = functional.interpolate(
-            x,
-            size=(config.image_size, config.image_size),
-            mode="bilinear",
-            align_corners=False,
-            antialias=True,
+            x, size=size, mode="bilinear", align_corners=False, antialias=True
         )
     return replace(data, x=x, notes=notes)
 
@@ -120,5 +101,5 @@ def prepared(data: Dataset, config: DataConfig) -> Dataset:
 def _thin(data: Dataset, source: SourceConfig, seed: int, split: str) -> Dataset:
     if source.limit is None or source.limit >= len(data):
         return data
-    generator = torch.Generator().manual_seed(derive_seed(seed, "limit", source.name, split))
+    generator = generator_of(seed, "limit", source.name, split)
     return data.take(torch.randperm(len(data), generator=generator)[: source.limit].sort().values)

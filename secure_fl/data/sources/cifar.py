@@ -36,7 +36,7 @@ def _read(source: SourceConfig, files: Sequence[str], label_bytes: int, classes:
         f"set data.sources.0.path to the unpacked folder of {source.name}'s *binary* distribution"
     )
     if source.path is None:
-        raise DataError("needs a folder", field="data.sources.path", value=None, remedy=remedy)
+        raise DataError.of_source("needs a folder", None, remedy)
     records = np.concatenate(
         [_records(Path(source.path) / name, label_bytes + _PIXELS, remedy) for name in files]
     )
@@ -51,14 +51,9 @@ def _records(path: Path, size: int, remedy: str) -> np.ndarray:
         with open_file(path) as file:
             raw = np.fromfile(file, np.uint8)
     except OSError:
-        raise DataError(
-            "no such file", field="data.sources.path", value=str(path), remedy=remedy
-        ) from None
+        raise DataError.of_source("no such file", path, remedy) from None
     if len(raw) == 0 or len(raw) % size:
-        raise DataError(
-            f"truncated: not a whole number of {size}-byte records",
-            field=path.name,
-            value=str(path),
-            remedy=remedy,
+        raise DataError.of_file(
+            f"truncated: not a whole number of {size}-byte records", path, remedy
         )
     return raw.reshape(-1, size)

@@ -1,6 +1,4 @@
-"""Sources of the user's own: one file, or a folder or glob of files whose names are the
-clients'.
-"""
+"""Sources of the user's own: a file, or a folder or glob of files named after clients."""
 
 from __future__ import annotations
 
@@ -29,10 +27,7 @@ _SUFFIXES = {
     "csv": (".csv", ".tsv", ".txt"),
     "parquet": (".parquet", ".pq"),
 }
-_ONE: dict[str, Callable[[SourceConfig, Declared], Dataset]] = {
-    "npz": lambda source, declared: npz(source, declared)[0],
-    "npy": npy,
-}
+_ONE: dict[str, Callable[[SourceConfig, Declared], Dataset]] = {"npz": npz, "npy": npy}
 
 
 def read_files(source: SourceConfig, declared: Declared, image_size: int | None) -> Dataset:
@@ -42,23 +37,16 @@ def read_files(source: SourceConfig, declared: Declared, image_size: int | None)
         DataError: no path, nothing there, or what the readers refuse.
     """
     if source.path is None:
-        what = (
-            "a folder of pictures"
-            if source.name == "images"
-            else f"a {_SUFFIXES[source.name][0]} file, or a folder of them"
-        )
-        raise DataError(
-            "needs a path",
-            field="data.sources.path",
-            value=None,
-            remedy=f"set data.sources.0.path to {what}",
-        )
+        what = "a folder of pictures"
+        if source.name != "images":
+            what = f"a {_SUFFIXES[source.name][0]} file, or a folder of them"
+        raise DataError.of_source("needs a path", None, f"set data.sources.0.path to {what}")
     if source.name == "images":
         return images(source, declared, image_size)
     files = _files(source.name, source.path)
     if files is None and not Path(source.path).exists():
         remedy = f"check the path; it was looked for in {Path.cwd()}, where the command runs"
-        raise DataError("no such file", field="data.sources.path", value=source.path, remedy=remedy)
+        raise DataError.of_source("no such file", source.path, remedy)
     name = Path(source.path).name or source.name
     if source.name in ("csv", "parquet"):
         return tables(source, declared, {"": Path(source.path)} if files is None else files, name)
@@ -67,34 +55,25 @@ def read_files(source: SourceConfig, declared: Declared, image_size: int | None)
 
 
 def kind_of(path: Path, field: str) -> SourceName:
-    """What a file or folder is, as `data.sources.name` has it: by the suffix, of a folder by what
-    is in it.
-
-    Args:
-        field: where the caller named it, for the error.
+    """What a file, by its suffix, or a folder, by what is in it, is as `data.sources.name` has it.
 
     Raises:
-        DataError: nothing is there, or nothing that is read.
+        DataError: nothing is there, or nothing that is read; `field` is where it was named.
     """
     suffixes = {suffix: name for name, known in _SUFFIXES.items() for suffix in known}
     if path.is_dir():
-        inside = {
-            suffixes.get(file.suffix.lower()) for file in path.iterdir() if file.is_file()
-        } - {None}
+        inside = {suffixes.get(each.suffix.lower()) for each in path.iterdir() if each.is_file()}
+        inside -= {None}
         found = inside.pop() if len(inside) == 1 else None if inside else "images"
     else:
         found = suffixes.get(path.suffix.lower())
     if found is None or not path.exists():
+        problem = "of no kind that is read" if path.exists() else "no such file"
         remedy = (
-            f"give a folder of pictures, a file ending in {', '.join(suffixes)}, or a folder of "
-            "such files, all of one kind"
+            f"give a folder of pictures, a file ending in {', '.join(suffixes)}, or a "
+            "folder of such files, all of one kind"
         )
-        raise DataError(
-            "of no kind that is read" if path.exists() else "no such file",
-            field=field,
-            value=str(path),
-            remedy=remedy,
-        )
+        raise DataError(problem, field=field, value=str(path), remedy=remedy)
     return cast("SourceName", found)
 
 
@@ -105,55 +84,37 @@ def read_like(
     columns: Sequence[str],
     kind: Literal["image", "series", "vector"],
 ) -> Dataset:
-    """A newcomer's examples, of the kind that the suffix says, read as a run's own were.
-
-    Args:
-        path: a file, or a folder of pictures or arrays.
-        data: the run's, whose first source of the same kind says how columns and arrays are called.
-        declared: the run's classes.
-        columns: of the run's table, where it was one.
-        kind: what the run's examples are.
+    """A newcomer's examples, of the kind that the suffix says, read as a run's own were: columns
+    and arrays are called as in the run's first source of that kind, `columns` are its table's, and
+    `kind` is what its examples are.
 
     Raises:
         DataError: no such file, of no kind that is read, or what its reader refuses.
     """
     name = kind_of(path, "file")
-    known = next(
-        (source for source in data.sources if source.name == name), SourceConfig(name=name)
-    )
-    source = known.model_copy(
-        update={"path": str(path), "limit": None, "client": None, "split": None, "group": None}
-    )
-    if name in ("npz", "npy"):
-        source = source.model_copy(update={"kind": kind})
+    known = next((each for each in data.sources if each.name == name), SourceConfig(name=name))
+    own: dict[str, object] = dict.fromkeys(("limit", "client", "split", "group"))
+    own |= {"path": str(path)} | ({"kind": kind} if name in ("npz", "npy") else {})
+    source = known.model_copy(update=own)
     try:
-        return _one(source, declared, data.image_size, path, columns)
+        return _one(source, declared, data.image_size, columns)
     except DataError as error:
         if known.label is None or not error.field.endswith(".label"):
             raise
         # A newcomer may have no labels.
-        return _one(
-            source.model_copy(update={"label": None}), declared, data.image_size, path, columns
-        )
+        source = source.model_copy(update={"label": None})
+        return _one(source, declared, data.image_size, columns)
 
 
 def _one(
-    source: SourceConfig,
-    declared: Declared,
-    image_size: int | None,
-    path: Path,
-    columns: Sequence[str],
+    source: SourceConfig, declared: Declared, image_size: int | None, columns: Sequence[str]
 ) -> Dataset:
-    if source.name in ("csv", "parquet"):
-        files = _files(source.name, str(path)) or {"": path}
-        return tables(
-            source.model_copy(update={"features": None, "categories": None}),
-            declared,
-            files,
-            path.name,
-            columns,
-        )
-    return read_files(source, declared, image_size)
+    if source.name not in ("csv", "parquet"):
+        return read_files(source, declared, image_size)
+    path = Path(source.path or "")
+    files = _files(source.name, str(path)) or {"": path}
+    bare = source.model_copy(update={"features": None, "categories": None})
+    return tables(bare, declared, files, path.name, columns)
 
 
 def _files(kind: str, path: str) -> Mapping[str, Path] | None:
@@ -174,9 +135,7 @@ def _files(kind: str, path: str) -> Mapping[str, Path] | None:
         remedy = (
             f"put {' or '.join(_SUFFIXES[kind])} files there, one a client, or correct the path"
         )
-        raise DataError(
-            "holds no file of this kind", field="data.sources.path", value=path, remedy=remedy
-        )
+        raise DataError.of_source("holds no file of this kind", path, remedy)
     stems = [file.stem for file in files]
     return {
         file.stem if stems.count(file.stem) == 1 else str(file.with_suffix("")): file
@@ -191,21 +150,17 @@ def _many(
     files: Mapping[str, Path],
     name: str,
 ) -> Dataset:
-    """One dataset of files of arrays. Each is a client, unless all say themselves who
-    holds what.
-    """
+    """One dataset of files of arrays; each is a client, unless all say who holds what."""
     parts = [
         replace(read(source.model_copy(update={"path": str(file)}), declared), name=file.name)
         for file in files.values()
     ]
     own = [part.client is not None for part in parts]
     if any(own) and not all(own):
+        problem = "has no client array, and other files do"
         remedy = "give every file an array that says who holds what, or none"
         raise DataError(
-            "has no client array, and other files do",
-            field="data.sources.client",
-            value=parts[own.index(False)].name,
-            remedy=remedy,
+            problem, field="data.sources.client", value=parts[own.index(False)].name, remedy=remedy
         )
     joined = join(parts, name)
     if all(own) or len(parts) == 1:

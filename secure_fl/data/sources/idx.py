@@ -27,25 +27,23 @@ _LARGEST = 1 << 30
 
 def mnist(source: SourceConfig) -> tuple[Dataset, Dataset]:
     """60,000 and 10,000 grey digits of 28×28 from the folder `path`."""
-    if source.path is None:
-        remedy = "set data.sources.0.path to the folder that holds train-images-idx3-ubyte(.gz)"
-        raise DataError("needs a folder", field="data.sources.path", value=None, remedy=remedy)
-    return _both(
-        source,
-        Path(source.path),
-        "set data.sources.0.path to the folder that holds MNIST's four idx files",
+    remedy = (
+        "set data.sources.0.path to the folder that holds MNIST's four idx files, "
+        "train-images-idx3-ubyte(.gz) and so on"
     )
+    if source.path is None:
+        raise DataError.of_source("needs a folder", None, remedy)
+    return _both(source, Path(source.path), remedy)
 
 
 def fashion_mnist(source: SourceConfig) -> tuple[Dataset, Dataset]:
     """60,000 and 10,000 grey garments of 28×28, from `path` or where Debian's package puts them."""
     folder = Path(source.path) if source.path is not None else DEBIAN_FASHION
-    return _both(
-        source,
-        folder,
+    remedy = (
         "`apt-get install dataset-fashion-mnist`, or set data.sources.0.path to a folder with its "
-        "four idx files",
+        "four idx files"
     )
+    return _both(source, folder, remedy)
 
 
 def read_idx(path: Path, remedy: str = "fetch the file again") -> np.ndarray:
@@ -64,14 +62,12 @@ def read_idx(path: Path, remedy: str = "fetch the file again") -> np.ndarray:
     elif held > promised:
         problem = "its header promises fewer values"
     if problem:
-        raise DataError(problem, field=path.name, value=str(path), remedy=remedy)
+        raise DataError.of_file(problem, path, remedy)
     try:
         return np.frombuffer(body, np.uint8).reshape(shape)
     except ValueError:
         # more dimensions than an array may have, or empty ones beyond what can be addressed
-        raise DataError(
-            "its header describes no array", field=path.name, value=str(path), remedy=remedy
-        ) from None
+        raise DataError.of_file("its header describes no array", path, remedy) from None
 
 
 def _contents(path: Path, remedy: str) -> tuple[bytes, tuple[int, ...], bytes]:
@@ -86,13 +82,11 @@ def _contents(path: Path, remedy: str) -> tuple[bytes, tuple[int, ...], bytes]:
             # No more than the header promises is expanded, nor more than any such set holds.
             return head, shape, stream.read(min(math.prod(shape), _LARGEST) + 1)
     except FileNotFoundError:
-        raise DataError(
-            "no such file", field="data.sources.path", value=str(path), remedy=remedy
-        ) from None
+        raise DataError.of_source("no such file", path, remedy) from None
     except (EOFError, OSError, zlib.error) as error:
         # Its class alone: gzip quotes bytes of the file.
         problem = f"truncated or damaged archive: {type(error).__name__}"
-        raise DataError(problem, field=path.name, value=str(path), remedy=remedy) from None
+        raise DataError.of_file(problem, path, remedy) from None
 
 
 def _both(source: SourceConfig, folder: Path, remedy: str) -> tuple[Dataset, Dataset]:
@@ -103,11 +97,9 @@ def _split(name: str, folder: Path, split: str, remedy: str) -> Dataset:
     images = read_idx(_find(folder, f"{split}-images-idx3-ubyte"), remedy)
     labels = read_idx(_find(folder, f"{split}-labels-idx1-ubyte"), remedy)
     if images.ndim != 3:
+        problem = "not a stack of images"
         raise DataError(
-            "not a stack of images",
-            field=f"{split}-images",
-            value=f"{images.ndim} axes",
-            remedy=remedy,
+            problem, field=f"{split}-images", value=f"{images.ndim} axes", remedy=remedy
         )
     return Dataset.from_arrays(
         images[:, None], labels, classes=10, layout="channels_first", name=name

@@ -17,7 +17,7 @@ import numpy as np
 from secure_fl.config import SourceConfig
 from secure_fl.data.columns import SPLIT_NAMES, UNDECLARED, Declared
 from secure_fl.data.dataset import Dataset
-from secure_fl.errors import DataError, DependencyError
+from secure_fl.errors import DataError, need
 from secure_fl.files import open_file
 
 if TYPE_CHECKING:
@@ -33,17 +33,13 @@ _LEVELS = {0: (), 1: ("label",), 2: ("client", "label")}
 def images(
     source: SourceConfig, declared: Declared = UNDECLARED, image_size: int | None = None
 ) -> Dataset:
-    """The pictures below `path`, in the order of their names.
-
-    Args:
-        source: whose `path` is the folder.
-        declared: classes.
-        image_size: pixels a side that each picture is brought to; None where they are of one size.
+    """The pictures below `path`, in the order of their names, brought to `image_size` pixels a
+    side.
 
     Raises:
         DependencyError: Pillow is missing.
-        DataError: no folder, no picture, a picture that cannot be read, pictures of several sizes,
-            or folders of several depths.
+        DataError: no folder, no picture, a picture that cannot be read, pictures of several sizes
+            where none is given, or folders of several depths.
     """
     folder = Path(source.path or "")
     files = _pictures(folder, source.path)
@@ -51,8 +47,7 @@ def images(
     return Dataset.from_arrays(
         _pixels(files, folder, image_size),
         **beside,
-        classes=declared.classes,
-        class_names=declared.names or None,
+        **declared.given,
         kind="image",
         layout="channels_first",
         name=folder.name or "images",
@@ -63,24 +58,17 @@ def _pictures(folder: Path, path: str | None) -> list[Path]:
     """Files below a folder that are called like pictures, in the order of their names."""
     if not folder.is_dir():
         remedy = "set data.sources.path to a folder of label/file or client/label/file"
-        raise DataError("no such folder", field="data.sources.path", value=path, remedy=remedy)
-    files = sorted(
-        file
-        for file in folder.rglob("*")
-        if file.suffix.lower() in _SUFFIXES and not _hidden(file.relative_to(folder))
-    )
+        raise DataError.of_source("no such folder", path, remedy)
+    found = (file for file in folder.rglob("*") if file.suffix.lower() in _SUFFIXES)
+    files = sorted(file for file in found if not _hidden(file.relative_to(folder)))
     if not files:
         remedy = f"put pictures there, of the kinds {' '.join(_SUFFIXES)}"
-        raise DataError(
-            "holds no picture", field="data.sources.path", value=str(folder), remedy=remedy
-        )
+        raise DataError.of_source("holds no picture", folder, remedy)
     return files
 
 
 def _by_folders(files: Sequence[Path], folder: Path) -> dict[str, Any]:
-    """What the folders above each picture say: split, client, and label, as `from_arrays` takes
-    them.
-    """
+    """What the folders above each picture say, as `from_arrays` takes it."""
     above = [file.relative_to(folder).parts[:-1] for file in files]
     given: dict[str, Any] = {}
     if all(parts and parts[0].lower() in SPLIT_NAMES for parts in above):
@@ -90,7 +78,7 @@ def _by_folders(files: Sequence[Path], folder: Path) -> dict[str, Any]:
     if len(depths) > 1 or max(depths) not in _LEVELS:
         problem = "pictures lie at several depths, or too deep"
         remedy = "put every picture as label/file, or every picture as client/label/file"
-        raise DataError(problem, field="data.sources.path", value=str(folder), remedy=remedy)
+        raise DataError.of_source(problem, folder, remedy)
     for level, role in enumerate(_LEVELS[max(depths)]):
         given["y" if role == "label" else role] = [parts[level] for parts in above]
     return given
@@ -141,13 +129,9 @@ def _opened(file: Path, folder: Path) -> Image:
     Raises:
         DataError: it is no picture, is damaged, or is out of all proportion.
     """
-    try:
-        from PIL import Image, ImageOps
-    except ImportError:
-        remedy = "pip install 'secure-fl[images]'"
-        raise DependencyError(
-            "pictures are read by Pillow", field="data.sources.name", value="images", remedy=remedy
-        ) from None
+    need("PIL", "images", "data.sources.name", "images")
+    from PIL import Image, ImageOps
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -156,14 +140,9 @@ def _opened(file: Path, folder: Path) -> Image:
                 turned.load()
                 return turned if turned.mode in _CHANNELS else turned.convert(_plain(turned))
     except Exception as error:  # Pillow says nowhere what it raises for a file that is damaged
+        problem = f"not a readable picture: {type(error).__name__}"
         remedy = "take it out of the folder, or save it again"
-        place = str(file.relative_to(folder))
-        raise DataError(
-            f"not a readable picture: {type(error).__name__}",
-            field="data.sources.path",
-            value=place,
-            remedy=remedy,
-        ) from None
+        raise DataError.of_source(problem, file.relative_to(folder), remedy) from None
 
 
 def _plain(picture: Image) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from secure_fl.config import SourceConfig
 from secure_fl.data.columns import UNDECLARED, Declared
 from secure_fl.data.dataset import Dataset
-from secure_fl.data.sources.npz import dataset, names_of
+from secure_fl.data.sources.npz import dataset, names_of, setting
 from secure_fl.errors import DataError
 from secure_fl.files import is_file, open_file
 
@@ -26,31 +26,20 @@ def npy(source: SourceConfig, declared: Declared = UNDECLARED) -> Dataset:
     Raises:
         DataError: a file is missing, damaged, or holds objects.
     """
-    path = Path(source.path or "")
+    path, roles = Path(source.path or ""), ("y", "client", "split", "group")
+    asked = {role: getattr(source, setting(role)) for role in roles}
     if path.is_dir():
         there = {file.stem: file for file in sorted(path.glob("*.npy"))}
-        named = source.model_copy(
-            update={
-                role: _stem(getattr(source, role)) for role in ("label", "client", "split", "group")
-            }
-        )
-        files = {role: there[name] for role, name in names_of(list(there), named, path).items()}
+        stems = {setting(role): name and name.removesuffix(".npy") for role, name in asked.items()}
+        names = names_of(list(there), source.model_copy(update=stems), path)
+        files = {role: there[name] for role, name in names.items()}
     else:
-        beside = {
-            role: getattr(source, "label" if role == "y" else role)
-            for role in ("y", "client", "split", "group")
-        }
-        files = {"x": path} | {
-            role: path.parent / name for role, name in beside.items() if name is not None
-        }
+        files = {"x": path} | {role: path.parent / name for role, name in asked.items() if name}
     arrays = {
-        role: mapped(file, f"data.sources.{'label' if role == 'y' else role}")
+        role: mapped(file, f"data.sources.{'path' if role == 'x' else setting(role)}")
         for role, file in files.items()
-        if role != "x"
     }
-    return dataset(
-        {"x": mapped(files["x"], "data.sources.path"), **arrays}, source, declared, path.name
-    )
+    return dataset(arrays, source, declared, path.name)
 
 
 def mapped(path: Path, field: str) -> np.ndarray:
@@ -67,14 +56,7 @@ def mapped(path: Path, field: str) -> np.ndarray:
         array: np.ndarray = np.load(path, mmap_mode="c", allow_pickle=False)
     except Exception as error:  # numpy says nowhere what it raises for a file that is damaged
         remedy = "write it again with numpy.save(path, x), a plain numeric array"
-        raise DataError(
-            f"not a readable .npy: {type(error).__name__}",
-            field=path.name,
-            value=str(path),
-            remedy=remedy,
+        raise DataError.of_file(
+            f"not a readable .npy: {type(error).__name__}", path, remedy
         ) from None
     return array
-
-
-def _stem(name: str | None) -> str | None:
-    return None if name is None else name.removesuffix(".npy")

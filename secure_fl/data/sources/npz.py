@@ -26,63 +26,43 @@ from secure_fl.files import open_file
 
 _USUAL = {"y": ("y", "label"), "client": ("client",), "split": ("split",), "group": ("group",)}
 _SMALL, _GROWTH = 1 << 28, 200
-"""An archive may grow by this factor, and any factor while it stays that small: zeros alone shrink
-a thousandfold.
-"""
+"""An archive may grow by this factor, or any while so small: zeros shrink a thousandfold."""
 _LARGEST = 1 << 36
 
 
-def npz(source: SourceConfig, declared: Declared = UNDECLARED) -> tuple[Dataset, None]:
+def npz(source: SourceConfig, declared: Declared = UNDECLARED) -> Dataset:
     """The examples of `path`; a split is an array of the file.
 
     Raises:
         DataError: missing or damaged file, or arrays that are no examples.
     """
-    if source.path is None:
-        raise DataError(
-            "needs a file",
-            field="data.sources.path",
-            value=None,
-            remedy="set data.sources.0.path to an .npz file",
-        )
-    path = Path(source.path)
+    path = Path(source.path or "")
     arrays, notes = read_arrays(path, source)
     data = dataset(arrays, source, declared, path.name)
-    return replace(data, notes=(*notes, *data.notes)), None
+    return replace(data, notes=(*notes, *data.notes))
 
 
 def _taken(roles: dict[str, str], there: list[str]) -> tuple[str, ...]:
-    """Which array was taken as what, and which was not: an array of another name than the usual is
-    not read.
-    """
-    said = [
-        f"{name} as {'label' if role == 'y' else role}"
-        for role, name in roles.items()
-        if role != "x"
-    ]
-    unused = [name for name in there if name not in roles.values()]
-    found = (f"taken: {', '.join(said)}",) if said else ()
-    return found + (
-        (f"arrays not used: {', '.join(unused)} (name them with label, client, split or group)",)
-        if unused
-        else ()
-    )
+    """Which array was taken as what, and which was not read: those of other than usual names."""
+    said = ", ".join(f"{name} as {setting(role)}" for role, name in roles.items() if role != "x")
+    unused = ", ".join(name for name in there if name not in roles.values())
+    rest = f"arrays not used: {unused} (name them with label, client, split or group)"
+    return (*([f"taken: {said}"] if said else []), *([rest] if unused else []))
+
+
+def setting(role: str) -> str:
+    """What the configuration calls an array of a role."""
+    return "label" if role == "y" else role
 
 
 def dataset(
     arrays: dict[str, np.ndarray], source: SourceConfig, declared: Declared, name: str
 ) -> Dataset:
-    """Arrays by their role as a dataset; two axes are vectors, or series of one channel where
-    `kind` says so.
-    """
+    """Arrays by role as a dataset; two axes are vectors, or with `kind` series of one channel."""
     x = arrays.pop("x")
     if x.ndim == 2 and source.kind == "series":
         x = x[:, None]
-    beside: dict[str, Any] = {
-        **arrays,
-        "classes": declared.classes,
-        "class_names": declared.names or None,
-    }
+    beside: dict[str, Any] = arrays | declared.given
     return Dataset.from_arrays(x, **beside, kind=source.kind, layout=source.layout, name=name)
 
 
@@ -104,9 +84,7 @@ def read_arrays(
             arrays = {role: archive[name] for role, name in names.items()}
             notes = _taken(names, archive.files)
     except FileNotFoundError:
-        raise DataError(
-            "no such file", field="data.sources.path", value=str(path), remedy="check the path"
-        ) from None
+        raise DataError.of_source("no such file", path, "check the path") from None
     except DataError:
         raise
     except Exception as error:
@@ -114,7 +92,7 @@ def read_arrays(
         # numpy quotes bytes of the file, which may be an example's.
         problem = f"not a readable .npz: {type(error).__name__}"
         again = "write it again with numpy.savez(path, x=…, y=…), plain numeric arrays only"
-        raise DataError(problem, field=path.name, value=str(path), remedy=again) from None
+        raise DataError.of_file(problem, path, again) from None
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray):  # an entry that is no .npy comes as its bytes
             raise DataError("is no array", field=name, value=str(path), remedy=remedy)
@@ -128,22 +106,16 @@ def names_of(there: list[str], source: SourceConfig | None, path: Path) -> dict[
         DataError: an array that was asked for is not there, or there is no `x`.
     """
     if "x" not in there:
-        raise DataError(
-            "holds no array `x`",
-            field=path.name,
-            value=sorted(there),
-            remedy="write it with numpy.savez(path, x=…, y=…)",
-        )
+        remedy = "write it with numpy.savez(path, x=…, y=…)"
+        raise DataError("holds no array `x`", field=path.name, value=sorted(there), remedy=remedy)
     found = {"x": "x"}
     for role, usual in _USUAL.items():
-        asked = None if source is None else getattr(source, "label" if role == "y" else role)
+        asked = None if source is None else getattr(source, setting(role))
         if asked is not None and asked not in there:
-            setting = f"data.sources.{'label' if role == 'y' else role}"
+            problem = f"{path.name} holds no such array"
+            remedy = f"one of {', '.join(sorted(there))}"
             raise DataError(
-                f"{path.name} holds no such array",
-                field=setting,
-                value=asked,
-                remedy=f"one of {', '.join(sorted(there))}",
+                problem, field=f"data.sources.{setting(role)}", value=asked, remedy=remedy
             )
         name = asked or next((name for name in usual if name in there), None)
         if name is not None:
@@ -161,23 +133,12 @@ def check_growth(file: BinaryIO, path: Path) -> None:
     """
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
-        whole, packed = (
-            sum(member.file_size for member in members),
-            sum(member.compress_size for member in members),
-        )
-        if whole > min(_LARGEST, _memory()) or (
-            whole > _SMALL and whole > _GROWTH * max(1, packed)
-        ):
-            remedy = (
-                "write it with numpy.savez, or give x as a memory-mapped .npy "
-                '(data.sources.name = "npy")'
-            )
-            raise DataError(
-                "its arrays would be too large when expanded",
-                field=path.name,
-                value=str(path),
-                remedy=remedy,
-            )
+        whole = sum(member.file_size for member in members)
+        packed = sum(member.compress_size for member in members)
+        allowed = max(_SMALL, _GROWTH * max(1, packed))
+        if whole > min(_LARGEST, _memory(), allowed):
+            remedy = 'write it with numpy.savez, or give x as .npy (data.sources.name = "npy")'
+            raise DataError.of_file("its arrays would be too large when expanded", path, remedy)
         for member in members:
             if member.filename.endswith(".npy"):
                 with archive.open(member) as content:
@@ -187,21 +148,15 @@ def check_growth(file: BinaryIO, path: Path) -> None:
 def _check_header(content: Any, size: int, path: Path) -> None:
     """That an array's header promises as many bytes as its member holds."""
     try:
-        version = np.lib.format.read_magic(content)
-        read = (
-            np.lib.format.read_array_header_1_0
-            if version == (1, 0)
-            else np.lib.format.read_array_header_2_0
-        )
+        first = np.lib.format.read_magic(content) == (1, 0)
+        header = np.lib.format
+        read = header.read_array_header_1_0 if first else header.read_array_header_2_0
         shape, _, dtype = read(content)
     except ValueError:
         return  # not an array; numpy says so when it is read
     if not dtype.hasobject and prod(shape) * dtype.itemsize > size:
-        raise DataError(
-            "an array's header promises more than there is",
-            field=path.name,
-            value=str(path),
-            remedy="write the file again",
+        raise DataError.of_file(
+            "an array's header promises more than there is", path, "write the file again"
         )
 
 

