@@ -268,6 +268,21 @@ def open_head(data: bytes, roster: Roster, expected: Expected) -> Header:
     return header
 
 
+def signed_header(data: bytes | memoryview, roster: Roster) -> Header:
+    """The header, once its signature is checked, and nothing else: it shows who signed a message
+    of which round, whenever that was. What follows the signature is not looked at.
+
+    Raises:
+        RefusedError: not a head that a member of this federation signed.
+    """
+    header, head, signature, _ = _parse(memoryview(data))
+    if header.federation != roster.federation:
+        problem = f"this is {roster.federation}"
+        raise _refuse(Reason.WRONG_FEDERATION, problem, "federation", header.federation)
+    roster.member(header.sender).verify(_PURPOSE, head, signature)
+    return header
+
+
 def _signed_head(identity: Identity, header: Header, body: bytes | memoryview) -> bytes:
     if header.sender != identity.name:
         raise SecureSumError(

@@ -168,7 +168,6 @@ class Attempt:
         if header.round != number:
             reason = Reason.STALE if header.round < number else Reason.FUTURE
             raise refused(reason, f"round {number} is running", "round", header.round, "wait")
-        self.silent.discard(header.sender)  # it is late, and there
         part = self._parts.get(header.parameters)
         if part is None:
             found = header.parameters
