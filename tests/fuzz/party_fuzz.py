@@ -26,6 +26,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 from unittest.mock import patch
@@ -48,6 +49,7 @@ from secure_fl.he.keys import HolderKey, PublicKey, SecretKey
 from secure_fl.he.parameters import BFV_4096
 from secure_fl.he.seal_bridge import SealBridge
 from secure_fl.secure_sum.plan import RoundPlan
+from secure_fl.secure_sum.steps import Refusal
 
 MOST_MEMORY = 256 << 20
 """Bytes by which the process may grow in a run."""
@@ -56,10 +58,10 @@ MOST_SECONDS = 5.0
 MOST_ANSWERS = 40
 MOST_WAITS, MOST_DELIVERED = 120, 3_000
 """Of a run in which somebody lies: deadlines, and messages."""
-EACH = 8
+EACH = 12
 """Bad messages of each sort before a good one."""
 _KEYS = (SecretKey, PublicKey, HolderKey, SealBridge, BfvClient, BfvServer, BfvHolder)
-_WHOLE = (Identity, Roster, Plan, RoundPlan, Shared, State, *_KEYS)
+_WHOLE = (Identity, Roster, Plan, RoundPlan, Shared, State, Refusal, *_KEYS)
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ class Tally:
     Attributes:
         messages: given to parties, without the good ones.
         signed: those of them that a member signed.
+        to: how many of them each kind of party was given.
         slowest: seconds of the slowest.
         reasons: why messages were refused.
         inside: of messages that were right but for their body: by their reader's role, phase and
@@ -122,6 +125,7 @@ class Tally:
     signed: int = 0
     runs: int = 0
     slowest: float = 0.0
+    to: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     inside: Counter[tuple[str, str, int, str]] = field(default_factory=Counter)
 
@@ -160,9 +164,14 @@ def footprint(party: Any) -> object:
     return repr((state, keys_, facts, party.due))
 
 
+@cache
+def _adder() -> KeylessServer:
+    return KeylessServer(BFV_4096, bytes(32))
+
+
 def other_sum(one: CipherSum, memo: object) -> CipherSum:
     """A running sum to go on with apart; the library's ciphertexts in it come to numbers first."""
-    words = KeylessServer(BFV_4096, bytes(32)).words(one) if one.grown else one.words
+    words = _adder().words(one) if one.grown else one.words
     return replace(one, words=words.copy(), grown=[], seeds=set(one.seeds))
 
 
@@ -186,6 +195,7 @@ def give(party: Party, data: bytes, tally: Tally) -> list[Any]:
     sent = party.receive(data)
     took = time.perf_counter() - started
     tally.messages += 1
+    tally.to[type(party).__name__] += 1
     tally.slowest = max(tally.slowest, took)
     assert took < MOST_SECONDS, (party.name, took)
     assert len(sent) <= MOST_ANSWERS, (party.name, len(sent))
@@ -207,7 +217,8 @@ class Run:
     def before(self, to: str, now: bytes) -> None:
         """Bad messages, before a good one is delivered."""
         party = next(one for one in self.made.parties if one.name == to)
-        known, seeds = {now, *self.seeds, *self.own}, [*self.seeds, *self.own]
+        seeds = [*self.seeds, *self.own]
+        known = {now, *seeds}
         was = footprint(party)
         for _ in range(EACH):
             data = unsigned(now, seeds, self.coins)
@@ -215,16 +226,17 @@ class Run:
                 sent = give(party, data, self.tally)
                 assert all(route(one.data).phase == Phase.REFUSE for one in sent), (to, data)
         assert footprint(party) == was, f"{to} was moved by what nobody signed"
-        signers, many = Signers(self.made.identities), self.coins.random() < 0.2
-        twin: Any = None
+        signers, twin = Signers(self.made.identities), copy.deepcopy(party)
         for _ in range(EACH):
-            if twin is None or not many:
+            refused = self._member(twin, signers.bad(now, seeds, self.coins), now)
+            if not refused or self.coins.random() < 0.4:
                 twin = copy.deepcopy(party)
-            self._member(twin, signers.bad(now, seeds, self.coins), now)
         self._note(party, self.states)
 
-    def _member(self, twin: Any, bad: Bad, now: bytes) -> None:
-        """A copy is given what a member signed; one in four then goes on."""
+    def _member(self, twin: Any, bad: Bad, now: bytes) -> bool:
+        """A copy is given what a member signed; one in four then goes on. Whether it stays where
+        it was, as far as can be told.
+        """
         before = twin.refusals.counts.copy()
         give(twin, bad.data, self.tally)
         self.tally.signed += 1
@@ -235,12 +247,14 @@ class Run:
             role = self.made.roster.member(twin.name).role
             word = "refused" if new else "taken"
             self.tally.inside[role, header.phase.name, header.chunk, word] += 1
-        if self.coins.random() < 0.25:
+        goes_on = self.coins.random() < 0.25
+        if goes_on:
             give(twin, now, self.tally)
             for _ in range(3):
                 if twin.due is not None:
                     twin.tick(twin.due)
         self._note(twin, self.copied)
+        return bool(new) and not goes_on
 
     def _note(self, party: Any, states: set[bytes]) -> None:
         if party.name in self.made.plan.clients and party.state is not None:
@@ -284,7 +298,7 @@ def fuzzed_run(
     for client in made.clients:
         run._note(client, run.states)
     present = {one.state.digest for one in made.clients[:-1] if one.state is not None}
-    assert len(present) == 1, "clients came to different states"
+    assert len(present) == 1, (kind, silent, "clients came to different states")
     assert run.copied <= run.states | {made.plan.start}, "a copy came to another state"
     return run.own
 
@@ -321,6 +335,7 @@ def lying_run(
         if sender != liar or coins.random() > 0.15:
             return data
         tally.messages, tally.signed = tally.messages + 1, tally.signed + 1
+        tally.to[type(parties[to]).__name__] += 1
         return signers.bad(bytes(data), [*seeds, bytes(data)], coins).data
 
     run_to_its_end(made, tap)
@@ -370,7 +385,7 @@ def main() -> None:
     tally = fuzz(count, random.Random(seed), KINDS, lambda line: print(line, flush=True))
     print(f"{tally.messages} messages, {tally.signed} of them signed by a member,")
     print(f"{tally.runs} runs with a liar, in {time.process_time() - started:.0f} s of processor")
-    print("time; refused:", dict(tally.reasons.most_common()))
+    print("time;", dict(tally.to), "refused:", dict(tally.reasons.most_common()))
     with suppress(BrokenPipeError):
         for (role, phase, chunk, word), number in sorted(tally.inside.items()):
             print(f"{role:10} {phase:12} {chunk} {word:8} {number}")

@@ -49,8 +49,8 @@ def test_parties_refuse_whatever_they_are_sent(monkeypatch: pytest.MonkeyPatch) 
     assert {("client", "APPLY"), ("server", "UPLOAD"), ("server", "SHARE")} <= taken
 
 
-def one_pass(kind: Kind = KINDS[0]) -> None:
-    fuzz(1_500, random.Random(5), [kind])
+def one_pass(kind: Kind = KINDS[0], count: int = 1_500) -> None:
+    fuzz(count, random.Random(5), [kind])
 
 
 def test_a_planted_crash_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +76,7 @@ def test_a_crash_deep_inside_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(RoundClient, "_same_sets", crashing)
     with pytest.raises(ZeroDivisionError):
-        one_pass()
+        one_pass(count=6_000)
 
 
 def test_a_planted_forgery_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -196,7 +196,15 @@ class Attempt:
                 except SecureSumError as error:
                     self.failed[part] = forgetful(error)
                 self._until[part] = now + self._seconds(one)
+            self._check_signed(part)
         return sent
+
+    def _check_signed(self, part: int) -> None:
+        """Leave out a group whose sum too few signed for clients of other groups to take it."""
+        plan, one = self.plans[part], self.sums[part]
+        opened = one.step == Step.DONE and part not in self.failed and len(self.plans) > 1
+        if opened and plan.opener == "clients" and len(one.signed) < plan.shares_needed:
+            self.failed[part] = silent_group(part, "too few of it sign its sums")
 
     def error(self, part: int) -> SecureSumError:
         """Why a sum failed: where too few are left, what most of those refused who left it."""
@@ -233,11 +241,11 @@ def forgetful(error: Failure) -> Failure:
     return error.with_traceback(None)
 
 
-def silent_group(part: int) -> RoundRefusedError:
+def silent_group(part: int, problem: str = "nobody of it gives its sums") -> RoundRefusedError:
     """Why a group's sum is not to be had, though it was opened."""
     return RoundRefusedError(
         RoundReason.TOO_FEW,
-        "nobody of it gives its sums",
+        problem,
         field="group",
         value=part,
         remedy="it is left out of this round",
