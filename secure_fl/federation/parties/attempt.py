@@ -27,6 +27,13 @@ from secure_fl.secure_sum.plan import RoundPlan
 from secure_fl.secure_sum.server import RoundServer
 from secure_fl.secure_sum.steps import PHASES, Refusal, Step
 
+_SPOILT = (
+    "a client's upload spoils the sum, and nobody can tell whose it was",
+    "begin again from the last state, a run with --resume; with security.robust the group of "
+    "such a client is left out alone",
+)
+_NOBODYS = {str(RoundReason.STILL_MASKED): _SPOILT, str(Reason.OUT_OF_RANGE): _SPOILT}
+"""What is said of sums that clients refuse to take, where their own word for it says too little."""
 Failure = TypeVar("Failure", bound=SecureFLError)
 Journals = Callable[[RoundPlan, int], RoundJournal]
 """The journal of a sum, by its plan and its group."""
@@ -215,6 +222,8 @@ class Attempt:
             return found
         word, problem = reasons.most_common(1)[0][0], "too few are left of those who were called"
         number, remedy = self.call.number, found.remedy
+        if word in _NOBODYS:
+            problem, remedy = _NOBODYS[word]
         if word in set(RoundReason):
             reason = RoundReason(word)
             return RoundRefusedError(reason, problem, field="round", value=number, remedy=remedy)
