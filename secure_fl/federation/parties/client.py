@@ -22,7 +22,7 @@ from secure_fl.crypto.identities import Identity
 from secure_fl.crypto.refusals import Reason
 from secure_fl.crypto.roster import Roster
 from secure_fl.crypto.strict_json import from_hex
-from secure_fl.errors import SecureFLError
+from secure_fl.errors import FileError, SecureFLError
 from secure_fl.federation.calling import Call, cohort_names, round_plans
 from secure_fl.federation.parties.claims import Claim, check_enough, read_claims
 from secure_fl.federation.parties.client_round import ClientRound, Seat, forked
@@ -30,7 +30,7 @@ from secure_fl.federation.parties.keyring import Keyring
 from secure_fl.federation.parties.participant import Participant
 from secure_fl.federation.parties.replica import Replica
 from secure_fl.federation.parties.shared import Shared
-from secure_fl.federation.party import ANYBODYS, reason_of
+from secure_fl.federation.party import ANYBODYS, reason_of, typed_files
 from secure_fl.federation.place import Place
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.program import Answers, Program, SumForm
@@ -38,6 +38,7 @@ from secure_fl.federation.state import State
 from secure_fl.federation.wire import Post, refused, route, shown
 from secure_fl.privacy.ledger import Release
 from secure_fl.secure_sum.framing import unframe
+from secure_fl.secure_sum.messages import RoundRefusedError
 from secure_fl.secure_sum.plan import RoundPlan
 from secure_fl.secure_sum.store import MemoryStore, RoundStore
 
@@ -72,6 +73,8 @@ class _Progress:
     begun: Call | None = None
     round: ClientRound | None = field(default=None, repr=False)
     over: bool = False
+    gap: bool = False
+    """Whether lines of the transcript could not be written."""
 
 
 class FederationClient(Participant):
@@ -213,7 +216,7 @@ class FederationClient(Participant):
             raise refused(
                 Reason.OLDER_PLACE, f"{shown(own.place)} is reached", "place", shown(place), "go on"
             )
-        progress.last, progress.head = last, self._site.follow(unframe(post.rest))
+        progress.last, progress.head = last, self._followed(unframe(post.rest))
         if progress.head.hex() != post.facts["head"]:
             raise forked("not the transcript that this client follows", post.header.round)
         if place > own.place:
@@ -222,6 +225,25 @@ class FederationClient(Participant):
         if digest != own.digest:
             raise forked("the server says another state of this place", shown(place))
         return self._begin(post)
+
+    def _followed(self, lines: Sequence[bytes]) -> bytes:
+        """The transcript's head after these lines. Who could not write the lines before them has a
+        gap, which is no fork: it says so by where it is when it joins again.
+        """
+        progress = self._progress
+        try:
+            with typed_files():
+                head = self._site.follow(lines)
+        except FileError:
+            progress.gap = True
+            raise
+        except RoundRefusedError:
+            if not progress.gap:
+                raise
+            problem, remedy = "lines before these could not be written", "make room, and wait"
+            raise FileError(problem, field="transcript", value=len(lines), remedy=remedy) from None
+        progress.gap = False
+        return head
 
     def _again(self, post: Post) -> Sequence[bytes | memoryview]:
         """The same call once more, as it comes after a kill: the same bytes, or nothing."""
