@@ -106,6 +106,8 @@ def check(
 
 def _show(policy: Policy, terms: PlanTerms, plan: Path, path: Path) -> bool:
     """Print the verdict on every setting, and what is not looked at; True where all are met."""
+    from secure_fl.federation.policy_rules import PLAN_SETTINGS
+
     found = list(policy.judge(terms, datetime.date.today()))
     refused = [each for each in found if each.reason is not None]
     columns = ["setting", "asked", "allowed", "verdict"]
@@ -120,6 +122,10 @@ def _show(policy: Policy, terms: PlanTerms, plan: Path, path: Path) -> bool:
     for each in refused:
         if remedy := _REMEDIES.get(each.field) if each.reason == "unknown" else None:
             err.print(f"{each.field} cannot be known: {remedy}", style="yellow")
+    for field in dict.fromkeys(each.field for each in refused if each.reason != "unknown"):
+        if field in PLAN_SETTINGS:
+            said = f"{field} is about the plan's {PLAN_SETTINGS[field]}: ask whoever wrote it to "
+            err.print(f"{said}change that, or allow it in {path}", style="yellow")
     fields = dict.fromkeys(each.field for each in refused)
     err.print(f"refused for {', '.join(fields)}", style="red")
     return False

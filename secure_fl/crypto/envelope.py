@@ -209,14 +209,16 @@ def read_header(data: bytes | memoryview) -> Header:
     return _parse(memoryview(data))[0]
 
 
-def claimed_header(data: bytes | memoryview) -> Header:
-    """`read_header` of a message, or of the first of several envelopes in one frame.
+def claimed_header(
+    data: bytes | memoryview, read: Callable[[bytes | memoryview], Header] = read_header
+) -> Header:
+    """The header of a message, or of the first of several envelopes in one frame.
 
     Raises:
         RefusedError: `truncated` or `malformed`.
     """
     view = memoryview(data)
-    return read_header(view if view[: len(_MAGIC)] == _MAGIC else view[_FRAME:])
+    return read(view if view[: len(_MAGIC)] == _MAGIC else view[_FRAME:])
 
 
 def open_envelope(
@@ -261,6 +263,21 @@ def open_head(data: bytes, roster: Roster, expected: Expected) -> Header:
         raise _refuse(Reason.WRONG_LENGTH, "more than a head", "message", len(data))
     roster.member(header.sender).verify(_PURPOSE, head, signature)
     _check_claims(header, roster, expected)
+    return header
+
+
+def signed_header(data: bytes | memoryview, roster: Roster) -> Header:
+    """The header, once its signature is checked, and nothing else: it shows who signed a message
+    of which round, whenever that was. What follows the signature is not looked at.
+
+    Raises:
+        RefusedError: not a head that a member of this federation signed.
+    """
+    header, head, signature, _ = _parse(memoryview(data))
+    if header.federation != roster.federation:
+        problem = f"this is {roster.federation}"
+        raise _refuse(Reason.WRONG_FEDERATION, problem, "federation", header.federation)
+    roster.member(header.sender).verify(_PURPOSE, head, signature)
     return header
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from secure_fl.crypto.identities import LONGEST_NAME
 from secure_fl.crypto.refusals import Reason
 from secure_fl.errors import PrivacyError, SecureFLError, SecureSumError
+from secure_fl.files import file_error
 from secure_fl.secure_sum.steps import Refusal, claimed
 
 _MOST_REFUSALS = 64
@@ -71,7 +75,9 @@ class Party(Protocol):
     def receive(self, data: bytes | memoryview) -> list[Message]:
         """Take one message, whatever its bytes, and give the answers. No bytes raise anything.
 
-        A message that is refused gives no answer, or a signed refusal.
+        A message that is refused gives no answer, or a signed refusal. Who cannot write down what
+        an answer follows from does not give it; a client or an authority says later that it is
+        there, and is told again what it was told last.
 
         Raises:
             FileError: a server cannot write its journal; its process ends, and sends nothing.
@@ -106,6 +112,21 @@ class RefusalLog:
         if len(self.first) < _MOST_REFUSALS:
             self.first.append(refusal)
         return refusal
+
+
+@contextmanager
+def typed_files() -> Iterator[None]:
+    """Give a refusal of the operating system as a typed error, whoever ran into it: a store, a
+    journal, or what a site brings along.
+
+    Raises:
+        FileError: instead of an `OSError`.
+    """
+    try:
+        yield
+    except OSError as error:
+        path = Path(str(error.filename or "a file of this party"))
+        raise file_error(error, path, "read or written") from None
 
 
 def reason_of(error: SecureFLError) -> str:

@@ -24,6 +24,24 @@ class ObjectionWord(StrEnum):
     UNKNOWN = "unknown"
 
 
+PLAN_SETTINGS = {
+    "privacy.epsilon": "privacy.epsilon, privacy.noise, or the number of rounds",
+    "privacy.metrics": "evaluate.enabled (its default is true)",
+    "sums.protection": "security.protection",
+    "sums.key_holder": "security.key_holder",
+    "sums.publish_models": "publish_models, where it is signed",
+    "sums.cohort": "pretrain.participation, pools.participation, or security.group_size",
+    "sums.survivors": "security.min_survivors",
+    "sums.pool": "security.min_pool_clients",
+    "sums.threshold": "security.threshold",
+    "sums.against_a_liar": "security.threshold",
+    "sums.clamp": "security.clamp, at client level privacy.clip",
+    "study.rounds": "pretrain.rounds, pools.rounds",
+    "study.releases": "the number of rounds, or what pools start with and choose by",
+}
+"""What in a plan a setting of the policy is about, where it has another name there."""
+
+
 @dataclass(frozen=True)
 class Objection:
     """One respect in which a plan is weaker than the policy.

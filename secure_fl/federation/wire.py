@@ -16,7 +16,7 @@ Not covered: repetition; who receives a message sees to that by its round's numb
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -205,13 +205,19 @@ def shown(place: Place) -> list[int]:
     return [place.step, place.round]
 
 
-def route(data: bytes | memoryview) -> Header:
+def route(
+    data: bytes | memoryview, read: Callable[[bytes | memoryview], Header] = read_header
+) -> Header:
     """The header that a message claims; of an upload, its first envelope's.
+
+    Args:
+        data: what arrived.
+        read: gives the header of an envelope's beginning, or raises.
 
     Raises:
         RefusedError: `truncated` or `malformed`.
     """
-    return claimed_header(data)
+    return claimed_header(data, read)
 
 
 def refused(reason: Reason, problem: str, name: str, value: object, remedy: str) -> RefusedError:

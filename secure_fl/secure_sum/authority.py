@@ -111,7 +111,9 @@ class Authority:
         cipher, survivors, state = self._opener.cipher, request.survivors, self._state
         opened = proved_head(book, cipher, survivors, request.dropped, proof)
         if state.step == ClientStep.NEW:
-            self._store.begin(self._plan.round, self._plan.question)
+            begun = RoundState(step=ClientStep.ADVERTISED)  # and nothing opened: not begun again
+            sealed = Sealed(self._context, begun.encode)
+            self._store.begin(self._plan.round, self._plan.question, sealed)
         head, passing = self._opener.open_counts(opened, len(survivors))
         state.head, state.survivors, state.view = head, survivors, request.view
         state.step = ClientStep.COUNTED

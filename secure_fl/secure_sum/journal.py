@@ -137,7 +137,10 @@ class RoundJournal:
         if not found or found[0] != (_PLAN, self._context):
             raise self._damaged(self._path)
         if at < len(data):
-            os.truncate(self._path, at)
+            try:
+                os.truncate(self._path, at)
+            except OSError as error:
+                raise file_error(error, self._path, "written") from None
         return [body if kind == _TAKEN else None for kind, body in found[1:]]
 
     def take(self, data: bytes) -> None:

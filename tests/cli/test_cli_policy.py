@@ -42,6 +42,19 @@ def test_from_a_policy_to_a_verdict(tmp_path: Path, command: Command) -> None:
     assert "too-late" in refused.stdout
 
 
+def test_who_is_refused_learns_which_setting_of_the_plan_to_change(
+    tmp_path: Path, command: Command
+) -> None:
+    """Metrics are on by default, and no site makes them for others by default."""
+    command("policy", "init", cwd=tmp_path)
+    assert "enabled = false" in PLAN
+    (tmp_path / "plan.toml").write_text(PLAN.replace("enabled = false", "enabled = true"))
+    refused = command("policy", "check", "plan.toml", cwd=tmp_path, code=1).stderr
+    said = " ".join(refused.split())
+    assert "privacy.metrics is about the plan's evaluate.enabled" in said
+    assert "or allow it in policy.toml" in said
+
+
 def test_a_plans_own_word_on_epsilon_is_not_taken(tmp_path: Path, command: Command) -> None:
     command("policy", "init", cwd=tmp_path)
     (tmp_path / "plan.toml").write_text(PLAN + "noise = 1.0\n")

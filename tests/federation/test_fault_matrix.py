@@ -159,6 +159,8 @@ def test_masked_nonsense_ends_the_federation_and_nothing_is_applied() -> None:
     one.check()
     assert (one.ended, one.survivors) == ("still-masked", [])
     assert {said["reason"] for said in made.server.said} == {"still-masked"}
+    assert "nobody can tell whose" in str(made.server.failed)
+    assert "--resume" in str(made.server.failed)
 
 
 @pytest.mark.parametrize(("protection", "key_holder"), KINDS)

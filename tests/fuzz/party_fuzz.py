@@ -1,106 +1,139 @@
 """Fuzzing of what a federation's parties receive.
 
-    python -m fuzz.party_fuzz 1000000          (from tests/, with the package on the path)
+    python -m fuzz.party_fuzz 1000000 1        (from tests/, with the package on the path)
 
-Two kinds of bytes. Those that nobody signed as they are must leave a party as it was, and are
-answered by nothing but a signed refusal. Those that a member with a valid key signed may be taken,
-and then move the party; they may raise nothing, take long or fill memory.
+Whole federations run, of every kind, with everybody there or with one who falls silent. Before a
+message is delivered its reader is given others in its place:
+
+- bytes that nobody signed as they are, to the party itself. They are answered by nothing but a
+  signed refusal, they leave it as it was, and the run comes to its end as if they had not been.
+- what members with valid keys signed, to copies of the party, some of which are then told the right
+  message and that time passes. It may be taken and move the copy; it may raise nothing, take long
+  or fill memory, and no copy comes to a state that the run does not come to.
+
+In other runs a member lies throughout, and messages are lost, doubled and late: they end too, and
+no two honest clients have two states of one place.
 """
 
 from __future__ import annotations
 
-import json
+import copy
 import random
 import resource
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import cache
+from types import MappingProxyType
 from typing import Any
+from unittest.mock import patch
 
 from federation.parties.toy_federation import Made, identities, make
+from fuzz.bad_messages import Bad, Signers, unsigned
 
-from secure_fl.crypto.envelope import Phase, read_header, sign_envelope
-from secure_fl.errors import SecureFLError
+from secure_fl.crypto.envelope import Phase
+from secure_fl.crypto.identities import Identity
+from secure_fl.crypto.roster import Roster
+from secure_fl.engines.queue import Here, Queue, Tap
+from secure_fl.federation.parties.shared import Shared
 from secure_fl.federation.party import Party
+from secure_fl.federation.plan import Plan
+from secure_fl.federation.state import State
 from secure_fl.federation.wire import route
-from secure_fl.secure_sum.framing import frames, unframe
+from secure_fl.he.bfv import BfvClient, BfvHolder, BfvServer
+from secure_fl.he.cipher_sum import CipherSum, KeylessServer
+from secure_fl.he.keys import HolderKey, PublicKey, SecretKey
+from secure_fl.he.parameters import BFV_4096
+from secure_fl.he.seal_bridge import SealBridge
+from secure_fl.secure_sum.plan import RoundPlan
+from secure_fl.secure_sum.steps import Refusal
 
-STAGES: list[tuple[Phase | None, int]] = [
-    (None, 0),
-    (Phase.JOIN, 0),
-    (Phase.SECRET, 0),
-    (Phase.ADVERTISE, 0),
-    (Phase.SHARE, 0),
-    (Phase.SHARE, 1),
-    (Phase.UPLOAD, 0),
-    (Phase.AGREE, 0),
-    (Phase.OPEN_COUNTS, 0),
-    (Phase.OPEN_POOLS, 0),
-    (Phase.APPLY, 0),
-    (Phase.END, 0),
-]
-"""Where parties are stopped: before the second message of a kind that goes out. None: at once."""
 MOST_MEMORY = 256 << 20
-"""Bytes by which the process may grow while it is fuzzed."""
+"""Bytes by which the process may grow in a run."""
 MOST_SECONDS = 5.0
 """That one message may take."""
-_LENGTH_AT, _PHASE_AT, _ROUND_AT = 15, 4, 5
+MOST_ANSWERS = 40
+MOST_WAITS, MOST_DELIVERED = 120, 3_000
+"""Of a run in which somebody lies: deadlines, and messages."""
+EACH = 12
+"""Bad messages of each sort before a good one."""
+_KEYS = (SecretKey, PublicKey, HolderKey, SealBridge, BfvClient, BfvServer, BfvHolder)
+_WHOLE = (Identity, Roster, Plan, RoundPlan, Shared, State, Refusal, *_KEYS)
 
 
-class StopError(Exception):
-    """The stage is reached."""
+@dataclass(frozen=True)
+class Kind:
+    """A kind of federation.
+
+    Attributes:
+        protection, key_holder: of its sums.
+        groups: clients in a group, where they are summed in groups.
+        publish: whether the server is given the models.
+    """
+
+    protection: str
+    key_holder: str = "clients"
+    groups: int | None = None
+    publish: bool = False
+
+    def make(self, people: dict[str, Identity]) -> Made:
+        """Its parties, in this process."""
+        count = 4 if self.groups is None else 2 * self.groups
+        more = {"groups": self.groups, "people": people, "publish": self.publish}
+        return make(count, self.protection, self.key_holder, rounds=2, **more)  # type: ignore[arg-type]
+
+
+KINDS = [
+    Kind("masked"),
+    Kind("bfv+masked"),
+    Kind("bfv+masked", "authority"),
+    Kind("plain"),
+    Kind("masked", groups=3),
+    Kind("bfv+masked", "authority", groups=3),
+    Kind("masked", publish=True),
+]
+SILENT: list[tuple[Phase, int] | None] = [
+    None,
+    (Phase.JOIN, 0),
+    (Phase.ADVERTISE, 0),
+    (Phase.SHARE, 1),
+    (Phase.UPLOAD, 0),
+    (Phase.OPEN_POOLS, 0),
+    (Phase.APPLY, 0),
+]
+"""From which message of its first round on a client is silent; it is back in the second."""
 
 
 @dataclass
-class Target:
-    """Parties in one stage of a run, and messages to make others from."""
+class Tally:
+    """What was tried, and what parties said.
 
-    made: Made
-    seeds: list[bytes] = field(default_factory=list)
-    parties: list[Party] = field(default_factory=list)
+    Attributes:
+        messages: given to parties, without the good ones.
+        signed: those of them that a member signed.
+        to: how many of them each kind of party was given.
+        slowest: seconds of the slowest.
+        reasons: why messages were refused.
+        inside: of messages that were right but for their body: by their reader's role, phase and
+            chunk, and whether they were taken or refused.
+    """
 
-
-def whole_run(kind: tuple[str, str], people: Any) -> list[bytes]:
-    """Everything that is sent in a run to its end."""
-    sent = list[bytes]()
-
-    def heard(sender: str, to: str, data: bytes | memoryview) -> bytes | memoryview:
-        sent.append(bytes(data))
-        return data
-
-    make(4, *kind, rounds=2, people=people).run(heard)
-    return sent
-
-
-def target_at(
-    stage: tuple[Phase | None, int], kind: tuple[str, str], people: Any, whole: list[bytes]
-) -> Target:
-    """All parties, stopped in a stage; what was sent in another run, and then so far in this."""
-    target, count = Target(make(4, *kind, rounds=2, people=people), [*whole]), [0]
-
-    def tap(sender: str, to: str, data: bytes | memoryview) -> bytes | memoryview:
-        target.seeds.append(bytes(data))
-        header = route(data)
-        if stage[0] is None or (header.phase, header.chunk) == stage:
-            count[0] += 1
-            if count[0] == 2 or stage[0] is None:
-                raise StopError
-        return data
-
-    with suppress(StopError):
-        target.made.run(tap)
-    made = target.made
-    target.seeds.append(made.signed)
-    more = [made.authority] if made.authority is not None else []
-    target.parties = [made.server, made.clients[1], *more]
-    return target
+    messages: int = 0
+    signed: int = 0
+    runs: int = 0
+    slowest: float = 0.0
+    to: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    inside: Counter[tuple[str, str, int, str]] = field(default_factory=Counter)
 
 
 def footprint(party: Any) -> object:
-    """What a party has come to; what it has refused is not a part of it."""
+    """What a party has come to, but for what it has refused, and for who is silent: a signed head
+    alone shows that its sender is there (`tests/federation/test_presence.py`).
+    """
     if hasattr(party, "stage"):
         attempt = party._attempt
         sums = (
@@ -131,140 +164,29 @@ def footprint(party: Any) -> object:
     return repr((state, keys_, facts, party.due))
 
 
-def chosen(seeds: list[bytes], coins: random.Random) -> bytes:
-    """One of them; half the time one of the last, which belong to the stage."""
-    return coins.choice(seeds[-12:] if coins.random() < 0.5 else seeds)
+@cache
+def _adder() -> KeylessServer:
+    return KeylessServer(BFV_4096, bytes(32))
 
 
-def unsigned(seeds: list[bytes], coins: random.Random) -> bytes:
-    """Bytes that nobody signed: a message with something changed, or none at all."""
-    data = bytearray(chosen(seeds, coins))
-    how = coins.randrange(8)
-    if how == 0:
-        return coins.randbytes(coins.randrange(600))
-    if how == 1:
-        return bytes(data[: coins.randrange(len(data))])
-    if how == 2:
-        return bytes(data) + coins.randbytes(1 + coins.randrange(64))
-    if how == 3:  # the head of one, the body of another
-        other = coins.choice(seeds)
-        return bytes(data[: coins.randrange(len(data))]) + other[coins.randrange(len(other)) :]
-    if how == 4:  # a length that is declared, and not there
-        start = coins.choice([0, 12])
-        size = coins.choice([1 << 63, (1 << 64) - 1, 1 << 40, 1 << 31, coins.randrange(1 << 24)])
-        data[start + _LENGTH_AT : start + _LENGTH_AT + 8] = size.to_bytes(8, "little")
-        return bytes(data)
-    if how == 5:  # the frame around an upload, or the header's numbers
-        at = coins.randrange(24)
-        data[at : at + 1] = coins.randbytes(1)
-    for _ in range(coins.choice([1, 1, 2, 8])):
-        at = coins.randrange(len(data))
-        data[at] ^= 1 + coins.randrange(255)
-    return bytes(data)
+def other_sum(one: CipherSum, memo: object) -> CipherSum:
+    """A running sum to go on with apart; the library's ciphertexts in it come to numbers first."""
+    words = _adder().words(one) if one.grown else one.words
+    return replace(one, words=words.copy(), grown=[], seeds=set(one.seeds))
 
 
-ODD: list[Any] = [
-    None, True, -1, 0, 1 << 31, 1 << 32, 1 << 64, -(1 << 70), 0.5, 1e400, "", "x" * 5000, "\ud800",
-    [], {}, [None], [0, 0], [-1, -1], ["client-0001"], ["client-0001"] * 2, {"a": 1}, "ab" * 32,
-]  # fmt: skip
-
-
-def odd_json(data: bytes, coins: random.Random) -> bytes:
-    """JSON with one value that is something else, or that is no JSON any more."""
-    how = coins.randrange(6)
-    if how == 0:
-        return b"[" * coins.choice([10, 5_000, 100_000])
-    try:
-        found = json.loads(data)
-    except ValueError:
-        return data
-    if not isinstance(found, dict):
-        return data
-    inner = found
-    while coins.random() < 0.6:
-        below = [value for value in inner.values() if isinstance(value, dict) and value]
-        if not below:
-            break
-        inner = coins.choice(below)
-    if how == 1:
-        inner[coins.choice(["", "x", "number"])] = 1
-    elif inner:
-        key = coins.choice(sorted(inner))
-        if how == 2:
-            del inner[key]
-        else:
-            inner[key] = coins.choice(ODD)
-    text = json.dumps(found, sort_keys=coins.random() < 0.9, separators=(",", ":"))
-    return text.encode("utf-8", "surrogatepass")
-
-
-def odd_body(body: bytes, coins: random.Random) -> bytes:
-    """Another body, for a member to sign."""
-    how, data = coins.randrange(7), bytearray(body)
-    if how <= 2 and len(body) > 4:  # a head in JSON, where there is one
-        if body[:1] == b"{":
-            return odd_json(body, coins)
-        size = int.from_bytes(body[:4], "big")
-        if size <= len(body) - 4 and body[4:5] == b"{":
-            head = odd_json(body[4 : 4 + size], coins)
-            return len(head).to_bytes(4, "big") + head + body[4 + size :]
-    if how == 3:
-        return bytes(data[: coins.randrange(len(data) + 1)])
-    if how == 4:
-        return bytes(data) + coins.randbytes(coins.randrange(1, 64))
-    if how == 5:
-        return coins.randbytes(coins.randrange(300))
-    for _ in range(coins.choice([1, 1, 4])):
-        if data:
-            start = coins.randrange(min(len(data), 64)) if coins.random() < 0.5 else None
-            at = coins.randrange(len(data)) if start is None else start
-            data[at] = coins.choice([0, 255, 128, data[at] ^ 1, coins.randrange(256)])
-    return bytes(data)
-
-
-def signed(target: Target, coins: random.Random) -> bytes:
-    """Bytes that a member signed: a message with another body or header, or of another member."""
-    data = chosen(target.seeds, coins)
-    try:
-        read_header(data)
-    except SecureFLError:
-        envelopes = [bytes(part) for part in unframe(memoryview(data))]
-        at = coins.randrange(len(envelopes))
-        envelopes[at] = signed_one(target, envelopes[at], coins)
-        return frames(envelopes if coins.random() < 0.8 else envelopes[:at] + envelopes[at + 1 :])
-    return signed_one(target, data, coins)
-
-
-def signed_one(target: Target, data: bytes, coins: random.Random) -> bytes:
-    header = read_header(data)
-    body = data[len(data) - header.body_length :]
-    who = target.made.identities[header.sender]
-    if coins.random() < 0.1:
-        who = target.made.identities[coins.choice(sorted(target.made.identities))]
-    changes: dict[str, Any] = {}
-    if coins.random() < 0.3:
-        changes = coins.choice([
-            {"round": coins.choice([0, 1, 2, 7, (1 << 32) - 1])},
-            {"phase": coins.choice(list(Phase))},
-            {"pools": coins.randrange(4)},
-            {"chunk": 0, "chunks": coins.choice([1, 2, 3])},
-            {"key_fingerprint": coins.randbytes(32)},
-            {"parameters": coins.choice(["no-plan", "x"])},
-        ])  # fmt: skip
-    if not changes or coins.random() < 0.5:
-        body = odd_body(body, coins)
-    fresh = replace(header, sender=who.name, body_length=0, body_hash=bytes(32), **changes)
-    return sign_envelope(who, fresh, body)
-
-
-@dataclass
-class Tally:
-    """What was tried, and what parties said."""
-
-    messages: int = 0
-    signed: int = 0
-    slowest: float = 0.0
-    reasons: Counter[str] = field(default_factory=Counter)
+@contextmanager
+def whole_things() -> Iterator[None]:
+    """While what nobody changes is shared by a party and its copies."""
+    with ExitStack() as stack:
+        for kind in _WHOLE:
+            itself = lambda self, memo: self  # noqa: E731
+            stack.enter_context(patch.object(kind, "__deepcopy__", itself, create=True))
+        stack.enter_context(patch.object(CipherSum, "__deepcopy__", other_sum, create=True))
+        found = copy._deepcopy_dispatch  # type: ignore[attr-defined]
+        atoms = {MappingProxyType: lambda one, memo: one, memoryview: lambda one, memo: one}
+        stack.enter_context(patch.dict(found, atoms))
+        yield
 
 
 def give(party: Party, data: bytes, tally: Tally) -> list[Any]:
@@ -273,77 +195,186 @@ def give(party: Party, data: bytes, tally: Tally) -> list[Any]:
     sent = party.receive(data)
     took = time.perf_counter() - started
     tally.messages += 1
+    tally.to[type(party).__name__] += 1
     tally.slowest = max(tally.slowest, took)
     assert took < MOST_SECONDS, (party.name, took)
-    assert len(sent) <= 16, (party.name, len(sent))
+    assert len(sent) <= MOST_ANSWERS, (party.name, len(sent))
     return sent
+
+
+@dataclass
+class Run:
+    """One federation, what was sent in it so far and in another, and what copies came to."""
+
+    made: Made
+    coins: random.Random
+    tally: Tally
+    seeds: list[bytes]
+    own: list[bytes] = field(default_factory=list)
+    states: set[bytes] = field(default_factory=set)
+    copied: set[bytes] = field(default_factory=set)
+
+    def before(self, to: str, now: bytes) -> None:
+        """Bad messages, before a good one is delivered."""
+        party = next(one for one in self.made.parties if one.name == to)
+        seeds = [*self.seeds, *self.own]
+        known = {now, *seeds}
+        was = footprint(party)
+        for _ in range(EACH):
+            data = unsigned(now, seeds, self.coins)
+            if data not in known:
+                sent = give(party, data, self.tally)
+                assert all(route(one.data).phase == Phase.REFUSE for one in sent), (to, data)
+        assert footprint(party) == was, f"{to} was moved by what nobody signed"
+        signers, twin = Signers(self.made.identities), copy.deepcopy(party)
+        for _ in range(EACH):
+            refused = self._member(twin, signers.bad(now, seeds, self.coins), now)
+            if not refused or self.coins.random() < 0.4:
+                twin = copy.deepcopy(party)
+        self._note(party, self.states)
+
+    def _member(self, twin: Any, bad: Bad, now: bytes) -> bool:
+        """A copy is given what a member signed; one in four then goes on. Whether it stays where
+        it was, as far as can be told.
+        """
+        before = twin.refusals.counts.copy()
+        give(twin, bad.data, self.tally)
+        self.tally.signed += 1
+        new = twin.refusals.counts - before
+        self.tally.reasons.update(new)
+        if bad.right:
+            header = route(now)
+            role = self.made.roster.member(twin.name).role
+            word = "refused" if new else "taken"
+            self.tally.inside[role, header.phase.name, header.chunk, word] += 1
+        goes_on = self.coins.random() < 0.25
+        if goes_on:
+            give(twin, now, self.tally)
+            for _ in range(3):
+                if twin.due is not None:
+                    twin.tick(twin.due)
+        self._note(twin, self.copied)
+        return bool(new) and not goes_on
+
+    def _note(self, party: Any, states: set[bytes]) -> None:
+        if party.name in self.made.plan.clients and party.state is not None:
+            states.add(party.state.digest)
+
+
+def silent_in(made: Made, kind: tuple[Phase, int] | None) -> Callable[[str, bytes], bool]:
+    """Whether a message is lost: the last client's of the first round, from one kind on."""
+    name, gone = made.plan.clients[-1], [False]
+
+    def lost(sender: str, data: bytes) -> bool:
+        header = route(data)
+        if sender != name or kind is None or header.round > 0:
+            return False
+        gone[0] |= (header.phase, header.chunk) == kind
+        return gone[0]
+
+    return lost
+
+
+def fuzzed_run(
+    kind: Kind, people: Any, seeds: list[bytes], coins: random.Random, tally: Tally
+) -> list[bytes]:
+    """A federation that is disturbed before its messages, and comes to its end; what was sent."""
+    made, silent = kind.make(people), coins.choice(SILENT)
+    run, lost = Run(made, coins, tally, seeds), silent_in(made, silent)
+
+    def tap(sender: str, to: str, data: bytes | memoryview) -> bytes | memoryview | None:
+        now = bytes(data)
+        if lost(sender, now):
+            return None
+        run.before(to, now)
+        run.own.append(now)
+        return data
+
+    run.own.append(made.signed)
+    made.run(tap)
+    assert made.server.over
+    enough = silent is None or kind.groups is None
+    assert made.server.failed is None or not enough, made.server.failed
+    for client in made.clients:
+        run._note(client, run.states)
+    present = {one.state.digest for one in made.clients[:-1] if one.state is not None}
+    assert len(present) == 1, (kind, silent, "clients came to different states")
+    assert run.copied <= run.states | {made.plan.start}, "a copy came to another state"
+    return run.own
+
+
+class EndlessError(AssertionError):
+    """A run with more messages than any needs."""
+
+
+def lying_run(
+    kind: Kind, people: Any, seeds: list[bytes], coins: random.Random, tally: Tally
+) -> None:
+    """A federation in which one member lies in some of what it sends, and the network is bad."""
+    made, signers, delivered = kind.make(people), Signers(people), [0]
+    liar = coins.choice([one.name for one in made.parties])
+    parties = {one.name: one for one in made.parties}
+    held = list[tuple[str, bytes]]()
+    tally.runs += 1
+
+    def tap(sender: str, to: str, data: bytes | memoryview) -> bytes | memoryview | None:
+        delivered[0] += 1
+        if delivered[0] > MOST_DELIVERED:
+            raise EndlessError(kind)
+        how = coins.random()
+        if how < 0.02:
+            return None
+        if how < 0.04:
+            held.append((to, bytes(data)))
+            return None
+        if how < 0.06 and held:
+            reader, late = held.pop()
+            give(parties[reader], late, tally)
+        if how < 0.08:
+            give(parties[to], bytes(data), tally)
+        if sender != liar or coins.random() > 0.15:
+            return data
+        tally.messages, tally.signed = tally.messages + 1, tally.signed + 1
+        tally.to[type(parties[to]).__name__] += 1
+        return signers.bad(bytes(data), [*seeds, bytes(data)], coins).data
+
+    run_to_its_end(made, tap)
+    for party in made.parties:
+        tally.reasons.update(party.refusals.counts)  # type: ignore[attr-defined]
+    honest = [one.state for one in made.clients if one.state is not None and one.name != liar]
+    assert len({one.place for one in honest}) == len({one.digest for one in honest}), (liar, kind)
+
+
+def run_to_its_end(made: Made, tap: Tap) -> None:
+    """Until the server has ended it, which it does whatever the others do."""
+    queue = Queue([Here([made.server]), Here(made.parties[1:])], made.server.name, tap=tap)
+    queue.run(most=MOST_WAITS)
+    assert made.server.over
 
 
 def fuzz(
     count: int,
     coins: random.Random,
-    kinds: list[tuple[str, str]],
+    kinds: list[Kind],
     said: Callable[[str], object] = lambda line: None,
 ) -> Tally:
-    """Give so many messages to parties of these kinds, in every stage in turn."""
-    tally, people, begun = Tally(), identities(4), time.perf_counter()
-    runs: dict[tuple[str, str], list[bytes]] = {}
-    for kind, stage in endless([(kind, stage) for stage in STAGES for kind in kinds]):
-        if tally.messages >= count:
-            return tally
-        if kind not in runs:
-            runs[kind] = whole_run(kind, people)
-        target = target_at(stage, kind, people, runs[kind])
-        start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        share = min(2_000, max(20, count // (4 * len(STAGES) * len(kinds))))
-        for party in target.parties:
-            fuzz_unsigned(target, party, share, coins, tally)
-        for party in target.parties:
-            fuzz_signed(target, party, share // 3, coins, tally)
-            tally.reasons.update(party.refusals.counts)  # type: ignore[attr-defined]
-        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start
-        assert grown << 10 < MOST_MEMORY, grown
-        rate = tally.messages / (time.perf_counter() - begun)
-        said(f"{tally.messages} messages, {rate:.0f} a second, slowest {tally.slowest:.3f} s")
+    """Give so many bad messages to the parties of federations of these kinds, in turn."""
+    tally, people, begun = Tally(), identities(6), time.perf_counter()
+    seeds = {kind: list[bytes]() for kind in kinds}
+    with whole_things():
+        while tally.messages < count:
+            for kind in kinds:
+                start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+                seeds[kind] = fuzzed_run(kind, people, seeds[kind], coins, tally)
+                for _ in range(3):
+                    lying_run(kind, people, seeds[kind], coins, tally)
+                grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start
+                assert grown << 10 < MOST_MEMORY, grown
+                if tally.messages >= count:
+                    break
+            rate = tally.messages / (time.perf_counter() - begun)
+            said(f"{tally.messages} messages, {rate:.0f} a second, slowest {tally.slowest:.3f} s")
     return tally
-
-
-def fuzz_unsigned(
-    target: Target, party: Party, share: int, coins: random.Random, tally: Tally
-) -> None:
-    before, known = footprint(party), set(target.seeds)
-    for _ in range(share):
-        data = unsigned(target.seeds, coins)
-        if data in known:
-            continue
-        sent = give(party, data, tally)
-        assert all(route(one.data).phase == Phase.REFUSE for one in sent), (party.name, data)
-    assert footprint(party) == before, f"{party.name} was moved by what nobody signed"
-
-
-def fuzz_signed(
-    target: Target, party: Party, share: int, coins: random.Random, tally: Tally
-) -> None:
-    for _ in range(share):
-        give(party, signed(target, coins), tally)
-        tally.signed += 1
-    for moment in (1e3, 1e5, 1e7):
-        if party.due is not None:
-            party.tick(moment)
-
-
-def endless(items: list[Any]) -> Iterator[Any]:
-    """Them again and again."""
-    while True:
-        yield from items
-
-
-KINDS = [
-    ("masked", "clients"),
-    ("bfv+masked", "clients"),
-    ("bfv+masked", "authority"),
-    ("plain", "clients"),
-]
 
 
 def main() -> None:
@@ -351,9 +382,13 @@ def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else 1
     started = time.process_time()
-    tally = fuzz(count, random.Random(seed), KINDS, print)
+    tally = fuzz(count, random.Random(seed), KINDS, lambda line: print(line, flush=True))
     print(f"{tally.messages} messages, {tally.signed} of them signed by a member,")
-    print(f"in {time.process_time() - started:.0f} s of processor time; refused:", tally.reasons)
+    print(f"{tally.runs} runs with a liar, in {time.process_time() - started:.0f} s of processor")
+    print("time;", dict(tally.to), "refused:", dict(tally.reasons.most_common()))
+    with suppress(BrokenPipeError):
+        for (role, phase, chunk, word), number in sorted(tally.inside.items()):
+            print(f"{role:10} {phase:12} {chunk} {word:8} {number}")
 
 
 if __name__ == "__main__":

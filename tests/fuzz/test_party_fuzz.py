@@ -1,4 +1,4 @@
-"""A few thousand messages to each kind of party; a million by `python -m fuzz.party_fuzz`."""
+"""Some thousand messages to each kind of party; a million by `python -m fuzz.party_fuzz`."""
 
 from __future__ import annotations
 
@@ -7,68 +7,111 @@ import random
 from typing import Any
 
 import pytest
-from federation.parties.toy_federation import identities
 from fuzz import party_fuzz
-from fuzz.party_fuzz import KINDS, fuzz, fuzz_unsigned, target_at, whole_run
+from fuzz.party_fuzz import KINDS, Kind, fuzz
 
-from secure_fl.crypto.envelope import Phase, read_header
-from secure_fl.federation import wire
+from secure_fl.crypto.identities import Member
+from secure_fl.errors import SecureFLError
+from secure_fl.federation.parties.client import FederationClient
+from secure_fl.federation.parties.participant import Participant
+from secure_fl.secure_sum.client import RoundClient
+from secure_fl.secure_sum.messages import OpenRequest
 
-COUNT = int(os.environ.get("SECURE_FL_FUZZ", "3000"))
+COUNT = int(os.environ.get("SECURE_FL_FUZZ", "6000"))
+TO_A_CLIENT = [
+    "PLAN", "KEYS", "MAKE", "SECRET", "BEGIN", "ADVERTISE", "SHARE", "AGREE", "OPEN_COUNTS",
+    "OPEN_POOLS", "APPLY", "PARTS", "RESULTS", "STATE", "END",
+]  # fmt: skip
+TO_A_SERVER = [
+    "HELLO", "JOIN", "KEYS", "SECRET", "ADVERTISE", "SHARE", "UPLOAD", "AGREE", "OPEN_COUNTS",
+    "OPEN_POOLS", "APPLY", "PART", "RESULT", "STATE",
+]  # fmt: skip
+TO_AN_AUTHORITY = [
+    "PLAN", "KEYS", "MAKE", "SECRET", "BEGIN", "OPEN_COUNTS", "OPEN_POOLS", "PARTS", "END",
+]  # fmt: skip
 
 
-def test_parties_refuse_whatever_they_are_sent() -> None:
-    tally = fuzz(COUNT, random.Random(3), [KINDS[2], KINDS[0]])
+def test_parties_refuse_whatever_they_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every message that each reads was tried with another body, signed, where it belongs."""
+    monkeypatch.setattr(party_fuzz, "EACH", 5)
+    kinds = [KINDS[0], KINDS[2], KINDS[4], KINDS[5]]
+    tally = fuzz(COUNT, random.Random(3), kinds)
     assert tally.messages >= COUNT
-    assert tally.signed > COUNT // 10
-    assert len(tally.reasons) > 12
+    assert tally.signed > COUNT // 4
+    assert tally.runs >= 3
+    assert len(tally.reasons) > 25
+    inside = {(role, phase) for role, phase, _, word in tally.inside if word == "refused"}
+    tried = {(role, phase) for role, phase, _, _ in tally.inside}
+    assert {("client", phase) for phase in TO_A_CLIENT} <= inside
+    assert {("server", phase) for phase in TO_A_SERVER} <= inside
+    assert {("authority", phase) for phase in TO_AN_AUTHORITY} <= tried
+    taken = {(role, phase) for role, phase, _, word in tally.inside if word == "taken"}
+    assert {("client", "APPLY"), ("server", "UPLOAD"), ("server", "SHARE")} <= taken
 
 
-def planted(
-    monkeypatch: pytest.MonkeyPatch, kind: int, name: str, instead: Any, where: Any = None
-) -> None:
-    """Fuzz a server (0) or a client (1) in which one function is another."""
-    people = identities(4)
-    target = target_at((Phase.AGREE, 0), KINDS[0], people, whole_run(KINDS[0], people))
-    monkeypatch.setattr(where or type(target.parties[kind]), name, instead)
-    fuzz_unsigned(target, target.parties[kind], 400, random.Random(5), party_fuzz.Tally())
+def one_pass(kind: Kind = KINDS[0], count: int = 1_500) -> None:
+    fuzz(count, random.Random(5), [kind])
 
 
 def test_a_planted_crash_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In how a client refuses what somebody else signed."""
+    refuse = Participant._refuse
+
+    def crashing(self: Any, data: bytes, error: SecureFLError) -> list[bytes]:
+        1 // (getattr(error, "reason", "") != "wrong-signature")
+        return refuse(self, data, error)
+
+    monkeypatch.setattr(FederationClient, "_refuse", crashing)
     with pytest.raises(ZeroDivisionError):
-        planted(monkeypatch, 1, "_take", lambda self, data: 1 // (len(data) % 7))
+        one_pass()
+
+
+def test_a_crash_deep_inside_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where only a signed request of the right form comes to, for other survivors than before."""
+    same = RoundClient._same_sets
+
+    def crashing(self: Any, request: OpenRequest) -> None:
+        1 // (request.survivors == self._state.survivors)
+        same(self, request)
+
+    monkeypatch.setattr(RoundClient, "_same_sets", crashing)
+    with pytest.raises(ZeroDivisionError):
+        one_pass(count=6_000)
 
 
 def test_a_planted_forgery_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that takes a member's word without its signature."""
-
-    def trusting(self: Any, data: bytes, *, most: int, role: str, sender: str | None = None) -> Any:
-        header = read_header(data)
-        facts = {"place": [0, 0], "plan": "", "about": "plan", "reason": "", "problem": ""}
-        return wire.Post(header, facts | {"blamed": [], "head": "00" * 32, "state": ""}, b"")
-
-    with pytest.raises((AssertionError, KeyError)):
-        planted(monkeypatch, 0, "open", trusting, wire.Wire)
+    """Parties that take a member's word without its signature."""
+    monkeypatch.setattr(Member, "verify", lambda *_: None)
+    with pytest.raises((AssertionError, SecureFLError)):
+        one_pass()
 
 
 def test_a_party_that_is_moved_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    def noting(self: Any, data: bytes) -> list[Any]:
-        self._progress.head = bytes(32)[:-1] + data[:1]
-        return []
+    refuse = Participant._refuse
 
+    def noting(self: Any, data: bytes, error: SecureFLError) -> list[bytes]:
+        self._progress.last = (len(data), b"")
+        return refuse(self, data, error)
+
+    monkeypatch.setattr(FederationClient, "_refuse", noting)
     with pytest.raises(AssertionError, match="moved"):
-        planted(monkeypatch, 1, "receive", noting)
+        one_pass()
 
 
 def test_memory_that_is_filled_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     held = list[bytes]()
 
-    def keeping(target: Any, party: Any, *rest: Any) -> None:
-        held.append(bytes(8 << 20))
-        held[-1] = b"\1" * len(held[-1])
+    def keeping(*_: Any) -> None:
+        held.append(b"\1" * (8 << 20))
 
     monkeypatch.setattr(party_fuzz, "MOST_MEMORY", 1 << 20)
-    monkeypatch.setattr(party_fuzz, "fuzz_unsigned", keeping)
+    monkeypatch.setattr(party_fuzz.Run, "before", keeping)
     with pytest.raises(AssertionError):
-        fuzz(10_000, random.Random(1), KINDS[:1])
+        one_pass()
     assert held
+
+
+def test_a_run_without_end_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(party_fuzz, "MOST_DELIVERED", 20)
+    with pytest.raises(party_fuzz.EndlessError):
+        one_pass()

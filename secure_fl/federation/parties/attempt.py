@@ -28,6 +28,13 @@ from secure_fl.secure_sum.server import RoundServer
 from secure_fl.secure_sum.spool import Log
 from secure_fl.secure_sum.steps import PHASES, Refusal, Step
 
+_SPOILT = (
+    "a client's upload spoils the sum, and nobody can tell whose it was",
+    "begin again from the last state, a run with --resume; with security.robust the group of "
+    "such a client is left out alone",
+)
+_NOBODYS = {str(RoundReason.STILL_MASKED): _SPOILT, str(Reason.OUT_OF_RANGE): _SPOILT}
+"""What is said of sums that clients refuse to take, where their own word for it says too little."""
 Failure = TypeVar("Failure", bound=SecureFLError)
 Journals = Callable[[RoundPlan, int], RoundJournal]
 """The journal of a sum, by its plan and its group."""
@@ -169,7 +176,6 @@ class Attempt:
         if header.round != number:
             reason = Reason.STALE if header.round < number else Reason.FUTURE
             raise refused(reason, f"round {number} is running", "round", header.round, "wait")
-        self.silent.discard(header.sender)  # it is late, and there
         part = self._parts.get(header.parameters)
         if part is None:
             found = header.parameters
@@ -198,7 +204,15 @@ class Attempt:
                 except SecureSumError as error:
                     self.failed[part] = forgetful(error)
                 self._until[part] = now + self._seconds(one)
+            self._check_signed(part)
         return sent
+
+    def _check_signed(self, part: int) -> None:
+        """Leave out a group whose sum too few signed for clients of other groups to take it."""
+        plan, one = self.plans[part], self.sums[part]
+        opened = one.step == Step.DONE and part not in self.failed and len(self.plans) > 1
+        if opened and plan.opener == "clients" and len(one.signed) < plan.shares_needed:
+            self.failed[part] = silent_group(part, "too few of it sign its sums")
 
     def error(self, part: int) -> SecureSumError:
         """Why a sum failed: where too few are left, what most of those refused who left it."""
@@ -209,6 +223,8 @@ class Attempt:
             return found
         word, problem = reasons.most_common(1)[0][0], "too few are left of those who were called"
         number, remedy = self.call.number, found.remedy
+        if word in _NOBODYS:
+            problem, remedy = _NOBODYS[word]
         if word in set(RoundReason):
             reason = RoundReason(word)
             return RoundRefusedError(reason, problem, field="round", value=number, remedy=remedy)
@@ -235,11 +251,11 @@ def forgetful(error: Failure) -> Failure:
     return error.with_traceback(None)
 
 
-def silent_group(part: int) -> RoundRefusedError:
+def silent_group(part: int, problem: str = "nobody of it gives its sums") -> RoundRefusedError:
     """Why a group's sum is not to be had, though it was opened."""
     return RoundRefusedError(
         RoundReason.TOO_FEW,
-        "nobody of it gives its sums",
+        problem,
         field="group",
         value=part,
         remedy="it is left out of this round",

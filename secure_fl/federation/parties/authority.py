@@ -18,6 +18,7 @@ from secure_fl.crypto.identities import Identity
 from secure_fl.crypto.refusals import Reason
 from secure_fl.crypto.roster import Roster
 from secure_fl.crypto.strict_json import from_hex
+from secure_fl.errors import FileError
 from secure_fl.federation.calling import Call, round_plans
 from secure_fl.federation.parties.client_round import forked
 from secure_fl.federation.parties.keyring import Keyring
@@ -139,8 +140,8 @@ class FederationAuthority(Participant):
         before = self._call
         if before is not None and call.number <= before.number:
             raise refused(Reason.REPEATED, "not newer", "round", call.number, "go on")
-        self._call, self._next, self._opened = call, None, {}
         self._sums = self._called(call)
+        self._call, self._next, self._opened = call, None, {}
         return []
 
     def _called(self, call: Call) -> dict[str, Authority]:
@@ -158,11 +159,17 @@ class FederationAuthority(Participant):
         return sums
 
     def _on_sum(self, header: Header, data: bytes) -> list[bytes]:
+        if not self._sums and self._call is not None:
+            self._sums = self._called(self._call)
         if header.parameters not in self._sums:
             found = header.parameters
             raise refused(Reason.WRONG_PARAMETERS, "of no running sum", "sum", found, "call first")
         sums = self._sums[header.parameters]
-        replies = sums.receive(data)
+        try:
+            replies = sums.receive(data)
+        except (FileError, OSError):
+            self._sums = {}  # as after a kill: it goes on with what is on the disk
+            raise
         if len(self._sums) > 1 and sums.opened is not None:
             self._opened[list(self._sums).index(header.parameters)] = sums.opened
         last = header.phase == Phase.OPEN_POOLS and len(self._sums) == 1

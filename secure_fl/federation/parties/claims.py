@@ -21,7 +21,7 @@ from secure_fl.federation.program import SumForm
 from secure_fl.federation.wire import Wire, refused
 from secure_fl.secure_sum.digests import Applied
 from secure_fl.secure_sum.key_directory import check_cohort
-from secure_fl.secure_sum.messages import accept
+from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError, accept
 from secure_fl.secure_sum.plan import RoundPlan
 
 
@@ -80,6 +80,23 @@ def enough(plan: Plan, form: SumForm) -> int:
         return 1
     rules = plan.rules(len(form.cohort))
     return rules.threshold if rules else min(form.opening.fewest, len(form.cohort))
+
+
+def check_enough(plan: Plan, form: SumForm, found: int) -> None:
+    """Refuse a state that fewer than `enough` signed: whoever lists the signatures chooses them.
+
+    Raises:
+        RoundRefusedError: `not-agreed`.
+    """
+    needed = enough(plan, form)
+    if found < needed:
+        raise RoundRefusedError(
+            RoundReason.NOT_AGREED,
+            "too few signed this state",
+            field="signatures",
+            value=found,
+            remedy=f"{needed} signatures of appliers are needed",
+        )
 
 
 def majority(claims: Mapping[str, Claim]) -> Claim | None:

@@ -22,15 +22,15 @@ from secure_fl.crypto.identities import Identity
 from secure_fl.crypto.refusals import Reason
 from secure_fl.crypto.roster import Roster
 from secure_fl.crypto.strict_json import from_hex
-from secure_fl.errors import SecureFLError
+from secure_fl.errors import FileError, SecureFLError
 from secure_fl.federation.calling import Call, cohort_names, round_plans
-from secure_fl.federation.parties.claims import Claim, enough, read_claims
+from secure_fl.federation.parties.claims import Claim, check_enough, read_claims
 from secure_fl.federation.parties.client_round import ClientRound, Seat, forked
 from secure_fl.federation.parties.keyring import Keyring
 from secure_fl.federation.parties.participant import Participant
 from secure_fl.federation.parties.replica import Replica
 from secure_fl.federation.parties.shared import Shared
-from secure_fl.federation.party import ANYBODYS, reason_of
+from secure_fl.federation.party import ANYBODYS, reason_of, typed_files
 from secure_fl.federation.place import Place
 from secure_fl.federation.plan import Plan
 from secure_fl.federation.program import Answers, Program, SumForm
@@ -38,7 +38,7 @@ from secure_fl.federation.state import State
 from secure_fl.federation.wire import Post, refused, route, shown
 from secure_fl.privacy.ledger import Release
 from secure_fl.secure_sum.framing import unframe
-from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError
+from secure_fl.secure_sum.messages import RoundRefusedError
 from secure_fl.secure_sum.plan import RoundPlan
 from secure_fl.secure_sum.store import MemoryStore, RoundStore
 
@@ -73,6 +73,8 @@ class _Progress:
     begun: Call | None = None
     round: ClientRound | None = field(default=None, repr=False)
     over: bool = False
+    gap: bool = False
+    """Whether lines of the transcript could not be written."""
 
 
 class FederationClient(Participant):
@@ -214,7 +216,7 @@ class FederationClient(Participant):
             raise refused(
                 Reason.OLDER_PLACE, f"{shown(own.place)} is reached", "place", shown(place), "go on"
             )
-        progress.last, progress.head = last, self._site.follow(unframe(post.rest))
+        progress.last, progress.head = last, self._followed(unframe(post.rest))
         if progress.head.hex() != post.facts["head"]:
             raise forked("not the transcript that this client follows", post.header.round)
         if place > own.place:
@@ -223,6 +225,25 @@ class FederationClient(Participant):
         if digest != own.digest:
             raise forked("the server says another state of this place", shown(place))
         return self._begin(post)
+
+    def _followed(self, lines: Sequence[bytes]) -> bytes:
+        """The transcript's head after these lines. Who could not write the lines before them has a
+        gap, which is no fork: it says so by where it is when it joins again.
+        """
+        progress = self._progress
+        try:
+            with typed_files():
+                head = self._site.follow(lines)
+        except FileError:
+            progress.gap = True
+            raise
+        except RoundRefusedError:
+            if not progress.gap:
+                raise
+            problem, remedy = "lines before these could not be written", "make room, and wait"
+            raise FileError(problem, field="transcript", value=len(lines), remedy=remedy) from None
+        progress.gap = False
+        return head
 
     def _again(self, post: Post) -> Sequence[bytes | memoryview]:
         """The same call once more, as it comes after a kill: the same bytes, or nothing."""
@@ -297,14 +318,17 @@ class FederationClient(Participant):
     # The replica
 
     def _settle(self, place: Place, digest: bytes) -> None:
-        """Go on to the state that this client came to itself, once it is the one of this place."""
+        """Go on to the state that this client came to itself, once it is the one of this place, and
+        enough others were heard to come to it. Else it asks for the state and their signatures: it
+        may have been sent other sums than everybody else.
+        """
         running = self._progress.round
-        if running is None or running.next is None:
+        if running is None or running.next is None or not running.agreed:
             return
         after = running.next
-        if after.place == place and after.digest != digest and running.agreed:
+        if after.place == place and after.digest != digest:
             raise forked("the server says another state than the appliers", shown(place))
-        if after.place == place and after.digest == digest:
+        if after.place == place:
             self._seated().replica.state = after
             self._progress.round = None
 
@@ -322,15 +346,7 @@ class FederationClient(Participant):
         digest = from_hex(post.facts["state"], "state", 32)
         call, form, claims = self._claims(post.facts["call"], unframe(post.rest)[1:])
         found = list(claims.values()).count(Claim(digest, post.place))
-        if found < enough(seat.plan, form) or call.place >= post.place:
-            remedy = f"{enough(seat.plan, form)} signatures of appliers are needed"
-            raise RoundRefusedError(
-                RoundReason.NOT_AGREED,
-                "too few signed this state",
-                field="signatures",
-                value=found,
-                remedy=remedy,
-            )
+        check_enough(seat.plan, form, 0 if call.place >= post.place else found)
         seat.replica.take(seat.keyring.secret, unframe(post.rest)[0], post.place, digest)
         if late is None or late.place != post.place:
             return []

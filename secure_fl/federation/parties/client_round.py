@@ -22,7 +22,7 @@ from secure_fl.crypto.sealing import open_with, seal_with
 from secure_fl.crypto.strict_json import canonical, malformed
 from secure_fl.errors import SecureSumError
 from secure_fl.federation.calling import Call
-from secure_fl.federation.parties.claims import majority, read_claims
+from secure_fl.federation.parties.claims import check_enough, majority, read_claims
 from secure_fl.federation.parties.keyring import Keyring
 from secure_fl.federation.parties.replica import Replica, decode_opened, encode_opened
 from secure_fl.federation.parties.shared import Shared
@@ -138,6 +138,7 @@ class ClientRound:
         if self._round.ready and not self._answered:
             replies.append(self._upload())
         if self._round.confirmed and self.next is not None:
+            check_enough(self._seat.plan, self.form, len(self._round.confirmed))
             self.agreed = True
         return replies
 
@@ -188,6 +189,7 @@ class ClientRound:
         found = majority(claims)
         if self.next is None or found is None or found.state != self.next.digest:
             raise forked("other clients came to another state", len(claims))
+        check_enough(seat.plan, self.form, list(claims.values()).count(found))
         self.agreed = True
 
     def _open_answer(self) -> bytes | memoryview:

@@ -24,7 +24,7 @@ from secure_fl.errors import SecureFLError
 from secure_fl.federation.calling import Call
 from secure_fl.federation.parties.participant import Participant
 from secure_fl.federation.parties.party_folder import PartyFolder
-from secure_fl.federation.party import Message
+from secure_fl.federation.party import Message, typed_files
 from secure_fl.federation.state import State
 from secure_fl.federation.wire import route
 
@@ -190,9 +190,11 @@ class Kept(Participant):
         sent = super().receive(data)
         self._away = self._away and self._due is not None
         try:
-            self._keep()
+            with typed_files():
+                self._keep()
         except SecureFLError as error:
             self.refusals.add(data, error)
+            self._due = self._hello  # it is told again, and answers the same once it can write
             return []
         return sent
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from secure_fl.crypto.envelope import Phase
 from secure_fl.crypto.identities import Identity
 from secure_fl.crypto.roster import Roster
-from secure_fl.errors import SecureFLError
-from secure_fl.federation.party import Message, RefusalLog
+from secure_fl.errors import FileError, SecureFLError
+from secure_fl.federation.party import Message, RefusalLog, typed_files
 from secure_fl.federation.wire import Wire
 
 PATIENCE = 30.0
@@ -33,6 +33,8 @@ class Participant:
         self._signed = b""
         """The plan that was accepted, as its coordinator signed it."""
         self._due: float | None = 0.0
+        self._hello = 0.0
+        """When it may say again that it is there."""
         self.refusals = RefusalLog(identity.name)
 
     @property
@@ -41,17 +43,20 @@ class Participant:
         return self._due
 
     def tick(self, now: float) -> list[Message]:
-        """Say that it is there, until it is shown a plan."""
+        """Say that it is there, until it is shown a plan; also after what it could not write."""
         if self._due is None or now < self._due:
             return []
-        self._due = now + PATIENCE
+        self._due = self._hello = now + PATIENCE
         return self._messages([self._wire.sign(Phase.HELLO, {})])
 
     def receive(self, data: bytes | memoryview) -> list[Message]:
         """One message, and the answers to it."""
         try:
-            return self._messages(self._take(data))
+            with typed_files():
+                return self._messages(self._take(data))
         except SecureFLError as error:
+            if isinstance(error, FileError):
+                self._due = self._hello
             return self._messages(self._refuse(data, error))
 
     def _messages(self, sent: Sequence[bytes | memoryview]) -> list[Message]:

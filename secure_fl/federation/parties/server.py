@@ -17,19 +17,26 @@ Not covered: a server that does otherwise; clients and authority see to what it 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
-from secure_fl.crypto.envelope import Header, Phase, read_header
-from secure_fl.crypto.refusals import Reason
+from secure_fl.crypto.envelope import Header, Phase, read_header, signed_header
+from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.crypto.strict_json import from_hex
 from secure_fl.errors import FileError, SecureFLError
 from secure_fl.federation.parties.claims import read_result
 from secure_fl.federation.parties.server_flow import ServerFlow
 from secure_fl.federation.parties.server_record import Stage, keys_facts
-from secure_fl.federation.party import Message
+from secure_fl.federation.party import Message, typed_files
 from secure_fl.federation.wire import Post, refused, route, shown
 from secure_fl.secure_sum.framing import frames
+from secure_fl.secure_sum.steps import claimed
 
-_MOST_SMALL = 1 << 20
+_NUMBERED = {phase for phase in Phase if phase < Phase.HELLO} | {
+    Phase.REFUSE,
+    Phase.PART,
+    Phase.RESULT,
+}
+"""What a client sends under a round's number."""
 
 
 class FederationServer(ServerFlow):
@@ -53,10 +60,11 @@ class FederationServer(ServerFlow):
         """End what has waited for too long."""
         self._now = max(self._now, now)
         sent: list[Message] = []
-        if self._states.until is not None and self._now >= self._states.until:
-            sent += self._ask_state()
-        if self._now >= self._until and not self.over:
-            sent += self._go(self._overdue)
+        with typed_files():
+            if self._states.until is not None and self._now >= self._states.until:
+                sent += self._ask_state()
+            if self._now >= self._until and not self.over:
+                sent += self._go(self._overdue)
         return self._remember(sent)
 
     def receive(self, data: bytes | memoryview) -> list[Message]:
@@ -65,18 +73,31 @@ class FederationServer(ServerFlow):
         Raises:
             FileError: its journal cannot be written; nothing is sent then, by `tick` neither.
         """
-        try:
-            header = route(data)
-            sent = self._take(header, data)
-        except FileError:
-            raise  # of its own record: what is not written down has not happened
-        except SecureFLError as error:
-            refusal = self.refusals.add(data, error)
-            self._note(refusal)
-            self._silent.discard(refusal.sender)  # too late for its round, and there for the next
-            return []
-        self._silent.discard(header.sender)
+        sent: list[Message] = []
+        with typed_files():
+            try:
+                sent = self._take(route(data), data)
+            except FileError:
+                raise  # of its own record: what is not written down has not happened
+            except SecureFLError as error:
+                self._note(self.refusals.add(data, error))
+        self._heard(data)
         return self._remember(sent)
+
+    def _heard(self, data: bytes | memoryview) -> None:
+        """Wait again for a client that had fallen silent: it is late for its round, and there for
+        the next. Its signature shows that, of the round in which it fell silent or a later one;
+        whoever sends it again shows nothing the second time.
+        """
+        attempt, name = self._attempt, claimed(data)[0]
+        if name not in self._silent and (attempt is None or name not in attempt.silent):
+            return
+        with suppress(RefusedError):
+            header = route(data, lambda head: signed_header(head, self._wire.roster))
+            if header.phase in _NUMBERED and header.round >= self._silent.get(name, 0):
+                self._silent.pop(name, None)
+                if attempt is not None and header.round == attempt.call.number:
+                    attempt.silent.discard(name)
 
     # What arrives
 
@@ -115,6 +136,8 @@ class FederationServer(ServerFlow):
         back = authority or head in (known, self._before.get(post.sender))
         self._members[post.sender] = known if known is not None and back else head
         self._declined.discard(post.sender)
+        if back:
+            self._silent.pop(post.sender, None)
         if post.sender in self.plan.clients and known is None:
             fingerprint = self._wire.roster.member(post.sender).fingerprint
             facts = {"client": post.sender, "fingerprint": fingerprint, "policy": None}

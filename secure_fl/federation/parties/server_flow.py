@@ -92,7 +92,7 @@ class ServerFlow:
         self._told: dict[str, bytes | memoryview] = {}
         """What each was told last in the running round."""
         self._journals: Journals | None = None
-        self._declined, self._silent = set[str](), set[str]()
+        self._declined, self._silent = set[str](), dict[str, int]()
         self._progress = _Progress(start or Place(0, 0), self.plan.start, number - 1)
         self._attempt: Attempt | None = None
         self._now, self._until = 0.0, self._deadlines.join
@@ -183,7 +183,7 @@ class ServerFlow:
         plan, progress = self.plan, self._progress
         form = self._schedule.form(progress.place)
         cohort = set(cohort_names(plan, form))
-        absent = (cohort - set(self._members)) | (cohort & self._silent)
+        absent = (cohort - set(self._members)) | (cohort & self._silent.keys())
         left_out = tuple(sorted(absent | (cohort & progress.without)))
         key, number = self._keys.fingerprint, self._following
         call = Call(number, progress.place, progress.attempt, left_out, key)
@@ -227,7 +227,7 @@ class ServerFlow:
         if not attempt.over:
             self._until = attempt.until
             return sent
-        self._silent |= attempt.silent
+        self._silent |= dict.fromkeys(attempt.silent, attempt.call.number)
         for refusal in attempt.left_out:
             self._note(refusal)
         return [*sent, *self._summed()]
@@ -380,7 +380,7 @@ class ServerFlow:
     def _missing(self) -> set[str]:
         """Who has said neither that it takes part nor that it does not, or has fallen silent."""
         everybody = {*self.plan.clients, *([self.plan.authority] if self.plan.by_authority else [])}
-        return (everybody - self._members.keys() - self._declined) | self._silent
+        return (everybody - self._members.keys() - self._declined) | self._silent.keys()
 
     def _wait(self, stage: Stage, seconds: float) -> None:
         self.stage, self._until = stage, self._now + seconds

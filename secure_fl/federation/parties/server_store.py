@@ -55,7 +55,7 @@ _TYPES = {
     "members": dict,
     "before": dict,
     "declined": list,
-    "silent": list,
+    "silent": dict,
     "stage": str,
     "call": list,
     "told": dict,
@@ -115,13 +115,13 @@ class KeptServer(FederationServer):
 
     @property
     def due(self) -> float | None:
-        """When the next wait ends; at once where it was made again."""
-        return 0.0 if self._resuming else super().due
+        """When the next wait ends; at once where it was made again, or could not write."""
+        return 0.0 if self._resuming or self._unsent else super().due
 
     @property
     def over(self) -> bool:
         """As of any server; one that was made again has something to say first."""
-        return super().over and not self._resuming
+        return super().over and not self._resuming and not self._unsent
 
     def tick(self, now: float) -> list[Message]:
         """End what has waited for too long; go on where an earlier life was.
@@ -183,7 +183,7 @@ class KeptServer(FederationServer):
             "members": {name: head.hex() for name, head in self._members.items()},
             "before": {name: head.hex() for name, head in self._before.items()},
             "declined": sorted(self._declined),
-            "silent": sorted(self._silent),
+            "silent": self._silent,
             "stage": str(self.stage),
             "call": [] if attempt is None else [attempt.call.document()],
             "told": {name: messages.index(data) for name, data in calls.items()},
@@ -202,7 +202,7 @@ class KeptServer(FederationServer):
         progress.without = frozenset(found["without"])
         self._members = {name: from_hex(one, "head", 32) for name, one in found["members"].items()}
         self._before = {name: from_hex(one, "head", 32) for name, one in found["before"].items()}
-        self._declined, self._silent = set(found["declined"]), set(found["silent"])
+        self._declined, self._silent = set(found["declined"]), dict(found["silent"])
         self.stage = Stage(found["stage"])
         messages = [from_base64(text, "message") for text in found["messages"]]
         self._called = {name: messages[place] for name, place in found["told"].items()}

@@ -100,3 +100,18 @@ def test_groups_are_summed_apart_and_everybody_gets_all_of_them() -> None:
         assert made.clients[0].state.facts["groups"] == [2, []]
         for pools in made.pools():
             torch.testing.assert_close(pools[0], expected(range(8), 2)[0])
+
+
+@pytest.mark.parametrize("name", ["client-0000", "client-0004"])
+@pytest.mark.parametrize("phase", [Phase.PART, Phase.RESULT])
+@pytest.mark.parametrize("key_holder", ["clients", "authority"])
+def test_a_client_dies_after_its_group_was_opened(key_holder: str, phase: Phase, name: str) -> None:
+    """Who was asked for the group's sum, and another: the sum is had from somebody else."""
+    made = make(8, "bfv+masked", key_holder, rounds=2, groups=4)
+    made.run(silent_from(made, name, phase))  # type: ignore[arg-type]
+    assert made.server.failed is None
+    alive = [client for client in made.clients if client.name not in made.lost]
+    assert all(client.over for client in alive)
+    assert len({client.state for client in alive}) == 1
+    assert alive[0].state is not None
+    assert alive[0].state.facts["survivors"] == [8, 8 - len(made.lost)]
