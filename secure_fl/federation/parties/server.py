@@ -125,6 +125,7 @@ class FederationServer(ServerFlow):
         if back and post.sender in self._told:
             told = [self._called.get(post.sender, b"")] if authority else []
             told = [data for data in told if data] + [bytes(self._told[post.sender])]
+            told += self._states.again(post.sender)
             return [*sent, *(Message(post.sender, data) for data in dict.fromkeys(told))]
         return sent + (self._go(self._next) if self._waits_no_more() else [])
 
