@@ -73,10 +73,15 @@ class FederationServer(ServerFlow):
         except SecureFLError as error:
             refusal = self.refusals.add(data, error)
             self._note(refusal)
-            self._silent.discard(refusal.sender)  # too late for its round, and there for the next
+            self._hear(refusal.sender)  # too late for its round, and there for the next
             return []
-        self._silent.discard(header.sender)
+        self._hear(header.sender)
         return self._remember(sent)
+
+    def _hear(self, name: str) -> None:
+        self._silent.discard(name)
+        if self._attempt is not None:
+            self._attempt.hear(name)
 
     # What arrives
 
@@ -110,9 +115,10 @@ class FederationServer(ServerFlow):
         self._known(post.sender)
         head = from_hex(post.facts["head"], "head", 32)
         known = self._members.get(post.sender)
-        # one that is made again is where it was, before or after what it was told last
+        # one that is made again is where it was, before or after the call, and is told again
         authority = post.sender == self.plan.authority  # it follows no transcript
         back = authority or head in (known, self._before.get(post.sender))
+        back = back and post.sender in self._told and not self.over
         self._members[post.sender] = known if known is not None and back else head
         self._declined.discard(post.sender)
         if post.sender in self.plan.clients and known is None:
@@ -120,13 +126,13 @@ class FederationServer(ServerFlow):
             facts = {"client": post.sender, "fingerprint": fingerprint, "policy": None}
             self._journal.write("joined", facts, [data])
         sent = [Message(post.sender, data) for data in self._keys.current]
+        asked = [Message(post.sender, data) for data in self._states.again(post.sender)]
         if self.over:
-            return [*sent, *self._end([post.sender])]
-        if back and post.sender in self._told:
-            told = [self._called.get(post.sender, b"")] if authority else []
+            return [*sent, *self._end([post.sender]), *asked]
+        if back:
+            told = [self._called.get(post.sender, b"")] if authority or head != known else []
             told = [data for data in told if data] + [bytes(self._told[post.sender])]
-            told += self._states.again(post.sender)
-            return [*sent, *(Message(post.sender, data) for data in dict.fromkeys(told))]
+            return [*sent, *(Message(post.sender, data) for data in dict.fromkeys(told)), *asked]
         return sent + (self._go(self._next) if self._waits_no_more() else [])
 
     def _on_refusal(self, post: Post, data: bytes) -> list[Message]:

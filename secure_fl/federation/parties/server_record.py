@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Protocol
 
-from secure_fl.crypto.envelope import Header, Phase, head_bytes, read_header
+from secure_fl.crypto.envelope import Header, Phase
 from secure_fl.federation.calling import Call
 from secure_fl.federation.place import Place
 from secure_fl.federation.program import SumForm
+from secure_fl.federation.transcript import Line
+from secure_fl.federation.transcript_entries import entry_of
 from secure_fl.federation.wire import shown
 from secure_fl.he.ceremony import Epoch
-from secure_fl.secure_sum.framing import unframe
 from secure_fl.secure_sum.plan import RoundPlan
 from secure_fl.secure_sum.server import RoundServer
 from secure_fl.secure_sum.steps import Refusal
@@ -58,6 +59,23 @@ class Journal:
     write: Callable[[str, Mapping[str, Any], Sequence[bytes]], object] = lambda *_: None
     after: Callable[[bytes], list[bytes]] = lambda _: []
     head: Callable[[], bytes] = lambda: bytes(32)
+
+
+def going_on(journal: Journal, head: bytes) -> Journal:
+    """A journal for a server that is made again and does once more what it did after `head`.
+
+    What it wrote then it does not write a second time.
+    """
+    told = [Line.read(data).entry for data in journal.after(head)]
+
+    def write(kind: str, facts: Mapping[str, Any], evidence: Sequence[bytes]) -> None:
+        entry = entry_of(kind, dict(facts))
+        if entry in told:
+            told.remove(entry)
+        else:
+            journal.write(kind, facts, evidence)
+
+    return replace(journal, write=write)
 
 
 def keys_facts(fingerprint: bytes, maker: str, epoch: Epoch) -> dict[str, Any]:
@@ -115,14 +133,10 @@ def sum_facts(one: RoundServer, number: int, missed: Mapping[str, str]) -> dict[
 def evidence_in(
     header: Header, data: bytes | memoryview, authority: str | None
 ) -> tuple[bytes, ...]:
-    """What of a message of a sum a transcript keeps: short ones, and an upload's signed heads.
+    """What of a message of a sum a transcript keeps: short ones. Of uploads the sum keeps heads.
 
     Of the messages that open counts only the authority's, which has no client's secret in it.
     """
     phase = header.phase
-    if phase in _WHOLE or (phase == Phase.OPEN_COUNTS and header.sender == authority):
-        return (bytes(data),)
-    if phase != Phase.UPLOAD:
-        return ()
-    parts = unframe(memoryview(data))
-    return tuple(bytes(part[: head_bytes(read_header(part))]) for part in parts)
+    whole = phase in _WHOLE or (phase == Phase.OPEN_COUNTS and header.sender == authority)
+    return (bytes(data),) if whole else ()

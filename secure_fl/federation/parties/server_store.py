@@ -1,15 +1,17 @@
 """A server that goes on after a kill: in the same round, or with the next number.
 
-    progress       place, number, attempt, members, keys sealed for others, the last calls
+    progress       place, number, attempt, members, keys sealed for others, the last calls, who
+                   left the running round and why, the transcript's head
     state          the sealed state that others may want, unreadable here
     sums-PART/     the journals of sums (`RoundJournal`)
 
 Guarantee: nothing is sent before what it follows from is on the disk. A server that is made again
 sends again what went out last, byte for byte, and goes on where its journals end; where the journal
-of its round is gone, it takes the next number. Nothing in its folder is secret from it.
+of its round is gone, it takes the next number. What it wrote into the transcript is not written a
+second time. Nothing in its folder is secret from it.
 Assumes: one server at a time has the folder; it is not put back to what it was.
-Not covered: refusals that members had sent of the running round, and the heads of uploads that a
-transcript keeps as evidence, where the server was killed in between.
+Not covered: its record of refused messages (`refusals`, `said`), which begins anew; the transcript
+has the first of them.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from secure_fl.federation.calling import ATTEMPTS, Call, round_plans
 from secure_fl.federation.parties.attempt import Attempt, Deadlines
 from secure_fl.federation.parties.party_folder import PartyFolder
 from secure_fl.federation.parties.server import FederationServer
-from secure_fl.federation.parties.server_record import Journal, Schedule, Stage
+from secure_fl.federation.parties.server_record import Journal, Schedule, Stage, going_on
 from secure_fl.federation.party import Message
 from secure_fl.federation.place import Place
 from secure_fl.federation.wire import read_place, shown
@@ -63,6 +65,8 @@ _TYPES = {
     "keys": dict,
     "reached": dict,
     "failed": str,
+    "left": dict,
+    "head": str,
 }
 _VERSION = 1
 
@@ -101,10 +105,13 @@ class KeptServer(FederationServer):
         self.folder, self._unsent = folder, list[Message]()
         self._journals = lambda plan, part: RoundJournal(self._sums(part), plan)
         data = folder.kept(_PROGRESS, sealed=False)
-        self._resuming = self._timeless = data is not None
+        self._resuming, self._timeless = data is not None, data is not None
+        head = bytes(32)
         if data is not None:
             try:
-                self._take_up(fields(parse_object(data, _PROGRESS), _PROGRESS, _TYPES))
+                found = fields(parse_object(data, _PROGRESS), _PROGRESS, _TYPES)
+                head = from_hex(found["head"], "head", 32)
+                self._take_up(found)
             except (TypeError, ValueError, LookupError):
                 raise folder.damaged(_PROGRESS, sealed=False) from None
             except SecureSumError as error:
@@ -112,6 +119,7 @@ class KeptServer(FederationServer):
                     raise
                 problem = f"is damaged: {error.problem}"
                 raise folder.damaged(_PROGRESS, sealed=False, problem=problem) from None
+        self._journal = going_on(self._journal, head)
 
     @property
     def due(self) -> float | None:
@@ -191,6 +199,8 @@ class KeptServer(FederationServer):
             "keys": self._keys.kept(),
             "reached": self._states.kept(),
             "failed": str(failed),
+            "left": {} if attempt is None else attempt.left(),
+            "head": self._journal.head().hex(),
         }
 
     def _take_up(self, found: dict[str, Any]) -> None:
@@ -214,6 +224,16 @@ class KeptServer(FederationServer):
             self.failed = _failed(found["failed"])
         if found["call"] and self.stage in (Stage.SUM, Stage.PARTS, Stage.RESULTS):
             self._attempt = self._taken_up(Call.read(found["call"][0]))
+        for name, (reason, blamed) in found["left"].items():
+            if self._attempt is not None:
+                self._attempt.leave(name, reason, blamed)
+        self._take_up_models()
+
+    def _take_up_models(self) -> None:
+        """Where the plan publishes the models: those of the place that was reached."""
+        if self._reader is not None and self._keys.secret:
+            self._reader.take_secret(self._keys.secret)
+            self._publish()
 
     def _taken_up(self, call: Call) -> Attempt | None:
         """The running attempt as its journals have it; None where one is gone."""
@@ -243,7 +263,9 @@ class KeptServer(FederationServer):
             Stage.OVER: lambda: [Message(name, data) for name, data in self._told.items()],
         }
         keys = [Message(name, data) for name in self._members for data in self._keys.current]
-        return [*keys, *goes[self.stage]()]
+        unread = self._reader is not None and not self._states.sealed
+        more = goes[self.stage]()
+        return [*keys, *more, *(self._ask_state() if unread else [])]
 
     def _resume_join(self) -> list[Message]:
         self._wait(Stage.JOIN, self._deadlines.join)
@@ -261,7 +283,8 @@ class KeptServer(FederationServer):
             for name, data in self._told.items()
             if name in first and name not in told
         ]
-        more = [Message(name, self._plan_data) for name in sorted(self._missing())]
+        away = sorted(self._missing() | attempt.silent)
+        more = [Message(name, self._plan_data) for name in away]
         return [*calls, *attempt.again, *more, *self._go(self._pump)]
 
     def _lost(self) -> list[Message]:
@@ -276,6 +299,9 @@ class KeptServer(FederationServer):
                 remedy="begin another federation",
             )
         progress.attempt += 1
+        # nobody knows who heard the call that is lost
+        called = self._called.keys() & self._members.keys()
+        self._members |= {name: self._before[name] for name in called}
         return self._next()
 
     def _resume_parts(self) -> list[Message]:
