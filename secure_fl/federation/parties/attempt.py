@@ -6,6 +6,7 @@ deadline has passed; a sum that fails leaves the others alone.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -84,6 +85,8 @@ class Attempt:
         """Who refused, and why: nobody waits for them any more."""
         self.silent: set[str] = set()
         """Who did not even answer the call."""
+        self.answered: set[str] = set()
+        """Who has sent anything since it was made."""
         self.opening = False
         """Whether anybody has sent what opens a pool, or counts that noise hides."""
         self.missed: list[dict[str, str]] = [{} for _ in plans]
@@ -103,6 +106,7 @@ class Attempt:
             plan, journal = self.plans[part], journals(self.plans[part], part)
             for data in journal.entries():
                 if data is not None:
+                    self.answered.add(route(data).sender)
                     self._note(part, route(data), data)
             try:
                 found = one.resume(journal)
@@ -125,6 +129,16 @@ class Attempt:
     def restart(self, now: float) -> None:
         """Count what is waited for from now on."""
         self._until = [now + self._seconds(one) for one in self.sums]
+
+    def begin(self, now: float) -> None:
+        """It is called, prepared or not: answers are waited for from now on."""
+        self.answered = set()
+        self.restart(now)
+
+    @property
+    def keyless(self) -> set[str]:
+        """Who has sent no keys yet."""
+        return {name for one in self.sums if one.step == Step.ADVERTISE for name in one.waiting}
 
     @property
     def cohort(self) -> tuple[str, ...]:
@@ -175,6 +189,7 @@ class Attempt:
             raise refused(Reason.WRONG_PARAMETERS, "another sum's", "parameters", found, "none")
         said = self.sums[part].receive(data)
         if said is None:
+            self.answered.add(header.sender)
             self._note(part, header, data)
         return said
 
@@ -183,13 +198,25 @@ class Attempt:
         self.gone[name] = reason
         self._blamed.update(set(blamed) & set(self.cohort))
 
+    @property
+    def unanswered(self) -> set[str]:
+        """Who has not sent an answer yet, and could."""
+        return {name for one in self.sums if one.step == Step.UPLOAD for name in one.waiting}
+
+    def prepare(self) -> list[Message]:
+        """Go on with the set-up as far as everybody has answered, before it is called."""
+        return self._advanced(-math.inf, Step.UPLOAD)
+
     def advance(self, now: float) -> list[Message]:
         """End every step that is complete or late; what is to be sent then."""
+        return self._advanced(now, Step.DONE)
+
+    def _advanced(self, now: float, to: Step) -> list[Message]:
         sent: list[Message] = []
         for part, one in enumerate(self.sums):
-            while one.step != Step.DONE and self._ends(part, now):
-                if one.step == (Step.ADVERTISE if self.plans[part].masked else Step.UPLOAD):
-                    self.silent |= one.waiting - self.gone.keys()
+            while one.step < to and self._ends(part, now):
+                if one.step in (Step.ADVERTISE, Step.UPLOAD):
+                    self.silent |= one.waiting - self.gone.keys() - self.answered
                 for name in one.waiting:
                     self.missed[part].setdefault(name, PHASES[one.step].name.lower())
                 try:

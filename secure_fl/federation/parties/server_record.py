@@ -33,6 +33,10 @@ class Schedule(Protocol):
         """Whether no round is left."""
         ...
 
+    def following(self, place: Place) -> Place:
+        """Where the program is after the round that begins there, unless a step ends early."""
+        ...
+
 
 class Stage(StrEnum):
     """What the server waits for."""

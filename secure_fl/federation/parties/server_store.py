@@ -58,13 +58,14 @@ _TYPES = {
     "silent": list,
     "stage": str,
     "call": list,
+    "ahead": list,
     "told": dict,
     "messages": list,
     "keys": dict,
     "reached": dict,
     "failed": str,
 }
-_VERSION = 1
+_VERSION = 2
 
 
 class KeptServer(FederationServer):
@@ -160,7 +161,7 @@ class KeptServer(FederationServer):
     @property
     def _following(self) -> int:
         """A number that no journal was begun for."""
-        return max(self._progress.number, last_round(self._sums(0))) + 1
+        return max(super()._following, last_round(self._sums(0)) + 1)
 
     def _sums(self, part: int) -> Path:
         return self.folder.path / f"sums-{part}"
@@ -186,6 +187,7 @@ class KeptServer(FederationServer):
             "silent": sorted(self._silent),
             "stage": str(self.stage),
             "call": [] if attempt is None else [attempt.call.document()],
+            "ahead": [] if self._ahead is None else [self._ahead.call.document()],
             "told": {name: messages.index(data) for name, data in calls.items()},
             "messages": [to_base64(data) for data in messages],
             "keys": self._keys.kept(),
@@ -206,7 +208,6 @@ class KeptServer(FederationServer):
         self.stage = Stage(found["stage"])
         messages = [from_base64(text, "message") for text in found["messages"]]
         self._called = {name: messages[place] for name, place in found["told"].items()}
-        self._told = dict(self._called)
         self._keys.take_up(found["keys"])
         sealed = self.folder.kept(_STATE, sealed=False) or b""
         self._states.take_up(found["reached"], sealed)
@@ -214,6 +215,7 @@ class KeptServer(FederationServer):
             self.failed = _failed(found["failed"])
         if found["call"] and self.stage in (Stage.SUM, Stage.PARTS, Stage.RESULTS):
             self._attempt = self._taken_up(Call.read(found["call"][0]))
+            self._ahead = self._taken_up(Call.read(found["ahead"][0])) if found["ahead"] else None
 
     def _taken_up(self, call: Call) -> Attempt | None:
         """The running attempt as its journals have it; None where one is gone."""
@@ -240,7 +242,7 @@ class KeptServer(FederationServer):
             Stage.SUM: self._resume_sums,
             Stage.PARTS: self._resume_parts,
             Stage.RESULTS: self._resume_parts,
-            Stage.OVER: lambda: [Message(name, data) for name, data in self._told.items()],
+            Stage.OVER: lambda: [Message(name, data) for name, data in self._called.items()],
         }
         keys = [Message(name, data) for name in self._members for data in self._keys.current]
         return [*keys, *goes[self.stage]()]
@@ -254,15 +256,19 @@ class KeptServer(FederationServer):
         if attempt is None:
             return self._go(self._lost)
         told = {message.to for message in attempt.again}
-        first = {name for one in attempt.sums for name in one.waiting} - told
+        first = {name for one in attempt.sums for name in one.waiting}
         first |= {self.plan.authority} if self.plan.by_authority else set()
-        calls = [
-            Message(name, data)
-            for name, data in self._told.items()
-            if name in first and name not in told
-        ]
+        first = (first - told) | attempt.unanswered
+        calls = [Message(name, data) for name, data in self._called.items() if name in first]
         more = [Message(name, self._plan_data) for name in sorted(self._missing())]
-        return [*calls, *attempt.again, *more, *self._go(self._pump)]
+        return [*attempt.again, *calls, *self._resume_ahead(), *more, *self._go(self._pump)]
+
+    def _resume_ahead(self) -> list[Message]:
+        """What is prepared goes on beside the round that runs."""
+        ahead = self._ahead
+        if ahead is None:
+            return []
+        return [*ahead.again, *self._propose(ahead), *self._go(ahead.prepare)]
 
     def _lost(self) -> list[Message]:
         """The journal of the running round is gone: try again under the next number."""
@@ -283,7 +289,8 @@ class KeptServer(FederationServer):
             return self._go(self._lost)
         self._progress.asked = set()
         self._wait(Stage.PARTS, self._deadlines.answer)
-        return self._go(self._send_parts if self.plan.by_authority else self._ask_parts)
+        work = self._send_parts if self.plan.by_authority else self._ask_parts
+        return [*self._go(work), *self._resume_ahead()]
 
 
 def _failed(word: str) -> SecureSumError:

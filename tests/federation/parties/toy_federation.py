@@ -50,12 +50,14 @@ class Toy:
     def done(self, place: Place) -> bool:
         return place.round >= self.rounds
 
+    def following(self, place: Place) -> Place:
+        return Place(place.step, place.round + 1)
+
     def apply(self, state: State, opened: Summed) -> State:
         pools = state.tensors["pools"] + opened.total.pools.double() / max(1, opened.survivors)
         facts = {"survivors": [*state.facts["survivors"], opened.survivors]}
         facts["groups"] = [len(opened.groups), list(opened.left_out)]
-        place = Place(state.place.step, state.place.round + 1)
-        return State(place, {"pools": pools}, facts)
+        return State(self.following(state.place), {"pools": pools}, facts)
 
 
 @dataclass(frozen=True)
