@@ -205,7 +205,8 @@ class Attempt:
 
     def prepare(self) -> list[Message]:
         """Go on with the set-up as far as everybody has answered, before it is called."""
-        return self._advanced(-math.inf, Step.UPLOAD)
+        self._until = [math.inf] * len(self.sums)
+        return self._advanced(0.0, Step.UPLOAD)
 
     def advance(self, now: float) -> list[Message]:
         """End every step that is complete or late; what is to be sent then."""
@@ -223,7 +224,7 @@ class Attempt:
                     sent += [Message(each.recipient, each.data) for each in one.advance()]
                 except SecureSumError as error:
                     self.failed[part] = forgetful(error)
-                self._until[part] = now + self._seconds(one)
+                self._until[part] = math.inf if to == Step.UPLOAD else now + self._seconds(one)
         return sent
 
     def error(self, part: int) -> SecureSumError:

@@ -131,8 +131,8 @@ def identities(clients: int) -> dict[str, Identity]:
     return {person.name: person for person in people}
 
 
-def roster_of(people: dict[str, Identity]) -> Roster:
-    unsigned = Roster("toy", tuple(person.member for person in people.values()), 2)
+def roster_of(people: dict[str, Identity], rotation: int = 2) -> Roster:
+    unsigned = Roster("toy", tuple(person.member for person in people.values()), rotation)
     return Roster.open(unsigned.sign(people["coordinator"]), people["coordinator"].member)
 
 
@@ -161,6 +161,7 @@ def make(
     *,
     rounds: int = 2,
     groups: int | None = None,
+    rotation: int = 2,
     people: dict[str, Identity] | None = None,
     judge: Callable[[Plan], str | None] = lambda plan: None,
     answers: Callable[[int], ToyAnswers] = ToyAnswers,
@@ -168,7 +169,7 @@ def make(
 ) -> Made:
     """All parties, in this process."""
     people = people or identities(clients)
-    roster, program = roster_of(people), Toy(clients, rounds, groups)
+    roster, program = roster_of(people, rotation), Toy(clients, rounds, groups)
     names = roster.names("client")[:clients]
     plan = plan_of(roster, program, protection, key_holder, publish)
     signed, shared = plan.sign(people["coordinator"], roster), Shared()
