@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
 
 import pytest
 import torch
@@ -78,7 +76,10 @@ def test_nothing_is_prepared_for_another_key() -> None:
 
 
 def test_in_the_open_and_after_the_last_round_nothing_is_prepared() -> None:
-    for made, found in ((make(4, "plain", rounds=3), [3, 3, 3]), (make(4, "masked", rounds=1), [8])):
+    for made, found in (
+        (make(4, "plain", rounds=3), [3, 3, 3]),
+        (make(4, "masked", rounds=1), [8]),
+    ):
         lockstep = Lockstep(made)
         lockstep.run()
         assert [lockstep.waits[number] for number in sorted(lockstep.waits)][1:] == found
