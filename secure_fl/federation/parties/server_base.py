@@ -78,7 +78,6 @@ class ServerBase:
         """The head that each had before it was called, and that call."""
         self._told: dict[str, dict[int, bytes | memoryview]] = {}
         """What each was told last, by the number of the round: that runs, or is prepared."""
-        self._journals: Journals | None = None
         self._declined, self._silent = set[str](), set[str]()
         self._progress = Progress(start or Place(0, 0), self.plan.start, number - 1, number - 1)
         self._attempt: Attempt | None = None
@@ -95,6 +94,7 @@ class ServerBase:
         self.said: list[Mapping[str, Any]] = []
         """Signed refusals of members, the first of them."""
 
+    _journals: Journals | None = None
     hindrance: SecureSumError | None = None
     """Why the attempt before failed, where the round is tried again."""
     failed: SecureFLError | None

@@ -1,4 +1,4 @@
-"""A server that lies about the round to come: refused with a reason, and the running one goes on."""
+"""A server that lies about the round to come is refused, and the one that runs goes on."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from federation.parties.toy_federation import Made, ToyAnswers, make
 
 from secure_fl.crypto.envelope import Phase
 from secure_fl.errors import PrivacyError
+from secure_fl.federation import calling
 from secure_fl.federation.parties import ahead
 from secure_fl.federation.parties.client import FederationClient
 from secure_fl.federation.parties.client_round import ClientRound
+from secure_fl.federation.party import Message
 from secure_fl.federation.state import State
 from secure_fl.federation.wire import route, shown
 from secure_fl.privacy.ledger import Release
@@ -148,6 +150,44 @@ def test_the_call_that_was_prepared_begins_with_what_was() -> None:
     [keys] = client.receive(begin(made, 4))  # as no list of keys has come, they are said again
     assert (route(keys.data).phase, route(keys.data).round) == (Phase.ADVERTISE, 4)
     assert client._progress.round is first
+
+
+def opened_once(made: Made) -> dict[str, list[Message]]:
+    """What clients say to a second attempt at a prepared round whose sums were opened.
+
+    The server leaves a client out: the difference of the two sums would be that client's answer.
+    """
+    applied = list[str]()
+
+    def tap(sender: str, to: str, data: bytes | memoryview) -> bytes | memoryview | None:
+        header = route(data)
+        if header.phase == Phase.APPLY and to != "server" and header.round == 1:
+            applied.append(to)
+        return None if applied else data
+
+    made.run(tap)
+    assert made.server.failed is not None
+    assert len(applied) == 4
+    call = begin(made, 7, attempt=2, left_out=["client-0003"])
+    return {client.name: client.receive(call) for client in made.clients[:3]}
+
+
+def test_the_answers_of_a_prepared_round_are_summed_once() -> None:
+    made = make(4, "masked", rounds=3)
+    said = opened_once(made)
+    assert {refusal(made, sent)["reason"] for sent in said.values()} == {"already-opened"}
+
+
+def test_a_question_that_is_new_with_each_number_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: clients do not know that two attempts ask for the same answers."""
+    honest = calling._named
+    monkeypatch.setattr(
+        calling,
+        "_named",
+        lambda what, plan, facts: b"" if what == b"question" else honest(what, plan, facts),
+    )
+    said = opened_once(make(4, "masked", rounds=3))
+    assert {route(sent[0].data).phase for sent in said.values()} == {Phase.ADVERTISE}
 
 
 class Charged(ToyAnswers):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import cycle
 from typing import Any
@@ -101,10 +102,8 @@ def test_a_client_that_answers_as_soon_as_it_can_is_found(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(ClientRound, "prepare", prepare)
     lockstep = Lockstep(make(4, "masked", rounds=3))
-    try:
+    with suppress(SecureFLError):
         lockstep.run()
-    except SecureFLError:
-        pass
     assert early(lockstep) == {Phase.UPLOAD}
 
 

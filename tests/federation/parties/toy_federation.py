@@ -162,6 +162,7 @@ def make(
     rounds: int = 2,
     groups: int | None = None,
     rotation: int = 2,
+    program: Toy | None = None,
     people: dict[str, Identity] | None = None,
     judge: Callable[[Plan], str | None] = lambda plan: None,
     answers: Callable[[int], ToyAnswers] = ToyAnswers,
@@ -169,7 +170,7 @@ def make(
 ) -> Made:
     """All parties, in this process."""
     people = people or identities(clients)
-    roster, program = roster_of(people, rotation), Toy(clients, rounds, groups)
+    roster, program = roster_of(people, rotation), program or Toy(clients, rounds, groups)
     names = roster.names("client")[:clients]
     plan = plan_of(roster, program, protection, key_holder, publish)
     signed, shared = plan.sign(people["coordinator"], roster), Shared()
@@ -177,16 +178,11 @@ def make(
     def site(number: int) -> Site:
         return Site(lambda plan: (program, answers(number)), judge=judge)
 
-    made = [
-        FederationClient(
-            people[name],
-            roster,
-            site(number),
-            shared=shared,
-            store=MemoryStore(bytes_too=False),
-        )
-        for number, name in enumerate(names)
-    ]
+    def client(number: int, name: str) -> FederationClient:
+        store = MemoryStore(bytes_too=False)
+        return FederationClient(people[name], roster, site(number), shared=shared, store=store)
+
+    made = [client(number, name) for number, name in enumerate(names)]
     server = FederationServer(people["server"], roster, signed, program, deadlines=Deadlines())
     authority = None
     if key_holder == "authority":
