@@ -297,11 +297,9 @@ class LocalParties:
         last, sent = max(self._numbers), Counter[str]()
         for way, number in [*self._bytes]:
             sent[way] += self._bytes.pop((way, number)) if number <= last else 0
-        refused = tuple(self._refused)
+        refused, answering = tuple(self._refused), self.told.seconds / self._crew.size
         self._refused.clear()
-        return Cost(
-            sent["down"], sent["up"], seconds - self.told.seconds / self._crew.size, refused
-        )
+        return Cost(sent["down"], sent["up"], seconds - answering, refused)
 
     def _plan(self, roster: Roster) -> Plan:
         blueprint = self.watched.program.blueprint

@@ -136,7 +136,7 @@ class FederationServer(ServerFlow):
         said = [told.get(number), self._called.get(name)]
         said = said[::-1] if name == self.plan.authority else said
         said += [data for one, data in told.items() if one != number]
-        return [data for data in said if data is not None]
+        return [*(data for data in said if data is not None), *self._states.again(name)]
 
     def _on_refusal(self, post: Post, data: bytes) -> list[Message]:
         self._known(post.sender)

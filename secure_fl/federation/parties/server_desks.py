@@ -101,6 +101,7 @@ class StateDesk:
         call: the attempt that led there.
         signed: their signatures, by name.
         sealed: the state; empty where nobody has asked for it.
+        asked: who was asked for it last, and the request.
     """
 
     wire: Wire
@@ -110,6 +111,7 @@ class StateDesk:
     sealed: bytes = field(default=b"", repr=False)
     waiting: set[str] = field(default_factory=set)
     tried: set[str] = field(default_factory=set)
+    asked: tuple[str, bytes] = ("", b"")
     until: float | None = None
     _early: tuple[bytes, bytes] = field(default=(b"", b""), repr=False)
 
@@ -129,7 +131,12 @@ class StateDesk:
         self.tried.add(left[0])
         self.until = until
         facts = {"place": shown(self.claim.place), "part": -1}
-        return left[0], self.wire.sign(Phase.GIVE, facts)
+        self.asked = left[0], self.wire.sign(Phase.GIVE, facts)
+        return self.asked
+
+    def again(self, name: str) -> list[bytes]:
+        """The request that a holder has still to answer, which may have lost it."""
+        return [self.asked[1]] if self.until is not None and self.asked[0] == name else []
 
     def take(self, post: Post) -> bool:
         """A sealed state; whether it is the one of this place. An authority's may come early.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,12 +45,11 @@ class Knife:
     killed: int = 0
 
     def cut(self) -> None:
-        """A write begins."""
+        """A write begins; after the one that killed there is none, whoever still tries."""
         if self.writes is None:
             return
         self.writes -= 1
         if self.writes < 0:
-            self.writes = None
             raise KilledError
 
     @contextmanager
@@ -125,12 +124,10 @@ class Mortal:
         if how == "before":
             return self._die()
         self.knife.writes = self.coins.randrange(6) if how == "in a write" else None
-        try:
+        sent: list[Message] = []
+        with suppress(KilledError):
             sent = work(self.party)
-        except KilledError:
-            return self._die()
-        finally:
-            self.knife.writes = None
+        self.knife.writes = None
         if how != "not":
             return self._die()  # what it said is lost
         self._sent += [(self.party.name, message) for message in sent]
