@@ -67,6 +67,7 @@ class Phase(IntEnum):
     WANT = 28
     STATE = 29
     END = 30
+    PREPARE = 31
 
 
 @dataclass(frozen=True)

@@ -117,6 +117,11 @@ class RoundClient(ClientSetup):
         step = self._state.step
         return step == ClientStep.READY or (step == ClientStep.NEW and not self._plan.masked)
 
+    @property
+    def uploaded(self) -> bool:
+        """Whether its upload is what it has said last."""
+        return self._state.step == ClientStep.UPLOADED
+
     def receive(self, data: bytes) -> list[bytes]:
         """Take one of the server's messages, and give the answers to it, as its header says.
 

@@ -223,9 +223,15 @@ class RoundJournal:
         return SecureSumError(problem, field="round journal", value=str(path), remedy=remedy)
 
 
-def last_round(folder: Path) -> int:
-    """The number of the last round that a journal was begun for in this folder; −1 for none."""
-    return max((number for number, _ in _journals(folder)), default=-1)
+def forget_after(folder: Path, last: int) -> None:
+    """Remove what was written of rounds after the last one that anybody heard of.
+
+    Raises:
+        FileError: a file cannot be removed.
+    """
+    for number, path in _journals(folder):
+        if number > last:
+            remove(path)
 
 
 def _journals(folder: Path) -> list[tuple[int, Path]]:

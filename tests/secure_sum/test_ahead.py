@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from secure_sum.riding import KilledError, Riding
 from secure_sum.round_helpers import MASKED, make_vectors, sum_block
 from secure_sum.test_secrecy_of_rounds import envelopes
+from secure_sum.two_rounds import ServerRounds
 
 from secure_fl.crypto.envelope import read_header
 from secure_fl.crypto.refusals import RefusedError
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum import store
-from secure_fl.secure_sum.ahead import ServerRounds
 from secure_fl.secure_sum.blocks import BlockShape, BlockVector
 from secure_fl.secure_sum.messages import RoundRefusedError
 from secure_fl.secure_sum.opener import Opened

@@ -6,6 +6,7 @@ deadline has passed; a sum that fails leaves the others alone.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -83,6 +84,8 @@ class Attempt:
         self.failed: dict[int, SecureSumError] = {}
         self.gone: dict[str, str] = {}
         """Who refused, and why: nobody waits for them any more."""
+        self.answered: set[str] = set()
+        """Who has sent anything since it was made."""
         self.opening = False
         """Whether anybody has sent what opens a pool, or counts that noise hides."""
         self.missed: list[dict[str, str]] = [{} for _ in plans]
@@ -102,6 +105,7 @@ class Attempt:
             plan, journal = self.plans[part], journals(self.plans[part], part)
             for data in journal.entries():
                 if data is not None:
+                    self.answered.add(route(data).sender)
                     self._note(part, route(data), data)
             try:
                 found = one.resume(journal, partial(self._step_ends, part))
@@ -125,6 +129,16 @@ class Attempt:
         """Count what is waited for from now on."""
         self._until = [now + self._seconds(one) for one in self.sums]
 
+    def begin(self, now: float) -> None:
+        """It is called, prepared or not: answers are waited for from now on."""
+        self.answered = set()
+        self.restart(now)
+
+    @property
+    def keyless(self) -> set[str]:
+        """Who has sent no keys yet."""
+        return {name for one in self.sums if one.step == Step.ADVERTISE for name in one.waiting}
+
     @property
     def cohort(self) -> tuple[str, ...]:
         """Everybody who was called."""
@@ -133,15 +147,9 @@ class Attempt:
     @property
     def silent(self) -> set[str]:
         """Who did not even answer the call, and was not heard of since."""
-        first = [Phase.ADVERTISE if plan.masked else Phase.UPLOAD for plan in self.plans]
-        named = zip(first, self.missed, strict=True)
-        found = {
-            name
-            for phase, missed in named
-            for name, where in missed.items()
-            if where == phase.name.lower()
-        }
-        return found - self.gone.keys() - self._heard
+        first = {phase.name.lower() for phase in (Phase.ADVERTISE, Phase.UPLOAD)}
+        missed = {name for each in self.missed for name, phase in each.items() if phase in first}
+        return missed - self.gone.keys() - self.answered - self._heard
 
     @property
     def present(self) -> set[str]:
@@ -186,6 +194,7 @@ class Attempt:
             raise refused(Reason.WRONG_PARAMETERS, "another sum's", "parameters", found, "none")
         said = self.sums[part].receive(data)
         if said is None:
+            self.answered.add(header.sender)
             self._note(part, header, data)
         return said
 
@@ -208,17 +217,30 @@ class Attempt:
         uploads = self.sums[part].signed_uploads.values()
         return [*self._signed[part], *(head for heads in uploads for head in heads)]
 
+    @property
+    def unanswered(self) -> set[str]:
+        """Who has not sent an answer yet, and could."""
+        return {name for one in self.sums if one.step == Step.UPLOAD for name in one.waiting}
+
+    def prepare(self) -> list[Message]:
+        """Go on with the set-up as far as everybody has answered, before it is called."""
+        self._until = [math.inf] * len(self.sums)
+        return self._advanced(0.0, Step.UPLOAD)
+
     def advance(self, now: float) -> list[Message]:
         """End every step that is complete or late; what is to be sent then."""
+        return self._advanced(now, Step.DONE)
+
+    def _advanced(self, now: float, to: Step) -> list[Message]:
         sent: list[Message] = []
         for part, one in enumerate(self.sums):
-            while one.step != Step.DONE and self._ends(part, now):
+            while one.step < to and self._ends(part, now):
                 self._step_ends(part)
                 try:
                     sent += [Message(each.recipient, each.data) for each in one.advance()]
                 except SecureSumError as error:
                     self.failed[part] = forgetful(error)
-                self._until[part] = now + self._seconds(one)
+                self._until[part] = math.inf if to == Step.UPLOAD else now + self._seconds(one)
         return sent
 
     def error(self, part: int) -> SecureSumError:

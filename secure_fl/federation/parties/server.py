@@ -115,11 +115,11 @@ class FederationServer(ServerFlow):
         self._known(post.sender)
         head = from_hex(post.facts["head"], "head", 32)
         known = self._members.get(post.sender)
-        # one that is made again is where it was, before or after the call, and is told again
+        # one that is made again is where it was, before or after the call that it is told again
         authority = post.sender == self.plan.authority  # it follows no transcript
         back = authority or head in (known, self._before.get(post.sender))
-        back = back and post.sender in self._told and not self.over
-        self._members[post.sender] = known if known is not None and back else head
+        again = back and post.sender in self._called and not self.over
+        self._members[post.sender] = known if known is not None and again else head
         self._declined.discard(post.sender)
         if post.sender in self.plan.clients and known is None:
             fingerprint = self._wire.roster.member(post.sender).fingerprint
@@ -129,11 +129,21 @@ class FederationServer(ServerFlow):
         asked = [Message(post.sender, data) for data in self._states.again(post.sender)]
         if self.over:
             return [*sent, *self._end([post.sender]), *asked]
-        if back:
-            told = [self._called.get(post.sender, b"")] if authority or head != known else []
-            told = [data for data in told if data] + [bytes(self._told[post.sender])]
-            return [*sent, *(Message(post.sender, data) for data in dict.fromkeys(told)), *asked]
+        said = self._said_to(post.sender) if back else []
+        if said or asked:
+            return [*sent, *(Message(post.sender, data) for data in said), *asked]
         return sent + (self._go(self._next) if self._waits_no_more() else [])
+
+    def _said_to(self, name: str) -> list[bytes | memoryview]:
+        """What a member that is made again was told last, of the running round and of the next.
+
+        A client finds its place in the sum first, and answers the call then.
+        """
+        told, number = self._told.get(name, {}), self._progress.number
+        said = [told.get(number), self._called.get(name)]
+        said = said[::-1] if name == self.plan.authority else said
+        said += [data for one, data in told.items() if one != number]
+        return [data for data in said if data is not None]
 
     def _on_refusal(self, post: Post, data: bytes) -> list[Message]:
         self._known(post.sender)
@@ -149,7 +159,10 @@ class FederationServer(ServerFlow):
 
     def _leave(self, post: Post) -> list[Message]:
         """A member goes no further in the running round."""
-        attempt, sender = self._attempt, post.sender
+        attempt, ahead, sender = self._attempt, self._ahead, post.sender
+        if ahead is not None and post.header.round == ahead.call.number:
+            ahead.leave(sender, post.facts["reason"][:64], post.names("blamed"))
+            return []
         if self.stage == Stage.KEYS and sender == self._keys.maker:
             return self._go(self._make_keys)
         if attempt is None or post.header.round != attempt.call.number:
@@ -169,7 +182,7 @@ class FederationServer(ServerFlow):
         if self._reader is not None and read_header(data).phase == Phase.SECRET:
             self._reader.take_secret(data)
         sent = [Message(name, data) for name in self._members]
-        if any(self._keys.missing(self._progress.number + 1).values()):
+        if any(self._keys.missing(self._following).values()):
             return sent
         if self._keys.epoch is not None:
             facts = keys_facts(self._keys.fingerprint, self._keys.maker, self._keys.epoch)
@@ -177,16 +190,21 @@ class FederationServer(ServerFlow):
         return sent + self._go(self._next)
 
     def _on_sum(self, header: Header, data: bytes | memoryview) -> list[Message]:
-        if self.stage != Stage.SUM or self._attempt is None:
+        attempt, ahead = self._attempt, self._ahead
+        riding = ahead is not None and header.round == ahead.call.number
+        running = ahead if riding else attempt
+        if running is None or (self.stage != Stage.SUM and not riding):
             number = header.round
             raise refused(Reason.STALE, "no sum is under way", "round", number, "wait for a call")
-        reason = self._attempt.receive(header, data)
+        reason = running.receive(header, data)
         if reason is not None:
             self._note(
                 self.refusals.note(header.sender, header.phase.name.lower(), reason, len(data))
             )
             return []
-        return self._go(self._pump)
+        if riding and attempt is not None:
+            attempt.answered.add(header.sender)
+        return self._go(running.prepare if riding else self._pump)
 
     def _on_part(self, post: Post, data: bytes) -> list[Message]:
         attempt, progress, part = self._attempt, self._progress, post.facts["part"]

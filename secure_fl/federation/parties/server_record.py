@@ -11,7 +11,7 @@ from secure_fl.crypto.envelope import Header, Phase
 from secure_fl.federation.calling import Call
 from secure_fl.federation.place import Place
 from secure_fl.federation.program import SumForm
-from secure_fl.federation.transcript import Line
+from secure_fl.federation.transcript import START, Line
 from secure_fl.federation.transcript_entries import entry_of
 from secure_fl.federation.wire import shown
 from secure_fl.he.ceremony import Epoch
@@ -32,6 +32,10 @@ class Schedule(Protocol):
 
     def done(self, place: Place) -> bool:
         """Whether no round is left."""
+        ...
+
+    def following(self, place: Place) -> Place:
+        """Where the program is after the round that begins there, unless a step ends early."""
         ...
 
 
@@ -61,21 +65,31 @@ class Journal:
     head: Callable[[], bytes] = lambda: bytes(32)
 
 
-def going_on(journal: Journal, head: bytes) -> Journal:
+def going_on(
+    journal: Journal, head: bytes, before: Sequence[bytes] = ()
+) -> tuple[Journal, list[Line]]:
     """A journal for a server that is made again and does once more what it did after `head`.
 
-    What it wrote then it does not write a second time.
+    Args:
+        before: heads of lines before it that are still to be done once more.
+
+    Returns:
+        The journal, which writes nothing a second time; and the lines that it will not write, as
+        long as what they say was not done once more.
     """
-    told = [Line.read(data).entry for data in journal.after(head)]
+    told = [Line.read(data) for data in journal.after(head)]
+    if before:
+        told += [each for each in map(Line.read, journal.after(START)) if each.head in before]
 
     def write(kind: str, facts: Mapping[str, Any], evidence: Sequence[bytes]) -> None:
         entry = entry_of(kind, dict(facts))
-        if entry in told:
-            told.remove(entry)
-        else:
+        found = next((each for each in told if each.entry == entry), None)
+        if found is None:
             journal.write(kind, facts, evidence)
+        else:
+            told.remove(found)
 
-    return replace(journal, write=write)
+    return replace(journal, write=write), told
 
 
 def keys_facts(fingerprint: bytes, maker: str, epoch: Epoch) -> dict[str, Any]:

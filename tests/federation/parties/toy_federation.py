@@ -50,12 +50,14 @@ class Toy:
     def done(self, place: Place) -> bool:
         return place.round >= self.rounds
 
+    def following(self, place: Place) -> Place:
+        return Place(place.step, place.round + 1)
+
     def apply(self, state: State, opened: Summed) -> State:
         pools = state.tensors["pools"] + opened.total.pools.double() / max(1, opened.survivors)
         facts = {"survivors": [*state.facts["survivors"], opened.survivors]}
         facts["groups"] = [len(opened.groups), list(opened.left_out)]
-        place = Place(state.place.step, state.place.round + 1)
-        return State(place, {"pools": pools}, facts)
+        return State(self.following(state.place), {"pools": pools}, facts)
 
 
 @dataclass(frozen=True)
@@ -133,8 +135,8 @@ def identities(clients: int) -> dict[str, Identity]:
     return {person.name: person for person in people}
 
 
-def roster_of(people: dict[str, Identity]) -> Roster:
-    unsigned = Roster("toy", tuple(person.member for person in people.values()), 2)
+def roster_of(people: dict[str, Identity], rotation: int = 2) -> Roster:
+    unsigned = Roster("toy", tuple(person.member for person in people.values()), rotation)
     return Roster.open(unsigned.sign(people["coordinator"]), people["coordinator"].member)
 
 
@@ -165,6 +167,8 @@ def make(
     *,
     rounds: int = 2,
     groups: int | None = None,
+    rotation: int = 2,
+    program: Toy | None = None,
     people: dict[str, Identity] | None = None,
     judge: Callable[[Plan], str | None] = lambda plan: None,
     answers: Callable[[int], ToyAnswers] = ToyAnswers,
@@ -172,7 +176,7 @@ def make(
 ) -> Made:
     """All parties, in this process."""
     people = people or identities(clients)
-    roster, program = roster_of(people), Toy(clients, rounds, groups)
+    roster, program = roster_of(people, rotation), program or Toy(clients, rounds, groups)
     names = roster.names("client")[:clients]
     plan = plan_of(roster, program, protection, key_holder, publish)
     signed, shared = plan.sign(people["coordinator"], roster), Shared()
@@ -180,16 +184,11 @@ def make(
     def site(number: int) -> Site:
         return Site(lambda plan: (program, answers(number)), judge=judge)
 
-    made = [
-        FederationClient(
-            people[name],
-            roster,
-            site(number),
-            shared=shared,
-            store=MemoryStore(bytes_too=False),
-        )
-        for number, name in enumerate(names)
-    ]
+    def client(number: int, name: str) -> FederationClient:
+        store = MemoryStore(bytes_too=False)
+        return FederationClient(people[name], roster, site(number), shared=shared, store=store)
+
+    made = [client(number, name) for number, name in enumerate(names)]
     server = FederationServer(people["server"], roster, signed, program, deadlines=Deadlines())
     authority = None
     if key_holder == "authority":
