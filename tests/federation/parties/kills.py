@@ -186,16 +186,15 @@ class Federation:
         folder: Path,
         protection: str,
         key_holder: str = "clients",
+        program: Toy | None = None,
         *,
         people: dict[str, Any] | None = None,
-        clients: int = 4,
         rounds: int = 3,
-        groups: int | None = None,
         noise: bool = False,
     ) -> None:
         self.folder, self.noise = folder, noise
-        self.program = Toy(clients, rounds, groups)
-        self.people = people or identities(clients)
+        self.program = program or Toy(4, rounds)
+        self.people = people or identities(self.program.clients)
         self.roster = roster_of(self.people)
         plan = plan_of(self.roster, self.program, protection, key_holder)
         self.signed = plan.sign(self.people["coordinator"], self.roster)

@@ -8,10 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 from federation.parties.kills import Federation, seeds
+from federation.parties.toy_federation import Sampled, Short, Toy
 
 from secure_fl.crypto.identities import Identity
 
-KINDS = [("masked", "clients"), ("bfv+masked", "clients"), ("bfv+masked", "authority")]
+KINDS = {
+    "masks": ("masked", "clients", Toy(4, 3)),
+    "clients open": ("bfv+masked", "clients", Toy(4, 3)),
+    "an authority opens": ("bfv+masked", "authority", Toy(4, 3)),
+    "groups": ("masked", "clients", Toy(8, 3, groups=4)),
+    "other cohorts": ("masked", "clients", Sampled(6, 4)),
+    "a step that ends early": ("masked", "clients", Short(4)),
+}
 
 
 def kills_of(seed: int, names: tuple[str, ...], authority: bool) -> dict[str, int]:
@@ -30,18 +38,19 @@ def kills_of(seed: int, names: tuple[str, ...], authority: bool) -> dict[str, in
 class Whole:
     """A federation that nobody disturbed."""
 
-    kind: tuple[str, str]
+    kind: tuple[str, str, Toy]
     people: dict[str, Identity]
     pools: list[torch.Tensor]
     ledgers: dict[str, list[str]]
 
 
-@pytest.fixture(scope="module", params=KINDS, ids="-".join)
+@pytest.fixture(scope="module", params=KINDS)
 def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Whole:
-    made = Federation(tmp_path_factory.mktemp("whole"), *request.param)
+    kind = KINDS[request.param]
+    made = Federation(tmp_path_factory.mktemp("whole"), *kind)
     assert made.run() == 0
     made.close()
-    return Whole(request.param, made.people, made.pools(), made.ledgers())
+    return Whole(kind, made.people, made.pools(), made.ledgers())
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -58,6 +58,32 @@ class Toy:
         facts = {"survivors": [*state.facts["survivors"], opened.survivors]}
         facts["groups"] = [len(opened.groups), list(opened.left_out)]
         return State(self.following(state.place), {"pools": pools}, facts)
+
+
+@dataclass(frozen=True)
+class Sampled(Toy):
+    """Other clients in each round."""
+
+    cohorts: tuple[tuple[int, ...], ...] = ((0, 1, 2, 3), (2, 3, 4, 5), (0, 3, 4, 5), (0, 1, 2, 3))
+
+    def form(self, place: Place) -> SumForm:
+        return replace(super().form(place), cohort=self.cohorts[place.round])
+
+
+@dataclass(frozen=True)
+class Short(Toy):
+    """A step of at most four rounds that ends after two, and one of two rounds after it."""
+
+    def done(self, place: Place) -> bool:
+        return place.step > 1
+
+    def following(self, place: Place) -> Place:
+        more = place.round + 1 < (4, 2)[place.step]
+        return Place(place.step, place.round + 1) if more else Place(place.step + 1, 0)
+
+    def apply(self, state: State, opened: Summed) -> State:
+        moved = super().apply(state, opened)
+        return moved.at(Place(1, 0)) if moved.place == Place(0, 2) else moved
 
 
 @dataclass(frozen=True)
