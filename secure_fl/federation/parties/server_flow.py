@@ -84,7 +84,7 @@ class ServerFlow(ServerBase):
         progress.number, progress.used = call.number, max(progress.used, call.number)
         progress.parts, progress.results, self._called = {}, {}, {}
         for name, told in self._told.items():  # of what was prepared it may be wanted again
-            self._told[name] = {call.number: told[call.number]} if call.number in told else {}
+            self._told[name] = {of: data for of, data in told.items() if of[0] == call.number}
         attempt.begin(self._now)
         for one in attempt.plans:
             self._journal.write("round", call_facts(one, call, attempt.form), [])
@@ -330,7 +330,9 @@ class ServerFlow(ServerBase):
             if header.phase in (Phase.BEGIN, Phase.END):
                 self._called[message.to] = bytes(message.data)
             elif header.phase not in _APART and (self.stage == Stage.PARTS or not _gives(header)):
-                self._told.setdefault(message.to, {})[header.round] = message.data
+                told, of = self._told.setdefault(message.to, {}), (header.round, header.parameters)
+                told.pop(of, None)  # what was told last comes last
+                told[of] = message.data
         return sent
 
     def _note(self, refusal: Refusal) -> None:

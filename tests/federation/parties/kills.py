@@ -179,18 +179,8 @@ class Kind:
 
     protection: str
     key_holder: str = "clients"
-    groups: int | None = None
+    program: Toy = field(default_factory=lambda: Toy(4, 3))
     publish: bool = False
-
-    @property
-    def clients(self) -> int:
-        """How many: two groups, or four clients."""
-        return 4 if self.groups is None else 2 * self.groups
-
-    def __str__(self) -> str:
-        words = [self.protection, self.key_holder]
-        words += ["groups"] if self.groups else []
-        return "-".join([*words, *(["published"] if self.publish else [])])
 
 
 class Federation:
@@ -202,12 +192,11 @@ class Federation:
         kind: Kind,
         *,
         people: dict[str, Identity] | None = None,
-        rounds: int = 3,
         noise: bool = False,
     ) -> None:
         self.folder, self.noise = folder, noise
-        self.program = Toy(kind.clients, rounds, kind.groups)
-        self.people = people or identities(kind.clients)
+        self.program = kind.program
+        self.people = people or identities(self.program.clients)
         self.roster = roster_of(self.people)
         plan = plan_of(self.roster, self.program, kind.protection, kind.key_holder, kind.publish)
         self.plan, self.signed = plan, plan.sign(self.people["coordinator"], self.roster)

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 import torch
 from federation.parties.test_more_attempts import lying
-from federation.parties.toy_federation import Made, Toy, expected, identities, make
+from federation.parties.toy_federation import Made, Sampled, Short, expected, identities, make
 
 from secure_fl.crypto.envelope import Phase
 from secure_fl.engines.queue import Tap
 from secure_fl.federation.parties.server_flow import ServerFlow
 from secure_fl.federation.party import Message
-from secure_fl.federation.program import SumForm
-from secure_fl.federation.state import Place, State
-from secure_fl.federation.summing import Summed
+from secure_fl.federation.state import State
 from secure_fl.federation.wire import route
 
 MASKED = [("masked", "clients"), ("bfv+masked", "clients"), ("bfv+masked", "authority")]
@@ -99,35 +96,9 @@ def test_groups_tell_each_other_in_two_waits_more() -> None:
     assert waits(make(9, "masked", rounds=3, groups=4)) == [10, 7, 7]
 
 
-@dataclass(frozen=True)
-class Sampled(Toy):
-    """Other clients in each round."""
-
-    cohorts: tuple[tuple[int, ...], ...] = ((0, 1, 2, 3), (2, 3, 4, 5), (0, 3, 4, 5), (0, 1, 2, 3))
-
-    def form(self, place: Place) -> SumForm:
-        return replace(super().form(place), cohort=self.cohorts[place.round])
-
-
 def test_who_is_not_in_the_round_prepares_the_next_one_too() -> None:
     """Who missed a round asks for the models first, which takes two waits."""
     assert waits(make(6, "masked", program=Sampled(6, 4))) == [8, 7, 7, 7]
-
-
-@dataclass(frozen=True)
-class Short(Toy):
-    """A step of at most four rounds that ends after two, and one of two rounds after it."""
-
-    def done(self, place: Place) -> bool:
-        return place.step > 1
-
-    def following(self, place: Place) -> Place:
-        more = place.round + 1 < (4, 2)[place.step]
-        return Place(place.step, place.round + 1) if more else Place(place.step + 1, 0)
-
-    def apply(self, state: State, opened: Summed) -> State:
-        moved = super().apply(state, opened)
-        return moved.at(Place(1, 0)) if moved.place == Place(0, 2) else moved
 
 
 def test_what_was_prepared_of_a_step_that_ends_is_thrown_away() -> None:

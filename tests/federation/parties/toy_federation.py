@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -61,6 +61,32 @@ class Toy:
 
 
 @dataclass(frozen=True)
+class Sampled(Toy):
+    """Other clients in each round."""
+
+    cohorts: tuple[tuple[int, ...], ...] = ((0, 1, 2, 3), (2, 3, 4, 5), (0, 3, 4, 5), (0, 1, 2, 3))
+
+    def form(self, place: Place) -> SumForm:
+        return replace(super().form(place), cohort=self.cohorts[place.round])
+
+
+@dataclass(frozen=True)
+class Short(Toy):
+    """A step of at most four rounds that ends after two, and one of two rounds after it."""
+
+    def done(self, place: Place) -> bool:
+        return place.step > 1
+
+    def following(self, place: Place) -> Place:
+        more = place.round + 1 < (4, 2)[place.step]
+        return Place(place.step, place.round + 1) if more else Place(place.step + 1, 0)
+
+    def apply(self, state: State, opened: Summed) -> State:
+        moved = super().apply(state, opened)
+        return moved.at(Place(1, 0)) if moved.place == Place(0, 2) else moved
+
+
+@dataclass(frozen=True)
 class ToyAnswers:
     """The first client alone chooses pool 1, which so stays closed."""
 
@@ -86,15 +112,16 @@ def expected(clients: Sequence[int], rounds: int) -> torch.Tensor:
     return pools
 
 
-def configuration(
-    clients: int, protection: str, key_holder: str = "clients", groups: int | None = None
-) -> FederationConfig:
-    """Of a run whose sums are protected so."""
+def configuration(program: Toy, protection: str, key_holder: str = "clients") -> FederationConfig:
+    """Of a run of this program, whose sums are protected so."""
     security = {"protection": protection, "key_holder": key_holder}
-    security |= {"robust": "median", "group_size": groups} if groups else {}
-    pools = {"count": 1, **({"start": "random"} if groups else {})}
-    tables = {"partition": {"clients": clients, "kind": "iid"}, "pools": pools}
-    return FederationConfig(**tables, security=security)
+    security |= {"robust": "median", "group_size": program.groups} if program.groups else {}
+    cohort = len(program.form(Place(0, 0)).cohort)
+    whole = cohort == program.clients and not program.groups
+    rounds = {"participation": cohort / program.clients}
+    pools = {"count": 1, **rounds, **({} if whole else {"start": "random"})}
+    partition = {"clients": program.clients, "kind": "iid"}
+    return FederationConfig(partition=partition, pretrain=rounds, pools=pools, security=security)
 
 
 @dataclass
@@ -144,9 +171,7 @@ def plan_of(
     roster: Roster, program: Toy, protection: str, key_holder: str, publish: bool = False
 ) -> Plan:
     return Plan(
-        configuration(program.clients, protection, key_holder, program.groups).model_dump(
-            mode="json"
-        ),
+        configuration(program, protection, key_holder).model_dump(mode="json"),
         (1, 8, 8),
         3,
         roster.names("client")[: program.clients],
