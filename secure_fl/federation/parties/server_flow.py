@@ -77,6 +77,7 @@ class ServerFlow(ServerBase):
     def _call(self) -> list[Message]:
         """Call those of the cohort who are there to the next round, and prepare the one after."""
         plan, progress, attempt = self.plan, self._progress, self._prepared()
+        prepared = attempt is not None
         if attempt is None:
             tried = progress.attempt, progress.without
             attempt = self._made(self._coming(self._following, progress.place, *tried))
@@ -84,7 +85,8 @@ class ServerFlow(ServerBase):
         progress.number, progress.used = call.number, max(progress.used, call.number)
         progress.parts, progress.results, self._called = {}, {}, {}
         for name, told in self._told.items():  # of what was prepared it may be wanted again
-            self._told[name] = {of: data for of, data in told.items() if of[0] == call.number}
+            of = [one for one in told if prepared and one[0] == call.number]
+            self._told[name] = {one: told[one] for one in of}
         attempt.begin(self._now)
         for one in attempt.plans:
             self._journal.write("round", call_facts(one, call, attempt.form), [])
