@@ -14,7 +14,14 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable
 
-from secure_fl.crypto.envelope import Header, Phase, Seen, open_envelope, read_header
+from secure_fl.crypto.envelope import (
+    Header,
+    Phase,
+    Seen,
+    head_bytes,
+    open_envelope,
+    read_header,
+)
 from secure_fl.crypto.identities import LONGEST_NAME, Identity
 from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.errors import SecureSumError
@@ -70,6 +77,8 @@ class RoundInbox:
         """SHA-256 over the signed headers of every accepted upload, which hold their bodies'
         hashes; for the transcript.
         """
+        self.signed_uploads: dict[str, tuple[bytes, ...]] = {}
+        """The signed heads themselves, block by block, for others to check."""
         self.counts: tuple[int, ...] | None = None
         """Of pools, as far as a server reads them: in the open, under masks, or as an authority
         tells them.
@@ -270,6 +279,7 @@ class RoundInbox:
         for block, (header, vector) in enumerate(zip(headers, vectors, strict=True)):
             self._adder.add(block, vector)
             self._seen.record(header)
+        self.signed_uploads[sender] = tuple(map(_signed_head, envelopes, headers))
         # every header holds its body's hash, so the headers' hash names the whole upload
         self._heads[position] = bytes(envelopes[0])
         self.uploads[sender] = hashlib.sha256(
@@ -373,6 +383,10 @@ class RoundInbox:
                 remedy="take part from the beginning",
             )
         return self._book.names.index(name)
+
+
+def _signed_head(envelope: memoryview, header: Header) -> bytes:
+    return bytes(envelope[: head_bytes(header)])
 
 
 def _malformed(problem: str, sender: str) -> RefusedError:

@@ -51,8 +51,13 @@ from secure_fl.secure_sum.steps import Message, Refusal, Step
 class RoundServer(RoundInbox):
     """The server in one round; made as `RoundInbox` is."""
 
-    def resume(self, journal: RoundJournal) -> list[Message]:
+    def resume(
+        self, journal: RoundJournal, ends: Callable[[], None] = lambda: None
+    ) -> list[Message]:
         """Write down from now on what is needed after a kill; take up what a journal has already.
+
+        Args:
+            ends: called before each step ends once more, as whoever calls `advance` would know.
 
         Returns:
             The messages that went out last: whoever did not get one gets it now, and answers;
@@ -68,6 +73,7 @@ class RoundServer(RoundInbox):
                 continue
             if self.step == Step.UPLOAD:
                 self._take_up(journal.sums())
+            ends()
             messages = self._end()
         self._journal = journal
         return messages
@@ -116,11 +122,13 @@ class RoundServer(RoundInbox):
 
     def _sums(self) -> Sums:
         heads = tuple(self._heads[position] for position in self._survivors)
-        return Sums(self._survivors, dict(self.uploads), heads, self._adder.words())
+        signed = tuple(self.signed_uploads[name] for name in self.survivors)
+        return Sums(self._survivors, dict(self.uploads), heads, signed, self._adder.words())
 
     def _take_up(self, sums: Sums) -> None:
         self._survivors, self.uploads = sums.survivors, dict(sums.uploads)
         self._heads = dict(zip(sums.survivors, sums.heads, strict=True))
+        self.signed_uploads = dict(zip(self.survivors, sums.signed, strict=True))
         self._adder.take_up(sums.words, len(sums.survivors))
         self._waiting -= set(sums.uploads)
 

@@ -73,10 +73,15 @@ class FederationServer(ServerFlow):
         except SecureFLError as error:
             refusal = self.refusals.add(data, error)
             self._note(refusal)
-            self._silent.discard(refusal.sender)  # too late for its round, and there for the next
+            self._hear(refusal.sender)  # too late for its round, and there for the next
             return []
-        self._silent.discard(header.sender)
+        self._hear(header.sender)
         return self._remember(sent)
+
+    def _hear(self, name: str) -> None:
+        self._silent.discard(name)
+        if self._attempt is not None:
+            self._attempt.hear(name)
 
     # What arrives
 
@@ -110,21 +115,23 @@ class FederationServer(ServerFlow):
         self._known(post.sender)
         head = from_hex(post.facts["head"], "head", 32)
         known = self._members.get(post.sender)
-        # one that is made again is where it was, before or after what it was told last
+        # one that is made again is where it was, before or after the call that it is told again
         authority = post.sender == self.plan.authority  # it follows no transcript
         back = authority or head in (known, self._before.get(post.sender))
-        self._members[post.sender] = known if known is not None and back else head
+        again = back and post.sender in self._called and not self.over
+        self._members[post.sender] = known if known is not None and again else head
         self._declined.discard(post.sender)
         if post.sender in self.plan.clients and known is None:
             fingerprint = self._wire.roster.member(post.sender).fingerprint
             facts = {"client": post.sender, "fingerprint": fingerprint, "policy": None}
             self._journal.write("joined", facts, [data])
         sent = [Message(post.sender, data) for data in self._keys.current]
+        asked = [Message(post.sender, data) for data in self._states.again(post.sender)]
         if self.over:
-            return [*sent, *self._end([post.sender])]
+            return [*sent, *self._end([post.sender]), *asked]
         said = self._said_to(post.sender) if back else []
-        if said:
-            return [*sent, *(Message(post.sender, data) for data in said)]
+        if said or asked:
+            return [*sent, *(Message(post.sender, data) for data in said), *asked]
         return sent + (self._go(self._next) if self._waits_no_more() else [])
 
     def _said_to(self, name: str) -> list[bytes | memoryview]:
@@ -136,7 +143,7 @@ class FederationServer(ServerFlow):
         said = [told.get(number), self._called.get(name)]
         said = said[::-1] if name == self.plan.authority else said
         said += [data for one, data in told.items() if one != number]
-        return [*(data for data in said if data is not None), *self._states.again(name)]
+        return [data for data in said if data is not None]
 
     def _on_refusal(self, post: Post, data: bytes) -> list[Message]:
         self._known(post.sender)

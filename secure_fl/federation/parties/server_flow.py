@@ -180,7 +180,7 @@ class ServerFlow(ServerBase):
         for part in attempt.opened:
             one, missed = attempt.sums[part], attempt.missed[part]
             facts = sum_facts(one, attempt.call.number, missed)
-            self._journal.write("sum", facts, attempt.evidence[part])
+            self._journal.write("sum", facts, attempt.evidence(part))
         if len(attempt.sums) > 1:
             self._progress.asked = set()
             self._wait(Stage.PARTS, self._deadlines.answer)
@@ -334,7 +334,7 @@ class ServerFlow(ServerBase):
         return sent
 
     def _note(self, refusal: Refusal) -> None:
-        if len(self.refusals.first) < _MOST_NOTED:
+        if len(self.refusals.first) < _MOST_NOTED and not self.over:  # the end is the last line
             number = self._progress.number if self._attempt is not None else None
             self._journal.write("refused", refused_facts(refusal, number), [])
 

@@ -14,23 +14,26 @@ from unittest.mock import patch
 import torch
 from federation.parties.toy_federation import Toy, ToyAnswers, identities, plan_of, roster_of
 
-from secure_fl import files
+from secure_fl.crypto.identities import Identity
 from secure_fl.engines.queue import Queue
 from secure_fl.federation.budget import BudgetGate
+from secure_fl.federation.following import KeptFollower
 from secure_fl.federation.parties.authority_store import KeptAuthority
 from secure_fl.federation.parties.client import Site
 from secure_fl.federation.parties.client_store import KeptClient
 from secure_fl.federation.parties.party_folder import PartyFolder
+from secure_fl.federation.parties.server_record import Journal
 from secure_fl.federation.parties.server_store import KeptServer
 from secure_fl.federation.party import Message, Party
+from secure_fl.federation.plan_facts import plan_facts
 from secure_fl.federation.release_box import ReleaseBox
 from secure_fl.federation.run_state import RunState
 from secure_fl.federation.state import State
+from secure_fl.federation.transcript import Line, Transcript
 from secure_fl.privacy.adjacency import PrivacyUnit
 from secure_fl.privacy.events import GaussianEvent
 from secure_fl.privacy.ledger import PrivacyLedger, Release
 from secure_fl.secure_sum.grid import Blocks
-from secure_fl.secure_sum.journal import RoundJournal
 
 
 class KilledError(BaseException):
@@ -44,37 +47,29 @@ class Knife:
     writes: int | None = None
     killed: int = 0
 
-    def cut(self) -> None:
-        """A write begins; after the one that killed there is none, whoever still tries."""
-        if self.writes is None:
-            return
-        self.writes -= 1
-        if self.writes < 0:
-            raise KilledError
-
     @contextmanager
     def over_files(self) -> Iterator[None]:
-        """While every write of the package passes under it; half of a journal's entry
-        is written.
+        """While every write passes under it: of the one that kills half is written, of those that
+        the dead still try nothing.
         """
-        write, append = files._write, RoundJournal._append
+        write, cut = os.write, os.ftruncate
 
-        def whole(path: Path, data: bytes | memoryview, mode: int) -> None:
-            self.cut()
-            write(path, data, mode)
+        def half(handle: int, data: bytes | memoryview) -> int:
+            if self.writes is not None:
+                self.writes -= 1
+                if self.writes == -1:
+                    write(handle, memoryview(data)[: len(data) // 2])
+                if self.writes < 0:
+                    raise KilledError
+            return write(handle, data)
 
-        def entry(journal: RoundJournal, kind: int, body: bytes, *, synced: bool) -> None:
-            try:
-                self.cut()
-            except KilledError:
-                with journal._path.open("ab") as file:
-                    file.write(b"\x01\x00\x00")
-                raise
-            append(journal, kind, body, synced=synced)
+        def whole(handle: int, end: int) -> None:
+            if self.writes is None or self.writes >= 0:
+                cut(handle, end)
 
         with (
-            patch.object(files, "_write", whole),
-            patch.object(RoundJournal, "_append", entry),
+            patch("os.write", half),
+            patch("os.ftruncate", whole),
             patch("os.fsync"),  # a process that is killed loses nothing that it gave to the system
         ):
             yield
@@ -178,28 +173,47 @@ def toy_release(key: str, number: int, client: int) -> Release:
     return Release(key, "toy", number, "step", PrivacyUnit.EXAMPLE, (client,), event, "declared")
 
 
+@dataclass(frozen=True)
+class Kind:
+    """Of a federation."""
+
+    protection: str
+    key_holder: str = "clients"
+    groups: int | None = None
+    publish: bool = False
+    program: Toy | None = None
+
+    def made(self, rounds: int) -> Toy:
+        """Its program: of two groups, or four clients, where it has none of its own."""
+        return self.program or Toy(2 * (self.groups or 2), rounds, self.groups)
+
+    def __str__(self) -> str:
+        words = [self.protection, self.key_holder]
+        words += ["groups"] if self.groups else []
+        words += [type(self.program).__name__.lower()] if self.program else []
+        return "-".join([*words, *(["published"] if self.publish else [])])
+
+
 class Federation:
     """All parties in folders of their own, in this process, sharing nothing."""
 
     def __init__(
         self,
         folder: Path,
-        protection: str,
-        key_holder: str = "clients",
-        program: Toy | None = None,
+        kind: Kind,
         *,
-        people: dict[str, Any] | None = None,
+        people: dict[str, Identity] | None = None,
         rounds: int = 3,
         noise: bool = False,
     ) -> None:
         self.folder, self.noise = folder, noise
-        self.program = program or Toy(4, rounds)
+        self.program = kind.made(rounds)
         self.people = people or identities(self.program.clients)
         self.roster = roster_of(self.people)
-        plan = plan_of(self.roster, self.program, protection, key_holder)
-        self.signed = plan.sign(self.people["coordinator"], self.roster)
+        plan = plan_of(self.roster, self.program, kind.protection, kind.key_holder, kind.publish)
+        self.plan, self.signed = plan, plan.sign(self.people["coordinator"], self.roster)
         self.names = plan.clients
-        self.authority = key_holder == "authority"
+        self.authority = kind.key_holder == "authority"
         self.given: dict[str, set[bytes]] = {}
         self.hosts: list[Mortal] = []
 
@@ -209,8 +223,15 @@ class Federation:
         return PartyFolder(self.folder / name, whose, self.roster.federation, key=key)
 
     def server(self) -> KeptServer:
-        folder = self.party_folder("server")
-        return KeptServer(self.people["server"], self.roster, self.signed, self.program, folder)
+        folder, coordinator = self.party_folder("server"), self.people["coordinator"]
+        path = folder.path / "transcript.jsonl"
+        told = Transcript.open(path) if path.is_file() else Transcript.new(path)
+        if not len(told):
+            evidence = [coordinator.card(), self.roster.sign(coordinator), self.signed]
+            told.append("plan", plan_facts(self.plan, self.roster), evidence)
+        journal = Journal(told.append, told.after, lambda: told.head)
+        who = self.people["server"], self.roster, self.signed, self.program
+        return KeptServer(*who, folder, journal=journal)
 
     def keeper(self) -> KeptAuthority:
         folder = self.party_folder("authority")
@@ -226,7 +247,8 @@ class Federation:
         box = ReleaseBox(folder.path / "box" / "results", state, gate.charged)
         answers = Noisy(number, box, self.given, self.noise)
         admit = lambda releases: gate.admit(releases, box.answers)  # noqa: E731
-        site = Site(lambda _: (self.program, answers), admit=admit)
+        follow = KeptFollower(folder.path / "transcript.jsonl")
+        site = Site(lambda _: (self.program, answers), admit=admit, follow=follow)
         return KeptClient(self.people[name], self.roster, site, folder)
 
     @staticmethod
@@ -273,7 +295,14 @@ class Federation:
             for name in self.names
         }
 
+    def lines(self) -> list[Line]:
+        """Of the server's transcript."""
+        return list(Transcript.open(self.folder / "server" / "transcript.jsonl").lines())
+
 
 def seeds() -> range:
-    """Of kills: a few in the suite, as many as `SECURE_FL_KILL_SEEDS` says elsewhere."""
-    return range(int(os.environ.get("SECURE_FL_KILL_SEEDS", "3")))
+    """Of kills: a few in the suite, as many as `SECURE_FL_KILL_SEEDS` says elsewhere, from
+    `SECURE_FL_KILL_FIRST` on.
+    """
+    first = int(os.environ.get("SECURE_FL_KILL_FIRST", "0"))
+    return range(first, first + int(os.environ.get("SECURE_FL_KILL_SEEDS", "3")))

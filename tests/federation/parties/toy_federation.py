@@ -112,10 +112,14 @@ def expected(clients: Sequence[int], rounds: int) -> torch.Tensor:
     return pools
 
 
-def configuration(clients: int, protection: str, key_holder: str = "clients") -> FederationConfig:
+def configuration(
+    clients: int, protection: str, key_holder: str = "clients", groups: int | None = None
+) -> FederationConfig:
     """Of a run whose sums are protected so."""
     security = {"protection": protection, "key_holder": key_holder}
-    tables = {"partition": {"clients": clients, "kind": "iid"}, "pools": {"count": 1}}
+    security |= {"robust": "median", "group_size": groups} if groups else {}
+    pools = {"count": 1, **({"start": "random"} if groups else {})}
+    tables = {"partition": {"clients": clients, "kind": "iid"}, "pools": pools}
     return FederationConfig(**tables, security=security)
 
 
@@ -166,7 +170,9 @@ def plan_of(
     roster: Roster, program: Toy, protection: str, key_holder: str, publish: bool = False
 ) -> Plan:
     return Plan(
-        configuration(program.clients, protection, key_holder).model_dump(mode="json"),
+        configuration(program.clients, protection, key_holder, program.groups).model_dump(
+            mode="json"
+        ),
         (1, 8, 8),
         3,
         roster.names("client")[: program.clients],
