@@ -31,7 +31,7 @@ from secure_fl.federation.program import Answers, SumForm
 from secure_fl.federation.state import State
 from secure_fl.federation.wire import Post, Wire, refused, shown
 from secure_fl.secure_sum.client import RoundClient
-from secure_fl.secure_sum.digests import Applied, Next
+from secure_fl.secure_sum.digests import NOTHING, Applied, Next
 from secure_fl.secure_sum.framing import unframe
 from secure_fl.secure_sum.masks import UsedSeeds
 from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError, accept
@@ -101,7 +101,7 @@ class ClientRound:
             store=seat.store,
             randomness=seat.randomness,
             verified=seat.shared.verified(call.number),
-            applied=self._applied if len(plans) == 1 else None,
+            applied=self._applied,
         )
 
     @property
@@ -231,6 +231,10 @@ class ClientRound:
         return self._seat.wire.sign(Phase.RESULT, facts, number=self.call.number)
 
     def _applied(self, opened: Opened) -> Next:
+        if len(self._plans) > 1:
+            self._kept = opened
+            self._seat.keep()
+            return NOTHING
         self.next = self._seat.replica.after([opened])
         self._seat.keep()
         return self.next.digest, (self.next.place.step, self.next.place.round)

@@ -143,10 +143,10 @@ class FederationServer(ServerFlow):
         A client finds its place in the sum first, and answers the call then.
         """
         told, number = self._told.get(name, {}), self._progress.number
-        said = [told.get(number), self._called.get(name)]
-        said = said[::-1] if name == self.plan.authority else said
-        said += [data for one, data in told.items() if one != number]
-        return [data for data in said if data is not None]
+        said = [data for of, data in told.items() if of[0] == number]
+        called = [self._called[name]] if name in self._called else []
+        said = [*called, *said] if name == self.plan.authority else [*said, *called]
+        return [*said, *(data for of, data in told.items() if of[0] != number)]
 
     def _on_refusal(self, post: Post, data: bytes) -> list[Message]:
         self._known(post.sender)

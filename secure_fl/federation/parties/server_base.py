@@ -76,8 +76,8 @@ class ServerBase:
         """Who has joined, and the transcript's head that each was shown last."""
         self._before, self._called = dict[str, bytes](), dict[str, bytes]()
         """The head that each had before it was called, and that call."""
-        self._told: dict[str, dict[int, bytes | memoryview]] = {}
-        """What each was told last, by the number of the round: that runs, or is prepared."""
+        self._told: dict[str, dict[tuple[int, str], bytes | memoryview]] = {}
+        """What each was told last, by number and sum, of the round that runs or is prepared."""
         self._declined, self._silent = set[str](), set[str]()
         self._progress = Progress(start or Place(0, 0), self.plan.start, number - 1, number - 1)
         self._attempt: Attempt | None = None

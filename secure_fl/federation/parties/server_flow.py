@@ -77,6 +77,7 @@ class ServerFlow(ServerBase):
     def _call(self) -> list[Message]:
         """Call those of the cohort who are there to the next round, and prepare the one after."""
         plan, progress, attempt = self.plan, self._progress, self._prepared()
+        prepared = attempt is not None
         if attempt is None:
             tried = progress.attempt, progress.without
             attempt = self._made(self._coming(self._following, progress.place, *tried))
@@ -84,7 +85,8 @@ class ServerFlow(ServerBase):
         progress.number, progress.used = call.number, max(progress.used, call.number)
         progress.parts, progress.results, self._called = {}, {}, {}
         for name, told in self._told.items():  # of what was prepared it may be wanted again
-            self._told[name] = {call.number: told[call.number]} if call.number in told else {}
+            of = [one for one in told if prepared and one[0] == call.number]
+            self._told[name] = {one: told[one] for one in of}
         attempt.begin(self._now)
         for one in attempt.plans:
             self._journal.write("round", call_facts(one, call, attempt.form), [])
@@ -330,7 +332,9 @@ class ServerFlow(ServerBase):
             if header.phase in (Phase.BEGIN, Phase.END):
                 self._called[message.to] = bytes(message.data)
             elif header.phase not in _APART and (self.stage == Stage.PARTS or not _gives(header)):
-                self._told.setdefault(message.to, {})[header.round] = message.data
+                told, of = self._told.setdefault(message.to, {}), (header.round, header.parameters)
+                told.pop(of, None)  # what was told last comes last
+                told[of] = message.data
         return sent
 
     def _note(self, refusal: Refusal) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,6 +141,26 @@ class Mortal:
         self.kills -= 1
 
 
+def lived(
+    makes: Mapping[str, Callable[[], Any]], seed: int, kills: Mapping[str, int]
+) -> tuple[list[Mortal], int]:
+    """Parties, by name, that went to the end with so many kills of each; how many there were."""
+    knife, coins = Knife(), random.Random(seed)
+    with knife.over_files():
+        hosts = [
+            Mortal(make, knife, random.Random(coins.random()), kills.get(name, 0))
+            for name, make in makes.items()
+        ]
+        queue = Queue(hosts, "server")
+        for _ in range(9):  # the last words may have been lost with their reader
+            queue.run(most=300)
+            if all(host.over for host in hosts):
+                break
+            for host in hosts:
+                host.tick(queue.now)
+    return hosts, knife.killed
+
+
 @dataclass(frozen=True)
 class Noisy(ToyAnswers):
     """Adds noise to every answer; `given` has the different ones of each question, of all lives."""
@@ -179,19 +199,8 @@ class Kind:
 
     protection: str
     key_holder: str = "clients"
-    groups: int | None = None
+    program: Toy = field(default_factory=lambda: Toy(4, 3))
     publish: bool = False
-    program: Toy | None = None
-
-    def made(self, rounds: int) -> Toy:
-        """Its program: of two groups, or four clients, where it has none of its own."""
-        return self.program or Toy(2 * (self.groups or 2), rounds, self.groups)
-
-    def __str__(self) -> str:
-        words = [self.protection, self.key_holder]
-        words += ["groups"] if self.groups else []
-        words += [type(self.program).__name__.lower()] if self.program else []
-        return "-".join([*words, *(["published"] if self.publish else [])])
 
 
 class Federation:
@@ -203,11 +212,10 @@ class Federation:
         kind: Kind,
         *,
         people: dict[str, Identity] | None = None,
-        rounds: int = 3,
         noise: bool = False,
     ) -> None:
         self.folder, self.noise = folder, noise
-        self.program = kind.made(rounds)
+        self.program = kind.program
         self.people = people or identities(self.program.clients)
         self.roster = roster_of(self.people)
         plan = plan_of(self.roster, self.program, kind.protection, kind.key_holder, kind.publish)
@@ -259,23 +267,11 @@ class Federation:
 
     def run(self, seed: int = 0, kills: dict[str, int] | None = None) -> int:
         """To the end, with so many kills of each; how many there were."""
-        knife, coins, kills = Knife(), random.Random(seed), kills or {}
         makes: dict[str, Callable[[], Any]] = {"server": self.server}
         makes |= {name: lambda name=name: self.client(name) for name in self.names}
         makes |= {"authority": self.keeper} if self.authority else {}
-        with knife.over_files():
-            self.hosts = [
-                Mortal(make, knife, random.Random(coins.random()), kills.get(name, 0))
-                for name, make in makes.items()
-            ]
-            queue = Queue(self.hosts, "server")
-            for _ in range(9):  # the last words may have been lost with their reader
-                queue.run(most=300)
-                if all(host.over for host in self.hosts):
-                    break
-                for host in self.hosts:
-                    host.tick(queue.now)
-        return knife.killed
+        self.hosts, killed = lived(makes, seed, kills or {})
+        return killed
 
     def close(self) -> None:
         for host in self.hosts:

@@ -22,6 +22,7 @@ from secure_fl.federation.parties.server_record import Journal
 from secure_fl.federation.parties.server_store import KeptServer
 from secure_fl.federation.party import Party
 from secure_fl.federation.plan import Plan
+from secure_fl.federation.plan_facts import plan_facts
 from secure_fl.federation.plan_terms import SOURCE
 from secure_fl.federation.policy import Policy
 from secure_fl.federation.site import LocalSite, program_of
@@ -94,6 +95,9 @@ def make_party(data: bytes, ask: Ask) -> Sequence[Party]:
     if identity.role == "server":
         program, path = program_of(Plan.open(signed, roster)), own.path / "transcript.jsonl"
         told = Transcript.open(path) if path.is_file() else Transcript.new(path)
+        if not len(told):
+            evidence = [bytes.fromhex(facts[name]) for name in ("coordinator", "roster", "plan")]
+            told.append("plan", plan_facts(Plan.open(signed, roster), roster), evidence)
         journal = Journal(told.append, told.after, lambda: told.head)
         return [KeptServer(identity, roster, signed, program, own, journal=journal)]
     if identity.role == "authority":

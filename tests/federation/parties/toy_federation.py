@@ -112,15 +112,16 @@ def expected(clients: Sequence[int], rounds: int) -> torch.Tensor:
     return pools
 
 
-def configuration(
-    clients: int, protection: str, key_holder: str = "clients", groups: int | None = None
-) -> FederationConfig:
-    """Of a run whose sums are protected so."""
+def configuration(program: Toy, protection: str, key_holder: str = "clients") -> FederationConfig:
+    """Of a run of this program, whose sums are protected so."""
     security = {"protection": protection, "key_holder": key_holder}
-    security |= {"robust": "median", "group_size": groups} if groups else {}
-    pools = {"count": 1, **({"start": "random"} if groups else {})}
-    tables = {"partition": {"clients": clients, "kind": "iid"}, "pools": pools}
-    return FederationConfig(**tables, security=security)
+    security |= {"robust": "median", "group_size": program.groups} if program.groups else {}
+    cohort = len(program.form(Place(0, 0)).cohort)
+    whole = cohort == program.clients and not program.groups
+    rounds = {"participation": cohort / program.clients}
+    pools = {"count": 1, **rounds, **({} if whole else {"start": "random"})}
+    partition = {"clients": program.clients, "kind": "iid"}
+    return FederationConfig(partition=partition, pretrain=rounds, pools=pools, security=security)
 
 
 @dataclass
@@ -170,9 +171,7 @@ def plan_of(
     roster: Roster, program: Toy, protection: str, key_holder: str, publish: bool = False
 ) -> Plan:
     return Plan(
-        configuration(program.clients, protection, key_holder, program.groups).model_dump(
-            mode="json"
-        ),
+        configuration(program, protection, key_holder).model_dump(mode="json"),
         (1, 8, 8),
         3,
         roster.names("client")[: program.clients],
