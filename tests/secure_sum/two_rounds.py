@@ -110,12 +110,6 @@ class ServerRounds:
         self._make = make
         self.unused = unused
         """The least number that a round may have that is begun or prepared next."""
-        self.exchanges = 0
-        """How often the server has waited for clients since the round that runs began.
-
-        Each `advance` that ends a step for which at least one client was asked counts once,
-        whatever rides on it. The authority is no client.
-        """
         self.failed: SecureSumError | None = None
         """Why the round that was prepared can not be had, if it can not; the one that runs can."""
         self._current: RoundServer | None = None
@@ -154,7 +148,7 @@ class ServerRounds:
             RoundRefusedError: `already-begun` for a number below `unused` that is not prepared.
             SecureSumError: its journal is damaged, or another plan's.
         """
-        ahead, self._ahead, self.exchanges, self.failed = self._ahead, None, 0, None
+        ahead, self._ahead, self.failed = self._ahead, None, None
         if ahead is not None and ahead.plan == plan:
             self._current = ahead
             return []
@@ -190,7 +184,6 @@ class ServerRounds:
             RoundRefusedError, SecureSumError, FileError: as `RoundServer.advance`.
         """
         current = self.current
-        self.exchanges += current.step not in (Step.COUNTS, Step.POOLS)
         messages = current.advance()
         riding = self._riding
         if riding is not None:

@@ -6,6 +6,9 @@ sign, never from a model.
 
     JOIN → KEYS → SUM (→ PARTS → RESULTS) → … → OVER
 
+Beside a round goes the set-up of the next, for which nothing waits (`ahead`). It is called if it is
+what would be called without, whoever is there by then; else the next number is taken.
+
 Guarantee: it holds no model, no key and no choice; only `publish_models` in the plan, which
 everybody has seen, gives it the models, sealed to its own key like to everybody's. A round that
 fails is tried again without whom it blames, at most three times, and only while nobody has sent

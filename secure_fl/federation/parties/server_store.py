@@ -3,7 +3,8 @@
     progress       place, number, attempt, members, keys sealed for others, the last calls, who
                    left the running round and why, the transcript's head
     state          the sealed state that others may want, unreadable here
-    sums-PART/     the journals of sums (`RoundJournal`)
+    sums-PART/     the journals of sums (`RoundJournal`): of the round that runs, and of the one
+                   that is prepared
 
 Guarantee: nothing is sent before what it follows from is on the disk. A server that is made again
 sends again what went out last, byte for byte, and goes on where its journals end; where the journal
