@@ -72,6 +72,7 @@ class Phase(IntEnum):
     WANT = 28
     STATE = 29
     END = 30
+    PREPARE = 31
 
 
 _PHASES = frozenset(map(int, Phase))

@@ -34,6 +34,10 @@ class ProgramBeside:
         """As the program's."""
         return self.program.done(place)
 
+    def following(self, place: Place) -> Place:
+        """As the program's."""
+        return self.program.following(place)
+
 
 class AnswersBeside(ABC):
     """One client's answers, read off as they are made."""

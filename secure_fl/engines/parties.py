@@ -290,16 +290,16 @@ class LocalParties:
     def cost(self, seconds: float) -> Cost:
         """Of the round that was run last, of which `seconds` have passed.
 
+        It bears what was prepared before it in vain as well.
         The transcript's lines that calls bring along are not counted: how many there are depends
         on when a run was stopped.
         """
-        down, up = (
-            sum(self._bytes.pop((way, number), 0) for number in self._numbers)
-            for way in ("down", "up")
-        )
-        refused = tuple(self._refused)
+        last, sent = max(self._numbers), Counter[str]()
+        for way, number in [*self._bytes]:
+            sent[way] += self._bytes.pop((way, number)) if number <= last else 0
+        refused, answering = tuple(self._refused), self.told.seconds / self._crew.size
         self._refused.clear()
-        return Cost(down, up, seconds - self.told.seconds / self._crew.size, refused)
+        return Cost(sent["down"], sent["up"], seconds - answering, refused)
 
     def _plan(self, roster: Roster) -> Plan:
         blueprint = self.watched.program.blueprint

@@ -80,9 +80,12 @@ class _Program:
     def done(self, place: Place) -> bool:
         return place.round >= len(self.forms)
 
+    def following(self, place: Place) -> Place:
+        return Place(0, place.round + 1)
+
     def apply(self, state: State, opened: Summed) -> State:
-        place = Place(0, state.place.round + 1)
-        return state.with_values({"rounds": state.tensors["rounds"] + 1}).at(place)
+        moved = state.with_values({"rounds": state.tensors["rounds"] + 1})
+        return moved.at(self.following(state.place))
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ def _widen(sent: Sent, small: RoundPlan, real: RoundPlan, size: Size) -> None:
 
 
 def _around(sent: Sent, near: SmallRound, few: Size, size: Size, shape: BlockShape) -> None:
-    """Calls, and what groups tell each other of their sums."""
+    """Calls, now and ahead, and what groups tell each other of their sums."""
     opened = 4 * (fields_of(shape) - fields_of(near.plan.shape))
     applied, result = (
         near.sent[phase, True, False] / few.clients + _FRAME
@@ -148,6 +148,9 @@ def _around(sent: Sent, near: SmallRound, few: Size, size: Size, shape: BlockSha
             sent[phase, up, authority] = round(peers[1] * (whole + more))
         elif phase in (Phase.BEGIN, Phase.RESULT, Phase.PARTS):
             sent[phase, up, authority] = round(peers[1] * whole)
+    if near.plan.masked:  # the only round of a small federation prepares none
+        called = near.sent[Phase.BEGIN, False, False] / few.clients
+        sent[Phase.PREPARE, False, False] = round(size.clients * called)
 
 
 def _bring_states(sent: Sent, near: Sent, federated: Federated, few: Size, size: Size) -> None:

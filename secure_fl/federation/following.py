@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from blake3 import blake3
 
-from secure_fl.federation.transcript import START, Line, forked
+from secure_fl.federation.transcript import START, Line, Transcript, forked
+from secure_fl.files import append_line, is_file
 
 _REMEMBERED = 16
 
@@ -70,3 +72,36 @@ class Follower:
         """
         self.head = self._checked.head(self.head, lines) if lines else self.head
         return self.head
+
+
+class KeptFollower:
+    """One client's own copy of a transcript, over any number of lives.
+
+    Args:
+        path: of its file, in its party's folder; begun where there is none.
+
+    Raises:
+        RefusedError: `malformed`: the file is damaged.
+        FileError: it cannot be read or written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        told = Transcript.open(path) if is_file(path) else Transcript.new(path)
+        self._path, self._heads = path, [START, *(line.head for line in told.lines())]
+
+    def __call__(self, lines: Sequence[bytes]) -> bytes:
+        """Take the next lines; those that an earlier life took may come again.
+
+        Raises:
+            RoundRefusedError: `forked`.
+            FileError: one cannot be written.
+        """
+        for data in lines:
+            line = Line.read(bytes(data))
+            if line.head in self._heads:
+                continue
+            if line.before != self._heads[-1]:
+                raise forked(len(self._heads) - 1)
+            append_line(self._path, bytes(data).decode("ascii"))
+            self._heads.append(line.head)
+        return self._heads[-1]

@@ -241,6 +241,7 @@ class Plan:
         sizes = {
             Phase.BEGIN: names + MOST_LINES,
             Phase.END: MOST_LINES,
+            Phase.PREPARE: names,
             Phase.SECRET: 300 * clients,
             Phase.KEYS: keys + 300 * clients,
             Phase.PART: self.largest_state,

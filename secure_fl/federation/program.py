@@ -43,7 +43,7 @@ class SumForm:
 class Program(Protocol):
     """What a federation does, in order.
 
-    Everybody who holds the models has one; the server uses `form` and `done` only.
+    Everybody who holds the models has one; the server uses none of what needs a state.
     """
 
     def start(self) -> State:
@@ -56,6 +56,10 @@ class Program(Protocol):
 
     def done(self, place: Place) -> bool:
         """Whether no round is left from `place` on."""
+        ...
+
+    def following(self, place: Place) -> Place:
+        """Where the program is after the round that begins at `place`, unless a step ends early."""
         ...
 
     def apply(self, state: State, opened: Summed) -> State:

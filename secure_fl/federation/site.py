@@ -30,6 +30,7 @@ from secure_fl.federation.bench import Workbench
 from secure_fl.federation.budget import BudgetGate
 from secure_fl.federation.client import Client
 from secure_fl.federation.factory import Blueprint
+from secure_fl.federation.following import KeptFollower
 from secure_fl.federation.installed import code_digest
 from secure_fl.federation.own_code import augmentation, encoder_maker
 from secure_fl.federation.parties.client import Site
@@ -44,8 +45,7 @@ from secure_fl.federation.run_state import RunState
 from secure_fl.federation.state import Place, State
 from secure_fl.federation.step_program import StepProgram
 from secure_fl.federation.steps.order import steps_of
-from secure_fl.federation.transcript import START, Line, Transcript, forked
-from secure_fl.files import append_line, is_file
+from secure_fl.files import is_file
 from secure_fl.models.state import to_vector
 from secure_fl.privacy.ledger import Release
 from secure_fl.privacy.noise import NoiseSource
@@ -118,16 +118,14 @@ class LocalSite:
         marked = hashlib.sha256(str(self.folder.resolve()).encode()).hexdigest()
         self._state = RunState(f"site-{marked}")
         self._state.lies_apart_from(self.folder)
-        path = self.folder / _TRANSCRIPT
-        told = Transcript.open(path) if is_file(path) else Transcript.new(path)
-        self._heads = [START, *(line.head for line in told.lines())]
+        self._follower = KeptFollower(self.folder / _TRANSCRIPT)
         self._gate: BudgetGate | None = None
         self._box = ReleaseBox(None)
 
     @property
     def site(self) -> Site:
         """For `FederationClient`."""
-        return Site(self.prepare, self.judge, self.admit, self.follow)
+        return Site(self.prepare, self.judge, self.admit, self._follower)
 
     def judge(self, plan: Plan) -> str | None:
         """Why this site does not take part in a plan; None where it does."""
@@ -175,22 +173,6 @@ class LocalSite:
         """
         if self._gate is not None:
             self._gate.admit(releases, self._box.answers)
-
-    def follow(self, lines: Sequence[bytes]) -> bytes:
-        """Take the transcript's next lines; those that an earlier life took may come again.
-
-        Raises:
-            RoundRefusedError: `forked`.
-        """
-        for data in lines:
-            line = Line.read(bytes(data))
-            if line.head in self._heads:
-                continue
-            if line.before != self._heads[-1]:
-                raise forked(len(self._heads) - 1)
-            append_line(self.folder / _TRANSCRIPT, bytes(data).decode("ascii"))
-            self._heads.append(line.head)
-        return self._heads[-1]
 
 
 class SiteAnswers:

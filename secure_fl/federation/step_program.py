@@ -56,6 +56,11 @@ class StepProgram:
     def done(self, place: Place) -> bool:
         return place.step >= len(self.steps)
 
+    def following(self, place: Place) -> Place:
+        if place.round + 1 < self.step(place).rounds:
+            return Place(place.step, place.round + 1)
+        return Place(place.step + 1, 0)
+
     def ask(self, state: State) -> Any:
         """What clients are to compute at `state.place`; made once for all clients of a process."""
         if self._asked is None or self._asked[0] is not state:
@@ -65,6 +70,7 @@ class StepProgram:
     def apply(self, state: State, opened: Summed) -> State:
         step, place = self.step(state.place), state.place
         moved = step.apply(state, opened)
-        if place.round + 1 < step.rounds and not step.ended(moved):
-            return moved.at(Place(place.step, place.round + 1))
+        following = self.following(place)
+        if following.step == place.step and not step.ended(moved):
+            return moved.at(following)
         return self.entered(moved.at(Place(place.step + 1, 0)))

@@ -57,6 +57,7 @@ _FACTS: dict[Phase, dict[str, type]] = {
     Phase.WANT: {"place": list},
     Phase.STATE: {"place": list, "state": str, "call": dict},
     Phase.END: {"place": list, "state": str, "head": str, "reason": str},
+    Phase.PREPARE: {"place": list, "left_out": list},
 }
 """What the head of each kind holds; `PLAN` and `KEYS` have bodies of their own."""
 

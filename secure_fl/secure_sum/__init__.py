@@ -3,7 +3,6 @@
 Public names, each imported when it is used:
 
 - `Authority`: The key holder as a party of its own: messages in, messages out.
-- `ClientRounds`: One client: the round that runs, and at most one that is prepared.
 - `draw_groups`: Disjoint groups of at least `size`, equal at everyone who holds names and seed; the
   remainder is dealt over the groups.
 - `FieldLayout`: Fields of `bits` bits, `fields_per_slot` in a residue modulo `modulus`.
@@ -14,7 +13,6 @@ Public names, each imported when it is used:
 - `RoundJournal`: One round's journal, in a folder that those of the rounds before and after share.
 - `RoundPlan`: Everything public about a round, equal at all parties.
 - `RoundServer`: The server in one round; made as `RoundInbox` is.
-- `ServerRounds`: The server: the round that runs, and at most one that is prepared.
 """
 
 from __future__ import annotations
@@ -24,8 +22,6 @@ from typing import TYPE_CHECKING
 from secure_fl.lazy import lazily
 
 if TYPE_CHECKING:
-    from secure_fl.secure_sum.ahead import ClientRounds as ClientRounds
-    from secure_fl.secure_sum.ahead import ServerRounds as ServerRounds
     from secure_fl.secure_sum.authority import Authority as Authority
     from secure_fl.secure_sum.client import RoundClient as RoundClient
     from secure_fl.secure_sum.grid import Grid as Grid
@@ -40,7 +36,6 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazily(
     __name__,
     {
-        "ahead": ["ClientRounds", "ServerRounds"],
         "authority": ["Authority"],
         "client": ["RoundClient"],
         "grid": ["Grid"],

@@ -36,6 +36,7 @@ from secure_fl.crypto.envelope import (
 from secure_fl.crypto.identities import Identity
 from secure_fl.crypto.key_streams import Terms
 from secure_fl.crypto.refusals import Reason, RefusedError
+from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum.block_codec import ClientCipher, HolderCipher, body_bytes, protect
 from secure_fl.secure_sum.blocks import BlockVector, Integers
 from secure_fl.secure_sum.counts import proved_head
@@ -62,6 +63,7 @@ from secure_fl.secure_sum.messages import (
 from secure_fl.secure_sum.opener import Opened, SumOpener, by_block
 from secure_fl.secure_sum.plan import RoundPlan
 from secure_fl.secure_sum.setup import ClientSetup
+from secure_fl.secure_sum.state import RoundState
 from secure_fl.secure_sum.steps import ClientStep
 from secure_fl.secure_sum.store import RoundStore
 from secure_fl.secure_sum.verified import Verified, question_of
@@ -106,7 +108,7 @@ class RoundClient(ClientSetup):
         super().__init__(plan, identity, store=store, randomness=randomness, verified=verified)
         self._cipher, self._used = cipher, used or UsedSeeds()
         self._used.widen(_ROUNDS_OF_SEEDS * plan.shape.blocks)
-        self._opener = SumOpener(plan, holder) if plan.opener == "clients" else None
+        self._holder, self._opener = holder, self._opener_of(holder, self._state)
         self._apply_sums = applied or (lambda _: NOTHING)
         self.opened: Opened | None = None
         """What it opened, until it is made again."""
@@ -115,8 +117,6 @@ class RoundClient(ClientSetup):
         state = self._state
         if state.step == ClientStep.READY and self.resend() is not None:
             state.step = ClientStep.UPLOADED  # it was killed before it could say so
-        if state.head is not None and self._opener is not None:
-            self._opener.open_counts(state.head, len(state.survivors))
 
     @property
     def ready(self) -> bool:
@@ -124,11 +124,17 @@ class RoundClient(ClientSetup):
         step = self._state.step
         return step == ClientStep.READY or (step == ClientStep.NEW and not self._plan.masked)
 
+    @property
+    def uploaded(self) -> bool:
+        """Whether its upload is what it has said last."""
+        return self._state.step == ClientStep.UPLOADED
+
     def receive(self, data: bytes) -> list[bytes]:
         """Take one of the server's messages, and give the answers to it, as its header says.
 
         The last message, come again, gets the answers that it got; who stays, once there is an
-        upload, gets that.
+        upload, gets that. What is refused is refused for good; what is cut short, by a full disk or
+        an interruption, has not come.
 
         Raises:
             RefusedError: the message's reasons, or those of a message in it.
@@ -143,13 +149,16 @@ class RoundClient(ClientSetup):
                 self._save()
             upload = self.resend() if state.step == ClientStep.UPLOADED else None
             return list(state.answers) if upload is None else [bytes(upload)]
-        before = state.step, len(state.seen.digests)
+        before = state.copy()
         try:
             answer = take(data)
+        except SecureSumError:
+            moved = (state.step, state.seen) != (before.step, before.seen)
+            if state.step != ClientStep.NEW and moved:
+                self._save()
+            raise
         except BaseException:
-            begun = state.step != ClientStep.NEW
-            if begun and before != (state.step, len(state.seen.digests)):
-                self._save()  # what it refused it refuses for good
+            self._state, self._opener = before, self._opener_of(self._holder, before)
             raise
         answers = () if answer is None else (answer,)
         self._answer(question, answers)
@@ -204,6 +213,13 @@ class RoundClient(ClientSetup):
                 Reason.WRONG_PHASE, "no server sends this", field="phase", value=name, remedy=remedy
             )
         return take
+
+    def _opener_of(self, holder: HolderCipher | None, state: RoundState) -> SumOpener | None:
+        """What opens sums, as far as a state has come; None where clients open none."""
+        opener = SumOpener(self._plan, holder) if self._plan.opener == "clients" else None
+        if opener is not None and state.head is not None:
+            opener.open_counts(state.head, len(state.survivors))
+        return opener
 
     def _written(self, values: list[Integers]) -> memoryview:
         plan, blocks = self._plan, self._plan.shape.blocks

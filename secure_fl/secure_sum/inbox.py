@@ -15,7 +15,14 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
-from secure_fl.crypto.envelope import Header, Phase, Seen, open_envelope, read_header
+from secure_fl.crypto.envelope import (
+    Header,
+    Phase,
+    Seen,
+    head_bytes,
+    open_envelope,
+    read_header,
+)
 from secure_fl.crypto.identities import LONGEST_NAME, Identity
 from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.errors import SecureSumError
@@ -23,7 +30,7 @@ from secure_fl.secure_sum.block_codec import Adder, ServerCipher, server_cipher
 from secure_fl.secure_sum.blocks import Integers
 from secure_fl.secure_sum.dealt import DealtBoxes
 from secure_fl.secure_sum.digests import Applied
-from secure_fl.secure_sum.framing import unframe
+from secure_fl.secure_sum.framing import frames, unframe
 from secure_fl.secure_sum.journal import RoundJournal
 from secure_fl.secure_sum.key_directory import KeyBook, check_cohort
 from secure_fl.secure_sum.messages import (
@@ -73,6 +80,8 @@ class RoundInbox:
         """SHA-256 over the signed headers of every accepted upload, which hold their bodies'
         hashes; for the transcript.
         """
+        self.signed_uploads = Log()
+        """Frames of the signed heads themselves, in the order of `uploads`, for others to check."""
         self.counts: tuple[int, ...] | None = None
         """Of pools, as far as a server reads them: in the open, under masks, or as an authority
         tells them.
@@ -277,6 +286,7 @@ class RoundInbox:
         for block, (header, vector) in enumerate(zip(headers, vectors, strict=True)):
             self._adder.add(block, vector)
             self._seen.record(header)
+        self.signed_uploads.extend([frames(list(map(_signed_head, envelopes, headers)))])
         # every header holds its body's hash, so the headers' hash names the whole upload
         self._heads.extend([bytes(envelopes[0])])
         self._arrived.append(position)
@@ -383,6 +393,10 @@ class RoundInbox:
                 remedy="take part from the beginning",
             )
         return position
+
+
+def _signed_head(envelope: memoryview, header: Header) -> bytes:
+    return bytes(envelope[: head_bytes(header)])
 
 
 def _malformed(problem: str, sender: str) -> RefusedError:

@@ -56,20 +56,22 @@ class Sums:
         survivors: positions in the sum.
         uploads: 32 bytes over the headers of each survivor's upload, by name.
         heads: each survivor's signed envelope of block 0.
+        signed: frames of the signed heads of each survivor's upload, block by block.
         words: each block's running sum, reduced, as its cipher or masks lay it out.
     """
 
     survivors: tuple[int, ...]
     uploads: dict[str, bytes]
     heads: tuple[bytes, ...] = field(repr=False)
+    signed: tuple[bytes, ...] = field(repr=False)
     words: tuple[Slots, ...] = field(repr=False)
 
     def encode(self) -> bytes:
-        """Facts, heads, words; and BLAKE3 over them before."""
+        """Facts, heads, signed heads, words; and BLAKE3 over them before."""
         uploads = {name: digest.hex() for name, digest in self.uploads.items()}
         facts = {"survivors": list(self.survivors), "uploads": uploads}
         words = (row.astype("<u8", copy=False).tobytes() for row in self.words)
-        body = frames([canonical(facts), *self.heads, *words])
+        body = frames([canonical(facts), *self.heads, *self.signed, *words])
         return blake3(body).digest() + body
 
     @classmethod
@@ -86,8 +88,9 @@ class Sums:
         facts = fields(parse_object(bytes(head), "sums"), "sums", _FACTS)
         uploads = {name: from_hex(text, "sums", 32) for name, text in facts["uploads"].items()}
         count = len(facts["survivors"])
-        words = tuple(np.frombuffer(row, "<u8").astype(np.uint64) for row in rest[count:])
-        return cls(tuple(facts["survivors"]), uploads, tuple(map(bytes, rest[:count])), words)
+        words = tuple(np.frombuffer(row, "<u8").astype(np.uint64) for row in rest[2 * count :])
+        heads, signed = (tuple(map(bytes, rest[at:][:count])) for at in (0, count))
+        return cls(tuple(facts["survivors"]), uploads, heads, signed, words)
 
 
 _FACTS: dict[str, type | tuple[type, ...]] = {"survivors": list, "uploads": dict}
@@ -203,9 +206,15 @@ class RoundJournal:
         return SecureSumError(problem, "round journal", str(path), remedy)
 
 
-def last_round(folder: Path) -> int:
-    """The number of the last round that a journal was begun for in this folder; −1 for none."""
-    return max((number for number, _ in _journals(folder)), default=-1)
+def forget_after(folder: Path, last: int) -> None:
+    """Remove what was written of rounds after the last one that anybody heard of.
+
+    Raises:
+        FileError: a file cannot be removed.
+    """
+    for number, path in _journals(folder):
+        if number > last:
+            remove(path)
 
 
 def _journals(folder: Path) -> list[tuple[int, Path]]:

@@ -52,8 +52,13 @@ from secure_fl.secure_sum.steps import Message, Refusal, Step
 class RoundServer(RoundInbox):
     """The server in one round; made as `RoundInbox` is."""
 
-    def resume(self, journal: RoundJournal) -> list[Message]:
+    def resume(
+        self, journal: RoundJournal, ends: Callable[[], None] = lambda: None
+    ) -> list[Message]:
         """Write down from now on what is needed after a kill; take up what a journal has already.
+
+        Args:
+            ends: called before each step ends once more, as whoever calls `advance` would know.
 
         Returns:
             The messages that went out last: whoever did not get one gets it now, and answers;
@@ -69,6 +74,7 @@ class RoundServer(RoundInbox):
                 continue
             if self.step == Step.UPLOAD:
                 self._take_up(journal.sums())
+            ends()
             messages = self._end()
         self._journal = journal
         return messages
@@ -116,7 +122,9 @@ class RoundServer(RoundInbox):
             raise
 
     def _sums(self) -> Sums:
-        return Sums(self._survivors, dict(self.uploads), self._signed(), self._adder.words())
+        heads, signed = self._signed(), dict(zip(self.uploads, self.signed_uploads, strict=True))
+        frames_of = tuple(signed[name] for name in self.survivors)
+        return Sums(self._survivors, dict(self.uploads), heads, frames_of, self._adder.words())
 
     def _signed(self) -> tuple[bytes, ...]:
         """Every survivor's signed envelope of block 0, in order."""
@@ -124,9 +132,12 @@ class RoundServer(RoundInbox):
         return tuple(heads[position] for position in self._survivors)
 
     def _take_up(self, sums: Sums) -> None:
-        self._survivors, self.uploads = sums.survivors, dict(sums.uploads)
+        self._survivors = sums.survivors
+        self.uploads = {name: sums.uploads[name] for name in self.survivors}
         self._heads, self._arrived = Log(), list(sums.survivors)
         self._heads.extend(sums.heads)
+        self.signed_uploads = Log()
+        self.signed_uploads.extend(sums.signed)
         self._adder.take_up(sums.words, len(sums.survivors))
         self._waiting -= set(sums.uploads)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -70,6 +70,11 @@ class RoundState:
     seen: Seen = field(default_factory=Seen)
     question: bytes = b""
     answers: tuple[bytes, ...] = field(default=(), repr=False)
+
+    def copy(self) -> RoundState:
+        """One that stays as it is when this one goes on."""
+        seen = Seen(dict(self.seen.digests))
+        return replace(self, rows=dict(self.rows), seen=seen)
 
     def spend(self) -> None:
         """Forget what nothing depends on any more."""

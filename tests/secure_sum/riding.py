@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from secure_sum.round_helpers import make_federation
+from secure_sum.two_rounds import ClientRounds, ServerRounds
 
 from bench.secure_sum.embedded import EmbeddedFederation
-from secure_fl.secure_sum.ahead import ClientRounds, ServerRounds
 from secure_fl.secure_sum.authority import Authority
 from secure_fl.secure_sum.blocks import BlockShape, BlockVector
 from secure_fl.secure_sum.client import RoundClient

@@ -1,4 +1,4 @@
-"""The set-up of the next round rides on this one: a round waits for clients five times."""
+"""Two rounds side by side, one of which is prepared: they cost each other nothing."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from secure_sum.riding import KilledError, Riding
-from secure_sum.round_helpers import MASKED, make_vectors, sum_block
+from secure_sum.round_helpers import make_vectors, sum_block
 from secure_sum.test_secrecy_of_rounds import envelopes
+from secure_sum.two_rounds import ServerRounds
 
 from secure_fl.crypto.envelope import read_header
 from secure_fl.crypto.refusals import RefusedError
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum import store
-from secure_fl.secure_sum.ahead import ServerRounds
 from secure_fl.secure_sum.blocks import BlockShape, BlockVector
 from secure_fl.secure_sum.messages import RoundRefusedError
 from secure_fl.secure_sum.opener import Opened
@@ -50,25 +50,6 @@ def check(riding: Riding, opened: Opened, number: int, names: Sequence[str]) -> 
 
 def made(riding: Riding, number: int) -> dict[str, BlockVector]:
     return make_vectors(SHAPE, dict.fromkeys(riding.federation.clients, 1), seed=number)
-
-
-@pytest.mark.parametrize(("protection", "key_holder"), MASKED)
-def test_a_prepared_round_waits_for_clients_five_times(
-    protection: str, key_holder: str, tmp_path: Path
-) -> None:
-    """By the server's count, and that of who carries the messages; the first one needs eight."""
-    riding, counts = Riding.of(tmp_path, SHAPE, protection, key_holder), list[int]()
-    names = list(riding.clients)
-    for number in range(4):
-        ahead = riding.plan(number + 1) if number < 2 else None
-        riding.start(riding.plan(number), ahead)
-        check(riding, riding.run(made(riding, number)), number, names)
-        assert riding.server.exchanges == riding.waits
-        counts.append(riding.waits)
-        prepared = set(names) if ahead else set()
-        assert riding.server.prepared == prepared
-    without_digests = int(key_holder == "authority")
-    assert counts == [each - without_digests for each in (8, 5, 5, 8)]
 
 
 def test_cohorts_may_differ_from_round_to_round(tmp_path: Path) -> None:
@@ -130,20 +111,6 @@ def test_what_was_prepared_for_another_plan_is_thrown_away(
         state = RoundState.decode(kept or b"")
         assert state.step == ClientStep.LEFT
         assert (state.sealing, state.masking, state.self_seeds, state.rows) == (None, None, [], {})
-
-
-def test_a_number_that_was_prepared_is_not_used_for_another_plan(tmp_path: Path) -> None:
-    riding = Riding.of(tmp_path, SHAPE)
-    name = "client-0000"
-    riding.start(riding.plan(0), riding.plan(1))
-    riding.run(made(riding, 0))
-    with pytest.raises(RoundRefusedError, match="already-begun"):
-        riding.server.begin(riding.plan(1, minimum=3))
-    with pytest.raises(Exception, match=r"already-begun|another client, plan or round"):
-        riding.clients[name].begin(riding.plan(1, minimum=3))
-    for party in (riding.server, riding.clients["client-0001"]):
-        with pytest.raises(RoundRefusedError, match="out-of-turn"):
-            party.prepare(riding.plan(0))
 
 
 def test_a_set_up_that_fails_costs_the_running_round_nothing(tmp_path: Path) -> None:

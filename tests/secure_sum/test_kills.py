@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,8 +41,10 @@ def vectors(names: list[str]) -> Mapping[str, BlockVector]:
     return make_vectors(SHAPE, dict.fromkeys(names, 1))
 
 
-def made(folder: Path, protection: str = "masked", key_holder: str = "clients") -> Parties:
-    return Parties.of(folder, vectors, SHAPE, protection, key_holder)
+def made(
+    folder: Path, protection: str = "masked", key_holder: str = "clients", **rules: Any
+) -> Parties:
+    return Parties.of(folder, vectors, SHAPE, protection, key_holder, **rules)
 
 
 def check_sums(parties: Parties) -> None:
@@ -121,6 +124,38 @@ def test_killed_before_anything_is_stored_it_has_sent_nothing_and_goes_on(
     assert server.refusals == []
     assert len([name for name, _ in parties.answered if name == ME]) == 8
     assert writes[0] > 1 + when
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["lives on", "is made again"])
+@pytest.mark.parametrize("when", range(9))
+def test_a_message_that_was_cut_short_has_not_come(
+    when: int, gone: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The n-th write but for uploads is interrupted; the message comes again and is answered."""
+    parties, writes = made(tmp_path, question=bytes([7] * 32)), [0]
+    honest = round_store.write_atomically
+
+    def write(path: Path, *arguments: object, **rest: object) -> None:
+        if ME in path.parts and path.suffix in (".state", "") and path.name != "round":
+            writes[0] += 1
+            if writes[0] == 2 + when:  # the first one begins the round
+                raise KeyboardInterrupt
+        honest(path, *arguments, **rest)  # type: ignore[arg-type]
+
+    def answer(message: Message) -> list[bytes]:
+        try:
+            return parties.answers(message)
+        except KeyboardInterrupt:
+            if gone:
+                parties.again(ME)
+            return parties.answers(message)
+
+    monkeypatch.setattr(round_store, "write_atomically", write)
+    server = parties.run(answer=answer)
+    check_sums(parties)
+    assert server.refusals == []
+    assert len([name for name, _ in parties.answered if name == ME]) == 8
+    assert writes[0] > 2 + when
 
 
 def until(parties: Parties, phase: Phase) -> tuple[Message, list[bytes]]:

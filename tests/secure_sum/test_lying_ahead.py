@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from secure_sum.riding import Riding
 from secure_sum.round_helpers import make_vectors, read_end
+from secure_sum.two_rounds import ClientRounds
 
 from secure_fl.crypto import envelope
 from secure_fl.crypto.envelope import Phase, read_header, sign_envelope
 from secure_fl.errors import SecureSumError
 from secure_fl.secure_sum import client as round_client
 from secure_fl.secure_sum import store
-from secure_fl.secure_sum.ahead import ClientRounds
 from secure_fl.secure_sum.blocks import BlockShape
 from secure_fl.secure_sum.client import RoundClient
 from secure_fl.secure_sum.framing import frames

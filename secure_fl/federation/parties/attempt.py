@@ -6,10 +6,12 @@ deadline has passed; a sum that fails leaves the others alone.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from secure_fl.crypto.envelope import Header, Phase
 from secure_fl.crypto.identities import Identity
@@ -21,6 +23,7 @@ from secure_fl.federation.party import Message
 from secure_fl.federation.program import SumForm
 from secure_fl.federation.wire import refused, route
 from secure_fl.secure_sum.block_codec import ServerCipher
+from secure_fl.secure_sum.framing import unframe
 from secure_fl.secure_sum.journal import RoundJournal
 from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError
 from secure_fl.secure_sum.plan import RoundPlan
@@ -90,15 +93,15 @@ class Attempt:
         self.failed: dict[int, SecureSumError] = {}
         self.gone: dict[str, str] = {}
         """Who refused, and why: nobody waits for them any more."""
-        self.silent: set[str] = set()
-        """Who did not even answer the call."""
+        self.answered: set[str] = set()
+        """Who has sent anything since it was made."""
         self.opening = False
         """Whether anybody has sent what opens a pool, or counts that noise hides."""
         self.missed: list[dict[str, str]] = [{} for _ in plans]
         """Of each sum: who was silent, and in which phase first."""
-        self.evidence = [Log() for _ in plans]
-        """Of each sum: signed messages, and signed heads of uploads."""
-        self._blamed = Counter[str]()
+        self._signed = [Log() for _ in plans]
+        self._blamed: dict[str, frozenset[str]] = {}
+        self._heard = set[str]()
         self._parts = {plan.parameter_text: part for part, plan in enumerate(plans)}
         self._deadlines = deadlines
         self.again = [] if journals is None else self._taken_up(journals)
@@ -111,9 +114,10 @@ class Attempt:
             plan, journal = self.plans[part], journals(self.plans[part], part)
             for data in journal.entries():
                 if data is not None:
+                    self.answered.add(route(data).sender)
                     self._note(part, route(data), data)
             try:
-                found = one.resume(journal)
+                found = one.resume(journal, partial(self._step_ends, part))
             except SecureSumError as error:
                 if error.field == "round journal":
                     raise
@@ -126,7 +130,7 @@ class Attempt:
 
     def _note(self, part: int, header: Header, data: bytes | memoryview) -> None:
         """Keep what a message says for others, and whether it opens anything."""
-        self.evidence[part].extend(evidence_in(header, data, self.plans[part].authority))
+        self._signed[part].extend(evidence_in(header, data, self.plans[part].authority))
         noised = self.plans[part].noised_head and header.phase == Phase.OPEN_COUNTS
         self.opening |= noised or header.phase == Phase.OPEN_POOLS
 
@@ -134,10 +138,27 @@ class Attempt:
         """Count what is waited for from now on."""
         self._until = [now + self._seconds(one) for one in self.sums]
 
+    def begin(self, now: float) -> None:
+        """It is called, prepared or not: answers are waited for from now on."""
+        self.answered = set()
+        self.restart(now)
+
+    @property
+    def keyless(self) -> set[str]:
+        """Who has sent no keys yet."""
+        return {name for one in self.sums if one.step == Step.ADVERTISE for name in one.waiting}
+
     @property
     def cohort(self) -> tuple[str, ...]:
         """Everybody who was called."""
         return tuple(sorted(name for plan in self.plans for name in plan.cohort))
+
+    @property
+    def silent(self) -> set[str]:
+        """Who did not even answer the call, and was not heard of since."""
+        first = {phase.name.lower() for phase in (Phase.ADVERTISE, Phase.UPLOAD)}
+        missed = {name for each in self.missed for name, phase in each.items() if phase in first}
+        return missed - self.gone.keys() - self.answered - self._heard
 
     @property
     def present(self) -> set[str]:
@@ -182,28 +203,53 @@ class Attempt:
             raise refused(Reason.WRONG_PARAMETERS, "another sum's", "parameters", found, "none")
         said = self.sums[part].receive(data)
         if said is None:
+            self.answered.add(header.sender)
             self._note(part, header, data)
         return said
 
     def leave(self, name: str, reason: str, blamed: Sequence[str]) -> None:
-        """A client goes no further, and names who made it."""
+        """A client goes no further, and names who made it; what it said last counts."""
         self.gone[name] = reason
-        self._blamed.update(set(blamed) & set(self.cohort))
+        self._blamed[name] = frozenset(blamed) & set(self.cohort)
+
+    def hear(self, name: str) -> None:
+        """A client that was silent is there, however late."""
+        if any(name in missed for missed in self.missed):
+            self._heard.add(name)
+
+    def left(self) -> dict[str, list[Any]]:
+        """Who went no further, as JSON values: of each the reason, and who made it."""
+        return {name: [why, sorted(self._blamed[name])] for name, why in self.gone.items()}
+
+    def evidence(self, part: int) -> list[bytes]:
+        """Of a sum: signed messages, and signed heads of uploads."""
+        uploads = map(unframe, self.sums[part].signed_uploads)
+        return [*self._signed[part], *(head for heads in uploads for head in heads)]
+
+    @property
+    def unanswered(self) -> set[str]:
+        """Who has not sent an answer yet, and could."""
+        return {name for one in self.sums if one.step == Step.UPLOAD for name in one.waiting}
+
+    def prepare(self) -> list[Message]:
+        """Go on with the set-up as far as everybody has answered, before it is called."""
+        self._until = [math.inf] * len(self.sums)
+        return self._advanced(0.0, Step.UPLOAD)
 
     def advance(self, now: float) -> list[Message]:
         """End every step that is complete or late; what is to be sent then."""
+        return self._advanced(now, Step.DONE)
+
+    def _advanced(self, now: float, to: Step) -> list[Message]:
         sent: list[Message] = []
         for part, one in enumerate(self.sums):
-            while one.step != Step.DONE and self._ends(part, now):
-                if one.step == (Step.ADVERTISE if self.plans[part].masked else Step.UPLOAD):
-                    self.silent |= one.waiting - self.gone.keys()
-                for name in one.waiting:
-                    self.missed[part].setdefault(name, PHASES[one.step].name.lower())
+            while one.step < to and self._ends(part, now):
+                self._step_ends(part)
                 try:
                     sent += [Message(each.recipient, each.data) for each in one.advance()]
                 except SecureSumError as error:
                     self.failed[part] = forgetful(error)
-                self._until[part] = now + self._seconds(one)
+                self._until[part] = math.inf if to == Step.UPLOAD else now + self._seconds(one)
             self._check_signed(part)
         return sent
 
@@ -235,8 +281,14 @@ class Attempt:
     def blamed(self) -> frozenset[str]:
         """Clients that made the sums fail: whom the server found, or most of those who refused."""
         found = {name for error in self.failed.values() for name in getattr(error, "blamed", ())}
-        most = {name for name, count in self._blamed.items() if 2 * count > len(self.gone)}
+        named = Counter(name for names in self._blamed.values() for name in names)
+        most = {name for name, count in named.items() if 2 * count > len(self.gone)}
         return frozenset((found | most) & set(self.cohort))
+
+    def _step_ends(self, part: int) -> None:
+        one = self.sums[part]
+        for name in one.waiting:
+            self.missed[part].setdefault(name, PHASES[one.step].name.lower())
 
     def _ends(self, part: int, now: float) -> bool:
         return now >= self._until[part] or self.sums[part].waiting <= self.gone.keys()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from secure_fl.crypto.envelope import Header, Phase
 from secure_fl.crypto.identities import Identity
@@ -30,7 +31,7 @@ from secure_fl.federation.program import Program
 from secure_fl.federation.state import State
 from secure_fl.federation.wire import Post, refused, route, shown
 from secure_fl.secure_sum.authority import Authority
-from secure_fl.secure_sum.digests import Next
+from secure_fl.secure_sum.digests import NOTHING, Next
 from secure_fl.secure_sum.opener import Opened
 from secure_fl.secure_sum.store import MemoryStore, RoundStore
 
@@ -148,11 +149,11 @@ class FederationAuthority(Participant):
         """The sums of a call, fresh or as an earlier life has left them, by their plans."""
         plan, replica, keyring = self._seated()
         plans = round_plans(plan, self._wire.roster, replica.program.form(call.place), call)
-        applied = self._applied if len(plans) == 1 else None
         sums = dict[str, Authority]()
         for part, one in enumerate(plans):
             holder, store = keyring.holder(one), self._rounds(part)
             assert holder is not None
+            applied = self._applied if len(plans) == 1 else partial(self._opened_group, part)
             sums[one.parameter_text] = Authority(
                 one, self._wire.identity, holder, store=store, applied=applied
             )
@@ -170,8 +171,6 @@ class FederationAuthority(Participant):
         except (FileError, OSError):
             self._sums = {}  # as after a kill: it goes on with what is on the disk
             raise
-        if len(self._sums) > 1 and sums.opened is not None:
-            self._opened[list(self._sums).index(header.parameters)] = sums.opened
         last = header.phase == Phase.OPEN_POOLS and len(self._sums) == 1
         return [*(self._go_on() if last else []), *replies]
 
@@ -201,6 +200,11 @@ class FederationAuthority(Participant):
         self._next = self._seated()[1].after([opened])
         self._keep()
         return self._next.digest, (self._next.place.step, self._next.place.round)
+
+    def _opened_group(self, part: int, opened: Opened) -> Next:
+        self._opened[part] = opened
+        self._keep()
+        return NOTHING
 
     def _go_on(self) -> list[bytes]:
         """Take the next state; it goes out sealed, before what says that it is there."""

@@ -2,6 +2,8 @@
 
     HELLO → PLAN → JOIN; then a round after the other, as the server calls them; END
 
+While one runs, the set-up of the next may go on (`ahead`).
+
 Guarantee: the plan is accepted once, after the site's own judgement; no shape, bound, threshold or
 place is ever taken from the server, and no round is answered twice. What is refused gives a signed
 reason, or silence where the message may be anybody's. The gate admits what an answer releases
@@ -23,7 +25,8 @@ from secure_fl.crypto.refusals import Reason
 from secure_fl.crypto.roster import Roster
 from secure_fl.crypto.strict_json import from_hex
 from secure_fl.errors import FileError, SecureFLError
-from secure_fl.federation.calling import Call, cohort_names, round_plans
+from secure_fl.federation.calling import Call, cohort_names
+from secure_fl.federation.parties.ahead import RoundAhead
 from secure_fl.federation.parties.claims import Claim, check_enough, read_claims
 from secure_fl.federation.parties.client_round import ClientRound, Seat, forked
 from secure_fl.federation.parties.keyring import Keyring
@@ -33,13 +36,12 @@ from secure_fl.federation.parties.shared import Shared
 from secure_fl.federation.party import ANYBODYS, reason_of, typed_files
 from secure_fl.federation.place import Place
 from secure_fl.federation.plan import Plan
-from secure_fl.federation.program import Answers, Program, SumForm
+from secure_fl.federation.program import Answers, Program
 from secure_fl.federation.state import State
 from secure_fl.federation.wire import Post, refused, route, shown
 from secure_fl.privacy.ledger import Release
 from secure_fl.secure_sum.framing import unframe
 from secure_fl.secure_sum.messages import RoundRefusedError
-from secure_fl.secure_sum.plan import RoundPlan
 from secure_fl.secure_sum.store import MemoryStore, RoundStore
 
 
@@ -72,6 +74,7 @@ class _Progress:
     """A call that waits for the state of its place."""
     begun: Call | None = None
     round: ClientRound | None = field(default=None, repr=False)
+    ahead: RoundAhead = field(default_factory=RoundAhead, repr=False)
     over: bool = False
     gap: bool = False
     """Whether lines of the transcript could not be written."""
@@ -136,6 +139,7 @@ class FederationClient(Participant):
             Phase.PARTS: self._on_parts,
             Phase.RESULTS: self._on_results,
             Phase.STATE: self._on_state,
+            Phase.PREPARE: lambda post: self._on_prepare(post, bytes(data)),
         }
         if header.phase not in takes:
             word = header.phase.name
@@ -270,18 +274,30 @@ class FederationClient(Participant):
         call = Call.read(facts | more)
         self._check_new(call)
         form = seat.replica.program.form(place)
-        plans = self._plans(call, form)
+        plans = seat.plans(call, form)
         if self.name not in cohort_names(seat.plan, form) or self.name in left_out:
             raise refused(Reason.UNKNOWN_CLIENT, "not asked", "cohort", self.name, "wait")
         position = form.cohort.index(seat.plan.clients.index(self.name))
+        prepared = self._progress.ahead.begin(call)
         self._progress.begun, self._progress.round = call, None
-        self._site.admit(seat.answers.releases(seat.replica.state, position))
-        self._progress.round = ClientRound(seat, call, form, plans)
+        try:
+            self._site.admit(seat.answers.releases(seat.replica.state, position))
+        except SecureFLError:
+            if prepared is not None:
+                prepared.leave()
+            raise
+        self._progress.round = prepared or ClientRound(seat, call, form, plans)
         return self._progress.round.begin()
 
-    def _plans(self, call: Call, form: SumForm) -> tuple[RoundPlan, ...]:
-        plan, roster = self._seated().plan, self._wire.roster
-        return self._shared.plans(plan, call, lambda: round_plans(plan, roster, form, call))
+    def _on_prepare(self, post: Post, data: bytes) -> Sequence[bytes | memoryview]:
+        """The set-up of a round to come is proposed."""
+        progress, seat = self._progress, self._seated()
+        if progress.late is not None:  # the call that came before it begins first
+            progress.ahead.held = data
+            return []
+        if progress.round is not None and progress.round.call.number == post.header.round:
+            raise refused(Reason.REPLAYED, "it runs already", "round", post.header.round, "wait")
+        return progress.ahead.prepare(seat, post, progress.begun)
 
     def _check_new(self, call: Call) -> None:
         """Refuse a number that was called before, and a place that was called so often."""
@@ -339,7 +355,7 @@ class FederationClient(Participant):
 
     def _on_state(self, post: Post) -> Sequence[bytes | memoryview]:
         """A sealed state, with the signatures of those who came to it."""
-        seat, late = self._seated(), self._progress.late
+        seat, progress, late = self._seated(), self._progress, self._progress.late
         self._agree_by(post.place)
         if post.place <= seat.replica.place:
             return []
@@ -353,8 +369,8 @@ class FederationClient(Participant):
         if late.facts["state"] != digest.hex():
             raise forked("the server says another state of this place", shown(post.place))
         sent = self._begin(late)
-        self._progress.late = None
-        return sent
+        held, progress.ahead.held, progress.late = progress.ahead.held, b"", None
+        return [*sent, *(each.data for each in (self.receive(held) if held else ()))]
 
     def _claims(
         self, value: Mapping[str, Any], envelopes: Sequence[bytes]
@@ -369,7 +385,9 @@ class FederationClient(Participant):
         return self._seat
 
     def _running(self, number: int) -> ClientRound:
-        running = self._progress.round
+        running, ahead = self._progress.round, self._progress.ahead.round
+        if ahead is not None and ahead.call.number == number:
+            return ahead
         if running is None or running.call.number != number:
             older = running is not None and number < running.call.number
             reason = Reason.STALE if older else Reason.FUTURE

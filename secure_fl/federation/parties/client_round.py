@@ -21,7 +21,7 @@ from secure_fl.crypto.refusals import Reason, RefusedError
 from secure_fl.crypto.sealing import open_with, seal_with
 from secure_fl.crypto.strict_json import canonical, malformed
 from secure_fl.errors import SecureSumError
-from secure_fl.federation.calling import Call
+from secure_fl.federation.calling import Call, round_plans
 from secure_fl.federation.parties.claims import check_enough, majority, read_claims
 from secure_fl.federation.parties.keyring import Keyring
 from secure_fl.federation.parties.replica import Replica, decode_opened, encode_opened
@@ -31,7 +31,7 @@ from secure_fl.federation.program import Answers, SumForm
 from secure_fl.federation.state import State
 from secure_fl.federation.wire import Post, Wire, refused, shown
 from secure_fl.secure_sum.client import RoundClient
-from secure_fl.secure_sum.digests import Applied, Next
+from secure_fl.secure_sum.digests import NOTHING, Applied, Next
 from secure_fl.secure_sum.framing import unframe
 from secure_fl.secure_sum.masks import UsedSeeds
 from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError, accept
@@ -56,6 +56,15 @@ class Seat:
     keep: Callable[[], None] = lambda: None
     """Makes the client's state outlive its process; called before a next state is signed."""
 
+    def plans(self, call: Call, form: SumForm) -> tuple[RoundPlan, ...]:
+        """The plans of a call's sums, one a group.
+
+        Raises:
+            RoundRefusedError, RefusedError: as `round_plans`.
+        """
+        plan, roster = self.plan, self.wire.roster
+        return self.shared.plans(plan, call, lambda: round_plans(plan, roster, form, call))
+
 
 class ClientRound:
     """A client in one attempt.
@@ -77,7 +86,7 @@ class ClientRound:
             part for part, plan in enumerate(plans) if name in plan.cohort
         )
         self._plan = plans[self._part]
-        self._answered = False
+        self._begun = self._answered = False
         self.next: State | None = None
         """The state that follows, once this client has applied the sums."""
         self.agreed = False
@@ -92,7 +101,7 @@ class ClientRound:
             store=seat.store,
             randomness=seat.randomness,
             verified=seat.shared.verified(call.number),
-            applied=self._applied if len(plans) == 1 else None,
+            applied=self._applied,
         )
 
     @property
@@ -106,27 +115,39 @@ class ClientRound:
         return self.opened if len(self._plans) > 1 else None
 
     def take_up(self, after: State | None, agreed: bool, opened: Opened | None) -> None:
-        """Go on with what an earlier life of this client came to."""
+        """Go on with what an earlier life of this client came to in the round that was begun."""
         self.next, self.agreed, self._kept = after, agreed, opened
+        self._begun = True
 
-    def begin(self) -> list[bytes | memoryview]:
-        """The first message: keys, or the answer itself where nothing is masked.
+    def prepare(self) -> list[bytes | memoryview]:
+        """Its keys, before the round begins, as long as nothing followed them.
 
         Raises:
             RoundRefusedError: `already-begun`, or `already-opened`.
         """
-        return [*self._round.begin()] if self._plan.masked else [self._open_answer()]
+        return [*self._round.begin()]
+
+    def begin(self) -> list[bytes | memoryview]:
+        """The first message: keys; where they are exchanged, or nothing is masked, the answer.
+
+        Raises:
+            RoundRefusedError: `already-begun`, or `already-opened`.
+        """
+        self._begun = True
+        if self._round.ready and not self._answered:
+            return [self._upload()]
+        kept = self._round.resend() if self._round.uploaded else None
+        return [*self._round.begin()] if kept is None else [kept]
 
     def again(self) -> list[bytes | memoryview]:
         """The call came once more: the first message again, as long as nothing followed it, and
-        nothing where its bytes were not kept.
+        nothing where its bytes were not kept. Answers follow from who stays, come again.
         """
-        if self._plan.masked:
-            return [*self._round.begin()]
-        kept = self._round.resend()
-        if kept is None and self._round.ready:
-            return [self._open_answer()]
-        return [] if kept is None else [kept]
+        return [*self._round.begin()] if self._plan.masked else self.begin()
+
+    def leave(self) -> None:
+        """Throw away what was prepared."""
+        self._round.leave()
 
     def receive(self, data: bytes) -> list[bytes | memoryview]:
         """One of the sum's messages, and the answers to it.
@@ -135,7 +156,7 @@ class ClientRound:
             SecureFLError: why this client goes no further.
         """
         replies: list[bytes | memoryview] = [*self._round.receive(data)]
-        if self._round.ready and not self._answered:
+        if self._begun and self._round.ready and not self._answered:
             replies.append(self._upload())
         if self._round.confirmed and self.next is not None:
             check_enough(self._seat.plan, self.form, len(self._round.confirmed))
@@ -192,11 +213,6 @@ class ClientRound:
         check_enough(seat.plan, self.form, list(claims.values()).count(found))
         self.agreed = True
 
-    def _open_answer(self) -> bytes | memoryview:
-        """The answer where nothing is masked; the stored one where it was made."""
-        kept = None if self._round.ready else self._round.resend()
-        return self._upload() if kept is None else kept
-
     def _upload(self) -> memoryview:
         """The client's answer, protected; it is computed when nothing is left to be done before."""
         seat, self._answered = self._seat, True
@@ -217,6 +233,10 @@ class ClientRound:
         return self._seat.wire.sign(Phase.RESULT, facts, number=self.call.number)
 
     def _applied(self, opened: Opened) -> Next:
+        if len(self._plans) > 1:
+            self._kept = opened
+            self._seat.keep()
+            return NOTHING
         self.next = self._seat.replica.after([opened])
         self._seat.keep()
         return self.next.digest, (self.next.place.step, self.next.place.round)

@@ -70,11 +70,16 @@ class KeptClient(Kept, FederationClient):
         self._due = None if record.over else 0.0
         if record.running and record.begun is not None:
             form = seat.replica.program.form(record.begun.place)
-            running = ClientRound(seat, record.begun, form, self._plans(record.begun, form))
+            running = ClientRound(seat, record.begun, form, seat.plans(record.begun, form))
             data = record.opened.get(running.number)
             opened = None if data is None else decode_opened(data, form.shape)
             running.take_up(record.after, record.agreed, opened)
             progress.round = running
+        progress.ahead.used = record.used
+        if record.ahead is not None:
+            form = seat.replica.program.form(record.ahead.place)
+            plans = seat.plans(record.ahead, form)
+            progress.ahead.round = ClientRound(seat, record.ahead, form, plans)
 
     def _record(self) -> HolderRecord | None:
         if self._seat is None:
@@ -92,5 +97,7 @@ class KeptClient(Kept, FederationClient):
             None if running is None else running.next,
             running is not None and running.agreed,
             progress.over,
+            progress.ahead.call,
+            progress.ahead.used,
             {} if running is None or opened is None else {running.number: encode_opened(opened)},
         )

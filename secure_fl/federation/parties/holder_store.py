@@ -37,11 +37,13 @@ _TYPES = {
     "running": int,
     "agreed": int,
     "over": int,
+    "ahead": list,
+    "used": int,
     "state": list,
     "next": list,
     "opened": dict,
 }
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class HolderRecord:
         after: the state that follows from it, where it is known.
         agreed: whether others were heard to come to the same.
         over: whether the federation has ended.
+        ahead: the call that it has prepared.
+        used: the last number that it has prepared one under.
         opened: sums that it opened itself, encoded, by group; kept of rounds in groups.
     """
 
@@ -72,6 +76,8 @@ class HolderRecord:
     after: State | None = None
     agreed: bool = False
     over: bool = False
+    ahead: Call | None = None
+    used: int = -1
     opened: Mapping[int, bytes] = field(default_factory=dict, repr=False)
 
 
@@ -101,6 +107,8 @@ class HolderStore:
             "running": int(record.running),
             "agreed": int(record.agreed),
             "over": int(record.over),
+            "ahead": [] if record.ahead is None else [record.ahead.document()],
+            "used": record.used,
             "state": state,
             "next": after,
             "opened": opened,
@@ -141,6 +149,8 @@ class HolderStore:
             self._load(found["next"]) if found["next"] else None,
             bool(found["agreed"]),
             bool(found["over"]),
+            Call.read(found["ahead"][0]) if found["ahead"] else None,
+            found["used"],
             {int(part): folder.needed(name) for part, name in found["opened"].items()},
         )
 

@@ -6,6 +6,9 @@ sign, never from a model.
 
     JOIN → KEYS → SUM (→ PARTS → RESULTS) → … → OVER
 
+Beside a round goes the set-up of the next, for which nothing waits (`ahead`). It is called if it is
+what would be called without, whoever is there by then; else the next number is taken.
+
 Guarantee: it holds no model, no key and no choice; only `publish_models` in the plan, which
 everybody has seen, gives it the models, sealed to its own key like to everybody's. A round that
 fails is tried again without whom it blames, at most three times, and only while nobody has sent
@@ -96,8 +99,8 @@ class FederationServer(ServerFlow):
             header = route(data, lambda head: signed_header(head, self._wire.roster))
             if header.phase in _NUMBERED and header.round >= self._silent.get(name, 0):
                 self._silent.pop(name, None)
-                if attempt is not None and header.round == attempt.call.number:
-                    attempt.silent.discard(name)
+                if attempt is not None and header.round >= attempt.call.number:
+                    attempt.hear(name)
 
     # What arrives
 
@@ -131,10 +134,11 @@ class FederationServer(ServerFlow):
         self._known(post.sender)
         head = from_hex(post.facts["head"], "head", 32)
         known = self._members.get(post.sender)
-        # one that is made again is where it was, before or after what it was told last
+        # one that is made again is where it was, before or after the call that it is told again
         authority = post.sender == self.plan.authority  # it follows no transcript
         back = authority or head in (known, self._before.get(post.sender))
-        self._members[post.sender] = known if known is not None and back else head
+        again = back and post.sender in self._called and not self.over
+        self._members[post.sender] = known if known is not None and again else head
         self._declined.discard(post.sender)
         if back:
             self._silent.pop(post.sender, None)
@@ -143,13 +147,24 @@ class FederationServer(ServerFlow):
             facts = {"client": post.sender, "fingerprint": fingerprint, "policy": None}
             self._journal.write("joined", facts, [data])
         sent = [Message(post.sender, data) for data in self._keys.current]
+        asked = [Message(post.sender, data) for data in self._states.again(post.sender)]
         if self.over:
-            return [*sent, *self._end([post.sender])]
-        if back and post.sender in self._told:
-            told = [self._called.get(post.sender, b"")] if authority else []
-            told = [data for data in told if data] + [bytes(self._told[post.sender])]
-            return [*sent, *(Message(post.sender, data) for data in dict.fromkeys(told))]
+            return [*sent, *self._end([post.sender]), *asked]
+        said = self._said_to(post.sender) if back else []
+        if said or asked:
+            return [*sent, *(Message(post.sender, data) for data in said), *asked]
         return sent + (self._go(self._next) if self._waits_no_more() else [])
+
+    def _said_to(self, name: str) -> list[bytes | memoryview]:
+        """What a member that is made again was told last, of the running round and of the next.
+
+        A client finds its place in the sum first, and answers the call then.
+        """
+        told, number = self._told.get(name, {}), self._progress.number
+        said = [data for of, data in told.items() if of[0] == number]
+        called = [self._called[name]] if name in self._called else []
+        said = [*called, *said] if name == self.plan.authority else [*said, *called]
+        return [*said, *(data for of, data in told.items() if of[0] != number)]
 
     def _on_refusal(self, post: Post, data: bytes) -> list[Message]:
         self._known(post.sender)
@@ -165,7 +180,10 @@ class FederationServer(ServerFlow):
 
     def _leave(self, post: Post) -> list[Message]:
         """A member goes no further in the running round."""
-        attempt, sender = self._attempt, post.sender
+        attempt, ahead, sender = self._attempt, self._ahead, post.sender
+        if ahead is not None and post.header.round == ahead.call.number:
+            ahead.leave(sender, post.facts["reason"][:64], post.names("blamed"))
+            return []
         if self.stage == Stage.KEYS and sender == self._keys.maker:
             return self._go(self._make_keys)
         if attempt is None or post.header.round != attempt.call.number:
@@ -185,7 +203,7 @@ class FederationServer(ServerFlow):
         if self._reader is not None and read_header(data).phase == Phase.SECRET:
             self._reader.take_secret(data)
         sent = [Message(name, data) for name in self._members]
-        if any(self._keys.missing(self._progress.number + 1).values()):
+        if any(self._keys.missing(self._following).values()):
             return sent
         if self._keys.epoch is not None:
             facts = keys_facts(self._keys.fingerprint, self._keys.maker, self._keys.epoch)
@@ -193,16 +211,21 @@ class FederationServer(ServerFlow):
         return sent + self._go(self._next)
 
     def _on_sum(self, header: Header, data: bytes | memoryview) -> list[Message]:
-        if self.stage != Stage.SUM or self._attempt is None:
+        attempt, ahead = self._attempt, self._ahead
+        riding = ahead is not None and header.round == ahead.call.number
+        running = ahead if riding else attempt
+        if running is None or (self.stage != Stage.SUM and not riding):
             number = header.round
             raise refused(Reason.STALE, "no sum is under way", "round", number, "wait for a call")
-        reason = self._attempt.receive(header, data)
+        reason = running.receive(header, data)
         if reason is not None:
             self._note(
                 self.refusals.note(header.sender, header.phase.name.lower(), reason, len(data))
             )
             return []
-        return self._go(self._pump)
+        if riding and attempt is not None:
+            attempt.answered.add(header.sender)
+        return self._go(running.prepare if riding else self._pump)
 
     def _on_part(self, post: Post, data: bytes) -> list[Message]:
         attempt, progress, part = self._attempt, self._progress, post.facts["part"]

@@ -25,18 +25,18 @@ class KeyDesk:
         self._wire, self._plan = wire, plan
         self.epoch: Epoch | None = None
         self._used = frozenset[bytes]()
-        self._grant, self._secret = b"", b""
+        self._grant, self.secret = b"", b""
         self.maker, self.fingerprint = "", NO_KEY
         self.tried: set[str] = set()
 
     @property
     def current(self) -> list[bytes]:
         """What a member is given that joins."""
-        return [data for data in (self._grant, self._secret) if data]
+        return [data for data in (self._grant, self.secret) if data]
 
     def kept(self) -> dict[str, Any]:
         """What a server that is made again goes on with; nothing in it is secret from it."""
-        messages = {"grant": to_base64(self._grant), "secret": to_base64(self._secret)}
+        messages = {"grant": to_base64(self._grant), "secret": to_base64(self.secret)}
         return messages | {"used": sorted(one.hex() for one in self._used)}
 
     def take_up(self, found: Mapping[str, Any]) -> None:
@@ -45,7 +45,7 @@ class KeyDesk:
         Raises:
             RefusedError: a message that is not what it must be.
         """
-        self._grant, self._secret = (from_base64(found[name], name) for name in ("grant", "secret"))
+        self._grant, self.secret = (from_base64(found[name], name) for name in ("grant", "secret"))
         if self._grant:
             expected = grant_expected(self._plan, self._wire.roster, self._grant)
             self.fingerprint = granted_fingerprint(self._grant, self._wire.roster, expected)
@@ -56,7 +56,7 @@ class KeyDesk:
         """What must be made before round `number`: nothing where both are 0."""
         encrypted = self._plan.parameters is not None
         stale = encrypted and (self.epoch is None or number not in self.epoch)
-        return {"grant": int(stale), "secret": int(not self._secret)}
+        return {"grant": int(stale), "secret": int(not self.secret)}
 
     def ask(self, makers: Sequence[str], number: int) -> tuple[str, bytes] | None:
         """Whom to ask to make what is missing, and the request; None where nobody is left."""
@@ -86,9 +86,9 @@ class KeyDesk:
         else:
             role = "authority" if self._plan.by_authority else "client"
             self._wire.open(data, most=self._plan.most(Phase.SECRET), role=role)
-            if self._secret:
+            if self.secret:
                 raise refused(Reason.DUPLICATE, "there is one", "key", header.sender, "keep it")
-            self._secret = data
+            self.secret = data
         self.tried = set()
 
 
@@ -101,6 +101,7 @@ class StateDesk:
         call: the attempt that led there.
         signed: their signatures, by name.
         sealed: the state; empty where nobody has asked for it.
+        asked: who was asked for it last, and the request.
     """
 
     wire: Wire
@@ -110,6 +111,7 @@ class StateDesk:
     sealed: bytes = field(default=b"", repr=False)
     waiting: set[str] = field(default_factory=set)
     tried: set[str] = field(default_factory=set)
+    asked: tuple[str, bytes] = ("", b"")
     until: float | None = None
     _early: tuple[bytes, bytes] = field(default=(b"", b""), repr=False)
 
@@ -129,7 +131,12 @@ class StateDesk:
         self.tried.add(left[0])
         self.until = until
         facts = {"place": shown(self.claim.place), "part": -1}
-        return left[0], self.wire.sign(Phase.GIVE, facts)
+        self.asked = left[0], self.wire.sign(Phase.GIVE, facts)
+        return self.asked
+
+    def again(self, name: str) -> list[bytes]:
+        """The request that a holder has still to answer, which may have lost it."""
+        return [self.asked[1]] if self.until is not None and self.asked[0] == name else []
 
     def take(self, post: Post) -> bool:
         """A sealed state; whether it is the one of this place. An authority's may come early.

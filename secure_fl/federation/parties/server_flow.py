@@ -6,40 +6,25 @@ Every function gives the messages that are to be sent; `FederationServer` takes 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from secure_fl.crypto.envelope import Phase
-from secure_fl.crypto.identities import Identity
-from secure_fl.crypto.roster import Roster
+from secure_fl.crypto.envelope import Header, Phase
 from secure_fl.errors import SecureFLError, SecureSumError
 from secure_fl.federation.calling import ATTEMPTS, Call, cohort_names, round_plans
-from secure_fl.federation.parties.attempt import (
-    Attempt,
-    Deadlines,
-    Journals,
-    forgetful,
-    silent_group,
-)
+from secure_fl.federation.parties.attempt import Attempt, forgetful, silent_group
 from secure_fl.federation.parties.claims import Claim, majority
-from secure_fl.federation.parties.keyring import Keyring
 from secure_fl.federation.parties.replica import open_state
-from secure_fl.federation.parties.server_desks import KeyDesk, StateDesk
+from secure_fl.federation.parties.server_base import ServerBase
 from secure_fl.federation.parties.server_record import (
-    Journal,
-    Schedule,
     Stage,
     call_facts,
     refused_facts,
     sum_facts,
 )
-from secure_fl.federation.parties.shared import Shared
-from secure_fl.federation.party import Message, RefusalLog, reason_of
+from secure_fl.federation.party import Message, reason_of
 from secure_fl.federation.place import Place
-from secure_fl.federation.plan import Plan
-from secure_fl.federation.state import State
-from secure_fl.federation.wire import Wire, route, shown
-from secure_fl.secure_sum.block_codec import ServerCipher, server_cipher
+from secure_fl.federation.wire import route, shown
+from secure_fl.secure_sum.block_codec import server_cipher
 from secure_fl.secure_sum.framing import frames
 from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError
 from secure_fl.secure_sum.steps import Refusal
@@ -49,99 +34,8 @@ _APART = frozenset({Phase.PLAN, Phase.KEYS, Phase.SECRET, Phase.STATE})
 """What is sent again for other reasons than a kill."""
 
 
-@dataclass
-class _Progress:
-    """How far the federation is."""
-
-    place: Place
-    state: bytes
-    number: int = -1
-    attempt: int = 1
-    without: frozenset[str] = frozenset()
-    parts: dict[int, bytes] = field(default_factory=dict)
-    results: dict[str, tuple[Claim, bytes]] = field(default_factory=dict)
-    asked: set[str] = field(default_factory=set)
-
-
-class ServerFlow:
+class ServerFlow(ServerBase):
     """The deciding half of `FederationServer`; made as that is."""
-
-    def __init__(
-        self,
-        identity: Identity,
-        roster: Roster,
-        plan: bytes,
-        schedule: Schedule,
-        *,
-        start: Place | None = None,
-        number: int = 0,
-        deadlines: Deadlines | None = None,
-        journal: Journal | None = None,
-    ) -> None:
-        self.name, self._plan_data = identity.name, plan
-        self.plan = Plan.open(plan, roster)
-        self._wire, self._schedule = Wire(identity, roster), schedule
-        self._wire.plan = self.plan.digest.hex()
-        self._deadlines, self._journal = deadlines or Deadlines(), journal or Journal()
-        self._keys, self._states = KeyDesk(self._wire, self.plan), StateDesk(self._wire)
-        self._cipher: ServerCipher | None = None
-        self._members: dict[str, bytes] = {}
-        """Who has joined, and the transcript's head that each was shown last."""
-        self._before, self._called = dict[str, bytes](), dict[str, bytes]()
-        """The head that each had before it was called, and that call."""
-        self._told: dict[str, bytes | memoryview] = {}
-        """What each was told last in the running round."""
-        self._journals: Journals | None = None
-        self._declined, self._silent = set[str](), dict[str, int]()
-        self._progress = _Progress(start or Place(0, 0), self.plan.start, number - 1)
-        self._attempt: Attempt | None = None
-        self._now, self._until = 0.0, self._deadlines.join
-        self.stage, self.failed = Stage.JOIN, None
-        published = self.plan.publish_models
-        self._reader = Keyring(self._wire, self.plan, Shared()) if published else None
-        """Opens sealed states, where the plan publishes the models."""
-        self.models: State | None = None
-        """The state that is reached, where the plan publishes the models; else never any."""
-        self.refusals = RefusalLog(self.name)
-        self.said: list[Mapping[str, Any]] = []
-        """Signed refusals of members, the first of them."""
-
-    hindrance: SecureSumError | None = None
-    """Why the attempt before failed, where the round is tried again."""
-    failed: SecureFLError | None
-    """Why the federation ended before its program did."""
-
-    @property
-    def over(self) -> bool:
-        """Whether no round is left, or the federation has failed."""
-        return self.stage == Stage.OVER
-
-    @property
-    def place(self) -> Place:
-        """Where the program is."""
-        return self._progress.place
-
-    @property
-    def number(self) -> int:
-        """Of the attempt that was called last; one less than the first's before it."""
-        return self._progress.number
-
-    @property
-    def _following(self) -> int:
-        """The number that the next call has."""
-        return self._progress.number + 1
-
-    @property
-    def state(self) -> bytes:
-        """Digest of the state at that place, as most appliers signed it."""
-        return self._progress.state
-
-    @property
-    def due(self) -> float | None:
-        """When the next wait ends."""
-        waits = [] if self.over else [self._until]
-        waits += [self._states.until] if self._states.until is not None else []
-        return min(waits, default=None)
 
     # What happens next
 
@@ -153,7 +47,9 @@ class ServerFlow:
         progress = self._progress
         if self._schedule.done(progress.place):
             return self._finish()
-        if any(self._keys.missing(self._following).values()):
+        prepared = self._prepared()
+        number = self._following if prepared is None else prepared.call.number
+        if any(self._keys.missing(number).values()):
             self._wait(Stage.KEYS, self._deadlines.answer)
             return self._make_keys()
         try:
@@ -179,29 +75,74 @@ class ServerFlow:
         return [Message(*asked)]
 
     def _call(self) -> list[Message]:
-        """Call those of the cohort who are there to the next round."""
-        plan, progress = self.plan, self._progress
-        form = self._schedule.form(progress.place)
-        cohort = set(cohort_names(plan, form))
-        absent = (cohort - set(self._members)) | (cohort & self._silent.keys())
-        left_out = tuple(sorted(absent | (cohort & progress.without)))
-        key, number = self._keys.fingerprint, self._following
-        call = Call(number, progress.place, progress.attempt, left_out, key)
-        plans = round_plans(plan, self._wire.roster, form, call)
-        if self._cipher is None or self._attempt is None or self._attempt.call.key != key:
+        """Call those of the cohort who are there to the next round, and prepare the one after."""
+        plan, progress, attempt = self.plan, self._progress, self._prepared()
+        prepared = attempt is not None
+        if attempt is None:
+            tried = progress.attempt, progress.without
+            attempt = self._made(self._coming(self._following, progress.place, *tried))
+        call, self._attempt, self._ahead = attempt.call, attempt, None
+        progress.number, progress.used = call.number, max(progress.used, call.number)
+        progress.parts, progress.results, self._called = {}, {}, {}
+        for name, told in self._told.items():  # of what was prepared it may be wanted again
+            of = [one for one in told if prepared and one[0] == call.number]
+            self._told[name] = {one: told[one] for one in of}
+        attempt.begin(self._now)
+        for one in attempt.plans:
+            self._journal.write("round", call_facts(one, call, attempt.form), [])
+        self._wait(Stage.SUM, attempt.until - self._now)
+        asked = [*attempt.cohort, *([plan.authority] if plan.by_authority else [])]
+        facts = {"attempt": call.attempt, "left_out": list(call.left_out)}
+        return [*self._announce(Phase.BEGIN, asked, facts), *self._prepare()]
+
+    def _coming(
+        self, number: int, place: Place, attempt: int = 1, without: frozenset[str] = frozenset()
+    ) -> Call:
+        """A call of those of a cohort who are there."""
+        cohort = set(cohort_names(self.plan, self._schedule.form(place)))
+        absent = (cohort - set(self._members)) | (cohort & (self._silent.keys() | without))
+        return Call(number, place, attempt, tuple(sorted(absent)), self._keys.fingerprint)
+
+    def _made(self, call: Call) -> Attempt:
+        """The sums of a call."""
+        form, before = self._schedule.form(call.place), self._attempt
+        plans = round_plans(self.plan, self._wire.roster, form, call)
+        if self._cipher is None or before is None or before.call.key != call.key:
             self._cipher = server_cipher(plans[0])
-        progress.number, progress.parts, progress.results = number, {}, {}
-        self._told, self._called = {}, {}
-        identity, deadlines = self._wire.identity, self._deadlines
-        self._attempt = Attempt(
-            call, form, plans, identity, self._cipher, deadlines, self._now, self._journals
-        )
-        for one in plans:
-            self._journal.write("round", call_facts(one, call, form), [])
-        self._wait(Stage.SUM, self._attempt.until - self._now)
-        asked = [*self._attempt.cohort, *([plan.authority] if plan.by_authority else [])]
-        facts = {"attempt": call.attempt, "left_out": list(left_out)}
-        return self._announce(Phase.BEGIN, asked, facts)
+        more = (self._wire.identity, self._cipher, self._deadlines, self._now, self._journals)
+        return Attempt(call, form, plans, *more)
+
+    def _prepared(self) -> Attempt | None:
+        """What was prepared, if it is what would be called now and nobody refused it."""
+        ahead, progress = self._ahead, self._progress
+        if ahead is None or ahead.failed or ahead.gone:
+            return None
+        tried = progress.attempt, progress.without
+        coming = self._coming(ahead.call.number, progress.place, *tried)
+        return ahead if ahead.call == coming else None
+
+    def _prepare(self) -> list[Message]:
+        """Begin the set-up of the round after the one that runs, where it is known and has one.
+
+        Not where the program ends there, or the key changes, or too few are there.
+        """
+        number, place = self._following, self._schedule.following(self._progress.place)
+        known = not self._schedule.done(place) and not any(self._keys.missing(number).values())
+        if not known or self.plan.protection == "plain":
+            return []
+        try:
+            self._ahead = self._made(self._coming(number, place))
+        except RoundRefusedError:
+            return []
+        self._progress.used = number
+        return self._propose(self._ahead)
+
+    def _propose(self, ahead: Attempt) -> list[Message]:
+        """Ask for keys those who have not sent any."""
+        call = ahead.call
+        facts = {"place": shown(call.place), "left_out": list(call.left_out)}
+        data = self._wire.sign(Phase.PREPARE, facts, number=call.number)
+        return [Message(name, data) for name in sorted(ahead.keyless)]
 
     def _announce(
         self, phase: Phase, names: Sequence[str], more: Mapping[str, Any]
@@ -241,7 +182,7 @@ class ServerFlow:
         for part in attempt.opened:
             one, missed = attempt.sums[part], attempt.missed[part]
             facts = sum_facts(one, attempt.call.number, missed)
-            self._journal.write("sum", facts, [*attempt.evidence[part]])
+            self._journal.write("sum", facts, attempt.evidence(part))
         if len(attempt.sums) > 1:
             self._progress.asked = set()
             self._wait(Stage.PARTS, self._deadlines.answer)
@@ -387,14 +328,20 @@ class ServerFlow:
 
     def _remember(self, sent: list[Message]) -> list[Message]:
         for message in sent:
-            phase = route(message.data).phase
-            if phase not in _APART | ({Phase.GIVE} if self.stage != Stage.PARTS else set()):
-                self._told[message.to] = message.data
-            if phase in (Phase.BEGIN, Phase.END):
+            header = route(message.data)
+            if header.phase in (Phase.BEGIN, Phase.END):
                 self._called[message.to] = bytes(message.data)
+            elif header.phase not in _APART and (self.stage == Stage.PARTS or not _gives(header)):
+                told, of = self._told.setdefault(message.to, {}), (header.round, header.parameters)
+                told.pop(of, None)  # what was told last comes last
+                told[of] = message.data
         return sent
 
     def _note(self, refusal: Refusal) -> None:
-        if len(self.refusals.first) < _MOST_NOTED:
+        if len(self.refusals.first) < _MOST_NOTED and not self.over:  # the end is the last line
             number = self._progress.number if self._attempt is not None else None
             self._journal.write("refused", refused_facts(refusal, number), [])
+
+
+def _gives(header: Header) -> bool:
+    return header.phase == Phase.GIVE

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Protocol
 
-from secure_fl.crypto.envelope import Header, Phase, head_bytes, read_header
+from secure_fl.crypto.envelope import Header, Phase
 from secure_fl.federation.calling import Call
 from secure_fl.federation.place import Place
 from secure_fl.federation.program import SumForm
+from secure_fl.federation.transcript import START, Line
+from secure_fl.federation.transcript_entries import entry_of
 from secure_fl.federation.wire import shown
 from secure_fl.he.ceremony import Epoch
-from secure_fl.secure_sum.framing import unframe
 from secure_fl.secure_sum.plan import RoundPlan
 from secure_fl.secure_sum.server import RoundServer
 from secure_fl.secure_sum.steps import Refusal
@@ -31,6 +32,10 @@ class Schedule(Protocol):
 
     def done(self, place: Place) -> bool:
         """Whether no round is left."""
+        ...
+
+    def following(self, place: Place) -> Place:
+        """Where the program is after the round that begins there, unless a step ends early."""
         ...
 
 
@@ -58,6 +63,33 @@ class Journal:
     write: Callable[[str, Mapping[str, Any], Sequence[bytes]], object] = lambda *_: None
     after: Callable[[bytes], list[bytes]] = lambda _: []
     head: Callable[[], bytes] = lambda: bytes(32)
+
+
+def going_on(
+    journal: Journal, head: bytes, before: Sequence[bytes] = ()
+) -> tuple[Journal, list[Line]]:
+    """A journal for a server that is made again and does once more what it did after `head`.
+
+    Args:
+        before: heads of lines before it that are still to be done once more.
+
+    Returns:
+        The journal, which writes nothing a second time; and the lines that it will not write, as
+        long as what they say was not done once more.
+    """
+    told = [Line.read(data) for data in journal.after(head)]
+    if before:
+        told += [each for each in map(Line.read, journal.after(START)) if each.head in before]
+
+    def write(kind: str, facts: Mapping[str, Any], evidence: Sequence[bytes]) -> None:
+        entry = entry_of(kind, dict(facts))
+        found = next((each for each in told if each.entry == entry), None)
+        if found is None:
+            journal.write(kind, facts, evidence)
+        else:
+            told.remove(found)
+
+    return replace(journal, write=write), told
 
 
 def keys_facts(fingerprint: bytes, maker: str, epoch: Epoch) -> dict[str, Any]:
@@ -115,14 +147,10 @@ def sum_facts(one: RoundServer, number: int, missed: Mapping[str, str]) -> dict[
 def evidence_in(
     header: Header, data: bytes | memoryview, authority: str | None
 ) -> tuple[bytes, ...]:
-    """What of a message of a sum a transcript keeps: short ones, and an upload's signed heads.
+    """What of a message of a sum a transcript keeps: short ones. Of uploads the sum keeps heads.
 
     Of the messages that open counts only the authority's, which has no client's secret in it.
     """
     phase = header.phase
-    if phase in _WHOLE or (phase == Phase.OPEN_COUNTS and header.sender == authority):
-        return (bytes(data),)
-    if phase != Phase.UPLOAD:
-        return ()
-    parts = unframe(memoryview(data))
-    return tuple(bytes(part[: head_bytes(read_header(part))]) for part in parts)
+    whole = phase in _WHOLE or (phase == Phase.OPEN_COUNTS and header.sender == authority)
+    return (bytes(data),) if whole else ()

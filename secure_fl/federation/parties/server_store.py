@@ -1,15 +1,18 @@
 """A server that goes on after a kill: in the same round, or with the next number.
 
-    progress       place, number, attempt, members, keys sealed for others, the last calls
+    progress       place, number, attempt, members, keys sealed for others, the last calls, who
+                   left the running round and why, the transcript's head
     state          the sealed state that others may want, unreadable here
-    sums-PART/     the journals of sums (`RoundJournal`)
+    sums-PART/     the journals of sums (`RoundJournal`): of the round that runs, and of the one
+                   that is prepared
 
 Guarantee: nothing is sent before what it follows from is on the disk. A server that is made again
 sends again what went out last, byte for byte, and goes on where its journals end; where the journal
-of its round is gone, it takes the next number. Nothing in its folder is secret from it.
+of its round is gone, it takes the next number. What it wrote into the transcript is not written a
+second time. Nothing in its folder is secret from it.
 Assumes: one server at a time has the folder; it is not put back to what it was.
-Not covered: refusals that members had sent of the running round, and the heads of uploads that a
-transcript keeps as evidence, where the server was killed in between.
+Not covered: its record of refused messages (`refusals`, `said`), which begins anew; the transcript
+has the first of them.
 """
 
 from __future__ import annotations
@@ -34,16 +37,17 @@ from secure_fl.federation.calling import ATTEMPTS, Call, round_plans
 from secure_fl.federation.parties.attempt import Attempt, Deadlines
 from secure_fl.federation.parties.party_folder import PartyFolder
 from secure_fl.federation.parties.server import FederationServer
-from secure_fl.federation.parties.server_record import Journal, Schedule, Stage
+from secure_fl.federation.parties.server_record import Journal, Schedule, Stage, going_on
 from secure_fl.federation.party import Message
 from secure_fl.federation.place import Place
+from secure_fl.federation.transcript_entries import EndEntry, RoundEntry
 from secure_fl.federation.wire import read_place, shown
-from secure_fl.files import is_file
+from secure_fl.files import is_file, listed
 from secure_fl.secure_sum.block_codec import server_cipher
-from secure_fl.secure_sum.journal import RoundJournal, last_round
+from secure_fl.secure_sum.journal import RoundJournal, forget_after
 from secure_fl.secure_sum.messages import RoundReason, RoundRefusedError
 
-_PROGRESS, _STATE = "progress", "state"
+_PROGRESS, _STATE, _SUMS = "progress", "state", "sums-"
 _TYPES = {
     "version": int,
     "plan": str,
@@ -58,13 +62,17 @@ _TYPES = {
     "silent": dict,
     "stage": str,
     "call": list,
+    "ahead": list,
     "told": dict,
     "messages": list,
     "keys": dict,
     "reached": dict,
     "failed": str,
+    "left": list,
+    "head": str,
+    "again": list,
 }
-_VERSION = 1
+_VERSION = 2
 
 
 class KeptServer(FederationServer):
@@ -101,10 +109,15 @@ class KeptServer(FederationServer):
         self.folder, self._unsent = folder, list[Message]()
         self._journals = lambda plan, part: RoundJournal(self._sums(part), plan)
         data = folder.kept(_PROGRESS, sealed=False)
-        self._resuming = self._timeless = data is not None
+        self._resuming, self._timeless = data is not None, data is not None
+        head, again = bytes(32), list[bytes]()
         if data is not None:
             try:
-                self._take_up(fields(parse_object(data, _PROGRESS), _PROGRESS, _TYPES))
+                found = fields(parse_object(data, _PROGRESS), _PROGRESS, _TYPES)
+                head, *again = [
+                    from_hex(one, "head", 32) for one in (found["head"], *found["again"])
+                ]
+                self._take_up(found)
             except (TypeError, ValueError, LookupError):
                 raise folder.damaged(_PROGRESS, sealed=False) from None
             except SecureSumError as error:
@@ -112,6 +125,10 @@ class KeptServer(FederationServer):
                     raise
                 problem = f"is damaged: {error.problem}"
                 raise folder.damaged(_PROGRESS, sealed=False, problem=problem) from None
+        for part in listed(folder.path):
+            if part.name.startswith(_SUMS):
+                forget_after(part, self._progress.used)
+        self._journal, self._unheard = going_on(self._journal, head, again)
 
     @property
     def due(self) -> float | None:
@@ -157,13 +174,23 @@ class KeptServer(FederationServer):
         sent, self._unsent = self._unsent, []
         return sent
 
-    @property
-    def _following(self) -> int:
-        """A number that no journal was begun for."""
-        return max(self._progress.number, last_round(self._sums(0))) + 1
+    def _coming(
+        self, number: int, place: Place, attempt: int = 1, without: frozenset[str] = frozenset()
+    ) -> Call:
+        """As before; a call that an earlier life wrote down counts as an attempt, where this is
+        another: nobody heard it, and it stays in the transcript.
+        """
+        call = super()._coming(number, place, attempt, without)
+        found = [line.entry for line in self._unheard if isinstance(line.entry, RoundEntry)]
+        wrote = [entry for entry in found if Place(*entry.place) == place]
+        if not wrote or _called(wrote[0]) == _called(call):
+            return call
+        number, self._progress.attempt = max(number, wrote[0].round + 1), wrote[0].attempt
+        self._try_again()
+        return super()._coming(number, place, self._progress.attempt, without)
 
     def _sums(self, part: int) -> Path:
-        return self.folder.path / f"sums-{part}"
+        return self.folder.path / f"{_SUMS}{part}"
 
     # What is kept
 
@@ -186,11 +213,15 @@ class KeptServer(FederationServer):
             "silent": self._silent,
             "stage": str(self.stage),
             "call": [] if attempt is None else [attempt.call.document()],
+            "ahead": [] if self._ahead is None else [self._ahead.call.document()],
             "told": {name: messages.index(data) for name, data in calls.items()},
             "messages": [to_base64(data) for data in messages],
             "keys": self._keys.kept(),
             "reached": self._states.kept(),
             "failed": str(failed),
+            "left": [one.left() if one else {} for one in (attempt, self._ahead)],
+            "head": self._journal.head().hex(),
+            "again": [line.head.hex() for line in self._unheard],
         }
 
     def _take_up(self, found: dict[str, Any]) -> None:
@@ -199,6 +230,7 @@ class KeptServer(FederationServer):
         progress = self._progress
         progress.place, progress.state = read_place(found["place"]), bytes.fromhex(found["state"])
         progress.number, progress.attempt = found["number"], found["attempt"]
+        progress.used = progress.number
         progress.without = frozenset(found["without"])
         self._members = {name: from_hex(one, "head", 32) for name, one in found["members"].items()}
         self._before = {name: from_hex(one, "head", 32) for name, one in found["before"].items()}
@@ -206,7 +238,6 @@ class KeptServer(FederationServer):
         self.stage = Stage(found["stage"])
         messages = [from_base64(text, "message") for text in found["messages"]]
         self._called = {name: messages[place] for name, place in found["told"].items()}
-        self._told = dict(self._called)
         self._keys.take_up(found["keys"])
         sealed = self.folder.kept(_STATE, sealed=False) or b""
         self._states.take_up(found["reached"], sealed)
@@ -214,6 +245,19 @@ class KeptServer(FederationServer):
             self.failed = _failed(found["failed"])
         if found["call"] and self.stage in (Stage.SUM, Stage.PARTS, Stage.RESULTS):
             self._attempt = self._taken_up(Call.read(found["call"][0]))
+        for prepared in map(Call.read, found["ahead"]):
+            self._ahead, progress.used = self._taken_up(prepared), prepared.number
+        for one, left in zip((self._attempt, self._ahead), found["left"], strict=True):
+            for name, (reason, blamed) in left.items():
+                if one is not None:
+                    one.leave(name, reason, blamed)
+        self._take_up_models()
+
+    def _take_up_models(self) -> None:
+        """Where the plan publishes the models: those of the place that was reached."""
+        if self._reader is not None and self._keys.secret:
+            self._reader.take_secret(self._keys.secret)
+            self._publish()
 
     def _taken_up(self, call: Call) -> Attempt | None:
         """The running attempt as its journals have it; None where one is gone."""
@@ -240,10 +284,15 @@ class KeptServer(FederationServer):
             Stage.SUM: self._resume_sums,
             Stage.PARTS: self._resume_parts,
             Stage.RESULTS: self._resume_parts,
-            Stage.OVER: lambda: [Message(name, data) for name, data in self._told.items()],
+            Stage.OVER: lambda: [Message(name, data) for name, data in self._called.items()],
         }
         keys = [Message(name, data) for name in self._members for data in self._keys.current]
-        return [*keys, *goes[self.stage]()]
+        unread = self._reader is not None and not self._states.sealed
+        ends = [line.entry.reason for line in self._unheard if isinstance(line.entry, EndEntry)]
+        if ends and ends[0] != "done":  # it is in the transcript, so it stays
+            return self._finish(_failed(ends[0]))
+        more = goes[self.stage]()
+        return [*keys, *more, *(self._ask_state() if unread else [])]
 
     def _resume_join(self) -> list[Message]:
         self._wait(Stage.JOIN, self._deadlines.join)
@@ -254,36 +303,55 @@ class KeptServer(FederationServer):
         if attempt is None:
             return self._go(self._lost)
         told = {message.to for message in attempt.again}
-        first = {name for one in attempt.sums for name in one.waiting} - told
+        first = {name for one in attempt.sums for name in one.waiting}
         first |= {self.plan.authority} if self.plan.by_authority else set()
-        calls = [
-            Message(name, data)
-            for name, data in self._told.items()
-            if name in first and name not in told
-        ]
-        more = [Message(name, self._plan_data) for name in sorted(self._missing())]
-        return [*calls, *attempt.again, *more, *self._go(self._pump)]
+        first = (first - told) | attempt.unanswered
+        calls = [Message(name, data) for name, data in self._called.items() if name in first]
+        away = sorted(self._missing() | attempt.silent)
+        more = [Message(name, self._plan_data) for name in away]
+        return [*attempt.again, *calls, *self._resume_ahead(), *more, *self._go(self._pump)]
+
+    def _resume_ahead(self) -> list[Message]:
+        """What is prepared goes on beside the round that runs."""
+        ahead = self._ahead
+        if ahead is None:
+            return []
+        return [*ahead.again, *self._propose(ahead), *self._go(ahead.prepare)]
 
     def _lost(self) -> list[Message]:
         """The journal of the running round is gone: try again under the next number."""
-        progress = self._progress
-        if progress.attempt >= ATTEMPTS:
+        self._try_again()
+        # nobody knows who heard the call that is lost
+        called = self._called.keys() & self._members.keys()
+        self._members |= {name: self._before[name] for name in called}
+        return self._next()
+
+    def _try_again(self) -> None:
+        """Count another attempt at the round."""
+        if self._progress.attempt >= ATTEMPTS:
             raise RoundRefusedError(
                 RoundReason.TOO_FEW,
-                "the journals of all attempts are gone",
-                field="round journal",
-                value=progress.number,
+                "all attempts were lost",
+                field="round",
+                value=self._progress.number,
                 remedy="begin another federation",
             )
-        progress.attempt += 1
-        return self._next()
+        self._progress.attempt += 1
 
     def _resume_parts(self) -> list[Message]:
         if self._attempt is None:
             return self._go(self._lost)
         self._progress.asked = set()
         self._wait(Stage.PARTS, self._deadlines.answer)
-        return self._go(self._send_parts if self.plan.by_authority else self._ask_parts)
+        work = self._send_parts if self.plan.by_authority else self._ask_parts
+        return [*self._go(work), *self._resume_ahead()]
+
+
+def _called(what: RoundEntry | Call) -> tuple[int, int, tuple[str, ...], str]:
+    """What tells a call from others at its place."""
+    if isinstance(what, RoundEntry):
+        return what.round, what.attempt, what.left_out, what.key
+    return what.number, what.attempt, what.left_out, what.key.hex()
 
 
 def _failed(word: str) -> SecureSumError:

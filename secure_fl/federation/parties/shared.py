@@ -28,14 +28,16 @@ from secure_fl.secure_sum.block_codec import (
 from secure_fl.secure_sum.plan import RoundPlan
 from secure_fl.secure_sum.verified import Verified
 
+_ROUNDS = 2
+"""Rounds that are under way: one that runs, one that is prepared."""
+
 
 @dataclass
 class Shared:
     """Checks, ciphers and states, each made once."""
 
     followed: Checked = field(default_factory=Checked, repr=False)
-    _number: int = -1
-    _verified: Verified = field(default_factory=Verified, repr=False)
+    _verified: dict[int, Verified] = field(default_factory=dict, repr=False)
     _plan: dict[bytes, Plan] = field(default_factory=dict, repr=False)
     _plans: dict[bytes, tuple[RoundPlan, ...]] = field(default_factory=dict, repr=False)
     _ciphers: dict[bytes, ClientCipher | None] = field(default_factory=dict, repr=False)
@@ -57,14 +59,15 @@ class Shared:
         """The plans of a call's sums."""
         name = plan.digest + canonical(call.document())
         if name not in self._plans:
-            self._plans = {name: make()}
+            self._plans = dict([*self._plans.items()][1 - _ROUNDS :]) | {name: make()}
         return self._plans[name]
 
     def verified(self, number: int) -> Verified:
-        """Checks of one round; those of the round before are forgotten."""
-        if number != self._number:
-            self._number, self._verified = number, Verified()
-        return self._verified
+        """Checks of one round; those of rounds long before are forgotten."""
+        if number not in self._verified:
+            known = dict([*self._verified.items()][1 - _ROUNDS :])
+            self._verified = known | {number: Verified()}
+        return self._verified[number]
 
     def cipher(self, plan: RoundPlan, key: SecretKey | PublicKey | None) -> ClientCipher | None:
         """What clients encrypt with."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,24 +13,27 @@ from unittest.mock import patch
 
 import torch
 from federation.parties.toy_federation import Toy, ToyAnswers, identities, plan_of, roster_of
+from secure_fl.federation.plan_facts import plan_facts
 
-from secure_fl import files
+from secure_fl.crypto.identities import Identity
 from secure_fl.engines.queue import Queue
 from secure_fl.federation.budget import BudgetGate
+from secure_fl.federation.following import KeptFollower
 from secure_fl.federation.parties.authority_store import KeptAuthority
 from secure_fl.federation.parties.client import Site
 from secure_fl.federation.parties.client_store import KeptClient
 from secure_fl.federation.parties.party_folder import PartyFolder
+from secure_fl.federation.parties.server_record import Journal
 from secure_fl.federation.parties.server_store import KeptServer
 from secure_fl.federation.party import Message, Party
 from secure_fl.federation.release_box import ReleaseBox
 from secure_fl.federation.run_state import RunState
 from secure_fl.federation.state import State
+from secure_fl.federation.transcript import Line, Transcript
 from secure_fl.privacy.adjacency import PrivacyUnit
 from secure_fl.privacy.events import GaussianEvent
 from secure_fl.privacy.ledger import PrivacyLedger, Release
 from secure_fl.secure_sum.grid import Blocks
-from secure_fl.secure_sum.journal import RoundJournal
 
 
 class KilledError(BaseException):
@@ -44,38 +47,29 @@ class Knife:
     writes: int | None = None
     killed: int = 0
 
-    def cut(self) -> None:
-        """A write begins."""
-        if self.writes is None:
-            return
-        self.writes -= 1
-        if self.writes < 0:
-            self.writes = None
-            raise KilledError
-
     @contextmanager
     def over_files(self) -> Iterator[None]:
-        """While every write of the package passes under it; half of a journal's entry
-        is written.
+        """While every write passes under it: of the one that kills half is written, of those that
+        the dead still try nothing.
         """
-        write, append = files._write, RoundJournal._append
+        write, cut = os.write, os.ftruncate
 
-        def whole(path: Path, data: bytes | memoryview, mode: int) -> None:
-            self.cut()
-            write(path, data, mode)
+        def half(handle: int, data: bytes | memoryview) -> int:
+            if self.writes is not None:
+                self.writes -= 1
+                if self.writes == -1:
+                    write(handle, memoryview(data)[: len(data) // 2])
+                if self.writes < 0:
+                    raise KilledError
+            return write(handle, data)
 
-        def entry(journal: RoundJournal, kind: int, body: bytes, *, synced: bool) -> None:
-            try:
-                self.cut()
-            except KilledError:
-                with journal._path.open("ab") as file:
-                    file.write(b"\x01\x00\x00")
-                raise
-            append(journal, kind, body, synced=synced)
+        def whole(handle: int, end: int) -> None:
+            if self.writes is None or self.writes >= 0:
+                cut(handle, end)
 
         with (
-            patch.object(files, "_write", whole),
-            patch.object(RoundJournal, "_append", entry),
+            patch("os.write", half),
+            patch("os.ftruncate", whole),
             patch("os.fsync"),  # a process that is killed loses nothing that it gave to the system
         ):
             yield
@@ -125,12 +119,10 @@ class Mortal:
         if how == "before":
             return self._die()
         self.knife.writes = self.coins.randrange(6) if how == "in a write" else None
-        try:
+        sent: list[Message] = []
+        with suppress(KilledError):
             sent = work(self.party)
-        except KilledError:
-            return self._die()
-        finally:
-            self.knife.writes = None
+        self.knife.writes = None
         if how != "not":
             return self._die()  # what it said is lost
         self._sent += [(self.party.name, message) for message in sent]
@@ -147,6 +139,26 @@ class Mortal:
         """When it is killed next."""
         self.pause = self.coins.randint(1, 12) if self.kills > 0 else 0
         self.kills -= 1
+
+
+def lived(
+    makes: Mapping[str, Callable[[], Any]], seed: int, kills: Mapping[str, int]
+) -> tuple[list[Mortal], int]:
+    """Parties, by name, that went to the end with so many kills of each; how many there were."""
+    knife, coins = Knife(), random.Random(seed)
+    with knife.over_files():
+        hosts = [
+            Mortal(make, knife, random.Random(coins.random()), kills.get(name, 0))
+            for name, make in makes.items()
+        ]
+        queue = Queue(hosts, "server")
+        for _ in range(9):  # the last words may have been lost with their reader
+            queue.run(most=300)
+            if all(host.over for host in hosts):
+                break
+            for host in hosts:
+                host.tick(queue.now)
+    return hosts, knife.killed
 
 
 @dataclass(frozen=True)
@@ -181,29 +193,35 @@ def toy_release(key: str, number: int, client: int) -> Release:
     return Release(key, "toy", number, "step", PrivacyUnit.EXAMPLE, (client,), event, "declared")
 
 
+@dataclass(frozen=True)
+class Kind:
+    """Of a federation."""
+
+    protection: str
+    key_holder: str = "clients"
+    program: Toy = field(default_factory=lambda: Toy(4, 3))
+    publish: bool = False
+
+
 class Federation:
     """All parties in folders of their own, in this process, sharing nothing."""
 
     def __init__(
         self,
         folder: Path,
-        protection: str,
-        key_holder: str = "clients",
+        kind: Kind,
         *,
-        people: dict[str, Any] | None = None,
-        clients: int = 4,
-        rounds: int = 3,
-        groups: int | None = None,
+        people: dict[str, Identity] | None = None,
         noise: bool = False,
     ) -> None:
         self.folder, self.noise = folder, noise
-        self.program = Toy(clients, rounds, groups)
-        self.people = people or identities(clients)
+        self.program = kind.program
+        self.people = people or identities(self.program.clients)
         self.roster = roster_of(self.people)
-        plan = plan_of(self.roster, self.program, protection, key_holder)
-        self.signed = plan.sign(self.people["coordinator"], self.roster)
+        plan = plan_of(self.roster, self.program, kind.protection, kind.key_holder, kind.publish)
+        self.plan, self.signed = plan, plan.sign(self.people["coordinator"], self.roster)
         self.names = plan.clients
-        self.authority = key_holder == "authority"
+        self.authority = kind.key_holder == "authority"
         self.given: dict[str, set[bytes]] = {}
         self.hosts: list[Mortal] = []
 
@@ -213,8 +231,15 @@ class Federation:
         return PartyFolder(self.folder / name, whose, self.roster.federation, key=key)
 
     def server(self) -> KeptServer:
-        folder = self.party_folder("server")
-        return KeptServer(self.people["server"], self.roster, self.signed, self.program, folder)
+        folder, coordinator = self.party_folder("server"), self.people["coordinator"]
+        path = folder.path / "transcript.jsonl"
+        told = Transcript.open(path) if path.is_file() else Transcript.new(path)
+        if not len(told):
+            evidence = [coordinator.card(), self.roster.sign(coordinator), self.signed]
+            told.append("plan", plan_facts(self.plan, self.roster), evidence)
+        journal = Journal(told.append, told.after, lambda: told.head)
+        who = self.people["server"], self.roster, self.signed, self.program
+        return KeptServer(*who, folder, journal=journal)
 
     def keeper(self) -> KeptAuthority:
         folder = self.party_folder("authority")
@@ -230,7 +255,8 @@ class Federation:
         box = ReleaseBox(folder.path / "box" / "results", state, gate.charged)
         answers = Noisy(number, box, self.given, self.noise)
         admit = lambda releases: gate.admit(releases, box.answers)  # noqa: E731
-        site = Site(lambda _: (self.program, answers), admit=admit)
+        follow = KeptFollower(folder.path / "transcript.jsonl")
+        site = Site(lambda _: (self.program, answers), admit=admit, follow=follow)
         return KeptClient(self.people[name], self.roster, site, folder)
 
     @staticmethod
@@ -241,23 +267,11 @@ class Federation:
 
     def run(self, seed: int = 0, kills: dict[str, int] | None = None) -> int:
         """To the end, with so many kills of each; how many there were."""
-        knife, coins, kills = Knife(), random.Random(seed), kills or {}
         makes: dict[str, Callable[[], Any]] = {"server": self.server}
         makes |= {name: lambda name=name: self.client(name) for name in self.names}
         makes |= {"authority": self.keeper} if self.authority else {}
-        with knife.over_files():
-            self.hosts = [
-                Mortal(make, knife, random.Random(coins.random()), kills.get(name, 0))
-                for name, make in makes.items()
-            ]
-            queue = Queue(self.hosts, "server")
-            for _ in range(9):  # the last words may have been lost with their reader
-                queue.run(most=300)
-                if all(host.over for host in self.hosts):
-                    break
-                for host in self.hosts:
-                    host.tick(queue.now)
-        return knife.killed
+        self.hosts, killed = lived(makes, seed, kills or {})
+        return killed
 
     def close(self) -> None:
         for host in self.hosts:
@@ -277,7 +291,14 @@ class Federation:
             for name in self.names
         }
 
+    def lines(self) -> list[Line]:
+        """Of the server's transcript."""
+        return list(Transcript.open(self.folder / "server" / "transcript.jsonl").lines())
+
 
 def seeds() -> range:
-    """Of kills: a few in the suite, as many as `SECURE_FL_KILL_SEEDS` says elsewhere."""
-    return range(int(os.environ.get("SECURE_FL_KILL_SEEDS", "3")))
+    """Of kills: a few in the suite, as many as `SECURE_FL_KILL_SEEDS` says elsewhere, from
+    `SECURE_FL_KILL_FIRST` on.
+    """
+    first = int(os.environ.get("SECURE_FL_KILL_FIRST", "0"))
+    return range(first, first + int(os.environ.get("SECURE_FL_KILL_SEEDS", "3")))

@@ -9,6 +9,7 @@ from typing import Any
 
 from federation.parties.toy_federation import identities, roster_of
 from helpers import make_images, tiny_config
+from secure_fl.federation.plan_facts import plan_facts
 
 from secure_fl.crypto.identities import Identity, Member
 from secure_fl.crypto.roster import Roster
@@ -94,6 +95,9 @@ def make_party(data: bytes, ask: Ask) -> Sequence[Party]:
     if identity.role == "server":
         program, path = program_of(Plan.open(signed, roster)), own.path / "transcript.jsonl"
         told = Transcript.open(path) if path.is_file() else Transcript.new(path)
+        if not len(told):
+            evidence = [bytes.fromhex(facts[name]) for name in ("coordinator", "roster", "plan")]
+            told.append("plan", plan_facts(Plan.open(signed, roster), roster), evidence)
         journal = Journal(told.append, told.after, lambda: told.head)
         return [KeptServer(identity, roster, signed, program, own, journal=journal)]
     if identity.role == "authority":

@@ -7,18 +7,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from federation.parties.kills import Federation
+from federation.parties.kills import Federation, Kind
+from federation.parties.toy_federation import Toy
 
 from secure_fl.engines.queue import Here, Queue
 from secure_fl.errors import RunFolderError, SecureSumError
 from secure_fl.federation.parties.party_folder import PartyFolder
 
+KIND = Kind("bfv+masked", "authority", Toy(4, 1))
 HOLDERS = ["keys.sealed", "plan", "progress.sealed", "owner"]
 
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Federation:
-    made = Federation(tmp_path_factory.mktemp("ran"), "bfv+masked", "authority", rounds=1)
+    made = Federation(tmp_path_factory.mktemp("ran"), KIND)
     made.run()
     made.close()
     return made
@@ -28,7 +30,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Federation:
 def made(tmp_path: Path, ran: Federation) -> Federation:
     """The same, in a copy of its folders."""
     shutil.copytree(ran.folder, tmp_path / "copy")
-    copy = Federation(tmp_path / "copy", "bfv+masked", "authority", people=ran.people, rounds=1)
+    copy = Federation(tmp_path / "copy", KIND, people=ran.people)
     copy.signed = ran.signed
     return copy
 
@@ -138,7 +140,7 @@ def test_a_clients_folder_shows_no_secret(made: Federation) -> None:
 
 
 def test_a_damaged_journal_of_the_running_round_is_named(tmp_path: Path) -> None:
-    made = Federation(tmp_path, "masked", rounds=1)
+    made = Federation(tmp_path, Kind("masked", program=Toy(4, 1)))
     server, clients = made.server(), [made.client(name) for name in made.names]
     queue = Queue([Here([server]), Here(clients)], "server")
     queue.run(until=lambda: server.stage == "sum")
@@ -156,7 +158,7 @@ def test_a_damaged_journal_of_the_running_round_is_named(tmp_path: Path) -> None
 
 
 def test_a_server_whose_journal_is_gone_takes_the_next_number(tmp_path: Path) -> None:
-    made = Federation(tmp_path, "masked", rounds=1)
+    made = Federation(tmp_path, Kind("masked", program=Toy(4, 1)))
     server, clients = made.server(), [made.client(name) for name in made.names]
     Queue([Here([server]), Here(clients)], "server").run(until=lambda: server.stage == "sum")
     server.folder.close()

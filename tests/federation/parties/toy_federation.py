@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -50,12 +50,40 @@ class Toy:
     def done(self, place: Place) -> bool:
         return place.round >= self.rounds
 
+    def following(self, place: Place) -> Place:
+        return Place(place.step, place.round + 1)
+
     def apply(self, state: State, opened: Summed) -> State:
         pools = state.tensors["pools"] + opened.total.pools.double() / max(1, opened.survivors)
         facts = {"survivors": [*state.facts["survivors"], opened.survivors]}
         facts["groups"] = [len(opened.groups), list(opened.left_out)]
-        place = Place(state.place.step, state.place.round + 1)
-        return State(place, {"pools": pools}, facts)
+        return State(self.following(state.place), {"pools": pools}, facts)
+
+
+@dataclass(frozen=True)
+class Sampled(Toy):
+    """Other clients in each round."""
+
+    cohorts: tuple[tuple[int, ...], ...] = ((0, 1, 2, 3), (2, 3, 4, 5), (0, 3, 4, 5), (0, 1, 2, 3))
+
+    def form(self, place: Place) -> SumForm:
+        return replace(super().form(place), cohort=self.cohorts[place.round])
+
+
+@dataclass(frozen=True)
+class Short(Toy):
+    """A step of at most four rounds that ends after two, and one of two rounds after it."""
+
+    def done(self, place: Place) -> bool:
+        return place.step > 1
+
+    def following(self, place: Place) -> Place:
+        more = place.round + 1 < (4, 2)[place.step]
+        return Place(place.step, place.round + 1) if more else Place(place.step + 1, 0)
+
+    def apply(self, state: State, opened: Summed) -> State:
+        moved = super().apply(state, opened)
+        return moved.at(Place(1, 0)) if moved.place == Place(0, 2) else moved
 
 
 @dataclass(frozen=True)
@@ -84,11 +112,16 @@ def expected(clients: Sequence[int], rounds: int) -> torch.Tensor:
     return pools
 
 
-def configuration(clients: int, protection: str, key_holder: str = "clients") -> FederationConfig:
-    """Of a run whose sums are protected so."""
+def configuration(program: Toy, protection: str, key_holder: str = "clients") -> FederationConfig:
+    """Of a run of this program, whose sums are protected so."""
     security = {"protection": protection, "key_holder": key_holder}
-    tables = {"partition": {"clients": clients, "kind": "iid"}, "pools": {"count": 1}}
-    return FederationConfig(**tables, security=security)
+    security |= {"robust": "median", "group_size": program.groups} if program.groups else {}
+    cohort = len(program.form(Place(0, 0)).cohort)
+    whole = cohort == program.clients and not program.groups
+    rounds = {"participation": cohort / program.clients}
+    pools = {"count": 1, **rounds, **({} if whole else {"start": "random"})}
+    partition = {"clients": program.clients, "kind": "iid"}
+    return FederationConfig(partition=partition, pretrain=rounds, pools=pools, security=security)
 
 
 @dataclass
@@ -129,8 +162,8 @@ def identities(clients: int) -> dict[str, Identity]:
     return {person.name: person for person in people}
 
 
-def roster_of(people: dict[str, Identity]) -> Roster:
-    unsigned = Roster("toy", tuple(person.member for person in people.values()), 2)
+def roster_of(people: dict[str, Identity], rotation: int = 2) -> Roster:
+    unsigned = Roster("toy", tuple(person.member for person in people.values()), rotation)
     return Roster.open(unsigned.sign(people["coordinator"]), people["coordinator"].member)
 
 
@@ -138,7 +171,7 @@ def plan_of(
     roster: Roster, program: Toy, protection: str, key_holder: str, publish: bool = False
 ) -> Plan:
     return Plan(
-        configuration(program.clients, protection, key_holder).model_dump(mode="json"),
+        configuration(program, protection, key_holder).model_dump(mode="json"),
         (1, 8, 8),
         3,
         roster.names("client")[: program.clients],
@@ -159,6 +192,8 @@ def make(
     *,
     rounds: int = 2,
     groups: int | None = None,
+    rotation: int = 2,
+    program: Toy | None = None,
     people: dict[str, Identity] | None = None,
     judge: Callable[[Plan], str | None] = lambda plan: None,
     answers: Callable[[int], ToyAnswers] = ToyAnswers,
@@ -166,7 +201,7 @@ def make(
 ) -> Made:
     """All parties, in this process."""
     people = people or identities(clients)
-    roster, program = roster_of(people), Toy(clients, rounds, groups)
+    roster, program = roster_of(people, rotation), program or Toy(clients, rounds, groups)
     names = roster.names("client")[:clients]
     plan = plan_of(roster, program, protection, key_holder, publish)
     signed, shared = plan.sign(people["coordinator"], roster), Shared()
@@ -174,16 +209,11 @@ def make(
     def site(number: int) -> Site:
         return Site(lambda plan: (program, answers(number)), judge=judge)
 
-    made = [
-        FederationClient(
-            people[name],
-            roster,
-            site(number),
-            shared=shared,
-            store=MemoryStore(bytes_too=False),
-        )
-        for number, name in enumerate(names)
-    ]
+    def client(number: int, name: str) -> FederationClient:
+        store = MemoryStore(bytes_too=False)
+        return FederationClient(people[name], roster, site(number), shared=shared, store=store)
+
+    made = [client(number, name) for number, name in enumerate(names)]
     server = FederationServer(people["server"], roster, signed, program, deadlines=Deadlines())
     authority = None
     if key_holder == "authority":

@@ -1,48 +1,6 @@
-"""Rounds one after the other; the set-up of the next rides on the messages of the one that runs.
+"""A client and a server in two rounds at once, without the parties of a federation around them.
 
-    round r       UPLOAD      AGREE    COUNTS   POOLS       APPLY
-    round r + 1   ADVERTISE   SHARE    SETTLE   who stays
-
-So a round that was prepared waits for clients five times: for uploads, agreements, shares that open
-the counts, shares that open the pools, and digests. (Without riding there are three more.) The last
-message of a round, everybody's signed digests, is answered by nobody: it rides on what begins the
-next round.
-
-Who carries the messages calls `prepare` with the plan of the next round as soon as it is known, at
-the server and at every client of its cohort by its own account of plan and place, never by the
-server's word; and `begin` with the plan that the next round has in the end. Where that is the one
-that was prepared, the round goes on from there; else what was prepared is thrown away, and its
-number with it: `ServerRounds.unused` is the next one.
-
-**Guarantee.** As without riding, for each of both rounds: a set-up depends on nothing that a round
-opens, and its secrets are drawn for one number and one plan, so whoever sees both rounds has what
-two rounds side by side would have shown.
-
-- A stale or replayed advertisement, list or box: headers are signed and name the round and the
-  digest of its plan, which holds cohort, thresholds, shape, question; boxes, seeds and commitments
-  are bound to both too. Nothing of one round passes in another. Within a round a client's keys are
-  drawn once, a list without them is refused, and so is a second list.
-- Different lists, dealers or sets for different clients: they make different views, and a client
-  reveals something only for a view that t of the holders of each client's shares signed, with the
-  thresholds of the plan, not of the list.
-- Another cohort, or another place than was expected: another digest, so nothing that was prepared
-  is accepted there. A client throws its secrets away and answers nothing more for that number. It
-  has at most one round prepared: a server gains nothing by asking for many.
-- A kill in between: number, keys and answers of either round are kept before they are sent, apart
-  from each other (`FolderStore`); the next life has the same or nothing.
-- An opening of the round ahead: a client gives its vector only when the round begins, and signs and
-  reveals nothing for a round without having uploaded.
-- Shares of one round are asked for, and given, under its number alone; the two kinds of one
-  client's secrets exclude each other in each round, and are independent between rounds.
-
-- One question in two rounds, prepared before either was opened: the store lets one of them open.
-
-**Assumes.** What `RoundClient` does. A client begins the next round only after the digests of the
-one before were compared, where it depends on what was opened.
-**Not covered.** Secrets of the next round exist while this one ends: whoever breaks into a client
-then has them as well, as if it came an exchange later without riding. Whoever drops out in between
-counts as a drop-out of the next round, which tolerates no more of them than before; and a server
-that leaves somebody out of the next round may let that depend on what it saw of this one.
+What rides, and why nothing is gained by it, stands in `secure_fl/federation/parties/ahead.py`.
 """
 
 from __future__ import annotations
@@ -152,12 +110,6 @@ class ServerRounds:
         self._make = make
         self.unused = unused
         """The least number that a round may have that is begun or prepared next."""
-        self.exchanges = 0
-        """How often the server has waited for clients since the round that runs began.
-
-        Each `advance` that ends a step for which at least one client was asked counts once,
-        whatever rides on it. The authority is no client.
-        """
         self.failed: SecureSumError | None = None
         """Why the round that was prepared can not be had, if it can not; the one that runs can."""
         self._current: RoundServer | None = None
@@ -196,7 +148,7 @@ class ServerRounds:
             RoundRefusedError: `already-begun` for a number below `unused` that is not prepared.
             SecureSumError: its journal is damaged, or another plan's.
         """
-        ahead, self._ahead, self.exchanges, self.failed = self._ahead, None, 0, None
+        ahead, self._ahead, self.failed = self._ahead, None, None
         if ahead is not None and ahead.plan == plan:
             self._current = ahead
             return []
@@ -232,7 +184,6 @@ class ServerRounds:
             RoundRefusedError, SecureSumError, FileError: as `RoundServer.advance`.
         """
         current = self.current
-        self.exchanges += current.step not in (Step.COUNTS, Step.POOLS)
         messages = current.advance()
         riding = self._riding
         if riding is not None:
