@@ -290,11 +290,11 @@ class LocalParties:
     def cost(self, seconds: float) -> Cost:
         """Of the round that was run last, of which `seconds` have passed.
 
-        It bears what was prepared before it in vain as well.
+        What was prepared beside it in vain is in it.
         The transcript's lines that calls bring along are not counted: how many there are depends
         on when a run was stopped.
         """
-        last, sent = max(self._numbers), Counter[str]()
+        last, sent = max(*self._numbers, self.server.number - 1), Counter[str]()
         for way, number in [*self._bytes]:
             sent[way] += self._bytes.pop((way, number)) if number <= last else 0
         refused, answering = tuple(self._refused), self.told.seconds / self._crew.size
