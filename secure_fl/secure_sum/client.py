@@ -25,14 +25,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
-from secure_fl.crypto.envelope import (
-    Phase,
-    Seen,
-    head_bytes,
-    read_header,
-    sign_in_place,
-)
+from secure_fl.crypto.envelope import Phase, Seen, head_bytes, read_header, sign_in_place
 from secure_fl.crypto.identities import Identity
 from secure_fl.crypto.key_streams import Terms
 from secure_fl.crypto.refusals import Reason, RefusedError
@@ -208,10 +203,8 @@ class RoundClient(ClientSetup):
         header = read_header(data)
         take = takes.get((header.phase, header.chunk))
         if take is None:
-            name, remedy = header.phase.name, "send it to its reader"
-            raise RefusedError(
-                Reason.WRONG_PHASE, "no server sends this", field="phase", value=name, remedy=remedy
-            )
+            problem, remedy = "no server sends this", "send it to its reader"
+            raise RefusedError(Reason.WRONG_PHASE, problem, "phase", header.phase.name, remedy)
         return take
 
     def _opener_of(self, holder: HolderCipher | None, state: RoundState) -> SumOpener | None:
@@ -223,10 +216,8 @@ class RoundClient(ClientSetup):
 
     def _written(self, values: list[Integers]) -> memoryview:
         plan, blocks = self._plan, self._plan.shape.blocks
-        headers = [
-            plan.header(Phase.UPLOAD, self.name, chunk=block, chunks=blocks)
-            for block in range(blocks)
-        ]
+        header = partial(plan.header, Phase.UPLOAD, self.name, chunks=blocks)
+        headers = [header(chunk=block) for block in range(blocks)]
         heads = [head_bytes(header) for header in headers]
         sizes = [head + body_bytes(plan, block) for block, head in enumerate(heads)]
         data, places = empty_frames(sizes)
@@ -237,12 +228,9 @@ class RoundClient(ClientSetup):
         return data.toreadonly()
 
     def _agree(self, data: bytes) -> bytes:
-        """Sign the set of survivors, once.
-
-        Raises:
-            RefusedError: the message's reasons; `duplicate` for a second set.
-            RoundRefusedError: `too-few`, or `survivors-switched` for a set without this client or
-                beyond the dealers.
+        """Sign the set of survivors, once. Raises RefusedError: the message's reasons, `duplicate`
+        for a second set; RoundRefusedError: `too-few`, or `survivors-switched` for a set without
+        this client or beyond the dealers.
         """
         message = self._from_server(data, Phase.AGREE, Survivors.decode)
         survivors, state = message.survivors, self._state
@@ -274,9 +262,9 @@ class RoundClient(ClientSetup):
         self._turn(ClientStep.AGREED, ClientStep.COUNTED)
         if self._plan.noised_head:
             self._store.open(self._plan.question, self._plan.round)
-        dropped = [(MASK_KEY, owner) for owner in request.dropped]
-        heads = [(0, owner) for owner in state.survivors]
-        return self._reveal(Phase.OPEN_COUNTS, (), [*dropped, *heads])
+        wanted = [(MASK_KEY, owner) for owner in request.dropped]
+        wanted += [(0, owner) for owner in state.survivors]
+        return self._reveal(Phase.OPEN_COUNTS, (), wanted)
 
     def _open_pools(self, data: bytes) -> bytes:
         """From proved counts: shares of seeds of the shared block and of pools that pass.
@@ -303,10 +291,8 @@ class RoundClient(ClientSetup):
 
     def _apply(self, data: bytes) -> bytes:
         """Where clients open: from the sums of what may be opened, the signed digest of them.
-
-        Raises:
-            RefusedError: the message's reasons, or a sum's.
-            RoundRefusedError: `below-minimum` for a block too many.
+        Raises RefusedError: the message's reasons, or a sum's; RoundRefusedError: `below-minimum` for
+        a block too many.
         """
         bodies = self._from_server(data, Phase.APPLY, unframe, chunks=2)
         self._turn(ClientStep.OPENED, ClientStep.APPLIED)

@@ -263,26 +263,16 @@ class RoundInbox:
         for block in range(blocks):
             header, body = open_envelope(envelopes[block], plan.roster, expected)
             if header.chunk != block:
-                raise RefusedError(
-                    Reason.WRONG_CHUNK,
-                    f"block {block} is expected",
-                    field="chunk",
-                    value=header.chunk,
-                    remedy="send blocks in order",
-                )
+                problem, remedy = f"block {block} is expected", "send blocks in order"
+                raise RefusedError(Reason.WRONG_CHUNK, problem, "chunk", header.chunk, remedy)
             self._seen.check(header)
             headers.append(header)
             vectors.append(self._adder.read(block, body))
         check_cohort(plan, sender)
         position = self._position(sender)
         if plan.masked and position not in self._dealers:
-            raise RefusedError(
-                Reason.UNKNOWN_CLIENT,
-                "dealt no shares",
-                field="sender",
-                value=sender,
-                remedy="take part from the beginning",
-            )
+            problem, remedy = "dealt no shares", "take part from the beginning"
+            raise RefusedError(Reason.UNKNOWN_CLIENT, problem, "sender", sender, remedy)
         for block, (header, vector) in enumerate(zip(headers, vectors, strict=True)):
             self._adder.add(block, vector)
             self._seen.record(header)

@@ -368,7 +368,7 @@ def test_survivors_that_nobody_is_are_no_proof(survivors: tuple[int, ...]) -> No
     running = federation.begin(0, shape)
     for name in federation.clients:
         running.add(running.protect(name, BlockVector.one_hot(shape, 0, np.arange(4))))
-    heads = tuple(running.server._heads[position] for position in range(5))
+    heads = running.server._signed()
     request = OpenRequest(bytes(32), survivors, (), (*heads, b"", b"")).encode()
     message = sign_envelope(
         federation._server, running.plan.header(Phase.OPEN_POOLS, "server"), request

@@ -13,7 +13,6 @@ from unittest.mock import patch
 
 import torch
 from federation.parties.toy_federation import Toy, ToyAnswers, identities, plan_of, roster_of
-from secure_fl.federation.plan_facts import plan_facts
 
 from secure_fl.crypto.identities import Identity
 from secure_fl.engines.queue import Queue
@@ -30,6 +29,7 @@ from secure_fl.federation.release_box import ReleaseBox
 from secure_fl.federation.run_state import RunState
 from secure_fl.federation.state import State
 from secure_fl.federation.transcript import Line, Transcript
+from secure_fl.federation.transcript_entries import plan_facts
 from secure_fl.privacy.adjacency import PrivacyUnit
 from secure_fl.privacy.events import GaussianEvent
 from secure_fl.privacy.ledger import PrivacyLedger, Release

@@ -9,7 +9,6 @@ from typing import Any
 
 from federation.parties.toy_federation import identities, roster_of
 from helpers import make_images, tiny_config
-from secure_fl.federation.plan_facts import plan_facts
 
 from secure_fl.crypto.identities import Identity, Member
 from secure_fl.crypto.roster import Roster
@@ -27,6 +26,7 @@ from secure_fl.federation.plan_terms import SOURCE
 from secure_fl.federation.policy import Policy
 from secure_fl.federation.site import LocalSite, program_of
 from secure_fl.federation.transcript import Transcript
+from secure_fl.federation.transcript_entries import plan_facts
 
 MAKE = "federation.parties.site_processes:make_party"
 CLIENTS = 6
