@@ -13,9 +13,10 @@ in `Result`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from secure_fl.config import FederationConfig
 from secure_fl.errors import RunFolderError
@@ -28,6 +29,11 @@ from secure_fl.federation.file_tags import (
     Rules,
     rules_of,
 )
+from secure_fl.files import parse_json
+from secure_fl.records import Record, document
+
+R = TypeVar("R", bound=Record)
+_TAG = f"tag it in secure_fl/federation/file_tags.py: {PUBLIC}, released:... or {EXPERIMENTER}"
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,15 @@ class Manifest:
         """
         kept = self._kept(document, self._rules(file), file)
         return {} if kept is _LEFT_OUT else dict(kept)
+
+    def seen(self, file: str, record: R) -> R:
+        """A record as it reads once it is written: without the fields that are left out.
+
+        Raises:
+            RunFolderError: a field has no tag.
+        """
+        kept = json.dumps(self.view(file, document(record)), allow_nan=False).encode()
+        return parse_json(kept, type(record), field=file, value="not shown", remedy=_TAG)
 
     def writes(self, file: str) -> bool:
         """Whether anything of a file is written."""
@@ -146,11 +161,8 @@ _LEFT_OUT = _LeftOut()
 
 
 def _untagged(where: str) -> RunFolderError:
-    remedy = (
-        f"tag it in secure_fl/federation/file_tags.py: {PUBLIC}, released:... or {EXPERIMENTER}"
-    )
     return RunFolderError(
-        "a field without a tag is not written", field=where, value="not shown", remedy=remedy
+        "a field without a tag is not written", field=where, value="not shown", remedy=_TAG
     )
 
 

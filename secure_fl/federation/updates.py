@@ -134,11 +134,11 @@ class Updates:
         Empty where nothing is summed in groups.
         """
         if self.grouping is None:
-            return {}
+            return Metrics()
         sums = ((group.total, group.survivors, self.minimum) for group in opened.groups)
         heard = [self.grid.heard(*each)[1] for each in sums]
-        opened_by = {"groups_opened": torch.stack(heard).sum(0).tolist()}
-        return opened_by | ({"groups_left_out": list(opened.left_out)} if opened.left_out else {})
+        opened_by = tuple(torch.stack(heard).sum(0).tolist())
+        return Metrics(groups_opened=opened_by, groups_left_out=opened.left_out or None)
 
 
 def counts_on(grid: Grid, opened: Summed) -> list[int]:

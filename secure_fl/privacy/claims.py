@@ -5,9 +5,10 @@ what it assumes and what it leaves out.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from math import isfinite
 from typing import Literal, NoReturn
 
 from secure_fl.errors import PrivacyError
@@ -15,6 +16,7 @@ from secure_fl.privacy.accounting import Charge, epsilon_of
 from secure_fl.privacy.adjacency import Adjacency, PrivacyUnit
 from secure_fl.privacy.events import GaussianEvent, IntegerEvent, PureEvent
 from secure_fl.privacy.ledger import NOISED_BY_KEY_HOLDER, PrivacyLedger, Release
+from secure_fl.records import Record
 
 Protection = Literal["plain", "masked", "bfv+masked"]
 
@@ -91,12 +93,12 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class PrivacyClaim:
+class PrivacyClaim(Record):
     """One row of the table of ε per adversary. Adding two claims raises: an ε for one unit says
-    nothing of the other.
+    nothing of the other. `epsilon` is None where no bound is known.
     """
 
-    epsilon: float
+    epsilon: float | None
     delta: float
     unit: PrivacyUnit
     adjacency: Adjacency
@@ -105,14 +107,6 @@ class PrivacyClaim:
     basis: Literal["declared", "derived"]
     assumes: tuple[str, ...]
     not_covered: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, object]:
-        """Plain JSON values."""
-        return {
-            **asdict(self),
-            "assumes": list(self.assumes),
-            "not_covered": list(self.not_covered),
-        }
 
     def __add__(self, other: object) -> NoReturn:
         raise PrivacyError(
@@ -183,8 +177,9 @@ class _Claimed:
         alone = self.setting.sees_single_uploads(adversary)
         seen = [_laid_open(charges) if alone else charges for charges in self.charged]
         declared = any(release.basis == "declared" for release in self._touching)
+        epsilon = max(epsilon_of(charges, self.delta) for charges in seen)
         return PrivacyClaim(
-            epsilon=max(epsilon_of(charges, self.delta) for charges in seen),
+            epsilon=epsilon if isfinite(epsilon) else None,
             delta=self.delta,
             unit=self.unit,
             adjacency=self.adjacency,
