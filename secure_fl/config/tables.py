@@ -190,7 +190,11 @@ class PoolsConfig(OptimiserConfig):
         "columns) | encoder (embeddings by the pre-trained one)",
     )
     sketch_iterations: int = Field(
-        15, ge=1, le=10_000, description="sketch: iterations of federated k-means"
+        6,
+        ge=1,
+        le=10_000,
+        description="sketch: most iterations of federated k-means, 11 where sketches are not "
+        "noised; more find no more groups",
     )
     sketch_starts: int = Field(
         128,
