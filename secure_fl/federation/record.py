@@ -52,6 +52,7 @@ class Metrics(Record):
         loss, terms: of training, as means over clients.
         pools: how clients spread over pools.
         tested: of each pool, from a sum of test scores.
+        differences: how far the clients of each pool differ, from 0, alike, to 1.
         groups_opened, groups_left_out: how many groups opened each pool, why others did not.
         accuracy, accuracy_std, accuracy_min, balanced_accuracy, test_loss: over clients' tests.
         majority: accuracy of always giving a client's most frequent label.
@@ -71,6 +72,7 @@ class Metrics(Record):
     terms: Mapping[str, float] | None = None
     pools: PoolHealth | None = None
     tested: tuple[SummedTest, ...] | None = None
+    differences: tuple[float | None, ...] | None = None
     groups_opened: tuple[int, ...] | None = None
     groups_left_out: tuple[str, ...] | None = None
     accuracy: float | None = None

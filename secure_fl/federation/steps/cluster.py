@@ -71,7 +71,8 @@ class Cluster(UpdateStep):
         return with_pools(state, PoolSet(shared, pooled))
 
     def monitor(self, state: State, opened: Summed) -> Metrics:
-        return Metrics(pools=self._health(opened)) | self.updates.group_metrics(opened)
+        told = self.updates.group_metrics(opened) | self.updates.differences(opened)
+        return Metrics(pools=self._health(opened)) | told
 
     def observe(
         self,
