@@ -227,10 +227,19 @@ class RoundPlan:
 
     def numbers(self, block: int) -> int:
         """Slots of a block, guard and padding included; whole ciphertexts where there are any."""
-        plain = _GUARD + self.layout.slots(self.shape.fields(block))
-        if self.parameters is None or self.cut(block):
-            return plain
-        return self.parameters.ciphertexts(plain) * self.parameters.capacity
+        return self._numbers[min(block, 2)]
+
+    @cached_property
+    def _numbers(self) -> tuple[int, ...]:
+        """Of the head, of the block after it, and of each further one."""
+        blocks, given = range(min(3, self.shape.blocks)), self.parameters
+        plain = [_GUARD + self.layout.slots(self.shape.fields(block)) for block in blocks]
+        if given is None:
+            return tuple(plain)
+        return tuple(
+            slots if self.cut(block) else given.ciphertexts(slots) * given.capacity
+            for block, slots in enumerate(plain)
+        )
 
     def cut(self, block: int) -> bool:
         """Whether a block's ciphertext is cut to what it needs: the head's, which goes to everybody
@@ -327,10 +336,14 @@ class RoundPlan:
             self.shape.pools,
             sender,
             self.key_fingerprint,
-            self.roster.digest,
+            self._roster_digest,
             chunk,
             chunks,
         )
+
+    @cached_property
+    def _roster_digest(self) -> bytes:
+        return self.roster.digest
 
     def expect(
         self, phase: Phase, role: str, *, sender: str | None = None, chunks: int = 1
