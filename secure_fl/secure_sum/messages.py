@@ -343,16 +343,14 @@ def accept(
     Raises:
         RefusedError: any of the envelope's reasons, or those of the body.
     """
-    header, body = open_envelope(data, roster, expected)
-    if header.chunk != chunk:
+    header, body = open_envelope(data, roster, expected, seen)
+    try:
+        if header.chunk == chunk:
+            return header, parse(body)
+        problem, remedy = f"chunk {chunk} is expected", "send chunks in order"
         raise RefusedError(
-            Reason.WRONG_CHUNK,
-            f"chunk {chunk} is expected",
-            field="chunk",
-            value=header.chunk,
-            remedy="send chunks in order",
+            Reason.WRONG_CHUNK, problem, field="chunk", value=header.chunk, remedy=remedy
         )
-    seen.check(header)
-    message = parse(body)
-    seen.record(header)
-    return header, message
+    except RefusedError:
+        seen.forget(header)
+        raise
